@@ -1,0 +1,2 @@
+//! examples/taba-cli
+fn main() {}

@@ -1,0 +1,2 @@
+
+//! taba-agent

@@ -1,0 +1,224 @@
+//! [`Handler`]: the rules of a Tab type, and the laws that make everything else possible.
+
+use std::fmt::Debug;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::event::{Event, Events};
+use crate::time::Timestamp;
+use crate::value::Value;
+
+/// What a Handler remembers for one (Client, Tab). `Default` is the State of no events.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be the State of a Handler yet",
+    label = "not a State",
+    note = "derive `Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize` for `{Self}`"
+)]
+pub trait State: Clone + Debug + Default + PartialEq + Serialize + DeserializeOwned + Send + Sync + 'static {}
+
+impl<T: Clone + Debug + Default + PartialEq + Serialize + DeserializeOwned + Send + Sync + 'static> State for T {}
+
+/// What a State says to a reader; serialises as a map. `Default` is what no States say.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be the Projection of a Handler yet",
+    label = "not a Projection",
+    note = "derive `Clone, Debug, Default, PartialEq, serde::Serialize` for `{Self}`"
+)]
+pub trait Projection: Clone + Debug + Default + PartialEq + Serialize + Send + Sync + 'static {}
+
+impl<T: Clone + Debug + Default + PartialEq + Serialize + Send + Sync + 'static> Projection for T {}
+
+/// How much of a Projection to show.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Format {
+    /// What a person wants to know.
+    #[default]
+    Summary,
+    /// Also what lies under it, such as the buckets of a window: enough to draw a plot.
+    Detail,
+}
+
+/// A State's bytes were not what the Handler writes.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StateError {
+    /// The Handler does not know this version.
+    #[error("version {found} of the state is unknown; this build reads up to {known}")]
+    UnknownVersion {
+        /// The version of the bytes.
+        found: u16,
+        /// [`Handler::VERSION`].
+        known: u16,
+    },
+    /// The bytes are no State of this version.
+    #[error("the bytes are no state of version {version}")]
+    Malformed {
+        /// The version they claim to be.
+        version: u16,
+    },
+}
+
+/// The rules of a Tab type: how Events fold into States, States merge, and Projections aggregate.
+///
+/// A State is a commutative monoid: its `Default` is the identity, [`merge`](Self::merge) combines two, and folding
+/// is a homomorphism onto it. Batching, edge folding, retries, re-sharding and caching are allowed *because* of that.
+///
+/// # Examples
+/// ```
+/// use serde::{Deserialize, Serialize};
+/// use taba_core::{Event, Handler, Timestamp};
+///
+/// /// The hottest reading there ever was.
+/// struct Hottest;
+///
+/// #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+/// struct Peak { celsius: Option<f64> }
+///
+/// impl Handler for Hottest {
+///     type Value = f64;
+///     type State = Peak;
+///     type Projection = Peak;
+///     const VERSION: u16 = 1;
+///
+///     fn fold(&self, state: &mut Peak, event: Event<&f64>) {
+///         self.merge(state, &Peak { celsius: Some(*event.value) });
+///     }
+///     fn merge(&self, into: &mut Peak, other: &Peak) {
+///         // Adding 0.0 turns -0.0 into 0.0: two spellings of one number must not survive.
+///         let reading = [into.celsius, other.celsius].into_iter().flatten().map(|c| c + 0.0);
+///         into.celsius = reading.reduce(f64::max);
+///     }
+///     fn project(&self, state: &Peak, _at: Timestamp) -> Peak {
+///         state.clone()
+///     }
+///     fn aggregate(&self, into: &mut Peak, other: &Peak) {
+///         self.merge(into, other);
+///     }
+///     fn encoded_bytes_max(&self) -> usize {
+///         9
+///     }
+/// }
+/// ```
+///
+/// # Laws
+/// `∅` is `Default`, `~` permutes, `≡` is equality of encoded bytes. Each is a function in `taba_core::laws` (feature
+/// `laws`), and `handler_laws!` makes one test of each.
+///
+/// | law | equation | break it, and |
+/// |---|---|---|
+/// | splitting | `merge(fold(∅, a), fold(∅, b)) ≡ fold(∅, a ++ b)` | a value depends on where batches were cut |
+/// | order | `fold(∅, ~a) ≡ fold(∅, a)` | a value depends on the network |
+/// | batching | `fold_all(s, a) ≡ fold(s, a₁), fold(s, a₂), …` | a value depends on the load |
+/// | merging | `merge` is associative and commutative, `∅` neutral | a value depends on which server merged first |
+/// | projecting | `aggregate(project(s), project(t)) = project(merge(s, t))` | the whole disagrees with its parts |
+/// | aggregating | `aggregate` is associative and commutative, `∅` neutral | a total depends on the order of clients |
+/// | round trip | `decode(encode(s)) ≡ s` | a restart changes a value |
+/// | upgrading | `upgrade` commutes with `merge`, and `upgrade(∅) ≡ ∅` | a deployment changes a value |
+/// | pruning | `should_prune(s)` ⇒ `project(s) = ∅` | something that was visible vanishes |
+/// | compacting | `project(compact(s, t), u) = project(s, u)` for `u ≥ t` | cleaning up changes a value |
+/// | clamping | `clamp(fold(∅, e), t) ≡ fold(∅, e at min(time, t))` | a wrong clock reaches into the future |
+/// | totality | no input panics, any bytes decode to a State or an error | one bad batch stops a server |
+/// | bounded | `encode(s)` is at most `encoded_bytes_max` | one Tab eats the store |
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a Handler",
+    label = "the rules of a Tab type are missing",
+    note = "implement `taba_core::Handler` for it: `fold`, `merge`, `project`, `aggregate`, `encoded_bytes_max`"
+)]
+pub trait Handler: Send + Sync + 'static {
+    /// What one event carries.
+    type Value: Value;
+    /// What is remembered for one (Client, Tab).
+    type State: State;
+    /// What a State says to a reader.
+    type Projection: Projection;
+    /// The version of the State's encoding; raise it when that changes, and write [`upgrade`](Self::upgrade).
+    const VERSION: u16;
+
+    /// Takes one event into the State.
+    fn fold(&self, state: &mut Self::State, event: Event<&Self::Value>);
+
+    /// Takes what `other` remembers into `into`.
+    fn merge(&self, into: &mut Self::State, other: &Self::State);
+
+    /// What the State says to somebody who asks as of `at`.
+    fn project(&self, state: &Self::State, at: Timestamp) -> Self::Projection;
+
+    /// Takes what `other` says into `into`. Both were projected as of the same time.
+    fn aggregate(&self, into: &mut Self::Projection, other: &Self::Projection);
+
+    /// The most bytes that a State takes when encoded, whatever events it has seen.
+    fn encoded_bytes_max(&self) -> usize;
+
+    /// Takes many events into the State. Override it only for speed.
+    fn fold_all(&self, state: &mut Self::State, events: Events<'_, Self::Value>) {
+        for event in events.iter() {
+            self.fold(state, event);
+        }
+    }
+
+    /// What a reader sees of a Projection.
+    fn render(&self, projection: &Self::Projection, format: Format) -> serde_json::Value {
+        let _ = format;
+        serde_json::to_value(projection).unwrap_or(serde_json::Value::Null)
+    }
+
+    /// Reads a State that an older version wrote.
+    ///
+    /// # Errors
+    /// [`StateError`] when the version is unknown or the bytes are no State of it.
+    fn upgrade(&self, version: u16, bytes: &[u8]) -> Result<Self::State, StateError> {
+        let _ = bytes;
+        Err(StateError::UnknownVersion { found: version, known: Self::VERSION })
+    }
+
+    /// Whether the State says nothing any more, as of `at`, and never will again unless events come.
+    fn should_prune(&self, state: &Self::State, at: Timestamp) -> bool {
+        let _ = (state, at);
+        false
+    }
+
+    /// Forgets what cannot show in any Projection as of `at` or later.
+    fn compact(&self, state: &mut Self::State, at: Timestamp) {
+        let _ = (state, at);
+    }
+
+    /// Moves what lies after `latest` to `latest`, as if the events had been given that time: this keeps a sender
+    /// whose clock is wrong out of windows that have not begun. Handlers that do not look at times have nothing to do.
+    fn clamp(&self, state: &mut Self::State, latest: Timestamp) {
+        let _ = (state, latest);
+    }
+
+    /// One word for what a Client's Projection holds, if it makes sense to count Clients by it, as it does for the
+    /// values of a gauge. Queries count the words over Clients.
+    fn tally(&self, projection: &Self::Projection) -> Option<String> {
+        let _ = projection;
+        None
+    }
+
+    /// The largest relative error of the estimates in a Projection, if there are any: 0.01 for one per cent.
+    fn error_bound(&self, projection: &Self::Projection) -> Option<f64> {
+        let _ = projection;
+        None
+    }
+}
+
+/// A State as bytes: postcard of its serde form.
+pub fn encode_state<S: State>(state: &S) -> Vec<u8> {
+    postcard::to_stdvec(state).expect("plain data encodes into memory")
+}
+
+/// A State from bytes that `version` of the Handler wrote.
+///
+/// # Errors
+/// [`StateError`] when the version is unknown or the bytes are no State of it.
+pub fn decode_state<H: Handler>(handler: &H, version: u16, bytes: &[u8]) -> Result<H::State, StateError> {
+    if version != H::VERSION {
+        return handler.upgrade(version, bytes);
+    }
+    match postcard::take_from_bytes(bytes) {
+        Ok((state, [])) => Ok(state),
+        Ok(_) | Err(_) => Err(StateError::Malformed { version }),
+    }
+}

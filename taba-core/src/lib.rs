@@ -1,0 +1,90 @@
+//! The vocabulary and the contracts of Taba: low-latency event aggregation, exact in any order.
+//!
+//! A program records [`Event`]s under [`TabName`]s. A [`Handler`] folds them into a State, one for each Client and
+//! Tab. States merge; what they say to a reader, their Projections, aggregate. Because both are commutative monoids,
+//! events may be folded anywhere between the program and the store, in any order and any grouping, and the answer is
+//! the same to the last bit. This crate is that algebra and the words around it; it has no runtime, clock, socket or
+//! file.
+//!
+//! # Where things are
+//! | module | what |
+//! |---|---|
+//! | [`handler`] | [`Handler`] and its laws; [`erased`] is its object-safe twin, [`registry`] the table of them |
+//! | `laws` | the test kit: every law a function (feature `laws`) |
+//! | [`event`], [`name`], [`time`], [`value`] | what is recorded |
+//! | [`sum`] | sums of doubles without error |
+//! | [`wire`] | the bytes between processes; [`state`] those in the store |
+//! | [`batch`], [`ledger`] | the words of exactly-once and of the accounts |
+//! | [`vbucket`], [`store`], [`memory`] | where States are kept |
+//! | [`limits`], [`error`] | the bounds, and what to do about an error |
+//!
+//! # Examples
+//! ```
+//! use serde::{Deserialize, Serialize};
+//! use taba_core::{Event, Handler, Timestamp};
+//!
+//! struct Seen;
+//!
+//! #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+//! struct Count { n: u64 }
+//!
+//! impl Handler for Seen {
+//!     type Value = f64;
+//!     type State = Count;
+//!     type Projection = Count;
+//!     const VERSION: u16 = 1;
+//!
+//!     fn fold(&self, state: &mut Count, _: Event<&f64>) { state.n += 1; }
+//!     fn merge(&self, into: &mut Count, other: &Count) { into.n += other.n; }
+//!     fn project(&self, state: &Count, _: Timestamp) -> Count { state.clone() }
+//!     fn aggregate(&self, into: &mut Count, other: &Count) { into.n += other.n; }
+//!     fn encoded_bytes_max(&self) -> usize { 10 }
+//! }
+//!
+//! let (mut web, mut db) = (Count::default(), Count::default());
+//! Seen.fold(&mut web, Event::new(Timestamp::from_secs(0), &1.0));
+//! Seen.fold(&mut db, Event::new(Timestamp::from_secs(1), &1.0));
+//! Seen.merge(&mut web, &db);
+//! assert_eq!(Seen.project(&web, Timestamp::from_secs(2)).n, 2);
+//! ```
+
+
+
+#![deny(missing_docs)]
+
+pub mod batch;
+pub mod erased;
+pub mod error;
+pub mod event;
+pub mod handler;
+#[cfg(feature = "laws")]
+pub mod laws;
+pub mod ledger;
+pub mod limits;
+pub mod memory;
+pub mod name;
+pub mod registry;
+pub mod state;
+pub mod store;
+pub mod sum;
+pub mod time;
+pub mod value;
+pub mod vbucket;
+pub mod wire;
+
+pub use batch::{Mark, SeqNo, StreamId};
+pub use erased::{AnyHandler, AnyProjection, AnyState, AnyValues, Folded, ValueMismatch};
+pub use error::Remedy;
+pub use event::{Event, Events};
+pub use handler::{Format, Handler, Projection, State, StateError, decode_state, encode_state};
+pub use memory::MemoryStore;
+pub use name::{ClientId, NameError, TabName, TabType};
+pub use registry::{Registry, RegistryBuilder, RegistryError};
+pub use state::Envelope;
+pub use store::{
+    Commit, Committed, Loaded, Part, Scan, ScanWhat, Scanned, StateKey, Store, StoreError, Version, Wanted,
+};
+pub use sum::ExactSum;
+pub use time::Timestamp;
+pub use value::Value;
+pub use vbucket::{VBucket, VBuckets, VBucketsError};

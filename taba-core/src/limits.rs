@@ -1,0 +1,34 @@
+//! Every default bound that more than one crate must agree on, in one place.
+//!
+//! A bound that only one crate cares about lives in that crate's configuration. What stands here is part of the
+//! protocol: a sender that stays below these numbers is never refused for its size.
+
+/// Bytes of a whole Tab name, labels included: 1 to this many.
+pub const TAB_NAME_BYTES_MAX: usize = 1024;
+/// Bytes of a Client id: 1 to this many.
+pub const CLIENT_ID_BYTES_MAX: usize = 256;
+/// Bytes of a Tab type: 1 to this many.
+pub const TAB_TYPE_BYTES_MAX: usize = 64;
+/// Labels in one Tab name.
+pub const LABELS_MAX: usize = 32;
+/// Bytes of one encoded value that is not a number (a text, or an opaque value).
+pub const VALUE_BYTES_MAX: usize = 4 * 1024;
+/// Events in one Block.
+pub const BLOCK_EVENTS_MAX: usize = 64 * 1024;
+/// Bytes of one encoded Block.
+pub const BLOCK_BYTES_MAX: usize = 1024 * 1024;
+/// Blocks in one Batch. One Block may touch one State and one Tab index entry, and a commit holds at most 3,900
+/// pairs, so a Batch of this size always fits one commit.
+pub const BATCH_BLOCKS_MAX: usize = 1900;
+/// Lanes' Batches in one request.
+pub const REQUEST_BATCHES_MAX: usize = 16 * 1024;
+/// Bytes of one frame's body on the wire, compressed or not.
+pub const FRAME_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Changed fields in one commit, marks included.
+pub const COMMIT_PAIRS_MAX: usize = 3900;
+/// How far in the future of its receiver an event may lie before it is clamped, in microseconds (10 s).
+pub const FUTURE_MICROS_MAX: i64 = 10_000_000;
+
+const _: () = assert!(2 * BATCH_BLOCKS_MAX < COMMIT_PAIRS_MAX, "a full Batch must fit one commit");
+const _: () = assert!(BLOCK_BYTES_MAX < FRAME_BYTES_MAX, "a full Block must fit one frame");
+const _: () = assert!(BLOCK_EVENTS_MAX * 9 < BLOCK_BYTES_MAX, "a full Block of plain numbers must fit its bytes");

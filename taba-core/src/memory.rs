@@ -1,0 +1,136 @@
+//! [`MemoryStore`]: the laws of [`Store`] in the flesh, for tests and for Servers that may forget.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::batch::{Mark, StreamId};
+use crate::limits::COMMIT_PAIRS_MAX;
+use crate::name::{TabName, TabType};
+use crate::store::{
+    Commit, Committed, Loaded, Part, Scan, ScanWhat, Scanned, StateKey, Store, StoreError, Version, Wanted,
+};
+use crate::vbucket::{VBucket, VBuckets};
+
+/// A store in the memory of this process: gone when the process is.
+#[derive(Debug)]
+pub struct MemoryStore {
+    vbuckets: VBuckets,
+    slices: Vec<Mutex<Slice>>,
+}
+
+#[derive(Debug, Default)]
+struct Slice {
+    version: Version,
+    marks: BTreeMap<StreamId, Mark>,
+    tabs: BTreeMap<TabName, TabType>,
+    states: BTreeMap<StateKey, BTreeMap<Part, Bytes>>,
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::new(VBuckets::default())
+    }
+}
+
+impl MemoryStore {
+    /// An empty store.
+    pub fn new(vbuckets: VBuckets) -> Self {
+        Self { vbuckets, slices: vbuckets.iter().map(|_| Mutex::default()).collect() }
+    }
+
+    fn slice(&self, vbucket: VBucket) -> MutexGuard<'_, Slice> {
+        // A panic while the lock was held cannot leave half a change: nothing in `apply` can panic midway.
+        self.slices[usize::from(vbucket.index())].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Slice {
+    fn apply(&mut self, commit: Commit) -> Committed {
+        if self.version != commit.expect {
+            return Committed::Conflict { found: self.version };
+        }
+        self.version = commit.next;
+        for (stream, mark) in commit.marks {
+            set(&mut self.marks, stream, mark);
+        }
+        for (tab, tab_type) in commit.tabs {
+            set(&mut self.tabs, tab, tab_type);
+        }
+        for (key, part, bytes) in commit.states {
+            let parts = self.states.entry(key.clone()).or_default();
+            set(parts, part, bytes);
+            if parts.is_empty() {
+                self.states.remove(&key);
+            }
+        }
+        Committed::Done
+    }
+}
+
+fn set<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
+    match value {
+        Some(value) => map.insert(key, value),
+        None => map.remove(&key),
+    };
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    fn vbuckets(&self) -> VBuckets {
+        self.vbuckets
+    }
+
+    async fn load(&self, vbucket: VBucket, wanted: &Wanted) -> Result<Loaded, StoreError> {
+        let slice = self.slice(vbucket);
+        let tabs = wanted.tabs.iter().filter_map(|tab| Some((tab.clone(), slice.tabs.get(tab)?.clone())));
+        let states = wanted.states.iter().flat_map(|key| {
+            let parts = slice.states.get(key).into_iter().flatten();
+            parts.map(|(part, bytes)| (key.clone(), *part, bytes.clone()))
+        });
+        Ok(Loaded {
+            version: slice.version,
+            marks: slice.marks.iter().map(|(stream, mark)| (*stream, *mark)).collect(),
+            tabs: tabs.collect(),
+            states: states.collect(),
+        })
+    }
+
+    async fn commit(&self, vbucket: VBucket, commit: Commit) -> Result<Committed, StoreError> {
+        let pairs = commit.pairs();
+        if pairs > COMMIT_PAIRS_MAX {
+            return Err(StoreError::TooLarge { pairs, pairs_max: COMMIT_PAIRS_MAX });
+        }
+        Ok(self.slice(vbucket).apply(commit))
+    }
+
+    async fn tabs(&self, vbucket: VBucket) -> Result<Vec<(TabName, TabType)>, StoreError> {
+        Ok(self.slice(vbucket).tabs.iter().map(|(tab, tab_type)| (tab.clone(), tab_type.clone())).collect())
+    }
+
+    async fn scan(&self, vbucket: VBucket, scan: &Scan) -> Result<Vec<Scanned>, StoreError> {
+        let slice = self.slice(vbucket);
+        let from = match (&scan.after, &scan.tab) {
+            (Some(after), _) => Bound::Excluded(after.clone()),
+            (None, Some(tab)) => Bound::Included(StateKey::first_of(tab)),
+            (None, None) => Bound::Unbounded,
+        };
+        let found = slice
+            .states
+            .range((from, Bound::Unbounded))
+            .skip_while(|(key, _)| scan.tab.as_ref().is_some_and(|tab| key.tab < *tab))
+            .take_while(|(key, _)| scan.tab.as_ref().is_none_or(|tab| key.tab == *tab))
+            .take(scan.limit)
+            .map(|(key, parts)| Scanned {
+                key: key.clone(),
+                parts: match scan.what {
+                    ScanWhat::Keys => Vec::new(),
+                    ScanWhat::States => parts.iter().map(|(part, bytes)| (*part, bytes.clone())).collect(),
+                },
+            });
+        Ok(found.collect())
+    }
+}

@@ -1,0 +1,296 @@
+//! The names of things: [`TabName`], [`TabType`], [`ClientId`]. Checked once, here; past the constructor a name is
+//! known to be good.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::limits::{CLIENT_ID_BYTES_MAX, LABELS_MAX, TAB_NAME_BYTES_MAX, TAB_TYPE_BYTES_MAX};
+
+/// Why a name was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NameError {
+    /// The name has no characters.
+    #[error("a {what} must not be empty")]
+    Empty {
+        /// Which kind of name it was to be.
+        what: &'static str,
+    },
+    /// The name is longer than its bound.
+    #[error("a {what} of {bytes} bytes is over the bound of {bytes_max}")]
+    TooLong {
+        /// Which kind of name it was to be.
+        what: &'static str,
+        /// How long it is.
+        bytes: usize,
+        /// How long it may be.
+        bytes_max: usize,
+    },
+    /// The name holds a character that no name may hold.
+    #[error("character {found:?} at byte {at} is not allowed in a {what}")]
+    Character {
+        /// Which kind of name it was to be.
+        what: &'static str,
+        /// The first character that does not belong.
+        found: char,
+        /// Where it stands.
+        at: usize,
+    },
+    /// What follows a `;` is not `key=value` with neither side empty.
+    #[error("label {label:?} is not key=value")]
+    Label {
+        /// The text between two semicolons.
+        label: String,
+    },
+    /// One label key stands twice.
+    #[error("label key {key:?} stands twice")]
+    LabelTwice {
+        /// The key.
+        key: String,
+    },
+    /// There are more labels than a name may carry.
+    #[error("{labels} labels are over the bound of {labels_max}")]
+    TooManyLabels {
+        /// How many there are.
+        labels: usize,
+        /// How many there may be.
+        labels_max: usize,
+    },
+}
+
+/// `[A-Za-z0-9._~:/?@!$()*+-]`: what names are made of.
+const fn is_name_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(
+            byte,
+            b'.' | b'_' | b'~' | b':' | b'/' | b'?' | b'@' | b'!' | b'$' | b'(' | b')' | b'*' | b'+' | b'-'
+        )
+}
+
+fn check(what: &'static str, text: &str, bytes_max: usize, also: &[u8]) -> Result<(), NameError> {
+    if text.is_empty() {
+        return Err(NameError::Empty { what });
+    }
+    if text.len() > bytes_max {
+        return Err(NameError::TooLong { what, bytes: text.len(), bytes_max });
+    }
+    match text.char_indices().find(|(_, c)| !c.is_ascii() || !(is_name_byte(*c as u8) || also.contains(&(*c as u8)))) {
+        None => Ok(()),
+        Some((at, found)) => Err(NameError::Character { what, found, at }),
+    }
+}
+
+macro_rules! name_type {
+    ($type:ident) => {
+        impl $type {
+            /// The name as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+
+        impl FromStr for $type {
+            type Err = NameError;
+
+            fn from_str(text: &str) -> Result<Self, NameError> {
+                Self::new(text)
+            }
+        }
+
+        impl TryFrom<String> for $type {
+            type Error = NameError;
+
+            fn try_from(text: String) -> Result<Self, NameError> {
+                Self::new(&text)
+            }
+        }
+
+        impl From<$type> for String {
+            fn from(name: $type) -> Self {
+                name.0.as_ref().to_owned()
+            }
+        }
+
+        impl AsRef<str> for $type {
+            fn as_ref(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl Borrow<str> for $type {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+    };
+}
+
+/// The name of a Tab: a base name, then labels: `delay;from=ATL;to=MEM`.
+///
+/// The base is one or more of `[A-Za-z0-9._~:/?@!$()*+-]`; each label is `;key=value` with both sides of the same
+/// characters. Keys are unique and kept sorted, so that one Tab has one spelling. 1 to 1024 bytes in all
+/// ([`TAB_NAME_BYTES_MAX`]). Names that begin with `taba.` are reserved for the Ledger.
+///
+/// Cloning is cheap: the text is shared.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct TabName(Arc<str>);
+
+name_type!(TabName);
+
+impl TabName {
+    /// The prefix of the Tabs that Taba itself records.
+    pub const RESERVED: &'static str = "taba.";
+
+    /// Checks a name; labels may come in any order.
+    ///
+    /// # Examples
+    /// ```
+    /// use taba_core::TabName;
+    ///
+    /// let name = TabName::new("delay;to=MEM;from=ATL")?;
+    /// assert_eq!(name.as_str(), "delay;from=ATL;to=MEM");
+    /// assert_eq!(name.base(), "delay");
+    /// assert_eq!(name.label("to"), Some("MEM"));
+    /// # Ok::<(), taba_core::NameError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`NameError`], which says what to mend.
+    pub fn new(text: &str) -> Result<Self, NameError> {
+        check("tab name", text, TAB_NAME_BYTES_MAX, b";=")?;
+        let (base, rest) = text.split_once(';').map_or((text, None), |(base, rest)| (base, Some(rest)));
+        check("tab name", base, TAB_NAME_BYTES_MAX, b"")?;
+        let Some(rest) = rest else { return Ok(Self(text.into())) };
+        let mut labels = Vec::new();
+        for label in rest.split(';') {
+            let bad = || NameError::Label { label: label.to_owned() };
+            let (key, value) = label.split_once('=').ok_or_else(bad)?;
+            if key.is_empty() || value.is_empty() || value.contains('=') {
+                return Err(bad());
+            }
+            labels.push((key, value));
+        }
+        if labels.len() > LABELS_MAX {
+            return Err(NameError::TooManyLabels { labels: labels.len(), labels_max: LABELS_MAX });
+        }
+        if labels.is_sorted_by(|a, b| a.0 < b.0) {
+            return Ok(Self(text.into()));
+        }
+        labels.sort_unstable();
+        if let Some(twice) = labels.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+            return Err(NameError::LabelTwice { key: twice[0].0.to_owned() });
+        }
+        let mut sorted = base.to_owned();
+        for (key, value) in labels {
+            sorted.extend([";", key, "=", value]);
+        }
+        Ok(Self(sorted.into()))
+    }
+
+    /// The name without its labels.
+    pub fn base(&self) -> &str {
+        self.0.split_once(';').map_or(&self.0, |(base, _)| base)
+    }
+
+    /// The labels as (key, value), sorted by key.
+    pub fn labels(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.split(';').skip(1).filter_map(|label| label.split_once('='))
+    }
+
+    /// The value of one label.
+    pub fn label(&self, key: &str) -> Option<&str> {
+        self.labels().find(|(k, _)| *k == key).map(|(_, value)| value)
+    }
+
+    /// Whether the name lies under the prefix that Taba keeps for itself.
+    pub fn is_reserved(&self) -> bool {
+        self.0.starts_with(Self::RESERVED)
+    }
+}
+
+/// The name under which a Handler is registered: `CounterGroup`, `Gauge`, or one of your own.
+///
+/// One or more of `[A-Za-z0-9._-]`, at most 64 bytes ([`TAB_TYPE_BYTES_MAX`]). Cloning is cheap: the text is shared.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct TabType(Arc<str>);
+
+name_type!(TabType);
+
+impl TabType {
+    /// Checks a Tab type.
+    ///
+    /// # Errors
+    /// [`NameError`], which says what to mend.
+    pub fn new(text: &str) -> Result<Self, NameError> {
+        check("tab type", text, TAB_TYPE_BYTES_MAX, b"")?;
+        match text.char_indices().find(|(_, c)| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))) {
+            None => Ok(Self(text.into())),
+            Some((at, found)) => Err(NameError::Character { what: "tab type", found, at }),
+        }
+    }
+}
+
+/// The durable name of an application process that records: the same before and after a restart.
+///
+/// One or more of `[A-Za-z0-9._~:/?@!$()*+-]`, at most 256 bytes ([`CLIENT_ID_BYTES_MAX`]). Cloning is cheap: the
+/// text is shared.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ClientId(Arc<str>);
+
+name_type!(ClientId);
+
+impl ClientId {
+    /// Checks a Client id.
+    ///
+    /// # Errors
+    /// [`NameError`], which says what to mend.
+    pub fn new(text: &str) -> Result<Self, NameError> {
+        check("client id", text, CLIENT_ID_BYTES_MAX, b"")?;
+        Ok(Self(text.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_sorted_and_unique() {
+        assert_eq!(TabName::new("a;z=1;b=2").unwrap().as_str(), "a;b=2;z=1");
+        assert_eq!(TabName::new("a;z=1;z=2").unwrap_err(), NameError::LabelTwice { key: "z".into() });
+        assert_eq!(TabName::new("a;z").unwrap_err(), NameError::Label { label: "z".into() });
+        assert_eq!(TabName::new("a;z=").unwrap_err(), NameError::Label { label: "z=".into() });
+        assert_eq!(TabName::new("a;z=b=c").unwrap_err(), NameError::Label { label: "z=b=c".into() });
+        assert_eq!(TabName::new(";z=b").unwrap_err(), NameError::Empty { what: "tab name" });
+        let labels = TabName::new("a;z=1;b=2").unwrap();
+        assert_eq!(labels.labels().collect::<Vec<_>>(), [("b", "2"), ("z", "1")]);
+    }
+
+    #[test]
+    fn what_no_name_may_hold_is_named() {
+        assert_eq!(
+            TabName::new("bids won").unwrap_err(),
+            NameError::Character { what: "tab name", found: ' ', at: 4 }
+        );
+        assert!(TabName::new("é").is_err());
+        assert!(TabName::new("a=b").is_err());
+        assert!(ClientId::new("web;1").is_err());
+        assert!(TabType::new("A/B").is_err());
+        assert!(TabName::new(&"x".repeat(1024)).is_ok());
+        assert!(TabName::new(&"x".repeat(1025)).is_err());
+        assert!(TabName::new(".~:/?@!$()*+-_").is_ok());
+    }
+}

@@ -1,0 +1,247 @@
+//! [`Store`]: where States are kept. Three stores pass the same kit (`taba_core::laws::store`): memory, one
+//! directory, several Redis processes.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::batch::{Mark, StreamId};
+use crate::error::Remedy;
+use crate::name::{ClientId, TabName, TabType};
+use crate::vbucket::{VBucket, VBuckets};
+
+/// Which State: of which Tab, of which Client. Sorts by Tab, then by Client.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StateKey {
+    /// What was measured.
+    pub tab: TabName,
+    /// Who measured it.
+    pub client: ClientId,
+}
+
+impl StateKey {
+    /// A key that sorts before or at every State of this Tab.
+    pub(crate) fn first_of(tab: &TabName) -> Self {
+        // "!" is the first of the characters that a Client id may hold, and alone it is the first of all ids.
+        Self { tab: tab.clone(), client: ClientId::new("!").expect("one name character") }
+    }
+}
+
+impl fmt::Display for StateKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "({}, {})", self.client, self.tab)
+    }
+}
+
+/// A piece of a State that is stored by itself.
+///
+/// Today every State has one part, [`Part::WHOLE`]. The number is in the keys from the start so that a busy window can
+/// later keep its closed buckets in parts of their own, which are written once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Part(pub u16);
+
+impl Part {
+    /// The part that holds all there is.
+    pub const WHOLE: Self = Self(0);
+}
+
+/// What a VBucket held when it was read: a token that never comes again with other content.
+///
+/// Not a counter: a store that went back in time would reach the same number with different content.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Version {
+    /// The writer's incarnation: a random number; 0 for a VBucket that was never written.
+    pub writer: u64,
+    /// How many versions that writer had made.
+    pub count: u64,
+}
+
+impl Version {
+    /// The version of a VBucket that was never written.
+    pub const NEVER: Self = Self { writer: 0, count: 0 };
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}-{}", self.writer, self.count)
+    }
+}
+
+/// What [`Store::load`] is to read, besides the version and the marks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// Tabs whose type is needed.
+    pub tabs: Vec<TabName>,
+    /// States that are needed.
+    pub states: Vec<StateKey>,
+}
+
+/// One consistent look at a VBucket.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Loaded {
+    /// What it was looked at.
+    pub version: Version,
+    /// The marks of all Lanes, in any order.
+    pub marks: Vec<(StreamId, Mark)>,
+    /// The types of the wanted Tabs that exist.
+    pub tabs: Vec<(TabName, TabType)>,
+    /// All parts of the wanted States that exist.
+    pub states: Vec<(StateKey, Part, Bytes)>,
+}
+
+/// A change of one VBucket: all of it happens, or nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Commit {
+    /// The VBucket must still be at this version.
+    pub expect: Version,
+    /// It is at this one afterwards.
+    pub next: Version,
+    /// Marks to set; `None` forgets the Lane.
+    pub marks: Vec<(StreamId, Option<Mark>)>,
+    /// The types of Tabs to set; `None` removes the Tab from the index.
+    pub tabs: Vec<(TabName, Option<TabType>)>,
+    /// Parts of States to set; `None` removes the part.
+    pub states: Vec<(StateKey, Part, Option<Bytes>)>,
+}
+
+/// What became of a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "a commit that met a conflict has changed nothing"]
+#[non_exhaustive]
+pub enum Committed {
+    /// It is stored.
+    Done,
+    /// The VBucket is at another version; nothing was changed.
+    Conflict {
+        /// The version it is at. If that is [`Commit::next`], this very commit had been stored before.
+        found: Version,
+    },
+}
+
+/// What [`Store::scan`] is to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scan {
+    /// Only States of this Tab.
+    pub tab: Option<TabName>,
+    /// Only States after this one, in the order of keys.
+    pub after: Option<StateKey>,
+    /// At most this many States, at least one.
+    pub limit: usize,
+    /// Whether to bring the States or only their keys.
+    pub what: ScanWhat,
+}
+
+/// Whether a scan brings States or only their keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScanWhat {
+    /// Keys; [`Scanned::parts`] stays empty.
+    Keys,
+    /// Keys and States.
+    States,
+}
+
+/// One State that a scan found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scanned {
+    /// Which State.
+    pub key: StateKey,
+    /// Its parts, in order; empty for [`ScanWhat::Keys`].
+    pub parts: Vec<(Part, Bytes)>,
+}
+
+/// Why a store did not do as it was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The store cannot be reached, or cannot write: a broken connection, a full disk. Whether a commit that failed
+    /// so has happened is unknown; loading the VBucket again tells.
+    #[error("the store is unavailable")]
+    Unavailable {
+        /// How long to wait before the next try.
+        retry_after: std::time::Duration,
+        /// What went wrong underneath.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// What is stored is not what a store writes.
+    #[error("{vbucket} holds a damaged {what}")]
+    Damaged {
+        /// Where.
+        vbucket: VBucket,
+        /// What could not be read.
+        what: &'static str,
+    },
+    /// The commit is larger than a commit may be.
+    #[error("a commit of {pairs} pairs is over the bound of {pairs_max}")]
+    TooLarge {
+        /// How large it is.
+        pairs: usize,
+        /// How large it may be.
+        pairs_max: usize,
+    },
+}
+
+impl StoreError {
+    /// What to do next.
+    pub fn remedy(&self) -> Remedy {
+        match self {
+            Self::Unavailable { retry_after, .. } => Remedy::Wait(*retry_after),
+            Self::Damaged { .. } => Remedy::GiveUp,
+            Self::TooLarge { .. } => Remedy::Split,
+        }
+    }
+}
+
+impl Commit {
+    /// How many pairs the commit writes: what its size is bounded in.
+    pub fn pairs(&self) -> usize {
+        self.marks.len() + self.tabs.len() + self.states.len() + 1
+    }
+}
+
+/// Where States are kept, and beside them how far each Lane is contained in them.
+///
+/// # Laws
+/// Each is checked by `store_laws!`.
+///
+/// - **Atomic.** After a commit, all of it is visible; after anything else, none of it, also across a restart.
+/// - **Conditional.** A commit whose `expect` is not the VBucket's version changes nothing and says which version it
+///   found. Of two commits with the same `expect`, at most one is done.
+/// - **Durable.** What a `Done` commit wrote is there after the process was killed ([`MemoryStore`](crate::MemoryStore)
+///   excepted).
+/// - **Consistent.** `load` shows one version with the marks, Tabs and States of exactly that version.
+/// - **Ordered.** `scan` yields each State once, in the order of keys; States that stay unchanged meanwhile are never
+///   skipped.
+/// - **Isolated.** A commit to one VBucket shows in no other.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// How many VBuckets the store was made for.
+    fn vbuckets(&self) -> VBuckets;
+
+    /// Looks at a VBucket: its version, all marks, and what is wanted.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing has changed.
+    async fn load(&self, vbucket: VBucket, wanted: &Wanted) -> Result<Loaded, StoreError>;
+
+    /// Changes a VBucket, all or nothing, if it is still at the expected version.
+    ///
+    /// # Errors
+    /// [`StoreError`]; after [`StoreError::Unavailable`] it is unknown whether the commit has happened.
+    ///
+    /// # Cancel safety
+    /// When dropped, it is unknown whether the commit has happened.
+    async fn commit(&self, vbucket: VBucket, commit: Commit) -> Result<Committed, StoreError>;
+
+    /// Every Tab of a VBucket, with its type, sorted by name.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn tabs(&self, vbucket: VBucket) -> Result<Vec<(TabName, TabType)>, StoreError>;
+
+    /// States of a VBucket, in the order of keys, a page at a time.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn scan(&self, vbucket: VBucket, scan: &Scan) -> Result<Vec<Scanned>, StoreError>;
+}

@@ -1,0 +1,613 @@
+//! [`ExactSum`]: the sum of any number of `f64`, without error, the same in every order.
+//!
+//! Every finite double is an integer times a power of two, so a sum of doubles is one too. Nearly always that integer
+//! fits 128 bits, and the sum is kept as `mantissa: i128` and `exponent: i16` (24 bytes in all). When the bits of a
+//! sum span more than that (`1e300 + 1e-300`), it widens into a fixed-point number of 2,176 bits on the heap, which
+//! holds every sum of fewer than 2^77 doubles. Rounding happens once, when somebody reads [`ExactSum::to_f64`].
+//!
+//! ```text
+//! small   lo u64 | hi u64 | exponent i16       value = (hi:lo as i128) * 2^exponent
+//! wide    34 limbs of u64, little-endian       value = two's complement * 2^-1074
+//! ```
+//!
+//! The in-memory form is whatever was quickest; [`ExactSum::canonical`] is one form per value, and is what gets
+//! compared and encoded. The wide form is the "small superaccumulator" of R. M. Neal, *Fast exact summation using
+//! small and large superaccumulators* (2015), with full carries, since it is rare here.
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// An exact sum of doubles: associative and commutative to the last bit.
+///
+/// # Examples
+/// ```
+/// use taba_core::ExactSum;
+///
+/// let sum: ExactSum = [1e100, 1.0, -1e100].into_iter().collect();
+/// assert_eq!(sum.to_f64(), 1.0);
+/// ```
+///
+/// # Cost
+/// About 3 ns an [`add`](Self::add); about 1 ns an event in [`extend`](Extend) when the values are integers below
+/// 2^52. 24 bytes, plus 272 on the heap when wide.
+#[derive(Clone, Debug)]
+pub struct ExactSum(Repr);
+
+#[derive(Clone, Debug)]
+enum Repr {
+    Small { lo: u64, hi: u64, exponent: i16 },
+    Wide(Box<Wide>),
+}
+
+const _: () = assert!(size_of::<ExactSum>() == 24, "hundreds of these sit in the windows of one State");
+
+/// The one form of a sum that equal sums share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Canonical {
+    /// An integer that fits 63 bits and a sign.
+    Integer(i64),
+    /// `mantissa * 2^exponent`, the mantissa odd and not [`Canonical::Integer`] material.
+    Scaled {
+        /// An odd integer.
+        mantissa: i128,
+        /// A power of two, -1074 to 1100.
+        exponent: i16,
+    },
+    /// All bits: a two's complement integer times 2^-1074, little-endian, without the bytes at either end that only
+    /// repeat (`skip` zero bytes below, sign bytes above).
+    Wide {
+        /// Zero bytes left out at the low end.
+        skip: u16,
+        /// The bytes between.
+        bytes: Vec<u8>,
+    },
+}
+
+/// The exponent of the lowest bit of the smallest double.
+const EXPONENT_MIN: i32 = -1074;
+/// Bits of the wide form: 2,098 for the doubles themselves and 78 for carries and the sign.
+const LIMBS: usize = 34;
+const WIDE_BYTES: usize = LIMBS * 8;
+/// Integers up to this size can be added 1,024 at a time into an i64.
+const INTEGER_MAX: i64 = 1 << 52;
+
+impl Default for ExactSum {
+    fn default() -> Self {
+        Self::ZERO
+    }
+}
+
+impl ExactSum {
+    /// The sum of nothing.
+    pub const ZERO: Self = Self(Repr::Small { lo: 0, hi: 0, exponent: 0 });
+
+    /// The most bytes that one sum takes when encoded, as a part of a postcard value.
+    pub const ENCODED_BYTES_MAX: usize = WIDE_BYTES + 8;
+
+    /// Adds one value. NaN and the infinities have no place in a sum and leave it as it is; they are refused, and
+    /// counted, long before they get here.
+    #[inline]
+    pub fn add(&mut self, value: f64) {
+        if value.is_finite() {
+            let (mantissa, exponent) = decompose(value);
+            self.add_scaled(i128::from(mantissa), exponent);
+        }
+    }
+
+    /// Adds another sum.
+    #[inline]
+    pub fn merge(&mut self, other: &Self) {
+        match &other.0 {
+            Repr::Small { lo, hi, exponent } => self.add_scaled(join(*lo, *hi), i32::from(*exponent)),
+            Repr::Wide(wide) => {
+                let mine = self.widen();
+                mine.add_wide(wide);
+            }
+        }
+    }
+
+    /// The sum, rounded to the nearest double (ties to even). Infinite when no double is that large.
+    pub fn to_f64(&self) -> f64 {
+        match &self.0 {
+            Repr::Small { lo, hi, exponent } => round(join(*lo, *hi), i32::from(*exponent)),
+            Repr::Wide(wide) => wide.to_f64(),
+        }
+    }
+
+    /// Whether the sum is zero.
+    pub fn is_zero(&self) -> bool {
+        self.canonical() == Canonical::Integer(0)
+    }
+
+    /// The one form that all equal sums share, whatever way they came about.
+    pub fn canonical(&self) -> Canonical {
+        match &self.0 {
+            Repr::Small { lo, hi, exponent } => canonical_small(join(*lo, *hi), i32::from(*exponent)),
+            Repr::Wide(wide) => wide.canonical(),
+        }
+    }
+
+    /// The sum that has this form. `None` when no sum has it: the form must be the one [`canonical`](Self::canonical)
+    /// would give.
+    pub fn from_canonical(form: &Canonical) -> Option<Self> {
+        let sum = match form {
+            Canonical::Integer(value) => small(i128::from(*value), 0),
+            Canonical::Scaled { mantissa, exponent } => {
+                if i32::from(*exponent) < EXPONENT_MIN || i32::from(*exponent) > 1100 {
+                    return None;
+                }
+                let bits = 128 - mantissa.unsigned_abs().leading_zeros() as i32;
+                if bits + i32::from(*exponent) > 1100 {
+                    return None;
+                }
+                small(*mantissa, i32::from(*exponent))
+            }
+            Canonical::Wide { skip, bytes } => Self(Repr::Wide(Box::new(Wide::from_bytes(*skip, bytes)?))),
+        };
+        (sum.canonical() == *form).then_some(sum)
+    }
+
+    fn add_scaled(&mut self, mantissa: i128, exponent: i32) {
+        if let Repr::Small { lo, hi, exponent: mine } = &mut self.0 {
+            if let Some((sum, at)) = add_small(join(*lo, *hi), i32::from(*mine), mantissa, exponent) {
+                (*lo, *hi) = split(sum);
+                *mine = at as i16;
+                return;
+            }
+        }
+        self.add_slow(mantissa, exponent);
+    }
+
+    /// The bits do not line up within 128 as they stand: strip trailing zeros and try once more, then widen.
+    #[cold]
+    fn add_slow(&mut self, mantissa: i128, exponent: i32) {
+        if let Repr::Small { lo, hi, exponent: mine } = &mut self.0 {
+            let (a, at) = normalise(join(*lo, *hi), i32::from(*mine));
+            let (b, bt) = normalise(mantissa, exponent);
+            if let Some((sum, at)) = add_small(a, at, b, bt) {
+                (*lo, *hi) = split(sum);
+                *mine = at as i16;
+                return;
+            }
+        }
+        self.widen().add_scaled(mantissa, exponent);
+    }
+
+    fn widen(&mut self) -> &mut Wide {
+        if let Repr::Small { lo, hi, exponent } = self.0 {
+            let mut wide = Box::new(Wide([0; LIMBS]));
+            wide.add_scaled(join(lo, hi), i32::from(exponent));
+            self.0 = Repr::Wide(wide);
+        }
+        match &mut self.0 {
+            Repr::Wide(wide) => wide,
+            Repr::Small { .. } => unreachable!("it was widened on the line above"),
+        }
+    }
+}
+
+impl Extend<f64> for ExactSum {
+    fn extend<I: IntoIterator<Item = f64>>(&mut self, values: I) {
+        values.into_iter().for_each(|value| self.add(value));
+    }
+}
+
+impl FromIterator<f64> for ExactSum {
+    fn from_iter<I: IntoIterator<Item = f64>>(values: I) -> Self {
+        let mut sum = Self::ZERO;
+        sum.extend(values);
+        sum
+    }
+}
+
+impl ExactSum {
+    /// Adds a column of values.
+    ///
+    /// # Cost
+    /// Columns of integers below 2^52, which is what counters are made of, cost about 1 ns a value: they are added in
+    /// an `i64`, 1,024 at a time, which cannot overflow.
+    pub fn add_all(&mut self, values: &[f64]) {
+        for chunk in values.chunks(1024) {
+            match integer_sum(chunk) {
+                Some(sum) => self.add_scaled(i128::from(sum), 0),
+                None => self.extend(chunk.iter().copied()),
+            }
+        }
+    }
+}
+
+/// The sum of at most 1,024 values, if all of them are integers up to 2^52 in size.
+fn integer_sum(values: &[f64]) -> Option<i64> {
+    let (mut sum, mut integers) = (0_i64, true);
+    for &value in values {
+        // A cast saturates and turns NaN into 0; the comparison then sees it.
+        let integer = value as i64;
+        integers &= (integer as f64 == value) & (integer.unsigned_abs() <= INTEGER_MAX as u64);
+        sum = sum.wrapping_add(integer);
+    }
+    integers.then_some(sum)
+}
+
+impl PartialEq for ExactSum {
+    fn eq(&self, other: &Self) -> bool {
+        self.canonical() == other.canonical()
+    }
+}
+
+impl Eq for ExactSum {}
+
+impl Serialize for ExactSum {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.canonical() {
+            Canonical::Integer(value) => (0_u8, value).serialize(serializer),
+            Canonical::Scaled { mantissa, exponent } => (1_u8, exponent, mantissa).serialize(serializer),
+            Canonical::Wide { skip, bytes } => (2_u8, skip, bytes).serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for ExactSum {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_tuple(3, SumVisitor)
+    }
+}
+
+struct SumVisitor;
+
+impl<'de> serde::de::Visitor<'de> for SumVisitor {
+    type Value = ExactSum;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the form of an exact sum (0, 1 or 2), then its fields")
+    }
+
+    fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<ExactSum, A::Error> {
+        let form: u8 = element(&mut seq)?;
+        let canonical = canonical_from_seq(form, &mut seq)?;
+        ExactSum::from_canonical(&canonical).ok_or_else(|| serde::de::Error::custom("not a canonical exact sum"))
+    }
+}
+
+/// Reads the fields of [`Canonical`] form 0, 1 or 2 from a sequence. For parts that pack the number of the form into
+/// a header of their own.
+///
+/// # Errors
+/// When a field is missing or the form is unknown.
+pub fn canonical_from_seq<'de, A: serde::de::SeqAccess<'de>>(form: u8, seq: &mut A) -> Result<Canonical, A::Error> {
+    Ok(match form {
+        0 => Canonical::Integer(element(seq)?),
+        1 => Canonical::Scaled { exponent: element(seq)?, mantissa: element(seq)? },
+        2 => Canonical::Wide { skip: element(seq)?, bytes: element(seq)? },
+        _ => return Err(serde::de::Error::custom("unknown form of an exact sum")),
+    })
+}
+
+fn element<'de, T: Deserialize<'de>, A: serde::de::SeqAccess<'de>>(seq: &mut A) -> Result<T, A::Error> {
+    seq.next_element()?.ok_or_else(|| serde::de::Error::custom("an exact sum ends early"))
+}
+
+const fn join(lo: u64, hi: u64) -> i128 {
+    ((hi as i128) << 64) | lo as i128
+}
+
+const fn split(value: i128) -> (u64, u64) {
+    (value as u64, (value >> 64) as u64)
+}
+
+fn small(mantissa: i128, exponent: i32) -> ExactSum {
+    let (lo, hi) = split(mantissa);
+    ExactSum(Repr::Small { lo, hi, exponent: exponent as i16 })
+}
+
+/// A finite double as integer times power of two. Integers below 2^53 come out with exponent 0, so that the usual
+/// sums of counts never shift.
+#[inline]
+fn decompose(value: f64) -> (i64, i32) {
+    let integer = value as i64;
+    if integer as f64 == value && integer.unsigned_abs() < 1 << 53 {
+        return (integer, 0);
+    }
+    let bits = value.to_bits();
+    let biased = (bits >> 52) as i32 & 0x7ff;
+    let fraction = (bits & ((1 << 52) - 1)) as i64;
+    let (mantissa, exponent) =
+        if biased == 0 { (fraction, EXPONENT_MIN) } else { (fraction | 1 << 52, biased - 1075) };
+    (if value < 0.0 { -mantissa } else { mantissa }, exponent)
+}
+
+/// `a * 2^at + b * 2^bt`, if it fits an i128 at the lower of the two exponents.
+#[inline]
+fn add_small(a: i128, at: i32, b: i128, bt: i32) -> Option<(i128, i32)> {
+    if at == bt {
+        return Some((a.checked_add(b)?, at));
+    }
+    if b == 0 {
+        return Some((a, at));
+    }
+    if a == 0 {
+        return Some((b, bt));
+    }
+    let (high, shift, low, exponent) =
+        if at > bt { (a, at.abs_diff(bt), b, bt) } else { (b, at.abs_diff(bt), a, at) };
+    // Two bits stay free: one for the sign, one so that the sum of two such numbers cannot overflow by much.
+    if high.unsigned_abs().leading_zeros() < shift.saturating_add(2) {
+        return None;
+    }
+    Some(((high << shift).checked_add(low)?, exponent))
+}
+
+/// The same value with an odd mantissa; zero has exponent 0.
+fn normalise(mantissa: i128, exponent: i32) -> (i128, i32) {
+    if mantissa == 0 {
+        return (0, 0);
+    }
+    let zeros = mantissa.trailing_zeros();
+    (mantissa >> zeros, exponent + zeros as i32)
+}
+
+fn canonical_small(mantissa: i128, exponent: i32) -> Canonical {
+    let (mantissa, exponent) = normalise(mantissa, exponent);
+    let bits = 128 - mantissa.unsigned_abs().leading_zeros() as i32;
+    if exponent >= 0 && bits + exponent <= 62 {
+        return Canonical::Integer((mantissa << exponent) as i64);
+    }
+    Canonical::Scaled { mantissa, exponent: exponent as i16 }
+}
+
+/// `mantissa * 2^exponent` to the nearest double, ties to even.
+fn round(mantissa: i128, exponent: i32) -> f64 {
+    // The cast rounds correctly. It is exact wherever the result would be subnormal: exponents never go below -1074,
+    // so such a result has fewer than 53 bits. Scaling in two steps keeps each factor within the normal range.
+    let half = exponent / 2;
+    mantissa as f64 * power_of_two(half) * power_of_two(exponent - half)
+}
+
+fn power_of_two(exponent: i32) -> f64 {
+    f64::from_bits(((exponent + 1023) as u64) << 52)
+}
+
+/// 2,176 bits of two's complement, in units of 2^-1074.
+#[derive(Clone, Debug)]
+struct Wide([u64; LIMBS]);
+
+impl Wide {
+    fn add_scaled(&mut self, mantissa: i128, exponent: i32) {
+        let at = (exponent - EXPONENT_MIN) as usize;
+        let (limb, shift) = (at / 64, at % 64);
+        let fill = if mantissa < 0 { u64::MAX } else { 0 };
+        let (lo, hi) = split(mantissa);
+        let spread = if shift == 0 {
+            [lo, hi, fill]
+        } else {
+            [lo << shift, hi << shift | lo >> (64 - shift), fill << shift | hi >> (64 - shift)]
+        };
+        let mut carry = false;
+        for (i, mine) in self.0.iter_mut().enumerate().skip(limb) {
+            let other = spread.get(i - limb).copied().unwrap_or(fill);
+            let (sum, over) = mine.overflowing_add(other);
+            let (sum, over_carry) = sum.overflowing_add(u64::from(carry));
+            *mine = sum;
+            carry = over | over_carry;
+        }
+    }
+
+    fn add_wide(&mut self, other: &Self) {
+        let mut carry = false;
+        for (mine, other) in self.0.iter_mut().zip(&other.0) {
+            let (sum, over) = mine.overflowing_add(*other);
+            let (sum, over_carry) = sum.overflowing_add(u64::from(carry));
+            *mine = sum;
+            carry = over | over_carry;
+        }
+    }
+
+    fn is_negative(&self) -> bool {
+        self.0[LIMBS - 1] >> 63 == 1
+    }
+
+    fn magnitude(&self) -> [u64; LIMBS] {
+        let mut limbs = self.0;
+        if self.is_negative() {
+            let mut carry = true;
+            for limb in &mut limbs {
+                let (value, over) = (!*limb).overflowing_add(u64::from(carry));
+                *limb = value;
+                carry = over;
+            }
+        }
+        limbs
+    }
+
+    fn to_f64(&self) -> f64 {
+        let limbs = self.magnitude();
+        let Some(top) = limbs.iter().rposition(|&limb| limb != 0) else { return 0.0 };
+        // The top 64 bits, then one sticky bit for all below: enough for a correct rounding to 53.
+        let lead = limbs[top].leading_zeros();
+        let next = if top > 0 { limbs[top - 1] } else { 0 };
+        let head = if lead == 0 { limbs[top] } else { limbs[top] << lead | next >> (64 - lead) };
+        let left = if top > 0 && lead < 64 { next << lead } else { 0 };
+        let sticky = left != 0 || limbs[..top.saturating_sub(1)].iter().any(|&limb| limb != 0);
+        let mantissa = i128::from(head) << 1 | i128::from(sticky);
+        let exponent = top as i32 * 64 - lead as i32 + EXPONENT_MIN - 1;
+        let magnitude = if exponent < EXPONENT_MIN {
+            // Fewer than 64 bits above the lowest: they are all in the head and the shift loses only zeros.
+            round(mantissa >> (EXPONENT_MIN - exponent), EXPONENT_MIN)
+        } else if exponent > 1023 {
+            f64::INFINITY
+        } else {
+            round(mantissa, exponent)
+        };
+        if self.is_negative() { -magnitude } else { magnitude }
+    }
+
+    fn canonical(&self) -> Canonical {
+        let limbs = self.magnitude();
+        let Some(low) = limbs.iter().position(|&limb| limb != 0) else { return Canonical::Integer(0) };
+        let high = limbs.iter().rposition(|&limb| limb != 0).unwrap_or(low);
+        let zeros = low * 64 + limbs[low].trailing_zeros() as usize;
+        let bits = high * 64 + 64 - limbs[high].leading_zeros() as usize - zeros;
+        if bits <= 127 {
+            let mut mantissa = 0_u128;
+            for (i, &limb) in limbs.iter().enumerate().skip(low).take(3) {
+                let at = (i * 64) as i64 - zeros as i64;
+                if at < 0 {
+                    mantissa |= u128::from(limb) >> -at;
+                } else if at < 128 {
+                    mantissa |= u128::from(limb) << at;
+                }
+            }
+            let mantissa = if self.is_negative() { -(mantissa as i128) } else { mantissa as i128 };
+            return canonical_small(mantissa, zeros as i32 + EXPONENT_MIN);
+        }
+        let bytes: Vec<u8> = self.0.iter().flat_map(|limb| limb.to_le_bytes()).collect();
+        let skip = bytes.iter().position(|&byte| byte != 0).unwrap_or(0);
+        let fill = if self.is_negative() { 0xff } else { 0 };
+        let mut end = bytes.len();
+        // A byte goes when it only repeats the sign that the one below it shows.
+        while end - skip > 1 && bytes[end - 1] == fill && (bytes[end - 2] ^ fill) & 0x80 == 0 {
+            end -= 1;
+        }
+        Canonical::Wide { skip: skip as u16, bytes: bytes[skip..end].to_vec() }
+    }
+
+    fn from_bytes(skip: u16, bytes: &[u8]) -> Option<Self> {
+        let skip = usize::from(skip);
+        let end = skip.checked_add(bytes.len()).filter(|end| *end <= WIDE_BYTES)?;
+        let fill = if bytes.last()? & 0x80 != 0 { 0xff } else { 0 };
+        let mut all = [fill; WIDE_BYTES];
+        all[..skip].fill(0);
+        all[skip..end].copy_from_slice(bytes);
+        let mut limbs = [0; LIMBS];
+        for (limb, chunk) in limbs.iter_mut().zip(all.chunks_exact(8)) {
+            *limb = u64::from_le_bytes(chunk.try_into().ok()?);
+        }
+        Some(Self(limbs))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn sum(values: &[f64]) -> ExactSum {
+        values.iter().copied().collect()
+    }
+
+    fn encoded(sum: &ExactSum) -> Vec<u8> {
+        postcard::to_stdvec(sum).unwrap()
+    }
+
+    /// Doubles of every kind: any bits, near one, integers, and the ends of the range.
+    fn doubles() -> impl Strategy<Value = f64> {
+        prop_oneof![
+            any::<f64>().prop_filter("finite", |v| v.is_finite()),
+            -1e3..1e3,
+            (-1_000_000_i64..1_000_000).prop_map(|v| v as f64),
+            prop::sample::select(vec![f64::MAX, f64::MIN, f64::MIN_POSITIVE, 5e-324, -5e-324, 0.0, -0.0, 2f64.powi(53)]),
+        ]
+    }
+
+    #[test]
+    fn what_doubles_lose_is_kept() {
+        assert_eq!(sum(&[1e100, 1.0, -1e100]).to_f64(), 1.0);
+        assert_eq!(sum(&[1e300, 1e-300, -1e300]).to_f64(), 1e-300);
+        assert_eq!(sum(&[0.1; 10]).to_f64(), 1.0);
+        assert_eq!(sum(&[16_777_216.0, 1.0]).to_f64(), 16_777_217.0);
+        assert_eq!(sum(&[f64::MAX, f64::MAX]).to_f64(), f64::INFINITY);
+        assert_eq!(sum(&[f64::MAX, f64::MAX, f64::MIN]).to_f64(), f64::MAX);
+        assert_eq!(sum(&[5e-324, 5e-324]).to_f64(), 1e-323);
+        assert_eq!(sum(&[1.0, f64::NAN, f64::INFINITY]).to_f64(), 1.0);
+    }
+
+    #[test]
+    fn a_wide_sum_that_cancels_encodes_as_if_it_had_never_been_wide() {
+        let wide = sum(&[1e300, 1e-300, 7.0, -1e300, -1e-300]);
+        assert!(matches!(wide.0, Repr::Wide(_)));
+        assert_eq!(encoded(&wide), encoded(&sum(&[7.0])));
+        assert_eq!(encoded(&sum(&[1e300, 1e-300, -1e300, -1e-300])), encoded(&ExactSum::ZERO));
+    }
+
+    #[test]
+    fn sizes_are_as_stated() {
+        assert_eq!(encoded(&ExactSum::ZERO).len(), 2);
+        assert_eq!(encoded(&sum(&[1.0; 60])).len(), 2);
+        assert!(encoded(&sum(&[0.1])).len() <= 11);
+        let worst = sum(&[f64::MAX, f64::MAX, 5e-324]);
+        assert!(encoded(&worst).len() <= ExactSum::ENCODED_BYTES_MAX);
+    }
+
+    #[test]
+    fn forms_that_are_not_canonical_are_refused() {
+        for form in [
+            Canonical::Scaled { mantissa: 2, exponent: -7 },
+            Canonical::Scaled { mantissa: 3, exponent: 0 },
+            Canonical::Scaled { mantissa: 3, exponent: -1075 },
+            Canonical::Scaled { mantissa: i128::MAX, exponent: 1000 },
+            Canonical::Integer(i64::MAX),
+            Canonical::Wide { skip: 3, bytes: vec![1] },
+            Canonical::Wide { skip: 271, bytes: vec![1, 2] },
+            Canonical::Wide { skip: 0, bytes: vec![] },
+        ] {
+            assert!(ExactSum::from_canonical(&form).is_none(), "{form:?}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn any_order_and_any_grouping_gives_the_same_bytes(
+            values in prop::collection::vec(doubles(), 0..40), cut in 0_usize..40, seed in any::<u64>()
+        ) {
+            let whole = sum(&values);
+            let cut = cut.min(values.len());
+            let mut parts = sum(&values[cut..]);
+            parts.merge(&sum(&values[..cut]));
+            prop_assert_eq!(encoded(&whole), encoded(&parts));
+            let mut shuffled = values.clone();
+            for i in (1..shuffled.len()).rev() {
+                shuffled.swap(i, (seed.rotate_left(i as u32) % (i as u64 + 1)) as usize);
+            }
+            prop_assert_eq!(encoded(&whole), encoded(&sum(&shuffled)));
+            let mut column = ExactSum::ZERO;
+            column.add_all(&values);
+            prop_assert_eq!(encoded(&whole), encoded(&column));
+        }
+
+        #[test]
+        fn small_and_wide_are_one_number(values in prop::collection::vec(doubles(), 0..20)) {
+            let sum = sum(&values);
+            let mut wide = sum.clone();
+            wide.widen();
+            prop_assert_eq!(sum.canonical(), wide.canonical());
+            prop_assert_eq!(sum.to_f64().to_bits(), wide.to_f64().to_bits());
+        }
+
+        #[test]
+        fn encoding_loses_nothing(values in prop::collection::vec(doubles(), 0..20)) {
+            let sum = sum(&values);
+            let back: ExactSum = postcard::from_bytes(&encoded(&sum)).unwrap();
+            prop_assert_eq!(&sum, &back);
+            prop_assert_eq!(sum.to_f64().to_bits(), back.to_f64().to_bits());
+        }
+
+        #[test]
+        fn hostile_bytes_are_an_error_or_a_canonical_sum(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            if let Ok((sum, rest)) = postcard::take_from_bytes::<ExactSum>(&bytes) {
+                let used = bytes.len() - rest.len();
+                prop_assert!(encoded(&sum).len() <= used);
+            }
+        }
+
+        #[test]
+        fn one_value_comes_back_as_it_is(value in doubles()) {
+            prop_assert_eq!(sum(&[value]).to_f64(), value);
+        }
+
+        #[test]
+        fn two_values_round_as_the_machine_rounds_them(a in doubles(), b in doubles()) {
+            prop_assert_eq!(sum(&[a, b]).to_f64(), a + b);
+        }
+    }
+}

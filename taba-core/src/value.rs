@@ -1,0 +1,100 @@
+//! [`Value`]: what one event carries, and how a column of it travels.
+
+use std::fmt::Debug;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::limits::VALUE_BYTES_MAX;
+use crate::wire::{Reader, WireError, column};
+
+/// What one event carries: an `f64`, a `String`, or a type of your own.
+///
+/// For a type of your own, derive serde's traits and write `impl Value for MyType {}`: values then travel as postcard.
+///
+/// # Examples
+/// ```
+/// use serde::{Deserialize, Serialize};
+/// use taba_core::Value;
+///
+/// #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// struct Request { status: u16, micros: u32 }
+///
+/// impl Value for Request {}
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a Taba value yet",
+    label = "an event cannot carry this type",
+    note = "derive `Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize`, then write `impl Value for {Self} {{}}`"
+)]
+pub trait Value: Serialize + DeserializeOwned + Clone + PartialEq + Debug + Send + Sync + 'static {
+    /// Whether the value means something. One that does not is refused where it is recorded, and counted; numbers
+    /// refuse NaN and the infinities.
+    fn is_valid(&self) -> bool {
+        true
+    }
+
+    /// Appends the column of `values`.
+    fn encode_column(values: &[Self], out: &mut Vec<u8>) {
+        let encoded: Vec<Vec<u8>> = values
+            .iter()
+            .map(|value| postcard::to_stdvec(value).expect("plain data encodes into memory"))
+            .collect();
+        column::put_chunks(&encoded, out);
+    }
+
+    /// Reads a column of `count` values.
+    ///
+    /// # Errors
+    /// [`WireError`] when the bytes are not such a column. Any bytes are safe.
+    fn decode_column(reader: &mut Reader<'_>, count: usize) -> Result<Vec<Self>, WireError> {
+        let chunks = column::chunks(reader, count, VALUE_BYTES_MAX)?;
+        chunks
+            .into_iter()
+            .map(|chunk| postcard::from_bytes(chunk).map_err(|_| WireError::Malformed { what: "an opaque value" }))
+            .collect()
+    }
+
+    /// How many bytes the value takes beside its own size, for the bounds of whoever holds it.
+    fn heap_bytes(&self) -> usize {
+        0
+    }
+}
+
+impl Value for f64 {
+    fn is_valid(&self) -> bool {
+        self.is_finite()
+    }
+
+    fn encode_column(values: &[Self], out: &mut Vec<u8>) {
+        column::put_numbers(values, out);
+    }
+
+    fn decode_column(reader: &mut Reader<'_>, count: usize) -> Result<Vec<Self>, WireError> {
+        column::numbers(reader, count)
+    }
+}
+
+impl Value for String {
+    fn is_valid(&self) -> bool {
+        self.len() <= VALUE_BYTES_MAX
+    }
+
+    fn encode_column(values: &[Self], out: &mut Vec<u8>) {
+        column::put_chunks(values, out);
+    }
+
+    fn decode_column(reader: &mut Reader<'_>, count: usize) -> Result<Vec<Self>, WireError> {
+        column::chunks(reader, count, VALUE_BYTES_MAX)?
+            .into_iter()
+            .map(|chunk| match std::str::from_utf8(chunk) {
+                Ok(text) => Ok(text.to_owned()),
+                Err(_) => Err(WireError::Malformed { what: "a text that is not UTF-8" }),
+            })
+            .collect()
+    }
+
+    fn heap_bytes(&self) -> usize {
+        self.len()
+    }
+}

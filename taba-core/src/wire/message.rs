@@ -1,0 +1,308 @@
+//! The messages: what a Client sends its Agent, what an Agent sends a Server, and the answers.
+
+use bytes::Bytes;
+
+use super::{Block, Reader, WireError, put_bytes, put_i64, put_u64};
+use crate::batch::{SeqNo, StreamId};
+use crate::ledger::Why;
+use crate::limits::{BATCH_BLOCKS_MAX, CLIENT_ID_BYTES_MAX, REQUEST_BATCHES_MAX};
+use crate::name::{ClientId, NameError};
+use crate::time::Timestamp;
+
+/// Client to Agent: what one flush found.
+///
+/// ```text
+/// | client | incarnation u64 | seq | sent_at zigzag | n | n Blocks |
+/// ```
+/// The content under one (incarnation, seq) never changes, so a repeated Batch is recognised by those two.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClientBatch {
+    /// Who sends it.
+    pub client: ClientId,
+    /// Which run of that program: a random number.
+    pub incarnation: u64,
+    /// 1, 2, 3, … within the incarnation.
+    pub seq: SeqNo,
+    /// The sender's clock.
+    pub sent_at: Timestamp,
+    /// What it found, at most [`BATCH_BLOCKS_MAX`] Blocks; the Ledger's Blocks are among them.
+    pub blocks: Vec<Block>,
+}
+
+/// One Block that was not taken, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Its place in the Batch, from 0.
+    pub block: u32,
+    /// Why it was refused.
+    pub why: Why,
+    /// How many events were lost with it; fewer than it holds when only some of its values were refused.
+    pub events: u64,
+}
+
+/// Agent to Client: the Batch is safe here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// The Batch that this answers.
+    pub seq: SeqNo,
+    /// The Agent's clock.
+    pub now: Timestamp,
+    /// Blocks that were refused, and counted as dropped.
+    pub refused: Vec<Refusal>,
+}
+
+/// Agent to Server: the next Batch of one Lane.
+///
+/// ```text
+/// | stream u64 | vbucket u16 | seq | base | events_before | n | n Blocks |
+/// ```
+/// The content under one (stream, vbucket, seq) never changes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LaneBatch {
+    /// Which sender incarnation.
+    pub stream: StreamId,
+    /// Which VBucket: with the stream, it names the Lane.
+    pub vbucket: u16,
+    /// The place in the Lane.
+    pub seq: SeqNo,
+    /// The oldest Batch of the Lane that the sender still has.
+    pub base: SeqNo,
+    /// Events in all Batches of the Lane before this one.
+    pub events_before: u64,
+    /// What there is to fold.
+    pub blocks: Vec<Block>,
+}
+
+/// Server to Agent: where a Lane stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ack {
+    /// Which sender incarnation.
+    pub stream: StreamId,
+    /// Which VBucket.
+    pub vbucket: u16,
+    /// The mark: everything up to here is contained in the stored States.
+    pub applied: SeqNo,
+    /// What became of the message that this answers.
+    pub answer: Answer,
+    /// Blocks of the Batch that were refused, and counted as dropped.
+    pub refused: Vec<Refusal>,
+}
+
+/// What became of a Batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Answer {
+    /// It is contained in the stored States, by a commit made after it arrived.
+    Applied = 0,
+    /// It had been contained before.
+    Duplicate = 1,
+    /// It does not follow on the mark: send from `applied + 1` on.
+    Nak = 2,
+    /// It could not be stored now. Nothing is known to have changed: send the same again.
+    Unavailable = 3,
+    /// The Server has too much in hand. Nothing has changed: send the same later.
+    Busy = 4,
+}
+
+impl ClientBatch {
+    /// The message, to be put in a frame.
+    pub fn encode(&self) -> Vec<u8> {
+        let bytes = self.blocks.iter().map(Block::encoded_bytes).sum::<usize>();
+        let mut out = Vec::with_capacity(bytes + 64);
+        put_bytes(self.client.as_str().as_bytes(), &mut out);
+        out.extend_from_slice(&self.incarnation.to_le_bytes());
+        put_u64(self.seq.0, &mut out);
+        put_i64(self.sent_at.as_micros(), &mut out);
+        put_blocks(&self.blocks, &mut out);
+        out
+    }
+
+    /// Reads the message. A Block with a bad name does not spoil the others: it comes back beside them.
+    ///
+    /// # Errors
+    /// [`WireError`] when the bytes are no such message.
+    pub fn decode(message: &Bytes) -> Result<(Self, Vec<BadBlock>), WireError> {
+        let mut reader = Reader::new(message);
+        let client = ClientId::new(reader.text(CLIENT_ID_BYTES_MAX, "a client id")?)?;
+        let incarnation = u64::from_le_bytes(reader.array("an incarnation")?);
+        let seq = SeqNo(reader.u64("a sequence number")?);
+        let sent_at = Timestamp::from_micros(reader.i64("a time")?);
+        let (blocks, bad) = blocks(&mut reader, message)?;
+        reader.finish("bytes behind a batch")?;
+        Ok((Self { client, incarnation, seq, sent_at, blocks }, bad))
+    }
+}
+
+/// A Block whose names break the rules.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadBlock {
+    /// Its place in the Batch, from 0.
+    pub block: u32,
+    /// How many events it holds.
+    pub events: u64,
+    /// What is wrong.
+    pub error: NameError,
+}
+
+impl Receipt {
+    /// The message, to be put in a frame.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        put_u64(self.seq.0, &mut out);
+        put_i64(self.now.as_micros(), &mut out);
+        put_refusals(&self.refused, &mut out);
+        out
+    }
+
+    /// Reads the message.
+    ///
+    /// # Errors
+    /// [`WireError`] when the bytes are no such message.
+    pub fn decode(message: &[u8]) -> Result<Self, WireError> {
+        let mut reader = Reader::new(message);
+        let seq = SeqNo(reader.u64("a sequence number")?);
+        let now = Timestamp::from_micros(reader.i64("a time")?);
+        let refused = refusals(&mut reader)?;
+        reader.finish("bytes behind a receipt")?;
+        Ok(Self { seq, now, refused })
+    }
+}
+
+impl LaneBatch {
+    /// How many events the Batch holds; the Ledger's own are not counted.
+    pub fn events(&self) -> u64 {
+        let counted = self.blocks.iter().filter(|block| !block.tab.is_reserved());
+        counted.map(|block| block.events).fold(0, u64::saturating_add)
+    }
+
+    /// Appends the Batch.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.stream.0.to_le_bytes());
+        out.extend_from_slice(&self.vbucket.to_le_bytes());
+        put_u64(self.seq.0, out);
+        put_u64(self.base.0, out);
+        put_u64(self.events_before, out);
+        put_blocks(&self.blocks, out);
+    }
+
+    /// Reads one Batch.
+    ///
+    /// # Errors
+    /// [`WireError`] when the bytes are no Batch, or one of its names is bad: Agents check names before they send.
+    pub fn decode(reader: &mut Reader<'_>, source: &Bytes) -> Result<Self, WireError> {
+        let stream = StreamId(u64::from_le_bytes(reader.array("a stream")?));
+        let vbucket = u16::from_le_bytes(reader.array("a vbucket")?);
+        let seq = SeqNo(reader.u64("a sequence number")?);
+        let base = SeqNo(reader.u64("a sequence number")?);
+        let events_before = reader.u64("a number of events")?;
+        if base > seq || base == SeqNo::NONE || seq.0 == u64::MAX {
+            return Err(WireError::Malformed { what: "a base that is not from 1 to the sequence number" });
+        }
+        let (blocks, bad) = blocks(reader, source)?;
+        match bad.into_iter().next() {
+            Some(bad) => Err(bad.error.into()),
+            None => Ok(Self { stream, vbucket, seq, base, events_before, blocks }),
+        }
+    }
+}
+
+/// The message of many Lanes' Batches: their number, then each.
+pub fn encode_lanes(batches: &[LaneBatch]) -> Vec<u8> {
+    let mut out = Vec::new();
+    put_u64(batches.len() as u64, &mut out);
+    batches.iter().for_each(|batch| batch.encode(&mut out));
+    out
+}
+
+/// Reads the message of many Lanes' Batches.
+///
+/// # Errors
+/// [`WireError`] when the bytes are no such message.
+pub fn decode_lanes(message: &Bytes) -> Result<Vec<LaneBatch>, WireError> {
+    let mut reader = Reader::new(message);
+    let count = reader.count(REQUEST_BATCHES_MAX, "batches of one request")?;
+    let batches = (0..count).map(|_| LaneBatch::decode(&mut reader, message)).collect::<Result<_, _>>()?;
+    reader.finish("bytes behind the batches")?;
+    Ok(batches)
+}
+
+/// The message of acknowledgements: their number, then each.
+///
+/// ```text
+/// | stream u64 | vbucket u16 | applied | answer u8 | n | n * (block, why u8, events) |
+/// ```
+pub fn encode_acks(acks: &[Ack]) -> Vec<u8> {
+    let mut out = Vec::new();
+    put_u64(acks.len() as u64, &mut out);
+    for ack in acks {
+        out.extend_from_slice(&ack.stream.0.to_le_bytes());
+        out.extend_from_slice(&ack.vbucket.to_le_bytes());
+        put_u64(ack.applied.0, &mut out);
+        out.push(ack.answer as u8);
+        put_refusals(&ack.refused, &mut out);
+    }
+    out
+}
+
+/// Reads the message of acknowledgements.
+///
+/// # Errors
+/// [`WireError`] when the bytes are no such message.
+pub fn decode_acks(message: &[u8]) -> Result<Vec<Ack>, WireError> {
+    let mut reader = Reader::new(message);
+    let count = reader.count(REQUEST_BATCHES_MAX, "acknowledgements")?;
+    let mut acks = Vec::new();
+    for _ in 0..count {
+        let stream = StreamId(u64::from_le_bytes(reader.array("a stream")?));
+        let vbucket = u16::from_le_bytes(reader.array("a vbucket")?);
+        let applied = SeqNo(reader.u64("a sequence number")?);
+        let answer = match reader.u8("an answer")? {
+            0 => Answer::Applied,
+            1 => Answer::Duplicate,
+            2 => Answer::Nak,
+            3 => Answer::Unavailable,
+            4 => Answer::Busy,
+            _ => return Err(WireError::Malformed { what: "an answer" }),
+        };
+        acks.push(Ack { stream, vbucket, applied, answer, refused: refusals(&mut reader)? });
+    }
+    reader.finish("bytes behind the acknowledgements")?;
+    Ok(acks)
+}
+
+fn put_blocks(blocks: &[Block], out: &mut Vec<u8>) {
+    put_u64(blocks.len() as u64, out);
+    blocks.iter().for_each(|block| block.encode(out));
+}
+
+fn blocks(reader: &mut Reader<'_>, source: &Bytes) -> Result<(Vec<Block>, Vec<BadBlock>), WireError> {
+    let count = reader.count(BATCH_BLOCKS_MAX, "blocks of one batch")?;
+    let (mut blocks, mut bad) = (Vec::new(), Vec::new());
+    for place in 0..count {
+        match Block::decode_leniently(reader, source)? {
+            Ok(block) => blocks.push(block),
+            Err(name) => bad.push(BadBlock { block: place as u32, events: name.events, error: name.error }),
+        }
+    }
+    Ok((blocks, bad))
+}
+
+fn put_refusals(refused: &[Refusal], out: &mut Vec<u8>) {
+    put_u64(refused.len() as u64, out);
+    for refusal in refused {
+        put_u64(u64::from(refusal.block), out);
+        out.push(refusal.why as u8);
+        put_u64(refusal.events, out);
+    }
+}
+
+fn refusals(reader: &mut Reader<'_>) -> Result<Vec<Refusal>, WireError> {
+    let count = reader.count(BATCH_BLOCKS_MAX, "refusals")?;
+    let mut out = Vec::new();
+    for _ in 0..count {
+        let block = reader.count(BATCH_BLOCKS_MAX, "the place of a block")? as u32;
+        let why = Why::from_code(reader.u8("a reason")?).ok_or(WireError::Malformed { what: "a reason" })?;
+        out.push(Refusal { block, why, events: reader.u64("a number of events")? });
+    }
+    Ok(out)
+}

@@ -1,0 +1,18 @@
+//! The one place of this crate that reads the machine's clock. Everything else is handed a [`Clock`].
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use taba_core::Timestamp;
+
+/// Tells the time; injected, so that tests can say what time it is.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// The machine's clock.
+pub fn system_clock() -> Clock {
+    Arc::new(|| {
+        #[expect(clippy::disallowed_methods, reason = "this is the driver's one clock")]
+        let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Timestamp::from_micros(i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX))
+    })
+}

@@ -1,0 +1,2 @@
+//! taba-server
+fn main() {}

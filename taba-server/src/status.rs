@@ -1,0 +1,106 @@
+//! [`Status`]: what a Server counts about itself; pairs of in and out, so that work between two looks still shows.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use serde::Serialize;
+use taba_core::Timestamp;
+
+/// Counters of one Server process, shared by its workers and its queries.
+#[derive(Debug)]
+pub struct Status {
+    /// Arrival of the oldest Batch that is not committed yet, in microseconds; `i64::MAX` when all are.
+    oldest_open: AtomicI64,
+    /// Requests from Agents.
+    pub requests: AtomicU64,
+    /// Batches that arrived.
+    pub batches_in: AtomicU64,
+    /// Batches that were committed.
+    pub batches_committed: AtomicU64,
+    /// Batches that had been committed before.
+    pub batches_duplicate: AtomicU64,
+    /// Batches that did not follow on their mark.
+    pub batches_nak: AtomicU64,
+    /// Events that arrived in committed Batches.
+    pub events_in: AtomicU64,
+    /// Events that were folded.
+    pub events_folded: AtomicU64,
+    /// Events that were refused, and counted in the Ledger.
+    pub events_refused: AtomicU64,
+    /// Events that were lost in gaps of Lanes, and counted in the Ledger.
+    pub events_gap: AtomicU64,
+    /// Commits that were done.
+    pub commits: AtomicU64,
+    /// Commits that met a conflict and were tried again.
+    pub conflicts: AtomicU64,
+    /// Loads and commits that the store failed.
+    pub store_errors: AtomicU64,
+}
+
+impl Default for Status {
+    fn default() -> Self {
+        Self {
+            oldest_open: AtomicI64::new(i64::MAX),
+            requests: AtomicU64::new(0),
+            batches_in: AtomicU64::new(0),
+            batches_committed: AtomicU64::new(0),
+            batches_duplicate: AtomicU64::new(0),
+            batches_nak: AtomicU64::new(0),
+            events_in: AtomicU64::new(0),
+            events_folded: AtomicU64::new(0),
+            events_refused: AtomicU64::new(0),
+            events_gap: AtomicU64::new(0),
+            commits: AtomicU64::new(0),
+            conflicts: AtomicU64::new(0),
+            store_errors: AtomicU64::new(0),
+        }
+    }
+}
+
+/// What [`Status`] says at one moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[expect(missing_docs, reason = "each field is documented in `Status`")]
+pub struct StatusReport {
+    pub requests: u64,
+    pub batches_in: u64,
+    pub batches_committed: u64,
+    pub batches_duplicate: u64,
+    pub batches_nak: u64,
+    pub events_in: u64,
+    pub events_folded: u64,
+    pub events_refused: u64,
+    pub events_gap: u64,
+    pub commits: u64,
+    pub conflicts: u64,
+    pub store_errors: u64,
+}
+
+impl Status {
+    /// Says when the oldest Batch that is not committed yet arrived; `None` when all are committed.
+    pub fn set_oldest_open(&self, arrival: Option<Timestamp>) {
+        self.oldest_open.store(arrival.map_or(i64::MAX, Timestamp::as_micros), Ordering::Relaxed);
+    }
+
+    /// The freshness watermark: all that this Server had received by then is in the answers.
+    pub fn as_of(&self, now: Timestamp) -> Timestamp {
+        now.min(Timestamp::from_micros(self.oldest_open.load(Ordering::Relaxed)))
+    }
+
+    /// All counters at one moment.
+    pub fn report(&self) -> StatusReport {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        StatusReport {
+            requests: get(&self.requests),
+            batches_in: get(&self.batches_in),
+            batches_committed: get(&self.batches_committed),
+            batches_duplicate: get(&self.batches_duplicate),
+            batches_nak: get(&self.batches_nak),
+            events_in: get(&self.events_in),
+            events_folded: get(&self.events_folded),
+            events_refused: get(&self.events_refused),
+            events_gap: get(&self.events_gap),
+            commits: get(&self.commits),
+            conflicts: get(&self.conflicts),
+            store_errors: get(&self.store_errors),
+        }
+    }
+}
