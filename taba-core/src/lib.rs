@@ -11,7 +11,7 @@
 //! |---|---|
 //! | [`handler`] | [`Handler`] and its laws; [`erased`] is its object-safe twin, [`registry`] the table of them |
 //! | `laws` | the test kit: every law a function (feature `laws`) |
-//! | [`event`], [`name`], [`time`], [`value`] | what is recorded |
+//! | [`event`], [`name`], [`time`], [`value`], [`reading`] | what is recorded |
 //! | [`sum`] | sums of doubles without error |
 //! | [`wire`] | the bytes between processes; [`state`] those in the store |
 //! | [`batch`], [`ledger`] | the words of exactly-once and of the accounts |
@@ -63,6 +63,7 @@ pub mod ledger;
 pub mod limits;
 pub mod memory;
 pub mod name;
+pub mod reading;
 pub mod registry;
 pub mod state;
 pub mod store;
@@ -79,6 +80,7 @@ pub use event::{Event, Events};
 pub use handler::{Format, Handler, Projection, State, StateError, decode_state, encode_state};
 pub use memory::MemoryStore;
 pub use name::{ClientId, NameError, TabName, TabType};
+pub use reading::{Expiring, Keyed, Reading};
 pub use registry::{Registry, RegistryBuilder, RegistryError};
 pub use state::Envelope;
 pub use store::{
