@@ -1,4 +1,18 @@
-//! taba-server
+//! The Server of Taba: it takes Batches from Agents, folds them into States, stores them with their marks, and answers
+//! queries. It is stateless: any Server may take any Batch at any time, because what makes a Batch count exactly once
+//! stands in the [`Store`](taba_core::Store), beside the States.
+//!
+//! # Where things are
+//! | module | what |
+//! |---|---|
+//! | `server` | [`Server`] and its builder: what you embed or nest (feature `driver`, as all below) |
+//! | `query` | aggregates, projections, lists, deletion, pruning, and their HTTP face |
+//! | `clock`, [`status`] | the one clock; what a Server counts about itself |
+//!
+//! # Features
+//! - `driver` (default): workers, HTTP service, queries. Without it the crate is its pure half.
+//! - `embedded` (default): `EmbeddedStore`, one crash-safe directory.
+//! - `cli` (default): the binary and its configuration.
 
 #![deny(missing_docs)]
 
@@ -6,4 +20,12 @@
 pub mod clock;
 #[cfg(feature = "driver")]
 pub mod query;
+#[cfg(feature = "driver")]
+pub mod server;
 pub mod status;
+
+#[cfg(feature = "driver")]
+pub use clock::{Clock, system_clock};
+#[cfg(feature = "driver")]
+pub use server::{BuildError, Server, ServerBuilder};
+pub use status::{Status, StatusReport};
