@@ -1,0 +1,101 @@
+//! The test kit: every law of [`Handler`](crate::Handler) and of [`Store`](crate::Store) as a function anyone can
+//! run, and macros that make one `#[test]` of each.
+//!
+//! # Examples
+//! In `tests/laws.rs` of a crate with a Handler of numbers:
+//! ```
+//! # use serde::{Deserialize, Serialize};
+//! # use taba_core::{Event, Handler, Timestamp};
+//! # pub struct Count;
+//! # #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+//! # pub struct N { n: u64 }
+//! # impl Handler for Count {
+//! #     type Value = f64; type State = N; type Projection = N; const VERSION: u16 = 1;
+//! #     fn fold(&self, state: &mut N, _: Event<&f64>) { state.n = state.n.saturating_add(1); }
+//! #     fn merge(&self, into: &mut N, other: &N) { into.n = into.n.saturating_add(other.n); }
+//! #     fn project(&self, state: &N, _: Timestamp) -> N { state.clone() }
+//! #     fn aggregate(&self, into: &mut N, other: &N) { self.merge(into, other); }
+//! #     fn encoded_bytes_max(&self) -> usize { 10 }
+//! # }
+//! use taba_core::{handler_laws, laws::samples};
+//!
+//! handler_laws!(count, Count, samples::numbers());
+//! # fn main() {}
+//! ```
+
+pub mod handler;
+mod macros;
+pub mod samples;
+pub mod store;
+
+use proptest::strategy::{Strategy, ValueTree};
+use proptest::test_runner::{Config, TestCaseError, TestError, TestRunner};
+
+use crate::handler::Handler;
+use samples::Sample;
+
+/// What the macros need from the caller's crate, so that it need not depend on it.
+#[doc(hidden)]
+pub use proptest;
+
+/// A law does not hold.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the law of {law} is broken: {detail}")]
+pub struct Broken {
+    /// Which law, by the name in its table.
+    pub law: &'static str,
+    /// What came out where what was expected.
+    pub detail: String,
+}
+
+impl Broken {
+    pub(crate) fn new(law: &'static str, detail: impl Into<String>) -> Self {
+        Self { law, detail: detail.into() }
+    }
+}
+
+/// One law of a Handler, as a function of a sample.
+pub type Law<H> = fn(&H, &Sample<<H as Handler>::Value>) -> Result<(), Broken>;
+
+/// How many samples a law is tried on.
+pub const CASES: u32 = 256;
+
+/// Tries a law on [`CASES`] samples made from `values`, and shrinks the first that breaks it.
+///
+/// # Errors
+/// [`Broken`], with the smallest sample found.
+pub fn check<H, S>(handler: &H, values: S, law: Law<H>) -> Result<(), Broken>
+where
+    H: Handler,
+    S: Strategy<Value = H::Value> + Clone + 'static,
+{
+    // Deterministic, so that a law that holds today holds in every run of the same build.
+    let config = Config { cases: CASES, failure_persistence: None, max_shrink_iters: 4096, ..Config::default() };
+    let mut runner = TestRunner::new_with_rng(
+        config,
+        proptest::test_runner::TestRng::deterministic_rng(proptest::test_runner::RngAlgorithm::ChaCha),
+    );
+    let mut broken = None;
+    let outcome = runner.run(&samples::sample(values), |sample| match law(handler, &sample) {
+        Ok(()) => Ok(()),
+        Err(found) => Err(TestCaseError::fail(found.detail.clone() + "\u{0}" + found.law)),
+    });
+    if let Err(TestError::Fail(reason, sample)) = outcome {
+        let reason = reason.message().to_owned();
+        let detail = reason.split('\u{0}').next().unwrap_or_default();
+        broken = law(handler, &sample).err().map(|found| Broken {
+            detail: format!("{detail}\nsmallest sample: {sample:#?}"),
+            ..found
+        });
+        broken = broken.or_else(|| Some(Broken::new("determinism", detail)));
+    } else if let Err(TestError::Abort(reason)) = outcome {
+        broken = Some(Broken::new("sampling", reason.message()));
+    }
+    broken.map_or(Ok(()), Err)
+}
+
+/// One sample, the same in every run: for trying a law by hand.
+pub fn example<S: Strategy + Clone>(values: &S) -> Option<S::Value> {
+    let mut runner = TestRunner::deterministic();
+    values.new_tree(&mut runner).ok().map(|tree| tree.current())
+}

@@ -1,0 +1,247 @@
+//! Each law catches a Handler that breaks it, and only Handlers that break something are caught.
+//!
+//! Every Handler here is the same honest counter but for one deliberate fault.
+
+#![cfg(feature = "laws")]
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use proptest::strategy::Strategy;
+use serde::{Deserialize, Serialize};
+use taba_core::laws::{self, Broken, Law, handler as law, samples};
+use taba_core::{Event, Events, Handler, StateError, Timestamp, handler_laws};
+
+/// What is wrong with the counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    None,
+    /// Forgets the first event of each batch it is merged from.
+    LosesAtCuts,
+    /// Keeps the last event, not the latest.
+    LastWins,
+    /// Counts a batch as one.
+    CountsBatches,
+    /// Adds half of the other side: neither associative nor commutative.
+    HalvesOnMerge,
+    /// Keeps the left side.
+    KeepsLeft,
+    /// Adds one on every merge, also with nothing.
+    CountsMerges,
+    /// Projects less than it holds.
+    ProjectsHalf,
+    /// Aggregates by halving the right side.
+    AggregatesHalf,
+    /// Aggregates by keeping the left side.
+    AggregatesLeft,
+    /// Adds one on every aggregation.
+    CountsAggregations,
+    /// Does not write a field that matters.
+    ForgetsOnDisk,
+    /// Accepts any version.
+    AcceptsAnyVersion,
+    /// Prunes what still says something.
+    PrunesTheLiving,
+    /// Compacts what still shows.
+    CompactsTheLiving,
+    /// Keeps times that lie past the clamp.
+    IgnoresClamp,
+    /// Divides by a number that can be zero.
+    Panics,
+    /// States a bound that does not hold.
+    UnderstatesBound,
+}
+
+#[derive(Debug)]
+struct Counter(Fault);
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Seen {
+    count: u64,
+    latest: Option<i64>,
+    #[serde(skip)]
+    unwritten: u64,
+    merges: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+struct Shown {
+    count: u64,
+    latest: Option<i64>,
+}
+
+impl Handler for Counter {
+    type Value = f64;
+    type State = Seen;
+    type Projection = Shown;
+    const VERSION: u16 = 2;
+
+    fn fold(&self, state: &mut Seen, event: Event<&f64>) {
+        let time = Some(event.time.as_micros());
+        state.count += 1;
+        state.latest = if self.0 == Fault::LastWins { time } else { state.latest.max(time) };
+        if self.0 == Fault::ForgetsOnDisk {
+            state.unwritten += 1;
+        }
+        if self.0 == Fault::Panics {
+            assert_ne!(event.time, Timestamp::MIN, "the deliberate fault");
+        }
+    }
+
+    fn fold_all(&self, state: &mut Seen, events: Events<'_, f64>) {
+        if self.0 == Fault::CountsBatches && !events.is_empty() {
+            state.count += 1;
+            return;
+        }
+        events.iter().for_each(|event| self.fold(state, event));
+    }
+
+    fn merge(&self, into: &mut Seen, other: &Seen) {
+        let theirs = match self.0 {
+            Fault::LosesAtCuts => other.count.saturating_sub(1),
+            Fault::HalvesOnMerge => other.count / 2,
+            Fault::KeepsLeft if into.count > 0 => 0,
+            _ => other.count,
+        };
+        into.count = into.count.saturating_add(theirs);
+        into.merges += u64::from(self.0 == Fault::CountsMerges);
+        into.unwritten = into.unwritten.saturating_add(other.unwritten);
+        into.latest = into.latest.max(other.latest);
+    }
+
+    fn project(&self, state: &Seen, _at: Timestamp) -> Shown {
+        let count = if self.0 == Fault::ProjectsHalf { state.count / 2 } else { state.count };
+        Shown { count, latest: state.latest }
+    }
+
+    fn aggregate(&self, into: &mut Shown, other: &Shown) {
+        let theirs = match self.0 {
+            Fault::AggregatesHalf => other.count / 2,
+            Fault::AggregatesLeft if into.count > 0 => 0,
+            _ => other.count,
+        };
+        into.count = into.count.saturating_add(theirs) + u64::from(self.0 == Fault::CountsAggregations);
+        into.latest = into.latest.max(other.latest);
+    }
+
+    fn encoded_bytes_max(&self) -> usize {
+        if self.0 == Fault::UnderstatesBound { 3 } else { 31 }
+    }
+
+    fn upgrade(&self, version: u16, bytes: &[u8]) -> Result<Seen, StateError> {
+        let unknown = StateError::UnknownVersion { found: version, known: Self::VERSION };
+        match (version, self.0) {
+            (1, _) | (_, Fault::AcceptsAnyVersion) => {
+                let count = postcard::from_bytes(bytes).map_err(|_| StateError::Malformed { version })?;
+                Ok(Seen { count, ..Seen::default() })
+            }
+            _ => Err(unknown),
+        }
+    }
+
+    fn should_prune(&self, state: &Seen, _at: Timestamp) -> bool {
+        state.count == 0 || self.0 == Fault::PrunesTheLiving
+    }
+
+    fn compact(&self, state: &mut Seen, _at: Timestamp) {
+        if self.0 == Fault::CompactsTheLiving {
+            state.latest = None;
+        }
+    }
+
+    fn clamp(&self, state: &mut Seen, latest: Timestamp) {
+        if self.0 != Fault::IgnoresClamp {
+            state.latest = state.latest.map(|time| time.min(latest.as_micros()));
+        }
+    }
+}
+
+fn verdict(fault: Fault, law: Law<Counter>) -> Result<(), Broken> {
+    laws::check(&Counter(fault), samples::numbers(), law)
+}
+
+/// The law of `$law` catches the fault, and finds nothing in the honest counter.
+macro_rules! catches {
+    ($($test:ident: $law:path, $fault:ident;)*) => {$(
+        #[test]
+        fn $test() {
+            assert_eq!(verdict(Fault::None, $law), Ok(()));
+            let broken = verdict(Fault::$fault, $law).expect_err("the law must catch this");
+            assert!(broken.detail.contains("smallest sample"), "{broken}");
+        }
+    )*};
+}
+
+catches! {
+    splitting_catches_losses_at_cuts: law::splitting, LosesAtCuts;
+    order_catches_last_wins: law::order, LastWins;
+    batching_catches_counted_batches: law::batching, CountsBatches;
+    merge_associates_catches_halving: law::merge_associates, HalvesOnMerge;
+    merge_commutes_catches_keeping_left: law::merge_commutes, KeepsLeft;
+    merge_is_neutral_catches_counted_merges: law::merge_is_neutral, CountsMerges;
+    projecting_catches_halving: law::projecting, ProjectsHalf;
+    aggregate_associates_catches_halving: law::aggregate_associates, AggregatesHalf;
+    aggregate_commutes_catches_keeping_left: law::aggregate_commutes, AggregatesLeft;
+    aggregate_is_neutral_catches_counted_aggregations: law::aggregate_is_neutral, CountsAggregations;
+    round_trip_catches_what_is_not_written: law::round_trip, ForgetsOnDisk;
+    unknown_versions_catches_accepting_any: law::unknown_versions, AcceptsAnyVersion;
+    pruning_catches_pruning_the_living: law::pruning, PrunesTheLiving;
+    compacting_catches_compacting_the_living: law::compacting, CompactsTheLiving;
+    clamping_catches_times_past_the_clamp: law::clamping, IgnoresClamp;
+    totality_catches_panics: law::totality, Panics;
+    bounded_catches_a_wrong_bound: law::bounded, UnderstatesBound;
+}
+
+/// The counter as it was in version 1: it only counted. `bias` is what it adds when merging.
+#[derive(Debug)]
+struct CounterV1 {
+    bias: u64,
+}
+
+impl Handler for CounterV1 {
+    type Value = f64;
+    type State = u64;
+    type Projection = Shown;
+    const VERSION: u16 = 1;
+
+    fn fold(&self, state: &mut u64, _: Event<&f64>) {
+        *state += 1;
+    }
+    fn merge(&self, into: &mut u64, other: &u64) {
+        *into += other + self.bias;
+    }
+    fn project(&self, state: &u64, _: Timestamp) -> Shown {
+        Shown { count: *state, latest: None }
+    }
+    fn aggregate(&self, into: &mut Shown, other: &Shown) {
+        into.count += other.count;
+    }
+    fn encoded_bytes_max(&self) -> usize {
+        10
+    }
+}
+
+#[test]
+fn upgrading_catches_an_upgrade_that_does_not_commute_with_merging() {
+    fn upgraded(handler: &Counter, sample: &samples::Sample<f64>) -> Result<(), Broken> {
+        law::upgrading(handler, &CounterV1 { bias: 0 }, sample)
+    }
+    fn biased(handler: &Counter, sample: &samples::Sample<f64>) -> Result<(), Broken> {
+        law::upgrading(handler, &CounterV1 { bias: 1 }, sample)
+    }
+    assert_eq!(verdict(Fault::None, upgraded), Ok(()));
+    assert!(verdict(Fault::None, biased).is_err());
+}
+
+#[test]
+fn a_law_is_tried_on_as_many_samples_as_stated() {
+    static TRIED: AtomicU64 = AtomicU64::new(0);
+    fn counting(_: &Counter, sample: &samples::Sample<f64>) -> Result<(), Broken> {
+        TRIED.fetch_add(u64::from(!sample.a.is_empty()), Ordering::Relaxed);
+        Ok(())
+    }
+    assert_eq!(verdict(Fault::None, counting), Ok(()));
+    assert!(TRIED.load(Ordering::Relaxed) > u64::from(laws::CASES) / 2, "most samples have events");
+}
+
+handler_laws!(honest, Counter(Fault::None), samples::numbers(), older = [CounterV1 { bias: 0 }]);
+handler_laws!(of_mapped_values, Counter(Fault::None), samples::numbers().prop_map(f64::abs));

@@ -1,0 +1,183 @@
+//! `MemoryStore` obeys the laws of a store, and each law catches a store that breaks it.
+
+#![cfg(feature = "laws")]
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use taba_core::laws::store::{self as law, Fixture};
+use taba_core::{
+    Commit, Committed, Loaded, MemoryStore, Part, Scan, Scanned, Store, StoreError, TabName, TabType, VBucket, VBuckets,
+    Version, Wanted, store_laws,
+};
+
+struct Memory;
+
+#[async_trait]
+impl Fixture for Memory {
+    type Store = MemoryStore;
+    const DURABLE: bool = false;
+
+    async fn open(&mut self) -> MemoryStore {
+        MemoryStore::default()
+    }
+}
+
+store_laws!(memory, Memory);
+
+/// What is wrong with the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    /// Was written to before anybody opened it.
+    StartsUsed,
+    /// Stores the States of a commit that it turns away.
+    HalfCommits,
+    /// Does not look at the expected version.
+    Unconditional,
+    /// Yields between looking at the version and writing.
+    Races,
+    /// Is empty after it was closed.
+    Forgets,
+    /// Reads the version at one moment and the rest at another.
+    TornReads,
+    /// Scans backwards.
+    Backwards,
+    /// Begins every page at the beginning.
+    SamePage,
+    /// Has only one VBucket behind all its numbers.
+    OneBucket,
+    /// Removes nothing.
+    Keeps,
+    /// Takes commits of any size.
+    Unbounded,
+}
+
+/// A [`MemoryStore`] with one fault.
+struct Wrong {
+    fault: Fault,
+    inner: Arc<MemoryStore>,
+}
+
+async fn yield_now() {
+    tokio::task::yield_now().await;
+}
+
+impl Wrong {
+    fn place(&self, vbucket: VBucket) -> VBucket {
+        let only = self.inner.vbuckets().get(0).unwrap();
+        if self.fault == Fault::OneBucket { only } else { vbucket }
+    }
+}
+
+#[async_trait]
+impl Store for Wrong {
+    fn vbuckets(&self) -> VBuckets {
+        self.inner.vbuckets()
+    }
+
+    async fn load(&self, vbucket: VBucket, wanted: &Wanted) -> Result<Loaded, StoreError> {
+        let early = self.inner.load(self.place(vbucket), &Wanted::default()).await?;
+        if self.fault == Fault::TornReads {
+            yield_now().await;
+        }
+        let late = self.inner.load(self.place(vbucket), wanted).await?;
+        Ok(Loaded { version: if self.fault == Fault::TornReads { early.version } else { late.version }, ..late })
+    }
+
+    async fn commit(&self, vbucket: VBucket, mut commit: Commit) -> Result<Committed, StoreError> {
+        let vbucket = self.place(vbucket);
+        let found = self.inner.load(vbucket, &Wanted::default()).await?.version;
+        match self.fault {
+            Fault::Unconditional => commit.expect = found,
+            Fault::Races if commit.expect == found => {
+                yield_now().await;
+                commit.expect = self.inner.load(vbucket, &Wanted::default()).await?.version;
+            }
+            Fault::HalfCommits if commit.expect != found => {
+                let half = Commit { expect: found, next: found, marks: vec![], ..commit.clone() };
+                let _ = self.inner.commit(vbucket, half).await?;
+            }
+            Fault::Keeps => {
+                commit.states.retain(|(_, _, bytes)| bytes.is_some());
+                commit.tabs.retain(|(_, tab_type)| tab_type.is_some());
+            }
+            Fault::Unbounded if commit.pairs() > 3900 => commit.states.truncate(10),
+            _ => {}
+        }
+        if self.fault == Fault::TornReads {
+            yield_now().await;
+        }
+        self.inner.commit(vbucket, commit).await
+    }
+
+    async fn tabs(&self, vbucket: VBucket) -> Result<Vec<(TabName, TabType)>, StoreError> {
+        self.inner.tabs(self.place(vbucket)).await
+    }
+
+    async fn scan(&self, vbucket: VBucket, scan: &Scan) -> Result<Vec<Scanned>, StoreError> {
+        let mut scan = scan.clone();
+        if self.fault == Fault::SamePage && scan.after.as_ref().is_some_and(|after| after.tab.as_str() < "t20") {
+            scan.after = None;
+        }
+        let mut found = self.inner.scan(self.place(vbucket), &scan).await?;
+        if self.fault == Fault::Backwards {
+            found.reverse();
+        }
+        Ok(found)
+    }
+}
+
+struct WrongStores {
+    fault: Fault,
+    inner: Arc<MemoryStore>,
+}
+
+#[async_trait]
+impl Fixture for WrongStores {
+    type Store = Wrong;
+    const DURABLE: bool = true;
+
+    async fn open(&mut self) -> Wrong {
+        if self.fault == Fault::Forgets {
+            self.inner = Arc::default();
+        }
+        if self.fault == Fault::StartsUsed {
+            let used = Commit { next: Version { writer: 1, count: 1 }, ..Commit::default() };
+            let _ = self.inner.commit(self.inner.vbuckets().get(0).unwrap(), used).await.unwrap();
+        }
+        Wrong { fault: self.fault, inner: Arc::clone(&self.inner) }
+    }
+}
+
+fn wrong(fault: Fault) -> WrongStores {
+    WrongStores { fault, inner: Arc::default() }
+}
+
+macro_rules! catches {
+    ($($test:ident: $law:path, $fault:ident;)*) => {$(
+        #[tokio::test]
+        async fn $test() {
+            assert!($law(&mut wrong(Fault::$fault)).await.is_err(), "the law must catch this");
+        }
+    )*};
+}
+
+catches! {
+    starts_empty_catches_a_used_store: law::starts_empty, StartsUsed;
+    atomic_catches_half_commits: law::atomic, HalfCommits;
+    conditional_catches_unconditional_commits: law::conditional, Unconditional;
+    racing_catches_a_gap_between_look_and_write: law::racing, Races;
+    durable_catches_forgetting: law::durable, Forgets;
+    consistent_catches_torn_reads: law::consistent, TornReads;
+    ordered_catches_backward_scans: law::ordered, Backwards;
+    paged_catches_repeated_pages: law::paged, SamePage;
+    isolated_catches_shared_buckets: law::isolated, OneBucket;
+    removing_catches_keeping: law::removing, Keeps;
+    bounded_catches_any_size: law::bounded, Unbounded;
+}
+
+/// The parts of a State are in the keys from the start; nobody writes more than one yet.
+#[test]
+fn the_whole_is_part_zero() {
+    assert_eq!(Part::default(), Part::WHOLE);
+}
