@@ -88,7 +88,12 @@ pub trait AnyHandler: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`ValueMismatch`] when they are something else.
-    fn fold_values(&self, state: &mut AnyState, times: &[Timestamp], values: &dyn AnyValues) -> Result<(), ValueMismatch>;
+    fn fold_values(
+        &self,
+        state: &mut AnyState,
+        times: &[Timestamp],
+        values: &dyn AnyValues,
+    ) -> Result<(), ValueMismatch>;
     /// [`Handler::merge`].
     fn merge(&self, into: &mut AnyState, other: &AnyState);
     /// [`Handler::project`].
@@ -195,7 +200,12 @@ impl<H: Handler> AnyHandler for H {
         Ok(done)
     }
 
-    fn fold_values(&self, state: &mut AnyState, times: &[Timestamp], values: &dyn AnyValues) -> Result<(), ValueMismatch> {
+    fn fold_values(
+        &self,
+        state: &mut AnyState,
+        times: &[Timestamp],
+        values: &dyn AnyValues,
+    ) -> Result<(), ValueMismatch> {
         let Some(typed) = values.as_any().downcast_ref::<Vec<H::Value>>() else {
             let expected = std::any::type_name::<H::Value>();
             return Err(ValueMismatch { found: values.type_name(), expected });

@@ -15,9 +15,15 @@ use crate::value::Value;
     label = "not a State",
     note = "derive `Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize` for `{Self}`"
 )]
-pub trait State: Clone + Debug + Default + PartialEq + Serialize + DeserializeOwned + Send + Sync + 'static {}
+pub trait State:
+    Clone + Debug + Default + PartialEq + Serialize + DeserializeOwned + Send + Sync + 'static
+{
+}
 
-impl<T: Clone + Debug + Default + PartialEq + Serialize + DeserializeOwned + Send + Sync + 'static> State for T {}
+impl<T: Clone + Debug + Default + PartialEq + Serialize + DeserializeOwned + Send + Sync + 'static> State
+    for T
+{
+}
 
 /// What a State says to a reader; serialises as a map. `Default` is what no States say.
 #[diagnostic::on_unimplemented(

@@ -125,7 +125,8 @@ impl fmt::Display for Why {
 
 /// The Tab that counts what was dropped there for that reason.
 pub fn dropped_tab(place: Where, why: Why) -> TabName {
-    TabName::new(&format!("{DROPPED};where={place};why={why}")).expect("both words are made of name characters")
+    TabName::new(&format!("{DROPPED};where={place};why={why}"))
+        .expect("both words are made of name characters")
 }
 
 /// One of the Ledger's fixed Tabs.

@@ -48,8 +48,6 @@
 //! assert_eq!(Seen.project(&web, Timestamp::from_secs(2)).n, 2);
 //! ```
 
-
-
 #![deny(missing_docs)]
 
 pub mod batch;

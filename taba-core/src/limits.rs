@@ -31,4 +31,5 @@ pub const FUTURE_MICROS_MAX: i64 = 10_000_000;
 
 const _: () = assert!(2 * BATCH_BLOCKS_MAX < COMMIT_PAIRS_MAX, "a full Batch must fit one commit");
 const _: () = assert!(BLOCK_BYTES_MAX < FRAME_BYTES_MAX, "a full Block must fit one frame");
-const _: () = assert!(BLOCK_EVENTS_MAX * 9 < BLOCK_BYTES_MAX, "a full Block of plain numbers must fit its bytes");
+const _: () =
+    assert!(BLOCK_EVENTS_MAX * 9 < BLOCK_BYTES_MAX, "a full Block of plain numbers must fit its bytes");

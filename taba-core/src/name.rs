@@ -78,7 +78,10 @@ fn check(what: &'static str, text: &str, bytes_max: usize, also: &[u8]) -> Resul
     if text.len() > bytes_max {
         return Err(NameError::TooLong { what, bytes: text.len(), bytes_max });
     }
-    match text.char_indices().find(|(_, c)| !c.is_ascii() || !(is_name_byte(*c as u8) || also.contains(&(*c as u8)))) {
+    match text
+        .char_indices()
+        .find(|(_, c)| !c.is_ascii() || !(is_name_byte(*c as u8) || also.contains(&(*c as u8))))
+    {
         None => Ok(()),
         Some((at, found)) => Err(NameError::Character { what, found, at }),
     }
@@ -235,7 +238,8 @@ impl TabType {
     /// [`NameError`], which says what to mend.
     pub fn new(text: &str) -> Result<Self, NameError> {
         check("tab type", text, TAB_TYPE_BYTES_MAX, b"")?;
-        match text.char_indices().find(|(_, c)| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))) {
+        match text.char_indices().find(|(_, c)| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')))
+        {
             None => Ok(Self(text.into())),
             Some((at, found)) => Err(NameError::Character { what: "tab type", found, at }),
         }

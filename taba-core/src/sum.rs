@@ -147,12 +147,12 @@ impl ExactSum {
     }
 
     fn add_scaled(&mut self, mantissa: i128, exponent: i32) {
-        if let Repr::Small { lo, hi, exponent: mine } = &mut self.0 {
-            if let Some((sum, at)) = add_small(join(*lo, *hi), i32::from(*mine), mantissa, exponent) {
-                (*lo, *hi) = split(sum);
-                *mine = at as i16;
-                return;
-            }
+        if let Repr::Small { lo, hi, exponent: mine } = &mut self.0
+            && let Some((sum, at)) = add_small(join(*lo, *hi), i32::from(*mine), mantissa, exponent)
+        {
+            (*lo, *hi) = split(sum);
+            *mine = at as i16;
+            return;
         }
         self.add_slow(mantissa, exponent);
     }
@@ -263,7 +263,8 @@ impl<'de> serde::de::Visitor<'de> for SumVisitor {
     fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<ExactSum, A::Error> {
         let form: u8 = element(&mut seq)?;
         let canonical = canonical_from_seq(form, &mut seq)?;
-        ExactSum::from_canonical(&canonical).ok_or_else(|| serde::de::Error::custom("not a canonical exact sum"))
+        ExactSum::from_canonical(&canonical)
+            .ok_or_else(|| serde::de::Error::custom("not a canonical exact sum"))
     }
 }
 
@@ -272,7 +273,10 @@ impl<'de> serde::de::Visitor<'de> for SumVisitor {
 ///
 /// # Errors
 /// When a field is missing or the form is unknown.
-pub fn canonical_from_seq<'de, A: serde::de::SeqAccess<'de>>(form: u8, seq: &mut A) -> Result<Canonical, A::Error> {
+pub fn canonical_from_seq<'de, A: serde::de::SeqAccess<'de>>(
+    form: u8,
+    seq: &mut A,
+) -> Result<Canonical, A::Error> {
     Ok(match form {
         0 => Canonical::Integer(element(seq)?),
         1 => Canonical::Scaled { exponent: element(seq)?, mantissa: element(seq)? },
@@ -504,7 +508,16 @@ mod tests {
             any::<f64>().prop_filter("finite", |v| v.is_finite()),
             -1e3..1e3,
             (-1_000_000_i64..1_000_000).prop_map(|v| v as f64),
-            prop::sample::select(vec![f64::MAX, f64::MIN, f64::MIN_POSITIVE, 5e-324, -5e-324, 0.0, -0.0, 2f64.powi(53)]),
+            prop::sample::select(vec![
+                f64::MAX,
+                f64::MIN,
+                f64::MIN_POSITIVE,
+                5e-324,
+                -5e-324,
+                0.0,
+                -0.0,
+                2f64.powi(53)
+            ]),
         ]
     }
 

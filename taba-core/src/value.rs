@@ -51,7 +51,9 @@ pub trait Value: Serialize + DeserializeOwned + Clone + PartialEq + Debug + Send
         let chunks = column::chunks(reader, count, VALUE_BYTES_MAX)?;
         chunks
             .into_iter()
-            .map(|chunk| postcard::from_bytes(chunk).map_err(|_| WireError::Malformed { what: "an opaque value" }))
+            .map(|chunk| {
+                postcard::from_bytes(chunk).map_err(|_| WireError::Malformed { what: "an opaque value" })
+            })
             .collect()
     }
 

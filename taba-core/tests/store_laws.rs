@@ -1,5 +1,6 @@
 //! `MemoryStore` obeys the laws of a store, and each law catches a store that breaks it.
 
+#![expect(clippy::unwrap_used, reason = "tests may unwrap")]
 #![cfg(feature = "laws")]
 
 use std::sync::Arc;
@@ -7,8 +8,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use taba_core::laws::store::{self as law, Fixture};
 use taba_core::{
-    Commit, Committed, Loaded, MemoryStore, Part, Scan, Scanned, Store, StoreError, TabName, TabType, VBucket, VBuckets,
-    Version, Wanted, store_laws,
+    Commit, Committed, Loaded, MemoryStore, Part, Scan, Scanned, Store, StoreError, TabName, TabType,
+    VBucket, VBuckets, Version, Wanted, store_laws,
 };
 
 struct Memory;
@@ -81,7 +82,10 @@ impl Store for Wrong {
             yield_now().await;
         }
         let late = self.inner.load(self.place(vbucket), wanted).await?;
-        Ok(Loaded { version: if self.fault == Fault::TornReads { early.version } else { late.version }, ..late })
+        Ok(Loaded {
+            version: if self.fault == Fault::TornReads { early.version } else { late.version },
+            ..late
+        })
     }
 
     async fn commit(&self, vbucket: VBucket, mut commit: Commit) -> Result<Committed, StoreError> {
@@ -116,7 +120,9 @@ impl Store for Wrong {
 
     async fn scan(&self, vbucket: VBucket, scan: &Scan) -> Result<Vec<Scanned>, StoreError> {
         let mut scan = scan.clone();
-        if self.fault == Fault::SamePage && scan.after.as_ref().is_some_and(|after| after.tab.as_str() < "t20") {
+        if self.fault == Fault::SamePage
+            && scan.after.as_ref().is_some_and(|after| after.tab.as_str() < "t20")
+        {
             scan.after = None;
         }
         let mut found = self.inner.scan(self.place(vbucket), &scan).await?;

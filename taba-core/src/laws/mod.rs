@@ -1,4 +1,4 @@
-//! The test kit: every law of [`Handler`](crate::Handler) and of [`Store`](crate::Store) as a function anyone can
+//! The test kit: every law of [`Handler`] and of [`Store`](crate::Store) as a function anyone can
 //! run, and macros that make one `#[test]` of each.
 //!
 //! # Examples
@@ -70,7 +70,8 @@ where
     S: Strategy<Value = H::Value> + Clone + 'static,
 {
     // Deterministic, so that a law that holds today holds in every run of the same build.
-    let config = Config { cases: CASES, failure_persistence: None, max_shrink_iters: 4096, ..Config::default() };
+    let config =
+        Config { cases: CASES, failure_persistence: None, max_shrink_iters: 4096, ..Config::default() };
     let mut runner = TestRunner::new_with_rng(
         config,
         proptest::test_runner::TestRng::deterministic_rng(proptest::test_runner::RngAlgorithm::ChaCha),
@@ -83,10 +84,9 @@ where
     if let Err(TestError::Fail(reason, sample)) = outcome {
         let reason = reason.message().to_owned();
         let detail = reason.split('\u{0}').next().unwrap_or_default();
-        broken = law(handler, &sample).err().map(|found| Broken {
-            detail: format!("{detail}\nsmallest sample: {sample:#?}"),
-            ..found
-        });
+        broken = law(handler, &sample)
+            .err()
+            .map(|found| Broken { detail: format!("{detail}\nsmallest sample: {sample:#?}"), ..found });
         broken = broken.or_else(|| Some(Broken::new("determinism", detail)));
     } else if let Err(TestError::Abort(reason)) = outcome {
         broken = Some(Broken::new("sampling", reason.message()));

@@ -61,7 +61,9 @@ pub fn texts() -> impl Strategy<Value = String> + Clone {
 }
 
 /// Samples whose events carry these values.
-pub fn sample<V: Value, S: Strategy<Value = V> + Clone + 'static>(values: S) -> impl Strategy<Value = Sample<V>> {
+pub fn sample<V: Value, S: Strategy<Value = V> + Clone + 'static>(
+    values: S,
+) -> impl Strategy<Value = Sample<V>> {
     let events = move |most| {
         vec((times(), values.clone()).prop_map(|(time, value)| Event { time, value }), 0..most).boxed()
     };

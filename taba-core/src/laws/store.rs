@@ -228,7 +228,8 @@ pub async fn paged<F: Fixture>(fixture: &mut F) -> Verdict {
         let mut pages = Vec::new();
         loop {
             let after = pages.last().map(|found: &crate::store::Scanned| found.key.clone());
-            let page = store.scan(vbucket, &Scan { after, limit, ..everything() }).await.map_err(broken(LAW))?;
+            let page =
+                store.scan(vbucket, &Scan { after, limit, ..everything() }).await.map_err(broken(LAW))?;
             if page.len() > limit {
                 return Err(Broken::new(LAW, format!("{} States on a page of {limit}", page.len())));
             }
@@ -334,7 +335,10 @@ fn content(of: &str, n: u64) -> Bytes {
 }
 
 fn wanted(tabs: &[&str]) -> Wanted {
-    Wanted { tabs: tabs.iter().map(|tab| name(tab)).collect(), states: tabs.iter().map(|tab| key(tab)).collect() }
+    Wanted {
+        tabs: tabs.iter().map(|tab| name(tab)).collect(),
+        states: tabs.iter().map(|tab| key(tab)).collect(),
+    }
 }
 
 fn everything() -> Scan {
@@ -410,8 +414,8 @@ async fn join_all<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
 }
 
 async fn join<A: Future<Output = Verdict>, B: Future<Output = Verdict>>(a: A, b: B) -> (Verdict, Verdict) {
-    let (a, b): (std::pin::Pin<Box<dyn Future<Output = Verdict>>>, std::pin::Pin<Box<dyn Future<Output = Verdict>>>) =
-        (Box::pin(a), Box::pin(b));
+    type Boxed<'a> = std::pin::Pin<Box<dyn Future<Output = Verdict> + 'a>>;
+    let (a, b): (Boxed<'_>, Boxed<'_>) = (Box::pin(a), Box::pin(b));
     let mut both = join_all(vec![a, b]).await.into_iter();
     (both.next().unwrap_or(Ok(())), both.next().unwrap_or(Ok(())))
 }

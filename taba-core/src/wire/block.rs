@@ -4,7 +4,9 @@ use bytes::Bytes;
 
 use super::{Reader, WireError, column, put_bytes, put_i64, put_u64};
 use crate::event::Events;
-use crate::limits::{BLOCK_BYTES_MAX, BLOCK_EVENTS_MAX, CLIENT_ID_BYTES_MAX, TAB_NAME_BYTES_MAX, TAB_TYPE_BYTES_MAX};
+use crate::limits::{
+    BLOCK_BYTES_MAX, BLOCK_EVENTS_MAX, CLIENT_ID_BYTES_MAX, TAB_NAME_BYTES_MAX, TAB_TYPE_BYTES_MAX,
+};
 use crate::name::{ClientId, NameError, TabName, TabType};
 use crate::time::Timestamp;
 use crate::value::Value;
@@ -50,7 +52,12 @@ pub enum Content {
 
 impl Block {
     /// A Block of raw events. `None` when there are no events: an empty Block does not exist.
-    pub fn of_events<V: Value>(tab: TabName, client: ClientId, tab_type: TabType, events: Events<'_, V>) -> Option<Self> {
+    pub fn of_events<V: Value>(
+        tab: TabName,
+        client: ClientId,
+        tab_type: TabType,
+        events: Events<'_, V>,
+    ) -> Option<Self> {
         let earliest = events.times().iter().copied().min()?;
         let latest = events.times().iter().copied().max()?;
         let mut bytes = Vec::new();

@@ -108,12 +108,12 @@ pub fn times(reader: &mut Reader<'_>, count: usize) -> Result<Vec<Timestamp>, Wi
 
 /// Appends a column of numbers.
 pub fn put_numbers(values: &[f64], out: &mut Vec<u8>) {
-    if let Some(first) = values.first() {
-        if values.iter().all(|v| v.to_bits() == first.to_bits()) {
-            out.push(2);
-            out.extend_from_slice(&first.to_le_bytes());
-            return;
-        }
+    if let Some(first) = values.first()
+        && values.iter().all(|v| v.to_bits() == first.to_bits())
+    {
+        out.push(2);
+        out.extend_from_slice(&first.to_le_bytes());
+        return;
     }
     // The comparison of bits keeps -0.0, which no integer is.
     let is_integer = |v: &f64| (*v as i64 as f64).to_bits() == v.to_bits() && v.abs() < 9e15;
@@ -160,14 +160,22 @@ pub fn put_chunks<T: AsRef<[u8]>>(chunks: &[T], out: &mut Vec<u8>) {
 ///
 /// # Errors
 /// [`WireError`] when the bytes are not such a column.
-pub fn chunks<'a>(reader: &mut Reader<'a>, count: usize, bytes_max: usize) -> Result<Vec<&'a [u8]>, WireError> {
+pub fn chunks<'a>(
+    reader: &mut Reader<'a>,
+    count: usize,
+    bytes_max: usize,
+) -> Result<Vec<&'a [u8]>, WireError> {
     const WHAT: &str = "a column of values";
     let lengths = integers(reader, count, WHAT)?;
     let mut out = Vec::new();
     for length in lengths {
         let length = u64::try_from(length).map_err(|_| WireError::Malformed { what: WHAT })?;
         if length > bytes_max as u64 {
-            return Err(WireError::TooLarge { what: "bytes of one value", found: length, max: bytes_max as u64 });
+            return Err(WireError::TooLarge {
+                what: "bytes of one value",
+                found: length,
+                max: bytes_max as u64,
+            });
         }
         out.push(reader.take(length as usize, WHAT)?);
     }

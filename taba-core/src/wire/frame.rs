@@ -14,7 +14,8 @@ pub const VERSION: u8 = 1;
 /// Bytes before the body.
 pub const FRAME_HEADER_BYTES: usize = 20;
 
-const _: () = assert!(FRAME_HEADER_BYTES == 4 + 1 + 1 + 1 + 1 + 4 + 4 + 4, "the drawing below is out of date");
+const _: () =
+    assert!(FRAME_HEADER_BYTES == 4 + 1 + 1 + 1 + 1 + 4 + 4 + 4, "the drawing below is out of date");
 
 /// Which message a frame holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +66,9 @@ impl Frame {
         assert!(message.len() <= FRAME_BYTES_MAX, "a message of {} bytes must not be sent", message.len());
         let packed = match compression {
             Compression::None => None,
-            Compression::Lz4 => Some(lz4_flex::block::compress(message)).filter(|packed| packed.len() < message.len()),
+            Compression::Lz4 => {
+                Some(lz4_flex::block::compress(message)).filter(|packed| packed.len() < message.len())
+            }
         };
         let used = if packed.is_some() { Compression::Lz4 } else { Compression::None };
         let body = packed.map_or(Cow::Borrowed(message), Cow::Owned);

@@ -11,7 +11,10 @@ mod reader;
 
 pub use block::{Block, Content};
 pub use frame::{Compression, FRAME_HEADER_BYTES, Frame, Kind, MAGIC, VERSION};
-pub use message::{Ack, Answer, BadBlock, ClientBatch, LaneBatch, Receipt, Refusal, decode_acks, decode_lanes, encode_acks, encode_lanes};
+pub use message::{
+    Ack, Answer, BadBlock, ClientBatch, LaneBatch, Receipt, Refusal, decode_acks, decode_lanes, encode_acks,
+    encode_lanes,
+};
 pub use reader::{Reader, put_bytes, put_i64, put_u64};
 
 /// Why bytes were not what they claim to be.

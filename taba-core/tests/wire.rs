@@ -1,0 +1,237 @@
+//! The bytes are a promise: they come back as they were, hostile ones are errors, and last year's still read.
+
+#![expect(clippy::unwrap_used, reason = "tests may unwrap")]
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use taba_core::ledger::Why;
+use taba_core::limits::{BATCH_BLOCKS_MAX, FRAME_BYTES_MAX};
+use taba_core::wire::{
+    Ack, Answer, Block, ClientBatch, Compression, Content, Frame, Kind, LaneBatch, Receipt, Refusal,
+    WireError, decode_acks, decode_lanes, encode_acks, encode_lanes,
+};
+use taba_core::{ClientId, Envelope, Events, SeqNo, StreamId, TabName, TabType, Timestamp, VBuckets};
+
+fn events_block(tab: &str, n: usize) -> Block {
+    let times: Vec<_> =
+        (0..n as i64).map(|i| Timestamp::from_micros(1_795_371_115_000_000 + i * 1_000)).collect();
+    let values: Vec<_> = (0..n).map(|i| (i % 7) as f64).collect();
+    let (tab, client) = (TabName::new(tab).unwrap(), ClientId::new("web-01").unwrap());
+    Block::of_events(tab, client, TabType::new("CounterGroup").unwrap(), Events::new(&times, &values))
+        .unwrap()
+}
+
+fn state_block() -> Block {
+    Block {
+        tab: TabName::new("delay;to=MEM").unwrap(),
+        client: ClientId::new("ATL").unwrap(),
+        tab_type: TabType::new("PercentileGroup").unwrap(),
+        events: 12,
+        earliest: Timestamp::from_secs(-5),
+        latest: Timestamp::from_secs(5),
+        content: Content::State { version: 3, bytes: Bytes::from_static(b"state") },
+    }
+}
+
+fn client_batch() -> ClientBatch {
+    ClientBatch {
+        client: ClientId::new("web-01").unwrap(),
+        incarnation: 0x0123_4567_89ab_cdef,
+        seq: SeqNo(42),
+        sent_at: Timestamp::from_micros(1_795_371_115_250_000),
+        blocks: vec![events_block("bids_won", 100), state_block()],
+    }
+}
+
+fn lanes() -> Vec<LaneBatch> {
+    let batch = |vbucket, seq| LaneBatch {
+        stream: StreamId(7),
+        vbucket,
+        seq: SeqNo(seq),
+        base: SeqNo(1),
+        events_before: 1000,
+        blocks: vec![state_block(), events_block("a", 3)],
+    };
+    vec![batch(5, 1), batch(1023, 300)]
+}
+
+fn acks() -> Vec<Ack> {
+    let refusal = Refusal { block: 3, why: Why::TypeConflict, events: 17 };
+    vec![
+        Ack {
+            stream: StreamId(7),
+            vbucket: 5,
+            applied: SeqNo(1),
+            answer: Answer::Applied,
+            refused: vec![refusal],
+        },
+        Ack { stream: StreamId(7), vbucket: 9, applied: SeqNo(0), answer: Answer::Nak, refused: vec![] },
+    ]
+}
+
+fn envelope() -> Envelope {
+    let state = Bytes::from_static(b"a state");
+    Envelope { tab_type: TabType::new("CounterGroup").unwrap(), version: 1, events: 300, state }
+}
+
+#[test]
+fn messages_come_back() {
+    let batch = client_batch();
+    assert_eq!(ClientBatch::decode(&batch.encode().into()).unwrap(), (batch, vec![]));
+    assert_eq!(decode_lanes(&encode_lanes(&lanes()).into()).unwrap(), lanes());
+    assert_eq!(decode_acks(&encode_acks(&acks())).unwrap(), acks());
+    let refused = vec![Refusal { block: 0, why: Why::BadName, events: 1 }];
+    let receipt = Receipt { seq: SeqNo(42), now: Timestamp::from_secs(9), refused };
+    assert_eq!(Receipt::decode(&receipt.encode()).unwrap(), receipt);
+    assert_eq!(Envelope::decode(&envelope().encode()).unwrap(), envelope());
+}
+
+#[test]
+fn a_block_with_a_bad_name_does_not_spoil_the_others() {
+    let batch = client_batch();
+    let mut bytes = batch.encode();
+    let place = bytes.windows(8).position(|window| window == b"bids_won").unwrap();
+    bytes[place] = b' ';
+    let (read, bad) = ClientBatch::decode(&bytes.into()).unwrap();
+    assert_eq!(read.blocks, batch.blocks[1..]);
+    assert_eq!((bad.len(), bad[0].block, bad[0].events), (1, 0, 100));
+}
+
+#[test]
+fn frames_come_back_compressed_or_not() {
+    let message = client_batch().encode();
+    for compression in [Compression::None, Compression::Lz4] {
+        let frame = Frame::encode(Kind::ClientBatch, &message, compression);
+        assert_eq!(Frame::decode(&frame.into(), Kind::ClientBatch).unwrap().message, message);
+    }
+    let noise: Vec<u8> = (0..100_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let frame = Frame::encode(Kind::Acks, &noise, Compression::Lz4);
+    assert_eq!(frame.len(), noise.len() + 20, "what does not shrink travels as it is");
+    assert_eq!(Frame::decode(&frame.into(), Kind::Acks).unwrap().message, noise);
+}
+
+#[test]
+fn a_wrong_frame_says_what_is_wrong() {
+    let frame = Frame::encode(Kind::Lanes, &encode_lanes(&lanes()), Compression::Lz4);
+    let with = |at: usize, byte: u8| {
+        let mut wrong = frame.clone();
+        wrong[at] = byte;
+        Frame::decode(&wrong.into(), Kind::Lanes).unwrap_err()
+    };
+    assert_eq!(with(0, b'X'), WireError::Magic);
+    assert_eq!(with(4, 9), WireError::UnknownVersion { found: 9, known: 1 });
+    assert_eq!(with(5, 1), WireError::UnexpectedKind { found: 1, expected: 3 });
+    assert_eq!(with(frame.len() - 1, !frame[frame.len() - 1]), WireError::Checksum);
+    assert!(matches!(with(11, 0xff), WireError::TooLarge { .. }));
+    assert!(matches!(with(15, 0xff), WireError::TooLarge { .. }));
+    for cut in 0..frame.len() {
+        assert!(Frame::decode(&Bytes::copy_from_slice(&frame[..cut]), Kind::Lanes).is_err(), "cut at {cut}");
+    }
+    let mut longer = frame.clone();
+    longer.push(0);
+    assert!(Frame::decode(&longer.into(), Kind::Lanes).is_err());
+}
+
+#[test]
+fn an_announced_size_is_not_believed() {
+    // A body that claims to unpack to the bound but does not: an error, and no more memory than the bound.
+    let mut frame = Frame::encode(Kind::Lanes, &encode_lanes(&lanes()), Compression::Lz4);
+    assert_eq!(frame[6], 1, "the sample must be one that compresses");
+    frame[12..16].copy_from_slice(&(FRAME_BYTES_MAX as u32).to_le_bytes());
+    assert_eq!(
+        Frame::decode(&frame.into(), Kind::Lanes).unwrap_err(),
+        WireError::Malformed { what: "a compressed body" }
+    );
+    // A list that claims more elements than there may be.
+    let mut message = Vec::new();
+    taba_core::wire::put_u64(u64::MAX, &mut message);
+    assert!(matches!(decode_lanes(&message.clone().into()), Err(WireError::TooLarge { .. })));
+    assert!(matches!(decode_acks(&message), Err(WireError::TooLarge { .. })));
+}
+
+#[test]
+fn a_lane_batch_that_contradicts_itself_is_malformed() {
+    for (seq, base) in [(1, 2), (1, 0), (0, 0), (u64::MAX, 1)] {
+        let batch = LaneBatch { seq: SeqNo(seq), base: SeqNo(base), ..lanes().remove(0) };
+        let bytes = encode_lanes(&[batch]).into();
+        assert!(matches!(decode_lanes(&bytes), Err(WireError::Malformed { .. })), "seq {seq}, base {base}");
+    }
+}
+
+#[test]
+fn too_many_blocks_are_refused() {
+    let blocks = vec![state_block(); BATCH_BLOCKS_MAX + 1];
+    let batch = ClientBatch { blocks, ..client_batch() };
+    assert!(matches!(ClientBatch::decode(&batch.encode().into()), Err(WireError::TooLarge { .. })));
+}
+
+#[test]
+fn the_ledger_is_not_counted_as_events() {
+    let mut batch = lanes().remove(0);
+    assert_eq!(batch.events(), 15);
+    batch.blocks.push(events_block("taba.recorded", 2));
+    assert_eq!(batch.events(), 15);
+}
+
+/// The test vectors of `docs/WIRE.md`; computed with another implementation of XXH64.
+#[test]
+fn where_tabs_live_is_a_promise() {
+    let of = |count, name: &str| VBuckets::new(count).unwrap().of(&TabName::new(name).unwrap()).index();
+    let vectors =
+        [("a", 64, 27), ("a", 1024, 603), ("bids_won", 1024, 480), ("delay;from=ATL;to=MEM", 16384, 15012)];
+    let found: Vec<_> = vectors.iter().map(|(name, count, _)| (*name, *count, of(*count, name))).collect();
+    assert_eq!(found, vectors);
+    assert_eq!(xxhash_rust::xxh64::xxh64(b"", 0), 0xef46_db37_51d8_e999);
+    assert_eq!(xxhash_rust::xxh64::xxh64(b"a", 0), 0xd24e_c4f1_a98c_6e5b);
+    for count in [0, 1, 32, 63, 65, 32768] {
+        assert!(VBuckets::new(count).is_err(), "{count}");
+    }
+}
+
+/// Bytes written by version 0.1.0. When one of these fails, the format has changed: raise its version and keep reading
+/// these. `TABA_BLESS=1` writes files that do not exist yet, and never changes one that does.
+#[test]
+fn golden_bytes_are_read_and_written_as_ever() {
+    let goldens = [
+        ("client_batch.bin", Frame::encode(Kind::ClientBatch, &client_batch().encode(), Compression::None)),
+        ("lanes.bin", Frame::encode(Kind::Lanes, &encode_lanes(&lanes()), Compression::None)),
+        ("acks.bin", Frame::encode(Kind::Acks, &encode_acks(&acks()), Compression::None)),
+        ("envelope.bin", envelope().encode().to_vec()),
+    ];
+    for (name, bytes) in goldens {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+        if std::env::var_os("TABA_BLESS").is_some() && !path.exists() {
+            std::fs::write(&path, &bytes).unwrap();
+        }
+        assert_eq!(std::fs::read(&path).unwrap(), bytes, "{name}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn noise_is_an_error_never_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        let bytes = Bytes::from(bytes);
+        let _ = ClientBatch::decode(&bytes);
+        let _ = decode_lanes(&bytes);
+        let _ = decode_acks(&bytes);
+        let _ = Receipt::decode(&bytes);
+        let _ = Envelope::decode(&bytes);
+        let _ = Frame::decode(&bytes, Kind::Lanes);
+    }
+
+    #[test]
+    fn one_wrong_byte_is_an_error_or_another_message(at in any::<prop::sample::Index>(), flip in 1_u8..) {
+        let mut message = encode_lanes(&lanes());
+        let at = at.index(message.len());
+        message[at] ^= flip;
+        let _ = decode_lanes(&message.into());
+        let mut batch = client_batch().encode();
+        let at = at % batch.len();
+        batch[at] ^= flip;
+        let _ = ClientBatch::decode(&batch.into());
+        let mut stored = envelope().encode().to_vec();
+        let at = at % stored.len();
+        stored[at] ^= flip;
+        prop_assert!(Envelope::decode(&stored.into()).is_err());
+    }
+}
