@@ -7,7 +7,8 @@
 //! |---|---|
 //! | `server` | [`Server`] and its builder: what you embed or nest (feature `driver`, as all below) |
 //! | `query` | aggregates, projections, lists, deletion, pruning, and their HTTP face |
-//! | `clock`, [`status`] | the one clock; what a Server counts about itself |
+//! | [`admission`], [`planner`] | pure: the rule of a Lane, and the commit loop of a VBucket |
+//! | `clock`, [`status`], [`version`] | the one clock; what a Server counts about itself; the tokens of commits |
 //!
 //! # Features
 //! - `driver` (default): workers, HTTP service, queries. Without it the crate is its pure half.
@@ -16,16 +17,20 @@
 
 #![deny(missing_docs)]
 
+pub mod admission;
 #[cfg(feature = "driver")]
 pub mod clock;
+pub mod planner;
 #[cfg(feature = "driver")]
 pub mod query;
 #[cfg(feature = "driver")]
 pub mod server;
 pub mod status;
+pub mod version;
 
 #[cfg(feature = "driver")]
 pub use clock::{Clock, system_clock};
 #[cfg(feature = "driver")]
 pub use server::{BuildError, Server, ServerBuilder};
 pub use status::{Status, StatusReport};
+pub use version::Versions;

@@ -34,6 +34,9 @@ pub struct Status {
     pub conflicts: AtomicU64,
     /// Loads and commits that the store failed.
     pub store_errors: AtomicU64,
+    /// Events that were refused, clamped or lost without a note in the Ledger, because its Handler is not registered
+    /// or its State cannot be read.
+    pub events_without_note: AtomicU64,
 }
 
 impl Default for Status {
@@ -52,6 +55,7 @@ impl Default for Status {
             commits: AtomicU64::new(0),
             conflicts: AtomicU64::new(0),
             store_errors: AtomicU64::new(0),
+            events_without_note: AtomicU64::new(0),
         }
     }
 }
@@ -72,6 +76,7 @@ pub struct StatusReport {
     pub commits: u64,
     pub conflicts: u64,
     pub store_errors: u64,
+    pub events_without_note: u64,
 }
 
 impl Status {
@@ -101,6 +106,7 @@ impl Status {
             commits: get(&self.commits),
             conflicts: get(&self.conflicts),
             store_errors: get(&self.store_errors),
+            events_without_note: get(&self.events_without_note),
         }
     }
 }

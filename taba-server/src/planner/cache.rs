@@ -1,0 +1,275 @@
+//! [`Cache`]: what a Server knows of one VBucket: decoded States, types of Tabs, marks. Only a cache: it may be dropped
+//! at any time, and is dropped whenever it might not be what the store holds.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use taba_core::ledger::Why;
+use taba_core::{
+    AnyHandler, AnyState, ClientId, Envelope, Loaded, Mark, Part, Registry, StateError, StateKey, StreamId, TabName,
+    TabType, Version, Wanted,
+};
+
+/// About how much more a decoded State takes than an encoded one, and what surrounds it in the tables.
+const WEIGHT_PER_BYTE: usize = 3;
+const WEIGHT_PER_STATE: usize = 384;
+
+/// What is known of one VBucket at one version.
+#[derive(Default)]
+pub(super) struct Cache {
+    /// `None`: nothing is known, and everything below is empty.
+    pub(super) version: Option<Version>,
+    pub(super) marks: HashMap<StreamId, Mark>,
+    tabs: HashMap<TabName, CachedTab>,
+    /// States that were changed since the last commit, each once.
+    changed: Vec<StateKey>,
+    /// Tabs whose type was learnt since the last commit, each once.
+    new_tabs: Vec<TabName>,
+    /// Counts the attempts to commit: the clock of "least recently used".
+    attempt: u64,
+    weight: usize,
+}
+
+/// A Tab and the States of its Clients.
+#[derive(Default)]
+struct CachedTab {
+    known: bool,
+    tab_type: Option<TabType>,
+    /// The attempt that last touched it.
+    used: u64,
+    clients: HashMap<ClientId, CachedState>,
+}
+
+struct CachedState {
+    slot: Slot,
+    /// The attempt that last touched it.
+    used: u64,
+    changed: bool,
+    weight: usize,
+}
+
+/// What is known of one State.
+pub(super) enum Slot {
+    /// Not loaded yet.
+    Unknown,
+    /// There is none.
+    Absent,
+    /// Decoded.
+    Live(Live),
+    /// There is one that this Server cannot read: it must not be written over.
+    Unreadable(Why),
+}
+
+/// A State in its decoded form.
+pub(super) struct Live {
+    pub(super) tab_type: TabType,
+    pub(super) handler: Arc<dyn AnyHandler>,
+    pub(super) state: AnyState,
+    pub(super) events: u64,
+}
+
+/// One State's place, with the type of its Tab.
+pub(super) struct Place<'a> {
+    pub(super) tab_type: &'a mut Option<TabType>,
+    pub(super) slot: &'a mut Slot,
+}
+
+/// What the store turned out to hold that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    /// Which State.
+    pub key: StateKey,
+    /// Why it cannot be read.
+    pub why: Why,
+}
+
+impl Cache {
+    /// About how many bytes it takes.
+    pub(super) const fn weight(&self) -> usize {
+        self.weight
+    }
+
+    /// Forgets everything.
+    pub(super) fn reset(&mut self) {
+        *self = Self { attempt: self.attempt, ..Self::default() };
+    }
+
+    /// Begins another attempt to commit.
+    pub(super) fn begin(&mut self) {
+        self.attempt += 1;
+    }
+
+    /// Says that a State will be needed in this attempt; what has to be loaded for that is added to `wanted`. Answers
+    /// how many pairs of a commit the State may need that no earlier touch of this attempt has counted.
+    pub(super) fn touch(&mut self, tab: &TabName, client: &ClientId, wanted: &mut Wanted) -> usize {
+        let attempt = self.attempt;
+        let mut pairs = 0;
+        if !self.tabs.contains_key(tab) {
+            self.tabs.insert(tab.clone(), CachedTab::default());
+        }
+        let entry = self.tabs.get_mut(tab).expect("it was inserted above");
+        if entry.used != attempt {
+            entry.used = attempt;
+            pairs += usize::from(entry.tab_type.is_none());
+            if !entry.known {
+                wanted.tabs.push(tab.clone());
+            }
+        }
+        if let Some(state) = entry.clients.get_mut(client) {
+            pairs += usize::from(state.used != attempt);
+            if state.used != attempt && matches!(state.slot, Slot::Unknown) {
+                wanted.states.push(StateKey { tab: tab.clone(), client: client.clone() });
+            }
+            state.used = attempt;
+        } else {
+            let weight = WEIGHT_PER_STATE;
+            self.weight += weight;
+            let state = CachedState { slot: Slot::Unknown, used: attempt, changed: false, weight };
+            entry.clients.insert(client.clone(), state);
+            wanted.states.push(StateKey { tab: tab.clone(), client: client.clone() });
+            pairs += 1;
+        }
+        pairs
+    }
+
+    /// Whether [`load`](Self::load) can add to what is here, or must begin anew.
+    pub(super) fn is_at(&self, version: Version) -> bool {
+        self.version == Some(version)
+    }
+
+    /// Takes in what was loaded for `wanted`. The cache is empty or at the same version.
+    pub(super) fn load(&mut self, wanted: &Wanted, loaded: &Loaded, handlers: &Registry) -> Vec<Unreadable> {
+        if self.version.is_none() {
+            self.marks = loaded.marks.iter().copied().collect();
+        }
+        self.version = Some(loaded.version);
+        for tab in &wanted.tabs {
+            self.tabs.entry(tab.clone()).or_default().known = true;
+        }
+        for (tab, tab_type) in &loaded.tabs {
+            self.tabs.entry(tab.clone()).or_default().tab_type = Some(tab_type.clone());
+        }
+        for key in &wanted.states {
+            self.put(key, Slot::Absent, 0);
+        }
+        let mut unreadable = Vec::new();
+        for (key, part, bytes) in &loaded.states {
+            let slot = if *part == Part::WHOLE { decode(bytes, handlers) } else { Err(Why::UnknownVersion) };
+            if let Err(why) = &slot {
+                unreadable.push(Unreadable { key: key.clone(), why: *why });
+            }
+            self.put(key, slot.map_or_else(Slot::Unreadable, Slot::Live), bytes.len());
+        }
+        unreadable
+    }
+
+    fn put(&mut self, key: &StateKey, slot: Slot, bytes: usize) {
+        let attempt = self.attempt;
+        let clients = &mut self.tabs.entry(key.tab.clone()).or_default().clients;
+        let weight = WEIGHT_PER_STATE + WEIGHT_PER_BYTE * bytes;
+        let state = CachedState { slot, used: attempt, changed: false, weight };
+        let before = clients.insert(key.client.clone(), state);
+        self.weight = self.weight + weight - before.map_or(0, |state| state.weight);
+    }
+
+    /// Where a State stands that was touched and loaded.
+    pub(super) fn place(&mut self, tab: &TabName, client: &ClientId) -> Place<'_> {
+        let entry = self.tabs.get_mut(tab).expect("a State is touched before it is folded into");
+        let state = entry.clients.get_mut(client).expect("a State is touched before it is folded into");
+        debug_assert!(!matches!(state.slot, Slot::Unknown), "a State is loaded before it is folded into");
+        Place { tab_type: &mut entry.tab_type, slot: &mut state.slot }
+    }
+
+    /// Notes that the State was changed.
+    pub(super) fn set_changed(&mut self, tab: &TabName, client: &ClientId, is_new_tab: bool) {
+        let state = self.tabs.get_mut(tab).and_then(|entry| entry.clients.get_mut(client));
+        let state = state.expect("a State is touched before it is changed");
+        if !state.changed {
+            state.changed = true;
+            self.changed.push(StateKey { tab: tab.clone(), client: client.clone() });
+        }
+        if is_new_tab {
+            self.new_tabs.push(tab.clone());
+        }
+    }
+
+    /// The types of Tabs to commit.
+    pub(super) fn new_tabs(&self) -> Vec<(TabName, Option<TabType>)> {
+        let type_of = |tab| self.tabs.get(tab).and_then(|entry| entry.tab_type.clone());
+        self.new_tabs.iter().map(|tab| (tab.clone(), type_of(tab))).collect()
+    }
+
+    /// The States to commit, encoded.
+    pub(super) fn encode_changed(&mut self) -> Vec<(StateKey, Part, Option<Bytes>)> {
+        let mut out = Vec::with_capacity(self.changed.len());
+        for key in &self.changed {
+            let entry = self.tabs.get_mut(&key.tab).and_then(|tab| tab.clients.get_mut(&key.client));
+            let entry = entry.expect("what is changed stays until it is committed");
+            let Slot::Live(live) = &entry.slot else { unreachable!("only a live State is changed") };
+            let bytes = live.encode();
+            let weight = WEIGHT_PER_STATE + WEIGHT_PER_BYTE * bytes.len();
+            self.weight = self.weight + weight - entry.weight;
+            entry.weight = weight;
+            out.push((key.clone(), Part::WHOLE, Some(bytes)));
+        }
+        out
+    }
+
+    /// The changes are stored, at this version.
+    pub(super) fn committed(&mut self, version: Version) {
+        self.version = Some(version);
+        self.new_tabs.clear();
+        for key in std::mem::take(&mut self.changed) {
+            if let Some(state) = self.tabs.get_mut(&key.tab).and_then(|tab| tab.clients.get_mut(&key.client)) {
+                state.changed = false;
+            }
+        }
+    }
+
+    /// Forgets about half of the States, those least recently used. Nothing may be changed and not committed.
+    pub(super) fn halve(&mut self) {
+        debug_assert!(self.changed.is_empty(), "what is changed stays until it is committed");
+        let mut used: Vec<u64> = self.tabs.values().flat_map(|tab| tab.clients.values().map(|state| state.used)).collect();
+        if used.len() < 32 {
+            return self.reset();
+        }
+        let middle = used.len() / 2;
+        let (_, &mut oldest_kept, _) = used.select_nth_unstable(middle);
+        // Of States with the same age only as many go as are needed.
+        let mut to_go = middle;
+        for tab in self.tabs.values_mut() {
+            tab.clients.retain(|_, state| {
+                let goes = to_go > 0 && state.used <= oldest_kept;
+                to_go -= usize::from(goes);
+                self.weight -= if goes { state.weight } else { 0 };
+                !goes
+            });
+        }
+        self.tabs.retain(|_, tab| !tab.clients.is_empty());
+    }
+}
+
+impl Live {
+    fn encode(&self) -> Bytes {
+        let state = self.handler.encode(&self.state).into();
+        let envelope =
+            Envelope { tab_type: self.tab_type.clone(), version: self.handler.version(), events: self.events, state };
+        envelope.encode()
+    }
+}
+
+fn decode(bytes: &Bytes, handlers: &Registry) -> Result<Live, Why> {
+    let envelope = Envelope::decode(bytes).map_err(|_| Why::Undecodable)?;
+    let handler = handlers.get(envelope.tab_type.as_str()).ok_or(Why::UnknownType)?;
+    let state = handler.decode(envelope.version, &envelope.state).map_err(|error| why(&error))?;
+    Ok(Live { tab_type: envelope.tab_type, handler: Arc::clone(handler), state, events: envelope.events })
+}
+
+/// The word of the Ledger for a State that cannot be read.
+pub(super) fn why(error: &StateError) -> Why {
+    match error {
+        StateError::UnknownVersion { .. } => Why::UnknownVersion,
+        _ => Why::Undecodable,
+    }
+}
