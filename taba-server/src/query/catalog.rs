@@ -1,0 +1,158 @@
+//! Which Tabs there are, and their States, a page at a time.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::stream::{self, StreamExt, TryStreamExt};
+use taba_core::{
+    AnyHandler, AnyState, ClientId, Envelope, Part, Registry, Scan, ScanWhat, Scanned, StateKey, TabName, TabType,
+    VBucket,
+};
+
+use super::error::QueryError;
+use super::fault::{self, Fault, Unreadable};
+use super::selection::Selection;
+use super::state::QueryState;
+
+/// A Tab that was chosen.
+#[derive(Clone, Debug)]
+pub(super) struct Listed {
+    pub(super) name: TabName,
+    pub(super) tab_type: TabType,
+    /// Where it has States: in one VBucket, or, when it is the Ledger's, in any.
+    pub(super) homes: Vec<VBucket>,
+}
+
+/// The chosen Tabs in the order of names.
+pub(super) async fn listed(state: &QueryState, selection: &Selection) -> Result<Vec<Listed>, QueryError> {
+    let tabs_max = state.limits.tabs_max;
+    let mut found = Vec::new();
+    let mut answers = stream::iter(selection.vbuckets(state.store.vbuckets()))
+        .map(|vbucket| async move { Ok((vbucket, state.store.tabs(vbucket).await?)) })
+        .buffer_unordered(state.limits.vbuckets_at_once.max(1));
+    while let Some((vbucket, tabs)) = answers.try_next().await.map_err(|error: taba_core::StoreError| error)? {
+        let chosen = tabs.into_iter().filter(|(name, tab_type)| selection.has_tab(name, tab_type));
+        found.extend(chosen.map(|(name, tab_type)| Listed { name, tab_type, homes: vec![vbucket] }));
+        if found.len() > tabs_max {
+            return Err(QueryError::TooManyTabs { tabs_max });
+        }
+    }
+    drop(answers);
+    found.sort_unstable_by(|a, b| (&a.name, &a.tab_type, &a.homes).cmp(&(&b.name, &b.tab_type, &b.homes)));
+    found.dedup_by(|again, first| {
+        let same = again.name == first.name && again.tab_type == first.tab_type;
+        if same {
+            first.homes.append(&mut again.homes);
+        }
+        same
+    });
+    Ok(found)
+}
+
+/// A State that was read, with the Handler that understands it.
+pub(super) struct Opened {
+    pub(super) client: ClientId,
+    pub(super) events: u64,
+    pub(super) handler: Arc<dyn AnyHandler>,
+    pub(super) state: AnyState,
+}
+
+/// Some States of a Tab, in the order of Clients.
+#[derive(Default)]
+pub(super) struct Page {
+    pub(super) opened: Vec<Opened>,
+    pub(super) faults: Vec<Fault>,
+}
+
+/// The chosen States of one Tab, not yet read.
+pub(super) struct States {
+    tab: Listed,
+    after: Option<StateKey>,
+    done: bool,
+}
+
+impl States {
+    pub(super) fn of(tab: Listed) -> Self {
+        Self { tab, after: None, done: false }
+    }
+
+    /// The next page; `None` when there are no more. A page can be empty.
+    ///
+    /// A Tab of the Ledger comes as one page: one Client can have States in every VBucket, and they are merged here.
+    pub(super) async fn next(&mut self, state: &QueryState, chosen: &Selection) -> Result<Option<Page>, QueryError> {
+        // Stores that never wait would keep the thread, and a deadline could not end the query.
+        tokio::task::yield_now().await;
+        if self.done {
+            return Ok(None);
+        }
+        if let [home] = self.tab.homes[..] {
+            return self.page(state, chosen, home).await.map(Some);
+        }
+        let mut merged: BTreeMap<ClientId, Opened> = BTreeMap::new();
+        let mut faults = Vec::new();
+        for home in self.tab.homes.clone() {
+            (self.after, self.done) = (None, false);
+            while !self.done {
+                let page = self.page(state, chosen, home).await?;
+                page.faults.into_iter().for_each(|fault| fault::add(&mut faults, fault));
+                for opened in page.opened {
+                    merge(&mut merged, opened);
+                }
+            }
+        }
+        self.done = true;
+        Ok(Some(Page { opened: merged.into_values().collect(), faults }))
+    }
+
+    async fn page(&mut self, state: &QueryState, chosen: &Selection, home: VBucket) -> Result<Page, QueryError> {
+        let limit = state.limits.page_states.max(1);
+        let scan = Scan { tab: Some(self.tab.name.clone()), after: self.after.take(), limit, what: ScanWhat::States };
+        let scanned = state.store.scan(home, &scan).await?;
+        self.done = scanned.len() < limit;
+        self.after = scanned.last().map(|last| last.key.clone());
+        let mut page = Page::default();
+        for scanned in scanned.into_iter().filter(|scanned| chosen.has_client(&scanned.key.client)) {
+            match open(&state.handlers, &self.tab.tab_type, &scanned) {
+                Ok(opened) => page.opened.push(opened),
+                Err(why) => {
+                    state.shared.counters.fault();
+                    fault::add(&mut page.faults, why.fault(scanned.key.tab, scanned.key.client));
+                }
+            }
+        }
+        Ok(page)
+    }
+}
+
+fn merge(merged: &mut BTreeMap<ClientId, Opened>, opened: Opened) {
+    match merged.get_mut(&opened.client) {
+        None => {
+            merged.insert(opened.client.clone(), opened);
+        }
+        Some(into) => {
+            into.handler.merge(&mut into.state, &opened.state);
+            into.events += opened.events;
+        }
+    }
+}
+
+/// The envelope of a State, from its parts.
+pub(super) fn envelope(parts: &[(Part, Bytes)]) -> Result<Envelope, Unreadable> {
+    match parts {
+        [(Part::WHOLE, bytes)] => Envelope::decode(bytes).map_err(|_| Unreadable::Envelope),
+        _ => Err(Unreadable::Envelope),
+    }
+}
+
+/// Reads a State of a Tab of this type.
+fn open(handlers: &Registry, known: &TabType, scanned: &Scanned) -> Result<Opened, Unreadable> {
+    let envelope = envelope(&scanned.parts)?;
+    if envelope.tab_type != *known {
+        return Err(Unreadable::TypeConflict { found: envelope.tab_type, known: known.clone() });
+    }
+    let handler = handlers.get(known.as_str()).ok_or_else(|| Unreadable::UnknownType(known.clone()))?;
+    let state = handler.decode(envelope.version, &envelope.state)?;
+    let (client, events) = (scanned.key.client.clone(), envelope.events);
+    Ok(Opened { client, events, handler: Arc::clone(handler), state })
+}

@@ -1,0 +1,61 @@
+//! [`Fault`]: a State that could not be read. It is told, and counted, and breaks the answer for no other.
+
+use serde::Serialize;
+use taba_core::{ClientId, StateError, TabName, TabType};
+
+/// One thing in a streamed answer.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Item<T> {
+    /// What was asked for.
+    Row(T),
+    /// What could not be read.
+    Fault(Fault),
+}
+
+/// States that could not be read, and are in no result.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Fault {
+    /// The Tab.
+    pub name: TabName,
+    /// The Client; the first one, when there are several States.
+    pub client: ClientId,
+    /// One word for machines: `unknown_type`, `unknown_version`, `type_conflict` or `damaged`.
+    pub reason: &'static str,
+    /// What is wrong, for people.
+    pub message: String,
+    /// How many States of the Tab have the same fault.
+    pub states: u64,
+}
+
+/// Why a State cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unreadable {
+    #[error("no handler is registered for the type {0}")]
+    UnknownType(TabType),
+    #[error("the state is of type {found}, but the tab is a {known}")]
+    TypeConflict { found: TabType, known: TabType },
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error("the stored state is damaged")]
+    Envelope,
+}
+
+impl Unreadable {
+    pub(super) fn fault(&self, name: TabName, client: ClientId) -> Fault {
+        let reason = match self {
+            Self::UnknownType(_) => "unknown_type",
+            Self::TypeConflict { .. } => "type_conflict",
+            Self::State(StateError::UnknownVersion { .. }) => "unknown_version",
+            Self::State(_) | Self::Envelope => "damaged",
+        };
+        Fault { name, client, reason, message: self.to_string(), states: 1 }
+    }
+}
+
+/// Adds a fault to those of the same Tab: one line for 10,000 States of a type that nobody knows.
+pub(super) fn add(faults: &mut Vec<Fault>, fault: Fault) {
+    match faults.iter_mut().find(|known| known.reason == fault.reason && known.name == fault.name) {
+        Some(known) => known.states += fault.states,
+        None => faults.push(fault),
+    }
+}

@@ -1,0 +1,118 @@
+//! The notes of the Ledger: what its Tabs say, for each Client, over all VBuckets.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use taba_core::{ClientId, Format, TabName, TabType, Timestamp, ledger};
+use tokio::sync::Mutex;
+
+use super::catalog::{Opened, States, listed};
+use super::error::QueryError;
+use super::fault::{self, Fault};
+use super::selection::Selection;
+use super::state::QueryState;
+
+/// What the Ledger's Tabs say about one Client, in events.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Note {
+    pub(super) recorded: u64,
+    pub(super) deleted: u64,
+    pub(super) clamped: u64,
+    /// By (where, why).
+    pub(super) dropped: BTreeMap<(String, String), u64>,
+}
+
+/// What the Ledger's Tabs say.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Notes {
+    pub(super) clients: BTreeMap<ClientId, Note>,
+    /// Notes that could not be read; when there are any, the counts are too low.
+    pub(super) faults: Vec<Fault>,
+}
+
+/// The last notes that were read, shared by queries that come soon after each other.
+#[derive(Default)]
+pub(super) struct NotesCache(Mutex<Option<(Timestamp, Arc<Notes>)>>);
+
+/// Losses in gaps of Lanes cannot be told by Client; they stand under ids with this prefix, one for each stream.
+const STREAM_PREFIX: &str = "taba.stream/";
+
+impl Note {
+    pub(super) fn dropped_total(&self) -> u64 {
+        self.dropped.values().sum()
+    }
+}
+
+impl Notes {
+    /// Events of the Client that are known to be dropped; `None` when some notes could not be read.
+    pub(super) fn lost(&self, client: &ClientId) -> Option<u64> {
+        self.faults.is_empty().then(|| self.clients.get(client).map_or(0, Note::dropped_total))
+    }
+
+    /// Events known to be dropped of which nobody knows the Client.
+    pub(super) fn lost_unattributed(&self) -> u64 {
+        let streams = self.clients.iter().filter(|(client, _)| client.as_str().starts_with(STREAM_PREFIX));
+        streams.map(|(_, note)| note.dropped_total()).sum()
+    }
+}
+
+/// What the Ledger's Tabs say, at most [`lost_age_max`](super::Limits::lost_age_max) ago.
+///
+/// One query reads, the others that arrive meanwhile wait for it.
+pub(super) async fn recent(state: &QueryState) -> Result<Arc<Notes>, QueryError> {
+    let mut held = state.shared.notes.0.lock().await;
+    let now = state.now();
+    if let Some((read_at, notes)) = &*held {
+        // A clock that stands still, or goes back, must not keep old notes alive.
+        if now > *read_at && now.since(*read_at) < state.limits.lost_age_max {
+            return Ok(Arc::clone(notes));
+        }
+    }
+    let notes = Arc::new(read(state).await?);
+    *held = Some((now, Arc::clone(&notes)));
+    Ok(notes)
+}
+
+/// What the Ledger's Tabs say now.
+///
+/// # Cost
+/// The index of every VBucket, and every State of the Ledger.
+pub(super) async fn read(state: &QueryState) -> Result<Notes, QueryError> {
+    let tab_type = TabType::new(ledger::TAB_TYPE).expect("the constant is a type name");
+    let mut all = Selection::default().base(ledger::DROPPED);
+    for name in [ledger::RECORDED, ledger::DELETED, ledger::CLAMPED] {
+        all = all.base(name);
+    }
+    let mut notes = Notes::default();
+    for tab in listed(state, &all.tab_type(tab_type)).await? {
+        let name = tab.name.clone();
+        let mut states = States::of(tab);
+        while let Some(page) = states.next(state, &Selection::default()).await? {
+            page.faults.into_iter().for_each(|fault| fault::add(&mut notes.faults, fault));
+            for opened in page.opened {
+                let events = total(&opened, state.now());
+                take(notes.clients.entry(opened.client).or_default(), &name, events);
+            }
+        }
+    }
+    Ok(notes)
+}
+
+fn take(note: &mut Note, name: &TabName, events: u64) {
+    match name.base() {
+        ledger::RECORDED => note.recorded += events,
+        ledger::DELETED => note.deleted += events,
+        ledger::CLAMPED => note.clamped += events,
+        _ => {
+            let label = |key| name.label(key).unwrap_or("unknown").to_owned();
+            *note.dropped.entry((label("where"), label("why"))).or_default() += events;
+        }
+    }
+}
+
+/// The total of a counter: how many events a note is about. Exact up to 2^53.
+fn total(opened: &Opened, at: Timestamp) -> u64 {
+    let projection = opened.handler.project(&opened.state, at);
+    let rendered = opened.handler.render(&projection, Format::Summary);
+    rendered.get("total").and_then(serde_json::Value::as_f64).unwrap_or(0.0) as u64
+}

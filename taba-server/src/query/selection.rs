@@ -1,0 +1,255 @@
+//! [`Selection`]: which Tabs and which Clients a query is about.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use regex::{Regex, RegexBuilder};
+use taba_core::{ClientId, TabName, TabType, VBucket, VBuckets};
+
+use super::error::QueryError;
+
+/// A regular expression that must match a name in full.
+#[derive(Clone, Debug)]
+pub struct Pattern {
+    text: String,
+    regex: Regex,
+}
+
+impl Pattern {
+    /// Compiles an expression to at most `bytes_max` bytes.
+    ///
+    /// # Errors
+    /// [`QueryError::BadPattern`] when it is wrong or compiles to more.
+    pub fn new(text: &str, bytes_max: usize) -> Result<Self, QueryError> {
+        let compile = |pattern: &str| {
+            RegexBuilder::new(pattern).size_limit(bytes_max).dfa_size_limit(bytes_max).build().map_err(|source| {
+                QueryError::BadPattern { pattern: text.to_owned(), source: Box::new(source) }
+            })
+        };
+        // Alone first: `a)|(b` is wrong, but would be right inside the parentheses, and escape the anchors.
+        compile(text)?;
+        Ok(Self { text: text.to_owned(), regex: compile(&format!(r"\A(?:{text})\z"))? })
+    }
+
+    /// Whether the whole name matches.
+    pub fn matches(&self, name: &str) -> bool {
+        self.regex.is_match(name)
+    }
+
+    /// Whether the expression itself begins with the reserved prefix.
+    fn asks_for_reserved(&self) -> bool {
+        self.text.starts_with(TabName::RESERVED) || self.text.starts_with(r"taba\.")
+    }
+}
+
+/// Which Tabs and which Clients a query is about. The default is all of them, but for the Ledger's.
+///
+/// # Examples
+/// ```
+/// use taba_core::{TabName, TabType};
+/// use taba_server::query::Selection;
+///
+/// let delays = Selection::default().base("delay").label("to", "MEM").label("to", "ATL");
+/// let group = TabType::new("CounterGroup")?;
+/// assert!(delays.has_tab(&TabName::new("delay;to=ATL")?, &group));
+/// assert!(!delays.has_tab(&TabName::new("delay;to=JFK")?, &group));
+/// # Ok::<(), taba_core::NameError>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Selection {
+    names: BTreeSet<TabName>,
+    bases: BTreeSet<String>,
+    name_patterns: Vec<Pattern>,
+    types: BTreeSet<TabType>,
+    labels: BTreeMap<String, BTreeSet<String>>,
+    clients: BTreeSet<ClientId>,
+    client_patterns: Vec<Pattern>,
+    reserved: bool,
+}
+
+impl Selection {
+    /// Also this Tab; once a name, base or pattern is given, no others.
+    #[must_use]
+    pub fn name(mut self, name: TabName) -> Self {
+        self.names.insert(name);
+        self
+    }
+
+    /// Also all Tabs with this name before their labels.
+    #[must_use]
+    pub fn base(mut self, base: &str) -> Self {
+        self.bases.insert(base.to_owned());
+        self
+    }
+
+    /// Also the Tabs whose whole name matches.
+    #[must_use]
+    pub fn name_pattern(mut self, pattern: Pattern) -> Self {
+        self.name_patterns.push(pattern);
+        self
+    }
+
+    /// Only Tabs of this type, or of one given before.
+    #[must_use]
+    pub fn tab_type(mut self, tab_type: TabType) -> Self {
+        self.types.insert(tab_type);
+        self
+    }
+
+    /// Only Tabs with this label, or another value given for the same key.
+    #[must_use]
+    pub fn label(mut self, key: &str, value: &str) -> Self {
+        self.labels.entry(key.to_owned()).or_default().insert(value.to_owned());
+        self
+    }
+
+    /// Only this Client, or others that are given.
+    #[must_use]
+    pub fn client(mut self, client: ClientId) -> Self {
+        self.clients.insert(client);
+        self
+    }
+
+    /// Only Clients whose whole id matches, or others that are given.
+    #[must_use]
+    pub fn client_pattern(mut self, pattern: Pattern) -> Self {
+        self.client_patterns.push(pattern);
+        self
+    }
+
+    /// Also the Tabs of the Ledger.
+    #[must_use]
+    pub fn with_reserved(mut self) -> Self {
+        self.reserved = true;
+        self
+    }
+
+    /// Whether the Tab is chosen.
+    pub fn has_tab(&self, name: &TabName, tab_type: &TabType) -> bool {
+        self.has_name(name)
+            && (self.types.is_empty() || self.types.contains(tab_type))
+            && self.labels.iter().all(|(key, values)| name.label(key).is_some_and(|value| values.contains(value)))
+    }
+
+    fn has_name(&self, name: &TabName) -> bool {
+        if name.is_reserved() && !self.asks_for_reserved() {
+            return false;
+        }
+        let any = self.names.is_empty() && self.bases.is_empty() && self.name_patterns.is_empty();
+        any || self.names.contains(name)
+            || self.bases.contains(name.base())
+            || self.name_patterns.iter().any(|pattern| pattern.matches(name.as_str()))
+    }
+
+    /// Whether the Client is chosen.
+    pub fn has_client(&self, client: &ClientId) -> bool {
+        self.has_all_clients()
+            || self.clients.contains(client)
+            || self.client_patterns.iter().any(|pattern| pattern.matches(client.as_str()))
+    }
+
+    /// Whether no Client was left out.
+    pub fn has_all_clients(&self) -> bool {
+        self.clients.is_empty() && self.client_patterns.is_empty()
+    }
+
+    /// Whether nothing was left out.
+    pub(super) fn is_everything(&self) -> bool {
+        self.names.is_empty()
+            && self.bases.is_empty()
+            && self.name_patterns.is_empty()
+            && self.types.is_empty()
+            && self.labels.is_empty()
+            && self.has_all_clients()
+    }
+
+    fn asks_for_reserved(&self) -> bool {
+        self.reserved || self.reserved_name().is_some()
+    }
+
+    /// What in the selection asks for the Ledger's Tabs by name.
+    pub(super) fn reserved_name(&self) -> Option<&str> {
+        let name = self.names.iter().find(|name| name.is_reserved()).map(TabName::as_str);
+        let base = || self.bases.iter().find(|base| base.starts_with(TabName::RESERVED)).map(String::as_str);
+        let pattern = || self.name_patterns.iter().find(|pattern| pattern.asks_for_reserved());
+        name.or_else(base).or_else(|| pattern().map(|pattern| pattern.text.as_str()))
+    }
+
+    pub(super) fn is_reserved_included(&self) -> bool {
+        self.reserved
+    }
+
+    /// Where the chosen Tabs can be: for exact names only where those live. Reserved Tabs can be everywhere.
+    pub(super) fn vbuckets(&self, vbuckets: VBuckets) -> Vec<VBucket> {
+        let exact = !self.names.is_empty() && self.bases.is_empty() && self.name_patterns.is_empty();
+        if !exact || self.asks_for_reserved() {
+            return vbuckets.iter().collect();
+        }
+        let mut homes: Vec<VBucket> = self.names.iter().map(|name| vbuckets.of(name)).collect();
+        homes.sort_unstable();
+        homes.dedup();
+        homes
+    }
+
+    /// The choice of names as a person would write it: what a super-aggregate is called.
+    pub(super) fn title(&self) -> String {
+        let names = self.names.iter().map(|name| name.as_str().to_owned());
+        let bases = self.bases.iter().map(|base| format!("{base};*"));
+        let patterns = self.name_patterns.iter().map(|pattern| pattern.text.clone());
+        let title = names.chain(bases).chain(patterns).collect::<Vec<_>>().join(",");
+        if title.is_empty() { "*".to_owned() } else { title }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tab(name: &str) -> TabName {
+        TabName::new(name).unwrap()
+    }
+
+    fn pattern(text: &str) -> Pattern {
+        Pattern::new(text, 1 << 20).unwrap()
+    }
+
+    #[test]
+    fn patterns_match_in_full_and_cannot_escape_their_anchors() {
+        assert!(pattern("a|ab").matches("ab"));
+        assert!(!pattern("a|ab").matches("abc"));
+        assert!(!pattern("b").matches("abc"));
+        assert!(matches!(Pattern::new("a)|(b", 1 << 20), Err(QueryError::BadPattern { .. })));
+        assert!(matches!(Pattern::new("(a", 1 << 20), Err(QueryError::BadPattern { .. })));
+        assert!(matches!(Pattern::new(r"\w{500}{500}", 1 << 20), Err(QueryError::BadPattern { .. })));
+    }
+
+    #[test]
+    fn reserved_tabs_show_only_when_asked_for() {
+        let ty = TabType::new("TotalsCounter").unwrap();
+        let recorded = tab("taba.recorded");
+        assert!(!Selection::default().has_tab(&recorded, &ty));
+        assert!(!Selection::default().name_pattern(pattern(".*")).has_tab(&recorded, &ty));
+        assert!(Selection::default().with_reserved().has_tab(&recorded, &ty));
+        assert!(Selection::default().name(recorded.clone()).has_tab(&recorded, &ty));
+        assert!(Selection::default().name_pattern(pattern(r"taba\..*")).has_tab(&recorded, &ty));
+        assert!(Selection::default().base("taba.dropped").has_tab(&tab("taba.dropped;where=agent;why=gap"), &ty));
+    }
+
+    #[test]
+    fn exact_names_are_looked_for_only_where_they_live() {
+        let vbuckets = VBuckets::default();
+        let exact = Selection::default().name(tab("a")).name(tab("b"));
+        assert_eq!(exact.vbuckets(vbuckets).len(), 2);
+        assert_eq!(exact.clone().base("c").vbuckets(vbuckets).len(), 1024);
+        assert_eq!(Selection::default().name(tab("taba.recorded")).vbuckets(vbuckets).len(), 1024);
+    }
+
+    #[test]
+    fn different_parameters_must_all_hold() {
+        let ty = |name: &str| TabType::new(name).unwrap();
+        let selection = Selection::default().base("delay").label("to", "MEM").tab_type(ty("Gauge"));
+        assert!(selection.has_tab(&tab("delay;from=A;to=MEM"), &ty("Gauge")));
+        assert!(!selection.has_tab(&tab("delay;from=A;to=MEM"), &ty("Buffer")));
+        assert!(!selection.has_tab(&tab("delay;from=MEM"), &ty("Gauge")));
+        assert!(!selection.has_tab(&tab("distance;to=MEM"), &ty("Gauge")));
+    }
+}

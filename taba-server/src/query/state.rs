@@ -1,0 +1,199 @@
+//! [`QueryState`]: what every query works on, and the [`Limits`] it keeps to.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde::Serialize;
+use taba_core::{Registry, Store, Timestamp, Version};
+use tokio::sync::{Semaphore, watch};
+
+use super::notes::NotesCache;
+use crate::clock::Clock;
+use crate::status::Status;
+use crate::version::Versions;
+
+/// The bounds of queries; reaching one is an answer that says so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Results in one answer, at least 1. What is beyond is left out, and the answer says `truncated`.
+    pub results_max: usize,
+    /// How long one query may take, the reading of the answer included. Then it ends with the error `timeout`.
+    pub query_time: Duration,
+    /// States read from the store at once: 1 to 100,000. Larger pages cost memory, smaller ones round trips.
+    pub page_states: usize,
+    /// VBuckets asked at the same time, at least 1.
+    pub vbuckets_at_once: usize,
+    /// Tabs that one query may choose; beyond, it is refused. A chosen Tab costs about 100 bytes.
+    pub tabs_max: usize,
+    /// Bytes of one compiled regular expression.
+    pub regex_bytes_max: usize,
+    /// Distinct words in `clients_by_value`; the rest is counted as `other`.
+    pub tally_words_max: usize,
+    /// Faults told one by one in an answer; the rest is counted.
+    pub faults_max: usize,
+    /// How old the Ledger's counts of dropped events beside an aggregate may be; 0 reads them for each query.
+    pub lost_age_max: Duration,
+    /// Watches that may be open at once; the next is refused with 503.
+    pub watches_max: usize,
+    /// Aggregates in one watch; a selection of more is refused.
+    pub watch_tabs_max: usize,
+    /// Tabs in one answer of `/metrics`; a selection of more is refused.
+    pub metrics_tabs_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            results_max: 1_000_000,
+            query_time: Duration::from_secs(60),
+            page_states: 500,
+            vbuckets_at_once: 16,
+            tabs_max: 5_000_000,
+            regex_bytes_max: 1024 * 1024,
+            tally_words_max: 1000,
+            faults_max: 100,
+            lost_age_max: Duration::from_millis(250),
+            watches_max: 64,
+            watch_tabs_max: 100,
+            metrics_tabs_max: 20_000,
+        }
+    }
+}
+
+/// What every query works on. Cloning is cheap: all of it is shared.
+#[derive(Clone)]
+pub struct QueryState {
+    /// Where States are.
+    pub store: Arc<dyn Store>,
+    /// The Handlers of the Tab types.
+    pub handlers: Registry,
+    /// Tells the time.
+    pub clock: Clock,
+    /// What the Server counts about itself.
+    pub status: Arc<Status>,
+    /// The bounds.
+    pub limits: Limits,
+    pub(super) shared: Arc<Shared>,
+}
+
+/// What the clones of one [`QueryState`] share.
+pub(super) struct Shared {
+    pub(super) counters: Counters,
+    pub(super) notes: NotesCache,
+    pub(super) watches: Arc<Semaphore>,
+    pub(super) closing: watch::Sender<bool>,
+    versions: Versions,
+}
+
+/// Counters of the query surface.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    queries: AtomicU64,
+    failed: AtomicU64,
+    faults: AtomicU64,
+    removed: AtomicU64,
+    conflicts: AtomicU64,
+}
+
+/// What the query surface counts about itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct QueryReport {
+    /// Questions that arrived.
+    pub queries: u64,
+    /// Questions that were answered with an error, or whose answer ended with one.
+    pub failed: u64,
+    /// States that could not be read, each time one was met.
+    pub faults: u64,
+    /// States that were deleted or pruned.
+    pub states_removed: u64,
+    /// Commits of deletions that met a conflict and were tried again.
+    pub conflicts: u64,
+}
+
+impl fmt::Debug for QueryState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QueryState").field("handlers", &self.handlers).field("limits", &self.limits).finish()
+    }
+}
+
+impl QueryState {
+    /// Queries over this store, within the default [`Limits`].
+    ///
+    /// # Panics
+    /// When the operating system has no random numbers: versions would not be unique then.
+    pub fn new(store: Arc<dyn Store>, handlers: Registry, clock: Clock, status: Arc<Status>) -> Self {
+        Self::with_limits(store, handlers, clock, status, Limits::default())
+    }
+
+    /// Queries over this store.
+    ///
+    /// # Panics
+    /// As [`new`](Self::new).
+    pub fn with_limits(
+        store: Arc<dyn Store>,
+        handlers: Registry,
+        clock: Clock,
+        status: Arc<Status>,
+        limits: Limits,
+    ) -> Self {
+        let shared = Shared {
+            counters: Counters::default(),
+            notes: NotesCache::default(),
+            watches: Arc::new(Semaphore::new(limits.watches_max)),
+            closing: watch::Sender::new(false),
+            versions: Versions::new(getrandom::u64().expect("without random numbers no version is unique")),
+        };
+        Self { store, handlers, clock, status, limits, shared: Arc::new(shared) }
+    }
+
+    /// Ends all watches and refuses new ones, so that a server can shut down; there is no way back.
+    pub fn close(&self) {
+        self.shared.closing.send_replace(true);
+    }
+
+    /// All counters at one moment.
+    pub fn report(&self) -> QueryReport {
+        let counters = &self.shared.counters;
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        QueryReport {
+            queries: get(&counters.queries),
+            failed: get(&counters.failed),
+            faults: get(&counters.faults),
+            states_removed: get(&counters.removed),
+            conflicts: get(&counters.conflicts),
+        }
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        (self.clock)()
+    }
+
+    /// A version that never was before.
+    pub(super) fn next_version(&self) -> Version {
+        self.shared.versions.next()
+    }
+}
+
+impl Counters {
+    pub(super) fn query(&self) {
+        self.queries.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn failure(&self) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn fault(&self) {
+        self.faults.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn removal(&self, states: u64) {
+        self.removed.fetch_add(states, Ordering::Relaxed);
+    }
+
+    pub(super) fn conflict(&self) {
+        self.conflicts.fetch_add(1, Ordering::Relaxed);
+    }
+}
