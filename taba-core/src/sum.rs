@@ -113,6 +113,14 @@ impl ExactSum {
         }
     }
 
+    /// Bytes on the heap: 0 nearly always, 272 when the sum is wide.
+    pub fn heap_bytes(&self) -> usize {
+        match &self.0 {
+            Repr::Small { .. } => 0,
+            Repr::Wide(_) => size_of::<Wide>(),
+        }
+    }
+
     /// Whether the sum is zero.
     pub fn is_zero(&self) -> bool {
         self.canonical() == Canonical::Integer(0)
