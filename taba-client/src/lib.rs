@@ -1,2 +1,82 @@
+//! Record events in an application: nanoseconds each, never blocking, bounded in memory.
+//!
+//! ```no_run
+//! use taba_client::Client;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let client = Client::builder("web-01").agent("http://127.0.0.1:8279").build()?;
+//! let bids = client.counter("bids_won")?;
+//! bids.add(1.0);
+//! # Ok(()) }
+//! ```
+//!
+//! # How it works
+//! ```text
+//! bids.add(1.0) ── (tab, time, value) ──► a ring of this thread's own       the application's threads
+//! ─────────────────────────────────────────────┼─────────────────────────────────────────────────────
+//! every flush interval: drain the rings ──► Buffer: fold ──► seal ──► Sink: POST, again until a Receipt
+//!                                                                       one thread, "taba-client"
+//! ```
+//! Recording takes no lock that another thread holds, makes no system call, and once a thread is warm allocates
+//! nothing for numbers. It never fails loudly either: what cannot be kept is dropped, counted by reason, shown by
+//! [`Client::stats`] and reported upstream with the next Batch.
+//!
+//! One thread of this library's own, with a small runtime in it, serves all Clients of the process; so the crate works
+//! the same in a program without an async runtime and inside one. Where the Tab's type is in the
+//! [`Registry`](taba_core::Registry) given to [`ClientBuilder::handlers`], events are folded before they travel, and an
+//! outage costs memory by Tabs, not by events. Without it they travel as they were recorded.
+//!
+//! # What a `fork` does
+//! The thread does not exist in a forked child. A child must build a Client of its own, which then is an incarnation
+//! of its own; a Client that the parent built counts what the child records with it as dropped.
+//!
+//! # Features
+//! - `driver` (default): [`Client`], its handles, its thread, and [`HttpSink`]. Without it the crate is its pure half,
+//!   [`Buffer`]: what to send, and when to let go of it.
 
-//! taba-client
+#![deny(missing_docs)]
+
+mod backoff;
+mod buffer;
+mod config;
+mod drops;
+mod sink;
+mod tab;
+
+#[cfg(feature = "driver")]
+mod client;
+#[cfg(feature = "driver")]
+mod driver;
+#[cfg(feature = "driver")]
+mod handles;
+#[cfg(feature = "driver")]
+mod recorder;
+#[cfg(feature = "driver")]
+mod stats;
+#[cfg(feature = "driver")]
+mod tabs;
+
+pub use backoff::Backoff;
+pub use buffer::{Buffer, Datum, Identity, Sealed, Tally};
+pub use config::{Config, ConfigError, Verified};
+pub use drops::Drops;
+pub use sink::{Sink, SinkError};
+pub use tab::TabSpec;
+
+#[cfg(feature = "driver")]
+pub use client::{BuildError, Client, ClientBuilder, ShutdownReport};
+#[cfg(feature = "driver")]
+pub use driver::{AgentAddress, AgentAddressError, Clock, HttpSink, ManualClock};
+#[cfg(feature = "driver")]
+pub use handles::{
+    Buffered, Counter, Distinct, ExpiryGauge, Gauge, KeyedCounter, Percentile, Tab, Timer, TimerGuard,
+};
+#[cfg(feature = "driver")]
+pub use stats::ClientStats;
+#[cfg(feature = "driver")]
+pub use tabs::TabError;
+
+/// The example of the README, compiled.
+#[cfg(all(doctest, feature = "driver"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,0 +1,296 @@
+//! [`Buffer`]: what a Client holds between recording and the Agent's word that it is safe there; what to send, and when
+//! to let go of it. No clock, no thread, no socket.
+//!
+//! ```text
+//!                offer ──► pending, by Tab: raw events, then a State ──► seal ──► one Batch in flight
+//!                  │                 │ more of them fold into it                   │        │
+//!                  ▼                 ▼                                             ▼        ▼
+//!               dropped(why)      dropped(full)                                  acked   dropped(why)
+//! ```
+
+mod column;
+mod pending;
+mod sealed;
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+
+use taba_core::ledger::Why;
+use taba_core::limits::BLOCK_BYTES_MAX;
+use taba_core::wire::ClientBatch;
+use taba_core::{ClientId, Registry, SeqNo, Timestamp};
+
+use crate::config::Verified;
+use crate::drops::Drops;
+use crate::tab::TabSpec;
+
+pub(crate) use column::Column;
+pub use column::Datum;
+use pending::{Cut, Pending};
+pub(crate) use sealed::LEDGER_BLOCKS_MAX;
+use sealed::Note;
+pub use sealed::Sealed;
+
+/// Who sends the Batches of a [`Buffer`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The durable name of the application process.
+    pub client: ClientId,
+    /// Which run of it: a random number.
+    pub incarnation: u64,
+}
+
+/// What became of every event that was offered; all in events, since the start.
+///
+/// # Laws
+/// `recorded = acked + sealed + pending + dropped.total()`. A debug assert checks it after every input.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Offered, or reported as dropped before they could be.
+    pub recorded: u64,
+    /// Safe with the Agent, as far as is known here.
+    pub acked: u64,
+    /// In the Batch in flight.
+    pub sealed: u64,
+    /// Waiting to be sealed.
+    pub pending: u64,
+    /// Dropped, by reason.
+    pub dropped: Drops,
+}
+
+/// What a Client holds between recording and the Agent's word that it is safe there.
+///
+/// # Examples
+/// ```
+/// use taba_client::{Buffer, Datum, Identity, TabSpec, Verified};
+/// use taba_core::{ClientId, Registry, TabName, TabType, Timestamp};
+///
+/// let identity = Identity { client: ClientId::new("web-01")?, incarnation: 7 };
+/// let mut buffer = Buffer::new(identity, Registry::default(), Verified::default());
+/// let bids = buffer.declare(TabSpec::new::<f64>(TabName::new("bids_won")?, TabType::new("CounterGroup")?));
+/// buffer.offer(bids, Timestamp::from_secs(1), Datum::Number(1.0));
+///
+/// let sealed = buffer.seal(Timestamp::from_secs(2)).expect("there is something to send");
+/// assert_eq!(sealed.events(), 1);
+/// assert!(buffer.acknowledge(sealed.seq()));
+/// assert_eq!(buffer.tally().acked, 1);
+/// # Ok::<(), taba_core::NameError>(())
+/// ```
+pub struct Buffer {
+    identity: Identity,
+    handlers: Registry,
+    config: Verified,
+    tabs: Vec<Pending>,
+    /// Tabs that have something pending, the longest waiting first; each at most once.
+    waiting: VecDeque<u32>,
+    bytes: usize,
+    sealed: Option<Arc<Sealed>>,
+    seq: SeqNo,
+    tally: Tally,
+    /// What the Ledger was told by Batches that were not given up.
+    told: Note,
+    /// Whether the last Batch was full before everything was in it.
+    left_behind: bool,
+}
+
+impl fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Buffer")
+            .field("identity", &self.identity)
+            .field("seq", &self.seq)
+            .field("bytes", &self.bytes)
+            .field("tally", &self.tally)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Buffer {
+    /// An empty buffer. Tabs whose type is in `handlers` are folded.
+    pub fn new(identity: Identity, handlers: Registry, config: Verified) -> Self {
+        Self {
+            identity,
+            handlers,
+            config,
+            tabs: Vec::new(),
+            waiting: VecDeque::new(),
+            bytes: 0,
+            sealed: None,
+            seq: SeqNo::NONE,
+            tally: Tally::default(),
+            told: Note::default(),
+            left_behind: false,
+        }
+    }
+
+    /// Makes a Tab known; gives the number under which its events are offered: 0, 1, 2, …
+    pub fn declare(&mut self, spec: TabSpec) -> u32 {
+        self.tabs.push(Pending::new(spec, &self.handlers));
+        (self.tabs.len() - 1) as u32
+    }
+
+    /// How many Tabs are known.
+    pub fn tabs(&self) -> usize {
+        self.tabs.len()
+    }
+
+    /// Takes one event. Past a bound it is dropped and counted; so is one of a Tab that is not known (as one Tab too
+    /// many), and one whose value is not valid.
+    #[inline]
+    pub fn offer(&mut self, tab: u32, time: Timestamp, datum: Datum) {
+        self.tally.recorded += 1;
+        match self.take(tab, time, datum) {
+            Ok(()) => self.tally.pending += 1,
+            Err(why) => self.tally.dropped.add(why, 1),
+        }
+        self.audit();
+    }
+
+    #[inline]
+    fn take(&mut self, tab: u32, time: Timestamp, datum: Datum) -> Result<(), Why> {
+        let pending = self.tabs.get_mut(tab as usize).ok_or(Why::TooManyTabs)?;
+        let bytes_max = self.config.pending_bytes_max;
+        // The last quarter is for the growth of States that are there already.
+        let bytes_max = if pending.has_state() { bytes_max } else { bytes_max / 4 * 3 };
+        if self.bytes >= bytes_max || !pending.has_room(self.config.tab_events_max) {
+            return Err(Why::Full);
+        }
+        let was_empty = pending.is_empty();
+        self.bytes += pending.push(time, datum).ok_or(Why::BadValue)?;
+        if was_empty {
+            self.waiting.push_back(tab);
+        }
+        if pending.is_ripe(self.config.raw_events_max) {
+            let before = pending.bytes();
+            pending.fold();
+            self.bytes = self.bytes + pending.bytes() - before;
+        }
+        Ok(())
+    }
+
+    /// Counts events that were dropped before they could be offered.
+    pub fn note_dropped(&mut self, why: Why, events: u64) {
+        self.tally.recorded += events;
+        self.tally.dropped.add(why, events);
+        self.audit();
+    }
+
+    /// The Batch in flight; if there is none, seals one of what waits longest. `None` when there is nothing to say.
+    ///
+    /// It stays in flight, and the same is given again, until it is [acknowledged](Self::acknowledge) or
+    /// [given up](Self::give_up). What is beyond one Batch's bounds waits for the next.
+    pub fn seal(&mut self, now: Timestamp) -> Option<Arc<Sealed>> {
+        if self.sealed.is_none() {
+            self.sealed = self.seal_next(now).map(Arc::new);
+            self.audit();
+        }
+        self.sealed.clone()
+    }
+
+    fn seal_next(&mut self, now: Timestamp) -> Option<Sealed> {
+        let blocks_max = self.config.batch_blocks_max - LEDGER_BLOCKS_MAX;
+        let (mut blocks, mut batch_bytes) = (Vec::new(), 0);
+        // Room for a Block of the greatest size is room for any.
+        while blocks.len() < blocks_max && batch_bytes + BLOCK_BYTES_MAX <= self.config.batch_bytes_max {
+            let Some(&tab) = self.waiting.front() else { break };
+            let pending = &mut self.tabs[tab as usize];
+            let before = pending.bytes();
+            match pending.cut(&self.identity.client, self.config.raw_events_max) {
+                Cut::Nothing => {}
+                Cut::Block(block) => {
+                    batch_bytes += block.encoded_bytes();
+                    blocks.push(block);
+                }
+                Cut::Oversized(events) => {
+                    self.tally.pending -= events;
+                    self.tally.dropped.add(Why::Full, events);
+                }
+            }
+            self.bytes = self.bytes + pending.bytes() - before;
+            if pending.is_empty() {
+                self.waiting.pop_front();
+            }
+        }
+        self.left_behind = !self.waiting.is_empty();
+        let events = blocks.iter().map(|block| block.events).sum();
+        let note = Note {
+            recorded: self.tally.recorded - self.told.recorded,
+            dropped: self.tally.dropped.since(&self.told.dropped),
+        };
+        if blocks.is_empty() && note.is_empty() {
+            return None;
+        }
+        blocks.extend(note.blocks(&self.identity.client, now));
+        self.told = Note { recorded: self.tally.recorded, dropped: self.tally.dropped };
+        self.tally.pending -= events;
+        self.tally.sealed += events;
+        self.seq = self.seq.next();
+        let Identity { client, incarnation } = self.identity.clone();
+        Some(Sealed::new(
+            ClientBatch { client, incarnation, seq: self.seq, sent_at: now, blocks },
+            events,
+            note,
+        ))
+    }
+
+    /// The Agent has the Batch in flight. `false` when it is not this one: then nothing has changed.
+    pub fn acknowledge(&mut self, seq: SeqNo) -> bool {
+        let Some(sealed) = self.sealed.take_if(|sealed| sealed.seq() == seq) else { return false };
+        self.tally.sealed -= sealed.events();
+        self.tally.acked += sealed.events();
+        self.audit();
+        true
+    }
+
+    /// The Batch in flight can never be delivered: its events count as dropped, and the next Batch tells the Ledger
+    /// that, and what this one was to tell it. `false` when it is not this one.
+    pub fn give_up(&mut self, seq: SeqNo, why: Why) -> bool {
+        let Some(sealed) = self.sealed.take_if(|sealed| sealed.seq() == seq) else { return false };
+        self.tally.sealed -= sealed.events();
+        self.tally.dropped.add(why, sealed.events());
+        self.told.recorded -= sealed.note.recorded;
+        self.told.dropped = self.told.dropped.since(&sealed.note.dropped);
+        self.audit();
+        true
+    }
+
+    /// Whether the last Batch was full before everything that waited was in it: then seal again at once.
+    pub fn left_behind(&self) -> bool {
+        self.left_behind
+    }
+
+    /// What became of every event.
+    pub fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    /// Bytes that wait to be sealed, about.
+    pub fn pending_bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The accounts must balance after every input.
+    #[inline]
+    fn audit(&self) {
+        let n = &self.tally;
+        debug_assert_eq!(
+            n.recorded,
+            n.acked + n.sealed + n.pending + n.dropped.total(),
+            "the buffer lost count: {n:?}"
+        );
+        debug_assert_eq!(n.sealed, self.sealed.as_ref().map_or(0, |sealed| sealed.events()), "{n:?}");
+    }
+
+    /// Counts everything again, one Tab after the other.
+    #[cfg(test)]
+    fn audit_deeply(&self) {
+        self.audit();
+        assert_eq!(self.tabs.iter().map(Pending::events).sum::<u64>(), self.tally.pending, "{self:?}");
+        assert_eq!(self.tabs.iter().map(Pending::bytes).sum::<usize>(), self.bytes, "{self:?}");
+        let waiting = self.tabs.iter().filter(|tab| !tab.is_empty()).count();
+        assert_eq!(waiting, self.waiting.len(), "{self:?}");
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,85 @@
+//! [`Sealed`]: a Batch that will not change any more, and what it says about the accounts.
+
+use std::sync::OnceLock;
+
+use bytes::Bytes;
+use taba_core::ledger::{self, Where, Why};
+use taba_core::wire::{Block, ClientBatch, Compression, Frame, Kind};
+use taba_core::{ClientId, Event, Events, SeqNo, TabName, Timestamp};
+
+use crate::drops::Drops;
+
+/// Blocks of the Ledger that one Batch may hold: what was recorded, and what was dropped for each reason.
+pub(crate) const LEDGER_BLOCKS_MAX: usize = 1 + Why::ALL.len();
+
+/// A Batch that will not change any more.
+///
+/// # Laws
+/// **Immutable.** Under one (incarnation, seq), [`batch`](Self::batch) and [`frame`](Self::frame) are the same for ever;
+/// break this and a repeated Batch, which the Agent recognises by those two, loses events. Nothing here can be changed.
+#[derive(Debug)]
+pub struct Sealed {
+    batch: ClientBatch,
+    events: u64,
+    pub(super) note: Note,
+    frame: OnceLock<Bytes>,
+}
+
+/// What a Batch tells the Ledger.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Note {
+    pub(super) recorded: u64,
+    pub(super) dropped: Drops,
+}
+
+impl Note {
+    pub(super) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The Blocks that tell it.
+    pub(super) fn blocks(&self, client: &ClientId, now: Timestamp) -> impl Iterator<Item = Block> {
+        let recorded = (self.recorded > 0).then(|| (ledger::tab(ledger::RECORDED), self.recorded));
+        let dropped = self.dropped;
+        let dropped = Why::ALL
+            .into_iter()
+            .filter(move |why| dropped.get(*why) > 0)
+            .map(move |why| (ledger::dropped_tab(Where::Client, why), dropped.get(why)));
+        let client = client.clone();
+        recorded.into_iter().chain(dropped).map(move |(tab, events)| note(tab, &client, now, events))
+    }
+}
+
+/// A Block of one event whose value is a number of events.
+fn note(tab: TabName, client: &ClientId, now: Timestamp, events: u64) -> Block {
+    let event = Event::new(now, events as f64);
+    let column = Events::new(std::slice::from_ref(&event.time), std::slice::from_ref(&event.value));
+    Block::of_events(tab, client.clone(), ledger::tab_type(), column).expect("the column has one event")
+}
+
+impl Sealed {
+    pub(super) fn new(batch: ClientBatch, events: u64, note: Note) -> Self {
+        Self { batch, events, note, frame: OnceLock::new() }
+    }
+
+    /// The Batch.
+    pub fn batch(&self) -> &ClientBatch {
+        &self.batch
+    }
+
+    /// Its place in the incarnation.
+    pub fn seq(&self) -> SeqNo {
+        self.batch.seq
+    }
+
+    /// Events in it, the Ledger's own not counted.
+    pub fn events(&self) -> u64 {
+        self.events
+    }
+
+    /// The Batch as one frame, ready to be sent; encoded when first asked for, then kept.
+    pub fn frame(&self) -> Bytes {
+        let encode = || Frame::encode(Kind::ClientBatch, &self.batch.encode(), Compression::Lz4).into();
+        self.frame.get_or_init(encode).clone()
+    }
+}

@@ -1,0 +1,345 @@
+//! [`Client`]: what an application holds, and [`ClientBuilder`], how it gets it.
+
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::Duration;
+use std::{fmt, io};
+
+use taba_core::{ClientId, NameError, Registry, TabName, TabType, Value};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
+
+use crate::buffer::{Buffer, Identity};
+use crate::config::{Config, ConfigError};
+use crate::driver::{self, AgentAddress, AgentAddressError, Clock, Close, HttpSink, Intake, Parts, Task};
+use crate::handles::{Buffered, Counter, Distinct, ExpiryGauge, Gauge, KeyedCounter, Percentile, Tab, Timer};
+use crate::recorder::Recorder;
+use crate::sink::Sink;
+use crate::stats::ClientStats;
+use crate::tab::TabSpec;
+use crate::tabs::TabError;
+
+/// Where an Agent listens unless told otherwise.
+const AGENT: &str = "http://127.0.0.1:8279";
+/// What the thread may take to answer beyond a deadline before it is taken to be gone.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// A program that records events, as the fleet knows it. Clones are the same Client.
+///
+/// Dropping the last clone sends what is unsent, and waits for that, but not for longer than
+/// [`Config::drop_deadline`]; handles do not count. Inside an async program, better `close(..).await` before: a drop
+/// blocks its thread while it waits.
+#[derive(Clone)]
+pub struct Client(Arc<Inner>);
+
+struct Inner {
+    recorder: Arc<Recorder>,
+    closes: UnboundedSender<Close>,
+    stats: Arc<Mutex<ClientStats>>,
+    drop_deadline: Duration,
+    process: u32,
+}
+
+/// What became of the unsent events of a Client that ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[must_use = "events may have been left behind"]
+pub struct ShutdownReport {
+    /// Events that the Agent has taken since the shutdown began.
+    pub flushed: u64,
+    /// Events of which it is not known that the Agent has them. Those on their way at the deadline are among them.
+    pub left: u64,
+}
+
+/// Why there is no Client.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// The Client id breaks the rules.
+    #[error("the client has no proper name")]
+    Name(#[from] NameError),
+    /// The address is none of an Agent.
+    #[error("the client has no agent")]
+    Agent(#[from] AgentAddressError),
+    /// A bound or an interval cannot work.
+    #[error("the configuration does not work")]
+    Config(#[from] ConfigError),
+    /// The system gives no random number for the incarnation.
+    #[error("the system has no random numbers")]
+    Random(#[from] getrandom::Error),
+    /// The system gives no thread, or the thread no runtime.
+    #[error("the background thread could not be started")]
+    Thread(#[from] io::Error),
+}
+
+/// A [`Client`] in the making.
+#[must_use]
+pub struct ClientBuilder {
+    id: String,
+    agent: String,
+    sink: Option<Arc<dyn Sink>>,
+    handlers: Registry,
+    config: Config,
+    clock: Clock,
+}
+
+impl fmt::Debug for ClientBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { id, agent, handlers, config, .. } = self;
+        f.debug_struct("ClientBuilder")
+            .field("id", id)
+            .field("agent", agent)
+            .field("handlers", handlers)
+            .field("config", config)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ClientBuilder {
+    /// Where the Agent listens: `http://host:port` or `unix:/path`. Default `http://127.0.0.1:8279`.
+    pub fn agent(mut self, address: impl Into<String>) -> Self {
+        self.agent = address.into();
+        self
+    }
+
+    /// Where Batches go instead of to an Agent over HTTP.
+    pub fn sink(mut self, sink: impl Sink) -> Self {
+        self.sink = Some(Arc::new(sink));
+        self
+    }
+
+    /// Handlers that fold events before they travel. Default none: all events travel as they are recorded. They must
+    /// be the same as those of the Servers.
+    pub fn handlers(mut self, handlers: Registry) -> Self {
+        self.handlers = handlers;
+        self
+    }
+
+    /// Bounds and intervals.
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// How often events are sent; see [`Config::flush_interval`].
+    pub fn flush_interval(mut self, interval: Duration) -> Self {
+        self.config.flush_interval = interval;
+        self
+    }
+
+    /// The clock of the events. Default [`Clock::system`].
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Starts the Client. It does not wait for the Agent, which may come later.
+    ///
+    /// # Errors
+    /// [`BuildError`]: nothing was started.
+    pub fn build(self) -> Result<Client, BuildError> {
+        let id = ClientId::new(&self.id)?;
+        let config = self.config.verify()?;
+        let sink = match self.sink {
+            Some(sink) => sink,
+            None => Arc::new(HttpSink::new(self.agent.parse::<AgentAddress>()?, config.request_timeout)),
+        };
+        let incarnation = driver::incarnation()?;
+        let (recorder, arrivals) =
+            Recorder::new(id.clone(), self.clock, self.handlers.clone(), config.clone());
+        let (closes, closes_due) = unbounded_channel();
+        let stats = Arc::new(Mutex::new(ClientStats::default()));
+        let identity = Identity { client: id, incarnation };
+        let inner = Inner {
+            recorder: Arc::clone(&recorder),
+            closes,
+            stats: Arc::clone(&stats),
+            drop_deadline: config.drop_deadline,
+            process: std::process::id(),
+        };
+        let buffer = Buffer::new(identity, self.handlers, config.clone());
+        let intake = Intake::new(arrivals);
+        let parts =
+            Parts { recorder, intake, buffer, sink, config, closes: closes_due, stats, seed: incarnation };
+        Task::new(parts).start()?;
+        Ok(Client(Arc::new(inner)))
+    }
+}
+
+impl Client {
+    /// A Client with this durable id: the same before and after a restart of the program, and no other program's.
+    pub fn builder(id: impl Into<String>) -> ClientBuilder {
+        ClientBuilder {
+            id: id.into(),
+            agent: AGENT.to_owned(),
+            sink: None,
+            handlers: Registry::default(),
+            config: Config::default(),
+            clock: Clock::system(),
+        }
+    }
+
+    /// The Client's id.
+    pub fn id(&self) -> &ClientId {
+        self.0.recorder.client()
+    }
+
+    /// A Tab of any type, whose Handler folds values of type `V`. Names may carry labels: `delay;to=MEM`.
+    ///
+    /// Beyond [`Config::tabs_max`] the handle records nothing, and what it is given is counted as dropped.
+    ///
+    /// # Errors
+    /// [`TabError`] when a name breaks the rules, or the Tab is known to be of another type.
+    pub fn tab<V: Value>(&self, name: &str, tab_type: &str) -> Result<Tab<V>, TabError> {
+        let spec = TabSpec::new::<V>(TabName::new(name)?, TabType::new(tab_type)?);
+        Ok(Tab::new(Arc::clone(&self.0.recorder), self.0.recorder.tabs().number(spec)?))
+    }
+
+    /// A counter with windows and percentiles (`CounterGroup`).
+    ///
+    /// # Errors
+    /// As [`tab`](Self::tab).
+    pub fn counter(&self, name: &str) -> Result<Counter, TabError> {
+        self.tab(name, "CounterGroup").map(Counter)
+    }
+
+    /// Count, total, least and greatest of all time (`TotalsCounter`).
+    ///
+    /// # Errors
+    /// As [`tab`](Self::tab).
+    pub fn totals(&self, name: &str) -> Result<Counter, TabError> {
+        self.tab(name, "TotalsCounter").map(Counter)
+    }
+
+    /// Percentiles over windows (`PercentileGroup`).
+    ///
+    /// # Errors
+    /// As [`tab`](Self::tab).
+    pub fn percentile(&self, name: &str) -> Result<Percentile, TabError> {
+        self.tab(name, "PercentileGroup").map(Percentile)
+    }
+
+    /// Percentiles of all time (`PercentileCounter`).
+    ///
+    /// # Errors
+    /// As [`tab`](Self::tab).
+    pub fn percentile_totals(&self, name: &str) -> Result<Percentile, TabError> {
+        self.tab(name, "PercentileCounter").map(Percentile)
+    }
+
+    /// Percentiles of how long something takes, in seconds (`PercentileGroup`).
+    ///
+    /// # Errors
+    /// As [`tab`](Self::tab).
+    pub fn timer(&self, name: &str) -> Result<Timer, TabError> {
+        self.tab(name, "PercentileGroup").map(Timer)
+    }
+
+    /// A value, a number or a text (`Gauge`).
+    ///
+    /// # Errors
+    /// As [`tab`](Self::tab).
+    pub fn gauge(&self, name: &str) -> Result<Gauge, TabError> {
+        self.tab(name, "Gauge").map(Gauge)
+    }
+
+    /// A value that expires (`ExpiryGauge`).
+    ///
+    /// # Errors
+    /// As [`tab`](Self::tab).
+    pub fn expiry_gauge(&self, name: &str) -> Result<ExpiryGauge, TabError> {
+        self.tab(name, "ExpiryGauge").map(ExpiryGauge)
+    }
+
+    /// Recent values, each for a while (`Buffer`).
+    ///
+    /// # Errors
+    /// As [`tab`](Self::tab).
+    pub fn buffer(&self, name: &str) -> Result<Buffered, TabError> {
+        self.tab(name, "Buffer").map(Buffered)
+    }
+
+    /// Counters under keys (`CommonPrefixCounterGroup`).
+    ///
+    /// # Errors
+    /// As [`tab`](Self::tab).
+    pub fn keyed(&self, name: &str) -> Result<KeyedCounter, TabError> {
+        self.tab(name, "CommonPrefixCounterGroup").map(KeyedCounter)
+    }
+
+    /// How many different texts there are (`Distinct`).
+    ///
+    /// # Errors
+    /// As [`tab`](Self::tab).
+    pub fn distinct(&self, name: &str) -> Result<Distinct, TabError> {
+        self.tab(name, "Distinct").map(Distinct)
+    }
+
+    /// Where the Client stands.
+    pub fn stats(&self) -> ClientStats {
+        self.0.stats()
+    }
+
+    /// Ends the Client: sends what is unsent, for at most as long as `deadline`. From now on, what is recorded is
+    /// counted as dropped; what another thread records in this very moment may be in neither count.
+    ///
+    /// Blocks. In an async program use [`close`](Self::close).
+    pub fn shutdown(&self, deadline: Duration) -> ShutdownReport {
+        self.0.shutdown(deadline)
+    }
+
+    /// [`shutdown`](Self::shutdown) for async programs, of any runtime.
+    ///
+    /// # Cancel safety
+    /// Once polled, the Client ends whether this is awaited or not; only the report is lost.
+    pub async fn close(&self, deadline: Duration) -> ShutdownReport {
+        let (reply, report) = oneshot::channel();
+        if !self.0.ask_to_close(deadline, move |report| _ = reply.send(report)) {
+            return self.0.report();
+        }
+        report.await.unwrap_or_else(|_| self.0.report())
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("id", self.id()).field("stats", &self.stats()).finish()
+    }
+}
+
+impl Inner {
+    fn stats(&self) -> ClientStats {
+        let mut stats = *self.stats.lock().unwrap_or_else(PoisonError::into_inner);
+        for (why, events) in self.recorder.refused() {
+            stats.recorded += events;
+            stats.dropped.add(why, events);
+        }
+        stats
+    }
+
+    /// `false` when nobody hears: the Client has ended, or is of another process.
+    fn ask_to_close(&self, deadline: Duration, reply: impl FnOnce(ShutdownReport) + Send + 'static) -> bool {
+        self.recorder.close();
+        let close = Close { deadline, reply: Box::new(reply) };
+        self.process == std::process::id() && self.closes.send(close).is_ok()
+    }
+
+    fn shutdown(&self, deadline: Duration) -> ShutdownReport {
+        let (reply, report) = mpsc::channel();
+        if !self.ask_to_close(deadline, move |report| _ = reply.send(report)) {
+            return self.report();
+        }
+        report.recv_timeout(deadline.saturating_add(GRACE)).unwrap_or_else(|_| self.report())
+    }
+
+    /// What is known of a Client that does not answer.
+    fn report(&self) -> ShutdownReport {
+        let stats = self.stats();
+        ShutdownReport { flushed: 0, left: stats.pending + stats.sealed }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // What is left, the task has logged.
+        let _ = self.shutdown(self.drop_deadline);
+    }
+}

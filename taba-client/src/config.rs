@@ -1,0 +1,180 @@
+//! [`Config`]: every bound and interval of a Client, as plain data; [`Verified`] once they agree with each other.
+
+use std::ops::Deref;
+use std::time::Duration;
+
+use taba_core::limits::{BATCH_BLOCKS_MAX, BLOCK_BYTES_MAX, BLOCK_EVENTS_MAX, FRAME_BYTES_MAX};
+
+use crate::buffer::LEDGER_BLOCKS_MAX;
+
+/// Bytes that one recorded event takes in its thread's ring.
+pub(crate) const SLOT_BYTES: usize = 32;
+/// What a Batch of the greatest size may take in a frame beside its Blocks.
+const FRAME_SLACK_BYTES: usize = 64 * 1024;
+
+/// Every bound and interval of a Client.
+///
+/// # Examples
+/// ```
+/// use std::time::Duration;
+/// use taba_client::Config;
+///
+/// let config = Config { flush_interval: Duration::from_millis(100), ..Config::default() };
+/// assert!(config.verify().is_ok());
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// How often events are sent. Default 250 ms, at least 1 ms. Shorter is fresher; longer folds more into one State.
+    pub flush_interval: Duration,
+    /// Events that a thread's ring holds at first. Default 1,024 (32 KiB), at least 16.
+    pub ring_events_min: usize,
+    /// Events to which a full ring may grow, in steps of eight times. Default 65,536 (2 MiB). Rings are drained every
+    /// few milliseconds while they fill, so this bounds the burst that one thread can record without loss.
+    pub ring_events_max: usize,
+    /// Bytes of all rings of the Client, one ring for each thread that records. Default 64 MiB.
+    pub rings_bytes_max: usize,
+    /// Bytes of all values in the rings that are not numbers. Default 16 MiB.
+    pub opaque_bytes_max: usize,
+    /// Tabs of the Client; what is recorded under more is dropped. Default 65,536.
+    pub tabs_max: usize,
+    /// Events of one Tab that travel as they are; more are folded into a State, where its type is known. Default 16.
+    pub raw_events_max: usize,
+    /// Events of one Tab that wait to be sent when they cannot be folded. Default 65,536.
+    pub tab_events_max: usize,
+    /// Bytes of everything that waits to be sent, about. Past three quarters, only Tabs that already have a State are
+    /// taken. Default 64 MiB.
+    pub pending_bytes_max: usize,
+    /// Blocks in one Batch, those of the Ledger included. Default and at most [`BATCH_BLOCKS_MAX`].
+    pub batch_blocks_max: usize,
+    /// Bytes of one Batch. Default 4 MiB; at least 2 MiB, at most a little less than [`FRAME_BYTES_MAX`].
+    pub batch_bytes_max: usize,
+    /// How long one request to the Agent may take, connecting included. Default 10 s.
+    pub request_timeout: Duration,
+    /// How long to wait after the first failed request; it doubles with each further one. Default 100 ms.
+    pub backoff_min: Duration,
+    /// The longest wait between two requests, unless the Agent asks for more. Default 5 s.
+    pub backoff_max: Duration,
+    /// How long dropping the last [`Client`](crate::Client) may wait for what is unsent. Default 2 s; 0 does not wait.
+    pub drop_deadline: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            flush_interval: Duration::from_millis(250),
+            ring_events_min: 1024,
+            ring_events_max: 64 * 1024,
+            rings_bytes_max: 64 << 20,
+            opaque_bytes_max: 16 << 20,
+            tabs_max: 64 * 1024,
+            raw_events_max: 16,
+            tab_events_max: BLOCK_EVENTS_MAX,
+            pending_bytes_max: 64 << 20,
+            batch_blocks_max: BATCH_BLOCKS_MAX,
+            batch_bytes_max: 4 << 20,
+            request_timeout: Duration::from_secs(10),
+            backoff_min: Duration::from_millis(100),
+            backoff_max: Duration::from_secs(5),
+            drop_deadline: Duration::from_secs(2),
+        }
+    }
+}
+
+/// A value of a [`Config`] that cannot work.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field} is {found}; it must be from {min} to {max}")]
+#[non_exhaustive]
+pub struct ConfigError {
+    /// The field.
+    pub field: &'static str,
+    /// What it is.
+    pub found: u128,
+    /// The least it may be.
+    pub min: u128,
+    /// The most it may be.
+    pub max: u128,
+}
+
+/// A [`Config`] whose values agree with each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified(Config);
+
+impl Deref for Verified {
+    type Target = Config;
+
+    fn deref(&self) -> &Config {
+        &self.0
+    }
+}
+
+impl Default for Verified {
+    fn default() -> Self {
+        Config::default().verify().expect("the defaults agree with each other; a test says so")
+    }
+}
+
+impl Config {
+    /// Checks that the values agree with each other.
+    ///
+    /// # Errors
+    /// [`ConfigError`], which names the field to mend. Durations are compared in milliseconds.
+    pub fn verify(self) -> Result<Verified, ConfigError> {
+        const HOUR: u128 = 3_600_000;
+        let within = |field, found: usize, min: usize, max: usize| {
+            within(field, found as u128, min as u128, max as u128)
+        };
+        within("ring_events_min", self.ring_events_min, 16, self.ring_events_max)?;
+        within("ring_events_max", self.ring_events_max, 16, 1 << 24)?;
+        within("rings_bytes_max", self.rings_bytes_max, self.ring_events_min * SLOT_BYTES, usize::MAX)?;
+        within("tabs_max", self.tabs_max, 1, 1 << 24)?;
+        within("raw_events_max", self.raw_events_max, 0, BLOCK_EVENTS_MAX)?;
+        within("tab_events_max", self.tab_events_max, self.raw_events_max.max(1), 1 << 24)?;
+        within("pending_bytes_max", self.pending_bytes_max, 64 * 1024, usize::MAX)?;
+        within("batch_blocks_max", self.batch_blocks_max, LEDGER_BLOCKS_MAX + 1, BATCH_BLOCKS_MAX)?;
+        let bytes_max = FRAME_BYTES_MAX - FRAME_SLACK_BYTES;
+        within("batch_bytes_max", self.batch_bytes_max, 2 * BLOCK_BYTES_MAX, bytes_max)?;
+        millis("flush_interval", self.flush_interval, 1, HOUR)?;
+        millis("request_timeout", self.request_timeout, 1, HOUR)?;
+        millis("backoff_min", self.backoff_min, 1, self.backoff_max.as_millis())?;
+        millis("backoff_max", self.backoff_max, 1, HOUR)?;
+        millis("drop_deadline", self.drop_deadline, 0, HOUR)?;
+        Ok(Verified(self))
+    }
+
+    /// The most memory that a Client takes with these bounds, in bytes, about: rings and what is in them, what waits,
+    /// and one Batch in flight, packed and unpacked. The table of Tabs comes on top, a few hundred bytes for each.
+    pub fn bytes_max(&self) -> usize {
+        [self.rings_bytes_max, self.opaque_bytes_max, self.pending_bytes_max, 3 * self.batch_bytes_max]
+            .into_iter()
+            .fold(0, usize::saturating_add)
+    }
+}
+
+fn millis(field: &'static str, found: Duration, min: u128, max: u128) -> Result<(), ConfigError> {
+    within(field, found.as_millis(), min, max)
+}
+
+fn within(field: &'static str, found: u128, min: u128, max: u128) -> Result<(), ConfigError> {
+    if (min..=max).contains(&found) { Ok(()) } else { Err(ConfigError { field, found, min, max }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_agree_with_each_other() {
+        assert_eq!(*Verified::default(), Config::default());
+    }
+
+    #[test]
+    fn the_field_to_mend_is_named() {
+        let field = |config: Config| config.verify().unwrap_err().field;
+        assert_eq!(field(Config { flush_interval: Duration::ZERO, ..Config::default() }), "flush_interval");
+        assert_eq!(field(Config { ring_events_max: 8, ..Config::default() }), "ring_events_min");
+        assert_eq!(field(Config { batch_blocks_max: 1901, ..Config::default() }), "batch_blocks_max");
+        assert_eq!(field(Config { batch_bytes_max: 8 << 20, ..Config::default() }), "batch_bytes_max");
+        assert_eq!(field(Config { backoff_min: Duration::from_secs(9), ..Config::default() }), "backoff_min");
+        assert_eq!(field(Config { tabs_max: 0, ..Config::default() }), "tabs_max");
+    }
+}

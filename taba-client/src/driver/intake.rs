@@ -1,0 +1,85 @@
+//! [`Intake`]: the reading ends of all rings of a Client.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::Receiver;
+
+use rtrb::Consumer;
+use taba_core::Timestamp;
+use taba_core::ledger::Why;
+
+use crate::buffer::Buffer;
+use crate::recorder::{Recorder, Slot};
+use crate::tabs::NOWHERE;
+
+/// Events that are read from a ring before their places are given back to the thread that writes.
+const READ_EVENTS: usize = 1024;
+
+/// The reading end of one thread's ring.
+pub(crate) struct Ring {
+    pub(crate) consumer: Consumer<Slot>,
+    /// Events that did not fit, since the start; written by the recording thread only.
+    pub(crate) overflowed: Arc<AtomicU64>,
+    pub(crate) overflowed_noted: u64,
+}
+
+/// The reading ends of all rings of a Client.
+pub(crate) struct Intake {
+    arrivals: Receiver<Ring>,
+    rings: Vec<Ring>,
+}
+
+impl Intake {
+    pub(crate) fn new(arrivals: Receiver<Ring>) -> Self {
+        Self { arrivals, rings: Vec::new() }
+    }
+
+    /// Rings that are read.
+    pub(crate) fn rings(&self) -> usize {
+        self.rings.len()
+    }
+
+    /// Moves what was recorded so far into the buffer, and frees the rings of threads that have ended.
+    pub(crate) fn drain(&mut self, recorder: &Recorder, buffer: &mut Buffer) {
+        self.rings.extend(self.arrivals.try_iter());
+        self.rings.retain_mut(|ring| {
+            // Asked before reading: a ring that nobody writes to any more is empty for ever once it has been read.
+            let abandoned = ring.consumer.is_abandoned();
+            ring.read(recorder, buffer);
+            if abandoned {
+                recorder.free_ring(ring.consumer.buffer().capacity());
+            }
+            !abandoned
+        });
+        for (why, events) in recorder.take_refused() {
+            buffer.note_dropped(why, events);
+        }
+    }
+}
+
+impl Ring {
+    fn read(&mut self, recorder: &Recorder, buffer: &mut Buffer) {
+        // What comes while we read is for the next time; otherwise a fast thread could hold us here.
+        let mut left = self.consumer.slots();
+        let mut opaque_bytes = 0;
+        while left > 0 {
+            let Ok(slots) = self.consumer.read_chunk(left.min(READ_EVENTS)) else { break };
+            left -= slots.len();
+            for slot in slots {
+                if slot.tab as usize >= buffer.tabs() && slot.tab != NOWHERE {
+                    for spec in recorder.tabs().after(buffer.tabs()) {
+                        buffer.declare(spec);
+                    }
+                }
+                opaque_bytes += slot.bytes as usize;
+                buffer.offer(slot.tab, Timestamp::from_micros(slot.time), slot.datum);
+            }
+        }
+        recorder.give_back(opaque_bytes);
+        let overflowed = self.overflowed.load(Ordering::Relaxed);
+        if overflowed > self.overflowed_noted {
+            buffer.note_dropped(Why::Full, overflowed - self.overflowed_noted);
+            self.overflowed_noted = overflowed;
+        }
+    }
+}

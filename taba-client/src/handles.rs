@@ -1,0 +1,212 @@
+//! What an application records with: a handle for each kind of Tab. All are cheap to clone, and can be used from any
+//! thread. Recording never fails: what cannot be kept is counted ([`ClientStats::dropped`](crate::ClientStats)).
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
+
+use taba_core::{Expiring, Keyed, Reading, Timestamp, Value};
+
+use crate::driver::Stopwatch;
+use crate::recorder::Recorder;
+
+/// A Tab whose events carry values of type `V`, for any Handler.
+pub struct Tab<V> {
+    recorder: Arc<Recorder>,
+    number: u32,
+    values: PhantomData<fn(V)>,
+}
+
+impl<V> Clone for Tab<V> {
+    fn clone(&self) -> Self {
+        Self { recorder: Arc::clone(&self.recorder), number: self.number, values: PhantomData }
+    }
+}
+
+impl<V> fmt::Debug for Tab<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tab({} of {})", self.number, self.recorder.client())
+    }
+}
+
+impl<V: Value> Tab<V> {
+    pub(crate) fn new(recorder: Arc<Recorder>, number: u32) -> Self {
+        Self { recorder, number, values: PhantomData }
+    }
+
+    /// Records a value now.
+    ///
+    /// # Cost
+    /// A few nanoseconds for a number; an allocation more for anything else.
+    #[inline]
+    pub fn record(&self, value: V) {
+        self.recorder.record(self.number, value);
+    }
+
+    /// Records a value at a time of its own.
+    #[inline]
+    pub fn record_at(&self, time: Timestamp, value: V) {
+        self.recorder.record_at(self.number, time, value);
+    }
+
+    fn now(&self) -> Timestamp {
+        self.recorder.clock().now()
+    }
+}
+
+/// Something that is counted or added up.
+#[derive(Clone, Debug)]
+pub struct Counter(pub(crate) Tab<f64>);
+
+impl Counter {
+    /// Counts one.
+    #[inline]
+    pub fn increment(&self) {
+        self.0.record(1.0);
+    }
+
+    /// Adds an amount. NaN and infinities are dropped.
+    #[inline]
+    pub fn add(&self, amount: f64) {
+        self.0.record(amount);
+    }
+
+    /// Adds an amount at a time of its own.
+    #[inline]
+    pub fn add_at(&self, time: Timestamp, amount: f64) {
+        self.0.record_at(time, amount);
+    }
+}
+
+/// Something whose distribution matters.
+#[derive(Clone, Debug)]
+pub struct Percentile(pub(crate) Tab<f64>);
+
+impl Percentile {
+    /// Records an observation. NaN and infinities are dropped.
+    #[inline]
+    pub fn record(&self, value: f64) {
+        self.0.record(value);
+    }
+
+    /// Records an observation at a time of its own.
+    #[inline]
+    pub fn record_at(&self, time: Timestamp, value: f64) {
+        self.0.record_at(time, value);
+    }
+}
+
+/// Measures how long things take, in seconds.
+#[derive(Clone, Debug)]
+pub struct Timer(pub(crate) Tab<f64>);
+
+impl Timer {
+    /// Starts measuring; dropping the guard records.
+    #[must_use = "dropped at once, it measures nothing"]
+    pub fn start(&self) -> TimerGuard {
+        TimerGuard { tab: Some(self.0.clone()), since: Stopwatch::start() }
+    }
+
+    /// Records a time that was measured otherwise.
+    pub fn record(&self, elapsed: Duration) {
+        self.0.record(elapsed.as_secs_f64());
+    }
+}
+
+/// Records how long it has lived, in seconds, when it is dropped.
+#[derive(Debug)]
+pub struct TimerGuard {
+    tab: Option<Tab<f64>>,
+    since: Stopwatch,
+}
+
+impl TimerGuard {
+    /// How long it has lived.
+    pub fn elapsed(&self) -> Duration {
+        self.since.elapsed()
+    }
+
+    /// Ends without recording.
+    pub fn discard(mut self) {
+        self.tab = None;
+    }
+}
+
+impl Drop for TimerGuard {
+    fn drop(&mut self) {
+        if let Some(tab) = &self.tab {
+            tab.record(self.since.elapsed().as_secs_f64());
+        }
+    }
+}
+
+/// Something that has a value: the latest counts.
+#[derive(Clone, Debug)]
+pub struct Gauge(pub(crate) Tab<Reading>);
+
+impl Gauge {
+    /// Sets the value: a number or a text.
+    pub fn set(&self, value: impl Into<Reading>) {
+        self.0.record(value.into());
+    }
+
+    /// Sets the value as of a time of its own.
+    pub fn set_at(&self, time: Timestamp, value: impl Into<Reading>) {
+        self.0.record_at(time, value.into());
+    }
+}
+
+/// Something that has a value until a time.
+#[derive(Clone, Debug)]
+pub struct ExpiryGauge(pub(crate) Tab<Expiring>);
+
+impl ExpiryGauge {
+    /// Sets the value until `expires`.
+    pub fn set_until(&self, value: impl Into<Reading>, expires: Timestamp) {
+        self.0.record(Expiring { expires, reading: value.into() });
+    }
+
+    /// Sets the value for as long as `ttl` from now.
+    pub fn set_for(&self, value: impl Into<Reading>, ttl: Duration) {
+        self.set_until(value, self.0.now().saturating_add(ttl));
+    }
+}
+
+/// Recent things worth looking at one by one, each for a while.
+#[derive(Clone, Debug)]
+pub struct Buffered(pub(crate) Tab<Expiring>);
+
+impl Buffered {
+    /// Keeps a number or a text for as long as `ttl` from now.
+    pub fn push(&self, reading: impl Into<Reading>, ttl: Duration) {
+        self.push_until(reading, self.0.now().saturating_add(ttl));
+    }
+
+    /// Keeps a number or a text until `expires`.
+    pub fn push_until(&self, reading: impl Into<Reading>, expires: Timestamp) {
+        self.0.record(Expiring { expires, reading: reading.into() });
+    }
+}
+
+/// Several counters that share a Tab, each under a key.
+#[derive(Clone, Debug)]
+pub struct KeyedCounter(pub(crate) Tab<Keyed>);
+
+impl KeyedCounter {
+    /// Adds an amount under a key of 1 to 256 bytes.
+    pub fn add(&self, key: impl Into<String>, amount: f64) {
+        self.0.record(Keyed { key: key.into(), value: amount });
+    }
+}
+
+/// How many different texts there were.
+#[derive(Clone, Debug)]
+pub struct Distinct(pub(crate) Tab<String>);
+
+impl Distinct {
+    /// One more text, which may have been there before.
+    pub fn observe(&self, text: impl Into<String>) {
+        self.0.record(text.into());
+    }
+}

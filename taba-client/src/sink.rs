@@ -1,0 +1,80 @@
+//! [`Sink`]: where Batches go.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use taba_core::Remedy;
+use taba_core::ledger::Why;
+use taba_core::wire::Receipt;
+
+use crate::buffer::Sealed;
+
+/// Where Batches go: an Agent over HTTP, unless you say otherwise.
+///
+/// Write your own to deliver inside one process, over another transport, or to a test.
+#[async_trait]
+pub trait Sink: Send + Sync + 'static {
+    /// Delivers a Batch: returns once the other side has it for good.
+    ///
+    /// The same Batch comes again, with the same bytes, until this has returned a [`Receipt`] for it, or an error whose
+    /// remedy is to give up. The other side must therefore recognise a repeated (incarnation, seq).
+    ///
+    /// # Errors
+    /// [`SinkError`], whose [`remedy`](SinkError::remedy) decides what becomes of the Batch.
+    ///
+    /// # Cancel safety
+    /// It may be dropped at any `.await`, when a deadline passes. The Batch is not taken out of anything by it.
+    async fn deliver(&self, batch: Arc<Sealed>) -> Result<Receipt, SinkError>;
+}
+
+/// Why a Batch could not be delivered.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SinkError {
+    /// The other side was not reached, or did not answer in time. It may have the Batch.
+    #[error("the agent was not reached")]
+    Unreachable(#[source] Box<dyn Error + Send + Sync>),
+    /// The other side cannot take it now.
+    #[error("the agent cannot take more now (status {status})")]
+    Busy {
+        /// The HTTP status, or what comes closest.
+        status: u16,
+        /// How long it asked to wait.
+        retry_after: Option<Duration>,
+    },
+    /// The other side answered something that a Taba Agent does not answer.
+    #[error("the answer is not that of an agent: {what}")]
+    Unexpected {
+        /// What was wrong with it.
+        what: String,
+    },
+    /// The other side will never take this Batch.
+    #[error("the agent refused the batch (status {status}, {reason})")]
+    Rejected {
+        /// The HTTP status, or what comes closest.
+        status: u16,
+        /// The reason, a word for machines.
+        reason: String,
+    },
+}
+
+impl SinkError {
+    /// What becomes of the Batch: it waits and goes again, or is given up and counted.
+    pub fn remedy(&self) -> Remedy {
+        match self {
+            Self::Unreachable(_) | Self::Unexpected { .. } => Remedy::Wait(Duration::ZERO),
+            Self::Busy { retry_after, .. } => Remedy::Wait(retry_after.unwrap_or_default()),
+            Self::Rejected { .. } => Remedy::GiveUp,
+        }
+    }
+
+    /// Why the events of a Batch that is given up count as dropped.
+    pub fn why(&self) -> Why {
+        match self {
+            Self::Rejected { status: 413, .. } | Self::Busy { .. } => Why::Full,
+            Self::Rejected { .. } | Self::Unreachable(_) | Self::Unexpected { .. } => Why::Undecodable,
+        }
+    }
+}
