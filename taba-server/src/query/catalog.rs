@@ -6,8 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use taba_core::{
-    AnyHandler, AnyState, ClientId, Envelope, Part, Registry, Scan, ScanWhat, Scanned, StateKey, TabName, TabType,
-    VBucket,
+    AnyHandler, AnyState, ClientId, Envelope, Part, Registry, Scan, ScanWhat, Scanned, StateKey, TabName,
+    TabType, VBucket,
 };
 
 use super::error::QueryError;
@@ -31,7 +31,9 @@ pub(super) async fn listed(state: &QueryState, selection: &Selection) -> Result<
     let mut answers = stream::iter(selection.vbuckets(state.store.vbuckets()))
         .map(|vbucket| async move { Ok((vbucket, state.store.tabs(vbucket).await?)) })
         .buffer_unordered(state.limits.vbuckets_at_once.max(1));
-    while let Some((vbucket, tabs)) = answers.try_next().await.map_err(|error: taba_core::StoreError| error)? {
+    while let Some((vbucket, tabs)) =
+        answers.try_next().await.map_err(|error: taba_core::StoreError| error)?
+    {
         let chosen = tabs.into_iter().filter(|(name, tab_type)| selection.has_tab(name, tab_type));
         found.extend(chosen.map(|(name, tab_type)| Listed { name, tab_type, homes: vec![vbucket] }));
         if found.len() > tabs_max {
@@ -80,7 +82,11 @@ impl States {
     /// The next page; `None` when there are no more. A page can be empty.
     ///
     /// A Tab of the Ledger comes as one page: one Client can have States in every VBucket, and they are merged here.
-    pub(super) async fn next(&mut self, state: &QueryState, chosen: &Selection) -> Result<Option<Page>, QueryError> {
+    pub(super) async fn next(
+        &mut self,
+        state: &QueryState,
+        chosen: &Selection,
+    ) -> Result<Option<Page>, QueryError> {
         // Stores that never wait would keep the thread, and a deadline could not end the query.
         tokio::task::yield_now().await;
         if self.done {
@@ -105,9 +111,19 @@ impl States {
         Ok(Some(Page { opened: merged.into_values().collect(), faults }))
     }
 
-    async fn page(&mut self, state: &QueryState, chosen: &Selection, home: VBucket) -> Result<Page, QueryError> {
+    async fn page(
+        &mut self,
+        state: &QueryState,
+        chosen: &Selection,
+        home: VBucket,
+    ) -> Result<Page, QueryError> {
         let limit = state.limits.page_states.max(1);
-        let scan = Scan { tab: Some(self.tab.name.clone()), after: self.after.take(), limit, what: ScanWhat::States };
+        let scan = Scan {
+            tab: Some(self.tab.name.clone()),
+            after: self.after.take(),
+            limit,
+            what: ScanWhat::States,
+        };
         let scanned = state.store.scan(home, &scan).await?;
         self.done = scanned.len() < limit;
         self.after = scanned.last().map(|last| last.key.clone());

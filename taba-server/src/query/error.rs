@@ -129,7 +129,9 @@ impl QueryError {
             Self::Busy | Self::Timeout { .. } | Self::Store(StoreError::Unavailable { .. }) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
-            Self::Store(_) | Self::NoLedger { .. } | Self::DamagedNote { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Store(_) | Self::NoLedger { .. } | Self::DamagedNote { .. } => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
             _ => StatusCode::BAD_REQUEST,
         }
     }

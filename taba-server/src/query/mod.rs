@@ -33,18 +33,34 @@
 //! Values are percent-encoded as usual, with one exception: a `+` stands for itself, because names, expressions and
 //! times hold it and none of them holds a space.
 
+mod aggregate;
+mod answer;
 mod catalog;
 mod deadline;
 mod error;
 mod fault;
+mod ledger;
+mod lists;
+mod metrics;
+mod negotiate;
 mod notes;
+mod params;
+mod projection;
 mod removal;
 mod routes;
+mod row;
 mod selection;
 mod state;
+mod text;
+mod times;
+mod watch;
 
+pub use aggregate::{Aggregate, Quality, Query, aggregates, super_aggregate};
 pub use error::QueryError;
 pub use fault::{Fault, Item};
+pub use ledger::{Account, Ledger, Lost, ledger};
+pub use lists::{ClientRow, TabRow, TypeRow, clients, names, types};
+pub use projection::{ClientProjection, projections};
 pub use removal::{Removed, delete, prune};
 pub use routes::router;
 pub use selection::{Pattern, Selection};

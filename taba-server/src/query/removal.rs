@@ -10,8 +10,8 @@ use bytes::Bytes;
 use serde::Serialize;
 use taba_core::limits::COMMIT_PAIRS_MAX;
 use taba_core::{
-    ClientId, Commit, Committed, Envelope, Loaded, Part, Registry, Scan, ScanWhat, StateKey, TabName, Timestamp,
-    VBucket, Version, Wanted, ledger,
+    ClientId, Commit, Committed, Envelope, Loaded, Part, Registry, Scan, ScanWhat, StateKey, TabName,
+    Timestamp, VBucket, Version, Wanted, ledger,
 };
 
 use super::deadline;
@@ -126,7 +126,8 @@ async fn sweep(
         }
         let (mut after, mut found, mut taken) = (None, false, false);
         loop {
-            let scan = Scan { tab: Some(tab.clone()), after, limit: state.limits.page_states, what: rule.what() };
+            let scan =
+                Scan { tab: Some(tab.clone()), after, limit: state.limits.page_states, what: rule.what() };
             let page = state.store.scan(vbucket, &scan).await?;
             let last = page.len() < scan.limit;
             after = page.last().map(|scanned| scanned.key.clone());

@@ -1,17 +1,192 @@
-//! The HTTP face of the queries.
+//! The HTTP face of the queries: each handler takes the parameters apart, asks, and answers.
 
-use axum::extract::State;
-use axum::routing::get;
+use axum::extract::{RawQuery, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
 use axum::{Json, Router};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
 
+use super::aggregate::{Query, aggregates, super_aggregate};
+use super::answer::{Shape, respond, respond_all};
+use super::error::QueryError;
+use super::ledger::ledger;
+use super::lists::{clients, names, types};
+use super::negotiate::Media;
+use super::params::{ANY_LABEL, Params, SELECTION};
+use super::projection::projections;
+use super::removal::{delete, prune};
+use super::row::{AccountRow, write_account, write_object};
 use super::state::QueryState;
+use super::{metrics, times, watch};
 
-/// The query endpoints, to be merged into a Server's router.
+const TABS: &[&str] =
+    &["name", "base", "type", ANY_LABEL, "client", "re", "reserved", "by", "at", "detail", "limit"];
+const PROJECTIONS: &[&str] =
+    &["name", "base", "type", ANY_LABEL, "client", "re", "reserved", "at", "detail", "limit"];
+const SUPER: &[&str] = &["name", "base", "type", ANY_LABEL, "client", "re", "reserved", "at", "detail"];
+const LISTS: &[&str] = &["name", "base", "type", ANY_LABEL, "client", "re", "reserved", "limit"];
+const LEDGER: &[&str] = &["client", "re", "limit"];
+
+type Answer = Result<Response, QueryError>;
+
+/// The query endpoints, to be merged into a Server's router. It has no fallback, so that it merges with others that
+/// have one.
 pub fn router(state: QueryState) -> Router {
-    Router::new().route("/v2/status", get(status)).with_state(state)
+    let counted = axum::middleware::from_fn_with_state(state.clone(), count);
+    Router::new()
+        .route("/v2/tabs", get(get_tabs).delete(delete_tabs).fallback(wrong_method))
+        .route("/v2/projections", get(get_projections).fallback(wrong_method))
+        .route("/v2/super", get(get_super).fallback(wrong_method))
+        .route("/v2/clients", get(get_clients).fallback(wrong_method))
+        .route("/v2/names", get(get_names).fallback(wrong_method))
+        .route("/v2/types", get(get_types).fallback(wrong_method))
+        .route("/v2/ledger", get(get_ledger).fallback(wrong_method))
+        .route("/v2/status", get(get_status).fallback(wrong_method))
+        .route("/v2/watch", get(watch::get_watch).fallback(wrong_method))
+        .route("/v2/prune", post(post_prune).fallback(wrong_method))
+        .route("/metrics", get(metrics::get_metrics).fallback(wrong_method))
+        .layer(counted)
+        .with_state(state)
 }
 
-async fn status(State(state): State<QueryState>) -> Json<Value> {
-    Json(json!({ "ingest": state.status.report(), "queries": state.report() }))
+async fn count(
+    State(state): State<QueryState>,
+    request: axum::extract::Request,
+    next: axum::middleware::Next,
+) -> Response {
+    state.shared.counters.query();
+    let response = next.run(request).await;
+    if !response.status().is_success() {
+        state.shared.counters.failure();
+    }
+    response
+}
+
+async fn wrong_method() -> Response {
+    let error = json!({ "reason": "method_not_allowed", "message": "this path has no such method" });
+    (StatusCode::METHOD_NOT_ALLOWED, Json(error)).into_response()
+}
+
+pub(super) fn params(query: Option<&String>, known: &'static [&'static str]) -> Result<Params, QueryError> {
+    Params::parse(query.map_or("", String::as_str), known)
+}
+
+/// The form of an answer about Projections.
+fn shape(
+    state: &QueryState,
+    headers: &HeaderMap,
+    params: &Params,
+    query: Option<&Query>,
+) -> Result<Shape, QueryError> {
+    let now = state.now();
+    let mut head = Map::new();
+    if let Some(query) = query {
+        head.insert("at".to_owned(), times::show(query.at.unwrap_or(now)).into());
+    }
+    head.insert("as_of".to_owned(), times::show(state.status.as_of(now)).into());
+    Ok(Shape {
+        media: Media::of(headers)?,
+        rows_max: params.limit(&state.limits)?,
+        head,
+        foot: String::new(),
+    })
+}
+
+async fn get_tabs(State(state): State<QueryState>, RawQuery(raw): RawQuery, headers: HeaderMap) -> Answer {
+    let params = params(raw.as_ref(), TABS)?;
+    let query = params.query(&state.limits)?;
+    let shape = shape(&state, &headers, &params, Some(&query))?;
+    respond(&state, shape, aggregates(&state, query)).await
+}
+
+async fn get_projections(
+    State(state): State<QueryState>,
+    RawQuery(raw): RawQuery,
+    headers: HeaderMap,
+) -> Answer {
+    let params = params(raw.as_ref(), PROJECTIONS)?;
+    let query = params.query(&state.limits)?;
+    let shape = shape(&state, &headers, &params, Some(&query))?;
+    respond(&state, shape, projections(&state, query)).await
+}
+
+async fn get_super(State(state): State<QueryState>, RawQuery(raw): RawQuery, headers: HeaderMap) -> Answer {
+    let params = params(raw.as_ref(), SUPER)?;
+    let query = params.query(&state.limits)?;
+    let shape = shape(&state, &headers, &params, Some(&query))?;
+    let (aggregate, faults) = super_aggregate(&state, query).await?;
+    respond_all(&state, shape, aggregate.into_iter().collect(), faults).await
+}
+
+async fn get_clients(State(state): State<QueryState>, RawQuery(raw): RawQuery, headers: HeaderMap) -> Answer {
+    let params = params(raw.as_ref(), LISTS)?;
+    let selection = params.selection(&state.limits)?;
+    let shape = shape(&state, &headers, &params, None)?;
+    respond_all(&state, shape, clients(&state, &selection).await?, Vec::new()).await
+}
+
+async fn get_names(State(state): State<QueryState>, RawQuery(raw): RawQuery, headers: HeaderMap) -> Answer {
+    let params = params(raw.as_ref(), LISTS)?;
+    let selection = params.selection(&state.limits)?;
+    let shape = shape(&state, &headers, &params, None)?;
+    respond_all(&state, shape, names(&state, &selection).await?, Vec::new()).await
+}
+
+async fn get_types(State(state): State<QueryState>, RawQuery(raw): RawQuery, headers: HeaderMap) -> Answer {
+    let params = params(raw.as_ref(), LISTS)?;
+    let selection = params.selection(&state.limits)?;
+    let shape = shape(&state, &headers, &params, None)?;
+    respond_all(&state, shape, types(&state, &selection).await?, Vec::new()).await
+}
+
+async fn get_ledger(State(state): State<QueryState>, RawQuery(raw): RawQuery, headers: HeaderMap) -> Answer {
+    let params = params(raw.as_ref(), LEDGER)?;
+    let selection = params.selection(&state.limits)?;
+    let mut shape = shape(&state, &headers, &params, None)?;
+    let ledger = ledger(&state, &selection).await?;
+    shape.head.insert("totals".to_owned(), json!(ledger.totals));
+    write_account("total", &ledger.totals, &mut shape.foot);
+    let accounts = ledger.accounts.into_iter().map(|(client, account)| AccountRow { client, account });
+    respond_all(&state, shape, accounts.collect(), ledger.faults).await
+}
+
+async fn get_status(State(state): State<QueryState>, RawQuery(raw): RawQuery, headers: HeaderMap) -> Answer {
+    params(raw.as_ref(), &[])?;
+    let now = state.now();
+    let status = json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "now": times::show(now),
+        "as_of": times::show(state.status.as_of(now)),
+        "vbuckets": state.store.vbuckets().count(),
+        "types": state.handlers.types().collect::<Vec<_>>(),
+        "ingest": state.status.report(),
+        "queries": state.report(),
+    });
+    object(&headers, &status)
+}
+
+async fn delete_tabs(State(state): State<QueryState>, RawQuery(raw): RawQuery, headers: HeaderMap) -> Answer {
+    let selection = params(raw.as_ref(), SELECTION)?.selection(&state.limits)?;
+    Media::of(&headers)?;
+    object(&headers, &json!({ "removed": delete(&state, &selection).await? }))
+}
+
+async fn post_prune(State(state): State<QueryState>, RawQuery(raw): RawQuery, headers: HeaderMap) -> Answer {
+    let selection = params(raw.as_ref(), SELECTION)?.selection(&state.limits)?;
+    Media::of(&headers)?;
+    object(&headers, &json!({ "removed": prune(&state, &selection).await? }))
+}
+
+/// Answers with one object.
+fn object<T: Serialize>(headers: &HeaderMap, value: &T) -> Answer {
+    let media = Media::of(headers)?;
+    let value: Value = json!(value);
+    let mut body = String::new();
+    match media {
+        Media::Text => write_object(&value, &mut body),
+        Media::Json | Media::Lines => body = format!("{value}\n"),
+    }
+    Ok(([(header::CONTENT_TYPE, media.content_type())], body).into_response())
 }

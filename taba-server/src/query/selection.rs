@@ -21,9 +21,9 @@ impl Pattern {
     /// [`QueryError::BadPattern`] when it is wrong or compiles to more.
     pub fn new(text: &str, bytes_max: usize) -> Result<Self, QueryError> {
         let compile = |pattern: &str| {
-            RegexBuilder::new(pattern).size_limit(bytes_max).dfa_size_limit(bytes_max).build().map_err(|source| {
-                QueryError::BadPattern { pattern: text.to_owned(), source: Box::new(source) }
-            })
+            RegexBuilder::new(pattern).size_limit(bytes_max).dfa_size_limit(bytes_max).build().map_err(
+                |source| QueryError::BadPattern { pattern: text.to_owned(), source: Box::new(source) },
+            )
         };
         // Alone first: `a)|(b` is wrong, but would be right inside the parentheses, and escape the anchors.
         compile(text)?;
@@ -127,7 +127,10 @@ impl Selection {
     pub fn has_tab(&self, name: &TabName, tab_type: &TabType) -> bool {
         self.has_name(name)
             && (self.types.is_empty() || self.types.contains(tab_type))
-            && self.labels.iter().all(|(key, values)| name.label(key).is_some_and(|value| values.contains(value)))
+            && self
+                .labels
+                .iter()
+                .all(|(key, values)| name.label(key).is_some_and(|value| values.contains(value)))
     }
 
     fn has_name(&self, name: &TabName) -> bool {
@@ -231,7 +234,9 @@ mod tests {
         assert!(Selection::default().with_reserved().has_tab(&recorded, &ty));
         assert!(Selection::default().name(recorded.clone()).has_tab(&recorded, &ty));
         assert!(Selection::default().name_pattern(pattern(r"taba\..*")).has_tab(&recorded, &ty));
-        assert!(Selection::default().base("taba.dropped").has_tab(&tab("taba.dropped;where=agent;why=gap"), &ty));
+        assert!(
+            Selection::default().base("taba.dropped").has_tab(&tab("taba.dropped;where=agent;why=gap"), &ty)
+        );
     }
 
     #[test]

@@ -1,0 +1,263 @@
+//! Aggregates: what many Clients say about a Tab, or many Tabs about a group of labels, and what that rests on.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::sync::Arc;
+
+use futures::stream::{self, Stream, TryStreamExt};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use taba_core::{AnyHandler, AnyProjection, ClientId, Format, TabType, Timestamp};
+
+use super::catalog::{Listed, Opened, States, listed};
+use super::error::QueryError;
+use super::fault::{self, Fault, Item};
+use super::notes::{self, Notes};
+use super::selection::Selection;
+use super::state::QueryState;
+use super::{deadline, times};
+
+/// A question about Projections.
+#[derive(Clone, Debug, Default)]
+pub struct Query {
+    /// Which Tabs and Clients.
+    pub selection: Selection,
+    /// As of when; `None` for now.
+    pub at: Option<Timestamp>,
+    /// Group by the values of these labels: one aggregate for each combination, base name and type. Empty: one for
+    /// each Tab.
+    pub by: Vec<String>,
+    /// How much to show.
+    pub format: Format,
+}
+
+/// What an answer rests on.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Quality {
+    /// Clients included.
+    pub clients: u64,
+    /// Events folded into what is included.
+    pub events: u64,
+    /// The freshness watermark: everything this Server had received by then is in the answer.
+    #[serde(serialize_with = "times::serialize")]
+    pub as_of: Timestamp,
+    /// Events known to be dropped for the included Clients, of whatever Tab; `None` when that cannot be read.
+    pub lost: Option<u64>,
+    /// What [`lost`](Self::lost) is about: always `clients`, because who drops an event may not know its Tab.
+    pub lost_scope: &'static str,
+    /// Events known to be dropped of which nobody knows the Client: gaps in what Agents sent.
+    pub lost_unattributed: u64,
+    /// The largest relative error of estimates, 0.01 for one per cent; `None` when all is exact.
+    pub error_bound: Option<f64>,
+}
+
+/// What many Clients say.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Aggregate {
+    /// The Tab; of a group, the base name with the labels grouped by; of a super-aggregate, what was asked for.
+    pub name: String,
+    /// The Tab type.
+    #[serde(rename = "type")]
+    pub tab_type: TabType,
+    /// The values of the labels grouped by; `null` where the Tabs do not have it.
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    pub by: Map<String, Value>,
+    /// Tabs included.
+    pub tabs: u64,
+    /// What the answer rests on.
+    #[serde(flatten)]
+    pub quality: Quality,
+    /// The aggregate, as its Handler renders it.
+    pub value: Value,
+    /// How many States say each word, for Handlers that give one, such as gauges; the words beyond the bound
+    /// ([`tally_words_max`](super::Limits::tally_words_max)) count as `other`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub clients_by_value: BTreeMap<String, u64>,
+}
+
+/// What every answer of one query has in common.
+pub(super) struct Ground {
+    pub(super) state: QueryState,
+    pub(super) query: Query,
+    pub(super) at: Timestamp,
+    pub(super) as_of: Timestamp,
+    pub(super) notes: Arc<Notes>,
+}
+
+impl Ground {
+    pub(super) async fn new(state: QueryState, query: Query) -> Result<Self, QueryError> {
+        let now = state.now();
+        let as_of = state.status.as_of(now);
+        let notes = notes::recent(&state).await?;
+        Ok(Self { at: query.at.unwrap_or(now), as_of, notes, state, query })
+    }
+}
+
+/// Aggregates, in the order of names: one for each chosen Tab, or for each group.
+///
+/// Tabs without a chosen State have none. The stream ends after its first error. It needs a tokio runtime.
+///
+/// # Cost
+/// Memory: the list of chosen Tabs, one page of States, one aggregate.
+pub fn aggregates(
+    state: &QueryState,
+    query: Query,
+) -> impl Stream<Item = Result<Item<Aggregate>, QueryError>> + Send + use<> {
+    let (state, query_time) = (state.clone(), state.limits.query_time);
+    let open = async move {
+        let ground = Ground::new(state, query).await?;
+        let tabs = listed(&ground.state, &ground.query.selection).await?;
+        let groups = groups(tabs, &ground.query.by).into();
+        let cursor = Cursor { ground, groups, ready: VecDeque::new() };
+        Ok::<_, QueryError>(stream::try_unfold(cursor, |mut cursor| async move {
+            Ok(cursor.next().await?.map(|item| (item, cursor)))
+        }))
+    };
+    deadline::stream(query_time, stream::once(open).try_flatten())
+}
+
+/// One aggregate over all chosen Tabs, which must be of one type; `None` when there is no State, and the faults met.
+///
+/// # Errors
+/// [`QueryError::MixedTypes`] when the Tabs are of several types; else as any query.
+pub async fn super_aggregate(
+    state: &QueryState,
+    query: Query,
+) -> Result<(Option<Aggregate>, Vec<Fault>), QueryError> {
+    let answer = async {
+        let ground = Ground::new(state.clone(), query).await?;
+        let tabs = listed(state, &ground.query.selection).await?;
+        let types: BTreeSet<&TabType> = tabs.iter().map(|tab| &tab.tab_type).collect();
+        if types.len() > 1 {
+            return Err(QueryError::MixedTypes { found: types.into_iter().cloned().collect() });
+        }
+        let Some(tab_type) = types.first().map(|tab_type| (*tab_type).clone()) else {
+            return Ok((None, Vec::new()));
+        };
+        let name = ground.query.selection.title();
+        ground.aggregate(Group { name, by: Map::new(), tab_type, tabs }).await
+    };
+    deadline::answer(state.limits.query_time, answer).await
+}
+
+/// Tabs of one type that are answered for together.
+struct Group {
+    name: String,
+    by: Map<String, Value>,
+    tab_type: TabType,
+    tabs: Vec<Listed>,
+}
+
+fn groups(tabs: Vec<Listed>, by: &[String]) -> Vec<Group> {
+    if by.is_empty() {
+        let alone = |tab: Listed| Group {
+            name: tab.name.to_string(),
+            by: Map::new(),
+            tab_type: tab.tab_type.clone(),
+            tabs: vec![tab],
+        };
+        return tabs.into_iter().map(alone).collect();
+    }
+    let mut together: BTreeMap<(String, TabType, Vec<Option<String>>), Vec<Listed>> = BTreeMap::new();
+    for tab in tabs {
+        let values = by.iter().map(|key| tab.name.label(key).map(str::to_owned)).collect();
+        together.entry((tab.name.base().to_owned(), tab.tab_type.clone(), values)).or_default().push(tab);
+    }
+    let group =
+        |((mut name, tab_type, values), tabs): ((String, TabType, Vec<Option<String>>), Vec<Listed>)| {
+            let labels: BTreeMap<&String, &String> =
+                by.iter().zip(&values).filter_map(|(key, value)| Some((key, value.as_ref()?))).collect();
+            for (key, value) in labels {
+                name.extend([";", key, "=", value]);
+            }
+            let by = by.iter().cloned().zip(values.into_iter().map(Value::from)).collect();
+            Group { name, by, tab_type, tabs }
+        };
+    together.into_iter().map(group).collect()
+}
+
+struct Cursor {
+    ground: Ground,
+    groups: VecDeque<Group>,
+    ready: VecDeque<Item<Aggregate>>,
+}
+
+impl Cursor {
+    async fn next(&mut self) -> Result<Option<Item<Aggregate>>, QueryError> {
+        loop {
+            if let Some(item) = self.ready.pop_front() {
+                return Ok(Some(item));
+            }
+            let Some(group) = self.groups.pop_front() else { return Ok(None) };
+            let (aggregate, faults) = self.ground.aggregate(group).await?;
+            self.ready.extend(aggregate.map(Item::Row));
+            self.ready.extend(faults.into_iter().map(Item::Fault));
+        }
+    }
+}
+
+impl Ground {
+    async fn aggregate(&self, group: Group) -> Result<(Option<Aggregate>, Vec<Fault>), QueryError> {
+        let mut sum = Sum::new(self, group.tabs.len() > 1);
+        let mut faults = Vec::new();
+        let tabs = group.tabs.len() as u64;
+        for tab in group.tabs {
+            let mut states = States::of(tab);
+            while let Some(page) = states.next(&self.state, &self.query.selection).await? {
+                page.opened.iter().for_each(|opened| sum.take(opened));
+                page.faults.into_iter().for_each(|fault| fault::add(&mut faults, fault));
+            }
+        }
+        let Some((handler, projection)) = sum.said else { return Ok((None, faults)) };
+        let quality = Quality {
+            clients: sum.clients,
+            events: sum.events,
+            as_of: self.as_of,
+            lost: sum.lost,
+            lost_scope: "clients",
+            lost_unattributed: self.notes.lost_unattributed(),
+            error_bound: handler.error_bound(&projection),
+        };
+        let value = handler.render(&projection, self.query.format);
+        let (name, tab_type, by) = (group.name, group.tab_type, group.by);
+        let aggregate = Aggregate { name, tab_type, by, tabs, quality, value, clients_by_value: sum.words };
+        Ok((Some(aggregate), faults))
+    }
+}
+
+/// An aggregate in the making.
+struct Sum<'a> {
+    ground: &'a Ground,
+    said: Option<(Arc<dyn AnyHandler>, AnyProjection)>,
+    clients: u64,
+    /// Who was counted already; only several Tabs can have States of one Client.
+    seen: Option<HashSet<ClientId>>,
+    events: u64,
+    lost: Option<u64>,
+    words: BTreeMap<String, u64>,
+}
+
+impl<'a> Sum<'a> {
+    fn new(ground: &'a Ground, several: bool) -> Self {
+        let (seen, words) = (several.then(HashSet::new), BTreeMap::new());
+        Self { ground, said: None, clients: 0, seen, events: 0, lost: Some(0), words }
+    }
+
+    fn take(&mut self, opened: &Opened) {
+        let projection = opened.handler.project(&opened.state, self.ground.at);
+        if let Some(word) = opened.handler.tally(&projection) {
+            let full = self.words.len() >= self.ground.state.limits.tally_words_max;
+            let word = if full && !self.words.contains_key(&word) { "other".to_owned() } else { word };
+            *self.words.entry(word).or_default() += 1;
+        }
+        let (handler, said) = self.said.get_or_insert_with(|| {
+            let empty = opened.handler.empty_projection();
+            (Arc::clone(&opened.handler), empty)
+        });
+        handler.aggregate(said, &projection);
+        self.events += opened.events;
+        if self.seen.as_mut().is_none_or(|seen| seen.insert(opened.client.clone())) {
+            self.clients += 1;
+            self.lost = self.lost.zip(self.ground.notes.lost(&opened.client)).map(|(sum, lost)| sum + lost);
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! An answer on its way: rows become bytes as they come, in chunks of bounded size.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+
+use axum::body::Body;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures::stream::{self, Stream, StreamExt};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use super::error::QueryError;
+use super::fault::{Fault, Item};
+use super::negotiate::Media;
+use super::row::Row;
+use super::state::QueryState;
+
+/// A chunk is sent when it has grown to this.
+const CHUNK_BYTES: usize = 16 * 1024;
+
+type Source<T> = Pin<Box<dyn Stream<Item = Result<Item<T>, QueryError>> + Send>>;
+
+/// How an answer is to look.
+pub(super) struct Shape {
+    pub(super) media: Media,
+    /// Rows at most.
+    pub(super) rows_max: usize,
+    /// Fields of the answer as a whole, beside its rows.
+    pub(super) head: Map<String, Value>,
+    /// The same as text, at the end.
+    pub(super) foot: String,
+}
+
+/// Answers with a stream of rows.
+///
+/// # Errors
+/// The stream's error when it comes before any row; one that comes later ends the answer, and is told in it.
+pub(super) async fn respond<T: Row>(
+    state: &QueryState,
+    shape: Shape,
+    source: impl Stream<Item = Result<Item<T>, QueryError>> + Send + 'static,
+) -> Result<Response, QueryError> {
+    let mut source: Source<T> = Box::pin(source);
+    let first = match source.next().await {
+        Some(Err(error)) => return Err(error),
+        first => first,
+    };
+    let content_type = shape.media.content_type();
+    let source: Source<T> = Box::pin(stream::iter(first).chain(source));
+    let writer =
+        Writer { state: state.clone(), shape, source: Some(source), rows: 0, faults: Faults::default() };
+    let chunks = stream::unfold(Some(writer), |writer| async move {
+        let mut writer = writer?;
+        let (chunk, more) = writer.chunk().await;
+        Some((Ok::<_, Infallible>(chunk), more.then_some(writer)))
+    });
+    Ok(([(header::CONTENT_TYPE, content_type)], Body::from_stream(chunks)).into_response())
+}
+
+/// Answers with rows that are there already.
+pub(super) async fn respond_all<T: Row>(
+    state: &QueryState,
+    shape: Shape,
+    rows: Vec<T>,
+    faults: Vec<Fault>,
+) -> Result<Response, QueryError> {
+    let items = rows.into_iter().map(Item::Row).chain(faults.into_iter().map(Item::Fault));
+    respond(state, shape, stream::iter(items.map(Ok).collect::<Vec<_>>())).await
+}
+
+struct Writer<T> {
+    state: QueryState,
+    shape: Shape,
+    /// `None` once it has ended.
+    source: Option<Source<T>>,
+    rows: usize,
+    faults: Faults,
+}
+
+/// The faults met: the first ones told one by one, the others counted.
+#[derive(Default)]
+struct Faults {
+    told: Vec<Fault>,
+    told_count: usize,
+    omitted: u64,
+}
+
+/// How the rows ended.
+#[derive(Default)]
+struct End {
+    truncated: bool,
+    error: Option<QueryError>,
+}
+
+impl<T: Row> Writer<T> {
+    /// The next chunk, and whether there are more.
+    async fn chunk(&mut self) -> (Bytes, bool) {
+        let mut out = String::with_capacity(CHUNK_BYTES + CHUNK_BYTES / 4);
+        if self.rows == 0 && self.faults.told_count == 0 {
+            self.begin(&mut out);
+        }
+        while out.len() < CHUNK_BYTES {
+            let next = match &mut self.source {
+                Some(source) => source.next().await,
+                None => None,
+            };
+            match next {
+                Some(Ok(Item::Row(_))) if self.rows == self.shape.rows_max => {
+                    self.end(End { truncated: true, error: None }, &mut out);
+                    return (out.into(), false);
+                }
+                Some(Ok(Item::Row(row))) => self.row(&row, &mut out),
+                Some(Ok(Item::Fault(fault))) => self.fault(fault, &mut out),
+                Some(Err(error)) => {
+                    self.state.shared.counters.failure();
+                    self.end(End { truncated: false, error: Some(error) }, &mut out);
+                    return (out.into(), false);
+                }
+                None => {
+                    self.end(End::default(), &mut out);
+                    return (out.into(), false);
+                }
+            }
+        }
+        (out.into(), true)
+    }
+
+    fn begin(&self, out: &mut String) {
+        if self.shape.media == Media::Json {
+            out.push('{');
+            for (key, value) in &self.shape.head {
+                push_json(key, out);
+                out.push(':');
+                push_json(value, out);
+                out.push(',');
+            }
+            out.push_str("\"results\":[");
+        }
+    }
+
+    fn row(&mut self, row: &T, out: &mut String) {
+        match self.shape.media {
+            Media::Text => row.write_text(out),
+            Media::Lines => {
+                push_json(row, out);
+                out.push('\n');
+            }
+            Media::Json => {
+                out.push_str(if self.rows == 0 { "\n" } else { ",\n" });
+                push_json(row, out);
+            }
+        }
+        self.rows += 1;
+    }
+
+    fn fault(&mut self, fault: Fault, out: &mut String) {
+        if self.faults.told_count == self.state.limits.faults_max {
+            self.faults.omitted += fault.states;
+            return;
+        }
+        self.faults.told_count += 1;
+        match self.shape.media {
+            Media::Json => self.faults.told.push(fault),
+            Media::Lines => {
+                push_json(&json!({ "error": fault }), out);
+                out.push('\n');
+            }
+            Media::Text => {
+                let Fault { name, client, message, states, .. } = fault;
+                out.push_str(&format!(
+                    "# not included: {states} states of {name} ({client}, …): {message}\n"
+                ));
+            }
+        }
+    }
+
+    fn end(&mut self, end: End, out: &mut String) {
+        self.source = None;
+        let mut tail = Map::new();
+        if self.shape.media == Media::Json {
+            tail.insert("errors".to_owned(), json!(std::mem::take(&mut self.faults.told)));
+        } else {
+            tail.append(&mut self.shape.head);
+            tail.insert("results".to_owned(), json!(self.rows));
+        }
+        tail.insert("errors_omitted".to_owned(), json!(self.faults.omitted));
+        tail.insert("truncated".to_owned(), json!(end.truncated));
+        tail.insert("complete".to_owned(), json!(end.error.is_none()));
+        if let Some(error) = &end.error {
+            tail.insert("error".to_owned(), error.to_json());
+        }
+        match self.shape.media {
+            Media::Json => {
+                out.push_str("\n],");
+                let mut object = String::new();
+                push_json(&tail, &mut object);
+                out.push_str(&object[1..]);
+                out.push('\n');
+            }
+            Media::Lines => {
+                push_json(&json!({ "end": tail }), out);
+                out.push('\n');
+            }
+            Media::Text => self.end_text(&end, out),
+        }
+    }
+
+    fn end_text(&self, end: &End, out: &mut String) {
+        out.push_str(&self.shape.foot);
+        if self.faults.omitted > 0 {
+            out.push_str(&format!("# not included: {} more states\n", self.faults.omitted));
+        }
+        if end.truncated {
+            out.push_str(&format!("# there is more than {} results\n", self.rows));
+        }
+        if let Some(error) = &end.error {
+            out.push_str(&format!("# incomplete: {}\n", error.message()));
+        }
+        if self.rows == 0 && end.error.is_none() {
+            out.push_str("# nothing found\n");
+        }
+    }
+}
+
+fn push_json<T: Serialize + ?Sized>(value: &T, out: &mut String) {
+    // Handlers' values are JSON already and our own structs have text keys, so this cannot fail.
+    out.push_str(&serde_json::to_string(value).expect("plain data becomes JSON"));
+}

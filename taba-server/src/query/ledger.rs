@@ -1,0 +1,152 @@
+//! The Ledger as an answer: for each Client, recorded = folded + dropped + in flight.
+
+use std::collections::BTreeMap;
+
+use futures::stream::{self, StreamExt, TryStreamExt};
+use serde::Serialize;
+use taba_core::{ClientId, ScanWhat, VBucket};
+
+use super::catalog::envelope;
+use super::deadline;
+use super::error::QueryError;
+use super::fault::{self, Fault};
+use super::lists::walk;
+use super::notes::{self, Note};
+use super::selection::Selection;
+use super::state::QueryState;
+
+/// Events dropped at one place for one reason.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Lost {
+    /// Where: `client`, `agent` or `server`.
+    #[serde(rename = "where")]
+    pub place: String,
+    /// Why: one of the words of [`taba_core::ledger::Why`].
+    pub why: String,
+    /// How many.
+    pub events: u64,
+}
+
+/// One account of the Ledger, in events.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Account {
+    /// Offered to the client library.
+    pub recorded: u64,
+    /// Folded into States, those deleted since included.
+    pub folded: u64,
+    /// Folded into States that were deleted or pruned since.
+    pub deleted: u64,
+    /// Folded, but with a time that was set back because it lay too far in the future.
+    pub clamped: u64,
+    /// Dropped, by place and reason; sorted.
+    pub dropped: Vec<Lost>,
+    /// On the way: `recorded - folded - dropped`. Negative for a moment while a store that is written to is read,
+    /// and for the streams of Agents (`taba.stream/…`), whose gaps are losses of Clients that are no longer known.
+    pub in_flight: i64,
+}
+
+/// The accounts of the chosen Clients, and their sum.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ledger {
+    /// One account for each Client.
+    pub accounts: BTreeMap<ClientId, Account>,
+    /// Their sum.
+    pub totals: Account,
+    /// What could not be read: its events are missing under `folded`, or its notes in the account.
+    pub faults: Vec<Fault>,
+}
+
+/// The accounts of the Clients that the selection chooses; its choice of Tabs has no meaning here.
+///
+/// # Errors
+/// As any query.
+///
+/// # Cost
+/// Reads every State of the store; memory grows with the Clients.
+pub async fn ledger(state: &QueryState, selection: &Selection) -> Result<Ledger, QueryError> {
+    deadline::answer(state.limits.query_time, read(state, selection)).await
+}
+
+async fn read(state: &QueryState, selection: &Selection) -> Result<Ledger, QueryError> {
+    let mut answer = Ledger::default();
+    // What was folded before what was recorded: what comes in between is in flight, rather than folded too much.
+    let mut parts = stream::iter(state.store.vbuckets().iter())
+        .map(|vbucket| folded(state, vbucket, selection))
+        .buffer_unordered(state.limits.vbuckets_at_once.max(1));
+    while let Some((clients, faults)) = parts.try_next().await? {
+        for (client, events) in clients {
+            answer.accounts.entry(client).or_default().folded += events;
+        }
+        answer.faults.extend(faults);
+    }
+    let notes = notes::read(state).await?;
+    answer.faults.extend(notes.faults);
+    for (client, note) in notes.clients.into_iter().filter(|(client, _)| selection.has_client(client)) {
+        answer.accounts.entry(client).or_default().take(note);
+    }
+    let mut dropped = BTreeMap::new();
+    for account in answer.accounts.values_mut() {
+        account.balance();
+        answer.totals.add(account);
+        for lost in &account.dropped {
+            *dropped.entry((lost.place.clone(), lost.why.clone())).or_default() += lost.events;
+        }
+    }
+    answer.totals.dropped = lost(dropped);
+    Ok(answer)
+}
+
+/// The events in the States of a VBucket, by Client; the Ledger's own are not counted.
+async fn folded(
+    state: &QueryState,
+    vbucket: VBucket,
+    selection: &Selection,
+) -> Result<(BTreeMap<ClientId, u64>, Vec<Fault>), QueryError> {
+    let (mut clients, mut faults) = (BTreeMap::new(), Vec::new());
+    walk(state, vbucket, ScanWhat::States, |scanned| {
+        if scanned.key.tab.is_reserved() || !selection.has_client(&scanned.key.client) {
+            return;
+        }
+        match envelope(&scanned.parts) {
+            Ok(envelope) => *clients.entry(scanned.key.client).or_default() += envelope.events,
+            Err(why) => {
+                state.shared.counters.fault();
+                fault::add(&mut faults, why.fault(scanned.key.tab, scanned.key.client));
+            }
+        }
+    })
+    .await?;
+    Ok((clients, faults))
+}
+
+fn lost(dropped: BTreeMap<(String, String), u64>) -> Vec<Lost> {
+    dropped.into_iter().map(|((place, why), events)| Lost { place, why, events }).collect()
+}
+
+impl Account {
+    /// Events dropped, whatever the place and the reason.
+    pub fn dropped_total(&self) -> u64 {
+        self.dropped.iter().map(|lost| lost.events).sum()
+    }
+
+    fn take(&mut self, note: Note) {
+        self.recorded += note.recorded;
+        self.folded += note.deleted;
+        self.deleted += note.deleted;
+        self.clamped += note.clamped;
+        self.dropped = lost(note.dropped);
+    }
+
+    fn balance(&mut self) {
+        let signed = |events: u64| i64::try_from(events).unwrap_or(i64::MAX);
+        self.in_flight = signed(self.recorded).saturating_sub(signed(self.folded + self.dropped_total()));
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.recorded += other.recorded;
+        self.folded += other.folded;
+        self.deleted += other.deleted;
+        self.clamped += other.clamped;
+        self.in_flight = self.in_flight.saturating_add(other.in_flight);
+    }
+}

@@ -1,0 +1,162 @@
+//! Lists: which Tabs, types and Clients there are.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::stream::{self, StreamExt, TryStreamExt};
+use serde::Serialize;
+use taba_core::{ClientId, Scan, ScanWhat, Scanned, StateKey, TabName, TabType, VBucket};
+
+use super::catalog::listed;
+use super::deadline;
+use super::error::QueryError;
+use super::selection::Selection;
+use super::state::QueryState;
+
+/// A Tab.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TabRow {
+    /// Its name.
+    pub name: TabName,
+    /// Its type.
+    #[serde(rename = "type")]
+    pub tab_type: TabType,
+}
+
+/// A Tab type.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TypeRow {
+    /// Its name.
+    #[serde(rename = "type")]
+    pub tab_type: TabType,
+    /// Chosen Tabs of the type.
+    pub tabs: u64,
+    /// Whether a Handler is registered for it.
+    pub known: bool,
+}
+
+/// A Client.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ClientRow {
+    /// Its id.
+    pub client: ClientId,
+    /// Chosen Tabs in which it has a State.
+    pub tabs: u64,
+}
+
+/// The chosen Tabs, sorted by name. With a choice of Clients, only Tabs in which one of them has a State.
+///
+/// # Errors
+/// As any query.
+///
+/// # Cost
+/// The index of the VBuckets; with a choice of Clients, all keys too.
+pub async fn names(state: &QueryState, selection: &Selection) -> Result<Vec<TabRow>, QueryError> {
+    let answer = async {
+        let mut tabs = listed(state, selection).await?;
+        if !selection.has_all_clients() {
+            let seen: BTreeSet<TabName> = keys(state, selection, |key| key.tab).await?.into_keys().collect();
+            tabs.retain(|tab| seen.contains(&tab.name));
+        }
+        Ok(tabs.into_iter().map(|tab| TabRow { name: tab.name, tab_type: tab.tab_type }).collect())
+    };
+    deadline::answer(state.limits.query_time, answer).await
+}
+
+/// The types of the chosen Tabs, and those that Handlers are registered for, sorted.
+///
+/// # Errors
+/// As any query.
+pub async fn types(state: &QueryState, selection: &Selection) -> Result<Vec<TypeRow>, QueryError> {
+    let answer = async {
+        let mut types: BTreeMap<TabType, u64> =
+            state.handlers.types().map(|known| (known.clone(), 0)).collect();
+        for tab in listed(state, selection).await? {
+            *types.entry(tab.tab_type).or_default() += 1;
+        }
+        let known = |tab_type: &TabType| state.handlers.get(tab_type.as_str()).is_some();
+        Ok(types
+            .into_iter()
+            .map(|(tab_type, tabs)| TypeRow { known: known(&tab_type), tab_type, tabs })
+            .collect())
+    };
+    deadline::answer(state.limits.query_time, answer).await
+}
+
+/// The chosen Clients that have a State in a chosen Tab, sorted.
+///
+/// # Errors
+/// As any query.
+///
+/// # Cost
+/// The keys of all States.
+pub async fn clients(state: &QueryState, selection: &Selection) -> Result<Vec<ClientRow>, QueryError> {
+    let answer = async {
+        let found = keys(state, selection, |key| key.client).await?;
+        Ok(found.into_iter().map(|(client, tabs)| ClientRow { client, tabs }).collect())
+    };
+    deadline::answer(state.limits.query_time, answer).await
+}
+
+/// How many chosen States there are for each value of `column`. A Ledger's State in each of many VBuckets is counted
+/// in each.
+async fn keys<K: Ord>(
+    state: &QueryState,
+    selection: &Selection,
+    column: fn(StateKey) -> K,
+) -> Result<BTreeMap<K, u64>, QueryError> {
+    let mut found = BTreeMap::new();
+    let mut answers = stream::iter(selection.vbuckets(state.store.vbuckets()))
+        .map(|vbucket| keys_of(state, vbucket, selection, column))
+        .buffer_unordered(state.limits.vbuckets_at_once.max(1));
+    while let Some(part) = answers.try_next().await? {
+        for (key, states) in part {
+            *found.entry(key).or_default() += states;
+        }
+    }
+    Ok(found)
+}
+
+async fn keys_of<K: Ord>(
+    state: &QueryState,
+    vbucket: VBucket,
+    selection: &Selection,
+    column: fn(StateKey) -> K,
+) -> Result<BTreeMap<K, u64>, QueryError> {
+    let mut tabs: BTreeSet<TabName> = BTreeSet::new();
+    for (name, tab_type) in state.store.tabs(vbucket).await? {
+        if selection.has_tab(&name, &tab_type) {
+            tabs.insert(name);
+        }
+    }
+    let mut found = BTreeMap::new();
+    if tabs.is_empty() {
+        return Ok(found);
+    }
+    walk(state, vbucket, ScanWhat::Keys, |scanned| {
+        if tabs.contains(&scanned.key.tab) && selection.has_client(&scanned.key.client) {
+            *found.entry(column(scanned.key)).or_default() += 1;
+        }
+    })
+    .await?;
+    Ok(found)
+}
+
+/// Shows every State of a VBucket to `see`, page by page.
+pub(super) async fn walk(
+    state: &QueryState,
+    vbucket: VBucket,
+    what: ScanWhat,
+    mut see: impl FnMut(Scanned),
+) -> Result<(), QueryError> {
+    let mut scan = Scan { tab: None, after: None, limit: state.limits.page_states.max(1), what };
+    loop {
+        tokio::task::yield_now().await;
+        let page = state.store.scan(vbucket, &scan).await?;
+        scan.after = page.last().map(|last| last.key.clone());
+        let last = page.len() < scan.limit;
+        page.into_iter().for_each(&mut see);
+        if last {
+            return Ok(());
+        }
+    }
+}

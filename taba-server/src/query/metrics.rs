@@ -1,0 +1,154 @@
+//! `GET /metrics`: Prometheus text. The Server's own counters, the Ledger's totals, and, when Tabs are chosen, the
+//! numbers of those Tabs.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::pin::pin;
+
+use axum::extract::{RawQuery, State};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use futures::stream::StreamExt;
+use serde_json::{Value, json};
+use taba_core::TabName;
+
+use super::aggregate::{Aggregate, Query, aggregates};
+use super::error::QueryError;
+use super::fault::Item;
+use super::ledger::{Account, ledger};
+use super::params::ANY_LABEL;
+use super::routes::params;
+use super::selection::Selection;
+use super::state::QueryState;
+
+const METRICS: &[&str] = &["name", "base", "type", ANY_LABEL, "client", "re", "reserved", "by", "ledger"];
+
+/// What of an aggregate becomes a metric: the metric's name, what it is, and which field of the value it shows.
+const TAB_METRICS: &[(&str, &str, &str, &str)] = &[
+    ("taba_tab_count", "counter", "count", "Events counted by the tab"),
+    ("taba_tab_total", "gauge", "total", "Total of the values; a gauge, because values can be negative"),
+];
+
+pub(super) async fn get_metrics(
+    State(state): State<QueryState>,
+    RawQuery(raw): RawQuery,
+) -> Result<Response, QueryError> {
+    let params = params(raw.as_ref(), METRICS)?;
+    let query = params.query(&state.limits)?;
+    let mut out = String::new();
+    write_counters("taba_server", "Counter of this server", &json!(state.status.report()), &mut out);
+    write_counters("taba_query", "Counter of this server's queries", &json!(state.report()), &mut out);
+    if params.flag("ledger", true)? {
+        write_ledger(&ledger(&state, &Selection::default()).await?.totals, &mut out);
+    }
+    if !query.selection.is_everything() {
+        write_tabs(&state, query, &mut out).await?;
+    }
+    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], out).into_response())
+}
+
+fn head(name: &str, kind: &str, help: &str, out: &mut String) {
+    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+}
+
+/// A report of plain counters: one metric for each field.
+fn write_counters(prefix: &str, help: &str, report: &Value, out: &mut String) {
+    for (field, count) in report.as_object().into_iter().flatten().filter(|(_, count)| count.is_u64()) {
+        let name = format!("{prefix}_{field}_total");
+        head(&name, "counter", &format!("{help}: {field}"), out);
+        let _ = writeln!(out, "{name} {count}");
+    }
+}
+
+fn write_ledger(totals: &Account, out: &mut String) {
+    let counts = [
+        ("recorded", totals.recorded, "Events recorded by clients"),
+        ("folded", totals.folded, "Events folded into states, those deleted since included"),
+        ("deleted", totals.deleted, "Events in states that were deleted or pruned"),
+        ("clamped", totals.clamped, "Events whose time was set back"),
+    ];
+    for (what, count, help) in counts {
+        let name = format!("taba_ledger_{what}_events_total");
+        head(&name, "counter", help, out);
+        let _ = writeln!(out, "{name} {count}");
+    }
+    let name = "taba_ledger_dropped_events_total";
+    head(name, "counter", "Events dropped", out);
+    for lost in &totals.dropped {
+        let labels = labels([("where", lost.place.as_str()), ("why", lost.why.as_str())]);
+        let _ = writeln!(out, "{name}{labels} {}", lost.events);
+    }
+    head("taba_ledger_in_flight_events", "gauge", "Events recorded, and neither folded nor dropped", out);
+    let _ = writeln!(out, "taba_ledger_in_flight_events {}", totals.in_flight);
+}
+
+/// One family after the other, as the format wants it, so the samples have to be held: hence the bound on Tabs.
+async fn write_tabs(state: &QueryState, query: Query, out: &mut String) -> Result<(), QueryError> {
+    let tabs_max = state.limits.metrics_tabs_max;
+    let mut families = vec![String::new(); TAB_METRICS.len()];
+    let (mut tabs, mut unreadable) = (0, 0);
+    let mut answers = pin!(aggregates(state, query));
+    while let Some(item) = answers.next().await {
+        let aggregate = match item? {
+            Item::Row(aggregate) => aggregate,
+            Item::Fault(fault) => {
+                unreadable += fault.states;
+                continue;
+            }
+        };
+        tabs += 1;
+        if tabs > tabs_max {
+            return Err(QueryError::TooManyTabs { tabs_max });
+        }
+        let labels = tab_labels(&aggregate);
+        for ((name, _, field, _), samples) in TAB_METRICS.iter().zip(&mut families) {
+            if let Some(number) = aggregate.value.get(field).filter(|value| value.is_number()) {
+                let _ = writeln!(samples, "{name}{labels} {number}");
+            }
+        }
+    }
+    for ((name, kind, _, help), samples) in TAB_METRICS.iter().zip(&families) {
+        head(name, kind, help, out);
+        out.push_str(samples);
+    }
+    head("taba_tab_unreadable_states", "gauge", "States of the chosen tabs that could not be read", out);
+    let _ = writeln!(out, "taba_tab_unreadable_states {unreadable}");
+    Ok(())
+}
+
+/// The Tab's whole name, its type, and each label as `label_KEY`; of keys that become the same word, the first.
+fn tab_labels(aggregate: &Aggregate) -> String {
+    let name = TabName::new(&aggregate.name).ok();
+    let base = name.as_ref().map_or(aggregate.name.as_str(), TabName::base);
+    let mut pairs = vec![
+        ("tab".to_owned(), aggregate.name.as_str()),
+        ("base".to_owned(), base),
+        ("type".to_owned(), aggregate.tab_type.as_str()),
+    ];
+    let mut used = BTreeSet::new();
+    for (key, value) in name.iter().flat_map(TabName::labels) {
+        let word: String = key.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+        if used.insert(word.clone()) {
+            pairs.push((format!("label_{word}"), value));
+        }
+    }
+    labels(pairs.iter().map(|(key, value)| (key.as_str(), *value)))
+}
+
+/// `{key="value",…}`. In values, a backslash, a quote and a line feed are escaped.
+fn labels<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
+    let escape = |value: &str| value.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n");
+    let pairs: Vec<String> =
+        pairs.into_iter().map(|(key, value)| format!("{key}=\"{}\"", escape(value))).collect();
+    format!("{{{}}}", pairs.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn label_values_are_escaped() {
+        assert_eq!(labels([("a", "x\"y\\z\n"), ("b", "2")]), r#"{a="x\"y\\z\n",b="2"}"#);
+    }
+}

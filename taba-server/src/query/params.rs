@@ -1,0 +1,193 @@
+//! The parameters of a question, as they stand in a URL. What is not known is an error, not ignored: a misspelt
+//! filter must not answer for everything.
+
+use taba_core::{ClientId, Format, NameError, TabName, TabType};
+
+use super::aggregate::Query;
+use super::error::QueryError;
+use super::selection::{Pattern, Selection};
+use super::state::Limits;
+use super::times;
+
+/// Stands for every parameter that begins with `label.`.
+pub(super) const ANY_LABEL: &str = "label.KEY";
+/// What chooses Tabs and Clients.
+pub(super) const SELECTION: &[&str] = &["name", "base", "type", ANY_LABEL, "client", "re", "reserved"];
+
+/// The parameters of a question, in their order.
+pub(super) struct Params(Vec<(String, String)>);
+
+impl Params {
+    /// Takes a URL's query apart.
+    pub(super) fn parse(query: &str, known: &'static [&'static str]) -> Result<Self, QueryError> {
+        let mut pairs = Vec::new();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let (key, value) = (decode(key, pair)?, decode(value, pair)?);
+            let is_label = key.strip_prefix("label.").is_some_and(|label| !label.is_empty());
+            if !known.contains(&key.as_str()) && !(is_label && known.contains(&ANY_LABEL)) {
+                return Err(QueryError::UnknownParameter { found: key, known });
+            }
+            pairs.push((key, value));
+        }
+        Ok(Self(pairs))
+    }
+
+    fn all<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(k, _)| k == key).map(|(_, value)| value.as_str())
+    }
+
+    fn one<'a>(&'a self, key: &'a str) -> Result<Option<&'a str>, QueryError> {
+        let mut values = self.all(key);
+        match (values.next(), values.next()) {
+            (value, None) => Ok(value),
+            (_, Some(second)) => Err(bad(key, second, "it can stand only once")),
+        }
+    }
+
+    /// The elements of a list that may be repeated.
+    fn list<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
+        self.all(key).flat_map(|value| value.split(','))
+    }
+
+    pub(super) fn flag(&self, key: &str, default: bool) -> Result<bool, QueryError> {
+        match self.one(key)? {
+            None => Ok(default),
+            Some("" | "true" | "1") => Ok(true),
+            Some("false" | "0") => Ok(false),
+            Some(value) => Err(bad(key, value, "true or false is needed")),
+        }
+    }
+
+    /// How many results may come.
+    pub(super) fn limit(&self, limits: &Limits) -> Result<usize, QueryError> {
+        match self.one("limit")? {
+            None => Ok(limits.results_max),
+            Some(value) => match value.parse() {
+                Ok(limit) if limit > 0 => Ok(limits.results_max.min(limit)),
+                _ => Err(bad("limit", value, "a whole number from 1 is needed")),
+            },
+        }
+    }
+
+    /// Seconds, within bounds.
+    pub(super) fn seconds(&self, key: &str, default: f64, range: (f64, f64)) -> Result<f64, QueryError> {
+        let Some(value) = self.one(key)? else { return Ok(default) };
+        match value.parse::<f64>() {
+            Ok(seconds) if (range.0..=range.1).contains(&seconds) => Ok(seconds),
+            _ => Err(bad(key, value, &format!("seconds from {} to {} are needed", range.0, range.1))),
+        }
+    }
+
+    /// Which Tabs and Clients.
+    pub(super) fn selection(&self, limits: &Limits) -> Result<Selection, QueryError> {
+        let mut selection = Selection::default();
+        if self.flag("re", false)? {
+            for pattern in self.all("name") {
+                selection = selection.name_pattern(Pattern::new(pattern, limits.regex_bytes_max)?);
+            }
+            for pattern in self.all("client") {
+                selection = selection.client_pattern(Pattern::new(pattern, limits.regex_bytes_max)?);
+            }
+        } else {
+            for name in self.list("name") {
+                selection = selection.name(named("name", name, TabName::new)?);
+            }
+            for client in self.list("client") {
+                selection = selection.client(named("client", client, ClientId::new)?);
+            }
+        }
+        for base in self.list("base") {
+            let name = named("base", base, TabName::new)?;
+            if name.base() != base {
+                return Err(bad("base", base, "a name without labels is needed"));
+            }
+            selection = selection.base(base);
+        }
+        for tab_type in self.list("type") {
+            selection = selection.tab_type(named("type", tab_type, TabType::new)?);
+        }
+        for (key, values) in &self.0 {
+            let Some(label) = key.strip_prefix("label.") else { continue };
+            for value in values.split(',') {
+                // What no name can hold would choose nothing, and hide a mistake.
+                named(key, &format!("x;{label}={value}"), TabName::new)?;
+                selection = selection.label(label, value);
+            }
+        }
+        Ok(if self.flag("reserved", false)? { selection.with_reserved() } else { selection })
+    }
+
+    /// The whole question about Projections.
+    pub(super) fn query(&self, limits: &Limits) -> Result<Query, QueryError> {
+        let at = match self.one("at")? {
+            None => None,
+            Some(text) => {
+                let wanted = "a time is needed: RFC 3339, or seconds since the Unix epoch";
+                Some(times::parse(text).ok_or_else(|| bad("at", text, wanted))?)
+            }
+        };
+        let mut by: Vec<String> = Vec::new();
+        for key in self.list("by") {
+            named("by", &format!("x;{key}=x"), TabName::new)?;
+            if !by.iter().any(|known| known == key) {
+                by.push(key.to_owned());
+            }
+        }
+        let format = if self.flag("detail", false)? { Format::Detail } else { Format::Summary };
+        Ok(Query { selection: self.selection(limits)?, at, by, format })
+    }
+}
+
+fn bad(key: &str, value: &str, wanted: &str) -> QueryError {
+    QueryError::BadParameter { parameter: key.to_owned(), value: value.to_owned(), wanted: wanted.to_owned() }
+}
+
+fn named<T>(key: &str, text: &str, new: fn(&str) -> Result<T, NameError>) -> Result<T, QueryError> {
+    new(text).map_err(|error| bad(key, text, &error.to_string()))
+}
+
+/// Undoes percent-encoding. A `+` stands for itself.
+fn decode(text: &str, pair: &str) -> Result<String, QueryError> {
+    let wrong = || bad(pair, text, "the percent-encoding is broken");
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        rest = tail;
+        if *first != b'%' {
+            bytes.push(*first);
+            continue;
+        }
+        let [high, low, tail @ ..] = rest else { return Err(wrong()) };
+        let digit = |hex: &u8| (*hex as char).to_digit(16);
+        let (Some(high), Some(low)) = (digit(high), digit(low)) else { return Err(wrong()) };
+        bytes.push((high * 16 + low) as u8);
+        rest = tail;
+    }
+    String::from_utf8(bytes).map_err(|_| wrong())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plus_is_a_plus() {
+        assert_eq!(decode("a+b%2Bc%3b", "").unwrap(), "a+b+c;");
+        assert!(decode("%", "").is_err());
+        assert!(decode("%zz", "").is_err());
+        assert!(decode("%+1", "").is_err());
+        assert!(decode("%ff", "").is_err());
+    }
+
+    #[test]
+    fn what_is_unknown_is_refused_with_what_is_known() {
+        let Err(QueryError::UnknownParameter { found, known }) = Params::parse("nmae=a", SELECTION) else {
+            panic!("a misspelt parameter was accepted")
+        };
+        assert_eq!((found.as_str(), known), ("nmae", SELECTION));
+        assert!(Params::parse("label.to=MEM", SELECTION).is_ok());
+        assert!(Params::parse("label.=MEM", SELECTION).is_err());
+        assert!(Params::parse("label.to=MEM", &["name"]).is_err());
+    }
+}

@@ -1,0 +1,106 @@
+//! Projections: what each Client says about each Tab.
+
+use std::collections::VecDeque;
+
+use futures::stream::{self, Stream, TryStreamExt};
+use serde::Serialize;
+use serde_json::Value;
+use taba_core::{ClientId, TabName, TabType, Timestamp};
+
+use super::aggregate::{Ground, Query};
+use super::catalog::{Listed, Opened, States, listed};
+use super::error::QueryError;
+use super::fault::Item;
+use super::state::QueryState;
+use super::{deadline, times};
+
+/// What one Client says about one Tab.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ClientProjection {
+    /// The Tab.
+    pub name: TabName,
+    /// The Tab type.
+    #[serde(rename = "type")]
+    pub tab_type: TabType,
+    /// The Client.
+    pub client: ClientId,
+    /// Events folded into the State.
+    pub events: u64,
+    /// The freshness watermark, as in [`Quality`](super::Quality).
+    #[serde(serialize_with = "times::serialize")]
+    pub as_of: Timestamp,
+    /// Events of the Client known to be dropped, of whatever Tab; `None` when that cannot be read.
+    pub lost: Option<u64>,
+    /// The largest relative error of estimates; `None` when all is exact.
+    pub error_bound: Option<f64>,
+    /// The Projection, as its Handler renders it.
+    pub value: Value,
+}
+
+/// Projections in the order of Tabs, then Clients. [`Query::by`] has no meaning here.
+///
+/// The stream ends after its first error. It needs a tokio runtime.
+///
+/// # Cost
+/// Memory: the list of chosen Tabs, one page of States.
+pub fn projections(
+    state: &QueryState,
+    query: Query,
+) -> impl Stream<Item = Result<Item<ClientProjection>, QueryError>> + Send + use<> {
+    let (state, query_time) = (state.clone(), state.limits.query_time);
+    let open = async move {
+        let ground = Ground::new(state, query).await?;
+        let tabs = listed(&ground.state, &ground.query.selection).await?.into();
+        let cursor = Cursor { ground, tabs, open: None, ready: VecDeque::new() };
+        Ok::<_, QueryError>(stream::try_unfold(cursor, |mut cursor| async move {
+            Ok(cursor.next().await?.map(|item| (item, cursor)))
+        }))
+    };
+    deadline::stream(query_time, stream::once(open).try_flatten())
+}
+
+struct Cursor {
+    ground: Ground,
+    tabs: VecDeque<Listed>,
+    open: Option<(Listed, States)>,
+    ready: VecDeque<Item<ClientProjection>>,
+}
+
+impl Cursor {
+    async fn next(&mut self) -> Result<Option<Item<ClientProjection>>, QueryError> {
+        loop {
+            if let Some(item) = self.ready.pop_front() {
+                return Ok(Some(item));
+            }
+            let Some((tab, states)) = &mut self.open else {
+                let Some(tab) = self.tabs.pop_front() else { return Ok(None) };
+                self.open = Some((tab.clone(), States::of(tab)));
+                continue;
+            };
+            match states.next(&self.ground.state, &self.ground.query.selection).await? {
+                None => self.open = None,
+                Some(page) => {
+                    let row = |opened| Item::Row(self.ground.projection(tab, opened));
+                    self.ready.extend(page.opened.iter().map(row));
+                    self.ready.extend(page.faults.into_iter().map(Item::Fault));
+                }
+            }
+        }
+    }
+}
+
+impl Ground {
+    fn projection(&self, tab: &Listed, opened: &Opened) -> ClientProjection {
+        let projection = opened.handler.project(&opened.state, self.at);
+        ClientProjection {
+            name: tab.name.clone(),
+            tab_type: tab.tab_type.clone(),
+            client: opened.client.clone(),
+            events: opened.events,
+            as_of: self.as_of,
+            lost: self.notes.lost(&opened.client),
+            error_bound: opened.handler.error_bound(&projection),
+            value: opened.handler.render(&projection, self.query.format),
+        }
+    }
+}

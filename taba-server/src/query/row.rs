@@ -1,0 +1,115 @@
+//! [`Row`]: one line, or a few, of an answer.
+
+use std::fmt::Write;
+
+use serde::Serialize;
+use serde_json::Value;
+use taba_core::ClientId;
+
+use super::aggregate::Aggregate;
+use super::ledger::Account;
+use super::lists::{ClientRow, TabRow, TypeRow};
+use super::projection::ClientProjection;
+use super::text::write_value;
+use super::times;
+
+/// What an answer is made of: JSON by serde, and text for people.
+pub(super) trait Row: Serialize + Send + 'static {
+    /// Appends the row as whole lines.
+    fn write_text(&self, out: &mut String);
+}
+
+/// An account with whose it is.
+#[derive(Serialize)]
+pub(super) struct AccountRow {
+    pub(super) client: ClientId,
+    #[serde(flatten)]
+    pub(super) account: Account,
+}
+
+impl Row for Aggregate {
+    fn write_text(&self, out: &mut String) {
+        let quality = &self.quality;
+        let _ = write!(
+            out,
+            "{}  {}  clients {}  events {}",
+            self.name, self.tab_type, quality.clients, quality.events
+        );
+        if self.tabs > 1 {
+            let _ = write!(out, "  tabs {}", self.tabs);
+        }
+        write_quality(quality.lost, quality.error_bound, &times::show(quality.as_of), out);
+        write_value(&self.value, 2, out);
+        if !self.clients_by_value.is_empty() {
+            let words: Vec<String> =
+                self.clients_by_value.iter().map(|(word, clients)| format!("{word} × {clients}")).collect();
+            let _ = writeln!(out, "  clients by value: {}", words.join(", "));
+        }
+    }
+}
+
+impl Row for ClientProjection {
+    fn write_text(&self, out: &mut String) {
+        let _ =
+            write!(out, "{}  {}  client {}  events {}", self.name, self.tab_type, self.client, self.events);
+        write_quality(self.lost, self.error_bound, &times::show(self.as_of), out);
+        write_value(&self.value, 2, out);
+    }
+}
+
+fn write_quality(lost: Option<u64>, error_bound: Option<f64>, as_of: &str, out: &mut String) {
+    match lost {
+        Some(lost) => drop(write!(out, "  lost {lost}")),
+        None => out.push_str("  lost unknown"),
+    }
+    if let Some(bound) = error_bound {
+        let _ = write!(out, "  ±{:.2}%", bound * 100.0);
+    }
+    let _ = writeln!(out, "  as of {as_of}");
+}
+
+impl Row for TabRow {
+    fn write_text(&self, out: &mut String) {
+        let _ = writeln!(out, "{:<40}  {}", self.name, self.tab_type);
+    }
+}
+
+impl Row for TypeRow {
+    fn write_text(&self, out: &mut String) {
+        let unknown = if self.known { "" } else { "  no handler" };
+        let _ = writeln!(out, "{:<32}  {:>8} tabs{unknown}", self.tab_type, self.tabs);
+    }
+}
+
+impl Row for ClientRow {
+    fn write_text(&self, out: &mut String) {
+        let _ = writeln!(out, "{:<40}  {:>8} tabs", self.client, self.tabs);
+    }
+}
+
+impl Row for AccountRow {
+    fn write_text(&self, out: &mut String) {
+        write_account(self.client.as_str(), &self.account, out);
+    }
+}
+
+pub(super) fn write_account(whose: &str, account: &Account, out: &mut String) {
+    let Account { recorded, folded, deleted, in_flight, .. } = account;
+    let dropped = account.dropped_total();
+    let _ = write!(
+        out,
+        "{whose}  recorded {recorded} = folded {folded} + dropped {dropped} + in flight {in_flight}"
+    );
+    if *deleted > 0 {
+        let _ = write!(out, "  (deleted since {deleted})");
+    }
+    out.push('\n');
+    for lost in &account.dropped {
+        let _ = writeln!(out, "  dropped in {}, {}: {}", lost.place, lost.why, lost.events);
+    }
+}
+
+/// A row that is only JSON: for answers of one thing.
+pub(super) fn write_object(value: &Value, out: &mut String) {
+    write_value(value, 0, out);
+}

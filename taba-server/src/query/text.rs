@@ -1,0 +1,74 @@
+//! Values as a person reads them.
+
+use std::fmt::Write;
+
+use serde_json::Value;
+
+/// Writes a value below its heading: an object of plain values on one line, everything else a line each.
+pub(super) fn write_value(value: &Value, indent: usize, out: &mut String) {
+    let Value::Object(fields) = value else {
+        let _ = writeln!(out, "{:indent$}{}", "", scalar(value));
+        return;
+    };
+    let plain: Vec<_> = fields.iter().filter(|(_, value)| !value.is_object()).collect();
+    if !plain.is_empty() {
+        let words: Vec<String> =
+            plain.iter().map(|(key, value)| format!("{key} {}", scalar(value))).collect();
+        let _ = writeln!(out, "{:indent$}{}", "", words.join(", "));
+    }
+    for (key, value) in fields.iter().filter(|(_, value)| value.is_object()) {
+        match value.as_object() {
+            Some(inner) if inner.is_empty() => {}
+            Some(inner) if inner.values().all(|value| !value.is_object()) => {
+                let words: Vec<String> =
+                    inner.iter().map(|(key, value)| format!("{key} {}", scalar(value))).collect();
+                let _ = writeln!(out, "{:indent$}{key}: {}", "", words.join(", "));
+            }
+            _ => {
+                let _ = writeln!(out, "{:indent$}{key}:", "");
+                write_value(value, indent + 2, out);
+            }
+        }
+    }
+}
+
+fn scalar(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => "-".to_owned(),
+        Value::Number(number) => match number.as_f64() {
+            Some(float) if number.is_f64() => decimal(float),
+            _ => number.to_string(),
+        },
+        Value::Array(values) => values.iter().map(scalar).collect::<Vec<_>>().join(" "),
+        other => other.to_string(),
+    }
+}
+
+/// A number with at most four decimals, or six digits when it is small.
+fn decimal(number: f64) -> String {
+    let text =
+        if number != 0.0 && number.abs() < 0.01 { format!("{number:.5e}") } else { format!("{number:.4}") };
+    match text.split_once('.') {
+        Some((_, decimals)) if !decimals.contains('e') => {
+            text.trim_end_matches('0').trim_end_matches('.').to_owned()
+        }
+        _ => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn nested_values_are_a_line_each() {
+        let mut out = String::new();
+        let value =
+            json!({ "count": 3, "1m": { "total": 2.50, "mean": 0.000_123 }, "x": { "y": { "z": null } } });
+        write_value(&value, 2, &mut out);
+        assert_eq!(out, "  count 3\n  1m: total 2.5, mean 1.23000e-4\n  x:\n    y: z -\n");
+    }
+}

@@ -1,0 +1,124 @@
+//! `GET /v2/watch`: aggregates as server-sent events, whenever they changed.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::convert::Infallible;
+use std::pin::pin;
+use std::time::Duration;
+
+use axum::extract::{RawQuery, State};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures::stream::{self, StreamExt};
+use serde_json::{Value, json};
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::time::{Interval, MissedTickBehavior};
+
+use super::aggregate::{Query, aggregates};
+use super::error::QueryError;
+use super::fault::Item;
+use super::params::ANY_LABEL;
+use super::routes::params;
+use super::state::QueryState;
+
+const WATCH: &[&str] =
+    &["name", "base", "type", ANY_LABEL, "client", "re", "reserved", "by", "detail", "every"];
+/// Seconds between two looks: the default, and the range.
+const EVERY: f64 = 1.0;
+const EVERY_RANGE: (f64, f64) = (0.1, 3600.0);
+/// How often a comment goes out when nothing changes, so that nobody on the way closes the connection.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// Events: `aggregate` with an aggregate, `gone` with the name of one that is no more, `error` with what went wrong;
+/// the watch goes on after an error.
+pub(super) async fn get_watch(
+    State(state): State<QueryState>,
+    RawQuery(raw): RawQuery,
+) -> Result<Response, QueryError> {
+    let params = params(raw.as_ref(), WATCH)?;
+    let query = params.query(&state.limits)?;
+    let every = Duration::from_secs_f64(params.seconds("every", EVERY, EVERY_RANGE)?);
+    let closing = state.shared.closing.subscribe();
+    let permit = state.shared.watches.clone().try_acquire_owned().map_err(|_| QueryError::Busy)?;
+    if *closing.borrow() {
+        return Err(QueryError::Busy);
+    }
+    let mut interval = tokio::time::interval(every);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut watch = Watch {
+        state,
+        query,
+        interval,
+        closing,
+        _permit: permit,
+        last: BTreeMap::new(),
+        ready: VecDeque::new(),
+    };
+    // The first look also finds out whether the question makes sense, while the answer can still be an error.
+    watch.interval.tick().await;
+    watch.look().await?;
+    let events = stream::unfold(watch, |mut watch| async move {
+        let event = watch.next().await?;
+        Some((Ok::<_, Infallible>(event), watch))
+    });
+    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response())
+}
+
+struct Watch {
+    state: QueryState,
+    query: Query,
+    interval: Interval,
+    closing: watch::Receiver<bool>,
+    /// One of the watches that may be open.
+    _permit: OwnedSemaphorePermit,
+    /// What was sent last, by name and type, without what changes with each look.
+    last: BTreeMap<(String, String), Value>,
+    ready: VecDeque<Event>,
+}
+
+impl Watch {
+    /// The next event; `None` when the Server closes.
+    async fn next(&mut self) -> Option<Event> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Some(event);
+            }
+            tokio::select! {
+                biased;
+                _ = self.closing.wait_for(|closing| *closing) => return None,
+                _ = self.interval.tick() => {}
+            }
+            if let Err(error) = self.look().await {
+                self.ready.push_back(Event::default().event("error").data(error.to_json().to_string()));
+            }
+        }
+    }
+
+    /// Asks again, and queues what changed.
+    async fn look(&mut self) -> Result<(), QueryError> {
+        let tabs_max = self.state.limits.watch_tabs_max;
+        let mut seen = BTreeMap::new();
+        let mut changed = Vec::new();
+        let mut answers = pin!(aggregates(&self.state, self.query.clone()));
+        while let Some(item) = answers.next().await {
+            let Item::Row(aggregate) = item? else { continue };
+            if seen.len() == tabs_max {
+                return Err(QueryError::TooManyTabs { tabs_max });
+            }
+            let key = (aggregate.name.clone(), aggregate.tab_type.to_string());
+            let shown = json!(aggregate);
+            let mut lasting = shown.clone();
+            lasting["as_of"] = Value::Null;
+            if self.last.get(&key) != Some(&lasting) {
+                changed.push(Event::default().event("aggregate").data(shown.to_string()));
+            }
+            seen.insert(key, lasting);
+        }
+        for (name, tab_type) in self.last.keys().filter(|key| !seen.contains_key(*key)) {
+            let gone = json!({ "name": name, "type": tab_type });
+            changed.push(Event::default().event("gone").data(gone.to_string()));
+        }
+        self.ready.extend(changed);
+        self.last = seen;
+        Ok(())
+    }
+}
