@@ -1,2 +1,115 @@
+//! The parts that Taba's Handlers are made of, and the standard Tab types.
+//!
+//! Every part keeps the laws of [`Handler`](taba_core::Handler), to the last bit and in any order, and so does
+//! whatever is composed of parts. A Handler of your own is mostly one expression; see [`Group`].
+//!
+//! # Parts
+//! | part | what it says | memory | encoded, at most | accuracy |
+//! |---|---|---|---|---|
+//! | [`Sum`] | count, total, average | 32 B | 290 B | exact |
+//! | [`Totals`] | and the extremes | 48 B | 310 B | exact |
+//! | [`Sketch`] | percentiles | 8 B a bucket | 28 KiB | 0.97 % over 56 octaves, then [more](Sketch#values-that-span-more) |
+//! | [`Latest`] | the last reading | 48 B | 4 KiB | exact |
+//! | [`Distinct`] | how many different texts | 4 KiB | 3 KiB | 1.63 % standard error |
+//! | [`Buffer`] | the readings themselves | 40 B a reading | 288 KiB | exact up to 1,000 |
+//! | [`Windowed<H>`](Windowed) | `H` over the last while | `H` × buckets | `H` × buckets | as `H`; begins at a bucket |
+//! | [`Group<(A, B, …)>`](Group) | several parts of the same events | all of them | all of them | as they |
+//! | [`ByKey<H>`](ByKey) | `H` for each key | `H` × keys | `H` × keys | as `H` |
+//!
+//! # Standard Tab types
+//! | type | of | encoded, usual and at most | accuracy |
+//! |---|---|---|---|
+//! | [`TotalsCounter`] | numbers | 10 B, 310 B | exact |
+//! | [`PercentileCounter`] | numbers | 0.5 KiB, 28 KiB | percentiles 0.97 % |
+//! | [`CounterGroup`] | numbers | 2-5 KiB, 128 KiB | percentiles 0.97 % |
+//! | [`PercentileGroup`] | numbers | 15 KiB, 822 KiB | percentiles 0.97 % |
+//! | [`Gauge`] | [`Reading`](taba_core::Reading) | 20 B, 4 KiB | exact |
+//! | [`ExpiryGauge`] | [`Expiring`](taba_core::Expiring) | 25 B, 513 KiB | [as stated there](ExpiryGauge) |
+//! | [`Buffer`] | [`Expiring`](taba_core::Expiring) | 20 B a reading, 288 KiB | exact up to 1,000 |
+//! | [`CommonPrefixCounterGroup`] | [`Keyed`](taba_core::Keyed) | 2-5 KiB a key, 16 MiB | percentiles 0.97 % |
+//! | [`Distinct`] | `String` | 3 B a text, 3 KiB | 1.63 % standard error |
+//!
+//! The worst cases of types with exact sums want values that span hundreds of octaves in every single bucket.
+//!
+//! # Examples
+//! ```
+//! use taba_core::{Event, Format, Handler, Timestamp};
+//! use taba_handlers::CounterGroup;
+//!
+//! let handler = CounterGroup::new();
+//! let mut state = Default::default();
+//! for second in 0..600 {
+//!     handler.fold(&mut state, Event::new(Timestamp::from_secs(second), &2.5));
+//! }
+//! let now = handler.project(&state, Timestamp::from_secs(599));
+//! let said = handler.render(&now, Format::Summary);
+//! assert_eq!(said["1m"].to_string(), r#"{"count":60,"total":150.0,"average":2.5}"#);
+//! assert_eq!(said["10m"]["total"], 1500.0);
+//! ```
+//!
+//! # Why there is no `TopK`
+//! The heavy hitters of a stream need a State that merges without loss. Space-saving and Misra-Gries, and what is
+//! built on them, do not: which counters survive depends on the order in which States merge, so one Tab would have
+//! several answers. Linear sketches (Count-Min, Count-Sketch) do merge exactly, but they answer "how often was this
+//! key seen?" and not "which keys?"; the candidates must be remembered beside the sketch, in a bounded set whose
+//! members are chosen by their estimates so far. That choice depends on the order again. Dyadic sketches recover keys without
+//! such a set at 32 or more sketches to a State, hundreds of kilobytes for each (Client, Tab). None of these is good
+//! enough. Where keys are few, [`ByKey`] counts each exactly; where they are many, give each a label and let a
+//! query sort them.
 
-//! taba-handlers
+#![deny(missing_docs)]
+
+mod buffer;
+mod by_key;
+mod distinct;
+mod expiry_gauge;
+mod group;
+mod heap;
+mod latest;
+mod ring;
+mod sketch;
+mod sum;
+mod tabs;
+mod totals;
+mod windowed;
+
+use taba_core::{Registry, RegistryBuilder};
+
+pub use buffer::{BUFFER_BYTES_MAX, BUFFER_READINGS_MAX, Buffer, BufferState};
+pub use by_key::{ByKey, KEYS_MAX, KeyedStates};
+pub use distinct::{Distinct, Registers};
+pub use expiry_gauge::{ExpiryGauge, ExpiryState, ExpiryView};
+pub use group::{Group, Parts};
+pub use heap::HeapBytes;
+pub use latest::{Dated, Latest};
+pub use ring::{RING_BUCKETS_MAX, Ring};
+pub use sketch::{PERCENTILES, Sketch, SketchState};
+pub use sum::{Sum, SumState};
+pub use tabs::{
+    CommonPrefixCounterGroup, CounterGroup, Gauge, PercentileCounter, PercentileGroup, TotalsCounter,
+};
+pub use totals::{Totals, TotalsState};
+pub use windowed::{WindowView, Windowed};
+
+/// All standard Tab types under their names, to build a [`Registry`] from or to add to.
+///
+/// # Examples
+/// ```
+/// use taba_handlers::{Totals, standard};
+///
+/// let registry = standard().with("MyTotals", Totals).build()?;
+/// assert!(registry.get("CounterGroup").is_some());
+/// # Ok::<(), taba_core::RegistryError>(())
+/// ```
+pub fn standard() -> RegistryBuilder {
+    Registry::builder()
+        .with("Buffer", Buffer)
+        .with("CommonPrefixCounterGroup", CommonPrefixCounterGroup::new())
+        .with("CounterGroup", CounterGroup::new())
+        .with("Distinct", Distinct)
+        .with("ExpiryGauge", ExpiryGauge)
+        .with("Gauge", Gauge::new())
+        .with("PercentileCounter", PercentileCounter::new())
+        .with("PercentileGroup", PercentileGroup::new())
+        .with("TotalsCounter", TotalsCounter::new())
+}

@@ -1,0 +1,284 @@
+//! [`ByKey`]: one State of a part for each key.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
+use serde::de::Error;
+use serde::ser::SerializeTuple;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Map, Value, json};
+use taba_core::{Event, Events, Format, Handler, Keyed, Timestamp};
+use xxhash_rust::xxh64::xxh64;
+
+use crate::heap::HeapBytes;
+
+/// What `H` makes of each of several series of numbers that share a Tab, told apart by a key.
+///
+/// At most [`keys_max`](Self::with_keys_max) keys are kept apart, 1,000 unless said otherwise. When there are more, the
+/// keys with the smallest XXH64 (seed 0; of equal ones, the smaller key) keep their own State, and all others share
+/// one, `other`. Nothing is lost: the keys and `other` together hold every event.
+///
+/// Rendered as `{"keys": {key: what H says, …}, "other": what H says}`, keys sorted, `other` once every
+/// place is taken.
+///
+/// # Laws
+/// Which keys are kept is a property of the set of keys, not of their order. A key that is among the smallest
+/// `n` of all keys is among the smallest `n` of every part that has it, so its State was kept apart everywhere, and is
+/// complete. A key that is not among them shares `other` in the whole, and whether its events went there early or
+/// late makes no difference, because `H` merges. Once out it stays out: the `n` keys that pushed it out are never
+/// removed. That is also why a key cannot be pruned before the whole State is.
+///
+/// # Cost
+/// A hash and a search in a tree for each row of events with one key. Encoded, `H`'s State and the key for each.
+#[derive(Clone, Debug)]
+pub struct ByKey<H> {
+    inner: H,
+    keys_max: usize,
+}
+
+/// Keys of a [`ByKey`] unless said otherwise.
+pub const KEYS_MAX: usize = 1000;
+
+/// The order in which keys are kept: by hash, then by key.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    hash: u64,
+    key: String,
+}
+
+impl Rank {
+    fn new(key: &str) -> Self {
+        Self { hash: xxh64(key.as_bytes(), 0), key: key.to_owned() }
+    }
+}
+
+/// The State of a [`ByKey`], and (of `H`'s Projections) its Projection too.
+///
+/// ```text
+/// n varint | n keys, each with its State, by hash | the State of all other keys
+/// ```
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct KeyedStates<S> {
+    keys: BTreeMap<Rank, S>,
+    other: S,
+}
+
+impl<S> KeyedStates<S> {
+    /// How many keys are kept apart.
+    pub fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Whether no key is.
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// What is held of one key; `None` when it never came, or shares [`other`](Self::other).
+    pub fn get(&self, key: &str) -> Option<&S> {
+        self.keys.get(&Rank::new(key))
+    }
+
+    /// What is held of all keys that are not kept apart.
+    pub fn other(&self) -> &S {
+        &self.other
+    }
+
+    /// Moves the keys beyond the first `keys_max` to `other`.
+    fn fit(&mut self, keys_max: usize, merge: impl Fn(&mut S, &S)) {
+        while self.keys.len() > keys_max {
+            if let Some((_, state)) = self.keys.pop_last() {
+                merge(&mut self.other, &state);
+            }
+        }
+    }
+
+    fn merge(&mut self, other: &Self, keys_max: usize, merge: impl Fn(&mut S, &S))
+    where
+        S: Clone,
+    {
+        for (rank, state) in &other.keys {
+            match self.keys.entry(rank.clone()) {
+                Entry::Occupied(mut mine) => merge(mine.get_mut(), state),
+                Entry::Vacant(place) => {
+                    place.insert(state.clone());
+                }
+            }
+        }
+        merge(&mut self.other, &other.other);
+        self.fit(keys_max, merge);
+    }
+}
+
+impl<H: Handler<Value = f64>> ByKey<H> {
+    /// One State of `inner` for each of at most [`KEYS_MAX`] keys.
+    pub const fn new(inner: H) -> Self {
+        Self { inner, keys_max: KEYS_MAX }
+    }
+
+    /// At most `keys_max` keys instead. To lower it later is safe: States that hold more lose their last keys to
+    /// `other` when they are next touched. To raise it is not: keys that were pushed out come back without
+    /// their past.
+    #[must_use]
+    pub fn with_keys_max(self, keys_max: usize) -> Self {
+        Self { keys_max, ..self }
+    }
+
+    /// The State that events of this key belong to: its own, or `other` when there is no room.
+    fn slot<'a>(&self, state: &'a mut KeyedStates<H::State>, key: &str) -> &'a mut H::State {
+        let rank = Rank::new(key);
+        let full = state.keys.len() >= self.keys_max;
+        if full && state.keys.last_key_value().is_none_or(|(last, _)| *last < rank) {
+            return &mut state.other;
+        }
+        state.keys.entry(rank).or_default()
+    }
+}
+
+impl<H: Handler<Value = f64>> Handler for ByKey<H> {
+    type Value = Keyed;
+    type State = KeyedStates<H::State>;
+    type Projection = KeyedStates<H::Projection>;
+    const VERSION: u16 = H::VERSION;
+
+    fn fold(&self, state: &mut Self::State, event: Event<&Keyed>) {
+        self.inner.fold(self.slot(state, &event.value.key), Event::new(event.time, &event.value.value));
+        state.fit(self.keys_max, |a, b| self.inner.merge(a, b));
+    }
+
+    fn merge(&self, into: &mut Self::State, other: &Self::State) {
+        into.merge(other, self.keys_max, |a, b| self.inner.merge(a, b));
+    }
+
+    fn project(&self, state: &Self::State, at: Timestamp) -> Self::Projection {
+        let keys = state.keys.iter().map(|(rank, state)| (rank.clone(), self.inner.project(state, at)));
+        KeyedStates { keys: keys.collect(), other: self.inner.project(&state.other, at) }
+    }
+
+    fn aggregate(&self, into: &mut Self::Projection, other: &Self::Projection) {
+        into.merge(other, self.keys_max, |a, b| self.inner.aggregate(a, b));
+    }
+
+    fn encoded_bytes_max(&self) -> usize {
+        10 + self.keys_max * (2 + Keyed::KEY_BYTES_MAX) + (self.keys_max + 1) * self.inner.encoded_bytes_max()
+    }
+
+    fn fold_all(&self, state: &mut Self::State, events: Events<'_, Keyed>) {
+        let mut order: Vec<usize> = (0..events.len()).collect();
+        order.sort_by(|&a, &b| events.values()[a].key.cmp(&events.values()[b].key));
+        let (mut times, mut values) = (Vec::new(), Vec::new());
+        for row in order.chunk_by(|&a, &b| events.values()[a].key == events.values()[b].key) {
+            times.clear();
+            values.clear();
+            times.extend(row.iter().map(|&i| events.times()[i]));
+            values.extend(row.iter().map(|&i| events.values()[i].value));
+            let slot = self.slot(state, &events.values()[row[0]].key);
+            self.inner.fold_all(slot, Events::new(&times, &values));
+            state.fit(self.keys_max, |a, b| self.inner.merge(a, b));
+        }
+    }
+
+    fn render(&self, projection: &Self::Projection, format: Format) -> Value {
+        let mut sorted: Vec<_> = projection.keys.iter().map(|(rank, said)| (&rank.key, said)).collect();
+        sorted.sort_by_key(|(key, _)| *key);
+        let keys: Map<_, _> = sorted.into_iter().map(|(k, said)| (k.clone(), self.inner.render(said, format))).collect();
+        let mut map = json!({ "keys": keys });
+        // Keys are pushed out only by others that stay.
+        if projection.keys.len() >= self.keys_max {
+            map["other"] = self.inner.render(&projection.other, format);
+        }
+        map
+    }
+
+    fn should_prune(&self, state: &Self::State, at: Timestamp) -> bool {
+        state.keys.is_empty() && self.inner.should_prune(&state.other, at)
+    }
+
+    fn compact(&self, state: &mut Self::State, at: Timestamp) {
+        state.keys.values_mut().for_each(|state| self.inner.compact(state, at));
+        self.inner.compact(&mut state.other, at);
+    }
+
+    fn clamp(&self, state: &mut Self::State, latest: Timestamp) {
+        state.keys.values_mut().for_each(|state| self.inner.clamp(state, latest));
+        self.inner.clamp(&mut state.other, latest);
+    }
+
+    fn error_bound(&self, projection: &Self::Projection) -> Option<f64> {
+        let all = projection.keys.values().chain([&projection.other]);
+        all.filter_map(|said| self.inner.error_bound(said)).reduce(f64::max)
+    }
+}
+
+impl<S: HeapBytes> HeapBytes for KeyedStates<S> {
+    /// An estimate from below: the nodes of the tree are counted without what is free in them.
+    fn heap_bytes(&self) -> usize {
+        let each = |(rank, state): (&Rank, &S)| size_of::<(Rank, S)>() + rank.key.capacity() + state.heap_bytes();
+        self.keys.iter().map(each).sum::<usize>() + self.other.heap_bytes()
+    }
+}
+
+/// The keys as a sequence of pairs.
+struct Pairs<'a, S>(&'a BTreeMap<Rank, S>);
+
+impl<S: Serialize> Serialize for Pairs<'_, S> {
+    fn serialize<Z: Serializer>(&self, serializer: Z) -> Result<Z::Ok, Z::Error> {
+        serializer.collect_seq(self.0.iter().map(|(rank, state)| (&rank.key, state)))
+    }
+}
+
+impl<S: Serialize> Serialize for KeyedStates<S> {
+    fn serialize<Z: Serializer>(&self, serializer: Z) -> Result<Z::Ok, Z::Error> {
+        let mut fields = serializer.serialize_tuple(2)?;
+        fields.serialize_element(&Pairs(&self.keys))?;
+        fields.serialize_element(&self.other)?;
+        fields.end()
+    }
+}
+
+impl<'de, S: Deserialize<'de>> Deserialize<'de> for KeyedStates<S> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (pairs, other): (Vec<(String, S)>, S) = Deserialize::deserialize(deserializer)?;
+        let pairs: Vec<(Rank, S)> = pairs.into_iter().map(|(key, state)| (Rank::new(&key), state)).collect();
+        let plain = |(rank, _): &(Rank, S)| (1..=Keyed::KEY_BYTES_MAX).contains(&rank.key.len());
+        if !pairs.iter().all(plain) || !pairs.is_sorted_by(|a, b| a.0 < b.0) {
+            return Err(D::Error::custom("not keys in their order"));
+        }
+        Ok(Self { keys: pairs.into_iter().collect(), other })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Sum, SumState};
+
+    fn fold(handler: &ByKey<Sum>, events: &[(&str, f64)]) -> KeyedStates<SumState> {
+        let mut state = KeyedStates::default();
+        for &(key, value) in events {
+            handler.fold(&mut state, Event::new(Timestamp::default(), &Keyed { key: key.to_owned(), value }));
+        }
+        state
+    }
+
+    #[test]
+    fn keys_beyond_the_bound_share_one_state() {
+        let handler = ByKey::new(Sum).with_keys_max(2);
+        let events = [("a", 1.0), ("b", 2.0), ("c", 4.0), ("d", 8.0), ("a", 16.0)];
+        let state = fold(&handler, &events);
+        assert_eq!(state.len(), 2);
+        let apart: f64 = ["a", "b", "c", "d"].iter().filter_map(|key| state.get(key)).map(SumState::total).sum();
+        assert_eq!(apart + state.other().total(), 31.0);
+        let mut backwards = events;
+        backwards.reverse();
+        assert_eq!(state, fold(&handler, &backwards));
+    }
+
+    #[test]
+    fn rendering_is_sorted_by_key() {
+        let handler = ByKey::new(Sum);
+        let said = handler.render(&fold(&handler, &[("b", 2.0), ("a", 1.0)]), Format::Summary);
+        let expected = r#"{"keys":{"a":{"count":1,"total":1.0,"average":1.0},"b":{"count":1,"total":2.0,"average":2.0}}}"#;
+        assert_eq!(said.to_string(), expected);
+    }
+}

@@ -1,0 +1,439 @@
+//! [`SketchState`]: the buckets of a sketch that are in use, and how often each was hit.
+
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::scale;
+use crate::heap::HeapBytes;
+
+/// The State of a [`Sketch`](super::Sketch), and its Projection too: the buckets in use, each with its count.
+///
+/// ```text
+/// memory    level u8 | keys, ascending: n * i32 | counts: n * u32, or n * u64 once one of them needs it
+/// encoded   level u8 | first key zigzag | runs: (buckets skipped before it, n, n counts), … |
+/// ```
+/// A run is a row of buckets without an empty one between; all numbers are varints.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SketchState {
+    level: u8,
+    keys: Vec<i32>,
+    counts: Counts,
+}
+
+impl SketchState {
+    /// The most buckets in use at once.
+    pub const BUCKETS_MAX: usize = 2048;
+
+    /// The most bytes one takes when encoded: at most 3 for what was skipped, 1 for the length of the run and 10 for
+    /// the count, for each bucket.
+    pub const ENCODED_BYTES_MAX: usize = 1 + 5 + 2 + Self::BUCKETS_MAX * (3 + 1 + 10);
+
+    /// How many values there were.
+    pub fn count(&self) -> u64 {
+        self.counts.iter().fold(0, u64::saturating_add)
+    }
+
+    /// The largest relative error of a quantile; `None` when there were no values.
+    pub fn error_bound(&self) -> Option<f64> {
+        (!self.keys.is_empty()).then(|| scale::ERRORS[usize::from(self.level)])
+    }
+
+    /// An estimate of the smallest value whose rank is at least `per_mille` thousandths of the count (and at least
+    /// 1); `per_mille` is 0 to 1000. `None` when there were no values.
+    pub fn quantile(&self, per_mille: u32) -> Option<f64> {
+        self.quantiles([per_mille])[0]
+    }
+
+    /// [`quantile`](Self::quantile) for several, which must ascend.
+    ///
+    /// # Cost
+    /// One pass over the buckets.
+    pub fn quantiles<const N: usize>(&self, per_mille: [u32; N]) -> [Option<f64>; N] {
+        let count: u128 = self.counts.iter().map(u128::from).sum();
+        let mut buckets = self.keys.iter().zip(self.counts.iter());
+        let (mut seen, mut value) = (0_u128, None);
+        per_mille.map(|per_mille| {
+            let rank = (count * u128::from(per_mille.min(1000))).div_ceil(1000).max(1);
+            while seen < rank {
+                let Some((&key, n)) = buckets.next() else { break };
+                seen += u128::from(n);
+                value = Some(scale::representative(key, self.level));
+            }
+            value
+        })
+    }
+
+    /// The buckets in use, ascending: lower end, upper end, count.
+    pub fn buckets(&self) -> impl Iterator<Item = (f64, f64, u64)> + '_ {
+        self.keys.iter().zip(self.counts.iter()).map(|(&key, count)| {
+            let (low, high) = scale::ends(key, self.level);
+            (low, high, count)
+        })
+    }
+
+    pub(super) fn add(&mut self, value: f64) {
+        self.put(scale::raise(scale::key(value), self.level), 1);
+    }
+
+    pub(super) fn add_all(&mut self, values: &[f64]) {
+        // PERF: where no bucket between is empty, key less place is one number; the last one is a good guess.
+        let mut offset = 0;
+        for &value in values {
+            let key = scale::raise(scale::key(value), self.level);
+            let guess = key.wrapping_sub(offset) as usize;
+            if self.keys.get(guess) == Some(&key) {
+                self.counts.add(guess, 1);
+            } else {
+                offset = key.wrapping_sub(self.put(key, 1) as i32);
+            }
+        }
+    }
+
+    pub(super) fn merge(&mut self, other: &Self) {
+        if other.keys.is_empty() {
+            return;
+        }
+        if other.level > self.level {
+            self.rise(other.level - self.level);
+        }
+        // Searching for a few is cheaper than building all anew.
+        if other.keys.len() * 8 <= self.keys.len() {
+            for (&key, count) in other.keys.iter().zip(other.counts.iter()) {
+                // Putting can raise the level, so this is not known outside the loop.
+                self.put(scale::raise(key, self.level - other.level), count);
+            }
+            return;
+        }
+        *self = self.united(other);
+        self.fit();
+    }
+
+    /// The buckets of both, in one pass. The other's level is not higher.
+    fn united(&self, other: &Self) -> Self {
+        let levels = self.level - other.level;
+        let mut mine = self.keys.iter().copied().zip(self.counts.iter()).peekable();
+        let mut theirs = other.keys.iter().map(|&key| scale::raise(key, levels)).zip(other.counts.iter()).peekable();
+        let mut merged = Self::with_level(self.level, self.keys.len().max(other.keys.len()));
+        while let Some(next) = match (mine.peek(), theirs.peek()) {
+            (Some(a), Some(b)) if b.0 < a.0 => theirs.next(),
+            (None, _) => theirs.next(),
+            (Some(_), _) => mine.next(),
+        } {
+            merged.push(next.0, next.1);
+        }
+        merged
+    }
+
+    fn with_level(level: u8, buckets: usize) -> Self {
+        let counts = Counts::Narrow(Vec::with_capacity(buckets));
+        Self { level, keys: Vec::with_capacity(buckets), counts }
+    }
+
+    /// Counts `count` more values in the bucket, and says where it is; a guess, if the level rose.
+    fn put(&mut self, key: i32, count: u64) -> usize {
+        match self.keys.binary_search(&key) {
+            Ok(place) => {
+                self.counts.add(place, count);
+                place
+            }
+            Err(place) => {
+                self.grow();
+                self.keys.insert(place, key);
+                self.counts.insert(place, count);
+                self.fit();
+                place
+            }
+        }
+    }
+
+    /// Counts `count` more values in the last bucket or in one above it.
+    fn push(&mut self, key: i32, count: u64) {
+        match self.keys.last() {
+            Some(&last) if last == key => self.counts.add(self.keys.len() - 1, count),
+            _ => {
+                self.grow();
+                self.keys.push(key);
+                self.counts.insert(self.keys.len() - 1, count);
+            }
+        }
+    }
+
+    /// Makes room for one more, and an eighth: hundreds of thousands of States are held at once.
+    fn grow(&mut self) {
+        let len = self.keys.len();
+        if len == self.keys.capacity() {
+            let more = if len == 0 { 1 } else { (len / 8).max(3) };
+            self.keys.reserve_exact(more);
+            self.counts.reserve_exact(more);
+        }
+    }
+
+    /// Raises the level until the buckets fit.
+    fn fit(&mut self) {
+        while self.keys.len() > Self::BUCKETS_MAX {
+            self.rise(1);
+        }
+    }
+
+    fn rise(&mut self, levels: u8) {
+        let mut risen = Self::with_level(self.level + levels, self.keys.len().div_ceil(2));
+        for (&key, count) in self.keys.iter().zip(self.counts.iter()) {
+            risen.push(scale::raise(key, levels), count);
+        }
+        *self = risen;
+    }
+}
+
+impl HeapBytes for SketchState {
+    fn heap_bytes(&self) -> usize {
+        let counts = match &self.counts {
+            Counts::Narrow(counts) => counts.capacity() * size_of::<u32>(),
+            Counts::Wide(counts) => counts.capacity() * size_of::<u64>(),
+        };
+        self.keys.capacity() * size_of::<i32>() + counts
+    }
+}
+
+/// One count for each bucket; never 0. Four bytes are enough for nearly all.
+#[derive(Clone, Debug)]
+enum Counts {
+    Narrow(Vec<u32>),
+    Wide(Vec<u64>),
+}
+
+impl Default for Counts {
+    fn default() -> Self {
+        Self::Narrow(Vec::new())
+    }
+}
+
+impl PartialEq for Counts {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+impl Counts {
+    fn iter(&self) -> impl Iterator<Item = u64> + '_ {
+        let (narrow, wide): (&[u32], &[u64]) = match self {
+            Self::Narrow(counts) => (counts, &[]),
+            Self::Wide(counts) => (&[], counts),
+        };
+        narrow.iter().map(|&count| u64::from(count)).chain(wide.iter().copied())
+    }
+
+    #[inline]
+    fn add(&mut self, place: usize, more: u64) {
+        if let Self::Narrow(counts) = self {
+            let sum = u64::from(counts[place]).saturating_add(more);
+            if let Ok(sum) = u32::try_from(sum) {
+                counts[place] = sum;
+                return;
+            }
+        }
+        let counts = self.widen();
+        counts[place] = counts[place].saturating_add(more);
+    }
+
+    fn insert(&mut self, place: usize, count: u64) {
+        match (self, u32::try_from(count)) {
+            (Self::Narrow(counts), Ok(count)) => counts.insert(place, count),
+            (counts, _) => counts.widen().insert(place, count),
+        }
+    }
+
+    fn reserve_exact(&mut self, more: usize) {
+        match self {
+            Self::Narrow(counts) => counts.reserve_exact(more),
+            Self::Wide(counts) => counts.reserve_exact(more),
+        }
+    }
+
+    #[cold]
+    fn widen(&mut self) -> &mut Vec<u64> {
+        if let Self::Narrow(counts) = self {
+            let mut wide = Vec::with_capacity(counts.capacity());
+            wide.extend(counts.iter().map(|&count| u64::from(count)));
+            *self = Self::Wide(wide);
+        }
+        match self {
+            Self::Wide(counts) => counts,
+            Self::Narrow(_) => unreachable!("it was widened on the line above"),
+        }
+    }
+}
+
+/// The encoded form, as plain data.
+#[derive(Serialize, Deserialize)]
+struct Encoded {
+    level: u8,
+    first: i32,
+    runs: Vec<(u32, Vec<u64>)>,
+}
+
+impl Serialize for SketchState {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let first = self.keys.first().copied().unwrap_or(0);
+        let mut runs: Vec<(u32, Vec<u64>)> = Vec::new();
+        let mut next = first;
+        for (&key, count) in self.keys.iter().zip(self.counts.iter()) {
+            match runs.last_mut() {
+                Some((_, run)) if key == next => run.push(count),
+                _ => runs.push((key.abs_diff(next), vec![count])),
+            }
+            next = key + 1;
+        }
+        Encoded { level: self.level, first, runs }.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for SketchState {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Encoded::deserialize(deserializer)?.check().ok_or_else(|| D::Error::custom("not the buckets of a sketch"))
+    }
+}
+
+impl Encoded {
+    fn check(self) -> Option<SketchState> {
+        let buckets: usize = self.runs.iter().map(|(_, counts)| counts.len()).sum();
+        if buckets > SketchState::BUCKETS_MAX || self.level > scale::LEVEL_MAX {
+            return None;
+        }
+        let mut state = SketchState::with_level(self.level, buckets);
+        let mut next = self.first;
+        for (place, (skip, counts)) in self.runs.into_iter().enumerate() {
+            if (skip == 0) != (place == 0) || counts.is_empty() {
+                return None;
+            }
+            next = next.checked_add_unsigned(skip)?;
+            for count in counts {
+                if count == 0 || !scale::is_key(next, self.level) {
+                    return None;
+                }
+                state.push(next, count);
+                next += 1;
+            }
+        }
+        // Nothing is spelled one way only.
+        let empty = buckets == 0;
+        (!empty || (self.first == 0 && self.level == 0)).then_some(state)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use taba_core::{decode_state, encode_state};
+
+    use super::super::Sketch;
+    use super::*;
+
+    fn state(values: &[f64]) -> SketchState {
+        let mut state = SketchState::default();
+        state.add_all(values);
+        state
+    }
+
+    /// `n` values, each in a bucket of its own: powers of 2^(1/32) from 2^-900 up.
+    fn spread(n: usize, sign: f64) -> Vec<f64> {
+        (0..n).map(|i| sign * 2_f64.powf(i as f64 / 32.0 - 900.0)).collect()
+    }
+
+    #[test]
+    fn nothing_has_no_quantiles() {
+        assert_eq!(state(&[]).quantile(500), None);
+        assert_eq!(state(&[]).error_bound(), None);
+        assert_eq!(encode_state(&state(&[])), [0, 0, 0]);
+    }
+
+    #[test]
+    fn ranks_are_nearest_ranks() {
+        let state = state(&[-4.0, -2.0, 0.0, 2.0, 4.0]);
+        let near = |per_mille, value: f64| {
+            let found = state.quantile(per_mille).unwrap();
+            assert!((found - value).abs() <= 0.0097 * value.abs(), "{per_mille}: {found} for {value}");
+        };
+        near(0, -4.0);
+        near(200, -4.0);
+        near(201, -2.0);
+        near(500, 0.0);
+        near(800, 2.0);
+        near(801, 4.0);
+        near(1000, 4.0);
+    }
+
+    #[test]
+    fn too_many_buckets_join_and_the_bound_says_so() {
+        let values = spread(SketchState::BUCKETS_MAX, 1.0);
+        let mut state = state(&values);
+        assert_eq!(state.error_bound(), Some(0.0097));
+        state.add(-1.0);
+        assert_eq!(state.error_bound(), Some(0.0193));
+        assert_eq!(state.count(), 2049);
+        let (found, value) = (state.quantile(500).unwrap(), values[1024 - 1]);
+        assert!((found - value).abs() <= 0.0193 * value);
+    }
+
+    #[test]
+    fn counts_of_more_than_32_bits_stay_exact() {
+        let mut state = state(&[1.0, 2.0]);
+        let mut count = 2_u64;
+        for _ in 0..40 {
+            state.merge(&state.clone());
+            count *= 2;
+        }
+        assert_eq!(state.count(), count);
+        assert_eq!(decode_state(&Sketch, 1, &encode_state(&state)).unwrap(), state);
+    }
+
+    #[test]
+    fn a_dense_sketch_takes_two_bytes_a_bucket() {
+        let values: Vec<f64> = (0..100_000).map(|i| f64::from(i) + 10_000.0).collect();
+        let state = state(&values);
+        let bytes = encode_state(&state).len();
+        assert!(bytes <= 8 + 2 * state.keys.len(), "{bytes} for {}", state.keys.len());
+        assert!(state.heap_bytes() <= 9 * state.keys.len() + 32);
+    }
+
+    #[test]
+    fn other_spellings_are_refused() {
+        let decode = |bytes: &[u8]| decode_state(&Sketch, 1, bytes);
+        assert!(decode(&[0, 0, 1, 0, 1, 5]).is_ok());
+        assert!(decode(&[0, 2, 0]).is_err(), "nothing, from key 1");
+        assert!(decode(&[1, 0, 0]).is_err(), "nothing, at level 1");
+        assert!(decode(&[8, 0, 1, 0, 1, 5]).is_err(), "level 8");
+        assert!(decode(&[0, 0, 1, 1, 1, 5]).is_err(), "a skip before the first");
+        assert!(decode(&[0, 0, 1, 0, 1, 0]).is_err(), "a count of 0");
+        assert!(decode(&[0, 0, 2, 0, 1, 5, 0, 1, 5]).is_err(), "two runs that are one");
+        assert!(decode(&[0, 0, 2, 0, 1, 5, 0xff, 0xff, 0xff, 0xff, 0x0f, 1, 5]).is_err(), "a key out of range");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(60))]
+
+        /// The laws' samples are too small to raise the level; these are not.
+        #[test]
+        fn rising_does_not_show_how_values_were_grouped(
+            n in 1500_usize..6000, cut in 0_usize..6000, mixed in any::<bool>(), seed in any::<u64>()
+        ) {
+            let mut values = spread(n, 1.0);
+            if mixed {
+                values.iter_mut().step_by(3).for_each(|value| *value = -*value);
+            }
+            let whole = encode_state(&state(&values));
+            let (a, b) = values.split_at(cut.min(n));
+            let (a, b) = (state(a), state(b));
+            let (mut left, mut right) = (a.clone(), b.clone());
+            left.merge(&b);
+            right.merge(&a);
+            prop_assert_eq!(&encode_state(&left), &whole);
+            prop_assert_eq!(&encode_state(&right), &whole);
+            let mut shuffled = values.clone();
+            for i in (1..n).rev() {
+                shuffled.swap(i, (seed.rotate_left(i as u32 % 64) % (i as u64 + 1)) as usize);
+            }
+            prop_assert_eq!(&encode_state(&state(&shuffled)), &whole);
+            prop_assert!(whole.len() <= SketchState::ENCODED_BYTES_MAX);
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! [`Sum`]: how many values there were, and their exact total. The smallest part, and the one to read first.
+
+use serde::de::{Error, SeqAccess, Visitor};
+use serde::ser::SerializeTuple;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Value, json};
+use taba_core::sum::{Canonical, canonical_from_seq};
+use taba_core::{Event, Events, ExactSum, Format, Handler, Timestamp};
+
+use crate::heap::HeapBytes;
+
+/// How many values there were, and their exact total.
+///
+/// Rendered as `{"count": 2, "total": 3.5, "average": 1.75}`. The total is exact and is rounded once, when rendered;
+/// a total that is too large for a double, and the average of nothing, are `null`.
+///
+/// # Examples
+/// ```
+/// use taba_core::{Event, Handler, Timestamp};
+/// use taba_handlers::{Sum, SumState};
+///
+/// let mut state = SumState::default();
+/// for value in [1e100, 1.0, -1e100] {
+///     Sum.fold(&mut state, Event::new(Timestamp::from_secs(0), &value));
+/// }
+/// assert_eq!((state.count(), state.total()), (3, 1.0));
+/// ```
+///
+/// # Cost
+/// About 1 ns an event in a batch of integers, 3 ns in one of other doubles. 32 bytes in memory, 2 to 12 when encoded
+/// with ordinary values, at most [`SumState::ENCODED_BYTES_MAX`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sum;
+
+/// The State of a [`Sum`], and its Projection too.
+///
+/// ```text
+/// header varint: count << 2 | form | fields of the exact sum's canonical form 0, 1 or 2
+/// ```
+/// An integral total has form 0: one varint after the header.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SumState {
+    count: u64,
+    total: ExactSum,
+}
+
+const _: () = assert!(size_of::<SumState>() == 32, "a CounterGroup holds 349 of these");
+
+/// Counts stop here, so that a count and a form fit one u64. To stop is as associative as to add.
+const COUNT_MAX: u64 = u64::MAX >> 2;
+
+impl SumState {
+    /// The most bytes one takes when encoded.
+    pub const ENCODED_BYTES_MAX: usize = 10 + ExactSum::ENCODED_BYTES_MAX;
+
+    /// How many values there were.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// The total, rounded to the nearest double; infinite when none is that large.
+    pub fn total(&self) -> f64 {
+        self.total.to_f64()
+    }
+
+    /// The exact total.
+    pub fn exact(&self) -> &ExactSum {
+        &self.total
+    }
+
+    /// The total by the count; `None` when there were no values.
+    pub fn average(&self) -> Option<f64> {
+        (self.count > 0).then(|| self.total() / self.count as f64)
+    }
+
+    pub(crate) fn add(&mut self, value: f64) {
+        self.count = (self.count + 1).min(COUNT_MAX);
+        self.total.add(value);
+    }
+
+    pub(crate) fn add_all(&mut self, values: &[f64]) {
+        self.count = (self.count + values.len() as u64).min(COUNT_MAX);
+        self.total.add_all(values);
+    }
+
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.count = (self.count + other.count).min(COUNT_MAX);
+        self.total.merge(&other.total);
+    }
+
+    pub(crate) fn render(&self) -> Value {
+        json!({ "count": self.count, "total": self.total(), "average": self.average() })
+    }
+}
+
+impl HeapBytes for SumState {
+    fn heap_bytes(&self) -> usize {
+        self.total.heap_bytes()
+    }
+}
+
+impl Handler for Sum {
+    type Value = f64;
+    type State = SumState;
+    type Projection = SumState;
+    const VERSION: u16 = 1;
+
+    fn fold(&self, state: &mut SumState, event: Event<&f64>) {
+        state.add(*event.value);
+    }
+
+    fn merge(&self, into: &mut SumState, other: &SumState) {
+        into.merge(other);
+    }
+
+    fn project(&self, state: &SumState, _at: Timestamp) -> SumState {
+        state.clone()
+    }
+
+    fn aggregate(&self, into: &mut SumState, other: &SumState) {
+        into.merge(other);
+    }
+
+    fn encoded_bytes_max(&self) -> usize {
+        SumState::ENCODED_BYTES_MAX
+    }
+
+    fn fold_all(&self, state: &mut SumState, events: Events<'_, f64>) {
+        state.add_all(events.values());
+    }
+
+    fn render(&self, projection: &SumState, _format: Format) -> Value {
+        projection.render()
+    }
+}
+
+impl Serialize for SumState {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let header = self.count << 2;
+        match self.total.canonical() {
+            Canonical::Integer(value) => {
+                let mut fields = serializer.serialize_tuple(2)?;
+                fields.serialize_element(&header)?;
+                fields.serialize_element(&value)?;
+                fields.end()
+            }
+            Canonical::Scaled { mantissa, exponent } => {
+                let mut fields = serializer.serialize_tuple(3)?;
+                fields.serialize_element(&(header | 1))?;
+                fields.serialize_element(&exponent)?;
+                fields.serialize_element(&mantissa)?;
+                fields.end()
+            }
+            Canonical::Wide { skip, bytes } => {
+                let mut fields = serializer.serialize_tuple(3)?;
+                fields.serialize_element(&(header | 2))?;
+                fields.serialize_element(&skip)?;
+                fields.serialize_element(&bytes)?;
+                fields.end()
+            }
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for SumState {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_tuple(3, SumVisitor)
+    }
+}
+
+struct SumVisitor;
+
+impl<'de> Visitor<'de> for SumVisitor {
+    type Value = SumState;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a count and the form of an exact sum, then its fields")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<SumState, A::Error> {
+        let header: u64 = seq.next_element()?.ok_or_else(|| Error::custom("a sum without a header"))?;
+        let canonical = canonical_from_seq((header & 3) as u8, &mut seq)?;
+        let count = header >> 2;
+        match ExactSum::from_canonical(&canonical) {
+            Some(total) if count > 0 || canonical == Canonical::Integer(0) => Ok(SumState { count, total }),
+            Some(_) | None => Err(Error::custom("not a canonical sum")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use taba_core::{decode_state, encode_state};
+
+    use super::*;
+
+    fn state(values: &[f64]) -> SumState {
+        let mut state = SumState::default();
+        state.add_all(values);
+        state
+    }
+
+    #[test]
+    fn small_totals_take_few_bytes() {
+        assert_eq!(encode_state(&SumState::default()).len(), 2);
+        assert_eq!(encode_state(&state(&[1.0; 10])), [10 << 2, 20]);
+        assert!(encode_state(&state(&[0.1])).len() <= 11);
+        let widest = state(&[f64::MAX, f64::MAX, 5e-324]);
+        assert!(encode_state(&widest).len() <= SumState::ENCODED_BYTES_MAX);
+        assert!(widest.heap_bytes() > 0);
+    }
+
+    #[test]
+    fn what_json_cannot_say_is_null() {
+        assert_eq!(Sum.render(&state(&[]), Format::Summary).to_string(), r#"{"count":0,"total":0.0,"average":null}"#);
+        let huge = Sum.render(&state(&[f64::MAX, f64::MAX]), Format::Summary);
+        assert_eq!(huge.to_string(), r#"{"count":2,"total":null,"average":null}"#);
+    }
+
+    #[test]
+    fn a_count_that_is_full_stays_full() {
+        let mut full = SumState { count: COUNT_MAX, total: ExactSum::ZERO };
+        full.add(1.0);
+        full.merge(&full.clone());
+        assert_eq!(full.count(), COUNT_MAX);
+        assert_eq!(decode_state(&Sum, 1, &encode_state(&full)).unwrap(), full);
+    }
+
+    #[test]
+    fn a_total_of_nothing_is_refused() {
+        assert!(decode_state(&Sum, 1, &[0, 2]).is_err());
+        assert!(decode_state(&Sum, 1, &[3, 0]).is_err(), "there is no form 3");
+    }
+}

@@ -1,0 +1,13 @@
+//! [`TotalsCounter`]: a plain counter.
+
+use super::tab_type;
+use crate::Totals;
+
+tab_type! {
+    /// Count, exact total, average, smallest and largest value of all time: [`Totals`].
+    ///
+    /// Rendered as `{"count": 2, "total": 3.5, "average": 1.75, "min": 1.0, "max": 2.5}`.
+    ///
+    /// The smallest Tab type: 48 bytes in memory, some 10 encoded. Exact.
+    TotalsCounter = Totals, version 1, made by Totals
+}
