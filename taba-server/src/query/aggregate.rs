@@ -157,22 +157,35 @@ fn groups(tabs: Vec<Listed>, by: &[String]) -> Vec<Group> {
         };
         return tabs.into_iter().map(alone).collect();
     }
-    let mut together: BTreeMap<(String, TabType, Vec<Option<String>>), Vec<Listed>> = BTreeMap::new();
+    let mut together: BTreeMap<GroupKey, Vec<Listed>> = BTreeMap::new();
     for tab in tabs {
         let values = by.iter().map(|key| tab.name.label(key).map(str::to_owned)).collect();
-        together.entry((tab.name.base().to_owned(), tab.tab_type.clone(), values)).or_default().push(tab);
+        let key = GroupKey { base: tab.name.base().to_owned(), tab_type: tab.tab_type.clone(), values };
+        together.entry(key).or_default().push(tab);
     }
-    let group =
-        |((mut name, tab_type, values), tabs): ((String, TabType, Vec<Option<String>>), Vec<Listed>)| {
-            let labels: BTreeMap<&String, &String> =
-                by.iter().zip(&values).filter_map(|(key, value)| Some((key, value.as_ref()?))).collect();
-            for (key, value) in labels {
-                name.extend([";", key, "=", value]);
-            }
-            let by = by.iter().cloned().zip(values.into_iter().map(Value::from)).collect();
-            Group { name, by, tab_type, tabs }
-        };
-    together.into_iter().map(group).collect()
+    together.into_iter().map(|(key, tabs)| key.group(by, tabs)).collect()
+}
+
+/// What the Tabs of a group share.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct GroupKey {
+    base: String,
+    tab_type: TabType,
+    /// In the order of the keys asked for.
+    values: Vec<Option<String>>,
+}
+
+impl GroupKey {
+    fn group(self, by: &[String], tabs: Vec<Listed>) -> Group {
+        let given = by.iter().zip(&self.values).filter_map(|(key, value)| Some((key, value.as_ref()?)));
+        let mut name = self.base;
+        // Sorted by key, so that the name of a group is spelt as a Tab's would be.
+        for (key, value) in given.collect::<BTreeMap<_, _>>() {
+            name.extend([";", key, "=", value]);
+        }
+        let by = by.iter().cloned().zip(self.values.into_iter().map(Value::from)).collect();
+        Group { name, by, tab_type: self.tab_type, tabs }
+    }
 }
 
 struct Cursor {

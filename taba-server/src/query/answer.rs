@@ -42,7 +42,7 @@ pub(super) async fn respond<T: Row>(
     shape: Shape,
     source: impl Stream<Item = Result<Item<T>, QueryError>> + Send + 'static,
 ) -> Result<Response, QueryError> {
-    let mut source: Source<T> = Box::pin(source);
+    let mut source: Source<T> = Box::pin(source.fuse());
     let first = match source.next().await {
         Some(Err(error)) => return Err(error),
         first => first,
@@ -108,18 +108,18 @@ impl<T: Row> Writer<T> {
             };
             match next {
                 Some(Ok(Item::Row(_))) if self.rows == self.shape.rows_max => {
-                    self.end(End { truncated: true, error: None }, &mut out);
+                    self.end(&End { truncated: true, error: None }, &mut out);
                     return (out.into(), false);
                 }
                 Some(Ok(Item::Row(row))) => self.row(&row, &mut out),
                 Some(Ok(Item::Fault(fault))) => self.fault(fault, &mut out),
                 Some(Err(error)) => {
                     self.state.shared.counters.failure();
-                    self.end(End { truncated: false, error: Some(error) }, &mut out);
+                    self.end(&End { truncated: false, error: Some(error) }, &mut out);
                     return (out.into(), false);
                 }
                 None => {
-                    self.end(End::default(), &mut out);
+                    self.end(&End::default(), &mut out);
                     return (out.into(), false);
                 }
             }
@@ -176,7 +176,7 @@ impl<T: Row> Writer<T> {
         }
     }
 
-    fn end(&mut self, end: End, out: &mut String) {
+    fn end(&mut self, end: &End, out: &mut String) {
         self.source = None;
         let mut tail = Map::new();
         if self.shape.media == Media::Json {
@@ -203,7 +203,7 @@ impl<T: Row> Writer<T> {
                 push_json(&json!({ "end": tail }), out);
                 out.push('\n');
             }
-            Media::Text => self.end_text(&end, out),
+            Media::Text => self.end_text(end, out),
         }
     }
 

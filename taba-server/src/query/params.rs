@@ -25,7 +25,8 @@ impl Params {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             let (key, value) = (decode(key, pair)?, decode(value, pair)?);
             let is_label = key.strip_prefix("label.").is_some_and(|label| !label.is_empty());
-            if !known.contains(&key.as_str()) && !(is_label && known.contains(&ANY_LABEL)) {
+            let word = if is_label { ANY_LABEL } else { key.as_str() };
+            if !known.contains(&word) {
                 return Err(QueryError::UnknownParameter { found: key, known });
             }
             pairs.push((key, value));

@@ -1,0 +1,227 @@
+//! A store with known content, small Handlers, and a router to ask.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderMap, Request, StatusCode};
+use http_body_util::BodyExt;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use taba_core::{
+    ClientId, Commit, Committed, Envelope, Event, Handler, MemoryStore, Part, Registry, StateKey, Store,
+    TabName, TabType, Timestamp, VBucket, Version, Wanted, encode_state,
+};
+use taba_server::Status;
+use taba_server::query::{Limits, QueryState, router};
+use tower::ServiceExt;
+
+/// 2001-09-09T01:46:40Z.
+pub const NOW: i64 = 1_000_000_000;
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Sum {
+    pub count: u64,
+    pub total: f64,
+}
+
+/// Counts and adds; the tests add whole numbers only, so the sums are exact.
+pub struct Totals;
+
+impl Handler for Totals {
+    type Value = f64;
+    type State = Sum;
+    type Projection = Sum;
+    const VERSION: u16 = 1;
+
+    fn fold(&self, state: &mut Sum, event: Event<&f64>) {
+        state.count += 1;
+        state.total += event.value;
+    }
+    fn merge(&self, into: &mut Sum, other: &Sum) {
+        into.count += other.count;
+        into.total += other.total;
+    }
+    fn project(&self, state: &Sum, _: Timestamp) -> Sum {
+        state.clone()
+    }
+    fn aggregate(&self, into: &mut Sum, other: &Sum) {
+        self.merge(into, other);
+    }
+    fn encoded_bytes_max(&self) -> usize {
+        32
+    }
+    fn error_bound(&self, _: &Sum) -> Option<f64> {
+        Some(0.0097)
+    }
+}
+
+/// Remembers its values by time, shows those of the last hour, and tells the latest.
+pub struct Recent;
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Values(BTreeMap<i64, f64>);
+
+impl Handler for Recent {
+    type Value = f64;
+    type State = Values;
+    type Projection = Values;
+    const VERSION: u16 = 1;
+
+    fn fold(&self, state: &mut Values, event: Event<&f64>) {
+        state.0.insert(event.time.as_micros(), *event.value);
+    }
+    fn merge(&self, into: &mut Values, other: &Values) {
+        into.0.extend(&other.0);
+    }
+    fn project(&self, state: &Values, at: Timestamp) -> Values {
+        let from = at.saturating_sub(Duration::from_secs(3600)).as_micros();
+        Values(state.0.range(from..=at.as_micros()).map(|(time, value)| (*time, *value)).collect())
+    }
+    fn aggregate(&self, into: &mut Values, other: &Values) {
+        self.merge(into, other);
+    }
+    fn encoded_bytes_max(&self) -> usize {
+        usize::MAX
+    }
+    fn render(&self, projection: &Values, format: taba_core::Format) -> Value {
+        match format {
+            taba_core::Format::Detail => {
+                serde_json::json!({ "n": projection.0.len(), "all": projection.0.values().collect::<Vec<_>>() })
+            }
+            _ => serde_json::json!({ "n": projection.0.len() }),
+        }
+    }
+    fn should_prune(&self, state: &Values, at: Timestamp) -> bool {
+        let from = at.saturating_sub(Duration::from_secs(3600)).as_micros();
+        state.0.range(from..).next().is_none()
+    }
+    fn tally(&self, projection: &Values) -> Option<String> {
+        projection.0.last_key_value().map(|(_, value)| value.to_string())
+    }
+}
+
+pub fn handlers() -> Registry {
+    Registry::builder().with("TotalsCounter", Totals).with("Recent", Recent).build().unwrap()
+}
+
+pub struct Kit {
+    pub store: Arc<MemoryStore>,
+    pub state: QueryState,
+    pub router: Router,
+    versions: AtomicU64,
+}
+
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub text: String,
+    /// Frames of the body.
+    pub chunks: usize,
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text))
+    }
+
+    pub fn results(&self) -> Vec<Value> {
+        assert_eq!(self.status, StatusCode::OK, "{}", self.text);
+        let json = self.json();
+        assert_eq!(json["complete"], true, "{json}");
+        json["results"].as_array().unwrap().clone()
+    }
+}
+
+impl Kit {
+    pub fn new() -> Self {
+        Self::with_limits(Limits::default())
+    }
+
+    pub fn with_limits(limits: Limits) -> Self {
+        let store = Arc::new(MemoryStore::default());
+        Self::over(store.clone(), store, limits)
+    }
+
+    pub fn over(store: Arc<MemoryStore>, asked: Arc<dyn Store>, limits: Limits) -> Self {
+        let clock: taba_server::Clock = Arc::new(|| Timestamp::from_secs(NOW));
+        let state = QueryState::with_limits(asked, handlers(), clock, Arc::new(Status::default()), limits);
+        let router = router(state.clone());
+        Self { store, state, router, versions: AtomicU64::new(1) }
+    }
+
+    /// Stores a State of a counter with these values, all of now.
+    pub async fn count(&self, tab: &str, client: &str, values: &[f64]) {
+        let home = self.store.vbuckets().of(&TabName::new(tab).unwrap());
+        self.count_in(home, tab, client, values).await;
+    }
+
+    pub async fn count_in(&self, home: VBucket, tab: &str, client: &str, values: &[f64]) {
+        let sum = Sum { count: values.len() as u64, total: values.iter().sum() };
+        self.put(
+            home,
+            tab,
+            "TotalsCounter",
+            client,
+            envelope("TotalsCounter", sum.count, encode_state(&sum)),
+        )
+        .await;
+    }
+
+    /// Stores a State of `Recent` with these (seconds, value).
+    pub async fn recent(&self, tab: &str, client: &str, values: &[(i64, f64)]) {
+        let home = self.store.vbuckets().of(&TabName::new(tab).unwrap());
+        let state = Values(values.iter().map(|(secs, value)| (secs * 1_000_000, *value)).collect());
+        self.put(home, tab, "Recent", client, envelope("Recent", values.len() as u64, encode_state(&state)))
+            .await;
+    }
+
+    pub async fn put(&self, home: VBucket, tab: &str, tab_type: &str, client: &str, bytes: bytes::Bytes) {
+        let tab = TabName::new(tab).unwrap();
+        let key = StateKey { tab: tab.clone(), client: ClientId::new(client).unwrap() };
+        let expect = self.store.load(home, &Wanted::default()).await.unwrap().version;
+        let commit = Commit {
+            expect,
+            next: Version { writer: 7, count: self.versions.fetch_add(1, Ordering::Relaxed) },
+            marks: Vec::new(),
+            tabs: vec![(tab, Some(TabType::new(tab_type).unwrap()))],
+            states: vec![(key, Part::WHOLE, Some(bytes))],
+        };
+        assert_eq!(self.store.commit(home, commit).await.unwrap(), Committed::Done);
+    }
+
+    pub async fn ask(&self, method: &str, path: &str, accept: &str) -> Answer {
+        let request =
+            Request::builder().method(method).uri(path).header("accept", accept).body(Body::empty()).unwrap();
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let (head, mut body) = response.into_parts();
+        let (mut text, mut chunks) = (Vec::new(), 0);
+        while let Some(frame) = body.frame().await {
+            text.extend_from_slice(&frame.unwrap().into_data().unwrap());
+            chunks += 1;
+        }
+        let text = String::from_utf8(text).unwrap();
+        Answer { status: head.status, headers: head.headers, text, chunks }
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.ask("GET", path, "application/json").await
+    }
+
+    pub async fn results(&self, path: &str) -> Vec<Value> {
+        self.get(path).await.results()
+    }
+
+    /// The names of the results.
+    pub async fn names(&self, path: &str) -> Vec<String> {
+        self.results(path).await.iter().map(|row| row["name"].as_str().unwrap().to_owned()).collect()
+    }
+}
+
+pub fn envelope(tab_type: &str, events: u64, state: Vec<u8>) -> bytes::Bytes {
+    let tab_type = TabType::new(tab_type).unwrap();
+    Envelope { tab_type, version: 1, events, state: state.into() }.encode()
+}

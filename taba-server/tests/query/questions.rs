@@ -1,0 +1,253 @@
+//! Aggregates, projections, lists: what is answered.
+
+use serde_json::{Value, json};
+
+use crate::kit::{Kit, NOW};
+
+async fn flights() -> Kit {
+    let kit = Kit::new();
+    for (tab, client, values) in [
+        ("delay;from=ATL;to=MEM", "ATL", &[5.0, 7.0][..]),
+        ("delay;from=ATL;to=JFK", "ATL", &[1.0]),
+        ("delay;from=JFK;to=MEM", "JFK", &[-3.0, 4.0, 4.0]),
+        ("delay", "ATL", &[100.0]),
+        ("delay-x", "JFK", &[9.0]),
+        ("departures", "ATL", &[1.0, 1.0]),
+        ("departures", "JFK", &[1.0]),
+    ] {
+        kit.count(tab, client, values).await;
+    }
+    kit
+}
+
+#[tokio::test]
+async fn an_aggregate_says_what_it_rests_on() {
+    let kit = flights().await;
+    for (home, client, events) in [(3, "ATL", 4.0), (900, "ATL", 6.0), (3, "JFK", 1.0), (3, "LAX", 50.0)] {
+        let home = taba_core::VBuckets::default().get(home).unwrap();
+        kit.count_in(home, "taba.dropped;where=agent;why=full", client, &[events]).await;
+    }
+    let both = kit.results("/v2/tabs?name=departures").await;
+    let expected = json!([{
+        "name": "departures", "type": "TotalsCounter", "tabs": 1, "clients": 2, "events": 3,
+        "as_of": "2001-09-09T01:46:40Z", "lost": 11, "lost_scope": "clients", "lost_unattributed": 0,
+        "error_bound": 0.0097, "value": { "count": 3, "total": 3.0 },
+    }]);
+    assert_eq!(Value::from(both), expected);
+    let one = kit.results("/v2/tabs?name=departures&client=JFK").await;
+    assert_eq!(
+        (&one[0]["clients"], &one[0]["lost"], &one[0]["value"]["total"]),
+        (&json!(1), &json!(1), &json!(1.0))
+    );
+}
+
+#[tokio::test]
+async fn losses_of_unknown_clients_are_told_apart() {
+    let kit = flights().await;
+    kit.count("taba.dropped;where=agent;why=gap", "taba.stream/00ff", &[40.0]).await;
+    let row = &kit.results("/v2/tabs?name=departures").await[0];
+    assert_eq!((&row["lost"], &row["lost_unattributed"]), (&json!(0), &json!(40)));
+}
+
+#[tokio::test]
+async fn names_choose_exactly_and_bases_choose_all_labels() {
+    let kit = flights().await;
+    assert_eq!(kit.names("/v2/tabs?name=delay").await, ["delay"]);
+    assert_eq!(kit.names("/v2/tabs?name=delay;to=MEM;from=ATL").await, ["delay;from=ATL;to=MEM"]);
+    assert_eq!(
+        kit.names("/v2/tabs?name=departures,delay&name=delay-x").await,
+        ["delay", "delay-x", "departures"]
+    );
+    assert_eq!(kit.names("/v2/tabs?base=delay").await.len(), 4);
+    assert_eq!(kit.names("/v2/tabs?base=delay&label.to=MEM").await.len(), 2);
+    assert_eq!(kit.names("/v2/tabs?label.to=MEM,JFK&label.from=ATL").await.len(), 2);
+    assert_eq!(kit.names("/v2/tabs").await.len(), 6);
+    assert_eq!(kit.names("/v2/tabs?name=nothing").await.len(), 0);
+    assert_eq!(kit.names("/v2/tabs?type=Recent").await.len(), 0);
+}
+
+#[tokio::test]
+async fn regular_expressions_match_in_full() {
+    let kit = flights().await;
+    assert_eq!(kit.names("/v2/tabs?re=true&name=d.+").await.len(), 6);
+    assert_eq!(kit.names("/v2/tabs?re=true&name=delay").await, ["delay"]);
+    assert_eq!(kit.names("/v2/tabs?re=true&name=.*to%3D(MEM%7CJFK)&client=A.L").await.len(), 2);
+    assert_eq!(kit.names("/v2/tabs?re=true&name=depar&name=delay.x").await, ["delay-x"]);
+}
+
+#[tokio::test]
+async fn groups_by_label_equal_the_sum_of_their_tabs() {
+    let kit = flights().await;
+    let rows = kit.results("/v2/tabs?base=delay&by=to").await;
+    let shown: Vec<_> = rows
+        .iter()
+        .map(|row| json!([row["name"], row["by"], row["tabs"], row["clients"], row["value"]]))
+        .collect();
+    assert_eq!(
+        Value::from(shown),
+        json!([
+            ["delay", { "to": null }, 1, 1, { "count": 1, "total": 100.0 }],
+            ["delay;to=JFK", { "to": "JFK" }, 1, 1, { "count": 1, "total": 1.0 }],
+            ["delay;to=MEM", { "to": "MEM" }, 2, 2, { "count": 5, "total": 17.0 }],
+        ])
+    );
+    // One Client in two Tabs of a group is one Client.
+    let rows = kit.results("/v2/tabs?base=delay&label.from=ATL&by=from").await;
+    assert_eq!(
+        (&rows[0]["clients"], &rows[0]["tabs"], &rows[0]["events"]),
+        (&json!(1), &json!(2), &json!(3))
+    );
+    let rows = kit.results("/v2/tabs?base=delay&label.from=ATL&by=to,from").await;
+    assert_eq!(rows[0]["name"], "delay;from=ATL;to=JFK");
+}
+
+#[tokio::test]
+async fn a_super_aggregate_needs_one_type() {
+    let kit = flights().await;
+    let rows = kit.results("/v2/super?base=delay").await;
+    assert_eq!((&rows[0]["name"], &rows[0]["tabs"]), (&json!("delay;*"), &json!(4)));
+    assert_eq!(rows[0]["value"], json!({ "count": 7, "total": 118.0 }));
+    assert!(kit.results("/v2/super?name=nothing").await.is_empty());
+    kit.recent("other", "ATL", &[(NOW, 1.0)]).await;
+    let refused = kit.get("/v2/super").await;
+    assert_eq!(refused.status, 400);
+    assert_eq!(refused.json()["reason"], "mixed_types");
+    assert_eq!(refused.json()["types"], json!(["Recent", "TotalsCounter"]));
+    assert_eq!(kit.results("/v2/super?type=Recent").await.len(), 1);
+}
+
+#[tokio::test]
+async fn projections_come_by_tab_and_client() {
+    let kit = flights().await;
+    let rows = kit.results("/v2/projections?re=1&name=de(lay%7Cpartures)").await;
+    let shown: Vec<_> = rows.iter().map(|row| json!([row["name"], row["client"], row["events"]])).collect();
+    assert_eq!(
+        Value::from(shown),
+        json!([["delay", "ATL", 1], ["departures", "ATL", 2], ["departures", "JFK", 1]])
+    );
+}
+
+#[tokio::test]
+async fn at_projects_as_of_a_time_and_detail_shows_more() {
+    let kit = Kit::new();
+    kit.recent("temperature", "a", &[(NOW - 7200, 1.0), (NOW - 10, 2.0)]).await;
+    kit.recent("temperature", "b", &[(NOW - 5, 3.0)]).await;
+    kit.recent("temperature", "c", &[(NOW - 6, 3.0)]).await;
+    let now = &kit.results("/v2/tabs").await[0];
+    assert_eq!((&now["value"], &now["clients_by_value"]), (&json!({ "n": 3 }), &json!({ "2": 1, "3": 2 })));
+    for at in ["999996400", "2001-09-09T00:46:40Z", "2001-09-09T02:46:40+02:00"] {
+        let then = &kit.results(&format!("/v2/tabs?detail=true&at={at}")).await[0];
+        assert_eq!(then["value"], json!({ "n": 1, "all": [1.0] }), "{at}");
+    }
+}
+
+#[tokio::test]
+async fn words_beyond_the_bound_count_as_other() {
+    let kit = Kit::with_limits(taba_server::query::Limits { tally_words_max: 2, ..Default::default() });
+    for (client, value) in [("a", 1.0), ("b", 2.0), ("c", 3.0), ("d", 1.0), ("e", 4.0)] {
+        kit.recent("mode", client, &[(NOW, value)]).await;
+    }
+    assert_eq!(kit.results("/v2/tabs").await[0]["clients_by_value"], json!({ "1": 2, "2": 1, "other": 2 }));
+}
+
+#[tokio::test]
+async fn lists_say_what_there_is() {
+    let kit = flights().await;
+    kit.count("taba.recorded", "LAX", &[3.0]).await;
+    assert_eq!(
+        Value::from(kit.results("/v2/clients").await),
+        json!([{ "client": "ATL", "tabs": 4 }, { "client": "JFK", "tabs": 3 }])
+    );
+    assert_eq!(kit.results("/v2/clients?name=delay").await, [json!({ "client": "ATL", "tabs": 1 })]);
+    assert_eq!(kit.names("/v2/names?client=JFK").await, ["delay-x", "delay;from=JFK;to=MEM", "departures"]);
+    assert_eq!(kit.names("/v2/names").await.len(), 6);
+    assert_eq!(kit.names("/v2/names?reserved=true").await.len(), 7);
+    assert_eq!(kit.names("/v2/names?base=taba.recorded").await, ["taba.recorded"]);
+    let types = kit.results("/v2/types").await;
+    assert_eq!(types[0], json!({ "type": "Recent", "tabs": 0, "known": true }));
+    assert_eq!(types[1], json!({ "type": "TotalsCounter", "tabs": 6, "known": true }));
+    let status = kit.get("/v2/status").await.json();
+    assert_eq!((&status["vbuckets"], &status["types"]), (&json!(1024), &json!(["Recent", "TotalsCounter"])));
+}
+
+#[tokio::test]
+async fn reserved_tabs_are_merged_over_vbuckets() {
+    let kit = Kit::new();
+    for (home, client, events) in [(1, "a", 4.0), (2, "a", 6.0), (1000, "b", 1.0)] {
+        let home = taba_core::VBuckets::default().get(home).unwrap();
+        kit.count_in(home, "taba.recorded", client, &[events]).await;
+    }
+    let rows = kit.results("/v2/projections?name=taba.recorded").await;
+    let shown: Vec<_> = rows.iter().map(|row| json!([row["client"], row["value"]["total"]])).collect();
+    assert_eq!(Value::from(shown), json!([["a", 10.0], ["b", 1.0]]));
+    let rows = kit.results("/v2/tabs?name=taba.recorded").await;
+    assert_eq!((&rows[0]["clients"], &rows[0]["value"]["total"]), (&json!(2), &json!(11.0)));
+}
+
+#[tokio::test]
+async fn answers_come_in_three_forms() {
+    let kit = flights().await;
+    let lines = kit.ask("GET", "/v2/tabs", "application/x-ndjson").await;
+    assert_eq!(lines.headers["content-type"], "application/x-ndjson");
+    let lines: Vec<Value> = lines.text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 7);
+    assert_eq!((&lines[6]["end"]["results"], &lines[6]["end"]["complete"]), (&json!(6), &json!(true)));
+    let text = kit.ask("GET", "/v2/tabs?name=departures", "text/plain").await;
+    assert_eq!(
+        text.text,
+        "departures  TotalsCounter  clients 2  events 3  lost 0  ±0.97%  as of 2001-09-09T01:46:40Z\n  count 3, total 3\n"
+    );
+    for path in
+        ["/v2/names", "/v2/clients", "/v2/types", "/v2/ledger", "/v2/status", "/v2/projections", "/v2/super"]
+    {
+        let answer = kit.ask("GET", path, "text/plain").await;
+        assert_eq!(answer.headers["content-type"], "text/plain; charset=utf-8", "{path}");
+        assert!(answer.status.is_success() && answer.text.lines().count() >= 1, "{path}: {}", answer.text);
+    }
+}
+
+#[tokio::test]
+async fn twenty_thousand_tabs_stream_in_small_chunks() {
+    let kit = Kit::new();
+    for i in 0..20_000 {
+        kit.count(&format!("tab{i:05}"), "a", &[1.0]).await;
+    }
+    let answer = kit.get("/v2/tabs").await;
+    assert!(answer.chunks > answer.text.len() / 40_000, "{} chunks", answer.chunks);
+    let rows = answer.results();
+    assert_eq!(rows.len(), 20_000);
+    assert!(rows.is_sorted_by_key(|row| row["name"].as_str().unwrap().to_owned()));
+    let limited = kit.get("/v2/tabs?limit=10").await.json();
+    assert_eq!((limited["results"].as_array().unwrap().len(), &limited["truncated"]), (10, &json!(true)));
+    let all = kit.get("/v2/tabs?limit=20000").await.json();
+    assert_eq!(all["truncated"], false);
+}
+
+#[tokio::test]
+async fn metrics_are_prometheus_text() {
+    let kit = flights().await;
+    kit.count("taba.recorded", "ATL", &[6.0]).await;
+    kit.count("taba.dropped;where=server;why=bad_value", "ATL", &[2.0]).await;
+    let answer = kit.get("/metrics?base=delay").await;
+    assert!(answer.headers["content-type"].to_str().unwrap().starts_with("text/plain; version=0.0.4"));
+    for line in [
+        "taba_server_batches_in_total 0",
+        "taba_ledger_recorded_events_total 6",
+        "taba_ledger_folded_events_total 11",
+        r#"taba_ledger_dropped_events_total{where="server",why="bad_value"} 2"#,
+        "taba_ledger_in_flight_events -7",
+        r#"taba_tab_count{tab="delay;from=ATL;to=MEM",base="delay",type="TotalsCounter",label_from="ATL",label_to="MEM"} 2"#,
+        r#"taba_tab_total{tab="delay",base="delay",type="TotalsCounter"} 100.0"#,
+    ] {
+        assert!(answer.text.lines().any(|found| found == line), "{line} is missing in\n{}", answer.text);
+    }
+    let families = answer.text.lines().filter(|line| line.starts_with("# TYPE"));
+    let families: Vec<_> = families.collect();
+    assert_eq!(
+        families.len(),
+        families.iter().collect::<std::collections::BTreeSet<_>>().len(),
+        "each family once"
+    );
+    let small = kit.get("/metrics?ledger=false").await.text;
+    assert!(!small.contains("taba_ledger") && !small.contains("taba_tab_"));
+}

@@ -1,0 +1,125 @@
+//! Deleting and pruning keep the Ledger's identity.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use serde_json::json;
+use taba_core::{
+    Commit, Committed, Loaded, MemoryStore, Scan, Scanned, Store, StoreError, TabName, TabType, VBucket,
+    VBuckets, Version, Wanted,
+};
+use taba_server::query::Limits;
+
+use crate::kit::{Kit, NOW};
+
+#[tokio::test]
+async fn deleting_moves_events_to_the_ledger() {
+    let kit = Kit::new();
+    for client in ["a", "b"] {
+        kit.count("x", client, &[1.0, 2.0]).await;
+        kit.count("y", client, &[1.0]).await;
+        kit.count("taba.recorded", client, &[3.0]).await;
+    }
+    let removed = kit.ask("DELETE", "/v2/tabs?name=x&client=a", "*/*").await.json();
+    assert_eq!(removed["removed"], json!({ "tabs": 0, "states": 1, "events": 2, "damaged": 0 }));
+    assert_eq!(kit.names("/v2/names").await, ["x", "y"]);
+    let removed = kit.ask("DELETE", "/v2/tabs?re=true&name=.*", "*/*").await.json();
+    assert_eq!(removed["removed"], json!({ "tabs": 2, "states": 3, "events": 4, "damaged": 0 }));
+    assert!(kit.names("/v2/names").await.is_empty());
+    let totals = &kit.get("/v2/ledger").await.json()["totals"];
+    assert_eq!(
+        *totals,
+        json!({ "recorded": 6, "folded": 6, "deleted": 6, "clamped": 0, "dropped": [], "in_flight": 0 })
+    );
+    let again = kit.ask("DELETE", "/v2/tabs?name=x", "*/*").await.json();
+    assert_eq!(again["removed"]["states"], 0);
+    // Nothing but the Ledger is left in the store.
+    assert_eq!(kit.names("/v2/names?reserved=true").await, ["taba.deleted", "taba.recorded"]);
+}
+
+#[tokio::test]
+async fn more_states_than_fit_one_commit_are_deleted() {
+    let kit = Kit::new();
+    for i in 0..2500 {
+        kit.count("x", &format!("client{i}"), &[1.0]).await;
+    }
+    let removed = kit.ask("DELETE", "/v2/tabs?name=x", "*/*").await.json();
+    assert_eq!(removed["removed"], json!({ "tabs": 1, "states": 2500, "events": 2500, "damaged": 0 }));
+    assert_eq!(kit.get("/v2/ledger").await.json()["totals"]["deleted"], 2500);
+}
+
+#[tokio::test]
+async fn pruning_takes_only_what_says_nothing() {
+    let kit = Kit::new();
+    kit.recent("old", "a", &[(NOW - 7200, 1.0), (NOW - 7300, 1.0)]).await;
+    kit.recent("half", "a", &[(NOW - 7200, 1.0)]).await;
+    kit.recent("half", "b", &[(NOW - 60, 1.0)]).await;
+    kit.count("forever", "a", &[1.0]).await;
+    let home = VBuckets::default().of(&TabName::new("alien").unwrap());
+    kit.put(home, "alien", "Alien", "a", crate::kit::envelope("Alien", 3, vec![1])).await;
+    let removed = kit.ask("POST", "/v2/prune?name=half", "*/*").await.json();
+    assert_eq!(removed["removed"], json!({ "tabs": 0, "states": 1, "events": 1, "damaged": 0 }));
+    let removed = kit.ask("POST", "/v2/prune", "*/*").await.json();
+    assert_eq!(removed["removed"], json!({ "tabs": 1, "states": 1, "events": 2, "damaged": 0 }));
+    assert_eq!(kit.names("/v2/names").await, ["alien", "forever", "half"]);
+    assert_eq!(kit.get("/v2/ledger?client=a").await.json()["totals"]["deleted"], 3);
+    assert_eq!(kit.state.report().states_removed, 2);
+}
+
+#[tokio::test]
+async fn a_damaged_state_can_be_deleted_but_is_not_pruned() {
+    let kit = Kit::new();
+    let home = VBuckets::default().of(&TabName::new("x").unwrap());
+    kit.put(home, "x", "Recent", "a", bytes::Bytes::from_static(b"garbage")).await;
+    assert_eq!(kit.ask("POST", "/v2/prune", "*/*").await.json()["removed"]["states"], 0);
+    let removed = kit.ask("DELETE", "/v2/tabs?name=x", "*/*").await.json();
+    assert_eq!(removed["removed"], json!({ "tabs": 1, "states": 1, "events": 0, "damaged": 1 }));
+}
+
+/// A store in which somebody else commits before each of the first commits.
+struct Crowded {
+    store: Arc<MemoryStore>,
+    intruders: AtomicUsize,
+}
+
+#[async_trait]
+impl Store for Crowded {
+    fn vbuckets(&self) -> VBuckets {
+        self.store.vbuckets()
+    }
+    async fn load(&self, vbucket: VBucket, wanted: &Wanted) -> Result<Loaded, StoreError> {
+        self.store.load(vbucket, wanted).await
+    }
+    async fn commit(&self, vbucket: VBucket, commit: Commit) -> Result<Committed, StoreError> {
+        let left = self.intruders.load(Ordering::SeqCst);
+        if left > 0 {
+            self.intruders.store(left - 1, Ordering::SeqCst);
+            let expect = self.store.load(vbucket, &Wanted::default()).await?.version;
+            let next = Version { writer: 9, count: left as u64 };
+            assert_eq!(
+                self.store.commit(vbucket, Commit { expect, next, ..Commit::default() }).await?,
+                Committed::Done
+            );
+        }
+        self.store.commit(vbucket, commit).await
+    }
+    async fn tabs(&self, vbucket: VBucket) -> Result<Vec<(TabName, TabType)>, StoreError> {
+        self.store.tabs(vbucket).await
+    }
+    async fn scan(&self, vbucket: VBucket, scan: &Scan) -> Result<Vec<Scanned>, StoreError> {
+        self.store.scan(vbucket, scan).await
+    }
+}
+
+#[tokio::test]
+async fn a_conflict_is_tried_again_and_counts_once() {
+    let store = Arc::new(MemoryStore::default());
+    let crowded = Arc::new(Crowded { store: store.clone(), intruders: AtomicUsize::new(3) });
+    let kit = Kit::over(store, crowded, Limits::default());
+    kit.count("x", "a", &[1.0, 1.0]).await;
+    let removed = kit.ask("DELETE", "/v2/tabs?name=x", "*/*").await.json();
+    assert_eq!(removed["removed"], json!({ "tabs": 1, "states": 1, "events": 2, "damaged": 0 }));
+    assert_eq!(kit.state.report().conflicts, 3);
+    assert_eq!(kit.get("/v2/ledger").await.json()["totals"]["deleted"], 2);
+}
