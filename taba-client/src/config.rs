@@ -8,7 +8,7 @@ use taba_core::limits::{BATCH_BLOCKS_MAX, BLOCK_BYTES_MAX, BLOCK_EVENTS_MAX, FRA
 use crate::buffer::LEDGER_BLOCKS_MAX;
 
 /// Bytes that one recorded event takes in its thread's ring.
-pub(crate) const SLOT_BYTES: usize = 32;
+pub(crate) const SLOT_BYTES: usize = 24;
 /// What a Batch of the greatest size may take in a frame beside its Blocks.
 const FRAME_SLACK_BYTES: usize = 64 * 1024;
 
@@ -26,9 +26,9 @@ const FRAME_SLACK_BYTES: usize = 64 * 1024;
 pub struct Config {
     /// How often events are sent. Default 250 ms, at least 1 ms. Shorter is fresher; longer folds more into one State.
     pub flush_interval: Duration,
-    /// Events that a thread's ring holds at first. Default 1,024 (32 KiB), at least 16.
+    /// Events that a thread's ring holds at first. Default 1,024 (24 KiB), at least 16.
     pub ring_events_min: usize,
-    /// Events to which a full ring may grow, in steps of eight times. Default 65,536 (2 MiB). Rings are drained every
+    /// Events to which a full ring may grow, in steps of eight times. Default 65,536 (1.5 MiB). Rings are drained every
     /// few milliseconds while they fill, so this bounds the burst that one thread can record without loss.
     pub ring_events_max: usize,
     /// Bytes of all rings of the Client, one ring for each thread that records. Default 64 MiB.

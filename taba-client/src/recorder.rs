@@ -10,6 +10,7 @@
 //! but, now and then, with the one that drains. Rings start small and grow when they overflow; the old ring is drained
 //! and freed like that of a thread that has ended.
 
+use std::any::Any;
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -31,12 +32,18 @@ const GROWTH: usize = 8;
 const LOOKS: usize = 8;
 
 /// One event in a ring.
-pub(crate) struct Slot {
-    pub(crate) time: i64,
-    pub(crate) datum: Datum,
-    pub(crate) tab: u32,
-    /// What the value takes beside the slot; 0 for numbers.
-    pub(crate) bytes: u32,
+// PERF: recording costs what moving the ring's memory between two processors costs, so a number takes three words.
+pub(crate) enum Slot {
+    Number { tab: u32, time: Timestamp, number: f64 },
+    Opaque { tab: u32, event: Box<Opaque> },
+}
+
+/// An event whose value is not a number.
+pub(crate) struct Opaque {
+    pub(crate) time: Timestamp,
+    pub(crate) value: Box<dyn Any + Send>,
+    /// What it takes beside the slot.
+    pub(crate) bytes: usize,
 }
 
 const _: () = assert!(size_of::<Slot>() == SLOT_BYTES, "the bounds of rings count on this");
@@ -107,21 +114,20 @@ impl Recorder {
         if !value.is_valid() {
             return self.refuse(Why::BadValue);
         }
-        let heap_bytes = value.heap_bytes();
-        let datum = Datum::of(value);
-        let bytes = match datum {
-            Datum::Number(_) => 0,
-            Datum::Opaque(_) => match self.reserve(size_of::<V>() + heap_bytes) {
-                Some(bytes) => bytes,
-                None => return self.refuse(Why::Full),
-            },
-        };
-        self.push(Slot { time: time.as_micros(), datum, tab, bytes });
+        let bytes = size_of::<V>() + size_of::<Opaque>() + value.heap_bytes();
+        match Datum::of(value) {
+            Datum::Number(number) => self.push(Slot::Number { tab, time, number }, 0),
+            Datum::Opaque(value)
+                if reserve(&self.shared.opaque_bytes, bytes, self.config.opaque_bytes_max) =>
+            {
+                self.push(Slot::Opaque { tab, event: Box::new(Opaque { time, value, bytes }) }, bytes);
+            }
+            Datum::Opaque(_) => self.refuse(Why::Full),
+        }
     }
 
     #[inline]
-    fn push(&self, slot: Slot) {
-        let bytes = slot.bytes;
+    fn push(&self, slot: Slot, bytes: usize) {
         if self.closed.load(Ordering::Relaxed) {
             return self.refuse_bytes(Why::Shutdown, bytes);
         }
@@ -175,12 +181,6 @@ impl Recorder {
         self.shared.rings_bytes.fetch_sub(events * SLOT_BYTES, Ordering::Relaxed);
     }
 
-    /// Room for a value that is not a number.
-    fn reserve(&self, bytes: usize) -> Option<u32> {
-        let bytes = u32::try_from(bytes).ok()?;
-        reserve(&self.shared.opaque_bytes, bytes as usize, self.config.opaque_bytes_max).then_some(bytes)
-    }
-
     /// Values that are not numbers have left the rings.
     pub(crate) fn give_back(&self, bytes: usize) {
         if bytes > 0 {
@@ -190,8 +190,8 @@ impl Recorder {
 
     #[cold]
     #[inline(never)]
-    fn refuse_bytes(&self, why: Why, bytes: u32) {
-        self.give_back(bytes as usize);
+    fn refuse_bytes(&self, why: Why, bytes: usize) {
+        self.give_back(bytes);
         self.refuse(why);
     }
 
@@ -303,7 +303,9 @@ impl Chunk {
             }
             self.can_grow = false;
         }
-        recorder.give_back(slot.bytes as usize);
+        if let Slot::Opaque { event, .. } = slot {
+            recorder.give_back(event.bytes);
+        }
         // Only this thread writes here, so that a full ring costs no more than an empty one.
         self.overflowed.store(self.overflowed.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         Ok(())

@@ -1,1 +1,318 @@
+//! Threads, Clients and values of all kinds, with a sink that keeps what it is given.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use taba_client::{Client, Config, Counter, ManualClock, Sealed, Sink, SinkError, TabError};
+use taba_core::ledger::{self, Where, Why};
+use taba_core::wire::{ClientBatch, Receipt};
+use taba_core::{Event, Handler, NameError, Reading, Registry, Timestamp, Value};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Keeps every Batch.
+#[derive(Clone, Default)]
+struct Memory(Arc<Mutex<Vec<Arc<Sealed>>>>);
+
+#[async_trait]
+impl Sink for Memory {
+    async fn deliver(&self, batch: Arc<Sealed>) -> Result<Receipt, SinkError> {
+        let receipt = Receipt { seq: batch.seq(), now: Timestamp::from_secs(0), refused: Vec::new() };
+        self.0.lock().unwrap().push(batch);
+        Ok(receipt)
+    }
+}
+
+impl Memory {
+    fn batches(&self) -> Vec<ClientBatch> {
+        self.0.lock().unwrap().iter().map(|sealed| sealed.batch().clone()).collect()
+    }
+
+    /// Events by Tab; for Tabs of the Ledger, the blocks.
+    fn events(&self) -> BTreeMap<String, u64> {
+        let mut events = BTreeMap::new();
+        for block in self.batches().into_iter().flat_map(|batch| batch.blocks) {
+            *events.entry(block.tab.to_string()).or_default() += block.events;
+        }
+        events
+    }
+}
+
+fn client(config: Config) -> (Client, Memory) {
+    let memory = Memory::default();
+    let client = Client::builder("web-01").sink(memory.clone()).config(config).build().unwrap();
+    (client, memory)
+}
+
+/// Polls for what another thread will do.
+fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let soon = (0..2000).any(|_| {
+        std::thread::park_timeout(Duration::from_millis(5));
+        done()
+    });
+    assert!(soon, "{what}: not within ten seconds");
+}
+
+#[test]
+fn threads_that_end_leave_nothing_behind() {
+    let (client, memory) = client(Config::default());
+    let bids = client.counter("bids").unwrap();
+    let threads: Vec<_> = (0..16)
+        .map(|_| bids.clone())
+        .map(|bids| std::thread::spawn(move || (0..1000).for_each(|n| bids.add(f64::from(n)))))
+        .collect();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    until("their rings are freed", || client.stats().rings == 0 && client.stats().recorded == 16_000);
+    assert_eq!(client.shutdown(10 * SECOND).left, 0);
+    assert_eq!(memory.events()["bids"], 16_000);
+    assert_eq!(client.stats().dropped.total(), 0);
+}
+
+#[test]
+fn a_burst_grows_the_ring_and_what_does_not_fit_is_counted() {
+    let config = Config { ring_events_min: 16, ring_events_max: 128, ..Config::default() };
+    let (client, memory) = client(config);
+    let bids = client.counter("bids").unwrap();
+    (0..100).for_each(|_| bids.increment());
+    until("they are drained", || client.stats().recorded == 100);
+    assert_eq!(client.stats().dropped.total(), 0, "16 + 128 is room for a hundred");
+    (0..10_000).for_each(|_| bids.increment());
+    assert_eq!(client.shutdown(10 * SECOND).left, 0);
+    let stats = client.stats();
+    assert_eq!(stats.recorded, 10_100);
+    assert_eq!(stats.acked + stats.dropped.get(Why::Full), 10_100);
+    assert_eq!(memory.events()["bids"], stats.acked);
+}
+
+#[test]
+fn rings_stay_below_their_bound() {
+    let config = Config { ring_events_min: 16, rings_bytes_max: 16 * 24, ..Config::default() };
+    let (client, _memory) = client(config);
+    let bids = client.counter("bids").unwrap();
+    bids.increment();
+    let other = bids.clone();
+    std::thread::spawn(move || other.increment()).join().unwrap();
+    until("both are seen", || client.stats().recorded == 2);
+    assert_eq!(client.stats().dropped.get(Why::Full), 1, "there was no second ring");
+}
+
+#[test]
+fn hundreds_of_clients_share_the_threads() {
+    let memory = Memory::default();
+    let clients: Vec<Client> =
+        (0..229).map(|n| Client::builder(format!("c{n}")).sink(memory.clone()).build().unwrap()).collect();
+    for (n, client) in clients.iter().enumerate() {
+        let flights = client.counter("flights").unwrap();
+        (0..n).for_each(|_| flights.increment());
+    }
+    for client in &clients {
+        assert_eq!(client.shutdown(10 * SECOND).left, 0);
+    }
+    let mut by_client = BTreeMap::new();
+    for block in memory.batches().into_iter().flat_map(|batch| batch.blocks).filter(|b| !b.tab.is_reserved())
+    {
+        *by_client.entry(block.client.to_string()).or_insert(0) += block.events;
+    }
+    assert!((1..229).all(|n| by_client[&format!("c{n}")] == n));
+    drop(clients);
+    // Places are used again by Clients that come later, in threads that know the old ones.
+    let (client, memory) = self::client(Config::default());
+    client.counter("later").unwrap().increment();
+    assert_eq!(client.shutdown(10 * SECOND).flushed, 1);
+    assert_eq!(memory.events()["later"], 1);
+}
+
+#[test]
+fn what_is_recorded_after_the_end_is_counted() {
+    let (client, memory) = client(Config::default());
+    let bids = client.counter("bids").unwrap();
+    bids.increment();
+    assert_eq!(client.shutdown(10 * SECOND).flushed, 1);
+    bids.increment();
+    assert_eq!((client.stats().recorded, client.stats().dropped.get(Why::Shutdown)), (2, 1));
+    assert_eq!(client.shutdown(10 * SECOND), Default::default());
+    assert_eq!(memory.events()["bids"], 1);
+}
+
+#[test]
+fn bad_numbers_are_dropped_and_told() {
+    let (client, memory) = client(Config::default());
+    let bids = client.counter("bids").unwrap();
+    [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1.0].into_iter().for_each(|v| bids.add(v));
+    client.gauge("load").unwrap().set(f64::NAN);
+    assert_eq!(client.shutdown(10 * SECOND).left, 0);
+    assert_eq!(client.stats().dropped.get(Why::BadValue), 4);
+    let events = memory.events();
+    assert_eq!(events["bids"], 1);
+    assert_eq!(events[ledger::dropped_tab(Where::Client, Why::BadValue).as_str()], 1);
+    assert!(!events.contains_key("load"));
+}
+
+#[test]
+fn bad_names_are_errors() {
+    let (client, _) = client(Config::default());
+    assert!(matches!(client.counter("bids won"), Err(TabError::Name(NameError::Character { at: 4, .. }))));
+    assert!(matches!(client.counter(""), Err(TabError::Name(NameError::Empty { .. }))));
+    assert!(matches!(client.tab::<f64>("a", "b/c"), Err(TabError::Name(_))));
+    assert!(matches!(client.counter("taba.recorded"), Err(TabError::Reserved { .. })));
+    client.counter("delay;to=MEM;from=ATL").unwrap();
+    client.counter("delay;from=ATL;to=MEM").unwrap();
+    assert!(matches!(client.gauge("delay;to=MEM;from=ATL"), Err(TabError::TypeConflict { .. })));
+    client.tab::<f64>("mine", "Mine").unwrap();
+    assert!(matches!(
+        client.tab::<String>("mine", "Mine"),
+        Err(TabError::ValueConflict { source: None, .. })
+    ));
+    assert!(Client::builder("web 01").build().is_err());
+    assert!(Client::builder("web-01").agent("ftp://x").build().is_err());
+}
+
+#[test]
+fn one_tab_too_many_records_nothing() {
+    let (client, memory) = client(Config { tabs_max: 2, ..Config::default() });
+    let [a, b, c] = ["a", "b", "c"].map(|name| client.counter(name).unwrap());
+    [&a, &b, &c, &client.counter("a").unwrap()].into_iter().for_each(Counter::increment);
+    assert_eq!(client.shutdown(10 * SECOND).flushed, 3);
+    assert_eq!(client.stats().dropped.get(Why::TooManyTabs), 1);
+    assert_eq!(memory.events().get("c"), None);
+}
+
+#[test]
+fn every_kind_of_tab_has_its_type_and_the_clocks_time() {
+    let hands = ManualClock::new(Timestamp::from_secs(1000));
+    let memory = Memory::default();
+    let client = Client::builder("web-01").sink(memory.clone()).clock(hands.clock()).build().unwrap();
+    client.counter("counter").unwrap().increment();
+    client.totals("totals").unwrap().add(2.0);
+    client.percentile("percentile").unwrap().record(12.5);
+    client.percentile_totals("percentile_totals").unwrap().record(12.5);
+    client.timer("timer").unwrap().start().discard();
+    client.timer("timer").unwrap().record(SECOND);
+    client.gauge("gauge").unwrap().set("v1.2");
+    client.gauge("gauge").unwrap().set(3.5);
+    client.expiry_gauge("expiry").unwrap().set_for("up", SECOND);
+    client.buffer("errors").unwrap().push("boom", SECOND);
+    client.keyed("keyed").unwrap().add("ATL", 1.0);
+    client.distinct("distinct").unwrap().observe("somebody");
+    client.tab::<Reading>("custom", "Mine").unwrap().record(Reading::Number(1.0));
+    assert_eq!(client.shutdown(10 * SECOND).left, 0);
+    let blocks: Vec<_> =
+        memory.batches().into_iter().flat_map(|b| b.blocks).filter(|b| !b.tab.is_reserved()).collect();
+    assert!(blocks.iter().all(|block| block.earliest == Timestamp::from_secs(1000)));
+    let types: BTreeMap<_, _> =
+        blocks.iter().map(|b| (b.tab.as_str(), (b.tab_type.as_str(), b.events))).collect();
+    let expected = [
+        ("counter", ("CounterGroup", 1)),
+        ("totals", ("TotalsCounter", 1)),
+        ("percentile", ("PercentileGroup", 1)),
+        ("percentile_totals", ("PercentileCounter", 1)),
+        ("timer", ("PercentileGroup", 1)),
+        ("gauge", ("Gauge", 2)),
+        ("expiry", ("ExpiryGauge", 1)),
+        ("errors", ("Buffer", 1)),
+        ("keyed", ("CommonPrefixCounterGroup", 1)),
+        ("distinct", ("Distinct", 1)),
+        ("custom", ("Mine", 1)),
+    ];
+    assert_eq!(types, BTreeMap::from(expected));
+}
+
+#[test]
+fn values_that_are_no_numbers_stay_below_their_bound() {
+    let config = Config { opaque_bytes_max: 4000, flush_interval: 3000 * SECOND, ..Config::default() };
+    let (client, memory) = client(config);
+    let names = client.distinct("names").unwrap();
+    (0..100).for_each(|_| names.observe("x".repeat(400)));
+    assert_eq!(client.shutdown(10 * SECOND).left, 0);
+    let stats = client.stats();
+    assert_eq!(stats.recorded, 100);
+    assert!((91..=95).contains(&stats.dropped.get(Why::Full)), "{stats:?}");
+    assert_eq!(memory.events()["names"], stats.acked);
+}
+
+/// Records when its thread ends.
+struct AtExit(Option<Counter>);
+
+impl Drop for AtExit {
+    fn drop(&mut self) {
+        if let Some(counter) = &self.0 {
+            counter.increment();
+        }
+    }
+}
+
+thread_local! {
+    static AT_EXIT: std::cell::RefCell<AtExit> = const { std::cell::RefCell::new(AtExit(None)) };
+}
+
+#[test]
+fn recording_while_a_thread_ends_does_not_panic_and_is_counted() {
+    let (client, _) = client(Config::default());
+    for record_first in [false, true] {
+        let counter = client.counter("exits").unwrap();
+        let thread = std::thread::spawn(move || {
+            if record_first {
+                counter.increment();
+            }
+            AT_EXIT.with_borrow_mut(|exit| exit.0 = Some(counter.clone()));
+            if !record_first {
+                counter.increment();
+            }
+        });
+        thread.join().unwrap();
+    }
+    assert_eq!(client.shutdown(10 * SECOND).left, 0);
+    assert_eq!(client.stats().recorded, 4);
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Chatty;
+
+impl Value for Chatty {}
+
+/// A Handler with a bug.
+struct Bug;
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Nothing {}
+
+impl Handler for Bug {
+    type Value = f64;
+    type State = Nothing;
+    type Projection = Nothing;
+    const VERSION: u16 = 1;
+
+    fn fold(&self, _: &mut Nothing, _: Event<&f64>) {
+        panic!("a bug of the application's");
+    }
+    fn merge(&self, _: &mut Nothing, _: &Nothing) {}
+    fn project(&self, _: &Nothing, _: Timestamp) -> Nothing {
+        Nothing {}
+    }
+    fn aggregate(&self, _: &mut Nothing, _: &Nothing) {}
+    fn encoded_bytes_max(&self) -> usize {
+        0
+    }
+}
+
+#[test]
+fn a_handler_that_panics_takes_only_its_own_client_along() {
+    let handlers = Registry::builder().with("Bug", Bug).build().unwrap();
+    let broken =
+        Client::builder("broken").sink(Memory::default()).handlers(handlers.clone()).build().unwrap();
+    let (sound, memory) = client(Config::default());
+    let tab = broken.tab::<f64>("bug", "Bug").unwrap();
+    (0..100).for_each(|_| tab.record(1.0));
+    assert!(broken.tab::<Chatty>("other", "Bug").is_err(), "the handler folds other values");
+    until("its task has ended", || {
+        tab.record(1.0);
+        broken.stats().dropped.get(Why::Shutdown) > 0
+    });
+    sound.counter("bids").unwrap().increment();
+    assert_eq!(sound.shutdown(10 * SECOND).flushed, 1);
+    assert_eq!(memory.events()["bids"], 1);
+    let _ = broken.shutdown(3000 * SECOND);
+}

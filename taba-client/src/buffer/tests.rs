@@ -1,1 +1,400 @@
+//! The buffer against a model, and at its bounds.
 
+use std::collections::BTreeMap;
+use std::marker::PhantomData;
+
+use proptest::prelude::*;
+use serde::{Deserialize, Serialize};
+use taba_core::ledger::{self, Where};
+use taba_core::limits::{BLOCK_BYTES_MAX, FRAME_BYTES_MAX, VALUE_BYTES_MAX};
+use taba_core::wire::{Block, Content, Frame, Kind};
+use taba_core::{Event, Handler, TabName, TabType, Value};
+
+use super::*;
+use crate::config::Config;
+
+trait Amount: Value {
+    fn amount(&self) -> u64;
+}
+
+impl Amount for f64 {
+    fn amount(&self) -> u64 {
+        *self as u64
+    }
+}
+
+impl Amount for String {
+    fn amount(&self) -> u64 {
+        self.len() as u64
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Parcel {
+    grams: u64,
+    label: String,
+}
+
+impl Value for Parcel {}
+
+impl Amount for Parcel {
+    fn amount(&self) -> u64 {
+        self.grams
+    }
+}
+
+/// Adds up amounts.
+struct Sum<V>(PhantomData<fn(V)>);
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Total {
+    events: u64,
+    sum: u64,
+}
+
+impl<V: Amount> Handler for Sum<V> {
+    type Value = V;
+    type State = Total;
+    type Projection = Total;
+    const VERSION: u16 = 1;
+
+    fn fold(&self, state: &mut Total, event: Event<&V>) {
+        state.events += 1;
+        state.sum = state.sum.wrapping_add(event.value.amount());
+    }
+    fn merge(&self, into: &mut Total, other: &Total) {
+        into.events += other.events;
+        into.sum = into.sum.wrapping_add(other.sum);
+    }
+    fn project(&self, state: &Total, _: Timestamp) -> Total {
+        state.clone()
+    }
+    fn aggregate(&self, into: &mut Total, other: &Total) {
+        self.merge(into, other);
+    }
+    fn encoded_bytes_max(&self) -> usize {
+        20
+    }
+}
+
+fn sum<V: Amount>() -> Sum<V> {
+    Sum(PhantomData)
+}
+
+/// What a Server knows: more than the Client.
+fn server() -> Registry {
+    let both = client().to_builder();
+    both.with("FarNumbers", sum::<f64>()).with("FarTexts", sum::<String>()).build().unwrap()
+}
+
+fn client() -> Registry {
+    Registry::builder().with("Numbers", sum::<f64>()).with("Parcels", sum::<Parcel>()).build().unwrap()
+}
+
+fn spec<V: Value>(name: &str, tab_type: &str) -> TabSpec {
+    TabSpec::new::<V>(TabName::new(name).unwrap(), TabType::new(tab_type).unwrap())
+}
+
+fn buffer(config: Config) -> Buffer {
+    let identity = Identity { client: ClientId::new("web-01").unwrap(), incarnation: 7 };
+    Buffer::new(identity, client(), config.verify().unwrap())
+}
+
+fn at(secs: i64) -> Timestamp {
+    Timestamp::from_secs(secs)
+}
+
+/// Events and their sum, by Tab; what the Ledger was told included.
+type Books = BTreeMap<String, (u64, u64)>;
+
+fn enter(books: &mut Books, block: &Block) {
+    if block.tab.is_reserved() {
+        assert_eq!(block.tab_type, ledger::tab_type());
+        let noted = block_total(&sum::<f64>(), block);
+        let entry = books.entry(block.tab.to_string()).or_default();
+        *entry = (entry.0 + 1, entry.1 + noted.1);
+        return;
+    }
+    let registry = server();
+    let (events, sum) = block_total(registry.get(block.tab_type.as_str()).unwrap().as_ref(), block);
+    assert_eq!(events, block.events);
+    let entry = books.entry(block.tab.to_string()).or_default();
+    *entry = (entry.0 + events, entry.1.wrapping_add(sum));
+}
+
+fn block_total(handler: &dyn taba_core::AnyHandler, block: &Block) -> (u64, u64) {
+    let state = match &block.content {
+        Content::State { version, bytes } => handler.decode(*version, bytes).unwrap(),
+        Content::Events(columns) => {
+            let mut state = handler.empty_state();
+            let folded =
+                handler.fold_columns(&mut state, columns, block.events as usize, Timestamp::MAX).unwrap();
+            assert_eq!((folded.folded, folded.refused), (block.events, 0));
+            state
+        }
+    };
+    let shown = handler.render(&handler.project(&state, at(0)), taba_core::Format::Summary);
+    (shown["events"].as_u64().unwrap(), shown["sum"].as_u64().unwrap())
+}
+
+/// The Batch as an Agent reads it.
+fn read(sealed: &Sealed) -> ClientBatch {
+    let frame = Frame::decode(&sealed.frame(), Kind::ClientBatch).unwrap();
+    let (batch, bad) = ClientBatch::decode(&frame.message).unwrap();
+    assert!(bad.is_empty());
+    assert_eq!(&batch, sealed.batch());
+    batch
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Offer { tab: u32, amount: u16, time: i64, times: u16 },
+    Dropped(u8),
+    Seal,
+    Acknowledge,
+    AcknowledgeAnother,
+    GiveUp,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let offer = (0_u32..7, any::<u16>(), -5_i64..5, prop_oneof![1_u16..4, 1_u16..600]);
+    let step = prop_oneof![
+        8 => offer.prop_map(|(tab, amount, time, times)| Step::Offer { tab, amount, time, times }),
+        1 => (1_u8..9).prop_map(Step::Dropped),
+        3 => Just(Step::Seal),
+        3 => Just(Step::Acknowledge),
+        1 => Just(Step::AcknowledgeAnother),
+        1 => Just(Step::GiveUp),
+    ];
+    prop::collection::vec(step, 0..60)
+}
+
+const TABS: [&str; 6] = ["n0", "n1", "p", "far", "texts", "mismatch"];
+
+fn declare(buffer: &mut Buffer) {
+    let specs = [
+        spec::<f64>(TABS[0], "Numbers"),
+        spec::<f64>(TABS[1], "Numbers"),
+        spec::<Parcel>(TABS[2], "Parcels"),
+        spec::<f64>(TABS[3], "FarNumbers"),
+        spec::<String>(TABS[4], "FarTexts"),
+        // The Client's Handler for this type folds something else; such events stay as they are.
+        spec::<f64>(TABS[5], "Parcels"),
+    ];
+    specs.into_iter().enumerate().for_each(|(n, spec)| assert_eq!(buffer.declare(spec), n as u32));
+}
+
+fn datum(tab: u32, amount: u16) -> Datum {
+    match tab {
+        2 => Datum::of(Parcel { grams: u64::from(amount), label: "x".repeat(usize::from(amount) % 7) }),
+        4 => Datum::of("y".repeat(usize::from(amount) % 100)),
+        _ => Datum::of(f64::from(amount)),
+    }
+}
+
+fn amount_of(tab: u32, amount: u16) -> u64 {
+    if tab == 4 { u64::from(amount) % 100 } else { u64::from(amount) }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    /// Whatever happens in whatever order: every event is in exactly one Batch or counted as dropped, sums included;
+    /// a Batch never changes; and the Ledger is told all of it, by Batches that arrive.
+    #[test]
+    fn nothing_is_lost_or_doubled(steps in steps(), blocks in 1_usize..4, small in any::<bool>()) {
+        let mut config = Config { batch_blocks_max: LEDGER_BLOCKS_MAX + blocks, ..Config::default() };
+        if small {
+            (config.tab_events_max, config.pending_bytes_max) = (300, 64 * 1024);
+        }
+        let mut buffer = buffer(config);
+        declare(&mut buffer);
+        let (mut taken, mut arrived, mut lost) = (Books::new(), Books::new(), Books::new());
+        let mut in_flight: Option<(SeqNo, bytes::Bytes)> = None;
+        for step in steps {
+            match step {
+                Step::Offer { tab, amount, time, times } => for _ in 0..times {
+                    let before = buffer.tally().pending;
+                    buffer.offer(tab, at(time), datum(tab, amount));
+                    if buffer.tally().pending > before && tab != 5 {
+                        let entry = taken.entry(TABS[tab as usize].to_owned()).or_default();
+                        *entry = (entry.0 + 1, entry.1 + amount_of(tab, amount));
+                    }
+                },
+                Step::Dropped(events) => buffer.note_dropped(Why::BadValue, u64::from(events)),
+                Step::Seal => {
+                    let sealed = buffer.seal(at(9));
+                    if let (Some(sealed), Some((seq, frame))) = (&sealed, &in_flight) {
+                        prop_assert_eq!((sealed.seq(), &sealed.frame()), (*seq, frame));
+                    }
+                    in_flight = sealed.map(|sealed| (sealed.seq(), sealed.frame()));
+                }
+                Step::AcknowledgeAnother => {
+                    let before = buffer.tally();
+                    prop_assert!(!buffer.acknowledge(SeqNo(999)) && !buffer.give_up(SeqNo(999), Why::Full));
+                    prop_assert_eq!(buffer.tally(), before);
+                }
+                Step::Acknowledge | Step::GiveUp => if let Some((seq, _)) = in_flight.take() {
+                    let batch = read(&buffer.seal(at(9)).unwrap());
+                    let numbers = batch.blocks.iter().filter(|block| block.tab.as_str() != TABS[5]);
+                    if matches!(step, Step::Acknowledge) {
+                        numbers.for_each(|block| enter(&mut arrived, block));
+                        prop_assert!(buffer.acknowledge(seq));
+                    } else {
+                        numbers.filter(|block| !block.tab.is_reserved()).for_each(|block| enter(&mut lost, block));
+                        prop_assert!(buffer.give_up(seq, Why::Undecodable));
+                    }
+                },
+            }
+            buffer.audit_deeply();
+        }
+        while let Some(sealed) = buffer.seal(at(10)) {
+            let batch = read(&sealed);
+            prop_assert!(batch.blocks.len() <= LEDGER_BLOCKS_MAX + blocks);
+            batch.blocks.iter().filter(|b| b.tab.as_str() != TABS[5]).for_each(|block| enter(&mut arrived, block));
+            buffer.acknowledge(sealed.seq());
+            buffer.audit_deeply();
+        }
+        let tally = buffer.tally();
+        prop_assert_eq!((tally.pending, tally.sealed, buffer.pending_bytes()), (0, 0, 0));
+        prop_assert_eq!(arrived.remove(ledger::RECORDED).unwrap_or_default().1, tally.recorded);
+        for why in Why::ALL {
+            let told = arrived.remove(ledger::dropped_tab(Where::Client, why).as_str()).unwrap_or_default().1;
+            prop_assert_eq!(told, tally.dropped.get(why), "dropped as {}", why);
+        }
+        for (tab, (events, sum)) in lost {
+            let entry = arrived.entry(tab).or_default();
+            *entry = (entry.0 + events, entry.1 + sum);
+        }
+        prop_assert_eq!(arrived, taken);
+    }
+}
+
+#[test]
+fn few_events_travel_raw_and_many_as_a_state() {
+    let mut buffer = buffer(Config::default());
+    declare(&mut buffer);
+    (0..16).for_each(|n| buffer.offer(0, at(n), Datum::Number(1.0)));
+    (0..17).for_each(|n| buffer.offer(1, at(-n), Datum::Number(2.0)));
+    let batch = read(&buffer.seal(at(99)).unwrap());
+    let [raw, state, recorded] = &batch.blocks[..] else { panic!("{:?}", batch.blocks) };
+    assert!(matches!(raw.content, Content::Events(_)));
+    assert!(matches!(state.content, Content::State { version: 1, .. }));
+    assert_eq!((state.earliest, state.latest, state.events), (at(-16), at(0), 17));
+    assert_eq!((raw.earliest, raw.latest, raw.events), (at(0), at(15), 16));
+    assert_eq!((recorded.tab.as_str(), recorded.earliest), (ledger::RECORDED, at(99)));
+    assert_eq!((batch.seq, batch.sent_at, batch.incarnation), (SeqNo::FIRST, at(99), 7));
+}
+
+#[test]
+fn an_outage_costs_memory_by_tabs() {
+    let mut buffer = buffer(Config::default());
+    declare(&mut buffer);
+    buffer.offer(0, at(0), Datum::Number(1.0));
+    let in_flight = buffer.seal(at(1)).unwrap().frame();
+    for n in 0..1_000_000 {
+        buffer.offer(n % 2, at(i64::from(n)), Datum::Number(1.0));
+    }
+    assert!(buffer.pending_bytes() < 16 * 1024, "{} bytes wait", buffer.pending_bytes());
+    assert_eq!(buffer.seal(at(2)).unwrap().frame(), in_flight);
+    assert_eq!(buffer.tally().dropped.total(), 0);
+    buffer.acknowledge(SeqNo::FIRST);
+    assert_eq!(buffer.seal(at(3)).unwrap().events(), 1_000_000);
+    assert!(!buffer.left_behind());
+}
+
+#[test]
+fn past_the_bound_the_newest_are_dropped_and_told() {
+    let mut buffer =
+        buffer(Config { pending_bytes_max: 64 * 1024, tab_events_max: 100, ..Config::default() });
+    declare(&mut buffer);
+    (0..101).for_each(|_| buffer.offer(3, at(0), Datum::Number(1.0)));
+    assert_eq!(buffer.tally().dropped.get(Why::Full), 1, "one Tab may hold a hundred raw events");
+    (0..20).for_each(|_| buffer.offer(0, at(0), Datum::Number(1.0)));
+    while buffer.tally().dropped.total() == 1 {
+        buffer.offer(4, at(0), Datum::of("z".repeat(1000)));
+    }
+    assert!(buffer.pending_bytes() <= 64 * 1024);
+    let pending = buffer.tally().pending;
+    (0..1000).for_each(|_| buffer.offer(0, at(0), Datum::Number(1.0)));
+    assert_eq!(buffer.tally().pending, pending + 1000, "a Tab with a State goes on");
+    buffer.offer(1, at(0), Datum::Number(1.0));
+    assert_eq!(buffer.tally().dropped.get(Why::Full), 3, "a new Tab does not");
+    buffer.audit_deeply();
+    let told = read(&buffer.seal(at(0)).unwrap()).blocks.pop().unwrap();
+    assert_eq!(told.tab, ledger::dropped_tab(Where::Client, Why::Full));
+    assert_eq!(block_total(&sum::<f64>(), &told), (1, 3));
+}
+
+#[test]
+fn large_values_are_cut_into_blocks_that_fit() {
+    let mut buffer = buffer(Config { batch_bytes_max: 2 * BLOCK_BYTES_MAX, ..Config::default() });
+    declare(&mut buffer);
+    for _ in 0..2000 {
+        buffer.offer(4, at(0), Datum::of("w".repeat(VALUE_BYTES_MAX)));
+    }
+    assert_eq!(buffer.tally().dropped.total(), 0);
+    let (mut events, mut batches) = (0, 0);
+    while let Some(sealed) = buffer.seal(at(0)) {
+        assert!(sealed.batch().encode().len() <= FRAME_BYTES_MAX);
+        events += read(&sealed).blocks.iter().filter(|b| !b.tab.is_reserved()).map(|b| b.events).sum::<u64>();
+        batches += 1;
+        buffer.acknowledge(sealed.seq());
+    }
+    assert_eq!(events, 2000);
+    assert!(batches >= 4, "8 MB went in {batches} batches");
+}
+
+#[test]
+fn values_that_no_reader_would_take_are_refused() {
+    let mut buffer = buffer(Config::default());
+    declare(&mut buffer);
+    buffer.offer(0, at(0), Datum::Number(f64::NAN));
+    buffer.offer(0, at(0), Datum::Number(f64::NEG_INFINITY));
+    buffer.offer(4, at(0), Datum::of("w".repeat(VALUE_BYTES_MAX + 1)));
+    buffer.offer(2, at(0), Datum::of(Parcel { grams: 1, label: "w".repeat(VALUE_BYTES_MAX) }));
+    buffer.offer(2, at(0), Datum::Number(1.0));
+    assert_eq!(buffer.tally().dropped.get(Why::BadValue), 5);
+    buffer.offer(77, at(0), Datum::Number(1.0));
+    assert_eq!(buffer.tally().dropped.get(Why::TooManyTabs), 1);
+    // With nothing else to say, the Ledger is still told, once.
+    let batch = read(&buffer.seal(at(0)).unwrap());
+    assert_eq!(batch.blocks.len(), 3);
+    buffer.acknowledge(batch.seq);
+    assert!(buffer.seal(at(0)).is_none());
+}
+
+/// A State that outgrows what its Handler says.
+struct Liar;
+
+impl Handler for Liar {
+    type Value = f64;
+    type State = Vec<u8>;
+    type Projection = Total;
+    const VERSION: u16 = 1;
+
+    fn fold(&self, state: &mut Vec<u8>, _: Event<&f64>) {
+        state.resize(state.len() + 100_000, 1);
+    }
+    fn merge(&self, _: &mut Vec<u8>, _: &Vec<u8>) {}
+    fn project(&self, _: &Vec<u8>, _: Timestamp) -> Total {
+        Total::default()
+    }
+    fn aggregate(&self, _: &mut Total, _: &Total) {}
+    fn encoded_bytes_max(&self) -> usize {
+        1
+    }
+}
+
+#[test]
+fn a_state_that_fits_no_block_is_counted_as_dropped() {
+    let handlers = Registry::builder().with("Liar", Liar).build().unwrap();
+    let identity = Identity { client: ClientId::new("web-01").unwrap(), incarnation: 7 };
+    let mut buffer = Buffer::new(identity, handlers, Verified::default());
+    buffer.declare(spec::<f64>("lies", "Liar"));
+    (0..20).for_each(|_| buffer.offer(0, at(0), Datum::Number(1.0)));
+    let batch = read(&buffer.seal(at(0)).unwrap());
+    assert!(batch.blocks.iter().all(|block| block.tab.is_reserved()));
+    assert_eq!(buffer.tally().dropped.get(Why::Full), 20);
+    buffer.audit_deeply();
+}

@@ -5,10 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Receiver;
 
 use rtrb::Consumer;
-use taba_core::Timestamp;
 use taba_core::ledger::Why;
 
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, Datum};
 use crate::recorder::{Recorder, Slot};
 use crate::tabs::NOWHERE;
 
@@ -66,13 +65,19 @@ impl Ring {
             let Ok(slots) = self.consumer.read_chunk(left.min(READ_EVENTS)) else { break };
             left -= slots.len();
             for slot in slots {
-                if slot.tab as usize >= buffer.tabs() && slot.tab != NOWHERE {
+                let (tab, time, datum) = match slot {
+                    Slot::Number { tab, time, number } => (tab, time, Datum::Number(number)),
+                    Slot::Opaque { tab, event } => {
+                        opaque_bytes += event.bytes;
+                        (tab, event.time, Datum::Opaque(event.value))
+                    }
+                };
+                if tab as usize >= buffer.tabs() && tab != NOWHERE {
                     for spec in recorder.tabs().after(buffer.tabs()) {
                         buffer.declare(spec);
                     }
                 }
-                opaque_bytes += slot.bytes as usize;
-                buffer.offer(slot.tab, Timestamp::from_micros(slot.time), slot.datum);
+                buffer.offer(tab, time, datum);
             }
         }
         recorder.give_back(opaque_bytes);
