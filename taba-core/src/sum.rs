@@ -212,20 +212,32 @@ impl ExactSum {
     ///
     /// # Cost
     /// Columns of integers below 2^52, which is what counters are made of, cost about 1 ns a value: they are added in
-    /// an `i64`, 1,024 at a time, which cannot overflow.
+    /// an `i64`, 1,024 at a time, which cannot overflow. Other columns cost about 3 ns a value as long as the sizes of
+    /// 1,024 neighbours differ by less than 2^63; beyond that, as much as [`add`](Self::add).
     pub fn add_all(&mut self, values: &[f64]) {
-        for chunk in values.chunks(1024) {
-            match integer_sum(chunk) {
-                Some(sum) => self.add_scaled(i128::from(sum), 0),
-                None => self.extend(chunk.iter().copied()),
+        for chunk in values.chunks(CHUNK) {
+            if let Some(sum) = integer_sum(chunk) {
+                self.add_scaled(i128::from(sum), 0);
+            } else if let Some((sum, exponent)) = aligned_sum(chunk) {
+                self.add_scaled(sum, exponent);
+            } else {
+                self.extend(chunk.iter().copied());
             }
         }
     }
 }
 
+/// Values that are added before anybody looks for an overflow.
+const CHUNK: usize = 1024;
+
 /// The sum of at most 1,024 values, if all of them are integers up to 2^52 in size.
 fn integer_sum(values: &[f64]) -> Option<i64> {
-    let (mut sum, mut integers) = (0_i64, true);
+    // The first value usually tells what the column is made of.
+    let mut integers = values.first().is_none_or(|value| value.fract() == 0.0);
+    let mut sum = 0_i64;
+    if !integers {
+        return None;
+    }
     for &value in values {
         // A cast saturates and turns NaN into 0; the comparison then sees it.
         let integer = value as i64;
@@ -233,6 +245,38 @@ fn integer_sum(values: &[f64]) -> Option<i64> {
         sum = sum.wrapping_add(integer);
     }
     integers.then_some(sum)
+}
+
+/// The sum of at most 1,024 values as integer times power of two, if their exponents lie close enough together.
+///
+/// Every mantissa is shifted to the lowest exponent among them: 53 bits, shifted by at most 63, added 1,024 times, stay
+/// below 2^126.
+// PERF: no branch a value, and no test of a carry; `cargo run --profile bench -p taba-bench --bin fold`.
+fn aligned_sum(values: &[f64]) -> Option<(i128, i32)> {
+    let (mut lowest, mut highest) = (u64::MAX, 0);
+    for value in values {
+        let bits = value.to_bits();
+        let biased = (bits >> 52) & 0x7ff;
+        highest = highest.max(biased);
+        // Zero has no bits that would have to be shifted anywhere.
+        lowest = lowest.min(if bits << 1 == 0 { u64::MAX } else { biased.max(1) });
+    }
+    if highest == 0x7ff || lowest == u64::MAX || highest.saturating_sub(lowest) > 63 {
+        return None;
+    }
+    let mut sum = 0_i128;
+    for value in values {
+        let bits = value.to_bits();
+        let biased = (bits >> 52) & 0x7ff;
+        let fraction = bits & ((1 << 52) - 1);
+        let mantissa = if biased == 0 { fraction } else { fraction | 1 << 52 };
+        let shift = biased.max(1).saturating_sub(lowest) as u32 & 63;
+        // Two shifts of 64 bits: a shift of 128 would have to ask whether it is by more than 63.
+        let magnitude = join(mantissa << shift, (mantissa >> 1) >> (63 - shift));
+        let sign = i128::from(bits as i64 >> 63);
+        sum += (magnitude ^ sign) - sign;
+    }
+    Some((sum, lowest as i32 - 1075))
 }
 
 impl PartialEq for ExactSum {
@@ -529,6 +573,25 @@ mod tests {
         ]
     }
 
+    /// Doubles whose exponents lie closer together or further apart than a column can align, with zeros between.
+    fn column_values() -> impl Strategy<Value = f64> {
+        (-1.0..1.0_f64, -40_i32..40, any::<bool>())
+            .prop_map(|(v, e, is_zero)| if is_zero { 0.0 } else { v * 2f64.powi(e) })
+    }
+
+    #[test]
+    fn columns_of_extremes_are_their_values() {
+        for extreme in [f64::MAX, f64::MIN, 5e-324, -5e-324, f64::MIN_POSITIVE, 1.5, -0.0] {
+            let values = vec![extreme; 1024];
+            let mut column = ExactSum::ZERO;
+            column.add_all(&values);
+            assert_eq!(encoded(&column), encoded(&sum(&values)), "{extreme}");
+        }
+        let mut column = ExactSum::ZERO;
+        column.add_all(&[1.5, f64::NAN, f64::INFINITY, 2.0]);
+        assert_eq!(column.to_f64(), 3.5);
+    }
+
     #[test]
     fn what_doubles_lose_is_kept() {
         assert_eq!(sum(&[1e100, 1.0, -1e100]).to_f64(), 1.0);
@@ -575,7 +638,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(2000))]
+        #![proptest_config(ProptestConfig::with_cases(1000))]
 
         #[test]
         fn any_order_and_any_grouping_gives_the_same_bytes(
@@ -594,6 +657,13 @@ mod tests {
             let mut column = ExactSum::ZERO;
             column.add_all(&values);
             prop_assert_eq!(encoded(&whole), encoded(&column));
+        }
+
+        #[test]
+        fn a_column_is_its_values(values in prop::collection::vec(column_values(), 0..1500)) {
+            let mut column = ExactSum::ZERO;
+            column.add_all(&values);
+            prop_assert_eq!(encoded(&column), encoded(&sum(&values)));
         }
 
         #[test]

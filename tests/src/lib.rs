@@ -1,1 +1,198 @@
-//! tests
+//! The family together: starts the real binaries on free loopback ports, kills them, and asks them over real sockets.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// How long anything may take before a test gives up on it.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A process of this test; killed when dropped.
+#[derive(Debug)]
+pub struct Process {
+    name: &'static str,
+    child: Child,
+}
+
+impl Process {
+    fn start(name: &'static str, command: &mut Command) -> Self {
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit()).spawn();
+        Self { name, child: child.unwrap_or_else(|error| panic!("{name} does not start: {error}")) }
+    }
+
+    /// Kills it as `kill -9` does, and waits until it is gone.
+    ///
+    /// # Panics
+    /// When it cannot be killed.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("a child can be killed");
+        self.child.wait().expect("a child can be waited for");
+    }
+
+    /// Asks it to stop (SIGTERM) and waits; true when it said that all went well.
+    ///
+    /// # Panics
+    /// When it does not stop in time.
+    pub fn terminate(&mut self) -> bool {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs");
+        assert!(sent.success(), "{} is gone already", self.name);
+        let mut status = None;
+        wait_until(&format!("{} stops", self.name), || {
+            status = self.child.try_wait().expect("a child can be asked");
+            status.is_some()
+        });
+        status.is_some_and(|status| status.success())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have been killed before; then there is nothing to do.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A Server process with an embedded store.
+#[derive(Debug)]
+pub struct Server {
+    /// The process.
+    pub process: Process,
+    /// Where it listens.
+    pub port: u16,
+}
+
+impl Server {
+    /// Starts it on this port with its store in this directory, and waits until it answers.
+    pub fn start(directory: &Path, port: u16) -> Self {
+        let mut command = Command::new(binary("taba-server"));
+        command.arg("--listen").arg(format!("127.0.0.1:{port}")).arg("--data-dir").arg(directory);
+        let server = Self { process: Process::start("taba-server", &mut command), port };
+        wait_until("the server answers", || server.try_get("/v2/status").is_some());
+        server
+    }
+
+    /// Its base URL.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// The JSON that it answers to this path.
+    ///
+    /// # Panics
+    /// When it does not answer with JSON.
+    pub fn get(&self, path: &str) -> Value {
+        self.try_get(path).unwrap_or_else(|| panic!("{path} is not answered"))
+    }
+
+    fn try_get(&self, path: &str) -> Option<Value> {
+        let url = format!("{}{path}", self.url());
+        let mut answer = ureq::get(&url).header("accept", "application/json").call().ok()?;
+        answer.body_mut().read_json().ok()
+    }
+
+    /// The Ledger of one Client: recorded, folded, dropped, in flight.
+    pub fn account(&self, client: &str) -> Account {
+        let ledger = self.get(&format!("/v2/ledger?client={client}"));
+        let entries = ledger["clients"].as_array().cloned().unwrap_or_default();
+        let entry = entries.iter().find(|entry| entry["client"] == client).cloned().unwrap_or_default();
+        let number = |field: &str| entry[field].as_i64().unwrap_or(0);
+        let dropped = entry["dropped"].as_array().into_iter().flatten();
+        Account {
+            recorded: number("recorded"),
+            folded: number("folded"),
+            dropped: dropped.map(|drop| drop["events"].as_i64().unwrap_or(0)).sum(),
+            in_flight: number("in_flight"),
+        }
+    }
+}
+
+/// One Client's line of the Ledger, in events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// Offered to the client library.
+    pub recorded: i64,
+    /// In stored States.
+    pub folded: i64,
+    /// Reported as dropped.
+    pub dropped: i64,
+    /// On the way.
+    pub in_flight: i64,
+}
+
+/// An Agent process.
+#[derive(Debug)]
+pub struct Agent {
+    /// The process.
+    pub process: Process,
+    /// Where it listens.
+    pub port: u16,
+}
+
+impl Agent {
+    /// Starts it on this port for these Servers, and waits until it answers.
+    pub fn start(port: u16, servers: &[String]) -> Self {
+        let mut command = Command::new(binary("taba-agent"));
+        command.arg("--listen").arg(format!("127.0.0.1:{port}")).arg("--servers").arg(servers.join(","));
+        let agent = Self { process: Process::start("taba-agent", &mut command), port };
+        wait_until("the agent answers", || ureq::get(&format!("{}/v2/status", agent.url())).call().is_ok());
+        agent
+    }
+
+    /// Its base URL.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+}
+
+/// A port of the loopback interface that nobody listens on at this moment.
+///
+/// # Panics
+/// When there is none.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("there are free ports");
+    listener.local_addr().expect("a bound socket has an address").port()
+}
+
+/// Waits until something holds; it is looked at every 20 ms.
+///
+/// # Panics
+/// When it does not hold within [`PATIENCE`].
+#[expect(clippy::disallowed_methods, reason = "another process has no clock that a test could set")]
+pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Where a binary of this workspace is, built from the sources as they are.
+///
+/// # Panics
+/// When it cannot be built.
+pub fn binary(name: &str) -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let folder = BUILT.get_or_init(|| {
+        let test = std::env::current_exe().expect("a running program has a file");
+        // target/PROFILE/deps/test-hash, or target/PROFILE/binary
+        let folder =
+            test.ancestors().find(|folder| folder.join("deps").is_dir()).expect("cargo's layout").to_owned();
+        let release = folder.file_name().is_some_and(|name| name == "release");
+        // The same build that `cargo test --workspace --all-features` has just made, so usually there is nothing to do.
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut build = Command::new(cargo);
+        build.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
+        build
+            .args(["build", "--quiet", "--workspace", "--all-features", "--bins"])
+            .args(release.then_some("--release"));
+        assert!(build.status().expect("cargo runs").success(), "the binaries do not build");
+        folder
+    });
+    folder.join(name)
+}
