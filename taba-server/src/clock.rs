@@ -16,3 +16,9 @@ pub fn system_clock() -> Clock {
         Timestamp::from_micros(i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX))
     })
 }
+
+/// The runtime's clock for intervals, which tests can pause.
+pub(crate) fn monotonic() -> tokio::time::Instant {
+    #[expect(clippy::disallowed_methods, reason = "this is the driver's one clock")]
+    tokio::time::Instant::now()
+}

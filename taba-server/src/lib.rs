@@ -6,6 +6,8 @@
 //! | module | what |
 //! |---|---|
 //! | `server` | [`Server`] and its builder: what you embed or nest (feature `driver`, as all below) |
+//! | `config` | how the binary is set up |
+//! | `embedded` | `EmbeddedStore`: one directory, crash-safe |
 //! | `query` | aggregates, projections, lists, deletion, pruning, and their HTTP face |
 //! | [`admission`], [`planner`] | pure: the rule of a Lane, and the commit loop of a VBucket |
 //! | `clock`, [`status`], [`version`] | the one clock; what a Server counts about itself; the tokens of commits |
@@ -20,17 +22,29 @@
 pub mod admission;
 #[cfg(feature = "driver")]
 pub mod clock;
+#[cfg(feature = "cli")]
+pub mod config;
+#[cfg(feature = "driver")]
+mod driver;
+#[cfg(feature = "embedded")]
+pub mod embedded;
 pub mod planner;
 #[cfg(feature = "driver")]
 pub mod query;
 #[cfg(feature = "driver")]
 pub mod server;
+#[cfg(feature = "driver")]
+mod service;
 pub mod status;
 pub mod version;
 
 #[cfg(feature = "driver")]
 pub use clock::{Clock, system_clock};
+#[cfg(feature = "embedded")]
+pub use embedded::{EmbeddedError, EmbeddedOptions, EmbeddedStore};
 #[cfg(feature = "driver")]
-pub use server::{BuildError, Server, ServerBuilder};
+pub use server::{BuildError, Misdirected, Server, ServerBuilder, ShutdownReport};
+#[cfg(feature = "driver")]
+pub use service::CONTENT_TYPE_FRAME;
 pub use status::{Status, StatusReport};
 pub use version::Versions;

@@ -1,24 +1,63 @@
 //! [`Server`]: everything wired together, to be embedded in a program or nested in its routes.
 
 use std::fmt;
-use std::sync::Arc;
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use taba_core::{Registry, Store};
+use taba_core::limits::{BATCH_BLOCKS_MAX, FUTURE_MICROS_MAX};
+use taba_core::wire::{Ack, Answer, Block, LaneBatch};
+use taba_core::{Registry, Store, VBucket, VBuckets};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::task::JoinSet;
 
 use crate::clock::{Clock, system_clock};
+use crate::driver::{Arrival, Intake, Message, Refused, Room, Shared, Worker};
+use crate::planner::unanswered;
+use crate::query::{Limits, QueryState};
+use crate::service;
 use crate::status::Status;
+use crate::version::Versions;
+
+/// How often a VBucket is committed, unless told otherwise.
+pub const COMMIT_INTERVAL: Duration = Duration::from_millis(200);
+/// Bytes of requests that may be in hand, unless told otherwise.
+pub const HELD_BYTES_MAX: usize = 128 * 1024 * 1024;
+/// Bytes that the caches of decoded States may take, unless told otherwise.
+pub const CACHE_BYTES_MAX: usize = 512 * 1024 * 1024;
+/// Loads and commits of one worker that may be under way, unless told otherwise.
+pub const COMMITS_IN_FLIGHT_MAX: usize = 256;
 
 /// A running Server. Cloning gives another handle to the same one.
+///
+/// # Examples
+/// ```
+/// use taba_core::MemoryStore;
+/// use taba_server::Server;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let handlers = taba_handlers::standard().build()?;
+/// let server = Server::builder().store(MemoryStore::default()).handlers(handlers).build()?;
+/// let app: axum::Router = axum::Router::new().nest("/taba", server.router());
+/// # drop(app);
+/// # server.shutdown(std::time::Duration::from_secs(1)).await;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Server {
     inner: Arc<Inner>,
 }
 
 struct Inner {
-    store: Arc<dyn Store>,
-    handlers: Registry,
-    clock: Clock,
-    status: Arc<Status>,
+    shared: Arc<Shared>,
+    query: QueryState,
+    workers: Vec<UnboundedSender<Message>>,
+    tasks: Mutex<JoinSet<()>>,
+    is_stopping: AtomicBool,
 }
 
 /// Why a Server cannot be built.
@@ -28,6 +67,60 @@ pub enum BuildError {
     /// No store was given.
     #[error("a server needs a store: call `.store(..)`")]
     NoStore,
+    /// There is no tokio runtime to start the workers on.
+    #[error("a server is built inside a tokio runtime")]
+    NoRuntime(#[from] tokio::runtime::TryCurrentError),
+    /// The operating system has no random numbers, so no version would be unique.
+    #[error("there are no random numbers to name this writer with")]
+    NoChance(#[from] getrandom::Error),
+}
+
+/// Why Batches cannot be meant for this Server; sending them again cannot help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Misdirected {
+    /// There is no such VBucket here.
+    #[error("there is no vbucket {vbucket}: this deployment has {vbuckets}; give sender and server the same number")]
+    UnknownVBucket {
+        /// Where the Batch was to go.
+        vbucket: u16,
+        /// How many VBuckets there are.
+        vbuckets: u16,
+    },
+    /// A Block's Tab lives in another VBucket.
+    #[error("a block of vbucket {found} came for {vbucket}: give sender and server the same number of vbuckets")]
+    WrongVBucket {
+        /// Where the Batch was to go.
+        vbucket: u16,
+        /// Where the Tab lives.
+        found: u16,
+    },
+    /// The Batch has more Blocks than one may have.
+    #[error("{blocks} blocks in one batch are over the bound of {BATCH_BLOCKS_MAX}")]
+    TooManyBlocks {
+        /// How many there are.
+        blocks: usize,
+    },
+}
+
+impl Misdirected {
+    /// A short word for machines: the `reason` of an error answer.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::UnknownVBucket { .. } => "unknown_vbucket",
+            Self::WrongVBucket { .. } => "wrong_vbucket",
+            Self::TooManyBlocks { .. } => "too_large",
+        }
+    }
+}
+
+/// What was left when a Server stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "it tells whether all was committed"]
+pub struct ShutdownReport {
+    /// Requests whose Batches were not answered before the deadline. Nothing is lost with them: their senders still
+    /// have them.
+    pub requests_unanswered: usize,
 }
 
 /// A [`Server`] in the making.
@@ -36,11 +129,18 @@ pub struct ServerBuilder {
     store: Option<Arc<dyn Store>>,
     handlers: Registry,
     clock: Clock,
+    workers: Option<NonZeroUsize>,
+    commit_interval: Duration,
+    future_max: Duration,
+    held_bytes_max: usize,
+    cache_bytes_max: usize,
+    commits_in_flight_max: usize,
+    query_limits: Limits,
 }
 
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Server").field("handlers", &self.inner.handlers).finish_non_exhaustive()
+        f.debug_struct("Server").field("workers", &self.inner.workers.len()).finish_non_exhaustive()
     }
 }
 
@@ -53,22 +153,145 @@ impl fmt::Debug for ServerBuilder {
 impl Server {
     /// A Server to be configured.
     pub fn builder() -> ServerBuilder {
-        ServerBuilder { store: None, handlers: Registry::default(), clock: system_clock() }
+        ServerBuilder {
+            store: None,
+            handlers: Registry::default(),
+            clock: system_clock(),
+            workers: None,
+            commit_interval: COMMIT_INTERVAL,
+            future_max: Duration::from_micros(FUTURE_MICROS_MAX as u64),
+            held_bytes_max: HELD_BYTES_MAX,
+            cache_bytes_max: CACHE_BYTES_MAX,
+            commits_in_flight_max: COMMITS_IN_FLIGHT_MAX,
+            query_limits: Limits::default(),
+        }
+    }
+
+    /// Its HTTP face, ingest and queries, to be served or nested.
+    pub fn router(&self) -> axum::Router {
+        service::router(self.clone()).merge(crate::query::router(self.inner.query.clone()))
+    }
+
+    /// What queries work on, to ask them without HTTP.
+    pub fn query_state(&self) -> &QueryState {
+        &self.inner.query
     }
 
     /// Its counters.
     pub fn status(&self) -> &Arc<Status> {
-        &self.inner.status
+        &self.inner.shared.status
     }
 
     /// Its store.
     pub fn store(&self) -> &Arc<dyn Store> {
-        &self.inner.store
+        &self.inner.shared.store
     }
 
     /// Its clock.
     pub fn clock(&self) -> &Clock {
-        &self.inner.clock
+        &self.inner.shared.clock
+    }
+
+    /// Takes Batches, without HTTP: the answers come in the same order, once all of them are committed or cannot be.
+    ///
+    /// A Batch that is not meant for this Server at all is answered [`Answer::Unavailable`]; [`check`](Self::check)
+    /// tells why.
+    ///
+    /// # Cancel safety
+    /// When dropped, the Batches may or may not be committed; sending them again is safe, as always.
+    pub async fn ingest(&self, batches: Vec<LaneBatch>) -> Vec<Ack> {
+        let bytes = batches.iter().map(batch_bytes).sum();
+        match self.reserve(bytes) {
+            Ok(room) => self.take(batches, Some(room)).await,
+            Err(Refused) => batches.iter().map(|batch| unanswered(batch, Answer::Busy)).collect(),
+        }
+    }
+
+    /// Whether the Batches can be meant for this Server.
+    ///
+    /// # Errors
+    /// The first reason why not.
+    pub fn check(&self, batches: &[LaneBatch]) -> Result<(), Misdirected> {
+        let vbuckets = self.inner.shared.store.vbuckets();
+        batches.iter().try_for_each(|batch| check(vbuckets, batch).map(|_| ()))
+    }
+
+    /// Stops: takes no more Batches, commits what it holds, ends its workers.
+    ///
+    /// # Cancel safety
+    /// When dropped, the Server goes on stopping without a deadline.
+    pub async fn shutdown(&self, deadline: Duration) -> ShutdownReport {
+        self.inner.is_stopping.store(true, Ordering::Release);
+        self.inner.query.close();
+        for worker in &self.inner.workers {
+            // A worker that is gone has nothing left to drain.
+            let _ = worker.send(Message::Drain);
+        }
+        let mut tasks = std::mem::take(&mut *self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        let intake = &self.inner.shared.intake;
+        let stopped = async {
+            intake.until_empty().await;
+            while tasks.join_next().await.is_some() {}
+        };
+        let _ = tokio::time::timeout(deadline, stopped).await;
+        ShutdownReport { requests_unanswered: intake.open_count() }
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.inner.is_stopping.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn reserve(&self, bytes: usize) -> Result<Room, Refused> {
+        self.inner.shared.intake.reserve(bytes)
+    }
+
+    /// Takes Batches for whose bytes there is room.
+    pub(crate) async fn take(&self, batches: Vec<LaneBatch>, room: Option<Room>) -> Vec<Ack> {
+        if batches.is_empty() || self.is_stopping() {
+            return batches.iter().map(|batch| unanswered(batch, Answer::Unavailable)).collect();
+        }
+        let shared = &self.inner.shared;
+        let vbuckets = shared.store.vbuckets();
+        shared.status.requests.fetch_add(1, Ordering::Relaxed);
+        shared.status.batches_in.fetch_add(batches.len() as u64, Ordering::Relaxed);
+        let arrived = (shared.clock)();
+        let (tickets, answers) = shared.intake.open(arrived, &batches, room);
+        let mut by_worker: Vec<Vec<Arrival>> = self.inner.workers.iter().map(|_| Vec::new()).collect();
+        for (batch, ticket) in batches.into_iter().zip(tickets) {
+            // Dropping the ticket answers the Batch: not known to be stored.
+            let Ok(vbucket) = check(vbuckets, &batch) else { continue };
+            by_worker[usize::from(vbucket.index()) % self.inner.workers.len()]
+                .push(Arrival { vbucket, ticket, batch, arrived });
+        }
+        for (worker, arrivals) in self.inner.workers.iter().zip(by_worker) {
+            if !arrivals.is_empty() {
+                // A worker that has ended drops the tickets, and that answers them.
+                let _ = worker.send(Message::Batches(arrivals));
+            }
+        }
+        answers.await.expect("a request outlives its tickets, and each of them answers")
+    }
+}
+
+/// The bytes that a Batch holds, about.
+fn batch_bytes(batch: &LaneBatch) -> usize {
+    64 + batch.blocks.iter().map(Block::encoded_bytes).sum::<usize>()
+}
+
+fn check(vbuckets: VBuckets, batch: &LaneBatch) -> Result<VBucket, Misdirected> {
+    let unknown = Misdirected::UnknownVBucket { vbucket: batch.vbucket, vbuckets: vbuckets.count() };
+    let vbucket = vbuckets.get(batch.vbucket).ok_or(unknown)?;
+    if batch.blocks.len() > BATCH_BLOCKS_MAX {
+        return Err(Misdirected::TooManyBlocks { blocks: batch.blocks.len() });
+    }
+    // The Ledger's Tabs have States in every VBucket.
+    let elsewhere = |block: &&Block| !block.tab.is_reserved() && vbuckets.of(&block.tab) != vbucket;
+    match batch.blocks.iter().find(elsewhere) {
+        None => Ok(vbucket),
+        Some(block) => {
+            let found = vbuckets.of(&block.tab).index();
+            Err(Misdirected::WrongVBucket { vbucket: batch.vbucket, found })
+        }
     }
 }
 
@@ -97,13 +320,79 @@ impl ServerBuilder {
         self
     }
 
-    /// Starts it.
+    /// How many tasks fold, each for its own VBuckets; by default as many as the machine has processors.
+    pub fn workers(mut self, workers: NonZeroUsize) -> Self {
+        self.workers = Some(workers);
+        self
+    }
+
+    /// At least how long lies between two commits of one VBucket; by default [`COMMIT_INTERVAL`]. The first Batch
+    /// after a pause is committed at once. Longer saves writes, and makes answers later; 0 commits without pause.
+    pub fn commit_interval(mut self, interval: Duration) -> Self {
+        self.commit_interval = interval;
+        self
+    }
+
+    /// How far after its arrival an event's time may lie; later ones are set back to that, and counted. By default 10 s.
+    pub fn future_max(mut self, future_max: Duration) -> Self {
+        self.future_max = future_max;
+        self
+    }
+
+    /// How many bytes of requests may be in hand; beyond, they are turned away. By default [`HELD_BYTES_MAX`].
+    pub fn held_bytes_max(mut self, bytes: usize) -> Self {
+        self.held_bytes_max = bytes;
+        self
+    }
+
+    /// How many bytes the caches of decoded States may take, about. By default [`CACHE_BYTES_MAX`].
+    pub fn cache_bytes_max(mut self, bytes: usize) -> Self {
+        self.cache_bytes_max = bytes;
+        self
+    }
+
+    /// How many loads and commits each worker may have under way, at least 1. By default [`COMMITS_IN_FLIGHT_MAX`].
+    pub fn commits_in_flight_max(mut self, commits: usize) -> Self {
+        self.commits_in_flight_max = commits.max(1);
+        self
+    }
+
+    /// The bounds of queries.
+    pub fn query_limits(mut self, limits: Limits) -> Self {
+        self.query_limits = limits;
+        self
+    }
+
+    /// Starts it. Must be called inside a tokio runtime, on which the workers then run.
     ///
     /// # Errors
     /// [`BuildError`] when something is missing.
     pub fn build(self) -> Result<Server, BuildError> {
         let store = self.store.ok_or(BuildError::NoStore)?;
+        let runtime = Handle::try_current()?;
+        let count = self.workers.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
         let status = Arc::new(Status::default());
-        Ok(Server { inner: Arc::new(Inner { store, handlers: self.handlers, clock: self.clock, status }) })
+        let shared = Arc::new(Shared {
+            store: Arc::clone(&store),
+            handlers: self.handlers.clone(),
+            clock: Arc::clone(&self.clock),
+            status: Arc::clone(&status),
+            intake: Arc::new(Intake::new(Arc::clone(&status), self.held_bytes_max)),
+            versions: Versions::new(getrandom::u64()?),
+            commit_interval: self.commit_interval,
+            future_max: self.future_max,
+            commits_in_flight_max: self.commits_in_flight_max,
+            cache_bytes_max: self.cache_bytes_max / count,
+        });
+        let mut tasks = JoinSet::new();
+        let workers = (0..count).map(|_| {
+            let (sender, messages) = unbounded_channel();
+            tasks.spawn_on(Worker::new(Arc::clone(&shared), messages).run(), &runtime);
+            sender
+        });
+        let workers = workers.collect();
+        let query = QueryState::with_limits(store, self.handlers, self.clock, status, self.query_limits);
+        let (tasks, is_stopping) = (Mutex::new(tasks), AtomicBool::new(false));
+        Ok(Server { inner: Arc::new(Inner { shared, query, workers, tasks, is_stopping }) })
     }
 }

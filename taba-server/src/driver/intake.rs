@@ -1,0 +1,193 @@
+//! [`Intake`]: the requests that are in hand. It bounds their bytes, knows the oldest, and answers each request once
+//! all its Batches are answered.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use taba_core::wire::{Ack, Answer, LaneBatch};
+use taba_core::{StreamId, Timestamp};
+use tokio::sync::{Notify, oneshot};
+
+use crate::planner::unanswered;
+use crate::status::Status;
+
+/// Hours after its last request in which a Stream counts as living. Streams beyond are forgotten.
+const ALIVE_HOURS: i64 = 24;
+const MICROS_PER_HOUR: i64 = 3_600_000_000;
+
+/// The requests in hand.
+pub(crate) struct Intake {
+    status: Arc<Status>,
+    bytes_held: AtomicUsize,
+    bytes_held_max: usize,
+    requests: AtomicU64,
+    /// Arrival and number of each request in hand.
+    open: Mutex<BTreeSet<(Timestamp, u64)>>,
+    closed: Notify,
+    /// The hour in which each Stream last sent something.
+    streams: Mutex<HashMap<StreamId, i64>>,
+}
+
+/// There is no room for so many bytes now.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Refused;
+
+/// Room for some bytes, given back when dropped.
+pub(crate) struct Room {
+    intake: Arc<Intake>,
+    bytes: usize,
+}
+
+/// One request: collects the answers to its Batches.
+pub(crate) struct Request {
+    intake: Arc<Intake>,
+    key: (Timestamp, u64),
+    answers: Mutex<Answers>,
+    /// Given back with the request, when its last Batch is answered.
+    _room: Option<Room>,
+}
+
+struct Answers {
+    acks: Vec<Ack>,
+    left: usize,
+    done: Option<oneshot::Sender<Vec<Ack>>>,
+}
+
+/// The right to answer one Batch. When dropped, the Batch is answered as not known to be stored.
+pub(crate) struct Ticket {
+    request: Arc<Request>,
+    slot: usize,
+    is_answered: bool,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Intake {
+    pub(crate) fn new(status: Arc<Status>, bytes_held_max: usize) -> Self {
+        Self {
+            status,
+            bytes_held: AtomicUsize::new(0),
+            bytes_held_max,
+            requests: AtomicU64::new(0),
+            open: Mutex::default(),
+            closed: Notify::new(),
+            streams: Mutex::default(),
+        }
+    }
+
+    /// Takes room for some bytes. One request always fits when there is no other.
+    pub(crate) fn reserve(self: &Arc<Self>, bytes: usize) -> Result<Room, Refused> {
+        let before = self.bytes_held.fetch_add(bytes, Ordering::Relaxed);
+        // From here on dropping it gives the bytes back, also when they turn out to be too many.
+        let room = Room { intake: Arc::clone(self), bytes };
+        if before > 0 && before + bytes > self.bytes_held_max { Err(Refused) } else { Ok(room) }
+    }
+
+    /// Takes a request in hand. Tickets are in the order of the Batches; the receiver gets all answers at once.
+    pub(crate) fn open(
+        self: &Arc<Self>,
+        arrived: Timestamp,
+        batches: &[LaneBatch],
+        room: Option<Room>,
+    ) -> (Vec<Ticket>, oneshot::Receiver<Vec<Ack>>) {
+        let key = (arrived, self.requests.fetch_add(1, Ordering::Relaxed));
+        let (sender, receiver) = oneshot::channel();
+        let acks = batches.iter().map(|batch| unanswered(batch, Answer::Unavailable)).collect();
+        let answers = Mutex::new(Answers { acks, left: batches.len(), done: Some(sender) });
+        let request = Arc::new(Request { intake: Arc::clone(self), key, answers, _room: room });
+        self.change_open(|open| {
+            open.insert(key);
+        });
+        self.see(arrived, batches);
+        let ticket = |slot| Ticket { request: Arc::clone(&request), slot, is_answered: false };
+        ((0..batches.len()).map(ticket).collect(), receiver)
+    }
+
+    fn see(&self, arrived: Timestamp, batches: &[LaneBatch]) {
+        let hour = arrived.as_micros() / MICROS_PER_HOUR;
+        let mut streams = lock(&self.streams);
+        for batch in batches {
+            if streams.insert(batch.stream, hour).is_none() {
+                streams.retain(|_, seen| *seen + ALIVE_HOURS >= hour);
+            }
+        }
+    }
+
+    /// Whether a Stream has sent something lately.
+    pub(crate) fn is_alive(&self, stream: StreamId, now: Timestamp) -> bool {
+        let hour = now.as_micros() / MICROS_PER_HOUR;
+        lock(&self.streams).get(&stream).is_some_and(|seen| *seen + ALIVE_HOURS >= hour)
+    }
+
+    /// Requests in hand.
+    pub(crate) fn open_count(&self) -> usize {
+        lock(&self.open).len()
+    }
+
+    /// Waits until no request is in hand.
+    pub(crate) async fn until_empty(&self) {
+        loop {
+            let closed = self.closed.notified();
+            if self.open_count() == 0 {
+                return;
+            }
+            closed.await;
+        }
+    }
+
+    fn change_open(&self, change: impl FnOnce(&mut BTreeSet<(Timestamp, u64)>)) {
+        let mut open = lock(&self.open);
+        change(&mut open);
+        // Under the lock, so that two changes cannot tell the older of two minima last.
+        self.status.set_oldest_open(open.first().map(|(arrived, _)| *arrived));
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.intake.bytes_held.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        self.intake.change_open(|open| {
+            open.remove(&self.key);
+        });
+        self.intake.closed.notify_waiters();
+    }
+}
+
+impl Ticket {
+    /// Answers the Batch.
+    pub(crate) fn answer(mut self, ack: Ack) {
+        self.settle(Some(ack));
+    }
+
+    fn settle(&mut self, ack: Option<Ack>) {
+        if std::mem::replace(&mut self.is_answered, true) {
+            return;
+        }
+        let mut answers = lock(&self.request.answers);
+        if let Some(ack) = ack {
+            answers.acks[self.slot] = ack;
+        }
+        answers.left -= 1;
+        if answers.left == 0 {
+            let acks = std::mem::take(&mut answers.acks);
+            if let Some(done) = answers.done.take() {
+                // Nobody listens any more when the connection broke; the Agent will send again and be told then.
+                let _ = done.send(acks);
+            }
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.settle(None);
+    }
+}

@@ -1,0 +1,7 @@
+//! The shell around the [`planner`](crate::planner): tasks, queues, the store. It decides nothing about what counts.
+
+mod intake;
+mod worker;
+
+pub(crate) use intake::{Intake, Refused, Room};
+pub(crate) use worker::{Arrival, Message, Shared, Worker};

@@ -1,0 +1,270 @@
+//! [`Worker`]: one task that owns some VBuckets: it feeds their planners and does what they want.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use taba_core::wire::LaneBatch;
+use taba_core::{Registry, Remedy, Store, StoreError, Timestamp, VBucket, Wanted};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::intake::{Intake, Ticket};
+use crate::clock::{Clock, monotonic};
+use crate::planner::{Action, Env, Failed, Input, Planner};
+use crate::status::Status;
+use crate::version::Versions;
+
+/// What all workers of a Server share.
+pub(crate) struct Shared {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) handlers: Registry,
+    pub(crate) clock: Clock,
+    pub(crate) status: Arc<Status>,
+    pub(crate) intake: Arc<Intake>,
+    pub(crate) versions: Versions,
+    pub(crate) commit_interval: Duration,
+    pub(crate) future_max: Duration,
+    /// Loads and commits that one worker may have under way.
+    pub(crate) commits_in_flight_max: usize,
+    /// Bytes that the caches of one worker may take.
+    pub(crate) cache_bytes_max: usize,
+}
+
+/// A Batch on its way to its VBucket.
+pub(crate) struct Arrival {
+    pub(crate) vbucket: VBucket,
+    pub(crate) ticket: Ticket,
+    pub(crate) batch: LaneBatch,
+    pub(crate) arrived: Timestamp,
+}
+
+/// What a worker is told.
+pub(crate) enum Message {
+    /// Batches for its VBuckets.
+    Batches(Vec<Arrival>),
+    /// Commit all that waits, without regard to the interval, then end.
+    Drain,
+}
+
+/// A planner with what the worker has to know about it.
+struct Desk {
+    planner: Planner<Ticket>,
+    /// When its last commit began.
+    begun: Option<Instant>,
+    /// Whether it stands in `due` or `ready`.
+    is_scheduled: bool,
+    /// Whether its last commit had no room for all that waited.
+    is_behind: bool,
+    /// When it was last given something: the worker's count of inputs.
+    used: u64,
+    cache_bytes: usize,
+}
+
+type Done = BoxFuture<'static, (VBucket, Input<Ticket>)>;
+
+/// One task that owns some VBuckets.
+pub(crate) struct Worker {
+    shared: Arc<Shared>,
+    messages: mpsc::UnboundedReceiver<Message>,
+    desks: HashMap<VBucket, Desk>,
+    /// Who is to commit when.
+    due: BinaryHeap<Reverse<(Instant, VBucket)>>,
+    /// Who is to commit now.
+    ready: VecDeque<VBucket>,
+    in_flight: FuturesUnordered<Done>,
+    cache_bytes: usize,
+    inputs: u64,
+    is_draining: bool,
+}
+
+impl Worker {
+    pub(crate) fn new(shared: Arc<Shared>, messages: mpsc::UnboundedReceiver<Message>) -> Self {
+        Self {
+            shared,
+            messages,
+            desks: HashMap::new(),
+            due: BinaryHeap::new(),
+            ready: VecDeque::new(),
+            in_flight: FuturesUnordered::new(),
+            cache_bytes: 0,
+            inputs: 0,
+            is_draining: false,
+        }
+    }
+
+    /// Works until it was drained or nobody can send any more.
+    pub(crate) async fn run(mut self) {
+        loop {
+            while self.in_flight.len() < self.shared.commits_in_flight_max {
+                let Some(vbucket) = self.ready.pop_front() else { break };
+                self.begin(vbucket);
+            }
+            if self.is_draining && self.in_flight.is_empty() && self.ready.is_empty() {
+                return;
+            }
+            let next_due = self.due.peek().map(|Reverse((at, _))| *at);
+            tokio::select! {
+                message = self.messages.recv(), if !self.is_draining => match message {
+                    Some(Message::Batches(arrivals)) => self.take(arrivals),
+                    Some(Message::Drain) | None => self.drain(),
+                },
+                Some((vbucket, input)) = self.in_flight.next(), if !self.in_flight.is_empty() => {
+                    self.feed(vbucket, input);
+                    // A store that answers at once would otherwise never let the other tasks of this thread run.
+                    tokio::task::yield_now().await;
+                }
+                () = sleep_until(next_due), if next_due.is_some() => self.wake(),
+            }
+        }
+    }
+
+    fn take(&mut self, arrivals: Vec<Arrival>) {
+        for Arrival { vbucket, ticket, batch, arrived } in arrivals {
+            self.feed(vbucket, Input::Batch { ticket, batch, arrived });
+        }
+    }
+
+    fn drain(&mut self) {
+        // What was sent before the word came is still taken.
+        while let Ok(message) = self.messages.try_recv() {
+            if let Message::Batches(arrivals) = message {
+                self.take(arrivals);
+            }
+        }
+        self.is_draining = true;
+        self.messages.close();
+        self.ready.extend(self.due.drain().map(|Reverse((_, vbucket))| vbucket));
+    }
+
+    fn wake(&mut self) {
+        let now = monotonic();
+        while let Some(Reverse((at, vbucket))) = self.due.peek().copied() {
+            if at > now {
+                break;
+            }
+            self.due.pop();
+            self.ready.push_back(vbucket);
+        }
+    }
+
+    fn begin(&mut self, vbucket: VBucket) {
+        let desk = self.desk(vbucket);
+        desk.is_scheduled = false;
+        desk.begun = Some(monotonic());
+        self.feed(vbucket, Input::Due);
+        let desk = self.desk(vbucket);
+        desk.is_behind = desk.planner.is_waiting();
+    }
+
+    fn desk(&mut self, vbucket: VBucket) -> &mut Desk {
+        self.desks.entry(vbucket).or_insert_with(|| Desk {
+            planner: Planner::default(),
+            begun: None,
+            is_scheduled: false,
+            is_behind: false,
+            used: 0,
+            cache_bytes: 0,
+        })
+    }
+
+    /// Gives a planner one input and does what it wants.
+    fn feed(&mut self, vbucket: VBucket, input: Input<Ticket>) {
+        let shared = Arc::clone(&self.shared);
+        let now = (shared.clock)();
+        let env = Env {
+            handlers: &shared.handlers,
+            versions: &shared.versions,
+            status: &shared.status,
+            now,
+            future_max: shared.future_max,
+            is_alive: &|stream| shared.intake.is_alive(stream, now),
+        };
+        let mut actions = Vec::new();
+        self.inputs += 1;
+        let inputs = self.inputs;
+        let desk = self.desk(vbucket);
+        desk.used = inputs;
+        desk.planner.handle(input, &env, &mut actions);
+        for action in actions {
+            match action {
+                Action::Load(wanted) => self.in_flight.push(load(Arc::clone(&shared), vbucket, wanted)),
+                Action::Commit(commit) => self.in_flight.push(self::commit(Arc::clone(&shared), vbucket, commit)),
+                Action::Answer(ticket, ack) => ticket.answer(ack),
+                Action::Report(unreadable) => tracing::error!(
+                    vbucket = vbucket.index(), tab = %unreadable.key.tab, client = %unreadable.key.client,
+                    why = %unreadable.why, "a stored state cannot be read; events for it are refused"
+                ),
+            }
+        }
+        self.schedule(vbucket);
+        self.bound_caches(vbucket);
+    }
+
+    /// The first Batch after a quiet interval is committed at once, later ones when the interval has passed.
+    fn schedule(&mut self, vbucket: VBucket) {
+        let (is_draining, interval) = (self.is_draining, self.shared.commit_interval);
+        let desk = self.desk(vbucket);
+        if desk.is_scheduled || !desk.planner.is_idle() || !desk.planner.is_waiting() {
+            return;
+        }
+        desk.is_scheduled = true;
+        let due = desk.begun.map(|begun| begun + interval).filter(|due| *due > monotonic());
+        match due {
+            Some(due) if !is_draining && !desk.is_behind => self.due.push(Reverse((due, vbucket))),
+            _ => self.ready.push_back(vbucket),
+        }
+    }
+
+    /// Keeps the caches below their bound: the VBucket least recently used gives up half of its States, and so on.
+    fn bound_caches(&mut self, vbucket: VBucket) {
+        let desk = self.desk(vbucket);
+        let (before, after) = (desk.cache_bytes, desk.planner.cache_bytes());
+        desk.cache_bytes = after;
+        self.cache_bytes = self.cache_bytes + after - before;
+        while self.cache_bytes > self.shared.cache_bytes_max {
+            let idle = self.desks.values_mut().filter(|desk| desk.cache_bytes > 0 && desk.planner.is_idle());
+            // All others are busy: they come by here when they are done.
+            let Some(desk) = idle.min_by_key(|desk| desk.used) else { break };
+            desk.planner.shrink();
+            let after = desk.planner.cache_bytes();
+            self.cache_bytes -= desk.cache_bytes - after;
+            desk.cache_bytes = after;
+        }
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn load(shared: Arc<Shared>, vbucket: VBucket, wanted: Wanted) -> Done {
+    Box::pin(async move {
+        let loaded = shared.store.load(vbucket, &wanted).await;
+        (vbucket, Input::Loaded(loaded.map_err(|error| failed(vbucket, &error, "a vbucket could not be loaded"))))
+    })
+}
+
+fn commit(shared: Arc<Shared>, vbucket: VBucket, commit: taba_core::Commit) -> Done {
+    Box::pin(async move {
+        let committed = shared.store.commit(vbucket, commit).await;
+        (vbucket, Input::Committed(committed.map_err(|error| failed(vbucket, &error, "a commit failed"))))
+    })
+}
+
+fn failed(vbucket: VBucket, error: &StoreError, what: &'static str) -> Failed {
+    let vbucket = vbucket.index();
+    let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+    match error.remedy() {
+        Remedy::Wait(_) | Remedy::Reroute => tracing::warn!(vbucket, %error, cause, "{what}; senders keep their batches"),
+        _ => tracing::error!(vbucket, %error, cause, "{what}; somebody has to look at the store"),
+    }
+    Failed
+}

@@ -1,0 +1,137 @@
+//! [`DatabaseFile`]: the open file, and how it is opened again after the disk failed it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{PoisonError, RwLock};
+
+use redb::{Database, DatabaseError, Durability, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition};
+use taba_core::{VBucket, VBuckets, Version};
+
+use super::{EmbeddedError, EmbeddedOptions, layout};
+
+pub(super) const TABLE: TableDefinition<'static, &'static [u8], &'static [u8]> = TableDefinition::new("taba");
+const META: TableDefinition<'static, &'static str, u64> = TableDefinition::new("taba.meta");
+const FORMAT_KEY: &str = "format";
+const VBUCKETS_KEY: &str = "vbuckets";
+
+/// The database, or none while it must be opened again.
+pub(super) struct DatabaseFile {
+    path: PathBuf,
+    options: EmbeddedOptions,
+    /// Readers hold the lock while they read: whoever has it for writing knows that no handle is left.
+    database: RwLock<Option<Database>>,
+}
+
+/// A key and its value, or none to remove it.
+pub(super) type Pair = (Vec<u8>, Option<Vec<u8>>);
+
+impl DatabaseFile {
+    pub(super) fn open(path: PathBuf, options: EmbeddedOptions) -> Result<Self, EmbeddedError> {
+        let database = open(&path, &options)?;
+        check(&database, options.vbuckets)?;
+        Ok(Self { path, options, database: RwLock::new(Some(database)) })
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.database.read().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// Closes the database: after an error of the disk it can do nothing more. Waits for readers to end.
+    pub(super) fn close(&self) {
+        drop(self.database.write().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
+    pub(super) fn reopen(&self) -> Result<(), EmbeddedError> {
+        let mut slot = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        // The old one must be gone first: it holds the lock of the file.
+        *slot = None;
+        *slot = Some(open(&self.path, &self.options)?);
+        Ok(())
+    }
+
+    /// Reads at one consistent moment.
+    pub(super) fn read<T>(&self, read: impl FnOnce(&ReadTransaction) -> Result<T, redb::Error>) -> Result<T, redb::Error> {
+        let slot = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        let database = slot.as_ref().ok_or(redb::Error::PreviousIo)?;
+        read(&database.begin_read()?)
+    }
+
+    /// Writes all pairs at once; when it is `Ok`, they are on the disk.
+    pub(super) fn write(&self, pairs: &[Pair]) -> Result<(), redb::Error> {
+        let slot = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        let database = slot.as_ref().ok_or(redb::Error::PreviousIo)?;
+        let mut write = database.begin_write()?;
+        write.set_durability(Durability::Immediate)?;
+        {
+            let mut table = write.open_table(TABLE)?;
+            for (key, value) in pairs {
+                match value {
+                    Some(value) => table.insert(key.as_slice(), value.as_slice())?,
+                    None => table.remove(key.as_slice())?,
+                };
+            }
+        }
+        Ok(write.commit()?)
+    }
+
+    /// The version of every VBucket that was ever written.
+    pub(super) fn versions(&self) -> Result<BTreeMap<VBucket, Version>, redb::Error> {
+        self.read(|transaction| {
+            let table = transaction.open_table(TABLE)?;
+            let mut versions = BTreeMap::new();
+            for vbucket in self.options.vbuckets.iter() {
+                if let Some(value) = table.get(layout::version_key(vbucket).as_slice())? {
+                    let version = layout::read_version(value.value()).ok_or_else(|| damaged("version"))?;
+                    versions.insert(vbucket, version);
+                }
+            }
+            Ok(versions)
+        })
+    }
+}
+
+/// What is stored is not what we write.
+pub(super) fn damaged(what: &'static str) -> redb::Error {
+    redb::Error::Corrupted(what.to_owned())
+}
+
+fn open(path: &std::path::Path, options: &EmbeddedOptions) -> Result<Database, EmbeddedError> {
+    Database::builder().set_cache_size(options.cache_bytes).create(path).map_err(|error| match error {
+        DatabaseError::DatabaseAlreadyOpen => EmbeddedError::Locked { path: path.to_owned() },
+        error => EmbeddedError::Database { path: path.to_owned(), source: Box::new(redb::Error::from(error)) },
+    })
+}
+
+/// Compares what the file says about itself with what is expected, or writes it into a new file.
+fn check(database: &Database, vbuckets: VBuckets) -> Result<(), EmbeddedError> {
+    let expected = u64::from(vbuckets.count());
+    let look = || -> Result<(u64, u64), redb::Error> {
+        let write = database.begin_write()?;
+        let found = {
+            let mut meta = write.open_table(META)?;
+            let format = meta.get(FORMAT_KEY)?.map(|value| value.value());
+            let count = meta.get(VBUCKETS_KEY)?.map(|value| value.value());
+            match (format, count) {
+                (Some(format), Some(count)) => Some((format, count)),
+                _ => {
+                    meta.insert(FORMAT_KEY, layout::FORMAT)?;
+                    meta.insert(VBUCKETS_KEY, expected)?;
+                    None
+                }
+            }
+        };
+        if let Some(found) = found {
+            write.abort()?;
+            return Ok(found);
+        }
+        drop(write.open_table(TABLE)?);
+        write.commit()?;
+        Ok((layout::FORMAT, expected))
+    };
+    match look() {
+        Err(source) => Err(EmbeddedError::Engine { source: Box::new(source) }),
+        Ok((found, _)) if found != layout::FORMAT => Err(EmbeddedError::Format { found, known: layout::FORMAT }),
+        Ok((_, found)) if found != expected => Err(EmbeddedError::VBuckets { found, expected: vbuckets.count() }),
+        Ok(_) => Ok(()),
+    }
+}

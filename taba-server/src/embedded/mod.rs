@@ -1,0 +1,273 @@
+//! [`EmbeddedStore`]: States in one directory of this machine, safe against crashes.
+//!
+//! # How it works
+//! One redb file. One thread writes: it groups the commits of many VBuckets into one transaction and one sync, and
+//! compares versions with a table in memory. Readers see one consistent moment each, and wait for nobody.
+//!
+//! # Why redb
+//! It was measured against fjall, a log-structured store, on one 2-core machine in November 2026. fjall writes less
+//! (redb's copy-on-write costs 7 to 22 times the bytes: 27 MB/s at 1,000 changed States of 300 bytes each 200 ms) but
+//! a zeroed page in the middle of its journal silently dropped all that came after, while redb's commits are
+//! checksummed. redb also opened in 1 to 30 ms instead of 300 to 900, scanned five times as fast, and needs no threads
+//! in the background.
+//!
+//! # When the disk fails
+//! The commits of that group are answered [`StoreError::Unavailable`]; nothing that was stored before is lost. The
+//! file is opened again with the next commit, and what it then holds decides whether the failed group had happened.
+//!
+//! There is no mode without sync: with this engine, what is not synced would not survive a killed process either.
+
+mod file;
+mod layout;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use redb::ReadOnlyTable;
+use taba_core::{
+    Commit, Committed, Loaded, Scan, ScanWhat, Scanned, Store, StoreError, TabName, TabType, VBucket, VBuckets,
+    Wanted,
+};
+use tokio::sync::oneshot;
+
+use self::file::{DatabaseFile, TABLE, damaged};
+use self::writer::{Job, Writer};
+
+const FILE_NAME: &str = "taba.redb";
+/// How long to wait before a store that failed is tried again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// How to open an [`EmbeddedStore`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EmbeddedOptions {
+    /// How many VBuckets: those that the directory was made for.
+    pub vbuckets: VBuckets,
+    /// Bytes of the file that are kept in memory. Default 64 MiB; more makes queries faster.
+    pub cache_bytes: usize,
+}
+
+impl Default for EmbeddedOptions {
+    fn default() -> Self {
+        Self { vbuckets: VBuckets::default(), cache_bytes: 64 * 1024 * 1024 }
+    }
+}
+
+/// Why a directory cannot be opened as a store.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EmbeddedError {
+    /// The directory cannot be made.
+    #[error("cannot make the directory {}", path.display())]
+    Directory {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// Another process, or another store of this one, has it open.
+    #[error("{} is open already: another server uses this directory; stop it or choose another directory", path.display())]
+    Locked {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It was made for another number of VBuckets, which is fixed for its life.
+    #[error("the directory was made for {found} vbuckets, not for {expected}: open it with {found}, or use another one")]
+    VBuckets {
+        /// What it was made for.
+        found: u64,
+        /// What was asked for.
+        expected: u16,
+    },
+    /// A newer build has written it.
+    #[error("format {found} of the directory is unknown; this build knows format {known}")]
+    Format {
+        /// What it is.
+        found: u64,
+        /// What this build knows.
+        known: u64,
+    },
+    /// The file cannot be opened.
+    #[error("cannot open {}", path.display())]
+    Database {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The file was opened, but cannot be read or written.
+    #[error("the store cannot be read")]
+    Engine {
+        /// Why not.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The thread that writes cannot be started.
+    #[error("the writing thread cannot be started")]
+    Thread(#[source] std::io::Error),
+}
+
+/// States in one directory of this machine.
+///
+/// Needs a tokio runtime around its async functions. Dropping it waits for the write under way, then lets go of the
+/// directory.
+///
+/// # Cost
+/// Each commit is on the disk when it is done: about 8 ms on an ordinary SSD, whether alone or in a group of hundreds.
+#[derive(Debug)]
+pub struct EmbeddedStore {
+    vbuckets: VBuckets,
+    file: Arc<DatabaseFile>,
+    /// `None` only while being dropped.
+    jobs: Option<Sender<Job>>,
+    writer: Option<JoinHandle<()>>,
+}
+
+impl std::fmt::Debug for DatabaseFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DatabaseFile").finish_non_exhaustive()
+    }
+}
+
+impl EmbeddedStore {
+    /// Opens the directory, and makes it if there is none.
+    ///
+    /// # Errors
+    /// [`EmbeddedError`]: in use, made for another number of VBuckets, or not readable.
+    pub fn open(dir: impl AsRef<Path>, options: EmbeddedOptions) -> Result<Self, EmbeddedError> {
+        let dir = dir.as_ref();
+        std::fs::create_dir_all(dir).map_err(|source| EmbeddedError::Directory { path: dir.to_owned(), source })?;
+        let vbuckets = options.vbuckets;
+        let file = Arc::new(DatabaseFile::open(dir.join(FILE_NAME), options)?);
+        let versions = file.versions().map_err(|source| EmbeddedError::Engine { source: Box::new(source) })?;
+        let (jobs, receiver) = channel();
+        let writer = Writer::new(Arc::clone(&file), receiver, versions);
+        let thread = std::thread::Builder::new().name("taba-store".to_owned()).spawn(|| writer.run());
+        let writer = Some(thread.map_err(EmbeddedError::Thread)?);
+        Ok(Self { vbuckets, file, jobs: Some(jobs), writer })
+    }
+
+    fn send(&self, job: Job) -> Result<(), StoreError> {
+        let jobs = self.jobs.as_ref().expect("there until dropped");
+        jobs.send(job).map_err(|_| unavailable("the writing thread has ended".into()))
+    }
+
+    /// Reads on a thread where waiting for a disk hurts nobody.
+    async fn read<T: Send + 'static>(
+        &self,
+        vbucket: VBucket,
+        what: &'static str,
+        read: impl FnOnce(&ReadOnlyTable<&'static [u8], &'static [u8]>) -> Result<T, redb::Error> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let file = Arc::clone(&self.file);
+        let done = tokio::task::spawn_blocking(move || file.read(|moment| read(&moment.open_table(TABLE)?))).await;
+        match done {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(redb::Error::Corrupted(_))) => Err(StoreError::Damaged { vbucket, what }),
+            Ok(Err(error)) => {
+                self.send(Job::Reopen)?;
+                Err(unavailable(error.into()))
+            }
+            Err(stopped) => Err(unavailable(stopped.into())),
+        }
+    }
+}
+
+fn unavailable(source: Box<dyn std::error::Error + Send + Sync>) -> StoreError {
+    StoreError::Unavailable { retry_after: RETRY_AFTER, source }
+}
+
+impl Drop for EmbeddedStore {
+    fn drop(&mut self) {
+        drop(self.jobs.take());
+        if let Some(writer) = self.writer.take() {
+            // It has told its panic already, if it had one.
+            let _ = writer.join();
+        }
+    }
+}
+
+#[async_trait]
+impl Store for EmbeddedStore {
+    fn vbuckets(&self) -> VBuckets {
+        self.vbuckets
+    }
+
+    async fn load(&self, vbucket: VBucket, wanted: &Wanted) -> Result<Loaded, StoreError> {
+        let wanted = wanted.clone();
+        self.read(vbucket, "version, mark, tab or state", move |table| {
+            let mut loaded = Loaded::default();
+            if let Some(value) = table.get(layout::version_key(vbucket).as_slice())? {
+                loaded.version = layout::read_version(value.value()).ok_or_else(|| damaged("version"))?;
+            }
+            let (from, to) = layout::marks_range(vbucket);
+            for pair in table.range(from.as_slice()..to.as_slice())? {
+                let (key, value) = pair?;
+                loaded.marks.push(layout::read_mark(key.value(), value.value()).ok_or_else(|| damaged("mark"))?);
+            }
+            for tab in wanted.tabs {
+                if let Some(value) = table.get(layout::tab_key(vbucket, &tab).as_slice())? {
+                    loaded.tabs.push((tab, layout::read_type(value.value()).ok_or_else(|| damaged("tab"))?));
+                }
+            }
+            for key in wanted.states {
+                let (from, to) = layout::state_range(vbucket, &key);
+                for pair in table.range(from.as_slice()..to.as_slice())? {
+                    let (found, value) = pair?;
+                    let (key, part) = layout::read_state_key(found.value()).ok_or_else(|| damaged("state"))?;
+                    loaded.states.push((key, part, Bytes::copy_from_slice(value.value())));
+                }
+            }
+            Ok(loaded)
+        })
+        .await
+    }
+
+    async fn commit(&self, vbucket: VBucket, commit: Commit) -> Result<Committed, StoreError> {
+        let (reply, outcome) = oneshot::channel();
+        self.send(Job::Commit { vbucket, commit, reply })?;
+        outcome.await.unwrap_or_else(|_| Err(unavailable("the writing thread has ended".into())))
+    }
+
+    async fn tabs(&self, vbucket: VBucket) -> Result<Vec<(TabName, TabType)>, StoreError> {
+        self.read(vbucket, "tab", move |table| {
+            let (from, to) = layout::tabs_range(vbucket);
+            let tabs = table.range(from.as_slice()..to.as_slice())?.map(|pair| {
+                let (key, value) = pair?;
+                layout::read_tab(key.value(), value.value()).ok_or_else(|| damaged("tab"))
+            });
+            tabs.collect()
+        })
+        .await
+    }
+
+    async fn scan(&self, vbucket: VBucket, scan: &Scan) -> Result<Vec<Scanned>, StoreError> {
+        let scan = scan.clone();
+        self.read(vbucket, "state", move |table| {
+            let (from, to) = layout::states_range(vbucket, scan.tab.as_ref(), scan.after.as_ref());
+            let mut found: Vec<Scanned> = Vec::new();
+            if from >= to {
+                return Ok(found);
+            }
+            for pair in table.range(from.as_slice()..to.as_slice())? {
+                let (key, value) = pair?;
+                let (key, part) = layout::read_state_key(key.value()).ok_or_else(|| damaged("state"))?;
+                if found.last().is_none_or(|last| last.key != key) {
+                    if found.len() == scan.limit {
+                        break;
+                    }
+                    found.push(Scanned { key, parts: Vec::new() });
+                }
+                if let (ScanWhat::States, Some(last)) = (scan.what, found.last_mut()) {
+                    last.parts.push((part, Bytes::copy_from_slice(value.value())));
+                }
+            }
+            Ok(found)
+        })
+        .await
+    }
+}

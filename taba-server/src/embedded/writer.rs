@@ -1,0 +1,169 @@
+//! [`Writer`]: the one thread that writes. It puts the commits of many VBuckets into one transaction and one sync, so
+//! that what a disk is slow at is paid once for all of them.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+
+use taba_core::limits::COMMIT_PAIRS_MAX;
+use taba_core::{Commit, Committed, StoreError, VBucket, Version};
+use tokio::sync::oneshot;
+
+use super::file::{DatabaseFile, Pair, damaged};
+use super::{layout, unavailable};
+
+/// Pairs in one transaction, about: beyond, waiting costs more than another sync.
+const GROUP_PAIRS_MAX: usize = 16 * COMMIT_PAIRS_MAX;
+
+/// What the writer is asked for.
+pub(super) enum Job {
+    Commit { vbucket: VBucket, commit: Commit, reply: oneshot::Sender<Result<Committed, StoreError>> },
+    /// A reader met an error of the disk: open the file again.
+    Reopen,
+}
+
+struct Pending {
+    vbucket: VBucket,
+    commit: Commit,
+    reply: oneshot::Sender<Result<Committed, StoreError>>,
+}
+
+/// The one thread that writes.
+pub(super) struct Writer {
+    file: Arc<DatabaseFile>,
+    jobs: Receiver<Job>,
+    /// What is stored; nobody else writes. VBuckets that are not here were never written.
+    versions: BTreeMap<VBucket, Version>,
+    /// Commits to a VBucket that the group under way already changes.
+    deferred: Vec<Pending>,
+}
+
+impl Writer {
+    pub(super) fn new(file: Arc<DatabaseFile>, jobs: Receiver<Job>, versions: BTreeMap<VBucket, Version>) -> Self {
+        Self { file, jobs, versions, deferred: Vec::new() }
+    }
+
+    /// Works until nobody can ask any more.
+    pub(super) fn run(mut self) {
+        loop {
+            let mut waiting = std::mem::take(&mut self.deferred);
+            let mut must_reopen = false;
+            if waiting.is_empty() {
+                match self.jobs.recv() {
+                    Ok(Job::Commit { vbucket, commit, reply }) => waiting.push(Pending { vbucket, commit, reply }),
+                    Ok(Job::Reopen) => must_reopen = true,
+                    Err(_) => return,
+                }
+            }
+            let mut pairs: usize = waiting.iter().map(|pending| pending.commit.pairs()).sum();
+            while pairs < GROUP_PAIRS_MAX {
+                match self.jobs.try_recv() {
+                    Ok(Job::Commit { vbucket, commit, reply }) => {
+                        pairs += commit.pairs();
+                        waiting.push(Pending { vbucket, commit, reply });
+                    }
+                    Ok(Job::Reopen) => must_reopen = true,
+                    Err(_) => break,
+                }
+            }
+            if must_reopen {
+                self.file.close();
+            }
+            self.commit(waiting);
+        }
+    }
+
+    /// Commits as one group what can be committed together.
+    fn commit(&mut self, waiting: Vec<Pending>) {
+        if let Err(error) = self.ensure_open() {
+            let cause = error.to_string();
+            for pending in waiting {
+                let error: Box<dyn std::error::Error + Send + Sync> = cause.clone().into();
+                answer(pending, Err(unavailable(error)));
+            }
+            return;
+        }
+        let mut group: BTreeMap<VBucket, Pending> = BTreeMap::new();
+        for pending in waiting {
+            let pairs = pending.commit.pairs();
+            let found = self.versions.get(&pending.vbucket).copied().unwrap_or_default();
+            if pairs > COMMIT_PAIRS_MAX {
+                answer(pending, Err(StoreError::TooLarge { pairs, pairs_max: COMMIT_PAIRS_MAX }));
+            } else if group.contains_key(&pending.vbucket) {
+                // What it will find is only known once the group is stored.
+                self.deferred.push(pending);
+            } else if pending.commit.expect == found {
+                group.insert(pending.vbucket, pending);
+            } else {
+                answer(pending, Ok(Committed::Conflict { found }));
+            }
+        }
+        if group.is_empty() {
+            return;
+        }
+        let pairs = pairs_of(&group);
+        // The engine has been seen to return errors, not to panic, when a disk fails; should it, that is one more error.
+        let written = catch_unwind(AssertUnwindSafe(|| self.file.write(&pairs)));
+        match written.unwrap_or_else(|_| Err(damaged("transaction"))) {
+            Ok(()) => {
+                for (vbucket, pending) in group {
+                    self.versions.insert(vbucket, pending.commit.next);
+                    answer(pending, Ok(Committed::Done));
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, vbuckets = group.len(), "a write failed; the file will be opened again");
+                self.file.close();
+                let cause = error.to_string();
+                for (_, pending) in group {
+                    let error: Box<dyn std::error::Error + Send + Sync> = cause.clone().into();
+                    answer(pending, Err(unavailable(error)));
+                }
+            }
+        }
+    }
+
+    /// Opens the file again if an error has closed it. Whether the write that failed has happened is then read from it.
+    fn ensure_open(&mut self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        if self.file.is_open() {
+            return Ok(());
+        }
+        self.file.reopen()?;
+        match self.file.versions() {
+            Ok(versions) => self.versions = versions,
+            Err(error) => {
+                self.file.close();
+                return Err(error.into());
+            }
+        }
+        tracing::info!("the store was opened again");
+        Ok(())
+    }
+}
+
+/// The pairs of a group, sorted: neighbours in the file are then written together.
+fn pairs_of(group: &BTreeMap<VBucket, Pending>) -> Vec<Pair> {
+    let mut pairs: Vec<Pair> = Vec::new();
+    for (&vbucket, Pending { commit, .. }) in group {
+        pairs.push((layout::version_key(vbucket), Some(layout::put_version(commit.next))));
+        let marks = commit.marks.iter();
+        pairs.extend(marks.map(|(stream, mark)| (layout::mark_key(vbucket, *stream), mark.as_ref().map(layout::put_mark))));
+        let tabs = commit.tabs.iter();
+        pairs.extend(tabs.map(|(tab, tab_type)| {
+            (layout::tab_key(vbucket, tab), tab_type.as_ref().map(|name| name.as_str().as_bytes().to_vec()))
+        }));
+        let states = commit.states.iter();
+        pairs.extend(states.map(|(key, part, bytes)| {
+            (layout::state_key(vbucket, key, *part), bytes.as_ref().map(|bytes| bytes.to_vec()))
+        }));
+    }
+    // Stable: of two pairs with one key, the later one still comes later, and wins.
+    pairs.sort_by(|a, b| a.0.cmp(&b.0));
+    pairs
+}
+
+fn answer(pending: Pending, outcome: Result<Committed, StoreError>) {
+    // Who asked may have gone; the commit stands or not all the same.
+    let _ = pending.reply.send(outcome);
+}

@@ -1,0 +1,136 @@
+//! The HTTP face of ingest: `POST /v2/lanes`. One frame of Lanes in, one frame of Acks out, or an error in JSON:
+//! `{"reason": "machine_word", "message": "for people"}`.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::State;
+use axum::http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use bytes::Bytes;
+use serde::Serialize;
+use taba_core::limits::FRAME_BYTES_MAX;
+use taba_core::wire::{Compression, FRAME_HEADER_BYTES, Frame, Kind, LaneBatch, WireError, decode_lanes, encode_acks};
+
+use crate::server::{Misdirected, Server};
+
+/// What frames are called in HTTP.
+pub const CONTENT_TYPE_FRAME: &str = "application/x-taba";
+/// How long the body of one request may take to arrive.
+const BODY_TIME_MAX: Duration = Duration::from_secs(30);
+const BODY_BYTES_MAX: usize = FRAME_BYTES_MAX + FRAME_HEADER_BYTES;
+
+/// Why a request was turned away as a whole. Nothing has changed.
+#[derive(Debug, thiserror::Error)]
+enum Rejection {
+    #[error("the body is not {CONTENT_TYPE_FRAME}")]
+    ContentType,
+    #[error("the body is over the bound of {BODY_BYTES_MAX} bytes")]
+    TooLarge,
+    #[error("the body did not arrive within {} seconds", BODY_TIME_MAX.as_secs())]
+    TooSlow,
+    #[error("the body broke off")]
+    BrokenOff,
+    #[error("{0}")]
+    Wire(#[from] WireError),
+    #[error("{0}")]
+    Misdirected(#[from] Misdirected),
+    #[error("too much is in hand; send the same later")]
+    Full,
+    #[error("this server is shutting down; send the same to another one, or later")]
+    ShuttingDown,
+    #[error("use POST")]
+    Method,
+}
+
+#[derive(Serialize)]
+struct ErrorBody {
+    reason: &'static str,
+    message: String,
+}
+
+impl Rejection {
+    fn code(&self) -> (StatusCode, &'static str) {
+        match self {
+            Self::ContentType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_type"),
+            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
+            Self::TooSlow => (StatusCode::REQUEST_TIMEOUT, "too_slow"),
+            Self::BrokenOff => (StatusCode::BAD_REQUEST, "truncated"),
+            Self::Wire(error @ WireError::TooLarge { .. }) => (StatusCode::PAYLOAD_TOO_LARGE, error.code()),
+            Self::Wire(error) => (StatusCode::BAD_REQUEST, error.code()),
+            Self::Misdirected(error) => (StatusCode::BAD_REQUEST, error.code()),
+            Self::Full => (StatusCode::SERVICE_UNAVAILABLE, "full"),
+            Self::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, "shutting_down"),
+            Self::Method => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
+        }
+    }
+}
+
+impl IntoResponse for Rejection {
+    fn into_response(self) -> Response {
+        let (status, reason) = self.code();
+        let mut response = (status, axum::Json(ErrorBody { reason, message: self.to_string() })).into_response();
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if status == StatusCode::METHOD_NOT_ALLOWED {
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+        }
+        response
+    }
+}
+
+/// The routes of ingest.
+pub(crate) fn router(server: Server) -> Router {
+    Router::new()
+        .route("/v2/lanes", post(lanes).fallback(|| async { Rejection::Method }))
+        .with_state(server)
+}
+
+async fn lanes(State(server): State<Server>, headers: HeaderMap, body: Body) -> Result<Response, Rejection> {
+    if server.is_stopping() {
+        return Err(Rejection::ShuttingDown);
+    }
+    if headers.get(CONTENT_TYPE).is_some_and(|found| found.as_bytes() != CONTENT_TYPE_FRAME.as_bytes()) {
+        return Err(Rejection::ContentType);
+    }
+    let batches = {
+        let bytes = body_bytes(&headers)?;
+        let _room = server.reserve(bytes).map_err(|_| Rejection::Full)?;
+        read(body).await?
+    };
+    let (bytes, batches) = batches;
+    server.check(&batches)?;
+    let room = server.reserve(bytes).map_err(|_| Rejection::Full)?;
+    let acks = server.take(batches, Some(room)).await;
+    let frame = Frame::encode(Kind::Acks, &encode_acks(&acks), Compression::None);
+    Ok(([(CONTENT_TYPE, CONTENT_TYPE_FRAME)], frame).into_response())
+}
+
+/// How many bytes to keep free for a body: what it says it has, or the most it may have.
+fn body_bytes(headers: &HeaderMap) -> Result<usize, Rejection> {
+    let stated = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    match stated {
+        Some(bytes) if bytes > BODY_BYTES_MAX => Err(Rejection::TooLarge),
+        Some(bytes) => Ok(bytes),
+        None => Ok(BODY_BYTES_MAX),
+    }
+}
+
+async fn read(body: Body) -> Result<(usize, Vec<LaneBatch>), Rejection> {
+    let body: Bytes = match tokio::time::timeout(BODY_TIME_MAX, to_bytes(body, BODY_BYTES_MAX)).await {
+        Err(_) => return Err(Rejection::TooSlow),
+        Ok(Ok(body)) => body,
+        Ok(Err(error)) if is_over_limit(&error) => return Err(Rejection::TooLarge),
+        Ok(Err(_)) => return Err(Rejection::BrokenOff),
+    };
+    let frame = Frame::decode(&body, Kind::Lanes)?;
+    Ok((frame.message.len(), decode_lanes(&frame.message)?))
+}
+
+fn is_over_limit(error: &axum::Error) -> bool {
+    std::error::Error::source(error).is_some_and(|cause| cause.to_string().contains("length limit exceeded"))
+}
