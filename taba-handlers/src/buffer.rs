@@ -154,7 +154,8 @@ impl Handler for Buffer {
     }
 
     fn render(&self, projection: &BufferState, _format: Format) -> Value {
-        let shown = projection.items.iter().map(|item| json!([reading_json(&item.reading), seconds_json(item.time)]));
+        let shown =
+            projection.items.iter().map(|item| json!([reading_json(&item.reading), seconds_json(item.time)]));
         Value::Array(shown.collect())
     }
 
@@ -183,8 +184,10 @@ mod tests {
     fn fold(events: &[(i64, i64, usize)]) -> BufferState {
         let mut state = BufferState::default();
         for &(time, expires, bytes) in events {
-            let value =
-                Expiring { expires: Timestamp::from_secs(expires), reading: Reading::Text("x".repeat(bytes)) };
+            let value = Expiring {
+                expires: Timestamp::from_secs(expires),
+                reading: Reading::Text("x".repeat(bytes)),
+            };
             Buffer.fold(&mut state, Event::new(Timestamp::from_secs(time), &value));
         }
         state

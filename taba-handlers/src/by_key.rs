@@ -181,7 +181,8 @@ impl<H: Handler<Value = f64>> Handler for ByKey<H> {
     fn render(&self, projection: &Self::Projection, format: Format) -> Value {
         let mut sorted: Vec<_> = projection.keys.iter().map(|(rank, said)| (&rank.key, said)).collect();
         sorted.sort_by_key(|(key, _)| *key);
-        let keys: Map<_, _> = sorted.into_iter().map(|(k, said)| (k.clone(), self.inner.render(said, format))).collect();
+        let keys: Map<_, _> =
+            sorted.into_iter().map(|(k, said)| (k.clone(), self.inner.render(said, format))).collect();
         let mut map = json!({ "keys": keys });
         // Keys are pushed out only by others that stay.
         if projection.keys.len() >= self.keys_max {
@@ -213,7 +214,8 @@ impl<H: Handler<Value = f64>> Handler for ByKey<H> {
 impl<S: HeapBytes> HeapBytes for KeyedStates<S> {
     /// An estimate from below: the nodes of the tree are counted without what is free in them.
     fn heap_bytes(&self) -> usize {
-        let each = |(rank, state): (&Rank, &S)| size_of::<(Rank, S)>() + rank.key.capacity() + state.heap_bytes();
+        let each =
+            |(rank, state): (&Rank, &S)| size_of::<(Rank, S)>() + rank.key.capacity() + state.heap_bytes();
         self.keys.iter().map(each).sum::<usize>() + self.other.heap_bytes()
     }
 }
@@ -267,7 +269,8 @@ mod tests {
         let events = [("a", 1.0), ("b", 2.0), ("c", 4.0), ("d", 8.0), ("a", 16.0)];
         let state = fold(&handler, &events);
         assert_eq!(state.len(), 2);
-        let apart: f64 = ["a", "b", "c", "d"].iter().filter_map(|key| state.get(key)).map(SumState::total).sum();
+        let apart: f64 =
+            ["a", "b", "c", "d"].iter().filter_map(|key| state.get(key)).map(SumState::total).sum();
         assert_eq!(apart + state.other().total(), 31.0);
         let mut backwards = events;
         backwards.reverse();

@@ -1,6 +1,7 @@
 //! [`ExpiryGauge`]: the last reading that is still valid.
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
 use taba_core::limits::VALUE_BYTES_MAX;
 use taba_core::{Event, Expiring, Format, Handler, Reading, Timestamp};
@@ -35,7 +36,7 @@ use crate::latest::{reading_json, seconds_json};
 pub struct ExpiryGauge;
 
 /// The State of an [`ExpiryGauge`]: what is kept of each class, by class.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(transparent)]
 pub struct ExpiryState {
     classes: Vec<Class>,
@@ -119,6 +120,14 @@ impl Class {
         };
     }
 
+    /// Whether events could have led here.
+    fn is_sound(&self) -> bool {
+        let older = |entry: &Entry| {
+            entry.class() == self.class && *entry < self.newest && self.newest.expires_before(entry)
+        };
+        self.newest.class() == self.class && !matches!(&self.last, Last::Older(entry) if !older(entry))
+    }
+
     /// Whether neither the newest nor anything that it could hide is valid.
     fn is_over(&self, at: Timestamp) -> bool {
         let lifetime_end = 1_i128 << (u32::from(self.class) + 1);
@@ -149,6 +158,16 @@ impl ExpiryView {
     fn shown(&self) -> Option<&Entry> {
         let all = self.state.classes.iter().flat_map(|class| [Some(&class.newest), class.last()]);
         all.flatten().filter(|entry| entry.expires > self.at).max()
+    }
+}
+
+impl<'de> Deserialize<'de> for ExpiryState {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let classes = Vec::<Class>::deserialize(deserializer)?;
+        if !classes.iter().all(Class::is_sound) || !classes.is_sorted_by(|a, b| a.class < b.class) {
+            return Err(D::Error::custom("not the readings of an expiry gauge"));
+        }
+        Ok(Self { classes })
     }
 }
 
@@ -287,7 +306,10 @@ mod tests {
     #[test]
     fn pruned_when_nothing_hidden_is_left() {
         let state = state(&[(0, 10, "a")]);
-        assert!(!ExpiryGauge.should_prune(&state, at(10)), "another State may hold an older one of the class");
+        assert!(
+            !ExpiryGauge.should_prune(&state, at(10)),
+            "another State may hold an older one of the class"
+        );
         assert!(ExpiryGauge.should_prune(&state, at(17)), "2^24 µs after its time");
     }
 

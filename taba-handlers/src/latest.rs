@@ -135,6 +135,8 @@ impl Handler for Latest {
     }
 }
 
+const _: () = assert!(size_of::<Option<Dated>>() <= 40, "the table in lib.rs says so");
+
 #[cfg(test)]
 mod tests {
     use super::*;

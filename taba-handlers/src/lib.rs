@@ -8,10 +8,10 @@
 //! |---|---|---|---|---|
 //! | [`Sum`] | count, total, average | 32 B | 290 B | exact |
 //! | [`Totals`] | and the extremes | 48 B | 310 B | exact |
-//! | [`Sketch`] | percentiles | 8 B a bucket | 28 KiB | 0.97 % over 56 octaves, then [more](Sketch#values-that-span-more) |
-//! | [`Latest`] | the last reading | 48 B | 4 KiB | exact |
+//! | [`Sketch`] | percentiles | 4-12 B a bucket | 29 KiB | 0.97 % over 56 octaves, then [more](Sketch#values-that-span-more) |
+//! | [`Latest`] | the last reading | 40 B | 4.1 KiB | exact |
 //! | [`Distinct`] | how many different texts | 4 KiB | 3 KiB | 1.63 % standard error |
-//! | [`Buffer`] | the readings themselves | 40 B a reading | 288 KiB | exact up to 1,000 |
+//! | [`Buffer`] | the readings themselves | 40 B a reading | 289 KiB | exact up to 1,000 |
 //! | [`Windowed<H>`](Windowed) | `H` over the last while | `H` × buckets | `H` × buckets | as `H`; begins at a bucket |
 //! | [`Group<(A, B, …)>`](Group) | several parts of the same events | all of them | all of them | as they |
 //! | [`ByKey<H>`](ByKey) | `H` for each key | `H` × keys | `H` × keys | as `H` |
@@ -20,13 +20,13 @@
 //! | type | of | encoded, usual and at most | accuracy |
 //! |---|---|---|---|
 //! | [`TotalsCounter`] | numbers | 10 B, 310 B | exact |
-//! | [`PercentileCounter`] | numbers | 0.5 KiB, 28 KiB | percentiles 0.97 % |
-//! | [`CounterGroup`] | numbers | 2-5 KiB, 128 KiB | percentiles 0.97 % |
-//! | [`PercentileGroup`] | numbers | 15 KiB, 822 KiB | percentiles 0.97 % |
-//! | [`Gauge`] | [`Reading`](taba_core::Reading) | 20 B, 4 KiB | exact |
-//! | [`ExpiryGauge`] | [`Expiring`](taba_core::Expiring) | 25 B, 513 KiB | [as stated there](ExpiryGauge) |
-//! | [`Buffer`] | [`Expiring`](taba_core::Expiring) | 20 B a reading, 288 KiB | exact up to 1,000 |
-//! | [`CommonPrefixCounterGroup`] | [`Keyed`](taba_core::Keyed) | 2-5 KiB a key, 16 MiB | percentiles 0.97 % |
+//! | [`PercentileCounter`] | numbers | 0.5 KiB, 29 KiB | percentiles 0.97 % |
+//! | [`CounterGroup`] | numbers | 1-5 KiB, 129 KiB | percentiles 0.97 % |
+//! | [`PercentileGroup`] | numbers | 6 KiB, 821 KiB | percentiles 0.97 % |
+//! | [`Gauge`] | [`Reading`](taba_core::Reading) | 20 B, 4.1 KiB | exact |
+//! | [`ExpiryGauge`] | [`Expiring`](taba_core::Expiring) | 25 B, 515 KiB | [as stated there](ExpiryGauge) |
+//! | [`Buffer`] | [`Expiring`](taba_core::Expiring) | 20 B a reading, 289 KiB | exact up to 1,000 |
+//! | [`CommonPrefixCounterGroup`] | [`Keyed`](taba_core::Keyed) | 1-5 KiB a key, 17 MiB | percentiles 0.97 % |
 //! | [`Distinct`] | `String` | 3 B a text, 3 KiB | 1.63 % standard error |
 //!
 //! The worst cases of types with exact sums want values that span hundreds of octaves in every single bucket.
@@ -113,3 +113,7 @@ pub fn standard() -> RegistryBuilder {
         .with("PercentileGroup", PercentileGroup::new())
         .with("TotalsCounter", TotalsCounter::new())
 }
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -127,10 +127,6 @@ impl<S: State> Ring<S> {
         self.buckets.shrink_to_fit();
     }
 
-    pub(crate) fn each(&mut self, each: impl FnMut(&mut S)) {
-        self.buckets.iter_mut().for_each(each);
-    }
-
     /// Whether the bucket that is `back` before the newest is written.
     fn is_written(&self, back: usize) -> bool {
         back == 0 || self.back(back as u64).is_some_and(|bucket| *bucket != S::default())
@@ -154,16 +150,19 @@ impl<S: State> Ring<S> {
 
 impl<S: State> PartialEq for Ring<S> {
     fn eq(&self, other: &Self) -> bool {
-        let (long, short) = if self.buckets.len() < other.buckets.len() { (other, self) } else { (self, other) };
+        let (long, short) =
+            if self.buckets.len() < other.buckets.len() { (other, self) } else { (self, other) };
         let empty = S::default();
         self.newest() == other.newest()
-            && (0..long.buckets.len() as u64).all(|back| long.back(back) == Some(short.back(back).unwrap_or(&empty)))
+            && (0..long.buckets.len() as u64)
+                .all(|back| long.back(back) == Some(short.back(back).unwrap_or(&empty)))
     }
 }
 
 impl<S: HeapBytes> HeapBytes for Ring<S> {
     fn heap_bytes(&self) -> usize {
-        self.buckets.capacity() * size_of::<S>() + self.buckets.iter().map(HeapBytes::heap_bytes).sum::<usize>()
+        self.buckets.capacity() * size_of::<S>()
+            + self.buckets.iter().map(HeapBytes::heap_bytes).sum::<usize>()
     }
 }
 
@@ -190,7 +189,8 @@ impl<'de, S: State> Deserialize<'de> for Ring<S> {
         let (newest, runs): (i64, Vec<(u32, Vec<S>)>) = Deserialize::deserialize(deserializer)?;
         let held = runs.iter().map(|(skip, states)| *skip as usize + states.len());
         let len = held.fold(0, usize::saturating_add);
-        let plain = runs.iter().enumerate().all(|(i, (skip, run))| (*skip == 0) == (i == 0) && !run.is_empty());
+        let plain =
+            runs.iter().enumerate().all(|(i, (skip, run))| (*skip == 0) == (i == 0) && !run.is_empty());
         if len > RING_BUCKETS_MAX || !plain || (len == 0 && newest != 0) {
             return Err(D::Error::custom("not the buckets of a window"));
         }

@@ -212,7 +212,10 @@ mod tests {
 
     #[test]
     fn what_json_cannot_say_is_null() {
-        assert_eq!(Sum.render(&state(&[]), Format::Summary).to_string(), r#"{"count":0,"total":0.0,"average":null}"#);
+        assert_eq!(
+            Sum.render(&state(&[]), Format::Summary).to_string(),
+            r#"{"count":0,"total":0.0,"average":null}"#
+        );
         let huge = Sum.render(&state(&[f64::MAX, f64::MAX]), Format::Summary);
         assert_eq!(huge.to_string(), r#"{"count":2,"total":null,"average":null}"#);
     }

@@ -59,7 +59,10 @@ impl<H: Handler> Windowed<H> {
     /// [`RING_BUCKETS_MAX`] buckets would be needed: that is a bug of the caller.
     pub fn new(inner: H, window: Duration, width: Duration) -> Self {
         let (window, width) = (window.as_micros(), width.as_micros());
-        assert!(width > 0 && window >= width && window.is_multiple_of(width), "a window is a number of whole buckets");
+        assert!(
+            width > 0 && window >= width && window.is_multiple_of(width),
+            "a window is a number of whole buckets"
+        );
         let seen = window / width;
         let kept = seen + (FUTURE_MICROS_MAX as u128).div_ceil(width);
         assert!(kept <= RING_BUCKETS_MAX as u128, "{kept} buckets are too many for one window");
@@ -86,10 +89,14 @@ impl<H: Handler> Windowed<H> {
     }
 
     fn render_buckets(&self, view: &WindowView<H::State>) -> Vec<Value> {
-        let held = view.buckets.iter().enumerate().rev().filter(|(_, bucket)| **bucket != H::State::default());
+        let held =
+            view.buckets.iter().enumerate().rev().filter(|(_, bucket)| **bucket != H::State::default());
         held.map(|(back, bucket)| {
             let said = self.inner.project(bucket, view.at);
-            json!([self.start(view.last.saturating_sub(back as i64)), self.inner.render(&said, Format::Summary)])
+            json!([
+                self.start(view.last.saturating_sub(back as i64)),
+                self.inner.render(&said, Format::Summary)
+            ])
         })
         .collect()
     }
@@ -198,9 +205,11 @@ impl<H: Handler> Handler for Windowed<H> {
         let mut from = 0;
         while let Some(&time) = times.get(from) {
             let index = self.index(time);
-            let start = index.wrapping_mul(self.width);
-            let inside = |time: &Timestamp| (time.as_micros().wrapping_sub(start) as u64) < self.width as u64;
-            let to = from + 1 + times[from + 1..].iter().take_while(|time| inside(time)).count();
+            // At the ends of the range of times a bucket is cut short; the last microsecond of all is a row of its own.
+            let start = Timestamp::from_micros(index.saturating_mul(self.width));
+            let end = Timestamp::from_micros((index + 1).saturating_mul(self.width));
+            let to =
+                from + 1 + times[from + 1..].iter().take_while(|time| (start..end).contains(time)).count();
             if let Some(bucket) = state.slot(index, self.kept) {
                 self.inner.fold_all(bucket, events.slice(from..to));
             }
@@ -227,8 +236,8 @@ impl<H: Handler> Handler for Windowed<H> {
     }
 
     fn compact(&self, state: &mut Self::State, at: Timestamp) {
+        // What `H` would forget of a bucket stays until the bucket goes: the Projection shows States, and compares them.
         state.drop_through(self.horizon(at));
-        state.each(|bucket| self.inner.compact(bucket, at));
     }
 
     fn clamp(&self, state: &mut Self::State, latest: Timestamp) {

@@ -14,10 +14,12 @@ struct Flights {
 fn flights() -> Flights {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/data/flights-sample.csv.zst");
     let file = std::fs::File::open(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let unpacked = ruzstd::decoding::StreamingDecoder::new(std::io::BufReader::new(file)).unwrap();
+    let unpacked = ruzstd::decoding::StreamingDecoder::new(std::io::BufReader::new(file));
+    let unpacked = unpacked.expect("the sample is a zstd stream");
     let mut flights = Flights { times: Vec::new(), delays: Vec::new(), distances: Vec::new() };
     for row in csv::Reader::from_reader(unpacked).deserialize() {
-        let (time, _origin, _destination, delay, distance): (i64, String, String, f64, f64) = row.unwrap();
+        let (time, _origin, _destination, delay, distance): (i64, String, String, f64, f64) =
+            row.expect("a flight");
         flights.times.push(Timestamp::from_secs(time));
         flights.delays.push(delay);
         flights.distances.push(distance);
@@ -32,6 +34,7 @@ fn exact(sorted: &[f64], per_mille: u32) -> f64 {
     sorted[rank - 1]
 }
 
+#[expect(clippy::print_stdout, reason = "the figure is for whoever runs it with --nocapture")]
 fn assert_within_one_percent(what: &str, values: &[f64], estimate: impl Fn(u32) -> f64, per_mille: &[u32]) {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);

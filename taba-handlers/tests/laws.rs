@@ -9,8 +9,13 @@ use taba_handlers::*;
 
 /// Numbers that break sums and sketches that are not exact: every scale at once, subnormals, both zeros.
 fn nasty() -> impl Strategy<Value = f64> + Clone {
-    let awkward = vec![1e300, -1e300, 1e-300, 1.0, -1.0, 0.0, -0.0, 5e-324, -5e-324, 2e-310, f64::MAX, f64::MIN];
-    prop_oneof![numbers(), prop::sample::select(awkward), any::<f64>().prop_filter("finite", |v| v.is_finite())]
+    let awkward =
+        vec![1e300, -1e300, 1e-300, 1.0, -1.0, 0.0, -0.0, 5e-324, -5e-324, 2e-310, f64::MAX, f64::MIN];
+    prop_oneof![
+        numbers(),
+        prop::sample::select(awkward),
+        any::<f64>().prop_filter("finite", |v| v.is_finite())
+    ]
 }
 
 fn readings() -> impl Strategy<Value = Reading> + Clone {
@@ -46,9 +51,17 @@ handler_laws!(latest, Latest::new(), readings());
 handler_laws!(latest_living, Latest::living(Duration::from_secs(90)), readings());
 handler_laws!(windowed_sum, windowed(Sum, seconds(60, 1)), nasty());
 handler_laws!(windowed_narrow, windowed(Sum, seconds(2, 1)), nasty());
-handler_laws!(windowed_by_microseconds, Windowed::new(Sum, Duration::from_micros(3_000_000), Duration::from_micros(9375)), nasty());
+handler_laws!(
+    windowed_by_microseconds,
+    Windowed::new(Sum, Duration::from_micros(3_000_000), Duration::from_micros(9375)),
+    nasty()
+);
 handler_laws!(windowed_sketch, windowed(Sketch, seconds(120, 20)), nasty());
-handler_laws!(windowed_latest, windowed(Latest::living(Duration::from_secs(30)), seconds(120, 20)), readings());
+handler_laws!(
+    windowed_latest,
+    windowed(Latest::living(Duration::from_secs(30)), seconds(120, 20)),
+    readings()
+);
 handler_laws!(windowed_buffer, windowed(Buffer, seconds(120, 20)), expiring());
 handler_laws!(windowed_keys, windowed(ByKey::new(Totals).with_keys_max(2), seconds(120, 20)), keyed());
 handler_laws!(group_of_two, Group::new(["a", "b"], (Sum, Sketch)), nasty());

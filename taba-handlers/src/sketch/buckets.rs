@@ -9,15 +9,39 @@ use crate::heap::HeapBytes;
 /// The State of a [`Sketch`](super::Sketch), and its Projection too: the buckets in use, each with its count.
 ///
 /// ```text
-/// memory    level u8 | keys, ascending: n * i32 | counts: n * u32, or n * u64 once one of them needs it
+/// memory    level u8 | runs: (first key i32, place of its first count u32) | counts u32, or u64 once one needs it
 /// encoded   level u8 | first key zigzag | runs: (buckets skipped before it, n, n counts), … |
 /// ```
-/// A run is a row of buckets without an empty one between; all numbers are varints.
+/// A run is a row of buckets without an empty one between, as long as can be; all encoded numbers are varints.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SketchState {
     level: u8,
-    keys: Vec<i32>,
+    runs: Vec<Run>,
     counts: Counts,
+}
+
+/// Buckets of consecutive keys, up to where the next run begins.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Run {
+    first: i32,
+    /// The place of its first count.
+    at: u32,
+}
+
+/// Where the counts of one run are.
+#[derive(Clone, Copy, Default)]
+struct Span {
+    first: i32,
+    at: usize,
+    len: usize,
+}
+
+impl Span {
+    #[inline]
+    fn place(&self, key: i32) -> Option<usize> {
+        let offset = key.wrapping_sub(self.first) as u32 as usize;
+        (offset < self.len).then_some(self.at + offset)
+    }
 }
 
 impl SketchState {
@@ -33,9 +57,14 @@ impl SketchState {
         self.counts.iter().fold(0, u64::saturating_add)
     }
 
+    /// How many buckets are in use.
+    pub fn buckets_used(&self) -> usize {
+        self.counts.len()
+    }
+
     /// The largest relative error of a quantile; `None` when there were no values.
     pub fn error_bound(&self) -> Option<f64> {
-        (!self.keys.is_empty()).then(|| scale::ERRORS[usize::from(self.level)])
+        (self.counts.len() > 0).then(|| scale::ERRORS[usize::from(self.level)])
     }
 
     /// An estimate of the smallest value whose rank is at least `per_mille` thousandths of the count (and at least
@@ -50,25 +79,40 @@ impl SketchState {
     /// One pass over the buckets.
     pub fn quantiles<const N: usize>(&self, per_mille: [u32; N]) -> [Option<f64>; N] {
         let count: u128 = self.counts.iter().map(u128::from).sum();
-        let mut buckets = self.keys.iter().zip(self.counts.iter());
-        let (mut seen, mut value) = (0_u128, None);
+        let mut buckets = self.iter();
+        let (mut seen, mut last) = (0_u128, None);
         per_mille.map(|per_mille| {
             let rank = (count * u128::from(per_mille.min(1000))).div_ceil(1000).max(1);
             while seen < rank {
-                let Some((&key, n)) = buckets.next() else { break };
+                let Some((key, n)) = buckets.next() else { break };
                 seen += u128::from(n);
-                value = Some(scale::representative(key, self.level));
+                last = Some(key);
             }
-            value
+            last.map(|key| scale::representative(key, self.level))
         })
     }
 
     /// The buckets in use, ascending: lower end, upper end, count.
     pub fn buckets(&self) -> impl Iterator<Item = (f64, f64, u64)> + '_ {
-        self.keys.iter().zip(self.counts.iter()).map(|(&key, count)| {
+        self.iter().map(|(key, count)| {
             let (low, high) = scale::ends(key, self.level);
             (low, high, count)
         })
+    }
+
+    /// The buckets in use, ascending: key and count.
+    fn iter(&self) -> impl Iterator<Item = (i32, u64)> + '_ {
+        (0..self.runs.len()).flat_map(|run| {
+            let span = self.span(run);
+            (span.first..).zip((span.at..span.at + span.len).map(|place| self.counts.get(place)))
+        })
+    }
+
+    /// Where the counts of a run are. Empty if there is no such run.
+    fn span(&self, run: usize) -> Span {
+        let Some(&Run { first, at }) = self.runs.get(run) else { return Span::default() };
+        let end = self.runs.get(run + 1).map_or(self.counts.len(), |next| next.at as usize);
+        Span { first, at: at as usize, len: end - at as usize }
     }
 
     pub(super) fn add(&mut self, value: f64) {
@@ -76,111 +120,130 @@ impl SketchState {
     }
 
     pub(super) fn add_all(&mut self, values: &[f64]) {
-        // PERF: where no bucket between is empty, key less place is one number; the last one is a good guess.
-        let mut offset = 0;
+        // PERF: most values fall in the run of the one before, and there the key says the place.
+        let mut span = Span::default();
         for &value in values {
             let key = scale::raise(scale::key(value), self.level);
-            let guess = key.wrapping_sub(offset) as usize;
-            if self.keys.get(guess) == Some(&key) {
-                self.counts.add(guess, 1);
+            if let Some(place) = span.place(key) {
+                self.counts.add(place, 1);
             } else {
-                offset = key.wrapping_sub(self.put(key, 1) as i32);
+                let run = self.put(key, 1);
+                span = self.span(run);
             }
         }
     }
 
     pub(super) fn merge(&mut self, other: &Self) {
-        if other.keys.is_empty() {
+        if other.runs.is_empty() {
             return;
         }
         if other.level > self.level {
             self.rise(other.level - self.level);
         }
-        // Searching for a few is cheaper than building all anew.
-        if other.keys.len() * 8 <= self.keys.len() {
-            for (&key, count) in other.keys.iter().zip(other.counts.iter()) {
-                // Putting can raise the level, so this is not known outside the loop.
+        if other.counts.len() * 8 <= self.counts.len() {
+            // Searching for a few is cheaper than building all anew.
+            for (key, count) in other.iter() {
+                // Putting can raise the level, so it is not known outside the loop.
                 self.put(scale::raise(key, self.level - other.level), count);
             }
-            return;
+        } else {
+            *self = self.united(other);
+            self.fit();
         }
-        *self = self.united(other);
-        self.fit();
     }
 
     /// The buckets of both, in one pass. The other's level is not higher.
     fn united(&self, other: &Self) -> Self {
         let levels = self.level - other.level;
-        let mut mine = self.keys.iter().copied().zip(self.counts.iter()).peekable();
-        let mut theirs = other.keys.iter().map(|&key| scale::raise(key, levels)).zip(other.counts.iter()).peekable();
-        let mut merged = Self::with_level(self.level, self.keys.len().max(other.keys.len()));
+        let mut mine = self.iter().peekable();
+        let mut theirs = other.iter().map(|(key, count)| (scale::raise(key, levels), count)).peekable();
+        let mut united = Self::with_level(self.level, self.counts.len().max(other.counts.len()));
         while let Some(next) = match (mine.peek(), theirs.peek()) {
             (Some(a), Some(b)) if b.0 < a.0 => theirs.next(),
             (None, _) => theirs.next(),
             (Some(_), _) => mine.next(),
         } {
-            merged.push(next.0, next.1);
+            united.push(next.0, next.1);
         }
-        merged
+        united
     }
 
     fn with_level(level: u8, buckets: usize) -> Self {
-        let counts = Counts::Narrow(Vec::with_capacity(buckets));
-        Self { level, keys: Vec::with_capacity(buckets), counts }
+        Self { level, runs: Vec::new(), counts: Counts::Narrow(Vec::with_capacity(buckets)) }
     }
 
-    /// Counts `count` more values in the bucket, and says where it is; a guess, if the level rose.
+    /// Counts `count` more values in the bucket, and says in which run it is; no more than a guess, if the level rose.
     fn put(&mut self, key: i32, count: u64) -> usize {
-        match self.keys.binary_search(&key) {
-            Ok(place) => {
-                self.counts.add(place, count);
-                place
-            }
-            Err(place) => {
-                self.grow();
-                self.keys.insert(place, key);
-                self.counts.insert(place, count);
-                self.fit();
-                place
-            }
+        let after = self.runs.partition_point(|run| run.first <= key);
+        let before = after.wrapping_sub(1);
+        let span = self.span(before);
+        if let Some(place) = span.place(key) {
+            self.counts.add(place, count);
+            return before;
         }
+        let place = span.at + span.len;
+        self.counts.grow();
+        self.counts.insert(place, count);
+        let extends = span.len > 0 && span.first + span.len as i32 == key;
+        let joins = self.runs.get(after).is_some_and(|next| next.first == key + 1);
+        let shifted = match (extends, joins) {
+            (true, true) => {
+                self.runs.remove(after);
+                after
+            }
+            (true, false) => after,
+            (false, true) => {
+                self.runs[after].first = key;
+                after + 1
+            }
+            (false, false) => {
+                grow(&mut self.runs);
+                self.runs.insert(after, Run { first: key, at: place as u32 });
+                after + 1
+            }
+        };
+        self.runs[shifted..].iter_mut().for_each(|run| run.at += 1);
+        self.fit();
+        if extends { before } else { after }
     }
 
     /// Counts `count` more values in the last bucket or in one above it.
     fn push(&mut self, key: i32, count: u64) {
-        match self.keys.last() {
-            Some(&last) if last == key => self.counts.add(self.keys.len() - 1, count),
-            _ => {
-                self.grow();
-                self.keys.push(key);
-                self.counts.insert(self.keys.len() - 1, count);
-            }
+        let span = self.span(self.runs.len().wrapping_sub(1));
+        if let Some(place) = span.place(key) {
+            self.counts.add(place, count);
+            return;
         }
-    }
-
-    /// Makes room for one more, and an eighth: hundreds of thousands of States are held at once.
-    fn grow(&mut self) {
-        let len = self.keys.len();
-        if len == self.keys.capacity() {
-            let more = if len == 0 { 1 } else { (len / 8).max(3) };
-            self.keys.reserve_exact(more);
-            self.counts.reserve_exact(more);
+        let place = self.counts.len();
+        if span.len == 0 || span.first + span.len as i32 != key {
+            grow(&mut self.runs);
+            self.runs.push(Run { first: key, at: place as u32 });
         }
+        self.counts.grow();
+        self.counts.insert(place, count);
     }
 
     /// Raises the level until the buckets fit.
     fn fit(&mut self) {
-        while self.keys.len() > Self::BUCKETS_MAX {
+        while self.counts.len() > Self::BUCKETS_MAX {
             self.rise(1);
         }
     }
 
     fn rise(&mut self, levels: u8) {
-        let mut risen = Self::with_level(self.level + levels, self.keys.len().div_ceil(2));
-        for (&key, count) in self.keys.iter().zip(self.counts.iter()) {
+        let mut risen = Self::with_level(self.level + levels, self.counts.len().div_ceil(2));
+        for (key, count) in self.iter() {
             risen.push(scale::raise(key, levels), count);
         }
         *self = risen;
+    }
+}
+
+/// Makes room for one more, and an eighth: hundreds of thousands of States are held at once.
+fn grow<T>(items: &mut Vec<T>) {
+    let len = items.len();
+    if len == items.capacity() {
+        items.reserve_exact(if len == 0 { 1 } else { (len / 8).max(3) });
     }
 }
 
@@ -190,7 +253,7 @@ impl HeapBytes for SketchState {
             Counts::Narrow(counts) => counts.capacity() * size_of::<u32>(),
             Counts::Wide(counts) => counts.capacity() * size_of::<u64>(),
         };
-        self.keys.capacity() * size_of::<i32>() + counts
+        self.runs.capacity() * size_of::<Run>() + counts
     }
 }
 
@@ -222,6 +285,20 @@ impl Counts {
         narrow.iter().map(|&count| u64::from(count)).chain(wide.iter().copied())
     }
 
+    fn len(&self) -> usize {
+        match self {
+            Self::Narrow(counts) => counts.len(),
+            Self::Wide(counts) => counts.len(),
+        }
+    }
+
+    fn get(&self, place: usize) -> u64 {
+        match self {
+            Self::Narrow(counts) => u64::from(counts[place]),
+            Self::Wide(counts) => counts[place],
+        }
+    }
+
     #[inline]
     fn add(&mut self, place: usize, more: u64) {
         if let Self::Narrow(counts) = self {
@@ -242,10 +319,10 @@ impl Counts {
         }
     }
 
-    fn reserve_exact(&mut self, more: usize) {
+    fn grow(&mut self) {
         match self {
-            Self::Narrow(counts) => counts.reserve_exact(more),
-            Self::Wide(counts) => counts.reserve_exact(more),
+            Self::Narrow(counts) => grow(counts),
+            Self::Wide(counts) => grow(counts),
         }
     }
 
@@ -273,23 +350,24 @@ struct Encoded {
 
 impl Serialize for SketchState {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let first = self.keys.first().copied().unwrap_or(0);
-        let mut runs: Vec<(u32, Vec<u64>)> = Vec::new();
+        let first = self.runs.first().map_or(0, |run| run.first);
         let mut next = first;
-        for (&key, count) in self.keys.iter().zip(self.counts.iter()) {
-            match runs.last_mut() {
-                Some((_, run)) if key == next => run.push(count),
-                _ => runs.push((key.abs_diff(next), vec![count])),
-            }
-            next = key + 1;
-        }
+        let runs = (0..self.runs.len()).map(|run| {
+            let span = self.span(run);
+            let skip = span.first.abs_diff(next);
+            next = span.first + span.len as i32;
+            (skip, (span.at..span.at + span.len).map(|place| self.counts.get(place)).collect())
+        });
+        let runs = runs.collect();
         Encoded { level: self.level, first, runs }.serialize(serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for SketchState {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Encoded::deserialize(deserializer)?.check().ok_or_else(|| D::Error::custom("not the buckets of a sketch"))
+        Encoded::deserialize(deserializer)?
+            .check()
+            .ok_or_else(|| D::Error::custom("not the buckets of a sketch"))
     }
 }
 
@@ -391,8 +469,8 @@ mod tests {
         let values: Vec<f64> = (0..100_000).map(|i| f64::from(i) + 10_000.0).collect();
         let state = state(&values);
         let bytes = encode_state(&state).len();
-        assert!(bytes <= 8 + 2 * state.keys.len(), "{bytes} for {}", state.keys.len());
-        assert!(state.heap_bytes() <= 9 * state.keys.len() + 32);
+        assert!(bytes <= 8 + 2 * state.buckets_used(), "{bytes} for {}", state.buckets_used());
+        assert!(state.heap_bytes() <= 5 * state.buckets_used() + 64);
     }
 
     #[test]
@@ -405,7 +483,10 @@ mod tests {
         assert!(decode(&[0, 0, 1, 1, 1, 5]).is_err(), "a skip before the first");
         assert!(decode(&[0, 0, 1, 0, 1, 0]).is_err(), "a count of 0");
         assert!(decode(&[0, 0, 2, 0, 1, 5, 0, 1, 5]).is_err(), "two runs that are one");
-        assert!(decode(&[0, 0, 2, 0, 1, 5, 0xff, 0xff, 0xff, 0xff, 0x0f, 1, 5]).is_err(), "a key out of range");
+        assert!(
+            decode(&[0, 0, 2, 0, 1, 5, 0xff, 0xff, 0xff, 0xff, 0x0f, 1, 5]).is_err(),
+            "a key out of range"
+        );
     }
 
     proptest! {

@@ -20,12 +20,13 @@ tab_type! {
     /// | `1h` | 10 min | 6 + 1 |
     /// | `1d` | 3 h | 8 + 1 |
     ///
-    /// Each bucket of a window is a sketch of its own, a hundred times the size of a [`CounterGroup`](crate::CounterGroup)'s,
-    /// so buckets are wider: a window begins up to an eighth (day) to a fifth (ten minutes) of its length late (see [`Windowed`]). Percentiles
-    /// of whole windows are as good as those of single buckets, within 0.97 % (see [`Sketch`]).
+    /// Each bucket of a window is a sketch of its own, many times the size of a
+    /// [`CounterGroup`](crate::CounterGroup)'s, so buckets are wider: a window may be shorter than its name by up to an eighth
+    /// (`1d`) to a fifth (`10m`); see [`Windowed`]. Percentiles of whole windows are as good as those of single
+    /// buckets, within 0.97 % (see [`Sketch`]).
     ///
-    /// This is the largest Tab type: with latencies that fill 200 buckets of a sketch, up to 15 KiB encoded
-    /// and 50 KiB in memory; never more than 840 KiB encoded. Where all-time percentiles will do, use a `CounterGroup`.
+    /// With the latencies of a busy service a State takes 6 KiB encoded and 25 KiB in memory; never more than 821 KiB
+    /// encoded, which fits one Block. Where all-time percentiles will do, a `CounterGroup` costs less.
     PercentileGroup = Group<(Windows, Windows, Windows, Windows)>, version 1, made by {
         let window = |window, width| {
             let inner = Group::new(["", ""], (Sum, Sketch));
