@@ -20,8 +20,8 @@ use crate::latest::{reading_json, seconds_json};
 /// # Laws
 /// What is kept of a multiset depends, for each reading, only on those before it in the order; so to choose from
 /// parts and then from what was chosen is to choose from the whole. That is why the bound is in bytes *before* a
-/// reading, its own not counted: were the one that first passes the bound left out, a shorter one behind it could slip
-/// in after a merge.
+/// reading, its own not counted: were the one that first passes the bound left out, a shorter one behind it could
+/// slip in after a merge.
 ///
 /// # Cost
 /// One event is a binary search and a move of at most 40 KB; a batch is one sort. At most 290 KB encoded.

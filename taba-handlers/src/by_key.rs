@@ -14,16 +14,16 @@ use crate::heap::HeapBytes;
 
 /// What `H` makes of each of several series of numbers that share a Tab, told apart by a key.
 ///
-/// At most [`keys_max`](Self::with_keys_max) keys are kept apart, 1,000 unless said otherwise. When there are more, the
-/// keys with the smallest XXH64 (seed 0; of equal ones, the smaller key) keep their own State, and all others share
-/// one, `other`. Nothing is lost: the keys and `other` together hold every event.
+/// At most [`keys_max`](Self::with_keys_max) keys are kept apart, 1,000 unless said otherwise. When there are more,
+/// the keys with the smallest XXH64 (seed 0; of equal ones, the smaller key) keep their own State, and all others
+/// share one, `other`. Nothing is lost: the keys and `other` together hold every event.
 ///
 /// Rendered as `{"keys": {key: what H says, …}, "other": what H says}`, keys sorted, `other` once every
 /// place is taken.
 ///
 /// # Laws
-/// Which keys are kept is a property of the set of keys, not of their order. A key that is among the smallest
-/// `n` of all keys is among the smallest `n` of every part that has it, so its State was kept apart everywhere, and is
+/// Which keys are kept is a property of the set of keys, not of their order. A key that is among the smallest `n` of
+/// all keys is among the smallest `n` of every part that has it, so its State was kept apart everywhere, and is
 /// complete. A key that is not among them shares `other` in the whole, and whether its events went there early or
 /// late makes no difference, because `H` merges. Once out it stays out: the `n` keys that pushed it out are never
 /// removed. That is also why a key cannot be pruned before the whole State is.

@@ -10,9 +10,9 @@ use crate::heap::HeapBytes;
 
 /// An estimate of how many different texts there were: HyperLogLog with 4,096 registers.
 ///
-/// The standard error is 1.63 %: two answers in three are within that, and all but three in a thousand within the
-/// 4.9 % that [`error_bound`](Handler::error_bound) gives; this is a matter of chance and not a hard bound. Small counts are nearly exact.
-/// Rendered as `{"distinct": 1234}`.
+/// The standard error is 1.63 %: two answers in three are within that, and all but three in a thousand within
+/// the 4.9 % that [`error_bound`](Handler::error_bound) gives; this is a matter of chance and not a hard bound. Small counts
+/// are nearly exact. Rendered as `{"distinct": 1234}`.
 ///
 /// # Laws
 /// A text sets one register to the larger of what it holds and what the text's hash says. Maxima can be taken in any
@@ -24,8 +24,8 @@ use crate::heap::HeapBytes;
 /// uses sums, products and square roots only, which are the same on every platform. The hash is XXH64 with seed 0.
 ///
 /// # Cost
-/// About 10 ns an event, for the hash. 4 bytes in memory and 3 encoded for each text at first; past 1,024 registers in
-/// use, 4,096 bytes in memory and 3,074 encoded, whatever comes.
+/// About 10 ns an event, for the hash. 4 bytes in memory and 3 encoded for each text at first; past 1,024 registers
+/// in use, 4,096 bytes in memory and 3,076 encoded, whatever comes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Distinct;
 

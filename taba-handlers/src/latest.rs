@@ -12,8 +12,8 @@ use crate::heap::HeapBytes;
 /// The reading with the latest time; of two with one time, the greater.
 ///
 /// The Projection is that reading, and Projections aggregate to the latest of all. How many Clients hold which
-/// reading is for queries to count, by [`tally`](Handler::tally). Rendered as `{"value": …, "time": seconds}`, or `{}`
-/// when there is none.
+/// reading is for queries to count, by [`tally`](Handler::tally). Rendered as `{"value": …, "time": seconds}`, or
+/// `{}` when there is none.
 ///
 /// A reading may have a lifetime; it is not shown once its time is that long ago. A reading that is later than the
 /// reader's time is shown: only the latest is known, and clocks differ.

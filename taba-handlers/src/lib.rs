@@ -52,10 +52,10 @@
 //! built on them, do not: which counters survive depends on the order in which States merge, so one Tab would have
 //! several answers. Linear sketches (Count-Min, Count-Sketch) do merge exactly, but they answer "how often was this
 //! key seen?" and not "which keys?"; the candidates must be remembered beside the sketch, in a bounded set whose
-//! members are chosen by their estimates so far. That choice depends on the order again. Dyadic sketches recover keys without
-//! such a set at 32 or more sketches to a State, hundreds of kilobytes for each (Client, Tab). None of these is good
-//! enough. Where keys are few, [`ByKey`] counts each exactly; where they are many, give each a label and let a
-//! query sort them.
+//! members are chosen by their estimates so far. That choice depends on the order again. Dyadic sketches recover keys
+//! without such a set at 32 or more sketches to a State, hundreds of kilobytes for each (Client, Tab). None of these
+//! is good enough. Where keys are few, [`ByKey`] counts each exactly; where they are many, give each a label and let
+//! a query sort them.
 
 #![deny(missing_docs)]
 

@@ -17,11 +17,13 @@ use crate::ring::{RING_BUCKETS_MAX, Ring};
 /// of the reader's window. An event older than what is kept is not in the window's State; it was late by more than
 /// the whole window.
 ///
+/// Where Servers are set to allow events further in the future than that, a wrong clock can shorten short windows.
+///
 /// A window that is read at a time `at` holds the bucket of `at` and those before it, `window / width` in all. It is
 /// therefore between `window - width` and `window` long. Buckets after `at` do not count.
 ///
-/// Rendered as `H` renders the merged buckets; in detail also `"buckets": [[start, …], …]`, oldest first, the start in
-/// seconds since the Unix epoch and then what `H` says of that bucket.
+/// Rendered as `H` renders the merged buckets; in detail also `"buckets": [[start, …], …]`, oldest first, the start
+/// in seconds since the Unix epoch and then what `H` says of that bucket.
 ///
 /// # Examples
 /// ```
@@ -205,7 +207,8 @@ impl<H: Handler> Handler for Windowed<H> {
         let mut from = 0;
         while let Some(&time) = times.get(from) {
             let index = self.index(time);
-            // At the ends of the range of times a bucket is cut short; the last microsecond of all is a row of its own.
+            // At the ends of the range of times a bucket is cut short; the last microsecond of all is a row of its
+            // own.
             let start = Timestamp::from_micros(index.saturating_mul(self.width));
             let end = Timestamp::from_micros((index + 1).saturating_mul(self.width));
             let to =
@@ -236,7 +239,8 @@ impl<H: Handler> Handler for Windowed<H> {
     }
 
     fn compact(&self, state: &mut Self::State, at: Timestamp) {
-        // What `H` would forget of a bucket stays until the bucket goes: the Projection shows States, and compares them.
+        // What `H` would forget of a bucket stays until the bucket goes: the Projection shows States, and compares
+        // them.
         state.drop_through(self.horizon(at));
     }
 

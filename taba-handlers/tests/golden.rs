@@ -1,4 +1,5 @@
-//! The bytes of States are a promise: what version 1 wrote is here, still means the same, and is still what is written.
+//! The bytes of States are a promise: what version 1 wrote is here, still means the same, and is still what is
+//! written.
 //!
 //! When bytes change on purpose, the version of the Tab type rises, its `upgrade` reads these files, and new ones are
 //! written beside them with `TABA_WRITE_GOLDEN=1 cargo test -p taba-handlers --test golden`.

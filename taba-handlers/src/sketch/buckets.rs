@@ -3,6 +3,7 @@
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::counts::{Counts, grow};
 use super::scale;
 use crate::heap::HeapBytes;
 
@@ -169,10 +170,11 @@ impl SketchState {
     }
 
     fn with_level(level: u8, buckets: usize) -> Self {
-        Self { level, runs: Vec::new(), counts: Counts::Narrow(Vec::with_capacity(buckets)) }
+        Self { level, runs: Vec::new(), counts: Counts::with_capacity(buckets) }
     }
 
-    /// Counts `count` more values in the bucket, and says in which run it is; no more than a guess, if the level rose.
+    /// Counts `count` more values in the bucket, and says in which run it is; no more than a guess, if the level
+    /// rose.
     fn put(&mut self, key: i32, count: u64) -> usize {
         let after = self.runs.partition_point(|run| run.first <= key);
         let before = after.wrapping_sub(1);
@@ -239,104 +241,9 @@ impl SketchState {
     }
 }
 
-/// Makes room for one more, and an eighth: hundreds of thousands of States are held at once.
-fn grow<T>(items: &mut Vec<T>) {
-    let len = items.len();
-    if len == items.capacity() {
-        items.reserve_exact(if len == 0 { 1 } else { (len / 8).max(3) });
-    }
-}
-
 impl HeapBytes for SketchState {
     fn heap_bytes(&self) -> usize {
-        let counts = match &self.counts {
-            Counts::Narrow(counts) => counts.capacity() * size_of::<u32>(),
-            Counts::Wide(counts) => counts.capacity() * size_of::<u64>(),
-        };
-        self.runs.capacity() * size_of::<Run>() + counts
-    }
-}
-
-/// One count for each bucket; never 0. Four bytes are enough for nearly all.
-#[derive(Clone, Debug)]
-enum Counts {
-    Narrow(Vec<u32>),
-    Wide(Vec<u64>),
-}
-
-impl Default for Counts {
-    fn default() -> Self {
-        Self::Narrow(Vec::new())
-    }
-}
-
-impl PartialEq for Counts {
-    fn eq(&self, other: &Self) -> bool {
-        self.iter().eq(other.iter())
-    }
-}
-
-impl Counts {
-    fn iter(&self) -> impl Iterator<Item = u64> + '_ {
-        let (narrow, wide): (&[u32], &[u64]) = match self {
-            Self::Narrow(counts) => (counts, &[]),
-            Self::Wide(counts) => (&[], counts),
-        };
-        narrow.iter().map(|&count| u64::from(count)).chain(wide.iter().copied())
-    }
-
-    fn len(&self) -> usize {
-        match self {
-            Self::Narrow(counts) => counts.len(),
-            Self::Wide(counts) => counts.len(),
-        }
-    }
-
-    fn get(&self, place: usize) -> u64 {
-        match self {
-            Self::Narrow(counts) => u64::from(counts[place]),
-            Self::Wide(counts) => counts[place],
-        }
-    }
-
-    #[inline]
-    fn add(&mut self, place: usize, more: u64) {
-        if let Self::Narrow(counts) = self {
-            let sum = u64::from(counts[place]).saturating_add(more);
-            if let Ok(sum) = u32::try_from(sum) {
-                counts[place] = sum;
-                return;
-            }
-        }
-        let counts = self.widen();
-        counts[place] = counts[place].saturating_add(more);
-    }
-
-    fn insert(&mut self, place: usize, count: u64) {
-        match (self, u32::try_from(count)) {
-            (Self::Narrow(counts), Ok(count)) => counts.insert(place, count),
-            (counts, _) => counts.widen().insert(place, count),
-        }
-    }
-
-    fn grow(&mut self) {
-        match self {
-            Self::Narrow(counts) => grow(counts),
-            Self::Wide(counts) => grow(counts),
-        }
-    }
-
-    #[cold]
-    fn widen(&mut self) -> &mut Vec<u64> {
-        if let Self::Narrow(counts) = self {
-            let mut wide = Vec::with_capacity(counts.capacity());
-            wide.extend(counts.iter().map(|&count| u64::from(count)));
-            *self = Self::Wide(wide);
-        }
-        match self {
-            Self::Wide(counts) => counts,
-            Self::Narrow(_) => unreachable!("it was widened on the line above"),
-        }
+        self.runs.capacity() * size_of::<Run>() + self.counts.heap_bytes()
     }
 }
 

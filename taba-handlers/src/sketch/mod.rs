@@ -1,6 +1,7 @@
 //! [`Sketch`]: percentiles with a bounded relative error, from a State of bounded size.
 
 mod buckets;
+mod counts;
 mod scale;
 
 use serde_json::{Value, json};
@@ -15,18 +16,18 @@ pub use buckets::SketchState;
 /// `{"pct": [p25, p50, p75, p90, p95, p99, p99.9]}`, `null` when there were no values; in detail also the buckets, as
 /// `[lower end, upper end, count]`.
 ///
-/// The percentile `p` of `n` values is the smallest value whose rank is at least `p/100 * n` (the *nearest rank*), and
-/// what is shown for it is within [`error_bound`](Handler::error_bound) of that value, relatively: 0.97 % as long as
-/// the values need no more than 2,048 buckets, which span 56 octaves (1 to 7e16) even if every bucket is in use.
+/// The percentile `p` of `n` values is the smallest value whose rank is at least `p/100 * n` (the *nearest rank*),
+/// and what is shown for it is within [`error_bound`](Handler::error_bound) of that value, relatively: 0.97 % as long
+/// as the values need no more than 2,048 buckets, which span 56 octaves (1 to 7e16) even if every bucket is in use.
 /// Below 1e-310 half the distance between two doubles comes on top.
 ///
 /// # Values that span more
 /// When 2,048 buckets are not enough, the *level* rises by one: every bucket is joined with its neighbour, and the
-/// error bound nearly doubles (1.93 %, 3.85 %, … 84 % at level 7, where every double there is fits). The level of a State is
-/// therefore **the least at which the buckets of all its values fit**. That is a property of the values, not of their
-/// order: joining at level *l* and then at *l + 1* is joining at *l + 1* at once, more values never need fewer
-/// buckets, so a part never has a higher level than the whole, and a merge that starts at the higher level of its
-/// two sides and goes on rising until the buckets fit stops exactly at the level of the whole. Hence merging is
+/// error bound nearly doubles (1.93 %, 3.85 %, … 84 % at level 7, where every double there is fits). The level of a
+/// State is therefore **the least at which the buckets of all its values fit**. That is a property of the values, not
+/// of their order: joining at level *l* and then at *l + 1* is joining at *l + 1* at once, more values never need
+/// fewer buckets, so a part never has a higher level than the whole, and a merge that starts at the higher level of
+/// its two sides and goes on rising until the buckets fit stops exactly at the level of the whole. Hence merging is
 /// associative and commutative, also across a rise.
 ///
 /// # Sources

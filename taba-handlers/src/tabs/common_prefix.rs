@@ -11,9 +11,9 @@ tab_type! {
     ///
     /// Rendered as `{"keys": {key: what a CounterGroup says, …}, "other": …}`.
     ///
-    /// As exact as a `CounterGroup`, and up to 129 times its size: 230 to 640 KiB encoded when every key is hit every second
-    /// for a day. Labels (`requests;path=/a`) give each series a State of its own and have no such bound; prefer them
-    /// unless the series are few and belong together.
+    /// As exact as a `CounterGroup`, and up to 129 times its size: 230 to 640 KiB encoded when every key is hit every
+    /// second for a day. Labels (`requests;path=/a`) give each series a State of its own and have no such bound;
+    /// prefer them unless the series are few and belong together.
     CommonPrefixCounterGroup = ByKey<CounterGroup>, version 1, made by {
         ByKey::new(CounterGroup::new()).with_keys_max(KEYS_MAX)
     }

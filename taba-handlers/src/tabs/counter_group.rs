@@ -24,8 +24,8 @@ tab_type! {
     ///
     /// Totals are exact, percentiles within 0.97 % (see [`Sketch`]); where a window begins is known to a bucket (see
     /// [`Windowed`]). Hit once a second for a day it takes up to 5 KiB encoded and 15 KiB in memory with doubles of
-    /// random bits over some twenty octaves, 1.8 KiB and 12.5 KiB with integers up to 1000, and after one event 100 bytes encoded. The stated bound
-    /// of 129 KiB needs values that span hundreds of octaves within every bucket.
+    /// random bits over some twenty octaves, 1.8 KiB and 12.5 KiB with integers up to 1000, and after one event 100
+    /// bytes encoded. The stated bound of 129 KiB needs values that span hundreds of octaves within every bucket.
     CounterGroup = Group<(Windows, Windows, Windows, Windows, AllTime)>, version 1, made by {
         let window = |window, width| Windowed::new(Sum, Duration::from_secs(window), Duration::from_secs(width));
         Group::new(

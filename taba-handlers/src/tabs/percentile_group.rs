@@ -21,9 +21,9 @@ tab_type! {
     /// | `1d` | 3 h | 8 + 1 |
     ///
     /// Each bucket of a window is a sketch of its own, many times the size of a
-    /// [`CounterGroup`](crate::CounterGroup)'s, so buckets are wider: a window may be shorter than its name by up to an eighth
-    /// (`1d`) to a fifth (`10m`); see [`Windowed`]. Percentiles of whole windows are as good as those of single
-    /// buckets, within 0.97 % (see [`Sketch`]).
+    /// [`CounterGroup`](crate::CounterGroup)'s, so buckets are wider: a window may be shorter than its name by up to
+    /// an eighth (`1d`) to a fifth (`10m`); see [`Windowed`]. Percentiles of whole windows are as good as those of
+    /// single buckets, within 0.97 % (see [`Sketch`]).
     ///
     /// With the latencies of a busy service a State takes 6 KiB encoded and 25 KiB in memory; never more than 821 KiB
     /// encoded, which fits one Block. Where all-time percentiles will do, a `CounterGroup` costs less.
