@@ -54,7 +54,7 @@ pub struct Config {
     pub backoff_min: Duration,
     /// The longest wait between two requests, unless the Agent asks for more. Default 5 s.
     pub backoff_max: Duration,
-    /// How long dropping the last [`Client`](crate::Client) may wait for what is unsent. Default 2 s; 0 does not wait.
+    /// How long dropping the last `Client` may wait for what is unsent. Default 2 s; 0 does not wait.
     pub drop_deadline: Duration,
 }
 

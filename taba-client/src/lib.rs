@@ -1,6 +1,7 @@
 //! Record events in an application: nanoseconds each, never blocking, bounded in memory.
 //!
-//! ```no_run
+#![cfg_attr(feature = "driver", doc = "```no_run")]
+#![cfg_attr(not(feature = "driver"), doc = "```ignore")]
 //! use taba_client::Client;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -19,11 +20,11 @@
 //! ```
 //! Recording takes no lock that another thread holds, makes no system call, and once a thread is warm allocates
 //! nothing for numbers. It never fails loudly either: what cannot be kept is dropped, counted by reason, shown by
-//! [`Client::stats`] and reported upstream with the next Batch.
+//! `Client::stats` and reported upstream with the next Batch.
 //!
 //! One thread of this library's own, with a small runtime in it, serves all Clients of the process; so the crate works
 //! the same in a program without an async runtime and inside one. Where the Tab's type is in the
-//! [`Registry`](taba_core::Registry) given to [`ClientBuilder::handlers`], events are folded before they travel, and an
+//! [`Registry`](taba_core::Registry) given to `ClientBuilder::handlers`, events are folded before they travel, and an
 //! outage costs memory by Tabs, not by events. Without it they travel as they were recorded.
 //!
 //! # What a `fork` does
@@ -31,7 +32,7 @@
 //! of its own; a Client that the parent built counts what the child records with it as dropped.
 //!
 //! # Features
-//! - `driver` (default): [`Client`], its handles, its thread, and [`HttpSink`]. Without it the crate is its pure half,
+//! - `driver` (default): `Client`, its handles, its thread, and `HttpSink`. Without it the crate is its pure half,
 //!   [`Buffer`]: what to send, and when to let go of it.
 
 #![deny(missing_docs)]

@@ -80,10 +80,10 @@ impl Tabs {
             let (known, asked) = (known.tab_type().clone(), spec.tab_type().clone());
             return Err(TabError::TypeConflict { tab, known, asked });
         }
-        if let Some(handler) = self.handlers.get(spec.tab_type().as_str()) {
-            if let Err(mismatch) = spec.fits(handler.as_ref()) {
-                return Err(TabError::ValueConflict { tab, source: Some(mismatch) });
-            }
+        if let Some(handler) = self.handlers.get(spec.tab_type().as_str())
+            && let Err(mismatch) = spec.fits(handler.as_ref())
+        {
+            return Err(TabError::ValueConflict { tab, source: Some(mismatch) });
         }
         if table.specs.len() >= self.tabs_max {
             return Ok(NOWHERE);

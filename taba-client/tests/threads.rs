@@ -1,5 +1,7 @@
 //! Threads, Clients and values of all kinds, with a sink that keeps what it is given.
 
+#![expect(clippy::unwrap_used, reason = "what the tests share is a test too")]
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

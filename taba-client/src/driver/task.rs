@@ -145,8 +145,8 @@ impl Task {
         let deadline = close.as_ref().map_or(self.parts.config.drop_deadline, |close| close.deadline);
         let acked_before = self.parts.buffer.tally().acked;
         self.backoff.hurry();
-        if let Courier::Waiting(sealed, _) = mem::replace(&mut self.courier, Courier::Idle) {
-            self.send(sealed);
+        if let Courier::Waiting(sealed, _) = &self.courier {
+            self.send(Arc::clone(sealed));
         }
         let mut deadline = Box::pin(sleep(deadline));
         loop {
