@@ -1,0 +1,161 @@
+//! Tables: rows of cells, of which each names its column.
+
+use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
+use serde_json::Value;
+
+use crate::number::{plain, whole};
+use crate::shape::{self, Cell};
+
+/// Lays rows out; columns come in the order in which they are first met, numbers to the right.
+pub(crate) fn table(rows: &[Vec<Cell>]) -> String {
+    let mut headings: Vec<(&str, bool)> = Vec::new();
+    for cell in rows.iter().flatten() {
+        match headings.iter_mut().find(|(heading, _)| *heading == cell.heading) {
+            Some((_, is_number)) => *is_number &= cell.is_number,
+            None => headings.push((&cell.heading, cell.is_number)),
+        }
+    }
+    let mut table = Table::new();
+    table.load_style(TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─')));
+    let align = |is_number| if is_number { CellAlignment::Right } else { CellAlignment::Left };
+    table.set_header(
+        headings
+            .iter()
+            .map(|(heading, number)| comfy_table::Cell::new(heading).set_alignment(align(*number))),
+    );
+    for row in rows {
+        let text =
+            |heading: &str| row.iter().find(|cell| cell.heading == heading).map_or("", |cell| &cell.text);
+        table.add_row(
+            headings
+                .iter()
+                .map(|(heading, number)| comfy_table::Cell::new(text(heading)).set_alignment(align(*number))),
+        );
+    }
+    let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
+    lines.join("\n")
+}
+
+/// Aggregates or projections: one table for each Tab type.
+pub(crate) fn answers(results: &[Value], detail: bool) -> String {
+    let mut types: Vec<&str> = results.iter().filter_map(|row| row["type"].as_str()).collect();
+    types.sort_unstable();
+    types.dedup();
+    let mut out = String::new();
+    for (at, tab_type) in types.iter().enumerate() {
+        let of_type: Vec<&Value> = results.iter().filter(|row| row["type"] == **tab_type).collect();
+        // One Tab has the room to show all its windows.
+        let detail = detail || of_type.len() == 1;
+        let rows: Vec<Vec<Cell>> = of_type.iter().flat_map(|row| answer(row, detail)).collect();
+        if at > 0 {
+            out.push('\n');
+        }
+        out.push_str(&format!("{tab_type}\n{}\n", table(&rows)));
+    }
+    out + &quality(results)
+}
+
+/// The rows of one aggregate or projection. What it rests on stands in the first only.
+fn answer(row: &Value, detail: bool) -> Vec<Vec<Cell>> {
+    let mut first = vec![Cell::text("name", row["name"].as_str().unwrap_or(""))];
+    for key in ["client", "clients", "tabs", "events", "lost"] {
+        match row.get(key) {
+            Some(tabs) if key == "tabs" && *tabs == 1 => {}
+            Some(Value::Null) => first.push(Cell { is_number: true, ..Cell::text(key, "?") }),
+            Some(value) => first.push(Cell::plain(key, value)),
+            None => {}
+        }
+    }
+    let mut rows = shape::rows(&row["value"], detail);
+    if let (Some(first), Some(words)) = (rows.first_mut(), row["clients_by_value"].as_object()) {
+        let words: Vec<String> =
+            words.iter().map(|(word, clients)| format!("{word} × {}", plain(clients))).collect();
+        first.push(Cell::text("clients by value", shape::short(&words.join(", "))));
+    }
+    // Later rows keep the columns, so that their order does not depend on which Tab comes first.
+    let blank = |cell: &Cell| Cell { text: String::new(), ..cell.clone() };
+    let heads = std::iter::once(first.clone()).chain(std::iter::repeat(first.iter().map(blank).collect()));
+    heads
+        .zip(rows)
+        .map(|(mut head, mut row)| {
+            head.append(&mut row);
+            head
+        })
+        .collect()
+}
+
+/// What all results rest on.
+fn quality(results: &[Value]) -> String {
+    let mut out = String::new();
+    if let Some(as_of) = results.iter().filter_map(|row| row["as_of"].as_str()).min() {
+        out.push_str(&format!("\nas of {as_of}"));
+    }
+    let bounds = results.iter().filter_map(|row| row["error_bound"].as_f64());
+    if let Some(bound) = bounds.reduce(f64::max) {
+        out.push_str(&format!(" · estimates within {:.2} %, all else exact", bound * 100.0));
+    }
+    let unknown = results.iter().filter_map(|row| row["lost_unattributed"].as_i64()).max().unwrap_or(0);
+    if unknown > 0 {
+        out.push_str(&format!(" · {} events lost of unknown clients", whole(i128::from(unknown))));
+    }
+    if out.is_empty() { out } else { out + "\n" }
+}
+
+/// Plain rows, with the columns named in this order.
+pub(crate) fn list(results: &[Value], columns: &[(&str, &str)]) -> String {
+    let row = |row: &Value| columns.iter().map(|(key, heading)| Cell::plain(heading, &row[*key])).collect();
+    table(&results.iter().map(row).collect::<Vec<Vec<Cell>>>()) + "\n"
+}
+
+/// The Ledger: accounts, their sum, and what was dropped where and why.
+pub(crate) fn ledger(results: &[Value], totals: &Value) -> String {
+    let account = |whose: &str, account: &Value| {
+        let dropped: u64 = account["dropped"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|lost| lost["events"].as_u64())
+            .sum();
+        let cell = |heading: &str, key: &str| Cell::plain(heading, &account[key]);
+        vec![
+            Cell::text("client", whose),
+            cell("recorded", "recorded"),
+            cell("= folded", "folded"),
+            Cell::plain("+ dropped", &dropped.into()),
+            cell("+ in flight", "in_flight"),
+            cell("deleted since", "deleted"),
+        ]
+    };
+    let mut rows: Vec<_> =
+        results.iter().map(|row| account(row["client"].as_str().unwrap_or(""), row)).collect();
+    rows.push(account("total", totals));
+    let mut out = table(&rows) + "\n";
+    if let Some(dropped) = totals["dropped"].as_array().filter(|dropped| !dropped.is_empty()) {
+        out.push('\n');
+        out.push_str(&list(dropped, &[("where", "dropped in"), ("why", "because"), ("events", "events")]));
+    }
+    out
+}
+
+/// One object, a line for each plain field.
+pub(crate) fn object(value: &Value) -> String {
+    let mut lines = Vec::new();
+    flatten("", value, &mut lines);
+    let width = lines.iter().map(|(key, _)| key.chars().count()).max().unwrap_or(0);
+    lines.iter().map(|(key, text)| format!("{key:<width$}  {text}\n")).collect()
+}
+
+fn flatten(prefix: &str, value: &Value, lines: &mut Vec<(String, String)>) {
+    match value {
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                let dot = if prefix.is_empty() { "" } else { "." };
+                flatten(&format!("{prefix}{dot}{key}"), value, lines);
+            }
+        }
+        Value::Array(items) => {
+            lines.push((prefix.to_owned(), items.iter().map(plain).collect::<Vec<_>>().join(" ")));
+        }
+        _ => lines.push((prefix.to_owned(), plain(value))),
+    }
+}

@@ -1,0 +1,232 @@
+//! The real binary against a real server over a socket.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+
+use taba_core::{
+    ClientId, Commit, Committed, Envelope, MemoryStore, Part, Reading, Registry, StateKey, Store, TabName,
+    TabType, Timestamp, Version, Wanted,
+};
+use taba_server::Status;
+use taba_server::query::{QueryState, router};
+
+/// 2001-09-09T01:46:40Z.
+const NOW: i64 = 1_000_000_000;
+
+struct Server {
+    runtime: tokio::runtime::Runtime,
+    store: Arc<MemoryStore>,
+    handlers: Registry,
+    state: QueryState,
+    url: String,
+}
+
+impl Server {
+    fn start() -> Self {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let store = Arc::new(MemoryStore::default());
+        let handlers = taba_handlers::standard().build().unwrap();
+        let clock: taba_server::Clock = Arc::new(|| Timestamp::from_secs(NOW));
+        let state = QueryState::new(store.clone(), handlers.clone(), clock, Arc::new(Status::default()));
+        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        runtime.spawn(axum::serve(listener, router(state.clone())).into_future());
+        Self { runtime, store, handlers, state, url }
+    }
+
+    /// A server with a bit of everything.
+    fn filled() -> Self {
+        let server = Self::start();
+        for (client, shift) in [("ATL", 0.0), ("JFK", 12.5), ("ORD", -3.25)] {
+            let delays: Vec<f64> = (0..2000).map(|i| f64::from(i % 97) + shift).collect();
+            server.numbers("delay;to=MEM", "CounterGroup", client, &delays);
+            server.numbers("delay;to=JFK", "CounterGroup", client, &delays[..500]);
+            server.numbers("departures", "TotalsCounter", client, &vec![1.0; 2500]);
+            server.numbers("latency", "PercentileGroup", client, &delays);
+            server.numbers("distance", "PercentileCounter", client, &[404.0, 1200.0, 2586.0]);
+            let (mode, at) = (if client == "ATL" { "taxi" } else { "gate" }, Timestamp::from_secs(NOW - 3));
+            server.put("mode", "Gauge", client, &[at], vec![Reading::Text(mode.to_owned())]);
+            server.numbers("taba.recorded", "TotalsCounter", client, &[9_010.0]);
+            server.numbers("taba.dropped;where=client;why=full", "TotalsCounter", client, &[2.0]);
+        }
+        server
+    }
+
+    fn numbers(&self, tab: &str, tab_type: &str, client: &str, values: &[f64]) {
+        let times: Vec<Timestamp> = (0..values.len()).map(|i| Timestamp::from_secs(NOW - i as i64)).collect();
+        self.put(tab, tab_type, client, &times, values.to_vec());
+    }
+
+    fn put<V: taba_core::Value>(
+        &self,
+        tab: &str,
+        tab_type: &str,
+        client: &str,
+        times: &[Timestamp],
+        values: Vec<V>,
+    ) {
+        let handler = self.handlers.get(tab_type).unwrap();
+        let mut state = handler.empty_state();
+        let events = values.len() as u64;
+        handler.fold_values(&mut state, times, &values).unwrap();
+        let (tab, tab_type) = (TabName::new(tab).unwrap(), TabType::new(tab_type).unwrap());
+        let version = handler.version();
+        let envelope =
+            Envelope { tab_type: tab_type.clone(), version, events, state: handler.encode(&state).into() };
+        let home = self.store.vbuckets().of(&tab);
+        self.runtime.block_on(async {
+            let expect = self.store.load(home, &Wanted::default()).await.unwrap().version;
+            let key = StateKey { tab: tab.clone(), client: ClientId::new(client).unwrap() };
+            let commit = Commit {
+                expect,
+                next: Version { writer: 7, count: expect.count + 1 },
+                tabs: vec![(tab, Some(tab_type))],
+                states: vec![(key, Part::WHOLE, Some(envelope.encode()))],
+                ..Commit::default()
+            };
+            assert_eq!(self.store.commit(home, commit).await.unwrap(), Committed::Done);
+        });
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_taba"));
+        command.env("TABA_SERVER", &self.url).args(args);
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    /// Standard output of a command that succeeds. Shown when the test is run with `--nocapture`.
+    fn shows(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        let text = String::from_utf8(output.stdout).unwrap();
+        println!("$ taba {}\n{text}{}", args.join(" "), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{args:?}");
+        text
+    }
+
+    fn fails(&self, args: &[&str], code: i32, message: &str) {
+        let output = self.run(args);
+        let text = String::from_utf8(output.stderr).unwrap();
+        println!("$ taba {}\n{text}", args.join(" "));
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {text}");
+        assert!(text.contains(message), "{args:?}: {text}");
+        assert!(!text.contains("panicked"), "{text}");
+    }
+}
+
+/// The words of the line that begins with `name`.
+fn line<'a>(text: &'a str, name: &str) -> Vec<&'a str> {
+    let found = text.lines().find(|line| line.split_whitespace().next() == Some(name));
+    found.unwrap_or_else(|| panic!("no line {name} in\n{text}")).split_whitespace().collect()
+}
+
+#[test]
+fn tables_show_what_the_server_says() {
+    let server = Server::filled();
+    let totals = server.shows(&["agg", "departures"]);
+    assert_eq!(line(&totals, "departures")[1..], ["3", "7,500", "6", "7,500", "7,500", "1", "1", "1"]);
+    assert!(totals.contains("as of 2001-09-09T01:46:40Z"));
+    let delays = server.shows(&["agg", "--base", "delay"]);
+    assert_eq!(line(&delays, "delay;to=JFK")[1..4], ["3", "1,500", "6"]);
+    assert!(delays.contains("p99") && delays.contains("estimates within 0.97 %"), "{delays}");
+    server.shows(&["agg"]);
+    server.shows(&["agg", "delay;to=MEM"]);
+    let groups = server.shows(&["agg", "--base=delay", "--by=to", "--label", "to=MEM"]);
+    assert!(groups.contains("delay;to=MEM") && !groups.contains("JFK"));
+    let one = server.shows(&["proj", "departures", "--client", "ATL"]);
+    assert_eq!(line(&one, "departures")[1..4], ["ATL", "2,500", "2"]);
+    assert!(server.shows(&["super", "--base", "delay"]).contains("delay;*"));
+    let modes = server.shows(&["agg", "mode"]);
+    assert!(modes.contains("gate × 2, taxi × 1") && modes.contains("2001-09-09T01:46:37Z"), "{modes}");
+    assert_eq!(line(&server.shows(&["clients"]), "ATL"), ["ATL", "6"]);
+    assert_eq!(
+        line(&server.shows(&["names", "--re", "d.*s"]), "departures"),
+        ["departures", "TotalsCounter"]
+    );
+    assert_eq!(line(&server.shows(&["types"]), "CounterGroup"), ["CounterGroup", "2", "true"]);
+    assert!(server.shows(&["status"]).contains("vbuckets"));
+    let ledger = server.shows(&["ledger"]);
+    assert_eq!(line(&ledger, "total")[1..], ["27,030", "21,012", "6", "6,012", "0"]);
+}
+
+#[test]
+fn json_is_what_the_server_sent() {
+    let server = Server::filled();
+    let json: serde_json::Value =
+        serde_json::from_str(&server.shows(&["--json", "agg", "departures"])).unwrap();
+    assert_eq!(json["results"][0]["value"]["total"], 7500.0);
+    let then = ["--json", "--at", "999999000", "agg", "delay;to=JFK"];
+    let json: serde_json::Value = serde_json::from_str(&server.shows(&then)).unwrap();
+    assert_eq!(json["at"], "2001-09-09T01:30:00Z");
+}
+
+#[test]
+fn deleting_and_pruning_say_how_much() {
+    let server = Server::filled();
+    assert_eq!(line(&server.shows(&["prune"]), "removed.states"), ["removed.states", "0"]);
+    let removed = server.shows(&["delete", "departures", "--client", "ATL"]);
+    assert_eq!(line(&removed, "removed.states")[1], "1");
+    assert_eq!(line(&removed, "removed.events")[1], "2,500");
+    assert_eq!(line(&server.shows(&["ledger", "--client", "ATL"]), "ATL")[5], "2,500");
+}
+
+#[test]
+fn errors_have_a_message_and_a_code() {
+    let server = Server::filled();
+    server.fails(&["agg", "--re", "("], 1, "bad_regex");
+    server.fails(&["names", "--at", "5"], 1, "unknown_parameter");
+    server.fails(&["super"], 1, "mixed_types");
+    server.fails(&["delete"], 1, "nothing_chosen");
+    server.fails(&["delete", "taba.recorded"], 1, "reserved");
+    server.fails(&["--json", "agg", "a b"], 1, "bad_parameter");
+    server.fails(&["agg", "--server", "127.0.0.1:1"], 1, "is the server running there?");
+    server.fails(&["agg", "--server", "ftp://x"], 1, "no answer from ftp://x");
+    server.fails(&["frobnicate"], 2, "unrecognized subcommand");
+    server.fails(&["agg", "--label", "to"], 2, "KEY=VALUE");
+    server.fails(&[], 2, "Usage");
+    let nothing = server.run(&["agg", "nothing"]);
+    assert!(nothing.status.success() && String::from_utf8_lossy(&nothing.stderr).contains("nothing found"));
+}
+
+#[test]
+fn a_closed_pipe_is_no_error() {
+    let server = Server::start();
+    for i in 0..3000 {
+        server.numbers(
+            &format!("tab{i:05};label=long_enough_to_fill_the_buffer_of_a_pipe"),
+            "TotalsCounter",
+            "a",
+            &[1.0],
+        );
+    }
+    for args in [&["names"][..], &["--json", "agg"]] {
+        let mut child = server.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(
+            (output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()),
+            (Some(0), ""),
+            "{args:?}"
+        );
+    }
+}
+
+#[test]
+fn a_watch_shows_changes_until_the_server_ends_it() {
+    let server = Server::filled();
+    let args = ["watch", "departures", "--every", "0.1"];
+    let mut child = server.command(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut find = |text: &str| lines.any(|line| line.unwrap().contains(text));
+    assert!(find("7,500"));
+    server.numbers("departures", "TotalsCounter", "LAX", &[1.0]);
+    assert!(find("7,501"));
+    server.state.close();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "taba: the server ended the watch\n");
+}
