@@ -102,7 +102,7 @@ async fn write_tabs(state: &QueryState, query: Query, out: &mut String) -> Resul
         }
         let labels = tab_labels(&aggregate);
         for ((name, _, field, _), samples) in TAB_METRICS.iter().zip(&mut families) {
-            if let Some(number) = aggregate.value.get(field).filter(|value| value.is_number()) {
+            if let Some(number) = number(&aggregate.value, field) {
                 let _ = writeln!(samples, "{name}{labels} {number}");
             }
         }
@@ -114,6 +114,12 @@ async fn write_tabs(state: &QueryState, query: Query, out: &mut String) -> Resul
     head("taba_tab_unreadable_states", "gauge", "States of the chosen tabs that could not be read", out);
     let _ = writeln!(out, "taba_tab_unreadable_states {unreadable}");
     Ok(())
+}
+
+/// A number of all time: a field of the value, or, where the value itself is windows, of the percentiles beside them.
+fn number<'a>(value: &'a Value, field: &str) -> Option<&'a Value> {
+    let found = value.get(field).or_else(|| value.get("pct")?.get(field));
+    found.filter(|value| value.is_number())
 }
 
 /// The Tab's whole name, its type, and each label as `label_KEY`; of keys that become the same word, the first.
@@ -146,6 +152,14 @@ fn labels<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_of_all_time_are_found_beside_windows() {
+        assert_eq!(number(&json!({ "count": 3 }), "count"), Some(&json!(3)));
+        assert_eq!(number(&json!({ "1m": { "count": 1 }, "pct": { "count": 7 } }), "count"), Some(&json!(7)));
+        assert_eq!(number(&json!({ "count": "many", "pct": [1, 2] }), "count"), None);
+        assert_eq!(number(&json!([1, 2]), "count"), None);
+    }
 
     #[test]
     fn label_values_are_escaped() {
