@@ -20,16 +20,16 @@ use taba_server::query::{Limits, QueryState, router};
 use tower::ServiceExt;
 
 /// 2001-09-09T01:46:40Z.
-pub const NOW: i64 = 1_000_000_000;
+pub(crate) const NOW: i64 = 1_000_000_000;
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Sum {
-    pub count: u64,
-    pub total: f64,
+pub(crate) struct Sum {
+    pub(crate) count: u64,
+    pub(crate) total: f64,
 }
 
 /// Counts and adds; the tests add whole numbers only, so the sums are exact.
-pub struct Totals;
+pub(crate) struct Totals;
 
 impl Handler for Totals {
     type Value = f64;
@@ -60,10 +60,10 @@ impl Handler for Totals {
 }
 
 /// Remembers its values by time, shows those of the last hour, and tells the latest.
-pub struct Recent;
+pub(crate) struct Recent;
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Values(BTreeMap<i64, f64>);
+pub(crate) struct Values(BTreeMap<i64, f64>);
 
 impl Handler for Recent {
     type Value = f64;
@@ -104,31 +104,31 @@ impl Handler for Recent {
     }
 }
 
-pub fn handlers() -> Registry {
+pub(crate) fn handlers() -> Registry {
     Registry::builder().with("TotalsCounter", Totals).with("Recent", Recent).build().unwrap()
 }
 
-pub struct Kit {
-    pub store: Arc<MemoryStore>,
-    pub state: QueryState,
-    pub router: Router,
+pub(crate) struct Kit {
+    pub(crate) store: Arc<MemoryStore>,
+    pub(crate) state: QueryState,
+    pub(crate) router: Router,
     versions: AtomicU64,
 }
 
-pub struct Answer {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    pub text: String,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) text: String,
     /// Frames of the body.
-    pub chunks: usize,
+    pub(crate) chunks: usize,
 }
 
 impl Answer {
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text))
     }
 
-    pub fn results(&self) -> Vec<Value> {
+    pub(crate) fn results(&self) -> Vec<Value> {
         assert_eq!(self.status, StatusCode::OK, "{}", self.text);
         let json = self.json();
         assert_eq!(json["complete"], true, "{json}");
@@ -137,16 +137,16 @@ impl Answer {
 }
 
 impl Kit {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with_limits(Limits::default())
     }
 
-    pub fn with_limits(limits: Limits) -> Self {
+    pub(crate) fn with_limits(limits: Limits) -> Self {
         let store = Arc::new(MemoryStore::default());
         Self::over(store.clone(), store, limits)
     }
 
-    pub fn over(store: Arc<MemoryStore>, asked: Arc<dyn Store>, limits: Limits) -> Self {
+    pub(crate) fn over(store: Arc<MemoryStore>, asked: Arc<dyn Store>, limits: Limits) -> Self {
         let clock: taba_server::Clock = Arc::new(|| Timestamp::from_secs(NOW));
         let state = QueryState::with_limits(asked, handlers(), clock, Arc::new(Status::default()), limits);
         let router = router(state.clone());
@@ -154,12 +154,12 @@ impl Kit {
     }
 
     /// Stores a State of a counter with these values, all of now.
-    pub async fn count(&self, tab: &str, client: &str, values: &[f64]) {
+    pub(crate) async fn count(&self, tab: &str, client: &str, values: &[f64]) {
         let home = self.store.vbuckets().of(&TabName::new(tab).unwrap());
         self.count_in(home, tab, client, values).await;
     }
 
-    pub async fn count_in(&self, home: VBucket, tab: &str, client: &str, values: &[f64]) {
+    pub(crate) async fn count_in(&self, home: VBucket, tab: &str, client: &str, values: &[f64]) {
         let sum = Sum { count: values.len() as u64, total: values.iter().sum() };
         self.put(
             home,
@@ -172,14 +172,21 @@ impl Kit {
     }
 
     /// Stores a State of `Recent` with these (seconds, value).
-    pub async fn recent(&self, tab: &str, client: &str, values: &[(i64, f64)]) {
+    pub(crate) async fn recent(&self, tab: &str, client: &str, values: &[(i64, f64)]) {
         let home = self.store.vbuckets().of(&TabName::new(tab).unwrap());
         let state = Values(values.iter().map(|(secs, value)| (secs * 1_000_000, *value)).collect());
         self.put(home, tab, "Recent", client, envelope("Recent", values.len() as u64, encode_state(&state)))
             .await;
     }
 
-    pub async fn put(&self, home: VBucket, tab: &str, tab_type: &str, client: &str, bytes: bytes::Bytes) {
+    pub(crate) async fn put(
+        &self,
+        home: VBucket,
+        tab: &str,
+        tab_type: &str,
+        client: &str,
+        bytes: bytes::Bytes,
+    ) {
         let tab = TabName::new(tab).unwrap();
         let key = StateKey { tab: tab.clone(), client: ClientId::new(client).unwrap() };
         let expect = self.store.load(home, &Wanted::default()).await.unwrap().version;
@@ -193,7 +200,7 @@ impl Kit {
         assert_eq!(self.store.commit(home, commit).await.unwrap(), Committed::Done);
     }
 
-    pub async fn ask(&self, method: &str, path: &str, accept: &str) -> Answer {
+    pub(crate) async fn ask(&self, method: &str, path: &str, accept: &str) -> Answer {
         let request =
             Request::builder().method(method).uri(path).header("accept", accept).body(Body::empty()).unwrap();
         let response = self.router.clone().oneshot(request).await.unwrap();
@@ -207,21 +214,21 @@ impl Kit {
         Answer { status: head.status, headers: head.headers, text, chunks }
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         self.ask("GET", path, "application/json").await
     }
 
-    pub async fn results(&self, path: &str) -> Vec<Value> {
+    pub(crate) async fn results(&self, path: &str) -> Vec<Value> {
         self.get(path).await.results()
     }
 
     /// The names of the results.
-    pub async fn names(&self, path: &str) -> Vec<String> {
+    pub(crate) async fn names(&self, path: &str) -> Vec<String> {
         self.results(path).await.iter().map(|row| row["name"].as_str().unwrap().to_owned()).collect()
     }
 }
 
-pub fn envelope(tab_type: &str, events: u64, state: Vec<u8>) -> bytes::Bytes {
+pub(crate) fn envelope(tab_type: &str, events: u64, state: Vec<u8>) -> bytes::Bytes {
     let tab_type = TabType::new(tab_type).unwrap();
     Envelope { tab_type, version: 1, events, state: state.into() }.encode()
 }
