@@ -1,2 +1,59 @@
+//! The Agent of one host: it takes Batches from the Clients there, keeps them, and brings them to Servers, each exactly
+//! once.
+//!
+//! ```text
+//! Clients ──POST /v2/events──►  intake ─► spool ─► lanes ─► dispatcher  ──POST /v2/lanes──►  Servers
+//!         ◄──────Receipt──────    │ dedup      one per      health, backoff   ◄─────Acks─────
+//!                                 └ refused:   VBucket      of each Server
+//!                                   counted in the Ledger
+//! ```
+//!
+//! What to do is decided by plain values: [`Relay`] takes inputs and the moment, and answers with requests to send. It
+//! is made of smaller machines, one in each file, none of which knows a socket or a clock. Around it, the `driver` is
+//! a listener, a sender and a clock that decide nothing.
+//!
+//! # Where things are
+//! | module | what |
+//! |---|---|
+//! | [`relay`] | everything the Agent decides, put together |
+//! | [`dedup`] | which client Batches have been seen |
+//! | [`intake`] | what of a client Batch is taken, and what is refused |
+//! | [`spool`] | the bounded place of what is taken and not yet stored |
+//! | [`lane`] | one ordered, gap-free sequence of Batches |
+//! | [`dispatcher`], [`health`], [`rendezvous`] | which Lane goes to which Server, and when |
+//! | [`config`], [`server_url`] | every bound, checked |
+//! | [`status`] | what `/status` and `/metrics` tell |
+//! | `driver` | [`Agent`](driver::Agent): sockets and time (feature `driver`) |
+//! | `cli` | configuration by file, environment and flags (feature `cli`) |
+//!
+//! # What is lost when
+//! Stopped in order, an Agent brings everything to the Servers first, or says how much it could not. Killed (`kill -9`,
+//! power), it loses the events that it had acknowledged and not yet delivered: the Spool is in memory. And a Client
+//! that had sent a Batch and not seen the answer sends it again to the new Agent, which cannot know it: if the old one
+//! had delivered it, it is counted twice. A durable [`Spool`] closes both.
 
-//! taba-agent
+#![deny(missing_docs)]
+
+#[cfg(feature = "cli")]
+pub mod cli;
+pub mod config;
+pub mod dedup;
+pub mod dispatcher;
+#[cfg(feature = "driver")]
+pub mod driver;
+pub mod health;
+pub mod intake;
+pub mod lane;
+pub mod relay;
+pub mod rendezvous;
+pub mod server_url;
+pub mod spool;
+pub mod status;
+
+pub use config::{Config, ConfigError, Verified};
+#[cfg(feature = "driver")]
+pub use driver::{Agent, AgentBuilder, Left, RunningAgent, StartError};
+pub use relay::{Moment, Relay, Verdict};
+pub use server_url::{ServerUrl, ServerUrlError};
+pub use spool::{MemorySpool, Offer, Spool};
+pub use status::Status;

@@ -1,0 +1,156 @@
+//! [`Dedup`]: recognises the Batches that a Client sends again.
+//!
+//! A Client that saw no answer repeats its Batch under the same (incarnation, seq). The content under one such pair
+//! never changes, and a Client has one Batch in flight at a time; so its newest number is all there is to remember.
+
+use std::collections::{BTreeMap, HashMap};
+
+use taba_core::wire::{ClientBatch, Refusal};
+use taba_core::{ClientId, SeqNo};
+
+/// Refusals remembered for each incarnation, to be told again with a repeated Batch. A Batch that had more of them is
+/// answered with the first ones; all of them were counted when it came first.
+pub const REFUSALS_KEPT_MAX: usize = 64;
+
+/// About how many bytes one incarnation takes at most: two copies of its key, its refusals, and the maps around them.
+pub const INCARNATION_BYTES_MAX: usize =
+    taba_core::limits::CLIENT_ID_BYTES_MAX + REFUSALS_KEPT_MAX * size_of::<Refusal>() + 256;
+
+/// What a Batch is to us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// Not seen before.
+    New,
+    /// The newest of its incarnation, again; these were its refusals.
+    Again(Vec<Refusal>),
+    /// Older than the newest of its incarnation: it was answered long ago.
+    Older,
+}
+
+/// The newest Batch of each incarnation, for the incarnations used last.
+///
+/// At most `incarnations_max` are remembered; then the one unused for longest goes. If that Client is still waiting
+/// for an answer and repeats its Batch, it is counted twice; so the bound should be well above the number of Client
+/// processes on the host.
+///
+/// # Cost
+/// [`Dedup::seen`] is one look into a hash map; [`Dedup::remember`] also moves an entry in a tree. Memory is at most
+/// `incarnations_max *` [`INCARNATION_BYTES_MAX`].
+#[derive(Debug)]
+pub struct Dedup {
+    incarnations_max: usize,
+    entries: HashMap<Incarnation, Entry>,
+    /// By when they were used, oldest first. INVARIANT: the same incarnations as in `entries`; `remember` upholds it.
+    by_use: BTreeMap<u64, Incarnation>,
+    uses: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Incarnation {
+    client: ClientId,
+    number: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    last: SeqNo,
+    refused: Box<[Refusal]>,
+    used: u64,
+}
+
+impl Dedup {
+    /// Remembers nothing yet, and at most `incarnations_max` (at least 1).
+    pub fn new(incarnations_max: usize) -> Self {
+        Self { incarnations_max: incarnations_max.max(1), entries: HashMap::new(), by_use: BTreeMap::new(), uses: 0 }
+    }
+
+    /// Whether this Batch was seen.
+    pub fn seen(&self, batch: &ClientBatch) -> Seen {
+        match self.entries.get(&Incarnation::of(batch)) {
+            Some(entry) if batch.seq < entry.last => Seen::Older,
+            Some(entry) if batch.seq == entry.last => Seen::Again(entry.refused.to_vec()),
+            Some(_) | None => Seen::New,
+        }
+    }
+
+    /// Remembers a new Batch that was taken, and what of it was refused.
+    pub fn remember(&mut self, batch: &ClientBatch, refused: &[Refusal]) {
+        let key = Incarnation::of(batch);
+        self.uses += 1;
+        let kept = refused[..refused.len().min(REFUSALS_KEPT_MAX)].into();
+        let entry = Entry { last: batch.seq, refused: kept, used: self.uses };
+        if let Some(before) = self.entries.insert(key.clone(), entry) {
+            debug_assert!(before.last < batch.seq, "a repeated Batch was taken as new");
+            self.by_use.remove(&before.used);
+        }
+        self.by_use.insert(self.uses, key);
+        while self.entries.len() > self.incarnations_max {
+            let (_, oldest) = self.by_use.pop_first().expect("both maps hold the same incarnations");
+            self.entries.remove(&oldest);
+        }
+        debug_assert_eq!(self.entries.len(), self.by_use.len());
+    }
+
+    /// How many incarnations are remembered.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether none is remembered.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+}
+
+impl Incarnation {
+    fn of(batch: &ClientBatch) -> Self {
+        Self { client: batch.client.clone(), number: batch.incarnation }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use taba_core::Timestamp;
+    use taba_core::ledger::Why;
+
+    use super::*;
+
+    fn batch(client: &str, incarnation: u64, seq: u64) -> ClientBatch {
+        let client = ClientId::new(client).unwrap();
+        ClientBatch { client, incarnation, seq: SeqNo(seq), sent_at: Timestamp::default(), blocks: Vec::new() }
+    }
+
+    #[test]
+    fn the_newest_is_told_again_and_older_ones_are_known() {
+        let mut dedup = Dedup::new(10);
+        let refused = vec![Refusal { block: 3, why: Why::BadName, events: 7 }];
+        assert_eq!(dedup.seen(&batch("web", 1, 5)), Seen::New);
+        dedup.remember(&batch("web", 1, 5), &refused);
+        assert_eq!(dedup.seen(&batch("web", 1, 5)), Seen::Again(refused));
+        assert_eq!(dedup.seen(&batch("web", 1, 4)), Seen::Older);
+        assert_eq!(dedup.seen(&batch("web", 1, 6)), Seen::New);
+        assert_eq!(dedup.seen(&batch("web", 2, 5)), Seen::New, "another run of the program counts from 1 again");
+        assert_eq!(dedup.seen(&batch("db", 1, 5)), Seen::New);
+    }
+
+    #[test]
+    fn the_incarnation_unused_for_longest_goes() {
+        let mut dedup = Dedup::new(2);
+        dedup.remember(&batch("a", 1, 1), &[]);
+        dedup.remember(&batch("b", 1, 1), &[]);
+        dedup.remember(&batch("a", 1, 2), &[]);
+        dedup.remember(&batch("c", 1, 1), &[]);
+        assert_eq!(dedup.len(), 2);
+        assert_eq!(dedup.seen(&batch("b", 1, 1)), Seen::New, "forgotten");
+        assert_eq!(dedup.seen(&batch("a", 1, 2)), Seen::Again(Vec::new()));
+        assert_eq!(dedup.seen(&batch("c", 1, 1)), Seen::Again(Vec::new()));
+    }
+
+    #[test]
+    fn no_more_refusals_are_kept_than_stated() {
+        let mut dedup = Dedup::new(2);
+        let refused: Vec<_> = (0..100).map(|block| Refusal { block, why: Why::BadName, events: 1 }).collect();
+        dedup.remember(&batch("a", 1, 1), &refused);
+        assert_eq!(dedup.seen(&batch("a", 1, 1)), Seen::Again(refused[..REFUSALS_KEPT_MAX].to_vec()));
+    }
+}

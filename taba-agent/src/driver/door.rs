@@ -1,0 +1,76 @@
+//! [`Door`]: a listener that lets in a bounded number of connections; further ones wait to be accepted.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use axum::serve::Listener;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// A listener with a bound.
+pub(super) struct Door<L> {
+    inner: L,
+    seats: Arc<Semaphore>,
+}
+
+/// A connection, which gives its seat back when it closes.
+pub(super) struct Guest<I> {
+    io: I,
+    _seat: OwnedSemaphorePermit,
+}
+
+impl<L> Door<L> {
+    /// Doors that share `seats` share the bound.
+    pub(super) fn new(inner: L, seats: Arc<Semaphore>) -> Self {
+        Self { inner, seats }
+    }
+}
+
+impl<L: Listener<Io: Unpin>> Listener for Door<L> {
+    type Io = Guest<L::Io>;
+    type Addr = L::Addr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        let seat = Arc::clone(&self.seats).acquire_owned().await.expect("the semaphore is never closed");
+        let (io, addr) = self.inner.accept().await;
+        (Guest { io, _seat: seat }, addr)
+    }
+
+    fn local_addr(&self) -> io::Result<Self::Addr> {
+        self.inner.local_addr()
+    }
+}
+
+impl<I: AsyncRead + Unpin> AsyncRead for Guest<I> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+}
+
+impl<I: AsyncWrite + Unpin> AsyncWrite for Guest<I> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+}

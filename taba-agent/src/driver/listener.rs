@@ -1,0 +1,97 @@
+//! The routes of an Agent: what Clients send, and what people and scrapers ask.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderValue};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::Json;
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use taba_core::wire::{ClientBatch, Compression, Frame, Kind, Receipt};
+use tokio::sync::SemaphorePermit;
+use tokio::time::timeout;
+
+use super::refusal::Refusal;
+use super::shared::Shared;
+use super::CONTENT_TYPE_TABA;
+use crate::config::BODY_BYTES_MAX;
+use crate::relay::Verdict;
+use crate::status::Status;
+
+const CONTENT_TYPE_METRICS: &str = "text/plain; version=0.0.4";
+
+/// All routes.
+pub(super) fn router(shared: Arc<Shared>) -> Router {
+    Router::new()
+        .route("/v2/events", post(events))
+        .route("/status", get(status))
+        .route("/v2/status", get(status))
+        .route("/metrics", get(metrics))
+        .fallback(|| async { Refusal::NotFound })
+        .method_not_allowed_fallback(|| async { Refusal::Method })
+        .with_state(shared)
+}
+
+async fn events(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response, Refusal> {
+    let (head, body) = request.into_parts();
+    check_content_type(&head.headers)?;
+    let limit = shared.config.body_timeout;
+    let received = timeout(limit, receive(&shared, &head.headers, body)).await;
+    let (body, _room) = received.map_err(|_| Refusal::TooSlow(limit))??;
+    // From here to the answer nothing waits, so that at most as many bodies are unpacked at a time as there are
+    // threads.
+    let message = Frame::decode(&body, Kind::ClientBatch)?.message;
+    let (batch, bad) = ClientBatch::decode(&message)?;
+    let events = batch.blocks.iter().filter(|block| !block.tab.is_reserved()).map(|block| block.events);
+    tracing::debug!(client = %batch.client, seq = batch.seq.0, events = events.sum::<u64>(), bytes = body.len(), "batch");
+    match shared.accept(&batch, &bad) {
+        Verdict::Taken(receipt) => Ok(answer(&receipt)),
+        Verdict::Full { bytes_short } => Err(Refusal::Full { bytes_short }),
+        Verdict::Stopping => Err(Refusal::Stopping),
+    }
+}
+
+/// A missing type is let pass: what counts is the frame.
+fn check_content_type(headers: &HeaderMap) -> Result<(), Refusal> {
+    match headers.get(CONTENT_TYPE) {
+        Some(found) if found != CONTENT_TYPE_TABA => Err(Refusal::ContentType),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Reads a whole body, once there is room for it among all that are being read.
+async fn receive<'a>(
+    shared: &'a Shared,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<(Bytes, SemaphorePermit<'a>), Refusal> {
+    let stated = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    let bytes = stated.unwrap_or(BODY_BYTES_MAX);
+    if bytes > BODY_BYTES_MAX {
+        return Err(Refusal::TooLarge);
+    }
+    let room = shared.bodies.acquire_many(bytes as u32).await.expect("the semaphore is never closed");
+    match Limited::new(body, BODY_BYTES_MAX).collect().await {
+        Ok(body) => Ok((body.to_bytes(), room)),
+        Err(error) if error.is::<LengthLimitError>() => Err(Refusal::TooLarge),
+        Err(_) => Err(Refusal::Unreadable),
+    }
+}
+
+fn answer(receipt: &Receipt) -> Response {
+    let frame = Frame::encode(Kind::Receipt, &receipt.encode(), Compression::None);
+    ([(CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE_TABA))], frame).into_response()
+}
+
+async fn status(State(shared): State<Arc<Shared>>) -> Json<Status> {
+    Json(shared.status())
+}
+
+async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
+    ([(CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE_METRICS))], shared.status().metrics()).into_response()
+}

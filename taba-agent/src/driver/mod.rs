@@ -1,0 +1,294 @@
+//! The driver: an [`Agent`] with sockets and time around its [`Relay`](crate::Relay).
+
+mod clock;
+mod door;
+mod listener;
+mod pump;
+mod refusal;
+mod sender;
+mod shared;
+#[cfg(unix)]
+mod unix;
+
+use std::error::Error;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use std::{fmt, io};
+
+use axum::serve::{Listener, ListenerExt};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use self::door::Door;
+use self::shared::Shared;
+use crate::config::{Config, ConfigError, Verified};
+use crate::server_url::ServerUrl;
+use crate::status::Status;
+
+/// The content type of a frame.
+pub const CONTENT_TYPE_TABA: &str = "application/x-taba";
+/// When an Agent stops, connections get this long to finish the request they are in.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// An Agent, ready to start.
+///
+/// # Examples
+/// ```
+/// use std::time::Duration;
+/// use taba_agent::Agent;
+///
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let agent = Agent::builder().listen("127.0.0.1:0".parse()?).servers(["http://127.0.0.1:8300".parse()?]).build()?;
+/// let running = agent.start().await?;
+/// println!("clients send to http://{}/v2/events", running.addr());
+/// let left = running.shutdown(Duration::from_secs(1)).await;
+/// assert!(left.is_nothing());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Agent {
+    config: Verified<Config>,
+}
+
+/// An [`Agent`] in the making; what is not said is as in [`Config::default`].
+#[derive(Clone, Debug, Default)]
+#[must_use]
+pub struct AgentBuilder {
+    config: Config,
+}
+
+/// Why an Agent did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {addr}")]
+    Listen {
+        /// Which address.
+        addr: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The Unix socket cannot be listened on.
+    #[error("cannot listen on {}", .path.display())]
+    Unix {
+        /// Which path.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The operating system gave no random number to name the stream with.
+    #[error("there are no random numbers")]
+    Random(#[from] getrandom::Error),
+}
+
+/// What a stopped Agent had not brought to a Server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[must_use = "events that are left are lost with the process"]
+pub struct Left {
+    /// Events, acknowledged to their Clients and not known to be stored.
+    pub events: u64,
+    /// Bytes of the Blocks that hold them, and of the Ledger's.
+    pub bytes: u64,
+}
+
+/// A running Agent. Stop it with [`RunningAgent::shutdown`]; dropped, it stops at once and what it holds is lost.
+pub struct RunningAgent {
+    addr: SocketAddr,
+    shared: Arc<Shared>,
+    /// Dropped to say stop.
+    stop: watch::Sender<()>,
+    listeners: JoinSet<io::Result<()>>,
+    pump: JoinSet<()>,
+    #[cfg(unix)]
+    socket: Option<unix::Socket>,
+}
+
+impl Agent {
+    /// An Agent to be configured by calls.
+    pub fn builder() -> AgentBuilder {
+        AgentBuilder::default()
+    }
+
+    /// An Agent with this configuration.
+    pub fn new(config: Verified<Config>) -> Self {
+        Self { config }
+    }
+
+    /// Starts to listen and to send, on the current tokio runtime.
+    ///
+    /// # Errors
+    /// [`StartError`] when a socket cannot be opened.
+    pub async fn start(self) -> Result<RunningAgent, StartError> {
+        let addr = self.config.listen;
+        let listen_error = |source| StartError::Listen { addr, source };
+        let tcp = TcpListener::bind(addr).await.map_err(listen_error)?;
+        let addr = tcp.local_addr().map_err(listen_error)?;
+        let shared = Arc::new(Shared::new(self.config)?);
+        let seats = Arc::new(Semaphore::new(shared.config.connections_max));
+        let (stop, stopped) = watch::channel(());
+        let mut listeners = JoinSet::new();
+        #[cfg(unix)]
+        let socket = match &shared.config.unix {
+            None => None,
+            Some(path) => {
+                let opened = unix::open(path).map_err(|source| StartError::Unix { path: path.clone(), source })?;
+                serve(&mut listeners, opened.listener, &seats, &shared, &stopped);
+                Some(opened.socket)
+            }
+        };
+        let tcp = tcp.tap_io(|stream| {
+            // Without it answers come later; they still come.
+            let _ = stream.set_nodelay(true);
+        });
+        serve(&mut listeners, tcp, &seats, &shared, &stopped);
+        let mut pump = JoinSet::new();
+        pump.spawn(pump::pump(Arc::clone(&shared)));
+        Ok(RunningAgent {
+            addr,
+            shared,
+            stop,
+            listeners,
+            pump,
+            #[cfg(unix)]
+            socket,
+        })
+    }
+
+    /// Starts, waits for `signal`, and stops within the configuration's `shutdown_timeout`.
+    ///
+    /// # Errors
+    /// [`StartError`] when a socket cannot be opened.
+    pub async fn run_until(self, signal: impl Future<Output = ()>) -> Result<Left, StartError> {
+        let deadline = self.config.shutdown_timeout;
+        let running = self.start().await?;
+        signal.await;
+        Ok(running.shutdown(deadline).await)
+    }
+}
+
+fn serve<L>(
+    listeners: &mut JoinSet<io::Result<()>>,
+    listener: L,
+    seats: &Arc<Semaphore>,
+    shared: &Arc<Shared>,
+    stopped: &watch::Receiver<()>,
+) where
+    L: Listener<Io: Unpin>,
+    L::Addr: fmt::Debug,
+{
+    let router = listener::router(Arc::clone(shared));
+    let mut stopped = stopped.clone();
+    let server = axum::serve(Door::new(listener, Arc::clone(seats)), router).with_graceful_shutdown(async move {
+        // An error says that the sender is gone, which is how stop is said.
+        while stopped.changed().await.is_ok() {}
+    });
+    listeners.spawn(server.into_future());
+}
+
+impl AgentBuilder {
+    /// The Servers, instead of the default one.
+    pub fn servers(mut self, servers: impl IntoIterator<Item = ServerUrl>) -> Self {
+        self.config.servers = servers.into_iter().collect();
+        self
+    }
+
+    /// Where to listen; port 0 lets the system choose.
+    pub fn listen(mut self, addr: SocketAddr) -> Self {
+        self.config.listen = addr;
+        self
+    }
+
+    /// A Unix socket to listen on as well.
+    pub fn unix(mut self, path: impl Into<PathBuf>) -> Self {
+        self.config.unix = Some(path.into());
+        self
+    }
+
+    /// Changes any other setting.
+    pub fn configure(mut self, change: impl FnOnce(&mut Config)) -> Self {
+        change(&mut self.config);
+        self
+    }
+
+    /// Checks the configuration.
+    ///
+    /// # Errors
+    /// [`ConfigError`], which names the setting to change.
+    pub fn build(self) -> Result<Agent, ConfigError> {
+        Ok(Agent::new(self.config.verify()?))
+    }
+}
+
+impl RunningAgent {
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// What `/status` tells.
+    pub fn status(&self) -> Status {
+        self.shared.status()
+    }
+
+    /// Stops: takes nothing any more, and brings what is held to the Servers, for at most `deadline`. Returns what was
+    /// left.
+    ///
+    /// # Cancel safety
+    /// Dropped before it is done, it stops at once; what is held is lost.
+    pub async fn shutdown(mut self, deadline: Duration) -> Left {
+        drop(self.stop);
+        let finish = async {
+            let goodbye = async { while self.listeners.join_next().await.is_some() {} };
+            // Those who take longer are refused from here on.
+            let _ = timeout(GOODBYE, goodbye).await;
+            self.shared.stop();
+            self.pump.join_next().await
+        };
+        // Whether it finished or ran out of time is told by what is left.
+        let _ = timeout(deadline, finish).await;
+        self.shared.stop();
+        #[cfg(unix)]
+        drop(self.socket);
+        let held = self.shared.held();
+        Left { events: held.events, bytes: held.bytes }
+    }
+}
+
+impl fmt::Debug for RunningAgent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RunningAgent").field("addr", &self.addr).finish_non_exhaustive()
+    }
+}
+
+impl Left {
+    /// Whether everything was stored.
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// An error and its causes in one line, for people.
+pub fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        // Some levels repeat the one below.
+        if !text.ends_with(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        cause = error.source();
+    }
+    text
+}

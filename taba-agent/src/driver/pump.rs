@@ -1,0 +1,45 @@
+//! The loop that drives the Relay: hands it what happened, and sends what it asks for.
+
+use std::panic::resume_unwind;
+use std::sync::Arc;
+
+use tokio::select;
+use tokio::task::JoinSet;
+use tokio::time::sleep_until;
+
+use super::sender::Sender;
+use super::shared::{Next, Shared};
+use crate::dispatcher::Input;
+
+/// Runs until the Relay was stopped and holds nothing any more.
+///
+/// # Cancel safety
+/// Safe: requests under way are broken off; the Relay still holds their Batches.
+pub(super) async fn pump(shared: Arc<Shared>) {
+    let sender = Sender::new(&shared.config);
+    let mut flights = JoinSet::new();
+    let mut requests = Vec::new();
+    let mut input = Input::Tick;
+    loop {
+        let next = shared.handle(input, &mut requests);
+        for request in requests.drain(..) {
+            flights.spawn(sender.clone().send(request));
+        }
+        let alarm = async {
+            match next {
+                Next::At(instant) => sleep_until(instant).await,
+                Next::Wait => std::future::pending().await,
+                Next::Done => {}
+            }
+        };
+        input = select! {
+            biased;
+            Some(answer) = flights.join_next() => answer.unwrap_or_else(|error| resume_unwind(error.into_panic())),
+            () = shared.wake.notified() => Input::Tick,
+            () = alarm => match next {
+                Next::Done => return,
+                Next::At(_) | Next::Wait => Input::Tick,
+            },
+        };
+    }
+}

@@ -1,0 +1,75 @@
+//! [`Refusal`]: an answer that is not 200, as JSON for machines and people.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::http::header::RETRY_AFTER;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+use taba_core::wire::WireError;
+
+use crate::config::BODY_BYTES_MAX;
+use crate::relay;
+
+/// Why a request was refused.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Refusal {
+    #[error("{0}")]
+    Wire(#[from] WireError),
+    #[error("the body is over the bound of {BODY_BYTES_MAX} bytes")]
+    TooLarge,
+    #[error("the body could not be read to its end")]
+    Unreadable,
+    #[error("the body did not arrive in {0:?}")]
+    TooSlow(Duration),
+    #[error("the content type must be {}", super::CONTENT_TYPE_TABA)]
+    ContentType,
+    #[error("the agent is full: {bytes_short} bytes short; keep the batch and send it again")]
+    Full { bytes_short: u64 },
+    #[error("the agent is stopping; keep the batch and send it again")]
+    Stopping,
+    #[error("there is nothing here; try POST /v2/events, GET /status, GET /metrics")]
+    NotFound,
+    #[error("this path does not take this method")]
+    Method,
+}
+
+impl Refusal {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Wire(WireError::TooLarge { .. }) | Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Wire(_) | Self::Unreadable => StatusCode::BAD_REQUEST,
+            Self::TooSlow(_) => StatusCode::REQUEST_TIMEOUT,
+            Self::ContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::Full { .. } | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+        }
+    }
+
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Wire(error) => error.code(),
+            Self::TooLarge => "too_large",
+            Self::Unreadable => "unreadable",
+            Self::TooSlow(_) => "too_slow",
+            Self::ContentType => "content_type",
+            Self::Full { .. } => "full",
+            Self::Stopping => "stopping",
+            Self::NotFound => "not_found",
+            Self::Method => "method",
+        }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let message = super::with_causes(&self);
+        let mut response = (self.status(), Json(json!({"reason": self.reason(), "message": message}))).into_response();
+        if matches!(self, Self::Full { .. } | Self::Stopping) {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(relay::RETRY_AFTER.as_secs()));
+        }
+        response
+    }
+}

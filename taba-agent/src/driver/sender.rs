@@ -1,0 +1,114 @@
+//! [`Sender`]: brings one request to its Server, and the answer back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderValue, Method, StatusCode, Uri};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use taba_core::wire::{self, Ack, Frame, Kind, WireError};
+use tokio::time::timeout;
+
+use super::CONTENT_TYPE_TABA;
+use crate::config::{BODY_BYTES_MAX, Compression, Config, Verified};
+use crate::dispatcher::{Input, Request};
+
+/// A connection that nobody used for so long is closed.
+const IDLE: Duration = Duration::from_secs(60);
+/// Bytes of an error answer that are read, to tell what it says.
+const ERROR_BYTES_MAX: usize = 4 * 1024;
+
+/// Brings requests to Servers. Cloning is cheap; clones share their connections.
+#[derive(Clone)]
+pub(super) struct Sender {
+    client: Client<HttpConnector, Full<Bytes>>,
+    uris: Arc<[Uri]>,
+    timeout: Duration,
+    compression: wire::Compression,
+}
+
+/// Why a request was not answered as it should be.
+#[derive(Debug, thiserror::Error)]
+enum SendError {
+    #[error("the request could not be sent")]
+    Request(#[from] hyper_util::client::legacy::Error),
+    #[error("no answer in {0:?}")]
+    Timeout(Duration),
+    #[error("the server said {status}: {message}")]
+    Status { status: StatusCode, message: String, retry_after: Option<Duration> },
+    #[error("the answer could not be read")]
+    Body(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("the answer makes no sense")]
+    Wire(#[from] WireError),
+}
+
+impl Sender {
+    pub(super) fn new(config: &Verified<Config>) -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(config.connect_timeout));
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE)
+            .pool_max_idle_per_host(config.requests_per_server_max)
+            .build(connector);
+        let uri = |url: &str| format!("{url}/v2/lanes").parse().expect("a ServerUrl was checked when it was made");
+        let compression = match config.compression {
+            Compression::Lz4 => wire::Compression::Lz4,
+            Compression::None => wire::Compression::None,
+        };
+        let uris = config.servers.iter().map(|server| uri(server.url())).collect();
+        Self { client, uris, timeout: config.request_timeout, compression }
+    }
+
+    /// Sends a request and waits for its answer, or for the reason that there is none.
+    ///
+    /// # Cancel safety
+    /// Safe: the Lanes still hold what is sent, and whether it was stored is found out by sending it again.
+    pub(super) async fn send(self, request: Request) -> Input {
+        let id = request.id;
+        let answer = match timeout(self.timeout, self.ask(&request)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(SendError::Timeout(self.timeout)),
+        };
+        match answer {
+            Ok(acks) => Input::Answered { request: id, acks },
+            Err(error) => {
+                let server = self.uris[request.server].authority().map_or("", |authority| authority.as_str());
+                let why = super::with_causes(&error);
+                tracing::warn!(server, batches = request.batches.len(), error = why, "a request failed; its batches are sent again");
+                let retry_after = match error {
+                    SendError::Status { retry_after, .. } => retry_after,
+                    _ => None,
+                };
+                Input::Failed { request: id, why, retry_after }
+            }
+        }
+    }
+
+    async fn ask(&self, request: &Request) -> Result<Vec<Ack>, SendError> {
+        let frame = Frame::encode(Kind::Lanes, &request.message(), self.compression);
+        let mut post = hyper::Request::new(Full::new(Bytes::from(frame)));
+        *post.method_mut() = Method::POST;
+        *post.uri_mut() = self.uris[request.server].clone();
+        post.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE_TABA));
+        let response = self.client.request(post).await?;
+        let (head, body) = response.into_parts();
+        let is_ok = head.status == StatusCode::OK;
+        let bytes_max = if is_ok { BODY_BYTES_MAX } else { ERROR_BYTES_MAX };
+        let body = Limited::new(body, bytes_max).collect().await;
+        if !is_ok {
+            let text = body.map(|body| body.to_bytes()).unwrap_or_default();
+            let message = String::from_utf8_lossy(&text).trim().chars().filter(|c| !c.is_control()).collect();
+            let seconds = head.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+            let retry_after = seconds.map(Duration::from_secs);
+            return Err(SendError::Status { status: head.status, message, retry_after });
+        }
+        let frame = Frame::decode(&body.map_err(SendError::Body)?.to_bytes(), Kind::Acks)?;
+        Ok(wire::decode_acks(&frame.message)?)
+    }
+}

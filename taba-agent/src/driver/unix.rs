@@ -1,0 +1,36 @@
+//! A Unix socket at a path: opened where an earlier run left one behind, removed when the Agent stops.
+
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use tokio::net::UnixListener;
+
+/// A listener, and what removes its path.
+pub(super) struct Opened {
+    pub(super) listener: UnixListener,
+    pub(super) socket: Socket,
+}
+
+/// Removes the path when it is dropped.
+pub(super) struct Socket(PathBuf);
+
+/// Opens a socket. One that nobody listens on any more is replaced; anything else at the path is left alone.
+pub(super) fn open(path: &Path) -> io::Result<Opened> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() && UnixStream::connect(path).is_err() => fs::remove_file(path)?,
+        Ok(_) => return Err(io::ErrorKind::AddrInUse.into()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let listener = UnixListener::bind(path)?;
+    Ok(Opened { listener, socket: Socket(path.to_owned()) })
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // If it is gone already, or cannot be removed, the next run copes.
+        let _ = fs::remove_file(&self.0);
+    }
+}

@@ -1,0 +1,176 @@
+//! What of a client Batch is taken, and what is refused and counted.
+//!
+//! A bad Block never spoils the Batch around it: it is refused by itself, told to the Client in the Receipt, and its
+//! events are counted in the Ledger under the Client that sent them, in Blocks that travel with the rest.
+
+use std::collections::BTreeMap;
+
+use taba_core::ledger::{self, Where, Why};
+use taba_core::wire::{BadBlock, Block, ClientBatch, Content, Refusal};
+use taba_core::{ClientId, Events, Timestamp, VBucket, VBuckets};
+
+/// Events that a Block with a partial State may claim. More than any program records; it keeps the sums of an Agent
+/// far from their ends whatever a Client claims.
+pub const FOLDED_EVENTS_MAX: u64 = 1 << 40;
+
+/// A client Batch, sorted out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Intake {
+    /// What goes on: the good Blocks in the Batch's order, then the Ledger's notes about the others.
+    pub blocks: Vec<(VBucket, Block)>,
+    /// The Blocks that were refused, by their place in the Batch.
+    pub refused: Vec<Refusal>,
+}
+
+/// Checks every Block of a Batch. `bad` are those that the decoder refused for their names.
+pub fn sort_out(vbuckets: VBuckets, now: Timestamp, batch: &ClientBatch, bad: &[BadBlock]) -> Intake {
+    let mut refused: Vec<Refusal> =
+        bad.iter().map(|bad| Refusal { block: bad.block, why: Why::BadName, events: bad.events }).collect();
+    let mut dropped: BTreeMap<Why, u64> = BTreeMap::new();
+    for refusal in &refused {
+        note(&mut dropped, refusal);
+    }
+    let mut blocks = Vec::with_capacity(batch.blocks.len());
+    // The decoder took the bad Blocks out; each good one stands behind as many of them as have a lower place.
+    let mut bad_places = bad.iter().map(|bad| bad.block).peekable();
+    let mut place = 0;
+    for block in &batch.blocks {
+        while bad_places.next_if_eq(&place).is_some() {
+            place += 1;
+        }
+        match check(&batch.client, block) {
+            Ok(()) => blocks.push((vbuckets.of(&block.tab), block.clone())),
+            Err(why) => {
+                let refusal = Refusal { block: place, why, events: block.events };
+                // What the Ledger says about itself was never counted as recorded, so it is not counted as dropped.
+                if !block.tab.is_reserved() {
+                    note(&mut dropped, &refusal);
+                }
+                refused.push(refusal);
+            }
+        }
+        place += 1;
+    }
+    refused.sort_by_key(|refusal| refusal.block);
+    blocks.extend(dropped.into_iter().map(|(why, events)| dropped_block(vbuckets, now, &batch.client, why, events)));
+    Intake { blocks, refused }
+}
+
+fn note(dropped: &mut BTreeMap<Why, u64>, refusal: &Refusal) {
+    let events = dropped.entry(refusal.why).or_default();
+    *events = events.saturating_add(refusal.events);
+}
+
+fn check(client: &ClientId, block: &Block) -> Result<(), Why> {
+    if block.client != *client || (block.tab.is_reserved() && !is_clients_note(block)) {
+        return Err(Why::BadName);
+    }
+    match block.content {
+        Content::State { .. } if block.events > FOLDED_EVENTS_MAX => Err(Why::BadValue),
+        Content::State { .. } | Content::Events(_) => Ok(()),
+    }
+}
+
+/// The Ledger's Tabs that a Client itself writes. The others are written by Agents and Servers only: a Client that
+/// wrote them would make the accounts lie.
+fn is_clients_note(block: &Block) -> bool {
+    let of_client = match block.tab.base() {
+        ledger::RECORDED => true,
+        ledger::DROPPED => block.tab.label("where") == Some(Where::Client.as_str()),
+        _ => false,
+    };
+    of_client && block.tab_type.as_str() == ledger::TAB_TYPE
+}
+
+fn dropped_block(
+    vbuckets: VBuckets,
+    now: Timestamp,
+    client: &ClientId,
+    why: Why,
+    events: u64,
+) -> (VBucket, Block) {
+    let tab = ledger::dropped_tab(Where::Agent, why);
+    let vbucket = vbuckets.of(&tab);
+    let (times, values) = ([now], [events as f64]);
+    let note = Events::new(&times, &values);
+    let block = Block::of_events(tab, client.clone(), ledger::tab_type(), note).expect("there is one event");
+    (vbucket, block)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use taba_core::wire::{Reader, column};
+    use taba_core::{NameError, SeqNo, TabName, TabType};
+
+    use super::*;
+
+    fn block(client: &str, tab: &str, tab_type: &str) -> Block {
+        let (tab, tab_type) = (TabName::new(tab).unwrap(), TabType::new(tab_type).unwrap());
+        let times = [Timestamp::from_secs(1); 3];
+        Block::of_events(tab, ClientId::new(client).unwrap(), tab_type, Events::new(&times, &[1.0; 3])).unwrap()
+    }
+
+    fn batch(blocks: Vec<Block>) -> ClientBatch {
+        let client = ClientId::new("web").unwrap();
+        ClientBatch { client, incarnation: 1, seq: SeqNo(1), sent_at: Timestamp::default(), blocks }
+    }
+
+    fn sorted(blocks: Vec<Block>, bad: &[BadBlock]) -> Intake {
+        sort_out(VBuckets::default(), Timestamp::from_secs(9), &batch(blocks), bad)
+    }
+
+    fn noted(block: &Block) -> f64 {
+        let Content::Events(bytes) = &block.content else { panic!("a note is an event") };
+        let mut reader = Reader::new(bytes);
+        assert_eq!(column::times(&mut reader, 1).unwrap(), [Timestamp::from_secs(9)]);
+        column::numbers(&mut reader, 1).unwrap()[0]
+    }
+
+    #[test]
+    fn a_good_batch_passes_as_it_is() {
+        let blocks = vec![block("web", "bids", "CounterGroup"), block("web", "taba.recorded", "TotalsCounter")];
+        let intake = sorted(blocks.clone(), &[]);
+        assert_eq!(intake.blocks.iter().map(|(_, block)| block.clone()).collect::<Vec<_>>(), blocks);
+        assert!(intake.blocks.iter().all(|(vbucket, block)| *vbucket == VBuckets::default().of(&block.tab)));
+        assert_eq!(intake.refused, []);
+    }
+
+    #[test]
+    fn refused_blocks_keep_their_places_and_are_counted_once_per_reason() {
+        let huge = Block {
+            events: FOLDED_EVENTS_MAX + 1,
+            content: Content::State { version: 1, bytes: Bytes::new() },
+            ..block("web", "c", "X")
+        };
+        let bad = [
+            BadBlock { block: 0, events: 10, error: NameError::Empty { what: "tab name" } },
+            BadBlock { block: 2, events: 20, error: NameError::Empty { what: "tab name" } },
+        ];
+        let blocks = vec![block("web", "a", "X"), block("other", "b", "X"), huge];
+        let intake = sorted(blocks, &bad);
+        let refusal = |block, why, events| Refusal { block, why, events };
+        let expected = [
+            refusal(0, Why::BadName, 10),
+            refusal(2, Why::BadName, 20),
+            refusal(3, Why::BadName, 3),
+            refusal(4, Why::BadValue, FOLDED_EVENTS_MAX + 1),
+        ];
+        assert_eq!(intake.refused, expected);
+        let tabs: Vec<_> = intake.blocks.iter().map(|(_, block)| block.tab.as_str()).collect();
+        assert_eq!(tabs, ["a", "taba.dropped;where=agent;why=bad_name", "taba.dropped;where=agent;why=bad_value"]);
+        assert_eq!(noted(&intake.blocks[1].1), 33.0);
+        assert!(intake.blocks.iter().all(|(_, block)| block.client.as_str() == "web"));
+    }
+
+    #[test]
+    fn a_client_cannot_write_what_others_write_in_the_ledger() {
+        for tab in ["taba.deleted", "taba.dropped;where=server;why=full", "taba.dropped", "taba.mine"] {
+            let intake = sorted(vec![block("web", tab, "TotalsCounter")], &[]);
+            assert_eq!(intake.refused, [Refusal { block: 0, why: Why::BadName, events: 3 }], "{tab}");
+            assert_eq!(intake.blocks, [], "nothing was recorded, so nothing was dropped");
+        }
+        assert_eq!(sorted(vec![block("web", "taba.recorded", "Gauge")], &[]).refused.len(), 1);
+        assert_eq!(sorted(vec![block("web", "taba.dropped;where=client;why=full", "TotalsCounter")], &[]).refused, []);
+    }
+}

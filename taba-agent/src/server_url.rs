@@ -1,0 +1,139 @@
+//! [`ServerUrl`]: where a Server is, and how large a share of the VBuckets it takes.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::Serialize;
+
+/// The largest weight of a Server.
+pub const WEIGHT_MAX: u32 = 1000;
+
+/// Why a Server's address was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServerUrlError {
+    /// It does not begin with `http://`.
+    #[error("server {text:?} does not begin with http:// (TLS is not supported yet)")]
+    Scheme {
+        /// What was given.
+        text: String,
+    },
+    /// There is no host, or more than host and port.
+    #[error("server {text:?} is not http://HOST:PORT")]
+    Authority {
+        /// What was given.
+        text: String,
+    },
+    /// The weight is no number from 1 to [`WEIGHT_MAX`].
+    #[error("server {text:?}: the weight must be a number from 1 to {WEIGHT_MAX}, as in http://HOST:PORT;weight=2")]
+    Weight {
+        /// What was given.
+        text: String,
+    },
+}
+
+/// `http://HOST:PORT`, then perhaps `;weight=N`, from 1 (the default) to 1000: a Server of weight 2 takes twice the
+/// VBuckets of one of weight 1.
+///
+/// # Examples
+/// ```
+/// use taba_agent::ServerUrl;
+///
+/// let server: ServerUrl = "http://10.0.0.7:8300;weight=2".parse()?;
+/// assert_eq!(server.url(), "http://10.0.0.7:8300");
+/// assert_eq!(server.weight(), 2);
+/// # Ok::<(), taba_agent::ServerUrlError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(into = "String")]
+pub struct ServerUrl {
+    url: String,
+    weight: u32,
+}
+
+impl ServerUrl {
+    /// Without a slash at the end, and without the weight.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Its share, from 1 to [`WEIGHT_MAX`].
+    pub const fn weight(&self) -> u32 {
+        self.weight
+    }
+}
+
+impl FromStr for ServerUrl {
+    type Err = ServerUrlError;
+
+    fn from_str(text: &str) -> Result<Self, ServerUrlError> {
+        let (url, weight) = match text.split_once(';') {
+            None => (text, 1),
+            Some((url, label)) => {
+                let weight = label.strip_prefix("weight=").and_then(|weight| weight.parse().ok());
+                let weight = weight.filter(|weight| (1..=WEIGHT_MAX).contains(weight));
+                (url, weight.ok_or_else(|| ServerUrlError::Weight { text: text.to_owned() })?)
+            }
+        };
+        let rest = url.strip_prefix("http://").ok_or_else(|| ServerUrlError::Scheme { text: text.to_owned() })?;
+        let authority = rest.strip_suffix('/').unwrap_or(rest);
+        if !is_authority(authority) {
+            return Err(ServerUrlError::Authority { text: text.to_owned() });
+        }
+        Ok(Self { url: format!("http://{authority}"), weight })
+    }
+}
+
+/// Host or address, then perhaps a port.
+fn is_authority(text: &str) -> bool {
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        Some(_) | None => (text, None),
+    };
+    let is_address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).is_some_and(|address| {
+        address.parse::<std::net::Ipv6Addr>().is_ok()
+    });
+    let is_host = !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
+    (is_address || is_host) && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0))
+}
+
+impl fmt::Display for ServerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.weight {
+            1 => f.write_str(&self.url),
+            weight => write!(f, "{};weight={weight}", self.url),
+        }
+    }
+}
+
+impl From<ServerUrl> for String {
+    fn from(server: ServerUrl) -> Self {
+        server.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn good_ones_come_back() {
+        for text in ["http://a:1", "http://a", "http://127.0.0.1:8300", "http://[::1]:8300;weight=7", "http://[::1]"] {
+            assert_eq!(text.parse::<ServerUrl>().unwrap().to_string(), text);
+        }
+        assert_eq!("http://a:1/".parse::<ServerUrl>().unwrap().url(), "http://a:1");
+    }
+
+    #[test]
+    fn bad_ones_say_why() {
+        let error = |text: &str| text.parse::<ServerUrl>().unwrap_err();
+        assert!(matches!(error("a:1"), ServerUrlError::Scheme { .. }));
+        assert!(matches!(error("https://a:1"), ServerUrlError::Scheme { .. }));
+        for text in ["http://", "http://:80", "http://a:0", "http://a:x", "http://a/b", "http://u@a", "http://a b", "http://[zz]:1"] {
+            assert!(matches!(error(text), ServerUrlError::Authority { .. }), "{text}");
+        }
+        for text in ["http://a;weight=0", "http://a;weight=1001", "http://a;w=1", "http://a;"] {
+            assert!(matches!(error(text), ServerUrlError::Weight { .. }), "{text}");
+        }
+    }
+}
