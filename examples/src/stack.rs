@@ -1,13 +1,13 @@
 //! Server and Agent, for a program that wants both: in this process, or as the real binaries.
 
 use std::error::Error;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use taba_agent::{Agent, RunningAgent};
-use taba_core::{Registry, VBuckets};
+use taba_core::Registry;
 use taba_server::{EmbeddedOptions, EmbeddedStore, Server};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
@@ -35,7 +35,7 @@ impl InProcess {
     pub fn start(listen: SocketAddr, directory: &Path, handlers: Registry) -> Result<Self, Box<dyn Error>> {
         let runtime = Runtime::new()?;
         let (server, agent, address, stop, serving) = runtime.block_on(async {
-            let store = EmbeddedStore::open(directory, VBuckets::default(), EmbeddedOptions::default())?;
+            let store = EmbeddedStore::open(directory, EmbeddedOptions::default())?;
             let server = Server::builder().store(store).handlers(handlers).build()?;
             let listener = tokio::net::TcpListener::bind(listen).await?;
             let address = listener.local_addr()?;
@@ -45,8 +45,9 @@ impl InProcess {
                 let stopped = async { drop(stopped.await) };
                 axum::serve(listener, app).with_graceful_shutdown(stopped).await
             });
-            let agent =
-                Agent::builder().server(format!("http://{address}")).listen("127.0.0.1:0").start().await?;
+            let servers = [format!("http://{address}").parse()?];
+            let agent = Agent::builder().servers(servers).listen((Ipv4Addr::LOCALHOST, 0).into()).build()?;
+            let agent = agent.start().await?;
             Ok::<_, Box<dyn Error>>((server, agent, address, stop, serving))
         })?;
         Ok(Self { runtime, server, agent, address, stop, serving })
@@ -59,7 +60,7 @@ impl InProcess {
 
     /// The Agent's base URL.
     pub fn agent_url(&self) -> String {
-        self.agent.url()
+        format!("http://{}", self.agent.addr())
     }
 
     /// Drains the Agent, commits what the Server holds, and stops both.
@@ -74,7 +75,7 @@ impl InProcess {
             let _ = stop.send(());
             let committed = server.shutdown(STOP_DEADLINE).await;
             tokio::time::timeout(STOP_DEADLINE, serving).await???;
-            if drained.events_left > 0 || committed.requests_unanswered > 0 {
+            if !drained.is_nothing() || committed.requests_unanswered > 0 {
                 return Err(format!("not everything was stored: {drained:?}, {committed:?}").into());
             }
             Ok(())

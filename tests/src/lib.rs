@@ -99,7 +99,7 @@ impl Server {
     /// The Ledger of one Client: recorded, folded, dropped, in flight.
     pub fn account(&self, client: &str) -> Account {
         let ledger = self.get(&format!("/v2/ledger?client={client}"));
-        let entries = ledger["clients"].as_array().cloned().unwrap_or_default();
+        let entries = ledger["results"].as_array().cloned().unwrap_or_default();
         let entry = entries.iter().find(|entry| entry["client"] == client).cloned().unwrap_or_default();
         let number = |field: &str| entry[field].as_i64().unwrap_or(0);
         let dropped = entry["dropped"].as_array().into_iter().flatten();
