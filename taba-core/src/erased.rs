@@ -29,6 +29,26 @@ impl fmt::Debug for AnyProjection {
     }
 }
 
+/// When events arrived, and how late a time they may carry: what lies beyond `latest` counts as of `at`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// The receiver's clock when they came.
+    pub at: Timestamp,
+    /// The latest time that is believed.
+    pub latest: Timestamp,
+}
+
+impl Arrival {
+    /// Every time is believed.
+    pub const ANY: Self = Self { at: Timestamp::MAX, latest: Timestamp::MAX };
+
+    /// The time that counts for an event that says `time`.
+    #[must_use]
+    pub fn believe(self, time: Timestamp) -> Timestamp {
+        if time > self.latest { self.at } else { time }
+    }
+}
+
 /// What became of a column of events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Folded {
@@ -36,7 +56,7 @@ pub struct Folded {
     pub folded: u64,
     /// Events whose value is not [valid](Value::is_valid); they are not in the State.
     pub refused: u64,
-    /// Events among the folded whose time was after the latest allowed, and was set to it.
+    /// Events among the folded whose time was not believed, and was set to that of their arrival.
     pub clamped: u64,
 }
 
@@ -73,7 +93,8 @@ pub trait AnyHandler: Send + Sync + 'static {
     fn decode(&self, version: u16, bytes: &[u8]) -> Result<AnyState, StateError>;
     /// A State as bytes.
     fn encode(&self, state: &AnyState) -> Vec<u8>;
-    /// Folds a Block's events; times after `latest` count as `latest`. When there is an error, the State is as it was.
+    /// Folds a Block's events, each as of the time that is [believed](Arrival::believe). When there is an error, the
+    /// State is as it was.
     ///
     /// # Errors
     /// [`WireError`] when the bytes are not columns of `count` events.
@@ -82,7 +103,7 @@ pub trait AnyHandler: Send + Sync + 'static {
         state: &mut AnyState,
         columns: &Bytes,
         count: usize,
-        latest: Timestamp,
+        arrival: Arrival,
     ) -> Result<Folded, WireError>;
     /// Folds events whose values are a `&Vec<H::Value>` behind the `Any`; all values must be valid.
     ///
@@ -178,7 +199,7 @@ impl<H: Handler> AnyHandler for H {
         state: &mut AnyState,
         columns: &Bytes,
         count: usize,
-        latest: Timestamp,
+        arrival: Arrival,
     ) -> Result<Folded, WireError> {
         let mut reader = Reader::new(columns);
         let mut times = column::times(&mut reader, count)?;
@@ -186,8 +207,9 @@ impl<H: Handler> AnyHandler for H {
         reader.finish("bytes behind a block's columns")?;
         let mut done = Folded::default();
         for time in &mut times {
-            done.clamped += u64::from(*time > latest);
-            *time = (*time).min(latest);
+            let believed = arrival.believe(*time);
+            done.clamped += u64::from(believed != *time);
+            *time = believed;
         }
         if !values.iter().all(Value::is_valid) {
             let keep: Vec<bool> = values.iter().map(Value::is_valid).collect();

@@ -72,7 +72,7 @@ pub mod vbucket;
 pub mod wire;
 
 pub use batch::{Mark, SeqNo, StreamId};
-pub use erased::{AnyHandler, AnyProjection, AnyState, AnyValues, Folded, ValueMismatch};
+pub use erased::{AnyHandler, AnyProjection, AnyState, AnyValues, Arrival, Folded, ValueMismatch};
 pub use error::Remedy;
 pub use event::{Event, Events};
 pub use handler::{Format, Handler, Projection, State, StateError, decode_state, encode_state};

@@ -128,7 +128,7 @@ fn block_total(handler: &dyn taba_core::AnyHandler, block: &Block) -> (u64, u64)
         Content::Events(columns) => {
             let mut state = handler.empty_state();
             let folded =
-                handler.fold_columns(&mut state, columns, block.events as usize, Timestamp::MAX).unwrap();
+                handler.fold_columns(&mut state, columns, block.events as usize, taba_core::Arrival::ANY).unwrap();
             assert_eq!((folded.folded, folded.refused), (block.events, 0));
             state
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use taba_core::ledger::{self, Why};
 use taba_core::wire::{Block, Content};
-use taba_core::{AnyHandler, ClientId, Registry, TabName, TabType, Timestamp};
+use taba_core::{AnyHandler, Arrival, ClientId, Registry, TabName, TabType, Timestamp};
 
 use super::cache::{Cache, Live, Place, Slot, why};
 
@@ -17,21 +17,21 @@ pub(super) struct Outcome {
     pub(super) clamped: u64,
 }
 
-/// Folds a Block whose State was touched and loaded. What lies after `latest` counts as of `latest`.
-pub(super) fn fold_block(cache: &mut Cache, handlers: &Registry, block: &Block, latest: Timestamp) -> Outcome {
-    match try_fold(cache, handlers, block, latest) {
+/// Folds a Block whose State was touched and loaded. A time that is not believed counts as that of the arrival.
+pub(super) fn fold_block(cache: &mut Cache, handlers: &Registry, block: &Block, arrival: Arrival) -> Outcome {
+    match try_fold(cache, handlers, block, arrival) {
         Ok(outcome) => outcome,
         Err(why) => Outcome { refused: Some((why, block.events)), ..Outcome::default() },
     }
 }
 
-fn try_fold(cache: &mut Cache, handlers: &Registry, block: &Block, latest: Timestamp) -> Result<Outcome, Why> {
+fn try_fold(cache: &mut Cache, handlers: &Registry, block: &Block, arrival: Arrival) -> Result<Outcome, Why> {
     let handler = handlers.get(block.tab_type.as_str()).ok_or(Why::UnknownType)?;
     let place = cache.place(&block.tab, &block.client);
     let outcome = change(place, &block.tab_type, handler, |live| match &block.content {
         Content::Events(columns) => {
             let count = usize::try_from(block.events).map_err(|_| Why::Undecodable)?;
-            let done = live.handler.fold_columns(&mut live.state, columns, count, latest);
+            let done = live.handler.fold_columns(&mut live.state, columns, count, arrival);
             let done = done.map_err(|_| Why::Undecodable)?;
             live.events = live.events.saturating_add(done.folded);
             let refused = (done.refused > 0).then_some((Why::BadValue, done.refused));
@@ -43,9 +43,9 @@ fn try_fold(cache: &mut Cache, handlers: &Registry, block: &Block, latest: Times
             }
             let mut partial = handler.decode(*version, bytes).map_err(|error| why(&error))?;
             // Which of the events behind a partial State lie too late cannot be told any more: all are counted.
-            let clamped = if block.latest > latest { block.events } else { 0 };
+            let clamped = if block.latest > arrival.latest { block.events } else { 0 };
             if clamped > 0 {
-                handler.clamp(&mut partial, latest);
+                handler.clamp(&mut partial, arrival.at);
             }
             live.handler.merge(&mut live.state, &partial);
             live.events = live.events.saturating_add(block.events);

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use taba_core::ledger::{self, Where, Why};
 use taba_core::limits::COMMIT_PAIRS_MAX;
 use taba_core::wire::{Ack, Answer, LaneBatch, Refusal};
-use taba_core::{ClientId, Mark, SeqNo, StreamId, TabName, Timestamp, Wanted};
+use taba_core::{Arrival, ClientId, Mark, SeqNo, StreamId, TabName, Timestamp, Wanted};
 
 use super::Env;
 use super::cache::Cache;
@@ -61,7 +61,7 @@ impl Plan {
         if gap > 0 {
             notes.push((ledger::dropped_tab(Where::Agent, Why::Gap), stream_client(batch.stream), gap));
         }
-        let refused = self.fold(cache, batch, arrived.saturating_add(env.future_max), env, &mut notes);
+        let refused = self.fold(cache, batch, arrived, env, &mut notes);
         self.note(notes, COMMIT_PAIRS_MAX.saturating_sub(pairs + LEDGER_PAIRS));
         let mark = mark_after(batch, hour_of(env.now));
         cache.marks.insert(batch.stream, mark);
@@ -77,13 +77,14 @@ impl Plan {
         &mut self,
         cache: &mut Cache,
         batch: &LaneBatch,
-        latest: Timestamp,
+        arrived: Timestamp,
         env: &Env<'_>,
         notes: &mut Vec<(TabName, ClientId, u64)>,
     ) -> Vec<Refusal> {
+        let arrival = Arrival { at: arrived, latest: arrived.saturating_add(env.future_max) };
         let mut refusals = Vec::new();
         for (place, block) in batch.blocks.iter().enumerate() {
-            let outcome = fold_block(cache, env.handlers, block, latest);
+            let outcome = fold_block(cache, env.handlers, block, arrival);
             if let Some((why, events)) = outcome.refused {
                 refusals.push(Refusal { block: place as u32, why, events });
             }
