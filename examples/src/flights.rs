@@ -48,6 +48,11 @@ pub struct Seen {
 }
 
 impl Seen {
+    /// Every value, in any order.
+    pub fn values(&self) -> &[i32] {
+        &self.values
+    }
+
     /// How many events.
     pub fn count(&self) -> u64 {
         self.values.len() as u64

@@ -53,7 +53,11 @@ pub fn verify(server: &str, truth: &Truth) -> Result<Verified, Box<dyn Error>> {
 }
 
 impl Verified {
-    fn compare(&mut self, what: &str, row: &Value, seen: &Seen) -> Result<(), Box<dyn Error>> {
+    /// Compares one row of an answer with what was seen.
+    ///
+    /// # Errors
+    /// With the first number that is not as it must be.
+    pub fn compare(&mut self, what: &str, row: &Value, seen: &Seen) -> Result<(), Box<dyn Error>> {
         let value = &row["value"];
         // A CounterGroup has its totals beside its percentiles, under `pct`; a PercentileCounter beside them.
         let totals = if value["pct"].is_object() { &value["pct"] } else { value };

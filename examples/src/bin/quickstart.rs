@@ -75,7 +75,7 @@ fn show(options: &Options, file: &Path, server: &str, agent: &str) -> Result<(),
     }
     verify::wait_until_folded(server, replayed.events, Duration::from_secs(120))?;
     println!("{} events of {} clients are recorded, folded and stored", replayed.events, replayed.clients);
-    print!("{}", report::report(server, &latest.as_micros().div_euclid(1_000_000).to_string())?);
+    print!("{}", report::report(server, &in_words(latest)?)?);
     if let Some(truth) = &truth {
         let verified = verify::verify(server, truth)?;
         println!(
@@ -118,8 +118,13 @@ fn replay(
     Ok((replayed, latest))
 }
 
+/// A time as `2001-06-30T23:59:00Z`.
+fn in_words(time: Timestamp) -> Result<String, Box<dyn Error>> {
+    Ok(jiff::Timestamp::from_microsecond(time.as_micros())?.to_string())
+}
+
 fn leave_up(server: &str, latest: Timestamp) -> Result<(), Box<dyn Error>> {
-    let at = latest.as_micros().div_euclid(1_000_000);
+    let at = in_words(latest)?;
     println!("\nThe server stays up until Ctrl-C. Ask it:");
     for path in [
         format!("/v2/tabs?name=departures&at={at}"),

@@ -72,14 +72,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let stop = async move {
         if once {
             let asked = tokio::task::spawn_blocking(move || {
-                ["hello/ada", "hello/bob", "hello/ada", "nowhere"].map(|page| {
+                for page in ["hello/ada", "hello/bob", "hello/ada", "nowhere"] {
                     let status = match ureq::get(&format!("http://{address}/{page}")).call() {
                         Ok(answer) => answer.status().as_u16(),
                         Err(ureq::Error::StatusCode(status)) => status,
                         Err(_) => 0,
                     };
                     println!("/{page}: {status}");
-                });
+                }
             });
             let _ = asked.await;
         } else if let Err(error) = tokio::signal::ctrl_c().await {

@@ -10,7 +10,7 @@ use crate::server_url::ServerUrl;
 
 /// Lanes that try out a Server that failed, when another one is in health: should it hang, no more than these wait for
 /// it.
-pub const TRIAL_BATCHES_MAX: usize = 16;
+pub(super) const TRIAL_BATCHES_MAX: usize = 16;
 
 /// What the Dispatcher knows of one Server.
 #[derive(Debug)]

@@ -102,7 +102,7 @@ impl Sender {
         let bytes_max = if is_ok { BODY_BYTES_MAX } else { ERROR_BYTES_MAX };
         let body = Limited::new(body, bytes_max).collect().await;
         if !is_ok {
-            let text = body.map(|body| body.to_bytes()).unwrap_or_default();
+            let text = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();
             let message = String::from_utf8_lossy(&text).trim().chars().filter(|c| !c.is_control()).collect();
             let seconds = head.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
             let retry_after = seconds.map(Duration::from_secs);
