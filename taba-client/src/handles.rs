@@ -38,7 +38,7 @@ impl<V: Value> Tab<V> {
     /// Records a value now.
     ///
     /// # Cost
-    /// A few nanoseconds for a number; an allocation more for anything else.
+    /// A few nanoseconds for a number; two allocations more for anything else.
     #[inline]
     pub fn record(&self, value: V) {
         self.recorder.record(self.number, value);
