@@ -23,7 +23,11 @@ const MIB: usize = 1024 * 1024;
 
 /// The command line.
 #[derive(Debug, Parser)]
-#[command(name = "taba-server", version, about = "Takes events from Taba agents, stores their States, answers queries.")]
+#[command(
+    name = "taba-server",
+    version,
+    about = "Takes events from Taba agents, stores their States, answers queries."
+)]
 #[command(after_help = "Every flag can also be a key of the file (commit_interval_ms = 200) or a variable \
     (TABA_SERVER_COMMIT_INTERVAL_MS=200).\nFlags win over variables, variables over the file.")]
 pub struct Flags {
@@ -269,10 +273,15 @@ mod tests {
     #[test]
     fn every_setting_is_flag_variable_and_key_under_one_name() {
         Flags::command().debug_assert();
-        for arg in Flags::command().get_arguments().filter(|arg| arg.get_id() != "help" && arg.get_id() != "version") {
+        for arg in
+            Flags::command().get_arguments().filter(|arg| arg.get_id() != "help" && arg.get_id() != "version")
+        {
             let id = arg.get_id().as_str();
             assert_eq!(arg.get_long(), Some(id.replace('_', "-").as_str()));
-            assert_eq!(arg.get_env().unwrap().to_str(), Some(format!("{ENV_PREFIX}{}", id.to_uppercase()).as_str()));
+            assert_eq!(
+                arg.get_env().unwrap().to_str(),
+                Some(format!("{ENV_PREFIX}{}", id.to_uppercase()).as_str())
+            );
             if id != "config" {
                 let unknown = toml(&format!("{id} = {{}}")).unwrap_err();
                 let cause = std::error::Error::source(&unknown).unwrap().to_string();
@@ -284,7 +293,8 @@ mod tests {
     #[test]
     fn flags_win_over_the_file_and_the_file_over_defaults() {
         let flags = Flags::try_parse_from(["taba-server", "--vbuckets", "64", "--store", "memory"]).unwrap();
-        let file = toml("vbuckets = 128\ncommit-interval-ms = 50\nprune_interval_s = 0\nworkers = 3").unwrap();
+        let file =
+            toml("vbuckets = 128\ncommit-interval-ms = 50\nprune_interval_s = 0\nworkers = 3").unwrap();
         let config = Config::new(flags.settings.or(file)).unwrap();
         assert_eq!(config.vbuckets.count(), 64);
         assert_eq!(config.store, StoreKind::Memory);

@@ -5,7 +5,7 @@
 //! # Where things are
 //! | module | what |
 //! |---|---|
-//! | `server` | [`Server`] and its builder: what you embed or nest (feature `driver`, as all below) |
+//! | `server` | `Server` and its builder: what you embed or nest (feature `driver`, as all below) |
 //! | `config` | how the binary is set up |
 //! | `embedded` | `EmbeddedStore`: one directory, crash-safe |
 //! | `query` | aggregates, projections, lists, deletion, pruning, and their HTTP face |
@@ -25,6 +25,8 @@ pub mod clock;
 #[cfg(feature = "cli")]
 pub mod config;
 #[cfg(feature = "driver")]
+mod direction;
+#[cfg(feature = "driver")]
 mod driver;
 #[cfg(feature = "embedded")]
 pub mod embedded;
@@ -40,11 +42,18 @@ pub mod version;
 
 #[cfg(feature = "driver")]
 pub use clock::{Clock, system_clock};
+#[cfg(feature = "driver")]
+pub use direction::Misdirected;
 #[cfg(feature = "embedded")]
 pub use embedded::{EmbeddedError, EmbeddedOptions, EmbeddedStore};
 #[cfg(feature = "driver")]
-pub use server::{BuildError, Misdirected, Server, ServerBuilder, ShutdownReport};
+pub use server::{BuildError, Server, ServerBuilder, ShutdownReport};
 #[cfg(feature = "driver")]
 pub use service::CONTENT_TYPE_FRAME;
 pub use status::{Status, StatusReport};
 pub use version::Versions;
+
+/// The README's example is compiled and run like any other.
+#[cfg(all(doctest, feature = "driver"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +22,14 @@ macro_rules! say {
         // There is nobody to tell when the error stream is gone.
         let _ = writeln!(std::io::stderr(), $($words)*);
     }};
+}
+
+/// The address is taken, or not ours.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}")]
+struct CannotListen {
+    address: SocketAddr,
+    source: std::io::Error,
 }
 
 fn main() -> ExitCode {
@@ -63,7 +72,8 @@ async fn run(config: Config) -> Result<(), Box<dyn Error>> {
         builder = builder.workers(workers);
     }
     let server = builder.build()?;
-    let listener = TcpListener::bind(config.listen).await?;
+    let bound = TcpListener::bind(config.listen).await;
+    let listener = bound.map_err(|source| CannotListen { address: config.listen, source })?;
     say!("taba-server: listening on http://{} ({})", listener.local_addr()?, kept_in(&config));
 
     // Taken before anybody is served, so that no signal can end the process unheard.
@@ -77,7 +87,9 @@ async fn run(config: Config) -> Result<(), Box<dyn Error>> {
         let _ = stopping.wait_for(|stop| *stop).await;
     });
     let serving = tokio::spawn(serving.into_future());
-    let pruning = config.prune_interval.map(|interval| tokio::spawn(keep_pruned(server.query_state().clone(), interval)));
+    let pruning = config
+        .prune_interval
+        .map(|interval| tokio::spawn(keep_pruned(server.query_state().clone(), interval)));
 
     stopped_by.await;
     say!("taba-server: stopping");
@@ -99,7 +111,9 @@ async fn run(config: Config) -> Result<(), Box<dyn Error>> {
 fn kept_in(config: &Config) -> String {
     let vbuckets = config.vbuckets.count();
     match config.store {
-        StoreKind::Embedded => format!("embedded store in {}, {vbuckets} vbuckets", config.data_dir.display()),
+        StoreKind::Embedded => {
+            format!("embedded store in {}, {vbuckets} vbuckets", config.data_dir.display())
+        }
         StoreKind::Memory => format!("memory store, {vbuckets} vbuckets"),
     }
 }

@@ -6,14 +6,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use taba_core::limits::{BATCH_BLOCKS_MAX, FUTURE_MICROS_MAX};
+use taba_core::limits::FUTURE_MICROS_MAX;
 use taba_core::wire::{Ack, Answer, Block, LaneBatch};
-use taba_core::{Registry, Store, VBucket, VBuckets};
+use taba_core::{Registry, Store};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 
 use crate::clock::{Clock, system_clock};
+use crate::direction::{Misdirected, check};
 use crate::driver::{Arrival, Intake, Message, Refused, Room, Shared, Worker};
 use crate::planner::unanswered;
 use crate::query::{Limits, QueryState};
@@ -73,45 +74,6 @@ pub enum BuildError {
     /// The operating system has no random numbers, so no version would be unique.
     #[error("there are no random numbers to name this writer with")]
     NoChance(#[from] getrandom::Error),
-}
-
-/// Why Batches cannot be meant for this Server; sending them again cannot help.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Misdirected {
-    /// There is no such VBucket here.
-    #[error("there is no vbucket {vbucket}: this deployment has {vbuckets}; give sender and server the same number")]
-    UnknownVBucket {
-        /// Where the Batch was to go.
-        vbucket: u16,
-        /// How many VBuckets there are.
-        vbuckets: u16,
-    },
-    /// A Block's Tab lives in another VBucket.
-    #[error("a block of vbucket {found} came for {vbucket}: give sender and server the same number of vbuckets")]
-    WrongVBucket {
-        /// Where the Batch was to go.
-        vbucket: u16,
-        /// Where the Tab lives.
-        found: u16,
-    },
-    /// The Batch has more Blocks than one may have.
-    #[error("{blocks} blocks in one batch are over the bound of {BATCH_BLOCKS_MAX}")]
-    TooManyBlocks {
-        /// How many there are.
-        blocks: usize,
-    },
-}
-
-impl Misdirected {
-    /// A short word for machines: the `reason` of an error answer.
-    pub const fn code(self) -> &'static str {
-        match self {
-            Self::UnknownVBucket { .. } => "unknown_vbucket",
-            Self::WrongVBucket { .. } => "wrong_vbucket",
-            Self::TooManyBlocks { .. } => "too_large",
-        }
-    }
 }
 
 /// What was left when a Server stopped.
@@ -260,8 +222,12 @@ impl Server {
         for (batch, ticket) in batches.into_iter().zip(tickets) {
             // Dropping the ticket answers the Batch: not known to be stored.
             let Ok(vbucket) = check(vbuckets, &batch) else { continue };
-            by_worker[usize::from(vbucket.index()) % self.inner.workers.len()]
-                .push(Arrival { vbucket, ticket, batch, arrived });
+            by_worker[usize::from(vbucket.index()) % self.inner.workers.len()].push(Arrival {
+                vbucket,
+                ticket,
+                batch,
+                arrived,
+            });
         }
         for (worker, arrivals) in self.inner.workers.iter().zip(by_worker) {
             if !arrivals.is_empty() {
@@ -276,23 +242,6 @@ impl Server {
 /// The bytes that a Batch holds, about.
 fn batch_bytes(batch: &LaneBatch) -> usize {
     64 + batch.blocks.iter().map(Block::encoded_bytes).sum::<usize>()
-}
-
-fn check(vbuckets: VBuckets, batch: &LaneBatch) -> Result<VBucket, Misdirected> {
-    let unknown = Misdirected::UnknownVBucket { vbucket: batch.vbucket, vbuckets: vbuckets.count() };
-    let vbucket = vbuckets.get(batch.vbucket).ok_or(unknown)?;
-    if batch.blocks.len() > BATCH_BLOCKS_MAX {
-        return Err(Misdirected::TooManyBlocks { blocks: batch.blocks.len() });
-    }
-    // The Ledger's Tabs have States in every VBucket.
-    let elsewhere = |block: &&Block| !block.tab.is_reserved() && vbuckets.of(&block.tab) != vbucket;
-    match batch.blocks.iter().find(elsewhere) {
-        None => Ok(vbucket),
-        Some(block) => {
-            let found = vbuckets.of(&block.tab).index();
-            Err(Misdirected::WrongVBucket { vbucket: batch.vbucket, found })
-        }
-    }
 }
 
 impl ServerBuilder {
@@ -370,7 +319,8 @@ impl ServerBuilder {
     pub fn build(self) -> Result<Server, BuildError> {
         let store = self.store.ok_or(BuildError::NoStore)?;
         let runtime = Handle::try_current()?;
-        let count = self.workers.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
+        let count =
+            self.workers.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
         let status = Arc::new(Status::default());
         let shared = Arc::new(Shared {
             store: Arc::clone(&store),

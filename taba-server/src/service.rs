@@ -13,9 +13,12 @@ use axum::routing::post;
 use bytes::Bytes;
 use serde::Serialize;
 use taba_core::limits::FRAME_BYTES_MAX;
-use taba_core::wire::{Compression, FRAME_HEADER_BYTES, Frame, Kind, LaneBatch, WireError, decode_lanes, encode_acks};
+use taba_core::wire::{
+    Compression, FRAME_HEADER_BYTES, Frame, Kind, LaneBatch, WireError, decode_lanes, encode_acks,
+};
 
-use crate::server::{Misdirected, Server};
+use crate::direction::Misdirected;
+use crate::server::Server;
 
 /// What frames are called in HTTP.
 pub const CONTENT_TYPE_FRAME: &str = "application/x-taba";
@@ -44,6 +47,8 @@ enum Rejection {
     ShuttingDown,
     #[error("use POST")]
     Method,
+    #[error("there is nothing at this path")]
+    Path,
 }
 
 #[derive(Serialize)]
@@ -64,6 +69,7 @@ impl Rejection {
             Self::Misdirected(error) => (StatusCode::BAD_REQUEST, error.code()),
             Self::Full => (StatusCode::SERVICE_UNAVAILABLE, "full"),
             Self::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, "shutting_down"),
+            Self::Path => (StatusCode::NOT_FOUND, "unknown_path"),
             Self::Method => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
         }
     }
@@ -72,7 +78,8 @@ impl Rejection {
 impl IntoResponse for Rejection {
     fn into_response(self) -> Response {
         let (status, reason) = self.code();
-        let mut response = (status, axum::Json(ErrorBody { reason, message: self.to_string() })).into_response();
+        let mut response =
+            (status, axum::Json(ErrorBody { reason, message: self.to_string() })).into_response();
         if status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
@@ -87,6 +94,7 @@ impl IntoResponse for Rejection {
 pub(crate) fn router(server: Server) -> Router {
     Router::new()
         .route("/v2/lanes", post(lanes).fallback(|| async { Rejection::Method }))
+        .fallback(|| async { Rejection::Path })
         .with_state(server)
 }
 

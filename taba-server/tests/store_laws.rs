@@ -1,5 +1,7 @@
 //! `EmbeddedStore` keeps every law of a store, and says clearly when a directory cannot be opened.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use async_trait::async_trait;
 use taba_core::laws::store::Fixture;
 use taba_core::{Commit, Committed, Store, VBuckets, Version};

@@ -193,7 +193,9 @@ impl Worker {
         for action in actions {
             match action {
                 Action::Load(wanted) => self.in_flight.push(load(Arc::clone(&shared), vbucket, wanted)),
-                Action::Commit(commit) => self.in_flight.push(self::commit(Arc::clone(&shared), vbucket, commit)),
+                Action::Commit(commit) => {
+                    self.in_flight.push(self::commit(Arc::clone(&shared), vbucket, commit));
+                }
                 Action::Answer(ticket, ack) => ticket.answer(ack),
                 Action::Report(unreadable) => tracing::error!(
                     vbucket = vbucket.index(), tab = %unreadable.key.tab, client = %unreadable.key.client,
@@ -248,7 +250,10 @@ async fn sleep_until(at: Option<Instant>) {
 fn load(shared: Arc<Shared>, vbucket: VBucket, wanted: Wanted) -> Done {
     Box::pin(async move {
         let loaded = shared.store.load(vbucket, &wanted).await;
-        (vbucket, Input::Loaded(loaded.map_err(|error| failed(vbucket, &error, "a vbucket could not be loaded"))))
+        (
+            vbucket,
+            Input::Loaded(loaded.map_err(|error| failed(vbucket, &error, "a vbucket could not be loaded"))),
+        )
     })
 }
 
@@ -263,7 +268,9 @@ fn failed(vbucket: VBucket, error: &StoreError, what: &'static str) -> Failed {
     let vbucket = vbucket.index();
     let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
     match error.remedy() {
-        Remedy::Wait(_) | Remedy::Reroute => tracing::warn!(vbucket, %error, cause, "{what}; senders keep their batches"),
+        Remedy::Wait(_) | Remedy::Reroute => {
+            tracing::warn!(vbucket, %error, cause, "{what}; senders keep their batches");
+        }
         _ => tracing::error!(vbucket, %error, cause, "{what}; somebody has to look at the store"),
     }
     Failed

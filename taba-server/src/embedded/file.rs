@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{PoisonError, RwLock};
 
-use redb::{Database, DatabaseError, Durability, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{
+    Database, DatabaseError, Durability, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition,
+};
 use taba_core::{VBucket, VBuckets, Version};
 
 use super::{EmbeddedError, EmbeddedOptions, layout};
@@ -50,7 +52,10 @@ impl DatabaseFile {
     }
 
     /// Reads at one consistent moment.
-    pub(super) fn read<T>(&self, read: impl FnOnce(&ReadTransaction) -> Result<T, redb::Error>) -> Result<T, redb::Error> {
+    pub(super) fn read<T>(
+        &self,
+        read: impl FnOnce(&ReadTransaction) -> Result<T, redb::Error>,
+    ) -> Result<T, redb::Error> {
         let slot = self.database.read().unwrap_or_else(PoisonError::into_inner);
         let database = slot.as_ref().ok_or(redb::Error::PreviousIo)?;
         read(&database.begin_read()?)
@@ -98,7 +103,9 @@ pub(super) fn damaged(what: &'static str) -> redb::Error {
 fn open(path: &std::path::Path, options: &EmbeddedOptions) -> Result<Database, EmbeddedError> {
     Database::builder().set_cache_size(options.cache_bytes).create(path).map_err(|error| match error {
         DatabaseError::DatabaseAlreadyOpen => EmbeddedError::Locked { path: path.to_owned() },
-        error => EmbeddedError::Database { path: path.to_owned(), source: Box::new(redb::Error::from(error)) },
+        error => {
+            EmbeddedError::Database { path: path.to_owned(), source: Box::new(redb::Error::from(error)) }
+        }
     })
 }
 
@@ -130,8 +137,12 @@ fn check(database: &Database, vbuckets: VBuckets) -> Result<(), EmbeddedError> {
     };
     match look() {
         Err(source) => Err(EmbeddedError::Engine { source: Box::new(source) }),
-        Ok((found, _)) if found != layout::FORMAT => Err(EmbeddedError::Format { found, known: layout::FORMAT }),
-        Ok((_, found)) if found != expected => Err(EmbeddedError::VBuckets { found, expected: vbuckets.count() }),
+        Ok((found, _)) if found != layout::FORMAT => {
+            Err(EmbeddedError::Format { found, known: layout::FORMAT })
+        }
+        Ok((_, found)) if found != expected => {
+            Err(EmbeddedError::VBuckets { found, expected: vbuckets.count() })
+        }
         Ok(_) => Ok(()),
     }
 }

@@ -84,7 +84,11 @@ pub(super) fn state_range(vbucket: VBucket, key: &StateKey) -> (Vec<u8>, Vec<u8>
 }
 
 /// All States of a Tab, or of all Tabs, behind `after`: from the first, up to the second, which is excluded.
-pub(super) fn states_range(vbucket: VBucket, tab: Option<&TabName>, after: Option<&StateKey>) -> (Vec<u8>, Vec<u8>) {
+pub(super) fn states_range(
+    vbucket: VBucket,
+    tab: Option<&TabName>,
+    after: Option<&StateKey>,
+) -> (Vec<u8>, Vec<u8>) {
     let (mut from, mut to) = match tab {
         None => (prefix(vbucket, STATE), prefix(vbucket, STATE + 1)),
         Some(tab) => {

@@ -31,8 +31,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use redb::ReadOnlyTable;
 use taba_core::{
-    Commit, Committed, Loaded, Scan, ScanWhat, Scanned, Store, StoreError, TabName, TabType, VBucket, VBuckets,
-    Wanted,
+    Commit, Committed, Loaded, Scan, ScanWhat, Scanned, Store, StoreError, TabName, TabType, VBucket,
+    VBuckets, Wanted,
 };
 use tokio::sync::oneshot;
 
@@ -77,7 +77,9 @@ pub enum EmbeddedError {
         path: PathBuf,
     },
     /// It was made for another number of VBuckets, which is fixed for its life.
-    #[error("the directory was made for {found} vbuckets, not for {expected}: open it with {found}, or use another one")]
+    #[error(
+        "the directory was made for {found} vbuckets, not for {expected}: open it with {found}, or use another one"
+    )]
     VBuckets {
         /// What it was made for.
         found: u64,
@@ -140,10 +142,12 @@ impl EmbeddedStore {
     /// [`EmbeddedError`]: in use, made for another number of VBuckets, or not readable.
     pub fn open(dir: impl AsRef<Path>, options: EmbeddedOptions) -> Result<Self, EmbeddedError> {
         let dir = dir.as_ref();
-        std::fs::create_dir_all(dir).map_err(|source| EmbeddedError::Directory { path: dir.to_owned(), source })?;
+        std::fs::create_dir_all(dir)
+            .map_err(|source| EmbeddedError::Directory { path: dir.to_owned(), source })?;
         let vbuckets = options.vbuckets;
         let file = Arc::new(DatabaseFile::open(dir.join(FILE_NAME), options)?);
-        let versions = file.versions().map_err(|source| EmbeddedError::Engine { source: Box::new(source) })?;
+        let versions =
+            file.versions().map_err(|source| EmbeddedError::Engine { source: Box::new(source) })?;
         let (jobs, receiver) = channel();
         let writer = Writer::new(Arc::clone(&file), receiver, versions);
         let thread = std::thread::Builder::new().name("taba-store".to_owned()).spawn(|| writer.run());
@@ -164,7 +168,8 @@ impl EmbeddedStore {
         read: impl FnOnce(&ReadOnlyTable<&'static [u8], &'static [u8]>) -> Result<T, redb::Error> + Send + 'static,
     ) -> Result<T, StoreError> {
         let file = Arc::clone(&self.file);
-        let done = tokio::task::spawn_blocking(move || file.read(|moment| read(&moment.open_table(TABLE)?))).await;
+        let done =
+            tokio::task::spawn_blocking(move || file.read(|moment| read(&moment.open_table(TABLE)?))).await;
         match done {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(redb::Error::Corrupted(_))) => Err(StoreError::Damaged { vbucket, what }),
@@ -207,7 +212,9 @@ impl Store for EmbeddedStore {
             let (from, to) = layout::marks_range(vbucket);
             for pair in table.range(from.as_slice()..to.as_slice())? {
                 let (key, value) = pair?;
-                loaded.marks.push(layout::read_mark(key.value(), value.value()).ok_or_else(|| damaged("mark"))?);
+                loaded
+                    .marks
+                    .push(layout::read_mark(key.value(), value.value()).ok_or_else(|| damaged("mark"))?);
             }
             for tab in wanted.tabs {
                 if let Some(value) = table.get(layout::tab_key(vbucket, &tab).as_slice())? {
@@ -218,7 +225,8 @@ impl Store for EmbeddedStore {
                 let (from, to) = layout::state_range(vbucket, &key);
                 for pair in table.range(from.as_slice()..to.as_slice())? {
                     let (found, value) = pair?;
-                    let (key, part) = layout::read_state_key(found.value()).ok_or_else(|| damaged("state"))?;
+                    let (key, part) =
+                        layout::read_state_key(found.value()).ok_or_else(|| damaged("state"))?;
                     loaded.states.push((key, part, Bytes::copy_from_slice(value.value())));
                 }
             }

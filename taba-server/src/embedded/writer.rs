@@ -2,6 +2,7 @@
 //! that what a disk is slow at is paid once for all of them.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
@@ -18,7 +19,11 @@ const GROUP_PAIRS_MAX: usize = 16 * COMMIT_PAIRS_MAX;
 
 /// What the writer is asked for.
 pub(super) enum Job {
-    Commit { vbucket: VBucket, commit: Commit, reply: oneshot::Sender<Result<Committed, StoreError>> },
+    Commit {
+        vbucket: VBucket,
+        commit: Commit,
+        reply: oneshot::Sender<Result<Committed, StoreError>>,
+    },
     /// A reader met an error of the disk: open the file again.
     Reopen,
 }
@@ -40,7 +45,11 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(file: Arc<DatabaseFile>, jobs: Receiver<Job>, versions: BTreeMap<VBucket, Version>) -> Self {
+    pub(super) fn new(
+        file: Arc<DatabaseFile>,
+        jobs: Receiver<Job>,
+        versions: BTreeMap<VBucket, Version>,
+    ) -> Self {
         Self { file, jobs, versions, deferred: Vec::new() }
     }
 
@@ -51,7 +60,9 @@ impl Writer {
             let mut must_reopen = false;
             if waiting.is_empty() {
                 match self.jobs.recv() {
-                    Ok(Job::Commit { vbucket, commit, reply }) => waiting.push(Pending { vbucket, commit, reply }),
+                    Ok(Job::Commit { vbucket, commit, reply }) => {
+                        waiting.push(Pending { vbucket, commit, reply });
+                    }
                     Ok(Job::Reopen) => must_reopen = true,
                     Err(_) => return,
                 }
@@ -90,13 +101,17 @@ impl Writer {
             let found = self.versions.get(&pending.vbucket).copied().unwrap_or_default();
             if pairs > COMMIT_PAIRS_MAX {
                 answer(pending, Err(StoreError::TooLarge { pairs, pairs_max: COMMIT_PAIRS_MAX }));
-            } else if group.contains_key(&pending.vbucket) {
+                continue;
+            }
+            match group.entry(pending.vbucket) {
                 // What it will find is only known once the group is stored.
-                self.deferred.push(pending);
-            } else if pending.commit.expect == found {
-                group.insert(pending.vbucket, pending);
-            } else {
-                answer(pending, Ok(Committed::Conflict { found }));
+                Entry::Occupied(_) => self.deferred.push(pending),
+                Entry::Vacant(_) if pending.commit.expect != found => {
+                    answer(pending, Ok(Committed::Conflict { found }));
+                }
+                Entry::Vacant(place) => {
+                    place.insert(pending);
+                }
             }
         }
         if group.is_empty() {
@@ -148,7 +163,11 @@ fn pairs_of(group: &BTreeMap<VBucket, Pending>) -> Vec<Pair> {
     for (&vbucket, Pending { commit, .. }) in group {
         pairs.push((layout::version_key(vbucket), Some(layout::put_version(commit.next))));
         let marks = commit.marks.iter();
-        pairs.extend(marks.map(|(stream, mark)| (layout::mark_key(vbucket, *stream), mark.as_ref().map(layout::put_mark))));
+        pairs.extend(
+            marks.map(|(stream, mark)| {
+                (layout::mark_key(vbucket, *stream), mark.as_ref().map(layout::put_mark))
+            }),
+        );
         let tabs = commit.tabs.iter();
         pairs.extend(tabs.map(|(tab, tab_type)| {
             (layout::tab_key(vbucket, tab), tab_type.as_ref().map(|name| name.as_str().as_bytes().to_vec()))

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use taba_core::ledger::Why;
 use taba_core::{
-    AnyHandler, AnyState, ClientId, Envelope, Loaded, Mark, Part, Registry, StateError, StateKey, StreamId, TabName,
-    TabType, Version, Wanted,
+    AnyHandler, AnyState, ClientId, Envelope, Loaded, Mark, Part, Registry, StateError, StateKey, StreamId,
+    TabName, TabType, Version, Wanted,
 };
 
 /// About how much more a decoded State takes than an encoded one, and what surrounds it in the tables.
@@ -221,7 +221,8 @@ impl Cache {
         self.version = Some(version);
         self.new_tabs.clear();
         for key in std::mem::take(&mut self.changed) {
-            if let Some(state) = self.tabs.get_mut(&key.tab).and_then(|tab| tab.clients.get_mut(&key.client)) {
+            if let Some(state) = self.tabs.get_mut(&key.tab).and_then(|tab| tab.clients.get_mut(&key.client))
+            {
                 state.changed = false;
             }
         }
@@ -230,7 +231,8 @@ impl Cache {
     /// Forgets about half of the States, those least recently used. Nothing may be changed and not committed.
     pub(super) fn halve(&mut self) {
         debug_assert!(self.changed.is_empty(), "what is changed stays until it is committed");
-        let mut used: Vec<u64> = self.tabs.values().flat_map(|tab| tab.clients.values().map(|state| state.used)).collect();
+        let mut used: Vec<u64> =
+            self.tabs.values().flat_map(|tab| tab.clients.values().map(|state| state.used)).collect();
         if used.len() < 32 {
             return self.reset();
         }
@@ -253,8 +255,12 @@ impl Cache {
 impl Live {
     fn encode(&self) -> Bytes {
         let state = self.handler.encode(&self.state).into();
-        let envelope =
-            Envelope { tab_type: self.tab_type.clone(), version: self.handler.version(), events: self.events, state };
+        let envelope = Envelope {
+            tab_type: self.tab_type.clone(),
+            version: self.handler.version(),
+            events: self.events,
+            state,
+        };
         envelope.encode()
     }
 }

@@ -84,31 +84,32 @@ pub(super) fn fold_note(
 
 /// Lets `fold` work on the State in a place, a new one if there is none. Answers whether the Tab's type was not known.
 fn change(
-    place: Place<'_>,
+    Place { tab_type: known, slot }: Place<'_>,
     tab_type: &TabType,
     handler: &Arc<dyn AnyHandler>,
     fold: impl FnOnce(&mut Live) -> Result<Outcome, Why>,
 ) -> Result<(bool, Outcome), Why> {
-    if place.tab_type.as_ref().is_some_and(|known| known != tab_type) {
+    if known.as_ref().is_some_and(|known| known != tab_type) {
         return Err(Why::TypeConflict);
     }
-    let outcome = match place.slot {
+    let outcome = match slot {
         Slot::Unreadable(why) => return Err(*why),
         Slot::Live(live) if live.tab_type != *tab_type => return Err(Why::TypeConflict),
         Slot::Live(live) => fold(live)?,
         Slot::Unknown | Slot::Absent => {
             let state = handler.empty_state();
-            let mut live = Live { tab_type: tab_type.clone(), handler: Arc::clone(handler), state, events: 0 };
+            let mut live =
+                Live { tab_type: tab_type.clone(), handler: Arc::clone(handler), state, events: 0 };
             let outcome = fold(&mut live)?;
             if outcome.folded > 0 {
-                *place.slot = Slot::Live(live);
+                *slot = Slot::Live(live);
             }
             outcome
         }
     };
-    let is_new_tab = outcome.folded > 0 && place.tab_type.is_none();
+    let is_new_tab = outcome.folded > 0 && known.is_none();
     if is_new_tab {
-        *place.tab_type = Some(tab_type.clone());
+        *known = Some(tab_type.clone());
     }
     Ok((is_new_tab, outcome))
 }

@@ -25,8 +25,8 @@ use taba_core::limits::COMMIT_PAIRS_MAX;
 use taba_core::wire::{Ack, Answer, LaneBatch};
 use taba_core::{Commit, Committed, Loaded, Registry, StreamId, Timestamp, Version, Wanted};
 
-pub use self::cache::Unreadable;
 use self::cache::Cache;
+pub use self::cache::Unreadable;
 use self::plan::{LEDGER_PAIRS, Plan, hour_of};
 use crate::admission::believed;
 use crate::status::Status;
@@ -121,13 +121,22 @@ enum Phase<T> {
 
 impl<T> Default for Planner<T> {
     fn default() -> Self {
-        Self { cache: Cache::default(), waiting: VecDeque::new(), phase: Phase::Idle, conflicts: 0, swept_hour: 0 }
+        Self {
+            cache: Cache::default(),
+            waiting: VecDeque::new(),
+            phase: Phase::Idle,
+            conflicts: 0,
+            swept_hour: 0,
+        }
     }
 }
 
 impl<T> std::fmt::Debug for Planner<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Planner").field("waiting", &self.waiting.len()).field("idle", &self.is_idle()).finish_non_exhaustive()
+        f.debug_struct("Planner")
+            .field("waiting", &self.waiting.len())
+            .field("idle", &self.is_idle())
+            .finish_non_exhaustive()
     }
 }
 
@@ -184,7 +193,9 @@ impl<T> Planner<T> {
             (Phase::Committing { taken, plan, next }, Input::Committed(Ok(committed))) => match committed {
                 Committed::Done => self.committed(taken, plan, next, env, actions),
                 // A store may do what it could not confirm, and be asked again by a client library underneath.
-                Committed::Conflict { found } if found == next => self.committed(taken, plan, next, env, actions),
+                Committed::Conflict { found } if found == next => {
+                    self.committed(taken, plan, next, env, actions);
+                }
                 _ => {
                     env.status.conflicts.fetch_add(1, Ordering::Relaxed);
                     self.conflict(taken.batches, env, actions);
@@ -212,7 +223,9 @@ impl<T> Planner<T> {
         let mut fitting = 0;
         for held in &batches {
             let blocks = held.batch.blocks.iter();
-            let more = 1 + blocks.map(|block| self.cache.touch(&block.tab, &block.client, &mut wanted)).sum::<usize>();
+            let more = 1 + blocks
+                .map(|block| self.cache.touch(&block.tab, &block.client, &mut wanted))
+                .sum::<usize>();
             if fitting > 0 && pairs + more + LEDGER_PAIRS > COMMIT_PAIRS_MAX {
                 break;
             }
@@ -278,7 +291,8 @@ impl<T> Planner<T> {
         let next = env.versions.next();
         let expect = self.cache.version.expect("the VBucket was loaded before anything was folded");
         let (tabs, states) = (self.cache.new_tabs(), self.cache.encode_changed());
-        let marks = std::mem::take(&mut plan.marks).into_iter().map(|(stream, mark)| (stream, Some(mark))).collect();
+        let marks =
+            std::mem::take(&mut plan.marks).into_iter().map(|(stream, mark)| (stream, Some(mark))).collect();
         let mut commit = Commit { expect, next, marks, tabs, states };
         self.sweep(&mut commit, env);
         debug_assert!(commit.pairs() <= COMMIT_PAIRS_MAX, "a commit of {} pairs", commit.pairs());
@@ -305,7 +319,14 @@ impl<T> Planner<T> {
         }
     }
 
-    fn committed(&mut self, taken: Taken<T>, plan: Plan, next: Version, env: &Env<'_>, actions: &mut Vec<Action<T>>) {
+    fn committed(
+        &mut self,
+        taken: Taken<T>,
+        plan: Plan,
+        next: Version,
+        env: &Env<'_>,
+        actions: &mut Vec<Action<T>>,
+    ) {
         self.cache.committed(next);
         env.status.commits.fetch_add(1, Ordering::Relaxed);
         self.answer(taken, plan, env, actions);
@@ -353,5 +374,11 @@ impl<T> Planner<T> {
 
 /// The answer to a Batch of which nothing is known.
 pub fn unanswered(batch: &LaneBatch, answer: Answer) -> Ack {
-    Ack { stream: batch.stream, vbucket: batch.vbucket, applied: believed(batch), answer, refused: Vec::new() }
+    Ack {
+        stream: batch.stream,
+        vbucket: batch.vbucket,
+        applied: believed(batch),
+        answer,
+        refused: Vec::new(),
+    }
 }

@@ -43,7 +43,14 @@ pub(super) struct Plan {
 
 impl Plan {
     /// Admits and folds one Batch. `pairs` bounds what the taken Batches may need for their States, Tabs and marks.
-    pub(super) fn add(&mut self, cache: &mut Cache, batch: &LaneBatch, arrived: Timestamp, pairs: usize, env: &Env<'_>) {
+    pub(super) fn add(
+        &mut self,
+        cache: &mut Cache,
+        batch: &LaneBatch,
+        arrived: Timestamp,
+        pairs: usize,
+        env: &Env<'_>,
+    ) {
         let mark = cache.marks.get(&batch.stream).copied();
         let gap = match admit(mark, batch) {
             Admission::Next => 0,
@@ -53,7 +60,13 @@ impl Plan {
                 *(if is_duplicate { &mut self.tally.duplicates } else { &mut self.tally.naks }) += 1;
                 let answer = if is_duplicate { Answer::Duplicate } else { Answer::Nak };
                 let applied = mark.map_or(SeqNo::NONE, |mark| mark.seq);
-                self.acks.push(Ack { stream: batch.stream, vbucket: batch.vbucket, applied, answer, refused: Vec::new() });
+                self.acks.push(Ack {
+                    stream: batch.stream,
+                    vbucket: batch.vbucket,
+                    applied,
+                    answer,
+                    refused: Vec::new(),
+                });
                 return;
             }
         };
@@ -70,7 +83,13 @@ impl Plan {
         self.tally.gap += gap;
         self.tally.events += batch.events();
         let answer = Answer::Applied;
-        self.acks.push(Ack { stream: batch.stream, vbucket: batch.vbucket, applied: batch.seq, answer, refused });
+        self.acks.push(Ack {
+            stream: batch.stream,
+            vbucket: batch.vbucket,
+            applied: batch.seq,
+            answer,
+            refused,
+        });
     }
 
     fn fold(
@@ -128,11 +147,15 @@ impl Plan {
     /// Folds the notes. Answers how many events stay without a note, because the Ledger's Handler is not registered or
     /// its State cannot be read.
     pub(super) fn apply_notes(&self, cache: &mut Cache, env: &Env<'_>) -> u64 {
-        let fold = |((tab, client), events): (&(TabName, ClientId), &u64)| {
-            match fold_note(cache, env.handlers, (tab, client), *events, env.now) {
-                Ok(()) => 0,
-                Err(_) => *events,
-            }
+        let fold = |((tab, client), events): (&(TabName, ClientId), &u64)| match fold_note(
+            cache,
+            env.handlers,
+            (tab, client),
+            *events,
+            env.now,
+        ) {
+            Ok(()) => 0,
+            Err(_) => *events,
         };
         self.notes.iter().map(fold).fold(0, u64::saturating_add)
     }

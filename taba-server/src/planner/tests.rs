@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use taba_core::ledger::Why;
 use taba_core::wire::{Block, Content, Refusal};
 use taba_core::{
-    ClientId, Envelope, Event, Events, Handler, Mark, MemoryStore, Part, SeqNo, StateKey, Store, TabName, TabType,
-    VBucket,
+    ClientId, Envelope, Event, Events, Handler, Mark, MemoryStore, Part, SeqNo, StateKey, Store, TabName,
+    TabType, VBucket,
 };
 
 use super::*;
@@ -74,7 +74,8 @@ fn client(text: &str) -> ClientId {
 
 fn block_of(tab: &str, who: &str, tab_type: &str, values: &[f64]) -> Block {
     let times = vec![now(); values.len()];
-    Block::of_events(name(tab), client(who), TabType::new(tab_type).unwrap(), Events::new(&times, values)).unwrap()
+    Block::of_events(name(tab), client(who), TabType::new(tab_type).unwrap(), Events::new(&times, values))
+        .unwrap()
 }
 
 fn block(tab: &str, who: &str, values: &[f64]) -> Block {
@@ -138,7 +139,9 @@ impl World {
         let mut answers = Vec::new();
         while let Some(action) = todo.pop_front() {
             match action {
-                Action::Load(wanted) => todo.extend(self.handle(planner, Input::Loaded(Ok(self.load(&wanted))))),
+                Action::Load(wanted) => {
+                    todo.extend(self.handle(planner, Input::Loaded(Ok(self.load(&wanted)))));
+                }
                 Action::Commit(commit) => {
                     let committed = self.store_commit(commit);
                     todo.extend(self.handle(planner, Input::Committed(Ok(committed))));
@@ -273,7 +276,11 @@ fn times_in_the_future_are_set_back_and_counted() {
     world.ingest(&mut planner, vec![batch(1, 1, 1, 0, vec![raw, partial])]);
     assert_eq!(world.state("raw", "c").unwrap().1.latest, now().as_micros());
     assert_eq!(world.state("partial", "c").unwrap().1.latest, now().as_micros());
-    assert_eq!(world.total("taba.clamped", "c"), 6, "1 of the raw ones, and all that may be in the partial state");
+    assert_eq!(
+        world.total("taba.clamped", "c"),
+        6,
+        "1 of the raw ones, and all that may be in the partial state"
+    );
 }
 
 #[test]
@@ -326,7 +333,8 @@ fn old_marks_go_unless_their_stream_lives() {
     world.now = now().saturating_add(Duration::from_secs(3600 * u64::from(MARK_HOURS + 1)));
     world.alive = vec![StreamId(2)];
     world.ingest(&mut planner, vec![batch(3, 2, 1, 1, vec![block("a", "c", &[1.0])])]);
-    let mut streams: Vec<u64> = world.load(&Wanted::default()).marks.iter().map(|(stream, _)| stream.0).collect();
+    let mut streams: Vec<u64> =
+        world.load(&Wanted::default()).marks.iter().map(|(stream, _)| stream.0).collect();
     streams.sort_unstable();
     assert_eq!(streams, [2, 3]);
     assert_eq!(world.total("a", "c"), 4);
@@ -364,14 +372,27 @@ struct Lane {
 #[derive(Clone, Debug)]
 enum Op {
     /// A Lane sends its oldest unacknowledged Batch to one of two Servers, again or for the first time.
-    Send { lane: usize, server: usize },
+    Send {
+        lane: usize,
+        server: usize,
+    },
     /// A Lane drops its oldest unacknowledged Batch.
-    Drop { lane: usize },
-    Due { server: usize },
+    Drop {
+        lane: usize,
+    },
+    Due {
+        server: usize,
+    },
     /// The store does the next thing that a Server wants.
-    Work { server: usize, fault: Fault },
+    Work {
+        server: usize,
+        fault: Fault,
+    },
     /// A Server dies; what it had asked of the store may still happen, or not.
-    Crash { server: usize, lands: bool },
+    Crash {
+        server: usize,
+        lands: bool,
+    },
     /// A commit of a dead Server reaches the store late.
     Land,
 }
@@ -412,7 +433,14 @@ struct Model {
 impl Model {
     fn new() -> Self {
         let lanes = [Lane::default(), Lane::default(), Lane::default()];
-        Self { world: World::new(), lanes, planners: Default::default(), wants: [None, None], late: Vec::new(), made: 0 }
+        Self {
+            world: World::new(),
+            lanes,
+            planners: Default::default(),
+            wants: [None, None],
+            late: Vec::new(),
+            made: 0,
+        }
     }
 
     /// The oldest Batch of a Lane that was not acknowledged, made now if there is none.
@@ -436,7 +464,9 @@ impl Model {
     fn step(&mut self, op: &Op) {
         match *op {
             // A sum of powers of two stays exact in a u64 up to here.
-            Op::Send { lane, server } if self.made < 50 || self.lanes[lane].made.len() > self.lanes[lane].acked as usize => {
+            Op::Send { lane, server }
+                if self.made < 50 || self.lanes[lane].made.len() > self.lanes[lane].acked as usize =>
+            {
                 let batch = self.current(lane);
                 let input = Input::Batch { ticket: lane as u64, batch, arrived: self.world.now };
                 self.feed(server, input, Fault::None);
@@ -507,11 +537,15 @@ impl Model {
             let who = format!("c{number}");
             let (folded, state) = self.world.state(&format!("t{}", number % 2), &who).unwrap_or_default();
             let refused = self.world.total("taba.dropped;where=server;why=bad_value", &who);
-            let stream = format!("taba.stream/{:016x}", number);
+            let stream = format!("taba.stream/{number:016x}");
             let gap = self.world.total("taba.dropped;where=agent;why=gap", &stream);
-            assert_eq!(folded + refused + gap, mark.events, "lane {number}: folded + refused + gap = up to the mark");
+            assert_eq!(
+                folded + refused + gap,
+                mark.events,
+                "lane {number}: folded + refused + gap = up to the mark"
+            );
             let contained = up_to.iter().filter(|batch| state.total & value_of(batch) != 0);
-            let contained: u64 = contained.map(|batch| batch.events()).sum();
+            let contained: u64 = contained.map(LaneBatch::events).sum();
             assert_eq!(folded + refused, contained, "lane {number}: each batch in it counts once");
             let not_up_to: u64 = lane.made[mark.seq.0 as usize..].iter().map(value_of).sum();
             assert_eq!(state.total & not_up_to, 0, "lane {number}: nothing behind the mark is in it");
@@ -547,10 +581,14 @@ impl Model {
 /// The power of two that only this Batch adds.
 fn value_of(batch: &LaneBatch) -> u64 {
     let mut state = registry().get("TotalsCounter").unwrap().empty_state();
-    let Content::Events(columns) = &batch.blocks[0].content else { unreachable!("the model sends raw events") };
+    let Content::Events(columns) = &batch.blocks[0].content else {
+        unreachable!("the model sends raw events")
+    };
     let registry = registry();
     let handler = registry.get("TotalsCounter").unwrap();
-    handler.fold_columns(&mut state, columns, batch.blocks[0].events as usize, taba_core::Arrival::ANY).unwrap();
+    handler
+        .fold_columns(&mut state, columns, batch.blocks[0].events as usize, taba_core::Arrival::ANY)
+        .unwrap();
     taba_core::decode_state(&Sum, 1, &handler.encode(&state)).unwrap().total
 }
 
@@ -580,7 +618,10 @@ fn a_store_that_fails_at_any_step_loses_and_doubles_nothing() {
                 for server in [0, 1] {
                     model.step(&Op::Due { server });
                     while model.wants[server].is_some() {
-                        model.step(&Op::Work { server, fault: if works == failing { fault } else { Fault::None } });
+                        model.step(&Op::Work {
+                            server,
+                            fault: if works == failing { fault } else { Fault::None },
+                        });
                         works += 1;
                     }
                 }

@@ -1,0 +1,67 @@
+//! Whether a Batch is meant for this Server: sender and Server may be configured with different numbers of VBuckets,
+//! and what was folded into the wrong VBucket would never be found again.
+
+use taba_core::limits::BATCH_BLOCKS_MAX;
+use taba_core::wire::{Block, LaneBatch};
+use taba_core::{VBucket, VBuckets};
+
+/// Why Batches cannot be meant for this Server; sending them again cannot help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Misdirected {
+    /// There is no such VBucket here.
+    #[error(
+        "there is no vbucket {vbucket}: this deployment has {vbuckets}; give sender and server the same number"
+    )]
+    UnknownVBucket {
+        /// Where the Batch was to go.
+        vbucket: u16,
+        /// How many VBuckets there are.
+        vbuckets: u16,
+    },
+    /// A Block's Tab lives in another VBucket.
+    #[error(
+        "a block of vbucket {found} came for {vbucket}: give sender and server the same number of vbuckets"
+    )]
+    WrongVBucket {
+        /// Where the Batch was to go.
+        vbucket: u16,
+        /// Where the Tab lives.
+        found: u16,
+    },
+    /// The Batch has more Blocks than one may have.
+    #[error("{blocks} blocks in one batch are over the bound of {BATCH_BLOCKS_MAX}")]
+    TooManyBlocks {
+        /// How many there are.
+        blocks: usize,
+    },
+}
+
+impl Misdirected {
+    /// A short word for machines: the `reason` of an error answer.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::UnknownVBucket { .. } => "unknown_vbucket",
+            Self::WrongVBucket { .. } => "wrong_vbucket",
+            Self::TooManyBlocks { .. } => "too_large",
+        }
+    }
+}
+
+/// The VBucket of a Batch.
+pub(crate) fn check(vbuckets: VBuckets, batch: &LaneBatch) -> Result<VBucket, Misdirected> {
+    let unknown = Misdirected::UnknownVBucket { vbucket: batch.vbucket, vbuckets: vbuckets.count() };
+    let vbucket = vbuckets.get(batch.vbucket).ok_or(unknown)?;
+    if batch.blocks.len() > BATCH_BLOCKS_MAX {
+        return Err(Misdirected::TooManyBlocks { blocks: batch.blocks.len() });
+    }
+    // The Ledger's Tabs have States in every VBucket.
+    let elsewhere = |block: &&Block| !block.tab.is_reserved() && vbuckets.of(&block.tab) != vbucket;
+    match batch.blocks.iter().find(elsewhere) {
+        None => Ok(vbucket),
+        Some(block) => {
+            let found = vbuckets.of(&block.tab).index();
+            Err(Misdirected::WrongVBucket { vbucket: batch.vbucket, found })
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! Ingest over HTTP, in one process: answers, errors, bounds, the end.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod lanes;
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use axum::body::Body;
+use axum::http::{Request, StatusCode};
+use http_body_util::BodyExt;
+use lanes::{acks, batch, block, frame, tab_in};
+use taba_core::limits::FRAME_BYTES_MAX;
+use taba_core::wire::{Answer, Compression, Frame, Kind, LaneBatch};
+use taba_core::{
+    Commit, Committed, Loaded, MemoryStore, Scan, Scanned, Store, StoreError, TabName, TabType, VBucket,
+    VBuckets, Wanted,
+};
+use taba_server::{Misdirected, Server, ServerBuilder};
+use tokio::sync::Notify;
+use tower::ServiceExt;
+
+fn builder() -> ServerBuilder {
+    let handlers = taba_handlers::standard().build().unwrap();
+    let workers = NonZeroUsize::new(2).unwrap();
+    Server::builder()
+        .store(MemoryStore::default())
+        .handlers(handlers)
+        .workers(workers)
+        .commit_interval(Duration::ZERO)
+}
+
+fn first_batch(stream: u64, values: &[f64]) -> LaneBatch {
+    let home = VBuckets::default().of(&TabName::new("requests").unwrap()).index();
+    batch(stream, home, 1, 0, vec![block("requests", "web-1", values)])
+}
+
+async fn ask(server: &Server, request: Request<Body>) -> (StatusCode, axum::http::HeaderMap, Vec<u8>) {
+    let response = server.router().oneshot(request).await.unwrap();
+    let (parts, body) = response.into_parts();
+    (parts.status, parts.headers, body.collect().await.unwrap().to_bytes().to_vec())
+}
+
+async fn post(server: &Server, body: Vec<u8>) -> (StatusCode, Vec<u8>) {
+    let request = Request::post("/v2/lanes")
+        .header("content-type", "application/x-taba")
+        .body(Body::from(body))
+        .unwrap();
+    let (status, _, body) = ask(server, request).await;
+    (status, body)
+}
+
+fn reason(body: &[u8]) -> String {
+    let error: serde_json::Value = serde_json::from_slice(body).unwrap();
+    assert!(!error["message"].as_str().unwrap().is_empty());
+    error["reason"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn what_is_acknowledged_can_be_queried_at_once() {
+    let server = builder().build().unwrap();
+    let (status, body) = post(&server, frame(&[first_batch(1, &[1.5, 2.5]), first_batch(2, &[4.0])])).await;
+    assert_eq!(status, StatusCode::OK);
+    let answers: Vec<_> = acks(body).iter().map(|ack| (ack.stream.0, ack.answer, ack.applied.0)).collect();
+    assert_eq!(answers, [(1, Answer::Applied, 1), (2, Answer::Applied, 1)]);
+    let (_, body) = post(&server, frame(&[first_batch(1, &[1.5, 2.5])])).await;
+    assert_eq!(acks(body)[0].answer, Answer::Duplicate);
+    let request = Request::get("/v2/tabs?name=requests")
+        .header("accept", "application/json")
+        .body(Body::empty())
+        .unwrap();
+    let (status, _, body) = ask(&server, request).await;
+    assert_eq!(status, StatusCode::OK);
+    let text = String::from_utf8(body).unwrap();
+    assert!(text.contains("requests") && text.contains('8'), "{text}");
+    let report = server.status().report();
+    assert_eq!((report.events_in, report.events_folded, report.batches_duplicate), (3, 3, 1));
+    assert_eq!(server.shutdown(Duration::from_secs(10)).await.requests_unanswered, 0);
+}
+
+#[tokio::test]
+async fn many_lanes_in_one_request_are_answered_in_order() {
+    let server = builder().build().unwrap();
+    let vbuckets = VBuckets::default();
+    let batches: Vec<_> = vbuckets
+        .iter()
+        .map(|home| {
+            let tab = tab_in(vbuckets, home.index(), "t");
+            batch(9, home.index(), 1, 0, vec![block(&tab, "c", &[1.0])])
+        })
+        .collect();
+    let answers = server.ingest(batches).await;
+    assert_eq!(answers.len(), 1024);
+    assert!(answers.iter().zip(0..).all(|(ack, n)| ack.vbucket == n && ack.answer == Answer::Applied));
+    assert_eq!(server.ingest(Vec::new()).await, []);
+}
+
+#[tokio::test]
+async fn bad_bodies_are_answered_with_a_reason_and_change_nothing() {
+    let server = builder().build().unwrap();
+    let good = frame(&[first_batch(1, &[1.0])]);
+    let (mut flipped, mut version, mut huge) = (good.clone(), good.clone(), good.clone());
+    *flipped.last_mut().unwrap() ^= 1;
+    version[4] = 99;
+    huge[8..12].copy_from_slice(&u32::MAX.to_le_bytes());
+    let mut elsewhere = first_batch(1, &[1.0]);
+    elsewhere.vbucket ^= 1;
+    let mut nowhere = first_batch(1, &[1.0]);
+    nowhere.vbucket = 5000;
+    let cases = [
+        (Vec::new(), 400, "truncated"),
+        (good[..good.len() - 1].to_vec(), 400, "truncated"),
+        (b"GET / HTTP/1.1 or what?".to_vec(), 400, "not_a_frame"),
+        (flipped, 400, "checksum"),
+        (version, 400, "unknown_version"),
+        (Frame::encode(Kind::Acks, &[0], Compression::None), 400, "unexpected_kind"),
+        (Frame::encode(Kind::Lanes, &[1, 2, 3], Compression::None), 400, "truncated"),
+        (huge, 413, "too_large"),
+        (vec![0; FRAME_BYTES_MAX + 100], 413, "too_large"),
+        (frame(&[elsewhere]), 400, "wrong_vbucket"),
+        (frame(&[nowhere]), 400, "unknown_vbucket"),
+    ];
+    for (body, status, word) in cases {
+        let (found, body) = post(&server, body).await;
+        assert_eq!((found.as_u16(), reason(&body).as_str()), (status, word));
+    }
+    for end in 0..good.len() {
+        assert_eq!(post(&server, good[..end].to_vec()).await.0, StatusCode::BAD_REQUEST, "cut at {end}");
+    }
+    assert_eq!(server.status().report().batches_in, 0);
+    assert_eq!(post(&server, good).await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn what_is_no_lanes_request_is_turned_away() {
+    let server = builder().build().unwrap();
+    let request =
+        Request::post("/v2/lanes").header("content-type", "text/plain").body(Body::from("x")).unwrap();
+    let (status, _, body) = ask(&server, request).await;
+    assert_eq!((status.as_u16(), reason(&body).as_str()), (415, "content_type"));
+    let (status, headers, body) = ask(&server, Request::get("/v2/lanes").body(Body::empty()).unwrap()).await;
+    assert_eq!((status.as_u16(), reason(&body).as_str()), (405, "method_not_allowed"));
+    assert_eq!(headers["allow"], "POST");
+    let (status, _, body) = ask(&server, Request::get("/nothing/here").body(Body::empty()).unwrap()).await;
+    assert_eq!((status.as_u16(), reason(&body).as_str()), (404, "unknown_path"));
+    // Of a body of unknown length no more than the bound is read.
+    let chunks = futures::stream::repeat_with(|| Ok::<_, std::io::Error>(vec![0_u8; 1 << 20]));
+    let (status, _, body) =
+        ask(&server, Request::post("/v2/lanes").body(Body::from_stream(chunks)).unwrap()).await;
+    assert_eq!((status.as_u16(), reason(&body).as_str()), (413, "too_large"));
+}
+
+#[tokio::test]
+async fn misdirected_batches_are_named_without_http_too() {
+    let server = builder().build().unwrap();
+    let mut elsewhere = first_batch(1, &[1.0]);
+    let home = elsewhere.vbucket;
+    elsewhere.vbucket ^= 1;
+    let expected = Misdirected::WrongVBucket { vbucket: home ^ 1, found: home };
+    assert_eq!(server.check(std::slice::from_ref(&elsewhere)), Err(expected));
+    let answers = server.ingest(vec![elsewhere, first_batch(1, &[1.0])]).await;
+    assert_eq!(answers[0].answer, Answer::Unavailable);
+    assert_eq!(answers[1].answer, Answer::Applied);
+}
+
+/// A `MemoryStore` whose commits wait for a word, or fail.
+#[derive(Default)]
+struct Gate {
+    inner: MemoryStore,
+    is_shut: AtomicBool,
+    is_broken: AtomicBool,
+    opened: Notify,
+}
+
+#[async_trait]
+impl Store for Gate {
+    fn vbuckets(&self) -> VBuckets {
+        self.inner.vbuckets()
+    }
+    async fn load(&self, vbucket: VBucket, wanted: &Wanted) -> Result<Loaded, StoreError> {
+        self.inner.load(vbucket, wanted).await
+    }
+    async fn commit(&self, vbucket: VBucket, commit: Commit) -> Result<Committed, StoreError> {
+        if self.is_shut.load(Ordering::SeqCst) {
+            self.opened.notified().await;
+        }
+        if self.is_broken.load(Ordering::SeqCst) {
+            return Err(StoreError::Unavailable {
+                retry_after: Duration::ZERO,
+                source: "the disk is gone".into(),
+            });
+        }
+        self.inner.commit(vbucket, commit).await
+    }
+    async fn tabs(&self, vbucket: VBucket) -> Result<Vec<(TabName, TabType)>, StoreError> {
+        self.inner.tabs(vbucket).await
+    }
+    async fn scan(&self, vbucket: VBucket, scan: &Scan) -> Result<Vec<Scanned>, StoreError> {
+        self.inner.scan(vbucket, scan).await
+    }
+}
+
+#[tokio::test]
+async fn over_the_bound_senders_are_told_to_wait() {
+    let gate = Arc::new(Gate { is_shut: AtomicBool::new(true), ..Gate::default() });
+    let server =
+        builder().shared_store(Arc::clone(&gate) as Arc<dyn Store>).held_bytes_max(1).build().unwrap();
+    let (first, server_too) = (first_batch(1, &[1.5; 4]), server.clone());
+    let waiting = tokio::spawn(async move { server_too.ingest(vec![first]).await });
+    while server.status().report().batches_in == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(server.ingest(vec![first_batch(2, &[1.5; 4])]).await[0].answer, Answer::Busy);
+    let request = Request::post("/v2/lanes").body(Body::from(frame(&[first_batch(2, &[1.5; 4])]))).unwrap();
+    let (status, headers, body) = ask(&server, request).await;
+    assert_eq!((status.as_u16(), reason(&body).as_str()), (503, "full"));
+    assert_eq!(headers["retry-after"], "1");
+    // What is not committed is not in the answers yet, and the watermark says so.
+    let now = (server.clock())();
+    assert!(server.status().as_of(now) < now);
+    gate.is_shut.store(false, Ordering::SeqCst);
+    gate.opened.notify_one();
+    assert_eq!(waiting.await.unwrap()[0].answer, Answer::Applied);
+    assert_eq!(server.ingest(vec![first_batch(2, &[1.5; 4])]).await[0].answer, Answer::Applied);
+    assert_eq!(server.status().as_of(now), now);
+}
+
+#[tokio::test]
+async fn a_store_that_fails_is_never_acknowledged() {
+    let gate = Arc::new(Gate { is_broken: AtomicBool::new(true), ..Gate::default() });
+    let server = builder().shared_store(Arc::clone(&gate) as Arc<dyn Store>).build().unwrap();
+    for _ in 0..3 {
+        let ack = server.ingest(vec![first_batch(1, &[1.0])]).await.remove(0);
+        assert_eq!((ack.answer, ack.applied.0), (Answer::Unavailable, 0));
+    }
+    gate.is_broken.store(false, Ordering::SeqCst);
+    assert_eq!(server.ingest(vec![first_batch(1, &[1.0])]).await[0].answer, Answer::Applied);
+    assert_eq!((server.status().report().store_errors, server.status().report().events_folded), (3, 1));
+}
+
+#[tokio::test]
+async fn stopping_commits_what_is_held_and_takes_no_more() {
+    let gate = Arc::new(Gate { is_shut: AtomicBool::new(true), ..Gate::default() });
+    let server = builder().shared_store(Arc::clone(&gate) as Arc<dyn Store>);
+    // An interval that would never pass: stopping does not wait for it.
+    let server = server.commit_interval(Duration::from_secs(1_000_000)).build().unwrap();
+    let send = |seq: u64, before: u64| {
+        let (server, mut batch) = (server.clone(), first_batch(1, &[1.0]));
+        (batch.seq, batch.events_before) = (taba_core::SeqNo(seq), before);
+        tokio::spawn(async move { server.ingest(vec![batch]).await.remove(0).answer })
+    };
+    let first = send(1, 0);
+    while server.status().report().batches_in < 1 {
+        tokio::task::yield_now().await;
+    }
+    let second = send(2, 1);
+    while server.status().report().batches_in < 2 {
+        tokio::task::yield_now().await;
+    }
+    let left = server.shutdown(Duration::from_millis(1)).await;
+    assert_eq!(left.requests_unanswered, 2, "the store has not answered yet");
+    assert_eq!(send(3, 2).await.unwrap(), Answer::Unavailable);
+    let (status, body) = post(&server, frame(&[first_batch(1, &[1.0])])).await;
+    assert_eq!((status.as_u16(), reason(&body).as_str()), (503, "shutting_down"));
+    gate.is_shut.store(false, Ordering::SeqCst);
+    gate.opened.notify_one();
+    drop((first, second));
+}
+
+#[tokio::test]
+async fn stopping_waits_for_what_is_held() {
+    let server = builder().commit_interval(Duration::from_secs(1_000_000)).build().unwrap();
+    assert_eq!(server.ingest(vec![first_batch(1, &[1.0])]).await[0].answer, Answer::Applied);
+    let (server_too, mut second) = (server.clone(), first_batch(1, &[1.0]));
+    (second.seq, second.events_before) = (taba_core::SeqNo(2), 1);
+    let second = tokio::spawn(async move { server_too.ingest(vec![second]).await.remove(0).answer });
+    while server.status().report().batches_in < 2 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(server.shutdown(Duration::from_secs(30)).await.requests_unanswered, 0);
+    assert_eq!(
+        second.await.unwrap(),
+        Answer::Applied,
+        "it was held back by the interval, and committed to stop"
+    );
+}
