@@ -113,7 +113,8 @@ pub fn load(args: impl IntoIterator<Item = OsString>) -> Result<Verified<Config>
             let from_file = file_args(path, &command, &given)?;
             let (program, flags) = args.split_at(args.len().min(1));
             let all = program.iter().cloned().chain(from_file).chain(flags.iter().cloned());
-            let matches = command.try_get_matches_from(all).and_then(|matches| Cli::from_arg_matches(&matches));
+            let matches =
+                command.try_get_matches_from(all).and_then(|matches| Cli::from_arg_matches(&matches));
             matches.map_err(|source| LoadError::Value { path: path.clone(), source })?
         }
     };
@@ -121,7 +122,8 @@ pub fn load(args: impl IntoIterator<Item = OsString>) -> Result<Verified<Config>
 }
 
 fn check_environment(command: &Command) -> Result<(), LoadError> {
-    let is_known = |name: &str| command.get_arguments().filter_map(clap::Arg::get_env).any(|known| known == name);
+    let is_known =
+        |name: &str| command.get_arguments().filter_map(clap::Arg::get_env).any(|known| known == name);
     for (name, _) in env::vars_os() {
         let name = name.to_string_lossy();
         if name.starts_with(ENV_PREFIX) && !is_known(&name) {
@@ -133,13 +135,15 @@ fn check_environment(command: &Command) -> Result<(), LoadError> {
 
 /// The file as flags, but for those that are given by a real flag or a variable.
 fn file_args(path: &Path, command: &Command, given: &ArgMatches) -> Result<Vec<OsString>, LoadError> {
-    let text = fs::read_to_string(path).map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
+    let text =
+        fs::read_to_string(path).map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
     let table: toml::Table =
         toml::from_str(&text).map_err(|source| LoadError::Toml { path: path.to_owned(), source })?;
     let mut args = Vec::new();
     for (key, value) in &table {
         let flag = key.replace('_', "-");
-        let known = command.get_arguments().find(|arg| arg.get_long() == Some(&flag) && arg.get_id() != "config");
+        let known =
+            command.get_arguments().find(|arg| arg.get_long() == Some(&flag) && arg.get_id() != "config");
         let Some(known) = known else {
             return Err(LoadError::UnknownKey { path: path.to_owned(), key: key.clone() });
         };
@@ -147,7 +151,8 @@ fn file_args(path: &Path, command: &Command, given: &ArgMatches) -> Result<Vec<O
             toml::Value::Array(values) => values.iter().map(plain).collect(),
             value => plain(value).map(|text| vec![text]),
         };
-        let texts = texts.ok_or_else(|| LoadError::KindOfValue { path: path.to_owned(), key: key.clone() })?;
+        let texts =
+            texts.ok_or_else(|| LoadError::KindOfValue { path: path.to_owned(), key: key.clone() })?;
         match given.value_source(known.get_id().as_str()) {
             Some(ValueSource::CommandLine | ValueSource::EnvVariable) => {}
             _ => args.extend(texts.iter().map(|text| format!("--{flag}={text}").into())),
@@ -161,7 +166,9 @@ fn plain(value: &toml::Value) -> Option<String> {
         toml::Value::String(text) => Some(text.clone()),
         toml::Value::Integer(number) => Some(number.to_string()),
         toml::Value::Boolean(yes) => Some(yes.to_string()),
-        toml::Value::Float(_) | toml::Value::Datetime(_) | toml::Value::Array(_) | toml::Value::Table(_) => None,
+        toml::Value::Float(_) | toml::Value::Datetime(_) | toml::Value::Array(_) | toml::Value::Table(_) => {
+            None
+        }
     }
 }
 
@@ -249,7 +256,11 @@ mod tests {
             assert_eq!(human_duration(parse_duration(text).unwrap()), text);
         }
         assert_eq!(parse_bytes::<u64>("77"), Ok(77));
-        assert!(["", "x", "1.5MiB", "5 elephants", "99999999999999999999", "18446744073709551615GiB"].iter().all(|text| parse_bytes::<u64>(text).is_err()));
+        assert!(
+            ["", "x", "1.5MiB", "5 elephants", "99999999999999999999", "18446744073709551615GiB"]
+                .iter()
+                .all(|text| parse_bytes::<u64>(text).is_err())
+        );
         assert!(["", "10", "-1s", "1d"].iter().all(|text| parse_duration(text).is_err()));
     }
 
@@ -266,7 +277,10 @@ mod tests {
         );
         let config = load(args(&[&path, "--linger=7ms"])).unwrap();
         assert_eq!(config.listen.port(), 1);
-        assert_eq!(config.servers.iter().map(ToString::to_string).collect::<Vec<_>>(), ["http://a:1", "http://b:1;weight=2"]);
+        assert_eq!(
+            config.servers.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["http://a:1", "http://b:1;weight=2"]
+        );
         assert_eq!(config.linger, Duration::from_millis(7));
         assert_eq!(config.spool_bytes_max, 20_000_000);
         assert_eq!(config.vbuckets, 1024);

@@ -244,7 +244,13 @@ impl Config {
         let bytes = memory.total();
         if bytes > self.memory_bytes_max {
             let Memory { spool, bodies, requests, .. } = memory;
-            return Err(ConfigError::Memory { bytes, bytes_max: self.memory_bytes_max, spool, bodies, requests });
+            return Err(ConfigError::Memory {
+                bytes,
+                bytes_max: self.memory_bytes_max,
+                spool,
+                bodies,
+                requests,
+            });
         }
         Ok(Verified(self))
     }
@@ -325,7 +331,12 @@ fn within(name: &'static str, found: u64, min: u64, max: u64) -> Result<(), Conf
     if (min..=max).contains(&found) {
         return Ok(());
     }
-    Err(ConfigError::OutOfRange { name, found: found.to_string(), min: min.to_string(), max: max.to_string() })
+    Err(ConfigError::OutOfRange {
+        name,
+        found: found.to_string(),
+        min: min.to_string(),
+        max: max.to_string(),
+    })
 }
 
 fn last(name: &'static str, found: Duration, min: Duration, max: Duration) -> Result<(), ConfigError> {
@@ -375,7 +386,9 @@ mod tests {
 
     #[test]
     fn the_worst_case_is_added_up() {
-        let ConfigError::Memory { bytes, spool, .. } = error(|c| c.spool_bytes_max = 1 << 30) else { panic!() };
+        let ConfigError::Memory { bytes, spool, .. } = error(|c| c.spool_bytes_max = 1 << 30) else {
+            panic!()
+        };
         assert_eq!(spool, 2 << 30);
         assert!(bytes > spool);
     }

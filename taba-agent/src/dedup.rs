@@ -61,7 +61,12 @@ struct Entry {
 impl Dedup {
     /// Remembers nothing yet, and at most `incarnations_max` (at least 1).
     pub fn new(incarnations_max: usize) -> Self {
-        Self { incarnations_max: incarnations_max.max(1), entries: HashMap::new(), by_use: BTreeMap::new(), uses: 0 }
+        Self {
+            incarnations_max: incarnations_max.max(1),
+            entries: HashMap::new(),
+            by_use: BTreeMap::new(),
+            uses: 0,
+        }
     }
 
     /// Whether this Batch was seen.
@@ -117,7 +122,13 @@ mod tests {
 
     fn batch(client: &str, incarnation: u64, seq: u64) -> ClientBatch {
         let client = ClientId::new(client).unwrap();
-        ClientBatch { client, incarnation, seq: SeqNo(seq), sent_at: Timestamp::default(), blocks: Vec::new() }
+        ClientBatch {
+            client,
+            incarnation,
+            seq: SeqNo(seq),
+            sent_at: Timestamp::default(),
+            blocks: Vec::new(),
+        }
     }
 
     #[test]
@@ -129,7 +140,11 @@ mod tests {
         assert_eq!(dedup.seen(&batch("web", 1, 5)), Seen::Again(refused));
         assert_eq!(dedup.seen(&batch("web", 1, 4)), Seen::Older);
         assert_eq!(dedup.seen(&batch("web", 1, 6)), Seen::New);
-        assert_eq!(dedup.seen(&batch("web", 2, 5)), Seen::New, "another run of the program counts from 1 again");
+        assert_eq!(
+            dedup.seen(&batch("web", 2, 5)),
+            Seen::New,
+            "another run of the program counts from 1 again"
+        );
         assert_eq!(dedup.seen(&batch("db", 1, 5)), Seen::New);
     }
 

@@ -23,9 +23,9 @@ use taba_core::ledger::Why;
 use taba_core::wire::{Ack, Answer, Block};
 use taba_core::{StreamId, VBucket};
 
+use self::request::Draft;
 pub use self::request::{Request, RequestId};
 pub use self::server::{Server, ServerStatus};
-use self::request::Draft;
 use crate::config::Config;
 use crate::health::{Backoff, Health};
 use crate::lane::{Lane, Progress};
@@ -248,11 +248,8 @@ impl Dispatcher {
     fn answered(&mut self, now: Duration, request: RequestId, acks: Vec<Ack>, actions: &mut Vec<Action>) {
         let Some(flight) = self.flights.remove(&request) else { return };
         self.servers[flight.server].answered();
-        let mut acks: BTreeMap<u16, Ack> = acks
-            .into_iter()
-            .filter(|ack| ack.stream == self.stream)
-            .map(|ack| (ack.vbucket, ack))
-            .collect();
+        let mut acks: BTreeMap<u16, Ack> =
+            acks.into_iter().filter(|ack| ack.stream == self.stream).map(|ack| (ack.vbucket, ack)).collect();
         let mut released = Weight::default();
         for index in flight.lanes {
             released = released.plus(self.acknowledge(now, index, acks.remove(&index).as_ref()));
@@ -360,10 +357,13 @@ impl Dispatcher {
         let mut left = VecDeque::new();
         while let Some(index) = self.line.pop_front() {
             let entry = self.lanes.get_mut(&index).expect("a Lane is never removed");
-            let bytes = entry.lane.next_bytes().expect("a Lane in line has something to send, and nothing in flight");
-            let home = entry.order.iter().map(|place| usize::from(*place)).find(|place| {
-                self.servers[*place].is_open(now, is_any_up, drafts[*place].as_ref())
-            });
+            let bytes =
+                entry.lane.next_bytes().expect("a Lane in line has something to send, and nothing in flight");
+            let home = entry
+                .order
+                .iter()
+                .map(|place| usize::from(*place))
+                .find(|place| self.servers[*place].is_open(now, is_any_up, drafts[*place].as_ref()));
             let Some(place) = home else {
                 left.push_back(index);
                 continue;
@@ -405,7 +405,11 @@ impl Dispatcher {
             let count = |is: fn(&Place) -> bool| self.lanes.values().filter(|entry| is(&entry.place)).count();
             let flying: usize = self.flights.values().map(|flight| flight.lanes.len()).sum();
             assert_eq!(count(|place| *place == Place::Ready), self.line.len(), "a Lane is lost");
-            assert_eq!(count(|place| matches!(place, Place::Resting(_))), self.resting.len(), "a Lane is lost");
+            assert_eq!(
+                count(|place| matches!(place, Place::Resting(_))),
+                self.resting.len(),
+                "a Lane is lost"
+            );
             assert_eq!(count(|place| *place == Place::Flying), flying, "a Lane is lost");
             let idle = self.lanes.values().filter(|entry| entry.place == Place::Idle);
             assert!(idle.into_iter().all(|entry| entry.lane.next_bytes().is_none()), "a Lane was forgotten");

@@ -66,7 +66,8 @@ impl Backoff {
     /// How long to wait after the `failures`th failure in a row, from 1: between half and all of
     /// `min * 2^(failures - 1)`, and never over `max`.
     pub fn after(&mut self, failures: u32) -> Duration {
-        let doubled = self.min.saturating_mul(1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX));
+        let doubled =
+            self.min.saturating_mul(1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX));
         let whole = doubled.min(self.max);
         let part = (self.draw() >> 11) as f64 / (1_u64 << 53) as f64;
         whole.mul_f64(0.5 + part / 2.0)
@@ -89,7 +90,9 @@ mod tests {
     #[test]
     fn waiting_doubles_up_to_its_bound_and_varies() {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2), 1);
-        for (failures, whole) in [(1, 100), (2, 200), (3, 400), (5, 1600), (6, 2000), (40, 2000), (u32::MAX, 2000)] {
+        for (failures, whole) in
+            [(1, 100), (2, 200), (3, 400), (5, 1600), (6, 2000), (40, 2000), (u32::MAX, 2000)]
+        {
             let waits: Vec<_> = (0..100).map(|_| backoff.after(failures)).collect();
             let whole = Duration::from_millis(whole);
             assert!(waits.iter().all(|wait| *wait >= whole / 2 && *wait <= whole), "{failures}: {waits:?}");

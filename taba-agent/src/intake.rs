@@ -52,7 +52,9 @@ pub fn sort_out(vbuckets: VBuckets, now: Timestamp, batch: &ClientBatch, bad: &[
         place += 1;
     }
     refused.sort_by_key(|refusal| refusal.block);
-    blocks.extend(dropped.into_iter().map(|(why, events)| dropped_block(vbuckets, now, &batch.client, why, events)));
+    blocks.extend(
+        dropped.into_iter().map(|(why, events)| dropped_block(vbuckets, now, &batch.client, why, events)),
+    );
     Intake { blocks, refused }
 }
 
@@ -108,7 +110,8 @@ mod tests {
     fn block(client: &str, tab: &str, tab_type: &str) -> Block {
         let (tab, tab_type) = (TabName::new(tab).unwrap(), TabType::new(tab_type).unwrap());
         let times = [Timestamp::from_secs(1); 3];
-        Block::of_events(tab, ClientId::new(client).unwrap(), tab_type, Events::new(&times, &[1.0; 3])).unwrap()
+        Block::of_events(tab, ClientId::new(client).unwrap(), tab_type, Events::new(&times, &[1.0; 3]))
+            .unwrap()
     }
 
     fn batch(blocks: Vec<Block>) -> ClientBatch {
@@ -129,7 +132,8 @@ mod tests {
 
     #[test]
     fn a_good_batch_passes_as_it_is() {
-        let blocks = vec![block("web", "bids", "CounterGroup"), block("web", "taba.recorded", "TotalsCounter")];
+        let blocks =
+            vec![block("web", "bids", "CounterGroup"), block("web", "taba.recorded", "TotalsCounter")];
         let intake = sorted(blocks.clone(), &[]);
         assert_eq!(intake.blocks.iter().map(|(_, block)| block.clone()).collect::<Vec<_>>(), blocks);
         assert!(intake.blocks.iter().all(|(vbucket, block)| *vbucket == VBuckets::default().of(&block.tab)));
@@ -158,7 +162,10 @@ mod tests {
         ];
         assert_eq!(intake.refused, expected);
         let tabs: Vec<_> = intake.blocks.iter().map(|(_, block)| block.tab.as_str()).collect();
-        assert_eq!(tabs, ["a", "taba.dropped;where=agent;why=bad_name", "taba.dropped;where=agent;why=bad_value"]);
+        assert_eq!(
+            tabs,
+            ["a", "taba.dropped;where=agent;why=bad_name", "taba.dropped;where=agent;why=bad_value"]
+        );
         assert_eq!(noted(&intake.blocks[1].1), 33.0);
         assert!(intake.blocks.iter().all(|(_, block)| block.client.as_str() == "web"));
     }
@@ -171,6 +178,9 @@ mod tests {
             assert_eq!(intake.blocks, [], "nothing was recorded, so nothing was dropped");
         }
         assert_eq!(sorted(vec![block("web", "taba.recorded", "Gauge")], &[]).refused.len(), 1);
-        assert_eq!(sorted(vec![block("web", "taba.dropped;where=client;why=full", "TotalsCounter")], &[]).refused, []);
+        assert_eq!(
+            sorted(vec![block("web", "taba.dropped;where=client;why=full", "TotalsCounter")], &[]).refused,
+            []
+        );
     }
 }

@@ -109,7 +109,8 @@ impl Lane {
     pub fn offer(&mut self, now: Duration, block: &Block) {
         let weight = Weight::of(block);
         let room = |parcel: &Parcel| {
-            parcel.blocks < BATCH_BLOCKS_MAX && parcel.bytes.len() + weight.bytes as usize <= self.batch_bytes_max
+            parcel.blocks < BATCH_BLOCKS_MAX
+                && parcel.bytes.len() + weight.bytes as usize <= self.batch_bytes_max
         };
         match self.parcels.back_mut() {
             Some(parcel) if room(parcel) => {
@@ -135,7 +136,9 @@ impl Lane {
             return None;
         }
         let sealed = self.index(self.cursor).map(|index| self.retained[index].bytes.len());
-        sealed.or_else(|| self.parcels.front().map(|parcel| parcel.bytes.len())).map(|bytes| HEAD_BYTES_MAX + bytes)
+        sealed
+            .or_else(|| self.parcels.front().map(|parcel| parcel.bytes.len()))
+            .map(|bytes| HEAD_BYTES_MAX + bytes)
     }
 
     /// Since when the oldest of what is to be sent has been waiting; `None` when there is nothing to send or that has
@@ -153,7 +156,8 @@ impl Lane {
         if self.cursor > self.last {
             self.seal()?;
         }
-        let index = self.index(self.cursor).expect("the cursor is at or below the last sealed Batch, and above base");
+        let index =
+            self.index(self.cursor).expect("the cursor is at or below the last sealed Batch, and above base");
         let Sealed { seq, events_before, blocks, ref bytes, .. } = self.retained[index];
         self.in_flight = true;
         let (stream, vbucket, base) = (self.stream, self.vbucket, self.base());
@@ -166,7 +170,13 @@ impl Lane {
         self.events_sealed = self.events_sealed.saturating_add(parcel.weight.events);
         self.last = seq;
         let Parcel { blocks, bytes, weight, .. } = parcel;
-        self.retained.push_back(Sealed { seq, events_before, blocks, bytes: bytes.into_boxed_slice().into(), weight });
+        self.retained.push_back(Sealed {
+            seq,
+            events_before,
+            blocks,
+            bytes: bytes.into_boxed_slice().into(),
+            weight,
+        });
         Some(())
     }
 
@@ -207,7 +217,9 @@ impl Lane {
     /// Nothing at or above the cursor is let go, whatever `through` says.
     pub fn release(&mut self, through: SeqNo) -> Weight {
         let mut released = Weight::default();
-        while let Some(oldest) = self.retained.front().filter(|old| old.seq <= through && old.seq < self.cursor) {
+        while let Some(oldest) =
+            self.retained.front().filter(|old| old.seq <= through && old.seq < self.cursor)
+        {
             released = released.plus(oldest.weight);
             self.retained.pop_front();
         }
@@ -232,8 +244,15 @@ impl Lane {
     }
 
     fn audit(&self) {
-        debug_assert!(self.base() <= self.cursor && self.cursor <= self.last.next(), "the cursor is off: {self:?}");
-        debug_assert_eq!(self.last.next().0 - self.base().0, self.retained.len() as u64, "there is a gap: {self:?}");
+        debug_assert!(
+            self.base() <= self.cursor && self.cursor <= self.last.next(),
+            "the cursor is off: {self:?}"
+        );
+        debug_assert_eq!(
+            self.last.next().0 - self.base().0,
+            self.retained.len() as u64,
+            "there is a gap: {self:?}"
+        );
     }
 }
 

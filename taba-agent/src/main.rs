@@ -18,7 +18,8 @@ fn main() -> ExitCode {
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get().min(DECODERS_MAX as usize));
+    let cores =
+        std::thread::available_parallelism().map_or(1, |cores| cores.get().min(DECODERS_MAX as usize));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(cores).enable_all().build();
     match runtime {
         Ok(runtime) => runtime.block_on(run(config)),
@@ -44,7 +45,11 @@ async fn run(config: Verified<Config>) -> ExitCode {
         tracing::info!("stopped; everything is stored");
         return ExitCode::SUCCESS;
     }
-    tracing::error!(events = left.events, bytes = left.bytes, "stopped; these were not brought to a server and are lost");
+    tracing::error!(
+        events = left.events,
+        bytes = left.bytes,
+        "stopped; these were not brought to a server and are lost"
+    );
     ExitCode::FAILURE
 }
 

@@ -25,7 +25,9 @@ pub enum ServerUrlError {
         text: String,
     },
     /// The weight is no number from 1 to [`WEIGHT_MAX`].
-    #[error("server {text:?}: the weight must be a number from 1 to {WEIGHT_MAX}, as in http://HOST:PORT;weight=2")]
+    #[error(
+        "server {text:?}: the weight must be a number from 1 to {WEIGHT_MAX}, as in http://HOST:PORT;weight=2"
+    )]
     Weight {
         /// What was given.
         text: String,
@@ -75,7 +77,8 @@ impl FromStr for ServerUrl {
                 (url, weight.ok_or_else(|| ServerUrlError::Weight { text: text.to_owned() })?)
             }
         };
-        let rest = url.strip_prefix("http://").ok_or_else(|| ServerUrlError::Scheme { text: text.to_owned() })?;
+        let rest =
+            url.strip_prefix("http://").ok_or_else(|| ServerUrlError::Scheme { text: text.to_owned() })?;
         let authority = rest.strip_suffix('/').unwrap_or(rest);
         if !is_authority(authority) {
             return Err(ServerUrlError::Authority { text: text.to_owned() });
@@ -90,9 +93,10 @@ fn is_authority(text: &str) -> bool {
         Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
         Some(_) | None => (text, None),
     };
-    let is_address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).is_some_and(|address| {
-        address.parse::<std::net::Ipv6Addr>().is_ok()
-    });
+    let is_address = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+        .is_some_and(|address| address.parse::<std::net::Ipv6Addr>().is_ok());
     let is_host = !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
     (is_address || is_host) && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0))
 }
@@ -118,7 +122,9 @@ mod tests {
 
     #[test]
     fn good_ones_come_back() {
-        for text in ["http://a:1", "http://a", "http://127.0.0.1:8300", "http://[::1]:8300;weight=7", "http://[::1]"] {
+        for text in
+            ["http://a:1", "http://a", "http://127.0.0.1:8300", "http://[::1]:8300;weight=7", "http://[::1]"]
+        {
             assert_eq!(text.parse::<ServerUrl>().unwrap().to_string(), text);
         }
         assert_eq!("http://a:1/".parse::<ServerUrl>().unwrap().url(), "http://a:1");
@@ -129,7 +135,16 @@ mod tests {
         let error = |text: &str| text.parse::<ServerUrl>().unwrap_err();
         assert!(matches!(error("a:1"), ServerUrlError::Scheme { .. }));
         assert!(matches!(error("https://a:1"), ServerUrlError::Scheme { .. }));
-        for text in ["http://", "http://:80", "http://a:0", "http://a:x", "http://a/b", "http://u@a", "http://a b", "http://[zz]:1"] {
+        for text in [
+            "http://",
+            "http://:80",
+            "http://a:0",
+            "http://a:x",
+            "http://a/b",
+            "http://u@a",
+            "http://a b",
+            "http://[zz]:1",
+        ] {
             assert!(matches!(error(text), ServerUrlError::Authority { .. }), "{text}");
         }
         for text in ["http://a;weight=0", "http://a;weight=1001", "http://a;w=1", "http://a;"] {

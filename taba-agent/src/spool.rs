@@ -27,7 +27,10 @@ impl Weight {
     /// Both together.
     #[must_use]
     pub const fn plus(self, other: Self) -> Self {
-        Self { events: self.events.saturating_add(other.events), bytes: self.bytes.saturating_add(other.bytes) }
+        Self {
+            events: self.events.saturating_add(other.events),
+            bytes: self.bytes.saturating_add(other.bytes),
+        }
     }
 }
 
@@ -66,7 +69,11 @@ pub struct Tally {
 impl Tally {
     /// Debug builds check after every input that nothing left in silence: offered = acked + held + refused.
     pub fn audit(&self) {
-        debug_assert_eq!(self.offered, self.acked.plus(self.held).plus(self.refused), "the spool lost count: {self:?}");
+        debug_assert_eq!(
+            self.offered,
+            self.acked.plus(self.held).plus(self.refused),
+            "the spool lost count: {self:?}"
+        );
     }
 }
 
@@ -123,7 +130,10 @@ impl Spool for MemorySpool {
 
     fn release(&mut self, weight: Weight) {
         let held = &mut self.tally.held;
-        debug_assert!(held.events >= weight.events && held.bytes >= weight.bytes, "more released than was held");
+        debug_assert!(
+            held.events >= weight.events && held.bytes >= weight.bytes,
+            "more released than was held"
+        );
         held.events = held.events.saturating_sub(weight.events);
         held.bytes = held.bytes.saturating_sub(weight.bytes);
         self.tally.acked = self.tally.acked.plus(weight);

@@ -42,7 +42,10 @@ impl Request {
         let mut out = Vec::with_capacity(COUNT_BYTES_MAX + bytes);
         put_u64(self.batches.len() as u64, &mut out);
         self.batches.iter().for_each(|batch| batch.encode(&mut out));
-        debug_assert!(out.len() <= FRAME_BYTES_MAX, "the bounds of requests are checked with the configuration");
+        debug_assert!(
+            out.len() <= FRAME_BYTES_MAX,
+            "the bounds of requests are checked with the configuration"
+        );
         out
     }
 }

@@ -1,1 +1,250 @@
+use taba_core::{ClientId, Events, SeqNo, TabName, TabType, Timestamp, VBuckets};
 
+use super::*;
+use crate::dispatcher::server::TRIAL_BATCHES_MAX;
+
+const LINGER: Duration = ms(20);
+
+const fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+fn dispatcher(servers: usize, change: impl FnOnce(&mut Config)) -> Dispatcher {
+    let servers = (0..servers).map(|n| format!("http://server{n}:1").parse().unwrap()).collect();
+    let mut config = Config { servers, linger: LINGER, ..Config::default() };
+    change(&mut config);
+    Dispatcher::new(&config, StreamId(7), 1)
+}
+
+fn block(bytes: usize) -> Block {
+    let (tab, client) = (TabName::new(&"x".repeat(bytes)).unwrap(), ClientId::new("web").unwrap());
+    let times = [Timestamp::from_secs(1)];
+    Block::of_events(tab, client, TabType::new("T").unwrap(), Events::new(&times, &[1.0])).unwrap()
+}
+
+fn offer(dispatcher: &mut Dispatcher, now: Duration, vbuckets: std::ops::Range<u16>) {
+    for index in vbuckets {
+        dispatcher.offer(now, VBuckets::default().get(index).unwrap(), &block(1));
+    }
+}
+
+fn handle(dispatcher: &mut Dispatcher, now: Duration, input: Input) -> Vec<Request> {
+    let mut actions = Vec::new();
+    dispatcher.handle(now, input, &mut actions);
+    let sent = actions.into_iter().filter_map(|action| match action {
+        Action::Send(request) => Some(request),
+        Action::Release(_) => None,
+    });
+    sent.collect()
+}
+
+fn tick(dispatcher: &mut Dispatcher, now: Duration) -> Vec<Request> {
+    handle(dispatcher, now, Input::Tick)
+}
+
+fn acks(request: &Request, answer: Answer) -> Vec<Ack> {
+    let ack = |batch: &crate::lane::Outgoing| {
+        let applied = if answer == Answer::Applied { batch.seq } else { SeqNo(batch.seq.0 - 1) };
+        Ack { stream: batch.stream, vbucket: batch.vbucket.index(), applied, answer, refused: Vec::new() }
+    };
+    request.batches.iter().map(ack).collect()
+}
+
+fn answered(request: &Request, answer: Answer) -> Input {
+    Input::Answered { request: request.id, acks: acks(request, answer) }
+}
+
+fn failed(request: &Request) -> Input {
+    Input::Failed { request: request.id, why: "refused".into(), retry_after: None }
+}
+
+fn lanes(requests: &[Request]) -> usize {
+    requests.iter().map(|request| request.batches.len()).sum()
+}
+
+#[test]
+fn what_comes_while_lingering_travels_together() {
+    let mut dispatcher = dispatcher(1, |_| {});
+    assert_eq!(dispatcher.next_wake(), None);
+    offer(&mut dispatcher, ms(0), 0..5);
+    assert!(tick(&mut dispatcher, ms(0)).is_empty());
+    assert_eq!(dispatcher.next_wake(), Some(LINGER));
+    offer(&mut dispatcher, ms(10), 3..9);
+    assert!(tick(&mut dispatcher, ms(10)).is_empty());
+    let sent = tick(&mut dispatcher, LINGER);
+    assert_eq!((sent.len(), lanes(&sent)), (1, 9));
+    assert_eq!(dispatcher.next_wake(), None, "nothing to do but wait for the answer");
+    assert!(handle(&mut dispatcher, ms(30), answered(&sent[0], Answer::Applied)).is_empty());
+    assert!(dispatcher.is_drained());
+    assert_eq!(dispatcher.held(), Weight::default());
+}
+
+#[test]
+fn a_lane_waits_for_its_answer_and_then_goes_on_at_once() {
+    let mut dispatcher = dispatcher(1, |_| {});
+    offer(&mut dispatcher, ms(0), 0..1);
+    let first = tick(&mut dispatcher, LINGER);
+    offer(&mut dispatcher, ms(30), 0..1);
+    assert!(tick(&mut dispatcher, ms(100)).is_empty());
+    let second = handle(&mut dispatcher, ms(200), answered(&first[0], Answer::Applied));
+    assert_eq!(second[0].batches[0].seq, SeqNo(2), "it has lingered long enough");
+}
+
+#[test]
+fn much_goes_out_without_lingering_and_within_the_bounds() {
+    let mut dispatcher = dispatcher(1, |config| {
+        config.request_bytes_max = 2_000;
+        config.requests_per_server_max = 3;
+    });
+    for index in 0..20 {
+        dispatcher.offer(ms(5), VBuckets::default().get(index).unwrap(), &block(400));
+    }
+    let sent = tick(&mut dispatcher, ms(5));
+    assert_eq!(sent.len(), 3, "no more requests than there are slots");
+    assert!(sent.iter().all(|request| request.message().len() <= 2_000 && request.batches.len() >= 3));
+    assert_eq!(dispatcher.next_wake(), None);
+    assert!(tick(&mut dispatcher, ms(50)).is_empty());
+    let more = handle(&mut dispatcher, ms(60), answered(&sent[1], Answer::Applied));
+    assert_eq!(more.len(), 1, "a slot was free, and is taken");
+}
+
+#[test]
+fn lanes_of_a_failing_server_go_to_the_next_and_come_back() {
+    let mut dispatcher = dispatcher(3, |_| {});
+    offer(&mut dispatcher, ms(0), 0..300);
+    let first = tick(&mut dispatcher, ms(20));
+    assert_eq!(first.len(), 3);
+    let home: Vec<_> = first.iter().map(|request| (request.server, request.batches.len())).collect();
+    assert!(home.iter().all(|(_, lanes)| *lanes > 50), "{home:?}");
+
+    let moved = handle(&mut dispatcher, ms(25), failed(&first[0]));
+    assert_eq!(moved.len(), 2, "they are shared by the others");
+    assert_eq!(lanes(&moved), first[0].batches.len());
+    assert!(moved.iter().all(|request| request.server != first[0].server));
+    for request in first[1..].iter().chain(&moved) {
+        handle(&mut dispatcher, ms(30), answered(request, Answer::Applied));
+    }
+    assert!(dispatcher.is_drained());
+
+    // Too early: still away from it. Then a few try it out, and when they succeed, all come back.
+    offer(&mut dispatcher, ms(40), 0..300);
+    let early = tick(&mut dispatcher, ms(60));
+    assert!(early.iter().all(|request| request.server != first[0].server));
+    early
+        .iter()
+        .for_each(|request| drop(handle(&mut dispatcher, ms(65), answered(request, Answer::Applied))));
+    offer(&mut dispatcher, ms(200), 0..300);
+    let trial = tick(&mut dispatcher, ms(220));
+    assert_eq!(lanes(&trial), 300);
+    let tried = trial.iter().find(|request| request.server == first[0].server).unwrap();
+    assert_eq!(tried.batches.len(), TRIAL_BATCHES_MAX);
+    trial
+        .iter()
+        .for_each(|request| drop(handle(&mut dispatcher, ms(225), answered(request, Answer::Applied))));
+    offer(&mut dispatcher, ms(300), 0..300);
+    let back = tick(&mut dispatcher, ms(320));
+    let now: Vec<_> = back.iter().map(|request| (request.server, request.batches.len())).collect();
+    assert_eq!(now, home);
+}
+
+#[test]
+fn the_only_server_is_tried_less_and_less_often() {
+    let mut dispatcher = dispatcher(1, |_| {});
+    offer(&mut dispatcher, ms(0), 0..100);
+    let mut now = ms(20);
+    let mut sent = tick(&mut dispatcher, now);
+    let mut waits = Vec::new();
+    for failures in 1..=8 {
+        assert_eq!((sent.len(), lanes(&sent)), (1, 100), "with nobody else there, all try it");
+        assert!(handle(&mut dispatcher, now, failed(&sent[0])).is_empty());
+        assert_eq!(dispatcher.servers()[0].status(now).failures, failures);
+        let wake = dispatcher.next_wake().unwrap();
+        assert!(tick(&mut dispatcher, wake - ms(1)).is_empty());
+        assert_eq!(dispatcher.next_wake(), Some(wake));
+        waits.push(wake - now);
+        now = wake;
+        sent = tick(&mut dispatcher, now);
+    }
+    assert!(waits[0] <= ms(100) && waits[0] >= ms(50));
+    assert!(waits.iter().all(|wait| *wait <= Config::default().backoff_max));
+    assert!(waits[7] >= Config::default().backoff_max / 2);
+    handle(&mut dispatcher, now, answered(&sent[0], Answer::Applied));
+    assert_eq!(dispatcher.servers()[0].status(now).health, "up");
+    assert!(dispatcher.is_drained());
+}
+
+#[test]
+fn requests_that_fail_together_count_once() {
+    let mut dispatcher = dispatcher(1, |config| config.request_bytes_max = 2_000);
+    for index in 0..20 {
+        dispatcher.offer(ms(0), VBuckets::default().get(index).unwrap(), &block(400));
+    }
+    let sent = tick(&mut dispatcher, ms(0));
+    assert!(sent.len() > 2);
+    sent.iter().for_each(|request| assert!(handle(&mut dispatcher, ms(10), failed(request)).is_empty()));
+    assert_eq!(dispatcher.servers()[0].health().failures(), 1);
+    let asked = Input::Failed { request: RequestId(99), why: String::new(), retry_after: None };
+    assert!(handle(&mut dispatcher, ms(11), asked).is_empty(), "an unknown request changes nothing");
+}
+
+#[test]
+fn a_server_that_asks_for_rest_gets_it() {
+    let mut dispatcher = dispatcher(1, |_| {});
+    offer(&mut dispatcher, ms(0), 0..1);
+    let sent = tick(&mut dispatcher, ms(20));
+    let retry_after = Some(Duration::from_secs(5));
+    handle(&mut dispatcher, ms(30), Input::Failed { request: sent[0].id, why: "busy".into(), retry_after });
+    assert_eq!(dispatcher.next_wake(), Some(ms(5_030)));
+    assert_eq!(dispatcher.servers()[0].status(ms(4_030)).backoff_ms, Some(1_000));
+    assert_eq!(dispatcher.servers()[0].status(ms(30)).last_error.as_deref(), Some("busy"));
+}
+
+#[test]
+fn a_lane_that_cannot_be_stored_rests_while_others_go_on() {
+    for answer in [Answer::Unavailable, Answer::Busy] {
+        let mut dispatcher = dispatcher(1, |_| {});
+        offer(&mut dispatcher, ms(0), 0..2);
+        let sent = tick(&mut dispatcher, ms(20));
+        let mut acks = acks(&sent[0], Answer::Applied);
+        acks[0].answer = answer;
+        assert!(handle(&mut dispatcher, ms(30), Input::Answered { request: sent[0].id, acks }).is_empty());
+        let wake = dispatcher.next_wake().unwrap();
+        assert!(wake > ms(30) && wake <= ms(130));
+        offer(&mut dispatcher, ms(31), 0..2);
+        assert_eq!(lanes(&tick(&mut dispatcher, ms(51).min(wake - ms(1)))), 1);
+        let again = tick(&mut dispatcher, wake);
+        assert_eq!(again[0].batches[0], sent[0].batches[0], "the same bytes");
+    }
+}
+
+#[test]
+fn a_lane_that_the_answer_does_not_mention_is_sent_again() {
+    let mut dispatcher = dispatcher(1, |_| {});
+    offer(&mut dispatcher, ms(0), 0..2);
+    let sent = tick(&mut dispatcher, ms(20));
+    let mut acks = acks(&sent[0], Answer::Applied);
+    acks[0].stream = StreamId(8);
+    handle(&mut dispatcher, ms(30), Input::Answered { request: sent[0].id, acks });
+    let wake = dispatcher.next_wake().unwrap();
+    assert_eq!(tick(&mut dispatcher, wake)[0].batches, sent[0].batches[..1]);
+    assert_eq!(dispatcher.tally().batches_unanswered, 1);
+}
+
+#[test]
+fn a_hurry_ends_lingering() {
+    let mut dispatcher = dispatcher(1, |_| {});
+    offer(&mut dispatcher, ms(0), 0..1);
+    dispatcher.hurry(ms(1));
+    assert_eq!(lanes(&tick(&mut dispatcher, ms(1))), 1);
+}
+
+#[test]
+fn refusals_are_counted_once() {
+    let mut dispatcher = dispatcher(1, |_| {});
+    offer(&mut dispatcher, ms(0), 0..1);
+    let sent = tick(&mut dispatcher, ms(20));
+    let mut acks = acks(&sent[0], Answer::Applied);
+    acks[0].refused = vec![taba_core::wire::Refusal { block: 0, why: Why::UnknownType, events: 1 }];
+    handle(&mut dispatcher, ms(30), Input::Answered { request: sent[0].id, acks });
+    assert_eq!(dispatcher.tally().refused[&Why::UnknownType], 1);
+}

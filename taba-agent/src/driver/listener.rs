@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -9,16 +10,15 @@ use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::Json;
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use taba_core::wire::{ClientBatch, Compression, Frame, Kind, Receipt};
 use tokio::sync::SemaphorePermit;
 use tokio::time::timeout;
 
+use super::CONTENT_TYPE_TABA;
 use super::refusal::Refusal;
 use super::shared::Shared;
-use super::CONTENT_TYPE_TABA;
 use crate::config::BODY_BYTES_MAX;
 use crate::relay::Verdict;
 use crate::status::Status;
@@ -93,5 +93,6 @@ async fn status(State(shared): State<Arc<Shared>>) -> Json<Status> {
 }
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
-    ([(CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE_METRICS))], shared.status().metrics()).into_response()
+    ([(CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE_METRICS))], shared.status().metrics())
+        .into_response()
 }

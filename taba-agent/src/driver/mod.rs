@@ -141,7 +141,8 @@ impl Agent {
         let socket = match &shared.config.unix {
             None => None,
             Some(path) => {
-                let opened = unix::open(path).map_err(|source| StartError::Unix { path: path.clone(), source })?;
+                let opened =
+                    unix::open(path).map_err(|source| StartError::Unix { path: path.clone(), source })?;
                 serve(&mut listeners, opened.listener, &seats, &shared, &stopped);
                 Some(opened.socket)
             }
@@ -188,10 +189,11 @@ fn serve<L>(
 {
     let router = listener::router(Arc::clone(shared));
     let mut stopped = stopped.clone();
-    let server = axum::serve(Door::new(listener, Arc::clone(seats)), router).with_graceful_shutdown(async move {
-        // An error says that the sender is gone, which is how stop is said.
-        while stopped.changed().await.is_ok() {}
-    });
+    let server =
+        axum::serve(Door::new(listener, Arc::clone(seats)), router).with_graceful_shutdown(async move {
+            // An error says that the sender is gone, which is how stop is said.
+            while stopped.changed().await.is_ok() {}
+        });
     listeners.spawn(server.into_future());
 }
 

@@ -40,9 +40,8 @@ impl Refusal {
         match self {
             Self::Wire(WireError::TooLarge { .. }) | Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Wire(_) | Self::Unreadable => StatusCode::BAD_REQUEST,
-            Self::TooSlow(_) => StatusCode::REQUEST_TIMEOUT,
             Self::ContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::Full { .. } | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Full { .. } | Self::Stopping | Self::TooSlow(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
         }
@@ -66,8 +65,9 @@ impl Refusal {
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let message = super::with_causes(&self);
-        let mut response = (self.status(), Json(json!({"reason": self.reason(), "message": message}))).into_response();
-        if matches!(self, Self::Full { .. } | Self::Stopping) {
+        let mut response =
+            (self.status(), Json(json!({"reason": self.reason(), "message": message}))).into_response();
+        if matches!(self, Self::Full { .. } | Self::Stopping | Self::TooSlow(_)) {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(relay::RETRY_AFTER.as_secs()));
         }
         response

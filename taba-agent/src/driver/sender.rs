@@ -56,7 +56,8 @@ impl Sender {
             .pool_idle_timeout(IDLE)
             .pool_max_idle_per_host(config.requests_per_server_max)
             .build(connector);
-        let uri = |url: &str| format!("{url}/v2/lanes").parse().expect("a ServerUrl was checked when it was made");
+        let uri =
+            |url: &str| format!("{url}/v2/lanes").parse().expect("a ServerUrl was checked when it was made");
         let compression = match config.compression {
             Compression::Lz4 => wire::Compression::Lz4,
             Compression::None => wire::Compression::None,
@@ -80,7 +81,12 @@ impl Sender {
             Err(error) => {
                 let server = self.uris[request.server].authority().map_or("", |authority| authority.as_str());
                 let why = super::with_causes(&error);
-                tracing::warn!(server, batches = request.batches.len(), error = why, "a request failed; its batches are sent again");
+                tracing::warn!(
+                    server,
+                    batches = request.batches.len(),
+                    error = why,
+                    "a request failed; its batches are sent again"
+                );
                 let retry_after = match error {
                     SendError::Status { retry_after, .. } => retry_after,
                     _ => None,

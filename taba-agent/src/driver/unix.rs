@@ -19,7 +19,9 @@ pub(super) struct Socket(PathBuf);
 /// Opens a socket. One that nobody listens on any more is replaced; anything else at the path is left alone.
 pub(super) fn open(path: &Path) -> io::Result<Opened> {
     match fs::symlink_metadata(path) {
-        Ok(found) if found.file_type().is_socket() && UnixStream::connect(path).is_err() => fs::remove_file(path)?,
+        Ok(found) if found.file_type().is_socket() && UnixStream::connect(path).is_err() => {
+            fs::remove_file(path)?
+        }
         Ok(_) => return Err(io::ErrorKind::AddrInUse.into()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),

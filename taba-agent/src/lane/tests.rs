@@ -117,7 +117,11 @@ fn a_nak_rewinds_and_never_below_the_base() {
     assert_eq!(lane.acknowledge(&ack(4, Answer::Nak)), Progress::Rewound);
     let again = lane.send().unwrap();
     assert_eq!((again.seq, again.base), (SeqNo(5), SeqNo(3)));
-    assert_eq!(lane.acknowledge(&ack(0, Answer::Nak)), Progress::Rewound, "the store went back behind the base");
+    assert_eq!(
+        lane.acknowledge(&ack(0, Answer::Nak)),
+        Progress::Rewound,
+        "the store went back behind the base"
+    );
     let oldest = lane.send().unwrap();
     assert_eq!((oldest.seq, oldest.base), (SeqNo(3), SeqNo(3)));
     assert_eq!(lane.release(SeqNo(5)), Weight::default(), "what has to be sent again is not let go");
@@ -146,7 +150,9 @@ fn answers_that_cannot_be_move_nothing() {
 enum Step {
     Offer,
     /// The Batch is stored, and the answer arrives, or not.
-    Send { answered: bool },
+    Send {
+        answered: bool,
+    },
     /// The request is lost.
     Lose,
     /// An old copy of any Batch ever sent arrives late.
@@ -192,7 +198,8 @@ impl Model {
         self.mark = batch.seq.0;
         self.mark_events = batch.events_before + batch.events();
         self.folded += batch.events();
-        self.blocks.extend(batch.blocks.iter().map(|block| block.tab.as_str()[3..].parse::<usize>().unwrap()));
+        self.blocks
+            .extend(batch.blocks.iter().map(|block| block.tab.as_str()[3..].parse::<usize>().unwrap()));
         ack(self.mark, Answer::Applied)
     }
 }

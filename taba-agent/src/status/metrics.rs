@@ -29,12 +29,27 @@ impl Status {
         text.one("taba_agent_lane_batches_unanswered_total", "counter", lanes.unanswered);
         text.each("taba_agent_lane_batches_answered_total", "counter", "answer", words(&lanes.answered));
         text.each("taba_agent_events_refused_total", "counter", "why", words(&self.refused));
-        text.each("taba_agent_events_refused_by_servers_total", "counter", "why", words(&self.refused_by_servers));
+        text.each(
+            "taba_agent_events_refused_by_servers_total",
+            "counter",
+            "why",
+            words(&self.refused_by_servers),
+        );
         let servers = |figure: fn(&super::ServerStatus) -> u64| {
             self.servers.iter().map(move |server| (server.url.as_str(), figure(server))).collect::<Vec<_>>()
         };
-        text.each("taba_agent_server_up", "gauge", "server", servers(|server| u64::from(server.health == "up")));
-        text.each("taba_agent_server_requests_sent_total", "counter", "server", servers(|server| server.requests_sent));
+        text.each(
+            "taba_agent_server_up",
+            "gauge",
+            "server",
+            servers(|server| u64::from(server.health == "up")),
+        );
+        text.each(
+            "taba_agent_server_requests_sent_total",
+            "counter",
+            "server",
+            servers(|server| server.requests_sent),
+        );
         let answered = servers(|server| server.requests_answered);
         text.each("taba_agent_server_requests_answered_total", "counter", "server", answered);
         let failed = servers(|server| server.requests_failed);
@@ -51,7 +66,13 @@ impl Text {
     }
 
     /// Label values are words and URLs of ours: nothing in them needs escaping.
-    fn each<'a>(&mut self, name: &str, kind: &str, label: &str, values: impl IntoIterator<Item = (&'a str, u64)>) {
+    fn each<'a>(
+        &mut self,
+        name: &str,
+        kind: &str,
+        label: &str,
+        values: impl IntoIterator<Item = (&'a str, u64)>,
+    ) {
         writeln!(self.0, "# TYPE {name} {kind}").expect("a String takes everything");
         for (key, value) in values {
             writeln!(self.0, "{name}{{{label}=\"{key}\"}} {value}").expect("a String takes everything");
