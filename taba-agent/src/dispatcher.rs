@@ -13,19 +13,22 @@
 //! health. When that one has all its requests in flight, the Lane waits: another Server would only meet it in the same
 //! commits. When it fails, its Lanes go to the next in their order at once, and come back when it answers again.
 
+mod input;
 mod request;
 mod server;
+mod tally;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use taba_core::ledger::Why;
-use taba_core::wire::{Ack, Answer, Block};
+use taba_core::wire::{Ack, Block};
 use taba_core::{StreamId, VBucket};
 
+pub use self::input::{Action, Input};
 use self::request::Draft;
 pub use self::request::{Request, RequestId};
 pub use self::server::{Server, ServerStatus};
+pub use self::tally::{ANSWERS, Tally};
 use crate::config::Config;
 use crate::health::{Backoff, Health};
 use crate::lane::{Lane, Progress};
@@ -34,53 +37,6 @@ use crate::spool::Weight;
 
 /// A Server that asks to be left alone is left alone for no longer than this.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
-
-/// What the Dispatcher is told.
-#[derive(Clone, Debug)]
-pub enum Input {
-    /// Time has passed.
-    Tick,
-    /// A request was answered, with one acknowledgement for each of its Batches, in any order.
-    Answered {
-        /// Which request.
-        request: RequestId,
-        /// What the Server said.
-        acks: Vec<Ack>,
-    },
-    /// A request was not answered, or not in a way that says anything about its Batches.
-    Failed {
-        /// Which request.
-        request: RequestId,
-        /// What happened, for people.
-        why: String,
-        /// How long the Server asks to be left alone, at least.
-        retry_after: Option<Duration>,
-    },
-}
-
-/// What is to be done.
-#[derive(Clone, Debug)]
-pub enum Action {
-    /// Send this.
-    Send(Request),
-    /// This is stored, and no longer needed here.
-    Release(Weight),
-}
-
-/// What became of Batches and requests since the start.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Batches sent, repetitions included.
-    pub batches_sent: u64,
-    /// Batches acknowledged, by answer, in the order of [`Answer`]'s numbers.
-    pub batches_answered: [u64; 5],
-    /// Batches whose request failed, or that the answer did not mention; sent = answered + unanswered + in flight.
-    pub batches_unanswered: u64,
-    /// Answers that no honest Server gives; they are among the answered, and the Batch was sent again.
-    pub answers_absurd: u64,
-    /// Events that Servers refused and counted as dropped, by reason.
-    pub refused: BTreeMap<Why, u64>,
-}
 
 /// All Lanes of one Agent run, and the Servers.
 ///
@@ -420,15 +376,6 @@ impl Dispatcher {
         }
     }
 }
-
-/// The index of an answer in [`Tally::batches_answered`], and its word.
-pub const ANSWERS: [(Answer, &str); 5] = [
-    (Answer::Applied, "applied"),
-    (Answer::Duplicate, "duplicate"),
-    (Answer::Nak, "nak"),
-    (Answer::Unavailable, "unavailable"),
-    (Answer::Busy, "busy"),
-];
 
 #[cfg(test)]
 mod tests;

@@ -23,7 +23,7 @@
 //! | [`dispatcher`], [`health`], [`rendezvous`] | which Lane goes to which Server, and when |
 //! | [`config`], [`server_url`] | every bound, checked |
 //! | [`status`] | what `/status` and `/metrics` tell |
-//! | `driver` | [`Agent`](driver::Agent): sockets and time (feature `driver`) |
+//! | `driver` | `Agent`: sockets and time (feature `driver`) |
 //! | `cli` | configuration by file, environment and flags (feature `cli`) |
 //!
 //! # What is lost when

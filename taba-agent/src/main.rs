@@ -1,6 +1,6 @@
 //! The binary: reads the settings, runs the Agent, tells how it ended.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use taba_agent::cli::{self, LoadError};
@@ -17,7 +17,11 @@ fn main() -> ExitCode {
         Err(error) => return fail(2, &with_causes(&error)),
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
     let cores =
         std::thread::available_parallelism().map_or(1, |cores| cores.get().min(DECODERS_MAX as usize));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(cores).enable_all().build();

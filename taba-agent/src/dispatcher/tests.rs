@@ -1,3 +1,5 @@
+use taba_core::ledger::Why;
+use taba_core::wire::Answer;
 use taba_core::{ClientId, Events, SeqNo, TabName, TabType, Timestamp, VBuckets};
 
 use super::*;
@@ -247,4 +249,13 @@ fn refusals_are_counted_once() {
     acks[0].refused = vec![taba_core::wire::Refusal { block: 0, why: Why::UnknownType, events: 1 }];
     handle(&mut dispatcher, ms(30), Input::Answered { request: sent[0].id, acks });
     assert_eq!(dispatcher.tally().refused[&Why::UnknownType], 1);
+}
+
+#[test]
+fn who_joins_the_line_in_the_moment_of_a_dispatch_is_not_forgotten() {
+    let mut dispatcher = dispatcher(1, |config| config.linger = Duration::ZERO);
+    offer(&mut dispatcher, ms(5), 0..1);
+    assert_eq!(lanes(&tick(&mut dispatcher, ms(5))), 1);
+    offer(&mut dispatcher, ms(5), 1..2);
+    assert_eq!(dispatcher.next_wake(), Some(ms(5)));
 }

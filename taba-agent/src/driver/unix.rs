@@ -20,7 +20,7 @@ pub(super) struct Socket(PathBuf);
 pub(super) fn open(path: &Path) -> io::Result<Opened> {
     match fs::symlink_metadata(path) {
         Ok(found) if found.file_type().is_socket() && UnixStream::connect(path).is_err() => {
-            fs::remove_file(path)?
+            fs::remove_file(path)?;
         }
         Ok(_) => return Err(io::ErrorKind::AddrInUse.into()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}

@@ -15,7 +15,13 @@ fn moment(uptime: Duration) -> Moment {
 
 fn config(change: impl FnOnce(&mut Config)) -> Verified<Config> {
     let servers = (0..3).map(|n| format!("http://server{n}:1").parse().unwrap()).collect();
-    let mut config = Config { servers, vbuckets: 64, batch_bytes_max: 300, ..Config::default() };
+    let mut config = Config {
+        servers,
+        vbuckets: 64,
+        batch_bytes_max: 300,
+        linger: Duration::from_millis(20),
+        ..Config::default()
+    };
     change(&mut config);
     config.verify().unwrap()
 }
@@ -121,7 +127,7 @@ fn the_metrics_are_what_prometheus_reads() {
 }
 
 /// What happens to a request on its way.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Fate {
     Answered,
     /// Lost, or the Server is away.
@@ -134,7 +140,7 @@ enum Fate {
     Unmentioned(usize),
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Step {
     Accept {
         client: usize,

@@ -1,0 +1,30 @@
+//! [`Tally`]: what became of Batches.
+
+use std::collections::BTreeMap;
+
+use taba_core::ledger::Why;
+use taba_core::wire::Answer;
+
+/// What became of Batches and requests since the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Batches sent, repetitions included.
+    pub batches_sent: u64,
+    /// Batches acknowledged, by answer, in the order of [`Answer`]'s numbers.
+    pub batches_answered: [u64; 5],
+    /// Batches whose request failed, or that the answer did not mention; sent = answered + unanswered + in flight.
+    pub batches_unanswered: u64,
+    /// Answers that no honest Server gives; they are among the answered, and the Batch was sent again.
+    pub answers_absurd: u64,
+    /// Events that Servers refused and counted as dropped, by reason.
+    pub refused: BTreeMap<Why, u64>,
+}
+
+/// The index of an answer in [`Tally::batches_answered`], and its word.
+pub const ANSWERS: [(Answer, &str); 5] = [
+    (Answer::Applied, "applied"),
+    (Answer::Duplicate, "duplicate"),
+    (Answer::Nak, "nak"),
+    (Answer::Unavailable, "unavailable"),
+    (Answer::Busy, "busy"),
+];
