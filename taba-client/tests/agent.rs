@@ -145,7 +145,9 @@ impl Agent {
                 Content::Events(columns) => {
                     let handler: &dyn taba_core::AnyHandler = &Adder;
                     let mut state = handler.empty_state();
-                    handler.fold_columns(&mut state, columns, block.events as usize, taba_core::Arrival::ANY).unwrap();
+                    handler
+                        .fold_columns(&mut state, columns, block.events as usize, taba_core::Arrival::ANY)
+                        .unwrap();
                     taba_core::decode_state(&Adder, 1, &handler.encode(&state)).unwrap()
                 }
             };

@@ -127,8 +127,9 @@ fn block_total(handler: &dyn taba_core::AnyHandler, block: &Block) -> (u64, u64)
         Content::State { version, bytes } => handler.decode(*version, bytes).unwrap(),
         Content::Events(columns) => {
             let mut state = handler.empty_state();
-            let folded =
-                handler.fold_columns(&mut state, columns, block.events as usize, taba_core::Arrival::ANY).unwrap();
+            let folded = handler
+                .fold_columns(&mut state, columns, block.events as usize, taba_core::Arrival::ANY)
+                .unwrap();
             assert_eq!((folded.folded, folded.refused), (block.events, 0));
             state
         }
