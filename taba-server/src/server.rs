@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use crate::clock::{Clock, system_clock};
 use crate::direction::{Misdirected, check};
 use crate::driver::{Arrival, Intake, Message, Refused, Room, Shared, Worker};
-use crate::planner::unanswered;
+use crate::planner::{Quarantine, unanswered};
 use crate::query::{Limits, QueryState};
 use crate::service;
 use crate::status::Status;
@@ -327,6 +327,7 @@ impl ServerBuilder {
             handlers: self.handlers.clone(),
             clock: Arc::clone(&self.clock),
             status: Arc::clone(&status),
+            quarantine: Quarantine::default(),
             intake: Arc::new(Intake::new(Arc::clone(&status), self.held_bytes_max)),
             versions: Versions::new(getrandom::u64()?),
             commit_interval: self.commit_interval,

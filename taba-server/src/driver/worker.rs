@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use tokio::time::Instant;
 
 use super::intake::{Intake, Ticket};
 use crate::clock::{Clock, monotonic};
-use crate::planner::{Action, Env, Failed, Input, Planner};
+use crate::planner::{Action, Env, Failed, Input, Planner, Quarantine};
 use crate::status::Status;
 use crate::version::Versions;
 
@@ -25,6 +26,7 @@ pub(crate) struct Shared {
     pub(crate) handlers: Registry,
     pub(crate) clock: Clock,
     pub(crate) status: Arc<Status>,
+    pub(crate) quarantine: Quarantine,
     pub(crate) intake: Arc<Intake>,
     pub(crate) versions: Versions,
     pub(crate) commit_interval: Duration,
@@ -180,6 +182,7 @@ impl Worker {
             handlers: &shared.handlers,
             versions: &shared.versions,
             status: &shared.status,
+            quarantine: &shared.quarantine,
             now,
             future_max: shared.future_max,
             is_alive: &|stream| shared.intake.is_alive(stream, now),
@@ -189,7 +192,18 @@ impl Worker {
         let inputs = self.inputs;
         let desk = self.desk(vbucket);
         desk.used = inputs;
-        desk.planner.handle(input, &env, &mut actions);
+        let handled =
+            catch_unwind(AssertUnwindSafe(|| desk.planner.handle(input, &env, &mut actions))).is_ok();
+        if !handled {
+            // The Batches it held are answered as not stored when their tickets are dropped here. Nothing is under way
+            // for it: it panics while it folds, before it asks for anything.
+            desk.planner = Planner::default();
+            actions.clear();
+            tracing::error!(
+                vbucket = vbucket.index(),
+                "a handler panicked; its block is refused when it comes again"
+            );
+        }
         for action in actions {
             match action {
                 Action::Load(wanted) => self.in_flight.push(load(Arc::clone(&shared), vbucket, wanted)),

@@ -17,11 +17,18 @@ pub(super) struct Outcome {
     pub(super) clamped: u64,
 }
 
+impl Outcome {
+    /// The whole Block is refused.
+    pub(super) fn refused(why: Why, block: &Block) -> Self {
+        Self { refused: Some((why, block.events)), ..Self::default() }
+    }
+}
+
 /// Folds a Block whose State was touched and loaded. A time that is not believed counts as that of the arrival.
 pub(super) fn fold_block(cache: &mut Cache, handlers: &Registry, block: &Block, arrival: Arrival) -> Outcome {
     match try_fold(cache, handlers, block, arrival) {
         Ok(outcome) => outcome,
-        Err(why) => Outcome { refused: Some((why, block.events)), ..Outcome::default() },
+        Err(why) => Outcome::refused(why, block),
     }
 }
 

@@ -14,6 +14,7 @@
 mod cache;
 mod fold;
 mod plan;
+mod quarantine;
 #[cfg(test)]
 mod tests;
 
@@ -28,6 +29,7 @@ use taba_core::{Commit, Committed, Loaded, Registry, StreamId, Timestamp, Versio
 use self::cache::Cache;
 pub use self::cache::Unreadable;
 use self::plan::{LEDGER_PAIRS, Plan, hour_of};
+pub use self::quarantine::{BlockId, Quarantine};
 use crate::admission::believed;
 use crate::status::Status;
 use crate::version::Versions;
@@ -45,6 +47,8 @@ pub struct Env<'a> {
     pub versions: &'a Versions,
     /// What is counted.
     pub status: &'a Status,
+    /// Blocks at which a Handler has panicked before.
+    pub quarantine: &'a Quarantine,
     /// The time.
     pub now: Timestamp,
     /// How far after its arrival an event may lie before it is clamped.
@@ -166,7 +170,8 @@ impl<T> Planner<T> {
     /// Takes one input; what is to be done is added to `actions`.
     ///
     /// # Panics
-    /// When it is told the outcome of something that it did not ask for.
+    /// When it is told the outcome of something that it did not ask for, and when a Handler panics. After that the
+    /// planner must not be used any more; nothing it has not acknowledged is stored, and another may take its place.
     pub fn handle(&mut self, input: Input<T>, env: &Env<'_>, actions: &mut Vec<Action<T>>) {
         match (std::mem::replace(&mut self.phase, Phase::Idle), input) {
             (phase, Input::Batch { ticket, batch, arrived }) => {

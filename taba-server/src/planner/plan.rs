@@ -2,15 +2,17 @@
 //! about what was refused.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use taba_core::ledger::{self, Where, Why};
 use taba_core::limits::COMMIT_PAIRS_MAX;
-use taba_core::wire::{Ack, Answer, LaneBatch, Refusal};
+use taba_core::wire::{Ack, Answer, Block, LaneBatch, Refusal};
 use taba_core::{Arrival, ClientId, Mark, SeqNo, StreamId, TabName, Timestamp, Wanted};
 
 use super::Env;
 use super::cache::Cache;
-use super::fold::{fold_block, fold_note};
+use super::fold::{Outcome, fold_block, fold_note};
+use super::quarantine::BlockId;
 use crate::admission::{Admission, admit, mark_after};
 
 /// Pairs of a commit that are kept free for the Ledger: enough for every one of its Tabs under one Client.
@@ -103,9 +105,15 @@ impl Plan {
         let arrival = Arrival { at: arrived, latest: arrived.saturating_add(env.future_max) };
         let mut refusals = Vec::new();
         for (place, block) in batch.blocks.iter().enumerate() {
-            let outcome = fold_block(cache, env.handlers, block, arrival);
+            let place = place as u32;
+            let id = BlockId { stream: batch.stream, vbucket: batch.vbucket, seq: batch.seq, place };
+            let outcome = if env.quarantine.holds(id) {
+                Outcome::refused(Why::Undecodable, block)
+            } else {
+                fold_or_quarantine(cache, block, arrival, id, env)
+            };
             if let Some((why, events)) = outcome.refused {
-                refusals.push(Refusal { block: place as u32, why, events });
+                refusals.push(Refusal { block: place, why, events });
             }
             // The Ledger counts events, and its own notes are none.
             if block.tab.is_reserved() {
@@ -165,6 +173,22 @@ impl Plan {
         let n = &self.tally;
         debug_assert_eq!(n.events, n.folded + n.refused, "a commit lost count: {n:?}");
     }
+}
+
+/// Folds a Block. When its Handler panics, the Block is remembered and the panic goes on.
+fn fold_or_quarantine(
+    cache: &mut Cache,
+    block: &Block,
+    arrival: Arrival,
+    id: BlockId,
+    env: &Env<'_>,
+) -> Outcome {
+    // What the panic leaves behind in the cache is seen by nobody: see `Planner::handle`.
+    let fold = AssertUnwindSafe(|| fold_block(cache, env.handlers, block, arrival));
+    catch_unwind(fold).unwrap_or_else(|panic| {
+        env.quarantine.add(id);
+        resume_unwind(panic)
+    })
 }
 
 /// The hour of a moment, since the Unix epoch.

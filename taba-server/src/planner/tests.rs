@@ -94,6 +94,7 @@ struct World {
     handlers: Registry,
     versions: Versions,
     status: Status,
+    quarantine: Quarantine,
     now: Timestamp,
     alive: Vec<StreamId>,
 }
@@ -106,6 +107,7 @@ impl World {
             handlers: registry(),
             versions: Versions::new(7),
             status: Status::default(),
+            quarantine: Quarantine::default(),
             now: now(),
             alive: Vec::new(),
         }
@@ -116,6 +118,7 @@ impl World {
             handlers: &self.handlers,
             versions: &self.versions,
             status: &self.status,
+            quarantine: &self.quarantine,
             now: self.now,
             future_max: Duration::from_secs(10),
             is_alive: &|stream| self.alive.contains(&stream),
