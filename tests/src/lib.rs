@@ -38,8 +38,9 @@ impl Process {
     /// # Panics
     /// When it does not stop in time.
     pub fn terminate(&mut self) -> bool {
-        let pid = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs");
+        // The shell's own kill: a bare machine may have no other.
+        let kill = format!("kill -TERM {}", self.child.id());
+        let sent = Command::new("sh").args(["-c", &kill]).status().expect("there is a shell");
         assert!(sent.success(), "{} is gone already", self.name);
         let mut status = None;
         wait_until(&format!("{} stops", self.name), || {
