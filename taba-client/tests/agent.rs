@@ -310,6 +310,21 @@ fn an_agent_that_is_busy_or_no_agent_is_asked_again() {
 }
 
 #[test]
+fn a_batch_that_broke_on_its_way_is_sent_again() {
+    // An earlier try of the same Batch may have arrived whole: given up, its events would be counted twice.
+    let agent = Agent::in_mood([
+        Mood::Status(StatusCode::BAD_REQUEST, r#"{"reason":"unreadable","message":"it ended early"}"#, None),
+        Mood::Status(StatusCode::BAD_REQUEST, r#"{"reason":"checksum","message":"other bytes"}"#, None),
+    ]);
+    let door = agent.open();
+    let client = builder(door.url()).build().unwrap();
+    record(&client, 10);
+    assert_eq!(client.shutdown(10 * SECOND).left, 0);
+    assert_eq!((client.stats().failures, client.stats().dropped.total()), (2, 0));
+    assert_eq!(agent.books()["bids"], (10, 10.0));
+}
+
+#[test]
 fn a_batch_that_is_refused_for_good_is_counted_and_told() {
     let agent = Agent::in_mood([
         Mood::Status(StatusCode::BAD_REQUEST, r#"{"reason":"malformed","message":"no"}"#, None),

@@ -23,6 +23,8 @@ use crate::sink::{Sink, SinkError};
 
 /// The media type of frames.
 const MEDIA_TYPE: &str = "application/x-taba";
+/// Reasons of an Agent that say something of the network, not of the Batch: the body ended early, or has other bytes.
+const BROKEN_ON_THE_WAY: [&str; 2] = ["unreadable", "checksum"];
 /// An answer has at most this many bytes; a full Batch refused Block by Block takes 30 KiB.
 const ANSWER_BYTES_MAX: usize = 256 * 1024;
 
@@ -140,6 +142,11 @@ fn read(answer: &Response<Bytes>, batch: &Sealed) -> Result<Receipt, SinkError> 
         }
         // Without a reason it was not an Agent who said this, and the Batch may yet reach one.
         StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE => match reason() {
+            // It did not see the Batch as it is. To give it up now would also count as dropped what an earlier try may
+            // have brought there.
+            Some(reason) if BROKEN_ON_THE_WAY.contains(&reason.as_str()) => {
+                Err(SinkError::Unexpected { what: format!("the batch broke on its way: {reason}") })
+            }
             Some(reason) => Err(SinkError::Rejected { status: status.as_u16(), reason }),
             None => Err(SinkError::Unexpected { what: format!("status {status} without a reason") }),
         },
