@@ -328,7 +328,7 @@ impl ServerBuilder {
             clock: Arc::clone(&self.clock),
             status: Arc::clone(&status),
             quarantine: Quarantine::default(),
-            intake: Arc::new(Intake::new(Arc::clone(&status), self.held_bytes_max)),
+            intake: Arc::new(Intake::new(Arc::clone(&status), self.held_bytes_max, (self.clock)())),
             versions: Versions::new(getrandom::u64()?),
             commit_interval: self.commit_interval,
             future_max: self.future_max,

@@ -9,11 +9,12 @@ use taba_core::wire::{Ack, Answer, LaneBatch};
 use taba_core::{StreamId, Timestamp};
 use tokio::sync::{Notify, oneshot};
 
-use crate::planner::unanswered;
+use crate::planner::{MARK_HOURS, unanswered};
 use crate::status::Status;
 
-/// Hours after its last request in which a Stream counts as living. Streams beyond are forgotten.
-const ALIVE_HOURS: i64 = 24;
+/// Hours after its last request in which a Stream counts as living. Streams beyond are forgotten. A Server that has not
+/// been up for so long cannot know who lives, and takes every Stream for living.
+const ALIVE_HOURS: i64 = MARK_HOURS as i64;
 const MICROS_PER_HOUR: i64 = 3_600_000_000;
 
 /// The requests in hand.
@@ -25,6 +26,8 @@ pub(crate) struct Intake {
     /// Arrival and number of each request in hand.
     open: Mutex<BTreeSet<(Timestamp, u64)>>,
     closed: Notify,
+    /// The hour in which this Server started.
+    started: i64,
     /// The hour in which each Stream last sent something.
     streams: Mutex<HashMap<StreamId, i64>>,
 }
@@ -66,8 +69,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Intake {
-    pub(crate) fn new(status: Arc<Status>, bytes_held_max: usize) -> Self {
+    pub(crate) fn new(status: Arc<Status>, bytes_held_max: usize, now: Timestamp) -> Self {
         Self {
+            started: now.as_micros() / MICROS_PER_HOUR,
             status,
             bytes_held: AtomicUsize::new(0),
             bytes_held_max,
@@ -119,7 +123,8 @@ impl Intake {
     /// Whether a Stream has sent something lately.
     pub(crate) fn is_alive(&self, stream: StreamId, now: Timestamp) -> bool {
         let hour = now.as_micros() / MICROS_PER_HOUR;
-        lock(&self.streams).get(&stream).is_some_and(|seen| *seen + ALIVE_HOURS >= hour)
+        let seen = lock(&self.streams).get(&stream).copied().unwrap_or(self.started);
+        seen + ALIVE_HOURS >= hour
     }
 
     /// Requests in hand.
