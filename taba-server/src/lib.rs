@@ -48,8 +48,6 @@ pub use direction::Misdirected;
 pub use embedded::{EmbeddedError, EmbeddedOptions, EmbeddedStore};
 #[cfg(feature = "driver")]
 pub use server::{BuildError, Server, ServerBuilder, ShutdownReport};
-#[cfg(feature = "driver")]
-pub use service::CONTENT_TYPE_FRAME;
 pub use status::{Status, StatusReport};
 pub use version::Versions;
 

@@ -14,14 +14,12 @@ use bytes::Bytes;
 use serde::Serialize;
 use taba_core::limits::FRAME_BYTES_MAX;
 use taba_core::wire::{
-    Compression, FRAME_HEADER_BYTES, Frame, Kind, LaneBatch, WireError, decode_lanes, encode_acks,
+    self, Compression, FRAME_HEADER_BYTES, Frame, Kind, LaneBatch, WireError, decode_lanes, encode_acks,
 };
 
 use crate::direction::Misdirected;
 use crate::server::Server;
 
-/// What frames are called in HTTP.
-pub const CONTENT_TYPE_FRAME: &str = "application/x-taba";
 /// How long the body of one request may take to arrive.
 const BODY_TIME_MAX: Duration = Duration::from_secs(30);
 const BODY_BYTES_MAX: usize = FRAME_BYTES_MAX + FRAME_HEADER_BYTES;
@@ -29,7 +27,7 @@ const BODY_BYTES_MAX: usize = FRAME_BYTES_MAX + FRAME_HEADER_BYTES;
 /// Why a request was turned away as a whole. Nothing has changed.
 #[derive(Debug, thiserror::Error)]
 enum Rejection {
-    #[error("the body is not {CONTENT_TYPE_FRAME}")]
+    #[error("the body is not {}", wire::CONTENT_TYPE)]
     ContentType,
     #[error("the body is over the bound of {BODY_BYTES_MAX} bytes")]
     TooLarge,
@@ -102,7 +100,7 @@ async fn lanes(State(server): State<Server>, headers: HeaderMap, body: Body) -> 
     if server.is_stopping() {
         return Err(Rejection::ShuttingDown);
     }
-    if headers.get(CONTENT_TYPE).is_some_and(|found| found.as_bytes() != CONTENT_TYPE_FRAME.as_bytes()) {
+    if headers.get(CONTENT_TYPE).is_some_and(|found| found.as_bytes() != wire::CONTENT_TYPE.as_bytes()) {
         return Err(Rejection::ContentType);
     }
     let batches = {
@@ -115,7 +113,7 @@ async fn lanes(State(server): State<Server>, headers: HeaderMap, body: Body) -> 
     let room = server.reserve(bytes).map_err(|_| Rejection::Full)?;
     let acks = server.take(batches, Some(room)).await;
     let frame = Frame::encode(Kind::Acks, &encode_acks(&acks), Compression::None);
-    Ok(([(CONTENT_TYPE, CONTENT_TYPE_FRAME)], frame).into_response())
+    Ok(([(CONTENT_TYPE, wire::CONTENT_TYPE)], frame).into_response())
 }
 
 /// How many bytes to keep free for a body: what it says it has, or the most it may have.

@@ -12,11 +12,10 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use taba_core::wire::{ClientBatch, Compression, Frame, Kind, Receipt};
+use taba_core::wire::{self, ClientBatch, Compression, Frame, Kind, Receipt};
 use tokio::sync::SemaphorePermit;
 use tokio::time::timeout;
 
-use super::CONTENT_TYPE_TABA;
 use super::refusal::Refusal;
 use super::shared::Shared;
 use crate::config::BODY_BYTES_MAX;
@@ -59,7 +58,7 @@ async fn events(State(shared): State<Arc<Shared>>, request: Request) -> Result<R
 /// A missing type is let pass: what counts is the frame.
 fn check_content_type(headers: &HeaderMap) -> Result<(), Refusal> {
     match headers.get(CONTENT_TYPE) {
-        Some(found) if found != CONTENT_TYPE_TABA => Err(Refusal::ContentType),
+        Some(found) if found != wire::CONTENT_TYPE => Err(Refusal::ContentType),
         Some(_) | None => Ok(()),
     }
 }
@@ -85,7 +84,7 @@ async fn receive<'a>(
 
 fn answer(receipt: &Receipt) -> Response {
     let frame = Frame::encode(Kind::Receipt, &receipt.encode(), Compression::None);
-    ([(CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE_TABA))], frame).into_response()
+    ([(CONTENT_TYPE, HeaderValue::from_static(wire::CONTENT_TYPE))], frame).into_response()
 }
 
 async fn status(State(shared): State<Arc<Shared>>) -> Json<Status> {

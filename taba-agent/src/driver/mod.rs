@@ -30,8 +30,6 @@ use crate::config::{Config, ConfigError, Verified};
 use crate::server_url::ServerUrl;
 use crate::status::Status;
 
-/// The content type of a frame.
-pub const CONTENT_TYPE_TABA: &str = "application/x-taba";
 /// When an Agent stops, connections get this long to finish the request they are in.
 const GOODBYE: Duration = Duration::from_secs(1);
 

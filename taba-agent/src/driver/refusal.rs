@@ -23,7 +23,7 @@ pub(super) enum Refusal {
     Unreadable,
     #[error("the body did not arrive in {0:?}")]
     TooSlow(Duration),
-    #[error("the content type must be {}", super::CONTENT_TYPE_TABA)]
+    #[error("the content type must be {}", taba_core::wire::CONTENT_TYPE)]
     ContentType,
     #[error("the agent is full: {bytes_short} bytes short; keep the batch and send it again")]
     Full { bytes_short: u64 },

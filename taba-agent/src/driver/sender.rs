@@ -13,7 +13,6 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use taba_core::wire::{self, Ack, Frame, Kind, WireError};
 use tokio::time::timeout;
 
-use super::CONTENT_TYPE_TABA;
 use crate::config::{BODY_BYTES_MAX, Compression, Config, Verified};
 use crate::dispatcher::{Input, Request};
 
@@ -101,7 +100,7 @@ impl Sender {
         let mut post = hyper::Request::new(Full::new(Bytes::from(frame)));
         *post.method_mut() = Method::POST;
         *post.uri_mut() = self.uris[request.server].clone();
-        post.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE_TABA));
+        post.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(wire::CONTENT_TYPE));
         let response = self.client.request(post).await?;
         let (head, body) = response.into_parts();
         let is_ok = head.status == StatusCode::OK;

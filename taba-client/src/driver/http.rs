@@ -11,7 +11,7 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{CONTENT_TYPE, HOST, RETRY_AFTER};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use taba_core::wire::{Frame, Kind, Receipt};
+use taba_core::wire::{self, Frame, Kind, Receipt};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
@@ -21,8 +21,6 @@ use super::address::{AgentAddress, Transport};
 use crate::buffer::Sealed;
 use crate::sink::{Sink, SinkError};
 
-/// The media type of frames.
-const MEDIA_TYPE: &str = "application/x-taba";
 /// Reasons of an Agent that say something of the network, not of the Batch: the body ended early, or has other bytes.
 const BROKEN_ON_THE_WAY: [&str; 2] = ["unreadable", "checksum"];
 /// An answer has at most this many bytes; a full Batch refused Block by Block takes 30 KiB.
@@ -66,7 +64,7 @@ impl HttpSink {
     fn request(&self, frame: Bytes) -> Result<Request<Full<Bytes>>, Cause> {
         let request = Request::post(self.address.path.as_str())
             .header(HOST, self.address.host.as_str())
-            .header(CONTENT_TYPE, MEDIA_TYPE)
+            .header(CONTENT_TYPE, wire::CONTENT_TYPE)
             .body(Full::new(frame))?;
         Ok(request)
     }

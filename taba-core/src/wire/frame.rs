@@ -7,6 +7,8 @@ use bytes::Bytes;
 use super::{Reader, WireError};
 use crate::limits::FRAME_BYTES_MAX;
 
+/// The media type of a frame: the `Content-Type` of every body in `docs/WIRE.md`.
+pub const CONTENT_TYPE: &str = "application/x-taba";
 /// The first four bytes of every frame.
 pub const MAGIC: [u8; 4] = *b"TABA";
 /// The version of the frame and of all messages in it.

@@ -10,7 +10,7 @@ mod message;
 mod reader;
 
 pub use block::{Block, Content};
-pub use frame::{Compression, FRAME_HEADER_BYTES, Frame, Kind, MAGIC, VERSION};
+pub use frame::{CONTENT_TYPE, Compression, FRAME_HEADER_BYTES, Frame, Kind, MAGIC, VERSION};
 pub use message::{
     Ack, Answer, BadBlock, ClientBatch, LaneBatch, Receipt, Refusal, decode_acks, decode_lanes, encode_acks,
     encode_lanes,

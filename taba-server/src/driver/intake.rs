@@ -9,13 +9,12 @@ use taba_core::wire::{Ack, Answer, LaneBatch};
 use taba_core::{StreamId, Timestamp};
 use tokio::sync::{Notify, oneshot};
 
-use crate::planner::{MARK_HOURS, unanswered};
+use crate::planner::{MARK_HOURS, hour_of, unanswered};
 use crate::status::Status;
 
 /// Hours after its last request in which a Stream counts as living. Streams beyond are forgotten. A Server that has not
 /// been up for so long cannot know who lives, and takes every Stream for living.
-const ALIVE_HOURS: i64 = MARK_HOURS as i64;
-const MICROS_PER_HOUR: i64 = 3_600_000_000;
+const ALIVE_HOURS: u32 = MARK_HOURS;
 
 /// The requests in hand.
 pub(crate) struct Intake {
@@ -27,9 +26,9 @@ pub(crate) struct Intake {
     open: Mutex<BTreeSet<(Timestamp, u64)>>,
     closed: Notify,
     /// The hour in which this Server started.
-    started: i64,
+    started: u32,
     /// The hour in which each Stream last sent something.
-    streams: Mutex<HashMap<StreamId, i64>>,
+    streams: Mutex<HashMap<StreamId, u32>>,
 }
 
 /// There is no room for so many bytes now.
@@ -71,7 +70,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Intake {
     pub(crate) fn new(status: Arc<Status>, bytes_held_max: usize, now: Timestamp) -> Self {
         Self {
-            started: now.as_micros() / MICROS_PER_HOUR,
+            started: hour_of(now),
             status,
             bytes_held: AtomicUsize::new(0),
             bytes_held_max,
@@ -111,7 +110,7 @@ impl Intake {
     }
 
     fn see(&self, arrived: Timestamp, batches: &[LaneBatch]) {
-        let hour = arrived.as_micros() / MICROS_PER_HOUR;
+        let hour = hour_of(arrived);
         let mut streams = lock(&self.streams);
         for batch in batches {
             if streams.insert(batch.stream, hour).is_none() {
@@ -122,7 +121,7 @@ impl Intake {
 
     /// Whether a Stream has sent something lately.
     pub(crate) fn is_alive(&self, stream: StreamId, now: Timestamp) -> bool {
-        let hour = now.as_micros() / MICROS_PER_HOUR;
+        let hour = hour_of(now);
         let seen = lock(&self.streams).get(&stream).copied().unwrap_or(self.started);
         seen + ALIVE_HOURS >= hour
     }

@@ -28,7 +28,8 @@ use taba_core::{Commit, Committed, Loaded, Registry, StreamId, Timestamp, Versio
 
 use self::cache::Cache;
 pub use self::cache::Unreadable;
-use self::plan::{LEDGER_PAIRS, Plan, hour_of};
+pub(crate) use self::plan::hour_of;
+use self::plan::{LEDGER_PAIRS, Plan};
 pub use self::quarantine::{BlockId, Quarantine};
 use crate::admission::believed;
 use crate::status::Status;

@@ -192,7 +192,7 @@ fn fold_or_quarantine(
 }
 
 /// The hour of a moment, since the Unix epoch.
-pub(super) fn hour_of(now: Timestamp) -> u32 {
+pub(crate) fn hour_of(now: Timestamp) -> u32 {
     u32::try_from(now.as_micros() / 3_600_000_000).unwrap_or(0)
 }
 
