@@ -48,6 +48,7 @@ pub struct Mark {
     /// Events of the Lane up to and with that Batch, those of lost Batches included. The sender states the same
     /// count with each Batch, so that a gap is known in events.
     pub events: u64,
-    /// When it was last written, in hours since the Unix epoch; old marks are collected.
+    /// When it was last written, in hours since the Unix epoch; marks 48 hours old are collected. Written by the later
+    /// of two clocks, the Server's and the sender's, and judged by the earlier: one wrong clock collects nothing.
     pub hour: u32,
 }

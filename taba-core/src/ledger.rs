@@ -59,6 +59,8 @@ pub enum Why {
     Shutdown = 10,
     /// The program is at its bound of Tabs.
     TooManyTabs = 11,
+    /// It was written down, and could not be read any more.
+    Damaged = 12,
 }
 
 impl Where {
@@ -74,7 +76,7 @@ impl Where {
 
 impl Why {
     /// Every reason there is.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::BadName,
         Self::UnknownType,
         Self::TypeConflict,
@@ -86,6 +88,7 @@ impl Why {
         Self::Expired,
         Self::Shutdown,
         Self::TooManyTabs,
+        Self::Damaged,
     ];
 
     /// The word in the Ledger's Tab names and in error answers.
@@ -102,6 +105,7 @@ impl Why {
             Self::Expired => "expired",
             Self::Shutdown => "shutdown",
             Self::TooManyTabs => "too_many_tabs",
+            Self::Damaged => "damaged",
         }
     }
 

@@ -107,6 +107,11 @@ impl Store for MemoryStore {
         Ok(self.slice(vbucket).apply(commit))
     }
 
+    /// There is one machine and one memory: nothing can be lost and leave the rest.
+    async fn stable(&self, _: VBucket) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     async fn tabs(&self, vbucket: VBucket) -> Result<Vec<(TabName, TabType)>, StoreError> {
         Ok(self.slice(vbucket).tabs.iter().map(|(tab, tab_type)| (tab.clone(), tab_type.clone())).collect())
     }

@@ -171,6 +171,14 @@ pub enum StoreError {
         /// What could not be read.
         what: &'static str,
     },
+    /// The VBucket is not kept where it was looked for: it was moved, is being moved, or was never set up.
+    #[error("{vbucket} is not kept where it was looked for")]
+    Misplaced {
+        /// Which one.
+        vbucket: VBucket,
+        /// What was found instead.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The commit is larger than a commit may be.
     #[error("a commit of {pairs} pairs is over the bound of {pairs_max}")]
     TooLarge {
@@ -186,6 +194,7 @@ impl StoreError {
     pub fn remedy(&self) -> Remedy {
         match self {
             Self::Unavailable { retry_after, .. } => Remedy::Wait(*retry_after),
+            Self::Misplaced { .. } => Remedy::Reroute,
             Self::Damaged { .. } => Remedy::GiveUp,
             Self::TooLarge { .. } => Remedy::Split,
         }
@@ -213,6 +222,10 @@ impl Commit {
 /// - **Ordered.** `scan` yields each State once, in the order of keys; States that stay unchanged meanwhile are never
 ///   skipped.
 /// - **Isolated.** A commit to one VBucket shows in no other.
+/// - **Stable.** When `stable` is done, every commit to the VBucket that was `Done` before it was called survives the
+///   loss of the machine that holds the VBucket, as far as the store is set up to survive that. The kit checks that it
+///   comes to an end, and that what is stable is there after a restart; what happens in a failover is the store's own
+///   test.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// How many VBuckets the store was made for.
@@ -232,6 +245,18 @@ pub trait Store: Send + Sync + 'static {
     /// # Cancel safety
     /// When dropped, it is unknown whether the commit has happened.
     async fn commit(&self, vbucket: VBucket, commit: Commit) -> Result<Committed, StoreError>;
+
+    /// Waits until every commit to the VBucket that was done before the call is safe from the loss of one machine.
+    ///
+    /// Acknowledged is not safe: a store with replicas answers before they have the commit, and the replica that takes
+    /// over may lack it. A store without such a gap answers at once.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then nothing is known about those commits, and only later ones can be asked after.
+    ///
+    /// # Cancel safety
+    /// Safe: nothing changes.
+    async fn stable(&self, vbucket: VBucket) -> Result<(), StoreError>;
 
     /// Every Tab of a VBucket, with its type, sorted by name.
     ///

@@ -51,6 +51,8 @@ enum Fault {
     Keeps,
     /// Takes commits of any size.
     Unbounded,
+    /// Takes what was stable back.
+    Unstable,
 }
 
 /// A [`MemoryStore`] with one fault.
@@ -114,6 +116,10 @@ impl Store for Wrong {
         self.inner.commit(vbucket, commit).await
     }
 
+    async fn stable(&self, vbucket: VBucket) -> Result<(), StoreError> {
+        self.inner.stable(self.place(vbucket)).await
+    }
+
     async fn tabs(&self, vbucket: VBucket) -> Result<Vec<(TabName, TabType)>, StoreError> {
         self.inner.tabs(self.place(vbucket)).await
     }
@@ -144,7 +150,7 @@ impl Fixture for WrongStores {
     const DURABLE: bool = true;
 
     async fn open(&mut self) -> Wrong {
-        if self.fault == Fault::Forgets {
+        if matches!(self.fault, Fault::Forgets | Fault::Unstable) {
             self.inner = Arc::default();
         }
         if self.fault == Fault::StartsUsed {
@@ -174,6 +180,7 @@ catches! {
     conditional_catches_unconditional_commits: law::conditional, Unconditional;
     racing_catches_a_gap_between_look_and_write: law::racing, Races;
     durable_catches_forgetting: law::durable, Forgets;
+    stable_catches_taking_back: law::stable, Unstable;
     consistent_catches_torn_reads: law::consistent, TornReads;
     ordered_catches_backward_scans: law::ordered, Backwards;
     paged_catches_repeated_pages: law::paged, SamePage;

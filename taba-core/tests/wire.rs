@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use taba_core::ledger::Why;
 use taba_core::limits::{BATCH_BLOCKS_MAX, FRAME_BYTES_MAX};
 use taba_core::wire::{
-    Ack, Answer, Block, ClientBatch, Compression, Content, Frame, Kind, LaneBatch, Receipt, Refusal,
-    WireError, decode_acks, decode_lanes, encode_acks, encode_lanes,
+    Ack, Answer, Block, ClientBatch, Compression, Content, Frame, Kind, LaneBatch, Lanes, Probe, Receipt,
+    Refusal, WireError, decode_acks, encode_acks,
 };
 use taba_core::{ClientId, Envelope, Events, SeqNo, StreamId, TabName, TabType, Timestamp, VBuckets};
 
@@ -43,7 +43,7 @@ fn client_batch() -> ClientBatch {
     }
 }
 
-fn lanes() -> Vec<LaneBatch> {
+fn lanes() -> Lanes {
     let batch = |vbucket, seq| LaneBatch {
         stream: StreamId(7),
         vbucket,
@@ -52,7 +52,13 @@ fn lanes() -> Vec<LaneBatch> {
         events_before: 1000,
         blocks: vec![state_block(), events_block("a", 3)],
     };
-    vec![batch(5, 1), batch(1023, 300)]
+    let probe = Probe { stream: StreamId(7), vbucket: 6, base: SeqNo(400), events_before: 70_000 };
+    let sent_at = Timestamp::from_micros(1_795_371_115_300_000);
+    Lanes { sent_at, batches: vec![batch(5, 1), batch(1023, 300)], probes: vec![probe] }
+}
+
+fn lane_batch() -> LaneBatch {
+    lanes().batches.remove(0)
 }
 
 fn acks() -> Vec<Ack> {
@@ -61,11 +67,19 @@ fn acks() -> Vec<Ack> {
         Ack {
             stream: StreamId(7),
             vbucket: 5,
-            applied: SeqNo(1),
+            applied: SeqNo(300),
+            stable: SeqNo(299),
             answer: Answer::Applied,
             refused: vec![refusal],
         },
-        Ack { stream: StreamId(7), vbucket: 9, applied: SeqNo(0), answer: Answer::Nak, refused: vec![] },
+        Ack {
+            stream: StreamId(7),
+            vbucket: 9,
+            applied: SeqNo(0),
+            stable: SeqNo(0),
+            answer: Answer::Nak,
+            refused: vec![],
+        },
     ]
 }
 
@@ -78,7 +92,7 @@ fn envelope() -> Envelope {
 fn messages_come_back() {
     let batch = client_batch();
     assert_eq!(ClientBatch::decode(&batch.encode().into()).unwrap(), (batch, vec![]));
-    assert_eq!(decode_lanes(&encode_lanes(&lanes()).into()).unwrap(), lanes());
+    assert_eq!(Lanes::decode(&lanes().encode().into()).unwrap(), lanes());
     assert_eq!(decode_acks(&encode_acks(&acks())).unwrap(), acks());
     let refused = vec![Refusal { block: 0, why: Why::BadName, events: 1 }];
     let receipt = Receipt { seq: SeqNo(42), now: Timestamp::from_secs(9), refused };
@@ -112,7 +126,7 @@ fn frames_come_back_compressed_or_not() {
 
 #[test]
 fn a_wrong_frame_says_what_is_wrong() {
-    let frame = Frame::encode(Kind::Lanes, &encode_lanes(&lanes()), Compression::Lz4);
+    let frame = Frame::encode(Kind::Lanes, &lanes().encode(), Compression::Lz4);
     let with = |at: usize, byte: u8| {
         let mut wrong = frame.clone();
         wrong[at] = byte;
@@ -135,7 +149,7 @@ fn a_wrong_frame_says_what_is_wrong() {
 #[test]
 fn an_announced_size_is_not_believed() {
     // A body that claims to unpack to the bound but does not: an error, and no more memory than the bound.
-    let mut frame = Frame::encode(Kind::Lanes, &encode_lanes(&lanes()), Compression::Lz4);
+    let mut frame = Frame::encode(Kind::Lanes, &lanes().encode(), Compression::Lz4);
     assert_eq!(frame[6], 1, "the sample must be one that compresses");
     frame[12..16].copy_from_slice(&(FRAME_BYTES_MAX as u32).to_le_bytes());
     assert_eq!(
@@ -145,16 +159,24 @@ fn an_announced_size_is_not_believed() {
     // A list that claims more elements than there may be.
     let mut message = Vec::new();
     taba_core::wire::put_u64(u64::MAX, &mut message);
-    assert!(matches!(decode_lanes(&message.clone().into()), Err(WireError::TooLarge { .. })));
     assert!(matches!(decode_acks(&message), Err(WireError::TooLarge { .. })));
+    let at_time = [&[0], &message[..]].concat();
+    assert!(matches!(Lanes::decode(&at_time.into()), Err(WireError::TooLarge { .. })));
+    let no_batches = [&[0, 0], &message[..]].concat();
+    assert!(matches!(Lanes::decode(&no_batches.into()), Err(WireError::TooLarge { .. })));
 }
 
 #[test]
 fn a_lane_batch_that_contradicts_itself_is_malformed() {
     for (seq, base) in [(1, 2), (1, 0), (0, 0), (u64::MAX, 1)] {
-        let batch = LaneBatch { seq: SeqNo(seq), base: SeqNo(base), ..lanes().remove(0) };
-        let bytes = encode_lanes(&[batch]).into();
-        assert!(matches!(decode_lanes(&bytes), Err(WireError::Malformed { .. })), "seq {seq}, base {base}");
+        let batch = LaneBatch { seq: SeqNo(seq), base: SeqNo(base), ..lane_batch() };
+        let bytes = Lanes { batches: vec![batch], ..Lanes::default() }.encode().into();
+        assert!(matches!(Lanes::decode(&bytes), Err(WireError::Malformed { .. })), "seq {seq}, base {base}");
+    }
+    for base in [0, u64::MAX] {
+        let probe = Probe { base: SeqNo(base), ..lanes().probes[0] };
+        let bytes = Lanes { probes: vec![probe], ..Lanes::default() }.encode().into();
+        assert!(matches!(Lanes::decode(&bytes), Err(WireError::Malformed { .. })), "base {base}");
     }
 }
 
@@ -167,7 +189,7 @@ fn too_many_blocks_are_refused() {
 
 #[test]
 fn the_ledger_is_not_counted_as_events() {
-    let mut batch = lanes().remove(0);
+    let mut batch = lane_batch();
     assert_eq!(batch.events(), 15);
     batch.blocks.push(events_block("taba.recorded", 2));
     assert_eq!(batch.events(), 15);
@@ -194,7 +216,7 @@ fn where_tabs_live_is_a_promise() {
 fn golden_bytes_are_read_and_written_as_ever() {
     let goldens = [
         ("client_batch.bin", Frame::encode(Kind::ClientBatch, &client_batch().encode(), Compression::None)),
-        ("lanes.bin", Frame::encode(Kind::Lanes, &encode_lanes(&lanes()), Compression::None)),
+        ("lanes.bin", Frame::encode(Kind::Lanes, &lanes().encode(), Compression::None)),
         ("acks.bin", Frame::encode(Kind::Acks, &encode_acks(&acks()), Compression::None)),
         ("envelope.bin", envelope().encode().to_vec()),
     ];
@@ -212,7 +234,7 @@ proptest! {
     fn noise_is_an_error_never_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
         let bytes = Bytes::from(bytes);
         let _ = ClientBatch::decode(&bytes);
-        let _ = decode_lanes(&bytes);
+        let _ = Lanes::decode(&bytes);
         let _ = decode_acks(&bytes);
         let _ = Receipt::decode(&bytes);
         let _ = Envelope::decode(&bytes);
@@ -221,10 +243,10 @@ proptest! {
 
     #[test]
     fn one_wrong_byte_is_an_error_or_another_message(at in any::<prop::sample::Index>(), flip in 1_u8..) {
-        let mut message = encode_lanes(&lanes());
+        let mut message = lanes().encode();
         let at = at.index(message.len());
         message[at] ^= flip;
-        let _ = decode_lanes(&message.into());
+        let _ = Lanes::decode(&message.into());
         let mut batch = client_batch().encode();
         let at = at % batch.len();
         batch[at] ^= flip;

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use taba_core::limits::FRAME_BYTES_MAX;
 use taba_core::wire::{
-    self, Compression, FRAME_HEADER_BYTES, Frame, Kind, LaneBatch, WireError, decode_lanes, encode_acks,
+    self, Compression, FRAME_HEADER_BYTES, Frame, Kind, LaneBatch, Lanes, WireError, encode_acks,
 };
 
 use crate::direction::Misdirected;
@@ -134,7 +134,7 @@ async fn read(body: Body) -> Result<(usize, Vec<LaneBatch>), Rejection> {
         Ok(Err(_)) => return Err(Rejection::BrokenOff),
     };
     let frame = Frame::decode(&body, Kind::Lanes)?;
-    Ok((frame.message.len(), decode_lanes(&frame.message)?))
+    Ok((frame.message.len(), Lanes::decode(&frame.message)?.batches))
 }
 
 fn is_over_limit(error: &axum::Error) -> bool {

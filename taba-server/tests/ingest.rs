@@ -196,6 +196,9 @@ impl Store for Gate {
         }
         self.inner.commit(vbucket, commit).await
     }
+    async fn stable(&self, vbucket: VBucket) -> Result<(), StoreError> {
+        self.inner.stable(vbucket).await
+    }
     async fn tabs(&self, vbucket: VBucket) -> Result<Vec<(TabName, TabType)>, StoreError> {
         self.inner.tabs(vbucket).await
     }

@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 use taba_client::{Client, Config};
-use taba_core::wire::{Answer, Block, Compression, Frame, Kind, LaneBatch, decode_acks, encode_lanes};
+use taba_core::wire::{Answer, Block, Compression, Frame, Kind, LaneBatch, Lanes, decode_acks};
 use taba_core::{ClientId, Events, SeqNo, StreamId, TabName, TabType, Timestamp, VBuckets};
 use taba_tests::proxy::{Fault, Proxy, chance};
 use taba_tests::{Account, Agent, Server, free_port, wait_until};
@@ -169,7 +169,11 @@ fn send(server: &Server, seq: u64) -> Answer {
     let block = Block::of_events(tab, client, tab_type, Events::new(&times, &values)).unwrap();
     let (stream, base, events_before) = (StreamId(7), SeqNo(seq), 3 * (seq - 1));
     let batch = LaneBatch { stream, vbucket, seq: SeqNo(seq), base, events_before, blocks: vec![block] };
-    let frame = Frame::encode(Kind::Lanes, &encode_lanes(&[batch]), Compression::None);
+    let frame = Frame::encode(
+        Kind::Lanes,
+        &Lanes { batches: vec![batch], ..Lanes::default() }.encode(),
+        Compression::None,
+    );
     let post = ureq::post(format!("{}/v2/lanes", server.url())).header("content-type", "application/x-taba");
     let body = post.send(&frame[..]).unwrap().body_mut().read_to_vec().unwrap();
     let acks = decode_acks(&Frame::decode(&body.into(), Kind::Acks).unwrap().message).unwrap();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use taba_bench::{Figure, cpu_seconds, noise, now, print_machine};
-use taba_core::wire::{Answer, Block, Compression, Frame, Kind, LaneBatch, decode_acks, encode_lanes};
+use taba_core::wire::{Answer, Block, Compression, Frame, Kind, LaneBatch, Lanes, decode_acks};
 use taba_core::{ClientId, Events, MemoryStore, SeqNo, StreamId, TabName, TabType, Timestamp, VBuckets};
 use taba_server::Server;
 use tower::ServiceExt;
@@ -54,7 +54,7 @@ fn request(seq: u64, tab_type: &str, tabs: &[(u16, Vec<TabName>)], value: fn(usi
             .collect(),
     };
     let batches: Vec<_> = tabs.iter().map(batch).collect();
-    Frame::encode(Kind::Lanes, &encode_lanes(&batches), Compression::Lz4)
+    Frame::encode(Kind::Lanes, &Lanes { batches, ..Lanes::default() }.encode(), Compression::Lz4)
 }
 
 /// Events per second of CPU, in millions: all threads of the process, the answers included.

@@ -5,7 +5,7 @@
 use std::hint::black_box;
 
 use taba_bench::{nanos_per_operation, noise, print_machine};
-use taba_core::wire::{Block, Compression, Content, Frame, Kind, LaneBatch, Reader, column, encode_lanes};
+use taba_core::wire::{Block, Compression, Content, Frame, Kind, LaneBatch, Lanes, Reader, column};
 use taba_core::{ClientId, Events, SeqNo, StreamId, TabName, TabType, Timestamp};
 
 const EVENTS: usize = 10_000;
@@ -57,7 +57,7 @@ fn size(name: &str, times: &[Timestamp], values: &[f64]) {
         events_before: 7_700_000,
         blocks: vec![block(times, values)],
     };
-    let message = encode_lanes(&[batch]);
+    let message = Lanes { batches: vec![batch], ..Lanes::default() }.encode();
     let per_event =
         |compression| Frame::encode(Kind::Lanes, &message, compression).len() as f64 / times.len() as f64;
     let (plain, packed) = (per_event(Compression::None), per_event(Compression::Lz4));

@@ -2,13 +2,14 @@
 
 use std::fmt;
 
+use taba_core::Timestamp;
 use taba_core::limits::{FRAME_BYTES_MAX, REQUEST_BATCHES_MAX};
-use taba_core::wire::put_u64;
+use taba_core::wire::Lanes;
 
 use crate::lane::Outgoing;
 
 /// Bytes before the first Batch, at most.
-const COUNT_BYTES_MAX: usize = 10;
+const COUNT_BYTES_MAX: usize = Lanes::HEAD_BYTES_MAX;
 
 /// The number of a request, to match its answer; unique in one Agent run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,15 +34,15 @@ pub struct Request {
 
 impl Request {
     /// The message, to be put in a frame of the kind `Lanes`: what
-    /// [`decode_lanes`](taba_core::wire::decode_lanes) reads.
+    /// [`Lanes::decode`] reads.
     ///
     /// # Cost
     /// One allocation, and one copy of all bytes.
     pub fn message(&self) -> Vec<u8> {
         let bytes: usize = self.batches.iter().map(Outgoing::bytes).sum();
         let mut out = Vec::with_capacity(COUNT_BYTES_MAX + bytes);
-        put_u64(self.batches.len() as u64, &mut out);
-        self.batches.iter().for_each(|batch| batch.encode(&mut out));
+        let put_batches = |out: &mut Vec<u8>| self.batches.iter().for_each(|batch| batch.encode(out));
+        Lanes::encode_parts(Timestamp::default(), self.batches.len(), put_batches, &[], &mut out);
         debug_assert!(
             out.len() <= FRAME_BYTES_MAX,
             "the bounds of requests are checked with the configuration"

@@ -47,7 +47,14 @@ fn tick(dispatcher: &mut Dispatcher, now: Duration) -> Vec<Request> {
 fn acks(request: &Request, answer: Answer) -> Vec<Ack> {
     let ack = |batch: &crate::lane::Outgoing| {
         let applied = if answer == Answer::Applied { batch.seq } else { SeqNo(batch.seq.0 - 1) };
-        Ack { stream: batch.stream, vbucket: batch.vbucket.index(), applied, answer, refused: Vec::new() }
+        Ack {
+            stream: batch.stream,
+            vbucket: batch.vbucket.index(),
+            applied,
+            stable: SeqNo::NONE,
+            answer,
+            refused: Vec::new(),
+        }
     };
     request.batches.iter().map(ack).collect()
 }

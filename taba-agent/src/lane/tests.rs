@@ -30,7 +30,14 @@ fn decoded(outgoing: &Outgoing) -> LaneBatch {
 }
 
 fn ack(applied: u64, answer: Answer) -> Ack {
-    Ack { stream: StreamId(7), vbucket: 3, applied: SeqNo(applied), answer, refused: Vec::new() }
+    Ack {
+        stream: StreamId(7),
+        vbucket: 3,
+        applied: SeqNo(applied),
+        stable: SeqNo::NONE,
+        answer,
+        refused: Vec::new(),
+    }
 }
 
 /// A Lane with Batches 1 to `sealed` acknowledged and retained, and one more Block to send.

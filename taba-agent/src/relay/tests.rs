@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use taba_core::wire::{Ack, Answer, Block, LaneBatch, decode_lanes};
+use taba_core::wire::{Ack, Answer, Block, LaneBatch, Lanes};
 use taba_core::{ClientId, Events, NameError, SeqNo, TabName, TabType};
 
 use super::*;
@@ -206,7 +206,14 @@ impl Store {
             Answer::Applied
         };
         let applied = SeqNo(*mark);
-        Ack { stream: batch.stream, vbucket: batch.vbucket, applied, answer, refused: Vec::new() }
+        Ack {
+            stream: batch.stream,
+            vbucket: batch.vbucket,
+            applied,
+            stable: SeqNo::NONE,
+            answer,
+            refused: Vec::new(),
+        }
     }
 
     fn take_all(&mut self, request: &Request) -> Vec<Ack> {
@@ -216,7 +223,7 @@ impl Store {
 
 /// The request as a Server reads it.
 fn batches(request: &Request) -> Vec<LaneBatch> {
-    decode_lanes(&Bytes::from(request.message())).unwrap()
+    Lanes::decode(&Bytes::from(request.message())).unwrap().batches
 }
 
 struct World {
@@ -286,6 +293,7 @@ impl World {
                             stream: batch.stream,
                             vbucket: batch.vbucket,
                             applied,
+                            stable: SeqNo::NONE,
                             answer,
                             refused: Vec::new(),
                         }

@@ -16,7 +16,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use taba_core::wire::{
-    Ack, Answer, Block, ClientBatch, Compression, Content, Frame, Kind, LaneBatch, Receipt, decode_lanes,
+    Ack, Answer, Block, ClientBatch, Compression, Content, Frame, Kind, LaneBatch, Lanes, Receipt,
     encode_acks,
 };
 use taba_core::{ClientId, Events, SeqNo, StreamId, TabName, TabType, Timestamp};
@@ -110,7 +110,8 @@ async fn lanes(State(store): State<Arc<Store>>, body: Bytes) -> Response {
         return (StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "0")], "tired").into_response();
     }
     let message = Frame::decode(&body, Kind::Lanes).unwrap().message;
-    let acks: Vec<_> = decode_lanes(&message).unwrap().into_iter().map(|batch| store.take(batch)).collect();
+    let acks: Vec<_> =
+        Lanes::decode(&message).unwrap().batches.into_iter().map(|batch| store.take(batch)).collect();
     if mood == Mood::Babbling {
         return "blah".into_response();
     }
@@ -134,7 +135,14 @@ impl Store {
         } else {
             Answer::Nak
         };
-        Ack { stream: batch.stream, vbucket: batch.vbucket, applied: *mark, answer, refused: Vec::new() }
+        Ack {
+            stream: batch.stream,
+            vbucket: batch.vbucket,
+            applied: *mark,
+            stable: SeqNo::NONE,
+            answer,
+            refused: Vec::new(),
+        }
     }
 }
 

@@ -135,6 +135,27 @@ pub async fn durable<F: Fixture>(fixture: &mut F) -> Verdict {
     Ok(())
 }
 
+/// After `stable`, what had been committed is there when the store was closed and opened again; asking twice is as good
+/// as once, and so is asking for a VBucket that was never written.
+///
+/// # Errors
+/// [`Broken`] when the law does not hold.
+pub async fn stable<F: Fixture>(fixture: &mut F) -> Verdict {
+    const LAW: &str = "stability";
+    let store = fixture.open().await;
+    let (written, never_written) = (first(&store), last(&store));
+    done(LAW, &store, written, commit(Version::NEVER, 1, &["a"])).await?;
+    for vbucket in [written, never_written, written] {
+        store.stable(vbucket).await.map_err(broken(LAW))?;
+    }
+    expect(LAW, &store, written, 1, &["a"]).await?;
+    if F::DURABLE {
+        drop(store);
+        expect(LAW, &fixture.open().await, written, 1, &["a"]).await?;
+    }
+    Ok(())
+}
+
 /// `load` shows the version, the marks, the Tabs and the States of one moment.
 ///
 /// # Errors

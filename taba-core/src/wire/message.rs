@@ -73,6 +73,40 @@ pub struct LaneBatch {
     pub blocks: Vec<Block>,
 }
 
+/// Agent to Server: a question after a Lane that has nothing to send. It is answered by a commit that changes nothing
+/// but the version of the VBucket, so that the answer is what the store holds now, not what somebody remembers.
+///
+/// ```text
+/// | stream u64 | vbucket u16 | base | events_before |
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// Which sender incarnation.
+    pub stream: StreamId,
+    /// Which VBucket: with the stream, it names the Lane.
+    pub vbucket: u16,
+    /// The oldest Batch of the Lane that the sender still has; one above the last when it has none. What lies between
+    /// the mark and this is lost, and counted by the commit that answers.
+    pub base: SeqNo,
+    /// Events in all Batches of the Lane before `base`.
+    pub events_before: u64,
+}
+
+/// Agent to Server: one request about many Lanes, about each of them at most once.
+///
+/// ```text
+/// | sent_at zigzag | n | n LaneBatches | m | m Probes |
+/// ```
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Lanes {
+    /// The sender's clock. A second opinion for the Server on what time it is: see [`Mark::hour`](crate::Mark::hour).
+    pub sent_at: Timestamp,
+    /// The next Batches of these Lanes, at most [`REQUEST_BATCHES_MAX`].
+    pub batches: Vec<LaneBatch>,
+    /// Questions after these Lanes, at most [`REQUEST_BATCHES_MAX`].
+    pub probes: Vec<Probe>,
+}
+
 /// Server to Agent: where a Lane stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ack {
@@ -82,17 +116,21 @@ pub struct Ack {
     pub vbucket: u16,
     /// The mark: everything up to here is contained in the stored States.
     pub applied: SeqNo,
+    /// Everything up to here has also reached whatever would take over from the store's machine, as far as this Server
+    /// knows; at most `applied`.
+    pub stable: SeqNo,
     /// What became of the message that this answers.
     pub answer: Answer,
     /// Blocks of the Batch that were refused, and counted as dropped.
     pub refused: Vec<Refusal>,
 }
 
-/// What became of a Batch.
+/// What became of a Batch or a Probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Answer {
-    /// It is contained in the stored States, by a commit made after it arrived.
+    /// It is contained in the stored States, by a commit made after it arrived. The only answer that says what the
+    /// store holds now, and the only good answer to a Probe.
     Applied = 0,
     /// It had been contained before.
     Duplicate = 1,
@@ -206,30 +244,84 @@ impl LaneBatch {
     }
 }
 
-/// The message of many Lanes' Batches: their number, then each.
-pub fn encode_lanes(batches: &[LaneBatch]) -> Vec<u8> {
-    let mut out = Vec::new();
-    put_u64(batches.len() as u64, &mut out);
-    batches.iter().for_each(|batch| batch.encode(&mut out));
-    out
+impl Probe {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.stream.0.to_le_bytes());
+        out.extend_from_slice(&self.vbucket.to_le_bytes());
+        put_u64(self.base.0, out);
+        put_u64(self.events_before, out);
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, WireError> {
+        let stream = StreamId(u64::from_le_bytes(reader.array("a stream")?));
+        let vbucket = u16::from_le_bytes(reader.array("a vbucket")?);
+        let base = SeqNo(reader.u64("a sequence number")?);
+        let events_before = reader.u64("a number of events")?;
+        if base == SeqNo::NONE || base.0 == u64::MAX {
+            return Err(WireError::Malformed { what: "a base that no lane has" });
+        }
+        Ok(Self { stream, vbucket, base, events_before })
+    }
 }
 
-/// Reads the message of many Lanes' Batches.
-///
-/// # Errors
-/// [`WireError`] when the bytes are no such message.
-pub fn decode_lanes(message: &Bytes) -> Result<Vec<LaneBatch>, WireError> {
-    let mut reader = Reader::new(message);
-    let count = reader.count(REQUEST_BATCHES_MAX, "batches of one request")?;
-    let batches = (0..count).map(|_| LaneBatch::decode(&mut reader, message)).collect::<Result<_, _>>()?;
-    reader.finish("bytes behind the batches")?;
-    Ok(batches)
+impl Lanes {
+    /// Bytes of a request around its Batches and Probes, at most.
+    pub const HEAD_BYTES_MAX: usize = 3 * 10;
+    /// Bytes of one Probe, at most.
+    pub const PROBE_BYTES_MAX: usize = 8 + 2 + 2 * 10;
+
+    /// The message, to be put in a frame.
+    pub fn encode(&self) -> Vec<u8> {
+        let bytes = |batch: &LaneBatch| batch.blocks.iter().map(Block::encoded_bytes).sum::<usize>() + 50;
+        let bytes: usize = self.batches.iter().map(bytes).sum();
+        let mut out =
+            Vec::with_capacity(bytes + self.probes.len() * Self::PROBE_BYTES_MAX + Self::HEAD_BYTES_MAX);
+        Self::encode_parts(
+            self.sent_at,
+            self.batches.len(),
+            |out| self.batches.iter().for_each(|batch| batch.encode(out)),
+            &self.probes,
+            &mut out,
+        );
+        out
+    }
+
+    /// Appends a message whose Batches are encoded by the caller: `put_batches` appends so many.
+    pub fn encode_parts(
+        sent_at: Timestamp,
+        batches: usize,
+        put_batches: impl FnOnce(&mut Vec<u8>),
+        probes: &[Probe],
+        out: &mut Vec<u8>,
+    ) {
+        put_i64(sent_at.as_micros(), out);
+        put_u64(batches as u64, out);
+        put_batches(out);
+        put_u64(probes.len() as u64, out);
+        probes.iter().for_each(|probe| probe.encode(out));
+    }
+
+    /// Reads the message.
+    ///
+    /// # Errors
+    /// [`WireError`] when the bytes are no such message.
+    pub fn decode(message: &Bytes) -> Result<Self, WireError> {
+        let mut reader = Reader::new(message);
+        let sent_at = Timestamp::from_micros(reader.i64("a time")?);
+        let count = reader.count(REQUEST_BATCHES_MAX, "batches of one request")?;
+        let batches =
+            (0..count).map(|_| LaneBatch::decode(&mut reader, message)).collect::<Result<_, _>>()?;
+        let count = reader.count(REQUEST_BATCHES_MAX, "probes of one request")?;
+        let probes = (0..count).map(|_| Probe::decode(&mut reader)).collect::<Result<_, _>>()?;
+        reader.finish("bytes behind the lanes")?;
+        Ok(Self { sent_at, batches, probes })
+    }
 }
 
 /// The message of acknowledgements: their number, then each.
 ///
 /// ```text
-/// | stream u64 | vbucket u16 | applied | answer u8 | n | n * (block, why u8, events) |
+/// | stream u64 | vbucket u16 | applied | stable | answer u8 | n | n * (block, why u8, events) |
 /// ```
 pub fn encode_acks(acks: &[Ack]) -> Vec<u8> {
     let mut out = Vec::new();
@@ -238,6 +330,7 @@ pub fn encode_acks(acks: &[Ack]) -> Vec<u8> {
         out.extend_from_slice(&ack.stream.0.to_le_bytes());
         out.extend_from_slice(&ack.vbucket.to_le_bytes());
         put_u64(ack.applied.0, &mut out);
+        put_u64(ack.stable.0, &mut out);
         out.push(ack.answer as u8);
         put_refusals(&ack.refused, &mut out);
     }
@@ -250,12 +343,13 @@ pub fn encode_acks(acks: &[Ack]) -> Vec<u8> {
 /// [`WireError`] when the bytes are no such message.
 pub fn decode_acks(message: &[u8]) -> Result<Vec<Ack>, WireError> {
     let mut reader = Reader::new(message);
-    let count = reader.count(REQUEST_BATCHES_MAX, "acknowledgements")?;
+    let count = reader.count(2 * REQUEST_BATCHES_MAX, "acknowledgements")?;
     let mut acks = Vec::new();
     for _ in 0..count {
         let stream = StreamId(u64::from_le_bytes(reader.array("a stream")?));
         let vbucket = u16::from_le_bytes(reader.array("a vbucket")?);
         let applied = SeqNo(reader.u64("a sequence number")?);
+        let stable = SeqNo(reader.u64("a sequence number")?);
         let answer = match reader.u8("an answer")? {
             0 => Answer::Applied,
             1 => Answer::Duplicate,
@@ -264,7 +358,7 @@ pub fn decode_acks(message: &[u8]) -> Result<Vec<Ack>, WireError> {
             4 => Answer::Busy,
             _ => return Err(WireError::Malformed { what: "an answer" }),
         };
-        acks.push(Ack { stream, vbucket, applied, answer, refused: refusals(&mut reader)? });
+        acks.push(Ack { stream, vbucket, applied, stable, answer, refused: refusals(&mut reader)? });
     }
     reader.finish("bytes behind the acknowledgements")?;
     Ok(acks)

@@ -12,8 +12,7 @@ mod reader;
 pub use block::{Block, Content};
 pub use frame::{CONTENT_TYPE, Compression, FRAME_HEADER_BYTES, Frame, Kind, MAGIC, VERSION};
 pub use message::{
-    Ack, Answer, BadBlock, ClientBatch, LaneBatch, Receipt, Refusal, decode_acks, decode_lanes, encode_acks,
-    encode_lanes,
+    Ack, Answer, BadBlock, ClientBatch, LaneBatch, Lanes, Probe, Receipt, Refusal, decode_acks, encode_acks,
 };
 pub use reader::{Reader, put_bytes, put_i64, put_u64};
 

@@ -241,6 +241,11 @@ impl Store for EmbeddedStore {
         outcome.await.unwrap_or_else(|_| Err(unavailable("the writing thread has ended".into())))
     }
 
+    /// What is done was synced to the disk, and there is no other machine that could take over with less.
+    async fn stable(&self, _: VBucket) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     async fn tabs(&self, vbucket: VBucket) -> Result<Vec<(TabName, TabType)>, StoreError> {
         self.read(vbucket, "tab", move |table| {
             let (from, to) = layout::tabs_range(vbucket);

@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use taba_core::limits::COMMIT_PAIRS_MAX;
 use taba_core::wire::{Ack, Answer, LaneBatch};
-use taba_core::{Commit, Committed, Loaded, Registry, StreamId, Timestamp, Version, Wanted};
+use taba_core::{Commit, Committed, Loaded, Registry, SeqNo, StreamId, Timestamp, Version, Wanted};
 
 use self::cache::Cache;
 pub use self::cache::Unreadable;
@@ -384,6 +384,7 @@ pub fn unanswered(batch: &LaneBatch, answer: Answer) -> Ack {
         stream: batch.stream,
         vbucket: batch.vbucket,
         applied: believed(batch),
+        stable: SeqNo::NONE,
         answer,
         refused: Vec::new(),
     }

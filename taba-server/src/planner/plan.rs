@@ -66,6 +66,7 @@ impl Plan {
                     stream: batch.stream,
                     vbucket: batch.vbucket,
                     applied,
+                    stable: SeqNo::NONE,
                     answer,
                     refused: Vec::new(),
                 });
@@ -89,6 +90,7 @@ impl Plan {
             stream: batch.stream,
             vbucket: batch.vbucket,
             applied: batch.seq,
+            stable: SeqNo::NONE,
             answer,
             refused,
         });

@@ -1,6 +1,6 @@
 //! What a sender of Lanes is made of, for tests.
 
-use taba_core::wire::{Ack, Block, Compression, Frame, Kind, LaneBatch, decode_acks, encode_lanes};
+use taba_core::wire::{Ack, Block, Compression, Frame, Kind, LaneBatch, Lanes, decode_acks};
 use taba_core::{ClientId, Events, SeqNo, StreamId, TabName, TabType, Timestamp, VBuckets};
 
 pub(crate) fn block(tab: &str, client: &str, values: &[f64]) -> Block {
@@ -28,7 +28,11 @@ pub(crate) fn batch(
 }
 
 pub(crate) fn frame(batches: &[LaneBatch]) -> Vec<u8> {
-    Frame::encode(Kind::Lanes, &encode_lanes(batches), Compression::Lz4)
+    Frame::encode(
+        Kind::Lanes,
+        &Lanes { batches: batches.to_vec(), ..Lanes::default() }.encode(),
+        Compression::Lz4,
+    )
 }
 
 pub(crate) fn acks(body: Vec<u8>) -> Vec<Ack> {

@@ -100,6 +100,9 @@ impl Store for Broken {
     async fn commit(&self, vbucket: VBucket, commit: Commit) -> Result<Committed, StoreError> {
         self.store.commit(vbucket, commit).await
     }
+    async fn stable(&self, vbucket: VBucket) -> Result<(), StoreError> {
+        self.store.stable(vbucket).await
+    }
     async fn tabs(&self, vbucket: VBucket) -> Result<Vec<(TabName, TabType)>, StoreError> {
         match self.from {
             None => self.fail().await,

@@ -104,6 +104,9 @@ impl Store for Crowded {
         }
         self.store.commit(vbucket, commit).await
     }
+    async fn stable(&self, vbucket: VBucket) -> Result<(), StoreError> {
+        self.store.stable(vbucket).await
+    }
     async fn tabs(&self, vbucket: VBucket) -> Result<Vec<(TabName, TabType)>, StoreError> {
         self.store.tabs(vbucket).await
     }
