@@ -81,10 +81,12 @@ pub enum Over {
     Something,
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "all readers have one signature")]
 fn done(reply: Reply) -> Option<()> {
     (reply == Reply::Done).then_some(())
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "all readers have one signature")]
 fn integer(reply: Reply) -> Option<i64> {
     if let Reply::Integer(number) = reply { Some(number) } else { None }
 }
@@ -134,6 +136,7 @@ fn number(reply: Reply) -> Option<Option<i64>> {
     std::str::from_utf8(&bytes).ok()?.parse().ok().map(Some)
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "all readers have one signature")]
 fn was_set(reply: Reply) -> Option<bool> {
     match reply {
         Reply::Done => Some(true),
