@@ -53,6 +53,21 @@ impl<T> Command<T> {
         self
     }
 
+    /// The word that Redis knows it by.
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// What follows its key.
+    pub fn arguments(&self) -> &[Bytes] {
+        &self.arguments
+    }
+
+    /// What an answer means; `None` when it is no answer to this command.
+    pub fn read(&self, reply: Reply) -> Option<T> {
+        (self.read)(reply)
+    }
+
     /// The key that it works on.
     pub fn key(&self) -> &[u8] {
         &self.key
