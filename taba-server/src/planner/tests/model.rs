@@ -248,7 +248,7 @@ impl Model {
                 self.happened.given_up += u64::from(self.senders[lane].give_up());
             }
             97 if self.chance.one_in(quiet) => {
-                self.now += self.chance.below(2 * CONFIRM_AFTER as usize) as u64
+                self.now += self.chance.below(2 * CONFIRM_AFTER as usize) as u64;
             }
             98 => self.hosts[host].is_behind = false,
             _ => {
@@ -382,10 +382,8 @@ impl Model {
 
     fn commit(&mut self, host: usize, mut commit: Commit) -> Committed {
         if !self.rules.holds(Rule::UniqueVersions) {
-            let stored = |counters: &BTreeMap<_, _>, version: Version| {
-                counters.get(&(version.writer, version.count)).copied().unwrap_or(version)
-            };
-            commit.expect = stored(&self.counters, commit.expect);
+            let stored = self.counters.get(&(commit.expect.writer, commit.expect.count));
+            commit.expect = stored.copied().unwrap_or(commit.expect);
             let counter = Version { writer: 0, count: commit.expect.count + 1 };
             self.counters.insert((commit.next.writer, commit.next.count), counter);
             commit.next = counter;
@@ -423,10 +421,10 @@ impl Model {
                 self.hosts[host].waited.push((version, result));
             }
         }
-        if self.chance.one_in(2) {
-            if let Some((version, result)) = self.chance.take(&mut self.hosts[host].waited) {
-                self.feed(host, Input::Stabilised(version, result));
-            }
+        if self.chance.one_in(2)
+            && let Some((version, result)) = self.chance.take(&mut self.hosts[host].waited)
+        {
+            self.feed(host, Input::Stabilised(version, result));
         }
     }
 
