@@ -149,9 +149,14 @@ impl World {
     }
 
     fn handle<T>(&self, planner: &mut Planner<T>, input: Input<T>) -> Vec<Action<T>> {
+        self.handle_as(&self.versions, planner, input)
+    }
+
+    /// The same, by a Server with versions of its own.
+    fn handle_as<T>(&self, versions: &Versions, planner: &mut Planner<T>, input: Input<T>) -> Vec<Action<T>> {
         let env = Env {
             handlers: &self.handlers,
-            versions: &self.versions,
+            versions,
             status: &self.status,
             quarantine: &self.quarantine,
             now: self.now,
@@ -468,6 +473,7 @@ fn a_probe_waits_out_a_conflict_and_tells_what_is_stored_now() {
     assert_eq!(answers(&acks), [(Answer::Duplicate, 2), (Answer::Applied, 2)]);
     assert_eq!(world.status.report().conflicts, 1);
     assert_eq!(acks[1].stable, SeqNo::NONE, "what was stable may be of another history");
+    assert_eq!(world.tell(&mut planner, vec![probe(1, 1, 0)])[0].stable, SeqNo(2));
 }
 
 #[test]
