@@ -149,9 +149,14 @@ impl World {
     }
 
     fn handle<T>(&self, planner: &mut Planner<T>, input: Input<T>) -> Vec<Action<T>> {
+        self.handle_as(&self.versions, planner, input)
+    }
+
+    /// The same, by a Server with versions of its own.
+    fn handle_as<T>(&self, versions: &Versions, planner: &mut Planner<T>, input: Input<T>) -> Vec<Action<T>> {
         let env = Env {
             handlers: &self.handlers,
-            versions: &self.versions,
+            versions,
             status: &self.status,
             quarantine: &self.quarantine,
             now: self.now,
@@ -468,6 +473,22 @@ fn a_probe_waits_out_a_conflict_and_tells_what_is_stored_now() {
     assert_eq!(answers(&acks), [(Answer::Duplicate, 2), (Answer::Applied, 2)]);
     assert_eq!(world.status.report().conflicts, 1);
     assert_eq!(acks[1].stable, SeqNo::NONE, "what was stable may be of another history");
+    assert_eq!(world.tell(&mut planner, vec![probe(1, 1, 0)])[0].stable, SeqNo(2));
+}
+
+#[test]
+fn a_conflict_with_its_own_commit_is_no_conflict() {
+    let (world, mut planner) = (World::new(), Planner::default());
+    world.tell(&mut planner, vec![probe(1, 1, 0)]);
+    world.give(&mut planner, 0, probe(1, 1, 0));
+    let Some(Action::Commit(commit)) = world.handle(&mut planner, Input::Due).pop() else { panic!() };
+    // A client of the store asked twice, because the first answer was lost.
+    assert_eq!(world.store_commit(commit.clone()), Committed::Done);
+    let found = world.store_commit(commit.clone());
+    assert_eq!(found, Committed::Conflict { found: commit.next });
+    let actions = world.handle(&mut planner, Input::Committed(Ok(found)));
+    let answers = world.settle(&mut planner, actions);
+    assert_eq!((answers[0].1.answer, world.status.report().conflicts), (Answer::Applied, 0));
 }
 
 #[test]

@@ -169,6 +169,7 @@ struct Model {
     shelf: Shelf,
     old: Option<(u64, Shelf)>,
     hosts: [Host; 2],
+    versions: [Versions; 2],
     senders: Vec<Sender>,
     network: Vec<Flight<(usize, usize, LaneMessage)>>,
     answers: Vec<Flight<(usize, Ack)>>,
@@ -208,6 +209,7 @@ impl Model {
             shelf: Shelf::new(),
             old: None,
             hosts: Default::default(),
+            versions: [Versions::new(1000), Versions::new(1001)],
             senders: (0..LANES as u64).map(Sender::new).collect(),
             network: Vec::new(),
             answers: Vec::new(),
@@ -335,7 +337,7 @@ impl Model {
     }
 
     fn feed(&mut self, host: usize, input: Input<(usize, u64)>) {
-        let actions = self.world.handle(&mut self.hosts[host].planner, input);
+        let actions = self.world.handle_as(&self.versions[host], &mut self.hosts[host].planner, input);
         for action in actions {
             match action {
                 Action::Answer((lane, sent), ack) => self.answers.push(Flight { sent, what: (lane, ack) }),
@@ -566,8 +568,8 @@ impl Model {
             self.now += CONFIRM_AFTER / 10;
             for lane in 0..LANES {
                 let message = self.senders[lane].next();
-                // One Server after the other: what is stable is not known while two are at one VBucket.
-                self.network.push(Flight { sent: self.now, what: (lane, round / 100 % 2, message) });
+                // Two Servers that take turns at one VBucket must come to know what is stable, too.
+                self.network.push(Flight { sent: self.now, what: (lane, (lane + round / 100) % 2, message) });
             }
             while !self.network.is_empty() {
                 self.deliver();
