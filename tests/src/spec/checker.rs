@@ -92,7 +92,7 @@ impl Checker {
             let calm = dice.roll(6);
             while trace.len() < self.steps && result.is_ok() {
                 let step = self.propose(&world, &mut dice);
-                if is_fault(step) && dice.roll(6) < calm {
+                if step.is_fault() && dice.roll(6) < calm {
                     continue;
                 }
                 let before = world.marks_sum();
@@ -199,7 +199,8 @@ impl Checker {
         shortest
     }
 
-    fn propose(&self, world: &World, dice: &mut Dice) -> Step {
+    /// A step that may happen next, or may not be possible.
+    pub fn propose(&self, world: &World, dice: &mut Dice) -> Step {
         if dice.roll(100 + self.ticks) < self.ticks {
             return Step::Tick;
         }
@@ -234,18 +235,6 @@ impl Checker {
             98 => Step::Cut(node),
             _ => Step::Restart(1 + dice.roll(3)),
         }
-    }
-}
-
-const fn is_fault(step: Step) -> bool {
-    match step {
-        Step::Tick | Step::Take(_) | Step::Send(..) | Step::Probe(..) | Step::Arrive(..) => false,
-        Step::Hear(_) | Step::Work(_) | Step::Learn(_) | Step::Replicate(_) | Step::Follow(_) => false,
-        Step::GiveUp(..) | Step::Lose(..) | Step::Crash(..) | Step::DropRequest(_) | Step::DropAnswer(_) => {
-            true
-        }
-        Step::WorkUnheard(_) | Step::Kill(_) | Step::Reconnect(_) | Step::SetClock(..) => true,
-        Step::FailOver(_) | Step::Split(_) | Step::Cut(_) | Step::Restart(_) => true,
     }
 }
 

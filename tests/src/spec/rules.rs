@@ -24,7 +24,7 @@ pub enum Rule {
     ShortListSaysNothing,
     /// What is stable is also old enough to be on the disk of every node.
     StableOnDisk,
-    /// A Server takes nothing that was sent long ago, or in the future, by its own clock.
+    /// A Server begins no Lane for what was sent long ago, or in the future, by its own clock.
     ClocksAgree,
     /// A mark is written by the later and judged by the earlier of two clocks.
     MarksByTwoClocks,

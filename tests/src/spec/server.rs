@@ -114,7 +114,8 @@ impl Server {
         let mut earliest = clock;
         for request in &self.waiting {
             let apart = clock - request.sent_at;
-            if rules.has(Rule::ClocksAgree) && apart.abs() > times.clocks_apart {
+            let is_begun = next.marks[request.stream].seq > 0;
+            if rules.has(Rule::ClocksAgree) && !is_begun && apart.abs() > times.clocks_apart {
                 continue;
             }
             let (kind, changes) = admit(&mut next, request, clock, rules);

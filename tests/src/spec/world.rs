@@ -102,6 +102,23 @@ pub enum Step {
     Restart(usize),
 }
 
+impl Step {
+    /// Whether it is something that goes wrong, rather than on.
+    pub const fn is_fault(self) -> bool {
+        match self {
+            Self::Tick | Self::Take(_) | Self::Send(..) | Self::Probe(..) | Self::Arrive(..) => false,
+            Self::Hear(_) | Self::Work(_) | Self::Learn(_) | Self::Replicate(_) | Self::Follow(_) => false,
+            Self::GiveUp(..)
+            | Self::Lose(..)
+            | Self::Crash(..)
+            | Self::DropRequest(_)
+            | Self::DropAnswer(_) => true,
+            Self::WorkUnheard(_) | Self::Kill(_) | Self::Reconnect(_) | Self::SetClock(..) => true,
+            Self::FailOver(_) | Self::Split(_) | Self::Cut(_) | Self::Restart(_) => true,
+        }
+    }
+}
+
 /// What must never be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Violation {
