@@ -19,7 +19,6 @@ use tokio::time::timeout;
 use super::refusal::Refusal;
 use super::shared::Shared;
 use crate::config::BODY_BYTES_MAX;
-use crate::relay::Verdict;
 use crate::status::Status;
 
 const CONTENT_TYPE_METRICS: &str = "text/plain; version=0.0.4";
@@ -48,11 +47,8 @@ async fn events(State(shared): State<Arc<Shared>>, request: Request) -> Result<R
     let (batch, bad) = ClientBatch::decode(&message)?;
     let events = batch.blocks.iter().filter(|block| !block.tab.is_reserved()).map(|block| block.events);
     tracing::debug!(client = %batch.client, seq = batch.seq.0, events = events.sum::<u64>(), bytes = body.len(), "batch");
-    match shared.accept(&batch, &bad) {
-        Verdict::Taken(receipt) => Ok(answer(&receipt)),
-        Verdict::Full { bytes_short } => Err(Refusal::Full { bytes_short }),
-        Verdict::Stopping => Err(Refusal::Stopping),
-    }
+    let receipt = shared.accept(&batch, &bad).await?;
+    Ok(answer(&receipt))
 }
 
 /// A missing type is let pass: what counts is the frame.

@@ -1,16 +1,21 @@
 //! [`Shared`]: the Relay and what its listener and its pump share.
 
+use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use taba_core::StreamId;
-use taba_core::wire::{BadBlock, ClientBatch};
-use tokio::sync::{Notify, Semaphore};
+use taba_core::Registry;
+use taba_core::wire::{BadBlock, ClientBatch, Receipt};
+use tokio::sync::{Notify, Semaphore, watch};
 
+use super::StartError;
 use super::clock::{Clock, random};
-use crate::config::{Config, Verified};
+use super::disk::FileDisk;
+use super::refusal::Refusal;
+use crate::config::{Config, SpoolKind, Verified};
 use crate::dispatcher::{Input, Request};
-use crate::relay::{Relay, Verdict};
-use crate::spool::{MemorySpool, Spool, Weight};
+use crate::relay::{Origin, Relay, Verdict};
+use crate::spool::recovery::Recovered;
+use crate::spool::{LogSpool, MemorySpool, Spool, SpoolError, SyncJob, SyncPolicy, Weight};
 use crate::status::Status;
 
 pub(super) struct Shared {
@@ -20,30 +25,123 @@ pub(super) struct Shared {
     pub(super) bodies: Semaphore,
     /// Tells the pump that there may be something to do.
     pub(super) wake: Notify,
-    relay: Mutex<Relay>,
+    /// Tells the flusher that something was taken.
+    pub(super) taken: Notify,
+    /// Tells the syncer that something was written.
+    pub(super) written: Notify,
+    relay: Mutex<Relay<Box<dyn Spool>>>,
+    safety: watch::Sender<Safety>,
+}
+
+/// How far the Spool is safe.
+#[derive(Clone, Copy, Debug, Default)]
+struct Safety {
+    /// Up to where it outlives the process.
+    written: u64,
+    /// Up to where it outlives a power failure.
+    durable: u64,
+    /// How often the disk did not take what was to be written.
+    failures: u64,
+    /// A sync failed.
+    is_broken: bool,
 }
 
 impl Shared {
-    pub(super) fn new(config: Verified<Config>) -> Result<Self, getrandom::Error> {
-        let spool = MemorySpool::new(config.spool_bytes_max);
-        let relay = Relay::new(&config, spool, StreamId(random()?), random()?);
+    pub(super) fn new(config: Verified<Config>, handlers: Registry) -> Result<Self, StartError> {
+        let (spool, recovered) = open(&config)?;
+        let clock = Clock::start();
+        let origin = Origin { now: clock.now(), seed: random()?, recovered, handlers };
+        let relay = Relay::new(&config, spool, origin);
         let bodies = Semaphore::new(config.bodies_bytes_max);
-        Ok(Self { config, clock: Clock::start(), bodies, wake: Notify::new(), relay: Mutex::new(relay) })
+        Ok(Self {
+            config,
+            clock,
+            bodies,
+            wake: Notify::new(),
+            taken: Notify::new(),
+            written: Notify::new(),
+            relay: Mutex::new(relay),
+            safety: watch::Sender::new(Safety::default()),
+        })
     }
 
-    pub(super) fn accept(&self, batch: &ClientBatch, bad: &[BadBlock]) -> Verdict {
+    /// Takes a client Batch, and waits until it is as safe as was promised.
+    ///
+    /// # Cancel safety
+    /// When dropped, the Batch may have been taken: its Client, which hears nothing, sends it again and is recognised.
+    pub(super) async fn accept(&self, batch: &ClientBatch, bad: &[BadBlock]) -> Result<Receipt, Refusal> {
+        let mut safety = self.safety.subscribe();
+        let failures = safety.borrow_and_update().failures;
         let verdict = {
             let mut relay = self.lock();
             relay.accept(self.clock.now(), batch, bad)
         };
+        let (receipt, position) = match verdict {
+            Verdict::Taken { receipt, position } => (receipt, position),
+            Verdict::Refused(error) => return Err(error.into()),
+            Verdict::Stopping => return Err(Refusal::Stopping),
+        };
         self.wake.notify_one();
-        verdict
+        if self.config.spool == SpoolKind::Memory {
+            return Ok(receipt);
+        }
+        self.taken.notify_one();
+        let is_always = self.config.spool_sync == SyncPolicy::Always;
+        let is_safe = |safety: &Safety| (if is_always { safety.durable } else { safety.written }) >= position;
+        let is_over = |safety: &Safety| is_safe(safety) || safety.failures != failures || safety.is_broken;
+        match safety.wait_for(is_over).await.map(|safety| *safety) {
+            Ok(safety) if is_safe(&safety) => Ok(receipt),
+            Ok(Safety { is_broken: true, .. }) => Err(SpoolError::Broken.into()),
+            Ok(_) | Err(_) => Err(Refusal::Unwritten),
+        }
+    }
+
+    /// Hands what was taken to the disk.
+    pub(super) fn flush(&self) {
+        let flushed = self.lock().flush();
+        if let Err(error) = &flushed {
+            tracing::error!(
+                error = super::with_causes(error),
+                "the spool could not be written; clients keep their batches"
+            );
+        }
+        self.safety.send_modify(|safety| match flushed {
+            Ok(position) => safety.written = position,
+            Err(_) => safety.failures += 1,
+        });
+        self.written.notify_one();
+        // Where the Spool is never synced, what was written may be sent.
+        if self.config.spool_sync == SyncPolicy::Never {
+            self.lock().flushed(self.clock.now());
+            self.wake.notify_one();
+        }
+    }
+
+    /// Writes down where things stand.
+    pub(super) fn conclude(&self) {
+        self.lock().conclude();
+    }
+
+    pub(super) fn sync_job(&self) -> Option<SyncJob> {
+        self.lock().sync_job()
+    }
+
+    pub(super) fn synced(&self, position: u64, outcome: io::Result<()>) {
+        let is_broken = outcome.is_err();
+        self.lock().synced(self.clock.now(), position, outcome);
+        self.safety.send_modify(|safety| match is_broken {
+            true => safety.is_broken = true,
+            false => safety.durable = position,
+        });
+        self.wake.notify_one();
     }
 
     /// Hands one input to the Relay; when it wants to be woken, and whether it is done, is told back.
     pub(super) fn handle(&self, input: Input, requests: &mut Vec<Request>) -> Next {
         let mut relay = self.lock();
         relay.handle(self.clock.now(), input, requests);
+        // Copying the log together appends to it.
+        self.taken.notify_one();
         match relay.next_wake() {
             _ if relay.is_done() => Next::Done,
             Some(uptime) => Next::At(self.clock.at(uptime)),
@@ -61,15 +159,38 @@ impl Shared {
         self.lock().status(self.clock.now())
     }
 
-    pub(super) fn held(&self) -> Weight {
-        self.lock().spool().tally().held
+    pub(super) fn unapplied(&self) -> Weight {
+        self.lock().unapplied()
     }
 
     /// The clock is read under the lock, so that the Relay never sees it go back. A panic in the Relay is a bug that
     /// may have left it half changed, but never with a Batch counted twice: going on is better than losing all of it.
-    fn lock(&self) -> MutexGuard<'_, Relay> {
+    fn lock(&self) -> MutexGuard<'_, Relay<Box<dyn Spool>>> {
         self.relay.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Opens the Spool that is asked for, and says what an earlier run has left in it.
+fn open(config: &Verified<Config>) -> Result<(Box<dyn Spool>, Recovered), StartError> {
+    if config.spool == SpoolKind::Memory {
+        return Ok((Box::new(MemorySpool::new(config.spool_bytes_max)), Recovered::default()));
+    }
+    let path = &config.spool_dir;
+    let disk = FileDisk::open(path)?;
+    let opened = LogSpool::open(disk, config.log_options());
+    let (spool, recovered) = opened.map_err(|source| StartError::Spool { path: path.clone(), source })?;
+    let batches: usize = recovered.lanes.values().map(|lane| lane.batches.len()).sum();
+    tracing::info!(spool_dir = %path.display(), lanes = recovered.lanes.len(), batches, "spool opened");
+    let damage = recovered.damage;
+    if damage.stretches > 0 {
+        tracing::error!(
+            stretches = damage.stretches,
+            bytes = damage.bytes,
+            events = damage.events,
+            "the spool is damaged; what could be read is kept, what is known to be lost is told to the ledger"
+        );
+    }
+    Ok((Box::new(spool), recovered))
 }
 
 /// What the Relay waits for.

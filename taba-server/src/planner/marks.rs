@@ -1,0 +1,374 @@
+//! [`Marks`]: how far each Lane of a VBucket is contained in its States, which of that is stable, and which marks are
+//! old enough to go.
+//!
+//! **Stable.** After a commit the store is asked to say when it is stable. Once it is, so are the marks as they stood
+//! at that commit. They are not copied for that: `Since` remembers, from then on, where each Lane stood that moved.
+//!
+//! ```text
+//! commits      1 ──── 2 ──── 3 ──── 4 ──── 5        one wait at a time; what is committed meanwhile
+//! waits        └──── 1 is stable ────┘└─ 4 ─ …      is asked after together, by the next one
+//! ```
+//!
+//! What is known is worth no more than the history it is about. A conflict may mean that the store went back in time,
+//! and what comes up to the same numbers again in the new history has reached nobody yet. So all of this is part of the
+//! cache and goes with it; a wait under way is recognised by the version of its commit, which never comes again, and the
+//! result of one that was forgotten finds nobody.
+//!
+//! **Signed.** Most conflicts only mean that another Server writes here too. If each of them made this Server forget, two
+//! that take turns would never know of anything to be stable, and their senders could let go of nothing. So for a while
+//! after a conflict each commit also sets a mark of the Server's own, named by its writer's number, at the count of the
+//! commit's version. When that very mark is found after a conflict, then the last commit done here is in the history,
+//! and with it all that came before: the store did not go back, and what was known still holds.
+//!
+//! **Old.** A mark carries the later of the Server's clock and the sender's, and is judged by the earlier of the two.
+//! So one wrong clock alone, in whichever direction, collects nothing: to write too small an hour, or to judge by too
+//! large a one, takes both. The price is that a mark written under a clock that ran ahead stays for so much longer.
+
+use std::collections::{BTreeMap, HashMap};
+
+use taba_core::{Mark, SeqNo, StreamId, Timestamp, Version};
+
+use super::exchange::Failed;
+
+/// After how many hours without a Batch the mark of a Lane is forgotten. A sender sends nothing that is older than 24 h,
+/// and goes on with a Stream for 12 h, so no Lane is quiet for so long and speaks again.
+pub const MARK_HOURS: u32 = 48;
+
+/// For how many commits after a conflict they are signed. One more pair in a commit is cheap, but not for nothing.
+const SIGNED_COMMITS: u32 = 64;
+
+/// The Lanes that moved since some commit, each with where it stood at that commit.
+type Since = HashMap<StreamId, SeqNo>;
+
+/// The marks of a VBucket.
+#[derive(Default)]
+pub(super) struct Marks {
+    /// As of the last commit, or of the one in the making.
+    now: HashMap<StreamId, Mark>,
+    /// The Lanes that the commit in the making moves, each with where it stood before.
+    moving: BTreeMap<StreamId, SeqNo>,
+    /// What is known to be stable: all marks as of the commit since which these Lanes moved. `None`: nothing is known.
+    stable: Option<Since>,
+    wait: Option<Wait>,
+    /// The last commit done since the wait began.
+    behind: Option<Version>,
+    /// After a conflict, until all is loaded again: the marks as of the last commit done here.
+    doubtful: Option<HashMap<StreamId, SeqNo>>,
+    /// How many more commits are to be signed.
+    to_sign: u32,
+    /// The signature in the commit in the making.
+    signing: Option<Version>,
+    /// The last commit done here, if it was signed.
+    signed: Option<Version>,
+    /// By which clocks old marks were last looked for.
+    swept: Option<Hours>,
+}
+
+/// A wait until a commit is stable.
+struct Wait {
+    commit: Version,
+    since: Since,
+}
+
+/// What became of a wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Waited {
+    Done,
+    Failed,
+    /// Nobody waits for it any more: what it was about has been forgotten.
+    Void,
+}
+
+/// What time it is, by two clocks, in hours since the Unix epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Hours {
+    /// By the Server's clock.
+    pub(super) server: u32,
+    /// By the sender's; where several have sent, the earliest.
+    pub(super) sender: u32,
+}
+
+impl Marks {
+    /// A commit or a load has met a conflict: what is here is not what is stored. Whether it was is seen in `load`.
+    pub(super) fn doubt(&mut self) {
+        let mut before: HashMap<_, _> = self.now.drain().map(|(stream, mark)| (stream, mark.seq)).collect();
+        before.extend(std::mem::take(&mut self.moving));
+        self.doubtful = Some(before);
+        (self.to_sign, self.signing, self.swept) = (SIGNED_COMMITS, None, None);
+    }
+
+    /// Takes in all marks of a VBucket of which nothing was known, or nothing that is beyond doubt.
+    pub(super) fn load(&mut self, marks: &[(StreamId, Mark)]) {
+        self.now = marks.iter().copied().collect();
+        let is_unbroken = self.signed.is_some_and(|last| {
+            let signature = self.get(StreamId(last.writer));
+            signature.is_some_and(|mark| mark.seq == SeqNo(last.count))
+        });
+        match self.doubtful.take() {
+            Some(before) if is_unbroken => self.follow(&before),
+            _ => {
+                *self = Self { now: std::mem::take(&mut self.now), to_sign: self.to_sign, ..Self::default() }
+            }
+        }
+    }
+
+    /// Others have moved Lanes from where they stood, in one history with the commits done here.
+    fn follow(&mut self, before: &HashMap<StreamId, SeqNo>) {
+        let stood = |stream: &StreamId| before.get(stream).copied().unwrap_or(SeqNo::NONE);
+        let moved = self.now.iter().map(|(stream, mark)| (*stream, stood(stream), mark.seq));
+        let moved: Vec<_> = moved.filter(|(_, before, now)| before != now).collect();
+        let now = std::mem::take(&mut self.now);
+        for since in self.sinces() {
+            since.retain(|stream, _| now.contains_key(stream));
+            for (stream, before, _) in &moved {
+                since.entry(*stream).or_insert(*before);
+            }
+        }
+        self.now = now;
+    }
+
+    /// Signs the commit in the making, if that is called for.
+    pub(super) fn sign(&mut self, version: Version, hour: u32) {
+        if self.to_sign > 0 {
+            self.to_sign -= 1;
+            self.set(StreamId(version.writer), Mark { seq: SeqNo(version.count), events: 0, hour });
+            self.signing = Some(version);
+        }
+    }
+
+    pub(super) fn get(&self, stream: StreamId) -> Option<Mark> {
+        self.now.get(&stream).copied()
+    }
+
+    /// Moves a Lane, by the commit in the making.
+    pub(super) fn set(&mut self, stream: StreamId, mark: Mark) {
+        let before = self.now.insert(stream, mark);
+        self.moving.entry(stream).or_insert(before.map_or(SeqNo::NONE, |mark| mark.seq));
+    }
+
+    /// The marks to commit, each Lane once however often it moved.
+    pub(super) fn moved(&self) -> Vec<(StreamId, Option<Mark>)> {
+        self.moving.keys().map(|stream| (*stream, self.get(*stream))).collect()
+    }
+
+    /// Forgets marks that are old by both clocks, at most `room` of them. Answers whose.
+    pub(super) fn sweep(&mut self, hours: Hours, room: usize) -> Vec<StreamId> {
+        // Looking at all marks once in an hour is enough; senders whose clocks differ must not bring more.
+        let is_done = |swept: Hours| swept.server == hours.server && swept.earlier() >= hours.earlier();
+        if self.swept.is_some_and(is_done) {
+            return Vec::new();
+        }
+        let is_old = |mark: &Mark| mark.hour.saturating_add(MARK_HOURS) < hours.earlier();
+        let mut old: Vec<StreamId> =
+            self.now.iter().filter(|(_, mark)| is_old(mark)).map(|(stream, _)| *stream).collect();
+        if old.len() <= room {
+            self.swept = Some(hours);
+        }
+        old.truncate(room);
+        for stream in &old {
+            debug_assert!(!self.moving.contains_key(stream), "what moves now carries the later clock of now");
+            self.now.remove(stream);
+            // Should the number of the Stream ever come again, nothing is known of it.
+            self.sinces().for_each(|since| {
+                since.remove(stream);
+            });
+        }
+        old
+    }
+
+    fn sinces(&mut self) -> impl Iterator<Item = &mut Since> {
+        self.stable.iter_mut().chain(self.wait.as_mut().map(|wait| &mut wait.since))
+    }
+
+    /// The commit in the making is done. Answers whether to begin to wait until it is stable.
+    pub(super) fn committed(&mut self, version: Version) -> bool {
+        for (stream, before) in std::mem::take(&mut self.moving) {
+            self.sinces().for_each(|since| {
+                since.entry(stream).or_insert(before);
+            });
+        }
+        self.signed = self.signing.take();
+        if self.wait.is_some() {
+            self.behind = Some(version);
+            return false;
+        }
+        self.wait = Some(Wait { commit: version, since: Since::new() });
+        true
+    }
+
+    /// A wait came to an end. Answers what that means, and the commit to wait for next, if one was done meanwhile.
+    ///
+    /// After a failure what was known before still holds: what is stable stays so for as long as the history does, and
+    /// nothing says that it has ended. There is no second try, because the next commit brings the next wait.
+    pub(super) fn stabilised(
+        &mut self,
+        commit: Version,
+        result: Result<(), Failed>,
+    ) -> (Waited, Option<Version>) {
+        let Some(wait) = self.wait.take_if(|wait| wait.commit == commit) else { return (Waited::Void, None) };
+        let next = self.behind.take();
+        self.wait = next.map(|commit| Wait { commit, since: Since::new() });
+        match result {
+            Ok(()) => {
+                self.stable = Some(wait.since);
+                (Waited::Done, next)
+            }
+            Err(Failed) => (Waited::Failed, next),
+        }
+    }
+
+    /// Up to where a Lane is known to be stable.
+    pub(super) fn stable(&self, stream: StreamId) -> SeqNo {
+        debug_assert!(self.moving.is_empty(), "a Lane is asked after between commits");
+        match (&self.stable, self.get(stream)) {
+            (Some(since), Some(mark)) => since.get(&stream).copied().unwrap_or(mark.seq),
+            _ => SeqNo::NONE,
+        }
+    }
+}
+
+impl Hours {
+    /// What to write on a mark.
+    pub(super) fn later(self) -> u32 {
+        self.server.max(self.sender)
+    }
+
+    /// What to judge marks by.
+    pub(super) fn earlier(self) -> u32 {
+        self.server.min(self.sender)
+    }
+}
+
+/// The hour of a moment, since the Unix epoch.
+pub(crate) fn hour_of(now: Timestamp) -> u32 {
+    u32::try_from(now.as_micros() / 3_600_000_000).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: StreamId = StreamId(1);
+    const B: StreamId = StreamId(2);
+
+    fn version(count: u64) -> Version {
+        Version { writer: 1, count }
+    }
+
+    fn mark(seq: u64, hour: u32) -> Mark {
+        Mark { seq: SeqNo(seq), events: 0, hour }
+    }
+
+    #[test]
+    fn the_marks_as_of_the_commit_are_stable_and_none_beyond() {
+        let mut marks = Marks::default();
+        marks.load(&[(A, mark(4, 0)), (B, mark(9, 0))]);
+        assert_eq!(marks.stable(A), SeqNo::NONE, "a mark that was read tells nothing about replicas");
+        marks.set(A, mark(5, 0));
+        assert!(marks.committed(version(1)));
+        marks.set(A, mark(6, 0));
+        assert!(!marks.committed(version(2)), "one wait at a time");
+        marks.set(A, mark(7, 0));
+        assert_eq!(marks.stabilised(version(1), Ok(())), (Waited::Done, Some(version(2))));
+        // The third commit is under way: neither wait is about it.
+        assert!(!marks.committed(version(3)));
+        assert_eq!((marks.stable(A), marks.stable(B)), (SeqNo(5), SeqNo(9)));
+        assert_eq!(marks.stabilised(version(2), Ok(())), (Waited::Done, Some(version(3))));
+        assert_eq!(marks.stable(A), SeqNo(6));
+        assert_eq!(marks.stabilised(version(3), Err(Failed)), (Waited::Failed, None));
+        assert_eq!(marks.stable(A), SeqNo(6), "what was stable stays so");
+        assert_eq!(marks.stabilised(version(3), Ok(())), (Waited::Void, None), "told twice");
+        assert!(marks.committed(version(4)), "the next commit brings the next wait");
+        assert_eq!(marks.stabilised(version(4), Ok(())), (Waited::Done, None));
+        assert_eq!(marks.stable(A), SeqNo(7));
+    }
+
+    #[test]
+    fn what_is_forgotten_is_not_known_again_by_a_late_answer() {
+        let mut marks = Marks::default();
+        marks.set(A, mark(1, 0));
+        assert!(marks.committed(version(1)));
+        marks = Marks::default();
+        marks.load(&[(A, mark(1, 0))]);
+        assert_eq!(marks.stabilised(version(1), Ok(())), (Waited::Void, None));
+        assert!(marks.committed(version(2)));
+        assert_eq!(marks.stabilised(version(1), Ok(())), (Waited::Void, None));
+        assert_eq!(marks.stable(A), SeqNo::NONE);
+        assert_eq!(marks.stabilised(version(2), Ok(())), (Waited::Done, None));
+        assert_eq!(marks.stable(A), SeqNo(1));
+    }
+
+    /// A conflict, after which these marks are found; then the next commit, which moves nothing.
+    fn conflict(marks: &mut Marks, found: &[(StreamId, Mark)], next: Version) -> bool {
+        marks.doubt();
+        marks.load(found);
+        marks.sign(next, 0);
+        marks.committed(next)
+    }
+
+    #[test]
+    fn what_was_stable_stays_so_through_a_conflict_when_the_signature_is_found() {
+        let mut marks = Marks::default();
+        marks.load(&[(A, mark(4, 0)), (B, mark(9, 0))]);
+        let signature = |count| (StreamId(1_000_000), mark(count, 0));
+        let version = |count| Version { writer: 1_000_000, count };
+        assert!(conflict(&mut marks, &[(A, mark(4, 0)), (B, mark(9, 0))], version(1)));
+        marks.stabilised(version(1), Ok(()));
+        // Another Server has moved A, and this one was about to move B.
+        marks.set(B, mark(10, 0));
+        assert!(conflict(&mut marks, &[(A, mark(5, 0)), (B, mark(9, 0)), signature(1)], version(2)));
+        assert_eq!((marks.stable(A), marks.stable(B)), (SeqNo(4), SeqNo(9)));
+        // The wait that is under way is about A as it stood after the first conflict.
+        assert!(!conflict(&mut marks, &[(A, mark(7, 0)), (B, mark(9, 0)), signature(2)], version(3)));
+        assert_eq!(marks.stabilised(version(2), Ok(())), (Waited::Done, Some(version(3))));
+        assert_eq!(marks.stable(A), SeqNo(5));
+        // The store went back behind the third commit, and others came up to the same numbers again.
+        assert!(conflict(&mut marks, &[(A, mark(7, 0)), (B, mark(9, 0)), signature(2)], version(4)));
+        assert_eq!((marks.stable(A), marks.stable(B)), (SeqNo::NONE, SeqNo::NONE));
+        assert_eq!(marks.stabilised(version(3), Ok(())), (Waited::Void, None));
+    }
+
+    #[test]
+    fn after_a_while_without_conflicts_nothing_is_signed() {
+        let mut marks = Marks::default();
+        conflict(&mut marks, &[], version(1));
+        let is_signed = |count: &u64| {
+            marks.sign(version(*count), 0);
+            let is_signed = !marks.moved().is_empty();
+            marks.committed(version(*count));
+            is_signed
+        };
+        assert_eq!((2..200).filter(is_signed).count(), SIGNED_COMMITS as usize - 1);
+    }
+
+    #[test]
+    fn a_stream_whose_mark_went_is_not_stable_when_it_comes_again() {
+        let mut marks = Marks::default();
+        marks.set(A, mark(8, 0));
+        marks.committed(version(1));
+        marks.stabilised(version(1), Ok(()));
+        marks.set(A, mark(9, 0));
+        marks.committed(version(2));
+        assert_eq!(marks.sweep(Hours { server: 49, sender: 49 }, 10), [A]);
+        marks.committed(version(3));
+        marks.set(A, mark(20, 49));
+        marks.committed(version(4));
+        assert_eq!(marks.stable(A), SeqNo::NONE);
+    }
+
+    #[test]
+    fn old_marks_go_by_the_earlier_clock_and_as_many_as_there_is_room_for() {
+        let fresh = || {
+            let mut marks = Marks::default();
+            marks.load(&[(A, mark(1, 100)), (B, mark(1, 101))]);
+            marks
+        };
+        let sweep = |server, sender, room| fresh().sweep(Hours { server, sender }, room).len();
+        assert_eq!([sweep(148, 148, 9), sweep(149, 149, 9), sweep(150, 150, 9)], [0, 1, 2]);
+        assert_eq!([sweep(148, 9999, 9), sweep(9999, 148, 9), sweep(9999, 149, 9)], [0, 0, 1]);
+        let (mut marks, hours) = (fresh(), Hours { server: 150, sender: 150 });
+        assert_eq!(marks.sweep(hours, 1).len(), 1);
+        assert_eq!(marks.sweep(hours, 1).len(), 1, "what there was no room for goes with the next commit");
+        assert_eq!(marks.sweep(hours, 1).len(), 0);
+    }
+}
