@@ -1,5 +1,5 @@
-//! States committed per second and Redis process, through `ShardedRedis`, beside bare pipelined `HSET`s of the same fields
-//! in the same Redis, round by round.
+//! States committed per second and Redis process, through `ShardedRedis`, beside bare pipelined `HSET`s of the same
+//! fields in the same Redis, round by round.
 
 #![expect(clippy::print_stdout, reason = "a bench prints its figures")]
 
