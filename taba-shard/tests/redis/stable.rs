@@ -81,13 +81,13 @@ async fn a_failover_ends_the_wait_and_says_nothing_about_before() {
     replica.promote();
     addresses.switch_to(&replica);
     assert!(waiting.await.is_err());
+    let third = Redis::start(Options { replica_of: Some(replica.port()), ..Options::durable() });
+    third.wait_for_link();
     // The commit is lost, and asking once more does not make it stable, however healthy the new primary is.
     for _ in 0..5 {
         assert!(store.stable(vbucket(1)).await.is_err(), "{}", replica.command(&["HGET", "{vb0001}", "ver"]));
     }
     assert!(replica.command(&["HGET", "{vb0001}", "ver"]).ends_with("-1"));
-    let third = Redis::start(Options { replica_of: Some(replica.port()), ..Options::durable() });
-    third.wait_for_link();
     // A commit on what is there now. Whoever asks first may mean what was lost; then it is known again.
     let next = Version { writer: 78, count: 1 };
     kit::done(&store, vbucket(1), Commit { next, ..commit(1, 2, &["a"]) }).await;

@@ -222,6 +222,63 @@ async fn two_stores_that_write_the_same_vbucket_take_turns() {
     assert!(conflicts.0 + conflicts.1 > 0, "they never met");
 }
 
+/// In the steady state, too: a commit whose entries are all known goes by a script of its own.
+#[tokio::test]
+async fn a_commit_on_what_another_store_has_replaced_is_turned_away() {
+    let redis = [Redis::start(Options::durable())];
+    let (store, other) = (kit::store(&redis).await, kit::store(&redis).await);
+    kit::done(&store, vbucket(1), commit(0, 1, &["a"])).await;
+    kit::done(&store, vbucket(1), commit(1, 2, &["a"])).await;
+    kit::done(&other, vbucket(1), commit(2, 3, &["a"])).await;
+    let outcome = store.commit(vbucket(1), commit(2, 4, &["a"])).await.unwrap();
+    assert_eq!(outcome, Committed::Conflict { found: version(3) });
+    assert_eq!(kit::load(&store, vbucket(1), &["a"]).await, loaded(3, &["a"]));
+}
+
+#[tokio::test]
+async fn what_cannot_be_indexed_is_not_written() {
+    let redis = [Redis::start(Options::durable())];
+    let store = kit::store(&redis).await;
+    kit::done(&store, vbucket(1), commit(0, 1, &["a"])).await;
+    redis[0].command(&["ACL", "SETUSER", "default", "-zadd"]);
+    let error = store.commit(vbucket(1), commit(1, 2, &["a", "new"])).await.unwrap_err();
+    assert!(matches!(error, StoreError::Unavailable { .. }), "{error:?}");
+    assert_eq!(kit::load(&store, vbucket(1), &["a", "new"]).await, loaded(1, &["a"]));
+    redis[0].command(&["ACL", "SETUSER", "default", "+zadd"]);
+    kit::done(&store, vbucket(1), commit(1, 2, &["a", "new"])).await;
+    assert_eq!(store.scan(vbucket(1), &everything(10)).await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_tab_of_more_clients_than_one_script_brings_is_scanned_whole() {
+    let redis = [Redis::start(Options::durable())];
+    let store = kit::store(&redis).await;
+    let mut keys = Vec::new();
+    for (name, clients) in [("a", 3), ("b", 1500), ("c", 5), ("d", 600)] {
+        let client = |n| StateKey { tab: tab(name), client: ClientId::new(&format!("c{n:04}")).unwrap() };
+        keys.extend((0..clients).map(client));
+    }
+    let states = keys.iter().map(|key| (key.clone(), Part::WHOLE, Some(content(key.client.as_str(), 1))));
+    let change = Commit { next: version(1), states: states.collect(), ..Commit::default() };
+    kit::done(&store, vbucket(1), change).await;
+    for limit in [10_000, 1_700, 513, 100] {
+        let mut found = Vec::new();
+        loop {
+            let after = found.last().cloned();
+            let page = store.scan(vbucket(1), &Scan { after, ..everything(limit) }).await.unwrap();
+            let is_last = page.len() < limit;
+            found.extend(page.into_iter().map(|state| state.key));
+            if is_last {
+                break;
+            }
+        }
+        assert_eq!(found, keys, "in pages of {limit}");
+    }
+    let of = Scan { tab: Some(tab("b")), ..everything(10_000) };
+    let of = store.scan(vbucket(1), &of).await.unwrap();
+    assert_eq!(of.into_iter().map(|state| state.key).collect::<Vec<_>>(), keys[3..1503]);
+}
+
 #[tokio::test]
 async fn what_no_store_writes_is_called_damaged() {
     let redis = [Redis::start(Options::durable())];
