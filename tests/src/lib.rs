@@ -1,6 +1,7 @@
 //! The family together: starts the real binaries on free loopback ports, kills them, and asks them over real sockets.
 
 pub mod proxy;
+pub mod redis;
 pub mod spec;
 
 use std::net::TcpListener;
