@@ -116,6 +116,13 @@ fn every_event_is_in_the_store_in_the_end_if_no_spool_overflows() {
     holds(keeping(), STEPS);
 }
 
+/// T is a second line: what is honestly stable needs none.
+#[test]
+fn where_stable_is_a_proof_t_is_not_needed() {
+    let t = [Rule::ConfirmAfterT, Rule::ConfirmFromSent, Rule::RewindForgetsAnswers, Rule::AnswersMatch];
+    holds(t.into_iter().fold(short(SMALL), |checker, rule| without(rule, checker)), STEPS);
+}
+
 #[test]
 fn nothing_is_found_over_days_and_with_wrong_clocks() {
     holds(long(), STEPS);
