@@ -1,0 +1,118 @@
+//! [`AgentSlot`]: the place of one Agent: its port, its Spool, its ways to the Servers, and the process that is there
+//! now.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::clock::WrongClock;
+use super::counts::Counts;
+use super::http;
+use super::plan::Plan;
+use crate::dice::chance;
+use crate::proxy::Proxy;
+use crate::{Process, binary, free_port, wait_until};
+
+/// The place of one Agent. It keeps its port and its Spool over restarts.
+#[derive(Debug)]
+pub struct AgentSlot {
+    /// Its name in logs.
+    pub name: String,
+    /// Where it listens.
+    pub port: u16,
+    /// The way of its Clients to it.
+    pub from_clients: Proxy,
+    /// Its own way to each Server, so that each Agent knows the Servers by other names and spreads Lanes differently.
+    pub to_servers: Vec<Proxy>,
+    /// Its clock, if that can be stepped.
+    pub clock: Option<WrongClock>,
+    /// Where its Spool is.
+    pub spool: PathBuf,
+    process: Option<Process>,
+    log: PathBuf,
+    flags: Vec<String>,
+    sabotage: Option<&'static str>,
+    counts: Counts,
+}
+
+impl AgentSlot {
+    /// A place without a process.
+    pub(super) fn new(n: usize, plan: &Plan, servers: &[u16], directory: &Path) -> Self {
+        let name = format!("agent-{n}");
+        let port = free_port();
+        let proxy = |way: usize, port: u16| {
+            let proxy = Proxy::start(port, chance(plan.seed, (2000 + n * 100 + way) as u64));
+            proxy.calm();
+            proxy
+        };
+        let time = |time: Duration| format!("{}ms", time.as_millis());
+        let flags = vec![
+            format!("--vbuckets={}", plan.vbuckets),
+            format!("--confirm-after={}", time(plan.confirm_after)),
+            format!("--probe-interval={}", time(plan.probe_interval)),
+            "--request-timeout=3s".to_owned(),
+        ];
+        Self {
+            from_clients: proxy(0, port),
+            to_servers: servers.iter().enumerate().map(|(n, port)| proxy(n + 1, *port)).collect(),
+            clock: plan.has_clocks.then(|| WrongClock::new(directory, &name)),
+            spool: directory.join(format!("{name}.spool")),
+            process: None,
+            log: directory.join(format!("{name}.log")),
+            flags,
+            sabotage: plan.sabotage,
+            counts: Counts::new(&[]),
+            port,
+            name,
+        }
+    }
+
+    /// Starts a process there.
+    pub fn start(&mut self) {
+        let mut command = Command::new(binary("taba-agent"));
+        command.arg("--listen").arg(format!("127.0.0.1:{}", self.port));
+        let servers: Vec<_> = self.to_servers.iter().map(Proxy::url).collect();
+        command.arg("--servers").arg(servers.join(",")).arg("--spool-dir").arg(&self.spool).args(&self.flags);
+        if let Some(clock) = &self.clock {
+            clock.wear(&mut command);
+        }
+        if let Some(sabotage) = self.sabotage {
+            command.env("TABA_SABOTAGE", sabotage);
+        }
+        self.process = Some(Process::start_logged(&self.name, &mut command, &self.log));
+    }
+
+    /// Waits until it answers; when it has ended by itself meanwhile, it is started again.
+    pub fn wait(&mut self) {
+        wait_until(&format!("{} answers", self.name), || {
+            if self.process.as_mut().is_none_or(|process| !process.is_running()) {
+                self.start();
+            }
+            self.status().is_some()
+        });
+    }
+
+    /// Kills it as `kill -9` does.
+    pub fn kill(&mut self) {
+        self.look();
+        self.counts.begin_again();
+        if let Some(mut process) = self.process.take() {
+            process.kill();
+        }
+    }
+
+    /// What it tells about itself, if it answers.
+    pub fn status(&self) -> Option<Value> {
+        http::get(self.port, "/v2/status")
+    }
+
+    /// Looks at its counters; what it counted after the last look before it is killed, is not known.
+    pub fn look(&mut self) {}
+
+    /// One of its counters, over all its runs.
+    pub fn count(&self, name: &str) -> u64 {
+        self.counts.of(name)
+    }
+}
