@@ -4,6 +4,7 @@ pub mod dice;
 pub mod link;
 mod process;
 pub mod proxy;
+pub mod redis;
 pub mod torture;
 
 pub use self::process::Process;

@@ -10,7 +10,7 @@ use crate::wait_until;
 #[derive(Debug)]
 pub struct Process {
     name: String,
-    child: Child,
+    pub(crate) child: Child,
 }
 
 impl Process {

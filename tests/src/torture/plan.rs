@@ -2,14 +2,7 @@
 
 use std::time::Duration;
 
-/// How often Redis syncs its append-only file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AppendFsync {
-    /// After each write, before it answers.
-    Always,
-    /// Once a second.
-    EverySecond,
-}
+use crate::redis::Aof;
 
 /// How large a World is, and how it is set up.
 ///
@@ -35,8 +28,8 @@ pub struct Plan {
     pub confirm_after: Duration,
     /// `--probe-interval` of the Agents.
     pub probe_interval: Duration,
-    /// `appendfsync` of Redis.
-    pub append_fsync: AppendFsync,
+    /// The append-only file of Redis.
+    pub aof: Aof,
     /// Whether the clocks of Agents and Servers can be stepped.
     pub has_clocks: bool,
     /// Which rule the binaries break on purpose; `None` for none. See `TABA_SABOTAGE` in the crates.
@@ -56,7 +49,7 @@ impl Plan {
             vbuckets: 64,
             confirm_after: Duration::from_secs(2),
             probe_interval: Duration::from_millis(500),
-            append_fsync: AppendFsync::EverySecond,
+            aof: Aof::EverySecond,
             has_clocks: false,
             sabotage: None,
         }

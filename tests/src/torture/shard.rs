@@ -3,10 +3,9 @@
 use std::path::Path;
 
 use super::plan::Plan;
-use super::redis::Redis;
 use crate::dice::chance;
 use crate::link::Link;
-use crate::wait_until;
+use crate::redis::{Options, Redis};
 
 /// One shard.
 #[derive(Debug)]
@@ -28,28 +27,27 @@ pub struct Replica {
 
 impl ShardSlot {
     /// Starts it, and waits until the replica follows.
+    ///
+    /// `repl-timeout` is 10 s: so long a primary without its replica goes on, and no fault here lasts longer.
     pub(super) fn start(n: usize, plan: &Plan, directory: &Path) -> Self {
-        let mut primary = Redis::new(format!("redis-{n}a"), plan.append_fsync, directory);
-        primary.start(None);
-        let mut shard = Self { primary, replica: None };
+        let start = |which: &str| {
+            let log = directory.join(format!("redis-{n}{which}.log"));
+            let extra = ["--repl-timeout", "10", "--repl-ping-replica-period", "1", "--logfile"];
+            let extra = extra.into_iter().map(str::to_owned).chain([log.display().to_string()]);
+            Redis::start(Options { aof: plan.aof, extra: extra.collect(), ..Options::default() })
+        };
+        let mut shard = Self { primary: start("a"), replica: None };
         if plan.has_replicas {
-            let redis = Redis::new(format!("redis-{n}b"), plan.append_fsync, directory);
-            shard.follow(redis, chance(plan.seed, 3000 + n as u64));
+            shard.follow(start("b"), chance(plan.seed, 3000 + n as u64));
         }
         shard
     }
 
     /// Makes this Redis, whatever it held, a replica of the primary, and waits until it follows.
-    pub fn follow(&mut self, mut redis: Redis, seed: u64) {
-        let link = Link::start(self.primary.port, seed);
-        if redis.is_up() {
-            redis.must(&["REPLICAOF", "127.0.0.1", &link.port().to_string()]);
-        } else {
-            redis.start(Some(link.port()));
-        }
-        wait_until(&format!("{} follows", redis.name), || {
-            redis.info("replication", "master_link_status").is_some_and(|status| status == "up")
-        });
+    pub fn follow(&mut self, redis: Redis, seed: u64) {
+        let link = Link::start(self.primary.port(), seed);
+        redis.command(&["REPLICAOF", "127.0.0.1", &link.port().to_string()]);
+        redis.wait_for_link();
         self.replica = Some(Replica { redis, link });
     }
 
@@ -61,7 +59,7 @@ impl ShardSlot {
         let Replica { redis, link } = self.replica.take().expect("there is a replica");
         // First the way: what waits there must not arrive any more.
         drop(link);
-        redis.must(&["REPLICAOF", "NO", "ONE"]);
+        redis.promote();
         std::mem::replace(&mut self.primary, redis)
     }
 }

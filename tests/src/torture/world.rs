@@ -9,13 +9,13 @@ use super::agent::AgentSlot;
 use super::expected::Expected;
 use super::load::Load;
 use super::plan::Plan;
-use super::redis::Redis;
 use super::server::ServerSlot;
 use super::shard::ShardSlot;
 use super::verdict;
 use crate::dice::chance;
 use crate::link::Link;
 use crate::proxy::Proxy;
+use crate::redis::Redis;
 
 /// When nothing moves for so long, nothing will.
 const STILL: Duration = Duration::from_secs(20);
@@ -63,7 +63,7 @@ impl World {
             tempfile::Builder::new().prefix("taba-torture-").tempdir().expect("a directory can be made");
         let path = directory.path();
         let shards: Vec<_> = (0..plan.shards).map(|n| ShardSlot::start(n, &plan, path)).collect();
-        let primaries: Vec<_> = shards.iter().map(|shard| shard.primary.port).collect();
+        let primaries: Vec<_> = shards.iter().map(|shard| shard.primary.port()).collect();
         let mut servers: Vec<_> =
             (0..plan.servers).map(|n| ServerSlot::new(n, &plan, &primaries, path)).collect();
         for server in &mut servers {
@@ -100,7 +100,7 @@ impl World {
     /// former primary.
     pub fn promote(&mut self, shard: usize, kept: Option<usize>) -> Redis {
         let former = self.shards[shard].promote();
-        let port = self.shards[shard].primary.port;
+        let port = self.shards[shard].primary.port();
         for (n, server) in self.servers.iter().enumerate() {
             if Some(n) != kept {
                 server.links[shard].switch(port);

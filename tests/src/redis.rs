@@ -1,0 +1,353 @@
+//! Real `redis-server` processes on free loopback ports: started, killed, paused, promoted, filled up.
+
+use std::fmt;
+use std::io::{BufRead, BufReader, Error, ErrorKind, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::{PATIENCE, Process, free_port, wait_until};
+
+/// How long one command may take; longer than any Redis of a test is paused.
+const COMMAND_TIMEOUT: Duration = PATIENCE;
+/// How often a port that somebody else took in the meantime is replaced by another.
+const STARTS_MAX: usize = 5;
+
+/// When a Redis writes what it was told to its disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Aof {
+    /// Never: a killed process has forgotten everything.
+    #[default]
+    Off,
+    /// At once; synced by the system when it likes. Survives a killed process.
+    No,
+    /// At once; synced every second.
+    EverySecond,
+    /// Synced before it answers.
+    Always,
+}
+
+/// How a Redis is started.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Its log of writes.
+    pub aof: Aof,
+    /// The port of the primary that it is to be a replica of.
+    pub replica_of: Option<u16>,
+    /// Bytes that it may hold.
+    pub memory_max: Option<u64>,
+    /// What it does when it may not hold more; the default of Redis is `noeviction`.
+    pub memory_policy: Option<&'static str>,
+    /// More arguments: `--name value`, one word each.
+    pub extra: Vec<String>,
+}
+
+impl Options {
+    /// With a log that survives a killed process.
+    pub fn durable() -> Self {
+        Self { aof: Aof::EverySecond, ..Self::default() }
+    }
+
+    fn arguments(&self, port: u16, directory: &Path) -> Vec<String> {
+        let mut arguments = Vec::new();
+        let mut set = |name: &str, value: &str| arguments.extend([format!("--{name}"), value.to_owned()]);
+        set("port", &port.to_string());
+        set("bind", "127.0.0.1");
+        set("dir", &directory.to_string_lossy());
+        set("save", "");
+        // A replica that is to follow at once; the default waits five seconds for more of them.
+        set("repl-diskless-sync-delay", "0");
+        let fsync = match self.aof {
+            Aof::Off => None,
+            Aof::No => Some("no"),
+            Aof::EverySecond => Some("everysec"),
+            Aof::Always => Some("always"),
+        };
+        set("appendonly", if fsync.is_some() { "yes" } else { "no" });
+        if let Some(fsync) = fsync {
+            set("appendfsync", fsync);
+        }
+        if let Some(bytes) = self.memory_max {
+            set("maxmemory", &bytes.to_string());
+        }
+        if let Some(policy) = self.memory_policy {
+            set("maxmemory-policy", policy);
+        }
+        if let Some(primary) = self.replica_of {
+            arguments.extend(["--replicaof".to_owned(), "127.0.0.1".to_owned(), primary.to_string()]);
+        }
+        arguments.extend(self.extra.iter().cloned());
+        arguments
+    }
+}
+
+/// What a Redis answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// `+OK`.
+    Status(String),
+    /// `-ERR …`.
+    Error(String),
+    /// `:7`.
+    Integer(i64),
+    /// A string, or nothing.
+    Bulk(Option<Vec<u8>>),
+    /// A list, or nothing.
+    List(Option<Vec<Reply>>),
+}
+
+impl fmt::Display for Reply {
+    /// Texts as they are, nothing as `(nil)`, a list one item per line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Status(text) | Self::Error(text) => f.write_str(text),
+            Self::Integer(number) => write!(f, "{number}"),
+            Self::Bulk(Some(bytes)) => f.write_str(&String::from_utf8_lossy(bytes)),
+            Self::Bulk(None) | Self::List(None) => f.write_str("(nil)"),
+            Self::List(Some(items)) => {
+                for (place, item) in items.iter().enumerate() {
+                    if place > 0 {
+                        f.write_str("\n")?;
+                    }
+                    write!(f, "{item}")?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// A `redis-server` of this test, in a directory of its own; killed when dropped.
+#[derive(Debug)]
+pub struct Redis {
+    process: Process,
+    port: u16,
+    directory: TempDir,
+    options: Options,
+}
+
+impl Redis {
+    /// Starts one with these options and waits until it answers.
+    ///
+    /// # Panics
+    /// When there is no `redis-server` and none can be installed, or it does not start.
+    pub fn start(options: Options) -> Self {
+        let directory = TempDir::new().expect("a directory for a Redis");
+        for _ in 0..STARTS_MAX {
+            let port = free_port();
+            if let Some(process) = launch(port, directory.path(), &options) {
+                return Self { process, port, directory, options };
+            }
+        }
+        panic!("redis-server did not start {STARTS_MAX} times; its words are above");
+    }
+
+    /// Starts as many alike.
+    pub fn start_many(count: usize, options: &Options) -> Vec<Self> {
+        (0..count).map(|_| Self::start(options.clone())).collect()
+    }
+
+    /// Where it listens.
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// `redis://127.0.0.1:PORT`.
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Where its files are.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.process.child.id()
+    }
+
+    /// Kills it as `kill -9` does, and waits until it is gone.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Kills it if it runs, and starts it again on the same port, in the same directory, with the same options.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn restart(&mut self) {
+        self.process.kill();
+        let started = launch(self.port, self.directory.path(), &self.options);
+        self.process = started.expect("a Redis starts again on the port that it had");
+    }
+
+    /// Kills it, and starts it again on the same port with nothing in it.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn restart_empty(&mut self) {
+        self.process.kill();
+        self.directory = TempDir::new().expect("a directory for a Redis");
+        self.restart();
+    }
+
+    /// Stops it where it is (SIGSTOP): it holds its connections and answers nothing.
+    ///
+    /// # Panics
+    /// When it is gone.
+    pub fn pause(&self) {
+        self.signal("STOP");
+        // The signal is delivered when the kernel says so; until then it may still answer.
+        wait_until("the redis-server is stopped", || {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap_or_default();
+            // The state follows the name, which stands in parentheses. Where there is no /proc, trust the signal.
+            stat.rsplit(')').next().is_none_or(|rest| rest.is_empty() || rest.trim_start().starts_with('T'))
+        });
+    }
+
+    /// Lets it go on after [`pause`](Self::pause).
+    ///
+    /// # Panics
+    /// When it is gone.
+    pub fn resume(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, name: &str) {
+        // The shell's own kill: a bare machine may have no other.
+        let sent = Command::new("sh").args(["-c", &format!("kill -{name} {}", self.pid())]).status();
+        assert!(sent.expect("there is a shell").success(), "redis-server is gone already");
+    }
+
+    /// Sends one command over a connection of its own; the answer as text (see [`Reply`]).
+    ///
+    /// # Panics
+    /// When it does not answer.
+    pub fn command(&self, words: &[&str]) -> String {
+        let bytes: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
+        let reply = self.try_command(&bytes);
+        reply.unwrap_or_else(|error| panic!("redis-server does not answer {words:?}: {error}")).to_string()
+    }
+
+    /// Sends one command over a connection of its own.
+    ///
+    /// # Errors
+    /// When it cannot be reached, or its answer is no answer of a Redis.
+    pub fn try_command(&self, words: &[&[u8]]) -> std::io::Result<Reply> {
+        command(self.port, words, COMMAND_TIMEOUT)
+    }
+
+    /// One field of `INFO section`, without its name; empty when there is none.
+    pub fn info(&self, section: &str, field: &str) -> String {
+        let info = self.command(&["INFO", section]);
+        let value = info.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+        value.unwrap_or_default().trim_end().to_owned()
+    }
+
+    /// How often it was asked to do this command, since it started or `CONFIG RESETSTAT`.
+    ///
+    /// # Panics
+    /// When its statistics are not understood.
+    pub fn calls(&self, command: &str) -> u64 {
+        let stats = self.info("commandstats", &format!("cmdstat_{command}"));
+        let calls = stats.strip_prefix("calls=").and_then(|rest| rest.split(',').next());
+        calls.map_or(0, |calls| calls.parse().expect("a number of calls"))
+    }
+
+    /// Waits until this replica follows its primary.
+    pub fn wait_for_link(&self) {
+        wait_until("the replica follows", || self.info("replication", "master_link_status") == "up");
+    }
+
+    /// Makes this replica a primary (`REPLICAOF NO ONE`).
+    ///
+    /// # Panics
+    /// When it does not become one.
+    pub fn promote(&self) {
+        assert_eq!(self.command(&["REPLICAOF", "NO", "ONE"]), "OK");
+    }
+}
+
+/// Starts one; `None` when it ended at once, for instance because the port was taken meanwhile.
+fn launch(port: u16, directory: &Path, options: &Options) -> Option<Process> {
+    let mut command = Command::new(server());
+    command.args(options.arguments(port, directory)).current_dir(directory);
+    let mut process = Process::start("redis-server", &mut command);
+    let mut ended = false;
+    wait_until("redis-server answers", || {
+        ended = process.child.try_wait().expect("a child can be asked").is_some();
+        // While it loads its files it answers an error.
+        let pong = || self::command(port, &[b"PING"], Duration::from_secs(1));
+        ended || pong().is_ok_and(|reply| reply == Reply::Status("PONG".to_owned()))
+    });
+    // Somebody else's Redis may have answered on a port that it took before ours could.
+    (!ended && process.child.try_wait().expect("a child can be asked").is_none()).then_some(process)
+}
+
+/// The program to run: `TABA_REDIS_SERVER`, else what is on the PATH, else the script that installs it.
+fn server() -> &'static Path {
+    static SERVER: OnceLock<PathBuf> = OnceLock::new();
+    SERVER.get_or_init(|| {
+        if let Some(path) = std::env::var_os("TABA_REDIS_SERVER") {
+            return path.into();
+        }
+        for name in ["redis-server", "valkey-server"] {
+            if Command::new(name).arg("--version").output().is_ok_and(|output| output.status.success()) {
+                return name.into();
+            }
+        }
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/redis-server");
+        // Installed here once, and not while somebody waits for an answer.
+        let installed = Command::new(&script).arg("--version").output();
+        let installed =
+            installed.unwrap_or_else(|error| panic!("{} does not run: {error}", script.display()));
+        assert!(installed.status.success(), "{}", String::from_utf8_lossy(&installed.stderr));
+        "redis-server".into()
+    })
+}
+
+fn command(port: u16, words: &[&[u8]], timeout: Duration) -> std::io::Result<Reply> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let mut stream = TcpStream::connect_timeout(&address, timeout)?;
+    stream.set_read_timeout(Some(timeout))?;
+    stream.set_write_timeout(Some(timeout))?;
+    let mut request = format!("*{}\r\n", words.len()).into_bytes();
+    for word in words {
+        request.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
+        request.extend_from_slice(word);
+        request.extend_from_slice(b"\r\n");
+    }
+    stream.write_all(&request)?;
+    read_reply(&mut BufReader::new(stream))
+}
+
+fn read_reply(from: &mut impl BufRead) -> std::io::Result<Reply> {
+    let mut line = String::new();
+    from.read_line(&mut line)?;
+    let odd = || Error::new(ErrorKind::InvalidData, format!("{line:?} is no answer of a Redis"));
+    let (kind, rest) = line.trim_end().split_at_checked(1).ok_or_else(odd)?;
+    let number = || rest.parse::<i64>().map_err(|_| odd());
+    match kind {
+        "+" => Ok(Reply::Status(rest.to_owned())),
+        "-" => Ok(Reply::Error(rest.to_owned())),
+        ":" => Ok(Reply::Integer(number()?)),
+        "$" => {
+            let Ok(length) = usize::try_from(number()?) else { return Ok(Reply::Bulk(None)) };
+            let mut bytes = vec![0; length + 2];
+            from.read_exact(&mut bytes)?;
+            bytes.truncate(length);
+            Ok(Reply::Bulk(Some(bytes)))
+        }
+        "*" => {
+            let Ok(length) = usize::try_from(number()?) else { return Ok(Reply::List(None)) };
+            let items = (0..length).map(|_| read_reply(from)).collect::<Result<_, _>>()?;
+            Ok(Reply::List(Some(items)))
+        }
+        _ => Err(odd()),
+    }
+}
