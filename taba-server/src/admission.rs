@@ -1,9 +1,10 @@
-//! The rule of a Lane: which Batch may be folded, given how far the Lane is contained in the stored States.
+//! The rule of a Lane: which Batch may be folded, and which is lost, given how far the Lane is contained in the stored
+//! States.
 //!
 //! Order without gaps is what exactly-once rests on. The tempting rule "skip what is at or below the mark, take the
 //! rest" loses Batches as soon as two of them overtake each other.
 
-use taba_core::wire::LaneBatch;
+use taba_core::wire::{LaneBatch, Probe};
 use taba_core::{Mark, SeqNo};
 
 /// What may be done with a Batch.
@@ -48,9 +49,36 @@ pub fn mark_after(batch: &LaneBatch, hour: u32) -> Mark {
     Mark { seq: batch.seq, events: batch.events_before.saturating_add(batch.events()), hour }
 }
 
-/// The number that a sender of `batch` believes applied, at least: what to answer when nothing is known.
-pub fn believed(batch: &LaneBatch) -> SeqNo {
-    SeqNo(batch.seq.0.saturating_sub(1))
+/// How a Lane stands, seen from a Probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// The sender has all that is not contained.
+    Whole,
+    /// The sender no longer has what lies between the mark and its base: count the loss.
+    Gap {
+        /// Events in the Batches that are gone.
+        events_lost: u64,
+    },
+}
+
+/// Applies the rule to a Probe, which says that nothing below its base will ever come again.
+///
+/// ```text
+/// base ≤ mark + 1    whole
+/// base > mark + 1    gap
+/// ```
+pub fn stand(mark: Option<Mark>, probe: &Probe) -> Standing {
+    let mark = mark.unwrap_or_default();
+    if probe.base > mark.seq.next() {
+        Standing::Gap { events_lost: probe.events_before.saturating_sub(mark.events) }
+    } else {
+        Standing::Whole
+    }
+}
+
+/// The mark of a Lane once the gap below a Probe's base is counted.
+pub fn mark_below(probe: &Probe, hour: u32) -> Mark {
+    Mark { seq: SeqNo(probe.base.0.saturating_sub(1)), events: probe.events_before, hour }
 }
 
 #[cfg(test)]
@@ -76,5 +104,17 @@ mod tests {
         assert_eq!(admit(None, &batch(1, 1)), Admission::Next);
         assert_eq!(admit(None, &batch(2, 1)), Admission::Nak);
         assert_eq!(admit(None, &batch(2, 2)), Admission::AfterGap { events_lost: 100 });
+    }
+
+    #[test]
+    fn a_probe_tells_a_gap_from_a_lane_that_is_whole() {
+        let mark = Some(Mark { seq: SeqNo(5), events: 70, hour: 0 });
+        let probe = |base| Probe { stream: StreamId(1), vbucket: 0, base: SeqNo(base), events_before: 100 };
+        assert_eq!(stand(mark, &probe(1)), Standing::Whole);
+        assert_eq!(stand(mark, &probe(6)), Standing::Whole, "all that was sent is contained");
+        assert_eq!(stand(mark, &probe(7)), Standing::Gap { events_lost: 30 });
+        assert_eq!(mark_below(&probe(7), 3), Mark { seq: SeqNo(6), events: 100, hour: 3 });
+        assert_eq!(stand(None, &probe(1)), Standing::Whole);
+        assert_eq!(stand(None, &probe(2)), Standing::Gap { events_lost: 100 });
     }
 }

@@ -1,8 +1,8 @@
-//! Whether a Batch is meant for this Server: sender and Server may be configured with different numbers of VBuckets,
+//! Whether a Batch or a Probe is meant for this Server: sender and Server may be configured with different numbers of VBuckets,
 //! and what was folded into the wrong VBucket would never be found again.
 
 use taba_core::limits::BATCH_BLOCKS_MAX;
-use taba_core::wire::{Block, LaneBatch};
+use taba_core::wire::Block;
 use taba_core::{VBucket, VBuckets};
 
 /// Why Batches cannot be meant for this Server; sending them again cannot help.
@@ -48,20 +48,20 @@ impl Misdirected {
     }
 }
 
-/// The VBucket of a Batch.
-pub(crate) fn check(vbuckets: VBuckets, batch: &LaneBatch) -> Result<VBucket, Misdirected> {
-    let unknown = Misdirected::UnknownVBucket { vbucket: batch.vbucket, vbuckets: vbuckets.count() };
-    let vbucket = vbuckets.get(batch.vbucket).ok_or(unknown)?;
-    if batch.blocks.len() > BATCH_BLOCKS_MAX {
-        return Err(Misdirected::TooManyBlocks { blocks: batch.blocks.len() });
+/// The VBucket of a Batch with these Blocks, or of a Probe, which has none.
+pub(crate) fn check(vbuckets: VBuckets, vbucket: u16, blocks: &[Block]) -> Result<VBucket, Misdirected> {
+    let unknown = Misdirected::UnknownVBucket { vbucket, vbuckets: vbuckets.count() };
+    let vbucket = vbuckets.get(vbucket).ok_or(unknown)?;
+    if blocks.len() > BATCH_BLOCKS_MAX {
+        return Err(Misdirected::TooManyBlocks { blocks: blocks.len() });
     }
     // The Ledger's Tabs have States in every VBucket.
     let elsewhere = |block: &&Block| !block.tab.is_reserved() && vbuckets.of(&block.tab) != vbucket;
-    match batch.blocks.iter().find(elsewhere) {
+    match blocks.iter().find(elsewhere) {
         None => Ok(vbucket),
         Some(block) => {
             let found = vbuckets.of(&block.tab).index();
-            Err(Misdirected::WrongVBucket { vbucket: batch.vbucket, found })
+            Err(Misdirected::WrongVBucket { vbucket: vbucket.index(), found })
         }
     }
 }

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use taba_core::limits::FUTURE_MICROS_MAX;
-use taba_core::wire::{Ack, Answer, Block, LaneBatch};
-use taba_core::{Registry, Store};
+use taba_core::wire::{Ack, Answer, Lanes};
+use taba_core::{Registry, Store, Timestamp};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use crate::clock::{Clock, system_clock};
 use crate::direction::{Misdirected, check};
 use crate::driver::{Arrival, Intake, Message, Refused, Room, Shared, Worker};
-use crate::planner::{Quarantine, unanswered};
+use crate::planner::{LaneMessage, Quarantine};
 use crate::query::{Limits, QueryState};
 use crate::service;
 use crate::status::Status;
@@ -154,31 +154,36 @@ impl Server {
         &self.inner.shared.clock
     }
 
-    /// Takes Batches, without HTTP: the answers come in the same order, once all of them are committed or cannot be.
+    /// Takes Batches and Probes, without HTTP: the answers come in the same order, those to the Batches before those to
+    /// the Probes, once all are committed or cannot be.
     ///
-    /// A Batch that is not meant for this Server at all is answered [`Answer::Unavailable`]; [`check`](Self::check)
-    /// tells why.
+    /// What is not meant for this Server at all is answered [`Answer::Unavailable`]; [`check`](Self::check) tells why.
     ///
     /// # Cancel safety
     /// When dropped, the Batches may or may not be committed; sending them again is safe, as always.
-    pub async fn ingest(&self, batches: Vec<LaneBatch>) -> Vec<Ack> {
-        let bytes = batches.iter().map(batch_bytes).sum();
-        match self.reserve(bytes) {
-            Ok(room) => self.take(batches, Some(room)).await,
-            Err(Refused) => batches.iter().map(|batch| unanswered(batch, Answer::Busy)).collect(),
+    pub async fn ingest(&self, lanes: Lanes) -> Vec<Ack> {
+        let request = Request::from(lanes);
+        let room = self.reserve(request.messages.iter().map(LaneMessage::bytes).sum());
+        match room {
+            Ok(room) => self.take(request, Some(room)).await,
+            Err(Refused) => request.unanswered(Answer::Busy),
         }
     }
 
-    /// Whether the Batches can be meant for this Server.
+    /// Whether the Batches and Probes can be meant for this Server.
     ///
     /// # Errors
     /// The first reason why not.
-    pub fn check(&self, batches: &[LaneBatch]) -> Result<(), Misdirected> {
+    pub fn check(&self, lanes: &Lanes) -> Result<(), Misdirected> {
         let vbuckets = self.inner.shared.store.vbuckets();
-        batches.iter().try_for_each(|batch| check(vbuckets, batch).map(|_| ()))
+        lanes
+            .batches
+            .iter()
+            .try_for_each(|batch| check(vbuckets, batch.vbucket, &batch.blocks).map(|_| ()))?;
+        lanes.probes.iter().try_for_each(|probe| check(vbuckets, probe.vbucket, &[]).map(|_| ()))
     }
 
-    /// Stops: takes no more Batches, commits what it holds, ends its workers.
+    /// Stops: takes no more Batches, commits what it holds, ends its workers. Whether it is stable is not waited for.
     ///
     /// # Cancel safety
     /// When dropped, the Server goes on stopping without a deadline.
@@ -207,41 +212,55 @@ impl Server {
         self.inner.shared.intake.reserve(bytes)
     }
 
-    /// Takes Batches for whose bytes there is room.
-    pub(crate) async fn take(&self, batches: Vec<LaneBatch>, room: Option<Room>) -> Vec<Ack> {
-        if batches.is_empty() || self.is_stopping() {
-            return batches.iter().map(|batch| unanswered(batch, Answer::Unavailable)).collect();
+    /// Takes what there is room for.
+    pub(crate) async fn take(&self, request: Request, room: Option<Room>) -> Vec<Ack> {
+        if request.messages.is_empty() || self.is_stopping() {
+            return request.unanswered(Answer::Unavailable);
         }
         let shared = &self.inner.shared;
         let vbuckets = shared.store.vbuckets();
         shared.status.requests.fetch_add(1, Ordering::Relaxed);
-        shared.status.batches_in.fetch_add(batches.len() as u64, Ordering::Relaxed);
         let arrived = (shared.clock)();
-        let (tickets, answers) = shared.intake.open(arrived, &batches, room);
+        let (tickets, answers) = shared.intake.open(arrived, &request.messages, room);
         let mut by_worker: Vec<Vec<Arrival>> = self.inner.workers.iter().map(|_| Vec::new()).collect();
-        for (batch, ticket) in batches.into_iter().zip(tickets) {
-            // Dropping the ticket answers the Batch: not known to be stored.
-            let Ok(vbucket) = check(vbuckets, &batch) else { continue };
-            by_worker[usize::from(vbucket.index()) % self.inner.workers.len()].push(Arrival {
-                vbucket,
-                ticket,
-                batch,
-                arrived,
-            });
+        for (message, ticket) in request.messages.into_iter().zip(tickets) {
+            let counter = match message {
+                LaneMessage::Batch(_) => &shared.status.batches_in,
+                LaneMessage::Probe(_) => &shared.status.probes_in,
+            };
+            counter.fetch_add(1, Ordering::Relaxed);
+            // Dropping the ticket answers the message: not known to be stored.
+            let Ok(vbucket) = check(vbuckets, message.vbucket(), message.blocks()) else { continue };
+            let arrival = Arrival { vbucket, ticket, message, arrived, sent_at: request.sent_at };
+            by_worker[usize::from(vbucket.index()) % self.inner.workers.len()].push(arrival);
         }
         for (worker, arrivals) in self.inner.workers.iter().zip(by_worker) {
             if !arrivals.is_empty() {
                 // A worker that has ended drops the tickets, and that answers them.
-                let _ = worker.send(Message::Batches(arrivals));
+                let _ = worker.send(Message::Arrivals(arrivals));
             }
         }
         answers.await.expect("a request outlives its tickets, and each of them answers")
     }
 }
 
-/// The bytes that a Batch holds, about.
-fn batch_bytes(batch: &LaneBatch) -> usize {
-    64 + batch.blocks.iter().map(Block::encoded_bytes).sum::<usize>()
+/// What one sender says about many Lanes at once: its Batches, then its Probes.
+pub(crate) struct Request {
+    sent_at: Timestamp,
+    messages: Vec<LaneMessage>,
+}
+
+impl From<Lanes> for Request {
+    fn from(Lanes { sent_at, batches, probes }: Lanes) -> Self {
+        let batches = batches.into_iter().map(LaneMessage::Batch);
+        Self { sent_at, messages: batches.chain(probes.into_iter().map(LaneMessage::Probe)).collect() }
+    }
+}
+
+impl Request {
+    fn unanswered(&self, answer: Answer) -> Vec<Ack> {
+        self.messages.iter().map(|message| message.unanswered(answer)).collect()
+    }
 }
 
 impl ServerBuilder {
@@ -328,7 +347,7 @@ impl ServerBuilder {
             clock: Arc::clone(&self.clock),
             status: Arc::clone(&status),
             quarantine: Quarantine::default(),
-            intake: Arc::new(Intake::new(Arc::clone(&status), self.held_bytes_max, (self.clock)())),
+            intake: Arc::new(Intake::new(Arc::clone(&status), self.held_bytes_max)),
             versions: Versions::new(getrandom::u64()?),
             commit_interval: self.commit_interval,
             future_max: self.future_max,

@@ -1,4 +1,5 @@
-//! The HTTP face of ingest: `POST /v2/lanes`. One frame of Lanes in, one frame of Acks out, or an error in JSON:
+//! The HTTP face of ingest: `POST /v2/lanes`. One frame of Lanes in, one frame of Acks out, those to the Batches before
+//! those to the Probes, each in their order; or an error in JSON:
 //! `{"reason": "machine_word", "message": "for people"}`.
 
 use std::time::Duration;
@@ -13,9 +14,7 @@ use axum::routing::post;
 use bytes::Bytes;
 use serde::Serialize;
 use taba_core::limits::FRAME_BYTES_MAX;
-use taba_core::wire::{
-    self, Compression, FRAME_HEADER_BYTES, Frame, Kind, LaneBatch, Lanes, WireError, encode_acks,
-};
+use taba_core::wire::{self, Compression, FRAME_HEADER_BYTES, Frame, Kind, Lanes, WireError, encode_acks};
 
 use crate::direction::Misdirected;
 use crate::server::Server;
@@ -103,15 +102,14 @@ async fn lanes(State(server): State<Server>, headers: HeaderMap, body: Body) -> 
     if headers.get(CONTENT_TYPE).is_some_and(|found| found.as_bytes() != wire::CONTENT_TYPE.as_bytes()) {
         return Err(Rejection::ContentType);
     }
-    let batches = {
+    let (bytes, lanes) = {
         let bytes = body_bytes(&headers)?;
         let _room = server.reserve(bytes).map_err(|_| Rejection::Full)?;
         read(body).await?
     };
-    let (bytes, batches) = batches;
-    server.check(&batches)?;
+    server.check(&lanes)?;
     let room = server.reserve(bytes).map_err(|_| Rejection::Full)?;
-    let acks = server.take(batches, Some(room)).await;
+    let acks = server.take(lanes.into(), Some(room)).await;
     let frame = Frame::encode(Kind::Acks, &encode_acks(&acks), Compression::None);
     Ok(([(CONTENT_TYPE, wire::CONTENT_TYPE)], frame).into_response())
 }
@@ -126,7 +124,7 @@ fn body_bytes(headers: &HeaderMap) -> Result<usize, Rejection> {
     }
 }
 
-async fn read(body: Body) -> Result<(usize, Vec<LaneBatch>), Rejection> {
+async fn read(body: Body) -> Result<(usize, Lanes), Rejection> {
     let body: Bytes = match tokio::time::timeout(BODY_TIME_MAX, to_bytes(body, BODY_BYTES_MAX)).await {
         Err(_) => return Err(Rejection::TooSlow),
         Ok(Ok(body)) => body,
@@ -134,7 +132,7 @@ async fn read(body: Body) -> Result<(usize, Vec<LaneBatch>), Rejection> {
         Ok(Err(_)) => return Err(Rejection::BrokenOff),
     };
     let frame = Frame::decode(&body, Kind::Lanes)?;
-    Ok((frame.message.len(), Lanes::decode(&frame.message)?.batches))
+    Ok((frame.message.len(), Lanes::decode(&frame.message)?))
 }
 
 fn is_over_limit(error: &axum::Error) -> bool {

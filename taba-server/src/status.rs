@@ -20,6 +20,12 @@ pub struct Status {
     pub batches_duplicate: AtomicU64,
     /// Batches that did not follow on their mark.
     pub batches_nak: AtomicU64,
+    /// Probes that arrived.
+    pub probes_in: AtomicU64,
+    /// Probes that were answered by a commit; the others were handed back, as Batches are when the store fails.
+    pub probes_answered: AtomicU64,
+    /// Gaps in Lanes that were found and counted, by Batches and by Probes.
+    pub gaps: AtomicU64,
     /// Events that arrived in committed Batches.
     pub events_in: AtomicU64,
     /// Events that were folded.
@@ -30,10 +36,18 @@ pub struct Status {
     pub events_gap: AtomicU64,
     /// Commits that were done.
     pub commits: AtomicU64,
-    /// Commits that met a conflict and were tried again.
+    /// Loads and commits that found another version than the one that was cached, and were tried again.
     pub conflicts: AtomicU64,
     /// Loads and commits that the store failed.
     pub store_errors: AtomicU64,
+    /// Waits until a commit is stable that were begun; at most one for each VBucket is under way.
+    pub stable_begun: AtomicU64,
+    /// Such waits that were done.
+    pub stable_done: AtomicU64,
+    /// Such waits that the store failed.
+    pub stable_failed: AtomicU64,
+    /// Such waits that ended when what they were about had been forgotten: after a conflict, or a failure.
+    pub stable_void: AtomicU64,
     /// Events that were refused, clamped or lost without a note in the Ledger, because its Handler is not registered
     /// or its State cannot be read.
     pub events_without_note: AtomicU64,
@@ -48,6 +62,9 @@ impl Default for Status {
             batches_committed: AtomicU64::new(0),
             batches_duplicate: AtomicU64::new(0),
             batches_nak: AtomicU64::new(0),
+            probes_in: AtomicU64::new(0),
+            probes_answered: AtomicU64::new(0),
+            gaps: AtomicU64::new(0),
             events_in: AtomicU64::new(0),
             events_folded: AtomicU64::new(0),
             events_refused: AtomicU64::new(0),
@@ -55,6 +72,10 @@ impl Default for Status {
             commits: AtomicU64::new(0),
             conflicts: AtomicU64::new(0),
             store_errors: AtomicU64::new(0),
+            stable_begun: AtomicU64::new(0),
+            stable_done: AtomicU64::new(0),
+            stable_failed: AtomicU64::new(0),
+            stable_void: AtomicU64::new(0),
             events_without_note: AtomicU64::new(0),
         }
     }
@@ -69,6 +90,9 @@ pub struct StatusReport {
     pub batches_committed: u64,
     pub batches_duplicate: u64,
     pub batches_nak: u64,
+    pub probes_in: u64,
+    pub probes_answered: u64,
+    pub gaps: u64,
     pub events_in: u64,
     pub events_folded: u64,
     pub events_refused: u64,
@@ -76,6 +100,10 @@ pub struct StatusReport {
     pub commits: u64,
     pub conflicts: u64,
     pub store_errors: u64,
+    pub stable_begun: u64,
+    pub stable_done: u64,
+    pub stable_failed: u64,
+    pub stable_void: u64,
     pub events_without_note: u64,
 }
 
@@ -99,6 +127,9 @@ impl Status {
             batches_committed: get(&self.batches_committed),
             batches_duplicate: get(&self.batches_duplicate),
             batches_nak: get(&self.batches_nak),
+            probes_in: get(&self.probes_in),
+            probes_answered: get(&self.probes_answered),
+            gaps: get(&self.gaps),
             events_in: get(&self.events_in),
             events_folded: get(&self.events_folded),
             events_refused: get(&self.events_refused),
@@ -106,6 +137,10 @@ impl Status {
             commits: get(&self.commits),
             conflicts: get(&self.conflicts),
             store_errors: get(&self.store_errors),
+            stable_begun: get(&self.stable_begun),
+            stable_done: get(&self.stable_done),
+            stable_failed: get(&self.stable_failed),
+            stable_void: get(&self.stable_void),
             events_without_note: get(&self.events_without_note),
         }
     }

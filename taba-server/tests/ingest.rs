@@ -93,10 +93,10 @@ async fn many_lanes_in_one_request_are_answered_in_order() {
             batch(9, home.index(), 1, 0, vec![block(&tab, "c", &[1.0])])
         })
         .collect();
-    let answers = server.ingest(batches).await;
+    let answers = server.ingest(lanes::lanes(batches)).await;
     assert_eq!(answers.len(), 1024);
     assert!(answers.iter().zip(0..).all(|(ack, n)| ack.vbucket == n && ack.answer == Answer::Applied));
-    assert_eq!(server.ingest(Vec::new()).await, []);
+    assert_eq!(server.ingest(lanes::lanes(Vec::new())).await, []);
 }
 
 #[tokio::test]
@@ -161,8 +161,8 @@ async fn misdirected_batches_are_named_without_http_too() {
     let home = elsewhere.vbucket;
     elsewhere.vbucket ^= 1;
     let expected = Misdirected::WrongVBucket { vbucket: home ^ 1, found: home };
-    assert_eq!(server.check(std::slice::from_ref(&elsewhere)), Err(expected));
-    let answers = server.ingest(vec![elsewhere, first_batch(1, &[1.0])]).await;
+    assert_eq!(server.check(&lanes::lanes(vec![elsewhere.clone()])), Err(expected));
+    let answers = server.ingest(lanes::lanes(vec![elsewhere, first_batch(1, &[1.0])])).await;
     assert_eq!(answers[0].answer, Answer::Unavailable);
     assert_eq!(answers[1].answer, Answer::Applied);
 }
@@ -213,11 +213,11 @@ async fn over_the_bound_senders_are_told_to_wait() {
     let server =
         builder().shared_store(Arc::clone(&gate) as Arc<dyn Store>).held_bytes_max(1).build().unwrap();
     let (first, server_too) = (first_batch(1, &[1.5; 4]), server.clone());
-    let waiting = tokio::spawn(async move { server_too.ingest(vec![first]).await });
+    let waiting = tokio::spawn(async move { server_too.ingest(lanes::lanes(vec![first])).await });
     while server.status().report().batches_in == 0 {
         tokio::task::yield_now().await;
     }
-    assert_eq!(server.ingest(vec![first_batch(2, &[1.5; 4])]).await[0].answer, Answer::Busy);
+    assert_eq!(server.ingest(lanes::lanes(vec![first_batch(2, &[1.5; 4])])).await[0].answer, Answer::Busy);
     let request = Request::post("/v2/lanes").body(Body::from(frame(&[first_batch(2, &[1.5; 4])]))).unwrap();
     let (status, headers, body) = ask(&server, request).await;
     assert_eq!((status.as_u16(), reason(&body).as_str()), (503, "full"));
@@ -228,7 +228,7 @@ async fn over_the_bound_senders_are_told_to_wait() {
     gate.is_shut.store(false, Ordering::SeqCst);
     gate.opened.notify_one();
     assert_eq!(waiting.await.unwrap()[0].answer, Answer::Applied);
-    assert_eq!(server.ingest(vec![first_batch(2, &[1.5; 4])]).await[0].answer, Answer::Applied);
+    assert_eq!(server.ingest(lanes::lanes(vec![first_batch(2, &[1.5; 4])])).await[0].answer, Answer::Applied);
     assert_eq!(server.status().as_of(now), now);
 }
 
@@ -237,11 +237,11 @@ async fn a_store_that_fails_is_never_acknowledged() {
     let gate = Arc::new(Gate { is_broken: AtomicBool::new(true), ..Gate::default() });
     let server = builder().shared_store(Arc::clone(&gate) as Arc<dyn Store>).build().unwrap();
     for _ in 0..3 {
-        let ack = server.ingest(vec![first_batch(1, &[1.0])]).await.remove(0);
+        let ack = server.ingest(lanes::lanes(vec![first_batch(1, &[1.0])])).await.remove(0);
         assert_eq!((ack.answer, ack.applied.0), (Answer::Unavailable, 0));
     }
     gate.is_broken.store(false, Ordering::SeqCst);
-    assert_eq!(server.ingest(vec![first_batch(1, &[1.0])]).await[0].answer, Answer::Applied);
+    assert_eq!(server.ingest(lanes::lanes(vec![first_batch(1, &[1.0])])).await[0].answer, Answer::Applied);
     assert_eq!((server.status().report().store_errors, server.status().report().events_folded), (3, 1));
 }
 
@@ -254,7 +254,7 @@ async fn stopping_commits_what_is_held_and_takes_no_more() {
     let send = |seq: u64, before: u64| {
         let (server, mut batch) = (server.clone(), first_batch(1, &[1.0]));
         (batch.seq, batch.events_before) = (taba_core::SeqNo(seq), before);
-        tokio::spawn(async move { server.ingest(vec![batch]).await.remove(0).answer })
+        tokio::spawn(async move { server.ingest(lanes::lanes(vec![batch])).await.remove(0).answer })
     };
     let first = send(1, 0);
     while server.status().report().batches_in < 1 {
@@ -277,10 +277,11 @@ async fn stopping_commits_what_is_held_and_takes_no_more() {
 #[tokio::test]
 async fn stopping_waits_for_what_is_held() {
     let server = builder().commit_interval(Duration::from_secs(1_000_000)).build().unwrap();
-    assert_eq!(server.ingest(vec![first_batch(1, &[1.0])]).await[0].answer, Answer::Applied);
+    assert_eq!(server.ingest(lanes::lanes(vec![first_batch(1, &[1.0])])).await[0].answer, Answer::Applied);
     let (server_too, mut second) = (server.clone(), first_batch(1, &[1.0]));
     (second.seq, second.events_before) = (taba_core::SeqNo(2), 1);
-    let second = tokio::spawn(async move { server_too.ingest(vec![second]).await.remove(0).answer });
+    let second =
+        tokio::spawn(async move { server_too.ingest(lanes::lanes(vec![second])).await.remove(0).answer });
     while server.status().report().batches_in < 2 {
         tokio::task::yield_now().await;
     }

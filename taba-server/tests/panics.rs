@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use taba_core::ledger::Why;
-use taba_core::wire::{Answer, Block, LaneBatch, Refusal};
+use taba_core::wire::{Answer, Block, LaneBatch, Lanes, Refusal};
 use taba_core::{
     ClientId, Event, Events, Handler, MemoryStore, SeqNo, StreamId, TabName, TabType, Timestamp, VBuckets,
 };
@@ -59,22 +59,26 @@ fn batch(seq: u64, events_before: u64, blocks: Vec<Block>) -> LaneBatch {
     LaneBatch { stream, vbucket, seq, base: seq, events_before, blocks }
 }
 
+fn lanes(batches: Vec<LaneBatch>) -> Lanes {
+    Lanes { batches, ..Lanes::default() }
+}
+
 #[tokio::test]
 async fn a_handler_that_panics_costs_its_block_and_nothing_else() {
     let handlers = taba_handlers::standard().with("Superstitious", Superstitious).build().unwrap();
     let server = Server::builder().store(MemoryStore::default()).handlers(handlers).build().unwrap();
-    let good = server.ingest(vec![batch(1, 0, vec![block("a", &[1.0, 2.0])])]).await;
+    let good = server.ingest(lanes(vec![batch(1, 0, vec![block("a", &[1.0, 2.0])])])).await;
     assert_eq!(good[0].answer, Answer::Applied);
 
     // The panic is in the middle of the Batch, and in the middle of its Block.
     let bad = batch(2, 2, vec![block("a", &[3.0]), block("b", &[4.0, 13.0, 5.0]), block("c", &[6.0])]);
-    let first = server.ingest(vec![bad.clone()]).await;
+    let first = server.ingest(lanes(vec![bad.clone()])).await;
     assert_eq!(first[0].answer, Answer::Unavailable, "nothing of it is stored");
-    let again = server.ingest(vec![bad]).await;
+    let again = server.ingest(lanes(vec![bad])).await;
     assert_eq!(again[0].answer, Answer::Applied);
     assert_eq!(again[0].refused, [Refusal { block: 1, why: Why::Undecodable, events: 3 }]);
 
-    let after = server.ingest(vec![batch(3, 7, vec![block("b", &[7.0])])]).await;
+    let after = server.ingest(lanes(vec![batch(3, 7, vec![block("b", &[7.0])])])).await;
     assert_eq!((after[0].answer, after[0].applied), (Answer::Applied, SeqNo(3)), "the Lane goes on");
     let accounts = ledger(server.query_state(), &Selection::default()).await.unwrap().accounts;
     let folded = |client: &str| accounts[&ClientId::new(client).unwrap()].folded;

@@ -1,20 +1,16 @@
 //! [`Intake`]: the requests that are in hand. It bounds their bytes, knows the oldest, and answers each request once
-//! all its Batches are answered.
+//! all it carried is answered.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use taba_core::wire::{Ack, Answer, LaneBatch};
-use taba_core::{StreamId, Timestamp};
+use taba_core::Timestamp;
+use taba_core::wire::{Ack, Answer};
 use tokio::sync::{Notify, oneshot};
 
-use crate::planner::{MARK_HOURS, hour_of, unanswered};
+use crate::planner::LaneMessage;
 use crate::status::Status;
-
-/// Hours after its last request in which a Stream counts as living. Streams beyond are forgotten. A Server that has not
-/// been up for so long cannot know who lives, and takes every Stream for living.
-const ALIVE_HOURS: u32 = MARK_HOURS;
 
 /// The requests in hand.
 pub(crate) struct Intake {
@@ -25,10 +21,6 @@ pub(crate) struct Intake {
     /// Arrival and number of each request in hand.
     open: Mutex<BTreeSet<(Timestamp, u64)>>,
     closed: Notify,
-    /// The hour in which this Server started.
-    started: u32,
-    /// The hour in which each Stream last sent something.
-    streams: Mutex<HashMap<StreamId, u32>>,
 }
 
 /// There is no room for so many bytes now.
@@ -41,12 +33,12 @@ pub(crate) struct Room {
     bytes: usize,
 }
 
-/// One request: collects the answers to its Batches.
+/// One request: collects the answers to its Batches and Probes.
 pub(crate) struct Request {
     intake: Arc<Intake>,
     key: (Timestamp, u64),
     answers: Mutex<Answers>,
-    /// Given back with the request, when its last Batch is answered.
+    /// Given back with the request, when the last of it is answered.
     _room: Option<Room>,
 }
 
@@ -56,7 +48,7 @@ struct Answers {
     done: Option<oneshot::Sender<Vec<Ack>>>,
 }
 
-/// The right to answer one Batch. When dropped, the Batch is answered as not known to be stored.
+/// The right to answer one Batch or Probe. When dropped, it is answered as not known to be stored.
 pub(crate) struct Ticket {
     request: Arc<Request>,
     slot: usize,
@@ -68,16 +60,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Intake {
-    pub(crate) fn new(status: Arc<Status>, bytes_held_max: usize, now: Timestamp) -> Self {
+    pub(crate) fn new(status: Arc<Status>, bytes_held_max: usize) -> Self {
         Self {
-            started: hour_of(now),
             status,
             bytes_held: AtomicUsize::new(0),
             bytes_held_max,
             requests: AtomicU64::new(0),
             open: Mutex::default(),
             closed: Notify::new(),
-            streams: Mutex::default(),
         }
     }
 
@@ -89,41 +79,23 @@ impl Intake {
         if before > 0 && before + bytes > self.bytes_held_max { Err(Refused) } else { Ok(room) }
     }
 
-    /// Takes a request in hand. Tickets are in the order of the Batches; the receiver gets all answers at once.
+    /// Takes a request in hand. Tickets are in the order of the messages; the receiver gets all answers at once.
     pub(crate) fn open(
         self: &Arc<Self>,
         arrived: Timestamp,
-        batches: &[LaneBatch],
+        messages: &[LaneMessage],
         room: Option<Room>,
     ) -> (Vec<Ticket>, oneshot::Receiver<Vec<Ack>>) {
         let key = (arrived, self.requests.fetch_add(1, Ordering::Relaxed));
         let (sender, receiver) = oneshot::channel();
-        let acks = batches.iter().map(|batch| unanswered(batch, Answer::Unavailable)).collect();
-        let answers = Mutex::new(Answers { acks, left: batches.len(), done: Some(sender) });
+        let acks = messages.iter().map(|message| message.unanswered(Answer::Unavailable)).collect();
+        let answers = Mutex::new(Answers { acks, left: messages.len(), done: Some(sender) });
         let request = Arc::new(Request { intake: Arc::clone(self), key, answers, _room: room });
         self.change_open(|open| {
             open.insert(key);
         });
-        self.see(arrived, batches);
         let ticket = |slot| Ticket { request: Arc::clone(&request), slot, is_answered: false };
-        ((0..batches.len()).map(ticket).collect(), receiver)
-    }
-
-    fn see(&self, arrived: Timestamp, batches: &[LaneBatch]) {
-        let hour = hour_of(arrived);
-        let mut streams = lock(&self.streams);
-        for batch in batches {
-            if streams.insert(batch.stream, hour).is_none() {
-                streams.retain(|_, seen| *seen + ALIVE_HOURS >= hour);
-            }
-        }
-    }
-
-    /// Whether a Stream has sent something lately.
-    pub(crate) fn is_alive(&self, stream: StreamId, now: Timestamp) -> bool {
-        let hour = hour_of(now);
-        let seen = lock(&self.streams).get(&stream).copied().unwrap_or(self.started);
-        seen + ALIVE_HOURS >= hour
+        ((0..messages.len()).map(ticket).collect(), receiver)
     }
 
     /// Requests in hand.
@@ -166,7 +138,7 @@ impl Drop for Request {
 }
 
 impl Ticket {
-    /// Answers the Batch.
+    /// Answers it.
     pub(crate) fn answer(mut self, ack: Ack) {
         self.settle(Some(ack));
     }

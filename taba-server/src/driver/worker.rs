@@ -7,16 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use futures::future::BoxFuture;
+use futures::future::{AbortHandle, BoxFuture, FutureExt, abortable};
 use futures::stream::FuturesUnordered;
-use taba_core::wire::LaneBatch;
-use taba_core::{Registry, Remedy, Store, StoreError, Timestamp, VBucket, Wanted};
+use taba_core::{Registry, Remedy, Store, StoreError, Timestamp, VBucket, Version, Wanted};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::intake::{Intake, Ticket};
 use crate::clock::{Clock, monotonic};
-use crate::planner::{Action, Env, Failed, Input, Planner, Quarantine};
+use crate::planner::{Action, Env, Failed, Input, LaneMessage, Planner, Quarantine};
 use crate::status::Status;
 use crate::version::Versions;
 
@@ -37,18 +36,19 @@ pub(crate) struct Shared {
     pub(crate) cache_bytes_max: usize,
 }
 
-/// A Batch on its way to its VBucket.
+/// A Batch or a Probe on its way to its VBucket.
 pub(crate) struct Arrival {
     pub(crate) vbucket: VBucket,
     pub(crate) ticket: Ticket,
-    pub(crate) batch: LaneBatch,
+    pub(crate) message: LaneMessage,
     pub(crate) arrived: Timestamp,
+    pub(crate) sent_at: Timestamp,
 }
 
 /// What a worker is told.
 pub(crate) enum Message {
-    /// Batches for its VBuckets.
-    Batches(Vec<Arrival>),
+    /// Batches and Probes for its VBuckets.
+    Arrivals(Vec<Arrival>),
     /// Commit all that waits, without regard to the interval, then end.
     Drain,
 }
@@ -65,6 +65,8 @@ struct Desk {
     /// When it was last given something: the worker's count of inputs.
     used: u64,
     cache_bytes: usize,
+    /// Ends the wait until something is stable, if one is under way: see [`Worker::waits`].
+    wait: Option<AbortHandle>,
 }
 
 type Done = BoxFuture<'static, (VBucket, Input<Ticket>)>;
@@ -79,6 +81,9 @@ pub(crate) struct Worker {
     /// Who is to commit now.
     ready: VecDeque<VBucket>,
     in_flight: FuturesUnordered<Done>,
+    /// Waits until a commit is stable, at most one for each VBucket. They are apart from what is in flight, because
+    /// they may take long, and nothing depends on them: they hold up no commit, and end with the worker.
+    waits: FuturesUnordered<Done>,
     cache_bytes: usize,
     inputs: u64,
     is_draining: bool,
@@ -93,6 +98,7 @@ impl Worker {
             due: BinaryHeap::new(),
             ready: VecDeque::new(),
             in_flight: FuturesUnordered::new(),
+            waits: FuturesUnordered::new(),
             cache_bytes: 0,
             inputs: 0,
             is_draining: false,
@@ -112,7 +118,7 @@ impl Worker {
             let next_due = self.due.peek().map(|Reverse((at, _))| *at);
             tokio::select! {
                 message = self.messages.recv(), if !self.is_draining => match message {
-                    Some(Message::Batches(arrivals)) => self.take(arrivals),
+                    Some(Message::Arrivals(arrivals)) => self.take(arrivals),
                     Some(Message::Drain) | None => self.drain(),
                 },
                 Some((vbucket, input)) = self.in_flight.next(), if !self.in_flight.is_empty() => {
@@ -120,21 +126,22 @@ impl Worker {
                     // A store that answers at once would otherwise never let the other tasks of this thread run.
                     tokio::task::yield_now().await;
                 }
+                Some((vbucket, input)) = self.waits.next(), if !self.waits.is_empty() => self.feed(vbucket, input),
                 () = sleep_until(next_due), if next_due.is_some() => self.wake(),
             }
         }
     }
 
     fn take(&mut self, arrivals: Vec<Arrival>) {
-        for Arrival { vbucket, ticket, batch, arrived } in arrivals {
-            self.feed(vbucket, Input::Batch { ticket, batch, arrived });
+        for Arrival { vbucket, ticket, message, arrived, sent_at } in arrivals {
+            self.feed(vbucket, Input::Message { ticket, message, arrived, sent_at });
         }
     }
 
     fn drain(&mut self) {
         // What was sent before the word came is still taken.
         while let Ok(message) = self.messages.try_recv() {
-            if let Message::Batches(arrivals) = message {
+            if let Message::Arrivals(arrivals) = message {
                 self.take(arrivals);
             }
         }
@@ -171,21 +178,20 @@ impl Worker {
             is_behind: false,
             used: 0,
             cache_bytes: 0,
+            wait: None,
         })
     }
 
     /// Gives a planner one input and does what it wants.
     fn feed(&mut self, vbucket: VBucket, input: Input<Ticket>) {
         let shared = Arc::clone(&self.shared);
-        let now = (shared.clock)();
         let env = Env {
             handlers: &shared.handlers,
             versions: &shared.versions,
             status: &shared.status,
             quarantine: &shared.quarantine,
-            now,
+            now: (shared.clock)(),
             future_max: shared.future_max,
-            is_alive: &|stream| shared.intake.is_alive(stream, now),
         };
         let mut actions = Vec::new();
         self.inputs += 1;
@@ -210,6 +216,7 @@ impl Worker {
                 Action::Commit(commit) => {
                     self.in_flight.push(self::commit(Arc::clone(&shared), vbucket, commit));
                 }
+                Action::Stabilise(version) => self.stabilise(vbucket, version),
                 Action::Answer(ticket, ack) => ticket.answer(ack),
                 Action::Report(unreadable) => tracing::error!(
                     vbucket = vbucket.index(), tab = %unreadable.key.tab, client = %unreadable.key.client,
@@ -219,6 +226,16 @@ impl Worker {
         }
         self.schedule(vbucket);
         self.bound_caches(vbucket);
+    }
+
+    /// Begins to wait until a commit is stable. The wait before it ends as failed, which nobody minds: had its planner
+    /// still wanted it, there would be no other. A store that never answers thus holds one future, not ever more.
+    fn stabilise(&mut self, vbucket: VBucket, version: Version) {
+        let (wait, handle) = abortable(stabilise(Arc::clone(&self.shared), vbucket));
+        let before = self.desk(vbucket).wait.replace(handle);
+        before.inspect(AbortHandle::abort);
+        let wait = wait.map(move |done| (vbucket, Input::Stabilised(version, done.unwrap_or(Err(Failed)))));
+        self.waits.push(wait.boxed());
     }
 
     /// The first Batch after a quiet interval is committed at once, later ones when the interval has passed.
@@ -276,6 +293,11 @@ fn commit(shared: Arc<Shared>, vbucket: VBucket, commit: taba_core::Commit) -> D
         let committed = shared.store.commit(vbucket, commit).await;
         (vbucket, Input::Committed(committed.map_err(|error| failed(vbucket, &error, "a commit failed"))))
     })
+}
+
+async fn stabilise(shared: Arc<Shared>, vbucket: VBucket) -> Result<(), Failed> {
+    let stable = shared.store.stable(vbucket).await;
+    stable.map_err(|error| failed(vbucket, &error, "a commit is not known to be stable"))
 }
 
 fn failed(vbucket: VBucket, error: &StoreError, what: &'static str) -> Failed {

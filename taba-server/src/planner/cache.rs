@@ -7,9 +7,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use taba_core::ledger::Why;
 use taba_core::{
-    AnyHandler, AnyState, ClientId, Envelope, Loaded, Mark, Part, Registry, StateError, StateKey, StreamId,
-    TabName, TabType, Version, Wanted,
+    AnyHandler, AnyState, ClientId, Envelope, Loaded, Part, Registry, StateError, StateKey, TabName, TabType,
+    Version, Wanted,
 };
+
+use super::marks::Marks;
 
 /// About how much more a decoded State takes than an encoded one, and what surrounds it in the tables.
 const WEIGHT_PER_BYTE: usize = 3;
@@ -20,7 +22,7 @@ const WEIGHT_PER_STATE: usize = 384;
 pub(super) struct Cache {
     /// `None`: nothing is known, and everything below is empty.
     pub(super) version: Option<Version>,
-    pub(super) marks: HashMap<StreamId, Mark>,
+    pub(super) marks: Marks,
     tabs: HashMap<TabName, CachedTab>,
     /// States that were changed since the last commit, each once.
     changed: Vec<StateKey>,
@@ -141,7 +143,7 @@ impl Cache {
     /// Takes in what was loaded for `wanted`. The cache is empty or at the same version.
     pub(super) fn load(&mut self, wanted: &Wanted, loaded: &Loaded, handlers: &Registry) -> Vec<Unreadable> {
         if self.version.is_none() {
-            self.marks = loaded.marks.iter().copied().collect();
+            self.marks.load(&loaded.marks);
         }
         self.version = Some(loaded.version);
         for tab in &wanted.tabs {
@@ -216,8 +218,8 @@ impl Cache {
         out
     }
 
-    /// The changes are stored, at this version.
-    pub(super) fn committed(&mut self, version: Version) {
+    /// The changes are stored, at this version. Answers whether to begin to wait until they are stable.
+    pub(super) fn committed(&mut self, version: Version) -> bool {
         self.version = Some(version);
         self.new_tabs.clear();
         for key in std::mem::take(&mut self.changed) {
@@ -226,15 +228,21 @@ impl Cache {
                 state.changed = false;
             }
         }
+        self.marks.committed(version)
     }
 
     /// Forgets about half of the States, those least recently used. Nothing may be changed and not committed.
+    ///
+    /// The marks stay: they have no share in the weight, and what is known to be stable would go with them. Idle Lanes
+    /// are in the caches least recently used, and could never be confirmed.
     pub(super) fn halve(&mut self) {
         debug_assert!(self.changed.is_empty(), "what is changed stays until it is committed");
         let mut used: Vec<u64> =
             self.tabs.values().flat_map(|tab| tab.clients.values().map(|state| state.used)).collect();
         if used.len() < 32 {
-            return self.reset();
+            self.tabs.clear();
+            self.weight = 0;
+            return;
         }
         let middle = used.len() / 2;
         let (_, &mut oldest_kept, _) = used.select_nth_unstable(middle);

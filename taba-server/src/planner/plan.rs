@@ -6,14 +6,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use taba_core::ledger::{self, Where, Why};
 use taba_core::limits::COMMIT_PAIRS_MAX;
-use taba_core::wire::{Ack, Answer, Block, LaneBatch, Refusal};
-use taba_core::{Arrival, ClientId, Mark, SeqNo, StreamId, TabName, Timestamp, Wanted};
+use taba_core::wire::{Ack, Answer, Block, LaneBatch, Probe, Refusal};
+use taba_core::{Arrival, ClientId, SeqNo, StreamId, TabName, Timestamp, Wanted};
 
-use super::Env;
 use super::cache::Cache;
+use super::exchange::Env;
 use super::fold::{Outcome, fold_block, fold_note};
+use super::marks::{Hours, hour_of};
+use super::message::{Held, LaneMessage};
 use super::quarantine::BlockId;
-use crate::admission::{Admission, admit, mark_after};
+use crate::admission::{Admission, Standing, admit, mark_after, mark_below, stand};
 
 /// Pairs of a commit that are kept free for the Ledger: enough for every one of its Tabs under one Client.
 pub(super) const LEDGER_PAIRS: usize = 64;
@@ -26,74 +28,106 @@ pub(super) struct Tally {
     pub(super) batches: u64,
     pub(super) duplicates: u64,
     pub(super) naks: u64,
+    pub(super) probes: u64,
     pub(super) events: u64,
     pub(super) folded: u64,
     pub(super) refused: u64,
-    pub(super) gap: u64,
+    pub(super) gaps: u64,
+    pub(super) gap_events: u64,
 }
 
 /// What is to be committed, besides what the cache knows to have changed.
 #[derive(Default)]
 pub(super) struct Plan {
-    /// One for each Batch taken, in order.
+    /// One for each message taken, in order.
     pub(super) acks: Vec<Ack>,
-    /// The Lanes that moved, each once however many of its Batches were taken.
-    pub(super) marks: BTreeMap<StreamId, Mark>,
     pub(super) notes: BTreeMap<(TabName, ClientId), u64>,
     pub(super) tally: Tally,
 }
 
 impl Plan {
-    /// Admits and folds one Batch. `pairs` bounds what the taken Batches may need for their States, Tabs and marks.
-    pub(super) fn add(
+    /// Admits and folds one message. `pairs` bounds what all those taken may need for their States, Tabs and marks.
+    pub(super) fn add<T>(&mut self, cache: &mut Cache, held: &Held<T>, pairs: usize, env: &Env<'_>) {
+        let hour = Hours { server: hour_of(env.now), sender: held.sent_hour() }.later();
+        let room = COMMIT_PAIRS_MAX.saturating_sub(pairs + LEDGER_PAIRS);
+        match &held.message {
+            LaneMessage::Batch(batch) => self.add_batch(cache, batch, held.arrived, (hour, room), env),
+            LaneMessage::Probe(probe) => self.add_probe(cache, probe, (hour, room)),
+        }
+    }
+
+    fn add_batch(
         &mut self,
         cache: &mut Cache,
         batch: &LaneBatch,
         arrived: Timestamp,
-        pairs: usize,
+        (hour, room): (u32, usize),
         env: &Env<'_>,
     ) {
-        let mark = cache.marks.get(&batch.stream).copied();
-        let gap = match admit(mark, batch) {
-            Admission::Next => 0,
-            Admission::AfterGap { events_lost } => events_lost,
-            refused @ (Admission::Duplicate | Admission::Nak) => {
-                let is_duplicate = refused == Admission::Duplicate;
-                *(if is_duplicate { &mut self.tally.duplicates } else { &mut self.tally.naks }) += 1;
-                let answer = if is_duplicate { Answer::Duplicate } else { Answer::Nak };
-                let applied = mark.map_or(SeqNo::NONE, |mark| mark.seq);
-                self.acks.push(Ack {
-                    stream: batch.stream,
-                    vbucket: batch.vbucket,
-                    applied,
-                    stable: SeqNo::NONE,
-                    answer,
-                    refused: Vec::new(),
-                });
-                return;
-            }
-        };
+        let mark = cache.marks.get(batch.stream);
         let mut notes = Vec::new();
-        if gap > 0 {
-            notes.push((ledger::dropped_tab(Where::Agent, Why::Gap), stream_client(batch.stream), gap));
+        let (answer, applied) = match admit(mark, batch) {
+            Admission::Next => (Answer::Applied, batch.seq),
+            Admission::AfterGap { events_lost } => {
+                self.gap(batch.stream, events_lost, &mut notes);
+                (Answer::Applied, batch.seq)
+            }
+            Admission::Duplicate => (Answer::Duplicate, mark.unwrap_or_default().seq),
+            Admission::Nak => (Answer::Nak, mark.unwrap_or_default().seq),
+        };
+        let mut refused = Vec::new();
+        match answer {
+            Answer::Duplicate => self.tally.duplicates += 1,
+            Answer::Nak => self.tally.naks += 1,
+            _ => {
+                refused = self.fold(cache, batch, arrived, env, &mut notes);
+                self.note(notes, room);
+                cache.marks.set(batch.stream, mark_after(batch, hour));
+                self.tally.batches += 1;
+                self.tally.events += batch.events();
+            }
         }
-        let refused = self.fold(cache, batch, arrived, env, &mut notes);
-        self.note(notes, COMMIT_PAIRS_MAX.saturating_sub(pairs + LEDGER_PAIRS));
-        let mark = mark_after(batch, hour_of(env.now));
-        cache.marks.insert(batch.stream, mark);
-        self.marks.insert(batch.stream, mark);
-        self.tally.batches += 1;
-        self.tally.gap += gap;
-        self.tally.events += batch.events();
-        let answer = Answer::Applied;
-        self.acks.push(Ack {
-            stream: batch.stream,
-            vbucket: batch.vbucket,
-            applied: batch.seq,
-            stable: SeqNo::NONE,
-            answer,
-            refused,
-        });
+        let (stream, vbucket) = (batch.stream, batch.vbucket);
+        self.acks.push(Ack { stream, vbucket, applied, stable: SeqNo::NONE, answer, refused });
+    }
+
+    fn add_probe(&mut self, cache: &mut Cache, probe: &Probe, (hour, room): (u32, usize)) {
+        if let Standing::Gap { events_lost } = stand(cache.marks.get(probe.stream), probe) {
+            let mut notes = Vec::new();
+            self.gap(probe.stream, events_lost, &mut notes);
+            self.note(notes, room);
+            cache.marks.set(probe.stream, mark_below(probe, hour));
+        }
+        self.tally.probes += 1;
+        // Where the Lane stands once this is committed is seen in `answer`.
+        self.acks.push(LaneMessage::Probe(*probe).ack(SeqNo::NONE, Answer::Applied));
+    }
+
+    fn gap(&mut self, stream: StreamId, events_lost: u64, notes: &mut Vec<(TabName, ClientId, u64)>) {
+        self.tally.gaps += 1;
+        self.tally.gap_events += events_lost;
+        // Batches without events may be lost too: nothing is to be counted then.
+        if events_lost > 0 {
+            notes.push((ledger::dropped_tab(Where::Agent, Why::Gap), stream_client(stream), events_lost));
+        }
+    }
+
+    /// Whether there is something to commit. Mere Duplicates and Naks are answered from the cache, but a Probe asks what
+    /// the store holds now, and only a commit can tell.
+    pub(super) const fn is_for_commit(&self) -> bool {
+        self.tally.batches + self.tally.probes > 0
+    }
+
+    /// The answers, now that all is committed, or that nothing has to be: in the order of what was taken.
+    pub(super) fn answers<T>(self, cache: &Cache, taken: Vec<Held<T>>) -> impl Iterator<Item = (T, Ack)> {
+        debug_assert_eq!(taken.len(), self.acks.len(), "each message has one answer");
+        taken.into_iter().zip(self.acks).map(|(held, mut ack)| {
+            if matches!(held.message, LaneMessage::Probe(_)) {
+                ack.applied = cache.marks.get(ack.stream).unwrap_or_default().seq;
+            }
+            ack.stable = cache.marks.stable(ack.stream).min(ack.applied);
+            (held.ticket, ack)
+        })
     }
 
     fn fold(
@@ -191,11 +225,6 @@ fn fold_or_quarantine(
         env.quarantine.add(id);
         resume_unwind(panic)
     })
-}
-
-/// The hour of a moment, since the Unix epoch.
-pub(crate) fn hour_of(now: Timestamp) -> u32 {
-    u32::try_from(now.as_micros() / 3_600_000_000).unwrap_or(0)
 }
 
 /// The Client under which the Ledger counts what a Stream lost.

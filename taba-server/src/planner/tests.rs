@@ -1,19 +1,21 @@
 //! The planner against a real `MemoryStore`: one by one, then with everything that can go wrong.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 use taba_core::ledger::Why;
-use taba_core::wire::{Block, Content, Refusal};
+use taba_core::wire::{Ack, Block, Content, LaneBatch, Probe, Refusal};
 use taba_core::{
-    ClientId, Envelope, Event, Events, Handler, Mark, MemoryStore, Part, SeqNo, StateKey, Store, TabName,
-    TabType, VBucket,
+    ClientId, Envelope, Event, Events, Handler, MemoryStore, Part, Registry, SeqNo, StateKey, Store,
+    StreamId, TabName, TabType, Timestamp, VBucket,
 };
 
 use super::*;
+use crate::status::Status;
+use crate::version::Versions;
 
 /// A sum of whole numbers; stands in for the real `TotalsCounter`.
 struct Sum;
@@ -95,8 +97,10 @@ struct World {
     versions: Versions,
     status: Status,
     quarantine: Quarantine,
+    /// The Server's clock.
     now: Timestamp,
-    alive: Vec<StreamId>,
+    /// The senders' clock.
+    sent_at: Timestamp,
 }
 
 impl World {
@@ -109,7 +113,7 @@ impl World {
             status: Status::default(),
             quarantine: Quarantine::default(),
             now: now(),
-            alive: Vec::new(),
+            sent_at: now(),
         }
     }
 
@@ -121,7 +125,6 @@ impl World {
             quarantine: &self.quarantine,
             now: self.now,
             future_max: Duration::from_secs(10),
-            is_alive: &|stream| self.alive.contains(&stream),
         };
         let mut actions = Vec::new();
         planner.handle(input, &env, &mut actions);
@@ -136,31 +139,40 @@ impl World {
         self.runtime.block_on(self.store.commit(vbucket(), commit)).unwrap()
     }
 
+    /// Asks the store for what is wanted.
+    fn perform(&self, planner: &mut Planner<u64>, action: Action<u64>) -> Vec<Action<u64>> {
+        let input = match action {
+            Action::Load(wanted) => Input::Loaded(Ok(self.load(&wanted))),
+            Action::Commit(commit) => Input::Committed(Ok(self.store_commit(commit))),
+            Action::Stabilise(version) => {
+                self.runtime.block_on(self.store.stable(vbucket())).unwrap();
+                Input::Stabilised(version, Ok(()))
+            }
+            Action::Answer(..) | Action::Report(_) => return Vec::new(),
+        };
+        self.handle(planner, input)
+    }
+
     /// Does what is wanted until nothing is, with a store that never fails.
     fn settle(&self, planner: &mut Planner<u64>, actions: Vec<Action<u64>>) -> Vec<(u64, Ack)> {
         let mut todo: VecDeque<_> = actions.into();
         let mut answers = Vec::new();
         while let Some(action) = todo.pop_front() {
             match action {
-                Action::Load(wanted) => {
-                    todo.extend(self.handle(planner, Input::Loaded(Ok(self.load(&wanted)))));
-                }
-                Action::Commit(commit) => {
-                    let committed = self.store_commit(commit);
-                    todo.extend(self.handle(planner, Input::Committed(Ok(committed))));
-                }
                 Action::Answer(ticket, ack) => answers.push((ticket, ack)),
-                Action::Report(_) => {}
+                action => todo.extend(self.perform(planner, action)),
             }
         }
         answers
     }
 
-    fn ingest(&self, planner: &mut Planner<u64>, batches: Vec<LaneBatch>) -> Vec<Ack> {
-        for (ticket, batch) in batches.into_iter().enumerate() {
-            let input = Input::Batch { ticket: ticket as u64, batch, arrived: self.now };
-            assert!(self.handle(planner, input).is_empty());
-        }
+    fn give(&self, planner: &mut Planner<u64>, ticket: u64, message: LaneMessage) {
+        let input = Input::Message { ticket, message, arrived: self.now, sent_at: self.sent_at };
+        assert!(self.handle(planner, input).is_empty());
+    }
+
+    fn tell(&self, planner: &mut Planner<u64>, messages: Vec<LaneMessage>) -> Vec<Ack> {
+        messages.into_iter().zip(0..).for_each(|(message, ticket)| self.give(planner, ticket, message));
         let mut answers = Vec::new();
         while planner.is_waiting() {
             let actions = self.handle(planner, Input::Due);
@@ -168,6 +180,10 @@ impl World {
         }
         answers.sort_by_key(|(ticket, _)| *ticket);
         answers.into_iter().map(|(_, ack)| ack).collect()
+    }
+
+    fn ingest(&self, planner: &mut Planner<u64>, batches: Vec<LaneBatch>) -> Vec<Ack> {
+        self.tell(planner, batches.into_iter().map(LaneMessage::Batch).collect())
     }
 
     /// A stored State: events, total, latest.
@@ -328,19 +344,148 @@ fn more_refusals_than_fit_are_counted_under_one_client() {
 }
 
 #[test]
-fn old_marks_go_unless_their_stream_lives() {
-    let (mut world, mut planner) = (World::new(), Planner::default());
-    for stream in 1..=3 {
-        world.ingest(&mut planner, vec![batch(stream, 1, 1, 0, vec![block("a", "c", &[1.0])])]);
+fn a_mark_goes_when_both_clocks_say_that_it_is_old() {
+    let days = Duration::from_secs(3600 * u64::from(MARK_HOURS + 1));
+    let later = now().saturating_add(days);
+    for (server, sender, left) in [(later, now(), 2), (now(), later, 2), (later, later, 1)] {
+        let (mut world, mut planner) = (World::new(), Planner::default());
+        world.ingest(&mut planner, vec![batch(1, 1, 1, 0, vec![block("a", "c", &[1.0])])]);
+        (world.now, world.sent_at) = (server, sender);
+        world.ingest(&mut planner, vec![batch(2, 1, 1, 0, vec![block("a", "c", &[1.0])])]);
+        let marks = world.load(&Wanted::default()).marks;
+        assert_eq!(marks.len(), left);
+        let hour = |stream| marks.iter().find(|(of, _)| *of == StreamId(stream)).unwrap().1.hour;
+        assert_eq!(hour(2), hour_of(server.max(sender)), "the later clock is written");
     }
+}
+
+#[test]
+fn the_slowest_clock_among_the_senders_of_a_commit_judges_the_marks() {
+    let (mut world, mut planner) = (World::new(), Planner::default());
+    world.ingest(&mut planner, vec![batch(1, 1, 1, 0, Vec::new())]);
     world.now = now().saturating_add(Duration::from_secs(3600 * u64::from(MARK_HOURS + 1)));
-    world.alive = vec![StreamId(2)];
-    world.ingest(&mut planner, vec![batch(3, 2, 1, 1, vec![block("a", "c", &[1.0])])]);
-    let mut streams: Vec<u64> =
-        world.load(&Wanted::default()).marks.iter().map(|(stream, _)| stream.0).collect();
-    streams.sort_unstable();
-    assert_eq!(streams, [2, 3]);
-    assert_eq!(world.total("a", "c"), 4);
+    for (stream, sent_at) in [(2, world.now), (3, now()), (4, world.now)] {
+        world.sent_at = sent_at;
+        world.give(&mut planner, stream, LaneMessage::Batch(batch(stream, 1, 1, 0, Vec::new())));
+    }
+    let actions = world.handle(&mut planner, Input::Due);
+    world.settle(&mut planner, actions);
+    assert_eq!(world.load(&Wanted::default()).marks.len(), 4);
+}
+
+fn probe(stream: u64, base: u64, events_before: u64) -> LaneMessage {
+    let (stream, base) = (StreamId(stream), SeqNo(base));
+    LaneMessage::Probe(Probe { stream, vbucket: 0, base, events_before })
+}
+
+#[test]
+fn a_probe_is_answered_by_a_commit_of_nothing_but_a_version() {
+    let (world, mut planner) = (World::new(), Planner::default());
+    assert_eq!(answers(&world.tell(&mut planner, vec![probe(1, 1, 0)])), [(Answer::Applied, 0)]);
+    world.ingest(&mut planner, vec![batch(1, 1, 1, 0, vec![block("a", "c", &[1.0])])]);
+    world.give(&mut planner, 1, probe(1, 1, 0));
+    let actions = world.handle(&mut planner, Input::Due);
+    let [Action::Commit(commit)] = &actions[..] else { panic!("{actions:?}") };
+    assert_eq!(commit.pairs(), 1);
+    let before = world.load(&Wanted::default());
+    let (_, ack) = world.settle(&mut planner, actions).remove(0);
+    assert_eq!((ack.answer, ack.applied, ack.stable), (Answer::Applied, SeqNo(1), SeqNo(1)));
+    let after = world.load(&Wanted::default());
+    assert_ne!(before.version, after.version);
+    assert_eq!(before.marks, after.marks);
+    assert_eq!(world.status.report().probes_answered, 2);
+}
+
+#[test]
+fn a_probe_hears_of_what_the_same_commit_has_applied() {
+    let (world, mut planner) = (World::new(), Planner::default());
+    let first = LaneMessage::Batch(batch(1, 1, 1, 0, vec![block("a", "c", &[1.0])]));
+    let second = LaneMessage::Batch(batch(1, 2, 1, 1, vec![block("a", "c", &[1.0])]));
+    let acks = world.tell(&mut planner, vec![first.clone(), probe(1, 1, 0), second, first]);
+    let applied = Answer::Applied;
+    assert_eq!(answers(&acks), [(applied, 1), (applied, 2), (applied, 2), (Answer::Duplicate, 2)]);
+    assert_eq!(world.status.report().commits, 1);
+}
+
+#[test]
+fn a_gap_below_a_probe_is_counted_once() {
+    let (world, mut planner) = (World::new(), Planner::default());
+    world.ingest(&mut planner, vec![batch(255, 1, 1, 0, vec![block("a", "c", &[1.0; 2])])]);
+    for _ in 0..2 {
+        assert_eq!(answers(&world.tell(&mut planner, vec![probe(255, 5, 42)])), [(Answer::Applied, 4)]);
+    }
+    let tab = "taba.dropped;where=agent;why=gap";
+    assert_eq!(world.total(tab, "taba.stream/00000000000000ff"), 40);
+    let report = world.status.report();
+    assert_eq!((report.gaps, report.events_gap), (1, 40));
+    let acks = world.ingest(&mut planner, vec![batch(255, 5, 5, 42, vec![block("a", "c", &[1.0])])]);
+    assert_eq!(answers(&acks), [(Answer::Applied, 5)], "what the sender still has goes on from there");
+    let late = vec![batch(255, 3, 3, 20, vec![block("a", "c", &[1.0])])];
+    assert_eq!(answers(&world.ingest(&mut planner, late)), [(Answer::Duplicate, 5)], "lost is lost");
+    assert_eq!((world.total(tab, "taba.stream/00000000000000ff"), world.total("a", "c")), (40, 3));
+}
+
+#[test]
+fn a_probe_waits_out_a_conflict_and_tells_what_is_stored_now() {
+    let (world, mut planner, mut other) = (World::new(), Planner::default(), Planner::default());
+    world.ingest(&mut planner, vec![batch(1, 1, 1, 0, vec![block("a", "c", &[1.0])])]);
+    world.ingest(&mut other, vec![batch(1, 2, 1, 1, vec![block("a", "c", &[1.0])])]);
+    let copy = batch(1, 1, 1, 0, vec![block("a", "c", &[1.0])]);
+    let stale = world.ingest(&mut planner, vec![copy.clone()]);
+    assert_eq!(answers(&stale), [(Answer::Duplicate, 1)], "the cache of this planner has not heard of it");
+    let acks = world.tell(&mut planner, vec![LaneMessage::Batch(copy), probe(1, 1, 0)]);
+    assert_eq!(answers(&acks), [(Answer::Duplicate, 2), (Answer::Applied, 2)]);
+    assert_eq!(world.status.report().conflicts, 1);
+    assert_eq!(acks[1].stable, SeqNo::NONE, "what was stable may be of another history");
+}
+
+#[test]
+fn a_probe_that_the_store_fails_is_handed_back() {
+    let (world, mut planner) = (World::new(), Planner::default());
+    world.give(&mut planner, 0, probe(1, 4, 9));
+    assert!(matches!(world.handle(&mut planner, Input::Due)[..], [Action::Load(_)]));
+    let actions = world.handle(&mut planner, Input::Loaded(Err(Failed)));
+    let [Action::Answer(0, ack)] = &actions[..] else { panic!("{actions:?}") };
+    assert_eq!((ack.answer, ack.applied), (Answer::Unavailable, SeqNo(3)));
+    assert_eq!(world.status.report().probes_answered, 0);
+}
+
+#[test]
+fn waiting_for_what_is_stable_holds_up_nothing() {
+    let (world, mut planner) = (World::new(), Planner::default());
+    let mut waits = Vec::new();
+    for seq in 1..=4 {
+        world.give(
+            &mut planner,
+            seq,
+            LaneMessage::Batch(batch(1, seq, 1, seq - 1, vec![block("a", "c", &[1.0])])),
+        );
+        let mut todo = VecDeque::from(world.handle(&mut planner, Input::Due));
+        while let Some(action) = todo.pop_front() {
+            match action {
+                Action::Stabilise(version) => waits.push(version),
+                Action::Answer(_, ack) => assert_eq!((ack.applied, ack.stable), (SeqNo(seq), SeqNo::NONE)),
+                other => todo.extend(world.perform(&mut planner, other)),
+            }
+        }
+        assert!(planner.is_idle(), "a wait under way is no commit under way");
+    }
+    assert_eq!(waits.len(), 1, "one wait at a time");
+    let actions = world.handle(&mut planner, Input::Stabilised(waits[0], Ok(())));
+    assert!(matches!(actions[..], [Action::Stabilise(_)]), "the next one is about all that came meanwhile");
+    let ack = world.ingest(&mut planner, vec![batch(1, 1, 1, 0, Vec::new())]).remove(0);
+    assert_eq!((ack.answer, ack.applied, ack.stable), (Answer::Duplicate, SeqNo(4), SeqNo(1)));
+    let report = world.status.report();
+    assert_eq!((report.stable_begun, report.stable_done), (2, 1));
+}
+
+#[test]
+fn a_lane_stays_known_to_be_stable_when_its_cache_shrinks() {
+    let (world, mut planner) = (World::new(), Planner::default());
+    world.ingest(&mut planner, vec![batch(1, 1, 1, 0, vec![block("a", "c", &[1.0])])]);
+    planner.shrink();
+    assert_eq!(planner.cache_bytes(), 0);
+    assert_eq!(world.tell(&mut planner, vec![probe(1, 1, 0)])[0].stable, SeqNo(1));
 }
 
 #[test]
@@ -358,282 +503,4 @@ fn a_shrunk_cache_changes_no_answer() {
         planner.shrink();
     }
     assert_eq!(planner.cache_bytes(), 0);
-}
-
-/// One sender's Lane in the model: every Batch it ever made, each with a power of two as the total of its values, so
-/// that the stored total tells which Batches it contains.
-#[derive(Default)]
-struct Lane {
-    made: Vec<LaneBatch>,
-    /// The first Batch that is still kept, from 0.
-    base: usize,
-    /// Batches that were acknowledged.
-    acked: u64,
-}
-
-/// What may happen.
-#[derive(Clone, Debug)]
-enum Op {
-    /// A Lane sends its oldest unacknowledged Batch to one of two Servers, again or for the first time.
-    Send {
-        lane: usize,
-        server: usize,
-    },
-    /// A Lane drops its oldest unacknowledged Batch.
-    Drop {
-        lane: usize,
-    },
-    Due {
-        server: usize,
-    },
-    /// The store does the next thing that a Server wants.
-    Work {
-        server: usize,
-        fault: Fault,
-    },
-    /// A Server dies; what it had asked of the store may still happen, or not.
-    Crash {
-        server: usize,
-        lands: bool,
-    },
-    /// A commit of a dead Server reaches the store late.
-    Land,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Fault {
-    None,
-    /// Nothing happened.
-    Before,
-    /// It happened, and the answer was lost.
-    After,
-    /// The Agent never hears the answers to the Batches.
-    AcksLost,
-}
-
-fn ops() -> impl Strategy<Value = Op> {
-    let fault = prop_oneof![6 => Just(Fault::None), 1 => Just(Fault::Before), 1 => Just(Fault::After), 1 => Just(Fault::AcksLost)];
-    prop_oneof![
-        6 => (0..3_usize, 0..2_usize).prop_map(|(lane, server)| Op::Send { lane, server }),
-        1 => (0..3_usize).prop_map(|lane| Op::Drop { lane }),
-        4 => (0..2_usize).prop_map(|server| Op::Due { server }),
-        12 => (0..2_usize, fault).prop_map(|(server, fault)| Op::Work { server, fault }),
-        1 => (0..2_usize, any::<bool>()).prop_map(|(server, lands)| Op::Crash { server, lands }),
-        1 => Just(Op::Land),
-    ]
-}
-
-struct Model {
-    world: World,
-    lanes: [Lane; 3],
-    planners: [Planner<u64>; 2],
-    /// What each Server wants of the store.
-    wants: [Option<Action<u64>>; 2],
-    late: Vec<Commit>,
-    made: u32,
-}
-
-impl Model {
-    fn new() -> Self {
-        let lanes = [Lane::default(), Lane::default(), Lane::default()];
-        Self {
-            world: World::new(),
-            lanes,
-            planners: Default::default(),
-            wants: [None, None],
-            late: Vec::new(),
-            made: 0,
-        }
-    }
-
-    /// The oldest Batch of a Lane that was not acknowledged, made now if there is none.
-    fn current(&mut self, lane: usize) -> LaneBatch {
-        let place = (self.lanes[lane].acked as usize).max(self.lanes[lane].base);
-        if place == self.lanes[lane].made.len() {
-            let before = self.lanes[lane].made.iter().map(LaneBatch::events).sum();
-            let mut values = vec![2_f64.powi(self.made as i32)];
-            values.extend(vec![0.0; (self.made % 3) as usize]);
-            // Some carry values that are refused: they must be counted as often, and as exactly, as the others.
-            values.extend(vec![f64::NAN; (self.made % 2) as usize]);
-            let blocks = vec![block(&format!("t{}", lane % 2), &format!("c{lane}"), &values)];
-            self.lanes[lane].made.push(batch(lane as u64, place as u64 + 1, 1, before, blocks));
-            self.made += 1;
-        }
-        let mut batch = self.lanes[lane].made[place].clone();
-        batch.base = SeqNo(self.lanes[lane].base.max(place.min(self.lanes[lane].acked as usize)) as u64 + 1);
-        batch
-    }
-
-    fn step(&mut self, op: &Op) {
-        match *op {
-            // A sum of powers of two stays exact in a u64 up to here.
-            Op::Send { lane, server }
-                if self.made < 50 || self.lanes[lane].made.len() > self.lanes[lane].acked as usize =>
-            {
-                let batch = self.current(lane);
-                let input = Input::Batch { ticket: lane as u64, batch, arrived: self.world.now };
-                self.feed(server, input, Fault::None);
-            }
-            Op::Send { .. } => {}
-            Op::Drop { lane } => {
-                let lane = &mut self.lanes[lane];
-                let place = (lane.acked as usize).max(lane.base);
-                lane.base = (place + 1).min(lane.made.len());
-            }
-            Op::Due { server } => self.feed(server, Input::Due, Fault::None),
-            Op::Work { server, fault } => self.work(server, fault),
-            Op::Crash { server, lands } => {
-                self.planners[server] = Planner::default();
-                if let (Some(Action::Commit(commit)), true) = (self.wants[server].take(), lands) {
-                    self.late.push(commit);
-                }
-            }
-            Op::Land => {
-                if let Some(commit) = self.late.pop() {
-                    let _ = self.world.store_commit(commit);
-                }
-            }
-        }
-        self.audit();
-    }
-
-    fn feed(&mut self, server: usize, input: Input<u64>, fault: Fault) {
-        for action in self.world.handle(&mut self.planners[server], input) {
-            match action {
-                Action::Answer(lane, ack) if fault != Fault::AcksLost => {
-                    let lane = &mut self.lanes[lane as usize];
-                    // Answers overtake each other: only news counts.
-                    if matches!(ack.answer, Answer::Applied | Answer::Duplicate | Answer::Nak) {
-                        lane.acked = lane.acked.max(ack.applied.0);
-                    }
-                }
-                Action::Answer(..) | Action::Report(_) => {}
-                wanted => assert!(self.wants[server].replace(wanted).is_none(), "one thing at a time"),
-            }
-        }
-    }
-
-    fn work(&mut self, server: usize, fault: Fault) {
-        let Some(wanted) = self.wants[server].take() else { return };
-        let is_failed = matches!(fault, Fault::Before | Fault::After);
-        let input = match wanted {
-            Action::Load(wanted) if !is_failed => Input::Loaded(Ok(self.world.load(&wanted))),
-            Action::Load(_) => Input::Loaded(Err(Failed)),
-            Action::Commit(_) if fault == Fault::Before => Input::Committed(Err(Failed)),
-            Action::Commit(commit) => {
-                let committed = self.world.store_commit(commit);
-                Input::Committed(if is_failed { Err(Failed) } else { Ok(committed) })
-            }
-            Action::Answer(..) | Action::Report(_) => unreachable!("the store is not asked for answers"),
-        };
-        self.feed(server, input, fault);
-    }
-
-    /// What the stored States and marks say together holds at every moment, whoever has just crashed.
-    fn audit(&self) {
-        let marks: BTreeMap<StreamId, Mark> = self.world.load(&Wanted::default()).marks.into_iter().collect();
-        for (number, lane) in self.lanes.iter().enumerate() {
-            let mark = marks.get(&StreamId(number as u64)).copied().unwrap_or_default();
-            let up_to = &lane.made[..mark.seq.0 as usize];
-            assert_eq!(mark.events, up_to.iter().map(LaneBatch::events).sum::<u64>(), "lane {number}");
-            assert!(lane.acked <= mark.seq.0, "lane {number}: acknowledged before it was stored");
-            let who = format!("c{number}");
-            let (folded, state) = self.world.state(&format!("t{}", number % 2), &who).unwrap_or_default();
-            let refused = self.world.total("taba.dropped;where=server;why=bad_value", &who);
-            let stream = format!("taba.stream/{number:016x}");
-            let gap = self.world.total("taba.dropped;where=agent;why=gap", &stream);
-            assert_eq!(
-                folded + refused + gap,
-                mark.events,
-                "lane {number}: folded + refused + gap = up to the mark"
-            );
-            let contained = up_to.iter().filter(|batch| state.total & value_of(batch) != 0);
-            let contained: u64 = contained.map(LaneBatch::events).sum();
-            assert_eq!(folded + refused, contained, "lane {number}: each batch in it counts once");
-            let not_up_to: u64 = lane.made[mark.seq.0 as usize..].iter().map(value_of).sum();
-            assert_eq!(state.total & not_up_to, 0, "lane {number}: nothing behind the mark is in it");
-            for kept in up_to.iter().skip(lane.base) {
-                assert_ne!(state.total & value_of(kept), 0, "lane {number}: {} is lost", kept.seq);
-            }
-        }
-    }
-
-    /// Everything works again: all Lanes must drain.
-    fn heal(&mut self) {
-        for commit in std::mem::take(&mut self.late) {
-            let _ = self.world.store_commit(commit);
-        }
-        for lane in 0..3 {
-            for _ in 0..200 {
-                let at = (self.lanes[lane].acked as usize).max(self.lanes[lane].base);
-                if at == self.lanes[lane].made.len() {
-                    break;
-                }
-                self.step(&Op::Send { lane, server: lane % 2 });
-                for _ in 0..20 {
-                    self.step(&Op::Due { server: lane % 2 });
-                    self.step(&Op::Work { server: lane % 2, fault: Fault::None });
-                }
-            }
-            let at = (self.lanes[lane].acked as usize).max(self.lanes[lane].base);
-            assert_eq!(at, self.lanes[lane].made.len(), "lane {lane} does not drain");
-        }
-    }
-}
-
-/// The power of two that only this Batch adds.
-fn value_of(batch: &LaneBatch) -> u64 {
-    let mut state = registry().get("TotalsCounter").unwrap().empty_state();
-    let Content::Events(columns) = &batch.blocks[0].content else {
-        unreachable!("the model sends raw events")
-    };
-    let registry = registry();
-    let handler = registry.get("TotalsCounter").unwrap();
-    handler
-        .fold_columns(&mut state, columns, batch.blocks[0].events as usize, taba_core::Arrival::ANY)
-        .unwrap();
-    taba_core::decode_state(&Sum, 1, &handler.encode(&state)).unwrap().total
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
-
-    #[test]
-    fn two_servers_on_one_store_count_everything_once(ops in proptest::collection::vec(ops(), 1..150)) {
-        let mut model = Model::new();
-        for op in &ops {
-            model.step(op);
-        }
-        model.heal();
-    }
-}
-
-#[test]
-fn a_store_that_fails_at_any_step_loses_and_doubles_nothing() {
-    for fault in [Fault::Before, Fault::After, Fault::AcksLost] {
-        for failing in 0.. {
-            let mut model = Model::new();
-            let mut works = 0;
-            for round in 0..6 {
-                for lane in 0..3 {
-                    model.step(&Op::Send { lane, server: (lane + round) % 2 });
-                }
-                for server in [0, 1] {
-                    model.step(&Op::Due { server });
-                    while model.wants[server].is_some() {
-                        model.step(&Op::Work {
-                            server,
-                            fault: if works == failing { fault } else { Fault::None },
-                        });
-                        works += 1;
-                    }
-                }
-            }
-            model.heal();
-            if works <= failing {
-                assert!(failing > 12, "the script works the store");
-                break;
-            }
-        }
-    }
 }

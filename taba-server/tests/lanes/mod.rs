@@ -27,12 +27,12 @@ pub(crate) fn batch(
     LaneBatch { stream, vbucket, seq, base, events_before, blocks }
 }
 
+pub(crate) fn lanes(batches: Vec<LaneBatch>) -> Lanes {
+    Lanes { batches, ..Lanes::default() }
+}
+
 pub(crate) fn frame(batches: &[LaneBatch]) -> Vec<u8> {
-    Frame::encode(
-        Kind::Lanes,
-        &Lanes { batches: batches.to_vec(), ..Lanes::default() }.encode(),
-        Compression::Lz4,
-    )
+    Frame::encode(Kind::Lanes, &lanes(batches.to_vec()).encode(), Compression::Lz4)
 }
 
 pub(crate) fn acks(body: Vec<u8>) -> Vec<Ack> {

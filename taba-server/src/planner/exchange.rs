@@ -1,0 +1,73 @@
+//! What goes into a [`Planner`](super::Planner) and what comes out: [`Env`], [`Input`], [`Action`].
+
+use std::time::Duration;
+
+use taba_core::wire::Ack;
+use taba_core::{Commit, Committed, Loaded, Registry, Timestamp, Version, Wanted};
+
+use super::cache::Unreadable;
+use super::message::LaneMessage;
+use super::quarantine::Quarantine;
+use crate::status::Status;
+use crate::version::Versions;
+
+/// What a [`Planner`](super::Planner) is told about the world with each input.
+pub struct Env<'a> {
+    /// The Tab types that are understood.
+    pub handlers: &'a Registry,
+    /// Where versions come from.
+    pub versions: &'a Versions,
+    /// What is counted.
+    pub status: &'a Status,
+    /// Blocks at which a Handler has panicked before.
+    pub quarantine: &'a Quarantine,
+    /// The time.
+    pub now: Timestamp,
+    /// How far after its arrival an event may lie before it is clamped.
+    pub future_max: Duration,
+}
+
+/// The store could not do it. Whether a commit has happened is unknown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failed;
+
+/// What a [`Planner`](super::Planner) is told.
+#[derive(Debug)]
+pub enum Input<T> {
+    /// A Batch or a Probe has come for this VBucket. It waits for [`Input::Due`].
+    Message {
+        /// Comes back with the answer.
+        ticket: T,
+        /// What came.
+        message: LaneMessage,
+        /// When it came, by the Server's clock.
+        arrived: Timestamp,
+        /// When it was sent, by the sender's clock.
+        sent_at: Timestamp,
+    },
+    /// It is time to commit what waits. Ignored while a commit is under way.
+    Due,
+    /// The answer to [`Action::Load`].
+    Loaded(Result<Loaded, Failed>),
+    /// The answer to [`Action::Commit`].
+    Committed(Result<Committed, Failed>),
+    /// The answer to the [`Action::Stabilise`] of that version. It may come at any time, also when nobody waits for it
+    /// any more.
+    Stabilised(Version, Result<(), Failed>),
+}
+
+/// What a [`Planner`](super::Planner) wants done.
+#[derive(Debug)]
+pub enum Action<T> {
+    /// Load this, then give [`Input::Loaded`].
+    Load(Wanted),
+    /// Commit this, then give [`Input::Committed`].
+    Commit(Commit),
+    /// Wait until the commit of this version, which is done, is stable; then give [`Input::Stabilised`]. Nothing waits
+    /// for it: loads and commits go on. It takes the place of the wait that was under way, if there was one.
+    Stabilise(Version),
+    /// Answer a Batch or a Probe.
+    Answer(T, Ack),
+    /// Say that a stored State cannot be read; Blocks for it are refused.
+    Report(Unreadable),
+}

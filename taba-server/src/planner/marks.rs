@@ -1,0 +1,275 @@
+//! [`Marks`]: how far each Lane of a VBucket is contained in its States, which of that is stable, and which marks are
+//! old enough to go.
+//!
+//! **Stable.** After a commit the store is asked to say when it is stable. Once it is, so are the marks as they stood
+//! at that commit. They are not copied for that: `Since` remembers, from then on, where each Lane stood that moved.
+//!
+//! ```text
+//! commits      1 ──── 2 ──── 3 ──── 4 ──── 5        one wait at a time; what is committed meanwhile
+//! waits        └──── 1 is stable ────┘└─ 4 ─ …      is asked after together, by the next one
+//! ```
+//!
+//! What is known is worth no more than the history it is about. A conflict may mean that the store went back in time,
+//! and what comes up to the same numbers again in the new history has reached nobody yet. So all of this is part of the
+//! cache, and is forgotten with it; a wait under way is recognised by the version of its commit, which never comes
+//! again, and the result of one that was forgotten finds nobody.
+//!
+//! **Old.** A mark carries the later of the Server's clock and the sender's, and is judged by the earlier of the two.
+//! So one wrong clock alone, in whichever direction, collects nothing: to write too small an hour, or to judge by too
+//! large a one, takes both. The price is that a mark written under a clock that ran ahead stays for so much longer.
+
+use std::collections::{BTreeMap, HashMap};
+
+use taba_core::{Mark, SeqNo, StreamId, Timestamp, Version};
+
+use super::exchange::Failed;
+
+/// After how many hours without a Batch the mark of a Lane is forgotten. A sender sends nothing that is older than 24 h,
+/// and goes on with a Stream for 12 h, so no Lane is quiet for so long and speaks again.
+pub const MARK_HOURS: u32 = 48;
+
+/// The Lanes that moved since some commit, each with where it stood at that commit.
+type Since = HashMap<StreamId, SeqNo>;
+
+/// The marks of a VBucket.
+#[derive(Default)]
+pub(super) struct Marks {
+    /// As of the last commit, or of the one in the making.
+    now: HashMap<StreamId, Mark>,
+    /// The Lanes that the commit in the making moves, each with where it stood before.
+    moving: BTreeMap<StreamId, SeqNo>,
+    /// What is known to be stable: all marks as of the commit since which these Lanes moved. `None`: nothing is known.
+    stable: Option<Since>,
+    wait: Option<Wait>,
+    /// The last commit done since the wait began.
+    behind: Option<Version>,
+    /// By which clocks old marks were last looked for.
+    swept: Option<Hours>,
+}
+
+/// A wait until a commit is stable.
+struct Wait {
+    commit: Version,
+    since: Since,
+}
+
+/// What became of a wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Waited {
+    Done,
+    Failed,
+    /// Nobody waits for it any more: what it was about has been forgotten.
+    Void,
+}
+
+/// What time it is, by two clocks, in hours since the Unix epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Hours {
+    /// By the Server's clock.
+    pub(super) server: u32,
+    /// By the sender's; where several have sent, the earliest.
+    pub(super) sender: u32,
+}
+
+impl Marks {
+    /// Takes in all marks of a VBucket of which nothing was known.
+    pub(super) fn load(&mut self, marks: &[(StreamId, Mark)]) {
+        debug_assert!(
+            self.now.is_empty() && self.stable.is_none(),
+            "all is forgotten before it is loaded again"
+        );
+        self.now = marks.iter().copied().collect();
+    }
+
+    pub(super) fn get(&self, stream: StreamId) -> Option<Mark> {
+        self.now.get(&stream).copied()
+    }
+
+    /// Moves a Lane, by the commit in the making.
+    pub(super) fn set(&mut self, stream: StreamId, mark: Mark) {
+        let before = self.now.insert(stream, mark);
+        self.moving.entry(stream).or_insert(before.map_or(SeqNo::NONE, |mark| mark.seq));
+    }
+
+    /// The marks to commit, each Lane once however often it moved.
+    pub(super) fn moved(&self) -> Vec<(StreamId, Option<Mark>)> {
+        self.moving.keys().map(|stream| (*stream, self.get(*stream))).collect()
+    }
+
+    /// Forgets marks that are old by both clocks, at most `room` of them. Answers whose.
+    pub(super) fn sweep(&mut self, hours: Hours, room: usize) -> Vec<StreamId> {
+        // Looking at all marks once in an hour is enough; senders whose clocks differ must not bring more.
+        let is_done = |swept: Hours| swept.server == hours.server && swept.earlier() >= hours.earlier();
+        if self.swept.is_some_and(is_done) {
+            return Vec::new();
+        }
+        let is_old = |mark: &Mark| mark.hour.saturating_add(MARK_HOURS) < hours.earlier();
+        let mut old: Vec<StreamId> =
+            self.now.iter().filter(|(_, mark)| is_old(mark)).map(|(stream, _)| *stream).collect();
+        if old.len() <= room {
+            self.swept = Some(hours);
+        }
+        old.truncate(room);
+        for stream in &old {
+            debug_assert!(!self.moving.contains_key(stream), "what moves now carries the later clock of now");
+            self.now.remove(stream);
+            // Should the number of the Stream ever come again, nothing is known of it.
+            self.sinces().for_each(|since| {
+                since.remove(stream);
+            });
+        }
+        old
+    }
+
+    fn sinces(&mut self) -> impl Iterator<Item = &mut Since> {
+        self.stable.iter_mut().chain(self.wait.as_mut().map(|wait| &mut wait.since))
+    }
+
+    /// The commit in the making is done. Answers whether to begin to wait until it is stable.
+    pub(super) fn committed(&mut self, version: Version) -> bool {
+        for (stream, before) in std::mem::take(&mut self.moving) {
+            self.sinces().for_each(|since| {
+                since.entry(stream).or_insert(before);
+            });
+        }
+        if self.wait.is_some() {
+            self.behind = Some(version);
+            return false;
+        }
+        self.wait = Some(Wait { commit: version, since: Since::new() });
+        true
+    }
+
+    /// A wait came to an end. Answers what that means, and the commit to wait for next, if one was done meanwhile.
+    ///
+    /// After a failure what was known before still holds: what is stable stays so for as long as the history does, and
+    /// nothing says that it has ended. There is no second try, because the next commit brings the next wait.
+    pub(super) fn stabilised(
+        &mut self,
+        commit: Version,
+        result: Result<(), Failed>,
+    ) -> (Waited, Option<Version>) {
+        let Some(wait) = self.wait.take_if(|wait| wait.commit == commit) else { return (Waited::Void, None) };
+        let next = self.behind.take();
+        self.wait = next.map(|commit| Wait { commit, since: Since::new() });
+        match result {
+            Ok(()) => {
+                self.stable = Some(wait.since);
+                (Waited::Done, next)
+            }
+            Err(Failed) => (Waited::Failed, next),
+        }
+    }
+
+    /// Up to where a Lane is known to be stable.
+    pub(super) fn stable(&self, stream: StreamId) -> SeqNo {
+        debug_assert!(self.moving.is_empty(), "a Lane is asked after between commits");
+        match (&self.stable, self.get(stream)) {
+            (Some(since), Some(mark)) => since.get(&stream).copied().unwrap_or(mark.seq),
+            _ => SeqNo::NONE,
+        }
+    }
+}
+
+impl Hours {
+    /// What to write on a mark.
+    pub(super) fn later(self) -> u32 {
+        self.server.max(self.sender)
+    }
+
+    /// What to judge marks by.
+    pub(super) fn earlier(self) -> u32 {
+        self.server.min(self.sender)
+    }
+}
+
+/// The hour of a moment, since the Unix epoch.
+pub(crate) fn hour_of(now: Timestamp) -> u32 {
+    u32::try_from(now.as_micros() / 3_600_000_000).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: StreamId = StreamId(1);
+    const B: StreamId = StreamId(2);
+
+    fn version(count: u64) -> Version {
+        Version { writer: 1, count }
+    }
+
+    fn mark(seq: u64, hour: u32) -> Mark {
+        Mark { seq: SeqNo(seq), events: 0, hour }
+    }
+
+    #[test]
+    fn the_marks_as_of_the_commit_are_stable_and_none_beyond() {
+        let mut marks = Marks::default();
+        marks.load(&[(A, mark(4, 0)), (B, mark(9, 0))]);
+        assert_eq!(marks.stable(A), SeqNo::NONE, "a mark that was read tells nothing about replicas");
+        marks.set(A, mark(5, 0));
+        assert!(marks.committed(version(1)));
+        marks.set(A, mark(6, 0));
+        assert!(!marks.committed(version(2)), "one wait at a time");
+        marks.set(A, mark(7, 0));
+        assert_eq!(marks.stabilised(version(1), Ok(())), (Waited::Done, Some(version(2))));
+        // The third commit is under way: neither wait is about it.
+        assert!(!marks.committed(version(3)));
+        assert_eq!((marks.stable(A), marks.stable(B)), (SeqNo(5), SeqNo(9)));
+        assert_eq!(marks.stabilised(version(2), Ok(())), (Waited::Done, Some(version(3))));
+        assert_eq!(marks.stable(A), SeqNo(6));
+        assert_eq!(marks.stabilised(version(3), Err(Failed)), (Waited::Failed, None));
+        assert_eq!(marks.stable(A), SeqNo(6), "what was stable stays so");
+        assert_eq!(marks.stabilised(version(3), Ok(())), (Waited::Void, None), "told twice");
+        assert!(marks.committed(version(4)), "the next commit brings the next wait");
+        assert_eq!(marks.stabilised(version(4), Ok(())), (Waited::Done, None));
+        assert_eq!(marks.stable(A), SeqNo(7));
+    }
+
+    #[test]
+    fn what_is_forgotten_is_not_known_again_by_a_late_answer() {
+        let mut marks = Marks::default();
+        marks.set(A, mark(1, 0));
+        assert!(marks.committed(version(1)));
+        marks = Marks::default();
+        marks.load(&[(A, mark(1, 0))]);
+        assert_eq!(marks.stabilised(version(1), Ok(())), (Waited::Void, None));
+        assert!(marks.committed(version(2)));
+        assert_eq!(marks.stabilised(version(1), Ok(())), (Waited::Void, None));
+        assert_eq!(marks.stable(A), SeqNo::NONE);
+        assert_eq!(marks.stabilised(version(2), Ok(())), (Waited::Done, None));
+        assert_eq!(marks.stable(A), SeqNo(1));
+    }
+
+    #[test]
+    fn a_stream_whose_mark_went_is_not_stable_when_it_comes_again() {
+        let mut marks = Marks::default();
+        marks.set(A, mark(8, 0));
+        marks.committed(version(1));
+        marks.stabilised(version(1), Ok(()));
+        marks.set(A, mark(9, 0));
+        marks.committed(version(2));
+        assert_eq!(marks.sweep(Hours { server: 49, sender: 49 }, 10), [A]);
+        marks.committed(version(3));
+        marks.set(A, mark(20, 49));
+        marks.committed(version(4));
+        assert_eq!(marks.stable(A), SeqNo::NONE);
+    }
+
+    #[test]
+    fn old_marks_go_by_the_earlier_clock_and_as_many_as_there_is_room_for() {
+        let fresh = || {
+            let mut marks = Marks::default();
+            marks.load(&[(A, mark(1, 100)), (B, mark(1, 101))]);
+            marks
+        };
+        let sweep = |server, sender, room| fresh().sweep(Hours { server, sender }, room).len();
+        assert_eq!([sweep(148, 148, 9), sweep(149, 149, 9), sweep(150, 150, 9)], [0, 1, 2]);
+        assert_eq!([sweep(148, 9999, 9), sweep(9999, 148, 9), sweep(9999, 149, 9)], [0, 0, 1]);
+        let (mut marks, hours) = (fresh(), Hours { server: 150, sender: 150 });
+        assert_eq!(marks.sweep(hours, 1).len(), 1);
+        assert_eq!(marks.sweep(hours, 1).len(), 1, "what there was no room for goes with the next commit");
+        assert_eq!(marks.sweep(hours, 1).len(), 0);
+    }
+}
