@@ -7,7 +7,7 @@ pub mod proxy;
 pub mod redis;
 pub mod torture;
 
-pub use self::process::Process;
+pub use self::process::{Process, shield_from_ctrl_c};
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};

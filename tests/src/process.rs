@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::wait_until;
 
@@ -11,6 +12,14 @@ use crate::wait_until;
 pub struct Process {
     name: String,
     pub(crate) child: Child,
+}
+
+/// Whether processes are started in groups of their own.
+static OWN_GROUPS: AtomicBool = AtomicBool::new(false);
+
+/// From now on Ctrl-C reaches this process alone, and not those that it starts: it ends them itself when it is done.
+pub fn shield_from_ctrl_c() {
+    OWN_GROUPS.store(true, Ordering::Relaxed);
 }
 
 impl Process {
@@ -33,6 +42,10 @@ impl Process {
     }
 
     fn spawn(name: &str, command: &mut Command) -> Self {
+        #[cfg(unix)]
+        if OWN_GROUPS.load(Ordering::Relaxed) {
+            std::os::unix::process::CommandExt::process_group(command, 0);
+        }
         let child = command.stdin(Stdio::null()).spawn();
         Self {
             name: name.to_owned(),

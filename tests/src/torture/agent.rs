@@ -9,11 +9,22 @@ use serde_json::Value;
 
 use super::clock::WrongClock;
 use super::counts::Counts;
+use super::disk::SmallDisk;
 use super::http;
 use super::plan::Plan;
 use crate::dice::chance;
 use crate::proxy::Proxy;
 use crate::{Process, binary, free_port, wait_until};
+
+/// What an Agent counts and we sum up over its runs: the path in its status, and a name.
+const COUNTERS: [(&str, &str); 6] = [
+    ("/lane_batches/sent", "sent"),
+    ("/lane_batches/replayed", "replayed"),
+    ("/lane_batches/rewinds", "rewinds"),
+    ("/batches/repeated", "repeated"),
+    ("/batches/turned_away", "turned_away"),
+    ("/spool/events_released", "released"),
+];
 
 /// The place of one Agent. It keeps its port and its Spool over restarts.
 #[derive(Debug)]
@@ -30,6 +41,8 @@ pub struct AgentSlot {
     pub clock: Option<WrongClock>,
     /// Where its Spool is.
     pub spool: PathBuf,
+    /// The disk of its Spool, if that can be full.
+    pub disk: Option<SmallDisk>,
     process: Option<Process>,
     log: PathBuf,
     flags: Vec<String>,
@@ -54,16 +67,18 @@ impl AgentSlot {
             format!("--probe-interval={}", time(plan.probe_interval)),
             "--request-timeout=3s".to_owned(),
         ];
+        let spool = directory.join(format!("{name}.spool"));
         Self {
             from_clients: proxy(0, port),
             to_servers: servers.iter().enumerate().map(|(n, port)| proxy(n + 1, *port)).collect(),
             clock: plan.has_clocks.then(|| WrongClock::new(directory, &name)),
-            spool: directory.join(format!("{name}.spool")),
+            disk: plan.spool_disk_bytes.map(|bytes| SmallDisk::mount(&spool, bytes)),
+            spool,
             process: None,
             log: directory.join(format!("{name}.log")),
             flags,
             sabotage: plan.sabotage,
-            counts: Counts::new(&[]),
+            counts: Counts::new(&COUNTERS.map(|(_, name)| name)),
             port,
             name,
         }
@@ -103,13 +118,52 @@ impl AgentSlot {
         }
     }
 
+    /// Stops it in the middle of whatever it does (SIGSTOP), or lets it go on.
+    pub fn pause(&self, is_paused: bool) {
+        let process = self.process.as_ref();
+        process.inspect(|process| if is_paused { process.pause() } else { process.resume() });
+    }
+
+    /// Its ways to others and of others to it.
+    pub fn proxies(&self) -> impl Iterator<Item = &Proxy> {
+        self.to_servers.iter().chain([&self.from_clients])
+    }
+
+    /// Fills the disk of its Spool.
+    ///
+    /// # Panics
+    /// When it has none of its own.
+    pub fn fill_disk(&self) {
+        self.disk.as_ref().expect("the plan gives its spool a disk").fill();
+    }
+
+    /// Makes room on the disk of its Spool.
+    pub fn free_disk(&self) {
+        self.disk.iter().for_each(SmallDisk::free);
+    }
+
+    /// Sets its clock so many hours ahead.
+    ///
+    /// # Panics
+    /// When its clock cannot be set.
+    pub fn step_clock(&self, hours: i64) {
+        self.clock.as_ref().expect("the plan has clocks").set(hours * 3600);
+    }
+
     /// What it tells about itself, if it answers.
     pub fn status(&self) -> Option<Value> {
         http::get(self.port, "/v2/status")
     }
 
     /// Looks at its counters; what it counted after the last look before it is killed, is not known.
-    pub fn look(&mut self) {}
+    pub fn look(&mut self) {
+        if let Some(status) = self.status() {
+            self.counts.look(|name| {
+                let (path, _) = COUNTERS.iter().find(|(_, of)| *of == name)?;
+                status.pointer(path)?.as_u64()
+            });
+        }
+    }
 
     /// One of its counters, over all its runs.
     pub fn count(&self, name: &str) -> u64 {

@@ -6,14 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-
-/// Where the packages of the distributions put it.
-const PLACES: [&str; 4] = [
-    "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
-    "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1",
-    "/usr/lib64/faketime/libfaketimeMT.so.1",
-    "/usr/lib/faketime/libfaketimeMT.so.1",
-];
+use std::sync::OnceLock;
 
 /// The clock of one process.
 #[derive(Debug)]
@@ -35,7 +28,7 @@ impl WrongClock {
     /// Makes a process use it.
     ///
     /// # Panics
-    /// When `libfaketime` is not installed.
+    /// When `libfaketime` is not installed and cannot be.
     pub fn wear(&self, command: &mut Command) {
         command.env("LD_PRELOAD", library()).env("FAKETIME_TIMESTAMP_FILE", &self.file);
         command.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
@@ -55,13 +48,16 @@ impl WrongClock {
     }
 }
 
-/// Where `libfaketime` is.
-///
-/// # Panics
-/// When it is not installed.
+/// Where `libfaketime` is: what the script says, which installs it if it must.
 fn library() -> &'static str {
-    let found = PLACES.iter().find(|place| Path::new(place).exists());
-    found.expect("libfaketime is installed; scripts/check does it (apt-get install faketime)")
+    static LIBRARY: OnceLock<String> = OnceLock::new();
+    LIBRARY.get_or_init(|| {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/faketime");
+        let output = Command::new(&script).output();
+        let output = output.unwrap_or_else(|error| panic!("{} does not run: {error}", script.display()));
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    })
 }
 
 #[cfg(test)]

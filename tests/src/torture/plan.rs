@@ -30,6 +30,8 @@ pub struct Plan {
     pub probe_interval: Duration,
     /// The append-only file of Redis.
     pub aof: Aof,
+    /// Gives the Spool of each Agent a disk of its own, of so many bytes, which can be full.
+    pub spool_disk_bytes: Option<u64>,
     /// Whether the clocks of Agents and Servers can be stepped.
     pub has_clocks: bool,
     /// Which rule the binaries break on purpose; `None` for none. See `TABA_SABOTAGE` in the crates.
@@ -50,6 +52,7 @@ impl Plan {
             confirm_after: Duration::from_secs(2),
             probe_interval: Duration::from_millis(500),
             aof: Aof::EverySecond,
+            spool_disk_bytes: None,
             has_clocks: false,
             sabotage: None,
         }

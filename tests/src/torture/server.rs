@@ -13,7 +13,7 @@ use crate::link::Link;
 use crate::{Process, binary, free_port, wait_until};
 
 /// What a Server counts and we sum up over its runs.
-const COUNTERS: [&str; 5] = ["batches_committed", "batches_duplicate", "batches_nak", "commits", "conflicts"];
+const COUNTERS: [&str; 4] = ["batches_duplicate", "commits", "conflicts", "store_errors"];
 
 /// The place of one Server. It keeps its port over restarts.
 #[derive(Debug)]
@@ -91,6 +91,20 @@ impl ServerSlot {
         if let Some(mut process) = self.process.take() {
             process.kill();
         }
+    }
+
+    /// Stops it in the middle of whatever it does (SIGSTOP), or lets it go on.
+    pub fn pause(&self, is_paused: bool) {
+        let process = self.process.as_ref();
+        process.inspect(|process| if is_paused { process.pause() } else { process.resume() });
+    }
+
+    /// Sets its clock so many hours ahead.
+    ///
+    /// # Panics
+    /// When its clock cannot be set.
+    pub fn step_clock(&self, hours: i64) {
+        self.clock.as_ref().expect("the plan has clocks").set(hours * 3600);
     }
 
     /// Whether it was killed and not started again.

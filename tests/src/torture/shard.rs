@@ -51,6 +51,16 @@ impl ShardSlot {
         self.replica = Some(Replica { redis, link });
     }
 
+    /// Allows the primary no more memory, whatever it has.
+    pub fn fill_up(&self) {
+        self.primary.command(&["CONFIG", "SET", "maxmemory", "1"]);
+    }
+
+    /// Allows the primary all the memory that there is.
+    pub fn make_room(&self) {
+        self.primary.command(&["CONFIG", "SET", "maxmemory", "0"]);
+    }
+
     /// Makes the replica the primary, as it stands; returns the former primary. Nobody is told.
     ///
     /// # Panics

@@ -15,7 +15,7 @@ const DIFFERENCES_MAX: usize = 20;
 pub fn differences(server: &ServerSlot, expected: &Expected) -> Vec<String> {
     let mut found = Vec::new();
     // As of then, because gauges from long ago are shown no more; what is of all time is the same at any time.
-    let path = format!("/v2/tabs?limit=10000&at={}", GAUGES_AT_SECS);
+    let path = format!("/v2/tabs?limit=10000&at={GAUGES_AT_SECS}");
     let Some(rows) = server.get(&path).map(|answer| rows(&answer)) else {
         return vec![format!("{} does not answer", server.name)];
     };

@@ -1,5 +1,6 @@
 //! [`World`]: a whole deployment of real processes under faults, which ends in a [`Outcome`].
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,7 @@ use super::load::Load;
 use super::plan::Plan;
 use super::server::ServerSlot;
 use super::shard::ShardSlot;
+use super::takeover::Lost;
 use super::verdict;
 use crate::dice::chance;
 use crate::link::Link;
@@ -37,6 +39,12 @@ pub struct World {
     pub load: Load,
     /// Where logs, Spools and append-only files are.
     pub directory: TempDir,
+    /// How often each kind of fault happened.
+    pub faults: BTreeMap<&'static str, u64>,
+    /// What promoted replicas did not have.
+    pub lost: Lost,
+    /// Batches that a former primary took after it had been replaced.
+    pub strays: u64,
     links_made: u64,
 }
 
@@ -77,7 +85,18 @@ impl World {
         let addresses: Vec<_> =
             agents.iter().flat_map(|agent| vec![agent.from_clients.url(); plan.clients_per_agent]).collect();
         let load = Load::start(&addresses, plan.seed);
-        Self { plan, shards, servers, agents, load, directory, links_made: 0 }
+        Self {
+            plan,
+            shards,
+            servers,
+            agents,
+            load,
+            directory,
+            faults: BTreeMap::new(),
+            lost: Lost::default(),
+            strays: 0,
+            links_made: 0,
+        }
     }
 
     /// Waits until so many more events are recorded: the only clock of a schedule.
@@ -93,7 +112,7 @@ impl World {
 
     /// All ways of Clients to Agents and of Agents to Servers.
     pub fn proxies(&self) -> impl Iterator<Item = &Proxy> {
-        self.agents.iter().flat_map(|agent| agent.to_servers.iter().chain([&agent.from_clients]))
+        self.agents.iter().flat_map(AgentSlot::proxies)
     }
 
     /// Makes the replica of a shard the primary, as it stands, and leads all Servers there but `kept`. Returns the
@@ -129,8 +148,12 @@ impl World {
         let expected = self.load.end();
         self.settle(&expected);
         self.look();
-        let differences: Vec<_> =
+        let mut differences: Vec<_> =
             self.servers.iter().flat_map(|server| verdict::differences(server, &expected)).collect();
+        // Recorded by threads that have ended: a Client has drained them before it has nothing left.
+        if let Some(held) = self.held().filter(|held| *held > 0) {
+            differences.push(format!("clients and agents still hold {held} events"));
+        }
         if !differences.is_empty() {
             self.directory.disable_cleanup(true);
         }
@@ -145,15 +168,11 @@ impl World {
             link.rage(0);
             link.go_on();
         }
-        for server in &mut self.servers {
-            server.wait();
-        }
-        for agent in &mut self.agents {
-            agent.wait();
-        }
+        self.servers.iter_mut().for_each(ServerSlot::wait);
+        self.agents.iter_mut().for_each(AgentSlot::wait);
     }
 
-    /// Waits until all that was recorded has arrived, or nothing moves any more.
+    /// Waits until all that was recorded has arrived and no Agent holds any of it any more; or nothing moves any more.
     #[expect(
         clippy::disallowed_methods,
         reason = "whether real processes still move is a matter of real time"
@@ -162,15 +181,23 @@ impl World {
         let start = Instant::now();
         let (mut seen, mut since) = (Vec::new(), start);
         while since.elapsed() < STILL && start.elapsed() < END_MAX {
-            let now = verdict::ledger_differences(&self.servers[0], expected);
-            if now.is_empty() {
+            let held = self.held();
+            if held == Some(0) {
                 return;
             }
-            if now != seen {
-                (seen, since) = (now, Instant::now());
+            let now = (held, verdict::ledger_differences(&self.servers[0], expected));
+            if seen.last() != Some(&now) {
+                (seen, since) = (vec![now], Instant::now());
             }
             std::thread::sleep(Duration::from_millis(100));
         }
+    }
+
+    /// Events that Clients and Agents still hold, if all Agents answer. What nobody holds is stored, or lost.
+    fn held(&self) -> Option<u64> {
+        let clients: u64 = self.load.stats().iter().map(|stats| stats.pending + stats.sealed).sum();
+        let agents = self.agents.iter().map(|agent| agent.status()?.pointer("/spool/events_held")?.as_u64());
+        Some(clients + agents.sum::<Option<u64>>()?)
     }
 }
 
@@ -183,6 +210,11 @@ impl Drop for World {
 }
 
 impl Outcome {
+    /// Whether every answer is exact.
+    pub fn is_exact(&self) -> bool {
+        self.differences.is_empty()
+    }
+
     /// Fails unless every answer is exact.
     ///
     /// # Panics
