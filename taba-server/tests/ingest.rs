@@ -15,13 +15,13 @@ use axum::http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use lanes::{acks, batch, block, frame, tab_in};
 use taba_core::limits::FRAME_BYTES_MAX;
-use taba_core::wire::{Answer, Compression, Frame, Kind, LaneBatch};
+use taba_core::wire::{Answer, Compression, Frame, Kind, LaneBatch, Lanes, Probe};
 use taba_core::{
-    Commit, Committed, Loaded, MemoryStore, Scan, Scanned, Store, StoreError, TabName, TabType, VBucket,
-    VBuckets, Wanted,
+    Commit, Committed, Loaded, MemoryStore, Scan, Scanned, SeqNo, Store, StoreError, StreamId, TabName,
+    TabType, VBucket, VBuckets, Wanted,
 };
 use taba_server::{Misdirected, Server, ServerBuilder};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tower::ServiceExt;
 
 fn builder() -> ServerBuilder {
@@ -173,7 +173,10 @@ struct Gate {
     inner: MemoryStore,
     is_shut: AtomicBool,
     is_broken: AtomicBool,
+    is_misplaced: AtomicBool,
     opened: Notify,
+    /// Commits that become stable, one for each permit.
+    stable: Option<Semaphore>,
 }
 
 #[async_trait]
@@ -194,9 +197,15 @@ impl Store for Gate {
                 source: "the disk is gone".into(),
             });
         }
+        if self.is_misplaced.load(Ordering::SeqCst) {
+            return Err(StoreError::Misplaced { vbucket, source: "it was moved".into() });
+        }
         self.inner.commit(vbucket, commit).await
     }
     async fn stable(&self, vbucket: VBucket) -> Result<(), StoreError> {
+        if let Some(stable) = &self.stable {
+            stable.acquire().await.unwrap().forget();
+        }
         self.inner.stable(vbucket).await
     }
     async fn tabs(&self, vbucket: VBucket) -> Result<Vec<(TabName, TabType)>, StoreError> {
@@ -243,6 +252,82 @@ async fn a_store_that_fails_is_never_acknowledged() {
     gate.is_broken.store(false, Ordering::SeqCst);
     assert_eq!(server.ingest(lanes::lanes(vec![first_batch(1, &[1.0])])).await[0].answer, Answer::Applied);
     assert_eq!((server.status().report().store_errors, server.status().report().events_folded), (3, 1));
+}
+
+#[tokio::test]
+async fn a_vbucket_that_is_kept_elsewhere_is_never_acknowledged_here() {
+    let gate = Arc::new(Gate { is_misplaced: AtomicBool::new(true), ..Gate::default() });
+    let server = builder().shared_store(Arc::clone(&gate) as Arc<dyn Store>).build().unwrap();
+    let request = || Lanes { probes: vec![probe(2, 1, 0)], ..lanes::lanes(vec![first_batch(1, &[1.0])]) };
+    let answers: Vec<_> =
+        server.ingest(request()).await.iter().map(|ack| (ack.answer, ack.applied.0)).collect();
+    assert_eq!(answers, [(Answer::Unavailable, 0), (Answer::Unavailable, 0)]);
+    gate.is_misplaced.store(false, Ordering::SeqCst);
+    assert!(server.ingest(request()).await.iter().all(|ack| ack.answer == Answer::Applied));
+    let report = server.status().report();
+    assert_eq!((report.probes_in, report.probes_answered, report.batches_in), (2, 1, 2));
+}
+
+fn probe(stream: u64, base: u64, events_before: u64) -> Probe {
+    let vbucket = first_batch(stream, &[1.0]).vbucket;
+    Probe { stream: StreamId(stream), vbucket, base: SeqNo(base), events_before }
+}
+
+#[tokio::test]
+async fn probes_are_answered_behind_the_batches_of_their_request() {
+    let server = builder().build().unwrap();
+    let request = Lanes {
+        probes: vec![probe(3, 1, 0), probe(1, 1, 0), probe(2, 4, 30)],
+        ..lanes::lanes(vec![first_batch(1, &[1.0]), first_batch(2, &[1.0; 4])])
+    };
+    let body = Frame::encode(Kind::Lanes, &request.encode(), Compression::None);
+    let (status, body) = post(&server, body).await;
+    assert_eq!(status, StatusCode::OK);
+    let answers: Vec<_> = acks(body).iter().map(|ack| (ack.stream.0, ack.answer, ack.applied.0)).collect();
+    let applied = Answer::Applied;
+    assert_eq!(
+        answers,
+        [(1, applied, 1), (2, applied, 1), (3, applied, 0), (1, applied, 1), (2, applied, 3)]
+    );
+    let report = server.status().report();
+    assert_eq!((report.probes_in, report.probes_answered, report.gaps, report.events_gap), (3, 3, 1, 26));
+
+    let nowhere = Probe { vbucket: 5000, ..probe(1, 1, 0) };
+    let request = Lanes { probes: vec![nowhere, probe(1, 1, 0)], ..Lanes::default() };
+    let body = Frame::encode(Kind::Lanes, &request.encode(), Compression::None);
+    let (status, body) = post(&server, body).await;
+    assert_eq!((status.as_u16(), reason(&body).as_str()), (400, "unknown_vbucket"));
+    let answers = server.ingest(request).await;
+    assert_eq!([answers[0].answer, answers[1].answer], [Answer::Unavailable, applied]);
+}
+
+#[tokio::test]
+async fn what_is_stable_is_told_when_the_store_says_so_and_waited_for_by_nobody() {
+    let gate = Arc::new(Gate { stable: Some(Semaphore::new(0)), ..Gate::default() });
+    let server = builder()
+        .shared_store(Arc::clone(&gate) as Arc<dyn Store>)
+        // A wait that took the only slot would stop everything.
+        .commits_in_flight_max(1)
+        .build()
+        .unwrap();
+    let stable = async |server: &Server| {
+        let request = Lanes { probes: vec![probe(1, 1, 0)], ..Lanes::default() };
+        let ack = server.ingest(request).await.remove(0);
+        assert_eq!((ack.answer, ack.applied), (Answer::Applied, SeqNo(1)));
+        ack.stable.0
+    };
+    assert_eq!(server.ingest(lanes::lanes(vec![first_batch(1, &[1.0])])).await[0].stable, SeqNo::NONE);
+    for _ in 0..5 {
+        assert_eq!(stable(&server).await, 0);
+    }
+    assert_eq!(server.status().report().stable_begun, 1, "one wait for one vbucket");
+    gate.stable.as_ref().unwrap().add_permits(1);
+    while server.status().report().stable_done == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(stable(&server).await, 1);
+    assert_eq!(server.status().report().stable_begun, 2, "and the next for all that came meanwhile");
+    assert_eq!(server.shutdown(Duration::from_secs(30)).await.requests_unanswered, 0);
 }
 
 #[tokio::test]

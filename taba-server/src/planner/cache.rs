@@ -97,6 +97,12 @@ impl Cache {
         *self = Self { attempt: self.attempt, ..Self::default() };
     }
 
+    /// Forgets everything, but what may turn out to hold still when all is loaded again.
+    pub(super) fn doubt(&mut self) {
+        self.marks.doubt();
+        *self = Self { attempt: self.attempt, marks: std::mem::take(&mut self.marks), ..Self::default() };
+    }
+
     /// Begins another attempt to commit.
     pub(super) fn begin(&mut self) {
         self.attempt += 1;

@@ -11,8 +11,14 @@
 //!
 //! What is known is worth no more than the history it is about. A conflict may mean that the store went back in time,
 //! and what comes up to the same numbers again in the new history has reached nobody yet. So all of this is part of the
-//! cache, and is forgotten with it; a wait under way is recognised by the version of its commit, which never comes
-//! again, and the result of one that was forgotten finds nobody.
+//! cache and goes with it; a wait under way is recognised by the version of its commit, which never comes again, and the
+//! result of one that was forgotten finds nobody.
+//!
+//! **Signed.** Most conflicts only mean that another Server writes here too. If each of them made this Server forget, two
+//! that take turns would never know of anything to be stable, and their senders could let go of nothing. So for a while
+//! after a conflict each commit also sets a mark of the Server's own, named by its writer's number, at the count of the
+//! commit's version. When that very mark is found after a conflict, then the last commit done here is in the history,
+//! and with it all that came before: the store did not go back, and what was known still holds.
 //!
 //! **Old.** A mark carries the later of the Server's clock and the sender's, and is judged by the earlier of the two.
 //! So one wrong clock alone, in whichever direction, collects nothing: to write too small an hour, or to judge by too
@@ -27,6 +33,9 @@ use super::exchange::Failed;
 /// After how many hours without a Batch the mark of a Lane is forgotten. A sender sends nothing that is older than 24 h,
 /// and goes on with a Stream for 12 h, so no Lane is quiet for so long and speaks again.
 pub const MARK_HOURS: u32 = 48;
+
+/// For how many commits after a conflict they are signed. One more pair in a commit is cheap, but not for nothing.
+const SIGNED_COMMITS: u32 = 64;
 
 /// The Lanes that moved since some commit, each with where it stood at that commit.
 type Since = HashMap<StreamId, SeqNo>;
@@ -43,6 +52,14 @@ pub(super) struct Marks {
     wait: Option<Wait>,
     /// The last commit done since the wait began.
     behind: Option<Version>,
+    /// After a conflict, until all is loaded again: the marks as of the last commit done here.
+    doubtful: Option<HashMap<StreamId, SeqNo>>,
+    /// How many more commits are to be signed.
+    to_sign: u32,
+    /// The signature in the commit in the making.
+    signing: Option<Version>,
+    /// The last commit done here, if it was signed.
+    signed: Option<Version>,
     /// By which clocks old marks were last looked for.
     swept: Option<Hours>,
 }
@@ -72,13 +89,51 @@ pub(super) struct Hours {
 }
 
 impl Marks {
-    /// Takes in all marks of a VBucket of which nothing was known.
+    /// A commit or a load has met a conflict: what is here is not what is stored. Whether it was is seen in `load`.
+    pub(super) fn doubt(&mut self) {
+        let mut before: HashMap<_, _> = self.now.drain().map(|(stream, mark)| (stream, mark.seq)).collect();
+        before.extend(std::mem::take(&mut self.moving));
+        self.doubtful = Some(before);
+        (self.to_sign, self.signing, self.swept) = (SIGNED_COMMITS, None, None);
+    }
+
+    /// Takes in all marks of a VBucket of which nothing was known, or nothing that is beyond doubt.
     pub(super) fn load(&mut self, marks: &[(StreamId, Mark)]) {
-        debug_assert!(
-            self.now.is_empty() && self.stable.is_none(),
-            "all is forgotten before it is loaded again"
-        );
         self.now = marks.iter().copied().collect();
+        let is_unbroken = self.signed.is_some_and(|last| {
+            let signature = self.get(StreamId(last.writer));
+            signature.is_some_and(|mark| mark.seq == SeqNo(last.count))
+        });
+        match self.doubtful.take() {
+            Some(before) if is_unbroken => self.follow(&before),
+            _ => {
+                *self = Self { now: std::mem::take(&mut self.now), to_sign: self.to_sign, ..Self::default() }
+            }
+        }
+    }
+
+    /// Others have moved Lanes from where they stood, in one history with the commits done here.
+    fn follow(&mut self, before: &HashMap<StreamId, SeqNo>) {
+        let stood = |stream: &StreamId| before.get(stream).copied().unwrap_or(SeqNo::NONE);
+        let moved = self.now.iter().map(|(stream, mark)| (*stream, stood(stream), mark.seq));
+        let moved: Vec<_> = moved.filter(|(_, before, now)| before != now).collect();
+        let now = std::mem::take(&mut self.now);
+        for since in self.sinces() {
+            since.retain(|stream, _| now.contains_key(stream));
+            for (stream, before, _) in &moved {
+                since.entry(*stream).or_insert(*before);
+            }
+        }
+        self.now = now;
+    }
+
+    /// Signs the commit in the making, if that is called for.
+    pub(super) fn sign(&mut self, version: Version, hour: u32) {
+        if self.to_sign > 0 {
+            self.to_sign -= 1;
+            self.set(StreamId(version.writer), Mark { seq: SeqNo(version.count), events: 0, hour });
+            self.signing = Some(version);
+        }
     }
 
     pub(super) fn get(&self, stream: StreamId) -> Option<Mark> {
@@ -132,6 +187,7 @@ impl Marks {
                 since.entry(stream).or_insert(before);
             });
         }
+        self.signed = self.signing.take();
         if self.wait.is_some() {
             self.behind = Some(version);
             return false;
@@ -240,6 +296,49 @@ mod tests {
         assert_eq!(marks.stable(A), SeqNo::NONE);
         assert_eq!(marks.stabilised(version(2), Ok(())), (Waited::Done, None));
         assert_eq!(marks.stable(A), SeqNo(1));
+    }
+
+    /// A conflict, after which these marks are found; then the next commit, which moves nothing.
+    fn conflict(marks: &mut Marks, found: &[(StreamId, Mark)], next: Version) -> bool {
+        marks.doubt();
+        marks.load(found);
+        marks.sign(next, 0);
+        marks.committed(next)
+    }
+
+    #[test]
+    fn what_was_stable_stays_so_through_a_conflict_when_the_signature_is_found() {
+        let mut marks = Marks::default();
+        marks.load(&[(A, mark(4, 0)), (B, mark(9, 0))]);
+        let signature = |count| (StreamId(1_000_000), mark(count, 0));
+        let version = |count| Version { writer: 1_000_000, count };
+        assert!(conflict(&mut marks, &[(A, mark(4, 0)), (B, mark(9, 0))], version(1)));
+        marks.stabilised(version(1), Ok(()));
+        // Another Server has moved A, and this one was about to move B.
+        marks.set(B, mark(10, 0));
+        assert!(conflict(&mut marks, &[(A, mark(5, 0)), (B, mark(9, 0)), signature(1)], version(2)));
+        assert_eq!((marks.stable(A), marks.stable(B)), (SeqNo(4), SeqNo(9)));
+        // The wait that is under way is about A as it stood after the first conflict.
+        assert!(!conflict(&mut marks, &[(A, mark(7, 0)), (B, mark(9, 0)), signature(2)], version(3)));
+        assert_eq!(marks.stabilised(version(2), Ok(())), (Waited::Done, Some(version(3))));
+        assert_eq!(marks.stable(A), SeqNo(5));
+        // The store went back behind the third commit, and others came up to the same numbers again.
+        assert!(conflict(&mut marks, &[(A, mark(7, 0)), (B, mark(9, 0)), signature(2)], version(4)));
+        assert_eq!((marks.stable(A), marks.stable(B)), (SeqNo::NONE, SeqNo::NONE));
+        assert_eq!(marks.stabilised(version(3), Ok(())), (Waited::Void, None));
+    }
+
+    #[test]
+    fn after_a_while_without_conflicts_nothing_is_signed() {
+        let mut marks = Marks::default();
+        conflict(&mut marks, &[], version(1));
+        let is_signed = |count: &u64| {
+            marks.sign(version(*count), 0);
+            let is_signed = !marks.moved().is_empty();
+            marks.committed(version(*count));
+            is_signed
+        };
+        assert_eq!((2..200).filter(is_signed).count(), SIGNED_COMMITS as usize - 1);
     }
 
     #[test]

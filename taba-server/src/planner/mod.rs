@@ -167,7 +167,8 @@ impl<T> Planner<T> {
     fn attempt(&mut self, mut messages: Vec<Held<T>>, env: &Env<'_>, actions: &mut Vec<Action<T>>) {
         self.cache.begin();
         let mut wanted = Wanted::default();
-        let mut pairs = 1;
+        // The version, and a signature.
+        let mut pairs = 2;
         let mut fitting = 0;
         for held in &messages {
             let blocks = held.message.blocks().iter();
@@ -239,11 +240,12 @@ impl<T> Planner<T> {
         let next = env.versions.next();
         let expect = self.cache.version.expect("the VBucket was loaded before anything was folded");
         let (tabs, states) = (self.cache.new_tabs(), self.cache.encode_changed());
-        let mut commit = Commit { expect, next, marks: self.cache.marks.moved(), tabs, states };
-        let server = hour_of(env.now);
         let sender = taken.messages.iter().map(Held::sent_hour).min().unwrap_or(0);
+        let hours = Hours { server: hour_of(env.now), sender };
+        self.cache.marks.sign(next, hours.later());
+        let mut commit = Commit { expect, next, marks: self.cache.marks.moved(), tabs, states };
         let room = COMMIT_PAIRS_MAX.saturating_sub(commit.pairs());
-        let old = self.cache.marks.sweep(Hours { server, sender }, room);
+        let old = self.cache.marks.sweep(hours, room);
         commit.marks.extend(old.into_iter().map(|stream| (stream, None)));
         debug_assert!(commit.pairs() <= COMMIT_PAIRS_MAX, "a commit of {} pairs", commit.pairs());
         actions.push(Action::Commit(commit));
@@ -311,7 +313,7 @@ impl<T> Planner<T> {
         if self.conflicts > CONFLICTS_MAX {
             return self.give_back(messages, actions);
         }
-        self.cache.reset();
+        self.cache.doubt();
         self.attempt(messages, env, actions);
     }
 

@@ -1,4 +1,6 @@
-//! The planner against a real `MemoryStore`: one by one, then with everything that can go wrong.
+//! The planner against a real `MemoryStore`: one by one, then, in `model`, with everything that can go wrong.
+
+mod model;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -54,8 +56,37 @@ impl Handler for Sum {
     }
 }
 
+/// The ids of all events, so that it can be seen which there are, and how often.
+struct Ids;
+
+impl Handler for Ids {
+    type Value = f64;
+    type State = Vec<u32>;
+    type Projection = Total;
+    const VERSION: u16 = 1;
+
+    fn fold(&self, state: &mut Vec<u32>, event: Event<&f64>) {
+        let id = *event.value as u32;
+        state.insert(state.partition_point(|other| *other < id), id);
+    }
+    fn merge(&self, into: &mut Vec<u32>, other: &Vec<u32>) {
+        into.extend(other);
+        into.sort_unstable();
+    }
+    fn project(&self, state: &Vec<u32>, _: Timestamp) -> Total {
+        Total { total: state.len() as u64, latest: 0 }
+    }
+    fn aggregate(&self, into: &mut Total, other: &Total) {
+        into.total += other.total;
+    }
+    fn encoded_bytes_max(&self) -> usize {
+        usize::MAX
+    }
+}
+
 fn registry() -> Registry {
-    Registry::builder().with("TotalsCounter", Sum).with("Other", Sum).build().unwrap()
+    let builder = Registry::builder().with("TotalsCounter", Sum).with("Other", Sum).with("Ids", Ids);
+    builder.build().unwrap()
 }
 
 fn vbucket() -> VBucket {
@@ -117,10 +148,15 @@ impl World {
         }
     }
 
-    fn handle(&self, planner: &mut Planner<u64>, input: Input<u64>) -> Vec<Action<u64>> {
+    fn handle<T>(&self, planner: &mut Planner<T>, input: Input<T>) -> Vec<Action<T>> {
+        self.handle_as(&self.versions, planner, input)
+    }
+
+    /// The same, by a Server with versions of its own.
+    fn handle_as<T>(&self, versions: &Versions, planner: &mut Planner<T>, input: Input<T>) -> Vec<Action<T>> {
         let env = Env {
             handlers: &self.handlers,
-            versions: &self.versions,
+            versions,
             status: &self.status,
             quarantine: &self.quarantine,
             now: self.now,
@@ -437,6 +473,7 @@ fn a_probe_waits_out_a_conflict_and_tells_what_is_stored_now() {
     assert_eq!(answers(&acks), [(Answer::Duplicate, 2), (Answer::Applied, 2)]);
     assert_eq!(world.status.report().conflicts, 1);
     assert_eq!(acks[1].stable, SeqNo::NONE, "what was stable may be of another history");
+    assert_eq!(world.tell(&mut planner, vec![probe(1, 1, 0)])[0].stable, SeqNo(2));
 }
 
 #[test]

@@ -1,7 +1,10 @@
 //! The Ledger: its identity, and what it says about what cannot be read.
 
 use serde_json::{Value, json};
-use taba_core::VBuckets;
+use taba_core::wire::{Answer, Block, LaneBatch, Lanes, Probe};
+use taba_core::{ClientId, Events, MemoryStore, SeqNo, StreamId, TabName, TabType, Timestamp, VBuckets};
+use taba_server::Server;
+use taba_server::query::{Selection, ledger};
 
 use crate::kit::Kit;
 
@@ -96,4 +99,33 @@ async fn what_cannot_be_read_is_told_and_breaks_nothing_else() {
     kit.put(note, "taba.dropped;where=agent;why=full", "TotalsCounter", "a", bytes::Bytes::from_static(b"x"))
         .await;
     assert_eq!(kit.results("/v2/tabs?name=good").await[0]["lost"], Value::Null);
+}
+
+/// Events of which their Client told that it recorded them, and which the Agent lost on the way: a Probe finds the gap.
+#[tokio::test]
+async fn a_gap_that_a_probe_finds_is_no_longer_in_flight() {
+    let server =
+        Server::builder().store(MemoryStore::default()).handlers(crate::kit::handlers()).build().unwrap();
+    let block = |tab: &str, values: &[f64]| {
+        let times = vec![Timestamp::from_secs(crate::kit::NOW); values.len()];
+        let (tab, client) = (TabName::new(tab).unwrap(), ClientId::new("web").unwrap());
+        let tab_type = TabType::new("TotalsCounter").unwrap();
+        Block::of_events(tab, client, tab_type, Events::new(&times, values)).unwrap()
+    };
+    let vbucket = VBuckets::default().of(&TabName::new("hits").unwrap()).index();
+    let (stream, seq) = (StreamId(7), SeqNo::FIRST);
+    let blocks = vec![block("hits", &[1.0; 3]), block("taba.recorded", &[8.0])];
+    let batch = LaneBatch { stream, vbucket, seq, base: seq, events_before: 0, blocks };
+    let totals = async || ledger(server.query_state(), &Selection::default()).await.unwrap().totals;
+    server.ingest(Lanes { batches: vec![batch], ..Lanes::default() }).await;
+    assert_eq!((totals().await.folded, totals().await.in_flight), (3, 5));
+    let probes = vec![Probe { stream, vbucket, base: SeqNo(4), events_before: 8 }];
+    for _ in 0..2 {
+        let acks = server.ingest(Lanes { probes: probes.clone(), ..Lanes::default() }).await;
+        assert_eq!((acks[0].answer, acks[0].applied), (Answer::Applied, SeqNo(3)));
+    }
+    let totals = totals().await;
+    assert_eq!((totals.recorded, totals.folded, totals.in_flight), (8, 3, 0));
+    let lost: Vec<_> = totals.dropped.iter().map(|lost| (&*lost.place, &*lost.why, lost.events)).collect();
+    assert_eq!(lost, [("agent", "gap", 5)]);
 }
