@@ -1,0 +1,313 @@
+//! [`Command`]: one operation on one key, and how its answer is read. It knows nothing of connections.
+//!
+//! The same commands go alone , many at once over all shards
+//! ([`Data::run_all`](crate::Data::run_all)), and in transactions ([`Transaction`](crate::Transaction)).
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+/// What Redis answered, without what is particular to a protocol version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// There is nothing.
+    Nothing,
+    /// It is done.
+    Done,
+    /// A number.
+    Integer(i64),
+    /// Bytes.
+    Bytes(Bytes),
+    /// Several answers.
+    List(Vec<Reply>),
+    /// It was refused: the word that Redis says first (`WRONGTYPE`, `OOM`, …), and the rest.
+    Refused {
+        /// The first word.
+        code: String,
+        /// The rest.
+        detail: String,
+    },
+}
+
+/// One operation on one key.
+#[derive(Clone, Debug)]
+pub struct Command<T> {
+    pub(crate) name: &'static str,
+    pub(crate) key: Bytes,
+    pub(crate) arguments: Vec<Bytes>,
+    pub(crate) read: fn(Reply) -> Option<T>,
+}
+
+impl<T> Command<T> {
+    fn new(name: &'static str, key: impl AsRef<[u8]>, read: fn(Reply) -> Option<T>) -> Self {
+        Self { name, key: Bytes::copy_from_slice(key.as_ref()), arguments: Vec::new(), read }
+    }
+
+    fn arg(mut self, argument: impl AsRef<[u8]>) -> Self {
+        self.arguments.push(Bytes::copy_from_slice(argument.as_ref()));
+        self
+    }
+
+    fn args<A: AsRef<[u8]>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
+        self.arguments.extend(arguments.into_iter().map(|one| Bytes::copy_from_slice(one.as_ref())));
+        self
+    }
+
+    /// The key that it works on.
+    pub fn key(&self) -> &[u8] {
+        &self.key
+    }
+
+    /// Bytes that it carries.
+    pub fn bytes(&self) -> usize {
+        self.key.len() + self.arguments_bytes()
+    }
+
+    /// Bytes of its arguments, the key not counted.
+    pub fn arguments_bytes(&self) -> usize {
+        self.arguments.iter().map(Bytes::len).sum()
+    }
+}
+
+/// Whether a value replaces another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Over {
+    /// Whatever is there.
+    #[default]
+    Any,
+    /// Only where there is nothing.
+    Nothing,
+    /// Only where there is something.
+    Something,
+}
+
+fn done(reply: Reply) -> Option<()> {
+    (reply == Reply::Done).then_some(())
+}
+
+fn integer(reply: Reply) -> Option<i64> {
+    if let Reply::Integer(number) = reply { Some(number) } else { None }
+}
+
+fn count(reply: Reply) -> Option<u64> {
+    integer(reply)?.try_into().ok()
+}
+
+fn flag(reply: Reply) -> Option<bool> {
+    Some(integer(reply)? == 1)
+}
+
+fn maybe(reply: Reply) -> Option<Option<Bytes>> {
+    match reply {
+        Reply::Nothing => Some(None),
+        Reply::Bytes(bytes) => Some(Some(bytes)),
+        _ => None,
+    }
+}
+
+fn bytes(reply: Reply) -> Option<Bytes> {
+    maybe(reply)?
+}
+
+fn list(reply: Reply) -> Option<Vec<Reply>> {
+    if let Reply::List(items) = reply { Some(items) } else { None }
+}
+
+fn maybes(reply: Reply) -> Option<Vec<Option<Bytes>>> {
+    list(reply)?.into_iter().map(maybe).collect()
+}
+
+fn many(reply: Reply) -> Option<Vec<Bytes>> {
+    list(reply)?.into_iter().map(bytes).collect()
+}
+
+fn pairs(reply: Reply) -> Option<Vec<(Bytes, Bytes)>> {
+    let items = many(reply)?;
+    items
+        .len()
+        .is_multiple_of(2)
+        .then(|| items.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect())
+}
+
+fn number(reply: Reply) -> Option<Option<i64>> {
+    let Some(bytes) = maybe(reply)? else { return Some(None) };
+    std::str::from_utf8(&bytes).ok()?.parse().ok().map(Some)
+}
+
+fn was_set(reply: Reply) -> Option<bool> {
+    match reply {
+        Reply::Done => Some(true),
+        Reply::Nothing => Some(false),
+        _ => None,
+    }
+}
+
+fn milliseconds(time: Duration) -> String {
+    // Redis refuses 0, and a time that is over before it began was surely not meant.
+    u64::try_from(time.as_millis()).unwrap_or(i64::MAX as u64).clamp(1, i64::MAX as u64).to_string()
+}
+
+/// The bytes of a string; `None` where there is none.
+pub fn get(key: impl AsRef<[u8]>) -> Command<Option<Bytes>> {
+    Command::new("GET", key, maybe)
+}
+
+/// Sets a string; it has no expiry afterwards.
+pub fn set(key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Command<()> {
+    Command::new("SET", key, done).arg(value)
+}
+
+/// Sets a string under a condition, to go by itself after a time, if any; says whether it did.
+pub fn set_with(
+    key: impl AsRef<[u8]>,
+    value: impl AsRef<[u8]>,
+    over: Over,
+    expiry: Option<Duration>,
+) -> Command<bool> {
+    let command = Command::new("SET", key, was_set).arg(value);
+    let command = match over {
+        Over::Any => command,
+        Over::Nothing => command.arg("NX"),
+        Over::Something => command.arg("XX"),
+    };
+    match expiry {
+        Some(time) => command.arg("PX").arg(milliseconds(time)),
+        None => command,
+    }
+}
+
+/// The bytes of a string, which is gone afterwards.
+pub fn get_delete(key: impl AsRef<[u8]>) -> Command<Option<Bytes>> {
+    Command::new("GETDEL", key, maybe)
+}
+
+/// Removes a key of any type; says whether it was there.
+pub fn delete(key: impl AsRef<[u8]>) -> Command<bool> {
+    Command::new("DEL", key, flag)
+}
+
+/// Whether there is a key of any type.
+pub fn exists(key: impl AsRef<[u8]>) -> Command<bool> {
+    Command::new("EXISTS", key, flag)
+}
+
+/// Lets a key go by itself after a time; says whether it is there.
+pub fn expire(key: impl AsRef<[u8]>, after: Duration) -> Command<bool> {
+    Command::new("PEXPIRE", key, flag).arg(milliseconds(after))
+}
+
+/// Adds to a counter, which begins at 0; its value afterwards. Exact over all of `i64`; past that it is refused.
+pub fn increment(key: impl AsRef<[u8]>, by: i64) -> Command<i64> {
+    Command::new("INCRBY", key, integer).arg(by.to_string())
+}
+
+/// The value of a counter; `None` where there is none.
+pub fn counter(key: impl AsRef<[u8]>) -> Command<Option<i64>> {
+    Command::new("GET", key, number)
+}
+
+/// Sets fields of a hash; says how many were not there before.
+pub fn hash_set<F: AsRef<[u8]>, V: AsRef<[u8]>>(
+    key: impl AsRef<[u8]>,
+    pairs: impl IntoIterator<Item = (F, V)>,
+) -> Command<u64> {
+    let command = Command::new("HSET", key, count);
+    pairs.into_iter().fold(command, |command, (field, value)| command.arg(field).arg(value))
+}
+
+/// One field of a hash.
+pub fn hash_get(key: impl AsRef<[u8]>, field: impl AsRef<[u8]>) -> Command<Option<Bytes>> {
+    Command::new("HGET", key, maybe).arg(field)
+}
+
+/// Several fields of a hash, in the order asked.
+pub fn hash_get_many<F: AsRef<[u8]>>(
+    key: impl AsRef<[u8]>,
+    fields: impl IntoIterator<Item = F>,
+) -> Command<Vec<Option<Bytes>>> {
+    Command::new("HMGET", key, maybes).args(fields)
+}
+
+/// All fields of a hash with their values, in no order.
+pub fn hash_all(key: impl AsRef<[u8]>) -> Command<Vec<(Bytes, Bytes)>> {
+    Command::new("HGETALL", key, pairs)
+}
+
+/// Removes fields of a hash; says how many were there.
+pub fn hash_remove<F: AsRef<[u8]>>(
+    key: impl AsRef<[u8]>,
+    fields: impl IntoIterator<Item = F>,
+) -> Command<u64> {
+    Command::new("HDEL", key, count).args(fields)
+}
+
+/// Adds to a counter in a field of a hash; its value afterwards.
+pub fn hash_increment(key: impl AsRef<[u8]>, field: impl AsRef<[u8]>, by: i64) -> Command<i64> {
+    Command::new("HINCRBY", key, integer).arg(field).arg(by.to_string())
+}
+
+/// How many fields a hash has.
+pub fn hash_len(key: impl AsRef<[u8]>) -> Command<u64> {
+    Command::new("HLEN", key, count)
+}
+
+/// Adds members to a set; says how many were not in it.
+pub fn set_add<M: AsRef<[u8]>>(key: impl AsRef<[u8]>, members: impl IntoIterator<Item = M>) -> Command<u64> {
+    Command::new("SADD", key, count).args(members)
+}
+
+/// Removes members of a set; says how many were in it.
+pub fn set_remove<M: AsRef<[u8]>>(
+    key: impl AsRef<[u8]>,
+    members: impl IntoIterator<Item = M>,
+) -> Command<u64> {
+    Command::new("SREM", key, count).args(members)
+}
+
+/// Whether something is in a set.
+pub fn set_contains(key: impl AsRef<[u8]>, member: impl AsRef<[u8]>) -> Command<bool> {
+    Command::new("SISMEMBER", key, flag).arg(member)
+}
+
+/// All members of a set, in no order.
+pub fn set_members(key: impl AsRef<[u8]>) -> Command<Vec<Bytes>> {
+    Command::new("SMEMBERS", key, many)
+}
+
+/// How many members a set has.
+pub fn set_len(key: impl AsRef<[u8]>) -> Command<u64> {
+    Command::new("SCARD", key, count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_those_of_redis() {
+        let words = |name: &str, arguments: &[Bytes]| {
+            let arguments = arguments.iter().map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+            std::iter::once(name.to_owned()).chain(arguments).collect::<Vec<_>>().join(" ")
+        };
+        let set = set_with("k", "v", Over::Nothing, Some(Duration::from_millis(1500)));
+        assert_eq!(words(set.name, &set.arguments), "SET v NX PX 1500");
+        let hash = hash_set("k", [("a", "1"), ("b", "2")]);
+        assert_eq!(words(hash.name, &hash.arguments), "HSET a 1 b 2");
+        assert_eq!((hash.key(), hash.bytes(), hash.arguments_bytes()), (b"k".as_slice(), 5, 4));
+        assert_eq!(words("", &expire("k", Duration::ZERO).arguments), " 1", "0 would be refused");
+        assert_eq!(words("", &expire("k", Duration::MAX).arguments), format!(" {}", i64::MAX));
+    }
+
+    #[test]
+    fn an_answer_of_another_kind_is_not_read() {
+        let text = || Reply::Bytes("12x".into());
+        assert_eq!((get("k").read)(Reply::Nothing), Some(None));
+        assert_eq!((get("k").read)(Reply::Integer(1)), None);
+        assert_eq!((counter("k").read)(Reply::Bytes("-12".into())), Some(Some(-12)));
+        assert_eq!((counter("k").read)(text()), None);
+        assert_eq!((set("k", "v").read)(Reply::Nothing), None);
+        assert_eq!((hash_all("k").read)(Reply::List(vec![text()])), None, "half a pair");
+        assert_eq!((set_len("k").read)(Reply::Integer(-1)), None);
+        assert_eq!((hash_get_many("k", ["a"]).read)(Reply::List(vec![Reply::Nothing])), Some(vec![None]));
+    }
+}
