@@ -36,7 +36,7 @@ impl InProcess {
         let runtime = Runtime::new()?;
         let (server, agent, address, stop, serving) = runtime.block_on(async {
             let store = EmbeddedStore::open(directory, EmbeddedOptions::default())?;
-            let server = Server::builder().store(store).handlers(handlers).build()?;
+            let server = Server::builder().store(store).handlers(handlers.clone()).build()?;
             let listener = tokio::net::TcpListener::bind(listen).await?;
             let address = listener.local_addr()?;
             let (stop, stopped) = oneshot::channel::<()>();
@@ -46,8 +46,8 @@ impl InProcess {
                 axum::serve(listener, app).with_graceful_shutdown(stopped).await
             });
             let servers = [format!("http://{address}").parse()?];
-            let agent = Agent::builder().servers(servers).listen((Ipv4Addr::LOCALHOST, 0).into()).build()?;
-            let agent = agent.start().await?;
+            let agent = Agent::builder().servers(servers).listen((Ipv4Addr::LOCALHOST, 0).into());
+            let agent = agent.spool_dir(directory.join("spool")).handlers(handlers).build()?.start().await?;
             Ok::<_, Box<dyn Error>>((server, agent, address, stop, serving))
         })?;
         Ok(Self { runtime, server, agent, address, stop, serving })
@@ -104,6 +104,7 @@ impl Processes {
         let mut agent = Command::new(beside("taba-agent")?);
         agent.arg("--listen").arg(format!("127.0.0.1:{agent_port}"));
         agent.arg("--servers").arg(format!("http://127.0.0.1:{server_port}"));
+        agent.arg("--spool-dir").arg(directory.join("spool"));
         let start = |command: &mut Command| command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
         let mut processes =
             Self { server: start(&mut server)?, agent: start(&mut agent)?, server_port, agent_port };

@@ -12,6 +12,7 @@ use taba_core::{VBuckets, VBucketsError};
 use crate::dedup::INCARNATION_BYTES_MAX;
 use crate::lane::HEAD_BYTES_MAX;
 use crate::server_url::ServerUrl;
+use crate::spool::{LogOptions, SyncPolicy};
 
 #[cfg(feature = "cli")]
 use crate::cli::{human_bytes, human_duration, parse_bytes, parse_duration};
@@ -24,6 +25,10 @@ pub const BODY_BYTES_MAX: usize = FRAME_BYTES_MAX + FRAME_HEADER_BYTES;
 pub const DECODERS_MAX: u64 = 16;
 /// Bytes of a Lane without its Blocks, about.
 const LANE_BYTES: u64 = 1024;
+/// Bytes of Blocks that the Lanes keep in memory beside a log on a disk, what is on its way to Servers left out.
+pub const HELD_HERE_BYTES_MAX: u64 = 64 << 20;
+/// A log takes one byte of memory for so many on the disk, about: 32 for each piece of a Batch.
+const INDEX_SHARE: u64 = 8;
 /// Bytes of a connection's buffers and task, about.
 const CONNECTION_BYTES: u64 = 32 * 1024;
 
@@ -57,11 +62,44 @@ pub struct Config {
     #[cfg_attr(feature = "cli", arg(long, env = "TABA_AGENT_VBUCKETS", value_name = "COUNT", default_value_t = Self::default().vbuckets))]
     pub vbuckets: u32,
 
-    /// Bytes of events held until Servers have stored them; above it, Clients are asked to wait (503)
+    /// Where what was taken is kept until it is stored for good: in a directory of this machine, or only in memory
+    #[cfg_attr(feature = "cli", arg(long, env = "TABA_AGENT_SPOOL", value_enum, value_name = "WHERE", default_value_t = Self::default().spool))]
+    pub spool: SpoolKind,
+
+    /// Directory of the spool; one for each agent
+    #[cfg_attr(feature = "cli", arg(long, env = "TABA_AGENT_SPOOL_DIR", value_name = "DIR", default_value = Self::default().spool_dir.into_os_string()))]
+    pub spool_dir: PathBuf,
+
+    /// Bytes that the spool takes at most; above it, Clients are asked to wait (503)
     ///
-    /// More lets Clients forget sooner while Servers are away. At least 16MiB, so that every Batch fits.
+    /// It holds what was not stored yet, merged by Tab while Servers are away, and what was stored less than
+    /// confirm-after ago. At least 16MiB, so that every Batch fits.
     #[cfg_attr(feature = "cli", arg(long, env = "TABA_AGENT_SPOOL_BYTES_MAX", value_name = "BYTES", value_parser = parse_bytes::<u64>, default_value = human_bytes(Self::default().spool_bytes_max)))]
     pub spool_bytes_max: u64,
+
+    /// When the spool is made safe against a power failure: before each Client is answered, every spool-sync-interval, or never
+    ///
+    /// Against the end of the process alone it is always safe.
+    #[cfg_attr(feature = "cli", arg(long, env = "TABA_AGENT_SPOOL_SYNC", value_enum, value_name = "WHEN", default_value_t = Self::default().spool_sync))]
+    pub spool_sync: SyncPolicy,
+
+    /// How often the spool is synced, if at intervals; from 1ms to 1s
+    #[cfg_attr(feature = "cli", arg(long, env = "TABA_AGENT_SPOOL_SYNC_INTERVAL", value_name = "TIME", value_parser = parse_duration, default_value = human_duration(Self::default().spool_sync_interval)))]
+    pub spool_sync_interval: Duration,
+
+    /// How long what was stored is kept in case the store goes back: longer than a store that was cut off goes on writing
+    ///
+    /// With Redis, longer than its repl-timeout (60 s). A store on one machine cannot go back; then less saves room.
+    #[cfg_attr(feature = "cli", arg(long, env = "TABA_AGENT_CONFIRM_AFTER", value_name = "TIME", value_parser = parse_duration, default_value = human_duration(Self::default().confirm_after)))]
+    pub confirm_after: Duration,
+
+    /// How long to wait before asking again after what could not be confirmed
+    #[cfg_attr(feature = "cli", arg(long, env = "TABA_AGENT_PROBE_INTERVAL", value_name = "TIME", value_parser = parse_duration, default_value = human_duration(Self::default().probe_interval)))]
+    pub probe_interval: Duration,
+
+    /// How long events wait for a Server before those of one Client and Tab are merged
+    #[cfg_attr(feature = "cli", arg(long, env = "TABA_AGENT_MERGE_AFTER", value_name = "TIME", value_parser = parse_duration, default_value = human_duration(Self::default().merge_after)))]
+    pub merge_after: Duration,
 
     /// Bytes at which a Lane's Batch is closed (one large Block may be over it); at most 4MiB
     #[cfg_attr(feature = "cli", arg(long, env = "TABA_AGENT_BATCH_BYTES_MAX", value_name = "BYTES", value_parser = parse_bytes::<usize>, default_value = human_bytes(Self::default().batch_bytes_max as u64)))]
@@ -141,6 +179,17 @@ pub enum Compression {
     None,
 }
 
+/// Where what was taken is kept until it is stored for good.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+pub enum SpoolKind {
+    /// In a directory: it outlives the process
+    #[default]
+    File,
+    /// In memory: it is gone with the process
+    Memory,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -148,7 +197,14 @@ impl Default for Config {
             unix: None,
             servers: vec!["http://127.0.0.1:8300".parse().expect("the constant is an address")],
             vbuckets: u32::from(VBuckets::default().count()),
-            spool_bytes_max: 256 << 20,
+            spool: SpoolKind::File,
+            spool_dir: PathBuf::from("./taba-spool"),
+            spool_bytes_max: 512 << 20,
+            spool_sync: SyncPolicy::Interval,
+            spool_sync_interval: Duration::from_millis(5),
+            confirm_after: Duration::from_secs(60),
+            probe_interval: Duration::from_secs(5),
+            merge_after: Duration::from_secs(2),
             batch_bytes_max: 512 << 10,
             request_bytes_max: 4 << 20,
             requests_per_server_max: 4,
@@ -167,7 +223,7 @@ impl Default for Config {
             bodies_bytes_max: 64 << 20,
             body_timeout: Duration::from_secs(10),
             shutdown_timeout: Duration::from_secs(10),
-            memory_bytes_max: 1 << 30,
+            memory_bytes_max: 3 << 29,
         }
     }
 }
@@ -229,6 +285,13 @@ impl<T> Deref for Verified<T> {
 }
 
 impl Verified<Config> {
+    /// How the log of a Spool on a disk is kept.
+    pub fn log_options(&self) -> LogOptions {
+        // Many segments, so that room comes back in small pieces; none so small that files are a burden.
+        let segment_bytes = (self.spool_bytes_max / 16).clamp(1 << 20, 64 << 20);
+        LogOptions { bytes_max: self.spool_bytes_max, segment_bytes, sync: self.spool_sync }
+    }
+
     /// How many VBuckets the deployment has.
     pub fn vbuckets(&self) -> VBuckets {
         VBuckets::new(self.vbuckets).expect("it was verified")
@@ -281,6 +344,10 @@ impl Config {
         within("connections_max", self.connections_max as u64, 1, 1 << 20)?;
         within("bodies_bytes_max", self.bodies_bytes_max as u64, BODY_BYTES_MAX as u64, 1 << 31)?;
         let (ms, secs) = (Duration::from_millis, Duration::from_secs);
+        last("spool_sync_interval", self.spool_sync_interval, ms(1), secs(1))?;
+        last("confirm_after", self.confirm_after, Duration::ZERO, secs(3600))?;
+        last("probe_interval", self.probe_interval, ms(10), secs(600))?;
+        last("merge_after", self.merge_after, Duration::ZERO, secs(600))?;
         last("linger", self.linger, Duration::ZERO, secs(10))?;
         last("backoff_min", self.backoff_min, ms(1), self.backoff_max)?;
         last("backoff_max", self.backoff_max, ms(1), secs(600))?;
@@ -294,8 +361,11 @@ impl Config {
     pub fn memory(&self) -> Memory {
         let requests = (self.servers.len() * self.requests_per_server_max) as u64;
         Memory {
-            // A parcel that is being filled has grown by doubling.
-            spool: self.spool_bytes_max.saturating_mul(2),
+            // A Batch that is being filled has grown by doubling; and the index of a log on a disk is in memory.
+            spool: match self.spool {
+                SpoolKind::Memory => self.spool_bytes_max.saturating_mul(2),
+                SpoolKind::File => 2 * HELD_HERE_BYTES_MAX + self.spool_bytes_max / INDEX_SHARE,
+            },
             bodies: self.bodies_bytes_max as u64 + DECODERS_MAX * FRAME_BYTES_MAX as u64,
             // The message, its frame, and the answer.
             requests: requests * (2 * self.request_bytes_max as u64 + BODY_BYTES_MAX as u64),
@@ -365,7 +435,7 @@ mod tests {
     fn the_defaults_fit_together() {
         let config = Config::default().verify().unwrap();
         assert_eq!(config.vbuckets(), VBuckets::default());
-        assert!(config.memory().total() > config.spool_bytes_max);
+        assert!(config.memory().total() > HELD_HERE_BYTES_MAX);
     }
 
     #[test]
@@ -390,9 +460,8 @@ mod tests {
 
     #[test]
     fn the_worst_case_is_added_up() {
-        let ConfigError::Memory { bytes, spool, .. } = error(|c| c.spool_bytes_max = 1 << 30) else {
-            panic!()
-        };
+        let large = |c: &mut Config| (c.spool, c.spool_bytes_max) = (SpoolKind::Memory, 1 << 30);
+        let ConfigError::Memory { bytes, spool, .. } = error(large) else { panic!() };
         assert_eq!(spool, 2 << 30);
         assert!(bytes > spool);
     }

@@ -6,7 +6,9 @@
 use std::collections::{BTreeMap, HashMap};
 
 use taba_core::wire::{ClientBatch, Refusal};
-use taba_core::{ClientId, SeqNo};
+use taba_core::{ClientId, SeqNo, Timestamp};
+
+use crate::spool::record::Taken;
 
 /// Refusals remembered for each incarnation, to be told again with a repeated Batch. A Batch that had more of them is
 /// answered with the first ones; all of them were counted when it came first.
@@ -80,12 +82,37 @@ impl Dedup {
 
     /// Remembers a new Batch that was taken, and what of it was refused.
     pub fn remember(&mut self, batch: &ClientBatch, refused: &[Refusal]) {
-        let key = Incarnation::of(batch);
+        self.insert(Incarnation::of(batch), batch.seq, refused);
+    }
+
+    /// Remembers what an earlier run remembered; those used last come last.
+    pub fn restore(&mut self, taken: &Taken) {
+        let key = Incarnation { client: taken.client.clone(), number: taken.incarnation };
+        if self.entries.get(&key).is_none_or(|known| known.last < taken.seq) {
+            self.insert(key, taken.seq, &taken.refused);
+        }
+    }
+
+    /// Everything that is remembered, those used last behind: what [`restore`](Self::restore) takes.
+    pub fn remembered(&self) -> impl Iterator<Item = Taken> {
+        self.by_use.values().filter_map(|key| {
+            let entry = self.entries.get(key)?;
+            Some(Taken {
+                client: key.client.clone(),
+                incarnation: key.number,
+                seq: entry.last,
+                taken_at: Timestamp::default(),
+                refused: entry.refused.to_vec(),
+            })
+        })
+    }
+
+    fn insert(&mut self, key: Incarnation, seq: SeqNo, refused: &[Refusal]) {
         self.uses += 1;
         let kept = refused[..refused.len().min(REFUSALS_KEPT_MAX)].into();
-        let entry = Entry { last: batch.seq, refused: kept, used: self.uses };
+        let entry = Entry { last: seq, refused: kept, used: self.uses };
         if let Some(before) = self.entries.insert(key.clone(), entry) {
-            debug_assert!(before.last < batch.seq, "a repeated Batch was taken as new");
+            debug_assert!(before.last < seq, "a repeated Batch was taken as new");
             self.by_use.remove(&before.used);
         }
         self.by_use.insert(self.uses, key);
@@ -159,6 +186,19 @@ mod tests {
         assert_eq!(dedup.seen(&batch("b", 1, 1)), Seen::New, "forgotten");
         assert_eq!(dedup.seen(&batch("a", 1, 2)), Seen::Again(Vec::new()));
         assert_eq!(dedup.seen(&batch("c", 1, 1)), Seen::Again(Vec::new()));
+    }
+
+    #[test]
+    fn what_is_remembered_is_known_after_a_restart() {
+        let mut dedup = Dedup::new(10);
+        let refused = vec![Refusal { block: 3, why: Why::BadName, events: 7 }];
+        dedup.remember(&batch("b", 1, 5), &refused);
+        dedup.remember(&batch("a", 1, 2), &[]);
+        dedup.remember(&batch("b", 1, 6), &refused);
+        let mut restored = Dedup::new(1);
+        dedup.remembered().for_each(|taken| restored.restore(&taken));
+        assert_eq!(restored.seen(&batch("b", 1, 6)), Seen::Again(refused), "it was used last");
+        assert_eq!(restored.seen(&batch("b", 1, 5)), Seen::Older);
     }
 
     #[test]

@@ -3,15 +3,19 @@
 //! ```text
 //!            a Block came                     its turn, and its Server has a free slot
 //!   Idle ─────────────────► Ready (in line) ───────────────────────────────────────────► Flying
-//!    ▲                        ▲   ▲    time is over                                         │
-//!    │                        │   └──────────────── Resting ◄── Unavailable, Busy ──────────┤
-//!    │                        └──────────────── request failed; Nak; stored, and more ──────┤
+//!    ▲ │ keeps what it sent   ▲   ▲    time is over                                         │
+//!    │ └──► Settling ─────────┘   └──────────────── Resting ◄── Unavailable, Busy ──────────┤
+//!    │      time to ask         └────────────── request failed; Nak; stored, and more ──────┤
 //!    └───────────────────────────────────────────────────── stored, and nothing more ───────┘
 //! ```
 //! A Lane is in exactly one of these places. Lanes in line wait for a short while (`linger`), so that what many
 //! Clients bring in that time travels together; then each goes to the first Server in its rendezvous order that is in
 //! health. When that one has all its requests in flight, the Lane waits: another Server would only meet it in the same
 //! commits. When it fails, its Lanes go to the next in their order at once, and come back when it answers again.
+//!
+//! There are two lines: Lanes that repeat what was sent before, or ask, stand in one of their own. They travel with the
+//! others as far as there is room, but never take the last free request of a Server that has more than one, so that a
+//! long replay does not starve what is fresh.
 
 mod input;
 mod request;
@@ -21,8 +25,8 @@ mod tally;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use taba_core::wire::{Ack, Block};
-use taba_core::{StreamId, VBucket};
+use taba_core::wire::Ack;
+use taba_core::{StreamId, VBuckets};
 
 pub use self::input::{Action, Input};
 use self::request::Draft;
@@ -31,49 +35,56 @@ pub use self::server::{Server, ServerStatus};
 pub use self::tally::{ANSWERS, Tally};
 use crate::config::Config;
 use crate::health::{Backoff, Health};
-use crate::lane::{Lane, Progress};
+use crate::lane::{Lane, LaneBounds, LaneKey, Message, Next, Progress, Released};
+use crate::relay::Moment;
 use crate::rendezvous;
-use crate::spool::Weight;
+use crate::spool::record::Piece;
+use crate::spool::{Place as Stored, Spool, Weight};
 
 /// A Server that asks to be left alone is left alone for no longer than this.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
 
-/// All Lanes of one Agent run, and the Servers.
+/// All Lanes, those of earlier runs included, and the Servers.
 ///
 /// # Cost
 /// A Block is appended to its Lane in O(log lanes). A dispatch looks at each Lane in line once.
 #[derive(Debug)]
 pub struct Dispatcher {
+    /// The stream that is appended to.
     stream: StreamId,
+    vbuckets: VBuckets,
     bounds: Bounds,
     backoff: Backoff,
     servers: Vec<Server>,
-    lanes: BTreeMap<u16, Entry>,
-    /// Lanes in `Place::Ready`, those that came first in front.
-    line: VecDeque<u16>,
+    lanes: BTreeMap<LaneKey, Desk>,
+    /// Lanes in `Place::Ready`, those that came first in front: with what was never sent, and the others.
+    line: VecDeque<LaneKey>,
+    replays: VecDeque<LaneKey>,
     /// Bytes that came into Lanes in line since the last dispatch.
     line_bytes: usize,
     /// When to dispatch; `None` when nobody is in line.
     flush_at: Option<Duration>,
-    /// Lanes in `Place::Resting`, by when their rest is over.
-    resting: BTreeSet<(Duration, u16)>,
+    /// Lanes in `Place::Resting` and `Place::Settling`, by when that is over.
+    timers: BTreeSet<(Duration, LaneKey)>,
     flights: BTreeMap<RequestId, Flight>,
     requests: u64,
     /// When the line as it is now was last looked through; `None` when somebody joined it since.
     looked_at: Option<Duration>,
+    events_held: u64,
     tally: Tally,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Bounds {
     linger: Duration,
-    batch_bytes_max: usize,
     request_bytes_max: usize,
     requests_per_server_max: usize,
+    lane: LaneBounds,
 }
 
+/// A Lane, and where it stands.
 #[derive(Debug)]
-struct Entry {
+struct Desk {
     lane: Lane,
     /// Places of the Servers, the home in front.
     order: Box<[u16]>,
@@ -84,6 +95,7 @@ struct Entry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     Idle,
+    Settling(Duration),
     Ready,
     Resting(Duration),
     Flying,
@@ -92,52 +104,111 @@ enum Place {
 #[derive(Debug)]
 struct Flight {
     server: usize,
-    lanes: Vec<u16>,
+    lanes: Vec<LaneKey>,
 }
 
 impl Dispatcher {
     /// No Lanes yet; all Servers are taken to be in health. `seed` is where the chance in waiting times comes from.
-    pub fn new(config: &Config, stream: StreamId, seed: u64) -> Self {
+    pub fn new(
+        config: &Config,
+        vbuckets: VBuckets,
+        stream: StreamId,
+        seed: u64,
+        spool_keeps_content: bool,
+    ) -> Self {
+        let lane = LaneBounds {
+            batch_bytes_max: config.batch_bytes_max,
+            confirm_after: config.confirm_after,
+            probe_interval: config.probe_interval,
+            spool_keeps_content,
+        };
         let bounds = Bounds {
             linger: config.linger,
-            batch_bytes_max: config.batch_bytes_max,
             request_bytes_max: config.request_bytes_max,
             requests_per_server_max: config.requests_per_server_max,
+            lane,
         };
         Self {
             stream,
+            vbuckets,
             bounds,
             backoff: Backoff::new(config.backoff_min, config.backoff_max, seed),
             servers: config.servers.iter().cloned().map(Server::new).collect(),
             lanes: BTreeMap::new(),
             line: VecDeque::new(),
+            replays: VecDeque::new(),
             line_bytes: 0,
             flush_at: None,
-            resting: BTreeSet::new(),
+            timers: BTreeSet::new(),
             flights: BTreeMap::new(),
             requests: 0,
             looked_at: None,
+            events_held: 0,
             tally: Tally::default(),
         }
     }
 
-    /// Takes a Block, for which the Spool has granted room. It goes out with a later [`Dispatcher::handle`].
-    pub fn offer(&mut self, now: Duration, vbucket: VBucket, block: &Block) {
-        let (servers, stream, bounds) = (&self.servers, self.stream, self.bounds);
-        let entry = self.lanes.entry(vbucket.index()).or_insert_with(|| Entry {
-            lane: Lane::new(stream, vbucket, bounds.batch_bytes_max),
-            order: rendezvous::order(servers.iter().map(Server::url), vbucket),
-            place: Place::Idle,
-            failures: 0,
-        });
-        entry.lane.offer(now, block);
-        match entry.place {
-            Place::Idle => self.stand_in_line(now, vbucket.index()),
+    /// Adds a Lane of an earlier run; it is drained, and nothing is appended to it.
+    pub fn recover(&mut self, now: Moment, key: LaneKey, found: Vec<crate::spool::recovery::FoundBatch>) {
+        let lane = Lane::recovered(key, self.bounds.lane, found, now);
+        self.events_held += lane.events_held();
+        let order = self.order(key.vbucket);
+        let before = self.lanes.insert(key, Desk { lane, order, place: Place::Idle, failures: 0 });
+        debug_assert!(before.is_none(), "a lane is recovered once, before anything else");
+        self.stand_in_line(now.uptime, key);
+    }
+
+    /// What this run's bounds on Lanes are.
+    pub const fn lane_bounds(&self) -> LaneBounds {
+        self.bounds.lane
+    }
+
+    /// From here on new Blocks go to Lanes of this stream; the others are drained.
+    pub fn set_stream(&mut self, stream: StreamId) {
+        let before = std::mem::replace(&mut self.stream, stream);
+        let of_before = |key: &LaneKey| key.stream == before;
+        self.lanes.retain(|key, desk| !(of_before(key) && desk.place == Place::Idle && desk.lane.is_empty()));
+    }
+
+    /// The Lane to which Blocks of this VBucket go.
+    pub fn lane(&mut self, vbucket: u16) -> &mut Lane {
+        let key = LaneKey { stream: self.stream, vbucket };
+        if !self.lanes.contains_key(&key) {
+            let order = self.order(vbucket);
+            let lane = Lane::new(key, self.bounds.lane);
+            self.lanes.insert(key, Desk { lane, order, place: Place::Idle, failures: 0 });
+        }
+        &mut self.desk(key).lane
+    }
+
+    fn order(&self, vbucket: u16) -> Box<[u16]> {
+        // A Lane of an earlier run may be of a VBucket that this configuration does not have; any Server may say so.
+        let vbucket =
+            self.vbuckets.get(vbucket % self.vbuckets.count()).expect("a remainder is below the count");
+        rendezvous::order(self.servers.iter().map(Server::url), vbucket)
+    }
+
+    /// Takes pieces that the Lane has planned and that are in the Spool now. They go out with a later
+    /// [`Dispatcher::handle`].
+    pub fn append(&mut self, now: Moment, vbucket: u16, pieces: Vec<(Piece, Stored)>, written: u64) {
+        let key = LaneKey { stream: self.stream, vbucket };
+        let (bytes, events) = pieces
+            .iter()
+            .fold((0, 0), |(bytes, events), (piece, _)| (bytes + piece.bytes.len(), events + piece.events));
+        let desk = self.desk(key);
+        desk.lane.append(now, pieces, written);
+        match desk.place {
+            Place::Idle => self.stand_in_line(now.uptime, key),
+            Place::Settling(until) => {
+                self.timers.remove(&(until, key));
+                self.stand_in_line(now.uptime, key);
+            }
             Place::Ready | Place::Resting(_) | Place::Flying => {}
         }
-        self.line_bytes += block.encoded_bytes();
+        self.events_held += events;
+        self.line_bytes += bytes;
         if self.line_bytes >= self.bounds.request_bytes_max && self.flush_at.is_some() {
-            self.flush_at = Some(now);
+            self.flush_at = Some(now.uptime);
         }
     }
 
@@ -147,33 +218,42 @@ impl Dispatcher {
         self.flush_at = self.flush_at.map(|at| at.min(now));
     }
 
+    /// What waited for the Spool may be there for good now.
+    pub fn synced(&mut self, now: Duration) {
+        if let Some(at) = &mut self.flush_at
+            && *at <= now
+        {
+            (*at, self.looked_at) = (now, None);
+        }
+    }
+
     /// Takes an input, then sends whatever is due. `now` counts from the start of the Agent and never goes back.
-    pub fn handle(&mut self, now: Duration, input: Input, actions: &mut Vec<Action>) {
+    pub fn handle(&mut self, now: Moment, input: Input, spool: &dyn Spool, actions: &mut Vec<Action>) {
         match input {
             Input::Tick => {}
-            Input::Answered { request, acks } => self.answered(now, request, acks, actions),
-            Input::Failed { request, why, retry_after } => self.failed(now, request, why, retry_after),
+            Input::Answered { request, acks } => self.answered(now.uptime, request, acks, actions),
+            Input::Failed { request, why, retry_after } => self.failed(now.uptime, request, why, retry_after),
         }
-        self.wake_lanes(now);
-        if self.flush_at.is_some_and(|at| at <= now) {
-            self.dispatch(now, actions);
+        self.wake_lanes(now.uptime);
+        if self.flush_at.is_some_and(|at| at <= now.uptime) {
+            self.dispatch(now, spool, actions);
         }
         self.audit();
     }
 
     /// When [`Dispatcher::handle`] wants to be called at the latest, unless something else happens before.
     pub fn next_wake(&self) -> Option<Duration> {
-        let rested = self.resting.first().map(|(until, _)| *until);
+        let timer = self.timers.first().map(|(until, _)| *until);
         let is_news = |at: &Duration| self.looked_at.is_none_or(|looked| *at > looked);
         let flush = self.flush_at.filter(is_news);
-        // Lanes that are overdue wait for a slot, which an answer frees, or for a Server's rest to be over. Servers
-        // whose rest was over when the line was last looked through were considered then.
+        // Lanes that are overdue wait for a slot, which an answer frees, for a sync, or for a Server's rest to be over.
+        // Servers whose rest was over when the line was last looked through were considered then.
         let blocked = if self.flush_at.is_some() && flush.is_none() {
             self.servers.iter().filter_map(Server::rests_until).filter(is_news).min()
         } else {
             None
         };
-        [rested, flush, blocked].into_iter().flatten().min()
+        [timer, flush, blocked].into_iter().flatten().min()
     }
 
     /// How many Lanes there are.
@@ -181,9 +261,36 @@ impl Dispatcher {
         self.lanes.len()
     }
 
-    /// Whether no Lane holds anything.
+    /// All Lanes, by name.
+    pub fn all(&mut self) -> impl Iterator<Item = &mut Lane> {
+        self.lanes.values_mut().map(|desk| &mut desk.lane)
+    }
+
+    /// The Lane of this name, if there is one.
+    pub fn get(&mut self, key: LaneKey) -> Option<&mut Lane> {
+        self.lanes.get_mut(&key).map(|desk| &mut desk.lane)
+    }
+
+    /// Some Lanes have let go of this outside of [`Dispatcher::handle`].
+    pub fn has_released(&mut self, now: Duration, released: &Released) {
+        self.events_held -= released.events;
+        // Those that kept nothing else need not ask any more.
+        let (timers, lanes) = (&mut self.timers, &mut self.lanes);
+        for (key, desk) in lanes {
+            if let Place::Settling(until) = desk.place {
+                let probe_at = desk.lane.probe_at();
+                if probe_at != Some(until) {
+                    timers.remove(&(until, *key));
+                    desk.place = probe_at.map_or(Place::Idle, |at| Place::Settling(at.max(now)));
+                    timers.extend(probe_at.map(|at| (at.max(now), *key)));
+                }
+            }
+        }
+    }
+
+    /// Whether everything is contained in the store, as far as is known.
     pub fn is_drained(&self) -> bool {
-        self.line.is_empty() && self.resting.is_empty() && self.flights.is_empty()
+        self.flights.is_empty() && self.lanes.values().all(|desk| desk.lane.is_applied())
     }
 
     /// The Servers, in the order of the configuration.
@@ -196,68 +303,86 @@ impl Dispatcher {
         &self.tally
     }
 
-    /// What all Lanes hold; for audits.
-    pub fn held(&self) -> Weight {
-        self.lanes.values().map(|entry| entry.lane.held()).sum()
+    /// Events that all Lanes hold.
+    pub const fn events_held(&self) -> u64 {
+        self.events_held
+    }
+
+    /// What is not known to be contained in the store.
+    pub fn unapplied(&self) -> Weight {
+        self.lanes.values().map(|desk| desk.lane.unapplied()).sum()
+    }
+
+    fn desk(&mut self, key: LaneKey) -> &mut Desk {
+        self.lanes.get_mut(&key).expect("a Lane that is in line or on its way is not removed")
     }
 
     fn answered(&mut self, now: Duration, request: RequestId, acks: Vec<Ack>, actions: &mut Vec<Action>) {
         let Some(flight) = self.flights.remove(&request) else { return };
         self.servers[flight.server].answered();
-        let mut acks: BTreeMap<u16, Ack> =
-            acks.into_iter().filter(|ack| ack.stream == self.stream).map(|ack| (ack.vbucket, ack)).collect();
-        let mut released = Weight::default();
-        for index in flight.lanes {
-            released = released.plus(self.acknowledge(now, index, acks.remove(&index).as_ref()));
+        let name = |ack: &Ack| LaneKey { stream: ack.stream, vbucket: ack.vbucket };
+        let mut acks: BTreeMap<LaneKey, Ack> = acks.into_iter().map(|ack| (name(&ack), ack)).collect();
+        let mut released = Released::default();
+        for key in flight.lanes {
+            let of_lane = self.acknowledge(now, key, acks.remove(&key).as_ref());
+            released.add(of_lane);
         }
-        if released != Weight::default() {
+        self.events_held -= released.events;
+        if released.batches > 0 {
             actions.push(Action::Release(released));
         }
     }
 
     /// One Lane's share of an answer; `None` when the answer does not mention it.
-    fn acknowledge(&mut self, now: Duration, index: u16, ack: Option<&Ack>) -> Weight {
-        let entry = self.lanes.get_mut(&index).expect("a Lane is never removed");
-        let progress = match ack {
+    fn acknowledge(&mut self, now: Duration, key: LaneKey, ack: Option<&Ack>) -> Released {
+        let desk = self.lanes.get_mut(&key).expect("a Lane on its way is not removed");
+        let (progress, released) = match ack {
             Some(ack) => {
                 self.tally.batches_answered[ack.answer as usize] += 1;
-                entry.lane.acknowledge(ack)
+                desk.lane.acknowledge(now, ack)
             }
             None => {
                 self.tally.batches_unanswered += 1;
-                entry.lane.give_back();
-                Progress::Later
+                desk.lane.give_back();
+                (Progress::Later, Released::default())
             }
         };
         match progress {
-            Progress::Applied(through) => {
-                entry.failures = 0;
+            Progress::Applied(_) => {
+                desk.failures = 0;
                 for refusal in ack.into_iter().flat_map(|ack| &ack.refused) {
                     let events = self.tally.refused.entry(refusal.why).or_default();
                     *events = events.saturating_add(refusal.events);
                 }
-                // What is applied is let go at once. A store that can go back in time (a failover in Redis) needs
-                // Batches to be retained until they are stable; the Lane can do that, the policy stands here.
-                let released = entry.lane.release(through);
-                entry.place = Place::Idle;
-                if entry.lane.next_bytes().is_some() {
-                    self.stand_in_line(now, index);
-                }
-                released
+                self.settle(now, key);
             }
             Progress::Rewound => {
-                self.stand_in_line(now, index);
-                Weight::default()
+                self.tally.rewinds += 1;
+                self.stand_in_line(now, key);
             }
-            Progress::Later => {
-                self.rest(now, index);
-                Weight::default()
-            }
+            Progress::Later => self.rest(now, key),
             Progress::Absurd => {
                 self.tally.answers_absurd += 1;
-                self.rest(now, index);
-                Weight::default()
+                self.rest(now, key);
             }
+        }
+        released
+    }
+
+    /// What a Lane does that has nothing in flight: go on, wait until it is to ask, or nothing. One of an earlier stream
+    /// that holds nothing any more is gone.
+    fn settle(&mut self, now: Duration, key: LaneKey) {
+        let is_current = key.stream == self.stream;
+        let desk = self.desk(key);
+        desk.place = Place::Idle;
+        if desk.lane.next().is_some() {
+            self.stand_in_line(now, key);
+        } else if let Some(at) = desk.lane.probe_at() {
+            let at = at.max(now);
+            desk.place = Place::Settling(at);
+            self.timers.insert((at, key));
+        } else if desk.lane.is_empty() && !is_current {
+            self.lanes.remove(&key);
         }
     }
 
@@ -269,110 +394,181 @@ impl Dispatcher {
         server.failed(now + wait.max(asked), why);
         self.tally.batches_unanswered += flight.lanes.len() as u64;
         // Back to the front, in their order: they have waited longest.
-        for index in flight.lanes.into_iter().rev() {
-            let entry = self.lanes.get_mut(&index).expect("a Lane is never removed");
-            entry.lane.give_back();
-            entry.place = Place::Ready;
-            self.line.push_front(index);
+        for key in flight.lanes.into_iter().rev() {
+            let desk = self.desk(key);
+            desk.lane.give_back();
+            desk.place = Place::Ready;
+            let is_replay = desk.lane.next() == Some(Next::Probe);
+            let line = if is_replay { &mut self.replays } else { &mut self.line };
+            line.push_front(key);
         }
-        self.flush_at = Some(now);
+        if !(self.line.is_empty() && self.replays.is_empty()) {
+            (self.flush_at, self.looked_at) = (Some(now), None);
+        }
     }
 
-    /// Puts a Lane that has something to send at the end of the line.
-    fn stand_in_line(&mut self, now: Duration, index: u16) {
-        let entry = self.lanes.get_mut(&index).expect("a Lane is never removed");
-        entry.place = Place::Ready;
-        self.line.push_back(index);
+    /// Puts a Lane that has something to say at the end of its line.
+    fn stand_in_line(&mut self, now: Duration, key: LaneKey) {
+        let linger = self.bounds.linger;
+        let desk = self.desk(key);
+        desk.place = Place::Ready;
+        let is_replay = desk.lane.is_replaying() || desk.lane.next() == Some(Next::Probe);
+        let due = desk.lane.waiting_since().map_or(now, |since| since + linger).max(now);
+        let line = if is_replay { &mut self.replays } else { &mut self.line };
+        line.push_back(key);
         self.looked_at = None;
-        let due = entry.lane.waiting_since().map_or(now, |since| since + self.bounds.linger).max(now);
         self.flush_at = Some(self.flush_at.map_or(due, |at| at.min(due)));
     }
 
-    fn rest(&mut self, now: Duration, index: u16) {
-        let entry = self.lanes.get_mut(&index).expect("a Lane is never removed");
-        entry.failures = entry.failures.saturating_add(1);
-        let until = now + self.backoff.after(entry.failures);
-        entry.place = Place::Resting(until);
-        self.resting.insert((until, index));
+    fn rest(&mut self, now: Duration, key: LaneKey) {
+        let desk = self.lanes.get_mut(&key).expect("a Lane on its way is not removed");
+        desk.failures = desk.failures.saturating_add(1);
+        let until = now + self.backoff.after(desk.failures);
+        desk.place = Place::Resting(until);
+        self.timers.insert((until, key));
     }
 
     fn wake_lanes(&mut self, now: Duration) {
-        while self.resting.first().is_some_and(|(until, _)| *until <= now) {
-            let Some((_, index)) = self.resting.pop_first() else { break };
-            self.stand_in_line(now, index);
+        while self.timers.first().is_some_and(|(until, _)| *until <= now) {
+            let Some((_, key)) = self.timers.pop_first() else { break };
+            let desk = self.desk(key);
+            if matches!(desk.place, Place::Settling(_)) {
+                desk.lane.probe();
+            }
+            self.stand_in_line(now, key);
             self.flush_at = Some(now);
         }
     }
 
-    /// Sends what can be sent of the line; the rest keeps its order.
-    fn dispatch(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        self.looked_at = Some(now);
+    /// Sends what can be sent of the lines; the rest keeps its order.
+    fn dispatch(&mut self, now: Moment, spool: &dyn Spool, actions: &mut Vec<Action>) {
+        self.looked_at = Some(now.uptime);
         self.line_bytes = 0;
-        let is_any_up = self.servers.iter().any(|server| server.health() == Health::Up);
+        let slots = self.bounds.requests_per_server_max;
         let mut drafts: Vec<Option<Draft>> = self.servers.iter().map(|_| None).collect();
-        let mut left = VecDeque::new();
-        while let Some(index) = self.line.pop_front() {
-            let entry = self.lanes.get_mut(&index).expect("a Lane is never removed");
-            let bytes =
-                entry.lane.next_bytes().expect("a Lane in line has something to send, and nothing in flight");
-            let home = entry
-                .order
-                .iter()
-                .map(|place| usize::from(*place))
-                .find(|place| self.servers[*place].is_open(now, is_any_up, drafts[*place].as_ref()));
-            let Some(place) = home else {
-                left.push_back(index);
-                continue;
-            };
-            let draft = &mut drafts[place];
-            if draft.as_ref().is_some_and(|draft| !draft.has_room(bytes, self.bounds.request_bytes_max)) {
-                self.send(place, draft.take(), actions);
-            }
-            let server = &mut self.servers[place];
-            if draft.is_none() && !server.take_slot(now, self.bounds.requests_per_server_max) {
-                left.push_back(index);
-                continue;
-            }
-            let entry = self.lanes.get_mut(&index).expect("a Lane is never removed");
-            entry.place = Place::Flying;
-            draft.get_or_insert_default().push(entry.lane.send().expect("it has something to send"));
-            self.tally.batches_sent += 1;
-        }
+        let line = std::mem::take(&mut self.line);
+        self.line = self.dispatch_line(now, line, slots, &mut drafts, spool, actions);
+        let replays = std::mem::take(&mut self.replays);
+        self.replays = self.dispatch_line(now, replays, (slots - 1).max(1), &mut drafts, spool, actions);
         for (place, draft) in drafts.into_iter().enumerate() {
-            self.send(place, draft, actions);
+            self.send(now, place, draft, actions);
         }
-        self.line = left;
-        if self.line.is_empty() {
+        if self.line.is_empty() && self.replays.is_empty() {
             self.flush_at = None;
         }
     }
 
-    fn send(&mut self, server: usize, draft: Option<Draft>, actions: &mut Vec<Action>) {
+    /// Sends what can be sent of one line, in at most so many requests a Server; gives back what could not.
+    fn dispatch_line(
+        &mut self,
+        now: Moment,
+        mut line: VecDeque<LaneKey>,
+        slots: usize,
+        drafts: &mut [Option<Draft>],
+        spool: &dyn Spool,
+        actions: &mut Vec<Action>,
+    ) -> VecDeque<LaneKey> {
+        let is_any_up = self.servers.iter().any(|server| server.health() == Health::Up);
+        let durable = spool.durable();
+        let mut left = VecDeque::new();
+        while let Some(key) = line.pop_front() {
+            let desk = self.lanes.get_mut(&key).expect("a Lane in line is not removed");
+            let expired = desk.lane.expire(now.uptime);
+            if expired.batches > 0 {
+                self.events_held -= expired.events;
+                actions.push(Action::Expire(expired));
+            }
+            let bytes = match desk.lane.next() {
+                Some(Next::Batch(bytes)) => bytes,
+                Some(Next::Probe) => taba_core::wire::Lanes::PROBE_BYTES_MAX,
+                // All that it had to say was too old.
+                None => {
+                    self.settle(now.uptime, key);
+                    continue;
+                }
+            };
+            let home =
+                desk.order.iter().map(|place| usize::from(*place)).find(|place| {
+                    self.servers[*place].is_open(now.uptime, is_any_up, drafts[*place].as_ref())
+                });
+            // What is not in the Spool for good waits for the next sync, which is a few milliseconds away.
+            let Some(place) = home.filter(|_| desk.lane.make_ready(durable)) else {
+                left.push_back(key);
+                continue;
+            };
+            let draft = &mut drafts[place];
+            if draft.as_ref().is_some_and(|draft| !draft.has_room(bytes, self.bounds.request_bytes_max)) {
+                self.send(now, place, draft.take(), actions);
+            }
+            if draft.is_none() && !self.servers[place].take_slot(now.uptime, slots) {
+                left.push_back(key);
+                continue;
+            }
+            let draft = draft.get_or_insert_default();
+            if !self.draw(now, key, draft, spool, actions) {
+                self.rest(now.uptime, key);
+            }
+        }
+        left
+    }
+
+    /// Takes a Lane's message into a request. False when the Spool does not give it back.
+    fn draw(
+        &mut self,
+        now: Moment,
+        key: LaneKey,
+        draft: &mut Draft,
+        spool: &dyn Spool,
+        actions: &mut Vec<Action>,
+    ) -> bool {
+        let desk = self.lanes.get_mut(&key).expect("a Lane in line is not removed");
+        let is_replay = desk.lane.is_replaying();
+        let mut lost = 0;
+        let sent = desk.lane.send(now, spool, &mut lost);
+        if lost > 0 {
+            self.events_held -= lost;
+            actions.push(Action::Damaged(lost));
+        }
+        let Ok(Some(message)) = sent else { return false };
+        desk.place = Place::Flying;
+        self.tally.batches_sent += 1;
+        match &message {
+            Message::Probe(_) => self.tally.probes_sent += 1,
+            Message::Batch(_) => self.tally.batches_replayed += u64::from(is_replay),
+        }
+        draft.push(message);
+        true
+    }
+
+    fn send(&mut self, now: Moment, server: usize, draft: Option<Draft>, actions: &mut Vec<Action>) {
         let Some(draft) = draft else { return };
         self.requests += 1;
-        let request = draft.finish(RequestId(self.requests), server);
-        let lanes = request.batches.iter().map(|batch| batch.vbucket.index()).collect();
+        let request = draft.finish(RequestId(self.requests), server, now.time);
+        let lanes = request.lanes().collect();
         self.flights.insert(request.id, Flight { server, lanes });
         actions.push(Action::Send(request));
     }
 
     fn audit(&self) {
         if cfg!(debug_assertions) {
-            let count = |is: fn(&Place) -> bool| self.lanes.values().filter(|entry| is(&entry.place)).count();
+            let count = |is: fn(&Place) -> bool| self.lanes.values().filter(|desk| is(&desk.place)).count();
             let flying: usize = self.flights.values().map(|flight| flight.lanes.len()).sum();
-            assert_eq!(count(|place| *place == Place::Ready), self.line.len(), "a Lane is lost");
+            let in_line = self.line.len() + self.replays.len();
+            assert_eq!(count(|place| *place == Place::Ready), in_line, "a Lane is lost");
             assert_eq!(
-                count(|place| matches!(place, Place::Resting(_))),
-                self.resting.len(),
+                count(|place| matches!(place, Place::Resting(_) | Place::Settling(_))),
+                self.timers.len(),
                 "a Lane is lost"
             );
             assert_eq!(count(|place| *place == Place::Flying), flying, "a Lane is lost");
-            let idle = self.lanes.values().filter(|entry| entry.place == Place::Idle);
-            assert!(idle.into_iter().all(|entry| entry.lane.next_bytes().is_none()), "a Lane was forgotten");
-            assert_eq!(self.line.is_empty(), self.flush_at.is_none(), "the line would not be served");
+            let idle = self.lanes.values().filter(|desk| desk.place == Place::Idle);
+            assert!(idle.into_iter().all(|desk| desk.lane.next().is_none()), "a Lane was forgotten");
+            assert_eq!(in_line == 0, self.flush_at.is_none(), "the line would not be served");
             let answered: u64 = self.tally.batches_answered.iter().sum();
             let balance = answered + self.tally.batches_unanswered + flying as u64;
             assert_eq!(self.tally.batches_sent, balance, "Batches lost count");
+            let held: u64 = self.lanes.values().map(|desk| desk.lane.events_held()).sum();
+            assert_eq!(held, self.events_held, "events lost count");
         }
     }
 }

@@ -54,13 +54,35 @@ impl Health {
 pub struct Backoff {
     min: Duration,
     max: Duration,
-    chance: u64,
+    chance: Chance,
+}
+
+/// Numbers that look random: SplitMix64, from a seed. No number comes twice in 2^64.
+///
+/// Source: G. Steele, D. Lea, C. Flood, *Fast Splittable Pseudorandom Number Generators*, 2014.
+#[derive(Clone, Debug)]
+pub struct Chance(u64);
+
+impl Chance {
+    /// Numbers that depend on nothing but the seed.
+    pub const fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// The next number.
+    pub const fn draw(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
 }
 
 impl Backoff {
     /// From `min` doubling to `max`; `seed` is where the chance comes from.
     pub const fn new(min: Duration, max: Duration, seed: u64) -> Self {
-        Self { min, max, chance: seed }
+        Self { min, max, chance: Chance::new(seed) }
     }
 
     /// How long to wait after the `failures`th failure in a row, from 1: between half and all of
@@ -69,17 +91,8 @@ impl Backoff {
         let doubled =
             self.min.saturating_mul(1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX));
         let whole = doubled.min(self.max);
-        let part = (self.draw() >> 11) as f64 / (1_u64 << 53) as f64;
+        let part = (self.chance.draw() >> 11) as f64 / (1_u64 << 53) as f64;
         whole.mul_f64(0.5 + part / 2.0)
-    }
-
-    /// SplitMix64. Source: G. Steele, D. Lea, C. Flood, *Fast Splittable Pseudorandom Number Generators*, 2014.
-    fn draw(&mut self) -> u64 {
-        self.chance = self.chance.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.chance;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
     }
 }
 

@@ -18,8 +18,9 @@
 //! | [`relay`] | everything the Agent decides, put together |
 //! | [`dedup`] | which client Batches have been seen |
 //! | [`intake`] | what of a client Batch is taken, and what is refused |
-//! | [`spool`] | the bounded place of what is taken and not yet stored |
-//! | [`lane`] | one ordered, gap-free sequence of Batches |
+//! | [`spool`] | the bounded, durable place of what is taken and not yet stored for good |
+//! | [`lane`] | one ordered, gap-free sequence of Batches, and when one may be let go |
+//! | [`merge`] | what was never sent, merged while Servers are away |
 //! | [`dispatcher`], [`health`], [`rendezvous`] | which Lane goes to which Server, and when |
 //! | [`config`], [`server_url`] | every bound, checked |
 //! | [`status`] | what `/status` and `/metrics` tell |
@@ -27,10 +28,9 @@
 //! | `cli` | configuration by file, environment and flags (feature `cli`) |
 //!
 //! # What is lost when
-//! Stopped in order, an Agent brings everything to the Servers first, or says how much it could not. Killed (`kill -9`,
-//! power), it loses the events that it had acknowledged and not yet delivered: the Spool is in memory. And a Client
-//! that had sent a Batch and not seen the answer sends it again to the new Agent, which cannot know it: if the old one
-//! had delivered it, it is counted twice. A durable [`Spool`] closes both.
+//! What a Client was told is safe stands in the Spool: killed, an Agent goes on where it was when it is started again with
+//! the same directory, and knows a Batch that a Client sends again. See `docs/EXACTLY_ONCE.md` for why nothing is counted
+//! twice, and [`spool::SyncPolicy`] for what a power failure may take.
 
 #![deny(missing_docs)]
 
@@ -44,16 +44,17 @@ pub mod driver;
 pub mod health;
 pub mod intake;
 pub mod lane;
+pub mod merge;
 pub mod relay;
 pub mod rendezvous;
 pub mod server_url;
 pub mod spool;
 pub mod status;
 
-pub use config::{Config, ConfigError, Verified};
+pub use config::{Config, ConfigError, SpoolKind, Verified};
 #[cfg(feature = "driver")]
 pub use driver::{Agent, AgentBuilder, Left, RunningAgent, StartError};
-pub use relay::{Moment, Relay, Verdict};
+pub use relay::{Moment, Origin, Relay, Verdict};
 pub use server_url::{ServerUrl, ServerUrlError};
-pub use spool::{MemorySpool, Offer, Spool};
+pub use spool::{LogSpool, MemorySpool, Spool, SyncPolicy};
 pub use status::Status;

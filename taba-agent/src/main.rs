@@ -36,7 +36,11 @@ async fn run(config: Verified<Config>) -> ExitCode {
     let unix = config.unix.clone();
     let servers: Vec<_> = config.servers.iter().map(ToString::to_string).collect();
     let memory_bytes_max = config.memory().total();
-    let running = match Agent::new(config).start().await {
+    let handlers = match taba_handlers::standard().build() {
+        Ok(handlers) => handlers,
+        Err(error) => return fail(1, &with_causes(&error)),
+    };
+    let running = match Agent::new(config).with_handlers(handlers).start().await {
         Ok(running) => running,
         Err(error) => return fail(1, &with_causes(&error)),
     };
@@ -47,6 +51,14 @@ async fn run(config: Verified<Config>) -> ExitCode {
     let left = running.shutdown(deadline).await;
     if left.is_nothing() {
         tracing::info!("stopped; everything is stored");
+        return ExitCode::SUCCESS;
+    }
+    if left.is_kept {
+        tracing::warn!(
+            events = left.events,
+            bytes = left.bytes,
+            "stopped; these were not brought to a server; the spool keeps them for the next run"
+        );
         return ExitCode::SUCCESS;
     }
     tracing::error!(

@@ -1,24 +1,34 @@
 //! [`Relay`]: everything an Agent decides, as one plain value.
 //!
 //! Client Batches come in through [`Relay::accept`], answers of Servers through [`Relay::handle`]; what comes out are
-//! requests to send. Whoever drives it brings the sockets and the time.
+//! requests to send. Whoever drives it brings the sockets, the disk and the time.
+
+mod room;
 
 use std::collections::BTreeMap;
+use std::io;
 use std::time::Duration;
 
 use taba_core::ledger::Why;
-use taba_core::wire::{BadBlock, ClientBatch, Receipt};
-use taba_core::{StreamId, Timestamp, VBuckets};
+use taba_core::wire::{BadBlock, Block, ClientBatch, Receipt};
+use taba_core::{Registry, StreamId, Timestamp, VBuckets};
 
-use crate::config::{Config, Verified};
+use crate::config::{Config, HELD_HERE_BYTES_MAX, Verified};
 use crate::dedup::{Dedup, Seen};
 use crate::dispatcher::{Action, Dispatcher, Input, Request};
+use crate::health::Chance;
 use crate::intake::{Intake, sort_out};
-use crate::spool::{MemorySpool, Offer, Spool};
+use crate::lane::Lane;
+use crate::spool::record::{Piece, Record, Taken};
+use crate::spool::recovery::{Damage, Recovered};
+use crate::spool::{MemorySpool, Spool, SpoolError, SyncJob, Tally as SpoolTally, Weight};
 use crate::status::{self, Status};
 
 /// How long a Client is asked to wait when the Spool is full, or the Agent is stopping.
 pub const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// How long one stream is appended to; then a new one begins, and the old one is drained. A mark is collected after
+/// 48 h without a Batch, and a Batch is never sent after 24 h: so no stream ever misses its marks.
+pub const STREAM_AGE_MAX: Duration = Duration::from_secs(12 * 3600);
 
 /// A moment, on both clocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,15 +41,18 @@ pub struct Moment {
 
 /// What became of a client Batch.
 #[must_use = "the Client waits for the answer"]
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Verdict {
     /// It is here; or it was here before, and this is the same answer again.
-    Taken(Receipt),
-    /// The Spool has no room for it. The Client keeps it, and sends it again after [`RETRY_AFTER`].
-    Full {
-        /// Bytes of room that are missing.
-        bytes_short: u64,
+    Taken {
+        /// The answer.
+        receipt: Receipt,
+        /// The end of it in the Spool: an Agent that promises that it outlives a power failure answers once this is
+        /// synced.
+        position: u64,
     },
+    /// The Spool did not take it. The Client keeps it, and sends it again after [`RETRY_AFTER`].
+    Refused(SpoolError),
     /// The Agent takes nothing any more. The Client keeps it, and sends it again after [`RETRY_AFTER`].
     Stopping,
 }
@@ -53,26 +66,40 @@ pub struct Tally {
     pub batches_taken: u64,
     /// Answered as before: they had been taken.
     pub batches_repeated: u64,
-    /// Turned away because the Spool was full or the Agent was stopping.
+    /// Turned away because the Spool did not take them or the Agent was stopping.
     pub batches_turned_away: u64,
     /// Events in Blocks that were refused and counted as dropped, by reason.
     pub refused: BTreeMap<Why, u64>,
+    /// How often a Lane's unsent Blocks were merged, and the bytes before and after.
+    pub merges: Merges,
+}
+
+/// What merging did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Merges {
+    /// How often the unsent Blocks of a Lane were merged.
+    pub count: u64,
+    /// Their bytes before.
+    pub bytes_before: u64,
+    /// Their bytes after.
+    pub bytes_after: u64,
 }
 
 /// Everything an Agent decides.
 ///
 /// # Examples
 /// ```
-/// use taba_agent::{Config, MemorySpool, Moment, Relay, Verdict};
+/// use taba_agent::{Config, MemorySpool, Moment, Origin, Relay, Verdict};
 /// use taba_agent::dispatcher::Input;
 /// use taba_core::wire::ClientBatch;
-/// use taba_core::{ClientId, SeqNo, StreamId, Timestamp};
+/// use taba_core::{ClientId, SeqNo, Timestamp};
 ///
 /// let config = Config::default().verify()?;
-/// let mut relay = Relay::new(&config, MemorySpool::new(config.spool_bytes_max), StreamId(1), 1);
+/// let spool = MemorySpool::new(config.spool_bytes_max);
+/// let mut relay = Relay::new(&config, spool, Origin { seed: 1, ..Origin::default() });
 /// let (client, sent_at) = (ClientId::new("web-1")?, Timestamp::from_secs(0));
 /// let batch = ClientBatch { client, incarnation: 1, seq: SeqNo(1), sent_at, blocks: Vec::new() };
-/// assert!(matches!(relay.accept(Moment::default(), &batch, &[]), Verdict::Taken(_)));
+/// assert!(matches!(relay.accept(Moment::default(), &batch, &[]), Verdict::Taken { .. }));
 ///
 /// let mut requests = Vec::new();
 /// relay.handle(Moment::default(), Input::Tick, &mut requests);
@@ -82,13 +109,37 @@ pub struct Tally {
 #[derive(Debug)]
 pub struct Relay<S: Spool = MemorySpool> {
     stream: StreamId,
+    /// When the stream began, since the start.
+    stream_began: Duration,
+    streams: Chance,
     vbuckets: VBuckets,
+    handlers: Registry,
+    merge_after: Duration,
     phase: Phase,
     dedup: Dedup,
     spool: S,
     dispatcher: Dispatcher,
     tally: Tally,
+    spool_tally: SpoolTally,
+    damage: Damage,
+    /// When making room was last tried in vain.
+    room_tried: Option<Duration>,
+    /// Bytes that the Lanes keep in memory beside the log, since they last put all away.
+    bytes_here: u64,
     actions: Vec<Action>,
+}
+
+/// Where a Relay comes from.
+#[derive(Debug, Default)]
+pub struct Origin {
+    /// When it begins.
+    pub now: Moment,
+    /// Where the chance in its streams' names and waiting times comes from: a random number, new with every run.
+    pub seed: u64,
+    /// What an earlier run has left in the Spool.
+    pub recovered: Recovered,
+    /// The Tab types whose unsent Blocks may be merged.
+    pub handlers: Registry,
 }
 
 /// Whether Batches are taken.
@@ -111,29 +162,49 @@ impl Phase {
 }
 
 impl<S: Spool> Relay<S> {
-    /// A Relay that holds nothing. `stream` must be new with every run; `seed` is where the chance in waiting times
-    /// comes from.
-    pub fn new(config: &Verified<Config>, spool: S, stream: StreamId, seed: u64) -> Self {
-        Self {
+    /// A Relay with a new stream, which also drains what an earlier run has left.
+    pub fn new(config: &Verified<Config>, spool: S, origin: Origin) -> Self {
+        let Origin { now, seed, recovered, handlers } = origin;
+        let mut streams = Chance::new(seed);
+        let (stream, vbuckets) = (StreamId(streams.draw()), config.vbuckets());
+        let dispatcher = Dispatcher::new(config, vbuckets, stream, streams.draw(), spool.keeps_content());
+        let mut relay = Self {
             stream,
-            vbuckets: config.vbuckets(),
+            stream_began: now.uptime,
+            streams,
+            vbuckets,
+            handlers,
+            merge_after: config.merge_after,
             phase: Phase::Serving,
             dedup: Dedup::new(config.incarnations_max),
             spool,
-            dispatcher: Dispatcher::new(config, stream, seed),
+            dispatcher,
             tally: Tally::default(),
+            spool_tally: SpoolTally::default(),
+            damage: recovered.damage,
+            room_tried: None,
+            bytes_here: 0,
             actions: Vec::new(),
+        };
+        recovered.incarnations.iter().for_each(|taken| relay.dedup.restore(taken));
+        for (key, batches) in recovered.lanes {
+            relay.dispatcher.recover(now, key, batches);
         }
+        relay.spool_tally.recovered = relay.dispatcher.events_held();
+        // If it cannot be begun now, the first Batch to come tries again, and is refused as long as that fails.
+        let _ = relay.begin_segment();
+        relay.audit();
+        relay
     }
 
     /// Takes a client Batch, recognises it as a repetition, or turns it away whole. `bad` are the Blocks that its
     /// decoder refused. Call [`Relay::handle`] afterwards, so that what is due goes out.
     ///
     /// # Cost
-    /// One pass over the Blocks and one copy of their bytes.
+    /// One pass over the Blocks, two copies of their bytes, and one write to the Spool.
     pub fn accept(&mut self, now: Moment, batch: &ClientBatch, bad: &[BadBlock]) -> Verdict {
         self.tally.batches_in += 1;
-        let receipt = |refused| Verdict::Taken(Receipt { seq: batch.seq, now: now.time, refused });
+        let receipt = |refused| Receipt { seq: batch.seq, now: now.time, refused };
         // A repetition is answered also while stopping: its Client can forget it.
         let before = match self.dedup.seen(batch) {
             Seen::New => None,
@@ -142,42 +213,100 @@ impl<S: Spool> Relay<S> {
         };
         if let Some(refused) = before {
             self.tally.batches_repeated += 1;
-            return receipt(refused);
+            // It may stand anywhere in what was not synced yet.
+            return Verdict::Taken { receipt: receipt(refused), position: self.spool.position() };
         }
         if self.phase == Phase::Draining {
             self.tally.batches_turned_away += 1;
             return Verdict::Stopping;
         }
         let Intake { blocks, refused } = sort_out(self.vbuckets, now.time, batch, bad);
-        match self.spool.offer(&blocks) {
-            Offer::Refused { bytes_short } => {
-                self.tally.batches_turned_away += 1;
-                return Verdict::Full { bytes_short };
+        let events: u64 = blocks.iter().map(|(_, block)| Weight::of(block).events).sum();
+        self.spool_tally.offered += events;
+        let taken = Taken {
+            client: batch.client.clone(),
+            incarnation: batch.incarnation,
+            seq: batch.seq,
+            taken_at: now.time,
+            refused,
+        };
+        let verdict = match self.take(now, &taken, &blocks) {
+            Ok(position) => {
+                for refusal in &taken.refused {
+                    let events = self.tally.refused.entry(refusal.why).or_default();
+                    *events = events.saturating_add(refusal.events);
+                }
+                self.tally.batches_taken += 1;
+                self.dedup.remember(batch, &taken.refused);
+                Verdict::Taken { receipt: receipt(taken.refused), position }
             }
-            Offer::Kept => {}
-        }
-        for (vbucket, block) in &blocks {
-            self.dispatcher.offer(now.uptime, *vbucket, block);
-        }
-        for refusal in &refused {
-            let events = self.tally.refused.entry(refusal.why).or_default();
-            *events = events.saturating_add(refusal.events);
-        }
-        self.tally.batches_taken += 1;
-        self.dedup.remember(batch, &refused);
+            Err(error) => {
+                self.tally.batches_turned_away += 1;
+                self.spool_tally.refused += events;
+                Verdict::Refused(error)
+            }
+        };
         self.audit();
-        receipt(refused)
+        verdict
+    }
+
+    /// Writes the Blocks to the Spool and adds them to their Lanes, all or nothing.
+    fn take(
+        &mut self,
+        now: Moment,
+        taken: &Taken,
+        blocks: &[(taba_core::VBucket, Block)],
+    ) -> Result<u64, SpoolError> {
+        let mut by_lane: BTreeMap<u16, Vec<&Block>> = BTreeMap::new();
+        for (vbucket, block) in blocks {
+            by_lane.entry(vbucket.index()).or_default().push(block);
+        }
+        // Room first: making it may close Batches or renumber what was never sent, and the plan would be void.
+        let bytes: usize = blocks.iter().map(|(_, block)| block.encoded_bytes()).sum();
+        self.prepare(now, bytes)?;
+        let mut pieces = Vec::new();
+        for (vbucket, blocks) in by_lane {
+            pieces.extend(self.dispatcher.lane(vbucket).plan(blocks));
+        }
+        let written = self.spool.append(&Record::Take { taken, stream: self.stream, pieces: &pieces })?;
+        let mut touched: BTreeMap<u16, Vec<(Piece, crate::spool::Place)>> = BTreeMap::new();
+        for (piece, place) in pieces.into_iter().zip(written.places) {
+            touched.entry(piece.vbucket).or_default().push((piece, place));
+        }
+        for (vbucket, pieces) in touched {
+            self.dispatcher.append(now, vbucket, pieces, written.position);
+            self.merge_if_due(now, vbucket);
+        }
+        self.bytes_here += bytes as u64;
+        if self.bytes_here > HELD_HERE_BYTES_MAX {
+            self.bytes_here = 0;
+            self.dispatcher.all().for_each(Lane::put_away);
+        }
+        Ok(written.position)
     }
 
     /// Takes an input, and appends the requests that are to be sent now.
     pub fn handle(&mut self, now: Moment, input: Input, requests: &mut Vec<Request>) {
-        self.dispatcher.handle(now.uptime, input, &mut self.actions);
-        for action in self.actions.drain(..) {
+        if now.uptime.saturating_sub(self.stream_began) >= STREAM_AGE_MAX {
+            (self.stream, self.stream_began) = (StreamId(self.streams.draw()), now.uptime);
+            self.dispatcher.set_stream(self.stream);
+        }
+        self.dispatcher.handle(now, input, &self.spool, &mut self.actions);
+        for action in std::mem::take(&mut self.actions) {
             match action {
                 Action::Send(request) => requests.push(request),
-                Action::Release(weight) => self.spool.release(weight),
+                Action::Release(released) => {
+                    self.spool_tally.released += released.events;
+                    self.spool.release(&released.places);
+                }
+                Action::Expire(expired) => {
+                    self.spool_tally.expired += expired.events;
+                    self.spool.release(&expired.places);
+                }
+                Action::Damaged(events) => self.spool_tally.damaged += events,
             }
         }
+        self.compact(now.uptime);
         self.audit();
     }
 
@@ -186,15 +315,31 @@ impl<S: Spool> Relay<S> {
         self.dispatcher.next_wake()
     }
 
+    /// What has to be done for everything taken so far to be durable, on a thread that may wait for a disk.
+    pub fn sync_job(&mut self) -> Option<SyncJob> {
+        self.spool.sync_job()
+    }
+
+    /// How a [`sync_job`](Self::sync_job) went, which had been taken at `position`. Call [`Relay::handle`] afterwards.
+    pub fn synced(&mut self, now: Moment, position: u64, outcome: io::Result<()>) {
+        self.spool.synced(position, outcome);
+        self.dispatcher.synced(now.uptime);
+    }
+
     /// From now on nothing is taken, and what is held goes out without lingering.
     pub fn stop(&mut self, now: Moment) {
         self.phase = Phase::Draining;
         self.dispatcher.hurry(now.uptime);
     }
 
-    /// Whether it was stopped, and everything that was taken is safely stored.
+    /// Whether it was stopped, and everything that was taken is stored, as far as is known.
     pub fn is_done(&self) -> bool {
         self.phase == Phase::Draining && self.dispatcher.is_drained()
+    }
+
+    /// What is not known to be stored.
+    pub fn unapplied(&self) -> Weight {
+        self.dispatcher.unapplied()
     }
 
     /// The Spool.
@@ -204,7 +349,6 @@ impl<S: Spool> Relay<S> {
 
     /// What there is to say about it all.
     pub fn status(&self, now: Moment) -> Status {
-        let tally = self.spool.tally();
         Status {
             stream: self.stream.to_string(),
             phase: self.phase.as_str(),
@@ -212,14 +356,14 @@ impl<S: Spool> Relay<S> {
             vbuckets: self.vbuckets.count(),
             lanes: self.dispatcher.lanes(),
             clients: self.dedup.len(),
-            spool: status::Spool {
-                bytes_max: self.spool.bytes_max(),
-                bytes_held: tally.held.bytes,
-                events_offered: tally.offered.events,
-                events_acked: tally.acked.events,
-                events_held: tally.held.events,
-                events_turned_away: tally.refused.events,
-            },
+            spool: status::Spool::of(
+                &self.spool.room(),
+                &self.spool_tally,
+                self.dispatcher.events_held(),
+                self.dispatcher.unapplied().events,
+            ),
+            damage: status::Damage::of(&self.damage, self.spool_tally.damaged),
+            merges: status::Merges::of(&self.tally.merges),
             batches: status::Batches::of(&self.tally),
             lane_batches: status::LaneBatches::of(self.dispatcher.tally()),
             refused: status::by_word(&self.tally.refused),
@@ -228,14 +372,13 @@ impl<S: Spool> Relay<S> {
         }
     }
 
-    /// What the Spool granted is what the Lanes hold, and every Batch that came is accounted for.
+    /// What came in is here or left where it may leave, and every Batch that came is accounted for.
     fn audit(&self) {
         if cfg!(debug_assertions) {
             let n = &self.tally;
             let accounted = n.batches_taken + n.batches_repeated + n.batches_turned_away;
             assert_eq!(n.batches_in, accounted, "the relay lost count: {n:?}");
-            assert_eq!(self.spool.tally().held, self.dispatcher.held(), "spool and lanes disagree");
-            self.spool.tally().audit();
+            self.spool_tally.audit(self.dispatcher.events_held());
         }
     }
 }

@@ -11,7 +11,7 @@ use serde::Serialize;
 use taba_core::ledger::Why;
 
 use crate::dispatcher::{self, ANSWERS, ServerStatus};
-use crate::relay;
+use crate::{relay, spool};
 
 /// What an Agent tells about itself. All counts are since its start.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -30,6 +30,10 @@ pub struct Status {
     pub clients: usize,
     /// The Spool and its balance.
     pub spool: Spool,
+    /// What of it could not be read any more.
+    pub damage: Damage,
+    /// What merging did to what could not be sent.
+    pub merges: Merges,
     /// Batches of Clients.
     pub batches: Batches,
     /// Batches of Lanes.
@@ -42,21 +46,58 @@ pub struct Status {
     pub servers: Vec<ServerStatus>,
 }
 
-/// The Spool: offered = acked + held + turned away.
+/// The Spool, in events: offered + recovered = released + expired + damaged + turned away + held.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Spool {
-    /// Bytes that it holds at most.
+    /// Bytes that it takes at most.
     pub bytes_max: u64,
-    /// Bytes that it holds.
+    /// Bytes that it takes, what is dead and not yet removed included.
+    pub bytes: u64,
+    /// Bytes of what is held.
     pub bytes_held: u64,
+    /// Segments of the log.
+    pub segments: u64,
     /// Events that Clients offered, every repetition of a Batch that was turned away included.
     pub events_offered: u64,
-    /// Events that Servers have stored.
-    pub events_acked: u64,
-    /// Events that are here.
-    pub events_held: u64,
+    /// Events that an earlier run had left.
+    pub events_recovered: u64,
+    /// Events that are stored for good, and were let go.
+    pub events_released: u64,
+    /// Events that became too old to be sent. Servers count those that were not stored, as a gap.
+    pub events_expired: u64,
     /// Events for which there was no room; their Clients kept them.
     pub events_turned_away: u64,
+    /// Events that are here.
+    pub events_held: u64,
+    /// Events among them that are not known to be stored.
+    pub events_unapplied: u64,
+    /// What is wrong with the disk, if something is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// What of the Spool could not be read any more.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Damage {
+    /// Stretches of bytes that were no records when the log was opened: a torn tail is one.
+    pub stretches: u64,
+    /// Bytes in them.
+    pub bytes: u64,
+    /// Events in them, as far as that can be known.
+    pub events: u64,
+    /// Events that were found damaged when they were to be sent.
+    pub events_read_back: u64,
+}
+
+/// What merging did to what could not be sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Merges {
+    /// How often a Lane was merged.
+    pub count: u64,
+    /// Bytes before.
+    pub bytes_before: u64,
+    /// Bytes after.
+    pub bytes_after: u64,
 }
 
 /// Batches of Clients: in = taken + repeated + turned away.
@@ -72,17 +113,56 @@ pub struct Batches {
     pub turned_away: u64,
 }
 
-/// Batches of Lanes: sent = answered (all kinds) + unanswered + in flight.
+/// Batches and Probes of Lanes: sent = answered (all kinds) + unanswered + in flight.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct LaneBatches {
     /// Sent, every repetition included.
     pub sent: u64,
+    /// Probes among them.
+    pub probes: u64,
+    /// Batches among them that had been sent before, or may have been by an earlier run.
+    pub replayed: u64,
+    /// How often a Lane learnt that the store holds less than it did.
+    pub rewinds: u64,
     /// Answered, by answer.
     pub answered: BTreeMap<&'static str, u64>,
     /// Not answered: the request failed.
     pub unanswered: u64,
     /// Answered in a way that no honest Server answers.
     pub absurd: u64,
+}
+
+impl Spool {
+    pub(crate) fn of(room: &spool::Room, tally: &spool::Tally, held: u64, unapplied: u64) -> Self {
+        Self {
+            bytes_max: room.bytes_max,
+            bytes: room.bytes,
+            bytes_held: room.live_bytes,
+            segments: room.segments,
+            events_offered: tally.offered,
+            events_recovered: tally.recovered,
+            events_released: tally.released,
+            events_expired: tally.expired,
+            events_turned_away: tally.refused,
+            events_held: held,
+            events_unapplied: unapplied,
+            error: room.error.clone(),
+        }
+    }
+}
+
+impl Damage {
+    pub(crate) fn of(found: &spool::recovery::Damage, events_read_back: u64) -> Self {
+        let spool::recovery::Damage { stretches, bytes, events } = *found;
+        Self { stretches, bytes, events, events_read_back }
+    }
+}
+
+impl Merges {
+    pub(crate) fn of(merges: &relay::Merges) -> Self {
+        let relay::Merges { count, bytes_before, bytes_after } = *merges;
+        Self { count, bytes_before, bytes_after }
+    }
 }
 
 impl Batches {
@@ -101,6 +181,9 @@ impl LaneBatches {
         let answered = ANSWERS.iter().map(|(answer, word)| (*word, tally.batches_answered[*answer as usize]));
         Self {
             sent: tally.batches_sent,
+            probes: tally.probes_sent,
+            replayed: tally.batches_replayed,
+            rewinds: tally.rewinds,
             answered: answered.collect(),
             unanswered: tally.batches_unanswered,
             absurd: tally.answers_absurd,

@@ -15,6 +15,8 @@ use tokio::runtime::Runtime;
 struct Running {
     runtime: Runtime,
     agent: RunningAgent,
+    /// The Agent's Spool, unless the test has one of its own.
+    _directory: tempfile::TempDir,
 }
 
 impl Running {
@@ -22,10 +24,12 @@ impl Running {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let servers = servers.iter().map(|url| url.parse().unwrap());
+        let directory = tempfile::tempdir().unwrap();
         let builder = Agent::builder().listen("127.0.0.1:0".parse().unwrap()).servers(servers);
+        let builder = builder.spool_dir(directory.path());
         let agent = change(builder).build().unwrap();
         let agent = runtime.block_on(agent.start()).unwrap();
-        Self { runtime, agent }
+        Self { runtime, agent, _directory: directory }
     }
 
     fn send(&self, seq: u64, tab: &str, events: usize) -> Answered {
@@ -190,10 +194,12 @@ fn a_full_agent_asks_its_client_to_wait_and_loses_nothing() {
         agent.configure(|config| {
             config.spool_bytes_max = 2 * FRAME_BYTES_MAX as u64;
             config.backoff_max = Duration::from_millis(100);
+            config.confirm_after = Duration::ZERO;
+            config.probe_interval = Duration::from_millis(20);
         })
     });
     let addr = running.agent.addr();
-    let full = |seq| frame(&batch(seq, (0..7).map(|n| heavy(&format!("tab{n}"), 1_000_000)).collect()));
+    let full = |seq| frame(&batch(seq, (0..7).map(|n| heavy(&format!("tab{n}"), 950_000)).collect()));
     post_events(addr, &full(1)).receipt();
     post_events(addr, &full(2)).receipt();
     let refused = post_events(addr, &full(3));

@@ -101,6 +101,7 @@ impl Agent {
     pub fn start(port: u16, servers: &[String]) -> Self {
         let mut command = Command::new(binary("taba-agent"));
         command.arg("--listen").arg(format!("127.0.0.1:{port}")).arg("--servers").arg(servers.join(","));
+        command.arg("--spool=memory");
         let agent = Self { process: Process::start("taba-agent", &mut command), port };
         wait_until("the agent answers", || ureq::get(&format!("{}/v2/status", agent.url())).call().is_ok());
         agent

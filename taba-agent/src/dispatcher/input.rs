@@ -5,14 +5,14 @@ use std::time::Duration;
 use taba_core::wire::Ack;
 
 use super::request::{Request, RequestId};
-use crate::spool::Weight;
+use crate::lane::Released;
 
 /// What the Dispatcher is told.
 #[derive(Clone, Debug)]
 pub enum Input {
     /// Time has passed.
     Tick,
-    /// A request was answered, with one acknowledgement for each of its Batches, in any order.
+    /// A request was answered, with one acknowledgement for each of its Lanes, in any order.
     Answered {
         /// Which request.
         request: RequestId,
@@ -35,6 +35,10 @@ pub enum Input {
 pub enum Action {
     /// Send this.
     Send(Request),
-    /// This is stored, and no longer needed here.
-    Release(Weight),
+    /// This is stored for good, and no longer needed here.
+    Release(Released),
+    /// This is too old to be sent. If it was not stored, the Server counts it as lost.
+    Expire(Released),
+    /// So many events were found damaged when they were read back; the Ledger is told in their place.
+    Damaged(u64),
 }

@@ -4,12 +4,9 @@ use std::fmt;
 
 use taba_core::Timestamp;
 use taba_core::limits::{FRAME_BYTES_MAX, REQUEST_BATCHES_MAX};
-use taba_core::wire::Lanes;
+use taba_core::wire::{Lanes, Probe};
 
-use crate::lane::Outgoing;
-
-/// Bytes before the first Batch, at most.
-const COUNT_BYTES_MAX: usize = Lanes::HEAD_BYTES_MAX;
+use crate::lane::{LaneKey, Message, Outgoing};
 
 /// The number of a request, to match its answer; unique in one Agent run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -21,15 +18,19 @@ impl fmt::Display for RequestId {
     }
 }
 
-/// The Batches of many Lanes, on their way to one Server. Their bytes are shared with the Lanes, not copied.
+/// The messages of many Lanes, on their way to one Server. The bytes of Batches are shared with the Lanes, not copied.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// To match the answer.
     pub id: RequestId,
     /// The Server's place in the configuration, from 0.
     pub server: usize,
-    /// At most one of each Lane.
+    /// When it was put together, on the clock of the day.
+    pub sent_at: Timestamp,
+    /// Batches and Probes together name each Lane at most once.
     pub batches: Vec<Outgoing>,
+    /// Questions after Lanes.
+    pub probes: Vec<Probe>,
 }
 
 impl Request {
@@ -40,9 +41,10 @@ impl Request {
     /// One allocation, and one copy of all bytes.
     pub fn message(&self) -> Vec<u8> {
         let bytes: usize = self.batches.iter().map(Outgoing::bytes).sum();
-        let mut out = Vec::with_capacity(COUNT_BYTES_MAX + bytes);
+        let probes = self.probes.len() * Lanes::PROBE_BYTES_MAX;
+        let mut out = Vec::with_capacity(Lanes::HEAD_BYTES_MAX + bytes + probes);
         let put_batches = |out: &mut Vec<u8>| self.batches.iter().for_each(|batch| batch.encode(out));
-        Lanes::encode_parts(Timestamp::default(), self.batches.len(), put_batches, &[], &mut out);
+        Lanes::encode_parts(self.sent_at, self.batches.len(), put_batches, &self.probes, &mut out);
         debug_assert!(
             out.len() <= FRAME_BYTES_MAX,
             "the bounds of requests are checked with the configuration"
@@ -55,25 +57,42 @@ impl Request {
 #[derive(Debug, Default)]
 pub(super) struct Draft {
     batches: Vec<Outgoing>,
+    probes: Vec<Probe>,
     bytes: usize,
 }
 
 impl Draft {
-    /// Whether a Batch of `bytes` still fits. One always fits into an empty draft.
+    /// Whether a message of `bytes` still fits. One always fits into an empty draft.
     pub(super) fn has_room(&self, bytes: usize, bytes_max: usize) -> bool {
-        self.batches.len() < REQUEST_BATCHES_MAX && COUNT_BYTES_MAX + self.bytes + bytes <= bytes_max
+        self.len() < REQUEST_BATCHES_MAX && Lanes::HEAD_BYTES_MAX + self.bytes + bytes <= bytes_max
     }
 
-    pub(super) fn push(&mut self, batch: Outgoing) {
-        self.bytes += batch.bytes();
-        self.batches.push(batch);
+    pub(super) fn push(&mut self, message: Message) {
+        match message {
+            Message::Batch(batch) => {
+                self.bytes += batch.bytes();
+                self.batches.push(batch);
+            }
+            Message::Probe(probe) => {
+                self.bytes += Lanes::PROBE_BYTES_MAX;
+                self.probes.push(probe);
+            }
+        }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.batches.len()
+        self.batches.len() + self.probes.len()
     }
 
-    pub(super) fn finish(self, id: RequestId, server: usize) -> Request {
-        Request { id, server, batches: self.batches }
+    pub(super) fn finish(self, id: RequestId, server: usize, sent_at: Timestamp) -> Request {
+        Request { id, server, sent_at, batches: self.batches, probes: self.probes }
+    }
+}
+
+impl Request {
+    /// The Lanes that it speaks for, Batches first.
+    pub fn lanes(&self) -> impl Iterator<Item = LaneKey> {
+        let of_probe = |probe: &Probe| LaneKey { stream: probe.stream, vbucket: probe.vbucket };
+        self.batches.iter().map(|batch| batch.lane).chain(self.probes.iter().map(of_probe))
     }
 }

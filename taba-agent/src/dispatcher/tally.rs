@@ -8,8 +8,14 @@ use taba_core::wire::Answer;
 /// What became of Batches and requests since the start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Batches sent, repetitions included.
+    /// Batches and Probes sent, repetitions included.
     pub batches_sent: u64,
+    /// Probes among them.
+    pub probes_sent: u64,
+    /// Batches among them that had been sent before: in this run, or perhaps in an earlier one.
+    pub batches_replayed: u64,
+    /// How often a Lane learnt that the store holds less than it did.
+    pub rewinds: u64,
     /// Batches acknowledged, by answer, in the order of [`Answer`]'s numbers.
     pub batches_answered: [u64; 5],
     /// Batches whose request failed, or that the answer did not mention; sent = answered + unanswered + in flight.

@@ -1,9 +1,11 @@
 use taba_core::ledger::Why;
-use taba_core::wire::Answer;
+use taba_core::wire::{Answer, Block};
 use taba_core::{ClientId, Events, SeqNo, TabName, TabType, Timestamp, VBuckets};
 
 use super::*;
 use crate::dispatcher::server::TRIAL_BATCHES_MAX;
+use crate::spool::MemorySpool;
+use crate::spool::record::Record;
 
 const LINGER: Duration = ms(20);
 
@@ -15,7 +17,7 @@ fn dispatcher(servers: usize, change: impl FnOnce(&mut Config)) -> Dispatcher {
     let servers = (0..servers).map(|n| format!("http://server{n}:1").parse().unwrap()).collect();
     let mut config = Config { servers, linger: LINGER, ..Config::default() };
     change(&mut config);
-    Dispatcher::new(&config, StreamId(7), 1)
+    Dispatcher::new(&config, VBuckets::default(), StreamId(7), 1, false)
 }
 
 fn block(bytes: usize) -> Block {
@@ -24,18 +26,31 @@ fn block(bytes: usize) -> Block {
     Block::of_events(tab, client, TabType::new("T").unwrap(), Events::new(&times, &[1.0])).unwrap()
 }
 
+fn at(uptime: Duration) -> Moment {
+    Moment { uptime, time: Timestamp::from_secs(1) }
+}
+
+fn spool() -> MemorySpool {
+    MemorySpool::new(1 << 40)
+}
+
+fn offer_block(dispatcher: &mut Dispatcher, now: Duration, vbucket: u16, block: &Block) {
+    let pieces = dispatcher.lane(vbucket).plan([block]);
+    let record = Record::Merge { stream: StreamId(7), taken_at: Timestamp::default(), pieces: &pieces };
+    let places = spool().append(&record).unwrap().places;
+    dispatcher.append(at(now), vbucket, pieces.into_iter().zip(places).collect(), 0);
+}
+
 fn offer(dispatcher: &mut Dispatcher, now: Duration, vbuckets: std::ops::Range<u16>) {
-    for index in vbuckets {
-        dispatcher.offer(now, VBuckets::default().get(index).unwrap(), &block(1));
-    }
+    vbuckets.for_each(|vbucket| offer_block(dispatcher, now, vbucket, &block(1)));
 }
 
 fn handle(dispatcher: &mut Dispatcher, now: Duration, input: Input) -> Vec<Request> {
     let mut actions = Vec::new();
-    dispatcher.handle(now, input, &mut actions);
+    dispatcher.handle(at(now), input, &spool(), &mut actions);
     let sent = actions.into_iter().filter_map(|action| match action {
         Action::Send(request) => Some(request),
-        Action::Release(_) => None,
+        Action::Release(_) | Action::Expire(_) | Action::Damaged(_) => None,
     });
     sent.collect()
 }
@@ -48,8 +63,8 @@ fn acks(request: &Request, answer: Answer) -> Vec<Ack> {
     let ack = |batch: &crate::lane::Outgoing| {
         let applied = if answer == Answer::Applied { batch.seq } else { SeqNo(batch.seq.0 - 1) };
         Ack {
-            stream: batch.stream,
-            vbucket: batch.vbucket.index(),
+            stream: batch.lane.stream,
+            vbucket: batch.lane.vbucket,
             applied,
             stable: SeqNo::NONE,
             answer,
@@ -85,7 +100,7 @@ fn what_comes_while_lingering_travels_together() {
     assert_eq!(dispatcher.next_wake(), None, "nothing to do but wait for the answer");
     assert!(handle(&mut dispatcher, ms(30), answered(&sent[0], Answer::Applied)).is_empty());
     assert!(dispatcher.is_drained());
-    assert_eq!(dispatcher.held(), Weight::default());
+    assert_eq!((dispatcher.unapplied(), dispatcher.events_held()), (Weight::default(), 11), "kept, in case");
 }
 
 #[test]
@@ -106,7 +121,7 @@ fn much_goes_out_without_lingering_and_within_the_bounds() {
         config.requests_per_server_max = 3;
     });
     for index in 0..20 {
-        dispatcher.offer(ms(5), VBuckets::default().get(index).unwrap(), &block(400));
+        offer_block(&mut dispatcher, ms(5), index, &block(400));
     }
     let sent = tick(&mut dispatcher, ms(5));
     assert_eq!(sent.len(), 3, "no more requests than there are slots");
@@ -186,7 +201,7 @@ fn the_only_server_is_tried_less_and_less_often() {
 fn requests_that_fail_together_count_once() {
     let mut dispatcher = dispatcher(1, |config| config.request_bytes_max = 2_000);
     for index in 0..20 {
-        dispatcher.offer(ms(0), VBuckets::default().get(index).unwrap(), &block(400));
+        offer_block(&mut dispatcher, ms(0), index, &block(400));
     }
     let sent = tick(&mut dispatcher, ms(0));
     assert!(sent.len() > 2);
@@ -265,4 +280,96 @@ fn who_joins_the_line_in_the_moment_of_a_dispatch_is_not_forgotten() {
     assert_eq!(lanes(&tick(&mut dispatcher, ms(5))), 1);
     offer(&mut dispatcher, ms(5), 1..2);
     assert_eq!(dispatcher.next_wake(), Some(ms(5)));
+}
+
+/// The answers to a request that asks: all is applied up to `applied`, and stable.
+fn confirmed(request: &Request, applied: u64) -> Input {
+    let ack = |key: LaneKey| Ack {
+        stream: key.stream,
+        vbucket: key.vbucket,
+        applied: SeqNo(applied),
+        stable: SeqNo(applied),
+        answer: Answer::Applied,
+        refused: Vec::new(),
+    };
+    Input::Answered { request: request.id, acks: request.lanes().map(ack).collect() }
+}
+
+#[test]
+fn idle_lanes_ask_together_when_their_time_has_come_and_then_rest_for_ever() {
+    let mut dispatcher = dispatcher(1, |config| config.confirm_after = ms(1_000));
+    offer(&mut dispatcher, ms(0), 0..9);
+    let sent = tick(&mut dispatcher, ms(20));
+    handle(&mut dispatcher, ms(30), answered(&sent[0], Answer::Applied));
+    assert_eq!(
+        dispatcher.next_wake(),
+        Some(ms(5_030)),
+        "an answer that confirmed nothing is followed after a pause"
+    );
+    let asked = tick(&mut dispatcher, ms(5_030));
+    assert_eq!((asked.len(), asked[0].probes.len(), asked[0].batches.len()), (1, 9, 0));
+    let again = handle(&mut dispatcher, ms(5_040), confirmed(&asked[0], 0));
+    assert_eq!(again[0].batches.len(), 9, "the store went back: all of it again");
+    handle(&mut dispatcher, ms(5_050), answered(&again[0], Answer::Applied));
+    assert_eq!(dispatcher.tally().rewinds, 9);
+    let asked = tick(&mut dispatcher, ms(11_000));
+    handle(&mut dispatcher, ms(11_001), confirmed(&asked[0], 1));
+    assert_eq!((dispatcher.events_held(), dispatcher.next_wake()), (0, None));
+    assert_eq!(dispatcher.tally().batches_replayed, 9);
+}
+
+#[test]
+fn replays_never_take_the_last_slot_of_a_server() {
+    let mut dispatcher = dispatcher(1, |config| {
+        (config.requests_per_server_max, config.request_bytes_max, config.linger) =
+            (2, 2_000, Duration::ZERO);
+    });
+    let found = |vbucket| crate::spool::recovery::FoundBatch {
+        seq: SeqNo(1),
+        events_before: 0,
+        blocks: 0,
+        events: 5,
+        events_lost: 0,
+        taken_at: Timestamp::from_secs(1),
+        places: vec![Stored {
+            segment: crate::spool::SegmentId(1),
+            offset: 0,
+            bytes: 1_500 + vbucket,
+            crc: 0,
+        }],
+    };
+    for vbucket in 0..20 {
+        let key = LaneKey { stream: StreamId(1), vbucket };
+        dispatcher.recover(at(ms(0)), key, vec![found(u32::from(vbucket))]);
+    }
+    let asked = tick(&mut dispatcher, ms(0));
+    assert_eq!(
+        (asked.len(), asked[0].probes.len()),
+        (1, 20),
+        "lanes of an earlier run ask first, and fit together"
+    );
+    // While they wait, what is fresh goes out.
+    offer(&mut dispatcher, ms(1), 0..3);
+    assert_eq!(lanes(&tick(&mut dispatcher, ms(1))), 3);
+    assert_eq!(dispatcher.lanes(), 23);
+}
+
+#[test]
+fn a_lane_of_an_earlier_stream_that_holds_nothing_is_gone() {
+    let mut dispatcher = dispatcher(1, |config| {
+        (config.confirm_after, config.probe_interval) = (Duration::ZERO, ms(10));
+    });
+    offer(&mut dispatcher, ms(0), 0..2);
+    let sent = tick(&mut dispatcher, ms(20));
+    dispatcher.set_stream(StreamId(8));
+    offer(&mut dispatcher, ms(21), 0..1);
+    assert_eq!(dispatcher.lanes(), 3);
+    handle(&mut dispatcher, ms(30), answered(&sent[0], Answer::Applied));
+    let asked = tick(&mut dispatcher, ms(60));
+    let of_old = asked.iter().find(|request| !request.probes.is_empty()).unwrap();
+    assert!(of_old.probes.iter().all(|probe| probe.stream == StreamId(7)));
+    for request in &asked {
+        handle(&mut dispatcher, ms(70), confirmed(request, 1));
+    }
+    assert_eq!(dispatcher.lanes(), 1, "only the lane that is appended to");
 }

@@ -8,24 +8,28 @@ use tokio::time;
 use crate::relay::Moment;
 
 /// The machine's clocks, counting from the start of the Agent.
+///
+/// The time of day is read once, and goes on as time passes: a step of the machine's clock while the Agent runs makes
+/// nothing older or younger. When the clock was wrong at the start, Servers say so, and take nothing.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Clock {
     start: Instant,
+    start_time: Timestamp,
 }
 
 impl Clock {
     /// Starts to count.
     #[expect(clippy::disallowed_methods, reason = "this is the driver's one clock")]
     pub(super) fn start() -> Self {
-        Self { start: Instant::now() }
+        let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let micros = i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX);
+        Self { start: Instant::now(), start_time: Timestamp::from_micros(micros) }
     }
 
     /// Now, on both clocks.
-    #[expect(clippy::disallowed_methods, reason = "this is the driver's one clock")]
     pub(super) fn now(&self) -> Moment {
-        let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let micros = i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX);
-        Moment { uptime: self.start.elapsed(), time: Timestamp::from_micros(micros) }
+        let uptime = self.start.elapsed();
+        Moment { uptime, time: self.start_time.saturating_add(uptime) }
     }
 
     /// The instant at which the Agent has been running for `uptime`.

@@ -49,8 +49,11 @@ async fn events(State(shared): State<Arc<Shared>>, request: Request) -> Result<R
     let events = batch.blocks.iter().filter(|block| !block.tab.is_reserved()).map(|block| block.events);
     tracing::debug!(client = %batch.client, seq = batch.seq.0, events = events.sum::<u64>(), bytes = body.len(), "batch");
     match shared.accept(&batch, &bad) {
-        Verdict::Taken(receipt) => Ok(answer(&receipt)),
-        Verdict::Full { bytes_short } => Err(Refusal::Full { bytes_short }),
+        Verdict::Taken { receipt, position } => {
+            shared.until_durable(position).await?;
+            Ok(answer(&receipt))
+        }
+        Verdict::Refused(error) => Err(Refusal::Spool(error)),
         Verdict::Stopping => Err(Refusal::Stopping),
     }
 }

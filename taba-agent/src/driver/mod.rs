@@ -1,12 +1,14 @@
 //! The driver: an [`Agent`] with sockets and time around its [`Relay`](crate::Relay).
 
 mod clock;
+mod disk;
 mod door;
 mod listener;
 mod pump;
 mod refusal;
 mod sender;
 mod shared;
+mod syncer;
 #[cfg(unix)]
 mod unix;
 
@@ -19,15 +21,18 @@ use std::time::Duration;
 use std::{fmt, io};
 
 use axum::serve::{Listener, ListenerExt};
+use taba_core::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+pub use self::disk::DiskError;
 use self::door::Door;
 use self::shared::Shared;
-use crate::config::{Config, ConfigError, Verified};
+use crate::config::{Config, ConfigError, SpoolKind, Verified};
 use crate::server_url::ServerUrl;
+use crate::spool::Weight;
 use crate::status::Status;
 
 /// When an Agent stops, connections get this long to finish the request they are in.
@@ -42,7 +47,9 @@ const GOODBYE: Duration = Duration::from_secs(1);
 ///
 /// # #[tokio::main]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let agent = Agent::builder().listen("127.0.0.1:0".parse()?).servers(["http://127.0.0.1:8300".parse()?]).build()?;
+/// let directory = tempfile::tempdir()?;
+/// let builder = Agent::builder().listen("127.0.0.1:0".parse()?).servers(["http://127.0.0.1:8300".parse()?]);
+/// let agent = builder.spool_dir(directory.path()).build()?;
 /// let running = agent.start().await?;
 /// println!("clients send to http://{}/v2/events", running.addr());
 /// let left = running.shutdown(Duration::from_secs(1)).await;
@@ -53,6 +60,7 @@ const GOODBYE: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub struct Agent {
     config: Verified<Config>,
+    handlers: Registry,
 }
 
 /// An [`Agent`] in the making; what is not said is as in [`Config::default`].
@@ -60,6 +68,7 @@ pub struct Agent {
 #[must_use]
 pub struct AgentBuilder {
     config: Config,
+    handlers: Registry,
 }
 
 /// Why an Agent did not start.
@@ -84,6 +93,18 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+    /// The directory of the Spool cannot be used.
+    #[error("cannot open the spool")]
+    SpoolDir(#[from] DiskError),
+    /// The Spool cannot be read.
+    #[error("cannot read the spool in {}", .path.display())]
+    Spool {
+        /// Which directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The operating system gave no random number to name the stream with.
     #[error("there are no random numbers")]
     Random(#[from] getrandom::Error),
@@ -91,15 +112,17 @@ pub enum StartError {
 
 /// What a stopped Agent had not brought to a Server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[must_use = "events that are left are lost with the process"]
+#[must_use = "events that are left in memory are lost with the process"]
 pub struct Left {
+    /// Whether it stands in a Spool on a disk: then the next run with the same directory brings it.
+    pub is_kept: bool,
     /// Events, acknowledged to their Clients and not known to be stored.
     pub events: u64,
     /// Bytes of the Blocks that hold them, and of the Ledger's.
     pub bytes: u64,
 }
 
-/// A running Agent. Stop it with [`RunningAgent::shutdown`]; dropped, it stops at once and what it holds is lost.
+/// A running Agent. Stop it with [`RunningAgent::shutdown`]; dropped, it stops at once, and what it holds in memory only is lost.
 pub struct RunningAgent {
     addr: SocketAddr,
     shared: Arc<Shared>,
@@ -107,6 +130,8 @@ pub struct RunningAgent {
     stop: watch::Sender<()>,
     listeners: JoinSet<io::Result<()>>,
     pump: JoinSet<()>,
+    /// Aborted when dropped.
+    syncer: JoinSet<()>,
     #[cfg(unix)]
     socket: Option<unix::Socket>,
 }
@@ -119,7 +144,14 @@ impl Agent {
 
     /// An Agent with this configuration.
     pub fn new(config: Verified<Config>) -> Self {
-        Self { config }
+        Self { config, handlers: Registry::default() }
+    }
+
+    /// Lets the unsent Blocks of these Tab types be merged while Servers are away, so that a long outage costs room by
+    /// Tabs, not by time. Without it, or for other types, they wait as they came.
+    #[must_use]
+    pub fn with_handlers(self, handlers: Registry) -> Self {
+        Self { handlers, ..self }
     }
 
     /// Starts to listen and to send, on the current tokio runtime.
@@ -131,7 +163,7 @@ impl Agent {
         let listen_error = |source| StartError::Listen { addr, source };
         let tcp = TcpListener::bind(addr).await.map_err(listen_error)?;
         let addr = tcp.local_addr().map_err(listen_error)?;
-        let shared = Arc::new(Shared::new(self.config)?);
+        let shared = Arc::new(Shared::new(self.config, self.handlers)?);
         let seats = Arc::new(Semaphore::new(shared.config.connections_max));
         let (stop, stopped) = watch::channel(());
         let mut listeners = JoinSet::new();
@@ -152,12 +184,15 @@ impl Agent {
         serve(&mut listeners, tcp, &seats, &shared, &stopped);
         let mut pump = JoinSet::new();
         pump.spawn(pump::pump(Arc::clone(&shared)));
+        let mut syncer = JoinSet::new();
+        syncer.spawn(syncer::sync(Arc::clone(&shared)));
         Ok(RunningAgent {
             addr,
             shared,
             stop,
             listeners,
             pump,
+            syncer,
             #[cfg(unix)]
             socket,
         })
@@ -208,6 +243,24 @@ impl AgentBuilder {
         self
     }
 
+    /// The directory of the Spool, instead of `./taba-spool`.
+    pub fn spool_dir(mut self, path: impl Into<PathBuf>) -> Self {
+        (self.config.spool, self.config.spool_dir) = (SpoolKind::File, path.into());
+        self
+    }
+
+    /// Keeps the Spool in memory only: what it holds is gone with the process.
+    pub fn memory_spool(mut self) -> Self {
+        self.config.spool = SpoolKind::Memory;
+        self
+    }
+
+    /// See [`Agent::with_handlers`].
+    pub fn handlers(mut self, handlers: Registry) -> Self {
+        self.handlers = handlers;
+        self
+    }
+
     /// A Unix socket to listen on as well.
     pub fn unix(mut self, path: impl Into<PathBuf>) -> Self {
         self.config.unix = Some(path.into());
@@ -225,7 +278,7 @@ impl AgentBuilder {
     /// # Errors
     /// [`ConfigError`], which names the setting to change.
     pub fn build(self) -> Result<Agent, ConfigError> {
-        Ok(Agent::new(self.config.verify()?))
+        Ok(Agent::new(self.config.verify()?).with_handlers(self.handlers))
     }
 }
 
@@ -244,7 +297,7 @@ impl RunningAgent {
     /// left.
     ///
     /// # Cancel safety
-    /// Dropped before it is done, it stops at once; what is held is lost.
+    /// Dropped before it is done, it stops at once; what is held in memory only is lost.
     pub async fn shutdown(mut self, deadline: Duration) -> Left {
         drop(self.stop);
         let finish = async {
@@ -259,8 +312,11 @@ impl RunningAgent {
         self.shared.stop();
         #[cfg(unix)]
         drop(self.socket);
-        let held = self.shared.held();
-        Left { events: held.events, bytes: held.bytes }
+        drop(self.syncer);
+        syncer::sync_once(&self.shared).await;
+        let left = self.shared.unapplied();
+        let is_kept = left != Weight::default() && self.shared.config.spool == SpoolKind::File;
+        Left { is_kept, events: left.events, bytes: left.bytes }
     }
 }
 

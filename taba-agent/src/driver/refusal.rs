@@ -11,6 +11,7 @@ use taba_core::wire::WireError;
 
 use crate::config::BODY_BYTES_MAX;
 use crate::relay;
+use crate::spool::SpoolError;
 
 /// Why a request was refused.
 #[derive(Debug, thiserror::Error)]
@@ -25,8 +26,8 @@ pub(super) enum Refusal {
     TooSlow(Duration),
     #[error("the content type must be {}", taba_core::wire::CONTENT_TYPE)]
     ContentType,
-    #[error("the agent is full: {bytes_short} bytes short; keep the batch and send it again")]
-    Full { bytes_short: u64 },
+    #[error("the agent cannot keep the batch now; keep it and send it again")]
+    Spool(#[from] SpoolError),
     #[error("the agent is stopping; keep the batch and send it again")]
     Stopping,
     #[error("there is nothing here; try POST /v2/events, GET /status, GET /metrics")]
@@ -41,7 +42,7 @@ impl Refusal {
             Self::Wire(WireError::TooLarge { .. }) | Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Wire(_) | Self::Unreadable => StatusCode::BAD_REQUEST,
             Self::ContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::Full { .. } | Self::Stopping | Self::TooSlow(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Spool(_) | Self::Stopping | Self::TooSlow(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
         }
@@ -54,7 +55,8 @@ impl Refusal {
             Self::Unreadable => "unreadable",
             Self::TooSlow(_) => "too_slow",
             Self::ContentType => "content_type",
-            Self::Full { .. } => "full",
+            Self::Spool(SpoolError::Full { .. }) => "full",
+            Self::Spool(_) => "spool_failed",
             Self::Stopping => "stopping",
             Self::NotFound => "not_found",
             Self::Method => "method",
@@ -67,7 +69,7 @@ impl IntoResponse for Refusal {
         let message = super::with_causes(&self);
         let mut response =
             (self.status(), Json(json!({"reason": self.reason(), "message": message}))).into_response();
-        if matches!(self, Self::Full { .. } | Self::Stopping | Self::TooSlow(_)) {
+        if matches!(self, Self::Spool(_) | Self::Stopping | Self::TooSlow(_)) {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(relay::RETRY_AFTER.as_secs()));
         }
         response

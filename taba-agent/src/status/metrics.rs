@@ -14,11 +14,22 @@ impl Status {
         let (spool, batches, lanes) = (&self.spool, &self.batches, &self.lane_batches);
         text.one("taba_agent_uptime_seconds", "gauge", self.uptime_secs);
         text.one("taba_agent_spool_bytes_max", "gauge", spool.bytes_max);
+        text.one("taba_agent_spool_bytes", "gauge", spool.bytes);
         text.one("taba_agent_spool_bytes_held", "gauge", spool.bytes_held);
         text.one("taba_agent_spool_events_held", "gauge", spool.events_held);
+        text.one("taba_agent_spool_events_unapplied", "gauge", spool.events_unapplied);
         text.one("taba_agent_spool_events_offered_total", "counter", spool.events_offered);
-        text.one("taba_agent_spool_events_acked_total", "counter", spool.events_acked);
+        text.one("taba_agent_spool_events_recovered_total", "counter", spool.events_recovered);
+        text.one("taba_agent_spool_events_released_total", "counter", spool.events_released);
+        text.one("taba_agent_spool_events_expired_total", "counter", spool.events_expired);
         text.one("taba_agent_spool_events_turned_away_total", "counter", spool.events_turned_away);
+        text.one(
+            "taba_agent_spool_events_damaged_total",
+            "counter",
+            self.damage.events + self.damage.events_read_back,
+        );
+        text.one("taba_agent_spool_bytes_damaged_total", "counter", self.damage.bytes);
+        text.one("taba_agent_spool_ok", "gauge", u64::from(spool.error.is_none()));
         text.one("taba_agent_lanes", "gauge", self.lanes);
         text.one("taba_agent_clients", "gauge", self.clients);
         text.one("taba_agent_batches_in_total", "counter", batches.r#in);
@@ -26,6 +37,9 @@ impl Status {
         text.one("taba_agent_batches_repeated_total", "counter", batches.repeated);
         text.one("taba_agent_batches_turned_away_total", "counter", batches.turned_away);
         text.one("taba_agent_lane_batches_sent_total", "counter", lanes.sent);
+        text.one("taba_agent_lane_batches_replayed_total", "counter", lanes.replayed);
+        text.one("taba_agent_lane_probes_sent_total", "counter", lanes.probes);
+        text.one("taba_agent_lane_rewinds_total", "counter", lanes.rewinds);
         text.one("taba_agent_lane_batches_unanswered_total", "counter", lanes.unanswered);
         text.each("taba_agent_lane_batches_answered_total", "counter", "answer", words(&lanes.answered));
         text.each("taba_agent_events_refused_total", "counter", "why", words(&self.refused));

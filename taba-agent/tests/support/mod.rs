@@ -16,7 +16,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use taba_core::wire::{
-    Ack, Answer, Block, ClientBatch, Compression, Content, Frame, Kind, LaneBatch, Lanes, Receipt,
+    Ack, Answer, Block, ClientBatch, Compression, Content, Frame, Kind, LaneBatch, Lanes, Probe, Receipt,
     encode_acks,
 };
 use taba_core::{ClientId, Events, SeqNo, StreamId, TabName, TabType, Timestamp};
@@ -110,8 +110,9 @@ async fn lanes(State(store): State<Arc<Store>>, body: Bytes) -> Response {
         return (StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "0")], "tired").into_response();
     }
     let message = Frame::decode(&body, Kind::Lanes).unwrap().message;
-    let acks: Vec<_> =
-        Lanes::decode(&message).unwrap().batches.into_iter().map(|batch| store.take(batch)).collect();
+    let Lanes { batches, probes, .. } = Lanes::decode(&message).unwrap();
+    let taken = batches.into_iter().map(|batch| store.take(batch));
+    let acks: Vec<_> = taken.chain(probes.iter().map(|probe| store.probed(probe))).collect();
     if mood == Mood::Babbling {
         return "blah".into_response();
     }
@@ -135,15 +136,19 @@ impl Store {
         } else {
             Answer::Nak
         };
-        Ack {
-            stream: batch.stream,
-            vbucket: batch.vbucket,
-            applied: *mark,
-            stable: SeqNo::NONE,
-            answer,
-            refused: Vec::new(),
-        }
+        ack(batch.stream, batch.vbucket, *mark, answer)
     }
+
+    fn probed(&self, probe: &Probe) -> Ack {
+        let marks = self.marks.lock().unwrap();
+        let mark = marks.get(&(probe.stream, probe.vbucket)).copied().unwrap_or_default();
+        ack(probe.stream, probe.vbucket, mark, Answer::Applied)
+    }
+}
+
+/// Whatever is stored here is stable.
+fn ack(stream: StreamId, vbucket: u16, applied: SeqNo, answer: Answer) -> Ack {
+    Ack { stream, vbucket, applied, stable: applied, answer, refused: Vec::new() }
 }
 
 /// What came back over HTTP.

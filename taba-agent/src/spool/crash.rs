@@ -1,0 +1,128 @@
+//! A disk for tests: it can run full, lose what was not synced, and be damaged.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use super::{Disk, SegmentId};
+
+/// A disk whose content outlives those who opened it: clones are the same disk.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct CrashDisk(Arc<Mutex<Image>>);
+
+#[derive(Debug, Default)]
+struct Image {
+    files: BTreeMap<SegmentId, Vec<u8>>,
+    /// What would be there after a power failure, at least.
+    synced: BTreeMap<SegmentId, usize>,
+    removed: BTreeMap<SegmentId, Vec<u8>>,
+    room: Option<usize>,
+}
+
+impl CrashDisk {
+    fn image(&self) -> MutexGuard<'_, Image> {
+        self.0.lock().unwrap()
+    }
+
+    /// So many bytes more can be written; `None` for as many as one likes.
+    pub(crate) fn set_room(&self, room: Option<usize>) {
+        self.image().room = room;
+    }
+
+    /// The power fails: of what was not synced, only as much stays as `keep` says, from 0 to 255 of 255 parts; removals
+    /// that were not synced come back.
+    pub(crate) fn lose_power(&self, keep: u8) {
+        let mut image = self.image();
+        let synced = image.synced.clone();
+        for (segment, file) in &mut image.files {
+            let safe = synced.get(segment).copied().unwrap_or(0);
+            let unsafe_bytes = file.len() - safe;
+            file.truncate(safe + unsafe_bytes * usize::from(keep) / 255);
+        }
+        if keep.is_multiple_of(2) {
+            let removed = std::mem::take(&mut image.removed);
+            image.files.extend(removed);
+        }
+        image.removed.clear();
+    }
+
+    /// Flips bits of one byte.
+    pub(crate) fn flip(&self, segment: SegmentId, at: usize, bits: u8) {
+        if let Some(byte) = self.image().files.get_mut(&segment).and_then(|file| file.get_mut(at)) {
+            *byte ^= bits;
+        }
+    }
+
+    /// Cuts the end off a segment.
+    pub(crate) fn cut(&self, segment: SegmentId, bytes: usize) {
+        if let Some(file) = self.image().files.get_mut(&segment) {
+            file.truncate(file.len().saturating_sub(bytes));
+        }
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.image().files.values().map(Vec::len).sum()
+    }
+}
+
+impl Image {
+    fn take_room(&mut self, bytes: usize) -> io::Result<()> {
+        match &mut self.room {
+            Some(room) if *room < bytes => Err(io::ErrorKind::StorageFull.into()),
+            Some(room) => {
+                *room -= bytes;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl Disk for CrashDisk {
+    fn segments(&self) -> io::Result<Vec<(SegmentId, u64)>> {
+        Ok(self.image().files.iter().map(|(segment, file)| (*segment, file.len() as u64)).collect())
+    }
+
+    fn create(&mut self, segment: SegmentId, head: &[u8]) -> io::Result<()> {
+        let mut image = self.image();
+        image.take_room(head.len())?;
+        image.files.insert(segment, head.to_vec());
+        Ok(())
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let mut image = self.image();
+        image.take_room(bytes.len())?;
+        image.files.last_entry().expect("a segment was created").get_mut().extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn read(&self, segment: SegmentId, offset: u64, bytes: usize) -> io::Result<Vec<u8>> {
+        let image = self.image();
+        let file = image.files.get(&segment).ok_or(io::ErrorKind::NotFound)?;
+        let start = file.len().min(offset as usize);
+        Ok(file[start..file.len().min(start + bytes)].to_vec())
+    }
+
+    fn remove(&mut self, segment: SegmentId) -> io::Result<()> {
+        let mut image = self.image();
+        let file = image.files.remove(&segment).ok_or(io::ErrorKind::NotFound)?;
+        if let Some(room) = &mut image.room {
+            *room += file.len();
+        }
+        image.removed.insert(segment, file);
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Box<dyn FnOnce() -> io::Result<()> + Send> {
+        let disk = self.clone();
+        let synced: BTreeMap<_, _> =
+            self.image().files.iter().map(|(segment, file)| (*segment, file.len())).collect();
+        Box::new(move || {
+            let mut image = disk.image();
+            image.synced.extend(synced);
+            image.removed.clear();
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,64 @@
+//! [`Disk`]: what a log needs of a disk. The real one is `driver/disk.rs`; the tests have one that crashes.
+
+use std::fmt;
+use std::io;
+
+/// The number of a segment: 1, 2, 3, …
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SegmentId(pub u64);
+
+impl fmt::Display for SegmentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// A sync that is to be run where waiting for a disk hurts nobody.
+pub struct SyncJob {
+    /// Everything appended up to here is durable when it succeeds.
+    pub position: u64,
+    /// The work.
+    pub run: Box<dyn FnOnce() -> io::Result<()> + Send>,
+}
+
+impl fmt::Debug for SyncJob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SyncJob").field("position", &self.position).finish_non_exhaustive()
+    }
+}
+
+/// Files that are appended to, each under a number.
+pub trait Disk: Send + 'static {
+    /// The segments that are there, in order of their numbers, with their lengths in bytes.
+    ///
+    /// # Errors
+    /// What the disk says.
+    fn segments(&self) -> io::Result<Vec<(SegmentId, u64)>>;
+
+    /// Begins a segment that holds these bytes; it is the one that is appended to from here on.
+    ///
+    /// # Errors
+    /// What the disk says; then there is no such segment, and the one before is still appended to.
+    fn create(&mut self, segment: SegmentId, head: &[u8]) -> io::Result<()>;
+
+    /// Appends to the last created segment, all or nothing.
+    ///
+    /// # Errors
+    /// What the disk says; then the segment is as long as it was.
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
+
+    /// Bytes of a segment. Fewer than were asked for when it ends before.
+    ///
+    /// # Errors
+    /// What the disk says.
+    fn read(&self, segment: SegmentId, offset: u64, bytes: usize) -> io::Result<Vec<u8>>;
+
+    /// Removes a segment, not the last.
+    ///
+    /// # Errors
+    /// What the disk says.
+    fn remove(&mut self, segment: SegmentId) -> io::Result<()>;
+
+    /// What makes everything that is there so far durable, by whomever it was written.
+    fn sync(&mut self) -> Box<dyn FnOnce() -> io::Result<()> + Send>;
+}

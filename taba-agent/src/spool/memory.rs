@@ -1,0 +1,82 @@
+//! [`MemorySpool`]: a Spool without a log.
+
+use std::io;
+
+use bytes::Bytes;
+
+use super::record::{Checkpoint, Record};
+use super::{Place, ReadError, Room, SegmentId, Spool, SpoolError, SyncJob, Written};
+
+/// A Spool that only counts bytes: the Lanes keep what they hold in memory, and it is gone with the process.
+#[derive(Debug)]
+pub struct MemorySpool {
+    bytes_max: u64,
+    bytes: u64,
+    position: u64,
+}
+
+impl MemorySpool {
+    /// An empty Spool for at most `bytes_max` bytes.
+    pub const fn new(bytes_max: u64) -> Self {
+        Self { bytes_max, bytes: 0, position: 0 }
+    }
+}
+
+impl Spool for MemorySpool {
+    fn keeps_content(&self) -> bool {
+        false
+    }
+
+    fn append(&mut self, record: &Record<'_>) -> Result<Written, SpoolError> {
+        let place = |bytes: usize| Place { segment: SegmentId(0), offset: 0, bytes: bytes as u32, crc: 0 };
+        let places: Vec<_> = record.pieces().map(|piece| place(piece.bytes.len())).collect();
+        let wanted = self.bytes + places.iter().map(|place| u64::from(place.bytes)).sum::<u64>();
+        // What the Lanes do among themselves makes what is held smaller, and is never refused.
+        if wanted > self.bytes_max && record.is_intake() {
+            return Err(SpoolError::Full { bytes_short: wanted - self.bytes_max });
+        }
+        self.bytes = wanted;
+        self.position += 1;
+        Ok(Written { places, position: self.position })
+    }
+
+    fn must_roll(&self, _: usize) -> bool {
+        false
+    }
+
+    fn roll(&mut self, _: &Checkpoint) -> Result<(), SpoolError> {
+        Ok(())
+    }
+
+    fn read(&self, _: &[Place]) -> Result<Bytes, ReadError> {
+        Err(ReadError::Disk(io::ErrorKind::Unsupported.into()))
+    }
+
+    fn release(&mut self, places: &[Place]) {
+        let bytes: u64 = places.iter().map(|place| u64::from(place.bytes)).sum();
+        debug_assert!(bytes <= self.bytes, "more released than was held");
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+
+    fn durable(&self) -> u64 {
+        self.position
+    }
+
+    fn position(&self) -> u64 {
+        self.position
+    }
+
+    fn sync_job(&mut self) -> Option<SyncJob> {
+        None
+    }
+
+    fn synced(&mut self, _: u64, _: io::Result<()>) {}
+
+    fn room(&self) -> Room {
+        Room { bytes_max: self.bytes_max, bytes: self.bytes, live_bytes: self.bytes, ..Room::default() }
+    }
+
+    fn oldest(&self) -> Option<SegmentId> {
+        None
+    }
+}

@@ -1,0 +1,518 @@
+//! [`Record`]: the bytes of the log. A segment is a head and records; what cannot be read is never believed.
+//!
+//! ```text
+//! segment     | "TABASPOL" | version u8 | id u64 | crc32 u32 | records …      crc32 of all before it
+//! record      | body_bytes u32 | crc32 u32 | kind u8 | body … |               crc32 of kind and body
+//! kind 1      Take        | stream u64 | client | incarnation u64 | seq | taken_at zigzag | n Refusals | n Pieces |
+//! kind 2      Copy        | stream u64 | taken_at zigzag | Piece |
+//! kind 3      Merge       | stream u64 | taken_at zigzag | n Pieces |
+//! kind 4      Checkpoint  | n Floors | n Incarnations |
+//! Piece       | vbucket u16 | seq | events_before | blocks_before | blocks | events | bytes |
+//! Refusal     | block | why u8 | events |
+//! Floor       | stream u64 | vbucket u16 | base |
+//! Incarnation | client | number u64 | seq | n Refusals |
+//! ```
+//! Little-endian; what has no width is a varint, `client` and `bytes` have their length in front.
+//!
+//! A *Take* is a Client's Batch as it was taken: its Blocks, spread over the Batches of Lanes that they became part of.
+//! The content of a Batch is all its pieces in the order of the log, so that no record is needed to close it: once a
+//! Batch was sent, nothing is added to it. A *Copy* is the whole of one Batch, written again so that an old segment can
+//! go. A *Merge* replaces a Lane's Batches from its first piece's number on, none of which was ever sent. A
+//! *Checkpoint*, at the head of each segment, says what of the segments before it is still held, and which Batches of
+//! Clients were taken.
+
+use taba_core::ledger::Why;
+use taba_core::limits::{BATCH_BLOCKS_MAX, CLIENT_ID_BYTES_MAX};
+use taba_core::wire::{Reader, Refusal, WireError, put_bytes, put_i64, put_u64};
+use taba_core::{ClientId, SeqNo, StreamId, Timestamp};
+
+use super::SegmentId;
+use crate::lane::LaneKey;
+
+/// The first bytes of every segment.
+pub const MAGIC: [u8; 8] = *b"TABASPOL";
+/// The version of the log.
+pub const VERSION: u8 = 1;
+/// Bytes before the first record of a segment.
+pub const SEGMENT_HEAD_BYTES: usize = 21;
+/// Bytes before the body of a record.
+pub const RECORD_HEAD_BYTES: usize = 9;
+/// Bytes of a record's body, at most: no record that was ever written is larger.
+pub const RECORD_BYTES_MAX: usize = 256 << 20;
+
+const _: () = assert!(SEGMENT_HEAD_BYTES == 8 + 1 + 8 + 4, "the drawing above is out of date");
+const _: () = assert!(RECORD_HEAD_BYTES == 4 + 4 + 1, "the drawing above is out of date");
+
+const TAKE: u8 = 1;
+const COPY: u8 = 2;
+const MERGE: u8 = 3;
+const CHECKPOINT: u8 = 4;
+
+/// Pieces of one record, at most: every Block of a Client's Batch and the notes about it can be one.
+const PIECES_MAX: usize = 1 << 20;
+/// Lanes or incarnations of one checkpoint, at most.
+const CHECKPOINT_MAX: usize = 1 << 26;
+
+/// A part of a Lane's Batch: some of its Blocks, encoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// The VBucket of the Lane.
+    pub vbucket: u16,
+    /// Of which Batch.
+    pub seq: SeqNo,
+    /// Events in all Batches of the Lane before this one.
+    pub events_before: u64,
+    /// Blocks of the Batch before this piece.
+    pub blocks_before: u64,
+    /// Blocks of this piece, at least 1.
+    pub blocks: u64,
+    /// Events of this piece; the Ledger's own are not counted.
+    pub events: u64,
+    /// The Blocks.
+    pub bytes: Vec<u8>,
+}
+
+/// What is appended to the log.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Record<'a> {
+    /// A Client's Batch was taken.
+    Take {
+        /// The Client's side of it.
+        taken: &'a Taken,
+        /// To which stream of this Agent its Blocks were added.
+        stream: StreamId,
+        /// Its Blocks, and the notes about what was refused.
+        pieces: &'a [Piece],
+    },
+    /// The whole of one Batch of a Lane, again.
+    Copy {
+        /// The stream of the Lane.
+        stream: StreamId,
+        /// When the first of it was taken.
+        taken_at: Timestamp,
+        /// All of it.
+        piece: &'a Piece,
+    },
+    /// The Lane's Batches from the first of these on are these.
+    Merge {
+        /// The stream of the Lane.
+        stream: StreamId,
+        /// When the first of it was taken.
+        taken_at: Timestamp,
+        /// Whole Batches, one piece each, in order.
+        pieces: &'a [Piece],
+    },
+}
+
+/// What is remembered of a Client's Batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// Who sent it.
+    pub client: ClientId,
+    /// From which run.
+    pub incarnation: u64,
+    /// Under which number.
+    pub seq: SeqNo,
+    /// When it was taken, on the clock of the day.
+    pub taken_at: Timestamp,
+    /// Blocks that were refused.
+    pub refused: Vec<Refusal>,
+}
+
+/// What is known at the beginning of a segment about those before it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Of each Lane that is known, the oldest Batch that is held, or the next if none is. What is found of others is
+    /// asked after once more.
+    pub floors: Vec<(LaneKey, SeqNo)>,
+    /// Each incarnation's last Batch.
+    pub incarnations: Vec<Taken>,
+}
+
+/// A record that was read back. Pieces have the place of their bytes within the segment instead of the bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// See [`Record::Take`].
+    Take(Taken, StreamId, Vec<FoundPiece>),
+    /// See [`Record::Copy`].
+    Copy(StreamId, Timestamp, FoundPiece),
+    /// See [`Record::Merge`].
+    Merge(StreamId, Timestamp, Vec<FoundPiece>),
+    /// See [`Checkpoint`].
+    Checkpoint(Checkpoint),
+}
+
+/// A [`Piece`] without its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "as in `Piece`")]
+pub struct FoundPiece {
+    pub vbucket: u16,
+    pub seq: SeqNo,
+    pub events_before: u64,
+    pub blocks_before: u64,
+    pub blocks: u64,
+    pub events: u64,
+    /// From which byte of the record its bytes go.
+    pub offset: usize,
+    /// How many there are.
+    pub bytes: usize,
+    /// Their CRC-32.
+    pub crc: u32,
+}
+
+/// A record, encoded.
+#[derive(Clone, Debug)]
+pub struct Encoded {
+    /// The record.
+    pub bytes: Vec<u8>,
+    /// Of each piece: from which byte of the record its bytes go, how many there are, and their CRC-32.
+    pub spans: Vec<(usize, usize, u32)>,
+}
+
+impl Record<'_> {
+    /// Its pieces, in order.
+    pub fn pieces(&self) -> std::slice::Iter<'_, Piece> {
+        match self {
+            Self::Take { pieces, .. } | Self::Merge { pieces, .. } => pieces.iter(),
+            Self::Copy { piece, .. } => std::slice::from_ref(*piece).iter(),
+        }
+    }
+
+    /// Whether it brings something new, rather than writing again what is here.
+    pub const fn is_intake(&self) -> bool {
+        matches!(self, Self::Take { .. })
+    }
+
+    /// About how many bytes it will be, never fewer than it is.
+    pub fn bytes_max(&self) -> usize {
+        let pieces: usize = self.pieces().map(|piece| piece.bytes.len() + 64).sum();
+        let head = match self {
+            Self::Take { taken, .. } => CLIENT_ID_BYTES_MAX + 64 + taken.refused.len() * 21,
+            Self::Copy { .. } | Self::Merge { .. } => 64,
+        };
+        RECORD_HEAD_BYTES + head + pieces
+    }
+
+    /// Its bytes.
+    ///
+    /// # Cost
+    /// One allocation, one copy of the pieces, and two passes of CRC-32 over them.
+    pub fn encode(&self) -> Encoded {
+        let mut out = begin(self.bytes_max());
+        let mut spans = Vec::new();
+        match self {
+            Self::Take { taken, stream, pieces } => {
+                out.push(TAKE);
+                out.extend_from_slice(&stream.0.to_le_bytes());
+                put_taken(taken, &mut out);
+                put_i64(taken.taken_at.as_micros(), &mut out);
+                put_pieces(pieces, &mut out, &mut spans);
+            }
+            Self::Copy { stream, taken_at, piece } => {
+                out.push(COPY);
+                out.extend_from_slice(&stream.0.to_le_bytes());
+                put_i64(taken_at.as_micros(), &mut out);
+                put_piece(piece, &mut out, &mut spans);
+            }
+            Self::Merge { stream, taken_at, pieces } => {
+                out.push(MERGE);
+                out.extend_from_slice(&stream.0.to_le_bytes());
+                put_i64(taken_at.as_micros(), &mut out);
+                put_pieces(pieces, &mut out, &mut spans);
+            }
+        }
+        finish(&mut out);
+        Encoded { bytes: out, spans }
+    }
+}
+
+impl Checkpoint {
+    /// Its record.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = begin(1024);
+        out.push(CHECKPOINT);
+        put_u64(self.floors.len() as u64, &mut out);
+        for (lane, base) in &self.floors {
+            out.extend_from_slice(&lane.stream.0.to_le_bytes());
+            out.extend_from_slice(&lane.vbucket.to_le_bytes());
+            put_u64(base.0, &mut out);
+        }
+        put_u64(self.incarnations.len() as u64, &mut out);
+        self.incarnations.iter().for_each(|taken| put_taken(taken, &mut out));
+        finish(&mut out);
+        out
+    }
+}
+
+/// The head of a segment.
+pub fn segment_head(segment: SegmentId) -> [u8; SEGMENT_HEAD_BYTES] {
+    let mut head = [0; SEGMENT_HEAD_BYTES];
+    head[..8].copy_from_slice(&MAGIC);
+    head[8] = VERSION;
+    head[9..17].copy_from_slice(&segment.0.to_le_bytes());
+    let crc = crc32fast::hash(&head[..17]);
+    head[17..].copy_from_slice(&crc.to_le_bytes());
+    head
+}
+
+/// What stands at the beginning of some bytes of a segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// A record, and how many bytes it has.
+    Record(Box<Found>, usize),
+    /// So many bytes that claim to be a record, and are none.
+    Broken(usize),
+    /// Bytes that do not tell where the next record would begin.
+    Lost,
+    /// Nothing.
+    End,
+}
+
+/// Reads the record at the beginning of these bytes.
+pub fn next(bytes: &[u8]) -> Next {
+    let mut reader = Reader::new(bytes);
+    if bytes.is_empty() {
+        return Next::End;
+    }
+    let (Ok(body), Ok(crc)) = (reader.array("a record"), reader.array("a record")) else { return Next::Lost };
+    let (body, crc) = (u32::from_le_bytes(body) as usize, u32::from_le_bytes(crc));
+    let end = RECORD_HEAD_BYTES + body;
+    if body > RECORD_BYTES_MAX || bytes.len() < end {
+        return Next::Lost;
+    }
+    let record = &bytes[8..end];
+    if crc32fast::hash(record) != crc {
+        return Next::Broken(end);
+    }
+    match read(record) {
+        Ok(found) => Next::Record(Box::new(found), end),
+        Err(_) => Next::Broken(end),
+    }
+}
+
+fn begin(capacity: usize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(capacity);
+    out.extend_from_slice(&[0; 8]);
+    out
+}
+
+fn finish(out: &mut [u8]) {
+    let body = (out.len() - RECORD_HEAD_BYTES) as u32;
+    let crc = crc32fast::hash(&out[8..]);
+    out[..4].copy_from_slice(&body.to_le_bytes());
+    out[4..8].copy_from_slice(&crc.to_le_bytes());
+}
+
+fn put_pieces(pieces: &[Piece], out: &mut Vec<u8>, spans: &mut Vec<(usize, usize, u32)>) {
+    put_u64(pieces.len() as u64, out);
+    pieces.iter().for_each(|piece| put_piece(piece, out, spans));
+}
+
+fn put_piece(piece: &Piece, out: &mut Vec<u8>, spans: &mut Vec<(usize, usize, u32)>) {
+    out.extend_from_slice(&piece.vbucket.to_le_bytes());
+    put_u64(piece.seq.0, out);
+    put_u64(piece.events_before, out);
+    put_u64(piece.blocks_before, out);
+    put_u64(piece.blocks, out);
+    put_u64(piece.events, out);
+    put_bytes(&piece.bytes, out);
+    let bytes = piece.bytes.len();
+    spans.push((out.len() - bytes, bytes, crc32fast::hash(&piece.bytes)));
+}
+
+fn put_taken(taken: &Taken, out: &mut Vec<u8>) {
+    put_bytes(taken.client.as_str().as_bytes(), out);
+    out.extend_from_slice(&taken.incarnation.to_le_bytes());
+    put_u64(taken.seq.0, out);
+    put_u64(taken.refused.len() as u64, out);
+    for refusal in &taken.refused {
+        put_u64(u64::from(refusal.block), out);
+        out.push(refusal.why as u8);
+        put_u64(refusal.events, out);
+    }
+}
+
+/// Reads kind and body of a record.
+fn read(record: &[u8]) -> Result<Found, WireError> {
+    let mut reader = Reader::new(record);
+    let found = match reader.u8("the kind of a record")? {
+        TAKE => {
+            let stream = stream(&mut reader)?;
+            let mut taken = taken(&mut reader)?;
+            taken.taken_at = time(&mut reader)?;
+            Found::Take(taken, stream, pieces(&mut reader)?)
+        }
+        COPY => Found::Copy(stream(&mut reader)?, time(&mut reader)?, piece(&mut reader)?),
+        MERGE => Found::Merge(stream(&mut reader)?, time(&mut reader)?, pieces(&mut reader)?),
+        CHECKPOINT => Found::Checkpoint(checkpoint(&mut reader)?),
+        _ => return Err(WireError::Malformed { what: "the kind of a record" }),
+    };
+    reader.finish("bytes behind a record")?;
+    Ok(found)
+}
+
+fn checkpoint(reader: &mut Reader<'_>) -> Result<Checkpoint, WireError> {
+    let mut found = Checkpoint::default();
+    for _ in 0..reader.count(CHECKPOINT_MAX, "lanes")? {
+        let lane =
+            LaneKey { stream: stream(reader)?, vbucket: u16::from_le_bytes(reader.array("a vbucket")?) };
+        found.floors.push((lane, SeqNo(reader.u64("a base")?)));
+    }
+    for _ in 0..reader.count(CHECKPOINT_MAX, "incarnations")? {
+        found.incarnations.push(taken(reader)?);
+    }
+    Ok(found)
+}
+
+fn stream(reader: &mut Reader<'_>) -> Result<StreamId, WireError> {
+    Ok(StreamId(u64::from_le_bytes(reader.array("a stream")?)))
+}
+
+fn time(reader: &mut Reader<'_>) -> Result<Timestamp, WireError> {
+    Ok(Timestamp::from_micros(reader.i64("a time")?))
+}
+
+fn taken(reader: &mut Reader<'_>) -> Result<Taken, WireError> {
+    let client = ClientId::new(reader.text(CLIENT_ID_BYTES_MAX, "a client id")?)?;
+    let incarnation = u64::from_le_bytes(reader.array("an incarnation")?);
+    let seq = SeqNo(reader.u64("a sequence number")?);
+    let mut refused = Vec::new();
+    for _ in 0..reader.count(BATCH_BLOCKS_MAX, "refusals")? {
+        let block = reader.count(BATCH_BLOCKS_MAX, "the place of a block")? as u32;
+        let why = Why::from_code(reader.u8("a reason")?).ok_or(WireError::Malformed { what: "a reason" })?;
+        refused.push(Refusal { block, why, events: reader.u64("a number of events")? });
+    }
+    Ok(Taken { client, incarnation, seq, taken_at: Timestamp::default(), refused })
+}
+
+fn pieces(reader: &mut Reader<'_>) -> Result<Vec<FoundPiece>, WireError> {
+    let count = reader.count(PIECES_MAX, "pieces")?;
+    (0..count).map(|_| piece(reader)).collect()
+}
+
+fn piece(reader: &mut Reader<'_>) -> Result<FoundPiece, WireError> {
+    let vbucket = u16::from_le_bytes(reader.array("a vbucket")?);
+    let seq = SeqNo(reader.u64("a sequence number")?);
+    let events_before = reader.u64("a number of events")?;
+    let blocks_before = reader.u64("a number of blocks")?;
+    let blocks = reader.u64("a number of blocks")?;
+    let events = reader.u64("a number of events")?;
+    let bytes = reader.bytes(RECORD_BYTES_MAX, "a piece")?;
+    let blocks_end = blocks_before.saturating_add(blocks);
+    if seq == SeqNo::NONE
+        || seq.0 == u64::MAX
+        || blocks == 0
+        || bytes.is_empty()
+        || blocks_end > BATCH_BLOCKS_MAX as u64
+    {
+        return Err(WireError::Malformed { what: "a piece" });
+    }
+    let (bytes, crc) = (bytes.len(), crc32fast::hash(bytes));
+    // The record's length and checksum stand before the bytes that are read here.
+    let offset = 8 + reader.position() - bytes;
+    Ok(FoundPiece { vbucket, seq, events_before, blocks_before, blocks, events, offset, bytes, crc })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn piece(seq: u64, bytes: &[u8]) -> Piece {
+        let (vbucket, events_before) = (seq as u16 * 3, 100 * seq);
+        Piece {
+            vbucket,
+            seq: SeqNo(seq),
+            events_before,
+            blocks_before: 2,
+            blocks: 3,
+            events: 7,
+            bytes: bytes.to_vec(),
+        }
+    }
+
+    fn taken() -> Taken {
+        Taken {
+            client: ClientId::new("web-01").unwrap(),
+            incarnation: 0x0123_4567_89ab_cdef,
+            seq: SeqNo(42),
+            taken_at: Timestamp::from_micros(1_795_371_115_250_000),
+            refused: vec![Refusal { block: 3, why: Why::BadName, events: 17 }],
+        }
+    }
+
+    fn checkpoint() -> Checkpoint {
+        let lane = LaneKey { stream: StreamId(7), vbucket: 513 };
+        let incarnation = Taken { taken_at: Timestamp::default(), ..taken() };
+        Checkpoint { floors: vec![(lane, SeqNo(9))], incarnations: vec![incarnation] }
+    }
+
+    fn records() -> Vec<Vec<u8>> {
+        let (first, pieces) = (piece(1, b"one"), [piece(2, b"two"), piece(3, b"three")]);
+        let (stream, taken_at) = (StreamId(7), Timestamp::from_secs(5));
+        vec![
+            Record::Take { taken: &taken(), stream, pieces: &pieces }.encode().bytes,
+            Record::Copy { stream, taken_at, piece: &first }.encode().bytes,
+            Record::Merge { stream, taken_at, pieces: &pieces }.encode().bytes,
+            checkpoint().encode(),
+        ]
+    }
+
+    #[test]
+    fn records_come_back_and_say_where_their_pieces_are() {
+        let pieces = [piece(2, b"two"), piece(3, b"three")];
+        let taken = taken();
+        let record = Record::Take { taken: &taken, stream: StreamId(7), pieces: &pieces };
+        let encoded = record.encode();
+        assert!(encoded.bytes.len() <= record.bytes_max());
+        let Next::Record(found, end) = next(&encoded.bytes) else { panic!() };
+        assert_eq!(end, encoded.bytes.len());
+        let Found::Take(taken_too, stream, found) = *found else { panic!() };
+        assert_eq!((taken_too, stream), (taken, StreamId(7)));
+        for ((found, piece), span) in found.iter().zip(&pieces).zip(&encoded.spans) {
+            assert_eq!((found.offset, found.bytes, found.crc), *span);
+            assert_eq!(encoded.bytes[found.offset..found.offset + found.bytes], piece.bytes);
+            assert_eq!((found.vbucket, found.seq, found.events), (piece.vbucket, piece.seq, piece.events));
+            assert_eq!(
+                (found.events_before, found.blocks_before),
+                (piece.events_before, piece.blocks_before)
+            );
+        }
+        let bytes = checkpoint().encode();
+        assert_eq!(next(&bytes), Next::Record(Box::new(Found::Checkpoint(checkpoint())), bytes.len()));
+        for record in records() {
+            assert!(matches!(next(&record), Next::Record(..)));
+        }
+    }
+
+    /// Bytes written by version 1 of the log. `TABA_BLESS=1` writes the file if it does not exist yet.
+    #[test]
+    fn golden_bytes_are_read_and_written_as_ever() {
+        let bytes = [&segment_head(SegmentId(3))[..], &records().concat()].concat();
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/spool.bin");
+        if std::env::var_os("TABA_BLESS").is_some() && !path.exists() {
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, &bytes).unwrap();
+        }
+        assert_eq!(std::fs::read(&path).unwrap(), bytes);
+    }
+
+    proptest! {
+        #[test]
+        fn a_flipped_or_missing_byte_is_noticed(which in 0_usize..4, at in any::<prop::sample::Index>(), flip in 1_u8..) {
+            let record = records().remove(which);
+            let at = at.index(record.len());
+            let mut wrong = record.clone();
+            wrong[at] ^= flip;
+            prop_assert!(!matches!(next(&wrong), Next::Record(..)));
+            prop_assert!(!matches!(next(&record[..at]), Next::Record(..)));
+        }
+
+        #[test]
+        fn noise_is_no_record(bytes in prop::collection::vec(any::<u8>(), 1..200)) {
+            prop_assert!(!matches!(next(&bytes), Next::Record(..)));
+            let _ = read(&bytes);
+        }
+    }
+}

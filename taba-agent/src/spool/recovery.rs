@@ -1,0 +1,264 @@
+//! What a log says when it is opened again.
+//!
+//! The good records live, whatever stands between them; what cannot be read is reported. How many events were in it
+//! can be told where something later in the same Lane was read, since every piece says how many events of its Lane came
+//! before: then the Batch that lacks them carries a note for the Ledger instead (`taba.dropped;where=agent;why=damaged`).
+//! If that Batch had been stored whole before the damage, its number is known to the Server, and the note is never
+//! folded.
+
+use std::collections::{BTreeMap, HashMap, btree_map, hash_map};
+use std::io;
+
+use taba_core::{ClientId, SeqNo, StreamId, Timestamp};
+
+use super::record::{Checkpoint, Found, FoundPiece, Next, SEGMENT_HEAD_BYTES, Taken, next, segment_head};
+use super::{Disk, Place, SegmentId};
+use crate::lane::LaneKey;
+
+/// What was found in a log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// Of each Lane of earlier runs, the Batches that may still be needed: in order, without gaps.
+    pub lanes: BTreeMap<LaneKey, Vec<FoundBatch>>,
+    /// The last Batch of each Client incarnation, those used last behind.
+    pub incarnations: Vec<Taken>,
+    /// What could not be read.
+    pub damage: Damage,
+}
+
+/// A Batch that was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundBatch {
+    /// Its place in the Lane.
+    pub seq: SeqNo,
+    /// Events in all Batches of the Lane before it.
+    pub events_before: u64,
+    /// Blocks that were found.
+    pub blocks: u64,
+    /// Events in them.
+    pub events: u64,
+    /// Events that are known to be missing.
+    pub events_lost: u64,
+    /// When the first of it was taken, on the clock of the day.
+    pub taken_at: Timestamp,
+    /// Where its pieces are, in order.
+    pub places: Vec<Place>,
+}
+
+/// What could not be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Damage {
+    /// Stretches of bytes that are no records: a torn tail is one.
+    pub stretches: u64,
+    /// Bytes in them.
+    pub bytes: u64,
+    /// Events in them, as far as that is known.
+    pub events: u64,
+}
+
+impl Recovered {
+    /// Where everything is that is held.
+    pub fn places(&self) -> impl Iterator<Item = &Place> {
+        self.lanes.values().flatten().flat_map(|batch| &batch.places)
+    }
+}
+
+/// Reads a whole log.
+///
+/// # Errors
+/// What the disk says when it does not give the bytes.
+pub fn recover<D: Disk>(disk: &D, segments: &[(SegmentId, u64)]) -> io::Result<Recovered> {
+    let mut replay = Replay::default();
+    // Segments are removed from the oldest on. Where one is missing, a removal came half to the disk, and what stands
+    // before was to go as well.
+    let begin = (1..segments.len()).rev().find(|&n| segments[n].0.0 != segments[n - 1].0.0 + 1).unwrap_or(0);
+    for &(segment, bytes) in &segments[begin..] {
+        let bytes = disk.read(segment, 0, bytes as usize)?;
+        replay.segment(segment, &bytes);
+    }
+    Ok(replay.finish())
+}
+
+#[derive(Default)]
+struct Replay {
+    lanes: BTreeMap<LaneKey, BTreeMap<u64, Building>>,
+    incarnations: HashMap<(ClientId, u64), (u64, Taken)>,
+    uses: u64,
+    damage: Damage,
+}
+
+/// A Batch as far as it was read.
+struct Building {
+    events_before: u64,
+    blocks_end: u64,
+    blocks: u64,
+    events: u64,
+    is_holed: bool,
+    taken_at: Timestamp,
+    places: Vec<Place>,
+}
+
+impl Replay {
+    fn segment(&mut self, id: SegmentId, bytes: &[u8]) {
+        if bytes.get(..SEGMENT_HEAD_BYTES) != Some(&segment_head(id)[..]) {
+            // A file that a crash left without its head holds nothing that was ever acknowledged, if it is empty.
+            return self.damaged(bytes.len());
+        }
+        let mut at = SEGMENT_HEAD_BYTES;
+        loop {
+            match next(&bytes[at..]) {
+                Next::End => return,
+                Next::Record(found, end) => {
+                    self.record(*found, id, at);
+                    at += end;
+                }
+                Next::Broken(end) => {
+                    self.damaged(end);
+                    at += end;
+                }
+                Next::Lost => return self.damaged(bytes.len() - at),
+            }
+        }
+    }
+
+    fn damaged(&mut self, bytes: usize) {
+        if bytes > 0 {
+            self.damage.stretches += 1;
+            self.damage.bytes += bytes as u64;
+        }
+    }
+
+    fn record(&mut self, found: Found, segment: SegmentId, at: usize) {
+        match found {
+            Found::Take(taken, stream, pieces) => {
+                pieces.iter().for_each(|piece| self.piece(stream, taken.taken_at, piece, segment, at));
+                self.taken(taken);
+            }
+            Found::Copy(stream, taken_at, piece) => {
+                self.lane(stream, &piece).remove(&piece.seq.0);
+                self.piece(stream, taken_at, &piece, segment, at);
+            }
+            Found::Merge(stream, taken_at, pieces) => {
+                if let Some(first) = pieces.first() {
+                    self.lane(stream, first).split_off(&first.seq.0);
+                }
+                pieces.iter().for_each(|piece| self.piece(stream, taken_at, piece, segment, at));
+            }
+            Found::Checkpoint(checkpoint) => self.checkpoint(checkpoint),
+        }
+    }
+
+    fn lane(&mut self, stream: StreamId, piece: &FoundPiece) -> &mut BTreeMap<u64, Building> {
+        self.lanes.entry(LaneKey { stream, vbucket: piece.vbucket }).or_default()
+    }
+
+    fn piece(
+        &mut self,
+        stream: StreamId,
+        taken_at: Timestamp,
+        piece: &FoundPiece,
+        segment: SegmentId,
+        at: usize,
+    ) {
+        let place =
+            Place { segment, offset: (at + piece.offset) as u32, bytes: piece.bytes as u32, crc: piece.crc };
+        let batch = self.lane(stream, piece).entry(piece.seq.0).or_insert_with(|| Building {
+            events_before: piece.events_before,
+            blocks_end: 0,
+            blocks: 0,
+            events: 0,
+            is_holed: false,
+            taken_at,
+            places: Vec::new(),
+        });
+        batch.is_holed |= piece.blocks_before != batch.blocks_end;
+        batch.blocks_end = piece.blocks_before + piece.blocks;
+        batch.blocks += piece.blocks;
+        batch.events = batch.events.saturating_add(piece.events);
+        batch.places.push(place);
+    }
+
+    fn taken(&mut self, taken: Taken) {
+        self.uses += 1;
+        match self.incarnations.entry((taken.client.clone(), taken.incarnation)) {
+            hash_map::Entry::Occupied(mut known) => {
+                if known.get().1.seq <= taken.seq {
+                    known.insert((self.uses, taken));
+                }
+            }
+            hash_map::Entry::Vacant(place) => {
+                place.insert((self.uses, taken));
+            }
+        }
+    }
+
+    fn checkpoint(&mut self, checkpoint: Checkpoint) {
+        for (lane, base) in checkpoint.floors {
+            if let btree_map::Entry::Occupied(mut found) = self.lanes.entry(lane) {
+                *found.get_mut() = found.get_mut().split_off(&base.0);
+            }
+        }
+        checkpoint.incarnations.into_iter().for_each(|taken| self.taken(taken));
+    }
+
+    fn finish(mut self) -> Recovered {
+        let is_damaged = self.damage != Damage::default();
+        let mut lanes = BTreeMap::new();
+        for (key, batches) in std::mem::take(&mut self.lanes) {
+            let batches = close(batches, is_damaged);
+            self.damage.events += batches.iter().map(|batch| batch.events_lost).sum::<u64>();
+            if !batches.is_empty() {
+                lanes.insert(key, batches);
+            }
+        }
+        let mut incarnations: Vec<_> = self.incarnations.into_values().collect();
+        incarnations.sort_by_key(|(used, _)| *used);
+        let incarnations = incarnations.into_iter().map(|(_, taken)| taken).collect();
+        Recovered { lanes, incarnations, damage: self.damage }
+    }
+}
+
+/// The Batches of a Lane without gaps, and what each lacks.
+fn close(found: BTreeMap<u64, Building>, is_damaged: bool) -> Vec<FoundBatch> {
+    let mut batches: Vec<FoundBatch> = Vec::new();
+    for (seq, batch) in found {
+        // Its first piece stood in a segment that is gone, and a segment only goes when nothing in it is held.
+        if batches.is_empty() && batch.is_holed && !is_damaged {
+            continue;
+        }
+        if let Some(before) = batches.last_mut() {
+            let lost = batch.events_before.saturating_sub(before.events_before.saturating_add(before.events));
+            let (first, events_before) = (before.seq.0 + 1, batch.events_before);
+            let taken_at = before.taken_at;
+            if first == seq {
+                before.events_lost = lost;
+            }
+            // Numbers that were not found at all: empty Batches, so that the Lane stays without gaps.
+            for missing in first..seq {
+                let (events_lost, events_before) =
+                    if missing == first { (lost, events_before - lost) } else { (0, events_before) };
+                let seq = SeqNo(missing);
+                let (blocks, events, places) = (0, 0, Vec::new());
+                batches.push(FoundBatch {
+                    seq,
+                    events_before,
+                    blocks,
+                    events,
+                    events_lost,
+                    taken_at,
+                    places,
+                });
+            }
+        }
+        batches.push(FoundBatch {
+            seq: SeqNo(seq),
+            events_before: batch.events_before,
+            blocks: batch.blocks,
+            events: batch.events,
+            events_lost: 0,
+            taken_at: batch.taken_at,
+            places: batch.places,
+        });
+    }
+    batches
+}
