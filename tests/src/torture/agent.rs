@@ -44,6 +44,7 @@ pub struct AgentSlot {
     /// The disk of its Spool, if that can be full.
     pub disk: Option<SmallDisk>,
     process: Option<Process>,
+    is_paused: bool,
     log: PathBuf,
     flags: Vec<String>,
     sabotage: Option<&'static str>,
@@ -75,6 +76,7 @@ impl AgentSlot {
             disk: plan.spool_disk_bytes.map(|bytes| SmallDisk::mount(&spool, bytes)),
             spool,
             process: None,
+            is_paused: false,
             log: directory.join(format!("{name}.log")),
             flags,
             sabotage: plan.sabotage,
@@ -119,7 +121,8 @@ impl AgentSlot {
     }
 
     /// Stops it in the middle of whatever it does (SIGSTOP), or lets it go on.
-    pub fn pause(&self, is_paused: bool) {
+    pub fn pause(&mut self, is_paused: bool) {
+        self.is_paused = is_paused;
         let process = self.process.as_ref();
         process.inspect(|process| if is_paused { process.pause() } else { process.resume() });
     }
@@ -157,6 +160,9 @@ impl AgentSlot {
 
     /// Looks at its counters; what it counted after the last look before it is killed, is not known.
     pub fn look(&mut self) {
+        if self.is_paused || self.process.is_none() {
+            return;
+        }
         if let Some(status) = self.status() {
             self.counts.look(|name| {
                 let (path, _) = COUNTERS.iter().find(|(_, of)| *of == name)?;

@@ -27,6 +27,7 @@ pub struct ServerSlot {
     /// Its clock, if that can be stepped.
     pub clock: Option<WrongClock>,
     process: Option<Process>,
+    is_paused: bool,
     log: PathBuf,
     vbuckets: u32,
     sabotage: Option<&'static str>,
@@ -43,6 +44,7 @@ impl ServerSlot {
             links: primaries.iter().enumerate().map(|(n, port)| Link::start(*port, seed(n))).collect(),
             clock: plan.has_clocks.then(|| WrongClock::new(directory, &name)),
             process: None,
+            is_paused: false,
             log: directory.join(format!("{name}.log")),
             vbuckets: plan.vbuckets,
             sabotage: plan.sabotage,
@@ -94,7 +96,8 @@ impl ServerSlot {
     }
 
     /// Stops it in the middle of whatever it does (SIGSTOP), or lets it go on.
-    pub fn pause(&self, is_paused: bool) {
+    pub fn pause(&mut self, is_paused: bool) {
+        self.is_paused = is_paused;
         let process = self.process.as_ref();
         process.inspect(|process| if is_paused { process.pause() } else { process.resume() });
     }
@@ -124,6 +127,9 @@ impl ServerSlot {
 
     /// Looks at its counters; what it counted after the last look before it is killed, is not known.
     pub fn look(&mut self) {
+        if self.is_paused || self.process.is_none() {
+            return;
+        }
         if let Some(status) = self.get("/v2/status") {
             self.counts.look(|name| status["ingest"][name].as_u64());
         }

@@ -122,9 +122,9 @@ fn marks(redis: &Redis) -> Marks {
     marks
 }
 
-/// The number of the last Batch, in a stored mark.
-fn seq_of(_mark: &[u8]) -> u64 {
-    0
+/// The number of the last Batch, in a stored mark; see the drawing in `taba_shard::layout`.
+fn seq_of(mark: &[u8]) -> u64 {
+    mark.first_chunk().map_or(0, |seq| u64::from_le_bytes(*seq))
 }
 
 /// How many Batches these marks are ahead of those.
