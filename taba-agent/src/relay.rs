@@ -47,8 +47,8 @@ pub enum Verdict {
     Taken {
         /// The answer.
         receipt: Receipt,
-        /// The end of it in the Spool: an Agent that promises that it outlives a power failure answers once this is
-        /// synced.
+        /// The end of it in the Spool: the answer goes out once this was [flushed](Relay::flush); where it is promised
+        /// that it outlives a power failure, once it was synced.
         position: u64,
     },
     /// The Spool did not take it. The Client keeps it, and sends it again after [`RETRY_AFTER`].
@@ -315,7 +315,15 @@ impl<S: Spool> Relay<S> {
         self.dispatcher.next_wake()
     }
 
-    /// What has to be done for everything taken so far to be durable, on a thread that may wait for a disk.
+    /// Hands what was taken to the disk. Answers up to where that is done.
+    ///
+    /// # Errors
+    /// [`SpoolError`] when the disk did not take it: it is kept and tried again, and Clients are not to be answered.
+    pub fn flush(&mut self) -> Result<u64, SpoolError> {
+        self.spool.flush()
+    }
+
+    /// What has to be done for everything flushed so far to be durable, on a thread that may wait for a disk.
     pub fn sync_job(&mut self) -> Option<SyncJob> {
         self.spool.sync_job()
     }
@@ -323,6 +331,11 @@ impl<S: Spool> Relay<S> {
     /// How a [`sync_job`](Self::sync_job) went, which had been taken at `position`. Call [`Relay::handle`] afterwards.
     pub fn synced(&mut self, now: Moment, position: u64, outcome: io::Result<()>) {
         self.spool.synced(position, outcome);
+        self.dispatcher.synced(now.uptime);
+    }
+
+    /// Something was flushed that needs no sync to be sent. Call [`Relay::handle`] afterwards.
+    pub fn flushed(&mut self, now: Moment) {
         self.dispatcher.synced(now.uptime);
     }
 

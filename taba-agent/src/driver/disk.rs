@@ -31,8 +31,20 @@ pub enum DiskError {
 }
 
 /// A directory with one file for each segment.
+///
+/// # Examples
+/// ```
+/// use taba_agent::LogSpool;
+/// use taba_agent::driver::FileDisk;
+///
+/// let directory = tempfile::tempdir()?;
+/// let options = taba_agent::Config::default().verify()?.log_options();
+/// let (_spool, recovered) = LogSpool::open(FileDisk::open(directory.path())?, options)?;
+/// assert!(recovered.lanes.is_empty());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
-pub(super) struct FileDisk {
+pub struct FileDisk {
     path: PathBuf,
     /// Locked as long as it is open.
     _lock: File,
@@ -46,7 +58,10 @@ pub(super) struct FileDisk {
 
 impl FileDisk {
     /// Opens the directory, and makes it if there is none.
-    pub(super) fn open(path: &Path) -> Result<Self, DiskError> {
+    ///
+    /// # Errors
+    /// [`DiskError`] when another Agent has it, or it cannot be used.
+    pub fn open(path: &Path) -> Result<Self, DiskError> {
         let failed = |source| DiskError::Directory { path: path.to_owned(), source };
         fs::create_dir_all(path).map_err(failed)?;
         let lock = OpenOptions::new().create(true).truncate(false).write(true).open(path.join(LOCK));

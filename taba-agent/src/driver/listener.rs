@@ -19,7 +19,6 @@ use tokio::time::timeout;
 use super::refusal::Refusal;
 use super::shared::Shared;
 use crate::config::BODY_BYTES_MAX;
-use crate::relay::Verdict;
 use crate::status::Status;
 
 const CONTENT_TYPE_METRICS: &str = "text/plain; version=0.0.4";
@@ -48,14 +47,8 @@ async fn events(State(shared): State<Arc<Shared>>, request: Request) -> Result<R
     let (batch, bad) = ClientBatch::decode(&message)?;
     let events = batch.blocks.iter().filter(|block| !block.tab.is_reserved()).map(|block| block.events);
     tracing::debug!(client = %batch.client, seq = batch.seq.0, events = events.sum::<u64>(), bytes = body.len(), "batch");
-    match shared.accept(&batch, &bad) {
-        Verdict::Taken { receipt, position } => {
-            shared.until_durable(position).await?;
-            Ok(answer(&receipt))
-        }
-        Verdict::Refused(error) => Err(Refusal::Spool(error)),
-        Verdict::Stopping => Err(Refusal::Stopping),
-    }
+    let receipt = shared.accept(&batch, &bad).await?;
+    Ok(answer(&receipt))
 }
 
 /// A missing type is let pass: what counts is the frame.

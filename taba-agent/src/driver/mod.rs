@@ -27,7 +27,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-pub use self::disk::DiskError;
+pub use self::disk::{DiskError, FileDisk};
 use self::door::Door;
 use self::shared::Shared;
 use crate::config::{Config, ConfigError, SpoolKind, Verified};
@@ -185,6 +185,7 @@ impl Agent {
         let mut pump = JoinSet::new();
         pump.spawn(pump::pump(Arc::clone(&shared)));
         let mut syncer = JoinSet::new();
+        syncer.spawn(syncer::flush(Arc::clone(&shared)));
         syncer.spawn(syncer::sync(Arc::clone(&shared)));
         Ok(RunningAgent {
             addr,
@@ -313,6 +314,7 @@ impl RunningAgent {
         #[cfg(unix)]
         drop(self.socket);
         drop(self.syncer);
+        self.shared.flush();
         syncer::sync_once(&self.shared).await;
         let left = self.shared.unapplied();
         let is_kept = left != Weight::default() && self.shared.config.spool == SpoolKind::File;

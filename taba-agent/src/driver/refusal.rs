@@ -28,6 +28,8 @@ pub(super) enum Refusal {
     ContentType,
     #[error("the agent cannot keep the batch now; keep it and send it again")]
     Spool(#[from] SpoolError),
+    #[error("the disk under the agent's spool does not take the batch now; keep it and send it again")]
+    Unwritten,
     #[error("the agent is stopping; keep the batch and send it again")]
     Stopping,
     #[error("there is nothing here; try POST /v2/events, GET /status, GET /metrics")]
@@ -42,7 +44,9 @@ impl Refusal {
             Self::Wire(WireError::TooLarge { .. }) | Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Wire(_) | Self::Unreadable => StatusCode::BAD_REQUEST,
             Self::ContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::Spool(_) | Self::Stopping | Self::TooSlow(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Spool(_) | Self::Unwritten | Self::Stopping | Self::TooSlow(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
         }
@@ -56,7 +60,7 @@ impl Refusal {
             Self::TooSlow(_) => "too_slow",
             Self::ContentType => "content_type",
             Self::Spool(SpoolError::Full { .. }) => "full",
-            Self::Spool(_) => "spool_failed",
+            Self::Spool(_) | Self::Unwritten => "spool_failed",
             Self::Stopping => "stopping",
             Self::NotFound => "not_found",
             Self::Method => "method",
@@ -69,7 +73,7 @@ impl IntoResponse for Refusal {
         let message = super::with_causes(&self);
         let mut response =
             (self.status(), Json(json!({"reason": self.reason(), "message": message}))).into_response();
-        if matches!(self, Self::Spool(_) | Self::Stopping | Self::TooSlow(_)) {
+        if matches!(self, Self::Spool(_) | Self::Unwritten | Self::Stopping | Self::TooSlow(_)) {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(relay::RETRY_AFTER.as_secs()));
         }
         response

@@ -4,12 +4,13 @@ use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use taba_core::Registry;
-use taba_core::wire::{BadBlock, ClientBatch};
+use taba_core::wire::{BadBlock, ClientBatch, Receipt};
 use tokio::sync::{Notify, Semaphore, watch};
 
 use super::StartError;
 use super::clock::{Clock, random};
 use super::disk::FileDisk;
+use super::refusal::Refusal;
 use crate::config::{Config, SpoolKind, Verified};
 use crate::dispatcher::{Input, Request};
 use crate::relay::{Origin, Relay, Verdict};
@@ -24,11 +25,25 @@ pub(super) struct Shared {
     pub(super) bodies: Semaphore,
     /// Tells the pump that there may be something to do.
     pub(super) wake: Notify,
+    /// Tells the flusher that something was taken.
+    pub(super) taken: Notify,
     /// Tells the syncer that something was written.
     pub(super) written: Notify,
     relay: Mutex<Relay<Box<dyn Spool>>>,
-    /// Up to where the Spool is durable; `None` when a sync failed.
-    durable: watch::Sender<Option<u64>>,
+    safety: watch::Sender<Safety>,
+}
+
+/// How far the Spool is safe.
+#[derive(Clone, Copy, Debug, Default)]
+struct Safety {
+    /// Up to where it outlives the process.
+    written: u64,
+    /// Up to where it outlives a power failure.
+    durable: u64,
+    /// How often the disk did not take what was to be written.
+    failures: u64,
+    /// A sync failed.
+    is_broken: bool,
 }
 
 impl Shared {
@@ -43,32 +58,62 @@ impl Shared {
             clock,
             bodies,
             wake: Notify::new(),
+            taken: Notify::new(),
             written: Notify::new(),
             relay: Mutex::new(relay),
-            durable: watch::Sender::new(Some(0)),
+            safety: watch::Sender::new(Safety::default()),
         })
     }
 
-    pub(super) fn accept(&self, batch: &ClientBatch, bad: &[BadBlock]) -> Verdict {
+    /// Takes a client Batch, and waits until it is as safe as was promised.
+    ///
+    /// # Cancel safety
+    /// When dropped, the Batch may have been taken: its Client, which hears nothing, sends it again and is recognised.
+    pub(super) async fn accept(&self, batch: &ClientBatch, bad: &[BadBlock]) -> Result<Receipt, Refusal> {
+        let mut safety = self.safety.subscribe();
+        let failures = safety.borrow_and_update().failures;
         let verdict = {
             let mut relay = self.lock();
             relay.accept(self.clock.now(), batch, bad)
         };
+        let (receipt, position) = match verdict {
+            Verdict::Taken { receipt, position } => (receipt, position),
+            Verdict::Refused(error) => return Err(error.into()),
+            Verdict::Stopping => return Err(Refusal::Stopping),
+        };
         self.wake.notify_one();
-        self.written.notify_one();
-        verdict
+        if self.config.spool == SpoolKind::Memory {
+            return Ok(receipt);
+        }
+        self.taken.notify_one();
+        let is_always = self.config.spool_sync == SyncPolicy::Always;
+        let is_safe = |safety: &Safety| (if is_always { safety.durable } else { safety.written }) >= position;
+        let is_over = |safety: &Safety| is_safe(safety) || safety.failures != failures || safety.is_broken;
+        match safety.wait_for(is_over).await.map(|safety| *safety) {
+            Ok(safety) if is_safe(&safety) => Ok(receipt),
+            Ok(Safety { is_broken: true, .. }) => Err(SpoolError::Broken.into()),
+            Ok(_) | Err(_) => Err(Refusal::Unwritten),
+        }
     }
 
-    /// Waits until what was written up to there outlives a power failure, if that was promised.
-    pub(super) async fn until_durable(&self, position: u64) -> Result<(), SpoolError> {
-        if self.config.spool == SpoolKind::Memory || self.config.spool_sync != SyncPolicy::Always {
-            return Ok(());
+    /// Hands what was taken to the disk.
+    pub(super) fn flush(&self) {
+        let flushed = self.lock().flush();
+        if let Err(error) = &flushed {
+            tracing::error!(
+                error = super::with_causes(error),
+                "the spool could not be written; clients keep their batches"
+            );
         }
-        let mut durable = self.durable.subscribe();
-        let reached = durable.wait_for(|durable| durable.is_none_or(|durable| durable >= position)).await;
-        match reached.map(|durable| *durable) {
-            Ok(Some(_)) => Ok(()),
-            Ok(None) | Err(_) => Err(SpoolError::Broken),
+        self.safety.send_modify(|safety| match flushed {
+            Ok(position) => safety.written = position,
+            Err(_) => safety.failures += 1,
+        });
+        self.written.notify_one();
+        // Where the Spool is never synced, what was written may be sent.
+        if self.config.spool_sync == SyncPolicy::Never {
+            self.lock().flushed(self.clock.now());
+            self.wake.notify_one();
         }
     }
 
@@ -77,9 +122,12 @@ impl Shared {
     }
 
     pub(super) fn synced(&self, position: u64, outcome: io::Result<()>) {
-        let durable = outcome.as_ref().ok().map(|()| position);
+        let is_broken = outcome.is_err();
         self.lock().synced(self.clock.now(), position, outcome);
-        self.durable.send_replace(durable);
+        self.safety.send_modify(|safety| match is_broken {
+            true => safety.is_broken = true,
+            false => safety.durable = position,
+        });
         self.wake.notify_one();
     }
 
@@ -87,8 +135,8 @@ impl Shared {
     pub(super) fn handle(&self, input: Input, requests: &mut Vec<Request>) -> Next {
         let mut relay = self.lock();
         relay.handle(self.clock.now(), input, requests);
-        // Copying the log together writes to it.
-        self.written.notify_one();
+        // Copying the log together appends to it.
+        self.taken.notify_one();
         match relay.next_wake() {
             _ if relay.is_done() => Next::Done,
             Some(uptime) => Next::At(self.clock.at(uptime)),

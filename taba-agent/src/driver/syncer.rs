@@ -1,4 +1,4 @@
-//! The loop that makes the Spool durable: one sync for all that was written since the last.
+//! The loops that make the Spool safe: one write for all that came since the last, one sync for all that was written.
 
 use std::io;
 use std::sync::Arc;
@@ -8,6 +8,14 @@ use tokio::time::sleep;
 
 use super::shared::Shared;
 use crate::spool::SyncPolicy;
+
+/// Hands to the disk whatever was taken, for as long as the Agent runs. What comes while it does so goes together.
+pub(super) async fn flush(shared: Arc<Shared>) {
+    loop {
+        shared.taken.notified().await;
+        shared.flush();
+    }
+}
 
 /// Syncs the Spool as often as its policy wants, for as long as the Agent runs.
 ///

@@ -425,6 +425,8 @@ impl World {
     }
 
     fn sync(&mut self) {
+        // What a full disk does not take is tried again with the next sync.
+        let _ = self.relay.flush();
         if let Some(job) = self.relay.sync_job() {
             let outcome = (job.run)();
             self.relay.synced(self.moment(), job.position, outcome);

@@ -9,9 +9,12 @@ use std::io;
 
 use bytes::{Bytes, BytesMut};
 
-use super::record::{Checkpoint, Record, SEGMENT_HEAD_BYTES, segment_head};
+use super::record::{Checkpoint, Record, SEGMENT_HEAD_BYTES, Span, segment_head};
 use super::recovery::{Recovered, recover};
 use super::{Disk, Place, ReadError, Room, SegmentId, Spool, SpoolError, SyncJob, Written};
+
+/// Bytes that wait to be written, about: more only when one record is larger.
+const BUFFER_BYTES_MAX: usize = 16 << 20;
 
 /// When what is appended is made durable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,7 +43,8 @@ pub struct LogOptions {
 /// A Spool that is a log of segments on a disk: what it holds outlives the process.
 ///
 /// # Cost
-/// Appending is one write to the page cache. Beginning a segment costs a checkpoint of all Lanes and incarnations, and
+/// Appending is a copy into a buffer, and flushing one write of all that came since the last: so what many Clients bring
+/// at a time costs one write together, as it costs one sync. Beginning a segment costs a checkpoint of all Lanes and incarnations, and
 /// waits for a sync of what was not synced of the one before.
 #[derive(Debug)]
 pub struct LogSpool<D> {
@@ -50,7 +54,11 @@ pub struct LogSpool<D> {
     segments: VecDeque<Segment>,
     /// Whether the last segment was begun by this run: what an earlier one wrote is never appended to.
     is_open: bool,
+    /// Up to where it was appended; what is behind `written` is in `buffer`.
     position: u64,
+    /// Up to where it was handed to the disk: it outlives the process.
+    written: u64,
+    buffer: Vec<u8>,
     durable: u64,
     /// Where the last sync job was taken.
     syncing: u64,
@@ -87,6 +95,8 @@ impl<D: Disk> LogSpool<D> {
             segments,
             is_open: false,
             position: 0,
+            written: 0,
+            buffer: Vec::new(),
             durable: 0,
             syncing: 0,
             error: None,
@@ -108,6 +118,13 @@ impl<D: Disk> LogSpool<D> {
     fn segment(&mut self, id: SegmentId) -> Option<&mut Segment> {
         let index = self.segments.binary_search_by_key(&id, |segment| segment.id).ok()?;
         self.segments.get_mut(index)
+    }
+
+    /// The bytes of a place that was not written yet.
+    fn unwritten(&self, place: &Place) -> Option<&[u8]> {
+        let last = self.segments.back().filter(|last| last.id == place.segment)?;
+        let start = u64::from(place.offset).checked_sub(last.bytes - self.buffer.len() as u64)? as usize;
+        self.buffer.get(start..start + place.bytes as usize)
     }
 
     fn bytes(&self) -> u64 {
@@ -174,29 +191,44 @@ impl<D: Disk> Spool for LogSpool<D> {
     }
 
     fn append(&mut self, record: &Record<'_>) -> Result<Written, SpoolError> {
-        let encoded = record.encode();
-        self.check_room(encoded.bytes.len() as u64, record.is_intake())?;
+        let bytes_max = record.bytes_max();
+        self.check_room(bytes_max as u64, record.is_intake())?;
+        // What cannot be written waits in memory, and for no more than a bound.
+        if !self.buffer.is_empty() && self.buffer.len() + bytes_max > BUFFER_BYTES_MAX {
+            self.flush()?;
+        }
+        let before = self.buffer.len();
         let Some(last) = self.segments.back_mut().filter(|_| self.is_open) else {
             return Err(SpoolError::Disk(io::Error::other("no segment could be begun")));
         };
-        let (segment, start) = (last.id, last.bytes);
-        if let Err(error) = self.disk.append(&encoded.bytes) {
-            return Err(self.failed(error));
-        }
-        last.bytes += encoded.bytes.len() as u64;
-        self.position += encoded.bytes.len() as u64;
-        if !self.is_broken {
-            self.error = None;
-        }
-        let place = |&(offset, bytes, crc): &(usize, usize, u32)| Place {
+        let spans = record.encode(&mut self.buffer);
+        let (segment, start, bytes) = (last.id, last.bytes, (self.buffer.len() - before) as u64);
+        last.bytes += bytes;
+        self.position += bytes;
+        let place = |&(offset, bytes, crc): &Span| Place {
             segment,
             offset: (start + offset as u64) as u32,
             bytes: bytes as u32,
             crc,
         };
-        let places: Vec<_> = encoded.spans.iter().map(place).collect();
+        let places: Vec<_> = spans.iter().map(place).collect();
         places.iter().for_each(|place| self.hold(place));
         Ok(Written { places, position: self.position })
+    }
+
+    fn flush(&mut self) -> Result<u64, SpoolError> {
+        if self.buffer.is_empty() {
+            return Ok(self.written);
+        }
+        if self.is_broken {
+            return Err(SpoolError::Broken);
+        }
+        if let Err(error) = self.disk.append(&self.buffer) {
+            return Err(self.failed(error));
+        }
+        self.buffer.clear();
+        (self.written, self.error) = (self.position, None);
+        Ok(self.written)
     }
 
     fn must_roll(&self, bytes: usize) -> bool {
@@ -208,15 +240,17 @@ impl<D: Disk> Spool for LogSpool<D> {
         let id = SegmentId(self.segments.back().map_or(0, |last| last.id.0) + 1);
         let mut head = Vec::with_capacity(SEGMENT_HEAD_BYTES + 1024);
         head.extend_from_slice(&segment_head(id));
-        head.extend_from_slice(&checkpoint.encode());
+        checkpoint.encode(&mut head);
         if self.is_broken {
             return Err(SpoolError::Broken);
         }
+        self.flush()?;
         self.sync_before_roll()?;
         if let Err(error) = self.disk.create(id, &head) {
             return Err(self.failed(error));
         }
         self.position += head.len() as u64;
+        self.written = self.position;
         self.segments.push_back(Segment {
             id,
             bytes: head.len() as u64,
@@ -232,6 +266,10 @@ impl<D: Disk> Spool for LogSpool<D> {
         let bytes: usize = places.iter().map(|place| place.bytes as usize).sum();
         let mut out = BytesMut::with_capacity(bytes);
         for place in places {
+            if let Some(found) = self.unwritten(place) {
+                out.extend_from_slice(found);
+                continue;
+            }
             let Place { segment, offset, bytes, crc } = *place;
             let found =
                 self.disk.read(segment, u64::from(offset), bytes as usize).map_err(ReadError::Disk)?;
@@ -256,7 +294,7 @@ impl<D: Disk> Spool for LogSpool<D> {
     fn durable(&self) -> u64 {
         match self.options.sync {
             SyncPolicy::Always | SyncPolicy::Interval => self.durable,
-            SyncPolicy::Never => self.position,
+            SyncPolicy::Never => self.written,
         }
     }
 
@@ -265,11 +303,11 @@ impl<D: Disk> Spool for LogSpool<D> {
     }
 
     fn sync_job(&mut self) -> Option<SyncJob> {
-        if self.options.sync == SyncPolicy::Never || self.is_broken || self.syncing >= self.position {
+        if self.options.sync == SyncPolicy::Never || self.is_broken || self.syncing >= self.written {
             return None;
         }
-        self.syncing = self.position;
-        Some(SyncJob { position: self.position, run: self.disk.sync() })
+        self.syncing = self.written;
+        Some(SyncJob { position: self.written, run: self.disk.sync() })
     }
 
     fn synced(&mut self, position: u64, outcome: io::Result<()>) {

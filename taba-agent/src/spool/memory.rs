@@ -40,6 +40,10 @@ impl Spool for MemorySpool {
         Ok(Written { places, position: self.position })
     }
 
+    fn flush(&mut self) -> Result<u64, SpoolError> {
+        Ok(self.position)
+    }
+
     fn must_roll(&self, _: usize) -> bool {
         false
     }

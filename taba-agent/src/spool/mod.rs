@@ -1,9 +1,9 @@
 //! [`Spool`]: the bounded place where what has been taken from Clients is written down, until it is safely stored.
 //!
 //! ```text
-//!   a client Batch ──► append ──► Take record ──► (sync) ──► Lanes send it ──► applied ──► confirmed ──► release
-//!                        │ no room, or the disk says no
-//!                        └──► refused, whole: the Client keeps it
+//!   a client Batch ──► append ──► flush: answered ──► sync: sent by its Lane ──► applied ──► confirmed ──► release
+//!                        │ no room     │ the disk says no
+//!                        └─────────────┴──► not answered: the Client keeps it, and sends it again
 //! ```
 //! The Lanes know which Batch is where; a Spool only keeps bytes and says from when on they are safe. Two Spools:
 //! [`LogSpool`] writes segments of a log, and what it holds outlives the process; [`MemorySpool`] only counts.
@@ -154,11 +154,18 @@ pub trait Spool: Send + 'static {
     /// Whether what is appended can be read back: then the Lanes need not keep it in memory.
     fn keeps_content(&self) -> bool;
 
-    /// Appends a record, if there is room.
+    /// Appends a record, if there is room. It is safe once it is [flushed](Spool::flush).
     ///
     /// # Errors
     /// [`SpoolError`]; nothing of it was kept.
     fn append(&mut self, record: &Record<'_>) -> Result<Written, SpoolError>;
+
+    /// Hands everything appended so far to the disk: from then on it outlives the process. Answers up to where that is so.
+    /// What a disk does not take is kept, and tried again with the next flush.
+    ///
+    /// # Errors
+    /// [`SpoolError`] when the disk did not take it.
+    fn flush(&mut self) -> Result<u64, SpoolError>;
 
     /// Whether a record of so many bytes needs a new segment first: then call [`Spool::roll`].
     fn must_roll(&self, bytes: usize) -> bool;
@@ -184,7 +191,7 @@ pub trait Spool: Send + 'static {
     /// Up to where it was appended.
     fn position(&self) -> u64;
 
-    /// What has to be done for everything appended so far to be durable, on a thread that may wait for a disk; then
+    /// What has to be done for everything flushed so far to be durable, on a thread that may wait for a disk; then
     /// say how it went with [`Spool::synced`]. `None` when there is nothing to do.
     fn sync_job(&mut self) -> Option<SyncJob>;
 
@@ -248,6 +255,9 @@ impl Spool for Box<dyn Spool> {
     }
     fn append(&mut self, record: &Record<'_>) -> Result<Written, SpoolError> {
         (**self).append(record)
+    }
+    fn flush(&mut self) -> Result<u64, SpoolError> {
+        (**self).flush()
     }
     fn must_roll(&self, bytes: usize) -> bool {
         (**self).must_roll(bytes)

@@ -39,10 +39,12 @@ fn opened(disk: &CrashDisk) -> LogSpool<CrashDisk> {
 }
 
 fn take(spool: &mut LogSpool<CrashDisk>, seq: u64, pieces: &[Piece]) -> Result<Written, SpoolError> {
-    spool.append(&Record::Take { taken: &taken(seq), stream: StreamId(7), pieces })
+    let written = spool.append(&Record::Take { taken: &taken(seq), stream: StreamId(7), pieces })?;
+    spool.flush().map(|_| written)
 }
 
 fn sync(spool: &mut LogSpool<CrashDisk>) {
+    spool.flush().unwrap();
     if let Some(job) = spool.sync_job() {
         let outcome = (job.run)();
         spool.synced(job.position, outcome);
@@ -155,6 +157,7 @@ fn a_copy_and_a_merge_stand_for_what_was_before() {
     spool.append(&Record::Copy { stream, taken_at, piece: &copy }).unwrap();
     let merged = [piece(4, 30, 0, b"four and five")];
     spool.append(&Record::Merge { stream, taken_at, pieces: &merged }).unwrap();
+    spool.flush().unwrap();
     take(&mut spool, 6, &[piece(4, 30, 1, b", more"), piece(5, 50, 0, b"new")]).unwrap();
     drop(spool);
     let (spool, found) = open(&disk);
@@ -169,7 +172,7 @@ fn the_bound_is_kept_and_leaves_room_to_make_room() {
     let options = LogOptions { bytes_max: 10_000, ..OPTIONS };
     let (mut spool, _) = LogSpool::open(CrashDisk::default(), options).unwrap();
     spool.roll(&Checkpoint::default()).unwrap();
-    let big = piece(1, 0, 0, &[1; 7_800]);
+    let big = piece(1, 0, 0, &[1; 7_400]);
     take(&mut spool, 1, std::slice::from_ref(&big)).unwrap();
     let small = piece(2, 10, 0, &[1; 300]);
     let refused = take(&mut spool, 2, std::slice::from_ref(&small));
@@ -180,24 +183,50 @@ fn the_bound_is_kept_and_leaves_room_to_make_room() {
 }
 
 #[test]
-fn a_full_disk_refuses_whole_and_goes_on_after() {
+fn what_a_full_disk_does_not_take_is_kept_and_written_when_there_is_room() {
     let disk = CrashDisk::default();
     let (mut spool, places) = with_batches(&disk, 3);
     let bytes = disk.bytes();
     disk.set_room(Some(20));
     let next = [piece(4, 30, 0, &[4; 100])];
-    let refused = take(&mut spool, 4, &next);
-    assert!(matches!(refused, Err(SpoolError::Disk(_))));
+    assert!(matches!(take(&mut spool, 4, &next), Err(SpoolError::Disk(_))));
+    assert!(matches!(spool.flush(), Err(SpoolError::Disk(_))));
     assert!(matches!(spool.roll(&Checkpoint::default()), Err(SpoolError::Disk(_))));
     assert_eq!(disk.bytes(), bytes);
     assert!(spool.room().error.unwrap().contains("no storage space"));
     assert_eq!(content(&spool, &places[2..]), [3; 100]);
     disk.set_room(None);
-    take(&mut spool, 4, &next).unwrap();
+    spool.flush().unwrap();
     assert_eq!(spool.room().error, None);
     drop(spool);
     let (_, found) = open(&disk);
     assert_eq!((found.lanes[&key()].len(), found.damage), (4, Damage::default()));
+}
+
+#[test]
+fn what_is_not_written_yet_can_be_read_back() {
+    let mut spool = opened(&CrashDisk::default());
+    let pieces = [piece(1, 0, 0, b"written"), piece(2, 10, 0, b"not written")];
+    let record = |pieces| Record::Merge { stream: StreamId(7), taken_at: Timestamp::default(), pieces };
+    let first = spool.append(&record(&pieces[..1])).unwrap();
+    spool.flush().unwrap();
+    let second = spool.append(&record(&pieces[1..])).unwrap();
+    assert!(spool.durable() < second.position);
+    let places = [first.places, second.places].concat();
+    assert_eq!(content(&spool, &places), b"writtennot written");
+}
+
+#[test]
+fn what_waits_to_be_written_is_bounded() {
+    let disk = CrashDisk::default();
+    let options = LogOptions { bytes_max: 1 << 30, segment_bytes: 1 << 29, ..OPTIONS };
+    let (mut spool, _) = LogSpool::open(disk.clone(), options).unwrap();
+    spool.roll(&Checkpoint::default()).unwrap();
+    disk.set_room(Some(0));
+    let large = [piece(1, 0, 0, &vec![1; 7 << 20])];
+    let record = Record::Merge { stream: StreamId(7), taken_at: Timestamp::default(), pieces: &large };
+    let refused = (0..9).find_map(|n| spool.append(&record).err().map(|error| (n, error)));
+    assert!(matches!(refused, Some((2, SpoolError::Disk(_)))), "{refused:?}");
 }
 
 #[test]

@@ -125,7 +125,9 @@ impl Plan {
             if matches!(held.message, LaneMessage::Probe(_)) {
                 ack.applied = cache.marks.get(ack.stream).unwrap_or_default().seq;
             }
-            ack.stable = cache.marks.stable(ack.stream).min(ack.applied);
+            ack.stable = cache.marks.stable(ack.stream);
+            // The store was asked before this commit, and what this commit applied lies above what there was then.
+            debug_assert!(ack.stable <= ack.applied, "more is stable than is applied: {ack:?}");
             (held.ticket, ack)
         })
     }

@@ -477,6 +477,21 @@ fn a_probe_waits_out_a_conflict_and_tells_what_is_stored_now() {
 }
 
 #[test]
+fn a_conflict_with_its_own_commit_is_no_conflict() {
+    let (world, mut planner) = (World::new(), Planner::default());
+    world.tell(&mut planner, vec![probe(1, 1, 0)]);
+    world.give(&mut planner, 0, probe(1, 1, 0));
+    let Some(Action::Commit(commit)) = world.handle(&mut planner, Input::Due).pop() else { panic!() };
+    // A client of the store asked twice, because the first answer was lost.
+    assert_eq!(world.store_commit(commit.clone()), Committed::Done);
+    let found = world.store_commit(commit.clone());
+    assert_eq!(found, Committed::Conflict { found: commit.next });
+    let actions = world.handle(&mut planner, Input::Committed(Ok(found)));
+    let answers = world.settle(&mut planner, actions);
+    assert_eq!((answers[0].1.answer, world.status.report().conflicts), (Answer::Applied, 0));
+}
+
+#[test]
 fn a_probe_that_the_store_fails_is_handed_back() {
     let (world, mut planner) = (World::new(), Planner::default());
     world.give(&mut planner, 0, probe(1, 4, 9));
