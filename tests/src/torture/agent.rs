@@ -62,7 +62,9 @@ impl AgentSlot {
             proxy
         };
         let time = |time: Duration| format!("{}ms", time.as_millis());
+        let spool = if plan.sabotage == Some("memory-spool") { "memory" } else { "file" };
         let flags = vec![
+            format!("--spool={spool}"),
             format!("--vbuckets={}", plan.vbuckets),
             format!("--confirm-after={}", time(plan.confirm_after)),
             format!("--probe-interval={}", time(plan.probe_interval)),

@@ -34,7 +34,9 @@ pub struct Plan {
     pub spool_disk_bytes: Option<u64>,
     /// Whether the clocks of Agents and Servers can be stepped.
     pub has_clocks: bool,
-    /// Which rule the binaries break on purpose; `None` for none. See `TABA_SABOTAGE` in the crates.
+    /// Which rule the binaries break on purpose, by its name in `sabotage.rs` of taba-agent, taba-server or taba-shard;
+    /// `None` for none. `memory-spool` is a setting that anybody can choose: Agents forget what they hold when they are
+    /// killed.
     pub sabotage: Option<&'static str>,
 }
 
