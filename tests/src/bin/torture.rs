@@ -108,10 +108,13 @@ fn run(args: &Args, round: u64, clock: &Clock, is_over: &dyn Fn() -> bool, repor
 /// What the deployment of a round looks like.
 fn plan(seed: u64, round: u64) -> Plan {
     let mut dice = Dice::of(seed, round);
+    // Without a shard, one Server with an embedded store: once in a while.
+    let shards = *dice.choose(&[0, 1, 1, 1, 2, 2]);
+    let (servers, has_replicas) = (2 + dice.below(2) as usize, dice.below(3) > 0);
     Plan {
-        shards: 1 + dice.below(2) as usize,
-        has_replicas: dice.below(3) > 0,
-        servers: 2 + dice.below(2) as usize,
+        shards,
+        has_replicas: has_replicas && shards > 0,
+        servers: if shards == 0 { 1 } else { servers },
         agents: 2,
         confirm_after: Duration::from_secs(3),
         aof: *dice.choose(&[Aof::EverySecond, Aof::Always]),

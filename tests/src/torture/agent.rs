@@ -43,6 +43,8 @@ pub struct AgentSlot {
     pub spool: PathBuf,
     /// The disk of its Spool, if that can be full.
     pub disk: Option<SmallDisk>,
+    /// How often a look at it found that its disk did not take what was to be written.
+    pub disk_errors: u64,
     process: Option<Process>,
     is_paused: bool,
     log: PathBuf,
@@ -77,6 +79,7 @@ impl AgentSlot {
             clock: plan.has_clocks.then(|| WrongClock::new(directory, &name)),
             disk: plan.spool_disk_bytes.map(|bytes| SmallDisk::mount(&spool, bytes)),
             spool,
+            disk_errors: 0,
             process: None,
             is_paused: false,
             log: directory.join(format!("{name}.log")),
@@ -166,6 +169,7 @@ impl AgentSlot {
             return;
         }
         if let Some(status) = self.status() {
+            self.disk_errors += u64::from(status.pointer("/spool/error").is_some());
             self.counts.look(|name| {
                 let (path, _) = COUNTERS.iter().find(|(_, of)| *of == name)?;
                 status.pointer(path)?.as_u64()

@@ -27,6 +27,8 @@ pub struct Report {
     pub repeated: u64,
     /// Batches of Clients that Agents had no room for.
     pub turned_away: u64,
+    /// How often an Agent was found to say that its disk does not take what is to be written.
+    pub disk_errors: u64,
     /// Loads and commits that Redis failed.
     pub store_errors: u64,
     /// Batches that Servers knew again.
@@ -63,6 +65,7 @@ impl Report {
             released: agents("released"),
             repeated: agents("repeated"),
             turned_away: agents("turned_away"),
+            disk_errors: world.agents.iter().map(|agent| agent.disk_errors).sum(),
             store_errors: servers("store_errors"),
             duplicates: servers("batches_duplicate"),
             conflicts: servers("conflicts"),
@@ -83,6 +86,7 @@ impl Report {
         self.released += other.released;
         self.repeated += other.repeated;
         self.turned_away += other.turned_away;
+        self.disk_errors += other.disk_errors;
         self.store_errors += other.store_errors;
         self.duplicates += other.duplicates;
         self.conflicts += other.conflicts;
@@ -102,6 +106,7 @@ impl fmt::Display for Report {
         line("client batches recognised by agents", self.repeated)?;
         line("lane batches recognised by servers", self.duplicates)?;
         line("client batches that agents had no room for", self.turned_away)?;
+        line("times that an agent was found to have a full disk", self.disk_errors)?;
         line("loads and commits that redis failed", self.store_errors)?;
         line("commits that met another one, and were tried again", self.conflicts)?;
         line("acknowledged batches missing at promoted replicas", self.lost.batches)?;

@@ -158,6 +158,7 @@ pub fn disk_full(seed: u64, sabotage: Option<&'static str>) -> Run {
         for n in 0..world.plan.agents {
             world.begin(Fault::FullDisk(n));
             world.advance(2 * SOME);
+            world.look();
             world.begin(Fault::KillAgent(n));
             world.end(Fault::FullDisk(n));
             world.advance(SOME / 2);
