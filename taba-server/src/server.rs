@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use crate::clock::{Clock, system_clock};
 use crate::direction::{Misdirected, check};
 use crate::driver::{Arrival, Intake, Message, Refused, Room, Shared, Worker};
-use crate::planner::{LaneMessage, Quarantine};
+use crate::planner::{CLOCKS_APART_MAX, LaneMessage, Quarantine};
 use crate::query::{Limits, QueryState};
 use crate::service;
 use crate::status::Status;
@@ -59,6 +59,8 @@ struct Inner {
     workers: Vec<UnboundedSender<Message>>,
     tasks: Mutex<JoinSet<()>>,
     is_stopping: AtomicBool,
+    /// The minute in which the difference of clocks was last complained about.
+    warned_minute: AtomicI64,
 }
 
 /// Why a Server cannot be built.
@@ -212,6 +214,20 @@ impl Server {
         self.inner.shared.intake.reserve(bytes)
     }
 
+    /// Says, once in a minute, when the clock of a sender is so far from this one that it begins no Lane.
+    fn compare_clocks(&self, here: Timestamp, there: Timestamp) {
+        let apart = here.since(there).max(there.since(here));
+        let minute = here.as_micros() / 60_000_000;
+        if apart > CLOCKS_APART_MAX && self.inner.warned_minute.swap(minute, Ordering::Relaxed) != minute {
+            tracing::warn!(
+                apart_s = apart.as_secs(),
+                is_sender_ahead = there > here,
+                "the clocks of an agent and of this server are too far apart; its new lanes have to wait: \
+                 set the clock, and start the agent anew if it was the wrong one"
+            );
+        }
+    }
+
     /// Takes what there is room for.
     pub(crate) async fn take(&self, request: Request, room: Option<Room>) -> Vec<Ack> {
         if request.messages.is_empty() || self.is_stopping() {
@@ -221,6 +237,7 @@ impl Server {
         let vbuckets = shared.store.vbuckets();
         shared.status.requests.fetch_add(1, Ordering::Relaxed);
         let arrived = (shared.clock)();
+        self.compare_clocks(arrived, request.sent_at);
         let (tickets, answers) = shared.intake.open(arrived, &request.messages, room);
         let mut by_worker: Vec<Vec<Arrival>> = self.inner.workers.iter().map(|_| Vec::new()).collect();
         for (message, ticket) in request.messages.into_iter().zip(tickets) {
@@ -362,7 +379,8 @@ impl ServerBuilder {
         });
         let workers = workers.collect();
         let query = QueryState::with_limits(store, self.handlers, self.clock, status, self.query_limits);
-        let (tasks, is_stopping) = (Mutex::new(tasks), AtomicBool::new(false));
-        Ok(Server { inner: Arc::new(Inner { shared, query, workers, tasks, is_stopping }) })
+        let (tasks, is_stopping, warned_minute) =
+            (Mutex::new(tasks), AtomicBool::new(false), AtomicI64::new(i64::MIN));
+        Ok(Server { inner: Arc::new(Inner { shared, query, workers, tasks, is_stopping, warned_minute }) })
     }
 }

@@ -26,6 +26,8 @@ pub struct Status {
     pub probes_answered: AtomicU64,
     /// Gaps in Lanes that were found and counted, by Batches and by Probes.
     pub gaps: AtomicU64,
+    /// Messages that were turned away because the clocks of sender and Server are too far apart to begin a Lane.
+    pub messages_misdated: AtomicU64,
     /// Events that arrived in committed Batches.
     pub events_in: AtomicU64,
     /// Events that were folded.
@@ -65,6 +67,7 @@ impl Default for Status {
             probes_in: AtomicU64::new(0),
             probes_answered: AtomicU64::new(0),
             gaps: AtomicU64::new(0),
+            messages_misdated: AtomicU64::new(0),
             events_in: AtomicU64::new(0),
             events_folded: AtomicU64::new(0),
             events_refused: AtomicU64::new(0),
@@ -93,6 +96,7 @@ pub struct StatusReport {
     pub probes_in: u64,
     pub probes_answered: u64,
     pub gaps: u64,
+    pub messages_misdated: u64,
     pub events_in: u64,
     pub events_folded: u64,
     pub events_refused: u64,
@@ -130,6 +134,7 @@ impl Status {
             probes_in: get(&self.probes_in),
             probes_answered: get(&self.probes_answered),
             gaps: get(&self.gaps),
+            messages_misdated: get(&self.messages_misdated),
             events_in: get(&self.events_in),
             events_folded: get(&self.events_folded),
             events_refused: get(&self.events_refused),

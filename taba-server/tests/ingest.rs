@@ -293,7 +293,7 @@ async fn probes_are_answered_behind_the_batches_of_their_request() {
     assert_eq!((report.probes_in, report.probes_answered, report.gaps, report.events_gap), (3, 3, 1, 26));
 
     let nowhere = Probe { vbucket: 5000, ..probe(1, 1, 0) };
-    let request = Lanes { probes: vec![nowhere, probe(1, 1, 0)], ..Lanes::default() };
+    let request = Lanes { probes: vec![nowhere, probe(1, 1, 0)], ..lanes::lanes(Vec::new()) };
     let body = Frame::encode(Kind::Lanes, &request.encode(), Compression::None);
     let (status, body) = post(&server, body).await;
     assert_eq!((status.as_u16(), reason(&body).as_str()), (400, "unknown_vbucket"));
@@ -311,7 +311,7 @@ async fn what_is_stable_is_told_when_the_store_says_so_and_waited_for_by_nobody(
         .build()
         .unwrap();
     let stable = async |server: &Server| {
-        let request = Lanes { probes: vec![probe(1, 1, 0)], ..Lanes::default() };
+        let request = Lanes { probes: vec![probe(1, 1, 0)], ..lanes::lanes(Vec::new()) };
         let ack = server.ingest(request).await.remove(0);
         assert_eq!((ack.answer, ack.applied), (Answer::Applied, SeqNo(1)));
         ack.stable.0

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use taba_core::wire::{Answer, Block, LaneBatch, Lanes};
+use taba_core::wire::{Answer, Block, LaneBatch, Lanes, Probe};
 use taba_core::{
     ClientId, Events, MemoryStore, SeqNo, Store, StreamId, TabName, TabType, Timestamp, VBucket, VBuckets,
     Wanted,
@@ -78,22 +78,42 @@ async fn send(server: &Server, stream: u64, seq: u64, hours: i64) -> Answer {
 /// clock is wrong: `server` and `sender` tell by how much.
 async fn quiet_for_a_day_beside_a_clock_that_is_wrong(server: i64, sender: i64) {
     let fleet = Fleet::new();
-    assert_eq!(send(&fleet.server(server), 1, 1, 0).await, Answer::Applied, "written by the wrong clock");
-    assert_eq!(send(&fleet.server(0), 2, 1, sender).await, Answer::Applied);
-    assert_eq!(send(&fleet.server(0), 3, 1, 0).await, Answer::Applied);
+    for stream in 1..=3 {
+        assert_eq!(send(&fleet.server(0), stream, 1, 0).await, Answer::Applied);
+    }
+    assert_eq!(send(&fleet.server(server), 1, 2, 0).await, Answer::Applied, "written by the wrong clock");
+    assert_eq!(send(&fleet.server(0), 2, 2, sender).await, Answer::Applied);
+    assert_eq!(send(&fleet.server(0), 3, 2, 0).await, Answer::Applied);
     for later in [1, DAY / 2, DAY] {
         let other = 10 + later as u64;
-        send(&fleet.server(later + server), 100 + other, 1, later).await;
-        send(&fleet.server(later), 200 + other, 1, later + sender).await;
-        send(&fleet.server(later), 300 + other, 1, later).await;
+        // Those whose clocks are far apart begin no Lane.
+        let begun = |clock: i64| if clock == 0 { Answer::Applied } else { Answer::Unavailable };
+        assert_eq!(send(&fleet.server(later + server), 100 + other, 1, later).await, begun(server));
+        assert_eq!(send(&fleet.server(later), 200 + other, 1, later + sender).await, begun(sender));
+        assert_eq!(send(&fleet.server(later), 300 + other, 1, later).await, Answer::Applied);
     }
     for stream in 1..=3 {
-        assert_eq!(send(&fleet.server(DAY + server), stream, 2, DAY).await, Answer::Applied);
-        assert_eq!(send(&fleet.server(DAY), stream, 2, DAY + sender).await, Answer::Duplicate);
-        assert_eq!(send(&fleet.server(DAY), stream, 3, DAY + sender).await, Answer::Applied);
+        assert_eq!(send(&fleet.server(DAY + server), stream, 3, DAY).await, Answer::Applied);
+        assert_eq!(send(&fleet.server(DAY), stream, 3, DAY + sender).await, Answer::Duplicate);
+        assert_eq!(send(&fleet.server(DAY), stream, 4, DAY + sender).await, Answer::Applied);
     }
-    assert_eq!(fleet.streams().await.len(), 12, "nothing was collected");
-    fleet.assert_exact(3 * (9 + 9)).await;
+    assert_eq!(fleet.streams().await.len(), 9, "nothing was collected");
+    fleet.assert_exact(3 * (4 * 3 + 6)).await;
+}
+
+/// A Batch was stored, its sender never heard of it, was down for so long that the mark was collected, and comes back
+/// with a clock that says that no time has passed: it thinks its Batch young.
+#[tokio::test]
+async fn a_lane_whose_mark_is_gone_is_not_begun_anew_by_a_sender_whose_clock_went_back() {
+    let fleet = Fleet::new();
+    assert_eq!(send(&fleet.server(0), 1, 1, 0).await, Answer::Applied);
+    assert_eq!(send(&fleet.server(LONG), 2, 1, LONG).await, Answer::Applied);
+    assert_eq!(fleet.streams().await, [2], "the mark is gone");
+    assert_eq!(send(&fleet.server(LONG), 1, 1, 0).await, Answer::Unavailable);
+    let probe = Probe { stream: StreamId(1), vbucket: vbucket().index(), base: SeqNo(2), events_before: 3 };
+    let lanes = Lanes { sent_at: hour(0), batches: Vec::new(), probes: vec![probe] };
+    assert_eq!(fleet.server(LONG).ingest(lanes).await[0].answer, Answer::Unavailable);
+    fleet.assert_exact(6).await;
 }
 
 #[tokio::test]

@@ -60,7 +60,7 @@ fn batch(seq: u64, events_before: u64, blocks: Vec<Block>) -> LaneBatch {
 }
 
 fn lanes(batches: Vec<LaneBatch>) -> Lanes {
-    Lanes { batches, ..Lanes::default() }
+    Lanes { sent_at: taba_server::system_clock()(), batches, ..Lanes::default() }
 }
 
 #[tokio::test]

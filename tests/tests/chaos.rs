@@ -171,7 +171,7 @@ fn send(server: &Server, seq: u64) -> Answer {
     let batch = LaneBatch { stream, vbucket, seq: SeqNo(seq), base, events_before, blocks: vec![block] };
     let frame = Frame::encode(
         Kind::Lanes,
-        &Lanes { batches: vec![batch], ..Lanes::default() }.encode(),
+        &Lanes { sent_at: now(), batches: vec![batch], ..Lanes::default() }.encode(),
         Compression::None,
     );
     let post = ureq::post(format!("{}/v2/lanes", server.url())).header("content-type", "application/x-taba");

@@ -54,7 +54,11 @@ fn request(seq: u64, tab_type: &str, tabs: &[(u16, Vec<TabName>)], value: fn(usi
             .collect(),
     };
     let batches: Vec<_> = tabs.iter().map(batch).collect();
-    Frame::encode(Kind::Lanes, &Lanes { batches, ..Lanes::default() }.encode(), Compression::Lz4)
+    Frame::encode(
+        Kind::Lanes,
+        &Lanes { sent_at: taba_server::system_clock()(), batches, ..Lanes::default() }.encode(),
+        Compression::Lz4,
+    )
 }
 
 /// Events per second of CPU, in millions: all threads of the process, the answers included.

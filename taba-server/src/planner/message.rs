@@ -1,9 +1,19 @@
 //! [`LaneMessage`]: what a sender says about one Lane, a Batch or a Probe.
 
+use std::time::Duration;
+
 use taba_core::wire::{Ack, Answer, Block, LaneBatch, Probe};
 use taba_core::{SeqNo, StreamId, Timestamp};
 
 use super::marks::hour_of;
+
+/// How far the clocks of sender and Server may be apart for a Lane to be begun.
+///
+/// A Lane without a mark is new, or so old that its mark was collected; then what it sends may have been folded before.
+/// Senders keep to the rule that nothing older than 24 h is sent, but one whose clock went back while it was down, or a
+/// Server that slept with the message in its hands, breaks it without knowing. 12 h for which a Stream is appended to,
+/// 24 h, and twice this, are less than the 48 h for which marks are kept.
+pub const CLOCKS_APART_MAX: Duration = Duration::from_secs(5 * 3600);
 
 /// What a message takes beside its Blocks, about, in bytes.
 const MESSAGE_BYTES: usize = 64;
@@ -74,5 +84,10 @@ impl<T> Held<T> {
     /// The hour in which it was sent, by the sender's clock.
     pub(super) fn sent_hour(&self) -> u32 {
         hour_of(self.sent_at)
+    }
+
+    /// Whether it was sent at a time that is too far from now.
+    pub(super) fn is_misdated(&self, now: Timestamp) -> bool {
+        now.since(self.sent_at).max(self.sent_at.since(now)) > CLOCKS_APART_MAX
     }
 }

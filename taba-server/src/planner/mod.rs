@@ -43,7 +43,7 @@ pub use self::exchange::{Action, Env, Failed, Input};
 pub use self::marks::MARK_HOURS;
 use self::marks::{Hours, Waited, hour_of};
 use self::message::Held;
-pub use self::message::LaneMessage;
+pub use self::message::{CLOCKS_APART_MAX, LaneMessage};
 use self::plan::{LEDGER_PAIRS, Plan};
 pub use self::quarantine::{BlockId, Quarantine};
 use crate::sabotage::{COMMITTED, UNIQUE, is_off};
@@ -305,6 +305,7 @@ impl<T> Planner<T> {
         add(&status.events_folded, tally.folded);
         add(&status.events_refused, tally.refused);
         add(&status.probes_answered, tally.probes);
+        add(&status.messages_misdated, tally.misdated);
         add(&status.gaps, tally.gaps);
         add(&status.events_gap, tally.gap_events);
         let answers = plan.answers(&self.cache, taken.messages);

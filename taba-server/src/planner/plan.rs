@@ -32,6 +32,7 @@ pub(super) struct Tally {
     pub(super) events: u64,
     pub(super) folded: u64,
     pub(super) refused: u64,
+    pub(super) misdated: u64,
     pub(super) gaps: u64,
     pub(super) gap_events: u64,
 }
@@ -48,6 +49,10 @@ pub(super) struct Plan {
 impl Plan {
     /// Admits and folds one message. `pairs` bounds what all those taken may need for their States, Tabs and marks.
     pub(super) fn add<T>(&mut self, cache: &mut Cache, held: &Held<T>, pairs: usize, env: &Env<'_>) {
+        if cache.marks.get(held.message.stream()).is_none() && held.is_misdated(env.now) {
+            self.tally.misdated += 1;
+            return self.acks.push(held.message.unanswered(Answer::Unavailable));
+        }
         let hour = Hours { server: hour_of(env.now), sender: held.sent_hour() }.later();
         let room = COMMIT_PAIRS_MAX.saturating_sub(pairs + LEDGER_PAIRS);
         match &held.message {
@@ -122,7 +127,7 @@ impl Plan {
     pub(super) fn answers<T>(self, cache: &Cache, taken: Vec<Held<T>>) -> impl Iterator<Item = (T, Ack)> {
         debug_assert_eq!(taken.len(), self.acks.len(), "each message has one answer");
         taken.into_iter().zip(self.acks).map(|(held, mut ack)| {
-            if matches!(held.message, LaneMessage::Probe(_)) {
+            if matches!(held.message, LaneMessage::Probe(_)) && ack.answer == Answer::Applied {
                 ack.applied = cache.marks.get(ack.stream).unwrap_or_default().seq;
             }
             ack.stable = cache.marks.stable(ack.stream);

@@ -385,9 +385,10 @@ fn a_mark_goes_when_both_clocks_say_that_it_is_old() {
     let later = now().saturating_add(days);
     for (server, sender, left) in [(later, now(), 2), (now(), later, 2), (later, later, 1)] {
         let (mut world, mut planner) = (World::new(), Planner::default());
-        world.ingest(&mut planner, vec![batch(1, 1, 1, 0, vec![block("a", "c", &[1.0])])]);
+        let first = |lane| batch(lane, 1, 1, 0, vec![block("a", "c", &[1.0])]);
+        world.ingest(&mut planner, vec![first(1), first(2)]);
         (world.now, world.sent_at) = (server, sender);
-        world.ingest(&mut planner, vec![batch(2, 1, 1, 0, vec![block("a", "c", &[1.0])])]);
+        world.ingest(&mut planner, vec![batch(2, 2, 2, 1, vec![block("a", "c", &[1.0])])]);
         let marks = world.load(&Wanted::default()).marks;
         assert_eq!(marks.len(), left);
         let hour = |stream| marks.iter().find(|(of, _)| *of == StreamId(stream)).unwrap().1.hour;
@@ -398,15 +399,36 @@ fn a_mark_goes_when_both_clocks_say_that_it_is_old() {
 #[test]
 fn the_slowest_clock_among_the_senders_of_a_commit_judges_the_marks() {
     let (mut world, mut planner) = (World::new(), Planner::default());
-    world.ingest(&mut planner, vec![batch(1, 1, 1, 0, Vec::new())]);
+    world.ingest(&mut planner, (1..=4).map(|lane| batch(lane, 1, 1, 0, Vec::new())).collect());
     world.now = now().saturating_add(Duration::from_secs(3600 * u64::from(MARK_HOURS + 1)));
     for (stream, sent_at) in [(2, world.now), (3, now()), (4, world.now)] {
         world.sent_at = sent_at;
-        world.give(&mut planner, stream, LaneMessage::Batch(batch(stream, 1, 1, 0, Vec::new())));
+        world.give(&mut planner, stream, LaneMessage::Batch(batch(stream, 2, 2, 0, Vec::new())));
     }
     let actions = world.handle(&mut planner, Input::Due);
     world.settle(&mut planner, actions);
     assert_eq!(world.load(&Wanted::default()).marks.len(), 4);
+}
+
+#[test]
+fn clocks_that_are_far_apart_begin_no_lane_and_hold_up_none() {
+    for ahead in [true, false] {
+        let (mut world, mut planner) = (World::new(), Planner::default());
+        world.ingest(&mut planner, vec![batch(1, 1, 1, 0, Vec::new())]);
+        let apart = CLOCKS_APART_MAX + Duration::from_secs(1);
+        world.sent_at = if ahead { now().saturating_add(apart) } else { now().saturating_sub(apart) };
+        let acks =
+            world.ingest(&mut planner, vec![batch(1, 2, 2, 0, Vec::new()), batch(2, 1, 1, 0, Vec::new())]);
+        assert_eq!((acks[0].answer, acks[1].answer), (Answer::Applied, Answer::Unavailable));
+        assert_eq!(answers(&world.tell(&mut planner, vec![probe(3, 7, 70)])), [(Answer::Unavailable, 6)]);
+        assert_eq!(world.load(&Wanted::default()).marks.len(), 1);
+        world.sent_at = now();
+        assert_eq!(
+            world.ingest(&mut planner, vec![batch(2, 1, 1, 0, Vec::new())])[0].answer,
+            Answer::Applied
+        );
+        assert_eq!(world.status.report().messages_misdated, 2);
+    }
 }
 
 fn probe(stream: u64, base: u64, events_before: u64) -> LaneMessage {

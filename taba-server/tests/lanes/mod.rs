@@ -28,7 +28,7 @@ pub(crate) fn batch(
 }
 
 pub(crate) fn lanes(batches: Vec<LaneBatch>) -> Lanes {
-    Lanes { batches, ..Lanes::default() }
+    Lanes { sent_at: taba_server::system_clock()(), batches, ..Lanes::default() }
 }
 
 pub(crate) fn frame(batches: &[LaneBatch]) -> Vec<u8> {
