@@ -2,6 +2,7 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for people at a terminal")]
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -63,7 +64,9 @@ fn main() -> ExitCode {
         if is_over() {
             break;
         }
-        if !run(&args, round, &clock, &is_over, &mut report) {
+        let run = || run(&args, round, &clock, &is_over, &mut report);
+        // What does not come up, or hangs, panics after a while; its World says where the logs are.
+        if !catch_unwind(AssertUnwindSafe(run)).unwrap_or(false) {
             print!("{report}");
             println!("NOT EXACT: seed {}, round {round}; see above", args.seed);
             return ExitCode::FAILURE;

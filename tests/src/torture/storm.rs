@@ -14,6 +14,11 @@ const STEPS_MAX: u64 = 5;
 /// By how many hours clocks are set: from seconds' worth of nothing to more than any mark or Batch lives.
 const HOURS: [i64; 8] = [0, 1, -1, 7, -7, 23, -72, 72];
 
+/// By how many hours the clocks of Agents are set that are killed as well. An Agent knows how old a Batch is that an
+/// earlier run left only by that clock, and gives up (and reports) what is older than 24 h; so no two of these may be a
+/// day apart.
+const HOURS_OF_KILLED: [i64; 5] = [0, 1, -1, 11, -11];
+
 /// Which kinds of faults a Storm is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each is documented in `Fault`")]
@@ -67,7 +72,7 @@ impl Kind {
         kinds
     }
 
-    fn draw(self, dice: &mut Dice, plan: &Plan) -> Fault {
+    fn draw(self, dice: &mut Dice, plan: &Plan, kinds: &[Self]) -> Fault {
         let mut one_of = |count: usize| dice.below(count as u64) as usize;
         match self {
             Self::KillServer => Fault::KillServer(one_of(plan.servers)),
@@ -86,7 +91,8 @@ impl Kind {
             Self::Split => Fault::Split(one_of(plan.shards)),
             Self::StepAgent => {
                 let agent = one_of(plan.agents);
-                Fault::StepAgent(agent, *dice.choose(&HOURS))
+                let is_killed = kinds.contains(&Self::KillAgent);
+                Fault::StepAgent(agent, *dice.choose(if is_killed { &HOURS_OF_KILLED[..] } else { &HOURS }))
             }
             Self::StepServer => {
                 let server = one_of(plan.servers);
@@ -112,7 +118,7 @@ impl Storm {
         }
         // Dice of this step, so that what is refused here does not change what comes later.
         let mut dice = Dice::of(self.seed, now);
-        let fault = dice.choose(&self.kinds).draw(&mut dice, &world.plan);
+        let fault = dice.choose(&self.kinds).draw(&mut dice, &world.plan, &self.kinds);
         let steps = 1 + dice.below(STEPS_MAX);
         let begins = (self.open.len() < OPEN_MAX && self.is_free(fault)).then_some(fault);
         if let Some(fault) = begins {

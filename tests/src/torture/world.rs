@@ -202,9 +202,11 @@ impl World {
 }
 
 impl Drop for World {
+    #[expect(clippy::print_stderr, reason = "who panics cannot know where the logs are")]
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.directory.disable_cleanup(true);
+            eprintln!("seed {}: logs are in {}", self.plan.seed, self.directory.path().display());
         }
     }
 }
