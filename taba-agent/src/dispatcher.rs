@@ -39,6 +39,7 @@ use crate::lane::{Lane, LaneBounds, LaneKey, Message, Next, Progress, Released};
 use crate::relay::Moment;
 use crate::rendezvous;
 use crate::spool::record::Piece;
+use crate::spool::recovery::FoundLane;
 use crate::spool::{Place as Stored, Spool, Weight};
 
 /// A Server that asks to be left alone is left alone for no longer than this.
@@ -149,7 +150,7 @@ impl Dispatcher {
     }
 
     /// Adds a Lane of an earlier run; it is drained, and nothing is appended to it.
-    pub fn recover(&mut self, now: Moment, key: LaneKey, found: Vec<crate::spool::recovery::FoundBatch>) {
+    pub fn recover(&mut self, now: Moment, key: LaneKey, found: FoundLane) {
         let lane = Lane::recovered(key, self.bounds.lane, found, now);
         self.events_held += lane.events_held();
         let order = self.order(key.vbucket);

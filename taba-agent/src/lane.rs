@@ -32,14 +32,17 @@ use taba_core::{ClientId, Events, SeqNo, StreamId, Timestamp};
 use self::parcel::Parcel;
 use crate::relay::Moment;
 use crate::sabotage::{CONFIRM, is_off};
-use crate::spool::record::Piece;
-use crate::spool::recovery::FoundBatch;
+use crate::spool::record::{Floor, Piece};
+use crate::spool::recovery::FoundLane;
 use crate::spool::{Place, ReadError, SegmentId, Spool};
 
 /// Bytes before the Blocks of a Batch, at most: stream, VBucket, four numbers.
 pub const HEAD_BYTES_MAX: usize = 8 + 2 + 4 * 10;
 /// A Batch older than this is never sent: the mark that would tell a repetition may be gone after 48 h.
 pub const BATCH_AGE_MAX: Duration = Duration::from_secs(24 * 3600);
+/// That Batches are lost is told to Servers only while the last of them is younger than this. Later the Lane's mark may
+/// be gone, and all of the Lane would be counted as lost.
+pub const LOSS_AGE_MAX: Duration = Duration::from_secs(30 * 3600);
 
 /// The name of a Lane. Sorts by stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -91,12 +94,22 @@ pub struct Lane {
     probe_not_before: Duration,
     /// What the last answer said is stable; forgotten when the store goes back.
     stable: SeqNo,
+    /// Batches that are lost, until the store counts them for good.
+    loss: Option<Loss>,
     /// Events in all Batches.
     events_offered: u64,
     /// Events in `parcels`.
     events_held: u64,
     /// Bytes of unsent Batches above which merging them is worth it.
     merge_at: u64,
+}
+
+/// Everything up to `through` is gone from here, and some of it may not have been stored. That is said with every
+/// message, as the base; and like a Batch it is kept until it is confirmed that the store has heard it.
+#[derive(Clone, Copy, Debug)]
+struct Loss {
+    through: SeqNo,
+    acked_at: Option<Duration>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -186,19 +199,20 @@ impl Lane {
             must_probe: false,
             probe_not_before: Duration::ZERO,
             stable: SeqNo::NONE,
+            loss: None,
             events_offered: 0,
             events_held: 0,
             merge_at: 0,
         }
     }
 
-    /// A Lane of an earlier run, with the Batches that were found of it, in order and without gaps, at least one. It
-    /// first asks how far it is contained in the store.
-    pub fn recovered(key: LaneKey, bounds: LaneBounds, found: Vec<FoundBatch>, now: Moment) -> Self {
+    /// A Lane of an earlier run, as it was found. It first asks how far it is contained in the store.
+    pub fn recovered(key: LaneKey, bounds: LaneBounds, found: FoundLane, now: Moment) -> Self {
         let mut lane = Self::new(key, bounds);
-        for batch in found {
+        for batch in found.batches {
             let note = (batch.events_lost > 0).then(|| damage_note(key.stream, now.time, batch.events_lost));
-            let parcel = Parcel::recovered(batch, now, note.as_ref());
+            let mut parcel = Parcel::recovered(batch, now, note.as_ref());
+            parcel.acked_at = (parcel.seq <= found.applied).then_some(now.uptime);
             debug_assert!(lane.parcels.is_empty() || parcel.seq == lane.last.next(), "there is a gap");
             if lane.parcels.is_empty() {
                 lane.cursor = parcel.seq;
@@ -209,6 +223,7 @@ impl Lane {
             lane.parcels.push_back(parcel);
         }
         lane.sent_through = lane.last;
+        lane.cursor = lane.cursor.max(found.applied.min(lane.last).next());
         (lane.must_probe, lane.is_recovered) = (true, true);
         lane
     }
@@ -415,10 +430,23 @@ impl Lane {
             self.stable = self.stable.max(ack.stable.min(ack.applied));
             let through = if is_off(CONFIRM) { ack.applied } else { ack.applied.min(ack.stable) };
             self.confirm(through, flight.sent_at, &mut released);
+            self.confirm_loss(now, ack, flight.sent_at);
             self.probe_not_before = now + self.bounds.probe_interval;
         }
         self.audit();
         (progress, released)
+    }
+
+    /// The store has heard of the loss; once that is confirmed, nothing is left to tell.
+    fn confirm_loss(&mut self, now: Duration, ack: &Ack, sent_at: Duration) {
+        let Some(loss) = self.loss.as_mut().filter(|loss| loss.through <= ack.applied) else { return };
+        match loss.acked_at {
+            None => loss.acked_at = Some(now),
+            Some(acked) if acked + self.bounds.confirm_after <= sent_at && loss.through <= ack.stable => {
+                self.loss = None;
+            }
+            Some(_) => {}
+        }
     }
 
     fn applied(&mut self, now: Duration, through: SeqNo) -> Progress {
@@ -449,6 +477,9 @@ impl Lane {
     fn rewind(&mut self, applied: SeqNo) {
         self.cursor = applied.next().clamp(self.base(), self.cursor);
         self.stable = SeqNo::NONE;
+        if let Some(loss) = self.loss.as_mut().filter(|loss| loss.through > applied) {
+            loss.acked_at = None;
+        }
         for parcel in self.parcels.iter_mut().rev().take_while(|parcel| parcel.seq > applied) {
             parcel.acked_at = None;
         }
@@ -496,7 +527,10 @@ impl Lane {
         if self.flight.is_some() || self.next().is_some() {
             return None;
         }
-        let newest = self.parcels.back()?.acked_at?;
+        let kept = self.parcels.back().map(|parcel| parcel.acked_at);
+        let told = self.loss.map(|loss| loss.acked_at);
+        // What is kept and not acknowledged is sent, and what is lost and not heard of is told first.
+        let newest = kept.into_iter().chain(told).max()??;
         Some((newest + self.bounds.confirm_after).max(self.probe_not_before))
     }
 
@@ -509,15 +543,23 @@ impl Lane {
     /// are lost: the Server counts them, unless it has them, when the next message tells it the new base.
     pub fn expire(&mut self, now: Duration) -> Released {
         let mut released = Released::default();
-        let is_old =
-            |parcel: &Parcel| now.as_micros() as i64 - parcel.born > BATCH_AGE_MAX.as_micros() as i64;
-        while self.parcels.front().is_some_and(is_old) {
-            if self.flight.is_some() && self.base() >= self.cursor {
+        let age = |parcel: &Parcel| now.as_micros() as i64 - parcel.born;
+        while let Some(oldest) =
+            self.parcels.front().filter(|old| age(old) > BATCH_AGE_MAX.as_micros() as i64)
+        {
+            let (seq, is_lost) = (oldest.seq, oldest.seq >= self.cursor);
+            let is_tellable = age(oldest) <= LOSS_AGE_MAX.as_micros() as i64;
+            if self.flight.is_some() && is_lost {
                 break;
             }
-            let is_lost = self.base() >= self.cursor;
             self.pop(&mut released);
-            self.must_probe |= is_lost && self.parcels.is_empty();
+            if is_lost {
+                self.loss = Some(Loss { through: seq, acked_at: None }).filter(|_| is_tellable);
+            }
+        }
+        if released.batches > 0 && self.parcels.is_empty() {
+            // With nothing to send and nothing to tell, there is nothing to ask either.
+            self.must_probe = self.loss.is_some_and(|loss| loss.acked_at.is_none());
         }
         self.cursor = self.cursor.max(self.base());
         self.audit();
@@ -648,7 +690,7 @@ impl Lane {
 
     /// Whether nothing is held.
     pub fn is_empty(&self) -> bool {
-        self.parcels.is_empty() && !self.must_probe && self.flight.is_none()
+        self.parcels.is_empty() && self.loss.is_none() && !self.must_probe && self.flight.is_none()
     }
 
     /// Events of everything that is here.
@@ -665,6 +707,11 @@ impl Lane {
     /// Whether what it would send has been sent before, or may have been.
     pub fn is_replaying(&self) -> bool {
         self.cursor <= self.sent_through
+    }
+
+    /// Where it stands, to be written down.
+    pub fn floor(&self) -> Floor {
+        Floor { lane: self.key, base: self.base(), applied: SeqNo(self.cursor.0 - 1) }
     }
 
     /// The oldest Batch that is retained; one above the last when none is.

@@ -187,8 +187,8 @@ impl<S: Spool> Relay<S> {
             actions: Vec::new(),
         };
         recovered.incarnations.iter().for_each(|taken| relay.dedup.restore(taken));
-        for (key, batches) in recovered.lanes {
-            relay.dispatcher.recover(now, key, batches);
+        for (key, lane) in recovered.lanes {
+            relay.dispatcher.recover(now, key, lane);
         }
         relay.spool_tally.recovered = relay.dispatcher.events_held();
         // If it cannot be begun now, the first Batch to come tries again, and is refused as long as that fails.
@@ -313,6 +313,12 @@ impl<S: Spool> Relay<S> {
     /// When [`Relay::handle`] wants to be called at the latest, in time since the start of the Agent.
     pub fn next_wake(&self) -> Option<Duration> {
         self.dispatcher.next_wake()
+    }
+
+    /// Writes down what is known to be stored, so that the next run knows it, too: the last thing to do. What cannot be
+    /// written is found out by asking.
+    pub fn conclude(&mut self) {
+        let _ = self.begin_segment();
     }
 
     /// Hands what was taken to the disk. Answers up to where that is done.

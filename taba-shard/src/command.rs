@@ -53,6 +53,21 @@ impl<T> Command<T> {
         self
     }
 
+    /// The word that Redis knows it by.
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// What follows its key.
+    pub fn arguments(&self) -> &[Bytes] {
+        &self.arguments
+    }
+
+    /// What an answer means; `None` when it is no answer to this command.
+    pub fn read(&self, reply: Reply) -> Option<T> {
+        (self.read)(reply)
+    }
+
     /// The key that it works on.
     pub fn key(&self) -> &[u8] {
         &self.key
@@ -81,10 +96,12 @@ pub enum Over {
     Something,
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "all readers have one signature")]
 fn done(reply: Reply) -> Option<()> {
     (reply == Reply::Done).then_some(())
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "all readers have one signature")]
 fn integer(reply: Reply) -> Option<i64> {
     if let Reply::Integer(number) = reply { Some(number) } else { None }
 }
@@ -134,6 +151,7 @@ fn number(reply: Reply) -> Option<Option<i64>> {
     std::str::from_utf8(&bytes).ok()?.parse().ok().map(Some)
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "all readers have one signature")]
 fn was_set(reply: Reply) -> Option<bool> {
     match reply {
         Reply::Done => Some(true),

@@ -81,7 +81,10 @@ impl Namespace {
     }
 }
 
-/// Where a user's key lives: `XXH64(key, seed 0) mod count`, as [`VBuckets::of`] does with the name of a Tab.
+/// Where a user's key lives: `XXH64(what counts, seed 0) mod count`, as [`VBuckets::of`] does with the name of a Tab.
+///
+/// What counts is the whole key; or, if it holds a `{`, a `}` behind it and something between them, only that: so
+/// `{cart:7}:items` and `{cart:7}:total` live in one VBucket, as they would in one slot of Redis Cluster.
 ///
 /// # Errors
 /// [`KeyError::Length`].
@@ -89,8 +92,18 @@ pub fn vbucket_of(vbuckets: VBuckets, key: &[u8]) -> Result<VBucket, KeyError> {
     if key.is_empty() || key.len() > KEY_BYTES_MAX {
         return Err(KeyError::Length { bytes: key.len() });
     }
-    let index = xxh64(key, 0) % u64::from(vbuckets.count());
+    let index = xxh64(what_counts(key), 0) % u64::from(vbuckets.count());
     Ok(vbuckets.get(index as u16).expect("a remainder is below its divisor"))
+}
+
+fn what_counts(key: &[u8]) -> &[u8] {
+    let between = || {
+        let open = key.iter().position(|byte| *byte == b'{')?;
+        let rest = &key[open + 1..];
+        let close = rest.iter().position(|byte| *byte == b'}')?;
+        (close > 0).then(|| &rest[..close])
+    };
+    between().unwrap_or(key)
 }
 
 /// The key of the VBucket itself.
@@ -158,7 +171,12 @@ mod tests {
         assert_eq!(namespace.pattern(), "{vb*}:app-1:*");
         let last = VBuckets::new(16384).unwrap().get(16383).unwrap();
         assert_eq!(hash(last), "{vb16383}");
-        assert_eq!(vbucket_of(VBuckets::default(), b"bids_won").unwrap().index(), 480);
+        let of = |key: &str| vbucket_of(VBuckets::default(), key.as_bytes()).unwrap().index();
+        assert_eq!(of("bids_won"), 480);
+        assert_eq!(of("{bids_won}:total"), 480);
+        assert_eq!(of("total of {bids_won} and {more}"), 480);
+        assert_ne!(of("{}bids_won"), 480);
+        assert_ne!(of("{bids_won"), 480);
     }
 
     #[test]

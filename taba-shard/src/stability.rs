@@ -71,14 +71,31 @@ pub enum Lost {
     LogFails,
 }
 
+/// What counts as safe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// Replicas that must have it, however few are connected.
+    pub replicas_min: usize,
+    /// How long it takes where there is no replica and none is expected.
+    pub without_replica: Duration,
+    /// How long a replica that was seen, here or on the primary before a failover, is expected back. Until then, what no
+    /// replica has is not safe.
+    pub replica_expected: Duration,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self { replicas_min: 0, without_replica: STABLE_WITHOUT_REPLICA, replica_expected: REPLICA_EXPECTED }
+    }
+}
+
 /// One wait for stability.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wait {
     begun: Instant,
     /// The connection that what is waited for was done over.
     epoch: u64,
-    /// Replicas that must have it, however few are connected.
-    replicas_min: usize,
+    rules: Rules,
     phase: Phase,
 }
 
@@ -92,8 +109,8 @@ enum Phase {
 
 impl Wait {
     /// A wait that begins now, for what was done over the connection with this number.
-    pub const fn new(now: Instant, epoch: u64, replicas_min: usize) -> Self {
-        Self { begun: now, epoch, replicas_min, phase: Phase::Begun }
+    pub const fn new(now: Instant, epoch: u64, rules: Rules) -> Self {
+        Self { begun: now, epoch, rules, phase: Phase::Begun }
     }
 
     /// Takes in one poll.
@@ -119,21 +136,21 @@ impl Wait {
         }
         let replicas_have_it = poll.replicas.iter().all(|replica| replica >= offset);
         if !poll.replicas.is_empty() {
-            let enough = poll.replicas.len() >= self.replicas_min;
+            let enough = poll.replicas.len() >= self.rules.replicas_min;
             return if enough && replicas_have_it { Verdict::Stable } else { Verdict::Pending };
         }
-        Self::without_replica(self.replicas_min, *known, poll)
+        Self::without_replica(self.rules, *known, poll)
     }
 
-    fn without_replica(replicas_min: usize, known: Instant, poll: &Poll) -> Verdict {
+    fn without_replica(rules: Rules, known: Instant, poll: &Poll) -> Verdict {
         let since = |at: Instant| poll.started.saturating_duration_since(at);
-        let expected = poll.replica_seen.is_some_and(|seen| since(seen) < REPLICA_EXPECTED);
-        if replicas_min > 0 || expected {
+        let expected = poll.replica_seen.is_some_and(|seen| since(seen) < rules.replica_expected);
+        if rules.replicas_min > 0 || expected {
             return Verdict::Pending;
         }
         match poll.log {
             Log::Failing => Verdict::Lost(Lost::LogFails),
-            Log::Fine | Log::Off if since(known) >= STABLE_WITHOUT_REPLICA => Verdict::Stable,
+            Log::Fine | Log::Off if since(known) >= rules.without_replica => Verdict::Stable,
             Log::Fine | Log::Off => Verdict::Pending,
         }
     }

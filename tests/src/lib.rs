@@ -5,6 +5,7 @@ pub mod link;
 mod process;
 pub mod proxy;
 pub mod redis;
+pub mod spec;
 pub mod torture;
 
 pub use self::process::{Process, shield_from_ctrl_c};

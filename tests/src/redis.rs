@@ -264,6 +264,15 @@ impl Redis {
         wait_until("the replica follows", || self.info("replication", "master_link_status") == "up");
     }
 
+    /// Cuts this replica off from its primary: it keeps what it has and hears nothing new, as one that lags. Pausing it would
+    /// not do: what the primary sends meanwhile waits in the socket.
+    ///
+    /// # Panics
+    /// When it does not obey.
+    pub fn cut_off(&self) {
+        assert_eq!(self.command(&["REPLICAOF", "127.0.0.1", &free_port().to_string()]), "OK");
+    }
+
     /// Makes this replica a primary (`REPLICAOF NO ONE`).
     ///
     /// # Panics

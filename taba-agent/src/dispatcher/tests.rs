@@ -340,7 +340,8 @@ fn replays_never_take_the_last_slot_of_a_server() {
     };
     for vbucket in 0..20 {
         let key = LaneKey { stream: StreamId(1), vbucket };
-        dispatcher.recover(at(ms(0)), key, vec![found(u32::from(vbucket))]);
+        let batches = vec![found(u32::from(vbucket))];
+        dispatcher.recover(at(ms(0)), key, FoundLane { applied: SeqNo::NONE, batches });
     }
     let asked = tick(&mut dispatcher, ms(0));
     assert_eq!(

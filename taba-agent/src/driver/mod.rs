@@ -314,6 +314,7 @@ impl RunningAgent {
         #[cfg(unix)]
         drop(self.socket);
         drop(self.syncer);
+        self.shared.conclude();
         self.shared.flush();
         syncer::sync_once(&self.shared).await;
         let left = self.shared.unapplied();

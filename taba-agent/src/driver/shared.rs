@@ -119,6 +119,11 @@ impl Shared {
         }
     }
 
+    /// Writes down where things stand.
+    pub(super) fn conclude(&self) {
+        self.lock().conclude();
+    }
+
     pub(super) fn sync_job(&self) -> Option<SyncJob> {
         self.lock().sync_job()
     }
@@ -176,7 +181,7 @@ fn open(config: &Verified<Config>) -> Result<(Box<dyn Spool>, Recovered), StartE
     let disk = FileDisk::open(path)?;
     let opened = LogSpool::open(disk, config.log_options());
     let (spool, recovered) = opened.map_err(|source| StartError::Spool { path: path.clone(), source })?;
-    let batches: usize = recovered.lanes.values().map(Vec::len).sum();
+    let batches: usize = recovered.lanes.values().map(|lane| lane.batches.len()).sum();
     tracing::info!(spool_dir = %path.display(), lanes = recovered.lanes.len(), batches, "spool opened");
     let damage = recovered.damage;
     if damage.stretches > 0 {

@@ -7,7 +7,7 @@ use taba_core::{TabName, TabType};
 
 use super::*;
 use crate::spool::record::Record;
-use crate::spool::recovery::FoundBatch;
+use crate::spool::recovery::{FoundBatch, FoundLane};
 use crate::spool::{MemorySpool, Weight};
 
 const CONFIRM: Duration = Duration::from_secs(60);
@@ -288,6 +288,10 @@ fn answers_that_cannot_be_move_nothing() {
     }
 }
 
+fn lane_of(batches: Vec<FoundBatch>) -> FoundLane {
+    FoundLane { applied: SeqNo::NONE, batches }
+}
+
 fn found(seq: u64, events_before: u64, events: u64, taken_at: Timestamp) -> FoundBatch {
     let (seq, places) = (SeqNo(seq), Vec::new());
     FoundBatch { seq, events_before, blocks: 0, events, events_lost: 0, taken_at, places }
@@ -295,9 +299,11 @@ fn found(seq: u64, events_before: u64, events: u64, taken_at: Timestamp) -> Foun
 
 #[test]
 fn a_lane_of_an_earlier_run_asks_first() {
-    let batches = (3..=5).map(|seq| found(seq, seq * 10, 10, at(secs(0)).time)).collect();
+    let batches: Vec<_> = (3..=5).map(|seq| found(seq, seq * 10, 10, at(secs(0)).time)).collect();
+    let known = FoundLane { applied: SeqNo(4), batches: batches.clone() };
+    assert_eq!(Lane::recovered(key(), bounds(1), known, at(secs(0))).unapplied().events, 10);
     let mut bench = Bench::new(1);
-    bench.lane = Lane::recovered(key(), bounds(1), batches, at(secs(0)));
+    bench.lane = Lane::recovered(key(), bounds(1), lane_of(batches), at(secs(0)));
     assert!(bench.lane.is_replaying() && !bench.lane.is_applied());
     let Some(Message::Probe(probe)) = bench.send() else { panic!() };
     assert_eq!((probe.base, probe.events_before), (SeqNo(3), 30));
@@ -316,7 +322,7 @@ fn a_lane_of_an_earlier_run_asks_first() {
 fn a_mark_beyond_what_was_found_of_a_lane_says_that_all_of_it_is_contained() {
     let mut bench = Bench::new(1);
     let batches = vec![found(3, 30, 10, at(secs(0)).time)];
-    bench.lane = Lane::recovered(key(), bounds(1), batches, at(secs(0)));
+    bench.lane = Lane::recovered(key(), bounds(1), lane_of(batches), at(secs(0)));
     bench.send().unwrap();
     assert_eq!(bench.acknowledge(&ack(9, 9, Answer::Applied)), Progress::Applied(SeqNo(3)));
     assert!(bench.lane.is_applied());
@@ -328,7 +334,7 @@ fn what_is_too_old_is_never_sent_and_the_server_is_told() {
     let taken = at(secs(0)).time.saturating_sub(day);
     let old = || vec![found(1, 0, 10, taken), found(2, 10, 10, taken.saturating_add(secs(1_000)))];
     let mut bench = Bench::new(1);
-    bench.lane = Lane::recovered(key(), bounds(1), old(), at(secs(0)));
+    bench.lane = Lane::recovered(key(), bounds(1), lane_of(old()), at(secs(0)));
     assert_eq!(bench.lane.expire(secs(0)).batches, 0);
     let released = bench.lane.expire(secs(500));
     assert_eq!((released.batches, released.events), (1, 10));
@@ -343,10 +349,30 @@ fn what_is_too_old_is_never_sent_and_the_server_is_told() {
         panic!("a lane that is left empty still has to say it")
     };
     assert_eq!((probe.base, probe.events_before), (SeqNo(3), 20));
+    // The loss is kept like a Batch: told again when the store goes back, until it is confirmed.
+    bench.now = secs(2_000);
+    bench.acknowledge(&ack(2, 0, Answer::Applied));
+    assert!(!bench.lane.is_empty());
+    bench.now = bench.lane.probe_at().unwrap();
+    assert_eq!(bench.now, secs(2_000) + CONFIRM);
+    bench.lane.probe();
+    bench.send().unwrap();
+    bench.acknowledge(&ack(2, 2, Answer::Applied));
+    assert!(bench.lane.is_empty() && bench.lane.next().is_none());
+
+    // After much longer its mark may be gone, and saying anything would count all of the Lane as lost.
+    let long_ago = vec![found(1, 0, 10, taken.saturating_sub(secs(7 * 3600)))];
+    let mut lane = Lane::recovered(key(), bounds(1), lane_of(long_ago.clone()), at(secs(0)));
+    assert_eq!(lane.expire(secs(0)).events, 10);
+    assert!(lane.is_empty() && lane.next().is_none());
+    // What is known to be stored is not lost.
+    let known = FoundLane { applied: SeqNo(1), batches: long_ago };
+    let mut lane = Lane::recovered(key(), bounds(1), known, at(secs(0)));
+    assert_eq!((lane.expire(secs(0)).events, lane.is_empty()), (10, true));
 
     // A clock that went back a year while the Agent was down makes nothing younger than nothing.
     let ahead = vec![found(1, 0, 10, at(secs(0)).time.saturating_add(365 * day))];
-    let mut lane = Lane::recovered(key(), bounds(1), ahead, at(secs(0)));
+    let mut lane = Lane::recovered(key(), bounds(1), lane_of(ahead), at(secs(0)));
     assert_eq!(lane.expire(day).batches, 0);
     assert_eq!(lane.expire(day + secs(1)).batches, 1);
 }

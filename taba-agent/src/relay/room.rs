@@ -39,7 +39,7 @@ impl<S: Spool> Relay<S> {
     }
 
     pub(super) fn begin_segment(&mut self) -> Result<(), SpoolError> {
-        let floors = self.dispatcher.all().map(|lane| (lane.key(), lane.base())).collect();
+        let floors = self.dispatcher.all().map(|lane| lane.floor()).collect();
         self.spool.roll(&Checkpoint { floors, incarnations: self.dedup.remembered().collect() })
     }
 

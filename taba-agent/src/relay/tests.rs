@@ -540,8 +540,13 @@ impl World {
     }
 }
 
+/// `TABA_MODEL_CASES` runs more.
+fn cases(default: u32) -> u32 {
+    std::env::var("TABA_MODEL_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(default)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig::with_cases(cases(300)))]
 
     /// Lost, repeated, late and half-answered requests, stores that go back to what their replica has, agents that are
     /// killed, power that fails, disks that run full: every event is stored exactly once, and nothing is left behind.

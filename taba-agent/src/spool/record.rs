@@ -9,7 +9,7 @@
 //! kind 4      Checkpoint  | n Floors | n Incarnations |
 //! Piece       | vbucket u16 | seq | events_before | blocks_before | blocks | events | bytes | crc32 u32 |
 //! Refusal     | block | why u8 | events |
-//! Floor       | stream u64 | vbucket u16 | base |
+//! Floor       | stream u64 | vbucket u16 | base | applied |
 //! Incarnation | client | number u64 | seq | n Refusals |
 //! ```
 //! Little-endian; what has no width is a varint, `client` has its length in front. The heads say what there is, the data
@@ -123,11 +123,21 @@ pub struct Taken {
 /// What is known at the beginning of a segment about those before it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Checkpoint {
-    /// Of each Lane that is known, the oldest Batch that is held, or the next if none is. What is found of others is
-    /// asked after once more.
-    pub floors: Vec<(LaneKey, SeqNo)>,
+    /// Of each Lane that is known. What is found of others is asked after once more.
+    pub floors: Vec<Floor>,
     /// Each incarnation's last Batch.
     pub incarnations: Vec<Taken>,
+}
+
+/// Where a Lane stood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Floor {
+    /// Which Lane.
+    pub lane: LaneKey,
+    /// The oldest Batch that is held, or the next if none is.
+    pub base: SeqNo,
+    /// The last that was acknowledged.
+    pub applied: SeqNo,
 }
 
 /// A record that was read back. Pieces have the place of their bytes within the segment instead of the bytes.
@@ -233,10 +243,11 @@ impl Checkpoint {
         let start = begin(out);
         out.push(CHECKPOINT);
         put_u64(self.floors.len() as u64, out);
-        for (lane, base) in &self.floors {
-            out.extend_from_slice(&lane.stream.0.to_le_bytes());
-            out.extend_from_slice(&lane.vbucket.to_le_bytes());
-            put_u64(base.0, out);
+        for floor in &self.floors {
+            out.extend_from_slice(&floor.lane.stream.0.to_le_bytes());
+            out.extend_from_slice(&floor.lane.vbucket.to_le_bytes());
+            put_u64(floor.base.0, out);
+            put_u64(floor.applied.0, out);
         }
         put_u64(self.incarnations.len() as u64, out);
         self.incarnations.iter().for_each(|taken| put_taken(taken, out));
@@ -387,7 +398,8 @@ fn checkpoint(reader: &mut Reader<'_>) -> Result<Checkpoint, WireError> {
     for _ in 0..reader.count(CHECKPOINT_MAX, "lanes")? {
         let lane =
             LaneKey { stream: stream(reader)?, vbucket: u16::from_le_bytes(reader.array("a vbucket")?) };
-        found.floors.push((lane, SeqNo(reader.u64("a base")?)));
+        let (base, applied) = (SeqNo(reader.u64("a base")?), SeqNo(reader.u64("a mark")?));
+        found.floors.push(Floor { lane, base, applied });
     }
     for _ in 0..reader.count(CHECKPOINT_MAX, "incarnations")? {
         found.incarnations.push(taken(reader)?);
@@ -477,7 +489,10 @@ mod tests {
     fn checkpoint() -> Checkpoint {
         let lane = LaneKey { stream: StreamId(7), vbucket: 513 };
         let incarnation = Taken { taken_at: Timestamp::default(), ..taken() };
-        Checkpoint { floors: vec![(lane, SeqNo(9))], incarnations: vec![incarnation] }
+        Checkpoint {
+            floors: vec![Floor { lane, base: SeqNo(9), applied: SeqNo(11) }],
+            incarnations: vec![incarnation],
+        }
     }
 
     fn encoded(record: Record<'_>) -> Vec<u8> {

@@ -11,19 +11,30 @@ use std::io;
 
 use taba_core::{ClientId, SeqNo, StreamId, Timestamp};
 
-use super::record::{Checkpoint, Found, FoundPiece, Next, SEGMENT_HEAD_BYTES, Taken, next, segment_head};
+use super::record::{
+    Checkpoint, Floor, Found, FoundPiece, Next, SEGMENT_HEAD_BYTES, Taken, next, segment_head,
+};
 use super::{Disk, Place, SegmentId};
 use crate::lane::LaneKey;
 
 /// What was found in a log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recovered {
-    /// Of each Lane of earlier runs, the Batches that may still be needed: in order, without gaps.
-    pub lanes: BTreeMap<LaneKey, Vec<FoundBatch>>,
+    /// The Lanes of earlier runs of which something may still be needed.
+    pub lanes: BTreeMap<LaneKey, FoundLane>,
     /// The last Batch of each Client incarnation, those used last behind.
     pub incarnations: Vec<Taken>,
     /// What could not be read.
     pub damage: Damage,
+}
+
+/// A Lane that was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FoundLane {
+    /// The last Batch that is known to have been acknowledged; what follows it may have been.
+    pub applied: SeqNo,
+    /// At least one, in order, without gaps.
+    pub batches: Vec<FoundBatch>,
 }
 
 /// A Batch that was found.
@@ -59,7 +70,7 @@ pub struct Damage {
 impl Recovered {
     /// Where everything is that is held.
     pub fn places(&self) -> impl Iterator<Item = &Place> {
-        self.lanes.values().flatten().flat_map(|batch| &batch.places)
+        self.lanes.values().flat_map(|lane| &lane.batches).flat_map(|batch| &batch.places)
     }
 }
 
@@ -82,6 +93,7 @@ pub fn recover<D: Disk>(disk: &D, segments: &[(SegmentId, u64)]) -> io::Result<R
 #[derive(Default)]
 struct Replay {
     lanes: BTreeMap<LaneKey, BTreeMap<u64, Building>>,
+    applied: HashMap<LaneKey, SeqNo>,
     incarnations: HashMap<(ClientId, u64), (u64, Taken)>,
     uses: u64,
     damage: Damage,
@@ -193,7 +205,8 @@ impl Replay {
     }
 
     fn checkpoint(&mut self, checkpoint: Checkpoint) {
-        for (lane, base) in checkpoint.floors {
+        for Floor { lane, base, applied } in checkpoint.floors {
+            self.applied.insert(lane, applied);
             if let btree_map::Entry::Occupied(mut found) = self.lanes.entry(lane) {
                 *found.get_mut() = found.get_mut().split_off(&base.0);
             }
@@ -208,7 +221,8 @@ impl Replay {
             let batches = close(batches, is_damaged);
             self.damage.events += batches.iter().map(|batch| batch.events_lost).sum::<u64>();
             if !batches.is_empty() {
-                lanes.insert(key, batches);
+                let applied = self.applied.get(&key).copied().unwrap_or_default();
+                lanes.insert(key, FoundLane { applied, batches });
             }
         }
         let mut incarnations: Vec<_> = self.incarnations.into_values().collect();

@@ -4,7 +4,7 @@ use taba_core::wire::Refusal;
 use taba_core::{ClientId, SeqNo, StreamId, Timestamp};
 
 use super::crash::CrashDisk;
-use super::record::{Piece, Taken};
+use super::record::{Floor, Piece, Taken};
 use super::recovery::{Damage, Recovered};
 use super::*;
 use crate::lane::LaneKey;
@@ -77,7 +77,7 @@ fn what_was_appended_is_there_after_a_kill() {
     take(&mut spool, 2, &[piece(2, 10, 1, b"and more")]).unwrap();
     drop(spool);
     let (spool, found) = open(&disk);
-    let batches = &found.lanes[&key()];
+    let batches = &found.lanes[&key()].batches;
     assert_eq!(
         batches.iter().map(|batch| (batch.seq.0, batch.blocks, batch.events)).collect::<Vec<_>>(),
         [(1, 1, 10), (2, 2, 20)]
@@ -132,7 +132,7 @@ fn a_checkpoint_is_never_there_without_what_it_speaks_of() {
     disk.lose_power(1);
     let (_, found) = open(&disk);
     assert_eq!(found.incarnations.last().unwrap().seq, SeqNo(4));
-    assert_eq!(found.lanes[&key()].len(), 4);
+    assert_eq!(found.lanes[&key()].batches.len(), 4);
 }
 
 #[test]
@@ -140,11 +140,15 @@ fn a_checkpoint_says_what_is_held_no_more_and_whom_we_know() {
     let disk = CrashDisk::default();
     let (mut spool, _) = with_batches(&disk, 5);
     let known = Taken { taken_at: Timestamp::default(), incarnation: 99, ..taken(77) };
-    let checkpoint = Checkpoint { floors: vec![(key(), SeqNo(4))], incarnations: vec![known.clone()] };
+    let checkpoint = Checkpoint {
+        floors: vec![Floor { lane: key(), base: SeqNo(4), applied: SeqNo(4) }],
+        incarnations: vec![known.clone()],
+    };
     spool.roll(&checkpoint).unwrap();
     drop(spool);
     let (_, found) = open(&disk);
-    assert_eq!(found.lanes[&key()].iter().map(|batch| batch.seq.0).collect::<Vec<_>>(), [4, 5]);
+    assert_eq!(found.lanes[&key()].batches.iter().map(|batch| batch.seq.0).collect::<Vec<_>>(), [4, 5]);
+    assert_eq!(found.lanes[&key()].applied, SeqNo(4));
     assert_eq!(found.incarnations.last(), Some(&known));
 }
 
@@ -161,7 +165,8 @@ fn a_copy_and_a_merge_stand_for_what_was_before() {
     take(&mut spool, 6, &[piece(4, 30, 1, b", more"), piece(5, 50, 0, b"new")]).unwrap();
     drop(spool);
     let (spool, found) = open(&disk);
-    let texts: Vec<_> = found.lanes[&key()].iter().map(|batch| content(&spool, &batch.places)).collect();
+    let texts: Vec<_> =
+        found.lanes[&key()].batches.iter().map(|batch| content(&spool, &batch.places)).collect();
     let expected: [&[u8]; 5] = [&[1; 100], b"again", &[3; 100], b"four and five, more", b"new"];
     assert_eq!(texts, expected);
     assert_eq!(found.damage, Damage::default());
@@ -200,7 +205,7 @@ fn what_a_full_disk_does_not_take_is_kept_and_written_when_there_is_room() {
     assert_eq!(spool.room().error, None);
     drop(spool);
     let (_, found) = open(&disk);
-    assert_eq!((found.lanes[&key()].len(), found.damage), (4, Damage::default()));
+    assert_eq!((found.lanes[&key()].batches.len(), found.damage), (4, Damage::default()));
 }
 
 #[test]
@@ -259,8 +264,11 @@ fn a_flipped_bit_costs_one_record_and_its_events_are_known_to_be_missing() {
     disk.flip(places[2].segment, places[2].offset as usize, 1);
     drop(spool);
     let (_, found) = open(&disk);
-    let batches: Vec<_> =
-        found.lanes[&key()].iter().map(|batch| (batch.seq.0, batch.events, batch.events_lost)).collect();
+    let batches: Vec<_> = found.lanes[&key()]
+        .batches
+        .iter()
+        .map(|batch| (batch.seq.0, batch.events, batch.events_lost))
+        .collect();
     assert_eq!(batches, [(1, 10, 0), (2, 10, 0), (3, 0, 10), (4, 10, 0), (5, 10, 0)]);
     assert_eq!((found.damage.stretches, found.damage.events), (1, 10));
     assert!(found.damage.bytes > 100);
@@ -276,7 +284,7 @@ fn a_batch_whose_middle_is_damaged_keeps_the_rest() {
     disk.flip(lost.segment, lost.offset as usize, 1);
     drop(spool);
     let (spool, found) = open(&disk);
-    let first = &found.lanes[&key()][0];
+    let first = &found.lanes[&key()].batches[0];
     assert_eq!((content(&spool, &first.places).as_slice(), first.blocks), (&b"ac"[..], 2));
     assert_eq!((first.events, first.events_lost), (20, 10));
 }
@@ -290,7 +298,7 @@ fn a_segment_in_the_middle_that_is_not_readable_at_all_leaves_the_others() {
     let inside = places.iter().filter(|place| place.segment == middle).count() as u64;
     drop(spool);
     let (_, found) = open(&disk);
-    let batches = &found.lanes[&key()];
+    let batches = &found.lanes[&key()].batches;
     assert_eq!(batches.len(), 30, "the lane stays without gaps");
     assert_eq!(batches.iter().map(|batch| batch.events_lost).sum::<u64>(), 10 * inside);
     assert_eq!(found.damage.events, 10 * inside);
@@ -321,7 +329,7 @@ proptest! {
             disk.cut(SegmentId(last), cut.min(100));
         }
         let (spool, found) = open(&disk);
-        let found = found.lanes.get(&key()).cloned().unwrap_or_default();
+        let found = found.lanes.get(&key()).cloned().unwrap_or_default().batches;
         // Files that were cut independently of each other may leave holes behind what is durable: they are known.
         let whole = found.iter().take_while(|batch| batch.blocks == 1).count() as u64;
         prop_assert!(whole >= durable, "{whole} of {batches} are there, {durable} were synced");
@@ -342,7 +350,7 @@ proptest! {
             disk.flip(SegmentId(segment), at, bits);
         }
         let (spool, found) = open(&disk);
-        for batch in found.lanes.values().flatten().filter(|batch| batch.blocks > 0) {
+        for batch in found.lanes.values().flat_map(|lane| &lane.batches).filter(|batch| batch.blocks > 0) {
             prop_assert_eq!(content(&spool, &batch.places), vec![batch.seq.0 as u8; 100]);
         }
     }

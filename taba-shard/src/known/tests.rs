@@ -47,7 +47,7 @@ impl Shard {
         }
         self.version = commit.next;
         for (stream, mark) in &commit.marks {
-            set(&mut self.streams, stream.clone(), mark.is_some());
+            set(&mut self.streams, *stream, mark.is_some());
         }
         for (tab, tab_type) in &commit.tabs {
             set(&mut self.types, tab.clone(), tab_type.is_some());

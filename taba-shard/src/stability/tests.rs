@@ -20,12 +20,16 @@ fn poll(started: Instant) -> Poll {
     }
 }
 
+fn rules(replicas_min: usize) -> Rules {
+    Rules { replicas_min, ..Rules::default() }
+}
+
 const MS: Duration = Duration::from_millis(1);
 
 #[test]
 fn a_poll_that_started_before_the_wait_proves_nothing() {
     let begun = start() + MS;
-    let mut wait = Wait::new(begun, 1, 0);
+    let mut wait = Wait::new(begun, 1, rules(0));
     assert_eq!(wait.handle(&poll(begun - MS)), Verdict::Pending);
     assert_eq!(wait.handle(&poll(begun)), Verdict::Stable);
 }
@@ -33,12 +37,12 @@ fn a_poll_that_started_before_the_wait_proves_nothing() {
 #[test]
 fn every_connected_replica_must_have_it_all() {
     let begun = start();
-    let mut wait = Wait::new(begun, 1, 0);
+    let mut wait = Wait::new(begun, 1, rules(0));
     let behind = |replicas: &[u64]| Poll { replicas: replicas.to_vec(), offset: 500, ..poll(begun + MS) };
     assert_eq!(wait.handle(&Poll { replicas: vec![100, 99], ..poll(begun) }), Verdict::Pending);
     assert_eq!(wait.handle(&behind(&[400, 99])), Verdict::Pending);
     assert_eq!(wait.handle(&behind(&[400, 100])), Verdict::Stable, "what came later is not waited for");
-    let mut wait = Wait::new(begun, 1, 2);
+    let mut wait = Wait::new(begun, 1, rules(2));
     assert_eq!(wait.handle(&poll(begun)), Verdict::Pending, "two were asked for");
     assert_eq!(wait.handle(&behind(&[400, 100])), Verdict::Stable);
 }
@@ -52,12 +56,12 @@ fn another_connection_role_or_history_ends_the_wait() {
         (Poll { is_primary: false, ..poll(begun + MS) }, Lost::Demoted),
         (Poll { history: "other".into(), ..poll(begun + MS) }, Lost::Rewritten),
     ] {
-        let mut wait = Wait::new(begun, 1, 0);
+        let mut wait = Wait::new(begun, 1, rules(0));
         assert_eq!(wait.handle(&pending), Verdict::Pending);
         assert_eq!(wait.handle(&end), Verdict::Lost(lost));
     }
-    assert_eq!(Wait::new(begun, 7, 0).handle(&poll(begun)), Verdict::Lost(Lost::Reconnected));
-    let wait = Wait::new(begun, 1, 0);
+    assert_eq!(Wait::new(begun, 7, rules(0)).handle(&poll(begun)), Verdict::Lost(Lost::Reconnected));
+    let wait = Wait::new(begun, 1, rules(0));
     assert_eq!(wait.expire(begun + MS, 2 * MS), Verdict::Pending);
     assert_eq!(wait.expire(begun + 2 * MS, 2 * MS), Verdict::Lost(Lost::TimedOut));
 }
@@ -66,14 +70,14 @@ fn another_connection_role_or_history_ends_the_wait() {
 fn without_replicas_it_takes_a_while_and_a_log_that_works() {
     let begun = start();
     let alone = |after: Duration| Poll { replicas: vec![], replica_seen: None, ..poll(begun + after) };
-    let mut wait = Wait::new(begun, 1, 0);
+    let mut wait = Wait::new(begun, 1, rules(0));
     assert_eq!(wait.handle(&alone(100 * MS)), Verdict::Pending);
     assert_eq!(wait.handle(&alone(STABLE_WITHOUT_REPLICA)), Verdict::Pending, "counted from the first poll");
     assert_eq!(wait.handle(&alone(STABLE_WITHOUT_REPLICA + 100 * MS)), Verdict::Stable);
-    let mut wait = Wait::new(begun, 1, 0);
+    let mut wait = Wait::new(begun, 1, rules(0));
     let failing = Poll { log: Log::Failing, ..alone(100 * MS) };
     assert_eq!(wait.handle(&failing), Verdict::Lost(Lost::LogFails));
-    let mut wait = Wait::new(begun, 1, 1);
+    let mut wait = Wait::new(begun, 1, rules(1));
     wait.handle(&alone(MS));
     assert_eq!(wait.handle(&alone(STABLE_WITHOUT_REPLICA * 2)), Verdict::Pending, "a replica was asked for");
 }
@@ -82,7 +86,7 @@ fn without_replicas_it_takes_a_while_and_a_log_that_works() {
 fn a_replica_that_was_seen_is_expected_back() {
     let begun = start();
     let gone = |after: Duration| Poll { replicas: vec![], replica_seen: Some(begun), ..poll(begun + after) };
-    let mut wait = Wait::new(begun, 1, 0);
+    let mut wait = Wait::new(begun, 1, rules(0));
     assert_eq!(wait.handle(&gone(MS)), Verdict::Pending);
     assert_eq!(wait.handle(&gone(STABLE_WITHOUT_REPLICA * 2)), Verdict::Pending, "a cut off primary");
     assert_eq!(wait.handle(&gone(REPLICA_EXPECTED)), Verdict::Stable, "it was taken away for good");
@@ -107,14 +111,14 @@ proptest! {
                 *replica = (*replica + more).min(offset);
             }
             let poll = Poll { started: sent, offset, replicas: replicas.clone(), ..poll(now) };
-            if let Some((wait, needs)) = &mut wait {
-                if wait.handle(&poll) == Verdict::Stable {
-                    prop_assert!(replicas.iter().all(|replica| replica >= needs));
-                    break;
-                }
+            if let Some((wait, needs)) = &mut wait
+                && wait.handle(&poll) == Verdict::Stable
+            {
+                prop_assert!(replicas.iter().all(|replica| replica >= needs));
+                break;
             }
             if n == wait_at {
-                wait = Some((Wait::new(now, 1, 0), offset));
+                wait = Some((Wait::new(now, 1, rules(0)), offset));
             }
             sent = now;
         }

@@ -1,0 +1,157 @@
+//! Locks: [`Lease`], held for a time and under a [`FencingToken`].
+//!
+//! # What a lock is good for
+//! A lease alone keeps nobody out: its holder may sleep (a long pause of its machine is enough) and go on working when it
+//! has run out and somebody else holds it. So each lease has a token, higher than that of every lease of this lock before, and what the
+//! lock guards has to refuse lower tokens than it has seen: [`Data::fenced_set`] does.
+//!
+//! # How far tokens go up
+//! The counter stays when a lease runs out and when nobody holds the lock. A failover onto a replica that lags may forget the last
+//! leases, so a token is also never below the clock of the Redis in microseconds when it was given: a token given after a
+//! failover is then higher than the forgotten ones, as far as the clocks of the two machines agree within the time between. Two
+//! holders at once are possible in that time; the one with the lower token is fenced.
+//!
+//! A lock is one small hash that is never removed; there should be a bounded number of names.
+
+use std::time::Duration;
+
+use taba_core::Remedy;
+
+use super::{Data, DataError, Place};
+use crate::command::Reply;
+use crate::limits::LEASE_MAX;
+use crate::redis::{LinkError, random, scripts};
+
+/// A number that is higher for every later lease of one lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FencingToken(pub u64);
+
+/// A lock that is held until its time is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "a lock that is not released is held until its time is over"]
+pub struct Lease {
+    name: Vec<u8>,
+    holder: String,
+    token: FencingToken,
+}
+
+/// Why a lock was not taken, renewed or released.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LockError {
+    /// Somebody else holds it.
+    #[error("somebody else holds the lock for {left:?} more, unless it is released before")]
+    Held {
+        /// How long, if it is not renewed.
+        left: Duration,
+    },
+    /// The lease has run out; somebody else may hold the lock.
+    #[error("the lease has run out")]
+    Lost,
+    /// A lease lasts from a millisecond to [`LEASE_MAX`].
+    #[error("a lease of {time:?}: it may last from a millisecond to {LEASE_MAX:?}")]
+    Time {
+        /// What was asked for.
+        time: Duration,
+    },
+    /// The shard did not do as asked. After an unknown outcome the lock may be held, by nobody, until the time is over.
+    #[error("the lock could not be asked for")]
+    Data(#[from] DataError),
+}
+
+impl LockError {
+    /// What to do next.
+    pub fn remedy(&self) -> Remedy {
+        match self {
+            Self::Held { left } => Remedy::Wait(*left),
+            Self::Lost | Self::Time { .. } => Remedy::GiveUp,
+            Self::Data(source) => source.remedy(),
+        }
+    }
+}
+
+impl FencingToken {
+    pub(super) fn read(reply: Reply) -> Option<Self> {
+        let Reply::Bytes(text) = reply else { return None };
+        std::str::from_utf8(&text).ok()?.parse().ok().map(Self)
+    }
+}
+
+impl Lease {
+    /// The token to show to what the lock guards.
+    pub const fn token(&self) -> FencingToken {
+        self.token
+    }
+}
+
+impl From<LinkError> for LockError {
+    fn from(error: LinkError) -> Self {
+        Self::Data(error.into())
+    }
+}
+
+fn micros(time: Duration) -> Result<u64, LockError> {
+    if time < Duration::from_millis(1) || time > LEASE_MAX {
+        return Err(LockError::Time { time });
+    }
+    Ok(time.as_micros() as u64)
+}
+
+impl Data {
+    /// Takes a lock, if nobody holds it. It does not wait: [`LockError::Held`] says how long that may take.
+    ///
+    /// # Errors
+    /// [`LockError`].
+    ///
+    /// # Cancel safety
+    /// When dropped, the lock may be held, by nobody, until the time is over.
+    pub async fn lock(&self, name: impl AsRef<[u8]>, time: Duration) -> Result<Lease, LockError> {
+        let micros = micros(time)?;
+        let holder = format!("{:016x}{:016x}", random(), random());
+        let place = self.place_of(name.as_ref()).map_err(LockError::Data)?;
+        let mut call = scripts::ACQUIRE.call(&[self.namespace.lock(place.vbucket, name.as_ref())]);
+        call.arg(&holder).arg(micros);
+        let wrong = || LockError::from(LinkError::Answer { shard: place.shard });
+        match self.shards.link(place.shard).one(call).await? {
+            Reply::List(mut left) => {
+                let left = left.pop().and_then(FencingToken::read).ok_or_else(wrong)?;
+                Err(LockError::Held { left: Duration::from_micros(left.0) })
+            }
+            token => {
+                let token = FencingToken::read(token).ok_or_else(wrong)?;
+                Ok(Lease { name: name.as_ref().to_vec(), holder, token })
+            }
+        }
+    }
+
+    /// Holds on to a lock, for this long from now.
+    ///
+    /// # Errors
+    /// [`LockError::Lost`] when the lease has run out, also if nobody has taken the lock since.
+    pub async fn renew(&self, lease: &Lease, time: Duration) -> Result<(), LockError> {
+        let micros = micros(time)?;
+        let place = self.place_of(&lease.name).map_err(LockError::Data)?;
+        let mut call = scripts::RENEW.call(&[self.namespace.lock(place.vbucket, &lease.name)]);
+        call.arg(&lease.holder).arg(micros);
+        self.held(place, call).await
+    }
+
+    /// Gives a lock back.
+    ///
+    /// # Errors
+    /// [`LockError::Lost`] when the lease has run out: what was done under it may have been done beside somebody else.
+    pub async fn unlock(&self, lease: Lease) -> Result<(), LockError> {
+        let place = self.place_of(&lease.name).map_err(LockError::Data)?;
+        let mut call = scripts::RELEASE.call(&[self.namespace.lock(place.vbucket, &lease.name)]);
+        call.arg(&lease.holder);
+        self.held(place, call).await
+    }
+
+    async fn held(&self, place: Place, call: redis::Cmd) -> Result<(), LockError> {
+        match self.shards.link(place.shard).one(call).await? {
+            Reply::Integer(1) => Ok(()),
+            Reply::Integer(_) => Err(LockError::Lost),
+            _ => Err(LinkError::Answer { shard: place.shard }.into()),
+        }
+    }
+}

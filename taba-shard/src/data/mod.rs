@@ -1,0 +1,239 @@
+//! [`Data`]: strings, counters, hashes and sets of a user, spread over the shards by their keys.
+
+mod error;
+mod lock;
+mod scan;
+mod swap;
+mod transaction;
+
+use bytes::Bytes;
+use futures::future::join_all;
+use redis::Cmd;
+use taba_core::VBucket;
+
+pub use self::error::DataError;
+pub use self::lock::{FencingToken, Lease, LockError};
+pub use self::scan::{ScanCursor, ScanPage};
+pub use self::swap::{Fenced, Swap};
+pub use self::transaction::{Answers, Slot, Transaction};
+
+use crate::command::{self, Command, Over, Reply};
+use crate::keys::{KeyError, Namespace, vbucket_of};
+use crate::limits::{COMMAND_ARGUMENTS_MAX, COMMAND_BYTES_MAX};
+use crate::map::ShardId;
+use crate::redis::{LinkError, Refusal, Shards};
+use crate::router::{RequestBounds, ShardRequest, route};
+
+/// The keys of one namespace, spread over the shards.
+///
+/// A key lives in the VBucket that it hashes to; with braces in it, `{cart:7}:total`, only what stands between them counts,
+/// so that several keys live together and can be changed together. See [`vbucket_of`].
+///
+/// # Cost
+/// One command and one round trip each; the forms for many keys, one request to each shard that has some of them (or several,
+/// each of at most [`REQUEST_COMMANDS_MAX`](crate::limits::REQUEST_COMMANDS_MAX) commands), all shards at once.
+///
+/// # Cancel safety
+/// When dropped, it is unknown whether what was under way was done.
+#[derive(Clone, Debug)]
+pub struct Data {
+    shards: Shards,
+    namespace: Namespace,
+}
+
+/// Where a command goes.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    vbucket: VBucket,
+    shard: ShardId,
+}
+
+impl Shards {
+    /// The keys of one namespace: 1 to 32 of `a-z`, `0-9`, `_` and `-`.
+    ///
+    /// # Errors
+    /// [`KeyError::Namespace`].
+    pub fn data(&self, namespace: &str) -> Result<Data, KeyError> {
+        Ok(Data { shards: self.clone(), namespace: Namespace::new(namespace)? })
+    }
+}
+
+impl Data {
+    /// Does one command.
+    ///
+    /// # Errors
+    /// [`DataError`].
+    pub async fn run<T>(&self, command: Command<T>) -> Result<T, DataError> {
+        let place = self.place(&command)?;
+        let link = self.shards.link(place.shard);
+        let call = self.words(place.vbucket, &command);
+        let reply = link.request(vec![call]).await?.replies.pop();
+        read(reply, place.shard, command.read)
+    }
+
+    /// Does many commands on any keys: one answer for each, in their order. Those on one shard are done in their order;
+    /// together they are no transaction, and some may fail while others are done.
+    ///
+    /// To have all or the first error: `answers.into_iter().collect::<Result<Vec<_>, _>>()`.
+    pub async fn run_all<T>(
+        &self,
+        commands: impl IntoIterator<Item = Command<T>>,
+    ) -> Vec<Result<T, DataError>> {
+        // A command that cannot be sent is answered here; its place is kept.
+        let mut refused = Vec::new();
+        let mut fine = Vec::new();
+        for (at, command) in commands.into_iter().enumerate() {
+            match self.place(&command) {
+                Ok(place) => fine.push((place.shard, command.bytes(), (place, command))),
+                Err(error) => refused.push((at, error)),
+            }
+        }
+        let (requests, mut routed) = route(fine, RequestBounds::default());
+        let by_shard = requests.chunk_by(|a, b| a.shard == b.shard);
+        let answered = join_all(by_shard.map(|requests| self.send_in_turn(requests))).await;
+        for (places, answers) in answered.into_iter().flatten() {
+            routed.put(&places, answers);
+        }
+        let mut answers = routed.finish();
+        for (at, error) in refused {
+            answers.insert(at, Err(error));
+        }
+        answers
+    }
+
+    /// Sends the requests of one shard one after another.
+    async fn send_in_turn<T>(
+        &self,
+        requests: &[ShardRequest<(Place, Command<T>)>],
+    ) -> Vec<(Vec<usize>, Vec<Result<T, DataError>>)> {
+        let mut all = Vec::with_capacity(requests.len());
+        for request in requests {
+            let calls = request.items.iter().map(|(place, command)| self.words(place.vbucket, command));
+            let answered = self.shards.link(request.shard).request(calls.collect()).await;
+            let answers = match answered {
+                Ok(answered) => {
+                    let pairs = request.items.iter().zip(answered.replies);
+                    pairs
+                        .map(|((_, command), reply)| read(Some(reply), request.shard, command.read))
+                        .collect()
+                }
+                Err(error) => {
+                    let error = DataError::from(error);
+                    request.items.iter().map(|_| Err(error.clone())).collect()
+                }
+            };
+            all.push((request.places().to_vec(), answers));
+        }
+        all
+    }
+
+    fn place<T>(&self, command: &Command<T>) -> Result<Place, DataError> {
+        let (arguments, bytes) = (command.arguments.len(), command.arguments_bytes());
+        if arguments > COMMAND_ARGUMENTS_MAX || bytes > COMMAND_BYTES_MAX {
+            return Err(DataError::TooLarge { arguments, bytes });
+        }
+        self.place_of(command.key())
+    }
+
+    fn place_of(&self, key: &[u8]) -> Result<Place, DataError> {
+        let vbucket = vbucket_of(self.shards.vbuckets(), key)?;
+        Ok(Place { vbucket, shard: self.shards.owner(vbucket).shard })
+    }
+
+    fn words<T>(&self, vbucket: VBucket, command: &Command<T>) -> Cmd {
+        let mut words = Cmd::with_capacity(2 + command.arguments.len(), 64 + command.bytes());
+        words.arg(command.name).arg(self.namespace.key(vbucket, command.key()));
+        for argument in &command.arguments {
+            words.arg(argument.as_ref());
+        }
+        words
+    }
+}
+
+fn read<T>(reply: Option<Reply>, shard: ShardId, read: fn(Reply) -> Option<T>) -> Result<T, DataError> {
+    match reply {
+        Some(Reply::Refused { code, detail }) => {
+            Err(DataError::Refused { shard, source: Refusal { code, detail } })
+        }
+        Some(reply) => read(reply).ok_or(DataError::WrongAnswer { shard }),
+        None => Err(LinkError::Answer { shard }.into()),
+    }
+}
+
+/// The short forms: each is one [`Command`] of [`command`], alone or for many keys.
+impl Data {
+    /// The bytes of a string.
+    ///
+    /// # Errors
+    /// [`DataError`].
+    pub async fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Bytes>, DataError> {
+        self.run(command::get(key)).await
+    }
+
+    /// Sets a string.
+    ///
+    /// # Errors
+    /// [`DataError`].
+    pub async fn set(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<(), DataError> {
+        self.run(command::set(key, value)).await
+    }
+
+    /// Sets a string if there is nothing under its key; says whether it did.
+    ///
+    /// # Errors
+    /// [`DataError`].
+    pub async fn set_new(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<bool, DataError> {
+        self.run(command::set_with(key, value, Over::Nothing, None)).await
+    }
+
+    /// The bytes of a string, which is gone afterwards.
+    ///
+    /// # Errors
+    /// [`DataError`].
+    pub async fn get_delete(&self, key: impl AsRef<[u8]>) -> Result<Option<Bytes>, DataError> {
+        self.run(command::get_delete(key)).await
+    }
+
+    /// Removes a key of any type; says whether it was there.
+    ///
+    /// # Errors
+    /// [`DataError`].
+    pub async fn delete(&self, key: impl AsRef<[u8]>) -> Result<bool, DataError> {
+        self.run(command::delete(key)).await
+    }
+
+    /// Adds to a counter; its value afterwards.
+    ///
+    /// # Errors
+    /// [`DataError`]; one that would leave `i64` is refused and stays.
+    pub async fn increment(&self, key: impl AsRef<[u8]>, by: i64) -> Result<i64, DataError> {
+        self.run(command::increment(key, by)).await
+    }
+
+    /// The strings under many keys, in their order.
+    ///
+    /// # Errors
+    /// The first [`DataError`].
+    pub async fn get_many<K: AsRef<[u8]>>(
+        &self,
+        keys: impl IntoIterator<Item = K>,
+    ) -> Result<Vec<Option<Bytes>>, DataError> {
+        self.run_all(keys.into_iter().map(command::get)).await.into_iter().collect()
+    }
+
+    /// Sets many strings: what became of each, in their order.
+    pub async fn set_many<K: AsRef<[u8]>, V: AsRef<[u8]>>(
+        &self,
+        pairs: impl IntoIterator<Item = (K, V)>,
+    ) -> Vec<Result<(), DataError>> {
+        self.run_all(pairs.into_iter().map(|(key, value)| command::set(key, value))).await
+    }
+
+    /// Adds to many counters: their values afterwards, in their order.
+    pub async fn increment_many<K: AsRef<[u8]>>(
+        &self,
+        counters: impl IntoIterator<Item = (K, i64)>,
+    ) -> Vec<Result<i64, DataError>> {
+        self.run_all(counters.into_iter().map(|(key, by)| command::increment(key, by))).await
+    }
+}

@@ -1,0 +1,127 @@
+//! [`Transaction`]: several commands on the keys of one VBucket, done together.
+
+use std::marker::PhantomData;
+
+use redis::cmd;
+
+use super::{Data, DataError, Place, read};
+use crate::command::{Command, Reply};
+use crate::limits::TRANSACTION_COMMANDS_MAX;
+use crate::map::ShardId;
+use crate::redis::{LinkError, Refusal};
+
+/// Several commands on the keys of one VBucket: nobody sees a state between them, and either all are done or none.
+///
+/// One of them that fails because of what it finds (a string where it wants a hash, a counter at its end) does not keep the
+/// others from being done; its [`Slot`] says so. That is how `MULTI` works.
+///
+/// # Examples
+/// ```no_run
+/// # async fn run(data: taba_shard::Data) -> Result<(), taba_shard::DataError> {
+/// use taba_shard::command;
+///
+/// let mut transaction = data.transaction();
+/// let items = transaction.add(command::increment("{cart:7}:items", 1))?;
+/// let total = transaction.add(command::increment("{cart:7}:total", 1995))?;
+/// let mut answers = transaction.run().await?;
+/// println!("{} items, {} cents", answers.take(items)?, answers.take(total)?);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Transaction<'a> {
+    data: &'a Data,
+    place: Option<Place>,
+    calls: Vec<redis::Cmd>,
+}
+
+/// Where in the [`Answers`] the answer to one command stands.
+#[derive(Debug)]
+pub struct Slot<T> {
+    at: usize,
+    read: fn(Reply) -> Option<T>,
+    answer: PhantomData<T>,
+}
+
+/// What the commands of a transaction answered.
+#[derive(Debug)]
+pub struct Answers {
+    shard: ShardId,
+    replies: Vec<Option<Reply>>,
+}
+
+impl Data {
+    /// Begins a transaction; nothing is sent before [`Transaction::run`].
+    pub const fn transaction(&self) -> Transaction<'_> {
+        Transaction { data: self, place: None, calls: Vec::new() }
+    }
+}
+
+impl Transaction<'_> {
+    /// Adds a command.
+    ///
+    /// # Errors
+    /// [`DataError::Apart`] when its key lives in another VBucket than those before; as any command otherwise. What was
+    /// added before stays.
+    #[expect(clippy::needless_pass_by_value, reason = "a command is made to be used once")]
+    pub fn add<T>(&mut self, command: Command<T>) -> Result<Slot<T>, DataError> {
+        let place = self.data.place(&command)?;
+        if self.place.is_some_and(|known| known.vbucket != place.vbucket) {
+            return Err(DataError::Apart);
+        }
+        let at = self.calls.len();
+        if at == TRANSACTION_COMMANDS_MAX {
+            return Err(DataError::TooMany { commands: at + 1 });
+        }
+        self.place = Some(place);
+        self.calls.push(self.data.words(place.vbucket, &command));
+        Ok(Slot { at, read: command.read, answer: PhantomData })
+    }
+
+    /// Does all of them. The whole transaction travels as one piece, so that nothing of anybody else's can come between, nor
+    /// can half of it arrive.
+    ///
+    /// # Errors
+    /// [`DataError`]; nothing was done, unless [`DataError::is_outcome_unknown`].
+    ///
+    /// # Cancel safety
+    /// When dropped, it is unknown whether all or nothing was done.
+    pub async fn run(self) -> Result<Answers, DataError> {
+        let Some(place) = self.place else { return Ok(Answers { shard: ShardId(0), replies: Vec::new() }) };
+        let (shard, count) = (place.shard, self.calls.len());
+        let mut calls = vec![cmd("MULTI")];
+        calls.extend(self.calls);
+        calls.push(cmd("EXEC"));
+        let mut replies = self.data.shards.link(shard).request(calls).await?.replies;
+        match replies.pop() {
+            Some(Reply::List(items)) if items.len() == count => {
+                Ok(Answers { shard, replies: items.into_iter().map(Some).collect() })
+            }
+            // What was refused before says why; EXEC only says that something was.
+            Some(Reply::Refused { code, detail }) => {
+                let first = replies.into_iter().find_map(|reply| match reply {
+                    Reply::Refused { code, detail } => Some(Refusal { code, detail }),
+                    _ => None,
+                });
+                Err(DataError::Refused { shard, source: first.unwrap_or(Refusal { code, detail }) })
+            }
+            _ => Err(LinkError::Answer { shard }.into()),
+        }
+    }
+}
+
+impl Answers {
+    /// The answer to one command.
+    ///
+    /// # Errors
+    /// [`DataError::Refused`] when this command failed because of what it found; the others were done.
+    ///
+    /// # Panics
+    /// When it belongs to another transaction; not always noticed.
+    #[expect(clippy::needless_pass_by_value, reason = "an answer is taken once, and so is its slot")]
+    pub fn take<T>(&mut self, slot: Slot<T>) -> Result<T, DataError> {
+        let reply = self.replies[slot.at].take();
+        assert!(reply.is_some(), "an answer is taken once");
+        read(reply, self.shard, slot.read)
+    }
+}

@@ -1,0 +1,188 @@
+//! What can go wrong between here and a Redis: [`LinkError`], [`Refusal`], [`ConnectError`].
+
+use std::time::Duration;
+
+use taba_core::{Remedy, VBucket};
+
+use super::topology::TopologyError;
+use crate::census::CensusError;
+use crate::limits::{BACKOFF_MAX, SHARDS_MAX};
+use crate::map::{MapError, ShardId};
+
+type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why a shard did not answer, or not as it should.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LinkError {
+    /// Nobody knows where it is.
+    #[error(transparent)]
+    Address(TopologyError),
+    /// It cannot be connected to.
+    #[error("cannot connect to {shard}")]
+    Connect {
+        /// Which.
+        shard: ShardId,
+        /// Why not.
+        source: Cause,
+    },
+    /// Connecting failed a moment ago, and is not tried again yet.
+    #[error("{shard} could not be connected to; the next try is in {pause:?}")]
+    Paused {
+        /// Which.
+        shard: ShardId,
+        /// When the next try is made.
+        pause: Duration,
+    },
+    /// No answer came in time. Whether the request was done, or will be, is unknown.
+    #[error("{shard} did not answer within {after:?}")]
+    TimedOut {
+        /// Which.
+        shard: ShardId,
+        /// How long was waited.
+        after: Duration,
+    },
+    /// The connection broke before the answer came. Whether the request was done is unknown.
+    #[error("the connection to {shard} broke")]
+    Broken {
+        /// Which.
+        shard: ShardId,
+        /// How.
+        source: Cause,
+    },
+    /// As many requests are under way as may be, and none ended in time. Nothing was sent.
+    #[error("{in_flight_max} requests to {shard} are under way, and none ended in time")]
+    Busy {
+        /// Which.
+        shard: ShardId,
+        /// The bound.
+        in_flight_max: usize,
+    },
+    /// It is a replica: the primary is elsewhere.
+    #[error("{shard} is a replica; the topology has to name its primary")]
+    Replica {
+        /// Which.
+        shard: ShardId,
+    },
+    /// It would throw data away when it is full.
+    #[error(
+        "{shard} has maxmemory-policy {policy}, under which it throws data away when it is full; \
+         set it to noeviction"
+    )]
+    Evicts {
+        /// Which.
+        shard: ShardId,
+        /// How it is set.
+        policy: String,
+    },
+    /// It has begun another history of writes behind our back; the connection is replaced.
+    #[error("{shard} has begun another history of writes")]
+    Rewritten {
+        /// Which.
+        shard: ShardId,
+    },
+    /// It refused the request.
+    #[error("{shard} refused")]
+    Refused {
+        /// Which.
+        shard: ShardId,
+        /// What it said.
+        source: Refusal,
+    },
+    /// Its answer is of another kind than the request has.
+    #[error("{shard} answered something else than was asked for")]
+    Answer {
+        /// Which.
+        shard: ShardId,
+    },
+}
+
+impl LinkError {
+    /// What to do next.
+    pub fn remedy(&self) -> Remedy {
+        match self {
+            Self::Paused { pause, .. } => Remedy::Wait(*pause),
+            Self::Address(_) | Self::Connect { .. } | Self::Replica { .. } | Self::Evicts { .. } => {
+                Remedy::Wait(BACKOFF_MAX)
+            }
+            Self::TimedOut { .. } | Self::Broken { .. } | Self::Busy { .. } | Self::Rewritten { .. } => {
+                Remedy::Wait(Duration::from_millis(100))
+            }
+            Self::Refused { source, .. } => source.remedy(),
+            Self::Answer { .. } => Remedy::GiveUp,
+        }
+    }
+
+    /// Whether the request may have been done all the same.
+    pub const fn is_outcome_unknown(&self) -> bool {
+        matches!(self, Self::TimedOut { .. } | Self::Broken { .. } | Self::Answer { .. })
+    }
+}
+
+/// A Redis said no.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{code} {detail}")]
+pub struct Refusal {
+    /// Its first word: `OOM`, `WRONGTYPE`, `READONLY`, …
+    pub code: String,
+    /// The rest.
+    pub detail: String,
+}
+
+impl Refusal {
+    /// What to do next.
+    pub fn remedy(&self) -> Remedy {
+        match self.code.as_str() {
+            // Full, without disk, starting, in a script of somebody else, without enough replicas, or just demoted.
+            "OOM" | "MISCONF" | "LOADING" | "BUSY" | "NOREPLICAS" | "READONLY" | "MASTERDOWN"
+            | "TRYAGAIN" | "CLUSTERDOWN" | "NOSCRIPT" => Remedy::Wait(Duration::from_secs(1)),
+            "MOVED" | "ASK" => Remedy::Reroute,
+            _ => Remedy::GiveUp,
+        }
+    }
+}
+
+/// Why a deployment cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// There are no shards, or too many of them.
+    #[error("{shards} shards: there may be 1 to {SHARDS_MAX}")]
+    Shards {
+        /// How many there are.
+        shards: usize,
+    },
+    /// A shard cannot be used.
+    #[error("a shard cannot be used")]
+    Link(#[from] LinkError),
+    /// The shards do not hold one deployment.
+    #[error("the shards do not hold one deployment")]
+    Census(#[from] CensusError),
+    /// VBuckets cannot be spread over so many shards.
+    #[error("the vbuckets cannot be spread")]
+    Map(#[from] MapError),
+    /// There is no deployment, or its bootstrap has not ended.
+    #[error("the shards are empty, or their bootstrap has not ended; bootstrap them once")]
+    Empty,
+    /// A VBucket is not what a store writes.
+    #[error("{vbucket} of {shard} is damaged, or of somebody else")]
+    Damaged {
+        /// Where.
+        shard: ShardId,
+        /// Which one.
+        vbucket: VBucket,
+    },
+}
+
+impl ConnectError {
+    /// What to do next.
+    pub fn remedy(&self) -> Remedy {
+        match self {
+            Self::Link(source) => source.remedy(),
+            Self::Census(CensusError::Incomplete { .. }) => Remedy::Wait(BACKOFF_MAX),
+            Self::Shards { .. } | Self::Census(_) | Self::Map(_) | Self::Empty | Self::Damaged { .. } => {
+                Remedy::GiveUp
+            }
+        }
+    }
+}

@@ -1,0 +1,336 @@
+//! [`Link`]: the way to one shard: one connection that many requests share, replaced whenever it is in doubt.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, Cmd, Pipeline, Value, cmd};
+use tokio::sync::Semaphore;
+
+use super::clock::{monotonic, noise};
+use super::error::{LinkError, Refusal};
+use super::options::ShardsOptions;
+use super::scripts;
+use super::settings::Facts;
+use super::topology::Topology;
+use crate::backoff::Backoff;
+use crate::command::Reply;
+use crate::limits::STABLE_POLL_INTERVAL;
+use crate::map::ShardId;
+use crate::stability::{Poll, read_info};
+
+/// The way to one shard.
+///
+/// A connection is dropped on any error and on any answer that does not come in time. Answers are matched to requests by
+/// their order on one connection, so a late answer can only ever meet the request that it belongs to, and that one has
+/// stopped listening.
+pub(crate) struct Link {
+    shard: ShardId,
+    topology: Arc<dyn Topology>,
+    connect_timeout: Duration,
+    response_timeout: Duration,
+    in_flight_max: usize,
+    permits: Semaphore,
+    /// Held by whoever connects.
+    connecting: tokio::sync::Mutex<()>,
+    slot: Mutex<Slot>,
+    epochs: AtomicU64,
+    /// Held by whoever asks how far the replicas are.
+    polls: tokio::sync::Mutex<Polls>,
+}
+
+#[derive(Default)]
+struct Slot {
+    live: Option<Arc<Live>>,
+    backoff: Backoff,
+    has_warned: bool,
+}
+
+#[derive(Default)]
+struct Polls {
+    last: Option<Poll>,
+    replica_seen: Option<Instant>,
+}
+
+/// A connection that works as far as is known.
+struct Live {
+    connection: MultiplexedConnection,
+    epoch: u64,
+    facts: Facts,
+}
+
+/// Answers, with what is known about who gave them.
+pub(crate) struct Answered {
+    /// One for each command.
+    pub(crate) replies: Vec<Reply>,
+    /// The number of the connection.
+    pub(crate) epoch: u64,
+    /// The name of the run of the process; empty when it does not say.
+    pub(crate) run: String,
+}
+
+impl Link {
+    pub(super) fn new(shard: ShardId, topology: Arc<dyn Topology>, options: &ShardsOptions) -> Self {
+        let in_flight_max = options.in_flight_max.max(1);
+        Self {
+            shard,
+            topology,
+            connect_timeout: options.connect_timeout,
+            response_timeout: options.response_timeout,
+            in_flight_max,
+            permits: Semaphore::new(in_flight_max),
+            connecting: tokio::sync::Mutex::default(),
+            slot: Mutex::default(),
+            epochs: AtomicU64::new(0),
+            polls: tokio::sync::Mutex::default(),
+        }
+    }
+
+    pub(crate) const fn shard(&self) -> ShardId {
+        self.shard
+    }
+
+    /// Sends commands in one piece, and waits for all answers; what a command is refused is an answer too.
+    pub(crate) async fn request(&self, commands: Vec<Cmd>) -> Result<Answered, LinkError> {
+        let shard = self.shard;
+        let permit = tokio::time::timeout(self.response_timeout, self.permits.acquire()).await;
+        let in_flight_max = self.in_flight_max;
+        let Ok(Ok(_permit)) = permit else { return Err(LinkError::Busy { shard, in_flight_max }) };
+        let live = self.live().await?;
+        let replies = self.ask(&live, commands).await?;
+        Ok(Answered { replies, epoch: live.epoch, run: live.facts.run.clone() })
+    }
+
+    /// As [`request`](Self::request), for scripts: loads them again if the Redis does not know them. Those that it did
+    /// know then run twice, so all but one of them must be such that this changes nothing.
+    pub(crate) async fn eval(&self, calls: Vec<Cmd>) -> Result<Answered, LinkError> {
+        let count = calls.len();
+        let answered = self.request(calls.clone()).await?;
+        if !answered.replies.iter().any(|reply| is_refused_with(reply, "NOSCRIPT")) {
+            return Ok(answered);
+        }
+        tracing::debug!(shard = self.shard.0, "the scripts are gone; loading them again");
+        let loads: Vec<Cmd> = scripts::all().map(scripts::Script::load).collect();
+        let mut answered = self.request(loads.into_iter().chain(calls).collect()).await?;
+        answered.replies.drain(..answered.replies.len() - count);
+        Ok(answered)
+    }
+
+    /// One command or script that is either answered or refused.
+    pub(crate) async fn one(&self, call: Cmd) -> Result<Reply, LinkError> {
+        let shard = self.shard;
+        let mut replies = self.eval(vec![call]).await?.replies;
+        match replies.pop().ok_or(LinkError::Answer { shard })? {
+            Reply::Refused { code, detail } => {
+                Err(LinkError::Refused { shard, source: Refusal { code, detail } })
+            }
+            reply => Ok(reply),
+        }
+    }
+
+    /// The number of the connection that is used now; connects if there is none.
+    pub(crate) async fn epoch(&self) -> Result<u64, LinkError> {
+        Ok(self.live().await?.epoch)
+    }
+
+    /// How far the replicas are: from a look that started at `since` or later, which is made if there was none yet, but
+    /// not sooner than [`STABLE_POLL_INTERVAL`] after the one before.
+    pub(crate) async fn poll(&self, since: Instant) -> Result<Poll, LinkError> {
+        loop {
+            let pause = {
+                let mut polls = self.polls.lock().await;
+                let last = polls.last.as_ref();
+                if let Some(last) = last.filter(|last| last.started >= since) {
+                    return Ok(last.clone());
+                }
+                let due = last.map(|last| last.started + STABLE_POLL_INTERVAL);
+                let pause = due.map(|due| due.saturating_duration_since(monotonic()));
+                if pause.is_none_or(|pause| pause.is_zero()) {
+                    let mut poll = self.look().await?;
+                    polls.replica_seen = poll.replica_seen.or(polls.replica_seen);
+                    poll.replica_seen = polls.replica_seen;
+                    polls.last = Some(poll);
+                    continue;
+                }
+                pause.unwrap_or_default()
+            };
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn look(&self) -> Result<Poll, LinkError> {
+        let shard = self.shard;
+        let started = monotonic();
+        let live = self.live().await?;
+        let info = |section: &str| {
+            let mut command = cmd("INFO");
+            command.arg(section);
+            command
+        };
+        let replies = self.ask(&live, vec![info("replication"), info("persistence")]).await?;
+        let mut text = String::new();
+        for reply in replies {
+            match reply {
+                Reply::Bytes(bytes) => text.push_str(&String::from_utf8_lossy(&bytes)),
+                Reply::Refused { code, detail } => {
+                    return Err(LinkError::Refused { shard, source: Refusal { code, detail } });
+                }
+                _ => return Err(LinkError::Answer { shard }),
+            }
+        }
+        let poll = read_info(&text, started, live.epoch).ok_or(LinkError::Answer { shard })?;
+        if !live.facts.history.is_empty() && poll.history != live.facts.history {
+            self.discard(&live);
+            return Err(LinkError::Rewritten { shard });
+        }
+        Ok(poll)
+    }
+
+    /// The connection in use, or a new one.
+    async fn live(&self) -> Result<Arc<Live>, LinkError> {
+        if let Some(live) = &self.slot().live {
+            return Ok(Arc::clone(live));
+        }
+        let _connecting = self.connecting.lock().await;
+        {
+            let slot = self.slot();
+            if let Some(live) = &slot.live {
+                return Ok(Arc::clone(live));
+            }
+            if let Some(pause) = slot.backoff.pause(monotonic()) {
+                return Err(LinkError::Paused { shard: self.shard, pause });
+            }
+        }
+        let connected = tokio::time::timeout(self.connect_timeout, self.connect()).await;
+        let connected =
+            connected.unwrap_or(Err(LinkError::TimedOut { shard: self.shard, after: self.connect_timeout }));
+        let mut slot = self.slot();
+        match connected {
+            Ok(live) => {
+                slot.backoff.succeeded();
+                if !std::mem::replace(&mut slot.has_warned, true) {
+                    live.facts.warn(self.shard);
+                }
+                let live = Arc::new(live);
+                slot.live = Some(Arc::clone(&live));
+                Ok(live)
+            }
+            Err(error) => {
+                slot.backoff.failed(monotonic(), noise());
+                Err(error)
+            }
+        }
+    }
+
+    async fn connect(&self) -> Result<Live, LinkError> {
+        let shard = self.shard;
+        let broken = |error: redis::RedisError| LinkError::Connect { shard, source: Box::new(error) };
+        let address = self.topology.address(shard).await.map_err(LinkError::Address)?;
+        let client = Client::open(address.info().clone()).map_err(broken)?;
+        // The timeouts are this file's own: it has to know about them to drop the connection.
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(None)
+            .set_response_timeout(None)
+            .set_pipeline_buffer_size(self.in_flight_max);
+        let mut connection =
+            client.get_multiplexed_async_connection_with_config(&config).await.map_err(broken)?;
+        let mut hello = Pipeline::new();
+        hello.add_command(cmd("INFO"));
+        for script in scripts::all() {
+            hello.add_command(script.load());
+        }
+        let count = hello.len();
+        let values = connection.send_packed_commands(&hello, 0, count).await.map_err(broken)?;
+        let mut facts = Facts::default();
+        for (place, value) in values.into_iter().enumerate() {
+            match reply(value) {
+                Reply::Bytes(info) if place == 0 => facts = Facts::read(&String::from_utf8_lossy(&info)),
+                Reply::Refused { code, .. } if place == 0 && code == "NOPERM" => {}
+                Reply::Refused { code, detail } => {
+                    return Err(LinkError::Refused { shard, source: Refusal { code, detail } });
+                }
+                _ => {}
+            }
+        }
+        facts.check(shard)?;
+        let epoch = self.epochs.fetch_add(1, Ordering::Relaxed) + 1;
+        tracing::info!(shard = shard.0, address = %address, epoch, "connected to a redis");
+        Ok(Live { connection, epoch, facts })
+    }
+
+    async fn ask(&self, live: &Arc<Live>, commands: Vec<Cmd>) -> Result<Vec<Reply>, LinkError> {
+        let (shard, after) = (self.shard, self.response_timeout);
+        let mut pipeline = Pipeline::with_capacity(commands.len());
+        for command in commands {
+            pipeline.add_command(command);
+        }
+        let count = pipeline.len();
+        let mut connection = live.connection.clone();
+        let answer = connection.send_packed_commands(&pipeline, 0, count);
+        let values = match tokio::time::timeout(after, answer).await {
+            Ok(Ok(values)) => values,
+            Ok(Err(error)) => {
+                self.discard(live);
+                return Err(LinkError::Broken { shard, source: Box::new(error) });
+            }
+            Err(_) => {
+                self.discard(live);
+                return Err(LinkError::TimedOut { shard, after });
+            }
+        };
+        let replies: Vec<Reply> = values.into_iter().map(reply).collect();
+        if replies.len() != count {
+            self.discard(live);
+            return Err(LinkError::Answer { shard });
+        }
+        // Demoted: the primary may be at another address now.
+        if replies.iter().any(|reply| is_refused_with(reply, "READONLY")) {
+            self.discard(live);
+        }
+        Ok(replies)
+    }
+
+    /// Lets nobody begin anything on this connection any more.
+    fn discard(&self, live: &Arc<Live>) {
+        let mut slot = self.slot();
+        if slot.live.as_ref().is_some_and(|current| current.epoch == live.epoch) {
+            slot.live = None;
+            drop(slot);
+            tracing::warn!(shard = self.shard.0, epoch = live.epoch, "a connection to a redis is dropped");
+        }
+    }
+
+    fn slot(&self) -> MutexGuard<'_, Slot> {
+        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link").field("shard", &self.shard).finish_non_exhaustive()
+    }
+}
+
+fn is_refused_with(reply: &Reply, word: &str) -> bool {
+    matches!(reply, Reply::Refused { code, .. } if code == word)
+}
+
+fn reply(value: Value) -> Reply {
+    match value {
+        Value::Nil => Reply::Nothing,
+        Value::Okay => Reply::Done,
+        Value::Int(number) => Reply::Integer(number),
+        Value::BulkString(bytes) => Reply::Bytes(bytes.into()),
+        Value::SimpleString(text) => Reply::Bytes(text.into()),
+        Value::Array(items) => Reply::List(items.into_iter().map(reply).collect()),
+        Value::ServerError(error) => Reply::Refused {
+            code: error.code().to_owned(),
+            detail: error.details().unwrap_or_default().to_owned(),
+        },
+        // Only the newer protocol has others, and it is not spoken.
+        _ => Reply::Bytes(Bytes::new()),
+    }
+}

@@ -1,0 +1,20 @@
+//! The driver: connections to Redis processes, and the scripts that run in them.
+
+mod clock;
+mod error;
+mod link;
+mod options;
+pub(crate) mod scripts;
+mod settings;
+mod shards;
+mod topology;
+mod url;
+
+pub use self::error::{ConnectError, LinkError, Refusal};
+pub use self::options::{Bootstrap, ShardsOptions};
+pub use self::shards::Shards;
+pub use self::topology::{StaticTopology, Topology, TopologyError};
+pub use self::url::{ShardUrl, UrlError};
+
+pub(crate) use self::clock::{monotonic, random};
+pub(crate) use self::link::Answered;

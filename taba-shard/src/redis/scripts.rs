@@ -1,0 +1,266 @@
+//! The scripts that run in Redis. Each that changes a VBucket, or a key of a user, has exactly one write command, so that
+//! no crash, error or torn log can leave half of it. Plain scripts: functions would have to be kept on every replica.
+
+use std::sync::LazyLock;
+
+use redis::{Cmd, ToRedisArgs, cmd};
+
+/// A script.
+pub(crate) struct Script {
+    inner: redis::Script,
+    text: String,
+}
+
+impl Script {
+    fn new(text: String) -> Self {
+        Self { inner: redis::Script::new(&text), text }
+    }
+
+    /// The command that makes it known.
+    pub(crate) fn load(&self) -> Cmd {
+        let mut command = cmd("SCRIPT");
+        command.arg("LOAD").arg(&self.text);
+        command
+    }
+
+    /// A call with these keys; the caller adds the arguments.
+    pub(crate) fn call<K: ToRedisArgs>(&self, keys: &[K]) -> Cmd {
+        let mut command = cmd("EVALSHA");
+        command.arg(self.inner.get_hash()).arg(keys.len());
+        for key in keys {
+            command.arg(key);
+        }
+        command
+    }
+}
+
+/// Answers when the VBucket `KEYS[1]` is not what the caller takes it for; `ARGV[own]` is the epoch expected.
+fn owned(own: usize) -> String {
+    format!(
+        "local head = redis.call('HMGET', KEYS[1], 'ver', 'own', 'moved')
+if not head[1] or not head[2] then return {{'MISSING'}} end
+if head[3] then return {{'MOVED', head[3]}} end
+if head[2] ~= ARGV[{own}] then return {{'NOTOWNER', head[2]}} end
+"
+    )
+}
+
+/// Reads fields of `KEYS[1]`, many at a time: Lua's stack takes about 8,000.
+const HMGET: &str = "local function hmget(names, from, to)
+  local out = {}
+  while from <= to do
+    local last = math.min(from + 3999, to)
+    local got = redis.call('HMGET', KEYS[1], unpack(names, from, last))
+    for i = 1, last - from + 1 do out[#out + 1] = got[i] end
+    from = last + 1
+  end
+  return out
+end
+";
+
+macro_rules! scripts {
+    ($($(#[$doc:meta])* $name:ident = $text:expr;)*) => {
+        $($(#[$doc])* pub(crate) static $name: LazyLock<Script> = LazyLock::new(|| Script::new($text));)*
+
+        /// All of them.
+        pub(crate) fn all() -> impl Iterator<Item = &'static Script> {
+            [$(&*$name),*].into_iter()
+        }
+    };
+}
+
+scripts! {
+    /// KEYS: hash. ARGV: expected version, epoch, then what HSET takes: 'ver', next, field, value, …
+    COMMIT = "local head = redis.call('HMGET', KEYS[1], 'ver', 'own', 'moved')
+if head[1] == ARGV[1] and head[2] == ARGV[2] and not head[3] then
+  redis.call('HSET', KEYS[1], unpack(ARGV, 3))
+  return 1
+end
+if not head[1] or not head[2] then return {'MISSING'} end
+if head[3] then return {'MOVED', head[3]} end
+if head[2] ~= ARGV[2] then return {'NOTOWNER', head[2]} end
+return {'CONFLICT', head[1]}".to_owned();
+
+    /// KEYS: hash, indexes. ARGV: expected version, epoch, for each index how many entries and the entries, then what
+    /// HSET takes. Answers UNINDEXED when an entry is not there.
+    COMMIT_INDEXED = format!("{}
+if head[1] ~= ARGV[1] then return {{'CONFLICT', head[1]}} end
+local at = 3
+for i = 2, #KEYS do
+  local count = tonumber(ARGV[at])
+  local scores = redis.call('ZMSCORE', KEYS[i], unpack(ARGV, at + 1, at + count))
+  for j = 1, count do
+    if not scores[j] then return {{'UNINDEXED'}} end
+  end
+  at = at + 1 + count
+end
+redis.call('HSET', KEYS[1], unpack(ARGV, at))
+return 1", owned(2));
+
+    /// KEYS: hash, indexes. ARGV: epoch, for each index how many entries and the entries. The one script with more than
+    /// one write: half of it is as good as none, the indexes may hold more than they have to.
+    INDEX = format!("{}
+local at = 2
+for i = 2, #KEYS do
+  local count = tonumber(ARGV[at])
+  local pairs = {{}}
+  for j = 1, count do
+    pairs[2 * j - 1] = 0
+    pairs[2 * j] = ARGV[at + j]
+  end
+  for j = 1, 2 * count, 4000 do
+    redis.call('ZADD', KEYS[i], unpack(pairs, j, math.min(j + 3999, 2 * count)))
+  end
+  at = at + 1 + count
+end
+return 1", owned(1));
+
+    /// KEYS: hash, streams, parts of each wanted Tab. ARGV: epoch, how many Tabs, their fields, the fields of States.
+    /// Answers OK, version, Streams, marks, types, States, parts as (place of the State, entry, value).
+    LOAD = format!("{}{HMGET}
+local streams = redis.call('ZRANGE', KEYS[2], 0, -1)
+local names = {{}}
+for i = 1, #streams do names[i] = 'a:' .. streams[i] end
+local marks = hmget(names, 1, #names)
+local first = 3 + tonumber(ARGV[2])
+local types = hmget(ARGV, 3, first - 1)
+local states = hmget(ARGV, first, #ARGV)
+local parts = {{}}
+local has = false
+for i = 3, #KEYS do
+  if redis.call('EXISTS', KEYS[i]) == 1 then has = has or {{}}; has[KEYS[i]] = true end
+end
+if has then
+  for place = first, #ARGV do
+    local tab, client = string.match(ARGV[place], '^s:([^ ]+) (.+)$')
+    local key = KEYS[1] .. '.parts.' .. tab
+    if has[key] then
+      for _, entry in ipairs(redis.call('ZRANGEBYLEX', key, '[' .. client, '(' .. client .. '!')) do
+        local value = redis.call('HGET', KEYS[1], 's:' .. tab .. ' ' .. entry)
+        parts[#parts + 1] = {{place - first, entry, value}}
+      end
+    end
+  end
+end
+return {{'OK', head[1], streams, marks, types, states, parts}}", owned(1));
+
+    /// KEYS: hash, Tabs. ARGV: epoch, from which entry, how many. Answers OK, entries, types.
+    TABS = format!("{}{HMGET}
+local entries = redis.call('ZRANGEBYLEX', KEYS[2], ARGV[2], '+', 'LIMIT', 0, ARGV[3])
+local names = {{}}
+for i = 1, #entries do names[i] = 't:' .. entries[i] end
+return {{'OK', entries, hmget(names, 1, #names)}}", owned(1));
+
+    /// KEYS: hash, Clients, parts. ARGV: epoch, Tab, from which entry, how many, STATES or KEYS. Answers OK, entries, the
+    /// values of whole States, parts as (entry, value); for KEYS the lengths of values in their place.
+    SCAN = format!("{}{HMGET}
+local entries = redis.call('ZRANGEBYLEX', KEYS[2], ARGV[3], '+', 'LIMIT', 0, ARGV[4])
+local count = #entries
+if count == 0 then return {{'OK', entries, {{}}, {{}}}} end
+local more = redis.call('ZRANGEBYLEX', KEYS[3], '[' .. entries[1], '(' .. entries[count] .. '!')
+local names = {{}}
+for i = 1, count do names[i] = 's:' .. ARGV[2] .. ' ' .. entries[i] end
+for i = 1, #more do names[count + i] = 's:' .. ARGV[2] .. ' ' .. more[i] end
+local values
+if ARGV[5] == 'STATES' then
+  values = hmget(names, 1, #names)
+else
+  values = {{}}
+  for i = 1, #names do values[i] = redis.call('HSTRLEN', KEYS[1], names[i]) end
+end
+local parts = {{}}
+for i = 1, #more do parts[i] = {{more[i], values[count + i]}} end
+for i = #values, count + 1, -1 do values[i] = nil end
+return {{'OK', entries, values, parts}}", owned(1));
+
+    /// KEYS: hash. ARGV: epoch, fields. Removes those that are empty.
+    SWEEP_FIELDS = format!("{}{HMGET}
+local values = hmget(ARGV, 2, #ARGV)
+local empty = {{}}
+for i = 1, #ARGV - 1 do
+  if values[i] == '' then empty[#empty + 1] = ARGV[i + 1] end
+end
+if #empty == 0 then return 0 end
+return redis.call('HDEL', KEYS[1], unpack(empty))", owned(1));
+
+    /// KEYS: hash, index of Streams, Clients or parts, and for Clients the index of parts. ARGV: epoch, what stands before
+    /// an entry in the name of its field, entries. Removes those without a field.
+    SWEEP_ENTRIES = format!("{}
+local gone = {{}}
+for i = 3, #ARGV do
+  local entry = ARGV[i]
+  local is_gone = redis.call('HEXISTS', KEYS[1], ARGV[2] .. entry) == 0
+  if is_gone and KEYS[3] then
+    is_gone = redis.call('ZLEXCOUNT', KEYS[3], '[' .. entry, '(' .. entry .. '!') == 0
+  end
+  if is_gone then gone[#gone + 1] = entry end
+end
+if #gone == 0 then return 0 end
+return redis.call('ZREM', KEYS[2], unpack(gone))", owned(1));
+
+    /// KEYS: hash, index of Tabs, Clients of each Tab. ARGV: epoch, Tabs. Removes those without a type and without States.
+    SWEEP_TABS = format!("{}
+local gone = {{}}
+for i = 2, #ARGV do
+  if redis.call('HEXISTS', KEYS[1], 't:' .. ARGV[i]) == 0 and redis.call('EXISTS', KEYS[i + 1]) == 0 then
+    gone[#gone + 1] = ARGV[i]
+  end
+end
+if #gone == 0 then return 0 end
+return redis.call('ZREM', KEYS[2], unpack(gone))", owned(1));
+
+    /// KEYS: hash. ARGV: version, epoch, deployment. Makes the VBucket if there is none; answers its deployment.
+    CREATE = "local found = redis.call('HGET', KEYS[1], 'of')
+if found then return found end
+if redis.call('EXISTS', KEYS[1]) == 1 then return '' end
+redis.call('HSET', KEYS[1], 'ver', ARGV[1], 'own', ARGV[2], 'of', ARGV[3])
+return ARGV[3]".to_owned();
+
+    /// KEYS: hash. ARGV: deployment while it was new, deployment.
+    FINISH = "if redis.call('HGET', KEYS[1], 'of') ~= ARGV[1] then return 0 end
+redis.call('HSET', KEYS[1], 'of', ARGV[2])
+return 1".to_owned();
+
+    /// KEYS: a string. ARGV: whether something is expected (1 or 0), what, whether something is to be set (1 or 0), what.
+    /// Answers 1, or what was found in a list; keeps the expiry.
+    SWAP = "local found = redis.call('GET', KEYS[1])
+if ARGV[1] == '1' and found ~= ARGV[2] or ARGV[1] == '0' and found then return {found} end
+if ARGV[3] == '1' then
+  redis.call('SET', KEYS[1], ARGV[4], 'KEEPTTL')
+else
+  redis.call('DEL', KEYS[1])
+end
+return 1".to_owned();
+
+    /// KEYS: a fenced value. ARGV: token, value. Answers 1, or the higher token that was seen in a list.
+    FENCED_SET = "local highest = redis.call('HGET', KEYS[1], 'token')
+if highest and tonumber(highest) > tonumber(ARGV[1]) then return {highest} end
+redis.call('HSET', KEYS[1], 'token', ARGV[1], 'value', ARGV[2])
+return 1".to_owned();
+
+    /// KEYS: a lock. ARGV: holder, microseconds. Answers the token, or in a list how many microseconds it is still held.
+    ACQUIRE = format!("{LOCK}
+if found[2] and found[2] ~= '' and till > now then return {{string.format('%.0f', till - now)}} end
+local token = string.format('%.0f', math.max(tonumber(found[1] or '0') + 1, now))
+redis.call('HSET', KEYS[1], 'token', token, 'holder', ARGV[1], 'until', string.format('%.0f', now + tonumber(ARGV[2])))
+return token");
+
+    /// KEYS: a lock. ARGV: holder, microseconds. Answers whether it is still held by this holder; then for that long again.
+    RENEW = format!("{LOCK}
+if found[2] ~= ARGV[1] or till <= now then return 0 end
+redis.call('HSET', KEYS[1], 'until', string.format('%.0f', now + tonumber(ARGV[2])))
+return 1");
+
+    /// KEYS: a lock. ARGV: holder. Answers whether it was held by this holder; then nobody holds it.
+    RELEASE = format!("{LOCK}
+if found[2] ~= ARGV[1] or till <= now then return 0 end
+redis.call('HSET', KEYS[1], 'holder', '')
+return 1");
+}
+
+/// The state of a lock, and the time of the Redis in microseconds: below 2⁵³, so exact as a number of Lua.
+const LOCK: &str = "local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
+local found = redis.call('HMGET', KEYS[1], 'token', 'holder', 'until')
+local till = tonumber(found[3] or '0')
+";

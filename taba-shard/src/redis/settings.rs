@@ -1,0 +1,85 @@
+//! [`Facts`]: what a Redis says about itself when it is connected to, and whether it is safe to keep data in it.
+//!
+//! Everything is read from `INFO`, so no right to `CONFIG` is needed. Where even that is forbidden, the checks are
+//! skipped with a warning.
+
+use crate::map::ShardId;
+
+use super::error::LinkError;
+
+/// What a Redis says about itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Facts {
+    /// The name of this run of the process; empty when it does not say.
+    pub(super) run: String,
+    /// The name of its history of writes; empty when it does not say.
+    pub(super) history: String,
+    role: String,
+    policy: String,
+    has_log: bool,
+    replicas: u64,
+}
+
+impl Facts {
+    pub(super) fn read(info: &str) -> Self {
+        let field = |name: &str| {
+            let value = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+            value.unwrap_or_default().trim_end().to_owned()
+        };
+        Self {
+            run: field("run_id"),
+            history: field("master_replid"),
+            role: field("role"),
+            policy: field("maxmemory_policy"),
+            has_log: field("aof_enabled") == "1",
+            replicas: field("connected_slaves").parse().unwrap_or(0),
+        }
+    }
+
+    /// Whether data is safe here.
+    pub(super) fn check(&self, shard: ShardId) -> Result<(), LinkError> {
+        if self.role == "slave" || self.role == "replica" {
+            return Err(LinkError::Replica { shard });
+        }
+        if !self.policy.is_empty() && self.policy != "noeviction" {
+            return Err(LinkError::Evicts { shard, policy: self.policy.clone() });
+        }
+        Ok(())
+    }
+
+    /// Says what an operator should know.
+    pub(super) fn warn(&self, shard: ShardId) {
+        let shard = shard.0;
+        if self.policy.is_empty() {
+            tracing::warn!(
+                shard,
+                "cannot read the settings of this redis (INFO); whether it evicts is unknown"
+            );
+        }
+        if !self.role.is_empty() && !self.has_log && self.replicas == 0 {
+            tracing::warn!(
+                shard,
+                "this redis has neither a log (appendonly) nor a replica: what it holds is gone when it ends"
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_evicts_or_follows_is_refused() {
+        let info =
+            "run_id:r\r\nrole:master\r\nmaster_replid:h\r\nmaxmemory_policy:noeviction\r\naof_enabled:1\r\n";
+        let facts = Facts::read(info);
+        assert_eq!((facts.run.as_str(), facts.history.as_str(), facts.has_log), ("r", "h", true));
+        assert!(facts.check(ShardId(0)).is_ok());
+        let evicts = Facts::read(&info.replace("noeviction", "allkeys-lru")).check(ShardId(3)).unwrap_err();
+        assert!(matches!(&evicts, LinkError::Evicts { policy, .. } if policy == "allkeys-lru"), "{evicts}");
+        let replica = Facts::read(&info.replace("master\r", "slave\r")).check(ShardId(3));
+        assert!(matches!(replica, Err(LinkError::Replica { .. })));
+        assert!(Facts::read("").check(ShardId(0)).is_ok(), "what is not said is not refused");
+    }
+}

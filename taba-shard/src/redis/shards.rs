@@ -1,0 +1,280 @@
+//! [`Shards`]: several Redis processes as one: who owns what, and the way to each.
+
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Instant;
+
+use redis::{Cmd, cmd};
+use taba_core::{VBucket, VBuckets, Version};
+
+use super::clock::{monotonic, random};
+use super::error::{ConnectError, LinkError};
+use super::link::Link;
+use super::options::{Bootstrap, ShardsOptions};
+use super::scripts;
+use super::topology::{StaticTopology, Topology};
+use super::url::ShardUrl;
+use crate::census::{Census, Found, Held, Owner, View};
+use crate::command::Reply;
+use crate::keys;
+use crate::layout::{self, Deployment};
+use crate::limits::{CENSUS_INTERVAL, REQUEST_COMMANDS_MAX, SHARDS_MAX};
+use crate::map::{ShardId, VBucketMap};
+
+/// Several Redis processes as one. Cheap to clone: all clones share the connections.
+///
+/// # Examples
+/// ```no_run
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// use taba_shard::{Bootstrap, ShardUrl, Shards, ShardsOptions};
+///
+/// let urls = ["redis://127.0.0.1:6379", "redis://127.0.0.1:6380"];
+/// let urls = urls.iter().map(|url| ShardUrl::new(url)).collect::<Result<Vec<_>, _>>()?;
+/// let options = ShardsOptions { bootstrap: Bootstrap::IfEmpty, ..ShardsOptions::default() };
+/// let shards = Shards::connect(urls, options).await?;
+/// let data = shards.data("shop")?;
+/// data.set("greeting", "hello").await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Shards {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    options: ShardsOptions,
+    links: Vec<Link>,
+    view: RwLock<Arc<View>>,
+    /// When the last census began; held by whoever takes one.
+    census: tokio::sync::Mutex<Option<Instant>>,
+}
+
+impl Shards {
+    /// Connects to shards at fixed addresses: the first is shard 0.
+    ///
+    /// # Errors
+    /// [`ConnectError`] when a shard cannot be reached or is not safe, or when they do not hold one deployment with this
+    /// number of VBuckets.
+    pub async fn connect(addresses: Vec<ShardUrl>, options: ShardsOptions) -> Result<Self, ConnectError> {
+        Self::connect_to(Arc::new(StaticTopology::new(addresses)), options).await
+    }
+
+    /// Connects to the shards of a topology.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    ///
+    /// # Cancel safety
+    /// A bootstrap that was under way is left unfinished; connecting again goes on with it.
+    pub async fn connect_to(
+        topology: Arc<dyn Topology>,
+        options: ShardsOptions,
+    ) -> Result<Self, ConnectError> {
+        let shards = topology.shards();
+        if !(1..=SHARDS_MAX).contains(&shards) {
+            return Err(ConnectError::Shards { shards });
+        }
+        let link = |shard| Link::new(ShardId(shard as u16), Arc::clone(&topology), &options);
+        let links: Vec<Link> = (0..shards).map(link).collect();
+        let view = match (take_census(&links, options.vbuckets).await?, options.bootstrap) {
+            (Found::All(view), _) => view,
+            (Found::Nothing | Found::Unfinished(_), Bootstrap::Refuse) => return Err(ConnectError::Empty),
+            (Found::Nothing, Bootstrap::IfEmpty) => bootstrap(&links, options.vbuckets, random()).await?,
+            (Found::Unfinished(deployment), Bootstrap::IfEmpty) => {
+                bootstrap(&links, options.vbuckets, deployment.id).await?
+            }
+        };
+        let (view, census) = (RwLock::new(Arc::new(view)), tokio::sync::Mutex::default());
+        Ok(Self { inner: Arc::new(Inner { options, links, view, census }) })
+    }
+
+    /// Makes a deployment on empty shards, or goes on with one that was not finished; on one that is there, does nothing.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub async fn bootstrap(addresses: Vec<ShardUrl>, options: ShardsOptions) -> Result<Self, ConnectError> {
+        Self::connect(addresses, ShardsOptions { bootstrap: Bootstrap::IfEmpty, ..options }).await
+    }
+
+    /// How many VBuckets there are.
+    pub fn vbuckets(&self) -> VBuckets {
+        self.inner.options.vbuckets
+    }
+
+    /// How many shards there are.
+    pub fn count(&self) -> usize {
+        self.inner.links.len()
+    }
+
+    /// Who owns which VBucket, as far as is known.
+    pub fn view(&self) -> Arc<View> {
+        Arc::clone(&self.inner.view.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Asks every shard which VBuckets it holds, and follows what they say; the old view stays unless all of them answer.
+    ///
+    /// # Errors
+    /// [`ConnectError`]; the old view stays.
+    pub async fn census(&self) -> Result<(), ConnectError> {
+        let mut last = self.inner.census.lock().await;
+        *last = Some(monotonic());
+        match take_census(&self.inner.links, self.vbuckets()).await? {
+            Found::All(view) => {
+                *self.inner.view.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(view);
+                Ok(())
+            }
+            Found::Nothing | Found::Unfinished(_) => Err(ConnectError::Empty),
+        }
+    }
+
+    /// A census because something was not where it was looked for; not more often than each [`CENSUS_INTERVAL`].
+    pub(crate) async fn census_after_a_miss(&self) {
+        let is_due = |last: &Option<Instant>| {
+            last.is_none_or(|last| monotonic().saturating_duration_since(last) >= CENSUS_INTERVAL)
+        };
+        // Whoever takes one at this moment will know.
+        if !self.inner.census.try_lock().is_ok_and(|last| is_due(&last)) {
+            return;
+        }
+        if let Err(error) = self.census().await {
+            tracing::warn!(%error, cause = cause(&error), "a census failed; the old view stays");
+        }
+    }
+
+    pub(crate) fn options(&self) -> &ShardsOptions {
+        &self.inner.options
+    }
+
+    pub(crate) fn owner(&self, vbucket: VBucket) -> Owner {
+        self.view().owner(vbucket)
+    }
+
+    pub(crate) fn link(&self, shard: ShardId) -> &Link {
+        &self.inner.links[usize::from(shard.0)]
+    }
+}
+
+impl fmt::Debug for Shards {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shards")
+            .field("options", &self.inner.options)
+            .field("links", &self.inner.links)
+            .finish()
+    }
+}
+
+fn cause(error: &dyn std::error::Error) -> String {
+    error.source().map(ToString::to_string).unwrap_or_default()
+}
+
+async fn take_census(links: &[Link], vbuckets: VBuckets) -> Result<Found, ConnectError> {
+    let mut census = Census::new(vbuckets, links.len());
+    let answers = futures::future::join_all(links.iter().map(|link| ask(link, vbuckets))).await;
+    for (link, held) in links.iter().zip(answers) {
+        census.answer(link.shard(), held?);
+    }
+    Ok(census.finish()?)
+}
+
+/// What one shard holds.
+async fn ask(link: &Link, vbuckets: VBuckets) -> Result<Vec<Option<Held>>, ConnectError> {
+    let shard = link.shard();
+    let all: Vec<VBucket> = vbuckets.iter().collect();
+    let mut held = Vec::with_capacity(all.len());
+    for some in all.chunks(REQUEST_COMMANDS_MAX) {
+        let question = |vbucket: &VBucket| {
+            let mut command = cmd("HMGET");
+            let fields = [layout::VERSION, layout::OWN, layout::MOVED, layout::OF];
+            command.arg(keys::hash(*vbucket)).arg(&fields);
+            command
+        };
+        let answered = link.request(some.iter().map(question).collect()).await?;
+        for (vbucket, reply) in some.iter().zip(answered.replies) {
+            let damaged = || ConnectError::Damaged { shard, vbucket: *vbucket };
+            if let Reply::Refused { code, detail } = reply {
+                // A key of another type under this name is somebody else's.
+                if code == "WRONGTYPE" {
+                    return Err(damaged());
+                }
+                let source = super::error::Refusal { code, detail };
+                return Err(LinkError::Refused { shard, source }.into());
+            }
+            held.push(read_held(reply).ok_or_else(damaged)?);
+        }
+    }
+    Ok(held)
+}
+
+/// Reads version, epoch, moved and deployment. The outer `None`: not what a store writes.
+fn read_held(reply: Reply) -> Option<Option<Held>> {
+    let Reply::List(items) = reply else { return None };
+    let [version, own, moved, of] = <[Reply; 4]>::try_from(items).ok()?;
+    match (version, own, moved, of) {
+        (Reply::Nothing, Reply::Nothing, Reply::Nothing, Reply::Nothing) => Some(None),
+        (Reply::Bytes(version), Reply::Bytes(own), moved, Reply::Bytes(of)) => Some(Some(Held {
+            epoch: layout::read_epoch(&own)?,
+            is_moved: moved != Reply::Nothing,
+            is_written: layout::read_version(&version)? != Version::NEVER,
+            of: layout::read_deployment(&of)?,
+        })),
+        _ => None,
+    }
+}
+
+/// Makes all VBuckets where there are none, spread evenly, and says in each that it is done when all are there.
+async fn bootstrap(links: &[Link], vbuckets: VBuckets, id: u64) -> Result<View, ConnectError> {
+    let map = VBucketMap::even(vbuckets, links.len())?;
+    let new = Deployment { vbuckets: vbuckets.count(), id, is_new: true };
+    // Of several that bootstrap at once, whoever makes the first VBucket names the deployment.
+    let first = vbuckets.get(0).expect("there are at least 64");
+    let link = &links[usize::from(map.owner(first).0)];
+    let damaged = |vbucket| ConnectError::Damaged { shard: map.owner(vbucket), vbucket };
+    let Reply::Bytes(of) = link.one(create(first, new)).await? else { return Err(damaged(first)) };
+    let of = layout::read_deployment(&of).ok_or_else(|| damaged(first))?;
+    let new = Deployment { id: of.id, ..new };
+    let old = Deployment { is_new: false, ..new };
+    for step in [create, finish] {
+        for link in links {
+            let owned: Vec<VBucket> = map.owned_by(link.shard()).collect();
+            for some in owned.chunks(REQUEST_COMMANDS_MAX) {
+                let calls = some.iter().map(|vbucket| step(*vbucket, new)).collect();
+                for (vbucket, reply) in some.iter().zip(link.eval(calls).await?.replies) {
+                    let is_fine = match reply {
+                        Reply::Bytes(of) => {
+                            layout::read_deployment(&of).is_some_and(|of| of == new || of == old)
+                        }
+                        Reply::Integer(_) => true,
+                        Reply::Refused { code, detail } => {
+                            let source = super::error::Refusal { code, detail };
+                            return Err(LinkError::Refused { shard: link.shard(), source }.into());
+                        }
+                        _ => false,
+                    };
+                    if !is_fine {
+                        return Err(damaged(*vbucket));
+                    }
+                }
+            }
+        }
+    }
+    tracing::info!(shards = links.len(), vbuckets = vbuckets.count(), "bootstrapped a deployment");
+    match take_census(links, vbuckets).await? {
+        Found::All(view) => Ok(view),
+        Found::Nothing | Found::Unfinished(_) => Err(ConnectError::Empty),
+    }
+}
+
+fn create(vbucket: VBucket, new: Deployment) -> Cmd {
+    let mut call = scripts::CREATE.call(&[keys::hash(vbucket)]);
+    call.arg(layout::put_version(Version::NEVER)).arg(layout::FIRST_EPOCH);
+    call.arg(layout::put_deployment(new));
+    call
+}
+
+fn finish(vbucket: VBucket, new: Deployment) -> Cmd {
+    let mut call = scripts::FINISH.call(&[keys::hash(vbucket)]);
+    call.arg(layout::put_deployment(new));
+    call.arg(layout::put_deployment(Deployment { is_new: false, ..new }));
+    call
+}

@@ -1,0 +1,81 @@
+//! [`ShardUrl`]: where a Redis is and how to sign in; shown without the secret.
+
+use std::fmt;
+use std::str::FromStr;
+
+use redis::{ConnectionInfo, IntoConnectionInfo, ProtocolVersion};
+
+/// Where a Redis is: `redis://[[user]:password@]host[:port][/database]`, or `unix:///path`.
+///
+/// `Debug` and `Display` show the host and the port, never user or password.
+#[derive(Clone)]
+pub struct ShardUrl(ConnectionInfo);
+
+/// A text is no URL of a Redis. The text is not repeated: it may hold a password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum UrlError {
+    /// It is not of the form that is wanted.
+    #[error("this is no URL of a Redis; it looks like redis://:password@127.0.0.1:6379")]
+    Form,
+    /// It asks for TLS.
+    #[error(
+        "rediss:// asks for TLS, which this build does not speak; put a TLS proxy between, or use redis://"
+    )]
+    Tls,
+}
+
+impl ShardUrl {
+    /// Reads a URL.
+    ///
+    /// # Errors
+    /// [`UrlError`].
+    pub fn new(url: &str) -> Result<Self, UrlError> {
+        if url.starts_with("rediss:") || url.starts_with("valkeys:") {
+            return Err(UrlError::Tls);
+        }
+        let info = url.into_connection_info().map_err(|_| UrlError::Form)?;
+        // The answers are read in the older protocol: it has one form for each of them.
+        let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP2);
+        Ok(Self(info.set_redis_settings(settings)))
+    }
+
+    pub(super) const fn info(&self) -> &ConnectionInfo {
+        &self.0
+    }
+}
+
+impl fmt::Display for ShardUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0.addr())
+    }
+}
+
+impl fmt::Debug for ShardUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ShardUrl({self})")
+    }
+}
+
+impl FromStr for ShardUrl {
+    type Err = UrlError;
+
+    fn from_str(url: &str) -> Result<Self, UrlError> {
+        Self::new(url)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let url = ShardUrl::new("redis://somebody:hunter2@10.1.2.3:7000/2").unwrap();
+        assert_eq!(format!("{url} {url:?}"), "10.1.2.3:7000 ShardUrl(10.1.2.3:7000)");
+        for bad in ["hunter2", "http://:hunter2@h", "redis://:hunter2@", "", "rediss://:hunter2@h"] {
+            let error = ShardUrl::new(bad).unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! A commit: one script, one write.
+
+use std::collections::BTreeMap;
+
+use redis::Cmd;
+use taba_core::limits::COMMIT_PAIRS_MAX;
+use taba_core::{Commit, Committed, StoreError, VBucket};
+
+use super::ShardedRedis;
+use super::read::{failure, unavailable};
+use crate::census::Owner;
+use crate::command::Reply;
+use crate::known::Entry;
+use crate::redis::{LinkError, scripts};
+use crate::{keys, layout};
+
+/// How often index entries are written again when a sweep took them away between two scripts.
+const INDEX_TRIES_MAX: usize = 3;
+
+/// A sweep took away the entries of a commit as often as they were written.
+#[derive(Debug, thiserror::Error)]
+#[error("a sweep took away the index entries of a commit {INDEX_TRIES_MAX} times")]
+struct SweptAway;
+
+pub(super) async fn commit(
+    store: &ShardedRedis,
+    vbucket: VBucket,
+    commit: &Commit,
+) -> Result<Committed, StoreError> {
+    let pairs = commit.pairs();
+    if pairs > COMMIT_PAIRS_MAX {
+        return Err(StoreError::TooLarge { pairs, pairs_max: COMMIT_PAIRS_MAX });
+    }
+    let outcome = attempt(store, vbucket, commit).await;
+    if !matches!(outcome, Ok(Committed::Done)) {
+        store.change_known(&mut store.desk(vbucket), |known, _| known.forget());
+    }
+    store.follow(outcome).await
+}
+
+async fn attempt(store: &ShardedRedis, vbucket: VBucket, commit: &Commit) -> Result<Committed, StoreError> {
+    let owner = store.shards.owner(vbucket);
+    let mut missing = store.desk(vbucket).known.missing(commit);
+    for _ in 0..INDEX_TRIES_MAX {
+        let calls = calls(vbucket, owner, commit, &missing);
+        let mut answered = store.send(owner, calls).await?;
+        let reply = answered.replies.pop().ok_or(LinkError::Answer { shard: owner.shard });
+        match reply.map_err(unavailable)? {
+            Reply::Integer(1) => {
+                done(store, vbucket, commit, answered.epoch);
+                store.sweep_after(vbucket, owner, commit).await;
+                return Ok(Committed::Done);
+            }
+            Reply::List(items) if says(&items, "CONFLICT") => {
+                let found = if let Some(Reply::Bytes(text)) = items.get(1) {
+                    layout::read_version(text)
+                } else {
+                    None
+                };
+                let found = found.ok_or(StoreError::Damaged { vbucket, what: "version" })?;
+                return Ok(Committed::Conflict { found });
+            }
+            Reply::List(items) if says(&items, "UNINDEXED") => {
+                // Why they are not there, if the Redis said so.
+                if let Some(refused @ Reply::Refused { .. }) = answered.replies.pop() {
+                    return Err(failure(vbucket, owner, refused));
+                }
+                missing = all_entries(commit);
+            }
+            other => return Err(failure(vbucket, owner, other)),
+        }
+    }
+    let shard = owner.shard;
+    Err(StoreError::Unavailable {
+        retry_after: std::time::Duration::from_millis(100),
+        source: Box::new(LinkError::Broken { shard, source: Box::new(SweptAway) }),
+    })
+}
+
+fn says(items: &[Reply], word: &str) -> bool {
+    matches!(items.first(), Some(Reply::Bytes(first)) if first == word.as_bytes())
+}
+
+/// Every entry that the commit needs, known or not.
+fn all_entries(commit: &Commit) -> Vec<Entry> {
+    crate::known::Known::default().missing(commit)
+}
+
+fn done(store: &ShardedRedis, vbucket: VBucket, commit: &Commit, epoch: u64) {
+    let mut desk = store.desk(vbucket);
+    // Over a new connection, and not on top of what was committed last from here: between the two may lie a failover that
+    // took that back.
+    let breaks = desk.last.is_some_and(|(version, last)| last != epoch && version != commit.expect);
+    desk.is_broken |= breaks;
+    desk.last = Some((commit.next, epoch));
+    store.change_known(&mut desk, |known, room| known.committed(commit, room));
+}
+
+/// The scripts of a commit: with entries that are not known to be written, these first.
+fn calls(vbucket: VBucket, owner: Owner, commit: &Commit, missing: &[Entry]) -> Vec<Cmd> {
+    let hash = keys::hash(vbucket);
+    let expect = layout::put_version(commit.expect);
+    if missing.is_empty() {
+        let mut call = scripts::COMMIT.call(&[&hash]);
+        call.arg(expect).arg(owner.epoch);
+        put_pairs(&mut call, commit);
+        return vec![call];
+    }
+    let mut by_index: BTreeMap<String, Vec<Vec<u8>>> = BTreeMap::new();
+    for entry in missing {
+        let (index, member) = place(vbucket, entry);
+        by_index.entry(index).or_default().push(member);
+    }
+    let names: Vec<&String> = std::iter::once(&hash).chain(by_index.keys()).collect();
+    let mut index = scripts::INDEX.call(&names);
+    index.arg(owner.epoch);
+    let mut call = scripts::COMMIT_INDEXED.call(&names);
+    call.arg(expect).arg(owner.epoch);
+    for members in by_index.values() {
+        index.arg(members.len()).arg(members);
+        call.arg(members.len()).arg(members);
+    }
+    put_pairs(&mut call, commit);
+    vec![index, call]
+}
+
+/// In which index an entry stands, and as what.
+pub(super) fn place(vbucket: VBucket, entry: &Entry) -> (String, Vec<u8>) {
+    match entry {
+        Entry::Stream(stream) => (keys::streams(vbucket), stream.to_string().into_bytes()),
+        Entry::Tab(tab) => (keys::tabs(vbucket), tab.as_str().into()),
+        Entry::Client(key) => (keys::clients(vbucket, &key.tab), key.client.as_str().into()),
+        Entry::Part(key, part) => {
+            (keys::parts(vbucket, &key.tab), layout::part_entry(&key.client, *part).into_bytes())
+        }
+    }
+}
+
+/// What the one write command writes: the version, then every changed field; what is removed becomes empty.
+fn put_pairs(call: &mut Cmd, commit: &Commit) {
+    call.arg(layout::VERSION).arg(layout::put_version(commit.next));
+    for (stream, mark) in &commit.marks {
+        call.arg(layout::mark_field(*stream));
+        match mark {
+            Some(mark) => call.arg(layout::put_mark(mark).as_slice()),
+            None => call.arg(""),
+        };
+    }
+    for (tab, tab_type) in &commit.tabs {
+        call.arg(layout::tab_field(tab)).arg(tab_type.as_ref().map_or("", |tab_type| tab_type.as_str()));
+    }
+    for (key, part, bytes) in &commit.states {
+        call.arg(layout::state_field(key, *part)).arg(bytes.as_deref().unwrap_or_default());
+    }
+}

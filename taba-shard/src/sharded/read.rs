@@ -1,0 +1,149 @@
+//! What scripts answer, and what that means for a store.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use redis::Cmd;
+use taba_core::{Remedy, StoreError, VBucket};
+
+use super::ShardedRedis;
+use crate::census::Owner;
+use crate::command::Reply;
+use crate::layout;
+use crate::map::ShardId;
+use crate::redis::{Answered, LinkError, Refusal};
+
+/// What was found where a VBucket was looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Misplaced {
+    /// Nothing: the shard has lost it, or was never given it.
+    #[error("{shard} does not hold it: the shard has lost its data, or never had it")]
+    Missing {
+        /// Which shard.
+        shard: ShardId,
+    },
+    /// It is moving, or was moved.
+    #[error("it went from {shard} to {to} under epoch {epoch}")]
+    Moved {
+        /// From where.
+        shard: ShardId,
+        /// The epoch under which it is there.
+        epoch: u64,
+        /// Where to.
+        to: ShardId,
+    },
+    /// It is owned under another epoch than is known here.
+    #[error("{shard} owns it under epoch {found}, not {expected}")]
+    NotOwner {
+        /// Which shard.
+        shard: ShardId,
+        /// Its epoch.
+        found: u64,
+        /// The epoch known here.
+        expected: u64,
+    },
+    /// A Redis Cluster says that it is on another node.
+    #[error("the cluster keeps it elsewhere")]
+    Elsewhere {
+        /// Which shard was asked.
+        shard: ShardId,
+    },
+}
+
+/// A refused script, as an error of a store.
+pub(super) fn unavailable(error: LinkError) -> StoreError {
+    let retry_after = match error.remedy() {
+        Remedy::Wait(time) => time,
+        // Somebody has to look at it; there is no hurry.
+        _ => Duration::from_secs(5),
+    };
+    StoreError::Unavailable { retry_after, source: Box::new(error) }
+}
+
+fn misplaced(vbucket: VBucket, source: Misplaced) -> StoreError {
+    StoreError::Misplaced { vbucket, source: Box::new(source) }
+}
+
+/// A reply to a script that is not a result: refused, or the VBucket is not what it was taken for.
+pub(super) fn failure(vbucket: VBucket, owner: Owner, reply: Reply) -> StoreError {
+    let shard = owner.shard;
+    let damaged = |what| StoreError::Damaged { vbucket, what };
+    match reply {
+        Reply::Refused { code, .. } if matches!(code.as_str(), "MOVED" | "ASK") => {
+            misplaced(vbucket, Misplaced::Elsewhere { shard })
+        }
+        // A key of another type under our name.
+        Reply::Refused { code, .. } if code == "WRONGTYPE" => damaged("key"),
+        Reply::Refused { code, detail } => {
+            unavailable(LinkError::Refused { shard, source: Refusal { code, detail } })
+        }
+        Reply::List(items) => {
+            let mut items = items.into_iter();
+            let (word, detail) = (items.next(), items.next());
+            let detail = if let Some(Reply::Bytes(detail)) = detail { detail } else { Bytes::new() };
+            match word {
+                Some(Reply::Bytes(word)) if word == "MISSING" => {
+                    misplaced(vbucket, Misplaced::Missing { shard })
+                }
+                Some(Reply::Bytes(word)) if word == "MOVED" => match layout::read_moved(&detail) {
+                    Some((epoch, to)) => misplaced(vbucket, Misplaced::Moved { shard, epoch, to }),
+                    None => damaged("mark of moving"),
+                },
+                Some(Reply::Bytes(word)) if word == "NOTOWNER" => match layout::read_epoch(&detail) {
+                    Some(found) => {
+                        misplaced(vbucket, Misplaced::NotOwner { shard, found, expected: owner.epoch })
+                    }
+                    None => damaged("epoch"),
+                },
+                _ => unavailable(LinkError::Answer { shard }),
+            }
+        }
+        _ => unavailable(LinkError::Answer { shard }),
+    }
+}
+
+/// The rest of a script's answer that begins with OK.
+pub(super) fn result<const N: usize>(
+    vbucket: VBucket,
+    owner: Owner,
+    reply: Reply,
+) -> Result<[Reply; N], StoreError> {
+    match reply {
+        Reply::List(mut items) if items.first() == Some(&Reply::Bytes(Bytes::from_static(b"OK"))) => {
+            items.remove(0);
+            let wrong = |_| unavailable(LinkError::Answer { shard: owner.shard });
+            <[Reply; N]>::try_from(items).map_err(wrong)
+        }
+        other => Err(failure(vbucket, owner, other)),
+    }
+}
+
+impl ShardedRedis {
+    /// Sends scripts to whoever owns the VBucket.
+    pub(super) async fn send(&self, owner: Owner, calls: Vec<Cmd>) -> Result<Answered, StoreError> {
+        self.shards.link(owner.shard).eval(calls).await.map_err(unavailable)
+    }
+
+    /// Passes an outcome on; one that is not where it was looked for leads to a census.
+    pub(super) async fn follow<T>(&self, outcome: Result<T, StoreError>) -> Result<T, StoreError> {
+        if matches!(outcome, Err(StoreError::Misplaced { .. })) {
+            self.shards.census_after_a_miss().await;
+        }
+        outcome
+    }
+}
+
+/// What a reply must be, or the VBucket is damaged.
+pub(super) fn list(reply: Reply) -> Option<Vec<Reply>> {
+    if let Reply::List(items) = reply { Some(items) } else { None }
+}
+
+/// Bytes, or nothing; a tombstone is nothing.
+pub(super) fn value(reply: Reply) -> Option<Option<Bytes>> {
+    match reply {
+        Reply::Nothing => Some(None),
+        Reply::Bytes(bytes) => Some(Some(bytes).filter(|bytes| !bytes.is_empty())),
+        _ => None,
+    }
+}

@@ -1,0 +1,267 @@
+//! Reading a VBucket in the order of its indexes.
+
+use bytes::Bytes;
+use redis::{Cmd, cmd};
+use taba_core::{ClientId, Part, Scan, ScanWhat, Scanned, StateKey, StoreError, TabName, TabType, VBucket};
+
+use super::ShardedRedis;
+use super::read::{failure, list, result, unavailable, value};
+use crate::census::Owner;
+use crate::command::Reply;
+use crate::limits::{SCAN_STATES_MAX, SCAN_TABS_MAX};
+use crate::redis::{LinkError, scripts};
+use crate::{keys, layout};
+
+/// States that may have come to a Tab between counting and reading them, without another round trip.
+const SCAN_SLACK: usize = 8;
+
+pub(super) async fn tabs(
+    store: &ShardedRedis,
+    vbucket: VBucket,
+) -> Result<Vec<(TabName, TabType)>, StoreError> {
+    let owner = store.shards.owner(vbucket);
+    let outcome = async {
+        let (mut found, mut from) = (Vec::new(), "-".to_owned());
+        loop {
+            let (tabs, last) = tab_page(store, vbucket, owner, &from, SCAN_STATES_MAX).await?;
+            found.extend(tabs.iter().filter_map(|(tab, tab_type)| Some((tab.clone(), tab_type.clone()?))));
+            match last {
+                Some(tab) => from = format!("({tab}"),
+                None => return Ok(found),
+            }
+        }
+    };
+    store.follow(outcome.await).await
+}
+
+/// Tabs of the index with their types, and the last of them if more may follow.
+async fn tab_page(
+    store: &ShardedRedis,
+    vbucket: VBucket,
+    owner: Owner,
+    from: &str,
+    count: usize,
+) -> Result<(Vec<(TabName, Option<TabType>)>, Option<TabName>), StoreError> {
+    let mut call = scripts::TABS.call(&[keys::hash(vbucket), keys::tabs(vbucket)]);
+    call.arg(owner.epoch).arg(from).arg(count);
+    let reply = one(store, owner, call).await?;
+    let [entries, types] = result(vbucket, owner, reply)?;
+    let read = || {
+        let pairs = list(entries)?.into_iter().zip(list(types)?);
+        let read = |(entry, tab_type)| {
+            let tab = layout::read_tab(&value(entry)??)?;
+            let tab_type = match value(tab_type)? {
+                Some(bytes) => Some(layout::read_type(&bytes)?),
+                None => None,
+            };
+            Some((tab, tab_type))
+        };
+        pairs.map(read).collect::<Option<Vec<_>>>()
+    };
+    let tabs = read().ok_or(StoreError::Damaged { vbucket, what: "tab" })?;
+    let last = if tabs.len() == count { tabs.last().map(|(tab, _)| tab.clone()) } else { None };
+    Ok((tabs, last))
+}
+
+async fn one(store: &ShardedRedis, owner: Owner, call: Cmd) -> Result<Reply, StoreError> {
+    let reply = store.send(owner, vec![call]).await?.replies.pop();
+    reply.ok_or_else(|| unavailable(LinkError::Answer { shard: owner.shard }))
+}
+
+pub(super) async fn scan(
+    store: &ShardedRedis,
+    vbucket: VBucket,
+    scan: &Scan,
+) -> Result<Vec<Scanned>, StoreError> {
+    let owner = store.shards.owner(vbucket);
+    let mut page =
+        Page { store, vbucket, owner, limit: scan.limit.max(1), what: scan.what, found: Vec::new() };
+    let outcome = async {
+        let after = scan.after.as_ref();
+        match &scan.tab {
+            Some(tab) => {
+                // What lies behind the end of the Tab begins nowhere in it; what lies before it, at its beginning.
+                if after.is_none_or(|after| after.tab <= *tab) {
+                    let client = after.filter(|after| after.tab == *tab).map(|after| &after.client);
+                    page.tab(tab, client.cloned()).await?;
+                }
+            }
+            None => page.all_tabs(after).await?,
+        }
+        Ok(())
+    };
+    let outcome: Result<(), StoreError> = outcome.await;
+    store.follow(outcome).await?;
+    Ok(page.found)
+}
+
+/// A page that is being filled.
+struct Page<'a> {
+    store: &'a ShardedRedis,
+    vbucket: VBucket,
+    owner: Owner,
+    limit: usize,
+    what: ScanWhat,
+    found: Vec<Scanned>,
+}
+
+impl Page<'_> {
+    fn room(&self) -> usize {
+        self.limit.saturating_sub(self.found.len())
+    }
+
+    /// Fills up with the States of one Tab behind a Client.
+    async fn tab(&mut self, tab: &TabName, mut after: Option<ClientId>) -> Result<(), StoreError> {
+        while self.room() > 0 {
+            let count = self.room().min(SCAN_STATES_MAX);
+            let call = self.call(tab, after.as_ref(), count);
+            let reply = one(self.store, self.owner, call).await?;
+            after = self.take(tab, count, reply)?;
+            if after.is_none() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Fills up with the States of all Tabs behind a State.
+    async fn all_tabs(&mut self, after: Option<&StateKey>) -> Result<(), StoreError> {
+        let mut from = "-".to_owned();
+        if let Some(after) = after {
+            self.tab(&after.tab, Some(after.client.clone())).await?;
+            from = format!("({}", after.tab);
+        }
+        while self.room() > 0 {
+            let (tabs, last) = tab_page(self.store, self.vbucket, self.owner, &from, SCAN_TABS_MAX).await?;
+            let tabs: Vec<TabName> = tabs.into_iter().map(|(tab, _)| tab).collect();
+            self.some_tabs(&tabs).await?;
+            match last {
+                Some(tab) => from = format!("({tab}"),
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// Fills up with the States of these Tabs: as many Tabs in one round trip as there is room for their States.
+    async fn some_tabs(&mut self, tabs: &[TabName]) -> Result<(), StoreError> {
+        let counts = self.count(tabs).await?;
+        let mut rest: &[(TabName, usize)] = &tabs.iter().cloned().zip(counts).collect::<Vec<_>>();
+        while let (Some((tab, _)), true) = (rest.first(), self.room() > 0) {
+            let bound = self.room().min(SCAN_STATES_MAX);
+            let mut sum = 0;
+            let small = rest.iter().take_while(|(_, count)| {
+                sum += count;
+                sum <= bound
+            });
+            let together = small.count();
+            if together == 0 {
+                self.tab(tab, None).await?;
+                rest = &rest[1..];
+                continue;
+            }
+            let (now, later) = rest.split_at(together);
+            let calls = now.iter().map(|(tab, count)| self.call(tab, None, count + SCAN_SLACK)).collect();
+            let replies = self.store.send(self.owner, calls).await?.replies;
+            for ((tab, count), reply) in now.iter().zip(replies) {
+                // More States than there were a moment ago: the rest of them before the next Tab.
+                if let Some(after) = self.take(tab, count + SCAN_SLACK, reply)? {
+                    self.tab(tab, Some(after)).await?;
+                }
+            }
+            rest = later;
+        }
+        self.found.truncate(self.limit);
+        Ok(())
+    }
+
+    /// How many entries the Tabs have.
+    async fn count(&self, tabs: &[TabName]) -> Result<Vec<usize>, StoreError> {
+        if tabs.is_empty() {
+            return Ok(Vec::new());
+        }
+        let question = |tab: &TabName| {
+            let mut command = cmd("ZCARD");
+            command.arg(keys::clients(self.vbucket, tab));
+            command
+        };
+        let replies = self.store.send(self.owner, tabs.iter().map(question).collect()).await?.replies;
+        let count = |reply| match reply {
+            Reply::Integer(count) => Ok(usize::try_from(count).unwrap_or(0)),
+            other => Err(failure(self.vbucket, self.owner, other)),
+        };
+        replies.into_iter().map(count).collect()
+    }
+
+    fn call(&self, tab: &TabName, after: Option<&ClientId>, count: usize) -> Cmd {
+        let names =
+            [keys::hash(self.vbucket), keys::clients(self.vbucket, tab), keys::parts(self.vbucket, tab)];
+        let mut call = scripts::SCAN.call(&names);
+        let from = after.map_or_else(|| "-".to_owned(), |client| format!("({client}"));
+        let what = match self.what {
+            ScanWhat::States => "STATES",
+            ScanWhat::Keys => "KEYS",
+        };
+        call.arg(self.owner.epoch).arg(tab.as_str()).arg(from).arg(count).arg(what);
+        call
+    }
+
+    /// Takes in what a script found of a Tab; the last Client if more may follow.
+    fn take(&mut self, tab: &TabName, count: usize, reply: Reply) -> Result<Option<ClientId>, StoreError> {
+        let found = result(self.vbucket, self.owner, reply)?;
+        let (states, last) = read_states(tab, self.what, found)
+            .ok_or(StoreError::Damaged { vbucket: self.vbucket, what: "state" })?;
+        let is_full = last.1 == count;
+        self.found.extend(states);
+        Ok(last.0.filter(|_| is_full))
+    }
+}
+
+type ReadStates = (Vec<Scanned>, (Option<ClientId>, usize));
+
+/// The States that are there, the last entry looked at, and how many entries there were.
+fn read_states(tab: &TabName, what: ScanWhat, found: [Reply; 3]) -> Option<ReadStates> {
+    let [entries, values, parts] = found;
+    let (entries, values) = (list(entries)?, list(values)?);
+    let mut parts = list(parts)?.into_iter().map(|part| read_part(what, part)).collect::<Option<Vec<_>>>()?;
+    parts.reverse();
+    let count = entries.len();
+    let (mut states, mut last) = (Vec::with_capacity(count), None);
+    if values.len() != count {
+        return None;
+    }
+    for (entry, whole) in entries.into_iter().zip(values) {
+        let client = layout::read_client(&value(entry)??)?;
+        let mut all: Vec<_> = content(what, whole)?.map(|bytes| (Part::WHOLE, bytes)).into_iter().collect();
+        // Both come in the order of Clients; a part whose Client has no entry cannot be, and belongs to nobody.
+        while let Some((of, part, bytes)) = parts.pop_if(|(of, ..)| *of <= client) {
+            if of == client {
+                all.extend(bytes.map(|bytes| (part, bytes)));
+            }
+        }
+        if !all.is_empty() {
+            if what == ScanWhat::Keys {
+                all.clear();
+            }
+            states.push(Scanned { key: StateKey { tab: tab.clone(), client: client.clone() }, parts: all });
+        }
+        last = Some(client);
+    }
+    Some((states, (last, count)))
+}
+
+/// A value, or for keys its length.
+fn content(what: ScanWhat, reply: Reply) -> Option<Option<Bytes>> {
+    match (what, reply) {
+        (ScanWhat::Keys, Reply::Integer(0)) => Some(None),
+        (ScanWhat::Keys, Reply::Integer(_)) => Some(Some(Bytes::new())),
+        (ScanWhat::States, reply) => value(reply),
+        (ScanWhat::Keys, _) => None,
+    }
+}
+
+fn read_part(what: ScanWhat, part: Reply) -> Option<(ClientId, Part, Option<Bytes>)> {
+    let [Reply::Bytes(entry), bytes] = <[Reply; 2]>::try_from(list(part)?).ok()? else { return None };
+    let (client, part) = layout::read_part(&entry)?;
+    Some((client, part, content(what, bytes)?))
+}

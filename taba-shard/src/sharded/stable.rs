@@ -1,0 +1,48 @@
+//! Waiting until what was committed is safe: the shell of [`Wait`].
+
+use std::time::Duration;
+
+use taba_core::{StoreError, VBucket};
+
+use super::ShardedRedis;
+use super::read::unavailable;
+use crate::redis::monotonic;
+use crate::stability::{Lost, Verdict, Wait};
+
+/// What is safe is the history in which the last commit from here lies: each commit stands on the one before, so the last
+/// one stands for all. Where that chain may be broken (see `commit::done`), whoever asks next is told so, once: it was perhaps
+/// about to ask after what is lost.
+pub(super) async fn stable(store: &ShardedRedis, vbucket: VBucket) -> Result<(), StoreError> {
+    let begun = monotonic();
+    let options = store.shards.options();
+    let link = store.shards.link(store.shards.owner(vbucket).shard);
+    let last = {
+        let mut desk = store.desk(vbucket);
+        if std::mem::take(&mut desk.is_broken) {
+            return Err(lost(Lost::Rewritten));
+        }
+        desk.last
+    };
+    let epoch = match last {
+        Some((_, epoch)) => epoch,
+        None => link.epoch().await.map_err(unavailable)?,
+    };
+    let mut wait = Wait::new(begun, epoch, options.stability);
+    let mut since = begun;
+    loop {
+        let poll = link.poll(since).await.map_err(unavailable)?;
+        since = poll.started + Duration::from_nanos(1);
+        match wait.handle(&poll) {
+            Verdict::Stable => return Ok(()),
+            Verdict::Lost(why) => return Err(lost(why)),
+            Verdict::Pending => {}
+        }
+        if let Verdict::Lost(why) = wait.expire(monotonic(), options.stable_wait_max) {
+            return Err(lost(why));
+        }
+    }
+}
+
+fn lost(why: Lost) -> StoreError {
+    StoreError::Unavailable { retry_after: Duration::from_millis(100), source: Box::new(why) }
+}

@@ -1,0 +1,198 @@
+//! Sweeping: what was removed leaves a tombstone, and here they go, with the index entries that nothing needs any more.
+//!
+//! It changes nothing that anybody can see, so it makes no new version. Each script looks whether a field is still
+//! empty, or still gone, at the moment at which it writes.
+
+use std::collections::BTreeMap;
+
+use redis::{Cmd, cmd};
+use taba_core::{Commit, Part, StateKey, StoreError, TabName, VBucket};
+
+use super::ShardedRedis;
+use super::commit::place;
+use super::read::{failure, unavailable, value};
+use crate::census::Owner;
+use crate::command::Reply;
+use crate::known::{Entry, removed};
+use crate::limits::SCAN_STATES_MAX;
+use crate::redis::{LinkError, scripts};
+use crate::{keys, layout};
+
+/// What a sweep took away.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Tombstones.
+    pub fields: u64,
+    /// Index entries without a field.
+    pub entries: u64,
+}
+
+impl ShardedRedis {
+    /// Sweeps a whole VBucket. Commits sweep up behind themselves; this is for what was left when a process or a connection
+    /// ended between the two, and is worth doing once a day at most.
+    ///
+    /// # Errors
+    /// [`StoreError`]; what was swept stays swept.
+    ///
+    /// # Cost
+    /// A few scripts for each Tab. Redis looks at every field of the VBucket, in steps of
+    /// [`SCAN_STATES_MAX`].
+    pub async fn sweep(&self, vbucket: VBucket) -> Result<Swept, StoreError> {
+        let owner = self.shards.owner(vbucket);
+        let mut swept = Swept::default();
+        let (streams, tabs) = (keys::streams(vbucket), keys::tabs(vbucket));
+        let mut from = "-".to_owned();
+        while let Some(entries) = self.page(owner, vbucket, &streams, &mut from).await? {
+            let entries = entries.iter().filter_map(|entry| Some(Entry::Stream(layout::read_stream(entry)?)));
+            self.sweep_some(vbucket, owner, entries.collect(), &mut swept).await?;
+        }
+        let mut from = "-".to_owned();
+        while let Some(entries) = self.page(owner, vbucket, &tabs, &mut from).await? {
+            for tab in entries.iter().filter_map(|entry| layout::read_tab(entry)) {
+                self.sweep_tab(vbucket, owner, &tab, &mut swept).await?;
+            }
+        }
+        Ok(swept)
+    }
+
+    async fn sweep_tab(
+        &self,
+        vbucket: VBucket,
+        owner: Owner,
+        tab: &TabName,
+        swept: &mut Swept,
+    ) -> Result<(), StoreError> {
+        let key = |client| StateKey { tab: tab.clone(), client };
+        let mut from = "-".to_owned();
+        while let Some(entries) = self.page(owner, vbucket, &keys::parts(vbucket, tab), &mut from).await? {
+            let read = |entry: &Vec<u8>| {
+                let (client, part) = layout::read_part(entry)?;
+                Some(Entry::Part(key(client), part))
+            };
+            self.sweep_some(vbucket, owner, entries.iter().filter_map(read).collect(), swept).await?;
+        }
+        let mut from = "-".to_owned();
+        while let Some(entries) = self.page(owner, vbucket, &keys::clients(vbucket, tab), &mut from).await? {
+            let read = |entry: &Vec<u8>| Some(Entry::Client(key(layout::read_client(entry)?)));
+            self.sweep_some(vbucket, owner, entries.iter().filter_map(read).collect(), swept).await?;
+        }
+        self.sweep_some(vbucket, owner, vec![Entry::Tab(tab.clone())], swept).await
+    }
+
+    /// The next entries of an index; `None` at its end. What is swept meanwhile does not shift what follows: the place is kept
+    /// by name.
+    async fn page(
+        &self,
+        owner: Owner,
+        vbucket: VBucket,
+        index: &str,
+        from: &mut String,
+    ) -> Result<Option<Vec<Vec<u8>>>, StoreError> {
+        let mut call = cmd("ZRANGEBYLEX");
+        call.arg(index).arg(from.as_str()).arg("+").arg("LIMIT").arg(0).arg(SCAN_STATES_MAX);
+        let reply = self.send(owner, vec![call]).await?.replies.pop();
+        let reply = reply.ok_or_else(|| unavailable(LinkError::Answer { shard: owner.shard }))?;
+        let Reply::List(items) = reply else { return Err(failure(vbucket, owner, reply)) };
+        let entries: Option<Vec<Vec<u8>>> =
+            items.into_iter().map(|entry| value(entry)?.map(Vec::from)).collect();
+        let entries = entries.ok_or(StoreError::Damaged { vbucket, what: "index" })?;
+        let Some(last) = entries.last() else { return Ok(None) };
+        *from = format!("({}", String::from_utf8_lossy(last));
+        Ok(Some(entries))
+    }
+
+    /// Sweeps up behind a commit that removed something. When that fails, tombstones stay: they are seen by nobody.
+    pub(super) async fn sweep_after(&self, vbucket: VBucket, owner: Owner, commit: &Commit) {
+        let mut gone: Vec<Entry> = removed(commit).collect();
+        if gone.is_empty() {
+            return;
+        }
+        gone.sort_unstable();
+        gone.dedup();
+        if let Err(error) = self.sweep_some(vbucket, owner, gone, &mut Swept::default()).await {
+            tracing::debug!(vbucket = vbucket.index(), %error, "tombstones stay until the next sweep");
+        }
+    }
+
+    async fn sweep_some(
+        &self,
+        vbucket: VBucket,
+        owner: Owner,
+        entries: Vec<Entry>,
+        swept: &mut Swept,
+    ) -> Result<(), StoreError> {
+        for some in entries.chunks(SCAN_STATES_MAX) {
+            let calls = calls(vbucket, owner, some);
+            for (place, reply) in self.send(owner, calls).await?.replies.into_iter().enumerate() {
+                match reply {
+                    Reply::Integer(count) if place == 0 => swept.fields += count.unsigned_abs(),
+                    Reply::Integer(count) => swept.entries += count.unsigned_abs(),
+                    other => return Err(failure(vbucket, owner, other)),
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The scripts that sweep these fields and entries, in the order in which they make room for each other: fields, parts,
+/// Clients, Tabs.
+fn calls(vbucket: VBucket, owner: Owner, entries: &[Entry]) -> Vec<Cmd> {
+    let hash = keys::hash(vbucket);
+    let mut fields = scripts::SWEEP_FIELDS.call(&[&hash]);
+    fields.arg(owner.epoch);
+    let mut by_index: BTreeMap<(u8, String), Vec<&Entry>> = BTreeMap::new();
+    let mut tabs = Vec::new();
+    for entry in entries {
+        fields.arg(field(entry));
+        let order = match entry {
+            Entry::Part(..) => 0,
+            Entry::Client(_) => 1,
+            Entry::Stream(_) => 2,
+            Entry::Tab(tab) => {
+                tabs.push(tab);
+                continue;
+            }
+        };
+        by_index.entry((order, place(vbucket, entry).0)).or_default().push(entry);
+    }
+    let mut calls = vec![fields];
+    for ((_, index), entries) in by_index {
+        let mut names = vec![hash.clone(), index];
+        let before = match entries[0] {
+            Entry::Stream(_) | Entry::Tab(_) => "a:".to_owned(),
+            Entry::Client(key) => {
+                names.push(keys::parts(vbucket, &key.tab));
+                format!("s:{} ", key.tab)
+            }
+            Entry::Part(key, _) => format!("s:{} ", key.tab),
+        };
+        let mut call = scripts::SWEEP_ENTRIES.call(&names);
+        call.arg(owner.epoch).arg(before);
+        for entry in entries {
+            call.arg(place(vbucket, entry).1);
+        }
+        calls.push(call);
+    }
+    if !tabs.is_empty() {
+        let mut names = vec![hash, keys::tabs(vbucket)];
+        names.extend(tabs.iter().map(|tab| keys::clients(vbucket, tab)));
+        let mut call = scripts::SWEEP_TABS.call(&names);
+        call.arg(owner.epoch);
+        for tab in tabs {
+            call.arg(tab.as_str());
+        }
+        calls.push(call);
+    }
+    calls
+}
+
+/// The field that an entry stands for.
+fn field(entry: &Entry) -> Vec<u8> {
+    match entry {
+        Entry::Stream(stream) => layout::mark_field(*stream).into_bytes(),
+        Entry::Tab(tab) => layout::tab_field(tab),
+        Entry::Client(key) => layout::state_field(key, Part::WHOLE),
+        Entry::Part(key, part) => layout::state_field(key, *part),
+    }
+}

@@ -1,0 +1,165 @@
+//! Which deployments are connected to, and which are refused.
+
+use taba_core::{Remedy, Store, StoreError, VBuckets, Wanted};
+use taba_shard::census::CensusError;
+use taba_shard::{Bootstrap, ConnectError, LinkError, ShardUrl, ShardedRedis, Shards, ShardsOptions};
+use taba_tests::redis::{Options, Redis, Reply};
+
+use crate::kit::{self, commit, loaded, vbucket};
+
+async fn refused(redis: &[Redis], options: ShardsOptions) -> ConnectError {
+    Shards::connect(kit::urls(redis), options).await.unwrap_err()
+}
+
+#[tokio::test]
+async fn an_empty_deployment_is_made_only_when_asked_for_and_only_once() {
+    let redis = Redis::start_many(2, &Options::durable());
+    let careful = ShardsOptions { bootstrap: Bootstrap::Refuse, ..kit::options() };
+    assert!(matches!(refused(&redis, careful.clone()).await, ConnectError::Empty));
+    assert_eq!(redis[0].command(&["DBSIZE"]), "0", "a refusal leaves nothing");
+    // Several at once make one deployment.
+    let all =
+        futures::future::join_all((0..4).map(|_| Shards::bootstrap(kit::urls(&redis), careful.clone())))
+            .await;
+    let ids: Vec<_> = all.into_iter().map(|shards| shards.unwrap().view().deployment()).collect();
+    assert!(ids.iter().all(|id| *id == ids[0] && !id.is_new), "{ids:?}");
+    assert_eq!(redis[0].command(&["DBSIZE"]), "32");
+    assert_eq!(redis[1].command(&["HGET", "{vb0063}", "ver"]), "0000000000000000-0");
+    assert_eq!(redis[1].command(&["HGET", "{vb0063}", "own"]), "1");
+    Shards::connect(kit::urls(&redis), careful).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_bootstrap_that_was_cut_off_is_gone_on_with() {
+    let redis = Redis::start_many(2, &Options::durable());
+    let id = kit::shards(&redis).await.view().deployment().id;
+    for (shard, range) in [(0, 0..32), (1, 32..64)] {
+        for n in range {
+            let name = format!("{{vb{n:04}}}");
+            if n % 3 == 0 {
+                redis[shard].command(&["DEL", &name]);
+            } else {
+                redis[shard].command(&["HSET", &name, "of", &format!("64 {id:016x} new")]);
+            }
+        }
+    }
+    let careful = ShardsOptions { bootstrap: Bootstrap::Refuse, ..kit::options() };
+    assert!(matches!(refused(&redis, careful).await, ConnectError::Empty));
+    assert_eq!(kit::shards(&redis).await.view().deployment().id, id);
+    assert_eq!(redis[0].command(&["HGET", "{vb0000}", "of"]), format!("64 {id:016x}"));
+}
+
+#[tokio::test]
+async fn what_does_not_belong_together_is_refused() {
+    let mut redis = Redis::start_many(2, &Options::durable());
+    drop(kit::shards(&redis).await);
+    let other = ShardsOptions { vbuckets: VBuckets::new(128).unwrap(), ..kit::options() };
+    let error = refused(&redis, other).await;
+    let found = matches!(error, ConnectError::Census(CensusError::VBuckets { found: 64, expected: 128, .. }));
+    assert!(found, "{error:?}");
+    // The order of the list does not matter; a shard that is not in it does.
+    redis.reverse();
+    let shards = kit::shards(&redis).await;
+    assert_eq!(shards.view().owner(vbucket(0)).shard.0, 1);
+    let error = refused(&redis[..1], kit::options()).await;
+    assert!(matches!(error, ConnectError::Census(CensusError::Missing { others: 31, .. })), "{error:?}");
+    let foreign = Redis::start_many(2, &Options::durable());
+    drop(kit::shards(&foreign).await);
+    let mixed = [kit::urls(&redis)[0].clone(), kit::urls(&foreign)[1].clone()].to_vec();
+    let error = Shards::connect(mixed, kit::options()).await.unwrap_err();
+    assert!(matches!(error, ConnectError::Census(_)), "{error:?}");
+    // A key that is none of ours under one of our names.
+    redis[1].command(&["DEL", "{vb0003}"]);
+    redis[1].command(&["SET", "{vb0003}", "x"]);
+    let error = refused(&redis, kit::options()).await;
+    assert!(matches!(error, ConnectError::Damaged { .. }), "{error:?}");
+    assert_eq!(error.remedy(), Remedy::GiveUp);
+}
+
+#[tokio::test]
+async fn a_redis_that_evicts_or_follows_is_refused() {
+    let evicts = Options { memory_policy: Some("allkeys-lru"), ..Options::durable() };
+    let error = refused(&[Redis::start(evicts)], kit::options()).await;
+    let text = std::error::Error::source(&error).unwrap().to_string();
+    assert!(
+        matches!(&error, ConnectError::Link(LinkError::Evicts { policy, .. }) if policy == "allkeys-lru")
+    );
+    assert!(text.contains("set it to noeviction"), "{text}");
+    let primary = Redis::start(Options::default());
+    let replica = Redis::start(Options { replica_of: Some(primary.port()), ..Options::default() });
+    let error = refused(&[replica], kit::options()).await;
+    assert!(matches!(error, ConnectError::Link(LinkError::Replica { .. })), "{error:?}");
+    let nobody = ShardUrl::new(&format!("redis://127.0.0.1:{}", taba_tests::free_port())).unwrap();
+    let error = Shards::connect(vec![nobody], kit::options()).await.unwrap_err();
+    assert!(matches!(error.remedy(), Remedy::Wait(_)), "{error:?}");
+    assert!(matches!(Shards::connect(vec![], kit::options()).await, Err(ConnectError::Shards { shards: 0 })));
+}
+
+#[tokio::test]
+async fn a_user_without_rights_to_config_and_info_is_enough() {
+    let redis = [Redis::start(Options::durable())];
+    let rights = ["ACL", "SETUSER", "taba", "on", ">secret", "~*", "+@all", "-config", "-info"];
+    assert_eq!(redis[0].command(&rights), "OK");
+    let url = ShardUrl::new(&format!("redis://taba:secret@127.0.0.1:{}", redis[0].port())).unwrap();
+    let store = ShardedRedis::connect(vec![url], kit::options()).await.unwrap();
+    kit::done(&store, vbucket(1), commit(0, 1, &["a"])).await;
+    assert_eq!(kit::load(&store, vbucket(1), &["a"]).await, loaded(1, &["a"]));
+    // How far replicas are cannot be known so, and is not claimed.
+    assert!(matches!(store.stable(vbucket(1)).await, Err(StoreError::Unavailable { .. })));
+    let wrong = ShardUrl::new(&format!("redis://taba:hunter2@127.0.0.1:{}", redis[0].port())).unwrap();
+    let error = Shards::connect(vec![wrong], kit::options()).await.unwrap_err();
+    let mut words = format!("{error} {error:?}");
+    let mut cause = std::error::Error::source(&error);
+    while let Some(error) = cause {
+        words += &error.to_string();
+        cause = error.source();
+    }
+    assert!(words.contains("WRONGPASS") || words.contains("uthentication"), "{words}");
+    assert!(!words.contains("hunter2") && !format!("{:?}", store.shards()).contains("secret"), "{words}");
+}
+
+#[tokio::test]
+async fn a_vbucket_that_is_elsewhere_is_followed_after_a_census_of_all() {
+    let redis = Redis::start_many(2, &Options::durable());
+    let store = kit::store(&redis).await;
+    kit::done(&store, vbucket(3), commit(0, 1, &["a"])).await;
+    // What moving does: the copy there has the higher epoch, the one here says where it went.
+    let dump = redis[0].try_command(&[b"DUMP", b"{vb0003}"]).unwrap();
+    let Reply::Bulk(Some(dump)) = dump else { panic!("{dump:?}") };
+    redis[0].command(&["HSET", "{vb0003}", "moved", "2:1"]);
+    let moving = store.load(vbucket(3), &Wanted::default()).await.unwrap_err();
+    assert!(matches!(moving, StoreError::Misplaced { .. }), "{moving:?}");
+    assert_eq!(moving.remedy(), Remedy::Reroute);
+    let error = store.commit(vbucket(3), commit(1, 2, &["a"])).await.unwrap_err();
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert!(source.contains("went from shard 0 to shard 1 under epoch 2"), "{source}");
+    redis[1].try_command(&[b"RESTORE", b"{vb0003}", b"0", &dump]).unwrap();
+    redis[1].command(&["HSET", "{vb0003}", "own", "2"]);
+    for index in ["streams", "tabs", "clients.a"] {
+        let (from, to) = (format!("{{vb0003}}.{index}"), redis[1].port().to_string());
+        redis[0].command(&["MIGRATE", "127.0.0.1", &to, &from, "0", "5000", "COPY"]);
+    }
+    store.shards().census().await.unwrap();
+    assert_eq!(store.shards().view().owner(vbucket(3)).epoch, 2);
+    assert_eq!(kit::load(&store, vbucket(3), &["a"]).await, loaded(1, &["a"]));
+    kit::done(&store, vbucket(3), commit(1, 2, &["a", "b"])).await;
+    // Under yet another epoch, nobody's commit is taken.
+    redis[1].command(&["HSET", "{vb0003}", "own", "7"]);
+    let error = store.commit(vbucket(3), commit(2, 3, &["a"])).await.unwrap_err();
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert!(source.contains("under epoch 7, not 2"), "{source}");
+    assert_eq!(redis[1].command(&["HGET", "{vb0003}", "ver"]), "000000000000004d-2");
+}
+
+#[tokio::test]
+async fn the_old_view_stays_while_a_shard_is_silent() {
+    let mut redis = Redis::start_many(2, &Options::durable());
+    let store = kit::store(&redis).await;
+    let before = store.shards().view();
+    redis[1].kill();
+    assert!(matches!(store.shards().census().await, Err(ConnectError::Link(_))));
+    assert_eq!(store.shards().view(), before);
+    kit::done(&store, vbucket(0), commit(0, 1, &["a"])).await;
+    let error = store.commit(vbucket(63), commit(0, 1, &["a"])).await.unwrap_err();
+    assert!(matches!(error.remedy(), Remedy::Wait(_)), "{error:?}");
+}

@@ -1,0 +1,14 @@
+//! The crate on real Redis processes, which are killed, paused, promoted, filled up and damaged.
+
+#![cfg(feature = "redis")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod connect;
+mod data;
+mod faults;
+mod kit;
+mod laws;
+mod locks;
+mod scan;
+mod stable;
+mod store;

@@ -1,0 +1,21 @@
+//! The protocol of exactly-once as a program that can be read and run: no I/O, no clock, no chance of its own.
+//!
+//! Read in this order: [`rules`] names what holds, [`store`] can go back in time, [`server`] folds and commits,
+//! [`lane`] sends and lets go, [`world`] puts them together and lets everything go wrong. [`checker`] walks through it
+//! at random and looks after every step; `tests/spec.rs` switches each rule off and shows what goes wrong then. The
+//! same in prose: `docs/EXACTLY_ONCE.md`.
+//!
+//! There is one VBucket, because no rule spans two; so a Stream is one Lane. Times are small: T is three steps.
+
+pub mod checker;
+pub mod lane;
+pub mod rules;
+pub mod server;
+pub mod store;
+pub mod tell;
+pub mod world;
+
+pub use self::checker::{Checker, Dice, Found, Verdict};
+pub use self::rules::{Rule, Rules};
+pub use self::tell::tell;
+pub use self::world::{Size, Step, Times, Violation, World};

@@ -1,0 +1,121 @@
+//! [`Rule`]: what exactly-once rests on, each under a name, each with a switch.
+
+use std::fmt;
+
+/// One rule of the protocol. Everything in this module asks [`Rules::has`] where the rule bites and nowhere else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Rule {
+    /// A Server folds a Batch only if its number follows on the mark, or if the sender has nothing between.
+    GapFreeOrder,
+    /// A version is never used again for other content. Off: it is a counter.
+    UniqueVersion,
+    /// A commit happens only if the VBucket is at the version that it was planned for.
+    ConditionalCommit,
+    /// States, marks and version are written by one command. Off: the States first, the rest after.
+    OneWritePerCommit,
+    /// Only an answer by a commit that was made after the message arrived lets go of anything.
+    FreshOnlyFromCommits,
+    /// A Probe is answered by a commit. Off: from the cache.
+    ProbeCommits,
+    /// What a Server believes to be stable is forgotten with its cache.
+    BeliefDiesWithCache,
+    /// A store whose list of replicas is shorter than its deployment says nothing about what is stable.
+    ShortListSaysNothing,
+    /// What is stable is also old enough to be on the disk of every node.
+    StableOnDisk,
+    /// A Server begins no Lane for what was sent long ago, or in the future, by its own clock.
+    ClocksAgree,
+    /// A mark is written by the later and judged by the earlier of two clocks.
+    MarksByTwoClocks,
+    /// An Agent lets go only of what is stable.
+    StableBeforeRelease,
+    /// An Agent lets go only after an answer to a message sent T after the Batch's own answer.
+    ConfirmAfterT,
+    /// That T ends where the message was sent. Off: where its answer was heard.
+    ConfirmFromSent,
+    /// An answer below what was answered before takes the Lane back.
+    RewindOnLowerAnswer,
+    /// What a Lane goes back over waits for T again.
+    RewindForgetsAnswers,
+    /// An answer counts for the message that it answers, and for no other.
+    AnswersMatch,
+    /// What is sealed under a number never changes.
+    ImmutableContent,
+    /// What is sealed is in the Spool before it is sent.
+    SealedBeforeSent,
+    /// An Agent that was restarted appends to none of its old Streams.
+    NewStreamAfterRestart,
+    /// Each message says what the oldest is that its sender still has.
+    BaseTold,
+    /// That something is lost is told until it is stable, as if it were a Batch.
+    LossIsConfirmed,
+    /// An Agent sends no Batch that is older than a bound, and nothing at all of a Stream that is.
+    YoungOnly,
+    /// A Stream takes new events for a bounded time.
+    StreamsEnd,
+}
+
+impl Rule {
+    /// All of them.
+    pub const ALL: [Self; 24] = [
+        Self::GapFreeOrder,
+        Self::UniqueVersion,
+        Self::ConditionalCommit,
+        Self::OneWritePerCommit,
+        Self::FreshOnlyFromCommits,
+        Self::ProbeCommits,
+        Self::BeliefDiesWithCache,
+        Self::ShortListSaysNothing,
+        Self::StableOnDisk,
+        Self::ClocksAgree,
+        Self::MarksByTwoClocks,
+        Self::StableBeforeRelease,
+        Self::ConfirmAfterT,
+        Self::ConfirmFromSent,
+        Self::RewindOnLowerAnswer,
+        Self::RewindForgetsAnswers,
+        Self::AnswersMatch,
+        Self::ImmutableContent,
+        Self::SealedBeforeSent,
+        Self::NewStreamAfterRestart,
+        Self::BaseTold,
+        Self::LossIsConfirmed,
+        Self::YoungOnly,
+        Self::StreamsEnd,
+    ];
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
+    }
+}
+
+/// Which rules are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Rules {
+    off: u32,
+}
+
+impl Rules {
+    /// The protocol as it is.
+    pub const ALL: Self = Self { off: 0 };
+
+    /// The same without one more rule.
+    #[must_use]
+    pub const fn without(self, rule: Rule) -> Self {
+        Self { off: self.off | 1 << rule as u8 }
+    }
+
+    /// The same with this rule.
+    #[must_use]
+    pub const fn with(self, rule: Rule) -> Self {
+        Self { off: self.off & !(1 << rule as u8) }
+    }
+
+    /// Whether this rule is kept.
+    pub const fn has(self, rule: Rule) -> bool {
+        self.off & (1 << rule as u8) == 0
+    }
+}

@@ -1,0 +1,202 @@
+//! [`Server`]: a cache of the VBucket, the messages that wait for the next commit, and what is known to be stable.
+
+use super::rules::{Rule, Rules};
+use super::store::{Committed, Content, Events, Mark, STREAMS, Seq, Store, Time};
+use super::world::Times;
+
+/// What an Agent sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Request {
+    /// Which request; an answer names it.
+    pub id: u16,
+    /// Who sent it.
+    pub agent: usize,
+    /// Of which Stream.
+    pub stream: usize,
+    /// The oldest Batch that the sender still has.
+    pub base: Seq,
+    /// Events before the Batch; for a Probe, before `base`.
+    pub events_before: u8,
+    /// When it was sent, by the sender's clock.
+    pub sent_at: Time,
+    /// The Batch; a Probe has none.
+    pub batch: Option<(Seq, Events)>,
+}
+
+/// What became of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// A commit that was made after it arrived contains it. The only fresh answer.
+    Applied,
+    /// It was contained before, as far as the cache knows.
+    Duplicate,
+    /// It does not follow on the mark, as far as the cache knows.
+    Nak,
+}
+
+/// What a Server answers. A Server that could not do it does not answer: the Agent gives up waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Answer {
+    /// The request answered.
+    pub request: u16,
+    /// Who sent it.
+    pub agent: usize,
+    /// Of which Stream.
+    pub stream: usize,
+    /// The mark.
+    pub applied: Seq,
+    /// How much is stable as well.
+    pub stable: Seq,
+    /// What became of it.
+    pub kind: Kind,
+}
+
+/// A question after what is stable: asked when a commit was done, answered at any time later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Question {
+    entry: usize,
+    marks: [Mark; STREAMS],
+}
+
+/// One Server.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Server {
+    /// Which node it is connected to: the ruling one, or one that has ruled.
+    pub node: usize,
+    /// How far its clock is off.
+    pub clock_off: Time,
+    /// What the VBucket held when it was last loaded or committed.
+    pub cache: Option<Content>,
+    /// Messages that wait for the next commit.
+    pub waiting: Vec<Request>,
+    question: Option<Question>,
+    stable: [Seq; STREAMS],
+}
+
+/// What a Server did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Worked {
+    /// It read the VBucket.
+    Loaded,
+    /// It answered from what it knows: there was nothing to commit.
+    Answered(Vec<Answer>),
+    /// It committed, and answered.
+    Committed(Vec<Answer>),
+    /// Its cache was of another version.
+    Conflict,
+    /// The node takes no writes.
+    Refused,
+}
+
+impl Server {
+    /// A Server that knows nothing.
+    pub fn new(node: usize) -> Self {
+        Self { node, clock_off: 0, cache: None, waiting: Vec::new(), question: None, stable: [0; STREAMS] }
+    }
+
+    /// Forgets what it knows of the VBucket.
+    pub fn forget(&mut self, rules: Rules) {
+        self.cache = None;
+        if rules.has(Rule::BeliefDiesWithCache) {
+            self.question = None;
+            self.stable = [0; STREAMS];
+        }
+    }
+
+    /// Loads what it does not know; then commits whatever waits.
+    pub fn work(&mut self, store: &mut Store, now: Time, times: &Times, rules: Rules) -> Worked {
+        let Some(cache) = self.cache else {
+            self.cache = Some(*store.nodes[self.node].tip());
+            return Worked::Loaded;
+        };
+        let clock = now + self.clock_off;
+        let (mut next, mut answers, mut changed) = (cache, Vec::new(), [false; STREAMS]);
+        let mut earliest = clock;
+        for request in &self.waiting {
+            let apart = clock - request.sent_at;
+            let is_begun = next.marks[request.stream].seq > 0;
+            if rules.has(Rule::ClocksAgree) && !is_begun && apart.abs() > times.clocks_apart {
+                continue;
+            }
+            let (kind, changes) = admit(&mut next, request, clock, rules);
+            changed[request.stream] |= changes;
+            if rules.has(Rule::MarksByTwoClocks) {
+                earliest = earliest.min(request.sent_at);
+            }
+            let (request, agent, stream) = (request.id, request.agent, request.stream);
+            answers.push(Answer { request, agent, stream, applied: next.marks[stream].seq, stable: 0, kind });
+        }
+        if !changed.contains(&true) {
+            self.waiting.clear();
+            return Worked::Answered(self.with_stable(answers));
+        }
+        for (mark, changed) in next.marks.iter_mut().zip(changed) {
+            if !changed && earliest - mark.written > times.mark_kept {
+                *mark = Mark::default();
+            }
+        }
+        match store.commit(self.node, cache.version, next, now, rules) {
+            (Committed::Done(entry), next) => {
+                self.cache = Some(next);
+                self.waiting.clear();
+                self.question.get_or_insert(Question { entry, marks: next.marks });
+                Worked::Committed(self.with_stable(answers))
+            }
+            (Committed::Conflict, _) => {
+                self.forget(rules);
+                Worked::Conflict
+            }
+            (Committed::Refused, _) => {
+                self.forget(rules);
+                self.waiting.clear();
+                self.node = store.ruling;
+                Worked::Refused
+            }
+        }
+    }
+
+    /// Hears whether what it asked after is stable; false when it is not, or nothing was asked.
+    pub fn learn(&mut self, store: &Store, now: Time, disk_lag: Time, rules: Rules) -> bool {
+        let Some(question) = self.question else { return false };
+        let is_stable = store.is_stable(self.node, question.entry, now, disk_lag, rules);
+        if is_stable {
+            self.question = None;
+            for (stable, mark) in self.stable.iter_mut().zip(question.marks) {
+                *stable = (*stable).max(mark.seq);
+            }
+        }
+        is_stable
+    }
+
+    fn with_stable(&self, mut answers: Vec<Answer>) -> Vec<Answer> {
+        for answer in &mut answers {
+            answer.stable = self.stable[answer.stream].min(answer.applied);
+        }
+        answers
+    }
+}
+
+/// The rule of a Lane: folds what may be folded. Also says whether that has to be committed.
+fn admit(content: &mut Content, request: &Request, clock: Time, rules: Rules) -> (Kind, bool) {
+    let mark = &mut content.marks[request.stream];
+    let written = if rules.has(Rule::MarksByTwoClocks) { clock.max(request.sent_at) } else { clock };
+    let Some((seq, events)) = request.batch else {
+        if request.base > mark.seq + 1 {
+            content.counted += request.events_before.saturating_sub(mark.events);
+            *mark = Mark { seq: request.base - 1, events: request.events_before, written };
+        }
+        return (Kind::Applied, rules.has(Rule::ProbeCommits));
+    };
+    if seq <= mark.seq {
+        return (Kind::Duplicate, false);
+    }
+    if seq > mark.seq + 1 && seq != request.base && rules.has(Rule::GapFreeOrder) {
+        return (Kind::Nak, false);
+    }
+    if seq > mark.seq + 1 && seq == request.base {
+        content.counted += request.events_before.saturating_sub(mark.events);
+    }
+    *mark = Mark { seq, events: request.events_before + events.len(), written };
+    content.folded.fold(events);
+    (Kind::Applied, true)
+}
