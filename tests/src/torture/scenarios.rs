@@ -13,8 +13,8 @@ use crate::redis::Aof;
 
 /// Events between two moments of a scenario.
 const SOME: u64 = 60_000;
-/// Bytes that are torn off the end of an append-only file: some hundred commits.
-const TORN_BYTES: u64 = 150_000;
+/// Bytes that are torn off the end of an append-only file: about half a second of commits.
+const TORN_BYTES: u64 = 60_000;
 /// Bytes of a disk that a Spool can fill.
 const DISK_BYTES: u64 = 32 << 20;
 
@@ -110,7 +110,8 @@ fn tear(directory: &Path) {
     let file =
         File::options().write(true).open(last.expect("there is an increment")).expect("it can be opened");
     let bytes = file.metadata().expect("it has a length").len();
-    file.set_len(bytes.saturating_sub(TORN_BYTES)).expect("it can be cut");
+    // Never all of it: a Redis that has lost everything is not taken for a new one, but refused.
+    file.set_len(bytes - TORN_BYTES.min(bytes / 5)).expect("it can be cut");
 }
 
 fn with_replicas(seed: u64, sabotage: Option<&'static str>) -> Plan {

@@ -30,6 +30,7 @@ pub struct ServerSlot {
     is_paused: bool,
     log: PathBuf,
     vbuckets: u32,
+    has_replicas: bool,
     sabotage: Option<&'static str>,
     counts: Counts,
 }
@@ -47,6 +48,7 @@ impl ServerSlot {
             is_paused: false,
             log: directory.join(format!("{name}.log")),
             vbuckets: plan.vbuckets,
+            has_replicas: plan.has_replicas,
             sabotage: plan.sabotage,
             counts: Counts::new(&COUNTERS),
             name,
@@ -66,6 +68,7 @@ impl ServerSlot {
             command.args(["--store", "embedded", "--data-dir"]).arg(self.log.with_extension("data"));
         } else {
             command.args(["--store", "redis", "--redis"]).arg(redis.join(","));
+            command.args(["--redis-replicas", if self.has_replicas { "1" } else { "0" }]);
         }
         if let Some(clock) = &self.clock {
             clock.wear(&mut command);
