@@ -5,6 +5,7 @@
 //! A key or variable that nothing knows is an error: it is a setting that somebody believes in.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use clap::{Args, CommandFactory, Parser, ValueEnum};
 use serde::Deserialize;
 use taba_core::limits::FRAME_BYTES_MAX;
 use taba_core::{VBuckets, VBucketsError};
+use taba_shard::{ShardUrl, UrlError};
 
 use crate::server::{CACHE_BYTES_MAX, COMMIT_INTERVAL, HELD_BYTES_MAX};
 
@@ -47,6 +49,25 @@ pub enum StoreKind {
     Embedded,
     /// In memory: gone when the process is
     Memory,
+    /// In several Redis processes, for any number of servers
+    Redis,
+}
+
+/// A text that is not shown: it may hold passwords.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+impl From<&str> for Secret {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
 }
 
 /// All that can be set, as one source gives it. The one list of settings: flags, variables and keys are made from it.
@@ -62,6 +83,14 @@ pub struct Settings {
     /// Directory of the embedded store [default: ./taba-data]
     #[arg(long, env = "TABA_SERVER_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+    /// Redis primaries of the store, one URL for each shard, with commas between: redis://:PASSWORD@HOST:PORT. A password
+    /// on the command line is seen by every user of the machine; the variable or the file is a better place for it
+    #[arg(long, env = "TABA_SERVER_REDIS", value_name = "URL,…", hide_env_values = true)]
+    pub redis: Option<Secret>,
+    /// Replicas that each Redis primary is deployed with; with fewer connected, nothing counts as safe. 0: those that are
+    /// connected, and none if none was seen lately [default: 0]
+    #[arg(long, env = "TABA_SERVER_REDIS_REPLICAS", value_name = "COUNT")]
+    pub redis_replicas: Option<usize>,
     /// Slices of the key space, fixed for a deployment's life: a power of two from 64 to 16384 [default: 1024]
     #[arg(long, env = "TABA_SERVER_VBUCKETS", value_name = "COUNT")]
     pub vbuckets: Option<u32>,
@@ -89,7 +118,7 @@ pub struct Settings {
 }
 
 /// How the binary is set up.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Config {
     /// Where to listen. Loopback by default: there is no authentication.
     pub listen: SocketAddr,
@@ -97,6 +126,10 @@ pub struct Config {
     pub store: StoreKind,
     /// Directory of the embedded store.
     pub data_dir: PathBuf,
+    /// Where the shards of the Redis store are, in order; shown without passwords. Empty for other stores.
+    pub redis: Vec<ShardUrl>,
+    /// Replicas that each shard is deployed with; 0 for those that are connected.
+    pub redis_replicas: usize,
     /// How many slices the key space has.
     pub vbuckets: VBuckets,
     /// How long lies between two commits of one slice.
@@ -152,6 +185,22 @@ pub enum ConfigError {
     /// The number of slices cannot be.
     #[error("vbuckets is not possible")]
     VBuckets(#[from] VBucketsError),
+    /// The Redis store was asked for, but not where it is.
+    #[error(
+        "store is redis, but there is no --redis URL,…: the Redis primaries, in the order of their shards"
+    )]
+    NoRedis,
+    /// Redis processes were named for a store that is not in Redis.
+    #[error("redis is set, but store is not redis; add --store redis, or leave it out")]
+    RedisUnused,
+    /// One of the URLs is none. It is not repeated here: it may hold a password.
+    #[error("URL number {place} of redis is not possible")]
+    Redis {
+        /// Which of them, from 1.
+        place: usize,
+        /// Why not.
+        source: UrlError,
+    },
     /// A bound is too small for one request.
     #[error("held_mib is {found}, but one request may take {min}")]
     HeldTooSmall {
@@ -170,6 +219,8 @@ impl Settings {
             listen: self.listen.or(other.listen),
             store: self.store.or(other.store),
             data_dir: self.data_dir.or(other.data_dir),
+            redis: self.redis.or(other.redis),
+            redis_replicas: self.redis_replicas.or(other.redis_replicas),
             vbuckets: self.vbuckets.or(other.vbuckets),
             commit_interval_ms: self.commit_interval_ms.or(other.commit_interval_ms),
             prune_interval_s: self.prune_interval_s.or(other.prune_interval_s),
@@ -229,10 +280,14 @@ impl Config {
             return Err(ConfigError::HeldTooSmall { found: held_mib, min: held_min });
         }
         let prune = Duration::from_secs(settings.prune_interval_s.unwrap_or(3600));
+        let store = settings.store.unwrap_or(StoreKind::Embedded);
+        let redis = shards(store, settings.redis.as_ref())?;
         Ok(Self {
             listen: settings.listen.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 8300))),
-            store: settings.store.unwrap_or(StoreKind::Embedded),
+            store,
             data_dir: settings.data_dir.unwrap_or_else(|| PathBuf::from("./taba-data")),
+            redis,
+            redis_replicas: settings.redis_replicas.unwrap_or(0),
             vbuckets: settings.vbuckets.map_or(Ok(VBuckets::default()), VBuckets::new)?,
             commit_interval: settings.commit_interval_ms.map_or(COMMIT_INTERVAL, Duration::from_millis),
             prune_interval: Some(prune).filter(|interval| !interval.is_zero()),
@@ -247,6 +302,21 @@ impl Config {
     /// The most that its bounds allow to be in memory at once, in bytes; what queries take is theirs to bound.
     pub const fn memory_bytes_max(&self) -> usize {
         self.cache_bytes_max.saturating_add(self.held_bytes_max)
+    }
+}
+
+/// Where the shards are, if the store is in Redis.
+fn shards(store: StoreKind, redis: Option<&Secret>) -> Result<Vec<ShardUrl>, ConfigError> {
+    match (store, redis) {
+        (StoreKind::Redis, None) => Err(ConfigError::NoRedis),
+        (StoreKind::Redis, Some(Secret(urls))) => {
+            let read = |(place, url): (usize, &str)| {
+                ShardUrl::new(url.trim()).map_err(|source| ConfigError::Redis { place: place + 1, source })
+            };
+            urls.split(',').enumerate().map(read).collect()
+        }
+        (StoreKind::Embedded | StoreKind::Memory, None) => Ok(Vec::new()),
+        (StoreKind::Embedded | StoreKind::Memory, Some(_)) => Err(ConfigError::RedisUnused),
     }
 }
 
@@ -303,6 +373,28 @@ mod tests {
         assert_eq!(config.workers, NonZeroUsize::new(3));
         assert_eq!(config.listen, "127.0.0.1:8300".parse().unwrap());
         assert!(config.listen.ip().is_loopback());
+    }
+
+    #[test]
+    fn redis_is_named_with_its_store_and_its_passwords_are_not_shown() {
+        let redis = |store, urls: Option<&str>| {
+            Config::new(Settings { store, redis: urls.map(Secret::from), ..Settings::default() })
+        };
+        let urls = "redis://:hunter2@10.0.0.1:7000, redis://10.0.0.2";
+        let config = redis(Some(StoreKind::Redis), Some(urls)).unwrap();
+        let shown = config.redis.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(shown, ["10.0.0.1:7000", "10.0.0.2:6379"]);
+        let settings = Settings { redis: Some(urls.into()), ..Settings::default() };
+        assert!(!format!("{config:?} {settings:?}").contains("hunter2"));
+        assert!(matches!(redis(Some(StoreKind::Redis), None), Err(ConfigError::NoRedis)));
+        assert!(matches!(redis(None, Some(urls)), Err(ConfigError::RedisUnused)));
+        let bad = redis(Some(StoreKind::Redis), Some("redis://ok,http://:hunter2@h")).unwrap_err();
+        assert!(matches!(bad, ConfigError::Redis { place: 2, .. }));
+        assert!(!format!("{bad} {bad:?}").contains("hunter2"));
+        assert_eq!(
+            toml("store = \"redis\"\nredis = \"a\"\nredis_replicas = 1").unwrap().redis_replicas,
+            Some(1)
+        );
     }
 
     #[test]

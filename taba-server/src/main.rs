@@ -12,6 +12,8 @@ use taba_core::{MemoryStore, Store};
 use taba_server::config::{Config, StoreKind};
 use taba_server::query::{QueryState, Selection, prune};
 use taba_server::{EmbeddedOptions, EmbeddedStore, Server};
+use taba_shard::stability::Rules;
+use taba_shard::{Bootstrap, ConnectError, ShardedRedis, ShardsOptions};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
@@ -61,6 +63,7 @@ async fn run(config: Config) -> Result<(), Box<dyn Error>> {
             let options = EmbeddedOptions { vbuckets: config.vbuckets, ..EmbeddedOptions::default() };
             Arc::new(EmbeddedStore::open(&config.data_dir, options)?)
         }
+        StoreKind::Redis => Arc::new(connect(&config).await?),
     };
     let mut builder = Server::builder()
         .shared_store(store)
@@ -108,6 +111,18 @@ async fn run(config: Config) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// Connects to the shards; where they are all empty, makes the deployment. Of several Servers that start at once on empty
+/// shards, all make the same one.
+async fn connect(config: &Config) -> Result<ShardedRedis, ConnectError> {
+    let options = ShardsOptions {
+        vbuckets: config.vbuckets,
+        bootstrap: Bootstrap::IfEmpty,
+        stability: Rules { replicas: config.redis_replicas, ..Rules::default() },
+        ..ShardsOptions::default()
+    };
+    ShardedRedis::connect(config.redis.clone(), options).await
+}
+
 fn kept_in(config: &Config) -> String {
     let vbuckets = config.vbuckets.count();
     match config.store {
@@ -115,6 +130,10 @@ fn kept_in(config: &Config) -> String {
             format!("embedded store in {}, {vbuckets} vbuckets", config.data_dir.display())
         }
         StoreKind::Memory => format!("memory store, {vbuckets} vbuckets"),
+        StoreKind::Redis => {
+            let shards: Vec<String> = config.redis.iter().map(ToString::to_string).collect();
+            format!("redis store on {}, {vbuckets} vbuckets", shards.join(" "))
+        }
     }
 }
 

@@ -43,9 +43,9 @@ pub const SCAN_TABS_MAX: usize = 128;
 pub const KNOWN_ENTRIES_MAX: usize = 2_000_000;
 /// How long lies between two looks at how far the replicas are, while somebody waits.
 pub const STABLE_POLL_INTERVAL: Duration = Duration::from_millis(100);
-/// How long after a commit it counts as stable where there is no replica: more than the second after which
-/// `appendfsync everysec` has synced it, and the second that such a sync may be late.
-pub const STABLE_WITHOUT_REPLICA: Duration = Duration::from_secs(3);
+/// For how long every replica must have had a commit before it counts as stable; where there is none, the primary: more
+/// than the second after which `appendfsync everysec` has synced it, and the second that such a sync may be late.
+pub const DISK_LAG: Duration = Duration::from_secs(3);
 /// How long a replica that was seen is still expected back: a primary cut off from its replicas must not take itself
 /// for one that has none. Longer than it takes to fail over, and than `repl-timeout` (60 s by default).
 pub const REPLICA_EXPECTED: Duration = Duration::from_secs(300);

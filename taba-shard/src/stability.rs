@@ -2,10 +2,14 @@
 //!
 //! A fixed delay is no proof: a replica that is stalled still answers pings. `WAIT` would hold up everything else that
 //! goes over a shared connection.
+//!
+//! Safe is what every replica of the deployment has, and has had for longer than its disk is behind: a replica that takes
+//! over and is then started again must still have it. Where there is no replica, the primary's own disk is what counts.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::limits::{REPLICA_EXPECTED, STABLE_WITHOUT_REPLICA};
+use crate::limits::{DISK_LAG, REPLICA_EXPECTED};
 
 /// What a primary says about its log of writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,8 +39,8 @@ pub struct Poll {
     pub replicas: Vec<u64>,
     /// Its log of writes.
     pub log: Log,
-    /// When a replica was last seen, in this poll or before.
-    pub replica_seen: Option<Instant>,
+    /// How many replicas there should be: see [`Seen`].
+    pub replicas_expected: usize,
 }
 
 /// What a wait has come to.
@@ -74,18 +78,33 @@ pub enum Lost {
 /// What counts as safe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
-    /// Replicas that must have it, however few are connected.
-    pub replicas_min: usize,
-    /// How long it takes where there is no replica and none is expected.
-    pub without_replica: Duration,
-    /// How long a replica that was seen, here or on the primary before a failover, is expected back. Until then, what no
-    /// replica has is not safe.
+    /// Replicas that each primary is deployed with. While fewer are connected, nothing is safe: the one that is missing may
+    /// be the one that takes over. 0: as many as were seen lately.
+    pub replicas: usize,
+    /// For how long everybody must have had it: more than what a disk is behind.
+    pub disk_lag: Duration,
+    /// How long as many replicas as were ever seen, here or on the primary before a failover, are expected back.
     pub replica_expected: Duration,
 }
 
 impl Default for Rules {
     fn default() -> Self {
-        Self { replicas_min: 0, without_replica: STABLE_WITHOUT_REPLICA, replica_expected: REPLICA_EXPECTED }
+        Self { replicas: 0, disk_lag: DISK_LAG, replica_expected: REPLICA_EXPECTED }
+    }
+}
+
+/// How many replicas were seen, and when last so many.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen(BTreeMap<usize, Instant>);
+
+impl Seen {
+    /// So many are connected now; answers how many are expected: the most that were seen within `lately`.
+    pub fn saw(&mut self, replicas: usize, now: Instant, lately: Duration) -> usize {
+        self.0.retain(|_, seen| now.saturating_duration_since(*seen) < lately);
+        // Where more were seen at the same time or later, fewer say nothing; so there are never more entries than replicas.
+        self.0.retain(|count, _| *count > replicas);
+        self.0.insert(replicas, now);
+        self.0.keys().next_back().copied().unwrap_or(0)
     }
 }
 
@@ -103,8 +122,10 @@ pub struct Wait {
 enum Phase {
     /// No poll has started since the wait began.
     Begun,
-    /// What was done lies in the first `offset` bytes of `history`, and was all there at `known`.
-    Known { history: String, offset: u64, known: Instant },
+    /// What was done lies in the first `offset` bytes of `history`.
+    Known { history: String, offset: u64 },
+    /// And everybody has had it since.
+    Copied { history: String, offset: u64, since: Instant },
 }
 
 impl Wait {
@@ -125,34 +146,30 @@ impl Wait {
             // What it says about offsets may be older than what is waited for.
             return Verdict::Pending;
         }
-        // Begun => Known: this poll has seen everything that is waited for.
-        if self.phase == Phase::Begun {
-            let (history, offset, known) = (poll.history.clone(), poll.offset, poll.started);
-            self.phase = Phase::Known { history, offset, known };
-        }
-        let Phase::Known { history, offset, known } = &self.phase else { return Verdict::Pending };
-        if *history != poll.history {
+        let (history, offset, since) = match std::mem::replace(&mut self.phase, Phase::Begun) {
+            // This poll has seen everything that is waited for.
+            Phase::Begun => (poll.history.clone(), poll.offset, None),
+            Phase::Known { history, offset } => (history, offset, None),
+            Phase::Copied { history, offset, since } => (history, offset, Some(since)),
+        };
+        if history != poll.history {
             return Verdict::Lost(Lost::Rewritten);
         }
-        let replicas_have_it = poll.replicas.iter().all(|replica| replica >= offset);
-        if !poll.replicas.is_empty() {
-            let enough = poll.replicas.len() >= self.rules.replicas_min;
-            return if enough && replicas_have_it { Verdict::Stable } else { Verdict::Pending };
-        }
-        Self::without_replica(self.rules, *known, poll)
-    }
-
-    fn without_replica(rules: Rules, known: Instant, poll: &Poll) -> Verdict {
-        let since = |at: Instant| poll.started.saturating_duration_since(at);
-        let expected = poll.replica_seen.is_some_and(|seen| since(seen) < rules.replica_expected);
-        if rules.replicas_min > 0 || expected {
+        let expected = self.rules.replicas.max(poll.replicas_expected);
+        let have_it = poll.replicas.iter().all(|replica| *replica >= offset);
+        if poll.replicas.len() < expected || !have_it {
+            // Begun | Known | Copied => Known. A replica that had it and is missing may come back from its disk without it.
+            self.phase = Phase::Known { history, offset };
             return Verdict::Pending;
         }
-        match poll.log {
-            Log::Failing => Verdict::Lost(Lost::LogFails),
-            Log::Fine | Log::Off if since(known) >= rules.without_replica => Verdict::Stable,
-            Log::Fine | Log::Off => Verdict::Pending,
+        if expected == 0 && poll.log == Log::Failing {
+            return Verdict::Lost(Lost::LogFails);
         }
+        // Begun | Known => Copied, now at the latest.
+        let since = since.unwrap_or(poll.started);
+        self.phase = Phase::Copied { history, offset, since };
+        let is_on_disk = poll.started.saturating_duration_since(since) >= self.rules.disk_lag;
+        if is_on_disk { Verdict::Stable } else { Verdict::Pending }
     }
 
     /// Ends a wait that took too long.
@@ -194,7 +211,7 @@ pub fn read_info(info: &str, started: Instant, epoch: u64) -> Option<Poll> {
         is_primary: field("role")? == "master",
         history: field("master_replid")?.to_owned(),
         offset: field("master_repl_offset").and_then(number)?,
-        replica_seen: (!replicas.is_empty()).then_some(started),
+        replicas_expected: replicas.len(),
         replicas,
         log,
     })

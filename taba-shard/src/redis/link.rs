@@ -20,7 +20,7 @@ use crate::backoff::Backoff;
 use crate::command::Reply;
 use crate::limits::STABLE_POLL_INTERVAL;
 use crate::map::ShardId;
-use crate::stability::{Poll, read_info};
+use crate::stability::{Poll, Seen, read_info};
 
 /// The way to one shard.
 ///
@@ -32,6 +32,7 @@ pub(crate) struct Link {
     topology: Arc<dyn Topology>,
     connect_timeout: Duration,
     response_timeout: Duration,
+    replica_expected: Duration,
     in_flight_max: usize,
     permits: Semaphore,
     /// Held by whoever connects.
@@ -52,7 +53,7 @@ struct Slot {
 #[derive(Default)]
 struct Polls {
     last: Option<Poll>,
-    replica_seen: Option<Instant>,
+    seen: Seen,
 }
 
 /// A connection that works as far as is known.
@@ -80,6 +81,7 @@ impl Link {
             topology,
             connect_timeout: options.connect_timeout,
             response_timeout: options.response_timeout,
+            replica_expected: options.stability.replica_expected,
             in_flight_max,
             permits: Semaphore::new(in_flight_max),
             connecting: tokio::sync::Mutex::default(),
@@ -150,8 +152,8 @@ impl Link {
                 let pause = due.map(|due| due.saturating_duration_since(monotonic()));
                 if pause.is_none_or(|pause| pause.is_zero()) {
                     let mut poll = self.look().await?;
-                    polls.replica_seen = poll.replica_seen.or(polls.replica_seen);
-                    poll.replica_seen = polls.replica_seen;
+                    let replicas = poll.replicas.len();
+                    poll.replicas_expected = polls.seen.saw(replicas, poll.started, self.replica_expected);
                     polls.last = Some(poll);
                     continue;
                 }

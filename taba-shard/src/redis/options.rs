@@ -34,9 +34,9 @@ pub struct ShardsOptions {
     /// How long an answer may take. Default [`limits::RESPONSE_TIMEOUT`]. Whoever gets none does not know whether the
     /// request was done, so it should be longer than Redis is ever busy.
     pub response_timeout: Duration,
-    /// When a commit is safe from the loss of a machine. Default: when every connected replica has it, or, where no replica
-    /// was seen lately, after [`limits::STABLE_WITHOUT_REPLICA`]. A deployment that has replicas should set `replicas_min`
-    /// to 1, so that a Server that starts while a primary is cut off from them does not take it for one that has none.
+    /// When a commit is safe from the loss of a machine. Default: when as many replicas as were seen lately have had it for
+    /// [`limits::DISK_LAG`]. A deployment that has replicas should say how many ([`Rules::replicas`]), so that a Server
+    /// that starts while a primary is cut off from them does not take it for one that has none.
     pub stability: Rules,
     /// How long waiting for stability may take. Default [`limits::STABLE_WAIT_MAX`].
     pub stable_wait_max: Duration,

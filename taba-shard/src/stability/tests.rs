@@ -16,12 +16,13 @@ fn poll(started: Instant) -> Poll {
         offset: 100,
         replicas: vec![100],
         log: Log::Fine,
-        replica_seen: Some(started),
+        replicas_expected: 1,
     }
 }
 
-fn rules(replicas_min: usize) -> Rules {
-    Rules { replicas_min, ..Rules::default() }
+/// Without the time that disks take: that has tests of its own.
+fn rules(replicas: usize) -> Rules {
+    Rules { replicas, disk_lag: Duration::ZERO, ..Rules::default() }
 }
 
 const MS: Duration = Duration::from_millis(1);
@@ -67,29 +68,61 @@ fn another_connection_role_or_history_ends_the_wait() {
 }
 
 #[test]
-fn without_replicas_it_takes_a_while_and_a_log_that_works() {
+fn everybody_must_have_had_it_for_longer_than_a_disk_is_behind() {
     let begun = start();
-    let alone = |after: Duration| Poll { replicas: vec![], replica_seen: None, ..poll(begun + after) };
-    let mut wait = Wait::new(begun, 1, rules(0));
-    assert_eq!(wait.handle(&alone(100 * MS)), Verdict::Pending);
-    assert_eq!(wait.handle(&alone(STABLE_WITHOUT_REPLICA)), Verdict::Pending, "counted from the first poll");
-    assert_eq!(wait.handle(&alone(STABLE_WITHOUT_REPLICA + 100 * MS)), Verdict::Stable);
-    let mut wait = Wait::new(begun, 1, rules(0));
-    let failing = Poll { log: Log::Failing, ..alone(100 * MS) };
-    assert_eq!(wait.handle(&failing), Verdict::Lost(Lost::LogFails));
-    let mut wait = Wait::new(begun, 1, rules(1));
-    wait.handle(&alone(MS));
-    assert_eq!(wait.handle(&alone(STABLE_WITHOUT_REPLICA * 2)), Verdict::Pending, "a replica was asked for");
+    let rules = Rules { disk_lag: 300 * MS, ..Rules::default() };
+    let mut wait = Wait::new(begun, 1, rules);
+    let at = |after: u32| poll(begun + MS * after);
+    assert_eq!(wait.handle(&Poll { replicas: vec![50], ..at(0) }), Verdict::Pending);
+    assert_eq!(wait.handle(&at(100)), Verdict::Pending);
+    assert_eq!(wait.handle(&at(399)), Verdict::Pending);
+    assert_eq!(wait.handle(&at(400)), Verdict::Stable);
+    // A replica that comes back from its disk with less, or is away, begins anew.
+    for gap in [Poll { replicas: vec![50], ..at(200) }, Poll { replicas: vec![], ..at(200) }] {
+        let mut wait = Wait::new(begun, 1, rules);
+        assert_eq!(wait.handle(&at(0)), Verdict::Pending);
+        assert_eq!(wait.handle(&gap), Verdict::Pending);
+        assert_eq!(wait.handle(&at(350)), Verdict::Pending);
+        assert_eq!(wait.handle(&at(650)), Verdict::Stable);
+    }
 }
 
 #[test]
-fn a_replica_that_was_seen_is_expected_back() {
+fn without_replicas_it_takes_a_while_and_a_log_that_works() {
     let begun = start();
-    let gone = |after: Duration| Poll { replicas: vec![], replica_seen: Some(begun), ..poll(begun + after) };
+    let alone = |after: Duration| Poll { replicas: vec![], replicas_expected: 0, ..poll(begun + after) };
+    let mut wait = Wait::new(begun, 1, Rules::default());
+    assert_eq!(wait.handle(&alone(100 * MS)), Verdict::Pending);
+    assert_eq!(wait.handle(&alone(DISK_LAG)), Verdict::Pending, "counted from the first poll");
+    assert_eq!(wait.handle(&alone(DISK_LAG + 100 * MS)), Verdict::Stable);
+    let mut wait = Wait::new(begun, 1, Rules::default());
+    let failing = Poll { log: Log::Failing, ..alone(100 * MS) };
+    assert_eq!(wait.handle(&failing), Verdict::Lost(Lost::LogFails));
+    let mut wait = Wait::new(begun, 1, Rules { replicas: 1, ..Rules::default() });
+    wait.handle(&alone(MS));
+    assert_eq!(wait.handle(&alone(DISK_LAG * 2)), Verdict::Pending, "a replica was deployed");
+}
+
+#[test]
+fn as_many_replicas_as_were_seen_lately_are_expected() {
+    let (begun, lately) = (start(), Duration::from_secs(10));
+    let at = |seconds: u64| begun + Duration::from_secs(seconds);
+    let mut seen = Seen::default();
+    assert_eq!(seen.saw(0, at(0), lately), 0, "there never was one");
+    assert_eq!(seen.saw(2, at(1), lately), 2);
+    assert_eq!(seen.saw(1, at(2), lately), 2);
+    assert_eq!(
+        seen.saw(0, at(3), lately),
+        2,
+        "a primary that is cut off must not take itself for a lone one"
+    );
+    assert_eq!(seen.saw(1, at(9), lately), 2);
+    assert_eq!(seen.saw(0, at(11), lately), 1, "one of two was taken away for good");
+    assert_eq!(seen.saw(0, at(19), lately), 0);
     let mut wait = Wait::new(begun, 1, rules(0));
-    assert_eq!(wait.handle(&gone(MS)), Verdict::Pending);
-    assert_eq!(wait.handle(&gone(STABLE_WITHOUT_REPLICA * 2)), Verdict::Pending, "a cut off primary");
-    assert_eq!(wait.handle(&gone(REPLICA_EXPECTED)), Verdict::Stable, "it was taken away for good");
+    let short = Poll { replicas: vec![100], replicas_expected: 2, ..poll(begun) };
+    assert_eq!(wait.handle(&short), Verdict::Pending, "the one that is missing may take over");
+    assert_eq!(wait.handle(&poll(begun + MS)), Verdict::Stable);
 }
 
 proptest! {
@@ -145,7 +178,7 @@ fn the_info_of_a_redis_is_read() {
         offset: 28,
         replicas: vec![14, 0],
         log: Log::Fine,
-        replica_seen: Some(started),
+        replicas_expected: 2,
     };
     assert_eq!(read, expected);
     assert_eq!(read_info("role:master", started, 4), None);

@@ -25,7 +25,7 @@ pub(crate) fn options() -> ShardsOptions {
         vbuckets: VBuckets::new(64).unwrap(),
         bootstrap: Bootstrap::IfEmpty,
         response_timeout: Duration::from_secs(5),
-        stability: Rules { without_replica: Duration::from_millis(200), ..Rules::default() },
+        stability: Rules { disk_lag: Duration::from_millis(200), ..Rules::default() },
         ..ShardsOptions::default()
     }
 }

@@ -1,0 +1,170 @@
+//! The real binary on real Redis processes: killed and started again, it goes on where it was, and so does a second one
+//! beside it.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod lanes;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use lanes::{acks, batch, block, frame, tab_in};
+use taba_core::VBuckets;
+use taba_core::wire::{Ack, Answer, LaneBatch};
+use taba_tests::redis::{Options, Redis};
+
+const WAIT: Duration = Duration::from_secs(30);
+const STREAM: u64 = 0xfeed_5eed;
+
+/// A running taba-server; killed when dropped.
+struct Process {
+    child: Child,
+    address: SocketAddr,
+    words: String,
+}
+
+fn command(redis: &[Redis]) -> Command {
+    let urls: Vec<String> = redis.iter().map(Redis::url).collect();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_taba-server"));
+    command.args(["--listen", "127.0.0.1:0", "--vbuckets", "64", "--commit-interval-ms", "2"]);
+    command.args(["--store", "redis", "--redis", &urls.join(",")]);
+    command
+}
+
+impl Process {
+    fn start(redis: &[Redis]) -> Self {
+        let mut child = command(redis).stderr(Stdio::piped()).spawn().unwrap();
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        let (mut words, mut line) = (String::new(), String::new());
+        while !line.contains("listening on http://") {
+            line.clear();
+            assert!(stderr.read_line(&mut line).unwrap() > 0, "it ended before it listened: {words}");
+            words += &line;
+        }
+        let address =
+            line.split("http://").nth(1).unwrap().split_whitespace().next().unwrap().parse().unwrap();
+        // Its log must not fill the pipe.
+        std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink()));
+        Self { child, address, words }
+    }
+
+    fn ask(&self, request: &[u8]) -> Vec<u8> {
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(WAIT)).unwrap();
+        stream.write_all(request).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        let head = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").unwrap();
+        assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+        answer.split_off(head + 4)
+    }
+
+    fn send(&self, batches: &[LaneBatch]) -> Vec<Ack> {
+        let body = frame(batches);
+        let head = format!(
+            "POST /v2/lanes HTTP/1.1\r\nhost: taba\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        acks(self.ask(&[head.as_bytes(), &body].concat()))
+    }
+
+    /// What it answers about Tabs, as text.
+    fn tabs(&self) -> String {
+        let request =
+            "GET /v2/tabs HTTP/1.1\r\nhost: taba\r\nconnection: close\r\naccept: text/plain\r\n\r\n";
+        String::from_utf8(self.ask(request.as_bytes())).unwrap()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // As kill -9 does.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The Batch of this number for some Lanes: three events for one Client.
+fn batches(seq: u64) -> Vec<LaneBatch> {
+    let vbuckets = VBuckets::new(64).unwrap();
+    let lane = |vbucket| {
+        let blocks = vec![block(&tab_in(vbuckets, vbucket, "t"), "web", &[1.0, 2.0, seq as f64])];
+        batch(STREAM, vbucket, seq, 3 * (seq - 1), blocks)
+    };
+    [0, 1, 31, 32, 63].map(lane).to_vec()
+}
+
+fn answers(acks: &[Ack], answer: Answer, applied: u64) {
+    assert_eq!(acks.len(), 5);
+    for ack in acks {
+        assert_eq!((ack.answer, ack.applied.0, ack.refused.len()), (answer, applied, 0), "{ack:?}");
+    }
+}
+
+#[test]
+fn killed_and_started_again_it_goes_on_where_it_was() {
+    let redis = Redis::start_many(2, &Options::durable());
+    let server = Process::start(&redis);
+    assert!(server.words.contains("redis store on 127.0.0.1:"), "{}", server.words);
+    for seq in 1..=3 {
+        answers(&server.send(&batches(seq)), Answer::Applied, seq);
+    }
+    let before = server.tabs();
+    assert_eq!(before.matches("events 9").count(), 5, "{before}");
+    drop(server);
+    let server = Process::start(&redis);
+    assert_eq!(server.tabs().matches("events 9").count(), 5, "{}", server.tabs());
+    // What was answered is known; the next goes on from there.
+    answers(&server.send(&batches(3)), Answer::Duplicate, 3);
+    answers(&server.send(&batches(4)), Answer::Applied, 4);
+    // Another one beside it writes the same VBuckets; both notice.
+    let other = Process::start(&redis);
+    for seq in 5..=10 {
+        let (one, two) = if seq % 2 == 0 { (&server, &other) } else { (&other, &server) };
+        answers(&one.send(&batches(seq)), Answer::Applied, seq);
+        // It may answer from what it remembers, but never count it again.
+        let again = two.send(&batches(seq));
+        assert!(again.iter().all(|ack| ack.applied.0 == seq), "{again:?}");
+    }
+    drop((server, other));
+    let last = Process::start(&redis).tabs();
+    assert_eq!(last.matches("events 30").count(), 5, "{last}");
+}
+
+#[test]
+fn a_redis_that_is_down_is_waited_for_and_one_that_is_unsafe_is_refused() {
+    let mut redis = Redis::start_many(2, &Options::durable());
+    let server = Process::start(&redis);
+    answers(&server.send(&batches(1)), Answer::Applied, 1);
+    redis[1].kill();
+    let halved = server.send(&batches(2));
+    let of = |vbucket: u16| halved.iter().find(|ack| ack.vbucket == vbucket).unwrap().answer;
+    assert_eq!(
+        [of(0), of(31), of(32), of(63)],
+        [Answer::Applied, Answer::Applied, Answer::Unavailable, Answer::Unavailable]
+    );
+    redis[1].restart();
+    let mut acks = server.send(&batches(2));
+    while acks.iter().any(|ack| ack.answer == Answer::Unavailable) {
+        acks = server.send(&batches(2));
+    }
+    assert!(acks.iter().all(|ack| ack.applied.0 == 2), "{acks:?}");
+    assert_eq!(server.tabs().matches("events 6").count(), 5, "each Batch is counted once");
+    drop(server);
+
+    let said = |redis: &[Redis]| {
+        let output = command(redis).output().unwrap();
+        assert!(!output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let evicts = Options { memory_policy: Some("allkeys-lru"), ..Options::default() };
+    assert!(said(&[Redis::start(evicts)]).contains("set it to noeviction"));
+    assert!(said(&redis[..1]).contains("a shard is missing from the list, or has lost its data"));
+    redis[0].restart_empty();
+    assert!(said(&redis).contains("a shard is missing from the list, or has lost its data"));
+    assert!(said(&[]).contains("no URL of a Redis"));
+    redis[1].kill();
+    assert!(said(&redis).contains("cannot connect to shard 1"));
+}
