@@ -51,6 +51,7 @@ fn b_bad_networks_change_no_total() {
 #[test]
 fn c_servers_that_write_the_same_vbuckets_change_no_total() {
     assert!(run(scenarios::collisions).report.conflicts > 0);
+    assert!(run(scenarios::collisions_of_two).report.conflicts > 0);
 }
 
 #[test]

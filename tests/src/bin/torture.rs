@@ -119,6 +119,7 @@ fn plan(seed: u64, round: u64) -> Plan {
         has_replicas: has_replicas && shards > 0,
         servers: if shards == 0 { 1 } else { servers },
         agents: 2,
+        has_one_client: dice.below(2) == 0,
         confirm_after: Duration::from_secs(3),
         aof: *dice.choose(&[Aof::EverySecond, Aof::Always]),
         has_clocks: dice.below(2) == 0,

@@ -9,6 +9,7 @@ use taba_client::{Client, ClientStats, Config, Counter, Gauge, Percentile};
 use taba_core::Timestamp;
 
 use super::expected::{Expected, halves};
+use super::plan::Plan;
 use crate::dice::Dice;
 
 /// Tabs of each kind that every thread records into.
@@ -46,9 +47,9 @@ impl Load {
     ///
     /// # Panics
     /// When a Client cannot be made.
-    pub fn start(agents: &[String], seed: u64) -> Self {
-        let clients: Vec<_> =
-            agents.iter().enumerate().map(|(n, agent)| client(&format!("app-{n}"), agent)).collect();
+    pub fn start(agents: &[String], plan: &Plan) -> Self {
+        let id = |n| format!("app-{}", if plan.has_one_client { 0 } else { n });
+        let clients: Vec<_> = agents.iter().enumerate().map(|(n, agent)| client(&id(n), agent)).collect();
         let control = Arc::<Control>::default();
         let mut threads = Vec::new();
         for (n, client) in clients.iter().enumerate() {
@@ -59,7 +60,7 @@ impl Load {
                     recorded: Arc::clone(&recorded),
                     control: Arc::clone(&control),
                 };
-                let dice = Dice::of(seed, (n * THREADS + thread) as u64);
+                let dice = Dice::of(plan.seed, (n * THREADS + thread) as u64);
                 threads.push(thread::spawn(move || recorder.record(thread, dice)));
             }
         }

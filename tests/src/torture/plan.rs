@@ -22,6 +22,8 @@ pub struct Plan {
     pub agents: usize,
     /// Clients of each Agent.
     pub clients_per_agent: usize,
+    /// Whether all Clients have one id, so that all Agents bring Blocks for the same States.
+    pub has_one_client: bool,
     /// VBuckets of the deployment.
     pub vbuckets: u32,
     /// `--confirm-after` of the Agents.
@@ -50,6 +52,7 @@ impl Plan {
             servers: 2,
             agents: 2,
             clients_per_agent: 1,
+            has_one_client: false,
             vbuckets: 64,
             confirm_after: Duration::from_secs(2),
             probe_interval: Duration::from_millis(500),

@@ -70,9 +70,19 @@ pub fn networks(seed: u64, sabotage: Option<&'static str>) -> Run {
     })
 }
 
-/// c. Three Servers write the same VBuckets, because each Agent prefers another one for each.
+/// c. Three Servers write the same States, because each Agent prefers another one for each VBucket.
 pub fn collisions(seed: u64, sabotage: Option<&'static str>) -> Run {
-    run(Plan { sabotage, servers: 3, agents: 3, ..Plan::new(seed) }, |world| world.advance(10 * SOME))
+    collide(seed, sabotage, 3)
+}
+
+/// c. Two Servers write the same States.
+pub fn collisions_of_two(seed: u64, sabotage: Option<&'static str>) -> Run {
+    collide(seed, sabotage, 2)
+}
+
+fn collide(seed: u64, sabotage: Option<&'static str>, servers: usize) -> Run {
+    let plan = Plan { sabotage, servers, agents: servers, has_one_client: true, ..Plan::new(seed) };
+    run(plan, |world| world.advance(8 * SOME))
 }
 
 /// d. Redis is killed and comes back with its append-only file, synced at each write.

@@ -84,7 +84,7 @@ impl World {
         agents.iter_mut().for_each(AgentSlot::wait);
         let addresses: Vec<_> =
             agents.iter().flat_map(|agent| vec![agent.from_clients.url(); plan.clients_per_agent]).collect();
-        let load = Load::start(&addresses, plan.seed);
+        let load = Load::start(&addresses, &plan);
         Self {
             plan,
             shards,
