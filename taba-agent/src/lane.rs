@@ -31,6 +31,7 @@ use taba_core::{ClientId, Events, SeqNo, StreamId, Timestamp};
 
 use self::parcel::Parcel;
 use crate::relay::Moment;
+use crate::sabotage::{CONFIRM, is_off};
 use crate::spool::record::{Floor, Piece};
 use crate::spool::recovery::FoundLane;
 use crate::spool::{Place, ReadError, SegmentId, Spool};
@@ -427,7 +428,8 @@ impl Lane {
         let mut released = Released::default();
         if ack.answer == Answer::Applied && matches!(progress, Progress::Applied(_) | Progress::Rewound) {
             self.stable = self.stable.max(ack.stable.min(ack.applied));
-            self.confirm(ack.applied.min(ack.stable), flight.sent_at, &mut released);
+            let through = if is_off(CONFIRM) { ack.applied } else { ack.applied.min(ack.stable) };
+            self.confirm(through, flight.sent_at, &mut released);
             self.confirm_loss(now, ack, flight.sent_at);
             self.probe_not_before = now + self.bounds.probe_interval;
         }
@@ -487,7 +489,8 @@ impl Lane {
     fn confirm(&mut self, through: SeqNo, sent_at: Duration, released: &mut Released) {
         while let Some(oldest) = self.parcels.front() {
             let is_confirmed =
-                oldest.acked_at.is_some_and(|acked| acked + self.bounds.confirm_after <= sent_at);
+                oldest.acked_at.is_some_and(|acked| acked + self.bounds.confirm_after <= sent_at)
+                    || is_off(CONFIRM);
             if oldest.seq > through || oldest.seq >= self.cursor || !is_confirmed {
                 break;
             }

@@ -47,6 +47,7 @@ pub mod lane;
 pub mod merge;
 pub mod relay;
 pub mod rendezvous;
+mod sabotage;
 pub mod server_url;
 pub mod spool;
 pub mod status;

@@ -13,6 +13,7 @@ use taba_core::ledger::Why;
 use taba_core::wire::{BadBlock, Block, ClientBatch, Receipt};
 use taba_core::{Registry, StreamId, Timestamp, VBuckets};
 
+use self::room::ROOM_PAUSE;
 use crate::config::{Config, HELD_HERE_BYTES_MAX, Verified};
 use crate::dedup::{Dedup, Seen};
 use crate::dispatcher::{Action, Dispatcher, Input, Request};
@@ -192,7 +193,7 @@ impl<S: Spool> Relay<S> {
         }
         relay.spool_tally.recovered = relay.dispatcher.events_held();
         // If it cannot be begun now, the first Batch to come tries again, and is refused as long as that fails.
-        let _ = relay.begin_segment();
+        relay.room_tried = relay.begin_segment().err().map(|_| now.uptime);
         relay.audit();
         relay
     }
@@ -312,7 +313,8 @@ impl<S: Spool> Relay<S> {
 
     /// When [`Relay::handle`] wants to be called at the latest, in time since the start of the Agent.
     pub fn next_wake(&self) -> Option<Duration> {
-        self.dispatcher.next_wake()
+        let for_room = self.room_tried.filter(|_| self.spool.must_roll(0)).map(|tried| tried + ROOM_PAUSE);
+        self.dispatcher.next_wake().into_iter().chain(for_room).min()
     }
 
     /// Writes down what is known to be stored, so that the next run knows it, too: the last thing to do. What cannot be

@@ -7,6 +7,8 @@
 use taba_core::wire::{LaneBatch, Probe};
 use taba_core::{Mark, SeqNo};
 
+use crate::sabotage::{MARKS, ORDER, is_off};
+
 /// What may be done with a Batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
@@ -33,9 +35,9 @@ pub enum Admission {
 /// ```
 pub fn admit(mark: Option<Mark>, batch: &LaneBatch) -> Admission {
     let mark = mark.unwrap_or_default();
-    if batch.seq <= mark.seq {
+    if batch.seq <= mark.seq && !is_off(MARKS) {
         Admission::Duplicate
-    } else if batch.seq == mark.seq.next() {
+    } else if batch.seq <= mark.seq.next() || is_off(ORDER) {
         Admission::Next
     } else if batch.seq == batch.base {
         Admission::AfterGap { events_lost: batch.events_before.saturating_sub(mark.events) }

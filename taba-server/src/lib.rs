@@ -34,6 +34,7 @@ pub mod embedded;
 pub mod planner;
 #[cfg(feature = "driver")]
 pub mod query;
+mod sabotage;
 #[cfg(feature = "driver")]
 pub mod server;
 #[cfg(feature = "driver")]

@@ -60,6 +60,8 @@ pub mod layout;
 pub mod limits;
 pub mod map;
 pub mod router;
+#[cfg(feature = "redis")]
+mod sabotage;
 pub mod stability;
 
 /// Its example is compiled with the tests.

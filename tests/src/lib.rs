@@ -1,12 +1,18 @@
 //! The family together: starts the real binaries on free loopback ports, kills them, and asks them over real sockets.
 
+pub mod dice;
+pub mod link;
+mod process;
 pub mod proxy;
 pub mod redis;
 pub mod spec;
+pub mod torture;
+
+pub use self::process::{Process, shield_from_ctrl_c};
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -14,54 +20,6 @@ use serde_json::Value;
 
 /// How long anything may take before a test gives up on it.
 pub const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A process of this test; killed when dropped.
-#[derive(Debug)]
-pub struct Process {
-    name: &'static str,
-    child: Child,
-}
-
-impl Process {
-    fn start(name: &'static str, command: &mut Command) -> Self {
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit()).spawn();
-        Self { name, child: child.unwrap_or_else(|error| panic!("{name} does not start: {error}")) }
-    }
-
-    /// Kills it as `kill -9` does, and waits until it is gone.
-    ///
-    /// # Panics
-    /// When it cannot be killed.
-    pub fn kill(&mut self) {
-        self.child.kill().expect("a child can be killed");
-        self.child.wait().expect("a child can be waited for");
-    }
-
-    /// Asks it to stop (SIGTERM) and waits; true when it said that all went well.
-    ///
-    /// # Panics
-    /// When it does not stop in time.
-    pub fn terminate(&mut self) -> bool {
-        // The shell's own kill: a bare machine may have no other.
-        let kill = format!("kill -TERM {}", self.child.id());
-        let sent = Command::new("sh").args(["-c", &kill]).status().expect("there is a shell");
-        assert!(sent.success(), "{} is gone already", self.name);
-        let mut status = None;
-        wait_until(&format!("{} stops", self.name), || {
-            status = self.child.try_wait().expect("a child can be asked");
-            status.is_some()
-        });
-        status.is_some_and(|status| status.success())
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It may have been killed before; then there is nothing to do.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 /// A Server process with an embedded store.
 #[derive(Debug)]

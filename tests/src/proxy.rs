@@ -1,7 +1,8 @@
 //! [`Proxy`]: a network that misbehaves, between two processes of a test.
 //!
 //! It stands before one port and hands each HTTP request on, over a connection of its own. Whether something goes wrong
-//! with the n-th request is decided by the seed and n alone: with two of five. What goes wrong, goes by turns.
+//! with the n-th request is decided by the seed and n alone: with two of five, unless told otherwise. What goes wrong,
+//! goes by turns.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -10,12 +11,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
+pub use crate::dice::chance;
+
 /// A head or a body over this bound ends its connection.
 const BYTES_MAX: usize = 16 << 20;
+/// Of a thousand requests, so many go wrong, unless told otherwise.
+const PERMILLE: u64 = 400;
 /// No socket waits for longer.
 const SOCKET_WAIT: Duration = Duration::from_secs(5);
-/// The step of SplitMix64.
-const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// What goes wrong with one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +54,8 @@ pub struct Proxy {
 struct Shared {
     upstream: u16,
     seed: u64,
-    is_calm: AtomicBool,
+    /// Of a thousand requests, so many go wrong.
+    permille: AtomicU64,
     is_over: AtomicBool,
     requests: AtomicU64,
     turn: AtomicU64,
@@ -69,7 +73,7 @@ impl Proxy {
         let shared = Arc::new(Shared {
             upstream,
             seed,
-            is_calm: AtomicBool::new(false),
+            permille: AtomicU64::new(PERMILLE),
             is_over: AtomicBool::new(false),
             requests: AtomicU64::new(0),
             turn: AtomicU64::new(0),
@@ -96,7 +100,12 @@ impl Proxy {
 
     /// From now on nothing goes wrong any more.
     pub fn calm(&self) {
-        self.shared.is_calm.store(true, Ordering::Relaxed);
+        self.rage(0);
+    }
+
+    /// From now on, so many of a thousand requests go wrong.
+    pub fn rage(&self, permille: u64) {
+        self.shared.permille.store(permille, Ordering::Relaxed);
     }
 
     /// Requests so far.
@@ -118,14 +127,6 @@ impl Drop for Proxy {
     }
 }
 
-/// A number that looks random, the same for the same `n`: SplitMix64.
-pub fn chance(seed: u64, n: u64) -> u64 {
-    let mut z = seed.wrapping_add(n.wrapping_add(1).wrapping_mul(STEP));
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
-
 impl Shared {
     /// Serves one connection, request by request, until it ends or breaks.
     fn serve(&self, socket: TcpStream) -> io::Result<()> {
@@ -135,7 +136,7 @@ impl Shared {
             let request = read_message(&mut sender)?;
             let n = self.requests.fetch_add(1, Ordering::Relaxed);
             let chance = chance(self.seed, n);
-            let is_good = chance % 5 < 3 || self.is_calm.load(Ordering::Relaxed);
+            let is_good = chance % 1000 >= self.permille.load(Ordering::Relaxed);
             let fault = if is_good { Fault::None } else { self.next_fault() };
             self.faults[fault as usize].fetch_add(1, Ordering::Relaxed);
             let pause = Duration::from_millis(20 + (chance >> 32) % 200);

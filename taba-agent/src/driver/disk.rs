@@ -146,6 +146,13 @@ impl Disk for FileDisk {
         Ok(found)
     }
 
+    fn cut(&mut self, segment: SegmentId, bytes: u64) -> io::Result<()> {
+        let file = OpenOptions::new().write(true).open(self.file(segment))?;
+        file.set_len(bytes)?;
+        self.unsynced.push(Arc::new(file));
+        Ok(())
+    }
+
     fn remove(&mut self, segment: SegmentId) -> io::Result<()> {
         self.is_changed = true;
         match fs::remove_file(self.file(segment)) {

@@ -13,7 +13,7 @@ use crate::spool::record::{Checkpoint, RECORD_HEAD_BYTES, Record};
 use crate::spool::{Spool, SpoolError, Written};
 
 /// How long to leave it after making room was in vain.
-const ROOM_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const ROOM_PAUSE: Duration = Duration::from_millis(100);
 /// Bytes of a Lane's unsent Blocks below which they are not merged.
 const MERGE_BYTES_MIN: u64 = 16 << 10;
 /// A log is copied together when less than one byte in this many is held.

@@ -53,8 +53,8 @@ impl CrashDisk {
         }
     }
 
-    /// Cuts the end off a segment.
-    pub(crate) fn cut(&self, segment: SegmentId, bytes: usize) {
+    /// Tears the end off a segment.
+    pub(crate) fn tear(&self, segment: SegmentId, bytes: usize) {
         if let Some(file) = self.image().files.get_mut(&segment) {
             file.truncate(file.len().saturating_sub(bytes));
         }
@@ -102,6 +102,15 @@ impl Disk for CrashDisk {
         let file = image.files.get(&segment).ok_or(io::ErrorKind::NotFound)?;
         let start = file.len().min(offset as usize);
         Ok(file[start..file.len().min(start + bytes)].to_vec())
+    }
+
+    fn cut(&mut self, segment: SegmentId, bytes: u64) -> io::Result<()> {
+        let mut image = self.image();
+        image.files.get_mut(&segment).ok_or(io::ErrorKind::NotFound)?.truncate(bytes as usize);
+        if let Some(synced) = image.synced.get_mut(&segment) {
+            *synced = (*synced).min(bytes as usize);
+        }
+        Ok(())
     }
 
     fn remove(&mut self, segment: SegmentId) -> io::Result<()> {

@@ -53,6 +53,12 @@ pub trait Disk: Send + 'static {
     /// What the disk says.
     fn read(&self, segment: SegmentId, offset: u64, bytes: usize) -> io::Result<Vec<u8>>;
 
+    /// Cuts off what is behind so many bytes of a segment.
+    ///
+    /// # Errors
+    /// What the disk says.
+    fn cut(&mut self, segment: SegmentId, bytes: u64) -> io::Result<()>;
+
     /// Removes a segment, not the last.
     ///
     /// # Errors

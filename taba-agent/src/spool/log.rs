@@ -88,7 +88,14 @@ impl<D: Disk> LogSpool<D> {
         }
         let recovered = recover(&disk, &found)?;
         let segment = |(id, bytes)| Segment { id, bytes, live_bytes: 0, begun: 0 };
-        let segments = found.into_iter().map(segment).collect();
+        let mut segments: VecDeque<_> = found.into_iter().map(segment).collect();
+        // Told once: the next run is not to find the same again, and take it for what is missing elsewhere.
+        for (id, bytes) in &recovered.torn {
+            disk.cut(*id, *bytes)?;
+            if let Some(segment) = segments.iter_mut().find(|segment| segment.id == *id) {
+                segment.bytes = *bytes;
+            }
+        }
         let mut spool = Self {
             disk,
             options,

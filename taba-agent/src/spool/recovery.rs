@@ -26,6 +26,8 @@ pub struct Recovered {
     pub incarnations: Vec<Taken>,
     /// What could not be read.
     pub damage: Damage,
+    /// Segments of which nothing behind so many bytes can be read.
+    pub torn: Vec<(SegmentId, u64)>,
 }
 
 /// A Lane that was found.
@@ -97,6 +99,7 @@ struct Replay {
     incarnations: HashMap<(ClientId, u64), (u64, Taken)>,
     uses: u64,
     damage: Damage,
+    torn: Vec<(SegmentId, u64)>,
 }
 
 /// A Batch as far as it was read.
@@ -128,7 +131,10 @@ impl Replay {
                     self.damaged(end);
                     at += end;
                 }
-                Next::Lost => return self.damaged(bytes.len() - at),
+                Next::Lost => {
+                    self.torn.push((id, at as u64));
+                    return self.damaged(bytes.len() - at);
+                }
             }
         }
     }
@@ -228,7 +234,7 @@ impl Replay {
         let mut incarnations: Vec<_> = self.incarnations.into_values().collect();
         incarnations.sort_by_key(|(used, _)| *used);
         let incarnations = incarnations.into_iter().map(|(_, taken)| taken).collect();
-        Recovered { lanes, incarnations, damage: self.damage }
+        Recovered { lanes, incarnations, damage: self.damage, torn: self.torn }
     }
 }
 

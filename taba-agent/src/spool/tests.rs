@@ -275,6 +275,17 @@ fn a_flipped_bit_costs_one_record_and_its_events_are_known_to_be_missing() {
 }
 
 #[test]
+fn a_torn_end_is_told_once() {
+    let disk = CrashDisk::default();
+    drop(with_batches(&disk, 3));
+    disk.tear(SegmentId(1), 7);
+    let (_, found) = open(&disk);
+    assert_eq!((found.damage.stretches, found.lanes[&key()].batches.len()), (1, 2));
+    let (_, again) = open(&disk);
+    assert_eq!((again.damage, again.lanes), (Damage::default(), found.lanes));
+}
+
+#[test]
 fn a_batch_whose_middle_is_damaged_keeps_the_rest() {
     let disk = CrashDisk::default();
     let mut spool = opened(&disk);
@@ -326,7 +337,7 @@ proptest! {
         drop(spool);
         disk.lose_power(keep);
         if durable < batches && keep == 255 {
-            disk.cut(SegmentId(last), cut.min(100));
+            disk.tear(SegmentId(last), cut.min(100));
         }
         let (spool, found) = open(&disk);
         let found = found.lanes.get(&key()).cloned().unwrap_or_default().batches;

@@ -46,6 +46,7 @@ use self::message::Held;
 pub use self::message::{CLOCKS_APART_MAX, LaneMessage};
 use self::plan::{LEDGER_PAIRS, Plan};
 pub use self::quarantine::{BlockId, Quarantine};
+use crate::sabotage::{COMMITTED, UNIQUE, is_off};
 
 /// After how many conflicts in a row the messages are handed back.
 const CONFLICTS_MAX: u32 = 16;
@@ -149,6 +150,9 @@ impl<T> Planner<T> {
                 }
                 _ => self.conflict(taken.messages, env, actions),
             },
+            (Phase::Committing { taken, plan, next }, Input::Committed(Err(Failed))) if is_off(COMMITTED) => {
+                self.committed(taken, plan, next, env, actions);
+            }
             (Phase::Loading { taken, .. } | Phase::Noting { taken, .. }, Input::Loaded(Err(Failed)))
             | (Phase::Committing { taken, .. }, Input::Committed(Err(Failed))) => {
                 env.status.store_errors.fetch_add(1, Ordering::Relaxed);
@@ -237,8 +241,9 @@ impl<T> Planner<T> {
     fn commit(&mut self, taken: Taken<T>, plan: Plan, env: &Env<'_>, actions: &mut Vec<Action<T>>) {
         let without_note = plan.apply_notes(&mut self.cache, env);
         env.status.events_without_note.fetch_add(without_note, Ordering::Relaxed);
-        let next = env.versions.next();
         let expect = self.cache.version.expect("the VBucket was loaded before anything was folded");
+        let counted = Version { writer: 1, count: expect.count + 1 };
+        let next = if is_off(UNIQUE) { counted } else { env.versions.next() };
         let (tabs, states) = (self.cache.new_tabs(), self.cache.encode_changed());
         let sender = taken.messages.iter().map(Held::sent_hour).min().unwrap_or(0);
         let hours = Hours { server: hour_of(env.now), sender };

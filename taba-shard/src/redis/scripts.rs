@@ -6,6 +6,8 @@ use std::sync::LazyLock;
 
 use redis::{Cmd, ToRedisArgs, cmd};
 
+use crate::sabotage::{CONDITIONAL, is_off};
+
 /// A script.
 pub(crate) struct Script {
     inner: redis::Script,
@@ -14,6 +16,11 @@ pub(crate) struct Script {
 
 impl Script {
     fn new(text: String) -> Self {
+        let text = if is_off(CONDITIONAL) {
+            text.replace("head[1] == ARGV[1]", "head[1]").replace("head[1] ~= ARGV[1]", "not head[1]")
+        } else {
+            text
+        };
         Self { inner: redis::Script::new(&text), text }
     }
 

@@ -1,0 +1,27 @@
+//! Rules of exactly-once that can be switched off, to show that they matter: torture runs again without each, and must
+//! then end in wrong totals.
+//!
+//! Only with the feature `sabotage`, with which nothing is built but tests, and only when `TABA_SABOTAGE` names the rule,
+//! perhaps among others: `TABA_SABOTAGE=one,other`.
+
+/// What was acknowledged is kept until it is confirmed.
+pub(crate) const CONFIRM: &str = "release-on-applied";
+/// A Batch that a Client sends again is recognised.
+pub(crate) const DEDUP: &str = "forget-dedup";
+/// A Client is told that its Batch was taken only once it is in the Spool.
+#[cfg(feature = "driver")]
+pub(crate) const SPOOLED: &str = "ack-unspooled";
+
+/// Whether this rule is switched off.
+#[cfg(feature = "sabotage")]
+pub(crate) fn is_off(rule: &str) -> bool {
+    static OFF: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    let off = OFF.get_or_init(|| std::env::var("TABA_SABOTAGE").unwrap_or_default());
+    off.split(',').any(|off| off == rule)
+}
+
+/// Whether this rule is switched off: never.
+#[cfg(not(feature = "sabotage"))]
+pub(crate) const fn is_off(_rule: &str) -> bool {
+    false
+}

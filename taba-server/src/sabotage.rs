@@ -1,0 +1,30 @@
+//! Rules of exactly-once that can be switched off, to show that they matter: torture runs again without each, and must
+//! then end in wrong totals.
+//!
+//! Only with the feature `sabotage`, with which nothing is built but tests, and only when `TABA_SABOTAGE` names the rule,
+//! perhaps among others: `TABA_SABOTAGE=one,other`.
+
+/// A Batch at or below the mark is not folded again.
+pub(crate) const MARKS: &str = "ignore-marks";
+/// A Batch is folded only if it follows on the mark.
+pub(crate) const ORDER: &str = "no-gap-free-order";
+/// What is acknowledged was committed.
+pub(crate) const COMMITTED: &str = "ack-failed-commit";
+/// Marks are judged by two clocks.
+pub(crate) const TWO_CLOCKS: &str = "one-clock";
+/// A version never comes again with other content.
+pub(crate) const UNIQUE: &str = "version-counter";
+
+/// Whether this rule is switched off.
+#[cfg(feature = "sabotage")]
+pub(crate) fn is_off(rule: &str) -> bool {
+    static OFF: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    let off = OFF.get_or_init(|| std::env::var("TABA_SABOTAGE").unwrap_or_default());
+    off.split(',').any(|off| off == rule)
+}
+
+/// Whether this rule is switched off: never.
+#[cfg(not(feature = "sabotage"))]
+pub(crate) const fn is_off(_rule: &str) -> bool {
+    false
+}

@@ -1,0 +1,190 @@
+//! The scenarios: each hurts one World in one way, and is to end exact; unless the rule that it guards is switched off.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::time::Duration;
+
+use super::fault::Fault;
+use super::plan::Plan;
+use super::report::Report;
+use super::storm::{Kind, Storm};
+use super::world::{Outcome, World};
+use crate::redis::Aof;
+
+/// Events between two moments of a scenario.
+const SOME: u64 = 60_000;
+/// Bytes that are torn off the end of an append-only file: about half a second of commits.
+const TORN_BYTES: u64 = 60_000;
+/// Bytes of a disk that a Spool can fill.
+const DISK_BYTES: u64 = 32 << 20;
+
+/// What a scenario came to.
+#[derive(Debug)]
+pub struct Run {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What happened.
+    pub report: Report,
+}
+
+/// One way to hurt a World.
+pub type Scenario = fn(seed: u64, sabotage: Option<&'static str>) -> Run;
+
+fn run(plan: Plan, hurt: impl FnOnce(&mut World)) -> Run {
+    let mut world = World::start(plan);
+    world.advance(SOME);
+    hurt(&mut world);
+    let outcome = world.finish();
+    let report = Report::of(&world, &outcome);
+    Run { outcome, report }
+}
+
+fn storm(world: &mut World, kinds: &[Kind], steps: usize) {
+    let mut storm = Storm::new(world.plan.seed, kinds.to_vec());
+    for _ in 0..steps {
+        storm.step(world);
+    }
+    storm.calm(world);
+}
+
+/// a. Agents and Servers are killed again and again, and the connections of Clients break.
+pub fn kills(seed: u64, sabotage: Option<&'static str>) -> Run {
+    run(Plan { sabotage, ..Plan::new(seed) }, |world| {
+        for n in 0..world.plan.agents {
+            world.begin(Fault::BadHttp(n));
+        }
+        storm(world, &[Kind::KillServer, Kind::KillAgent], 24);
+    })
+}
+
+/// b. All networks lose answers, double, delay, cut and reorder.
+pub fn networks(seed: u64, sabotage: Option<&'static str>) -> Run {
+    run(Plan { sabotage, ..Plan::new(seed) }, |world| {
+        for n in 0..world.plan.agents {
+            world.begin(Fault::BadHttp(n));
+        }
+        for n in 0..world.plan.servers {
+            world.begin(Fault::BadRedis(n));
+        }
+        world.advance(12 * SOME);
+    })
+}
+
+/// c. Three Servers write the same States, because each Agent prefers another one for each VBucket.
+pub fn collisions(seed: u64, sabotage: Option<&'static str>) -> Run {
+    collide(seed, sabotage, 3)
+}
+
+/// c. Two Servers write the same States.
+pub fn collisions_of_two(seed: u64, sabotage: Option<&'static str>) -> Run {
+    collide(seed, sabotage, 2)
+}
+
+fn collide(seed: u64, sabotage: Option<&'static str>, servers: usize) -> Run {
+    let plan = Plan { sabotage, servers, agents: servers, has_one_client: true, ..Plan::new(seed) };
+    run(plan, |world| world.advance(8 * SOME))
+}
+
+/// d. Redis is killed and comes back with its append-only file, synced at each write.
+pub fn redis_killed_always(seed: u64, sabotage: Option<&'static str>) -> Run {
+    run(Plan { sabotage, aof: Aof::Always, ..Plan::new(seed) }, |world| redis_killed(world, 3, false))
+}
+
+/// d. Redis is killed and comes back with its append-only file, synced every second; and then without its end, as if
+/// the machine had lost power.
+pub fn redis_killed_everysec(seed: u64, sabotage: Option<&'static str>) -> Run {
+    run(Plan { sabotage, ..Plan::new(seed) }, |world| {
+        redis_killed(world, 2, false);
+        redis_killed(world, 3, true);
+    })
+}
+
+fn redis_killed(world: &mut World, times: u64, is_torn: bool) {
+    for _ in 0..times {
+        world.begin(Fault::KillRedis(0));
+        if is_torn {
+            tear(world.shards[0].primary.directory());
+        }
+        world.advance(SOME / 2);
+        world.end(Fault::KillRedis(0));
+        world.advance(SOME);
+        world.look();
+    }
+}
+
+/// Tears the end off the append-only file in this directory.
+fn tear(directory: &Path) {
+    let parts = fs::read_dir(directory.join("appendonlydir")).expect("there is an append-only file");
+    let parts = parts.map(|part| part.expect("a directory can be read").path());
+    let last = parts.filter(|part| part.to_string_lossy().ends_with(".incr.aof")).max();
+    let file =
+        File::options().write(true).open(last.expect("there is an increment")).expect("it can be opened");
+    let bytes = file.metadata().expect("it has a length").len();
+    // Never all of it: a Redis that has lost everything is not taken for a new one, but refused.
+    file.set_len(bytes - TORN_BYTES.min(bytes / 5)).expect("it can be cut");
+}
+
+fn with_replicas(seed: u64, sabotage: Option<&'static str>) -> Plan {
+    Plan { sabotage, has_replicas: true, confirm_after: Duration::from_secs(3), ..Plan::new(seed) }
+}
+
+/// e. The primary is killed while its replica lags, and the replica takes over.
+pub fn fail_overs(seed: u64, sabotage: Option<&'static str>) -> Run {
+    run(with_replicas(seed, sabotage), |world| {
+        for _ in 0..3 {
+            world.begin(Fault::FailOver(0));
+            world.advance(2 * SOME);
+            world.look();
+        }
+    })
+}
+
+/// f. The primary is only paused while its replica takes over, and goes on to take the writes of one Server.
+pub fn split_brains(seed: u64, sabotage: Option<&'static str>) -> Run {
+    run(with_replicas(seed, sabotage), |world| {
+        for _ in 0..3 {
+            world.begin(Fault::Split(0));
+            world.advance(2 * SOME);
+            world.look();
+        }
+    })
+}
+
+/// g. Redis may not take any more memory.
+pub fn redis_full(seed: u64, sabotage: Option<&'static str>) -> Run {
+    run(Plan { sabotage, ..Plan::new(seed) }, |world| {
+        for _ in 0..3 {
+            world.begin(Fault::FullRedis(0));
+            world.advance(2 * SOME);
+            world.look();
+            world.end(Fault::FullRedis(0));
+            world.advance(SOME);
+        }
+    })
+}
+
+/// g. The disk under a Spool is full, and the Agent is killed on top of it.
+pub fn disk_full(seed: u64, sabotage: Option<&'static str>) -> Run {
+    run(Plan { sabotage, spool_disk_bytes: Some(DISK_BYTES), ..Plan::new(seed) }, |world| {
+        for n in 0..world.plan.agents {
+            world.begin(Fault::FullDisk(n));
+            world.advance(2 * SOME);
+            world.look();
+            world.begin(Fault::KillAgent(n));
+            world.end(Fault::FullDisk(n));
+            world.advance(SOME / 2);
+            world.end(Fault::KillAgent(n));
+            world.advance(SOME);
+        }
+    })
+}
+
+/// h. The clocks of Agents and Servers are set back and forth by hours and days.
+pub fn clock_steps(seed: u64, sabotage: Option<&'static str>) -> Run {
+    run(Plan { sabotage, has_clocks: true, ..Plan::new(seed) }, |world| {
+        for n in 0..world.plan.agents {
+            world.begin(Fault::BadHttp(n));
+        }
+        storm(world, &[Kind::StepAgent, Kind::StepServer], 24);
+    })
+}

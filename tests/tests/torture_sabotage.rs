@@ -1,0 +1,87 @@
+//! Each scenario of torture with one rule of the protocol switched off: the totals must be wrong.
+//!
+//! Which packet is where when something happens is up to the machine, so one run may get away with it: each is given
+//! [`TRIES`] seeds.
+
+use std::sync::{Mutex, PoisonError};
+
+use taba_tests::torture::scenarios::{self, Scenario};
+
+/// One World at a time: each is heavy.
+static ONE: Mutex<()> = Mutex::new(());
+const SEED: u64 = 20_261_125;
+const TRIES: u64 = 3;
+/// Two rules, each of which is enough: what was acknowledged without having been committed is not stable, so an Agent
+/// that keeps what is not stable sends it again.
+const UNKEPT: &str = "ack-failed-commit,release-on-applied";
+
+fn assert_wrong(scenario: Scenario, rule: &'static str) {
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let is_exact = |n| scenario(SEED + n, Some(rule)).outcome.is_exact();
+    assert!(!(0..TRIES).all(is_exact), "without the rule {rule:?} every total is still right");
+}
+
+#[test]
+fn a_kills_without_a_durable_spool() {
+    assert_wrong(scenarios::kills, "memory-spool");
+}
+
+#[test]
+fn a_kills_without_knowing_client_batches_again() {
+    assert_wrong(scenarios::kills, "forget-dedup");
+}
+
+#[test]
+fn b_networks_without_marks() {
+    assert_wrong(scenarios::networks, "ignore-marks");
+}
+
+#[test]
+fn c_collisions_without_conditional_commits() {
+    assert_wrong(scenarios::collisions, "unconditional-commit");
+}
+
+#[test]
+fn d_a_killed_redis_with_acknowledgements_before_commits() {
+    assert_wrong(scenarios::redis_killed_always, UNKEPT);
+}
+
+#[test]
+fn d_a_torn_log_without_retention() {
+    assert_wrong(scenarios::redis_killed_everysec, "release-on-applied");
+}
+
+#[test]
+fn e_fail_overs_without_retention() {
+    assert_wrong(scenarios::fail_overs, "release-on-applied");
+}
+
+#[test]
+fn e_fail_overs_without_order() {
+    assert_wrong(scenarios::fail_overs, "no-gap-free-order");
+}
+
+#[test]
+fn f_split_brains_without_retention() {
+    assert_wrong(scenarios::split_brains, "release-on-applied");
+}
+
+#[test]
+fn f_split_brains_with_counted_versions() {
+    assert_wrong(scenarios::split_brains, "version-counter");
+}
+
+#[test]
+fn g_a_full_redis_with_acknowledgements_before_commits() {
+    assert_wrong(scenarios::redis_full, UNKEPT);
+}
+
+#[test]
+fn g_a_full_disk_with_acknowledgements_before_the_spool() {
+    assert_wrong(scenarios::disk_full, "ack-unspooled");
+}
+
+#[test]
+fn h_wrong_clocks_when_one_is_believed() {
+    assert_wrong(scenarios::clock_steps, "one-clock");
+}
