@@ -97,6 +97,10 @@ impl Link {
 
     /// Sends commands in one piece, and waits for all answers; what a command is refused is an answer too.
     pub(crate) async fn request(&self, commands: Vec<Cmd>) -> Result<Answered, LinkError> {
+        self.send(&piece(commands)).await
+    }
+
+    async fn send(&self, commands: &Pipeline) -> Result<Answered, LinkError> {
         let shard = self.shard;
         let permit = tokio::time::timeout(self.response_timeout, self.permits.acquire()).await;
         let in_flight_max = self.in_flight_max;
@@ -109,16 +113,14 @@ impl Link {
     /// As [`request`](Self::request), for scripts: loads them again if the Redis does not know them. Those that it
     /// did know then run twice, so all but one of them must be such that this changes nothing.
     pub(crate) async fn eval(&self, calls: Vec<Cmd>) -> Result<Answered, LinkError> {
-        let count = calls.len();
-        let answered = self.request(calls.clone()).await?;
+        let calls = piece(calls);
+        let answered = self.send(&calls).await?;
         if !answered.replies.iter().any(|reply| is_refused_with(reply, "NOSCRIPT")) {
             return Ok(answered);
         }
         tracing::debug!(shard = self.shard.0, "the scripts are gone; loading them again");
-        let loads: Vec<Cmd> = scripts::all().map(scripts::Script::load).collect();
-        let mut answered = self.request(loads.into_iter().chain(calls).collect()).await?;
-        answered.replies.drain(..answered.replies.len() - count);
-        Ok(answered)
+        self.request(scripts::all().map(scripts::Script::load).collect()).await?;
+        self.send(&calls).await
     }
 
     /// One command or script that is either answered or refused.
@@ -172,7 +174,7 @@ impl Link {
             command.arg(section);
             command
         };
-        let replies = self.ask(&live, vec![info("replication"), info("persistence")]).await?;
+        let replies = self.ask(&live, &piece(vec![info("replication"), info("persistence")])).await?;
         let mut text = String::new();
         for reply in replies {
             match reply {
@@ -263,15 +265,11 @@ impl Link {
         Ok(Live { connection, epoch, facts })
     }
 
-    async fn ask(&self, live: &Arc<Live>, commands: Vec<Cmd>) -> Result<Vec<Reply>, LinkError> {
+    async fn ask(&self, live: &Arc<Live>, commands: &Pipeline) -> Result<Vec<Reply>, LinkError> {
         let (shard, after) = (self.shard, self.response_timeout);
-        let mut pipeline = Pipeline::with_capacity(commands.len());
-        for command in commands {
-            pipeline.add_command(command);
-        }
-        let count = pipeline.len();
+        let count = commands.len();
         let mut connection = live.connection.clone();
-        let answer = connection.send_packed_commands(&pipeline, 0, count);
+        let answer = connection.send_packed_commands(commands, 0, count);
         let values = match tokio::time::timeout(after, answer).await {
             Ok(Ok(values)) => values,
             Ok(Err(error)) => {
@@ -314,6 +312,15 @@ impl fmt::Debug for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Link").field("shard", &self.shard).finish_non_exhaustive()
     }
+}
+
+/// Commands that travel in one piece.
+fn piece(commands: Vec<Cmd>) -> Pipeline {
+    let mut piece = Pipeline::with_capacity(commands.len());
+    for command in commands {
+        piece.add_command(command);
+    }
+    piece
 }
 
 fn is_refused_with(reply: &Reply, word: &str) -> bool {
