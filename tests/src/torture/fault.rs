@@ -158,8 +158,8 @@ impl World {
     /// When a process does not start again.
     pub fn end(&mut self, fault: Fault) {
         match fault {
-            Fault::KillServer(n) => self.servers[n].wait(),
-            Fault::KillAgent(n) => self.agents[n].wait(),
+            Fault::KillServer(n) => self.servers[n].start(),
+            Fault::KillAgent(n) => self.agents[n].start(),
             Fault::PauseServer(n) => self.servers[n].pause(false),
             Fault::PauseAgent(n) => self.agents[n].pause(false),
             Fault::BadHttp(n) => self.agents[n].proxies().for_each(Proxy::calm),

@@ -135,8 +135,10 @@ impl World {
         self.shards[shard].follow(former, seed);
     }
 
-    /// Looks at the counters of all processes that answer.
+    /// Looks at the counters of all processes that answer, and starts those again that have ended by themselves.
     pub fn look(&mut self) {
+        self.servers.iter_mut().for_each(ServerSlot::tend);
+        self.agents.iter_mut().for_each(AgentSlot::tend);
         self.servers.iter_mut().for_each(ServerSlot::look);
         self.agents.iter_mut().for_each(AgentSlot::look);
     }
