@@ -83,12 +83,13 @@ pub struct Settings {
     /// Directory of the embedded store [default: ./taba-data]
     #[arg(long, env = "TABA_SERVER_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// Redis primaries of the store, one URL for each shard, with commas between: redis://:PASSWORD@HOST:PORT. A password
-    /// on the command line is seen by every user of the machine; the variable or the file is a better place for it
+    /// Redis primaries of the store, one URL for each shard, with commas between: redis://:PASSWORD@HOST:PORT. A
+    /// password on the command line is seen by every user of the machine; the variable or the file is a better place
+    /// for it
     #[arg(long, env = "TABA_SERVER_REDIS", value_name = "URL,…", hide_env_values = true)]
     pub redis: Option<Secret>,
-    /// Replicas that each Redis primary is deployed with; with fewer connected, nothing counts as safe. 0: those that are
-    /// connected, and none if none was seen lately [default: 0]
+    /// Replicas that each Redis primary is deployed with; with fewer connected, nothing counts as safe. 0: those that
+    /// are connected, and none if none was seen lately [default: 0]
     #[arg(long, env = "TABA_SERVER_REDIS_REPLICAS", value_name = "COUNT")]
     pub redis_replicas: Option<usize>,
     /// Slices of the key space, fixed for a deployment's life: a power of two from 64 to 16384 [default: 1024]

@@ -1,5 +1,5 @@
-//! The real binary on real Redis processes: killed and started again, it goes on where it was, and so does a second one
-//! beside it.
+//! The real binary on real Redis processes: killed and started again, it goes on where it was, and so does a second
+//! one beside it.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use crate::limits::{BACKOFF_MAX, BACKOFF_MIN};
 
-/// Pauses between tries, doubled each time from [`BACKOFF_MIN`] to [`BACKOFF_MAX`], each shortened by up to a half so that
-/// many processes do not come back in step. The try after the first failure is made at once.
+/// Pauses between tries, doubled each time from [`BACKOFF_MIN`] to [`BACKOFF_MAX`], each shortened by up to a half so
+/// that many processes do not come back in step. The try after the first failure is made at once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Backoff {
     failures: u32,

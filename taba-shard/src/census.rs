@@ -1,8 +1,8 @@
 //! [`Census`]: each shard was asked which VBuckets it holds; who owns which?
 //!
-//! The truth about a VBucket is in the VBucket. Of several shards that hold one, the highest epoch owns it; a VBucket that is
-//! marked as moved away by its highest holder is owned by nobody until the mover goes on. A census yields a [`View`] only
-//! when every shard has answered: a shard that is silent may hold the higher epoch.
+//! The truth about a VBucket is in the VBucket. Of several shards that hold one, the highest epoch owns it; a VBucket
+//! that is marked as moved away by its highest holder is owned by nobody until the mover goes on. A census yields a
+//! [`View`] only when every shard has answered: a shard that is silent may hold the higher epoch.
 
 use std::collections::BTreeMap;
 
@@ -147,7 +147,8 @@ impl Census {
         Self { vbuckets, shards, answers: BTreeMap::new() }
     }
 
-    /// Takes the answer of one shard: what it holds, one for each VBucket in order. A later answer replaces an earlier one.
+    /// Takes the answer of one shard: what it holds, one for each VBucket in order. A later answer replaces an
+    /// earlier one.
     ///
     /// # Panics
     /// When there is not one for each VBucket.

@@ -1,5 +1,5 @@
-//! The names of keys in Redis. Every key of a VBucket begins with its tag in braces, so that Redis Cluster keeps them all
-//! in one slot.
+//! The names of keys in Redis. Every key of a VBucket begins with its tag in braces, so that Redis Cluster keeps them
+//! all in one slot.
 //!
 //! ```text
 //! {vb0017}                  the VBucket: a hash, see `layout`
@@ -10,8 +10,8 @@
 //! {vb0017}:NAMESPACE:KEY    a key of a user
 //! {vb0017}!NAMESPACE:NAME   a lock of a user
 //! ```
-//! Source of the rule: Redis Cluster specification, "Hash tags": what counts is the first `{` and the first `}` behind
-//! it, and both are ours whatever a user's key holds.
+//! Source of the rule: Redis Cluster specification, "Hash tags": what counts is the first `{` and the first `}`
+//! behind it, and both are ours whatever a user's key holds.
 
 use taba_core::{TabName, VBucket, VBuckets};
 use xxhash_rust::xxh64::xxh64;

@@ -1,16 +1,17 @@
 //! [`Known`]: which index entries of a VBucket need not be written again.
 //!
 //! # When an entry may be taken for written
-//! A field of a VBucket that has no entry in the indexes is worse than lost: a scan does not see the State, and a mark
-//! that is not listed lets a Batch count twice. So this must hold in every state that a shard can be in, also after a
-//! failover took it back: *each field that is no tombstone has its entries.*
+//! A field of a VBucket that has no entry in the indexes is worse than lost: a scan does not see the State, and a
+//! mark that is not listed lets a Batch count twice. So this must hold in every state that a shard can be in, also
+//! after a failover took it back: *each field that is no tombstone has its entries.*
 //!
-//! 1. The commit script itself looks whether the entries that this process does not know are there, at the moment at which
-//!    it writes the fields. Writing them before is what makes it succeed, not what makes it safe.
+//! 1. The commit script itself looks whether the entries that this process does not know are there, at the moment at
+//!    which it writes the fields. Writing them before is what makes it succeed, not what makes it safe.
 //! 2. What a process knows is tied to one version `at`: these entries belong to fields that were there, and were no
-//!    tombstones, when `at` was written. The script writes only if the VBucket is at the version that the commit expects,
-//!    and versions are never used twice. So if that is `at`, the shard's history contains the moment at which `at` was
-//!    written, however far it has gone back, and with it the fields and their entries. If it is not, nothing is known.
+//!    tombstones, when `at` was written. The script writes only if the VBucket is at the version that the commit
+//!    expects, and versions are never used twice. So if that is `at`, the shard's history contains the moment at
+//!    which `at` was written, however far it has gone back, and with it the fields and their entries. If it is not,
+//!    nothing is known.
 //! 3. Entries are taken away only by the sweep, in a script that looks whether the fields are gone at that moment. A
 //!    field that is there at `at` is there until a commit removes it, and that commit makes another version.
 //!    A process that removes a field itself forgets its entries at the same time, here.
@@ -113,8 +114,8 @@ fn needed(commit: &Commit) -> impl Iterator<Item = Entry> {
     streams.chain(tabs).chain(states)
 }
 
-/// The entries that may be left without a field by a commit. More than are left in truth: a Tab whose type goes may still
-/// have States, and a State may have other parts.
+/// The entries that may be left without a field by a commit. More than are left in truth: a Tab whose type goes may
+/// still have States, and a State may have other parts.
 pub fn removed(commit: &Commit) -> impl Iterator<Item = Entry> {
     let streams =
         commit.marks.iter().filter(|(_, mark)| mark.is_none()).map(|(stream, _)| Entry::Stream(*stream));

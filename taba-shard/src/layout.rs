@@ -6,17 +6,17 @@
 //! own                      the epoch of ownership: a decimal number, 1 at first
 //! moved                    only while or after moving away: epoch ":" shard
 //! of                       VBuckets " " deployment (16 hexadecimal digits), then " new" until bootstrap has ended
-//! a:STREAM                 a mark: | seq u64 | events u64 | hour u32 |, little-endian; STREAM is 16 hexadecimal digits
+//! a:STREAM                 a mark: | seq u64 | events u64 | hour u32 |, little-endian; STREAM: 16 hexadecimal digits
 //! t:TAB                    the Tab's type
 //! s:TAB CLIENT             the whole of a State: an Envelope
 //! s:TAB CLIENT PART        another part of it; PART is 5 decimal digits
 //! ```
-//! Names hold no byte below `!`, so the space sorts before all that may follow, as a shorter name does. An empty value of
-//! a mark, a Tab or a State is a tombstone: the same as no field, and swept later.
+//! Names hold no byte below `!`, so the space sorts before all that may follow, as a shorter name does. An empty
+//! value of a mark, a Tab or a State is a tombstone: the same as no field, and swept later.
 //!
 //! The indexes beside it are sorted sets with score 0, which makes their order that of the bytes: `.streams` holds
-//! STREAM, `.tabs` holds TAB (of every Tab that has a type or a State), `.clients.TAB` holds CLIENT, `.parts.TAB` holds
-//! "CLIENT PART". Each field above has its entries there; an entry without a field is harmless.
+//! STREAM, `.tabs` holds TAB (of every Tab that has a type or a State), `.clients.TAB` holds CLIENT, `.parts.TAB`
+//! holds "CLIENT PART". Each field above has its entries there; an entry without a field is harmless.
 
 use taba_core::{ClientId, Mark, Part, SeqNo, StateKey, StreamId, TabName, TabType, Version};
 

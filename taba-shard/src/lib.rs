@@ -28,8 +28,8 @@
 //! # }
 //! ```
 //!
-//! The key space is cut into [`VBuckets`](taba_core::VBuckets); a shard owns some of them. All keys of a VBucket carry its
-//! tag, so the layout is legal on Redis Cluster too. Works with Redis 7 and Valkey.
+//! The key space is cut into [`VBuckets`](taba_core::VBuckets); a shard owns some of them. All keys of a VBucket
+//! carry its tag, so the layout is legal on Redis Cluster too. Works with Redis 7 and Valkey.
 //!
 //! | module | what is in it |
 //! |---|---|
@@ -63,6 +63,11 @@ pub mod router;
 #[cfg(feature = "redis")]
 mod sabotage;
 pub mod stability;
+
+/// Its example is compiled with the tests.
+#[cfg(all(doctest, feature = "redis"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 #[cfg(feature = "redis")]
 mod data;

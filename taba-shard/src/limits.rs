@@ -4,7 +4,8 @@ use std::time::Duration;
 
 /// Redis processes of one deployment.
 pub const SHARDS_MAX: usize = 1024;
-/// Commands that travel to one shard in one request; more are split over several requests, which go one after another.
+/// Commands that travel to one shard in one request; more are split over several requests, which go one after
+/// another.
 pub const REQUEST_COMMANDS_MAX: usize = 512;
 /// Bytes of keys and values that travel to one shard in one request; a single larger command travels alone.
 pub const REQUEST_BYTES_MAX: usize = 1024 * 1024;
@@ -38,13 +39,14 @@ pub const LOAD_WANTED_MAX: usize = 50_000;
 pub const SCAN_STATES_MAX: usize = 512;
 /// Tabs that a scan over all Tabs looks at in one round.
 pub const SCAN_TABS_MAX: usize = 128;
-/// Index entries that a process remembers to be written, over all VBuckets; 32 to 64 bytes each. A deployment with more
-/// States per process writes some of them again, which costs a command and changes nothing.
+/// Index entries that a process remembers to be written, over all VBuckets; 32 to 64 bytes each. A deployment with
+/// more States per process writes some of them again, which costs a command and changes nothing.
 pub const KNOWN_ENTRIES_MAX: usize = 2_000_000;
 /// How long lies between two looks at how far the replicas are, while somebody waits.
 pub const STABLE_POLL_INTERVAL: Duration = Duration::from_millis(100);
-/// For how long every replica must have had a commit before it counts as stable; where there is none, the primary: more
-/// than the second after which `appendfsync everysec` has synced it, and the second that such a sync may be late.
+/// For how long every replica must have had a commit before it counts as stable; where there is none, the primary:
+/// more than the second after which `appendfsync everysec` has synced it, and the second that such a sync may be
+/// late.
 pub const DISK_LAG: Duration = Duration::from_secs(3);
 /// How long a replica that was seen is still expected back: a primary cut off from its replicas must not take itself
 /// for one that has none. Longer than it takes to fail over, and than `repl-timeout` (60 s by default).

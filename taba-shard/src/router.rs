@@ -1,5 +1,5 @@
-//! [`Routed`]: many things for many shards → bounded requests, one shard each → the answers, in the order of the things.
-//! It decides everything and sends nothing.
+//! [`Routed`]: many things for many shards → bounded requests, one shard each → the answers, in the order of the
+//! things. It decides everything and sends nothing.
 
 use std::collections::BTreeMap;
 
@@ -77,7 +77,8 @@ impl<A> Routed<A> {
     /// Takes the answers of one request, in its order.
     ///
     /// # Panics
-    /// When there are more or fewer answers than places, or a place is answered twice: both are mistakes of the caller.
+    /// When there are more or fewer answers than places, or a place is answered twice: both are mistakes of the
+    /// caller.
     pub fn put(&mut self, places: &[usize], answers: impl IntoIterator<Item = A>) {
         let mut answers = answers.into_iter();
         for place in places {

@@ -1,10 +1,11 @@
 //! [`Wait`]: has what was committed reached the replicas? Decided from what `INFO replication` says, poll by poll.
 //!
-//! A fixed delay is no proof: a replica that is stalled still answers pings. `WAIT` would hold up everything else that
-//! goes over a shared connection.
+//! A fixed delay is no proof: a replica that is stalled still answers pings. `WAIT` would hold up everything else
+//! that goes over a shared connection.
 //!
-//! Safe is what every replica of the deployment has, and has had for longer than its disk is behind: a replica that takes
-//! over and is then started again must still have it. Where there is no replica, the primary's own disk is what counts.
+//! Safe is what every replica of the deployment has, and has had for longer than its disk is behind: a replica that
+//! takes over and is then started again must still have it. Where there is no replica, the primary's own disk is what
+//! counts.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -58,7 +59,8 @@ pub enum Verdict {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Lost {
-    /// The connection over which the commit was made is gone: the process behind the new one may have another history.
+    /// The connection over which the commit was made is gone: the process behind the new one may have another
+    /// history.
     #[error("the connection that the last commit went over is gone")]
     Reconnected,
     /// It is a replica now.
@@ -78,8 +80,8 @@ pub enum Lost {
 /// What counts as safe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
-    /// Replicas that each primary is deployed with. While fewer are connected, nothing is safe: the one that is missing may
-    /// be the one that takes over. 0: as many as were seen lately.
+    /// Replicas that each primary is deployed with. While fewer are connected, nothing is safe: the one that is
+    /// missing may be the one that takes over. 0: as many as were seen lately.
     pub replicas: usize,
     /// For how long everybody must have had it: more than what a disk is behind.
     pub disk_lag: Duration,
@@ -101,7 +103,8 @@ impl Seen {
     /// So many are connected now; answers how many are expected: the most that were seen within `lately`.
     pub fn saw(&mut self, replicas: usize, now: Instant, lately: Duration) -> usize {
         self.0.retain(|_, seen| now.saturating_duration_since(*seen) < lately);
-        // Where more were seen at the same time or later, fewer say nothing; so there are never more entries than replicas.
+        // Where more were seen at the same time or later, fewer say nothing; so there are never more entries than
+        // replicas.
         self.0.retain(|count, _| *count > replicas);
         self.0.insert(replicas, now);
         self.0.keys().next_back().copied().unwrap_or(0)
@@ -158,7 +161,8 @@ impl Wait {
         let expected = self.rules.replicas.max(poll.replicas_expected);
         let have_it = poll.replicas.iter().all(|replica| *replica >= offset);
         if poll.replicas.len() < expected || !have_it {
-            // Begun | Known | Copied => Known. A replica that had it and is missing may come back from its disk without it.
+            // Begun | Known | Copied => Known. A replica that had it and is missing may come back from its disk
+            // without it.
             self.phase = Phase::Known { history, offset };
             return Verdict::Pending;
         }

@@ -264,8 +264,8 @@ impl Redis {
         wait_until("the replica follows", || self.info("replication", "master_link_status") == "up");
     }
 
-    /// Cuts this replica off from its primary: it keeps what it has and hears nothing new, as one that lags. Pausing it would
-    /// not do: what the primary sends meanwhile waits in the socket.
+    /// Cuts this replica off from its primary: it keeps what it has and hears nothing new, as one that lags. Pausing
+    /// it would not do: what the primary sends meanwhile waits in the socket.
     ///
     /// # Panics
     /// When it does not obey.

@@ -32,7 +32,8 @@ const LONG: Times = Times {
     stream_sends: 13,
     mark_kept: 16,
     clocks_apart: 1,
-    clock_fault: 20,
+    // Longer than any message is under way: see "What it does not cover" in docs/EXACTLY_ONCE.md.
+    clock_fault: 200,
 };
 
 const fn short(size: Size) -> Checker {
@@ -53,7 +54,13 @@ const fn long() -> Checker {
 /// no message comes twice.
 const fn second_line() -> Checker {
     let size = Size { nodes: 1, repeats: false, ..SMALL };
-    Checker { rules: Rules::ALL.without(Rule::StableOnDisk), ..short(size) }
+    Checker { rules: Rules::ALL.without(Rule::StableOnDisk), size, ..keeping() }
+}
+
+/// Two Agents, one Server whose clock may be wrong, and hardly any time.
+const fn clocks() -> Checker {
+    let size = Size { nodes: 1, servers: 1, events: 4, ..DAYS };
+    Checker { size, steps: 60, ticks: 1, loses: false, ..long() }
 }
 
 const fn without(rule: Rule, checker: Checker) -> Checker {
@@ -71,7 +78,7 @@ fn holds(checker: Checker, steps: u64) {
         panic!("the protocol has a hole:\n{}", tell(&checker, &checker.shorten(&found)));
     }
     assert!(verdict.released >= 10, "hardly anything is let go amid faults");
-    assert!(verdict.taken_back >= 1_000, "stores hardly ever go back");
+    assert!(verdict.taken_back >= 300, "stores hardly ever go back");
 }
 
 /// Something is found.
@@ -92,31 +99,41 @@ fn harmful_only_without(checker: Checker, rule: Rule, trace: &[Step]) {
     }
 }
 
+/// In which harm has to be found.
 const STEPS: u64 = 1_000_000;
+/// In which no harm is to be found. Some hundred millions were walked before this was written down.
+const CALM_STEPS: u64 = 500_000;
 
 #[test]
 fn nothing_is_found_in_a_small_world() {
-    holds(short(SMALL), STEPS);
+    holds(short(SMALL), CALM_STEPS);
 }
 
 #[test]
 fn nothing_is_found_in_a_large_world() {
-    holds(Checker { steps: 300, ..short(LARGE) }, STEPS);
+    holds(Checker { steps: 300, ..short(LARGE) }, CALM_STEPS);
 }
 
 #[test]
 fn every_event_is_in_the_store_in_the_end_if_no_spool_overflows() {
-    holds(keeping(), STEPS);
+    holds(keeping(), CALM_STEPS);
+}
+
+/// T is a second line: what is honestly stable needs none.
+#[test]
+fn where_stable_is_a_proof_t_is_not_needed() {
+    let t = [Rule::ConfirmAfterT, Rule::ConfirmFromSent, Rule::RewindForgetsAnswers, Rule::AnswersMatch];
+    holds(t.into_iter().fold(short(SMALL), |checker, rule| without(rule, checker)), CALM_STEPS);
 }
 
 #[test]
 fn nothing_is_found_over_days_and_with_wrong_clocks() {
-    holds(long(), STEPS);
+    holds(long(), CALM_STEPS);
 }
 
 #[test]
 fn where_stable_is_not_on_disk_t_covers_it_if_no_message_comes_twice() {
-    holds(second_line(), STEPS);
+    holds(second_line(), CALM_STEPS);
 }
 
 /// Too rare for random walks: a Server that asked after its commit hears of another node, which has other entries.
@@ -182,7 +199,7 @@ needed! {
     needs_short_list_says_nothing: ShortListSaysNothing in keeping();
     needs_stable_on_disk: StableOnDisk in short(SMALL);
     needs_clocks_agree: ClocksAgree in long();
-    needs_marks_by_two_clocks: MarksByTwoClocks in long();
+    needs_marks_by_two_clocks: MarksByTwoClocks in clocks();
     needs_stable_before_release: StableBeforeRelease in short(SMALL);
     needs_confirm_after_t: ConfirmAfterT in second_line();
     needs_confirm_from_sent: ConfirmFromSent in second_line();

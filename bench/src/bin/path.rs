@@ -1,7 +1,7 @@
 //! The whole path on one machine: raw `CounterGroup` events from client threads, over real sockets through an agent with
 //! a Spool on the disk and a server, into a store; how many a second, and how long until a query shows one.
 //!
-//! `path [memory|embedded]`: which store.
+//! `path [redis|embedded|memory]`: which store; `redis` is one `redis-server` process with `appendfsync everysec`.
 
 #![expect(clippy::print_stdout, reason = "a bench prints its figures")]
 
@@ -20,6 +20,8 @@ use taba_client::{Client, Config};
 use taba_core::{MemoryStore, Store};
 use taba_examples::verify::get;
 use taba_server::{EmbeddedOptions, EmbeddedStore, Server};
+use taba_shard::{Bootstrap, ShardedRedis, Shards, ShardsOptions};
+use taba_tests::redis::{Options, Redis};
 use tokio::runtime::Runtime;
 
 const CLIENTS: usize = 2;
@@ -60,8 +62,7 @@ struct Stack {
 }
 
 impl Stack {
-    fn start(store: Arc<dyn Store>, directory: &Path) -> Result<Self, Box<dyn Error>> {
-        let runtime = Runtime::new()?;
+    fn start(runtime: Runtime, store: Arc<dyn Store>, directory: &Path) -> Result<Self, Box<dyn Error>> {
         let (server, agent, url) = runtime.block_on(async {
             let handlers = taba_handlers::standard().build()?;
             let server = Server::builder().shared_store(store).handlers(handlers.clone()).build()?;
@@ -103,21 +104,57 @@ fn watch(stack: &Stack, client: &Client, is_over: &AtomicBool) -> Result<Vec<f64
     Ok(millis)
 }
 
-fn store(kind: &str, directory: &Path) -> Result<Arc<dyn Store>, Box<dyn Error>> {
-    match kind {
-        "memory" => Ok(Arc::new(MemoryStore::default())),
-        "embedded" => Ok(Arc::new(EmbeddedStore::open(directory.join("store"), EmbeddedOptions::default())?)),
-        other => Err(format!("{other} is no store; there are memory and embedded").into()),
+fn store(
+    kind: &str,
+    runtime: &Runtime,
+    redis: Option<&Redis>,
+    directory: &Path,
+) -> Result<Arc<dyn Store>, Box<dyn Error>> {
+    match (kind, redis) {
+        ("memory", _) => Ok(Arc::new(MemoryStore::default())),
+        ("embedded", _) => {
+            Ok(Arc::new(EmbeddedStore::open(directory.join("store"), EmbeddedOptions::default())?))
+        }
+        ("redis", Some(redis)) => {
+            let url = format!("redis://127.0.0.1:{}", redis.port()).parse()?;
+            let options = ShardsOptions { bootstrap: Bootstrap::IfEmpty, ..ShardsOptions::default() };
+            let shards = runtime.block_on(Shards::connect(vec![url], options))?;
+            Ok(Arc::new(ShardedRedis::new(shards)))
+        }
+        (other, _) => Err(format!("{other} is no store; there are redis, embedded and memory").into()),
     }
+}
+
+/// How often each command was called, those that were called more than once in a while.
+fn commands(redis: &Redis) -> String {
+    let stats = redis.command(&["INFO", "commandstats"]);
+    let calls = stats.lines().filter_map(|line| {
+        let (name, rest) = line.trim().strip_prefix("cmdstat_")?.split_once(":calls=")?;
+        let calls: u64 = rest.split(',').next()?.parse().ok()?;
+        (calls > 100).then(|| format!("{name} {calls}"))
+    });
+    calls.collect::<Vec<_>>().join(", ")
+}
+
+/// CPU seconds that a Redis has used so far.
+fn redis_cpu(redis: &Redis) -> f64 {
+    let info = redis.command(&["INFO", "cpu"]);
+    let seconds = |name: &str| {
+        info.lines().find_map(|line| line.trim().strip_prefix(name)?.parse::<f64>().ok()).unwrap_or(0.0)
+    };
+    seconds("used_cpu_user:") + seconds("used_cpu_sys:")
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
     print_machine();
-    let kind = std::env::args().nth(1).unwrap_or_else(|| "embedded".to_owned());
+    let kind = std::env::args().nth(1).unwrap_or_else(|| "redis".to_owned());
     let target = std::env::current_exe()?;
     // Beside the build, where there is a disk: a temporary directory may be memory.
     let directory = tempfile::tempdir_in(target.parent().ok_or("a binary is in a directory")?)?;
-    let stack = Stack::start(store(&kind, directory.path())?, directory.path())?;
+    let runtime = Runtime::new()?;
+    let redis = (kind == "redis").then(|| Redis::start(Options::durable()));
+    let store = store(&kind, &runtime, redis.as_ref(), directory.path())?;
+    let stack = Stack::start(runtime, store, directory.path())?;
     let clients = (0..CLIENTS).map(|n| stack.client(&format!("web-{n}"))).collect::<Result<Vec<_>, _>>()?;
     let canary = stack.client("canary")?;
     let (is_over, start, cpu) = (AtomicBool::new(false), now(), cpu_seconds());
@@ -157,6 +194,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         recorded as f64 / elapsed,
         cpu / recorded as f64 * 1e6
     );
+    if let Some(redis) = &redis {
+        println!("redis: {:.2} CPU s per million in redis-server", redis_cpu(redis) / recorded as f64 * 1e6);
+        println!("redis: its commands: {}", commands(redis));
+    }
     println!(
         "{kind}: record to visible under that load, {} events: p50 {:.0} ms, p99 {:.0} ms (wanted: 1000 ms or less), max {:.0} ms",
         millis.len(),

@@ -137,7 +137,9 @@ fn main() -> Result<(), Box<dyn Error>> {
             let (raw, spool) = (raw(directory.path())?, spool(&directory.path().join("spool"), clients)?);
             // The first round warms up.
             if round > 0 {
-                (raws.push(raw), spools.push(spool), ratios.push(100.0 * spool / raw));
+                raws.push(raw);
+                spools.push(spool);
+                ratios.push(100.0 * spool / raw);
             }
         }
         println!("raw sequential writes of 1 MiB: {} MB/s", Figure::of(raws));

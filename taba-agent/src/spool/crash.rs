@@ -105,7 +105,11 @@ impl Disk for CrashDisk {
     }
 
     fn cut(&mut self, segment: SegmentId, bytes: u64) -> io::Result<()> {
-        self.image().files.get_mut(&segment).ok_or(io::ErrorKind::NotFound)?.truncate(bytes as usize);
+        let mut image = self.image();
+        image.files.get_mut(&segment).ok_or(io::ErrorKind::NotFound)?.truncate(bytes as usize);
+        if let Some(synced) = image.synced.get_mut(&segment) {
+            *synced = (*synced).min(bytes as usize);
+        }
         Ok(())
     }
 

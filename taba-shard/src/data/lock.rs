@@ -1,15 +1,16 @@
 //! Locks: [`Lease`], held for a time and under a [`FencingToken`].
 //!
 //! # What a lock is good for
-//! A lease alone keeps nobody out: its holder may sleep (a long pause of its machine is enough) and go on working when it
-//! has run out and somebody else holds it. So each lease has a token, higher than that of every lease of this lock before, and what the
-//! lock guards has to refuse lower tokens than it has seen: [`Data::fenced_set`] does.
+//! A lease alone keeps nobody out: its holder may sleep (a long pause of its machine is enough) and go on working
+//! when it has run out and somebody else holds it. So each lease has a token, higher than that of every lease of this
+//! lock before, and what the lock guards has to refuse lower tokens than it has seen: [`Data::fenced_set`] does.
 //!
 //! # How far tokens go up
-//! The counter stays when a lease runs out and when nobody holds the lock. A failover onto a replica that lags may forget the last
-//! leases, so a token is also never below the clock of the Redis in microseconds when it was given: a token given after a
-//! failover is then higher than the forgotten ones, as far as the clocks of the two machines agree within the time between. Two
-//! holders at once are possible in that time; the one with the lower token is fenced.
+//! The counter stays when a lease runs out and when nobody holds the lock. A failover onto a replica that lags may
+//! forget the last leases, so a token is also never below the clock of the Redis in microseconds when it was given: a
+//! token given after a failover is then higher than the forgotten ones, as far as the clocks of the two machines
+//! agree within the time between. Two holders at once are possible in that time; the one with the lower token is
+//! fenced.
 //!
 //! A lock is one small hash that is never removed; there should be a bounded number of names.
 
@@ -54,7 +55,8 @@ pub enum LockError {
         /// What was asked for.
         time: Duration,
     },
-    /// The shard did not do as asked. After an unknown outcome the lock may be held, by nobody, until the time is over.
+    /// The shard did not do as asked. After an unknown outcome the lock may be held, by nobody, until the time is
+    /// over.
     #[error("the lock could not be asked for")]
     Data(#[from] DataError),
 }
@@ -139,7 +141,8 @@ impl Data {
     /// Gives a lock back.
     ///
     /// # Errors
-    /// [`LockError::Lost`] when the lease has run out: what was done under it may have been done beside somebody else.
+    /// [`LockError::Lost`] when the lease has run out: what was done under it may have been done beside somebody
+    /// else.
     pub async fn unlock(&self, lease: Lease) -> Result<(), LockError> {
         let place = self.place_of(&lease.name).map_err(LockError::Data)?;
         let mut call = scripts::RELEASE.call(&[self.namespace.lock(place.vbucket, &lease.name)]);

@@ -26,12 +26,13 @@ use crate::router::{RequestBounds, ShardRequest, route};
 
 /// The keys of one namespace, spread over the shards.
 ///
-/// A key lives in the VBucket that it hashes to; with braces in it, `{cart:7}:total`, only what stands between them counts,
-/// so that several keys live together and can be changed together. See [`vbucket_of`].
+/// A key lives in the VBucket that it hashes to; with braces in it, `{cart:7}:total`, only what stands between them
+/// counts, so that several keys live together and can be changed together. See [`vbucket_of`].
 ///
 /// # Cost
-/// One command and one round trip each; the forms for many keys, one request to each shard that has some of them (or several,
-/// each of at most [`REQUEST_COMMANDS_MAX`](crate::limits::REQUEST_COMMANDS_MAX) commands), all shards at once.
+/// One command and one round trip each; the forms for many keys, one request to each shard that has some of them (or
+/// several, each of at most [`REQUEST_COMMANDS_MAX`](crate::limits::REQUEST_COMMANDS_MAX) commands), all shards at
+/// once.
 ///
 /// # Cancel safety
 /// When dropped, it is unknown whether what was under way was done.
@@ -71,8 +72,8 @@ impl Data {
         read(reply, place.shard, command.read)
     }
 
-    /// Does many commands on any keys: one answer for each, in their order. Those on one shard are done in their order;
-    /// together they are no transaction, and some may fail while others are done.
+    /// Does many commands on any keys: one answer for each, in their order. Those on one shard are done in their
+    /// order; together they are no transaction, and some may fail while others are done.
     ///
     /// To have all or the first error: `answers.into_iter().collect::<Result<Vec<_>, _>>()`.
     pub async fn run_all<T>(

@@ -33,16 +33,17 @@ impl Data {
     /// Some keys of this namespace, from all shards one after another. Begin with `None` and go on with
     /// [`ScanPage::next`] until there is none.
     ///
-    /// Every key that is there from the beginning to the end is yielded at least once. A key may come again on a later page;
-    /// within one page it does not. Where a shard fails over or restarts meanwhile, its keys are gone through again
-    /// from its beginning: a position means nothing to another process, because each sorts its keys by a secret of its own.
+    /// Every key that is there from the beginning to the end is yielded at least once. A key may come again on a
+    /// later page; within one page it does not. Where a shard fails over or restarts meanwhile, its keys are gone
+    /// through again from its beginning: a position means nothing to another process, because each sorts its keys by
+    /// a secret of its own.
     ///
     /// # Errors
     /// [`DataError`]; the same page can be asked for again.
     ///
     /// # Cost
-    /// Each page makes a shard look at about `keys` of all its keys, those of other namespaces and of the Store included.
-    /// At most [`SCAN_KEYS_MAX`]; a page may hold a few more, since Redis keeps buckets whole.
+    /// Each page makes a shard look at about `keys` of all its keys, those of other namespaces and of the Store
+    /// included. At most [`SCAN_KEYS_MAX`]; a page may hold a few more, since Redis keeps buckets whole.
     pub async fn scan(&self, cursor: Option<ScanCursor>, keys: usize) -> Result<ScanPage, DataError> {
         let (shard, run, position) = match cursor {
             Some(cursor) => (cursor.shard, cursor.run, cursor.position),

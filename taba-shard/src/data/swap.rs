@@ -1,8 +1,8 @@
 //! Optimistic changes: compare and set a string ([`Swap`]), and set a value under a fencing token ([`Fenced`]).
 //!
 //! # Why a script and not `WATCH`
-//! What `WATCH` watches belongs to the connection. Many tasks share one here, so the `EXEC` of one would forget what another
-//! watches, and it would take three round trips. A script compares and sets in one.
+//! What `WATCH` watches belongs to the connection. Many tasks share one here, so the `EXEC` of one would forget what
+//! another watches, and it would take three round trips. A script compares and sets in one.
 
 use bytes::Bytes;
 use redis::cmd;

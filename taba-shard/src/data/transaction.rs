@@ -12,8 +12,8 @@ use crate::redis::{LinkError, Refusal};
 
 /// Several commands on the keys of one VBucket: nobody sees a state between them, and either all are done or none.
 ///
-/// One of them that fails because of what it finds (a string where it wants a hash, a counter at its end) does not keep the
-/// others from being done; its [`Slot`] says so. That is how `MULTI` works.
+/// One of them that fails because of what it finds (a string where it wants a hash, a counter at its end) does not
+/// keep the others from being done; its [`Slot`] says so. That is how `MULTI` works.
 ///
 /// # Examples
 /// ```no_run
@@ -61,8 +61,8 @@ impl Transaction<'_> {
     /// Adds a command.
     ///
     /// # Errors
-    /// [`DataError::Apart`] when its key lives in another VBucket than those before; as any command otherwise. What was
-    /// added before stays.
+    /// [`DataError::Apart`] when its key lives in another VBucket than those before; as any command otherwise. What
+    /// was added before stays.
     #[expect(clippy::needless_pass_by_value, reason = "a command is made to be used once")]
     pub fn add<T>(&mut self, command: Command<T>) -> Result<Slot<T>, DataError> {
         let place = self.data.place(&command)?;
@@ -78,8 +78,8 @@ impl Transaction<'_> {
         Ok(Slot { at, read: command.read, answer: PhantomData })
     }
 
-    /// Does all of them. The whole transaction travels as one piece, so that nothing of anybody else's can come between, nor
-    /// can half of it arrive.
+    /// Does all of them. The whole transaction travels as one piece, so that nothing of anybody else's can come
+    /// between, nor can half of it arrive.
     ///
     /// # Errors
     /// [`DataError`]; nothing was done, unless [`DataError::is_outcome_unknown`].

@@ -1,5 +1,5 @@
-//! A model of shards that go back in time: several processes commit, sweep, crash and fail over, and in no state that a
-//! shard can be in has a field no entry.
+//! A model of shards that go back in time: several processes commit, sweep, crash and fail over, and in no state that
+//! a shard can be in has a field no entry.
 
 use std::collections::{BTreeMap, BTreeSet};
 

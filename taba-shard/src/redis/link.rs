@@ -24,9 +24,9 @@ use crate::stability::{Poll, Seen, read_info};
 
 /// The way to one shard.
 ///
-/// A connection is dropped on any error and on any answer that does not come in time. Answers are matched to requests by
-/// their order on one connection, so a late answer can only ever meet the request that it belongs to, and that one has
-/// stopped listening.
+/// A connection is dropped on any error and on any answer that does not come in time. Answers are matched to requests
+/// by their order on one connection, so a late answer can only ever meet the request that it belongs to, and that one
+/// has stopped listening.
 pub(crate) struct Link {
     shard: ShardId,
     topology: Arc<dyn Topology>,
@@ -106,8 +106,8 @@ impl Link {
         Ok(Answered { replies, epoch: live.epoch, run: live.facts.run.clone() })
     }
 
-    /// As [`request`](Self::request), for scripts: loads them again if the Redis does not know them. Those that it did
-    /// know then run twice, so all but one of them must be such that this changes nothing.
+    /// As [`request`](Self::request), for scripts: loads them again if the Redis does not know them. Those that it
+    /// did know then run twice, so all but one of them must be such that this changes nothing.
     pub(crate) async fn eval(&self, calls: Vec<Cmd>) -> Result<Answered, LinkError> {
         let count = calls.len();
         let answered = self.request(calls.clone()).await?;
@@ -138,8 +138,8 @@ impl Link {
         Ok(self.live().await?.epoch)
     }
 
-    /// How far the replicas are: from a look that started at `since` or later, which is made if there was none yet, but
-    /// not sooner than [`STABLE_POLL_INTERVAL`] after the one before.
+    /// How far the replicas are: from a look that started at `since` or later, which is made if there was none yet,
+    /// but not sooner than [`STABLE_POLL_INTERVAL`] after the one before.
     pub(crate) async fn poll(&self, since: Instant) -> Result<Poll, LinkError> {
         loop {
             let pause = {

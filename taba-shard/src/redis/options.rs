@@ -26,22 +26,22 @@ pub struct ShardsOptions {
     pub vbuckets: VBuckets,
     /// What to do when there is no deployment yet. Default: refuse.
     pub bootstrap: Bootstrap,
-    /// Requests under way to one shard, at least 1. Default [`limits::IN_FLIGHT_MAX`]; more helps only where the way to
-    /// Redis is long.
+    /// Requests under way to one shard, at least 1. Default [`limits::IN_FLIGHT_MAX`]; more helps only where the way
+    /// to Redis is long.
     pub in_flight_max: usize,
     /// How long connecting may take. Default [`limits::CONNECT_TIMEOUT`].
     pub connect_timeout: Duration,
     /// How long an answer may take. Default [`limits::RESPONSE_TIMEOUT`]. Whoever gets none does not know whether the
     /// request was done, so it should be longer than Redis is ever busy.
     pub response_timeout: Duration,
-    /// When a commit is safe from the loss of a machine. Default: when as many replicas as were seen lately have had it for
-    /// [`limits::DISK_LAG`]. A deployment that has replicas should say how many ([`Rules::replicas`]), so that a Server
-    /// that starts while a primary is cut off from them does not take it for one that has none.
+    /// When a commit is safe from the loss of a machine. Default: when as many replicas as were seen lately have had
+    /// it for [`limits::DISK_LAG`]. A deployment that has replicas should say how many ([`Rules::replicas`]), so that
+    /// a Server that starts while a primary is cut off from them does not take it for one that has none.
     pub stability: Rules,
     /// How long waiting for stability may take. Default [`limits::STABLE_WAIT_MAX`].
     pub stable_wait_max: Duration,
-    /// Index entries to remember as written. Default [`limits::KNOWN_ENTRIES_MAX`], up to 128 MiB; fewer save memory and
-    /// cost a command with each commit of what is not remembered.
+    /// Index entries to remember as written. Default [`limits::KNOWN_ENTRIES_MAX`], up to 128 MiB; fewer save memory
+    /// and cost a command with each commit of what is not remembered.
     pub known_entries_max: usize,
 }
 

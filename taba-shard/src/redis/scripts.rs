@@ -1,5 +1,6 @@
-//! The scripts that run in Redis. Each that changes a VBucket, or a key of a user, has exactly one write command, so that
-//! no crash, error or torn log can leave half of it. Plain scripts: functions would have to be kept on every replica.
+//! The scripts that run in Redis. Each that changes a VBucket, or a key of a user, has exactly one write command, so
+//! that no crash, error or torn log can leave half of it. Plain scripts: functions would have to be kept on every
+//! replica.
 
 use std::sync::LazyLock;
 
@@ -104,8 +105,8 @@ end
 redis.call('HSET', KEYS[1], unpack(ARGV, at))
 return 1", owned(2));
 
-    /// KEYS: hash, indexes. ARGV: epoch, for each index how many entries and the entries. The one script with more than
-    /// one write: half of it is as good as none, the indexes may hold more than they have to.
+    /// KEYS: hash, indexes. ARGV: epoch, for each index how many entries and the entries. The one script with more
+    /// than one write: half of it is as good as none, the indexes may hold more than they have to.
     INDEX = format!("{}
 local at = 2
 for i = 2, #KEYS do
@@ -158,8 +159,8 @@ local names = {{}}
 for i = 1, #entries do names[i] = 't:' .. entries[i] end
 return {{'OK', entries, hmget(names, 1, #names)}}", owned(1));
 
-    /// KEYS: hash, Clients, parts. ARGV: epoch, Tab, from which entry, how many, STATES or KEYS. Answers OK, entries, the
-    /// values of whole States, parts as (entry, value); for KEYS the lengths of values in their place.
+    /// KEYS: hash, Clients, parts. ARGV: epoch, Tab, from which entry, how many, STATES or KEYS. Answers OK, entries,
+    /// the values of whole States, parts as (entry, value); for KEYS the lengths of values in their place.
     SCAN = format!("{}{HMGET}
 local entries = redis.call('ZRANGEBYLEX', KEYS[2], ARGV[3], '+', 'LIMIT', 0, ARGV[4])
 local count = #entries
@@ -190,8 +191,8 @@ end
 if #empty == 0 then return 0 end
 return redis.call('HDEL', KEYS[1], unpack(empty))", owned(1));
 
-    /// KEYS: hash, index of Streams, Clients or parts, and for Clients the index of parts. ARGV: epoch, what stands before
-    /// an entry in the name of its field, entries. Removes those without a field.
+    /// KEYS: hash, index of Streams, Clients or parts, and for Clients the index of parts. ARGV: epoch, what stands
+    /// before an entry in the name of its field, entries. Removes those without a field.
     SWEEP_ENTRIES = format!("{}
 local gone = {{}}
 for i = 3, #ARGV do
@@ -205,7 +206,8 @@ end
 if #gone == 0 then return 0 end
 return redis.call('ZREM', KEYS[2], unpack(gone))", owned(1));
 
-    /// KEYS: hash, index of Tabs, Clients of each Tab. ARGV: epoch, Tabs. Removes those without a type and without States.
+    /// KEYS: hash, index of Tabs, Clients of each Tab. ARGV: epoch, Tabs. Removes those without a type and without
+    /// States.
     SWEEP_TABS = format!("{}
 local gone = {{}}
 for i = 2, #ARGV do
@@ -228,8 +230,8 @@ return ARGV[3]".to_owned();
 redis.call('HSET', KEYS[1], 'of', ARGV[2])
 return 1".to_owned();
 
-    /// KEYS: a string. ARGV: whether something is expected (1 or 0), what, whether something is to be set (1 or 0), what.
-    /// Answers 1, or what was found in a list; keeps the expiry.
+    /// KEYS: a string. ARGV: whether something is expected (1 or 0), what, whether something is to be set (1 or 0),
+    /// what. Answers 1, or what was found in a list; keeps the expiry.
     SWAP = "local found = redis.call('GET', KEYS[1])
 if ARGV[1] == '1' and found ~= ARGV[2] or ARGV[1] == '0' and found then return {found} end
 if ARGV[3] == '1' then
@@ -245,14 +247,16 @@ if highest and tonumber(highest) > tonumber(ARGV[1]) then return {highest} end
 redis.call('HSET', KEYS[1], 'token', ARGV[1], 'value', ARGV[2])
 return 1".to_owned();
 
-    /// KEYS: a lock. ARGV: holder, microseconds. Answers the token, or in a list how many microseconds it is still held.
+    /// KEYS: a lock. ARGV: holder, microseconds. Answers the token, or in a list how many microseconds it is still
+    /// held.
     ACQUIRE = format!("{LOCK}
 if found[2] and found[2] ~= '' and till > now then return {{string.format('%.0f', till - now)}} end
 local token = string.format('%.0f', math.max(tonumber(found[1] or '0') + 1, now))
 redis.call('HSET', KEYS[1], 'token', token, 'holder', ARGV[1], 'until', string.format('%.0f', now + tonumber(ARGV[2])))
 return token");
 
-    /// KEYS: a lock. ARGV: holder, microseconds. Answers whether it is still held by this holder; then for that long again.
+    /// KEYS: a lock. ARGV: holder, microseconds. Answers whether it is still held by this holder; then for that long
+    /// again.
     RENEW = format!("{LOCK}
 if found[2] ~= ARGV[1] or till <= now then return 0 end
 redis.call('HSET', KEYS[1], 'until', string.format('%.0f', now + tonumber(ARGV[2])))

@@ -54,8 +54,8 @@ impl Shards {
     /// Connects to shards at fixed addresses: the first is shard 0.
     ///
     /// # Errors
-    /// [`ConnectError`] when a shard cannot be reached or is not safe, or when they do not hold one deployment with this
-    /// number of VBuckets.
+    /// [`ConnectError`] when a shard cannot be reached or is not safe, or when they do not hold one deployment with
+    /// this number of VBuckets.
     pub async fn connect(addresses: Vec<ShardUrl>, options: ShardsOptions) -> Result<Self, ConnectError> {
         Self::connect_to(Arc::new(StaticTopology::new(addresses)), options).await
     }
@@ -89,7 +89,8 @@ impl Shards {
         Ok(Self { inner: Arc::new(Inner { options, links, view, census }) })
     }
 
-    /// Makes a deployment on empty shards, or goes on with one that was not finished; on one that is there, does nothing.
+    /// Makes a deployment on empty shards, or goes on with one that was not finished; on one that is there, does
+    /// nothing.
     ///
     /// # Errors
     /// As [`connect`](Self::connect).
@@ -112,7 +113,8 @@ impl Shards {
         Arc::clone(&self.inner.view.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Asks every shard which VBuckets it holds, and follows what they say; the old view stays unless all of them answer.
+    /// Asks every shard which VBuckets it holds, and follows what they say; the old view stays unless all of them
+    /// answer.
     ///
     /// # Errors
     /// [`ConnectError`]; the old view stays.

@@ -17,8 +17,8 @@ pub struct TopologyError {
 
 /// Where the primary of each shard is.
 ///
-/// It is asked at every connect and reconnect, so an answer that changes is followed as soon as the old process is gone or
-/// refuses to write. Which VBuckets a shard owns is not its business: that is in the VBuckets.
+/// It is asked at every connect and reconnect, so an answer that changes is followed as soon as the old process is
+/// gone or refuses to write. Which VBuckets a shard owns is not its business: that is in the VBuckets.
 #[async_trait]
 pub trait Topology: Send + Sync + 'static {
     /// How many shards there are, numbered from 0.

@@ -88,8 +88,8 @@ fn all_entries(commit: &Commit) -> Vec<Entry> {
 
 fn done(store: &ShardedRedis, vbucket: VBucket, commit: &Commit, epoch: u64) {
     let mut desk = store.desk(vbucket);
-    // Over a new connection, and not on top of what was committed last from here: between the two may lie a failover that
-    // took that back.
+    // Over a new connection, and not on top of what was committed last from here: between the two may lie a failover
+    // that took that back.
     let breaks = desk.last.is_some_and(|(version, last)| last != epoch && version != commit.expect);
     desk.is_broken |= breaks;
     desk.last = Some((commit.next, epoch));

@@ -1,19 +1,20 @@
 //! [`ShardedRedis`]: States in several Redis processes, by the rules that make counting exact.
 //!
 //! # How it works
-//! One VBucket is one Redis hash; its layout is drawn in [`layout`](crate::layout). A commit is one script with one write
-//! command: it looks at version and ownership, and writes all changed fields and the new version, or nothing. What was
-//! not there before is first listed in the indexes beside the hash; in the steady state nothing is new, and a commit is one command and
-//! no read. When an index entry may be taken for written is in [`known`](crate::known).
+//! One VBucket is one Redis hash; its layout is drawn in [`layout`](crate::layout). A commit is one script with one
+//! write command: it looks at version and ownership, and writes all changed fields and the new version, or nothing.
+//! What was not there before is first listed in the indexes beside the hash; in the steady state nothing is new, and
+//! a commit is one command and no read. When an index entry may be taken for written is in [`known`](crate::known).
 //!
 //! # When a commit fails
-//! A commit that was not answered in time may have been done, or may still be done later, when a Redis that was paused goes
-//! on. Both are harmless: it is conditional, so it is done at most once, and never after another one.
+//! A commit that was not answered in time may have been done, or may still be done later, when a Redis that was
+//! paused goes on. Both are harmless: it is conditional, so it is done at most once, and never after another one.
 //!
 //! # When a Redis has forgotten
 //! One that comes back empty holds no VBucket, and none is made in its place: commits and looks are answered
-//! [`StoreError::Misplaced`], and connecting anew is refused, until somebody brings the data back. One that comes back with older data is at an
-//! older version: commits conflict, Servers look again, and Agents send again what is missing.
+//! [`StoreError::Misplaced`], and connecting anew is refused, until somebody brings the data back. One that comes
+//! back with older data is at an older version: commits conflict, Servers look again, and Agents send again what is
+//! missing.
 
 mod commit;
 mod load;
@@ -56,7 +57,8 @@ struct Desk {
     known: Known,
     /// The last commit that was done from here: its version, and the connection that it went over.
     last: Option<(Version, u64)>,
-    /// Whether what was committed before `last` may be lost although it was answered as done, and nobody was told yet.
+    /// Whether what was committed before `last` may be lost although it was answered as done, and nobody was told
+    /// yet.
     is_broken: bool,
 }
 

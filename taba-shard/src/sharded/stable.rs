@@ -9,9 +9,9 @@ use super::read::unavailable;
 use crate::redis::monotonic;
 use crate::stability::{Lost, Verdict, Wait};
 
-/// What is safe is the history in which the last commit from here lies: each commit stands on the one before, so the last
-/// one stands for all. Where that chain may be broken (see `commit::done`), whoever asks next is told so, once: it was perhaps
-/// about to ask after what is lost.
+/// What is safe is the history in which the last commit from here lies: each commit stands on the one before, so the
+/// last one stands for all. Where that chain may be broken (see `commit::done`), whoever asks next is told so, once:
+/// it was perhaps about to ask after what is lost.
 pub(super) async fn stable(store: &ShardedRedis, vbucket: VBucket) -> Result<(), StoreError> {
     let begun = monotonic();
     let options = store.shards.options();

@@ -1,4 +1,5 @@
-//! Sweeping: what was removed leaves a tombstone, and here they go, with the index entries that nothing needs any more.
+//! Sweeping: what was removed leaves a tombstone, and here they go, with the index entries that nothing needs any
+//! more.
 //!
 //! It changes nothing that anybody can see, so it makes no new version. Each script looks whether a field is still
 //! empty, or still gone, at the moment at which it writes.
@@ -28,8 +29,8 @@ pub struct Swept {
 }
 
 impl ShardedRedis {
-    /// Sweeps a whole VBucket. Commits sweep up behind themselves; this is for what was left when a process or a connection
-    /// ended between the two, and is worth doing once a day at most.
+    /// Sweeps a whole VBucket. Commits sweep up behind themselves; this is for what was left when a process or a
+    /// connection ended between the two, and is worth doing once a day at most.
     ///
     /// # Errors
     /// [`StoreError`]; what was swept stays swept.
@@ -79,8 +80,8 @@ impl ShardedRedis {
         self.sweep_some(vbucket, owner, vec![Entry::Tab(tab.clone())], swept).await
     }
 
-    /// The next entries of an index; `None` at its end. What is swept meanwhile does not shift what follows: the place is kept
-    /// by name.
+    /// The next entries of an index; `None` at its end. What is swept meanwhile does not shift what follows: the
+    /// place is kept by name.
     async fn page(
         &self,
         owner: Owner,
@@ -135,8 +136,8 @@ impl ShardedRedis {
     }
 }
 
-/// The scripts that sweep these fields and entries, in the order in which they make room for each other: fields, parts,
-/// Clients, Tabs.
+/// The scripts that sweep these fields and entries, in the order in which they make room for each other: fields,
+/// parts, Clients, Tabs.
 fn calls(vbucket: VBucket, owner: Owner, entries: &[Entry]) -> Vec<Cmd> {
     let hash = keys::hash(vbucket);
     let mut fields = scripts::SWEEP_FIELDS.call(&[&hash]);

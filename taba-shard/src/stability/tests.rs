@@ -126,7 +126,8 @@ fn as_many_replicas_as_were_seen_lately_are_expected() {
 }
 
 proptest! {
-    /// Against a model: a primary whose history grows, replicas that follow at their own pace, and polls that take time.
+    /// Against a model: a primary whose history grows, replicas that follow at their own pace, and polls that take
+    /// time.
     #[test]
     fn stable_is_only_said_of_what_every_replica_has(
         steps in prop::collection::vec((0_u64..50, prop::collection::vec(0_u64..60, 1..3), 0_u64..3), 1..40),

@@ -124,7 +124,8 @@ async fn without_a_replica_it_takes_a_while_and_where_one_is_asked_for_for_ever(
     assert!(std::error::Error::source(&error).unwrap().to_string().contains("in time"), "{error:?}");
     let replica = Redis::start(Options { replica_of: Some(redis[0].port()), ..Options::durable() });
     replica.wait_for_link();
-    // With its first replica a primary begins a history of its own name; what is committed from then on can be asked after.
+    // With its first replica a primary begins a history of its own name; what is committed from then on can be asked
+    // after.
     let mut outcome = store.stable(vbucket(1)).await;
     for n in 3..13 {
         if outcome.is_ok() {

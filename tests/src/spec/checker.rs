@@ -5,7 +5,7 @@ use super::rules::Rules;
 use super::world::{Size, Step, Times, Violation, World};
 
 /// After so many rounds without faults everything must have drained.
-const HEAL_ROUNDS: usize = 80;
+const HEAL_ROUNDS: usize = 300;
 
 /// Numbers that look random, the same for the same seed: SplitMix64.
 #[derive(Clone, Debug)]

@@ -112,6 +112,10 @@ impl Lane {
         self.retained.is_empty() && self.loss.is_none()
     }
 
+    fn is_of_the_past(&self, clock: Time, times: &Times, rules: Rules) -> bool {
+        self.began_at - clock <= times.clocks_apart || !rules.has(Rule::YoungOnly)
+    }
+
     fn events_before_base(&self) -> u8 {
         self.retained.first().map_or(self.events_sealed, |oldest| oldest.events_before)
     }
@@ -217,7 +221,8 @@ impl Agent {
             self.lanes.push(Lane::new(stream, clock));
         }
         self.expire(clock, times, rules);
-        let lane = self.lanes.get_mut(lane).filter(|lane| lane.in_flight.is_none())?;
+        let may_send = |lane: &Lane| lane.in_flight.is_none() && lane.is_of_the_past(clock, times, rules);
+        let lane = self.lanes.get_mut(lane).filter(|lane| may_send(lane))?;
         if lane.is_open && lane.cursor > lane.last && !self.blocks.is_empty() {
             lane.seal(take(&mut self.blocks), clock);
         } else if !rules.has(Rule::ImmutableContent) && lane.is_open && lane.cursor == lane.last {
@@ -241,10 +246,14 @@ impl Agent {
         times: &Times,
         rules: Rules,
     ) -> Option<Request> {
-        self.expire(now + self.clock_off, times, rules);
-        let lane = self.lanes.get_mut(lane).filter(|lane| lane.in_flight.is_none() && !lane.is_done())?;
+        let clock = now + self.clock_off;
+        self.expire(clock, times, rules);
+        let may_ask = |lane: &Lane| {
+            lane.in_flight.is_none() && !lane.is_done() && lane.is_of_the_past(clock, times, rules)
+        };
+        let lane = self.lanes.get_mut(lane).filter(|lane| may_ask(lane))?;
         lane.in_flight = Some(Flight { request: id, sent: now });
-        Some(lane.request(id, me, now + self.clock_off, true, rules))
+        Some(lane.request(id, me, clock, true, rules))
     }
 
     /// Throws away what is too old to be sent; gives up Streams that are too old to be told of.

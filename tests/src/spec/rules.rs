@@ -50,7 +50,8 @@ pub enum Rule {
     BaseTold,
     /// That something is lost is told until it is stable, as if it were a Batch.
     LossIsConfirmed,
-    /// An Agent sends no Batch that is older than a bound, and nothing at all of a Stream that is.
+    /// An Agent sends no Batch that is older than a bound, and nothing at all of a Stream that is. What is from the
+    /// future waits until it is not: a clock is wrong, or was.
     YoungOnly,
     /// A Stream takes new events for a bounded time.
     StreamsEnd,
