@@ -43,7 +43,7 @@ pub enum Fault {
     /// The primary of a shard is stopped, its replica takes over, and the former primary goes on to take the writes of
     /// one Server for a moment. This ends at once.
     Split(usize),
-    /// The clock of an Agent is set, so many hours ahead.
+    /// The clock of an Agent is set, so many hours ahead, and stays so.
     StepAgent(usize, i64),
     /// The clock of a Server is set, so many hours ahead.
     StepServer(usize, i64),
@@ -152,14 +152,14 @@ impl World {
         *self.faults.entry(fault.kind()).or_default() += 1;
     }
 
-    /// Ends a fault. A clock stays where it was set to.
+    /// Ends a fault. The clock of an Agent stays where it was set to.
     ///
     /// # Panics
     /// When a process does not start again.
     pub fn end(&mut self, fault: Fault) {
         match fault {
-            Fault::KillServer(n) => self.servers[n].wait(),
-            Fault::KillAgent(n) => self.agents[n].wait(),
+            Fault::KillServer(n) => self.servers[n].start(),
+            Fault::KillAgent(n) => self.agents[n].start(),
             Fault::PauseServer(n) => self.servers[n].pause(false),
             Fault::PauseAgent(n) => self.agents[n].pause(false),
             Fault::BadHttp(n) => self.agents[n].proxies().for_each(Proxy::calm),
@@ -169,11 +169,8 @@ impl World {
             Fault::PauseRedis(n) => self.shards[n].primary.resume(),
             Fault::FullRedis(n) => self.shards[n].make_room(),
             Fault::FullDisk(n) => self.agents[n].free_disk(),
-            Fault::CutRedis(_)
-            | Fault::FailOver(_)
-            | Fault::Split(_)
-            | Fault::StepAgent(..)
-            | Fault::StepServer(..) => {}
+            Fault::StepServer(n, _) => self.servers[n].step_clock(0),
+            Fault::CutRedis(_) | Fault::FailOver(_) | Fault::Split(_) | Fault::StepAgent(..) => {}
         }
     }
 }

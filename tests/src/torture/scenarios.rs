@@ -179,12 +179,15 @@ pub fn disk_full(seed: u64, sabotage: Option<&'static str>) -> Run {
     })
 }
 
-/// h. The clocks of Agents and Servers are set back and forth by hours and days.
+/// h. The clocks of Agents and Servers are set back and forth by days; then those of Agents by hours, while they are
+/// killed.
 pub fn clock_steps(seed: u64, sabotage: Option<&'static str>) -> Run {
     run(Plan { sabotage, has_clocks: true, ..Plan::new(seed) }, |world| {
         for n in 0..world.plan.agents {
             world.begin(Fault::BadHttp(n));
         }
-        storm(world, &[Kind::StepAgent, Kind::StepServer], 24);
+        storm(world, &[Kind::StepAgent, Kind::StepServer], 18);
+        world.agents.iter().for_each(|agent| agent.step_clock(0));
+        storm(world, &[Kind::StepAgent, Kind::StepServer, Kind::KillAgent], 18);
     })
 }

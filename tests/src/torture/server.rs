@@ -89,6 +89,15 @@ impl ServerSlot {
         });
     }
 
+    /// Starts it again if it has ended by itself, as whoever supervises it would: a Server does not start without its
+    /// Redis, for instance.
+    pub fn tend(&mut self) {
+        if self.process.as_mut().is_some_and(|process| !process.is_running()) {
+            self.counts.begin_again();
+            self.start();
+        }
+    }
+
     /// Kills it as `kill -9` does.
     pub fn kill(&mut self) {
         self.look();

@@ -66,6 +66,16 @@ fn compare(found: &mut Vec<String>, tab: &str, value: &Value, sum: &Sum, has_ext
     }
 }
 
+/// Whether more was folded than recorded: that never becomes right again.
+pub(super) fn has_too_much(server: &ServerSlot, expected: &Expected) -> bool {
+    let Some(ledger) = server.get("/v2/ledger") else { return false };
+    let accounts = ledger["results"].as_array().into_iter().flatten();
+    accounts.into_iter().any(|account| {
+        let recorded = account["client"].as_str().and_then(|client| expected.clients.get(client));
+        recorded.is_some_and(|recorded| account["folded"].as_u64() > Some(*recorded))
+    })
+}
+
 /// Differences of the Ledger: for each Client, what was recorded must be folded, nothing dropped, nothing in flight.
 /// And no Stream may have lost anything.
 pub fn ledger_differences(server: &ServerSlot, expected: &Expected) -> Vec<String> {

@@ -21,6 +21,8 @@ use crate::redis::Redis;
 
 /// When nothing moves for so long, nothing will.
 const STILL: Duration = Duration::from_secs(20);
+/// The same, when it is to end wrong.
+const STILL_WHEN_WRONG: Duration = Duration::from_secs(6);
 /// A run is given up after so long, even if something still moves.
 const END_MAX: Duration = Duration::from_secs(120);
 
@@ -135,8 +137,10 @@ impl World {
         self.shards[shard].follow(former, seed);
     }
 
-    /// Looks at the counters of all processes that answer.
+    /// Looks at the counters of all processes that answer, and starts those again that have ended by themselves.
     pub fn look(&mut self) {
+        self.servers.iter_mut().for_each(ServerSlot::tend);
+        self.agents.iter_mut().for_each(AgentSlot::tend);
         self.servers.iter_mut().for_each(ServerSlot::look);
         self.agents.iter_mut().for_each(AgentSlot::look);
     }
@@ -180,9 +184,10 @@ impl World {
     fn settle(&self, expected: &Expected) {
         let start = Instant::now();
         let (mut seen, mut since) = (Vec::new(), start);
-        while since.elapsed() < STILL && start.elapsed() < END_MAX {
+        let still = if self.plan.sabotage.is_some() { STILL_WHEN_WRONG } else { STILL };
+        while since.elapsed() < still && start.elapsed() < END_MAX {
             let held = self.held();
-            if held == Some(0) {
+            if held == Some(0) || verdict::has_too_much(&self.servers[0], expected) {
                 return;
             }
             let now = (held, verdict::ledger_differences(&self.servers[0], expected));
