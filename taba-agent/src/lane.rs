@@ -18,23 +18,30 @@
 //! acknowledgement, says that it is contained and that it is stable. By then a primary that was cut off has noticed, and
 //! a stable commit is on every replica. A Lane that has nothing to send asks with a Probe.
 
+// cut: which Block becomes part of which Batch; parcel: one Batch; message: what is sent; keep: what may go, and when;
+// rewrite: elsewhere in the Spool, merged, or out of memory.
+mod cut;
+mod keep;
+mod message;
 mod parcel;
+mod rewrite;
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
-use bytes::Bytes;
 use taba_core::ledger::{self, Where, Why};
-use taba_core::wire::{Ack, Answer, Block, Probe, Reader, WireError, put_u64};
+use taba_core::wire::{Ack, Answer, Block, Probe};
 use taba_core::{ClientId, Events, SeqNo, StreamId, Timestamp};
 
+use self::keep::Loss;
+pub use self::message::{Message, Next, Outgoing};
 use self::parcel::Parcel;
 use crate::relay::Moment;
 use crate::sabotage::{CONFIRM, is_off};
 use crate::spool::record::{Floor, Piece};
 use crate::spool::recovery::FoundLane;
-use crate::spool::{Place, ReadError, SegmentId, Spool};
+use crate::spool::{Place, ReadError, Spool};
 
 /// Bytes before the Blocks of a Batch, at most: stream, VBucket, four numbers.
 pub const HEAD_BYTES_MAX: usize = 8 + 2 + 4 * 10;
@@ -104,50 +111,10 @@ pub struct Lane {
     merge_at: u64,
 }
 
-/// Everything up to `through` is gone from here, and some of it may not have been stored. That is said with every
-/// message, as the base; and like a Batch it is kept until it is confirmed that the store has heard it.
-#[derive(Clone, Copy, Debug)]
-struct Loss {
-    through: SeqNo,
-    acked_at: Option<Duration>,
-}
-
 #[derive(Clone, Copy, Debug)]
 struct Flight {
     sent_at: Duration,
     is_probe: bool,
-}
-
-/// A Batch to be sent: shares its bytes with the Lane.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outgoing {
-    /// Which Lane.
-    pub lane: LaneKey,
-    /// The place in the Lane.
-    pub seq: SeqNo,
-    /// The oldest Batch that is retained.
-    pub base: SeqNo,
-    events_before: u64,
-    blocks: u64,
-    bytes: Bytes,
-}
-
-/// What a Lane has to say.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Message {
-    /// Its next Batch.
-    Batch(Outgoing),
-    /// A question.
-    Probe(Probe),
-}
-
-/// What a Lane would say, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
-    /// A Batch of at most so many bytes.
-    Batch(usize),
-    /// A question.
-    Probe,
 }
 
 /// What an answer changed.
@@ -240,55 +207,6 @@ impl Lane {
         self.cut(open, self.last.next(), self.events_offered, blocks)
     }
 
-    fn cut<'a>(
-        &self,
-        open: Option<&Parcel>,
-        next: SeqNo,
-        events_before: u64,
-        blocks: impl IntoIterator<Item = &'a Block>,
-    ) -> Vec<Piece> {
-        let vbucket = self.key.vbucket;
-        let empty = |seq, events_before| Piece {
-            vbucket,
-            seq,
-            events_before,
-            blocks_before: 0,
-            blocks: 0,
-            events: 0,
-            bytes: Vec::new(),
-        };
-        let mut pieces: Vec<Piece> = Vec::new();
-        let (mut events, mut scratch) = (events_before, Vec::new());
-        // What the Batch being filled holds before its piece.
-        let mut held = open.map_or((0, 0), |open| (open.blocks, open.weight.bytes as usize));
-        if let Some(open) = open {
-            pieces.push(Piece { blocks_before: open.blocks, ..empty(open.seq, open.events_before) });
-        }
-        for block in blocks {
-            scratch.clear();
-            block.encode(&mut scratch);
-            let has_room = |piece: &Piece| {
-                let (blocks, bytes) = (held.0 + piece.blocks, held.1 + piece.bytes.len());
-                blocks < taba_core::limits::BATCH_BLOCKS_MAX as u64
-                    && (blocks == 0 || bytes + scratch.len() <= self.bounds.batch_bytes_max)
-            };
-            if !pieces.last().is_some_and(has_room) {
-                let seq = pieces.last().map_or(next, |piece| piece.seq.next());
-                pieces.push(empty(seq, events));
-                held = (0, 0);
-            }
-            let piece = pieces.last_mut().expect("one was pushed if there was none");
-            piece.blocks += 1;
-            piece.bytes.extend_from_slice(&scratch);
-            if !block.tab.is_reserved() {
-                piece.events = piece.events.saturating_add(block.events);
-                events = events.saturating_add(block.events);
-            }
-        }
-        pieces.retain(|piece| piece.blocks > 0);
-        pieces
-    }
-
     /// Adds pieces that were [planned](Self::plan) and are in the Spool now, which ends at `written` with them.
     pub fn append(&mut self, now: Moment, pieces: impl IntoIterator<Item = (Piece, Place)>, written: u64) {
         for (piece, place) in pieces {
@@ -310,19 +228,6 @@ impl Lane {
     fn close_last(&mut self) {
         if let Some(last) = self.parcels.back_mut() {
             last.close();
-        }
-    }
-
-    /// Forgets the content of all Batches that the Spool can give back, but for the one in flight.
-    pub fn put_away(&mut self) {
-        if !self.bounds.spool_keeps_content {
-            return;
-        }
-        let in_flight = self.flight.and_then(|_| self.index(self.cursor));
-        for (index, parcel) in self.parcels.iter_mut().enumerate() {
-            if Some(index) != in_flight {
-                parcel.put_away();
-            }
         }
     }
 
@@ -437,18 +342,6 @@ impl Lane {
         (progress, released)
     }
 
-    /// The store has heard of the loss; once that is confirmed, nothing is left to tell.
-    fn confirm_loss(&mut self, now: Duration, ack: &Ack, sent_at: Duration) {
-        let Some(loss) = self.loss.as_mut().filter(|loss| loss.through <= ack.applied) else { return };
-        match loss.acked_at {
-            None => loss.acked_at = Some(now),
-            Some(acked) if acked + self.bounds.confirm_after <= sent_at && loss.through <= ack.stable => {
-                self.loss = None;
-            }
-            Some(_) => {}
-        }
-    }
-
     fn applied(&mut self, now: Duration, through: SeqNo) -> Progress {
         for parcel in self.parcels.iter_mut().take_while(|parcel| parcel.seq <= through) {
             if parcel.acked_at.is_none() {
@@ -485,27 +378,6 @@ impl Lane {
         }
     }
 
-    /// Lets go of what an answer to a message sent then confirms: what was acknowledged long enough before.
-    fn confirm(&mut self, through: SeqNo, sent_at: Duration, released: &mut Released) {
-        while let Some(oldest) = self.parcels.front() {
-            let is_confirmed =
-                oldest.acked_at.is_some_and(|acked| acked + self.bounds.confirm_after <= sent_at)
-                    || is_off(CONFIRM);
-            if oldest.seq > through || oldest.seq >= self.cursor || !is_confirmed {
-                break;
-            }
-            self.pop(released);
-        }
-    }
-
-    fn pop(&mut self, released: &mut Released) {
-        let Some(parcel) = self.parcels.pop_front() else { return };
-        self.events_held -= parcel.weight.events;
-        released.events += parcel.weight.events;
-        released.batches += 1;
-        released.places.extend(parcel.places);
-    }
-
     /// The request was not answered: the Batch may or may not have been stored, and is to be sent again as it is.
     pub fn give_back(&mut self) {
         debug_assert!(self.flight.is_some(), "nothing was taken");
@@ -519,168 +391,6 @@ impl Lane {
         if let Some(index) = next.filter(|index| self.parcels[*index].is_closed) {
             self.parcels[index].put_away();
         }
-    }
-
-    /// When a Lane that has nothing to send wants to ask whether what it keeps may go; `None` when it keeps nothing, or
-    /// has something to say anyway.
-    pub fn probe_at(&self) -> Option<Duration> {
-        if self.flight.is_some() || self.next().is_some() {
-            return None;
-        }
-        let kept = self.parcels.back().map(|parcel| parcel.acked_at);
-        let told = self.loss.map(|loss| loss.acked_at);
-        // What is kept and not acknowledged is sent, and what is lost and not heard of is told first.
-        let newest = kept.into_iter().chain(told).max()??;
-        Some((newest + self.bounds.confirm_after).max(self.probe_not_before))
-    }
-
-    /// It is time to ask.
-    pub fn probe(&mut self) {
-        self.must_probe = true;
-    }
-
-    /// Lets go of Batches that are too old to be sent, unless they are in flight. Those that had not been acknowledged
-    /// are lost: the Server counts them, unless it has them, when the next message tells it the new base.
-    pub fn expire(&mut self, now: Duration) -> Released {
-        let mut released = Released::default();
-        let age = |parcel: &Parcel| now.as_micros() as i64 - parcel.born;
-        while let Some(oldest) =
-            self.parcels.front().filter(|old| age(old) > BATCH_AGE_MAX.as_micros() as i64)
-        {
-            let (seq, is_lost) = (oldest.seq, oldest.seq >= self.cursor);
-            let is_tellable = age(oldest) <= LOSS_AGE_MAX.as_micros() as i64;
-            if self.flight.is_some() && is_lost {
-                break;
-            }
-            self.pop(&mut released);
-            if is_lost {
-                self.loss = Some(Loss { through: seq, acked_at: None }).filter(|_| is_tellable);
-            }
-        }
-        if released.batches > 0 && self.parcels.is_empty() {
-            // With nothing to send and nothing to tell, there is nothing to ask either.
-            self.must_probe = self.loss.is_some_and(|loss| loss.acked_at.is_none());
-        }
-        self.cursor = self.cursor.max(self.base());
-        self.audit();
-        released
-    }
-
-    /// Lets go of Batches that stand in this segment, if the store is known to have them for good: room is needed. Were
-    /// the store to go back all the same, they are counted as a gap.
-    pub fn release_stable(&mut self, segment: SegmentId) -> Released {
-        let mut released = Released::default();
-        let stands = |parcel: &Parcel| parcel.places.iter().any(|place| place.segment == segment);
-        let last = self.parcels.iter().filter(|parcel| stands(parcel)).map(|parcel| parcel.seq).max();
-        let through = last.unwrap_or_default().min(self.stable);
-        while self.parcels.front().is_some_and(|oldest| oldest.seq <= through && oldest.seq < self.cursor) {
-            self.pop(&mut released);
-        }
-        self.audit();
-        released
-    }
-
-    /// The Batches that stand in this segment, each whole: to be written again elsewhere.
-    ///
-    /// # Errors
-    /// [`ReadError`] when the Spool cannot give one back.
-    pub fn copies(
-        &mut self,
-        segment: SegmentId,
-        spool: &dyn Spool,
-    ) -> Result<Vec<(Timestamp, Piece)>, ReadError> {
-        let mut copies = Vec::new();
-        for parcel in &mut self.parcels {
-            if parcel.places.iter().all(|place| place.segment != segment) {
-                continue;
-            }
-            parcel.close();
-            let piece = Piece {
-                vbucket: self.key.vbucket,
-                seq: parcel.seq,
-                events_before: parcel.events_before,
-                blocks_before: 0,
-                blocks: parcel.blocks_written(),
-                events: parcel.weight.events,
-                bytes: parcel.pieces(spool)?.to_vec(),
-            };
-            copies.push((parcel.taken_at, piece));
-        }
-        Ok(copies)
-    }
-
-    /// A Batch stands elsewhere now; gives where it stood.
-    pub fn moved(&mut self, seq: SeqNo, place: Place, written: u64) -> Vec<Place> {
-        let Some(index) = self.index(seq) else { return vec![place] };
-        self.parcels[index].move_to(place, written)
-    }
-
-    /// Whether merging what was never sent is worth its while: it has waited since before `since`, and has doubled since
-    /// it was last merged, beyond `bytes_min`.
-    pub fn wants_merge(&self, since: Duration, bytes_min: u64) -> bool {
-        let Some(first) = self.index(self.first_unsent()) else { return false };
-        let unsent = self.parcels.range(first..);
-        self.parcels[first].born <= since.as_micros() as i64
-            && unsent.map(|parcel| parcel.weight.bytes).sum::<u64>() > self.merge_at.max(bytes_min)
-    }
-
-    /// Merging was tried and not worth its while: not again until there is twice as much.
-    pub fn skip_merge(&mut self) {
-        let first = self.index(self.first_unsent()).unwrap_or(self.parcels.len());
-        self.merge_at = 2 * self.parcels.range(first..).map(|parcel| parcel.weight.bytes).sum::<u64>();
-    }
-
-    /// The Blocks that were never sent.
-    ///
-    /// # Errors
-    /// [`ReadError`] when the Spool cannot give them back.
-    ///
-    /// # Panics
-    /// Never: what a Lane holds are Blocks that it encoded.
-    pub fn unsent(&self, spool: &dyn Spool) -> Result<Vec<Block>, ReadError> {
-        let mut blocks = Vec::new();
-        let Some(first) = self.index(self.first_unsent()) else { return Ok(blocks) };
-        for parcel in self.parcels.range(first..) {
-            blocks.extend(decode(&parcel.pieces(spool)?).expect("what a lane holds are blocks"));
-        }
-        Ok(blocks)
-    }
-
-    /// How these Blocks, which say the same as those that were never sent, would be cut into Batches.
-    pub fn plan_unsent(&self, blocks: &[Block]) -> (Timestamp, Vec<Piece>) {
-        let Some(first) = self.index(self.first_unsent()) else { return Default::default() };
-        let parcel = &self.parcels[first];
-        (parcel.taken_at, self.cut(None, parcel.seq, parcel.events_before, blocks))
-    }
-
-    /// Puts what was [planned](Self::plan_unsent) in the place of all that was never sent; gives where that stood.
-    pub fn replace_unsent(
-        &mut self,
-        pieces: impl IntoIterator<Item = (Piece, Place)>,
-        written: u64,
-    ) -> Vec<Place> {
-        let seq = self.first_unsent();
-        let Some(first) = self.index(seq) else { return Vec::new() };
-        let (taken_at, born) = (self.parcels[first].taken_at, self.parcels[first].born);
-        let before: u64 = self.parcels.range(first..).map(|parcel| parcel.weight.events).sum();
-        let places = self.parcels.drain(first..).flat_map(|parcel| parcel.places).collect();
-        self.last = SeqNo(seq.0 - 1);
-        self.events_held -= before;
-        self.events_offered -= before;
-        let now = Moment { time: taken_at, ..Moment::default() };
-        self.append(now, pieces, written);
-        let mut bytes = 0;
-        for parcel in self.parcels.range_mut(first..) {
-            parcel.born = born;
-            bytes += parcel.weight.bytes;
-        }
-        self.merge_at = 2 * bytes;
-        places
-    }
-
-    /// The first Batch that was certainly never sent, whether it is there or not.
-    fn first_unsent(&self) -> SeqNo {
-        self.sent_through.next().max(self.base())
     }
 
     /// Whether everything that is here is contained in the store.
@@ -746,16 +456,6 @@ impl Lane {
     }
 }
 
-/// Reads Blocks that stand one behind the other.
-fn decode(bytes: &Bytes) -> Result<Vec<Block>, WireError> {
-    let mut reader = Reader::new(bytes);
-    let mut blocks = Vec::new();
-    while reader.remaining() > 0 {
-        blocks.push(Block::decode(&mut reader, bytes)?);
-    }
-    Ok(blocks)
-}
-
 /// The Ledger's note about events of a stream that were written down and cannot be read any more.
 fn damage_note(stream: StreamId, now: Timestamp, events: u64) -> Block {
     let tab = ledger::dropped_tab(Where::Agent, Why::Damaged);
@@ -764,28 +464,6 @@ fn damage_note(stream: StreamId, now: Timestamp, events: u64) -> Block {
     let (times, values) = ([now], [events as f64]);
     let note = Events::new(&times, &values);
     Block::of_events(tab, client, ledger::tab_type(), note).expect("there is one event")
-}
-
-impl Outgoing {
-    /// Appends the Batch: the layout of [`LaneBatch`](taba_core::wire::LaneBatch).
-    ///
-    /// ```text
-    /// | stream u64 | vbucket u16 | seq | base | events_before | n | n Blocks |
-    /// ```
-    pub fn encode(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.lane.stream.0.to_le_bytes());
-        out.extend_from_slice(&self.lane.vbucket.to_le_bytes());
-        put_u64(self.seq.0, out);
-        put_u64(self.base.0, out);
-        put_u64(self.events_before, out);
-        put_u64(self.blocks, out);
-        out.extend_from_slice(&self.bytes);
-    }
-
-    /// How many bytes [`encode`](Self::encode) appends, at most.
-    pub fn bytes(&self) -> usize {
-        HEAD_BYTES_MAX + self.bytes.len()
-    }
 }
 
 #[cfg(test)]

@@ -1,14 +1,15 @@
 use std::ops::ControlFlow;
 
+use bytes::Bytes;
 use proptest::prelude::*;
 use taba_core::limits::BATCH_BLOCKS_MAX;
-use taba_core::wire::LaneBatch;
+use taba_core::wire::{LaneBatch, Reader};
 use taba_core::{TabName, TabType};
 
 use super::*;
 use crate::spool::record::Record;
 use crate::spool::recovery::{FoundBatch, FoundLane};
-use crate::spool::{MemorySpool, Weight};
+use crate::spool::{MemorySpool, SegmentId, Weight};
 
 const CONFIRM: Duration = Duration::from_secs(60);
 const PROBE: Duration = Duration::from_secs(5);

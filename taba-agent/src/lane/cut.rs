@@ -1,0 +1,62 @@
+//! Cutting Blocks into Batches: which Block becomes part of which.
+
+use taba_core::SeqNo;
+use taba_core::limits::BATCH_BLOCKS_MAX;
+use taba_core::wire::Block;
+
+use super::Lane;
+use super::parcel::Parcel;
+use crate::spool::record::Piece;
+
+impl Lane {
+    /// How these Blocks would be cut: first into what is open, then into new Batches from `next` on, before which there
+    /// are so many events.
+    pub(super) fn cut<'a>(
+        &self,
+        open: Option<&Parcel>,
+        next: SeqNo,
+        events_before: u64,
+        blocks: impl IntoIterator<Item = &'a Block>,
+    ) -> Vec<Piece> {
+        let vbucket = self.key.vbucket;
+        let empty = |seq, events_before| Piece {
+            vbucket,
+            seq,
+            events_before,
+            blocks_before: 0,
+            blocks: 0,
+            events: 0,
+            bytes: Vec::new(),
+        };
+        let mut pieces: Vec<Piece> = Vec::new();
+        let (mut events, mut scratch) = (events_before, Vec::new());
+        // What the Batch being filled holds before its piece.
+        let mut held = open.map_or((0, 0), |open| (open.blocks, open.weight.bytes as usize));
+        if let Some(open) = open {
+            pieces.push(Piece { blocks_before: open.blocks, ..empty(open.seq, open.events_before) });
+        }
+        for block in blocks {
+            scratch.clear();
+            block.encode(&mut scratch);
+            let has_room = |piece: &Piece| {
+                let (blocks, bytes) = (held.0 + piece.blocks, held.1 + piece.bytes.len());
+                blocks < BATCH_BLOCKS_MAX as u64
+                    && (blocks == 0 || bytes + scratch.len() <= self.bounds.batch_bytes_max)
+            };
+            if !pieces.last().is_some_and(has_room) {
+                let seq = pieces.last().map_or(next, |piece| piece.seq.next());
+                pieces.push(empty(seq, events));
+                held = (0, 0);
+            }
+            let piece = pieces.last_mut().expect("one was pushed if there was none");
+            piece.blocks += 1;
+            piece.bytes.extend_from_slice(&scratch);
+            if !block.tab.is_reserved() {
+                piece.events = piece.events.saturating_add(block.events);
+                events = events.saturating_add(block.events);
+            }
+        }
+        pieces.retain(|piece| piece.blocks > 0);
+        pieces
+    }
+}

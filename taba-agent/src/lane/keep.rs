@@ -1,0 +1,113 @@
+//! What of a Lane may go, and when: confirmed, too old, or in the way while room is needed.
+
+use std::time::Duration;
+
+use taba_core::SeqNo;
+use taba_core::wire::Ack;
+
+use super::parcel::Parcel;
+use super::{BATCH_AGE_MAX, LOSS_AGE_MAX, Lane, Released};
+use crate::sabotage::{CONFIRM, is_off};
+use crate::spool::SegmentId;
+
+/// Everything up to `through` is gone from here, and some of it may not have been stored. That is said with every
+/// message, as the base; and like a Batch it is kept until it is confirmed that the store has heard it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Loss {
+    pub(super) through: SeqNo,
+    pub(super) acked_at: Option<Duration>,
+}
+
+impl Lane {
+    /// The store has heard of the loss; once that is confirmed, nothing is left to tell.
+    pub(super) fn confirm_loss(&mut self, now: Duration, ack: &Ack, sent_at: Duration) {
+        let Some(loss) = self.loss.as_mut().filter(|loss| loss.through <= ack.applied) else { return };
+        match loss.acked_at {
+            None => loss.acked_at = Some(now),
+            Some(acked) if acked + self.bounds.confirm_after <= sent_at && loss.through <= ack.stable => {
+                self.loss = None;
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// Lets go of what an answer to a message sent then confirms: what was acknowledged long enough before.
+    pub(super) fn confirm(&mut self, through: SeqNo, sent_at: Duration, released: &mut Released) {
+        while let Some(oldest) = self.parcels.front() {
+            let is_confirmed =
+                oldest.acked_at.is_some_and(|acked| acked + self.bounds.confirm_after <= sent_at)
+                    || is_off(CONFIRM);
+            if oldest.seq > through || oldest.seq >= self.cursor || !is_confirmed {
+                break;
+            }
+            self.pop(released);
+        }
+    }
+
+    fn pop(&mut self, released: &mut Released) {
+        let Some(parcel) = self.parcels.pop_front() else { return };
+        self.events_held -= parcel.weight.events;
+        released.events += parcel.weight.events;
+        released.batches += 1;
+        released.places.extend(parcel.places);
+    }
+
+    /// When a Lane that has nothing to send wants to ask whether what it keeps may go; `None` when it keeps nothing, or
+    /// has something to say anyway.
+    pub fn probe_at(&self) -> Option<Duration> {
+        if self.flight.is_some() || self.next().is_some() {
+            return None;
+        }
+        let kept = self.parcels.back().map(|parcel| parcel.acked_at);
+        let told = self.loss.map(|loss| loss.acked_at);
+        // What is kept and not acknowledged is sent, and what is lost and not heard of is told first.
+        let newest = kept.into_iter().chain(told).max()??;
+        Some((newest + self.bounds.confirm_after).max(self.probe_not_before))
+    }
+
+    /// It is time to ask.
+    pub fn probe(&mut self) {
+        self.must_probe = true;
+    }
+
+    /// Lets go of Batches that are too old to be sent, unless they are in flight. Those that had not been acknowledged
+    /// are lost: the Server counts them, unless it has them, when the next message tells it the new base.
+    pub fn expire(&mut self, now: Duration) -> Released {
+        let mut released = Released::default();
+        let age = |parcel: &Parcel| now.as_micros() as i64 - parcel.born;
+        while let Some(oldest) =
+            self.parcels.front().filter(|old| age(old) > BATCH_AGE_MAX.as_micros() as i64)
+        {
+            let (seq, is_lost) = (oldest.seq, oldest.seq >= self.cursor);
+            let is_tellable = age(oldest) <= LOSS_AGE_MAX.as_micros() as i64;
+            if self.flight.is_some() && is_lost {
+                break;
+            }
+            self.pop(&mut released);
+            if is_lost {
+                self.loss = Some(Loss { through: seq, acked_at: None }).filter(|_| is_tellable);
+            }
+        }
+        if released.batches > 0 && self.parcels.is_empty() {
+            // With nothing to send and nothing to tell, there is nothing to ask either.
+            self.must_probe = self.loss.is_some_and(|loss| loss.acked_at.is_none());
+        }
+        self.cursor = self.cursor.max(self.base());
+        self.audit();
+        released
+    }
+
+    /// Lets go of Batches that stand in this segment, if the store is known to have them for good: room is needed. Were
+    /// the store to go back all the same, they are counted as a gap.
+    pub fn release_stable(&mut self, segment: SegmentId) -> Released {
+        let mut released = Released::default();
+        let stands = |parcel: &Parcel| parcel.places.iter().any(|place| place.segment == segment);
+        let last = self.parcels.iter().filter(|parcel| stands(parcel)).map(|parcel| parcel.seq).max();
+        let through = last.unwrap_or_default().min(self.stable);
+        while self.parcels.front().is_some_and(|oldest| oldest.seq <= through && oldest.seq < self.cursor) {
+            self.pop(&mut released);
+        }
+        self.audit();
+        released
+    }
+}

@@ -1,0 +1,140 @@
+//! Writing again what a Lane holds: elsewhere in the Spool, or merged, or only there and no longer in memory.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use taba_core::wire::{Block, Reader, WireError};
+use taba_core::{SeqNo, Timestamp};
+
+use super::Lane;
+use crate::relay::Moment;
+use crate::spool::record::Piece;
+use crate::spool::{Place, ReadError, SegmentId, Spool};
+
+impl Lane {
+    /// Forgets the content of all Batches that the Spool can give back, but for the one in flight.
+    pub fn put_away(&mut self) {
+        if !self.bounds.spool_keeps_content {
+            return;
+        }
+        let in_flight = self.flight.and_then(|_| self.index(self.cursor));
+        for (index, parcel) in self.parcels.iter_mut().enumerate() {
+            if Some(index) != in_flight {
+                parcel.put_away();
+            }
+        }
+    }
+
+    /// The Batches that stand in this segment, each whole: to be written again elsewhere.
+    ///
+    /// # Errors
+    /// [`ReadError`] when the Spool cannot give one back.
+    pub fn copies(
+        &mut self,
+        segment: SegmentId,
+        spool: &dyn Spool,
+    ) -> Result<Vec<(Timestamp, Piece)>, ReadError> {
+        let mut copies = Vec::new();
+        for parcel in &mut self.parcels {
+            if parcel.places.iter().all(|place| place.segment != segment) {
+                continue;
+            }
+            parcel.close();
+            let piece = Piece {
+                vbucket: self.key.vbucket,
+                seq: parcel.seq,
+                events_before: parcel.events_before,
+                blocks_before: 0,
+                blocks: parcel.blocks_written(),
+                events: parcel.weight.events,
+                bytes: parcel.pieces(spool)?.to_vec(),
+            };
+            copies.push((parcel.taken_at, piece));
+        }
+        Ok(copies)
+    }
+
+    /// A Batch stands elsewhere now; gives where it stood.
+    pub fn moved(&mut self, seq: SeqNo, place: Place, written: u64) -> Vec<Place> {
+        let Some(index) = self.index(seq) else { return vec![place] };
+        self.parcels[index].move_to(place, written)
+    }
+
+    /// Whether merging what was never sent is worth its while: it has waited since before `since`, and has doubled since
+    /// it was last merged, beyond `bytes_min`.
+    pub fn wants_merge(&self, since: Duration, bytes_min: u64) -> bool {
+        let Some(first) = self.index(self.first_unsent()) else { return false };
+        let unsent = self.parcels.range(first..);
+        self.parcels[first].born <= since.as_micros() as i64
+            && unsent.map(|parcel| parcel.weight.bytes).sum::<u64>() > self.merge_at.max(bytes_min)
+    }
+
+    /// Merging was tried and not worth its while: not again until there is twice as much.
+    pub fn skip_merge(&mut self) {
+        let first = self.index(self.first_unsent()).unwrap_or(self.parcels.len());
+        self.merge_at = 2 * self.parcels.range(first..).map(|parcel| parcel.weight.bytes).sum::<u64>();
+    }
+
+    /// The Blocks that were never sent.
+    ///
+    /// # Errors
+    /// [`ReadError`] when the Spool cannot give them back.
+    ///
+    /// # Panics
+    /// Never: what a Lane holds are Blocks that it encoded.
+    pub fn unsent(&self, spool: &dyn Spool) -> Result<Vec<Block>, ReadError> {
+        let mut blocks = Vec::new();
+        let Some(first) = self.index(self.first_unsent()) else { return Ok(blocks) };
+        for parcel in self.parcels.range(first..) {
+            blocks.extend(decode(&parcel.pieces(spool)?).expect("what a lane holds are blocks"));
+        }
+        Ok(blocks)
+    }
+
+    /// How these Blocks, which say the same as those that were never sent, would be cut into Batches.
+    pub fn plan_unsent(&self, blocks: &[Block]) -> (Timestamp, Vec<Piece>) {
+        let Some(first) = self.index(self.first_unsent()) else { return Default::default() };
+        let parcel = &self.parcels[first];
+        (parcel.taken_at, self.cut(None, parcel.seq, parcel.events_before, blocks))
+    }
+
+    /// Puts what was [planned](Self::plan_unsent) in the place of all that was never sent; gives where that stood.
+    pub fn replace_unsent(
+        &mut self,
+        pieces: impl IntoIterator<Item = (Piece, Place)>,
+        written: u64,
+    ) -> Vec<Place> {
+        let seq = self.first_unsent();
+        let Some(first) = self.index(seq) else { return Vec::new() };
+        let (taken_at, born) = (self.parcels[first].taken_at, self.parcels[first].born);
+        let before: u64 = self.parcels.range(first..).map(|parcel| parcel.weight.events).sum();
+        let places = self.parcels.drain(first..).flat_map(|parcel| parcel.places).collect();
+        self.last = SeqNo(seq.0 - 1);
+        self.events_held -= before;
+        self.events_offered -= before;
+        let now = Moment { time: taken_at, ..Moment::default() };
+        self.append(now, pieces, written);
+        let mut bytes = 0;
+        for parcel in self.parcels.range_mut(first..) {
+            parcel.born = born;
+            bytes += parcel.weight.bytes;
+        }
+        self.merge_at = 2 * bytes;
+        places
+    }
+
+    /// The first Batch that was certainly never sent, whether it is there or not.
+    fn first_unsent(&self) -> SeqNo {
+        self.sent_through.next().max(self.base())
+    }
+}
+
+/// Reads Blocks that stand one behind the other.
+fn decode(bytes: &Bytes) -> Result<Vec<Block>, WireError> {
+    let mut reader = Reader::new(bytes);
+    let mut blocks = Vec::new();
+    while reader.remaining() > 0 {
+        blocks.push(Block::decode(&mut reader, bytes)?);
+    }
+    Ok(blocks)
+}
