@@ -1,7 +1,8 @@
 //! The whole path on one machine: raw `CounterGroup` events from client threads, over real sockets through an agent with
 //! a Spool on the disk and a server, into a store; how many a second, and how long until a query shows one.
 //!
-//! `path [redis|embedded|memory]`: which store; `redis` is one `redis-server` process with `appendfsync everysec`.
+//! `path [redis|embedded|memory] [RATE]`: which store, and how many events a second are recorded; `redis` is one
+//! `redis-server` process with `appendfsync everysec`.
 
 #![expect(clippy::print_stdout, reason = "a bench prints its figures")]
 
@@ -29,15 +30,15 @@ const THREADS: usize = 2;
 const TABS: usize = 50;
 /// Events that each thread records in one go.
 const BURST: u64 = 1_000;
-/// Events a second, over all threads, that are recorded at least.
+/// Events a second, over all threads, that are recorded if nothing else is said.
 const RATE: f64 = 600_000.0;
 const SECONDS: f64 = 15.0;
 
 /// Client threads that record at a steady pace, spread over the second.
-fn record(client: &Client, thread: usize) -> Result<u64, Box<dyn Error + Send + Sync>> {
+fn record(client: &Client, thread: usize, rate: f64) -> Result<u64, Box<dyn Error + Send + Sync>> {
     let tabs: Vec<_> = (0..TABS).map(|n| client.counter(&format!("load-{n}"))).collect::<Result<_, _>>()?;
     let start = now();
-    let bursts = (RATE / (CLIENTS * THREADS) as f64 * SECONDS / BURST as f64) as u64;
+    let bursts = (rate / (CLIENTS * THREADS) as f64 * SECONDS / BURST as f64) as u64;
     for burst in 0..bursts {
         for n in 0..BURST {
             tabs[((burst + n) % TABS as u64) as usize].add((n % 100 + thread as u64) as f64);
@@ -151,6 +152,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let target = std::env::current_exe()?;
     // Beside the build, where there is a disk: a temporary directory may be memory.
     let directory = tempfile::tempdir_in(target.parent().ok_or("a binary is in a directory")?)?;
+    let rate = std::env::args().nth(2).map_or(Ok(RATE), |rate| rate.parse())?;
     let runtime = Runtime::new()?;
     let redis = (kind == "redis").then(|| Redis::start(Options::durable()));
     let store = store(&kind, &runtime, redis.as_ref(), directory.path())?;
@@ -163,7 +165,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let recording: Vec<_> = clients
             .iter()
             .flat_map(|client| (0..THREADS).map(move |thread| (client, thread)))
-            .map(|(client, thread)| scope.spawn(move || record(client, thread)))
+            .map(|(client, thread)| scope.spawn(move || record(client, thread, rate)))
             .collect();
         let mut recorded = 0;
         for thread in recording {
