@@ -110,7 +110,8 @@ impl fmt::Display for Report {
         line("loads and commits that redis failed", self.store_errors)?;
         line("commits that met another one, and were tried again", self.conflicts)?;
         line("acknowledged batches missing at promoted replicas", self.lost.batches)?;
-        line("  in so many vbuckets", self.lost.vbuckets)?;
+        line("  with so many events", self.lost.events)?;
+        line("  in so many vbuckets, summed up over takeovers", self.lost.vbuckets)?;
         line("batches taken by a primary that had been replaced", self.strays)?;
         for (fault, times) in self.faults.iter().filter(|(_, times)| **times > 0) {
             line(&format!("fault: {fault}"), *times)?;

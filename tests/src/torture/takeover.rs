@@ -1,6 +1,6 @@
 //! A replica takes over: what is lost by that, and a primary that does not know it yet.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::world::World;
@@ -20,6 +20,8 @@ pub struct Lost {
     pub vbuckets: u64,
     /// Batches that had been committed and acknowledged, by the marks.
     pub batches: u64,
+    /// The events in them.
+    pub events: u64,
 }
 
 impl World {
@@ -54,7 +56,7 @@ impl World {
         former.resume();
         let before = marks(&former);
         self.advance_at_most(EVENTS, LAG_MAX);
-        self.strays += batches_above(&marks(&former), &before);
+        self.strays += lost(&marks(&former), &before).batches;
         self.servers[0].links[shard].switch(self.shards[shard].primary.port());
         self.note_lost_at(&former, shard);
         self.follow(shard, former);
@@ -99,11 +101,19 @@ impl Lost {
     pub(super) fn join(&mut self, other: Self) {
         self.vbuckets += other.vbuckets;
         self.batches += other.batches;
+        self.events += other.events;
     }
 }
 
+/// A stored mark: the number of the last Batch, and the events up to it. See the drawing in `taba_shard::layout`.
+#[derive(Clone, Copy, Debug, Default)]
+struct StoredMark {
+    seq: u64,
+    events: u64,
+}
+
 /// The marks of a Redis: how far each Lane is contained, by VBucket and Stream.
-type Marks = BTreeMap<(String, String), u64>;
+type Marks = BTreeMap<(String, String), StoredMark>;
 
 fn marks(redis: &Redis) -> Marks {
     let mut marks = Marks::new();
@@ -113,29 +123,39 @@ fn marks(redis: &Redis) -> Marks {
         let Ok(Reply::List(Some(fields))) = redis.try_command(&[b"HGETALL", &key]) else { continue };
         for pair in fields.chunks(2) {
             let [Reply::Bulk(Some(field)), Reply::Bulk(Some(value))] = pair else { continue };
-            if let Some(stream) = field.strip_prefix(b"a:") {
+            let (Some(stream), Some(mark)) = (field.strip_prefix(b"a:"), StoredMark::read(value)) else {
+                continue;
+            };
+            // Without events it is the signature of a Server, whose number counts its commits and no Batches.
+            if mark.events > 0 {
                 let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-                marks.insert((text(&key), text(stream)), seq_of(value));
+                marks.insert((text(&key), text(stream)), mark);
             }
         }
     }
     marks
 }
 
-/// The number of the last Batch, in a stored mark; see the drawing in `taba_shard::layout`.
-fn seq_of(mark: &[u8]) -> u64 {
-    mark.first_chunk().map_or(0, |seq| u64::from_le_bytes(*seq))
+impl StoredMark {
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let (seq, rest) = bytes.split_first_chunk()?;
+        let (events, _) = rest.split_first_chunk()?;
+        Some(Self { seq: u64::from_le_bytes(*seq), events: u64::from_le_bytes(*events) })
+    }
 }
 
-/// How many Batches these marks are ahead of those.
-fn batches_above(these: &Marks, those: &Marks) -> u64 {
-    let ahead = |(lane, seq): (&(String, String), &u64)| seq.saturating_sub(*those.get(lane).unwrap_or(&0));
-    these.iter().map(ahead).sum()
-}
-
+/// What these marks are ahead of those.
 fn lost(had: &Marks, has: &Marks) -> Lost {
-    let is_behind = |(lane, seq): &(&(String, String), &u64)| has.get(*lane).unwrap_or(&0) < *seq;
-    let vbuckets: std::collections::BTreeSet<_> =
-        had.iter().filter(is_behind).map(|((vbucket, _), _)| vbucket).collect();
-    Lost { vbuckets: vbuckets.len() as u64, batches: batches_above(had, has) }
+    let mut lost = Lost::default();
+    let mut vbuckets = BTreeSet::new();
+    for (lane, had) in had {
+        let has = has.get(lane).copied().unwrap_or_default();
+        if had.seq > has.seq {
+            vbuckets.insert(&lane.0);
+            lost.batches += had.seq - has.seq;
+            lost.events += had.events.saturating_sub(has.events);
+        }
+    }
+    lost.vbuckets = vbuckets.len() as u64;
+    lost
 }

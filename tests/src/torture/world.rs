@@ -158,7 +158,8 @@ impl World {
         if let Some(held) = self.held().filter(|held| *held > 0) {
             differences.push(format!("clients and agents still hold {held} events"));
         }
-        if !differences.is_empty() {
+        // What was to end wrong needs no explanation.
+        if !differences.is_empty() && self.plan.sabotage.is_none() {
             self.directory.disable_cleanup(true);
         }
         let directory = self.directory.path().to_owned();
