@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::world::World;
 use crate::link::Link;
 use crate::redis::{Redis, Reply};
+use crate::wait_until;
 
 /// A replica lags, and a former primary takes writes, for no longer than this. Far below `repl-timeout`, and below
 /// `confirm_after` of every Plan that has replicas.
@@ -31,6 +32,7 @@ impl World {
     /// # Panics
     /// When the shard has no replica.
     pub fn fail_over(&mut self, shard: usize) {
+        self.wait_for_replica(shard);
         self.replica_of(shard).stall();
         self.advance_at_most(EVENTS, LAG_MAX);
         // Nothing is written while we look; what was acknowledged by now is what must not be lost for good.
@@ -49,6 +51,7 @@ impl World {
     /// # Panics
     /// When the shard has no replica.
     pub fn split(&mut self, shard: usize) {
+        self.wait_for_replica(shard);
         self.replica_of(shard).stall();
         self.advance_at_most(EVENTS / 2, LAG_MAX / 2);
         self.shards[shard].primary.pause();
@@ -60,6 +63,19 @@ impl World {
         self.servers[0].links[shard].switch(self.shards[shard].primary.port());
         self.note_lost_at(&former, shard);
         self.follow(shard, former);
+    }
+
+    /// Waits until the replica has what the primary has now: one that never had the deployment cannot take over.
+    fn wait_for_replica(&self, shard: usize) {
+        let slot = &self.shards[shard];
+        let replica = &slot.replica.as_ref().expect("the shard has a replica").redis;
+        let offset =
+            |redis: &Redis, field: &str| redis.info("replication", field).parse::<u64>().unwrap_or(0);
+        let now = offset(&slot.primary, "master_repl_offset");
+        wait_until("the replica has what its primary had", || {
+            replica.info("replication", "master_link_status") == "up"
+                && offset(replica, "slave_repl_offset") >= now
+        });
     }
 
     fn replica_of(&self, shard: usize) -> &Link {
