@@ -108,7 +108,8 @@ impl Shared {
             );
         }
         self.safety.send_modify(|safety| match flushed {
-            Ok(position) => safety.written = position,
+            // Two flushes may be reported in the other order; what was written stays written.
+            Ok(position) => safety.written = safety.written.max(position),
             Err(_) => safety.failures += 1,
         });
         self.written.notify_one();
@@ -133,7 +134,7 @@ impl Shared {
         self.lock().synced(self.clock.now(), position, outcome);
         self.safety.send_modify(|safety| match is_broken {
             true => safety.is_broken = true,
-            false => safety.durable = position,
+            false => safety.durable = safety.durable.max(position),
         });
         self.wake.notify_one();
     }
