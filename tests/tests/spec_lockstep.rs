@@ -25,17 +25,7 @@ const STEPS: usize = 400;
 
 const CHECKER: Checker = Checker {
     size: Size { agents: 1, servers: 2, nodes: 2, events: 12, repeats: true },
-    times: Times {
-        confirm_after: 3,
-        disk_lag: 2,
-        split_writes: 2,
-        stream_appends: 10_000,
-        batch_sent: 10_000,
-        stream_sends: 10_000,
-        mark_kept: 10_000,
-        clocks_apart: 10_000,
-        clock_fault: 0,
-    },
+    times: Times::ENDLESS,
     rules: Rules::ALL,
     steps: STEPS,
     ticks: 15,

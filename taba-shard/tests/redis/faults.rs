@@ -177,9 +177,16 @@ async fn a_full_redis_refuses_whole_commits_and_goes_on_when_there_is_room() {
 }
 
 /// A primary behind a port that its replica takes over: what Sentinel and a virtual address do.
-#[tokio::test]
-async fn a_failover_onto_a_replica_that_lags_takes_commits_back_and_nothing_breaks() {
-    let mut primary = Redis::start(Options::durable());
+struct Pair {
+    primary: Redis,
+    replica: Redis,
+    addresses: std::sync::Arc<kit::Switch>,
+    store: ShardedRedis,
+}
+
+/// A primary whose replica has its first commit too.
+async fn pair() -> Pair {
+    let primary = Redis::start(Options::durable());
     let replica = Redis::start(Options { replica_of: Some(primary.port()), ..Options::durable() });
     replica.wait_for_link();
     let addresses = kit::Switch::new(&primary);
@@ -187,6 +194,12 @@ async fn a_failover_onto_a_replica_that_lags_takes_commits_back_and_nothing_brea
     let store = ShardedRedis::new(shards);
     kit::done(&store, vbucket(1), commit(0, 1, &["a"])).await;
     wait_until("the replica has it", || replica.command(&["HGET", "{vb0001}", "ver"]).ends_with("-1"));
+    Pair { primary, replica, addresses, store }
+}
+
+#[tokio::test]
+async fn a_failover_onto_a_replica_that_lags_takes_commits_back_and_nothing_breaks() {
+    let Pair { mut primary, replica, addresses, store } = pair().await;
     // From here on the replica hears nothing.
     replica.cut_off();
     kit::done(&store, vbucket(1), commit(1, 2, &["a", "new"])).await;
@@ -208,14 +221,7 @@ async fn a_failover_onto_a_replica_that_lags_takes_commits_back_and_nothing_brea
 
 #[tokio::test]
 async fn a_primary_that_is_demoted_is_left() {
-    let primary = Redis::start(Options::durable());
-    let replica = Redis::start(Options { replica_of: Some(primary.port()), ..Options::durable() });
-    replica.wait_for_link();
-    let addresses = kit::Switch::new(&primary);
-    let shards = taba_shard::Shards::connect_to(addresses.clone(), kit::options()).await.unwrap();
-    let store = ShardedRedis::new(shards);
-    kit::done(&store, vbucket(1), commit(0, 1, &["a"])).await;
-    wait_until("the replica has it", || replica.command(&["HGET", "{vb0001}", "ver"]).ends_with("-1"));
+    let Pair { primary, replica, addresses, store } = pair().await;
     replica.promote();
     primary.command(&["REPLICAOF", "127.0.0.1", &replica.port().to_string()]);
     addresses.switch_to(&replica);

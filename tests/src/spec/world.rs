@@ -36,6 +36,21 @@ pub struct Times {
     pub clock_fault: Time,
 }
 
+impl Times {
+    /// Times in which no mark and no Stream ever ends.
+    pub const ENDLESS: Self = Self {
+        confirm_after: 3,
+        disk_lag: 2,
+        split_writes: 2,
+        stream_appends: 10_000,
+        batch_sent: 10_000,
+        stream_sends: 10_000,
+        mark_kept: 10_000,
+        clocks_apart: 10_000,
+        clock_fault: 0,
+    };
+}
+
 /// How large the world is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Size {

@@ -72,10 +72,8 @@ impl World {
         let offset =
             |redis: &Redis, field: &str| redis.info("replication", field).parse::<u64>().unwrap_or(0);
         let now = offset(&slot.primary, "master_repl_offset");
-        wait_until("the replica has what its primary had", || {
-            replica.info("replication", "master_link_status") == "up"
-                && offset(replica, "slave_repl_offset") >= now
-        });
+        replica.wait_for_link();
+        wait_until("the replica has what its primary had", || offset(replica, "slave_repl_offset") >= now);
     }
 
     fn replica_of(&self, shard: usize) -> &Link {
