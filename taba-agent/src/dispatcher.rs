@@ -71,6 +71,8 @@ pub struct Dispatcher {
     requests: u64,
     /// When the line as it is now was last looked through; `None` when somebody joined it since.
     looked_at: Option<Duration>,
+    /// When a Lane in line, whose Batch waits for the Spool, is to ask instead.
+    unwritten_probe_at: Option<Duration>,
     events_held: u64,
     tally: Tally,
 }
@@ -144,6 +146,7 @@ impl Dispatcher {
             flights: BTreeMap::new(),
             requests: 0,
             looked_at: None,
+            unwritten_probe_at: None,
             events_held: 0,
             tally: Tally::default(),
         }
@@ -254,7 +257,8 @@ impl Dispatcher {
         } else {
             None
         };
-        [timer, flush, blocked].into_iter().flatten().min()
+        let ask = self.unwritten_probe_at.filter(|_| self.flush_at.is_some());
+        [timer, flush, blocked, ask].into_iter().flatten().min()
     }
 
     /// How many Lanes there are.

@@ -1,6 +1,7 @@
 //! Putting requests together: what of the lines goes to which Server now.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use taba_core::wire::Lanes;
 
@@ -16,6 +17,7 @@ impl Dispatcher {
     pub(super) fn dispatch(&mut self, now: Moment, spool: &dyn Spool, actions: &mut Vec<Action>) {
         self.looked_at = Some(now.uptime);
         self.line_bytes = 0;
+        self.unwritten_probe_at = None;
         let slots = self.bounds.requests_per_server_max;
         let mut drafts: Vec<Option<Draft>> = self.servers.iter().map(|_| None).collect();
         let line = std::mem::take(&mut self.line);
@@ -64,7 +66,9 @@ impl Dispatcher {
                     self.servers[*place].is_open(now.uptime, is_any_up, drafts[*place].as_ref())
                 });
             // What is not in the Spool for good waits for the next sync, which is a few milliseconds away.
-            let Some(place) = home.filter(|_| desk.lane.make_ready(durable)) else {
+            let ready =
+                home.and_then(|place| Some((place, self.ready_bytes(now.uptime, key, bytes, durable)?)));
+            let Some((place, bytes)) = ready else {
                 left.push_back(key);
                 continue;
             };
@@ -82,6 +86,23 @@ impl Dispatcher {
             }
         }
         left
+    }
+
+    /// Bytes of what a Lane says now, if that can be sent: a Batch of so many `bytes` that is in the Spool for good, or
+    /// a Probe. `None` when it waits for the Spool.
+    fn ready_bytes(&mut self, now: Duration, key: LaneKey, bytes: usize, durable: u64) -> Option<usize> {
+        let lane = &mut self.desk(key).lane;
+        if lane.make_ready(durable) {
+            return Some(bytes);
+        }
+        // A disk without room takes the Batch only once something else may go.
+        let at = lane.probe_before_batch_at()?;
+        if at <= now {
+            lane.probe();
+            return Some(Lanes::PROBE_BYTES_MAX);
+        }
+        self.unwritten_probe_at = self.unwritten_probe_at.into_iter().chain([at]).min();
+        None
     }
 
     /// Takes a Lane's message into a request. False when the Spool does not give it back.

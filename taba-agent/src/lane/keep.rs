@@ -65,6 +65,16 @@ impl Lane {
         Some((newest + self.bounds.confirm_after).max(self.probe_not_before))
     }
 
+    /// When a Lane whose next Batch waits for the Spool wants to ask whether what it keeps may go: until that goes, a full
+    /// disk may have no room for the Batch. `None` when it keeps nothing that was acknowledged, or asks anyway.
+    pub fn probe_before_batch_at(&self) -> Option<Duration> {
+        if self.flight.is_some() || self.must_probe {
+            return None;
+        }
+        let acked_at = self.parcels.front()?.acked_at?;
+        Some((acked_at + self.bounds.confirm_after).max(self.probe_not_before))
+    }
+
     /// It is time to ask.
     pub fn probe(&mut self) {
         self.must_probe = true;

@@ -519,6 +519,11 @@ impl World {
     /// No more faults: everything must come to rest, soon.
     fn heal(&mut self) {
         self.disk.set_room(None);
+        self.drain();
+    }
+
+    /// Clients send again, Servers answer, time passes, until nothing is held any more.
+    fn drain(&mut self) {
         for _ in 0..20_000 {
             for client in 0..CLIENTS {
                 if matches!(self.clients[client].1, Some(None)) {
@@ -538,6 +543,28 @@ impl World {
         }
         panic!("does not drain: {:?}", self.relay);
     }
+}
+
+#[test]
+fn a_disk_smaller_than_the_bound_drains_as_soon_as_what_it_holds_is_confirmed() {
+    let mut world = World::new(1);
+    world.disk.set_room(Some(12_000));
+    let mut was_full = false;
+    for _ in 0..40 {
+        (0..CLIENTS).for_each(|client| world.accept(client, 20));
+        world.sync();
+        was_full |= world.relay.spool().room().error.is_some();
+        world.replica = world.store.clone();
+        world.take(Step::Pass(100));
+        while !world.flying.is_empty() {
+            world.deliver(0, Fate::Answered);
+        }
+    }
+    assert!(was_full, "the disk was large enough for all of it");
+    world.drain();
+    let folded: u64 = world.store.folded.values().sum();
+    assert_eq!((folded, world.store.lost), (world.expected.values().sum(), 0));
+    assert_eq!(world.relay.spool().room().error, None);
 }
 
 /// `TABA_MODEL_CASES` runs more.
