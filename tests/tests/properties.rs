@@ -1,7 +1,5 @@
 //! `docs/PROPERTIES.md` names tests that exist.
 
-#![expect(clippy::unwrap_used, reason = "a test says what went wrong by failing")]
-
 use std::fs;
 use std::path::Path;
 
