@@ -307,7 +307,7 @@ impl fmt::Debug for Client {
 
 impl Inner {
     fn stats(&self) -> ClientStats {
-        let mut stats = *self.stats.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut stats = self.stats.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for (why, events) in self.recorder.refused() {
             stats.recorded += events;
             stats.dropped.add(why, events);

@@ -58,7 +58,7 @@ mod stats;
 mod tabs;
 
 pub use backoff::Backoff;
-pub use buffer::{Buffer, Datum, Identity, Sealed, Tally};
+pub use buffer::{Buffer, Datum, Fault, Identity, Sealed, Tally};
 pub use config::{Config, ConfigError, Verified};
 pub use drops::Drops;
 pub use sink::{Sink, SinkError};

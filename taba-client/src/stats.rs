@@ -1,11 +1,13 @@
 //! [`ClientStats`]: where a Client stands.
 
+use std::sync::Arc;
+
 use crate::drops::Drops;
 
 /// Where a Client stands, as of the last time its rings were drained: at most one flush interval ago.
 ///
 /// `recorded = acked + sealed + pending + dropped.total()`, all in events since the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ClientStats {
     /// Events recorded, whatever became of them.
@@ -26,6 +28,9 @@ pub struct ClientStats {
     pub batches: u64,
     /// Deliveries that failed; nearly all were tried again.
     pub failures: u64,
+    /// The last thing that went wrong, for a person to read; it stays when all is well again. Events that were dropped,
+    /// a delivery that failed, a Handler that panicked.
+    pub last_error: Option<Arc<str>>,
     /// Tabs that have had events.
     pub tabs: usize,
     /// Rings that are drained: threads that recorded and still live, about.

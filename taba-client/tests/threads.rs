@@ -301,20 +301,30 @@ impl Handler for Bug {
 }
 
 #[test]
-fn a_handler_that_panics_takes_only_its_own_client_along() {
+fn a_handler_that_panics_and_a_value_without_an_encoding_cost_no_other_tab_anything() {
     let handlers = Registry::builder().with("Bug", Bug).build().unwrap();
-    let broken =
-        Client::builder("broken").sink(Memory::default()).handlers(handlers.clone()).build().unwrap();
-    let (sound, memory) = client(Config::default());
-    let tab = broken.tab::<f64>("bug", "Bug").unwrap();
-    (0..100).for_each(|_| tab.record(1.0));
-    assert!(broken.tab::<Chatty>("other", "Bug").is_err(), "the handler folds other values");
-    until("its task has ended", || {
-        tab.record(1.0);
-        broken.stats().dropped.get(Why::Shutdown) > 0
-    });
-    sound.counter("bids").unwrap().increment();
-    assert_eq!(sound.shutdown(10 * SECOND).flushed, 1);
-    assert_eq!(memory.events()["bids"], 1);
-    let _ = broken.shutdown(3000 * SECOND);
+    let memory = Memory::default();
+    let client = Client::builder("web-01").sink(memory.clone()).handlers(handlers).build().unwrap();
+    let (bug, flat) = (client.tab::<f64>("bug", "Bug").unwrap(), client.tab::<Flat>("flat", "Flat").unwrap());
+    let sound = client.counter("sound").unwrap();
+    assert!(client.tab::<Chatty>("other", "Bug").is_err(), "the handler folds other values");
+    for _ in 0..300 {
+        bug.record(1.0);
+        flat.record(Flat { rest: BTreeMap::new() });
+        sound.increment();
+    }
+    assert_eq!(client.shutdown(10 * SECOND).left, 0);
+    let (stats, events) = (client.stats(), memory.events());
+    assert_eq!((events["sound"], events["bug"]), (300, 300), "the bug's events travel as they were recorded");
+    assert_eq!((stats.dropped.get(Why::BadValue), stats.dropped.total()), (300, 300));
+    assert!(stats.last_error.is_some_and(|error| error.contains("bug") || error.contains("flat")));
 }
+
+/// A value of a shape that postcard does not write.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Flat {
+    #[serde(flatten)]
+    rest: BTreeMap<String, u8>,
+}
+
+impl Value for Flat {}

@@ -34,11 +34,21 @@ pub trait Value: Serialize + DeserializeOwned + Clone + PartialEq + Debug + Send
         true
     }
 
+    /// Whether the value can be encoded. serde allows shapes that postcard cannot write: a type with
+    /// `#[serde(flatten)]` is a map of unknown length. A value that cannot be encoded is refused, and counted as
+    /// `bad_value`; [`encode_column`](Self::encode_column) is called only for values that can.
+    fn is_encodable(&self) -> bool {
+        postcard::serialize_with_flavor(self, postcard::ser_flavors::Size::default()).is_ok()
+    }
+
     /// Appends the column of `values`.
+    ///
+    /// # Panics
+    /// When one of them [cannot be encoded](Self::is_encodable).
     fn encode_column(values: &[Self], out: &mut Vec<u8>) {
         let encoded: Vec<Vec<u8>> = values
             .iter()
-            .map(|value| postcard::to_stdvec(value).expect("plain data encodes into memory"))
+            .map(|value| postcard::to_stdvec(value).expect("whoever calls has asked `is_encodable`"))
             .collect();
         column::put_chunks(&encoded, out);
     }
@@ -68,6 +78,10 @@ impl Value for f64 {
         self.is_finite()
     }
 
+    fn is_encodable(&self) -> bool {
+        true
+    }
+
     fn encode_column(values: &[Self], out: &mut Vec<u8>) {
         column::put_numbers(values, out);
     }
@@ -80,6 +94,10 @@ impl Value for f64 {
 impl Value for String {
     fn is_valid(&self) -> bool {
         self.len() <= VALUE_BYTES_MAX
+    }
+
+    fn is_encodable(&self) -> bool {
+        true
     }
 
     fn encode_column(values: &[Self], out: &mut Vec<u8>) {

@@ -7,6 +7,8 @@ use std::ops::Range;
 use taba_core::limits::VALUE_BYTES_MAX;
 use taba_core::{AnyValues, Value};
 
+use super::fault::guarded;
+
 /// What a column of one opaque value takes beside the value: a width, and its length in two bytes.
 const COLUMN_BYTES: usize = 3;
 
@@ -54,17 +56,27 @@ impl Column {
         }
     }
 
-    /// Adds a value. Gives how many bytes it takes here; `None` when it is not valid, too long to be sent, or of
-    /// another type.
+    /// Adds a value. Gives how many bytes it takes beside its place in the column.
+    ///
+    /// # Errors
+    /// [`Unsendable`], and the value is dropped.
     #[inline]
-    pub(crate) fn push(&mut self, datum: Datum) -> Option<usize> {
+    pub(crate) fn push(&mut self, datum: Datum) -> Result<usize, Unsendable> {
         match (self, datum) {
             (Self::Numbers(numbers), Datum::Number(number)) if number.is_finite() => {
                 numbers.push(number);
-                Some(size_of::<f64>())
+                Ok(0)
             }
             (Self::Opaque(values), Datum::Opaque(value)) => values.push(value),
-            (Self::Numbers(_), _) | (Self::Opaque(_), Datum::Number(_)) => None,
+            (Self::Numbers(_), _) | (Self::Opaque(_), Datum::Number(_)) => Err(Unsendable::Invalid),
+        }
+    }
+
+    /// Bytes of the column's places, used or not.
+    pub(crate) fn allocated(&self) -> usize {
+        match self {
+            Self::Numbers(numbers) => numbers.capacity() * size_of::<f64>(),
+            Self::Opaque(values) => values.allocated(),
         }
     }
 
@@ -100,9 +112,21 @@ impl Column {
     }
 }
 
+/// Why a value cannot be sent.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Unsendable {
+    /// It is not valid, or of another type than its Tab's.
+    Invalid,
+    /// Encoded, it has more bytes than a reader takes.
+    TooLong,
+    /// It has no encoding, or its own code panicked.
+    Unencodable(String),
+}
+
 /// A `Vec` of some opaque type.
 pub(crate) trait Values: Send {
-    fn push(&mut self, value: Box<dyn Any + Send>) -> Option<usize>;
+    fn push(&mut self, value: Box<dyn Any + Send>) -> Result<usize, Unsendable>;
+    fn allocated(&self) -> usize;
     fn as_values(&self) -> &dyn AnyValues;
     fn encode(&self, range: Range<usize>, out: &mut Vec<u8>);
     fn forget(&mut self, count: usize);
@@ -110,17 +134,22 @@ pub(crate) trait Values: Send {
 }
 
 impl<V: Value> Values for Vec<V> {
-    fn push(&mut self, value: Box<dyn Any + Send>) -> Option<usize> {
-        let value = *value.downcast::<V>().ok().filter(|value| value.is_valid())?;
-        // A value may not tell its heap, but its wire form does; and a reader of the Block would refuse a longer one.
-        let mut encoded = Vec::with_capacity(64);
-        V::encode_column(std::slice::from_ref(&value), &mut encoded);
-        if encoded.len() > VALUE_BYTES_MAX + COLUMN_BYTES {
-            return None;
+    fn push(&mut self, value: Box<dyn Any + Send>) -> Result<usize, Unsendable> {
+        let value = *value.downcast::<V>().map_err(|_| Unsendable::Invalid)?;
+        // The value's code is the application's.
+        let measured = guarded(|| measure(&value));
+        match measured {
+            Ok(Ok(bytes)) => {
+                Vec::push(self, value);
+                Ok(bytes)
+            }
+            Ok(Err(why)) => Err(why),
+            Err(panic) => Err(Unsendable::Unencodable(panic)),
         }
-        let bytes = size_of::<V>() + value.heap_bytes().max(encoded.len());
-        Vec::push(self, value);
-        Some(bytes)
+    }
+
+    fn allocated(&self) -> usize {
+        self.capacity() * size_of::<V>()
     }
 
     fn as_values(&self) -> &dyn AnyValues {
@@ -138,4 +167,22 @@ impl<V: Value> Values for Vec<V> {
     fn release(&mut self) {
         self.shrink_to_fit();
     }
+}
+
+/// Bytes that a value takes beside its own size, as well as can be known.
+fn measure<V: Value>(value: &V) -> Result<usize, Unsendable> {
+    if !value.is_valid() {
+        return Err(Unsendable::Invalid);
+    }
+    if !value.is_encodable() {
+        let what = format!("a value of type {} has no encoding", std::any::type_name::<V>());
+        return Err(Unsendable::Unencodable(what));
+    }
+    // A value may not tell its heap, but its wire form does; and a reader of the Block would refuse a longer one.
+    let mut encoded = Vec::with_capacity(64);
+    V::encode_column(std::slice::from_ref(value), &mut encoded);
+    if encoded.len() > VALUE_BYTES_MAX + COLUMN_BYTES {
+        return Err(Unsendable::TooLong);
+    }
+    Ok(value.heap_bytes().max(encoded.len()))
 }

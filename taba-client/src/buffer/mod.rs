@@ -9,6 +9,7 @@
 //! ```
 
 mod column;
+mod fault;
 mod pending;
 mod sealed;
 
@@ -21,16 +22,18 @@ use taba_core::limits::BLOCK_BYTES_MAX;
 use taba_core::wire::ClientBatch;
 use taba_core::{ClientId, Registry, SeqNo, Timestamp};
 
-use crate::config::Verified;
+use crate::config::{Config, Verified};
 use crate::drops::Drops;
 use crate::tab::TabSpec;
 
 pub(crate) use column::Column;
 pub use column::Datum;
-use pending::{Cut, Pending};
+use column::Unsendable;
+pub use fault::Fault;
+use pending::{Cut, Failed, Pending};
 pub(crate) use sealed::LEDGER_BLOCKS_MAX;
-use sealed::Note;
 pub use sealed::Sealed;
+use sealed::notes;
 
 /// Who sends the Batches of a [`Buffer`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,8 +91,16 @@ pub struct Buffer {
     sealed: Option<Arc<Sealed>>,
     seq: SeqNo,
     tally: Tally,
-    /// What the Ledger was told by Batches that were not given up.
-    told: Note,
+    /// Drops that the Ledger was told by Batches that were not given up.
+    told: Drops,
+    /// The Tab to be made smaller next when memory is short.
+    compact_next: usize,
+    #[cfg(test)]
+    compactions: u64,
+    /// Memory is not made from less than this: the last look at all Tabs found no more.
+    compact_from: usize,
+    /// Code of the application that failed, the newest, and how often any did, since they were last taken.
+    fault: Option<(Fault, u64)>,
     /// Whether the last Batch was full before everything was in it.
     left_behind: bool,
 }
@@ -118,7 +129,12 @@ impl Buffer {
             sealed: None,
             seq: SeqNo::NONE,
             tally: Tally::default(),
-            told: Note::default(),
+            told: Drops::default(),
+            compact_next: 0,
+            #[cfg(test)]
+            compactions: 0,
+            compact_from: 0,
+            fault: None,
             left_behind: false,
         }
     }
@@ -149,23 +165,94 @@ impl Buffer {
     #[inline]
     fn take(&mut self, tab: u32, time: Timestamp, datum: Datum) -> Result<(), Why> {
         let pending = self.tabs.get_mut(tab as usize).ok_or(Why::TooManyTabs)?;
-        let bytes_max = self.config.pending_bytes_max;
-        // The last quarter is for the growth of States that are there already.
-        let bytes_max = if pending.has_state() { bytes_max } else { bytes_max / 4 * 3 };
-        if self.bytes >= bytes_max || !pending.has_room(self.config.tab_events_max) {
+        if self.bytes >= bytes_max(&self.config, pending) {
+            self.make_room();
+        }
+        let pending = &mut self.tabs[tab as usize];
+        if self.bytes >= bytes_max(&self.config, pending) || !pending.has_room(self.config.tab_events_max) {
             return Err(Why::Full);
         }
         let was_empty = pending.is_empty();
-        self.bytes += pending.push(time, datum).ok_or(Why::BadValue)?;
+        match pending.push(time, datum) {
+            Ok(bytes) => self.bytes += bytes,
+            Err(unsendable) => {
+                self.note_unsendable(tab, unsendable);
+                return Err(Why::BadValue);
+            }
+        }
         if was_empty {
             self.waiting.push_back(tab);
         }
         if pending.is_ripe(self.config.raw_events_max) {
-            let before = pending.bytes();
-            pending.fold();
-            self.bytes = self.bytes + pending.bytes() - before;
+            self.change(tab, Pending::fold);
         }
         Ok(())
+    }
+
+    /// Makes what waits take less memory, one Tab after the other, until there is some room.
+    #[cold]
+    #[inline(never)]
+    fn make_room(&mut self) {
+        if self.bytes < self.compact_from {
+            return;
+        }
+        let wanted = self.config.pending_bytes_max / 8 * 5;
+        for _ in 0..self.tabs.len() {
+            if self.bytes <= wanted {
+                return;
+            }
+            let tab = self.compact_next % self.tabs.len();
+            self.compact_next = tab + 1;
+            #[cfg(test)]
+            (self.compactions += 1);
+            self.change(tab as u32, Pending::compact);
+        }
+        self.compact_from = self.bytes + self.config.pending_bytes_max / 16;
+    }
+
+    /// Does something with a Tab's pending events that runs its Handler.
+    fn change(&mut self, tab: u32, change: impl FnOnce(&mut Pending) -> Result<(), Failed>) {
+        let pending = &mut self.tabs[tab as usize];
+        let before = pending.bytes();
+        let changed = change(pending);
+        self.bytes = self.bytes + pending.bytes() - before;
+        if let Err(failed) = changed {
+            self.note_failed(tab, failed);
+        }
+    }
+
+    /// A Handler failed: the events in its State are dropped.
+    fn note_failed(&mut self, tab: u32, failed: Failed) {
+        let Failed { events, message } = failed;
+        self.tally.pending -= events;
+        self.tally.dropped.add(Why::Undecodable, events);
+        self.note_fault(tab, Why::Undecodable, events, message);
+    }
+
+    /// A value cannot be sent: its event is dropped. The first of a Tab that has no encoding is a fault to be told.
+    #[cold]
+    fn note_unsendable(&mut self, tab: u32, unsendable: Unsendable) {
+        if let Unsendable::Unencodable(message) = unsendable {
+            let pending = &mut self.tabs[tab as usize];
+            pending.unencodable += 1;
+            let events = pending.unencodable;
+            if events == 1 || self.fault.is_none() {
+                self.note_fault(tab, Why::BadValue, events, message);
+            }
+        }
+    }
+
+    fn note_fault(&mut self, tab: u32, why: Why, events: u64, message: String) {
+        let spec = self.tabs[tab as usize].spec();
+        let fault =
+            Fault { tab: spec.name().clone(), tab_type: spec.tab_type().clone(), why, events, message };
+        let times = self.fault.take().map_or(0, |(_, times)| times);
+        self.fault = Some((fault, times + 1));
+    }
+
+    /// The newest failure of the application's own code, and how many there were since this was last asked.
+    pub fn take_fault(&mut self) -> Option<(Fault, u64)> {
+        self.fault.take()
     }
 
     /// Counts events that were dropped before they could be offered.
@@ -195,42 +282,39 @@ impl Buffer {
             let Some(&tab) = self.waiting.front() else { break };
             let pending = &mut self.tabs[tab as usize];
             let before = pending.bytes();
-            match pending.cut(&self.identity.client, self.config.raw_events_max) {
-                Cut::Nothing => {}
-                Cut::Block(block) => {
-                    batch_bytes += block.encoded_bytes();
-                    blocks.push(block);
-                }
-                Cut::Oversized(events) => {
-                    self.tally.pending -= events;
-                    self.tally.dropped.add(Why::Full, events);
-                }
-            }
+            let cut = pending.cut(&self.identity.client, self.config.raw_events_max);
             self.bytes = self.bytes + pending.bytes() - before;
             if pending.is_empty() {
                 self.waiting.pop_front();
             }
+            match cut {
+                Ok(Cut::Nothing) => {}
+                Ok(Cut::Block(block)) => {
+                    batch_bytes += block.encoded_bytes();
+                    blocks.push(block);
+                }
+                Ok(Cut::Oversized(events)) => {
+                    self.tally.pending -= events;
+                    self.tally.dropped.add(Why::Full, events);
+                }
+                Err(failed) => self.note_failed(tab, failed),
+            }
         }
+        self.compact_from = self.compact_from.min(self.bytes + self.config.pending_bytes_max / 16);
         self.left_behind = !self.waiting.is_empty();
         let events = blocks.iter().map(|block| block.events).sum();
-        let note = Note {
-            recorded: self.tally.recorded - self.told.recorded,
-            dropped: self.tally.dropped.since(&self.told.dropped),
-        };
-        if blocks.is_empty() && note.is_empty() {
+        let dropped = self.tally.dropped.since(&self.told);
+        if blocks.is_empty() && dropped.total() == 0 {
             return None;
         }
-        blocks.extend(note.blocks(&self.identity.client, now));
-        self.told = Note { recorded: self.tally.recorded, dropped: self.tally.dropped };
+        blocks.extend(notes(&self.identity.client, now, events, dropped));
+        self.told = self.tally.dropped;
         self.tally.pending -= events;
         self.tally.sealed += events;
         self.seq = self.seq.next();
         let Identity { client, incarnation } = self.identity.clone();
-        Some(Sealed::new(
-            ClientBatch { client, incarnation, seq: self.seq, sent_at: now, blocks },
-            events,
-            note,
-        ))
+        let batch = ClientBatch { client, incarnation, seq: self.seq, sent_at: now, blocks };
+        Some(Sealed::new(batch, events, dropped))
     }
 
     /// The Agent has the Batch in flight. `false` when it is not this one: then nothing has changed.
@@ -243,13 +327,12 @@ impl Buffer {
     }
 
     /// The Batch in flight can never be delivered: its events count as dropped, and the next Batch tells the Ledger
-    /// that, and what this one was to tell it. `false` when it is not this one.
+    /// that, and of the drops that this one was to tell. `false` when it is not this one.
     pub fn give_up(&mut self, seq: SeqNo, why: Why) -> bool {
         let Some(sealed) = self.sealed.take_if(|sealed| sealed.seq() == seq) else { return false };
         self.tally.sealed -= sealed.events();
         self.tally.dropped.add(why, sealed.events());
-        self.told.recorded -= sealed.note.recorded;
-        self.told.dropped = self.told.dropped.since(&sealed.note.dropped);
+        self.told = self.told.since(&sealed.dropped);
         self.audit();
         true
     }
@@ -264,7 +347,7 @@ impl Buffer {
         self.tally
     }
 
-    /// Bytes that wait to be sealed, about.
+    /// Bytes that what waits to be sealed takes, and the room for more that is kept, about.
     pub fn pending_bytes(&self) -> usize {
         self.bytes
     }
@@ -290,6 +373,12 @@ impl Buffer {
         let waiting = self.tabs.iter().filter(|tab| !tab.is_empty()).count();
         assert_eq!(waiting, self.waiting.len(), "{self:?}");
     }
+}
+
+/// Bytes that may wait before an event of this Tab is taken: the last quarter is for the growth of States that are there.
+#[inline]
+fn bytes_max(config: &Config, pending: &Pending) -> usize {
+    if pending.has_state() { config.pending_bytes_max } else { config.pending_bytes_max / 4 * 3 }
 }
 
 #[cfg(test)]

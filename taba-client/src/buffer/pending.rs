@@ -7,7 +7,8 @@ use taba_core::limits::{BLOCK_BYTES_MAX, BLOCK_EVENTS_MAX};
 use taba_core::wire::{Block, Content, column};
 use taba_core::{AnyHandler, AnyState, ClientId, Registry, Timestamp};
 
-use super::column::{Column, Datum};
+use super::column::{Column, Datum, Unsendable};
+use super::fault::guarded;
 use crate::tab::TabSpec;
 
 /// Events that are gathered before they are folded into a State that is there already: a column of this many is in
@@ -19,6 +20,11 @@ const PAYLOAD_BYTES_MAX: usize = BLOCK_BYTES_MAX - 2048;
 const STATE_BYTES_PER_ENCODED: usize = 4;
 /// What a State takes in any case.
 const STATE_BYTES_MIN: usize = 256;
+/// What an encoded State takes beside its bytes.
+const PACKED_BYTES_MIN: usize = 64;
+
+/// Bytes of unfolded events that are worth a State when memory is short.
+const FOLD_BYTES: usize = 4 * 1024;
 
 /// What waits to be sent of one Tab.
 pub(super) struct Pending {
@@ -27,19 +33,30 @@ pub(super) struct Pending {
     handler: Option<Arc<dyn AnyHandler>>,
     times: Vec<Timestamp>,
     values: Column,
-    values_bytes: usize,
+    /// What the values take beside their places in the column.
+    heap_bytes: usize,
     partial: Option<Partial>,
+    /// Events whose values could not be encoded.
+    pub(super) unencodable: u64,
 }
 
 /// A State that holds some of the events.
 struct Partial {
-    state: AnyState,
+    form: Form,
     events: u64,
     earliest: Timestamp,
     latest: Timestamp,
     bytes: usize,
     /// How many events it holds when it is measured again.
     measure_at: u64,
+}
+
+/// A State in memory.
+enum Form {
+    /// Ready to be folded into.
+    Live(AnyState),
+    /// Encoded, which takes a fraction of the memory.
+    Packed(Vec<u8>),
 }
 
 /// What one cut took out of a [`Pending`].
@@ -52,13 +69,29 @@ pub(super) enum Cut {
     Oversized(u64),
 }
 
+/// A Handler failed. Its Tab's events travel unfolded from now on.
+#[derive(Debug)]
+pub(super) struct Failed {
+    /// Events that were in its State, and are lost with it.
+    pub(super) events: u64,
+    /// What it said.
+    pub(super) message: String,
+}
+
 impl Pending {
     pub(super) fn new(spec: TabSpec, handlers: &Registry) -> Self {
-        let handler = handlers.get(spec.tab_type().as_str()).filter(|handler| {
-            spec.fits(handler.as_ref()).is_ok() && handler.encoded_bytes_max() <= PAYLOAD_BYTES_MAX
-        });
-        let (handler, values) = (handler.cloned(), spec.column());
-        Self { spec, handler, times: Vec::new(), values, values_bytes: 0, partial: None }
+        let fits = |handler: &&Arc<dyn AnyHandler>| {
+            let small = || handler.encoded_bytes_max() <= PAYLOAD_BYTES_MAX;
+            guarded(|| spec.fits(handler.as_ref()).is_ok() && small()).unwrap_or(false)
+        };
+        let handler = handlers.get(spec.tab_type().as_str()).filter(fits).cloned();
+        let values = spec.column();
+        let (times, partial) = (Vec::new(), None);
+        Self { spec, handler, times, values, heap_bytes: 0, partial, unencodable: 0 }
+    }
+
+    pub(super) fn spec(&self) -> &TabSpec {
+        &self.spec
     }
 
     /// Events that wait, counted again.
@@ -67,10 +100,14 @@ impl Pending {
         self.times.len() as u64 + self.partial.as_ref().map_or(0, |partial| partial.events)
     }
 
-    /// Bytes that they take, about.
+    /// Bytes that they take, and the room for more that is kept, about.
     pub(super) fn bytes(&self) -> usize {
         let partial = self.partial.as_ref().map_or(0, |partial| partial.bytes);
-        self.times.len() * size_of::<Timestamp>() + self.values_bytes + partial
+        self.column_bytes() + self.heap_bytes + partial
+    }
+
+    fn column_bytes(&self) -> usize {
+        self.times.capacity() * size_of::<Timestamp>() + self.values.allocated()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -87,91 +124,143 @@ impl Pending {
         self.handler.is_some() || self.times.len() < unfolded_max
     }
 
-    /// Takes one event; gives how many bytes it takes, or `None` when its value cannot be sent.
+    /// Takes one event; gives how many bytes more that takes.
+    ///
+    /// # Errors
+    /// [`Unsendable`], and the event is dropped.
     #[inline]
-    pub(super) fn push(&mut self, time: Timestamp, datum: Datum) -> Option<usize> {
-        let bytes = self.values.push(datum)?;
-        self.values_bytes += bytes;
+    pub(super) fn push(&mut self, time: Timestamp, datum: Datum) -> Result<usize, Unsendable> {
+        let full = self.times.len() == self.times.capacity();
+        let before = if full { self.column_bytes() } else { 0 };
+        let heap = self.values.push(datum)?;
+        self.heap_bytes += heap;
         self.times.push(time);
-        Some(bytes + size_of::<Timestamp>())
+        // Both columns have had the same events, so they grow at the same time.
+        Ok(heap + if full { self.column_bytes() - before } else { 0 })
     }
 
     /// Whether so many events have gathered that they should be folded.
     #[inline]
     pub(super) fn is_ripe(&self, raw_events_max: usize) -> bool {
-        let unfolded_max = if self.partial.is_some() { FOLD_EVENTS } else { raw_events_max };
+        let unfolded_max = if self.partial.is_some() { FOLD_EVENTS - 1 } else { raw_events_max };
         self.times.len() > unfolded_max && self.handler.is_some()
     }
 
     /// Folds the events that have gathered.
-    pub(super) fn fold(&mut self) {
-        let Some(handler) = &self.handler else { return };
+    ///
+    /// # Errors
+    /// [`Failed`] when the Handler panics, or does not read what it has written. The events that were to be folded are
+    /// still there.
+    pub(super) fn fold(&mut self) -> Result<(), Failed> {
+        let Some(handler) = self.handler.clone() else { return Ok(()) };
         let (Some(&earliest), Some(&latest)) = (self.times.iter().min(), self.times.iter().max()) else {
-            return;
+            return Ok(());
         };
-        let partial = self.partial.get_or_insert_with(|| Partial {
-            state: handler.empty_state(),
-            events: 0,
-            earliest,
-            latest,
-            bytes: 0,
-            measure_at: 0,
+        let partial = self.partial.take().unwrap_or_else(|| Partial::empty(earliest));
+        let events = partial.events;
+        let (times, values) = (&self.times, &self.values);
+        let folded = guarded(|| {
+            let mut state = match partial.form {
+                Form::Live(state) => state,
+                Form::Packed(bytes) if bytes.is_empty() && events == 0 => handler.empty_state(),
+                Form::Packed(bytes) => {
+                    handler.decode(handler.version(), &bytes).map_err(|error| error.to_string())?
+                }
+            };
+            handler.fold_values(&mut state, times, values.values()).map_err(|error| error.to_string())?;
+            let mut partial = Partial { form: Form::Live(state), ..partial };
+            partial.events += times.len() as u64;
+            partial.earliest = partial.earliest.min(earliest);
+            partial.latest = partial.latest.max(latest);
+            partial.measure(handler.as_ref());
+            Ok(partial)
         });
-        if handler.fold_values(&mut partial.state, &self.times, self.values.values()).is_err() {
-            // The constructor has asked, so this Handler changes its mind; the events can still travel as they are.
-            self.partial.take_if(|partial| partial.events == 0);
-            self.handler.take_if(|_| self.partial.is_none());
-            return;
-        }
-        partial.events += self.times.len() as u64;
-        partial.earliest = partial.earliest.min(earliest);
-        partial.latest = partial.latest.max(latest);
-        if partial.events >= partial.measure_at {
-            // A State grows at most with its events, so measuring at every doubling is never off by more than two.
-            let encoded = handler.encode(&partial.state).len();
-            partial.bytes = STATE_BYTES_MIN + STATE_BYTES_PER_ENCODED * encoded;
-            partial.measure_at = partial.events * 2;
+        match folded.and_then(|folded| folded) {
+            Ok(partial) => self.partial = Some(partial),
+            Err(message) => return Err(self.failed(events, message)),
         }
         self.forget(self.times.len());
+        Ok(())
+    }
+
+    /// Takes less memory: folds what has gathered, encodes the State, keeps no room.
+    ///
+    /// # Errors
+    /// As [`fold`](Self::fold).
+    pub(super) fn compact(&mut self) -> Result<(), Failed> {
+        if self.handler.is_some() && (self.has_state() || self.column_bytes() + self.heap_bytes > FOLD_BYTES)
+        {
+            self.fold()?;
+        }
+        if let (Some(partial), Some(handler)) = (self.partial.take(), &self.handler) {
+            let events = partial.events;
+            match guarded(|| partial.pack(handler.as_ref())) {
+                Ok(partial) => self.partial = Some(partial),
+                Err(message) => return Err(self.failed(events, message)),
+            }
+        }
+        self.times.shrink_to_fit();
+        self.values.release();
+        Ok(())
+    }
+
+    fn failed(&mut self, events: u64, message: String) -> Failed {
+        self.handler = None;
+        Failed { events, message }
     }
 
     /// Takes out one Block's worth.
-    pub(super) fn cut(&mut self, client: &ClientId, raw_events_max: usize) -> Cut {
+    ///
+    /// # Errors
+    /// As [`fold`](Self::fold); what has not been lost can be cut again.
+    pub(super) fn cut(&mut self, client: &ClientId, raw_events_max: usize) -> Result<Cut, Failed> {
         if self.partial.is_some() || self.times.len() > raw_events_max {
-            self.fold();
+            self.fold()?;
         }
         let (Some(partial), Some(handler)) = (self.partial.take(), &self.handler) else {
             return self.cut_raw(client);
         };
-        let bytes = handler.encode(&partial.state);
+        let Partial { events, earliest, latest, form, .. } = partial;
+        let encoded = guarded(|| match form {
+            Form::Live(state) => handler.encode(&state),
+            Form::Packed(bytes) => bytes,
+        });
+        let bytes = match encoded {
+            Ok(bytes) => bytes,
+            Err(message) => return Err(self.failed(events, message)),
+        };
         if bytes.len() > PAYLOAD_BYTES_MAX {
-            return Cut::Oversized(partial.events);
+            return Ok(Cut::Oversized(events));
         }
         let content = Content::State { version: handler.version(), bytes: bytes.into() };
-        let block = self.block(client, partial.events, (partial.earliest, partial.latest), content);
+        let block = self.block(client, events, (earliest, latest), content);
         self.release();
-        Cut::Block(block)
+        Ok(Cut::Block(block))
     }
 
     /// Takes out as many unfolded events as fit one Block.
-    fn cut_raw(&mut self, client: &ClientId) -> Cut {
+    fn cut_raw(&mut self, client: &ClientId) -> Result<Cut, Failed> {
         let mut count = self.times.len().min(BLOCK_EVENTS_MAX);
         let mut payload = Vec::new();
         loop {
             let times = &self.times[..count];
             let (Some(&earliest), Some(&latest)) = (times.iter().min(), times.iter().max()) else {
-                return Cut::Nothing;
+                return Ok(Cut::Nothing);
             };
             payload.clear();
             column::put_times(times, &mut payload);
-            self.values.encode(0..count, &mut payload);
+            if let Err(message) = guarded(|| self.values.encode(0..count, &mut payload)) {
+                // Each was encoded when it came, so its code does not do the same twice.
+                self.forget(count);
+                return Err(Failed { events: count as u64, message });
+            }
             // One value was measured when it came, so one always fits.
             if payload.len() <= PAYLOAD_BYTES_MAX || count == 1 {
                 let content = Content::Events(payload.into());
                 let block = self.block(client, count as u64, (earliest, latest), content);
                 self.forget(count);
                 self.release();
-                return Cut::Block(block);
+                return Ok(Cut::Block(block));
             }
             count /= 2;
         }
@@ -199,8 +288,7 @@ impl Pending {
     fn forget(&mut self, count: usize) {
         // What is left is charged in proportion: exact when nothing is left, as it nearly always is.
         let left = self.times.len() - count;
-        self.values_bytes =
-            (self.values_bytes as u128 * left as u128 / self.times.len().max(1) as u128) as usize;
+        self.heap_bytes = (self.heap_bytes as u128 * left as u128 / self.times.len().max(1) as u128) as usize;
         self.times.drain(..count);
         self.values.forget(count);
     }
@@ -211,5 +299,33 @@ impl Pending {
             self.times.shrink_to_fit();
             self.values.release();
         }
+    }
+}
+
+impl Partial {
+    /// No events. The form is the encoding of no State, which costs nothing to make.
+    fn empty(time: Timestamp) -> Self {
+        let form = Form::Packed(Vec::new());
+        Self { form, events: 0, earliest: time, latest: time, bytes: 0, measure_at: 0 }
+    }
+
+    /// Finds out how many bytes it takes, now and then.
+    fn measure(&mut self, handler: &dyn AnyHandler) {
+        // A State grows at most with its events, so measuring at every doubling is never off by more than two.
+        if self.events >= self.measure_at
+            && let Form::Live(state) = &self.form
+        {
+            self.bytes = STATE_BYTES_MIN + STATE_BYTES_PER_ENCODED * handler.encode(state).len();
+            self.measure_at = self.events * 2;
+        }
+    }
+
+    /// The same, encoded.
+    fn pack(self, handler: &dyn AnyHandler) -> Self {
+        let Form::Live(state) = &self.form else { return self };
+        let mut packed = handler.encode(state);
+        packed.shrink_to_fit();
+        let bytes = PACKED_BYTES_MIN + packed.len();
+        Self { form: Form::Packed(packed), bytes, measure_at: 0, ..self }
     }
 }

@@ -21,33 +21,24 @@ pub(crate) const LEDGER_BLOCKS_MAX: usize = 1 + Why::ALL.len();
 pub struct Sealed {
     batch: ClientBatch,
     events: u64,
-    pub(super) note: Note,
+    pub(super) dropped: Drops,
     frame: OnceLock<Bytes>,
 }
 
-/// What a Batch tells the Ledger.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Note {
-    pub(super) recorded: u64,
-    pub(super) dropped: Drops,
-}
-
-impl Note {
-    pub(super) fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-
-    /// The Blocks that tell it.
-    pub(super) fn blocks(&self, client: &ClientId, now: Timestamp) -> impl Iterator<Item = Block> {
-        let recorded = (self.recorded > 0).then(|| (ledger::tab(ledger::RECORDED), self.recorded));
-        let dropped = self.dropped;
-        let dropped = Why::ALL
-            .into_iter()
-            .filter(move |why| dropped.get(*why) > 0)
-            .map(move |why| (ledger::dropped_tab(Where::Client, why), dropped.get(why)));
-        let client = client.clone();
-        recorded.into_iter().chain(dropped).map(move |(tab, events)| note(tab, &client, now, events))
-    }
+/// The Blocks of the Ledger in a Batch with `events` of its own, which tells of `dropped`: what is recorded travels with
+/// the events that it counts, so that the Ledger balances whichever Batch turns out to be the last.
+pub(super) fn notes(
+    client: &ClientId,
+    now: Timestamp,
+    events: u64,
+    dropped: Drops,
+) -> impl Iterator<Item = Block> {
+    let recorded = events + dropped.total();
+    let recorded = (recorded > 0).then(|| (ledger::tab(ledger::RECORDED), recorded));
+    let dropped = dropped.iter().map(|(why, events)| (ledger::dropped_tab(Where::Client, why), events));
+    let dropped: Vec<_> = dropped.collect();
+    let client = client.clone();
+    recorded.into_iter().chain(dropped).map(move |(tab, events)| note(tab, &client, now, events))
 }
 
 /// A Block of one event whose value is a number of events.
@@ -58,8 +49,8 @@ fn note(tab: TabName, client: &ClientId, now: Timestamp, events: u64) -> Block {
 }
 
 impl Sealed {
-    pub(super) fn new(batch: ClientBatch, events: u64, note: Note) -> Self {
-        Self { batch, events, note, frame: OnceLock::new() }
+    pub(super) fn new(batch: ClientBatch, events: u64, dropped: Drops) -> Self {
+        Self { batch, events, dropped, frame: OnceLock::new() }
     }
 
     /// The Batch.

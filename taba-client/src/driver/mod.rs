@@ -5,6 +5,7 @@ mod clock;
 mod http;
 mod hub;
 mod intake;
+mod log_limit;
 mod task;
 
 pub use address::{AgentAddress, AgentAddressError};

@@ -13,8 +13,9 @@ use tokio::time::{Sleep, sleep};
 
 use super::hub::{self, Enlisted};
 use super::intake::Intake;
+use super::log_limit::LogLimit;
 use crate::backoff::Backoff;
-use crate::buffer::{Buffer, Sealed};
+use crate::buffer::{Buffer, Fault, Sealed};
 use crate::client::ShutdownReport;
 use crate::config::Verified;
 use crate::recorder::Recorder;
@@ -43,6 +44,17 @@ pub(crate) struct Task {
     /// Whether what waits should be sealed as soon as the courier is free.
     due: bool,
     counts: Counts,
+    logs: Logs,
+    last_error: Option<Arc<str>>,
+}
+
+/// When each kind of line may be logged again.
+#[derive(Debug, Default)]
+struct Logs {
+    dropped: LogLimit,
+    refused: LogLimit,
+    faults: LogLimit,
+    undeliverable: LogLimit,
 }
 
 /// What a task is made of.
@@ -64,7 +76,7 @@ struct Counts {
     batches: u64,
     failures: u64,
     refused: u64,
-    dropped_logged: u64,
+    dropped_seen: u64,
 }
 
 type Delivery = Pin<Box<dyn Future<Output = Result<Receipt, SinkError>> + Send>>;
@@ -104,7 +116,8 @@ impl Courier {
 impl Task {
     pub(crate) fn new(parts: Parts) -> Self {
         let backoff = Backoff::new(parts.config.backoff_min, parts.config.backoff_max, parts.seed);
-        Self { parts, backoff, courier: Courier::Idle, due: false, counts: Counts::default() }
+        let (counts, logs) = (Counts::default(), Logs::default());
+        Self { parts, backoff, courier: Courier::Idle, due: false, counts, logs, last_error: None }
     }
 
     /// Gives the task to the background thread.
@@ -213,7 +226,11 @@ impl Task {
         let refused: u64 = receipt.refused.iter().map(|refusal| refusal.events).sum();
         if refused > 0 {
             self.counts.refused += refused;
-            tracing::error!(client = %self.parts.recorder.client(), events = refused, "the agent refused events");
+            self.note_error(format!("the agent refused {refused} events"));
+            if let Some(events) = self.logs.refused.happened(refused) {
+                let why = receipt.refused.first().map(|refusal| refusal.why.as_str());
+                tracing::error!(client = %self.parts.recorder.client(), events, why, "the agent refused events");
+            }
         }
         let ours = self.parts.buffer.acknowledge(sealed.seq());
         debug_assert!(ours, "only the batch in flight is sent");
@@ -221,11 +238,15 @@ impl Task {
 
     fn failed(&mut self, sealed: Arc<Sealed>, error: &SinkError) {
         self.counts.failures += 1;
+        let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
+        self.note_error(format!("{error}{cause}"));
         let seq = sealed.seq().0;
         match error.remedy() {
             Remedy::GiveUp | Remedy::Split => {
                 let events = sealed.events();
-                tracing::error!(client = %self.parts.recorder.client(), seq, events, %error, "a batch cannot be delivered");
+                if let Some(events) = self.logs.undeliverable.happened(events) {
+                    tracing::error!(client = %self.parts.recorder.client(), seq, events, %error, "a batch cannot be delivered; its events are dropped");
+                }
                 self.backoff.worked();
                 self.parts.buffer.give_up(sealed.seq(), error.why());
             }
@@ -245,12 +266,15 @@ impl Task {
     fn publish(&mut self) {
         let tally = self.parts.buffer.tally();
         let dropped = tally.dropped.total();
-        if dropped > self.counts.dropped_logged
-            && matches!(self.courier, Courier::Idle | Courier::Sending(..))
-        {
-            let events = dropped - mem::replace(&mut self.counts.dropped_logged, dropped);
-            tracing::error!(client = %self.parts.recorder.client(), events, "events were dropped");
+        let more = dropped - mem::replace(&mut self.counts.dropped_seen, dropped);
+        if more > 0 {
+            self.note_error(format!("{more} events were dropped: {:?} since the start", tally.dropped));
         }
+        if let Some(events) = self.logs.dropped.happened(more) {
+            let (dropped, client) = (&tally.dropped, self.parts.recorder.client());
+            tracing::error!(%client, events, since_start = ?dropped, "events were dropped");
+        }
+        self.publish_fault();
         *self.parts.stats.lock().unwrap_or_else(PoisonError::into_inner) = ClientStats {
             recorded: tally.recorded,
             acked: tally.acked,
@@ -261,8 +285,30 @@ impl Task {
             refused: self.counts.refused,
             batches: self.counts.batches,
             failures: self.counts.failures,
+            last_error: self.last_error.clone(),
             tabs: self.parts.buffer.tabs(),
             rings: self.parts.intake.rings(),
         };
+    }
+
+    /// Tells of a Handler or a value whose own code has failed.
+    fn publish_fault(&mut self) {
+        let (fault, times) = match self.parts.buffer.take_fault() {
+            Some((fault, times)) => (Some(fault), times),
+            None => (None, 0),
+        };
+        if let Some(Fault { tab, tab_type, why, message, .. }) = &fault {
+            self.note_error(format!("tab {tab} of type {tab_type}: {message} ({why})"));
+        }
+        if let Some(times) = self.logs.faults.happened(times) {
+            let client = self.parts.recorder.client();
+            let last = fault.map(|fault| (fault.tab.to_string(), fault.message)).unwrap_or_default();
+            let (tab, message) = last;
+            tracing::error!(%client, tab, message, times, "a handler or a value of the application failed");
+        }
+    }
+
+    fn note_error(&mut self, what: String) {
+        self.last_error = Some(what.into());
     }
 }
