@@ -8,6 +8,8 @@
 pub(crate) const MARKS: &str = "ignore-marks";
 /// A Batch is folded only if it follows on the mark.
 pub(crate) const ORDER: &str = "no-gap-free-order";
+/// What is answered without a commit was compared with the store.
+pub(crate) const CHECKED: &str = "answer-from-cache";
 /// What is acknowledged was committed.
 pub(crate) const COMMITTED: &str = "ack-failed-commit";
 /// Marks are judged by two clocks.

@@ -152,7 +152,9 @@ fn needs_fresh_only_from_commits() {
         [Learn(0), Send(first, 0), Arrive(0, 0), Work(0), Hear(0), Tick, Tick, Tick],
     ];
     let rule = Rule::FreshOnlyFromCommits;
-    let checker = without(rule, short(Size { agents: 2, ..SMALL }));
+    // A second line as well: what is checked against the store has not done any harm.
+    let unchecked = without(Rule::AnswersChecked, short(Size { agents: 2, ..SMALL }));
+    let checker = without(rule, unchecked);
     let found = checker.replay(trace.as_flattened()).expect_err("it does harm");
     println!("Without {rule}:\n{}\n", tell(&checker, &checker.shorten(&found)));
     harmful_only_without(checker, rule, trace.as_flattened());
@@ -181,8 +183,10 @@ needed! {
     needs_unique_version: UniqueVersion in Checker { steps: 80, loses: false, ..short(Size { agents: 2, nodes: 1, ..SMALL }) };
     needs_conditional_commit: ConditionalCommit in keeping();
     needs_one_write_per_commit: OneWritePerCommit in short(SMALL);
+    needs_answers_checked: AnswersChecked in keeping();
     needs_probe_commits: ProbeCommits in short(SMALL);
     needs_belief_dies_with_cache: BeliefDiesWithCache in short(SMALL);
+    needs_signed_commits: SignedCommits in keeping();
     needs_short_list_says_nothing: ShortListSaysNothing in keeping();
     needs_stable_on_disk: StableOnDisk in short(SMALL);
     needs_clocks_agree: ClocksAgree in long();

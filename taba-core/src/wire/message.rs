@@ -132,9 +132,9 @@ pub enum Answer {
     /// It is contained in the stored States, by a commit made after it arrived. The only answer that says what the
     /// store holds now, and the only good answer to a Probe.
     Applied = 0,
-    /// It had been contained before.
+    /// It had been contained before, as the store said after it arrived.
     Duplicate = 1,
-    /// It does not follow on the mark: send from `applied + 1` on.
+    /// It does not follow on the mark that the store had after it arrived: send from `applied + 1` on.
     Nak = 2,
     /// It could not be stored now. Nothing is known to have changed: send the same again.
     Unavailable = 3,

@@ -51,8 +51,8 @@ pub(super) struct Marks {
     /// What is known to be stable: all marks as of the commit since which these Lanes moved. `None`: nothing is known.
     stable: Option<Since>,
     wait: Option<Wait>,
-    /// The last commit done since the wait began.
-    behind: Option<Version>,
+    /// The last commit done since the wait began: the next to wait for.
+    behind: Option<Wait>,
     /// After a conflict, until all is loaded again: the marks as of the last commit done here.
     doubtful: Option<HashMap<StreamId, SeqNo>>,
     /// How many more commits are to be signed.
@@ -178,7 +178,8 @@ impl Marks {
     }
 
     fn sinces(&mut self) -> impl Iterator<Item = &mut Since> {
-        self.stable.iter_mut().chain(self.wait.as_mut().map(|wait| &mut wait.since))
+        let waits = self.wait.iter_mut().chain(&mut self.behind);
+        self.stable.iter_mut().chain(waits.map(|wait| &mut wait.since))
     }
 
     /// The commit in the making is done. Answers whether to begin to wait until it is stable.
@@ -189,12 +190,10 @@ impl Marks {
             });
         }
         self.signed = self.signing.take();
-        if self.wait.is_some() {
-            self.behind = Some(version);
-            return false;
-        }
-        self.wait = Some(Wait { commit: version, since: Since::new() });
-        true
+        let is_to_wait = self.wait.is_none();
+        let wait = if is_to_wait { &mut self.wait } else { &mut self.behind };
+        *wait = Some(Wait { commit: version, since: Since::new() });
+        is_to_wait
     }
 
     /// A wait came to an end. Answers what that means, and the commit to wait for next, if one was done meanwhile.
@@ -207,8 +206,8 @@ impl Marks {
         result: Result<(), Failed>,
     ) -> (Waited, Option<Version>) {
         let Some(wait) = self.wait.take_if(|wait| wait.commit == commit) else { return (Waited::Void, None) };
-        let next = self.behind.take();
-        self.wait = next.map(|commit| Wait { commit, since: Since::new() });
+        self.wait = self.behind.take();
+        let next = self.wait.as_ref().map(|wait| wait.commit);
         match result {
             Ok(()) => {
                 self.stable = Some(wait.since);
@@ -327,6 +326,24 @@ mod tests {
         assert!(conflict(&mut marks, &[(A, mark(7, 0)), (B, mark(9, 0)), signature(2)], version(4)));
         assert_eq!((marks.stable(A), marks.stable(B)), (SeqNo::NONE, SeqNo::NONE));
         assert_eq!(marks.stabilised(version(3), Ok(())), (Waited::Void, None));
+    }
+
+    /// The second commit waits for its turn to be asked after; meanwhile another Server moves the Lane.
+    #[test]
+    fn what_others_moved_after_a_commit_is_not_stable_with_it() {
+        let mut marks = Marks::default();
+        marks.load(&[]);
+        let version = |count| Version { writer: 1_000_000, count };
+        let signature = (StreamId(1_000_000), mark(2, 0));
+        assert!(conflict(&mut marks, &[], version(1)));
+        marks.set(A, mark(6, 0));
+        marks.sign(version(2), 0);
+        assert!(!marks.committed(version(2)));
+        marks.doubt();
+        marks.load(&[(A, mark(10, 0)), signature]);
+        assert_eq!(marks.stabilised(version(1), Ok(())), (Waited::Done, Some(version(2))));
+        assert_eq!(marks.stabilised(version(2), Ok(())), (Waited::Done, None));
+        assert_eq!(marks.stable(A), SeqNo(6));
     }
 
     #[test]

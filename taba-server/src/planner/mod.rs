@@ -3,19 +3,26 @@
 //! ```text
 //!            Due                     Loaded                     Loaded
 //!   Idle ──────────► Loading ─────────────────► Noting ─────────────────► Committing ──► Idle, answers go out
-//!    ▲  takes messages   ▲      admit, fold       (only if the Ledger      │
-//!    │                   └── conflict: forget      needs States not here)  │
+//!    ▲  takes messages   ▲ │    admit, fold       (only if the Ledger      │
+//!    │                   │ └► Checking             needs States not here)  │
+//!    │                   │     (only if there is nothing to commit)        │
+//!    │                   └── conflict: forget                              │
 //!    └────────── failed: forget all, answer Unavailable ◄─────────────────┘
 //! ```
+//! **No answer from a stale cache.** With a commit in the attempt, the condition of that commit proves that the cache was
+//! what the store held. Without one (Duplicates, Naks, misdated messages only) the store is asked for its version first;
+//! if it is another, all is loaded and admitted again. Otherwise two Servers behind a load balancer answer one Lane Nak
+//! and Duplicate in turns, each from its own cache, and the Lane goes back and forth forever.
+//!
 //! Batches are kept as they came until the commit that contains them is done, so forgetting the cache never loses
 //! anything; nothing is acknowledged before that. What is refused is counted in the Ledger by the same commit that
 //! moves the mark past it, so neither can be there without the other.
 //!
 //! **Fresh** is an answer that says what the store holds: [`Answer::Applied`], given for a commit made after the message
 //! arrived. A commit is done only if the VBucket is still at the version that the cache is of, so it proves the cache
-//! right at that moment. Without one the cache may be of a history that is gone, because the store went back in time:
-//! a Duplicate or a Nak says what is cached, and a sender must let go of nothing because of it. That is why a Probe
-//! always brings a commit, of a new version and nothing else if there is nothing else.
+//! right at that moment. A Duplicate or a Nak says what was read, perhaps from a primary that was replaced and does not
+//! know it, and a sender must let go of nothing because of it. That is why a Probe always brings a commit, of a new
+//! version and nothing else if there is nothing else.
 //!
 //! **Stable** is what the store would still hold after a failover. Beside the loop above, and without ever holding it
 //! up, runs one wait at a time for what was committed last: see `marks.rs`.
@@ -46,7 +53,7 @@ use self::message::Held;
 pub use self::message::{CLOCKS_APART_MAX, LaneMessage};
 use self::plan::{LEDGER_PAIRS, Plan};
 pub use self::quarantine::{BlockId, Quarantine};
-use crate::sabotage::{COMMITTED, UNIQUE, is_off};
+use crate::sabotage::{CHECKED, COMMITTED, UNIQUE, is_off};
 
 /// After how many conflicts in a row the messages are handed back.
 const CONFLICTS_MAX: u32 = 16;
@@ -65,9 +72,20 @@ struct Taken<T> {
     pairs: usize,
 }
 
+/// Since when the cache is known to be what the store holds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Known {
+    /// It was read in this attempt, after the messages had arrived.
+    Loaded,
+    /// It was read or committed before.
+    Cached,
+}
+
 enum Phase<T> {
     Idle,
     Loading { taken: Taken<T>, wanted: Wanted },
+    /// Nothing is to be committed: what is to be answered waits for the version of the store.
+    Checking { taken: Taken<T>, plan: Plan },
     Noting { taken: Taken<T>, plan: Plan, wanted: Wanted },
     Committing { taken: Taken<T>, plan: Plan, next: Version },
 }
@@ -134,6 +152,13 @@ impl<T> Planner<T> {
             (Phase::Loading { taken, wanted }, Input::Loaded(Ok(loaded))) => {
                 self.loaded(taken, &wanted, &loaded, env, actions);
             }
+            (Phase::Checking { taken, plan }, Input::Loaded(Ok(loaded))) => {
+                if self.cache.is_at(loaded.version) {
+                    self.answer(taken, plan, env, actions);
+                } else {
+                    self.conflict(taken.messages, env, actions);
+                }
+            }
             (Phase::Noting { taken, plan, wanted }, Input::Loaded(Ok(loaded))) => {
                 if self.cache.is_at(loaded.version) {
                     self.take_in(&wanted, &loaded, env, actions);
@@ -153,7 +178,10 @@ impl<T> Planner<T> {
             (Phase::Committing { taken, plan, next }, Input::Committed(Err(Failed))) if is_off(COMMITTED) => {
                 self.committed(taken, plan, next, env, actions);
             }
-            (Phase::Loading { taken, .. } | Phase::Noting { taken, .. }, Input::Loaded(Err(Failed)))
+            (
+                Phase::Loading { taken, .. } | Phase::Checking { taken, .. } | Phase::Noting { taken, .. },
+                Input::Loaded(Err(Failed)),
+            )
             | (Phase::Committing { taken, .. }, Input::Committed(Err(Failed))) => {
                 env.status.store_errors.fetch_add(1, Ordering::Relaxed);
                 self.give_back(taken.messages, actions);
@@ -193,7 +221,7 @@ impl<T> Planner<T> {
             actions.push(Action::Load(wanted.clone()));
             self.phase = Phase::Loading { taken, wanted };
         } else {
-            self.fold(taken, env, actions);
+            self.fold(taken, Known::Cached, env, actions);
         }
     }
 
@@ -207,7 +235,7 @@ impl<T> Planner<T> {
     ) {
         if self.cache.version.is_none() || self.cache.is_at(loaded.version) {
             self.take_in(wanted, loaded, env, actions);
-            self.fold(taken, env, actions);
+            self.fold(taken, Known::Loaded, env, actions);
         } else {
             // Somebody else has committed: what is cached is of another version than what was loaded.
             self.conflict(taken.messages, env, actions);
@@ -220,14 +248,19 @@ impl<T> Planner<T> {
     }
 
     /// Everything that the messages need is here: folds them.
-    fn fold(&mut self, taken: Taken<T>, env: &Env<'_>, actions: &mut Vec<Action<T>>) {
+    fn fold(&mut self, taken: Taken<T>, known: Known, env: &Env<'_>, actions: &mut Vec<Action<T>>) {
         let mut plan = Plan::default();
         for held in &taken.messages {
             plan.add(&mut self.cache, held, taken.pairs, env);
         }
         plan.audit();
         if !plan.is_for_commit() {
-            return self.answer(taken, plan, env, actions);
+            if known == Known::Loaded || is_off(CHECKED) {
+                return self.answer(taken, plan, env, actions);
+            }
+            actions.push(Action::Load(Wanted::default()));
+            self.phase = Phase::Checking { taken, plan };
+            return;
         }
         let wanted = plan.touch_notes(&mut self.cache);
         if wanted.tabs.is_empty() && wanted.states.is_empty() {

@@ -117,8 +117,8 @@ impl Plan {
         }
     }
 
-    /// Whether there is something to commit. Mere Duplicates and Naks are answered from the cache, but a Probe asks what
-    /// the store holds now, and only a commit can tell.
+    /// Whether there is something to commit. Duplicates and Naks need none, but a Probe asks what the store holds for
+    /// good, and only a commit can tell.
     pub(super) const fn is_for_commit(&self) -> bool {
         self.tally.batches + self.tally.probes > 0
     }

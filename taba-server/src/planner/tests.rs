@@ -489,13 +489,43 @@ fn a_probe_waits_out_a_conflict_and_tells_what_is_stored_now() {
     world.ingest(&mut planner, vec![batch(1, 1, 1, 0, vec![block("a", "c", &[1.0])])]);
     world.ingest(&mut other, vec![batch(1, 2, 1, 1, vec![block("a", "c", &[1.0])])]);
     let copy = batch(1, 1, 1, 0, vec![block("a", "c", &[1.0])]);
-    let stale = world.ingest(&mut planner, vec![copy.clone()]);
-    assert_eq!(answers(&stale), [(Answer::Duplicate, 1)], "the cache of this planner has not heard of it");
     let acks = world.tell(&mut planner, vec![LaneMessage::Batch(copy), probe(1, 1, 0)]);
     assert_eq!(answers(&acks), [(Answer::Duplicate, 2), (Answer::Applied, 2)]);
     assert_eq!(world.status.report().conflicts, 1);
     assert_eq!(acks[1].stable, SeqNo::NONE, "what was stable may be of another history");
     assert_eq!(world.tell(&mut planner, vec![probe(1, 1, 0)])[0].stable, SeqNo(2));
+}
+
+/// Two Servers behind a load balancer that sends each request to the next one.
+#[test]
+fn no_answer_comes_from_a_stale_cache() {
+    let (mut world, mut one, mut other) = (World::new(), Planner::default(), Planner::default());
+    let nth = |seq| batch(1, seq, 1, seq - 1, vec![block("a", "c", &[1.0])]);
+    world.ingest(&mut one, vec![nth(1)]);
+    world.ingest(&mut other, vec![nth(2)]);
+    // What `one` has in its cache is that 1 is applied.
+    assert_eq!(answers(&world.ingest(&mut one, vec![nth(2)])), [(Answer::Duplicate, 2)]);
+    world.ingest(&mut other, vec![nth(3)]);
+    assert_eq!(answers(&world.ingest(&mut one, vec![nth(4)])), [(Answer::Applied, 4)], "no Nak");
+    // A Lane that is known to be begun is not asked for its time, and `other` has not heard of this one.
+    world.ingest(&mut one, vec![batch(2, 1, 1, 0, Vec::new())]);
+    world.sent_at = now().saturating_sub(2 * CLOCKS_APART_MAX);
+    let acks = world.ingest(&mut other, vec![batch(2, 2, 1, 0, Vec::new())]);
+    assert_eq!(answers(&acks), [(Answer::Applied, 2)]);
+    assert_eq!(world.total("a", "c"), 4);
+}
+
+#[test]
+fn an_answer_without_a_commit_waits_for_the_version_of_the_store() {
+    let (world, mut planner) = (World::new(), Planner::default());
+    let first = batch(1, 1, 1, 0, Vec::new());
+    assert_eq!(answers(&world.ingest(&mut planner, vec![first.clone()])), [(Answer::Applied, 1)]);
+    world.give(&mut planner, 0, LaneMessage::Batch(first));
+    let actions = world.handle(&mut planner, Input::Due);
+    assert!(matches!(&actions[..], [Action::Load(wanted)] if *wanted == Wanted::default()), "{actions:?}");
+    let actions = world.handle(&mut planner, Input::Loaded(Err(Failed)));
+    let [Action::Answer(0, ack)] = &actions[..] else { panic!("{actions:?}") };
+    assert_eq!(ack.answer, Answer::Unavailable, "a Duplicate that nothing proves is not answered");
 }
 
 #[test]

@@ -238,7 +238,8 @@ impl Checker {
     }
 }
 
-/// No fault happens any more: whatever is held must go where it belongs.
+/// No fault happens any more: whatever is held must go where it belongs, although each request goes to another Server
+/// than the one before.
 fn heal(world: &mut World, trace: &mut Vec<Step>) -> Result<(), Violation> {
     let mut go = |world: &mut World, step: Step| {
         let is_taken = world.step(step);
@@ -258,6 +259,7 @@ fn heal(world: &mut World, trace: &mut Vec<Step>) -> Result<(), Violation> {
         }
     }
     let mut drained = world.audit_drained();
+    let mut requests = 0;
     for _ in 0..HEAL_ROUNDS {
         go(world, Step::Tick)?;
         for node in 0..size.nodes {
@@ -271,14 +273,19 @@ fn heal(world: &mut World, trace: &mut Vec<Step>) -> Result<(), Violation> {
                 let _ = go(world, Step::Send(agent, lane))? || go(world, Step::Probe(agent, lane))?;
             }
         }
-        while go(world, Step::Arrive(0, 0))? {
+        while go(world, Step::Arrive(0, requests % size.servers))? {
             go(world, Step::DropRequest(0))?;
+            requests += 1;
         }
-        while go(world, Step::Work(0))? {}
+        for server in 0..size.servers {
+            while go(world, Step::Work(server))? {}
+        }
         for node in 0..size.nodes {
             while go(world, Step::Replicate(node))? {}
         }
-        go(world, Step::Learn(0))?;
+        for server in 0..size.servers {
+            go(world, Step::Learn(server))?;
+        }
         while !world.answers.is_empty() {
             go(world, Step::Hear(0))?;
             go(world, Step::DropAnswer(0))?;

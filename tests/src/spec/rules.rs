@@ -16,10 +16,15 @@ pub enum Rule {
     OneWritePerCommit,
     /// Only an answer by a commit that was made after the message arrived lets go of anything.
     FreshOnlyFromCommits,
+    /// What is answered without a commit rests on the version that the store has. Off: on the cache, as it is.
+    AnswersChecked,
     /// A Probe is answered by a commit. Off: from the cache.
     ProbeCommits,
     /// What a Server believes to be stable is forgotten with its cache.
     BeliefDiesWithCache,
+    /// But for a conflict after which its own last commit is found, by a signature: others have written, and the store
+    /// has not gone back. Off: nothing is signed.
+    SignedCommits,
     /// A store whose list of replicas is shorter than its deployment says nothing about what is stable.
     ShortListSaysNothing,
     /// What is stable is also old enough to be on the disk of every node.
@@ -59,14 +64,16 @@ pub enum Rule {
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 26] = [
         Self::GapFreeOrder,
         Self::UniqueVersion,
         Self::ConditionalCommit,
         Self::OneWritePerCommit,
         Self::FreshOnlyFromCommits,
+        Self::AnswersChecked,
         Self::ProbeCommits,
         Self::BeliefDiesWithCache,
+        Self::SignedCommits,
         Self::ShortListSaysNothing,
         Self::StableOnDisk,
         Self::ClocksAgree,

@@ -28,9 +28,9 @@ pub struct Request {
 pub enum Kind {
     /// A commit that was made after it arrived contains it. The only fresh answer.
     Applied,
-    /// It was contained before, as far as the cache knows.
+    /// It was contained before, in what the node of the Server held.
     Duplicate,
-    /// It does not follow on the mark, as far as the cache knows.
+    /// It does not follow on the mark, in what the node of the Server held.
     Nak,
 }
 
@@ -53,14 +53,16 @@ pub struct Answer {
 
 /// A question after what is stable: asked when a commit was done, answered at any time later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Question {
-    entry: usize,
-    marks: [Mark; STREAMS],
+pub(super) struct Question {
+    pub(super) entry: usize,
+    pub(super) marks: [Mark; STREAMS],
 }
 
 /// One Server.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Server {
+    /// Which one: under this number it signs its commits.
+    pub me: usize,
     /// Which node it is connected to: the ruling one, or one that has ruled.
     pub node: usize,
     /// How far its clock is off.
@@ -69,8 +71,12 @@ pub struct Server {
     pub cache: Option<Content>,
     /// Messages that wait for the next commit.
     pub waiting: Vec<Request>,
-    question: Option<Question>,
-    stable: [Seq; STREAMS],
+    pub(super) question: Option<Question>,
+    pub(super) stable: [Seq; STREAMS],
+    /// The version of its last commit.
+    pub(super) signed: Option<u16>,
+    /// After a conflict, until all is loaded again: what it believes may be of a history that is gone.
+    pub(super) is_in_doubt: bool,
 }
 
 /// What a Server did.
@@ -78,7 +84,7 @@ pub struct Server {
 pub enum Worked {
     /// It read the VBucket.
     Loaded,
-    /// It answered from what it knows: there was nothing to commit.
+    /// It answered without a commit: there was nothing to change.
     Answered(Vec<Answer>),
     /// It committed, and answered.
     Committed(Vec<Answer>),
@@ -90,8 +96,18 @@ pub enum Worked {
 
 impl Server {
     /// A Server that knows nothing.
-    pub fn new(node: usize) -> Self {
-        Self { node, clock_off: 0, cache: None, waiting: Vec::new(), question: None, stable: [0; STREAMS] }
+    pub fn new(me: usize, node: usize) -> Self {
+        Self {
+            me,
+            node,
+            clock_off: 0,
+            cache: None,
+            waiting: Vec::new(),
+            question: None,
+            stable: [0; STREAMS],
+            signed: None,
+            is_in_doubt: false,
+        }
     }
 
     /// Forgets what it knows of the VBucket.
@@ -100,14 +116,32 @@ impl Server {
         if rules.has(Rule::BeliefDiesWithCache) {
             self.question = None;
             self.stable = [0; STREAMS];
+            (self.signed, self.is_in_doubt) = (None, false);
         }
+    }
+
+    /// What is cached is not what the store holds. Whether what it believes still holds is seen when it is loaded again.
+    fn doubt(&mut self, rules: Rules) -> Worked {
+        if rules.has(Rule::SignedCommits) {
+            (self.cache, self.is_in_doubt) = (None, true);
+        } else {
+            self.forget(rules);
+        }
+        Worked::Conflict
+    }
+
+    fn load(&mut self, content: Content, rules: Rules) -> Worked {
+        if self.is_in_doubt && self.signed != Some(content.signed[self.me]) {
+            self.forget(rules);
+        }
+        (self.cache, self.is_in_doubt) = (Some(content), false);
+        Worked::Loaded
     }
 
     /// Loads what it does not know; then commits whatever waits.
     pub fn work(&mut self, store: &mut Store, now: Time, times: &Times, rules: Rules) -> Worked {
         let Some(cache) = self.cache else {
-            self.cache = Some(*store.nodes[self.node].tip());
-            return Worked::Loaded;
+            return self.load(*store.nodes[self.node].tip(), rules);
         };
         let clock = now + self.clock_off;
         let (mut next, mut answers, mut changed) = (cache, Vec::new(), [false; STREAMS]);
@@ -127,6 +161,9 @@ impl Server {
             answers.push(Answer { request, agent, stream, applied: next.marks[stream].seq, stable: 0, kind });
         }
         if !changed.contains(&true) {
+            if store.nodes[self.node].tip().version != cache.version && rules.has(Rule::AnswersChecked) {
+                return self.doubt(rules);
+            }
             self.waiting.clear();
             return Worked::Answered(self.with_stable(answers));
         }
@@ -135,17 +172,14 @@ impl Server {
                 *mark = Mark::default();
             }
         }
-        match store.commit(self.node, cache.version, next, now, rules) {
+        match store.commit((self.node, self.me), cache.version, next, now, rules) {
             (Committed::Done(entry), next) => {
-                self.cache = Some(next);
+                (self.cache, self.signed) = (Some(next), Some(next.version));
                 self.waiting.clear();
                 self.question.get_or_insert(Question { entry, marks: next.marks });
                 Worked::Committed(self.with_stable(answers))
             }
-            (Committed::Conflict, _) => {
-                self.forget(rules);
-                Worked::Conflict
-            }
+            (Committed::Conflict, _) => self.doubt(rules),
             (Committed::Refused, _) => {
                 self.forget(rules);
                 self.waiting.clear();

@@ -18,6 +18,9 @@ pub type Seq = u8;
 /// How many Streams one walk may begin.
 pub const STREAMS: usize = 16;
 
+/// How many Servers there may be.
+pub const SERVERS: usize = 3;
+
 /// A set of events, one bit each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Events(pub u16);
@@ -86,6 +89,8 @@ pub struct Mark {
 pub struct Content {
     /// The token of this content.
     pub version: u16,
+    /// The version of the last commit of each Server: its signature.
+    pub signed: [u16; SERVERS],
     /// One mark per Stream: with one VBucket, a Stream is a Lane.
     pub marks: [Mark; STREAMS],
     /// The States.
@@ -156,10 +161,10 @@ impl Store {
         Self { nodes: (0..nodes).map(node).collect(), ruling: 0, versions: 0 }
     }
 
-    /// Writes `next` on `node`, if it is still at `expect`.
+    /// Writes `next` on `node`, if it is still at `expect`; signed by Server `by`.
     pub fn commit(
         &mut self,
-        node: usize,
+        (node, by): (usize, usize),
         expect: u16,
         mut next: Content,
         now: Time,
@@ -175,6 +180,7 @@ impl Store {
         }
         self.versions += 1;
         next.version = if rules.has(Rule::UniqueVersion) { self.versions } else { expect + 1 };
+        next.signed[by] = next.version;
         if !rules.has(Rule::OneWritePerCommit) {
             let before = at.tip();
             let half = Content { version: before.version, marks: before.marks, ..next };

@@ -121,7 +121,7 @@ fn work(before: &World, n: usize, step: Step, after: &World, server: &str) -> St
     let what = if wrote {
         format!("{server} commits on Node {}: it holds {}", at + 1, holds(after, at))
     } else if after.servers[n].cache.is_some() {
-        format!("{server} answers from its cache")
+        format!("{server} answers without a commit")
     } else {
         format!("{server} is turned away by Node {}, and forgets its cache", at + 1)
     };

@@ -184,7 +184,7 @@ impl World {
             size,
             now: START,
             store: Store::new(size.nodes),
-            servers: vec![Server::new(0); size.servers],
+            servers: (0..size.servers).map(|me| Server::new(me, 0)).collect(),
             agents: vec![Agent::default(); size.agents],
             requests: Vec::new(),
             answers: Vec::new(),
@@ -236,7 +236,7 @@ impl World {
             }
             Step::Kill(server) => {
                 let clock_off = self.servers[server].clock_off;
-                self.servers[server] = Server::new(self.store.ruling);
+                self.servers[server] = Server::new(server, self.store.ruling);
                 self.servers[server].clock_off = clock_off;
                 true
             }

@@ -56,7 +56,8 @@ enum Rule {
     OnlyStable,
     /// A Batch is let go only by the answer to a message sent long enough after its own answer.
     OnlyLater,
-    /// Only `Applied` says what the store holds; a Duplicate may be what a cache remembers.
+    /// Only `Applied` says what the store holds. A second line: off together with the check of the cache before a
+    /// Duplicate is answered.
     OnlyAppliedIsFresh,
     /// When a Lane goes back, what it had heard of the Batches above is forgotten.
     BackMeansForget,
@@ -369,7 +370,13 @@ impl Model {
     fn work(&mut self, host: usize) {
         let Some(wanted) = self.hosts[host].wants.take() else { return };
         let (is_before, is_after) = (self.chance.one_in(15), self.chance.one_in(15));
+        let planner = &self.hosts[host].planner;
+        let is_believed = matches!(planner.phase, Phase::Checking { .. });
         let input = match wanted {
+            Action::Load(_) if is_believed && !self.rules.holds(Rule::OnlyAppliedIsFresh) => {
+                let version = planner.cache.version.expect("it is of some version");
+                Input::Loaded(Ok(Loaded { version, ..Loaded::default() }))
+            }
             Action::Load(_) if is_before => Input::Loaded(Err(Failed)),
             Action::Load(wanted) => Input::Loaded(Ok(self.shelf_of(host).load(&wanted))),
             Action::Commit(_) if is_before => Input::Committed(Err(Failed)),
