@@ -83,11 +83,25 @@ enum Known {
 
 enum Phase<T> {
     Idle,
-    Loading { taken: Taken<T>, wanted: Wanted },
+    Loading {
+        taken: Taken<T>,
+        wanted: Wanted,
+    },
     /// Nothing is to be committed: what is to be answered waits for the version of the store.
-    Checking { taken: Taken<T>, plan: Plan },
-    Noting { taken: Taken<T>, plan: Plan, wanted: Wanted },
-    Committing { taken: Taken<T>, plan: Plan, next: Version },
+    Checking {
+        taken: Taken<T>,
+        plan: Plan,
+    },
+    Noting {
+        taken: Taken<T>,
+        plan: Plan,
+        wanted: Wanted,
+    },
+    Committing {
+        taken: Taken<T>,
+        plan: Plan,
+        next: Version,
+    },
 }
 
 impl<T> Default for Planner<T> {
