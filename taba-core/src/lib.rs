@@ -16,7 +16,7 @@
 //! | [`wire`] | the bytes between processes; [`state`] those in the store |
 //! | [`batch`], [`ledger`] | the words of exactly-once and of the accounts |
 //! | [`vbucket`], [`store`], [`memory`] | where States are kept |
-//! | [`limits`], [`error`] | the bounds, and what to do about an error |
+//! | [`limits`], [`error`], [`throttle`] | the bounds, what to do about an error, and how often to log it |
 //!
 //! # Examples
 //! ```
@@ -66,6 +66,7 @@ pub mod registry;
 pub mod state;
 pub mod store;
 pub mod sum;
+pub mod throttle;
 pub mod time;
 pub mod value;
 pub mod vbucket;
@@ -85,6 +86,7 @@ pub use store::{
     Commit, Committed, Loaded, Part, Scan, ScanWhat, Scanned, StateKey, Store, StoreError, Version, Wanted,
 };
 pub use sum::ExactSum;
+pub use throttle::Throttle;
 pub use time::Timestamp;
 pub use value::Value;
 pub use vbucket::{VBucket, VBuckets, VBucketsError};

@@ -1,0 +1,172 @@
+//! [`Throttle`]: which of many equal log lines is written. Pure: the moment comes in, the decision goes out.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::time::{Duration, Instant};
+
+/// How often one cause is written to a log, unless told otherwise.
+pub const INTERVAL: Duration = Duration::from_secs(10);
+/// How many causes are told apart at one time, unless told otherwise.
+pub const CAUSES_MAX: usize = 1024;
+
+/// Lets one log line per cause and interval pass, and counts those that it holds back.
+///
+/// A cause is whatever makes two lines the same fault: the place in the code, and the Server, shard or reason.
+///
+/// # Examples
+/// ```
+/// use std::time::{Duration, Instant};
+/// use taba_core::Throttle;
+///
+/// # #[expect(clippy::disallowed_methods, reason = "an example")]
+/// let start = Instant::now();
+/// let mut throttle = Throttle::default();
+/// assert_eq!(throttle.admit("redis is away", start), Some(0));
+/// assert_eq!(throttle.admit("redis is away", start + Duration::from_secs(1)), None);
+/// assert_eq!(throttle.admit("the disk is full", start + Duration::from_secs(1)), Some(0));
+/// assert_eq!(throttle.admit("redis is away", start + Duration::from_secs(10)), Some(1));
+/// ```
+///
+/// # Laws
+/// Lines offered = lines written + the counts told + the counts not told yet, at most one interval old. Checked by the
+/// tests of this file.
+///
+/// # Cost
+/// One hash look-up a line; memory for at most [`CAUSES_MAX`] causes. Causes beyond them share one line per interval.
+#[derive(Clone, Debug)]
+pub struct Throttle<K> {
+    interval: Duration,
+    causes_max: usize,
+    causes: HashMap<K, Cause>,
+    /// All causes beyond the bound together.
+    others: Cause,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Cause {
+    written_at: Option<Instant>,
+    suppressed: u64,
+}
+
+impl Cause {
+    fn is_open(&self, now: Instant, interval: Duration) -> bool {
+        self.written_at.is_none_or(|at| now.saturating_duration_since(at) >= interval)
+    }
+
+    fn admit(&mut self, now: Instant, interval: Duration) -> Option<u64> {
+        if !self.is_open(now, interval) {
+            self.suppressed += 1;
+            return None;
+        }
+        self.written_at = Some(now);
+        Some(std::mem::take(&mut self.suppressed))
+    }
+}
+
+impl<K: Eq + Hash> Default for Throttle<K> {
+    fn default() -> Self {
+        Self::new(INTERVAL, CAUSES_MAX)
+    }
+}
+
+impl<K: Eq + Hash> Throttle<K> {
+    /// One line per cause and `interval`, for at most `causes_max` causes at a time.
+    pub fn new(interval: Duration, causes_max: usize) -> Self {
+        Self { interval, causes_max, causes: HashMap::new(), others: Cause::default() }
+    }
+
+    /// Whether a line about this cause is written now: `Some` with the number of lines about it that were suppressed
+    /// since the last one, `None` when this one is suppressed too.
+    pub fn admit(&mut self, cause: K, now: Instant) -> Option<u64> {
+        let interval = self.interval;
+        if let Some(known) = self.causes.get_mut(&cause) {
+            return known.admit(now, interval);
+        }
+        if self.causes.len() >= self.causes_max {
+            self.causes.retain(|_, cause| cause.suppressed > 0 || !cause.is_open(now, interval));
+        }
+        if self.causes.len() >= self.causes_max {
+            return self.others.admit(now, interval);
+        }
+        self.causes.entry(cause).or_default().admit(now, interval)
+    }
+
+    /// The causes whose interval is over and that have not come again since, each with the number of its lines that
+    /// were suppressed. Each count is given once. `None` stands for all causes beyond the bound.
+    pub fn overdue(&mut self, now: Instant) -> Vec<(Option<K>, u64)> {
+        let interval = self.interval;
+        let is_over = |cause: &Cause| cause.suppressed > 0 && cause.is_open(now, interval);
+        let over = self.causes.extract_if(|_, cause| is_over(cause));
+        let mut told: Vec<_> = over.map(|(key, cause)| (Some(key), cause.suppressed)).collect();
+        if is_over(&self.others) {
+            told.push((None, std::mem::take(&mut self.others).suppressed));
+        }
+        told
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[expect(clippy::disallowed_methods, reason = "a test needs some moment to begin with")]
+    fn start() -> Instant {
+        Instant::now()
+    }
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn each_cause_has_one_line_in_an_interval() {
+        let (start, mut throttle) = (start(), Throttle::default());
+        assert_eq!(throttle.admit("a", start), Some(0));
+        for ms in 1..10_000 {
+            assert_eq!(throttle.admit("a", start + Duration::from_millis(ms)), None);
+        }
+        assert_eq!(throttle.admit("b", start + SECOND), Some(0), "another cause");
+        assert_eq!(throttle.admit("a", start + 10 * SECOND), Some(9_999));
+        assert_eq!(throttle.admit("a", start + 10 * SECOND), None);
+    }
+
+    #[test]
+    fn what_does_not_come_again_is_told_once() {
+        let (start, mut throttle) = (start(), Throttle::default());
+        for _ in 0..4 {
+            let _ = throttle.admit("a", start);
+        }
+        assert_eq!(throttle.overdue(start + 9 * SECOND), []);
+        assert_eq!(throttle.overdue(start + 10 * SECOND), [(Some("a"), 3)]);
+        assert_eq!(throttle.overdue(start + 20 * SECOND), []);
+    }
+
+    #[test]
+    fn causes_beyond_the_bound_share_one_line() {
+        let (start, mut throttle) = (start(), Throttle::new(INTERVAL, 2));
+        assert_eq!([1, 2, 3, 4].map(|cause| throttle.admit(cause, start)), [Some(0), Some(0), Some(0), None]);
+        assert_eq!(throttle.admit(5, start + 10 * SECOND), Some(0), "old causes make room");
+        assert_eq!(throttle.overdue(start + 10 * SECOND), [(None, 1)]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_line_is_lost(lines in prop::collection::vec((0_u8..6, 0_u64..8_000, any::<bool>()), 0..200)) {
+            let mut now = start();
+            let mut throttle = Throttle::new(INTERVAL, 3);
+            let (mut written, mut told) = (0_u64, 0_u64);
+            for (cause, ms, look) in &lines {
+                now += Duration::from_millis(*ms);
+                if *look {
+                    told += throttle.overdue(now).iter().map(|(_, count)| count).sum::<u64>();
+                }
+                if let Some(suppressed) = throttle.admit(*cause, now) {
+                    written += 1;
+                    told += suppressed;
+                }
+            }
+            told += throttle.overdue(now + INTERVAL).iter().map(|(_, count)| count).sum::<u64>();
+            prop_assert_eq!(written + told, lines.len() as u64);
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! The environment as settings. A variable that begins like ours and is no setting is an error, because somebody
+//! believes in it; an empty one counts as not set; those that Kubernetes and Docker inject for a Service or a container
+//! called like the program are nobody's setting.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+
+use clap::Command;
+
+/// A variable of the environment that begins like a setting and is none.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the environment sets {name}, which is no setting; unset it, or see --help for the names")]
+pub struct UnknownVariable {
+    /// The variable.
+    pub name: String,
+}
+
+/// The command with its variables as they count: one that is empty is not read.
+#[must_use]
+pub fn without_empty(command: Command) -> Command {
+    command.mut_args(|arg| match arg.get_env().map(std::env::var_os) {
+        Some(Some(value)) if value.is_empty() => arg.env(None::<&str>),
+        _ => arg,
+    })
+}
+
+/// Whether each variable that begins with `prefix` is read by `command`, empty, or injected ([`is_injected`]).
+///
+/// # Errors
+/// The first that is not.
+pub fn check(
+    prefix: &str,
+    command: &Command,
+    variables: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<(), UnknownVariable> {
+    let known: BTreeSet<&str> = command.get_arguments().filter_map(|arg| arg.get_env()?.to_str()).collect();
+    for (name, value) in variables {
+        let (name, value) = (name.to_string_lossy(), value.to_string_lossy());
+        let Some(rest) = name.strip_prefix(prefix) else { continue };
+        if !known.contains(&*name) && !value.is_empty() && !is_injected(rest, &value) {
+            return Err(UnknownVariable { name: name.into_owned() });
+        }
+    }
+    Ok(())
+}
+
+/// Whether a variable comes from Kubernetes or Docker: `rest` is its name after the name of the Service or container.
+///
+/// Kubernetes, for each Service: `SERVICE_HOST`, `SERVICE_PORT`, `SERVICE_PORT_<NAME>`, `PORT`, and `PORT_<N>_<PROTOCOL>`
+/// with `_PROTO`, `_PORT` and `_ADDR`. Docker links: those with `PORT`, then `NAME` and `ENV_<NAME>`. A Service may
+/// have a longer name than the program (`taba-server-headless`, `taba-server_1`), so that more stands before it. Where a
+/// person might have meant a setting, the value tells.
+///
+/// Source: Kubernetes, *Service*, "Environment variables"; Docker, *Legacy container links*, "Environment variables".
+pub fn is_injected(rest: &str, value: &str) -> bool {
+    let words: Vec<&str> = rest.split('_').collect();
+    (0..words.len()).any(|at| is_service_variable(&words[at..], value))
+        || (rest == "NAME" && value.starts_with('/'))
+        || rest.starts_with("ENV_")
+}
+
+fn is_service_variable(words: &[&str], value: &str) -> bool {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let is_url = ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme));
+    match words {
+        ["SERVICE", "HOST"] => true,
+        ["SERVICE", "PORT", ..] => is_number(value),
+        ["PORT"] => is_url,
+        ["PORT", number, "TCP" | "UDP" | "SCTP", rest @ ..] => {
+            is_number(number) && (matches!(rest, ["PROTO" | "PORT" | "ADDR"]) || (rest.is_empty() && is_url))
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Arg;
+
+    use super::*;
+
+    #[test]
+    fn what_is_injected_is_told_from_what_is_misspelt() {
+        let injected = [
+            ("SERVICE_HOST", "10.0.0.5"),
+            ("SERVICE_PORT", "8300"),
+            ("SERVICE_PORT_HTTP", "8300"),
+            ("SERVICE_PORT_HTTP_ADMIN", "8301"),
+            ("PORT", "tcp://10.0.0.5:8300"),
+            ("PORT_8300_TCP", "tcp://10.0.0.5:8300"),
+            ("PORT_8300_TCP_PROTO", "tcp"),
+            ("PORT_8300_TCP_PORT", "8300"),
+            ("PORT_8300_TCP_ADDR", "10.0.0.5"),
+            ("PORT_53_UDP_ADDR", "fd00::5"),
+            ("HEADLESS_SERVICE_HOST", "10.0.0.6"),
+            ("1_PORT_8300_TCP_ADDR", "172.17.0.5"),
+            ("NAME", "/web/taba-server"),
+            ("ENV_PATH", "/bin"),
+        ];
+        for (rest, value) in injected {
+            assert!(is_injected(rest, value), "{rest}={value}");
+        }
+        let misspelt = [
+            ("PORT", "8300"),
+            ("LISTN", "127.0.0.1:8300"),
+            ("SERVICE_PORT", "http"),
+            ("SERVERS", "tcp://a"),
+            ("NAME", "web"),
+            ("PORT_MAX", "9"),
+            ("HOST", "10.0.0.5"),
+            ("", "x"),
+        ];
+        for (rest, value) in misspelt {
+            assert!(!is_injected(rest, value), "{rest}={value}");
+        }
+    }
+
+    #[test]
+    fn a_variable_that_is_no_setting_is_an_error() {
+        let command = Command::new("x").arg(Arg::new("listen").long("listen").env("TABA_X_LISTEN"));
+        let check = |name: &str, value: &str| check("TABA_X_", &command, [(name.into(), value.into())]);
+        assert_eq!(check("TABA_X_LISTEN", "a"), Ok(()));
+        assert_eq!(check("TABA_X_LISTN", ""), Ok(()), "empty is not set");
+        assert_eq!(check("TABA_Y_LISTN", "a"), Ok(()), "not ours");
+        assert_eq!(check("TABA_X_PORT", "udp://10.0.0.5:1"), Ok(()));
+        assert_eq!(check("TABA_X_LISTN", "a"), Err(UnknownVariable { name: "TABA_X_LISTN".to_owned() }));
+    }
+}

@@ -1,0 +1,49 @@
+//! [`Exit`]: how a process ended; [`run`]: the frame of every `main`.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+
+use crate::log::Log;
+
+/// What the exit codes mean, for `--help`.
+pub const EXIT_CODES: &str = "Exit codes: 0 when it ended as asked, 1 when it could not start, failed, or left something undone, \
+     2 when the command line, a variable or the file is wrong.";
+
+/// How a process ended. The same codes for all binaries of Taba.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// 0: it ended as it was asked to.
+    Clean,
+    /// 1: it could not start, failed while it ran, or left something undone. Starting it again may help.
+    Failed,
+    /// 2: the command line, a variable or the file is wrong. Starting it again as it is does not help.
+    Usage,
+}
+
+impl Exit {
+    /// The number of the code.
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Clean => 0,
+            Self::Failed => 1,
+            Self::Usage => 2,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.code())
+    }
+}
+
+/// Runs the whole of a program: starts its log first, so that nothing it says can block it, and writes at the end what
+/// the log still holds, for at most [`log::FLUSH_TIME_MAX`](crate::log::FLUSH_TIME_MAX). A panic of `program` is
+/// [`Exit::Failed`].
+pub fn run(name: &'static str, program: impl FnOnce(&Log) -> Exit) -> ExitCode {
+    let log = Log::start(name);
+    // The panic itself was logged by the hook.
+    let exit = catch_unwind(AssertUnwindSafe(|| program(&log))).unwrap_or(Exit::Failed);
+    log.flush();
+    exit.into()
+}

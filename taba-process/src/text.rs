@@ -1,0 +1,26 @@
+//! [`escape`]: texts of others, shown so that they can do nothing to a terminal or a log.
+
+use std::borrow::Cow;
+
+/// The text with those of its characters escaped that do something instead of being something: control characters (ESC,
+/// line ends, tabs), and those that turn the direction of a line or end it.
+///
+/// # Examples
+/// ```
+/// use taba_process::escape;
+///
+/// assert_eq!(escape("Zürich 50%"), "Zürich 50%");
+/// assert_eq!(escape("ok\u{1b}[2J\r\n9999"), "ok\\u{1b}[2J\\r\\n9999");
+/// ```
+pub fn escape(text: &str) -> Cow<'_, str> {
+    if !text.contains(acts) {
+        return Cow::Borrowed(text);
+    }
+    let escape = |c: char| if acts(c) { c.escape_default().to_string() } else { c.to_string() };
+    Cow::Owned(text.chars().map(escape).collect())
+}
+
+fn acts(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}

@@ -1,0 +1,143 @@
+//! [`Throttled`]: how an event becomes a line, if it does: one line per cause and interval.
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use taba_core::Throttle;
+use tracing::callsite::Identifier;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::fmt::format::{Format, Full, Writer};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
+
+use crate::clock::now;
+use crate::text::escape;
+
+/// The fields that make two events of one place in the code different faults.
+const CAUSE_FIELDS: [&str; 7] = ["server", "shard", "address", "why", "reason", "kind", "part"];
+/// An event with this field was throttled where it came from; it says how many lines it stands for.
+const SUPPRESSED: &str = "suppressed";
+
+/// What was logged lately.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Causes(Arc<Mutex<Throttle<Cause>>>);
+
+/// What makes two lines the same: where they come from and the fields of [`CAUSE_FIELDS`].
+#[derive(Clone, Debug)]
+pub(crate) struct Cause {
+    place: Identifier,
+    fields: String,
+    level: Level,
+    /// What the first of them said; not compared.
+    message: String,
+}
+
+impl PartialEq for Cause {
+    fn eq(&self, other: &Self) -> bool {
+        self.place == other.place && self.fields == other.fields
+    }
+}
+
+impl Eq for Cause {}
+
+impl Hash for Cause {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.place.hash(state);
+        self.fields.hash(state);
+    }
+}
+
+impl Visit for Cause {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if field.name() == "message" {
+            self.message = format!("{value:?}");
+        } else if CAUSE_FIELDS.contains(&field.name()) {
+            self.fields.push_str(&format!("{}={value:?} ", field.name()));
+        }
+    }
+}
+
+impl Causes {
+    /// `Some` with how many lines like this one were suppressed since the last, `None` when this one is, too. What is
+    /// below `INFO` was asked for by somebody who wants all of it.
+    fn admit(&self, event: &Event<'_>, now: Instant) -> Option<u64> {
+        let metadata = event.metadata();
+        if *metadata.level() > Level::INFO || event.fields().any(|field| field.name() == SUPPRESSED) {
+            return Some(0);
+        }
+        let mut cause = Cause {
+            place: metadata.callsite(),
+            fields: String::new(),
+            level: *metadata.level(),
+            message: String::new(),
+        };
+        event.record(&mut cause);
+        self.lock().admit(cause, now)
+    }
+
+    /// Logs how many lines were suppressed of the causes that have not come again.
+    pub(crate) fn tell_overdue(&self, now: Instant) {
+        let overdue = self.lock().overdue(now);
+        for (cause, suppressed) in overdue {
+            let (level, like) = cause.map_or((Level::WARN, String::from("(many causes)")), |cause| {
+                (cause.level, format!("{} {}", cause.message, cause.fields).trim_end().to_owned())
+            });
+            if level == Level::INFO {
+                tracing::info!(suppressed, like, "lines were suppressed");
+            } else {
+                tracing::warn!(suppressed, like, "lines were suppressed");
+            }
+        }
+    }
+
+    /// Counts of lines: a panic of somebody's `Debug` comes before they are touched.
+    fn lock(&self) -> MutexGuard<'_, Throttle<Cause>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Writes a field. One event is one line, whatever a name or an error of somebody else holds.
+pub(crate) fn field(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
+    if field.name() != "message" {
+        write!(writer, "{}=", field.name())?;
+    }
+    writer.write_str(&escape(&format!("{value:?}")))
+}
+
+/// Formats events as `tracing_subscriber` does, on one line each, one line per cause and interval.
+pub(crate) struct Throttled {
+    causes: Causes,
+    format: Format<Full>,
+}
+
+impl Throttled {
+    pub(crate) fn new(causes: Causes, has_colours: bool) -> Self {
+        Self { causes, format: Format::default().with_ansi(has_colours) }
+    }
+}
+
+impl<S, N> FormatEvent<S, N> for Throttled
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        ctx: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        // Nothing is written for an empty line.
+        let Some(suppressed) = self.causes.admit(event, now()) else { return Ok(()) };
+        let mut line = String::new();
+        self.format.format_event(ctx, Writer::new(&mut line), event)?;
+        writer.write_str(line.trim_end_matches('\n'))?;
+        if suppressed > 0 {
+            write!(writer, " {SUPPRESSED}={suppressed}")?;
+        }
+        writeln!(writer)
+    }
+}
