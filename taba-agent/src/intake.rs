@@ -6,12 +6,9 @@
 use std::collections::BTreeMap;
 
 use taba_core::ledger::{self, Where, Why};
+use taba_core::limits::BLOCK_FOLDED_EVENTS_MAX;
 use taba_core::wire::{BadBlock, Block, ClientBatch, Content, Refusal};
 use taba_core::{ClientId, Events, Timestamp, VBucket, VBuckets};
-
-/// Events that a Block with a partial State may claim. More than any program records; it keeps the sums of an Agent
-/// far from their ends whatever a Client claims.
-pub const FOLDED_EVENTS_MAX: u64 = 1 << 40;
 
 /// A client Batch, sorted out.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,10 +19,10 @@ pub struct Intake {
     pub refused: Vec<Refusal>,
 }
 
-/// Checks every Block of a Batch. `bad` are those that the decoder refused for their names.
+/// Checks every Block of a Batch. `bad` are those that the decoder refused.
 pub fn sort_out(vbuckets: VBuckets, now: Timestamp, batch: &ClientBatch, bad: &[BadBlock]) -> Intake {
     let mut refused: Vec<Refusal> =
-        bad.iter().map(|bad| Refusal { block: bad.block, why: Why::BadName, events: bad.events }).collect();
+        bad.iter().map(|bad| Refusal { block: bad.block, why: bad.why(), events: bad.events }).collect();
     let mut dropped: BTreeMap<Why, u64> = BTreeMap::new();
     for refusal in &refused {
         note(&mut dropped, refusal);
@@ -68,8 +65,10 @@ fn check(client: &ClientId, block: &Block) -> Result<(), Why> {
         return Err(Why::BadName);
     }
     match block.content {
-        Content::State { .. } if block.events > FOLDED_EVENTS_MAX => Err(Why::BadValue),
+        Content::State { .. } if block.events > BLOCK_FOLDED_EVENTS_MAX => Err(Why::BadValue),
         Content::State { .. } | Content::Events(_) => Ok(()),
+        // Only Agents take out what a Client has sent.
+        Content::Withheld { .. } => Err(Why::Undecodable),
     }
 }
 
@@ -143,13 +142,13 @@ mod tests {
     #[test]
     fn refused_blocks_keep_their_places_and_are_counted_once_per_reason() {
         let huge = Block {
-            events: FOLDED_EVENTS_MAX + 1,
+            events: BLOCK_FOLDED_EVENTS_MAX + 1,
             content: Content::State { version: 1, bytes: Bytes::new() },
             ..block("web", "c", "X")
         };
         let bad = [
-            BadBlock { block: 0, events: 10, error: NameError::Empty { what: "tab name" } },
-            BadBlock { block: 2, events: 20, error: NameError::Empty { what: "tab name" } },
+            BadBlock { block: 0, events: 10, error: NameError::Empty { what: "tab name" }.into() },
+            BadBlock { block: 2, events: 20, error: NameError::Empty { what: "tab name" }.into() },
         ];
         let blocks = vec![block("web", "a", "X"), block("other", "b", "X"), huge];
         let intake = sorted(blocks, &bad);
@@ -158,7 +157,7 @@ mod tests {
             refusal(0, Why::BadName, 10),
             refusal(2, Why::BadName, 20),
             refusal(3, Why::BadName, 3),
-            refusal(4, Why::BadValue, FOLDED_EVENTS_MAX + 1),
+            refusal(4, Why::BadValue, BLOCK_FOLDED_EVENTS_MAX + 1),
         ];
         assert_eq!(intake.refused, expected);
         let tabs: Vec<_> = intake.blocks.iter().map(|(_, block)| block.tab.as_str()).collect();

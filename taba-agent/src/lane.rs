@@ -32,7 +32,7 @@ use std::time::Duration;
 
 use taba_core::ledger::{self, Where, Why};
 use taba_core::wire::{Ack, Answer, Block, Probe};
-use taba_core::{ClientId, Events, SeqNo, StreamId, Timestamp};
+use taba_core::{Events, SeqNo, StreamId, Timestamp};
 
 use self::keep::Loss;
 pub use self::message::{Message, Next, Outgoing};
@@ -313,7 +313,7 @@ impl Lane {
         let beyond = if self.is_recovered { ack.applied.min(self.last) } else { ack.applied };
         let ack = &Ack { applied: beyond, stable: ack.stable.min(beyond), ..ack.clone() };
         let progress = match ack.answer {
-            Answer::Unavailable | Answer::Busy => Progress::Later,
+            Answer::Unavailable | Answer::Busy | Answer::Misplaced => Progress::Later,
             // A mark above everything we ever sent is not about our Lane.
             _ if ack.applied > self.sent_through => Progress::Absurd,
             Answer::Applied if flight.is_probe => self.probed(now, ack.applied),
@@ -459,8 +459,7 @@ impl Lane {
 /// The Ledger's note about events of a stream that were written down and cannot be read any more.
 fn damage_note(stream: StreamId, now: Timestamp, events: u64) -> Block {
     let tab = ledger::dropped_tab(Where::Agent, Why::Damaged);
-    let client =
-        ClientId::new(&format!("taba.stream/{stream}")).expect("hexadecimal digits are name characters");
+    let client = ledger::stream_client(stream);
     let (times, values) = ([now], [events as f64]);
     let note = Events::new(&times, &values);
     Block::of_events(tab, client, ledger::tab_type(), note).expect("there is one event")

@@ -8,11 +8,9 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
-use taba_core::limits::BLOCK_BYTES_MAX;
+use taba_core::limits::{BLOCK_BYTES_MAX, BLOCK_FOLDED_EVENTS_MAX};
 use taba_core::wire::{Block, Content};
 use taba_core::{AnyHandler, AnyState, Arrival, ClientId, Registry, TabName, TabType, Timestamp};
-
-use crate::intake::FOLDED_EVENTS_MAX;
 
 /// One State to be made of several Blocks.
 struct Merged {
@@ -51,7 +49,7 @@ fn merge_group(blocks: Vec<Block>, handler: &dyn AnyHandler, believed: Timestamp
     let mut left = Vec::new();
     for block in blocks {
         let events = merged.as_ref().map_or(0, |(merged, _)| merged.events).saturating_add(block.events);
-        if block.latest > believed || events > FOLDED_EVENTS_MAX {
+        if block.latest > believed || events > BLOCK_FOLDED_EVENTS_MAX {
             left.push(block);
             continue;
         }
@@ -105,6 +103,7 @@ fn open(block: &Block, handler: &dyn AnyHandler) -> Option<AnyState> {
             (folded.refused == 0).then_some(state)
         }
         Content::State { version, bytes } => handler.decode(*version, bytes).ok(),
+        Content::Withheld { .. } => None,
     }
 }
 

@@ -142,6 +142,7 @@ impl Agent {
         for block in self.0.lock().unwrap().batches.iter().flat_map(|batch| &batch.blocks) {
             let state = match &block.content {
                 Content::State { bytes, .. } => taba_core::decode_state(&Adder, 1, bytes).unwrap(),
+                Content::Withheld { .. } => panic!("a client withholds nothing"),
                 Content::Events(columns) => {
                     let handler: &dyn taba_core::AnyHandler = &Adder;
                     let mut state = handler.empty_state();

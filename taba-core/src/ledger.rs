@@ -8,7 +8,8 @@
 
 use std::fmt;
 
-use crate::name::{TabName, TabType};
+use crate::batch::StreamId;
+use crate::name::{ClientId, TabName, TabType};
 
 /// The Tab type of the Ledger's Tabs: a Handler of numbers that keeps exact totals.
 pub const TAB_TYPE: &str = "TotalsCounter";
@@ -23,13 +24,14 @@ pub const DROPPED: &str = "taba.dropped";
 
 /// Where an event was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
 pub enum Where {
     /// In the application that recorded it.
-    Client,
+    Client = 1,
     /// In the Agent of its host.
-    Agent,
+    Agent = 2,
     /// In a Server.
-    Server,
+    Server = 3,
 }
 
 /// Why an event was dropped.
@@ -61,9 +63,18 @@ pub enum Why {
     TooManyTabs = 11,
     /// It was written down, and could not be read any more.
     Damaged = 12,
+    /// Its Tab type's Handler panicked.
+    HandlerPanicked = 13,
+    /// Servers failed on it again and again: an Agent took it out and set it aside.
+    Poison = 14,
 }
 
 impl Where {
+    /// The place with this number on the wire.
+    pub fn from_code(code: u8) -> Option<Self> {
+        [Self::Client, Self::Agent, Self::Server].into_iter().find(|place| *place as u8 == code)
+    }
+
     /// The word in the Ledger's Tab names.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -76,7 +87,7 @@ impl Where {
 
 impl Why {
     /// Every reason there is.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::BadName,
         Self::UnknownType,
         Self::TypeConflict,
@@ -89,6 +100,8 @@ impl Why {
         Self::Shutdown,
         Self::TooManyTabs,
         Self::Damaged,
+        Self::HandlerPanicked,
+        Self::Poison,
     ];
 
     /// The word in the Ledger's Tab names and in error answers.
@@ -106,6 +119,8 @@ impl Why {
             Self::Shutdown => "shutdown",
             Self::TooManyTabs => "too_many_tabs",
             Self::Damaged => "damaged",
+            Self::HandlerPanicked => "handler_panicked",
+            Self::Poison => "poison",
         }
     }
 
@@ -131,6 +146,11 @@ impl fmt::Display for Why {
 pub fn dropped_tab(place: Where, why: Why) -> TabName {
     TabName::new(&format!("{DROPPED};where={place};why={why}"))
         .expect("both words are made of name characters")
+}
+
+/// The Client under which is counted what a Stream lost of Clients that nobody knows any more.
+pub fn stream_client(stream: StreamId) -> ClientId {
+    ClientId::new(&format!("taba.stream/{stream}")).expect("hexadecimal digits are name characters")
 }
 
 /// One of the Ledger's fixed Tabs.

@@ -54,6 +54,7 @@ pub mod batch;
 pub mod erased;
 pub mod error;
 pub mod event;
+pub mod guard;
 pub mod handler;
 #[cfg(feature = "laws")]
 pub mod laws;
@@ -76,6 +77,7 @@ pub use batch::{Mark, SeqNo, StreamId};
 pub use erased::{AnyHandler, AnyProjection, AnyState, AnyValues, Arrival, Folded, ValueMismatch};
 pub use error::Remedy;
 pub use event::{Event, Events};
+pub use guard::{Guarded, HandlerError, Panicked};
 pub use handler::{Format, Handler, Projection, State, StateError, decode_state, encode_state};
 pub use memory::MemoryStore;
 pub use name::{ClientId, NameError, TabName, TabType};

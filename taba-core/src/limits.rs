@@ -15,6 +15,9 @@ pub const LABELS_MAX: usize = 32;
 pub const VALUE_BYTES_MAX: usize = 4 * 1024;
 /// Events in one Block.
 pub const BLOCK_EVENTS_MAX: usize = 64 * 1024;
+/// Events that a Block with a partial State may claim. More than any program records; it keeps the sums of Agents and
+/// Servers far from their ends, whatever a sender claims.
+pub const BLOCK_FOLDED_EVENTS_MAX: u64 = 1 << 40;
 /// Bytes of one encoded Block.
 pub const BLOCK_BYTES_MAX: usize = 1024 * 1024;
 /// Blocks in one Batch. One Block may touch one State and one Tab index entry, and a commit holds at most 3,900

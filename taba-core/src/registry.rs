@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::erased::AnyHandler;
+use crate::guard::Guarded;
 use crate::handler::Handler;
 use crate::name::{NameError, TabType};
 
@@ -88,6 +89,11 @@ impl Registry {
     /// The Handler of a Tab type.
     pub fn get(&self, tab_type: &str) -> Option<&Arc<dyn AnyHandler>> {
         self.0.get(tab_type)
+    }
+
+    /// The Handler of a Tab type, with its panics as errors.
+    pub fn guarded(&self, tab_type: &str) -> Option<Guarded> {
+        self.0.get(tab_type).cloned().map(Guarded::new)
     }
 
     /// Every Tab type, sorted.

@@ -4,8 +4,8 @@
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use taba_core::ledger::Why;
-use taba_core::limits::{BATCH_BLOCKS_MAX, FRAME_BYTES_MAX};
+use taba_core::ledger::{Where, Why};
+use taba_core::limits::{BATCH_BLOCKS_MAX, BLOCK_FOLDED_EVENTS_MAX, FRAME_BYTES_MAX};
 use taba_core::wire::{
     Ack, Answer, Block, ClientBatch, Compression, Content, Frame, Kind, LaneBatch, Lanes, Probe, Receipt,
     Refusal, WireError, decode_acks, encode_acks,
@@ -109,6 +109,22 @@ fn a_block_with_a_bad_name_does_not_spoil_the_others() {
     let (read, bad) = ClientBatch::decode(&bytes.into()).unwrap();
     assert_eq!(read.blocks, batch.blocks[1..]);
     assert_eq!((bad.len(), bad[0].block, bad[0].events), (1, 0, 100));
+}
+
+#[test]
+fn what_is_withheld_counts_as_much_as_before() {
+    let whole = lane_batch();
+    let mut batch = whole.clone();
+    batch.blocks[0].content = Content::Withheld { place: Where::Agent, why: Why::Poison };
+    let bytes = Lanes { batches: vec![batch.clone()], ..Lanes::default() }.encode().into();
+    assert_eq!(Lanes::decode(&bytes).unwrap().batches, [batch.clone()]);
+    assert_eq!(batch.events(), whole.events());
+    // More than any Agent lets pass is not believed.
+    batch.blocks[1] = Block { events: u64::MAX, ..state_block() };
+    let bytes = Lanes { batches: vec![batch], ..Lanes::default() }.encode().into();
+    let read = &Lanes::decode(&bytes).unwrap().batches[0].blocks[1];
+    assert_eq!(read.events, BLOCK_FOLDED_EVENTS_MAX);
+    assert_eq!(read.content, Content::Withheld { place: Where::Server, why: Why::Undecodable });
 }
 
 #[test]

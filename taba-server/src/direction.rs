@@ -2,7 +2,7 @@
 //! and what was folded into the wrong VBucket would never be found again.
 
 use taba_core::limits::BATCH_BLOCKS_MAX;
-use taba_core::wire::Block;
+use taba_core::wire::{Block, Content};
 use taba_core::{VBucket, VBuckets};
 
 /// Why Batches cannot be meant for this Server; sending them again cannot help.
@@ -55,8 +55,10 @@ pub(crate) fn check(vbuckets: VBuckets, vbucket: u16, blocks: &[Block]) -> Resul
     if blocks.len() > BATCH_BLOCKS_MAX {
         return Err(Misdirected::TooManyBlocks { blocks: blocks.len() });
     }
-    // The Ledger's Tabs have States in every VBucket.
-    let elsewhere = |block: &&Block| !block.tab.is_reserved() && vbuckets.of(&block.tab) != vbucket;
+    // The Ledger's Tabs have States in every VBucket, and what is withheld is folded into none.
+    let is_anywhere =
+        |block: &Block| block.tab.is_reserved() || matches!(block.content, Content::Withheld { .. });
+    let elsewhere = |block: &&Block| !is_anywhere(block) && vbuckets.of(&block.tab) != vbucket;
     match blocks.iter().find(elsewhere) {
         None => Ok(vbucket),
         Some(block) => {

@@ -31,6 +31,7 @@ mod direction;
 mod driver;
 #[cfg(feature = "embedded")]
 pub mod embedded;
+pub mod panics;
 pub mod planner;
 #[cfg(feature = "driver")]
 pub mod query;

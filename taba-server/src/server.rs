@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use taba_core::guard::quiet_guarded_panics;
 use taba_core::limits::FUTURE_MICROS_MAX;
 use taba_core::wire::{Ack, Answer, Lanes};
 use taba_core::{Registry, Store, Timestamp};
@@ -16,7 +17,7 @@ use tokio::task::JoinSet;
 use crate::clock::{Clock, system_clock};
 use crate::direction::{Misdirected, check};
 use crate::driver::{Arrival, Intake, Message, Refused, Room, Shared, Worker};
-use crate::planner::{CLOCKS_APART_MAX, LaneMessage, Quarantine};
+use crate::planner::{CLOCKS_APART_MAX, LaneMessage};
 use crate::query::{Limits, QueryState};
 use crate::service;
 use crate::status::Status;
@@ -61,6 +62,8 @@ struct Inner {
     is_stopping: AtomicBool,
     /// The minute in which the difference of clocks was last complained about.
     warned_minute: AtomicI64,
+    /// The minute in which a misplaced message was last complained about.
+    misplaced_minute: AtomicI64,
 }
 
 /// Why a Server cannot be built.
@@ -159,7 +162,7 @@ impl Server {
     /// Takes Batches and Probes, without HTTP: the answers come in the same order, those to the Batches before those to
     /// the Probes, once all are committed or cannot be.
     ///
-    /// What is not meant for this Server at all is answered [`Answer::Unavailable`]; [`check`](Self::check) tells why.
+    /// What is not meant for this deployment is answered [`Answer::Misplaced`]; [`check`](Self::check) tells why.
     ///
     /// # Cancel safety
     /// When dropped, the Batches may or may not be committed; sending them again is safe, as always.
@@ -228,6 +231,14 @@ impl Server {
         }
     }
 
+    /// Says, once in a minute, that something is not meant for this deployment.
+    fn say_misplaced(&self, now: Timestamp, why: Misdirected) {
+        let minute = now.as_micros() / 60_000_000;
+        if self.inner.misplaced_minute.swap(minute, Ordering::Relaxed) != minute {
+            tracing::error!(error = %why, "an agent sends what is not meant for this deployment");
+        }
+    }
+
     /// Takes what there is room for.
     pub(crate) async fn take(&self, request: Request, room: Option<Room>) -> Vec<Ack> {
         if request.messages.is_empty() || self.is_stopping() {
@@ -246,8 +257,15 @@ impl Server {
                 LaneMessage::Probe(_) => &shared.status.probes_in,
             };
             counter.fetch_add(1, Ordering::Relaxed);
-            // Dropping the ticket answers the message: not known to be stored.
-            let Ok(vbucket) = check(vbuckets, message.vbucket(), message.blocks()) else { continue };
+            let vbucket = match check(vbuckets, message.vbucket(), message.blocks()) {
+                Ok(vbucket) => vbucket,
+                Err(why) => {
+                    shared.status.messages_misplaced.fetch_add(1, Ordering::Relaxed);
+                    self.say_misplaced(arrived, why);
+                    ticket.answer(message.unanswered(Answer::Misplaced));
+                    continue;
+                }
+            };
             let arrival = Arrival { vbucket, ticket, message, arrived, sent_at: request.sent_at };
             by_worker[usize::from(vbucket.index()) % self.inner.workers.len()].push(arrival);
         }
@@ -350,10 +368,13 @@ impl ServerBuilder {
 
     /// Starts it. Must be called inside a tokio runtime, on which the workers then run.
     ///
+    /// From here on the process's panic hook says nothing of panics of Handlers, which this Server counts and logs.
+    ///
     /// # Errors
     /// [`BuildError`] when something is missing.
     pub fn build(self) -> Result<Server, BuildError> {
         let store = self.store.ok_or(BuildError::NoStore)?;
+        quiet_guarded_panics();
         let runtime = Handle::try_current()?;
         let count =
             self.workers.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
@@ -363,7 +384,6 @@ impl ServerBuilder {
             handlers: self.handlers.clone(),
             clock: Arc::clone(&self.clock),
             status: Arc::clone(&status),
-            quarantine: Quarantine::default(),
             intake: Arc::new(Intake::new(Arc::clone(&status), self.held_bytes_max)),
             versions: Versions::new(getrandom::u64()?),
             commit_interval: self.commit_interval,
@@ -379,8 +399,15 @@ impl ServerBuilder {
         });
         let workers = workers.collect();
         let query = QueryState::with_limits(store, self.handlers, self.clock, status, self.query_limits);
-        let (tasks, is_stopping, warned_minute) =
-            (Mutex::new(tasks), AtomicBool::new(false), AtomicI64::new(i64::MIN));
-        Ok(Server { inner: Arc::new(Inner { shared, query, workers, tasks, is_stopping, warned_minute }) })
+        let inner = Inner {
+            shared,
+            query,
+            workers,
+            tasks: Mutex::new(tasks),
+            is_stopping: AtomicBool::new(false),
+            warned_minute: AtomicI64::new(i64::MIN),
+            misplaced_minute: AtomicI64::new(i64::MIN),
+        };
+        Ok(Server { inner: Arc::new(inner) })
     }
 }

@@ -1,5 +1,5 @@
 //! The HTTP face of ingest: `POST /v2/lanes`. One frame of Lanes in, one frame of Acks out, those to the Batches before
-//! those to the Probes, each in their order; or an error in JSON:
+//! those to the Probes, each in their order; or an error in JSON when the request as a whole cannot be read or taken:
 //! `{"reason": "machine_word", "message": "for people"}`.
 
 use std::time::Duration;
@@ -16,7 +16,6 @@ use serde::Serialize;
 use taba_core::limits::FRAME_BYTES_MAX;
 use taba_core::wire::{self, Compression, FRAME_HEADER_BYTES, Frame, Kind, Lanes, WireError, encode_acks};
 
-use crate::direction::Misdirected;
 use crate::server::Server;
 
 /// How long the body of one request may take to arrive.
@@ -36,8 +35,6 @@ enum Rejection {
     BrokenOff,
     #[error("{0}")]
     Wire(#[from] WireError),
-    #[error("{0}")]
-    Misdirected(#[from] Misdirected),
     #[error("too much is in hand; send the same later")]
     Full,
     #[error("this server is shutting down; send the same to another one, or later")]
@@ -63,7 +60,6 @@ impl Rejection {
             Self::BrokenOff => (StatusCode::BAD_REQUEST, "truncated"),
             Self::Wire(error @ WireError::TooLarge { .. }) => (StatusCode::PAYLOAD_TOO_LARGE, error.code()),
             Self::Wire(error) => (StatusCode::BAD_REQUEST, error.code()),
-            Self::Misdirected(error) => (StatusCode::BAD_REQUEST, error.code()),
             Self::Full => (StatusCode::SERVICE_UNAVAILABLE, "full"),
             Self::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, "shutting_down"),
             Self::Path => (StatusCode::NOT_FOUND, "unknown_path"),
@@ -107,7 +103,6 @@ async fn lanes(State(server): State<Server>, headers: HeaderMap, body: Body) -> 
         let _room = server.reserve(bytes).map_err(|_| Rejection::Full)?;
         read(body).await?
     };
-    server.check(&lanes)?;
     let room = server.reserve(bytes).map_err(|_| Rejection::Full)?;
     let acks = server.take(lanes.into(), Some(room)).await;
     let frame = Frame::encode(Kind::Acks, &encode_acks(&acks), Compression::None);

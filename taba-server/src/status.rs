@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use serde::Serialize;
 use taba_core::Timestamp;
 
+use crate::panics::Panics;
+
 /// Counters of one Server process, shared by its workers and its queries.
 #[derive(Debug)]
 pub struct Status {
@@ -28,6 +30,8 @@ pub struct Status {
     pub gaps: AtomicU64,
     /// Messages that were turned away because the clocks of sender and Server are too far apart to begin a Lane.
     pub messages_misdated: AtomicU64,
+    /// Messages that were turned away because they are not meant for this deployment.
+    pub messages_misplaced: AtomicU64,
     /// Events that arrived in committed Batches.
     pub events_in: AtomicU64,
     /// Events that were folded.
@@ -53,6 +57,8 @@ pub struct Status {
     /// Events that were refused, clamped or lost without a note in the Ledger, because its Handler is not registered
     /// or its State cannot be read.
     pub events_without_note: AtomicU64,
+    /// Panics of Handlers, in ingest and in queries.
+    pub panics: Panics,
 }
 
 impl Default for Status {
@@ -68,6 +74,7 @@ impl Default for Status {
             probes_answered: AtomicU64::new(0),
             gaps: AtomicU64::new(0),
             messages_misdated: AtomicU64::new(0),
+            messages_misplaced: AtomicU64::new(0),
             events_in: AtomicU64::new(0),
             events_folded: AtomicU64::new(0),
             events_refused: AtomicU64::new(0),
@@ -80,6 +87,7 @@ impl Default for Status {
             stable_failed: AtomicU64::new(0),
             stable_void: AtomicU64::new(0),
             events_without_note: AtomicU64::new(0),
+            panics: Panics::default(),
         }
     }
 }
@@ -97,6 +105,7 @@ pub struct StatusReport {
     pub probes_answered: u64,
     pub gaps: u64,
     pub messages_misdated: u64,
+    pub messages_misplaced: u64,
     pub events_in: u64,
     pub events_folded: u64,
     pub events_refused: u64,
@@ -109,6 +118,7 @@ pub struct StatusReport {
     pub stable_failed: u64,
     pub stable_void: u64,
     pub events_without_note: u64,
+    pub handler_panics: u64,
 }
 
 impl Status {
@@ -135,6 +145,7 @@ impl Status {
             probes_answered: get(&self.probes_answered),
             gaps: get(&self.gaps),
             messages_misdated: get(&self.messages_misdated),
+            messages_misplaced: get(&self.messages_misplaced),
             events_in: get(&self.events_in),
             events_folded: get(&self.events_folded),
             events_refused: get(&self.events_refused),
@@ -147,6 +158,7 @@ impl Status {
             stable_failed: get(&self.stable_failed),
             stable_void: get(&self.stable_void),
             events_without_note: get(&self.events_without_note),
+            handler_panics: self.panics.count(),
         }
     }
 }

@@ -14,6 +14,7 @@ use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use lanes::{acks, batch, block, frame, tab_in};
+use taba_core::ledger::Why;
 use taba_core::limits::FRAME_BYTES_MAX;
 use taba_core::wire::{Answer, Compression, Frame, Kind, LaneBatch, Lanes, Probe};
 use taba_core::{
@@ -107,10 +108,6 @@ async fn bad_bodies_are_answered_with_a_reason_and_change_nothing() {
     *flipped.last_mut().unwrap() ^= 1;
     version[4] = 99;
     huge[8..12].copy_from_slice(&u32::MAX.to_le_bytes());
-    let mut elsewhere = first_batch(1, &[1.0]);
-    elsewhere.vbucket ^= 1;
-    let mut nowhere = first_batch(1, &[1.0]);
-    nowhere.vbucket = 5000;
     let cases = [
         (Vec::new(), 400, "truncated"),
         (good[..good.len() - 1].to_vec(), 400, "truncated"),
@@ -121,8 +118,6 @@ async fn bad_bodies_are_answered_with_a_reason_and_change_nothing() {
         (Frame::encode(Kind::Lanes, &[1, 2, 3], Compression::None), 400, "truncated"),
         (huge, 413, "too_large"),
         (vec![0; FRAME_BYTES_MAX + 100], 413, "too_large"),
-        (frame(&[elsewhere]), 400, "wrong_vbucket"),
-        (frame(&[nowhere]), 400, "unknown_vbucket"),
     ];
     for (body, status, word) in cases {
         let (found, body) = post(&server, body).await;
@@ -133,6 +128,85 @@ async fn bad_bodies_are_answered_with_a_reason_and_change_nothing() {
     }
     assert_eq!(server.status().report().batches_in, 0);
     assert_eq!(post(&server, good).await.0, StatusCode::OK);
+}
+
+/// Whatever is wrong with one Block or one Batch, the frame being sound, is answered there; all else is stored.
+#[tokio::test]
+async fn what_is_wrong_with_a_block_or_a_batch_costs_no_other() {
+    let server = builder().build().unwrap();
+    let home = |tab: &str| VBuckets::default().of(&TabName::new(tab).unwrap()).index();
+    let of = |stream, tab: &str| batch(stream, home(tab), 1, 0, vec![block(tab, "web", &[1.0, 2.0])]);
+    // Two good Blocks around the one that is spoilt, which has three events; each in a Lane of its own.
+    let spoilt = |stream, tab: &str| {
+        let mut batch = of(stream, tab);
+        batch.blocks.push(block(tab, "web", &[1.0, 2.0, 3.0]));
+        batch.blocks.push(block(tab, "web", &[4.0]));
+        batch
+    };
+    let names = ["bad-name", "bad-client", "bad-type", "no-text", "unknown-kind", "no-events", "no-head"];
+    let mut elsewhere = of(21, "elsewhere");
+    elsewhere.vbucket ^= 1;
+    let mut nowhere = of(22, "nowhere");
+    nowhere.vbucket = 5000;
+    let mut batches: Vec<_> = (1..).zip(names).map(|(stream, tab)| spoilt(stream, tab)).collect();
+    batches.extend([elsewhere, nowhere, of(23, "good")]);
+    let mut message = lanes::lanes(batches.clone());
+    message.probes = vec![Probe { stream: StreamId(24), vbucket: 5000, base: SeqNo(1), events_before: 0 }];
+    let mut bytes = message.encode();
+    for (name, batch) in names.iter().zip(&batches) {
+        let mut whole = Vec::new();
+        batch.blocks[1].encode(&mut whole);
+        let at = bytes.windows(whole.len()).position(|window| window == whole).unwrap();
+        let block = &mut bytes[at..at + whole.len()];
+        let find =
+            |word: &str| block.windows(word.len()).position(|window| window == word.as_bytes()).unwrap();
+        let kind = find("TotalsCounter") + "TotalsCounter".len();
+        let (at, byte) = match *name {
+            "bad-name" => (find(name), b' '),
+            "bad-client" => (find("web"), b' '),
+            "bad-type" => (kind - 1, b'!'),
+            "no-text" => (find(name), 0xff),
+            "unknown-kind" => (kind, 9),
+            "no-events" => (kind + 1, 0),
+            // The name claims to be longer than the Block.
+            _ => (find(name) - 1, 0x7f),
+        };
+        block[at] = byte;
+    }
+    let (status, body) = post(&server, Frame::encode(Kind::Lanes, &bytes, Compression::None)).await;
+    assert_eq!(status, StatusCode::OK);
+    let acks = acks(body);
+    for (name, ack) in names.iter().zip(&acks) {
+        assert_eq!((ack.answer, ack.applied), (Answer::Applied, SeqNo(1)), "{name}");
+        let refusal = (ack.refused[0].block, ack.refused[0].why, ack.refused[0].events);
+        let expected = match *name {
+            "bad-name" | "bad-client" | "bad-type" => (1, Why::BadName, 3),
+            "no-text" | "unknown-kind" => (1, Why::Undecodable, 3),
+            _ => (1, Why::Undecodable, 0),
+        };
+        assert_eq!((ack.refused.len(), refusal), (1, expected), "{name}");
+    }
+    let rest: Vec<_> = acks[names.len()..].iter().map(|ack| ack.answer).collect();
+    use Answer::{Applied, Misplaced};
+    assert_eq!(rest, [Misplaced, Misplaced, Applied, Misplaced]);
+    let report = server.status().report();
+    assert_eq!((report.events_folded, report.events_refused), (7 * 3 + 2, 5 * 3));
+    assert_eq!((report.messages_misplaced, report.batches_committed), (3, 8));
+    let ledger = get(&server, "/v2/ledger").await;
+    let dropped: u64 = ledger["totals"]["dropped"].as_array().unwrap().iter().map(events).sum();
+    assert_eq!(dropped, 5 * 3, "{ledger}");
+    // The same again is known.
+    let body = Frame::encode(Kind::Lanes, &lanes::lanes(batches[..1].to_vec()).encode(), Compression::None);
+    assert_eq!(self::acks(post(&server, body).await.1)[0].answer, Answer::Duplicate);
+}
+
+fn events(lost: &serde_json::Value) -> u64 {
+    lost["events"].as_u64().unwrap()
+}
+
+async fn get(server: &Server, path: &str) -> serde_json::Value {
+    let request = Request::get(path).header("accept", "application/json").body(Body::empty()).unwrap();
+    serde_json::from_slice(&ask(server, request).await.2).unwrap()
 }
 
 #[tokio::test]
@@ -163,7 +237,7 @@ async fn misdirected_batches_are_named_without_http_too() {
     let expected = Misdirected::WrongVBucket { vbucket: home ^ 1, found: home };
     assert_eq!(server.check(&lanes::lanes(vec![elsewhere.clone()])), Err(expected));
     let answers = server.ingest(lanes::lanes(vec![elsewhere, first_batch(1, &[1.0])])).await;
-    assert_eq!(answers[0].answer, Answer::Unavailable);
+    assert_eq!(answers[0].answer, Answer::Misplaced);
     assert_eq!(answers[1].answer, Answer::Applied);
 }
 
@@ -295,10 +369,10 @@ async fn probes_are_answered_behind_the_batches_of_their_request() {
     let nowhere = Probe { vbucket: 5000, ..probe(1, 1, 0) };
     let request = Lanes { probes: vec![nowhere, probe(1, 1, 0)], ..lanes::lanes(Vec::new()) };
     let body = Frame::encode(Kind::Lanes, &request.encode(), Compression::None);
-    let (status, body) = post(&server, body).await;
-    assert_eq!((status.as_u16(), reason(&body).as_str()), (400, "unknown_vbucket"));
-    let answers = server.ingest(request).await;
-    assert_eq!([answers[0].answer, answers[1].answer], [Answer::Unavailable, applied]);
+    let over_http = acks(post(&server, body).await.1);
+    for answers in [over_http, server.ingest(request).await] {
+        assert_eq!([answers[0].answer, answers[1].answer], [Answer::Misplaced, applied]);
+    }
 }
 
 #[tokio::test]

@@ -62,7 +62,7 @@ fn a_repeated_batch_gets_the_same_answer_and_is_not_taken_twice() {
     let config = config(|_| {});
     let mut relay = relay(&config);
     let first = batch(0, 1, vec![block(0, 1), block(1, 2)]);
-    let bad = [BadBlock { block: 1, events: 5, error: NameError::Empty { what: "tab name" } }];
+    let bad = [BadBlock { block: 1, events: 5, error: NameError::Empty { what: "tab name" }.into() }];
     let receipt = taken(relay.accept(moment(Duration::ZERO), &first, &bad));
     assert_eq!(receipt.refused.iter().map(|refusal| refusal.block).collect::<Vec<_>>(), [1, 2]);
     let held = relay.unapplied();

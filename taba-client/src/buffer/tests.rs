@@ -140,6 +140,7 @@ fn arrived_or_dropped(books: &Books) -> u64 {
 fn block_total(handler: &dyn taba_core::AnyHandler, block: &Block) -> (u64, u64) {
     let state = match &block.content {
         Content::State { version, bytes } => handler.decode(*version, bytes).unwrap(),
+        Content::Withheld { .. } => panic!("a client withholds nothing"),
         Content::Events(columns) => {
             let mut state = handler.empty_state();
             let folded = handler

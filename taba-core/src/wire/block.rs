@@ -4,10 +4,12 @@ use bytes::Bytes;
 
 use super::{Reader, WireError, column, put_bytes, put_i64, put_u64};
 use crate::event::Events;
+use crate::ledger::{Where, Why};
 use crate::limits::{
-    BLOCK_BYTES_MAX, BLOCK_EVENTS_MAX, CLIENT_ID_BYTES_MAX, TAB_NAME_BYTES_MAX, TAB_TYPE_BYTES_MAX,
+    BLOCK_BYTES_MAX, BLOCK_EVENTS_MAX, BLOCK_FOLDED_EVENTS_MAX, CLIENT_ID_BYTES_MAX, TAB_NAME_BYTES_MAX,
+    TAB_TYPE_BYTES_MAX,
 };
-use crate::name::{ClientId, NameError, TabName, TabType};
+use crate::name::{ClientId, TabName, TabType};
 use crate::time::Timestamp;
 use crate::value::Value;
 
@@ -16,6 +18,7 @@ use crate::value::Value;
 /// ```text
 /// | block_bytes | tab | client | type | kind u8 | events | earliest zigzag | latest - earliest | payload … |
 /// kind 0: payload = times column, values column          kind 1: payload = version, state bytes
+/// kind 2: payload = where u8, why u8
 /// ```
 /// The header tells a relay all it has to check; only the Server looks at the payload.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,6 +51,14 @@ pub enum Content {
         /// The State, encoded.
         bytes: Bytes,
     },
+    /// Nothing to fold: the payload was taken out on the way, or cannot be read. Its events are counted as dropped
+    /// when its Batch is folded.
+    Withheld {
+        /// Who took it out.
+        place: Where,
+        /// The reason.
+        why: Why,
+    },
 }
 
 impl Block {
@@ -76,16 +87,18 @@ impl Block {
         head.push(match self.content {
             Content::Events(_) => 0,
             Content::State { .. } => 1,
+            Content::Withheld { .. } => 2,
         });
         put_u64(self.events, &mut head);
         put_i64(self.earliest.as_micros(), &mut head);
         put_u64(self.latest.as_micros().wrapping_sub(self.earliest.as_micros()) as u64, &mut head);
-        let payload = match &self.content {
+        let payload: &[u8] = match &self.content {
             Content::Events(bytes) => bytes,
             Content::State { version, bytes } => {
                 put_u64(u64::from(*version), &mut head);
                 bytes
             }
+            Content::Withheld { place, why } => &[*place as u8, *why as u8],
         };
         put_u64((head.len() + payload.len()) as u64, out);
         out.extend_from_slice(&head);
@@ -96,6 +109,7 @@ impl Block {
     pub fn encoded_bytes(&self) -> usize {
         let payload = match &self.content {
             Content::Events(bytes) | Content::State { bytes, .. } => bytes.len(),
+            Content::Withheld { .. } => 2,
         };
         48 + self.tab.as_str().len() + self.client.as_str().len() + self.tab_type.as_str().len() + payload
     }
@@ -105,26 +119,53 @@ impl Block {
     /// # Errors
     /// [`WireError`] when the bytes are no Block; the payload is not looked into.
     pub fn decode(reader: &mut Reader<'_>, source: &Bytes) -> Result<Self, WireError> {
-        Self::decode_leniently(reader, source)?.map_err(|bad| WireError::Name(bad.error))
+        Self::decode_leniently(reader, source)?.map_err(|spoilt| spoilt.error)
     }
 
-    /// Reads one Block whose names may break the rules: then the rest of it was understood, and the reader stands
-    /// behind it.
+    /// Reads one Block that may be spoilt: then as much of it as could be read is told, and the reader stands behind it.
+    ///
+    /// # Errors
+    /// [`WireError`] when nothing tells where the Block ends.
     pub(super) fn decode_leniently(
         reader: &mut Reader<'_>,
         source: &Bytes,
-    ) -> Result<Result<Self, BadName>, WireError> {
+    ) -> Result<Result<Self, Spoilt>, WireError> {
         let bytes = reader.bytes(BLOCK_BYTES_MAX, "a block")?;
         let start = reader.position() - bytes.len();
-        let mut inner = Reader::new(bytes);
-        let tab = inner.text(TAB_NAME_BYTES_MAX, "a tab name")?;
-        let client = inner.text(CLIENT_ID_BYTES_MAX, "a client id")?;
-        let tab_type = inner.text(TAB_TYPE_BYTES_MAX, "a tab type")?;
-        let kind = inner.u8("the kind of a block")?;
-        let events = inner.u64("the number of events")?;
-        let earliest = inner.i64("the time of a block")?;
-        let span = inner.u64("the time of a block")?;
+        let mut seen = Seen::default();
+        let block = Self::read(bytes, &mut seen, |at| source.slice(start + at..start + bytes.len()));
+        Ok(block.map_err(|error| Spoilt { seen, error }))
+    }
+
+    /// The Block, unless it claims more events than any sender lets pass: the sums of a Server stay far from their ends.
+    pub(super) fn within_bounds(self) -> Result<Self, Spoilt> {
+        let (found, max) = (self.events, BLOCK_FOLDED_EVENTS_MAX);
+        if found <= max {
+            return Ok(self);
+        }
+        let seen = Seen { tab: Some(self.tab), client: Some(self.client), events: max };
+        Err(Spoilt { seen, error: WireError::TooLarge { what: "events of one block", found, max } })
+    }
+
+    /// Reads the bytes of one Block. `rest` gives those from there to the end; what is learnt before an error stays in
+    /// `seen`.
+    fn read(bytes: &[u8], seen: &mut Seen, rest: impl Fn(usize) -> Bytes) -> Result<Self, WireError> {
         let malformed = |what| WireError::Malformed { what };
+        let mut reader = Reader::new(bytes);
+        // Each name is read before any is judged: one that breaks the rules must not hide where the next field begins.
+        let mut name = |what| reader.bytes(BLOCK_BYTES_MAX, what);
+        let (tab, client, tab_type) = (name("a tab name")?, name("a client id")?, name("a tab type")?);
+        let tab = text(tab, TAB_NAME_BYTES_MAX, "a tab name").and_then(|name| Ok(TabName::new(name)?));
+        let client =
+            text(client, CLIENT_ID_BYTES_MAX, "a client id").and_then(|name| Ok(ClientId::new(name)?));
+        let tab_type =
+            text(tab_type, TAB_TYPE_BYTES_MAX, "a tab type").and_then(|name| Ok(TabType::new(name)?));
+        (seen.tab, seen.client) = (tab.as_ref().ok().cloned(), client.as_ref().ok().cloned());
+        let kind = reader.u8("the kind of a block")?;
+        let events = reader.u64("the number of events")?;
+        seen.events = events;
+        let earliest = reader.i64("the time of a block")?;
+        let span = reader.u64("the time of a block")?;
         let latest = earliest.checked_add_unsigned(span).ok_or(malformed("the time of a block"))?;
         if events == 0 {
             return Err(malformed("a block without events"));
@@ -134,32 +175,51 @@ impl Block {
                 let max = BLOCK_EVENTS_MAX as u64;
                 return Err(WireError::TooLarge { what: "events of one block", found: events, max });
             }
-            0 => Content::Events(source.slice(start + inner.position()..start + bytes.len())),
+            0 => Content::Events(rest(reader.position())),
             1 => {
-                let version = inner.u64("the version of a state")?;
+                let version = reader.u64("the version of a state")?;
                 let version = u16::try_from(version).map_err(|_| malformed("the version of a state"))?;
-                Content::State { version, bytes: source.slice(start + inner.position()..start + bytes.len()) }
+                Content::State { version, bytes: rest(reader.position()) }
+            }
+            2 => {
+                let place = Where::from_code(reader.u8("a place")?).ok_or(malformed("a place"))?;
+                let why = Why::from_code(reader.u8("a reason")?).ok_or(malformed("a reason"))?;
+                reader.finish("bytes behind a block that is withheld")?;
+                Content::Withheld { place, why }
             }
             _ => return Err(malformed("the kind of a block")),
         };
-        let names = || Ok((TabName::new(tab)?, ClientId::new(client)?, TabType::new(tab_type)?));
-        Ok(match names() {
-            Err(error) => Err(BadName { events, error }),
-            Ok((tab, client, tab_type)) => Ok(Self {
-                tab,
-                client,
-                tab_type,
-                events,
-                earliest: Timestamp::from_micros(earliest),
-                latest: Timestamp::from_micros(latest),
-                content,
-            }),
+        Ok(Self {
+            tab: tab?,
+            client: client?,
+            tab_type: tab_type?,
+            events,
+            earliest: Timestamp::from_micros(earliest),
+            latest: Timestamp::from_micros(latest),
+            content,
         })
     }
 }
 
-/// A Block that is well formed but for a name.
-pub(super) struct BadName {
+fn text<'a>(bytes: &'a [u8], max: usize, what: &'static str) -> Result<&'a str, WireError> {
+    if bytes.len() > max {
+        return Err(WireError::TooLarge { what, found: bytes.len() as u64, max: max as u64 });
+    }
+    std::str::from_utf8(bytes).map_err(|_| WireError::Malformed { what })
+}
+
+/// A Block that breaks the rules.
+#[derive(Clone, Debug)]
+pub(super) struct Spoilt {
+    pub(super) seen: Seen,
+    pub(super) error: WireError,
+}
+
+/// What could be read of it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Seen {
+    pub(super) tab: Option<TabName>,
+    pub(super) client: Option<ClientId>,
+    /// 0 when even that cannot be read.
     pub(super) events: u64,
-    pub(super) error: NameError,
 }

@@ -2,11 +2,12 @@
 
 use bytes::Bytes;
 
-use super::{Block, Reader, WireError, put_bytes, put_i64, put_u64};
+use super::block::{Block, Content, Spoilt};
+use super::{Reader, WireError, put_bytes, put_i64, put_u64};
 use crate::batch::{SeqNo, StreamId};
-use crate::ledger::Why;
+use crate::ledger::{self, Where, Why};
 use crate::limits::{BATCH_BLOCKS_MAX, CLIENT_ID_BYTES_MAX, REQUEST_BATCHES_MAX};
-use crate::name::{ClientId, NameError};
+use crate::name::{ClientId, TabName};
 use crate::time::Timestamp;
 
 /// Client to Agent: what one flush found.
@@ -140,6 +141,9 @@ pub enum Answer {
     Unavailable = 3,
     /// The Server has too much in hand. Nothing has changed: send the same later.
     Busy = 4,
+    /// It is not meant for this deployment: there is no such VBucket, or its Tabs live in other ones. Nothing has
+    /// changed, and sending it again cannot help.
+    Misplaced = 5,
 }
 
 impl ClientBatch {
@@ -155,7 +159,7 @@ impl ClientBatch {
         out
     }
 
-    /// Reads the message. A Block with a bad name does not spoil the others: it comes back beside them.
+    /// Reads the message. A Block that breaks the rules does not spoil the others: it comes back beside them.
     ///
     /// # Errors
     /// [`WireError`] when the bytes are no such message.
@@ -171,15 +175,22 @@ impl ClientBatch {
     }
 }
 
-/// A Block whose names break the rules.
+/// A Block that breaks the rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadBlock {
     /// Its place in the Batch, from 0.
     pub block: u32,
-    /// How many events it holds.
+    /// How many events it holds; 0 when even that cannot be read.
     pub events: u64,
     /// What is wrong.
-    pub error: NameError,
+    pub error: WireError,
+}
+
+impl BadBlock {
+    /// The word of the Ledger for what is wrong.
+    pub fn why(&self) -> Why {
+        why(&self.error)
+    }
 }
 
 impl Receipt {
@@ -223,10 +234,11 @@ impl LaneBatch {
         put_blocks(&self.blocks, out);
     }
 
-    /// Reads one Batch.
+    /// Reads one Batch. A Block that breaks the rules becomes one that is [withheld](Content::Withheld), so that it is
+    /// counted, and spoils neither its Batch nor the others.
     ///
     /// # Errors
-    /// [`WireError`] when the bytes are no Batch, or one of its names is bad: Agents check names before they send.
+    /// [`WireError`] when the bytes are no Batch.
     pub fn decode(reader: &mut Reader<'_>, source: &Bytes) -> Result<Self, WireError> {
         let stream = StreamId(u64::from_le_bytes(reader.array("a stream")?));
         let vbucket = u16::from_le_bytes(reader.array("a vbucket")?);
@@ -236,11 +248,37 @@ impl LaneBatch {
         if base > seq || base == SeqNo::NONE || seq.0 == u64::MAX {
             return Err(WireError::Malformed { what: "a base that is not from 1 to the sequence number" });
         }
-        let (blocks, bad) = blocks(reader, source)?;
-        match bad.into_iter().next() {
-            Some(bad) => Err(bad.error.into()),
-            None => Ok(Self { stream, vbucket, seq, base, events_before, blocks }),
+        let count = reader.count(BATCH_BLOCKS_MAX, "blocks of one batch")?;
+        let mut blocks = Vec::new();
+        for _ in 0..count {
+            let block = Block::decode_leniently(reader, source)?;
+            blocks
+                .push(block.and_then(Block::within_bounds).unwrap_or_else(|spoilt| withheld(stream, spoilt)));
         }
+        Ok(Self { stream, vbucket, seq, base, events_before, blocks })
+    }
+}
+
+/// What stands for a Block that breaks the rules. Where its Client cannot be read, it is counted under the sender.
+fn withheld(stream: StreamId, spoilt: Spoilt) -> Block {
+    let Spoilt { seen, error } = spoilt;
+    let nameless = || TabName::new("unreadable").expect("the constant is a name");
+    Block {
+        tab: seen.tab.unwrap_or_else(nameless),
+        client: seen.client.unwrap_or_else(|| ledger::stream_client(stream)),
+        tab_type: ledger::tab_type(),
+        events: seen.events,
+        earliest: Timestamp::default(),
+        latest: Timestamp::default(),
+        content: Content::Withheld { place: Where::Server, why: why(&error) },
+    }
+}
+
+/// The word of the Ledger for a Block that breaks the rules.
+fn why(error: &WireError) -> Why {
+    match error {
+        WireError::Name(_) => Why::BadName,
+        _ => Why::Undecodable,
     }
 }
 
@@ -356,6 +394,7 @@ pub fn decode_acks(message: &[u8]) -> Result<Vec<Ack>, WireError> {
             2 => Answer::Nak,
             3 => Answer::Unavailable,
             4 => Answer::Busy,
+            5 => Answer::Misplaced,
             _ => return Err(WireError::Malformed { what: "an answer" }),
         };
         acks.push(Ack { stream, vbucket, applied, stable, answer, refused: refusals(&mut reader)? });
@@ -375,7 +414,9 @@ fn blocks(reader: &mut Reader<'_>, source: &Bytes) -> Result<(Vec<Block>, Vec<Ba
     for place in 0..count {
         match Block::decode_leniently(reader, source)? {
             Ok(block) => blocks.push(block),
-            Err(name) => bad.push(BadBlock { block: place as u32, events: name.events, error: name.error }),
+            Err(Spoilt { seen, error }) => {
+                bad.push(BadBlock { block: place as u32, events: seen.events, error });
+            }
         }
     }
     Ok((blocks, bad))

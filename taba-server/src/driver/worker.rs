@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::intake::{Intake, Ticket};
 use crate::clock::{Clock, monotonic};
-use crate::planner::{Action, Env, Failed, Input, LaneMessage, Planner, Quarantine};
+use crate::planner::{Action, Env, Failed, Input, LaneMessage, Planner};
 use crate::status::Status;
 use crate::version::Versions;
 
@@ -25,7 +25,6 @@ pub(crate) struct Shared {
     pub(crate) handlers: Registry,
     pub(crate) clock: Clock,
     pub(crate) status: Arc<Status>,
-    pub(crate) quarantine: Quarantine,
     pub(crate) intake: Arc<Intake>,
     pub(crate) versions: Versions,
     pub(crate) commit_interval: Duration,
@@ -189,7 +188,6 @@ impl Worker {
             handlers: &shared.handlers,
             versions: &shared.versions,
             status: &shared.status,
-            quarantine: &shared.quarantine,
             now: (shared.clock)(),
             future_max: shared.future_max,
         };
@@ -201,13 +199,12 @@ impl Worker {
         let handled =
             catch_unwind(AssertUnwindSafe(|| desk.planner.handle(input, &env, &mut actions))).is_ok();
         if !handled {
-            // The Batches it held are answered as not stored when their tickets are dropped here. Nothing is under way
-            // for it: it panics while it folds, before it asks for anything.
+            // The Batches it held are answered as not stored when their tickets are dropped here.
             desk.planner = Planner::default();
             actions.clear();
             tracing::error!(
                 vbucket = vbucket.index(),
-                "a handler panicked; its block is refused when it comes again"
+                "a planner panicked, which is a bug; the senders keep their batches"
             );
         }
         for action in actions {
@@ -218,6 +215,7 @@ impl Worker {
                 }
                 Action::Stabilise(version) => self.stabilise(vbucket, version),
                 Action::Answer(ticket, ack) => ticket.answer(ack),
+                Action::Panicked(panic) => shared.status.panics.tell(&panic),
                 Action::Report(unreadable) => tracing::error!(
                     vbucket = vbucket.index(), tab = %unreadable.key.tab, client = %unreadable.key.client,
                     why = %unreadable.why, "a stored state cannot be read; events for it are refused"

@@ -2,13 +2,12 @@
 //! at any time, and is dropped whenever it might not be what the store holds.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use taba_core::ledger::Why;
 use taba_core::{
-    AnyHandler, AnyState, ClientId, Envelope, Loaded, Part, Registry, StateError, StateKey, TabName, TabType,
-    Version, Wanted,
+    AnyState, ClientId, Envelope, Guarded, HandlerError, Loaded, Panicked, Part, Registry, StateError,
+    StateKey, TabName, TabType, Version, Wanted,
 };
 
 use super::marks::Marks;
@@ -31,6 +30,22 @@ pub(super) struct Cache {
     /// Counts the attempts to commit: the clock of "least recently used".
     attempt: u64,
     weight: usize,
+    /// Whether each Handler is tried out before what it did is kept.
+    pub(super) is_careful: bool,
+    /// A Handler panicked at what is here while nobody was careful: some States may be half changed, and nothing of
+    /// this may be committed.
+    pub(super) is_spoilt: bool,
+    /// Panics that cost something, to be told.
+    pub(super) panics: Vec<HandlerPanic>,
+}
+
+/// A Handler panicked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HandlerPanic {
+    /// The Tab type that it is registered under.
+    pub tab_type: TabType,
+    /// In which method, and what it said.
+    pub panicked: Panicked,
 }
 
 /// A Tab and the States of its Clients.
@@ -66,7 +81,7 @@ pub(super) enum Slot {
 /// A State in its decoded form.
 pub(super) struct Live {
     pub(super) tab_type: TabType,
-    pub(super) handler: Arc<dyn AnyHandler>,
+    pub(super) handler: Guarded,
     pub(super) state: AnyState,
     pub(super) events: u64,
 }
@@ -94,18 +109,31 @@ impl Cache {
 
     /// Forgets everything.
     pub(super) fn reset(&mut self) {
-        *self = Self { attempt: self.attempt, ..Self::default() };
+        let panics = std::mem::take(&mut self.panics);
+        *self = Self { attempt: self.attempt, panics, ..Self::default() };
     }
 
     /// Forgets everything, but what may turn out to hold still when all is loaded again.
     pub(super) fn doubt(&mut self) {
         self.marks.doubt();
-        *self = Self { attempt: self.attempt, marks: std::mem::take(&mut self.marks), ..Self::default() };
+        let marks = std::mem::take(&mut self.marks);
+        self.reset();
+        self.marks = marks;
+    }
+
+    /// A Handler panicked. Where nobody is careful, it is called again carefully, and told then.
+    pub(super) fn panicked(&mut self, tab_type: &TabType, panicked: Panicked) {
+        if self.is_careful {
+            self.panics.push(HandlerPanic { tab_type: tab_type.clone(), panicked });
+        } else {
+            self.is_spoilt = true;
+        }
     }
 
     /// Begins another attempt to commit.
-    pub(super) fn begin(&mut self) {
+    pub(super) fn begin(&mut self, is_careful: bool) {
         self.attempt += 1;
+        self.is_careful = is_careful;
     }
 
     /// Says that a State will be needed in this attempt; what has to be loaded for that is added to `wanted`. Answers
@@ -163,7 +191,11 @@ impl Cache {
         }
         let mut unreadable = Vec::new();
         for (key, part, bytes) in &loaded.states {
-            let slot = if *part == Part::WHOLE { decode(bytes, handlers) } else { Err(Why::UnknownVersion) };
+            let slot = if *part == Part::WHOLE {
+                decode(bytes, handlers, &mut self.panics)
+            } else {
+                Err(Why::UnknownVersion)
+            };
             if let Err(why) = &slot {
                 unreadable.push(Unreadable { key: key.clone(), why: *why });
             }
@@ -209,19 +241,25 @@ impl Cache {
     }
 
     /// The States to commit, encoded.
-    pub(super) fn encode_changed(&mut self) -> Vec<(StateKey, Part, Option<Bytes>)> {
+    ///
+    /// # Errors
+    /// The first panic of a Handler: nothing may be committed then.
+    pub(super) fn encode_changed(&mut self) -> Result<Vec<(StateKey, Part, Option<Bytes>)>, HandlerPanic> {
         let mut out = Vec::with_capacity(self.changed.len());
         for key in &self.changed {
             let entry = self.tabs.get_mut(&key.tab).and_then(|tab| tab.clients.get_mut(&key.client));
             let entry = entry.expect("what is changed stays until it is committed");
             let Slot::Live(live) = &entry.slot else { unreachable!("only a live State is changed") };
-            let bytes = live.encode();
+            let bytes = live.encode().map_err(|panicked| {
+                let tab_type = live.tab_type.clone();
+                HandlerPanic { tab_type, panicked }
+            })?;
             let weight = WEIGHT_PER_STATE + WEIGHT_PER_BYTE * bytes.len();
             self.weight = self.weight + weight - entry.weight;
             entry.weight = weight;
             out.push((key.clone(), Part::WHOLE, Some(bytes)));
         }
-        out
+        Ok(out)
     }
 
     /// The changes are stored, at this version. Answers whether to begin to wait until they are stable.
@@ -267,29 +305,29 @@ impl Cache {
 }
 
 impl Live {
-    fn encode(&self) -> Bytes {
-        let state = self.handler.encode(&self.state).into();
+    pub(super) fn encode(&self) -> Result<Bytes, Panicked> {
+        let state = self.handler.encode(&self.state)?.into();
         let envelope = Envelope {
             tab_type: self.tab_type.clone(),
             version: self.handler.version(),
             events: self.events,
             state,
         };
-        envelope.encode()
+        Ok(envelope.encode())
     }
 }
 
-fn decode(bytes: &Bytes, handlers: &Registry) -> Result<Live, Why> {
+fn decode(bytes: &Bytes, handlers: &Registry, panics: &mut Vec<HandlerPanic>) -> Result<Live, Why> {
     let envelope = Envelope::decode(bytes).map_err(|_| Why::Undecodable)?;
-    let handler = handlers.get(envelope.tab_type.as_str()).ok_or(Why::UnknownType)?;
-    let state = handler.decode(envelope.version, &envelope.state).map_err(|error| why(&error))?;
-    Ok(Live { tab_type: envelope.tab_type, handler: Arc::clone(handler), state, events: envelope.events })
-}
-
-/// The word of the Ledger for a State that cannot be read.
-pub(super) fn why(error: &StateError) -> Why {
-    match error {
-        StateError::UnknownVersion { .. } => Why::UnknownVersion,
-        _ => Why::Undecodable,
+    let tab_type = envelope.tab_type;
+    let handler = handlers.guarded(tab_type.as_str()).ok_or(Why::UnknownType)?;
+    match handler.decode(envelope.version, &envelope.state) {
+        Ok(state) => Ok(Live { tab_type, handler, state, events: envelope.events }),
+        Err(HandlerError::Panicked(panicked)) => {
+            panics.push(HandlerPanic { tab_type, panicked });
+            Err(Why::HandlerPanicked)
+        }
+        Err(HandlerError::State(StateError::UnknownVersion { .. })) => Err(Why::UnknownVersion),
+        Err(_) => Err(Why::Undecodable),
     }
 }

@@ -5,9 +5,8 @@ use std::time::Duration;
 use taba_core::wire::Ack;
 use taba_core::{Commit, Committed, Loaded, Registry, Timestamp, Version, Wanted};
 
-use super::cache::Unreadable;
+use super::cache::{HandlerPanic, Unreadable};
 use super::message::LaneMessage;
-use super::quarantine::Quarantine;
 use crate::status::Status;
 use crate::version::Versions;
 
@@ -19,8 +18,6 @@ pub struct Env<'a> {
     pub versions: &'a Versions,
     /// What is counted.
     pub status: &'a Status,
-    /// Blocks at which a Handler has panicked before.
-    pub quarantine: &'a Quarantine,
     /// The time.
     pub now: Timestamp,
     /// How far after its arrival an event may lie before it is clamped.
@@ -70,4 +67,6 @@ pub enum Action<T> {
     Answer(T, Ack),
     /// Say that a stored State cannot be read; Blocks for it are refused.
     Report(Unreadable),
+    /// Say that a Handler panicked; what it panicked at is refused.
+    Panicked(HandlerPanic),
 }

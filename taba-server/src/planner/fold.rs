@@ -1,63 +1,109 @@
 //! Folding one Block into one State, or refusing it with a reason. A refusal changes nothing.
+//!
+//! Handlers are somebody else's code, and may panic. Folding in the ordinary way costs nothing for that: when one
+//! panics, the States that are cached may be half changed, so the attempt is void, and the planner makes another one
+//! *carefully*: each State is copied before it is changed, and encoded afterwards to see that it can be. What panics
+//! then is refused, and its State is as it was.
 
-use std::sync::Arc;
-
-use taba_core::ledger::{self, Why};
+use taba_core::ledger::{self, Where, Why};
 use taba_core::wire::{Block, Content};
-use taba_core::{AnyHandler, Arrival, ClientId, Registry, TabName, TabType, Timestamp};
+use taba_core::{
+    Arrival, ClientId, Guarded, HandlerError, Panicked, Registry, StateError, TabName, TabType, Timestamp,
+};
 
-use super::cache::{Cache, Live, Place, Slot, why};
+use super::cache::{Cache, Live, Place, Slot};
 
 /// What became of a Block, in events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Outcome {
     pub(super) folded: u64,
-    /// What was refused, and why; the whole Block, or some of its values.
-    pub(super) refused: Option<(Why, u64)>,
+    /// What was refused, where and why; the whole Block, or some of its values.
+    pub(super) refused: Option<(Where, Why, u64)>,
     pub(super) clamped: u64,
 }
 
 impl Outcome {
     /// The whole Block is refused.
-    pub(super) fn refused(why: Why, block: &Block) -> Self {
-        Self { refused: Some((why, block.events)), ..Self::default() }
+    fn refused(place: Where, why: Why, block: &Block) -> Self {
+        Self { refused: Some((place, why, block.events)), ..Self::default() }
+    }
+}
+
+/// Why a Block is not folded.
+enum Refused {
+    Why(Why),
+    Panicked(Panicked),
+}
+
+impl From<Why> for Refused {
+    fn from(why: Why) -> Self {
+        Self::Why(why)
+    }
+}
+
+impl From<Panicked> for Refused {
+    fn from(panicked: Panicked) -> Self {
+        Self::Panicked(panicked)
+    }
+}
+
+impl From<HandlerError> for Refused {
+    fn from(error: HandlerError) -> Self {
+        match error {
+            HandlerError::Panicked(panicked) => Self::Panicked(panicked),
+            HandlerError::State(StateError::UnknownVersion { .. }) => Self::Why(Why::UnknownVersion),
+            _ => Self::Why(Why::Undecodable),
+        }
     }
 }
 
 /// Folds a Block whose State was touched and loaded. A time that is not believed counts as that of the arrival.
 pub(super) fn fold_block(cache: &mut Cache, handlers: &Registry, block: &Block, arrival: Arrival) -> Outcome {
+    if let Content::Withheld { place, why } = block.content {
+        return Outcome::refused(place, why, block);
+    }
     match try_fold(cache, handlers, block, arrival) {
         Ok(outcome) => outcome,
-        Err(why) => Outcome::refused(why, block),
+        Err(Refused::Why(why)) => Outcome::refused(Where::Server, why, block),
+        Err(Refused::Panicked(panicked)) => {
+            cache.panicked(&block.tab_type, panicked);
+            Outcome::refused(Where::Server, Why::HandlerPanicked, block)
+        }
     }
 }
 
-fn try_fold(cache: &mut Cache, handlers: &Registry, block: &Block, arrival: Arrival) -> Result<Outcome, Why> {
-    let handler = handlers.get(block.tab_type.as_str()).ok_or(Why::UnknownType)?;
+fn try_fold(
+    cache: &mut Cache,
+    handlers: &Registry,
+    block: &Block,
+    arrival: Arrival,
+) -> Result<Outcome, Refused> {
+    let handler = handlers.guarded(block.tab_type.as_str()).ok_or(Why::UnknownType)?;
+    let is_careful = cache.is_careful;
     let place = cache.place(&block.tab, &block.client);
-    let outcome = change(place, &block.tab_type, handler, |live| match &block.content {
+    let outcome = change(place, &block.tab_type, &handler, is_careful, |live| match &block.content {
         Content::Events(columns) => {
             let count = usize::try_from(block.events).map_err(|_| Why::Undecodable)?;
-            let done = live.handler.fold_columns(&mut live.state, columns, count, arrival);
-            let done = done.map_err(|_| Why::Undecodable)?;
+            let done = live.handler.fold_columns(&mut live.state, columns, count, arrival)?;
             live.events = live.events.saturating_add(done.folded);
-            let refused = (done.refused > 0).then_some((Why::BadValue, done.refused));
+            let refused = (done.refused > 0).then_some((Where::Server, Why::BadValue, done.refused));
             Ok(Outcome { folded: done.folded, refused, clamped: done.clamped })
         }
         Content::State { version, bytes } => {
-            if *version == handler.version() && bytes.len() > handler.encoded_bytes_max() {
-                return Err(Why::Undecodable);
+            if *version == handler.version() && bytes.len() > handler.encoded_bytes_max()? {
+                return Err(Why::Undecodable.into());
             }
-            let mut partial = handler.decode(*version, bytes).map_err(|error| why(&error))?;
+            let mut partial = handler.decode(*version, bytes)?;
             // Which of the events behind a partial State lie too late cannot be told any more: all are counted.
             let clamped = if block.latest > arrival.latest { block.events } else { 0 };
             if clamped > 0 {
-                handler.clamp(&mut partial, arrival.at);
+                handler.clamp(&mut partial, arrival.at)?;
             }
-            live.handler.merge(&mut live.state, &partial);
+            live.handler.merge(&mut live.state, &partial)?;
             live.events = live.events.saturating_add(block.events);
             Ok(Outcome { folded: block.events, refused: None, clamped })
         }
+        Content::Withheld { .. } => unreachable!("there is nothing to fold in it"),
     })?;
     if outcome.1.folded > 0 {
         cache.set_changed(&block.tab, &block.client, outcome.0);
@@ -65,49 +111,64 @@ fn try_fold(cache: &mut Cache, handlers: &Registry, block: &Block, arrival: Arri
     Ok(outcome.1)
 }
 
-/// Adds `events` to one Tab of the Ledger.
-///
-/// # Errors
-/// The reason, when that Tab's State cannot take it; nothing has changed.
+/// Adds `events` to one Tab of the Ledger. Answers whether it was done; if not, nothing has changed.
 pub(super) fn fold_note(
     cache: &mut Cache,
     handlers: &Registry,
     (tab, client): (&TabName, &ClientId),
     events: u64,
     now: Timestamp,
-) -> Result<(), Why> {
+) -> bool {
     let tab_type = ledger::tab_type();
-    let handler = handlers.get(tab_type.as_str()).ok_or(Why::UnknownType)?;
+    let Some(handler) = handlers.guarded(tab_type.as_str()) else { return false };
+    let is_careful = cache.is_careful;
     let place = cache.place(tab, client);
-    let (is_new_tab, _) = change(place, &tab_type, handler, |live| {
+    let changed = change(place, &tab_type, &handler, is_careful, |live| {
         let value = vec![events as f64];
-        live.handler.fold_values(&mut live.state, &[now], &value).map_err(|_| Why::TypeConflict)?;
+        live.handler.fold_values(&mut live.state, &[now], &value)?;
         live.events = live.events.saturating_add(1);
         Ok(Outcome { folded: 1, ..Outcome::default() })
-    })?;
-    cache.set_changed(tab, client, is_new_tab);
-    Ok(())
+    });
+    match changed {
+        Ok((is_new_tab, _)) => {
+            cache.set_changed(tab, client, is_new_tab);
+            true
+        }
+        Err(Refused::Why(_)) => false,
+        Err(Refused::Panicked(panicked)) => {
+            cache.panicked(&tab_type, panicked);
+            false
+        }
+    }
 }
 
 /// Lets `fold` work on the State in a place, a new one if there is none. Answers whether the Tab's type was not known.
 fn change(
     Place { tab_type: known, slot }: Place<'_>,
     tab_type: &TabType,
-    handler: &Arc<dyn AnyHandler>,
-    fold: impl FnOnce(&mut Live) -> Result<Outcome, Why>,
-) -> Result<(bool, Outcome), Why> {
+    handler: &Guarded,
+    is_careful: bool,
+    fold: impl FnOnce(&mut Live) -> Result<Outcome, Refused>,
+) -> Result<(bool, Outcome), Refused> {
     if known.as_ref().is_some_and(|known| known != tab_type) {
-        return Err(Why::TypeConflict);
+        return Err(Why::TypeConflict.into());
     }
     let outcome = match slot {
-        Slot::Unreadable(why) => return Err(*why),
-        Slot::Live(live) if live.tab_type != *tab_type => return Err(Why::TypeConflict),
+        Slot::Unreadable(why) => return Err((*why).into()),
+        Slot::Live(live) if live.tab_type != *tab_type => return Err(Why::TypeConflict.into()),
+        Slot::Live(live) if is_careful => {
+            let (state, events) = (live.handler.clone_state(&live.state)?, live.events);
+            let outcome = try_out(live, fold);
+            if outcome.is_err() {
+                (live.state, live.events) = (state, events);
+            }
+            outcome?
+        }
         Slot::Live(live) => fold(live)?,
         Slot::Unknown | Slot::Absent => {
-            let state = handler.empty_state();
-            let mut live =
-                Live { tab_type: tab_type.clone(), handler: Arc::clone(handler), state, events: 0 };
-            let outcome = fold(&mut live)?;
+            let (handler, state) = (handler.clone(), handler.empty_state()?);
+            let mut live = Live { tab_type: tab_type.clone(), handler, state, events: 0 };
+            let outcome = if is_careful { try_out(&mut live, fold)? } else { fold(&mut live)? };
             if outcome.folded > 0 {
                 *slot = Slot::Live(live);
             }
@@ -119,4 +180,14 @@ fn change(
         *known = Some(tab_type.clone());
     }
     Ok((is_new_tab, outcome))
+}
+
+/// Folds, and sees that what came out can be stored.
+fn try_out(
+    live: &mut Live,
+    fold: impl FnOnce(&mut Live) -> Result<Outcome, Refused>,
+) -> Result<Outcome, Refused> {
+    let outcome = fold(live)?;
+    live.encode()?;
+    Ok(outcome)
 }

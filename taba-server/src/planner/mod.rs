@@ -24,6 +24,9 @@
 //! know it, and a sender must let go of nothing because of it. That is why a Probe always brings a commit, of a new
 //! version and nothing else if there is nothing else.
 //!
+//! **Careful.** When a Handler panics, the attempt is void: its messages are taken again, and each State is tried out
+//! before it is changed for good. What the Handler panics at is refused, and everything else is committed: see `fold.rs`.
+//!
 //! **Stable** is what the store would still hold after a failover. Beside the loop above, and without ever holding it
 //! up, runs one wait at a time for what was committed last: see `marks.rs`.
 
@@ -33,7 +36,6 @@ mod fold;
 mod marks;
 mod message;
 mod plan;
-mod quarantine;
 #[cfg(test)]
 mod tests;
 
@@ -41,22 +43,23 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use taba_core::limits::COMMIT_PAIRS_MAX;
-use taba_core::wire::Answer;
+use taba_core::wire::{Answer, Block, Content};
 use taba_core::{Commit, Committed, Loaded, Version, Wanted};
 
 use self::cache::Cache;
-pub use self::cache::Unreadable;
+pub use self::cache::{HandlerPanic, Unreadable};
 pub use self::exchange::{Action, Env, Failed, Input};
 pub use self::marks::MARK_HOURS;
 use self::marks::{Hours, Waited, hour_of};
 use self::message::Held;
 pub use self::message::{CLOCKS_APART_MAX, LaneMessage};
 use self::plan::{LEDGER_PAIRS, Plan};
-pub use self::quarantine::{BlockId, Quarantine};
 use crate::sabotage::{CHECKED, COMMITTED, UNIQUE, is_off};
 
 /// After how many conflicts in a row the messages are handed back.
 const CONFLICTS_MAX: u32 = 16;
+/// For how many commits after a panic of a Handler each State is tried out: more of the kind may follow.
+const CAREFUL_COMMITS: u32 = 64;
 
 /// The commit loop of one VBucket. At most one load or commit is under way at any time.
 pub struct Planner<T> {
@@ -64,6 +67,8 @@ pub struct Planner<T> {
     waiting: VecDeque<Held<T>>,
     phase: Phase<T>,
     conflicts: u32,
+    /// How many more commits are to be made carefully.
+    careful: u32,
 }
 
 /// Messages taken for one commit, and the pairs that their States, Tabs and marks may need.
@@ -106,7 +111,13 @@ enum Phase<T> {
 
 impl<T> Default for Planner<T> {
     fn default() -> Self {
-        Self { cache: Cache::default(), waiting: VecDeque::new(), phase: Phase::Idle, conflicts: 0 }
+        Self {
+            cache: Cache::default(),
+            waiting: VecDeque::new(),
+            phase: Phase::Idle,
+            conflicts: 0,
+            careful: 0,
+        }
     }
 }
 
@@ -145,9 +156,14 @@ impl<T> Planner<T> {
     /// Takes one input; what is to be done is added to `actions`.
     ///
     /// # Panics
-    /// When it is told the outcome of something that it did not ask for, and when a Handler panics. After that the
-    /// planner must not be used any more; nothing it has not acknowledged is stored, and another may take its place.
+    /// When it is told the outcome of something that it did not ask for. After that the planner must not be used any
+    /// more; nothing it has not acknowledged is stored, and another may take its place.
     pub fn handle(&mut self, input: Input<T>, env: &Env<'_>, actions: &mut Vec<Action<T>>) {
+        self.step(input, env, actions);
+        actions.extend(self.cache.panics.drain(..).map(Action::Panicked));
+    }
+
+    fn step(&mut self, input: Input<T>, env: &Env<'_>, actions: &mut Vec<Action<T>>) {
         match (std::mem::replace(&mut self.phase, Phase::Idle), input) {
             (phase, Input::Message { ticket, message, arrived, sent_at }) => {
                 self.waiting.push_back(Held { ticket, message, arrived, sent_at });
@@ -211,13 +227,13 @@ impl<T> Planner<T> {
 
     /// Begins a commit of as many of these messages as fit one; the others wait again, before all that came later.
     fn attempt(&mut self, mut messages: Vec<Held<T>>, env: &Env<'_>, actions: &mut Vec<Action<T>>) {
-        self.cache.begin();
+        self.cache.begin(self.careful > 0);
         let mut wanted = Wanted::default();
         // The version, and a signature.
         let mut pairs = 2;
         let mut fitting = 0;
         for held in &messages {
-            let blocks = held.message.blocks().iter();
+            let blocks = held.message.blocks().iter().filter(|block| !is_withheld(block));
             let more = 1 + blocks
                 .map(|block| self.cache.touch(&block.tab, &block.client, &mut wanted))
                 .sum::<usize>();
@@ -267,6 +283,9 @@ impl<T> Planner<T> {
         for held in &taken.messages {
             plan.add(&mut self.cache, held, taken.pairs, env);
         }
+        if self.cache.is_spoilt {
+            return self.again_carefully(taken.messages, env, actions);
+        }
         plan.audit();
         if !plan.is_for_commit() {
             if known == Known::Loaded || is_off(CHECKED) {
@@ -287,11 +306,21 @@ impl<T> Planner<T> {
 
     fn commit(&mut self, taken: Taken<T>, plan: Plan, env: &Env<'_>, actions: &mut Vec<Action<T>>) {
         let without_note = plan.apply_notes(&mut self.cache, env);
+        let states = match self.cache.encode_changed() {
+            Ok(states) if !self.cache.is_spoilt => states,
+            Ok(_) => return self.again_carefully(taken.messages, env, actions),
+            Err(_) if !self.cache.is_careful => return self.again_carefully(taken.messages, env, actions),
+            Err(panic) => {
+                // Each State was encoded when it was tried out: this Handler panics only now and then.
+                self.cache.panics.push(panic);
+                return self.give_back(taken.messages, actions);
+            }
+        };
         env.status.events_without_note.fetch_add(without_note, Ordering::Relaxed);
         let expect = self.cache.version.expect("the VBucket was loaded before anything was folded");
         let counted = Version { writer: 1, count: expect.count + 1 };
         let next = if is_off(UNIQUE) { counted } else { env.versions.next() };
-        let (tabs, states) = (self.cache.new_tabs(), self.cache.encode_changed());
+        let tabs = self.cache.new_tabs();
         let sender = taken.messages.iter().map(Held::sent_hour).min().unwrap_or(0);
         let hours = Hours { server: hour_of(env.now), sender };
         self.cache.marks.sign(next, hours.later());
@@ -340,7 +369,7 @@ impl<T> Planner<T> {
     }
 
     fn answer(&mut self, taken: Taken<T>, plan: Plan, env: &Env<'_>, actions: &mut Vec<Action<T>>) {
-        self.conflicts = 0;
+        (self.conflicts, self.careful) = (0, self.careful.saturating_sub(1));
         let add = |counter: &AtomicU64, by: u64| {
             counter.fetch_add(by, Ordering::Relaxed);
         };
@@ -370,6 +399,13 @@ impl<T> Planner<T> {
         self.attempt(messages, env, actions);
     }
 
+    /// A Handler panicked, and some cached States may be half changed: begins anew with the same messages.
+    fn again_carefully(&mut self, messages: Vec<Held<T>>, env: &Env<'_>, actions: &mut Vec<Action<T>>) {
+        self.careful = CAREFUL_COMMITS;
+        self.cache.doubt();
+        self.attempt(messages, env, actions);
+    }
+
     /// Nothing is known to have changed: the senders keep their Batches.
     fn give_back(&mut self, messages: Vec<Held<T>>, actions: &mut Vec<Action<T>>) {
         self.conflicts = 0;
@@ -379,6 +415,10 @@ impl<T> Planner<T> {
             Action::Answer(held.ticket, ack)
         }));
     }
+}
+
+fn is_withheld(block: &Block) -> bool {
+    matches!(block.content, Content::Withheld { .. })
 }
 
 fn wait<T>(version: Version, env: &Env<'_>, actions: &mut Vec<Action<T>>) {

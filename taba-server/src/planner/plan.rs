@@ -2,19 +2,17 @@
 //! about what was refused.
 
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use taba_core::ledger::{self, Where, Why};
 use taba_core::limits::COMMIT_PAIRS_MAX;
-use taba_core::wire::{Ack, Answer, Block, LaneBatch, Probe, Refusal};
+use taba_core::wire::{Ack, Answer, LaneBatch, Probe, Refusal};
 use taba_core::{Arrival, ClientId, SeqNo, StreamId, TabName, Timestamp, Wanted};
 
 use super::cache::Cache;
 use super::exchange::Env;
-use super::fold::{Outcome, fold_block, fold_note};
+use super::fold::{fold_block, fold_note};
 use super::marks::{Hours, hour_of};
 use super::message::{Held, LaneMessage};
-use super::quarantine::BlockId;
 use crate::admission::{Admission, Standing, admit, mark_after, mark_below, stand};
 
 /// Pairs of a commit that are kept free for the Ledger: enough for every one of its Tabs under one Client.
@@ -113,7 +111,8 @@ impl Plan {
         self.tally.gap_events += events_lost;
         // Batches without events may be lost too: nothing is to be counted then.
         if events_lost > 0 {
-            notes.push((ledger::dropped_tab(Where::Agent, Why::Gap), stream_client(stream), events_lost));
+            let tab = ledger::dropped_tab(Where::Agent, Why::Gap);
+            notes.push((tab, ledger::stream_client(stream), events_lost));
         }
     }
 
@@ -148,24 +147,21 @@ impl Plan {
         let arrival = Arrival { at: arrived, latest: arrived.saturating_add(env.future_max) };
         let mut refusals = Vec::new();
         for (place, block) in batch.blocks.iter().enumerate() {
-            let place = place as u32;
-            let id = BlockId { stream: batch.stream, vbucket: batch.vbucket, seq: batch.seq, place };
-            let outcome = if env.quarantine.holds(id) {
-                Outcome::refused(Why::Undecodable, block)
-            } else {
-                fold_or_quarantine(cache, block, arrival, id, env)
-            };
-            if let Some((why, events)) = outcome.refused {
-                refusals.push(Refusal { block: place, why, events });
+            let outcome = fold_block(cache, env.handlers, block, arrival);
+            // What the sender itself took out is no news to it.
+            if let Some((Where::Server, why, events)) = outcome.refused {
+                refusals.push(Refusal { block: place as u32, why, events });
             }
             // The Ledger counts events, and its own notes are none.
             if block.tab.is_reserved() {
                 continue;
             }
             self.tally.folded += outcome.folded;
-            if let Some((why, events)) = outcome.refused {
+            if let Some((place, why, events)) = outcome.refused {
                 self.tally.refused += events;
-                notes.push((ledger::dropped_tab(Where::Server, why), block.client.clone(), events));
+                if events > 0 {
+                    notes.push((ledger::dropped_tab(place, why), block.client.clone(), events));
+                }
             }
             if outcome.clamped > 0 {
                 notes.push((ledger::tab(ledger::CLAMPED), block.client.clone(), outcome.clamped));
@@ -198,17 +194,11 @@ impl Plan {
     /// Folds the notes. Answers how many events stay without a note, because the Ledger's Handler is not registered or
     /// its State cannot be read.
     pub(super) fn apply_notes(&self, cache: &mut Cache, env: &Env<'_>) -> u64 {
-        let fold = |((tab, client), events): (&(TabName, ClientId), &u64)| match fold_note(
-            cache,
-            env.handlers,
-            (tab, client),
-            *events,
-            env.now,
-        ) {
-            Ok(()) => 0,
-            Err(_) => *events,
+        let lost = |((tab, client), events): (&(TabName, ClientId), &u64)| {
+            let is_noted = fold_note(cache, env.handlers, (tab, client), *events, env.now);
+            if is_noted { 0 } else { *events }
         };
-        self.notes.iter().map(fold).fold(0, u64::saturating_add)
+        self.notes.iter().map(lost).fold(0, u64::saturating_add)
     }
 
     /// Every event of an admitted Batch was folded or refused.
@@ -216,25 +206,4 @@ impl Plan {
         let n = &self.tally;
         debug_assert_eq!(n.events, n.folded + n.refused, "a commit lost count: {n:?}");
     }
-}
-
-/// Folds a Block. When its Handler panics, the Block is remembered and the panic goes on.
-fn fold_or_quarantine(
-    cache: &mut Cache,
-    block: &Block,
-    arrival: Arrival,
-    id: BlockId,
-    env: &Env<'_>,
-) -> Outcome {
-    // What the panic leaves behind in the cache is seen by nobody: see `Planner::handle`.
-    let fold = AssertUnwindSafe(|| fold_block(cache, env.handlers, block, arrival));
-    catch_unwind(fold).unwrap_or_else(|panic| {
-        env.quarantine.add(id);
-        resume_unwind(panic)
-    })
-}
-
-/// The Client under which the Ledger counts what a Stream lost.
-fn stream_client(stream: StreamId) -> ClientId {
-    ClientId::new(&format!("taba.stream/{stream}")).expect("hexadecimal digits are name characters")
 }

@@ -127,7 +127,6 @@ struct World {
     handlers: Registry,
     versions: Versions,
     status: Status,
-    quarantine: Quarantine,
     /// The Server's clock.
     now: Timestamp,
     /// The senders' clock.
@@ -142,7 +141,6 @@ impl World {
             handlers: registry(),
             versions: Versions::new(7),
             status: Status::default(),
-            quarantine: Quarantine::default(),
             now: now(),
             sent_at: now(),
         }
@@ -158,7 +156,6 @@ impl World {
             handlers: &self.handlers,
             versions,
             status: &self.status,
-            quarantine: &self.quarantine,
             now: self.now,
             future_max: Duration::from_secs(10),
         };
@@ -184,7 +181,7 @@ impl World {
                 self.runtime.block_on(self.store.stable(vbucket())).unwrap();
                 Input::Stabilised(version, Ok(()))
             }
-            Action::Answer(..) | Action::Report(_) => return Vec::new(),
+            Action::Answer(..) | Action::Report(_) | Action::Panicked(_) => return Vec::new(),
         };
         self.handle(planner, input)
     }

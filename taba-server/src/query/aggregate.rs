@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures::stream::{self, Stream, TryStreamExt};
 use serde::Serialize;
 use serde_json::{Map, Value};
-use taba_core::{AnyHandler, AnyProjection, ClientId, Format, TabType, Timestamp};
+use taba_core::{AnyProjection, ClientId, Format, Guarded, Panicked, TabName, TabType, Timestamp};
 
 use super::catalog::{Listed, Opened, States, listed};
 use super::error::QueryError;
@@ -213,14 +213,32 @@ impl Ground {
         let mut sum = Sum::new(self, group.tabs.len() > 1);
         let mut faults = Vec::new();
         let tabs = group.tabs.len() as u64;
+        let mut fault = |panicked: Panicked, name: &TabName, client: &ClientId| {
+            let (name, client) = (name.clone(), client.clone());
+            fault::add(&mut faults, self.state.fault(&panicked.into(), &group.tab_type, name, client));
+        };
+        let mut unreadable = Vec::new();
         for tab in group.tabs {
+            let name = tab.name.clone();
             let mut states = States::of(tab);
             while let Some(page) = states.next(&self.state, &self.query.selection).await? {
-                page.opened.iter().for_each(|opened| sum.take(opened));
-                page.faults.into_iter().for_each(|fault| fault::add(&mut faults, fault));
+                for opened in &page.opened {
+                    if let Err(panicked) = sum.take(&name, opened) {
+                        fault(panicked, &name, &opened.client);
+                    }
+                }
+                unreadable.extend(page.faults);
             }
         }
-        let Some((handler, projection)) = sum.said else { return Ok((None, faults)) };
+        let mut shown = None;
+        if let Some(said) = sum.said.take() {
+            match said.show(self.query.format) {
+                Ok(value) => shown = Some(value),
+                Err(panicked) => fault(panicked, &said.name, &said.client),
+            }
+        }
+        unreadable.into_iter().for_each(|fault| fault::add(&mut faults, fault));
+        let Some((error_bound, value)) = shown else { return Ok((None, faults)) };
         let quality = Quality {
             clients: sum.clients,
             events: sum.events,
@@ -228,9 +246,8 @@ impl Ground {
             lost: sum.lost,
             lost_scope: "clients",
             lost_unattributed: self.notes.lost_unattributed(),
-            error_bound: handler.error_bound(&projection),
+            error_bound,
         };
-        let value = handler.render(&projection, self.query.format);
         let (name, tab_type, by) = (group.name, group.tab_type, group.by);
         let aggregate = Aggregate { name, tab_type, by, tabs, quality, value, clients_by_value: sum.words };
         Ok((Some(aggregate), faults))
@@ -240,7 +257,9 @@ impl Ground {
 /// An aggregate in the making.
 struct Sum<'a> {
     ground: &'a Ground,
-    said: Option<(Arc<dyn AnyHandler>, AnyProjection)>,
+    said: Option<Said>,
+    /// A Handler panicked in the middle of the sum: there is nothing to say.
+    is_broken: bool,
     clients: u64,
     /// Who was counted already; only several Tabs can have States of one Client.
     seen: Option<HashSet<ClientId>>,
@@ -249,28 +268,58 @@ struct Sum<'a> {
     words: BTreeMap<String, u64>,
 }
 
+/// What was said so far, and by whom first.
+struct Said {
+    name: TabName,
+    client: ClientId,
+    handler: Guarded,
+    projection: AnyProjection,
+}
+
+impl Said {
+    /// The largest error, and the value for a reader.
+    fn show(&self, format: Format) -> Result<(Option<f64>, Value), Panicked> {
+        Ok((self.handler.error_bound(&self.projection)?, self.handler.render(&self.projection, format)?))
+    }
+}
+
 impl<'a> Sum<'a> {
     fn new(ground: &'a Ground, several: bool) -> Self {
         let (seen, words) = (several.then(HashSet::new), BTreeMap::new());
-        Self { ground, said: None, clients: 0, seen, events: 0, lost: Some(0), words }
+        Self { ground, said: None, is_broken: false, clients: 0, seen, events: 0, lost: Some(0), words }
     }
 
-    fn take(&mut self, opened: &Opened) {
-        let projection = opened.handler.project(&opened.state, self.ground.at);
-        if let Some(word) = opened.handler.tally(&projection) {
+    /// Adds what a State says. When its Handler panics before it is added, it is left out; when that happens while it
+    /// is added, the sum is lost.
+    fn take(&mut self, name: &TabName, opened: &Opened) -> Result<(), Panicked> {
+        if self.is_broken {
+            return Ok(());
+        }
+        let handler = &opened.handler;
+        let projection = handler.project(&opened.state, self.ground.at)?;
+        let word = handler.tally(&projection)?;
+        let mut said = match self.said.take() {
+            Some(said) => said,
+            None => {
+                let (client, projection) = (opened.client.clone(), handler.empty_projection()?);
+                Said { name: name.clone(), client, handler: handler.clone(), projection }
+            }
+        };
+        if let Err(panicked) = said.handler.aggregate(&mut said.projection, &projection) {
+            self.is_broken = true;
+            return Err(panicked);
+        }
+        self.said = Some(said);
+        if let Some(word) = word {
             let full = self.words.len() >= self.ground.state.limits.tally_words_max;
             let word = if full && !self.words.contains_key(&word) { "other".to_owned() } else { word };
             *self.words.entry(word).or_default() += 1;
         }
-        let (handler, said) = self.said.get_or_insert_with(|| {
-            let empty = opened.handler.empty_projection();
-            (Arc::clone(&opened.handler), empty)
-        });
-        handler.aggregate(said, &projection);
         self.events += opened.events;
         if self.seen.as_mut().is_none_or(|seen| seen.insert(opened.client.clone())) {
             self.clients += 1;
             self.lost = self.lost.zip(self.ground.notes.lost(&opened.client)).map(|(sum, lost)| sum + lost);
         }
+        Ok(())
     }
 }

@@ -1,13 +1,12 @@
 //! Which Tabs there are, and their States, a page at a time.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use taba_core::{
-    AnyHandler, AnyState, ClientId, Envelope, Part, Registry, Scan, ScanWhat, Scanned, StateKey, TabName,
-    TabType, VBucket,
+    AnyState, ClientId, Envelope, Guarded, Panicked, Part, Registry, Scan, ScanWhat, Scanned, StateKey,
+    TabName, TabType, VBucket,
 };
 
 use super::error::QueryError;
@@ -56,7 +55,7 @@ pub(super) async fn listed(state: &QueryState, selection: &Selection) -> Result<
 pub(super) struct Opened {
     pub(super) client: ClientId,
     pub(super) events: u64,
-    pub(super) handler: Arc<dyn AnyHandler>,
+    pub(super) handler: Guarded,
     pub(super) state: AnyState,
 }
 
@@ -103,7 +102,10 @@ impl States {
                 let page = self.page(state, chosen, home).await?;
                 page.faults.into_iter().for_each(|fault| fault::add(&mut faults, fault));
                 for opened in page.opened {
-                    merge(&mut merged, opened);
+                    if let Err((client, panicked)) = merge(&mut merged, opened) {
+                        let (why, name) = (panicked.into(), self.tab.name.clone());
+                        fault::add(&mut faults, state.fault(&why, &self.tab.tab_type, name, client));
+                    }
                 }
             }
         }
@@ -132,8 +134,8 @@ impl States {
             match open(&state.handlers, &self.tab.tab_type, &scanned) {
                 Ok(opened) => page.opened.push(opened),
                 Err(why) => {
-                    state.shared.counters.fault();
-                    fault::add(&mut page.faults, why.fault(scanned.key.tab, scanned.key.client));
+                    let fault = state.fault(&why, &self.tab.tab_type, scanned.key.tab, scanned.key.client);
+                    fault::add(&mut page.faults, fault);
                 }
             }
         }
@@ -141,16 +143,21 @@ impl States {
     }
 }
 
-fn merge(merged: &mut BTreeMap<ClientId, Opened>, opened: Opened) {
+/// Adds a State to those of its Client. When the Handler panics, the Client is left out.
+fn merge(merged: &mut BTreeMap<ClientId, Opened>, opened: Opened) -> Result<(), (ClientId, Panicked)> {
     match merged.get_mut(&opened.client) {
         None => {
             merged.insert(opened.client.clone(), opened);
         }
         Some(into) => {
-            into.handler.merge(&mut into.state, &opened.state);
+            if let Err(panicked) = into.handler.merge(&mut into.state, &opened.state) {
+                merged.remove(&opened.client);
+                return Err((opened.client, panicked));
+            }
             into.events += opened.events;
         }
     }
+    Ok(())
 }
 
 /// The envelope of a State, from its parts.
@@ -167,8 +174,8 @@ fn open(handlers: &Registry, known: &TabType, scanned: &Scanned) -> Result<Opene
     if envelope.tab_type != *known {
         return Err(Unreadable::TypeConflict { found: envelope.tab_type, known: known.clone() });
     }
-    let handler = handlers.get(known.as_str()).ok_or_else(|| Unreadable::UnknownType(known.clone()))?;
+    let handler = handlers.guarded(known.as_str()).ok_or_else(|| Unreadable::UnknownType(known.clone()))?;
     let state = handler.decode(envelope.version, &envelope.state)?;
     let (client, events) = (scanned.key.client.clone(), envelope.events);
-    Ok(Opened { client, events, handler: Arc::clone(handler), state })
+    Ok(Opened { client, events, handler, state })
 }

@@ -1,7 +1,7 @@
 //! [`Fault`]: a State that could not be read. It is told, and counted, and breaks the answer for no other.
 
 use serde::Serialize;
-use taba_core::{ClientId, StateError, TabName, TabType};
+use taba_core::{ClientId, HandlerError, Panicked, StateError, TabName, TabType};
 
 /// One thing in a streamed answer.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,7 +19,7 @@ pub struct Fault {
     pub name: TabName,
     /// The Client; the first one, when there are several States.
     pub client: ClientId,
-    /// One word for machines: `unknown_type`, `unknown_version`, `type_conflict` or `damaged`.
+    /// One word for machines: `unknown_type`, `unknown_version`, `type_conflict`, `damaged` or `handler_panicked`.
     pub reason: &'static str,
     /// What is wrong, for people.
     pub message: String,
@@ -36,6 +36,8 @@ pub(super) enum Unreadable {
     TypeConflict { found: TabType, known: TabType },
     #[error(transparent)]
     State(#[from] StateError),
+    #[error(transparent)]
+    Panicked(#[from] Panicked),
     #[error("the stored state is damaged")]
     Envelope,
 }
@@ -47,8 +49,19 @@ impl Unreadable {
             Self::TypeConflict { .. } => "type_conflict",
             Self::State(StateError::UnknownVersion { .. }) => "unknown_version",
             Self::State(_) | Self::Envelope => "damaged",
+            Self::Panicked(_) => "handler_panicked",
         };
         Fault { name, client, reason, message: self.to_string(), states: 1 }
+    }
+}
+
+impl From<HandlerError> for Unreadable {
+    fn from(error: HandlerError) -> Self {
+        match error {
+            HandlerError::Panicked(panicked) => Self::Panicked(panicked),
+            HandlerError::State(error) => Self::State(error),
+            _ => Self::Envelope,
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use taba_core::{ClientId, Format, TabName, TabType, Timestamp, ledger};
+use taba_core::{ClientId, Format, Panicked, TabName, TabType, Timestamp, ledger};
 use tokio::sync::Mutex;
 
 use super::catalog::{Opened, States, listed};
@@ -90,8 +90,14 @@ pub(super) async fn read(state: &QueryState) -> Result<Notes, QueryError> {
         while let Some(page) = states.next(state, &Selection::default()).await? {
             page.faults.into_iter().for_each(|fault| fault::add(&mut notes.faults, fault));
             for opened in page.opened {
-                let events = total(&opened, state.now());
-                take(notes.clients.entry(opened.client).or_default(), &name, events);
+                match total(&opened, state.now()) {
+                    Ok(events) => take(notes.clients.entry(opened.client).or_default(), &name, events),
+                    Err(panicked) => {
+                        let (why, tab_type) = (panicked.into(), ledger::tab_type());
+                        let fault = state.fault(&why, &tab_type, name.clone(), opened.client);
+                        fault::add(&mut notes.faults, fault);
+                    }
+                }
             }
         }
     }
@@ -111,8 +117,8 @@ fn take(note: &mut Note, name: &TabName, events: u64) {
 }
 
 /// The total of a counter: how many events a note is about. Exact up to 2^53.
-fn total(opened: &Opened, at: Timestamp) -> u64 {
-    let projection = opened.handler.project(&opened.state, at);
-    let rendered = opened.handler.render(&projection, Format::Summary);
-    rendered.get("total").and_then(serde_json::Value::as_f64).unwrap_or(0.0) as u64
+fn total(opened: &Opened, at: Timestamp) -> Result<u64, Panicked> {
+    let projection = opened.handler.project(&opened.state, at)?;
+    let rendered = opened.handler.render(&projection, Format::Summary)?;
+    Ok(rendered.get("total").and_then(serde_json::Value::as_f64).unwrap_or(0.0) as u64)
 }

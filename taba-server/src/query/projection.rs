@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use futures::stream::{self, Stream, TryStreamExt};
 use serde::Serialize;
 use serde_json::Value;
-use taba_core::{ClientId, TabName, TabType, Timestamp};
+use taba_core::{ClientId, Panicked, TabName, TabType, Timestamp};
 
 use super::aggregate::{Ground, Query};
 use super::catalog::{Listed, Opened, States, listed};
@@ -80,7 +80,7 @@ impl Cursor {
             match states.next(&self.ground.state, &self.ground.query.selection).await? {
                 None => self.open = None,
                 Some(page) => {
-                    let row = |opened| Item::Row(self.ground.projection(tab, opened));
+                    let row = |opened| self.ground.projection(tab, opened);
                     self.ready.extend(page.opened.iter().map(row));
                     self.ready.extend(page.faults.into_iter().map(Item::Fault));
                 }
@@ -90,17 +90,27 @@ impl Cursor {
 }
 
 impl Ground {
-    fn projection(&self, tab: &Listed, opened: &Opened) -> ClientProjection {
-        let projection = opened.handler.project(&opened.state, self.at);
-        ClientProjection {
+    fn projection(&self, tab: &Listed, opened: &Opened) -> Item<ClientProjection> {
+        match self.try_projection(tab, opened) {
+            Ok(projection) => Item::Row(projection),
+            Err(panicked) => {
+                let (name, client) = (tab.name.clone(), opened.client.clone());
+                Item::Fault(self.state.fault(&panicked.into(), &tab.tab_type, name, client))
+            }
+        }
+    }
+
+    fn try_projection(&self, tab: &Listed, opened: &Opened) -> Result<ClientProjection, Panicked> {
+        let projection = opened.handler.project(&opened.state, self.at)?;
+        Ok(ClientProjection {
             name: tab.name.clone(),
             tab_type: tab.tab_type.clone(),
             client: opened.client.clone(),
             events: opened.events,
             as_of: self.as_of,
             lost: self.notes.lost(&opened.client),
-            error_bound: opened.handler.error_bound(&projection),
-            value: opened.handler.render(&projection, self.query.format),
-        }
+            error_bound: opened.handler.error_bound(&projection)?,
+            value: opened.handler.render(&projection, self.query.format)?,
+        })
     }
 }

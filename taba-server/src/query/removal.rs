@@ -10,8 +10,8 @@ use bytes::Bytes;
 use serde::Serialize;
 use taba_core::limits::COMMIT_PAIRS_MAX;
 use taba_core::{
-    ClientId, Commit, Committed, Envelope, Loaded, Part, Registry, Scan, ScanWhat, StateKey, TabName,
-    Timestamp, VBucket, Version, Wanted, ledger,
+    ClientId, Commit, Committed, Envelope, HandlerError, Loaded, Part, Registry, Scan, ScanWhat, StateKey,
+    TabName, Timestamp, VBucket, Version, Wanted, ledger,
 };
 
 use super::deadline;
@@ -56,12 +56,20 @@ impl Rule {
         }
     }
 
-    /// Whether the State goes. One that cannot be read only goes when it was named.
-    fn takes(self, handlers: &Registry, parts: &[(Part, Bytes)]) -> bool {
+    /// Whether the State goes. One that cannot be read, or whose Handler panics, only goes when it was named.
+    fn takes(self, state: &QueryState, parts: &[(Part, Bytes)]) -> bool {
         let Self::Silent { at } = self else { return true };
         let Some(envelope) = whole(parts) else { return false };
-        let Some(handler) = handlers.get(envelope.tab_type.as_str()) else { return false };
-        handler.decode(envelope.version, &envelope.state).is_ok_and(|state| handler.should_prune(&state, at))
+        let Some(handler) = state.handlers.guarded(envelope.tab_type.as_str()) else { return false };
+        let decoded = handler.decode(envelope.version, &envelope.state);
+        match decoded.and_then(|decoded| Ok(handler.should_prune(&decoded, at)?)) {
+            Ok(goes) => goes,
+            Err(HandlerError::Panicked(panicked)) => {
+                state.panicked(&envelope.tab_type, &panicked);
+                false
+            }
+            Err(_) => false,
+        }
     }
 }
 
@@ -133,7 +141,7 @@ async fn sweep(
             after = page.last().map(|scanned| scanned.key.clone());
             found |= !page.is_empty();
             for scanned in page {
-                if selection.has_client(&scanned.key.client) && rule.takes(&state.handlers, &scanned.parts) {
+                if selection.has_client(&scanned.key.client) && rule.takes(state, &scanned.parts) {
                     taken = true;
                     going.push(scanned.key);
                 }
@@ -173,7 +181,7 @@ async fn commit_removal(
     let wanted = Wanted { tabs: Vec::new(), states };
     while !keys.is_empty() {
         let loaded = state.store.load(vbucket, &wanted).await?;
-        let plan = plan_removal(&state.handlers, loaded, rule, state.next_version(), state.now())?;
+        let plan = plan_removal(state, loaded, rule, state.next_version(), state.now())?;
         if plan.removed.states == 0 || committed(state, vbucket, plan.commit).await? {
             removed.states += plan.removed.states;
             removed.events += plan.removed.events;
@@ -230,9 +238,9 @@ struct Plan {
     removed: Removed,
 }
 
-/// What to commit, given one look at the VBucket: pure.
+/// What to commit, given one look at the VBucket.
 fn plan_removal(
-    handlers: &Registry,
+    state: &QueryState,
     loaded: Loaded,
     rule: Rule,
     next: Version,
@@ -246,7 +254,7 @@ fn plan_removal(
     let mut removed = Removed::default();
     let mut commit = Commit { expect: loaded.version, next, ..Commit::default() };
     for (key, parts) in &found {
-        if key.tab.is_reserved() || !rule.takes(handlers, parts) {
+        if key.tab.is_reserved() || !rule.takes(state, parts) {
             continue;
         }
         removed.states += 1;
@@ -264,7 +272,7 @@ fn plan_removal(
         let key = StateKey { tab: deleted.clone(), client: client.clone() };
         *note = found.get(&key).and_then(|parts| parts.first()).map(|(_, bytes)| bytes.clone());
         if *events > 0 {
-            let bytes = add_note(handlers, &deleted, note.as_ref(), *events, now)?;
+            let bytes = add_note(&state.handlers, &deleted, note.as_ref(), *events, now)?;
             commit.states.push((key, Part::WHOLE, Some(bytes)));
         }
     }
@@ -284,9 +292,9 @@ fn add_note(
 ) -> Result<Bytes, QueryError> {
     let no_ledger = || QueryError::NoLedger { tab_type: ledger::TAB_TYPE };
     let damaged = || QueryError::DamagedNote { name: name.clone() };
-    let handler = handlers.get(ledger::TAB_TYPE).ok_or_else(no_ledger)?;
+    let handler = handlers.guarded(ledger::TAB_TYPE).ok_or_else(no_ledger)?;
     let (mut held, noted) = match note {
-        None => (handler.empty_state(), 0),
+        None => (handler.empty_state().map_err(|_| damaged())?, 0),
         Some(bytes) => {
             let envelope = Envelope::decode(bytes).map_err(|_| damaged())?;
             if envelope.tab_type.as_str() != ledger::TAB_TYPE {
@@ -301,7 +309,7 @@ fn add_note(
         tab_type: ledger::tab_type(),
         version: handler.version(),
         events: noted + 1,
-        state: handler.encode(&held).into(),
+        state: handler.encode(&held).map_err(|_| damaged())?.into(),
     };
     Ok(envelope.encode())
 }

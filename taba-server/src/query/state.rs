@@ -6,11 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde::Serialize;
-use taba_core::{Registry, Store, Timestamp, Version};
+use taba_core::{ClientId, Panicked, Registry, Store, TabName, TabType, Timestamp, Version};
 use tokio::sync::{Semaphore, watch};
 
+use super::fault::{Fault, Unreadable};
 use super::notes::NotesCache;
 use crate::clock::Clock;
+use crate::planner::HandlerPanic;
 use crate::status::Status;
 use crate::version::Versions;
 
@@ -168,6 +170,27 @@ impl QueryState {
 
     pub(super) fn now(&self) -> Timestamp {
         (self.clock)()
+    }
+
+    /// Counts a State that is not in an answer, and tells the panic of a Handler if that is why.
+    pub(super) fn fault(
+        &self,
+        why: &Unreadable,
+        tab_type: &TabType,
+        name: TabName,
+        client: ClientId,
+    ) -> Fault {
+        self.shared.counters.fault();
+        if let Unreadable::Panicked(panicked) = why {
+            self.panicked(tab_type, panicked);
+        }
+        why.fault(name, client)
+    }
+
+    /// Counts and tells the panic of a Handler.
+    pub(super) fn panicked(&self, tab_type: &TabType, panicked: &Panicked) {
+        let panic = HandlerPanic { tab_type: tab_type.clone(), panicked: panicked.clone() };
+        self.status.panics.tell(&panic);
     }
 
     /// A version that never was before.

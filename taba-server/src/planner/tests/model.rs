@@ -384,7 +384,9 @@ impl Model {
                 let committed = self.commit(host, commit);
                 Input::Committed(if is_after { Err(Failed) } else { Ok(committed) })
             }
-            Action::Answer(..) | Action::Report(_) | Action::Stabilise(_) => unreachable!("not kept"),
+            Action::Answer(..) | Action::Report(_) | Action::Panicked(_) | Action::Stabilise(_) => {
+                unreachable!("not kept")
+            }
         };
         self.feed(host, input);
     }
