@@ -3,7 +3,7 @@
 
 #![expect(clippy::print_stdout, reason = "the traces are what one comes here to see")]
 
-use taba_tests::spec::{Checker, Rule, Rules, Size, Step, Times, tell};
+use taba_tests::spec::{Checker, Explorer, Rule, Rules, Size, Step, Times, tell};
 
 const SMALL: Size = Size { agents: 1, servers: 2, nodes: 2, events: 4, repeats: true };
 const LARGE: Size = Size { agents: 2, servers: 2, nodes: 3, events: 10, repeats: true };
@@ -158,6 +158,58 @@ fn needs_fresh_only_from_commits() {
     let found = checker.replay(trace.as_flattened()).expect_err("it does harm");
     println!("Without {rule}:\n{}\n", tell(&checker, &checker.shorten(&found)));
     harmful_only_without(checker, rule, trace.as_flattened());
+}
+
+/// Explored from end to end: one Agent or two, each with its Lane, two Servers, Batches of one or two events.
+const fn explorer(agents: usize, events: u8, faults: u8) -> Explorer {
+    let size = Size { agents, servers: 2, nodes: 1, events, repeats: false };
+    let times = Times { confirm_after: 2, disk_lag: 1, ..Times::ENDLESS };
+    Explorer { size, times, rules: Rules::ALL, faults, states_max: 2_000_000 }
+}
+
+/// Every way through it ends, and in the end all is drained.
+fn drains(explorer: Explorer) {
+    match explorer.explore() {
+        Ok(explored) => println!("{explored:?}"),
+        Err(found) => panic!("it does not drain:\n{}", tell(&checker_of(&explorer), &found)),
+    }
+}
+
+/// There is a way that does not end, or ends too early.
+fn stands_still(explorer: Explorer, rule: Rule) {
+    let explorer = Explorer { rules: explorer.rules.without(rule), ..explorer };
+    let found = explorer.explore().expect_err("without the rule something stands still");
+    println!("Without {rule}:\n{}\n", tell(&checker_of(&explorer), &found));
+}
+
+const fn checker_of(explorer: &Explorer) -> Checker {
+    Checker { times: explorer.times, rules: explorer.rules, ..short(explorer.size) }
+}
+
+#[test]
+fn one_lane_drains_whatever_server_answers() {
+    drains(explorer(1, 4, 0));
+}
+
+#[test]
+fn two_lanes_drain_whatever_server_answers() {
+    drains(explorer(2, 2, 0));
+}
+
+/// With three events there are 166,122 states; they were explored before this was written down.
+#[test]
+fn one_lane_drains_after_any_one_fault() {
+    drains(explorer(1, 2, 1));
+}
+
+#[test]
+fn lanes_stand_still_when_answers_come_from_stale_caches() {
+    stands_still(explorer(1, 3, 0), Rule::AnswersChecked);
+}
+
+#[test]
+fn lanes_stand_still_when_commits_are_not_signed() {
+    stands_still(explorer(1, 1, 0), Rule::SignedCommits);
 }
 
 macro_rules! needed {

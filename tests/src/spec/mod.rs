@@ -2,20 +2,23 @@
 //!
 //! Read in this order: [`rules`] names what holds, [`store`] can go back in time, [`server`] folds and commits,
 //! [`lane`] sends and lets go, [`world`] puts them together and lets everything go wrong. [`checker`] walks through it
-//! at random and looks after every step; `tests/spec.rs` switches each rule off and shows what goes wrong then. The
-//! same in prose: `docs/EXACTLY_ONCE.md`.
+//! at random and looks after every step; [`explore`] walks through small worlds from end to end; `tests/spec.rs` switches
+//! each rule off and shows what goes wrong then. The same in prose: `docs/EXACTLY_ONCE.md`.
 //!
 //! There is one VBucket, because no rule spans two; so a Stream is one Lane. Times are small: T is three steps.
 
 pub mod checker;
+pub mod explore;
 pub mod lane;
 pub mod rules;
 pub mod server;
+mod shape;
 pub mod store;
 pub mod tell;
 pub mod world;
 
 pub use self::checker::{Checker, Dice, Found, Verdict};
+pub use self::explore::{Explored, Explorer};
 pub use self::rules::{Rule, Rules};
 pub use self::tell::tell;
 pub use self::world::{Size, Step, Times, Violation, World};

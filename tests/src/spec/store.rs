@@ -150,7 +150,7 @@ pub struct Store {
     pub nodes: Vec<Node>,
     /// The one that Servers are sent to.
     pub ruling: usize,
-    versions: u16,
+    pub(super) versions: u16,
 }
 
 impl Store {

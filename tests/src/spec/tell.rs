@@ -30,6 +30,7 @@ fn wrong(violation: Violation) -> String {
         Violation::NotDrained(events) => {
             format!("the Lane stands still, with {events} and what else it has to tell")
         }
+        Violation::Cycle => "all is as it was before: it may go on like this forever".into(),
         Violation::NotCounted(events) => format!("{events} lost, and not counted as lost"),
     }
 }

@@ -149,6 +149,8 @@ pub enum Violation {
     NotDrained(Events),
     /// After all was drained, so many lost events were not counted.
     NotCounted(u8),
+    /// Without any fault the world comes back to where it was: it may go on so forever.
+    Cycle,
 }
 
 /// Everything there is.
@@ -159,7 +161,7 @@ pub struct World {
     /// Which rules are kept.
     pub rules: Rules,
     size: Size,
-    now: Time,
+    pub(super) now: Time,
     /// The store.
     pub store: Store,
     /// The Servers.
@@ -171,7 +173,7 @@ pub struct World {
     /// Answers under way, oldest first.
     pub answers: Vec<Answer>,
     events: u8,
-    requests_sent: u16,
+    pub(super) requests_sent: u16,
     streams: usize,
 }
 
