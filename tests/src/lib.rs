@@ -2,6 +2,7 @@
 
 pub mod dice;
 pub mod link;
+pub mod nginx;
 mod process;
 pub mod proxy;
 pub mod redis;
