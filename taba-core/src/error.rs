@@ -1,5 +1,6 @@
 //! [`Remedy`]: what a caller can do about an error. Each operation has an error of its own, next to it.
 
+use std::error::Error;
 use std::time::Duration;
 
 /// What to do next about an error.
@@ -14,4 +15,26 @@ pub enum Remedy {
     Split,
     /// Trying again cannot help.
     GiveUp,
+}
+
+/// An error with all its causes in one line, each after a colon: what log lines and answers say.
+///
+/// # Examples
+/// ```
+/// let error = std::io::Error::other("the disk is gone");
+/// assert_eq!(taba_core::causes(&error), "the disk is gone");
+/// ```
+pub fn causes(error: &dyn Error) -> String {
+    let mut words = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        // A transparent level says what the next one says.
+        if !words.ends_with(&next) {
+            words.push_str(": ");
+            words.push_str(&next);
+        }
+        cause = error.source();
+    }
+    words
 }

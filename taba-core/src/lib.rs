@@ -75,7 +75,7 @@ pub mod wire;
 
 pub use batch::{Mark, SeqNo, StreamId};
 pub use erased::{AnyHandler, AnyProjection, AnyState, AnyValues, Arrival, Folded, ValueMismatch};
-pub use error::Remedy;
+pub use error::{Remedy, causes};
 pub use event::{Event, Events};
 pub use guard::{Guarded, HandlerError, Panicked};
 pub use handler::{Format, Handler, Projection, State, StateError, decode_state, encode_state};
@@ -85,7 +85,8 @@ pub use reading::{Expiring, Keyed, Reading};
 pub use registry::{Registry, RegistryBuilder, RegistryError};
 pub use state::Envelope;
 pub use store::{
-    Commit, Committed, Loaded, Part, Scan, ScanWhat, Scanned, StateKey, Store, StoreError, Version, Wanted,
+    Commit, Committed, Loaded, Part, Scan, ScanWhat, Scanned, StateKey, Store, StoreError, Tidied, Version,
+    Wanted,
 };
 pub use sum::ExactSum;
 pub use throttle::Throttle;

@@ -150,6 +150,15 @@ pub struct Scanned {
     pub parts: Vec<(Part, Bytes)>,
 }
 
+/// What [`Store::tidy`] and [`Store::reclaim`] took away.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tidied {
+    /// Fields and index entries that nobody could see.
+    pub entries: u64,
+    /// Bytes given back to the system.
+    pub bytes: u64,
+}
+
 /// Why a store did not do as it was asked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -222,6 +231,8 @@ impl Commit {
 /// - **Ordered.** `scan` yields each State once, in the order of keys; States that stay unchanged meanwhile are never
 ///   skipped.
 /// - **Isolated.** A commit to one VBucket shows in no other.
+/// - **Invisible upkeep.** [`tidy`](Store::tidy) and [`reclaim`](Store::reclaim) change nothing that a look, a scan or a
+///   commit can tell.
 /// - **Stable.** When `stable` is done, every commit to the VBucket that was `Done` before it was called survives the
 ///   loss of the machine that holds the VBucket, as far as the store is set up to survive that. The kit checks that it
 ///   comes to an end, and that what is stable is there after a restart; what happens in a failover is the store's own
@@ -230,6 +241,12 @@ impl Commit {
 pub trait Store: Send + Sync + 'static {
     /// How many VBuckets the store was made for.
     fn vbuckets(&self) -> VBuckets;
+
+    /// The machine or process that keeps a VBucket, as an operator names it: what answers say is missing when it is
+    /// away. `None`: the store is one place, or does not know.
+    fn place(&self, _vbucket: VBucket) -> Option<String> {
+        None
+    }
 
     /// Looks at a VBucket: its version, all marks, and what is wanted.
     ///
@@ -257,6 +274,29 @@ pub trait Store: Send + Sync + 'static {
     /// # Cancel safety
     /// Safe: nothing changes.
     async fn stable(&self, vbucket: VBucket) -> Result<(), StoreError>;
+
+    /// Tidies a VBucket: takes away what removals have left behind and nobody can see. Changes no content and no
+    /// version. A store that leaves nothing behind does nothing.
+    ///
+    /// # Errors
+    /// [`StoreError`]; what was tidied stays so.
+    ///
+    /// # Cost
+    /// As a scan of the VBucket's keys: for once an hour, not for each commit.
+    async fn tidy(&self, _vbucket: VBucket) -> Result<Tidied, StoreError> {
+        Ok(Tidied::default())
+    }
+
+    /// Gives space back that large removals have left free. Changes no content.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    ///
+    /// # Cost
+    /// May hold up commits while it runs: for once an hour. A store decides by itself whether it is worth it.
+    async fn reclaim(&self) -> Result<Tidied, StoreError> {
+        Ok(Tidied::default())
+    }
 
     /// Every Tab of a VBucket, with its type, sorted by name.
     ///

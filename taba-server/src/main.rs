@@ -10,7 +10,7 @@ use std::time::Duration;
 use axum::serve::ListenerExt;
 use taba_core::{MemoryStore, Store};
 use taba_server::config::{Config, StoreKind};
-use taba_server::query::{QueryState, Selection, prune};
+use taba_server::query::{QueryState, upkeep};
 use taba_server::{EmbeddedOptions, EmbeddedStore, Server};
 use taba_shard::stability::Rules;
 use taba_shard::{Bootstrap, ConnectError, ShardedRedis, ShardsOptions};
@@ -143,9 +143,18 @@ async fn keep_pruned(state: QueryState, interval: Duration) {
     ticks.tick().await;
     loop {
         ticks.tick().await;
-        match prune(&state, &Selection::default()).await {
-            Ok(removed) => tracing::info!(states = removed.states, events = removed.events, "pruned"),
-            Err(error) => tracing::warn!(%error, "pruning failed; it is tried again"),
+        match upkeep(&state).await {
+            Ok(done) => tracing::info!(
+                states = done.pruned.states,
+                events = done.pruned.events,
+                entries = done.entries_tidied,
+                bytes = done.bytes_reclaimed,
+                vbuckets_missing = done.missing.map_or(0, |missing| missing.vbuckets.len()),
+                "pruned"
+            ),
+            Err(error) => {
+                tracing::warn!(error = taba_core::causes(&error), "pruning failed; it is tried again")
+            }
         }
     }
 }

@@ -300,7 +300,8 @@ async fn stabilise(shared: Arc<Shared>, vbucket: VBucket) -> Result<(), Failed> 
 
 fn failed(vbucket: VBucket, error: &StoreError, what: &'static str) -> Failed {
     let vbucket = vbucket.index();
-    let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+    // With the words of the store itself: `MISCONF …`, `LOADING …`.
+    let cause = std::error::Error::source(error).map(taba_core::causes).unwrap_or_default();
     match error.remedy() {
         Remedy::Wait(_) | Remedy::Reroute => {
             tracing::warn!(vbucket, %error, cause, "{what}; senders keep their batches");

@@ -11,6 +11,7 @@ use taba_core::{AnyProjection, ClientId, Format, Guarded, Panicked, TabName, Tab
 use super::catalog::{Listed, Opened, States, listed};
 use super::error::QueryError;
 use super::fault::{self, Fault, Item};
+use super::missing::{Coverage, Missing, Partial};
 use super::notes::{self, Notes};
 use super::selection::Selection;
 use super::state::QueryState;
@@ -44,8 +45,9 @@ pub struct Quality {
     pub lost: Option<u64>,
     /// What [`lost`](Self::lost) is about: always `clients`, because who drops an event may not know its Tab.
     pub lost_scope: &'static str,
-    /// Events known to be dropped of which nobody knows the Client: gaps in what Agents sent.
-    pub lost_unattributed: u64,
+    /// Events known to be dropped of which nobody knows the Client: gaps in what Agents sent; `None` when that cannot
+    /// be read.
+    pub lost_unattributed: Option<u64>,
     /// The largest relative error of estimates, 0.01 for one per cent; `None` when all is exact.
     pub error_bound: Option<f64>,
 }
@@ -63,6 +65,9 @@ pub struct Aggregate {
     pub by: Map<String, Value>,
     /// Tabs included.
     pub tabs: u64,
+    /// Whether a part of the store could not be read that may hold more of it: the value is then of what is there.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub partial: bool,
     /// What the answer rests on.
     #[serde(flatten)]
     pub quality: Quality,
@@ -81,14 +86,27 @@ pub(super) struct Ground {
     pub(super) at: Timestamp,
     pub(super) as_of: Timestamp,
     pub(super) notes: Arc<Notes>,
+    pub(super) coverage: Coverage,
 }
 
 impl Ground {
-    pub(super) async fn new(state: QueryState, query: Query) -> Result<Self, QueryError> {
+    pub(super) async fn new(state: QueryState, query: Query) -> Self {
         let now = state.now();
         let as_of = state.status.as_of(now);
-        let notes = notes::recent(&state).await?;
-        Ok(Self { at: query.at.unwrap_or(now), as_of, notes, state, query })
+        let notes = notes::recent(&state).await;
+        let coverage = Coverage::new(&state);
+        Self { at: query.at.unwrap_or(now), as_of, notes, coverage, state, query }
+    }
+
+    /// The chosen Tabs.
+    pub(super) async fn listed(&self) -> Result<Vec<Listed>, QueryError> {
+        listed(&self.state, &self.query.selection, &self.coverage).await
+    }
+
+    /// Ends the reading of States: what could not be read, if anything.
+    pub(super) fn finish(&self) -> Result<Option<Missing>, QueryError> {
+        self.coverage.settle()?;
+        Ok(Missing::join(self.coverage.missing(), self.notes.missing.clone()))
     }
 }
 
@@ -104,10 +122,10 @@ pub fn aggregates(
 ) -> impl Stream<Item = Result<Item<Aggregate>, QueryError>> + Send + use<> {
     let (state, query_time) = (state.clone(), state.limits.query_time);
     let open = async move {
-        let ground = Ground::new(state, query).await?;
-        let tabs = listed(&ground.state, &ground.query.selection).await?;
+        let ground = Ground::new(state, query).await;
+        let tabs = ground.listed().await?;
         let groups = groups(tabs, &ground.query.by).into();
-        let cursor = Cursor { ground, groups, ready: VecDeque::new() };
+        let cursor = Cursor { ground, groups, ready: VecDeque::new(), is_finished: false };
         Ok::<_, QueryError>(stream::try_unfold(cursor, |mut cursor| async move {
             Ok(cursor.next().await?.map(|item| (item, cursor)))
         }))
@@ -116,25 +134,27 @@ pub fn aggregates(
 }
 
 /// One aggregate over all chosen Tabs, which must be of one type; `None` when there is no State, and the faults met.
+/// What of the store could not be read is beside it.
 ///
 /// # Errors
 /// [`QueryError::MixedTypes`] when the Tabs are of several types; else as any query.
 pub async fn super_aggregate(
     state: &QueryState,
     query: Query,
-) -> Result<(Option<Aggregate>, Vec<Fault>), QueryError> {
+) -> Result<Partial<(Option<Aggregate>, Vec<Fault>)>, QueryError> {
     let answer = async {
-        let ground = Ground::new(state.clone(), query).await?;
-        let tabs = listed(state, &ground.query.selection).await?;
+        let ground = Ground::new(state.clone(), query).await;
+        let tabs = ground.listed().await?;
         let types: BTreeSet<&TabType> = tabs.iter().map(|tab| &tab.tab_type).collect();
         if types.len() > 1 {
             return Err(QueryError::MixedTypes { found: types.into_iter().cloned().collect() });
         }
         let Some(tab_type) = types.first().map(|tab_type| (*tab_type).clone()) else {
-            return Ok((None, Vec::new()));
+            return Ok(Partial { value: (None, Vec::new()), missing: ground.finish()? });
         };
         let name = ground.query.selection.title();
-        ground.aggregate(Group { name, by: Map::new(), tab_type, tabs }).await
+        let value = ground.aggregate(Group { name, by: Map::new(), tab_type, tabs, is_alone: false }).await;
+        Ok(Partial { value, missing: ground.finish()? })
     };
     deadline::answer(state.limits.query_time, answer).await
 }
@@ -145,6 +165,8 @@ struct Group {
     by: Map<String, Value>,
     tab_type: TabType,
     tabs: Vec<Listed>,
+    /// Whether it is one Tab by itself: no other can belong to it.
+    is_alone: bool,
 }
 
 fn groups(tabs: Vec<Listed>, by: &[String]) -> Vec<Group> {
@@ -154,6 +176,7 @@ fn groups(tabs: Vec<Listed>, by: &[String]) -> Vec<Group> {
             by: Map::new(),
             tab_type: tab.tab_type.clone(),
             tabs: vec![tab],
+            is_alone: true,
         };
         return tabs.into_iter().map(alone).collect();
     }
@@ -184,7 +207,7 @@ impl GroupKey {
             name.extend([";", key, "=", value]);
         }
         let by = by.iter().cloned().zip(self.values.into_iter().map(Value::from)).collect();
-        Group { name, by, tab_type: self.tab_type, tabs }
+        Group { name, by, tab_type: self.tab_type, tabs, is_alone: false }
     }
 }
 
@@ -192,6 +215,7 @@ struct Cursor {
     ground: Ground,
     groups: VecDeque<Group>,
     ready: VecDeque<Item<Aggregate>>,
+    is_finished: bool,
 }
 
 impl Cursor {
@@ -200,8 +224,12 @@ impl Cursor {
             if let Some(item) = self.ready.pop_front() {
                 return Ok(Some(item));
             }
-            let Some(group) = self.groups.pop_front() else { return Ok(None) };
-            let (aggregate, faults) = self.ground.aggregate(group).await?;
+            let Some(group) = self.groups.pop_front() else {
+                let missing = if self.is_finished { None } else { self.ground.finish()? };
+                self.is_finished = true;
+                return Ok(missing.map(Item::Missing));
+            };
+            let (aggregate, faults) = self.ground.aggregate(group).await;
             self.ready.extend(aggregate.map(Item::Row));
             self.ready.extend(faults.into_iter().map(Item::Fault));
         }
@@ -209,7 +237,7 @@ impl Cursor {
 }
 
 impl Ground {
-    async fn aggregate(&self, group: Group) -> Result<(Option<Aggregate>, Vec<Fault>), QueryError> {
+    async fn aggregate(&self, group: Group) -> (Option<Aggregate>, Vec<Fault>) {
         let mut sum = Sum::new(self, group.tabs.len() > 1);
         let mut faults = Vec::new();
         let tabs = group.tabs.len() as u64;
@@ -218,10 +246,12 @@ impl Ground {
             fault::add(&mut faults, self.state.fault(&panicked.into(), &group.tab_type, name, client));
         };
         let mut unreadable = Vec::new();
+        let mut partial = !group.is_alone && self.coverage.missing_count() > 0;
         for tab in group.tabs {
             let name = tab.name.clone();
             let mut states = States::of(tab);
-            while let Some(page) = states.next(&self.state, &self.query.selection).await? {
+            while let Some(page) = states.next(&self.state, &self.query.selection, &self.coverage).await {
+                partial |= page.lacks_states;
                 for opened in &page.opened {
                     if let Err(panicked) = sum.take(&name, opened) {
                         fault(panicked, &name, &opened.client);
@@ -238,7 +268,7 @@ impl Ground {
             }
         }
         unreadable.into_iter().for_each(|fault| fault::add(&mut faults, fault));
-        let Some((error_bound, value)) = shown else { return Ok((None, faults)) };
+        let Some((error_bound, value)) = shown else { return (None, faults) };
         let quality = Quality {
             clients: sum.clients,
             events: sum.events,
@@ -249,8 +279,9 @@ impl Ground {
             error_bound,
         };
         let (name, tab_type, by) = (group.name, group.tab_type, group.by);
-        let aggregate = Aggregate { name, tab_type, by, tabs, quality, value, clients_by_value: sum.words };
-        Ok((Some(aggregate), faults))
+        let clients_by_value = sum.words;
+        let aggregate = Aggregate { name, tab_type, by, tabs, partial, quality, value, clients_by_value };
+        (Some(aggregate), faults)
     }
 }
 

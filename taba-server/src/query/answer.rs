@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 
 use super::error::QueryError;
 use super::fault::{Fault, Item};
+use super::missing::{Affects, Missing};
 use super::negotiate::Media;
 use super::row::Row;
 use super::state::QueryState;
@@ -49,8 +50,14 @@ pub(super) async fn respond<T: Row>(
     };
     let content_type = shape.media.content_type();
     let source: Source<T> = Box::pin(stream::iter(first).chain(source));
-    let writer =
-        Writer { state: state.clone(), shape, source: Some(source), rows: 0, faults: Faults::default() };
+    let writer = Writer {
+        state: state.clone(),
+        shape,
+        source: Some(source),
+        rows: 0,
+        faults: Faults::default(),
+        missing: None,
+    };
     let chunks = stream::unfold(Some(writer), |writer| async move {
         let mut writer = writer?;
         let (chunk, more) = writer.chunk().await;
@@ -65,8 +72,10 @@ pub(super) async fn respond_all<T: Row>(
     shape: Shape,
     rows: Vec<T>,
     faults: Vec<Fault>,
+    missing: Option<Missing>,
 ) -> Result<Response, QueryError> {
     let items = rows.into_iter().map(Item::Row).chain(faults.into_iter().map(Item::Fault));
+    let items = items.chain(missing.map(Item::Missing));
     respond(state, shape, stream::iter(items.map(Ok).collect::<Vec<_>>())).await
 }
 
@@ -77,6 +86,7 @@ struct Writer<T> {
     source: Option<Source<T>>,
     rows: usize,
     faults: Faults,
+    missing: Option<Missing>,
 }
 
 /// The faults met: the first ones told one by one, the others counted.
@@ -113,6 +123,10 @@ impl<T: Row> Writer<T> {
                 }
                 Some(Ok(Item::Row(row))) => self.row(&row, &mut out),
                 Some(Ok(Item::Fault(fault))) => self.fault(fault, &mut out),
+                Some(Ok(Item::Missing(missing))) => {
+                    self.state.shared.counters.partial();
+                    self.missing = Missing::join(self.missing.take(), Some(missing));
+                }
                 Some(Err(error)) => {
                     self.state.shared.counters.failure();
                     self.end(&End { truncated: false, error: Some(error) }, &mut out);
@@ -187,7 +201,8 @@ impl<T: Row> Writer<T> {
         }
         tail.insert("errors_omitted".to_owned(), json!(self.faults.omitted));
         tail.insert("truncated".to_owned(), json!(end.truncated));
-        tail.insert("complete".to_owned(), json!(end.error.is_none()));
+        tail.insert("missing".to_owned(), json!(self.missing));
+        tail.insert("complete".to_owned(), json!(end.error.is_none() && self.has_all_results()));
         if let Some(error) = &end.error {
             tail.insert("error".to_owned(), error.to_json());
         }
@@ -207,6 +222,11 @@ impl<T: Row> Writer<T> {
         }
     }
 
+    /// Whether no result is missing because of the store.
+    fn has_all_results(&self) -> bool {
+        self.missing.as_ref().is_none_or(|missing| missing.affects == Affects::Lost)
+    }
+
     fn end_text(&self, end: &End, out: &mut String) {
         out.push_str(&self.shape.foot);
         if self.faults.omitted > 0 {
@@ -217,6 +237,9 @@ impl<T: Row> Writer<T> {
         }
         if let Some(error) = &end.error {
             out.push_str(&format!("# incomplete: {}\n", error.message()));
+        }
+        if let Some(missing) = &self.missing {
+            out.push_str(&missing.text());
         }
         if self.rows == 0 && end.error.is_none() {
             out.push_str("# nothing found\n");

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use futures::stream::{self, StreamExt, TryStreamExt};
+use futures::stream::{self, StreamExt};
 use taba_core::{
     AnyState, ClientId, Envelope, Guarded, Panicked, Part, Registry, Scan, ScanWhat, Scanned, StateKey,
     TabName, TabType, VBucket,
@@ -11,6 +11,7 @@ use taba_core::{
 
 use super::error::QueryError;
 use super::fault::{self, Fault, Unreadable};
+use super::missing::Coverage;
 use super::selection::Selection;
 use super::state::QueryState;
 
@@ -23,23 +24,30 @@ pub(super) struct Listed {
     pub(super) homes: Vec<VBucket>,
 }
 
-/// The chosen Tabs in the order of names.
-pub(super) async fn listed(state: &QueryState, selection: &Selection) -> Result<Vec<Listed>, QueryError> {
+/// The chosen Tabs in the order of names, of those VBuckets that can be read.
+///
+/// # Errors
+/// When none of the VBuckets can be read, or the selection holds too many Tabs.
+pub(super) async fn listed(
+    state: &QueryState,
+    selection: &Selection,
+    coverage: &Coverage,
+) -> Result<Vec<Listed>, QueryError> {
     let tabs_max = state.limits.tabs_max;
     let mut found = Vec::new();
     let mut answers = stream::iter(selection.vbuckets(state.store.vbuckets()))
-        .map(|vbucket| async move { Ok((vbucket, state.store.tabs(vbucket).await?)) })
+        .map(|vbucket| async move { (vbucket, coverage.read(vbucket, state.store.tabs(vbucket)).await) })
         .buffer_unordered(state.limits.vbuckets_at_once.max(1));
-    while let Some((vbucket, tabs)) =
-        answers.try_next().await.map_err(|error: taba_core::StoreError| error)?
-    {
-        let chosen = tabs.into_iter().filter(|(name, tab_type)| selection.has_tab(name, tab_type));
+    while let Some((vbucket, tabs)) = answers.next().await {
+        let chosen =
+            tabs.unwrap_or_default().into_iter().filter(|(name, tab_type)| selection.has_tab(name, tab_type));
         found.extend(chosen.map(|(name, tab_type)| Listed { name, tab_type, homes: vec![vbucket] }));
         if found.len() > tabs_max {
             return Err(QueryError::TooManyTabs { tabs_max });
         }
     }
     drop(answers);
+    coverage.settle()?;
     found.sort_unstable_by(|a, b| (&a.name, &a.tab_type, &a.homes).cmp(&(&b.name, &b.tab_type, &b.homes)));
     found.dedup_by(|again, first| {
         let same = again.name == first.name && again.tab_type == first.tab_type;
@@ -64,6 +72,8 @@ pub(super) struct Opened {
 pub(super) struct Page {
     pub(super) opened: Vec<Opened>,
     pub(super) faults: Vec<Fault>,
+    /// Whether States of the Tab could not be read; they are in the query's [`Coverage`].
+    pub(super) lacks_states: bool,
 }
 
 /// The chosen States of one Tab, not yet read.
@@ -85,22 +95,24 @@ impl States {
         &mut self,
         state: &QueryState,
         chosen: &Selection,
-    ) -> Result<Option<Page>, QueryError> {
+        coverage: &Coverage,
+    ) -> Option<Page> {
         // Stores that never wait would keep the thread, and a deadline could not end the query.
         tokio::task::yield_now().await;
         if self.done {
-            return Ok(None);
+            return None;
         }
         if let [home] = self.tab.homes[..] {
-            return self.page(state, chosen, home).await.map(Some);
+            return Some(self.page(state, chosen, home, coverage).await);
         }
         let mut merged: BTreeMap<ClientId, Opened> = BTreeMap::new();
-        let mut faults = Vec::new();
+        let mut all = Page::default();
         for home in self.tab.homes.clone() {
             (self.after, self.done) = (None, false);
             while !self.done {
-                let page = self.page(state, chosen, home).await?;
-                page.faults.into_iter().for_each(|fault| fault::add(&mut faults, fault));
+                let page = self.page(state, chosen, home, coverage).await;
+                all.lacks_states |= page.lacks_states;
+                page.faults.into_iter().for_each(|fault| fault::add(&mut all.faults, fault));
                 for opened in page.opened {
                     if let Err((client, panicked)) = merge(&mut merged, opened) {
                         let (why, name) = (panicked.into(), self.tab.name.clone());
@@ -110,7 +122,8 @@ impl States {
             }
         }
         self.done = true;
-        Ok(Some(Page { opened: merged.into_values().collect(), faults }))
+        all.opened = merged.into_values().collect();
+        Some(all)
     }
 
     async fn page(
@@ -118,7 +131,8 @@ impl States {
         state: &QueryState,
         chosen: &Selection,
         home: VBucket,
-    ) -> Result<Page, QueryError> {
+        coverage: &Coverage,
+    ) -> Page {
         let limit = state.limits.page_states.max(1);
         let scan = Scan {
             tab: Some(self.tab.name.clone()),
@@ -126,7 +140,10 @@ impl States {
             limit,
             what: ScanWhat::States,
         };
-        let scanned = state.store.scan(home, &scan).await?;
+        let Some(scanned) = coverage.read(home, state.store.scan(home, &scan)).await else {
+            self.done = true;
+            return Page { lacks_states: true, ..Page::default() };
+        };
         self.done = scanned.len() < limit;
         self.after = scanned.last().map(|last| last.key.clone());
         let mut page = Page::default();
@@ -139,7 +156,7 @@ impl States {
                 }
             }
         }
-        Ok(page)
+        page
     }
 }
 

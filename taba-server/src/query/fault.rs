@@ -3,6 +3,8 @@
 use serde::Serialize;
 use taba_core::{ClientId, HandlerError, Panicked, StateError, TabName, TabType};
 
+use super::missing::Missing;
+
 /// One thing in a streamed answer.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Item<T> {
@@ -10,6 +12,8 @@ pub enum Item<T> {
     Row(T),
     /// What could not be read.
     Fault(Fault),
+    /// The part of the store that could not be read; comes last.
+    Missing(Missing),
 }
 
 /// States that could not be read, and are in no result.

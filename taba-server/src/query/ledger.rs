@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use futures::stream::{self, StreamExt, TryStreamExt};
+use futures::stream::{self, StreamExt};
 use serde::Serialize;
-use taba_core::{ClientId, ScanWhat, VBucket};
+use taba_core::{ClientId, ScanWhat, StoreError, VBucket};
 
 use super::catalog::envelope;
 use super::deadline;
 use super::error::QueryError;
 use super::fault::{self, Fault};
 use super::lists::walk;
+use super::missing::{Affects, Coverage, Missing};
 use super::notes::{self, Note};
 use super::selection::Selection;
 use super::state::QueryState;
@@ -42,7 +43,8 @@ pub struct Account {
     pub dropped: Vec<Lost>,
     /// On the way: `recorded - folded - dropped`. Negative for a moment while a store that is written to is read,
     /// and for the streams of Agents (`taba.stream/…`), whose gaps are losses of Clients that are no longer known.
-    pub in_flight: i64,
+    /// `None` when a part of the store could not be read.
+    pub in_flight: Option<i64>,
 }
 
 /// The accounts of the chosen Clients, and their sum.
@@ -54,6 +56,8 @@ pub struct Ledger {
     pub totals: Account,
     /// What could not be read: its events are missing under `folded`, or its notes in the account.
     pub faults: Vec<Fault>,
+    /// VBuckets that could not be read: their events are in no account, and nothing can be said about what is in flight.
+    pub missing: Option<Missing>,
 }
 
 /// The accounts of the Clients that the selection chooses; its choice of Tabs has no meaning here.
@@ -69,30 +73,38 @@ pub async fn ledger(state: &QueryState, selection: &Selection) -> Result<Ledger,
 
 async fn read(state: &QueryState, selection: &Selection) -> Result<Ledger, QueryError> {
     let mut answer = Ledger::default();
+    let coverage = Coverage::new(state);
     // What was folded before what was recorded: what comes in between is in flight, rather than folded too much.
     let mut parts = stream::iter(state.store.vbuckets().iter())
-        .map(|vbucket| folded(state, vbucket, selection))
+        .map(|vbucket| coverage.read(vbucket, folded(state, vbucket, selection)))
         .buffer_unordered(state.limits.vbuckets_at_once.max(1));
-    while let Some((clients, faults)) = parts.try_next().await? {
+    while let Some(part) = parts.next().await {
+        let (clients, faults) = part.unwrap_or_default();
         for (client, events) in clients {
             answer.accounts.entry(client).or_default().folded += events;
         }
         answer.faults.extend(faults);
     }
+    drop(parts);
+    coverage.settle()?;
     let notes = notes::read(state).await?;
+    // Their counts are results here.
+    let of_notes = notes.missing.map(|missing| Missing { affects: Affects::Results, ..missing });
+    answer.missing = Missing::join(coverage.missing(), of_notes);
     answer.faults.extend(notes.faults);
     for (client, note) in notes.clients.into_iter().filter(|(client, _)| selection.has_client(client)) {
         answer.accounts.entry(client).or_default().take(note);
     }
     let mut dropped = BTreeMap::new();
     for account in answer.accounts.values_mut() {
-        account.balance();
+        account.balance(answer.missing.is_none());
         answer.totals.add(account);
         for lost in &account.dropped {
             *dropped.entry((lost.place.clone(), lost.why.clone())).or_default() += lost.events;
         }
     }
     answer.totals.dropped = lost(dropped);
+    answer.totals.balance(answer.missing.is_none());
     Ok(answer)
 }
 
@@ -101,7 +113,7 @@ async fn folded(
     state: &QueryState,
     vbucket: VBucket,
     selection: &Selection,
-) -> Result<(BTreeMap<ClientId, u64>, Vec<Fault>), QueryError> {
+) -> Result<(BTreeMap<ClientId, u64>, Vec<Fault>), StoreError> {
     let (mut clients, mut faults) = (BTreeMap::new(), Vec::new());
     walk(state, vbucket, ScanWhat::States, |scanned| {
         if scanned.key.tab.is_reserved() || !selection.has_client(&scanned.key.client) {
@@ -137,9 +149,10 @@ impl Account {
         self.dropped = lost(note.dropped);
     }
 
-    fn balance(&mut self) {
+    fn balance(&mut self, is_whole: bool) {
         let signed = |events: u64| i64::try_from(events).unwrap_or(i64::MAX);
-        self.in_flight = signed(self.recorded).saturating_sub(signed(self.folded + self.dropped_total()));
+        let in_flight = signed(self.recorded).saturating_sub(signed(self.folded + self.dropped_total()));
+        self.in_flight = is_whole.then_some(in_flight);
     }
 
     fn add(&mut self, other: &Self) {
@@ -147,6 +160,5 @@ impl Account {
         self.folded += other.folded;
         self.deleted += other.deleted;
         self.clamped += other.clamped;
-        self.in_flight = self.in_flight.saturating_add(other.in_flight);
     }
 }

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use futures::stream::{self, StreamExt, TryStreamExt};
+use futures::stream::{self, StreamExt};
 use serde::Serialize;
-use taba_core::{ClientId, Scan, ScanWhat, Scanned, StateKey, TabName, TabType, VBucket};
+use taba_core::{ClientId, Scan, ScanWhat, Scanned, StateKey, StoreError, TabName, TabType, VBucket};
 
 use super::catalog::listed;
 use super::deadline;
 use super::error::QueryError;
+use super::missing::{Coverage, Partial};
 use super::selection::Selection;
 use super::state::QueryState;
 
@@ -50,14 +51,17 @@ pub struct ClientRow {
 ///
 /// # Cost
 /// The index of the VBuckets; with a choice of Clients, all keys too.
-pub async fn names(state: &QueryState, selection: &Selection) -> Result<Vec<TabRow>, QueryError> {
+pub async fn names(state: &QueryState, selection: &Selection) -> Result<Partial<Vec<TabRow>>, QueryError> {
     let answer = async {
-        let mut tabs = listed(state, selection).await?;
+        let coverage = Coverage::new(state);
+        let mut tabs = listed(state, selection, &coverage).await?;
         if !selection.has_all_clients() {
-            let seen: BTreeSet<TabName> = keys(state, selection, |key| key.tab).await?.into_keys().collect();
+            let seen: BTreeSet<TabName> =
+                keys(state, selection, &coverage, |key| key.tab).await?.into_keys().collect();
             tabs.retain(|tab| seen.contains(&tab.name));
         }
-        Ok(tabs.into_iter().map(|tab| TabRow { name: tab.name, tab_type: tab.tab_type }).collect())
+        let value = tabs.into_iter().map(|tab| TabRow { name: tab.name, tab_type: tab.tab_type }).collect();
+        Ok(Partial { value, missing: coverage.missing() })
     };
     deadline::answer(state.limits.query_time, answer).await
 }
@@ -66,18 +70,17 @@ pub async fn names(state: &QueryState, selection: &Selection) -> Result<Vec<TabR
 ///
 /// # Errors
 /// As any query.
-pub async fn types(state: &QueryState, selection: &Selection) -> Result<Vec<TypeRow>, QueryError> {
+pub async fn types(state: &QueryState, selection: &Selection) -> Result<Partial<Vec<TypeRow>>, QueryError> {
     let answer = async {
+        let coverage = Coverage::new(state);
         let mut types: BTreeMap<TabType, u64> =
             state.handlers.types().map(|known| (known.clone(), 0)).collect();
-        for tab in listed(state, selection).await? {
+        for tab in listed(state, selection, &coverage).await? {
             *types.entry(tab.tab_type).or_default() += 1;
         }
         let known = |tab_type: &TabType| state.handlers.get(tab_type.as_str()).is_some();
-        Ok(types
-            .into_iter()
-            .map(|(tab_type, tabs)| TypeRow { known: known(&tab_type), tab_type, tabs })
-            .collect())
+        let row = |(tab_type, tabs)| TypeRow { known: known(&tab_type), tab_type, tabs };
+        Ok(Partial { value: types.into_iter().map(row).collect(), missing: coverage.missing() })
     };
     deadline::answer(state.limits.query_time, answer).await
 }
@@ -89,10 +92,15 @@ pub async fn types(state: &QueryState, selection: &Selection) -> Result<Vec<Type
 ///
 /// # Cost
 /// The keys of all States.
-pub async fn clients(state: &QueryState, selection: &Selection) -> Result<Vec<ClientRow>, QueryError> {
+pub async fn clients(
+    state: &QueryState,
+    selection: &Selection,
+) -> Result<Partial<Vec<ClientRow>>, QueryError> {
     let answer = async {
-        let found = keys(state, selection, |key| key.client).await?;
-        Ok(found.into_iter().map(|(client, tabs)| ClientRow { client, tabs }).collect())
+        let coverage = Coverage::new(state);
+        let found = keys(state, selection, &coverage, |key| key.client).await?;
+        let value = found.into_iter().map(|(client, tabs)| ClientRow { client, tabs }).collect();
+        Ok(Partial { value, missing: coverage.missing() })
     };
     deadline::answer(state.limits.query_time, answer).await
 }
@@ -102,17 +110,20 @@ pub async fn clients(state: &QueryState, selection: &Selection) -> Result<Vec<Cl
 async fn keys<K: Ord>(
     state: &QueryState,
     selection: &Selection,
+    coverage: &Coverage,
     column: fn(StateKey) -> K,
 ) -> Result<BTreeMap<K, u64>, QueryError> {
     let mut found = BTreeMap::new();
     let mut answers = stream::iter(selection.vbuckets(state.store.vbuckets()))
-        .map(|vbucket| keys_of(state, vbucket, selection, column))
+        .map(|vbucket| coverage.read(vbucket, keys_of(state, vbucket, selection, column)))
         .buffer_unordered(state.limits.vbuckets_at_once.max(1));
-    while let Some(part) = answers.try_next().await? {
-        for (key, states) in part {
+    while let Some(part) = answers.next().await {
+        for (key, states) in part.unwrap_or_default() {
             *found.entry(key).or_default() += states;
         }
     }
+    drop(answers);
+    coverage.settle()?;
     Ok(found)
 }
 
@@ -121,7 +132,7 @@ async fn keys_of<K: Ord>(
     vbucket: VBucket,
     selection: &Selection,
     column: fn(StateKey) -> K,
-) -> Result<BTreeMap<K, u64>, QueryError> {
+) -> Result<BTreeMap<K, u64>, StoreError> {
     let mut tabs: BTreeSet<TabName> = BTreeSet::new();
     for (name, tab_type) in state.store.tabs(vbucket).await? {
         if selection.has_tab(&name, &tab_type) {
@@ -147,7 +158,7 @@ pub(super) async fn walk(
     vbucket: VBucket,
     what: ScanWhat,
     mut see: impl FnMut(Scanned),
-) -> Result<(), QueryError> {
+) -> Result<(), StoreError> {
     let mut scan = Scan { tab: None, after: None, limit: state.limits.page_states.max(1), what };
     loop {
         tokio::task::yield_now().await;

@@ -15,7 +15,8 @@ use taba_core::TabName;
 use super::aggregate::{Aggregate, Query, aggregates};
 use super::error::QueryError;
 use super::fault::Item;
-use super::ledger::{Account, ledger};
+use super::ledger::{Account, Ledger, ledger};
+use super::missing::Affects;
 use super::params::ANY_LABEL;
 use super::routes::params;
 use super::selection::Selection;
@@ -39,10 +40,11 @@ pub(super) async fn get_metrics(
     write_counters("taba_server", "Counter of this server", &json!(state.status.report()), &mut out);
     write_counters("taba_query", "Counter of this server's queries", &json!(state.report()), &mut out);
     if params.flag("ledger", true)? {
-        write_ledger(&ledger(&state, &Selection::default()).await?.totals, &mut out);
+        write_ledger(&state, &mut out).await;
     }
     if !query.selection.is_everything() {
-        write_tabs(&state, query, &mut out).await?;
+        let answered = write_tabs(&state, query, &mut out).await;
+        write_answered("tabs", answered, &mut out)?;
     }
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], out).into_response())
 }
@@ -60,7 +62,47 @@ fn write_counters(prefix: &str, help: &str, report: &Value, out: &mut String) {
     }
 }
 
-fn write_ledger(totals: &Account, out: &mut String) {
+/// The Ledger's totals; none while a part of the store cannot be read, since counters must not go back.
+async fn write_ledger(state: &QueryState, out: &mut String) {
+    let (totals, unread) = match ledger(state, &Selection::default()).await {
+        Ok(Ledger { totals, missing: None, .. }) => (Some(totals), 0),
+        Ok(Ledger { missing: Some(missing), .. }) => (None, missing.vbuckets.len()),
+        Err(_) => (None, usize::from(state.store.vbuckets().count())),
+    };
+    head(
+        "taba_ledger_unread_vbuckets",
+        "gauge",
+        "VBuckets that could not be read; if any, no totals follow",
+        out,
+    );
+    let _ = writeln!(out, "taba_ledger_unread_vbuckets {unread}");
+    if let Some(totals) = totals {
+        write_totals(&totals, out);
+    }
+}
+
+/// Whether the chosen tabs could be read: a store that is away takes no other metric with it.
+fn write_answered(
+    what: &'static str,
+    answered: Result<usize, QueryError>,
+    out: &mut String,
+) -> Result<(), QueryError> {
+    let (unread, error) = match answered {
+        Ok(unread) => (Some(unread), None),
+        Err(error @ (QueryError::Store(_) | QueryError::Timeout { .. })) => (None, Some(error.reason())),
+        Err(error) => return Err(error),
+    };
+    if let Some(unread) = unread {
+        head("taba_tab_unread_vbuckets", "gauge", "VBuckets of the chosen tabs that could not be read", out);
+        let _ = writeln!(out, "taba_tab_unread_vbuckets {unread}");
+    }
+    head("taba_metrics_error", "gauge", "1 if a part of this answer could not be read", out);
+    let labels = labels([("part", what), ("reason", error.unwrap_or("none"))]);
+    let _ = writeln!(out, "taba_metrics_error{labels} {}", usize::from(error.is_some()));
+    Ok(())
+}
+
+fn write_totals(totals: &Account, out: &mut String) {
     let counts = [
         ("recorded", totals.recorded, "Events recorded by clients"),
         ("folded", totals.folded, "Events folded into states, those deleted since included"),
@@ -78,21 +120,29 @@ fn write_ledger(totals: &Account, out: &mut String) {
         let labels = labels([("where", lost.place.as_str()), ("why", lost.why.as_str())]);
         let _ = writeln!(out, "{name}{labels} {}", lost.events);
     }
-    head("taba_ledger_in_flight_events", "gauge", "Events recorded, and neither folded nor dropped", out);
-    let _ = writeln!(out, "taba_ledger_in_flight_events {}", totals.in_flight);
+    if let Some(in_flight) = totals.in_flight {
+        head("taba_ledger_in_flight_events", "gauge", "Events recorded, and neither folded nor dropped", out);
+        let _ = writeln!(out, "taba_ledger_in_flight_events {in_flight}");
+    }
 }
 
 /// One family after the other, as the format wants it, so the samples have to be held: hence the bound on Tabs.
-async fn write_tabs(state: &QueryState, query: Query, out: &mut String) -> Result<(), QueryError> {
+///
+/// How many VBuckets could not be read.
+async fn write_tabs(state: &QueryState, query: Query, out: &mut String) -> Result<usize, QueryError> {
     let tabs_max = state.limits.metrics_tabs_max;
     let mut families = vec![String::new(); TAB_METRICS.len()];
-    let (mut tabs, mut unreadable) = (0, 0);
+    let (mut tabs, mut unreadable, mut unread) = (0, 0, 0);
     let mut answers = pin!(aggregates(state, query));
     while let Some(item) = answers.next().await {
         let aggregate = match item? {
             Item::Row(aggregate) => aggregate,
             Item::Fault(fault) => {
                 unreadable += fault.states;
+                continue;
+            }
+            Item::Missing(missing) => {
+                unread = if missing.affects == Affects::Results { missing.vbuckets.len() } else { 0 };
                 continue;
             }
         };
@@ -113,7 +163,7 @@ async fn write_tabs(state: &QueryState, query: Query, out: &mut String) -> Resul
     }
     head("taba_tab_unreadable_states", "gauge", "States of the chosen tabs that could not be read", out);
     let _ = writeln!(out, "taba_tab_unreadable_states {unreadable}");
-    Ok(())
+    Ok(unread)
 }
 
 /// A number of all time: a field of the value, or, where the value itself is windows, of the percentiles beside them.

@@ -9,6 +9,7 @@ use tokio::sync::Mutex;
 use super::catalog::{Opened, States, listed};
 use super::error::QueryError;
 use super::fault::{self, Fault};
+use super::missing::{Affects, Coverage, Missing};
 use super::selection::Selection;
 use super::state::QueryState;
 
@@ -28,6 +29,8 @@ pub(super) struct Notes {
     pub(super) clients: BTreeMap<ClientId, Note>,
     /// Notes that could not be read; when there are any, the counts are too low.
     pub(super) faults: Vec<Fault>,
+    /// VBuckets whose notes could not be read; when there are any, the counts are too low.
+    pub(super) missing: Option<Missing>,
 }
 
 /// The last notes that were read, shared by queries that come soon after each other.
@@ -46,34 +49,47 @@ impl Note {
 impl Notes {
     /// Events of the Client that are known to be dropped; `None` when some notes could not be read.
     pub(super) fn lost(&self, client: &ClientId) -> Option<u64> {
-        self.faults.is_empty().then(|| self.clients.get(client).map_or(0, Note::dropped_total))
+        self.is_whole().then(|| self.clients.get(client).map_or(0, Note::dropped_total))
     }
 
-    /// Events known to be dropped of which nobody knows the Client.
-    pub(super) fn lost_unattributed(&self) -> u64 {
+    /// Events known to be dropped of which nobody knows the Client; `None` when some notes could not be read.
+    pub(super) fn lost_unattributed(&self) -> Option<u64> {
         let streams = self.clients.iter().filter(|(client, _)| client.as_str().starts_with(STREAM_PREFIX));
-        streams.map(|(_, note)| note.dropped_total()).sum()
+        self.is_whole().then(|| streams.map(|(_, note)| note.dropped_total()).sum())
+    }
+
+    /// Whether all notes could be read.
+    fn is_whole(&self) -> bool {
+        self.faults.is_empty() && self.missing.is_none()
     }
 }
 
 /// What the Ledger's Tabs say, at most [`lost_age_max`](super::Limits::lost_age_max) ago.
 ///
 /// One query reads, the others that arrive meanwhile wait for it.
-pub(super) async fn recent(state: &QueryState) -> Result<Arc<Notes>, QueryError> {
+pub(super) async fn recent(state: &QueryState) -> Arc<Notes> {
     let mut held = state.shared.notes.0.lock().await;
     let now = state.now();
     if let Some((read_at, notes)) = &*held {
         // A clock that stands still, or goes back, must not keep old notes alive.
         if now > *read_at && now.since(*read_at) < state.limits.lost_age_max {
-            return Ok(Arc::clone(notes));
+            return Arc::clone(notes);
         }
     }
-    let notes = Arc::new(read(state).await?);
+    // Without the notes a query still has its results; how many events were lost is then unknown.
+    let notes = read(state).await.unwrap_or_else(|error| {
+        let missing = Some(Missing::of(&error, Affects::Lost));
+        Notes { missing, ..Notes::default() }
+    });
+    let notes = Arc::new(notes);
     *held = Some((now, Arc::clone(&notes)));
-    Ok(notes)
+    notes
 }
 
-/// What the Ledger's Tabs say now.
+/// What the Ledger's Tabs say now, of those VBuckets that can be read.
+///
+/// # Errors
+/// When none can.
 ///
 /// # Cost
 /// The index of every VBucket, and every State of the Ledger.
@@ -84,10 +100,11 @@ pub(super) async fn read(state: &QueryState) -> Result<Notes, QueryError> {
         all = all.base(name);
     }
     let mut notes = Notes::default();
-    for tab in listed(state, &all.tab_type(tab_type)).await? {
+    let coverage = Coverage::new(state);
+    for tab in listed(state, &all.tab_type(tab_type), &coverage).await? {
         let name = tab.name.clone();
         let mut states = States::of(tab);
-        while let Some(page) = states.next(state, &Selection::default()).await? {
+        while let Some(page) = states.next(state, &Selection::default(), &coverage).await {
             page.faults.into_iter().for_each(|fault| fault::add(&mut notes.faults, fault));
             for opened in page.opened {
                 match total(&opened, state.now()) {
@@ -101,6 +118,7 @@ pub(super) async fn read(state: &QueryState) -> Result<Notes, QueryError> {
             }
         }
     }
+    notes.missing = coverage.missing().map(|missing| Missing { affects: Affects::Lost, ..missing });
     Ok(notes)
 }
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 use taba_core::{ClientId, Panicked, TabName, TabType, Timestamp};
 
 use super::aggregate::{Ground, Query};
-use super::catalog::{Listed, Opened, States, listed};
+use super::catalog::{Listed, Opened, States};
 use super::error::QueryError;
 use super::fault::Item;
 use super::state::QueryState;
@@ -49,9 +49,9 @@ pub fn projections(
 ) -> impl Stream<Item = Result<Item<ClientProjection>, QueryError>> + Send + use<> {
     let (state, query_time) = (state.clone(), state.limits.query_time);
     let open = async move {
-        let ground = Ground::new(state, query).await?;
-        let tabs = listed(&ground.state, &ground.query.selection).await?.into();
-        let cursor = Cursor { ground, tabs, open: None, ready: VecDeque::new() };
+        let ground = Ground::new(state, query).await;
+        let tabs = ground.listed().await?.into();
+        let cursor = Cursor { ground, tabs, open: None, ready: VecDeque::new(), is_finished: false };
         Ok::<_, QueryError>(stream::try_unfold(cursor, |mut cursor| async move {
             Ok(cursor.next().await?.map(|item| (item, cursor)))
         }))
@@ -64,6 +64,7 @@ struct Cursor {
     tabs: VecDeque<Listed>,
     open: Option<(Listed, States)>,
     ready: VecDeque<Item<ClientProjection>>,
+    is_finished: bool,
 }
 
 impl Cursor {
@@ -73,11 +74,16 @@ impl Cursor {
                 return Ok(Some(item));
             }
             let Some((tab, states)) = &mut self.open else {
-                let Some(tab) = self.tabs.pop_front() else { return Ok(None) };
+                let Some(tab) = self.tabs.pop_front() else {
+                    let missing = if self.is_finished { None } else { self.ground.finish()? };
+                    self.is_finished = true;
+                    return Ok(missing.map(Item::Missing));
+                };
                 self.open = Some((tab.clone(), States::of(tab)));
                 continue;
             };
-            match states.next(&self.ground.state, &self.ground.query.selection).await? {
+            let Ground { state, query, coverage, .. } = &self.ground;
+            match states.next(state, &query.selection, coverage).await {
                 None => self.open = None,
                 Some(page) => {
                     let row = |opened| self.ground.projection(tab, opened);

@@ -5,17 +5,19 @@
 //! that moment meets a conflict, or this does; whoever does looks again.
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use serde::Serialize;
 use taba_core::limits::COMMIT_PAIRS_MAX;
 use taba_core::{
     ClientId, Commit, Committed, Envelope, HandlerError, Loaded, Part, Registry, Scan, ScanWhat, StateKey,
-    TabName, Timestamp, VBucket, Version, Wanted, ledger,
+    StoreError, TabName, TabType, Timestamp, VBucket, Version, Wanted, ledger,
 };
 
 use super::deadline;
 use super::error::QueryError;
+use super::missing::{Coverage, Missing};
 use super::selection::Selection;
 use super::state::QueryState;
 
@@ -27,7 +29,7 @@ const COMMIT_TABS_MAX: usize = 250;
 const _: () = assert!(2 * COMMIT_STATES_MAX + 2 < COMMIT_PAIRS_MAX, "a full removal must fit one commit");
 
 /// What a deletion or a pruning removed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Removed {
     /// Tabs that have no State any more.
     pub tabs: u64,
@@ -37,6 +39,19 @@ pub struct Removed {
     pub events: u64,
     /// States among them that could not be read; their events are in no account.
     pub damaged: u64,
+    /// VBuckets that could not be looked at to their end; `None` when all were.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub missing: Option<Missing>,
+    /// Whether time ran out before the last VBucket; asking again goes on from there.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub is_cut_short: bool,
+}
+
+/// Where pruning goes on: the VBucket, and the Tab in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Cursor {
+    vbucket: u16,
+    tab: Option<TabName>,
 }
 
 /// Which of the chosen States go.
@@ -96,42 +111,121 @@ pub async fn delete(state: &QueryState, selection: &Selection) -> Result<Removed
     if selection.is_reserved_included() {
         return Err(QueryError::Reserved { name: "reserved=true".to_owned() });
     }
-    deadline::answer(state.limits.query_time, remove(state, selection, Rule::Chosen)).await
+    let mut removed = Removed::default();
+    let cursor = Mutex::default();
+    let answer = remove(state, selection, Rule::Chosen, &cursor, &mut removed);
+    deadline::answer(state.limits.query_time, answer).await?;
+    Ok(removed)
 }
 
 /// Removes the chosen States whose Handler says that they say nothing any more, as of now.
 ///
-/// What was removed before an error stays removed; asking again removes the rest. The Ledger is never pruned.
+/// One call takes at most [`query_time`](super::Limits::query_time); the next one for all Tabs goes on where it ended,
+/// so that the end of any store is reached. What was removed before an error stays removed. The Ledger is never
+/// pruned.
 ///
 /// # Errors
-/// As any query.
+/// As any query, when no VBucket can be read.
 pub async fn prune(state: &QueryState, selection: &Selection) -> Result<Removed, QueryError> {
     let rule = Rule::Silent { at: state.now() };
-    deadline::answer(state.limits.query_time, remove(state, selection, rule)).await
-}
-
-async fn remove(state: &QueryState, selection: &Selection, rule: Rule) -> Result<Removed, QueryError> {
     let mut removed = Removed::default();
-    for vbucket in selection.vbuckets(state.store.vbuckets()) {
-        sweep(state, vbucket, selection, rule, &mut removed).await?;
-        tokio::task::yield_now().await;
+    let from_start = Mutex::default();
+    let cursor = if selection.is_everything() { &state.shared.pruned_to } else { &from_start };
+    let pruning = remove(state, selection, rule, cursor, &mut removed);
+    let done = tokio::time::timeout(state.limits.query_time, pruning).await;
+    match done {
+        Ok(done) => done?,
+        Err(_) => removed.is_cut_short = true,
     }
     Ok(removed)
 }
 
-/// Removes what goes from one VBucket.
-async fn sweep(
+/// As [`prune`], of all Tabs, and however long it takes.
+pub(super) async fn prune_all(state: &QueryState) -> Result<Removed, QueryError> {
+    let (mut removed, cursor) = (Removed::default(), Mutex::default());
+    let rule = Rule::Silent { at: state.now() };
+    remove(state, &Selection::default(), rule, &cursor, &mut removed).await?;
+    Ok(removed)
+}
+
+/// Goes over all chosen VBuckets from the cursor on; one that cannot be read holds up no other.
+async fn remove(
     state: &QueryState,
-    vbucket: VBucket,
     selection: &Selection,
     rule: Rule,
+    cursor: &Mutex<Cursor>,
     removed: &mut Removed,
 ) -> Result<(), QueryError> {
-    let (mut going, mut thinned) = (Vec::new(), Vec::new());
-    for (tab, tab_type) in state.store.tabs(vbucket).await? {
-        if tab.is_reserved() || !selection.has_tab(&tab, &tab_type) {
-            continue;
+    let coverage = Coverage::new(state);
+    let mut vbuckets = selection.vbuckets(state.store.vbuckets());
+    let begin = at(cursor).clone();
+    vbuckets.retain(|vbucket| vbucket.index() >= begin.vbucket);
+    for vbucket in vbuckets {
+        let from = if vbucket.index() == begin.vbucket { begin.tab.clone() } else { None };
+        *at(cursor) = Cursor { vbucket: vbucket.index(), tab: from.clone() };
+        let Some(tabs) = coverage.read(vbucket, state.store.tabs(vbucket)).await else { continue };
+        let chosen = |(tab, tab_type): &(TabName, TabType)| {
+            !tab.is_reserved()
+                && selection.has_tab(tab, tab_type)
+                && from.as_ref().is_none_or(|from| tab >= from)
+        };
+        let tabs = tabs.into_iter().filter(chosen).map(|(tab, _)| tab).collect();
+        let sweep = Sweep { state, vbucket, selection, rule, going: Vec::new(), thinned: Vec::new() };
+        match sweep.run(tabs, cursor, removed).await {
+            Err(error @ (QueryError::Store(_) | QueryError::DamagedNote { .. })) => {
+                coverage.lacks(vbucket, error);
+            }
+            done => done?,
         }
+        tokio::task::yield_now().await;
+    }
+    *at(cursor) = Cursor::default();
+    removed.missing = coverage.missing();
+    coverage.settle()
+}
+
+fn at(cursor: &Mutex<Cursor>) -> MutexGuard<'_, Cursor> {
+    cursor.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The removal of what goes from one VBucket.
+struct Sweep<'a> {
+    state: &'a QueryState,
+    vbucket: VBucket,
+    selection: &'a Selection,
+    rule: Rule,
+    /// States that go with the next commit.
+    going: Vec<StateKey>,
+    /// Tabs that may have no State any more.
+    thinned: Vec<TabName>,
+}
+
+impl Sweep<'_> {
+    async fn run(
+        mut self,
+        tabs: Vec<TabName>,
+        cursor: &Mutex<Cursor>,
+        removed: &mut Removed,
+    ) -> Result<(), QueryError> {
+        let (state, vbucket, rule) = (self.state, self.vbucket, self.rule);
+        let mut damaged = None;
+        for tab in tabs {
+            at(cursor).tab = Some(tab.clone());
+            match self.tab(&tab, removed).await {
+                // The other Tabs can be pruned all the same.
+                Err(error @ QueryError::Store(StoreError::Damaged { .. })) => damaged = Some(error),
+                done => done?,
+            }
+        }
+        commit_removal(state, vbucket, &self.going, rule, removed).await?;
+        for tabs in self.thinned.chunks(COMMIT_TABS_MAX) {
+            commit_index(state, vbucket, tabs, removed).await?;
+        }
+        damaged.map_or(Ok(()), Err)
+    }
+
+    async fn tab(&mut self, tab: &TabName, removed: &mut Removed) -> Result<(), QueryError> {
+        let Self { state, vbucket, selection, rule, .. } = *self;
         let (mut after, mut found, mut taken) = (None, false, false);
         loop {
             let scan =
@@ -143,10 +237,10 @@ async fn sweep(
             for scanned in page {
                 if selection.has_client(&scanned.key.client) && rule.takes(state, &scanned.parts) {
                     taken = true;
-                    going.push(scanned.key);
+                    self.going.push(scanned.key);
                 }
-                if going.len() == COMMIT_STATES_MAX {
-                    commit_removal(state, vbucket, &std::mem::take(&mut going), rule, removed).await?;
+                if self.going.len() == COMMIT_STATES_MAX {
+                    commit_removal(state, vbucket, &std::mem::take(&mut self.going), rule, removed).await?;
                 }
             }
             if last {
@@ -154,14 +248,10 @@ async fn sweep(
             }
         }
         if taken || !found {
-            thinned.push(tab);
+            self.thinned.push(tab.clone());
         }
+        Ok(())
     }
-    commit_removal(state, vbucket, &going, rule, removed).await?;
-    for tabs in thinned.chunks(COMMIT_TABS_MAX) {
-        commit_index(state, vbucket, tabs, removed).await?;
-    }
-    Ok(())
 }
 
 /// Removes States: looks at them and at their Clients' notes, and commits against what it saw, until nobody else

@@ -13,6 +13,7 @@ use super::answer::{Shape, respond, respond_all};
 use super::error::QueryError;
 use super::ledger::ledger;
 use super::lists::{clients, names, types};
+use super::missing::Partial;
 use super::negotiate::Media;
 use super::params::{ANY_LABEL, Params, SELECTION};
 use super::projection::projections;
@@ -116,29 +117,32 @@ async fn get_super(State(state): State<QueryState>, RawQuery(raw): RawQuery, hea
     let params = params(raw.as_ref(), SUPER)?;
     let query = params.query(&state.limits)?;
     let shape = shape(&state, &headers, &params, Some(&query))?;
-    let (aggregate, faults) = super_aggregate(&state, query).await?;
-    respond_all(&state, shape, aggregate.into_iter().collect(), faults).await
+    let Partial { value: (aggregate, faults), missing } = super_aggregate(&state, query).await?;
+    respond_all(&state, shape, aggregate.into_iter().collect(), faults, missing).await
 }
 
 async fn get_clients(State(state): State<QueryState>, RawQuery(raw): RawQuery, headers: HeaderMap) -> Answer {
     let params = params(raw.as_ref(), LISTS)?;
     let selection = params.selection(&state.limits)?;
     let shape = shape(&state, &headers, &params, None)?;
-    respond_all(&state, shape, clients(&state, &selection).await?, Vec::new()).await
+    let clients = clients(&state, &selection).await?;
+    respond_all(&state, shape, clients.value, Vec::new(), clients.missing).await
 }
 
 async fn get_names(State(state): State<QueryState>, RawQuery(raw): RawQuery, headers: HeaderMap) -> Answer {
     let params = params(raw.as_ref(), LISTS)?;
     let selection = params.selection(&state.limits)?;
     let shape = shape(&state, &headers, &params, None)?;
-    respond_all(&state, shape, names(&state, &selection).await?, Vec::new()).await
+    let names = names(&state, &selection).await?;
+    respond_all(&state, shape, names.value, Vec::new(), names.missing).await
 }
 
 async fn get_types(State(state): State<QueryState>, RawQuery(raw): RawQuery, headers: HeaderMap) -> Answer {
     let params = params(raw.as_ref(), LISTS)?;
     let selection = params.selection(&state.limits)?;
     let shape = shape(&state, &headers, &params, None)?;
-    respond_all(&state, shape, types(&state, &selection).await?, Vec::new()).await
+    let types = types(&state, &selection).await?;
+    respond_all(&state, shape, types.value, Vec::new(), types.missing).await
 }
 
 async fn get_ledger(State(state): State<QueryState>, RawQuery(raw): RawQuery, headers: HeaderMap) -> Answer {
@@ -149,7 +153,7 @@ async fn get_ledger(State(state): State<QueryState>, RawQuery(raw): RawQuery, he
     shape.head.insert("totals".to_owned(), json!(ledger.totals));
     write_account("total", &ledger.totals, &mut shape.foot);
     let accounts = ledger.accounts.into_iter().map(|(client, account)| AccountRow { client, account });
-    respond_all(&state, shape, accounts.collect(), ledger.faults).await
+    respond_all(&state, shape, accounts.collect(), ledger.faults, ledger.missing).await
 }
 
 async fn get_status(State(state): State<QueryState>, RawQuery(raw): RawQuery, headers: HeaderMap) -> Answer {

@@ -38,6 +38,9 @@ impl Row for Aggregate {
         if self.tabs > 1 {
             let _ = write!(out, "  tabs {}", self.tabs);
         }
+        if self.partial {
+            out.push_str("  PARTIAL");
+        }
         write_quality(quality.lost, quality.error_bound, &times::show(quality.as_of), out);
         write_value(&self.value, 2, out);
         if !self.clients_by_value.is_empty() {
@@ -94,7 +97,8 @@ impl Row for AccountRow {
 }
 
 pub(super) fn write_account(whose: &str, account: &Account, out: &mut String) {
-    let Account { recorded, folded, deleted, in_flight, .. } = account;
+    let Account { recorded, folded, deleted, .. } = account;
+    let in_flight = account.in_flight.map_or_else(|| "unknown".to_owned(), |events| events.to_string());
     let dropped = account.dropped_total();
     let _ = write!(
         out,

@@ -1,8 +1,8 @@
 //! [`QueryState`]: what every query works on, and the [`Limits`] it keeps to.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -11,6 +11,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::fault::{Fault, Unreadable};
 use super::notes::NotesCache;
+use super::removal::Cursor;
 use crate::clock::Clock;
 use crate::planner::HandlerPanic;
 use crate::status::Status;
@@ -86,6 +87,8 @@ pub(super) struct Shared {
     pub(super) notes: NotesCache,
     pub(super) watches: Arc<Semaphore>,
     pub(super) closing: watch::Sender<bool>,
+    /// Where the pruning of all Tabs goes on.
+    pub(super) pruned_to: Mutex<Cursor>,
     versions: Versions,
 }
 
@@ -95,6 +98,7 @@ pub(super) struct Counters {
     queries: AtomicU64,
     failed: AtomicU64,
     faults: AtomicU64,
+    partial: AtomicU64,
     removed: AtomicU64,
     conflicts: AtomicU64,
 }
@@ -108,6 +112,8 @@ pub struct QueryReport {
     pub failed: u64,
     /// States that could not be read, each time one was met.
     pub faults: u64,
+    /// Answers that lack something because VBuckets could not be read.
+    pub partial: u64,
     /// States that were deleted or pruned.
     pub states_removed: u64,
     /// Commits of deletions that met a conflict and were tried again.
@@ -145,6 +151,7 @@ impl QueryState {
             notes: NotesCache::default(),
             watches: Arc::new(Semaphore::new(limits.watches_max)),
             closing: watch::Sender::new(false),
+            pruned_to: Mutex::default(),
             versions: Versions::new(getrandom::u64().expect("without random numbers no version is unique")),
         };
         Self { store, handlers, clock, status, limits, shared: Arc::new(shared) }
@@ -163,6 +170,7 @@ impl QueryState {
             queries: get(&counters.queries),
             failed: get(&counters.failed),
             faults: get(&counters.faults),
+            partial: get(&counters.partial),
             states_removed: get(&counters.removed),
             conflicts: get(&counters.conflicts),
         }
@@ -210,6 +218,10 @@ impl Counters {
 
     pub(super) fn fault(&self) {
         self.faults.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn partial(&self) {
+        self.partial.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn removal(&self, states: u64) {

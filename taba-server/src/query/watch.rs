@@ -16,6 +16,7 @@ use tokio::time::{Interval, MissedTickBehavior};
 use super::aggregate::{Query, aggregates};
 use super::error::QueryError;
 use super::fault::Item;
+use super::missing::{Affects, Missing};
 use super::params::ANY_LABEL;
 use super::routes::params;
 use super::state::QueryState;
@@ -28,8 +29,9 @@ const EVERY_RANGE: (f64, f64) = (0.1, 3600.0);
 /// How often a comment goes out when nothing changes, so that nobody on the way closes the connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// Events: `aggregate` with an aggregate, `gone` with the name of one that is no more, `error` with what went wrong;
-/// the watch goes on after an error.
+/// Events: `aggregate` with an aggregate, `gone` with the name of one that is no more, `missing` with the part of the
+/// store that cannot be read when that changes (`null`: all can), `error` with what went wrong; the watch goes on
+/// after an error.
 pub(super) async fn get_watch(
     State(state): State<QueryState>,
     RawQuery(raw): RawQuery,
@@ -51,6 +53,7 @@ pub(super) async fn get_watch(
         closing,
         _permit: permit,
         last: BTreeMap::new(),
+        missing: None,
         ready: VecDeque::new(),
     };
     // The first look also finds out whether the question makes sense, while the answer can still be an error.
@@ -72,6 +75,8 @@ struct Watch {
     _permit: OwnedSemaphorePermit,
     /// What was sent last, by name and type, without what changes with each look.
     last: BTreeMap<(String, String), Value>,
+    /// What could not be read at the last look.
+    missing: Option<Missing>,
     ready: VecDeque<Event>,
 }
 
@@ -98,9 +103,17 @@ impl Watch {
         let tabs_max = self.state.limits.watch_tabs_max;
         let mut seen = BTreeMap::new();
         let mut changed = Vec::new();
+        let mut missing = None;
         let mut answers = pin!(aggregates(&self.state, self.query.clone()));
         while let Some(item) = answers.next().await {
-            let Item::Row(aggregate) = item? else { continue };
+            let aggregate = match item? {
+                Item::Row(aggregate) => aggregate,
+                Item::Fault(_) => continue,
+                Item::Missing(found) => {
+                    missing = Some(found);
+                    continue;
+                }
+            };
             if seen.len() == tabs_max {
                 return Err(QueryError::TooManyTabs { tabs_max });
             }
@@ -113,9 +126,22 @@ impl Watch {
             }
             seen.insert(key, lasting);
         }
-        for (name, tab_type) in self.last.keys().filter(|key| !seen.contains_key(*key)) {
-            let gone = json!({ "name": name, "type": tab_type });
+        let is_whole = missing.as_ref().is_none_or(|missing: &Missing| missing.affects == Affects::Lost);
+        for (key, last) in std::mem::take(&mut self.last) {
+            if seen.contains_key(&key) {
+                continue;
+            }
+            if !is_whole {
+                // It may only be out of reach.
+                seen.insert(key, last);
+                continue;
+            }
+            let gone = json!({ "name": key.0, "type": key.1 });
             changed.push(Event::default().event("gone").data(gone.to_string()));
+        }
+        if missing != self.missing {
+            changed.push(Event::default().event("missing").data(json!(missing).to_string()));
+            self.missing = missing;
         }
         self.ready.extend(changed);
         self.last = seen;

@@ -156,7 +156,7 @@ async fn a_store_that_is_away_is_a_503_with_retry_after() {
         "/v2/clients",
         "/v2/types",
         "/v2/watch",
-        "/metrics?name=a",
+        "/v2/ledger",
     ] {
         let answer = kit.get(path).await;
         assert_eq!(answer.status, 503, "{path}: {}", answer.text);
@@ -167,16 +167,20 @@ async fn a_store_that_is_away_is_a_503_with_retry_after() {
 }
 
 #[tokio::test]
-async fn a_failure_in_the_middle_ends_the_answer_and_is_told() {
+async fn a_tab_that_cannot_be_read_is_missing_and_the_others_are_answered() {
     let kit = broken(Some("c"), false).await;
     let answer = kit.get("/v2/tabs").await;
     assert_eq!(answer.status, 200);
     let json = answer.json();
     assert_eq!((json["results"].as_array().unwrap().len(), &json["complete"]), (2, &json!(false)));
-    assert_eq!(json["error"]["reason"], "store_unavailable");
+    assert_eq!((&json["missing"]["vbuckets"], &json["missing"]["affects"]), (&json!(1), &json!("results")));
+    assert_eq!(json["missing"]["why"], json!(["the store is unavailable: the disk is gone"]));
+    let answer = kit.get("/v2/tabs?name=c").await;
+    assert_eq!((answer.status.as_u16(), &answer.json()["reason"]), (503, &json!("store_unavailable")));
     let lines = kit.ask("GET", "/v2/tabs", "application/x-ndjson").await.text;
     assert!(lines.lines().last().unwrap().contains("\"complete\":false"));
-    assert!(kit.ask("GET", "/v2/tabs", "text/plain").await.text.contains("# incomplete: the store failed"));
+    let text = kit.ask("GET", "/v2/tabs", "text/plain").await.text;
+    assert!(text.contains("# missing: 1 vbuckets could not be read"), "{text}");
 }
 
 #[tokio::test]

@@ -6,5 +6,6 @@ mod bad;
 mod kit;
 mod ledger;
 mod live;
+mod missing;
 mod questions;
 mod removal;

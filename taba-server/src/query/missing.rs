@@ -1,0 +1,200 @@
+//! [`Missing`]: the part of the store that a query could not read. The rest is answered.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
+use serde::{Serialize, Serializer};
+use taba_core::{StoreError, VBucket};
+
+use super::error::QueryError;
+use super::state::QueryState;
+
+/// Causes that are told one by one; the rest is left out.
+const CAUSES_MAX: usize = 8;
+
+/// What an answer lacks because VBuckets could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Affects {
+    /// Only the counts of lost events: they are `null`, and all results are there.
+    Lost,
+    /// Results: some may be missing, and aggregates over many Tabs lack what those VBuckets hold.
+    Results,
+}
+
+/// The part of the store that a query could not read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Missing {
+    /// The VBuckets; serialized as how many they are.
+    #[serde(serialize_with = "count")]
+    pub vbuckets: BTreeSet<VBucket>,
+    /// The shards that keep them, sorted; empty where the store is one place.
+    pub shards: BTreeSet<String>,
+    /// The causes, each once, at most 8 of them.
+    pub why: BTreeSet<String>,
+    /// What the answer lacks because of it.
+    pub affects: Affects,
+}
+
+fn count<S: Serializer>(vbuckets: &BTreeSet<VBucket>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(vbuckets.len() as u64)
+}
+
+/// An answer and the part of the store that it lacks.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Partial<T> {
+    /// What could be read.
+    pub value: T,
+    /// What could not; `None` when all was.
+    pub missing: Option<Missing>,
+}
+
+impl Missing {
+    /// Nothing of the store could be read for this cause.
+    pub(super) fn of(error: &QueryError, affects: Affects) -> Self {
+        let why = [error.message()].into();
+        Self { vbuckets: BTreeSet::new(), shards: BTreeSet::new(), why, affects }
+    }
+
+    /// Both parts.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.vbuckets.extend(other.vbuckets);
+        self.shards.extend(other.shards);
+        for why in other.why {
+            add_cause(&mut self.why, why);
+        }
+        self.affects = self.affects.max(other.affects);
+        self
+    }
+
+    /// Both parts, where there are some.
+    pub(super) fn join(one: Option<Self>, two: Option<Self>) -> Option<Self> {
+        match (one, two) {
+            (Some(one), Some(two)) => Some(one.and(two)),
+            (one, two) => one.or(two),
+        }
+    }
+
+    /// One line for people.
+    pub(super) fn text(&self) -> String {
+        let lacks = match self.affects {
+            Affects::Lost => "how many events were lost is unknown",
+            Affects::Results => "results may be missing or too low",
+        };
+        let on = if self.shards.is_empty() { String::new() } else { format!(" on {}", words(&self.shards)) };
+        let vbuckets = self.vbuckets.len();
+        format!("# missing: {vbuckets} vbuckets{on} could not be read, so {lacks}: {}\n", words(&self.why))
+    }
+}
+
+fn words(words: &BTreeSet<String>) -> String {
+    words.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
+}
+
+fn add_cause(why: &mut BTreeSet<String>, cause: String) {
+    if why.len() < CAUSES_MAX {
+        why.insert(cause);
+    }
+}
+
+/// Reads for one query, and collects what cannot be read.
+pub(super) struct Coverage {
+    state: QueryState,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Default)]
+struct Seen {
+    /// Reads that went well since the last [`Coverage::settle`].
+    read: u64,
+    /// The first error since the last [`Coverage::settle`].
+    failed: Option<QueryError>,
+    missing: Option<Missing>,
+    /// Shards that did not answer: nothing more is asked of them in this query.
+    away: BTreeSet<String>,
+}
+
+impl Coverage {
+    pub(super) fn new(state: &QueryState) -> Self {
+        Self { state: state.clone(), seen: Mutex::default() }
+    }
+
+    /// What a read of this VBucket brought; `None` when it failed, or when its shard did not answer a moment ago.
+    pub(super) async fn read<T>(
+        &self,
+        vbucket: VBucket,
+        read: impl Future<Output = Result<T, StoreError>>,
+    ) -> Option<T> {
+        let shard = self.state.store.place(vbucket);
+        if let Some(shard) = shard.as_ref().filter(|shard| self.seen().away.contains(*shard)) {
+            self.seen().lacks(vbucket, Some(shard), None);
+            return None;
+        }
+        match read.await {
+            Ok(value) => {
+                self.seen().read += 1;
+                Some(value)
+            }
+            Err(error) => {
+                self.lacks(vbucket, error.into());
+                None
+            }
+        }
+    }
+
+    /// A VBucket could not be read, or not to its end.
+    pub(super) fn lacks(&self, vbucket: VBucket, error: QueryError) {
+        let shard = self.state.store.place(vbucket);
+        let mut seen = self.seen();
+        if let (QueryError::Store(StoreError::Unavailable { .. }), Some(shard)) = (&error, &shard) {
+            seen.away.insert(shard.clone());
+        }
+        seen.lacks(vbucket, shard.as_ref(), Some(error));
+    }
+
+    /// Ends one part of the query, such as listing the Tabs.
+    ///
+    /// # Errors
+    /// [`QueryError::Store`] when nothing that was asked for in it could be read.
+    pub(super) fn settle(&self) -> Result<(), QueryError> {
+        let mut seen = self.seen();
+        let read = std::mem::take(&mut seen.read);
+        match seen.failed.take() {
+            Some(error) if read == 0 => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// What could not be read so far.
+    pub(super) fn missing(&self) -> Option<Missing> {
+        self.seen().missing.clone()
+    }
+
+    /// How many VBuckets could not be read so far.
+    pub(super) fn missing_count(&self) -> usize {
+        self.seen().missing.as_ref().map_or(0, |missing| missing.vbuckets.len())
+    }
+
+    fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Seen {
+    fn lacks(&mut self, vbucket: VBucket, shard: Option<&String>, error: Option<QueryError>) {
+        let affects = Affects::Results;
+        let (vbuckets, shards, why) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        let missing = self.missing.get_or_insert(Missing { vbuckets, shards, why, affects });
+        missing.vbuckets.insert(vbucket);
+        missing.shards.extend(shard.cloned());
+        if let Some(error) = error {
+            let cause = match &error {
+                QueryError::Store(error) => taba_core::causes(error),
+                error => error.message(),
+            };
+            add_cause(&mut missing.why, cause);
+            self.failed.get_or_insert(error);
+        }
+    }
+}
