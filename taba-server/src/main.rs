@@ -1,5 +1,7 @@
 //! The binary: it wires configuration, store, Handlers and sockets together, and prints.
 
+mod cli;
+
 use std::error::Error;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -12,8 +14,6 @@ use taba_core::{MemoryStore, Store};
 use taba_server::config::{Config, StoreKind};
 use taba_server::query::{QueryState, upkeep};
 use taba_server::{EmbeddedOptions, EmbeddedStore, Server};
-use taba_shard::stability::Rules;
-use taba_shard::{Bootstrap, ConnectError, ShardedRedis, ShardsOptions};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
@@ -63,7 +63,7 @@ async fn run(config: Config) -> Result<(), Box<dyn Error>> {
             let options = EmbeddedOptions { vbuckets: config.vbuckets, ..EmbeddedOptions::default() };
             Arc::new(EmbeddedStore::open(&config.data_dir, options)?)
         }
-        StoreKind::Redis => Arc::new(connect(&config).await?),
+        StoreKind::Redis => Arc::new(cli::connect::connect(&config).await?),
     };
     let mut builder = Server::builder()
         .shared_store(store)
@@ -111,18 +111,6 @@ async fn run(config: Config) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Connects to the shards; where they are all empty, makes the deployment. Of several Servers that start at once on empty
-/// shards, all make the same one.
-async fn connect(config: &Config) -> Result<ShardedRedis, ConnectError> {
-    let options = ShardsOptions {
-        vbuckets: config.vbuckets,
-        bootstrap: Bootstrap::IfEmpty,
-        stability: Rules { replicas: config.redis_replicas, ..Rules::default() },
-        ..ShardsOptions::default()
-    };
-    ShardedRedis::connect(config.redis.clone(), options).await
-}
-
 fn kept_in(config: &Config) -> String {
     let vbuckets = config.vbuckets.count();
     match config.store {
@@ -153,7 +141,7 @@ async fn keep_pruned(state: QueryState, interval: Duration) {
                 "pruned"
             ),
             Err(error) => {
-                tracing::warn!(error = taba_core::causes(&error), "pruning failed; it is tried again")
+                tracing::warn!(error = taba_core::causes(&error), "pruning failed; it is tried again");
             }
         }
     }

@@ -165,6 +165,79 @@ fn a_redis_that_is_down_is_waited_for_and_one_that_is_unsafe_is_refused() {
     redis[0].restart_empty();
     assert!(said(&redis).contains("a shard is missing from the list, or has lost its data"));
     assert!(said(&[]).contains("no URL of a Redis"));
+}
+
+/// A server that may have to wait; what it says, line by line.
+struct Waiting {
+    child: Child,
+    stderr: BufReader<std::process::ChildStderr>,
+}
+
+impl Waiting {
+    fn start(redis: &[Redis]) -> Self {
+        let mut child = command(redis).env("NO_COLOR", "1").stderr(Stdio::piped()).spawn().unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        Self { child, stderr }
+    }
+
+    /// Reads what it says until these words come.
+    fn until(&mut self, words: &str) -> String {
+        let (mut all, mut line) = (String::new(), String::new());
+        while !line.contains(words) {
+            line.clear();
+            assert!(self.stderr.read_line(&mut line).unwrap() > 0, "it ended: {all}");
+            all += &line;
+        }
+        all
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_server_waits_for_a_redis_that_is_down_or_loading() {
+    let mut redis = Redis::start_many(1, &Options::durable());
+    redis[0].kill();
+    let mut server = Waiting::start(&redis);
+    assert!(server.until("the server waits for it").contains("cannot connect to shard 0"));
+    redis[0].restart();
+    server.until("listening on http://");
+    drop(server);
+    redis[0].command(&["EVAL", "for i = 1, 20000 do redis.call('set', 'pad' .. i, 'x') end", "0"]);
+    redis[0].restart_slowly();
+    let mut server = Waiting::start(&redis);
+    let words = server.until("the server waits for it");
+    assert!(words.contains("LOADING"), "{words}");
+    redis[0].command(&["CONFIG", "SET", "key-load-delay", "0"]);
+    server.until("listening on http://");
+}
+
+#[test]
+fn a_server_starts_while_a_shard_is_away_and_answers_for_the_rest() {
+    let mut redis = Redis::start_many(2, &Options::durable());
+    let server = Process::start(&redis);
+    answers(&server.send(&batches(1)), Answer::Applied, 1);
+    drop(server);
     redis[1].kill();
-    assert!(said(&redis).contains("cannot connect to shard 1"));
+    let server = Process::start(&redis);
+    let of = |acks: &[Ack], vbucket: u16| acks.iter().find(|ack| ack.vbucket == vbucket).unwrap().answer;
+    let acks = server.send(&batches(2));
+    assert_eq!([of(&acks, 0), of(&acks, 63)], [Answer::Applied, Answer::Unavailable]);
+    let text = server.tabs();
+    assert_eq!(text.matches("events 6").count(), 3, "{text}");
+    let missing = format!("32 vbuckets on {} could not be read", redis[1].url());
+    assert!(text.contains(&missing) && text.contains("lost unknown"), "{text}");
+    let metrics = server.ask(b"GET /metrics HTTP/1.1\r\nhost: taba\r\nconnection: close\r\n\r\n");
+    assert!(String::from_utf8(metrics).unwrap().contains("taba_ledger_unread_vbuckets 32"));
+    redis[1].restart();
+    let mut acks = server.send(&batches(2));
+    while acks.iter().any(|ack| ack.answer == Answer::Unavailable) {
+        acks = server.send(&batches(2));
+    }
+    assert_eq!(server.tabs().matches("events 6").count(), 5, "{}", server.tabs());
 }

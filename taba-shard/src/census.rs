@@ -1,10 +1,14 @@
 //! [`Census`]: each shard was asked which VBuckets it holds; who owns which?
 //!
 //! The truth about a VBucket is in the VBucket. Of several shards that hold one, the highest epoch owns it; a VBucket
-//! that is marked as moved away by its highest holder is owned by nobody until the mover goes on. A census yields a
-//! [`View`] only when every shard has answered: a shard that is silent may hold the higher epoch.
+//! that is marked as moved away by its highest holder is owned by nobody until the mover goes on.
+//!
+//! A shard that is silent may hold the higher epoch, or what no other shard holds. So when some shards are silent, a
+//! VBucket belongs to the shard that holds it and does not say that it was moved, since whoever moves one marks it
+//! there first and each commit looks for that mark again; all other VBuckets are [`Place::Unknown`], and nothing is
+//! made in their place. Whether there is a deployment at all can only be known when every shard has answered.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use taba_core::{VBucket, VBuckets};
 
@@ -33,12 +37,24 @@ pub struct Owner {
     pub epoch: u64,
 }
 
+/// Where a VBucket is, as of one census.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// This shard owns it.
+    Owned(Owner),
+    /// What this shard holds under its name is not what a store writes.
+    Damaged(ShardId),
+    /// No shard that has answered holds it; one that is silent may.
+    Unknown,
+}
+
 /// Who owns which VBucket, as of one census.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct View {
     vbuckets: VBuckets,
     deployment: Deployment,
-    owners: Vec<Owner>,
+    places: Vec<Place>,
+    silent: Vec<ShardId>,
 }
 
 impl View {
@@ -52,12 +68,54 @@ impl View {
         self.deployment
     }
 
-    /// Who owns it; where it is being moved, who owned it last.
+    /// Where it is; while it is being moved, where it was last.
     ///
     /// # Panics
     /// When the VBucket is of a deployment with more VBuckets than this one.
-    pub fn owner(&self, vbucket: VBucket) -> Owner {
-        self.owners[usize::from(vbucket.index())]
+    pub fn place(&self, vbucket: VBucket) -> Place {
+        self.places[usize::from(vbucket.index())]
+    }
+
+    /// Who owns it; `None` when that is not known, or when it is damaged.
+    ///
+    /// # Panics
+    /// As [`place`](Self::place).
+    pub fn owner(&self, vbucket: VBucket) -> Option<Owner> {
+        if let Place::Owned(owner) = self.place(vbucket) { Some(owner) } else { None }
+    }
+
+    /// The shards that had not answered.
+    pub fn silent(&self) -> &[ShardId] {
+        &self.silent
+    }
+
+    /// VBuckets that are damaged, with the shards that hold them.
+    pub fn damaged(&self) -> impl Iterator<Item = (VBucket, ShardId)> + '_ {
+        let damaged = |(vbucket, place): (VBucket, &Place)| match place {
+            Place::Damaged(shard) => Some((vbucket, *shard)),
+            Place::Owned(_) | Place::Unknown => None,
+        };
+        self.vbuckets.iter().zip(&self.places).filter_map(damaged)
+    }
+
+    /// This view, and where it is silent, the older one: what a shard held that is silent now, it holds still.
+    #[must_use]
+    pub fn over(mut self, older: &Self) -> Self {
+        if self.silent.is_empty() {
+            return self;
+        }
+        for (place, old) in self.places.iter_mut().zip(&older.places) {
+            let is_older = match (&*place, old) {
+                (Place::Owned(new), Place::Owned(old)) => new.epoch >= old.epoch,
+                (Place::Damaged(_), _) | (_, Place::Unknown) => true,
+                (Place::Unknown, _) | (Place::Owned(_), Place::Damaged(_)) => false,
+            };
+            if !is_older {
+                *place = *old;
+            }
+        }
+        self.silent.retain(|shard| older.silent.contains(shard));
+        self
     }
 }
 
@@ -68,7 +126,7 @@ pub enum Found {
     Nothing,
     /// Somebody's bootstrap has not ended: nothing was ever committed, and the rest may be made.
     Unfinished(Deployment),
-    /// All VBuckets.
+    /// All VBuckets, but for those of shards that are silent.
     All(View),
 }
 
@@ -117,6 +175,16 @@ pub enum CensusError {
         /// How many more.
         others: usize,
     },
+    /// Nothing of what the shards hold is what a store writes.
+    #[error("{vbucket} of {shard} and {others} more are damaged, and no shard holds one that is not")]
+    Damaged {
+        /// The first such.
+        vbucket: VBucket,
+        /// Where it is.
+        shard: ShardId,
+        /// How many more.
+        others: usize,
+    },
     /// Two shards hold a VBucket under one epoch.
     #[error(
         "{vbucket} is held by {first} and {second} under epoch {epoch}: these shards do not belong together"
@@ -139,12 +207,13 @@ pub struct Census {
     vbuckets: VBuckets,
     shards: usize,
     answers: BTreeMap<ShardId, Vec<Option<Held>>>,
+    damaged: BTreeSet<(VBucket, ShardId)>,
 }
 
 impl Census {
-    /// A census of so many shards, numbered from 0.
+    /// A census of so many shards, numbered from 0. Those that never answer are silent.
     pub fn new(vbuckets: VBuckets, shards: usize) -> Self {
-        Self { vbuckets, shards, answers: BTreeMap::new() }
+        Self { vbuckets, shards, answers: BTreeMap::new(), damaged: BTreeSet::new() }
     }
 
     /// Takes the answer of one shard: what it holds, one for each VBucket in order. A later answer replaces an
@@ -157,29 +226,63 @@ impl Census {
         self.answers.insert(shard, held);
     }
 
+    /// What a shard holds under the name of this VBucket is not what a store writes.
+    pub fn damaged(&mut self, shard: ShardId, vbucket: VBucket) {
+        self.damaged.insert((vbucket, shard));
+    }
+
     /// What all answers together say.
     ///
     /// # Errors
-    /// [`CensusError`].
-    pub fn finish(&self) -> Result<Found, CensusError> {
-        for shard in (0..self.shards).map(|shard| ShardId(shard as u16)) {
-            if !self.answers.contains_key(&shard) {
-                return Err(CensusError::Incomplete { shard });
+    /// [`CensusError`]; [`CensusError::Incomplete`] when only the silent shards can tell whether there is a deployment.
+    pub fn finish(mut self) -> Result<Found, CensusError> {
+        let shards = (0..self.shards).map(|shard| ShardId(shard as u16));
+        let silent: Vec<ShardId> = shards.filter(|shard| !self.answers.contains_key(shard)).collect();
+        self.set_strangers_aside();
+        let deployment = self.deployment()?;
+        let everything = || self.answers.values().flatten().flatten();
+        let is_unfinished =
+            |deployment: Deployment| deployment.is_new && everything().all(|held| !held.is_written);
+        let deployment = match (deployment, silent.first(), self.damaged.first()) {
+            (None, Some(shard), _) => return Err(CensusError::Incomplete { shard: *shard }),
+            (None, None, Some(&(vbucket, shard))) => {
+                return Err(CensusError::Damaged { vbucket, shard, others: self.damaged.len() - 1 });
+            }
+            (None, None, None) => return Ok(Found::Nothing),
+            (Some(deployment), Some(shard), _) if is_unfinished(deployment) => {
+                return Err(CensusError::Incomplete { shard: *shard });
+            }
+            (Some(deployment), None, _) if is_unfinished(deployment) => {
+                return Ok(Found::Unfinished(deployment));
+            }
+            (Some(deployment), ..) => deployment,
+        };
+        let places = self.vbuckets.iter().map(|vbucket| self.place(vbucket, !silent.is_empty()));
+        let places = places.collect::<Result<Vec<_>, _>>()?;
+        let mut unknown = self.vbuckets.iter().zip(&places).filter(|(_, place)| **place == Place::Unknown);
+        if let (Some((vbucket, _)), true) = (unknown.next(), silent.is_empty()) {
+            return Err(CensusError::Missing { vbucket, others: unknown.count() });
+        }
+        Ok(Found::All(View { vbuckets: self.vbuckets, deployment, places, silent }))
+    }
+
+    /// Of the VBuckets of one shard that are of several deployments, those of the smaller part are damaged: a shard
+    /// holds one deployment. Of two halves, nobody knows.
+    fn set_strangers_aside(&mut self) {
+        for (shard, held) in &mut self.answers {
+            let mut counts: BTreeMap<(u16, u64), usize> = BTreeMap::new();
+            for held in held.iter().flatten() {
+                *counts.entry((held.of.vbuckets, held.of.id)).or_default() += 1;
+            }
+            let all: usize = counts.values().sum();
+            let Some((most, _)) = counts.into_iter().find(|(_, count)| 2 * count > all) else { continue };
+            for (vbucket, place) in self.vbuckets.iter().zip(held) {
+                if place.is_some_and(|held| (held.of.vbuckets, held.of.id) != most) {
+                    *place = None;
+                    self.damaged.insert((vbucket, *shard));
+                }
             }
         }
-        let Some(deployment) = self.deployment()? else { return Ok(Found::Nothing) };
-        let owners = self.vbuckets.iter().map(|vbucket| self.owner(vbucket));
-        let owners = owners.collect::<Result<Vec<_>, _>>()?;
-        let everything = || self.answers.values().flatten().flatten();
-        if deployment.is_new && everything().all(|held| !held.is_written) {
-            return Ok(Found::Unfinished(deployment));
-        }
-        let mut missing = self.vbuckets.iter().zip(&owners).filter(|(_, owner)| owner.is_none());
-        if let Some((vbucket, _)) = missing.next() {
-            return Err(CensusError::Missing { vbucket, others: missing.count() });
-        }
-        let owners = owners.into_iter().flatten().collect();
-        Ok(Found::All(View { vbuckets: self.vbuckets, deployment, owners }))
     }
 
     /// The one deployment of all VBuckets found; new only if all of them say so.
@@ -203,10 +306,18 @@ impl Census {
         Ok(all)
     }
 
-    fn owner(&self, vbucket: VBucket) -> Result<Option<Owner>, CensusError> {
+    fn place(&self, vbucket: VBucket, is_any_silent: bool) -> Result<Place, CensusError> {
+        if let Some((_, shard)) =
+            self.damaged.range((vbucket, ShardId(0))..=(vbucket, ShardId(u16::MAX))).next()
+        {
+            return Ok(Place::Damaged(*shard));
+        }
         let mut best: Option<Owner> = None;
         for (shard, held) in &self.answers {
             let Some(held) = held[usize::from(vbucket.index())] else { continue };
+            if is_any_silent && held.is_moved {
+                continue;
+            }
             match best {
                 Some(owner) if owner.epoch == held.epoch => {
                     let (first, second, epoch) = (owner.shard, *shard, held.epoch);
@@ -216,7 +327,7 @@ impl Census {
                 _ => best = Some(Owner { shard: *shard, epoch: held.epoch }),
             }
         }
-        Ok(best)
+        Ok(best.map_or(Place::Unknown, Place::Owned))
     }
 }
 
@@ -245,17 +356,18 @@ mod tests {
     }
 
     #[test]
-    fn only_when_every_shard_answered_there_is_a_view() {
+    fn the_highest_epoch_counts_as_soon_as_its_shard_has_answered() {
         let mut census = Census::new(vbuckets(), 2);
         census.answer(ShardId(0), vec![held(1); 64]);
-        assert_eq!(census.finish(), Err(CensusError::Incomplete { shard: ShardId(1) }));
+        let Found::All(view) = census.clone().finish().unwrap() else { panic!("one shard holds all") };
+        assert_eq!(view.silent(), [ShardId(1)]);
         let mut other = vec![None; 64];
         other[5] = held(2);
         census.answer(ShardId(1), other);
         let Found::All(view) = census.finish().unwrap() else { panic!("all were found") };
         for vbucket in vbuckets().iter() {
             let expected = if vbucket.index() == 5 { (ShardId(1), 2) } else { (ShardId(0), 1) };
-            let owner = view.owner(vbucket);
+            let owner = view.owner(vbucket).unwrap();
             assert_eq!((owner.shard, owner.epoch), expected);
         }
     }
@@ -273,12 +385,56 @@ mod tests {
             "{lost:?}"
         );
         let other = |of| Some(Held { epoch: 1, is_moved: false, is_written: false, of });
-        let mut mixed = vec![held(1); 64];
-        mixed[8] = other(Deployment { id: 8, ..OF });
-        let mixed = census(&[mixed]).finish().unwrap_err();
+        let mixed = vec![other(Deployment { id: 8, ..OF }); 64];
+        let mixed = census(&[vec![held(1); 64], mixed]).finish().unwrap_err();
         assert!(matches!(mixed, CensusError::Mixed { found: 8, expected: 7, .. }), "{mixed:?}");
         let more = census(&[vec![other(Deployment { vbuckets: 1024, ..OF }); 64]]).finish().unwrap_err();
         assert!(matches!(more, CensusError::VBuckets { found: 1024, expected: 64, .. }), "{more:?}");
+    }
+
+    #[test]
+    fn while_a_shard_is_silent_what_the_others_hold_is_known_and_nothing_is_taken_for_lost() {
+        let halves = |half: usize| (0..64).map(|n| if n / 32 == half { held(1) } else { None }).collect();
+        let (one, two): (Vec<_>, Vec<_>) = (halves(0), halves(1));
+        let mut moved = one.clone();
+        moved[7] = Some(Held { is_moved: true, ..one[7].unwrap() });
+        let mut partial = Census::new(vbuckets(), 2);
+        partial.answer(ShardId(0), moved);
+        let Found::All(partial) = partial.finish().unwrap() else { panic!("half of it is known") };
+        let known = |view: &View| vbuckets().iter().filter(|vbucket| view.owner(*vbucket).is_some()).count();
+        assert_eq!(
+            (known(&partial), partial.silent()),
+            (31, &[ShardId(1)][..]),
+            "one went to the other shard"
+        );
+        let Found::All(whole) = census(&[one, two]).finish().unwrap() else { panic!("all is known") };
+        assert_eq!(partial.clone().over(&whole), whole, "what was known stays known");
+        assert_eq!(whole.clone().over(&partial), whole);
+        // Whether there is anything at all, or whether a bootstrap has ended, only all shards can say.
+        let new = Held { is_written: false, of: Deployment { is_new: true, ..OF }, ..held(1).unwrap() };
+        for held in [None, Some(new)] {
+            let mut census = Census::new(vbuckets(), 2);
+            census.answer(ShardId(0), vec![held; 64]);
+            assert_eq!(census.finish(), Err(CensusError::Incomplete { shard: ShardId(1) }));
+        }
+        assert_eq!(Census::new(vbuckets(), 1).finish(), Err(CensusError::Incomplete { shard: ShardId(0) }));
+    }
+
+    #[test]
+    fn a_damaged_vbucket_is_damaged_and_no_other_is() {
+        let mut held_by_one = vec![held(1); 64];
+        held_by_one[3] = None;
+        held_by_one[9] = Some(Held { of: Deployment { id: 99, ..OF }, ..held(1).unwrap() });
+        let mut census = census(&[held_by_one]);
+        census.damaged(ShardId(0), vbuckets().get(3).unwrap());
+        let Found::All(view) = census.finish().unwrap() else { panic!("the others are there") };
+        let damaged: Vec<_> = view.damaged().map(|(vbucket, shard)| (vbucket.index(), shard.0)).collect();
+        assert_eq!(damaged, [(3, 0), (9, 0)]);
+        assert_eq!(view.deployment(), OF);
+        let mut nothing = Census::new(vbuckets(), 1);
+        nothing.answer(ShardId(0), vec![None; 64]);
+        nothing.damaged(ShardId(0), vbuckets().get(3).unwrap());
+        assert!(matches!(nothing.finish(), Err(CensusError::Damaged { others: 0, .. })));
     }
 
     #[test]
@@ -315,7 +471,7 @@ mod tests {
             if let Ok(Found::All(view)) = census.finish() {
                 for vbucket in vbuckets().iter() {
                     let at = usize::from(vbucket.index());
-                    let owner = view.owner(vbucket);
+                    let owner = view.owner(vbucket).unwrap();
                     prop_assert!(owner.epoch == best(at) && one(at));
                     prop_assert_eq!(epoch(usize::from(owner.shard.0), at), owner.epoch);
                 }

@@ -55,3 +55,5 @@ pub const REPLICA_EXPECTED: Duration = Duration::from_secs(300);
 pub const STABLE_WAIT_MAX: Duration = Duration::from_secs(60);
 /// How long a lease may last.
 pub const LEASE_MAX: Duration = Duration::from_secs(24 * 3600);
+/// How long a Redis that turned a connection away is listened to for the reason.
+pub const PARTING_WORDS_WAIT: Duration = Duration::from_millis(250);

@@ -186,6 +186,20 @@ impl Redis {
         self.process = started.expect("a Redis starts again on the port that it had");
     }
 
+    /// Kills it, and starts it again so that it takes long to load what it holds; `CONFIG SET key-load-delay 0` lets
+    /// it come to an end. While it loads it answers nearly everything with `LOADING`.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn restart_slowly(&mut self) {
+        self.process.kill();
+        let mut options = self.options.clone();
+        let slow = ["--key-load-delay", "1000", "--loading-process-events-interval-bytes", "1024"];
+        options.extra.extend(slow.map(str::to_owned));
+        let started = launch_until(self.port, self.directory.path(), &options, |_| true);
+        self.process = started.expect("a Redis starts again on the port that it had");
+    }
+
     /// Kills it, and starts it again on the same port with nothing in it.
     ///
     /// # Panics
@@ -284,15 +298,24 @@ impl Redis {
 
 /// Starts one; `None` when it ended at once, for instance because the port was taken meanwhile.
 fn launch(port: u16, directory: &Path, options: &Options) -> Option<Process> {
+    // While it loads its files it answers an error.
+    launch_until(port, directory, options, |reply| *reply == Reply::Status("PONG".to_owned()))
+}
+
+/// Starts one, and waits until it answers a ping so.
+fn launch_until(
+    port: u16,
+    directory: &Path,
+    options: &Options,
+    is_ready: impl Fn(&Reply) -> bool,
+) -> Option<Process> {
     let mut command = Command::new(server());
     command.args(options.arguments(port, directory)).current_dir(directory);
     let mut process = Process::start("redis-server", &mut command);
     let mut ended = false;
     wait_until("redis-server answers", || {
         ended = process.child.try_wait().expect("a child can be asked").is_some();
-        // While it loads its files it answers an error.
-        let pong = || self::command(port, &[b"PING"], Duration::from_secs(1));
-        ended || pong().is_ok_and(|reply| reply == Reply::Status("PONG".to_owned()))
+        ended || self::command(port, &[b"PING"], Duration::from_secs(1)).is_ok_and(|reply| is_ready(&reply))
     });
     // Somebody else's Redis may have answered on a port that it took before ours could.
     (!ended && process.child.try_wait().expect("a child can be asked").is_none()).then_some(process)

@@ -17,6 +17,7 @@ pub use self::scan::{ScanCursor, ScanPage};
 pub use self::swap::{Fenced, Swap};
 pub use self::transaction::{Answers, Slot, Transaction};
 
+use crate::census::{Owner, Place as At};
 use crate::command::{self, Command, Over, Reply};
 use crate::keys::{KeyError, Namespace, vbucket_of};
 use crate::limits::{COMMAND_ARGUMENTS_MAX, COMMAND_BYTES_MAX};
@@ -138,7 +139,11 @@ impl Data {
 
     fn place_of(&self, key: &[u8]) -> Result<Place, DataError> {
         let vbucket = vbucket_of(self.shards.vbuckets(), key)?;
-        Ok(Place { vbucket, shard: self.shards.owner(vbucket).shard })
+        let shard = match self.shards.place(vbucket) {
+            At::Owned(Owner { shard, .. }) | At::Damaged(shard) => shard,
+            At::Unknown => return Err(self.shards.unanswered().into()),
+        };
+        Ok(Place { vbucket, shard })
     }
 
     fn words<T>(&self, vbucket: VBucket, command: &Command<T>) -> Cmd {

@@ -26,6 +26,16 @@ pub enum LinkError {
         /// Why not.
         source: Cause,
     },
+    /// It has not answered since this process began, so nobody knows which VBuckets it holds.
+    #[error(
+        "{shards} has not answered since this process began, and no other shard holds the vbucket: {cause}"
+    )]
+    Unanswered {
+        /// Which, by name; several with commas between.
+        shards: String,
+        /// What the last try came to.
+        cause: String,
+    },
     /// Connecting failed a moment ago, and is not tried again yet.
     #[error("{shard} could not be connected to; the next try is in {pause:?}")]
     Paused {
@@ -102,14 +112,14 @@ impl LinkError {
     pub fn remedy(&self) -> Remedy {
         match self {
             Self::Paused { pause, .. } => Remedy::Wait(*pause),
-            Self::Address(_) | Self::Connect { .. } | Self::Replica { .. } | Self::Evicts { .. } => {
+            Self::Address(_) | Self::Connect { .. } | Self::Unanswered { .. } | Self::Replica { .. } => {
                 Remedy::Wait(BACKOFF_MAX)
             }
             Self::TimedOut { .. } | Self::Broken { .. } | Self::Busy { .. } | Self::Rewritten { .. } => {
                 Remedy::Wait(Duration::from_millis(100))
             }
             Self::Refused { source, .. } => source.remedy(),
-            Self::Answer { .. } => Remedy::GiveUp,
+            Self::Answer { .. } | Self::Evicts { .. } => Remedy::GiveUp,
         }
     }
 
@@ -134,6 +144,7 @@ impl Refusal {
     pub fn remedy(&self) -> Remedy {
         match self.code.as_str() {
             // Full, without disk, starting, in a script of somebody else, without enough replicas, or just demoted.
+            "ERR" if self.detail.contains("max number of clients") => Remedy::Wait(Duration::from_secs(1)),
             "OOM" | "MISCONF" | "LOADING" | "BUSY" | "NOREPLICAS" | "READONLY" | "MASTERDOWN"
             | "TRYAGAIN" | "CLUSTERDOWN" | "NOSCRIPT" => Remedy::Wait(Duration::from_secs(1)),
             "MOVED" | "ASK" => Remedy::Reroute,
@@ -164,6 +175,16 @@ pub enum ConnectError {
     /// There is no deployment, or its bootstrap has not ended.
     #[error("the shards are empty, or their bootstrap has not ended; bootstrap them once")]
     Empty,
+    /// The shards hold another deployment than they did.
+    #[error(
+        "the shards hold deployment {found:016x} now, not {expected:016x} as before: they were made anew, or are others"
+    )]
+    Replaced {
+        /// What they hold.
+        found: u64,
+        /// What they held.
+        expected: u64,
+    },
     /// A VBucket is not what a store writes.
     #[error("{vbucket} of {shard} is damaged, or of somebody else")]
     Damaged {
@@ -180,9 +201,12 @@ impl ConnectError {
         match self {
             Self::Link(source) => source.remedy(),
             Self::Census(CensusError::Incomplete { .. }) => Remedy::Wait(BACKOFF_MAX),
-            Self::Shards { .. } | Self::Census(_) | Self::Map(_) | Self::Empty | Self::Damaged { .. } => {
-                Remedy::GiveUp
-            }
+            Self::Shards { .. }
+            | Self::Census(_)
+            | Self::Map(_)
+            | Self::Empty
+            | Self::Replaced { .. }
+            | Self::Damaged { .. } => Remedy::GiveUp,
         }
     }
 }

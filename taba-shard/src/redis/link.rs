@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, Cmd, Pipeline, Value, cmd};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
 use super::clock::{monotonic, noise};
@@ -18,7 +20,7 @@ use super::settings::Facts;
 use super::topology::Topology;
 use crate::backoff::Backoff;
 use crate::command::Reply;
-use crate::limits::STABLE_POLL_INTERVAL;
+use crate::limits::{PARTING_WORDS_WAIT, STABLE_POLL_INTERVAL};
 use crate::map::ShardId;
 use crate::stability::{Poll, Seen, read_info};
 
@@ -231,7 +233,10 @@ impl Link {
 
     async fn connect(&self) -> Result<Live, LinkError> {
         let shard = self.shard;
-        let broken = |error: redis::RedisError| LinkError::Connect { shard, source: Box::new(error) };
+        let broken = |error: redis::RedisError| match refusal(&error) {
+            Some(source) => LinkError::Refused { shard, source },
+            None => LinkError::Connect { shard, source: Box::new(error) },
+        };
         let address = self.topology.address(shard).await.map_err(LinkError::Address)?;
         let client = Client::open(address.info().clone()).map_err(broken)?;
         // The timeouts are this file's own: it has to know about them to drop the connection.
@@ -239,20 +244,25 @@ impl Link {
             .set_connection_timeout(None)
             .set_response_timeout(None)
             .set_pipeline_buffer_size(self.in_flight_max);
-        let mut connection =
-            client.get_multiplexed_async_connection_with_config(&config).await.map_err(broken)?;
-        let mut hello = Pipeline::new();
-        hello.add_command(cmd("INFO"));
-        for script in scripts::all() {
-            hello.add_command(script.load());
-        }
-        let count = hello.len();
-        let values = connection.send_packed_commands(&hello, 0, count).await.map_err(broken)?;
+        let (connection, values) = match greet(&client, &config).await {
+            Ok(greeted) => greeted,
+            // One that takes no more connections says so and hangs up, which is not heard when the connection breaks
+            // under what was being written.
+            Err(error) if error.is_io_error() && !error.is_connection_refusal() => {
+                match parting_words(address.info().addr()).await {
+                    Some(source) => return Err(LinkError::Refused { shard, source }),
+                    None => return Err(broken(error)),
+                }
+            }
+            Err(error) => return Err(broken(error)),
+        };
         let mut facts = Facts::default();
         for (place, value) in values.into_iter().enumerate() {
             match reply(value) {
                 Reply::Bytes(info) if place == 0 => facts = Facts::read(&String::from_utf8_lossy(&info)),
-                Reply::Refused { code, .. } if place == 0 && code == "NOPERM" => {}
+                // No right to it, or it was renamed away.
+                Reply::Refused { code, detail }
+                    if place == 0 && (code == "NOPERM" || detail.contains("unknown command")) => {}
                 Reply::Refused { code, detail } => {
                     return Err(LinkError::Refused { shard, source: Refusal { code, detail } });
                 }
@@ -321,6 +331,41 @@ fn piece(commands: Vec<Cmd>) -> Pipeline {
         piece.add_command(command);
     }
     piece
+}
+
+/// Connects, asks what it is, and makes the scripts known.
+async fn greet(
+    client: &Client,
+    config: &AsyncConnectionConfig,
+) -> Result<(MultiplexedConnection, Vec<Value>), redis::RedisError> {
+    let mut connection = client.get_multiplexed_async_connection_with_config(config).await?;
+    let mut hello = Pipeline::new();
+    hello.add_command(cmd("INFO"));
+    for script in scripts::all() {
+        hello.add_command(script.load());
+    }
+    let count = hello.len();
+    let values = connection.send_packed_commands(&hello, 0, count).await?;
+    Ok((connection, values))
+}
+
+/// The words with which a Redis refused, if it was a Redis that did.
+fn refusal(error: &redis::RedisError) -> Option<Refusal> {
+    let code = error.code()?.to_owned();
+    Some(Refusal { code, detail: error.detail().unwrap_or_default().to_owned() })
+}
+
+/// What a Redis says by itself before it hangs up: `-ERR max number of clients reached`.
+async fn parting_words(address: &redis::ConnectionAddr) -> Option<Refusal> {
+    let redis::ConnectionAddr::Tcp(host, port) = address else { return None };
+    let listen = async {
+        let stream = TcpStream::connect((host.as_str(), *port)).await.ok()?;
+        let mut line = String::new();
+        BufReader::new(stream.take(512)).read_line(&mut line).await.ok()?;
+        let (code, detail) = line.trim_end().strip_prefix('-')?.split_once(' ')?;
+        Some(Refusal { code: code.to_owned(), detail: detail.to_owned() })
+    };
+    tokio::time::timeout(PARTING_WORDS_WAIT, listen).await.ok()?
 }
 
 fn is_refused_with(reply: &Reply, word: &str) -> bool {

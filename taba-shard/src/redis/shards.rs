@@ -1,11 +1,11 @@
 //! [`Shards`]: several Redis processes as one: who owns what, and the way to each.
 
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
 use redis::{Cmd, cmd};
-use taba_core::{VBucket, VBuckets, Version};
+use taba_core::{Remedy, VBucket, VBuckets, Version};
 
 use super::clock::{monotonic, random};
 use super::error::{ConnectError, LinkError};
@@ -14,7 +14,7 @@ use super::options::{Bootstrap, ShardsOptions};
 use super::scripts;
 use super::topology::{StaticTopology, Topology};
 use super::url::ShardUrl;
-use crate::census::{Census, Found, Held, Owner, View};
+use crate::census::{Census, CensusError, Found, Held, Owner, Place, View};
 use crate::command::Reply;
 use crate::keys;
 use crate::layout::{self, Deployment};
@@ -44,10 +44,13 @@ pub struct Shards {
 
 struct Inner {
     options: ShardsOptions,
+    topology: Arc<dyn Topology>,
     links: Vec<Link>,
     view: RwLock<Arc<View>>,
     /// When the last census began; held by whoever takes one.
     census: tokio::sync::Mutex<Option<Instant>>,
+    /// Why the last census did not hear all shards.
+    silence: Mutex<String>,
 }
 
 impl Shards {
@@ -77,7 +80,9 @@ impl Shards {
         }
         let link = |shard| Link::new(ShardId(shard as u16), Arc::clone(&topology), &options);
         let links: Vec<Link> = (0..shards).map(link).collect();
-        let view = match (take_census(&links, options.vbuckets).await?, options.bootstrap) {
+        let taken = take_census(&links, options.vbuckets).await?;
+        let silence = taken.silence_words();
+        let view = match (taken.found, options.bootstrap) {
             (Found::All(view), _) => view,
             (Found::Nothing | Found::Unfinished(_), Bootstrap::Refuse) => return Err(ConnectError::Empty),
             (Found::Nothing, Bootstrap::IfEmpty) => bootstrap(&links, options.vbuckets, random()).await?,
@@ -85,8 +90,17 @@ impl Shards {
                 bootstrap(&links, options.vbuckets, deployment.id).await?
             }
         };
+        for shard in view.silent() {
+            let (shard, cause) = (topology.name(*shard), silence.as_str());
+            tracing::warn!(shard, cause, "a shard is away; its vbuckets wait for it, the others go on");
+        }
+        for (vbucket, shard) in view.damaged() {
+            let (vbucket, shard) = (vbucket.index(), topology.name(shard));
+            tracing::error!(vbucket, shard, "a vbucket is damaged; the others go on. See taba-server check");
+        }
         let (view, census) = (RwLock::new(Arc::new(view)), tokio::sync::Mutex::default());
-        Ok(Self { inner: Arc::new(Inner { options, links, view, census }) })
+        let silence = Mutex::new(silence);
+        Ok(Self { inner: Arc::new(Inner { options, topology, links, view, census, silence }) })
     }
 
     /// Makes a deployment on empty shards, or goes on with one that was not finished; on one that is there, does
@@ -113,21 +127,35 @@ impl Shards {
         Arc::clone(&self.inner.view.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Asks every shard which VBuckets it holds, and follows what they say; the old view stays unless all of them
-    /// answer.
+    /// Asks every shard which VBuckets it holds, and follows what they say. What a shard held that does not answer
+    /// now, it holds still.
     ///
     /// # Errors
-    /// [`ConnectError`]; the old view stays.
+    /// [`ConnectError`]; what is not known any better stays as it was.
     pub async fn census(&self) -> Result<(), ConnectError> {
         let mut last = self.inner.census.lock().await;
         *last = Some(monotonic());
-        match take_census(&self.inner.links, self.vbuckets()).await? {
-            Found::All(view) => {
-                *self.inner.view.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(view);
-                Ok(())
-            }
-            Found::Nothing | Found::Unfinished(_) => Err(ConnectError::Empty),
+        let outcome = self.follow_census().await;
+        if let Err(error) = &outcome {
+            *self.inner.silence.lock().unwrap_or_else(PoisonError::into_inner) = taba_core::causes(error);
         }
+        outcome
+    }
+
+    async fn follow_census(&self) -> Result<(), ConnectError> {
+        let mut taken = take_census(&self.inner.links, self.vbuckets()).await?;
+        let Found::All(view) = taken.found else { return Err(ConnectError::Empty) };
+        let mut old = self.inner.view.write().unwrap_or_else(PoisonError::into_inner);
+        if view.deployment().id != old.deployment().id {
+            let (found, expected) = (view.deployment().id, old.deployment().id);
+            return Err(ConnectError::Replaced { found, expected });
+        }
+        let view = view.over(&old);
+        for shard in old.silent().iter().filter(|shard| !view.silent().contains(shard)) {
+            tracing::info!(shard = self.inner.topology.name(*shard), "a shard that was away has answered");
+        }
+        *old = Arc::new(view);
+        taken.silence.pop().map_or(Ok(()), |(_, error)| Err(error.into()))
     }
 
     /// A census because something was not where it was looked for; not more often than each [`CENSUS_INTERVAL`].
@@ -140,7 +168,7 @@ impl Shards {
             return;
         }
         if let Err(error) = self.census().await {
-            tracing::warn!(%error, cause = cause(&error), "a census failed; the old view stays");
+            tracing::warn!(error = taba_core::causes(&error), "a census failed; the old view stays");
         }
     }
 
@@ -148,8 +176,28 @@ impl Shards {
         &self.inner.options
     }
 
-    pub(crate) fn owner(&self, vbucket: VBucket) -> Owner {
-        self.view().owner(vbucket)
+    pub(crate) fn place(&self, vbucket: VBucket) -> Place {
+        self.view().place(vbucket)
+    }
+
+    /// What an operator calls the shard that keeps the VBucket, or those that may.
+    pub(crate) fn place_name(&self, vbucket: VBucket) -> String {
+        let view = self.view();
+        match view.place(vbucket) {
+            Place::Owned(Owner { shard, .. }) | Place::Damaged(shard) => self.inner.topology.name(shard),
+            Place::Unknown => self.names(view.silent()),
+        }
+    }
+
+    /// Why nobody knows where a VBucket is.
+    pub(crate) fn unanswered(&self) -> LinkError {
+        let cause = self.inner.silence.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        LinkError::Unanswered { shards: self.names(self.view().silent()), cause }
+    }
+
+    fn names(&self, shards: &[ShardId]) -> String {
+        let names: Vec<String> = shards.iter().map(|shard| self.inner.topology.name(*shard)).collect();
+        names.join(", ")
     }
 
     pub(crate) fn link(&self, shard: ShardId) -> &Link {
@@ -166,24 +214,58 @@ impl fmt::Debug for Shards {
     }
 }
 
-fn cause(error: &dyn std::error::Error) -> String {
-    error.source().map(ToString::to_string).unwrap_or_default()
+/// A census, and the shards that did not answer.
+struct Taken {
+    found: Found,
+    silence: Vec<(ShardId, LinkError)>,
 }
 
-async fn take_census(links: &[Link], vbuckets: VBuckets) -> Result<Found, ConnectError> {
+impl Taken {
+    fn silence_words(&self) -> String {
+        let words: Vec<String> = self.silence.iter().map(|(_, error)| taba_core::causes(error)).collect();
+        words.join("; ")
+    }
+}
+
+async fn take_census(links: &[Link], vbuckets: VBuckets) -> Result<Taken, ConnectError> {
     let mut census = Census::new(vbuckets, links.len());
     let answers = futures::future::join_all(links.iter().map(|link| ask(link, vbuckets))).await;
-    for (link, held) in links.iter().zip(answers) {
-        census.answer(link.shard(), held?);
+    let mut silence = Vec::new();
+    for (link, answer) in links.iter().zip(answers) {
+        match answer {
+            Ok(answer) => {
+                census.answer(link.shard(), answer.held);
+                answer.damaged.into_iter().for_each(|vbucket| census.damaged(link.shard(), vbucket));
+            }
+            // What passes by itself is waited for; what an operator has to mend is told at once.
+            Err(error) if matches!(error.remedy(), Remedy::Wait(_)) => {
+                silence.push((link.shard(), error));
+            }
+            Err(error) => return Err(error.into()),
+        }
     }
-    Ok(census.finish()?)
+    match census.finish() {
+        Ok(found) => Ok(Taken { found, silence }),
+        Err(CensusError::Incomplete { shard }) => {
+            let error = silence.into_iter().find(|(silent, _)| *silent == shard);
+            Err(error.map_or(CensusError::Incomplete { shard }.into(), |(_, error)| error.into()))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What one shard holds: one entry for each VBucket.
+#[derive(Default)]
+struct Answer {
+    held: Vec<Option<Held>>,
+    damaged: Vec<VBucket>,
 }
 
 /// What one shard holds.
-async fn ask(link: &Link, vbuckets: VBuckets) -> Result<Vec<Option<Held>>, ConnectError> {
+async fn ask(link: &Link, vbuckets: VBuckets) -> Result<Answer, LinkError> {
     let shard = link.shard();
     let all: Vec<VBucket> = vbuckets.iter().collect();
-    let mut held = Vec::with_capacity(all.len());
+    let mut answer = Answer::default();
     for some in all.chunks(REQUEST_COMMANDS_MAX) {
         let question = |vbucket: &VBucket| {
             let mut command = cmd("HMGET");
@@ -193,19 +275,22 @@ async fn ask(link: &Link, vbuckets: VBuckets) -> Result<Vec<Option<Held>>, Conne
         };
         let answered = link.request(some.iter().map(question).collect()).await?;
         for (vbucket, reply) in some.iter().zip(answered.replies) {
-            let damaged = || ConnectError::Damaged { shard, vbucket: *vbucket };
-            if let Reply::Refused { code, detail } = reply {
+            let held = match reply {
                 // A key of another type under this name is somebody else's.
-                if code == "WRONGTYPE" {
-                    return Err(damaged());
+                Reply::Refused { code, .. } if code == "WRONGTYPE" => None,
+                Reply::Refused { code, detail } => {
+                    let source = super::error::Refusal { code, detail };
+                    return Err(LinkError::Refused { shard, source });
                 }
-                let source = super::error::Refusal { code, detail };
-                return Err(LinkError::Refused { shard, source }.into());
+                reply => read_held(reply),
+            };
+            if held.is_none() {
+                answer.damaged.push(*vbucket);
             }
-            held.push(read_held(reply).ok_or_else(damaged)?);
+            answer.held.push(held.unwrap_or(None));
         }
     }
-    Ok(held)
+    Ok(answer)
 }
 
 /// Reads version, epoch, moved and deployment. The outer `None`: not what a store writes.
@@ -261,7 +346,7 @@ async fn bootstrap(links: &[Link], vbuckets: VBuckets, id: u64) -> Result<View, 
         }
     }
     tracing::info!(shards = links.len(), vbuckets = vbuckets.count(), "bootstrapped a deployment");
-    match take_census(links, vbuckets).await? {
+    match take_census(links, vbuckets).await?.found {
         Found::All(view) => Ok(view),
         Found::Nothing | Found::Unfinished(_) => Err(ConnectError::Empty),
     }

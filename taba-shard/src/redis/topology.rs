@@ -32,6 +32,11 @@ pub trait Topology: Send + Sync + 'static {
     /// # Cancel safety
     /// Must be safe: it is dropped when connecting takes too long.
     async fn address(&self, shard: ShardId) -> Result<ShardUrl, TopologyError>;
+
+    /// What an operator calls the shard, without secrets: in answers and log lines.
+    fn name(&self, shard: ShardId) -> String {
+        shard.to_string()
+    }
 }
 
 /// A list of addresses that never changes: the first is shard 0.
@@ -59,5 +64,9 @@ impl Topology for StaticTopology {
     async fn address(&self, shard: ShardId) -> Result<ShardUrl, TopologyError> {
         let address = self.0.get(usize::from(shard.0)).cloned();
         address.ok_or_else(|| TopologyError { shard, source: Box::new(TooFew(self.0.len())) })
+    }
+
+    fn name(&self, shard: ShardId) -> String {
+        self.0.get(usize::from(shard.0)).map_or_else(|| shard.to_string(), |url| format!("redis://{url}"))
     }
 }

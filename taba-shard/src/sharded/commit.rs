@@ -39,7 +39,7 @@ pub(super) async fn commit(
 }
 
 async fn attempt(store: &ShardedRedis, vbucket: VBucket, commit: &Commit) -> Result<Committed, StoreError> {
-    let owner = store.shards.owner(vbucket);
+    let owner = store.owner(vbucket).await?;
     let mut missing = store.desk(vbucket).known.missing(commit);
     for _ in 0..INDEX_TRIES_MAX {
         let calls = calls(vbucket, owner, commit, &missing);

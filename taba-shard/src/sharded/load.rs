@@ -21,7 +21,7 @@ pub(super) async fn load(
     if pairs > LOAD_WANTED_MAX {
         return Err(StoreError::TooLarge { pairs, pairs_max: LOAD_WANTED_MAX });
     }
-    let owner = store.shards.owner(vbucket);
+    let owner = store.owner(vbucket).await?;
     let tabs: BTreeSet<&TabName> = wanted.states.iter().map(|key| &key.tab).collect();
     let mut names = vec![keys::hash(vbucket), keys::streams(vbucket)];
     names.extend(tabs.iter().map(|tab| keys::parts(vbucket, tab)));

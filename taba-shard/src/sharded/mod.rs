@@ -28,13 +28,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use taba_core::{
-    Commit, Committed, Loaded, Scan, Scanned, Store, StoreError, TabName, TabType, VBucket, VBuckets,
+    Commit, Committed, Loaded, Scan, Scanned, Store, StoreError, TabName, TabType, Tidied, VBucket, VBuckets,
     Version, Wanted,
 };
 
 pub use self::read::Misplaced;
 pub use self::sweep::Swept;
 
+use crate::census::{Owner, Place};
 use crate::known::Known;
 use crate::redis::{ConnectError, ShardUrl, Shards, ShardsOptions};
 
@@ -82,6 +83,25 @@ impl ShardedRedis {
         &self.shards
     }
 
+    /// Who owns a VBucket.
+    ///
+    /// # Errors
+    /// When it is damaged; or when no shard that has answered holds it, which leads to another census.
+    async fn owner(&self, vbucket: VBucket) -> Result<Owner, StoreError> {
+        if self.shards.place(vbucket) == Place::Unknown {
+            self.shards.census_after_a_miss().await;
+        }
+        match self.shards.place(vbucket) {
+            Place::Owned(owner) => Ok(owner),
+            Place::Damaged(_) => {
+                // It may have been mended.
+                self.shards.census_after_a_miss().await;
+                Err(StoreError::Damaged { vbucket, what: "head" })
+            }
+            Place::Unknown => Err(read::unavailable(self.shards.unanswered())),
+        }
+    }
+
     fn desk(&self, vbucket: VBucket) -> MutexGuard<'_, Desk> {
         self.desks[usize::from(vbucket.index())].lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -106,6 +126,10 @@ impl Store for ShardedRedis {
         self.shards.vbuckets()
     }
 
+    fn place(&self, vbucket: VBucket) -> Option<String> {
+        Some(self.shards.place_name(vbucket))
+    }
+
     async fn load(&self, vbucket: VBucket, wanted: &Wanted) -> Result<Loaded, StoreError> {
         load::load(self, vbucket, wanted).await
     }
@@ -116,6 +140,11 @@ impl Store for ShardedRedis {
 
     async fn stable(&self, vbucket: VBucket) -> Result<(), StoreError> {
         stable::stable(self, vbucket).await
+    }
+
+    async fn tidy(&self, vbucket: VBucket) -> Result<Tidied, StoreError> {
+        let swept = self.sweep(vbucket).await?;
+        Ok(Tidied { entries: swept.fields + swept.entries, bytes: 0 })
     }
 
     async fn tabs(&self, vbucket: VBucket) -> Result<Vec<(TabName, TabType)>, StoreError> {

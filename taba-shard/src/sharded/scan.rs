@@ -19,7 +19,7 @@ pub(super) async fn tabs(
     store: &ShardedRedis,
     vbucket: VBucket,
 ) -> Result<Vec<(TabName, TabType)>, StoreError> {
-    let owner = store.shards.owner(vbucket);
+    let owner = store.owner(vbucket).await?;
     let outcome = async {
         let (mut found, mut from) = (Vec::new(), "-".to_owned());
         loop {
@@ -73,7 +73,7 @@ pub(super) async fn scan(
     vbucket: VBucket,
     scan: &Scan,
 ) -> Result<Vec<Scanned>, StoreError> {
-    let owner = store.shards.owner(vbucket);
+    let owner = store.owner(vbucket).await?;
     let mut page =
         Page { store, vbucket, owner, limit: scan.limit.max(1), what: scan.what, found: Vec::new() };
     let outcome = async {

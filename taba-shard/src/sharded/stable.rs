@@ -15,7 +15,7 @@ use crate::stability::{Lost, Verdict, Wait};
 pub(super) async fn stable(store: &ShardedRedis, vbucket: VBucket) -> Result<(), StoreError> {
     let begun = monotonic();
     let options = store.shards.options();
-    let link = store.shards.link(store.shards.owner(vbucket).shard);
+    let link = store.shards.link(store.owner(vbucket).await?.shard);
     let last = {
         let mut desk = store.desk(vbucket);
         if std::mem::take(&mut desk.is_broken) {

@@ -39,7 +39,7 @@ impl ShardedRedis {
     /// A few scripts for each Tab. Redis looks at every field of the VBucket, in steps of
     /// [`SCAN_STATES_MAX`].
     pub async fn sweep(&self, vbucket: VBucket) -> Result<Swept, StoreError> {
-        let owner = self.shards.owner(vbucket);
+        let owner = self.owner(vbucket).await?;
         let mut swept = Swept::default();
         let (streams, tabs) = (keys::streams(vbucket), keys::tabs(vbucket));
         let mut from = "-".to_owned();

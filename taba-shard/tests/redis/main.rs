@@ -3,6 +3,7 @@
 #![cfg(feature = "redis")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod away;
 mod connect;
 mod data;
 mod faults;

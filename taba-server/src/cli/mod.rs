@@ -1,0 +1,3 @@
+//! What only the binary does: it waits for its store.
+
+pub(crate) mod connect;
