@@ -30,6 +30,13 @@
 //! - `limit=` bounds the results; the answer says `"truncated": true` when there was more.
 //! - `reserved=true` includes the Tabs of the Ledger, which otherwise only show when they are asked for by name.
 //!
+//! # When a part of the store cannot be read
+//! What does not rest on it is answered with status 200, and `missing` says what the answer lacks: how many VBuckets, on
+//! which shards, why, and whether `results` may be missing or only the counts of `lost` events, which are then `null`.
+//! Groups and super-aggregates that may lack something carry `"partial": true`; `complete` is false. Only when nothing
+//! that was asked for can be read, the status is 503, or 500 for what is damaged. `/metrics` always has the Server's own
+//! counters.
+//!
 //! Values are percent-encoded as usual, with one exception: a `+` stands for itself, because names, expressions and
 //! times hold it and none of them holds a space.
 

@@ -37,12 +37,14 @@ pub enum LinkError {
         cause: String,
     },
     /// Connecting failed a moment ago, and is not tried again yet.
-    #[error("{shard} could not be connected to; the next try is in {pause:?}")]
+    #[error("{shard} could not be connected to; the next try is in {} ms: {cause}", pause.as_millis())]
     Paused {
         /// Which.
         shard: ShardId,
         /// When the next try is made.
         pause: Duration,
+        /// Why the last one failed.
+        cause: String,
     },
     /// No answer came in time. Whether the request was done, or will be, is unknown.
     #[error("{shard} did not answer within {after:?}")]

@@ -50,6 +50,8 @@ struct Slot {
     live: Option<Arc<Live>>,
     backoff: Backoff,
     has_warned: bool,
+    /// Why connecting failed last.
+    cause: String,
 }
 
 #[derive(Default)]
@@ -207,7 +209,7 @@ impl Link {
                 return Ok(Arc::clone(live));
             }
             if let Some(pause) = slot.backoff.pause(monotonic()) {
-                return Err(LinkError::Paused { shard: self.shard, pause });
+                return Err(LinkError::Paused { shard: self.shard, pause, cause: slot.cause.clone() });
             }
         }
         let connected = tokio::time::timeout(self.connect_timeout, self.connect()).await;
@@ -226,6 +228,7 @@ impl Link {
             }
             Err(error) => {
                 slot.backoff.failed(monotonic(), noise());
+                slot.cause = taba_core::causes(&error);
                 Err(error)
             }
         }
