@@ -116,7 +116,7 @@ impl States {
                 for opened in page.opened {
                     if let Err((client, panicked)) = merge(&mut merged, opened) {
                         let (why, name) = (panicked.into(), self.tab.name.clone());
-                        fault::add(&mut faults, state.fault(&why, &self.tab.tab_type, name, client));
+                        fault::add(&mut all.faults, state.fault(&why, &self.tab.tab_type, name, client));
                     }
                 }
             }
