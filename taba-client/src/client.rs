@@ -1,17 +1,16 @@
 //! [`Client`]: what an application holds, and [`ClientBuilder`], how it gets it.
 
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::Arc;
 use std::time::Duration;
 use std::{fmt, io};
 
 use taba_core::{ClientId, NameError, Registry, TabName, TabType, Value};
-use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
-use crate::buffer::{Buffer, Identity};
 use crate::config::{Config, ConfigError};
-use crate::driver::{self, AgentAddress, AgentAddressError, Clock, Close, HttpSink, Intake, Parts, Task};
+use crate::driver::{AgentAddressError, Clock};
 use crate::handles::{Buffered, Counter, Distinct, ExpiryGauge, Gauge, KeyedCounter, Percentile, Tab, Timer};
+use crate::link::{Core, Outlet};
 use crate::recorder::Recorder;
 use crate::sink::Sink;
 use crate::stats::ClientStats;
@@ -20,33 +19,27 @@ use crate::tabs::TabError;
 
 /// Where an Agent listens unless told otherwise.
 const AGENT: &str = "http://127.0.0.1:8279";
-/// What the thread may take to answer beyond a deadline before it is taken to be gone.
-const GRACE: Duration = Duration::from_millis(500);
 
 /// A program that records events, as the fleet knows it. Clones are the same Client.
 ///
-/// Dropping the last clone sends what is unsent, and waits for that, but not for longer than
-/// [`Config::drop_deadline`]; handles do not count. Inside an async program, better `close(..).await` before: a drop
-/// blocks its thread while it waits.
+/// When the last clone and the last handle are gone, what is unsent is sent; the drop waits for that, but not for longer
+/// than [`Config::drop_deadline`]. Inside an async program, better `close(..).await` before: a drop blocks its thread
+/// while it waits. What was never dropped when the process ends (a Client in a static, `std::process::exit`) is
+/// flushed then, for at most [`Config::exit_deadline`].
 #[derive(Clone)]
-pub struct Client(Arc<Inner>);
+pub struct Client(Arc<Core>);
 
-struct Inner {
-    recorder: Arc<Recorder>,
-    closes: UnboundedSender<Close>,
-    stats: Arc<Mutex<ClientStats>>,
-    drop_deadline: Duration,
-    process: u32,
-}
-
-/// What became of the unsent events of a Client that ended.
+/// What became of unsent events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[must_use = "events may have been left behind"]
-pub struct ShutdownReport {
-    /// Events that the Agent has taken since the shutdown began.
+pub struct FlushReport {
+    /// Events that the Agent has taken since it began.
     pub flushed: u64,
-    /// Events of which it is not known that the Agent has them. Those on their way at the deadline are among them.
+    /// Events that are not known to be at the Agent, those on their way at the deadline among them. 0 when everything that
+    /// was recorded before is there, or was dropped and counted.
     pub left: u64,
+    /// Events dropped since it began; [`ClientStats::dropped`] says why.
+    pub dropped: u64,
 }
 
 /// Why there is no Client.
@@ -138,29 +131,12 @@ impl ClientBuilder {
     pub fn build(self) -> Result<Client, BuildError> {
         let id = ClientId::new(&self.id)?;
         let config = self.config.verify()?;
-        let sink = match self.sink {
-            Some(sink) => sink,
-            None => Arc::new(HttpSink::new(self.agent.parse::<AgentAddress>()?, config.request_timeout)),
+        let outlet = match self.sink {
+            Some(sink) => Outlet::Custom(sink),
+            None => Outlet::Agent(self.agent.parse()?),
         };
-        let incarnation = driver::incarnation()?;
-        let (recorder, arrivals) =
-            Recorder::new(id.clone(), self.clock, self.handlers.clone(), config.clone());
-        let (closes, closes_due) = unbounded_channel();
-        let stats = Arc::new(Mutex::new(ClientStats::default()));
-        let identity = Identity { client: id, incarnation };
-        let inner = Inner {
-            recorder: Arc::clone(&recorder),
-            closes,
-            stats: Arc::clone(&stats),
-            drop_deadline: config.drop_deadline,
-            process: std::process::id(),
-        };
-        let buffer = Buffer::new(identity, self.handlers, config.clone());
-        let intake = Intake::new(arrivals);
-        let parts =
-            Parts { recorder, intake, buffer, sink, config, closes: closes_due, stats, seed: incarnation };
-        Task::new(parts).start()?;
-        Ok(Client(Arc::new(inner)))
+        let recorder = Recorder::new(id, self.clock, self.handlers.clone(), config.clone());
+        Core::start(recorder, self.handlers, config, outlet).map(Client)
     }
 }
 
@@ -177,6 +153,11 @@ impl Client {
         }
     }
 
+    /// The Client of a handle.
+    pub(crate) fn of(core: &Arc<Core>) -> Self {
+        Self(Arc::clone(core))
+    }
+
     /// The Client's id.
     pub fn id(&self) -> &ClientId {
         self.0.recorder.client()
@@ -184,13 +165,15 @@ impl Client {
 
     /// A Tab of any type, whose Handler folds values of type `V`. Names may carry labels: `delay;to=MEM`.
     ///
-    /// Beyond [`Config::tabs_max`] the handle records nothing, and what it is given is counted as dropped.
-    ///
     /// # Errors
-    /// [`TabError`] when a name breaks the rules, or the Tab is known to be of another type.
+    /// [`TabError`] when a name breaks the rules, the Tab is in use with another type, there are
+    /// [`Config::tabs_max`] Tabs in use, or the Client's background task is gone for good.
     pub fn tab<V: Value>(&self, name: &str, tab_type: &str) -> Result<Tab<V>, TabError> {
         let spec = TabSpec::new::<V>(TabName::new(name)?, TabType::new(tab_type)?);
-        Ok(Tab::new(Arc::clone(&self.0.recorder), self.0.recorder.tabs().number(spec)?))
+        if let Some(reason) = self.0.gone() {
+            return Err(TabError::ClientGone { tab: spec.name().clone(), reason: Arc::clone(reason) });
+        }
+        self.0.recorder.tabs().lease(&spec, &self.0).map(Tab::new)
     }
 
     /// A counter with windows and percentiles (`CounterGroup`).
@@ -278,21 +261,41 @@ impl Client {
         self.0.stats()
     }
 
+    /// Sends everything that was recorded before, for at most as long as `deadline`, and goes on. For programs that may
+    /// be frozen or killed after they have done something: a function platform, a job at its end.
+    ///
+    /// Blocks. In an async program use [`flush_async`](Self::flush_async).
+    pub fn flush(&self, deadline: Duration) -> FlushReport {
+        self.0.ask_and_wait(false, deadline)
+    }
+
+    /// [`flush`](Self::flush) for async programs, of any runtime.
+    ///
+    /// # Cancel safety
+    /// Once polled, it is sent whether this is awaited or not; only the report is lost.
+    pub async fn flush_async(&self, deadline: Duration) -> FlushReport {
+        self.ask(false, deadline).await
+    }
+
     /// Ends the Client: sends what is unsent, for at most as long as `deadline`. From now on, what is recorded is
     /// counted as dropped; what another thread records in this very moment may be in neither count.
     ///
     /// Blocks. In an async program use [`close`](Self::close).
-    pub fn shutdown(&self, deadline: Duration) -> ShutdownReport {
-        self.0.shutdown(deadline)
+    pub fn shutdown(&self, deadline: Duration) -> FlushReport {
+        self.0.ask_and_wait(true, deadline)
     }
 
     /// [`shutdown`](Self::shutdown) for async programs, of any runtime.
     ///
     /// # Cancel safety
     /// Once polled, the Client ends whether this is awaited or not; only the report is lost.
-    pub async fn close(&self, deadline: Duration) -> ShutdownReport {
+    pub async fn close(&self, deadline: Duration) -> FlushReport {
+        self.ask(true, deadline).await
+    }
+
+    async fn ask(&self, close: bool, deadline: Duration) -> FlushReport {
         let (reply, report) = oneshot::channel();
-        if !self.0.ask_to_close(deadline, move |report| _ = reply.send(report)) {
+        if !self.0.ask(close, deadline, move |report| _ = reply.send(report)) {
             return self.0.report();
         }
         report.await.unwrap_or_else(|_| self.0.report())
@@ -302,44 +305,5 @@ impl Client {
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client").field("id", self.id()).field("stats", &self.stats()).finish()
-    }
-}
-
-impl Inner {
-    fn stats(&self) -> ClientStats {
-        let mut stats = self.stats.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        for (why, events) in self.recorder.refused() {
-            stats.recorded += events;
-            stats.dropped.add(why, events);
-        }
-        stats
-    }
-
-    /// `false` when nobody hears: the Client has ended, or is of another process.
-    fn ask_to_close(&self, deadline: Duration, reply: impl FnOnce(ShutdownReport) + Send + 'static) -> bool {
-        self.recorder.close();
-        let close = Close { deadline, reply: Box::new(reply) };
-        self.process == std::process::id() && self.closes.send(close).is_ok()
-    }
-
-    fn shutdown(&self, deadline: Duration) -> ShutdownReport {
-        let (reply, report) = mpsc::channel();
-        if !self.ask_to_close(deadline, move |report| _ = reply.send(report)) {
-            return self.report();
-        }
-        report.recv_timeout(deadline.saturating_add(GRACE)).unwrap_or_else(|_| self.report())
-    }
-
-    /// What is known of a Client that does not answer.
-    fn report(&self) -> ShutdownReport {
-        let stats = self.stats();
-        ShutdownReport { flushed: 0, left: stats.pending + stats.sealed }
-    }
-}
-
-impl Drop for Inner {
-    fn drop(&mut self) {
-        // What is left, the task has logged.
-        let _ = self.shutdown(self.drop_deadline);
     }
 }

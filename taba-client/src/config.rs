@@ -26,16 +26,20 @@ const FRAME_SLACK_BYTES: usize = 64 * 1024;
 pub struct Config {
     /// How often events are sent. Default 250 ms, at least 1 ms. Shorter is fresher; longer folds more into one State.
     pub flush_interval: Duration,
-    /// Events that a thread's ring holds at first. Default 1,024 (24 KiB), at least 16.
+    /// Events of one ring. Default 256 (6 KiB), at least 16. A thread that records holds one ring; while it fills them
+    /// faster than they are drained, it takes more, which go back when they are drained.
     pub ring_events_min: usize,
-    /// Events to which a full ring may grow, in steps of eight times. Default 65,536 (1.5 MiB). Rings are drained every
-    /// few milliseconds while they fill, so this bounds the burst that one thread can record without loss.
+    /// Events that one thread can record between two drains without loss, about. Default 65,536 (1.5 MiB). Rings are
+    /// drained every few milliseconds while they fill.
     pub ring_events_max: usize,
-    /// Bytes of all rings of the Client, one ring for each thread that records. Default 64 MiB.
+    /// Bytes of all rings of the Client. Default 64 MiB, which is 10,900 threads that record at the same time. The last
+    /// quarter is for threads that have no ring yet.
     pub rings_bytes_max: usize,
     /// Bytes of all values in the rings that are not numbers. Default 16 MiB.
     pub opaque_bytes_max: usize,
-    /// Tabs of the Client; what is recorded under more is dropped. Default 65,536.
+    /// Tabs of the Client in use: those that have a handle, and those whose events are not all sealed yet. One more is
+    /// an error where its handle is made. Default 65,536. A Tab that is used no more is forgotten at the next flush (250
+    /// ms), so a Client whose names always change can make 65,536 new ones in that time; while the Agent is away, in all.
     pub tabs_max: usize,
     /// Events of one Tab that travel as they are; more are folded into a State, where its type is known. Default 16.
     pub raw_events_max: usize,
@@ -56,15 +60,18 @@ pub struct Config {
     pub backoff_min: Duration,
     /// The longest wait between two requests, unless the Agent asks for more. Default 5 s.
     pub backoff_max: Duration,
-    /// How long dropping the last `Client` may wait for what is unsent. Default 2 s; 0 does not wait.
+    /// How long dropping the last `Client` or handle may wait for what is unsent. Default 2 s; 0 does not wait.
     pub drop_deadline: Duration,
+    /// How long the end of the process may wait for what is unsent of a Client that was not dropped: one in a static, or
+    /// one that is there at `std::process::exit`. Default 1 s; 0 does not flush then.
+    pub exit_deadline: Duration,
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
             flush_interval: Duration::from_millis(250),
-            ring_events_min: 1024,
+            ring_events_min: 256,
             ring_events_max: 64 * 1024,
             rings_bytes_max: 64 << 20,
             opaque_bytes_max: 16 << 20,
@@ -78,6 +85,7 @@ impl Default for Config {
             backoff_min: Duration::from_millis(100),
             backoff_max: Duration::from_secs(5),
             drop_deadline: Duration::from_secs(2),
+            exit_deadline: Duration::from_secs(1),
         }
     }
 }
@@ -140,6 +148,7 @@ impl Config {
         millis("backoff_min", self.backoff_min, 1, self.backoff_max.as_millis())?;
         millis("backoff_max", self.backoff_max, 1, HOUR)?;
         millis("drop_deadline", self.drop_deadline, 0, HOUR)?;
+        millis("exit_deadline", self.exit_deadline, 0, HOUR)?;
         Ok(Verified(self))
     }
 

@@ -8,19 +8,25 @@ use std::time::Duration;
 
 use taba_core::{Expiring, Keyed, Reading, Timestamp, Value};
 
+use crate::client::Client;
 use crate::driver::Stopwatch;
 use crate::recorder::Recorder;
+use crate::tabs::Lease;
 
 /// A Tab whose events carry values of type `V`, for any Handler.
+///
+/// It keeps its [`Client`](crate::Client) alive. Dropping the last handle of a Tab lets the Client forget it.
 pub struct Tab<V> {
     recorder: Arc<Recorder>,
     number: u32,
+    lease: Arc<Lease>,
     values: PhantomData<fn(V)>,
 }
 
 impl<V> Clone for Tab<V> {
     fn clone(&self) -> Self {
-        Self { recorder: Arc::clone(&self.recorder), number: self.number, values: PhantomData }
+        let (recorder, lease) = (Arc::clone(&self.recorder), Arc::clone(&self.lease));
+        Self { recorder, number: self.number, lease, values: PhantomData }
     }
 }
 
@@ -31,8 +37,15 @@ impl<V> fmt::Debug for Tab<V> {
 }
 
 impl<V: Value> Tab<V> {
-    pub(crate) fn new(recorder: Arc<Recorder>, number: u32) -> Self {
-        Self { recorder, number, values: PhantomData }
+    pub(crate) fn new(lease: Arc<Lease>) -> Self {
+        // PERF: both are behind the lease too, but recording should not follow two pointers more.
+        let (recorder, number) = (Arc::clone(&lease.core().recorder), lease.number());
+        Self { recorder, number, lease, values: PhantomData }
+    }
+
+    /// Whose Tab it is: for its [`stats`](crate::Client::stats), or to flush where only a handle is at hand.
+    pub fn client(&self) -> Client {
+        Client::of(self.lease.core())
     }
 
     /// Records a value now.

@@ -28,8 +28,9 @@
 //! outage costs memory by Tabs, not by events. Without it they travel as they were recorded.
 //!
 //! # What a `fork` does
-//! The thread does not exist in a forked child. A child must build a Client of its own, which then is an incarnation
-//! of its own; a Client that the parent built counts what the child records with it as dropped.
+//! The thread does not exist in a forked child. The first event that a child records through a handle it inherited starts
+//! another thread there, and an incarnation of the Client's own, which counts what the child records and nothing of
+//! what the parent did; one log line says so. A [`Sink`] of your own is then used by both.
 //!
 //! # Features
 //! - `driver` (default): `Client`, its handles, its thread, and `HttpSink`. Without it the crate is its pure half,
@@ -51,6 +52,10 @@ mod driver;
 #[cfg(feature = "driver")]
 mod handles;
 #[cfg(feature = "driver")]
+mod link;
+#[cfg(feature = "driver")]
+mod pool;
+#[cfg(feature = "driver")]
 mod recorder;
 #[cfg(feature = "driver")]
 mod stats;
@@ -58,14 +63,14 @@ mod stats;
 mod tabs;
 
 pub use backoff::Backoff;
-pub use buffer::{Buffer, Datum, Fault, Identity, Sealed, Tally};
+pub use buffer::{Buffer, Datum, Fault, Identity, Mark, Sealed, Tally};
 pub use config::{Config, ConfigError, Verified};
 pub use drops::Drops;
 pub use sink::{Sink, SinkError};
 pub use tab::TabSpec;
 
 #[cfg(feature = "driver")]
-pub use client::{BuildError, Client, ClientBuilder, ShutdownReport};
+pub use client::{BuildError, Client, ClientBuilder, FlushReport};
 #[cfg(feature = "driver")]
 pub use driver::{AgentAddress, AgentAddressError, Clock, HttpSink, ManualClock};
 #[cfg(feature = "driver")]

@@ -7,28 +7,27 @@
 //!            Client at place 0 drains ◄──────────────────────────┘      Client at place 1
 //! ```
 //! A ring is a bounded single-producer, single-consumer queue (rtrb), so recording shares nothing with other threads
-//! but, now and then, with the one that drains. Rings start small and grow when they overflow; the old ring is drained
-//! and freed like that of a thread that has ended.
+//! but, now and then, with the one that drains. Rings are small. A thread whose ring is full takes another from the
+//! Client's pool and leaves the full one there; so does a thread that ends. So a thread that is idle holds one small
+//! ring, whatever it did before.
 
 use std::any::Any;
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 
-use rtrb::{Producer, PushError, RingBuffer};
+use rtrb::{PushError, RingBuffer};
 use taba_core::ledger::Why;
 use taba_core::{ClientId, Registry, Timestamp, Value};
-use tokio::sync::Notify;
 
 use crate::buffer::Datum;
 use crate::config::{SLOT_BYTES, Verified};
-use crate::driver::{Clock, Ring};
+use crate::driver::{Clock, Ring, generation, lock};
+use crate::link::{Core, Link};
+use crate::pool::{Pool, Writer};
 use crate::tabs::Tabs;
 
-/// How much larger a ring is that takes the place of one that overflowed.
-const GROWTH: usize = 8;
-/// How often, in the time that a ring takes to fill, its thread looks how full it is.
+/// Fill-level checks per ring capacity.
 const LOOKS: usize = 8;
 
 /// One event in a ring.
@@ -50,18 +49,25 @@ const _: () = assert!(size_of::<Slot>() == SLOT_BYTES, "the bounds of rings coun
 
 thread_local! {
     /// This thread's rings, by the place of their Client.
-    static CHUNKS: RefCell<Vec<Option<Chunk>>> = const { RefCell::new(Vec::new()) };
+    static CHUNKS: RefCell<Chunks> = const { RefCell::new(Chunks(Vec::new())) };
 }
 
-/// The writing end of one thread's ring.
+struct Chunks(Vec<Option<Chunk>>);
+
+/// The ring that a thread writes to.
 struct Chunk {
-    /// The Client: a place can be taken again, a number cannot.
-    recorder: u64,
+    /// The Client and the process: a place can be taken again, a number cannot, and a fork changes the process.
+    key: u64,
     /// Events until the next look at how full the ring is.
     until_look: usize,
-    ring: Producer<Slot>,
-    overflowed: Arc<AtomicU64>,
-    can_grow: bool,
+    writer: Writer,
+    pool: Arc<Pool>,
+    /// Drains that there had been when the thread last took a ring.
+    drains: u64,
+    /// Events in the rings that it has filled since.
+    filled: usize,
+    /// Whether it got no ring since.
+    refused: bool,
 }
 
 /// Where the handles of one Client record.
@@ -73,7 +79,7 @@ pub(crate) struct Recorder {
     client: ClientId,
     config: Verified,
     tabs: Tabs,
-    rings: Sender<Ring>,
+    core: OnceLock<Weak<Core>>,
     // PERF: behind a pointer, so that writing here does not take what stands above out of other threads' caches.
     shared: Box<Shared>,
 }
@@ -81,25 +87,39 @@ pub(crate) struct Recorder {
 #[derive(Default)]
 struct Shared {
     hurry: AtomicBool,
-    wake: Notify,
     rings_bytes: AtomicUsize,
     opaque_bytes: AtomicUsize,
+    /// How often all rings were drained.
+    drains: AtomicU64,
     refused: [AtomicU64; Why::ALL.len()],
 }
 
 impl Recorder {
-    /// A recorder, and where the rings of its threads arrive.
-    pub(crate) fn new(
-        client: ClientId,
-        clock: Clock,
-        handlers: Registry,
-        config: Verified,
-    ) -> (Arc<Self>, Receiver<Ring>) {
-        let (rings, arrivals) = mpsc::channel();
-        let (number, place) = places().take();
+    pub(crate) fn new(client: ClientId, clock: Clock, handlers: Registry, config: Verified) -> Self {
+        let (number, place) = lock(&PLACES).map_or((0, 0), |mut places| places.take());
         let tabs = Tabs::new(handlers, config.tabs_max);
-        let (closed, shared) = (AtomicBool::new(false), Box::default());
-        (Arc::new(Self { number, place, closed, clock, client, config, tabs, rings, shared }), arrivals)
+        let (closed, core, shared) = (AtomicBool::new(false), OnceLock::new(), Box::default());
+        Self { number, place, closed, clock, client, config, tabs, core, shared }
+    }
+
+    /// Whose recorder it is; said once.
+    pub(crate) fn belongs_to(&self, core: &Arc<Core>) {
+        let _ = self.core.set(Arc::downgrade(core));
+    }
+
+    /// What differs between Clients, and between a process and its forked child.
+    #[inline]
+    fn key(&self) -> u64 {
+        self.number.wrapping_add(generation())
+    }
+
+    /// In a forked child: what the parent's threads hold is not this process's.
+    pub(crate) fn begin_again(&self) {
+        let Shared { hurry, rings_bytes, opaque_bytes, drains: _, refused } = &*self.shared;
+        hurry.store(false, Ordering::Relaxed);
+        rings_bytes.store(0, Ordering::Relaxed);
+        opaque_bytes.store(0, Ordering::Relaxed);
+        refused.iter().for_each(|events| events.store(0, Ordering::Relaxed));
     }
 
     /// Records a value now.
@@ -134,9 +154,9 @@ impl Recorder {
         let pushed = CHUNKS.try_with(move |chunks| {
             // A value that records while it is dropped, or an allocator that records: not while we are at it.
             let mut chunks = chunks.try_borrow_mut().map_err(|_| Why::Full)?;
-            match chunks.get_mut(self.place) {
-                Some(Some(chunk)) if chunk.recorder == self.number => chunk.push(slot, self),
-                Some(_) | None => self.push_first(&mut chunks, slot),
+            match chunks.0.get_mut(self.place) {
+                Some(Some(chunk)) if chunk.key == self.key() => chunk.push(slot, self),
+                Some(_) | None => self.push_first(&mut chunks.0, slot),
             }
         });
         match pushed {
@@ -147,13 +167,32 @@ impl Recorder {
         }
     }
 
-    /// The first event of this thread for this Client.
+    /// The first event of this thread for this Client in this process.
     #[cold]
     #[inline(never)]
     fn push_first(&self, chunks: &mut Vec<Option<Chunk>>, slot: Slot) -> Result<(), Why> {
         // Rings of Clients that are gone go when there is something to do anyway.
-        chunks.iter_mut().for_each(|chunk| drop(chunk.take_if(|chunk| chunk.ring.is_abandoned())));
-        let mut chunk = self.chunk(self.config.ring_events_min).ok_or(Why::Full)?;
+        chunks.iter_mut().for_each(|chunk| drop(chunk.take_if(|chunk| chunk.writer.ring.is_abandoned())));
+        let core = self.core.get().and_then(Weak::upgrade).ok_or(Why::Shutdown)?;
+        let link = core.link().ok_or(Why::Shutdown)?;
+        let writer = link.pool.take().or_else(|| self.ring(link, self.config.rings_bytes_max));
+        let Some(writer) = writer else {
+            self.ask_to_hurry();
+            return Err(Why::Full);
+        };
+        // Threads that record little and end never look how full their ring is.
+        if writer.ring.slots() < writer.ring.buffer().capacity() / 4 * 3 {
+            self.ask_to_hurry();
+        }
+        let mut chunk = Chunk {
+            key: self.key(),
+            until_look: writer.ring.buffer().capacity() / LOOKS,
+            writer,
+            pool: Arc::clone(&link.pool),
+            drains: self.shared.drains.load(Ordering::Relaxed),
+            filled: 0,
+            refused: false,
+        };
         let pushed = chunk.push(slot, self);
         if chunks.len() <= self.place {
             chunks.resize_with(self.place + 1, || None);
@@ -162,18 +201,33 @@ impl Recorder {
         pushed
     }
 
-    /// A new ring for this thread, if the bounds allow one.
-    fn chunk(&self, events: usize) -> Option<Chunk> {
-        let bytes = events * SLOT_BYTES;
-        if !reserve(&self.shared.rings_bytes, bytes, self.config.rings_bytes_max) {
+    /// A new ring, if this bound of all rings allows one.
+    fn ring(&self, link: &Link, bytes_max: usize) -> Option<Writer> {
+        let events = self.config.ring_events_min;
+        if !reserve(&self.shared.rings_bytes, events * SLOT_BYTES, bytes_max) {
             return None;
+        }
+        if self.shared.rings_bytes.load(Ordering::Relaxed) > self.config.rings_bytes_max / 2 {
+            self.ask_to_hurry();
         }
         let (ring, consumer) = RingBuffer::new(events);
         let overflowed = Arc::new(AtomicU64::new(0));
         let reading = Ring { consumer, overflowed: Arc::clone(&overflowed), overflowed_noted: 0 };
-        self.rings.send(reading).ok()?;
-        let can_grow = events < self.config.ring_events_max;
-        Some(Chunk { recorder: self.number, until_look: events / LOOKS, ring, overflowed, can_grow })
+        link.rings.send(reading).ok()?;
+        Some(Writer { ring, overflowed })
+    }
+
+    /// Another ring for a thread whose own is full.
+    fn another_ring(&self) -> Option<Writer> {
+        let core = self.core.get()?.upgrade()?;
+        let link = core.link()?;
+        // The last quarter is for threads that have no ring at all.
+        link.pool.take().or_else(|| self.ring(link, self.config.rings_bytes_max / 4 * 3))
+    }
+
+    /// All rings were drained.
+    pub(crate) fn note_drained(&self) {
+        self.shared.drains.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The driver has freed a ring.
@@ -231,20 +285,10 @@ impl Recorder {
         }
     }
 
-    /// Wakes the driver if a recording thread asked; the clock's thread does this, so that recording makes no system
-    /// call.
-    pub(crate) fn wake_if_asked(&self) {
-        if self.shared.hurry.load(Ordering::Relaxed) && self.shared.hurry.swap(false, Ordering::Relaxed) {
-            self.shared.wake.notify_one();
-        }
-    }
-
-    /// Ends when the rings should be drained before it is time.
-    ///
-    /// # Cancel safety
-    /// Safe: a wake-up that nobody waited for is kept.
-    pub(crate) async fn woken(&self) {
-        self.shared.wake.notified().await;
+    /// Whether a recording thread asked for the rings to be drained, since this was last asked. The clock's thread
+    /// asks, so that recording makes no system call.
+    pub(crate) fn is_hurried(&self) -> bool {
+        self.shared.hurry.load(Ordering::Relaxed) && self.shared.hurry.swap(false, Ordering::Relaxed)
     }
 
     pub(crate) fn client(&self) -> &ClientId {
@@ -263,7 +307,9 @@ impl Recorder {
 impl Drop for Recorder {
     fn drop(&mut self) {
         // No handle is left, so nobody will look for rings at this place.
-        places().give_back(self.place);
+        if let Some(mut places) = lock(&PLACES) {
+            places.give_back(self.place);
+        }
     }
 }
 
@@ -274,7 +320,7 @@ impl Chunk {
         if self.until_look == 0 {
             self.look(recorder);
         }
-        match self.ring.push(slot) {
+        match self.writer.ring.push(slot) {
             Ok(()) => Ok(()),
             Err(PushError::Full(slot)) => self.overflow(slot, recorder),
         }
@@ -283,9 +329,9 @@ impl Chunk {
     #[cold]
     #[inline(never)]
     fn look(&mut self, recorder: &Recorder) {
-        let events = self.ring.buffer().capacity();
+        let events = self.writer.ring.buffer().capacity();
         self.until_look = events / LOOKS;
-        if self.ring.slots() < events / 2 {
+        if self.writer.ring.slots() < events / 2 {
             recorder.ask_to_hurry();
         }
     }
@@ -294,21 +340,36 @@ impl Chunk {
     #[inline(never)]
     fn overflow(&mut self, slot: Slot, recorder: &Recorder) -> Result<(), Why> {
         recorder.ask_to_hurry();
-        if self.can_grow {
-            let events =
-                self.ring.buffer().capacity().saturating_mul(GROWTH).min(recorder.config.ring_events_max);
-            if let Some(larger) = recorder.chunk(events) {
-                *self = larger;
-                return self.ring.push(slot).map_err(|_| Why::Full);
+        let drains = recorder.shared.drains.load(Ordering::Relaxed);
+        if drains != self.drains {
+            (self.drains, self.filled, self.refused) = (drains, 0, false);
+        }
+        // A ring that was refused is not asked for again before the next drain: until then nothing changes.
+        if !self.refused {
+            self.filled += self.writer.ring.buffer().capacity();
+            let room = self.filled < recorder.config.ring_events_max;
+            if let Some(writer) = if room { recorder.another_ring() } else { None } {
+                self.pool.give(std::mem::replace(&mut self.writer, writer));
+                return self.writer.ring.push(slot).map_err(|_| Why::Full);
             }
-            self.can_grow = false;
+            self.refused = true;
         }
         if let Slot::Opaque { event, .. } = slot {
             recorder.give_back(event.bytes);
         }
         // Only this thread writes here, so that a full ring costs no more than an empty one.
-        self.overflowed.store(self.overflowed.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        let overflowed = &self.writer.overflowed;
+        overflowed.store(overflowed.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         Ok(())
+    }
+}
+
+impl Drop for Chunks {
+    fn drop(&mut self) {
+        // The thread ends. After a fork, a pool can be the parent's; what goes there is not seen by anybody.
+        for Chunk { writer, pool, .. } in self.0.drain(..).flatten() {
+            pool.give(writer);
+        }
     }
 }
 
@@ -326,10 +387,6 @@ struct Places {
 }
 
 static PLACES: Mutex<Places> = Mutex::new(Places { next_number: 0, free: Vec::new(), taken: 0 });
-
-fn places() -> MutexGuard<'static, Places> {
-    PLACES.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 impl Places {
     fn take(&mut self) -> (u64, usize) {

@@ -28,6 +28,8 @@ pub struct ClientStats {
     pub batches: u64,
     /// Deliveries that failed; nearly all were tried again.
     pub failures: u64,
+    /// How often the background task panicked and was started again.
+    pub restarts: u64,
     /// The last thing that went wrong, for a person to read; it stays when all is well again. Events that were dropped,
     /// a delivery that failed, a Handler that panicked.
     pub last_error: Option<Arc<str>>,

@@ -1,14 +1,19 @@
 //! [`Tabs`]: the table of a Client's Tabs, shared by those who make handles and the background thread.
+//!
+//! ```text
+//! handle made ──► number, lease ──► last handle dropped ──► released ──► rings drained, all sealed ──► number is free
+//! ```
+//! A Tab without a handle is forgotten once its events are in a Batch, so the bound of Tabs is one of Tabs in use.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::mem;
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use taba_core::{NameError, Registry, TabName, TabType, ValueMismatch};
 
+use crate::driver::lock;
+use crate::link::Core;
 use crate::tab::TabSpec;
-
-/// The number of all Tabs beyond the bound; what is recorded under it is dropped.
-pub(crate) const NOWHERE: u32 = u32::MAX;
 
 /// Why there is no handle for a Tab.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -42,6 +47,25 @@ pub enum TabError {
         #[source]
         source: Option<ValueMismatch>,
     },
+    /// The Client has as many Tabs as it may have. Drop handles that are no longer used, or raise
+    /// [`Config::tabs_max`](crate::Config::tabs_max).
+    #[error(
+        "tab {tab} is one too many: the client has {tabs_max} tabs in use; drop unused handles or raise `tabs_max`"
+    )]
+    TooManyTabs {
+        /// The name.
+        tab: TabName,
+        /// The bound.
+        tabs_max: usize,
+    },
+    /// The Client's background task ended, and could not be started again. Build another Client.
+    #[error("the client no longer works, so tab {tab} would count nothing: {reason}")]
+    ClientGone {
+        /// The name.
+        tab: TabName,
+        /// What happened.
+        reason: Arc<str>,
+    },
 }
 
 /// The table of a Client's Tabs.
@@ -54,53 +78,169 @@ pub(crate) struct Tabs {
 #[derive(Default)]
 struct Table {
     numbers: HashMap<TabName, u32>,
-    specs: Vec<TabSpec>,
+    entries: Vec<Option<Entry>>,
+    /// Places of `entries` that hold none.
+    free: Vec<u32>,
+    /// Numbers that the background thread does not know yet.
+    new: Vec<u32>,
+    released: Vec<Released>,
+    leases: u64,
+}
+
+struct Entry {
+    spec: TabSpec,
+    lease: Weak<Lease>,
+    /// The newest lease.
+    ordinal: u64,
+}
+
+/// What the handles of one Tab share. It keeps the Client alive, and the Tab's number its own.
+pub(crate) struct Lease {
+    number: u32,
+    /// Which lease this is, of all that the Client ever gave.
+    ordinal: u64,
+    core: Arc<Core>,
+}
+
+/// A Tab that has lost its last handle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Released {
+    pub(crate) number: u32,
+    ordinal: u64,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let released = Released { number: self.number, ordinal: self.ordinal };
+        if let Some(mut table) = self.core.recorder.tabs().table() {
+            table.released.push(released);
+        }
+    }
+}
+
+impl Lease {
+    pub(crate) fn number(&self) -> u32 {
+        self.number
+    }
+
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
 }
 
 impl Tabs {
+    /// An empty table. Tabs whose type has a Handler must be of its value type.
     pub(crate) fn new(handlers: Registry, tabs_max: usize) -> Self {
         Self { tabs_max, handlers, table: Mutex::default() }
     }
 
-    /// The number of a Tab; [`NOWHERE`] for one too many.
-    pub(crate) fn number(&self, spec: TabSpec) -> Result<u32, TabError> {
+    /// A lease of the Tab, which gets a number if it has none.
+    pub(crate) fn lease(&self, spec: &TabSpec, core: &Arc<Core>) -> Result<Arc<Lease>, TabError> {
         let tab = spec.name().clone();
         if tab.is_reserved() {
             return Err(TabError::Reserved { tab });
         }
-        let mut table = self.table();
-        if let Some(&number) = table.numbers.get(&tab) {
-            let known = &table.specs[number as usize];
-            if known.agrees(&spec) {
-                return Ok(number);
-            }
-            if known.tab_type() == spec.tab_type() {
-                return Err(TabError::ValueConflict { tab, source: None });
-            }
-            let (known, asked) = (known.tab_type().clone(), spec.tab_type().clone());
-            return Err(TabError::TypeConflict { tab, known, asked });
-        }
+        // The Handler is the application's code: not under the lock.
         if let Some(handler) = self.handlers.get(spec.tab_type().as_str())
             && let Err(mismatch) = spec.fits(handler.as_ref())
         {
-            return Err(TabError::ValueConflict { tab, source: Some(mismatch) });
+            let known = self.table().and_then(|table| table.known(&tab));
+            return match known {
+                Some(known) if known.tab_type() != spec.tab_type() => Err(type_conflict(&known, spec)),
+                Some(_) | None => Err(TabError::ValueConflict { tab, source: Some(mismatch) }),
+            };
         }
-        if table.specs.len() >= self.tabs_max {
-            return Ok(NOWHERE);
+        let Some(mut table) = self.table() else {
+            let reason = Arc::from("the process forked while another thread made a handle");
+            return Err(TabError::ClientGone { tab, reason });
+        };
+        let number = match table.numbers.get(&tab) {
+            Some(&number) => number,
+            None => table.add(spec.clone(), self.tabs_max)?,
+        };
+        let Table { entries, leases, .. } = &mut *table;
+        let entry = entries[number as usize].as_mut().expect("a number that a name has is in use");
+        if !entry.spec.agrees(spec) {
+            return Err(match entry.spec.tab_type() == spec.tab_type() {
+                true => TabError::ValueConflict { tab: spec.name().clone(), source: None },
+                false => type_conflict(&entry.spec, spec),
+            });
         }
-        let number = table.specs.len() as u32;
-        table.specs.push(spec);
-        table.numbers.insert(tab, number);
+        Ok(entry.lease.upgrade().unwrap_or_else(|| {
+            *leases += 1;
+            entry.ordinal = *leases;
+            let lease = Arc::new(Lease { number, ordinal: entry.ordinal, core: Arc::clone(core) });
+            entry.lease = Arc::downgrade(&lease);
+            lease
+        }))
+    }
+
+    /// Tabs that have got their number since this was last asked.
+    pub(crate) fn take_new(&self) -> Vec<(u32, TabSpec)> {
+        let Some(mut table) = self.table() else { return Vec::new() };
+        let new = mem::take(&mut table.new);
+        let entry = |number: u32| Some((number, table.entries[number as usize].as_ref()?.spec.clone()));
+        new.into_iter().filter_map(entry).collect()
+    }
+
+    /// Tabs that have lost their last handle since this was last asked.
+    pub(crate) fn take_released(&self) -> Vec<Released> {
+        self.table().map(|mut table| mem::take(&mut table.released)).unwrap_or_default()
+    }
+
+    /// Forgets a Tab, unless it has had a handle since it was released. Its number can then be another's.
+    pub(crate) fn forget(&self, released: Released) -> bool {
+        let Some(mut table) = self.table() else { return false };
+        let place = &mut table.entries[released.number as usize];
+        let unused = |entry: &mut Entry| entry.ordinal == released.ordinal && entry.lease.strong_count() == 0;
+        let Some(entry) = place.take_if(unused) else { return false };
+        table.numbers.remove(entry.spec.name());
+        table.free.push(released.number);
+        true
+    }
+
+    /// A background task that knows no Tab begins: tells it of all. `false` when the table cannot be used.
+    pub(crate) fn begin_again(&self) -> bool {
+        let Some(mut table) = self.table() else { return false };
+        table.new = table.numbers.values().copied().collect();
+        table.released.clear();
+        true
+    }
+
+    /// `None` when another thread held it while the process forked.
+    fn table(&self) -> Option<MutexGuard<'_, Table>> {
+        lock(&self.table)
+    }
+}
+
+impl Table {
+    /// A number for a Tab that has none.
+    fn add(&mut self, spec: TabSpec, tabs_max: usize) -> Result<u32, TabError> {
+        let tab = spec.name().clone();
+        if self.numbers.len() >= tabs_max {
+            return Err(TabError::TooManyTabs { tab, tabs_max });
+        }
+        let entry = Some(Entry { spec, lease: Weak::new(), ordinal: 0 });
+        let number = self.free.pop().unwrap_or(self.entries.len() as u32);
+        match self.entries.get_mut(number as usize) {
+            Some(place) => *place = entry,
+            None => self.entries.push(entry),
+        }
+        self.numbers.insert(tab, number);
+        self.new.push(number);
         Ok(number)
     }
 
-    /// The Tabs from number `from` on.
-    pub(crate) fn after(&self, from: usize) -> Vec<TabSpec> {
-        self.table().specs.get(from..).unwrap_or_default().to_vec()
+    fn known(&self, tab: &TabName) -> Option<TabSpec> {
+        let entry = self.entries[*self.numbers.get(tab)? as usize].as_ref()?;
+        Some(entry.spec.clone())
     }
+}
 
-    fn table(&self) -> MutexGuard<'_, Table> {
-        // A Handler that panics when asked what it folds leaves the table as it was.
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+fn type_conflict(known: &TabSpec, asked: &TabSpec) -> TabError {
+    TabError::TypeConflict {
+        tab: asked.name().clone(),
+        known: known.tab_type().clone(),
+        asked: asked.tab_type().clone(),
     }
 }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::pending;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use axum::Router;
@@ -16,7 +16,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use taba_client::{Client, ClientBuilder, Config};
+use taba_client::{Client, ClientBuilder, Config, Counter, FlushReport};
 use taba_core::ledger::{self, Where, Why};
 use taba_core::wire::{ClientBatch, Compression, Content, Frame, Kind, Receipt, Refusal};
 use taba_core::{Event, Handler, Registry, Timestamp};
@@ -356,18 +356,103 @@ fn blocks_that_the_agent_refused_are_shown() {
 }
 
 #[test]
-fn dropping_the_last_client_flushes() {
+fn dropping_the_last_client_or_handle_flushes() {
     let agent = Agent::default();
     let door = agent.open();
     let client = builder(door.url()).flush_interval(60 * SECOND).build().unwrap();
     let bids = client.counter("bids").unwrap();
     let other = client.clone();
     bids.add(2.0);
-    drop(client);
-    assert!(agent.books().is_empty(), "one of two clones is no end");
-    drop(other);
-    assert_eq!(agent.books()["bids"], (1, 2.0));
+    drop((client, other));
     bids.add(2.0);
+    assert!(agent.books().is_empty(), "a handle keeps its client");
+    let again = bids.clone();
+    drop(bids);
+    assert!(agent.books().is_empty(), "one of two handles is no end");
+    drop(again);
+    assert_eq!(agent.books()["bids"], (2, 4.0));
+}
+
+#[test]
+fn a_flush_sends_what_was_recorded_and_ends_nothing() {
+    let agent = Agent::default();
+    let door = agent.open();
+    let client = builder(door.url()).flush_interval(60 * SECOND).build().unwrap();
+    let tabs: Vec<_> = (0..4000).map(|n| client.counter(&format!("tab;n={n}")).unwrap()).collect();
+    for round in 1..4 {
+        tabs.iter().for_each(|tab| tab.add(1.0));
+        client.counter("bids").unwrap().add(f64::NAN);
+        let report = client.flush(10 * SECOND);
+        assert_eq!((report.flushed, report.left), (4000, 0));
+        let books = agent.books();
+        assert!(tabs.len() == books.keys().filter(|tab| tab.starts_with("tab;")).count());
+        assert!(books.values().filter(|(events, _)| *events == round).count() >= 4000);
+        assert_eq!(
+            agent.ledger(Why::BadValue),
+            (4001.0 * round as f64, round as f64),
+            "drops are told as well"
+        );
+    }
+    assert_eq!(client.flush(10 * SECOND), FlushReport::default(), "there is nothing to send");
+}
+
+#[test]
+fn a_flush_without_an_agent_says_what_is_left() {
+    let agent = Agent::in_mood((0..1000).map(|_| Mood::Silent));
+    let door = agent.open();
+    let client = builder(door.url()).config(Config { request_timeout: 3000 * SECOND, ..Config::default() });
+    let client = client.build().unwrap();
+    client.counter("bids").unwrap().add(1.0);
+    let report = client.flush(Duration::from_millis(50));
+    assert_eq!((report.flushed, report.left), (0, 1));
+    let _ = client.shutdown(Duration::ZERO);
+}
+
+#[tokio::test]
+async fn a_flush_in_a_runtime_does_not_block_it() {
+    let agent = Agent::default();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let served = tokio::spawn(axum::serve(listener, agent.router()).into_future());
+    let client = builder(url).flush_interval(60 * SECOND).build().unwrap();
+    client.counter("bids").unwrap().add(1.0);
+    assert_eq!(client.flush_async(10 * SECOND).await.flushed, 1);
+    client.counter("bids").unwrap().add(1.0);
+    assert_eq!(client.close(10 * SECOND).await.flushed, 1);
+    served.abort();
+}
+
+#[test]
+fn a_client_that_is_lost_with_a_backlog_leaves_nothing_in_flight() {
+    // The Agent is away while 4,000 Tabs record; then it takes one Batch of several, and the Client is killed: what it
+    // had told until then is exactly what arrived.
+    let agent = Agent::in_mood((0..1).map(|_| Mood::Status(StatusCode::SERVICE_UNAVAILABLE, "", Some("0"))));
+    let door = agent.open();
+    let client = builder(door.url()).build().unwrap();
+    let tabs: Vec<_> = (0..4000).map(|n| client.counter(&format!("tab;n={n}")).unwrap()).collect();
+    tabs.iter().for_each(|tab| tab.add(1.0));
+    tabs[0].add(f64::NAN);
+    until("a batch is taken", || !agent.frames().is_empty());
+    let taken: Vec<ClientBatch> = agent.0.lock().unwrap().batches.clone();
+    let (mut recorded, mut events) = (0.0, 0);
+    for batch in &taken {
+        recorded += one(batch, ledger::RECORDED).expect("it tells what it holds");
+        events += batch.blocks.iter().filter(|b| !b.tab.is_reserved()).map(|b| b.events).sum::<u64>();
+        let dropped = one(batch, ledger::dropped_tab(Where::Client, Why::BadValue).as_str()).unwrap_or(0.0);
+        recorded -= dropped;
+        assert_eq!(recorded, events as f64, "after each batch");
+    }
+    let _ = client.shutdown(10 * SECOND);
+}
+
+/// The value of a Batch's one event of this Tab.
+fn one(batch: &ClientBatch, tab: &str) -> Option<f64> {
+    let block = batch.blocks.iter().find(|block| block.tab.as_str() == tab)?;
+    let Content::Events(columns) = &block.content else { panic!("the ledger is told by events") };
+    let handler: &dyn taba_core::AnyHandler = &Adder;
+    let mut state = handler.empty_state();
+    handler.fold_columns(&mut state, columns, 1, taba_core::Arrival::ANY).unwrap();
+    Some(taba_core::decode_state(&Adder, 1, &handler.encode(&state)).unwrap().total)
 }
 
 #[test]
@@ -438,7 +523,7 @@ fn more_tabs_than_fit_one_batch_go_in_several_at_once() {
     let (half, rest) = tabs.split_at(2500);
     for tabs in [half, rest] {
         tabs.iter().for_each(|tab| tab.add(1.0));
-        // The ring asks to be drained when it is half full, long before the minute is over.
+        // A ring asks to be drained when it is half full, long before the minute is over.
         until("the ring is drained", || client.stats().recorded > 0);
     }
     assert_eq!(client.shutdown(10 * SECOND).left, 0);
@@ -446,4 +531,122 @@ fn more_tabs_than_fit_one_batch_go_in_several_at_once() {
     assert_eq!(agent.books().keys().filter(|tab| tab.starts_with("tab;")).count() as u64, stats.acked);
     assert!(stats.batches >= 3, "{stats:?}");
     assert_eq!(stats.acked + stats.dropped.total(), 5000);
+}
+
+/// How the program of [`program`] ends; told by a variable of its environment, and the address of the Agent by another.
+const ENDING: &str = "TABA_TEST_ENDING";
+const AGENT: &str = "TABA_TEST_AGENT";
+
+/// Nothing flushes by the clock in these programs.
+fn program_client(id: &str) -> Client {
+    let config = Config { flush_interval: 3000 * SECOND, exit_deadline: 10 * SECOND, ..Config::default() };
+    let handlers = Registry::builder().with("CounterGroup", Adder).build().unwrap();
+    let client = Client::builder(id).agent(std::env::var(AGENT).unwrap()).handlers(handlers);
+    client.config(config).build().unwrap()
+}
+
+static STATIC: LazyLock<Client> = LazyLock::new(|| program_client("static"));
+
+fn thousand(counter: &Counter) {
+    (0..1000).for_each(|_| counter.increment());
+}
+
+/// A program of its own, when a test of this file runs it; otherwise nothing.
+#[test]
+fn program() {
+    let Ok(ending) = std::env::var(ENDING) else { return };
+    match ending.as_str() {
+        "static" => thousand(&STATIC.counter("bids").unwrap()),
+        "exit" => {
+            let client = program_client("exit");
+            thousand(&client.counter("bids").unwrap());
+            std::process::exit(0);
+        }
+        "handle" => {
+            let counter = program_client("handle").counter("bids").unwrap();
+            thousand(&counter);
+        }
+        "frozen" => {
+            let client = program_client("frozen");
+            thousand(&client.counter("bids").unwrap());
+            assert_eq!(client.flush(10 * SECOND).left, 0);
+            std::process::abort();
+        }
+        "fork" | "fork and exit" => forking(ending == "fork"),
+        other => panic!("{other}"),
+    }
+}
+
+/// The parent records ten before and a hundred after the fork, the child a thousand.
+#[expect(unsafe_code, reason = "the standard library does not fork")]
+fn forking(child_shuts_down: bool) {
+    let client = program_client("fork");
+    let counter = client.counter("bids").unwrap();
+    (0..10).for_each(|_| counter.increment());
+    // SAFETY: the child uses nothing that another thread of the parent may have locked, but for what is tested here.
+    let pid = unsafe { libc::fork() };
+    if pid == 0 {
+        assert_eq!(client.stats().recorded, 0, "what the parent recorded is the parent's");
+        thousand(&counter);
+        let later = client.counter("bids;made=later").unwrap();
+        later.increment();
+        if !child_shuts_down {
+            std::process::exit(0);
+        }
+        let report = client.shutdown(10 * SECOND);
+        let code = i32::from((report.flushed, report.left, client.stats().recorded) != (1001, 0, 1001));
+        // SAFETY: nothing is to be done any more.
+        unsafe { libc::_exit(code) };
+    }
+    let mut status = -1;
+    // SAFETY: `status` lives for as long as the call.
+    assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
+    assert_eq!(status, 0, "the child was content");
+    (0..100).for_each(|_| counter.increment());
+    let report = client.shutdown(10 * SECOND);
+    assert_eq!((report.flushed, report.left), (110, 0));
+}
+
+/// Runs [`program`]: what the Agent has then.
+fn run_program(ending: &str, succeeds: bool) -> Agent {
+    let agent = Agent::default();
+    let door = agent.open();
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "program", "--nocapture"]).env(ENDING, ending).env(AGENT, door.url());
+    let output = command.output().unwrap();
+    assert_eq!(output.status.success(), succeeds, "{ending}: {output:?}");
+    agent
+}
+
+#[test]
+fn a_client_in_a_static_is_flushed_when_main_returns() {
+    assert_eq!(run_program("static", true).books()["bids"], (1000, 1000.0));
+}
+
+#[test]
+fn a_client_is_flushed_by_process_exit() {
+    assert_eq!(run_program("exit", true).books()["bids"], (1000, 1000.0));
+}
+
+#[test]
+fn a_handle_that_outlives_its_client_counts() {
+    assert_eq!(run_program("handle", true).books()["bids"], (1000, 1000.0));
+}
+
+#[test]
+fn what_was_flushed_survives_the_death_of_the_process() {
+    assert_eq!(run_program("frozen", false).books()["bids"], (1000, 1000.0));
+}
+
+#[test]
+fn a_forked_child_counts_what_it_records_and_nothing_else() {
+    for ending in ["fork", "fork and exit"] {
+        let agent = run_program(ending, true);
+        let books = agent.books();
+        assert_eq!((books["bids"], books["bids;made=later"]), ((1110, 1110.0), (1, 1.0)), "{ending}");
+        assert_eq!(agent.ledger(Why::Full), (1111.0, 0.0), "{ending}");
+        let batches = &agent.0.lock().unwrap().batches;
+        let incarnations: BTreeSet<u64> = batches.iter().map(|batch| batch.incarnation).collect();
+        assert_eq!(incarnations.len(), 2, "{ending}");
+    }
 }

@@ -12,6 +12,7 @@ mod column;
 mod fault;
 mod pending;
 mod sealed;
+mod take;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -22,15 +23,16 @@ use taba_core::limits::BLOCK_BYTES_MAX;
 use taba_core::wire::ClientBatch;
 use taba_core::{ClientId, Registry, SeqNo, Timestamp};
 
-use crate::config::{Config, Verified};
+use crate::config::Verified;
 use crate::drops::Drops;
 use crate::tab::TabSpec;
 
 pub(crate) use column::Column;
 pub use column::Datum;
-use column::Unsendable;
 pub use fault::Fault;
-use pending::{Cut, Failed, Pending};
+#[cfg(feature = "driver")]
+pub(crate) use fault::panic_message;
+use pending::{Cut, Pending};
 pub(crate) use sealed::LEDGER_BLOCKS_MAX;
 pub use sealed::Sealed;
 use sealed::notes;
@@ -42,6 +44,14 @@ pub struct Identity {
     pub client: ClientId,
     /// Which run of it: a random number.
     pub incarnation: u64,
+}
+
+/// A moment of a [`Buffer`], by what was in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    emptied: u64,
+    seq: SeqNo,
+    untold: bool,
 }
 
 /// What became of every event that was offered; all in events, since the start.
@@ -84,12 +94,17 @@ pub struct Buffer {
     identity: Identity,
     handlers: Registry,
     config: Verified,
-    tabs: Vec<Pending>,
+    /// By number; `None` where a Tab was forgotten.
+    tabs: Vec<Option<Pending>>,
+    tabs_known: usize,
     /// Tabs that have something pending, the longest waiting first; each at most once.
     waiting: VecDeque<u32>,
     bytes: usize,
     sealed: Option<Arc<Sealed>>,
     seq: SeqNo,
+    /// How many times a Tab that waited was emptied, and how many times before the Batch in flight was sealed.
+    emptied: u64,
+    emptied_before: u64,
     tally: Tally,
     /// Drops that the Ledger was told by Batches that were not given up.
     told: Drops,
@@ -124,10 +139,13 @@ impl Buffer {
             handlers,
             config,
             tabs: Vec::new(),
+            tabs_known: 0,
             waiting: VecDeque::new(),
             bytes: 0,
             sealed: None,
             seq: SeqNo::NONE,
+            emptied: 0,
+            emptied_before: 0,
             tally: Tally::default(),
             told: Drops::default(),
             compact_next: 0,
@@ -141,13 +159,50 @@ impl Buffer {
 
     /// Makes a Tab known; gives the number under which its events are offered: 0, 1, 2, …
     pub fn declare(&mut self, spec: TabSpec) -> u32 {
-        self.tabs.push(Pending::new(spec, &self.handlers));
-        (self.tabs.len() - 1) as u32
+        let number = self.tabs.len() as u32;
+        self.declare_as(number, spec);
+        number
+    }
+
+    /// Makes a Tab known under a number that was never used, or whose Tab was [forgotten](Self::forget). Nothing
+    /// happens when the number has a Tab.
+    pub fn declare_as(&mut self, number: u32, spec: TabSpec) {
+        let number = number as usize;
+        if self.tabs.len() <= number {
+            self.tabs.resize_with(number + 1, || None);
+        }
+        if self.tabs[number].is_none() {
+            self.tabs[number] = Some(Pending::new(spec, &self.handlers));
+            self.tabs_known += 1;
+        }
+    }
+
+    /// Forgets a Tab that has nothing [waiting](Self::is_waiting). `false` when there is none, or it has.
+    pub fn forget(&mut self, number: u32) -> bool {
+        if !self.knows(number) || self.is_waiting(number) {
+            return false;
+        }
+        if let Some(pending) = self.tabs[number as usize].take() {
+            self.bytes -= pending.bytes();
+            self.tabs_known -= 1;
+        }
+        true
+    }
+
+    /// Whether this is the number of a Tab.
+    #[inline]
+    pub fn knows(&self, number: u32) -> bool {
+        matches!(self.tabs.get(number as usize), Some(Some(_)))
+    }
+
+    /// Whether events of this Tab wait to be sealed.
+    pub fn is_waiting(&self, number: u32) -> bool {
+        self.tabs.get(number as usize).and_then(Option::as_ref).is_some_and(|tab| !tab.is_empty())
     }
 
     /// How many Tabs are known.
     pub fn tabs(&self) -> usize {
-        self.tabs.len()
+        self.tabs_known
     }
 
     /// Takes one event. Past a bound it is dropped and counted; so is one of a Tab that is not known (as one Tab too
@@ -160,94 +215,6 @@ impl Buffer {
             Err(why) => self.tally.dropped.add(why, 1),
         }
         self.audit();
-    }
-
-    #[inline]
-    fn take(&mut self, tab: u32, time: Timestamp, datum: Datum) -> Result<(), Why> {
-        let pending = self.tabs.get_mut(tab as usize).ok_or(Why::TooManyTabs)?;
-        if self.bytes >= bytes_max(&self.config, pending) {
-            self.make_room();
-        }
-        let pending = &mut self.tabs[tab as usize];
-        if self.bytes >= bytes_max(&self.config, pending) || !pending.has_room(self.config.tab_events_max) {
-            return Err(Why::Full);
-        }
-        let was_empty = pending.is_empty();
-        match pending.push(time, datum) {
-            Ok(bytes) => self.bytes += bytes,
-            Err(unsendable) => {
-                self.note_unsendable(tab, unsendable);
-                return Err(Why::BadValue);
-            }
-        }
-        if was_empty {
-            self.waiting.push_back(tab);
-        }
-        if pending.is_ripe(self.config.raw_events_max) {
-            self.change(tab, Pending::fold);
-        }
-        Ok(())
-    }
-
-    /// Makes what waits take less memory, one Tab after the other, until there is some room.
-    #[cold]
-    #[inline(never)]
-    fn make_room(&mut self) {
-        if self.bytes < self.compact_from {
-            return;
-        }
-        let wanted = self.config.pending_bytes_max / 8 * 5;
-        for _ in 0..self.tabs.len() {
-            if self.bytes <= wanted {
-                return;
-            }
-            let tab = self.compact_next % self.tabs.len();
-            self.compact_next = tab + 1;
-            #[cfg(test)]
-            (self.compactions += 1);
-            self.change(tab as u32, Pending::compact);
-        }
-        self.compact_from = self.bytes + self.config.pending_bytes_max / 16;
-    }
-
-    /// Does something with a Tab's pending events that runs its Handler.
-    fn change(&mut self, tab: u32, change: impl FnOnce(&mut Pending) -> Result<(), Failed>) {
-        let pending = &mut self.tabs[tab as usize];
-        let before = pending.bytes();
-        let changed = change(pending);
-        self.bytes = self.bytes + pending.bytes() - before;
-        if let Err(failed) = changed {
-            self.note_failed(tab, failed);
-        }
-    }
-
-    /// A Handler failed: the events in its State are dropped.
-    fn note_failed(&mut self, tab: u32, failed: Failed) {
-        let Failed { events, message } = failed;
-        self.tally.pending -= events;
-        self.tally.dropped.add(Why::Undecodable, events);
-        self.note_fault(tab, Why::Undecodable, events, message);
-    }
-
-    /// A value cannot be sent: its event is dropped. The first of a Tab that has no encoding is a fault to be told.
-    #[cold]
-    fn note_unsendable(&mut self, tab: u32, unsendable: Unsendable) {
-        if let Unsendable::Unencodable(message) = unsendable {
-            let pending = &mut self.tabs[tab as usize];
-            pending.unencodable += 1;
-            let events = pending.unencodable;
-            if events == 1 || self.fault.is_none() {
-                self.note_fault(tab, Why::BadValue, events, message);
-            }
-        }
-    }
-
-    fn note_fault(&mut self, tab: u32, why: Why, events: u64, message: String) {
-        let spec = self.tabs[tab as usize].spec();
-        let fault =
-            Fault { tab: spec.name().clone(), tab_type: spec.tab_type().clone(), why, events, message };
-        let times = self.fault.take().map_or(0, |(_, times)| times);
-        self.fault = Some((fault, times + 1));
     }
 
     /// The newest failure of the application's own code, and how many there were since this was last asked.
@@ -275,17 +242,19 @@ impl Buffer {
     }
 
     fn seal_next(&mut self, now: Timestamp) -> Option<Sealed> {
+        let emptied_before = self.emptied;
         let blocks_max = self.config.batch_blocks_max - LEDGER_BLOCKS_MAX;
         let (mut blocks, mut batch_bytes) = (Vec::new(), 0);
         // Room for a Block of the greatest size is room for any.
         while blocks.len() < blocks_max && batch_bytes + BLOCK_BYTES_MAX <= self.config.batch_bytes_max {
             let Some(&tab) = self.waiting.front() else { break };
-            let pending = &mut self.tabs[tab as usize];
+            let pending = self.tabs[tab as usize].as_mut().expect("a tab that waits is not forgotten");
             let before = pending.bytes();
             let cut = pending.cut(&self.identity.client, self.config.raw_events_max);
             self.bytes = self.bytes + pending.bytes() - before;
             if pending.is_empty() {
                 self.waiting.pop_front();
+                self.emptied += 1;
             }
             match cut {
                 Ok(Cut::Nothing) => {}
@@ -312,6 +281,7 @@ impl Buffer {
         self.tally.pending -= events;
         self.tally.sealed += events;
         self.seq = self.seq.next();
+        self.emptied_before = emptied_before;
         let Identity { client, incarnation } = self.identity.clone();
         let batch = ClientBatch { client, incarnation, seq: self.seq, sent_at: now, blocks };
         Some(Sealed::new(batch, events, dropped))
@@ -337,9 +307,46 @@ impl Buffer {
         true
     }
 
+    /// Everything that is here now: what waits, what is in flight, and drops that are still to be told.
+    pub fn mark(&self) -> Mark {
+        let untold = self.tally.dropped.since(&self.told).total() > 0;
+        Mark { emptied: self.emptied + self.waiting.len() as u64, seq: self.seq, untold }
+    }
+
+    /// Whether everything that was here at that time is with the Agent, or was dropped.
+    pub fn is_settled(&self, mark: Mark) -> bool {
+        // Tabs are emptied in the order in which they began to wait, and each empties what was there.
+        let is_sealed = self.emptied >= mark.emptied && !(mark.untold && self.seq == mark.seq);
+        let is_in_flight = self.sealed.as_ref().is_some_and(|sealed| {
+            self.emptied_before < mark.emptied || sealed.seq() <= mark.seq || {
+                mark.untold && sealed.seq() == mark.seq.next()
+            }
+        });
+        is_sealed && !is_in_flight
+    }
+
     /// Whether the last Batch was full before everything that waited was in it: then seal again at once.
     pub fn left_behind(&self) -> bool {
         self.left_behind
+    }
+
+    /// Goes on after a panic in the middle of something: the Batch in flight stays as it was sealed; nobody knows what is
+    /// left of what waited, so it is dropped, and counted as damaged.
+    pub fn salvage(&mut self) {
+        for pending in self.tabs.iter_mut().flatten() {
+            *pending = Pending::new(pending.spec().clone(), &self.handlers);
+        }
+        self.waiting.clear();
+        (self.bytes, self.compact_from, self.left_behind) = (0, 0, false);
+        let tally = &mut self.tally;
+        tally.sealed = self.sealed.as_ref().map_or(0, |sealed| sealed.events());
+        let counted = tally.acked + tally.sealed + tally.dropped.total();
+        tally.recorded = tally.recorded.max(counted);
+        tally.dropped.add(Why::Damaged, tally.recorded - counted);
+        tally.pending = 0;
+        // Every Tab that waited is empty now.
+        self.emptied = self.emptied.saturating_add(self.tabs.len() as u64);
+        self.audit();
     }
 
     /// What became of every event.
@@ -368,17 +375,15 @@ impl Buffer {
     #[cfg(test)]
     fn audit_deeply(&self) {
         self.audit();
-        assert_eq!(self.tabs.iter().map(Pending::events).sum::<u64>(), self.tally.pending, "{self:?}");
-        assert_eq!(self.tabs.iter().map(Pending::bytes).sum::<usize>(), self.bytes, "{self:?}");
-        let waiting = self.tabs.iter().filter(|tab| !tab.is_empty()).count();
+        assert_eq!(
+            self.tabs.iter().flatten().map(Pending::events).sum::<u64>(),
+            self.tally.pending,
+            "{self:?}"
+        );
+        assert_eq!(self.tabs.iter().flatten().map(Pending::bytes).sum::<usize>(), self.bytes, "{self:?}");
+        let waiting = self.tabs.iter().flatten().filter(|tab| !tab.is_empty()).count();
         assert_eq!(waiting, self.waiting.len(), "{self:?}");
     }
-}
-
-/// Bytes that may wait before an event of this Tab is taken: the last quarter is for the growth of States that are there.
-#[inline]
-fn bytes_max(config: &Config, pending: &Pending) -> usize {
-    if pending.has_state() { config.pending_bytes_max } else { config.pending_bytes_max / 4 * 3 }
 }
 
 #[cfg(test)]

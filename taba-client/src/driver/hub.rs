@@ -1,18 +1,51 @@
 //! The two threads that all Clients of a process share: "taba-client", which runs one task for each, and "taba-clock",
 //! which sets the coarse clock. They start with the first Client and end with the last.
 
+use std::cell::Cell;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread;
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::Notify;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::task::JoinSet;
 
 use super::clock::{Clock, TICK};
+use super::process::generation;
 use crate::recorder::Recorder;
+
+/// What a forked child waits for a lock that may have been held by a thread that it does not have, in milliseconds.
+const ORPHANED_LOCK_MILLIS: u64 = 100;
+
+thread_local! {
+    static IS_BACKGROUND: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this is the thread that serves all Clients: it must not wait for itself.
+pub(crate) fn is_background() -> bool {
+    IS_BACKGROUND.get()
+}
+
+/// Locks. `None` only in a forked child, when another thread of the parent held the lock during the fork.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    // Nothing that can panic runs under the locks of this crate, so what they guard is whole.
+    if generation() == 0 {
+        return Some(mutex.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+    for _ in 0..ORPHANED_LOCK_MILLIS {
+        match mutex.try_lock() {
+            Ok(guard) => return Some(guard),
+            Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => thread::park_timeout(Duration::from_millis(1)),
+        }
+    }
+    None
+}
 
 /// What one Client has to be done for it.
 pub(super) type Job = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -22,15 +55,21 @@ static HUB: Mutex<Option<Hub>> = Mutex::new(None);
 /// The threads, and who they work for.
 struct Hub {
     /// A forked child inherits this value but not the threads.
-    process: u32,
+    generation: u64,
     jobs: UnboundedSender<Job>,
     crew: Arc<Crew>,
 }
 
 #[derive(Default)]
 struct Crew {
-    recorders: Mutex<Vec<Arc<Recorder>>>,
+    members: Mutex<Vec<Member>>,
     off_duty: AtomicBool,
+}
+
+/// Whose rings are drained early when they fill fast.
+struct Member {
+    recorder: Arc<Recorder>,
+    wake: Arc<Notify>,
 }
 
 /// A Client's place among those that the threads work for; given up when dropped.
@@ -39,23 +78,25 @@ pub(super) struct Enlisted {
     crew: Arc<Crew>,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing that can panic runs under these locks, so what they guard is whole.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Has the threads work for one more Client; starts them for the first.
 ///
 /// # Errors
-/// When the system gives no thread.
-pub(super) fn enlist(recorder: &Arc<Recorder>, job: impl FnOnce(Enlisted) -> Job) -> io::Result<()> {
-    let mut hub = lock(&HUB);
-    let ours = hub.take().filter(|hub| hub.process == std::process::id() && !hub.jobs.is_closed());
+/// When the system gives no thread, or the process forked while another thread was here.
+pub(super) fn enlist(
+    recorder: &Arc<Recorder>,
+    wake: &Arc<Notify>,
+    job: impl FnOnce(Enlisted) -> Job,
+) -> io::Result<()> {
+    let mut hub =
+        lock(&HUB).ok_or_else(|| io::Error::other("another thread held the lock during the fork"))?;
+    let ours = hub.take().filter(|hub| hub.generation == generation() && !hub.jobs.is_closed());
     let ours = hub.insert(match ours {
         Some(hub) => hub,
         None => Hub::start()?,
     });
-    lock(&ours.crew.recorders).push(Arc::clone(recorder));
+    if let Some(mut members) = lock(&ours.crew.members) {
+        members.push(Member { recorder: Arc::clone(recorder), wake: Arc::clone(wake) });
+    }
     let enlisted = Enlisted { recorder: Arc::clone(recorder), crew: Arc::clone(&ours.crew) };
     let sent = ours.jobs.send(job(enlisted));
     // Should the thread have ended after all, the task is dropped here, and whoever waits for it hears so. It gives up
@@ -68,10 +109,9 @@ pub(super) fn enlist(recorder: &Arc<Recorder>, job: impl FnOnce(Enlisted) -> Job
 impl Drop for Enlisted {
     fn drop(&mut self) {
         self.recorder.close();
-        let mut hub = lock(&HUB);
-        let mut recorders = lock(&self.crew.recorders);
-        recorders.retain(|recorder| !Arc::ptr_eq(recorder, &self.recorder));
-        if recorders.is_empty() {
+        let (Some(mut hub), Some(mut members)) = (lock(&HUB), lock(&self.crew.members)) else { return };
+        members.retain(|member| !Arc::ptr_eq(&member.recorder, &self.recorder));
+        if members.is_empty() {
             self.crew.off_duty.store(true, Ordering::Relaxed);
             hub.take_if(|hub| Arc::ptr_eq(&hub.crew, &self.crew));
         }
@@ -91,7 +131,7 @@ impl Hub {
             crew.off_duty.store(true, Ordering::Relaxed);
             return Err(error);
         }
-        Ok(Self { process: std::process::id(), jobs, crew })
+        Ok(Self { generation: generation(), jobs, crew })
     }
 }
 
@@ -99,32 +139,39 @@ impl Hub {
 fn keep_time(crew: &Crew) {
     while !crew.off_duty.load(Ordering::Relaxed) {
         Clock::tick();
-        lock(&crew.recorders).iter().for_each(|recorder| recorder.wake_if_asked());
+        for member in lock(&crew.members).iter().flat_map(|members| members.iter()) {
+            if member.recorder.is_hurried() {
+                member.wake.notify_one();
+            }
+        }
         thread::park_timeout(TICK);
     }
 }
 
 /// Runs the tasks until no Client is left.
 fn work(runtime: &Runtime, mut jobs: UnboundedReceiver<Job>) {
-    runtime.block_on(async move {
-        let mut tasks = JoinSet::new();
-        loop {
-            tokio::select! {
-                job = jobs.recv() => match job {
-                    Some(job) => drop(tasks.spawn(job)),
-                    None => break,
-                },
-                Some(ended) = tasks.join_next(), if !tasks.is_empty() => mourn(ended),
-            }
-        }
-        while let Some(ended) = tasks.join_next().await {
-            mourn(ended);
-        }
-    });
+    IS_BACKGROUND.set(true);
+    let mut tasks = JoinSet::new();
+    // The tasks belong to the runtime: they go on when this loop begins again.
+    while catch_unwind(AssertUnwindSafe(|| runtime.block_on(run(&mut jobs, &mut tasks)))).is_err() {}
 }
 
-/// A Handler or a value of the application panicked in its fold: that Client is lost, the others go on.
-fn mourn(ended: Result<(), tokio::task::JoinError>) {
+async fn run(jobs: &mut UnboundedReceiver<Job>, tasks: &mut JoinSet<()>) {
+    loop {
+        tokio::select! {
+            job = jobs.recv() => match job {
+                Some(job) => drop(tasks.spawn(job)),
+                None => break,
+            },
+            Some(ended) = tasks.join_next(), if !tasks.is_empty() => note_ended(ended),
+        }
+    }
+    while let Some(ended) = tasks.join_next().await {
+        note_ended(ended);
+    }
+}
+
+fn note_ended(ended: Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended {
         tracing::error!(%error, "a client's task ended early; its unsent events are lost");
     }

@@ -8,8 +8,9 @@ use rtrb::Consumer;
 use taba_core::ledger::Why;
 
 use crate::buffer::{Buffer, Datum};
+use crate::pool::Pool;
 use crate::recorder::{Recorder, Slot};
-use crate::tabs::NOWHERE;
+use crate::tabs::Released;
 
 /// Events that are read from a ring before their places are given back to the thread that writes.
 const READ_EVENTS: usize = 1024;
@@ -26,11 +27,14 @@ pub(crate) struct Ring {
 pub(crate) struct Intake {
     arrivals: Receiver<Ring>,
     rings: Vec<Ring>,
+    pool: Arc<Pool>,
+    /// Tabs without a handle, whose events have left the rings.
+    released: Vec<Released>,
 }
 
 impl Intake {
-    pub(crate) fn new(arrivals: Receiver<Ring>) -> Self {
-        Self { arrivals, rings: Vec::new() }
+    pub(crate) fn new(arrivals: Receiver<Ring>, pool: Arc<Pool>) -> Self {
+        Self { arrivals, rings: Vec::new(), pool, released: Vec::new() }
     }
 
     /// Rings that are read.
@@ -40,6 +44,8 @@ impl Intake {
 
     /// Moves what was recorded so far into the buffer, and frees the rings of threads that have ended.
     pub(crate) fn drain(&mut self, recorder: &Recorder, buffer: &mut Buffer) {
+        // Asked before reading: what was recorded under a handle that is gone is in the rings by now.
+        let released = recorder.tabs().take_released();
         self.rings.extend(self.arrivals.try_iter());
         self.rings.retain_mut(|ring| {
             // Asked before reading: a ring that nobody writes to any more is empty for ever once it has been read.
@@ -50,9 +56,25 @@ impl Intake {
             }
             !abandoned
         });
+        self.released.extend(released);
         for (why, events) in recorder.take_refused() {
             buffer.note_dropped(why, events);
         }
+        recorder.note_drained();
+    }
+
+    /// Once a flush: forgets Tabs that nobody uses any more, and frees rings that nobody needed for a while.
+    pub(crate) fn shrink(&mut self, recorder: &Recorder, buffer: &mut Buffer) {
+        self.pool.shrink();
+        self.released.retain(|released| {
+            if buffer.is_waiting(released.number) {
+                return true;
+            }
+            if recorder.tabs().forget(*released) {
+                buffer.forget(released.number);
+            }
+            false
+        });
     }
 }
 
@@ -72,9 +94,9 @@ impl Ring {
                         (tab, event.time, Datum::Opaque(event.value))
                     }
                 };
-                if tab as usize >= buffer.tabs() && tab != NOWHERE {
-                    for spec in recorder.tabs().after(buffer.tabs()) {
-                        buffer.declare(spec);
+                if !buffer.knows(tab) {
+                    for (number, spec) in recorder.tabs().take_new() {
+                        buffer.declare_as(number, spec);
                     }
                 }
                 buffer.offer(tab, time, datum);

@@ -2,15 +2,20 @@
 
 mod address;
 mod clock;
+mod courier;
 mod http;
 mod hub;
 mod intake;
 mod log_limit;
+mod process;
+mod reporter;
 mod task;
 
 pub use address::{AgentAddress, AgentAddressError};
 pub(crate) use clock::Stopwatch;
 pub use clock::{Clock, ManualClock};
 pub use http::HttpSink;
+pub(crate) use hub::{is_background, lock};
 pub(crate) use intake::{Intake, Ring};
-pub(crate) use task::{Close, Parts, Task, incarnation};
+pub(crate) use process::{generation, watch};
+pub(crate) use task::{Command, Parts, Task, incarnation};

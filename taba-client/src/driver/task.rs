@@ -1,26 +1,34 @@
 //! [`Task`]: what the background thread does for one Client: drain, seal, deliver, again.
 
-use std::future::pending;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::task::Poll;
 use std::time::Duration;
 use std::{io, mem};
 
 use taba_core::Remedy;
 use taba_core::wire::Receipt;
+use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::time::{Sleep, sleep};
+use tokio::time::sleep;
 
+use super::clock::Stopwatch;
+use super::courier::{Courier, Returned};
 use super::hub::{self, Enlisted};
 use super::intake::Intake;
-use super::log_limit::LogLimit;
+use super::reporter::Reporter;
 use crate::backoff::Backoff;
-use crate::buffer::{Buffer, Fault, Sealed};
-use crate::client::ShutdownReport;
+use crate::buffer::{Buffer, Mark, Sealed, Tally, panic_message};
+use crate::client::FlushReport;
 use crate::config::Verified;
 use crate::recorder::Recorder;
 use crate::sink::{Sink, SinkError};
 use crate::stats::ClientStats;
+
+/// Panics in a row, without a Batch that was delivered between them, after which a task is not started again.
+const PANICS_MAX: u32 = 10;
+/// How long the loop waits when nobody waits for it to flush.
+const FOREVER: Duration = Duration::from_secs(1 << 30);
 
 /// A random number that no other run has.
 ///
@@ -30,10 +38,20 @@ pub(crate) fn incarnation() -> Result<u64, getrandom::Error> {
     getrandom::u64()
 }
 
-/// Somebody asks a Client to end.
-pub(crate) struct Close {
+/// Somebody asks a Client to send everything.
+pub(crate) struct Command {
+    /// Whether the Client ends then.
+    pub(crate) close: bool,
     pub(crate) deadline: Duration,
-    pub(crate) reply: Box<dyn FnOnce(ShutdownReport) + Send>,
+    pub(crate) reply: Box<dyn FnOnce(FlushReport) + Send>,
+}
+
+/// A [`Command`] that has not been answered.
+struct Flush {
+    command: Command,
+    since: Stopwatch,
+    mark: Mark,
+    before: Tally,
 }
 
 /// What the background thread does for one Client.
@@ -43,18 +61,11 @@ pub(crate) struct Task {
     courier: Courier,
     /// Whether what waits should be sealed as soon as the courier is free.
     due: bool,
-    counts: Counts,
-    logs: Logs,
-    last_error: Option<Arc<str>>,
-}
-
-/// When each kind of line may be logged again.
-#[derive(Debug, Default)]
-struct Logs {
-    dropped: LogLimit,
-    refused: LogLimit,
-    faults: LogLimit,
-    undeliverable: LogLimit,
+    flushes: Vec<Flush>,
+    /// Whether the buffer is being changed: a panic then leaves it as nobody knows.
+    changing: bool,
+    panics: u32,
+    reporter: Reporter,
 }
 
 /// What a task is made of.
@@ -64,60 +75,22 @@ pub(crate) struct Parts {
     pub(crate) buffer: Buffer,
     pub(crate) sink: Arc<dyn Sink>,
     pub(crate) config: Verified,
-    pub(crate) closes: UnboundedReceiver<Close>,
+    pub(crate) commands: UnboundedReceiver<Command>,
     pub(crate) stats: Arc<Mutex<ClientStats>>,
+    /// Rung when the rings should be drained before it is time.
+    pub(crate) wake: Arc<Notify>,
+    /// Set when the task gives up.
+    pub(crate) gone: Arc<OnceLock<Arc<str>>>,
     /// Makes the random part of waits.
     pub(crate) seed: u64,
-}
-
-/// What the buffer does not count.
-#[derive(Clone, Copy, Debug, Default)]
-struct Counts {
-    batches: u64,
-    failures: u64,
-    refused: u64,
-    dropped_seen: u64,
-}
-
-type Delivery = Pin<Box<dyn Future<Output = Result<Receipt, SinkError>> + Send>>;
-
-/// Who carries the Batch in flight.
-enum Courier {
-    /// There is none.
-    Idle,
-    /// It is on its way.
-    Sending(Arc<Sealed>, Delivery),
-    /// It failed, and goes again when this ends.
-    Waiting(Arc<Sealed>, Pin<Box<Sleep>>),
-}
-
-enum Returned {
-    Delivered(Arc<Sealed>, Result<Receipt, SinkError>),
-    Rested(Arc<Sealed>),
-}
-
-impl Courier {
-    /// What became of the journey.
-    ///
-    /// # Cancel safety
-    /// Safe: the journey goes on when it is asked again.
-    async fn returned(&mut self) -> Returned {
-        match self {
-            Self::Idle => pending().await,
-            Self::Sending(sealed, delivery) => Returned::Delivered(Arc::clone(sealed), delivery.await),
-            Self::Waiting(sealed, rest) => {
-                rest.await;
-                Returned::Rested(Arc::clone(sealed))
-            }
-        }
-    }
 }
 
 impl Task {
     pub(crate) fn new(parts: Parts) -> Self {
         let backoff = Backoff::new(parts.config.backoff_min, parts.config.backoff_max, parts.seed);
-        let (counts, logs) = (Counts::default(), Logs::default());
-        Self { parts, backoff, courier: Courier::Idle, due: false, counts, logs, last_error: None }
+        let reporter = Reporter::new(parts.recorder.client().clone());
+        let (courier, flushes) = (Courier::Idle, Vec::new());
+        Self { parts, backoff, courier, due: false, flushes, changing: false, panics: 0, reporter }
     }
 
     /// Gives the task to the background thread.
@@ -125,84 +98,152 @@ impl Task {
     /// # Errors
     /// When the system gives no thread.
     pub(crate) fn start(self) -> io::Result<()> {
-        let recorder = Arc::clone(&self.parts.recorder);
-        hub::enlist(&recorder, |enlisted| Box::pin(self.run(enlisted)))
+        let (recorder, wake) = (Arc::clone(&self.parts.recorder), Arc::clone(&self.parts.wake));
+        hub::enlist(&recorder, &wake, |enlisted| Box::pin(self.run(enlisted)))
     }
 
+    /// Serves until the Client ends; after a panic again, with what is known to be whole.
     async fn run(mut self, _enlisted: Enlisted) {
+        loop {
+            let served = {
+                let mut serving = Box::pin(self.serve());
+                std::future::poll_fn(move |context| {
+                    let polled = catch_unwind(AssertUnwindSafe(|| serving.as_mut().poll(context)));
+                    match polled {
+                        Ok(Poll::Pending) => Poll::Pending,
+                        Ok(Poll::Ready(())) => Poll::Ready(Ok(())),
+                        Err(panic) => Poll::Ready(Err(panic_message(panic.as_ref()))),
+                    }
+                })
+                .await
+            };
+            let Err(message) = served else { return };
+            if !self.recover(&message) {
+                return;
+            }
+            // A panic that comes at once again does not take all of a processor.
+            sleep(self.parts.config.flush_interval).await;
+        }
+    }
+
+    /// After a panic: `false` when it is one too many.
+    fn recover(&mut self, message: &str) -> bool {
+        if mem::take(&mut self.changing) {
+            self.parts.buffer.salvage();
+        }
+        self.panics += 1;
+        // A logger of the application may be what panics.
+        let told = catch_unwind(AssertUnwindSafe(|| self.reporter.restarted(message)));
+        let again = self.panics < PANICS_MAX;
+        if !again {
+            let _ = self.parts.gone.set(format!("its background task has ended: it {message}").into());
+            self.parts.recorder.close();
+        }
+        drop(told);
+        again
+    }
+
+    async fn serve(&mut self) {
         // Many Clients that start together should not flush together.
         let stagger = self.parts.config.flush_interval.mul_f64(self.backoff.fraction());
         let mut flush = Box::pin(sleep(stagger));
-        let close = loop {
+        loop {
+            let (patience, is_waited_for) = (self.patience(), !self.flushes.is_empty());
             tokio::select! {
                 () = &mut flush => {
                     flush.set(sleep(self.parts.config.flush_interval));
                     self.drain();
+                    self.shrink();
                     self.due = true;
                 }
-                () = self.parts.recorder.woken() => self.drain(),
+                () = self.parts.wake.notified() => self.drain(),
                 returned = self.courier.returned() => self.receive(returned),
-                close = self.parts.closes.recv() => break close,
+                command = self.parts.commands.recv() => match command {
+                    Some(command) => self.begin_flush(command),
+                    // Whoever goes last asks to close before; here it has not come that far.
+                    None => return self.publish(),
+                },
+                () = sleep(patience), if is_waited_for => {}
             }
             if matches!(self.courier, Courier::Idle) && mem::take(&mut self.due) {
                 self.dispatch();
             }
             self.publish();
-        };
-        self.finish(close).await;
+            if self.answer_flushes() {
+                return;
+            }
+        }
     }
 
-    /// Sends what is held, until there is nothing, or the deadline passes.
-    async fn finish(mut self, close: Option<Close>) {
-        self.parts.recorder.close();
-        let deadline = close.as_ref().map_or(self.parts.config.drop_deadline, |close| close.deadline);
-        let acked_before = self.parts.buffer.tally().acked;
-        self.backoff.hurry();
+    /// Until the next deadline of those who wait.
+    fn patience(&self) -> Duration {
+        let left = |flush: &Flush| flush.command.deadline.saturating_sub(flush.since.elapsed());
+        self.flushes.iter().map(left).min().unwrap_or(FOREVER)
+    }
+
+    fn begin_flush(&mut self, command: Command) {
+        if command.close {
+            self.parts.recorder.close();
+        }
+        let before = self.parts.buffer.tally();
+        self.drain();
+        let (since, mark) = (Stopwatch::start(), self.parts.buffer.mark());
+        self.flushes.push(Flush { command, since, mark, before });
+        self.due = true;
         if let Courier::Waiting(sealed, _) = &self.courier {
             self.send(Arc::clone(sealed));
         }
-        let mut deadline = Box::pin(sleep(deadline));
-        loop {
-            self.drain();
-            if matches!(self.courier, Courier::Idle) {
-                self.dispatch();
+    }
+
+    /// Answers those whose events are where they should be, or whose deadline has passed. `true` when the Client ends.
+    fn answer_flushes(&mut self) -> bool {
+        let (buffer, recorder) = (&self.parts.buffer, &self.parts.recorder);
+        let tally = buffer.tally();
+        let mut ends = false;
+        let is_over = |flush: &mut Flush| {
+            buffer.is_settled(flush.mark) || flush.since.elapsed() >= flush.command.deadline
+        };
+        for Flush { command, mark, before, .. } in self.flushes.extract_if(.., is_over) {
+            let left = if buffer.is_settled(mark) { 0 } else { tally.pending + tally.sealed };
+            let dropped = tally.dropped.total() - before.dropped.total();
+            let report = FlushReport { flushed: tally.acked - before.acked, left, dropped };
+            if left > 0 && command.close {
+                tracing::error!(client = %recorder.client(), events = left, "events were left unsent at shutdown");
+            } else if left > 0 {
+                tracing::warn!(client = %recorder.client(), events = left, "events were left unsent by a flush");
             }
-            if matches!(self.courier, Courier::Idle) {
-                break;
-            }
-            tokio::select! {
-                biased;
-                returned = self.courier.returned() => self.receive(returned),
-                () = &mut deadline => break,
-            }
+            ends |= command.close;
+            (command.reply)(report);
         }
-        self.drain();
-        self.publish();
-        let tally = self.parts.buffer.tally();
-        let report =
-            ShutdownReport { flushed: tally.acked - acked_before, left: tally.pending + tally.sealed };
-        if report.left > 0 {
-            tracing::error!(client = %self.parts.recorder.client(), events = report.left, "events were left unsent at shutdown");
-        }
-        if let Some(close) = close {
-            (close.reply)(report);
-        }
+        ends
+    }
+
+    /// Does something with the buffer; a panic meanwhile is known by it.
+    fn change<T>(&mut self, change: impl FnOnce(&mut Parts) -> T) -> T {
+        self.changing = true;
+        let changed = change(&mut self.parts);
+        self.changing = false;
+        changed
     }
 
     fn drain(&mut self) {
-        self.parts.intake.drain(&self.parts.recorder, &mut self.parts.buffer);
+        self.change(|parts| parts.intake.drain(&parts.recorder, &mut parts.buffer));
+    }
+
+    fn shrink(&mut self) {
+        self.change(|parts| parts.intake.shrink(&parts.recorder, &mut parts.buffer));
     }
 
     /// Seals what waits, and sends it.
     fn dispatch(&mut self) {
-        if let Some(sealed) = self.parts.buffer.seal(self.parts.recorder.clock().now()) {
+        let now = self.parts.recorder.clock().now();
+        if let Some(sealed) = self.change(|parts| parts.buffer.seal(now)) {
             self.send(sealed);
         }
     }
 
     fn send(&mut self, sealed: Arc<Sealed>) {
-        let (sink, batch) = (Arc::clone(&self.parts.sink), Arc::clone(&sealed));
-        self.courier = Courier::Sending(sealed, Box::pin(async move { sink.deliver(batch).await }));
+        self.courier = Courier::send(&self.parts.sink, sealed);
     }
 
     /// The courier is back, one way or the other.
@@ -211,104 +252,49 @@ impl Task {
         match returned {
             Returned::Rested(sealed) => self.send(sealed),
             Returned::Delivered(sealed, Ok(receipt)) => self.delivered(&sealed, &receipt),
-            Returned::Delivered(sealed, Err(error)) => self.failed(sealed, &error),
+            Returned::Delivered(sealed, Err(error)) => self.failed(&sealed, &error),
         }
         // What was beyond the bounds of one Batch need not wait for the clock.
-        self.due |= self.parts.buffer.left_behind();
+        self.due |= self.parts.buffer.left_behind() || !self.flushes.is_empty();
     }
 
     fn delivered(&mut self, sealed: &Sealed, receipt: &Receipt) {
-        if self.backoff.failures() > 0 {
-            tracing::info!(client = %self.parts.recorder.client(), seq = sealed.seq().0, "the agent takes batches again");
-        }
-        self.backoff.worked();
-        self.counts.batches += 1;
-        let refused: u64 = receipt.refused.iter().map(|refusal| refusal.events).sum();
-        if refused > 0 {
-            self.counts.refused += refused;
-            self.note_error(format!("the agent refused {refused} events"));
-            if let Some(events) = self.logs.refused.happened(refused) {
-                let why = receipt.refused.first().map(|refusal| refusal.why.as_str());
-                tracing::error!(client = %self.parts.recorder.client(), events, why, "the agent refused events");
-            }
-        }
-        let ours = self.parts.buffer.acknowledge(sealed.seq());
+        let ours = self.change(|parts| parts.buffer.acknowledge(sealed.seq()));
         debug_assert!(ours, "only the batch in flight is sent");
+        let failures = self.backoff.failures();
+        self.backoff.worked();
+        self.panics = 0;
+        self.reporter.delivered(sealed, receipt, failures);
     }
 
-    fn failed(&mut self, sealed: Arc<Sealed>, error: &SinkError) {
-        self.counts.failures += 1;
-        let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
-        self.note_error(format!("{error}{cause}"));
-        let seq = sealed.seq().0;
+    fn failed(&mut self, sealed: &Arc<Sealed>, error: &SinkError) {
         match error.remedy() {
             Remedy::GiveUp | Remedy::Split => {
-                let events = sealed.events();
-                if let Some(events) = self.logs.undeliverable.happened(events) {
-                    tracing::error!(client = %self.parts.recorder.client(), seq, events, %error, "a batch cannot be delivered; its events are dropped");
-                }
                 self.backoff.worked();
-                self.parts.buffer.give_up(sealed.seq(), error.why());
+                self.change(|parts| parts.buffer.give_up(sealed.seq(), error.why()));
+                self.reporter.undeliverable(sealed, error);
             }
             remedy => {
-                if self.backoff.failures() == 0 {
-                    let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
-                    tracing::warn!(client = %self.parts.recorder.client(), seq, %error, cause, "the agent does not take batches; events are kept");
-                }
+                let failures = self.backoff.failures();
                 let asked = if let Remedy::Wait(asked) = remedy { Some(asked) } else { None };
-                let wait = self.backoff.failed(asked);
-                self.courier = Courier::Waiting(sealed, Box::pin(sleep(wait)));
+                let mut wait = self.backoff.failed(asked);
+                if !self.flushes.is_empty() {
+                    // Somebody waits for this, and not for long.
+                    wait = wait.min(self.parts.config.backoff_min);
+                }
+                self.courier = Courier::wait(Arc::clone(sealed), wait);
+                self.reporter.failed(sealed, error, failures);
             }
         }
     }
 
     /// Shows the application where things stand.
     fn publish(&mut self) {
-        let tally = self.parts.buffer.tally();
-        let dropped = tally.dropped.total();
-        let more = dropped - mem::replace(&mut self.counts.dropped_seen, dropped);
-        if more > 0 {
-            self.note_error(format!("{more} events were dropped: {:?} since the start", tally.dropped));
+        let fault = self.parts.buffer.take_fault();
+        let (buffer, intake) = (&self.parts.buffer, &self.parts.intake);
+        let stats = self.reporter.stats(buffer, intake.rings(), fault);
+        if let Some(mut shown) = hub::lock(&self.parts.stats) {
+            *shown = stats;
         }
-        if let Some(events) = self.logs.dropped.happened(more) {
-            let (dropped, client) = (&tally.dropped, self.parts.recorder.client());
-            tracing::error!(%client, events, since_start = ?dropped, "events were dropped");
-        }
-        self.publish_fault();
-        *self.parts.stats.lock().unwrap_or_else(PoisonError::into_inner) = ClientStats {
-            recorded: tally.recorded,
-            acked: tally.acked,
-            sealed: tally.sealed,
-            pending: tally.pending,
-            pending_bytes: self.parts.buffer.pending_bytes(),
-            dropped: tally.dropped,
-            refused: self.counts.refused,
-            batches: self.counts.batches,
-            failures: self.counts.failures,
-            last_error: self.last_error.clone(),
-            tabs: self.parts.buffer.tabs(),
-            rings: self.parts.intake.rings(),
-        };
-    }
-
-    /// Tells of a Handler or a value whose own code has failed.
-    fn publish_fault(&mut self) {
-        let (fault, times) = match self.parts.buffer.take_fault() {
-            Some((fault, times)) => (Some(fault), times),
-            None => (None, 0),
-        };
-        if let Some(Fault { tab, tab_type, why, message, .. }) = &fault {
-            self.note_error(format!("tab {tab} of type {tab_type}: {message} ({why})"));
-        }
-        if let Some(times) = self.logs.faults.happened(times) {
-            let client = self.parts.recorder.client();
-            let last = fault.map(|fault| (fault.tab.to_string(), fault.message)).unwrap_or_default();
-            let (tab, message) = last;
-            tracing::error!(%client, tab, message, times, "a handler or a value of the application failed");
-        }
-    }
-
-    fn note_error(&mut self, what: String) {
-        self.last_error = Some(what.into());
     }
 }

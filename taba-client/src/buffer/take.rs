@@ -1,0 +1,112 @@
+//! How a [`Buffer`] takes an event: its bounds, what it does when memory is short, and what it does when the
+//! application's own code fails.
+
+use taba_core::Timestamp;
+use taba_core::ledger::Why;
+
+use super::column::{Datum, Unsendable};
+use super::pending::{Failed, Pending};
+use super::{Buffer, Fault};
+
+impl Buffer {
+    #[inline]
+    pub(super) fn take(&mut self, tab: u32, time: Timestamp, datum: Datum) -> Result<(), Why> {
+        let bytes_max = self.bytes_max(tab).ok_or(Why::TooManyTabs)?;
+        if self.bytes >= bytes_max {
+            self.make_room();
+            // Making room may have given it a State.
+            if self.bytes >= self.bytes_max(tab).unwrap_or(0) {
+                return Err(Why::Full);
+            }
+        }
+        let pending = self.tabs[tab as usize].as_mut().expect("it has a bound, so it is known");
+        if !pending.has_room(self.config.tab_events_max) {
+            return Err(Why::Full);
+        }
+        let was_empty = pending.is_empty();
+        match pending.push(time, datum) {
+            Ok(bytes) => self.bytes += bytes,
+            Err(unsendable) => {
+                self.note_unsendable(tab, unsendable);
+                return Err(Why::BadValue);
+            }
+        }
+        if was_empty {
+            self.waiting.push_back(tab);
+        }
+        if pending.is_ripe(self.config.raw_events_max) {
+            self.change(tab, Pending::fold);
+        }
+        Ok(())
+    }
+
+    /// Bytes that may wait before an event of this Tab is taken: the last quarter is for the growth of States that are
+    /// there. `None` for a Tab that is not known.
+    #[inline]
+    fn bytes_max(&self, tab: u32) -> Option<usize> {
+        let pending = self.tabs.get(tab as usize)?.as_ref()?;
+        let max = self.config.pending_bytes_max;
+        Some(if pending.has_state() { max } else { max / 4 * 3 })
+    }
+
+    /// Makes what waits take less memory, one Tab after the other, until there is some room.
+    #[cold]
+    #[inline(never)]
+    fn make_room(&mut self) {
+        if self.bytes < self.compact_from {
+            return;
+        }
+        let wanted = self.config.pending_bytes_max / 8 * 5;
+        for _ in 0..self.tabs.len() {
+            if self.bytes <= wanted {
+                return;
+            }
+            let tab = self.compact_next % self.tabs.len();
+            self.compact_next = tab + 1;
+            #[cfg(test)]
+            (self.compactions += 1);
+            self.change(tab as u32, Pending::compact);
+        }
+        self.compact_from = self.bytes + self.config.pending_bytes_max / 16;
+    }
+
+    /// Does something with a Tab's pending events that runs its Handler.
+    fn change(&mut self, tab: u32, change: impl FnOnce(&mut Pending) -> Result<(), Failed>) {
+        let Some(pending) = self.tabs[tab as usize].as_mut() else { return };
+        let before = pending.bytes();
+        let changed = change(pending);
+        self.bytes = self.bytes + pending.bytes() - before;
+        if let Err(failed) = changed {
+            self.note_failed(tab, failed);
+        }
+    }
+
+    /// A Handler failed: the events in its State are dropped.
+    pub(super) fn note_failed(&mut self, tab: u32, failed: Failed) {
+        let Failed { events, message } = failed;
+        self.tally.pending -= events;
+        self.tally.dropped.add(Why::Undecodable, events);
+        self.note_fault(tab, Why::Undecodable, events, message);
+    }
+
+    /// A value cannot be sent: its event is dropped. The first of a Tab that has no encoding is a fault to be told.
+    #[cold]
+    fn note_unsendable(&mut self, tab: u32, unsendable: Unsendable) {
+        if let Unsendable::Unencodable(message) = unsendable {
+            let Some(pending) = self.tabs[tab as usize].as_mut() else { return };
+            pending.unencodable += 1;
+            let events = pending.unencodable;
+            if events == 1 || self.fault.is_none() {
+                self.note_fault(tab, Why::BadValue, events, message);
+            }
+        }
+    }
+
+    fn note_fault(&mut self, tab: u32, why: Why, events: u64, message: String) {
+        let Some(spec) = self.tabs[tab as usize].as_ref().map(Pending::spec) else { return };
+        let fault =
+            Fault { tab: spec.name().clone(), tab_type: spec.tab_type().clone(), why, events, message };
+        let times = self.fault.take().map_or(0, |(_, times)| times);
+        self.fault = Some((fault, times + 1));
+    }
+}

@@ -1,0 +1,46 @@
+//! What the process does to a Client: it forks, and it ends. The two calls into the C library that tell of it.
+
+#![expect(unsafe_code, reason = "no kept crate registers a function for the exit of a process or for a fork")]
+
+use std::panic::catch_unwind;
+use std::sync::Once;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What one fork adds to [`generation`]: more than any number of Clients.
+const FORK: u64 = 1 << 48;
+
+static FORKS: AtomicU64 = AtomicU64::new(0);
+
+/// The same number until the process forks; another in the child.
+#[inline]
+pub(crate) fn generation() -> u64 {
+    FORKS.load(Ordering::Relaxed)
+}
+
+extern "C" fn forked() {
+    FORKS.fetch_add(FORK, Ordering::Relaxed);
+}
+
+extern "C" fn exiting() {
+    // A panic must not leave a function that the C library calls.
+    drop(catch_unwind(crate::link::flush_all));
+}
+
+/// Has the C library tell of forks, and of the end of the process; once.
+pub(crate) fn watch() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // SAFETY: `exiting` is a function of this program that takes nothing, gives nothing, and does not unwind.
+        let registered = unsafe { libc::atexit(exiting) };
+        if registered != 0 {
+            tracing::warn!("no function can be registered for the exit of the process; flush before it");
+        }
+        // SAFETY: `forked` only adds to an atomic number, which a child of a process with many threads may do.
+        #[cfg(unix)]
+        let registered = unsafe { libc::pthread_atfork(None, None, Some(forked)) };
+        #[cfg(unix)]
+        if registered != 0 {
+            tracing::warn!("forks cannot be noticed; build the client in the child");
+        }
+    });
+}

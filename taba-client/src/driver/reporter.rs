@@ -1,0 +1,144 @@
+//! [`Reporter`]: what a task tells of itself: log lines, at most one for each cause every ten seconds, and
+//! [`ClientStats`].
+
+use std::mem;
+use std::sync::Arc;
+
+use taba_core::ClientId;
+use taba_core::wire::Receipt;
+
+use super::log_limit::LogLimit;
+use crate::buffer::{Buffer, Fault, Sealed};
+use crate::sink::SinkError;
+use crate::stats::ClientStats;
+
+/// What a task tells of itself.
+pub(super) struct Reporter {
+    client: ClientId,
+    batches: u64,
+    failures: u64,
+    refused: u64,
+    restarts: u64,
+    dropped_seen: u64,
+    last_error: Option<Arc<str>>,
+    limits: Limits,
+}
+
+/// When each kind of line may be logged again.
+#[derive(Debug, Default)]
+struct Limits {
+    dropped: LogLimit,
+    refused: LogLimit,
+    faults: LogLimit,
+    undeliverable: LogLimit,
+    unreachable: LogLimit,
+    restarts: LogLimit,
+}
+
+impl Reporter {
+    pub(super) fn new(client: ClientId) -> Self {
+        let (batches, failures, refused, restarts, dropped_seen) = (0, 0, 0, 0, 0);
+        let (last_error, limits) = (None, Limits::default());
+        Self { client, batches, failures, refused, restarts, dropped_seen, last_error, limits }
+    }
+
+    /// The Agent has a Batch, after so many failures.
+    pub(super) fn delivered(&mut self, sealed: &Sealed, receipt: &Receipt, failures: u32) {
+        self.batches += 1;
+        let client = &self.client;
+        let refused: u64 = receipt.refused.iter().map(|refusal| refusal.events).sum();
+        if refused > 0 {
+            self.refused += refused;
+            let first = receipt.refused.first();
+            let why = first.map(|refusal| refusal.why.as_str()).unwrap_or_default();
+            let tab = first.and_then(|refusal| sealed.batch().blocks.get(refusal.block as usize));
+            let tab = tab.map(|block| block.tab.to_string()).unwrap_or_default();
+            self.last_error = Some(format!("the agent refused {refused} events: {why}, tab {tab}").into());
+            if let Some(events) = self.limits.refused.happened(refused) {
+                tracing::error!(%client, events, why, tab, "the agent refused events");
+            }
+        }
+        if failures > 0 {
+            tracing::info!(%client, seq = sealed.seq().0, failures, "the agent takes batches again");
+        }
+    }
+
+    /// A delivery failed, and is tried again; so many had failed before.
+    pub(super) fn failed(&mut self, sealed: &Sealed, error: &SinkError, failures: u32) {
+        self.note_failure(error);
+        // A link that comes and goes is one cause: not a line each time.
+        if let Some(times) = self.limits.unreachable.happened(u64::from(failures == 0)) {
+            let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+            tracing::warn!(client = %self.client, seq = sealed.seq().0, %error, cause, times, "the agent does not take batches; events are kept");
+        }
+    }
+
+    /// A Batch was given up.
+    pub(super) fn undeliverable(&mut self, sealed: &Sealed, error: &SinkError) {
+        self.note_failure(error);
+        if let Some(events) = self.limits.undeliverable.happened(sealed.events()) {
+            tracing::error!(client = %self.client, seq = sealed.seq().0, events, %error, "a batch cannot be delivered; its events are dropped");
+        }
+    }
+
+    fn note_failure(&mut self, error: &SinkError) {
+        self.failures += 1;
+        let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
+        self.last_error = Some(format!("{error}{cause}").into());
+    }
+
+    /// The task panicked, and is started again.
+    pub(super) fn restarted(&mut self, message: &str) {
+        self.restarts += 1;
+        self.last_error = Some(format!("the background task {message}").into());
+        if let Some(times) = self.limits.restarts.happened(1) {
+            tracing::error!(client = %self.client, message, times, "the background task panicked and is started again");
+        }
+    }
+
+    /// Where things stand.
+    pub(super) fn stats(
+        &mut self,
+        buffer: &Buffer,
+        rings: usize,
+        fault: Option<(Fault, u64)>,
+    ) -> ClientStats {
+        let tally = buffer.tally();
+        let dropped = tally.dropped.total();
+        let more = dropped.saturating_sub(mem::replace(&mut self.dropped_seen, dropped));
+        if more > 0 {
+            let text = format!("{more} events were dropped; since the start {:?}", tally.dropped);
+            self.last_error = Some(text.into());
+        }
+        if let Some(events) = self.limits.dropped.happened(more) {
+            let since_start = tally.dropped;
+            tracing::error!(client = %self.client, events, ?since_start, "events were dropped");
+        }
+        self.tell_fault(fault);
+        ClientStats {
+            recorded: tally.recorded,
+            acked: tally.acked,
+            sealed: tally.sealed,
+            pending: tally.pending,
+            pending_bytes: buffer.pending_bytes(),
+            dropped: tally.dropped,
+            refused: self.refused,
+            batches: self.batches,
+            failures: self.failures,
+            restarts: self.restarts,
+            last_error: self.last_error.clone(),
+            tabs: buffer.tabs(),
+            rings,
+        }
+    }
+
+    /// A Handler or a value of the application has failed.
+    fn tell_fault(&mut self, fault: Option<(Fault, u64)>) {
+        let Some((Fault { tab, tab_type, why, message, .. }, times)) = fault else { return };
+        self.last_error = Some(format!("tab {tab} of type {tab_type}: {message} ({why})").into());
+        if let Some(times) = self.limits.faults.happened(times) {
+            let client = &self.client;
+            tracing::error!(%client, %tab, %tab_type, %why, message, times, "a handler or a value of the application failed");
+        }
+    }
+}

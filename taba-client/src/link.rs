@@ -1,0 +1,241 @@
+//! [`Core`]: what a Client and its handles share; [`Link`]: how they reach the background task of their process.
+//!
+//! ```text
+//! Client, handles ──► Core ──► Link of this process ──► task in the thread "taba-client"
+//!                              └─ after a fork, in the child: another Link, another task, another incarnation
+//! ```
+
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, Weak};
+use std::time::Duration;
+
+use taba_core::{ClientId, Registry};
+use tokio::sync::Notify;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+
+use crate::buffer::{Buffer, Identity};
+use crate::client::{BuildError, FlushReport};
+use crate::config::Verified;
+use crate::driver::{self, AgentAddress, HttpSink, Intake, Parts, Task, generation, lock};
+use crate::driver::{Command, Ring};
+use crate::pool::Pool;
+use crate::recorder::Recorder;
+use crate::sink::Sink;
+use crate::stats::ClientStats;
+
+/// What the background task may take to answer beyond a deadline before it is taken to be gone.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// All Clients of the process, for its end.
+static LIVE: Mutex<Vec<Weak<Core>>> = Mutex::new(Vec::new());
+
+/// What a Client and its handles share. The last of them to go flushes.
+pub(crate) struct Core {
+    pub(crate) recorder: Arc<Recorder>,
+    id: ClientId,
+    handlers: Registry,
+    config: Verified,
+    outlet: Outlet,
+    link: Link,
+    /// Why nothing is counted any more, if so.
+    gone: Arc<OnceLock<Arc<str>>>,
+}
+
+/// Where Batches go.
+#[derive(Clone)]
+pub(crate) enum Outlet {
+    /// To an Agent. A forked child opens a connection of its own.
+    Agent(AgentAddress),
+    /// To whatever the application has.
+    Custom(Arc<dyn Sink>),
+}
+
+/// How a Client reaches its background task, in one process.
+pub(crate) struct Link {
+    generation: u64,
+    /// Where new rings go.
+    pub(crate) rings: Sender<Ring>,
+    pub(crate) pool: Arc<Pool>,
+    commands: UnboundedSender<Command>,
+    stats: Arc<Mutex<ClientStats>>,
+    /// The same in a forked child; `None` when none could be made.
+    child: OnceLock<Option<Box<Link>>>,
+}
+
+impl Core {
+    /// Starts a Client.
+    ///
+    /// # Errors
+    /// [`BuildError`] when the system gives no thread or no random numbers.
+    pub(crate) fn start(
+        recorder: Recorder,
+        handlers: Registry,
+        config: Verified,
+        outlet: Outlet,
+    ) -> Result<Arc<Self>, BuildError> {
+        let (id, recorder, gone) = (recorder.client().clone(), Arc::new(recorder), Arc::default());
+        let link = Link::start(&recorder, &id, &handlers, &config, &outlet, &gone)?;
+        let core = Arc::new(Self { recorder, id, handlers, config, outlet, link, gone });
+        core.recorder.belongs_to(&core);
+        driver::watch();
+        if let Some(mut live) = lock(&LIVE) {
+            live.retain(|core| core.strong_count() > 0);
+            live.push(Arc::downgrade(&core));
+        }
+        Ok(core)
+    }
+
+    /// The link of this process, made if need be: in a forked child, at the first event.
+    pub(crate) fn link(&self) -> Option<&Link> {
+        let mut link = &self.link;
+        while link.generation != generation() {
+            link = link.child.get_or_init(|| self.start_in_child().map(Box::new)).as_deref()?;
+        }
+        Some(link)
+    }
+
+    /// The link of this process, if there is one.
+    fn link_if_any(&self) -> Option<&Link> {
+        let mut link = &self.link;
+        while link.generation != generation() {
+            link = link.child.get()?.as_deref()?;
+        }
+        Some(link)
+    }
+
+    fn start_in_child(&self) -> Option<Link> {
+        self.recorder.begin_again();
+        let started = match self.recorder.tabs().begin_again() {
+            false => Err("another thread was making a handle while the process forked".to_owned()),
+            true => {
+                Link::start(&self.recorder, &self.id, &self.handlers, &self.config, &self.outlet, &self.gone)
+                    .map_err(|error| error.to_string())
+            }
+        };
+        match started {
+            Ok(link) => {
+                tracing::warn!(client = %self.id, "a forked child records: it is an incarnation of its own from here on");
+                Some(link)
+            }
+            Err(error) => {
+                tracing::error!(client = %self.id, error, "a forked child records, and nothing of that is counted");
+                let _ = self.gone.set(format!("in a forked child: {error}").into());
+                None
+            }
+        }
+    }
+
+    /// Why nothing is counted any more, if so.
+    pub(crate) fn gone(&self) -> Option<&Arc<str>> {
+        self.gone.get()
+    }
+
+    pub(crate) fn stats(&self) -> ClientStats {
+        let stats = self.link_if_any().and_then(|link| lock(&link.stats).map(|stats| stats.clone()));
+        let mut stats = stats.unwrap_or_default();
+        for (why, events) in self.recorder.refused() {
+            stats.recorded += events;
+            stats.dropped.add(why, events);
+        }
+        if let Some(reason) = self.gone() {
+            stats.last_error = Some(Arc::clone(reason));
+        }
+        stats
+    }
+
+    /// Asks the background task. `false` when nobody hears: the Client has ended, or this process has recorded nothing.
+    pub(crate) fn ask(
+        &self,
+        close: bool,
+        deadline: Duration,
+        reply: impl FnOnce(FlushReport) + Send + 'static,
+    ) -> bool {
+        if close {
+            self.recorder.close();
+        }
+        let command = Command { close, deadline, reply: Box::new(reply) };
+        self.link_if_any().is_some_and(|link| link.commands.send(command).is_ok())
+    }
+
+    /// Asks, and waits for the answer, a little longer than the deadline.
+    pub(crate) fn ask_and_wait(&self, close: bool, deadline: Duration) -> FlushReport {
+        let (reply, report) = mpsc::channel();
+        if !self.ask(close, deadline, move |report| _ = reply.send(report)) || driver::is_background() {
+            return self.report();
+        }
+        report.recv_timeout(deadline.saturating_add(GRACE)).unwrap_or_else(|_| self.report())
+    }
+
+    /// What is known of a Client that does not answer.
+    pub(crate) fn report(&self) -> FlushReport {
+        let stats = self.stats();
+        FlushReport { flushed: 0, left: stats.pending + stats.sealed, dropped: 0 }
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        // What is left, the task has logged.
+        let _ = self.ask_and_wait(true, self.config.drop_deadline);
+    }
+}
+
+impl Link {
+    fn start(
+        recorder: &Arc<Recorder>,
+        id: &ClientId,
+        handlers: &Registry,
+        config: &Verified,
+        outlet: &Outlet,
+        gone: &Arc<OnceLock<Arc<str>>>,
+    ) -> Result<Self, BuildError> {
+        let incarnation = driver::incarnation()?;
+        let sink: Arc<dyn Sink> = match outlet {
+            Outlet::Agent(address) => Arc::new(HttpSink::new(address.clone(), config.request_timeout)),
+            Outlet::Custom(sink) => Arc::clone(sink),
+        };
+        let (rings, arrivals) = mpsc::channel();
+        let (commands, commands_due) = unbounded_channel();
+        let (stats, pool, wake) = (Arc::default(), Arc::default(), Arc::new(Notify::new()));
+        let identity = Identity { client: id.clone(), incarnation };
+        Task::new(Parts {
+            recorder: Arc::clone(recorder),
+            intake: Intake::new(arrivals, Arc::clone(&pool)),
+            buffer: Buffer::new(identity, handlers.clone(), config.clone()),
+            sink,
+            config: config.clone(),
+            commands: commands_due,
+            stats: Arc::clone(&stats),
+            wake,
+            gone: Arc::clone(gone),
+            seed: incarnation,
+        })
+        .start()?;
+        Ok(Self { generation: generation(), rings, pool, commands, stats, child: OnceLock::new() })
+    }
+}
+
+/// The process ends: sends what is unsent of every Client that is still there, all at the same time, each for at most
+/// as long as its `exit_deadline`.
+pub(crate) fn flush_all() {
+    let live = lock(&LIVE).map(|live| live.iter().filter_map(Weak::upgrade).collect::<Vec<_>>());
+    let answered = Arc::new((Mutex::new(0_usize), Condvar::new()));
+    let (mut asked, mut longest) = (0, Duration::ZERO);
+    for core in live.iter().flatten() {
+        let (deadline, answer) = (core.config.exit_deadline, Arc::clone(&answered));
+        let reply = move |_| {
+            *answer.0.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+            answer.1.notify_all();
+        };
+        if !deadline.is_zero() && core.ask(false, deadline, reply) {
+            (asked, longest) = (asked + 1, longest.max(deadline));
+        }
+    }
+    if asked > 0 && !driver::is_background() {
+        let count = answered.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // What the tasks could not send in time, they have logged.
+        drop(answered.1.wait_timeout_while(count, longest.saturating_add(GRACE), |count| *count < asked));
+    }
+    // Whoever else would drop one now would wait for it once more.
+    live.into_iter().flatten().for_each(std::mem::forget);
+}
