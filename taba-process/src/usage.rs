@@ -38,6 +38,9 @@ pub fn explain(error: Error, command: &Command, args: &[OsString]) -> UsageError
 
 fn variable(error: &Error, command: &Command, args: &[OsString]) -> Option<String> {
     let Some(ContextValue::String(shown)) = error.get(ContextKind::InvalidArg) else { return None };
+    let mut command = command.clone();
+    // Until then an argument cannot be shown.
+    command.build();
     let wrong = command.get_arguments().find(|arg| arg.to_string() == *shown)?;
     let flag = format!("--{}", wrong.get_long()?);
     let is_given = |arg: &OsString| {

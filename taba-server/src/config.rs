@@ -2,19 +2,22 @@
 //!
 //! A flag `--commit-interval-ms` is the variable `TABA_SERVER_COMMIT_INTERVAL_MS` and the key `commit_interval_ms` (or
 //! `commit-interval-ms`) of the file. What is given twice counts in this order: flag, environment, file, default.
-//! A key or variable that nothing knows is an error: it is a setting that somebody believes in.
+//! A key or variable that nothing knows is an error: it is a setting that somebody believes in. An empty variable is not
+//! set; those that Kubernetes or Docker inject for a Service called `taba-server` are nobody's setting.
 
-use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::{Args, CommandFactory, Parser, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use serde::Deserialize;
 use taba_core::limits::FRAME_BYTES_MAX;
 use taba_core::{VBuckets, VBucketsError};
+use taba_process::environment::{self, UnknownVariable};
+use taba_process::usage::{self, UsageError};
 use taba_shard::{ShardUrl, UrlError};
 
 use crate::server::{CACHE_BYTES_MAX, COMMIT_INTERVAL, HELD_BYTES_MAX};
@@ -22,6 +25,9 @@ use crate::server::{CACHE_BYTES_MAX, COMMIT_INTERVAL, HELD_BYTES_MAX};
 /// What every variable of the environment that is ours begins with.
 const ENV_PREFIX: &str = "TABA_SERVER_";
 const MIB: usize = 1024 * 1024;
+const HOUR_S: u64 = 3600;
+const YEAR_S: u64 = 365 * 24 * HOUR_S;
+const WORKERS_MAX: u64 = 4096;
 
 /// The command line.
 #[derive(Debug, Parser)]
@@ -31,7 +37,10 @@ const MIB: usize = 1024 * 1024;
     about = "Takes events from Taba agents, stores their States, answers queries."
 )]
 #[command(after_help = "Every flag can also be a key of the file (commit_interval_ms = 200) or a variable \
-    (TABA_SERVER_COMMIT_INTERVAL_MS=200).\nFlags win over variables, variables over the file.")]
+    (TABA_SERVER_COMMIT_INTERVAL_MS=200).\nFlags win over variables, variables over the file. An empty variable is not set.\n\n\
+    Stops on SIGTERM or Ctrl-C: takes nothing any more, and commits what it holds.\n\
+    Exit codes: 0 when it stopped as asked; 1 when it could not start, or a part of it failed; \
+    2 when a flag, a variable or the file is wrong.")]
 pub struct Flags {
     /// A TOML file with settings
     #[arg(long, env = "TABA_SERVER_CONFIG", value_name = "FILE")]
@@ -113,7 +122,8 @@ pub struct Settings {
     /// Seconds to commit what is in hand when told to stop [default: 10]
     #[arg(long, env = "TABA_SERVER_SHUTDOWN_S", value_name = "S")]
     pub shutdown_s: Option<u64>,
-    /// What to log: error, warn, info, debug, or a filter of modules [default: info]
+    /// What to log: off, error, warn, info, debug, trace, or MODULE=LEVEL,…; RUST_LOG counts where this is not given
+    /// [default: info]
     #[arg(long, env = "TABA_SERVER_LOG", value_name = "FILTER")]
     pub log: Option<String>,
 }
@@ -145,8 +155,8 @@ pub struct Config {
     pub held_bytes_max: usize,
     /// How long stopping may take.
     pub shutdown: Duration,
-    /// What to log.
-    pub log: String,
+    /// What to log; `None` for what `RUST_LOG` says.
+    pub log: Option<String>,
 }
 
 /// Why the binary cannot be set up so.
@@ -154,7 +164,7 @@ pub struct Config {
 #[non_exhaustive]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("cannot read {}", path.display())]
+    #[error("cannot read {}, the file of --config or TABA_SERVER_CONFIG", path.display())]
     Read {
         /// Which.
         path: PathBuf,
@@ -170,18 +180,30 @@ pub enum ConfigError {
         source: toml::de::Error,
     },
     /// One setting stands in the file twice, in two spellings.
-    #[error("{key} stands in {} twice, with - and with _", path.display())]
+    #[error("{key} stands in {} twice, with - and with _; leave one out", path.display())]
     Twice {
         /// Which file.
         path: PathBuf,
         /// Which key.
         key: String,
     },
+    /// The command line or a variable is wrong, or help was asked for.
+    #[error(transparent)]
+    Usage(#[from] UsageError),
     /// There is no such setting.
-    #[error("the environment sets {name}, but there is no such setting; see --help")]
-    UnknownVariable {
-        /// The variable.
-        name: String,
+    #[error(transparent)]
+    UnknownVariable(#[from] UnknownVariable),
+    /// A number is out of its range.
+    #[error("{name} is {found}, but must be from {min} to {max}")]
+    OutOfRange {
+        /// The setting.
+        name: &'static str,
+        /// What it is.
+        found: u64,
+        /// The least.
+        min: u64,
+        /// The most.
+        max: u64,
     },
     /// The number of slices cannot be.
     #[error("vbuckets is not possible")]
@@ -195,7 +217,7 @@ pub enum ConfigError {
     #[error("redis is set, but store is not redis; add --store redis, or leave it out")]
     RedisUnused,
     /// One of the URLs is none. It is not repeated here: it may hold a password.
-    #[error("URL number {place} of redis is not possible")]
+    #[error("URL number {place} of redis (--redis, TABA_SERVER_REDIS) is not possible")]
     Redis {
         /// Which of them, from 1.
         place: usize,
@@ -203,7 +225,7 @@ pub enum ConfigError {
         source: UrlError,
     },
     /// A bound is too small for one request.
-    #[error("held_mib is {found}, but one request may take {min}")]
+    #[error("held_mib is {found}, but one request may take {min}: give at least that")]
     HeldTooSmall {
         /// What was asked for.
         found: usize,
@@ -261,10 +283,13 @@ impl Config {
     /// From the command line, the environment, and the file that one of them names.
     ///
     /// # Errors
-    /// [`ConfigError`]. A command line that is not understood ends the process, with a message, as does `--help`.
+    /// [`ConfigError`]; [`ConfigError::Usage`] also when help or the version was asked for.
     pub fn from_process() -> Result<Self, ConfigError> {
-        check_environment(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()))?;
-        let Flags { config, settings } = Flags::parse();
+        let (command, args) = (Flags::command(), std::env::args_os().collect::<Vec<OsString>>());
+        let matches = usage::parse(command.clone(), &args)?;
+        environment::check(ENV_PREFIX, &command, std::env::vars_os())?;
+        let flags = Flags::from_arg_matches(&matches);
+        let Flags { config, settings } = flags.map_err(|error| usage::explain(error, &command, &args))?;
         let file = config.as_deref().map(Settings::from_file).transpose()?.unwrap_or_default();
         Self::new(settings.or(file))
     }
@@ -280,7 +305,11 @@ impl Config {
         if held_mib < held_min {
             return Err(ConfigError::HeldTooSmall { found: held_mib, min: held_min });
         }
-        let prune = Duration::from_secs(settings.prune_interval_s.unwrap_or(3600));
+        let prune = in_range("prune_interval_s", settings.prune_interval_s, (0, YEAR_S))?;
+        let prune = Duration::from_secs(prune.unwrap_or(3600));
+        let commit = in_range("commit_interval_ms", settings.commit_interval_ms, (0, HOUR_S * 1000))?;
+        let shutdown = in_range("shutdown_s", settings.shutdown_s, (0, HOUR_S))?;
+        in_range("workers", settings.workers.map(|workers| workers as u64), (0, WORKERS_MAX))?;
         let store = settings.store.unwrap_or(StoreKind::Embedded);
         let redis = shards(store, settings.redis.as_ref())?;
         Ok(Self {
@@ -290,13 +319,13 @@ impl Config {
             redis,
             redis_replicas: settings.redis_replicas.unwrap_or(0),
             vbuckets: settings.vbuckets.map_or(Ok(VBuckets::default()), VBuckets::new)?,
-            commit_interval: settings.commit_interval_ms.map_or(COMMIT_INTERVAL, Duration::from_millis),
+            commit_interval: commit.map_or(COMMIT_INTERVAL, Duration::from_millis),
             prune_interval: Some(prune).filter(|interval| !interval.is_zero()),
             workers: settings.workers.and_then(NonZeroUsize::new),
             cache_bytes_max: settings.cache_mib.unwrap_or(mib(CACHE_BYTES_MAX)).saturating_mul(MIB),
             held_bytes_max: held_mib.saturating_mul(MIB),
-            shutdown: Duration::from_secs(settings.shutdown_s.unwrap_or(10)),
-            log: settings.log.unwrap_or_else(|| "info".to_owned()),
+            shutdown: Duration::from_secs(shutdown.unwrap_or(10)),
+            log: settings.log,
         })
     }
 
@@ -321,16 +350,18 @@ fn shards(store: StoreKind, redis: Option<&Secret>) -> Result<Vec<ShardUrl>, Con
     }
 }
 
-/// Whether every variable that begins like ours is one of ours.
-fn check_environment(names: impl Iterator<Item = String>) -> Result<(), ConfigError> {
-    let command = Flags::command();
-    let known: BTreeSet<&str> = command.get_arguments().filter_map(|arg| arg.get_env()?.to_str()).collect();
-    for name in names {
-        if name.starts_with(ENV_PREFIX) && !known.contains(name.as_str()) {
-            return Err(ConfigError::UnknownVariable { name });
+/// A number, if it is given, and in its range.
+fn in_range(
+    name: &'static str,
+    found: Option<u64>,
+    (min, max): (u64, u64),
+) -> Result<Option<u64>, ConfigError> {
+    match found {
+        Some(found) if !(min..=max).contains(&found) => {
+            Err(ConfigError::OutOfRange { name, found, min, max })
         }
+        found => Ok(found),
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -408,8 +439,7 @@ mod tests {
         assert!(matches!(Config::new(vbuckets), Err(ConfigError::VBuckets(_))));
         let held = Settings { held_mib: Some(1), ..Settings::default() };
         assert!(matches!(Config::new(held), Err(ConfigError::HeldTooSmall { .. })));
-        let variables = |names: &[&str]| check_environment(names.iter().map(|name| (*name).to_owned()));
-        assert!(variables(&["PATH", "TABA_SERVER_LISTEN", "TABA_SERVER_CONFIG"]).is_ok());
-        assert!(matches!(variables(&["TABA_SERVER_LISTN"]), Err(ConfigError::UnknownVariable { .. })));
+        let shutdown = Settings { shutdown_s: Some(u64::MAX), ..Settings::default() };
+        assert!(matches!(Config::new(shutdown), Err(ConfigError::OutOfRange { .. })));
     }
 }

@@ -31,6 +31,8 @@ mod direction;
 mod driver;
 #[cfg(feature = "embedded")]
 pub mod embedded;
+#[cfg(feature = "driver")]
+mod lines;
 pub mod panics;
 pub mod planner;
 #[cfg(feature = "driver")]
@@ -47,6 +49,8 @@ pub mod version;
 pub use clock::{Clock, system_clock};
 #[cfg(feature = "driver")]
 pub use direction::Misdirected;
+#[cfg(feature = "driver")]
+pub use driver::Failure;
 #[cfg(feature = "embedded")]
 pub use embedded::{EmbeddedError, EmbeddedOptions, EmbeddedStore};
 #[cfg(feature = "driver")]

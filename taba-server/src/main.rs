@@ -3,84 +3,104 @@
 mod cli;
 
 use std::error::Error;
-use std::io::Write;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::serve::ListenerExt;
 use taba_core::{MemoryStore, Store};
-use taba_server::config::{Config, StoreKind};
+use taba_process::{Exit, Log, filter, signals};
+use taba_server::config::{Config, ConfigError, StoreKind};
 use taba_server::query::{QueryState, upkeep};
 use taba_server::{EmbeddedOptions, EmbeddedStore, Server};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tracing_subscriber::EnvFilter;
+use tokio::task::{JoinError, JoinHandle};
 
-/// What is told to whoever started the process.
-macro_rules! say {
-    ($($words:tt)*) => {{
-        // There is nobody to tell when the error stream is gone.
-        let _ = writeln!(std::io::stderr(), $($words)*);
-    }};
-}
+/// How long threads that read a disk may take when everything else has ended.
+const THREADS_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// The address is taken, or not ours.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}")]
+#[error("cannot listen on {address}; --listen or TABA_SERVER_LISTEN names another address")]
 struct CannotListen {
     address: SocketAddr,
     source: std::io::Error,
 }
 
 fn main() -> ExitCode {
-    match start() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            say!("taba-server: {error}");
-            let mut cause = error.source();
-            while let Some(error) = cause {
-                say!("  because: {error}");
-                cause = error.source();
-            }
-            ExitCode::FAILURE
-        }
-    }
+    taba_process::run("taba-server", start)
 }
 
-fn start() -> Result<(), Box<dyn Error>> {
-    let config = Config::from_process()?;
-    let filter = EnvFilter::try_new(&config.log)?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(run(config))
-}
-
-async fn run(config: Config) -> Result<(), Box<dyn Error>> {
-    let store: Arc<dyn Store> = match config.store {
-        StoreKind::Memory => Arc::new(MemoryStore::new(config.vbuckets)),
-        StoreKind::Embedded => {
-            let options = EmbeddedOptions { vbuckets: config.vbuckets, ..EmbeddedOptions::default() };
-            Arc::new(EmbeddedStore::open(&config.data_dir, options)?)
-        }
-        StoreKind::Redis => Arc::new(cli::connect::connect(&config).await?),
+fn start(log: &Log) -> Exit {
+    let config = match Config::from_process() {
+        Ok(config) => config,
+        Err(ConfigError::Usage(error)) => return error.end(log),
+        Err(error) => return log.fail(Exit::Usage, &error),
     };
+    let setting = "log (--log, TABA_SERVER_LOG, or log in the file)";
+    match filter::read([(setting, config.log.as_deref())], "info") {
+        Ok(filter) => log.subscribe(filter),
+        Err(error) => return log.fail(Exit::Usage, &error),
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return log.fail(Exit::Failed, &error),
+    };
+    let exit = runtime.block_on(run(&config, log)).unwrap_or_else(|error| log.fail(Exit::Failed, &*error));
+    runtime.shutdown_timeout(THREADS_TIME_MAX);
+    exit
+}
+
+async fn run(config: &Config, log: &Log) -> Result<Exit, Box<dyn Error>> {
+    // Taken before anything begins, so that no signal ends the process unheard.
+    let mut asked_to_stop = pin!(signals::stop()?);
+    let store = tokio::select! {
+        store = open(config) => store?,
+        () = &mut asked_to_stop => {
+            log.say("stopped before the store was there");
+            return Ok(Exit::Clean);
+        }
+    };
+    let lines_dropped = log.lines_dropped();
     let mut builder = Server::builder()
         .shared_store(store)
         .handlers(taba_handlers::standard().build()?)
         .commit_interval(config.commit_interval)
         .cache_bytes_max(config.cache_bytes_max)
-        .held_bytes_max(config.held_bytes_max);
+        .held_bytes_max(config.held_bytes_max)
+        .log_lines_dropped(move || lines_dropped());
     if let Some(workers) = config.workers {
         builder = builder.workers(workers);
     }
     let server = builder.build()?;
     let bound = TcpListener::bind(config.listen).await;
     let listener = bound.map_err(|source| CannotListen { address: config.listen, source })?;
-    say!("taba-server: listening on http://{} ({})", listener.local_addr()?, kept_in(&config));
+    log.say(format_args!("listening on http://{} ({})", listener.local_addr()?, kept_in(config)));
+    Ok(serve(config, log, server, listener, asked_to_stop).await)
+}
 
-    // Taken before anybody is served, so that no signal can end the process unheard.
-    let stopped_by = signal()?;
+async fn open(config: &Config) -> Result<Arc<dyn Store>, Box<dyn Error>> {
+    Ok(match config.store {
+        StoreKind::Memory => Arc::new(MemoryStore::new(config.vbuckets)),
+        StoreKind::Embedded => {
+            let options = EmbeddedOptions { vbuckets: config.vbuckets, ..EmbeddedOptions::default() };
+            Arc::new(EmbeddedStore::open(&config.data_dir, options)?)
+        }
+        StoreKind::Redis => Arc::new(cli::connect::connect(config).await?),
+    })
+}
+
+/// Serves until it is asked to stop, or until a part of it ends that should not have; then stops.
+async fn serve(
+    config: &Config,
+    log: &Log,
+    server: Server,
+    listener: TcpListener,
+    asked_to_stop: impl Future<Output = ()>,
+) -> Exit {
     let (stop, mut stopping) = watch::channel(false);
     let listener = listener.tap_io(|stream| {
         // An answer waits for nothing; without this it is only slower.
@@ -89,26 +109,53 @@ async fn run(config: Config) -> Result<(), Box<dyn Error>> {
     let serving = axum::serve(listener, server.router()).with_graceful_shutdown(async move {
         let _ = stopping.wait_for(|stop| *stop).await;
     });
-    let serving = tokio::spawn(serving.into_future());
-    let pruning = config
+    let mut serving = tokio::spawn(serving.into_future());
+    let mut pruning = config
         .prune_interval
         .map(|interval| tokio::spawn(keep_pruned(server.query_state().clone(), interval)));
 
-    stopped_by.await;
-    say!("taba-server: stopping");
+    let failure = tokio::select! {
+        () = asked_to_stop => None,
+        failure = server.failed() => Some(failure.to_string()),
+        end = &mut serving => Some(format!("the listener ended: {}", how(end.map(Result::err)))),
+        end = ended(&mut pruning) => Some(format!("pruning ended: {}", how(end.map(|()| None)))),
+    };
+    match &failure {
+        None => log.say("stopping"),
+        Some(failure) => log.say(format_args!("{failure}; stopping: start it anew")),
+    }
     if let Some(pruning) = pruning {
         pruning.abort();
     }
     let report = server.shutdown(config.shutdown).await;
     stop.send_replace(true);
-    if tokio::time::timeout(config.shutdown, serving).await.is_err() {
+    if !serving.is_finished() && tokio::time::timeout(config.shutdown, serving).await.is_err() {
         tracing::warn!("connections were still open at the end");
     }
     match report.requests_unanswered {
-        0 => say!("taba-server: stopped; all that was taken is stored"),
-        left => say!("taba-server: stopped; {left} requests were not answered, their senders keep them"),
+        0 if failure.is_some() => {
+            log.say("stopped; all that was acknowledged is stored, senders keep the rest");
+        }
+        0 => log.say("stopped; all that was taken is stored"),
+        left => log.say(format_args!("stopped; {left} requests were not answered, their senders keep them")),
     }
-    Ok(())
+    if failure.is_some() { Exit::Failed } else { Exit::Clean }
+}
+
+/// The end of a task that may not be there, and should not come.
+async fn ended(task: &mut Option<JoinHandle<()>>) -> Result<(), JoinError> {
+    match task {
+        Some(task) => task.await,
+        None => std::future::pending().await,
+    }
+}
+
+fn how(end: Result<Option<std::io::Error>, JoinError>) -> String {
+    match end {
+        Ok(None) => "by itself".to_owned(),
+        Ok(Some(error)) => error.to_string(),
+        Err(error) => error.to_string(),
+    }
 }
 
 fn kept_in(config: &Config) -> String {
@@ -145,28 +192,4 @@ async fn keep_pruned(state: QueryState, interval: Duration) {
             }
         }
     }
-}
-
-/// Resolves when the process is told to stop.
-#[cfg(unix)]
-fn signal() -> std::io::Result<impl Future<Output = ()>> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    })
-}
-
-/// Resolves when the process is told to stop.
-#[cfg(not(unix))]
-fn signal() -> std::io::Result<impl Future<Output = ()>> {
-    Ok(async {
-        // Without a way to hear it, the process runs until it is killed, which is safe.
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    })
 }

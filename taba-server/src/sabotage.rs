@@ -17,6 +17,9 @@ pub(crate) const TWO_CLOCKS: &str = "one-clock";
 /// A version never comes again with other content.
 pub(crate) const UNIQUE: &str = "version-counter";
 
+/// A worker does not panic when it is given a Batch. No rule of exactly-once: it shows what a Server does that fails.
+pub(crate) const WORKERS: &str = "worker-panics";
+
 /// Whether this rule is switched off.
 #[cfg(feature = "sabotage")]
 pub(crate) fn is_off(rule: &str) -> bool {

@@ -2,8 +2,8 @@
 
 use std::fmt;
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use taba_core::guard::quiet_guarded_panics;
@@ -16,11 +16,12 @@ use tokio::task::JoinSet;
 
 use crate::clock::{Clock, system_clock};
 use crate::direction::{Misdirected, check};
-use crate::driver::{Arrival, Intake, Message, Refused, Room, Shared, Worker};
+use crate::driver::{Arrival, Condition, Failure, Intake, Message, Refused, Room, Shared, Worker, supervise};
+use crate::lines::Lines;
 use crate::planner::{CLOCKS_APART_MAX, LaneMessage};
 use crate::query::{Limits, QueryState};
 use crate::service;
-use crate::status::Status;
+use crate::status::{LinesDropped, Status};
 use crate::version::Versions;
 
 /// How often a VBucket is committed, unless told otherwise.
@@ -58,12 +59,6 @@ struct Inner {
     shared: Arc<Shared>,
     query: QueryState,
     workers: Vec<UnboundedSender<Message>>,
-    tasks: Mutex<JoinSet<()>>,
-    is_stopping: AtomicBool,
-    /// The minute in which the difference of clocks was last complained about.
-    warned_minute: AtomicI64,
-    /// The minute in which a misplaced message was last complained about.
-    misplaced_minute: AtomicI64,
 }
 
 /// Why a Server cannot be built.
@@ -103,6 +98,7 @@ pub struct ServerBuilder {
     cache_bytes_max: usize,
     commits_in_flight_max: usize,
     query_limits: Limits,
+    log_lines_dropped: LinesDropped,
 }
 
 impl fmt::Debug for Server {
@@ -131,6 +127,7 @@ impl Server {
             cache_bytes_max: CACHE_BYTES_MAX,
             commits_in_flight_max: COMMITS_IN_FLIGHT_MAX,
             query_limits: Limits::default(),
+            log_lines_dropped: LinesDropped::default(),
         }
     }
 
@@ -191,51 +188,71 @@ impl Server {
     /// Stops: takes no more Batches, commits what it holds, ends its workers. Whether it is stable is not waited for.
     ///
     /// # Cancel safety
-    /// When dropped, the Server goes on stopping without a deadline.
+    /// When dropped, the Server goes on stopping without a deadline: no commit is aborted.
     pub async fn shutdown(&self, deadline: Duration) -> ShutdownReport {
-        self.inner.is_stopping.store(true, Ordering::Release);
+        self.inner.shared.condition.stop();
         self.inner.query.close();
         for worker in &self.inner.workers {
             // A worker that is gone has nothing left to drain.
             let _ = worker.send(Message::Drain);
         }
-        let mut tasks = std::mem::take(&mut *self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner));
-        let intake = &self.inner.shared.intake;
+        let Shared { intake, condition, .. } = &*self.inner.shared;
         let stopped = async {
             intake.until_empty().await;
-            while tasks.join_next().await.is_some() {}
+            condition.until_over().await;
         };
         let _ = tokio::time::timeout(deadline, stopped).await;
         ShutdownReport { requests_unanswered: intake.open_count() }
     }
 
+    /// Waits until the Server fails: a worker panicked, or the store did. It takes nothing more then; call
+    /// [`shutdown`](Self::shutdown), which commits what can still be committed, and end the process with an error. What was
+    /// not acknowledged is kept by its senders. A Server that does not fail is waited for without end.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn failed(&self) -> Failure {
+        self.inner.shared.condition.failed().await
+    }
+
     pub(crate) fn is_stopping(&self) -> bool {
-        self.inner.is_stopping.load(Ordering::Acquire)
+        self.inner.shared.condition.is_stopping()
     }
 
     pub(crate) fn reserve(&self, bytes: usize) -> Result<Room, Refused> {
         self.inner.shared.intake.reserve(bytes)
     }
 
-    /// Says, once in a minute, when the clock of a sender is so far from this one that it begins no Lane.
+    /// Says when the clock of a sender is so far from this one that it begins no Lane.
     fn compare_clocks(&self, here: Timestamp, there: Timestamp) {
         let apart = here.since(there).max(there.since(here));
-        let minute = here.as_micros() / 60_000_000;
-        if apart > CLOCKS_APART_MAX && self.inner.warned_minute.swap(minute, Ordering::Relaxed) != minute {
+        if apart <= CLOCKS_APART_MAX {
+            return;
+        }
+        let is_sender_ahead = there > here;
+        let cause = if is_sender_ahead { "sender ahead" } else { "sender behind" };
+        if let Some(suppressed) = self.inner.shared.lines.admit("clocks", cause) {
             tracing::warn!(
                 apart_s = apart.as_secs(),
-                is_sender_ahead = there > here,
+                is_sender_ahead,
+                suppressed,
                 "the clocks of an agent and of this server are too far apart; its new lanes have to wait: \
                  set the clock, and start the agent anew if it was the wrong one"
             );
         }
     }
 
-    /// Says, once in a minute, that something is not meant for this deployment.
-    fn say_misplaced(&self, now: Timestamp, why: Misdirected) {
-        let minute = now.as_micros() / 60_000_000;
-        if self.inner.misplaced_minute.swap(minute, Ordering::Relaxed) != minute {
-            tracing::error!(error = %why, "an agent sends what is not meant for this deployment");
+    /// Says that something is not meant for this deployment.
+    fn say_misplaced(&self, why: Misdirected) {
+        if let Some(suppressed) = self.inner.shared.lines.admit("misplaced", why.code()) {
+            tracing::error!(error = %why, suppressed, "an agent sends what is not meant for this deployment");
+        }
+    }
+
+    /// Says that a request was turned away, and why.
+    pub(crate) fn tell_rejection(&self, reason: &'static str, rejection: &dyn std::error::Error) {
+        if let Some(suppressed) = self.inner.shared.lines.admit("rejected", reason) {
+            tracing::warn!(reason, error = %rejection, suppressed, "a request was turned away; its sender keeps the batches");
         }
     }
 
@@ -261,7 +278,7 @@ impl Server {
                 Ok(vbucket) => vbucket,
                 Err(why) => {
                     shared.status.messages_misplaced.fetch_add(1, Ordering::Relaxed);
-                    self.say_misplaced(arrived, why);
+                    self.say_misplaced(why);
                     ticket.answer(message.unanswered(Answer::Misplaced));
                     continue;
                 }
@@ -366,6 +383,12 @@ impl ServerBuilder {
         self
     }
 
+    /// Tells how many lines of the process's log were dropped, for `/v2/status` and `/metrics`; by default none is.
+    pub fn log_lines_dropped(mut self, count: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
+        self.log_lines_dropped = LinesDropped::of(count);
+        self
+    }
+
     /// Starts it. Must be called inside a tokio runtime, on which the workers then run.
     ///
     /// From here on the process's panic hook says nothing of panics of Handlers, which this Server counts and logs.
@@ -378,13 +401,16 @@ impl ServerBuilder {
         let runtime = Handle::try_current()?;
         let count =
             self.workers.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
-        let status = Arc::new(Status::default());
+        let status = Arc::new(Status::new(self.log_lines_dropped));
+        let lines = Arc::<Lines>::default();
         let shared = Arc::new(Shared {
             store: Arc::clone(&store),
             handlers: self.handlers.clone(),
             clock: Arc::clone(&self.clock),
             status: Arc::clone(&status),
             intake: Arc::new(Intake::new(Arc::clone(&status), self.held_bytes_max)),
+            condition: Condition::default(),
+            lines: Arc::clone(&lines),
             versions: Versions::new(getrandom::u64()?),
             commit_interval: self.commit_interval,
             future_max: self.future_max,
@@ -398,16 +424,8 @@ impl ServerBuilder {
             sender
         });
         let workers = workers.collect();
+        runtime.spawn(supervise(tasks, Arc::clone(&shared)));
         let query = QueryState::with_limits(store, self.handlers, self.clock, status, self.query_limits);
-        let inner = Inner {
-            shared,
-            query,
-            workers,
-            tasks: Mutex::new(tasks),
-            is_stopping: AtomicBool::new(false),
-            warned_minute: AtomicI64::new(i64::MIN),
-            misplaced_minute: AtomicI64::new(i64::MIN),
-        };
-        Ok(Server { inner: Arc::new(inner) })
+        Ok(Server { inner: Arc::new(Inner { shared, query, workers }) })
     }
 }

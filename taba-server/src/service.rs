@@ -92,6 +92,14 @@ pub(crate) fn router(server: Server) -> Router {
 }
 
 async fn lanes(State(server): State<Server>, headers: HeaderMap, body: Body) -> Result<Response, Rejection> {
+    let answer = take(&server, &headers, body).await;
+    if let Err(rejection) = &answer {
+        server.tell_rejection(rejection.code().1, rejection);
+    }
+    answer
+}
+
+async fn take(server: &Server, headers: &HeaderMap, body: Body) -> Result<Response, Rejection> {
     if server.is_stopping() {
         return Err(Rejection::ShuttingDown);
     }
@@ -99,7 +107,7 @@ async fn lanes(State(server): State<Server>, headers: HeaderMap, body: Body) -> 
         return Err(Rejection::ContentType);
     }
     let (bytes, lanes) = {
-        let bytes = body_bytes(&headers)?;
+        let bytes = body_bytes(headers)?;
         let _room = server.reserve(bytes).map_err(|_| Rejection::Full)?;
         read(body).await?
     };

@@ -1,5 +1,7 @@
 //! [`Status`]: what a Server counts about itself; pairs of in and out, so that work between two looks still shows.
 
+use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use serde::Serialize;
@@ -59,6 +61,30 @@ pub struct Status {
     pub events_without_note: AtomicU64,
     /// Panics of Handlers, in ingest and in queries.
     pub panics: Panics,
+    /// Lines of the process's log that were dropped: nobody reads it, or its disk is full.
+    pub log_lines_dropped: LinesDropped,
+}
+
+/// Tells how many lines of a log were dropped; whoever started the log knows.
+#[derive(Clone, Default)]
+pub struct LinesDropped(Option<Arc<dyn Fn() -> u64 + Send + Sync>>);
+
+impl LinesDropped {
+    /// As this function counts.
+    pub fn of(count: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(count)))
+    }
+
+    /// How many; 0 when nobody counts.
+    pub fn count(&self) -> u64 {
+        self.0.as_ref().map_or(0, |count| count())
+    }
+}
+
+impl fmt::Debug for LinesDropped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("LinesDropped").field(&self.count()).finish()
+    }
 }
 
 impl Default for Status {
@@ -88,6 +114,7 @@ impl Default for Status {
             stable_void: AtomicU64::new(0),
             events_without_note: AtomicU64::new(0),
             panics: Panics::default(),
+            log_lines_dropped: LinesDropped::default(),
         }
     }
 }
@@ -119,9 +146,15 @@ pub struct StatusReport {
     pub stable_void: u64,
     pub events_without_note: u64,
     pub handler_panics: u64,
+    pub log_lines_dropped: u64,
 }
 
 impl Status {
+    /// Nothing counted yet, but for what the log counts itself.
+    pub fn new(log_lines_dropped: LinesDropped) -> Self {
+        Self { log_lines_dropped, ..Self::default() }
+    }
+
     /// Says when the oldest Batch that is not committed yet arrived; `None` when all are committed.
     pub fn set_oldest_open(&self, arrival: Option<Timestamp>) {
         self.oldest_open.store(arrival.map_or(i64::MAX, Timestamp::as_micros), Ordering::Relaxed);
@@ -159,6 +192,7 @@ impl Status {
             stable_void: get(&self.stable_void),
             events_without_note: get(&self.events_without_note),
             handler_panics: self.panics.count(),
+            log_lines_dropped: self.log_lines_dropped.count(),
         }
     }
 }

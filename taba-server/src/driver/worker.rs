@@ -13,9 +13,12 @@ use taba_core::{Registry, Remedy, Store, StoreError, Timestamp, VBucket, Version
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::condition::Condition;
 use super::intake::{Intake, Ticket};
 use crate::clock::{Clock, monotonic};
+use crate::lines::Lines;
 use crate::planner::{Action, Env, Failed, Input, LaneMessage, Planner};
+use crate::sabotage::{WORKERS, is_off};
 use crate::status::Status;
 use crate::version::Versions;
 
@@ -26,6 +29,8 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) status: Arc<Status>,
     pub(crate) intake: Arc<Intake>,
+    pub(crate) condition: Condition,
+    pub(crate) lines: Arc<Lines>,
     pub(crate) versions: Versions,
     pub(crate) commit_interval: Duration,
     pub(crate) future_max: Duration,
@@ -132,6 +137,7 @@ impl Worker {
     }
 
     fn take(&mut self, arrivals: Vec<Arrival>) {
+        assert!(!is_off(WORKERS), "a worker was told to panic");
         for Arrival { vbucket, ticket, message, arrived, sent_at } in arrivals {
             self.feed(vbucket, Input::Message { ticket, message, arrived, sent_at });
         }
@@ -202,10 +208,13 @@ impl Worker {
             // The Batches it held are answered as not stored when their tickets are dropped here.
             desk.planner = Planner::default();
             actions.clear();
-            tracing::error!(
-                vbucket = vbucket.index(),
-                "a planner panicked, which is a bug; the senders keep their batches"
-            );
+            if let Some(suppressed) = shared.lines.admit("planner", "panic") {
+                tracing::error!(
+                    vbucket = vbucket.index(),
+                    suppressed,
+                    "a planner panicked, which is a bug; the senders keep their batches"
+                );
+            }
         }
         for action in actions {
             match action {
@@ -278,35 +287,50 @@ async fn sleep_until(at: Option<Instant>) {
 
 fn load(shared: Arc<Shared>, vbucket: VBucket, wanted: Wanted) -> Done {
     Box::pin(async move {
-        let loaded = shared.store.load(vbucket, &wanted).await;
-        (
-            vbucket,
-            Input::Loaded(loaded.map_err(|error| failed(vbucket, &error, "a vbucket could not be loaded"))),
-        )
+        let loaded =
+            ask(&shared, vbucket, shared.store.load(vbucket, &wanted), "a vbucket could not be loaded").await;
+        (vbucket, Input::Loaded(loaded))
     })
 }
 
 fn commit(shared: Arc<Shared>, vbucket: VBucket, commit: taba_core::Commit) -> Done {
     Box::pin(async move {
-        let committed = shared.store.commit(vbucket, commit).await;
-        (vbucket, Input::Committed(committed.map_err(|error| failed(vbucket, &error, "a commit failed"))))
+        let committed = ask(&shared, vbucket, shared.store.commit(vbucket, commit), "a commit failed").await;
+        (vbucket, Input::Committed(committed))
     })
 }
 
 async fn stabilise(shared: Arc<Shared>, vbucket: VBucket) -> Result<(), Failed> {
-    let stable = shared.store.stable(vbucket).await;
-    stable.map_err(|error| failed(vbucket, &error, "a commit is not known to be stable"))
+    ask(&shared, vbucket, shared.store.stable(vbucket), "a commit is not known to be stable").await
 }
 
-fn failed(vbucket: VBucket, error: &StoreError, what: &'static str) -> Failed {
+/// Asks the store. A store that panics ends the Server, but not the worker: its other commits come to their end.
+async fn ask<T>(
+    shared: &Shared,
+    vbucket: VBucket,
+    answer: impl Future<Output = Result<T, StoreError>>,
+    what: &'static str,
+) -> Result<T, Failed> {
+    match AssertUnwindSafe(answer).catch_unwind().await {
+        Ok(answer) => answer.map_err(|error| failed(shared, vbucket, &error, what)),
+        Err(panic) => {
+            shared.condition.fail("the store", &*panic);
+            Err(Failed)
+        }
+    }
+}
+
+fn failed(shared: &Shared, vbucket: VBucket, error: &StoreError, what: &'static str) -> Failed {
     let vbucket = vbucket.index();
     // With the words of the store itself: `MISCONF …`, `LOADING …`.
     let cause = std::error::Error::source(error).map(taba_core::causes).unwrap_or_default();
+    // All VBuckets of a store that is away say the same.
+    let Some(suppressed) = shared.lines.admit(what, &format!("{error} {cause}")) else { return Failed };
     match error.remedy() {
         Remedy::Wait(_) | Remedy::Reroute => {
-            tracing::warn!(vbucket, %error, cause, "{what}; senders keep their batches");
+            tracing::warn!(vbucket, %error, cause, suppressed, "{what}; senders keep their batches");
         }
-        _ => tracing::error!(vbucket, %error, cause, "{what}; somebody has to look at the store"),
+        _ => tracing::error!(vbucket, %error, cause, suppressed, "{what}; somebody has to look at the store"),
     }
     Failed
 }

@@ -58,11 +58,23 @@ async fn count(
     next: axum::middleware::Next,
 ) -> Response {
     state.shared.counters.query();
+    let path = request.uri().path().to_owned();
     let response = next.run(request).await;
-    if !response.status().is_success() {
+    let status = response.status();
+    if !status.is_success() {
         state.shared.counters.failure();
+        tell_refusal(&state, status, &path);
     }
     response
+}
+
+/// A query that cannot be answered is the operator's to know; one that makes no sense is its sender's.
+fn tell_refusal(state: &QueryState, status: StatusCode, path: &str) {
+    if !status.is_server_error() {
+        tracing::debug!(status = status.as_u16(), path, "a query was refused");
+    } else if let Some(suppressed) = state.shared.lines.admit("query", status.as_str()) {
+        tracing::warn!(status = status.as_u16(), path, suppressed, "a query could not be answered");
+    }
 }
 
 async fn wrong_method() -> Response {

@@ -13,6 +13,7 @@ use super::fault::{Fault, Unreadable};
 use super::notes::NotesCache;
 use super::removal::Cursor;
 use crate::clock::Clock;
+use crate::lines::Lines;
 use crate::planner::HandlerPanic;
 use crate::status::Status;
 use crate::version::Versions;
@@ -84,6 +85,7 @@ pub struct QueryState {
 /// What the clones of one [`QueryState`] share.
 pub(super) struct Shared {
     pub(super) counters: Counters,
+    pub(super) lines: Lines,
     pub(super) notes: NotesCache,
     pub(super) watches: Arc<Semaphore>,
     pub(super) closing: watch::Sender<bool>,
@@ -148,6 +150,7 @@ impl QueryState {
     ) -> Self {
         let shared = Shared {
             counters: Counters::default(),
+            lines: Lines::default(),
             notes: NotesCache::default(),
             watches: Arc::new(Semaphore::new(limits.watches_max)),
             closing: watch::Sender::new(false),

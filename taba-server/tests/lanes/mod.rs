@@ -1,5 +1,7 @@
 //! What a sender of Lanes is made of, for tests.
 
+#![allow(dead_code, reason = "each test binary uses its own part of this")]
+
 use taba_core::wire::{Ack, Block, Compression, Frame, Kind, LaneBatch, Lanes, decode_acks};
 use taba_core::{ClientId, Events, SeqNo, StreamId, TabName, TabType, Timestamp, VBuckets};
 

@@ -1,0 +1,99 @@
+//! [`Condition`]: whether a Server serves, stops, or has failed; [`supervise`] watches over its workers.
+
+use std::any::Any;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// Why a Server ended that was not told to. It takes nothing any more; what was acknowledged is stored, and the senders
+/// of everything else keep it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{part} of the server failed: {why}")]
+#[non_exhaustive]
+pub struct Failure {
+    /// What failed: `a worker`, `the store`.
+    pub part: &'static str,
+    /// What it said.
+    pub why: String,
+}
+
+/// Whether a Server serves, stops, or has failed.
+pub(crate) struct Condition {
+    is_stopping: AtomicBool,
+    failure: watch::Sender<Option<Failure>>,
+    /// Whether all workers have ended.
+    is_over: watch::Sender<bool>,
+}
+
+impl Default for Condition {
+    fn default() -> Self {
+        Self {
+            is_stopping: AtomicBool::new(false),
+            failure: watch::Sender::new(None),
+            is_over: watch::Sender::new(false),
+        }
+    }
+}
+
+impl Condition {
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn stop(&self) {
+        self.is_stopping.store(true, Ordering::Release);
+    }
+
+    /// From now on nothing more is taken. The first failure is the one that counts.
+    pub(crate) fn fail(&self, part: &'static str, panic: &(dyn Any + Send)) {
+        self.stop();
+        let failure = Failure { part, why: words(panic) };
+        self.failure.send_if_modified(|first| {
+            let is_first = first.is_none();
+            if is_first {
+                tracing::error!(
+                    part,
+                    why = failure.why,
+                    "a part of the server failed; it takes nothing any more"
+                );
+                *first = Some(failure);
+            }
+            is_first
+        });
+    }
+
+    /// The failure, once there is one.
+    pub(crate) async fn failed(&self) -> Failure {
+        let mut failure = self.failure.subscribe();
+        match failure.wait_for(Option::is_some).await.map(|failure| failure.clone()) {
+            Ok(Some(failure)) => failure,
+            // Its sender is in here, so it cannot be gone.
+            Ok(None) | Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Waits until all workers have ended.
+    pub(crate) async fn until_over(&self) {
+        // An error would say that the sender is gone, which is in here.
+        let _ = self.is_over.subscribe().wait_for(|is_over| *is_over).await;
+    }
+}
+
+/// Waits for the workers, and tells when one of them panics. It owns them: whoever waits for their end may be dropped
+/// without aborting a commit.
+pub(crate) async fn supervise(mut workers: JoinSet<()>, shared: std::sync::Arc<super::Shared>) {
+    while let Some(ended) = workers.join_next().await {
+        // Nobody aborts a worker but the runtime, when it ends itself.
+        if let Err(Ok(panic)) = ended.map_err(tokio::task::JoinError::try_into_panic) {
+            shared.condition.fail("a worker", &*panic);
+        }
+    }
+    shared.condition.is_over.send_replace(true);
+}
+
+/// What a panic said.
+fn words(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref().copied());
+    text.unwrap_or("no message").to_owned()
+}
