@@ -12,6 +12,8 @@ use std::{env, fmt, fs, io};
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Command, CommandFactory, FromArgMatches, Parser};
+use taba_process::environment::{self, UnknownVariable};
+use taba_process::usage::{self, UsageError};
 
 use crate::config::{Config, ConfigError, Verified};
 
@@ -23,8 +25,11 @@ pub const ENV_PREFIX: &str = "TABA_AGENT_";
 /// Every setting can stand in a TOML file, in the environment, or here; what stands here wins over the environment,
 /// and that over the file. Sizes are written as 512KiB, 64MiB, 1GiB; times as 20ms, 10s, 5m.
 ///
-/// Stops on SIGTERM or Ctrl-C: takes nothing any more, and brings what it holds to the Servers. Exit code 0: all of it
-/// was stored. 1: something was left, or the Agent could not start. 2: the settings are wrong.
+/// An empty variable is not set.
+///
+/// Stops on SIGTERM or Ctrl-C: takes nothing any more, and brings what it holds to the Servers. Exit codes: 0 when it
+/// stopped as asked and nothing is lost (what was not stored is in the spool on the disk, for the next run); 1 when it
+/// could not start, a part of it failed, or events are lost; 2 when a flag, a variable or the file is wrong.
 #[derive(Debug, Parser)]
 #[command(name = "taba-agent", version)]
 pub struct Cli {
@@ -32,26 +37,37 @@ pub struct Cli {
     #[arg(long, env = "TABA_AGENT_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
 
+    /// What to log: off, error, warn, info, debug, trace, or MODULE=LEVEL,…; RUST_LOG counts where this is not given
+    /// [default: info]
+    #[arg(long, env = "TABA_AGENT_LOG", value_name = "FILTER")]
+    pub log: Option<String>,
+
     /// The settings
     #[command(flatten)]
     pub settings: Config,
+}
+
+/// What was read.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The settings of the Agent.
+    pub config: Verified<Config>,
+    /// What to log; `None` for what `RUST_LOG` says.
+    pub log: Option<String>,
 }
 
 /// Why the settings could not be read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LoadError {
-    /// A flag or a variable is wrong, or help was asked for; clap says it best itself.
-    #[error("{0}")]
-    Flags(#[source] clap::Error),
+    /// A flag or a variable is wrong, or help was asked for.
+    #[error(transparent)]
+    Usage(#[from] UsageError),
     /// A variable begins like ours, and is none of them.
-    #[error("{name} in the environment is no setting of taba-agent; see --help")]
-    UnknownVariable {
-        /// Which one.
-        name: String,
-    },
+    #[error(transparent)]
+    UnknownVariable(#[from] UnknownVariable),
     /// The file cannot be read.
-    #[error("cannot read {}", .path.display())]
+    #[error("cannot read {}, the file of --config or TABA_AGENT_CONFIG", .path.display())]
     Read {
         /// Which file.
         path: PathBuf,
@@ -94,21 +110,22 @@ pub enum LoadError {
         source: clap::Error,
     },
     /// The settings do not fit together.
-    #[error("the settings do not fit together")]
+    #[error("the settings (--help has their names) do not fit together")]
     Config(#[from] ConfigError),
 }
 
 /// Reads the settings. `args` begins with the name of the program.
 ///
 /// # Errors
-/// [`LoadError`]; for [`LoadError::Flags`], [`clap::Error::exit`] does what is usual.
-pub fn load(args: impl IntoIterator<Item = OsString>) -> Result<Verified<Config>, LoadError> {
+/// [`LoadError`]; for [`LoadError::Usage`], [`UsageError::end`] does what is usual.
+pub fn load(args: impl IntoIterator<Item = OsString>) -> Result<Loaded, LoadError> {
     let args: Vec<OsString> = args.into_iter().collect();
     let command = Cli::command();
-    let given = command.clone().try_get_matches_from(&args).map_err(LoadError::Flags)?;
-    check_environment(&command)?;
+    let given = usage::parse(command.clone(), &args)?;
+    environment::check(ENV_PREFIX, &command, env::vars_os())?;
+    let command = environment::without_empty(command);
     let cli = match given.get_one::<PathBuf>("config") {
-        None => Cli::from_arg_matches(&given).map_err(LoadError::Flags)?,
+        None => Cli::from_arg_matches(&given).map_err(|error| usage::explain(error, &command, &args))?,
         Some(path) => {
             let from_file = file_args(path, &command, &given)?;
             let (program, flags) = args.split_at(args.len().min(1));
@@ -118,19 +135,7 @@ pub fn load(args: impl IntoIterator<Item = OsString>) -> Result<Verified<Config>
             matches.map_err(|source| LoadError::Value { path: path.clone(), source })?
         }
     };
-    Ok(cli.settings.verify()?)
-}
-
-fn check_environment(command: &Command) -> Result<(), LoadError> {
-    let is_known =
-        |name: &str| command.get_arguments().filter_map(clap::Arg::get_env).any(|known| known == name);
-    for (name, _) in env::vars_os() {
-        let name = name.to_string_lossy();
-        if name.starts_with(ENV_PREFIX) && !is_known(&name) {
-            return Err(LoadError::UnknownVariable { name: name.into_owned() });
-        }
-    }
-    Ok(())
+    Ok(Loaded { config: cli.settings.verify()?, log: cli.log })
 }
 
 /// The file as flags, but for those that are given by a real flag or a variable.
@@ -266,7 +271,7 @@ mod tests {
 
     #[test]
     fn without_anything_there_are_the_defaults() {
-        assert_eq!(*load(args(&[])).unwrap(), Config::default());
+        assert_eq!(*load(args(&[])).unwrap().config, Config::default());
         Cli::command().debug_assert();
     }
 
@@ -275,7 +280,7 @@ mod tests {
         let (_dir, path) = file(
             "listen = \"127.0.0.1:1\"\nservers = [\"http://a:1\", \"http://b:1;weight=2\"]\nlinger = \"5ms\"\nspool_bytes_max = 20000000\n",
         );
-        let config = load(args(&[&path, "--linger=7ms"])).unwrap();
+        let config = load(args(&[&path, "--linger=7ms"])).unwrap().config;
         assert_eq!(config.listen.port(), 1);
         assert_eq!(
             config.servers.iter().map(ToString::to_string).collect::<Vec<_>>(),
@@ -284,7 +289,7 @@ mod tests {
         assert_eq!(config.linger, Duration::from_millis(7));
         assert_eq!(config.spool_bytes_max, 20_000_000);
         assert_eq!(config.vbuckets, 1024);
-        let config = load(args(&[&path, "--servers=http://c:1,http://d:1"])).unwrap();
+        let config = load(args(&[&path, "--servers=http://c:1,http://d:1"])).unwrap().config;
         assert_eq!(config.servers.len(), 2, "lists are replaced, not joined");
         assert_eq!(config.servers[0].url(), "http://c:1");
     }

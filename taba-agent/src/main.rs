@@ -1,57 +1,69 @@
 //! The binary: reads the settings, runs the Agent, tells how it ended.
 
-use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
-use taba_agent::cli::{self, LoadError};
+use taba_agent::cli::{self, LoadError, Loaded};
 use taba_agent::config::DECODERS_MAX;
-use taba_agent::driver::with_causes;
 use taba_agent::{Agent, Config, Verified};
-use tokio::signal::ctrl_c;
-use tracing_subscriber::EnvFilter;
+use taba_process::{Exit, Log, filter, signals};
+
+/// How long threads that wait for a disk may take when everything else has ended.
+const THREADS_TIME_MAX: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
-    let config = match cli::load(std::env::args_os()) {
-        Ok(config) => config,
-        Err(LoadError::Flags(error)) => error.exit(),
-        Err(error) => return fail(2, &with_causes(&error)),
+    taba_process::run("taba-agent", start)
+}
+
+fn start(log: &Log) -> Exit {
+    let Loaded { config, log: words } = match cli::load(std::env::args_os()) {
+        Ok(loaded) => loaded,
+        Err(LoadError::Usage(error)) => return error.end(log),
+        Err(error) => return log.fail(Exit::Usage, &error),
     };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .init();
+    let setting = "log (--log, TABA_AGENT_LOG, or log in the file)";
+    match filter::read([(setting, words.as_deref())], "info") {
+        Ok(filter) => log.subscribe(filter),
+        Err(error) => return log.fail(Exit::Usage, &error),
+    }
     let cores =
         std::thread::available_parallelism().map_or(1, |cores| cores.get().min(DECODERS_MAX as usize));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(cores).enable_all().build();
-    match runtime {
-        Ok(runtime) => runtime.block_on(run(config)),
-        Err(error) => fail(1, &format!("cannot start threads: {error}")),
-    }
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return log.fail(Exit::Failed, &error),
+    };
+    let exit = runtime.block_on(run(config, log));
+    runtime.shutdown_timeout(THREADS_TIME_MAX);
+    exit
 }
 
-async fn run(config: Verified<Config>) -> ExitCode {
+async fn run(config: Verified<Config>, log: &Log) -> Exit {
     let deadline = config.shutdown_timeout;
     let unix = config.unix.clone();
     let servers: Vec<_> = config.servers.iter().map(ToString::to_string).collect();
     let memory_bytes_max = config.memory().total();
+    // Taken before anything begins, so that no signal ends the process unheard.
+    let asked_to_stop = match signals::stop() {
+        Ok(signal) => signal,
+        Err(error) => return log.fail(Exit::Failed, &error),
+    };
     let handlers = match taba_handlers::standard().build() {
         Ok(handlers) => handlers,
-        Err(error) => return fail(1, &with_causes(&error)),
+        Err(error) => return log.fail(Exit::Failed, &error),
     };
     let running = match Agent::new(config).with_handlers(handlers).start().await {
         Ok(running) => running,
-        Err(error) => return fail(1, &with_causes(&error)),
+        Err(error) => return log.fail(Exit::Failed, &error),
     };
     let addr = running.addr();
     tracing::info!(%addr, unix = unix.map(|path| path.display().to_string()), ?servers, memory_bytes_max, "listening");
-    asked_to_stop().await;
+    asked_to_stop.await;
     tracing::info!(deadline_ms = deadline.as_millis() as u64, "stopping");
     let left = running.shutdown(deadline).await;
     if left.is_nothing() {
         tracing::info!("stopped; everything is stored");
-        return ExitCode::SUCCESS;
+        return Exit::Clean;
     }
     if left.is_kept {
         tracing::warn!(
@@ -59,34 +71,12 @@ async fn run(config: Verified<Config>) -> ExitCode {
             bytes = left.bytes,
             "stopped; these were not brought to a server; the spool keeps them for the next run"
         );
-        return ExitCode::SUCCESS;
+        return Exit::Clean;
     }
     tracing::error!(
         events = left.events,
         bytes = left.bytes,
         "stopped; these were not brought to a server and are lost"
     );
-    ExitCode::FAILURE
-}
-
-#[cfg(unix)]
-async fn asked_to_stop() {
-    use tokio::signal::unix::{SignalKind, signal};
-
-    let mut terminate = signal(SignalKind::terminate()).expect("SIGTERM can be handled");
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = ctrl_c() => {}
-    }
-}
-
-#[cfg(not(unix))]
-async fn asked_to_stop() {
-    let _ = ctrl_c().await;
-}
-
-fn fail(code: u8, message: &str) -> ExitCode {
-    // If even that cannot be written, the exit code says it.
-    let _ = writeln!(std::io::stderr(), "taba-agent: {message}");
-    ExitCode::from(code)
+    Exit::Failed
 }

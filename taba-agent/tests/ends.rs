@@ -1,0 +1,194 @@
+//! The real binary: its log, its environment, its errors, and how it ends.
+
+#![cfg(unix)]
+#![expect(clippy::unwrap_used, reason = "a test says what went wrong by failing")]
+
+mod support;
+
+use std::fs::File;
+use std::io::{Read, pipe};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::thread;
+
+use support::*;
+
+fn command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_taba-agent"));
+    command.env_remove("RUST_LOG").env_remove("NO_COLOR").stdin(Stdio::null());
+    command
+}
+
+/// A running agent with a Spool in memory; killed when dropped.
+struct Agent {
+    child: Child,
+    addr: SocketAddr,
+}
+
+impl Agent {
+    /// On a port that was free a moment ago, since its log may not say which.
+    fn start(server: &Server, command: &mut Command, stderr: impl Into<Stdio>) -> Self {
+        let addr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let (listen, servers) = (format!("--listen={addr}"), format!("--servers={}", server.url()));
+        command.args(["--spool=memory", &listen, &servers, "--confirm-after=0s", "--probe-interval=20ms"]);
+        let mut agent = Self { child: command.stderr(stderr).spawn().unwrap(), addr };
+        while TcpStream::connect(addr).is_err() {
+            assert_eq!(agent.child.try_wait().unwrap(), None, "it ended before it listened");
+            thread::yield_now();
+        }
+        agent
+    }
+
+    fn end(mut self) -> ExitStatus {
+        let kill = format!("kill -TERM {}", self.child.id());
+        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The server refuses what it is sent, until it has done so often.
+fn refuse(server: &Server, times: u64) {
+    server.be(Mood::Refusing);
+    let before = server.requests();
+    while server.requests() < before + times {
+        thread::yield_now();
+    }
+    server.be(Mood::Well);
+}
+
+#[test]
+fn a_log_that_nobody_can_read_stops_nothing() {
+    let (reader, writer) = pipe().unwrap();
+    drop(reader);
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    for stderr in [Stdio::from(writer), Stdio::from(full)] {
+        let server = Server::start();
+        server.be(Mood::Refusing);
+        let agent = Agent::start(&server, &mut command(), stderr);
+        post_events(agent.addr, &frame(&batch(1, vec![block("bids", 3)]))).receipt();
+        refuse(&server, 3);
+        server.next_block();
+        post_events(agent.addr, &frame(&batch(2, vec![block("bids", 4)]))).receipt();
+        server.next_block();
+        assert_eq!(server.events()["bids"], 7, "it goes on delivering");
+        assert_eq!(agent.end().code(), Some(0));
+    }
+}
+
+#[test]
+fn a_log_has_no_colours_in_a_pipe_and_one_line_for_each_cause() {
+    let ((mut reader, writer), server) = (pipe().unwrap(), Server::start());
+    server.be(Mood::Refusing);
+    let mut command = command();
+    let agent = Agent::start(&server, command.args(["--backoff-min=1ms", "--backoff-max=2ms"]), writer);
+    drop(command);
+    let reading = thread::spawn(move || {
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        text
+    });
+    post_events(agent.addr, &frame(&batch(1, vec![block("bids", 3)]))).receipt();
+    refuse(&server, 50);
+    server.next_block();
+    assert_eq!(agent.end().code(), Some(0));
+    let text = reading.join().unwrap();
+    let lines = text.lines().filter(|line| line.contains("a request failed")).count();
+    // More than one only on a machine that needs more than 10 s for this.
+    assert!((1..=10).contains(&lines), "{text}");
+    assert!(text.contains("INFO") && !text.contains('\x1b'), "{text}");
+}
+
+/// Flags, variables, and the words that the error must have.
+type Case<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)], &'a [&'a str]);
+
+fn run(args: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String) {
+    let output = command().args(args).envs(variables.iter().copied()).output().unwrap();
+    let Output { status, stdout, stderr } = output;
+    (status.code(), String::from_utf8([stdout, stderr].concat()).unwrap())
+}
+
+#[test]
+fn every_error_of_a_setting_names_it_and_ends_with_2() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        format!("--config={}", path.display())
+    };
+    let typo = file("typo.toml", "lingr = \"5ms\"");
+    let kind = file("kind.toml", "linger = { ms = 5 }");
+    let value = file("value.toml", "linger = \"5 elephants\"");
+    let broken = file("broken.toml", "linger");
+    let vbuckets = file("vbuckets.toml", "vbuckets = 1000");
+    let log = file("log.toml", "log = \"verbose\"");
+    let cases: &[Case<'_>] = &[
+        (&["--vbuckets=100"], &[], &["vbuckets", "power of two"]),
+        (&["--vbuckets=many"], &[], &["--vbuckets"]),
+        (&["--listen=here"], &[], &["--listen"]),
+        (&["--linger=1h"], &[], &["linger", "10s"]),
+        (&["--linger=5"], &[], &["--linger", "20ms"]),
+        (&["--spool-bytes-max=1MiB"], &[], &["spool_bytes_max", "16777216"]),
+        (&["--requests-per-server-max=65"], &[], &["requests_per_server_max"]),
+        (&["--servers=https://a:1"], &[], &["--servers", "TLS"]),
+        (&["--servers=http://a:1,http://a:1"], &[], &["http://a:1", "weight"]),
+        (&["--spool=tape"], &[], &["--spool", "file"]),
+        (&["--log=inof"], &[], &["--log", "inof", "debug"]),
+        (&[], &[("TABA_AGENT_LOG", "taba=loud")], &["TABA_AGENT_LOG", "taba=loud"]),
+        (&[], &[("RUST_LOG", "=====")], &["RUST_LOG"]),
+        (&[], &[("TABA_AGENT_LISTEN", "here")], &["TABA_AGENT_LISTEN"]),
+        (&[], &[("TABA_AGENT_LINGER", "soon")], &["TABA_AGENT_LINGER"]),
+        (&[], &[("TABA_AGENT_LINGR", "5ms")], &["TABA_AGENT_LINGR", "--help"]),
+        (&[], &[("TABA_AGENT_PORT", "8279")], &["TABA_AGENT_PORT"]),
+        (&["--frobnicate"], &[], &["--frobnicate"]),
+        (&["--config=/nowhere/agent.toml"], &[], &["/nowhere/agent.toml", "--config"]),
+        (&[&typo], &[], &["typo.toml", "lingr"]),
+        (&[&kind], &[], &["kind.toml", "linger"]),
+        (&[&value], &[], &["value.toml", "linger", "20ms"]),
+        (&[&broken], &[], &["broken.toml"]),
+        (&[&vbuckets], &[], &["vbuckets", "power of two"]),
+        (&[&log], &[], &["log in the file", "verbose"]),
+    ];
+    for (args, variables, words) in cases {
+        let (code, text) = run(args, variables);
+        assert_eq!(code, Some(2), "{args:?} {variables:?}: {text}");
+        for word in *words {
+            assert!(text.contains(word), "{args:?} {variables:?} do not name {word}: {text}");
+        }
+        assert!(!text.contains("panicked"), "{text}");
+    }
+    let (code, text) = run(&["--help"], &[("TABA_AGENT_LINGR", "x")]);
+    assert!(code == Some(0) && text.contains("Exit codes: 0") && text.contains("2 when"), "{text}");
+    assert_eq!(run(&["--version"], &[("TABA_AGENT_LINGR", "x")]).0, Some(0));
+}
+
+#[test]
+fn what_kubernetes_and_docker_inject_does_no_harm_and_empty_is_not_set() {
+    let (server, mut command) = (Server::start(), command());
+    command.envs([
+        ("TABA_AGENT_SERVICE_HOST", "10.0.0.5"),
+        ("TABA_AGENT_SERVICE_PORT", "8279"),
+        ("TABA_AGENT_SERVICE_PORT_EVENTS", "8279"),
+        ("TABA_AGENT_PORT", "tcp://10.0.0.5:8279"),
+        ("TABA_AGENT_PORT_8279_TCP", "tcp://10.0.0.5:8279"),
+        ("TABA_AGENT_PORT_8279_TCP_PROTO", "tcp"),
+        ("TABA_AGENT_PORT_8279_TCP_PORT", "8279"),
+        ("TABA_AGENT_PORT_8279_TCP_ADDR", "10.0.0.5"),
+        ("TABA_AGENT_1_PORT_8279_TCP_ADDR", "172.17.0.2"),
+        ("TABA_AGENT_NAME", "/web/taba-agent"),
+        ("TABA_SERVER_PORT", "8300"),
+        ("TABA_AGENT_VBUCKETS", ""),
+        ("TABA_AGENT_SERVERS", ""),
+        ("TABA_AGENT_CONFIG", ""),
+        ("RUST_LOG", ""),
+    ]);
+    let agent = Agent::start(&server, &mut command, Stdio::null());
+    assert_eq!(get(agent.addr, "/status").json()["vbuckets"], 1024);
+    assert_eq!(agent.end().code(), Some(0));
+}
