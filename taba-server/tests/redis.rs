@@ -241,3 +241,33 @@ fn a_server_starts_while_a_shard_is_away_and_answers_for_the_rest() {
     }
     assert_eq!(server.tabs().matches("events 6").count(), 5, "{}", server.tabs());
 }
+
+#[test]
+fn index_keys_that_are_deleted_while_servers_run_count_nothing_twice() {
+    let redis = Redis::start_many(1, &Options::durable());
+    let server = Process::start(&redis);
+    for seq in 1..=2 {
+        answers(&server.send(&batches(seq)), Answer::Applied, seq);
+    }
+    let delete = |pattern: &str| {
+        let script = "local keys = redis.call('KEYS', ARGV[1])
+            for _, key in ipairs(keys) do redis.call('DEL', key) end
+            return #keys";
+        let deleted = redis[0].command(&["EVAL", script, "0", pattern]);
+        assert_ne!(deleted, "0", "{pattern}");
+    };
+    // Each kind of index, in turn: the Server that runs knows its Lanes; the next one has only what it reads.
+    let mut server = server;
+    for (round, pattern) in ["*.streams", "*.tabs", "*.clients.*"].into_iter().enumerate() {
+        let seq = 3 + round as u64;
+        delete(pattern);
+        drop(server);
+        server = Process::start(&redis);
+        answers(&server.send(&batches(seq - 1)), Answer::Duplicate, seq - 1);
+        answers(&server.send(&batches(seq)), Answer::Applied, seq);
+        delete(pattern);
+        let text = server.tabs();
+        assert_eq!(text.matches(&format!("events {}", 3 * seq)).count(), 5, "{pattern}: {text}");
+        assert!(text.contains("lost 0") && !text.contains("missing"), "{text}");
+    }
+}

@@ -10,13 +10,15 @@
 //! t:TAB                    the Tab's type
 //! s:TAB CLIENT             the whole of a State: an Envelope
 //! s:TAB CLIENT PART        another part of it; PART is 5 decimal digits
+//! n.INDEX                  how many entries the index has, a decimal number: no field for 0
 //! ```
 //! Names hold no byte below `!`, so the space sorts before all that may follow, as a shorter name does. An empty
 //! value of a mark, a Tab or a State is a tombstone: the same as no field, and swept later.
 //!
 //! The indexes beside it are sorted sets with score 0, which makes their order that of the bytes: `.streams` holds
 //! STREAM, `.tabs` holds TAB (of every Tab that has a type or a State), `.clients.TAB` holds CLIENT, `.parts.TAB`
-//! holds "CLIENT PART". Each field above has its entries there; an entry without a field is harmless.
+//! holds "CLIENT PART". Each field above has its entries there; an entry without a field is harmless. An index with
+//! fewer entries than its `n.INDEX` says has lost some, and is written again from the fields.
 
 use taba_core::{ClientId, Mark, Part, SeqNo, StateKey, StreamId, TabName, TabType, Version};
 
@@ -104,6 +106,41 @@ pub fn read_stream(entry: &[u8]) -> Option<StreamId> {
     hex(std::str::from_utf8(entry).ok()?).map(StreamId)
 }
 
+/// What a field stands for in the indexes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listed {
+    /// A mark.
+    Stream(StreamId),
+    /// The type of a Tab.
+    Tab(TabName),
+    /// A part of a State.
+    State(StateKey, Part),
+}
+
+/// What a field stands for; `None` for all others.
+pub fn read_field(field: &[u8]) -> Option<Listed> {
+    let (kind, rest) = field.split_at_checked(2)?;
+    match kind {
+        b"a:" => Some(Listed::Stream(read_stream(rest)?)),
+        b"t:" => Some(Listed::Tab(read_tab(rest)?)),
+        b"s:" => {
+            let space = rest.iter().position(|byte| *byte == b' ')?;
+            let (tab, of) = (read_tab(&rest[..space])?, &rest[space + 1..]);
+            let (client, part) = match read_part(of) {
+                Some(read) => read,
+                None => (read_client(of)?, Part::WHOLE),
+            };
+            Some(Listed::State(StateKey { tab, client }, part))
+        }
+        _ => None,
+    }
+}
+
+/// The index whose entries a field counts, without what all keys of the VBucket begin with: `.streams` for `n.streams`.
+pub fn read_count_field(field: &[u8]) -> Option<&str> {
+    std::str::from_utf8(field).ok()?.strip_prefix('n').filter(|index| index.starts_with('.'))
+}
+
 /// The bytes of a mark.
 pub fn put_mark(mark: &Mark) -> [u8; MARK_BYTES] {
     let mut bytes = [0; MARK_BYTES];
@@ -140,6 +177,12 @@ pub fn read_tab(entry: &[u8]) -> Option<TabName> {
 /// The type that a value says; `None` when no store writes such a value.
 pub fn read_type(value: &[u8]) -> Option<TabType> {
     TabType::new(std::str::from_utf8(value).ok()?).ok()
+}
+
+/// What stands for a type that cannot be read: no Handler has this one, so the States of the Tab are a fault each, and
+/// the other Tabs none.
+pub fn damaged_type() -> TabType {
+    TabType::new("taba.damaged").expect("the constant is a type name")
 }
 
 /// The field of a part of a State.
@@ -253,6 +296,22 @@ mod tests {
         assert_eq!(read_stream(b"1f"), None);
         assert_eq!(read_epoch(b"-1"), None);
         assert_eq!(read_epoch(b""), None);
+    }
+
+    #[test]
+    fn a_field_tells_what_it_is_listed_as() {
+        let key = key("delay;from=ATL", "web-1");
+        for part in [Part::WHOLE, Part(7)] {
+            let listed = Listed::State(key.clone(), part);
+            assert_eq!(read_field(&state_field(&key, part)), Some(listed));
+        }
+        assert_eq!(read_field(&tab_field(&key.tab)), Some(Listed::Tab(key.tab)));
+        assert_eq!(read_field(mark_field(StreamId(9)).as_bytes()), Some(Listed::Stream(StreamId(9))));
+        for other in ["ver", "own", "n.streams", "a:9", "t:", "s:tab", "x"] {
+            assert_eq!(read_field(other.as_bytes()), None, "{other}");
+        }
+        assert_eq!(read_count_field(b"n.clients.delay;from=ATL"), Some(".clients.delay;from=ATL"));
+        assert_eq!(read_count_field(b"nothing"), None);
     }
 
     proptest! {

@@ -21,6 +21,19 @@ pub enum Log {
     Fine,
     /// Its last write failed.
     Failing,
+    /// It is written, and synced whenever the system likes.
+    Lazy,
+}
+
+impl Log {
+    /// How much it is worth, to compare what it was with what it is.
+    const fn worth(self) -> u8 {
+        match self {
+            Self::Off => 0,
+            Self::Lazy => 1,
+            Self::Fine | Self::Failing => 2,
+        }
+    }
 }
 
 /// What one poll found.
@@ -42,6 +55,10 @@ pub struct Poll {
     pub log: Log,
     /// How many replicas there should be: see [`Seen`].
     pub replicas_expected: usize,
+    /// Whether its log of writes was worth more once: it was switched off, or is not synced any more.
+    pub has_weaker_log: bool,
+    /// Whether it throws data away when it is full.
+    pub evicts: bool,
 }
 
 /// What a wait has come to.
@@ -72,6 +89,15 @@ pub enum Lost {
     /// It took longer than it may.
     #[error("the replicas did not catch up in time")]
     TimedOut,
+    /// It was set to throw data away when it is full.
+    #[error("maxmemory-policy was changed, and it throws data away when it is full: set it to noeviction")]
+    Evicts,
+    /// There is no replica, and the log of writes is not what it was.
+    #[error(
+        "there is no replica, and the log of writes was switched off or is not synced any more: \
+         set appendonly yes, and appendfsync everysec"
+    )]
+    LogWeaker,
     /// There is no replica, and the log of writes fails.
     #[error("there is no replica, and the log of writes fails")]
     LogFails,
@@ -95,11 +121,17 @@ impl Default for Rules {
     }
 }
 
-/// How many replicas were seen, and when last so many.
+/// How many replicas were seen, and when last so many; and the best log of writes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Seen(BTreeMap<usize, Instant>);
+pub struct Seen(BTreeMap<usize, Instant>, u8);
 
 impl Seen {
+    /// Its log is this now; answers whether it was worth more once.
+    pub fn saw_log(&mut self, log: Log) -> bool {
+        self.1 = self.1.max(log.worth());
+        log.worth() < self.1
+    }
+
     /// So many are connected now; answers how many are expected: the most that were seen within `lately`.
     pub fn saw(&mut self, replicas: usize, now: Instant, lately: Duration) -> usize {
         self.0.retain(|_, seen| now.saturating_duration_since(*seen) < lately);
@@ -145,6 +177,9 @@ impl Wait {
         if !poll.is_primary {
             return Verdict::Lost(Lost::Demoted);
         }
+        if poll.evicts {
+            return Verdict::Lost(Lost::Evicts);
+        }
         if poll.started < self.begun {
             // What it says about offsets may be older than what is waited for.
             return Verdict::Pending;
@@ -169,6 +204,9 @@ impl Wait {
         if expected == 0 && poll.log == Log::Failing {
             return Verdict::Lost(Lost::LogFails);
         }
+        if expected == 0 && poll.has_weaker_log {
+            return Verdict::Lost(Lost::LogWeaker);
+        }
         // Begun | Known => Copied, now at the latest.
         let since = since.unwrap_or(poll.started);
         self.phase = Phase::Copied { history, offset, since };
@@ -183,8 +221,10 @@ impl Wait {
     }
 }
 
-/// The fields of `INFO` that matter here. `None` when it is not the INFO of a Redis.
-pub fn read_info(info: &str, started: Instant, epoch: u64) -> Option<Poll> {
+/// The fields of `INFO` that matter here, and `appendfsync` where it may be asked for. `None` when it is not the INFO of a
+/// Redis.
+pub fn read_info(info: &str, appendfsync: Option<&str>, started: Instant, epoch: u64) -> Option<Poll> {
+    let is_lazy = appendfsync == Some("no");
     let field = |name: &str| {
         info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim_end)
     };
@@ -205,6 +245,7 @@ pub fn read_info(info: &str, started: Instant, epoch: u64) -> Option<Poll> {
     let connected = field("connected_slaves").and_then(number)?;
     replicas.resize((replicas.len() as u64).max(connected) as usize, 0);
     let log = match (field("aof_enabled"), field("aof_last_write_status")) {
+        (Some("1"), Some("ok")) if is_lazy => Log::Lazy,
         (Some("1"), Some("ok")) => Log::Fine,
         (Some("1"), _) => Log::Failing,
         _ => Log::Off,
@@ -218,6 +259,8 @@ pub fn read_info(info: &str, started: Instant, epoch: u64) -> Option<Poll> {
         replicas_expected: replicas.len(),
         replicas,
         log,
+        has_weaker_log: false,
+        evicts: field("maxmemory_policy").is_some_and(|policy| policy != "noeviction"),
     })
 }
 

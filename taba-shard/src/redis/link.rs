@@ -16,13 +16,13 @@ use super::clock::{monotonic, noise};
 use super::error::{LinkError, Refusal};
 use super::options::ShardsOptions;
 use super::scripts;
-use super::settings::Facts;
+use super::settings::{Facts, Hazards};
 use super::topology::Topology;
 use crate::backoff::Backoff;
 use crate::command::Reply;
 use crate::limits::{PARTING_WORDS_WAIT, STABLE_POLL_INTERVAL};
 use crate::map::ShardId;
-use crate::stability::{Poll, Seen, read_info};
+use crate::stability::{Log, Poll, Seen, read_info};
 
 /// The way to one shard.
 ///
@@ -35,6 +35,7 @@ pub(crate) struct Link {
     connect_timeout: Duration,
     response_timeout: Duration,
     replica_expected: Duration,
+    replicas_deployed: usize,
     in_flight_max: usize,
     permits: Semaphore,
     /// Held by whoever connects.
@@ -58,6 +59,7 @@ struct Slot {
 struct Polls {
     last: Option<Poll>,
     seen: Seen,
+    hazards: Hazards,
 }
 
 /// A connection that works as far as is known.
@@ -86,6 +88,7 @@ impl Link {
             connect_timeout: options.connect_timeout,
             response_timeout: options.response_timeout,
             replica_expected: options.stability.replica_expected,
+            replicas_deployed: options.stability.replicas,
             in_flight_max,
             permits: Semaphore::new(in_flight_max),
             connecting: tokio::sync::Mutex::default(),
@@ -157,9 +160,16 @@ impl Link {
                 let due = last.map(|last| last.started + STABLE_POLL_INTERVAL);
                 let pause = due.map(|due| due.saturating_duration_since(monotonic()));
                 if pause.is_none_or(|pause| pause.is_zero()) {
-                    let mut poll = self.look().await?;
+                    let (mut poll, had_log) = self.look().await?;
+                    if had_log {
+                        polls.seen.saw_log(Log::Lazy);
+                    }
                     let replicas = poll.replicas.len();
                     poll.replicas_expected = polls.seen.saw(replicas, poll.started, self.replica_expected);
+                    poll.has_weaker_log = polls.seen.saw_log(poll.log);
+                    let hazards = Hazards::of(&poll, self.replicas_deployed);
+                    hazards.tell_changes(&polls.hazards, &self.topology.name(self.shard));
+                    polls.hazards = hazards;
                     polls.last = Some(poll);
                     continue;
                 }
@@ -169,32 +179,37 @@ impl Link {
         }
     }
 
-    async fn look(&self) -> Result<Poll, LinkError> {
+    /// A poll, and whether there was a log of writes when this was connected to.
+    async fn look(&self) -> Result<(Poll, bool), LinkError> {
         let shard = self.shard;
         let started = monotonic();
         let live = self.live().await?;
-        let info = |section: &str| {
-            let mut command = cmd("INFO");
-            command.arg(section);
-            command
-        };
-        let replies = self.ask(&live, &piece(vec![info("replication"), info("persistence")])).await?;
-        let mut text = String::new();
-        for reply in replies {
-            match reply {
-                Reply::Bytes(bytes) => text.push_str(&String::from_utf8_lossy(&bytes)),
-                Reply::Refused { code, detail } => {
-                    return Err(LinkError::Refused { shard, source: Refusal { code, detail } });
-                }
-                _ => return Err(LinkError::Answer { shard }),
+        let (mut info, mut config) = (cmd("INFO"), cmd("CONFIG"));
+        info.arg("replication").arg("persistence").arg("memory");
+        config.arg("GET").arg("appendfsync");
+        let mut replies = self.ask(&live, &piece(vec![info, config])).await?.into_iter();
+        let text = match replies.next() {
+            Some(Reply::Bytes(bytes)) => String::from_utf8_lossy(&bytes).into_owned(),
+            Some(Reply::Refused { code, detail }) => {
+                return Err(LinkError::Refused { shard, source: Refusal { code, detail } });
             }
-        }
-        let poll = read_info(&text, started, live.epoch).ok_or(LinkError::Answer { shard })?;
+            _ => return Err(LinkError::Answer { shard }),
+        };
+        // Without a right to CONFIG it is not known, and taken for what it was set up as.
+        let sync = match replies.next() {
+            Some(Reply::List(pair)) => match pair.into_iter().nth(1) {
+                Some(Reply::Bytes(value)) => Some(String::from_utf8_lossy(&value).into_owned()),
+                _ => None,
+            },
+            _ => None,
+        };
+        let poll =
+            read_info(&text, sync.as_deref(), started, live.epoch).ok_or(LinkError::Answer { shard })?;
         if !live.facts.history.is_empty() && poll.history != live.facts.history {
             self.discard(&live);
             return Err(LinkError::Rewritten { shard });
         }
-        Ok(poll)
+        Ok((poll, live.facts.has_log))
     }
 
     /// The connection in use, or a new one.

@@ -66,6 +66,15 @@ const HMGET: &str = "local function hmget(names, from, to)
 end
 ";
 
+/// Whether an index has fewer entries than were written to it: somebody else deleted some. The hash counts them, in a
+/// field named after the index; what cannot be counted is no index.
+const UNLISTED: &str = "local function unlisted(index)
+  local count = redis.call('HGET', KEYS[1], 'n' .. string.sub(index, #KEYS[1] + 1))
+  local found = redis.pcall('ZCARD', index)
+  return type(found) == 'table' or count and found < tonumber(count)
+end
+";
+
 macro_rules! scripts {
     ($($(#[$doc:meta])* $name:ident = $text:expr;)*) => {
         $($(#[$doc])* pub(crate) static $name: LazyLock<Script> = LazyLock::new(|| Script::new($text));)*
@@ -111,21 +120,25 @@ return 1", owned(2));
 local at = 2
 for i = 2, #KEYS do
   local count = tonumber(ARGV[at])
+  local added = 0
   local pairs = {{}}
   for j = 1, count do
     pairs[2 * j - 1] = 0
     pairs[2 * j] = ARGV[at + j]
   end
   for j = 1, 2 * count, 4000 do
-    redis.call('ZADD', KEYS[i], unpack(pairs, j, math.min(j + 3999, 2 * count)))
+    added = added + redis.call('ZADD', KEYS[i], unpack(pairs, j, math.min(j + 3999, 2 * count)))
   end
+  if added > 0 then redis.call('HINCRBY', KEYS[1], 'n' .. string.sub(KEYS[i], #KEYS[1] + 1), added) end
   at = at + 1 + count
 end
 return 1", owned(1));
 
     /// KEYS: hash, streams, parts of each wanted Tab. ARGV: epoch, how many Tabs, their fields, the fields of States.
-    /// Answers OK, version, Streams, marks, types, States, parts as (place of the State, entry, value).
-    LOAD = format!("{}{HMGET}
+    /// Answers OK, version, Streams, marks, types, States, parts as (place of the State, entry, value); UNLISTED when
+    /// entries of an index are gone.
+    LOAD = format!("{}{HMGET}{UNLISTED}
+if unlisted(KEYS[2]) then return {{'UNLISTED'}} end
 local streams = redis.call('ZRANGE', KEYS[2], 0, -1)
 local names = {{}}
 for i = 1, #streams do names[i] = 'a:' .. streams[i] end
@@ -136,6 +149,7 @@ local states = hmget(ARGV, first, #ARGV)
 local parts = {{}}
 local has = false
 for i = 3, #KEYS do
+  if unlisted(KEYS[i]) then return {{'UNLISTED'}} end
   if redis.call('EXISTS', KEYS[i]) == 1 then has = has or {{}}; has[KEYS[i]] = true end
 end
 if has then
@@ -153,7 +167,8 @@ end
 return {{'OK', head[1], streams, marks, types, states, parts}}", owned(1));
 
     /// KEYS: hash, Tabs. ARGV: epoch, from which entry, how many. Answers OK, entries, types.
-    TABS = format!("{}{HMGET}
+    TABS = format!("{}{HMGET}{UNLISTED}
+if unlisted(KEYS[2]) then return {{'UNLISTED'}} end
 local entries = redis.call('ZRANGEBYLEX', KEYS[2], ARGV[2], '+', 'LIMIT', 0, ARGV[3])
 local names = {{}}
 for i = 1, #entries do names[i] = 't:' .. entries[i] end
@@ -161,7 +176,8 @@ return {{'OK', entries, hmget(names, 1, #names)}}", owned(1));
 
     /// KEYS: hash, Clients, parts. ARGV: epoch, Tab, from which entry, how many, STATES or KEYS. Answers OK, entries,
     /// the values of whole States, parts as (entry, value); for KEYS the lengths of values in their place.
-    SCAN = format!("{}{HMGET}
+    SCAN = format!("{}{HMGET}{UNLISTED}
+if unlisted(KEYS[2]) or unlisted(KEYS[3]) then return {{'UNLISTED'}} end
 local entries = redis.call('ZRANGEBYLEX', KEYS[2], ARGV[3], '+', 'LIMIT', 0, ARGV[4])
 local count = #entries
 if count == 0 then return {{'OK', entries, {{}}, {{}}}} end
@@ -204,7 +220,7 @@ for i = 3, #ARGV do
   if is_gone then gone[#gone + 1] = entry end
 end
 if #gone == 0 then return 0 end
-return redis.call('ZREM', KEYS[2], unpack(gone))", owned(1));
+{ZREM}", owned(1));
 
     /// KEYS: hash, index of Tabs, Clients of each Tab. ARGV: epoch, Tabs. Removes those without a type and without
     /// States.
@@ -216,7 +232,16 @@ for i = 2, #ARGV do
   end
 end
 if #gone == 0 then return 0 end
-return redis.call('ZREM', KEYS[2], unpack(gone))", owned(1));
+{ZREM}", owned(1));
+
+    /// KEYS: hash, index. ARGV: epoch, how many entries it has to have at least. Notes how many it has; answers 0 when
+    /// there are too few.
+    COUNTED = format!("{}
+local count = redis.call('ZCARD', KEYS[2])
+if count < tonumber(ARGV[2]) then return 0 end
+local field = 'n' .. string.sub(KEYS[2], #KEYS[1] + 1)
+if count == 0 then redis.call('HDEL', KEYS[1], field) else redis.call('HSET', KEYS[1], field, count) end
+return 1", owned(1));
 
     /// KEYS: hash. ARGV: version, epoch, deployment. Makes the VBucket if there is none; answers its deployment.
     CREATE = "local found = redis.call('HGET', KEYS[1], 'of')
@@ -268,6 +293,14 @@ if found[2] ~= ARGV[1] or till <= now then return 0 end
 redis.call('HSET', KEYS[1], 'holder', '')
 return 1");
 }
+
+/// Takes `gone` out of the index `KEYS[2]`, and out of the count of its entries.
+const ZREM: &str = "local removed = redis.call('ZREM', KEYS[2], unpack(gone))
+local field = 'n' .. string.sub(KEYS[2], #KEYS[1] + 1)
+if removed > 0 and redis.call('HINCRBY', KEYS[1], field, -removed) <= 0 then
+  redis.call('HDEL', KEYS[1], field)
+end
+return removed";
 
 /// The state of a lock, and the time of the Redis in microseconds: below 2⁵³, so exact as a number of Lua.
 const LOCK: &str = "local time = redis.call('TIME')

@@ -6,6 +6,7 @@
 use crate::map::ShardId;
 
 use super::error::LinkError;
+use crate::stability::{Log, Poll};
 
 /// What a Redis says about itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,7 +17,8 @@ pub(super) struct Facts {
     pub(super) history: String,
     role: String,
     policy: String,
-    has_log: bool,
+    /// Whether it has a log of writes.
+    pub(super) has_log: bool,
     replicas: u64,
 }
 
@@ -61,6 +63,63 @@ impl Facts {
                 shard,
                 "this redis has neither a log (appendonly) nor a replica: what it holds is gone when it ends"
             );
+        }
+    }
+}
+
+/// What keeps data from being safe here, as of one poll: settings may change while a Redis runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Hazards {
+    evicts: bool,
+    has_weaker_log: bool,
+    log_fails: bool,
+    /// How many replicas there are, and how many there should be, if there are too few.
+    lacks_replicas: Option<(usize, usize)>,
+}
+
+impl Hazards {
+    /// `deployed`: how many replicas there have to be.
+    pub(super) fn of(poll: &Poll, deployed: usize) -> Self {
+        let (found, expected) = (poll.replicas.len(), deployed.max(poll.replicas_expected));
+        Self {
+            evicts: poll.evicts,
+            has_weaker_log: poll.has_weaker_log,
+            log_fails: poll.log == Log::Failing,
+            lacks_replicas: (found < expected).then_some((found, expected)),
+        }
+    }
+
+    /// Says once what has become unsafe, and what is safe again.
+    pub(super) fn tell_changes(&self, before: &Self, shard: &str) {
+        if self.evicts && !before.evicts {
+            tracing::error!(
+                shard,
+                "maxmemory-policy was changed: this redis throws data away when it is full, and nothing in it is safe; \
+                 set it to noeviction"
+            );
+        }
+        if self.has_weaker_log && !before.has_weaker_log {
+            tracing::error!(
+                shard,
+                "the append-only log of this redis was switched off or is not synced any more; \
+                 set appendonly yes, and appendfsync everysec"
+            );
+        }
+        if self.log_fails && !before.log_fails {
+            tracing::error!(shard, "this redis cannot write its append-only log: look at its disk");
+        }
+        if let (Some((found, expected)), true) =
+            (self.lacks_replicas, self.lacks_replicas != before.lacks_replicas)
+        {
+            tracing::warn!(
+                shard,
+                found,
+                expected,
+                "this redis lacks replicas: nothing new in it is safe until they are back"
+            );
+        }
+        if *self == Self::default() && *before != Self::default() {
+            tracing::info!(shard, "this redis is as safe as it was set up to be again");
         }
     }
 }

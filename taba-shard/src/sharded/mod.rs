@@ -4,7 +4,8 @@
 //! One VBucket is one Redis hash; its layout is drawn in [`layout`](crate::layout). A commit is one script with one
 //! write command: it looks at version and ownership, and writes all changed fields and the new version, or nothing.
 //! What was not there before is first listed in the indexes beside the hash; in the steady state nothing is new, and
-//! a commit is one command and no read. When an index entry may be taken for written is in [`known`](crate::known).
+//! a commit is one command and no read. Looks and scans read by the indexes, and see whether one has lost entries; then
+//! `relist` writes them again. When an index entry may be taken for written is in [`known`](crate::known).
 //!
 //! # When a commit fails
 //! A commit that was not answered in time may have been done, or may still be done later, when a Redis that was
@@ -19,6 +20,7 @@
 mod commit;
 mod load;
 mod read;
+mod relist;
 mod scan;
 mod stable;
 mod sweep;
@@ -50,6 +52,8 @@ pub struct ShardedRedis {
     desks: Vec<Mutex<Desk>>,
     /// Entries that all desks remember.
     known_entries: AtomicUsize,
+    /// Held by whoever writes indexes again.
+    relisting: tokio::sync::Mutex<()>,
 }
 
 /// What is remembered of one VBucket.
@@ -67,7 +71,7 @@ impl ShardedRedis {
     /// A store on shards that are connected.
     pub fn new(shards: Shards) -> Self {
         let desks = shards.vbuckets().iter().map(|_| Mutex::default()).collect();
-        Self { shards, desks, known_entries: AtomicUsize::new(0) }
+        Self { shards, desks, known_entries: AtomicUsize::new(0), relisting: tokio::sync::Mutex::default() }
     }
 
     /// Connects, and makes a store of it.
@@ -131,11 +135,11 @@ impl Store for ShardedRedis {
     }
 
     async fn load(&self, vbucket: VBucket, wanted: &Wanted) -> Result<Loaded, StoreError> {
-        load::load(self, vbucket, wanted).await
+        self.relisting(vbucket, || load::load(self, vbucket, wanted)).await
     }
 
     async fn commit(&self, vbucket: VBucket, commit: Commit) -> Result<Committed, StoreError> {
-        commit::commit(self, vbucket, &commit).await
+        self.relisting(vbucket, || commit::commit(self, vbucket, &commit)).await
     }
 
     async fn stable(&self, vbucket: VBucket) -> Result<(), StoreError> {
@@ -143,15 +147,17 @@ impl Store for ShardedRedis {
     }
 
     async fn tidy(&self, vbucket: VBucket) -> Result<Tidied, StoreError> {
+        // Looks at the index of marks, which queries do not read.
+        self.load(vbucket, &Wanted::default()).await?;
         let swept = self.sweep(vbucket).await?;
         Ok(Tidied { entries: swept.fields + swept.entries, bytes: 0 })
     }
 
     async fn tabs(&self, vbucket: VBucket) -> Result<Vec<(TabName, TabType)>, StoreError> {
-        scan::tabs(self, vbucket).await
+        self.relisting(vbucket, || scan::tabs(self, vbucket)).await
     }
 
     async fn scan(&self, vbucket: VBucket, scan: &Scan) -> Result<Vec<Scanned>, StoreError> {
-        scan::scan(self, vbucket, scan).await
+        self.relisting(vbucket, || scan::scan(self, vbucket, scan)).await
     }
 }

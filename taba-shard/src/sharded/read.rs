@@ -13,6 +13,11 @@ use crate::layout;
 use crate::map::ShardId;
 use crate::redis::{Answered, LinkError, Refusal};
 
+/// What is damaged when entries of an index are gone.
+pub(super) const INDEX: &str = "index";
+/// What is damaged when a key of another type stands under a name of ours.
+pub(super) const KEY: &str = "key";
+
 /// What was found where a VBucket was looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -74,7 +79,7 @@ pub(super) fn failure(vbucket: VBucket, owner: Owner, reply: Reply) -> StoreErro
             misplaced(vbucket, Misplaced::Elsewhere { shard })
         }
         // A key of another type under our name.
-        Reply::Refused { code, .. } if code == "WRONGTYPE" => damaged("key"),
+        Reply::Refused { code, .. } if code == "WRONGTYPE" => damaged(KEY),
         Reply::Refused { code, detail } => {
             unavailable(LinkError::Refused { shard, source: Refusal { code, detail } })
         }
@@ -96,6 +101,8 @@ pub(super) fn failure(vbucket: VBucket, owner: Owner, reply: Reply) -> StoreErro
                     }
                     None => damaged("epoch"),
                 },
+                // Entries of an index are gone: see `relist`.
+                Some(Reply::Bytes(word)) if word == "UNLISTED" => damaged(INDEX),
                 _ => unavailable(LinkError::Answer { shard }),
             }
         }

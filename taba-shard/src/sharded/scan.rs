@@ -8,6 +8,7 @@ use super::ShardedRedis;
 use super::read::{failure, list, result, unavailable, value};
 use crate::census::Owner;
 use crate::command::Reply;
+use crate::layout::damaged_type;
 use crate::limits::{SCAN_STATES_MAX, SCAN_TABS_MAX};
 use crate::redis::{LinkError, scripts};
 use crate::{keys, layout};
@@ -34,33 +35,36 @@ pub(super) async fn tabs(
     store.follow(outcome.await).await
 }
 
-/// Tabs of the index with their types, and the last of them if more may follow.
+/// Tabs of the index with their types, and the last entry if more may follow.
 async fn tab_page(
     store: &ShardedRedis,
     vbucket: VBucket,
     owner: Owner,
     from: &str,
     count: usize,
-) -> Result<(Vec<(TabName, Option<TabType>)>, Option<TabName>), StoreError> {
+) -> Result<(Vec<(TabName, Option<TabType>)>, Option<String>), StoreError> {
     let mut call = scripts::TABS.call(&[keys::hash(vbucket), keys::tabs(vbucket)]);
     call.arg(owner.epoch).arg(from).arg(count);
     let reply = one(store, owner, call).await?;
     let [entries, types] = result(vbucket, owner, reply)?;
     let read = || {
-        let pairs = list(entries)?.into_iter().zip(list(types)?);
-        let read = |(entry, tab_type)| {
-            let tab = layout::read_tab(&value(entry)??)?;
-            let tab_type = match value(tab_type)? {
-                Some(bytes) => Some(layout::read_type(&bytes)?),
-                None => None,
-            };
-            Some((tab, tab_type))
+        let (entries, types) = (list(entries)?, list(types)?);
+        let (found, last) = (entries.len(), entries.last().cloned());
+        let mut tabs = Vec::with_capacity(found);
+        for (entry, tab_type) in entries.into_iter().zip(types) {
+            // No store writes such an entry, so it has no field either.
+            let Some(tab) = layout::read_tab(&value(entry)??) else { continue };
+            let tab_type =
+                value(tab_type)?.map(|bytes| layout::read_type(&bytes).unwrap_or_else(damaged_type));
+            tabs.push((tab, tab_type));
+        }
+        let last = match last {
+            Some(Reply::Bytes(last)) if found == count => Some(String::from_utf8_lossy(&last).into_owned()),
+            _ => None,
         };
-        pairs.map(read).collect::<Option<Vec<_>>>()
+        Some((tabs, last))
     };
-    let tabs = read().ok_or(StoreError::Damaged { vbucket, what: "tab" })?;
-    let last = if tabs.len() == count { tabs.last().map(|(tab, _)| tab.clone()) } else { None };
-    Ok((tabs, last))
+    read().ok_or(StoreError::Damaged { vbucket, what: "tab" })
 }
 
 async fn one(store: &ShardedRedis, owner: Owner, call: Cmd) -> Result<Reply, StoreError> {
@@ -82,8 +86,9 @@ pub(super) async fn scan(
             Some(tab) => {
                 // What lies behind the end of the Tab begins nowhere in it; what lies before it, at its beginning.
                 if after.is_none_or(|after| after.tab <= *tab) {
-                    let client = after.filter(|after| after.tab == *tab).map(|after| &after.client);
-                    page.tab(tab, client.cloned()).await?;
+                    let client =
+                        after.filter(|after| after.tab == *tab).map(|after| after.client.to_string());
+                    page.tab(tab, client).await?;
                 }
             }
             None => page.all_tabs(after).await?,
@@ -111,10 +116,10 @@ impl Page<'_> {
     }
 
     /// Fills up with the States of one Tab behind a Client.
-    async fn tab(&mut self, tab: &TabName, mut after: Option<ClientId>) -> Result<(), StoreError> {
+    async fn tab(&mut self, tab: &TabName, mut after: Option<String>) -> Result<(), StoreError> {
         while self.room() > 0 {
             let count = self.room().min(SCAN_STATES_MAX);
-            let call = self.call(tab, after.as_ref(), count);
+            let call = self.call(tab, after.as_deref(), count);
             let reply = one(self.store, self.owner, call).await?;
             after = self.take(tab, count, reply)?;
             if after.is_none() {
@@ -128,7 +133,7 @@ impl Page<'_> {
     async fn all_tabs(&mut self, after: Option<&StateKey>) -> Result<(), StoreError> {
         let mut from = "-".to_owned();
         if let Some(after) = after {
-            self.tab(&after.tab, Some(after.client.clone())).await?;
+            self.tab(&after.tab, Some(after.client.to_string())).await?;
             from = format!("({}", after.tab);
         }
         while self.room() > 0 {
@@ -193,7 +198,7 @@ impl Page<'_> {
         replies.into_iter().map(count).collect()
     }
 
-    fn call(&self, tab: &TabName, after: Option<&ClientId>, count: usize) -> Cmd {
+    fn call(&self, tab: &TabName, after: Option<&str>, count: usize) -> Cmd {
         let names =
             [keys::hash(self.vbucket), keys::clients(self.vbucket, tab), keys::parts(self.vbucket, tab)];
         let mut call = scripts::SCAN.call(&names);
@@ -206,8 +211,8 @@ impl Page<'_> {
         call
     }
 
-    /// Takes in what a script found of a Tab; the last Client if more may follow.
-    fn take(&mut self, tab: &TabName, count: usize, reply: Reply) -> Result<Option<ClientId>, StoreError> {
+    /// Takes in what a script found of a Tab; the last entry if more may follow.
+    fn take(&mut self, tab: &TabName, count: usize, reply: Reply) -> Result<Option<String>, StoreError> {
         let found = result(self.vbucket, self.owner, reply)?;
         let (states, last) = read_states(tab, self.what, found)
             .ok_or(StoreError::Damaged { vbucket: self.vbucket, what: "state" })?;
@@ -217,13 +222,13 @@ impl Page<'_> {
     }
 }
 
-type ReadStates = (Vec<Scanned>, (Option<ClientId>, usize));
+type ReadStates = (Vec<Scanned>, (Option<String>, usize));
 
 /// The States that are there, the last entry looked at, and how many entries there were.
 fn read_states(tab: &TabName, what: ScanWhat, found: [Reply; 3]) -> Option<ReadStates> {
     let [entries, values, parts] = found;
     let (entries, values) = (list(entries)?, list(values)?);
-    let mut parts = list(parts)?.into_iter().map(|part| read_part(what, part)).collect::<Option<Vec<_>>>()?;
+    let mut parts: Vec<_> = list(parts)?.into_iter().filter_map(|part| read_part(what, part)).collect();
     parts.reverse();
     let count = entries.len();
     let (mut states, mut last) = (Vec::with_capacity(count), None);
@@ -231,7 +236,10 @@ fn read_states(tab: &TabName, what: ScanWhat, found: [Reply; 3]) -> Option<ReadS
         return None;
     }
     for (entry, whole) in entries.into_iter().zip(values) {
-        let client = layout::read_client(&value(entry)??)?;
+        let entry = value(entry)??;
+        last = Some(String::from_utf8_lossy(&entry).into_owned());
+        // No store writes such an entry, so it has no field either.
+        let Some(client) = layout::read_client(&entry) else { continue };
         let mut all: Vec<_> = content(what, whole)?.map(|bytes| (Part::WHOLE, bytes)).into_iter().collect();
         // Both come in the order of Clients; a part whose Client has no entry cannot be, and belongs to nobody.
         while let Some((of, part, bytes)) = parts.pop_if(|(of, ..)| *of <= client) {
@@ -243,9 +251,8 @@ fn read_states(tab: &TabName, what: ScanWhat, found: [Reply; 3]) -> Option<ReadS
             if what == ScanWhat::Keys {
                 all.clear();
             }
-            states.push(Scanned { key: StateKey { tab: tab.clone(), client: client.clone() }, parts: all });
+            states.push(Scanned { key: StateKey { tab: tab.clone(), client }, parts: all });
         }
-        last = Some(client);
     }
     Some((states, (last, count)))
 }

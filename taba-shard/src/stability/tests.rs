@@ -17,6 +17,8 @@ fn poll(started: Instant) -> Poll {
         replicas: vec![100],
         log: Log::Fine,
         replicas_expected: 1,
+        has_weaker_log: false,
+        evicts: false,
     }
 }
 
@@ -46,6 +48,21 @@ fn every_connected_replica_must_have_it_all() {
     let mut wait = Wait::new(begun, 1, rules(2));
     assert_eq!(wait.handle(&poll(begun)), Verdict::Pending, "two were asked for");
     assert_eq!(wait.handle(&behind(&[400, 100])), Verdict::Stable);
+}
+
+#[test]
+fn settings_that_became_unsafe_withhold_what_is_stable() {
+    let begun = start();
+    let alone = Poll { replicas: vec![], replicas_expected: 0, ..poll(begun) };
+    let lost = |poll: &Poll| Wait::new(begun, 1, rules(0)).handle(poll);
+    assert_eq!(lost(&alone), Verdict::Stable);
+    assert_eq!(lost(&Poll { evicts: true, ..poll(begun) }), Verdict::Lost(Lost::Evicts));
+    assert_eq!(lost(&Poll { has_weaker_log: true, ..alone }), Verdict::Lost(Lost::LogWeaker));
+    // Where replicas have it, their disks count.
+    assert_eq!(lost(&Poll { has_weaker_log: true, ..poll(begun) }), Verdict::Stable);
+    let mut seen = Seen::default();
+    let logs = [Log::Off, Log::Lazy, Log::Fine, Log::Failing, Log::Lazy, Log::Off, Log::Fine];
+    assert_eq!(logs.map(|log| seen.saw_log(log)), [false, false, false, false, true, true, false]);
 }
 
 #[test]
@@ -160,7 +177,7 @@ proptest! {
 
     #[test]
     fn no_info_panics(info in "\\PC{0,200}", more in "(role:master|master_replid:a|connected_slaves:[0-9]{1,3}|slave0:offset=[0-9]{0,30}|\n){0,8}") {
-        let _ = read_info(&format!("{info}\n{more}"), start(), 1);
+        let _ = read_info(&format!("{info}\n{more}"), None, start(), 1);
     }
 }
 
@@ -170,7 +187,7 @@ fn the_info_of_a_redis_is_read() {
         offset=14,lag=0\r\nslave1:ip=127.0.0.1,port=6381,state=wait_bgsave,offset=0,lag=0\r\nmaster_replid:abc\r\n\
         master_replid2:0\r\nmaster_repl_offset:28\r\naof_enabled:1\r\naof_last_write_status:ok\r\n";
     let started = start();
-    let read = read_info(info, started, 4).unwrap();
+    let read = read_info(info, None, started, 4).unwrap();
     let expected = Poll {
         started,
         epoch: 4,
@@ -180,10 +197,16 @@ fn the_info_of_a_redis_is_read() {
         replicas: vec![14, 0],
         log: Log::Fine,
         replicas_expected: 2,
+        has_weaker_log: false,
+        evicts: false,
     };
     assert_eq!(read, expected);
-    assert_eq!(read_info("role:master", started, 4), None);
-    let failing = read_info(&info.replace("status:ok", "status:err"), started, 4).unwrap();
+    assert_eq!(read_info("role:master", None, started, 4), None);
+    let failing = read_info(&info.replace("status:ok", "status:err"), None, started, 4).unwrap();
     assert_eq!(failing.log, Log::Failing);
-    assert_eq!(read_info(&info.replace("enabled:1", "enabled:0"), started, 4).unwrap().log, Log::Off);
+    assert_eq!(read_info(&info.replace("enabled:1", "enabled:0"), None, started, 4).unwrap().log, Log::Off);
+    assert_eq!(read_info(info, Some("no"), started, 4).unwrap().log, Log::Lazy);
+    assert_eq!(read_info(info, Some("everysec"), started, 4).unwrap().log, Log::Fine);
+    let evicts = format!("{info}\nmaxmemory_policy:allkeys-lru\r\n");
+    assert!(!read.evicts && read_info(&evicts, None, started, 4).unwrap().evicts);
 }

@@ -9,6 +9,7 @@ mod data;
 mod faults;
 mod kit;
 mod laws;
+mod listing;
 mod locks;
 mod scan;
 mod stable;

@@ -155,3 +155,23 @@ async fn a_replica_that_goes_away_is_waited_for() {
     waiting.await.unwrap();
     assert!(replica.command(&["HGET", "{vb0001}", "ver"]).ends_with("-2"));
 }
+
+#[tokio::test]
+async fn settings_that_become_unsafe_while_it_runs_end_what_is_stable_and_come_back() {
+    let redis = [Redis::start(Options::durable())];
+    let store = kit::store(&redis).await;
+    kit::done(&store, vbucket(1), commit(0, 1, &["a"])).await;
+    for (setting, unsafe_value, safe_value, words) in [
+        ("maxmemory-policy", "allkeys-lru", "noeviction", "set it to noeviction"),
+        ("appendfsync", "no", "everysec", "set appendonly yes, and appendfsync everysec"),
+        ("appendonly", "no", "yes", "set appendonly yes, and appendfsync everysec"),
+    ] {
+        store.stable(vbucket(1)).await.unwrap();
+        assert_eq!(redis[0].command(&["CONFIG", "SET", setting, unsafe_value]), "OK");
+        let error = store.stable(vbucket(1)).await.unwrap_err();
+        assert!(taba_core::causes(&error).contains(words), "{setting}: {}", taba_core::causes(&error));
+        assert_eq!(redis[0].command(&["CONFIG", "SET", setting, safe_value]), "OK");
+    }
+    wait_until("the log is written again", || redis[0].info("persistence", "aof_rewrite_in_progress") == "0");
+    store.stable(vbucket(1)).await.unwrap();
+}

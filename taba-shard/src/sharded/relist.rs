@@ -1,0 +1,181 @@
+//! Writing the indexes of a VBucket again from its fields.
+//!
+//! The hash is what counts: a mark or a State in it is there, listed or not. Each look compares an index with the number
+//! of entries that the hash says it has; when somebody deleted a key of ours, all entries are written again before
+//! anything is answered. A mark that was not seen would let its Batches be counted twice.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use redis::{Cmd, cmd};
+use taba_core::{Part, StoreError, VBucket};
+
+use super::ShardedRedis;
+use super::read::{INDEX, KEY, failure, list, unavailable};
+use crate::census::Owner;
+use crate::command::Reply;
+use crate::known::Entry;
+use crate::layout::{self, Listed};
+use crate::limits::SCAN_STATES_MAX;
+use crate::redis::{LinkError, random, scripts};
+use crate::{keys, sharded::commit::place};
+
+/// By index key: the entries that its fields need.
+type Entries = BTreeMap<String, BTreeSet<Vec<u8>>>;
+
+impl ShardedRedis {
+    /// Runs it; where an index turns out to have lost entries, writes them again and runs it once more.
+    pub(super) async fn relisting<T, F>(&self, vbucket: VBucket, run: impl Fn() -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        let is_unlisted = |outcome: &Result<T, StoreError>| matches!(outcome, Err(StoreError::Damaged { what, .. }) if [INDEX, KEY].contains(what));
+        let outcome = run().await;
+        if !is_unlisted(&outcome) {
+            return outcome;
+        }
+        // One at a time, whatever the VBucket: it reads a whole hash.
+        let _relisting = self.relisting.lock().await;
+        let outcome = run().await;
+        if !is_unlisted(&outcome) {
+            return outcome;
+        }
+        let entries = self.relist(vbucket).await?;
+        let vbucket = vbucket.index();
+        tracing::error!(
+            vbucket,
+            entries,
+            "keys of the store were deleted in redis; its indexes were written again"
+        );
+        run().await
+    }
+
+    /// Writes every index entry of a VBucket again, as its fields need them; how many were gone.
+    ///
+    /// Commits may go on meanwhile: what they add, they list themselves before.
+    ///
+    /// # Errors
+    /// [`StoreError`]; what was written stays.
+    ///
+    /// # Cost
+    /// Reads the whole VBucket.
+    pub async fn relist(&self, vbucket: VBucket) -> Result<u64, StoreError> {
+        let owner = self.owner(vbucket).await?;
+        let needed = self.needed(vbucket, owner).await?;
+        for index in needed.keys() {
+            self.set_stranger_aside(vbucket, owner, index).await?;
+        }
+        let mut before = 0;
+        for index in needed.keys() {
+            before += self.count(vbucket, owner, index).await?;
+        }
+        let hash = keys::hash(vbucket);
+        let mut after = 0;
+        for (index, entries) in &needed {
+            let all: Vec<&Vec<u8>> = entries.iter().collect();
+            for some in all.chunks(SCAN_STATES_MAX) {
+                let mut call = scripts::INDEX.call(&[&hash, index]);
+                call.arg(owner.epoch).arg(some.len()).arg(some);
+                self.ask_one(vbucket, owner, call).await?;
+            }
+            let mut call = scripts::COUNTED.call(&[&hash, index]);
+            call.arg(owner.epoch).arg(entries.len());
+            match self.ask_one(vbucket, owner, call).await? {
+                Reply::Integer(1) => {}
+                Reply::Integer(_) => return Err(StoreError::Damaged { vbucket, what: INDEX }),
+                other => return Err(failure(vbucket, owner, other)),
+            }
+            after += self.count(vbucket, owner, index).await?;
+        }
+        Ok(after.saturating_sub(before))
+    }
+
+    /// The entries that the fields of a VBucket need. Every field that is there from the beginning to the end is seen.
+    async fn needed(&self, vbucket: VBucket, owner: Owner) -> Result<Entries, StoreError> {
+        let (mut needed, mut position) = (Entries::new(), "0".to_owned());
+        needed.entry(keys::streams(vbucket)).or_default();
+        needed.entry(keys::tabs(vbucket)).or_default();
+        loop {
+            let mut call = cmd("HSCAN");
+            call.arg(keys::hash(vbucket)).arg(&position).arg("COUNT").arg(SCAN_STATES_MAX);
+            let reply = self.ask_one(vbucket, owner, call).await?;
+            let answer = |reply| <[Reply; 2]>::try_from(list(reply)?).ok();
+            let Some([Reply::Bytes(next), Reply::List(pairs)]) = answer(reply) else {
+                return Err(unavailable(LinkError::Answer { shard: owner.shard }));
+            };
+            for pair in pairs.chunks_exact(2) {
+                if let [Reply::Bytes(field), Reply::Bytes(value)] = pair {
+                    if let Some(index) = layout::read_count_field(field) {
+                        needed.entry(keys::hash(vbucket) + index).or_default();
+                    }
+                    if !value.is_empty() {
+                        entries(vbucket, field, &mut needed);
+                    }
+                }
+            }
+            position = String::from_utf8_lossy(&next).into_owned();
+            if position == "0" {
+                return Ok(needed);
+            }
+        }
+    }
+
+    /// A key of another type under the name of an index is given another name.
+    async fn set_stranger_aside(
+        &self,
+        vbucket: VBucket,
+        owner: Owner,
+        index: &str,
+    ) -> Result<(), StoreError> {
+        let mut question = cmd("TYPE");
+        question.arg(index);
+        let Reply::Bytes(kind) = self.ask_one(vbucket, owner, question).await? else { return Ok(()) };
+        if kind == "zset" || kind == "none" {
+            return Ok(());
+        }
+        let aside = format!("{}!set-aside:{:016x}", keys::hash(vbucket), random());
+        let mut rename = cmd("RENAMENX");
+        rename.arg(index).arg(&aside);
+        self.ask_one(vbucket, owner, rename).await?;
+        tracing::error!(
+            vbucket = vbucket.index(),
+            index,
+            aside,
+            "a key that is no index was given another name"
+        );
+        Ok(())
+    }
+
+    async fn count(&self, vbucket: VBucket, owner: Owner, index: &str) -> Result<u64, StoreError> {
+        let mut question = cmd("ZCARD");
+        question.arg(index);
+        match self.ask_one(vbucket, owner, question).await? {
+            Reply::Integer(count) => Ok(count.unsigned_abs()),
+            other => Err(failure(vbucket, owner, other)),
+        }
+    }
+
+    async fn ask_one(&self, vbucket: VBucket, owner: Owner, call: Cmd) -> Result<Reply, StoreError> {
+        let reply = self.send(owner, vec![call]).await?.replies.pop();
+        match reply.ok_or_else(|| unavailable(LinkError::Answer { shard: owner.shard }))? {
+            refused @ Reply::Refused { .. } => Err(failure(vbucket, owner, refused)),
+            reply => Ok(reply),
+        }
+    }
+}
+
+/// Adds the entries that a field needs.
+fn entries(vbucket: VBucket, field: &[u8], needed: &mut Entries) {
+    let entries = match layout::read_field(field) {
+        Some(Listed::Stream(stream)) => vec![Entry::Stream(stream)],
+        Some(Listed::Tab(tab)) => vec![Entry::Tab(tab)],
+        Some(Listed::State(key, part)) => {
+            let further = (part != Part::WHOLE).then(|| Entry::Part(key.clone(), part));
+            [Entry::Tab(key.tab.clone()), Entry::Client(key)].into_iter().chain(further).collect()
+        }
+        None => Vec::new(),
+    };
+    for entry in entries {
+        let (index, member) = place(vbucket, &entry);
+        needed.entry(index).or_default().insert(member);
+    }
+}
