@@ -61,7 +61,8 @@ fn a_wrong_answer_is_found() {
     for value in all.values() {
         handler.fold(&mut state, Event::new(Timestamp::default(), &f64::from(*value)));
     }
-    let value = handler.render(&handler.project(&state, Timestamp::default()), taba_core::Format::Summary);
+    let value =
+        handler.render(&handler.project_now(&state, Timestamp::default()), taba_core::Format::Summary);
     let mut row = serde_json::json!({ "events": all.count(), "value": value });
     let mut verified = taba_examples::verify::Verified::default();
     verified.compare("right", &row, &all).unwrap();

@@ -63,8 +63,18 @@ impl<V: Value> Tab<V> {
         self.recorder.record_at(self.number, time, value);
     }
 
-    fn now(&self) -> Timestamp {
-        self.recorder.clock().now()
+    /// Records a value now, for Handlers to which it matters which of two events is the last: its time is later than
+    /// that of every value recorded so before ([`Clock::next`](crate::Clock::next)), where [`record`](Self::record) gives all values of one
+    /// tick of the clock (5 ms) one time.
+    ///
+    /// # Cost
+    /// About 10 ns more than [`record`](Self::record).
+    pub fn record_in_order(&self, value: V) {
+        self.record_at(self.next(), value);
+    }
+
+    fn next(&self) -> Timestamp {
+        self.recorder.clock().next()
     }
 }
 
@@ -125,6 +135,11 @@ impl Timer {
     pub fn record(&self, elapsed: Duration) {
         self.0.record(elapsed.as_secs_f64());
     }
+
+    /// Records, at a time of its own, how long something took.
+    pub fn record_at(&self, time: Timestamp, elapsed: Duration) {
+        self.0.record_at(time, elapsed.as_secs_f64());
+    }
 }
 
 /// Records how long it has lived, in seconds, when it is dropped.
@@ -154,14 +169,15 @@ impl Drop for TimerGuard {
     }
 }
 
-/// Something that has a value: the latest counts.
+/// Something that has a value: the latest counts. Of two values, the one set last, also when they are set within one
+/// tick of the clock.
 #[derive(Clone, Debug)]
 pub struct Gauge(pub(crate) Tab<Reading>);
 
 impl Gauge {
     /// Sets the value: a number or a text.
     pub fn set(&self, value: impl Into<Reading>) {
-        self.0.record(value.into());
+        self.0.record_in_order(value.into());
     }
 
     /// Sets the value as of a time of its own.
@@ -177,12 +193,18 @@ pub struct ExpiryGauge(pub(crate) Tab<Expiring>);
 impl ExpiryGauge {
     /// Sets the value until `expires`.
     pub fn set_until(&self, value: impl Into<Reading>, expires: Timestamp) {
-        self.0.record(Expiring { expires, reading: value.into() });
+        self.0.record_in_order(Expiring { expires, reading: value.into() });
     }
 
     /// Sets the value for as long as `ttl` from now.
     pub fn set_for(&self, value: impl Into<Reading>, ttl: Duration) {
-        self.set_until(value, self.0.now().saturating_add(ttl));
+        let now = self.0.next();
+        self.set_at(now, value, now.saturating_add(ttl));
+    }
+
+    /// Sets the value, as of a time of its own, until `expires`.
+    pub fn set_at(&self, time: Timestamp, value: impl Into<Reading>, expires: Timestamp) {
+        self.0.record_at(time, Expiring { expires, reading: value.into() });
     }
 }
 
@@ -193,12 +215,18 @@ pub struct Buffered(pub(crate) Tab<Expiring>);
 impl Buffered {
     /// Keeps a number or a text for as long as `ttl` from now.
     pub fn push(&self, reading: impl Into<Reading>, ttl: Duration) {
-        self.push_until(reading, self.0.now().saturating_add(ttl));
+        let now = self.0.next();
+        self.push_at(now, reading, now.saturating_add(ttl));
     }
 
     /// Keeps a number or a text until `expires`.
     pub fn push_until(&self, reading: impl Into<Reading>, expires: Timestamp) {
-        self.0.record(Expiring { expires, reading: reading.into() });
+        self.0.record_in_order(Expiring { expires, reading: reading.into() });
+    }
+
+    /// Keeps a number or a text of a time of its own until `expires`.
+    pub fn push_at(&self, time: Timestamp, reading: impl Into<Reading>, expires: Timestamp) {
+        self.0.record_at(time, Expiring { expires, reading: reading.into() });
     }
 }
 
@@ -211,6 +239,11 @@ impl KeyedCounter {
     pub fn add(&self, key: impl Into<String>, amount: f64) {
         self.0.record(Keyed { key: key.into(), value: amount });
     }
+
+    /// Adds an amount, at a time of its own, under a key of 1 to 256 bytes.
+    pub fn add_at(&self, time: Timestamp, key: impl Into<String>, amount: f64) {
+        self.0.record_at(time, Keyed { key: key.into(), value: amount });
+    }
 }
 
 /// How many different texts there were.
@@ -221,5 +254,10 @@ impl Distinct {
     /// One more text, which may have been there before.
     pub fn observe(&self, text: impl Into<String>) {
         self.0.record(text.into());
+    }
+
+    /// One more text, at a time of its own.
+    pub fn observe_at(&self, time: Timestamp, text: impl Into<String>) {
+        self.0.record_at(time, text.into());
     }
 }

@@ -5,8 +5,8 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use crate::event::Events;
-use crate::handler::{Format, Handler, StateError, decode_state, encode_state};
+use crate::event::{Event, Events};
+use crate::handler::{Caveats, Format, Handler, StateError, decode_state, encode_state};
 use crate::time::Timestamp;
 use crate::value::Value;
 use crate::wire::{Reader, WireError, column};
@@ -93,8 +93,9 @@ pub trait AnyHandler: Send + Sync + 'static {
     fn decode(&self, version: u16, bytes: &[u8]) -> Result<AnyState, StateError>;
     /// A State as bytes.
     fn encode(&self, state: &AnyState) -> Vec<u8>;
-    /// Folds a Block's events, each as of the time that is [believed](Arrival::believe). When there is an error, the
-    /// State is as it was.
+    /// Folds a Block's events, each as of the time that is [believed](Arrival::believe): an event that is not is folded
+    /// alone, [clamped](Handler::clamp) and merged, so that events keep their order and none touches another. When
+    /// there is an error, the State is as it was.
     ///
     /// # Errors
     /// [`WireError`] when the bytes are not columns of `count` events.
@@ -119,6 +120,8 @@ pub trait AnyHandler: Send + Sync + 'static {
     fn merge(&self, into: &mut AnyState, other: &AnyState);
     /// [`Handler::project`].
     fn project(&self, state: &AnyState, at: Timestamp) -> AnyProjection;
+    /// [`Handler::project_now`].
+    fn project_now(&self, state: &AnyState, now: Timestamp) -> AnyProjection;
     /// [`Handler::aggregate`].
     fn aggregate(&self, into: &mut AnyProjection, other: &AnyProjection);
     /// [`Handler::render`].
@@ -133,6 +136,8 @@ pub trait AnyHandler: Send + Sync + 'static {
     fn tally(&self, projection: &AnyProjection) -> Option<String>;
     /// [`Handler::error_bound`].
     fn error_bound(&self, projection: &AnyProjection) -> Option<f64>;
+    /// [`Handler::caveats`].
+    fn caveats(&self, projection: &AnyProjection) -> Caveats;
 }
 
 /// A `Vec` of some [`Value`], its type forgotten.
@@ -206,11 +211,6 @@ impl<H: Handler> AnyHandler for H {
         let mut values = H::Value::decode_column(&mut reader, count)?;
         reader.finish("bytes behind a block's columns")?;
         let mut done = Folded::default();
-        for time in &mut times {
-            let believed = arrival.believe(*time);
-            done.clamped += u64::from(believed != *time);
-            *time = believed;
-        }
         if !values.iter().all(Value::is_valid) {
             let keep: Vec<bool> = values.iter().map(Value::is_valid).collect();
             done.refused = keep.iter().filter(|keep| !**keep).count() as u64;
@@ -218,7 +218,21 @@ impl<H: Handler> AnyHandler for H {
             retain(&mut values, &keep);
         }
         done.folded = values.len() as u64;
-        self.fold_all(state_mut::<H>(state), Events::new(&times, &values));
+        let state = state_mut::<H>(state);
+        let is_believed = |time: &Timestamp| arrival.believe(*time) == *time;
+        if !times.iter().all(is_believed) {
+            let keep: Vec<bool> = times.iter().map(is_believed).collect();
+            for ((time, value), _) in times.iter().zip(&values).zip(&keep).filter(|(_, keep)| !**keep) {
+                let mut late = H::State::default();
+                self.fold(&mut late, Event::new(*time, value));
+                Handler::clamp(self, &mut late, arrival.at);
+                Handler::merge(self, state, &late);
+                done.clamped += 1;
+            }
+            retain(&mut times, &keep);
+            retain(&mut values, &keep);
+        }
+        self.fold_all(state, Events::new(&times, &values));
         Ok(done)
     }
 
@@ -242,6 +256,10 @@ impl<H: Handler> AnyHandler for H {
 
     fn project(&self, state: &AnyState, at: Timestamp) -> AnyProjection {
         AnyProjection(Box::new(Handler::project(self, state_of::<H>(state), at)))
+    }
+
+    fn project_now(&self, state: &AnyState, now: Timestamp) -> AnyProjection {
+        AnyProjection(Box::new(Handler::project_now(self, state_of::<H>(state), now)))
     }
 
     fn aggregate(&self, into: &mut AnyProjection, other: &AnyProjection) {
@@ -271,6 +289,10 @@ impl<H: Handler> AnyHandler for H {
 
     fn error_bound(&self, projection: &AnyProjection) -> Option<f64> {
         Handler::error_bound(self, projection_of::<H>(projection))
+    }
+
+    fn caveats(&self, projection: &AnyProjection) -> Caveats {
+        Handler::caveats(self, projection_of::<H>(projection))
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::{Arc, Once};
 use bytes::Bytes;
 
 use crate::erased::{AnyHandler, AnyProjection, AnyState, AnyValues, Arrival, Folded, ValueMismatch};
-use crate::handler::{Format, StateError};
+use crate::handler::{Caveats, Format, StateError};
 use crate::time::Timestamp;
 use crate::wire::WireError;
 
@@ -121,6 +121,10 @@ impl Guarded {
         guard("project", || self.0.project(state, at))
     }
 
+    pub fn project_now(&self, state: &AnyState, now: Timestamp) -> Guard<AnyProjection> {
+        guard("project_now", || self.0.project_now(state, now))
+    }
+
     pub fn aggregate(&self, into: &mut AnyProjection, other: &AnyProjection) -> Guard<()> {
         guard("aggregate", || self.0.aggregate(into, other))
     }
@@ -147,6 +151,10 @@ impl Guarded {
 
     pub fn error_bound(&self, projection: &AnyProjection) -> Guard<Option<f64>> {
         guard("error_bound", || self.0.error_bound(projection))
+    }
+
+    pub fn caveats(&self, projection: &AnyProjection) -> Guard<Caveats> {
+        guard("caveats", || self.0.caveats(projection))
     }
 }
 

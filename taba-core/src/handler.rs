@@ -1,5 +1,6 @@
 //! [`Handler`]: the rules of a Tab type, and the laws that make everything else possible.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use serde::Serialize;
@@ -44,6 +45,61 @@ pub enum Format {
     Summary,
     /// Also what lies under it, such as the buckets of a window: enough to draw a plot.
     Detail,
+}
+
+/// What a reader has to know about a Projection beside its value: what is not known, what was left out, and how far
+/// estimates may be off.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Caveats {
+    /// Which parts of the value are not known (they are `null`), and why. `*` is the whole value.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub unknown: BTreeMap<String, String>,
+    /// What was observed and is not in the value because of a bound, and how much of it.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub left_out: BTreeMap<String, String>,
+    /// The largest relative standard error of the estimates that have one: 0.0163 for 1.63 %. About one estimate in
+    /// three is further off than that, three in a thousand by more than three times as much.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub standard_error: Option<f64>,
+}
+
+impl Caveats {
+    /// The whole value is not known, for this reason.
+    pub fn unknown(why: &str) -> Self {
+        Self { unknown: BTreeMap::from([("*".to_owned(), why.to_owned())]), ..Self::default() }
+    }
+
+    /// Something was left out.
+    pub fn left_out(what: &str, how_much: String) -> Self {
+        Self { left_out: BTreeMap::from([(what.to_owned(), how_much)]), ..Self::default() }
+    }
+
+    /// The same about a part of the value that stands under `name`; an empty name changes nothing.
+    #[must_use]
+    pub fn under(self, name: &str) -> Self {
+        if name.is_empty() {
+            return self;
+        }
+        let rename = |all: BTreeMap<String, String>| {
+            all.into_iter()
+                .map(|(what, why)| {
+                    (if what == "*" { name.to_owned() } else { format!("{name}.{what}") }, why)
+                })
+                .collect()
+        };
+        Self { unknown: rename(self.unknown), left_out: rename(self.left_out), ..self }
+    }
+
+    /// These caveats and those of another part.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.unknown.extend(other.unknown);
+        self.left_out.extend(other.left_out);
+        let errors = [self.standard_error, other.standard_error];
+        self.standard_error = errors.into_iter().flatten().reduce(f64::max);
+        self
+    }
 }
 
 /// A State's bytes were not what the Handler writes.
@@ -124,7 +180,8 @@ pub enum StateError {
 /// | upgrading | `upgrade` commutes with `merge`, and `upgrade(∅) ≡ ∅` | a deployment changes a value |
 /// | pruning | `should_prune(s)` ⇒ `project(s) = ∅` | something that was visible vanishes |
 /// | compacting | `project(compact(s, t), u) = project(s, u)` for `u ≥ t` | cleaning up changes a value |
-/// | clamping | `clamp(fold(∅, e), t) ≡ fold(∅, e at min(time, t))` | a wrong clock reaches into the future |
+/// | clamping | `clamp(fold(∅, e), t)` says what `fold(∅, e at min(time, t))` says, from `t` on | a wrong clock reaches into the future |
+/// | clamping many | `clamp(merge(s, t), u)` says what `merge(clamp(s, u), clamp(t, u))` says, from `u` on | one late event takes others with it |
 /// | totality | no input panics, any bytes decode to a State or an error | one bad batch stops a server |
 /// | bounded | `encode(s)` is at most `encoded_bytes_max` | one Tab eats the store |
 #[diagnostic::on_unimplemented(
@@ -151,7 +208,15 @@ pub trait Handler: Send + Sync + 'static {
     /// What the State says to somebody who asks as of `at`.
     fn project(&self, state: &Self::State, at: Timestamp) -> Self::Projection;
 
-    /// Takes what `other` says into `into`. Both were projected as of the same time.
+    /// What the State says to somebody who asks `now`: as [`project`](Self::project), but that the State holds events
+    /// a little later than `now` is no reason to call anything unknown, since clocks differ. Override it where
+    /// `project` says less because of later events, and forward it where a Handler is made of others. It keeps the
+    /// same laws.
+    fn project_now(&self, state: &Self::State, now: Timestamp) -> Self::Projection {
+        self.project(state, now)
+    }
+
+    /// Takes what `other` says into `into`. Both were projected as of the same time, by the same method.
     fn aggregate(&self, into: &mut Self::Projection, other: &Self::Projection);
 
     /// The most bytes that a State takes when encoded, whatever events it has seen.
@@ -190,8 +255,12 @@ pub trait Handler: Send + Sync + 'static {
         let _ = (state, at);
     }
 
-    /// Moves what lies after `latest` to `latest`, as if the events had been given that time: this keeps a sender
-    /// whose clock is wrong out of windows that have not begun. Handlers that do not look at times have nothing to do.
+    /// Moves what lies after `latest` to `latest`, in the order that it had: this keeps a sender whose clock is wrong
+    /// out of windows that have not begun. Handlers that do not look at times have nothing to do.
+    ///
+    /// Events that lie further ahead than [`FUTURE_MICROS_MAX`](crate::limits::FUTURE_MICROS_MAX) are clamped alone,
+    /// before they are merged with any other: whoever folds leaves them out, so a State need not be able to undo what
+    /// such a time does to its windows.
     fn clamp(&self, state: &mut Self::State, latest: Timestamp) {
         let _ = (state, latest);
     }
@@ -203,10 +272,17 @@ pub trait Handler: Send + Sync + 'static {
         None
     }
 
-    /// The largest relative error of the estimates in a Projection, if there are any: 0.01 for one per cent.
+    /// The largest relative error of the estimates in a Projection, if there are any: 0.01 for one per cent. Estimates
+    /// without a largest error state a [standard error](Caveats::standard_error).
     fn error_bound(&self, projection: &Self::Projection) -> Option<f64> {
         let _ = projection;
         None
+    }
+
+    /// What a reader has to know about the Projection beside its value. Handlers made of others put theirs together.
+    fn caveats(&self, projection: &Self::Projection) -> Caveats {
+        let _ = projection;
+        Caveats::default()
     }
 }
 

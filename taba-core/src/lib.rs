@@ -78,10 +78,10 @@ pub use erased::{AnyHandler, AnyProjection, AnyState, AnyValues, Arrival, Folded
 pub use error::{Remedy, causes};
 pub use event::{Event, Events};
 pub use guard::{Guarded, HandlerError, Panicked};
-pub use handler::{Format, Handler, Projection, State, StateError, decode_state, encode_state};
+pub use handler::{Caveats, Format, Handler, Projection, State, StateError, decode_state, encode_state};
 pub use memory::MemoryStore;
 pub use name::{ClientId, NameError, TabName, TabType};
-pub use reading::{Expiring, Keyed, Reading};
+pub use reading::{Expiring, Keyed, Reading, number_text};
 pub use registry::{Registry, RegistryBuilder, RegistryError};
 pub use state::Envelope;
 pub use store::{

@@ -56,10 +56,17 @@ impl Eq for Reading {}
 impl fmt::Display for Reading {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Number(number) => write!(f, "{number}"),
+            Self::Number(number) => f.write_str(&number_text(*number)),
             Self::Text(text) => f.write_str(text),
         }
     }
+}
+
+/// The shortest text that reads back as the same number, in scientific form where it would be long: `2`, `0.001`,
+/// `1.7e308`.
+pub fn number_text(number: f64) -> String {
+    let is_long = number != 0.0 && !(1e-5..1e17).contains(&number.abs());
+    if is_long { format!("{number:e}") } else { number.to_string() }
 }
 
 impl From<f64> for Reading {

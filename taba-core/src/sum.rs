@@ -113,6 +113,34 @@ impl ExactSum {
         }
     }
 
+    /// The sum by `count`, rounded; finite where the sum itself is too large for a double and its average is not.
+    /// NaN when both are zero.
+    pub fn divided_by(&self, count: u64) -> f64 {
+        let total = self.to_f64();
+        if total.is_finite() {
+            return total / count as f64;
+        }
+        // A sum of fewer than 2^64 doubles is below 2^1088.
+        const DOWN: i32 = 64;
+        let scaled = match &self.0 {
+            Repr::Small { lo, hi, exponent } => round(join(*lo, *hi), i32::from(*exponent) - DOWN),
+            Repr::Wide(wide) => wide.to_f64_below(DOWN),
+        };
+        scaled / count as f64 * power_of_two(DOWN)
+    }
+
+    /// The sum as an integer, if it is one of fewer than 127 bits.
+    pub fn to_integer(&self) -> Option<i128> {
+        match self.canonical() {
+            Canonical::Integer(value) => Some(i128::from(value)),
+            Canonical::Scaled { mantissa, exponent } if exponent >= 0 => {
+                let free = mantissa.unsigned_abs().leading_zeros();
+                (i32::from(exponent) + 2 <= free as i32).then(|| mantissa << exponent)
+            }
+            Canonical::Scaled { .. } | Canonical::Wide { .. } => None,
+        }
+    }
+
     /// Bytes on the heap: 0 nearly always, 272 when the sum is wide.
     pub fn heap_bytes(&self) -> usize {
         match &self.0 {
@@ -474,6 +502,11 @@ impl Wide {
     }
 
     fn to_f64(&self) -> f64 {
+        self.to_f64_below(0)
+    }
+
+    /// The nearest double to this by `2^down`.
+    fn to_f64_below(&self, down: i32) -> f64 {
         let limbs = self.magnitude();
         let Some(top) = limbs.iter().rposition(|&limb| limb != 0) else { return 0.0 };
         // The top 64 bits, then one sticky bit for all below: enough for a correct rounding to 53.
@@ -483,7 +516,7 @@ impl Wide {
         let left = if top > 0 && lead < 64 { next << lead } else { 0 };
         let sticky = left != 0 || limbs[..top.saturating_sub(1)].iter().any(|&limb| limb != 0);
         let mantissa = i128::from(head) << 1 | i128::from(sticky);
-        let exponent = top as i32 * 64 - lead as i32 + EXPONENT_MIN - 1;
+        let exponent = top as i32 * 64 - lead as i32 + EXPONENT_MIN - 1 - down;
         let magnitude = if exponent < EXPONENT_MIN {
             // Fewer than 64 bits above the lowest: they are all in the head and the shift loses only zeros.
             round(mantissa >> (EXPONENT_MIN - exponent), EXPONENT_MIN)
@@ -602,6 +635,25 @@ mod tests {
         assert_eq!(sum(&[f64::MAX, f64::MAX, f64::MIN]).to_f64(), f64::MAX);
         assert_eq!(sum(&[5e-324, 5e-324]).to_f64(), 1e-323);
         assert_eq!(sum(&[1.0, f64::NAN, f64::INFINITY]).to_f64(), 1.0);
+    }
+
+    #[test]
+    fn an_average_is_finite_where_it_can_be() {
+        assert_eq!(sum(&[f64::MAX, f64::MAX]).divided_by(2), f64::MAX);
+        assert_eq!(sum(&[f64::MIN, f64::MIN, f64::MIN]).divided_by(3), f64::MIN);
+        assert_eq!(sum(&[f64::MAX, f64::MAX, 5e-324]).divided_by(3), f64::MAX / 3.0 * 2.0);
+        assert_eq!(sum(&[1.0, 2.0]).divided_by(2), 1.5);
+        assert_eq!(sum(&[f64::MAX, f64::MAX]).divided_by(1), f64::INFINITY);
+    }
+
+    #[test]
+    fn integers_beyond_a_doubles_are_exact() {
+        assert_eq!(sum(&[2_f64.powi(53), 1.0]).to_integer(), Some((1 << 53) + 1));
+        assert_eq!(sum(&[2_f64.powi(63), 1.0]).to_integer(), Some((1 << 63) + 1));
+        assert_eq!(sum(&[-(2_f64.powi(125))]).to_integer(), Some(-(1 << 125)));
+        assert_eq!(sum(&[0.5]).to_integer(), None);
+        assert_eq!(sum(&[1e300]).to_integer(), None);
+        assert_eq!(sum(&[]).to_integer(), Some(0));
     }
 
     #[test]

@@ -45,6 +45,8 @@ enum Fault {
     CompactsTheLiving,
     /// Keeps times that lie past the clamp.
     IgnoresClamp,
+    /// Forgets the other events when one lies past the clamp.
+    ClampTakesOthers,
     /// Divides by a number that can be zero.
     Panics,
     /// States a bound that does not hold.
@@ -149,6 +151,9 @@ impl Handler for Counter {
     }
 
     fn clamp(&self, state: &mut Seen, latest: Timestamp) {
+        if self.0 == Fault::ClampTakesOthers && state.latest > Some(latest.as_micros()) {
+            state.count = 1;
+        }
         if self.0 != Fault::IgnoresClamp {
             state.latest = state.latest.map(|time| time.min(latest.as_micros()));
         }
@@ -187,6 +192,7 @@ catches! {
     pruning_catches_pruning_the_living: law::pruning, PrunesTheLiving;
     compacting_catches_compacting_the_living: law::compacting, CompactsTheLiving;
     clamping_catches_times_past_the_clamp: law::clamping, IgnoresClamp;
+    clamping_many_catches_a_clamp_that_takes_others: law::clamping_many, ClampTakesOthers;
     totality_catches_panics: law::totality, Panics;
     bounded_catches_a_wrong_bound: law::bounded, UnderstatesBound;
 }

@@ -6,16 +6,19 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
 use taba_core::limits::VALUE_BYTES_MAX;
-use taba_core::{Event, Events, Expiring, Format, Handler, Reading, Timestamp};
+use taba_core::{Caveats, Event, Events, Expiring, Format, Handler, Reading, StateError, Timestamp};
 
 use crate::heap::HeapBytes;
 use crate::latest::{reading_json, seconds_json};
+use crate::old::unless_unknown;
+use crate::stamp::Stamp;
 
 /// The readings that expire last, at most 1,000 of them, until they expire.
 ///
 /// Readings are ordered by expiry, time and value, the latest first, and equal ones are all kept. The first 1,000 are
 /// kept, or fewer when they are long: a reading is kept only while those before it take less than 256 KiB of text.
-/// Rendered as `[[value, time in seconds], …]` in that order.
+/// Rendered as `[[value, time in seconds], …]` in that order. That some were left out is told
+/// ([`Caveats::left_out`]), until all of those have expired too.
 ///
 /// # Laws
 /// What is kept of a multiset depends, for each reading, only on those before it in the order; so to choose from
@@ -24,7 +27,7 @@ use crate::latest::{reading_json, seconds_json};
 /// slip in after a merge.
 ///
 /// # Cost
-/// One event is a binary search and a move of at most 40 KB; a batch is one sort. At most 290 KB encoded.
+/// One event is a binary search and a move of at most 40 KB; a batch is one sort. At most 306 KB encoded.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Buffer;
 
@@ -35,22 +38,23 @@ pub const BUFFER_BYTES_MAX: usize = 256 * 1024;
 
 /// The State of a [`Buffer`], and its Projection too.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-#[serde(transparent)]
 pub struct BufferState {
     /// Descending.
     items: Vec<Item>,
+    /// When the last of the readings that were left out expires.
+    left_out_until: Option<Timestamp>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 struct Item {
     expires: Timestamp,
-    time: Timestamp,
+    time: Stamp,
     reading: Reading,
 }
 
 impl Item {
     fn new(event: Event<&Expiring>) -> Self {
-        Self { expires: event.value.expires, time: event.time, reading: event.value.reading.clone() }
+        Self { expires: event.value.expires, time: event.time.into(), reading: event.value.reading.clone() }
     }
 
     fn text_bytes(&self) -> usize {
@@ -59,6 +63,12 @@ impl Item {
 }
 
 impl BufferState {
+    /// These readings, if events could have led to them.
+    fn sound(items: Vec<Item>, left_out_until: Option<Timestamp>) -> Option<Self> {
+        let is_sound = items.len() <= BUFFER_READINGS_MAX && items.is_sorted_by_key(Reverse);
+        is_sound.then_some(Self { items, left_out_until })
+    }
+
     /// Restores the order, then the bounds.
     fn settle(&mut self) {
         self.items.sort_unstable_by(|a, b| b.cmp(a));
@@ -72,12 +82,15 @@ impl BufferState {
             bytes += item.text_bytes();
             before < BUFFER_BYTES_MAX
         });
-        self.items.truncate(kept.count());
+        let kept = kept.count();
+        self.left_out_until = self.left_out_until.max(self.items.get(kept).map(|item| item.expires));
+        self.items.truncate(kept);
     }
 
     fn expire(&mut self, at: Timestamp) {
         let valid = self.items.partition_point(|item| item.expires > at);
         self.items.truncate(valid);
+        self.left_out_until = self.left_out_until.filter(|until| *until > at);
     }
 
     /// How many readings are kept.
@@ -99,11 +112,8 @@ impl HeapBytes for BufferState {
 
 impl<'de> Deserialize<'de> for BufferState {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let items = Vec::<Item>::deserialize(deserializer)?;
-        if items.len() > BUFFER_READINGS_MAX || !items.is_sorted_by_key(Reverse) {
-            return Err(D::Error::custom("not the readings of a buffer"));
-        }
-        Ok(Self { items })
+        let (items, left_out_until) = Deserialize::deserialize(deserializer)?;
+        Self::sound(items, left_out_until).ok_or_else(|| D::Error::custom("not the readings of a buffer"))
     }
 }
 
@@ -111,7 +121,7 @@ impl Handler for Buffer {
     type Value = Expiring;
     type State = BufferState;
     type Projection = BufferState;
-    const VERSION: u16 = 1;
+    const VERSION: u16 = 2;
 
     fn fold(&self, state: &mut BufferState, event: Event<&Expiring>) {
         let item = Item::new(event);
@@ -119,10 +129,13 @@ impl Handler for Buffer {
         if place < BUFFER_READINGS_MAX {
             state.items.insert(place, item);
             state.cut();
+        } else {
+            state.left_out_until = state.left_out_until.max(Some(item.expires));
         }
     }
 
     fn merge(&self, into: &mut BufferState, other: &BufferState) {
+        into.left_out_until = into.left_out_until.max(other.left_out_until);
         if !other.items.is_empty() {
             into.items.extend_from_slice(&other.items);
             into.settle();
@@ -141,7 +154,8 @@ impl Handler for Buffer {
 
     fn encoded_bytes_max(&self) -> usize {
         // Times, tag and length of each reading, or a number; the text; the one that passes the bound.
-        2 + BUFFER_READINGS_MAX * (10 + 10 + 1 + 8) + BUFFER_BYTES_MAX + VALUE_BYTES_MAX
+        let each = 10 + Stamp::ENCODED_BYTES_MAX + 1 + 8;
+        2 + BUFFER_READINGS_MAX * each + BUFFER_BYTES_MAX + VALUE_BYTES_MAX + 11
     }
 
     fn fold_all(&self, state: &mut BufferState, events: Events<'_, Expiring>) {
@@ -154,13 +168,26 @@ impl Handler for Buffer {
     }
 
     fn render(&self, projection: &BufferState, _format: Format) -> Value {
-        let shown =
-            projection.items.iter().map(|item| json!([reading_json(&item.reading), seconds_json(item.time)]));
+        let shown = projection
+            .items
+            .iter()
+            .map(|item| json!([reading_json(&item.reading), seconds_json(item.time.time())]));
         Value::Array(shown.collect())
     }
 
+    fn upgrade(&self, version: u16, bytes: &[u8]) -> Result<BufferState, StateError> {
+        let old: Vec<(Timestamp, Timestamp, Reading)> = unless_unknown::<Self, _>(1, version, bytes)?;
+        let item = |(expires, time, reading): (Timestamp, Timestamp, Reading)| Item {
+            expires,
+            time: time.into(),
+            reading,
+        };
+        BufferState::sound(old.into_iter().map(item).collect(), None).ok_or(StateError::Malformed { version })
+    }
+
     fn should_prune(&self, state: &BufferState, at: Timestamp) -> bool {
-        state.items.first().is_none_or(|item| item.expires <= at)
+        // What was left out expires before what was kept.
+        state.items.first().is_none_or(|item| item.expires <= at) && state.left_out_until <= Some(at)
     }
 
     fn compact(&self, state: &mut BufferState, at: Timestamp) {
@@ -169,8 +196,22 @@ impl Handler for Buffer {
     }
 
     fn clamp(&self, state: &mut BufferState, latest: Timestamp) {
-        state.items.iter_mut().for_each(|item| item.time = item.time.min(latest));
+        state.items.iter_mut().for_each(|item| item.time.set_back_to(latest));
         state.settle();
+    }
+
+    fn caveats(&self, projection: &BufferState) -> Caveats {
+        match projection.left_out_until {
+            Some(until) => Caveats::left_out(
+                "readings",
+                format!(
+                    "those beyond the {} kept, valid until {} s at most",
+                    projection.len(),
+                    until.as_secs_f64()
+                ),
+            ),
+            None => Caveats::default(),
+        }
     }
 }
 
@@ -211,6 +252,9 @@ mod tests {
         expiries.sort_unstable_by_key(|&expires| Reverse(expires));
         let kept: Vec<_> = state.items.iter().map(|item| item.expires.as_micros() / 1_000_000).collect();
         assert_eq!(kept, expiries[..BUFFER_READINGS_MAX]);
+        let left_out = |secs| Buffer.caveats(&Buffer.project(&state, Timestamp::from_secs(secs))).left_out;
+        assert_eq!(left_out(expiries[BUFFER_READINGS_MAX] - 1).len(), 1, "one that is valid is not shown");
+        assert!(left_out(expiries[BUFFER_READINGS_MAX]).is_empty());
     }
 
     proptest! {

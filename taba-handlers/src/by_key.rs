@@ -7,7 +7,7 @@ use serde::de::Error;
 use serde::ser::SerializeTuple;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value, json};
-use taba_core::{Event, Events, Format, Handler, Keyed, Timestamp};
+use taba_core::{Caveats, Event, Events, Format, Handler, Keyed, Timestamp};
 use xxhash_rust::xxh64::xxh64;
 
 use crate::heap::HeapBytes;
@@ -19,7 +19,8 @@ use crate::heap::HeapBytes;
 /// share one, `other`. Nothing is lost: the keys and `other` together hold every event.
 ///
 /// Rendered as `{"keys": {key: what H says, …}, "other": what H says}`, keys sorted, `other` once every
-/// place is taken.
+/// place is taken. About how many keys share `other` is told with the answer ([`Caveats::left_out`]): the hashes of the
+/// keys that are kept are the smallest of all, so how close together they lie says how many there are in all.
 ///
 /// # Laws
 /// Which keys are kept is a property of the set of keys, not of their order. A key that is among the smallest `n` of
@@ -52,7 +53,7 @@ impl Rank {
     }
 }
 
-/// The State of a [`ByKey`], and (of `H`'s Projections) its Projection too.
+/// The State of a [`ByKey`]; also what its Projection holds, of `H`'s Projections.
 ///
 /// ```text
 /// n varint | n keys, each with its State, by hash | the State of all other keys
@@ -61,6 +62,14 @@ impl Rank {
 pub struct KeyedStates<S> {
     keys: BTreeMap<Rank, S>,
     other: S,
+}
+
+/// The Projection of a [`ByKey`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct KeyedView<P> {
+    said: KeyedStates<P>,
+    /// Whether there were more keys than are kept apart.
+    is_over: bool,
 }
 
 impl<S> KeyedStates<S> {
@@ -84,16 +93,34 @@ impl<S> KeyedStates<S> {
         &self.other
     }
 
-    /// Moves the keys beyond the first `keys_max` to `other`.
-    fn fit(&mut self, keys_max: usize, merge: impl Fn(&mut S, &S)) {
+    /// The same keys, each with another State.
+    pub(crate) fn map<T>(self, state: impl Fn(S) -> T) -> KeyedStates<T> {
+        let keys = self.keys.into_iter().map(|(rank, held)| (rank, state(held))).collect();
+        KeyedStates { keys, other: state(self.other) }
+    }
+
+    /// Moves the keys beyond the first `keys_max` to `other`, and says whether there were any.
+    fn fit(&mut self, keys_max: usize, merge: impl Fn(&mut S, &S)) -> bool {
+        let is_over = self.keys.len() > keys_max;
         while self.keys.len() > keys_max {
             if let Some((_, state)) = self.keys.pop_last() {
                 merge(&mut self.other, &state);
             }
         }
+        is_over
     }
 
-    fn merge(&mut self, other: &Self, keys_max: usize, merge: impl Fn(&mut S, &S))
+    /// About how many keys share `other`, if any do: `n` hashes of which the greatest is the fraction `f` of the whole
+    /// range are the smallest of about `(n - 1) / f` (Bar-Yossef et al., *Counting distinct elements in a data stream*,
+    /// 2002). The standard error is about `1 / sqrt(n)`.
+    fn keys_beyond(&self) -> u64 {
+        let Some((greatest, _)) = self.keys.last_key_value() else { return 1 };
+        let fraction = (greatest.hash as f64 + 1.0) / 2_f64.powi(64);
+        let kept = self.keys.len() as f64;
+        ((kept - 1.0) / fraction - kept).round().max(1.0) as u64
+    }
+
+    fn merge(&mut self, other: &Self, keys_max: usize, merge: impl Fn(&mut S, &S)) -> bool
     where
         S: Clone,
     {
@@ -106,7 +133,7 @@ impl<S> KeyedStates<S> {
             }
         }
         merge(&mut self.other, &other.other);
-        self.fit(keys_max, merge);
+        self.fit(keys_max, merge)
     }
 }
 
@@ -124,6 +151,16 @@ impl<H: Handler<Value = f64>> ByKey<H> {
         Self { keys_max, ..self }
     }
 
+    fn view(
+        &self,
+        state: &KeyedStates<H::State>,
+        project: impl Fn(&H::State) -> H::Projection,
+    ) -> KeyedView<H::Projection> {
+        let keys = state.keys.iter().map(|(rank, state)| (rank.clone(), project(state)));
+        let said = KeyedStates { keys: keys.collect(), other: project(&state.other) };
+        KeyedView { said, is_over: state.other != H::State::default() }
+    }
+
     /// The State that events of this key belong to: its own, or `other` when there is no room.
     fn slot<'a>(&self, state: &'a mut KeyedStates<H::State>, key: &str) -> &'a mut H::State {
         let rank = Rank::new(key);
@@ -138,25 +175,29 @@ impl<H: Handler<Value = f64>> ByKey<H> {
 impl<H: Handler<Value = f64>> Handler for ByKey<H> {
     type Value = Keyed;
     type State = KeyedStates<H::State>;
-    type Projection = KeyedStates<H::Projection>;
+    type Projection = KeyedView<H::Projection>;
     const VERSION: u16 = H::VERSION;
 
     fn fold(&self, state: &mut Self::State, event: Event<&Keyed>) {
         self.inner.fold(self.slot(state, &event.value.key), Event::new(event.time, &event.value.value));
-        state.fit(self.keys_max, |a, b| self.inner.merge(a, b));
+        let _ = state.fit(self.keys_max, |a, b| self.inner.merge(a, b));
     }
 
     fn merge(&self, into: &mut Self::State, other: &Self::State) {
-        into.merge(other, self.keys_max, |a, b| self.inner.merge(a, b));
+        let _ = into.merge(other, self.keys_max, |a, b| self.inner.merge(a, b));
     }
 
     fn project(&self, state: &Self::State, at: Timestamp) -> Self::Projection {
-        let keys = state.keys.iter().map(|(rank, state)| (rank.clone(), self.inner.project(state, at)));
-        KeyedStates { keys: keys.collect(), other: self.inner.project(&state.other, at) }
+        self.view(state, |state| self.inner.project(state, at))
+    }
+
+    fn project_now(&self, state: &Self::State, now: Timestamp) -> Self::Projection {
+        self.view(state, |state| self.inner.project_now(state, now))
     }
 
     fn aggregate(&self, into: &mut Self::Projection, other: &Self::Projection) {
-        into.merge(other, self.keys_max, |a, b| self.inner.aggregate(a, b));
+        let is_over = into.said.merge(&other.said, self.keys_max, |a, b| self.inner.aggregate(a, b));
+        into.is_over |= is_over || other.is_over;
     }
 
     fn encoded_bytes_max(&self) -> usize {
@@ -174,11 +215,12 @@ impl<H: Handler<Value = f64>> Handler for ByKey<H> {
             values.extend(row.iter().map(|&i| events.values()[i].value));
             let slot = self.slot(state, &events.values()[row[0]].key);
             self.inner.fold_all(slot, Events::new(&times, &values));
-            state.fit(self.keys_max, |a, b| self.inner.merge(a, b));
+            let _ = state.fit(self.keys_max, |a, b| self.inner.merge(a, b));
         }
     }
 
     fn render(&self, projection: &Self::Projection, format: Format) -> Value {
+        let projection = &projection.said;
         let mut sorted: Vec<_> = projection.keys.iter().map(|(rank, said)| (&rank.key, said)).collect();
         sorted.sort_by_key(|(key, _)| *key);
         let keys: Map<_, _> =
@@ -197,7 +239,12 @@ impl<H: Handler<Value = f64>> Handler for ByKey<H> {
 
     fn compact(&self, state: &mut Self::State, at: Timestamp) {
         state.keys.values_mut().for_each(|state| self.inner.compact(state, at));
-        self.inner.compact(&mut state.other, at);
+        // That there were other keys stays known.
+        let mut other = state.other.clone();
+        self.inner.compact(&mut other, at);
+        if other != H::State::default() {
+            state.other = other;
+        }
     }
 
     fn clamp(&self, state: &mut Self::State, latest: Timestamp) {
@@ -206,8 +253,19 @@ impl<H: Handler<Value = f64>> Handler for ByKey<H> {
     }
 
     fn error_bound(&self, projection: &Self::Projection) -> Option<f64> {
-        let all = projection.keys.values().chain([&projection.other]);
+        let all = projection.said.keys.values().chain([&projection.said.other]);
         all.filter_map(|said| self.inner.error_bound(said)).reduce(f64::max)
+    }
+
+    /// What is not known of some keys; which, their values show.
+    fn caveats(&self, projection: &Self::Projection) -> Caveats {
+        let all = projection.said.keys.values().chain([&projection.said.other]);
+        let of_parts = all.map(|said| self.inner.caveats(said)).fold(Caveats::default(), Caveats::and);
+        if !projection.is_over {
+            return of_parts;
+        }
+        let beyond = projection.said.keys_beyond();
+        of_parts.and(Caveats::left_out("keys", format!("about {beyond} that share `other`")))
     }
 }
 
@@ -278,9 +336,25 @@ mod tests {
     }
 
     #[test]
+    fn about_how_many_keys_share_one_state_is_told() {
+        let handler = ByKey::new(Sum).with_keys_max(128);
+        let left_out = |keys: usize| {
+            let names: Vec<_> = (0..keys).map(|i| format!("key {i}")).collect();
+            let events: Vec<_> = names.iter().map(|name| (name.as_str(), 1.0)).collect();
+            let projection = handler.project(&fold(&handler, &events), Timestamp::default());
+            handler.caveats(&projection).left_out.remove("keys")
+        };
+        assert_eq!(left_out(128), None);
+        let told = left_out(1128).expect("there are a thousand more");
+        let number: f64 = told.split(' ').nth(1).unwrap().parse().unwrap();
+        assert!((700.0..1300.0).contains(&number), "{told}");
+    }
+
+    #[test]
     fn rendering_is_sorted_by_key() {
         let handler = ByKey::new(Sum);
-        let said = handler.render(&fold(&handler, &[("b", 2.0), ("a", 1.0)]), Format::Summary);
+        let state = fold(&handler, &[("b", 2.0), ("a", 1.0)]);
+        let said = handler.render(&handler.project(&state, Timestamp::default()), Format::Summary);
         let expected = r#"{"keys":{"a":{"count":1,"total":1.0,"average":1.0},"b":{"count":1,"total":2.0,"average":2.0}}}"#;
         assert_eq!(said.to_string(), expected);
     }

@@ -3,16 +3,15 @@
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value, json};
-use taba_core::{Event, Format, Handler, Timestamp};
+use taba_core::{Caveats, Event, Format, Handler, Timestamp};
 use xxhash_rust::xxh64::xxh64;
 
 use crate::heap::HeapBytes;
 
 /// An estimate of how many different texts there were: HyperLogLog with 4,096 registers.
 ///
-/// The standard error is 1.63 %: two answers in three are within that, and all but three in a thousand within
-/// the 4.9 % that [`error_bound`](Handler::error_bound) gives; this is a matter of chance and not a hard bound. Small counts
-/// are nearly exact. Rendered as `{"distinct": 1234}`.
+/// The standard error is 1.63 % ([`Caveats::standard_error`]): two answers in three are within that, and all but three
+/// in a thousand within 4.9 %. It is a matter of chance, so there is no largest error. Small counts are nearly exact. Rendered as `{"distinct": 1234}`.
 ///
 /// # Laws
 /// A text sets one register to the larger of what it holds and what the text's hash says. Maxima can be taken in any
@@ -205,9 +204,11 @@ impl Handler for Distinct {
         json!({ "distinct": projection.estimate().round() as u64 })
     }
 
-    fn error_bound(&self, projection: &Registers) -> Option<f64> {
-        // Three standard errors of 1.04 / sqrt(4096).
-        projection.iter().next().map(|_| 0.049)
+    fn caveats(&self, projection: &Registers) -> Caveats {
+        // 1.04 / sqrt(4096), rounded up.
+        let mut caveats = Caveats::default();
+        caveats.standard_error = projection.iter().next().map(|_| 0.0163);
+        caveats
     }
 }
 

@@ -4,10 +4,13 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
 use taba_core::limits::VALUE_BYTES_MAX;
-use taba_core::{Event, Expiring, Format, Handler, Reading, Timestamp};
+use taba_core::{Caveats, Event, Expiring, Format, Handler, Reading, StateError, Timestamp};
 
 use crate::heap::HeapBytes;
-use crate::latest::{reading_json, seconds_json};
+use crate::latest::{reading_json, seconds_json, word};
+use crate::old::unless_unknown;
+use crate::stamp::Stamp;
+use crate::unknown::LATER;
 
 /// The newest reading that has not expired.
 ///
@@ -23,15 +26,16 @@ use crate::latest::{reading_json, seconds_json};
 /// - Otherwise (two lifetimes of one class are mixed and the newest has expired, but an older one that was to live
 ///   longer has not) the valid reading of that class that expires last.
 ///
-/// Rendered as `{"value": …, "time": seconds, "expires": seconds}`, or `{}` when nothing is valid. A reading that is
-/// later than the reader's time is shown: clocks differ.
+/// Rendered as `{"value": …, "time": seconds, "expires": seconds}`, or `{}` when nothing is valid. As of a time before
+/// the newest reading it is not known what was shown then, and all three are `null`; somebody who asks for
+/// [now](Handler::project_now) is shown a reading that is later, for clocks differ.
 ///
 /// # Laws
 /// A newest reading can hide an older one of its class even after it has expired, so Projections keep it until every
 /// reading that it could hide has expired too: `2^(k+1)` µs after its time. States are pruned then, not earlier.
 ///
 /// # Cost
-/// 25 bytes encoded for a number of one class; with texts of 4 KiB in all 64 classes, half a megabyte.
+/// 25 bytes encoded for a number of one class; with texts of 4 KiB in all 64 classes, half a megabyte at most.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ExpiryGauge;
 
@@ -46,13 +50,15 @@ pub struct ExpiryState {
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct ExpiryView {
     at: Timestamp,
+    /// Whether a reading is later than that.
+    is_later: bool,
     state: ExpiryState,
 }
 
 /// Ordered by time first.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 struct Entry {
-    time: Timestamp,
+    time: Stamp,
     expires: Timestamp,
     reading: Reading,
 }
@@ -77,11 +83,11 @@ enum Last {
 }
 
 const CLASSES: usize = 64;
-const ENTRY_BYTES_MAX: usize = 10 + 10 + VALUE_BYTES_MAX;
+const ENTRY_BYTES_MAX: usize = Stamp::ENCODED_BYTES_MAX + 10 + VALUE_BYTES_MAX;
 
 impl Entry {
     fn class(&self) -> u8 {
-        let lifetime = i128::from(self.expires.as_micros()) - i128::from(self.time.as_micros());
+        let lifetime = i128::from(self.expires.as_micros()) - i128::from(self.time.time().as_micros());
         // What was never valid is kept with the shortest: a clamp may yet give it an earlier time.
         lifetime.max(1).ilog2() as u8
     }
@@ -131,11 +137,56 @@ impl Class {
     /// Whether neither the newest nor anything that it could hide is valid.
     fn is_over(&self, at: Timestamp) -> bool {
         let lifetime_end = 1_i128 << (u32::from(self.class) + 1);
-        i128::from(self.newest.time.as_micros()) + lifetime_end <= i128::from(at.as_micros())
+        i128::from(self.newest.time.time().as_micros()) + lifetime_end <= i128::from(at.as_micros())
+    }
+}
+
+/// What version 1 wrote: times without how far ahead they were.
+#[derive(Deserialize)]
+struct ClassV1 {
+    class: u8,
+    newest: EntryV1,
+    last: LastV1,
+}
+
+#[derive(Deserialize)]
+struct EntryV1 {
+    time: Timestamp,
+    expires: Timestamp,
+    reading: Reading,
+}
+
+#[derive(Deserialize)]
+enum LastV1 {
+    Expired,
+    Newest,
+    Older(EntryV1),
+}
+
+impl From<EntryV1> for Entry {
+    fn from(EntryV1 { time, expires, reading }: EntryV1) -> Self {
+        Self { time: time.into(), expires, reading }
+    }
+}
+
+impl From<ClassV1> for Class {
+    fn from(old: ClassV1) -> Self {
+        let last = match old.last {
+            LastV1::Expired => Last::Expired,
+            LastV1::Newest => Last::Newest,
+            LastV1::Older(entry) => Last::Older(entry.into()),
+        };
+        Self { class: old.class, newest: old.newest.into(), last }
     }
 }
 
 impl ExpiryState {
+    /// These classes, if events could have led to them.
+    fn sound(classes: Vec<Class>) -> Option<Self> {
+        let is_sound = classes.iter().all(Class::is_sound) && classes.is_sorted_by(|a, b| a.class < b.class);
+        is_sound.then_some(Self { classes })
+    }
+
     fn put(&mut self, class: &Class) {
         match self.classes.binary_search_by_key(&class.class, |held| held.class) {
             Ok(place) => self.classes[place].merge(class),
@@ -155,7 +206,11 @@ impl ExpiryState {
 }
 
 impl ExpiryView {
+    /// What is shown, if that is known.
     fn shown(&self) -> Option<&Entry> {
+        if self.is_later {
+            return None;
+        }
         let all = self.state.classes.iter().flat_map(|class| [Some(&class.newest), class.last()]);
         all.flatten().filter(|entry| entry.expires > self.at).max()
     }
@@ -163,11 +218,8 @@ impl ExpiryView {
 
 impl<'de> Deserialize<'de> for ExpiryState {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let classes = Vec::<Class>::deserialize(deserializer)?;
-        if !classes.iter().all(Class::is_sound) || !classes.is_sorted_by(|a, b| a.class < b.class) {
-            return Err(D::Error::custom("not the readings of an expiry gauge"));
-        }
-        Ok(Self { classes })
+        Self::sound(Vec::<Class>::deserialize(deserializer)?)
+            .ok_or_else(|| D::Error::custom("not the readings of an expiry gauge"))
     }
 }
 
@@ -185,11 +237,11 @@ impl Handler for ExpiryGauge {
     type Value = Expiring;
     type State = ExpiryState;
     type Projection = ExpiryView;
-    const VERSION: u16 = 1;
+    const VERSION: u16 = 2;
 
     fn fold(&self, state: &mut ExpiryState, event: Event<&Expiring>) {
         let Expiring { expires, reading } = event.value;
-        state.put(&Class::of(Entry { time: event.time, expires: *expires, reading: reading.clone() }));
+        state.put(&Class::of(Entry { time: event.time.into(), expires: *expires, reading: reading.clone() }));
     }
 
     fn merge(&self, into: &mut ExpiryState, other: &ExpiryState) {
@@ -197,9 +249,14 @@ impl Handler for ExpiryGauge {
     }
 
     fn project(&self, state: &ExpiryState, at: Timestamp) -> ExpiryView {
+        let is_later = state.classes.iter().any(|class| class.newest.time.time() > at);
+        ExpiryView { is_later, ..self.project_now(state, at) }
+    }
+
+    fn project_now(&self, state: &ExpiryState, now: Timestamp) -> ExpiryView {
         let mut state = state.clone();
-        state.forget(at);
-        ExpiryView { at, state }
+        state.forget(now);
+        ExpiryView { at: now, is_later: false, state }
     }
 
     fn aggregate(&self, into: &mut ExpiryView, other: &ExpiryView) {
@@ -211,6 +268,7 @@ impl Handler for ExpiryGauge {
             return;
         }
         into.at = into.at.max(other.at);
+        into.is_later |= other.is_later;
         self.merge(&mut into.state, &other.state);
         into.state.forget(into.at);
     }
@@ -223,11 +281,18 @@ impl Handler for ExpiryGauge {
         match projection.shown() {
             Some(entry) => json!({
                 "value": reading_json(&entry.reading),
-                "time": seconds_json(entry.time),
+                "time": seconds_json(entry.time.time()),
                 "expires": seconds_json(entry.expires),
             }),
+            None if projection.is_later => json!({ "value": null, "time": null, "expires": null }),
             None => json!({}),
         }
+    }
+
+    fn upgrade(&self, version: u16, bytes: &[u8]) -> Result<ExpiryState, StateError> {
+        let classes: Vec<ClassV1> = unless_unknown::<Self, _>(1, version, bytes)?;
+        ExpiryState::sound(classes.into_iter().map(Class::from).collect())
+            .ok_or(StateError::Malformed { version })
     }
 
     fn should_prune(&self, state: &ExpiryState, at: Timestamp) -> bool {
@@ -239,20 +304,24 @@ impl Handler for ExpiryGauge {
     }
 
     fn clamp(&self, state: &mut ExpiryState, latest: Timestamp) {
-        if state.classes.iter().all(|class| class.newest.time <= latest) {
+        if state.classes.iter().all(|class| class.newest.time.time() <= latest) {
             return;
         }
         for class in std::mem::take(state).classes {
             let older = if let Last::Older(entry) = class.last { Some(entry) } else { None };
             for mut entry in [Some(class.newest), older].into_iter().flatten() {
-                entry.time = entry.time.min(latest);
+                entry.time.set_back_to(latest);
                 state.put(&Class::of(entry));
             }
         }
     }
 
     fn tally(&self, projection: &ExpiryView) -> Option<String> {
-        projection.shown().map(|entry| entry.reading.to_string())
+        projection.shown().map(|entry| word(&entry.reading))
+    }
+
+    fn caveats(&self, projection: &ExpiryView) -> Caveats {
+        if projection.is_later { Caveats::unknown(LATER) } else { Caveats::default() }
     }
 }
 
@@ -277,7 +346,20 @@ mod tests {
     }
 
     fn shown(state: &ExpiryState, secs: i64) -> String {
-        ExpiryGauge.tally(&ExpiryGauge.project(state, at(secs))).unwrap_or_default()
+        ExpiryGauge.tally(&ExpiryGauge.project_now(state, at(secs))).unwrap_or_default()
+    }
+
+    #[test]
+    fn before_the_newest_reading_it_is_not_known_what_was_shown() {
+        let state = state(&[(0, 1000, "older"), (10, 2000, "newer")]);
+        let projection = ExpiryGauge.project(&state, at(9));
+        let said = ExpiryGauge.render(&projection, Format::Summary);
+        assert_eq!(said.to_string(), r#"{"value":null,"time":null,"expires":null}"#);
+        assert_eq!(
+            (ExpiryGauge.tally(&projection), ExpiryGauge.caveats(&projection).unknown.len()),
+            (None, 1)
+        );
+        assert_eq!(ExpiryGauge.tally(&ExpiryGauge.project(&state, at(10))), Some("newer".to_owned()));
     }
 
     #[test]

@@ -5,9 +5,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use taba_core::limits::VALUE_BYTES_MAX;
-use taba_core::{Event, Format, Handler, Reading, Timestamp};
+use taba_core::{Caveats, Event, Format, Handler, Reading, StateError, Timestamp};
 
 use crate::heap::HeapBytes;
+use crate::old::unless_unknown;
+use crate::stamp::Stamp;
+use crate::unknown::LATER;
 
 /// The reading with the latest time; of two with one time, the greater.
 ///
@@ -15,11 +18,12 @@ use crate::heap::HeapBytes;
 /// reading is for queries to count, by [`tally`](Handler::tally). Rendered as `{"value": …, "time": seconds}`, or
 /// `{}` when there is none.
 ///
-/// A reading may have a lifetime; it is not shown once its time is that long ago. A reading that is later than the
-/// reader's time is shown: only the latest is known, and clocks differ.
+/// A reading may have a lifetime; it is not shown once its time is that long ago. Only the latest is known: as of a
+/// time before it, value and time are `null`. Somebody who asks for [now](Handler::project_now) is shown a reading that
+/// is later, for clocks differ.
 ///
 /// # Cost
-/// At most 4,107 bytes encoded, about 20 for a number.
+/// At most 4,117 bytes encoded, about 20 for a number.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Latest {
     lifetime: Option<Duration>,
@@ -29,9 +33,24 @@ pub struct Latest {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Dated {
     /// When it was read.
-    pub time: Timestamp,
+    pub time: Stamp,
     /// What was read.
     pub reading: Reading,
+}
+
+/// The Projection of a [`Latest`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct LatestView {
+    /// Whether the reading is later than the reader's time.
+    is_later: bool,
+    dated: Option<Dated>,
+}
+
+impl LatestView {
+    /// The reading; `None` when there is none, or it is not known.
+    pub fn reading(&self) -> Option<&Dated> {
+        self.dated.as_ref().filter(|_| !self.is_later)
+    }
 }
 
 impl HeapBytes for Dated {
@@ -43,6 +62,16 @@ impl HeapBytes for Dated {
 impl HeapBytes for Option<Dated> {
     fn heap_bytes(&self) -> usize {
         self.as_ref().map_or(0, HeapBytes::heap_bytes)
+    }
+}
+
+/// One word for a reading, to count Clients by: the two zeros are one number, and a text that could be read as a number,
+/// or as a text in quotes, is put in quotes, so that different readings are different words.
+pub(crate) fn word(reading: &Reading) -> String {
+    match reading {
+        Reading::Number(number) => Reading::Number(number + 0.0).to_string(),
+        Reading::Text(text) if text.parse::<f64>().is_ok() || text.starts_with('"') => format!("\"{text}\""),
+        Reading::Text(text) => text.clone(),
     }
 }
 
@@ -72,20 +101,22 @@ impl Latest {
 
     /// The latest dies last, so once it is dead there is none to take its place.
     fn is_dead(&self, dated: &Dated, at: Timestamp) -> bool {
-        self.lifetime.is_some_and(|lifetime| at > dated.time && at.since(dated.time) >= lifetime)
+        let time = dated.time.time();
+        self.lifetime.is_some_and(|lifetime| at > time && at.since(time) >= lifetime)
     }
 }
 
 impl Handler for Latest {
     type Value = Reading;
     type State = Option<Dated>;
-    type Projection = Option<Dated>;
-    const VERSION: u16 = 1;
+    type Projection = LatestView;
+    const VERSION: u16 = 2;
 
     fn fold(&self, state: &mut Option<Dated>, event: Event<&Reading>) {
-        let newer = |held: &Dated| (held.time, &held.reading) < (event.time, event.value);
+        let time = Stamp::from(event.time);
+        let newer = |held: &Dated| (held.time, &held.reading) < (time, event.value);
         if state.as_ref().is_none_or(newer) {
-            *state = Some(Dated { time: event.time, reading: event.value.clone() });
+            *state = Some(Dated { time, reading: event.value.clone() });
         }
     }
 
@@ -95,23 +126,39 @@ impl Handler for Latest {
         }
     }
 
-    fn project(&self, state: &Option<Dated>, at: Timestamp) -> Option<Dated> {
-        state.clone().filter(|dated| !self.is_dead(dated, at))
+    fn project(&self, state: &Option<Dated>, at: Timestamp) -> LatestView {
+        let is_later = state.as_ref().is_some_and(|dated| dated.time.time() > at);
+        LatestView { is_later, ..self.project_now(state, at) }
     }
 
-    fn aggregate(&self, into: &mut Option<Dated>, other: &Option<Dated>) {
-        self.merge(into, other);
+    fn project_now(&self, state: &Option<Dated>, now: Timestamp) -> LatestView {
+        let dated = state.clone().filter(|dated| !self.is_dead(dated, now));
+        LatestView { is_later: false, dated }
+    }
+
+    fn aggregate(&self, into: &mut LatestView, other: &LatestView) {
+        into.is_later |= other.is_later;
+        self.merge(&mut into.dated, &other.dated);
     }
 
     fn encoded_bytes_max(&self) -> usize {
-        1 + 10 + VALUE_BYTES_MAX
+        1 + Stamp::ENCODED_BYTES_MAX + VALUE_BYTES_MAX
     }
 
-    fn render(&self, projection: &Option<Dated>, _format: Format) -> Value {
-        match projection {
-            Some(dated) => json!({ "value": reading_json(&dated.reading), "time": seconds_json(dated.time) }),
+    fn render(&self, projection: &LatestView, _format: Format) -> Value {
+        match &projection.dated {
+            Some(_) if projection.is_later => json!({ "value": null, "time": null }),
+            Some(dated) => json!({
+                "value": reading_json(&dated.reading),
+                "time": seconds_json(dated.time.time()),
+            }),
             None => json!({}),
         }
+    }
+
+    fn upgrade(&self, version: u16, bytes: &[u8]) -> Result<Option<Dated>, StateError> {
+        let old: Option<(Timestamp, Reading)> = unless_unknown::<Self, _>(1, version, bytes)?;
+        Ok(old.map(|(time, reading)| Dated { time: time.into(), reading }))
     }
 
     fn should_prune(&self, state: &Option<Dated>, at: Timestamp) -> bool {
@@ -126,16 +173,20 @@ impl Handler for Latest {
 
     fn clamp(&self, state: &mut Option<Dated>, latest: Timestamp) {
         if let Some(dated) = state {
-            dated.time = dated.time.min(latest);
+            dated.time.set_back_to(latest);
         }
     }
 
-    fn tally(&self, projection: &Option<Dated>) -> Option<String> {
-        projection.as_ref().map(|dated| dated.reading.to_string())
+    fn tally(&self, projection: &LatestView) -> Option<String> {
+        projection.reading().map(|dated| word(&dated.reading))
+    }
+
+    fn caveats(&self, projection: &LatestView) -> Caveats {
+        if projection.is_later { Caveats::unknown(LATER) } else { Caveats::default() }
     }
 }
 
-const _: () = assert!(size_of::<Option<Dated>>() <= 40, "the table in lib.rs says so");
+const _: () = assert!(size_of::<Option<Dated>>() <= 48, "the table in lib.rs says so");
 
 #[cfg(test)]
 mod tests {
@@ -153,10 +204,25 @@ mod tests {
             gauge.fold(&mut state, Event::new(at(time), &reading.into()));
         }
         let said = |secs| gauge.render(&gauge.project(&state, at(secs)), Format::Summary).to_string();
-        assert_eq!(said(0), r#"{"value":"c","time":7.0}"#);
+        assert_eq!(said(6), r#"{"value":null,"time":null}"#);
+        assert_eq!(gauge.caveats(&gauge.project(&state, at(6))), Caveats::unknown(LATER));
+        let now = gauge.render(&gauge.project_now(&state, at(6)), Format::Summary);
+        assert_eq!(now.to_string(), r#"{"value":"c","time":7.0}"#);
+        assert_eq!(said(7), r#"{"value":"c","time":7.0}"#);
         assert_eq!(said(16), r#"{"value":"c","time":7.0}"#);
         assert_eq!(said(17), "{}");
         assert!(!gauge.should_prune(&state, at(16)) && gauge.should_prune(&state, at(17)));
-        assert_eq!(gauge.tally(&state), Some("c".to_owned()));
+        assert_eq!(gauge.tally(&gauge.project(&state, at(7))), Some("c".to_owned()));
+        assert_eq!(gauge.tally(&gauge.project(&state, at(6))), None);
+    }
+
+    #[test]
+    fn different_readings_are_different_words() {
+        let words = |reading: Reading| word(&reading);
+        assert_eq!(words((-0.0).into()), words(0.0.into()));
+        assert_eq!((words(3.5.into()).as_str(), words("3.5".into()).as_str()), ("3.5", "\"3.5\""));
+        assert_eq!(words("\"3.5\"".into()), "\"\"3.5\"\"");
+        assert_eq!(words("running".into()), "running");
+        assert_eq!(words(f64::MAX.into()), "1.7976931348623157e308");
     }
 }

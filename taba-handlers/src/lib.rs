@@ -9,23 +9,24 @@
 //! | [`Sum`] | count, total, average | 32 B | 290 B | exact |
 //! | [`Totals`] | and the extremes | 48 B | 310 B | exact |
 //! | [`Sketch`] | percentiles | 4-12 B a bucket | 29 KiB | 0.97 % over 56 octaves, then [more](Sketch#values-that-span-more) |
-//! | [`Latest`] | the last reading | 40 B | 4.1 KiB | exact |
+//! | [`Latest`] | the last reading | 48 B | 4.1 KiB | exact |
 //! | [`Distinct`] | how many different texts | 4 KiB | 3 KiB | 1.63 % standard error |
-//! | [`Buffer`] | the readings themselves | 40 B a reading | 289 KiB | exact up to 1,000 |
-//! | [`Windowed<H>`](Windowed) | `H` over the last while | `H` × buckets | `H` × buckets | as `H`; begins at a bucket |
+//! | [`Buffer`] | the readings themselves | 48 B a reading | 299 KiB | exact up to 1,000 |
+//! | [`Windowed<H>`](Windowed) | `H` over the last while | `H` × buckets | `H` × buckets | as `H`; begins up to a bucket early |
+//! | [`AllTime<H>`](AllTime) | `H`, or that it does not know | `H` + 16 B | `H` + 11 B | as `H` |
 //! | [`Group<(A, B, …)>`](Group) | several parts of the same events | all of them | all of them | as they |
 //! | [`ByKey<H>`](ByKey) | `H` for each key | `H` × keys | `H` × keys | as `H` |
 //!
 //! # Standard Tab types
 //! | type | of | encoded, usual and at most | accuracy |
 //! |---|---|---|---|
-//! | [`TotalsCounter`] | numbers | 10 B, 310 B | exact |
+//! | [`TotalsCounter`] | numbers | 20 B, 320 B | exact |
 //! | [`PercentileCounter`] | numbers | 0.5 KiB, 29 KiB | percentiles 0.97 % |
-//! | [`CounterGroup`] | numbers | 1-5 KiB, 129 KiB | percentiles 0.97 % |
-//! | [`PercentileGroup`] | numbers | 6 KiB, 821 KiB | percentiles 0.97 % |
+//! | [`CounterGroup`] | numbers | 1-5 KiB, 131 KiB | percentiles 0.97 % |
+//! | [`PercentileGroup`] | numbers | 7 KiB, 934 KiB | percentiles 0.97 % |
 //! | [`Gauge`] | [`Reading`](taba_core::Reading) | 20 B, 4.1 KiB | exact |
-//! | [`ExpiryGauge`] | [`Expiring`](taba_core::Expiring) | 25 B, 515 KiB | [as stated there](ExpiryGauge) |
-//! | [`Buffer`] | [`Expiring`](taba_core::Expiring) | 20 B a reading, 289 KiB | exact up to 1,000 |
+//! | [`ExpiryGauge`] | [`Expiring`](taba_core::Expiring) | 25 B, 517 KiB | [as stated there](ExpiryGauge) |
+//! | [`Buffer`] | [`Expiring`](taba_core::Expiring) | 20 B a reading, 300 KiB | exact up to 1,000 |
 //! | [`CommonPrefixCounterGroup`] | [`Keyed`](taba_core::Keyed) | 1-5 KiB a key, 17 MiB | percentiles 0.97 % |
 //! | [`Distinct`] | `String` | 3 B a text, 3 KiB | 1.63 % standard error |
 //!
@@ -43,7 +44,8 @@
 //! }
 //! let now = handler.project(&state, Timestamp::from_secs(599));
 //! let said = handler.render(&now, Format::Summary);
-//! assert_eq!(said["1m"].to_string(), r#"{"count":60,"total":150.0,"average":2.5}"#);
+//! // Events at 539, 540, …, 599: a window holds all of its length, and at most one bucket more.
+//! assert_eq!(said["1m"].to_string(), r#"{"count":61,"total":152.5,"average":2.5}"#);
 //! assert_eq!(said["10m"]["total"], 1500.0);
 //! ```
 //!
@@ -59,6 +61,7 @@
 
 #![deny(missing_docs)]
 
+mod all_time;
 mod buffer;
 mod by_key;
 mod distinct;
@@ -66,24 +69,29 @@ mod expiry_gauge;
 mod group;
 mod heap;
 mod latest;
+mod old;
 mod ring;
 mod sketch;
+mod stamp;
 mod sum;
 mod tabs;
 mod totals;
+mod unknown;
 mod windowed;
 
 use taba_core::{Registry, RegistryBuilder};
 
+pub use all_time::{AllTime, Whole, WholeView};
 pub use buffer::{BUFFER_BYTES_MAX, BUFFER_READINGS_MAX, Buffer, BufferState};
-pub use by_key::{ByKey, KEYS_MAX, KeyedStates};
+pub use by_key::{ByKey, KEYS_MAX, KeyedStates, KeyedView};
 pub use distinct::{Distinct, Registers};
 pub use expiry_gauge::{ExpiryGauge, ExpiryState, ExpiryView};
 pub use group::{Group, Parts};
 pub use heap::HeapBytes;
-pub use latest::{Dated, Latest};
+pub use latest::{Dated, Latest, LatestView};
 pub use ring::{RING_BUCKETS_MAX, Ring};
 pub use sketch::{PERCENTILES, Sketch, SketchState};
+pub use stamp::Stamp;
 pub use sum::{Sum, SumState};
 pub use tabs::{
     CommonPrefixCounterGroup, CounterGroup, Gauge, PercentileCounter, PercentileGroup, TotalsCounter,
@@ -103,10 +111,10 @@ pub use windowed::{WindowView, Windowed};
 /// ```
 pub fn standard() -> RegistryBuilder {
     Registry::builder()
-        .with("Buffer", Buffer)
+        .with("Buffer", AllTime::new(Buffer))
         .with("CommonPrefixCounterGroup", CommonPrefixCounterGroup::new())
         .with("CounterGroup", CounterGroup::new())
-        .with("Distinct", Distinct)
+        .with("Distinct", AllTime::new(Distinct))
         .with("ExpiryGauge", ExpiryGauge)
         .with("Gauge", Gauge::new())
         .with("PercentileCounter", PercentileCounter::new())

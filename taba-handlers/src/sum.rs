@@ -11,8 +11,9 @@ use crate::heap::HeapBytes;
 
 /// How many values there were, and their exact total.
 ///
-/// Rendered as `{"count": 2, "total": 3.5, "average": 1.75}`. The total is exact and is rounded once, when rendered;
-/// a total that is too large for a double, and the average of nothing, are `null`.
+/// Rendered as `{"count": 2, "total": 3.5, "average": 1.75}`. The total is exact and is rounded once, when rendered, but
+/// for integers up to 64 bits, which are shown in full; a total that is too large for a double, and the average of
+/// nothing, are `null`.
 ///
 /// # Examples
 /// ```
@@ -70,7 +71,7 @@ impl SumState {
 
     /// The total by the count; `None` when there were no values.
     pub fn average(&self) -> Option<f64> {
-        (self.count > 0).then(|| self.total() / self.count as f64)
+        (self.count > 0).then(|| self.total.divided_by(self.count))
     }
 
     pub(crate) fn add(&mut self, value: f64) {
@@ -89,7 +90,20 @@ impl SumState {
     }
 
     pub(crate) fn render(&self) -> Value {
-        json!({ "count": self.count, "total": self.total(), "average": self.average() })
+        json!({ "count": self.count, "total": self.total_json(), "average": self.average() })
+    }
+
+    /// The total as JSON: a double, but where that is not exact and an integer of 64 bits is, that.
+    fn total_json(&self) -> Value {
+        const EXACT_MAX: u128 = 1 << 53;
+        match self.total.to_integer().filter(|integer| integer.unsigned_abs() > EXACT_MAX) {
+            Some(integer) => match (i64::try_from(integer), u64::try_from(integer)) {
+                (Ok(signed), _) => json!(signed),
+                (Err(_), Ok(unsigned)) => json!(unsigned),
+                (Err(_), Err(_)) => json!(self.total()),
+            },
+            None => json!(self.total()),
+        }
     }
 }
 
@@ -217,7 +231,13 @@ mod tests {
             r#"{"count":0,"total":0.0,"average":null}"#
         );
         let huge = Sum.render(&state(&[f64::MAX, f64::MAX]), Format::Summary);
-        assert_eq!(huge.to_string(), r#"{"count":2,"total":null,"average":null}"#);
+        assert_eq!(huge.to_string(), r#"{"count":2,"total":null,"average":1.7976931348623157e308}"#);
+        let exact = |values: &[f64]| Sum.render(&state(values), Format::Summary)["total"].to_string();
+        assert_eq!(exact(&[2_f64.powi(53), 1.0]), "9007199254740993");
+        assert_eq!(exact(&[-(2_f64.powi(53)), -1.0]), "-9007199254740993");
+        assert_eq!(exact(&[2_f64.powi(63), 1.0]), "9223372036854775809");
+        assert_eq!(exact(&[2_f64.powi(64), 4096.0]), "1.8446744073709556e19");
+        assert_eq!(exact(&[2_f64.powi(53)]), "9007199254740992.0");
     }
 
     #[test]

@@ -5,22 +5,33 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::{Value, json};
 use taba_core::limits::FUTURE_MICROS_MAX;
-use taba_core::{Event, Events, Format, Handler, Timestamp};
+use taba_core::{Caveats, Event, Events, Format, Handler, Timestamp};
 
+use crate::latest::seconds_json;
 use crate::ring::{RING_BUCKETS_MAX, Ring};
+use crate::unknown::{GONE, nulls};
 
 /// What `H` makes of the events of a window that ends now.
 ///
 /// Time is cut into buckets of one width at its multiples (`floor(time / width)`), the same for everybody, so States
-/// merge bucket by bucket. The newest buckets are kept: as many as the window has, and enough more to cover 10 s, so
-/// that an event up to [that far](taba_core::limits::FUTURE_MICROS_MAX) ahead of a reader's time takes nothing out
-/// of the reader's window. An event older than what is kept is not in the window's State; it was late by more than
-/// the whole window.
+/// merge bucket by bucket.
 ///
-/// Where Servers are set to allow events further in the future than that, a wrong clock can shorten short windows.
+/// # Which events are in
+/// A window of length `W` read at a time `at` is the bucket of `at - W`, the bucket of `at` and all between, so
+/// `W / width + 1` buckets. It holds **every event with a time in `(at - W, at]`**, and at most one bucket's width more:
+/// what of the first bucket lies before, and, where `at` is in the past, what of the last bucket lies after `at`. In
+/// detail the rendered value says which time that is: `"covers": [start of the first bucket, at]`, in seconds.
 ///
-/// A window that is read at a time `at` holds the bucket of `at` and those before it, `window / width` in all. It is
-/// therefore between `window - width` and `window` long. Buckets after `at` do not count.
+/// # What is kept
+/// The newest buckets: as many as the window has, and enough more to cover 10 s, so that an event up to [that
+/// far](taba_core::limits::FUTURE_MICROS_MAX) ahead of a reader's time takes nothing out of the reader's window. An
+/// event older than what is kept is not in the window's State; it was late by more than the whole window.
+///
+/// # What is not known
+/// As of a time at which the window began before what is kept, nobody knows what was in it: all values are `null`, and
+/// [`Caveats`] say why. So it is for times that lie long ago, and behind an event that lies further in the future than 10 s
+/// (a Server's clock was wrong), until the window as of now begins after what is kept again. What is kept of several
+/// States is what all of them keep, so an aggregate is unknown when one of its Projections is.
 ///
 /// Rendered as `H` renders the merged buckets; in detail also `"buckets": [[start, …], …]`, oldest first, the start
 /// in seconds since the Unix epoch and then what `H` says of that bucket.
@@ -37,7 +48,8 @@ use crate::ring::{RING_BUCKETS_MAX, Ring};
 ///     minute.fold(&mut state, Event::new(Timestamp::from_secs(second), &1.0));
 /// }
 /// let last_minute = minute.project(&state, Timestamp::from_secs(99));
-/// assert_eq!(minute.render(&last_minute, Format::Summary)["count"], 60);
+/// // Events at 39, 40, …, 99: the bucket of 99 - 60 is in.
+/// assert_eq!(minute.render(&last_minute, Format::Summary)["count"], 61);
 /// ```
 ///
 /// # Cost
@@ -47,7 +59,7 @@ pub struct Windowed<H> {
     inner: H,
     /// Microseconds.
     width: i64,
-    /// Buckets that a reader sees.
+    /// Buckets that a reader sees: those of the window, and one more.
     seen: usize,
     /// Buckets that are kept.
     kept: usize,
@@ -65,7 +77,7 @@ impl<H: Handler> Windowed<H> {
             width > 0 && window >= width && window.is_multiple_of(width),
             "a window is a number of whole buckets"
         );
-        let seen = window / width;
+        let seen = window / width + 1;
         let kept = seen + (FUTURE_MICROS_MAX as u128).div_ceil(width);
         assert!(kept <= RING_BUCKETS_MAX as u128, "{kept} buckets are too many for one window");
         let width = i64::try_from(width).expect("a bucket is shorter than all of time");
@@ -94,7 +106,7 @@ impl<H: Handler> Windowed<H> {
         let held =
             view.buckets.iter().enumerate().rev().filter(|(_, bucket)| **bucket != H::State::default());
         held.map(|(back, bucket)| {
-            let said = self.inner.project(bucket, view.at);
+            let said = self.inner.project_now(bucket, view.at);
             json!([
                 self.start(view.last.saturating_sub(back as i64)),
                 self.inner.render(&said, Format::Summary)
@@ -106,7 +118,13 @@ impl<H: Handler> Windowed<H> {
     fn merged(&self, view: &WindowView<H::State>) -> H::Projection {
         let mut whole = H::State::default();
         view.buckets.iter().for_each(|bucket| self.inner.merge(&mut whole, bucket));
-        self.inner.project(&whole, view.at)
+        // Which events count is decided by buckets, so what lies after `at` within the last is no reason to say nothing.
+        self.inner.project_now(&whole, view.at)
+    }
+
+    /// Whether some of the window's buckets are not kept any more.
+    fn is_unknown(&self, view: &WindowView<H::State>) -> bool {
+        view.horizon.is_some_and(|horizon| horizon > view.last.saturating_sub(self.seen as i64))
     }
 }
 
@@ -222,13 +240,19 @@ impl<H: Handler> Handler for Windowed<H> {
 
     fn render(&self, projection: &Self::Projection, format: Format) -> Value {
         let mut whole = self.inner.render(&self.merged(projection), Format::Summary);
+        if self.is_unknown(projection) {
+            whole = nulls(whole);
+        }
         if format == Format::Detail {
-            let buckets = self.render_buckets(projection);
+            let first = projection.last.saturating_sub(self.seen as i64 - 1);
+            let covers = json!([self.start(first), seconds_json(projection.at)]);
+            let buckets = Value::Array(self.render_buckets(projection));
             match &mut whole {
                 Value::Object(map) => {
-                    map.insert("buckets".to_owned(), Value::Array(buckets));
+                    map.insert("covers".to_owned(), covers);
+                    map.insert("buckets".to_owned(), buckets);
                 }
-                other => whole = json!({ "window": other.take(), "buckets": buckets }),
+                other => whole = json!({ "window": other.take(), "covers": covers, "buckets": buckets }),
             }
         }
         whole
@@ -261,10 +285,18 @@ impl<H: Handler> Handler for Windowed<H> {
     }
 
     fn tally(&self, projection: &Self::Projection) -> Option<String> {
-        self.inner.tally(&self.merged(projection))
+        if self.is_unknown(projection) { None } else { self.inner.tally(&self.merged(projection)) }
     }
 
     fn error_bound(&self, projection: &Self::Projection) -> Option<f64> {
-        self.inner.error_bound(&self.merged(projection))
+        if self.is_unknown(projection) { None } else { self.inner.error_bound(&self.merged(projection)) }
+    }
+
+    fn caveats(&self, projection: &Self::Projection) -> Caveats {
+        if self.is_unknown(projection) {
+            Caveats::unknown(GONE)
+        } else {
+            self.inner.caveats(&self.merged(projection))
+        }
     }
 }

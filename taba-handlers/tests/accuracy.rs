@@ -99,7 +99,7 @@ fn percentiles_of_a_window_are_of_exactly_its_events() {
     let bucket = |time: &Timestamp| time.as_micros().div_euclid(10_800_000_000);
     let day: Vec<f64> = known
         .iter()
-        .filter(|event| bucket(&event.time) > bucket(&at) - 8)
+        .filter(|event| bucket(&event.time) >= bucket(&at) - 8)
         .map(|event| *event.value)
         .collect();
     assert!(day.len() > 300, "{}", day.len());

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use taba_core::laws::samples::{NOW_SECS, numbers, texts, times};
-use taba_core::{Expiring, Keyed, Reading, Timestamp, handler_laws};
+use taba_core::{Event, Expiring, Format, Handler, Keyed, Reading, Timestamp, handler_laws, laws};
 use taba_handlers::*;
 
 /// Numbers that break sums and sketches that are not exact: every scale at once, subnormals, both zeros.
@@ -84,5 +84,97 @@ handler_laws!(percentile_group, PercentileGroup::new(), nasty());
 handler_laws!(gauge, Gauge::new(), readings());
 handler_laws!(expiry_gauge, ExpiryGauge, expiring());
 handler_laws!(buffer, Buffer, expiring());
+handler_laws!(all_time, AllTime::new(Sum), nasty());
+handler_laws!(all_time_buffer, AllTime::new(Buffer), expiring());
+handler_laws!(all_time_within_a_window, windowed(AllTime::new(Totals), seconds(60, 10)), nasty());
 handler_laws!(common_prefix_counter_group, CommonPrefixCounterGroup::new(), keyed());
 handler_laws!(distinct, Distinct, texts());
+handler_laws!(all_time_distinct, AllTime::new(Distinct), texts());
+
+/// Late events in the order in which they were: for all but `ExpiryGauge`, of which a clamp changes the classes.
+#[test]
+fn clamping_in_order() {
+    fn check<H: taba_core::Handler>(handler: &H, values: impl Strategy<Value = H::Value> + Clone + 'static) {
+        if let Err(broken) = laws::check(handler, values, laws::handler::clamping_in_order) {
+            panic!("{broken}");
+        }
+    }
+    check(&Gauge::new(), readings());
+    check(&windowed(Latest::new(), seconds(120, 20)), readings());
+    check(&AllTime::new(Buffer), expiring());
+    check(&TotalsCounter::new(), nasty());
+    check(&PercentileCounter::new(), nasty());
+    check(&CounterGroup::new(), nasty());
+    check(&PercentileGroup::new(), nasty());
+    check(&CommonPrefixCounterGroup::new(), keyed());
+    check(&AllTime::new(Distinct), texts());
+}
+
+/// A window named W as of `at` holds every event with a time in `(at - W, at]`, and at most one bucket's width more.
+#[test]
+fn a_window_never_covers_less_than_its_name() {
+    let group = CounterGroup::new();
+    let percentiles = PercentileGroup::new();
+    let widths =
+        [("1m", 60, 1, 10), ("10m", 600, 10, 120), ("1h", 3600, 30, 600), ("1d", 86_400, 900, 10_800)];
+    for offset in [0, 1, 37, 599, 3599, 10_799] {
+        let at = Timestamp::from_micros((NOW_SECS + offset) * 1_000_000 + offset % 7 * 111_111);
+        for (name, window, narrow, wide) in widths {
+            let held = |age_micros: i64| {
+                let time = Timestamp::from_micros(at.as_micros() - age_micros);
+                let count = |said: serde_json::Value| said[name]["count"].as_u64().unwrap() == 1;
+                (count(said(&group, time, at)), count(said(&percentiles, time, at)))
+            };
+            assert_eq!(held(0), (true, true));
+            assert_eq!(held(window * 1_000_000 - 1), (true, true), "{name}, {offset}");
+            assert!(!held((window + narrow) * 1_000_000).0, "{name}, {offset}");
+            assert!(!held((window + wide) * 1_000_000).1, "{name}, {offset}");
+        }
+    }
+    fn said<H: taba_core::Handler<Value = f64>>(
+        handler: &H,
+        time: Timestamp,
+        at: Timestamp,
+    ) -> serde_json::Value {
+        let mut state = H::State::default();
+        handler.fold(&mut state, Event::new(time, &1.0));
+        handler.render(&handler.project(&state, at), Format::Summary)
+    }
+}
+
+/// Case 07: minutes that had events, asked for after others came, are not known; they are not zero.
+#[test]
+fn what_is_no_longer_kept_is_unknown_and_never_zero() {
+    let handler = CounterGroup::new();
+    let then = Timestamp::from_secs(NOW_SECS - 7200);
+    let fold = |events: &[(i64, usize)]| {
+        let mut state = Default::default();
+        for &(secs, count) in events {
+            let time = Timestamp::from_secs(NOW_SECS + secs);
+            (0..count).for_each(|_| handler.fold(&mut state, Event::new(time, &1.0)));
+        }
+        state
+    };
+    let counts = |state: &_, at| {
+        let said = handler.render(&handler.project(state, at), Format::Summary);
+        ["1m", "10m", "1h", "1d", "pct"].map(|part| said[part]["count"].as_u64())
+    };
+    let (old, new) = (fold(&[(-7210, 100)]), fold(&[(0, 7)]));
+    assert_eq!(counts(&old, then), [Some(100); 5]);
+    let both = fold(&[(-7210, 100), (0, 7)]);
+    assert_eq!(counts(&both, then), [None; 5]);
+    let caveats = handler.caveats(&handler.project(&both, then));
+    let unknown: Vec<_> = caveats.unknown.keys().map(String::as_str).collect();
+    assert_eq!(unknown, ["10m", "1d", "1h", "1m", "pct"]);
+    // An aggregate never says less than one of its projections.
+    let mut aggregate = handler.project(&old, then);
+    handler.aggregate(&mut aggregate, &handler.project(&new, then));
+    assert!(aggregate == handler.project(&both, then));
+    // A clock that was an hour ahead: known again as soon as the window begins after what is kept.
+    let ahead = fold(&[(0, 3), (3600, 1)]);
+    let at = |secs: i64| Timestamp::from_secs(NOW_SECS + secs);
+    assert_eq!(counts(&ahead, at(0))[..4], [None; 4]);
+    assert_eq!(counts(&ahead, at(3600 - 11))[0], None);
+    assert_eq!(counts(&ahead, at(3600 - 10))[0], Some(0));
+    assert_eq!(counts(&ahead, at(3600))[..4], [Some(1), Some(1), Some(4), Some(4)]);
+}

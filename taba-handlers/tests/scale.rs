@@ -86,10 +86,10 @@ fn readings() {
     };
     grouping_does_not_show(&Gauge::new(), reading);
     grouping_does_not_show(&ExpiryGauge, expiring);
-    grouping_does_not_show(&Buffer, expiring);
+    grouping_does_not_show(&AllTime::new(Buffer), expiring);
 }
 
 #[test]
 fn texts() {
-    grouping_does_not_show(&Distinct, |random| random.below(4000).to_string());
+    grouping_does_not_show(&AllTime::new(Distinct), |random| random.below(4000).to_string());
 }

@@ -113,8 +113,8 @@ fn after_one_event() {
         ("PercentileGroup", one_event(&PercentileGroup::new(), "PercentileGroup", &0.1), 160),
         ("Gauge", one_event(&Gauge::new(), "Gauge", &Reading::Number(0.1)), 40),
         ("ExpiryGauge", one_event(&ExpiryGauge, "ExpiryGauge", &expiring), 56),
-        ("Buffer", one_event(&Buffer, "Buffer", &expiring), 48),
-        ("Distinct", one_event(&Distinct, "Distinct", &"somebody".to_owned()), 32),
+        ("Buffer", one_event(&AllTime::new(Buffer), "Buffer", &expiring), 60),
+        ("Distinct", one_event(&AllTime::new(Distinct), "Distinct", &"somebody".to_owned()), 40),
     ];
     for (name, bytes, bytes_max) in sizes {
         println!("{name}, one event: {bytes} bytes with its envelope");

@@ -185,7 +185,7 @@ fn stored(dir: &Path) -> BTreeMap<(String, String), (u64, f64)> {
             let envelope = Envelope::decode(&state.parts[0].1).unwrap();
             let handler = handlers.get(envelope.tab_type.as_str()).unwrap();
             let decoded = handler.decode(envelope.version, &envelope.state).unwrap();
-            let projection = handler.project(&decoded, Timestamp::from_secs(0));
+            let projection = handler.project_now(&decoded, Timestamp::from_secs(0));
             let rendered = handler.render(&projection, taba_core::Format::Summary);
             let total = rendered["total"].as_f64().unwrap_or_else(|| panic!("no total in {rendered}"));
             found.insert((state.key.tab.to_string(), state.key.client.to_string()), (envelope.events, total));

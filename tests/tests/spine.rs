@@ -183,3 +183,43 @@ fn status_of_announced(url: &str, bytes: usize) -> String {
     BufReader::new(socket).read_line(&mut line).unwrap();
     line
 }
+
+/// Case 01, and one time of tomorrow among events that the Client folds.
+#[test]
+fn the_last_set_is_shown_and_a_time_of_tomorrow_touches_no_other_event() {
+    let directory = tempfile::tempdir().unwrap();
+    let (server, agent) = stack(directory.path());
+    let web = client("web-01", &agent);
+    let (queue, state) = (web.gauge("queue_length").unwrap(), web.gauge("state").unwrap());
+    queue.set(5.0);
+    queue.set(3.0);
+    state.set("starting");
+    state.set("running");
+    let lease = web.expiry_gauge("lease").unwrap();
+    lease.set_for("held", Duration::from_secs(600));
+    lease.set_for("free", Duration::from_secs(600));
+    let steps = web.buffer("steps").unwrap();
+    ["step 3", "step 1", "step 2"].into_iter().for_each(|step| steps.push(step, Duration::from_secs(600)));
+    // Set by a clock that is a day ahead: the Server moves both to one moment, and knows which was the last.
+    let ahead = web.gauge("ahead").unwrap();
+    let tomorrow = now().saturating_add(Duration::from_secs(86_400));
+    ahead.set_at(tomorrow, "starting");
+    ahead.set_at(tomorrow.saturating_add(Duration::from_micros(1)), "running");
+    let bids = web.counter("bids").unwrap();
+    (0..40).for_each(|_| bids.increment());
+    bids.add_at(tomorrow, 1.0);
+    assert_eq!(web.shutdown(Duration::from_secs(10)).left, 0);
+
+    let value = |tab: &str| server.get(&format!("/v2/tabs?name={tab}"))["results"][0]["value"].clone();
+    wait_until("all is counted", || value("bids")["pct"]["count"] == 41);
+    let counts = ["1m", "10m", "1h", "1d"].map(|window| value("bids")[window]["count"].as_u64());
+    assert_eq!(counts, [Some(41); 4]);
+    wait_until("three were set back", || value("taba.clamped")["total"] == 3.0);
+    wait_until("the gauges are there", || value("steps").as_array().is_some_and(|steps| steps.len() == 3));
+    for (tab, shown) in [("state", "running"), ("lease", "free"), ("ahead", "running")] {
+        wait_until("the last set is shown", || value(tab)["value"] == shown);
+    }
+    assert_eq!(value("queue_length")["value"], 3.0);
+    let steps: Vec<_> = value("steps").as_array().unwrap().iter().map(|step| step[0].clone()).collect();
+    assert_eq!(steps, ["step 2", "step 1", "step 3"]);
+}

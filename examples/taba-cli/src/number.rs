@@ -18,7 +18,8 @@ pub(crate) fn whole(number: i128) -> String {
 /// A number with as many decimals as say something: `1,234.5`, `3.25`, `0.00123`.
 pub(crate) fn decimal(number: f64) -> String {
     let size = number.abs();
-    if !(1e-4..1e15).contains(&size) && number != 0.0 {
+    // Up to 2^53 every integer is a double, and all digits are known.
+    if !(1e-4..=9_007_199_254_740_992.0).contains(&size) && number != 0.0 {
         return format!("{number:.3e}");
     }
     let decimals = match size {
@@ -74,6 +75,8 @@ mod tests {
             (-0.5, "-0.5"),
             (0.001_234, "0.001234"),
             (0.000_012_34, "1.234e-5"),
+            (1_234_567_890_123_456.0, "1,234,567,890,123,456"),
+            (9_007_199_254_740_992.0, "9,007,199,254,740,992"),
             (1e18, "1.000e18"),
             (999.999, "1,000"),
         ];

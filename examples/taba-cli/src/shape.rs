@@ -86,7 +86,7 @@ fn plain_cells(fields: &Map<String, Value>, detail: bool) -> Vec<Cell> {
             }
             (window, _) if WINDOWS.contains(&window) => {}
             // Buckets and the like: for plots, so for --json.
-            ("buckets", _) => {}
+            ("buckets" | "histogram" | "covers", _) => {}
             (_, Value::Object(_) | Value::Array(_)) => cells.push(Cell::text(key, short(&value.to_string()))),
             _ => cells.push(Cell::plain(key, value)),
         }

@@ -17,9 +17,10 @@ mod take;
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use taba_core::ledger::Why;
-use taba_core::limits::BLOCK_BYTES_MAX;
+use taba_core::limits::{BLOCK_BYTES_MAX, FUTURE_MICROS_MAX};
 use taba_core::wire::ClientBatch;
 use taba_core::{ClientId, Registry, SeqNo, Timestamp};
 
@@ -100,6 +101,8 @@ pub struct Buffer {
     /// Tabs that have something pending, the longest waiting first; each at most once.
     waiting: VecDeque<u32>,
     bytes: usize,
+    /// The latest time that a Server certainly takes as it is. Later events are not folded with others.
+    believed: Timestamp,
     sealed: Option<Arc<Sealed>>,
     seq: SeqNo,
     /// How many times a Tab that waited was emptied, and how many times before the Batch in flight was sealed.
@@ -142,6 +145,7 @@ impl Buffer {
             tabs_known: 0,
             waiting: VecDeque::new(),
             bytes: 0,
+            believed: Timestamp::MAX,
             sealed: None,
             seq: SeqNo::NONE,
             emptied: 0,
@@ -203,6 +207,12 @@ impl Buffer {
     /// How many Tabs are known.
     pub fn tabs(&self) -> usize {
         self.tabs_known
+    }
+
+    /// Tells the time. From then on, events more than [`FUTURE_MICROS_MAX`] later than that travel as they were
+    /// recorded: one that a Server sets back would take others of its State with it. Before, all are folded.
+    pub fn set_now(&mut self, now: Timestamp) {
+        self.believed = now.saturating_add(Duration::from_micros(FUTURE_MICROS_MAX as u64));
     }
 
     /// Takes one event. Past a bound it is dropped and counted; so is one of a Tab that is not known (as one Tab too

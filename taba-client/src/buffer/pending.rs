@@ -38,6 +38,8 @@ pub(super) struct Pending {
     partial: Option<Partial>,
     /// Events whose values could not be encoded.
     pub(super) unencodable: u64,
+    /// Events that lie too far in the future to be folded with others: a Server gives them another time, one by one.
+    late: Option<Box<Pending>>,
 }
 
 /// A State that holds some of the events.
@@ -87,7 +89,7 @@ impl Pending {
         let handler = handlers.get(spec.tab_type().as_str()).filter(fits).cloned();
         let values = spec.column();
         let (times, partial) = (Vec::new(), None);
-        Self { spec, handler, times, values, heap_bytes: 0, partial, unencodable: 0 }
+        Self { spec, handler, times, values, heap_bytes: 0, partial, unencodable: 0, late: None }
     }
 
     pub(super) fn spec(&self) -> &TabSpec {
@@ -97,13 +99,15 @@ impl Pending {
     /// Events that wait, counted again.
     #[cfg(test)]
     pub(super) fn events(&self) -> u64 {
-        self.times.len() as u64 + self.partial.as_ref().map_or(0, |partial| partial.events)
+        let late = self.late.as_ref().map_or(0, |late| late.events());
+        self.times.len() as u64 + self.partial.as_ref().map_or(0, |partial| partial.events) + late
     }
 
     /// Bytes that they take, and the room for more that is kept, about.
     pub(super) fn bytes(&self) -> usize {
         let partial = self.partial.as_ref().map_or(0, |partial| partial.bytes);
-        self.column_bytes() + self.heap_bytes + partial
+        let late = self.late.as_ref().map_or(0, |late| late.bytes());
+        self.column_bytes() + self.heap_bytes + partial + late
     }
 
     fn column_bytes(&self) -> usize {
@@ -111,6 +115,10 @@ impl Pending {
     }
 
     pub(super) fn is_empty(&self) -> bool {
+        self.has_nothing_near() && self.late.is_none()
+    }
+
+    fn has_nothing_near(&self) -> bool {
         self.times.is_empty() && self.partial.is_none()
     }
 
@@ -119,9 +127,12 @@ impl Pending {
         self.partial.is_some()
     }
 
-    /// Whether there is room for one more event under this bound of unfolded ones.
-    pub(super) fn has_room(&self, unfolded_max: usize) -> bool {
-        self.handler.is_some() || self.times.len() < unfolded_max
+    /// Whether there is room for one more event under this bound of unfolded ones. What is late is never folded.
+    pub(super) fn has_room(&self, unfolded_max: usize, is_late: bool) -> bool {
+        match &self.late {
+            Some(late) if is_late => late.times.len() < unfolded_max,
+            Some(_) | None => self.handler.is_some() || self.times.len() < unfolded_max,
+        }
     }
 
     /// Takes one event; gives how many bytes more that takes.
@@ -129,7 +140,10 @@ impl Pending {
     /// # Errors
     /// [`Unsendable`], and the event is dropped.
     #[inline]
-    pub(super) fn push(&mut self, time: Timestamp, datum: Datum) -> Result<usize, Unsendable> {
+    pub(super) fn push(&mut self, time: Timestamp, datum: Datum, is_late: bool) -> Result<usize, Unsendable> {
+        if is_late && self.handler.is_some() {
+            return self.push_late(time, datum);
+        }
         let full = self.times.len() == self.times.capacity();
         let before = if full { self.column_bytes() } else { 0 };
         let heap = self.values.push(datum)?;
@@ -137,6 +151,15 @@ impl Pending {
         self.times.push(time);
         // Both columns have had the same events, so they grow at the same time.
         Ok(heap + if full { self.column_bytes() - before } else { 0 })
+    }
+
+    #[cold]
+    fn push_late(&mut self, time: Timestamp, datum: Datum) -> Result<usize, Unsendable> {
+        let mut late =
+            self.late.take().unwrap_or_else(|| Box::new(Self::new(self.spec.clone(), &Registry::default())));
+        let bytes = late.push(time, datum, false);
+        self.late = Some(late).filter(|late| !late.is_empty());
+        bytes
     }
 
     /// Whether so many events have gathered that they should be folded.
@@ -214,6 +237,12 @@ impl Pending {
     /// # Errors
     /// As [`fold`](Self::fold); what has not been lost can be cut again.
     pub(super) fn cut(&mut self, client: &ClientId, raw_events_max: usize) -> Result<Cut, Failed> {
+        if self.has_nothing_near() {
+            let Some(late) = &mut self.late else { return Ok(Cut::Nothing) };
+            let cut = late.cut_raw(client);
+            self.late.take_if(|late| late.is_empty());
+            return cut;
+        }
         if self.partial.is_some() || self.times.len() > raw_events_max {
             self.fold()?;
         }

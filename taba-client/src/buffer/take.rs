@@ -20,11 +20,12 @@ impl Buffer {
             }
         }
         let pending = self.tabs[tab as usize].as_mut().expect("it has a bound, so it is known");
-        if !pending.has_room(self.config.tab_events_max) {
+        let is_late = time > self.believed;
+        if !pending.has_room(self.config.tab_events_max, is_late) {
             return Err(Why::Full);
         }
         let was_empty = pending.is_empty();
-        match pending.push(time, datum) {
+        match pending.push(time, datum, is_late) {
             Ok(bytes) => self.bytes += bytes,
             Err(unsendable) => {
                 self.note_unsendable(tab, unsendable);

@@ -579,3 +579,85 @@ fn past_every_bound_looking_for_room_stays_cheap() {
     assert!(buffer.compactions < 1_000_000, "{} Tabs were looked at", buffer.compactions);
     buffer.audit_deeply();
 }
+
+/// What a Server makes of Blocks that it receives at `now`: those of a `CounterGroup`, and how many events it set back.
+fn received(blocks: &[Block], now: Timestamp) -> (serde_json::Value, u64) {
+    use taba_core::{AnyHandler, Arrival, Format};
+    let handler: &dyn AnyHandler = &taba_handlers::CounterGroup::new();
+    let arrival = Arrival { at: now, latest: now.saturating_add(Duration::from_secs(10)) };
+    let (mut whole, mut clamped) = (handler.empty_state(), 0);
+    for block in blocks.iter().filter(|block| !block.tab.is_reserved()) {
+        match &block.content {
+            Content::Events(columns) => {
+                let folded = handler.fold_columns(&mut whole, columns, block.events as usize, arrival);
+                clamped += folded.unwrap().clamped;
+            }
+            Content::State { version, bytes } => {
+                let mut partial = handler.decode(*version, bytes).unwrap();
+                if block.latest > arrival.latest {
+                    handler.clamp(&mut partial, now);
+                    clamped += block.events;
+                }
+                handler.merge(&mut whole, &partial);
+            }
+        }
+    }
+    (handler.render(&handler.project_now(&whole, now), Format::Summary), clamped)
+}
+
+/// One event of tomorrow among 40 of now, and, in an outage, one in 15 of 300, over ten seconds: all are counted by every
+/// window, and none but the late ones is set back.
+#[test]
+fn an_event_of_tomorrow_touches_no_other() {
+    for (events, every) in [(41, 41), (301, 15)] {
+        let handlers = taba_handlers::standard().build().unwrap();
+        let identity = Identity { client: ClientId::new("web-01").unwrap(), incarnation: 7 };
+        let mut buffer = Buffer::new(identity, handlers, Verified::default());
+        let tab = buffer.declare(spec::<f64>("bids", "CounterGroup"));
+        let tomorrow = |n: i64| at(100_000 + 86_400 * (1 + n % 3));
+        let (mut late, mut blocks) = (0, Vec::new());
+        for n in 1..=events {
+            let now = at(100_000 + n / 30);
+            buffer.set_now(now);
+            let is_late = n % every == 0;
+            late += u64::from(is_late);
+            buffer.offer(tab, if is_late { tomorrow(n) } else { now }, Datum::Number(1.0));
+            // The Agent is away from the tenth to the two hundredth.
+            if !(10..=200).contains(&n) && n % 20 == 0 {
+                let sealed = buffer.seal(now).unwrap();
+                blocks.extend(read(&sealed).blocks);
+                assert!(buffer.acknowledge(sealed.seq()));
+            }
+        }
+        while let Some(sealed) = buffer.seal(at(100_010)) {
+            blocks.extend(read(&sealed).blocks);
+            buffer.acknowledge(sealed.seq());
+        }
+        buffer.audit_deeply();
+        assert_eq!(buffer.tally().acked, events as u64);
+        let (said, clamped) = received(&blocks, at(100_011));
+        let counts = ["1m", "10m", "1h", "1d", "pct"].map(|part| said[part]["count"].as_i64().unwrap());
+        assert_eq!((counts, clamped), ([events; 5], late));
+    }
+}
+
+#[test]
+fn late_events_are_bounded_as_all_that_cannot_be_folded() {
+    let mut buffer = buffer(Config { tab_events_max: 20, raw_events_max: 4, ..Config::default() });
+    let tab = buffer.declare(spec::<f64>("n", "Numbers"));
+    buffer.set_now(at(0));
+    for n in 0..100 {
+        buffer.offer(tab, at(if n % 2 == 0 { 0 } else { 11 }), Datum::Number(1.0));
+    }
+    buffer.audit_deeply();
+    assert_eq!(buffer.tally().dropped.get(Why::Full), 30, "of 50 late ones");
+    let sealed = buffer.seal(at(0)).unwrap();
+    let blocks = read(&sealed).blocks;
+    let shape: Vec<_> = blocks
+        .iter()
+        .filter(|block| !block.tab.is_reserved())
+        .map(|block| (block.events, block.latest))
+        .collect();
+    assert_eq!(shape, [(50, at(0)), (20, at(11))]);
+    buffer.audit_deeply();
+}

@@ -46,6 +46,7 @@ impl Intake {
     pub(crate) fn drain(&mut self, recorder: &Recorder, buffer: &mut Buffer) {
         // Asked before reading: what was recorded under a handle that is gone is in the rings by now.
         let released = recorder.tabs().take_released();
+        buffer.set_now(recorder.clock().now());
         self.rings.extend(self.arrivals.try_iter());
         self.rings.retain_mut(|ring| {
             // Asked before reading: a ring that nobody writes to any more is empty for ever once it has been read.

@@ -3,11 +3,13 @@
 //! States are compared as encoded bytes, Projections by `==` and as rendered; there is no tolerance anywhere.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use super::Broken;
 use super::samples::Sample;
 use crate::event::{Event, Events};
 use crate::handler::{Format, Handler, StateError, decode_state, encode_state};
+use crate::limits::FUTURE_MICROS_MAX;
 use crate::time::Timestamp;
 
 type Verdict = Result<(), Broken>;
@@ -79,7 +81,8 @@ pub fn merge_is_neutral<H: Handler>(handler: &H, sample: &Sample<H::Value>) -> V
     same_state::<H>("neutral merging", &merged(handler, &empty, &s), &s)
 }
 
-/// `aggregate(project(s), project(t)) = project(merge(s, t))`: the whole agrees with its parts.
+/// `aggregate(project(s), project(t)) = project(merge(s, t))`, and so for [`project_now`](Handler::project_now): the
+/// whole agrees with its parts.
 ///
 /// # Errors
 /// [`Broken`] when it does not hold for the sample.
@@ -87,8 +90,11 @@ pub fn projecting<H: Handler>(handler: &H, sample: &Sample<H::Value>) -> Verdict
     let [s, t] = [&sample.a, &sample.b].map(|events| fold(handler, events));
     let mut parts = handler.project(&s, sample.at);
     handler.aggregate(&mut parts, &handler.project(&t, sample.at));
-    let whole = handler.project(&merged(handler, &s, &t), sample.at);
-    same_projection("projecting", handler, &parts, &whole)
+    let both = merged(handler, &s, &t);
+    same_projection("projecting", handler, &parts, &handler.project(&both, sample.at))?;
+    let mut parts = handler.project_now(&s, sample.at);
+    handler.aggregate(&mut parts, &handler.project_now(&t, sample.at));
+    same_projection("projecting", handler, &parts, &handler.project_now(&both, sample.at))
 }
 
 /// `aggregate(aggregate(p, q), r) = aggregate(p, aggregate(q, r))`.
@@ -210,7 +216,7 @@ pub fn compacting<H: Handler>(handler: &H, sample: &Sample<H::Value>) -> Verdict
     Ok(())
 }
 
-/// `clamp(fold(∅, e), t) ≡ fold(∅, e at min(time, t))`: nothing of an event reaches past `t`.
+/// `clamp(fold(∅, e), t)` says what `fold(∅, e at min(time, t))` says, from `t` on: nothing of an event reaches past `t`.
 ///
 /// # Errors
 /// [`Broken`] when it does not hold for the sample.
@@ -218,8 +224,78 @@ pub fn clamping<H: Handler>(handler: &H, sample: &Sample<H::Value>) -> Verdict {
     for event in &sample.a {
         let mut clamped = fold(handler, std::slice::from_ref(event));
         handler.clamp(&mut clamped, sample.at);
-        let meant = Event::new(event.time.min(sample.at), event.value.clone());
-        same_state::<H>("clamping", &clamped, &fold(handler, &[meant]))?;
+        let meant = fold(handler, &[Event::new(event.time.min(sample.at), event.value.clone())]);
+        same_said("clamping", handler, sample, (&clamped, &meant))?;
+    }
+    Ok(())
+}
+
+/// `clamp(fold(∅, a), t)` says what `merge(clamp(fold(∅, a₁), t), clamp(fold(∅, a₂), t), …)` says, from `t` on: the late
+/// events of one State are moved as each of them would be, and take nothing else with them. Here all that are late lie at one moment, up
+/// to [`FUTURE_MICROS_MAX`] after `t`; [`clamping_in_order`] is about several.
+///
+/// # Errors
+/// [`Broken`] when it does not hold for the sample.
+pub fn clamping_many<H: Handler>(handler: &H, sample: &Sample<H::Value>) -> Verdict {
+    let ahead = Duration::from_micros(1 + sample.seed % FUTURE_MICROS_MAX as u64);
+    let late = sample.at.saturating_add(ahead);
+    let time = |time: Timestamp| if time > sample.at { late } else { time };
+    let events: Vec<_> =
+        sample.a.iter().map(|event| Event::new(time(event.time), event.value.clone())).collect();
+    let (at_once, singly) = clamped_both_ways(handler, &events, sample.at);
+    same_said("clamping many", handler, sample, (&at_once, &singly))
+}
+
+/// As [`clamping_many`], and the late events keep the order in which they were: for Handlers to which it matters which
+/// event is the last, such as gauges.
+///
+/// # Errors
+/// [`Broken`] when it does not hold for the sample.
+pub fn clamping_in_order<H: Handler>(handler: &H, sample: &Sample<H::Value>) -> Verdict {
+    let allowed = sample.at.saturating_add(Duration::from_micros(FUTURE_MICROS_MAX as u64));
+    let events: Vec<_> =
+        sample.a.iter().map(|event| Event::new(event.time.min(allowed), event.value.clone())).collect();
+    let (at_once, singly) = clamped_both_ways(handler, &events, sample.at);
+    for at in [sample.at, sample.later, Timestamp::MAX] {
+        let (left, right) = (handler.project(&at_once, at), handler.project(&singly, at));
+        same_projection("clamping in order", handler, &left, &right)?;
+    }
+    Ok(())
+}
+
+/// Folded and then clamped, and each event clamped and then merged.
+fn clamped_both_ways<H: Handler>(
+    handler: &H,
+    events: &[Event<H::Value>],
+    latest: Timestamp,
+) -> (H::State, H::State) {
+    let mut at_once = fold(handler, events);
+    handler.clamp(&mut at_once, latest);
+    let mut singly = H::State::default();
+    for event in events {
+        let mut one = fold(handler, std::slice::from_ref(event));
+        handler.clamp(&mut one, latest);
+        handler.merge(&mut singly, &one);
+    }
+    (at_once, singly)
+}
+
+/// Whether two States say the same to a reader at the sample's times.
+fn same_said<H: Handler>(
+    law: &'static str,
+    handler: &H,
+    sample: &Sample<H::Value>,
+    (left, right): (&H::State, &H::State),
+) -> Verdict {
+    for at in [sample.at, sample.later, Timestamp::MAX] {
+        let said = |state: &H::State| {
+            let projection = handler.project(state, at);
+            (handler.render(&projection, Format::Detail).to_string(), handler.tally(&projection))
+        };
+        let (left, right) = (said(left), said(right));
+        if left != right {
+            return Err(Broken::new(law, format!("{left:?} is not {right:?}")));
+        }
     }
     Ok(())
 }
@@ -239,7 +315,9 @@ pub fn totality<H: Handler>(handler: &H, sample: &Sample<H::Value>) -> Verdict {
             let same = projection.clone();
             handler.aggregate(&mut projection, &same);
             let _ = handler.render(&projection, Format::Detail);
+            let _ = handler.render(&handler.project_now(&state, at), Format::Summary);
             let _ = (handler.tally(&projection), handler.error_bound(&projection));
+            let _ = handler.caveats(&projection);
             let _ = handler.should_prune(&state, at);
             handler.compact(&mut state.clone(), at);
             handler.clamp(&mut state.clone(), at);
@@ -338,7 +416,8 @@ fn same_projection<H: Handler>(
     right: &H::Projection,
 ) -> Verdict {
     let rendered = |p| handler.render(p, Format::Detail).to_string();
-    if left == right && rendered(left) == rendered(right) {
+    let caveats = |p| handler.caveats(p);
+    if left == right && rendered(left) == rendered(right) && caveats(left) == caveats(right) {
         return Ok(());
     }
     Err(Broken::new(law, format!("{left:?} is not {right:?}")))

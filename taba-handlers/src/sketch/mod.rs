@@ -13,8 +13,8 @@ pub use buckets::SketchState;
 ///
 /// Values fall into buckets whose ends differ by 1.95 %, and each bucket counts exactly. So States merge without any
 /// loss, a percentile of many Clients is as good as that of one, and nothing is ever averaged. Rendered as
-/// `{"pct": [p25, p50, p75, p90, p95, p99, p99.9]}`, `null` when there were no values; in detail also the buckets, as
-/// `[lower end, upper end, count]`.
+/// `{"pct": [p25, p50, p75, p90, p95, p99, p99.9]}`, `null` when there were no values; in detail also
+/// `"histogram"`, the buckets as `[lower end, upper end, count]`.
 ///
 /// The percentile `p` of `n` values is the smallest value whose rank is at least `p/100 * n` (the *nearest rank*),
 /// and what is shown for it is within [`error_bound`](Handler::error_bound) of that value, relatively: 0.97 % as long
@@ -77,7 +77,7 @@ impl Handler for Sketch {
     fn render(&self, projection: &SketchState, format: Format) -> Value {
         let mut map = json!({ "pct": projection.quantiles(PERCENTILES) });
         if format == Format::Detail {
-            map["buckets"] =
+            map["histogram"] =
                 projection.buckets().map(|(low, high, count)| json!([low, high, count])).collect();
         }
         map

@@ -17,6 +17,15 @@ pub use totals_counter::TotalsCounter;
 /// Gives a composition a name of its own, and a version that does not move with its parts' when their bytes do not.
 macro_rules! tab_type {
     ($(#[$doc:meta])* $name:ident = $inner:ty, version $version:literal, made by $make:expr) => {
+        $crate::tabs::tab_type! {
+            $(#[$doc])*
+            $name = $inner, version $version, made by $make, older read by ::taba_core::Handler::upgrade
+        }
+    };
+    (
+        $(#[$doc:meta])* $name:ident = $inner:ty, version $version:literal, made by $make:expr,
+        older read by $upgrade:expr
+    ) => {
         $(#[$doc])*
         #[derive(Clone, Debug)]
         pub struct $name($inner);
@@ -52,6 +61,10 @@ macro_rules! tab_type {
                 ::taba_core::Handler::project(&self.0, state, at)
             }
 
+            fn project_now(&self, state: &Self::State, now: ::taba_core::Timestamp) -> Self::Projection {
+                ::taba_core::Handler::project_now(&self.0, state, now)
+            }
+
             fn aggregate(&self, into: &mut Self::Projection, other: &Self::Projection) {
                 ::taba_core::Handler::aggregate(&self.0, into, other);
             }
@@ -66,6 +79,16 @@ macro_rules! tab_type {
 
             fn render(&self, projection: &Self::Projection, format: ::taba_core::Format) -> ::serde_json::Value {
                 ::taba_core::Handler::render(&self.0, projection, format)
+            }
+
+            fn upgrade(&self, version: u16, bytes: &[u8]) -> Result<Self::State, ::taba_core::StateError> {
+                let upgrade: fn(&$inner, u16, &[u8]) -> Result<Self::State, ::taba_core::StateError> = $upgrade;
+                upgrade(&self.0, version, bytes).map_err(|error| match error {
+                    ::taba_core::StateError::UnknownVersion { found, .. } => {
+                        ::taba_core::StateError::UnknownVersion { found, known: Self::VERSION }
+                    }
+                    other => other,
+                })
             }
 
             fn should_prune(&self, state: &Self::State, at: ::taba_core::Timestamp) -> bool {
@@ -86,6 +109,10 @@ macro_rules! tab_type {
 
             fn error_bound(&self, projection: &Self::Projection) -> Option<f64> {
                 ::taba_core::Handler::error_bound(&self.0, projection)
+            }
+
+            fn caveats(&self, projection: &Self::Projection) -> ::taba_core::Caveats {
+                ::taba_core::Handler::caveats(&self.0, projection)
             }
         }
     };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures::stream::{self, Stream, TryStreamExt};
 use serde::Serialize;
 use serde_json::{Map, Value};
-use taba_core::{AnyProjection, ClientId, Format, Guarded, Panicked, TabName, TabType, Timestamp};
+use taba_core::{AnyProjection, Caveats, ClientId, Format, Guarded, Panicked, TabName, TabType, Timestamp};
 
 use super::catalog::{Listed, Opened, States, listed};
 use super::error::QueryError;
@@ -48,8 +48,13 @@ pub struct Quality {
     /// Events known to be dropped of which nobody knows the Client: gaps in what Agents sent; `None` when that cannot
     /// be read.
     pub lost_unattributed: Option<u64>,
-    /// The largest relative error of estimates, 0.01 for one per cent; `None` when all is exact.
+    /// The largest relative error of estimates, 0.01 for one per cent; `None` when there are none, or none with a largest
+    /// error.
     pub error_bound: Option<f64>,
+    /// `unknown`: which parts of the value are `null` because they are not known, and why. `left_out`: what was observed
+    /// and is not in the value. `standard_error`: of estimates without a largest error. Each only if there is some.
+    #[serde(flatten)]
+    pub caveats: Caveats,
 }
 
 /// What many Clients say.
@@ -63,7 +68,7 @@ pub struct Aggregate {
     /// The values of the labels grouped by; `null` where the Tabs do not have it.
     #[serde(skip_serializing_if = "Map::is_empty")]
     pub by: Map<String, Value>,
-    /// Tabs included.
+    /// Tabs included: those with a State of a chosen Client.
     pub tabs: u64,
     /// Whether a part of the store could not be read that may hold more of it: the value is then of what is there.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -73,10 +78,17 @@ pub struct Aggregate {
     pub quality: Quality,
     /// The aggregate, as its Handler renders it.
     pub value: Value,
-    /// How many States say each word, for Handlers that give one, such as gauges; the words beyond the bound
-    /// ([`tally_words_max`](super::Limits::tally_words_max)) count as `other`.
+    /// How many States say each word, for Handlers that give one, such as gauges, up to
+    /// [`tally_words_max`](super::Limits::tally_words_max) words. A text that looks like a number is in quotes.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub clients_by_value: BTreeMap<String, u64>,
+    /// How many States say a word beyond that bound.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub clients_by_other_values: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// What every answer of one query has in common.
@@ -186,7 +198,9 @@ fn groups(tabs: Vec<Listed>, by: &[String]) -> Vec<Group> {
         let key = GroupKey { base: tab.name.base().to_owned(), tab_type: tab.tab_type.clone(), values };
         together.entry(key).or_default().push(tab);
     }
-    together.into_iter().map(|(key, tabs)| key.group(by, tabs)).collect()
+    let mut groups: Vec<_> = together.into_iter().map(|(key, tabs)| key.group(by, tabs)).collect();
+    groups.sort_by(|a, b| (&a.name, &a.tab_type).cmp(&(&b.name, &b.tab_type)));
+    groups
 }
 
 /// What the Tabs of a group share.
@@ -237,10 +251,18 @@ impl Cursor {
 }
 
 impl Ground {
+    /// What a State says as of the time asked for; who asked for none asks for now.
+    pub(super) fn project(&self, opened: &Opened) -> Result<AnyProjection, Panicked> {
+        match self.query.at {
+            Some(at) => opened.handler.project(&opened.state, at),
+            None => opened.handler.project_now(&opened.state, self.at),
+        }
+    }
+
     async fn aggregate(&self, group: Group) -> (Option<Aggregate>, Vec<Fault>) {
         let mut sum = Sum::new(self, group.tabs.len() > 1);
         let mut faults = Vec::new();
-        let tabs = group.tabs.len() as u64;
+        let mut tabs = 0;
         let mut fault = |panicked: Panicked, name: &TabName, client: &ClientId| {
             let (name, client) = (name.clone(), client.clone());
             fault::add(&mut faults, self.state.fault(&panicked.into(), &group.tab_type, name, client));
@@ -250,7 +272,9 @@ impl Ground {
         for tab in group.tabs {
             let name = tab.name.clone();
             let mut states = States::of(tab);
+            let mut has_any = false;
             while let Some(page) = states.next(&self.state, &self.query.selection, &self.coverage).await {
+                has_any |= !page.opened.is_empty();
                 partial |= page.lacks_states;
                 for opened in &page.opened {
                     if let Err(panicked) = sum.take(&name, opened) {
@@ -259,6 +283,7 @@ impl Ground {
                 }
                 unreadable.extend(page.faults);
             }
+            tabs += u64::from(has_any);
         }
         let mut shown = None;
         if let Some(said) = sum.said.take() {
@@ -268,7 +293,7 @@ impl Ground {
             }
         }
         unreadable.into_iter().for_each(|fault| fault::add(&mut faults, fault));
-        let Some((error_bound, value)) = shown else { return (None, faults) };
+        let Some(Shown { error_bound, caveats, value }) = shown else { return (None, faults) };
         let quality = Quality {
             clients: sum.clients,
             events: sum.events,
@@ -277,10 +302,21 @@ impl Ground {
             lost_scope: "clients",
             lost_unattributed: self.notes.lost_unattributed(),
             error_bound,
+            caveats,
         };
         let (name, tab_type, by) = (group.name, group.tab_type, group.by);
-        let clients_by_value = sum.words;
-        let aggregate = Aggregate { name, tab_type, by, tabs, partial, quality, value, clients_by_value };
+        let (clients_by_value, clients_by_other_values) = (sum.words, sum.other_words);
+        let aggregate = Aggregate {
+            name,
+            tab_type,
+            by,
+            tabs,
+            partial,
+            quality,
+            value,
+            clients_by_value,
+            clients_by_other_values,
+        };
         (Some(aggregate), faults)
     }
 }
@@ -297,6 +333,7 @@ struct Sum<'a> {
     events: u64,
     lost: Option<u64>,
     words: BTreeMap<String, u64>,
+    other_words: u64,
 }
 
 /// What was said so far, and by whom first.
@@ -307,17 +344,39 @@ struct Said {
     projection: AnyProjection,
 }
 
+/// What of it a reader sees.
+struct Shown {
+    error_bound: Option<f64>,
+    caveats: Caveats,
+    value: Value,
+}
+
 impl Said {
-    /// The largest error, and the value for a reader.
-    fn show(&self, format: Format) -> Result<(Option<f64>, Value), Panicked> {
-        Ok((self.handler.error_bound(&self.projection)?, self.handler.render(&self.projection, format)?))
+    fn show(&self, format: Format) -> Result<Shown, Panicked> {
+        let Self { handler, projection, .. } = self;
+        Ok(Shown {
+            error_bound: handler.error_bound(projection)?,
+            caveats: handler.caveats(projection)?,
+            value: handler.render(projection, format)?,
+        })
     }
 }
 
 impl<'a> Sum<'a> {
     fn new(ground: &'a Ground, several: bool) -> Self {
         let (seen, words) = (several.then(HashSet::new), BTreeMap::new());
-        Self { ground, said: None, is_broken: false, clients: 0, seen, events: 0, lost: Some(0), words }
+        let lost = Some(0);
+        Self {
+            ground,
+            said: None,
+            is_broken: false,
+            clients: 0,
+            seen,
+            events: 0,
+            lost,
+            words,
+            other_words: 0,
+        }
     }
 
     /// Adds what a State says. When its Handler panics before it is added, it is left out; when that happens while it
@@ -327,7 +386,7 @@ impl<'a> Sum<'a> {
             return Ok(());
         }
         let handler = &opened.handler;
-        let projection = handler.project(&opened.state, self.ground.at)?;
+        let projection = self.ground.project(opened)?;
         let word = handler.tally(&projection)?;
         let mut said = match self.said.take() {
             Some(said) => said,
@@ -343,8 +402,11 @@ impl<'a> Sum<'a> {
         self.said = Some(said);
         if let Some(word) = word {
             let full = self.words.len() >= self.ground.state.limits.tally_words_max;
-            let word = if full && !self.words.contains_key(&word) { "other".to_owned() } else { word };
-            *self.words.entry(word).or_default() += 1;
+            if full && !self.words.contains_key(&word) {
+                self.other_words += 1;
+            } else {
+                *self.words.entry(word).or_default() += 1;
+            }
         }
         self.events += opened.events;
         if self.seen.as_mut().is_none_or(|seen| seen.insert(opened.client.clone())) {

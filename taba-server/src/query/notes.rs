@@ -136,7 +136,7 @@ fn take(note: &mut Note, name: &TabName, events: u64) {
 
 /// The total of a counter: how many events a note is about. Exact up to 2^53.
 fn total(opened: &Opened, at: Timestamp) -> Result<u64, Panicked> {
-    let projection = opened.handler.project(&opened.state, at)?;
+    let projection = opened.handler.project_now(&opened.state, at)?;
     let rendered = opened.handler.render(&projection, Format::Summary)?;
     Ok(rendered.get("total").and_then(serde_json::Value::as_f64).unwrap_or(0.0) as u64)
 }

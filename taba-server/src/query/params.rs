@@ -123,10 +123,7 @@ impl Params {
     pub(super) fn query(&self, limits: &Limits) -> Result<Query, QueryError> {
         let at = match self.one("at")? {
             None => None,
-            Some(text) => {
-                let wanted = "a time is needed: RFC 3339, or seconds since the Unix epoch";
-                Some(times::parse(text).ok_or_else(|| bad("at", text, wanted))?)
-            }
+            Some(text) => Some(times::parse(text).ok_or_else(|| bad("at", text, times::WANTED))?),
         };
         let mut by: Vec<String> = Vec::new();
         for key in self.list("by") {

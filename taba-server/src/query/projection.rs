@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use futures::stream::{self, Stream, TryStreamExt};
 use serde::Serialize;
 use serde_json::Value;
-use taba_core::{ClientId, Panicked, TabName, TabType, Timestamp};
+use taba_core::{Caveats, ClientId, Panicked, TabName, TabType, Timestamp};
 
 use super::aggregate::{Ground, Query};
 use super::catalog::{Listed, Opened, States};
@@ -31,8 +31,11 @@ pub struct ClientProjection {
     pub as_of: Timestamp,
     /// Events of the Client known to be dropped, of whatever Tab; `None` when that cannot be read.
     pub lost: Option<u64>,
-    /// The largest relative error of estimates; `None` when all is exact.
+    /// The largest relative error of estimates, as in [`Quality`](super::Quality).
     pub error_bound: Option<f64>,
+    /// What is not known, and what was left out, as in [`Quality`](super::Quality).
+    #[serde(flatten)]
+    pub caveats: Caveats,
     /// The Projection, as its Handler renders it.
     pub value: Value,
 }
@@ -107,7 +110,7 @@ impl Ground {
     }
 
     fn try_projection(&self, tab: &Listed, opened: &Opened) -> Result<ClientProjection, Panicked> {
-        let projection = opened.handler.project(&opened.state, self.at)?;
+        let projection = self.project(opened)?;
         Ok(ClientProjection {
             name: tab.name.clone(),
             tab_type: tab.tab_type.clone(),
@@ -116,6 +119,7 @@ impl Ground {
             as_of: self.as_of,
             lost: self.notes.lost(&opened.client),
             error_bound: opened.handler.error_bound(&projection)?,
+            caveats: opened.handler.caveats(&projection)?,
             value: opened.handler.render(&projection, self.query.format)?,
         })
     }

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde::Serialize;
 use serde_json::Value;
-use taba_core::ClientId;
+use taba_core::{Caveats, ClientId};
 
 use super::aggregate::Aggregate;
 use super::ledger::Account;
@@ -48,6 +48,22 @@ impl Row for Aggregate {
                 self.clients_by_value.iter().map(|(word, clients)| format!("{word} × {clients}")).collect();
             let _ = writeln!(out, "  clients by value: {}", words.join(", "));
         }
+        if self.clients_by_other_values > 0 {
+            let _ = writeln!(out, "  clients by other values: {}", self.clients_by_other_values);
+        }
+        write_caveats(&quality.caveats, out);
+    }
+}
+
+fn write_caveats(caveats: &Caveats, out: &mut String) {
+    for (heading, all) in [("unknown", &caveats.unknown), ("left out", &caveats.left_out)] {
+        if !all.is_empty() {
+            let each: Vec<String> = all.iter().map(|(what, why)| format!("{what} ({why})")).collect();
+            let _ = writeln!(out, "  {heading}: {}", each.join(", "));
+        }
+    }
+    if let Some(error) = caveats.standard_error {
+        let _ = writeln!(out, "  standard error: {:.2}%", error * 100.0);
     }
 }
 
@@ -57,6 +73,7 @@ impl Row for ClientProjection {
             write!(out, "{}  {}  client {}  events {}", self.name, self.tab_type, self.client, self.events);
         write_quality(self.lost, self.error_bound, &times::show(self.as_of), out);
         write_value(&self.value, 2, out);
+        write_caveats(&self.caveats, out);
     }
 }
 

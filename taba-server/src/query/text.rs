@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use serde_json::Value;
+use taba_core::number_text;
 
 /// Writes a value below its heading: an object of plain values on one line, everything else a line each.
 pub(super) fn write_value(value: &Value, indent: usize, out: &mut String) {
@@ -45,8 +46,11 @@ fn scalar(value: &Value) -> String {
     }
 }
 
-/// A number with at most four decimals, or six digits when it is small.
+/// A number with at most four decimals, six digits when it is small, and in scientific form when it is large.
 fn decimal(number: f64) -> String {
+    if number.abs() >= 1e15 {
+        return number_text(number);
+    }
     let text =
         if number != 0.0 && number.abs() < 0.01 { format!("{number:.5e}") } else { format!("{number:.4}") };
     match text.split_once('.') {
@@ -62,6 +66,14 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn no_number_has_hundreds_of_digits() {
+        assert_eq!(decimal(1.7e308), "1.7e308");
+        assert_eq!(decimal(-1e15), "-1000000000000000");
+        assert_eq!(decimal(1234.5), "1234.5");
+        assert_eq!(decimal(5e-324), "4.94066e-324");
+    }
 
     #[test]
     fn nested_values_are_a_line_each() {

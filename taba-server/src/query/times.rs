@@ -1,24 +1,51 @@
 //! Times as readers write and read them.
 
+use jiff::SignedDuration;
+use jiff::civil::{DateTime, date};
+use jiff::fmt::temporal::Pieces;
 use serde::Serializer;
 use taba_core::Timestamp;
 
+const EPOCH: DateTime = date(1970, 1, 1).at(0, 0, 0, 0);
+/// The first second of the year 0, in seconds since the Unix epoch.
+const EPOCH_OF_YEAR_0: i64 = -62_167_219_200;
+
+/// The last second of the year 9999, the last that RFC 3339 can write; later times, in seconds, cannot be meant: they
+/// are milliseconds or microseconds.
+const SECONDS_MAX: i64 = 253_402_300_799;
+/// What a time has to look like.
+pub(super) const WANTED: &str =
+    "a time up to the year 9999 is needed: RFC 3339, or seconds (not milliseconds) since the Unix epoch";
+
 /// RFC 3339 in UTC with as many decimals as needed; plain seconds for times that no calendar has.
 pub(super) fn show(time: Timestamp) -> String {
-    match jiff::Timestamp::from_microsecond(time.as_micros()) {
-        Ok(calendar) => calendar.to_string(),
-        Err(_) => time.as_secs_f64().to_string(),
+    let since_epoch = SignedDuration::from_micros(time.as_micros());
+    match EPOCH.checked_add(since_epoch) {
+        Ok(calendar) if calendar.year() >= 0 => format!("{calendar}Z"),
+        Ok(_) | Err(_) => time.as_secs_f64().to_string(),
     }
 }
 
-/// RFC 3339 with any offset, or seconds since the Unix epoch with decimals.
+/// RFC 3339 with any offset, or seconds since the Unix epoch with decimals, in the years 0 to 9999.
 pub(super) fn parse(text: &str) -> Option<Timestamp> {
-    if let Ok(calendar) = text.parse::<jiff::Timestamp>() {
-        return Some(Timestamp::from_micros(calendar.as_microsecond()));
-    }
-    let micros = (text.parse::<f64>().ok()? * 1e6).round();
-    // The bound itself is 2^63, which is no i64.
-    (micros.abs() < i64::MAX as f64).then_some(Timestamp::from_micros(micros as i64))
+    let micros = match text.parse::<f64>() {
+        Ok(seconds) => (seconds * 1e6).round(),
+        Err(_) => return calendar(text),
+    };
+    let range = EPOCH_OF_YEAR_0 as f64 * 1e6..(SECONDS_MAX + 1) as f64 * 1e6;
+    range.contains(&micros).then_some(Timestamp::from_micros(micros as i64))
+}
+
+/// A date, a time of day and an offset. An instant of this library ends a day before the year 9999 does, so that any
+/// offset can be added to it; a date does not.
+fn calendar(text: &str) -> Option<Timestamp> {
+    let pieces = Pieces::parse(text).ok()?;
+    let (time, offset) = (pieces.time()?, pieces.to_numeric_offset()?);
+    let local = pieces.date().to_datetime(time).duration_since(EPOCH);
+    let micros = i64::try_from(local.as_micros()).ok()?;
+    let micros = micros - i64::from(offset.seconds()) * 1_000_000;
+    let is_year = (EPOCH_OF_YEAR_0 * 1_000_000..(SECONDS_MAX + 1) * 1_000_000).contains(&micros);
+    is_year.then_some(Timestamp::from_micros(micros))
 }
 
 /// As [`show`], for serde.
@@ -38,6 +65,17 @@ mod tests {
         assert_eq!(parse("1000000000.25"), Some(noon));
         assert_eq!(parse("-1.5"), Some(Timestamp::from_micros(-1_500_000)));
         assert_eq!(show(noon), "2001-09-09T01:46:40.25Z");
+        let last = Timestamp::from_micros(253_402_300_799_999_999);
+        assert_eq!(parse("253402300799"), Some(Timestamp::from_secs(SECONDS_MAX)));
+        for text in ["9999-12-31T23:59:59.999999Z", "9999-12-31T22:59:59.999999-01:00"] {
+            assert_eq!(parse(text), Some(last), "{text}");
+        }
+        assert_eq!(show(last), "9999-12-31T23:59:59.999999Z");
+        assert_eq!(parse("1795371115000"), None, "milliseconds");
+        assert_eq!(parse("9999-12-31T23:59:59-01:00"), None, "that is the year 10000");
+        assert_eq!(parse("0000-01-01T00:00:00Z"), Some(Timestamp::from_secs(EPOCH_OF_YEAR_0)));
+        assert_eq!(show(Timestamp::from_secs(-1)), "1969-12-31T23:59:59Z");
+        assert_eq!(parse("2001-09-09T01:46:40.25[Europe/Berlin]"), None, "an offset is needed");
         for bad in ["", "noon", "NaN", "inf", "1e300", "2001-09-09", "2001-13-09T00:00:00Z"] {
             assert_eq!(parse(bad), None, "{bad}");
         }

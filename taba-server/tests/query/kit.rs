@@ -147,8 +147,24 @@ impl Kit {
     }
 
     pub(crate) fn over(store: Arc<MemoryStore>, asked: Arc<dyn Store>, limits: Limits) -> Self {
+        Self::with_handlers(store, asked, limits, handlers())
+    }
+
+    /// With the standard types.
+    pub(crate) fn standard() -> Self {
+        let store = Arc::new(MemoryStore::default());
+        let handlers = taba_handlers::standard().build().unwrap();
+        Self::with_handlers(store.clone(), store, Limits::default(), handlers)
+    }
+
+    fn with_handlers(
+        store: Arc<MemoryStore>,
+        asked: Arc<dyn Store>,
+        limits: Limits,
+        handlers: Registry,
+    ) -> Self {
         let clock: taba_server::Clock = Arc::new(|| Timestamp::from_secs(NOW));
-        let state = QueryState::with_limits(asked, handlers(), clock, Arc::new(Status::default()), limits);
+        let state = QueryState::with_limits(asked, handlers, clock, Arc::new(Status::default()), limits);
         let router = router(state.clone());
         Self { store, state, router, versions: AtomicU64::new(1) }
     }
@@ -169,6 +185,27 @@ impl Kit {
             envelope("TotalsCounter", sum.count, encode_state(&sum)),
         )
         .await;
+    }
+
+    /// Stores a State of a standard type with these (seconds before now, value).
+    pub(crate) async fn fold<H: Handler>(
+        &self,
+        (tab, client): (&str, &str),
+        (tab_type, handler): (&str, H),
+        events: &[(i64, H::Value)],
+    ) {
+        let home = self.store.vbuckets().of(&TabName::new(tab).unwrap());
+        let mut state = H::State::default();
+        for (ago, value) in events {
+            handler.fold(&mut state, Event::new(Timestamp::from_secs(NOW - ago), value));
+        }
+        let envelope = Envelope {
+            tab_type: TabType::new(tab_type).unwrap(),
+            version: H::VERSION,
+            events: events.len() as u64,
+            state: encode_state(&state).into(),
+        };
+        self.put(home, tab, tab_type, client, envelope.encode()).await;
     }
 
     /// Stores a State of `Recent` with these (seconds, value).

@@ -7,5 +7,6 @@ mod kit;
 mod ledger;
 mod live;
 mod missing;
+mod past;
 mod questions;
 mod removal;
