@@ -600,6 +600,7 @@ fn received(blocks: &[Block], now: Timestamp) -> (serde_json::Value, u64) {
                 }
                 handler.merge(&mut whole, &partial);
             }
+            Content::Withheld { .. } => panic!("a client sends all it has"),
         }
     }
     (handler.render(&handler.project_now(&whole, now), Format::Summary), clamped)
