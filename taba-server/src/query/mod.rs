@@ -25,10 +25,16 @@
 //! - `re=true` makes `name` and `client` regular expressions that must match in full; a comma is then part of the
 //!   expression, and the parameter may be repeated.
 //! - `by=from,to` groups by the values of labels; a Tab without the label is in the group of `null`.
-//! - `at=` projects as of a time: RFC 3339, or seconds since the Unix epoch. Default: now.
+//! - `at=` projects as of a time: RFC 3339, or seconds since the Unix epoch, to the year 9999. Default: now.
 //! - `detail=true` shows what lies under a projection, such as the buckets of windows.
 //! - `limit=` bounds the results; the answer says `"truncated": true` when there was more.
 //! - `reserved=true` includes the Tabs of the Ledger, which otherwise only show when they are asked for by name.
+//!
+//! # What is not known
+//! A value that is not known is `null`, and `unknown` beside it says which part and why (`{"1m": "begins before what is
+//! kept"}`; `*` is the whole value): windows as of a time that they no longer reach, totals and gauges as of a time before
+//! their latest event. `left_out` says what was observed and a bound kept out of the value, `standard_error` how far
+//! estimates without an `error_bound` are off. Each is there only when there is something to say.
 //!
 //! # When a part of the store cannot be read
 //! What does not rest on it is answered with status 200, and `missing` says what the answer lacks: how many VBuckets, on
