@@ -21,17 +21,19 @@ mod input;
 mod request;
 mod send;
 mod server;
+mod suspect;
 mod tally;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use taba_core::wire::Ack;
+use taba_core::wire::{Ack, Answer};
 use taba_core::{StreamId, VBuckets};
 
-pub use self::input::{Action, Input};
+pub use self::input::{Action, Cause, Condemned, Input};
 pub use self::request::{Request, RequestId};
 pub use self::server::{Server, ServerStatus};
+use self::suspect::Suspicion;
 pub use self::tally::{ANSWERS, Tally};
 use crate::config::Config;
 use crate::health::Backoff;
@@ -93,6 +95,13 @@ struct Desk {
     order: Box<[u16]>,
     place: Place,
     failures: u32,
+    suspicion: Suspicion,
+}
+
+impl Desk {
+    fn new(lane: Lane, order: Box<[u16]>) -> Self {
+        Self { lane, order, place: Place::Idle, failures: 0, suspicion: Suspicion::default() }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,6 +117,10 @@ enum Place {
 struct Flight {
     server: usize,
     lanes: Vec<LaneKey>,
+    bytes: usize,
+    is_check: bool,
+    /// Whether it is all that its Server has.
+    is_alone: bool,
 }
 
 impl Dispatcher {
@@ -157,7 +170,7 @@ impl Dispatcher {
         let lane = Lane::recovered(key, self.bounds.lane, found, now);
         self.events_held += lane.events_held();
         let order = self.order(key.vbucket);
-        let before = self.lanes.insert(key, Desk { lane, order, place: Place::Idle, failures: 0 });
+        let before = self.lanes.insert(key, Desk::new(lane, order));
         debug_assert!(before.is_none(), "a lane is recovered once, before anything else");
         self.stand_in_line(now.uptime, key);
     }
@@ -180,7 +193,7 @@ impl Dispatcher {
         if !self.lanes.contains_key(&key) {
             let order = self.order(vbucket);
             let lane = Lane::new(key, self.bounds.lane);
-            self.lanes.insert(key, Desk { lane, order, place: Place::Idle, failures: 0 });
+            self.lanes.insert(key, Desk::new(lane, order));
         }
         &mut self.desk(key).lane
     }
@@ -236,7 +249,9 @@ impl Dispatcher {
         match input {
             Input::Tick => {}
             Input::Answered { request, acks } => self.answered(now.uptime, request, acks, actions),
-            Input::Failed { request, why, retry_after } => self.failed(now.uptime, request, why, retry_after),
+            Input::Failed { request, cause, why, retry_after } => {
+                self.failed(now.uptime, request, cause, (why, retry_after), actions);
+            }
         }
         self.wake_lanes(now.uptime);
         if self.flush_at.is_some_and(|at| at <= now.uptime) {
@@ -327,6 +342,9 @@ impl Dispatcher {
         self.servers[flight.server].answered();
         let name = |ack: &Ack| LaneKey { stream: ack.stream, vbucket: ack.vbucket };
         let mut acks: BTreeMap<LaneKey, Ack> = acks.into_iter().map(|ack| (name(&ack), ack)).collect();
+        if flight.is_check {
+            return flight.lanes.into_iter().for_each(|key| self.checked(now, key, acks.get(&key)));
+        }
         let mut released = Released::default();
         for key in flight.lanes {
             let of_lane = self.acknowledge(now, key, acks.remove(&key).as_ref());
@@ -341,6 +359,7 @@ impl Dispatcher {
     /// One Lane's share of an answer; `None` when the answer does not mention it.
     fn acknowledge(&mut self, now: Duration, key: LaneKey, ack: Option<&Ack>) -> Released {
         let desk = self.lanes.get_mut(&key).expect("a Lane on its way is not removed");
+        let is_batch = desk.lane.flies_batch();
         let (progress, released) = match ack {
             Some(ack) => {
                 self.tally.batches_answered[ack.answer as usize] += 1;
@@ -355,6 +374,9 @@ impl Dispatcher {
         match progress {
             Progress::Applied(_) => {
                 desk.failures = 0;
+                if is_batch {
+                    desk.suspicion = Suspicion::default();
+                }
                 for refusal in ack.into_iter().flat_map(|ack| &ack.refused) {
                     let events = self.tally.refused.entry(refusal.why).or_default();
                     *events = events.saturating_add(refusal.events);
@@ -391,24 +413,103 @@ impl Dispatcher {
         }
     }
 
-    fn failed(&mut self, now: Duration, request: RequestId, why: String, retry_after: Option<Duration>) {
+    fn failed(
+        &mut self,
+        now: Duration,
+        request: RequestId,
+        cause: Cause,
+        (why, retry_after): (String, Option<Duration>),
+        actions: &mut Vec<Action>,
+    ) {
         let Some(flight) = self.flights.remove(&request) else { return };
         let server = &mut self.servers[flight.server];
-        let wait = self.backoff.after(server.health().failures().saturating_add(1));
-        let asked = retry_after.unwrap_or_default().min(RETRY_AFTER_MAX);
-        server.failed(now + wait.max(asked), why);
+        if cause == Cause::TooLarge {
+            self.tally.requests_too_large += 1;
+            server.too_large(flight.bytes, why);
+        } else {
+            let wait = self.backoff.after(server.health().failures().saturating_add(1));
+            let asked = retry_after.unwrap_or_default().min(RETRY_AFTER_MAX);
+            server.failed(now + wait.max(asked), why);
+        }
         self.tally.batches_unanswered += flight.lanes.len() as u64;
         // Back to the front, in their order: they have waited longest.
-        for key in flight.lanes.into_iter().rev() {
-            let desk = self.desk(key);
-            desk.lane.give_back();
+        for key in flight.lanes.iter().rev() {
+            self.suspect(now, *key, cause, &flight, actions);
+            let desk = self.desk(*key);
+            if matches!(desk.place, Place::Resting(_)) {
+                continue;
+            }
             desk.place = Place::Ready;
             let is_replay = desk.lane.next() == Some(Next::Probe);
             let line = if is_replay { &mut self.replays } else { &mut self.line };
-            line.push_front(key);
+            line.push_front(*key);
         }
         if !(self.line.is_empty() && self.replays.is_empty()) {
             (self.flush_at, self.looked_at) = (Some(now), None);
+        }
+    }
+
+    /// Gives a Lane's message back, and draws what conclusions there are from the failure of its request.
+    fn suspect(
+        &mut self,
+        now: Duration,
+        key: LaneKey,
+        cause: Cause,
+        flight: &Flight,
+        actions: &mut Vec<Action>,
+    ) {
+        let bytes_max = self.servers[flight.server].bytes_max();
+        let desk = self.lanes.get_mut(&key).expect("a Lane on its way is not removed");
+        let (is_batch, lanes) = (desk.lane.flies_batch(), flight.lanes.len());
+        if cause == Cause::TooLarge {
+            desk.lane.turned_away();
+        } else {
+            desk.lane.give_back();
+        }
+        match cause {
+            Cause::Away => return,
+            // Smaller requests are made of what remains; nobody is to blame.
+            Cause::TooLarge if lanes > 1 => return,
+            Cause::TooLarge if !is_batch => return desk.suspicion.halve(lanes),
+            Cause::Broken | Cause::Refused if !(flight.is_alone && is_batch) => {
+                return desk.suspicion.halve(lanes);
+            }
+            Cause::Broken | Cause::Refused | Cause::TooLarge if flight.is_check => {
+                desk.suspicion.failed_check();
+            }
+            Cause::Broken | Cause::Refused => desk.suspicion.failed_alone(),
+            Cause::TooLarge if desk.lane.can_recut() => {
+                desk.suspicion.changed();
+                actions.push(Action::Recut(key, bytes_max));
+            }
+            Cause::TooLarge => desk.suspicion.too_large(),
+        }
+        // Whether the Server answers anything else, and whether it has the Batch after all.
+        desk.lane.probe();
+        self.rest(now, key);
+    }
+
+    /// A check was answered: the Server could fold that.
+    fn checked(&mut self, now: Duration, key: LaneKey, ack: Option<&Ack>) {
+        let desk = self.lanes.get_mut(&key).expect("a Lane on its way is not removed");
+        desk.lane.give_back();
+        let Some(ack) = ack else {
+            self.tally.batches_unanswered += 1;
+            return self.rest(now, key);
+        };
+        self.tally.batches_answered[ack.answer as usize] += 1;
+        if ack.answer == Answer::Applied {
+            desk.suspicion.passed();
+            self.stand_in_line(now, key);
+        } else {
+            self.rest(now, key);
+        }
+    }
+
+    /// Some Blocks of the Batch that this Lane is at are set aside, or it was cut anew: it is to be tried again.
+    pub fn changed(&mut self, key: LaneKey) {
+        if let Some(desk) = self.lanes.get_mut(&key) {
+            desk.suspicion.changed();
         }
     }
 

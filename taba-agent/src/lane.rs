@@ -115,6 +115,8 @@ pub struct Lane {
 struct Flight {
     sent_at: Duration,
     is_probe: bool,
+    /// The last that had been sent before.
+    sent_before: SeqNo,
 }
 
 /// What an answer changed.
@@ -280,6 +282,7 @@ impl Lane {
         if self.flight.is_some() {
             return Ok(None);
         }
+        let sent_before = self.sent_through;
         let message = if self.must_probe {
             let (base, events_before) = (self.base(), self.events_before_base());
             Message::Probe(Probe { stream: self.key.stream, vbucket: self.key.vbucket, base, events_before })
@@ -301,7 +304,7 @@ impl Lane {
             self.sent_through = self.sent_through.max(seq);
             Message::Batch(Outgoing { lane: key, seq, base, events_before, blocks, bytes })
         };
-        self.flight = Some(Flight { sent_at: now.uptime, is_probe: self.must_probe });
+        self.flight = Some(Flight { sent_at: now.uptime, is_probe: self.must_probe, sent_before });
         Ok(Some(message))
     }
 
@@ -383,6 +386,20 @@ impl Lane {
         debug_assert!(self.flight.is_some(), "nothing was taken");
         self.flight = None;
         self.put_away_next();
+    }
+
+    /// The request was turned away, by whoever it reached, before anything of it was taken: what was in flight counts as
+    /// not sent.
+    pub fn turned_away(&mut self) {
+        debug_assert!(self.flight.is_some(), "nothing was taken");
+        if let Some(flight) = self.flight.take() {
+            self.sent_through = flight.sent_before;
+        }
+    }
+
+    /// Whether a Batch is in flight.
+    pub fn flies_batch(&self) -> bool {
+        self.flight.is_some_and(|flight| !flight.is_probe)
     }
 
     /// What has to be sent again is read again: many Lanes may wait for one Server to come back.

@@ -3,6 +3,7 @@
 //! Client Batches come in through [`Relay::accept`], answers of Servers through [`Relay::handle`]; what comes out are
 //! requests to send. Whoever drives it brings the sockets, the disk and the time.
 
+mod isolate;
 mod room;
 
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use taba_core::ledger::Why;
 use taba_core::wire::{BadBlock, Block, ClientBatch, Receipt};
 use taba_core::{Registry, StreamId, Timestamp, VBuckets};
 
+pub use self::isolate::{SetAside, Tally as SetAsideTally};
 use self::room::ROOM_PAUSE;
 use crate::config::{Config, HELD_HERE_BYTES_MAX, Verified};
 use crate::dedup::{Dedup, Seen};
@@ -128,6 +130,9 @@ pub struct Relay<S: Spool = MemorySpool> {
     /// Bytes that the Lanes keep in memory beside the log, since they last put all away.
     bytes_here: u64,
     actions: Vec<Action>,
+    /// What was set aside and not yet handed out.
+    aside: Vec<SetAside>,
+    aside_tally: SetAsideTally,
 }
 
 /// Where a Relay comes from.
@@ -186,6 +191,8 @@ impl<S: Spool> Relay<S> {
             room_tried: None,
             bytes_here: 0,
             actions: Vec::new(),
+            aside: Vec::new(),
+            aside_tally: SetAsideTally::default(),
         };
         recovered.incarnations.iter().for_each(|taken| relay.dedup.restore(taken));
         for (key, lane) in recovered.lanes {
@@ -305,6 +312,8 @@ impl<S: Spool> Relay<S> {
                     self.spool.release(&expired.places);
                 }
                 Action::Damaged(events) => self.spool_tally.damaged += events,
+                Action::SetAside(condemned) => self.set_aside(now, condemned),
+                Action::Recut(key, bytes) => self.recut(key, bytes),
             }
         }
         self.compact(now.uptime);
@@ -389,6 +398,7 @@ impl<S: Spool> Relay<S> {
             lane_batches: status::LaneBatches::of(self.dispatcher.tally()),
             refused: status::by_word(&self.tally.refused),
             refused_by_servers: status::by_word(&self.dispatcher.tally().refused),
+            set_aside: status::SetAside::of(&self.aside_tally),
             servers: self.dispatcher.servers().iter().map(|server| server.status(now.uptime)).collect(),
         }
     }

@@ -42,6 +42,8 @@ pub struct Status {
     pub refused: BTreeMap<&'static str, u64>,
     /// Events that Servers refused and counted as dropped, by reason.
     pub refused_by_servers: BTreeMap<&'static str, u64>,
+    /// What no Server took, and was taken out of its Batch so that the rest goes on.
+    pub set_aside: SetAside,
     /// Each Server.
     pub servers: Vec<ServerStatus>,
 }
@@ -74,6 +76,32 @@ pub struct Spool {
     /// What is wrong with the disk, if something is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+}
+
+/// What no Server took, and was taken out of its Batch: counted as dropped (`where=agent;why=poison`) by the Server that
+/// takes the rest.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct SetAside {
+    /// Batches of which something was set aside.
+    pub batches: u64,
+    /// Blocks.
+    pub blocks: u64,
+    /// Events in them.
+    pub events: u64,
+    /// The last of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last: Option<LastSetAside>,
+}
+
+/// The last Block that was set aside.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LastSetAside {
+    /// Its Tab.
+    pub tab: String,
+    /// Its Client.
+    pub client: String,
+    /// What Servers, or proxies, said or did.
+    pub why: String,
 }
 
 /// What of the Spool could not be read any more.
@@ -120,6 +148,8 @@ pub struct LaneBatches {
     pub sent: u64,
     /// Probes among them.
     pub probes: u64,
+    /// Checks among them: Blocks that a Server only tries to fold, to find what it fails on.
+    pub checks: u64,
     /// Batches among them that had been sent before, or may have been by an earlier run.
     pub replayed: u64,
     /// How often a Lane learnt that the store holds less than it did.
@@ -158,6 +188,18 @@ impl Damage {
     }
 }
 
+impl SetAside {
+    pub(crate) fn of(tally: &relay::SetAsideTally) -> Self {
+        let relay::SetAsideTally { batches, blocks, events, last } = tally.clone();
+        let last = last.map(|(tab, client, why)| LastSetAside {
+            tab: tab.to_string(),
+            client: client.to_string(),
+            why,
+        });
+        Self { batches, blocks, events, last }
+    }
+}
+
 impl Merges {
     pub(crate) fn of(merges: &relay::Merges) -> Self {
         let relay::Merges { count, bytes_before, bytes_after } = *merges;
@@ -182,6 +224,7 @@ impl LaneBatches {
         Self {
             sent: tally.batches_sent,
             probes: tally.probes_sent,
+            checks: tally.checks_sent,
             replayed: tally.batches_replayed,
             rewinds: tally.rewinds,
             answered: answered.collect(),

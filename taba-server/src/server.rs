@@ -18,7 +18,7 @@ use crate::clock::{Clock, system_clock};
 use crate::direction::{Misdirected, check};
 use crate::driver::{Arrival, Condition, Failure, Intake, Message, Refused, Room, Shared, Worker, supervise};
 use crate::lines::Lines;
-use crate::planner::{CLOCKS_APART_MAX, LaneMessage};
+use crate::planner::{self, CLOCKS_APART_MAX, LaneMessage};
 use crate::query::{Limits, QueryState};
 use crate::service;
 use crate::status::{LinesDropped, Status};
@@ -183,6 +183,28 @@ impl Server {
             .iter()
             .try_for_each(|batch| check(vbuckets, batch.vbucket, &batch.blocks).map(|_| ()))?;
         lanes.probes.iter().try_for_each(|probe| check(vbuckets, probe.vbucket, &[]).map(|_| ()))
+    }
+
+    /// Whether the Batches could be folded: does all that a commit would do, and throws it away. What the store does not
+    /// give is answered [`Answer::Unavailable`].
+    pub(crate) async fn check_lanes(&self, lanes: &Lanes) -> Vec<Ack> {
+        let shared = &self.inner.shared;
+        let mut acks = Vec::with_capacity(lanes.batches.len());
+        for batch in &lanes.batches {
+            shared.status.checks.fetch_add(1, Ordering::Relaxed);
+            let unanswered = |answer| LaneMessage::Batch(batch.clone()).unanswered(answer);
+            let vbuckets = shared.store.vbuckets();
+            let Ok(vbucket) = check(vbuckets, batch.vbucket, &batch.blocks) else {
+                acks.push(unanswered(Answer::Misplaced));
+                continue;
+            };
+            let wanted = planner::wanted_of(&batch.blocks);
+            acks.push(match shared.store.load(vbucket, &wanted).await {
+                Ok(loaded) => planner::check(&shared.handlers, batch, (&wanted, &loaded), (shared.clock)()),
+                Err(_) => unanswered(Answer::Unavailable),
+            });
+        }
+        acks
     }
 
     /// Stops: takes no more Batches, commits what it holds, ends its workers. Whether it is stable is not waited for.

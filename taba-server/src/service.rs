@@ -1,4 +1,4 @@
-//! The HTTP face of ingest: `POST /v2/lanes`. One frame of Lanes in, one frame of Acks out, those to the Batches before
+//! The HTTP face of ingest: `POST /v2/lanes`, and `POST /v2/check`, which stores nothing. One frame of Lanes in, one frame of Acks out, those to the Batches before
 //! those to the Probes, each in their order; or an error in JSON when the request as a whole cannot be read or taken:
 //! `{"reason": "machine_word", "message": "for people"}`.
 
@@ -87,6 +87,7 @@ impl IntoResponse for Rejection {
 pub(crate) fn router(server: Server) -> Router {
     Router::new()
         .route("/v2/lanes", post(lanes).fallback(|| async { Rejection::Method }))
+        .route("/v2/check", post(check).fallback(|| async { Rejection::Method }))
         .fallback(|| async { Rejection::Path })
         .with_state(server)
 }
@@ -113,6 +114,20 @@ async fn take(server: &Server, headers: &HeaderMap, body: Body) -> Result<Respon
     };
     let room = server.reserve(bytes).map_err(|_| Rejection::Full)?;
     let acks = server.take(lanes.into(), Some(room)).await;
+    let frame = Frame::encode(Kind::Acks, &encode_acks(&acks), Compression::None);
+    Ok(([(CONTENT_TYPE, wire::CONTENT_TYPE)], frame).into_response())
+}
+
+/// As `/v2/lanes`, but nothing is stored: an answer says that the Batches could be folded. So an Agent finds the Block
+/// that a Server fails on, or dies of.
+async fn check(State(server): State<Server>, headers: HeaderMap, body: Body) -> Result<Response, Rejection> {
+    if server.is_stopping() {
+        return Err(Rejection::ShuttingDown);
+    }
+    let bytes = body_bytes(&headers)?;
+    let _room = server.reserve(bytes).map_err(|_| Rejection::Full)?;
+    let (_, lanes) = read(body).await?;
+    let acks = server.check_lanes(&lanes).await;
     let frame = Frame::encode(Kind::Acks, &encode_acks(&acks), Compression::None);
     Ok(([(CONTENT_TYPE, wire::CONTENT_TYPE)], frame).into_response())
 }

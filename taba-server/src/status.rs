@@ -34,6 +34,8 @@ pub struct Status {
     pub messages_misdated: AtomicU64,
     /// Messages that were turned away because they are not meant for this deployment.
     pub messages_misplaced: AtomicU64,
+    /// Batches that were only to be checked: folded and thrown away.
+    pub checks: AtomicU64,
     /// Events that arrived in committed Batches.
     pub events_in: AtomicU64,
     /// Events that were folded.
@@ -101,6 +103,7 @@ impl Default for Status {
             gaps: AtomicU64::new(0),
             messages_misdated: AtomicU64::new(0),
             messages_misplaced: AtomicU64::new(0),
+            checks: AtomicU64::new(0),
             events_in: AtomicU64::new(0),
             events_folded: AtomicU64::new(0),
             events_refused: AtomicU64::new(0),
@@ -133,6 +136,7 @@ pub struct StatusReport {
     pub gaps: u64,
     pub messages_misdated: u64,
     pub messages_misplaced: u64,
+    pub checks: u64,
     pub events_in: u64,
     pub events_folded: u64,
     pub events_refused: u64,
@@ -179,6 +183,7 @@ impl Status {
             gaps: get(&self.gaps),
             messages_misdated: get(&self.messages_misdated),
             messages_misplaced: get(&self.messages_misplaced),
+            checks: get(&self.checks),
             events_in: get(&self.events_in),
             events_folded: get(&self.events_folded),
             events_refused: get(&self.events_refused),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use taba_core::wire::Ack;
 
 use super::request::{Request, RequestId};
-use crate::lane::Released;
+use crate::lane::{LaneKey, Outgoing, Released};
 
 /// What the Dispatcher is told.
 #[derive(Clone, Debug)]
@@ -23,11 +23,37 @@ pub enum Input {
     Failed {
         /// Which request.
         request: RequestId,
+        /// What that says about its Batches.
+        cause: Cause,
         /// What happened, for people.
         why: String,
         /// How long the Server asks to be left alone, at least.
         retry_after: Option<Duration>,
     },
+}
+
+/// Why a request failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The Server is away, full, or slow: nothing is said about the request.
+    Away,
+    /// The connection broke while the Server had the request: it may be what the Server failed on.
+    Broken,
+    /// The Server, or a proxy before it, turned the request away for what it is. Nothing of it was taken.
+    Refused,
+    /// The Server, or a proxy before it, says that the request is too large. Nothing of it was taken.
+    TooLarge,
+}
+
+/// Blocks that no Server takes, to be taken out of their Batch.
+#[derive(Clone, Debug)]
+pub struct Condemned {
+    /// The Batch, whole.
+    pub batch: Outgoing,
+    /// Places of the Blocks in it, ascending.
+    pub blocks: Vec<usize>,
+    /// What Servers, or proxies, said or did last, for people.
+    pub why: String,
 }
 
 /// What is to be done.
@@ -41,4 +67,8 @@ pub enum Action {
     Expire(Released),
     /// So many events were found damaged when they were read back; the Ledger is told in their place.
     Damaged(u64),
+    /// Set these Blocks aside, and put the rest of the Batch in its place.
+    SetAside(Condemned),
+    /// Cut what of this Lane was never sent into Batches of at most so many bytes.
+    Recut(LaneKey, usize),
 }

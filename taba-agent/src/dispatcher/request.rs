@@ -25,6 +25,8 @@ pub struct Request {
     pub id: RequestId,
     /// The Server's place in the configuration, from 0.
     pub server: usize,
+    /// Whether the Server is only to find out whether it could fold this: it stores nothing of it.
+    pub is_check: bool,
     /// When it was put together, on the clock of the day.
     pub sent_at: Timestamp,
     /// Batches and Probes together name each Lane at most once.
@@ -54,17 +56,66 @@ impl Request {
 }
 
 /// A request that still has room.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Draft {
     batches: Vec<Outgoing>,
     probes: Vec<Probe>,
     bytes: usize,
+    /// Lanes that may be in it, at most.
+    together: usize,
+    is_check: bool,
+    /// Whether it is to be all that its Server has.
+    pub(super) is_alone: bool,
+}
+
+impl Default for Draft {
+    fn default() -> Self {
+        Self {
+            batches: Vec::new(),
+            probes: Vec::new(),
+            bytes: 0,
+            together: REQUEST_BATCHES_MAX,
+            is_check: false,
+            is_alone: false,
+        }
+    }
 }
 
 impl Draft {
-    /// Whether a message of `bytes` still fits. One always fits into an empty draft.
-    pub(super) fn has_room(&self, bytes: usize, bytes_max: usize) -> bool {
-        self.len() < REQUEST_BATCHES_MAX && Lanes::HEAD_BYTES_MAX + self.bytes + bytes <= bytes_max
+    /// Whether a message of `bytes` still fits, whose Lane may be in a request with so many others. One always fits into
+    /// an empty draft.
+    pub(super) fn has_room(&self, bytes: usize, together: usize, bytes_max: usize) -> bool {
+        self.len() < self.together.min(together) && Lanes::HEAD_BYTES_MAX + self.bytes + bytes <= bytes_max
+    }
+
+    /// A message comes whose Lane may be in a request with so many others.
+    pub(super) fn bound(&mut self, together: usize) {
+        self.together = self.together.min(together);
+    }
+
+    /// A check of these Blocks.
+    pub(super) fn check(&mut self, batch: Outgoing) {
+        self.is_check = true;
+        self.push(Message::Batch(batch));
+    }
+
+    /// One that is to be all that its Server has.
+    pub(super) fn alone() -> Self {
+        Self { is_alone: true, ..Self::default() }
+    }
+
+    pub(super) fn batches_mut(&mut self) -> &mut Vec<Outgoing> {
+        &mut self.batches
+    }
+
+    /// Bytes of the request, about.
+    pub(super) fn bytes(&self) -> usize {
+        Lanes::HEAD_BYTES_MAX + self.bytes
+    }
+
+    /// Whether it is a check.
+    pub(super) fn is_check(&self) -> bool {
+        self.is_check
     }
 
     pub(super) fn push(&mut self, message: Message) {
@@ -85,7 +136,7 @@ impl Draft {
     }
 
     pub(super) fn finish(self, id: RequestId, server: usize, sent_at: Timestamp) -> Request {
-        Request { id, server, sent_at, batches: self.batches, probes: self.probes }
+        Request { id, server, is_check: self.is_check, sent_at, batches: self.batches, probes: self.probes }
     }
 }
 

@@ -6,7 +6,8 @@ use std::time::Duration;
 use taba_core::wire::Lanes;
 
 use super::request::{Draft, RequestId};
-use super::{Action, Dispatcher, Flight, Place};
+use super::suspect::Turn;
+use super::{Action, Condemned, Dispatcher, Flight, Place};
 use crate::health::Health;
 use crate::lane::{LaneKey, Message, Next};
 use crate::relay::Moment;
@@ -20,10 +21,12 @@ impl Dispatcher {
         self.unwritten_probe_at = None;
         let slots = self.bounds.requests_per_server_max;
         let mut drafts: Vec<Option<Draft>> = self.servers.iter().map(|_| None).collect();
+        let closed = self.dispatch_suspects(now, spool, actions);
         let line = std::mem::take(&mut self.line);
-        self.line = self.dispatch_line(now, line, slots, &mut drafts, spool, actions);
+        self.line = self.dispatch_line(now, line, (slots, &closed), &mut drafts, spool, actions);
         let replays = std::mem::take(&mut self.replays);
-        self.replays = self.dispatch_line(now, replays, (slots - 1).max(1), &mut drafts, spool, actions);
+        let slots = (slots - 1).max(1);
+        self.replays = self.dispatch_line(now, replays, (slots, &closed), &mut drafts, spool, actions);
         for (place, draft) in drafts.into_iter().enumerate() {
             self.send(now, place, draft, actions);
         }
@@ -32,12 +35,105 @@ impl Dispatcher {
         }
     }
 
+    /// Sends what suspects have to say, each alone, to a Server that has nothing else from this Agent. Answers which
+    /// Servers are kept for them.
+    fn dispatch_suspects(&mut self, now: Moment, spool: &dyn Spool, actions: &mut Vec<Action>) -> Vec<bool> {
+        let mut closed = vec![false; self.servers.len()];
+        self.flights
+            .values()
+            .filter(|flight| flight.is_alone)
+            .for_each(|flight| closed[flight.server] = true);
+        let is_alone = |key: &LaneKey| self.lanes.get(key).is_some_and(|desk| desk.suspicion.is_alone());
+        let suspects: Vec<LaneKey> =
+            self.line.iter().chain(&self.replays).filter(|key| is_alone(key)).copied().collect();
+        let durable = spool.durable();
+        for key in suspects {
+            let desk = self.lanes.get_mut(&key).expect("a Lane in line is not removed");
+            let expired = desk.lane.expire(now.uptime);
+            if expired.batches > 0 {
+                self.events_held -= expired.events;
+                actions.push(Action::Expire(expired));
+            }
+            let Some(next) = desk.lane.next() else {
+                self.leave_line(key);
+                self.settle(now.uptime, key);
+                continue;
+            };
+            let bytes = if let Next::Batch(bytes) = next { bytes } else { Lanes::PROBE_BYTES_MAX };
+            let is_open =
+                |place: &usize| !closed[*place] && self.servers[*place].is_open(now.uptime, true, None);
+            let order = desk.order.iter().map(|place| usize::from(*place)).filter(is_open);
+            let fits = |place: &usize| bytes <= self.servers[*place].bytes_max();
+            let Some(place) = order.clone().find(fits).or_else(|| order.clone().next()) else { continue };
+            if !desk.lane.make_ready(durable) {
+                continue;
+            }
+            closed[place] = true;
+            // Where something is under way, it waits, and nobody else comes in between.
+            if self.servers[place].in_flight() > 0 || !self.servers[place].take_slot(now.uptime, 1) {
+                continue;
+            }
+            self.leave_line(key);
+            let mut draft = Draft::alone();
+            if self.draw_suspect(now, key, place, &mut draft, spool, actions) {
+                self.send(now, place, Some(draft), actions);
+            } else {
+                self.servers[place].give_slot_back();
+                self.rest(now.uptime, key);
+            }
+        }
+        closed
+    }
+
+    fn leave_line(&mut self, key: LaneKey) {
+        self.line.retain(|other| *other != key);
+        self.replays.retain(|other| *other != key);
+    }
+
+    /// Takes what a suspect has to say into a request of its own: its message, or a check of some of its Blocks. False
+    /// when there is nothing to be sent now: the Spool does not give it back, or Blocks of it are to be set aside.
+    fn draw_suspect(
+        &mut self,
+        now: Moment,
+        key: LaneKey,
+        server: usize,
+        draft: &mut Draft,
+        spool: &dyn Spool,
+        actions: &mut Vec<Action>,
+    ) -> bool {
+        if !self.draw(now, key, draft, spool, actions) {
+            return false;
+        }
+        let Some(batch) = draft.batches_mut().pop() else { return true };
+        let bytes_max = self.servers[server].bytes_max();
+        let why = self.servers[server].last_error().to_owned();
+        let desk = self.lanes.get_mut(&key).expect("a Lane on its way is not removed");
+        let blocks = match desk.suspicion.turn(batch.blocks() as usize) {
+            Turn::Send => {
+                draft.batches_mut().push(batch);
+                return true;
+            }
+            Turn::Check(range) => {
+                self.tally.checks_sent += 1;
+                *draft = Draft::alone();
+                draft.check(batch.only(range));
+                return true;
+            }
+            Turn::SetAside(blocks) => blocks,
+            Turn::SetLargestAside => batch.largest(bytes_max),
+        };
+        desk.lane.give_back();
+        self.tally.batches_sent -= 1;
+        actions.push(Action::SetAside(Condemned { batch, blocks, why }));
+        false
+    }
+
     /// Sends what can be sent of one line, in at most so many requests a Server; gives back what could not.
     fn dispatch_line(
         &mut self,
         now: Moment,
         mut line: VecDeque<LaneKey>,
-        slots: usize,
+        (slots, closed): (usize, &[bool]),
         drafts: &mut [Option<Draft>],
         spool: &dyn Spool,
         actions: &mut Vec<Action>,
@@ -61,10 +157,19 @@ impl Dispatcher {
                     continue;
                 }
             };
-            let home =
-                desk.order.iter().map(|place| usize::from(*place)).find(|place| {
-                    self.servers[*place].is_open(now.uptime, is_any_up, drafts[*place].as_ref())
-                });
+            if desk.suspicion.is_alone() {
+                left.push_back(key);
+                continue;
+            }
+            let together = desk.suspicion.together();
+            let is_open = |place: &usize| {
+                !closed[*place]
+                    && self.servers[*place].is_open(now.uptime, is_any_up, drafts[*place].as_ref())
+            };
+            let order = desk.order.iter().map(|place| usize::from(*place)).filter(is_open);
+            // One that is known to take so much comes first.
+            let fits = |place: &usize| bytes <= self.servers[*place].bytes_max();
+            let home = order.clone().find(fits).or_else(|| order.clone().next());
             // What is not in the Spool for good waits for the next sync, which is a few milliseconds away.
             let ready =
                 home.and_then(|place| Some((place, self.ready_bytes(now.uptime, key, bytes, durable)?)));
@@ -72,8 +177,9 @@ impl Dispatcher {
                 left.push_back(key);
                 continue;
             };
+            let bytes_max = self.bounds.request_bytes_max.min(self.servers[place].bytes_max());
             let draft = &mut drafts[place];
-            if draft.as_ref().is_some_and(|draft| !draft.has_room(bytes, self.bounds.request_bytes_max)) {
+            if draft.as_ref().is_some_and(|draft| !draft.has_room(bytes, together, bytes_max)) {
                 self.send(now, place, draft.take(), actions);
             }
             if draft.is_none() && !self.servers[place].take_slot(now.uptime, slots) {
@@ -81,6 +187,7 @@ impl Dispatcher {
                 continue;
             }
             let draft = draft.get_or_insert_default();
+            draft.bound(together);
             if !self.draw(now, key, draft, spool, actions) {
                 self.rest(now.uptime, key);
             }
@@ -136,9 +243,10 @@ impl Dispatcher {
     fn send(&mut self, now: Moment, server: usize, draft: Option<Draft>, actions: &mut Vec<Action>) {
         let Some(draft) = draft else { return };
         self.requests += 1;
+        let (bytes, is_check, is_alone) = (draft.bytes(), draft.is_check(), draft.is_alone);
         let request = draft.finish(RequestId(self.requests), server, now.time);
         let lanes = request.lanes().collect();
-        self.flights.insert(request.id, Flight { server, lanes });
+        self.flights.insert(request.id, Flight { server, lanes, bytes, is_check, is_alone });
         actions.push(Action::Send(request));
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde::Serialize;
+use taba_core::limits::FRAME_BYTES_MAX;
 
 use super::request::Draft;
 use crate::health::Health;
@@ -11,6 +12,11 @@ use crate::server_url::ServerUrl;
 /// Lanes that try out a Server that failed, when another one is in health: should it hang, no more than these wait for
 /// it.
 pub(super) const TRIAL_BATCHES_MAX: usize = 16;
+
+/// Requests answered after which a Server is sent larger ones again, where one had been too large.
+const GROW_AFTER: u64 = 256;
+/// No bound below this is believed: it would not take a Probe.
+const BYTES_MIN: usize = 512;
 
 /// What the Dispatcher knows of one Server.
 #[derive(Debug)]
@@ -22,6 +28,10 @@ pub struct Server {
     answered: u64,
     failed: u64,
     last_error: Option<String>,
+    /// Bytes of a request that it takes, as far as is known; `None` when none was too large.
+    bytes_max: Option<usize>,
+    /// Requests answered since `bytes_max` last changed.
+    answered_since: u64,
 }
 
 /// A Server in `/status`.
@@ -46,6 +56,9 @@ pub struct ServerStatus {
     pub requests_answered: u64,
     /// Requests not answered.
     pub requests_failed: u64,
+    /// Bytes of a request that it is sent at most, because it, or a proxy before it, said that more are too many.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_bytes_max: Option<usize>,
     /// The last error there was, also when it is over.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
@@ -53,7 +66,17 @@ pub struct ServerStatus {
 
 impl Server {
     pub(super) fn new(url: ServerUrl) -> Self {
-        Self { url, health: Health::Up, in_flight: 0, sent: 0, answered: 0, failed: 0, last_error: None }
+        Self {
+            url,
+            health: Health::Up,
+            in_flight: 0,
+            sent: 0,
+            answered: 0,
+            failed: 0,
+            last_error: None,
+            bytes_max: None,
+            answered_since: 0,
+        }
     }
 
     /// Where it is.
@@ -78,6 +101,7 @@ impl Server {
             requests_sent: self.sent,
             requests_answered: self.answered,
             requests_failed: self.failed,
+            request_bytes_max: self.bytes_max,
             last_error: self.last_error.clone(),
         }
     }
@@ -112,10 +136,52 @@ impl Server {
         true
     }
 
+    /// Nothing is sent in the slot that was just taken.
+    pub(super) fn give_slot_back(&mut self) {
+        self.in_flight -= 1;
+        self.sent -= 1;
+        if let Health::Trying { failures } = self.health {
+            self.health = Health::Resting { until: Duration::ZERO, failures };
+        }
+    }
+
     pub(super) fn answered(&mut self) {
         self.in_flight -= 1;
         self.answered += 1;
         self.health = Health::Up;
+        self.answered_since += 1;
+        if self.answered_since >= GROW_AFTER
+            && let Some(bytes) = self.bytes_max
+        {
+            // The bound may have been lifted. If not, one request is split once more.
+            let more = bytes + bytes / 4;
+            (self.bytes_max, self.answered_since) = (Some(more).filter(|more| *more < FRAME_BYTES_MAX), 0);
+        }
+    }
+
+    /// It answered that a request of so many bytes is too large.
+    pub(super) fn too_large(&mut self, bytes: usize, why: String) {
+        self.in_flight -= 1;
+        self.failed += 1;
+        self.last_error = Some(why);
+        self.health = Health::Up;
+        let half = (bytes / 2).max(BYTES_MIN);
+        (self.bytes_max, self.answered_since) = (Some(self.bytes_max.map_or(half, |max| max.min(half))), 0);
+    }
+
+    /// Bytes of a request that it takes, as far as is known.
+    pub(super) fn bytes_max(&self) -> usize {
+        self.bytes_max.unwrap_or(usize::MAX)
+    }
+
+    /// Requests in flight.
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// The last error there was.
+    pub(super) fn last_error(&self) -> &str {
+        self.last_error.as_deref().unwrap_or_default()
     }
 
     /// Requests that were in flight together fail together: only the first of them counts against the Server.

@@ -10,6 +10,8 @@ use taba_core::wire::Answer;
 pub struct Tally {
     /// Batches and Probes sent, repetitions included.
     pub batches_sent: u64,
+    /// Checks among them: Batches, or Blocks of them, that a Server only tries to fold.
+    pub checks_sent: u64,
     /// Probes among them.
     pub probes_sent: u64,
     /// Batches among them that had been sent before: in this run, or perhaps in an earlier one.
@@ -22,6 +24,8 @@ pub struct Tally {
     pub batches_unanswered: u64,
     /// Answers that no honest Server gives; they are among the answered, and the Batch was sent again.
     pub answers_absurd: u64,
+    /// Requests that were too large for a Server or a proxy before it.
+    pub requests_too_large: u64,
     /// Events that Servers refused and counted as dropped, by reason.
     pub refused: BTreeMap<Why, u64>,
 }

@@ -50,7 +50,7 @@ fn handle(dispatcher: &mut Dispatcher, now: Duration, input: Input) -> Vec<Reque
     dispatcher.handle(at(now), input, &spool(), &mut actions);
     let sent = actions.into_iter().filter_map(|action| match action {
         Action::Send(request) => Some(request),
-        Action::Release(_) | Action::Expire(_) | Action::Damaged(_) => None,
+        _ => None,
     });
     sent.collect()
 }
@@ -79,7 +79,7 @@ fn answered(request: &Request, answer: Answer) -> Input {
 }
 
 fn failed(request: &Request) -> Input {
-    Input::Failed { request: request.id, why: "refused".into(), retry_after: None }
+    Input::Failed { request: request.id, why: "refused".into(), cause: Cause::Away, retry_after: None }
 }
 
 fn lanes(requests: &[Request]) -> usize {
@@ -207,7 +207,8 @@ fn requests_that_fail_together_count_once() {
     assert!(sent.len() > 2);
     sent.iter().for_each(|request| assert!(handle(&mut dispatcher, ms(10), failed(request)).is_empty()));
     assert_eq!(dispatcher.servers()[0].health().failures(), 1);
-    let asked = Input::Failed { request: RequestId(99), why: String::new(), retry_after: None };
+    let asked =
+        Input::Failed { request: RequestId(99), why: String::new(), cause: Cause::Away, retry_after: None };
     assert!(handle(&mut dispatcher, ms(11), asked).is_empty(), "an unknown request changes nothing");
 }
 
@@ -217,7 +218,11 @@ fn a_server_that_asks_for_rest_gets_it() {
     offer(&mut dispatcher, ms(0), 0..1);
     let sent = tick(&mut dispatcher, ms(20));
     let retry_after = Some(Duration::from_secs(5));
-    handle(&mut dispatcher, ms(30), Input::Failed { request: sent[0].id, why: "busy".into(), retry_after });
+    handle(
+        &mut dispatcher,
+        ms(30),
+        Input::Failed { request: sent[0].id, why: "busy".into(), cause: Cause::Away, retry_after },
+    );
     assert_eq!(dispatcher.next_wake(), Some(ms(5_030)));
     assert_eq!(dispatcher.servers()[0].status(ms(4_030)).backoff_ms, Some(1_000));
     assert_eq!(dispatcher.servers()[0].status(ms(30)).last_error.as_deref(), Some("busy"));

@@ -1,5 +1,6 @@
 //! The driver: an [`Agent`] with sockets and time around its [`Relay`](crate::Relay).
 
+mod aside;
 mod clock;
 mod disk;
 mod door;

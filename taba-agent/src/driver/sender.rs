@@ -14,7 +14,7 @@ use taba_core::wire::{self, Ack, Frame, Kind, WireError};
 use tokio::time::timeout;
 
 use crate::config::{BODY_BYTES_MAX, Compression, Config, Verified};
-use crate::dispatcher::{Input, Request};
+use crate::dispatcher::{Cause, Input, Request};
 
 /// A connection that nobody used for so long is closed.
 const IDLE: Duration = Duration::from_secs(60);
@@ -25,7 +25,8 @@ const ERROR_BYTES_MAX: usize = 4 * 1024;
 #[derive(Clone)]
 pub(super) struct Sender {
     client: Client<HttpConnector, Full<Bytes>>,
-    uris: Arc<[Uri]>,
+    /// Of each Server: where Lanes go, and where they are checked.
+    uris: Arc<[(Uri, Uri)]>,
     timeout: Duration,
     compression: wire::Compression,
 }
@@ -45,6 +46,25 @@ enum SendError {
     Wire(#[from] WireError),
 }
 
+impl SendError {
+    /// What it says about the Batches of the request.
+    fn cause(&self) -> Cause {
+        match self {
+            Self::Request(error) if error.is_connect() => Cause::Away,
+            Self::Request(_) | Self::Body(_) => Cause::Broken,
+            Self::Timeout(_) | Self::Wire(_) => Cause::Away,
+            Self::Status { status, .. } => match status.as_u16() {
+                413 => Cause::TooLarge,
+                408 | 425 | 429 => Cause::Away,
+                400..500 => Cause::Refused,
+                // A Server failed on it; or a proxy saw the connection to one break.
+                500 | 502 => Cause::Broken,
+                _ => Cause::Away,
+            },
+        }
+    }
+}
+
 impl Sender {
     pub(super) fn new(config: &Verified<Config>) -> Self {
         let mut connector = HttpConnector::new();
@@ -55,13 +75,15 @@ impl Sender {
             .pool_idle_timeout(IDLE)
             .pool_max_idle_per_host(config.requests_per_server_max)
             .build(connector);
-        let uri =
-            |url: &str| format!("{url}/v2/lanes").parse().expect("a ServerUrl was checked when it was made");
+        let uri = |url: &str, path: &str| {
+            format!("{url}{path}").parse().expect("a ServerUrl was checked when it was made")
+        };
+        let both = |url: &str| (uri(url, "/v2/lanes"), uri(url, "/v2/check"));
         let compression = match config.compression {
             Compression::Lz4 => wire::Compression::Lz4,
             Compression::None => wire::Compression::None,
         };
-        let uris = config.servers.iter().map(|server| uri(server.url())).collect();
+        let uris = config.servers.iter().map(|server| both(server.url())).collect();
         Self { client, uris, timeout: config.request_timeout, compression }
     }
 
@@ -78,7 +100,8 @@ impl Sender {
         match answer {
             Ok(acks) => Input::Answered { request: id, acks },
             Err(error) => {
-                let server = self.uris[request.server].authority().map_or("", |authority| authority.as_str());
+                let server =
+                    self.uris[request.server].0.authority().map_or("", |authority| authority.as_str());
                 let why = super::with_causes(&error);
                 tracing::warn!(
                     server,
@@ -86,11 +109,12 @@ impl Sender {
                     error = why,
                     "a request failed; its batches are sent again"
                 );
+                let cause = error.cause();
                 let retry_after = match error {
                     SendError::Status { retry_after, .. } => retry_after,
                     _ => None,
                 };
-                Input::Failed { request: id, why, retry_after }
+                Input::Failed { request: id, cause, why, retry_after }
             }
         }
     }
@@ -99,7 +123,8 @@ impl Sender {
         let frame = Frame::encode(Kind::Lanes, &request.message(), self.compression);
         let mut post = hyper::Request::new(Full::new(Bytes::from(frame)));
         *post.method_mut() = Method::POST;
-        *post.uri_mut() = self.uris[request.server].clone();
+        let (lanes, check) = &self.uris[request.server];
+        *post.uri_mut() = if request.is_check { check.clone() } else { lanes.clone() };
         post.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(wire::CONTENT_TYPE));
         let response = self.client.request(post).await?;
         let (head, body) = response.into_parts();

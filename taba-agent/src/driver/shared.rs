@@ -7,10 +7,10 @@ use taba_core::Registry;
 use taba_core::wire::{BadBlock, ClientBatch, Receipt};
 use tokio::sync::{Notify, Semaphore, watch};
 
-use super::StartError;
 use super::clock::{Clock, random};
 use super::disk::FileDisk;
 use super::refusal::Refusal;
+use super::{StartError, aside};
 use crate::config::{Config, SpoolKind, Verified};
 use crate::dispatcher::{Input, Request};
 use crate::relay::{Origin, Relay, Verdict};
@@ -143,6 +143,9 @@ impl Shared {
     pub(super) fn handle(&self, input: Input, requests: &mut Vec<Request>) -> Next {
         let mut relay = self.lock();
         relay.handle(self.clock.now(), input, requests);
+        let aside = relay.take_set_aside();
+        let is_kept = self.config.spool == SpoolKind::File;
+        aside::keep(is_kept.then_some(self.config.spool_dir.as_path()), aside);
         // Copying the log together appends to it.
         self.taken.notify_one();
         match relay.next_wake() {

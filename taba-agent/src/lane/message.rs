@@ -1,8 +1,10 @@
 //! [`Message`]: what a Lane says: its next Batch, or a question.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use taba_core::SeqNo;
-use taba_core::wire::{Probe, put_u64};
+use taba_core::wire::{Probe, Reader, put_u64};
 
 use super::{HEAD_BYTES_MAX, LaneKey};
 
@@ -52,6 +54,48 @@ impl Outgoing {
         put_u64(self.events_before, out);
         put_u64(self.blocks, out);
         out.extend_from_slice(&self.bytes);
+    }
+
+    /// How many Blocks it has.
+    pub const fn blocks(&self) -> u64 {
+        self.blocks
+    }
+
+    /// Each of its Blocks, encoded.
+    ///
+    /// # Panics
+    /// Never: what a Lane sends are Blocks that it encoded.
+    pub fn each(&self) -> Vec<Bytes> {
+        let mut reader = Reader::new(&self.bytes);
+        let mut blocks = Vec::with_capacity(self.blocks as usize);
+        while reader.remaining() > 0 {
+            let start = reader.position();
+            reader.bytes(self.bytes.len(), "a block").expect("a batch is made of blocks");
+            blocks.push(self.bytes.slice(start..reader.position()));
+        }
+        blocks
+    }
+
+    /// The same Batch with these of its Blocks only.
+    pub(crate) fn only(&self, blocks: Range<usize>) -> Self {
+        let bytes = self.each().get(blocks.clone()).unwrap_or_default().concat().into();
+        Self { blocks: blocks.len() as u64, bytes, ..self.clone() }
+    }
+
+    /// The places of its largest Blocks, so many of them that the rest takes at most so many bytes.
+    pub(crate) fn largest(&self, bytes_max: usize) -> Vec<usize> {
+        let sizes: Vec<usize> = self.each().iter().map(Bytes::len).collect();
+        let mut left = self.bytes();
+        let mut places: Vec<usize> = (0..sizes.len()).collect();
+        places.sort_by_key(|place| std::cmp::Reverse(sizes[*place]));
+        let is_over = |place: &usize| {
+            let is_over = left > bytes_max;
+            left -= if is_over { sizes[*place] } else { 0 };
+            is_over
+        };
+        let mut largest: Vec<usize> = places.into_iter().take_while(is_over).collect();
+        largest.sort_unstable();
+        largest
     }
 
     /// How many bytes [`encode`](Self::encode) appends, at most.

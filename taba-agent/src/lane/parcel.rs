@@ -124,6 +124,14 @@ impl Parcel {
         std::mem::replace(&mut self.places, vec![place])
     }
 
+    /// These Blocks take the place of its own; gives where those stood.
+    pub(super) fn replace(&mut self, piece: Piece, place: Place, written: u64) -> Vec<Place> {
+        debug_assert!(self.is_closed && piece.blocks == self.blocks_written(), "as many as before");
+        self.weight.bytes = piece.bytes.len() as u64;
+        self.content = Content::Here(piece.bytes.into());
+        self.move_to(place, written)
+    }
+
     /// All its Blocks, encoded, without the note.
     ///
     /// # Errors

@@ -123,6 +123,46 @@ impl Lane {
         places
     }
 
+    /// Whether what it is to send next was certainly never sent, and has several Blocks: it can be cut anew.
+    pub fn can_recut(&self) -> bool {
+        let next = self.index(self.cursor).filter(|_| self.cursor == self.first_unsent());
+        next.is_some_and(|index| self.parcels[index].blocks > 1)
+    }
+
+    /// From here on Batches are closed at so many bytes.
+    pub fn bound_batches(&mut self, bytes: usize) {
+        self.bounds.batch_bytes_max = bytes;
+    }
+
+    /// The Batch of this number, which is held, with these Blocks in place of its own: as many, and as many events. To be
+    /// written to the Spool; then [`replace`](Self::replace) it.
+    pub fn plan_replacement(&self, seq: SeqNo, bytes: Vec<u8>) -> Option<(Timestamp, Piece)> {
+        let parcel = &self.parcels[self.index(seq)?];
+        let piece = Piece {
+            vbucket: self.key.vbucket,
+            seq,
+            events_before: parcel.events_before,
+            blocks_before: 0,
+            blocks: parcel.blocks_written(),
+            events: parcel.weight.events,
+            bytes,
+        };
+        Some((parcel.taken_at, piece))
+    }
+
+    /// Puts what was [planned](Self::plan_replacement) in the place of the Batch; gives where that stood.
+    pub fn replace(&mut self, piece: Piece, place: Place, written: u64) -> Vec<Place> {
+        match self.index(piece.seq) {
+            Some(index) => self.parcels[index].replace(piece, place, written),
+            None => vec![place],
+        }
+    }
+
+    /// How many of the Blocks of this Batch stand in the Spool.
+    pub fn blocks_written(&self, seq: SeqNo) -> usize {
+        self.index(seq).map_or(0, |index| self.parcels[index].blocks_written() as usize)
+    }
+
     /// The first Batch that was certainly never sent, whether it is there or not.
     fn first_unsent(&self) -> SeqNo {
         self.sent_through.next().max(self.base())

@@ -101,7 +101,7 @@ impl<S: Spool> Relay<S> {
     }
 
     /// Appends what is no intake, in a new segment if need be.
-    fn write(&mut self, record: &Record<'_>) -> Result<Written, SpoolError> {
+    pub(super) fn write(&mut self, record: &Record<'_>) -> Result<Written, SpoolError> {
         if self.spool.must_roll(record.bytes_max()) {
             self.begin_segment()?;
         }

@@ -6,6 +6,7 @@ use taba_core::wire::{Ack, Answer, Block, LaneBatch, Lanes, Probe};
 use taba_core::{ClientId, Events, NameError, SeqNo, TabName, TabType};
 
 use super::*;
+use crate::dispatcher::Cause;
 use crate::spool::crash::CrashDisk;
 use crate::spool::{LogOptions, LogSpool, SyncPolicy};
 
@@ -446,7 +447,8 @@ impl World {
             return;
         }
         let request = self.flying.swap_remove(which % self.flying.len());
-        let failed = Input::Failed { request: request.id, why: "lost".into(), retry_after: None };
+        let failed =
+            Input::Failed { request: request.id, why: "lost".into(), cause: Cause::Away, retry_after: None };
         let before = self.store.clone();
         let acks = self.store.take_all(&request, 0).into_iter().map(|ack| {
             let lane = (ack.stream, ack.vbucket);

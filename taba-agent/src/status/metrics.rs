@@ -30,6 +30,9 @@ impl Status {
         );
         text.one("taba_agent_spool_bytes_damaged_total", "counter", self.damage.bytes);
         text.one("taba_agent_spool_ok", "gauge", u64::from(spool.error.is_none()));
+        text.one("taba_agent_set_aside_batches_total", "counter", self.set_aside.batches);
+        text.one("taba_agent_set_aside_blocks_total", "counter", self.set_aside.blocks);
+        text.one("taba_agent_set_aside_events_total", "counter", self.set_aside.events);
         text.one("taba_agent_lanes", "gauge", self.lanes);
         text.one("taba_agent_clients", "gauge", self.clients);
         text.one("taba_agent_batches_in_total", "counter", batches.r#in);
@@ -39,6 +42,7 @@ impl Status {
         text.one("taba_agent_lane_batches_sent_total", "counter", lanes.sent);
         text.one("taba_agent_lane_batches_replayed_total", "counter", lanes.replayed);
         text.one("taba_agent_lane_probes_sent_total", "counter", lanes.probes);
+        text.one("taba_agent_lane_checks_sent_total", "counter", lanes.checks);
         text.one("taba_agent_lane_rewinds_total", "counter", lanes.rewinds);
         text.one("taba_agent_lane_batches_unanswered_total", "counter", lanes.unanswered);
         text.each("taba_agent_lane_batches_answered_total", "counter", "answer", words(&lanes.answered));

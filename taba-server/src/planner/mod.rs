@@ -36,6 +36,7 @@ mod fold;
 mod marks;
 mod message;
 mod plan;
+mod rehearsal;
 #[cfg(test)]
 mod tests;
 
@@ -54,6 +55,7 @@ use self::marks::{Hours, Waited, hour_of};
 use self::message::Held;
 pub use self::message::{CLOCKS_APART_MAX, LaneMessage};
 use self::plan::{LEDGER_PAIRS, Plan};
+pub use self::rehearsal::{check, wanted_of};
 use crate::sabotage::{CHECKED, COMMITTED, UNIQUE, is_off};
 
 /// After how many conflicts in a row the messages are handed back.

@@ -1,0 +1,240 @@
+//! Which Batch does a Server fail on, and which Block of it? Found out without losing anything, and in few failures.
+//!
+//! ```text
+//!  a request fails        Lanes halve until one is alone         alone, again and again           its Blocks are checked
+//!  with many Lanes  ────► each success ends their suspicion ────► a Probe answered in between ────► half of them, and so on
+//!                                                                                                        │
+//!                                 Blocks that fail by themselves are set aside, the Batch goes on ◄──────┘
+//! ```
+//! A *check* is a Batch, or some of its Blocks, that a Server folds and throws away: it may fail, or take the Server with
+//! it, and nothing is lost or counted. What a Server refuses, or dies of, when it is all that the Server has from this
+//! Agent, while the same Server answers Probes before and after, lies in the Block.
+//!
+//! Only requests that were turned away for what they are, or whose connection broke before the answer, make a suspect;
+//! a Server that is away, full or slow says nothing about a Batch. What is too large is split, and never suspected of more.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+/// How often a Batch fails alone before its Blocks are checked.
+const STRIKES_MAX: u32 = 3;
+/// How often a Block fails by itself before it is set aside.
+const BLOCK_STRIKES_MAX: u32 = 2;
+/// Failed checks of one Batch after which all that was not cleared is set aside: Servers have died often enough of it.
+const FAILURES_MAX: u32 = 40;
+/// How often all of a Batch passes its checks, and still fails when it is sent, before all of it is set aside.
+const ROUNDS_MAX: u32 = 3;
+
+/// What a Lane is suspected of.
+#[derive(Debug, Default)]
+pub(super) struct Suspicion {
+    /// Lanes in its next request, at most; `None` when it is not suspected.
+    together: Option<usize>,
+    /// How often its Batch failed alone.
+    strikes: u32,
+    /// Its Batch is too large by itself.
+    is_too_large: bool,
+    inquest: Option<Inquest>,
+    rounds: u32,
+}
+
+/// The checks of one Batch.
+#[derive(Debug, Default)]
+struct Inquest {
+    /// Ranges of Blocks that are to be checked; the last one is next. `None` before the first check.
+    todo: Option<Vec<Range<usize>>>,
+    /// How often the next range, of one Block, has failed.
+    strikes: u32,
+    failures: u32,
+    guilty: BTreeSet<usize>,
+}
+
+/// What becomes of a suspect's Batch when it is its turn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// It is sent.
+    Send,
+    /// These Blocks of it are checked.
+    Check(Range<usize>),
+    /// These Blocks are set aside.
+    SetAside(Vec<usize>),
+    /// The largest Blocks are set aside, until the rest is small enough.
+    SetLargestAside,
+}
+
+impl Suspicion {
+    /// Lanes in its next request, at most.
+    pub(super) fn together(&self) -> usize {
+        self.together.unwrap_or(usize::MAX)
+    }
+
+    /// Whether its next request must be all that its Server has from this Agent.
+    pub(super) fn is_alone(&self) -> bool {
+        self.together == Some(1)
+    }
+
+    /// A request with so many Lanes failed, of which this was one.
+    pub(super) fn halve(&mut self, lanes: usize) {
+        self.together = Some((lanes / 2).max(1).min(self.together()));
+    }
+
+    /// Its Batch was all that its Server had, and failed.
+    pub(super) fn failed_alone(&mut self) {
+        self.together = Some(1);
+        self.strikes += 1;
+        if self.strikes >= STRIKES_MAX {
+            self.inquest.get_or_insert_default();
+        }
+    }
+
+    /// Its Batch is too large for its Server, by itself.
+    pub(super) fn too_large(&mut self) {
+        (self.together, self.is_too_large) = (Some(1), true);
+        self.strikes += 1;
+    }
+
+    /// The same Batch is another one from here on, because some of its Blocks were set aside, or it was cut anew.
+    pub(super) fn changed(&mut self) {
+        *self = Self { together: Some(1), ..Self::default() };
+    }
+
+    /// A check was answered.
+    pub(super) fn passed(&mut self) {
+        let Some(inquest) = &mut self.inquest else { return };
+        inquest.next(Vec::new());
+    }
+
+    /// A check failed.
+    pub(super) fn failed_check(&mut self) {
+        let Some(inquest) = &mut self.inquest else { return };
+        inquest.failures += 1;
+        let Some(range) = inquest.todo.as_ref().and_then(|todo| todo.last()).cloned() else { return };
+        if range.len() > 1 {
+            let middle = range.start + range.len() / 2;
+            return inquest.next(vec![middle..range.end, range.start..middle]);
+        }
+        inquest.strikes += 1;
+        if inquest.strikes >= BLOCK_STRIKES_MAX {
+            inquest.guilty.extend(range);
+            inquest.next(Vec::new());
+        }
+    }
+
+    /// What is to be done with its Batch of so many Blocks.
+    pub(super) fn turn(&mut self, blocks: usize) -> Turn {
+        if self.is_too_large && self.strikes >= STRIKES_MAX {
+            return Turn::SetLargestAside;
+        }
+        let Some(inquest) = &mut self.inquest else { return Turn::Send };
+        let todo = inquest.todo.get_or_insert_with(|| std::iter::once(0..blocks).collect());
+        if inquest.failures >= FAILURES_MAX {
+            let left = todo.drain(..).flatten();
+            inquest.guilty.extend(left);
+        }
+        if let Some(range) = todo.last().filter(|range| !range.is_empty()) {
+            return Turn::Check(range.clone());
+        }
+        if !inquest.guilty.is_empty() {
+            return Turn::SetAside(inquest.guilty.iter().copied().collect());
+        }
+        // Each Block passes: whatever it is, the checks do not show it. Once more, but not for ever.
+        self.rounds += 1;
+        if self.rounds < ROUNDS_MAX && blocks > 0 {
+            (self.strikes, self.inquest) = (0, None);
+            return Turn::Send;
+        }
+        Turn::SetAside((0..blocks).collect())
+    }
+}
+
+impl Inquest {
+    /// The range is done with; these take its place.
+    fn next(&mut self, ranges: Vec<Range<usize>>) {
+        self.strikes = 0;
+        if let Some(todo) = &mut self.todo {
+            todo.pop();
+            todo.extend(ranges);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Fails a Batch alone until something else than sending it is to be done.
+    fn suspected(blocks: usize) -> Suspicion {
+        let mut suspicion = Suspicion::default();
+        while suspicion.turn(blocks) == Turn::Send {
+            suspicion.failed_alone();
+        }
+        suspicion
+    }
+
+    /// Goes on to the verdict, with a Server that fails on these Blocks. Answers the verdict, and the failures.
+    fn tried(blocks: usize, bad: &[usize]) -> (Turn, usize) {
+        let mut suspicion = suspected(blocks);
+        let mut failures = STRIKES_MAX as usize;
+        loop {
+            match suspicion.turn(blocks) {
+                Turn::Check(range) if bad.iter().any(|bad| range.contains(bad)) => {
+                    failures += 1;
+                    suspicion.failed_check();
+                }
+                Turn::Check(_) => suspicion.passed(),
+                Turn::Send => {
+                    failures += 1;
+                    suspicion.failed_alone();
+                }
+                verdict => return (verdict, failures),
+            }
+        }
+    }
+
+    #[test]
+    fn lanes_halve_until_one_is_alone() {
+        let mut suspicion = Suspicion::default();
+        let mut failures = 0;
+        let mut lanes = 1000;
+        while !suspicion.is_alone() {
+            suspicion.halve(lanes);
+            lanes = suspicion.together();
+            failures += 1;
+        }
+        assert_eq!(failures, 9);
+    }
+
+    #[test]
+    fn the_block_that_fails_is_found_wherever_it_is_and_in_few_failures() {
+        for bad in [0, 1, 17, 998, 1899] {
+            let (verdict, failures) = tried(1900, &[bad]);
+            assert_eq!(verdict, Turn::SetAside(vec![bad]));
+            assert!(failures <= 3 + 11 + 2, "{failures}");
+        }
+        assert_eq!(tried(1, &[0]), (Turn::SetAside(vec![0]), 5));
+        assert_eq!(tried(100, &[3, 70, 71]).0, Turn::SetAside(vec![3, 70, 71]));
+    }
+
+    #[test]
+    fn whatever_fails_there_is_an_end() {
+        let all: Vec<usize> = (0..1900).collect();
+        let (verdict, failures) = tried(1900, &all);
+        assert!(matches!(verdict, Turn::SetAside(blocks) if blocks == all));
+        assert!(failures <= 3 + FAILURES_MAX as usize + 1, "{failures}");
+        // Nothing fails by itself, and together they always do.
+        let (verdict, failures) = tried(50, &[]);
+        assert_eq!((verdict, failures), (Turn::SetAside((0..50).collect()), 9));
+    }
+
+    #[test]
+    fn what_is_too_large_is_not_suspected_of_more() {
+        let mut suspicion = Suspicion::default();
+        for _ in 0..STRIKES_MAX {
+            assert_eq!(suspicion.turn(10), Turn::Send);
+            suspicion.too_large();
+        }
+        assert_eq!(suspicion.turn(10), Turn::SetLargestAside);
+        suspicion.changed();
+        assert_eq!((suspicion.turn(10), suspicion.is_alone()), (Turn::Send, true));
+    }
+}

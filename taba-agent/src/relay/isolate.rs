@@ -1,0 +1,129 @@
+//! What no Server takes: Blocks are set aside, so that their Batch and Lane go on; Batches that are too large are cut anew.
+//!
+//! The content of a Batch that may have been sent never changes, but for this: a Block is replaced by one that is
+//! [withheld](Content::Withheld), of the same Client and number of events. Whichever of the two contents a Server
+//! folds, it folds whole, once, and moves the mark by the same number of events: each event of that Block is folded, or
+//! counted as dropped (`where=agent;why=poison`), never both and never neither.
+
+use taba_core::ledger::{self, Where, Why};
+use taba_core::wire::{Block, Content, Reader};
+use taba_core::{ClientId, TabName, Timestamp};
+
+use super::{Moment, Relay};
+use crate::dispatcher::Condemned;
+use crate::lane::{HEAD_BYTES_MAX, LaneKey};
+use crate::spool::Spool;
+use crate::spool::record::Record;
+
+/// Blocks of one Batch that were taken out of it because no Server takes them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SetAside {
+    /// Which Lane.
+    pub lane: LaneKey,
+    /// The Batch's place in it.
+    pub seq: u64,
+    /// When they were taken out, by the Agent's clock.
+    pub at: Timestamp,
+    /// The Blocks, as they were.
+    pub blocks: Vec<Block>,
+    /// What Servers, or proxies, said or did last, for people.
+    pub why: String,
+}
+
+impl SetAside {
+    /// Events in them; the Ledger's own are not counted.
+    pub fn events(&self) -> u64 {
+        self.blocks.iter().filter(|block| !block.tab.is_reserved()).map(|block| block.events).sum()
+    }
+}
+
+/// What was set aside since the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Batches of which something was.
+    pub batches: u64,
+    /// Blocks.
+    pub blocks: u64,
+    /// Events in them.
+    pub events: u64,
+    /// The last Block: its Tab, its Client, and why.
+    pub last: Option<(TabName, ClientId, String)>,
+}
+
+impl<S: Spool> Relay<S> {
+    /// Takes Blocks out of their Batch. What cannot be written now is tried again when the Batch's turn comes.
+    pub(super) fn set_aside(&mut self, now: Moment, condemned: Condemned) {
+        let Condemned { batch, blocks: guilty, why } = condemned;
+        let (key, seq) = (batch.lane, batch.seq);
+        let Some(lane) = self.dispatcher.get(key) else { return };
+        // What stands behind is a note about damage, and in no log.
+        let encoded = batch.each().into_iter().take(lane.blocks_written(seq));
+        let (mut bytes, mut blocks) = (Vec::new(), Vec::new());
+        for (place, block) in encoded.enumerate() {
+            match guilty.binary_search(&place).ok().and_then(|_| withhold(&block)) {
+                None => bytes.extend_from_slice(&block),
+                Some((before, withheld)) => {
+                    withheld.encode(&mut bytes);
+                    blocks.push(before);
+                }
+            }
+        }
+        let Some((taken_at, piece)) = lane.plan_replacement(seq, bytes) else { return };
+        let Ok(written) = self.write(&Record::Copy { stream: key.stream, taken_at, piece: &piece }) else {
+            return;
+        };
+        let (Some(lane), Some(place)) = (self.dispatcher.get(key), written.places.first()) else { return };
+        let before = lane.replace(piece, *place, written.position);
+        self.spool.release(&before);
+        self.dispatcher.changed(key);
+        let aside = SetAside { lane: key, seq: seq.0, at: now.time, blocks, why };
+        if let Some(last) = aside.blocks.last() {
+            let tally = &mut self.aside_tally;
+            tally.batches += 1;
+            tally.blocks += aside.blocks.len() as u64;
+            tally.events = tally.events.saturating_add(aside.events());
+            tally.last = Some((last.tab.clone(), last.client.clone(), aside.why.clone()));
+            self.aside.push(aside);
+        }
+    }
+
+    /// What was set aside since the last call: to be kept where somebody can look at it.
+    pub fn take_set_aside(&mut self) -> Vec<SetAside> {
+        std::mem::take(&mut self.aside)
+    }
+
+    /// Cuts what of a Lane was never sent into Batches that fit a request of so many bytes. What cannot be read or
+    /// written now stays as it is.
+    pub(super) fn recut(&mut self, key: LaneKey, request_bytes: usize) {
+        let bytes = request_bytes.saturating_sub(2 * HEAD_BYTES_MAX).max(1);
+        let Some(lane) = self.dispatcher.get(key) else { return };
+        lane.bound_batches(bytes);
+        let Ok(blocks) = lane.unsent(&self.spool) else { return };
+        let (taken_at, pieces) = lane.plan_unsent(&blocks);
+        let record = Record::Merge { stream: key.stream, taken_at, pieces: &pieces };
+        let Ok(written) = self.write(&record) else { return };
+        let Some(lane) = self.dispatcher.get(key) else { return };
+        let before = lane.replace_unsent(pieces.into_iter().zip(written.places), written.position);
+        self.spool.release(&before);
+    }
+}
+
+fn nameless() -> TabName {
+    TabName::new("withheld").expect("the constant is a name")
+}
+
+/// A Block as it is, and withheld; `None` when it is withheld already.
+fn withhold(encoded: &bytes::Bytes) -> Option<(Block, Block)> {
+    let block = Block::decode(&mut Reader::new(encoded), encoded).expect("what a lane holds are blocks");
+    if matches!(block.content, Content::Withheld { .. }) {
+        return None;
+    }
+    let withheld = Block {
+        // Nothing of it stays but what it counts for: its name may be what somebody fails on.
+        tab: if block.tab.is_reserved() { ledger::tab(ledger::RECORDED) } else { nameless() },
+        tab_type: ledger::tab_type(),
+        content: Content::Withheld { place: Where::Agent, why: Why::Poison },
+        ..block.clone()
+    };
+    Some((block, withheld))
+}
