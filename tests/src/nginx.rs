@@ -18,17 +18,26 @@ const SERVERS: &str = "        server 127.0.0.1:8301 max_fails=1 fail_timeout=2s
         server 127.0.0.1:8302 max_fails=1 fail_timeout=2s;
 ";
 
+/// What it says while Servers come and go is no news.
+const WORDS: (&str, &str) = ("error_log stderr warn;", "error_log stderr crit;");
+/// One line for each request: the method, and the Servers that it was given to, one after the other.
+const LOG: (&str, &str) = (
+    "    access_log off;\n",
+    "    log_format tries '$request_method $upstream_addr';\n    access_log requests.log tries;\n",
+);
+
 /// An nginx of this test, in a directory of its own; killed when dropped.
 #[derive(Debug)]
 pub struct Nginx {
     /// The process: one, without workers, so that none outlives the test.
     pub process: Process,
     port: u16,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl Nginx {
-    /// Starts one before the Servers on these ports, with some lines of the example replaced by others, and waits until it takes connections.
+    /// Starts one before the Servers on these ports, with some lines of the example replaced by others, and waits until
+    /// it takes connections.
     ///
     /// # Panics
     /// When there is no nginx and none can be installed, it does not start, or the example has no such line.
@@ -42,7 +51,7 @@ impl Nginx {
         }
         let listen = format!("listen 127.0.0.1:{port};");
         let mut text = EXAMPLE.to_owned();
-        for (from, to) in [(LISTEN, &*listen), (SERVERS, &*upstream)].iter().chain(changes) {
+        for (from, to) in [(LISTEN, &*listen), (SERVERS, &*upstream), LOG, WORDS].iter().chain(changes) {
             assert!(text.contains(from), "examples/nginx/nginx.conf has no line {from:?}");
             text = text.replace(from, to);
         }
@@ -50,28 +59,47 @@ impl Nginx {
             .map(|name| format!("{name}_temp_path {name};\n"))
             .concat();
         text = text.replace("http {\n", &format!("master_process off;\nhttp {{\n{temporary}"));
-        let file = directory.path().join("nginx.conf");
-        std::fs::write(&file, text).expect("a file can be written");
-        let mut command = Command::new(program());
-        command.arg("-p").arg(directory.path()).arg("-c").arg(&file).args([
-            "-g",
-            "daemon off;",
-            "-e",
-            "stderr",
-        ]);
-        let process = Process::start("nginx", &mut command);
-        let mut nginx = Self { process, port, _directory: directory };
-        wait_until("nginx takes connections", || {
-            assert!(nginx.process.is_running(), "nginx has ended; its words are above");
-            TcpStream::connect(("127.0.0.1", port)).is_ok()
-        });
-        nginx
+        std::fs::write(directory.path().join("nginx.conf"), text).expect("a file can be written");
+        let process = launch(directory.path(), port);
+        Self { process, port, directory }
+    }
+
+    /// Starts it again on the same port, after it was killed.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn restart(&mut self) {
+        self.process.kill();
+        self.process = launch(self.directory.path(), self.port);
+    }
+
+    /// How many POSTs it gave to a further Server, because the one before did not answer.
+    pub fn repeated_posts(&self) -> u64 {
+        let requests = std::fs::read_to_string(self.directory.path().join("requests.log"));
+        let requests = requests.unwrap_or_default();
+        requests.lines().filter(|line| line.starts_with("POST ") && line.contains(", ")).count() as u64
+    }
+
+    /// Where it listens.
+    pub const fn port(&self) -> u16 {
+        self.port
     }
 
     /// Its base URL.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
+}
+
+fn launch(directory: &Path, port: u16) -> Process {
+    let mut command = Command::new(program());
+    command.arg("-p").arg(directory).args(["-c", "nginx.conf", "-g", "daemon off;", "-e", "stderr"]);
+    let mut process = Process::start("nginx", &mut command);
+    wait_until("nginx takes connections", || {
+        assert!(process.is_running(), "nginx has ended; its words are above");
+        TcpStream::connect(("127.0.0.1", port)).is_ok()
+    });
+    process
 }
 
 /// The program to run: `TABA_NGINX`, else what is on the PATH, else the script that installs it.

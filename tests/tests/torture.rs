@@ -40,6 +40,14 @@ fn a_kills_change_no_total() {
 }
 
 #[test]
+fn a_servers_that_take_turns_behind_nginx_change_no_total() {
+    let run = run(scenarios::nginx_between);
+    assert_faults(&run, &["kill a server", "pause a server", "kill an nginx"]);
+    assert!(run.report.repeated_posts > 0, "nginx repeated nothing");
+    assert!(run.report.duplicates > 0, "no server had a batch that it was given again");
+}
+
+#[test]
 fn b_bad_networks_change_no_total() {
     let run = run(scenarios::networks);
     let ways = ["http: AnswerLost", "http: Twice", "http: Cut", "http: Late", "http: Ghost"];

@@ -35,7 +35,8 @@ pub struct AgentSlot {
     pub port: u16,
     /// The way of its Clients to it.
     pub from_clients: Proxy,
-    /// Its own way to each Server, so that each Agent knows the Servers by other names and spreads Lanes differently.
+    /// Its own way to each Server, so that each Agent knows the Servers by other names and spreads Lanes differently; or
+    /// its one way to what stands before them.
     pub to_servers: Vec<Proxy>,
     /// Its clock, if that can be stepped.
     pub clock: Option<WrongClock>,

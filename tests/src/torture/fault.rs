@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::world::World;
 use crate::link::Link;
+use crate::nginx::Nginx;
 use crate::proxy::Proxy;
 
 /// Of a thousand HTTP requests, so many go wrong while a network is bad.
@@ -22,6 +23,8 @@ pub enum Fault {
     PauseServer(usize),
     /// An Agent is stopped in the middle of whatever it does.
     PauseAgent(usize),
+    /// The nginx before the Servers is killed; it ends with another start.
+    KillNginx,
     /// The ways from and to an Agent lose, double, cut, delay and reorder.
     BadHttp(usize),
     /// The ways from a Server to Redis lose answers, cut and delay.
@@ -56,6 +59,8 @@ pub enum Target {
     Server(usize),
     /// An Agent.
     Agent(usize),
+    /// The nginx before the Servers.
+    Nginx,
     /// A shard.
     Shard(usize),
     /// The networks of an Agent.
@@ -78,6 +83,7 @@ impl Fault {
             Self::KillAgent(_) => "kill an agent",
             Self::PauseServer(_) => "pause a server",
             Self::PauseAgent(_) => "pause an agent",
+            Self::KillNginx => "kill an nginx",
             Self::BadHttp(_) => "bad network around an agent",
             Self::BadRedis(_) => "bad network to redis",
             Self::CutRedis(_) => "cut connections to redis",
@@ -98,6 +104,7 @@ impl Fault {
         match self {
             Self::KillServer(n) | Self::PauseServer(n) => Target::Server(n),
             Self::KillAgent(n) | Self::PauseAgent(n) => Target::Agent(n),
+            Self::KillNginx => Target::Nginx,
             Self::BadHttp(n) => Target::Http(n),
             Self::BadRedis(n) | Self::CutRedis(n) | Self::StallRedis(n) => Target::Redis(n),
             Self::KillRedis(n) | Self::PauseRedis(n) | Self::FullRedis(n) => Target::Shard(n),
@@ -136,6 +143,7 @@ impl World {
             Fault::KillAgent(n) => self.agents[n].kill(),
             Fault::PauseServer(n) => self.servers[n].pause(true),
             Fault::PauseAgent(n) => self.agents[n].pause(true),
+            Fault::KillNginx => self.nginx().process.kill(),
             Fault::BadHttp(n) => self.agents[n].proxies().for_each(|proxy| proxy.rage(HTTP_PERMILLE)),
             Fault::BadRedis(n) => self.servers[n].links.iter().for_each(|link| link.rage(REDIS_PERMILLE)),
             Fault::CutRedis(n) => self.servers[n].links.iter().for_each(Link::cut),
@@ -162,6 +170,7 @@ impl World {
             Fault::KillAgent(n) => self.agents[n].start(),
             Fault::PauseServer(n) => self.servers[n].pause(false),
             Fault::PauseAgent(n) => self.agents[n].pause(false),
+            Fault::KillNginx => self.nginx().restart(),
             Fault::BadHttp(n) => self.agents[n].proxies().for_each(Proxy::calm),
             Fault::BadRedis(n) => self.servers[n].links.iter().for_each(|link| link.rage(0)),
             Fault::StallRedis(n) => self.servers[n].links.iter().for_each(Link::go_on),
@@ -172,5 +181,9 @@ impl World {
             Fault::StepServer(n, _) => self.servers[n].step_clock(0),
             Fault::CutRedis(_) | Fault::FailOver(_) | Fault::Split(_) | Fault::StepAgent(..) => {}
         }
+    }
+
+    fn nginx(&mut self) -> &mut Nginx {
+        self.nginx.as_mut().expect("the plan has an nginx")
     }
 }

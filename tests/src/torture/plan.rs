@@ -34,6 +34,8 @@ pub struct Plan {
     pub aof: Aof,
     /// Gives the Spool of each Agent a disk of its own, of so many bytes, which can be full.
     pub spool_disk_bytes: Option<u64>,
+    /// Whether there is an nginx between Agents and Servers, which gives each request to the next of them.
+    pub has_nginx: bool,
     /// Whether the clocks of Agents and Servers can be stepped.
     pub has_clocks: bool,
     /// Which rule the binaries break on purpose, by its name in `sabotage.rs` of taba-agent, taba-server or taba-shard;
@@ -58,6 +60,7 @@ impl Plan {
             probe_interval: Duration::from_millis(500),
             aof: Aof::EverySecond,
             spool_disk_bytes: None,
+            has_nginx: false,
             has_clocks: false,
             sabotage: None,
         }

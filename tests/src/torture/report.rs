@@ -37,6 +37,8 @@ pub struct Report {
     pub conflicts: u64,
     /// What promoted replicas did not have.
     pub lost: Lost,
+    /// POSTs that an nginx gave to a further Server.
+    pub repeated_posts: u64,
     /// Batches that a former primary took after it had been replaced.
     pub strays: u64,
 }
@@ -70,6 +72,7 @@ impl Report {
             duplicates: servers("batches_duplicate"),
             conflicts: servers("conflicts"),
             lost: world.lost,
+            repeated_posts: world.repeated_posts(),
             strays: world.strays,
         }
     }
@@ -91,6 +94,7 @@ impl Report {
         self.duplicates += other.duplicates;
         self.conflicts += other.conflicts;
         self.lost.join(other.lost);
+        self.repeated_posts += other.repeated_posts;
         self.strays += other.strays;
     }
 }
@@ -112,6 +116,7 @@ impl fmt::Display for Report {
         line("acknowledged batches missing at promoted replicas", self.lost.batches)?;
         line("  with so many events", self.lost.events)?;
         line("  in so many vbuckets, summed up over takeovers", self.lost.vbuckets)?;
+        line("requests that nginx gave to a further server", self.repeated_posts)?;
         line("batches taken by a primary that had been replaced", self.strays)?;
         for (fault, times) in self.faults.iter().filter(|(_, times)| **times > 0) {
             line(&format!("fault: {fault}"), *times)?;

@@ -57,6 +57,30 @@ pub fn kills(seed: u64, sabotage: Option<&'static str>) -> Run {
     })
 }
 
+/// a. An nginx gives each request to the next of three Servers, and again to another one when a Server does not answer;
+/// each Server is paused with requests in its hands, and killed; and so is the nginx.
+pub fn nginx_between(seed: u64, sabotage: Option<&'static str>) -> Run {
+    run(Plan { sabotage, has_nginx: true, servers: 3, ..Plan::new(seed) }, |world| {
+        for n in 0..world.plan.servers {
+            let before = world.repeated_posts();
+            world.begin(Fault::PauseServer(n));
+            crate::wait_until("nginx repeats a request", || world.repeated_posts() > before);
+            world.end(Fault::PauseServer(n));
+            let other = Fault::KillServer((n + 1) % world.plan.servers);
+            world.begin(other);
+            world.advance(SOME / 2);
+            world.end(other);
+            world.advance(SOME / 2);
+            world.look();
+        }
+        world.begin(Fault::KillNginx);
+        world.advance(SOME / 2);
+        world.end(Fault::KillNginx);
+        // A Server that starts knows nothing: what goes wrong with what they remember takes some time in peace.
+        world.advance(4 * SOME);
+    })
+}
+
 /// b. All networks lose answers, double, delay, cut and reorder.
 pub fn networks(seed: u64, sabotage: Option<&'static str>) -> Run {
     run(Plan { sabotage, ..Plan::new(seed) }, |world| {

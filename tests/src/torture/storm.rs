@@ -27,6 +27,7 @@ pub enum Kind {
     KillAgent,
     PauseServer,
     PauseAgent,
+    KillNginx,
     BadHttp,
     BadRedis,
     CutRedis,
@@ -60,6 +61,9 @@ impl Kind {
             kinds.extend([Self::BadRedis, Self::CutRedis, Self::StallRedis]);
             kinds.extend([Self::KillRedis, Self::PauseRedis, Self::FullRedis]);
         }
+        if plan.has_nginx {
+            kinds.push(Self::KillNginx);
+        }
         if plan.spool_disk_bytes.is_some() {
             kinds.push(Self::FullDisk);
         }
@@ -79,6 +83,7 @@ impl Kind {
             Self::KillAgent => Fault::KillAgent(one_of(plan.agents)),
             Self::PauseServer => Fault::PauseServer(one_of(plan.servers)),
             Self::PauseAgent => Fault::PauseAgent(one_of(plan.agents)),
+            Self::KillNginx => Fault::KillNginx,
             Self::BadHttp => Fault::BadHttp(one_of(plan.agents)),
             Self::BadRedis => Fault::BadRedis(one_of(plan.servers)),
             Self::CutRedis => Fault::CutRedis(one_of(plan.servers)),

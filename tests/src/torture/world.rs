@@ -16,6 +16,7 @@ use super::takeover::Lost;
 use super::verdict;
 use crate::dice::chance;
 use crate::link::Link;
+use crate::nginx::Nginx;
 use crate::proxy::Proxy;
 use crate::redis::Redis;
 
@@ -26,6 +27,9 @@ const STILL_WHEN_WRONG: Duration = Duration::from_secs(6);
 /// A run is given up after so long, even if something still moves.
 const END_MAX: Duration = Duration::from_secs(120);
 
+/// So nginx gives what a Server that is paused has in its hands to another one, while its Agent still waits.
+const IMPATIENT: (&str, &str) = ("proxy_read_timeout 4s;", "proxy_read_timeout 500ms;");
+
 /// A whole deployment of real processes.
 #[derive(Debug)]
 pub struct World {
@@ -35,6 +39,8 @@ pub struct World {
     pub shards: Vec<ShardSlot>,
     /// The Servers.
     pub servers: Vec<ServerSlot>,
+    /// What gives each request of an Agent to the next Server, if anything does.
+    pub nginx: Option<Nginx>,
     /// The Agents.
     pub agents: Vec<AgentSlot>,
     /// Those who record.
@@ -81,6 +87,8 @@ impl World {
             server.wait();
         }
         let ports: Vec<_> = servers.iter().map(|server| server.port).collect();
+        let nginx = plan.has_nginx.then(|| Nginx::start(&ports, &[IMPATIENT]));
+        let ports = nginx.as_ref().map_or(ports, |nginx| vec![nginx.port()]);
         let mut agents: Vec<_> = (0..plan.agents).map(|n| AgentSlot::new(n, &plan, &ports, path)).collect();
         agents.iter_mut().for_each(AgentSlot::start);
         agents.iter_mut().for_each(AgentSlot::wait);
@@ -91,6 +99,7 @@ impl World {
             plan,
             shards,
             servers,
+            nginx,
             agents,
             load,
             directory,
@@ -115,6 +124,11 @@ impl World {
     /// All ways of Clients to Agents and of Agents to Servers.
     pub fn proxies(&self) -> impl Iterator<Item = &Proxy> {
         self.agents.iter().flat_map(AgentSlot::proxies)
+    }
+
+    /// POSTs that the nginx gave to a further Server.
+    pub fn repeated_posts(&self) -> u64 {
+        self.nginx.as_ref().map_or(0, Nginx::repeated_posts)
     }
 
     /// Makes the replica of a shard the primary, as it stands, and leads all Servers there but `kept`. Returns the
