@@ -18,6 +18,7 @@
 //! long replay does not starve what is fresh.
 
 mod input;
+mod misdated;
 mod request;
 mod send;
 mod server;
@@ -31,6 +32,7 @@ use taba_core::wire::{Ack, Answer};
 use taba_core::{StreamId, VBuckets};
 
 pub use self::input::{Action, Cause, Condemned, Input};
+use self::misdated::Clocks;
 pub use self::request::{Request, RequestId};
 pub use self::server::{Server, ServerStatus};
 use self::suspect::Suspicion;
@@ -76,6 +78,7 @@ pub struct Dispatcher {
     /// When a Lane in line, whose Batch waits for the Spool, is to ask instead.
     unwritten_probe_at: Option<Duration>,
     events_held: u64,
+    clocks: Clocks,
     tally: Tally,
 }
 
@@ -96,11 +99,14 @@ struct Desk {
     place: Place,
     failures: u32,
     suspicion: Suspicion,
+    /// Its last answer was that the clocks do not agree.
+    is_misdated: bool,
 }
 
 impl Desk {
     fn new(lane: Lane, order: Box<[u16]>) -> Self {
-        Self { lane, order, place: Place::Idle, failures: 0, suspicion: Suspicion::default() }
+        let suspicion = Suspicion::default();
+        Self { lane, order, place: Place::Idle, failures: 0, suspicion, is_misdated: false }
     }
 }
 
@@ -161,6 +167,7 @@ impl Dispatcher {
             looked_at: None,
             unwritten_probe_at: None,
             events_held: 0,
+            clocks: Clocks::default(),
             tally: Tally::default(),
         }
     }
@@ -248,7 +255,7 @@ impl Dispatcher {
     pub fn handle(&mut self, now: Moment, input: Input, spool: &dyn Spool, actions: &mut Vec<Action>) {
         match input {
             Input::Tick => {}
-            Input::Answered { request, acks } => self.answered(now.uptime, request, acks, actions),
+            Input::Answered { request, acks, .. } => self.answered(now.uptime, request, acks, actions),
             Input::Failed { request, cause, why, retry_after } => {
                 self.failed(now.uptime, request, cause, (why, retry_after), actions);
             }
@@ -257,6 +264,7 @@ impl Dispatcher {
         if self.flush_at.is_some_and(|at| at <= now.uptime) {
             self.dispatch(now, spool, actions);
         }
+        self.ask_time(now, actions);
         self.audit();
     }
 
@@ -273,7 +281,7 @@ impl Dispatcher {
             None
         };
         let ask = self.unwritten_probe_at.filter(|_| self.flush_at.is_some());
-        [timer, flush, blocked, ask].into_iter().flatten().min()
+        [timer, flush, blocked, ask, self.ask_time_at()].into_iter().flatten().min()
     }
 
     /// How many Lanes there are.
@@ -347,7 +355,7 @@ impl Dispatcher {
         }
         let mut released = Released::default();
         for key in flight.lanes {
-            let of_lane = self.acknowledge(now, key, acks.remove(&key).as_ref());
+            let of_lane = self.acknowledge(now, flight.server, key, acks.remove(&key).as_ref());
             released.add(of_lane);
         }
         self.events_held -= released.events;
@@ -357,7 +365,8 @@ impl Dispatcher {
     }
 
     /// One Lane's share of an answer; `None` when the answer does not mention it.
-    fn acknowledge(&mut self, now: Duration, key: LaneKey, ack: Option<&Ack>) -> Released {
+    fn acknowledge(&mut self, now: Duration, server: usize, key: LaneKey, ack: Option<&Ack>) -> Released {
+        self.compare_clocks(now, server, key, ack);
         let desk = self.lanes.get_mut(&key).expect("a Lane on its way is not removed");
         let is_batch = desk.lane.flies_batch();
         let (progress, released) = match ack {

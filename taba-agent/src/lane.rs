@@ -37,6 +37,7 @@ use taba_core::{Events, SeqNo, StreamId, Timestamp};
 use self::keep::Loss;
 pub use self::message::{Message, Next, Outgoing};
 use self::parcel::Parcel;
+use crate::clock::{CLOCKS_APART_MAX, StreamClock};
 use crate::relay::Moment;
 use crate::sabotage::{CONFIRM, is_off};
 use crate::spool::record::{Floor, Piece};
@@ -94,6 +95,8 @@ pub struct Lane {
     /// Whether an earlier run may have sent more than was found of it: then a mark beyond the end says that all of this
     /// is contained.
     is_recovered: bool,
+    /// By how much the times of an earlier run's stream are off.
+    clock: StreamClock,
     flight: Option<Flight>,
     /// Whether a Probe is to go before anything else.
     must_probe: bool,
@@ -164,6 +167,7 @@ impl Lane {
             cursor: SeqNo::FIRST,
             sent_through: SeqNo::NONE,
             is_recovered: false,
+            clock: StreamClock::default(),
             flight: None,
             must_probe: false,
             probe_not_before: Duration::ZERO,
@@ -177,10 +181,10 @@ impl Lane {
 
     /// A Lane of an earlier run, as it was found. It first asks how far it is contained in the store.
     pub fn recovered(key: LaneKey, bounds: LaneBounds, found: FoundLane, now: Moment) -> Self {
-        let mut lane = Self::new(key, bounds);
+        let mut lane = Self { clock: found.clock, ..Self::new(key, bounds) };
         for batch in found.batches {
             let note = (batch.events_lost > 0).then(|| damage_note(key.stream, now.time, batch.events_lost));
-            let mut parcel = Parcel::recovered(batch, now, note.as_ref());
+            let mut parcel = Parcel::recovered(batch, found.clock, now, note.as_ref());
             parcel.acked_at = (parcel.seq <= found.applied).then_some(now.uptime);
             debug_assert!(lane.parcels.is_empty() || parcel.seq == lane.last.next(), "there is a gap");
             if lane.parcels.is_empty() {
@@ -195,6 +199,45 @@ impl Lane {
         lane.cursor = lane.cursor.max(found.applied.min(lane.last).next());
         (lane.must_probe, lane.is_recovered) = (true, true);
         lane
+    }
+
+    /// By how much the times of its stream are off, if that is a stream of an earlier run.
+    pub fn found_clock(&self) -> Option<StreamClock> {
+        self.is_recovered.then_some(self.clock)
+    }
+
+    /// The time of day was set, or it was found that its stream's clock was ahead by more than was known: what an
+    /// earlier run has taken is as old as it is by this clock.
+    pub fn reckon(&mut self, now: Moment, ahead: i64) {
+        if self.is_recovered {
+            self.clock.measured = self.clock.measured.saturating_sub(ahead);
+            self.parcels.iter_mut().for_each(|parcel| parcel.reckon(self.clock, now));
+        }
+    }
+
+    /// Whether an earlier run began it.
+    pub const fn is_recovered(&self) -> bool {
+        self.is_recovered
+    }
+
+    /// A Server has begun it after it was refused because of the clocks: from here on its Batches get older.
+    pub fn is_begun(&mut self, now: Duration) {
+        if !self.is_recovered {
+            let now = now.as_micros() as i64;
+            self.parcels.iter_mut().for_each(|parcel| parcel.born = parcel.born.max(now));
+        }
+    }
+
+    /// By how many microseconds its newest Batch is from the future, if by more than clocks may differ.
+    pub fn ahead(&self, now: Duration) -> Option<i64> {
+        let ahead = self.parcels.back()?.born.saturating_sub(now.as_micros() as i64);
+        Some(ahead).filter(|ahead| *ahead > CLOCKS_APART_MAX.as_micros() as i64)
+    }
+
+    /// Whether an earlier run has taken something that is too old to be sent, or from the future: either that run's
+    /// clock was wrong, or this one's is.
+    pub fn is_misdated(&self, now: Duration) -> bool {
+        self.is_recovered && (self.is_too_old(now) || self.ahead(now).is_some())
     }
 
     /// The name of the Lane.
@@ -316,7 +359,7 @@ impl Lane {
         let beyond = if self.is_recovered { ack.applied.min(self.last) } else { ack.applied };
         let ack = &Ack { applied: beyond, stable: ack.stable.min(beyond), ..ack.clone() };
         let progress = match ack.answer {
-            Answer::Unavailable | Answer::Busy | Answer::Misplaced => Progress::Later,
+            Answer::Unavailable | Answer::Busy | Answer::Misplaced | Answer::Misdated => Progress::Later,
             // A mark above everything we ever sent is not about our Lane.
             _ if ack.applied > self.sent_through => Progress::Absurd,
             Answer::Applied if flight.is_probe => self.probed(now, ack.applied),

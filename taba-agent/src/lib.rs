@@ -19,6 +19,7 @@
 //! | [`dedup`] | which client Batches have been seen |
 //! | [`intake`] | what of a client Batch is taken, and what is refused |
 //! | [`spool`] | the bounded, durable place of what is taken and not yet stored for good |
+//! | [`clock`] | which time of day a run goes by, and how old is what an earlier one has left |
 //! | [`lane`] | one ordered, gap-free sequence of Batches, and when one may be let go |
 //! | [`merge`] | what was never sent, merged while Servers are away |
 //! | [`dispatcher`], [`health`], [`rendezvous`] | which Lane goes to which Server, and when |
@@ -36,6 +37,7 @@
 
 #[cfg(feature = "cli")]
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod dedup;
 pub mod dispatcher;

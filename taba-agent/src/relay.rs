@@ -5,6 +5,7 @@
 
 mod isolate;
 mod room;
+mod time;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,6 +17,8 @@ use taba_core::{Registry, StreamId, Timestamp, VBuckets};
 
 pub use self::isolate::{SetAside, Tally as SetAsideTally};
 use self::room::ROOM_PAUSE;
+pub use self::time::ClockWait;
+use crate::clock::RunClock;
 use crate::config::{Config, HELD_HERE_BYTES_MAX, Verified};
 use crate::dedup::{Dedup, Seen};
 use crate::dispatcher::{Action, Dispatcher, Input, Request};
@@ -38,7 +41,7 @@ pub const STREAM_AGE_MAX: Duration = Duration::from_secs(12 * 3600);
 pub struct Moment {
     /// Since the start of the Agent; never goes back.
     pub uptime: Duration,
-    /// The time of day.
+    /// The time of day. [`Relay::set_clock`] says when it was set.
     pub time: Timestamp,
 }
 
@@ -122,6 +125,7 @@ pub struct Relay<S: Spool = MemorySpool> {
     dedup: Dedup,
     spool: S,
     dispatcher: Dispatcher,
+    clock: RunClock,
     tally: Tally,
     spool_tally: SpoolTally,
     damage: Damage,
@@ -185,6 +189,7 @@ impl<S: Spool> Relay<S> {
             dedup: Dedup::new(config.incarnations_max),
             spool,
             dispatcher,
+            clock: RunClock::default(),
             tally: Tally::default(),
             spool_tally: SpoolTally::default(),
             damage: recovered.damage,
@@ -235,7 +240,7 @@ impl<S: Spool> Relay<S> {
             client: batch.client.clone(),
             incarnation: batch.incarnation,
             seq: batch.seq,
-            taken_at: now.time,
+            taken_at: self.clock.as_written(now).time,
             refused,
         };
         let verdict = match self.take(now, &taken, &blocks) {
@@ -282,7 +287,7 @@ impl<S: Spool> Relay<S> {
             touched.entry(piece.vbucket).or_default().push((piece, place));
         }
         for (vbucket, pieces) in touched {
-            self.dispatcher.append(now, vbucket, pieces, written.position);
+            self.dispatcher.append(self.clock.as_written(now), vbucket, pieces, written.position);
             self.merge_if_due(now, vbucket);
         }
         self.bytes_here += bytes as u64;
@@ -299,6 +304,7 @@ impl<S: Spool> Relay<S> {
             (self.stream, self.stream_began) = (StreamId(self.streams.draw()), now.uptime);
             self.dispatcher.set_stream(self.stream);
         }
+        self.hear_time(now, &input);
         self.dispatcher.handle(now, input, &self.spool, &mut self.actions);
         for action in std::mem::take(&mut self.actions) {
             match action {
@@ -316,6 +322,7 @@ impl<S: Spool> Relay<S> {
                 Action::Recut(key, bytes) => self.recut(key, bytes),
             }
         }
+        self.write_clock(now.uptime);
         self.compact(now.uptime);
         self.audit();
     }
@@ -399,7 +406,7 @@ impl<S: Spool> Relay<S> {
             refused: status::by_word(&self.tally.refused),
             refused_by_servers: status::by_word(&self.dispatcher.tally().refused),
             set_aside: status::SetAside::of(&self.aside_tally),
-            servers: self.dispatcher.servers().iter().map(|server| server.status(now.uptime)).collect(),
+            servers: self.server_status(now),
         }
     }
 

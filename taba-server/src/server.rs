@@ -258,8 +258,8 @@ impl Server {
                 apart_s = apart.as_secs(),
                 is_sender_ahead,
                 suppressed,
-                "the clocks of an agent and of this server are too far apart; its new lanes have to wait: \
-                 set the clock, and start the agent anew if it was the wrong one"
+                "the clocks of an agent and of this server are too far apart; its new lanes wait until they agree: \
+                 set right the one that is wrong"
             );
         }
     }

@@ -87,7 +87,7 @@ async fn quiet_for_a_day_beside_a_clock_that_is_wrong(server: i64, sender: i64) 
     for later in [1, DAY / 2, DAY] {
         let other = 10 + later as u64;
         // Those whose clocks are far apart begin no Lane.
-        let begun = |clock: i64| if clock == 0 { Answer::Applied } else { Answer::Unavailable };
+        let begun = |clock: i64| if clock == 0 { Answer::Applied } else { Answer::Misdated };
         assert_eq!(send(&fleet.server(later + server), 100 + other, 1, later).await, begun(server));
         assert_eq!(send(&fleet.server(later), 200 + other, 1, later + sender).await, begun(sender));
         assert_eq!(send(&fleet.server(later), 300 + other, 1, later).await, Answer::Applied);
@@ -109,10 +109,10 @@ async fn a_lane_whose_mark_is_gone_is_not_begun_anew_by_a_sender_whose_clock_wen
     assert_eq!(send(&fleet.server(0), 1, 1, 0).await, Answer::Applied);
     assert_eq!(send(&fleet.server(LONG), 2, 1, LONG).await, Answer::Applied);
     assert_eq!(fleet.streams().await, [2], "the mark is gone");
-    assert_eq!(send(&fleet.server(LONG), 1, 1, 0).await, Answer::Unavailable);
+    assert_eq!(send(&fleet.server(LONG), 1, 1, 0).await, Answer::Misdated);
     let probe = Probe { stream: StreamId(1), vbucket: vbucket().index(), base: SeqNo(2), events_before: 3 };
     let lanes = Lanes { sent_at: hour(0), batches: Vec::new(), probes: vec![probe] };
-    assert_eq!(fleet.server(LONG).ingest(lanes).await[0].answer, Answer::Unavailable);
+    assert_eq!(fleet.server(LONG).ingest(lanes).await[0].answer, Answer::Misdated);
     fleet.assert_exact(6).await;
 }
 

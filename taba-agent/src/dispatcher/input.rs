@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use taba_core::Timestamp;
 use taba_core::wire::Ack;
 
 use super::request::{Request, RequestId};
@@ -18,6 +19,8 @@ pub enum Input {
         request: RequestId,
         /// What the Server said.
         acks: Vec<Ack>,
+        /// What time the Server has, if it said so.
+        server_time: Option<Timestamp>,
     },
     /// A request was not answered, or not in a way that says anything about its Batches.
     Failed {

@@ -19,6 +19,7 @@ impl Dispatcher {
         self.looked_at = Some(now.uptime);
         self.line_bytes = 0;
         self.unwritten_probe_at = None;
+        self.clocks.is_holding = false;
         let slots = self.bounds.requests_per_server_max;
         let mut drafts: Vec<Option<Draft>> = self.servers.iter().map(|_| None).collect();
         let closed = self.dispatch_suspects(now, spool, actions);
@@ -142,12 +143,11 @@ impl Dispatcher {
         let durable = spool.durable();
         let mut left = VecDeque::new();
         while let Some(key) = line.pop_front() {
-            let desk = self.lanes.get_mut(&key).expect("a Lane in line is not removed");
-            let expired = desk.lane.expire(now.uptime);
-            if expired.batches > 0 {
-                self.events_held -= expired.events;
-                actions.push(Action::Expire(expired));
+            if !self.expire(now.uptime, key, actions) {
+                left.push_back(key);
+                continue;
             }
+            let desk = self.lanes.get_mut(&key).expect("a Lane in line is not removed");
             let bytes = match desk.lane.next() {
                 Some(Next::Batch(bytes)) => bytes,
                 Some(Next::Probe) => Lanes::PROBE_BYTES_MAX,
@@ -240,7 +240,13 @@ impl Dispatcher {
         true
     }
 
-    fn send(&mut self, now: Moment, server: usize, draft: Option<Draft>, actions: &mut Vec<Action>) {
+    pub(super) fn send(
+        &mut self,
+        now: Moment,
+        server: usize,
+        draft: Option<Draft>,
+        actions: &mut Vec<Action>,
+    ) {
         let Some(draft) = draft else { return };
         self.requests += 1;
         let (bytes, is_check, is_alone) = (draft.bytes(), draft.is_check(), draft.is_alone);

@@ -59,6 +59,9 @@ pub struct ServerStatus {
     /// Bytes of a request that it is sent at most, because it, or a proxy before it, said that more are too many.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request_bytes_max: Option<usize>,
+    /// What Lanes wait for that it did not begin, or that are held back; absent when none waits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waits_for: Option<String>,
     /// The last error there was, also when it is over.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
@@ -102,6 +105,7 @@ impl Server {
             requests_answered: self.answered,
             requests_failed: self.failed,
             request_bytes_max: self.bytes_max,
+            waits_for: None,
             last_error: self.last_error.clone(),
         }
     }

@@ -19,7 +19,7 @@ pub struct Tally {
     /// How often a Lane learnt that the store holds less than it did.
     pub rewinds: u64,
     /// Batches acknowledged, by answer, in the order of [`Answer`]'s numbers.
-    pub batches_answered: [u64; 6],
+    pub batches_answered: [u64; 7],
     /// Batches whose request failed, or that the answer did not mention; sent = answered + unanswered + in flight.
     pub batches_unanswered: u64,
     /// Answers that no honest Server gives; they are among the answered, and the Batch was sent again.
@@ -31,11 +31,12 @@ pub struct Tally {
 }
 
 /// The index of an answer in [`Tally::batches_answered`], and its word.
-pub const ANSWERS: [(Answer, &str); 6] = [
+pub const ANSWERS: [(Answer, &str); 7] = [
     (Answer::Applied, "applied"),
     (Answer::Duplicate, "duplicate"),
     (Answer::Nak, "nak"),
     (Answer::Unavailable, "unavailable"),
     (Answer::Busy, "busy"),
     (Answer::Misplaced, "misplaced"),
+    (Answer::Misdated, "misdated"),
 ];

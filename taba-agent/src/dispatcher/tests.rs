@@ -75,7 +75,7 @@ fn acks(request: &Request, answer: Answer) -> Vec<Ack> {
 }
 
 fn answered(request: &Request, answer: Answer) -> Input {
-    Input::Answered { request: request.id, acks: acks(request, answer) }
+    Input::Answered { request: request.id, acks: acks(request, answer), server_time: None }
 }
 
 fn failed(request: &Request) -> Input {
@@ -236,7 +236,10 @@ fn a_lane_that_cannot_be_stored_rests_while_others_go_on() {
         let sent = tick(&mut dispatcher, ms(20));
         let mut acks = acks(&sent[0], Answer::Applied);
         acks[0].answer = answer;
-        assert!(handle(&mut dispatcher, ms(30), Input::Answered { request: sent[0].id, acks }).is_empty());
+        assert!(
+            handle(&mut dispatcher, ms(30), Input::Answered { request: sent[0].id, acks, server_time: None })
+                .is_empty()
+        );
         let wake = dispatcher.next_wake().unwrap();
         assert!(wake > ms(30) && wake <= ms(130));
         offer(&mut dispatcher, ms(31), 0..2);
@@ -253,7 +256,7 @@ fn a_lane_that_the_answer_does_not_mention_is_sent_again() {
     let sent = tick(&mut dispatcher, ms(20));
     let mut acks = acks(&sent[0], Answer::Applied);
     acks[0].stream = StreamId(8);
-    handle(&mut dispatcher, ms(30), Input::Answered { request: sent[0].id, acks });
+    handle(&mut dispatcher, ms(30), Input::Answered { request: sent[0].id, acks, server_time: None });
     let wake = dispatcher.next_wake().unwrap();
     assert_eq!(tick(&mut dispatcher, wake)[0].batches, sent[0].batches[..1]);
     assert_eq!(dispatcher.tally().batches_unanswered, 1);
@@ -274,7 +277,7 @@ fn refusals_are_counted_once() {
     let sent = tick(&mut dispatcher, ms(20));
     let mut acks = acks(&sent[0], Answer::Applied);
     acks[0].refused = vec![taba_core::wire::Refusal { block: 0, why: Why::UnknownType, events: 1 }];
-    handle(&mut dispatcher, ms(30), Input::Answered { request: sent[0].id, acks });
+    handle(&mut dispatcher, ms(30), Input::Answered { request: sent[0].id, acks, server_time: None });
     assert_eq!(dispatcher.tally().refused[&Why::UnknownType], 1);
 }
 
@@ -297,7 +300,7 @@ fn confirmed(request: &Request, applied: u64) -> Input {
         answer: Answer::Applied,
         refused: Vec::new(),
     };
-    Input::Answered { request: request.id, acks: request.lanes().map(ack).collect() }
+    Input::Answered { request: request.id, acks: request.lanes().map(ack).collect(), server_time: None }
 }
 
 #[test]
@@ -346,7 +349,11 @@ fn replays_never_take_the_last_slot_of_a_server() {
     for vbucket in 0..20 {
         let key = LaneKey { stream: StreamId(1), vbucket };
         let batches = vec![found(u32::from(vbucket))];
-        dispatcher.recover(at(ms(0)), key, FoundLane { applied: SeqNo::NONE, batches });
+        dispatcher.recover(
+            at(ms(0)),
+            key,
+            FoundLane { applied: SeqNo::NONE, batches, ..FoundLane::default() },
+        );
     }
     let asked = tick(&mut dispatcher, ms(0));
     assert_eq!(

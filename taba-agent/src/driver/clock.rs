@@ -1,41 +1,82 @@
 //! The one place of this crate that reads clocks and draws chance. Everything else is handed a [`Moment`].
 
-use std::time::{Instant, SystemTime};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
 
 use taba_core::Timestamp;
 use tokio::time;
 
+use crate::clock::STEP_MIN;
 use crate::relay::Moment;
+
+/// The uptime and the time of day are read within this, or the reading says nothing about a step.
+const READING_MAX: Duration = Duration::from_millis(100);
 
 /// The machine's clocks, counting from the start of the Agent.
 ///
-/// The time of day is read once, and goes on as time passes: a step of the machine's clock while the Agent runs makes
-/// nothing older or younger. When the clock was wrong at the start, Servers say so, and take nothing.
-#[derive(Clone, Copy, Debug)]
+/// The time of day is read at the start, and goes on as time passes, also while the machine sleeps (on Linux). A step of
+/// the machine's clock is noticed ([`Clock::step`]) and followed only when the Relay says so.
+#[derive(Debug)]
 pub(super) struct Clock {
-    start: Instant,
-    start_time: Timestamp,
+    start: Duration,
+    /// The time of day at the start, in microseconds; set right when it was wrong.
+    start_time: AtomicI64,
 }
 
 impl Clock {
     /// Starts to count.
-    #[expect(clippy::disallowed_methods, reason = "this is the driver's one clock")]
     pub(super) fn start() -> Self {
-        let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let micros = i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX);
-        Self { start: Instant::now(), start_time: Timestamp::from_micros(micros) }
+        Self { start: since_boot(), start_time: AtomicI64::new(time_of_day()) }
     }
 
     /// Now, on both clocks.
     pub(super) fn now(&self) -> Moment {
-        let uptime = self.start.elapsed();
-        Moment { uptime, time: self.start_time.saturating_add(uptime) }
+        let uptime = since_boot().saturating_sub(self.start);
+        let start_time = Timestamp::from_micros(self.start_time.load(Ordering::Relaxed));
+        Moment { uptime, time: start_time.saturating_add(uptime) }
+    }
+
+    /// By how many microseconds the machine's clock is ahead of this one, if it was set.
+    pub(super) fn step(&self) -> Option<i64> {
+        let (here, machine) = (self.now(), time_of_day());
+        // Somebody may stop this thread, or the machine, between two readings.
+        let is_one_moment = self.now().uptime.saturating_sub(here.uptime) <= READING_MAX;
+        let step = machine.saturating_sub(here.time.as_micros());
+        Some(step).filter(|step| is_one_moment && step.unsigned_abs() >= STEP_MIN.as_micros() as u64)
+    }
+
+    /// Sets the time of day.
+    pub(super) fn set(&self, step: i64) {
+        self.start_time.fetch_add(step, Ordering::Relaxed);
     }
 
     /// The instant at which the Agent has been running for `uptime`.
-    pub(super) fn at(&self, uptime: std::time::Duration) -> time::Instant {
-        time::Instant::from_std(self.start + uptime)
+    #[expect(clippy::disallowed_methods, reason = "this is the driver's one clock")]
+    pub(super) fn at(&self, uptime: Duration) -> time::Instant {
+        time::Instant::from_std(Instant::now() + uptime.saturating_sub(self.now().uptime))
     }
+}
+
+/// Time since the Unix epoch, in microseconds.
+#[expect(clippy::disallowed_methods, reason = "this is the driver's one clock")]
+fn time_of_day() -> i64 {
+    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// Time that nobody can set, the time included for which the machine slept.
+#[cfg(target_os = "linux")]
+fn since_boot() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+/// Time that nobody can set. Whether it goes on while the machine sleeps is up to the system.
+#[cfg(not(target_os = "linux"))]
+#[expect(clippy::disallowed_methods, reason = "this is the driver's one clock")]
+fn since_boot() -> Duration {
+    static START: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
+    START.elapsed()
 }
 
 /// A random number from the operating system.

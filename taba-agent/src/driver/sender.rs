@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
-use axum::http::{HeaderValue, Method, StatusCode, Uri};
+use axum::http::header::{CONTENT_TYPE, DATE, RETRY_AFTER};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use taba_core::Timestamp;
 use taba_core::wire::{self, Ack, Frame, Kind, WireError};
 use tokio::time::timeout;
 
@@ -98,7 +99,7 @@ impl Sender {
             Err(_) => Err(SendError::Timeout(self.timeout)),
         };
         match answer {
-            Ok(acks) => Input::Answered { request: id, acks },
+            Ok((acks, server_time)) => Input::Answered { request: id, acks, server_time },
             Err(error) => {
                 let server =
                     self.uris[request.server].0.authority().map_or("", |authority| authority.as_str());
@@ -119,7 +120,7 @@ impl Sender {
         }
     }
 
-    async fn ask(&self, request: &Request) -> Result<Vec<Ack>, SendError> {
+    async fn ask(&self, request: &Request) -> Result<(Vec<Ack>, Option<Timestamp>), SendError> {
         let frame = Frame::encode(Kind::Lanes, &request.message(), self.compression);
         let mut post = hyper::Request::new(Full::new(Bytes::from(frame)));
         *post.method_mut() = Method::POST;
@@ -139,6 +140,13 @@ impl Sender {
             return Err(SendError::Status { status: head.status, message, retry_after });
         }
         let frame = Frame::decode(&body.map_err(SendError::Body)?.to_bytes(), Kind::Acks)?;
-        Ok(wire::decode_acks(&frame.message)?)
+        Ok((wire::decode_acks(&frame.message)?, date(&head.headers)))
     }
+}
+
+/// When the answer was given, by the clock of who gave it: the Server, or a load balancer before it.
+fn date(headers: &HeaderMap) -> Option<Timestamp> {
+    let date = httpdate::parse_http_date(headers.get(DATE)?.to_str().ok()?).ok()?;
+    let since_epoch = date.duration_since(std::time::SystemTime::UNIX_EPOCH).ok()?;
+    Some(Timestamp::from_micros(i64::try_from(since_epoch.as_micros()).ok()?))
 }

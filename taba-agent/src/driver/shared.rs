@@ -2,9 +2,10 @@
 
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use taba_core::Registry;
 use taba_core::wire::{BadBlock, ClientBatch, Receipt};
+use taba_core::{Registry, Throttle};
 use tokio::sync::{Notify, Semaphore, watch};
 
 use super::clock::{Clock, random};
@@ -13,11 +14,14 @@ use super::refusal::Refusal;
 use super::{StartError, aside};
 use crate::config::{Config, SpoolKind, Verified};
 use crate::dispatcher::{Input, Request};
-use crate::relay::{Origin, Relay, Verdict};
+use crate::relay::{Moment, Origin, Relay, Verdict};
 use crate::sabotage::{SPOOLED, is_off};
 use crate::spool::recovery::Recovered;
 use crate::spool::{LogSpool, MemorySpool, Spool, SpoolError, SyncJob, SyncPolicy, Weight};
 use crate::status::Status;
+
+/// What goes on is said again after this.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
 
 pub(super) struct Shared {
     pub(super) config: Verified<Config>,
@@ -32,6 +36,7 @@ pub(super) struct Shared {
     pub(super) written: Notify,
     relay: Mutex<Relay<Box<dyn Spool>>>,
     safety: watch::Sender<Safety>,
+    said: Mutex<Throttle<&'static str>>,
 }
 
 /// How far the Spool is safe.
@@ -63,6 +68,7 @@ impl Shared {
             written: Notify::new(),
             relay: Mutex::new(relay),
             safety: watch::Sender::new(Safety::default()),
+            said: Mutex::new(Throttle::new(SAY_AGAIN, 2)),
         })
     }
 
@@ -142,7 +148,10 @@ impl Shared {
     /// Hands one input to the Relay; when it wants to be woken, and whether it is done, is told back.
     pub(super) fn handle(&self, input: Input, requests: &mut Vec<Request>) -> Next {
         let mut relay = self.lock();
-        relay.handle(self.clock.now(), input, requests);
+        self.follow_clock(&mut relay);
+        let (now, expired) = (self.clock.now(), relay.expired());
+        relay.handle(now, input, requests);
+        self.say(now, &relay, relay.expired() - expired);
         let aside = relay.take_set_aside();
         let is_kept = self.config.spool == SpoolKind::File;
         aside::keep(is_kept.then_some(self.config.spool_dir.as_path()), aside);
@@ -153,6 +162,50 @@ impl Shared {
             Some(uptime) => Next::At(self.clock.at(uptime)),
             None => Next::Wait,
         }
+    }
+
+    /// Goes by the machine's clock again when it was set, unless Servers agree with the time as it is.
+    fn follow_clock(&self, relay: &mut Relay<Box<dyn Spool>>) {
+        let Some(step) = self.clock.step() else { return };
+        let step_s = step / 1_000_000;
+        if relay.follows_clock(step) {
+            self.clock.set(step);
+            relay.set_clock(self.clock.now(), step);
+            tracing::warn!(step_s, "the machine's clock was set, and this agent goes by it");
+        } else if self.may_say("kept").is_some() {
+            tracing::warn!(
+                step_s,
+                "the machine's clock was set; this agent keeps the time that servers agree with"
+            );
+        }
+    }
+
+    /// Says what waits, and what was given up.
+    fn say(&self, now: Moment, relay: &Relay<Box<dyn Spool>>, expired: u64) {
+        if let Some(wait) = relay.clock_wait(now)
+            && let Some(suppressed) = self.may_say("clocks")
+        {
+            let waits_for = wait.words();
+            tracing::warn!(
+                waits_for,
+                lanes = wait.lanes,
+                suppressed,
+                "events wait until the clocks of this agent and its servers agree: set right the one that is wrong"
+            );
+        }
+        if expired > 0 {
+            tracing::error!(
+                events = expired,
+                "events waited for servers for more than a day and were given up: what servers had not stored is lost; \
+                 bring servers back within a day, and see the docs if a clock was wrong"
+            );
+        }
+    }
+
+    /// Whether something is said again; how often it was not, since it was said last.
+    fn may_say(&self, cause: &'static str) -> Option<u64> {
+        let now = self.clock.at(self.clock.now().uptime).into_std();
+        self.said.lock().unwrap_or_else(PoisonError::into_inner).admit(cause, now)
     }
 
     /// Takes nothing any more.

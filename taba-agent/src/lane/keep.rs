@@ -80,6 +80,12 @@ impl Lane {
         self.must_probe = true;
     }
 
+    /// Whether its oldest Batch is too old to be sent.
+    pub(super) fn is_too_old(&self, now: Duration) -> bool {
+        let age = |parcel: &Parcel| (now.as_micros() as i64).saturating_sub(parcel.born);
+        self.parcels.front().is_some_and(|oldest| age(oldest) > BATCH_AGE_MAX.as_micros() as i64)
+    }
+
     /// Lets go of Batches that are too old to be sent, unless they are in flight. Those that had not been acknowledged
     /// are lost: the Server counts them, unless it has them, when the next message tells it the new base.
     pub fn expire(&mut self, now: Duration) -> Released {

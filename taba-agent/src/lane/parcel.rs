@@ -6,6 +6,7 @@ use bytes::Bytes;
 use taba_core::wire::Block;
 use taba_core::{SeqNo, Timestamp};
 
+use crate::clock::StreamClock;
 use crate::relay::Moment;
 use crate::spool::record::Piece;
 use crate::spool::{Place, ReadError, Spool, Weight};
@@ -17,9 +18,10 @@ pub(super) struct Parcel {
     pub(super) events_before: u64,
     pub(super) blocks: u64,
     pub(super) weight: Weight,
-    /// When its first Block came, on the clock of the day.
+    /// When its first Block came, on the clock of its stream.
     pub(super) taken_at: Timestamp,
-    /// The same in microseconds since the start of this run; below zero for what an earlier one has taken.
+    /// The same in microseconds since the start of this run; below zero for what an earlier one has taken, and later
+    /// than now for what the clock says is still to come.
     pub(super) born: i64,
     /// Nothing is added to it any more.
     pub(super) is_closed: bool,
@@ -65,11 +67,10 @@ impl Parcel {
     /// A Batch that an earlier run has taken, with a note of what of it is damaged.
     pub(super) fn recovered(
         found: crate::spool::recovery::FoundBatch,
+        clock: StreamClock,
         now: Moment,
         note: Option<&Block>,
     ) -> Self {
-        // A clock that went back must not make it younger than nothing.
-        let age = now.time.since(found.taken_at).as_micros() as i64;
         let mut bytes = Vec::new();
         if let Some(note) = note {
             note.encode(&mut bytes);
@@ -81,7 +82,7 @@ impl Parcel {
             blocks: found.blocks + u64::from(note.is_some()),
             weight: Weight { events: found.events, bytes: piece_bytes },
             taken_at: found.taken_at,
-            born: now.uptime.as_micros() as i64 - age,
+            born: born(found.taken_at, clock, now),
             is_closed: true,
             written: 0,
             places: found.places,
@@ -89,6 +90,11 @@ impl Parcel {
             content: Content::Away,
             note: bytes.into(),
         }
+    }
+
+    /// The time of day was set.
+    pub(super) fn reckon(&mut self, clock: StreamClock, now: Moment) {
+        self.born = born(self.taken_at, clock, now);
     }
 
     /// Adds a piece that follows on what is here.
@@ -177,4 +183,9 @@ impl Parcel {
         (self.content, self.note, self.blocks) = (Content::Here(Bytes::new()), bytes.into(), 1);
         lost
     }
+}
+
+/// When an earlier run has taken it, in time since the start of this one.
+fn born(taken_at: Timestamp, clock: StreamClock, now: Moment) -> i64 {
+    (now.uptime.as_micros() as i64).saturating_sub(clock.age(taken_at, now.time))
 }

@@ -290,7 +290,7 @@ fn answers_that_cannot_be_move_nothing() {
 }
 
 fn lane_of(batches: Vec<FoundBatch>) -> FoundLane {
-    FoundLane { applied: SeqNo::NONE, batches }
+    FoundLane { applied: SeqNo::NONE, batches, ..FoundLane::default() }
 }
 
 fn found(seq: u64, events_before: u64, events: u64, taken_at: Timestamp) -> FoundBatch {
@@ -301,7 +301,7 @@ fn found(seq: u64, events_before: u64, events: u64, taken_at: Timestamp) -> Foun
 #[test]
 fn a_lane_of_an_earlier_run_asks_first() {
     let batches: Vec<_> = (3..=5).map(|seq| found(seq, seq * 10, 10, at(secs(0)).time)).collect();
-    let known = FoundLane { applied: SeqNo(4), batches: batches.clone() };
+    let known = FoundLane { applied: SeqNo(4), batches: batches.clone(), ..FoundLane::default() };
     assert_eq!(Lane::recovered(key(), bounds(1), known, at(secs(0))).unapplied().events, 10);
     let mut bench = Bench::new(1);
     bench.lane = Lane::recovered(key(), bounds(1), lane_of(batches), at(secs(0)));
@@ -367,13 +367,16 @@ fn what_is_too_old_is_never_sent_and_the_server_is_told() {
     assert_eq!(lane.expire(secs(0)).events, 10);
     assert!(lane.is_empty() && lane.next().is_none());
     // What is known to be stored is not lost.
-    let known = FoundLane { applied: SeqNo(1), batches: long_ago };
+    let known = FoundLane { applied: SeqNo(1), batches: long_ago, ..FoundLane::default() };
     let mut lane = Lane::recovered(key(), bounds(1), known, at(secs(0)));
     assert_eq!((lane.expire(secs(0)).events, lane.is_empty()), (10, true));
 
-    // A clock that went back a year while the Agent was down makes nothing younger than nothing.
+    // What is from the future is held back, and counts as taken when that is found to have been a wrong clock.
     let ahead = vec![found(1, 0, 10, at(secs(0)).time.saturating_add(365 * day))];
     let mut lane = Lane::recovered(key(), bounds(1), lane_of(ahead), at(secs(0)));
+    assert!(lane.is_misdated(secs(0)) && lane.ahead(secs(0)) == Some((365 * day).as_micros() as i64));
+    lane.reckon(at(secs(0)), (365 * day).as_micros() as i64);
+    assert!(!lane.is_misdated(secs(0)));
     assert_eq!(lane.expire(day).batches, 0);
     assert_eq!(lane.expire(day + secs(1)).batches, 1);
 }

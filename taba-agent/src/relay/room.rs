@@ -40,7 +40,10 @@ impl<S: Spool> Relay<S> {
 
     pub(super) fn begin_segment(&mut self) -> Result<(), SpoolError> {
         let floors = self.dispatcher.all().map(|lane| lane.floor()).collect();
-        self.spool.roll(&Checkpoint { floors, incarnations: self.dedup.remembered().collect() })
+        let clocks = self.stream_clocks();
+        self.spool.roll(&Checkpoint { floors, incarnations: self.dedup.remembered().collect(), clocks })?;
+        self.clock.written();
+        Ok(())
     }
 
     /// Frees the oldest segment: Batches that are stable go before their time, the rest is copied to the end if little

@@ -92,7 +92,11 @@ fn a_full_spool_turns_a_batch_away_and_takes_it_later() {
         relay.handle(now, Input::Tick, &mut requests);
         for request in std::mem::take(&mut requests) {
             let acks = store.take_all(&request, u64::MAX);
-            relay.handle(now, Input::Answered { request: request.id, acks }, &mut requests);
+            relay.handle(
+                now,
+                Input::Answered { request: request.id, acks, server_time: None },
+                &mut requests,
+            );
         }
     }
     let now = moment(Duration::from_secs(10));
@@ -118,7 +122,7 @@ fn a_stopping_relay_takes_nothing_new_and_answers_repetitions() {
     assert_eq!(requests.len(), 1, "nothing lingers");
     assert!(!relay.is_done());
     let acks = Store::default().take_all(&requests[0], 0);
-    relay.handle(now, Input::Answered { request: requests[0].id, acks }, &mut requests);
+    relay.handle(now, Input::Answered { request: requests[0].id, acks, server_time: None }, &mut requests);
     assert!(relay.is_done(), "stored is enough to go; that it is confirmed is for the next run to see");
 }
 
@@ -462,10 +466,14 @@ impl World {
                 failed
             }
             Fate::Unheard => failed,
-            Fate::Answered => Input::Answered { request: request.id, acks },
+            Fate::Answered => Input::Answered { request: request.id, acks, server_time: None },
             Fate::Unmentioned(n) => {
                 let acks = acks.into_iter().enumerate().filter(|(place, _)| place % n != 0);
-                Input::Answered { request: request.id, acks: acks.map(|(_, ack)| ack).collect() }
+                Input::Answered {
+                    request: request.id,
+                    acks: acks.map(|(_, ack)| ack).collect(),
+                    server_time: None,
+                }
             }
             Fate::Some(answer, n) => {
                 // Whether such a message was stored is as unknown as its answer says.
@@ -475,7 +483,7 @@ impl World {
                     Ack { answer, applied, ..ack }
                 };
                 let acks = acks.into_iter().enumerate().map(turned).collect();
-                Input::Answered { request: request.id, acks }
+                Input::Answered { request: request.id, acks, server_time: None }
             }
         };
         self.handle(input);

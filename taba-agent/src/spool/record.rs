@@ -6,11 +6,12 @@
 //! kind 1      Take        | stream u64 | client | incarnation u64 | seq | taken_at zigzag | n Refusals | n Pieces |
 //! kind 2      Copy        | stream u64 | taken_at zigzag | Piece |
 //! kind 3      Merge       | stream u64 | taken_at zigzag | n Pieces |
-//! kind 4      Checkpoint  | n Floors | n Incarnations |
+//! kind 4      Checkpoint  | n Floors | n Incarnations | n Clocks |             ends before the Clocks if there is none
 //! Piece       | vbucket u16 | seq | events_before | blocks_before | blocks | events | bytes | crc32 u32 |
 //! Refusal     | block | why u8 | events |
 //! Floor       | stream u64 | vbucket u16 | base | applied |
 //! Incarnation | client | number u64 | seq | n Refusals |
+//! Clock       | stream u64 | measured zigzag | told zigzag |
 //! ```
 //! Little-endian; what has no width is a varint, `client` has its length in front. The heads say what there is, the data
 //! is the bytes of all pieces in their order, `bytes` of each, with a checksum of their own: no byte is summed up twice.
@@ -28,6 +29,7 @@ use taba_core::wire::{Reader, Refusal, WireError, put_bytes, put_i64, put_u64};
 use taba_core::{ClientId, SeqNo, StreamId, Timestamp};
 
 use super::SegmentId;
+use crate::clock::StreamClock;
 use crate::lane::LaneKey;
 
 /// The first bytes of every segment.
@@ -127,6 +129,8 @@ pub struct Checkpoint {
     pub floors: Vec<Floor>,
     /// Each incarnation's last Batch.
     pub incarnations: Vec<Taken>,
+    /// By how much the times of streams are off that have Lanes here, those excepted whose are right.
+    pub clocks: Vec<(StreamId, StreamClock)>,
 }
 
 /// Where a Lane stood.
@@ -251,6 +255,14 @@ impl Checkpoint {
         }
         put_u64(self.incarnations.len() as u64, out);
         self.incarnations.iter().for_each(|taken| put_taken(taken, out));
+        if !self.clocks.is_empty() {
+            put_u64(self.clocks.len() as u64, out);
+        }
+        for (stream, clock) in &self.clocks {
+            out.extend_from_slice(&stream.0.to_le_bytes());
+            put_i64(clock.measured, out);
+            put_i64(clock.told, out);
+        }
         finish(&mut out[start..], 0);
     }
 }
@@ -404,6 +416,12 @@ fn checkpoint(reader: &mut Reader<'_>) -> Result<Checkpoint, WireError> {
     for _ in 0..reader.count(CHECKPOINT_MAX, "incarnations")? {
         found.incarnations.push(taken(reader)?);
     }
+    let clocks = if reader.remaining() == 0 { 0 } else { reader.count(CHECKPOINT_MAX, "clocks")? };
+    for _ in 0..clocks {
+        let stream = stream(reader)?;
+        let clock = StreamClock { measured: reader.i64("a clock")?, told: reader.i64("a clock")? };
+        found.clocks.push((stream, clock));
+    }
     Ok(found)
 }
 
@@ -492,6 +510,7 @@ mod tests {
         Checkpoint {
             floors: vec![Floor { lane, base: SeqNo(9), applied: SeqNo(11) }],
             incarnations: vec![incarnation],
+            clocks: Vec::new(),
         }
     }
 
@@ -539,6 +558,11 @@ mod tests {
         }
         let bytes = records().remove(3);
         assert_eq!(next(&bytes), Next::Record(Box::new(Found::Checkpoint(checkpoint())), bytes.len()));
+        let clock = StreamClock { measured: -3, told: 1 << 40 };
+        let checkpoint = Checkpoint { clocks: vec![(StreamId(9), clock)], ..checkpoint() };
+        let mut bytes = Vec::new();
+        checkpoint.encode(&mut bytes);
+        assert_eq!(next(&bytes), Next::Record(Box::new(Found::Checkpoint(checkpoint)), bytes.len()));
         for record in records() {
             assert!(matches!(next(&record), Next::Record(..)));
         }

@@ -15,6 +15,7 @@ use super::record::{
     Checkpoint, Floor, Found, FoundPiece, Next, SEGMENT_HEAD_BYTES, Taken, next, segment_head,
 };
 use super::{Disk, Place, SegmentId};
+use crate::clock::StreamClock;
 use crate::lane::LaneKey;
 
 /// What was found in a log.
@@ -37,6 +38,8 @@ pub struct FoundLane {
     pub applied: SeqNo,
     /// At least one, in order, without gaps.
     pub batches: Vec<FoundBatch>,
+    /// By how much the times of its stream are off.
+    pub clock: StreamClock,
 }
 
 /// A Batch that was found.
@@ -52,7 +55,7 @@ pub struct FoundBatch {
     pub events: u64,
     /// Events that are known to be missing.
     pub events_lost: u64,
-    /// When the first of it was taken, on the clock of the day.
+    /// When the first of it was taken, on the clock of its stream.
     pub taken_at: Timestamp,
     /// Where its pieces are, in order.
     pub places: Vec<Place>,
@@ -96,6 +99,7 @@ pub fn recover<D: Disk>(disk: &D, segments: &[(SegmentId, u64)]) -> io::Result<R
 struct Replay {
     lanes: BTreeMap<LaneKey, BTreeMap<u64, Building>>,
     applied: HashMap<LaneKey, SeqNo>,
+    clocks: HashMap<StreamId, StreamClock>,
     incarnations: HashMap<(ClientId, u64), (u64, Taken)>,
     uses: u64,
     damage: Damage,
@@ -217,6 +221,7 @@ impl Replay {
                 *found.get_mut() = found.get_mut().split_off(&base.0);
             }
         }
+        self.clocks.extend(checkpoint.clocks);
         checkpoint.incarnations.into_iter().for_each(|taken| self.taken(taken));
     }
 
@@ -228,7 +233,8 @@ impl Replay {
             self.damage.events += batches.iter().map(|batch| batch.events_lost).sum::<u64>();
             if !batches.is_empty() {
                 let applied = self.applied.get(&key).copied().unwrap_or_default();
-                lanes.insert(key, FoundLane { applied, batches });
+                let clock = self.clocks.get(&key.stream).copied().unwrap_or_default();
+                lanes.insert(key, FoundLane { applied, batches, clock });
             }
         }
         let mut incarnations: Vec<_> = self.incarnations.into_values().collect();

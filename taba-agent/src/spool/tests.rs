@@ -124,7 +124,7 @@ fn a_checkpoint_is_never_there_without_what_it_speaks_of() {
     drop(spool);
     // Another run begins its segment, which speaks of what the killed one had not synced; then the power fails.
     let (mut spool, found) = open(&disk);
-    let checkpoint = Checkpoint { floors: Vec::new(), incarnations: found.incarnations };
+    let checkpoint = Checkpoint { incarnations: found.incarnations, ..Checkpoint::default() };
     spool.roll(&checkpoint).unwrap();
     take(&mut spool, 4, &[piece(4, 30, 0, b"four")]).unwrap();
     spool.roll(&checkpoint).unwrap();
@@ -143,6 +143,7 @@ fn a_checkpoint_says_what_is_held_no_more_and_whom_we_know() {
     let checkpoint = Checkpoint {
         floors: vec![Floor { lane: key(), base: SeqNo(4), applied: SeqNo(4) }],
         incarnations: vec![known.clone()],
+        clocks: Vec::new(),
     };
     spool.roll(&checkpoint).unwrap();
     drop(spool);

@@ -144,6 +144,9 @@ pub enum Answer {
     /// It is not meant for this deployment: there is no such VBucket, or its Tabs live in other ones. Nothing has
     /// changed, and sending it again cannot help.
     Misplaced = 5,
+    /// Its Lane has no mark, and its sender's clock is too far from the Server's to begin one: nothing of it was folded.
+    /// Send the same again, later: it is taken once the clocks agree.
+    Misdated = 6,
 }
 
 impl ClientBatch {
@@ -395,6 +398,7 @@ pub fn decode_acks(message: &[u8]) -> Result<Vec<Ack>, WireError> {
             3 => Answer::Unavailable,
             4 => Answer::Busy,
             5 => Answer::Misplaced,
+            6 => Answer::Misdated,
             _ => return Err(WireError::Malformed { what: "an answer" }),
         };
         acks.push(Ack { stream, vbucket, applied, stable, answer, refused: refusals(&mut reader)? });

@@ -49,7 +49,7 @@ impl Plan {
     pub(super) fn add<T>(&mut self, cache: &mut Cache, held: &Held<T>, pairs: usize, env: &Env<'_>) {
         if cache.marks.get(held.message.stream()).is_none() && held.is_misdated(env.now) {
             self.tally.misdated += 1;
-            return self.acks.push(held.message.unanswered(Answer::Unavailable));
+            return self.acks.push(held.message.unanswered(Answer::Misdated));
         }
         let hour = Hours { server: hour_of(env.now), sender: held.sent_hour() }.later();
         let room = COMMIT_PAIRS_MAX.saturating_sub(pairs + LEDGER_PAIRS);

@@ -416,8 +416,8 @@ fn clocks_that_are_far_apart_begin_no_lane_and_hold_up_none() {
         world.sent_at = if ahead { now().saturating_add(apart) } else { now().saturating_sub(apart) };
         let acks =
             world.ingest(&mut planner, vec![batch(1, 2, 2, 0, Vec::new()), batch(2, 1, 1, 0, Vec::new())]);
-        assert_eq!((acks[0].answer, acks[1].answer), (Answer::Applied, Answer::Unavailable));
-        assert_eq!(answers(&world.tell(&mut planner, vec![probe(3, 7, 70)])), [(Answer::Unavailable, 6)]);
+        assert_eq!((acks[0].answer, acks[1].answer), (Answer::Applied, Answer::Misdated));
+        assert_eq!(answers(&world.tell(&mut planner, vec![probe(3, 7, 70)])), [(Answer::Misdated, 6)]);
         assert_eq!(world.load(&Wanted::default()).marks.len(), 1);
         world.sent_at = now();
         assert_eq!(

@@ -6,7 +6,7 @@
 //! faults; which packet is where at that moment is up to the machine.
 
 mod agent;
-mod clock;
+pub mod clock;
 mod counts;
 mod disk;
 mod expected;

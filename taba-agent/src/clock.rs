@@ -1,0 +1,189 @@
+//! [`RunClock`]: which time of day a run of the Agent goes by; [`StreamClock`]: by how much the times that a Stream wrote
+//! to the Spool are off.
+//!
+//! All ages are counted on the uptime, which no clock can set: when a Batch is too old, when a Stream ends, how long an
+//! answer is waited for. The time of day is needed twice: each request says when it was sent, so that a Server begins
+//! no Lane for a message that is hours old; and the next run has to know how old a Batch is that it finds.
+//!
+//! So the time of day may be set right while the Agent runs, and nothing that was sent has to be sent otherwise: Batches
+//! keep their numbers, and a request says the right time from then on. What stands in the Spool keeps the times that it
+//! was written with, and each checkpoint says by how much those of each Stream are off.
+
+use std::time::Duration;
+
+use taba_core::Timestamp;
+
+use crate::lane::BATCH_AGE_MAX;
+use crate::relay::Moment;
+
+/// How far the clocks of an Agent and a Server may be apart for a Lane to be begun, as Servers judge it.
+pub const CLOCKS_APART_MAX: Duration = Duration::from_secs(5 * 3600);
+/// A step of the machine's clock by less than this is none: both clocks are read one after the other.
+pub const STEP_MIN: Duration = Duration::from_secs(2);
+/// What a Server says about the clock is written down again when it differs by more than this from what it said before.
+const TOLD_AGAIN: Duration = Duration::from_secs(3600);
+
+/// By how much the times that a Stream has written are off, in microseconds: what has to be added to them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StreamClock {
+    /// As the machine's own clock has shown, when it was set.
+    pub measured: i64,
+    /// What a Server says is missing beyond that, while no Server had agreed; 0 when nothing was said.
+    pub told: i64,
+}
+
+impl StreamClock {
+    /// How old is `now` what the Stream took at this time by its own clock; below zero for what is from the future. The
+    /// word of a Server counts only where without it the Batch could not be sent: too old, or from the future.
+    pub fn age(self, taken_at: Timestamp, now: Timestamp) -> i64 {
+        let by_measure = now.as_micros().saturating_sub(taken_at.as_micros()).saturating_sub(self.measured);
+        let as_told = by_measure.saturating_sub(self.told);
+        let can_be =
+            |age: i64| age.saturating_add(micros(CLOCKS_APART_MAX)) >= 0 && age <= micros(BATCH_AGE_MAX);
+        if !can_be(by_measure) && can_be(as_told) { as_told } else { by_measure }
+    }
+}
+
+/// The time of day of one run.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct RunClock {
+    /// Of the streams of this run: their times are those of the clock as it was read first.
+    stream: StreamClock,
+    /// What was measured when a Server agreed last. One that Servers agree with is not given up for a step of the
+    /// machine's clock.
+    agreed: Option<i64>,
+    /// By how much the Server that answered last is ahead.
+    apart: Option<i64>,
+    /// Whether the Spool has not been told yet.
+    is_news: bool,
+}
+
+impl RunClock {
+    /// By how much the times that this run's streams write are off.
+    pub(crate) const fn stream(&self) -> StreamClock {
+        self.stream
+    }
+
+    /// The moment by the clock that this run's streams write.
+    pub(crate) fn as_written(&self, now: Moment) -> Moment {
+        let time = Timestamp::from_micros(now.time.as_micros().saturating_sub(self.stream.measured));
+        Moment { time, ..now }
+    }
+
+    /// Whether to go by the machine's clock again, which is ahead by so many microseconds.
+    pub(crate) fn follows(&self, step: i64) -> bool {
+        let is_small = |apart: i64| apart.unsigned_abs() <= micros(CLOCKS_APART_MAX) as u64;
+        let is_step = step.unsigned_abs() >= micros(STEP_MIN) as u64;
+        let is_near =
+            |agreed: i64| is_small(self.stream.measured.saturating_add(step).saturating_sub(agreed));
+        let is_better = |apart: i64| !is_small(apart) && is_small(apart.saturating_sub(step));
+        is_step && (self.agreed.is_none_or(is_near) || self.apart.is_some_and(is_better))
+    }
+
+    /// The time of day was set by so many microseconds.
+    pub(crate) fn set(&mut self, step: i64) {
+        let was_near = self.agreed.is_some_and(|_| step.unsigned_abs() <= micros(CLOCKS_APART_MAX) as u64);
+        self.agreed = self.agreed.filter(|_| was_near);
+        self.stream = StreamClock { measured: self.stream.measured.saturating_add(step), told: 0 };
+        (self.apart, self.is_news) = (None, true);
+    }
+
+    /// A Server has answered, and said what time it has.
+    pub(crate) fn heard(&mut self, ours: Timestamp, theirs: Timestamp) {
+        let apart = theirs.as_micros().saturating_sub(ours.as_micros());
+        self.apart = Some(apart);
+        if apart.unsigned_abs() <= micros(CLOCKS_APART_MAX) as u64 {
+            self.agreed = Some(self.stream.measured);
+            self.is_news |= std::mem::take(&mut self.stream.told) != 0;
+        } else if self.agreed.is_none() && apart.abs_diff(self.stream.told) > micros(TOLD_AGAIN) as u64 {
+            (self.stream.told, self.is_news) = (apart, true);
+        }
+    }
+
+    /// By how much the Server that answered last is ahead of this clock, in microseconds.
+    pub(crate) const fn apart(&self) -> Option<i64> {
+        self.apart
+    }
+
+    /// Whether a Server has agreed with this clock.
+    pub(crate) const fn is_agreed(&self) -> bool {
+        self.agreed.is_some()
+    }
+
+    /// Whether there is something to be written down.
+    pub(crate) const fn is_news(&self) -> bool {
+        self.is_news
+    }
+
+    /// Something else about clocks is to be written down.
+    pub(crate) const fn tell(&mut self) {
+        self.is_news = true;
+    }
+
+    /// It was written down.
+    pub(crate) const fn written(&mut self) {
+        self.is_news = false;
+    }
+}
+
+const fn micros(time: Duration) -> i64 {
+    time.as_micros() as i64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: i64 = 3_600_000_000;
+    const DAY: i64 = 24 * HOUR;
+
+    fn at(micros: i64) -> Timestamp {
+        Timestamp::from_micros(micros)
+    }
+
+    #[test]
+    fn an_age_is_as_measured_and_as_told_only_where_nothing_else_can_be() {
+        let age = |measured, told, taken_at, now| StreamClock { measured, told }.age(at(taken_at), at(now));
+        assert_eq!(age(0, 0, DAY, 4 * DAY), 3 * DAY);
+        assert_eq!(age(3 * DAY, 0, DAY, 4 * DAY + HOUR), HOUR, "its clock was behind");
+        assert_eq!(age(-3 * DAY, 0, 4 * DAY, DAY + HOUR), HOUR, "its clock was ahead");
+        assert_eq!(age(0, 3 * DAY, DAY, 4 * DAY + HOUR), HOUR, "it was killed before its clock was set");
+        assert_eq!(age(0, -3 * DAY, 4 * DAY, DAY + HOUR), HOUR);
+        assert_eq!(age(0, 3 * DAY, DAY, DAY + HOUR), HOUR, "the Server was wrong: this clock still says so");
+        assert_eq!(age(0, -3 * DAY, DAY, DAY + HOUR), HOUR);
+        assert_eq!(age(0, 3 * DAY, DAY, 9 * DAY), 8 * DAY, "too old by both");
+    }
+
+    #[test]
+    fn a_clock_that_no_server_agrees_with_follows_the_machine() {
+        let mut clock = RunClock::default();
+        assert!(!clock.follows(0) && !clock.follows(-HOUR / 3600), "no step");
+        assert!(clock.follows(3 * DAY) && clock.follows(-3 * DAY));
+        clock.heard(at(0), at(3 * DAY));
+        assert_eq!((clock.stream().told, clock.is_news()), (3 * DAY, true));
+        clock.written();
+        clock.heard(at(HOUR), at(3 * DAY + HOUR));
+        assert!(!clock.is_news(), "the same again");
+        assert!(clock.follows(3 * DAY));
+        clock.set(3 * DAY);
+        assert_eq!(clock.stream(), StreamClock { measured: 3 * DAY, told: 0 });
+        assert!(clock.is_news() && !clock.is_agreed());
+        let now = Moment { time: at(9 * DAY), ..Moment::default() };
+        assert_eq!(clock.as_written(now).time, at(6 * DAY), "what its streams write stays of one clock");
+    }
+
+    #[test]
+    fn a_clock_that_a_server_agrees_with_is_kept() {
+        let mut clock = RunClock::default();
+        clock.heard(at(0), at(HOUR));
+        assert!(clock.is_agreed());
+        assert!(!clock.follows(3 * DAY) && !clock.follows(-3 * DAY), "the machine's clock is wrong now");
+        assert!(clock.follows(2 * HOUR), "a little is no harm");
+        clock.set(4 * HOUR);
+        assert!(!clock.follows(4 * HOUR), "and not again and again");
+        clock.heard(at(0), at(-3 * DAY));
+        assert_eq!(clock.stream().told, 0, "one Server agrees: the other is wrong");
+        clock.heard(at(0), at(8 * HOUR));
+        assert!(clock.follows(8 * HOUR), "where uptime does not count sleep, and a Server says the same");
+    }
+}

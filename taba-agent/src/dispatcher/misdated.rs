@@ -1,0 +1,118 @@
+//! Clocks that do not agree: Lanes that a Server does not begin, Lanes that are held back, and asking for the time.
+
+use std::time::Duration;
+
+use taba_core::wire::{Ack, Answer};
+
+use super::request::Draft;
+use super::{Action, Dispatcher};
+use crate::lane::LaneKey;
+use crate::relay::Moment;
+
+/// How long to wait before asking again for the time of a Server.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
+
+/// What is known about clocks.
+#[derive(Debug, Default)]
+pub(super) struct Clocks {
+    /// Whether a Server has agreed with this run's clock.
+    pub(super) is_agreed: bool,
+    /// The Server that last refused to begin a Lane because of the clocks.
+    refused_by: Option<usize>,
+    /// Whether a Lane is held back until a Server agrees.
+    pub(super) is_holding: bool,
+    /// Not before then is a Server asked for the time.
+    ask_not_before: Duration,
+}
+
+impl Dispatcher {
+    /// Whether a Server agrees with this run's clock. Until one does, what an earlier run has left and can be neither
+    /// sent nor given up by this clock is held back: one of the two clocks was wrong.
+    pub fn set_agreed(&mut self, now: Duration, is_agreed: bool) {
+        let is_new = is_agreed && !self.clocks.is_agreed;
+        self.clocks.is_agreed = is_agreed;
+        if is_new && self.flush_at.is_some() {
+            (self.flush_at, self.looked_at) = (Some(now), None);
+        }
+    }
+
+    /// The time of day was set: Lanes that rest because a Server did not begin them try again at once.
+    pub fn try_misdated_again(&mut self, now: Duration) {
+        let resting: Vec<LaneKey> =
+            self.lanes.iter().filter(|(_, desk)| desk.is_misdated).map(|(key, _)| *key).collect();
+        for key in resting {
+            let desk = self.desk(key);
+            desk.failures = 0;
+            if let super::Place::Resting(until) = desk.place {
+                self.timers.remove(&(until, key));
+                self.stand_in_line(now, key);
+            }
+        }
+    }
+
+    /// Whether a Server did not begin this Lane because of the clocks, or did at last.
+    pub(super) fn compare_clocks(&mut self, now: Duration, server: usize, key: LaneKey, ack: Option<&Ack>) {
+        let desk = self.desk(key);
+        match ack.map(|ack| ack.answer) {
+            Some(Answer::Misdated) => {
+                desk.is_misdated = true;
+                self.clocks.refused_by = Some(server);
+            }
+            Some(Answer::Applied | Answer::Duplicate | Answer::Nak) if desk.is_misdated => {
+                desk.is_misdated = false;
+                desk.lane.is_begun(now);
+            }
+            _ => {}
+        }
+    }
+
+    /// Lets go of what a Lane has that is too old to be sent; false when the Lane is held back instead.
+    pub(super) fn expire(&mut self, now: Duration, key: LaneKey, actions: &mut Vec<Action>) -> bool {
+        let is_agreed = self.clocks.is_agreed;
+        let desk = self.desk(key);
+        if desk.lane.is_misdated(now) && (!is_agreed || desk.lane.ahead(now).is_some()) {
+            self.clocks.is_holding = true;
+            return false;
+        }
+        // What no Server has ever taken is none the older for it.
+        if desk.is_misdated && !desk.lane.is_recovered() {
+            return true;
+        }
+        let expired = desk.lane.expire(now);
+        if expired.batches > 0 {
+            self.events_held -= expired.events;
+            actions.push(Action::Expire(expired));
+        }
+        true
+    }
+
+    /// Lanes that wait because of the clocks, refused or held back, and the Server that refused them last.
+    pub fn waiting_for_clocks(&self, now: Duration) -> (usize, Option<usize>) {
+        let is_held = |desk: &super::Desk| !self.clocks.is_agreed && desk.lane.is_misdated(now);
+        let waiting = self.lanes.values().filter(|desk| desk.is_misdated || is_held(desk)).count();
+        (waiting, self.clocks.refused_by.filter(|_| waiting > 0))
+    }
+
+    /// When to ask for the time, if that is needed.
+    pub(super) fn ask_time_at(&self) -> Option<Duration> {
+        let is_needed = self.clocks.is_holding && !self.clocks.is_agreed && self.flights.is_empty();
+        is_needed.then_some(self.clocks.ask_not_before)
+    }
+
+    /// Asks a Server for the time, by a request without a message: any answer tells it.
+    pub(super) fn ask_time(&mut self, now: Moment, actions: &mut Vec<Action>) {
+        if self.ask_time_at().is_none_or(|at| at > now.uptime) {
+            return;
+        }
+        self.clocks.ask_not_before = now.uptime + ASK_AGAIN;
+        let slots = self.bounds.requests_per_server_max;
+        let is_any_up = self.servers.iter().any(|server| server.health() == crate::health::Health::Up);
+        let server = (0..self.servers.len()).find(|place| {
+            let server = &mut self.servers[*place];
+            server.is_open(now.uptime, is_any_up, None) && server.take_slot(now.uptime, slots)
+        });
+        if let Some(server) = server {
+            self.send(now, server, Some(Draft::default()), actions);
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! The time of day of this run: following the machine's clock when it is set, and saying what waits for it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use taba_core::StreamId;
+use taba_core::wire::Answer;
+
+use super::room::ROOM_PAUSE;
+use super::{Input, Moment, Relay};
+use crate::clock::{CLOCKS_APART_MAX, StreamClock};
+use crate::dispatcher::ServerStatus;
+use crate::spool::Spool;
+
+/// Lanes that wait until clocks agree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClockWait {
+    /// How many.
+    pub lanes: usize,
+    /// The Server that did not begin some of them; `None` when all are held back here.
+    pub server: Option<String>,
+    /// By how many microseconds the Server that answered last is ahead of this Agent, if it said so.
+    pub ahead: Option<i64>,
+}
+
+impl ClockWait {
+    /// What they wait for, for people.
+    pub fn words(&self) -> String {
+        let server = self.server.as_deref().map(|url| format!(" at {url}")).unwrap_or_default();
+        let apart = |ahead: i64| rough(Duration::from_micros(ahead.unsigned_abs()));
+        let is_far = |ahead: &i64| ahead.unsigned_abs() > CLOCKS_APART_MAX.as_micros() as u64;
+        match self.ahead.filter(is_far) {
+            Some(ahead) if ahead > 0 => {
+                format!("clock: this agent is {} behind the server{server}", apart(ahead))
+            }
+            Some(ahead) => format!("clock: this agent is {} ahead of the server{server}", apart(ahead)),
+            None => format!("clock: this agent's does not agree with that of the server{server}"),
+        }
+    }
+}
+
+impl<S: Spool> Relay<S> {
+    /// Whether to go by the machine's clock again, which is ahead of [`Moment::time`] by so many microseconds since it
+    /// was set. Not while Servers agree with the time as it is.
+    pub fn follows_clock(&self, step: i64) -> bool {
+        self.clock.follows(step)
+    }
+
+    /// From here on [`Moment::time`] is later by so many microseconds than it would have been. Nothing that this run has
+    /// taken gets older or younger; Batches of earlier runs are as old as they are by this clock. Call
+    /// [`Relay::handle`] afterwards.
+    pub fn set_clock(&mut self, now: Moment, step: i64) {
+        self.clock.set(step);
+        self.dispatcher.set_agreed(now.uptime, self.clock.is_agreed());
+        self.dispatcher.all().for_each(|lane| lane.reckon(now, 0));
+        self.dispatcher.try_misdated_again(now.uptime);
+    }
+
+    /// What waits for clocks to agree; `None` when nothing does.
+    pub fn clock_wait(&self, now: Moment) -> Option<ClockWait> {
+        let (lanes, server) = self.dispatcher.waiting_for_clocks(now.uptime);
+        let url = |place: usize| self.dispatcher.servers()[place].url().url().to_owned();
+        let ahead = self.clock.apart();
+        // Before any Server has answered they wait for Servers.
+        let is_known = lanes > 0 && (server.is_some() || ahead.is_some());
+        is_known.then(|| ClockWait { lanes, server: server.map(url), ahead })
+    }
+
+    /// Events that became too old to be sent, since the start.
+    pub fn expired(&self) -> u64 {
+        self.spool_tally.expired
+    }
+
+    /// Takes the time that an answer brings.
+    pub(super) fn hear_time(&mut self, now: Moment, input: &Input) {
+        let Input::Answered { server_time, acks, .. } = input else { return };
+        let was_agreed = self.clock.is_agreed();
+        match server_time {
+            Some(theirs) => self.clock.heard(now.time, *theirs),
+            // Somebody on the way has taken it out. What is not refused is not objected to.
+            None if acks.iter().all(|ack| ack.answer != Answer::Misdated) => {
+                self.clock.heard(now.time, now.time);
+            }
+            None => {}
+        }
+        if self.clock.is_agreed() && !was_agreed {
+            self.date_back(now);
+        }
+        self.dispatcher.set_agreed(now.uptime, self.clock.is_agreed());
+    }
+
+    /// A Server agrees with this clock. So what earlier runs have left and is from the future was written by a clock
+    /// that was ahead: it counts as taken now, and that is written down before any of it gets older.
+    fn date_back(&mut self, now: Moment) {
+        let mut ahead: BTreeMap<StreamId, i64> = BTreeMap::new();
+        for lane in self.dispatcher.all().filter(|lane| lane.is_recovered()) {
+            if let Some(by) = lane.ahead(now.uptime) {
+                let most = ahead.entry(lane.key().stream).or_default();
+                *most = by.max(*most);
+            }
+        }
+        for lane in self.dispatcher.all() {
+            if let Some(by) = ahead.get(&lane.key().stream) {
+                lane.reckon(now, *by);
+            }
+        }
+        if !ahead.is_empty() {
+            self.clock.tell();
+        }
+    }
+
+    /// Says in the Spool what became known about clocks: a new segment begins with it.
+    pub(super) fn write_clock(&mut self, now: Duration) {
+        if self.clock.is_news() && self.room_tried.is_none_or(|tried| now >= tried + ROOM_PAUSE) {
+            self.room_tried = self.begin_segment().err().map(|_| now);
+        }
+    }
+
+    /// By how much the times of streams that have Lanes are off.
+    pub(super) fn stream_clocks(&mut self) -> Vec<(StreamId, StreamClock)> {
+        let mine = self.clock.stream();
+        let clocks =
+            self.dispatcher.all().map(|lane| (lane.key().stream, lane.found_clock().unwrap_or(mine)));
+        let mut clocks: BTreeMap<_, _> = clocks.collect();
+        clocks.insert(self.stream, mine);
+        clocks.into_iter().filter(|(_, clock)| *clock != StreamClock::default()).collect()
+    }
+
+    pub(super) fn server_status(&self, now: Moment) -> Vec<ServerStatus> {
+        let mut servers: Vec<_> =
+            self.dispatcher.servers().iter().map(|server| server.status(now.uptime)).collect();
+        if let Some(wait) = self.clock_wait(now) {
+            let words = wait.words();
+            let is_it =
+                |server: &&mut ServerStatus| wait.server.as_ref().is_none_or(|url| *url == server.url);
+            servers.iter_mut().filter(is_it).for_each(|server| server.waits_for = Some(words.clone()));
+        }
+        servers
+    }
+}
+
+/// A duration in its largest unit, rounded.
+fn rough(time: Duration) -> String {
+    match time.as_secs() {
+        secs if secs >= 48 * 3600 => format!("{}d", (secs + 12 * 3600) / (24 * 3600)),
+        secs if secs >= 2 * 3600 => format!("{}h", (secs + 1800) / 3600),
+        secs => format!("{}min", secs / 60),
+    }
+}
