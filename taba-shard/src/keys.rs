@@ -9,6 +9,9 @@
 //! {vb0017}.parts.TAB        index: further parts of States of a Tab
 //! {vb0017}:NAMESPACE:KEY    a key of a user
 //! {vb0017}!NAMESPACE:NAME   a lock of a user
+//! {vb0017}!set-aside:HEX    what stood under the name of an index and was none
+//! taba:shard                a random number: the name of this Redis
+//! taba:plan                 while a deployment is made: the names of its shards, in their order
 //! ```
 //! Source of the rule: Redis Cluster specification, "Hash tags": what counts is the first `{` and the first `}`
 //! behind it, and both are ours whatever a user's key holds.
@@ -17,6 +20,12 @@ use taba_core::{TabName, VBucket, VBuckets};
 use xxhash_rust::xxh64::xxh64;
 
 use crate::limits::{KEY_BYTES_MAX, NAMESPACE_BYTES_MAX};
+
+/// The key of the name of a Redis.
+pub const SHARD_NAME: &str = "taba:shard";
+
+/// The key of the order of shards of a deployment that is being made.
+pub const PLAN: &str = "taba:plan";
 
 /// Why a name cannot stand in a key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,7 +1,9 @@
 //! [`DatabaseFile`]: the open file, and how it is opened again after the disk failed it.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 
 use redb::{
@@ -9,7 +11,7 @@ use redb::{
 };
 use taba_core::{VBucket, VBuckets, Version};
 
-use super::{EmbeddedError, EmbeddedOptions, layout};
+use super::{EmbeddedError, EmbeddedOptions, FILE_NAME, MARKER_NAME, layout};
 
 pub(super) const TABLE: TableDefinition<'static, &'static [u8], &'static [u8]> = TableDefinition::new("taba");
 const META: TableDefinition<'static, &'static str, u64> = TableDefinition::new("taba.meta");
@@ -28,9 +30,18 @@ pub(super) struct DatabaseFile {
 pub(super) type Pair = (Vec<u8>, Option<Vec<u8>>);
 
 impl DatabaseFile {
-    pub(super) fn open(path: PathBuf, options: EmbeddedOptions) -> Result<Self, EmbeddedError> {
-        let database = open(&path, &options)?;
-        check(&database, options.vbuckets)?;
+    pub(super) fn open(dir: &Path, options: EmbeddedOptions) -> Result<Self, EmbeddedError> {
+        let path = dir.join(FILE_NAME);
+        let held = std::fs::metadata(&path).map_or(0, |found| found.len());
+        if held == 0 && dir.join(MARKER_NAME).exists() {
+            return Err(EmbeddedError::Gone { path });
+        }
+        let database =
+            guarded(|| Ok(open(&path, &options))).map_err(|source| unreadable(&path, source))??;
+        guarded(|| Ok(check(&database, options.vbuckets))).map_err(|source| unreadable(&path, source))??;
+        if let Err(error) = mark(dir, options.vbuckets) {
+            tracing::warn!(%error, dir = %dir.display(), "cannot note that a store was made here");
+        }
         Ok(Self { path, options, database: RwLock::new(Some(database)) })
     }
 
@@ -58,41 +69,87 @@ impl DatabaseFile {
     ) -> Result<T, redb::Error> {
         let slot = self.database.read().unwrap_or_else(PoisonError::into_inner);
         let database = slot.as_ref().ok_or(redb::Error::PreviousIo)?;
-        read(&database.begin_read()?)
+        guarded(|| read(&database.begin_read()?))
     }
 
     /// Writes all pairs at once; when it is `Ok`, they are on the disk.
     pub(super) fn write(&self, pairs: &[Pair]) -> Result<(), redb::Error> {
         let slot = self.database.read().unwrap_or_else(PoisonError::into_inner);
         let database = slot.as_ref().ok_or(redb::Error::PreviousIo)?;
-        let mut write = database.begin_write()?;
-        write.set_durability(Durability::Immediate)?;
-        {
-            let mut table = write.open_table(TABLE)?;
-            for (key, value) in pairs {
-                match value {
-                    Some(value) => table.insert(key.as_slice(), value.as_slice())?,
-                    None => table.remove(key.as_slice())?,
-                };
+        guarded(|| {
+            let mut write = database.begin_write()?;
+            write.set_durability(Durability::Immediate)?;
+            {
+                let mut table = write.open_table(TABLE)?;
+                for (key, value) in pairs {
+                    match value {
+                        Some(value) => table.insert(key.as_slice(), value.as_slice())?,
+                        None => table.remove(key.as_slice())?,
+                    };
+                }
             }
-        }
-        Ok(write.commit()?)
+            Ok(write.commit()?)
+        })
     }
 
-    /// The version of every VBucket that was ever written.
-    pub(super) fn versions(&self) -> Result<BTreeMap<VBucket, Version>, redb::Error> {
+    /// The version of every VBucket that was ever written; `None` of one whose version cannot be read.
+    pub(super) fn versions(&self) -> Result<BTreeMap<VBucket, Option<Version>>, redb::Error> {
         self.read(|transaction| {
             let table = transaction.open_table(TABLE)?;
             let mut versions = BTreeMap::new();
             for vbucket in self.options.vbuckets.iter() {
-                if let Some(value) = table.get(layout::version_key(vbucket).as_slice())? {
-                    let version = layout::read_version(value.value()).ok_or_else(|| damaged("version"))?;
-                    versions.insert(vbucket, version);
+                let read = || match table.get(layout::version_key(vbucket).as_slice())? {
+                    Some(value) => Ok(Some(layout::read_version(value.value()).ok_or_else(|| damaged("version"))?)),
+                    None => Ok(None),
+                };
+                match guarded(read) {
+                    Ok(Some(version)) => drop(versions.insert(vbucket, Some(version))),
+                    Ok(None) => {}
+                    Err(error) if is_damage(&error) => {
+                        tracing::error!(
+                            vbucket = vbucket.index(),
+                            %error,
+                            "the store is damaged at the version of a vbucket, which takes nothing more; the others go on"
+                        );
+                        versions.insert(vbucket, None);
+                    }
+                    Err(error) => return Err(error),
                 }
             }
             Ok(versions)
         })
     }
+}
+
+/// Does something with the database. A damaged page makes the engine panic in places; that is one more error here.
+fn guarded<T>(work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, redb::Error> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(damaged("page")))
+}
+
+/// Whether what is stored is not what was written.
+pub(super) fn is_damage(error: &redb::Error) -> bool {
+    matches!(error, redb::Error::Corrupted(_) | redb::Error::TableTypeMismatch { .. })
+}
+
+/// Notes that a store was made in this directory, so that a file that is gone is not taken for one that never was.
+fn mark(dir: &Path, vbuckets: VBuckets) -> std::io::Result<()> {
+    let path = dir.join(MARKER_NAME);
+    if path.exists() {
+        return Ok(());
+    }
+    let mut marker = std::fs::File::create(&path)?;
+    writeln!(
+        marker,
+        "A store of taba-server with {} vbuckets was made in this directory; its States are in {FILE_NAME}.\n\
+         While this file is here and that one is not, the server does not start: it would begin from nothing.\n\
+         Put a backup in its place (taba-server restore), or begin anew (taba-server adopt --yes).",
+        vbuckets.count()
+    )?;
+    marker.sync_all()
+}
+
+fn unreadable(path: &Path, source: redb::Error) -> EmbeddedError {
+    EmbeddedError::Database { path: path.to_owned(), source: Box::new(source) }
 }
 
 /// What is stored is not what we write.

@@ -119,7 +119,13 @@ pub(super) fn read_state_key(key: &[u8]) -> Option<(StateKey, Part)> {
 
 pub(super) fn read_tab(key: &[u8], value: &[u8]) -> Option<(TabName, TabType)> {
     let tab = TabName::new(std::str::from_utf8(key.get(PREFIX_BYTES..)?).ok()?).ok()?;
-    Some((tab, read_type(value)?))
+    Some((tab, read_type(value).unwrap_or_else(damaged_type)))
+}
+
+/// What stands for a type that cannot be read: no Handler has this one, so the States of the Tab are a fault each, and
+/// the other Tabs none.
+pub(super) fn damaged_type() -> TabType {
+    TabType::new("taba.damaged").expect("the constant is a type name")
 }
 
 pub(super) fn read_type(value: &[u8]) -> Option<TabType> {

@@ -36,10 +36,12 @@ use taba_core::{
 };
 use tokio::sync::oneshot;
 
-use self::file::{DatabaseFile, TABLE, damaged};
+use self::file::{DatabaseFile, TABLE, damaged, is_damage};
 use self::writer::{Job, Writer};
 
 const FILE_NAME: &str = "taba.redb";
+/// Says that a store was made in the directory.
+const MARKER_NAME: &str = "taba.store";
 /// How long to wait before a store that failed is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -94,8 +96,20 @@ pub enum EmbeddedError {
         /// What this build knows.
         known: u64,
     },
+    /// A store was made in the directory, and its file is gone or empty.
+    #[error(
+        "a store was made here, but {} is gone or empty; put a backup in its place (taba-server restore), or, to begin \
+         from nothing, run taba-server adopt --yes", path.display()
+    )]
+    Gone {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file cannot be opened.
-    #[error("cannot open {}", path.display())]
+    #[error(
+        "cannot open {}: it is damaged, or no store; put a backup in its place (taba-server restore), or move it away",
+        path.display()
+    )]
     Database {
         /// The file.
         path: PathBuf,
@@ -145,7 +159,7 @@ impl EmbeddedStore {
         std::fs::create_dir_all(dir)
             .map_err(|source| EmbeddedError::Directory { path: dir.to_owned(), source })?;
         let vbuckets = options.vbuckets;
-        let file = Arc::new(DatabaseFile::open(dir.join(FILE_NAME), options)?);
+        let file = Arc::new(DatabaseFile::open(dir, options)?);
         let versions =
             file.versions().map_err(|source| EmbeddedError::Engine { source: Box::new(source) })?;
         let (jobs, receiver) = channel();
@@ -172,7 +186,7 @@ impl EmbeddedStore {
             tokio::task::spawn_blocking(move || file.read(|moment| read(&moment.open_table(TABLE)?))).await;
         match done {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(redb::Error::Corrupted(_))) => Err(StoreError::Damaged { vbucket, what }),
+            Ok(Err(error)) if is_damage(&error) => Err(StoreError::Damaged { vbucket, what }),
             Ok(Err(error)) => {
                 self.send(Job::Reopen)?;
                 Err(unavailable(error.into()))
@@ -218,7 +232,9 @@ impl Store for EmbeddedStore {
             }
             for tab in wanted.tabs {
                 if let Some(value) = table.get(layout::tab_key(vbucket, &tab).as_slice())? {
-                    loaded.tabs.push((tab, layout::read_type(value.value()).ok_or_else(|| damaged("tab"))?));
+                    loaded
+                        .tabs
+                        .push((tab, layout::read_type(value.value()).unwrap_or_else(layout::damaged_type)));
                 }
             }
             for key in wanted.states {

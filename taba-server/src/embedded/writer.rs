@@ -1,9 +1,8 @@
 //! [`Writer`]: the one thread that writes. It puts the commits of many VBuckets into one transaction and one sync, so
 //! that what a disk is slow at is paid once for all of them.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
@@ -11,7 +10,7 @@ use taba_core::limits::COMMIT_PAIRS_MAX;
 use taba_core::{Commit, Committed, StoreError, VBucket, Version};
 use tokio::sync::oneshot;
 
-use super::file::{DatabaseFile, Pair, damaged};
+use super::file::{DatabaseFile, Pair, is_damage};
 use super::{layout, unavailable};
 
 /// Pairs in one transaction, about: beyond, waiting costs more than another sync.
@@ -38,19 +37,21 @@ struct Pending {
 pub(super) struct Writer {
     file: Arc<DatabaseFile>,
     jobs: Receiver<Job>,
-    /// What is stored; nobody else writes. VBuckets that are not here were never written.
-    versions: BTreeMap<VBucket, Version>,
+    /// What is stored; nobody else writes. VBuckets that are not here were never written; `None` is damaged.
+    versions: BTreeMap<VBucket, Option<Version>>,
     /// Commits to a VBucket that the group under way already changes.
     deferred: Vec<Pending>,
+    /// VBuckets whose commits met a damaged page.
+    spoilt: BTreeSet<VBucket>,
 }
 
 impl Writer {
     pub(super) fn new(
         file: Arc<DatabaseFile>,
         jobs: Receiver<Job>,
-        versions: BTreeMap<VBucket, Version>,
+        versions: BTreeMap<VBucket, Option<Version>>,
     ) -> Self {
-        Self { file, jobs, versions, deferred: Vec::new() }
+        Self { file, jobs, versions, deferred: Vec::new(), spoilt: BTreeSet::new() }
     }
 
     /// Works until nobody can ask any more.
@@ -98,7 +99,12 @@ impl Writer {
         let mut group: BTreeMap<VBucket, Pending> = BTreeMap::new();
         for pending in waiting {
             let pairs = pending.commit.pairs();
-            let found = self.versions.get(&pending.vbucket).copied().unwrap_or_default();
+            let stored = self.versions.get(&pending.vbucket).copied();
+            let Some(found) = stored.unwrap_or(Some(Version::NEVER)) else {
+                let vbucket = pending.vbucket;
+                answer(pending, Err(StoreError::Damaged { vbucket, what: "version or page" }));
+                continue;
+            };
             if pairs > COMMIT_PAIRS_MAX {
                 answer(pending, Err(StoreError::TooLarge { pairs, pairs_max: COMMIT_PAIRS_MAX }));
                 continue;
@@ -117,16 +123,14 @@ impl Writer {
         if group.is_empty() {
             return;
         }
-        let pairs = pairs_of(&group);
-        // The engine has been seen to return errors, not to panic, when a disk fails; should it, that is one more error.
-        let written = catch_unwind(AssertUnwindSafe(|| self.file.write(&pairs)));
-        match written.unwrap_or_else(|_| Err(damaged("transaction"))) {
+        match self.file.write(&pairs_of(&group)) {
             Ok(()) => {
                 for (vbucket, pending) in group {
-                    self.versions.insert(vbucket, pending.commit.next);
+                    self.versions.insert(vbucket, Some(pending.commit.next));
                     answer(pending, Ok(Committed::Done));
                 }
             }
+            Err(error) if is_damage(&error) => self.commit_apart(group),
             Err(error) => {
                 tracing::warn!(%error, vbuckets = group.len(), "a write failed; the file will be opened again");
                 self.file.close();
@@ -139,6 +143,25 @@ impl Writer {
         }
     }
 
+    /// A page that the group needs is damaged: whom it belongs to shows when each commits alone. The others go on.
+    fn commit_apart(&mut self, group: BTreeMap<VBucket, Pending>) {
+        let is_alone = group.len() == 1;
+        for (vbucket, pending) in group {
+            if !is_alone {
+                self.commit(vec![pending]);
+                continue;
+            }
+            tracing::error!(
+                vbucket = vbucket.index(),
+                "the store is damaged where a commit has to write; this vbucket takes nothing more, the others go on"
+            );
+            // Until the file is opened again from the start: then it is looked at anew.
+            self.spoilt.insert(vbucket);
+            self.versions.insert(vbucket, None);
+            answer(pending, Err(StoreError::Damaged { vbucket, what: "page" }));
+        }
+    }
+
     /// Opens the file again if an error has closed it. Whether the write that failed has happened is then read from it.
     fn ensure_open(&mut self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         if self.file.is_open() {
@@ -146,7 +169,10 @@ impl Writer {
         }
         self.file.reopen()?;
         match self.file.versions() {
-            Ok(versions) => self.versions = versions,
+            Ok(versions) => {
+                self.versions = versions;
+                self.versions.extend(self.spoilt.iter().map(|vbucket| (*vbucket, None)));
+            }
             Err(error) => {
                 self.file.close();
                 return Err(error.into());

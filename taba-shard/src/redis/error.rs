@@ -177,6 +177,23 @@ pub enum ConnectError {
     /// There is no deployment, or its bootstrap has not ended.
     #[error("the shards are empty, or their bootstrap has not ended; bootstrap them once")]
     Empty,
+    /// One Redis is in the list twice.
+    #[error("{first} and {second} are one and the same redis under two addresses: name each redis once")]
+    Same {
+        /// The first of them.
+        first: ShardId,
+        /// The other.
+        second: ShardId,
+    },
+    /// A bootstrap of other shards has begun, and has not ended.
+    #[error(
+        "{keeper} takes part in a bootstrap of other shards than these; name the same redis primaries to every server, \
+         or, if that bootstrap was given up, run taba-server adopt"
+    )]
+    OtherPlan {
+        /// Which shard keeps its plan.
+        keeper: ShardId,
+    },
     /// The shards hold another deployment than they did.
     #[error(
         "the shards hold deployment {found:016x} now, not {expected:016x} as before: they were made anew, or are others"
@@ -208,6 +225,8 @@ impl ConnectError {
             | Self::Map(_)
             | Self::Empty
             | Self::Replaced { .. }
+            | Self::Same { .. }
+            | Self::OtherPlan { .. }
             | Self::Damaged { .. } => Remedy::GiveUp,
         }
     }

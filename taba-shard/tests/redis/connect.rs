@@ -23,9 +23,10 @@ async fn an_empty_deployment_is_made_only_when_asked_for_and_only_once() {
             .await;
     let ids: Vec<_> = all.into_iter().map(|shards| shards.unwrap().view().deployment()).collect();
     assert!(ids.iter().all(|id| *id == ids[0] && !id.is_new), "{ids:?}");
-    assert_eq!(redis[0].command(&["DBSIZE"]), "32");
-    assert_eq!(redis[1].command(&["HGET", "{vb0063}", "ver"]), "0000000000000000-0");
-    assert_eq!(redis[1].command(&["HGET", "{vb0063}", "own"]), "1");
+    for redis in &redis {
+        assert_eq!(redis.command(&["DBSIZE"]), "33", "half of the VBuckets, and its own name");
+    }
+    assert_eq!(redis[1].command(&["HMGET", "{vb0063}", "ver", "own"]), "0000000000000000-0\n1");
     Shards::connect(kit::urls(&redis), careful).await.unwrap();
 }
 
@@ -157,4 +158,42 @@ async fn the_old_view_stays_while_a_shard_is_silent() {
     kit::done(&store, vbucket(0), commit(0, 1, &["a"])).await;
     let error = store.commit(vbucket(63), commit(0, 1, &["a"])).await.unwrap_err();
     assert!(matches!(error.remedy(), Remedy::Wait(_)), "{error:?}");
+}
+
+#[tokio::test]
+async fn servers_that_start_at_once_with_lists_in_other_orders_make_one_deployment() {
+    for _ in 0..4 {
+        let redis = Redis::start_many(3, &Options::default());
+        let urls = kit::urls(&redis);
+        let order = |order: [usize; 3]| order.map(|n| urls[n].clone()).to_vec();
+        let orders = [[0, 1, 2], [2, 1, 0], [1, 0, 2], [1, 2, 0], [0, 2, 1]];
+        let all = orders.map(|places| Shards::connect(order(places), kit::options()));
+        let all: Vec<_> =
+            futures::future::join_all(all).await.into_iter().map(|shards| shards.unwrap()).collect();
+        let id = all[0].view().deployment().id;
+        assert!(
+            all.iter()
+                .all(|shards| shards.view().deployment().id == id && !shards.view().deployment().is_new)
+        );
+        for vbucket in all[0].vbuckets().iter() {
+            let port = |(shards, order): (&Shards, [usize; 3])| {
+                redis[order[usize::from(shards.view().owner(vbucket).unwrap().shard.0)]].port()
+            };
+            let ports: Vec<u16> = all.iter().zip(orders).map(port).collect();
+            assert!(ports.iter().all(|port| *port == ports[0]), "{vbucket}: {ports:?}");
+        }
+    }
+    // One Redis under two names is no second shard.
+    let redis = Redis::start(Options::default());
+    let twice =
+        [redis.url(), redis.url().replace("127.0.0.1", "localhost")].map(|url| ShardUrl::new(&url).unwrap());
+    let error = Shards::connect(twice.to_vec(), kit::options()).await.unwrap_err();
+    assert!(matches!(error, ConnectError::Same { .. }), "{error:?}");
+    assert_eq!(redis.command(&["DBSIZE"]), "1", "nothing was made but a name");
+    // A bootstrap of other shards that did not end.
+    let pair = Redis::start_many(2, &Options::default());
+    pair[0].command(&["SET", "taba:shard", "0000000000000001"]);
+    pair[0].command(&["SET", "taba:plan", "0000000000000001 00000000000000ff"]);
+    let error = refused(&pair, kit::options()).await;
+    assert!(matches!(error, ConnectError::OtherPlan { .. }), "{error:?}");
 }

@@ -1,0 +1,133 @@
+//! An embedded store whose file is damaged, gone or empty: what can be read is read, nothing is read wrong, and no new
+//! store takes its place.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::path::Path;
+
+use bytes::Bytes;
+use taba_core::{
+    ClientId, Commit, Committed, Part, Scan, ScanWhat, Scanned, StateKey, Store, StoreError, TabName,
+    TabType, VBucket, VBuckets, Version, Wanted,
+};
+use taba_server::{EmbeddedError, EmbeddedOptions, EmbeddedStore};
+use tempfile::TempDir;
+
+const PAGE_BYTES: usize = 4096;
+
+fn open(dir: &Path) -> Result<EmbeddedStore, EmbeddedError> {
+    let options = EmbeddedOptions { vbuckets: VBuckets::new(64).unwrap(), cache_bytes: 1 << 20 };
+    EmbeddedStore::open(dir, options)
+}
+
+fn commit(expect: Version, count: u64, vbucket: VBucket) -> Commit {
+    let states = (0..4).map(|n| {
+        let tab = TabName::new(&format!("t{n}")).unwrap();
+        let bytes = Bytes::from(vec![vbucket.index() as u8; 500]);
+        (StateKey { tab, client: ClientId::new("web").unwrap() }, Part::WHOLE, Some(bytes))
+    });
+    let tab_type = TabType::new("Count").unwrap();
+    Commit {
+        expect,
+        next: Version { writer: 9, count },
+        tabs: (0..4).map(|n| (TabName::new(&format!("t{n}")).unwrap(), Some(tab_type.clone()))).collect(),
+        states: states.collect(),
+        ..Commit::default()
+    }
+}
+
+async fn scan(store: &EmbeddedStore, vbucket: VBucket) -> Result<Vec<Scanned>, StoreError> {
+    let scan = Scan { tab: None, after: None, limit: 100, what: ScanWhat::States };
+    store.scan(vbucket, &scan).await
+}
+
+#[tokio::test]
+async fn a_damaged_page_is_a_fault_where_it_is_and_nowhere_else() {
+    let (dir, copy) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let store = open(dir.path()).unwrap();
+    let all = store.vbuckets();
+    for vbucket in all.iter() {
+        assert_eq!(store.commit(vbucket, commit(Version::NEVER, 1, vbucket)).await.unwrap(), Committed::Done);
+    }
+    let whole: Vec<_> = futures::future::join_all(all.iter().map(|vbucket| scan(&store, vbucket)))
+        .await
+        .into_iter()
+        .map(Result::unwrap)
+        .collect();
+    drop(store);
+    let bytes = std::fs::read(dir.path().join("taba.redb")).unwrap();
+    let (mut refused, mut opened, mut faults, mut commits_refused) = (0, 0, 0, 0);
+    // The first page holds the roots; it is the one without which nothing can be found.
+    let pages: Vec<usize> = (1..bytes.len() / PAGE_BYTES)
+        .filter(|page| bytes[page * PAGE_BYTES..(page + 1) * PAGE_BYTES].iter().any(|byte| *byte != 0))
+        .collect();
+    for page in pages.iter().step_by(pages.len().div_ceil(40)) {
+        let mut damaged = bytes.clone();
+        damaged[page * PAGE_BYTES..(page + 1) * PAGE_BYTES].fill(0);
+        std::fs::write(copy.path().join("taba.redb"), damaged).unwrap();
+        let store = match open(copy.path()) {
+            Ok(store) => store,
+            Err(error) => {
+                assert!(
+                    matches!(error, EmbeddedError::Database { .. } | EmbeddedError::Engine { .. }),
+                    "{error:?}"
+                );
+                refused += 1;
+                continue;
+            }
+        };
+        opened += 1;
+        let mut unread = 0;
+        for (vbucket, whole) in all.iter().zip(&whole) {
+            match scan(&store, vbucket).await {
+                Ok(found) => assert_eq!(found, *whole, "page {page}, {vbucket}"),
+                Err(error) => {
+                    assert!(matches!(error, StoreError::Damaged { .. }), "{error:?}");
+                    unread += 1;
+                }
+            }
+            let looked = store.load(vbucket, &Wanted::default()).await;
+            assert!(matches!(looked, Ok(_) | Err(StoreError::Damaged { .. })), "{looked:?}");
+        }
+        faults += unread;
+        // One commit for each, at once: those that need the page are refused, the others are done.
+        let next = |vbucket| store.commit(vbucket, commit(Version { writer: 9, count: 1 }, 2, vbucket));
+        for outcome in futures::future::join_all(all.iter().map(next)).await {
+            match outcome {
+                Ok(done) => assert_eq!(done, Committed::Done),
+                Err(StoreError::Damaged { .. }) => commits_refused += 1,
+                Err(error) => panic!("page {page}: {error:?}"),
+            }
+        }
+    }
+    println!(
+        "{} pages: {opened} opened, {refused} refused; {faults} faults, {commits_refused} commits",
+        pages.len()
+    );
+    assert!(opened > 5 * refused && faults > 0, "{opened} opened, {refused} refused, {faults} faults");
+}
+
+#[tokio::test]
+async fn a_file_that_is_gone_or_empty_is_not_made_anew() {
+    let dir = TempDir::new().unwrap();
+    drop(open(dir.path()).unwrap());
+    let file = dir.path().join("taba.redb");
+    let bytes = std::fs::read(&file).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    let gone = open(dir.path()).unwrap_err();
+    assert!(
+        matches!(gone, EmbeddedError::Gone { .. }) && gone.to_string().contains("taba-server restore"),
+        "{gone}"
+    );
+    assert!(!file.exists(), "nothing was made");
+    std::fs::write(&file, b"").unwrap();
+    assert!(matches!(open(dir.path()).unwrap_err(), EmbeddedError::Gone { .. }));
+    for foreign in [&b"somebody's diary"[..], &[0; 100_000], &bytes[..4096], &bytes[..bytes.len() / 2]] {
+        std::fs::write(&file, foreign).unwrap();
+        let error = open(dir.path()).unwrap_err();
+        assert!(matches!(error, EmbeddedError::Database { .. } | EmbeddedError::Engine { .. }), "{error:?}");
+        assert_eq!(std::fs::read(&file).unwrap(), foreign, "it is left alone");
+    }
+    std::fs::write(&file, bytes).unwrap();
+    open(dir.path()).unwrap();
+}
