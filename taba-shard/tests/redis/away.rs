@@ -5,10 +5,15 @@ use std::net::TcpStream;
 
 use taba_core::{Remedy, Store, StoreError, causes};
 use taba_shard::{ConnectError, ShardedRedis, Shards};
-use taba_tests::redis::{Options, Redis};
+use taba_tests::redis::{Aof, Options, Redis};
 use taba_tests::wait_until;
 
 use crate::kit::{self, commit, loaded, vbucket};
+
+/// A log that is written before each answer, also while a slow disk syncs: what was answered survives a kill.
+fn survives() -> Options {
+    Options { aof: Aof::No, ..Options::default() }
+}
 
 /// Loads until the shard answers.
 async fn found_again(store: &ShardedRedis, index: u16) -> taba_core::Loaded {
@@ -23,7 +28,7 @@ async fn found_again(store: &ShardedRedis, index: u16) -> taba_core::Loaded {
 
 #[tokio::test]
 async fn what_the_other_shards_hold_is_used_from_the_start() {
-    let mut redis = Redis::start_many(2, &Options::durable());
+    let mut redis = Redis::start_many(2, &survives());
     let store = kit::store(&redis).await;
     for index in [1, 40] {
         kit::done(&store, vbucket(index), commit(0, 1, &["a"])).await;
@@ -55,7 +60,7 @@ async fn what_the_other_shards_hold_is_used_from_the_start() {
 
 #[tokio::test]
 async fn a_deployment_is_made_only_when_all_shards_are_there() {
-    let mut redis = Redis::start_many(2, &Options::durable());
+    let mut redis = Redis::start_many(2, &survives());
     redis[1].kill();
     let error = Shards::connect(kit::urls(&redis), kit::options()).await.unwrap_err();
     assert!(matches!(error.remedy(), Remedy::Wait(_)), "{error:?}");
@@ -67,7 +72,7 @@ async fn a_deployment_is_made_only_when_all_shards_are_there() {
 
 #[tokio::test]
 async fn a_shard_that_was_away_and_turns_out_empty_is_not_filled() {
-    let mut redis = Redis::start_many(2, &Options::durable());
+    let mut redis = Redis::start_many(2, &survives());
     drop(kit::store(&redis).await);
     redis[1].kill();
     let store = kit::store(&redis).await;
@@ -88,7 +93,7 @@ async fn a_shard_that_was_away_and_turns_out_empty_is_not_filled() {
 
 #[tokio::test]
 async fn a_damaged_vbucket_is_a_fault_of_its_own() {
-    let redis = [Redis::start(Options::durable())];
+    let redis = [Redis::start(survives())];
     let store = kit::store(&redis).await;
     for index in 0..64 {
         kit::done(&store, vbucket(index), commit(0, 1, &["a"])).await;
@@ -120,7 +125,7 @@ async fn a_damaged_vbucket_is_a_fault_of_its_own() {
 #[tokio::test]
 async fn a_redis_without_info_is_used_and_nothing_is_called_stable() {
     let extra = ["--rename-command", "INFO", ""].map(str::to_owned).to_vec();
-    let redis = [Redis::start(Options { extra, ..Options::durable() })];
+    let redis = [Redis::start(Options { extra, ..survives() })];
     let store = kit::store(&redis).await;
     kit::done(&store, vbucket(1), commit(0, 1, &["a"])).await;
     assert!(matches!(store.stable(vbucket(1)).await, Err(StoreError::Unavailable { .. })));
@@ -128,7 +133,7 @@ async fn a_redis_without_info_is_used_and_nothing_is_called_stable() {
 
 #[tokio::test]
 async fn a_redis_that_takes_no_more_connections_is_told_by_its_own_words() {
-    let redis = [Redis::start(Options::durable())];
+    let redis = [Redis::start(survives())];
     drop(kit::store(&redis).await);
     redis[0].command(&["CONFIG", "SET", "maxclients", "1"]);
     let guest = TcpStream::connect(("127.0.0.1", redis[0].port())).unwrap();
@@ -151,7 +156,7 @@ async fn a_redis_that_takes_no_more_connections_is_told_by_its_own_words() {
 
 #[tokio::test]
 async fn a_redis_that_loads_its_data_is_waited_for() {
-    let mut redis = [Redis::start(Options::durable())];
+    let mut redis = [Redis::start(survives())];
     let store = kit::store(&redis).await;
     kit::done(&store, vbucket(1), commit(0, 1, &["a"])).await;
     let fill = "for i = 1, 20000 do redis.call('set', 'pad' .. i, 'x') end";
