@@ -164,6 +164,13 @@ impl Client {
     }
 
     /// A Tab of any type, whose Handler folds values of type `V`. Names may carry labels: `delay;to=MEM`.
+    /// A label of any text, a route or a city, is made with [`TabName::builder`]:
+    ///
+    /// ```
+    /// let name = taba_core::TabName::builder("http").label("path", "/users/{id}").build()?;
+    /// // client.counter(name.as_str())?
+    /// # Ok::<(), taba_core::NameError>(())
+    /// ```
     ///
     /// # Errors
     /// [`TabError`] when a name breaks the rules, the Tab is in use with another type, there are

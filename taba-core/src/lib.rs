@@ -11,7 +11,7 @@
 //! |---|---|
 //! | [`handler`] | [`Handler`] and its laws; [`erased`] is its object-safe twin, [`registry`] the table of them |
 //! | `laws` | the test kit: every law a function (feature `laws`) |
-//! | [`event`], [`name`], [`time`], [`value`], [`reading`] | what is recorded |
+//! | [`event`], [`name`], [`time`], [`value`], [`reading`], [`text`] | what is recorded |
 //! | [`sum`] | sums of doubles without error |
 //! | [`wire`] | the bytes between processes; [`state`] those in the store |
 //! | [`batch`], [`ledger`] | the words of exactly-once and of the accounts |
@@ -67,6 +67,7 @@ pub mod registry;
 pub mod state;
 pub mod store;
 pub mod sum;
+pub mod text;
 pub mod throttle;
 pub mod time;
 pub mod value;
@@ -80,7 +81,7 @@ pub use event::{Event, Events};
 pub use guard::{Guarded, HandlerError, Panicked};
 pub use handler::{Caveats, Format, Handler, Projection, State, StateError, decode_state, encode_state};
 pub use memory::MemoryStore;
-pub use name::{ClientId, NameError, TabName, TabType};
+pub use name::{ClientId, NameError, TabName, TabNameBuilder, TabType, escape_label, unescape_label};
 pub use reading::{Expiring, Keyed, Reading, number_text};
 pub use registry::{Registry, RegistryBuilder, RegistryError};
 pub use state::Envelope;
@@ -89,6 +90,7 @@ pub use store::{
     Wanted,
 };
 pub use sum::ExactSum;
+pub use text::printable;
 pub use throttle::Throttle;
 pub use time::Timestamp;
 pub use value::Value;

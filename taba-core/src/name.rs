@@ -1,7 +1,7 @@
 //! The names of things: [`TabName`], [`TabType`], [`ClientId`]. Checked once, here; past the constructor a name is
 //! known to be good.
 
-use std::borrow::Borrow;
+use std::borrow::{Borrow, Cow};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -201,6 +201,54 @@ impl TabName {
         Ok(Self(sorted.into()))
     }
 
+    /// A name whose labels may have any text: what no name may hold is escaped, see [`escape_label`].
+    ///
+    /// # Examples
+    /// ```
+    /// use taba_core::TabName;
+    ///
+    /// let name = TabName::builder("http").label("path", "/users/{id}").label("city", "Zürich").build()?;
+    /// assert_eq!(name.as_str(), "http;city=Z!C3!BCrich;path=/users/!7Bid!7D");
+    /// assert_eq!(name.label_text("city").as_deref(), Some("Zürich"));
+    /// assert_eq!(name.shown(), "http;city=Zürich;path=/users/{id}");
+    /// # Ok::<(), taba_core::NameError>(())
+    /// ```
+    pub fn builder(base: &str) -> TabNameBuilder {
+        TabNameBuilder { text: base.to_owned() }
+    }
+
+    /// Reads a name as [`shown`](Self::shown) writes it: labels have any text, but for `;`.
+    ///
+    /// # Errors
+    /// [`NameError`], as [`TabNameBuilder::build`].
+    pub fn from_shown(text: &str) -> Result<Self, NameError> {
+        let mut parts = text.split(';');
+        let mut name = Self::builder(parts.next().unwrap_or_default());
+        for label in parts {
+            let (key, value) =
+                label.split_once('=').ok_or_else(|| NameError::Label { label: label.to_owned() })?;
+            name = name.label(key, value);
+        }
+        name.build()
+    }
+
+    /// The name for people: with the labels' texts as they were before they were escaped. It may hold any character.
+    pub fn shown(&self) -> Cow<'_, str> {
+        if !self.0.contains(ESCAPE) {
+            return Cow::Borrowed(&self.0);
+        }
+        let mut shown = self.base().to_owned();
+        for (key, value) in self.labels() {
+            shown.extend([";", key, "=", &unescape_label(value)]);
+        }
+        Cow::Owned(shown)
+    }
+
+    /// The text of one label, as it was before it was escaped.
+    pub fn label_text(&self, key: &str) -> Option<Cow<'_, str>> {
+        self.label(key).map(unescape_label)
+    }
+
     /// The name without its labels.
     pub fn base(&self) -> &str {
         self.0.split_once(';').map_or(&self.0, |(base, _)| base)
@@ -219,6 +267,90 @@ impl TabName {
     /// Whether the name lies under the prefix that Taba keeps for itself.
     pub fn is_reserved(&self) -> bool {
         self.0.starts_with(Self::RESERVED)
+    }
+}
+
+/// What an escape in a label's value begins with. Two hexadecimal digits follow.
+const ESCAPE: char = '!';
+
+/// Any text as the value of a label: each byte (of its UTF-8) that no name may hold, and each `!`, becomes `!` and two
+/// upper-case hexadecimal digits; the empty text becomes `!`.
+///
+/// # Laws
+/// **Back.** `unescape_label(escape_label(text)) == text`, for every text.
+/// **Apart.** Different texts become different values.
+/// Checked by the tests of this file.
+///
+/// # Cost
+/// A text of n bytes becomes at most 3 n bytes. A whole name has room for 1,024.
+pub fn escape_label(text: &str) -> Cow<'_, str> {
+    let is_plain = |byte: u8| is_name_byte(byte) && byte != ESCAPE as u8;
+    if text.is_empty() {
+        return Cow::Borrowed("!");
+    }
+    if text.bytes().all(is_plain) {
+        return Cow::Borrowed(text);
+    }
+    let mut value = String::with_capacity(text.len() * 3);
+    for byte in text.bytes() {
+        if is_plain(byte) {
+            value.push(byte as char);
+        } else {
+            value.extend([ESCAPE, hex(byte >> 4), hex(byte & 15)]);
+        }
+    }
+    Cow::Owned(value)
+}
+
+/// The text that [`escape_label`] made this value of; a value that it never makes is its own text.
+pub fn unescape_label(value: &str) -> Cow<'_, str> {
+    if !value.contains(ESCAPE) {
+        return Cow::Borrowed(value);
+    }
+    match unescaped(value) {
+        Some(text) if escape_label(&text) == value => Cow::Owned(text),
+        _ => Cow::Borrowed(value),
+    }
+}
+
+fn unescaped(value: &str) -> Option<String> {
+    if value == "!" {
+        return Some(String::new());
+    }
+    let mut parts = value.split(ESCAPE);
+    let mut bytes = parts.next()?.as_bytes().to_vec();
+    for part in parts {
+        bytes.push(u8::from_str_radix(part.get(..2)?, 16).ok()?);
+        bytes.extend_from_slice(&part.as_bytes()[2..]);
+    }
+    String::from_utf8(bytes).ok()
+}
+
+const fn hex(digit: u8) -> char {
+    (if digit < 10 { b'0' + digit } else { b'A' + digit - 10 }) as char
+}
+
+/// A [`TabName`] in the making, whose labels may have any text.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct TabNameBuilder {
+    text: String,
+}
+
+impl TabNameBuilder {
+    /// A label with this text, escaped as far as it has to be ([`escape_label`]).
+    pub fn label(mut self, key: &str, text: &str) -> Self {
+        self.text.extend([";", key, "=", &escape_label(text)]);
+        self
+    }
+
+    /// Checks the name.
+    ///
+    /// # Errors
+    /// [`NameError`]: the base or a key holds what it may not, a key stands twice, or all of it is over 1,024 bytes. The
+    /// text of a label alone is never an error.
+    pub fn build(self) -> Result<TabName, NameError> {
+        TabName::new(&self.text)
     }
 }
 
@@ -269,7 +401,55 @@ impl ClientId {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn any_text_is_a_label_and_comes_back(texts in prop::collection::vec(any::<String>(), 0..3)) {
+            let mut name = TabName::builder("x");
+            for (at, text) in texts.iter().enumerate() {
+                name = name.label(&format!("k{at}"), text);
+            }
+            match name.build() {
+                Ok(name) => for (at, text) in texts.iter().enumerate() {
+                    let (key, text) = (format!("k{at}"), text.as_str());
+                    let back = name.label_text(&key);
+                    prop_assert_eq!(back.as_deref(), Some(text));
+                },
+                Err(error) => {
+                    let is_too_long = matches!(error, NameError::TooLong { .. });
+                    prop_assert!(is_too_long, "{error}");
+                }
+            }
+        }
+
+        #[test]
+        fn what_was_never_escaped_is_its_own_text(value in "[a!-%A-F0-9]{1,8}") {
+            let text = unescape_label(&value);
+            prop_assert!(text == value || escape_label(&text) == value);
+        }
+    }
+
+    #[test]
+    fn labels_of_every_day_have_names() {
+        for text in ["/users/{id}", "a b", "Zürich", "", "50%", "a,b", "[::1]", "!", "a;b=c", "\u{1b}[2J"] {
+            let name = TabName::builder("x").label("k", text).build().unwrap();
+            assert_eq!(name.label_text("k").as_deref(), Some(text));
+            assert_eq!(TabName::new(name.as_str()), Ok(name.clone()));
+            if !text.contains(';') {
+                assert_eq!(TabName::from_shown(&name.shown()), Ok(name));
+            }
+        }
+        assert_eq!(unescape_label("wow!"), "wow!", "it was given as it is");
+        assert_eq!(unescape_label("a!41"), "a!41", "no text is escaped so");
+        assert!(matches!(
+            TabName::builder("x").label("k", &"é".repeat(200)).build(),
+            Err(NameError::TooLong { .. })
+        ));
+        assert!(TabName::builder("x").label("k k", "v").build().is_err());
+    }
 
     #[test]
     fn labels_are_sorted_and_unique() {

@@ -8,7 +8,6 @@
 //! | [`filter`] | what is logged: `--log`, the file, a variable, `RUST_LOG` |
 //! | [`environment`] | which variables are settings, and which were injected by Kubernetes or Docker |
 //! | [`usage`] | errors of the command line that name the variable a value came from |
-//! | [`escape`] | texts of others, shown so that they can do nothing to a terminal or a log |
 //! | `signals` | the signals that ask a process to stop (feature `signals`) |
 //!
 //! # Examples
@@ -38,10 +37,8 @@ mod line;
 pub mod log;
 #[cfg(feature = "signals")]
 pub mod signals;
-mod text;
 mod throttled;
 pub mod usage;
 
 pub use exit::{EXIT_CODES, Exit, run};
 pub use log::{LinesDropped, Log};
-pub use text::escape;

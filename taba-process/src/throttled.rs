@@ -5,7 +5,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use taba_core::Throttle;
+use taba_core::{Throttle, printable};
 use tracing::callsite::Identifier;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
@@ -14,7 +14,6 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::clock::now;
-use crate::text::escape;
 
 /// The fields that make two events of one place in the code different faults.
 const CAUSE_FIELDS: [&str; 7] = ["server", "shard", "address", "why", "reason", "kind", "part"];
@@ -104,7 +103,7 @@ pub(crate) fn field(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Deb
     if field.name() != "message" {
         write!(writer, "{}=", field.name())?;
     }
-    writer.write_str(&escape(&format!("{value:?}")))
+    writer.write_str(&printable(&format!("{value:?}")))
 }
 
 /// Formats events as `tracing_subscriber` does, on one line each, one line per cause and interval.

@@ -5,6 +5,10 @@ use clap::{Args as ClapArgs, Parser, Subcommand};
 /// Ask a Taba Server.
 #[derive(Debug, Parser)]
 #[command(name = "taba", version, about, max_term_width = 110)]
+#[command(
+    after_help = "Exit codes: 0 with an answer; 1 without one, or with only part of one; 2 when the command line or a \
+    variable is wrong.\nAn empty variable is not set."
+)]
 pub(crate) struct Args {
     /// The server to ask.
     #[arg(
@@ -15,6 +19,13 @@ pub(crate) struct Args {
         value_name = "URL"
     )]
     pub(crate) server: String,
+    /// Ask by this HTTP proxy: http://HOST:PORT. Without it no proxy is used, whatever http_proxy and the like say.
+    #[arg(long, global = true, env = "TABA_PROXY", value_name = "URL")]
+    pub(crate) proxy: Option<String>,
+    /// What to log: off, error, warn, info, debug, trace, or MODULE=LEVEL,…; RUST_LOG counts where this is not given.
+    /// Default: warn.
+    #[arg(long, global = true, env = "TABA_LOG", value_name = "FILTER")]
+    pub(crate) log: Option<String>,
     /// Print the server's JSON as it comes.
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -135,7 +146,7 @@ pub(crate) struct WatchArgs {
 
 fn label(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() && !value.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err("KEY=VALUE is needed, as in to=MEM".to_owned()),
     }
 }
@@ -154,6 +165,7 @@ mod tests {
     #[test]
     fn labels_are_pairs() {
         assert_eq!(label("to=MEM"), Ok(("to".to_owned(), "MEM".to_owned())));
-        assert!(label("to").is_err() && label("=x").is_err() && label("to=").is_err());
+        assert_eq!(label("tenant="), Ok(("tenant".to_owned(), String::new())));
+        assert!(label("to").is_err() && label("=x").is_err());
     }
 }

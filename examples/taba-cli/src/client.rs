@@ -25,13 +25,23 @@ pub(crate) enum Method {
 pub(crate) struct Client {
     agent: Agent,
     server: String,
+    proxy: Option<String>,
 }
 
 impl Client {
-    pub(crate) fn new(server: &str) -> Self {
-        let config =
-            Agent::config_builder().http_status_as_error(false).timeout_connect(Some(CONNECT_TIME)).build();
-        Self { agent: config.new_agent(), server: server.to_owned() }
+    /// Asks by this proxy, or by none: a Server is near, and a proxy that is set for the web does not know it.
+    pub(crate) fn new(server: &str, proxy: Option<&str>) -> Result<Self, CliError> {
+        let bad = |source| CliError::Proxy {
+            proxy: proxy.unwrap_or_default().to_owned(),
+            source: Box::new(source),
+        };
+        let by = proxy.map(ureq::Proxy::new).transpose().map_err(bad)?;
+        let config = Agent::config_builder()
+            .proxy(by)
+            .http_status_as_error(false)
+            .timeout_connect(Some(CONNECT_TIME))
+            .build();
+        Ok(Self { agent: config.new_agent(), server: server.to_owned(), proxy: proxy.map(str::to_owned) })
     }
 
     /// The body of the answer, to be read as it comes.
@@ -42,6 +52,7 @@ impl Client {
         accept: &str,
     ) -> Result<impl Read + use<>, CliError> {
         let url = question.url(&self.server);
+        tracing::debug!(?method, url, proxy = self.proxy, "asking");
         let answer = match method {
             Method::Get => self.agent.get(&url).header("accept", accept).call(),
             Method::Delete => self.agent.delete(&url).header("accept", accept).call(),
@@ -49,9 +60,14 @@ impl Client {
         };
         let answer = answer.map_err(|source| CliError::Unreachable {
             server: self.server.clone(),
+            by: self
+                .proxy
+                .as_ref()
+                .map_or_else(String::new, |proxy| format!(" by the proxy {proxy} (--proxy)")),
             source: Box::new(source),
         })?;
         let status = answer.status();
+        tracing::debug!(status = status.as_u16(), "answered");
         let reader = BufReader::new(Response::into_body(answer).into_with_config().limit(u64::MAX).reader());
         if status.is_success() {
             return Ok(reader);

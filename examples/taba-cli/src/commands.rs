@@ -15,7 +15,7 @@ type Show = fn(&Value, bool) -> String;
 
 /// Runs one command.
 pub(crate) fn run(args: &Args) -> Result<(), CliError> {
-    let client = Client::new(&args.server);
+    let client = Client::new(&args.server, args.proxy.as_deref())?;
     let (method, question, show, detail): (_, _, Show, _) = match &args.command {
         Command::Watch(watch) => return watch::run(&client, watch, args),
         Command::Agg(agg) => {
@@ -98,7 +98,7 @@ fn remarks(answer: &Value) -> Result<(), CliError> {
     let mut err = std::io::stderr();
     for fault in answer["errors"].as_array().into_iter().flatten() {
         let (_, message) = CliError::words(fault);
-        let (states, name) = (&fault["states"], fault["name"].as_str().unwrap_or("?"));
+        let (states, name) = (&fault["states"], table::tab(fault["name"].as_str().unwrap_or("?")));
         let _ = writeln!(err, "not included: {states} states of {name}: {message}");
     }
     if let Some(omitted) = answer["errors_omitted"].as_u64().filter(|omitted| *omitted > 0) {

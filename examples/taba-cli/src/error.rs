@@ -1,10 +1,16 @@
 //! [`CliError`]: why there is no answer.
 
+use taba_core::printable;
+
 /// Why there is no answer, or only part of one.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CliError {
-    #[error("no answer from {server}; is the server running there? (--server or TABA_SERVER names another)")]
-    Unreachable { server: String, source: Box<ureq::Error> },
+    #[error(
+        "no answer from {server}{by}; is the server running there? (--server or TABA_SERVER names another)"
+    )]
+    Unreachable { server: String, by: String, source: Box<ureq::Error> },
+    #[error("{proxy} (--proxy, TABA_PROXY) is no proxy; write http://HOST:PORT")]
+    Proxy { proxy: String, source: Box<ureq::Error> },
     #[error("the server refuses: {message} ({reason})")]
     Refused { reason: String, message: String },
     #[error("{server} answers, but not as a taba server does (status {status})")]
@@ -22,21 +28,9 @@ pub(crate) enum CliError {
 }
 
 impl CliError {
-    /// The error and its causes.
-    pub(crate) fn message(&self) -> String {
-        let mut message = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(error) = cause {
-            message.push_str(": ");
-            message.push_str(&error.to_string());
-            cause = error.source();
-        }
-        message
-    }
-
     /// What the server says in an error object.
     pub(crate) fn words(error: &serde_json::Value) -> (String, String) {
-        let word = |key: &str| error[key].as_str().unwrap_or("unknown").to_owned();
+        let word = |key: &str| printable(error[key].as_str().unwrap_or("unknown")).into_owned();
         (word("reason"), word("message"))
     }
 }

@@ -8,28 +8,42 @@ mod client;
 mod commands;
 mod error;
 mod number;
+mod pipe;
 mod shape;
 mod table;
 mod url;
 mod watch;
 
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
+use taba_process::{Exit, Log, filter, usage};
 
 use crate::args::Args;
 use crate::error::CliError;
 
 fn main() -> ExitCode {
-    match commands::run(&Args::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+    taba_process::run("taba", run)
+}
+
+fn run(log: &Log) -> Exit {
+    let words: Vec<_> = std::env::args_os().collect();
+    let parsed = usage::parse(Args::command(), &words).and_then(|matches| {
+        Args::from_arg_matches(&matches).map_err(|error| usage::explain(error, &Args::command(), &words))
+    });
+    let args = match parsed {
+        Ok(args) => args,
+        Err(error) => return error.end(log),
+    };
+    match filter::read([("log (--log, TABA_LOG)", args.log.as_deref())], "warn") {
+        Ok(filter) => log.subscribe(filter),
+        Err(error) => return log.fail(Exit::Usage, &error),
+    }
+    match commands::run(&args) {
+        Ok(()) => Exit::Clean,
         // The reader of a pipe has seen enough: `taba names | head`.
-        Err(CliError::Output(error)) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-        Err(error) => {
-            // When nobody listens there either, the exit code still tells.
-            let _ = writeln!(std::io::stderr(), "taba: {}", error.message());
-            ExitCode::FAILURE
-        }
+        Err(CliError::Output(error)) if error.kind() == ErrorKind::BrokenPipe => Exit::Clean,
+        Err(error) => log.fail(Exit::Failed, &error),
     }
 }

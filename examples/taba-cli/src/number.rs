@@ -1,6 +1,7 @@
 //! Numbers and times as a person reads them.
 
 use serde_json::Value;
+use taba_core::printable;
 
 /// A whole number in groups of three digits: `1,234,567`.
 pub(crate) fn whole(number: i128) -> String {
@@ -40,13 +41,13 @@ pub(crate) fn decimal(number: f64) -> String {
 pub(crate) fn plain(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
-        Value::String(text) => text.clone(),
+        Value::String(text) => printable(text).into_owned(),
         Value::Number(number) => match (number.as_i128(), number.as_f64()) {
             (Some(number), _) => whole(number),
             (None, Some(number)) => decimal(number),
             (None, None) => number.to_string(),
         },
-        other => other.to_string(),
+        other => printable(&other.to_string()).into_owned(),
     }
 }
 

@@ -2,6 +2,7 @@
 //! seven percentiles, windows under `1m` to `1d`, values under `keys`, a list of readings.
 
 use serde_json::{Map, Value};
+use taba_core::printable;
 
 use crate::number::{plain, time};
 
@@ -29,13 +30,14 @@ const WINDOWS: [&str; 4] = ["1m", "10m", "1h", "1d"];
 const TEXT_MAX: usize = 60;
 
 impl Cell {
-    pub(crate) fn text(heading: &str, text: impl Into<String>) -> Self {
-        Self { heading: heading.to_owned(), text: text.into(), is_number: false }
+    pub(crate) fn text(heading: &str, text: impl AsRef<str>) -> Self {
+        let (heading, text) = (printable(heading).into_owned(), printable(text.as_ref()).into_owned());
+        Self { heading, text, is_number: false }
     }
 
     pub(crate) fn plain(heading: &str, value: &Value) -> Self {
         let is_number = value.is_number() || value.is_null();
-        Self { heading: heading.to_owned(), text: plain(value), is_number }
+        Self { heading: printable(heading).into_owned(), text: plain(value), is_number }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 use serde_json::Value;
+use taba_core::{TabName, printable};
 
 use crate::number::{plain, whole};
 use crate::shape::{self, Cell};
@@ -50,14 +51,14 @@ pub(crate) fn answers(results: &[Value], detail: bool) -> String {
         if at > 0 {
             out.push('\n');
         }
-        out.push_str(&format!("{tab_type}\n{}\n", table(&rows)));
+        out.push_str(&format!("{}\n{}\n", printable(tab_type), table(&rows)));
     }
     out + &quality(results)
 }
 
 /// The rows of one aggregate or projection. What it rests on stands in the first only.
 fn answer(row: &Value, detail: bool) -> Vec<Vec<Cell>> {
-    let mut first = vec![Cell::text("name", row["name"].as_str().unwrap_or(""))];
+    let mut first = vec![Cell::text("name", tab(row["name"].as_str().unwrap_or("")))];
     for key in ["client", "clients", "tabs", "events", "lost"] {
         match row.get(key) {
             Some(tabs) if key == "tabs" && *tabs == 1 => {}
@@ -101,9 +102,19 @@ fn quality(results: &[Value]) -> String {
     if out.is_empty() { out } else { out + "\n" }
 }
 
+/// A Tab's name as people read it: with the texts of its labels, and nothing that acts on a terminal.
+pub(crate) fn tab(name: &str) -> String {
+    let shown = TabName::new(name).map(|name| name.shown().into_owned());
+    printable(shown.as_deref().unwrap_or(name)).into_owned()
+}
+
 /// Plain rows, with the columns named in this order.
 pub(crate) fn list(results: &[Value], columns: &[(&str, &str)]) -> String {
-    let row = |row: &Value| columns.iter().map(|(key, heading)| Cell::plain(heading, &row[*key])).collect();
+    let cell = |row: &Value, key: &str, heading: &str| match (key, &row[key]) {
+        ("name", Value::String(name)) => Cell::text(heading, tab(name)),
+        (_, value) => Cell::plain(heading, value),
+    };
+    let row = |row: &Value| columns.iter().map(|(key, heading)| cell(row, key, heading)).collect();
     table(&results.iter().map(row).collect::<Vec<Vec<Cell>>>()) + "\n"
 }
 
@@ -150,7 +161,7 @@ fn flatten(prefix: &str, value: &Value, lines: &mut Vec<(String, String)>) {
         Value::Object(fields) => {
             for (key, value) in fields {
                 let dot = if prefix.is_empty() { "" } else { "." };
-                flatten(&format!("{prefix}{dot}{key}"), value, lines);
+                flatten(&format!("{prefix}{dot}{}", printable(key)), value, lines);
             }
         }
         Value::Array(items) => {

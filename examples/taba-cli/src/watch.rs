@@ -8,8 +8,8 @@ use serde_json::Value;
 use crate::args::{Args, WatchArgs};
 use crate::client::{Client, Method};
 use crate::error::CliError;
-use crate::table;
 use crate::url::Question;
+use crate::{pipe, table};
 
 /// Home, then clear to the end: less flicker than clearing first.
 const REDRAW: &str = "\x1b[H\x1b[J";
@@ -23,6 +23,7 @@ pub(crate) fn run(client: &Client, args: &WatchArgs, all: &Args) -> Result<(), C
         .with_flag("detail", args.detail)
         .with("every", &args.every)
         .with_some("at", all.at.as_deref());
+    pipe::end_with_its_reader();
     let json = all.json;
     let reader =
         BufReader::new(client.open(Method::Get, &question, "text/event-stream, application/json")?);

@@ -229,3 +229,89 @@ fn a_watch_shows_changes_until_the_server_ends_it() {
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(String::from_utf8_lossy(&output.stderr), "taba: the server ended the watch\n");
 }
+
+#[test]
+fn texts_of_others_act_on_no_terminal() {
+    let server = Server::filled();
+    let text = "ok\u{1b}[2J\u{1b}]52;c;eA==\u{7}\r\n evil  9999  forged\u{9b}31m\u{202e}";
+    let at = [Timestamp::from_secs(NOW - 3)];
+    server.put("evil", "Gauge", "ATL", &at, &vec![Reading::Text(text.to_owned())]);
+    let acts = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
+    for args in [&["agg", "evil"][..], &["proj", "evil", "--detail"], &["agg"], &["names"], &["status"]] {
+        let shown = server.shows(args);
+        assert!(!shown.contains(acts), "{args:?}: {shown:?}");
+        assert!(!shown.lines().any(|line| line.trim_start().starts_with("evil  9999")), "{shown}");
+    }
+    assert!(server.shows(&["agg", "evil"]).contains(r"ok\u{1b}[2J"));
+    let output = server.run(&["agg", "--re", "\u{1b}[2J("]);
+    assert!(!String::from_utf8(output.stderr).unwrap().contains('\u{1b}'));
+}
+
+#[test]
+fn labels_are_shown_and_asked_for_as_their_texts() {
+    let server = Server::filled();
+    for city in ["Zürich", "São Paulo, 50%", ""] {
+        let name = TabName::builder("shop").label("city", city).build().unwrap();
+        server.numbers(name.as_str(), "TotalsCounter", "ATL", &[1.0]);
+    }
+    let shown = server.shows(&["agg", "--base", "shop"]);
+    assert!(shown.contains("shop;city=Zürich") && shown.contains("shop;city=São Paulo, 50%"), "{shown}");
+    assert!(server.shows(&["names"]).contains("shop;city=Zürich"));
+    for (args, city) in [
+        (&["agg", "--label", "city=Zürich"][..], "Zürich"),
+        (&["agg", "--label", "city=São Paulo, 50%"], "São Paulo"),
+        (&["agg", "shop;city=Zürich"], "Zürich"),
+        (&["agg", "--re", "shop;city=Z.rich"], "Zürich"),
+        (&["agg", "--base=shop", "--by=city", "--label", "city=Zürich"], "Zürich"),
+    ] {
+        let shown = server.shows(args);
+        assert!(shown.contains(city) && shown.matches("shop;").count() == 1, "{args:?}: {shown}");
+    }
+    assert_eq!(line(&server.shows(&["agg", "--label", "city="]), "shop;city=")[1], "1");
+}
+
+#[test]
+fn proxies_of_the_environment_are_not_used_and_the_one_that_is_is_named() {
+    let server = Server::filled();
+    for name in ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "HTTPS_PROXY", "https_proxy"] {
+        let output = server.command(&["names"]).env(name, "http://127.0.0.1:9").output().unwrap();
+        assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    server.fails(&["names", "--proxy", "http://127.0.0.1:9"], 1, "by the proxy http://127.0.0.1:9");
+    server.fails(&["names", "--proxy", "what is this"], 1, "TABA_PROXY");
+}
+
+#[test]
+fn a_watch_ends_with_its_reader() {
+    let server = Server::filled();
+    let mut child = server.command(&["watch", "mode"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.next().is_some());
+    drop(lines);
+    // Nothing changes any more: a write would never tell that the reader has gone.
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn settings_are_as_those_of_the_other_binaries() {
+    let server = Server::filled();
+    let run = |args: &[&str], name: &str, value: &str| {
+        let output = server.command(args).env_remove("RUST_LOG").env(name, value).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, text) = run(&["names", "--log=debug"], "NO_COLOR", "");
+    assert!(code == Some(0) && text.contains("DEBUG") && !text.contains('\u{1b}'), "{text}");
+    let (code, text) = run(&["names"], "RUST_LOG", "taba=debug");
+    assert!(code == Some(0) && text.contains("DEBUG"), "{text}");
+    let (code, text) = run(&["names", "--log=inof"], "NO_COLOR", "");
+    assert!(code == Some(2) && text.contains("--log") && text.contains("inof"), "{text}");
+    let (code, text) = run(&["names"], "TABA_LOG", "taba=loud");
+    assert!(code == Some(2) && text.contains("TABA_LOG"), "{text}");
+    assert_eq!(run(&["names"], "TABA_PROXY", ""), (Some(0), String::new()), "empty is not set");
+    let output = server
+        .command(&["status", "--server", "http://127.0.0.1:1"])
+        .env("TABA_SERVER", "")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+}

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use futures::stream::{self, Stream, TryStreamExt};
 use serde::Serialize;
 use serde_json::{Map, Value};
-use taba_core::{AnyProjection, Caveats, ClientId, Format, Guarded, Panicked, TabName, TabType, Timestamp};
+use taba_core::{
+    AnyProjection, Caveats, ClientId, Format, Guarded, Panicked, TabName, TabType, Timestamp, unescape_label,
+};
 
 use super::catalog::{Listed, Opened, States, listed};
 use super::error::QueryError;
@@ -220,7 +222,8 @@ impl GroupKey {
         for (key, value) in given.collect::<BTreeMap<_, _>>() {
             name.extend([";", key, "=", value]);
         }
-        let by = by.iter().cloned().zip(self.values.into_iter().map(Value::from)).collect();
+        let texts = self.values.iter().map(|value| value.as_deref().map(unescape_label).into());
+        let by = by.iter().cloned().zip(texts).collect();
         Group { name, by, tab_type: self.tab_type, tabs, is_alone: false }
     }
 }

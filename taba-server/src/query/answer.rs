@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures::stream::{self, Stream, StreamExt};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
+use taba_core::{TabName, printable, unescape_label};
 
 use super::error::QueryError;
 use super::fault::{Fault, Item};
@@ -158,12 +159,12 @@ impl<T: Row> Writer<T> {
         match self.shape.media {
             Media::Text => row.write_text(out),
             Media::Lines => {
-                push_json(row, out);
+                push_row(row, out);
                 out.push('\n');
             }
             Media::Json => {
                 out.push_str(if self.rows == 0 { "\n" } else { ",\n" });
-                push_json(row, out);
+                push_row(row, out);
             }
         }
         self.rows += 1;
@@ -184,7 +185,8 @@ impl<T: Row> Writer<T> {
             Media::Text => {
                 let Fault { name, client, message, states, .. } = fault;
                 out.push_str(&format!(
-                    "# not included: {states} states of {name} ({client}, …): {message}\n"
+                    "# not included: {states} states of {name} ({client}, …): {}\n",
+                    printable(&message)
                 ));
             }
         }
@@ -245,6 +247,26 @@ impl<T: Row> Writer<T> {
             out.push_str("# nothing found\n");
         }
     }
+}
+
+/// A row; where labels of its Tab are escaped, their texts come with it: `"labels": {"city": "Zürich"}`.
+fn push_row<T: Row>(row: &T, out: &mut String) {
+    let labels = row.tab().map(label_texts).unwrap_or_default();
+    push_json(row, out);
+    if !labels.is_empty() && out.ends_with('}') {
+        out.pop();
+        out.push_str(",\"labels\":");
+        push_json(&labels, out);
+        out.push('}');
+    }
+}
+
+/// The texts of a Tab's labels, if one of them is escaped.
+pub(super) fn label_texts(name: &str) -> Map<String, Value> {
+    let Some(name) = TabName::new(name).ok().filter(|name| name.shown() != name.as_str()) else {
+        return Map::new();
+    };
+    name.labels().map(|(key, value)| (key.to_owned(), unescape_label(value).into())).collect()
 }
 
 fn push_json<T: Serialize + ?Sized>(value: &T, out: &mut String) {

@@ -1,6 +1,7 @@
 //! `GET /metrics`: Prometheus text. The Server's own counters, the Ledger's totals, and, when Tabs are chosen, the
 //! numbers of those Tabs.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::pin::pin;
@@ -10,7 +11,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use futures::stream::StreamExt;
 use serde_json::{Value, json};
-use taba_core::TabName;
+use taba_core::{TabName, unescape_label};
 
 use super::aggregate::{Aggregate, Query, aggregates};
 use super::error::QueryError;
@@ -177,18 +178,18 @@ fn tab_labels(aggregate: &Aggregate) -> String {
     let name = TabName::new(&aggregate.name).ok();
     let base = name.as_ref().map_or(aggregate.name.as_str(), TabName::base);
     let mut pairs = vec![
-        ("tab".to_owned(), aggregate.name.as_str()),
-        ("base".to_owned(), base),
-        ("type".to_owned(), aggregate.tab_type.as_str()),
+        ("tab".to_owned(), Cow::from(aggregate.name.as_str())),
+        ("base".to_owned(), Cow::from(base)),
+        ("type".to_owned(), Cow::from(aggregate.tab_type.as_str())),
     ];
     let mut used = BTreeSet::new();
     for (key, value) in name.iter().flat_map(TabName::labels) {
         let word: String = key.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
         if used.insert(word.clone()) {
-            pairs.push((format!("label_{word}"), value));
+            pairs.push((format!("label_{word}"), unescape_label(value)));
         }
     }
-    labels(pairs.iter().map(|(key, value)| (key.as_str(), *value)))
+    labels(pairs.iter().map(|(key, value)| (key.as_str(), &**value)))
 }
 
 /// `{key="value",…}`. In values, a backslash, a quote and a line feed are escaped.

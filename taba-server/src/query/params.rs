@@ -92,7 +92,7 @@ impl Params {
             }
         } else {
             for name in self.list("name") {
-                selection = selection.name(named("name", name, TabName::new)?);
+                selection = selection.name(named("name", name, tab_name)?);
             }
             for client in self.list("client") {
                 selection = selection.client(named("client", client, ClientId::new)?);
@@ -110,9 +110,10 @@ impl Params {
         }
         for (key, values) in &self.0 {
             let Some(label) = key.strip_prefix("label.") else { continue };
-            for value in values.split(',') {
-                // What no name can hold would choose nothing, and hide a mistake.
-                named(key, &format!("x;{label}={value}"), TabName::new)?;
+            // What no name can hold would choose nothing, and hide a mistake.
+            named(key, &format!("x;{label}=x"), TabName::new)?;
+            // All of it too: a text may hold commas.
+            for value in values.split(',').chain([values.as_str()]) {
                 selection = selection.label(label, value);
             }
         }
@@ -143,6 +144,14 @@ fn bad(key: &str, value: &str, wanted: &str) -> QueryError {
 
 fn named<T>(key: &str, text: &str, new: fn(&str) -> Result<T, NameError>) -> Result<T, QueryError> {
     new(text).map_err(|error| bad(key, text, &error.to_string()))
+}
+
+/// A name as it is, or as it is shown to people.
+fn tab_name(text: &str) -> Result<TabName, NameError> {
+    TabName::new(text).or_else(|error| match text.contains(';') {
+        true => TabName::from_shown(text),
+        false => Err(error),
+    })
 }
 
 /// Undoes percent-encoding. A `+` stands for itself.

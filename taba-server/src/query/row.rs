@@ -4,19 +4,24 @@ use std::fmt::Write;
 
 use serde::Serialize;
 use serde_json::Value;
-use taba_core::{Caveats, ClientId};
+use taba_core::{Caveats, ClientId, printable};
 
 use super::aggregate::Aggregate;
 use super::ledger::Account;
 use super::lists::{ClientRow, TabRow, TypeRow};
 use super::projection::ClientProjection;
-use super::text::write_value;
+use super::text::{shown, write_value};
 use super::times;
 
 /// What an answer is made of: JSON by serde, and text for people.
 pub(super) trait Row: Serialize + Send + 'static {
     /// Appends the row as whole lines.
     fn write_text(&self, out: &mut String);
+
+    /// The name of the Tab that it is about.
+    fn tab(&self) -> Option<&str> {
+        None
+    }
 }
 
 /// An account with whose it is.
@@ -28,12 +33,19 @@ pub(super) struct AccountRow {
 }
 
 impl Row for Aggregate {
+    fn tab(&self) -> Option<&str> {
+        Some(&self.name)
+    }
+
     fn write_text(&self, out: &mut String) {
         let quality = &self.quality;
         let _ = write!(
             out,
             "{}  {}  clients {}  events {}",
-            self.name, self.tab_type, quality.clients, quality.events
+            shown(&self.name),
+            self.tab_type,
+            quality.clients,
+            quality.events
         );
         if self.tabs > 1 {
             let _ = write!(out, "  tabs {}", self.tabs);
@@ -44,8 +56,11 @@ impl Row for Aggregate {
         write_quality(quality.lost, quality.error_bound, &times::show(quality.as_of), out);
         write_value(&self.value, 2, out);
         if !self.clients_by_value.is_empty() {
-            let words: Vec<String> =
-                self.clients_by_value.iter().map(|(word, clients)| format!("{word} × {clients}")).collect();
+            let words: Vec<String> = self
+                .clients_by_value
+                .iter()
+                .map(|(word, clients)| format!("{} × {clients}", printable(word)))
+                .collect();
             let _ = writeln!(out, "  clients by value: {}", words.join(", "));
         }
         if self.clients_by_other_values > 0 {
@@ -58,7 +73,8 @@ impl Row for Aggregate {
 fn write_caveats(caveats: &Caveats, out: &mut String) {
     for (heading, all) in [("unknown", &caveats.unknown), ("left out", &caveats.left_out)] {
         if !all.is_empty() {
-            let each: Vec<String> = all.iter().map(|(what, why)| format!("{what} ({why})")).collect();
+            let each: Vec<String> =
+                all.iter().map(|(what, why)| format!("{} ({})", printable(what), printable(why))).collect();
             let _ = writeln!(out, "  {heading}: {}", each.join(", "));
         }
     }
@@ -68,9 +84,19 @@ fn write_caveats(caveats: &Caveats, out: &mut String) {
 }
 
 impl Row for ClientProjection {
+    fn tab(&self) -> Option<&str> {
+        Some(self.name.as_str())
+    }
+
     fn write_text(&self, out: &mut String) {
-        let _ =
-            write!(out, "{}  {}  client {}  events {}", self.name, self.tab_type, self.client, self.events);
+        let _ = write!(
+            out,
+            "{}  {}  client {}  events {}",
+            shown(self.name.as_str()),
+            self.tab_type,
+            self.client,
+            self.events
+        );
         write_quality(self.lost, self.error_bound, &times::show(self.as_of), out);
         write_value(&self.value, 2, out);
         write_caveats(&self.caveats, out);
@@ -89,8 +115,12 @@ fn write_quality(lost: Option<u64>, error_bound: Option<f64>, as_of: &str, out: 
 }
 
 impl Row for TabRow {
+    fn tab(&self) -> Option<&str> {
+        Some(self.name.as_str())
+    }
+
     fn write_text(&self, out: &mut String) {
-        let _ = writeln!(out, "{:<40}  {}", self.name, self.tab_type);
+        let _ = writeln!(out, "{:<40}  {}", shown(self.name.as_str()), self.tab_type);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use regex::{Regex, RegexBuilder};
-use taba_core::{ClientId, TabName, TabType, VBucket, VBuckets};
+use taba_core::{ClientId, TabName, TabType, VBucket, VBuckets, unescape_label};
 
 use super::error::QueryError;
 
@@ -27,7 +27,10 @@ impl Pattern {
         };
         // Alone first: `a)|(b` is wrong, but would be right inside the parentheses, and escape the anchors.
         compile(text)?;
-        Ok(Self { text: text.to_owned(), regex: compile(&format!(r"\A(?:{text})\z"))? })
+        let whole = compile(&format!(r"\A(?:{text})\z"));
+        // A comment of the mode `x` goes to the end of its line, and takes the parenthesis with it.
+        let regex = whole.or_else(|_| compile(&format!("\\A(?:{text}\n)\\z")))?;
+        Ok(Self { text: text.to_owned(), regex })
     }
 
     /// Whether the whole name matches.
@@ -81,7 +84,7 @@ impl Selection {
         self
     }
 
-    /// Also the Tabs whose whole name matches.
+    /// Also the Tabs whose whole name matches, as it is or as it is shown to people.
     #[must_use]
     pub fn name_pattern(mut self, pattern: Pattern) -> Self {
         self.name_patterns.push(pattern);
@@ -95,7 +98,8 @@ impl Selection {
         self
     }
 
-    /// Only Tabs with this label, or another value given for the same key.
+    /// Only Tabs with this label, or another value given for the same key: as it is in the name, or the text before it was
+    /// escaped.
     #[must_use]
     pub fn label(mut self, key: &str, value: &str) -> Self {
         self.labels.entry(key.to_owned()).or_default().insert(value.to_owned());
@@ -130,7 +134,7 @@ impl Selection {
             && self
                 .labels
                 .iter()
-                .all(|(key, values)| name.label(key).is_some_and(|value| values.contains(value)))
+                .all(|(key, values)| name.label(key).is_some_and(|value| has_value(values, value)))
     }
 
     fn has_name(&self, name: &TabName) -> bool {
@@ -140,7 +144,10 @@ impl Selection {
         let any = self.names.is_empty() && self.bases.is_empty() && self.name_patterns.is_empty();
         any || self.names.contains(name)
             || self.bases.contains(name.base())
-            || self.name_patterns.iter().any(|pattern| pattern.matches(name.as_str()))
+            || self
+                .name_patterns
+                .iter()
+                .any(|pattern| pattern.matches(name.as_str()) || pattern.matches(&name.shown()))
     }
 
     /// Whether the Client is chosen.
@@ -203,6 +210,11 @@ impl Selection {
     }
 }
 
+/// Whether a label's value, or the text that it was escaped from, is among these.
+fn has_value(values: &BTreeSet<String>, value: &str) -> bool {
+    values.contains(value) || values.contains(&*unescape_label(value))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -221,6 +233,10 @@ mod tests {
         assert!(!pattern("a|ab").matches("abc"));
         assert!(!pattern("b").matches("abc"));
         assert!(matches!(Pattern::new("a)|(b", 1 << 20), Err(QueryError::BadPattern { .. })));
+        assert!(pattern("(?i)REQUESTS").matches("requests") && pattern("(?i-u)REQUESTS").matches("requests"));
+        assert!(pattern("(?x)a #c").matches("a") && !pattern("(?x)a #c").matches("ab"));
+        assert!(pattern("a # b").matches("a # b") && !pattern("a # b").matches("a # b\n"));
+        assert!(matches!(Pattern::new("(?x)a) #(", 1 << 20), Err(QueryError::BadPattern { .. })));
         assert!(matches!(Pattern::new("(a", 1 << 20), Err(QueryError::BadPattern { .. })));
         assert!(matches!(Pattern::new(r"\w{500}{500}", 1 << 20), Err(QueryError::BadPattern { .. })));
     }

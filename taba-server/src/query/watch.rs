@@ -14,6 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Interval, MissedTickBehavior};
 
 use super::aggregate::{Query, aggregates};
+use super::answer::label_texts;
 use super::error::QueryError;
 use super::fault::Item;
 use super::missing::{Affects, Missing};
@@ -118,7 +119,11 @@ impl Watch {
                 return Err(QueryError::TooManyTabs { tabs_max });
             }
             let key = (aggregate.name.clone(), aggregate.tab_type.to_string());
-            let shown = json!(aggregate);
+            let mut shown = json!(aggregate);
+            let labels = label_texts(&aggregate.name);
+            if !labels.is_empty() {
+                shown["labels"] = labels.into();
+            }
             let mut lasting = shown.clone();
             lasting["as_of"] = Value::Null;
             if self.last.get(&key) != Some(&lasting) {

@@ -253,3 +253,42 @@ async fn metrics_are_prometheus_text() {
     let small = kit.get("/metrics?ledger=false").await.text;
     assert!(!small.contains("taba_ledger") && !small.contains("taba_tab_"));
 }
+
+#[tokio::test]
+async fn labels_that_were_escaped_are_told_as_their_texts() {
+    let kit = Kit::new();
+    for city in ["Zürich", "a, b", ""] {
+        let name = taba_core::TabName::builder("shop").label("city", city).build().unwrap();
+        kit.count(name.as_str(), "ATL", &[1.0]).await;
+    }
+    kit.count("shop;city=Rome", "ATL", &[1.0]).await;
+    let zurich = &kit.results("/v2/tabs?label.city=Z%C3%BCrich").await[0];
+    assert_eq!(
+        (&zurich["name"], &zurich["labels"]),
+        (&json!("shop;city=Z!C3!BCrich"), &json!({ "city": "Zürich" }))
+    );
+    for question in [
+        "name=shop;city=Z%C3%BCrich",
+        "name=shop;city=Z!C3!BCrich",
+        "label.city=Z!C3!BCrich",
+        "re=true&name=shop;city=Z%C3%BC.*",
+        "label.city=a, b".replace(' ', "%20").as_str(),
+        "label.city=",
+    ] {
+        for path in ["/v2/tabs", "/v2/names", "/v2/projections"] {
+            let rows = kit.results(&format!("{path}?{question}")).await;
+            assert_eq!(rows.len(), 1, "{path}?{question}");
+            assert!(rows[0]["labels"]["city"].is_string(), "{rows:?}");
+        }
+    }
+    let groups = kit.results("/v2/tabs?base=shop&by=city").await;
+    let mut cities: Vec<_> =
+        groups.iter().map(|row| row["by"]["city"].as_str().unwrap().to_owned()).collect();
+    cities.sort();
+    assert_eq!(cities, ["", "Rome", "Zürich", "a, b"]);
+    assert_eq!(kit.results("/v2/names?name=shop;city=Rome").await[0].get("labels"), None);
+    let text = kit.ask("GET", "/v2/names", "text/plain").await.text;
+    assert!(text.contains("shop;city=Zürich"), "{text}");
+    let metrics = kit.get("/metrics?base=shop").await.text;
+    assert!(metrics.contains("label_city=\"Zürich\""), "{metrics}");
+}

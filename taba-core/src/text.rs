@@ -1,4 +1,4 @@
-//! [`escape`]: texts of others, shown so that they can do nothing to a terminal or a log.
+//! [`printable`]: texts of others, shown so that they can do nothing to a terminal or a log.
 
 use std::borrow::Cow;
 
@@ -7,12 +7,12 @@ use std::borrow::Cow;
 ///
 /// # Examples
 /// ```
-/// use taba_process::escape;
+/// use taba_core::printable;
 ///
-/// assert_eq!(escape("Zürich 50%"), "Zürich 50%");
-/// assert_eq!(escape("ok\u{1b}[2J\r\n9999"), "ok\\u{1b}[2J\\r\\n9999");
+/// assert_eq!(printable("Zürich 50%"), "Zürich 50%");
+/// assert_eq!(printable("ok\u{1b}[2J\r\n9999"), "ok\\u{1b}[2J\\r\\n9999");
 /// ```
-pub fn escape(text: &str) -> Cow<'_, str> {
+pub fn printable(text: &str) -> Cow<'_, str> {
     if !text.contains(acts) {
         return Cow::Borrowed(text);
     }
