@@ -289,7 +289,11 @@ impl Verified<Config> {
     pub fn log_options(&self) -> LogOptions {
         // Many segments, so that room comes back in small pieces; none so small that files are a burden.
         let segment_bytes = (self.spool_bytes_max / 16).clamp(1 << 20, 64 << 20);
-        LogOptions { bytes_max: self.spool_bytes_max, segment_bytes, sync: self.spool_sync }
+        let sync_interval = match self.spool_sync {
+            SyncPolicy::Interval => self.spool_sync_interval,
+            SyncPolicy::Always | SyncPolicy::Never => Duration::ZERO,
+        };
+        LogOptions { bytes_max: self.spool_bytes_max, segment_bytes, sync: self.spool_sync, sync_interval }
     }
 
     /// How many VBuckets the deployment has.

@@ -24,8 +24,13 @@ pub const INCARNATION_BYTES_MAX: usize =
 pub enum Seen {
     /// Not seen before.
     New,
-    /// The newest of its incarnation, again; these were its refusals.
-    Again(Vec<Refusal>),
+    /// The newest of its incarnation, again.
+    Again {
+        /// What of it was refused.
+        refused: Vec<Refusal>,
+        /// Where it ends in the Spool; 0 when an earlier run took it.
+        position: u64,
+    },
     /// Older than the newest of its incarnation: it was answered long ago.
     Older,
 }
@@ -58,6 +63,7 @@ struct Incarnation {
 struct Entry {
     last: SeqNo,
     refused: Box<[Refusal]>,
+    position: u64,
     used: u64,
 }
 
@@ -77,21 +83,23 @@ impl Dedup {
         match self.entries.get(&Incarnation::of(batch)) {
             Some(_) if is_off(DEDUP) => Seen::New,
             Some(entry) if batch.seq < entry.last => Seen::Older,
-            Some(entry) if batch.seq == entry.last => Seen::Again(entry.refused.to_vec()),
+            Some(entry) if batch.seq == entry.last => {
+                Seen::Again { refused: entry.refused.to_vec(), position: entry.position }
+            }
             Some(_) | None => Seen::New,
         }
     }
 
-    /// Remembers a new Batch that was taken, and what of it was refused.
-    pub fn remember(&mut self, batch: &ClientBatch, refused: &[Refusal]) {
-        self.insert(Incarnation::of(batch), batch.seq, refused);
+    /// Remembers a new Batch that was taken, what of it was refused, and where it ends in the Spool.
+    pub fn remember(&mut self, batch: &ClientBatch, refused: &[Refusal], position: u64) {
+        self.insert(Incarnation::of(batch), batch.seq, refused, position);
     }
 
     /// Remembers what an earlier run remembered; those used last come last.
     pub fn restore(&mut self, taken: &Taken) {
         let key = Incarnation { client: taken.client.clone(), number: taken.incarnation };
         if self.entries.get(&key).is_none_or(|known| known.last < taken.seq) {
-            self.insert(key, taken.seq, &taken.refused);
+            self.insert(key, taken.seq, &taken.refused, 0);
         }
     }
 
@@ -109,10 +117,10 @@ impl Dedup {
         })
     }
 
-    fn insert(&mut self, key: Incarnation, seq: SeqNo, refused: &[Refusal]) {
+    fn insert(&mut self, key: Incarnation, seq: SeqNo, refused: &[Refusal], position: u64) {
         self.uses += 1;
         let kept = refused[..refused.len().min(REFUSALS_KEPT_MAX)].into();
-        let entry = Entry { last: seq, refused: kept, used: self.uses };
+        let entry = Entry { last: seq, refused: kept, position, used: self.uses };
         if let Some(before) = self.entries.insert(key.clone(), entry) {
             debug_assert!(before.last < seq || is_off(DEDUP), "a repeated Batch was taken as new");
             self.by_use.remove(&before.used);
@@ -160,13 +168,17 @@ mod tests {
         }
     }
 
+    fn again(refused: Vec<Refusal>, position: u64) -> Seen {
+        Seen::Again { refused, position }
+    }
+
     #[test]
     fn the_newest_is_told_again_and_older_ones_are_known() {
         let mut dedup = Dedup::new(10);
         let refused = vec![Refusal { block: 3, why: Why::BadName, events: 7 }];
         assert_eq!(dedup.seen(&batch("web", 1, 5)), Seen::New);
-        dedup.remember(&batch("web", 1, 5), &refused);
-        assert_eq!(dedup.seen(&batch("web", 1, 5)), Seen::Again(refused));
+        dedup.remember(&batch("web", 1, 5), &refused, 5);
+        assert_eq!(dedup.seen(&batch("web", 1, 5)), again(refused, 5));
         assert_eq!(dedup.seen(&batch("web", 1, 4)), Seen::Older);
         assert_eq!(dedup.seen(&batch("web", 1, 6)), Seen::New);
         assert_eq!(
@@ -180,26 +192,26 @@ mod tests {
     #[test]
     fn the_incarnation_unused_for_longest_goes() {
         let mut dedup = Dedup::new(2);
-        dedup.remember(&batch("a", 1, 1), &[]);
-        dedup.remember(&batch("b", 1, 1), &[]);
-        dedup.remember(&batch("a", 1, 2), &[]);
-        dedup.remember(&batch("c", 1, 1), &[]);
+        dedup.remember(&batch("a", 1, 1), &[], 5);
+        dedup.remember(&batch("b", 1, 1), &[], 5);
+        dedup.remember(&batch("a", 1, 2), &[], 5);
+        dedup.remember(&batch("c", 1, 1), &[], 5);
         assert_eq!(dedup.len(), 2);
         assert_eq!(dedup.seen(&batch("b", 1, 1)), Seen::New, "forgotten");
-        assert_eq!(dedup.seen(&batch("a", 1, 2)), Seen::Again(Vec::new()));
-        assert_eq!(dedup.seen(&batch("c", 1, 1)), Seen::Again(Vec::new()));
+        assert_eq!(dedup.seen(&batch("a", 1, 2)), again(Vec::new(), 5));
+        assert_eq!(dedup.seen(&batch("c", 1, 1)), again(Vec::new(), 5));
     }
 
     #[test]
     fn what_is_remembered_is_known_after_a_restart() {
         let mut dedup = Dedup::new(10);
         let refused = vec![Refusal { block: 3, why: Why::BadName, events: 7 }];
-        dedup.remember(&batch("b", 1, 5), &refused);
-        dedup.remember(&batch("a", 1, 2), &[]);
-        dedup.remember(&batch("b", 1, 6), &refused);
+        dedup.remember(&batch("b", 1, 5), &refused, 5);
+        dedup.remember(&batch("a", 1, 2), &[], 5);
+        dedup.remember(&batch("b", 1, 6), &refused, 5);
         let mut restored = Dedup::new(1);
         dedup.remembered().for_each(|taken| restored.restore(&taken));
-        assert_eq!(restored.seen(&batch("b", 1, 6)), Seen::Again(refused), "it was used last");
+        assert_eq!(restored.seen(&batch("b", 1, 6)), again(refused, 0), "it was used last");
         assert_eq!(restored.seen(&batch("b", 1, 5)), Seen::Older);
     }
 
@@ -207,7 +219,7 @@ mod tests {
     fn no_more_refusals_are_kept_than_stated() {
         let mut dedup = Dedup::new(2);
         let refused: Vec<_> = (0..100).map(|block| Refusal { block, why: Why::BadName, events: 1 }).collect();
-        dedup.remember(&batch("a", 1, 1), &refused);
-        assert_eq!(dedup.seen(&batch("a", 1, 1)), Seen::Again(refused[..REFUSALS_KEPT_MAX].to_vec()));
+        dedup.remember(&batch("a", 1, 1), &refused, 5);
+        assert_eq!(dedup.seen(&batch("a", 1, 1)), again(refused[..REFUSALS_KEPT_MAX].to_vec(), 5));
     }
 }

@@ -3,6 +3,8 @@
 //! ```text
 //!            a Block came                     its turn, and its Server has a free slot
 //!   Idle ─────────────────► Ready (in line) ───────────────────────────────────────────► Flying
+//!                            │ ▲ its Batch is read back: Fetching
+//!                            └─┘
 //!    ▲ │ keeps what it sent   ▲   ▲    time is over                                         │
 //!    │ └──► Settling ─────────┘   └──────────────── Resting ◄── Unavailable, Busy ──────────┤
 //!    │      time to ask         └────────────── request failed; Nak; stored, and more ──────┤
@@ -26,6 +28,7 @@ mod suspect;
 mod tally;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
 use std::time::Duration;
 
 use taba_core::wire::{Ack, Answer};
@@ -44,7 +47,7 @@ use crate::relay::Moment;
 use crate::rendezvous;
 use crate::spool::record::Piece;
 use crate::spool::recovery::FoundLane;
-use crate::spool::{Place as Stored, Spool, Weight};
+use crate::spool::{Content, Fetch, Place as Stored, Purpose, Weight};
 
 /// A Server that asks to be left alone is left alone for no longer than this.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
@@ -72,6 +75,8 @@ pub struct Dispatcher {
     /// Lanes in `Place::Resting` and `Place::Settling`, by when that is over.
     timers: BTreeSet<(Duration, LaneKey)>,
     flights: BTreeMap<RequestId, Flight>,
+    /// Lanes whose Batch is being read back, or was and waits to be sent, and its bytes.
+    fetched: BTreeMap<LaneKey, usize>,
     requests: u64,
     /// When the line as it is now was last looked through; `None` when somebody joined it since.
     looked_at: Option<Duration>,
@@ -116,6 +121,8 @@ enum Place {
     Settling(Duration),
     Ready,
     Resting(Duration),
+    /// Its Batch is being read back.
+    Fetching,
     Flying,
 }
 
@@ -163,6 +170,7 @@ impl Dispatcher {
             flush_at: None,
             timers: BTreeSet::new(),
             flights: BTreeMap::new(),
+            fetched: BTreeMap::new(),
             requests: 0,
             looked_at: None,
             unwritten_probe_at: None,
@@ -227,7 +235,7 @@ impl Dispatcher {
                 self.timers.remove(&(until, key));
                 self.stand_in_line(now.uptime, key);
             }
-            Place::Ready | Place::Resting(_) | Place::Flying => {}
+            Place::Ready | Place::Resting(_) | Place::Fetching | Place::Flying => {}
         }
         self.events_held += events;
         self.line_bytes += bytes;
@@ -252,7 +260,8 @@ impl Dispatcher {
     }
 
     /// Takes an input, then sends whatever is due. `now` counts from the start of the Agent and never goes back.
-    pub fn handle(&mut self, now: Moment, input: Input, spool: &dyn Spool, actions: &mut Vec<Action>) {
+    /// What the Spool holds may be sent up to `durable`.
+    pub fn handle(&mut self, now: Moment, input: Input, durable: u64, actions: &mut Vec<Action>) {
         match input {
             Input::Tick => {}
             Input::Answered { request, acks, .. } => self.answered(now.uptime, request, acks, actions),
@@ -262,10 +271,37 @@ impl Dispatcher {
         }
         self.wake_lanes(now.uptime);
         if self.flush_at.is_some_and(|at| at <= now.uptime) {
-            self.dispatch(now, spool, actions);
+            self.dispatch(now, durable, actions);
         }
         self.ask_time(now, actions);
         self.audit();
+    }
+
+    /// The content of a Batch that a Lane wants to send was read back, or could not be read now. Gives what of it is lost.
+    pub fn fetched(&mut self, now: Moment, fetch: &Fetch, outcome: io::Result<Content>) -> Released {
+        let mut lost = Released::default();
+        let Some(desk) = self.lanes.get_mut(&fetch.lane) else { return lost };
+        let is_awaited = fetch.purpose == Purpose::Send && desk.place == Place::Fetching;
+        let is_read = outcome.is_ok();
+        if let Ok(content) = outcome {
+            lost = desk.lane.fetched(now.time, fetch, content);
+            self.events_held -= lost.events;
+        }
+        match (is_awaited, is_read) {
+            (false, _) => {}
+            (true, false) => {
+                self.fetched.remove(&fetch.lane);
+                self.rest(now.uptime, fetch.lane);
+            }
+            // It has waited for its turn already.
+            (true, true) => {
+                desk.place = Place::Ready;
+                let line = if desk.lane.is_replaying() { &mut self.replays } else { &mut self.line };
+                line.push_front(fetch.lane);
+                (self.flush_at, self.looked_at) = (Some(now.uptime), None);
+            }
+        }
+        lost
     }
 
     /// When [`Dispatcher::handle`] wants to be called at the latest, unless something else happens before.
@@ -408,6 +444,7 @@ impl Dispatcher {
     /// What a Lane does that has nothing in flight: go on, wait until it is to ask, or nothing. One of an earlier stream
     /// that holds nothing any more is gone.
     fn settle(&mut self, now: Duration, key: LaneKey) {
+        self.fetched.remove(&key);
         let is_current = key.stream == self.stream;
         let desk = self.desk(key);
         desk.place = Place::Idle;
@@ -536,6 +573,7 @@ impl Dispatcher {
     }
 
     fn rest(&mut self, now: Duration, key: LaneKey) {
+        self.fetched.remove(&key);
         let desk = self.lanes.get_mut(&key).expect("a Lane on its way is not removed");
         desk.failures = desk.failures.saturating_add(1);
         let until = now + self.backoff.after(desk.failures);
@@ -567,6 +605,9 @@ impl Dispatcher {
                 "a Lane is lost"
             );
             assert_eq!(count(|place| *place == Place::Flying), flying, "a Lane is lost");
+            let is_fetching = |desk: &Desk| desk.place == Place::Fetching;
+            let known = |(key, desk): (&LaneKey, &Desk)| !is_fetching(desk) || self.fetched.contains_key(key);
+            assert!(self.lanes.iter().all(known), "a Lane is lost");
             let idle = self.lanes.values().filter(|desk| desk.place == Place::Idle);
             assert!(idle.into_iter().all(|desk| desk.lane.next().is_none()), "a Lane was forgotten");
             assert_eq!(in_line == 0, self.flush_at.is_none(), "the line would not be served");

@@ -37,12 +37,14 @@ use taba_core::{Events, SeqNo, StreamId, Timestamp};
 use self::keep::Loss;
 pub use self::message::{Message, Next, Outgoing};
 use self::parcel::Parcel;
+pub use self::rewrite::Copy;
+use self::rewrite::decode;
 use crate::clock::{CLOCKS_APART_MAX, StreamClock};
 use crate::relay::Moment;
 use crate::sabotage::{CONFIRM, is_off};
 use crate::spool::record::{Floor, Piece};
 use crate::spool::recovery::FoundLane;
-use crate::spool::{Place, ReadError, Spool};
+use crate::spool::{Content, Fetch, Place, Purpose};
 
 /// Bytes before the Blocks of a Batch, at most: stream, VBucket, four numbers.
 pub const HEAD_BYTES_MAX: usize = 8 + 2 + 4 * 10;
@@ -304,51 +306,68 @@ impl Lane {
         match self.index(self.cursor) {
             None => true,
             Some(index) => {
-                self.parcels[index].close();
-                self.parcels[index].written <= durable
+                let parcel = &mut self.parcels[index];
+                parcel.close();
+                parcel.is_filed |= self.bounds.spool_keeps_content && parcel.written <= durable;
+                parcel.written <= durable
             }
         }
     }
 
+    /// Where the Batch at the cursor stands, if its content has to be read back before it can be sent.
+    pub fn away(&self) -> Option<Fetch> {
+        if self.must_probe {
+            return None;
+        }
+        let parcel = &self.parcels[self.index(self.cursor)?];
+        parcel.is_away().then(|| self.fetch(parcel, Purpose::Send))
+    }
+
+    fn fetch(&self, parcel: &Parcel, purpose: Purpose) -> Fetch {
+        Fetch { lane: self.key, seq: parcel.seq, places: parcel.places.clone(), purpose }
+    }
+
+    /// The content of a Batch was read back; one that was let go or written elsewhere meanwhile is left alone. A note of
+    /// how much is lost takes the place of what is damaged; that is given, with where it stood.
+    pub fn fetched(&mut self, now: Timestamp, fetch: &Fetch, content: Content) -> Released {
+        let mut lost = Released::default();
+        let Some(index) = self.index(fetch.seq) else { return lost };
+        let (key, parcel) = (self.key, &mut self.parcels[index]);
+        if !parcel.is_away() || parcel.places != fetch.places {
+            return lost;
+        }
+        let blocks = if content.damaged.is_empty() { None } else { decode(&content.bytes).ok() };
+        parcel.put_here(content.bytes);
+        if !content.damaged.is_empty() {
+            (lost.events, lost.places) = parcel.damaged(&blocks.unwrap_or_default(), &content.damaged);
+            if lost.events > 0 {
+                parcel.add_note(&damage_note(key.stream, now, lost.events));
+            }
+            self.events_held -= lost.events;
+        }
+        lost
+    }
+
     /// What there is to say; it is in flight from here until it is acknowledged or given back. `None` when something is
-    /// in flight already, or there is nothing to say.
-    ///
-    /// # Errors
-    /// [`ReadError::Disk`] when the Spool does not give the Batch back: try again later. What is damaged becomes a note
-    /// of how much is lost, and `lost` is raised by that.
-    pub fn send(
-        &mut self,
-        now: Moment,
-        spool: &dyn Spool,
-        lost: &mut u64,
-    ) -> Result<Option<Message>, ReadError> {
+    /// in flight already, there is nothing to say, or its content is [away](Self::away).
+    pub fn send(&mut self, now: Moment) -> Option<Message> {
         if self.flight.is_some() {
-            return Ok(None);
+            return None;
         }
         let sent_before = self.sent_through;
         let message = if self.must_probe {
             let (base, events_before) = (self.base(), self.events_before_base());
             Message::Probe(Probe { stream: self.key.stream, vbucket: self.key.vbucket, base, events_before })
         } else {
-            let Some(index) = self.index(self.cursor) else { return Ok(None) };
-            let base = self.base();
+            let (base, index) = (self.base(), self.index(self.cursor)?);
             let (key, parcel) = (self.key, &mut self.parcels[index]);
-            let bytes = match parcel.content(spool) {
-                Err(ReadError::Damaged { .. }) => {
-                    let note = damage_note(key.stream, now.time, parcel.weight.events);
-                    let events = parcel.damaged(&note);
-                    *lost += events;
-                    self.events_held -= events;
-                    parcel.content(spool)?
-                }
-                read => read?,
-            };
+            let bytes = parcel.content()?;
             let (seq, events_before, blocks) = (parcel.seq, parcel.events_before, parcel.blocks);
             self.sent_through = self.sent_through.max(seq);
             Message::Batch(Outgoing { lane: key, seq, base, events_before, blocks, bytes })
         };
         self.flight = Some(Flight { sent_at: now.uptime, is_probe: self.must_probe, sent_before });
-        Ok(Some(message))
+        Some(message)
     }
 
     /// What the Server said about the message in flight, and what can be let go for that.
@@ -393,7 +412,7 @@ impl Lane {
             if parcel.acked_at.is_none() {
                 parcel.acked_at = Some(now);
             }
-            if self.bounds.spool_keeps_content && parcel.seq >= self.cursor {
+            if parcel.seq >= self.cursor {
                 parcel.put_away();
             }
         }
@@ -447,7 +466,7 @@ impl Lane {
 
     /// What has to be sent again is read again: many Lanes may wait for one Server to come back.
     fn put_away_next(&mut self) {
-        let next = self.index(self.cursor).filter(|_| self.bounds.spool_keeps_content);
+        let next = self.index(self.cursor);
         if let Some(index) = next.filter(|index| self.parcels[*index].is_closed) {
             self.parcels[index].put_away();
         }

@@ -56,7 +56,7 @@ pub mod status;
 
 pub use config::{Config, ConfigError, SpoolKind, Verified};
 #[cfg(feature = "driver")]
-pub use driver::{Agent, AgentBuilder, Left, RunningAgent, StartError};
+pub use driver::{Agent, AgentBuilder, Failure, Left, RunError, RunningAgent, StartError};
 pub use relay::{Moment, Origin, Relay, Verdict};
 pub use server_url::{ServerUrl, ServerUrlError};
 pub use spool::{LogSpool, MemorySpool, Spool, SyncPolicy};

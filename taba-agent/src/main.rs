@@ -58,7 +58,14 @@ async fn run(config: Verified<Config>, log: &Log) -> Exit {
     };
     let addr = running.addr();
     tracing::info!(%addr, unix = unix.map(|path| path.display().to_string()), ?servers, memory_bytes_max, "listening");
-    asked_to_stop.await;
+    let failure = tokio::select! {
+        () = asked_to_stop => None,
+        failure = running.failed() => Some(failure),
+    };
+    if let Some(failure) = failure {
+        running.abandon().await;
+        return log.fail(Exit::Failed, &failure);
+    }
     tracing::info!(deadline_ms = deadline.as_millis() as u64, "stopping");
     let left = running.shutdown(deadline).await;
     if left.is_nothing() {

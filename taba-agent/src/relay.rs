@@ -4,11 +4,12 @@
 //! requests to send. Whoever drives it brings the sockets, the disk and the time.
 
 mod isolate;
+mod news;
+mod rewriting;
 mod room;
 mod time;
 
 use std::collections::BTreeMap;
-use std::io;
 use std::time::Duration;
 
 use taba_core::ledger::Why;
@@ -16,18 +17,21 @@ use taba_core::wire::{BadBlock, Block, ClientBatch, Receipt};
 use taba_core::{Registry, StreamId, Timestamp, VBuckets};
 
 pub use self::isolate::{SetAside, Tally as SetAsideTally};
+pub use self::news::News;
+use self::news::Said;
+use self::rewriting::Copying;
 use self::room::ROOM_PAUSE;
 pub use self::time::ClockWait;
 use crate::clock::RunClock;
-use crate::config::{Config, HELD_HERE_BYTES_MAX, Verified};
+use crate::config::{Config, Verified};
 use crate::dedup::{Dedup, Seen};
 use crate::dispatcher::{Action, Dispatcher, Input, Request};
 use crate::health::Chance;
 use crate::intake::{Intake, sort_out};
-use crate::lane::Lane;
+use crate::sabotage::{TAKING, panic_in};
 use crate::spool::record::{Piece, Record, Taken};
 use crate::spool::recovery::{Damage, Recovered};
-use crate::spool::{MemorySpool, Spool, SpoolError, SyncJob, Tally as SpoolTally, Weight};
+use crate::spool::{Done, Job, MemorySpool, Spool, SpoolError, Tally as SpoolTally, Weight};
 use crate::status::{self, Status};
 
 /// How long a Client is asked to wait when the Spool is full, or the Agent is stopping.
@@ -53,8 +57,8 @@ pub enum Verdict {
     Taken {
         /// The answer.
         receipt: Receipt,
-        /// The end of it in the Spool: the answer goes out once this was [flushed](Relay::flush); where it is promised
-        /// that it outlives a power failure, once it was synced.
+        /// The end of it in the Spool: the answer goes out once that is [written](Spool::written); where it is promised
+        /// that it outlives a power failure, once it is [durable](Spool::durable).
         position: u64,
     },
     /// The Spool did not take it. The Client keeps it, and sends it again after [`RETRY_AFTER`].
@@ -89,6 +93,8 @@ pub struct Merges {
     pub bytes_before: u64,
     /// Their bytes after.
     pub bytes_after: u64,
+    /// How often a Handler panicked over it; then they stay as they are.
+    pub panicked: u64,
 }
 
 /// Everything an Agent decides.
@@ -133,10 +139,15 @@ pub struct Relay<S: Spool = MemorySpool> {
     room_tried: Option<Duration>,
     /// Bytes that the Lanes keep in memory beside the log, since they last put all away.
     bytes_here: u64,
+    /// What is being written again at the end of the log.
+    copying: Option<Copying>,
+    /// The VBucket of the current stream whose unsent Batches are being read back, to be merged, and how many still are.
+    merging: Option<(u16, usize)>,
     actions: Vec<Action>,
     /// What was set aside and not yet handed out.
     aside: Vec<SetAside>,
     aside_tally: SetAsideTally,
+    said: Said,
 }
 
 /// Where a Relay comes from.
@@ -195,9 +206,12 @@ impl<S: Spool> Relay<S> {
             damage: recovered.damage,
             room_tried: None,
             bytes_here: 0,
+            copying: None,
+            merging: None,
             actions: Vec::new(),
             aside: Vec::new(),
             aside_tally: SetAsideTally::default(),
+            said: Said::default(),
         };
         recovered.incarnations.iter().for_each(|taken| relay.dedup.restore(taken));
         for (key, lane) in recovered.lanes {
@@ -221,13 +235,13 @@ impl<S: Spool> Relay<S> {
         // A repetition is answered also while stopping: its Client can forget it.
         let before = match self.dedup.seen(batch) {
             Seen::New => None,
-            Seen::Again(refused) => Some(refused),
-            Seen::Older => Some(Vec::new()),
+            Seen::Again { refused, position } => Some((refused, position)),
+            // Its Client has sent a later one, and so had its answer.
+            Seen::Older => Some((Vec::new(), 0)),
         };
-        if let Some(refused) = before {
+        if let Some((refused, position)) = before {
             self.tally.batches_repeated += 1;
-            // It may stand anywhere in what was not synced yet.
-            return Verdict::Taken { receipt: receipt(refused), position: self.spool.position() };
+            return Verdict::Taken { receipt: receipt(refused), position };
         }
         if self.phase == Phase::Draining {
             self.tally.batches_turned_away += 1;
@@ -243,17 +257,12 @@ impl<S: Spool> Relay<S> {
             taken_at: self.clock.as_written(now).time,
             refused,
         };
-        let verdict = match self.take(now, &taken, &blocks) {
-            Ok(position) => {
-                for refusal in &taken.refused {
-                    let events = self.tally.refused.entry(refusal.why).or_default();
-                    *events = events.saturating_add(refusal.events);
-                }
-                self.tally.batches_taken += 1;
-                self.dedup.remember(batch, &taken.refused);
-                Verdict::Taken { receipt: receipt(taken.refused), position }
-            }
+        let verdict = match self.take(now, batch, &taken, &blocks) {
+            Ok(position) => Verdict::Taken { receipt: receipt(taken.refused), position },
             Err(error) => {
+                if matches!(error, SpoolError::Full { .. }) {
+                    self.said.full(now.uptime, &self.spool.room(), self.spool_tally.refused);
+                }
                 self.tally.batches_turned_away += 1;
                 self.spool_tally.refused += events;
                 Verdict::Refused(error)
@@ -267,6 +276,7 @@ impl<S: Spool> Relay<S> {
     fn take(
         &mut self,
         now: Moment,
+        batch: &ClientBatch,
         taken: &Taken,
         blocks: &[(taba_core::VBucket, Block)],
     ) -> Result<u64, SpoolError> {
@@ -282,6 +292,14 @@ impl<S: Spool> Relay<S> {
             pieces.extend(self.dispatcher.lane(vbucket).plan(blocks));
         }
         let written = self.spool.append(&Record::Take { taken, stream: self.stream, pieces: &pieces })?;
+        // In one step with the record: whatever fails behind it, the Batch is known when its Client sends it again.
+        self.dedup.remember(batch, &taken.refused, written.position);
+        self.tally.batches_taken += 1;
+        for refusal in &taken.refused {
+            let events = self.tally.refused.entry(refusal.why).or_default();
+            *events = events.saturating_add(refusal.events);
+        }
+        panic_in(TAKING);
         let mut touched: BTreeMap<u16, Vec<(Piece, crate::spool::Place)>> = BTreeMap::new();
         for (piece, place) in pieces.into_iter().zip(written.places) {
             touched.entry(piece.vbucket).or_default().push((piece, place));
@@ -290,11 +308,7 @@ impl<S: Spool> Relay<S> {
             self.dispatcher.append(self.clock.as_written(now), vbucket, pieces, written.position);
             self.merge_if_due(now, vbucket);
         }
-        self.bytes_here += bytes as u64;
-        if self.bytes_here > HELD_HERE_BYTES_MAX {
-            self.bytes_here = 0;
-            self.dispatcher.all().for_each(Lane::put_away);
-        }
+        self.holds_here(bytes);
         Ok(written.position)
     }
 
@@ -305,7 +319,7 @@ impl<S: Spool> Relay<S> {
             self.dispatcher.set_stream(self.stream);
         }
         self.hear_time(now, &input);
-        self.dispatcher.handle(now, input, &self.spool, &mut self.actions);
+        self.dispatcher.handle(now, input, self.spool.durable(), &mut self.actions);
         for action in std::mem::take(&mut self.actions) {
             match action {
                 Action::Send(request) => requests.push(request),
@@ -317,20 +331,21 @@ impl<S: Spool> Relay<S> {
                     self.spool_tally.expired += expired.events;
                     self.spool.release(&expired.places);
                 }
-                Action::Damaged(events) => self.spool_tally.damaged += events,
                 Action::SetAside(condemned) => self.set_aside(now, condemned),
                 Action::Recut(key, bytes) => self.recut(key, bytes),
+                Action::Fetch(fetch) => self.spool.fetch(fetch),
             }
         }
         self.write_clock(now.uptime);
-        self.compact(now.uptime);
+        self.tidy(now);
         self.audit();
     }
 
     /// When [`Relay::handle`] wants to be called at the latest, in time since the start of the Agent.
     pub fn next_wake(&self) -> Option<Duration> {
         let for_room = self.room_tried.filter(|_| self.spool.must_roll(0)).map(|tried| tried + ROOM_PAUSE);
-        self.dispatcher.next_wake().into_iter().chain(for_room).min()
+        let for_copy = self.copying.as_ref().and_then(Copying::wakes_at);
+        self.dispatcher.next_wake().into_iter().chain(for_room).chain(for_copy).min()
     }
 
     /// Writes down what is known to be stored, so that the next run knows it, too: the last thing to do. What cannot be
@@ -339,28 +354,26 @@ impl<S: Spool> Relay<S> {
         let _ = self.begin_segment();
     }
 
-    /// Hands what was taken to the disk. Answers up to where that is done.
-    ///
-    /// # Errors
-    /// [`SpoolError`] when the disk did not take it: it is kept and tried again, and Clients are not to be answered.
-    pub fn flush(&mut self) -> Result<u64, SpoolError> {
-        self.spool.flush()
+    /// What is to be done with the disk next, by whoever owns it; then say how it went with [`Relay::disk_done`]. One job
+    /// is handed out at a time.
+    pub fn disk_job(&mut self, now: Moment) -> Option<Job> {
+        self.tidy(now);
+        self.spool.next_job(now.uptime)
     }
 
-    /// What has to be done for everything flushed so far to be durable, on a thread that may wait for a disk.
-    pub fn sync_job(&mut self) -> Option<SyncJob> {
-        self.spool.sync_job()
+    /// When [`Relay::disk_job`] wants to be called again, if nothing else happens before.
+    pub fn disk_wakes_at(&self) -> Option<Duration> {
+        self.spool.wake_at()
     }
 
-    /// How a [`sync_job`](Self::sync_job) went, which had been taken at `position`. Call [`Relay::handle`] afterwards.
-    pub fn synced(&mut self, now: Moment, position: u64, outcome: io::Result<()>) {
-        self.spool.synced(position, outcome);
+    /// How a [job](Self::disk_job) went. Call [`Relay::handle`] afterwards.
+    pub fn disk_done(&mut self, now: Moment, done: Done) {
+        if let Some((fetch, outcome)) = self.spool.done(now.uptime, done) {
+            self.fetched(now, &fetch, outcome);
+        }
         self.dispatcher.synced(now.uptime);
-    }
-
-    /// Something was flushed that needs no sync to be sent. Call [`Relay::handle`] afterwards.
-    pub fn flushed(&mut self, now: Moment) {
-        self.dispatcher.synced(now.uptime);
+        self.tidy(now);
+        self.audit();
     }
 
     /// From now on nothing is taken, and what is held goes out without lingering.

@@ -126,6 +126,8 @@ pub struct Merges {
     pub bytes_before: u64,
     /// Bytes after.
     pub bytes_after: u64,
+    /// How often a Handler panicked over it; then the Blocks stay as they are.
+    pub panicked: u64,
 }
 
 /// Batches of Clients: in = taken + repeated + turned away.
@@ -202,8 +204,8 @@ impl SetAside {
 
 impl Merges {
     pub(crate) fn of(merges: &relay::Merges) -> Self {
-        let relay::Merges { count, bytes_before, bytes_after } = *merges;
-        Self { count, bytes_before, bytes_after }
+        let relay::Merges { count, bytes_before, bytes_after, panicked } = *merges;
+        Self { count, bytes_before, bytes_after, panicked }
     }
 }
 

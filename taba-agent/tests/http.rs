@@ -235,7 +235,7 @@ fn when_a_server_fails_the_other_takes_over_and_nothing_is_stored_twice() {
             let blocks = (0..20).map(|n| block(&format!("tab{n}"), 1)).collect();
             post_events(running.agent.addr(), &frame(&batch(seq, blocks))).receipt();
         }
-        let status = running.agent.status();
+        let status = running.agent.status().unwrap();
         assert!(running.stop(PATIENCE).is_nothing());
         assert!(bad.requests() > 0, "it was tried");
         assert_eq!(status.servers[0].url, bad.url());

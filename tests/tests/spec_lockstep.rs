@@ -70,7 +70,7 @@ impl Twin {
     /// What it sends is what the specification sends.
     fn sends(&mut self, now: Moment, expected: &Request) {
         assert!(self.lane.make_ready(u64::MAX));
-        let message = self.lane.send(now, &self.spool, &mut 0).unwrap();
+        let message = self.lane.send(now);
         match (message, expected.batch) {
             (Some(Message::Probe(probe)), None) => assert_eq!(probe, to_probe(expected)),
             (Some(Message::Batch(batch)), Some(_)) => {

@@ -15,7 +15,7 @@ use std::time::Duration;
 use taba_agent::LogSpool;
 use taba_agent::driver::FileDisk;
 use taba_agent::spool::record::{Checkpoint, Piece, Record, Taken};
-use taba_agent::spool::{LogOptions, Place, Spool, SyncPolicy};
+use taba_agent::spool::{Done, LogOptions, Place, Ran, Spool, SyncJob, SyncPolicy};
 use taba_bench::{Figure, now, print_machine};
 use taba_core::{ClientId, SeqNo, StreamId, Timestamp};
 
@@ -28,7 +28,12 @@ const SYNC_INTERVAL: Duration = Duration::from_millis(5);
 const ROUNDS: usize = 5;
 
 fn options() -> LogOptions {
-    LogOptions { bytes_max: 4 << 30, segment_bytes: 64 << 20, sync: SyncPolicy::Interval }
+    LogOptions {
+        bytes_max: 4 << 30,
+        segment_bytes: 64 << 20,
+        sync: SyncPolicy::Interval,
+        sync_interval: SYNC_INTERVAL,
+    }
 }
 
 /// Calls `sync` every 5 ms on a thread of its own, for as long as `write` runs.
@@ -76,8 +81,9 @@ fn raw(directory: &Path) -> Result<f64, Box<dyn Error>> {
 
 /// MB/s of records of 4 KiB, each with one piece, in a Spool, flushed when so many Clients wait.
 fn spool(directory: &Path, clients: u64) -> Result<f64, Box<dyn Error>> {
-    let (spool, _) = LogSpool::open(FileDisk::open(directory)?, options())?;
-    let spool = Mutex::new(spool);
+    let mut disk = FileDisk::open(directory)?;
+    let (spool, _) = LogSpool::open(&mut disk, options())?;
+    let (spool, prepared) = (Mutex::new(spool), Mutex::new(None::<SyncJob>));
     let checkpoint = Checkpoint::default();
     let bytes: Vec<u8> = (0..RECORD_BYTES - 64).map(|n| (n * 7919) as u8).collect();
     let mut piece =
@@ -92,10 +98,24 @@ fn spool(directory: &Path, clients: u64) -> Result<f64, Box<dyn Error>> {
     };
     let start = now();
     let sync = || {
-        let job = spool.lock().expect("nobody panics").sync_job();
+        let job = prepared.lock().expect("nobody panics").take();
         if let Some(job) = job {
-            let outcome = (job.run)();
-            spool.lock().expect("nobody panics").synced(job.position, outcome);
+            let done = job.run();
+            spool.lock().expect("nobody panics").done(start.elapsed(), done);
+        }
+    };
+    // What the thread that owns the disk does; syncs are left to the other one.
+    let mut write = |spool: &mut LogSpool| {
+        while let Some(job) = spool.next_job(start.elapsed()) {
+            let done = match job.run(&mut disk) {
+                Ran::Done(done) => done,
+                Ran::Sync(sync) => {
+                    let position = sync.position;
+                    *prepared.lock().expect("nobody panics") = Some(sync);
+                    Done::Prepared { position }
+                }
+            };
+            spool.done(start.elapsed(), done);
         }
     };
     let places: Vec<Place> = synced_meanwhile(sync, || -> Result<_, Box<dyn Error>> {
@@ -105,17 +125,21 @@ fn spool(directory: &Path, clients: u64) -> Result<f64, Box<dyn Error>> {
             let mut spool = spool.lock().expect("nobody panics");
             if spool.must_roll(RECORD_BYTES) {
                 spool.roll(&checkpoint)?;
+                write(&mut spool);
             }
             let record =
                 Record::Take { taken: &taken, stream: StreamId(1), pieces: std::slice::from_ref(&piece) };
             places.extend(spool.append(&record)?.places);
             if n.is_multiple_of(clients) {
-                spool.flush()?;
+                write(&mut spool);
             }
         }
         Ok(places)
     })?;
-    sync();
+    while spool.lock().expect("nobody panics").durable() < spool.lock().expect("nobody panics").position() {
+        write(&mut spool.lock().expect("nobody panics"));
+        sync();
+    }
     let mut spool = spool.into_inner()?;
     assert_eq!(spool.durable(), spool.position(), "all of it is durable");
     let mega_bytes = spool.position() as f64 / 1e6;

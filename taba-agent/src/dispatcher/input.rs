@@ -7,6 +7,7 @@ use taba_core::wire::Ack;
 
 use super::request::{Request, RequestId};
 use crate::lane::{LaneKey, Outgoing, Released};
+use crate::spool::Fetch;
 
 /// What the Dispatcher is told.
 #[derive(Clone, Debug)]
@@ -68,10 +69,10 @@ pub enum Action {
     Release(Released),
     /// This is too old to be sent. If it was not stored, the Server counts it as lost.
     Expire(Released),
-    /// So many events were found damaged when they were read back; the Ledger is told in their place.
-    Damaged(u64),
     /// Set these Blocks aside, and put the rest of the Batch in its place.
     SetAside(Condemned),
     /// Cut what of this Lane was never sent into Batches of at most so many bytes.
     Recut(LaneKey, usize),
+    /// Read back the content of this Batch, and give it to [`Dispatcher::fetched`](super::Dispatcher::fetched).
+    Fetch(Fetch),
 }

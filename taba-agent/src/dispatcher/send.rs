@@ -11,23 +11,26 @@ use super::{Action, Condemned, Dispatcher, Flight, Place};
 use crate::health::Health;
 use crate::lane::{LaneKey, Message, Next};
 use crate::relay::Moment;
-use crate::spool::Spool;
+use crate::spool::Fetch;
+
+/// What is read back of the Spool before it is sent, in requests of the largest size, at most.
+const FETCHED_REQUESTS: usize = 2;
 
 impl Dispatcher {
     /// Sends what can be sent of the lines; the rest keeps its order.
-    pub(super) fn dispatch(&mut self, now: Moment, spool: &dyn Spool, actions: &mut Vec<Action>) {
+    pub(super) fn dispatch(&mut self, now: Moment, durable: u64, actions: &mut Vec<Action>) {
         self.looked_at = Some(now.uptime);
         self.line_bytes = 0;
         self.unwritten_probe_at = None;
         self.clocks.is_holding = false;
         let slots = self.bounds.requests_per_server_max;
         let mut drafts: Vec<Option<Draft>> = self.servers.iter().map(|_| None).collect();
-        let closed = self.dispatch_suspects(now, spool, actions);
+        let closed = self.dispatch_suspects(now, durable, actions);
         let line = std::mem::take(&mut self.line);
-        self.line = self.dispatch_line(now, line, (slots, &closed), &mut drafts, spool, actions);
+        self.line = self.dispatch_line(now, line, (slots, &closed), &mut drafts, durable, actions);
         let replays = std::mem::take(&mut self.replays);
         let slots = (slots - 1).max(1);
-        self.replays = self.dispatch_line(now, replays, (slots, &closed), &mut drafts, spool, actions);
+        self.replays = self.dispatch_line(now, replays, (slots, &closed), &mut drafts, durable, actions);
         for (place, draft) in drafts.into_iter().enumerate() {
             self.send(now, place, draft, actions);
         }
@@ -38,7 +41,7 @@ impl Dispatcher {
 
     /// Sends what suspects have to say, each alone, to a Server that has nothing else from this Agent. Answers which
     /// Servers are kept for them.
-    fn dispatch_suspects(&mut self, now: Moment, spool: &dyn Spool, actions: &mut Vec<Action>) -> Vec<bool> {
+    fn dispatch_suspects(&mut self, now: Moment, durable: u64, actions: &mut Vec<Action>) -> Vec<bool> {
         let mut closed = vec![false; self.servers.len()];
         self.flights
             .values()
@@ -47,7 +50,6 @@ impl Dispatcher {
         let is_alone = |key: &LaneKey| self.lanes.get(key).is_some_and(|desk| desk.suspicion.is_alone());
         let suspects: Vec<LaneKey> =
             self.line.iter().chain(&self.replays).filter(|key| is_alone(key)).copied().collect();
-        let durable = spool.durable();
         for key in suspects {
             let desk = self.lanes.get_mut(&key).expect("a Lane in line is not removed");
             let expired = desk.lane.expire(now.uptime);
@@ -69,6 +71,13 @@ impl Dispatcher {
             if !desk.lane.make_ready(durable) {
                 continue;
             }
+            if let Some(fetch) = self.away(key) {
+                if self.may_fetch(&fetch) {
+                    self.leave_line(key);
+                    actions.push(Action::Fetch(fetch));
+                }
+                continue;
+            }
             closed[place] = true;
             // Where something is under way, it waits, and nobody else comes in between.
             if self.servers[place].in_flight() > 0 || !self.servers[place].take_slot(now.uptime, 1) {
@@ -76,7 +85,7 @@ impl Dispatcher {
             }
             self.leave_line(key);
             let mut draft = Draft::alone();
-            if self.draw_suspect(now, key, place, &mut draft, spool, actions) {
+            if self.draw_suspect(now, key, place, &mut draft, actions) {
                 self.send(now, place, Some(draft), actions);
             } else {
                 self.servers[place].give_slot_back();
@@ -92,19 +101,16 @@ impl Dispatcher {
     }
 
     /// Takes what a suspect has to say into a request of its own: its message, or a check of some of its Blocks. False
-    /// when there is nothing to be sent now: the Spool does not give it back, or Blocks of it are to be set aside.
+    /// when there is nothing to be sent now: Blocks of it are to be set aside.
     fn draw_suspect(
         &mut self,
         now: Moment,
         key: LaneKey,
         server: usize,
         draft: &mut Draft,
-        spool: &dyn Spool,
         actions: &mut Vec<Action>,
     ) -> bool {
-        if !self.draw(now, key, draft, spool, actions) {
-            return false;
-        }
+        self.draw(now, key, draft);
         let Some(batch) = draft.batches_mut().pop() else { return true };
         let bytes_max = self.servers[server].bytes_max();
         let why = self.servers[server].last_error().to_owned();
@@ -136,11 +142,10 @@ impl Dispatcher {
         mut line: VecDeque<LaneKey>,
         (slots, closed): (usize, &[bool]),
         drafts: &mut [Option<Draft>],
-        spool: &dyn Spool,
+        durable: u64,
         actions: &mut Vec<Action>,
     ) -> VecDeque<LaneKey> {
         let is_any_up = self.servers.iter().any(|server| server.health() == Health::Up);
-        let durable = spool.durable();
         let mut left = VecDeque::new();
         while let Some(key) = line.pop_front() {
             if !self.expire(now.uptime, key, actions) {
@@ -177,6 +182,14 @@ impl Dispatcher {
                 left.push_back(key);
                 continue;
             };
+            if let Some(fetch) = self.away(key) {
+                if self.may_fetch(&fetch) {
+                    actions.push(Action::Fetch(fetch));
+                } else {
+                    left.push_back(key);
+                }
+                continue;
+            }
             let bytes_max = self.bounds.request_bytes_max.min(self.servers[place].bytes_max());
             let draft = &mut drafts[place];
             if draft.as_ref().is_some_and(|draft| !draft.has_room(bytes, together, bytes_max)) {
@@ -188,9 +201,7 @@ impl Dispatcher {
             }
             let draft = draft.get_or_insert_default();
             draft.bound(together);
-            if !self.draw(now, key, draft, spool, actions) {
-                self.rest(now.uptime, key);
-            }
+            self.draw(now, key, draft);
         }
         left
     }
@@ -212,32 +223,37 @@ impl Dispatcher {
         None
     }
 
-    /// Takes a Lane's message into a request. False when the Spool does not give it back.
-    fn draw(
-        &mut self,
-        now: Moment,
-        key: LaneKey,
-        draft: &mut Draft,
-        spool: &dyn Spool,
-        actions: &mut Vec<Action>,
-    ) -> bool {
+    /// What has to be read back before this Lane can send.
+    fn away(&self, key: LaneKey) -> Option<Fetch> {
+        self.lanes.get(&key).and_then(|desk| desk.lane.away())
+    }
+
+    /// Whether a Batch may be read back now: not too much is, or waits to be sent after it was. Then its Lane waits for it.
+    fn may_fetch(&mut self, fetch: &Fetch) -> bool {
+        self.fetched.remove(&fetch.lane);
+        let fetched: usize = self.fetched.values().sum();
+        let bytes = fetch.bytes();
+        let may = fetched == 0 || fetched + bytes <= FETCHED_REQUESTS * self.bounds.request_bytes_max;
+        if may {
+            self.fetched.insert(fetch.lane, bytes);
+            self.desk(fetch.lane).place = Place::Fetching;
+        }
+        may
+    }
+
+    /// Takes a Lane's message into a request.
+    fn draw(&mut self, now: Moment, key: LaneKey, draft: &mut Draft) {
         let desk = self.lanes.get_mut(&key).expect("a Lane in line is not removed");
         let is_replay = desk.lane.is_replaying();
-        let mut lost = 0;
-        let sent = desk.lane.send(now, spool, &mut lost);
-        if lost > 0 {
-            self.events_held -= lost;
-            actions.push(Action::Damaged(lost));
-        }
-        let Ok(Some(message)) = sent else { return false };
+        let message = desk.lane.send(now).expect("a Lane in line has something to say, and it is here");
         desk.place = Place::Flying;
+        self.fetched.remove(&key);
         self.tally.batches_sent += 1;
         match &message {
             Message::Probe(_) => self.tally.probes_sent += 1,
             Message::Batch(_) => self.tally.batches_replayed += u64::from(is_replay),
         }
         draft.push(message);
-        true
     }
 
     pub(super) fn send(

@@ -4,8 +4,8 @@ use taba_core::{ClientId, Events, SeqNo, TabName, TabType, Timestamp, VBuckets};
 
 use super::*;
 use crate::dispatcher::server::TRIAL_BATCHES_MAX;
-use crate::spool::MemorySpool;
 use crate::spool::record::Record;
+use crate::spool::{MemorySpool, Spool};
 
 const LINGER: Duration = ms(20);
 
@@ -47,7 +47,7 @@ fn offer(dispatcher: &mut Dispatcher, now: Duration, vbuckets: std::ops::Range<u
 
 fn handle(dispatcher: &mut Dispatcher, now: Duration, input: Input) -> Vec<Request> {
     let mut actions = Vec::new();
-    dispatcher.handle(at(now), input, &spool(), &mut actions);
+    dispatcher.handle(at(now), input, u64::MAX, &mut actions);
     let sent = actions.into_iter().filter_map(|action| match action {
         Action::Send(request) => Some(request),
         _ => None,

@@ -83,11 +83,11 @@ fn answer(receipt: &Receipt) -> Response {
     ([(CONTENT_TYPE, HeaderValue::from_static(wire::CONTENT_TYPE))], frame).into_response()
 }
 
-async fn status(State(shared): State<Arc<Shared>>) -> Json<Status> {
-    Json(shared.status())
+async fn status(State(shared): State<Arc<Shared>>) -> Result<Json<Status>, Refusal> {
+    Ok(Json(shared.status()?))
 }
 
-async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
-    ([(CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE_METRICS))], shared.status().metrics())
-        .into_response()
+async fn metrics(State(shared): State<Arc<Shared>>) -> Result<Response, Refusal> {
+    let metrics = shared.status()?.metrics();
+    Ok(([(CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE_METRICS))], metrics).into_response())
 }

@@ -3,13 +3,14 @@
 mod aside;
 mod clock;
 mod disk;
+mod disk_thread;
 mod door;
+mod failure;
 mod listener;
 mod pump;
 mod refusal;
 mod sender;
 mod shared;
-mod syncer;
 #[cfg(unix)]
 mod unix;
 
@@ -30,14 +31,18 @@ use tokio::time::timeout;
 
 pub use self::disk::{DiskError, FileDisk};
 use self::door::Door;
+pub use self::failure::Failure;
+use self::failure::supervise;
 use self::shared::Shared;
 use crate::config::{Config, ConfigError, SpoolKind, Verified};
 use crate::server_url::ServerUrl;
-use crate::spool::Weight;
+use crate::spool::{Disk, Weight};
 use crate::status::Status;
 
 /// When an Agent stops, connections get this long to finish the request they are in.
 const GOODBYE: Duration = Duration::from_secs(1);
+/// When an Agent ends, its disk gets this long to take what was taken.
+const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
 /// An Agent, ready to start.
 ///
@@ -109,6 +114,21 @@ pub enum StartError {
     /// The operating system gave no random number to name the stream with.
     #[error("there are no random numbers")]
     Random(#[from] getrandom::Error),
+    /// The operating system gave no thread for the disk.
+    #[error("cannot start a thread for the spool")]
+    Thread(#[source] io::Error),
+}
+
+/// Why an Agent that ran [until it was told to stop](Agent::run_until) did not come to a good end.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// It did not start.
+    #[error("the agent did not start")]
+    Start(#[from] StartError),
+    /// A part of it failed while it ran.
+    #[error("the agent failed")]
+    Failed(#[from] Failure),
 }
 
 /// What a stopped Agent had not brought to a Server.
@@ -129,12 +149,21 @@ pub struct RunningAgent {
     shared: Arc<Shared>,
     /// Dropped to say stop.
     stop: watch::Sender<()>,
-    listeners: JoinSet<io::Result<()>>,
+    listeners: JoinSet<()>,
     pump: JoinSet<()>,
-    /// Aborted when dropped.
-    syncer: JoinSet<()>,
+    /// Lets go of the disk when dropped.
+    _disk: DiskHandle,
     #[cfg(unix)]
     socket: Option<unix::Socket>,
+}
+
+/// Tells the disk thread to end when it is dropped.
+struct DiskHandle(Arc<Shared>);
+
+impl Drop for DiskHandle {
+    fn drop(&mut self) {
+        self.0.let_go_of_disk();
+    }
 }
 
 impl Agent {
@@ -158,13 +187,28 @@ impl Agent {
     /// Starts to listen and to send, on the current tokio runtime.
     ///
     /// # Errors
-    /// [`StartError`] when a socket cannot be opened.
+    /// [`StartError`] when a socket or the Spool cannot be opened.
     pub async fn start(self) -> Result<RunningAgent, StartError> {
+        self.begin(None).await
+    }
+
+    /// [Starts](Self::start) with its Spool on a disk of your own, in place of the directory: for tests that want one that
+    /// hangs or fails.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn start_on(self, disk: impl Disk) -> Result<RunningAgent, StartError> {
+        self.begin(Some(Box::new(disk))).await
+    }
+
+    async fn begin(self, disk: Option<Box<dyn Disk>>) -> Result<RunningAgent, StartError> {
         let addr = self.config.listen;
         let listen_error = |source| StartError::Listen { addr, source };
         let tcp = TcpListener::bind(addr).await.map_err(listen_error)?;
         let addr = tcp.local_addr().map_err(listen_error)?;
-        let shared = Arc::new(Shared::new(self.config, self.handlers)?);
+        let (shared, disk, woken) = Shared::new(self.config, self.handlers, disk)?;
+        let shared = Arc::new(shared);
+        let handle = DiskHandle(Arc::clone(&shared));
         let seats = Arc::new(Semaphore::new(shared.config.connections_max));
         let (stop, stopped) = watch::channel(());
         let mut listeners = JoinSet::new();
@@ -184,17 +228,17 @@ impl Agent {
         });
         serve(&mut listeners, tcp, &seats, &shared, &stopped);
         let mut pump = JoinSet::new();
-        pump.spawn(pump::pump(Arc::clone(&shared)));
-        let mut syncer = JoinSet::new();
-        syncer.spawn(syncer::flush(Arc::clone(&shared)));
-        syncer.spawn(syncer::sync(Arc::clone(&shared)));
+        pump.spawn(supervise("the pump", Arc::clone(&shared), pump::pump(Arc::clone(&shared))));
+        if let Some(disk) = disk {
+            disk_thread::start(&shared, disk, woken).map_err(StartError::Thread)?;
+        }
         Ok(RunningAgent {
             addr,
             shared,
             stop,
             listeners,
             pump,
-            syncer,
+            _disk: handle,
             #[cfg(unix)]
             socket,
         })
@@ -203,17 +247,22 @@ impl Agent {
     /// Starts, waits for `signal`, and stops within the configuration's `shutdown_timeout`.
     ///
     /// # Errors
-    /// [`StartError`] when a socket cannot be opened.
-    pub async fn run_until(self, signal: impl Future<Output = ()>) -> Result<Left, StartError> {
+    /// [`RunError`] when it does not start, or a part of it [failed](RunningAgent::failed); what it held was
+    /// [saved](RunningAgent::abandon) as far as that went.
+    pub async fn run_until(self, signal: impl Future<Output = ()>) -> Result<Left, RunError> {
         let deadline = self.config.shutdown_timeout;
         let running = self.start().await?;
-        signal.await;
-        Ok(running.shutdown(deadline).await)
+        let failure = tokio::select! {
+            () = signal => return Ok(running.shutdown(deadline).await),
+            failure = running.failed() => failure,
+        };
+        running.abandon().await;
+        Err(failure.into())
     }
 }
 
 fn serve<L>(
-    listeners: &mut JoinSet<io::Result<()>>,
+    listeners: &mut JoinSet<()>,
     listener: L,
     seats: &Arc<Semaphore>,
     shared: &Arc<Shared>,
@@ -229,7 +278,11 @@ fn serve<L>(
             // An error says that the sender is gone, which is how stop is said.
             while stopped.changed().await.is_ok() {}
         });
-    listeners.spawn(server.into_future());
+    let serving = async move {
+        // An error would be one of accepting connections, of which there is none: it waits and tries again.
+        let _ = server.await;
+    };
+    listeners.spawn(supervise("the listener", Arc::clone(shared), serving));
 }
 
 impl AgentBuilder {
@@ -290,9 +343,25 @@ impl RunningAgent {
         self.addr
     }
 
-    /// What `/status` tells.
-    pub fn status(&self) -> Status {
-        self.shared.status()
+    /// What `/status` tells; `None` once the Agent has [failed](Self::failed) in a way that leaves nothing to believe.
+    pub fn status(&self) -> Option<Status> {
+        self.shared.status().ok()
+    }
+
+    /// Waits until a part of it fails: a task or a thread that is to run as long as the Agent does panicked or ended. From
+    /// then on nothing is taken; [abandon](Self::abandon) it, and end the process with an error.
+    ///
+    /// # Cancel safety
+    /// Safe: a failure is not forgotten.
+    pub async fn failed(&self) -> Failure {
+        self.shared.failed().await
+    }
+
+    /// Ends it after a [failure](Self::failed): what was taken is written to its Spool and synced, if that is possible
+    /// within 5 s. Nothing is brought to Servers any more; the next run with the same directory does.
+    pub async fn abandon(self) {
+        drop((self.stop, self.listeners, self.pump));
+        self.shared.close(CLOSE_LIMIT).await;
     }
 
     /// Stops: takes nothing any more, and brings what is held to the Servers, for at most `deadline`. Returns what was
@@ -301,6 +370,8 @@ impl RunningAgent {
     /// # Cancel safety
     /// Dropped before it is done, it stops at once; what is held in memory only is lost.
     pub async fn shutdown(mut self, deadline: Duration) -> Left {
+        // From here on tasks may end.
+        self.shared.is_stopping_now();
         drop(self.stop);
         let finish = async {
             let goodbye = async { while self.listeners.join_next().await.is_some() {} };
@@ -314,11 +385,9 @@ impl RunningAgent {
         self.shared.stop();
         #[cfg(unix)]
         drop(self.socket);
-        drop(self.syncer);
-        self.shared.conclude();
-        self.shared.flush();
-        syncer::sync_once(&self.shared).await;
-        let left = self.shared.unapplied();
+        self.shared.close(CLOSE_LIMIT).await;
+        // A state that is not believed any more says nothing of what is left: what was told to Clients is in the Spool.
+        let left = self.shared.unapplied().unwrap_or_default();
         let is_kept = left != Weight::default() && self.shared.config.spool == SpoolKind::File;
         Left { is_kept, events: left.events, bytes: left.bytes }
     }

@@ -10,6 +10,7 @@ use tokio::time::sleep_until;
 use super::sender::Sender;
 use super::shared::{Next, Shared};
 use crate::dispatcher::Input;
+use crate::sabotage::{PUMP, panic_in};
 
 /// Runs until the Relay was stopped and holds nothing any more.
 ///
@@ -21,8 +22,10 @@ pub(super) async fn pump(shared: Arc<Shared>) {
     let mut requests = Vec::new();
     let mut input = Input::Tick;
     loop {
-        let next = shared.handle(input, &mut requests);
+        // Where the state is not believed any more, the failure has been told.
+        let Ok(next) = shared.handle(input, &mut requests) else { return };
         for request in requests.drain(..) {
+            panic_in(PUMP);
             flights.spawn(sender.clone().send(request));
         }
         let alarm = async {

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use taba_core::wire::WireError;
 
+use super::shared::Poisoned;
 use crate::config::BODY_BYTES_MAX;
 use crate::relay;
 use crate::spool::SpoolError;
@@ -32,10 +33,18 @@ pub(super) enum Refusal {
     Unwritten,
     #[error("the agent is stopping; keep the batch and send it again")]
     Stopping,
+    #[error("the agent has failed and is about to end; keep the batch and send it again")]
+    Failed,
     #[error("there is nothing here; try POST /v2/events, GET /status, GET /metrics")]
     NotFound,
     #[error("this path does not take this method")]
     Method,
+}
+
+impl From<Poisoned> for Refusal {
+    fn from(_: Poisoned) -> Self {
+        Self::Failed
+    }
 }
 
 impl Refusal {
@@ -44,7 +53,7 @@ impl Refusal {
             Self::Wire(WireError::TooLarge { .. }) | Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Wire(_) | Self::Unreadable => StatusCode::BAD_REQUEST,
             Self::ContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::Spool(_) | Self::Unwritten | Self::Stopping | Self::TooSlow(_) => {
+            Self::Spool(_) | Self::Unwritten | Self::Stopping | Self::Failed | Self::TooSlow(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::NotFound => StatusCode::NOT_FOUND,
@@ -62,6 +71,7 @@ impl Refusal {
             Self::Spool(SpoolError::Full { .. }) => "full",
             Self::Spool(_) | Self::Unwritten => "spool_failed",
             Self::Stopping => "stopping",
+            Self::Failed => "failed",
             Self::NotFound => "not_found",
             Self::Method => "method",
         }
@@ -73,7 +83,7 @@ impl IntoResponse for Refusal {
         let message = super::with_causes(&self);
         let mut response =
             (self.status(), Json(json!({"reason": self.reason(), "message": message}))).into_response();
-        if matches!(self, Self::Spool(_) | Self::Unwritten | Self::Stopping | Self::TooSlow(_)) {
+        if self.status() == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(relay::RETRY_AFTER.as_secs()));
         }
         response

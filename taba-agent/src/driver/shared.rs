@@ -1,27 +1,32 @@
-//! [`Shared`]: the Relay and what its listener and its pump share.
+//! [`Shared`]: the Relay, and what its listener, its pump and its disk threads share.
 
-use std::io;
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use taba_core::wire::{BadBlock, ClientBatch, Receipt};
 use taba_core::{Registry, Throttle};
 use tokio::sync::{Notify, Semaphore, watch};
+use tokio::time::timeout;
 
 use super::clock::{Clock, random};
-use super::disk::FileDisk;
+use super::failure::Failure;
 use super::refusal::Refusal;
 use super::{StartError, aside};
 use crate::config::{Config, SpoolKind, Verified};
 use crate::dispatcher::{Input, Request};
-use crate::relay::{Moment, Origin, Relay, Verdict};
+use crate::relay::{Moment, News, Origin, Relay, Verdict};
 use crate::sabotage::{SPOOLED, is_off};
 use crate::spool::recovery::Recovered;
-use crate::spool::{LogSpool, MemorySpool, Spool, SpoolError, SyncJob, SyncPolicy, Weight};
+use crate::spool::{Disk, Done, Job, LogSpool, MemorySpool, Spool, SpoolError, SyncPolicy, Trouble, Weight};
 use crate::status::Status;
 
 /// What goes on is said again after this.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
+/// How long a Client waits for the disk to take its Batch; then it is asked to send it again.
+const ANSWER_WAIT: Duration = Duration::from_secs(5);
 
 pub(super) struct Shared {
     pub(super) config: Verified<Config>,
@@ -30,13 +35,17 @@ pub(super) struct Shared {
     pub(super) bodies: Semaphore,
     /// Tells the pump that there may be something to do.
     pub(super) wake: Notify,
-    /// Tells the flusher that something was taken.
-    pub(super) taken: Notify,
-    /// Tells the syncer that something was written.
-    pub(super) written: Notify,
+    /// Tells the disk thread the same. One is enough: it looks for everything.
+    disk_wake: SyncSender<()>,
     relay: Mutex<Relay<Box<dyn Spool>>>,
     safety: watch::Sender<Safety>,
     said: Mutex<Throttle<&'static str>>,
+    /// From here on tasks may end.
+    is_stopping: AtomicBool,
+    /// From here on the disk is let go of.
+    is_closing: AtomicBool,
+    is_disk_closed: watch::Sender<bool>,
+    failure: watch::Sender<Option<Failure>>,
 }
 
 /// How far the Spool is safe.
@@ -48,28 +57,94 @@ struct Safety {
     durable: u64,
     /// How often the disk did not take what was to be written.
     failures: u64,
-    /// A sync failed.
+    /// The disk is given up.
     is_broken: bool,
 }
 
+/// What the disk thread does next.
+pub(super) enum Turn {
+    /// This.
+    Do(Job),
+    /// Waits until it is woken, or for so long.
+    Wait(Option<Duration>),
+    /// Lets go of the disk.
+    Close,
+}
+
+/// Somebody panicked while he held the Relay. It may be half changed: nobody looks at it again.
+#[derive(Debug)]
+pub(super) struct Poisoned;
+
+/// The Relay, held. A panic meanwhile is the end of the Agent, and is told at once.
+struct Held<'a> {
+    relay: MutexGuard<'a, Relay<Box<dyn Spool>>>,
+    shared: &'a Shared,
+}
+
+impl Deref for Held<'_> {
+    type Target = Relay<Box<dyn Spool>>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.relay
+    }
+}
+
+impl DerefMut for Held<'_> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.relay
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let why =
+                "it panicked while it changed the agent's state; see the panic's own message".to_owned();
+            self.shared.fail(Failure { part: "a task", why });
+        }
+    }
+}
+
 impl Shared {
-    pub(super) fn new(config: Verified<Config>, handlers: Registry) -> Result<Self, StartError> {
-        let (spool, recovered) = open(&config)?;
+    /// Opens the Spool: on this disk, or on what the configuration says. Gives the disk, if there is one, and what wakes
+    /// the thread that owns it.
+    #[expect(clippy::type_complexity, reason = "three things that are told apart at once")]
+    pub(super) fn new(
+        config: Verified<Config>,
+        handlers: Registry,
+        disk: Option<Box<dyn Disk>>,
+    ) -> Result<(Self, Option<Box<dyn Disk>>, Receiver<()>), StartError> {
+        let mut disk = match disk {
+            None if config.spool == SpoolKind::File => open_disk(&config)?,
+            disk => disk,
+        };
+        let (spool, recovered): (Box<dyn Spool>, _) = match &mut disk {
+            None => (Box::new(MemorySpool::new(config.spool_bytes_max)), Recovered::default()),
+            Some(disk) => {
+                let (spool, recovered) = open(&config, &mut **disk)?;
+                (Box::new(spool), recovered)
+            }
+        };
         let clock = Clock::start();
         let origin = Origin { now: clock.now(), seed: random()?, recovered, handlers };
         let relay = Relay::new(&config, spool, origin);
         let bodies = Semaphore::new(config.bodies_bytes_max);
-        Ok(Self {
+        let (disk_wake, woken) = sync_channel(1);
+        let shared = Self {
             config,
             clock,
             bodies,
             wake: Notify::new(),
-            taken: Notify::new(),
-            written: Notify::new(),
+            disk_wake,
             relay: Mutex::new(relay),
             safety: watch::Sender::new(Safety::default()),
             said: Mutex::new(Throttle::new(SAY_AGAIN, 2)),
-        })
+            is_stopping: AtomicBool::new(false),
+            is_closing: AtomicBool::new(false),
+            is_disk_closed: watch::Sender::new(disk.is_none()),
+            failure: watch::Sender::new(None),
+        };
+        Ok((shared, disk, woken))
     }
 
     /// Takes a client Batch, and waits until it is as safe as was promised.
@@ -77,91 +152,82 @@ impl Shared {
     /// # Cancel safety
     /// When dropped, the Batch may have been taken: its Client, which hears nothing, sends it again and is recognised.
     pub(super) async fn accept(&self, batch: &ClientBatch, bad: &[BadBlock]) -> Result<Receipt, Refusal> {
+        if self.failure.borrow().is_some() {
+            return Err(Refusal::Failed);
+        }
         let mut safety = self.safety.subscribe();
         let failures = safety.borrow_and_update().failures;
-        let verdict = {
-            let mut relay = self.lock();
-            relay.accept(self.clock.now(), batch, bad)
-        };
+        let verdict = self.with(|relay, now| relay.accept(now, batch, bad))?;
+        self.hint();
         let (receipt, position) = match verdict {
             Verdict::Taken { receipt, position } => (receipt, position),
             Verdict::Refused(error) => return Err(error.into()),
             Verdict::Stopping => return Err(Refusal::Stopping),
         };
-        self.wake.notify_one();
-        if self.config.spool == SpoolKind::Memory || is_off(SPOOLED) {
-            self.taken.notify_one();
+        if self.is_memory() || is_off(SPOOLED) {
             return Ok(receipt);
         }
-        self.taken.notify_one();
         let is_always = self.config.spool_sync == SyncPolicy::Always;
         let is_safe = |safety: &Safety| (if is_always { safety.durable } else { safety.written }) >= position;
         let is_over = |safety: &Safety| is_safe(safety) || safety.failures != failures || safety.is_broken;
-        match safety.wait_for(is_over).await.map(|safety| *safety) {
-            Ok(safety) if is_safe(&safety) => Ok(receipt),
-            Ok(Safety { is_broken: true, .. }) => Err(SpoolError::Broken.into()),
+        match timeout(ANSWER_WAIT, safety.wait_for(is_over)).await {
+            Ok(Ok(safety)) if is_safe(&safety) => Ok(receipt),
+            Ok(Ok(safety)) if safety.is_broken => Err(SpoolError::Broken.into()),
             Ok(_) | Err(_) => Err(Refusal::Unwritten),
         }
     }
 
-    /// Hands what was taken to the disk.
-    pub(super) fn flush(&self) {
-        let flushed = self.lock().flush();
-        if let Err(error) = &flushed {
-            tracing::error!(
-                error = super::with_causes(error),
-                "the spool could not be written; clients keep their batches"
-            );
+    /// What the disk thread does next.
+    pub(super) fn next_job(&self) -> Turn {
+        if self.is_closing.load(Ordering::Acquire) {
+            return Turn::Close;
         }
-        self.safety.send_modify(|safety| match flushed {
-            // Two flushes may be reported in the other order; what was written stays written.
-            Ok(position) => safety.written = safety.written.max(position),
-            Err(_) => safety.failures += 1,
+        let turn = self.with(|relay, now| match relay.disk_job(now) {
+            Some(job) => Turn::Do(job),
+            None => Turn::Wait(relay.disk_wakes_at().map(|at| at.saturating_sub(now.uptime))),
         });
-        self.written.notify_one();
-        // Where the Spool is never synced, what was written may be sent.
-        if self.config.spool_sync == SyncPolicy::Never {
-            self.lock().flushed(self.clock.now());
-            self.wake.notify_one();
+        turn.unwrap_or(Turn::Close)
+    }
+
+    /// How a job of the disk thread went.
+    pub(super) fn disk_done(&self, done: Done) {
+        let after = self.with(|relay, now| {
+            relay.disk_done(now, done);
+            let (spool, room) = (relay.spool(), relay.spool().room());
+            let is_broken = room.trouble == Some(Trouble::Broken);
+            let (written, durable) = (spool.written(), spool.durable());
+            Safety { written, durable, failures: room.failures, is_broken }
+        });
+        if let Ok(after) = after {
+            self.safety.send_modify(|safety| *safety = after.later(safety));
+            self.hint();
         }
     }
 
-    /// Writes down where things stand.
-    pub(super) fn conclude(&self) {
-        self.lock().conclude();
-    }
-
-    pub(super) fn sync_job(&self) -> Option<SyncJob> {
-        self.lock().sync_job()
-    }
-
-    pub(super) fn synced(&self, position: u64, outcome: io::Result<()>) {
-        let is_broken = outcome.is_err();
-        self.lock().synced(self.clock.now(), position, outcome);
-        self.safety.send_modify(|safety| match is_broken {
-            true => safety.is_broken = true,
-            false => safety.durable = safety.durable.max(position),
-        });
-        self.wake.notify_one();
+    /// The disk thread has let go of the disk.
+    pub(super) fn disk_is_closed(&self) {
+        self.is_disk_closed.send_replace(true);
     }
 
     /// Hands one input to the Relay; when it wants to be woken, and whether it is done, is told back.
-    pub(super) fn handle(&self, input: Input, requests: &mut Vec<Request>) -> Next {
-        let mut relay = self.lock();
-        self.follow_clock(&mut relay);
-        let (now, expired) = (self.clock.now(), relay.expired());
-        relay.handle(now, input, requests);
-        self.say(now, &relay, relay.expired() - expired);
-        let aside = relay.take_set_aside();
+    pub(super) fn handle(&self, input: Input, requests: &mut Vec<Request>) -> Result<Next, Poisoned> {
+        let (next, aside) = self.with(|relay, _| {
+            self.follow_clock(relay);
+            let now = self.clock.now();
+            relay.handle(now, input, requests);
+            self.say(now, relay);
+            let next = match relay.next_wake() {
+                _ if relay.is_done() => Next::Done,
+                Some(uptime) => Next::At(self.clock.at(uptime)),
+                None => Next::Wait,
+            };
+            (next, relay.take_set_aside())
+        })?;
         let is_kept = self.config.spool == SpoolKind::File;
         aside::keep(is_kept.then_some(self.config.spool_dir.as_path()), aside);
-        // Copying the log together appends to it.
-        self.taken.notify_one();
-        match relay.next_wake() {
-            _ if relay.is_done() => Next::Done,
-            Some(uptime) => Next::At(self.clock.at(uptime)),
-            None => Next::Wait,
-        }
+        // It may want to read, or to write something again.
+        let _ = self.disk_wake.try_send(());
+        Ok(next)
     }
 
     /// Goes by the machine's clock again when it was set, unless Servers agree with the time as it is.
@@ -180,8 +246,8 @@ impl Shared {
         }
     }
 
-    /// Says what waits, and what was given up.
-    fn say(&self, now: Moment, relay: &Relay<Box<dyn Spool>>, expired: u64) {
+    /// Says what waits.
+    fn say(&self, now: Moment, relay: &Relay<Box<dyn Spool>>) {
         if let Some(wait) = relay.clock_wait(now)
             && let Some(suppressed) = self.may_say("clocks")
         {
@@ -191,13 +257,6 @@ impl Shared {
                 lanes = wait.lanes,
                 suppressed,
                 "events wait until the clocks of this agent and its servers agree: set right the one that is wrong"
-            );
-        }
-        if expired > 0 {
-            tracing::error!(
-                events = expired,
-                "events waited for servers for more than a day and were given up: what servers had not stored is lost; \
-                 bring servers back within a day, and see the docs if a clock was wrong"
             );
         }
     }
@@ -210,32 +269,189 @@ impl Shared {
 
     /// Takes nothing any more.
     pub(super) fn stop(&self) {
-        self.lock().stop(self.clock.now());
+        self.is_stopping.store(true, Ordering::Release);
+        // If the state is not believed any more, nothing is taken either.
+        let _ = self.with(Relay::stop);
+        self.hint();
+    }
+
+    /// Tasks may end from here on.
+    pub(super) fn is_stopping_now(&self) {
+        self.is_stopping.store(true, Ordering::Release);
+    }
+
+    /// Whether tasks may end.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Ordering::Acquire)
+    }
+
+    /// Writes down where things stand, and waits until everything is on the disk, for at most so long; then lets go of
+    /// the disk. Where the disk hangs, or the state is not believed any more, what was written is what there is.
+    pub(super) async fn close(&self, limit: Duration) {
+        let position = self.with(|relay, _| {
+            relay.conclude();
+            relay.spool().position()
+        });
+        self.hint();
+        let mut safety = self.safety.subscribe();
+        let finish = async {
+            if let (Ok(position), false) = (position, self.is_memory()) {
+                let is_never = self.config.spool_sync == SyncPolicy::Never;
+                let is_safe = |safety: &Safety| {
+                    (if is_never { safety.written } else { safety.durable }) >= position || safety.is_broken
+                };
+                // The sender is in here; it cannot be gone.
+                let _ = safety.wait_for(is_safe).await;
+            }
+            self.let_go_of_disk();
+            let _ = self.is_disk_closed.subscribe().wait_for(|is_closed| *is_closed).await;
+        };
+        let _ = timeout(limit, finish).await;
+        self.let_go_of_disk();
+    }
+
+    /// The disk thread ends with the job that it is at.
+    pub(super) fn let_go_of_disk(&self) {
+        self.is_stopping.store(true, Ordering::Release);
+        self.is_closing.store(true, Ordering::Release);
+        let _ = self.disk_wake.try_send(());
+    }
+
+    pub(super) fn status(&self) -> Result<Status, Poisoned> {
+        let status = self.with(|relay, now| relay.status(now))?;
+        let has_failed = self.failure.borrow().is_some();
+        Ok(if has_failed { Status { phase: "failed", ..status } } else { status })
+    }
+
+    pub(super) fn unapplied(&self) -> Result<Weight, Poisoned> {
+        self.with(|relay, _| relay.unapplied())
+    }
+
+    /// Nothing is taken any more. The first failure is the one that counts.
+    pub(super) fn fail(&self, failure: Failure) {
+        self.failure.send_if_modified(|first| {
+            let is_first = first.is_none();
+            if is_first {
+                tracing::error!(
+                    part = failure.part,
+                    why = failure.why,
+                    "a part of the agent failed; it takes nothing any more, and ends"
+                );
+                *first = Some(failure);
+            }
+            is_first
+        });
+    }
+
+    pub(super) fn fail_unless_stopping(&self, failure: Failure) {
+        if !self.is_stopping() {
+            self.fail(failure);
+        }
+    }
+
+    /// The failure, once there is one.
+    pub(super) async fn failed(&self) -> Failure {
+        let mut failure = self.failure.subscribe();
+        match failure.wait_for(Option::is_some).await.map(|failure| failure.clone()) {
+            Ok(Some(failure)) => failure,
+            // Its sender is in here, so it cannot be gone.
+            Ok(None) | Err(_) => std::future::pending().await,
+        }
+    }
+
+    fn is_memory(&self) -> bool {
+        // Where there is no disk from the start.
+        self.config.spool == SpoolKind::Memory
+    }
+
+    /// There may be something to do for the pump and for the disk thread.
+    fn hint(&self) {
         self.wake.notify_one();
+        // If it is full, the thread is about to look anyway.
+        let _ = self.disk_wake.try_send(());
     }
 
-    pub(super) fn status(&self) -> Status {
-        self.lock().status(self.clock.now())
-    }
-
-    pub(super) fn unapplied(&self) -> Weight {
-        self.lock().unapplied()
-    }
-
-    /// The clock is read under the lock, so that the Relay never sees it go back. A panic in the Relay is a bug that
-    /// may have left it half changed, but never with a Batch counted twice: going on is better than losing all of it.
-    fn lock(&self) -> MutexGuard<'_, Relay<Box<dyn Spool>>> {
-        self.relay.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Has a look at the Relay, or changes it. The clock is read under the lock, so that the Relay never sees it go back.
+    fn with<T>(
+        &self,
+        work: impl FnOnce(&mut Relay<Box<dyn Spool>>, crate::relay::Moment) -> T,
+    ) -> Result<T, Poisoned> {
+        let relay = self.relay.lock().map_err(|_: PoisonError<_>| Poisoned)?;
+        let mut held = Held { relay, shared: self };
+        let now = self.clock.now();
+        let done = work(&mut held, now);
+        let news = held.take_news(now.uptime);
+        drop(held);
+        news.into_iter().for_each(tell);
+        Ok(done)
     }
 }
 
-/// Opens the Spool that is asked for, and says what an earlier run has left in it.
-fn open(config: &Verified<Config>) -> Result<(Box<dyn Spool>, Recovered), StartError> {
-    if config.spool == SpoolKind::Memory {
-        return Ok((Box::new(MemorySpool::new(config.spool_bytes_max)), Recovered::default()));
+impl Safety {
+    /// This, or what was told before, if that was more: two threads may tell in the other order.
+    fn later(self, before: &Self) -> Self {
+        Self {
+            written: self.written.max(before.written),
+            durable: self.durable.max(before.durable),
+            failures: self.failures.max(before.failures),
+            is_broken: self.is_broken || before.is_broken,
+        }
     }
+}
+
+/// Says it in the log.
+fn tell(news: News) {
+    match news {
+        News::Trouble { trouble: Trouble::Write, error } => tracing::error!(
+            error,
+            "the disk of the spool does not take what is to be written; clients keep their batches until it does"
+        ),
+        News::Trouble { trouble: Trouble::Sync, error } => tracing::error!(
+            error,
+            "the spool could not be synced; what it holds is being written again to new segments"
+        ),
+        News::Trouble { trouble: Trouble::Gone, error } => tracing::error!(
+            error,
+            "the files of the spool are gone; the directory is made anew, and what is held is written to it again"
+        ),
+        News::Trouble { trouble: Trouble::Broken, error } => tracing::error!(
+            error,
+            "the disk of the spool fails to sync again and again; nothing more is taken: see to the disk, then start the agent anew"
+        ),
+        News::Well => {
+            tracing::info!("the disk of the spool takes what is written again, and all of it is there");
+        }
+        News::Full { bytes_max } => tracing::warn!(
+            bytes_max,
+            "the spool is full; clients keep their batches until servers have stored some of it, or spool-bytes-max is raised"
+        ),
+        News::HasRoom { events } => tracing::info!(
+            events_turned_away = events,
+            "the spool has room again; every repetition of what was turned away is counted"
+        ),
+        News::Expired { events } => tracing::error!(
+            events,
+            "events waited for servers for more than a day and were given up: what servers had not stored is lost; \
+             bring servers back within a day, and see the docs if a clock was wrong"
+        ),
+        News::Damaged { events } => {
+            tracing::error!(events, "the spool is damaged; the ledger is told how many events are lost");
+        }
+        News::Panicked { times } => tracing::error!(
+            times,
+            "a handler panicked while waiting events were merged; they are kept as they are, and take more room"
+        ),
+    }
+}
+
+/// Opens the directory that is asked for.
+fn open_disk(config: &Verified<Config>) -> Result<Option<Box<dyn Disk>>, StartError> {
+    Ok(Some(Box::new(super::disk::FileDisk::open(&config.spool_dir)?)))
+}
+
+/// Opens the Spool, and says what an earlier run has left in it.
+fn open(config: &Verified<Config>, disk: &mut dyn Disk) -> Result<(LogSpool, Recovered), StartError> {
     let path = &config.spool_dir;
-    let disk = FileDisk::open(path)?;
     let opened = LogSpool::open(disk, config.log_options());
     let (spool, recovered) = opened.map_err(|source| StartError::Spool { path: path.clone(), source })?;
     let batches: usize = recovered.lanes.values().map(|lane| lane.batches.len()).sum();
@@ -249,7 +465,7 @@ fn open(config: &Verified<Config>) -> Result<(Box<dyn Spool>, Recovered), StartE
             "the spool is damaged; what could be read is kept, what is known to be lost is told to the ledger"
         );
     }
-    Ok((Box::new(spool), recovered))
+    Ok((spool, recovered))
 }
 
 /// What the Relay waits for.

@@ -9,7 +9,7 @@ use taba_core::{SeqNo, Timestamp};
 use crate::clock::StreamClock;
 use crate::relay::Moment;
 use crate::spool::record::Piece;
-use crate::spool::{Place, ReadError, Spool, Weight};
+use crate::spool::{Place, Weight};
 
 /// One Batch of a Lane.
 #[derive(Debug)]
@@ -27,13 +27,17 @@ pub(super) struct Parcel {
     pub(super) is_closed: bool,
     /// The end of its last piece in the Spool.
     pub(super) written: u64,
+    /// Whether it is known that all pieces can be read back from the Spool.
+    pub(super) is_filed: bool,
     /// Where its pieces stand in the Spool.
     pub(super) places: Vec<Place>,
     /// When it was first acknowledged, since the store was last seen to go back behind it.
     pub(super) acked_at: Option<Duration>,
     content: Content,
-    /// A Block behind all pieces, which is not in the Spool: what of the Batch was found damaged.
+    /// Blocks behind all pieces, which are not in the Spool: what of the Batch was found damaged.
     note: Bytes,
+    /// How many Blocks that are.
+    notes: u64,
 }
 
 /// The Blocks of a Parcel, encoded.
@@ -57,10 +61,12 @@ impl Parcel {
             born: now.uptime.as_micros() as i64,
             is_closed: false,
             written,
+            is_filed: false,
             places: vec![place],
             acked_at: None,
             content: Content::Filling(piece.bytes),
             note: Bytes::new(),
+            notes: 0,
         }
     }
 
@@ -85,10 +91,12 @@ impl Parcel {
             born: born(found.taken_at, clock, now),
             is_closed: true,
             written: 0,
+            is_filed: true,
             places: found.places,
             acked_at: None,
             content: Content::Away,
             note: bytes.into(),
+            notes: u64::from(note.is_some()),
         }
     }
 
@@ -106,7 +114,7 @@ impl Parcel {
         bytes.extend_from_slice(&piece.bytes);
         self.blocks += piece.blocks;
         self.weight = self.weight.plus(Weight { events: piece.events, bytes: piece.bytes.len() as u64 });
-        self.written = written;
+        (self.written, self.is_filed) = (written, false);
         self.places.push(place);
     }
 
@@ -118,15 +126,31 @@ impl Parcel {
         }
     }
 
-    /// Forgets the content that the Spool can give back.
+    /// Forgets the content if the Spool can give it back.
     pub(super) fn put_away(&mut self) {
         self.close();
-        self.content = Content::Away;
+        if self.is_filed {
+            self.content = Content::Away;
+        }
     }
 
-    /// It stands elsewhere now, as one piece; gives where it stood.
+    /// Whether its content has to be read back before it can be used.
+    pub(super) fn is_away(&self) -> bool {
+        matches!(self.content, Content::Away) && !self.places.is_empty()
+    }
+
+    /// Its content was read back.
+    pub(super) fn put_here(&mut self, bytes: Bytes) {
+        if self.is_away() {
+            self.content = Content::Here(bytes);
+        }
+    }
+
+    /// It stands elsewhere now, as one piece; gives where it stood. Its content stays in memory until the Spool can give it
+    /// back from there.
     pub(super) fn move_to(&mut self, place: Place, written: u64) -> Vec<Place> {
-        self.written = written;
+        debug_assert!(!self.is_away(), "what is away was not written again");
+        (self.written, self.is_filed) = (written, false);
         std::mem::replace(&mut self.places, vec![place])
     }
 
@@ -138,36 +162,40 @@ impl Parcel {
         self.move_to(place, written)
     }
 
-    /// All its Blocks, encoded, without the note.
-    ///
-    /// # Errors
-    /// [`ReadError`] when the Spool cannot give them back.
-    pub(super) fn pieces(&self, spool: &dyn Spool) -> Result<Bytes, ReadError> {
+    /// It as one piece with this content, to be written again.
+    pub(super) fn copy(&self, vbucket: u16, bytes: Bytes) -> (Timestamp, Piece) {
+        let piece = Piece {
+            vbucket,
+            seq: self.seq,
+            events_before: self.events_before,
+            blocks_before: 0,
+            blocks: self.blocks_written(),
+            events: self.weight.events,
+            bytes: bytes.into(),
+        };
+        (self.taken_at, piece)
+    }
+
+    /// All its Blocks, encoded, without the note; `None` while they are away.
+    pub(super) fn pieces(&self) -> Option<Bytes> {
         match &self.content {
-            Content::Filling(bytes) => Ok(Bytes::copy_from_slice(bytes)),
-            Content::Here(bytes) => Ok(bytes.clone()),
-            Content::Away if self.places.is_empty() => Ok(Bytes::new()),
-            Content::Away => spool.read(&self.places),
+            Content::Filling(bytes) => Some(Bytes::copy_from_slice(bytes)),
+            Content::Here(bytes) => Some(bytes.clone()),
+            Content::Away if self.places.is_empty() => Some(Bytes::new()),
+            Content::Away => None,
         }
     }
 
-    /// All its Blocks, encoded; the same each time once it is closed.
-    ///
-    /// # Errors
-    /// As [`pieces`](Self::pieces).
-    pub(super) fn content(&mut self, spool: &dyn Spool) -> Result<Bytes, ReadError> {
+    /// All its Blocks, encoded; the same each time once it is closed. `None` while they are away.
+    pub(super) fn content(&mut self) -> Option<Bytes> {
         self.close();
-        let pieces = self.pieces(spool)?;
-        if matches!(self.content, Content::Away) {
-            // It may have to be sent more than once.
-            self.content = Content::Here(pieces.clone());
-        }
-        if self.note.is_empty() { Ok(pieces) } else { Ok([pieces, self.note.clone()].concat().into()) }
+        let pieces = self.pieces()?;
+        Some(if self.note.is_empty() { pieces } else { [pieces, self.note.clone()].concat().into() })
     }
 
     /// Blocks in its pieces: without the note, which stands in no log.
     pub(super) fn blocks_written(&self) -> u64 {
-        self.blocks - u64::from(!self.note.is_empty())
+        self.blocks - self.notes
     }
 
     /// Bytes that sending it takes.
@@ -175,13 +203,29 @@ impl Parcel {
         self.weight.bytes as usize + self.note.len()
     }
 
-    /// Its content was found damaged only now: it becomes a note of what is lost.
-    pub(super) fn damaged(&mut self, note: &Block) -> u64 {
-        let lost = std::mem::take(&mut self.weight.events);
-        let mut bytes = Vec::new();
+    /// Some of its pieces were found damaged only now: these Blocks, which are here, are all that is left. Gives how many
+    /// events are lost, and where they stood.
+    pub(super) fn damaged(&mut self, intact: &[Block], damaged: &[Place]) -> (u64, Vec<Place>) {
+        let weight: Weight = intact.iter().map(Weight::of).sum();
+        let lost = self.weight.events.saturating_sub(weight.events);
+        self.weight.events -= lost;
+        self.weight.bytes = self.pieces().map_or(0, |bytes| bytes.len() as u64);
+        self.blocks = intact.len() as u64 + self.notes;
+        self.places.retain(|place| !damaged.contains(place));
+        (lost, damaged.to_vec())
+    }
+
+    /// Adds a Block that is in no log.
+    pub(super) fn add_note(&mut self, note: &Block) {
+        let mut bytes = self.note.to_vec();
         note.encode(&mut bytes);
-        (self.content, self.note, self.blocks) = (Content::Here(Bytes::new()), bytes.into(), 1);
-        lost
+        self.note = bytes.into();
+        (self.notes, self.blocks) = (self.notes + 1, self.blocks + 1);
+    }
+
+    /// Whether some of it was found damaged.
+    pub(super) fn has_note(&self) -> bool {
+        self.notes > 0
     }
 }
 

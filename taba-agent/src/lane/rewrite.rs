@@ -7,51 +7,47 @@ use taba_core::wire::{Block, Reader, WireError};
 use taba_core::{SeqNo, Timestamp};
 
 use super::Lane;
+use super::parcel::Parcel;
 use crate::relay::Moment;
 use crate::spool::record::Piece;
-use crate::spool::{Place, ReadError, SegmentId, Spool};
+use crate::spool::{Fetch, Place, Purpose, SegmentId};
+
+/// A Batch that is to be written again: when the first of it was taken, and all of it as one piece.
+pub type Copy = (Timestamp, Piece);
 
 impl Lane {
-    /// Forgets the content of all Batches that the Spool can give back, but for the one in flight.
-    pub fn put_away(&mut self) {
+    /// Forgets the content of all Batches that the Spool can give back, as it says of the ends of their records; but not
+    /// of the one in flight.
+    pub fn put_away(&mut self, is_readable: impl Fn(u64) -> bool) {
         if !self.bounds.spool_keeps_content {
             return;
         }
         let in_flight = self.flight.and_then(|_| self.index(self.cursor));
         for (index, parcel) in self.parcels.iter_mut().enumerate() {
             if Some(index) != in_flight {
+                parcel.is_filed |= is_readable(parcel.written);
                 parcel.put_away();
             }
         }
     }
 
-    /// The Batches that stand in this segment, each whole: to be written again elsewhere.
-    ///
-    /// # Errors
-    /// [`ReadError`] when the Spool cannot give one back.
-    pub fn copies(
-        &mut self,
-        segment: SegmentId,
-        spool: &dyn Spool,
-    ) -> Result<Vec<(Timestamp, Piece)>, ReadError> {
-        let mut copies = Vec::new();
+    /// The Batches that stand in this segment or an earlier one: to be written again elsewhere. Those whose content is away
+    /// have to be read back first.
+    pub fn to_copy(&mut self, through: SegmentId) -> Vec<Result<Copy, Fetch>> {
+        let (key, mut found) = (self.key, Vec::new());
         for parcel in &mut self.parcels {
-            if parcel.places.iter().all(|place| place.segment != segment) {
+            if parcel.places.iter().all(|place| place.segment > through) {
                 continue;
             }
             parcel.close();
-            let piece = Piece {
-                vbucket: self.key.vbucket,
-                seq: parcel.seq,
-                events_before: parcel.events_before,
-                blocks_before: 0,
-                blocks: parcel.blocks_written(),
-                events: parcel.weight.events,
-                bytes: parcel.pieces(spool)?.to_vec(),
-            };
-            copies.push((parcel.taken_at, piece));
+            let fetch =
+                Fetch { lane: key, seq: parcel.seq, places: parcel.places.clone(), purpose: Purpose::Copy };
+            found.push(match parcel.pieces() {
+                Some(bytes) => Ok(parcel.copy(key.vbucket, bytes)),
+                None => Err(fetch),
+            });
         }
-        Ok(copies)
+        found
     }
 
     /// A Batch stands elsewhere now; gives where it stood.
@@ -66,6 +62,7 @@ impl Lane {
         let Some(first) = self.index(self.first_unsent()) else { return false };
         let unsent = self.parcels.range(first..);
         self.parcels[first].born <= since.as_micros() as i64
+            && !unsent.clone().any(Parcel::has_note)
             && unsent.map(|parcel| parcel.weight.bytes).sum::<u64>() > self.merge_at.max(bytes_min)
     }
 
@@ -75,20 +72,24 @@ impl Lane {
         self.merge_at = 2 * self.parcels.range(first..).map(|parcel| parcel.weight.bytes).sum::<u64>();
     }
 
-    /// The Blocks that were never sent.
-    ///
-    /// # Errors
-    /// [`ReadError`] when the Spool cannot give them back.
+    /// What has to be read back before [`unsent`](Self::unsent) has all of them.
+    pub fn unsent_away(&self, purpose: Purpose) -> Vec<Fetch> {
+        let Some(first) = self.index(self.first_unsent()) else { return Vec::new() };
+        let away = self.parcels.range(first..).filter(|parcel| parcel.is_away());
+        away.map(|parcel| self.fetch(parcel, purpose)).collect()
+    }
+
+    /// The Blocks that were never sent; `None` while some of them are away.
     ///
     /// # Panics
     /// Never: what a Lane holds are Blocks that it encoded.
-    pub fn unsent(&self, spool: &dyn Spool) -> Result<Vec<Block>, ReadError> {
+    pub fn unsent(&self) -> Option<Vec<Block>> {
         let mut blocks = Vec::new();
-        let Some(first) = self.index(self.first_unsent()) else { return Ok(blocks) };
+        let Some(first) = self.index(self.first_unsent()) else { return Some(blocks) };
         for parcel in self.parcels.range(first..) {
-            blocks.extend(decode(&parcel.pieces(spool)?).expect("what a lane holds are blocks"));
+            blocks.extend(decode(&parcel.pieces()?).expect("what a lane holds are blocks"));
         }
-        Ok(blocks)
+        Some(blocks)
     }
 
     /// How these Blocks, which say the same as those that were never sent, would be cut into Batches.
@@ -170,7 +171,7 @@ impl Lane {
 }
 
 /// Reads Blocks that stand one behind the other.
-fn decode(bytes: &Bytes) -> Result<Vec<Block>, WireError> {
+pub(super) fn decode(bytes: &Bytes) -> Result<Vec<Block>, WireError> {
     let mut reader = Reader::new(bytes);
     let mut blocks = Vec::new();
     while reader.remaining() > 0 {

@@ -9,7 +9,7 @@ use taba_core::{ClientId, TabName, TabType};
 use super::*;
 use crate::spool::record::Record;
 use crate::spool::recovery::{FoundBatch, FoundLane};
-use crate::spool::{MemorySpool, SegmentId, Weight};
+use crate::spool::{MemorySpool, SegmentId, Spool, Weight};
 
 const CONFIRM: Duration = Duration::from_secs(60);
 const PROBE: Duration = Duration::from_secs(5);
@@ -55,11 +55,8 @@ impl Bench {
     }
 
     fn send(&mut self) -> Option<Message> {
-        let mut lost = 0;
         self.lane.make_ready(u64::MAX);
-        let sent = self.lane.send(at(self.now), &self.spool, &mut lost).unwrap();
-        assert_eq!(lost, 0);
-        sent
+        self.lane.send(at(self.now))
     }
 
     fn batch(&mut self) -> Outgoing {
@@ -401,7 +398,7 @@ fn what_was_never_sent_can_be_replaced() {
     let first = decoded(&bench.batch()).blocks;
     bench.now = secs(9);
     assert!(bench.lane.wants_merge(secs(9), 0) && !bench.lane.wants_merge(secs(9), 1_000_000));
-    let unsent = bench.lane.unsent(&bench.spool).unwrap();
+    let unsent = bench.lane.unsent().unwrap();
     assert_eq!([first.clone(), unsent.clone()].concat(), (0..6).map(block).collect::<Vec<_>>());
     let one = Block { events: unsent.iter().map(|block| block.events).sum(), ..block(1) };
     let (_, pieces) = bench.lane.plan_unsent(std::slice::from_ref(&one));
@@ -416,7 +413,7 @@ fn what_was_never_sent_can_be_replaced() {
     let second = decoded(&bench.batch());
     assert_eq!((second.seq, second.blocks), (SeqNo(2), vec![one]));
     assert_eq!(second.events_before, first.iter().map(|block| block.events).sum::<u64>());
-    assert_eq!(bench.lane.unsent(&bench.spool).unwrap(), []);
+    assert_eq!(bench.lane.unsent().unwrap(), []);
 }
 
 #[derive(Clone, Copy, Debug)]

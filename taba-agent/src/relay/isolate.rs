@@ -12,8 +12,8 @@ use taba_core::{ClientId, TabName, Timestamp};
 use super::{Moment, Relay};
 use crate::dispatcher::Condemned;
 use crate::lane::{HEAD_BYTES_MAX, LaneKey};
-use crate::spool::Spool;
 use crate::spool::record::Record;
+use crate::spool::{Purpose, Spool};
 
 /// Blocks of one Batch that were taken out of it because no Server takes them.
 #[derive(Clone, Debug, PartialEq)]
@@ -98,7 +98,11 @@ impl<S: Spool> Relay<S> {
         let bytes = request_bytes.saturating_sub(2 * HEAD_BYTES_MAX).max(1);
         let Some(lane) = self.dispatcher.get(key) else { return };
         lane.bound_batches(bytes);
-        let Ok(blocks) = lane.unsent(&self.spool) else { return };
+        let away = lane.unsent_away(Purpose::Copy);
+        let Some(blocks) = lane.unsent() else {
+            // Once they are here, it is tried again.
+            return away.into_iter().for_each(|fetch| self.spool.fetch(fetch));
+        };
         let (taken_at, pieces) = lane.plan_unsent(&blocks);
         let record = Record::Merge { stream: key.stream, taken_at, pieces: &pieces };
         let Ok(written) = self.write(&record) else { return };

@@ -8,7 +8,7 @@ use taba_core::{ClientId, Events, NameError, SeqNo, TabName, TabType};
 use super::*;
 use crate::dispatcher::Cause;
 use crate::spool::crash::CrashDisk;
-use crate::spool::{LogOptions, LogSpool, SyncPolicy};
+use crate::spool::{LogOptions, LogSpool, Ran, SyncJob, SyncPolicy, Trouble};
 
 const CLIENTS: usize = 3;
 
@@ -148,14 +148,24 @@ fn an_hour_without_servers_costs_room_by_tabs() {
     let handlers = taba_handlers::standard().build().unwrap();
     let origin = || Origin { seed: 1, handlers: handlers.clone(), ..Origin::default() };
     let run = |minutes: u64| {
-        let options = LogOptions { bytes_max: 1 << 30, segment_bytes: 1 << 20, sync: SyncPolicy::Never };
-        let (spool, _) = LogSpool::open(CrashDisk::default(), options).unwrap();
+        let options = LogOptions {
+            bytes_max: 1 << 30,
+            segment_bytes: 1 << 20,
+            sync: SyncPolicy::Never,
+            sync_interval: Duration::ZERO,
+        };
+        let mut disk = CrashDisk::default();
+        let (spool, _) = LogSpool::open(&mut disk, options).unwrap();
         let mut relay = Relay::new(&config, spool, origin());
         for second in 0..minutes * 60 {
             let now = moment(Duration::from_secs(second));
             let blocks = (0..50).map(|number| busy(number, now.time)).collect();
             taken(relay.accept(now, &batch(0, second + 1, blocks), &[]));
             relay.handle(now, Input::Tick, &mut Vec::new());
+            while let Some(job) = relay.disk_job(now) {
+                let Ran::Done(done) = job.run(&mut disk) else { panic!("it is never synced") };
+                relay.disk_done(now, done);
+            }
         }
         relay.status(moment(Duration::from_secs(minutes * 60)))
     };
@@ -224,6 +234,14 @@ enum Step {
     /// The replica takes over.
     FailOver,
     Sync,
+    /// The disk does so many jobs; a sync among them ends later.
+    Jobs(usize),
+    /// A sync that is under way ends.
+    SyncEnds,
+    /// So many of the next syncs fail.
+    FailSyncs(u32),
+    /// Somebody removes all files of the Spool.
+    Remove,
     /// The Agent is killed and started again.
     Kill,
     /// The power fails; of what was not synced, so much is there.
@@ -253,7 +271,11 @@ fn step() -> impl Strategy<Value = Step> {
         2 => any::<usize>().prop_map(Step::Late),
         4 => Just(Step::Replicate),
         1 => Just(Step::FailOver),
-        8 => Just(Step::Sync),
+        6 => Just(Step::Sync),
+        4 => (1_usize..4).prop_map(Step::Jobs),
+        2 => Just(Step::SyncEnds),
+        1 => (1_u32..3).prop_map(Step::FailSyncs),
+        1 => Just(Step::Remove),
         1 => Just(Step::Kill),
         1 => any::<u8>().prop_map(Step::PowerFails),
         1 => (0_usize..3_000).prop_map(Step::Full),
@@ -324,7 +346,11 @@ impl Store {
 struct World {
     config: Verified<Config>,
     disk: CrashDisk,
-    relay: Relay<LogSpool<CrashDisk>>,
+    relay: Relay<LogSpool>,
+    /// A sync that is under way.
+    syncing: Option<SyncJob>,
+    /// Whether files were removed: until they are all there again, a crash loses what was in them.
+    is_removed: bool,
     runs: u64,
     now: Duration,
     /// When this run began.
@@ -352,6 +378,8 @@ impl World {
             config,
             disk,
             relay,
+            syncing: None,
+            is_removed: false,
             runs: seed,
             now: Duration::ZERO,
             began: Duration::ZERO,
@@ -365,14 +393,14 @@ impl World {
         }
     }
 
-    fn open(
-        config: &Verified<Config>,
-        disk: &CrashDisk,
-        seed: u64,
-        now: Moment,
-    ) -> Relay<LogSpool<CrashDisk>> {
-        let options = LogOptions { bytes_max: 1 << 20, segment_bytes: 3_000, sync: config.spool_sync };
-        let (spool, recovered) = LogSpool::open(disk.clone(), options).unwrap();
+    fn open(config: &Verified<Config>, disk: &CrashDisk, seed: u64, now: Moment) -> Relay<LogSpool> {
+        let options = LogOptions {
+            bytes_max: 1 << 20,
+            segment_bytes: 3_000,
+            sync: config.spool_sync,
+            sync_interval: Duration::ZERO,
+        };
+        let (spool, recovered) = LogSpool::open(&mut disk.clone(), options).unwrap();
         assert_eq!(recovered.damage.events, 0, "what was lost with the power had not been acknowledged");
         let handlers = taba_handlers::standard().build().unwrap();
         Relay::new(config, spool, Origin { now, seed, recovered, handlers })
@@ -392,6 +420,8 @@ impl World {
     fn restart(&mut self) {
         self.runs += 1;
         self.began = self.now;
+        self.syncing = None;
+        self.disk.fail_syncs(0);
         self.flying.clear();
         self.relay = Self::open(&self.config, &self.disk, self.runs, self.moment());
         for (_, waiting) in &mut self.clients {
@@ -429,21 +459,51 @@ impl World {
         self.send(client);
     }
 
-    fn sync(&mut self) {
-        // What a full disk does not take is tried again with the next sync.
-        let _ = self.relay.flush();
-        if let Some(job) = self.relay.sync_job() {
-            let outcome = (job.run)();
-            self.relay.synced(self.moment(), job.position, outcome);
+    /// The disk does so many jobs, or all there are.
+    fn disk(&mut self, jobs: usize) {
+        for _ in 0..jobs {
+            let Some(job) = self.relay.disk_job(self.moment()) else { return };
+            match job.run(&mut self.disk) {
+                Ran::Done(done) => self.relay.disk_done(self.moment(), done),
+                Ran::Sync(sync) => {
+                    self.relay.disk_done(self.moment(), Done::Prepared { position: sync.position });
+                    self.syncing = Some(sync);
+                }
+            }
             self.handle(Input::Tick);
+            self.hears();
         }
+    }
+
+    fn sync_ends(&mut self) {
+        if let Some(sync) = self.syncing.take() {
+            self.relay.disk_done(self.moment(), sync.run());
+            self.handle(Input::Tick);
+            self.hears();
+        }
+    }
+
+    /// Receipts arrive.
+    fn hears(&mut self) {
         let durable = self.relay.spool().durable();
         for (_, waiting) in &mut self.clients {
-            // The receipt arrives.
             if matches!(waiting, Some(Some(position)) if *position <= durable) {
                 *waiting = None;
             }
         }
+        self.is_removed &= self.disk.is_gone() || self.relay.spool().room().trouble.is_some();
+    }
+
+    fn sync(&mut self) {
+        // What a full disk does not take is tried again later.
+        for _ in 0..100 {
+            self.disk(100);
+            if self.syncing.is_none() {
+                return self.hears();
+            }
+            self.sync_ends();
+        }
+        panic!("the disk is never done: {:?}", self.relay);
     }
 
     fn deliver(&mut self, which: usize, fate: Fate) {
@@ -515,6 +575,25 @@ impl World {
             Step::Replicate => self.replica = self.store.clone(),
             Step::FailOver => self.store = self.replica.clone(),
             Step::Sync => self.sync(),
+            Step::Jobs(jobs) => self.disk(jobs),
+            Step::SyncEnds => self.sync_ends(),
+            Step::FailSyncs(count) => {
+                if !self.is_removed {
+                    self.disk.fail_syncs(count);
+                }
+            }
+            Step::Remove => {
+                // One trouble at a time.
+                if !self.is_removed && self.relay.spool().room().trouble.is_none() {
+                    self.disk.fail_syncs(0);
+                    self.disk.lose_files();
+                    self.is_removed = true;
+                    // A Client may hear once more of what was written before anybody could know.
+                    self.sync();
+                }
+            }
+            // What is in files that somebody removed is gone with the process.
+            Step::Kill | Step::PowerFails(_) if self.is_removed => {}
             Step::Kill => self.restart(),
             Step::PowerFails(keep) => {
                 self.disk.lose_power(keep);
@@ -526,9 +605,16 @@ impl World {
         assert_eq!(self.store.lost, 0, "nothing is lost that was acknowledged");
     }
 
+    fn is_at_rest(&self) -> bool {
+        let is_heard = self.clients.iter().all(|(_, waiting)| waiting.is_none());
+        let nothing_waits = self.relay.next_wake().is_none() && self.relay.disk_wakes_at().is_none();
+        is_heard && nothing_waits && self.relay.dispatcher.events_held() == 0
+    }
+
     /// No more faults: everything must come to rest, soon.
     fn heal(&mut self) {
         self.disk.set_room(None);
+        self.disk.fail_syncs(0);
         self.drain();
     }
 
@@ -541,17 +627,31 @@ impl World {
                 }
             }
             self.sync();
+            if self.relay.spool().room().trouble == Some(Trouble::Broken) {
+                self.restart();
+            }
             self.replica = self.store.clone();
             if !self.flying.is_empty() {
                 self.deliver(0, Fate::Answered);
-            } else if self.relay.dispatcher.events_held() == 0 && self.relay.next_wake().is_none() {
+            } else if self.is_at_rest() {
                 return;
-            } else if let Some(wake) = self.relay.next_wake() {
-                self.now = self.now.max(self.began + wake);
-                self.handle(Input::Tick);
+            } else {
+                let wakes = self.relay.next_wake().into_iter().chain(self.relay.disk_wakes_at());
+                if let Some(wake) = wakes.min() {
+                    self.now = self.now.max(self.began + wake);
+                    self.handle(Input::Tick);
+                }
             }
         }
-        panic!("does not drain: {:?}", self.relay);
+        panic!(
+            "does not drain: {:?}, at {:?}, wakes {:?} {:?}, {:?} {:?}",
+            self.relay.spool(),
+            self.moment(),
+            self.relay.next_wake(),
+            self.relay.disk_wakes_at(),
+            self.relay.copying,
+            self.clients
+        );
     }
 }
 

@@ -17,6 +17,13 @@ struct Image {
     synced: BTreeMap<SegmentId, usize>,
     removed: BTreeMap<SegmentId, Vec<u8>>,
     room: Option<usize>,
+    tells_its_room: bool,
+    /// Syncs that are to fail.
+    failing_syncs: u32,
+    /// Somebody removed all files: they can be read as long as they are open, and there is nothing to write to.
+    is_gone: bool,
+    /// What can be read of files that are gone.
+    open: BTreeMap<SegmentId, Vec<u8>>,
 }
 
 impl CrashDisk {
@@ -27,6 +34,28 @@ impl CrashDisk {
     /// So many bytes more can be written; `None` for as many as one likes.
     pub(crate) fn set_room(&self, room: Option<usize>) {
         self.image().room = room;
+    }
+
+    /// From now on it tells how much room there is.
+    pub(crate) fn tells_its_room(&self) {
+        self.image().tells_its_room = true;
+    }
+
+    /// So many of the next syncs fail.
+    pub(crate) fn fail_syncs(&self, count: u32) {
+        self.image().failing_syncs = count;
+    }
+
+    /// Somebody removes all files.
+    pub(crate) fn lose_files(&self) {
+        let mut image = self.image();
+        image.open = std::mem::take(&mut image.files);
+        (image.synced, image.is_gone) = (BTreeMap::new(), true);
+    }
+
+    /// Whether files were removed, and nothing was made in their place yet.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.image().is_gone
     }
 
     /// The power fails: of what was not synced, only as much stays as `keep` says, from 0 to 255 of 255 parts; removals
@@ -85,6 +114,9 @@ impl Disk for CrashDisk {
 
     fn create(&mut self, segment: SegmentId, head: &[u8]) -> io::Result<()> {
         let mut image = self.image();
+        if image.is_gone {
+            return Err(io::ErrorKind::NotFound.into());
+        }
         image.take_room(head.len())?;
         image.files.insert(segment, head.to_vec());
         Ok(())
@@ -92,6 +124,9 @@ impl Disk for CrashDisk {
 
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut image = self.image();
+        if image.is_gone {
+            return Err(io::ErrorKind::NotFound.into());
+        }
         image.take_room(bytes.len())?;
         image.files.last_entry().expect("a segment was created").get_mut().extend_from_slice(bytes);
         Ok(())
@@ -99,7 +134,8 @@ impl Disk for CrashDisk {
 
     fn read(&self, segment: SegmentId, offset: u64, bytes: usize) -> io::Result<Vec<u8>> {
         let image = self.image();
-        let file = image.files.get(&segment).ok_or(io::ErrorKind::NotFound)?;
+        let file = image.files.get(&segment).or_else(|| image.open.get(&segment));
+        let file = file.ok_or(io::ErrorKind::NotFound)?;
         let start = file.len().min(offset as usize);
         Ok(file[start..file.len().min(start + bytes)].to_vec())
     }
@@ -115,12 +151,26 @@ impl Disk for CrashDisk {
 
     fn remove(&mut self, segment: SegmentId) -> io::Result<()> {
         let mut image = self.image();
-        let file = image.files.remove(&segment).ok_or(io::ErrorKind::NotFound)?;
+        if image.open.remove(&segment).is_some() {
+            return Ok(());
+        }
+        // One that is not there is removed.
+        let Some(file) = image.files.remove(&segment) else { return Ok(()) };
         if let Some(room) = &mut image.room {
             *room += file.len();
         }
         image.removed.insert(segment, file);
         Ok(())
+    }
+
+    fn renew(&mut self) -> io::Result<()> {
+        self.image().is_gone = false;
+        Ok(())
+    }
+
+    fn free(&self) -> Option<u64> {
+        let image = self.image();
+        image.room.filter(|_| image.tells_its_room).map(|room| room as u64)
     }
 
     fn sync(&mut self) -> Box<dyn FnOnce() -> io::Result<()> + Send> {
@@ -129,6 +179,13 @@ impl Disk for CrashDisk {
             self.image().files.iter().map(|(segment, file)| (*segment, file.len())).collect();
         Box::new(move || {
             let mut image = disk.image();
+            if let Some(left) = image.failing_syncs.checked_sub(1) {
+                image.failing_syncs = left;
+                return Err(io::Error::other("the medium does not answer"));
+            }
+            if image.is_gone {
+                return Err(io::ErrorKind::NotFound.into());
+            }
             image.synced.extend(synced);
             image.removed.clear();
             Ok(())

@@ -13,20 +13,6 @@ impl fmt::Display for SegmentId {
     }
 }
 
-/// A sync that is to be run where waiting for a disk hurts nobody.
-pub struct SyncJob {
-    /// Everything appended up to here is durable when it succeeds.
-    pub position: u64,
-    /// The work.
-    pub run: Box<dyn FnOnce() -> io::Result<()> + Send>,
-}
-
-impl fmt::Debug for SyncJob {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SyncJob").field("position", &self.position).finish_non_exhaustive()
-    }
-}
-
 /// Files that are appended to, each under a number.
 pub trait Disk: Send + 'static {
     /// The segments that are there, in order of their numbers, with their lengths in bytes.
@@ -44,7 +30,8 @@ pub trait Disk: Send + 'static {
     /// Appends to the last created segment, all or nothing.
     ///
     /// # Errors
-    /// What the disk says; then the segment is as long as it was.
+    /// What the disk says; then the segment is as long as it was. [`io::ErrorKind::NotFound`], here and from a sync, says
+    /// that the segment is gone.
     fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
 
     /// Bytes of a segment. Fewer than were asked for when it ends before.
@@ -65,6 +52,21 @@ pub trait Disk: Send + 'static {
     /// What the disk says.
     fn remove(&mut self, segment: SegmentId) -> io::Result<()>;
 
-    /// What makes everything that is there so far durable, by whomever it was written.
+    /// What was written so far is not believed any more: no later sync covers it, though it is read from as long as that
+    /// works. A place that is gone is made anew.
+    ///
+    /// # Errors
+    /// What the disk says; then it is tried again.
+    fn renew(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Bytes of room that are left; `None` when that is not known.
+    fn free(&self) -> Option<u64> {
+        None
+    }
+
+    /// What makes everything that is there so far durable, by whomever it was written. It is run on another thread, while
+    /// this disk is written to.
     fn sync(&mut self) -> Box<dyn FnOnce() -> io::Result<()> + Send>;
 }

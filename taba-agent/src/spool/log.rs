@@ -4,17 +4,28 @@
 //! so what is there is always one stretch of the log, and reading it from its first checkpoint on says all there is to
 //! know. What holds up an old segment can be copied to the end (see [`Relay`](crate::Relay)).
 
+// queue: what waits to be written, read, synced and removed; renewal: files that are not believed any more.
+mod queue;
+mod renewal;
+
 use std::collections::VecDeque;
 use std::io;
+use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-
-use super::record::{Checkpoint, Record, SEGMENT_HEAD_BYTES, Span, segment_head};
+use self::queue::Queue;
+use self::renewal::Renewing;
+use super::record::{Checkpoint, Record, SEGMENT_HEAD_BYTES, SegmentHead, Span, Standing};
 use super::recovery::{Recovered, recover};
-use super::{Disk, Place, ReadError, Room, SegmentId, Spool, SpoolError, SyncJob, Written};
+use super::{
+    Content, Disk, Done, Fetch, Job, Place, Renewal, Room, SegmentId, Spool, SpoolError, Trouble, Written,
+};
 
-/// Bytes that wait to be written, about: more only when one record is larger.
-const BUFFER_BYTES_MAX: usize = 16 << 20;
+/// Bytes that wait to be written, at most; one record is let in whatever its size.
+const QUEUE_BYTES_MAX: usize = 16 << 20;
+/// Bytes of a segment, at least, on a disk that is smaller than the bound.
+const SEGMENT_BYTES_MIN: u64 = 64 << 10;
+/// Segments that a disk that is smaller than the bound is divided into.
+const SEGMENTS: u64 = 16;
 
 /// When what is appended is made durable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,56 +49,71 @@ pub struct LogOptions {
     pub segment_bytes: u64,
     /// When what is appended is made durable.
     pub sync: SyncPolicy,
+    /// How long what is written waits for a sync that takes more with it; zero with [`SyncPolicy::Always`].
+    pub sync_interval: Duration,
 }
 
 /// A Spool that is a log of segments on a disk: what it holds outlives the process.
 ///
 /// # Cost
-/// Appending is a copy into a buffer, and flushing one write of all that came since the last: so what many Clients bring
-/// at a time costs one write together, as it costs one sync. Beginning a segment costs a checkpoint of all Lanes and incarnations, and
-/// waits for a sync of what was not synced of the one before.
+/// Appending is a copy into a buffer. The buffer is written as soon as the disk has taken the one before: so what many
+/// Clients bring at a time costs one write together, as it costs one sync. Beginning a segment costs a checkpoint of all
+/// Lanes and incarnations, and waits for a sync of the one before.
 #[derive(Debug)]
-pub struct LogSpool<D> {
-    disk: D,
+pub struct LogSpool {
     options: LogOptions,
     /// Oldest first; the last is appended to, if `is_open`.
     segments: VecDeque<Segment>,
     /// Whether the last segment was begun by this run: what an earlier one wrote is never appended to.
     is_open: bool,
-    /// Up to where it was appended; what is behind `written` is in `buffer`.
+    /// Up to where it was appended; what is behind `handed` is in the queue.
     position: u64,
-    /// Up to where it was handed to the disk: it outlives the process.
+    /// Up to where the disk took it.
+    handed: u64,
+    /// Up to where it was synced.
+    synced: u64,
+    /// What is said of `handed` and `synced`: neither moves while a renewal is under way.
     written: u64,
-    buffer: Vec<u8>,
     durable: u64,
-    /// Where the last sync job was taken.
-    syncing: u64,
+    /// What lies between these positions was perhaps never written: the files were given up before.
+    unwritten: (u64, u64),
+    queue: Queue,
+    renewing: Option<Renewing>,
+    trouble: Option<Trouble>,
     error: Option<String>,
-    is_broken: bool,
+    failures: u64,
+    /// Bytes of segments and free room together, as far as the disk said.
+    disk_bytes_max: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Segment {
     id: SegmentId,
     bytes: u64,
+    /// Bytes among them of its head and the checkpoint behind it.
+    head_bytes: u64,
     live_bytes: u64,
+    /// Whether the disk has it.
+    is_created: bool,
     /// Where its head ends, in the positions of this run: 0 for those of earlier runs.
     begun: u64,
 }
 
-impl<D: Disk> LogSpool<D> {
-    /// Opens a log, and says what it holds. Nothing is written yet: call [`Spool::roll`] first.
+impl LogSpool {
+    /// Opens a log, and says what it holds. Nothing is written yet: call [`Spool::roll`] first, then do the
+    /// [jobs](Spool::next_job) with the same disk.
     ///
     /// # Errors
     /// What the disk says when it cannot be read at all; damage is no error, but told in [`Recovered`].
-    pub fn open(mut disk: D, options: LogOptions) -> io::Result<(Self, Recovered)> {
+    pub fn open(disk: &mut dyn Disk, options: LogOptions) -> io::Result<(Self, Recovered)> {
         let found = disk.segments()?;
         if options.sync != SyncPolicy::Never {
             // What an earlier run wrote and did not sync before it was killed is about to be relied on.
             (disk.sync())()?;
         }
-        let recovered = recover(&disk, &found)?;
-        let segment = |(id, bytes)| Segment { id, bytes, live_bytes: 0, begun: 0 };
+        let recovered = recover(disk, &found)?;
+        let segment =
+            |(id, bytes)| Segment { id, bytes, head_bytes: 0, live_bytes: 0, is_created: true, begun: 0 };
         let mut segments: VecDeque<_> = found.into_iter().map(segment).collect();
         // Told once: the next run is not to find the same again, and take it for what is missing elsewhere.
         for (id, bytes) in &recovered.torn {
@@ -97,21 +123,26 @@ impl<D: Disk> LogSpool<D> {
             }
         }
         let mut spool = Self {
-            disk,
             options,
             segments,
             is_open: false,
             position: 0,
+            handed: 0,
+            synced: 0,
             written: 0,
-            buffer: Vec::new(),
             durable: 0,
-            syncing: 0,
+            unwritten: (0, 0),
+            queue: Queue::default(),
+            renewing: None,
+            trouble: None,
             error: None,
-            is_broken: false,
+            failures: 0,
+            disk_bytes_max: u64::MAX,
         };
         for place in recovered.places() {
             spool.hold(place);
         }
+        spool.has_room(disk.free());
         Ok((spool, recovered))
     }
 
@@ -127,91 +158,114 @@ impl<D: Disk> LogSpool<D> {
         self.segments.get_mut(index)
     }
 
-    /// The bytes of a place that was not written yet.
-    fn unwritten(&self, place: &Place) -> Option<&[u8]> {
-        let last = self.segments.back().filter(|last| last.id == place.segment)?;
-        let start = u64::from(place.offset).checked_sub(last.bytes - self.buffer.len() as u64)? as usize;
-        self.buffer.get(start..start + place.bytes as usize)
-    }
-
     fn bytes(&self) -> u64 {
         self.segments.iter().map(|segment| segment.bytes).sum()
     }
 
+    /// The disk says how much room it has left.
+    fn has_room(&mut self, free: Option<u64>) {
+        let taken = self.bytes().saturating_sub(self.queue.bytes as u64);
+        self.disk_bytes_max = free.map_or(u64::MAX, |free| taken.saturating_add(free));
+    }
+
+    /// Bytes that there are at most: the bound, or the disk, whichever is smaller.
+    fn bytes_max(&self) -> u64 {
+        self.options.bytes_max.min(self.disk_bytes_max)
+    }
+
+    /// Bytes at which a segment is closed: smaller ones on a small disk, so that room comes back in pieces, and none that
+    /// is mostly head.
+    fn segment_bytes(&self) -> u64 {
+        let bytes = self.options.segment_bytes.min((self.bytes_max() / SEGMENTS).max(SEGMENT_BYTES_MIN));
+        bytes.max(2 * self.segments.back().map_or(0, |last| last.head_bytes))
+    }
+
     /// Whether so many bytes more may be had. New data leaves room for what has to be written to make room.
     fn check_room(&self, bytes: u64, is_intake: bool) -> Result<(), SpoolError> {
-        let reserve = if is_intake { self.options.segment_bytes } else { 0 };
+        if self.trouble == Some(Trouble::Broken) {
+            return Err(SpoolError::Broken);
+        }
+        // Nothing new comes between the copies: what of them is there after a crash is a prefix, Lane by Lane.
+        if is_intake && self.renewing.as_ref().is_some_and(Renewing::is_copying) {
+            return Err(SpoolError::Behind { bytes: self.queue.bytes as u64 });
+        }
+        let reserve = if is_intake { self.segment_bytes() } else { 0 };
         let wanted = self.bytes().saturating_add(bytes).saturating_add(reserve);
-        if wanted > self.options.bytes_max {
-            return Err(SpoolError::Full { bytes_short: wanted - self.options.bytes_max });
+        if wanted > self.bytes_max() {
+            return Err(SpoolError::Full { bytes_short: wanted - self.bytes_max() });
         }
-        if self.is_broken { Err(SpoolError::Broken) } else { Ok(()) }
+        self.check_queue(bytes)
     }
 
-    /// Removes the oldest segments as long as nothing in them is held, and what they said of Clients stands at the head
-    /// of a later one for good.
-    fn remove_dead(&mut self) {
-        while self.is_open && self.segments.len() > 1 {
-            let (oldest, next) = (self.segments[0], self.segments[1]);
-            if oldest.live_bytes > 0
-                || next.begun == 0 && !self.is_sealed_by_last()
-                || next.begun > self.durable()
-            {
-                break;
-            }
-            if let Err(error) = self.disk.remove(oldest.id) {
-                // It is tried again with the next release; until then it takes room.
-                self.error = Some(format!("segment {} cannot be removed: {error}", oldest.id));
-                break;
-            }
-            self.segments.pop_front();
+    fn check_queue(&self, bytes: u64) -> Result<(), SpoolError> {
+        let waiting = self.queue.bytes as u64;
+        let is_over = waiting > 0 && waiting + bytes > QUEUE_BYTES_MAX as u64;
+        if is_over { Err(SpoolError::Behind { bytes: waiting }) } else { Ok(()) }
+    }
+
+    /// The oldest segment, if nothing in it is held, and what it said of Clients stands at the head of a later one for
+    /// good.
+    fn removable(&self) -> Option<SegmentId> {
+        if !self.is_open || self.segments.len() < 2 || self.renewing.is_some() {
+            return None;
+        }
+        let (oldest, next) = (self.segments[0], self.segments[1]);
+        // The head of the last segment says all that segments of earlier runs say.
+        let is_sealed = match next.begun {
+            0 => self.segments.back().is_some_and(|last| last.begun <= self.safe()),
+            begun => begun <= self.safe(),
+        };
+        (oldest.live_bytes == 0 && is_sealed).then_some(oldest.id)
+    }
+
+    /// Up to where it is as safe as it is to be.
+    fn safe(&self) -> u64 {
+        match self.options.sync {
+            SyncPolicy::Always | SyncPolicy::Interval => self.synced,
+            SyncPolicy::Never => self.handed,
         }
     }
 
-    /// Whether the head of the last segment is durable: it says all that segments of earlier runs say.
-    fn is_sealed_by_last(&self) -> bool {
-        self.segments.back().is_some_and(|last| last.begun <= self.durable())
-    }
-
-    /// What a checkpoint says was taken must be there if the checkpoint is: of two files that were both not synced, a
-    /// power failure may leave the second and not the first. So a segment is synced before the next begins, which is
-    /// seldom, and little, since what came before was synced all along.
-    fn sync_before_roll(&mut self) -> Result<(), SpoolError> {
-        if self.options.sync == SyncPolicy::Never || self.durable >= self.position {
-            return Ok(());
-        }
-        let outcome = (self.disk.sync())();
-        let failed = outcome.is_err();
-        self.synced(self.position, outcome);
-        if failed { Err(SpoolError::Broken) } else { Ok(()) }
-    }
-
-    fn failed(&mut self, error: io::Error) -> SpoolError {
-        self.error = Some(error.to_string());
-        SpoolError::Disk(error)
+    /// Begins a segment in memory, to be written in its turn.
+    fn begin(&mut self, checkpoint: &Checkpoint, renews: bool) {
+        let id = SegmentId(self.segments.back().map_or(0, |last| last.id.0) + 1);
+        let mut head = Vec::with_capacity(SEGMENT_HEAD_BYTES + 1024);
+        // After files were given up, some segments were perhaps never created, and how long the last one is nobody knows.
+        let before = self.segments.iter().rfind(|before| before.is_created || !renews);
+        let before_bytes = before.map_or(0, |before| if renews { 0 } else { before.bytes });
+        let before = before.map_or(SegmentId(0), |before| before.id);
+        head.extend_from_slice(&SegmentHead { id, before, before_bytes }.encode());
+        checkpoint.encode(&mut head);
+        let bytes = head.len() as u64;
+        self.position += bytes;
+        self.queue.begin(id, head, self.position, renews);
+        self.segments.push_back(Segment {
+            id,
+            bytes,
+            head_bytes: bytes,
+            live_bytes: 0,
+            is_created: false,
+            begun: self.position,
+        });
+        self.is_open = true;
     }
 }
 
-impl<D: Disk> Spool for LogSpool<D> {
+impl Spool for LogSpool {
     fn keeps_content(&self) -> bool {
         true
     }
 
     fn append(&mut self, record: &Record<'_>) -> Result<Written, SpoolError> {
-        let bytes_max = record.bytes_max();
-        self.check_room(bytes_max as u64, record.is_intake())?;
-        // What cannot be written waits in memory, and for no more than a bound.
-        if !self.buffer.is_empty() && self.buffer.len() + bytes_max > BUFFER_BYTES_MAX {
-            self.flush()?;
-        }
-        let before = self.buffer.len();
+        self.check_room(record.bytes_max() as u64, record.is_intake())?;
         let Some(last) = self.segments.back_mut().filter(|_| self.is_open) else {
-            return Err(SpoolError::Disk(io::Error::other("no segment could be begun")));
+            return Err(SpoolError::Behind { bytes: self.queue.bytes as u64 });
         };
-        let spans = record.encode(&mut self.buffer);
-        let (segment, start, bytes) = (last.id, last.bytes, (self.buffer.len() - before) as u64);
-        last.bytes += bytes;
-        self.position += bytes;
+        let (segment, start) = (last.id, last.bytes);
+        let (spans, bytes) = self.queue.append(segment, record);
+        last.bytes += bytes as u64;
+        self.position += bytes as u64;
+        self.queue.ends_at(self.position);
         let place = |&(offset, bytes, crc): &Span| Place {
             segment,
             offset: (start + offset as u64) as u32,
@@ -223,69 +277,25 @@ impl<D: Disk> Spool for LogSpool<D> {
         Ok(Written { places, position: self.position })
     }
 
-    fn flush(&mut self) -> Result<u64, SpoolError> {
-        if self.buffer.is_empty() {
-            return Ok(self.written);
-        }
-        if self.is_broken {
-            return Err(SpoolError::Broken);
-        }
-        if let Err(error) = self.disk.append(&self.buffer) {
-            return Err(self.failed(error));
-        }
-        self.buffer.clear();
-        (self.written, self.error) = (self.position, None);
-        Ok(self.written)
-    }
-
     fn must_roll(&self, bytes: usize) -> bool {
         let last = self.segments.back().filter(|_| self.is_open);
-        last.is_none_or(|last| last.bytes > 0 && last.bytes + bytes as u64 > self.options.segment_bytes)
+        last.is_none_or(|last| {
+            last.bytes > last.head_bytes && last.bytes + bytes as u64 > self.segment_bytes()
+        })
     }
 
     fn roll(&mut self, checkpoint: &Checkpoint) -> Result<(), SpoolError> {
-        let id = SegmentId(self.segments.back().map_or(0, |last| last.id.0) + 1);
-        let mut head = Vec::with_capacity(SEGMENT_HEAD_BYTES + 1024);
-        head.extend_from_slice(&segment_head(id));
-        checkpoint.encode(&mut head);
-        if self.is_broken {
+        if self.trouble == Some(Trouble::Broken) {
             return Err(SpoolError::Broken);
         }
-        self.flush()?;
-        self.sync_before_roll()?;
-        if let Err(error) = self.disk.create(id, &head) {
-            return Err(self.failed(error));
+        self.check_queue(0)?;
+        // Until everything is copied, what a checkpoint says may not be true of the new files.
+        if self.renewing.as_ref().is_some_and(Renewing::is_copying) {
+            self.begin(&Checkpoint { standing: Standing::Renews, ..Checkpoint::default() }, false);
+        } else {
+            self.begin(checkpoint, false);
         }
-        self.position += head.len() as u64;
-        self.written = self.position;
-        self.segments.push_back(Segment {
-            id,
-            bytes: head.len() as u64,
-            live_bytes: 0,
-            begun: self.position,
-        });
-        (self.is_open, self.error) = (true, None);
-        self.remove_dead();
         Ok(())
-    }
-
-    fn read(&self, places: &[Place]) -> Result<Bytes, ReadError> {
-        let bytes: usize = places.iter().map(|place| place.bytes as usize).sum();
-        let mut out = BytesMut::with_capacity(bytes);
-        for place in places {
-            if let Some(found) = self.unwritten(place) {
-                out.extend_from_slice(found);
-                continue;
-            }
-            let Place { segment, offset, bytes, crc } = *place;
-            let found =
-                self.disk.read(segment, u64::from(offset), bytes as usize).map_err(ReadError::Disk)?;
-            if found.len() != bytes as usize || crc32fast::hash(&found) != crc {
-                return Err(ReadError::Damaged { segment, offset, bytes });
-            }
-            out.extend_from_slice(&found);
-        }
-        Ok(out.freeze())
     }
 
     fn release(&mut self, places: &[Place]) {
@@ -295,7 +305,14 @@ impl<D: Disk> Spool for LogSpool<D> {
                 segment.live_bytes = segment.live_bytes.saturating_sub(u64::from(place.bytes));
             }
         }
-        self.remove_dead();
+    }
+
+    fn position(&self) -> u64 {
+        self.position
+    }
+
+    fn written(&self) -> u64 {
+        self.written
     }
 
     fn durable(&self) -> u64 {
@@ -305,45 +322,49 @@ impl<D: Disk> Spool for LogSpool<D> {
         }
     }
 
-    fn position(&self) -> u64 {
-        self.position
+    fn is_readable(&self, position: u64) -> bool {
+        let (from, to) = self.unwritten;
+        position <= self.handed && !(from < position && position <= to)
     }
 
-    fn sync_job(&mut self) -> Option<SyncJob> {
-        if self.options.sync == SyncPolicy::Never || self.is_broken || self.syncing >= self.written {
-            return None;
-        }
-        self.syncing = self.written;
-        Some(SyncJob { position: self.written, run: self.disk.sync() })
+    fn fetch(&mut self, fetch: Fetch) {
+        self.queue.reads.push_back(fetch);
     }
 
-    fn synced(&mut self, position: u64, outcome: io::Result<()>) {
-        match outcome {
-            Ok(()) => {
-                self.durable = self.durable.max(position);
-                self.remove_dead();
-            }
-            // What a failed sync leaves behind is unknown, and a second one that succeeds proves nothing: the system may
-            // have dropped the pages. What is durable goes on being sent; a new run reads what is really there.
-            Err(error) => {
-                self.error = Some(format!("a sync failed: {error}"));
-                self.is_broken = true;
-            }
-        }
+    fn next_job(&mut self, now: Duration) -> Option<Job> {
+        self.take_job(now)
+    }
+
+    fn done(&mut self, now: Duration, done: Done) -> Option<(Fetch, io::Result<Content>)> {
+        self.is_done(now, done)
+    }
+
+    fn wake_at(&self) -> Option<Duration> {
+        self.queue_wakes_at()
     }
 
     fn room(&self) -> Room {
         Room {
-            bytes_max: self.options.bytes_max,
+            bytes_max: self.bytes_max(),
             bytes: self.bytes(),
             live_bytes: self.segments.iter().map(|segment| segment.live_bytes).sum(),
             segments: self.segments.len() as u64,
+            trouble: self.trouble,
             error: self.error.clone(),
+            failures: self.failures,
         }
     }
 
     fn oldest(&self) -> Option<SegmentId> {
         let is_other = self.segments.len() > usize::from(self.is_open);
         self.segments.front().filter(|_| is_other).map(|oldest| oldest.id)
+    }
+
+    fn renewal(&self, now: Duration) -> Renewal {
+        self.renewing.as_ref().map_or(Renewal::None, |renewing| renewing.step(now))
+    }
+
+    fn renew(&mut self, checkpoint: &Checkpoint) -> Result<(), SpoolError> {
+        self.take_renewal_step(checkpoint)
     }
 }

@@ -1,11 +1,10 @@
 //! [`MemorySpool`]: a Spool without a log.
 
 use std::io;
-
-use bytes::Bytes;
+use std::time::Duration;
 
 use super::record::{Checkpoint, Record};
-use super::{Place, ReadError, Room, SegmentId, Spool, SpoolError, SyncJob, Written};
+use super::{Content, Done, Fetch, Job, Place, Room, SegmentId, Spool, SpoolError, Written};
 
 /// A Spool that only counts bytes: the Lanes keep what they hold in memory, and it is gone with the process.
 #[derive(Debug)]
@@ -40,10 +39,6 @@ impl Spool for MemorySpool {
         Ok(Written { places, position: self.position })
     }
 
-    fn flush(&mut self) -> Result<u64, SpoolError> {
-        Ok(self.position)
-    }
-
     fn must_roll(&self, _: usize) -> bool {
         false
     }
@@ -52,29 +47,43 @@ impl Spool for MemorySpool {
         Ok(())
     }
 
-    fn read(&self, _: &[Place]) -> Result<Bytes, ReadError> {
-        Err(ReadError::Disk(io::ErrorKind::Unsupported.into()))
-    }
-
     fn release(&mut self, places: &[Place]) {
         let bytes: u64 = places.iter().map(|place| u64::from(place.bytes)).sum();
         debug_assert!(bytes <= self.bytes, "more released than was held");
         self.bytes = self.bytes.saturating_sub(bytes);
     }
 
-    fn durable(&self) -> u64 {
-        self.position
-    }
-
     fn position(&self) -> u64 {
         self.position
     }
 
-    fn sync_job(&mut self) -> Option<SyncJob> {
+    fn written(&self) -> u64 {
+        self.position
+    }
+
+    fn durable(&self) -> u64 {
+        self.position
+    }
+
+    fn is_readable(&self, _: u64) -> bool {
+        false
+    }
+
+    fn fetch(&mut self, _: Fetch) {
+        debug_assert!(false, "the Lanes keep what they hold");
+    }
+
+    fn next_job(&mut self, _: Duration) -> Option<Job> {
         None
     }
 
-    fn synced(&mut self, _: u64, _: io::Result<()>) {}
+    fn done(&mut self, _: Duration, _: Done) -> Option<(Fetch, io::Result<Content>)> {
+        None
+    }
+
+    fn wake_at(&self) -> Option<Duration> {
+        None
+    }
 
     fn room(&self) -> Room {
         Room { bytes_max: self.bytes_max, bytes: self.bytes, live_bytes: self.bytes, ..Room::default() }

@@ -1,17 +1,24 @@
 //! [`Spool`]: the bounded place where what has been taken from Clients is written down, until it is safely stored.
 //!
 //! ```text
-//!   a client Batch ──► append ──► flush: answered ──► sync: sent by its Lane ──► applied ──► confirmed ──► release
+//!   a client Batch ──► append ──► written: answered ──► synced: sent by its Lane ──► applied ──► confirmed ──► release
 //!                        │ no room     │ the disk says no
 //!                        └─────────────┴──► not answered: the Client keeps it, and sends it again
 //! ```
 //! The Lanes know which Batch is where; a Spool only keeps bytes and says from when on they are safe. Two Spools:
-//! [`LogSpool`] writes segments of a log, and what it holds outlives the process; [`MemorySpool`] only counts.
+//! [`LogSpool`] keeps segments of a log, and what it holds outlives the process; [`MemorySpool`] only counts.
+//!
+//! A Spool does no I/O. What there is to do with a disk it hands out, one [`Job`] at a time, to a thread that owns the
+//! [`Disk`] and tells it how that went ([`Done`]). So a disk that hangs holds up nobody who only wants to know, or to send
+//! what is in memory.
 //!
 //! | file | what |
 //! |---|---|
 //! | `record.rs` | the bytes of the log |
 //! | `log.rs` | [`LogSpool`]: segments, room, what is dead |
+//! | `log/queue.rs` | what waits to be written, read, synced and removed |
+//! | `log/renewal.rs` | what becomes of a log whose files are not believed any more |
+//! | `job.rs` | [`Job`] and [`Done`]: what a disk is to do |
 //! | `recovery.rs` | what a log says when it is opened again, damage included |
 //! | `disk.rs` | [`Disk`]: what a log needs of a disk |
 //! | `memory.rs` | [`MemorySpool`] |
@@ -19,6 +26,7 @@
 #[cfg(test)]
 pub(crate) mod crash;
 mod disk;
+mod job;
 mod log;
 mod memory;
 pub mod record;
@@ -27,11 +35,12 @@ pub mod recovery;
 mod tests;
 
 use std::io;
+use std::time::Duration;
 
-use bytes::Bytes;
 use taba_core::wire::Block;
 
-pub use self::disk::{Disk, SegmentId, SyncJob};
+pub use self::disk::{Disk, SegmentId};
+pub use self::job::{Content, Done, Fetch, Job, Purpose, Ran, SyncJob};
 pub use self::log::{LogOptions, LogSpool, SyncPolicy};
 pub use self::memory::MemorySpool;
 use self::record::{Checkpoint, Record};
@@ -113,33 +122,15 @@ pub enum SpoolError {
         /// Bytes of room that are missing.
         bytes_short: u64,
     },
-    /// The disk did not take it.
-    #[error("the spool's disk did not take it")]
-    Disk(#[source] io::Error),
-    /// An earlier sync failed: what was written before may or may not be on the disk, so nothing is added to it.
-    #[error("the spool's disk failed to sync; the agent has to be started anew")]
-    Broken,
-}
-
-/// Why bytes could not be read back.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ReadError {
-    /// The disk did not give them.
-    #[error("the spool cannot be read")]
-    Disk(#[source] io::Error),
-    /// They are not those that were written.
-    #[error(
-        "the spool is damaged: {bytes} bytes at {offset} of segment {segment} are not those that were written"
-    )]
-    Damaged {
-        /// Of which segment.
-        segment: SegmentId,
-        /// From where.
-        offset: u32,
-        /// How many.
-        bytes: u32,
+    /// What waits to be written has reached its bound: the disk does not keep up, is full, or hangs.
+    #[error("the spool's disk has not yet taken {bytes} bytes that wait to be written")]
+    Behind {
+        /// Bytes that wait.
+        bytes: u64,
     },
+    /// Syncs failed again and again: what was written may or may not be on the disk, so nothing is added to it.
+    #[error("the spool's disk fails to sync; see to the disk, then start the agent anew")]
+    Broken,
 }
 
 /// A bounded place of records.
@@ -154,18 +145,11 @@ pub trait Spool: Send + 'static {
     /// Whether what is appended can be read back: then the Lanes need not keep it in memory.
     fn keeps_content(&self) -> bool;
 
-    /// Appends a record, if there is room. It is safe once it is [flushed](Spool::flush).
+    /// Appends a record, if there is room. It outlives the process once [`written`](Spool::written) is beyond it.
     ///
     /// # Errors
     /// [`SpoolError`]; nothing of it was kept.
     fn append(&mut self, record: &Record<'_>) -> Result<Written, SpoolError>;
-
-    /// Hands everything appended so far to the disk: from then on it outlives the process. Answers up to where that is so.
-    /// What a disk does not take is kept, and tried again with the next flush.
-    ///
-    /// # Errors
-    /// [`SpoolError`] when the disk did not take it.
-    fn flush(&mut self) -> Result<u64, SpoolError>;
 
     /// Whether a record of so many bytes needs a new segment first: then call [`Spool::roll`].
     fn must_roll(&self, bytes: usize) -> bool;
@@ -176,39 +160,88 @@ pub trait Spool: Send + 'static {
     /// [`SpoolError`]; nothing has changed.
     fn roll(&mut self, checkpoint: &Checkpoint) -> Result<(), SpoolError>;
 
-    /// Reads back pieces that were appended and not released, one behind the other.
-    ///
-    /// # Errors
-    /// [`ReadError`].
-    fn read(&self, places: &[Place]) -> Result<Bytes, ReadError>;
-
     /// Lets go of pieces. Segments in which nothing is held any more go, the oldest first.
     fn release(&mut self, places: &[Place]);
-
-    /// Up to where what was appended may be sent: it is as safe as this Spool makes things.
-    fn durable(&self) -> u64;
 
     /// Up to where it was appended.
     fn position(&self) -> u64;
 
-    /// What has to be done for everything flushed so far to be durable, on a thread that may wait for a disk; then
-    /// say how it went with [`Spool::synced`]. `None` when there is nothing to do.
-    fn sync_job(&mut self) -> Option<SyncJob>;
+    /// Up to where what was appended outlives the process.
+    fn written(&self) -> u64;
 
-    /// How a sync went, which had been taken at `position`.
-    fn synced(&mut self, position: u64, outcome: io::Result<()>);
+    /// Up to where what was appended may be sent: it is as safe as this Spool makes things.
+    fn durable(&self) -> u64;
+
+    /// Whether a record that ends at this position can be [read back](Spool::fetch): its content need not be kept in
+    /// memory.
+    fn is_readable(&self, position: u64) -> bool;
+
+    /// Asks for the content of a Batch, all of it readable and not released; [`Spool::done`] gives it.
+    fn fetch(&mut self, fetch: Fetch);
+
+    /// What is to be done with the disk next. One is handed out at a time: the next comes after [`Spool::done`].
+    fn next_job(&mut self, now: Duration) -> Option<Job>;
+
+    /// How a job went. Gives what was fetched.
+    fn done(&mut self, now: Duration, done: Done) -> Option<(Fetch, io::Result<Content>)>;
+
+    /// When [`Spool::next_job`] may have something to do that it has not now, if only time has to pass.
+    fn wake_at(&self) -> Option<Duration>;
 
     /// How the room is used.
     fn room(&self) -> Room;
 
     /// The oldest segment, if there is another one to append to; releasing all that is held there frees it.
     fn oldest(&self) -> Option<SegmentId>;
+
+    /// What is to be done because the files of the log are not believed any more.
+    fn renewal(&self, _now: Duration) -> Renewal {
+        Renewal::None
+    }
+
+    /// Takes the next step of a [renewal](Spool::renewal): begins a segment of a new log, or ends with one that holds this
+    /// checkpoint.
+    ///
+    /// # Errors
+    /// [`SpoolError`]; nothing has changed.
+    fn renew(&mut self, _checkpoint: &Checkpoint) -> Result<(), SpoolError> {
+        Ok(())
+    }
+}
+
+/// What is to be done because the files of a log are not believed any more: a sync failed, or they are gone. Everything
+/// that is held is written again, from memory or from what can still be read, to new segments; until that is on the disk,
+/// nothing new is told to be safe.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Renewal {
+    /// Nothing.
+    #[default]
+    None,
+    /// Nothing for the moment: it was just tried, or what is written last is on its way to the disk.
+    Wait,
+    /// Call [`Spool::renew`]: the new log is begun.
+    Begin,
+    /// Copy everything that stands in this segment or an earlier one, then call [`Spool::renew`].
+    Copy(SegmentId),
+}
+
+/// What is wrong with the disk of a Spool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// It does not take what is to be written.
+    Write,
+    /// A sync failed; what is held is being written again.
+    Sync,
+    /// The files are gone; what is held is being written again.
+    Gone,
+    /// Syncs failed again and again; nothing more is taken.
+    Broken,
 }
 
 /// How the room of a Spool is used.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Room {
-    /// Bytes that it takes at most.
+    /// Bytes that it takes at most: the bound, or what its disk has, if that is less.
     pub bytes_max: u64,
     /// Bytes that it takes, what is dead and not yet removed included.
     pub bytes: u64,
@@ -217,7 +250,11 @@ pub struct Room {
     /// Segments of the log.
     pub segments: u64,
     /// What is wrong with the disk, if something is.
+    pub trouble: Option<Trouble>,
+    /// The same for people.
     pub error: Option<String>,
+    /// How often the disk did not take what was to be written or synced.
+    pub failures: u64,
 }
 
 /// What went in and out since the start, in events. Those recovered from an earlier run were taken by this one.
@@ -256,37 +293,49 @@ impl Spool for Box<dyn Spool> {
     fn append(&mut self, record: &Record<'_>) -> Result<Written, SpoolError> {
         (**self).append(record)
     }
-    fn flush(&mut self) -> Result<u64, SpoolError> {
-        (**self).flush()
-    }
     fn must_roll(&self, bytes: usize) -> bool {
         (**self).must_roll(bytes)
     }
     fn roll(&mut self, checkpoint: &Checkpoint) -> Result<(), SpoolError> {
         (**self).roll(checkpoint)
     }
-    fn read(&self, places: &[Place]) -> Result<Bytes, ReadError> {
-        (**self).read(places)
-    }
     fn release(&mut self, places: &[Place]) {
         (**self).release(places);
-    }
-    fn durable(&self) -> u64 {
-        (**self).durable()
     }
     fn position(&self) -> u64 {
         (**self).position()
     }
-    fn sync_job(&mut self) -> Option<SyncJob> {
-        (**self).sync_job()
+    fn written(&self) -> u64 {
+        (**self).written()
     }
-    fn synced(&mut self, position: u64, outcome: io::Result<()>) {
-        (**self).synced(position, outcome);
+    fn durable(&self) -> u64 {
+        (**self).durable()
+    }
+    fn is_readable(&self, position: u64) -> bool {
+        (**self).is_readable(position)
+    }
+    fn fetch(&mut self, fetch: Fetch) {
+        (**self).fetch(fetch);
+    }
+    fn next_job(&mut self, now: Duration) -> Option<Job> {
+        (**self).next_job(now)
+    }
+    fn done(&mut self, now: Duration, done: Done) -> Option<(Fetch, io::Result<Content>)> {
+        (**self).done(now, done)
+    }
+    fn wake_at(&self) -> Option<Duration> {
+        (**self).wake_at()
     }
     fn room(&self) -> Room {
         (**self).room()
     }
     fn oldest(&self) -> Option<SegmentId> {
         (**self).oldest()
+    }
+    fn renewal(&self, now: Duration) -> Renewal {
+        (**self).renewal(now)
+    }
+    fn renew(&mut self, checkpoint: &Checkpoint) -> Result<(), SpoolError> {
+        (**self).renew(checkpoint)
     }
 }

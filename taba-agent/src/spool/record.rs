@@ -1,19 +1,20 @@
 //! [`Record`]: the bytes of the log. A segment is a head and records; what cannot be read is never believed.
 //!
 //! ```text
-//! segment     | "TABASPOL" | version u8 | id u64 | crc32 u32 | records …      crc32 of all before it
+//! segment     | "TABASPOL" | version u8 | id u64 | before u64 | before_bytes u64 | crc32 u32 | records …
 //! record      | head_bytes u32 | data_bytes u32 | crc32 u32 | kind u8 | head … | data … |    crc32 of lengths, kind, head
 //! kind 1      Take        | stream u64 | client | incarnation u64 | seq | taken_at zigzag | n Refusals | n Pieces |
 //! kind 2      Copy        | stream u64 | taken_at zigzag | Piece |
 //! kind 3      Merge       | stream u64 | taken_at zigzag | n Pieces |
-//! kind 4      Checkpoint  | n Floors | n Incarnations | n Clocks |             ends before the Clocks if there is none
+//! kind 4      Checkpoint  | standing u8 | n Floors | n Incarnations | n Clocks | ends before the Clocks if there is none
 //! Piece       | vbucket u16 | seq | events_before | blocks_before | blocks | events | bytes | crc32 u32 |
 //! Refusal     | block | why u8 | events |
 //! Floor       | stream u64 | vbucket u16 | base | applied |
 //! Incarnation | client | number u64 | seq | n Refusals |
 //! Clock       | stream u64 | measured zigzag | told zigzag |
 //! ```
-//! Little-endian; what has no width is a varint, `client` has its length in front. The heads say what there is, the data
+//! `before` is the segment before this one, 0 if there is none, and `before_bytes` how long it is, 0 if that is not known;
+//! the crc32 of a segment's head is of all before it. Little-endian; what has no width is a varint, `client` has its length in front. The heads say what there is, the data
 //! is the bytes of all pieces in their order, `bytes` of each, with a checksum of their own: no byte is summed up twice.
 //!
 //! A *Take* is a Client's Batch as it was taken: its Blocks, spread over the Batches of Lanes that they became part of.
@@ -35,15 +36,15 @@ use crate::lane::LaneKey;
 /// The first bytes of every segment.
 pub const MAGIC: [u8; 8] = *b"TABASPOL";
 /// The version of the log.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 /// Bytes before the first record of a segment.
-pub const SEGMENT_HEAD_BYTES: usize = 21;
+pub const SEGMENT_HEAD_BYTES: usize = 37;
 /// Bytes before the head of a record.
 pub const RECORD_HEAD_BYTES: usize = 13;
 /// Bytes of a record's head, and of its data, at most: no record that was ever written is larger.
 pub const RECORD_BYTES_MAX: usize = 256 << 20;
 
-const _: () = assert!(SEGMENT_HEAD_BYTES == 8 + 1 + 8 + 4, "the drawing above is out of date");
+const _: () = assert!(SEGMENT_HEAD_BYTES == 8 + 1 + 3 * 8 + 4, "the drawing above is out of date");
 const _: () = assert!(RECORD_HEAD_BYTES == 4 + 4 + 4 + 1, "the drawing above is out of date");
 
 const TAKE: u8 = 1;
@@ -125,12 +126,27 @@ pub struct Taken {
 /// What is known at the beginning of a segment about those before it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Checkpoint {
+    /// What its segment is to those before it.
+    pub standing: Standing,
     /// Of each Lane that is known. What is found of others is asked after once more.
     pub floors: Vec<Floor>,
     /// Each incarnation's last Batch.
     pub incarnations: Vec<Taken>,
     /// By how much the times of streams are off that have Lanes here, those excepted whose are right.
     pub clocks: Vec<(StreamId, StreamClock)>,
+}
+
+/// What a segment is to those before it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Standing {
+    /// It goes on where the one before ends.
+    #[default]
+    Follows = 0,
+    /// It is part of a log that is written again, because the files before are not believed: what it holds counts only
+    /// with all the rest, once a segment seals it, or when nothing older is left.
+    Renews = 1,
+    /// All that is held was written again before it.
+    Seals = 2,
 }
 
 /// Where a Lane stood.
@@ -246,6 +262,7 @@ impl Checkpoint {
     pub fn encode(&self, out: &mut Vec<u8>) {
         let start = begin(out);
         out.push(CHECKPOINT);
+        out.push(self.standing as u8);
         put_u64(self.floors.len() as u64, out);
         for floor in &self.floors {
             out.extend_from_slice(&floor.lane.stream.0.to_le_bytes());
@@ -267,15 +284,38 @@ impl Checkpoint {
     }
 }
 
-/// The head of a segment.
-pub fn segment_head(segment: SegmentId) -> [u8; SEGMENT_HEAD_BYTES] {
-    let mut head = [0; SEGMENT_HEAD_BYTES];
-    head[..8].copy_from_slice(&MAGIC);
-    head[8] = VERSION;
-    head[9..17].copy_from_slice(&segment.0.to_le_bytes());
-    let crc = crc32fast::hash(&head[..17]);
-    head[17..].copy_from_slice(&crc.to_le_bytes());
-    head
+/// The head of a segment: where it stands in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentHead {
+    /// Its number.
+    pub id: SegmentId,
+    /// That of the segment before it; 0 if there is none.
+    pub before: SegmentId,
+    /// How many bytes that one has; 0 if that is not known.
+    pub before_bytes: u64,
+}
+
+impl SegmentHead {
+    /// Its bytes.
+    pub fn encode(&self) -> [u8; SEGMENT_HEAD_BYTES] {
+        let mut head = [0; SEGMENT_HEAD_BYTES];
+        head[..8].copy_from_slice(&MAGIC);
+        head[8] = VERSION;
+        head[9..17].copy_from_slice(&self.id.0.to_le_bytes());
+        head[17..25].copy_from_slice(&self.before.0.to_le_bytes());
+        head[25..33].copy_from_slice(&self.before_bytes.to_le_bytes());
+        let crc = crc32fast::hash(&head[..33]);
+        head[33..].copy_from_slice(&crc.to_le_bytes());
+        head
+    }
+
+    /// Reads the head at the beginning of these bytes; `None` when it is none, or damaged.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let bytes = bytes.get(..SEGMENT_HEAD_BYTES)?;
+        let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
+        let head = Self { id: SegmentId(number(9)), before: SegmentId(number(17)), before_bytes: number(25) };
+        (head.encode() == bytes).then_some(head)
+    }
 }
 
 /// What stands at the beginning of some bytes of a segment.
@@ -406,7 +446,13 @@ fn read_from(reader: &mut Reader<'_>, mut data: usize) -> Result<Found, WireErro
 }
 
 fn checkpoint(reader: &mut Reader<'_>) -> Result<Checkpoint, WireError> {
-    let mut found = Checkpoint::default();
+    let standing = match reader.u8("a standing")? {
+        0 => Standing::Follows,
+        1 => Standing::Renews,
+        2 => Standing::Seals,
+        _ => return Err(WireError::Malformed { what: "a standing" }),
+    };
+    let mut found = Checkpoint { standing, ..Checkpoint::default() };
     for _ in 0..reader.count(CHECKPOINT_MAX, "lanes")? {
         let lane =
             LaneKey { stream: stream(reader)?, vbucket: u16::from_le_bytes(reader.array("a vbucket")?) };
@@ -508,6 +554,7 @@ mod tests {
         let lane = LaneKey { stream: StreamId(7), vbucket: 513 };
         let incarnation = Taken { taken_at: Timestamp::default(), ..taken() };
         Checkpoint {
+            standing: Standing::Follows,
             floors: vec![Floor { lane, base: SeqNo(9), applied: SeqNo(11) }],
             incarnations: vec![incarnation],
             clocks: Vec::new(),
@@ -568,10 +615,12 @@ mod tests {
         }
     }
 
-    /// Bytes written by version 1 of the log. `TABA_BLESS=1` writes the file if it does not exist yet.
+    /// Bytes written by version 2 of the log. `TABA_BLESS=1` writes the file if it does not exist yet.
     #[test]
     fn golden_bytes_are_read_and_written_as_ever() {
-        let bytes = [&segment_head(SegmentId(3))[..], &records().concat()].concat();
+        let head = SegmentHead { id: SegmentId(3), before: SegmentId(2), before_bytes: 4_711 };
+        assert_eq!(SegmentHead::decode(&head.encode()), Some(head));
+        let bytes = [&head.encode()[..], &records().concat()].concat();
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/spool.bin");
         if std::env::var_os("TABA_BLESS").is_some() && !path.exists() {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();

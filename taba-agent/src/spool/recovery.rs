@@ -12,7 +12,7 @@ use std::io;
 use taba_core::{ClientId, SeqNo, StreamId, Timestamp};
 
 use super::record::{
-    Checkpoint, Floor, Found, FoundPiece, Next, SEGMENT_HEAD_BYTES, Taken, next, segment_head,
+    Checkpoint, Floor, Found, FoundPiece, Next, SEGMENT_HEAD_BYTES, SegmentHead, Standing, Taken, next,
 };
 use super::{Disk, Place, SegmentId};
 use crate::clock::StreamClock;
@@ -83,16 +83,50 @@ impl Recovered {
 ///
 /// # Errors
 /// What the disk says when it does not give the bytes.
-pub fn recover<D: Disk>(disk: &D, segments: &[(SegmentId, u64)]) -> io::Result<Recovered> {
+pub fn recover(disk: &dyn Disk, segments: &[(SegmentId, u64)]) -> io::Result<Recovered> {
     let mut replay = Replay::default();
     // Segments are removed from the oldest on. Where one is missing, a removal came half to the disk, and what stands
     // before was to go as well.
-    let begin = (1..segments.len()).rev().find(|&n| segments[n].0.0 != segments[n - 1].0.0 + 1).unwrap_or(0);
+    let mut begin = 0;
+    for n in 1..segments.len() {
+        let head = disk.read(segments[n].0, 0, SEGMENT_HEAD_BYTES)?;
+        if SegmentHead::decode(&head).is_some_and(|head| head.before != segments[n - 1].0) {
+            begin = n;
+        }
+    }
+    // Segments of a log that was being written again, and is not known to be whole.
+    let mut unsealed: Vec<(SegmentId, Vec<u8>)> = Vec::new();
+    let mut is_first = true;
     for &(segment, bytes) in &segments[begin..] {
         let bytes = disk.read(segment, 0, bytes as usize)?;
+        match standing(&bytes) {
+            // With what it was copied from, it would say twice what it says, or half of it.
+            Standing::Renews if !is_first => {
+                unsealed.push((segment, bytes));
+                continue;
+            }
+            Standing::Seals => {
+                unsealed.drain(..).for_each(|(segment, bytes)| replay.segment(segment, &bytes));
+            }
+            Standing::Renews => {}
+            // The run that wrote it ended before it was whole.
+            Standing::Follows => unsealed.clear(),
+        }
         replay.segment(segment, &bytes);
+        is_first = false;
     }
     Ok(replay.finish())
+}
+
+/// What a segment is to those before it, as its first record says.
+fn standing(segment: &[u8]) -> Standing {
+    match segment.get(SEGMENT_HEAD_BYTES..).map(next) {
+        Some(Next::Record(found, _)) => match *found {
+            Found::Checkpoint(checkpoint) => checkpoint.standing,
+            _ => Standing::Follows,
+        },
+        _ => Standing::Follows,
+    }
 }
 
 #[derive(Default)]
@@ -119,7 +153,7 @@ struct Building {
 
 impl Replay {
     fn segment(&mut self, id: SegmentId, bytes: &[u8]) {
-        if bytes.get(..SEGMENT_HEAD_BYTES) != Some(&segment_head(id)[..]) {
+        if SegmentHead::decode(bytes).is_none_or(|head| head.id != id) {
             // A file that a crash left without its head holds nothing that was ever acknowledged, if it is empty.
             return self.damaged(bytes.len());
         }

@@ -9,8 +9,15 @@ use super::recovery::{Damage, Recovered};
 use super::*;
 use crate::lane::LaneKey;
 
-const OPTIONS: LogOptions =
-    LogOptions { bytes_max: 1 << 20, segment_bytes: 2_000, sync: SyncPolicy::Interval };
+const OPTIONS: LogOptions = LogOptions {
+    bytes_max: 1 << 20,
+    segment_bytes: 2_000,
+    sync: SyncPolicy::Interval,
+    sync_interval: Duration::from_millis(5),
+};
+/// Some moment; what waits for time has waited for long when it is asked at `LATER`.
+const NOW: Duration = Duration::from_secs(1);
+const LATER: Duration = Duration::from_secs(100);
 
 fn key() -> LaneKey {
     LaneKey { stream: StreamId(7), vbucket: 3 }
@@ -28,62 +35,109 @@ fn piece(seq: u64, events_before: u64, part: u64, bytes: &[u8]) -> Piece {
     Piece { vbucket: 3, seq, events_before, blocks_before, blocks: 1, events: 10, bytes: bytes.to_vec() }
 }
 
-fn open(disk: &CrashDisk) -> (LogSpool<CrashDisk>, Recovered) {
-    LogSpool::open(disk.clone(), OPTIONS).unwrap()
+fn open(disk: &CrashDisk) -> (LogSpool, Recovered) {
+    LogSpool::open(&mut disk.clone(), OPTIONS).unwrap()
 }
 
-fn opened(disk: &CrashDisk) -> LogSpool<CrashDisk> {
+/// Does what there is to do, syncs excepted; then what was asked for is read.
+fn write(spool: &mut LogSpool, disk: &CrashDisk) -> Vec<(Fetch, Content)> {
+    let mut read = Vec::new();
+    while let Some(job) = spool.next_job(NOW) {
+        read.extend(run(spool, disk, NOW, job));
+    }
+    read
+}
+
+fn run(spool: &mut LogSpool, disk: &CrashDisk, now: Duration, job: Job) -> Option<(Fetch, Content)> {
+    let done = match job.run(&mut disk.clone()) {
+        Ran::Done(done) => done,
+        Ran::Sync(sync) => {
+            assert!(spool.done(now, Done::Prepared { position: sync.position }).is_none());
+            sync.run()
+        }
+    };
+    spool.done(now, done).map(|(fetch, content)| (fetch, content.unwrap()))
+}
+
+fn opened(disk: &CrashDisk) -> LogSpool {
     let (mut spool, _) = open(disk);
     spool.roll(&Checkpoint::default()).unwrap();
+    write(&mut spool, disk);
     spool
 }
 
-fn take(spool: &mut LogSpool<CrashDisk>, seq: u64, pieces: &[Piece]) -> Result<Written, SpoolError> {
-    let written = spool.append(&Record::Take { taken: &taken(seq), stream: StreamId(7), pieces })?;
-    spool.flush().map(|_| written)
+fn append(spool: &mut LogSpool, seq: u64, pieces: &[Piece]) -> Result<Written, SpoolError> {
+    spool.append(&Record::Take { taken: &taken(seq), stream: StreamId(7), pieces })
 }
 
-fn sync(spool: &mut LogSpool<CrashDisk>) {
-    spool.flush().unwrap();
-    if let Some(job) = spool.sync_job() {
-        let outcome = (job.run)();
-        spool.synced(job.position, outcome);
+fn take(spool: &mut LogSpool, disk: &CrashDisk, seq: u64, pieces: &[Piece]) -> Written {
+    let written = append(spool, seq, pieces).unwrap();
+    write(spool, disk);
+    written
+}
+
+fn roll(spool: &mut LogSpool, disk: &CrashDisk, checkpoint: &Checkpoint) {
+    spool.roll(checkpoint).unwrap();
+    write(spool, disk);
+}
+
+/// Does all there is to do, and all that waits for time.
+fn sync(spool: &mut LogSpool, disk: &CrashDisk) {
+    let mut now = LATER;
+    loop {
+        if let Some(job) = spool.next_job(now) {
+            run(spool, disk, now, job);
+            continue;
+        }
+        match spool.wake_at() {
+            Some(at) if at > now && at <= LATER + Duration::from_millis(50) => now = at,
+            _ => return,
+        }
     }
 }
 
 /// Batches of one Lane, each of one piece of 100 bytes, one in a record of its own.
-fn with_batches(disk: &CrashDisk, batches: u64) -> (LogSpool<CrashDisk>, Vec<Place>) {
+fn with_batches(disk: &CrashDisk, batches: u64) -> (LogSpool, Vec<Place>) {
     let mut spool = opened(disk);
     let mut places = Vec::new();
     for seq in 1..=batches {
         if spool.must_roll(200) {
-            spool.roll(&Checkpoint::default()).unwrap();
+            roll(&mut spool, disk, &Checkpoint::default());
         }
         let piece = piece(seq, 10 * (seq - 1), 0, &[seq as u8; 100]);
-        places.extend(take(&mut spool, seq, &[piece]).unwrap().places);
+        places.extend(take(&mut spool, disk, seq, &[piece]).places);
     }
     (spool, places)
 }
 
-fn content(spool: &LogSpool<CrashDisk>, places: &[Place]) -> Vec<u8> {
-    spool.read(places).unwrap().to_vec()
+fn read(spool: &mut LogSpool, disk: &CrashDisk, places: &[Place]) -> Content {
+    let (seq, places) = (SeqNo(1), places.to_vec());
+    spool.fetch(Fetch { lane: key(), seq, places, purpose: Purpose::Send });
+    let (_, content) = write(spool, disk).pop().unwrap();
+    content
+}
+
+fn content(spool: &mut LogSpool, disk: &CrashDisk, places: &[Place]) -> Vec<u8> {
+    let content = read(spool, disk, places);
+    assert_eq!(content.damaged, []);
+    content.bytes.to_vec()
 }
 
 #[test]
 fn what_was_appended_is_there_after_a_kill() {
     let disk = CrashDisk::default();
     let mut spool = opened(&disk);
-    take(&mut spool, 1, &[piece(1, 0, 0, b"one "), piece(2, 10, 0, b"two ")]).unwrap();
-    take(&mut spool, 2, &[piece(2, 10, 1, b"and more")]).unwrap();
+    take(&mut spool, &disk, 1, &[piece(1, 0, 0, b"one "), piece(2, 10, 0, b"two ")]);
+    take(&mut spool, &disk, 2, &[piece(2, 10, 1, b"and more")]);
     drop(spool);
-    let (spool, found) = open(&disk);
+    let (mut spool, found) = open(&disk);
     let batches = &found.lanes[&key()].batches;
     assert_eq!(
         batches.iter().map(|batch| (batch.seq.0, batch.blocks, batch.events)).collect::<Vec<_>>(),
         [(1, 1, 10), (2, 2, 20)]
     );
-    assert_eq!(content(&spool, &batches[0].places), b"one ");
-    assert_eq!(content(&spool, &batches[1].places), b"two and more");
+    assert_eq!(content(&mut spool, &disk, &batches[0].places), b"one ");
+    assert_eq!(content(&mut spool, &disk, &batches[1].places), b"two and more");
     assert_eq!(batches[1].taken_at, Timestamp::from_secs(9));
     assert_eq!((found.damage, found.incarnations.len()), (Damage::default(), 1));
     assert_eq!((found.incarnations[0].seq, &found.incarnations[0].refused), (SeqNo(2), &taken(2).refused));
@@ -95,13 +149,16 @@ fn segments_go_from_the_oldest_on_when_nothing_in_them_is_held() {
     let (mut spool, places) = with_batches(&disk, 40);
     let segments = spool.room().segments;
     assert!(segments > 3);
-    sync(&mut spool);
+    sync(&mut spool, &disk);
     // What is in the middle can go first, and frees nothing.
     spool.release(&places[10..40]);
+    write(&mut spool, &disk);
     assert_eq!(spool.room().segments, segments);
     spool.release(&places[1..10]);
+    write(&mut spool, &disk);
     assert_eq!(spool.oldest(), Some(SegmentId(1)));
     spool.release(&places[..1]);
+    write(&mut spool, &disk);
     assert_eq!(spool.room().segments, 1, "the one that is appended to stays");
     assert_eq!((spool.room().live_bytes, spool.oldest()), (0, None));
 }
@@ -111,9 +168,10 @@ fn a_segment_stays_until_what_follows_it_is_durable() {
     let disk = CrashDisk::default();
     let (mut spool, places) = with_batches(&disk, 40);
     spool.release(&places);
+    write(&mut spool, &disk);
     let last = spool.room().segments;
     assert_eq!(last, 2, "the head of the last segment is not durable, and says what the one before says");
-    sync(&mut spool);
+    sync(&mut spool, &disk);
     assert_eq!((spool.room().segments, spool.oldest()), (1, None));
 }
 
@@ -125,9 +183,9 @@ fn a_checkpoint_is_never_there_without_what_it_speaks_of() {
     // Another run begins its segment, which speaks of what the killed one had not synced; then the power fails.
     let (mut spool, found) = open(&disk);
     let checkpoint = Checkpoint { incarnations: found.incarnations, ..Checkpoint::default() };
-    spool.roll(&checkpoint).unwrap();
-    take(&mut spool, 4, &[piece(4, 30, 0, b"four")]).unwrap();
-    spool.roll(&checkpoint).unwrap();
+    roll(&mut spool, &disk, &checkpoint);
+    take(&mut spool, &disk, 4, &[piece(4, 30, 0, b"four")]);
+    roll(&mut spool, &disk, &checkpoint);
     drop(spool);
     disk.lose_power(1);
     let (_, found) = open(&disk);
@@ -143,9 +201,9 @@ fn a_checkpoint_says_what_is_held_no_more_and_whom_we_know() {
     let checkpoint = Checkpoint {
         floors: vec![Floor { lane: key(), base: SeqNo(4), applied: SeqNo(4) }],
         incarnations: vec![known.clone()],
-        clocks: Vec::new(),
+        ..Checkpoint::default()
     };
-    spool.roll(&checkpoint).unwrap();
+    roll(&mut spool, &disk, &checkpoint);
     drop(spool);
     let (_, found) = open(&disk);
     assert_eq!(found.lanes[&key()].batches.iter().map(|batch| batch.seq.0).collect::<Vec<_>>(), [4, 5]);
@@ -162,12 +220,11 @@ fn a_copy_and_a_merge_stand_for_what_was_before() {
     spool.append(&Record::Copy { stream, taken_at, piece: &copy }).unwrap();
     let merged = [piece(4, 30, 0, b"four and five")];
     spool.append(&Record::Merge { stream, taken_at, pieces: &merged }).unwrap();
-    spool.flush().unwrap();
-    take(&mut spool, 6, &[piece(4, 30, 1, b", more"), piece(5, 50, 0, b"new")]).unwrap();
+    take(&mut spool, &disk, 6, &[piece(4, 30, 1, b", more"), piece(5, 50, 0, b"new")]);
     drop(spool);
-    let (spool, found) = open(&disk);
+    let (mut spool, found) = open(&disk);
     let texts: Vec<_> =
-        found.lanes[&key()].batches.iter().map(|batch| content(&spool, &batch.places)).collect();
+        found.lanes[&key()].batches.iter().map(|batch| content(&mut spool, &disk, &batch.places)).collect();
     let expected: [&[u8]; 5] = [&[1; 100], b"again", &[3; 100], b"four and five, more", b"new"];
     assert_eq!(texts, expected);
     assert_eq!(found.damage, Damage::default());
@@ -176,12 +233,13 @@ fn a_copy_and_a_merge_stand_for_what_was_before() {
 #[test]
 fn the_bound_is_kept_and_leaves_room_to_make_room() {
     let options = LogOptions { bytes_max: 10_000, ..OPTIONS };
-    let (mut spool, _) = LogSpool::open(CrashDisk::default(), options).unwrap();
-    spool.roll(&Checkpoint::default()).unwrap();
+    let disk = CrashDisk::default();
+    let (mut spool, _) = LogSpool::open(&mut disk.clone(), options).unwrap();
+    roll(&mut spool, &disk, &Checkpoint::default());
     let big = piece(1, 0, 0, &[1; 7_400]);
-    take(&mut spool, 1, std::slice::from_ref(&big)).unwrap();
+    take(&mut spool, &disk, 1, std::slice::from_ref(&big));
     let small = piece(2, 10, 0, &[1; 300]);
-    let refused = take(&mut spool, 2, std::slice::from_ref(&small));
+    let refused = append(&mut spool, 2, std::slice::from_ref(&small));
     assert!(matches!(refused, Err(SpoolError::Full { bytes_short }) if bytes_short > 0));
     let (stream, taken_at) = (StreamId(7), Timestamp::default());
     spool.append(&Record::Copy { stream, taken_at, piece: &small }).unwrap();
@@ -189,73 +247,195 @@ fn the_bound_is_kept_and_leaves_room_to_make_room() {
 }
 
 #[test]
+fn a_disk_that_is_smaller_than_the_bound_is_the_bound() {
+    let disk = CrashDisk::default();
+    disk.set_room(Some(400_000));
+    disk.tells_its_room();
+    let options = LogOptions { bytes_max: 1 << 30, segment_bytes: 1 << 26, ..OPTIONS };
+    let (mut spool, _) = LogSpool::open(&mut disk.clone(), options).unwrap();
+    roll(&mut spool, &disk, &Checkpoint::default());
+    let mut places = Vec::new();
+    let refused = (1..).find_map(|seq| {
+        if spool.must_roll(1_000) {
+            roll(&mut spool, &disk, &Checkpoint::default());
+        }
+        match append(&mut spool, seq, &[piece(seq, 10 * (seq - 1), 0, &[1; 1_000])]) {
+            Ok(written) => places.extend(written.places),
+            Err(error) => return Some(error),
+        }
+        write(&mut spool, &disk);
+        None
+    });
+    // It is refused before the disk says no, so that there is room to make room.
+    assert!(matches!(refused, Some(SpoolError::Full { .. })), "{refused:?}");
+    assert_eq!((spool.room().bytes_max, spool.room().error.clone()), (400_000, None));
+    assert!(spool.room().segments > 3, "in pieces that can go");
+    spool.release(&places);
+    sync(&mut spool, &disk);
+    assert_eq!(spool.room().segments, 1);
+    take(&mut spool, &disk, 1_000, &[piece(1, 0, 0, &[1; 1_000])]);
+    // Somebody else gives room back.
+    disk.set_room(Some(1 << 31));
+    sync(&mut spool, &disk);
+    assert_eq!(spool.room().bytes_max, 1 << 30);
+}
+
+#[test]
 fn what_a_full_disk_does_not_take_is_kept_and_written_when_there_is_room() {
     let disk = CrashDisk::default();
     let (mut spool, places) = with_batches(&disk, 3);
-    let bytes = disk.bytes();
+    let (bytes, written) = (disk.bytes(), spool.written());
     disk.set_room(Some(20));
-    let next = [piece(4, 30, 0, &[4; 100])];
-    assert!(matches!(take(&mut spool, 4, &next), Err(SpoolError::Disk(_))));
-    assert!(matches!(spool.flush(), Err(SpoolError::Disk(_))));
-    assert!(matches!(spool.roll(&Checkpoint::default()), Err(SpoolError::Disk(_))));
-    assert_eq!(disk.bytes(), bytes);
+    take(&mut spool, &disk, 4, &[piece(4, 30, 0, &[4; 100])]);
+    sync(&mut spool, &disk);
+    assert_eq!((disk.bytes(), spool.written()), (bytes, written));
     assert!(spool.room().error.unwrap().contains("no storage space"));
-    assert_eq!(content(&spool, &places[2..]), [3; 100]);
+    assert_eq!((spool.room().trouble, spool.room().failures), (Some(Trouble::Write), 2));
+    assert_eq!(content(&mut spool, &disk, &places[2..]), [3; 100]);
     disk.set_room(None);
-    spool.flush().unwrap();
-    assert_eq!(spool.room().error, None);
+    while spool.written() < spool.position() {
+        let at = spool.wake_at().unwrap();
+        let job = spool.next_job(at).unwrap();
+        run(&mut spool, &disk, at, job);
+    }
+    assert_eq!((spool.room().error, spool.room().trouble), (None, None));
     drop(spool);
     let (_, found) = open(&disk);
     assert_eq!((found.lanes[&key()].batches.len(), found.damage), (4, Damage::default()));
 }
 
 #[test]
-fn what_is_not_written_yet_can_be_read_back() {
-    let mut spool = opened(&CrashDisk::default());
-    let pieces = [piece(1, 0, 0, b"written"), piece(2, 10, 0, b"not written")];
-    let record = |pieces| Record::Merge { stream: StreamId(7), taken_at: Timestamp::default(), pieces };
-    let first = spool.append(&record(&pieces[..1])).unwrap();
-    spool.flush().unwrap();
-    let second = spool.append(&record(&pieces[1..])).unwrap();
-    assert!(spool.durable() < second.position);
-    let places = [first.places, second.places].concat();
-    assert_eq!(content(&spool, &places), b"writtennot written");
+fn what_comes_while_the_disk_is_busy_is_written_together() {
+    let disk = CrashDisk::default();
+    let mut spool = opened(&disk);
+    append(&mut spool, 1, &[piece(1, 0, 0, b"one")]).unwrap();
+    let job = spool.next_job(NOW).unwrap();
+    assert!(matches!(job, Job::Write { .. }));
+    for seq in 2..10 {
+        append(&mut spool, seq, &[piece(seq, 10 * (seq - 1), 0, b"more")]).unwrap();
+    }
+    assert!(spool.next_job(NOW).is_none(), "one job at a time");
+    assert!(spool.written() < spool.position());
+    run(&mut spool, &disk, NOW, job);
+    let job = spool.next_job(NOW).unwrap();
+    run(&mut spool, &disk, NOW, job);
+    assert_eq!(spool.written(), spool.position());
+    assert!(spool.durable() < spool.position() && spool.next_job(NOW).is_none());
+    sync(&mut spool, &disk);
+    assert_eq!(spool.durable(), spool.position());
 }
 
 #[test]
 fn what_waits_to_be_written_is_bounded() {
-    let disk = CrashDisk::default();
     let options = LogOptions { bytes_max: 1 << 30, segment_bytes: 1 << 29, ..OPTIONS };
-    let (mut spool, _) = LogSpool::open(disk.clone(), options).unwrap();
+    let (mut spool, _) = LogSpool::open(&mut CrashDisk::default(), options).unwrap();
     spool.roll(&Checkpoint::default()).unwrap();
-    disk.set_room(Some(0));
+    // The disk hangs.
+    assert!(spool.next_job(NOW).is_some());
     let large = [piece(1, 0, 0, &vec![1; 7 << 20])];
     let record = Record::Merge { stream: StreamId(7), taken_at: Timestamp::default(), pieces: &large };
     let refused = (0..9).find_map(|n| spool.append(&record).err().map(|error| (n, error)));
-    assert!(matches!(refused, Some((2, SpoolError::Disk(_)))), "{refused:?}");
+    assert!(matches!(refused, Some((2, SpoolError::Behind { bytes })) if bytes > 14 << 20), "{refused:?}");
+}
+
+/// Writes again what is held, as the Relay does.
+fn renew(spool: &mut LogSpool, disk: &CrashDisk, held: &[(Piece, Place)]) {
+    assert_eq!(spool.renewal(LATER), Renewal::Begin);
+    spool.renew(&Checkpoint::default()).unwrap();
+    write(spool, disk);
+    let Renewal::Copy(through) = spool.renewal(LATER) else { panic!("{:?}", spool.renewal(LATER)) };
+    let refused = append(spool, 99, &[piece(99, 0, 0, b"not now")]);
+    assert!(matches!(refused, Err(SpoolError::Behind { .. })), "nothing new comes between the copies");
+    for (piece, place) in held {
+        assert!(place.segment <= through);
+        let record = Record::Copy { stream: StreamId(7), taken_at: Timestamp::default(), piece };
+        spool.append(&record).unwrap();
+        spool.release(std::slice::from_ref(place));
+    }
+    spool.renew(&Checkpoint { incarnations: vec![taken(9)], ..Checkpoint::default() }).unwrap();
 }
 
 #[test]
-fn after_a_sync_that_failed_nothing_is_taken_and_what_is_durable_is_still_known() {
-    let (mut spool, _) = with_batches(&CrashDisk::default(), 3);
-    sync(&mut spool);
-    let durable = spool.durable();
-    let next = [piece(4, 30, 0, &[4; 100])];
-    take(&mut spool, 4, &next).unwrap();
-    let job = spool.sync_job().unwrap();
-    spool.synced(job.position, Err(io::Error::other("the disk is gone")));
-    assert_eq!(spool.durable(), durable);
-    assert!(matches!(take(&mut spool, 5, &next), Err(SpoolError::Broken)));
-    assert!(spool.sync_job().is_none() && spool.room().error.is_some());
-}
-
-#[test]
-fn what_was_damaged_in_place_is_told_when_it_is_read_back() {
+fn after_a_sync_that_failed_all_that_is_held_is_written_again_before_anything_is_told_to_be_safe() {
     let disk = CrashDisk::default();
-    let (spool, places) = with_batches(&disk, 3);
+    let (mut spool, places) = with_batches(&disk, 3);
+    sync(&mut spool, &disk);
+    let durable = spool.durable();
+    let place = take(&mut spool, &disk, 4, &[piece(4, 30, 0, &[4; 100])]).places[0];
+    disk.fail_syncs(1);
+    sync(&mut spool, &disk);
+    assert_eq!(spool.room().trouble, Some(Trouble::Sync));
+    let (written, position) = (spool.written(), spool.position());
+    // What a second sync would say proves nothing.
+    assert_eq!((spool.durable(), spool.next_job(LATER).is_none()), (durable, true));
+    let held: Vec<_> = places.iter().chain([&place]).zip(1_u8..).collect();
+    let held: Vec<_> = held
+        .into_iter()
+        .map(|(place, seq)| (piece(seq.into(), 10 * (u64::from(seq) - 1), 0, &[seq; 100]), *place))
+        .collect();
+    renew(&mut spool, &disk, &held);
+    append(&mut spool, 5, &[piece(5, 40, 0, &[5; 100])]).unwrap();
+    assert_eq!((spool.durable(), spool.written()), (durable, written));
+    sync(&mut spool, &disk);
+    assert!(spool.durable() > position);
+    assert_eq!((spool.durable(), spool.room().trouble), (spool.position(), None));
+    assert_eq!(spool.room().segments, 2, "what is not believed is gone");
+    drop(spool);
+    let (mut spool, found) = open(&disk);
+    let batches = found.lanes[&key()].batches.clone();
+    assert_eq!((batches.len(), found.damage), (5, Damage::default()));
+    assert_eq!(content(&mut spool, &disk, &batches[3].places), [4; 100]);
+}
+
+#[test]
+fn files_that_are_gone_are_made_anew_and_what_is_read_of_them_is_what_was_in_them() {
+    let disk = CrashDisk::default();
+    let (mut spool, places) = with_batches(&disk, 3);
+    sync(&mut spool, &disk);
+    disk.lose_files();
+    append(&mut spool, 4, &[piece(4, 30, 0, &[4; 100])]).unwrap();
+    sync(&mut spool, &disk);
+    assert_eq!(spool.room().trouble, Some(Trouble::Gone));
+    assert_eq!(content(&mut spool, &disk, &places[..1]), [1; 100], "as long as they are open");
+    let held: Vec<_> = places.iter().zip(1_u64..).collect();
+    let held: Vec<_> =
+        held.into_iter().map(|(place, seq)| (piece(seq, 10 * (seq - 1), 0, &[7; 100]), *place)).collect();
+    renew(&mut spool, &disk, &held);
+    sync(&mut spool, &disk);
+    assert_eq!((spool.durable(), spool.room().trouble), (spool.position(), None));
+    drop(spool);
+    let (_, found) = open(&disk);
+    assert_eq!((found.lanes[&key()].batches.len(), found.damage), (3, Damage::default()));
+    assert_eq!(found.incarnations.last(), Some(&Taken { taken_at: Timestamp::default(), ..taken(9) }));
+}
+
+#[test]
+fn a_disk_that_never_syncs_is_given_up_and_what_is_durable_is_still_known() {
+    let disk = CrashDisk::default();
+    let (mut spool, places) = with_batches(&disk, 3);
+    sync(&mut spool, &disk);
+    let durable = spool.durable();
+    take(&mut spool, &disk, 4, &[piece(4, 30, 0, &[4; 100])]);
+    disk.fail_syncs(u32::MAX);
+    sync(&mut spool, &disk);
+    for _ in 0..2 {
+        assert_eq!(spool.renewal(LATER + LATER), Renewal::Begin);
+        spool.renew(&Checkpoint::default()).unwrap();
+        sync(&mut spool, &disk);
+    }
+    assert_eq!((spool.durable(), spool.room().trouble), (durable, Some(Trouble::Broken)));
+    assert!(matches!(append(&mut spool, 5, &[piece(5, 40, 0, b"no")]), Err(SpoolError::Broken)));
+    assert!(spool.next_job(LATER).is_none() && spool.room().error.is_some());
+    assert_eq!(content(&mut spool, &disk, &places[2..]), [3; 100]);
+}
+
+#[test]
+fn what_was_damaged_in_place_is_told_when_it_is_read_back_and_the_rest_is_given() {
+    let disk = CrashDisk::default();
+    let (mut spool, places) = with_batches(&disk, 3);
     disk.flip(places[1].segment, places[1].offset as usize + 7, 4);
-    assert!(matches!(spool.read(&places[1..2]), Err(ReadError::Damaged { bytes: 100, .. })));
-    assert_eq!(content(&spool, &places[2..]), [3; 100]);
+    let found = read(&mut spool, &disk, &places);
+    assert_eq!((found.bytes.to_vec(), found.damaged), ([[1; 100], [3; 100]].concat(), vec![places[1]]));
 }
 
 #[test]
@@ -290,14 +470,14 @@ fn a_torn_end_is_told_once() {
 fn a_batch_whose_middle_is_damaged_keeps_the_rest() {
     let disk = CrashDisk::default();
     let mut spool = opened(&disk);
-    take(&mut spool, 1, &[piece(1, 0, 0, b"a")]).unwrap();
-    let lost = take(&mut spool, 2, &[piece(1, 0, 1, b"b")]).unwrap().places[0];
-    take(&mut spool, 3, &[piece(1, 0, 2, b"c"), piece(2, 30, 0, b"d")]).unwrap();
+    take(&mut spool, &disk, 1, &[piece(1, 0, 0, b"a")]);
+    let lost = take(&mut spool, &disk, 2, &[piece(1, 0, 1, b"b")]).places[0];
+    take(&mut spool, &disk, 3, &[piece(1, 0, 2, b"c"), piece(2, 30, 0, b"d")]);
     disk.flip(lost.segment, lost.offset as usize, 1);
     drop(spool);
-    let (spool, found) = open(&disk);
+    let (mut spool, found) = open(&disk);
     let first = &found.lanes[&key()].batches[0];
-    assert_eq!((content(&spool, &first.places).as_slice(), first.blocks), (&b"ac"[..], 2));
+    assert_eq!((content(&mut spool, &disk, &first.places).as_slice(), first.blocks), (&b"ac"[..], 2));
     assert_eq!((first.events, first.events_lost), (20, 10));
 }
 
@@ -326,11 +506,11 @@ proptest! {
         let mut durable = 0;
         for seq in 1..=batches {
             if spool.must_roll(200) {
-                spool.roll(&Checkpoint::default()).unwrap();
+                roll(&mut spool, &disk, &Checkpoint::default());
             }
-            take(&mut spool, seq, &[piece(seq, 10 * (seq - 1), 0, &[seq as u8; 100])]).unwrap();
+            take(&mut spool, &disk, seq, &[piece(seq, 10 * (seq - 1), 0, &[seq as u8; 100])]);
             if seq == synced {
-                sync(&mut spool);
+                sync(&mut spool, &disk);
                 durable = seq;
             }
         }
@@ -340,7 +520,7 @@ proptest! {
         if durable < batches && keep == 255 {
             disk.tear(SegmentId(last), cut.min(100));
         }
-        let (spool, found) = open(&disk);
+        let (mut spool, found) = open(&disk);
         let found = found.lanes.get(&key()).cloned().unwrap_or_default().batches;
         // Files that were cut independently of each other may leave holes behind what is durable: they are known.
         let whole = found.iter().take_while(|batch| batch.blocks == 1).count() as u64;
@@ -348,7 +528,7 @@ proptest! {
         for (batch, seq) in found.iter().zip(1_u64..) {
             prop_assert_eq!(batch.seq.0, seq);
             if batch.blocks == 1 {
-                prop_assert_eq!(content(&spool, &batch.places), vec![seq as u8; 100]);
+                prop_assert_eq!(content(&mut spool, &disk, &batch.places), vec![seq as u8; 100]);
             }
         }
     }
@@ -361,9 +541,9 @@ proptest! {
         for (segment, at, bits) in flips {
             disk.flip(SegmentId(segment), at, bits);
         }
-        let (spool, found) = open(&disk);
+        let (mut spool, found) = open(&disk);
         for batch in found.lanes.values().flat_map(|lane| &lane.batches).filter(|batch| batch.blocks > 0) {
-            prop_assert_eq!(content(&spool, &batch.places), vec![batch.seq.0 as u8; 100]);
+            prop_assert_eq!(content(&mut spool, &disk, &batch.places), vec![batch.seq.0 as u8; 100]);
         }
     }
 }

@@ -1,0 +1,82 @@
+//! The two threads that wait for the disk, so that nobody else has to: one owns the [`Disk`] and does one
+//! [`Job`](crate::spool::Job) after the other; the other one syncs, so that writes need not wait for that.
+//!
+//! While the disk takes one write, whatever comes is gathered for the next: the more is going on, the more goes together.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread::Builder;
+use std::{io, thread};
+
+use super::failure::Failure;
+use super::shared::{Shared, Turn};
+use crate::sabotage::{self, DISK_THREAD};
+use crate::spool::{Disk, Ran, SyncJob};
+
+/// Starts both. They end when the Agent is closed, and the disk with them; `woken` says that there may be something to do.
+///
+/// # Errors
+/// When the system gives no threads.
+pub(super) fn start(shared: &Arc<Shared>, disk: Box<dyn Disk>, woken: Receiver<()>) -> io::Result<()> {
+    // One sync is under way at a time, so nobody waits to hand one over.
+    let (to_sync, syncs) = sync_channel(1);
+    spawn("taba-sync", "the sync thread", shared, move |shared| sync(shared, &syncs))?;
+    spawn("taba-disk", "the disk thread", shared, move |shared| {
+        let mut disk = disk;
+        own(shared, &mut *disk, &woken, &to_sync);
+        drop(disk);
+        shared.disk_is_closed();
+    })
+}
+
+fn spawn(
+    name: &str,
+    part: &'static str,
+    shared: &Arc<Shared>,
+    run: impl FnOnce(&Shared) + Send + 'static,
+) -> io::Result<()> {
+    let shared = Arc::clone(shared);
+    let guarded = move || {
+        // What it leaves half done is looked at by nobody: the process ends.
+        match catch_unwind(AssertUnwindSafe(|| run(&shared))) {
+            Ok(()) => shared.fail_unless_stopping(Failure::ended(part)),
+            Err(panic) => shared.fail(Failure::panicked(part, &*panic)),
+        }
+    };
+    let _: thread::JoinHandle<()> = Builder::new().name(name.to_owned()).spawn(guarded)?;
+    Ok(())
+}
+
+fn own(shared: &Shared, disk: &mut dyn Disk, woken: &Receiver<()>, to_sync: &SyncSender<SyncJob>) {
+    loop {
+        let job = match shared.next_job() {
+            Turn::Do(job) => job,
+            Turn::Wait(None) => match woken.recv() {
+                Ok(()) => continue,
+                Err(_) => return,
+            },
+            Turn::Wait(Some(pause)) => match woken.recv_timeout(pause) {
+                Ok(()) | Err(RecvTimeoutError::Timeout) => continue,
+                Err(RecvTimeoutError::Disconnected) => return,
+            },
+            Turn::Close => return,
+        };
+        sabotage::panic_in(DISK_THREAD);
+        match job.run(disk) {
+            Ran::Done(done) => shared.disk_done(done),
+            Ran::Sync(job) => {
+                shared.disk_done(crate::spool::Done::Prepared { position: job.position });
+                if to_sync.send(job).is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+fn sync(shared: &Shared, syncs: &Receiver<SyncJob>) {
+    while let Ok(job) = syncs.recv() {
+        shared.disk_done(job.run());
+    }
+}

@@ -1,0 +1,122 @@
+//! [`News`]: what an Agent says in its log, once when it begins and once when it is over, or once in a while with a count.
+
+use std::time::Duration;
+
+use super::{Relay, SpoolTally, Tally};
+use crate::spool::{Room, Spool, Trouble};
+
+/// A Spool that took everything for so long is not full any more.
+const FULL_AFTER: Duration = Duration::from_secs(10);
+/// How often the same is said again, with what came since.
+const INTERVAL: Duration = Duration::from_secs(10);
+
+/// What is worth a line in the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum News {
+    /// The disk under the Spool is in trouble, from here on.
+    Trouble {
+        /// In which.
+        trouble: Trouble,
+        /// What it said.
+        error: String,
+    },
+    /// It is out of trouble.
+    Well,
+    /// The Spool has reached its bound, and turns Batches away.
+    Full {
+        /// Bytes that it takes at most.
+        bytes_max: u64,
+    },
+    /// It has taken everything for a while.
+    HasRoom {
+        /// Events that it had turned away meanwhile, every repetition counted.
+        events: u64,
+    },
+    /// So many events became too old to be sent since this was last said.
+    Expired {
+        /// Events.
+        events: u64,
+    },
+    /// So many events were found damaged when they were read back since this was last said.
+    Damaged {
+        /// Events.
+        events: u64,
+    },
+    /// So often a Handler panicked over merging since this was last said.
+    Panicked {
+        /// Times.
+        times: u64,
+    },
+}
+
+/// What was said, and what is to be said.
+#[derive(Debug, Default)]
+pub(super) struct Said {
+    trouble: Option<Trouble>,
+    /// Since the Spool is full: when it was last, and what it had turned away before.
+    full: Option<(Duration, u64)>,
+    expired: Counted,
+    damaged: Counted,
+    panicked: Counted,
+    news: Vec<News>,
+}
+
+/// A count that is said at once, then at most once an interval.
+#[derive(Debug, Default)]
+struct Counted {
+    said: u64,
+    not_before: Duration,
+}
+
+impl Counted {
+    /// What came since it was last said, if it is to be said now.
+    fn news(&mut self, now: Duration, count: u64) -> Option<u64> {
+        let more = count - self.said;
+        if more == 0 || now < self.not_before {
+            return None;
+        }
+        (self.said, self.not_before) = (count, now + INTERVAL);
+        Some(more)
+    }
+}
+
+impl Said {
+    /// The Spool was full just now.
+    pub(super) fn full(&mut self, now: Duration, room: &Room, turned_away: u64) {
+        if self.full.is_none() {
+            self.news.push(News::Full { bytes_max: room.bytes_max });
+        }
+        self.full = Some((now, self.full.map_or(turned_away, |(_, before)| before)));
+    }
+
+    /// Sees what has changed.
+    fn look(&mut self, now: Duration, room: Room, spool: &SpoolTally, tally: &Tally) {
+        if room.trouble != self.trouble {
+            self.trouble = room.trouble;
+            self.news.push(match room.trouble {
+                Some(trouble) => News::Trouble { trouble, error: room.error.unwrap_or_default() },
+                None => News::Well,
+            });
+        }
+        if let Some((last, before)) = self.full
+            && now >= last + FULL_AFTER
+        {
+            self.full = None;
+            self.news.push(News::HasRoom { events: spool.refused - before });
+        }
+        let expired = self.expired.news(now, spool.expired).map(|events| News::Expired { events });
+        let damaged = self.damaged.news(now, spool.damaged).map(|events| News::Damaged { events });
+        let panicked = self.panicked.news(now, tally.merges.panicked);
+        let panicked = panicked.map(|times| News::Panicked { times });
+        self.news.extend([expired, damaged, panicked].into_iter().flatten());
+    }
+}
+
+impl<S: Spool> Relay<S> {
+    /// What is worth a line in the log since this was last asked.
+    pub fn take_news(&mut self, now: Duration) -> Vec<News> {
+        self.said.look(now, self.spool.room(), &self.spool_tally, &self.tally);
+        std::mem::take(&mut self.said.news)
+    }
+}

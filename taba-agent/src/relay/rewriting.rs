@@ -1,0 +1,240 @@
+//! Writing again what the Spool holds: at the end of the log, so that an old segment can go or because the old files are
+//! not believed any more; or merged, while Servers are away.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use taba_core::limits::FUTURE_MICROS_MAX;
+use taba_core::wire::Block;
+use taba_core::{SeqNo, Timestamp};
+
+use super::{Moment, Relay};
+use crate::config::HELD_HERE_BYTES_MAX;
+use crate::lane::{LaneKey, Released};
+use crate::merge::merge;
+use crate::sabotage::{MERGING, panic_in};
+use crate::spool::record::{Checkpoint, Piece, Record};
+use crate::spool::{Content, Fetch, Purpose, Renewal, SegmentId, Spool, SpoolError, Written};
+
+/// Bytes of a Lane's unsent Blocks below which they are not merged.
+const MERGE_BYTES_MIN: u64 = 16 << 10;
+/// Bytes of a Lane's unsent Blocks that are read back to be merged, at most.
+const MERGE_BYTES_MAX: usize = 32 << 20;
+/// Bytes that are read back at a time to be copied, at most; one Batch is, whatever its size.
+const COPY_BYTES_MAX: usize = 4 << 20;
+
+/// How long to leave it after something could not be read.
+const READ_PAUSE: Duration = Duration::from_secs(1);
+
+/// What is being written again at the end of the log.
+#[derive(Debug)]
+pub(super) struct Copying {
+    /// Whatever stands in this segment or an earlier one.
+    through: SegmentId,
+    /// Batches that are being read back for it, and their bytes.
+    reading: BTreeMap<(LaneKey, SeqNo), usize>,
+    /// Not before then is anything read: the disk could not.
+    not_before: Duration,
+}
+
+impl<S: Spool> Relay<S> {
+    /// What there is to do when nothing else is: keeping the log small, and believable.
+    pub(super) fn tidy(&mut self, now: Moment) {
+        match self.spool.renewal(now.uptime) {
+            Renewal::None => self.compact(now.uptime),
+            Renewal::Wait => {}
+            // What cannot be done now is tried again with whatever happens next.
+            Renewal::Begin => {
+                self.copying = None;
+                let _ = self.spool.renew(&Checkpoint::default());
+            }
+            Renewal::Copy(through) => self.copy_through(through),
+        }
+        self.copy(now.uptime);
+    }
+
+    /// Begins to write again what stands in this segment and in earlier ones, so that they can go.
+    pub(super) fn copy_through(&mut self, through: SegmentId) {
+        let begun = Copying { through, reading: BTreeMap::new(), not_before: Duration::ZERO };
+        let copying = self.copying.get_or_insert(begun);
+        copying.through = copying.through.max(through);
+    }
+
+    /// Writes again what is in memory, and asks for some of the rest.
+    fn copy(&mut self, now: Duration) {
+        let Some(mut copying) = self.copying.take_if(|copying| copying.not_before <= now) else { return };
+        let keys: Vec<LaneKey> = self.dispatcher.all().map(|lane| lane.key()).collect();
+        let mut is_all = true;
+        for key in keys {
+            let Some(lane) = self.dispatcher.get(key) else { continue };
+            for copy in lane.to_copy(copying.through) {
+                is_all = false;
+                match copy {
+                    Ok((taken_at, piece)) => {
+                        // What cannot be written now is tried again with whatever happens next.
+                        if self.write_copy(key, taken_at, &piece).is_err() {
+                            self.copying = Some(copying);
+                            return;
+                        }
+                    }
+                    Err(fetch) => copying.ask(&mut self.spool, fetch),
+                }
+            }
+        }
+        let is_renewal = matches!(self.spool.renewal(Duration::MAX), Renewal::Copy(_));
+        let is_done = is_all && copying.reading.is_empty();
+        if is_done && is_renewal {
+            let checkpoint = self.checkpoint();
+            if self.spool.renew(&checkpoint).is_err() {
+                self.copying = Some(copying);
+            }
+        } else if !copying.reading.is_empty() {
+            self.copying = Some(copying);
+        }
+    }
+
+    fn write_copy(&mut self, key: LaneKey, taken_at: Timestamp, piece: &Piece) -> Result<(), SpoolError> {
+        let record = Record::Copy { stream: key.stream, taken_at, piece };
+        let written = self.write(&record)?;
+        let Some(lane) = self.dispatcher.get(key) else { return Ok(()) };
+        for place in written.places {
+            let before = lane.moved(piece.seq, place, written.position);
+            self.spool.release(&before);
+        }
+        self.holds_here(piece.bytes.len());
+        Ok(())
+    }
+
+    /// Appends what is no intake, in a new segment if need be.
+    pub(super) fn write(&mut self, record: &Record<'_>) -> Result<Written, SpoolError> {
+        if self.spool.must_roll(record.bytes_max()) {
+            self.begin_segment()?;
+        }
+        self.spool.append(record)
+    }
+
+    /// So many bytes more are kept in memory; when it is much, what the Spool can give back is not kept any more.
+    pub(super) fn holds_here(&mut self, bytes: usize) {
+        self.bytes_here += bytes as u64;
+        if self.bytes_here > HELD_HERE_BYTES_MAX {
+            self.bytes_here = 0;
+            let spool = &self.spool;
+            self.dispatcher.all().for_each(|lane| lane.put_away(|position| spool.is_readable(position)));
+        }
+    }
+
+    /// A Batch was read back.
+    pub(super) fn fetched(&mut self, now: Moment, fetch: &Fetch, outcome: io::Result<Content>) {
+        let is_read = outcome.is_ok();
+        let lost = self.dispatcher.fetched(now, fetch, outcome);
+        self.lost(&lost);
+        match fetch.purpose {
+            Purpose::Send => {}
+            Purpose::Copy => {
+                if let Some(copying) = &mut self.copying {
+                    copying.reading.remove(&(fetch.lane, fetch.seq));
+                    copying.not_before = if is_read { Duration::ZERO } else { now.uptime + READ_PAUSE };
+                }
+            }
+            Purpose::Merge => self.fetched_to_merge(now, is_read),
+        }
+    }
+
+    /// What was found damaged: the Ledger is told in its place.
+    fn lost(&mut self, lost: &Released) {
+        self.spool_tally.damaged += lost.events;
+        self.spool.release(&lost.places);
+    }
+
+    /// Merges what a Lane of the current stream could not send for a while.
+    pub(super) fn merge_if_due(&mut self, now: Moment, vbucket: u16) {
+        let since = now.uptime.saturating_sub(self.merge_after);
+        let has_handlers = self.handlers.types().next().is_some();
+        let may_write = self.spool.renewal(now.uptime) == Renewal::None;
+        let lane = self.dispatcher.lane(vbucket);
+        if !has_handlers || !may_write || self.merging.is_some() || !lane.wants_merge(since, MERGE_BYTES_MIN)
+        {
+            return;
+        }
+        let away = lane.unsent_away(Purpose::Merge);
+        if away.is_empty() {
+            // What cannot be written now stays as it is.
+            let _ = self.merge(now, vbucket);
+        } else if away.iter().map(Fetch::bytes).sum::<usize>() > MERGE_BYTES_MAX {
+            lane.skip_merge();
+        } else {
+            self.merging = Some((vbucket, away.len()));
+            away.into_iter().for_each(|fetch| self.spool.fetch(fetch));
+        }
+    }
+
+    fn fetched_to_merge(&mut self, now: Moment, is_read: bool) {
+        let Some((vbucket, left)) = self.merging else { return };
+        self.merging = Some((vbucket, left - 1));
+        if left > 1 {
+            return;
+        }
+        self.merging = None;
+        let lane = self.dispatcher.lane(vbucket);
+        if is_read && lane.unsent_away(Purpose::Merge).is_empty() {
+            self.merge_if_due(now, vbucket);
+        } else {
+            lane.skip_merge();
+        }
+        let spool = &self.spool;
+        self.dispatcher.lane(vbucket).put_away(|position| spool.is_readable(position));
+    }
+
+    fn merge(&mut self, now: Moment, vbucket: u16) -> Result<(), SpoolError> {
+        let Some(blocks) = self.dispatcher.lane(vbucket).unsent() else { return Ok(()) };
+        let bytes = |blocks: &[Block]| blocks.iter().map(|block| block.encoded_bytes() as u64).sum::<u64>();
+        let bytes_before = bytes(&blocks);
+        let believed = now.time.saturating_add(Duration::from_micros(FUTURE_MICROS_MAX as u64));
+        // A Handler of somebody else that panics changes nothing here: what was to be merged stays as it is.
+        let merged = catch_unwind(AssertUnwindSafe(|| {
+            panic_in(MERGING);
+            merge(blocks, &self.handlers, believed)
+        }));
+        let lane = self.dispatcher.lane(vbucket);
+        let Ok(merged) = merged else {
+            self.tally.merges.panicked += 1;
+            lane.skip_merge();
+            return Ok(());
+        };
+        let bytes_after = bytes(&merged);
+        if bytes_after > bytes_before / 4 * 3 {
+            lane.skip_merge();
+            return Ok(());
+        }
+        let (taken_at, pieces) = lane.plan_unsent(&merged);
+        let record = Record::Merge { stream: self.stream, taken_at, pieces: &pieces };
+        let written = self.write(&record)?;
+        let pieces = pieces.into_iter().zip(written.places);
+        let before = self.dispatcher.lane(vbucket).replace_unsent(pieces, written.position);
+        self.spool.release(&before);
+        self.tally.merges.count += 1;
+        self.tally.merges.bytes_before += bytes_before;
+        self.tally.merges.bytes_after += bytes_after;
+        Ok(())
+    }
+}
+
+impl Copying {
+    /// When it goes on, if it waits for that.
+    pub(super) fn wakes_at(&self) -> Option<Duration> {
+        Some(self.not_before).filter(|at| *at > Duration::ZERO)
+    }
+
+    /// Asks for a Batch, if it was not asked for and not too many were.
+    fn ask<S: Spool>(&mut self, spool: &mut S, fetch: Fetch) {
+        let (name, bytes) = ((fetch.lane, fetch.seq), fetch.bytes());
+        let reading: usize = self.reading.values().sum();
+        let has_room = reading == 0 || reading + bytes <= COPY_BYTES_MAX;
+        if has_room && !self.reading.contains_key(&name) {
+            self.reading.insert(name, bytes);
+            spool.fetch(fetch);
+        }
+    }
+}

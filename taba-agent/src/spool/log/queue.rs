@@ -1,0 +1,262 @@
+//! [`Queue`]: what waits to be done with the disk, and in which order it is handed out.
+//!
+//! Room first: segments that may go. Then what is to be read back, then what is to be written, in the order of the log.
+//! Whatever is appended while a write is under way goes with the next one. A segment is synced before the next one is
+//! begun: a checkpoint must not be there without what it speaks of, and of two files that were both not synced, a power
+//! failure may leave the second and not the first.
+
+use std::collections::VecDeque;
+use std::io;
+use std::time::Duration;
+
+use super::{LogSpool, Renewing, SyncPolicy};
+use crate::spool::record::{Record, Span};
+use crate::spool::{Content, Done, Fetch, Job, SegmentId, Trouble};
+
+/// How long to leave it after the disk did not take something.
+const RETRY: Duration = Duration::from_millis(100);
+/// How often to see how much room there is, on a disk that is smaller than the bound.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What waits to be done with the disk.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    chunks: VecDeque<Chunk>,
+    /// Bytes of all chunks, and of the one that is being written.
+    pub(super) bytes: usize,
+    pub(super) reads: VecDeque<Fetch>,
+    /// What was handed out and is not done yet.
+    busy: Option<Busy>,
+    /// Whether a sync was prepared and has not ended yet.
+    is_syncing: bool,
+    /// Whether that sync is of files that are not believed any more.
+    is_sync_void: bool,
+    /// Since when something has been waiting for a sync.
+    unsynced_since: Option<Duration>,
+    retry_at: Option<Duration>,
+    remove_at: Option<Duration>,
+    look_at: Option<Duration>,
+}
+
+/// Records that are written together.
+#[derive(Debug)]
+struct Chunk {
+    to: Target,
+    bytes: Vec<u8>,
+}
+
+/// Where a chunk goes.
+#[derive(Clone, Copy, Debug)]
+struct Target {
+    segment: SegmentId,
+    /// Whether it is the head of the segment.
+    begins: bool,
+    /// Whether it is the head of a log that is written anew.
+    renews: bool,
+    /// The position of its end.
+    end: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Busy {
+    Write(Target),
+    Other,
+}
+
+impl Queue {
+    /// Adds the head of a segment.
+    pub(super) fn begin(&mut self, segment: SegmentId, head: Vec<u8>, end: u64, renews: bool) {
+        self.bytes += head.len();
+        let to = Target { segment, begins: true, renews, end };
+        self.chunks.push_back(Chunk { to, bytes: head });
+    }
+
+    /// Adds a record of this segment; call [`ends_at`](Self::ends_at) afterwards. Gives where its pieces stand in it, and
+    /// how many bytes it has.
+    pub(super) fn append(&mut self, segment: SegmentId, record: &Record<'_>) -> (Vec<Span>, usize) {
+        let is_open = |chunk: &Chunk| chunk.to.segment == segment && !chunk.to.begins;
+        if !self.chunks.back().is_some_and(is_open) {
+            let to = Target { segment, begins: false, renews: false, end: 0 };
+            self.chunks.push_back(Chunk { to, bytes: Vec::new() });
+        }
+        let chunk = self.chunks.back_mut().expect("one was pushed if there was none");
+        let before = chunk.bytes.len();
+        let spans = record.encode(&mut chunk.bytes);
+        let bytes = chunk.bytes.len() - before;
+        self.bytes += bytes;
+        (spans, bytes)
+    }
+
+    pub(super) fn ends_at(&mut self, position: u64) {
+        if let Some(last) = self.chunks.back_mut() {
+            last.to.end = position;
+        }
+    }
+
+    /// Forgets what was to be written or is being synced: the files are not believed any more.
+    pub(super) fn forget(&mut self) {
+        self.chunks.clear();
+        (self.bytes, self.is_sync_void) = (0, self.is_syncing);
+        (self.retry_at, self.unsynced_since) = (None, None);
+    }
+
+    fn begins_next(&self) -> bool {
+        self.chunks.front().is_some_and(|chunk| chunk.to.begins && !chunk.to.renews)
+    }
+}
+
+impl LogSpool {
+    pub(super) fn take_job(&mut self, now: Duration) -> Option<Job> {
+        if self.queue.busy.is_some() {
+            return None;
+        }
+        let job = self.removal(now).or_else(|| self.queue.reads.pop_front().map(Job::Read));
+        let job = job.or_else(|| self.write(now)).or_else(|| self.sync(now)).or_else(|| self.look(now))?;
+        self.queue.busy.get_or_insert(Busy::Other);
+        Some(job)
+    }
+
+    pub(super) fn queue_wakes_at(&self) -> Option<Duration> {
+        let queue = &self.queue;
+        if queue.busy.is_some() {
+            return None;
+        }
+        let sync = queue.unsynced_since.map(|since| since + self.options.sync_interval);
+        let sync = sync.filter(|_| self.wants_sync());
+        let renewal = self.renewing.as_ref().and_then(Renewing::wakes_at);
+        [queue.retry_at, queue.remove_at, queue.look_at, sync, renewal].into_iter().flatten().min()
+    }
+
+    fn removal(&mut self, now: Duration) -> Option<Job> {
+        self.queue.remove_at = self.queue.remove_at.filter(|at| *at > now);
+        let segment = self.removable().filter(|_| self.queue.remove_at.is_none())?;
+        Some(Job::Remove { segment })
+    }
+
+    fn write(&mut self, now: Duration) -> Option<Job> {
+        self.queue.retry_at = self.queue.retry_at.filter(|at| *at > now);
+        let waits_for_sync = self.queue.begins_next() && self.safe() < self.handed;
+        if self.queue.retry_at.is_some() || waits_for_sync || self.trouble == Some(Trouble::Broken) {
+            return None;
+        }
+        let Chunk { to, bytes } = self.queue.chunks.pop_front()?;
+        self.queue.busy = Some(Busy::Write(to));
+        let Target { segment, begins, renews, .. } = to;
+        Some(if begins { Job::Create { segment, bytes, renews } } else { Job::Write { bytes } })
+    }
+
+    fn wants_sync(&self) -> bool {
+        let is_kept = self.options.sync != SyncPolicy::Never && self.trouble != Some(Trouble::Broken);
+        is_kept && !self.queue.is_syncing && self.synced < self.handed
+    }
+
+    fn sync(&mut self, now: Duration) -> Option<Job> {
+        let is_due = self.queue.unsynced_since.is_none_or(|since| since + self.options.sync_interval <= now);
+        let is_wanted = self.wants_sync() && (is_due || self.queue.begins_next());
+        is_wanted.then_some(Job::Sync { position: self.handed })
+    }
+
+    fn look(&mut self, now: Duration) -> Option<Job> {
+        self.queue.look_at.take_if(|at| *at <= now).map(|_| Job::Look)
+    }
+
+    pub(super) fn is_done(&mut self, now: Duration, done: Done) -> Option<(Fetch, io::Result<Content>)> {
+        match done {
+            Done::Written { bytes, outcome, free } => {
+                if let Some(Busy::Write(to)) = self.queue.busy.take() {
+                    self.was_written(now, to, bytes, outcome);
+                }
+                self.looked(now, free);
+            }
+            Done::Removed { segment, outcome } => {
+                self.queue.busy = None;
+                self.was_removed(now, segment, outcome);
+            }
+            Done::Fetched { fetch, outcome } => {
+                self.queue.busy = None;
+                return Some((fetch, outcome));
+            }
+            Done::Prepared { .. } => {
+                self.queue.busy = None;
+                (self.queue.is_syncing, self.queue.unsynced_since) = (true, None);
+            }
+            Done::Synced { position, outcome } => self.was_synced(now, position, outcome),
+            Done::Looked { free } => {
+                self.queue.busy = None;
+                self.looked(now, free);
+            }
+        }
+        None
+    }
+
+    fn was_written(&mut self, now: Duration, to: Target, bytes: Vec<u8>, outcome: io::Result<()>) {
+        if to.begins
+            && outcome.is_ok()
+            && let Some(segment) = self.segment(to.segment)
+        {
+            segment.is_created = true;
+        }
+        if self.renewing.as_ref().is_some_and(|renewing| to.segment <= renewing.through) {
+            return;
+        }
+        match outcome {
+            Ok(()) => {
+                self.queue.bytes -= bytes.len();
+                self.handed = to.end;
+                self.queue.unsynced_since.get_or_insert(now);
+                if self.renewing.is_none() && self.trouble == Some(Trouble::Write) {
+                    (self.trouble, self.error) = (None, None);
+                }
+                self.settle();
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !to.renews => {
+                self.distrust(now, Trouble::Gone, &error);
+            }
+            Err(error) => {
+                self.queue.chunks.push_front(Chunk { to, bytes });
+                self.queue.retry_at = Some(now + RETRY);
+                self.failures += 1;
+                self.error = Some(error.to_string());
+                self.trouble.get_or_insert(Trouble::Write);
+            }
+        }
+    }
+
+    fn was_removed(&mut self, now: Duration, segment: SegmentId, outcome: io::Result<()>) {
+        match outcome {
+            Ok(()) => {
+                debug_assert_eq!(self.segments.front().map(|oldest| oldest.id), Some(segment));
+                self.segments.pop_front();
+                self.error = self.error.take().filter(|_| self.trouble.is_some());
+            }
+            // Until then it takes room.
+            Err(error) => {
+                self.error = Some(format!("segment {segment} cannot be removed: {error}"));
+                self.queue.remove_at = Some(now + LOOK);
+            }
+        }
+    }
+
+    fn was_synced(&mut self, now: Duration, position: u64, outcome: io::Result<()>) {
+        self.queue.is_syncing = false;
+        if std::mem::take(&mut self.queue.is_sync_void) {
+            return;
+        }
+        match outcome {
+            Ok(()) => {
+                self.synced = self.synced.max(position);
+                self.settle();
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.distrust(now, Trouble::Gone, &error);
+            }
+            Err(error) => self.distrust(now, Trouble::Sync, &error),
+        }
+    }
+
+    fn looked(&mut self, now: Duration, free: Option<u64>) {
+        self.has_room(free);
+        let is_small = self.disk_bytes_max < self.options.bytes_max;
+        self.queue.look_at = is_small.then_some(now + LOOK);
+    }
+}
