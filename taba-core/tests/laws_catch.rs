@@ -251,3 +251,45 @@ fn a_law_is_tried_on_as_many_samples_as_stated() {
 
 handler_laws!(honest, Counter(Fault::None), samples::numbers(), older = [CounterV1 { bias: 0 }]);
 handler_laws!(of_mapped_values, Counter(Fault::None), samples::numbers().prop_map(f64::abs));
+
+/// A gauge that forgets the order of late readings when it is clamped: they all get one time, and the greatest wins.
+#[derive(Debug)]
+struct NaiveGauge;
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct LastReading(Option<(i64, f64)>);
+
+impl Handler for NaiveGauge {
+    type Value = f64;
+    type State = LastReading;
+    type Projection = LastReading;
+    const VERSION: u16 = 1;
+
+    fn fold(&self, state: &mut LastReading, event: Event<&f64>) {
+        self.merge(state, &LastReading(Some((event.time.as_micros(), event.value + 0.0))));
+    }
+    fn merge(&self, into: &mut LastReading, other: &LastReading) {
+        if into.0.partial_cmp(&other.0) == Some(std::cmp::Ordering::Less) {
+            into.0 = other.0;
+        }
+    }
+    fn project(&self, state: &LastReading, _: Timestamp) -> LastReading {
+        state.clone()
+    }
+    fn aggregate(&self, into: &mut LastReading, other: &LastReading) {
+        self.merge(into, other);
+    }
+    fn encoded_bytes_max(&self) -> usize {
+        19
+    }
+    fn clamp(&self, state: &mut LastReading, latest: Timestamp) {
+        state.0 = state.0.map(|(time, value)| (time.min(latest.as_micros()), value));
+    }
+}
+
+#[test]
+fn clamping_in_order_catches_a_clamp_that_forgets_the_order() {
+    let verdict = |law: Law<NaiveGauge>| laws::check(&NaiveGauge, samples::numbers(), law);
+    assert_eq!(verdict(law::clamping_many), Ok(()));
+    assert!(verdict(law::clamping_in_order).is_err());
+}

@@ -5,7 +5,7 @@ use serde::ser::SerializeTuple;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value, json};
 use taba_core::sum::{Canonical, canonical_from_seq};
-use taba_core::{Event, Events, ExactSum, Format, Handler, Timestamp};
+use taba_core::{Caveats, Event, Events, ExactSum, Format, Handler, Timestamp};
 
 use crate::heap::HeapBytes;
 
@@ -93,6 +93,15 @@ impl SumState {
         json!({ "count": self.count, "total": self.total_json(), "average": self.average() })
     }
 
+    /// What a reader has to know of a total that no double can hold.
+    pub(crate) fn caveats(&self) -> Caveats {
+        if self.total().is_finite() {
+            Caveats::default()
+        } else {
+            Caveats::unknown("larger than any double").under("total")
+        }
+    }
+
     /// The total as JSON: a double, but where that is not exact and an integer of 64 bits is, that.
     fn total_json(&self) -> Value {
         const EXACT_MAX: u128 = 1 << 53;
@@ -145,6 +154,10 @@ impl Handler for Sum {
 
     fn render(&self, projection: &SumState, _format: Format) -> Value {
         projection.render()
+    }
+
+    fn caveats(&self, projection: &SumState) -> Caveats {
+        projection.caveats()
     }
 }
 
@@ -232,6 +245,9 @@ mod tests {
         );
         let huge = Sum.render(&state(&[f64::MAX, f64::MAX]), Format::Summary);
         assert_eq!(huge.to_string(), r#"{"count":2,"total":null,"average":1.7976931348623157e308}"#);
+        let caveats = Sum.caveats(&state(&[f64::MAX, f64::MAX]));
+        assert_eq!(caveats.unknown["total"], "larger than any double");
+        assert_eq!(Sum.caveats(&state(&[f64::MAX])), Caveats::default());
         let exact = |values: &[f64]| Sum.render(&state(values), Format::Summary)["total"].to_string();
         assert_eq!(exact(&[2_f64.powi(53), 1.0]), "9007199254740993");
         assert_eq!(exact(&[-(2_f64.powi(53)), -1.0]), "-9007199254740993");

@@ -4,7 +4,7 @@ use serde::de::{Error, SeqAccess, Visitor};
 use serde::ser::SerializeTuple;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value, json};
-use taba_core::{Event, Events, Format, Handler, Timestamp};
+use taba_core::{Caveats, Event, Events, Format, Handler, Timestamp};
 
 use crate::heap::HeapBytes;
 use crate::sum::SumState;
@@ -110,6 +110,10 @@ impl Handler for Totals {
         map["min"] = json!(projection.min());
         map["max"] = json!(projection.max());
         map
+    }
+
+    fn caveats(&self, projection: &TotalsState) -> Caveats {
+        projection.sum.caveats()
     }
 }
 

@@ -71,6 +71,9 @@ fn answer(row: &Value, detail: bool) -> Vec<Vec<Cell>> {
     if let (Some(first), Some(words)) = (rows.first_mut(), row["clients_by_value"].as_object()) {
         let words: Vec<String> =
             words.iter().map(|(word, clients)| format!("{word} × {}", plain(clients))).collect();
+        let others =
+            row["clients_by_other_values"].as_u64().map(|others| format!("{others} of other values"));
+        let words: Vec<String> = words.into_iter().chain(others).collect();
         first.push(Cell::text("clients by value", shape::short(&words.join(", "))));
     }
     // Later rows keep the columns, so that their order does not depend on which Tab comes first.
@@ -98,6 +101,23 @@ fn quality(results: &[Value]) -> String {
     let unknown = results.iter().filter_map(|row| row["lost_unattributed"].as_i64()).max().unwrap_or(0);
     if unknown > 0 {
         out.push_str(&format!(" · {} events lost of unknown clients", whole(i128::from(unknown))));
+    }
+    let errors = results.iter().filter_map(|row| row["standard_error"].as_f64());
+    if let Some(error) = errors.reduce(f64::max) {
+        out.push_str(&format!(
+            " · numbers of distinct texts with a standard error of {:.2} %",
+            error * 100.0
+        ));
+    }
+    for (key, heading) in [("unknown", "not known"), ("left_out", "left out")] {
+        for row in results {
+            let each = row[key].as_object().into_iter().flatten();
+            let each: Vec<String> = each.map(|(what, why)| format!("{what} ({})", plain(why))).collect();
+            if !each.is_empty() {
+                let name = row["name"].as_str().unwrap_or("");
+                out.push_str(&format!("\n{heading} of {name}: {}", each.join(", ")));
+            }
+        }
     }
     if out.is_empty() { out } else { out + "\n" }
 }
@@ -168,5 +188,30 @@ fn flatten(prefix: &str, value: &Value, lines: &mut Vec<(String, String)>) {
             lines.push((prefix.to_owned(), items.iter().map(plain).collect::<Vec<_>>().join(" ")));
         }
         _ => lines.push((prefix.to_owned(), plain(value))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_not_known_or_was_left_out_is_said_below() {
+        let row = json!({
+            "name": "hits", "type": "CounterGroup", "value": { "count": null }, "as_of": "2001-09-09T01:46:40Z",
+            "unknown": { "1m": "begins before what is kept" }, "left_out": { "keys": "about 3" },
+            "standard_error": 0.0163,
+        });
+        let shown = answers(&[row], false);
+        for line in [
+            "not known of hits: 1m (begins before what is kept)",
+            "left out of hits: keys (about 3)",
+            "as of 2001-09-09T01:46:40Z · numbers of distinct texts with a standard error of 1.63 %",
+        ] {
+            assert!(shown.lines().any(|shown| shown == line), "{shown}");
+        }
+        assert!(shown.contains(" - ") || shown.contains(" -\n"), "a null is a dash: {shown}");
     }
 }
