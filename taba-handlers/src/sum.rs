@@ -244,7 +244,7 @@ mod tests {
             r#"{"count":0,"total":0.0,"average":null}"#
         );
         let huge = Sum.render(&state(&[f64::MAX, f64::MAX]), Format::Summary);
-        assert_eq!(huge.to_string(), r#"{"count":2,"total":null,"average":1.7976931348623157e308}"#);
+        assert_eq!(huge.to_string(), r#"{"count":2,"total":null,"average":1.7976931348623157e+308}"#);
         let caveats = Sum.caveats(&state(&[f64::MAX, f64::MAX]));
         assert_eq!(caveats.unknown["total"], "larger than any double");
         assert_eq!(Sum.caveats(&state(&[f64::MAX])), Caveats::default());
@@ -252,7 +252,7 @@ mod tests {
         assert_eq!(exact(&[2_f64.powi(53), 1.0]), "9007199254740993");
         assert_eq!(exact(&[-(2_f64.powi(53)), -1.0]), "-9007199254740993");
         assert_eq!(exact(&[2_f64.powi(63), 1.0]), "9223372036854775809");
-        assert_eq!(exact(&[2_f64.powi(64), 4096.0]), "1.8446744073709556e19");
+        assert_eq!(exact(&[2_f64.powi(64), 4096.0]), "1.8446744073709556e+19");
         assert_eq!(exact(&[2_f64.powi(53)]), "9007199254740992.0");
     }
 

@@ -239,7 +239,8 @@ pub fn clamping<H: Handler>(handler: &H, sample: &Sample<H::Value>) -> Verdict {
 pub fn clamping_many<H: Handler>(handler: &H, sample: &Sample<H::Value>) -> Verdict {
     let ahead = Duration::from_micros(1 + sample.seed % FUTURE_MICROS_MAX as u64);
     let late = sample.at.saturating_add(ahead);
-    let time = |time: Timestamp| if time > sample.at { late } else { time };
+    // An event at `t` itself would tie with one that was moved there.
+    let time = |time: Timestamp| if time >= sample.at { late } else { time };
     let events: Vec<_> =
         sample.a.iter().map(|event| Event::new(time(event.time), event.value.clone())).collect();
     let (at_once, singly) = clamped_both_ways(handler, &events, sample.at);
