@@ -169,3 +169,23 @@ fn a_request_that_nginx_repeats_is_counted_once() {
         |server: &Server| server.get("/v2/status")["ingest"]["batches_duplicate"].as_u64().unwrap();
     assert!(stack.servers.iter().map(duplicates).sum::<u64>() > 0, "nothing was repeated");
 }
+
+/// nginx takes bodies of 1 MiB, unless it is told otherwise.
+#[test]
+fn a_request_that_is_too_large_for_nginx_is_split() {
+    let default = [("client_max_body_size 9m;", "")];
+    let stack = Stack::start(2, &default, &["--compression=none", "--linger=300ms"]);
+    let client = &stack.clients[0];
+    // Raw Blocks of many Tabs: more than 3 MiB that wait for one request.
+    let name = |n: usize| format!("load;tab={n};{}=x", "some-label-that-makes-a-long-name".repeat(4));
+    for n in 0..16_000 {
+        client.totals(&name(n)).unwrap().add(1.0);
+    }
+    wait_until("the agent has them", || client.stats().acked >= 16_000);
+    let request_bytes_max = || stack.status()["servers"][0]["request_bytes_max"].as_u64();
+    wait_until("nginx has refused a request", || request_bytes_max().is_some());
+    wait_until("everything has arrived", || stack.sums().0 >= 16_000);
+    wait_until("everything is let go", || stack.status()["spool"]["events_held"] == 0);
+    assert_eq!(stack.sums(), (16_000, 16_000.0));
+    assert_eq!(stack.status()["set_aside"]["events"], 0, "{}", stack.status()["set_aside"]);
+}

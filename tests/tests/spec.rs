@@ -256,4 +256,5 @@ needed! {
     needs_loss_is_confirmed: LossIsConfirmed in short(SMALL);
     needs_young_only: YoungOnly in long();
     needs_streams_end: StreamsEnd in long();
+    needs_ages_by_uptime: AgesByUptime in long();
 }

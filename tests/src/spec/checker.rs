@@ -226,6 +226,7 @@ impl Checker {
             80 => Step::WorkUnheard(server),
             81..84 | 66 => Step::Learn(server),
             84 if dice.roll(2) == 0 => Step::Reconnect(server),
+            84 if self.times.clock_fault != 0 && dice.roll(2) == 0 => Step::SetAgentClock(agent, clock),
             84 if self.times.clock_fault != 0 => Step::SetClock(server, clock),
             84 => Step::Kill(server),
             85..92 => Step::Replicate(node),
@@ -254,9 +255,7 @@ fn heal(world: &mut World, trace: &mut Vec<Step>) -> Result<(), Violation> {
         go(world, Step::SetClock(server, 0))?;
     }
     for agent in 0..size.agents {
-        if world.agents[agent].clock_off != 0 {
-            go(world, Step::Crash(agent, 0))?;
-        }
+        go(world, Step::SetAgentClock(agent, 0))?;
     }
     let mut drained = world.audit_drained();
     let mut requests = 0;

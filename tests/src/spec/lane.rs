@@ -26,6 +26,8 @@ pub struct Sealed {
     pub events_before: u8,
     /// When it was sealed, by the Agent's clock.
     pub sealed_at: Time,
+    /// The same by a clock that only goes on.
+    pub sealed_truly_at: Time,
     /// Since when it is answered for: the first answer that said "applied", unless the Lane went back over it.
     pub answered_at: Option<Time>,
 }
@@ -58,6 +60,8 @@ pub struct Lane {
     pub events_sealed: u8,
     /// Whether it takes new events.
     pub is_open: bool,
+    /// Whether an earlier run began it.
+    pub is_recovered: bool,
     /// What lies before the base was lost here, and that is not yet told for good; since when it is answered for.
     pub loss: Option<Option<Time>>,
 }
@@ -69,7 +73,7 @@ pub struct Agent {
     pub lanes: Vec<Lane>,
     /// Events that are in the Spool and not yet sealed.
     pub blocks: Events,
-    /// How far the clock of this run is off. One run has one clock.
+    /// How far the clock of this run is off. It may be set while it runs.
     pub clock_off: Time,
     /// All events that it ever took.
     pub taken: Events,
@@ -77,6 +81,8 @@ pub struct Agent {
     pub lost: Events,
     /// Those of them of which the Servers may never hear: their Stream is too old.
     pub given_up: Events,
+    /// Those of them that the same run had taken, and that were not too old: what must never be.
+    pub lost_young: Events,
     /// Events that it let go because they are safe.
     pub released: Events,
 }
@@ -93,6 +99,7 @@ impl Lane {
             in_flight: None,
             events_sealed: 0,
             is_open: true,
+            is_recovered: false,
             loss: None,
         }
     }
@@ -116,14 +123,27 @@ impl Lane {
         self.began_at - clock <= times.clocks_apart || !rules.has(Rule::YoungOnly)
     }
 
+    /// Counts as taken so much earlier.
+    fn date_back(&mut self, by: Time) {
+        self.began_at -= by;
+        self.retained.iter_mut().for_each(|sealed| sealed.sealed_at -= by);
+    }
+
     fn events_before_base(&self) -> u8 {
         self.retained.first().map_or(self.events_sealed, |oldest| oldest.events_before)
     }
 
-    fn seal(&mut self, events: Events, sealed_at: Time) {
+    fn seal(&mut self, events: Events, sealed_at: Time, sealed_truly_at: Time) {
         self.last += 1;
         let (seq, events_before) = (self.last, self.events_sealed);
-        self.retained.push(Sealed { seq, events, events_before, sealed_at, answered_at: None });
+        self.retained.push(Sealed {
+            seq,
+            events,
+            events_before,
+            sealed_at,
+            sealed_truly_at,
+            answered_at: None,
+        });
         self.events_sealed += events.len();
     }
 
@@ -224,7 +244,7 @@ impl Agent {
         let may_send = |lane: &Lane| lane.in_flight.is_none() && lane.is_of_the_past(clock, times, rules);
         let lane = self.lanes.get_mut(lane).filter(|lane| may_send(lane))?;
         if lane.is_open && lane.cursor > lane.last && !self.blocks.is_empty() {
-            lane.seal(take(&mut self.blocks), clock);
+            lane.seal(take(&mut self.blocks), clock, now);
         } else if !rules.has(Rule::ImmutableContent) && lane.is_open && lane.cursor == lane.last {
             let more = take(&mut self.blocks);
             lane.events_sealed += more.len();
@@ -263,7 +283,13 @@ impl Agent {
         }
         for lane in &mut self.lanes {
             while lane.retained.first().is_some_and(|oldest| clock - oldest.sealed_at > times.batch_sent) {
-                self.lost = self.lost.and(lane.lose());
+                let now = clock - self.clock_off;
+                let is_young = now - lane.retained[0].sealed_truly_at <= times.batch_sent;
+                let lost = lane.lose();
+                self.lost = self.lost.and(lost);
+                if is_young && !lane.is_recovered {
+                    self.lost_young = self.lost_young.and(lost);
+                }
             }
             if lane.loss.is_some() && clock - lane.began_at > times.stream_sends {
                 lane.loss = None;
@@ -287,8 +313,33 @@ impl Agent {
             return false;
         };
         let was_in_flight = lane.in_flight;
+        let clock = now + self.clock_off;
         self.released = self.released.and(lane.hear(answer, now, times, rules));
-        was_in_flight != lane.in_flight
+        let is_answer = was_in_flight != lane.in_flight;
+        if is_answer && (answer.clock - clock).abs() <= times.clocks_apart {
+            self.date_back(clock, times);
+        }
+        is_answer
+    }
+
+    /// A Server agrees with this clock: what an earlier run has left and is from the future counts as taken now.
+    fn date_back(&mut self, clock: Time, times: &Times) {
+        for lane in self.lanes.iter_mut().filter(|lane| lane.is_recovered) {
+            let newest = lane.retained.last().map_or(lane.began_at, |last| last.sealed_at.max(lane.began_at));
+            if newest - clock > times.clocks_apart {
+                lane.date_back(newest - clock);
+            }
+        }
+    }
+
+    /// The clock of the day is set while it runs; false when it was so already.
+    pub fn set_clock(&mut self, clock_off: Time, rules: Rules) -> bool {
+        let step = clock_off - std::mem::replace(&mut self.clock_off, clock_off);
+        if rules.has(Rule::AgesByUptime) {
+            // What this run has taken is no older for it.
+            self.lanes.iter_mut().filter(|lane| !lane.is_recovered).for_each(|lane| lane.date_back(-step));
+        }
+        step != 0
     }
 
     /// Ends, and begins again from the Spool; whatever was not in it is gone.
@@ -311,6 +362,7 @@ impl Agent {
             lane.retained.iter_mut().for_each(|sealed| sealed.answered_at = None);
             lane.loss = lane.loss.map(|_| None);
             lane.in_flight = None;
+            lane.is_recovered = true;
             lane.cursor = lane.base();
             lane.is_open &= !rules.has(Rule::NewStreamAfterRestart);
         }

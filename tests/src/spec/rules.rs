@@ -60,11 +60,13 @@ pub enum Rule {
     YoungOnly,
     /// A Stream takes new events for a bounded time.
     StreamsEnd,
+    /// Within one run of an Agent, ages are counted on a clock that nobody can set. Off: on the clock of the day.
+    AgesByUptime,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::GapFreeOrder,
         Self::UniqueVersion,
         Self::ConditionalCommit,
@@ -91,6 +93,7 @@ impl Rule {
         Self::LossIsConfirmed,
         Self::YoungOnly,
         Self::StreamsEnd,
+        Self::AgesByUptime,
     ];
 }
 

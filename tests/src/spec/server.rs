@@ -49,6 +49,8 @@ pub struct Answer {
     pub stable: Seq,
     /// What became of it.
     pub kind: Kind,
+    /// What time the Server had.
+    pub clock: Time,
 }
 
 /// A question after what is stable: asked when a commit was done, answered at any time later.
@@ -158,7 +160,8 @@ impl Server {
                 earliest = earliest.min(request.sent_at);
             }
             let (request, agent, stream) = (request.id, request.agent, request.stream);
-            answers.push(Answer { request, agent, stream, applied: next.marks[stream].seq, stable: 0, kind });
+            let applied = next.marks[stream].seq;
+            answers.push(Answer { request, agent, stream, applied, stable: 0, kind, clock });
         }
         if !changed.contains(&true) {
             if store.nodes[self.node].tip().version != cache.version && rules.has(Rule::AnswersChecked) {

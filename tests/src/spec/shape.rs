@@ -53,7 +53,8 @@ impl World {
         for lane in shape.agents.iter_mut().flat_map(|agent| &mut agent.lanes) {
             lane.began_at = 0;
             for sealed in &mut lane.retained {
-                (sealed.sealed_at, sealed.answered_at) = (0, sealed.answered_at.map(since));
+                (sealed.sealed_at, sealed.sealed_truly_at) = (0, 0);
+                sealed.answered_at = sealed.answered_at.map(since);
             }
             lane.loss = lane.loss.map(|told| told.map(since));
             if let Some(flight) = &mut lane.in_flight {
@@ -66,7 +67,10 @@ impl World {
             id(&mut request.id);
             request.sent_at = 0;
         }
-        shape.answers.iter_mut().for_each(|answer| id(&mut answer.request));
+        for answer in &mut shape.answers {
+            id(&mut answer.request);
+            answer.clock = 0;
+        }
         for server in &mut shape.servers {
             if let Some(cache) = &mut server.cache {
                 versions.rename(cache);

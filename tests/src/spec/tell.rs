@@ -30,6 +30,9 @@ fn wrong(violation: Violation) -> String {
         Violation::NotDrained(events) => {
             format!("the Lane stands still, with {events} and what else it has to tell")
         }
+        Violation::ThrownAway(events) => {
+            format!("{events} thrown away as too old, and taken a moment before")
+        }
         Violation::Cycle => "all is as it was before: it may go on like this forever".into(),
         Violation::NotCounted(events) => format!("{events} lost, and not counted as lost"),
     }
@@ -58,6 +61,10 @@ fn line(before: &World, step: Step, after: &World) -> String {
             if faults > 0 { "fast" } else { "slow" },
             before.times.clock_fault
         ),
+        Step::SetAgentClock(n, 0) => format!("the clock of {} is set right", agent(n)),
+        Step::SetAgentClock(n, faults) => {
+            format!("the clock of {} is set, and off by {}", agent(n), faults * before.times.clock_fault)
+        }
         Step::Arrive(request, n) => {
             let request = newest(&before.requests, request).map(message).unwrap_or_default();
             format!("the {request} arrives at {}", server(n))

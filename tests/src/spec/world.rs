@@ -83,6 +83,8 @@ pub enum Step {
     Lose(usize, usize),
     /// An Agent is killed and starts again, with a clock that is off by so many faults.
     Crash(usize, Time),
+    /// The clock of an Agent is set while it runs: it is off by so many faults from now on.
+    SetAgentClock(usize, Time),
     /// A request arrives at this Server, and stays under way if the world has repeats.
     Arrive(usize, usize),
     /// A request is lost, or was delivered for the last time.
@@ -128,7 +130,8 @@ impl Step {
             | Self::Crash(..)
             | Self::DropRequest(_)
             | Self::DropAnswer(_) => true,
-            Self::WorkUnheard(_) | Self::Kill(_) | Self::Reconnect(_) | Self::SetClock(..) => true,
+            Self::WorkUnheard(_) | Self::Kill(_) | Self::Reconnect(_) => true,
+            Self::SetClock(..) | Self::SetAgentClock(..) => true,
             Self::FailOver(_) | Self::Split(_) | Self::Cut(_) | Self::Restart(_) => true,
         }
     }
@@ -149,6 +152,8 @@ pub enum Violation {
     NotDrained(Events),
     /// After all was drained, so many lost events were not counted.
     NotCounted(u8),
+    /// An Agent threw away as too old what it had taken a moment before.
+    ThrownAway(Events),
     /// Without any fault the world comes back to where it was: it may go on so forever.
     Cycle,
 }
@@ -226,6 +231,10 @@ impl World {
             }
             Step::Lose(agent, lane) => self.agents[agent].lose(lane),
             Step::Crash(agent, faults) => self.crash(agent, faults),
+            Step::SetAgentClock(agent, faults) => {
+                let can = self.times.clock_fault != 0 && (faults == 0 || !self.is_a_clock_wrong());
+                can && self.agents[agent].set_clock(faults * self.times.clock_fault, self.rules)
+            }
             Step::Arrive(request, server) => self.arrive(request, server),
             Step::DropRequest(request) => remove(&mut self.requests, request),
             Step::Hear(answer) => self.hear(answer),
@@ -401,6 +410,10 @@ impl World {
         };
         let (taken, held, lost) = (sum(|agent| agent.taken), sum(Agent::held), sum(|agent| agent.lost));
         let released = sum(|agent| agent.released);
+        let lost_young = sum(|agent| agent.lost_young);
+        if !lost_young.is_empty() {
+            return Err(Violation::ThrownAway(lost_young));
+        }
         for node in &self.store.nodes {
             let tip = node.tip();
             if !tip.folded.twice.is_empty() {
