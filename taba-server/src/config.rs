@@ -38,6 +38,7 @@ const WORKERS_MAX: u64 = 4096;
 )]
 #[command(after_help = "Every flag can also be a key of the file (commit_interval_ms = 200) or a variable \
     (TABA_SERVER_COMMIT_INTERVAL_MS=200).\nFlags win over variables, variables over the file. An empty variable is not set.\n\n\
+    Commands, each with a --help of its own: backup, restore, check, adopt.\n\
     Stops on SIGTERM or Ctrl-C: takes nothing any more, and commits what it holds.\n\
     Exit codes: 0 when it stopped as asked; 1 when it could not start, or a part of it failed; \
     2 when a flag, a variable or the file is wrong.")]

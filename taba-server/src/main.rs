@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use axum::serve::ListenerExt;
 use taba_core::{MemoryStore, Store};
 use taba_process::{Exit, Log, filter, signals};
@@ -35,6 +36,9 @@ fn main() -> ExitCode {
 }
 
 fn start(log: &Log) -> Exit {
+    if let Some(exit) = cli::run(log) {
+        return exit;
+    }
     let config = match Config::from_process() {
         Ok(config) => config,
         Err(ConfigError::Usage(error)) => return error.end(log),
@@ -57,7 +61,7 @@ fn start(log: &Log) -> Exit {
 async fn run(config: &Config, log: &Log) -> Result<Exit, Box<dyn Error>> {
     // Taken before anything begins, so that no signal ends the process unheard.
     let mut asked_to_stop = pin!(signals::stop()?);
-    let store = tokio::select! {
+    let (store, more) = tokio::select! {
         store = open(config) => store?,
         () = &mut asked_to_stop => {
             log.say("stopped before the store was there");
@@ -79,17 +83,19 @@ async fn run(config: &Config, log: &Log) -> Result<Exit, Box<dyn Error>> {
     let bound = TcpListener::bind(config.listen).await;
     let listener = bound.map_err(|source| CannotListen { address: config.listen, source })?;
     log.say(format_args!("listening on http://{} ({})", listener.local_addr()?, kept_in(config)));
-    Ok(serve(config, log, server, listener, asked_to_stop).await)
+    Ok(serve(config, log, server, more, listener, asked_to_stop).await)
 }
 
-async fn open(config: &Config) -> Result<Arc<dyn Store>, Box<dyn Error>> {
+/// The store, and what else is served of it.
+async fn open(config: &Config) -> Result<(Arc<dyn Store>, Router), Box<dyn Error>> {
     Ok(match config.store {
-        StoreKind::Memory => Arc::new(MemoryStore::new(config.vbuckets)),
+        StoreKind::Memory => (Arc::new(MemoryStore::new(config.vbuckets)), Router::new()),
         StoreKind::Embedded => {
             let options = EmbeddedOptions { vbuckets: config.vbuckets, ..EmbeddedOptions::default() };
-            Arc::new(EmbeddedStore::open(&config.data_dir, options)?)
+            let store = Arc::new(EmbeddedStore::open(&config.data_dir, options)?);
+            (store.clone(), cli::backup::router(store))
         }
-        StoreKind::Redis => Arc::new(cli::connect::connect(config).await?),
+        StoreKind::Redis => (Arc::new(cli::connect::connect(config).await?), Router::new()),
     })
 }
 
@@ -98,6 +104,7 @@ async fn serve(
     config: &Config,
     log: &Log,
     server: Server,
+    more: Router,
     listener: TcpListener,
     asked_to_stop: impl Future<Output = ()>,
 ) -> Exit {
@@ -106,7 +113,7 @@ async fn serve(
         // An answer waits for nothing; without this it is only slower.
         let _ = stream.set_nodelay(true);
     });
-    let serving = axum::serve(listener, server.router()).with_graceful_shutdown(async move {
+    let serving = axum::serve(listener, server.router().merge(more)).with_graceful_shutdown(async move {
         let _ = stopping.wait_for(|stop| *stop).await;
     });
     let mut serving = tokio::spawn(serving.into_future());

@@ -152,7 +152,8 @@ pub enum CensusError {
     },
     /// The shards hold VBuckets of different deployments.
     #[error(
-        "{vbucket} of {shard} is of deployment {found:016x}, others are of {expected:016x}: these shards do not belong together"
+        "{vbucket} of {shard} is of deployment {found:016x}, others are of {expected:016x}: these shards do not belong together; \
+         name those of one deployment, or run taba-server adopt"
     )]
     Mixed {
         /// The first VBucket that is of another one than those before it.
@@ -167,7 +168,8 @@ pub enum CensusError {
     /// VBuckets that were there once are on no shard.
     #[error(
         "{vbucket} and {others} more are on no shard: a shard is missing from the list, or has lost its data; \
-         nothing is made anew in their place"
+         nothing is made anew in their place. Bring the shard or its data back; or run taba-server adopt, which makes \
+         them anew, empty"
     )]
     Missing {
         /// The first such.
@@ -187,7 +189,8 @@ pub enum CensusError {
     },
     /// Two shards hold a VBucket under one epoch.
     #[error(
-        "{vbucket} is held by {first} and {second} under epoch {epoch}: these shards do not belong together"
+        "{vbucket} is held by {first} and {second} under epoch {epoch}: these shards do not belong together; \
+         leave out the one that is a copy, or run taba-server adopt"
     )]
     Ambiguous {
         /// Which VBucket.

@@ -41,6 +41,7 @@
 //! | [`census`] | who owns what, from what all shards say |
 //! | [`known`] | when an index entry may be taken for written |
 //! | [`stability`] | when what was committed is safe from the loss of a machine |
+//! | [`adoption`] | what makes one deployment of shards that do not hold one |
 //! | [`backoff`], [`limits`] | pauses between tries; every bound by name |
 //!
 //! Those are the pure half: no socket, no clock, no runtime. With the feature `redis` (default) come [`Shards`] (the
@@ -51,6 +52,7 @@
 
 #![deny(missing_docs)]
 
+pub mod adoption;
 pub mod backoff;
 pub mod census;
 pub mod command;
@@ -87,8 +89,8 @@ pub use data::{
 };
 #[cfg(feature = "redis")]
 pub use redis::{
-    Bootstrap, ConnectError, LinkError, Refusal, ShardUrl, Shards, ShardsOptions, StaticTopology, Topology,
-    TopologyError, UrlError,
+    Adoption, Bootstrap, ConnectError, LinkError, Refusal, ShardUrl, Shards, ShardsOptions, StaticTopology,
+    Topology, TopologyError, UrlError,
 };
 #[cfg(feature = "redis")]
 pub use sharded::{Misplaced, ShardedRedis, Swept};

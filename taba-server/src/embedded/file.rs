@@ -18,6 +18,9 @@ const META: TableDefinition<'static, &'static str, u64> = TableDefinition::new("
 const FORMAT_KEY: &str = "format";
 const VBUCKETS_KEY: &str = "vbuckets";
 
+/// Free bytes of the file that are worth compacting it.
+const FREE_BYTES_MIN: u64 = 8 * 1024 * 1024;
+
 /// The database, or none while it must be opened again.
 pub(super) struct DatabaseFile {
     path: PathBuf,
@@ -92,6 +95,30 @@ impl DatabaseFile {
         })
     }
 
+    /// Gives free pages back when they are most of the file; how many bytes. Waits for readers, and holds up all others
+    /// while it runs.
+    pub(super) fn compact(&self) -> Result<u64, redb::Error> {
+        let mut slot = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        let database = slot.as_mut().ok_or(redb::Error::PreviousIo)?;
+        let size = || std::fs::metadata(&self.path).map_or(0, |found| found.len());
+        let before = size();
+        guarded(|| {
+            let stats = {
+                let write = database.begin_write()?;
+                let stats = write.stats()?;
+                write.abort()?;
+                stats
+            };
+            let used = stats.allocated_pages() * stats.page_size() as u64;
+            let free = before.saturating_sub(used);
+            if free >= FREE_BYTES_MIN && free > used {
+                database.compact()?;
+            }
+            Ok(())
+        })?;
+        Ok(before.saturating_sub(size()))
+    }
+
     /// The version of every VBucket that was ever written; `None` of one whose version cannot be read.
     pub(super) fn versions(&self) -> Result<BTreeMap<VBucket, Option<Version>>, redb::Error> {
         self.read(|transaction| {
@@ -150,6 +177,25 @@ fn mark(dir: &Path, vbuckets: VBuckets) -> std::io::Result<()> {
 
 fn unreadable(path: &Path, source: redb::Error) -> EmbeddedError {
     EmbeddedError::Database { path: path.to_owned(), source: Box::new(source) }
+}
+
+/// Begins a new database beside the place of the store's: it takes that place by [`finish_file`].
+pub(super) fn begin_file(dir: &Path, vbuckets: VBuckets) -> Result<(Database, PathBuf), EmbeddedError> {
+    std::fs::create_dir_all(dir)
+        .map_err(|source| EmbeddedError::Directory { path: dir.to_owned(), source })?;
+    let part = dir.join(format!("{FILE_NAME}.restoring"));
+    // What an earlier try left.
+    let _ = std::fs::remove_file(&part);
+    let database = open(&part, &EmbeddedOptions { vbuckets, ..EmbeddedOptions::default() })?;
+    check(&database, vbuckets)?;
+    Ok((database, part))
+}
+
+/// The new database takes the place of the store's.
+pub(super) fn finish_file(dir: &Path, part: &Path, vbuckets: VBuckets) -> std::io::Result<()> {
+    std::fs::rename(part, dir.join(FILE_NAME))?;
+    mark(dir, vbuckets)?;
+    std::fs::File::open(dir)?.sync_all()
 }
 
 /// What is stored is not what we write.

@@ -17,6 +17,7 @@
 //!
 //! There is no mode without sync: with this engine, what is not synced would not survive a killed process either.
 
+mod backup;
 mod file;
 mod layout;
 mod writer;
@@ -31,10 +32,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use redb::ReadOnlyTable;
 use taba_core::{
-    Commit, Committed, Loaded, Scan, ScanWhat, Scanned, Store, StoreError, TabName, TabType, VBucket,
+    Commit, Committed, Loaded, Scan, ScanWhat, Scanned, Store, StoreError, TabName, TabType, Tidied, VBucket,
     VBuckets, Wanted,
 };
 use tokio::sync::oneshot;
+
+pub use self::backup::{BackedUp, BackupError, restore, verify};
 
 use self::file::{DatabaseFile, TABLE, damaged, is_damage};
 use self::writer::{Job, Writer};
@@ -96,6 +99,12 @@ pub enum EmbeddedError {
         /// What this build knows.
         known: u64,
     },
+    /// There is no store.
+    #[error("there is no store: {} is not there; name its directory with --data-dir", path.display())]
+    NoStore {
+        /// Its file.
+        path: PathBuf,
+    },
     /// A store was made in the directory, and its file is gone or empty.
     #[error(
         "a store was made here, but {} is gone or empty; put a backup in its place (taba-server restore), or, to begin \
@@ -150,6 +159,33 @@ impl std::fmt::Debug for DatabaseFile {
 }
 
 impl EmbeddedStore {
+    /// Forgets that a store was made in a directory whose file is gone or empty, so that the next start makes a new one.
+    /// `false`: there is nothing to forget, since the file is there or no store was.
+    ///
+    /// # Errors
+    /// When the file cannot be removed.
+    pub fn forget(dir: &Path) -> std::io::Result<bool> {
+        let is_gone = std::fs::metadata(dir.join(FILE_NAME)).map_or(0, |found| found.len()) == 0;
+        let marker = dir.join(MARKER_NAME);
+        if !is_gone || !marker.exists() {
+            return Ok(false);
+        }
+        std::fs::remove_file(marker)?;
+        Ok(true)
+    }
+
+    /// As [`open`](Self::open), of a store that is there.
+    ///
+    /// # Errors
+    /// [`EmbeddedError`]; [`NoStore`](EmbeddedError::NoStore) when there is none.
+    pub fn open_existing(dir: impl AsRef<Path>, options: EmbeddedOptions) -> Result<Self, EmbeddedError> {
+        let (path, marker) = (dir.as_ref().join(FILE_NAME), dir.as_ref().join(MARKER_NAME));
+        if std::fs::metadata(&path).map_or(0, |found| found.len()) == 0 && !marker.exists() {
+            return Err(EmbeddedError::NoStore { path });
+        }
+        Self::open(dir, options)
+    }
+
     /// Opens the directory, and makes it if there is none.
     ///
     /// # Errors
@@ -260,6 +296,16 @@ impl Store for EmbeddedStore {
     /// What is done was synced to the disk, and there is no other machine that could take over with less.
     async fn stable(&self, _: VBucket) -> Result<(), StoreError> {
         Ok(())
+    }
+
+    /// Compacts the file when more than half of it is free. Reads and commits wait meanwhile.
+    async fn reclaim(&self) -> Result<Tidied, StoreError> {
+        let file = Arc::clone(&self.file);
+        match tokio::task::spawn_blocking(move || file.compact()).await {
+            Ok(Ok(bytes)) => Ok(Tidied { entries: 0, bytes }),
+            Ok(Err(error)) => Err(unavailable(error.into())),
+            Err(stopped) => Err(unavailable(stopped.into())),
+        }
     }
 
     async fn tabs(&self, vbucket: VBucket) -> Result<Vec<(TabName, TabType)>, StoreError> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use taba_core::{Remedy, VBucket};
 
 use super::topology::TopologyError;
+use crate::adoption::AdoptionError;
 use crate::census::CensusError;
 use crate::limits::{BACKOFF_MAX, SHARDS_MAX};
 use crate::map::{MapError, ShardId};
@@ -168,6 +169,9 @@ pub enum ConnectError {
     /// A shard cannot be used.
     #[error("a shard cannot be used")]
     Link(#[from] LinkError),
+    /// The shards cannot become one deployment.
+    #[error("the shards cannot become one deployment")]
+    Adoption(#[from] AdoptionError),
     /// The shards do not hold one deployment.
     #[error("the shards do not hold one deployment")]
     Census(#[from] CensusError),
@@ -226,6 +230,7 @@ impl ConnectError {
             | Self::Empty
             | Self::Replaced { .. }
             | Self::Same { .. }
+            | Self::Adoption(_)
             | Self::OtherPlan { .. }
             | Self::Damaged { .. } => Remedy::GiveUp,
         }

@@ -1,5 +1,6 @@
 //! The driver: connections to Redis processes, and the scripts that run in them.
 
+mod adopt;
 mod clock;
 mod error;
 mod link;
@@ -10,6 +11,7 @@ mod shards;
 mod topology;
 mod url;
 
+pub use self::adopt::Adoption;
 pub use self::error::{ConnectError, LinkError, Refusal};
 pub use self::options::{Bootstrap, ShardsOptions};
 pub use self::shards::Shards;

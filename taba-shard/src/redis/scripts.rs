@@ -250,6 +250,17 @@ if redis.call('EXISTS', KEYS[1]) == 1 then return '' end
 redis.call('HSET', KEYS[1], 'ver', ARGV[1], 'own', ARGV[2], 'of', ARGV[3])
 return ARGV[3]".to_owned();
 
+    /// KEYS: hash. ARGV: the version of a VBucket that was never written. Removes the VBucket if it is at that.
+    DISCARD = "if redis.call('HGET', KEYS[1], 'ver') ~= ARGV[1] then return 0 end
+return redis.call('DEL', KEYS[1])".to_owned();
+
+    /// KEYS: hash, where to put a key that is no hash. ARGV: version, epoch, deployment. Writes the head again; all other
+    /// fields stay.
+    MEND = "local kind = redis.call('TYPE', KEYS[1]).ok
+if kind ~= 'hash' and kind ~= 'none' then redis.call('RENAME', KEYS[1], KEYS[2]) end
+redis.call('HSET', KEYS[1], 'ver', ARGV[1], 'own', ARGV[2], 'of', ARGV[3])
+return 1".to_owned();
+
     /// KEYS: hash. ARGV: deployment while it was new, deployment.
     FINISH = "if redis.call('HGET', KEYS[1], 'of') ~= ARGV[1] then return 0 end
 redis.call('HSET', KEYS[1], 'of', ARGV[2])

@@ -256,13 +256,13 @@ async fn take_census(links: &[Link], vbuckets: VBuckets) -> Result<Taken, Connec
 
 /// What one shard holds: one entry for each VBucket.
 #[derive(Default)]
-struct Answer {
-    held: Vec<Option<Held>>,
-    damaged: Vec<VBucket>,
+pub(super) struct Answer {
+    pub(super) held: Vec<Option<Held>>,
+    pub(super) damaged: Vec<VBucket>,
 }
 
 /// What one shard holds.
-async fn ask(link: &Link, vbuckets: VBuckets) -> Result<Answer, LinkError> {
+pub(super) async fn ask(link: &Link, vbuckets: VBuckets) -> Result<Answer, LinkError> {
     let shard = link.shard();
     let all: Vec<VBucket> = vbuckets.iter().collect();
     let mut answer = Answer::default();

@@ -1,0 +1,40 @@
+//! Taking a store as it is, when a server refuses it.
+
+use taba_process::{Exit, Log};
+use taba_server::EmbeddedStore;
+use taba_server::config::{Config, StoreKind};
+use taba_shard::Adoption;
+
+use super::{Outcome, connect};
+
+pub(super) async fn adopt(log: &Log, config: &Config, yes: bool) -> Outcome {
+    match config.store {
+        StoreKind::Memory => log.say("a memory store ends with its server: there is nothing to adopt"),
+        StoreKind::Embedded if !yes => log.say(format_args!(
+            "would forget the store that was in {}, if its file is gone, so that the next start makes a new one; \
+             say --yes to do it",
+            config.data_dir.display()
+        )),
+        StoreKind::Embedded => {
+            let dir = config.data_dir.display();
+            if EmbeddedStore::forget(&config.data_dir)? {
+                log.say(format_args!("the store that was in {dir} is forgotten; the next start makes a new one"));
+            } else {
+                log.say(format_args!("nothing to do in {dir}: its file is there, or no store ever was"));
+            }
+        }
+        StoreKind::Redis => {
+            let adoption = Adoption::plan(config.redis.clone(), connect::options(config)).await?;
+            for step in adoption.steps() {
+                log.say(step);
+            }
+            if !yes {
+                log.say("nothing was done; say --yes to do it, with all servers stopped");
+            } else {
+                adoption.run().await?;
+                log.say("done; servers can start");
+            }
+        }
+    }
+    Ok(Exit::Clean)
+}

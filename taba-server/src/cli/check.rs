@@ -1,0 +1,136 @@
+//! Reading all of a store to say what in it is damaged.
+
+use std::collections::BTreeMap;
+
+use taba_core::{Envelope, Scan, ScanWhat, Store, StoreError, TabName, VBucket, Wanted, causes};
+use taba_process::{Exit, Log};
+use taba_server::config::{Config, StoreKind};
+use taba_server::{EmbeddedOptions, EmbeddedStore};
+use taba_shard::ShardedRedis;
+
+use super::{Outcome, connect};
+
+/// States read at once.
+const PAGE_STATES: usize = 500;
+/// Faults that are told one by one.
+const FAULTS_MAX: usize = 100;
+/// The type that stands for one that cannot be read.
+const DAMAGED_TYPE: &str = "taba.damaged";
+
+/// What was found.
+#[derive(Default)]
+struct Found {
+    tabs: u64,
+    states: u64,
+    marks: u64,
+    events: u64,
+    /// Told once each: the fault, and how often it was met.
+    faults: BTreeMap<String, u64>,
+}
+
+pub(super) async fn check(log: &Log, config: &Config) -> Outcome {
+    let mut found = Found::default();
+    let vbuckets = match config.store {
+        StoreKind::Memory => {
+            log.say("a memory store ends with its server: there is nothing to check");
+            return Ok(Exit::Clean);
+        }
+        StoreKind::Embedded => {
+            let options = EmbeddedOptions { vbuckets: config.vbuckets, ..EmbeddedOptions::default() };
+            let store = EmbeddedStore::open_existing(&config.data_dir, options)?;
+            found.all(log, &store).await;
+            store.vbuckets()
+        }
+        StoreKind::Redis => {
+            let store = ShardedRedis::connect(config.redis.clone(), connect::options(config)).await?;
+            let mut relisted = 0;
+            for vbucket in store.vbuckets().iter() {
+                match store.relist(vbucket).await {
+                    Ok(entries) => relisted += entries,
+                    Err(error) => found.fault(&store, vbucket, &error),
+                }
+            }
+            if relisted > 0 {
+                log.say(format_args!("{relisted} index entries were missing, and were written again"));
+            }
+            found.all(log, &store).await;
+            store.vbuckets()
+        }
+    };
+    let Found { tabs, states, marks, events, faults } = found;
+    log.say(format_args!(
+        "{} vbuckets: {tabs} tabs, {states} states with {events} events, {marks} marks can be read",
+        vbuckets.count()
+    ));
+    for (fault, times) in faults.iter().take(FAULTS_MAX) {
+        log.say(format_args!("damaged: {fault} ({times})"));
+    }
+    if faults.is_empty() {
+        log.say("nothing is damaged");
+        return Ok(Exit::Clean);
+    }
+    log.say(format_args!(
+        "{} faults; states that are damaged can be deleted by name (DELETE /v2/tabs), a backup can be put back \
+         (taba-server restore), vbuckets of Redis whose head is damaged can be mended (taba-server adopt)",
+        faults.len()
+    ));
+    Ok(Exit::Failed)
+}
+
+impl Found {
+    async fn all(&mut self, log: &Log, store: &impl Store) {
+        let count = usize::from(store.vbuckets().count());
+        for (place, vbucket) in store.vbuckets().iter().enumerate() {
+            if let Err(error) = self.vbucket(store, vbucket).await {
+                self.fault(store, vbucket, &error);
+            }
+            if (place + 1).is_multiple_of((count / 8).max(1)) {
+                log.say(format_args!("{} of {count} vbuckets, {} states", place + 1, self.states));
+            }
+        }
+    }
+
+    fn fault(&mut self, store: &impl Store, vbucket: VBucket, error: &StoreError) {
+        let at = store.place(vbucket).map(|place| format!(" on {place}")).unwrap_or_default();
+        *self.faults.entry(format!("{vbucket}{at}: {}", causes(error))).or_default() += 1;
+    }
+
+    async fn vbucket(&mut self, store: &impl Store, vbucket: VBucket) -> Result<(), StoreError> {
+        match store.load(vbucket, &Wanted::default()).await {
+            Ok(loaded) => self.marks += loaded.marks.len() as u64,
+            // The rest of it can be read perhaps.
+            Err(error) => self.fault(store, vbucket, &error),
+        }
+        for (tab, tab_type) in store.tabs(vbucket).await? {
+            self.tabs += 1;
+            if tab_type.as_str() == DAMAGED_TYPE {
+                *self.faults.entry(format!("{vbucket}: the type of {tab}")).or_default() += 1;
+            }
+            if let Err(error) = self.tab(store, vbucket, &tab).await {
+                *self.faults.entry(format!("{vbucket}: {tab}: {}", causes(&error))).or_default() += 1;
+            }
+        }
+        Ok(())
+    }
+
+    async fn tab(&mut self, store: &impl Store, vbucket: VBucket, tab: &TabName) -> Result<(), StoreError> {
+        let mut scan =
+            Scan { tab: Some(tab.clone()), after: None, limit: PAGE_STATES, what: ScanWhat::States };
+        loop {
+            let page = store.scan(vbucket, &scan).await?;
+            for state in &page {
+                match state.parts.first().map(|(_, bytes)| Envelope::decode(bytes)) {
+                    Some(Ok(envelope)) => {
+                        self.states += 1;
+                        self.events += envelope.events;
+                    }
+                    _ => *self.faults.entry(format!("{vbucket}: a state of {tab}")).or_default() += 1,
+                }
+            }
+            if page.len() < PAGE_STATES {
+                return Ok(());
+            }
+            scan.after = page.last().map(|last| last.key.clone());
+        }
+    }
+}

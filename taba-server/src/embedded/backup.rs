@@ -1,0 +1,273 @@
+//! A store in one file: what a running [`EmbeddedStore`](super::EmbeddedStore) held at one moment, and back.
+//!
+//! ```text
+//! | "TABABKUP" | version u8 = 1 | vbuckets u16 |
+//! | key bytes u16, at least 1 | value bytes u32 | key … | value … |       for each pair, in the order of keys
+//! | 0 u16 | pairs u64 | XXH64 of all bytes before it, seed 0, u64 |
+//! ```
+//! Integers are little-endian; keys and values are those of [`layout`](super::layout). A file that was cut off has no end,
+//! and one that was altered another sum: neither is taken.
+
+use std::fs::File;
+use std::io::{BufReader, ErrorKind, Read, Write};
+use std::path::{Path, PathBuf};
+
+use redb::Durability;
+use taba_core::{VBuckets, VBucketsError};
+use xxhash_rust::xxh64::Xxh64;
+
+use super::file::{TABLE, begin_file, finish_file};
+use super::{EmbeddedError, EmbeddedStore, FILE_NAME};
+
+const MAGIC: &[u8; 8] = b"TABABKUP";
+const VERSION: u8 = 1;
+/// Bytes that are gathered before they are passed on.
+const CHUNK_BYTES: usize = 64 * 1024;
+/// Pairs in one transaction of a restore.
+const BATCH_PAIRS: usize = 20_000;
+
+/// What a backup holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BackedUp {
+    /// VBuckets that the store was made for.
+    pub vbuckets: u16,
+    /// Pairs of key and value.
+    pub pairs: u64,
+    /// Bytes of the file.
+    pub bytes: u64,
+}
+
+/// Why a backup cannot be made or put back.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BackupError {
+    /// The store cannot be read to its end.
+    #[error("the store cannot be read to its end; taba-server check says where it is damaged")]
+    Store(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// What the backup is written to, or read from, failed.
+    #[error("the backup cannot be written or read")]
+    Stream(#[source] std::io::Error),
+    /// The file is no backup, or of a newer version.
+    #[error("this is no backup of taba-server, or one of a newer version")]
+    Foreign,
+    /// The file ends before its end was written.
+    #[error("the backup is cut off after {pairs} pairs: it was not made to its end, or not copied whole")]
+    CutOff {
+        /// Pairs that were read.
+        pairs: u64,
+    },
+    /// The file was altered since it was made.
+    #[error("the backup was altered since it was made: its sum does not fit")]
+    Altered,
+    /// It says a number of VBuckets that cannot be.
+    #[error("the backup is damaged")]
+    VBuckets(#[from] VBucketsError),
+    /// The directory holds a store.
+    #[error("{} is there already; name an empty directory, or move the store away first", path.display())]
+    Occupied {
+        /// Its file.
+        path: PathBuf,
+    },
+    /// The new store cannot be made.
+    #[error("the store cannot be made")]
+    Open(#[from] EmbeddedError),
+}
+
+impl EmbeddedStore {
+    /// Writes all that the store holds at this moment; commits go on meanwhile, and are not in it.
+    ///
+    /// # Errors
+    /// [`BackupError`]; what was written has no end then, and is not taken by [`restore`].
+    ///
+    /// # Cost
+    /// Reads the whole store, in the caller's thread. Space that commits free meanwhile is used again only afterwards.
+    pub fn backup(&self, to: &mut dyn Write) -> Result<BackedUp, BackupError> {
+        let mut out = Out { to, hash: Xxh64::new(0), buffer: Vec::with_capacity(2 * CHUNK_BYTES), bytes: 0 };
+        let vbuckets = self.vbuckets.count();
+        let mut head = MAGIC.to_vec();
+        head.push(VERSION);
+        head.extend_from_slice(&vbuckets.to_le_bytes());
+        out.put(&head).map_err(BackupError::Stream)?;
+        let mut pairs = 0_u64;
+        let mut failed = None;
+        let read = self.file.read(|moment| {
+            for pair in moment.open_table(TABLE)?.range::<&[u8]>(..)? {
+                let (key, value) = pair?;
+                let (key, value) = (key.value(), value.value());
+                let mut record = Vec::with_capacity(6 + key.len() + value.len());
+                record.extend_from_slice(&(key.len() as u16).to_le_bytes());
+                record.extend_from_slice(&(value.len() as u32).to_le_bytes());
+                record.extend_from_slice(key);
+                record.extend_from_slice(value);
+                if let Err(error) = out.put(&record) {
+                    failed = Some(error);
+                    break;
+                }
+                pairs += 1;
+            }
+            Ok(())
+        });
+        if let Some(error) = failed {
+            return Err(BackupError::Stream(error));
+        }
+        read.map_err(|error| BackupError::Store(Box::new(error)))?;
+        out.put(&[&0_u16.to_le_bytes()[..], &pairs.to_le_bytes()].concat()).map_err(BackupError::Stream)?;
+        let bytes = out.finish().map_err(BackupError::Stream)?;
+        Ok(BackedUp { vbuckets, pairs, bytes })
+    }
+}
+
+/// Bytes on their way into a backup, and their sum.
+struct Out<'a> {
+    to: &'a mut dyn Write,
+    hash: Xxh64,
+    buffer: Vec<u8>,
+    bytes: u64,
+}
+
+impl Out<'_> {
+    fn put(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.hash.update(bytes);
+        self.buffer.extend_from_slice(bytes);
+        self.bytes += bytes.len() as u64;
+        if self.buffer.len() >= CHUNK_BYTES {
+            self.to.write_all(&self.buffer)?;
+            self.buffer.clear();
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> std::io::Result<u64> {
+        self.buffer.extend_from_slice(&self.hash.digest().to_le_bytes());
+        self.to.write_all(&self.buffer)?;
+        self.to.flush()?;
+        Ok(self.bytes + 8)
+    }
+}
+
+/// A key and its value.
+type Record = (Vec<u8>, Vec<u8>);
+
+/// A backup that is being read, and the sum of what was read.
+struct In<R> {
+    from: R,
+    hash: Xxh64,
+    pairs: u64,
+    bytes: u64,
+}
+
+impl<R: Read> In<R> {
+    fn open(from: R) -> Result<(Self, VBuckets), BackupError> {
+        let mut read = Self { from, hash: Xxh64::new(0), pairs: 0, bytes: 0 };
+        let head: [u8; 11] = read.take().map_err(|_| BackupError::Foreign)?;
+        if head[..8] != MAGIC[..] || head[8] != VERSION {
+            return Err(BackupError::Foreign);
+        }
+        let vbuckets = VBuckets::new(u32::from(u16::from_le_bytes([head[9], head[10]])))?;
+        Ok((read, vbuckets))
+    }
+
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], BackupError> {
+        let mut bytes = [0; N];
+        self.fill(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn fill(&mut self, bytes: &mut [u8]) -> Result<(), BackupError> {
+        self.from.read_exact(bytes).map_err(|error| match error.kind() {
+            ErrorKind::UnexpectedEof => BackupError::CutOff { pairs: self.pairs },
+            _ => BackupError::Stream(error),
+        })?;
+        self.hash.update(bytes);
+        self.bytes += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// The next pair; `None` at the end, when count and sum fit.
+    fn next(&mut self) -> Result<Option<Record>, BackupError> {
+        let key_bytes = usize::from(u16::from_le_bytes(self.take()?));
+        if key_bytes == 0 {
+            let pairs = u64::from_le_bytes(self.take()?);
+            let sum = self.hash.digest();
+            let is_whole = u64::from_le_bytes(self.take()?) == sum && pairs == self.pairs;
+            return if is_whole { Ok(None) } else { Err(BackupError::Altered) };
+        }
+        let value_bytes = u32::from_le_bytes(self.take()?) as usize;
+        let mut key = vec![0; key_bytes];
+        self.fill(&mut key)?;
+        // As it comes, so that a length that was altered cannot ask for all memory.
+        let mut value = Vec::new();
+        while value.len() < value_bytes {
+            let from = value.len();
+            value.resize(value_bytes.min(from + CHUNK_BYTES), 0);
+            self.fill(&mut value[from..])?;
+        }
+        self.pairs += 1;
+        Ok(Some((key, value)))
+    }
+}
+
+/// Reads a backup to its end.
+///
+/// # Errors
+/// [`BackupError`] when it is cut off or altered.
+pub fn verify(backup: &Path) -> Result<BackedUp, BackupError> {
+    let (mut backup, vbuckets) = open(backup)?;
+    while backup.next()?.is_some() {}
+    Ok(BackedUp { vbuckets: vbuckets.count(), pairs: backup.pairs, bytes: backup.bytes })
+}
+
+fn open(backup: &Path) -> Result<(In<BufReader<File>>, VBuckets), BackupError> {
+    let file = File::open(backup).map_err(BackupError::Stream)?;
+    In::open(BufReader::with_capacity(CHUNK_BYTES, file))
+}
+
+/// Makes a store of a backup, in a directory that holds none. `tell` hears how many pairs are in it, now and then.
+///
+/// Nothing is left in the directory when it fails. A server that then starts there is one whose store went back in time:
+/// Agents send again what they still keep, and what they do not is counted as lost.
+///
+/// # Errors
+/// [`BackupError`].
+pub fn restore(backup: &Path, dir: &Path, mut tell: impl FnMut(u64)) -> Result<BackedUp, BackupError> {
+    let path = dir.join(FILE_NAME);
+    if std::fs::metadata(&path).is_ok_and(|found| found.len() > 0) {
+        return Err(BackupError::Occupied { path });
+    }
+    let (mut backup, vbuckets) = open(backup)?;
+    let (database, part) = begin_file(dir, vbuckets)?;
+    let filled = fill(&mut backup, &database, &mut tell);
+    drop(database);
+    if let Err(error) = filled {
+        let _ = std::fs::remove_file(&part);
+        return Err(error);
+    }
+    finish_file(dir, &part, vbuckets).map_err(BackupError::Stream)?;
+    Ok(BackedUp { vbuckets: vbuckets.count(), pairs: backup.pairs, bytes: backup.bytes })
+}
+
+fn fill<R: Read>(
+    backup: &mut In<R>,
+    database: &redb::Database,
+    tell: &mut dyn FnMut(u64),
+) -> Result<(), BackupError> {
+    let engine = |error: redb::Error| BackupError::Store(Box::new(error));
+    let mut is_at_end = false;
+    while !is_at_end {
+        let mut write = database.begin_write().map_err(|error| engine(error.into()))?;
+        write.set_durability(Durability::Immediate).map_err(|error| engine(error.into()))?;
+        {
+            let mut table = write.open_table(TABLE).map_err(|error| engine(error.into()))?;
+            for _ in 0..BATCH_PAIRS {
+                let Some((key, value)) = backup.next()? else {
+                    is_at_end = true;
+                    break;
+                };
+                table.insert(key.as_slice(), value.as_slice()).map_err(|error| engine(error.into()))?;
+            }
+        }
+        write.commit().map_err(|error| engine(error.into()))?;
+        tell(backup.pairs);
+    }
+    Ok(())
+}

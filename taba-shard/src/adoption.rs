@@ -1,0 +1,211 @@
+//! What would have to be done so that some shards hold one deployment, when they do not: pure.
+//!
+//! Nothing that was ever written is removed. What was only made, and never written, may go; what no shard holds is made
+//! anew, empty; a head that cannot be read is written again, and its marks and States stay.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use taba_core::{VBucket, VBuckets};
+
+use crate::census::Held;
+use crate::layout::Deployment;
+use crate::map::ShardId;
+
+/// One step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Step {
+    /// A VBucket that was never written, and is of another deployment or in two places, is removed.
+    Remove,
+    /// The head of a VBucket is written again.
+    Mend,
+    /// A VBucket is made anew, empty.
+    Make,
+}
+
+/// What one shard holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Holding {
+    /// One entry for each VBucket.
+    pub held: Vec<Option<Held>>,
+    /// VBuckets whose head cannot be read.
+    pub damaged: BTreeSet<VBucket>,
+}
+
+/// All steps, in the order in which they are to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Steps {
+    /// The deployment that there is afterwards.
+    pub deployment: Deployment,
+    /// What, of which VBucket, on which shard.
+    pub steps: Vec<(Step, VBucket, ShardId)>,
+}
+
+/// Why the shards cannot become one deployment.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AdoptionError {
+    /// VBuckets of several deployments were written.
+    #[error(
+        "{first} and {second} hold data of different deployments: name the shards of one of them; \
+         the other one's are a store of their own"
+    )]
+    Several {
+        /// A shard of the one.
+        first: ShardId,
+        /// A shard of the other.
+        second: ShardId,
+    },
+    /// Two shards hold a VBucket that was written, under one epoch.
+    #[error("{vbucket} was written on {first} and on {second}: leave out the shard that is an old copy")]
+    Twice {
+        /// Which one.
+        vbucket: VBucket,
+        /// One of them.
+        first: ShardId,
+        /// The other.
+        second: ShardId,
+    },
+    /// The deployment was made for another number of VBuckets.
+    #[error("the shards hold a deployment of {found} vbuckets, not of {expected}: use --vbuckets {found}")]
+    VBuckets {
+        /// What it was made for.
+        found: u16,
+        /// What was asked for.
+        expected: u16,
+    },
+}
+
+/// What to do. `id` names the deployment where there is none yet.
+///
+/// # Errors
+/// [`AdoptionError`] when something that was written would have to go.
+///
+/// # Panics
+/// When a shard does not answer for each VBucket.
+pub fn plan(vbuckets: VBuckets, shards: &[Holding], id: u64) -> Result<Steps, AdoptionError> {
+    let deployment = deployment(vbuckets, shards, id)?;
+    let mut steps = Vec::new();
+    let mut load = vec![0_usize; shards.len()];
+    let mut homeless = Vec::new();
+    for vbucket in vbuckets.iter() {
+        let mut keeper: Option<(ShardId, Held)> = None;
+        for (shard, holding) in (0..).map(ShardId).zip(shards) {
+            let Some(held) = holding.held[usize::from(vbucket.index())] else { continue };
+            if held.of.id != deployment.id {
+                steps.push((Step::Remove, vbucket, shard));
+                continue;
+            }
+            let rank = |held: Held| (held.is_written, held.epoch);
+            match keeper {
+                Some((first, kept)) if rank(kept) == rank(held) && held.is_written => {
+                    return Err(AdoptionError::Twice { vbucket, first, second: shard });
+                }
+                Some((other, kept)) if rank(held) > rank(kept) => {
+                    if !kept.is_written {
+                        steps.push((Step::Remove, vbucket, other));
+                    }
+                    keeper = Some((shard, held));
+                }
+                Some(_) if !held.is_written => steps.push((Step::Remove, vbucket, shard)),
+                Some(_) => {}
+                None => keeper = Some((shard, held)),
+            }
+        }
+        let damaged = (0..).map(ShardId).zip(shards).find(|(_, holding)| holding.damaged.contains(&vbucket));
+        match (keeper, damaged) {
+            (Some((shard, _)), _) => load[usize::from(shard.0)] += 1,
+            (None, Some((shard, _))) => {
+                load[usize::from(shard.0)] += 1;
+                steps.push((Step::Mend, vbucket, shard));
+            }
+            (None, None) => homeless.push(vbucket),
+        }
+    }
+    for vbucket in homeless {
+        let (shard, held) =
+            load.iter_mut().enumerate().min_by_key(|(_, held)| **held).expect("there is a shard");
+        *held += 1;
+        steps.push((Step::Make, vbucket, ShardId(shard as u16)));
+    }
+    steps.sort_unstable();
+    Ok(Steps { deployment, steps })
+}
+
+/// The one deployment that was written; else the one of most VBuckets; else a new one.
+fn deployment(vbuckets: VBuckets, shards: &[Holding], id: u64) -> Result<Deployment, AdoptionError> {
+    let mut written: Option<(ShardId, u64)> = None;
+    let mut counts: BTreeMap<u64, usize> = BTreeMap::new();
+    for (shard, holding) in (0..).map(ShardId).zip(shards) {
+        for held in holding.held.iter().flatten() {
+            if held.of.vbuckets != vbuckets.count() {
+                let (found, expected) = (held.of.vbuckets, vbuckets.count());
+                return Err(AdoptionError::VBuckets { found, expected });
+            }
+            *counts.entry(held.of.id).or_default() += 1;
+            match written {
+                Some((first, known)) if held.is_written && known != held.of.id => {
+                    return Err(AdoptionError::Several { first, second: shard });
+                }
+                None if held.is_written => written = Some((shard, held.of.id)),
+                _ => {}
+            }
+        }
+    }
+    let most = counts.into_iter().max_by_key(|(_, count)| *count).map(|(id, _)| id);
+    let id = written.map(|(_, id)| id).or(most).unwrap_or(id);
+    Ok(Deployment { vbuckets: vbuckets.count(), id, is_new: false })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn held(id: u64, is_written: bool) -> Option<Held> {
+        let of = Deployment { vbuckets: 64, id, is_new: false };
+        Some(Held { epoch: 1, is_moved: false, is_written, of })
+    }
+
+    fn holding(held: impl Fn(usize) -> Option<Held>) -> Holding {
+        Holding { held: (0..64).map(held).collect(), damaged: BTreeSet::new() }
+    }
+
+    fn plan_of(shards: &[Holding]) -> Result<Steps, AdoptionError> {
+        plan(VBuckets::new(64).unwrap(), shards, 99)
+    }
+
+    #[test]
+    fn what_was_lost_is_made_anew_and_what_was_written_stays() {
+        // One shard of two is empty.
+        let half = holding(|n| if n < 32 { held(7, true) } else { None });
+        let steps = plan_of(&[half.clone(), holding(|_| None)]).unwrap();
+        assert_eq!((steps.deployment.id, steps.steps.len()), (7, 32));
+        let is_made = |step: &(Step, VBucket, ShardId)| {
+            step.0 == Step::Make && step.2 == ShardId(1) && step.1.index() >= 32
+        };
+        assert!(steps.steps.iter().all(is_made), "{steps:?}");
+        // A head that cannot be read is mended where it is.
+        let mut damaged = holding(|n| if n == 5 { None } else { held(7, true) });
+        let fifth = VBuckets::new(64).unwrap().get(5).unwrap();
+        damaged.damaged.insert(fifth);
+        assert_eq!(plan_of(&[damaged]).unwrap().steps, [(Step::Mend, fifth, ShardId(0))]);
+        assert_eq!(plan_of(&[holding(|_| held(7, true))]).unwrap().steps, []);
+    }
+
+    #[test]
+    fn of_two_bootstraps_one_stays_and_data_is_never_removed() {
+        // Two Servers with lists in other orders made two halves each, and nothing was written.
+        let mixed = |one: u64, two: u64| holding(move |n| held(if n < 32 { one } else { two }, false));
+        let steps = plan_of(&[mixed(7, 8), mixed(8, 7)]).unwrap();
+        let removed = steps.steps.iter().filter(|step| step.0 == Step::Remove).count();
+        assert_eq!((removed, steps.steps.len()), (64, 64), "{steps:?}");
+        // One VBucket of them was written: its deployment is the one.
+        let written = holding(|n| held(8, n == 3));
+        let steps = plan_of(&[mixed(7, 7), written.clone()]).unwrap();
+        assert_eq!((steps.deployment.id, steps.steps.len()), (8, 64));
+        let error = plan_of(&[holding(|_| held(7, true)), written.clone()]).unwrap_err();
+        assert!(matches!(error, AdoptionError::Several { .. }), "{error:?}");
+        let error = plan_of(&[written.clone(), written]).unwrap_err();
+        assert!(matches!(error, AdoptionError::Twice { .. }), "{error:?}");
+        assert_eq!(plan_of(&[holding(|_| None)]).unwrap().steps.len(), 64);
+    }
+}

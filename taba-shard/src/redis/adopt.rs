@@ -1,0 +1,144 @@
+//! [`Adoption`]: doing what [`adoption`](crate::adoption) decides.
+
+use std::sync::Arc;
+
+use redis::{Cmd, cmd};
+use taba_core::{VBucket, Version};
+
+use super::clock::random;
+use super::error::{ConnectError, LinkError, Refusal};
+use super::link::Link;
+use super::options::ShardsOptions;
+use super::scripts;
+use super::shards::ask;
+use super::topology::{StaticTopology, Topology};
+use super::url::ShardUrl;
+use crate::adoption::{Holding, Step, Steps, plan};
+use crate::command::Reply;
+use crate::keys;
+use crate::layout;
+use crate::limits::{REQUEST_COMMANDS_MAX, SHARDS_MAX};
+use crate::map::ShardId;
+
+/// Shards that do not hold one deployment, and what would make one of them.
+#[derive(Debug)]
+pub struct Adoption {
+    links: Vec<Link>,
+    names: Vec<String>,
+    steps: Steps,
+}
+
+impl Adoption {
+    /// Looks at all shards; changes nothing.
+    ///
+    /// # Errors
+    /// [`ConnectError`] when a shard does not answer, or something that was written would have to go.
+    pub async fn plan(addresses: Vec<ShardUrl>, options: ShardsOptions) -> Result<Self, ConnectError> {
+        let topology = Arc::new(StaticTopology::new(addresses));
+        let shards = topology.shards();
+        if !(1..=SHARDS_MAX).contains(&shards) {
+            return Err(ConnectError::Shards { shards });
+        }
+        let all = || (0..shards).map(|shard| ShardId(shard as u16));
+        let names = all().map(|shard| topology.name(shard)).collect();
+        let links: Vec<Link> = all().map(|shard| Link::new(shard, topology.clone(), &options)).collect();
+        let mut holdings = Vec::with_capacity(shards);
+        for link in &links {
+            let answer = ask(link, options.vbuckets).await?;
+            holdings.push(Holding { held: answer.held, damaged: answer.damaged.into_iter().collect() });
+        }
+        let steps = plan(options.vbuckets, &holdings, random())?;
+        Ok(Self { links, names, steps })
+    }
+
+    /// The deployment that there will be, and what will be done, one line each.
+    pub fn steps(&self) -> Vec<String> {
+        let Steps { deployment, steps } = &self.steps;
+        let mut lines =
+            vec![format!("deployment {:016x} of {} vbuckets", deployment.id, deployment.vbuckets)];
+        let what = [
+            (Step::Remove, "remove vbuckets that were never written"),
+            (Step::Mend, "write the heads of damaged vbuckets again"),
+            (Step::Make, "make vbuckets anew, empty, that no shard holds"),
+        ];
+        for (step, what) in what {
+            for (place, name) in self.names.iter().enumerate() {
+                let of = |(found, vbucket, shard): &(Step, VBucket, ShardId)| {
+                    (*found == step && usize::from(shard.0) == place).then_some(*vbucket)
+                };
+                let vbuckets: Vec<VBucket> = steps.iter().filter_map(of).collect();
+                if let Some(first) = vbuckets.first() {
+                    lines.push(format!("{name}: {what}: {} from {first} on", vbuckets.len()));
+                }
+            }
+        }
+        if steps.is_empty() {
+            lines.push(
+                "all vbuckets are as they should be; a plan of a bootstrap that was given up is removed"
+                    .to_owned(),
+            );
+        }
+        lines
+    }
+
+    /// Does it. With all Servers stopped: one that runs may write what is to be removed, which is then left.
+    ///
+    /// # Errors
+    /// [`ConnectError`]; what was done stays done, and planning again finds the rest.
+    pub async fn run(self) -> Result<(), ConnectError> {
+        for step in [Step::Remove, Step::Mend, Step::Make] {
+            for link in &self.links {
+                let of = |(found, vbucket, shard): &(Step, VBucket, ShardId)| {
+                    (*found == step && *shard == link.shard()).then_some(*vbucket)
+                };
+                let vbuckets: Vec<VBucket> = self.steps.steps.iter().filter_map(of).collect();
+                for some in vbuckets.chunks(REQUEST_COMMANDS_MAX) {
+                    let calls = some.iter().map(|vbucket| self.call(step, *vbucket)).collect();
+                    check(link, link.eval(calls).await?.replies)?;
+                }
+            }
+        }
+        for link in &self.links {
+            let mut forget = cmd("DEL");
+            forget.arg(keys::PLAN);
+            check(link, link.request(vec![forget]).await?.replies)?;
+        }
+        Ok(())
+    }
+
+    fn call(&self, step: Step, vbucket: VBucket) -> Cmd {
+        let hash = keys::hash(vbucket);
+        let of = layout::put_deployment(self.steps.deployment);
+        let never = layout::put_version(Version::NEVER);
+        match step {
+            Step::Remove => {
+                let mut call = scripts::DISCARD.call(&[&hash]);
+                call.arg(never);
+                call
+            }
+            Step::Make => {
+                let mut call = scripts::CREATE.call(&[&hash]);
+                call.arg(never).arg(layout::FIRST_EPOCH).arg(of);
+                call
+            }
+            Step::Mend => {
+                let aside = format!("{hash}!set-aside:{:016x}", random());
+                let mut call = scripts::MEND.call(&[&hash, &aside]);
+                // One that nobody has: every cache of this VBucket is out of date.
+                call.arg(layout::put_version(Version { writer: random(), count: 1 }));
+                call.arg(layout::FIRST_EPOCH).arg(of);
+                call
+            }
+        }
+    }
+}
+
+fn check(link: &Link, replies: Vec<Reply>) -> Result<(), ConnectError> {
+    let shard = link.shard();
+    for reply in replies {
+        if let Reply::Refused { code, detail } = reply {
+            return Err(LinkError::Refused { shard, source: Refusal { code, detail } }.into());
+        }
+    }
+    Ok(())
+}
