@@ -8,8 +8,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use taba_core::laws::store::{self as law, Fixture};
 use taba_core::{
-    Commit, Committed, Loaded, MemoryStore, Part, Scan, Scanned, Store, StoreError, TabName, TabType,
-    VBucket, VBuckets, Version, Wanted, store_laws,
+    Commit, Committed, Loaded, MemoryStore, Part, Scan, ScanWhat, Scanned, Store, StoreError, TabName,
+    TabType, Tidied, VBucket, VBuckets, Version, Wanted, store_laws,
 };
 
 struct Memory;
@@ -53,6 +53,8 @@ enum Fault {
     Unbounded,
     /// Takes what was stable back.
     Unstable,
+    /// Tidies away what is still there.
+    Overtidy,
 }
 
 /// A [`MemoryStore`] with one fault.
@@ -118,6 +120,20 @@ impl Store for Wrong {
 
     async fn stable(&self, vbucket: VBucket) -> Result<(), StoreError> {
         self.inner.stable(self.place(vbucket)).await
+    }
+
+    async fn tidy(&self, vbucket: VBucket) -> Result<Tidied, StoreError> {
+        if self.fault == Fault::Overtidy {
+            let expect = self.inner.load(vbucket, &Wanted::default()).await?.version;
+            let scan = Scan { tab: None, after: None, limit: 1, what: ScanWhat::Keys };
+            let found = self.inner.scan(vbucket, &scan).await?;
+            let states = found.into_iter().map(|state| (state.key, Part::WHOLE, None)).collect();
+            let _ = self
+                .inner
+                .commit(vbucket, Commit { expect, next: expect, states, ..Commit::default() })
+                .await?;
+        }
+        Ok(Tidied::default())
     }
 
     async fn tabs(&self, vbucket: VBucket) -> Result<Vec<(TabName, TabType)>, StoreError> {
@@ -187,6 +203,7 @@ catches! {
     isolated_catches_shared_buckets: law::isolated, OneBucket;
     removing_catches_keeping: law::removing, Keeps;
     bounded_catches_any_size: law::bounded, Unbounded;
+    upkeep_catches_tidying_away_what_is_there: law::upkeep, Overtidy;
 }
 
 /// The parts of a State are in the keys from the start; nobody writes more than one yet.

@@ -131,3 +131,38 @@ async fn a_file_that_is_gone_or_empty_is_not_made_anew() {
     std::fs::write(&file, bytes).unwrap();
     open(dir.path()).unwrap();
 }
+
+#[tokio::test]
+async fn space_that_large_removals_left_is_given_back() {
+    let dir = TempDir::new().unwrap();
+    let store = open(dir.path()).unwrap();
+    let vbucket = store.vbuckets().get(1).unwrap();
+    let key = |n: u64| StateKey {
+        tab: TabName::new(&format!("t{n}")).unwrap(),
+        client: ClientId::new("web").unwrap(),
+    };
+    let size = || std::fs::metadata(dir.path().join("taba.redb")).unwrap().len();
+    let version = |count| Version { writer: 9, count };
+    for n in 0..24 {
+        let expect = if n == 0 { Version::NEVER } else { version(n) };
+        let bytes = Bytes::from(vec![n as u8; 1 << 20]);
+        let states = vec![(key(n), Part::WHOLE, Some(bytes))];
+        let change = Commit { expect, next: version(n + 1), states, ..Commit::default() };
+        assert_eq!(store.commit(vbucket, change).await.unwrap(), Committed::Done);
+    }
+    assert_eq!(store.reclaim().await.unwrap().bytes, 0, "what is in use is left alone");
+    let states = (1..24).map(|n| (key(n), Part::WHOLE, None)).collect();
+    let change = Commit { expect: version(24), next: version(25), states, ..Commit::default() };
+    assert_eq!(store.commit(vbucket, change).await.unwrap(), Committed::Done);
+    let before = size();
+    let freed = store.reclaim().await.unwrap().bytes;
+    assert!(freed > 12 << 20 && size() == before - freed, "{freed} of {before}");
+    assert_eq!(scan(&store, vbucket).await.unwrap().len(), 1);
+    drop(store);
+    let loaded = open(dir.path())
+        .unwrap()
+        .load(vbucket, &Wanted { states: vec![key(0)], tabs: vec![] })
+        .await
+        .unwrap();
+    assert_eq!((loaded.version, loaded.states[0].2.len()), (version(25), 1 << 20));
+}

@@ -58,7 +58,7 @@ macro_rules! store_laws {
             use super::*;
 
             $crate::store_laws!(@each $fixture,
-                starts_empty atomic conditional racing durable stable consistent ordered paged isolated removing bounded);
+                starts_empty atomic conditional racing durable stable consistent ordered paged isolated removing bounded upkeep);
         }
     };
     (@each $fixture:expr, $($law:ident)*) => {

@@ -312,6 +312,42 @@ pub async fn removing<F: Fixture>(fixture: &mut F) -> Verdict {
     same(LAW, &store.scan(vbucket, &everything()).await.map_err(broken(LAW))?.len(), &1)
 }
 
+/// Tidying and giving space back change nothing that can be seen, and what was committed before can be committed on.
+///
+/// # Errors
+/// [`Broken`] when the law does not hold.
+pub async fn upkeep<F: Fixture>(fixture: &mut F) -> Verdict {
+    const LAW: &str = "invisible upkeep";
+    let store = fixture.open().await;
+    let (vbucket, other) = (first(&store), last(&store));
+    done(LAW, &store, vbucket, commit(Version::NEVER, 1, &["a", "b", "c"])).await?;
+    done(LAW, &store, other, commit(Version::NEVER, 1, &["a"])).await?;
+    let removal = Commit {
+        expect: version(1),
+        next: version(2),
+        marks: vec![(StreamId(6), Some(mark(6)))],
+        tabs: vec![(name("a"), None)],
+        states: vec![(key("a"), Part::WHOLE, None)],
+    };
+    done(LAW, &store, vbucket, removal).await?;
+    let before = store.load(vbucket, &wanted(&["a", "b", "c"])).await.map_err(broken(LAW))?;
+    let scanned = store.scan(vbucket, &everything()).await.map_err(broken(LAW))?;
+    for _ in 0..2 {
+        store.tidy(vbucket).await.map_err(broken(LAW))?;
+        store.reclaim().await.map_err(broken(LAW))?;
+        let after = store.load(vbucket, &wanted(&["a", "b", "c"])).await.map_err(broken(LAW))?;
+        let sorted = |loaded: &Loaded| {
+            let mut marks = loaded.marks.clone();
+            marks.sort_unstable_by_key(|(stream, _)| *stream);
+            Loaded { marks, ..loaded.clone() }
+        };
+        same(LAW, &sorted(&after), &sorted(&before))?;
+        same(LAW, &store.scan(vbucket, &everything()).await.map_err(broken(LAW))?, &scanned)?;
+        expect(LAW, &store, other, 1, &["a"]).await?;
+    }
+    done(LAW, &store, other, commit(version(1), 2, &["a"])).await
+}
+
 /// The largest commit there may be is done; a larger one is refused and changes nothing.
 ///
 /// # Errors
