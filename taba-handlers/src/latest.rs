@@ -70,9 +70,14 @@ impl HeapBytes for Option<Dated> {
 pub(crate) fn word(reading: &Reading) -> String {
     match reading {
         Reading::Number(number) => Reading::Number(number + 0.0).to_string(),
-        Reading::Text(text) if text.parse::<f64>().is_ok() || text.starts_with('"') => format!("\"{text}\""),
+        Reading::Text(text) if reads_as_number(text) || text.starts_with('"') => format!("\"{text}\""),
         Reading::Text(text) => text.clone(),
     }
+}
+
+/// Whether a text could be a number of a reading, which is finite.
+fn reads_as_number(text: &str) -> bool {
+    text.parse::<f64>().is_ok_and(f64::is_finite)
 }
 
 /// A reading as JSON: a number or a text.
@@ -223,6 +228,7 @@ mod tests {
         assert_eq!((words(3.5.into()).as_str(), words("3.5".into()).as_str()), ("3.5", "\"3.5\""));
         assert_eq!(words("\"3.5\"".into()), "\"\"3.5\"\"");
         assert_eq!(words("running".into()), "running");
+        assert_eq!(words("NaN".into()), "NaN");
         assert_eq!(words(f64::MAX.into()), "1.7976931348623157e308");
     }
 }
