@@ -166,3 +166,42 @@ async fn space_that_large_removals_left_is_given_back() {
         .unwrap();
     assert_eq!((loaded.version, loaded.states[0].2.len()), (version(25), 1 << 20));
 }
+
+#[tokio::test]
+async fn what_can_be_read_of_a_damaged_store_of_a_killed_process_becomes_a_backup() {
+    let (dir, killed) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let store = open(dir.path()).unwrap();
+    for vbucket in store.vbuckets().iter() {
+        assert_eq!(store.commit(vbucket, commit(Version::NEVER, 1, vbucket)).await.unwrap(), Committed::Done);
+    }
+    let (file, backup) = (killed.path().join("taba.redb"), killed.path().join("saved"));
+    // What a killed process leaves.
+    let bytes = std::fs::read(dir.path().join("taba.redb")).unwrap();
+    let holds = |page: usize| bytes[page * PAGE_BYTES..(page + 1) * PAGE_BYTES].iter().any(|byte| *byte != 0);
+    let pages: Vec<usize> = (1..bytes.len() / PAGE_BYTES).filter(|page| holds(*page)).collect();
+    let (mut refused, mut saved) = (0, 0);
+    for page in pages.iter().step_by(pages.len().div_ceil(12)) {
+        let mut damaged = bytes.clone();
+        damaged[page * PAGE_BYTES..(page + 1) * PAGE_BYTES].fill(0);
+        std::fs::write(&file, &damaged).unwrap();
+        let made =
+            taba_server::embedded::salvage(killed.path(), &mut std::fs::File::create(&backup).unwrap());
+        assert_eq!(std::fs::read(&file).unwrap(), damaged, "it is left as it is");
+        refused += usize::from(open(killed.path()).is_err());
+        let Ok(made) = made else { continue };
+        let restored = TempDir::new().unwrap();
+        taba_server::embedded::restore(&backup, restored.path(), |_| {}).unwrap();
+        let store = open(restored.path()).unwrap();
+        for vbucket in store.vbuckets().iter() {
+            let found = store.load(vbucket, &Wanted::default()).await.unwrap().version;
+            let expected =
+                if made.lost.contains(&vbucket) { Version::NEVER } else { Version { writer: 9, count: 1 } };
+            assert_eq!(found, expected, "page {page}, {vbucket}");
+            let states = scan(&store, vbucket).await.unwrap().len();
+            assert_eq!(states, if made.lost.contains(&vbucket) { 0 } else { 4 });
+        }
+        assert!(made.lost.len() < 64);
+        saved += 1;
+    }
+    assert!(refused > 0 && saved > 6, "{refused} refused, {saved} saved");
+}

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use futures::stream;
 use taba_process::{Exit, Log};
 use taba_server::EmbeddedStore;
-use taba_server::embedded::{restore as restore_into, verify};
+use taba_server::embedded::{restore as restore_into, salvage as salvage_into, verify};
 use tokio::sync::{Semaphore, mpsc};
 
 use super::Outcome;
@@ -156,6 +156,33 @@ fn copy(log: &Log, server: &str, from: &mut impl Read, to: &mut File) -> Result<
             log.say(format_args!("{} MiB so far", bytes / (1024 * 1024)));
         }
     }
+}
+
+/// Saves what can be read of a damaged store.
+pub(super) fn salvage(log: &Log, dir: &Path, to: &Path) -> Outcome {
+    let write = |source| FetchError::Write { path: to.display().to_string(), source };
+    let mut file = OpenOptions::new().write(true).create_new(true).open(to).map_err(write)?;
+    let saved = match salvage_into(dir, &mut file) {
+        Ok(saved) => saved,
+        Err(error) => {
+            let _ = std::fs::remove_file(to);
+            return Err(Box::new(error));
+        }
+    };
+    file.sync_all().map_err(write)?;
+    verify(to)?;
+    let lost: Vec<String> = saved.lost.iter().map(ToString::to_string).collect();
+    log.say(format_args!("{} pairs are in {}", saved.backup.pairs, to.display()));
+    if lost.is_empty() {
+        log.say("all vbuckets were read");
+        return Ok(Exit::Clean);
+    }
+    log.say(format_args!(
+        "{} vbuckets cannot be read whole and are not in it: {}",
+        lost.len(),
+        lost.join(" ")
+    ));
+    Ok(Exit::Failed)
 }
 
 pub(super) fn restore(log: &Log, from: &Path, dir: &Path) -> Outcome {

@@ -37,8 +37,12 @@ enum Command {
     /// Plain copies of its file cannot be read. What comes meanwhile is not in the backup.
     Backup {
         /// The server
-        #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8300")]
+        #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8300", conflicts_with = "damaged")]
         server: String,
+        /// Instead of a server: the directory of a store that no server can open. VBuckets that can be read whole are saved,
+        /// the others are named, and begin anew: what agents do not keep of them is counted as lost
+        #[arg(long, value_name = "DIR")]
+        damaged: Option<PathBuf>,
         /// The file to make; it must not be there
         #[arg(long, value_name = "FILE")]
         to: PathBuf,
@@ -113,7 +117,8 @@ pub(crate) fn run(log: &Log) -> Option<Exit> {
 impl Command {
     fn run(self, log: &Log) -> Outcome {
         match self {
-            Self::Backup { server, to } => backup::fetch(log, &server, &to),
+            Self::Backup { damaged: Some(dir), to, .. } => backup::salvage(log, &dir, &to),
+            Self::Backup { server, to, .. } => backup::fetch(log, &server, &to),
             Self::Restore { from, data_dir } => backup::restore(log, &from, &data_dir),
             Self::Check(store) => {
                 let config = store.config()?;

@@ -82,28 +82,15 @@ impl EmbeddedStore {
     /// # Cost
     /// Reads the whole store, in the caller's thread. Space that commits free meanwhile is used again only afterwards.
     pub fn backup(&self, to: &mut dyn Write) -> Result<BackedUp, BackupError> {
-        let mut out = Out { to, hash: Xxh64::new(0), buffer: Vec::with_capacity(2 * CHUNK_BYTES), bytes: 0 };
-        let vbuckets = self.vbuckets.count();
-        let mut head = MAGIC.to_vec();
-        head.push(VERSION);
-        head.extend_from_slice(&vbuckets.to_le_bytes());
-        out.put(&head).map_err(BackupError::Stream)?;
-        let mut pairs = 0_u64;
+        let mut out = Out::begin(to, self.vbuckets)?;
         let mut failed = None;
         let read = self.file.read(|moment| {
             for pair in moment.open_table(TABLE)?.range::<&[u8]>(..)? {
                 let (key, value) = pair?;
-                let (key, value) = (key.value(), value.value());
-                let mut record = Vec::with_capacity(6 + key.len() + value.len());
-                record.extend_from_slice(&(key.len() as u16).to_le_bytes());
-                record.extend_from_slice(&(value.len() as u32).to_le_bytes());
-                record.extend_from_slice(key);
-                record.extend_from_slice(value);
-                if let Err(error) = out.put(&record) {
+                if let Err(error) = out.record(key.value(), value.value()) {
                     failed = Some(error);
                     break;
                 }
-                pairs += 1;
             }
             Ok(())
         });
@@ -111,21 +98,47 @@ impl EmbeddedStore {
             return Err(BackupError::Stream(error));
         }
         read.map_err(|error| BackupError::Store(Box::new(error)))?;
-        out.put(&[&0_u16.to_le_bytes()[..], &pairs.to_le_bytes()].concat()).map_err(BackupError::Stream)?;
-        let bytes = out.finish().map_err(BackupError::Stream)?;
-        Ok(BackedUp { vbuckets, pairs, bytes })
+        out.end(self.vbuckets)
     }
 }
 
 /// Bytes on their way into a backup, and their sum.
-struct Out<'a> {
+pub(super) struct Out<'a> {
     to: &'a mut dyn Write,
     hash: Xxh64,
     buffer: Vec<u8>,
+    pairs: u64,
     bytes: u64,
 }
 
-impl Out<'_> {
+impl<'a> Out<'a> {
+    pub(super) fn begin(to: &'a mut dyn Write, vbuckets: VBuckets) -> Result<Self, BackupError> {
+        let buffer = Vec::with_capacity(2 * CHUNK_BYTES);
+        let mut out = Self { to, hash: Xxh64::new(0), buffer, pairs: 0, bytes: 0 };
+        let mut head = MAGIC.to_vec();
+        head.push(VERSION);
+        head.extend_from_slice(&vbuckets.count().to_le_bytes());
+        out.put(&head).map_err(BackupError::Stream)?;
+        Ok(out)
+    }
+
+    pub(super) fn record(&mut self, key: &[u8], value: &[u8]) -> std::io::Result<()> {
+        let mut record = Vec::with_capacity(6 + key.len() + value.len());
+        record.extend_from_slice(&(key.len() as u16).to_le_bytes());
+        record.extend_from_slice(&(value.len() as u32).to_le_bytes());
+        record.extend_from_slice(key);
+        record.extend_from_slice(value);
+        self.pairs += 1;
+        self.put(&record)
+    }
+
+    pub(super) fn end(mut self, vbuckets: VBuckets) -> Result<BackedUp, BackupError> {
+        let (vbuckets, pairs) = (vbuckets.count(), self.pairs);
+        self.put(&[&0_u16.to_le_bytes()[..], &pairs.to_le_bytes()].concat()).map_err(BackupError::Stream)?;
+        let bytes = self.finish().map_err(BackupError::Stream)?;
+        Ok(BackedUp { vbuckets, pairs, bytes })
+    }
+
     fn put(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         self.hash.update(bytes);
         self.buffer.extend_from_slice(bytes);
@@ -146,7 +159,7 @@ impl Out<'_> {
 }
 
 /// A key and its value.
-type Record = (Vec<u8>, Vec<u8>);
+pub(super) type Record = (Vec<u8>, Vec<u8>);
 
 /// A backup that is being read, and the sum of what was read.
 struct In<R> {

@@ -14,9 +14,9 @@ use taba_core::{VBucket, VBuckets, Version};
 use super::{EmbeddedError, EmbeddedOptions, FILE_NAME, MARKER_NAME, layout};
 
 pub(super) const TABLE: TableDefinition<'static, &'static [u8], &'static [u8]> = TableDefinition::new("taba");
-const META: TableDefinition<'static, &'static str, u64> = TableDefinition::new("taba.meta");
+pub(super) const META: TableDefinition<'static, &'static str, u64> = TableDefinition::new("taba.meta");
 const FORMAT_KEY: &str = "format";
-const VBUCKETS_KEY: &str = "vbuckets";
+pub(super) const VBUCKETS_KEY: &str = "vbuckets";
 
 /// Free bytes of the file that are worth compacting it.
 const FREE_BYTES_MIN: u64 = 8 * 1024 * 1024;
@@ -149,7 +149,7 @@ impl DatabaseFile {
 }
 
 /// Does something with the database. A damaged page makes the engine panic in places; that is one more error here.
-fn guarded<T>(work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, redb::Error> {
+pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, redb::Error> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(damaged("page")))
 }
 

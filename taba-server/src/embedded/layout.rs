@@ -44,6 +44,11 @@ pub(super) fn mark_key(vbucket: VBucket, stream: StreamId) -> Vec<u8> {
     key
 }
 
+/// All keys of a VBucket: from the first, up to the second, which is excluded.
+pub(super) fn whole_range(vbucket: VBucket) -> (Vec<u8>, Vec<u8>) {
+    (prefix(vbucket, VERSION), prefix(vbucket, u8::MAX))
+}
+
 /// All keys of marks: from the first, up to the second, which is excluded.
 pub(super) fn marks_range(vbucket: VBucket) -> (Vec<u8>, Vec<u8>) {
     (prefix(vbucket, MARK), prefix(vbucket, TAB))

@@ -20,6 +20,7 @@
 mod backup;
 mod file;
 mod layout;
+mod salvage;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -38,6 +39,7 @@ use taba_core::{
 use tokio::sync::oneshot;
 
 pub use self::backup::{BackedUp, BackupError, restore, verify};
+pub use self::salvage::{Salvaged, salvage};
 
 use self::file::{DatabaseFile, TABLE, damaged, is_damage};
 use self::writer::{Job, Writer};
@@ -116,7 +118,8 @@ pub enum EmbeddedError {
     },
     /// The file cannot be opened.
     #[error(
-        "cannot open {}: it is damaged, or no store; put a backup in its place (taba-server restore), or move it away",
+        "cannot open {}: it is damaged, or no store; put a backup in its place (taba-server restore); what of it can be read \
+         becomes a backup with taba-server backup --damaged DIR",
         path.display()
     )]
     Database {

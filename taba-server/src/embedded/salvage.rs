@@ -1,0 +1,103 @@
+//! What can still be read of a damaged store, as a backup.
+//!
+//! After a killed process redb verifies every page before it opens a file, and refuses the whole of one that has a damaged
+//! page. A copy is read here as it is: the flag that asks for that check is cleared in the copy, which is then opened only
+//! to be read. A VBucket counts only when all of it can be read; one that cannot begins anew, as if its store had gone back to
+//! the beginning, so that its Lanes find a gap and nothing is counted twice.
+
+use std::fs::OpenOptions;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::Path;
+
+use redb::{Builder, ConcurrencyMode, ReadOnlyDatabase, ReadableDatabase};
+use taba_core::{VBucket, VBuckets};
+
+use super::backup::{BackedUp, BackupError, Out, Record};
+use super::file::{META, TABLE, VBUCKETS_KEY, damaged, guarded};
+use super::{FILE_NAME, layout};
+
+/// Where redb keeps its flags, and the one that says that the file was not closed; see its `docs/design.md`, "Database header".
+const FLAGS_AT: u64 = 9;
+const RECOVERY_REQUIRED: u8 = 2;
+
+/// What was saved of a damaged store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Salvaged {
+    /// What the backup holds.
+    pub backup: BackedUp,
+    /// VBuckets that could not be read whole, and are not in it.
+    pub lost: Vec<VBucket>,
+}
+
+/// Writes a backup of every VBucket that can be read whole. No server may have the store open; its file is not changed.
+///
+/// # Errors
+/// [`BackupError`] when nothing can be read, or the backup cannot be written.
+///
+/// # Cost
+/// A copy of the file beside it, which is removed at the end; memory for one VBucket.
+pub fn salvage(dir: &Path, to: &mut dyn Write) -> Result<Salvaged, BackupError> {
+    let copy = dir.join(format!("{FILE_NAME}.salvaging"));
+    std::fs::copy(dir.join(FILE_NAME), &copy).map_err(BackupError::Stream)?;
+    let salvaged = clear_flag(&copy).map_err(BackupError::Stream).and_then(|()| read(&copy, to));
+    let _ = std::fs::remove_file(&copy);
+    salvaged
+}
+
+fn clear_flag(path: &Path) -> std::io::Result<()> {
+    let mut file = OpenOptions::new().read(true).write(true).open(path)?;
+    let mut flags = [0];
+    file.seek(SeekFrom::Start(FLAGS_AT))?;
+    file.read_exact(&mut flags)?;
+    file.seek(SeekFrom::Start(FLAGS_AT))?;
+    file.write_all(&[flags[0] & !RECOVERY_REQUIRED])
+}
+
+fn read(path: &Path, to: &mut dyn Write) -> Result<Salvaged, BackupError> {
+    let store = |error: redb::Error| BackupError::Store(Box::new(error));
+    // The mode in which a reader needs nothing but the pages that it reads.
+    let open =
+        || Ok(Builder::new().set_concurrency_mode(ConcurrencyMode::SingleWriter).open_read_only(path)?);
+    let database = guarded(open).map_err(store)?;
+    let vbuckets = guarded(|| {
+        let meta = database.begin_read()?.open_table(META)?;
+        let count = meta.get(VBUCKETS_KEY)?.ok_or_else(|| damaged("number of vbuckets"))?;
+        Ok(count.value())
+    });
+    let vbuckets = VBuckets::new(vbuckets.map_err(store)?.try_into().unwrap_or(u32::MAX))?;
+    let mut out = Out::begin(to, vbuckets)?;
+    let mut lost = Vec::new();
+    for vbucket in vbuckets.iter() {
+        match guarded(|| pairs(&database, vbucket)) {
+            Ok(pairs) => pairs
+                .iter()
+                .try_for_each(|(key, value)| out.record(key, value))
+                .map_err(BackupError::Stream)?,
+            Err(_) => lost.push(vbucket),
+        }
+    }
+    if lost.len() == usize::from(vbuckets.count()) {
+        return Err(store(damaged("root")));
+    }
+    Ok(Salvaged { backup: out.end(vbuckets)?, lost })
+}
+
+/// All pairs of a VBucket.
+fn pairs(database: &ReadOnlyDatabase, vbucket: VBucket) -> Result<Vec<Record>, redb::Error> {
+    let table = database.begin_read()?.open_table(TABLE)?;
+    let (from, to) = layout::whole_range(vbucket);
+    let mut pairs = Vec::new();
+    for pair in table.range(from.as_slice()..to.as_slice())? {
+        let (key, value) = pair?;
+        pairs.push((key.value().to_vec(), value.value().to_vec()));
+    }
+    // A VBucket with pairs and without a version is none.
+    match pairs.first() {
+        Some((key, value))
+            if *key != layout::version_key(vbucket) || layout::read_version(value).is_none() =>
+        {
+            Err(damaged("version"))
+        }
+        _ => Ok(pairs),
+    }
+}
