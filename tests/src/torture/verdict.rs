@@ -14,9 +14,10 @@ const DIFFERENCES_MAX: usize = 20;
 /// All in which a Server's answers differ from what was recorded; nothing if they are exact.
 pub fn differences(server: &ServerSlot, expected: &Expected) -> Vec<String> {
     let mut found = Vec::new();
-    // As of then, because gauges from long ago are shown no more; what is of all time is the same at any time.
-    let path = format!("/v2/tabs?limit=10000&at={GAUGES_AT_SECS}");
-    let Some(rows) = server.get(&path).map(|answer| rows(&answer)) else {
+    // Gauges as of then, because those from long ago are shown no more.
+    let gauges = format!("/v2/tabs?limit=10000&at={GAUGES_AT_SECS}");
+    let answers = ["/v2/tabs?limit=10000", &gauges].map(|path| server.get(path).map(|answer| rows(&answer)));
+    let [Some(rows), Some(gauges)] = answers else {
         return vec![format!("{} does not answer", server.name)];
     };
     let nothing = Value::Null;
@@ -31,7 +32,7 @@ pub fn differences(server: &ServerSlot, expected: &Expected) -> Vec<String> {
         compare(&mut found, tab, value(tab), sum, true);
     }
     for (tab, latest) in &expected.gauges {
-        let seen = value(tab)["value"].as_f64();
+        let seen = gauges.get(tab).unwrap_or(&nothing)["value"].as_f64();
         if seen != Some(*latest as f64) {
             found.push(format!("{tab} is {seen:?} rather than {latest}"));
         }
