@@ -6,6 +6,8 @@
 
 /// A commit is done only if the VBucket is still at the version that it expects.
 pub(crate) const CONDITIONAL: &str = "unconditional-commit";
+/// An index that has lost entries is written again before anything is answered.
+pub(crate) const LISTED: &str = "believe-indexes";
 
 /// Whether this rule is switched off.
 #[cfg(feature = "sabotage")]

@@ -41,6 +41,14 @@ impl Process {
         Self::spawn(name, command.stdout(log).stderr(also))
     }
 
+    /// Starts it; what it says goes to this file, and what it says on its error stream goes there.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn start_with(name: &str, command: &mut Command, stdout: File, stderr: Stdio) -> Self {
+        Self::spawn(name, command.stdout(stdout).stderr(stderr))
+    }
+
     fn spawn(name: &str, command: &mut Command) -> Self {
         #[cfg(unix)]
         if OWN_GROUPS.load(Ordering::Relaxed) {

@@ -109,6 +109,20 @@ fn h_wrong_clocks_change_no_total() {
 }
 
 #[test]
+fn i_a_standard_error_that_takes_nothing_stops_nobody() {
+    let run = run(scenarios::stderr_bad);
+    assert_faults(&run, &["kill a server", "kill a redis", "kill an agent"]);
+    assert!(run.report.log_lines_dropped > 0, "all that was said was written somewhere");
+    assert_eq!(run.report.ended, 0, "a process ended by itself");
+}
+
+#[test]
+fn j_index_keys_that_are_deleted_change_no_total() {
+    let run = run(scenarios::indexes_lost);
+    assert!(run.report.index_keys_lost > 0, "there were no index keys");
+}
+
+#[test]
 fn the_command_line_shows_the_same_ledger() {
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut world = World::start(Plan::new(SEED));

@@ -90,3 +90,8 @@ fn g_a_full_disk_with_acknowledgements_before_the_spool() {
 fn h_wrong_clocks_when_one_is_believed() {
     assert_wrong(scenarios::clock_steps, "one-clock");
 }
+
+#[test]
+fn j_index_keys_that_are_deleted_when_they_are_believed() {
+    assert_wrong(scenarios::indexes_lost, "believe-indexes");
+}

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use redis::{Cmd, ToRedisArgs, cmd};
 
-use crate::sabotage::{CONDITIONAL, is_off};
+use crate::sabotage::{CONDITIONAL, LISTED, is_off};
 
 /// A script.
 pub(crate) struct Script {
@@ -21,6 +21,7 @@ impl Script {
         } else {
             text
         };
+        let text = if is_off(LISTED) { text.replace(UNLISTED, BELIEVED) } else { text };
         Self { inner: redis::Script::new(&text), text }
     }
 
@@ -73,6 +74,10 @@ const UNLISTED: &str = "local function unlisted(index)
   local found = redis.pcall('ZCARD', index)
   return type(found) == 'table' or count and found < tonumber(count)
 end
+";
+
+/// The same when every index is believed.
+const BELIEVED: &str = "local function unlisted() return false end
 ";
 
 macro_rules! scripts {

@@ -7,23 +7,26 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::bad_disk::{BadDisk, Wrong};
 use super::clock::WrongClock;
 use super::counts::Counts;
 use super::disk::SmallDisk;
 use super::http;
+use super::log::Log;
 use super::plan::Plan;
 use crate::dice::chance;
 use crate::proxy::Proxy;
 use crate::{Process, binary, free_port, wait_until};
 
 /// What an Agent counts and we sum up over its runs: the path in its status, and a name.
-const COUNTERS: [(&str, &str); 6] = [
+const COUNTERS: [(&str, &str); 7] = [
     ("/lane_batches/sent", "sent"),
     ("/lane_batches/replayed", "replayed"),
     ("/lane_batches/rewinds", "rewinds"),
     ("/batches/repeated", "repeated"),
     ("/batches/turned_away", "turned_away"),
     ("/spool/events_released", "released"),
+    ("/log_lines_dropped", "log_lines_dropped"),
 ];
 
 /// The place of one Agent. It keeps its port and its Spool over restarts.
@@ -44,11 +47,15 @@ pub struct AgentSlot {
     pub spool: PathBuf,
     /// The disk of its Spool, if that can be full.
     pub disk: Option<SmallDisk>,
+    /// The calls to the disk of its Spool, if they can go wrong.
+    pub bad_disk: Option<BadDisk>,
     /// How often a look at it found that its disk did not take what was to be written.
     pub disk_errors: u64,
+    /// How often it ended by itself.
+    pub ended: u64,
     process: Option<Process>,
     is_paused: bool,
-    log: PathBuf,
+    log: Log,
     flags: Vec<String>,
     sabotage: Option<&'static str>,
     counts: Counts,
@@ -79,11 +86,13 @@ impl AgentSlot {
             to_servers: servers.iter().enumerate().map(|(n, port)| proxy(n + 1, *port)).collect(),
             clock: plan.has_clocks.then(|| WrongClock::new(directory, &name)),
             disk: plan.spool_disk_bytes.map(|bytes| SmallDisk::mount(&spool, bytes)),
+            bad_disk: plan.has_bad_disks.then(|| BadDisk::new(&spool, directory, &name)),
             spool,
             disk_errors: 0,
+            ended: 0,
             process: None,
             is_paused: false,
-            log: directory.join(format!("{name}.log")),
+            log: Log::of(plan, directory, &name, n),
             flags,
             sabotage: plan.sabotage,
             counts: Counts::new(&COUNTERS.map(|(_, name)| name)),
@@ -101,16 +110,20 @@ impl AgentSlot {
         if let Some(clock) = &self.clock {
             clock.wear(&mut command);
         }
+        if let Some(disk) = &self.bad_disk {
+            disk.wear(&mut command);
+        }
         if let Some(sabotage) = self.sabotage {
             command.env("TABA_SABOTAGE", sabotage);
         }
-        self.process = Some(Process::start_logged(&self.name, &mut command, &self.log));
+        self.process = Some(self.log.start(&self.name, &mut command));
     }
 
     /// Waits until it answers; when it has ended by itself meanwhile, it is started again.
     pub fn wait(&mut self) {
         wait_until(&format!("{} answers", self.name), || {
-            if self.process.as_mut().is_none_or(|process| !process.is_running()) {
+            self.tend();
+            if self.process.is_none() {
                 self.start();
             }
             self.status().is_some()
@@ -121,6 +134,7 @@ impl AgentSlot {
     /// Redis, for instance.
     pub fn tend(&mut self) {
         if self.process.as_mut().is_some_and(|process| !process.is_running()) {
+            self.ended += 1;
             self.counts.begin_again();
             self.start();
         }
@@ -158,6 +172,19 @@ impl AgentSlot {
     /// Makes room on the disk of its Spool.
     pub fn free_disk(&self) {
         self.disk.iter().for_each(SmallDisk::free);
+    }
+
+    /// What is wrong with calls to the disk of its Spool from now on.
+    ///
+    /// # Panics
+    /// When they cannot go wrong.
+    pub fn set_disk(&self, wrong: Option<Wrong>) {
+        self.bad_disk.as_ref().expect("the plan has bad disks").set(wrong);
+    }
+
+    /// Calls to the disk of its Spool that took longer or failed so far.
+    pub fn disk_calls(&self) -> u64 {
+        self.bad_disk.as_ref().map_or(0, BadDisk::hits)
     }
 
     /// Sets its clock so many hours ahead.

@@ -3,6 +3,7 @@
 //! `libfaketime` is loaded into the process and reads the offset from a file at each look at the clock. Only the clock on
 //! the wall is stepped; the monotonic one goes on, as it does when somebody sets the time of a real machine.
 
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -30,7 +31,8 @@ impl WrongClock {
     /// # Panics
     /// When `libfaketime` is not installed and cannot be.
     pub fn wear(&self, command: &mut Command) {
-        command.env("LD_PRELOAD", library()).env("FAKETIME_TIMESTAMP_FILE", &self.file);
+        preload(command, library());
+        command.env("FAKETIME_TIMESTAMP_FILE", &self.file);
         command.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
         // Otherwise each child would set up shared memory under a name that its parent left.
         command.env_remove("FAKETIME_SHARED");
@@ -46,6 +48,15 @@ impl WrongClock {
         fs::write(&next, format!("{seconds:+}\n")).expect("a clock can be written");
         fs::rename(&next, &self.file).expect("a clock can be set");
     }
+}
+
+/// Has a library loaded into a process, beside those that are already to be loaded.
+pub(super) fn preload(command: &mut Command, library: impl AsRef<OsStr>) {
+    let before = command.get_envs().find_map(|(name, value)| value.filter(|_| name == "LD_PRELOAD"));
+    let mut libraries = before.map(OsString::from).unwrap_or_default();
+    libraries.push(":");
+    libraries.push(library);
+    command.env("LD_PRELOAD", libraries);
 }
 
 /// Where `libfaketime` is: what the script says, which installs it if it must.

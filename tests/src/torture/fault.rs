@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::bad_disk::Wrong;
 use super::world::World;
 use crate::link::Link;
 use crate::nginx::Nginx;
@@ -41,6 +42,11 @@ pub enum Fault {
     FullRedis(usize),
     /// The disk under the Spool of an Agent is full.
     FullDisk(usize),
+    /// Calls to the disk under the Spool of an Agent go wrong. With a sync that failed nobody knows what is on the disk:
+    /// there it ends with another start of the Agent.
+    BadDisk(usize, Wrong),
+    /// Somebody deletes every index key of a shard. This ends at once.
+    LoseIndexes(usize),
     /// The primary of a shard is killed while its replica lags, and the replica takes over. This ends at once.
     FailOver(usize),
     /// The primary of a shard is stopped, its replica takes over, and the former primary goes on to take the writes of
@@ -92,6 +98,8 @@ impl Fault {
             Self::PauseRedis(_) => "pause a redis",
             Self::FullRedis(_) => "redis at maxmemory",
             Self::FullDisk(_) => "disk full under a spool",
+            Self::BadDisk(_, wrong) => wrong.kind(),
+            Self::LoseIndexes(_) => "delete the index keys of a shard",
             Self::FailOver(_) => "fail over to a replica that lags",
             Self::Split(_) => "split brain",
             Self::StepAgent(..) => "step the clock of an agent",
@@ -108,8 +116,8 @@ impl Fault {
             Self::BadHttp(n) => Target::Http(n),
             Self::BadRedis(n) | Self::CutRedis(n) | Self::StallRedis(n) => Target::Redis(n),
             Self::KillRedis(n) | Self::PauseRedis(n) | Self::FullRedis(n) => Target::Shard(n),
-            Self::FailOver(n) | Self::Split(n) => Target::Shard(n),
-            Self::FullDisk(n) => Target::Disk(n),
+            Self::FailOver(n) | Self::Split(n) | Self::LoseIndexes(n) => Target::Shard(n),
+            Self::FullDisk(n) | Self::BadDisk(n, _) => Target::Disk(n),
             Self::StepAgent(n, _) => Target::AgentClock(n),
             Self::StepServer(n, _) => Target::ServerClock(n),
         }
@@ -117,7 +125,7 @@ impl Fault {
 
     /// Whether it is over as soon as it has begun.
     pub const fn is_momentary(self) -> bool {
-        matches!(self, Self::CutRedis(_) | Self::FailOver(_) | Self::Split(_))
+        matches!(self, Self::CutRedis(_) | Self::FailOver(_) | Self::Split(_) | Self::LoseIndexes(_))
     }
 }
 
@@ -152,6 +160,8 @@ impl World {
             Fault::PauseRedis(n) => self.shards[n].primary.pause(),
             Fault::FullRedis(n) => self.shards[n].fill_up(),
             Fault::FullDisk(n) => self.agents[n].fill_disk(),
+            Fault::BadDisk(n, wrong) => self.agents[n].set_disk(Some(wrong)),
+            Fault::LoseIndexes(n) => self.index_keys_lost += self.shards[n].lose_indexes(),
             Fault::FailOver(n) => self.fail_over(n),
             Fault::Split(n) => self.split(n),
             Fault::StepAgent(n, hours) => self.agents[n].step_clock(hours),
@@ -178,8 +188,15 @@ impl World {
             Fault::PauseRedis(n) => self.shards[n].primary.resume(),
             Fault::FullRedis(n) => self.shards[n].make_room(),
             Fault::FullDisk(n) => self.agents[n].free_disk(),
+            Fault::BadDisk(n, Wrong::Unsynced) => {
+                self.agents[n].set_disk(None);
+                self.agents[n].kill();
+                self.agents[n].start();
+            }
+            Fault::BadDisk(n, _) => self.agents[n].set_disk(None),
             Fault::StepServer(n, _) => self.servers[n].step_clock(0),
-            Fault::CutRedis(_) | Fault::FailOver(_) | Fault::Split(_) | Fault::StepAgent(..) => {}
+            Fault::CutRedis(_) | Fault::LoseIndexes(_) | Fault::FailOver(_) | Fault::Split(_) => {}
+            Fault::StepAgent(..) => {}
         }
     }
 

@@ -6,6 +6,7 @@
 //! faults; which packet is where at that moment is up to the machine.
 
 mod agent;
+mod bad_disk;
 pub mod clock;
 mod counts;
 mod disk;
@@ -13,6 +14,7 @@ mod expected;
 mod fault;
 mod http;
 mod load;
+mod log;
 mod plan;
 mod report;
 pub mod scenarios;
@@ -24,6 +26,7 @@ mod verdict;
 mod world;
 
 pub use self::agent::AgentSlot;
+pub use self::bad_disk::{BadDisk, Wrong};
 pub use self::clock::WrongClock;
 pub use self::counts::Counts;
 pub use self::disk::SmallDisk;

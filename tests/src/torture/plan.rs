@@ -34,6 +34,10 @@ pub struct Plan {
     pub aof: Aof,
     /// Gives the Spool of each Agent a disk of its own, of so many bytes, which can be full.
     pub spool_disk_bytes: Option<u64>,
+    /// Whether calls to the disk under the Spool of each Agent can fail, hang or take their time.
+    pub has_bad_disks: bool,
+    /// Whether what Agents and Servers say on their standard error goes nowhere, in another way with each start.
+    pub has_bad_stderr: bool,
     /// Whether there is an nginx between Agents and Servers, which gives each request to the next of them.
     pub has_nginx: bool,
     /// Whether the clocks of Agents and Servers can be stepped.
@@ -60,6 +64,8 @@ impl Plan {
             probe_interval: Duration::from_millis(500),
             aof: Aof::EverySecond,
             spool_disk_bytes: None,
+            has_bad_disks: false,
+            has_bad_stderr: false,
             has_nginx: false,
             has_clocks: false,
             sabotage: None,

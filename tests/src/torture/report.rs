@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use super::agent::AgentSlot;
 use super::takeover::Lost;
 use super::world::{Outcome, World};
 use crate::link::Break;
@@ -39,6 +40,14 @@ pub struct Report {
     pub lost: Lost,
     /// POSTs that an nginx gave to a further Server.
     pub repeated_posts: u64,
+    /// Index keys of Redis that were deleted.
+    pub index_keys_lost: u64,
+    /// Calls to disks that took longer or failed.
+    pub disk_calls: u64,
+    /// Lines of logs that were dropped, because a standard error took nothing.
+    pub log_lines_dropped: u64,
+    /// How often an Agent or a Server ended by itself.
+    pub ended: u64,
     /// Batches that a former primary took after it had been replaced.
     pub strays: u64,
 }
@@ -46,8 +55,8 @@ pub struct Report {
 impl Report {
     /// What happened in this World.
     pub fn of(world: &World, outcome: &Outcome) -> Self {
-        let agents = |name: &str| world.agents.iter().map(|agent| agent.count(name)).sum();
-        let servers = |name: &str| world.servers.iter().map(|server| server.count(name)).sum();
+        let agents = |name: &str| world.agents.iter().map(|agent| agent.count(name)).sum::<u64>();
+        let servers = |name: &str| world.servers.iter().map(|server| server.count(name)).sum::<u64>();
         let mut faults: BTreeMap<_, _> =
             world.faults.iter().map(|(kind, times)| ((*kind).to_owned(), *times)).collect();
         for fault in Fault::ALL {
@@ -73,6 +82,11 @@ impl Report {
             conflicts: servers("conflicts"),
             lost: world.lost,
             repeated_posts: world.repeated_posts(),
+            index_keys_lost: world.index_keys_lost,
+            disk_calls: world.agents.iter().map(AgentSlot::disk_calls).sum(),
+            log_lines_dropped: agents("log_lines_dropped") + servers("log_lines_dropped"),
+            ended: world.agents.iter().map(|agent| agent.ended).sum::<u64>()
+                + world.servers.iter().map(|server| server.ended).sum::<u64>(),
             strays: world.strays,
         }
     }
@@ -95,6 +109,10 @@ impl Report {
         self.conflicts += other.conflicts;
         self.lost.join(other.lost);
         self.repeated_posts += other.repeated_posts;
+        self.index_keys_lost += other.index_keys_lost;
+        self.disk_calls += other.disk_calls;
+        self.log_lines_dropped += other.log_lines_dropped;
+        self.ended += other.ended;
         self.strays += other.strays;
     }
 }
@@ -117,6 +135,10 @@ impl fmt::Display for Report {
         line("  with so many events", self.lost.events)?;
         line("  in so many vbuckets, summed up over takeovers", self.lost.vbuckets)?;
         line("requests that nginx gave to a further server", self.repeated_posts)?;
+        line("index keys deleted from redis", self.index_keys_lost)?;
+        line("calls to disks that took longer or failed", self.disk_calls)?;
+        line("log lines dropped, because nobody took them", self.log_lines_dropped)?;
+        line("processes that ended by themselves", self.ended)?;
         line("batches taken by a primary that had been replaced", self.strays)?;
         for (fault, times) in self.faults.iter().filter(|(_, times)| **times > 0) {
             line(&format!("fault: {fault}"), *times)?;

@@ -4,12 +4,17 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::time::Duration;
 
+use serde_json::Value;
+
+use super::bad_disk::Wrong;
 use super::fault::Fault;
+use super::log::BAD_STDERRS;
 use super::plan::Plan;
 use super::report::Report;
 use super::storm::{Kind, Storm};
 use super::world::{Outcome, World};
 use crate::redis::Aof;
+use crate::wait_until;
 
 /// Events between two moments of a scenario.
 const SOME: u64 = 60_000;
@@ -64,7 +69,7 @@ pub fn nginx_between(seed: u64, sabotage: Option<&'static str>) -> Run {
         for n in 0..world.plan.servers {
             let before = world.repeated_posts();
             world.begin(Fault::PauseServer(n));
-            crate::wait_until("nginx repeats a request", || world.repeated_posts() > before);
+            wait_until("nginx repeats a request", || world.repeated_posts() > before);
             world.end(Fault::PauseServer(n));
             let other = Fault::KillServer((n + 1) % world.plan.servers);
             world.begin(other);
@@ -203,6 +208,49 @@ pub fn disk_full(seed: u64, sabotage: Option<&'static str>) -> Run {
     })
 }
 
+/// g. Calls to the disk under a Spool hang, take their time and fail. While they hang, the Agent answers and sends what it
+/// has in memory, and all others go on; then the Agents are killed on top of what failed.
+pub fn disk_bad(seed: u64, sabotage: Option<&'static str>) -> Run {
+    run(Plan { sabotage, has_bad_disks: true, ..Plan::new(seed) }, |world| {
+        disk_hangs(world);
+        for wrong in [Wrong::Slow, Wrong::NoSpace, Wrong::Broken, Wrong::Unsynced] {
+            for n in 0..world.plan.agents {
+                world.begin(Fault::BadDisk(n, wrong));
+                world.advance(SOME / 3);
+                world.look();
+                world.begin(Fault::KillAgent(n));
+                world.end(Fault::KillAgent(n));
+                world.advance(SOME / 3);
+                world.look();
+                world.end(Fault::BadDisk(n, wrong));
+                world.agents[n].wait();
+                world.advance(SOME / 3);
+            }
+        }
+    })
+}
+
+fn disk_hangs(world: &mut World) {
+    // So that there is something in memory that is not sent.
+    let servers: Vec<_> = (0..world.plan.servers).map(Fault::KillServer).collect();
+    servers.iter().for_each(|fault| world.begin(*fault));
+    world.advance(SOME);
+    world.begin(Fault::BadDisk(0, Wrong::Hangs));
+    wait_until("a call to the disk hangs", || world.agents[0].disk_calls() > 0);
+    servers.iter().for_each(|fault| world.end(*fault));
+    let sent = |world: &World, n: usize| {
+        let status: Option<Value> = world.agents[n].status();
+        status?.pointer("/lane_batches/sent")?.as_u64()
+    };
+    let before: Vec<_> = (0..world.plan.agents).map(|n| sent(world, n).unwrap_or(0)).collect();
+    for (n, before) in before.into_iter().enumerate() {
+        let what = format!("{} sends while the disk under the first hangs", world.agents[n].name);
+        wait_until(&what, || sent(world, n).is_some_and(|sent| sent > before));
+    }
+    world.end(Fault::BadDisk(0, Wrong::Hangs));
+    world.advance(SOME);
+}
+
 /// h. The clocks of Agents and Servers are set back and forth by days; then those of Agents by hours, while they are
 /// killed.
 pub fn clock_steps(seed: u64, sabotage: Option<&'static str>) -> Run {
@@ -213,5 +261,44 @@ pub fn clock_steps(seed: u64, sabotage: Option<&'static str>) -> Run {
         storm(world, &[Kind::StepAgent, Kind::StepServer], 18);
         world.agents.iter().for_each(|agent| agent.step_clock(0));
         storm(world, &[Kind::StepAgent, Kind::StepServer, Kind::KillAgent], 18);
+    })
+}
+
+/// i. What Agents and Servers say on their standard error goes nowhere, and they have a lot to say: Servers and Redis are
+/// killed. In the end each process has run with each kind of standard error.
+pub fn stderr_bad(seed: u64, sabotage: Option<&'static str>) -> Run {
+    run(Plan { sabotage, has_bad_stderr: true, ..Plan::new(seed) }, |world| {
+        for _ in 0..BAD_STDERRS {
+            for fault in [Fault::KillServer(0), Fault::KillRedis(0)] {
+                world.begin(fault);
+                world.advance(SOME / 3);
+                world.look();
+                world.end(fault);
+                world.advance(SOME / 3);
+            }
+            let agents = (0..world.plan.agents).map(Fault::KillAgent);
+            // The first was killed above.
+            for fault in agents.chain((1..world.plan.servers).map(Fault::KillServer)) {
+                world.begin(fault);
+                world.end(fault);
+            }
+        }
+        world.advance(SOME);
+    })
+}
+
+/// j. Somebody deletes the index keys of Redis, under load and while no Server is there that knows better.
+pub fn indexes_lost(seed: u64, sabotage: Option<&'static str>) -> Run {
+    run(Plan { sabotage, ..Plan::new(seed) }, |world| {
+        for _ in 0..2 {
+            world.begin(Fault::LoseIndexes(0));
+            world.advance(SOME);
+            let servers: Vec<_> = (0..world.plan.servers).map(Fault::KillServer).collect();
+            servers.iter().for_each(|fault| world.begin(*fault));
+            world.begin(Fault::LoseIndexes(0));
+            servers.iter().for_each(|fault| world.end(*fault));
+            world.advance(SOME);
+            world.look();
+        }
     })
 }

@@ -1,6 +1,6 @@
 //! [`ServerSlot`]: the place of one Server: its port, its ways to Redis, and the process that is there now.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
@@ -8,12 +8,14 @@ use serde_json::Value;
 use super::clock::WrongClock;
 use super::counts::Counts;
 use super::http;
+use super::log::Log;
 use super::plan::Plan;
 use crate::link::Link;
 use crate::{Process, binary, free_port, wait_until};
 
 /// What a Server counts and we sum up over its runs.
-const COUNTERS: [&str; 4] = ["batches_duplicate", "commits", "conflicts", "store_errors"];
+const COUNTERS: [&str; 5] =
+    ["batches_duplicate", "commits", "conflicts", "store_errors", "log_lines_dropped"];
 
 /// The place of one Server. It keeps its port over restarts.
 #[derive(Debug)]
@@ -26,9 +28,11 @@ pub struct ServerSlot {
     pub links: Vec<Link>,
     /// Its clock, if that can be stepped.
     pub clock: Option<WrongClock>,
+    /// How often it ended by itself.
+    pub ended: u64,
     process: Option<Process>,
     is_paused: bool,
-    log: PathBuf,
+    log: Log,
     vbuckets: u32,
     has_replicas: bool,
     sabotage: Option<&'static str>,
@@ -44,9 +48,10 @@ impl ServerSlot {
             port: free_port(),
             links: primaries.iter().enumerate().map(|(n, port)| Link::start(*port, seed(n))).collect(),
             clock: plan.has_clocks.then(|| WrongClock::new(directory, &name)),
+            ended: 0,
             process: None,
             is_paused: false,
-            log: directory.join(format!("{name}.log")),
+            log: Log::of(plan, directory, &name, n + 2),
             vbuckets: plan.vbuckets,
             has_replicas: plan.has_replicas,
             sabotage: plan.sabotage,
@@ -65,7 +70,7 @@ impl ServerSlot {
             .args(["--commit-interval-ms", "50", "--prune-interval-s", "0", "--vbuckets"])
             .arg(self.vbuckets.to_string());
         if redis.is_empty() {
-            command.args(["--store", "embedded", "--data-dir"]).arg(self.log.with_extension("data"));
+            command.args(["--store", "embedded", "--data-dir"]).arg(self.log.file().with_extension("data"));
         } else {
             command.args(["--store", "redis", "--redis"]).arg(redis.join(","));
             command.args(["--redis-replicas", if self.has_replicas { "1" } else { "0" }]);
@@ -76,13 +81,14 @@ impl ServerSlot {
         if let Some(sabotage) = self.sabotage {
             command.env("TABA_SABOTAGE", sabotage);
         }
-        self.process = Some(Process::start_logged(&self.name, &mut command, &self.log));
+        self.process = Some(self.log.start(&self.name, &mut command));
     }
 
     /// Waits until it answers; when it has ended by itself meanwhile, it is started again.
     pub fn wait(&mut self) {
         wait_until(&format!("{} answers", self.name), || {
-            if self.process.as_mut().is_none_or(|process| !process.is_running()) {
+            self.tend();
+            if self.process.is_none() {
                 self.start();
             }
             self.get("/v2/status").is_some()
@@ -93,6 +99,7 @@ impl ServerSlot {
     /// Redis, for instance.
     pub fn tend(&mut self) {
         if self.process.as_mut().is_some_and(|process| !process.is_running()) {
+            self.ended += 1;
             self.counts.begin_again();
             self.start();
         }

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::plan::Plan;
 use crate::dice::chance;
 use crate::link::Link;
-use crate::redis::{Options, Redis};
+use crate::redis::{Options, Redis, Reply};
 
 /// One shard.
 #[derive(Debug)]
@@ -59,6 +59,27 @@ impl ShardSlot {
     /// Allows the primary all the memory that there is.
     pub fn make_room(&self) {
         self.primary.command(&["CONFIG", "SET", "maxmemory", "0"]);
+    }
+
+    /// Deletes every index key, as somebody who tidies up might; returns how many there were.
+    ///
+    /// # Panics
+    /// When Redis does not answer.
+    pub fn lose_indexes(&self) -> u64 {
+        let Ok(Reply::List(Some(keys))) = self.primary.try_command(&[b"KEYS", b"{vb????}.*"]) else {
+            panic!("a redis-server does not answer KEYS");
+        };
+        let names = keys
+            .iter()
+            .filter_map(|key| if let Reply::Bulk(Some(name)) = key { Some(&name[..]) } else { None });
+        let delete: Vec<&[u8]> = [&b"DEL"[..]].into_iter().chain(names).collect();
+        if delete.len() == 1 {
+            return 0;
+        }
+        let Ok(Reply::Integer(deleted)) = self.primary.try_command(&delete) else {
+            panic!("a redis-server does not delete keys");
+        };
+        deleted.unsigned_abs()
     }
 
     /// Makes the replica the primary, as it stands; returns the former primary. Nobody is told.

@@ -1,5 +1,6 @@
 //! [`Storm`]: one fault after the other, several at a time, as the seed decides.
 
+use super::bad_disk::Wrong;
 use super::fault::{Fault, Target};
 use super::plan::Plan;
 use super::world::World;
@@ -36,6 +37,8 @@ pub enum Kind {
     PauseRedis,
     FullRedis,
     FullDisk,
+    BadDisk,
+    LoseIndexes,
     FailOver,
     Split,
     StepAgent,
@@ -59,13 +62,16 @@ impl Kind {
             vec![Self::KillServer, Self::KillAgent, Self::PauseServer, Self::PauseAgent, Self::BadHttp];
         if plan.shards > 0 {
             kinds.extend([Self::BadRedis, Self::CutRedis, Self::StallRedis]);
-            kinds.extend([Self::KillRedis, Self::PauseRedis, Self::FullRedis]);
+            kinds.extend([Self::KillRedis, Self::PauseRedis, Self::FullRedis, Self::LoseIndexes]);
         }
         if plan.has_nginx {
             kinds.push(Self::KillNginx);
         }
         if plan.spool_disk_bytes.is_some() {
             kinds.push(Self::FullDisk);
+        }
+        if plan.has_bad_disks {
+            kinds.push(Self::BadDisk);
         }
         if plan.has_replicas {
             kinds.extend([Self::FailOver, Self::Split]);
@@ -92,6 +98,11 @@ impl Kind {
             Self::PauseRedis => Fault::PauseRedis(one_of(plan.shards)),
             Self::FullRedis => Fault::FullRedis(one_of(plan.shards)),
             Self::FullDisk => Fault::FullDisk(one_of(plan.agents)),
+            Self::BadDisk => {
+                let agent = one_of(plan.agents);
+                Fault::BadDisk(agent, *dice.choose(&Wrong::ALL))
+            }
+            Self::LoseIndexes => Fault::LoseIndexes(one_of(plan.shards)),
             Self::FailOver => Fault::FailOver(one_of(plan.shards)),
             Self::Split => Fault::Split(one_of(plan.shards)),
             Self::StepAgent => {

@@ -53,6 +53,8 @@ pub struct World {
     pub lost: Lost,
     /// Batches that a former primary took after it had been replaced.
     pub strays: u64,
+    /// Index keys that were deleted.
+    pub index_keys_lost: u64,
     links_made: u64,
 }
 
@@ -106,6 +108,7 @@ impl World {
             faults: BTreeMap::new(),
             lost: Lost::default(),
             strays: 0,
+            index_keys_lost: 0,
             links_made: 0,
         }
     }
@@ -183,6 +186,7 @@ impl World {
     /// Ends all faults of networks, and starts what is down.
     pub fn heal(&mut self) {
         self.proxies().for_each(Proxy::calm);
+        self.agents.iter().filter_map(|agent| agent.bad_disk.as_ref()).for_each(|disk| disk.set(None));
         for link in self.links() {
             link.rage(0);
             link.go_on();
