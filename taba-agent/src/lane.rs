@@ -464,10 +464,11 @@ impl Lane {
         self.flight.is_some_and(|flight| !flight.is_probe)
     }
 
-    /// What has to be sent again is read again: many Lanes may wait for one Server to come back.
+    /// What was read back to be sent is read back again when its turn comes: many Lanes may wait for one Server to come
+    /// back. What is here since it came stays, as long as there is room for it.
     fn put_away_next(&mut self) {
         let next = self.index(self.cursor);
-        if let Some(index) = next.filter(|index| self.parcels[*index].is_closed) {
+        if let Some(index) = next.filter(|index| self.parcels[*index].is_fetched) {
             self.parcels[index].put_away();
         }
     }

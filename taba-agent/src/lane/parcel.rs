@@ -29,6 +29,8 @@ pub(super) struct Parcel {
     pub(super) written: u64,
     /// Whether it is known that all pieces can be read back from the Spool.
     pub(super) is_filed: bool,
+    /// Whether its content was read back, rather than kept since it came.
+    pub(super) is_fetched: bool,
     /// Where its pieces stand in the Spool.
     pub(super) places: Vec<Place>,
     /// When it was first acknowledged, since the store was last seen to go back behind it.
@@ -62,6 +64,7 @@ impl Parcel {
             is_closed: false,
             written,
             is_filed: false,
+            is_fetched: false,
             places: vec![place],
             acked_at: None,
             content: Content::Filling(piece.bytes),
@@ -92,6 +95,7 @@ impl Parcel {
             is_closed: true,
             written: 0,
             is_filed: true,
+            is_fetched: false,
             places: found.places,
             acked_at: None,
             content: Content::Away,
@@ -130,7 +134,7 @@ impl Parcel {
     pub(super) fn put_away(&mut self) {
         self.close();
         if self.is_filed {
-            self.content = Content::Away;
+            (self.content, self.is_fetched) = (Content::Away, false);
         }
     }
 
@@ -142,7 +146,7 @@ impl Parcel {
     /// Its content was read back.
     pub(super) fn put_here(&mut self, bytes: Bytes) {
         if self.is_away() {
-            self.content = Content::Here(bytes);
+            (self.content, self.is_fetched) = (Content::Here(bytes), true);
         }
     }
 

@@ -12,7 +12,8 @@ use std::io;
 use taba_core::{ClientId, SeqNo, StreamId, Timestamp};
 
 use super::record::{
-    Checkpoint, Floor, Found, FoundPiece, Next, SEGMENT_HEAD_BYTES, SegmentHead, Standing, Taken, next,
+    Checkpoint, Floor, Found, FoundPiece, MAGIC, Next, SEGMENT_HEAD_BYTES, SegmentHead, Standing, Taken,
+    VERSION, next,
 };
 use super::{Disk, Place, SegmentId};
 use crate::clock::StreamClock;
@@ -87,6 +88,17 @@ pub fn recover(disk: &dyn Disk, segments: &[(SegmentId, u64)]) -> io::Result<Rec
     let mut replay = Replay::default();
     // Segments are removed from the oldest on. Where one is missing, a removal came half to the disk, and what stands
     // before was to go as well.
+    for &(segment, _) in segments {
+        let head = disk.read(segment, 0, OLD_HEAD_BYTES)?;
+        if is_old(&head) {
+            let words = format!(
+                "segment {segment} is of version {}, and this build reads version {VERSION}: \
+                 let the build that wrote it deliver what is in it, or move the directory away",
+                head[MAGIC.len()]
+            );
+            return Err(io::Error::new(io::ErrorKind::InvalidData, words));
+        }
+    }
     let mut begin = 0;
     for n in 1..segments.len() {
         let head = disk.read(segments[n].0, 0, SEGMENT_HEAD_BYTES)?;
@@ -116,6 +128,17 @@ pub fn recover(disk: &dyn Disk, segments: &[(SegmentId, u64)]) -> io::Result<Rec
         is_first = false;
     }
     Ok(replay.finish())
+}
+
+/// Bytes of the head of a segment of version 1: magic, version, number, checksum.
+const OLD_HEAD_BYTES: usize = 21;
+
+/// Whether this is the head of a segment of version 1, and not a damaged one of today's.
+fn is_old(head: &[u8]) -> bool {
+    head.len() == OLD_HEAD_BYTES
+        && head.starts_with(&MAGIC)
+        && head[MAGIC.len()] < VERSION
+        && head[17..] == crc32fast::hash(&head[..17]).to_le_bytes()
 }
 
 /// What a segment is to those before it, as its first record says.

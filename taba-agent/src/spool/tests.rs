@@ -439,6 +439,18 @@ fn what_was_damaged_in_place_is_told_when_it_is_read_back_and_the_rest_is_given(
 }
 
 #[test]
+fn a_log_of_an_older_version_is_refused_and_left_as_it_is() {
+    let disk = CrashDisk::default();
+    let mut head = [&b"TABASPOL\x01"[..], &7_u64.to_le_bytes()].concat();
+    head.extend(crc32fast::hash(&head).to_le_bytes());
+    disk.clone().create(SegmentId(7), &head).unwrap();
+    let bytes = disk.bytes();
+    let error = LogSpool::open(&mut disk.clone(), OPTIONS).unwrap_err().to_string();
+    assert!(error.contains("is of version 1"), "{error}");
+    assert_eq!(disk.bytes(), bytes);
+}
+
+#[test]
 fn a_flipped_bit_costs_one_record_and_its_events_are_known_to_be_missing() {
     let disk = CrashDisk::default();
     let (spool, places) = with_batches(&disk, 5);
