@@ -86,8 +86,6 @@ impl Recovered {
 /// What the disk says when it does not give the bytes.
 pub fn recover(disk: &dyn Disk, segments: &[(SegmentId, u64)]) -> io::Result<Recovered> {
     let mut replay = Replay::default();
-    // Segments are removed from the oldest on. Where one is missing, a removal came half to the disk, and what stands
-    // before was to go as well.
     for &(segment, _) in segments {
         let head = disk.read(segment, 0, OLD_HEAD_BYTES)?;
         if is_old(&head) {
@@ -99,17 +97,22 @@ pub fn recover(disk: &dyn Disk, segments: &[(SegmentId, u64)]) -> io::Result<Rec
             return Err(io::Error::new(io::ErrorKind::InvalidData, words));
         }
     }
-    let mut begin = 0;
-    for n in 1..segments.len() {
-        let head = disk.read(segments[n].0, 0, SEGMENT_HEAD_BYTES)?;
-        if SegmentHead::decode(&head).is_some_and(|head| head.before != segments[n - 1].0) {
-            begin = n;
+    // Segments are removed from the oldest on, and the next only once that is durable. So one that is missing between
+    // others, or shorter than the next one says, is lost or damaged.
+    for pair in segments.windows(2) {
+        let ((before, bytes), (segment, _)) = (pair[0], pair[1]);
+        let head = disk.read(segment, 0, SEGMENT_HEAD_BYTES)?;
+        let Some(head) = SegmentHead::decode(&head) else { continue };
+        if head.before != before || head.before_bytes > bytes {
+            replay.damage.stretches += 1;
+            let is_shorter = head.before == before;
+            replay.damage.bytes += if is_shorter { head.before_bytes - bytes } else { head.before_bytes };
         }
     }
     // Segments of a log that was being written again, and is not known to be whole.
     let mut unsealed: Vec<(SegmentId, Vec<u8>)> = Vec::new();
     let mut is_first = true;
-    for &(segment, bytes) in &segments[begin..] {
+    for &(segment, bytes) in segments {
         let bytes = disk.read(segment, 0, bytes as usize)?;
         match standing(&bytes) {
             // With what it was copied from, it would say twice what it says, or half of it.

@@ -33,6 +33,11 @@ pub(super) struct Queue {
     is_sync_void: bool,
     /// Since when something has been waiting for a sync.
     unsynced_since: Option<Duration>,
+    /// Whether a segment was removed since the last sync that ended: the next one waits, so that after a power failure
+    /// what is there is one stretch of the log, and a segment that is missing is known to be lost.
+    is_removed: bool,
+    /// Whether the sync that is under way makes that removal durable.
+    is_removal_syncing: bool,
     retry_at: Option<Duration>,
     remove_at: Option<Duration>,
     look_at: Option<Duration>,
@@ -129,7 +134,8 @@ impl LogSpool {
 
     fn removal(&mut self, now: Duration) -> Option<Job> {
         self.queue.remove_at = self.queue.remove_at.filter(|at| *at > now);
-        let segment = self.removable().filter(|_| self.queue.remove_at.is_none())?;
+        let may = self.queue.remove_at.is_none() && !self.queue.is_removed;
+        let segment = self.removable().filter(|_| may)?;
         Some(Job::Remove { segment })
     }
 
@@ -147,7 +153,8 @@ impl LogSpool {
 
     fn wants_sync(&self) -> bool {
         let is_kept = self.options.sync != SyncPolicy::Never && self.trouble != Some(Trouble::Broken);
-        is_kept && !self.queue.is_syncing && self.synced < self.handed
+        let is_wanted = self.synced < self.handed || self.queue.is_removed && self.removable().is_some();
+        is_kept && !self.queue.is_syncing && is_wanted
     }
 
     fn sync(&mut self, now: Duration) -> Option<Job> {
@@ -179,6 +186,7 @@ impl LogSpool {
             Done::Prepared { .. } => {
                 self.queue.busy = None;
                 (self.queue.is_syncing, self.queue.unsynced_since) = (true, None);
+                self.queue.is_removal_syncing = self.queue.is_removed;
             }
             Done::Synced { position, outcome } => self.was_synced(now, position, outcome),
             Done::Looked { free } => {
@@ -227,6 +235,7 @@ impl LogSpool {
             Ok(()) => {
                 debug_assert_eq!(self.segments.front().map(|oldest| oldest.id), Some(segment));
                 self.segments.pop_front();
+                self.queue.is_removed = self.options.sync != SyncPolicy::Never;
                 self.error = self.error.take().filter(|_| self.trouble.is_some());
             }
             // Until then it takes room.
@@ -245,6 +254,7 @@ impl LogSpool {
         match outcome {
             Ok(()) => {
                 self.synced = self.synced.max(position);
+                self.queue.is_removed &= !std::mem::take(&mut self.queue.is_removal_syncing);
                 self.settle();
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
