@@ -52,7 +52,13 @@ async fn run(config: Verified<Config>, log: &Log) -> Exit {
         Ok(handlers) => handlers,
         Err(error) => return log.fail(Exit::Failed, &error),
     };
-    let running = match Agent::new(config).with_handlers(handlers).start().await {
+    let lines_dropped = log.lines_dropped();
+    let running = match Agent::new(config)
+        .with_handlers(handlers)
+        .with_log_lines_dropped(move || lines_dropped())
+        .start()
+        .await
+    {
         Ok(running) => running,
         Err(error) => return log.fail(Exit::Failed, &error),
     };

@@ -419,6 +419,8 @@ impl<S: Spool> Relay<S> {
             refused: status::by_word(&self.tally.refused),
             refused_by_servers: status::by_word(&self.dispatcher.tally().refused),
             set_aside: status::SetAside::of(&self.aside_tally),
+            // The driver knows.
+            log_lines_dropped: 0,
             servers: self.server_status(now),
         }
     }

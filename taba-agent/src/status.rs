@@ -44,6 +44,8 @@ pub struct Status {
     pub refused_by_servers: BTreeMap<&'static str, u64>,
     /// What no Server took, and was taken out of its Batch so that the rest goes on.
     pub set_aside: SetAside,
+    /// Lines of the process's log that were dropped: nobody reads it, or its disk is full.
+    pub log_lines_dropped: u64,
     /// Each Server.
     pub servers: Vec<ServerStatus>,
 }

@@ -78,6 +78,9 @@ fn a_log_that_nobody_can_read_stops_nothing() {
         post_events(agent.addr, &frame(&batch(2, vec![block("bids", 4)]))).receipt();
         server.next_block();
         assert_eq!(server.events()["bids"], 7, "it goes on delivering");
+        while get(agent.addr, "/status").json()["log_lines_dropped"] == 0 {
+            thread::yield_now();
+        }
         assert_eq!(agent.end().code(), Some(0));
     }
 }
@@ -96,12 +99,26 @@ fn a_log_has_no_colours_in_a_pipe_and_one_line_for_each_cause() {
     });
     post_events(agent.addr, &frame(&batch(1, vec![block("bids", 3)]))).receipt();
     refuse(&server, 50);
+    for seq in 2..9 {
+        // Agents alone write this Tab.
+        let lie = block("taba.dropped;where=agent;why=gap", 5);
+        post_events(agent.addr, &frame(&batch(seq, vec![lie]))).receipt();
+        assert_eq!(post_events(agent.addr, b"no frame").status, 400);
+    }
     server.next_block();
     assert_eq!(agent.end().code(), Some(0));
     let text = reading.join().unwrap();
     let lines = text.lines().filter(|line| line.contains("a request failed")).count();
     // More than one only on a machine that needs more than 10 s for this.
     assert!((1..=10).contains(&lines), "{text}");
+    for words in ["a block was refused; its events are counted as dropped", "a request was refused"] {
+        let found: Vec<_> = text.lines().filter(|line| line.contains(words)).collect();
+        assert!((1..7).contains(&found.len()), "{text}");
+    }
+    assert!(
+        text.contains("tab=\"taba.dropped;where=agent;why=gap\"") && text.contains("client=web-1"),
+        "{text}"
+    );
     assert!(text.contains("INFO") && !text.contains('\x1b'), "{text}");
 }
 

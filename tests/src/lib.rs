@@ -71,7 +71,12 @@ impl Server {
             recorded: number("recorded"),
             folded: number("folded"),
             dropped: dropped.map(|drop| drop["events"].as_i64().unwrap_or(0)).sum(),
-            in_flight: number("in_flight"),
+            // What is not known is no number.
+            in_flight: if entry["in_flight"].is_null() && entry.is_object() {
+                -1
+            } else {
+                number("in_flight")
+            },
         }
     }
 }

@@ -148,14 +148,18 @@ pub(crate) fn ledger(results: &[Value], totals: &Value) -> String {
             .filter_map(|lost| lost["events"].as_u64())
             .sum();
         let cell = |heading: &str, key: &str| Cell::plain(heading, &account[key]);
-        vec![
+        // What the store forgot of what was recorded, where there is such a thing.
+        let excess = account.get("excess").map(|events| Cell::plain("excess", events));
+        let mut row = vec![
             Cell::text("client", whose),
             cell("recorded", "recorded"),
             cell("= folded", "folded"),
             Cell::plain("+ dropped", &dropped.into()),
             cell("+ in flight", "in_flight"),
             cell("deleted since", "deleted"),
-        ]
+        ];
+        row.extend(excess);
+        row
     };
     let mut rows: Vec<_> =
         results.iter().map(|row| account(row["client"].as_str().unwrap_or(""), row)).collect();

@@ -57,6 +57,12 @@ impl Clock {
     }
 }
 
+/// The clock for intervals between log lines.
+#[expect(clippy::disallowed_methods, reason = "this is the driver's one clock")]
+pub(super) fn monotonic() -> Instant {
+    Instant::now()
+}
+
 /// Time since the Unix epoch, in microseconds.
 #[expect(clippy::disallowed_methods, reason = "this is the driver's one clock")]
 fn time_of_day() -> i64 {

@@ -8,15 +8,16 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue};
+use axum::middleware::map_response_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use taba_core::wire::{self, ClientBatch, Compression, Frame, Kind, Receipt};
+use taba_core::wire::{self, BadBlock, ClientBatch, Compression, Frame, Kind, Receipt};
 use tokio::sync::SemaphorePermit;
 use tokio::time::timeout;
 
-use super::refusal::Refusal;
+use super::refusal::{Refusal, Refused};
 use super::shared::Shared;
 use crate::config::BODY_BYTES_MAX;
 use crate::status::Status;
@@ -32,7 +33,40 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/metrics", get(metrics))
         .fallback(|| async { Refusal::NotFound })
         .method_not_allowed_fallback(|| async { Refusal::Method })
+        .layer(map_response_with_state(Arc::clone(&shared), tell_refusal))
         .with_state(shared)
+}
+
+/// Says why a request was refused.
+async fn tell_refusal(State(shared): State<Arc<Shared>>, response: Response) -> Response {
+    if let Some(Refused { reason, message }) = response.extensions().get()
+        && let Some(suppressed) = shared.lines.admit("refused request", reason)
+    {
+        tracing::warn!(reason, error = message, suppressed, "a request was refused");
+    }
+    response
+}
+
+/// Says which Blocks of a Batch were refused: the first of each reason.
+fn tell_refused(shared: &Shared, batch: &ClientBatch, bad: &[BadBlock], receipt: &Receipt) {
+    for refusal in &receipt.refused {
+        let why = refusal.why.as_str();
+        let Some(suppressed) = shared.lines.admit("refused block", why) else { continue };
+        let wrong = bad.iter().find(|bad| bad.block == refusal.block);
+        // The decoder took the bad Blocks out; each good one stands behind as many of them as have a lower place.
+        let place = refusal.block as usize - bad.iter().filter(|bad| bad.block < refusal.block).count();
+        let block = batch.blocks.get(place).filter(|_| wrong.is_none());
+        tracing::warn!(
+            client = %batch.client,
+            tab = block.map(|block| block.tab.as_str()),
+            tab_type = block.map(|block| block.tab_type.as_str()),
+            error = wrong.map(|bad| bad.error.to_string()),
+            why,
+            events = refusal.events,
+            suppressed,
+            "a block was refused; its events are counted as dropped"
+        );
+    }
 }
 
 async fn events(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response, Refusal> {
@@ -48,6 +82,7 @@ async fn events(State(shared): State<Arc<Shared>>, request: Request) -> Result<R
     let events = batch.blocks.iter().filter(|block| !block.tab.is_reserved()).map(|block| block.events);
     tracing::debug!(client = %batch.client, seq = batch.seq.0, events = events.sum::<u64>(), bytes = body.len(), "batch");
     let receipt = shared.accept(&batch, &bad).await?;
+    tell_refused(&shared, &batch, &bad, &receipt);
     Ok(answer(&receipt))
 }
 

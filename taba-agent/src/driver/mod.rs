@@ -6,6 +6,7 @@ mod disk;
 mod disk_thread;
 mod door;
 mod failure;
+mod lines;
 mod listener;
 mod pump;
 mod refusal;
@@ -33,6 +34,7 @@ pub use self::disk::{DiskError, FileDisk};
 use self::door::Door;
 pub use self::failure::Failure;
 use self::failure::supervise;
+use self::lines::LinesDropped;
 use self::shared::Shared;
 use crate::config::{Config, ConfigError, SpoolKind, Verified};
 use crate::server_url::ServerUrl;
@@ -67,6 +69,7 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 pub struct Agent {
     config: Verified<Config>,
     handlers: Registry,
+    log_lines_dropped: LinesDropped,
 }
 
 /// An [`Agent`] in the making; what is not said is as in [`Config::default`].
@@ -82,7 +85,7 @@ pub struct AgentBuilder {
 #[non_exhaustive]
 pub enum StartError {
     /// The address cannot be listened on.
-    #[error("cannot listen on {addr}")]
+    #[error("cannot listen on {addr}; --listen names another address")]
     Listen {
         /// Which address.
         addr: SocketAddr,
@@ -91,7 +94,7 @@ pub enum StartError {
         source: io::Error,
     },
     /// The Unix socket cannot be listened on.
-    #[error("cannot listen on {}", .path.display())]
+    #[error("cannot listen on {}; --unix names another path", .path.display())]
     Unix {
         /// Which path.
         path: PathBuf,
@@ -100,10 +103,10 @@ pub enum StartError {
         source: io::Error,
     },
     /// The directory of the Spool cannot be used.
-    #[error("cannot open the spool")]
+    #[error("cannot open the spool (--spool-dir)")]
     SpoolDir(#[from] DiskError),
     /// The Spool cannot be read.
-    #[error("cannot read the spool in {}", .path.display())]
+    #[error("cannot read the spool in {} (--spool-dir)", .path.display())]
     Spool {
         /// Which directory.
         path: PathBuf,
@@ -174,7 +177,7 @@ impl Agent {
 
     /// An Agent with this configuration.
     pub fn new(config: Verified<Config>) -> Self {
-        Self { config, handlers: Registry::default() }
+        Self { config, handlers: Registry::default(), log_lines_dropped: LinesDropped::default() }
     }
 
     /// Lets the unsent Blocks of these Tab types be merged while Servers are away, so that a long outage costs room by
@@ -182,6 +185,12 @@ impl Agent {
     #[must_use]
     pub fn with_handlers(self, handlers: Registry) -> Self {
         Self { handlers, ..self }
+    }
+
+    /// Tells how many lines of the process's log were dropped, for `/status` and `/metrics`; by default none is.
+    #[must_use]
+    pub fn with_log_lines_dropped(self, count: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
+        Self { log_lines_dropped: LinesDropped::of(count), ..self }
     }
 
     /// Starts to listen and to send, on the current tokio runtime.
@@ -206,7 +215,8 @@ impl Agent {
         let listen_error = |source| StartError::Listen { addr, source };
         let tcp = TcpListener::bind(addr).await.map_err(listen_error)?;
         let addr = tcp.local_addr().map_err(listen_error)?;
-        let (shared, disk, woken) = Shared::new(self.config, self.handlers, disk)?;
+        let (mut shared, disk, woken) = Shared::new(self.config, self.handlers, disk)?;
+        shared.log_lines_dropped = self.log_lines_dropped;
         let shared = Arc::new(shared);
         let handle = DiskHandle(Arc::clone(&shared));
         let seats = Arc::new(Semaphore::new(shared.config.connections_max));

@@ -17,7 +17,7 @@ use crate::sabotage::{PUMP, panic_in};
 /// # Cancel safety
 /// Safe: requests under way are broken off; the Relay still holds their Batches.
 pub(super) async fn pump(shared: Arc<Shared>) {
-    let sender = Sender::new(&shared.config);
+    let sender = Sender::new(&shared.config, Arc::clone(&shared.lines));
     let mut flights = JoinSet::new();
     let mut requests = Vec::new();
     let mut input = Input::Tick;

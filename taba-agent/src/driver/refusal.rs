@@ -14,6 +14,13 @@ use crate::config::BODY_BYTES_MAX;
 use crate::relay;
 use crate::spool::SpoolError;
 
+/// What the log is told about a refused request.
+#[derive(Clone, Debug)]
+pub(super) struct Refused {
+    pub(super) reason: &'static str,
+    pub(super) message: String,
+}
+
 /// Why a request was refused.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Refusal {
@@ -82,7 +89,8 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let message = super::with_causes(&self);
         let mut response =
-            (self.status(), Json(json!({"reason": self.reason(), "message": message}))).into_response();
+            (self.status(), Json(json!({"reason": self.reason(), "message": &message}))).into_response();
+        response.extensions_mut().insert(Refused { reason: self.reason(), message });
         if self.status() == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(relay::RETRY_AFTER.as_secs()));
         }

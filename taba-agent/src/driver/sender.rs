@@ -14,6 +14,7 @@ use taba_core::Timestamp;
 use taba_core::wire::{self, Ack, Frame, Kind, WireError};
 use tokio::time::timeout;
 
+use super::lines::Lines;
 use crate::config::{BODY_BYTES_MAX, Compression, Config, Verified};
 use crate::dispatcher::{Cause, Input, Request};
 
@@ -30,6 +31,7 @@ pub(super) struct Sender {
     uris: Arc<[(Uri, Uri)]>,
     timeout: Duration,
     compression: wire::Compression,
+    lines: Arc<Lines>,
 }
 
 /// Why a request was not answered as it should be.
@@ -67,7 +69,7 @@ impl SendError {
 }
 
 impl Sender {
-    pub(super) fn new(config: &Verified<Config>) -> Self {
+    pub(super) fn new(config: &Verified<Config>, lines: Arc<Lines>) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(config.connect_timeout));
@@ -85,7 +87,7 @@ impl Sender {
             Compression::None => wire::Compression::None,
         };
         let uris = config.servers.iter().map(|server| both(server.url())).collect();
-        Self { client, uris, timeout: config.request_timeout, compression }
+        Self { client, uris, timeout: config.request_timeout, compression, lines }
     }
 
     /// Sends a request and waits for its answer, or for the reason that there is none.
@@ -104,12 +106,15 @@ impl Sender {
                 let server =
                     self.uris[request.server].0.authority().map_or("", |authority| authority.as_str());
                 let why = super::with_causes(&error);
-                tracing::warn!(
-                    server,
-                    batches = request.batches.len(),
-                    error = why,
-                    "a request failed; its batches are sent again"
-                );
+                if let Some(suppressed) = self.lines.admit("request", &format!("{server} {why}")) {
+                    tracing::warn!(
+                        server,
+                        batches = request.batches.len(),
+                        error = why,
+                        suppressed,
+                        "a request failed; its batches are sent again"
+                    );
+                }
                 let cause = error.cause();
                 let retry_after = match error {
                     SendError::Status { retry_after, .. } => retry_after,

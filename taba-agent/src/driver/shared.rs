@@ -3,7 +3,7 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use taba_core::wire::{BadBlock, ClientBatch, Receipt};
@@ -13,6 +13,7 @@ use tokio::time::timeout;
 
 use super::clock::{Clock, random};
 use super::failure::Failure;
+use super::lines::{Lines, LinesDropped};
 use super::refusal::Refusal;
 use super::{StartError, aside};
 use crate::config::{Config, SpoolKind, Verified};
@@ -40,6 +41,8 @@ pub(super) struct Shared {
     relay: Mutex<Relay<Box<dyn Spool>>>,
     safety: watch::Sender<Safety>,
     said: Mutex<Throttle<&'static str>>,
+    pub(super) lines: Arc<Lines>,
+    pub(super) log_lines_dropped: LinesDropped,
     /// From here on tasks may end.
     is_stopping: AtomicBool,
     /// From here on the disk is let go of.
@@ -139,6 +142,8 @@ impl Shared {
             relay: Mutex::new(relay),
             safety: watch::Sender::new(Safety::default()),
             said: Mutex::new(Throttle::new(SAY_AGAIN, 2)),
+            lines: Arc::default(),
+            log_lines_dropped: LinesDropped::default(),
             is_stopping: AtomicBool::new(false),
             is_closing: AtomicBool::new(false),
             is_disk_closed: watch::Sender::new(disk.is_none()),
@@ -319,6 +324,7 @@ impl Shared {
 
     pub(super) fn status(&self) -> Result<Status, Poisoned> {
         let status = self.with(|relay, now| relay.status(now))?;
+        let status = Status { log_lines_dropped: self.log_lines_dropped.count(), ..status };
         let has_failed = self.failure.borrow().is_some();
         Ok(if has_failed { Status { phase: "failed", ..status } } else { status })
     }

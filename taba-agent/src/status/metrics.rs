@@ -33,6 +33,7 @@ impl Status {
         text.one("taba_agent_set_aside_batches_total", "counter", self.set_aside.batches);
         text.one("taba_agent_set_aside_blocks_total", "counter", self.set_aside.blocks);
         text.one("taba_agent_set_aside_events_total", "counter", self.set_aside.events);
+        text.one("taba_agent_log_lines_dropped_total", "counter", self.log_lines_dropped);
         text.one("taba_agent_lanes", "gauge", self.lanes);
         text.one("taba_agent_clients", "gauge", self.clients);
         text.one("taba_agent_batches_in_total", "counter", batches.r#in);

@@ -17,7 +17,7 @@ use super::condition::Condition;
 use super::intake::{Intake, Ticket};
 use crate::clock::{Clock, monotonic};
 use crate::lines::Lines;
-use crate::planner::{Action, Env, Failed, Input, LaneMessage, Planner};
+use crate::planner::{Action, Env, Failed, Input, LaneMessage, Planner, RefusedBlock};
 use crate::sabotage::{WORKERS, is_off};
 use crate::status::Status;
 use crate::version::Versions;
@@ -225,6 +225,7 @@ impl Worker {
                 Action::Stabilise(version) => self.stabilise(vbucket, version),
                 Action::Answer(ticket, ack) => ticket.answer(ack),
                 Action::Panicked(panic) => shared.status.panics.tell(&panic),
+                Action::Refused(block) => tell_refused(&shared, &block),
                 Action::Report(unreadable) => tracing::error!(
                     vbucket = vbucket.index(), tab = %unreadable.key.tab, client = %unreadable.key.client,
                     why = %unreadable.why, "a stored state cannot be read; events for it are refused"
@@ -317,6 +318,15 @@ async fn ask<T>(
             shared.condition.fail("the store", &*panic);
             Err(Failed)
         }
+    }
+}
+
+fn tell_refused(shared: &Shared, block: &RefusedBlock) {
+    if let Some(suppressed) = shared.lines.admit("refused", block.why.as_str()) {
+        tracing::warn!(
+            tab = %block.tab, tab_type = %block.tab_type, client = %block.client, why = block.why.as_str(),
+            events = block.events, suppressed, "a block was refused; its events are counted as dropped"
+        );
     }
 }
 

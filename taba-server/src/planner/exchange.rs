@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use taba_core::ledger::Why;
 use taba_core::wire::Ack;
-use taba_core::{Commit, Committed, Loaded, Registry, Timestamp, Version, Wanted};
+use taba_core::{
+    ClientId, Commit, Committed, Loaded, Registry, TabName, TabType, Timestamp, Version, Wanted,
+};
 
 use super::cache::{HandlerPanic, Unreadable};
 use super::message::LaneMessage;
@@ -53,6 +56,21 @@ pub enum Input<T> {
     Stabilised(Version, Result<(), Failed>),
 }
 
+/// A Block that was refused, for the log: the first of each reason in a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedBlock {
+    /// Its Tab.
+    pub tab: TabName,
+    /// Whose it is.
+    pub client: ClientId,
+    /// The type that it came with.
+    pub tab_type: TabType,
+    /// Why.
+    pub why: Why,
+    /// How many events it held.
+    pub events: u64,
+}
+
 /// What a [`Planner`](super::Planner) wants done.
 #[derive(Debug)]
 pub enum Action<T> {
@@ -67,6 +85,8 @@ pub enum Action<T> {
     Answer(T, Ack),
     /// Say that a stored State cannot be read; Blocks for it are refused.
     Report(Unreadable),
+    /// Say that a Block was refused; its events are counted as dropped.
+    Refused(RefusedBlock),
     /// Say that a Handler panicked; what it panicked at is refused.
     Panicked(HandlerPanic),
 }

@@ -44,12 +44,12 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use taba_core::limits::COMMIT_PAIRS_MAX;
-use taba_core::wire::{Answer, Block, Content};
+use taba_core::wire::{Ack, Answer, Block, Content};
 use taba_core::{Commit, Committed, Loaded, Version, Wanted};
 
 use self::cache::Cache;
 pub use self::cache::{HandlerPanic, Unreadable};
-pub use self::exchange::{Action, Env, Failed, Input};
+pub use self::exchange::{Action, Env, Failed, Input, RefusedBlock};
 pub use self::marks::MARK_HOURS;
 use self::marks::{Hours, Waited, hour_of};
 use self::message::Held;
@@ -386,6 +386,7 @@ impl<T> Planner<T> {
         add(&status.messages_misdated, tally.misdated);
         add(&status.gaps, tally.gaps);
         add(&status.events_gap, tally.gap_events);
+        actions.extend(refused(&taken.messages, &plan.acks).map(Action::Refused));
         let answers = plan.answers(&self.cache, taken.messages);
         actions.extend(answers.map(|(ticket, ack)| Action::Answer(ticket, ack)));
     }
@@ -426,4 +427,16 @@ fn is_withheld(block: &Block) -> bool {
 fn wait<T>(version: Version, env: &Env<'_>, actions: &mut Vec<Action<T>>) {
     env.status.stable_begun.fetch_add(1, Ordering::Relaxed);
     actions.push(Action::Stabilise(version));
+}
+
+/// The Blocks that were refused, the first of each reason in a row.
+fn refused<T>(messages: &[Held<T>], acks: &[Ack]) -> impl Iterator<Item = RefusedBlock> {
+    messages.iter().zip(acks).flat_map(|(held, ack)| {
+        let firsts = ack.refused.chunk_by(|a, b| a.why == b.why).filter_map(<[_]>::first);
+        firsts.filter_map(|refusal| {
+            let block = held.message.blocks().get(refusal.block as usize)?;
+            let (tab, client, tab_type) = (block.tab.clone(), block.client.clone(), block.tab_type.clone());
+            Some(RefusedBlock { tab, client, tab_type, why: refusal.why, events: refusal.events })
+        })
+    })
 }

@@ -181,7 +181,9 @@ impl World {
                 self.runtime.block_on(self.store.stable(vbucket())).unwrap();
                 Input::Stabilised(version, Ok(()))
             }
-            Action::Answer(..) | Action::Report(_) | Action::Panicked(_) => return Vec::new(),
+            Action::Answer(..) | Action::Report(_) | Action::Refused(_) | Action::Panicked(_) => {
+                return Vec::new();
+            }
         };
         self.handle(planner, input)
     }

@@ -1,4 +1,5 @@
-//! The Ledger as an answer: for each Client, recorded = folded + dropped + in flight.
+//! The Ledger as an answer: for each Client, recorded = folded + dropped + in flight; or, where the store forgot what was
+//! recorded, recorded + excess = folded + dropped.
 
 use std::collections::BTreeMap;
 
@@ -41,10 +42,15 @@ pub struct Account {
     pub clamped: u64,
     /// Dropped, by place and reason; sorted.
     pub dropped: Vec<Lost>,
-    /// On the way: `recorded - folded - dropped`. Negative for a moment while a store that is written to is read,
-    /// and for the streams of Agents (`taba.stream/…`), whose gaps are losses of Clients that are no longer known.
-    /// `None` when a part of the store could not be read.
+    /// On the way: `recorded - folded - dropped`, never negative. `None` when that cannot be known: a part of the store
+    /// could not be read, or there is an [`excess`](Self::excess).
     pub in_flight: Option<i64>,
+    /// Events folded or dropped beyond those recorded: `recorded + excess = folded + dropped`. The store no longer knows
+    /// that they were recorded, since it lost a part (a memory store that was restarted, an older copy that was put back);
+    /// or it will know in a moment; or this is the stream of an Agent (`taba.stream/…`), whose gaps are losses of Clients
+    /// that nobody can name.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub excess: u64,
 }
 
 /// The accounts of the chosen Clients, and their sum.
@@ -104,7 +110,12 @@ async fn read(state: &QueryState, selection: &Selection) -> Result<Ledger, Query
         }
     }
     answer.totals.dropped = lost(dropped);
-    answer.totals.balance(answer.missing.is_none());
+    // What the store forgot of one Client cannot be told from what is on the way of another. Gaps of streams can: Clients
+    // that are still known recorded them.
+    let is_forgotten =
+        |(client, account): (&ClientId, &Account)| account.excess > 0 && !notes::is_stream(client);
+    let is_whole = answer.missing.is_none() && !answer.accounts.iter().any(is_forgotten);
+    answer.totals.balance(is_whole);
     Ok(answer)
 }
 
@@ -131,6 +142,11 @@ async fn folded(
     Ok((clients, faults))
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+fn is_zero(events: &u64) -> bool {
+    *events == 0
+}
+
 fn lost(dropped: BTreeMap<(String, String), u64>) -> Vec<Lost> {
     dropped.into_iter().map(|((place, why), events)| Lost { place, why, events }).collect()
 }
@@ -150,9 +166,10 @@ impl Account {
     }
 
     fn balance(&mut self, is_whole: bool) {
-        let signed = |events: u64| i64::try_from(events).unwrap_or(i64::MAX);
-        let in_flight = signed(self.recorded).saturating_sub(signed(self.folded + self.dropped_total()));
-        self.in_flight = is_whole.then_some(in_flight);
+        let gone = self.folded + self.dropped_total();
+        self.excess = gone.saturating_sub(self.recorded);
+        let on_the_way = i64::try_from(self.recorded.saturating_sub(gone)).unwrap_or(i64::MAX);
+        self.in_flight = (is_whole && self.excess == 0).then_some(on_the_way);
     }
 
     fn add(&mut self, other: &Self) {

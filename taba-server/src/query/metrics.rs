@@ -121,6 +121,13 @@ fn write_totals(totals: &Account, out: &mut String) {
         let labels = labels([("where", lost.place.as_str()), ("why", lost.why.as_str())]);
         let _ = writeln!(out, "{name}{labels} {}", lost.events);
     }
+    head(
+        "taba_ledger_excess_events",
+        "gauge",
+        "Events folded or dropped that the store knows nothing recorded of",
+        out,
+    );
+    let _ = writeln!(out, "taba_ledger_excess_events {}", totals.excess);
     if let Some(in_flight) = totals.in_flight {
         head("taba_ledger_in_flight_events", "gauge", "Events recorded, and neither folded nor dropped", out);
         let _ = writeln!(out, "taba_ledger_in_flight_events {in_flight}");

@@ -40,6 +40,11 @@ pub(super) struct NotesCache(Mutex<Option<(Timestamp, Arc<Notes>)>>);
 /// Losses in gaps of Lanes cannot be told by Client; they stand under ids with this prefix, one for each stream.
 const STREAM_PREFIX: &str = "taba.stream/";
 
+/// Whether this is no Client but the stream of an Agent.
+pub(super) fn is_stream(client: &ClientId) -> bool {
+    client.as_str().starts_with(STREAM_PREFIX)
+}
+
 impl Note {
     pub(super) fn dropped_total(&self) -> u64 {
         self.dropped.values().sum()
@@ -54,7 +59,7 @@ impl Notes {
 
     /// Events known to be dropped of which nobody knows the Client; `None` when some notes could not be read.
     pub(super) fn lost_unattributed(&self) -> Option<u64> {
-        let streams = self.clients.iter().filter(|(client, _)| client.as_str().starts_with(STREAM_PREFIX));
+        let streams = self.clients.iter().filter(|(client, _)| is_stream(client));
         self.is_whole().then(|| streams.map(|(_, note)| note.dropped_total()).sum())
     }
 

@@ -151,6 +151,9 @@ pub(super) fn write_account(whose: &str, account: &Account, out: &mut String) {
         out,
         "{whose}  recorded {recorded} = folded {folded} + dropped {dropped} + in flight {in_flight}"
     );
+    if account.excess > 0 {
+        let _ = write!(out, "  (excess {})", account.excess);
+    }
     if *deleted > 0 {
         let _ = write!(out, "  (deleted since {deleted})");
     }

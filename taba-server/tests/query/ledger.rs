@@ -131,3 +131,26 @@ async fn a_gap_that_a_probe_finds_is_no_longer_in_flight() {
     let lost: Vec<_> = totals.dropped.iter().map(|lost| (&*lost.place, &*lost.why, lost.events)).collect();
     assert_eq!(lost, [("agent", "gap", 5)]);
 }
+
+#[tokio::test]
+async fn what_the_store_forgot_is_never_a_negative_count() {
+    let kit = Kit::new();
+    // Of `web`, the VBucket that said what was recorded went back; `db` has three events on the way.
+    kit.count("a", "web", &[1.0; 9]).await;
+    kit.count("taba.recorded", "web", &[4.0]).await;
+    kit.count("a", "db", &[1.0]).await;
+    kit.count("taba.recorded", "db", &[4.0]).await;
+    let answer = kit.get("/v2/ledger").await;
+    let account = |client: &str| answer.results().into_iter().find(|row| row["client"] == client).unwrap();
+    assert_eq!((&account("web")["in_flight"], &account("web")["excess"]), (&Value::Null, &json!(5)));
+    assert_eq!((&account("db")["in_flight"], account("db").get("excess")), (&json!(3), None));
+    assert_eq!(answer.json()["totals"]["in_flight"], Value::Null, "three and an unknown number");
+    let text = kit.ask("GET", "/v2/ledger?client=web", "text/plain").await.text;
+    assert!(text.contains("in flight unknown  (excess 5)"), "{text}");
+
+    // The gap of a stream is a loss by name, of Clients that are known: it is on the way no more.
+    let kit = Kit::new();
+    kit.count("taba.recorded", "web", &[4.0]).await;
+    kit.count("taba.dropped;where=agent;why=gap", "taba.stream/00ff", &[3.0]).await;
+    assert_eq!(kit.get("/v2/ledger").await.json()["totals"]["in_flight"], 1);
+}

@@ -237,7 +237,7 @@ async fn metrics_are_prometheus_text() {
         "taba_ledger_recorded_events_total 6",
         "taba_ledger_folded_events_total 11",
         r#"taba_ledger_dropped_events_total{where="server",why="bad_value"} 2"#,
-        "taba_ledger_in_flight_events -7",
+        "taba_ledger_excess_events 7",
         r#"taba_tab_count{tab="delay;from=ATL;to=MEM",base="delay",type="TotalsCounter",label_from="ATL",label_to="MEM"} 2"#,
         r#"taba_tab_total{tab="delay",base="delay",type="TotalsCounter"} 100.0"#,
     ] {

@@ -342,7 +342,7 @@ impl Model {
         for action in actions {
             match action {
                 Action::Answer((lane, sent), ack) => self.answers.push(Flight { sent, what: (lane, ack) }),
-                Action::Report(_) => {}
+                Action::Report(_) | Action::Refused(_) => {}
                 Action::Stabilise(version) => {
                     let commits = self.shelf_of(host).len();
                     self.hosts[host].wait = Some((version, commits));
@@ -384,7 +384,11 @@ impl Model {
                 let committed = self.commit(host, commit);
                 Input::Committed(if is_after { Err(Failed) } else { Ok(committed) })
             }
-            Action::Answer(..) | Action::Report(_) | Action::Panicked(_) | Action::Stabilise(_) => {
+            Action::Answer(..)
+            | Action::Report(_)
+            | Action::Refused(_)
+            | Action::Panicked(_)
+            | Action::Stabilise(_) => {
                 unreachable!("not kept")
             }
         };
