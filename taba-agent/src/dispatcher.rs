@@ -391,7 +391,11 @@ impl Dispatcher {
         }
         let mut released = Released::default();
         for key in flight.lanes {
-            let of_lane = self.acknowledge(now, flight.server, key, acks.remove(&key).as_ref());
+            let ack = acks.remove(&key);
+            let of_lane = self.acknowledge(now, flight.server, key, ack.as_ref());
+            if ack.is_some_and(|ack| ack.answer == Answer::Misplaced) {
+                actions.push(Action::Misplaced(key));
+            }
             released.add(of_lane);
         }
         self.events_held -= released.events;
@@ -471,16 +475,16 @@ impl Dispatcher {
         let server = &mut self.servers[flight.server];
         if cause == Cause::TooLarge {
             self.tally.requests_too_large += 1;
-            server.too_large(flight.bytes, why);
+            server.too_large(flight.bytes, why.clone());
         } else {
             let wait = self.backoff.after(server.health().failures().saturating_add(1));
             let asked = retry_after.unwrap_or_default().min(RETRY_AFTER_MAX);
-            server.failed(now + wait.max(asked), why);
+            server.failed(now + wait.max(asked), why.clone());
         }
         self.tally.batches_unanswered += flight.lanes.len() as u64;
         // Back to the front, in their order: they have waited longest.
         for key in flight.lanes.iter().rev() {
-            self.suspect(now, *key, cause, &flight, actions);
+            self.suspect(now, *key, (cause, &why), &flight, actions);
             let desk = self.desk(*key);
             if matches!(desk.place, Place::Resting(_)) {
                 continue;
@@ -500,7 +504,7 @@ impl Dispatcher {
         &mut self,
         now: Duration,
         key: LaneKey,
-        cause: Cause,
+        (cause, why): (Cause, &str),
         flight: &Flight,
         actions: &mut Vec<Action>,
     ) {
@@ -521,14 +525,14 @@ impl Dispatcher {
                 return desk.suspicion.halve(lanes);
             }
             Cause::Broken | Cause::Refused | Cause::TooLarge if flight.is_check => {
-                desk.suspicion.failed_check();
+                desk.suspicion.failed_check(why);
             }
-            Cause::Broken | Cause::Refused => desk.suspicion.failed_alone(),
+            Cause::Broken | Cause::Refused => desk.suspicion.failed_alone(why),
             Cause::TooLarge if desk.lane.can_recut() => {
                 desk.suspicion.changed();
                 actions.push(Action::Recut(key, bytes_max));
             }
-            Cause::TooLarge => desk.suspicion.too_large(),
+            Cause::TooLarge => desk.suspicion.too_large(why),
         }
         // Whether the Server answers anything else, and whether it has the Batch after all.
         desk.lane.probe();
@@ -550,6 +554,11 @@ impl Dispatcher {
         } else {
             self.rest(now, key);
         }
+    }
+
+    /// A Lane gave up so many events, which are in other Lanes now.
+    pub const fn gave_up(&mut self, events: u64) {
+        self.events_held -= events;
     }
 
     /// Some Blocks of the Batch that this Lane is at are set aside, or it was cut anew: it is to be tried again.

@@ -9,7 +9,7 @@ mod rewriting;
 mod room;
 mod time;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use taba_core::ledger::Why;
@@ -28,6 +28,7 @@ use crate::dedup::{Dedup, Seen};
 use crate::dispatcher::{Action, Dispatcher, Input, Request};
 use crate::health::Chance;
 use crate::intake::{Intake, sort_out};
+use crate::lane::LaneKey;
 use crate::sabotage::{TAKING, panic_in};
 use crate::spool::record::{Piece, Record, Taken};
 use crate::spool::recovery::{Damage, Recovered};
@@ -148,6 +149,10 @@ pub struct Relay<S: Spool = MemorySpool> {
     aside: Vec<SetAside>,
     aside_tally: SetAsideTally,
     said: Said,
+    /// Events that were cut anew, since they had been cut for another number of VBuckets.
+    cut_anew: u64,
+    /// Lanes that are to be cut anew once they are read back.
+    misplaced: BTreeSet<LaneKey>,
 }
 
 /// Where a Relay comes from.
@@ -212,6 +217,8 @@ impl<S: Spool> Relay<S> {
             aside: Vec::new(),
             aside_tally: SetAsideTally::default(),
             said: Said::default(),
+            cut_anew: 0,
+            misplaced: BTreeSet::new(),
         };
         recovered.incarnations.iter().for_each(|taken| relay.dedup.restore(taken));
         for (key, lane) in recovered.lanes {
@@ -334,6 +341,7 @@ impl<S: Spool> Relay<S> {
                 Action::SetAside(condemned) => self.set_aside(now, condemned),
                 Action::Recut(key, bytes) => self.recut(key, bytes),
                 Action::Fetch(fetch) => self.spool.fetch(fetch),
+                Action::Misplaced(key) => self.misplaced(now, key, true),
             }
         }
         self.write_clock(now.uptime);
@@ -404,6 +412,7 @@ impl<S: Spool> Relay<S> {
             phase: self.phase.as_str(),
             uptime_secs: now.uptime.as_secs_f64(),
             vbuckets: self.vbuckets.count(),
+            vbuckets_of_servers: None,
             lanes: self.dispatcher.lanes(),
             clients: self.dedup.len(),
             spool: status::Spool::of(
@@ -418,6 +427,7 @@ impl<S: Spool> Relay<S> {
             lane_batches: status::LaneBatches::of(self.dispatcher.tally()),
             refused: status::by_word(&self.tally.refused),
             refused_by_servers: status::by_word(&self.dispatcher.tally().refused),
+            events_cut_anew: self.cut_anew,
             set_aside: status::SetAside::of(&self.aside_tally),
             // The driver knows.
             log_lines_dropped: 0,

@@ -22,8 +22,11 @@ pub struct Status {
     pub phase: &'static str,
     /// Since the start, in seconds.
     pub uptime_secs: f64,
-    /// How many VBuckets the deployment has.
+    /// How many VBuckets the deployment has, as this Agent is set.
     pub vbuckets: u16,
+    /// How many it has as a Server said last; absent before any did. Not equal: set `--vbuckets` to this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vbuckets_of_servers: Option<u16>,
     /// Lanes in use.
     pub lanes: usize,
     /// Incarnations of Clients that are remembered.
@@ -42,6 +45,8 @@ pub struct Status {
     pub refused: BTreeMap<&'static str, u64>,
     /// Events that Servers refused and counted as dropped, by reason.
     pub refused_by_servers: BTreeMap<&'static str, u64>,
+    /// Events that an earlier run had cut for another number of VBuckets than Servers have, and that were cut anew.
+    pub events_cut_anew: u64,
     /// What no Server took, and was taken out of its Batch so that the rest goes on.
     pub set_aside: SetAside,
     /// Lines of the process's log that were dropped: nobody reads it, or its disk is full.

@@ -115,7 +115,9 @@ async fn take(server: &Server, headers: &HeaderMap, body: Body) -> Result<Respon
     let room = server.reserve(bytes).map_err(|_| Rejection::Full)?;
     let acks = server.take(lanes.into(), Some(room)).await;
     let frame = Frame::encode(Kind::Acks, &encode_acks(&acks), Compression::None);
-    Ok(([(CONTENT_TYPE, wire::CONTENT_TYPE)], frame).into_response())
+    let vbuckets = server.store().vbuckets().count().to_string();
+    let headers = [(CONTENT_TYPE.as_str(), wire::CONTENT_TYPE), (wire::VBUCKETS_HEADER, &vbuckets)];
+    Ok((headers, frame).into_response())
 }
 
 /// As `/v2/lanes`, but nothing is stored: an answer says that the Batches could be folded. So an Agent finds the Block

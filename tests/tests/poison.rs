@@ -191,6 +191,47 @@ fn a_block_that_ends_the_process_is_found_and_everything_else_goes_on() {
     wait_until("it is kept", || kept.is_dir() && kept.read_dir().unwrap().count() == 2);
 }
 
+/// An Agent that was started once with another number of VBuckets, larger or smaller, and then with the right one.
+#[test]
+fn a_setting_that_is_put_right_heals_without_loss() {
+    for wrong in ["4096", "64"] {
+        let directory = tempfile::tempdir().unwrap();
+        let server = taba_tests::Server::start(&directory.path().join("store"), free_port());
+        let (port, spool) = (free_port(), directory.path().join("spool"));
+        let blocks = |n: i64| {
+            let blocks = (0..200).map(|tab| block(&format!("tab{tab}"), "web", "TotalsCounter", &[1.0; 5]));
+            send(port, "web", n as u64, blocks.collect());
+        };
+        let setting = format!("--vbuckets={wrong}");
+        let mut first = agent(port, server.port, &spool, &[&setting, "--shutdown-timeout=200ms"]);
+        blocks(1);
+        let misplaced = || {
+            let status = get(port, "/v2/status").unwrap();
+            let answered = status["lane_batches"]["answered"]["misplaced"].as_u64().unwrap();
+            answered > 0 && status["vbuckets_of_servers"] == 1024
+        };
+        wait_until("the server says that the setting is wrong", misplaced);
+        blocks(2);
+        // Killed, or asked to stop: what was not taken is in the Spool.
+        if wrong == "64" {
+            first.kill();
+        } else {
+            assert!(first.terminate());
+        }
+        let mut right = agent(port, server.port, &spool, &[]);
+        blocks(3);
+        let all = || account(server.port, "web").unwrap_or_default() == [3000, 3000, 0, 0];
+        wait_until("all is counted, once", all);
+        let status = get(port, "/v2/status").unwrap();
+        assert!(status["events_cut_anew"].as_u64().unwrap() > 0, "{status}");
+        // Nothing of it comes again.
+        right.kill();
+        let _again = agent(port, server.port, &spool, &[]);
+        blocks(4);
+        wait_until("it goes on", || account(server.port, "web").unwrap_or_default() == [4000, 4000, 0, 0]);
+    }
+}
+
 /// A proxy that turns some requests away.
 struct Gate {
     port: u16,

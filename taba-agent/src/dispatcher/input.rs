@@ -75,4 +75,6 @@ pub enum Action {
     Recut(LaneKey, usize),
     /// Read back the content of this Batch, and give it to [`Dispatcher::fetched`](super::Dispatcher::fetched).
     Fetch(Fetch),
+    /// A Server says that this Lane is not meant for its deployment.
+    Misplaced(LaneKey),
 }

@@ -51,12 +51,10 @@ impl Dispatcher {
         let suspects: Vec<LaneKey> =
             self.line.iter().chain(&self.replays).filter(|key| is_alone(key)).copied().collect();
         for key in suspects {
-            let desk = self.lanes.get_mut(&key).expect("a Lane in line is not removed");
-            let expired = desk.lane.expire(now.uptime);
-            if expired.batches > 0 {
-                self.events_held -= expired.events;
-                actions.push(Action::Expire(expired));
+            if !self.expire(now.uptime, key, actions) {
+                continue;
             }
+            let desk = self.lanes.get_mut(&key).expect("a Lane in line is not removed");
             let Some(next) = desk.lane.next() else {
                 self.leave_line(key);
                 self.settle(now.uptime, key);
@@ -113,7 +111,6 @@ impl Dispatcher {
         self.draw(now, key, draft);
         let Some(batch) = draft.batches_mut().pop() else { return true };
         let bytes_max = self.servers[server].bytes_max();
-        let why = self.servers[server].last_error().to_owned();
         let desk = self.lanes.get_mut(&key).expect("a Lane on its way is not removed");
         let blocks = match desk.suspicion.turn(batch.blocks() as usize) {
             Turn::Send => {
@@ -130,6 +127,7 @@ impl Dispatcher {
             Turn::SetLargestAside => batch.largest(bytes_max),
         };
         desk.lane.give_back();
+        let why = desk.suspicion.why().to_owned();
         self.tally.batches_sent -= 1;
         actions.push(Action::SetAside(Condemned { batch, blocks, why }));
         false

@@ -183,11 +183,6 @@ impl Server {
         self.in_flight
     }
 
-    /// The last error there was.
-    pub(super) fn last_error(&self) -> &str {
-        self.last_error.as_deref().unwrap_or_default()
-    }
-
     /// Requests that were in flight together fail together: only the first of them counts against the Server.
     pub(super) fn failed(&mut self, until: Duration, why: String) {
         self.in_flight -= 1;

@@ -36,6 +36,8 @@ pub(super) struct Suspicion {
     is_too_large: bool,
     inquest: Option<Inquest>,
     rounds: u32,
+    /// How it failed last, for people.
+    why: String,
 }
 
 /// The checks of one Batch.
@@ -78,9 +80,14 @@ impl Suspicion {
         self.together = Some((lanes / 2).max(1).min(self.together()));
     }
 
+    /// How it failed last, for people.
+    pub(super) fn why(&self) -> &str {
+        &self.why
+    }
+
     /// Its Batch was all that its Server had, and failed.
-    pub(super) fn failed_alone(&mut self) {
-        self.together = Some(1);
+    pub(super) fn failed_alone(&mut self, why: &str) {
+        (self.together, self.why) = (Some(1), why.to_owned());
         self.strikes += 1;
         if self.strikes >= STRIKES_MAX {
             self.inquest.get_or_insert_default();
@@ -88,8 +95,8 @@ impl Suspicion {
     }
 
     /// Its Batch is too large for its Server, by itself.
-    pub(super) fn too_large(&mut self) {
-        (self.together, self.is_too_large) = (Some(1), true);
+    pub(super) fn too_large(&mut self, why: &str) {
+        (self.together, self.is_too_large, self.why) = (Some(1), true, why.to_owned());
         self.strikes += 1;
     }
 
@@ -105,7 +112,8 @@ impl Suspicion {
     }
 
     /// A check failed.
-    pub(super) fn failed_check(&mut self) {
+    pub(super) fn failed_check(&mut self, why: &str) {
+        self.why = why.to_owned();
         let Some(inquest) = &mut self.inquest else { return };
         inquest.failures += 1;
         let Some(range) = inquest.todo.as_ref().and_then(|todo| todo.last()).cloned() else { return };
@@ -166,7 +174,7 @@ mod tests {
     fn suspected(blocks: usize) -> Suspicion {
         let mut suspicion = Suspicion::default();
         while suspicion.turn(blocks) == Turn::Send {
-            suspicion.failed_alone();
+            suspicion.failed_alone("lost");
         }
         suspicion
     }
@@ -179,12 +187,12 @@ mod tests {
             match suspicion.turn(blocks) {
                 Turn::Check(range) if bad.iter().any(|bad| range.contains(bad)) => {
                     failures += 1;
-                    suspicion.failed_check();
+                    suspicion.failed_check("lost");
                 }
                 Turn::Check(_) => suspicion.passed(),
                 Turn::Send => {
                     failures += 1;
-                    suspicion.failed_alone();
+                    suspicion.failed_alone("lost");
                 }
                 verdict => return (verdict, failures),
             }
@@ -231,7 +239,7 @@ mod tests {
         let mut suspicion = Suspicion::default();
         for _ in 0..STRIKES_MAX {
             assert_eq!(suspicion.turn(10), Turn::Send);
-            suspicion.too_large();
+            suspicion.too_large("413");
         }
         assert_eq!(suspicion.turn(10), Turn::SetLargestAside);
         suspicion.changed();

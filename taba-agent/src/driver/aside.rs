@@ -36,7 +36,7 @@ pub(super) fn keep(spool_dir: Option<&Path>, aside: Vec<SetAside>) {
             tab = last.map(|block| block.tab.as_str()),
             client = last.map(|block| block.client.as_str()),
             why = aside.why,
-            "servers fail on a block again and again: it is set aside and counted as dropped; see `taba-agent set-aside`"
+            "servers fail on a block again and again: it is set aside and counted as dropped; see the directory set-aside of its spool"
         );
     }
     let Some(directory) = spool_dir.map(|path| path.join(DIRECTORY)).filter(|_| !aside.is_empty()) else {

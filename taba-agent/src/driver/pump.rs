@@ -17,7 +17,8 @@ use crate::sabotage::{PUMP, panic_in};
 /// # Cancel safety
 /// Safe: requests under way are broken off; the Relay still holds their Batches.
 pub(super) async fn pump(shared: Arc<Shared>) {
-    let sender = Sender::new(&shared.config, Arc::clone(&shared.lines));
+    let vbuckets = Arc::clone(&shared.vbuckets);
+    let sender = Sender::new(&shared.config, Arc::clone(&shared.lines), vbuckets);
     let mut flights = JoinSet::new();
     let mut requests = Vec::new();
     let mut input = Input::Tick;

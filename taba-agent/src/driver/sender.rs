@@ -1,6 +1,7 @@
 //! [`Sender`]: brings one request to its Server, and the answer back.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use axum::http::header::{CONTENT_TYPE, DATE, RETRY_AFTER};
@@ -32,6 +33,33 @@ pub(super) struct Sender {
     timeout: Duration,
     compression: wire::Compression,
     lines: Arc<Lines>,
+    /// How many VBuckets this Agent has.
+    ours: u16,
+    vbuckets: Arc<VBucketsSeen>,
+}
+
+/// How many VBuckets Servers have, as the last one said; 0 before any did.
+#[derive(Debug, Default)]
+pub(super) struct VBucketsSeen(AtomicU16);
+
+impl VBucketsSeen {
+    /// `None` before any Server said it.
+    pub(super) fn get(&self) -> Option<u16> {
+        Some(self.0.load(Ordering::Relaxed)).filter(|count| *count > 0)
+    }
+
+    /// A Server said how many it has; a difference is logged when it is new.
+    fn take(&self, server: &str, theirs: u16, ours: u16) {
+        if self.0.swap(theirs, Ordering::Relaxed) != theirs && theirs != ours {
+            tracing::error!(
+                server,
+                theirs,
+                ours,
+                "this agent is set to another number of vbuckets than its servers: start it with `--vbuckets` as theirs; \
+                 what they do not take is kept until then, and cut anew"
+            );
+        }
+    }
 }
 
 /// Why a request was not answered as it should be.
@@ -69,7 +97,7 @@ impl SendError {
 }
 
 impl Sender {
-    pub(super) fn new(config: &Verified<Config>, lines: Arc<Lines>) -> Self {
+    pub(super) fn new(config: &Verified<Config>, lines: Arc<Lines>, vbuckets: Arc<VBucketsSeen>) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(config.connect_timeout));
@@ -87,7 +115,15 @@ impl Sender {
             Compression::None => wire::Compression::None,
         };
         let uris = config.servers.iter().map(|server| both(server.url())).collect();
-        Self { client, uris, timeout: config.request_timeout, compression, lines }
+        Self {
+            client,
+            uris,
+            timeout: config.request_timeout,
+            compression,
+            lines,
+            ours: config.vbuckets().count(),
+            vbuckets,
+        }
     }
 
     /// Sends a request and waits for its answer, or for the reason that there is none.
@@ -103,8 +139,7 @@ impl Sender {
         match answer {
             Ok((acks, server_time)) => Input::Answered { request: id, acks, server_time },
             Err(error) => {
-                let server =
-                    self.uris[request.server].0.authority().map_or("", |authority| authority.as_str());
+                let server = self.server(&request);
                 let why = super::with_causes(&error);
                 if let Some(suppressed) = self.lines.admit("request", &format!("{server} {why}")) {
                     tracing::warn!(
@@ -125,6 +160,10 @@ impl Sender {
         }
     }
 
+    fn server(&self, request: &Request) -> &str {
+        self.uris[request.server].0.authority().map_or("", |authority| authority.as_str())
+    }
+
     async fn ask(&self, request: &Request) -> Result<(Vec<Ack>, Option<Timestamp>), SendError> {
         let frame = Frame::encode(Kind::Lanes, &request.message(), self.compression);
         let mut post = hyper::Request::new(Full::new(Bytes::from(frame)));
@@ -143,6 +182,11 @@ impl Sender {
             let seconds = head.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
             let retry_after = seconds.map(Duration::from_secs);
             return Err(SendError::Status { status: head.status, message, retry_after });
+        }
+        let said =
+            head.headers.get(wire::VBUCKETS_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());
+        if let Some(theirs) = said {
+            self.vbuckets.take(self.server(request), theirs, self.ours);
         }
         let frame = Frame::decode(&body.map_err(SendError::Body)?.to_bytes(), Kind::Acks)?;
         Ok((wire::decode_acks(&frame.message)?, date(&head.headers)))

@@ -15,6 +15,7 @@ use super::clock::{Clock, random};
 use super::failure::Failure;
 use super::lines::{Lines, LinesDropped};
 use super::refusal::Refusal;
+use super::sender::VBucketsSeen;
 use super::{StartError, aside};
 use crate::config::{Config, SpoolKind, Verified};
 use crate::dispatcher::{Input, Request};
@@ -38,6 +39,8 @@ pub(super) struct Shared {
     pub(super) wake: Notify,
     /// Tells the disk thread the same. One is enough: it looks for everything.
     disk_wake: SyncSender<()>,
+    /// How many VBuckets Servers have.
+    pub(super) vbuckets: Arc<VBucketsSeen>,
     relay: Mutex<Relay<Box<dyn Spool>>>,
     safety: watch::Sender<Safety>,
     said: Mutex<Throttle<&'static str>>,
@@ -139,6 +142,7 @@ impl Shared {
             bodies,
             wake: Notify::new(),
             disk_wake,
+            vbuckets: Arc::default(),
             relay: Mutex::new(relay),
             safety: watch::Sender::new(Safety::default()),
             said: Mutex::new(Throttle::new(SAY_AGAIN, 2)),
@@ -325,6 +329,7 @@ impl Shared {
     pub(super) fn status(&self) -> Result<Status, Poisoned> {
         let status = self.with(|relay, now| relay.status(now))?;
         let status = Status { log_lines_dropped: self.log_lines_dropped.count(), ..status };
+        let status = Status { vbuckets_of_servers: self.vbuckets.get(), ..status };
         let has_failed = self.failure.borrow().is_some();
         Ok(if has_failed { Status { phase: "failed", ..status } } else { status })
     }

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use taba_core::wire::{Block, Reader, WireError};
 use taba_core::{SeqNo, Timestamp};
 
-use super::Lane;
 use super::parcel::Parcel;
+use super::{Lane, Released};
 use crate::relay::Moment;
 use crate::spool::record::Piece;
 use crate::spool::{Fetch, Place, Purpose, SegmentId};
@@ -157,6 +157,51 @@ impl Lane {
             Some(index) => self.parcels[index].replace(piece, place, written),
             None => vec![place],
         }
+    }
+
+    /// What has to be read back before [`rest`](Self::rest) has all of it.
+    pub fn rest_away(&self, purpose: Purpose) -> Vec<Fetch> {
+        let first = self.index(self.cursor).unwrap_or(self.parcels.len());
+        let away = self.parcels.range(first..).filter(|parcel| parcel.is_away());
+        away.map(|parcel| self.fetch(parcel, purpose)).collect()
+    }
+
+    /// The number that it is at, and all Blocks from there on, notes of damage included; `None` while something is in
+    /// flight, or some of them are away.
+    pub fn rest(&mut self) -> Option<(SeqNo, Vec<Block>)> {
+        if self.flight.is_some() {
+            return None;
+        }
+        let (first, mut blocks) = (self.index(self.cursor).unwrap_or(self.parcels.len()), Vec::new());
+        for parcel in self.parcels.range_mut(first..) {
+            blocks.extend(decode(&parcel.content()?).expect("what a lane holds are blocks"));
+        }
+        Some((self.cursor, blocks))
+    }
+
+    /// Gives up the [rest](Self::rest), which no Server will ever take, and was added to other Lanes. Nothing may be in
+    /// flight, and nothing is added to this Lane any more.
+    pub fn give_up_rest(&mut self) -> Released {
+        debug_assert!(
+            self.flight.is_none() && self.is_recovered,
+            "only what an earlier run has left is misplaced"
+        );
+        let mut released = Released::default();
+        let first = self.index(self.cursor).unwrap_or(self.parcels.len());
+        for parcel in self.parcels.drain(first..) {
+            self.events_held -= parcel.weight.events;
+            released.events += parcel.weight.events;
+            released.batches += 1;
+            released.places.extend(parcel.places);
+        }
+        self.last = SeqNo(self.cursor.0 - 1);
+        self.sent_through = self.sent_through.min(self.last);
+        self.events_offered = self.parcels.back().map_or(0, |last| last.events_before + last.weight.events);
+        if self.parcels.is_empty() {
+            (self.must_probe, self.loss) = (false, None);
+        }
+        self.audit();
+        released
     }
 
     /// How many of the Blocks of this Batch stand in the Spool.

@@ -5,6 +5,8 @@
 //! folds, it folds whole, once, and moves the mark by the same number of events: each event of that Block is folded, or
 //! counted as dropped (`where=agent;why=poison`), never both and never neither.
 
+use std::collections::BTreeMap;
+
 use taba_core::ledger::{self, Where, Why};
 use taba_core::wire::{Block, Content, Reader};
 use taba_core::{ClientId, TabName, Timestamp};
@@ -12,7 +14,7 @@ use taba_core::{ClientId, TabName, Timestamp};
 use super::{Moment, Relay};
 use crate::dispatcher::Condemned;
 use crate::lane::{HEAD_BYTES_MAX, LaneKey};
-use crate::spool::record::Record;
+use crate::spool::record::{Piece, Record};
 use crate::spool::{Purpose, Spool};
 
 /// Blocks of one Batch that were taken out of it because no Server takes them.
@@ -90,6 +92,53 @@ impl<S: Spool> Relay<S> {
     /// What was set aside since the last call: to be kept where somebody can look at it.
     pub fn take_set_aside(&mut self) -> Vec<SetAside> {
         std::mem::take(&mut self.aside)
+    }
+
+    /// A Server says that a Lane is not meant for its deployment. What an earlier run cut for another number of VBuckets is
+    /// cut anew: no Server of this store has taken or will ever take a Batch that one calls misplaced, nor what comes
+    /// behind it in its Lane. What was cut for the number that is set now stays: then the setting is wrong.
+    ///
+    /// `is_news`: a Server has just said so. Else what had to be read back for it may be here.
+    pub(super) fn misplaced(&mut self, now: Moment, key: LaneKey, is_news: bool) {
+        let vbuckets = self.vbuckets;
+        let Some(lane) = self.dispatcher.get(key).filter(|lane| lane.is_recovered()) else { return };
+        let Some((seq, blocks)) = lane.rest() else {
+            if is_news {
+                let away = lane.rest_away(Purpose::Copy);
+                away.into_iter().for_each(|fetch| self.spool.fetch(fetch));
+                self.misplaced.insert(key);
+            }
+            return;
+        };
+        self.misplaced.remove(&key);
+        let is_right =
+            |block: &Block| vbuckets.of(&block.tab).index() == key.vbucket || block.tab.is_reserved();
+        let is_here = vbuckets.get(key.vbucket).is_some();
+        if blocks.is_empty() || (is_here && blocks.iter().all(is_right)) {
+            return;
+        }
+        let mut by_lane: BTreeMap<u16, Vec<&Block>> = BTreeMap::new();
+        for block in &blocks {
+            by_lane.entry(vbuckets.of(&block.tab).index()).or_default().push(block);
+        }
+        let plans = by_lane.into_iter().map(|(vbucket, blocks)| self.dispatcher.lane(vbucket).plan(blocks));
+        let pieces: Vec<Piece> = plans.flatten().collect();
+        let (stream, taken_at) = (self.stream, now.time);
+        let record = Record::Move { from: key, seq, stream, taken_at, pieces: &pieces };
+        // Where a segment has to begin first, what was planned stays right: nothing is renumbered by that.
+        let Ok(written) = self.write(&record) else { return };
+        let mut touched: BTreeMap<u16, Vec<_>> = BTreeMap::new();
+        for (piece, place) in pieces.into_iter().zip(written.places) {
+            touched.entry(piece.vbucket).or_default().push((piece, place));
+        }
+        for (vbucket, pieces) in touched {
+            self.dispatcher.append(self.clock.as_written(now), vbucket, pieces, written.position);
+        }
+        let Some(lane) = self.dispatcher.get(key) else { return };
+        let released = lane.give_up_rest();
+        self.spool.release(&released.places);
+        self.dispatcher.gave_up(released.events);
+        self.cut_anew += released.events;
     }
 
     /// Cuts what of a Lane was never sent into Batches that fit a request of so many bytes. What cannot be read or

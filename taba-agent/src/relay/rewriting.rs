@@ -137,6 +137,9 @@ impl<S: Spool> Relay<S> {
                     copying.reading.remove(&(fetch.lane, fetch.seq));
                     copying.not_before = if is_read { Duration::ZERO } else { now.uptime + READ_PAUSE };
                 }
+                if self.misplaced.contains(&fetch.lane) {
+                    self.misplaced(now, fetch.lane, false);
+                }
             }
             Purpose::Merge => self.fetched_to_merge(now, is_read),
         }

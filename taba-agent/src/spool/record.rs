@@ -7,6 +7,7 @@
 //! kind 2      Copy        | stream u64 | taken_at zigzag | Piece |
 //! kind 3      Merge       | stream u64 | taken_at zigzag | n Pieces |
 //! kind 4      Checkpoint  | standing u8 | n Floors | n Incarnations | n Clocks | ends before the Clocks if there is none
+//! kind 5      Move        | stream u64 | vbucket u16 | seq | stream u64 | taken_at zigzag | n Pieces |
 //! Piece       | vbucket u16 | seq | events_before | blocks_before | blocks | events | bytes | crc32 u32 |
 //! Refusal     | block | why u8 | events |
 //! Floor       | stream u64 | vbucket u16 | base | applied |
@@ -20,7 +21,8 @@
 //! A *Take* is a Client's Batch as it was taken: its Blocks, spread over the Batches of Lanes that they became part of.
 //! The content of a Batch is all its pieces in the order of the log, so that no record is needed to close it: once a
 //! Batch was sent, nothing is added to it. A *Copy* is the whole of one Batch, written again so that an old segment can
-//! go. A *Merge* replaces a Lane's Batches from its first piece's number on, none of which was ever sent. A
+//! go. A *Move* takes a Lane's Batches from a number on, none of which any Server will ever take, and adds what they held
+//! to other Lanes. A *Merge* replaces a Lane's Batches from its first piece's number on, none of which was ever sent. A
 //! *Checkpoint*, at the head of each segment, says what of the segments before it is still held, and which Batches of
 //! Clients were taken.
 
@@ -51,6 +53,7 @@ const TAKE: u8 = 1;
 const COPY: u8 = 2;
 const MERGE: u8 = 3;
 const CHECKPOINT: u8 = 4;
+const MOVE: u8 = 5;
 
 /// Pieces of one record, at most: every Block of a Client's Batch and the notes about it can be one.
 const PIECES_MAX: usize = 1 << 20;
@@ -96,6 +99,19 @@ pub enum Record<'a> {
         taken_at: Timestamp,
         /// All of it.
         piece: &'a Piece,
+    },
+    /// The Lane's Batches from this number on are no more; what they held was added to other Lanes.
+    Move {
+        /// Which Lane.
+        from: LaneKey,
+        /// From which number on.
+        seq: SeqNo,
+        /// The stream of the other Lanes.
+        stream: StreamId,
+        /// When it was added.
+        taken_at: Timestamp,
+        /// What was added.
+        pieces: &'a [Piece],
     },
     /// The Lane's Batches from the first of these on are these.
     Merge {
@@ -169,6 +185,8 @@ pub enum Found {
     Copy(StreamId, Timestamp, FoundPiece),
     /// See [`Record::Merge`].
     Merge(StreamId, Timestamp, Vec<FoundPiece>),
+    /// See [`Record::Move`].
+    Move(LaneKey, SeqNo, (StreamId, Timestamp), Vec<FoundPiece>),
     /// See [`Checkpoint`].
     Checkpoint(Checkpoint),
 }
@@ -198,7 +216,9 @@ impl Record<'_> {
     /// Its pieces, in order.
     pub fn pieces(&self) -> std::slice::Iter<'_, Piece> {
         match self {
-            Self::Take { pieces, .. } | Self::Merge { pieces, .. } => pieces.iter(),
+            Self::Take { pieces, .. } | Self::Merge { pieces, .. } | Self::Move { pieces, .. } => {
+                pieces.iter()
+            }
             Self::Copy { piece, .. } => std::slice::from_ref(*piece).iter(),
         }
     }
@@ -213,7 +233,7 @@ impl Record<'_> {
         let pieces: usize = self.pieces().map(|piece| piece.bytes.len() + 64).sum();
         let head = match self {
             Self::Take { taken, .. } => CLIENT_ID_BYTES_MAX + 64 + taken.refused.len() * 21,
-            Self::Copy { .. } | Self::Merge { .. } => 64,
+            Self::Copy { .. } | Self::Merge { .. } | Self::Move { .. } => 64,
         };
         RECORD_HEAD_BYTES + head + pieces
     }
@@ -238,6 +258,15 @@ impl Record<'_> {
                 out.extend_from_slice(&stream.0.to_le_bytes());
                 put_i64(taken_at.as_micros(), out);
                 put_piece(piece, crcs[0], out);
+            }
+            Self::Move { from, seq, stream, taken_at, pieces } => {
+                out.push(MOVE);
+                out.extend_from_slice(&from.stream.0.to_le_bytes());
+                out.extend_from_slice(&from.vbucket.to_le_bytes());
+                put_u64(seq.0, out);
+                out.extend_from_slice(&stream.0.to_le_bytes());
+                put_i64(taken_at.as_micros(), out);
+                put_pieces(pieces, &crcs, out);
             }
             Self::Merge { stream, taken_at, pieces } => {
                 out.push(MERGE);
@@ -358,7 +387,9 @@ impl Found {
     /// Whether its pieces are the data, and not a byte of them is wrong.
     fn is_whole(&self, record: &[u8], end: usize) -> bool {
         let pieces = match self {
-            Self::Take(_, _, pieces) | Self::Merge(_, _, pieces) => pieces.as_slice(),
+            Self::Take(_, _, pieces) | Self::Merge(_, _, pieces) | Self::Move(_, _, _, pieces) => {
+                pieces.as_slice()
+            }
             Self::Copy(_, _, piece) => std::slice::from_ref(piece),
             Self::Checkpoint(_) => &[],
         };
@@ -440,6 +471,12 @@ fn read_from(reader: &mut Reader<'_>, mut data: usize) -> Result<Found, WireErro
         }
         COPY => Ok(Found::Copy(stream(reader)?, time(reader)?, piece(reader, data)?)),
         MERGE => Ok(Found::Merge(stream(reader)?, time(reader)?, pieces(reader, data)?)),
+        MOVE => {
+            let (lane, vbucket) = (stream(reader)?, reader.array("a vbucket")?);
+            let from = LaneKey { stream: lane, vbucket: u16::from_le_bytes(vbucket) };
+            let seq = SeqNo(reader.u64("a sequence number")?);
+            Ok(Found::Move(from, seq, (stream(reader)?, time(reader)?), pieces(reader, data)?))
+        }
         CHECKPOINT => Ok(Found::Checkpoint(checkpoint(reader)?)),
         _ => Err(WireError::Malformed { what: "the kind of a record" }),
     }
@@ -613,6 +650,18 @@ mod tests {
         for record in records() {
             assert!(matches!(next(&record), Next::Record(..)));
         }
+    }
+
+    #[test]
+    fn a_move_comes_back() {
+        let pieces = [piece(2, b"two"), piece(3, b"three")];
+        let from = LaneKey { stream: StreamId(9), vbucket: 2_000 };
+        let (stream, taken_at) = (StreamId(7), Timestamp::from_secs(5));
+        let record = Record::Move { from, seq: SeqNo(4), stream, taken_at, pieces: &pieces };
+        assert!(encoded(record).len() <= record.bytes_max());
+        let Next::Record(found, _) = next(&encoded(record)) else { panic!() };
+        let Found::Move(found_from, seq, whither, found) = *found else { panic!() };
+        assert_eq!((found_from, seq, whither, found.len()), (from, SeqNo(4), (stream, taken_at), 2));
     }
 
     /// Bytes written by version 2 of the log. `TABA_BLESS=1` writes the file if it does not exist yet.

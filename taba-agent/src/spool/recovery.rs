@@ -226,6 +226,12 @@ impl Replay {
                 }
                 pieces.iter().for_each(|piece| self.piece(stream, taken_at, piece, segment, at));
             }
+            Found::Move(from, seq, (stream, taken_at), pieces) => {
+                if let Some(batches) = self.lanes.get_mut(&from) {
+                    batches.split_off(&seq.0);
+                }
+                pieces.iter().for_each(|piece| self.piece(stream, taken_at, piece, segment, at));
+            }
             Found::Checkpoint(checkpoint) => self.checkpoint(checkpoint),
         }
     }

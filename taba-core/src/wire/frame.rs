@@ -7,6 +7,8 @@ use bytes::Bytes;
 use super::{Reader, WireError};
 use crate::limits::FRAME_BYTES_MAX;
 
+/// The header of an answer to Lanes that says how many VBuckets the Server's deployment has.
+pub const VBUCKETS_HEADER: &str = "taba-vbuckets";
 /// The media type of a frame: the `Content-Type` of every body in `docs/WIRE.md`.
 pub const CONTENT_TYPE: &str = "application/x-taba";
 /// The first four bytes of every frame.
