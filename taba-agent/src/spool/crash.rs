@@ -82,6 +82,13 @@ impl CrashDisk {
         }
     }
 
+    /// Makes one byte zero.
+    pub(crate) fn zero(&self, segment: SegmentId, at: usize) {
+        if let Some(byte) = self.image().files.get_mut(&segment).and_then(|file| file.get_mut(at)) {
+            *byte = 0;
+        }
+    }
+
     /// Tears the end off a segment.
     pub(crate) fn tear(&self, segment: SegmentId, bytes: usize) {
         if let Some(file) = self.image().files.get_mut(&segment) {

@@ -12,8 +12,8 @@ use std::io;
 use taba_core::{ClientId, SeqNo, StreamId, Timestamp};
 
 use super::record::{
-    Checkpoint, Floor, Found, FoundPiece, MAGIC, Next, SEGMENT_HEAD_BYTES, SegmentHead, Standing, Taken,
-    VERSION, next,
+    Checkpoint, Floor, Found, FoundPiece, MAGIC, Next, RECORD_HEAD_BYTES, SEGMENT_HEAD_BYTES, SegmentHead,
+    Standing, Taken, VERSION, next,
 };
 use super::{Disk, Place, SegmentId};
 use crate::clock::StreamClock;
@@ -133,6 +133,8 @@ pub fn recover(disk: &dyn Disk, segments: &[(SegmentId, u64)]) -> io::Result<Rec
     Ok(replay.finish())
 }
 
+/// Bytes of heads that are checked in search of the next record, at most.
+const RESYNC_BYTES_MAX: usize = 256 << 20;
 /// Bytes of the head of a segment of version 1: magic, version, number, checksum.
 const OLD_HEAD_BYTES: usize = 21;
 
@@ -142,6 +144,29 @@ fn is_old(head: &[u8]) -> bool {
         && head.starts_with(&MAGIC)
         && head[MAGIC.len()] < VERSION
         && head[17..] == crc32fast::hash(&head[..17]).to_le_bytes()
+}
+
+/// Where the next record begins behind a place whose bytes do not tell.
+///
+/// # Cost
+/// A few comparisons for each byte, and checksums over at most [`RESYNC_BYTES_MAX`] bytes of what looks like the head of a
+/// record; behind that, the rest of the segment is given up.
+fn resynchronise(bytes: &[u8], at: usize) -> Option<usize> {
+    let mut left = RESYNC_BYTES_MAX;
+    for start in at + 1..bytes.len().saturating_sub(RECORD_HEAD_BYTES) {
+        let rest = &bytes[start..];
+        let length = |at: usize| u32::from_le_bytes([rest[at], rest[at + 1], rest[at + 2], rest[at + 3]]);
+        let (head, data) = (length(0) as usize, length(4) as usize);
+        let is_kind = (1..=4).contains(&rest[RECORD_HEAD_BYTES - 1]);
+        if !is_kind || head.saturating_add(data) > rest.len() {
+            continue;
+        }
+        left = left.checked_sub(head)?;
+        if matches!(next(rest), Next::Record(..)) {
+            return Some(start);
+        }
+    }
+    None
 }
 
 /// What a segment is to those before it, as its first record says.
@@ -191,14 +216,22 @@ impl Replay {
                     self.record(*found, id, at);
                     at += end;
                 }
+                // Its lengths may be what is wrong.
                 Next::Broken(end) => {
-                    self.damaged(end);
-                    at += end;
+                    let next = resynchronise(bytes, at).unwrap_or(at + end);
+                    self.damaged(next - at);
+                    at = next;
                 }
-                Next::Lost => {
-                    self.torn.push((id, at as u64));
-                    return self.damaged(bytes.len() - at);
-                }
+                Next::Lost => match resynchronise(bytes, at) {
+                    Some(next) => {
+                        self.damaged(next - at);
+                        at = next;
+                    }
+                    None => {
+                        self.torn.push((id, at as u64));
+                        return self.damaged(bytes.len() - at);
+                    }
+                },
             }
         }
     }

@@ -464,6 +464,28 @@ fn a_segment_that_is_missing_or_cut_short_leaves_all_the_others_and_is_told() {
 }
 
 #[test]
+fn a_length_that_flips_or_bytes_that_are_zero_cost_no_more_than_the_records_they_are_in() {
+    for zeros in [0, 1, 300] {
+        let disk = CrashDisk::default();
+        let (_, places) = with_batches(&disk, 30);
+        // Somewhere in the head of the third record: its length is lost.
+        let start = (places[1].offset + places[1].bytes) as usize;
+        if zeros == 0 {
+            disk.flip(places[2].segment, start + 2, 0x40);
+        }
+        (0..zeros).for_each(|at| disk.zero(places[2].segment, start + at));
+        let (_, found) = open(&disk);
+        let batches = &found.lanes[&key()].batches;
+        let lost: Vec<_> =
+            batches.iter().filter(|batch| batch.events == 0).map(|batch| batch.seq.0).collect();
+        let expected: &[u64] = if zeros < 2 { &[3] } else { &[3, 4] };
+        assert_eq!((batches.len(), lost.as_slice()), (30, expected));
+        assert_eq!(found.damage.events, 10 * lost.len() as u64);
+        assert_eq!((found.damage.stretches, found.torn.len()), (1, 0));
+    }
+}
+
+#[test]
 fn a_log_of_an_older_version_is_refused_and_left_as_it_is() {
     let disk = CrashDisk::default();
     let mut head = [&b"TABASPOL\x01"[..], &7_u64.to_le_bytes()].concat();
