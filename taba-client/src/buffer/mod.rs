@@ -344,7 +344,10 @@ impl Buffer {
     /// left of what waited, so it is dropped, and counted as damaged.
     pub fn salvage(&mut self) {
         for pending in self.tabs.iter_mut().flatten() {
-            *pending = Pending::new(pending.spec().clone(), &self.handlers);
+            let new = Pending::new(pending.spec().clone(), &self.handlers);
+            let old = std::mem::replace(pending, new);
+            // What panicked may be a value that was dropped.
+            drop(fault::guarded(|| drop(old)));
         }
         self.waiting.clear();
         (self.bytes, self.compact_from, self.left_behind) = (0, 0, false);

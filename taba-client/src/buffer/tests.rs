@@ -662,3 +662,61 @@ fn late_events_are_bounded_as_all_that_cannot_be_folded() {
     assert_eq!(shape, [(50, at(0)), (20, at(11))]);
     buffer.audit_deeply();
 }
+
+#[test]
+fn after_a_panic_the_batch_in_flight_is_whole_and_the_rest_is_counted() {
+    let mut buffer = standard(Config::default(), 3);
+    let mut told = 0;
+    (0..3).for_each(|tab| buffer.offer(tab, at(0), Datum::Number(1.0)));
+    let in_flight = buffer.seal(at(1)).unwrap();
+    (0..100).for_each(|n| buffer.offer(n % 2, at(1), Datum::Number(1.0)));
+    let mark = buffer.mark();
+    // An event was counted, and lost on its way into the buffer.
+    buffer.tally.recorded += 1;
+    buffer.salvage();
+    buffer.audit_deeply();
+    assert_eq!((buffer.tally().dropped.get(Why::Damaged), buffer.tally().pending), (101, 0));
+    assert_eq!(buffer.seal(at(2)).unwrap().frame(), in_flight.frame());
+    assert!(!buffer.is_settled(mark), "the batch in flight is not there yet");
+    buffer.acknowledge(in_flight.seq());
+    buffer.offer(2, at(3), Datum::Number(1.0));
+    for sealed in std::iter::from_fn(|| buffer.seal(at(4))).take(1) {
+        told += sealed.events();
+        assert_eq!(read(&sealed).blocks.len(), 3, "an event, what is recorded, what is dropped");
+    }
+    assert_eq!(told, 1);
+    buffer.audit_deeply();
+}
+
+#[test]
+fn what_is_marked_is_settled_when_its_batches_are_and_not_before() {
+    let mut buffer = buffer(Config { batch_blocks_max: LEDGER_BLOCKS_MAX + 2, ..Config::default() });
+    (0..5).for_each(|n| _ = buffer.declare(spec::<f64>(&format!("n{n}"), "Numbers")));
+    assert!(buffer.is_settled(buffer.mark()), "nothing is here");
+    (0..5).for_each(|tab| buffer.offer(tab, at(0), Datum::Number(1.0)));
+    let first = buffer.seal(at(0)).unwrap();
+    let mark = buffer.mark();
+    for round in 0..3 {
+        // What comes later does not hold it up, whatever Tab it is of.
+        (0..5).for_each(|tab| buffer.offer(tab, at(1), Datum::Number(1.0)));
+        assert!(!buffer.is_settled(mark), "round {round}");
+        let sealed = buffer.seal(at(1)).unwrap();
+        buffer.acknowledge(sealed.seq());
+    }
+    assert!(buffer.is_settled(mark));
+    assert!(first.events() == 2 && buffer.tally().pending > 0);
+    let mark = buffer.mark();
+    buffer.note_dropped(Why::BadValue, 1);
+    while !buffer.is_settled(mark) {
+        let sealed = buffer.seal(at(2)).unwrap();
+        assert!(!buffer.is_settled(mark));
+        buffer.acknowledge(sealed.seq());
+    }
+    buffer.note_dropped(Why::BadValue, 1);
+    let mark = buffer.mark();
+    assert!(!buffer.is_settled(mark), "a drop is still to be told");
+    let sealed = buffer.seal(at(3)).unwrap();
+    assert!(!buffer.is_settled(mark));
+    buffer.acknowledge(sealed.seq());
+    assert!(buffer.is_settled(mark));
+}

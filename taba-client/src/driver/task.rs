@@ -133,7 +133,10 @@ impl Task {
         }
         self.panics += 1;
         // A logger of the application may be what panics.
-        let told = catch_unwind(AssertUnwindSafe(|| self.reporter.restarted(message)));
+        let told = catch_unwind(AssertUnwindSafe(|| {
+            self.reporter.restarted(message);
+            self.publish();
+        }));
         let again = self.panics < PANICS_MAX;
         if !again {
             let _ = self.parts.gone.set(format!("its background task has ended: it {message}").into());
