@@ -285,7 +285,7 @@ impl Client {
     }
 
     /// Ends the Client: sends what is unsent, for at most as long as `deadline`. From now on, what is recorded is
-    /// counted as dropped; what another thread records in this very moment may be in neither count.
+    /// counted as dropped; so is what another thread records in this very moment, in [`stats`](Self::stats).
     ///
     /// Blocks. In an async program use [`close`](Self::close).
     pub fn shutdown(&self, deadline: Duration) -> FlushReport {

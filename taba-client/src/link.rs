@@ -9,6 +9,7 @@ use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
+use taba_core::ledger::Why;
 use taba_core::{ClientId, Registry};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -58,6 +59,8 @@ pub(crate) struct Link {
     pub(crate) pool: Arc<Pool>,
     commands: UnboundedSender<Command>,
     stats: Arc<Mutex<ClientStats>>,
+    /// The rings, when the task has ended.
+    leftover: Arc<Mutex<Option<Intake>>>,
     /// The same in a forked child; `None` when none could be made.
     child: OnceLock<Option<Box<Link>>>,
 }
@@ -131,7 +134,12 @@ impl Core {
     }
 
     pub(crate) fn stats(&self) -> ClientStats {
-        let stats = self.link_if_any().and_then(|link| lock(&link.stats).map(|stats| stats.clone()));
+        let link = self.link_if_any();
+        if let Some(mut leftover) = link.and_then(|link| lock(&link.leftover)) {
+            let events = leftover.as_mut().map_or(0, Intake::discard);
+            self.recorder.note_refused(Why::Shutdown, events);
+        }
+        let stats = link.and_then(|link| lock(&link.stats).map(|stats| stats.clone()));
         let mut stats = stats.unwrap_or_default();
         for (why, events) in self.recorder.refused() {
             stats.recorded += events;
@@ -196,7 +204,8 @@ impl Link {
         };
         let (rings, arrivals) = mpsc::channel();
         let (commands, commands_due) = unbounded_channel();
-        let (stats, pool, wake) = (Arc::default(), Arc::default(), Arc::new(Notify::new()));
+        let (stats, leftover, wake) = (Arc::default(), Arc::default(), Arc::new(Notify::new()));
+        let pool = Arc::new(Pool::new(config.flush_interval));
         let identity = Identity { client: id.clone(), incarnation };
         Task::new(Parts {
             recorder: Arc::clone(recorder),
@@ -207,11 +216,13 @@ impl Link {
             commands: commands_due,
             stats: Arc::clone(&stats),
             wake,
+            leftover: Arc::clone(&leftover),
             gone: Arc::clone(gone),
             seed: incarnation,
         })
         .start()?;
-        Ok(Self { generation: generation(), rings, pool, commands, stats, child: OnceLock::new() })
+        let (generation, child) = (generation(), OnceLock::new());
+        Ok(Self { generation, rings, pool, commands, stats, leftover, child })
     }
 }
 

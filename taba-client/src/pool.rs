@@ -8,14 +8,15 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use rtrb::Producer;
 
 use crate::driver::lock;
 use crate::recorder::Slot;
 
-/// Flushes that a ring stays here unused before it is freed.
-const IDLE_FLUSHES: u64 = 4;
+/// How long a ring stays here unused before it is freed.
+const IDLE: Duration = Duration::from_secs(1);
 
 /// The writing end of a ring.
 pub(crate) struct Writer {
@@ -25,8 +26,11 @@ pub(crate) struct Writer {
 }
 
 /// Rings that no thread writes to at the moment, the longest unused first.
-#[derive(Default)]
-pub(crate) struct Pool(Mutex<Rings>);
+pub(crate) struct Pool {
+    rings: Mutex<Rings>,
+    /// [`IDLE`] in flushes.
+    idle_flushes: u64,
+}
 
 #[derive(Default)]
 struct Rings {
@@ -35,31 +39,37 @@ struct Rings {
 }
 
 impl Pool {
+    /// An empty pool of a Client that flushes at this interval.
+    pub(crate) fn new(flush_interval: Duration) -> Self {
+        let idle_flushes = IDLE.as_millis().div_ceil(flush_interval.as_millis().max(1));
+        Self { rings: Mutex::default(), idle_flushes: idle_flushes as u64 }
+    }
+
     /// Puts a ring here. What is in it stays to be read.
     pub(crate) fn give(&self, writer: Writer) {
         if !writer.ring.is_abandoned()
-            && let Some(mut rings) = lock(&self.0)
+            && let Some(mut rings) = lock(&self.rings)
         {
             let flushes = rings.flushes;
             rings.idle.push_back((writer, flushes));
         }
     }
 
-    /// Takes a ring that is at most half full.
-    pub(crate) fn take(&self) -> Option<Writer> {
-        let mut rings = lock(&self.0)?;
-        let room = |(writer, _): &(Writer, u64)| writer.ring.slots() * 2 >= writer.ring.buffer().capacity();
-        // All were read at the same time, so if the oldest are full then all are, or nearly.
+    /// Takes a ring with room for this many events.
+    pub(crate) fn take(&self, events: usize) -> Option<Writer> {
+        let mut rings = lock(&self.rings)?;
+        let room = |(writer, _): &(Writer, u64)| writer.ring.slots() >= events;
+        // All are read at the same time and taken in turn, so if the oldest have no room then hardly any has.
         let place = rings.idle.iter().take(4).position(room)?;
         rings.idle.remove(place).map(|(writer, _)| writer)
     }
 
     /// Once a flush: frees rings that nobody needed for a while.
     pub(crate) fn shrink(&self) {
-        let Some(mut rings) = lock(&self.0) else { return };
+        let Some(mut rings) = lock(&self.rings) else { return };
         rings.flushes += 1;
         let flushes = rings.flushes;
-        while rings.idle.front().is_some_and(|(_, since)| since + IDLE_FLUSHES <= flushes) {
+        while rings.idle.front().is_some_and(|(_, since)| since + self.idle_flushes < flushes) {
             rings.idle.pop_front();
         }
         if rings.idle.is_empty() {

@@ -13,7 +13,7 @@
 
 use std::any::Any;
 use std::cell::RefCell;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use rtrb::{PushError, RingBuffer};
@@ -26,6 +26,13 @@ use crate::driver::{Clock, Ring, generation, lock};
 use crate::link::{Core, Link};
 use crate::pool::{Pool, Writer};
 use crate::tabs::Tabs;
+
+/// Events are recorded.
+const OPEN: u8 = 0;
+/// As [`OPEN`], but nothing was recorded for a while.
+const IDLE: u8 = 1;
+/// Whatever is recorded is dropped.
+const CLOSED: u8 = 2;
 
 /// Fill-level checks per ring capacity.
 const LOOKS: usize = 8;
@@ -74,7 +81,8 @@ struct Chunk {
 pub(crate) struct Recorder {
     number: u64,
     place: usize,
-    closed: AtomicBool,
+    /// One of [`OPEN`], [`IDLE`], [`CLOSED`].
+    phase: AtomicU8,
     clock: Clock,
     client: ClientId,
     config: Verified,
@@ -87,6 +95,8 @@ pub(crate) struct Recorder {
 #[derive(Default)]
 struct Shared {
     hurry: AtomicBool,
+    /// Whether the first event after a pause was recorded.
+    first: AtomicBool,
     rings_bytes: AtomicUsize,
     opaque_bytes: AtomicUsize,
     /// How often all rings were drained.
@@ -98,8 +108,8 @@ impl Recorder {
     pub(crate) fn new(client: ClientId, clock: Clock, handlers: Registry, config: Verified) -> Self {
         let (number, place) = lock(&PLACES).map_or((0, 0), |mut places| places.take());
         let tabs = Tabs::new(handlers, config.tabs_max);
-        let (closed, core, shared) = (AtomicBool::new(false), OnceLock::new(), Box::default());
-        Self { number, place, closed, clock, client, config, tabs, core, shared }
+        let (phase, core, shared) = (AtomicU8::new(OPEN), OnceLock::new(), Box::default());
+        Self { number, place, phase, clock, client, config, tabs, core, shared }
     }
 
     /// Whose recorder it is; said once.
@@ -115,7 +125,7 @@ impl Recorder {
 
     /// In a forked child: what the parent's threads hold is not this process's.
     pub(crate) fn begin_again(&self) {
-        let Shared { hurry, rings_bytes, opaque_bytes, drains: _, refused } = &*self.shared;
+        let Shared { hurry, first: _, rings_bytes, opaque_bytes, drains: _, refused } = &*self.shared;
         hurry.store(false, Ordering::Relaxed);
         rings_bytes.store(0, Ordering::Relaxed);
         opaque_bytes.store(0, Ordering::Relaxed);
@@ -148,8 +158,10 @@ impl Recorder {
 
     #[inline]
     fn push(&self, slot: Slot, bytes: usize) {
-        if self.closed.load(Ordering::Relaxed) {
-            return self.refuse_bytes(Why::Shutdown, bytes);
+        match self.phase.load(Ordering::Relaxed) {
+            OPEN => {}
+            IDLE => self.begin_after_pause(),
+            _ => return self.refuse_bytes(Why::Shutdown, bytes),
         }
         let pushed = CHUNKS.try_with(move |chunks| {
             // A value that records while it is dropped, or an allocator that records: not while we are at it.
@@ -175,8 +187,7 @@ impl Recorder {
         chunks.iter_mut().for_each(|chunk| drop(chunk.take_if(|chunk| chunk.writer.ring.is_abandoned())));
         let core = self.core.get().and_then(Weak::upgrade).ok_or(Why::Shutdown)?;
         let link = core.link().ok_or(Why::Shutdown)?;
-        let writer = link.pool.take().or_else(|| self.ring(link, self.config.rings_bytes_max));
-        let Some(writer) = writer else {
+        let Some(writer) = self.pooled_or_new(link, self.config.rings_bytes_max) else {
             self.ask_to_hurry();
             return Err(Why::Full);
         };
@@ -222,7 +233,14 @@ impl Recorder {
         let core = self.core.get()?.upgrade()?;
         let link = core.link()?;
         // The last quarter is for threads that have no ring at all.
-        link.pool.take().or_else(|| self.ring(link, self.config.rings_bytes_max / 4 * 3))
+        self.pooled_or_new(link, self.config.rings_bytes_max / 4 * 3)
+    }
+
+    /// A ring that is at least half empty, a new one, or if there can be none, one that has some room.
+    fn pooled_or_new(&self, link: &Link, bytes_max: usize) -> Option<Writer> {
+        let events = self.config.ring_events_min;
+        let new = || self.ring(link, bytes_max);
+        link.pool.take(events / 2).or_else(new).or_else(|| link.pool.take(events / 8))
     }
 
     /// All rings were drained.
@@ -252,7 +270,12 @@ impl Recorder {
     #[cold]
     #[inline(never)]
     fn refuse(&self, why: Why) {
-        self.shared.refused[why as usize - 1].fetch_add(1, Ordering::Relaxed);
+        self.note_refused(why, 1);
+    }
+
+    /// Counts events that were dropped before they came to the buffer.
+    pub(crate) fn note_refused(&self, why: Why, events: u64) {
+        self.shared.refused[why as usize - 1].fetch_add(events, Ordering::Relaxed);
     }
 
     /// What was refused since this was last taken.
@@ -275,7 +298,27 @@ impl Recorder {
 
     /// From now on everything that is recorded is dropped.
     pub(crate) fn close(&self) {
-        self.closed.store(true, Ordering::Relaxed);
+        self.phase.store(CLOSED, Ordering::Relaxed);
+    }
+
+    /// Nothing was recorded for a while: the next event is worth a flush of its own.
+    pub(crate) fn note_idle(&self) {
+        // Fails when it is closed, and stays so.
+        let _ = self.phase.compare_exchange(OPEN, IDLE, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn begin_after_pause(&self) {
+        if self.phase.compare_exchange(IDLE, OPEN, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            self.shared.first.store(true, Ordering::Relaxed);
+            self.ask_to_hurry();
+        }
+    }
+
+    /// Whether the first event after a pause was recorded, since this was last asked.
+    pub(crate) fn take_first(&self) -> bool {
+        self.shared.first.swap(false, Ordering::Relaxed)
     }
 
     /// Asks for the rings to be drained before it is time.
@@ -400,5 +443,31 @@ impl Places {
     fn give_back(&mut self, place: usize) {
         self.taken -= 1;
         self.free.push(place);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Verified;
+
+    #[test]
+    fn the_first_event_after_a_pause_asks_for_a_flush_and_no_other_does() {
+        let id = ClientId::new("web-01").unwrap();
+        let recorder = Recorder::new(id, Clock::system(), Registry::default(), Verified::default());
+        let asked = || (recorder.is_hurried(), recorder.take_first());
+        recorder.record(0, 1.0);
+        asked();
+        recorder.note_idle();
+        assert_eq!(asked(), (false, false));
+        recorder.record(0, 1.0);
+        assert!(asked().1);
+        recorder.record(0, 1.0);
+        assert!(!asked().1);
+        recorder.close();
+        recorder.note_idle();
+        recorder.record(0, 1.0);
+        assert!(!asked().1);
+        assert!(recorder.refused().any(|refused| refused == (Why::Shutdown, 4)), "it has no Client");
     }
 }

@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::time::{Duration, SystemTime};
 
-use taba_client::Client;
+use taba_client::{Client, Config};
 use taba_core::Timestamp;
 use taba_tests::{Account, Agent, Server, free_port, wait_until};
 
@@ -222,4 +222,33 @@ fn the_last_set_is_shown_and_a_time_of_tomorrow_touches_no_other_event() {
     assert_eq!(value("queue_length")["value"], 3.0);
     let steps: Vec<_> = value("steps").as_array().unwrap().iter().map(|step| step[0].clone()).collect();
     assert_eq!(steps, ["step 2", "step 1", "step 3"]);
+}
+
+#[test]
+fn a_client_that_dies_with_a_backlog_leaves_nothing_in_flight() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path(), free_port());
+    let port = free_port();
+    // Small Batches, so that many are between the first and the last.
+    let handlers = taba_handlers::standard().build().unwrap();
+    let config = Config { batch_blocks_max: 20, drop_deadline: Duration::ZERO, ..Config::default() };
+    let agent_url = format!("http://127.0.0.1:{port}");
+    let client =
+        Client::builder("web-01").agent(agent_url).handlers(handlers).config(config).build().unwrap();
+    let tabs: Vec<_> = (0..20_000).map(|n| client.totals(&format!("backlog;n={n}")).unwrap()).collect();
+    for tabs in tabs.chunks(5_000) {
+        let before = client.stats().recorded;
+        tabs.iter().for_each(|tab| tab.add(1.0));
+        wait_until("the rings are drained", || client.stats().recorded == before + 5_000);
+    }
+    let _agent = Agent::start(port, &[server.url()]);
+    wait_until("some of it is on its way", || client.stats().acked > 100);
+    drop((client, tabs));
+    wait_until("the agent has drained", || {
+        let account = server.account("web-01");
+        account.in_flight == 0 && account.recorded > 100
+    });
+    let account = server.account("web-01");
+    assert_eq!((account.folded, account.dropped), (account.recorded, 0));
+    assert!(account.recorded < 20_000, "it died in the middle: {account:?}");
 }

@@ -64,6 +64,18 @@ impl Intake {
         recorder.note_drained();
     }
 
+    /// Throws away what is in the rings: how many events that was. For a Client that has ended, in whose rings a thread
+    /// may have put something at the last moment.
+    pub(crate) fn discard(&mut self) -> u64 {
+        self.rings.extend(self.arrivals.try_iter());
+        let discard = |ring: &mut Ring| {
+            let slots = ring.consumer.slots();
+            ring.consumer.read_chunk(slots).map_or(0, |chunk| chunk.into_iter().count() as u64)
+                + ring.take_overflowed()
+        };
+        self.rings.iter_mut().map(discard).sum()
+    }
+
     /// Once a flush: forgets Tabs that nobody uses any more, and frees rings that nobody needed for a while.
     pub(crate) fn shrink(&mut self, recorder: &Recorder, buffer: &mut Buffer) {
         self.pool.shrink();
@@ -104,10 +116,15 @@ impl Ring {
             }
         }
         recorder.give_back(opaque_bytes);
-        let overflowed = self.overflowed.load(Ordering::Relaxed);
-        if overflowed > self.overflowed_noted {
-            buffer.note_dropped(Why::Full, overflowed - self.overflowed_noted);
-            self.overflowed_noted = overflowed;
+        let overflowed = self.take_overflowed();
+        if overflowed > 0 {
+            buffer.note_dropped(Why::Full, overflowed);
         }
+    }
+
+    /// Events that did not fit, since this was last asked.
+    fn take_overflowed(&mut self) -> u64 {
+        let overflowed = self.overflowed.load(Ordering::Relaxed);
+        overflowed - std::mem::replace(&mut self.overflowed_noted, overflowed)
     }
 }

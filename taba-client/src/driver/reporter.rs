@@ -21,6 +21,7 @@ pub(super) struct Reporter {
     restarts: u64,
     dropped_seen: u64,
     last_error: Option<Arc<str>>,
+    last_fault: Option<Fault>,
     limits: Limits,
 }
 
@@ -38,8 +39,8 @@ struct Limits {
 impl Reporter {
     pub(super) fn new(client: ClientId) -> Self {
         let (batches, failures, refused, restarts, dropped_seen) = (0, 0, 0, 0, 0);
-        let (last_error, limits) = (None, Limits::default());
-        Self { client, batches, failures, refused, restarts, dropped_seen, last_error, limits }
+        let (last_error, last_fault, limits) = (None, None, Limits::default());
+        Self { client, batches, failures, refused, restarts, dropped_seen, last_error, last_fault, limits }
     }
 
     /// The Agent has a Batch, after so many failures.
@@ -134,10 +135,14 @@ impl Reporter {
 
     /// A Handler or a value of the application has failed.
     fn tell_fault(&mut self, fault: Option<(Fault, u64)>) {
-        let Some((Fault { tab, tab_type, why, message, .. }, times)) = fault else { return };
-        self.last_error = Some(format!("tab {tab} of type {tab_type}: {message} ({why})").into());
-        if let Some(times) = self.limits.faults.happened(times) {
-            let client = &self.client;
+        let mut times = 0;
+        if let Some((fault, more)) = fault {
+            let Fault { tab, tab_type, why, message, .. } = &fault;
+            self.last_error = Some(format!("tab {tab} of type {tab_type}: {message} ({why})").into());
+            (self.last_fault, times) = (Some(fault), more);
+        }
+        if let (Some(fault), Some(times)) = (&self.last_fault, self.limits.faults.happened(times)) {
+            let (client, Fault { tab, tab_type, why, message, .. }) = (&self.client, fault);
             tracing::error!(%client, %tab, %tab_type, %why, message, times, "a handler or a value of the application failed");
         }
     }

@@ -43,8 +43,10 @@ pub(crate) struct Command {
     /// Whether the Client ends then.
     pub(crate) close: bool,
     pub(crate) deadline: Duration,
-    pub(crate) reply: Box<dyn FnOnce(FlushReport) + Send>,
+    pub(crate) reply: Reply,
 }
+
+pub(crate) type Reply = Box<dyn FnOnce(FlushReport) + Send>;
 
 /// A [`Command`] that has not been answered.
 struct Flush {
@@ -62,6 +64,8 @@ pub(crate) struct Task {
     /// Whether what waits should be sealed as soon as the courier is free.
     due: bool,
     flushes: Vec<Flush>,
+    /// Answers to those who asked the Client to end, for when it has.
+    last_answers: Vec<(Reply, FlushReport)>,
     /// Whether the buffer is being changed: a panic then leaves it as nobody knows.
     changing: bool,
     panics: u32,
@@ -79,6 +83,8 @@ pub(crate) struct Parts {
     pub(crate) stats: Arc<Mutex<ClientStats>>,
     /// Rung when the rings should be drained before it is time.
     pub(crate) wake: Arc<Notify>,
+    /// Where the rings go when the task ends: a thread may put something there at the last moment.
+    pub(crate) leftover: Arc<Mutex<Option<Intake>>>,
     /// Set when the task gives up.
     pub(crate) gone: Arc<OnceLock<Arc<str>>>,
     /// Makes the random part of waits.
@@ -89,8 +95,9 @@ impl Task {
     pub(crate) fn new(parts: Parts) -> Self {
         let backoff = Backoff::new(parts.config.backoff_min, parts.config.backoff_max, parts.seed);
         let reporter = Reporter::new(parts.recorder.client().clone());
-        let (courier, flushes) = (Courier::Idle, Vec::new());
-        Self { parts, backoff, courier, due: false, flushes, changing: false, panics: 0, reporter }
+        let (courier, flushes, last_answers) = (Courier::Idle, Vec::new(), Vec::new());
+        let (due, changing, panics) = (false, false, 0);
+        Self { parts, backoff, courier, due, flushes, last_answers, changing, panics, reporter }
     }
 
     /// Gives the task to the background thread.
@@ -117,8 +124,16 @@ impl Task {
                 })
                 .await
             };
-            let Err(message) = served else { return };
-            if !self.recover(&message) {
+            let ends = match served {
+                Ok(()) => true,
+                Err(message) => !self.recover(&message),
+            };
+            if ends {
+                self.parts.recorder.close();
+                if let Some(mut leftover) = hub::lock(&self.parts.leftover) {
+                    *leftover = Some(self.parts.intake);
+                }
+                self.last_answers.into_iter().for_each(|(reply, report)| reply(report));
                 return;
             }
             // A panic that comes at once again does not take all of a processor.
@@ -140,7 +155,6 @@ impl Task {
         let again = self.panics < PANICS_MAX;
         if !again {
             let _ = self.parts.gone.set(format!("its background task has ended: it {message}").into());
-            self.parts.recorder.close();
         }
         drop(told);
         again
@@ -155,11 +169,16 @@ impl Task {
             tokio::select! {
                 () = &mut flush => {
                     flush.set(sleep(self.parts.config.flush_interval));
-                    self.drain();
-                    self.shrink();
-                    self.due = true;
+                    self.drain_in_time();
                 }
-                () = self.parts.wake.notified() => self.drain(),
+                () = self.parts.wake.notified() => {
+                    self.drain();
+                    // The first event after a pause need not wait; nothing was sent in the interval before.
+                    if self.parts.recorder.take_first() {
+                        flush.set(sleep(self.parts.config.flush_interval));
+                        self.due = true;
+                    }
+                }
                 returned = self.courier.returned() => self.receive(returned),
                 command = self.parts.commands.recv() => match command {
                     Some(command) => self.begin_flush(command),
@@ -202,12 +221,15 @@ impl Task {
     fn answer_flushes(&mut self) -> bool {
         let (buffer, recorder) = (&self.parts.buffer, &self.parts.recorder);
         let tally = buffer.tally();
-        let mut ends = false;
-        let is_over = |flush: &mut Flush| {
-            buffer.is_settled(flush.mark) || flush.since.elapsed() >= flush.command.deadline
+        // At its end, what a thread recorded at the last moment counts as well.
+        let is_sent = |flush: &Flush| {
+            let all = tally.pending + tally.sealed == 0;
+            buffer.is_settled(flush.mark) && (all || !flush.command.close)
         };
-        for Flush { command, mark, before, .. } in self.flushes.extract_if(.., is_over) {
-            let left = if buffer.is_settled(mark) { 0 } else { tally.pending + tally.sealed };
+        let is_over = |flush: &mut Flush| is_sent(flush) || flush.since.elapsed() >= flush.command.deadline;
+        for flush in self.flushes.extract_if(.., is_over) {
+            let left = if is_sent(&flush) { 0 } else { tally.pending + tally.sealed };
+            let Flush { command, before, .. } = flush;
             let dropped = tally.dropped.total() - before.dropped.total();
             let report = FlushReport { flushed: tally.acked - before.acked, left, dropped };
             if left > 0 && command.close {
@@ -215,10 +237,14 @@ impl Task {
             } else if left > 0 {
                 tracing::warn!(client = %recorder.client(), events = left, "events were left unsent by a flush");
             }
-            ends |= command.close;
-            (command.reply)(report);
+            let Command { close, reply, .. } = command;
+            if close {
+                self.last_answers.push((reply, report));
+            } else {
+                reply(report);
+            }
         }
-        ends
+        !self.last_answers.is_empty()
     }
 
     /// Does something with the buffer; a panic meanwhile is known by it.
@@ -233,8 +259,16 @@ impl Task {
         self.change(|parts| parts.intake.drain(&parts.recorder, &mut parts.buffer));
     }
 
-    fn shrink(&mut self) {
+    /// Once a flush interval.
+    fn drain_in_time(&mut self) {
+        let before = self.parts.buffer.tally().recorded;
+        self.drain();
         self.change(|parts| parts.intake.shrink(&parts.recorder, &mut parts.buffer));
+        self.due = true;
+        let tally = self.parts.buffer.tally();
+        if (tally.recorded, tally.pending, tally.sealed) == (before, 0, 0) {
+            self.parts.recorder.note_idle();
+        }
     }
 
     /// Seals what waits, and sends it.
