@@ -24,7 +24,8 @@ const FRAME_SLACK_BYTES: usize = 64 * 1024;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// How often events are sent. Default 250 ms, at least 1 ms. Shorter is fresher; longer folds more into one State.
+    /// How often events are sent. Default 250 ms, at least 1 ms. Shorter is fresher; longer folds more into one State. The
+    /// first event after an interval without any does not wait for it.
     pub flush_interval: Duration,
     /// Events of one ring. Default 256 (6 KiB), at least 16. A thread that records holds one ring; while it fills them
     /// faster than they are drained, it takes more, which go back when they are drained.
