@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 
 use taba_tests::binary;
 use taba_tests::torture::scenarios::{self, Run, Scenario};
-use taba_tests::torture::{Expected, Plan, SmallDisk, World};
+use taba_tests::torture::{Expected, Plan, SmallDisk, World, Wrong};
 
 /// One World at a time: each is heavy.
 static ONE: Mutex<()> = Mutex::new(());
@@ -97,6 +97,14 @@ fn g_a_full_redis_loses_nothing_that_was_acknowledged() {
 fn g_a_full_disk_loses_nothing_that_was_acknowledged() {
     assert!(SmallDisk::is_permitted(), "run as root: a small tmpfs has to be mounted");
     let run = run(scenarios::disk_full);
+    assert!(run.report.disk_errors > 0, "no agent said so");
+}
+
+#[test]
+fn g_disks_that_hang_and_fail_lose_nothing_and_stop_nobody_else() {
+    let run = run(scenarios::disk_bad);
+    assert_faults(&run, &Wrong::ALL.map(Wrong::kind));
+    assert!(run.report.disk_calls > 0, "no call to a disk went wrong");
     assert!(run.report.disk_errors > 0, "no agent said so");
 }
 

@@ -87,6 +87,11 @@ fn g_a_full_disk_with_acknowledgements_before_the_spool() {
 }
 
 #[test]
+fn g_disks_that_fail_with_acknowledgements_before_the_spool() {
+    assert_wrong(scenarios::disk_bad, "ack-unspooled");
+}
+
+#[test]
 fn h_wrong_clocks_when_one_is_believed() {
     assert_wrong(scenarios::clock_steps, "one-clock");
 }

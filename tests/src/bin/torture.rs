@@ -120,6 +120,7 @@ fn plan(seed: u64, round: u64) -> Plan {
         servers: if shards == 0 { 1 } else { servers },
         agents: 2,
         has_one_client: dice.below(2) == 0,
+        has_bad_disks: dice.below(2) == 0,
         has_bad_stderr: dice.below(3) == 0,
         has_nginx: dice.below(3) == 0,
         confirm_after: Duration::from_secs(3),
