@@ -209,8 +209,10 @@ fn a_part_that_fails_ends_the_process_with_a_word_and_a_code_and_nothing_is_lost
         });
         // Whatever it answers, or not, its Client sends the Batch again to the next run.
         let body = events_request(&frame(&batch(1, vec![block("bids", 3)])));
-        if let Ok(mut stream) = std::net::TcpStream::connect(agent.addr) {
-            let _ = io::Write::write_all(&mut stream, &body);
+        // Open until the end: a connection that is closed takes back a request that nobody has looked at yet.
+        let mut stream = std::net::TcpStream::connect(agent.addr);
+        if let Ok(stream) = &mut stream {
+            let _ = io::Write::write_all(stream, &body);
         }
         let line = agent.line(part);
         assert!(line.contains("panic-in-") || sabotage == "panic-in-taking", "{line}");

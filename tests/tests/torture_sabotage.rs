@@ -32,11 +32,6 @@ fn a_kills_without_knowing_client_batches_again() {
 }
 
 #[test]
-fn a_servers_that_take_turns_and_answer_from_what_they_remember() {
-    assert_wrong(scenarios::nginx_between, "answer-from-cache");
-}
-
-#[test]
 fn b_networks_without_marks() {
     assert_wrong(scenarios::networks, "ignore-marks");
 }

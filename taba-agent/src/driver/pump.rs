@@ -38,7 +38,12 @@ pub(super) async fn pump(shared: Arc<Shared>) {
         };
         input = select! {
             biased;
-            Some(answer) = flights.join_next() => answer.unwrap_or_else(|error| resume_unwind(error.into_panic())),
+            Some(answer) = flights.join_next() => match answer {
+                Ok(input) => input,
+                Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
+                // The runtime is going away; the Relay still holds the Batches of the request.
+                Err(_) => Input::Tick,
+            },
             () = shared.wake.notified() => Input::Tick,
             () = alarm => match next {
                 Next::Done => return,
