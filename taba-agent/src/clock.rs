@@ -1,4 +1,4 @@
-//! [`RunClock`]: which time of day a run of the Agent goes by; [`StreamClock`]: by how much the times that a Stream wrote
+//! `RunClock`: which time of day a run of the Agent goes by; [`StreamClock`]: by how much the times that a Stream wrote
 //! to the Spool are off.
 //!
 //! All ages are counted on the uptime, which no clock can set: when a Batch is too old, when a Stream ends, how long an

@@ -18,6 +18,7 @@ pub(crate) const TWO_CLOCKS: &str = "one-clock";
 pub(crate) const UNIQUE: &str = "version-counter";
 
 /// A worker does not panic when it is given a Batch. No rule of exactly-once: it shows what a Server does that fails.
+#[cfg(feature = "driver")]
 pub(crate) const WORKERS: &str = "worker-panics";
 
 /// Whether this rule is switched off.

@@ -8,7 +8,7 @@
 //! What an Agent does is as real as it needs to be for that: it sends what there is to send, asks only for what it has
 //! kept for T, and once per moment; and time goes on when nobody has anything else to do. Everything else is open: which
 //! Server a request goes to, in which order messages arrive, when a Server works and when it learns what is stable. So
-//! many faults may happen on the way, of every kind that [`Explorer::faults_at`] names, at any moment.
+//! many faults may happen on the way, of every kind that `Explorer::faults_at` names, at any moment.
 //!
 //! (The crate `stateright` explores state spaces, too. Its documentation says that its `eventually` does not tell a cycle
 //! from two ways to one state, and a cycle is what is looked for here.)
