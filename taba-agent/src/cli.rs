@@ -238,7 +238,7 @@ fn human(number: u64, units: &[(&str, u64)]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::driver::with_causes;
+    use taba_core::causes;
 
     fn args(args: &[&str]) -> Vec<OsString> {
         [&["taba-agent"], args].concat().into_iter().map(OsString::from).collect()
@@ -298,7 +298,7 @@ mod tests {
     fn every_mistake_in_the_file_is_named() {
         let error = |text: &str| {
             let (_dir, path) = file(text);
-            with_causes(&load(args(&[&path])).unwrap_err())
+            causes(&load(args(&[&path])).unwrap_err())
         };
         assert!(error("lingr = \"5ms\"").contains("lingr in "));
         assert!(error("config = \"x\"").contains("config in "));

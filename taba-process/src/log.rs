@@ -100,7 +100,7 @@ impl Log {
     /// Says an error and its causes in one line, and hands back how to end: `return log.fail(Exit::Usage, &error)`.
     #[must_use = "the process goes on otherwise"]
     pub fn fail(&self, exit: Exit, error: &dyn Error) -> Exit {
-        self.say(with_causes(error));
+        self.say(taba_core::causes(error));
         exit
     }
 
@@ -198,22 +198,6 @@ fn words(name: &str, panic: &PanicHookInfo<'_>, suppressed: u64) -> String {
         text.push_str(&format!("\n{backtrace}"));
     }
     text + "\n"
-}
-
-/// An error and its causes in one line, for people.
-pub fn with_causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let said = error.to_string();
-        // Some levels repeat the one below.
-        if !text.ends_with(&said) {
-            text.push_str(": ");
-            text.push_str(&said);
-        }
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

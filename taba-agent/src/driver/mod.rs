@@ -15,7 +15,6 @@ mod shared;
 #[cfg(unix)]
 mod unix;
 
-use std::error::Error;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -414,20 +413,4 @@ impl Left {
     pub fn is_nothing(&self) -> bool {
         *self == Self::default()
     }
-}
-
-/// An error and its causes in one line, for people.
-pub fn with_causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let said = error.to_string();
-        // Some levels repeat the one below.
-        if !text.ends_with(&said) {
-            text.push_str(": ");
-            text.push_str(&said);
-        }
-        cause = error.source();
-    }
-    text
 }

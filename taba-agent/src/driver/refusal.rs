@@ -87,7 +87,7 @@ impl Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let message = super::with_causes(&self);
+        let message = taba_core::causes(&self);
         let mut response =
             (self.status(), Json(json!({"reason": self.reason(), "message": &message}))).into_response();
         response.extensions_mut().insert(Refused { reason: self.reason(), message });

@@ -140,7 +140,7 @@ impl Sender {
             Ok((acks, server_time)) => Input::Answered { request: id, acks, server_time },
             Err(error) => {
                 let server = self.server(&request);
-                let why = super::with_causes(&error);
+                let why = taba_core::causes(&error);
                 if let Some(suppressed) = self.lines.admit("request", &format!("{server} {why}")) {
                     tracing::warn!(
                         server,
