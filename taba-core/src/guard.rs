@@ -172,7 +172,7 @@ pub fn guard<T>(method: &'static str, call: impl FnOnce() -> T) -> Guard<T> {
     // What a panic leaves half done is the State or Projection that the caller then drops.
     let outcome = catch_unwind(AssertUnwindSafe(call));
     IS_GUARDED.set(before);
-    outcome.map_err(|panic| Panicked { method, message: message(panic.as_ref()) })
+    outcome.map_err(|panic| Panicked { method, message: panic_message(panic.as_ref()) })
 }
 
 /// From now on the process's panic hook says nothing of panics that [`guard`] answers: whoever called says it, not
@@ -189,7 +189,8 @@ pub fn quiet_guarded_panics() {
     });
 }
 
-fn message(panic: &(dyn Any + Send)) -> String {
+/// What a panic said: at most 300 characters, in one line. `panic` is what `catch_unwind` or a joined task gives.
+pub fn panic_message(panic: &(dyn Any + Send)) -> String {
     const CHARS_MAX: usize = 300;
     let text = panic.downcast_ref::<&str>().copied().or(panic.downcast_ref::<String>().map(String::as_str));
     text.unwrap_or("no message").chars().filter(|c| !c.is_control()).take(CHARS_MAX).collect()

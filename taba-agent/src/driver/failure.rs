@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::sync::Arc;
 
+use taba_core::guard::panic_message;
 use tokio::task::JoinSet;
 
 use super::shared::Shared;
@@ -25,9 +26,7 @@ impl Failure {
     }
 
     pub(super) fn panicked(part: &'static str, panic: &(dyn Any + Send)) -> Self {
-        let text = panic.downcast_ref::<String>().map(String::as_str);
-        let text = text.or_else(|| panic.downcast_ref().copied()).unwrap_or("no message");
-        Self { part, why: format!("it panicked: {text}") }
+        Self { part, why: format!("it panicked: {}", panic_message(panic)) }
     }
 }
 

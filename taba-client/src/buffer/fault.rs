@@ -31,7 +31,5 @@ pub(super) fn guarded<T>(call: impl FnOnce() -> T) -> Result<T, String> {
 
 /// What a panic said.
 pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
-    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-    format!("panicked: {}", text.as_deref().unwrap_or("without a text"))
+    format!("panicked: {}", taba_core::guard::panic_message(panic))
 }

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use taba_core::guard::panic_message;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -48,7 +49,7 @@ impl Condition {
     /// From now on nothing more is taken. The first failure is the one that counts.
     pub(crate) fn fail(&self, part: &'static str, panic: &(dyn Any + Send)) {
         self.stop();
-        let failure = Failure { part, why: words(panic) };
+        let failure = Failure { part, why: panic_message(panic) };
         self.failure.send_if_modified(|first| {
             let is_first = first.is_none();
             if is_first {
@@ -90,10 +91,4 @@ pub(crate) async fn supervise(mut workers: JoinSet<()>, shared: std::sync::Arc<s
         }
     }
     shared.condition.is_over.send_replace(true);
-}
-
-/// What a panic said.
-fn words(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref().copied());
-    text.unwrap_or("no message").to_owned()
 }
