@@ -5,12 +5,16 @@
 //! Server may not believe) is left as it came.
 
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
+use taba_core::guard::guard;
 use taba_core::limits::{BLOCK_BYTES_MAX, BLOCK_FOLDED_EVENTS_MAX};
 use taba_core::wire::{Block, Content};
-use taba_core::{AnyHandler, AnyState, Arrival, ClientId, Registry, TabName, TabType, Timestamp};
+use taba_core::{
+    AnyState, Arrival, ClientId, Guarded, HandlerError, Panicked, Registry, TabName, TabType, Timestamp,
+};
+
+use crate::sabotage::{MERGING, panic_in};
 
 /// One State to be made of several Blocks.
 struct Merged {
@@ -20,12 +24,22 @@ struct Merged {
     latest: Timestamp,
 }
 
+/// What became of Blocks that were to be merged.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Merging {
+    /// They, merged as far as could be.
+    pub blocks: Vec<Block>,
+    /// How often a Handler panicked. The Blocks at which it did are left as they came: a Server finds out, and counts
+    /// their events.
+    pub panics: u64,
+}
+
 /// Blocks that say the same in fewer: those of one Client, Tab and type become one partial State. `believed` is the
 /// latest time that a Server would certainly take as it is.
 ///
 /// # Cost
 /// What folding the Blocks costs, and one encoded State for each Client and Tab.
-pub fn merge(blocks: Vec<Block>, handlers: &Registry, believed: Timestamp) -> Vec<Block> {
+pub fn merge(blocks: Vec<Block>, handlers: &Registry, believed: Timestamp) -> Merging {
     let mut groups: BTreeMap<(TabName, ClientId, TabType), Vec<Block>> = BTreeMap::new();
     for block in blocks {
         groups
@@ -33,84 +47,88 @@ pub fn merge(blocks: Vec<Block>, handlers: &Registry, believed: Timestamp) -> Ve
             .or_default()
             .push(block);
     }
-    let mut out = Vec::new();
+    let mut out = Merging::default();
     for ((_, _, tab_type), blocks) in groups {
-        match handlers.get(tab_type.as_str()) {
-            Some(handler) if blocks.len() > 1 => out.extend(merge_group(blocks, handler.as_ref(), believed)),
-            Some(_) | None => out.extend(blocks),
+        match handlers.guarded(tab_type.as_str()) {
+            Some(handler) if blocks.len() > 1 => merge_group(blocks, &handler, believed, &mut out),
+            Some(_) | None => out.blocks.extend(blocks),
         }
     }
     out
 }
 
 /// The Blocks of one Client, Tab and type: one State, and what is left as it came.
-fn merge_group(blocks: Vec<Block>, handler: &dyn AnyHandler, believed: Timestamp) -> Vec<Block> {
-    let mut merged: Option<(Merged, Vec<Block>)> = None;
-    let mut left = Vec::new();
+fn merge_group(blocks: Vec<Block>, handler: &Guarded, believed: Timestamp, out: &mut Merging) {
+    let mut group: Option<(Merged, Vec<Block>)> = None;
     for block in blocks {
-        let events = merged.as_ref().map_or(0, |(merged, _)| merged.events).saturating_add(block.events);
+        let events = group.as_ref().map_or(0, |(merged, _)| merged.events).saturating_add(block.events);
         if block.latest > believed || events > BLOCK_FOLDED_EVENTS_MAX {
-            left.push(block);
+            out.blocks.push(block);
             continue;
         }
-        // A Handler that panics breaks its laws; a Server will find out and count it.
-        let opened = catch_unwind(AssertUnwindSafe(|| {
-            let state = open(&block, handler)?;
-            match &mut merged {
-                None => Some(Some(state)),
-                Some((merged, _)) => {
-                    handler.merge(&mut merged.state, &state);
-                    Some(None)
-                }
+        let added = open(&block, handler).and_then(|state| match (state, &mut group) {
+            (None, _) => Ok(false),
+            (Some(state), Some((merged, _))) => handler.merge(&mut merged.state, &state).map(|()| true),
+            (Some(state), None) => {
+                let Block { events, earliest, latest, .. } = block;
+                group = Some((Merged { state, events, earliest, latest }, Vec::new()));
+                Ok(true)
             }
-        }));
-        match opened {
-            Ok(Some(first)) => {
-                if let Some(state) = first {
-                    let Block { events, earliest, latest, .. } = block;
-                    merged = Some((Merged { state, events, earliest, latest }, vec![block]));
-                } else if let Some((merged, sources)) = &mut merged {
-                    merged.events = events;
-                    merged.earliest = merged.earliest.min(block.earliest);
-                    merged.latest = merged.latest.max(block.latest);
-                    sources.push(block);
-                }
+        });
+        match (added, &mut group) {
+            (Ok(true), Some((merged, sources))) => {
+                merged.events = events;
+                merged.earliest = merged.earliest.min(block.earliest);
+                merged.latest = merged.latest.max(block.latest);
+                sources.push(block);
             }
-            Ok(None) => left.push(block),
-            // What the panic left in the State is unknown: nothing of this group is merged.
-            Err(_) => {
-                left.extend(merged.take().into_iter().flat_map(|(_, sources)| sources));
-                left.push(block);
+            (Ok(_), _) => out.blocks.push(block),
+            // What the panic left in the State is unknown: nothing of this group is merged so far.
+            (Err(_), _) => {
+                out.panics += 1;
+                out.blocks.extend(group.take().into_iter().flat_map(|(_, sources)| sources));
+                out.blocks.push(block);
             }
         }
     }
-    if let Some((merged, sources)) = merged {
-        match close(&merged, &sources, handler) {
-            Some(block) => left.push(block),
-            None => left.extend(sources),
+    if let Some((merged, sources)) = group {
+        let closed = close(&merged, &sources, handler);
+        out.panics += u64::from(closed.is_err());
+        match closed {
+            Ok(Some(block)) => out.blocks.push(block),
+            Ok(None) | Err(_) => out.blocks.extend(sources),
         }
     }
-    left
 }
 
 /// The State of one Block; `None` when not all of it can be folded.
-fn open(block: &Block, handler: &dyn AnyHandler) -> Option<AnyState> {
+fn open(block: &Block, handler: &Guarded) -> Result<Option<AnyState>, Panicked> {
+    guard("fold", || panic_in(MERGING))?;
     match &block.content {
         Content::Events(columns) => {
-            let mut state = handler.empty_state();
-            let count = usize::try_from(block.events).ok()?;
-            let folded = handler.fold_columns(&mut state, columns, count, Arrival::ANY).ok()?;
-            (folded.refused == 0).then_some(state)
+            let mut state = handler.empty_state()?;
+            let Ok(count) = usize::try_from(block.events) else { return Ok(None) };
+            let folded = unless_panicked(handler.fold_columns(&mut state, columns, count, Arrival::ANY))?;
+            Ok(folded.filter(|folded| folded.refused == 0).map(|_| state))
         }
-        Content::State { version, bytes } => handler.decode(*version, bytes).ok(),
-        Content::Withheld { .. } => None,
+        Content::State { version, bytes } => unless_panicked(handler.decode(*version, bytes)),
+        Content::Withheld { .. } => Ok(None),
+    }
+}
+
+/// What a Handler gave; `None` when it refused.
+fn unless_panicked<T>(result: Result<T, HandlerError>) -> Result<Option<T>, Panicked> {
+    match result {
+        Ok(given) => Ok(Some(given)),
+        Err(HandlerError::Panicked(panicked)) => Err(panicked),
+        Err(_) => Ok(None),
     }
 }
 
 /// The Block of a State; `None` when it is no smaller than its sources, or too large.
-fn close(merged: &Merged, sources: &[Block], handler: &dyn AnyHandler) -> Option<Block> {
-    let bytes: Bytes = catch_unwind(AssertUnwindSafe(|| handler.encode(&merged.state))).ok()?.into();
-    let first = sources.first()?;
+fn close(merged: &Merged, sources: &[Block], handler: &Guarded) -> Result<Option<Block>, Panicked> {
+    let bytes: Bytes = handler.encode(&merged.state)?.into();
+    let Some(first) = sources.first() else { return Ok(None) };
     let block = Block {
         tab: first.tab.clone(),
         client: first.client.clone(),
@@ -122,13 +140,14 @@ fn close(merged: &Merged, sources: &[Block], handler: &dyn AnyHandler) -> Option
     };
     let before: usize = sources.iter().map(Block::encoded_bytes).sum();
     let is_better = block.encoded_bytes() < before.min(BLOCK_BYTES_MAX);
-    is_better.then_some(block)
+    Ok(is_better.then_some(block))
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use taba_core::Events;
+    use serde::{Deserialize, Serialize};
+    use taba_core::{Event, Events, Handler};
     use taba_handlers::standard;
 
     use super::*;
@@ -149,7 +168,7 @@ mod tests {
                 .entry((block.client.clone(), block.tab.clone()))
                 .or_insert_with(|| (0, handler.empty_state()));
             into.0 += block.events;
-            handler.merge(&mut into.1, &open(block, handler.as_ref()).unwrap());
+            handler.merge(&mut into.1, &open(block, &Guarded::new(handler.clone())).unwrap().unwrap());
         }
         let encode = |state: &AnyState| handlers.get("CounterGroup").unwrap().encode(state);
         states.into_iter().map(|(key, (events, state))| (key, (events, encode(&state)))).collect()
@@ -159,19 +178,79 @@ mod tests {
     fn what_cannot_be_folded_is_left_as_it_came() {
         let handlers = standard().build().unwrap();
         let unknown = [block("a", "c", "Mine", &[1.0]), block("a", "c", "Mine", &[2.0])];
-        assert_eq!(merge(unknown.to_vec(), &handlers, Timestamp::MAX), unknown);
+        assert_eq!(merge(unknown.to_vec(), &handlers, Timestamp::MAX).blocks, unknown);
         let mut wrong = block("a", "c", "TotalsCounter", &[1.0]);
         wrong.content = Content::Events(Bytes::from_static(b"nonsense"));
         let values: Vec<_> = (0..90).map(|n| f64::from(n) * 0.37).collect();
         let good = vec![block("a", "c", "TotalsCounter", &values); 3];
         let mut blocks = good.clone();
         blocks.insert(1, wrong.clone());
-        let merged = merge(blocks, &handlers, Timestamp::MAX);
+        let merged = merge(blocks, &handlers, Timestamp::MAX).blocks;
         assert_eq!(merged.len(), 2);
         assert_eq!((&merged[0], merged[1].events), (&wrong, 270));
         let late = block("a", "c", "TotalsCounter", &values);
-        let merged = merge(vec![late.clone(), late.clone(), late], &handlers, Timestamp::from_secs(88));
+        let merged =
+            merge(vec![late.clone(), late.clone(), late], &handlers, Timestamp::from_secs(88)).blocks;
         assert_eq!(merged.len(), 3, "a server may set these times back");
+    }
+
+    /// Sums numbers, but panics where it is told to.
+    #[derive(Clone, Copy, Default)]
+    struct Panics {
+        in_merge: bool,
+        in_encode: bool,
+    }
+
+    #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+    struct Sum {
+        n: u64,
+        #[serde(serialize_with = "serialized")]
+        is_bad: bool,
+    }
+
+    fn serialized<S: serde::Serializer>(is_bad: &bool, to: S) -> Result<S::Ok, S::Error> {
+        assert!(!is_bad, "the deliberate fault in encode");
+        to.serialize_bool(*is_bad)
+    }
+
+    impl Handler for Panics {
+        type Value = f64;
+        type State = Sum;
+        type Projection = Sum;
+        const VERSION: u16 = 1;
+        fn fold(&self, state: &mut Sum, _: Event<&f64>) {
+            *state = Sum { n: state.n + 1, is_bad: self.in_encode };
+        }
+        fn merge(&self, into: &mut Sum, other: &Sum) {
+            assert!(!self.in_merge, "the deliberate fault in merge");
+            into.n += other.n;
+        }
+        fn project(&self, state: &Sum, _: Timestamp) -> Sum {
+            state.clone()
+        }
+        fn aggregate(&self, into: &mut Sum, other: &Sum) {
+            into.n += other.n;
+        }
+        fn encoded_bytes_max(&self) -> usize {
+            11
+        }
+    }
+
+    #[test]
+    fn a_handler_that_panics_is_counted_and_costs_its_own_tab_only() {
+        let handlers = standard()
+            .with("InMerge", Panics { in_merge: true, ..Panics::default() })
+            .with("InEncode", Panics { in_encode: true, ..Panics::default() })
+            .build()
+            .unwrap();
+        let values: Vec<_> = (0..90).map(f64::from).collect();
+        let of = |tab: &str, tab_type: &str| vec![block(tab, "c", tab_type, &values); 2];
+        let (bad, worse) = (of("a", "InMerge"), of("b", "InEncode"));
+        let all = [bad.clone(), of("good", "TotalsCounter"), worse.clone()].concat();
+        let Merging { blocks, panics } = merge(all, &handlers, Timestamp::MAX);
+        assert_eq!(panics, 2);
+        assert_eq!((&blocks[..2], &blocks[2..4]), (&bad[..], &worse[..]));
+        assert_eq!((blocks.len(), blocks[4].events), (5, 180));
     }
 
     proptest! {
@@ -185,10 +264,10 @@ mod tests {
                 .into_iter()
                 .map(|(tab, client, values)| block(&format!("t{tab}"), &format!("c{client}"), "CounterGroup", &values))
                 .collect();
-            let mut merged = merge(blocks.clone(), &handlers, Timestamp::MAX);
+            let mut merged = merge(blocks.clone(), &handlers, Timestamp::MAX).blocks;
             if twice {
                 merged.extend(blocks.iter().cloned());
-                merged = merge(merged, &handlers, Timestamp::MAX);
+                merged = merge(merged, &handlers, Timestamp::MAX).blocks;
             }
             let expected = if twice { [blocks.clone(), blocks.clone()].concat() } else { blocks };
             prop_assert_eq!(folded(&merged), folded(&expected));

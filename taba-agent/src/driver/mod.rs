@@ -24,6 +24,7 @@ use std::{fmt, io};
 
 use axum::serve::{Listener, ListenerExt};
 use taba_core::Registry;
+use taba_core::guard::quiet_guarded_panics;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -210,6 +211,8 @@ impl Agent {
     }
 
     async fn begin(self, disk: Option<Box<dyn Disk>>) -> Result<RunningAgent, StartError> {
+        // A Handler that panics over merging has a line of its own, not one for each time.
+        quiet_guarded_panics();
         let addr = self.config.listen;
         let listen_error = |source| StartError::Listen { addr, source };
         let tcp = TcpListener::bind(addr).await.map_err(listen_error)?;

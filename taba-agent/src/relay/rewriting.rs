@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use taba_core::limits::FUTURE_MICROS_MAX;
@@ -13,8 +12,7 @@ use taba_core::{SeqNo, Timestamp};
 use super::{Moment, Relay};
 use crate::config::HELD_HERE_BYTES_MAX;
 use crate::lane::{LaneKey, Released};
-use crate::merge::merge;
-use crate::sabotage::{MERGING, panic_in};
+use crate::merge::{Merging, merge};
 use crate::spool::record::{Checkpoint, Piece, Record};
 use crate::spool::{Content, Fetch, Purpose, Renewal, SegmentId, Spool, SpoolError, Written};
 
@@ -195,17 +193,9 @@ impl<S: Spool> Relay<S> {
         let bytes = |blocks: &[Block]| blocks.iter().map(|block| block.encoded_bytes() as u64).sum::<u64>();
         let bytes_before = bytes(&blocks);
         let believed = now.time.saturating_add(Duration::from_micros(FUTURE_MICROS_MAX as u64));
-        // A Handler of somebody else that panics changes nothing here: what was to be merged stays as it is.
-        let merged = catch_unwind(AssertUnwindSafe(|| {
-            panic_in(MERGING);
-            merge(blocks, &self.handlers, believed)
-        }));
+        let Merging { blocks: merged, panics } = merge(blocks, &self.handlers, believed);
+        self.tally.merges.panicked += panics;
         let lane = self.dispatcher.lane(vbucket);
-        let Ok(merged) = merged else {
-            self.tally.merges.panicked += 1;
-            lane.skip_merge();
-            return Ok(());
-        };
         let bytes_after = bytes(&merged);
         if bytes_after > bytes_before / 4 * 3 {
             lane.skip_merge();
