@@ -677,6 +677,28 @@ fn a_disk_smaller_than_the_bound_drains_as_soon_as_what_it_holds_is_confirmed() 
     assert_eq!(world.relay.spool().room().error, None);
 }
 
+/// The copies of a renewal without an end outlived the older segments that stood beside them, and counted as the whole log.
+#[test]
+fn a_renewal_that_was_cut_off_counts_nothing_when_older_segments_are_gone() {
+    let mut world = World::new(0);
+    for step in [
+        Step::Accept { client: 0, blocks: 2 },
+        Step::SyncEnds,
+        Step::Accept { client: 0, blocks: 0 },
+        Step::Jobs(1),
+        Step::Jobs(1),
+        Step::FailSyncs(2),
+        Step::Sync,
+        Step::PowerFails(159),
+        Step::Sync,
+        Step::PowerFails(30),
+    ] {
+        world.take(step);
+    }
+    world.heal();
+    assert_eq!((world.store.folded, world.store.lost), (world.expected, 0));
+}
+
 /// `TABA_MODEL_CASES` runs more.
 fn cases(default: u32) -> u32 {
     std::env::var("TABA_MODEL_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(default)

@@ -122,6 +122,13 @@ impl LogSpool {
                 segment.bytes = *bytes;
             }
         }
+        for void in &recovered.void {
+            disk.remove(*void)?;
+        }
+        segments.retain(|segment| !recovered.void.contains(&segment.id));
+        if !recovered.void.is_empty() && options.sync != SyncPolicy::Never {
+            (disk.sync())()?;
+        }
         let mut spool = Self {
             options,
             segments,

@@ -30,6 +30,9 @@ pub struct Recovered {
     pub damage: Damage,
     /// Segments of which nothing behind so many bytes can be read.
     pub torn: Vec<(SegmentId, u64)>,
+    /// Segments of a log that was being written again and is not whole: nothing of them counts. They have to be gone before
+    /// an older one is removed, or they would be all there is, and count.
+    pub void: Vec<SegmentId>,
 }
 
 /// A Lane that was found.
@@ -111,7 +114,7 @@ pub fn recover(disk: &dyn Disk, segments: &[(SegmentId, u64)]) -> io::Result<Rec
     }
     // Segments of a log that was being written again, and is not known to be whole.
     let mut unsealed: Vec<(SegmentId, Vec<u8>)> = Vec::new();
-    let mut is_first = true;
+    let (mut is_first, mut void) = (true, Vec::new());
     for &(segment, bytes) in segments {
         let bytes = disk.read(segment, 0, bytes as usize)?;
         match standing(&bytes) {
@@ -125,12 +128,13 @@ pub fn recover(disk: &dyn Disk, segments: &[(SegmentId, u64)]) -> io::Result<Rec
             }
             Standing::Renews => {}
             // The run that wrote it ended before it was whole.
-            Standing::Follows => unsealed.clear(),
+            Standing::Follows => void.extend(unsealed.drain(..).map(|(segment, _)| segment)),
         }
         replay.segment(segment, &bytes);
         is_first = false;
     }
-    Ok(replay.finish())
+    void.extend(unsealed.into_iter().map(|(segment, _)| segment));
+    Ok(Recovered { void, ..replay.finish() })
 }
 
 /// Bytes of heads that are checked in search of the next record, at most.
@@ -339,7 +343,7 @@ impl Replay {
         let mut incarnations: Vec<_> = self.incarnations.into_values().collect();
         incarnations.sort_by_key(|(used, _)| *used);
         let incarnations = incarnations.into_iter().map(|(_, taken)| taken).collect();
-        Recovered { lanes, incarnations, damage: self.damage, torn: self.torn }
+        Recovered { lanes, incarnations, damage: self.damage, torn: self.torn, void: Vec::new() }
     }
 }
 
