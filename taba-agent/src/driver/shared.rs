@@ -423,7 +423,7 @@ fn tell(news: News) {
         ),
         News::Trouble { trouble: Trouble::Gone, error } => tracing::error!(
             error,
-            "the files of the spool are gone; the directory is made anew, and what is held is written to it again"
+            "the files of the spool are gone, or the last one cannot be written to any more; what is held is being written again to new ones"
         ),
         News::Trouble { trouble: Trouble::Broken, error } => tracing::error!(
             error,

@@ -76,7 +76,7 @@ impl<S: Spool> Relay<S> {
         };
         let (Some(lane), Some(place)) = (self.dispatcher.get(key), written.places.first()) else { return };
         let before = lane.replace(piece, *place, written.position);
-        self.spool.release(&before);
+        self.spool.moved(&before);
         self.dispatcher.changed(key);
         let aside = SetAside { lane: key, seq: seq.0, at: now.time, blocks, why };
         if let Some(last) = aside.blocks.last() {
@@ -136,7 +136,7 @@ impl<S: Spool> Relay<S> {
         }
         let Some(lane) = self.dispatcher.get(key) else { return };
         let released = lane.give_up_rest();
-        self.spool.release(&released.places);
+        self.spool.moved(&released.places);
         self.dispatcher.gave_up(released.events);
         self.cut_anew += released.events;
     }
@@ -157,7 +157,7 @@ impl<S: Spool> Relay<S> {
         let Ok(written) = self.write(&record) else { return };
         let Some(lane) = self.dispatcher.get(key) else { return };
         let before = lane.replace_unsent(pieces.into_iter().zip(written.places), written.position);
-        self.spool.release(&before);
+        self.spool.moved(&before);
     }
 }
 

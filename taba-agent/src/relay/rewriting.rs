@@ -99,7 +99,7 @@ impl<S: Spool> Relay<S> {
         let Some(lane) = self.dispatcher.get(key) else { return Ok(()) };
         for place in written.places {
             let before = lane.moved(piece.seq, place, written.position);
-            self.spool.release(&before);
+            self.spool.moved(&before);
         }
         self.holds_here(piece.bytes.len());
         Ok(())
@@ -206,7 +206,7 @@ impl<S: Spool> Relay<S> {
         let written = self.write(&record)?;
         let pieces = pieces.into_iter().zip(written.places);
         let before = self.dispatcher.lane(vbucket).replace_unsent(pieces, written.position);
-        self.spool.release(&before);
+        self.spool.moved(&before);
         self.tally.merges.count += 1;
         self.tally.merges.bytes_before += bytes_before;
         self.tally.merges.bytes_after += bytes_after;

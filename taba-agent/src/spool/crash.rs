@@ -10,7 +10,7 @@ use super::{Disk, SegmentId};
 #[derive(Clone, Debug, Default)]
 pub(crate) struct CrashDisk(Arc<Mutex<Image>>);
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Image {
     files: BTreeMap<SegmentId, Vec<u8>>,
     /// What would be there after a power failure, at least.
@@ -29,6 +29,11 @@ struct Image {
 impl CrashDisk {
     fn image(&self) -> MutexGuard<'_, Image> {
         self.0.lock().unwrap()
+    }
+
+    /// A disk of its own with the same content.
+    pub(crate) fn copy(&self) -> Self {
+        Self(Arc::new(Mutex::new(self.image().clone())))
     }
 
     /// So many bytes more can be written; `None` for as many as one likes.

@@ -97,6 +97,8 @@ struct Segment {
     is_created: bool,
     /// Where its head ends, in the positions of this run: 0 for those of earlier runs.
     begun: u64,
+    /// Up to where the log has to be safe before it may go: what stood in it was written again there.
+    moved_to: u64,
 }
 
 impl LogSpool {
@@ -112,8 +114,15 @@ impl LogSpool {
             (disk.sync())()?;
         }
         let recovered = recover(disk, &found)?;
-        let segment =
-            |(id, bytes)| Segment { id, bytes, head_bytes: 0, live_bytes: 0, is_created: true, begun: 0 };
+        let segment = |(id, bytes)| Segment {
+            id,
+            bytes,
+            head_bytes: 0,
+            live_bytes: 0,
+            is_created: true,
+            begun: 0,
+            moved_to: 0,
+        };
         let mut segments: VecDeque<_> = found.into_iter().map(segment).collect();
         // Told once: the next run is not to find the same again, and take it for what is missing elsewhere.
         for (id, bytes) in &recovered.torn {
@@ -213,16 +222,16 @@ impl LogSpool {
     /// The oldest segment, if nothing in it is held, and what it said of Clients stands at the head of a later one for
     /// good.
     fn removable(&self) -> Option<SegmentId> {
-        if !self.is_open || self.segments.len() < 2 || self.renewing.is_some() {
+        if !self.is_open || self.segments.len() < 2 {
             return None;
         }
         let (oldest, next) = (self.segments[0], self.segments[1]);
         // The head of the last segment says all that segments of earlier runs say.
-        let is_sealed = match next.begun {
-            0 => self.segments.back().is_some_and(|last| last.begun <= self.safe()),
-            begun => begun <= self.safe(),
-        };
-        (oldest.live_bytes == 0 && is_sealed).then_some(oldest.id)
+        let heir = if next.begun == 0 { *self.segments.back()? } else { next };
+        // While a renewal is under way, only what was safe before it is: so what was copied stays where it was, and one of
+        // the old segments, beside which the copies do not count. Those that go make room.
+        let safe = if self.renewing.is_some() { self.durable() } else { self.safe() };
+        (oldest.live_bytes == 0 && heir.begun.max(oldest.moved_to) <= safe).then_some(oldest.id)
     }
 
     /// Up to where it is as safe as it is to be.
@@ -253,6 +262,7 @@ impl LogSpool {
             live_bytes: 0,
             is_created: false,
             begun: self.position,
+            moved_to: 0,
         });
         self.is_open = true;
     }
@@ -314,6 +324,16 @@ impl Spool for LogSpool {
         }
     }
 
+    fn moved(&mut self, places: &[Place]) {
+        self.release(places);
+        let position = self.position;
+        for place in places {
+            if let Some(segment) = self.segment(place.segment) {
+                segment.moved_to = position;
+            }
+        }
+    }
+
     fn position(&self) -> u64 {
         self.position
     }
@@ -368,7 +388,11 @@ impl Spool for LogSpool {
     }
 
     fn renewal(&self, now: Duration) -> Renewal {
-        self.renewing.as_ref().map_or(Renewal::None, |renewing| renewing.step(now))
+        let step = self.renewing.as_ref().map_or(Renewal::None, |renewing| renewing.step(now));
+        match step {
+            Renewal::Copy(through) if !self.has_room_to_copy(through) => Renewal::Wait,
+            step => step,
+        }
     }
 
     fn renew(&mut self, checkpoint: &Checkpoint) -> Result<(), SpoolError> {

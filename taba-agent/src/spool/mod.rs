@@ -163,6 +163,11 @@ pub trait Spool: Send + 'static {
     /// Lets go of pieces. Segments in which nothing is held any more go, the oldest first.
     fn release(&mut self, places: &[Place]);
 
+    /// Lets go of pieces that stand elsewhere now, in what was appended since: their segments go once that is safe.
+    fn moved(&mut self, places: &[Place]) {
+        self.release(places);
+    }
+
     /// Up to where it was appended.
     fn position(&self) -> u64;
 
@@ -301,6 +306,9 @@ impl Spool for Box<dyn Spool> {
     }
     fn release(&mut self, places: &[Place]) {
         (**self).release(places);
+    }
+    fn moved(&mut self, places: &[Place]) {
+        (**self).moved(places);
     }
     fn position(&self) -> u64 {
         (**self).position()

@@ -176,6 +176,35 @@ fn a_segment_stays_until_what_follows_it_is_durable() {
     assert_eq!((spool.room().segments, spool.oldest()), (1, None));
 }
 
+/// What was copied stands in the log at both places until the copy is safe.
+#[test]
+fn a_segment_stays_until_the_copy_of_what_it_held_is_durable() {
+    let disk = CrashDisk::default();
+    let mut spool = opened(&disk);
+    let first = piece(1, 0, 0, &[1; 100]);
+    let place = take(&mut spool, &disk, 1, std::slice::from_ref(&first)).places[0];
+    (0..3).for_each(|_| roll(&mut spool, &disk, &Checkpoint::default()));
+    sync(&mut spool, &disk);
+    let copy = Record::Copy { stream: StreamId(7), taken_at: Timestamp::from_secs(9), piece: &first };
+    spool.append(&copy).unwrap();
+    spool.moved(&[place]);
+    // The power fails after each thing that is done.
+    while let Some(job) = {
+        let image = disk.copy();
+        image.lose_power(1);
+        let (_, found) = open(&image);
+        assert_eq!(found.lanes[&key()].batches.len(), 1, "nothing may be removed yet: {spool:?}");
+        spool.next_job(LATER)
+    } {
+        run(&mut spool, &disk, LATER, job);
+    }
+    sync(&mut spool, &disk);
+    let (_, found) = open(&disk);
+    assert_eq!(found.lanes[&key()].batches[0].places.len(), 1);
+    assert!(found.lanes[&key()].batches[0].places[0].segment > place.segment);
+    assert!(disk.segments().unwrap().iter().all(|(segment, _)| *segment > place.segment));
+}
+
 #[test]
 fn a_checkpoint_is_never_there_without_what_it_speaks_of() {
     let disk = CrashDisk::default();

@@ -16,6 +16,8 @@ use crate::spool::{Renewal, SegmentId, SpoolError, Trouble};
 
 /// How often in a row a sync may fail; then the disk is given up.
 const SYNC_FAILURES_MAX: u32 = 3;
+/// Of the bytes of what is copied, one in so many is allowed for the heads of records and segments.
+const HEADS_SHARE: u64 = 4;
 /// How long to leave it before the next try.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -102,6 +104,16 @@ impl LogSpool {
             renewing.stage = next;
         }
         Ok(())
+    }
+
+    /// Whether all that is held up to this segment fits a second time. What was copied takes room at both places until the
+    /// end, so a copy that ran out of room would wait for ever; without it, what is durable goes on being stored by Servers,
+    /// its segments go, and there is room.
+    pub(super) fn has_room_to_copy(&self, through: SegmentId) -> bool {
+        let old = self.segments.iter().take_while(|segment| segment.id <= through);
+        let bytes: u64 = old.map(|segment| segment.live_bytes).sum();
+        let wanted = bytes + bytes / HEADS_SHARE + self.segment_bytes();
+        bytes == 0 || self.bytes().saturating_add(wanted) <= self.bytes_max()
     }
 
     /// Says what is safe now, if the files are believed.
