@@ -31,23 +31,21 @@ impl Lane {
         }
     }
 
-    /// The Batches that stand in this segment or an earlier one: to be written again elsewhere. Those whose content is away
-    /// have to be read back first.
-    pub fn to_copy(&mut self, through: SegmentId) -> Vec<Result<Copy, Fetch>> {
-        let (key, mut found) = (self.key, Vec::new());
-        for parcel in &mut self.parcels {
-            if parcel.places.iter().all(|place| place.segment > through) {
-                continue;
+    /// The first Batch from this number on that stands in this segment or an earlier one: to be written again elsewhere. One
+    /// whose content is away has to be read back first.
+    pub fn next_copy(&mut self, from: SeqNo, through: SegmentId) -> Option<(SeqNo, Result<Copy, Fetch>)> {
+        let (key, first) = (self.key, self.index(from.max(self.base()))?);
+        let is_old = |parcel: &&mut Parcel| parcel.places.iter().any(|place| place.segment <= through);
+        let parcel = self.parcels.range_mut(first..).find(is_old)?;
+        parcel.close();
+        let copy = match parcel.pieces() {
+            Some(bytes) => Ok(parcel.copy(key.vbucket, bytes)),
+            None => {
+                let (seq, places) = (parcel.seq, parcel.places.clone());
+                Err(Fetch { lane: key, seq, places, purpose: Purpose::Copy })
             }
-            parcel.close();
-            let fetch =
-                Fetch { lane: key, seq: parcel.seq, places: parcel.places.clone(), purpose: Purpose::Copy };
-            found.push(match parcel.pieces() {
-                Some(bytes) => Ok(parcel.copy(key.vbucket, bytes)),
-                None => Err(fetch),
-            });
-        }
-        found
+        };
+        Some((parcel.seq, copy))
     }
 
     /// A Batch stands elsewhere now; gives where it stood.

@@ -60,15 +60,21 @@ impl<S: Spool> Relay<S> {
         copying.through = copying.through.max(through);
     }
 
-    /// Writes again what is in memory, and asks for some of the rest.
+    /// Writes again what is in memory, and asks for some of the rest; when that is here, goes on.
+    ///
+    /// # Cost
+    /// A look at each Batch that is held, once for each [`COPY_BYTES_MAX`] that are read back.
     fn copy(&mut self, now: Duration) {
-        let Some(mut copying) = self.copying.take_if(|copying| copying.not_before <= now) else { return };
+        let is_due = |copying: &mut Copying| copying.not_before <= now && copying.reading.is_empty();
+        let Some(mut copying) = self.copying.take_if(is_due) else { return };
         let keys: Vec<LaneKey> = self.dispatcher.all().map(|lane| lane.key()).collect();
         let mut is_all = true;
         for key in keys {
-            let Some(lane) = self.dispatcher.get(key) else { continue };
-            for copy in lane.to_copy(copying.through) {
-                is_all = false;
+            let mut from = SeqNo::NONE;
+            let through = copying.through;
+            let next = |relay: &mut Self, from| relay.dispatcher.get(key)?.next_copy(from, through);
+            while let Some((seq, copy)) = next(self, from) {
+                (is_all, from) = (false, seq.next());
                 match copy {
                     Ok((taken_at, piece)) => {
                         // What cannot be written now is tried again with whatever happens next.

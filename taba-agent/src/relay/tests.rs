@@ -248,6 +248,8 @@ enum Step {
     PowerFails(u8),
     /// The disk has room for so many bytes more.
     Full(usize),
+    /// The same, and what does not fit leaves the beginning of it behind.
+    Torn(usize),
     HasRoom,
 }
 
@@ -279,6 +281,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Kill),
         1 => any::<u8>().prop_map(Step::PowerFails),
         1 => (0_usize..3_000).prop_map(Step::Full),
+        1 => (0_usize..3_000).prop_map(Step::Torn),
         2 => Just(Step::HasRoom),
     ]
 }
@@ -600,7 +603,11 @@ impl World {
                 self.restart();
             }
             Step::Full(room) => self.disk.set_room(Some(room)),
-            Step::HasRoom => self.disk.set_room(None),
+            Step::Torn(room) => {
+                self.disk.set_tearing(true);
+                self.disk.set_room(Some(room));
+            }
+            Step::HasRoom => self.has_room(),
         }
         assert_eq!(self.store.lost, 0, "nothing is lost that was acknowledged");
     }
@@ -613,9 +620,14 @@ impl World {
         is_heard && nothing_waits && self.relay.dispatcher.events_held() == 0
     }
 
+    fn has_room(&mut self) {
+        self.disk.set_tearing(false);
+        self.disk.set_room(None);
+    }
+
     /// No more faults: everything must come to rest, soon.
     fn heal(&mut self) {
-        self.disk.set_room(None);
+        self.has_room();
         self.disk.fail_syncs(0);
         self.drain();
     }
@@ -681,7 +693,9 @@ fn a_disk_smaller_than_the_bound_drains_as_soon_as_what_it_holds_is_confirmed() 
 
 #[test]
 fn a_renewal_for_which_there_is_no_room_goes_on_as_what_the_log_holds_is_confirmed() {
-    for fill in [4_000, 7_000, 9_000, 11_500] {
+    for (fill, is_restarted) in
+        [4_000, 7_000, 9_000, 11_500].into_iter().flat_map(|fill| [(fill, false), (fill, true)])
+    {
         let mut world = World::new(1);
         world.disk.tells_its_room();
         world.disk.set_room(Some(12_000));
@@ -694,11 +708,15 @@ fn a_renewal_for_which_there_is_no_room_goes_on_as_what_the_log_holds_is_confirm
                 break;
             }
         }
+        if is_restarted {
+            world.take(Step::Kill);
+            world.sync();
+        }
         world.disk.fail_syncs(1);
-        (0..CLIENTS).for_each(|client| world.accept(client, 3));
+        (0..CLIENTS).for_each(|client| world.accept(client, 30));
         world.sync();
         world.drain();
-        assert_eq!((world.store.folded, world.store.lost), (world.expected, 0), "{fill}");
+        assert_eq!((world.store.folded, world.store.lost), (world.expected, 0), "{fill} {is_restarted}");
         assert_eq!(world.relay.spool().room().error, None);
     }
 }

@@ -18,6 +18,10 @@ struct Image {
     removed: BTreeMap<SegmentId, Vec<u8>>,
     room: Option<usize>,
     tells_its_room: bool,
+    /// What is written without room for all of it stays as far as it fits, and cannot be cut off again.
+    tears: bool,
+    /// That has happened to the last segment: nothing may follow in it.
+    is_torn: bool,
     /// Syncs that are to fail.
     failing_syncs: u32,
     /// Somebody removed all files: they can be read as long as they are open, and there is nothing to write to.
@@ -44,6 +48,11 @@ impl CrashDisk {
     /// From now on it tells how much room there is.
     pub(crate) fn tells_its_room(&self) {
         self.image().tells_its_room = true;
+    }
+
+    /// From now on, or no more, a write without room leaves the beginning of it behind.
+    pub(crate) fn set_tearing(&self, tears: bool) {
+        self.image().tears = tears;
     }
 
     /// So many of the next syncs fail.
@@ -130,6 +139,7 @@ impl Disk for CrashDisk {
             return Err(io::ErrorKind::NotFound.into());
         }
         image.take_room(head.len())?;
+        image.is_torn = false;
         // A number may come again: what was synced was of another file.
         image.synced.remove(&segment);
         image.files.insert(segment, head.to_vec());
@@ -141,7 +151,17 @@ impl Disk for CrashDisk {
         if image.is_gone {
             return Err(io::ErrorKind::NotFound.into());
         }
-        image.take_room(bytes.len())?;
+        if image.is_torn {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        if let Err(full) = image.take_room(bytes.len()) {
+            if let (true, Some(room)) = (image.tears, image.room.replace(0)) {
+                image.is_torn = true;
+                let mut last = image.files.last_entry().expect("a segment was created");
+                last.get_mut().extend_from_slice(&bytes[..room.min(bytes.len())]);
+            }
+            return Err(full);
+        }
         image.files.last_entry().expect("a segment was created").get_mut().extend_from_slice(bytes);
         Ok(())
     }

@@ -226,12 +226,13 @@ impl LogSpool {
             return None;
         }
         let (oldest, next) = (self.segments[0], self.segments[1]);
-        // The head of the last segment says all that segments of earlier runs say.
-        let heir = if next.begun == 0 { *self.segments.back()? } else { next };
         // While a renewal is under way, only what was safe before it is: so what was copied stays where it was, and one of
         // the old segments, beside which the copies do not count. Those that go make room.
         let safe = if self.renewing.is_some() { self.durable() } else { self.safe() };
-        (oldest.live_bytes == 0 && heir.begun.max(oldest.moved_to) <= safe).then_some(oldest.id)
+        let is_safe = |segment: &Segment| (1..=safe).contains(&segment.begun);
+        // The head of any segment of this run says all that segments of earlier runs say.
+        let is_said = if next.begun == 0 { self.segments.iter().any(is_safe) } else { is_safe(&next) };
+        (oldest.live_bytes == 0 && oldest.moved_to <= safe && is_said).then_some(oldest.id)
     }
 
     /// Up to where it is as safe as it is to be.
