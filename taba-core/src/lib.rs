@@ -17,6 +17,7 @@
 //! | [`batch`], [`ledger`] | the words of exactly-once and of the accounts |
 //! | [`vbucket`], [`store`], [`memory`] | where States are kept |
 //! | [`limits`], [`error`], [`throttle`] | the bounds, what to do about an error, and how often to log it |
+//! | [`host`] | where to listen, by name or address |
 //!
 //! # Examples
 //! ```
@@ -56,6 +57,7 @@ pub mod error;
 pub mod event;
 pub mod guard;
 pub mod handler;
+pub mod host;
 #[cfg(feature = "laws")]
 pub mod laws;
 pub mod ledger;
@@ -80,6 +82,7 @@ pub use error::{Remedy, causes};
 pub use event::{Event, Events};
 pub use guard::{Guarded, HandlerError, Panicked};
 pub use handler::{Caveats, Format, Handler, Projection, State, StateError, decode_state, encode_state};
+pub use host::{HostPort, HostPortError};
 pub use memory::MemoryStore;
 pub use name::{ClientId, NameError, TabName, TabNameBuilder, TabType, escape_label, unescape_label};
 pub use reading::{Expiring, Keyed, Reading, number_text};

@@ -33,17 +33,14 @@ pub enum FilterError {
     },
 }
 
-/// The filter of the first setting that is given, else of `RUST_LOG`, else `default`. An empty text is not given.
+/// The filter of the setting of ours, if it is given (with where it comes from), else of `RUST_LOG`, else `default`. An empty
+/// text is not given.
 ///
 /// # Errors
 /// [`FilterError`], which names the setting.
-pub fn read<'a>(
-    settings: impl IntoIterator<Item = (&'a str, Option<&'a str>)>,
-    default: &str,
-) -> Result<EnvFilter, FilterError> {
+pub fn read(setting: Option<(&str, &str)>, default: &str) -> Result<EnvFilter, FilterError> {
     let rust_log = std::env::var("RUST_LOG").ok();
-    let given =
-        settings.into_iter().find_map(|(name, text)| Some((name, text.filter(|text| !text.is_empty())?)));
+    let given = setting.filter(|(_, text)| !text.is_empty());
     match (given, rust_log.as_deref().filter(|text| !text.is_empty())) {
         (Some((name, text)), _) => parse(name, text, true),
         (None, Some(text)) => parse("RUST_LOG", text, false),

@@ -5,23 +5,49 @@
 //! |---|---|
 //! | [`run`], [`Exit`] | the frame of a `main`: a log, a word about every panic, an exit code |
 //! | [`log`] | standard error, written by a thread of its own: it never blocks the program and never fails it |
-//! | [`filter`] | what is logged: `--log`, the file, a variable, `RUST_LOG` |
+//! | [`settings`] | flags, variables and a file, by one clap struct; where each value comes from; `--print-config` |
+//! | [`units`] | how times and sizes are written: `200ms`, `64MiB` |
+//! | [`filter`] | what is logged: `--log`, a variable, the file, `RUST_LOG` |
 //! | [`environment`] | which variables are settings, and which were injected by Kubernetes or Docker |
-//! | [`usage`] | errors of the command line that name the variable a value came from |
+//! | [`usage`] | errors of wrong values that name where the value came from |
+//! | `laws` | a test of each setting of a program: every source, good, bad and empty (feature `laws`) |
 //! | `signals` | the signals that ask a process to stop (feature `signals`) |
 //!
 //! # Examples
 //! ```no_run
 //! use std::process::ExitCode;
-//! use taba_process::{Exit, filter};
+//! use std::time::Duration;
+//!
+//! use clap::Parser;
+//! use taba_process::settings::{self, Program};
+//! use taba_process::{Exit, units};
+//!
+//! /// Beats.
+//! #[derive(Parser)]
+//! struct Cli {
+//!     /// Time between two beats
+//!     #[arg(long, env = "EXAMPLE_INTERVAL", value_parser = units::parse_time, default_value = "200ms")]
+//!     interval: Duration,
+//!     /// A TOML file of settings
+//!     #[arg(long, env = "EXAMPLE_CONFIG")]
+//!     config: Option<String>,
+//!     /// What to log
+//!     #[arg(long, env = "EXAMPLE_LOG")]
+//!     log: Option<String>,
+//! }
 //!
 //! fn main() -> ExitCode {
-//!     taba_process::run("taba-example", |log| {
-//!         match filter::read([("--log", Some("debug"))], "info") {
-//!             Ok(filter) => log.subscribe(filter),
-//!             Err(error) => return log.fail(Exit::Usage, &error),
-//!         }
-//!         tracing::info!("started");
+//!     taba_process::run("example", |log| {
+//!         let program = Program { prefix: Some("EXAMPLE_"), renamed: &[] };
+//!         let loaded = settings::load::<Cli>(&program, std::env::args_os(), std::env::vars_os());
+//!         let loaded = match loaded.and_then(|loaded| Ok((loaded.filter("info")?, loaded))) {
+//!             Ok((filter, loaded)) => {
+//!                 log.subscribe(filter);
+//!                 loaded
+//!             }
+//!             Err(error) => return error.end(log),
+//!         };
+//!         tracing::info!(interval = ?loaded.settings.interval, "started");
 //!         Exit::Clean
 //!     })
 //! }
@@ -33,11 +59,15 @@ mod clock;
 pub mod environment;
 pub mod exit;
 pub mod filter;
+#[cfg(feature = "laws")]
+pub mod laws;
 mod line;
 pub mod log;
+pub mod settings;
 #[cfg(feature = "signals")]
 pub mod signals;
 mod throttled;
+pub mod units;
 pub mod usage;
 
 pub use exit::{EXIT_CODES, Exit, run};

@@ -1,0 +1,423 @@
+//! [`load`]: settings from flags, variables and a file, in this order of precedence; then come the defaults.
+//!
+//! The list of settings is the clap struct of the program: each of its arguments that declares a variable
+//! (`env = "TABA_AGENT_LINGER"`) is a setting, and also a key of the file of `--config` (`linger`; `-` and `_` are the
+//! same). clap sees variables and the file as defaults, so that one parser checks every value, wherever it comes from.
+//!
+//! - A value that is overridden is not checked; a variable or a key that is no setting always is an error.
+//! - An empty variable is not set. An empty text or list in the file is an error: leave the key out instead.
+//! - Lists are separated by commas, or are arrays in the file. They are replaced as a whole, never joined.
+//! - Every value has an [`Origin`], and every error names it.
+//! - A setting with `hide_env_values` is a secret: [`Loaded::to_toml`] does not show it.
+
+mod file;
+mod print;
+mod renamed;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error;
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use clap::parser::ValueSource;
+use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches};
+use tracing_subscriber::EnvFilter;
+
+use crate::environment::{self, UnknownVariable};
+use crate::exit::Exit;
+use crate::filter::{self, FilterError};
+use crate::log::Log;
+use crate::usage::UsageError;
+
+pub use renamed::Renamed;
+
+/// The setting that names the file of the others.
+const CONFIG: &str = "config";
+
+/// What the settings of a program have in common.
+#[derive(Clone, Copy, Debug)]
+pub struct Program {
+    /// What its variables begin with, as in `TABA_AGENT_`: a variable that does and is no setting is an error. `None` where
+    /// variables of other programs begin alike.
+    pub prefix: Option<&'static str>,
+    /// Settings that had another name or unit before.
+    pub renamed: &'static [Renamed],
+}
+
+/// Where the value of a setting comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// It was not set.
+    Default,
+    /// A key of the file.
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// The key as it is written there.
+        key: String,
+    },
+    /// A variable of the environment.
+    Variable(String),
+    /// A flag, with its dashes.
+    Flag(String),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("the default"),
+            Self::File { path, key } => write!(f, "{key} in {}", path.display()),
+            Self::Variable(name) => write!(f, "the variable {name}"),
+            Self::Flag(flag) => f.write_str(flag),
+        }
+    }
+}
+
+/// Why the settings could not be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SettingsError {
+    /// A value is wrong, or help was asked for.
+    #[error(transparent)]
+    Usage(#[from] UsageError),
+    /// A variable begins like ours, and is none of them.
+    #[error(transparent)]
+    UnknownVariable(#[from] UnknownVariable),
+    /// The file cannot be read.
+    #[error("cannot read {}, the file of {origin}", .path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// What named it.
+        origin: Origin,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The file is not TOML. The text of the line is not repeated: it may hold a password.
+    #[error("{}, line {line}: not TOML: {message}", .path.display())]
+    Toml {
+        /// Which file.
+        path: PathBuf,
+        /// Which line, from 1.
+        line: usize,
+        /// What the parser says.
+        message: String,
+    },
+    /// A key of the file is no setting.
+    #[error("{key} in {} is no setting; see --help for the names", .path.display())]
+    UnknownKey {
+        /// Which file.
+        path: PathBuf,
+        /// Which key.
+        key: String,
+    },
+    /// One setting stands in the file twice, in two spellings.
+    #[error("{key} in {} is there a second time, in another spelling; leave one out", .path.display())]
+    Twice {
+        /// Which file.
+        path: PathBuf,
+        /// The second of the two.
+        key: String,
+    },
+    /// A value of the file is a table, a date, a fraction, or a list in a list.
+    #[error("{key} in {} must be a text, a whole number, true or false, or a list of them", .path.display())]
+    KindOfValue {
+        /// Which file.
+        path: PathBuf,
+        /// Which key.
+        key: String,
+    },
+    /// A value of the file is an empty text or list.
+    #[error("{key} in {} is empty; leave it out to get the default", .path.display())]
+    Empty {
+        /// Which file.
+        path: PathBuf,
+        /// Which key.
+        key: String,
+    },
+    /// What to log cannot be read.
+    #[error(transparent)]
+    Filter(#[from] FilterError),
+    /// Each value can be read, but not this one, or not these together.
+    #[error("these settings are not possible: {origins}")]
+    Impossible {
+        /// The settings that it is about, each with where it comes from.
+        origins: String,
+        /// Why.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+}
+
+impl SettingsError {
+    /// Prints it, on standard output when it is the help that was asked for, and says how to end.
+    #[must_use = "the process goes on otherwise"]
+    pub fn end(&self, log: &Log) -> Exit {
+        match self {
+            Self::Usage(error) => error.end(log),
+            error => log.fail(Exit::Usage, error),
+        }
+    }
+}
+
+/// Settings as they were read.
+#[derive(Clone, Debug)]
+pub struct Loaded<C> {
+    /// The settings.
+    pub settings: C,
+    program: String,
+    values: Vec<Value>,
+}
+
+/// One setting: what it is, and why.
+#[derive(Clone, Debug)]
+struct Value {
+    id: String,
+    texts: Vec<OsString>,
+    is_list: bool,
+    is_secret: bool,
+    origin: Origin,
+}
+
+/// Reads the settings of a program. `args` begins with its name; `variables` are those of the environment.
+///
+/// # Errors
+/// [`SettingsError`], also when help or the version was asked for; [`SettingsError::end`] does what is usual.
+pub fn load<C: CommandFactory + FromArgMatches>(
+    program: &Program,
+    args: impl IntoIterator<Item = OsString>,
+    variables: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Loaded<C>, SettingsError> {
+    let args = renamed::args(program, args);
+    let variables: BTreeMap<OsString, OsString> =
+        variables.into_iter().filter(|(_, value)| !value.is_empty()).collect();
+    let declared = C::command();
+    let command = without_variables(declared.clone());
+    let parse = |command: &Command| command.clone().try_get_matches_from(&args);
+    let given = parse(&command).map_err(|error| {
+        let error = UsageError::new(error, None);
+        // The help tells the variables, which only the command as it was declared knows.
+        let help = error.is_help().then(|| parse(&declared).err()).flatten();
+        help.map_or(error, |help| UsageError::new(help, None))
+    })?;
+    environment::check(program, &declared, &variables)?;
+
+    let mut settings = Settings { program, list: Vec::new() };
+    settings.list(&declared, &given);
+    settings.read_variables(&variables)?;
+    settings.read_file()?;
+    let mut command = settings.as_defaults(command);
+    let usage = |error| UsageError::new(error, None);
+    let matches = parse(&command).map_err(usage)?;
+    let cli = C::from_arg_matches(&matches).map_err(|error| usage(error.format(&mut command)))?;
+    let values = settings.values(&matches);
+    Ok(Loaded { settings: cli, program: declared.get_name().to_owned(), values })
+}
+
+/// The command as clap should read it: no variables, and no setting that must be a flag.
+fn without_variables(command: Command) -> Command {
+    let arg = |arg: Arg| if is_setting(&arg) { arg.env(None::<&str>).required(false) } else { arg };
+    command.mut_args(arg).mut_subcommands(without_variables)
+}
+
+/// Whether an argument is a setting. (Only as it was declared: see [`without_variables`].)
+pub fn is_setting(arg: &Arg) -> bool {
+    arg.get_env().is_some() && arg.get_long().is_some()
+}
+
+/// The settings of a command while they are read.
+struct Settings<'a> {
+    program: &'a Program,
+    list: Vec<Setting>,
+}
+
+struct Setting {
+    arg: Arg,
+    variable: OsString,
+    /// What was found, by flag, variable or file.
+    texts: Vec<OsString>,
+    origin: Origin,
+}
+
+impl Setting {
+    fn id(&self) -> &str {
+        self.arg.get_id().as_str()
+    }
+
+    fn long(&self) -> &str {
+        self.arg.get_long().unwrap_or_default()
+    }
+
+    /// Takes values from outside of the command line, if they can be read.
+    fn set(&mut self, texts: &[OsString], origin: Origin) -> Result<(), SettingsError> {
+        let flag = |text: &OsString| {
+            let mut flag = OsString::from(format!("--{}=", self.long()));
+            flag.push(text);
+            flag
+        };
+        let alone = Command::new("taba").no_binary_name(true).disable_help_flag(true).arg(self.arg.clone());
+        match alone.try_get_matches_from(texts.iter().map(flag)) {
+            Ok(matches) => {
+                self.texts = raw(&matches, self.id());
+                self.origin = origin;
+                Ok(())
+            }
+            Err(error) => Err(UsageError::new(error, Some(origin)).into()),
+        }
+    }
+}
+
+/// The values of an argument as they were written; a list is split.
+fn raw(matches: &ArgMatches, id: &str) -> Vec<OsString> {
+    matches.get_raw(id).into_iter().flatten().map(OsStr::to_owned).collect()
+}
+
+impl Settings<'_> {
+    /// Lists the settings of a command and of the subcommand that was chosen, and those that flags set.
+    fn list(&mut self, command: &Command, given: &ArgMatches) {
+        for arg in command.get_arguments().filter(|arg| is_setting(arg)) {
+            let id = arg.get_id().as_str();
+            let is_flag = given.value_source(id) == Some(ValueSource::CommandLine);
+            let flag = || Origin::Flag(format!("--{}", arg.get_long().unwrap_or_default()));
+            self.list.push(Setting {
+                arg: arg.clone().env(None::<&str>).required(false),
+                variable: arg.get_env().unwrap_or_default().to_owned(),
+                texts: if is_flag { raw(given, id) } else { Vec::new() },
+                origin: if is_flag { flag() } else { Origin::Default },
+            });
+        }
+        if let Some((name, given)) = given.subcommand()
+            && let Some(command) = command.find_subcommand(name)
+        {
+            self.list(command, given);
+        }
+    }
+
+    fn read_variables(&mut self, variables: &BTreeMap<OsString, OsString>) -> Result<(), SettingsError> {
+        let (program, is_open) = (self.program, |setting: &&mut Setting| setting.origin == Origin::Default);
+        for setting in self.list.iter_mut().filter(is_open) {
+            let own = variables.get(&setting.variable).map(|text| (setting.variable.clone(), text.clone()));
+            let (to, renamed) = (setting.long().to_owned(), program.renamed.iter());
+            let mut old = renamed.filter(|renamed| renamed.to == to).filter_map(|renamed| {
+                let name = OsString::from(renamed.variable(program)?);
+                let text = renamed.value(variables.get(&name)?);
+                Some((name, text))
+            });
+            if let Some((name, text)) = own.or_else(|| old.next()) {
+                setting.set(&[text], Origin::Variable(name.to_string_lossy().into_owned()))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn read_file(&mut self) -> Result<(), SettingsError> {
+        let named = self.list.iter().find(|setting| setting.id() == CONFIG);
+        let Some((path, origin)) = named.and_then(|config| Some((config.texts.first()?, &config.origin)))
+        else {
+            return Ok(());
+        };
+        let path = PathBuf::from(path);
+        let mut before = BTreeSet::new();
+        for file::Entry { key, mut texts } in file::read(&path, origin)? {
+            let mut long = key.replace('_', "-");
+            if let Some(renamed) = self.program.renamed.iter().find(|renamed| renamed.from == long) {
+                texts.iter_mut().for_each(|text| *text = renamed.value(text));
+                renamed.to.clone_into(&mut long);
+            }
+            let known = self.list.iter_mut().find(|setting| setting.long() == long && setting.id() != CONFIG);
+            let Some(setting) = known else { return Err(SettingsError::UnknownKey { path, key }) };
+            if !before.insert(long) {
+                return Err(SettingsError::Twice { path, key });
+            }
+            if texts.iter().all(|text| text.is_empty()) {
+                return Err(SettingsError::Empty { path, key });
+            }
+            if setting.origin == Origin::Default {
+                setting.set(&texts, Origin::File { path: path.clone(), key })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The command, with what variables and the file say as its defaults.
+    fn as_defaults(&self, command: Command) -> Command {
+        let found = |arg: &Arg| {
+            let mut set = self.list.iter().filter(|setting| !setting.texts.is_empty());
+            set.find(|setting| setting.id() == arg.get_id().as_str())
+        };
+        let arg = |arg: Arg| match found(&arg) {
+            Some(setting) => arg.default_values(setting.texts.clone()),
+            None => arg,
+        };
+        command.mut_args(arg).mut_subcommands(|command| self.as_defaults(command))
+    }
+
+    /// What all settings are in the end.
+    fn values(self, matches: &ArgMatches) -> Vec<Value> {
+        let mut levels = vec![matches];
+        while let Some((_, deeper)) = levels[levels.len() - 1].subcommand() {
+            levels.push(deeper);
+        }
+        let texts = |id: &str| {
+            let known = |matches: &&&ArgMatches| matches.try_contains_id(id).is_ok();
+            levels.iter().find(known).map(|matches| raw(matches, id)).unwrap_or_default()
+        };
+        let value = |setting: Setting| Value {
+            texts: texts(setting.id()),
+            id: setting.id().to_owned(),
+            is_list: setting.arg.get_value_delimiter().is_some(),
+            is_secret: setting.arg.is_hide_env_values_set(),
+            origin: setting.origin,
+        };
+        self.list.into_iter().map(value).collect()
+    }
+}
+
+impl<C> Loaded<C> {
+    /// Where the value of a setting comes from; its name with `-` or `_`.
+    pub fn origin(&self, name: &str) -> Option<&Origin> {
+        Some(&self.value(name)?.origin)
+    }
+
+    /// What a setting is, as it was written, and where that comes from; a list with commas.
+    #[cfg(feature = "laws")]
+    pub(crate) fn shown(&self, name: &str) -> Option<(String, Origin)> {
+        let value = self.value(name)?;
+        let texts: Vec<_> = value.texts.iter().map(|text| text.to_string_lossy()).collect();
+        Some((texts.join(","), value.origin.clone()))
+    }
+
+    fn value(&self, name: &str) -> Option<&Value> {
+        let id = name.replace('-', "_");
+        self.values.iter().find(|value| value.id == id)
+    }
+
+    /// What is logged: the setting `log`, else `RUST_LOG`, else `default`.
+    ///
+    /// # Errors
+    /// [`SettingsError::Filter`], which names where the wrong filter comes from.
+    pub fn filter(&self, default: &str) -> Result<EnvFilter, SettingsError> {
+        let log = self.value("log");
+        let text = log.and_then(|log| Some((log.origin.to_string(), log.texts.first()?.to_string_lossy())));
+        Ok(filter::read(text.as_ref().map(|(origin, text)| (origin.as_str(), &**text)), default)?)
+    }
+
+    /// The error of settings that can be read, but are not possible: with where each of them comes from.
+    pub fn impossible<E>(&self, names: &[&str], source: E) -> SettingsError
+    where
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let origin = |name: &&str| match self.origin(name) {
+            Some(origin) => format!("{name} ({origin})"),
+            None => (*name).to_owned(),
+        };
+        let origins = names.iter().map(origin).collect::<Vec<_>>().join(", ");
+        SettingsError::Impossible { origins, source: source.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,60 @@
+//! `--print-config`: the settings as they count, as a file that can be given back.
+
+use std::io::Write;
+
+use super::{CONFIG, Loaded, Value};
+use crate::exit::Exit;
+use crate::log::Log;
+
+impl<C> Loaded<C> {
+    /// The settings as a TOML file for `--config`, each with where it comes from as a comment. What was not set and has no
+    /// default is a comment, and so are secrets, whose values are left out.
+    pub fn to_toml(&self) -> String {
+        let mut text = format!(
+            "# The settings of {} as they count, each with where it comes from. This can be given back with --config.\n",
+            self.program
+        );
+        for value in self.values.iter().filter(|value| value.id != CONFIG) {
+            text.push_str(&format!(
+                "{}  # {}\n",
+                value.line(),
+                taba_core::printable(&value.origin.to_string())
+            ));
+        }
+        text
+    }
+
+    /// Writes [`to_toml`](Self::to_toml) to standard output, and says how to end.
+    #[must_use = "the process goes on otherwise"]
+    pub fn print(&self, log: &Log) -> Exit {
+        match std::io::stdout().write_all(self.to_toml().as_bytes()) {
+            Ok(()) => Exit::Clean,
+            // The reader has seen enough.
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Exit::Clean,
+            Err(error) => log.fail(Exit::Failed, &error),
+        }
+    }
+}
+
+impl Value {
+    fn line(&self) -> String {
+        let texts: Option<Vec<&str>> = self.texts.iter().map(|text| text.to_str()).collect();
+        match texts.as_deref() {
+            Some([]) => format!("# {} is not set", self.id),
+            Some(_) if self.is_secret => format!("# {} is set, and not shown", self.id),
+            Some(texts) if self.is_list => {
+                let texts = texts.iter().map(|text| toml(text).to_string()).collect::<Vec<_>>();
+                format!("{} = [{}]", self.id, texts.join(", "))
+            }
+            Some([text, ..]) => format!("{} = {}", self.id, toml(text)),
+            // TOML is UTF-8.
+            None => format!("# {} is set, and not UTF-8", self.id),
+        }
+    }
+}
+
+/// A number where it comes back as the same text, else a string.
+fn toml(text: &str) -> toml::Value {
+    let number = text.parse::<i64>().ok().filter(|number| number.to_string() == text);
+    number.map_or_else(|| toml::Value::String(text.to_owned()), toml::Value::Integer)
+}
