@@ -1,13 +1,13 @@
 //! [`Config`]: every setting of an Agent, plain data; [`Verified`]: the proof that the settings fit together.
 
-use std::net::SocketAddr;
+use std::net::Ipv4Addr;
 use std::ops::Deref;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use taba_core::limits::{BLOCK_BYTES_MAX, FRAME_BYTES_MAX};
 use taba_core::wire::FRAME_HEADER_BYTES;
-use taba_core::{VBuckets, VBucketsError};
+use taba_core::{HostPort, VBuckets, VBucketsError};
 
 use crate::dedup::INCARNATION_BYTES_MAX;
 use crate::lane::HEAD_BYTES_MAX;
@@ -15,7 +15,7 @@ use crate::server_url::ServerUrl;
 use crate::spool::{LogOptions, SyncPolicy};
 
 #[cfg(feature = "cli")]
-use crate::cli::{human_bytes, human_duration, parse_bytes, parse_duration};
+use taba_process::units::{bytes_text, parse_bytes, parse_time, time_text};
 
 /// Servers of one Agent.
 pub const SERVERS_MAX: usize = 256;
@@ -40,11 +40,11 @@ const CONNECTION_BYTES: u64 = 32 * 1024;
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "cli", derive(clap::Args))]
 pub struct Config {
-    /// Address and port to listen on for Clients; port 0 lets the system choose
+    /// Host and port to listen on for Clients; port 0 lets the system choose
     ///
     /// Only programs on this machine can reach the default.
-    #[cfg_attr(feature = "cli", arg(long, env = "TABA_AGENT_LISTEN", value_name = "ADDR", default_value_t = Self::default().listen))]
-    pub listen: SocketAddr,
+    #[cfg_attr(feature = "cli", arg(long, env = "TABA_AGENT_LISTEN", value_name = "HOST:PORT", default_value_t = Self::default().listen))]
+    pub listen: HostPort,
 
     /// Path of a Unix socket to listen on as well
     ///
@@ -74,7 +74,7 @@ pub struct Config {
     ///
     /// It holds what was not stored yet, merged by Tab while Servers are away, and what was stored less than
     /// confirm-after ago. At least 16MiB, so that every Batch fits.
-    #[cfg_attr(feature = "cli", arg(long, env = "TABA_AGENT_SPOOL_BYTES_MAX", value_name = "BYTES", value_parser = parse_bytes::<u64>, default_value = human_bytes(Self::default().spool_bytes_max)))]
+    #[cfg_attr(feature = "cli", arg(long, env = "TABA_AGENT_SPOOL_BYTES_MAX", value_name = "BYTES", value_parser = parse_bytes::<u64>, default_value = bytes_text(Self::default().spool_bytes_max)))]
     pub spool_bytes_max: u64,
 
     /// When the spool is made safe against a power failure: before each Client is answered, every spool-sync-interval, or never
@@ -84,29 +84,29 @@ pub struct Config {
     pub spool_sync: SyncPolicy,
 
     /// How often the spool is synced, if at intervals; from 1ms to 1s
-    #[cfg_attr(feature = "cli", arg(long, env = "TABA_AGENT_SPOOL_SYNC_INTERVAL", value_name = "TIME", value_parser = parse_duration, default_value = human_duration(Self::default().spool_sync_interval)))]
+    #[cfg_attr(feature = "cli", arg(long, env = "TABA_AGENT_SPOOL_SYNC_INTERVAL", value_name = "TIME", value_parser = parse_time, default_value = time_text(Self::default().spool_sync_interval)))]
     pub spool_sync_interval: Duration,
 
     /// How long what was stored is kept in case the store goes back: longer than a store that was cut off goes on writing
     ///
     /// With Redis, longer than its repl-timeout (60 s). A store on one machine cannot go back; then less saves room.
-    #[cfg_attr(feature = "cli", arg(long, env = "TABA_AGENT_CONFIRM_AFTER", value_name = "TIME", value_parser = parse_duration, default_value = human_duration(Self::default().confirm_after)))]
+    #[cfg_attr(feature = "cli", arg(long, env = "TABA_AGENT_CONFIRM_AFTER", value_name = "TIME", value_parser = parse_time, default_value = time_text(Self::default().confirm_after)))]
     pub confirm_after: Duration,
 
     /// How long to wait before asking again after what could not be confirmed
-    #[cfg_attr(feature = "cli", arg(long, env = "TABA_AGENT_PROBE_INTERVAL", value_name = "TIME", value_parser = parse_duration, default_value = human_duration(Self::default().probe_interval)))]
+    #[cfg_attr(feature = "cli", arg(long, env = "TABA_AGENT_PROBE_INTERVAL", value_name = "TIME", value_parser = parse_time, default_value = time_text(Self::default().probe_interval)))]
     pub probe_interval: Duration,
 
     /// How long events wait for a Server before those of one Client and Tab are merged
-    #[cfg_attr(feature = "cli", arg(long, env = "TABA_AGENT_MERGE_AFTER", value_name = "TIME", value_parser = parse_duration, default_value = human_duration(Self::default().merge_after)))]
+    #[cfg_attr(feature = "cli", arg(long, env = "TABA_AGENT_MERGE_AFTER", value_name = "TIME", value_parser = parse_time, default_value = time_text(Self::default().merge_after)))]
     pub merge_after: Duration,
 
     /// Bytes at which a Lane's Batch is closed (one large Block may be over it); at most 4MiB
-    #[cfg_attr(feature = "cli", arg(long, env = "TABA_AGENT_BATCH_BYTES_MAX", value_name = "BYTES", value_parser = parse_bytes::<usize>, default_value = human_bytes(Self::default().batch_bytes_max as u64)))]
+    #[cfg_attr(feature = "cli", arg(long, env = "TABA_AGENT_BATCH_BYTES_MAX", value_name = "BYTES", value_parser = parse_bytes::<usize>, default_value = bytes_text(Self::default().batch_bytes_max as u64)))]
     pub batch_bytes_max: usize,
 
     /// Bytes of one request to a Server, before compression; at most 8MiB, and room for one Batch
-    #[cfg_attr(feature = "cli", arg(long, env = "TABA_AGENT_REQUEST_BYTES_MAX", value_name = "BYTES", value_parser = parse_bytes::<usize>, default_value = human_bytes(Self::default().request_bytes_max as u64)))]
+    #[cfg_attr(feature = "cli", arg(long, env = "TABA_AGENT_REQUEST_BYTES_MAX", value_name = "BYTES", value_parser = parse_bytes::<usize>, default_value = bytes_text(Self::default().request_bytes_max as u64)))]
     pub request_bytes_max: usize,
 
     /// Requests in flight to one Server, from 1 to 64
@@ -118,23 +118,23 @@ pub struct Config {
     /// How long events wait for others to travel with, at most 10s; 0s sends at once
     ///
     /// More makes fewer and larger requests, and answers to queries older by as much.
-    #[cfg_attr(feature = "cli", arg(long, env = "TABA_AGENT_LINGER", value_name = "TIME", value_parser = parse_duration, default_value = human_duration(Self::default().linger)))]
+    #[cfg_attr(feature = "cli", arg(long, env = "TABA_AGENT_LINGER", value_name = "TIME", value_parser = parse_time, default_value = time_text(Self::default().linger)))]
     pub linger: Duration,
 
     /// How long a Server, or a Lane, that failed once is left alone; doubles with every further failure
-    #[cfg_attr(feature = "cli", arg(long, env = "TABA_AGENT_BACKOFF_MIN", value_name = "TIME", value_parser = parse_duration, default_value = human_duration(Self::default().backoff_min)))]
+    #[cfg_attr(feature = "cli", arg(long, env = "TABA_AGENT_BACKOFF_MIN", value_name = "TIME", value_parser = parse_time, default_value = time_text(Self::default().backoff_min)))]
     pub backoff_min: Duration,
 
     /// How long a Server, or a Lane, that goes on failing is left alone, at most 10m
-    #[cfg_attr(feature = "cli", arg(long, env = "TABA_AGENT_BACKOFF_MAX", value_name = "TIME", value_parser = parse_duration, default_value = human_duration(Self::default().backoff_max)))]
+    #[cfg_attr(feature = "cli", arg(long, env = "TABA_AGENT_BACKOFF_MAX", value_name = "TIME", value_parser = parse_time, default_value = time_text(Self::default().backoff_max)))]
     pub backoff_max: Duration,
 
     /// How long to wait for a connection to a Server
-    #[cfg_attr(feature = "cli", arg(long, env = "TABA_AGENT_CONNECT_TIMEOUT", value_name = "TIME", value_parser = parse_duration, default_value = human_duration(Self::default().connect_timeout)))]
+    #[cfg_attr(feature = "cli", arg(long, env = "TABA_AGENT_CONNECT_TIMEOUT", value_name = "TIME", value_parser = parse_time, default_value = time_text(Self::default().connect_timeout)))]
     pub connect_timeout: Duration,
 
     /// How long to wait for a Server's whole answer; then the Batches are sent again
-    #[cfg_attr(feature = "cli", arg(long, env = "TABA_AGENT_REQUEST_TIMEOUT", value_name = "TIME", value_parser = parse_duration, default_value = human_duration(Self::default().request_timeout)))]
+    #[cfg_attr(feature = "cli", arg(long, env = "TABA_AGENT_REQUEST_TIMEOUT", value_name = "TIME", value_parser = parse_time, default_value = time_text(Self::default().request_timeout)))]
     pub request_timeout: Duration,
 
     /// Whether requests to Servers are compressed: lz4 or none
@@ -152,19 +152,19 @@ pub struct Config {
     pub connections_max: usize,
 
     /// Bytes of request bodies being received at one time; at least 8MiB and a little; further requests wait
-    #[cfg_attr(feature = "cli", arg(long, env = "TABA_AGENT_BODIES_BYTES_MAX", value_name = "BYTES", value_parser = parse_bytes::<usize>, default_value = human_bytes(Self::default().bodies_bytes_max as u64)))]
+    #[cfg_attr(feature = "cli", arg(long, env = "TABA_AGENT_BODIES_BYTES_MAX", value_name = "BYTES", value_parser = parse_bytes::<usize>, default_value = bytes_text(Self::default().bodies_bytes_max as u64)))]
     pub bodies_bytes_max: usize,
 
     /// How long a Client may take to send a body, its turn to do so included
-    #[cfg_attr(feature = "cli", arg(long, env = "TABA_AGENT_BODY_TIMEOUT", value_name = "TIME", value_parser = parse_duration, default_value = human_duration(Self::default().body_timeout)))]
+    #[cfg_attr(feature = "cli", arg(long, env = "TABA_AGENT_BODY_TIMEOUT", value_name = "TIME", value_parser = parse_time, default_value = time_text(Self::default().body_timeout)))]
     pub body_timeout: Duration,
 
     /// How long stopping may take: after it, what has not been brought to a Server is given up and reported
-    #[cfg_attr(feature = "cli", arg(long, env = "TABA_AGENT_SHUTDOWN_TIMEOUT", value_name = "TIME", value_parser = parse_duration, default_value = human_duration(Self::default().shutdown_timeout)))]
+    #[cfg_attr(feature = "cli", arg(long, env = "TABA_AGENT_SHUTDOWN_TIMEOUT", value_name = "TIME", value_parser = parse_time, default_value = time_text(Self::default().shutdown_timeout)))]
     pub shutdown_timeout: Duration,
 
     /// Bytes that all bounds together may come to; the Agent does not start when they come to more
-    #[cfg_attr(feature = "cli", arg(long, env = "TABA_AGENT_MEMORY_BYTES_MAX", value_name = "BYTES", value_parser = parse_bytes::<u64>, default_value = human_bytes(Self::default().memory_bytes_max)))]
+    #[cfg_attr(feature = "cli", arg(long, env = "TABA_AGENT_MEMORY_BYTES_MAX", value_name = "BYTES", value_parser = parse_bytes::<u64>, default_value = bytes_text(Self::default().memory_bytes_max)))]
     pub memory_bytes_max: u64,
 }
 
@@ -193,7 +193,7 @@ pub enum SpoolKind {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 8279)),
+            listen: HostPort::from((Ipv4Addr::LOCALHOST, 8279)),
             unix: None,
             servers: vec!["http://127.0.0.1:8300".parse().expect("the constant is an address")],
             vbuckets: u32::from(VBuckets::default().count()),
@@ -270,6 +270,22 @@ pub enum ConfigError {
         /// The share of requests to Servers.
         requests: u64,
     },
+}
+
+impl ConfigError {
+    /// The settings that it is about.
+    pub fn settings(&self) -> &[&'static str] {
+        match self {
+            Self::OutOfRange { name: "backoff_min", .. } => &["backoff_min", "backoff_max"],
+            Self::OutOfRange { name: "request_bytes_max", .. } => &["request_bytes_max", "batch_bytes_max"],
+            Self::OutOfRange { name, .. } => std::slice::from_ref(name),
+            Self::VBuckets(_) => &["vbuckets"],
+            Self::ServerTwice { .. } => &["servers"],
+            Self::Memory { .. } => {
+                &["spool_bytes_max", "bodies_bytes_max", "requests_per_server_max", "memory_bytes_max"]
+            }
+        }
+    }
 }
 
 /// Settings that were found to fit together; the only thing a driver accepts.

@@ -3,10 +3,10 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use taba_agent::cli::{self, LoadError, Loaded};
+use taba_agent::cli;
 use taba_agent::config::DECODERS_MAX;
 use taba_agent::{Agent, Config, Verified};
-use taba_process::{Exit, Log, filter, signals};
+use taba_process::{Exit, Log, signals};
 
 /// How long threads that wait for a disk may take when everything else has ended.
 const THREADS_TIME_MAX: Duration = Duration::from_secs(1);
@@ -16,16 +16,16 @@ fn main() -> ExitCode {
 }
 
 fn start(log: &Log) -> Exit {
-    let Loaded { config, log: words } = match cli::load(std::env::args_os()) {
-        Ok(loaded) => loaded,
-        Err(LoadError::Usage(error)) => return error.end(log),
-        Err(error) => return log.fail(Exit::Usage, &error),
-    };
-    let setting = "log (--log, TABA_AGENT_LOG, or log in the file)";
-    match filter::read([(setting, words.as_deref())], "info") {
-        Ok(filter) => log.subscribe(filter),
-        Err(error) => return log.fail(Exit::Usage, &error),
+    let read = cli::load(std::env::args_os(), std::env::vars_os());
+    let (filter, loaded, config) =
+        match read.and_then(|(loaded, config)| Ok((loaded.filter("info")?, loaded, config))) {
+            Ok(read) => read,
+            Err(error) => return error.end(log),
+        };
+    if loaded.settings.print_config {
+        return loaded.print(log);
     }
+    log.subscribe(filter);
     let cores =
         std::thread::available_parallelism().map_or(1, |cores| cores.get().min(DECODERS_MAX as usize));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(cores).enable_all().build();

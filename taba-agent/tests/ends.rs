@@ -148,8 +148,9 @@ fn every_error_of_a_setting_names_it_and_ends_with_2() {
     let cases: &[Case<'_>] = &[
         (&["--vbuckets=100"], &[], &["vbuckets", "power of two"]),
         (&["--vbuckets=many"], &[], &["--vbuckets"]),
-        (&["--listen=here"], &[], &["--listen"]),
-        (&["--linger=1h"], &[], &["linger", "10s"]),
+        (&["--listen=here"], &[], &["--listen", "localhost:8300"]),
+        (&["--linger=1h"], &[], &["(--linger)", "10s"]),
+        (&[], &[("TABA_AGENT_LINGER", "1h")], &["TABA_AGENT_LINGER", "10s"]),
         (&["--linger=5"], &[], &["--linger", "20ms"]),
         (&["--spool-bytes-max=1MiB"], &[], &["spool_bytes_max", "16777216"]),
         (&["--requests-per-server-max=65"], &[], &["requests_per_server_max"]),
@@ -169,8 +170,8 @@ fn every_error_of_a_setting_names_it_and_ends_with_2() {
         (&[&kind], &[], &["kind.toml", "linger"]),
         (&[&value], &[], &["value.toml", "linger", "20ms"]),
         (&[&broken], &[], &["broken.toml"]),
-        (&[&vbuckets], &[], &["vbuckets", "power of two"]),
-        (&[&log], &[], &["log in the file", "verbose"]),
+        (&[&vbuckets], &[], &["vbuckets in ", "vbuckets.toml", "power of two"]),
+        (&[&log], &[], &["log in ", "log.toml", "verbose"]),
     ];
     for (args, variables, words) in cases {
         let (code, text) = run(args, variables);

@@ -1,59 +1,88 @@
-//! [`Config`]: how the binary is set up: by flags, environment and file, from one table of [`Settings`].
+//! [`Config`]: every setting of a Server; [`Verified`]: the proof that they fit together. [`Cli`] is the command line.
 //!
-//! A flag `--commit-interval-ms` is the variable `TABA_SERVER_COMMIT_INTERVAL_MS` and the key `commit_interval_ms` (or
-//! `commit-interval-ms`) of the file. What is given twice counts in this order: flag, environment, file, default.
-//! A key or variable that nothing knows is an error: it is a setting that somebody believes in. An empty variable is not
-//! set; those that Kubernetes or Docker inject for a Service called `taba-server` are nobody's setting.
+//! Settings come from flags, variables and a file; [`taba_process::settings`] says how, and in which order.
 
-use std::ffi::OsString;
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::ops::Deref;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, CommandFactory, FromArgMatches, Parser, ValueEnum};
-use serde::Deserialize;
+use clap::builder::NonEmptyStringValueParser;
+use clap::{Args, Parser, ValueEnum};
 use taba_core::limits::FRAME_BYTES_MAX;
-use taba_core::{VBuckets, VBucketsError};
-use taba_process::environment::{self, UnknownVariable};
-use taba_process::usage::{self, UsageError};
+use taba_core::{HostPort, VBuckets, VBucketsError};
+use taba_process::settings::{Loaded, Program, Renamed, SettingsError};
+use taba_process::units::{bytes_text, parse_bytes, parse_time, time_text};
 use taba_shard::{ShardUrl, UrlError};
 
+use crate::embedded::EmbeddedOptions;
 use crate::server::{CACHE_BYTES_MAX, COMMIT_INTERVAL, HELD_BYTES_MAX};
 
-/// What every variable of the environment that is ours begins with.
-const ENV_PREFIX: &str = "TABA_SERVER_";
-const MIB: usize = 1024 * 1024;
-const HOUR_S: u64 = 3600;
-const YEAR_S: u64 = 365 * 24 * HOUR_S;
-const WORKERS_MAX: u64 = 4096;
+const HOUR: Duration = Duration::from_secs(3600);
+const WORKERS_MAX: usize = 4096;
+/// Above it, a bound in bytes is a mistake.
+const BYTES_MAX: usize = 1 << 40;
 
-/// The command line.
-#[derive(Debug, Parser)]
-#[command(
-    name = "taba-server",
-    version,
-    about = "Takes events from Taba agents, stores their States, answers queries."
-)]
-#[command(after_help = "Every flag can also be a key of the file (commit_interval_ms = 200) or a variable \
-    (TABA_SERVER_COMMIT_INTERVAL_MS=200).\nFlags win over variables, variables over the file. An empty variable is not set.\n\n\
-    Commands, each with a --help of its own: backup, restore, check, adopt.\n\
-    Stops on SIGTERM or Ctrl-C: takes nothing any more, and commits what it holds.\n\
-    Exit codes: 0 when it stopped as asked; 1 when it could not start, or a part of it failed; \
-    2 when a flag, a variable or the file is wrong.")]
-pub struct Flags {
-    /// A TOML file with settings
+/// How the settings of taba-server are read.
+pub const PROGRAM: Program = Program {
+    prefix: Some("TABA_SERVER_"),
+    renamed: &[
+        Renamed { from: "commit-interval-ms", to: "commit-interval", unit: "ms" },
+        Renamed { from: "prune-interval-s", to: "prune-interval", unit: "s" },
+        Renamed { from: "cache-mib", to: "cache-bytes-max", unit: "MiB" },
+        Renamed { from: "held-mib", to: "held-bytes-max", unit: "MiB" },
+        Renamed { from: "shutdown-s", to: "shutdown-timeout", unit: "s" },
+    ],
+};
+
+/// Takes events from Taba Agents, stores their States, answers queries.
+///
+/// Every setting can stand in a TOML file (commit_interval = "200ms"), in the environment
+/// (TABA_SERVER_COMMIT_INTERVAL=200ms), or here; what stands here wins over the environment, and that over the file.
+/// Sizes are written as 512KiB, 64MiB, 1GiB; times as 20ms, 10s, 5m. An empty variable is not set.
+///
+/// Commands, each with a --help of its own: backup, restore, check, adopt.
+///
+/// Stops on SIGTERM or Ctrl-C: takes nothing any more, and commits what it holds. Exit codes: 0 when it stopped as asked;
+/// 1 when it could not start, or a part of it failed; 2 when a flag, a variable or the file is wrong.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "taba-server", version)]
+pub struct Cli {
+    /// The file of settings.
+    #[command(flatten)]
+    pub file: FileArgs,
+    /// What to log.
+    #[command(flatten)]
+    pub log: LogArgs,
+    /// The settings.
+    #[command(flatten)]
+    pub settings: Config,
+}
+
+/// Reading settings from a file, and writing one.
+#[derive(Args, Clone, Debug)]
+pub struct FileArgs {
+    /// A TOML file of settings; its keys are the names of the flags
     #[arg(long, env = "TABA_SERVER_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Everything else, as far as it is given.
-    #[command(flatten)]
-    pub settings: Settings,
+    /// Print the settings as they count, each with where it comes from, as a file for --config; and do nothing else
+    #[arg(long)]
+    pub print_config: bool,
+}
+
+/// What to log.
+#[derive(Args, Clone, Debug)]
+pub struct LogArgs {
+    /// What to log: off, error, warn, info, debug, trace, or MODULE=LEVEL,…; RUST_LOG counts where this is not given
+    /// [default: info]
+    #[arg(long, env = "TABA_SERVER_LOG", value_name = "FILTER", value_parser = NonEmptyStringValueParser::new())]
+    pub log: Option<String>,
 }
 
 /// Where States are kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum StoreKind {
     /// In a directory of this machine, safe against crashes
     Embedded,
@@ -64,9 +93,15 @@ pub enum StoreKind {
 }
 
 /// A text that is not shown: it may hold passwords.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
+
+impl Secret {
+    fn parse(text: &str) -> Result<Self, &'static str> {
+        // Any other text is kept for later: an error of clap would show it.
+        if text.is_empty() { Err("a URL is needed") } else { Ok(Self::from(text)) }
+    }
+}
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -80,134 +115,118 @@ impl From<&str> for Secret {
     }
 }
 
-/// All that can be set, as one source gives it. The one list of settings: flags, variables and keys are made from it.
-#[derive(Args, Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Settings {
-    /// Address and port to listen on; port 0 takes a free one [default: 127.0.0.1:8300]
-    #[arg(long, env = "TABA_SERVER_LISTEN", value_name = "ADDR")]
-    pub listen: Option<SocketAddr>,
-    /// Where States are kept [default: embedded]
-    #[arg(long, env = "TABA_SERVER_STORE", value_enum)]
-    pub store: Option<StoreKind>,
-    /// Directory of the embedded store [default: ./taba-data]
-    #[arg(long, env = "TABA_SERVER_DATA_DIR", value_name = "DIR")]
-    pub data_dir: Option<PathBuf>,
-    /// Redis primaries of the store, one URL for each shard, with commas between: redis://:PASSWORD@HOST:PORT. A
-    /// password on the command line is seen by every user of the machine; the variable or the file is a better place
-    /// for it
-    #[arg(long, env = "TABA_SERVER_REDIS", value_name = "URL,…", hide_env_values = true)]
-    pub redis: Option<Secret>,
-    /// Replicas that each Redis primary is deployed with; with fewer connected, nothing counts as safe. 0: those that
-    /// are connected, and none if none was seen lately [default: 0]
-    #[arg(long, env = "TABA_SERVER_REDIS_REPLICAS", value_name = "COUNT")]
-    pub redis_replicas: Option<usize>,
-    /// Slices of the key space, fixed for a deployment's life: a power of two from 64 to 16384 [default: 1024]
-    #[arg(long, env = "TABA_SERVER_VBUCKETS", value_name = "COUNT")]
-    pub vbuckets: Option<u32>,
-    /// Milliseconds between two commits of one slice; longer saves writes, shorter makes answers fresher [default: 200]
-    #[arg(long, env = "TABA_SERVER_COMMIT_INTERVAL_MS", value_name = "MS")]
-    pub commit_interval_ms: Option<u64>,
-    /// Seconds between removals of States that say nothing any more; 0 never removes them [default: 3600]
-    #[arg(long, env = "TABA_SERVER_PRUNE_INTERVAL_S", value_name = "S")]
-    pub prune_interval_s: Option<u64>,
-    /// Tasks that fold events; 0 takes as many as the machine has processors [default: 0]
-    #[arg(long, env = "TABA_SERVER_WORKERS", value_name = "COUNT")]
-    pub workers: Option<usize>,
-    /// MiB of decoded States to keep in memory [default: 512]
-    #[arg(long, env = "TABA_SERVER_CACHE_MIB", value_name = "MIB")]
-    pub cache_mib: Option<usize>,
-    /// MiB of requests that may be in hand; more are turned away with 503 [default: 128]
-    #[arg(long, env = "TABA_SERVER_HELD_MIB", value_name = "MIB")]
-    pub held_mib: Option<usize>,
-    /// Seconds to commit what is in hand when told to stop [default: 10]
-    #[arg(long, env = "TABA_SERVER_SHUTDOWN_S", value_name = "S")]
-    pub shutdown_s: Option<u64>,
-    /// What to log: off, error, warn, info, debug, trace, or MODULE=LEVEL,…; RUST_LOG counts where this is not given
-    /// [default: info]
-    #[arg(long, env = "TABA_SERVER_LOG", value_name = "FILTER")]
-    pub log: Option<String>,
-}
-
-/// How the binary is set up.
-#[derive(Clone, Debug)]
+/// Every setting of a Server.
+///
+/// The names of the fields are, with dashes, the names of the flags and of the keys in the file, and, in capitals behind
+/// `TABA_SERVER_`, those of the environment variables.
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Where to listen. Loopback by default: there is no authentication.
-    pub listen: SocketAddr,
-    /// Where States are kept.
+    /// Host and port to listen on; port 0 takes a free one
+    ///
+    /// Only programs on this machine can reach the default: there is no authentication.
+    #[arg(long, env = "TABA_SERVER_LISTEN", value_name = "HOST:PORT", default_value_t = Self::default().listen)]
+    pub listen: HostPort,
+
+    /// Where States are kept
+    #[arg(long, env = "TABA_SERVER_STORE", value_enum, value_name = "WHERE", default_value_t = Self::default().store)]
     pub store: StoreKind,
-    /// Directory of the embedded store.
+
+    /// Directory of the embedded store
+    #[arg(long, env = "TABA_SERVER_DATA_DIR", value_name = "DIR", default_value = Self::default().data_dir.into_os_string())]
     pub data_dir: PathBuf,
-    /// Where the shards of the Redis store are, in order; shown without passwords. Empty for other stores.
-    pub redis: Vec<ShardUrl>,
-    /// Replicas that each shard is deployed with; 0 for those that are connected.
+
+    /// Redis primaries of the store, one URL for each shard, with commas between: redis://:PASSWORD@HOST:PORT
+    ///
+    /// A password on the command line is seen by every user of the machine; the variable or the file is a better place
+    /// for it.
+    #[arg(
+        long, env = "TABA_SERVER_REDIS", value_name = "URL", hide_env_values = true, value_delimiter = ',',
+        value_parser = Secret::parse
+    )]
+    pub redis: Vec<Secret>,
+
+    /// Replicas that each Redis primary is deployed with; with fewer connected, nothing counts as safe
+    ///
+    /// 0: those that are connected, and none if none was seen lately.
+    #[arg(long, env = "TABA_SERVER_REDIS_REPLICAS", value_name = "COUNT", default_value_t = Self::default().redis_replicas)]
     pub redis_replicas: usize,
-    /// How many slices the key space has.
-    pub vbuckets: VBuckets,
-    /// How long lies between two commits of one slice.
+
+    /// How many VBuckets the deployment has: a power of two from 64 to 16384, the same everywhere, for ever
+    #[arg(long, env = "TABA_SERVER_VBUCKETS", value_name = "COUNT", default_value_t = Self::default().vbuckets)]
+    pub vbuckets: u32,
+
+    /// Time between two commits of one VBucket, at most 1h
+    ///
+    /// Longer saves writes, shorter makes answers fresher; 0 commits without pause.
+    #[arg(long, env = "TABA_SERVER_COMMIT_INTERVAL", value_name = "TIME", value_parser = parse_time, default_value = time_text(Self::default().commit_interval))]
     pub commit_interval: Duration,
-    /// How long lies between two removals of silent States; `None` for never.
-    pub prune_interval: Option<Duration>,
-    /// Tasks that fold; `None` for as many as there are processors.
-    pub workers: Option<NonZeroUsize>,
-    /// Bytes of decoded States to keep.
+
+    /// Time between removals of States that say nothing any more, from 1s to 8760h; 0 never removes them
+    #[arg(long, env = "TABA_SERVER_PRUNE_INTERVAL", value_name = "TIME", value_parser = parse_time, default_value = time_text(Self::default().prune_interval))]
+    pub prune_interval: Duration,
+
+    /// Tasks that fold events; 0 takes as many as the machine has processors
+    #[arg(long, env = "TABA_SERVER_WORKERS", value_name = "COUNT", default_value_t = Self::default().workers)]
+    pub workers: usize,
+
+    /// Bytes of decoded States to keep in memory
+    #[arg(long, env = "TABA_SERVER_CACHE_BYTES_MAX", value_name = "BYTES", value_parser = parse_bytes::<usize>, default_value = bytes_text(Self::default().cache_bytes_max as u64))]
     pub cache_bytes_max: usize,
-    /// Bytes of requests that may be in hand.
+
+    /// Bytes of requests that may be in hand, at least 16MiB; more are turned away with 503
+    #[arg(long, env = "TABA_SERVER_HELD_BYTES_MAX", value_name = "BYTES", value_parser = parse_bytes::<usize>, default_value = bytes_text(Self::default().held_bytes_max as u64))]
     pub held_bytes_max: usize,
-    /// How long stopping may take.
-    pub shutdown: Duration,
-    /// What to log; `None` for what `RUST_LOG` says.
-    pub log: Option<String>,
+
+    /// How long stopping may take: the time to commit what is in hand
+    #[arg(long, env = "TABA_SERVER_SHUTDOWN_TIMEOUT", value_name = "TIME", value_parser = parse_time, default_value = time_text(Self::default().shutdown_timeout))]
+    pub shutdown_timeout: Duration,
+
+    /// Bytes that all bounds together may come to; the Server does not start when they come to more. 0: any number
+    ///
+    /// What queries take comes on top.
+    #[arg(long, env = "TABA_SERVER_MEMORY_BYTES_MAX", value_name = "BYTES", value_parser = parse_bytes::<usize>, default_value = bytes_text(Self::default().memory_bytes_max as u64))]
+    pub memory_bytes_max: usize,
 }
 
-/// Why the binary cannot be set up so.
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: HostPort::from((Ipv4Addr::LOCALHOST, 8300)),
+            store: StoreKind::Embedded,
+            data_dir: PathBuf::from("./taba-data"),
+            redis: Vec::new(),
+            redis_replicas: 0,
+            vbuckets: u32::from(VBuckets::default().count()),
+            commit_interval: COMMIT_INTERVAL,
+            prune_interval: HOUR,
+            workers: 0,
+            cache_bytes_max: CACHE_BYTES_MAX,
+            held_bytes_max: HELD_BYTES_MAX,
+            shutdown_timeout: Duration::from_secs(10),
+            // Not a bound by default: one that the caches of an existing deployment come to would keep it from starting.
+            memory_bytes_max: 0,
+        }
+    }
+}
+
+/// Why a configuration was refused.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// The file cannot be read.
-    #[error("cannot read {}, the file of --config or TABA_SERVER_CONFIG", path.display())]
-    Read {
-        /// Which.
-        path: PathBuf,
-        /// Why not.
-        source: std::io::Error,
-    },
-    /// The file is not TOML, or holds what is no setting.
-    #[error("{} is not understood", path.display())]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// What is wrong.
-        source: toml::de::Error,
-    },
-    /// One setting stands in the file twice, in two spellings.
-    #[error("{key} stands in {} twice, with - and with _; leave one out", path.display())]
-    Twice {
-        /// Which file.
-        path: PathBuf,
-        /// Which key.
-        key: String,
-    },
-    /// The command line or a variable is wrong, or help was asked for.
-    #[error(transparent)]
-    Usage(#[from] UsageError),
-    /// There is no such setting.
-    #[error(transparent)]
-    UnknownVariable(#[from] UnknownVariable),
-    /// A number is out of its range.
-    #[error("{name} is {found}, but must be from {min} to {max}")]
+    /// A number or a time is out of its range.
+    #[error("{name} = {found} is not from {min} to {max}")]
     OutOfRange {
         /// The setting.
         name: &'static str,
         /// What it is.
-        found: u64,
-        /// The least.
-        min: u64,
-        /// The most.
-        max: u64,
+        found: String,
+        /// What it may be at least.
+        min: String,
+        /// What it may be at most.
+        max: String,
     },
-    /// The number of slices cannot be.
-    #[error("vbuckets is not possible")]
+    /// The number of VBuckets is impossible.
+    #[error("vbuckets")]
     VBuckets(#[from] VBucketsError),
     /// The Redis store was asked for, but not where it is.
     #[error(
@@ -218,229 +237,254 @@ pub enum ConfigError {
     #[error("redis is set, but store is not redis; add --store redis, or leave it out")]
     RedisUnused,
     /// One of the URLs is none. It is not repeated here: it may hold a password.
-    #[error("URL number {place} of redis (--redis, TABA_SERVER_REDIS) is not possible")]
+    #[error("URL number {place} of redis is not possible")]
     Redis {
         /// Which of them, from 1.
         place: usize,
         /// Why not.
         source: UrlError,
     },
-    /// A bound is too small for one request.
-    #[error("held_mib is {found}, but one request may take {min}: give at least that")]
-    HeldTooSmall {
-        /// What was asked for.
-        found: usize,
-        /// The least that works.
-        min: usize,
+    /// All bounds together are over the bound of memory.
+    #[error(
+        "at the worst, the bounds come to {bytes} bytes, and memory_bytes_max is {bytes_max}: lower cache_bytes_max ({cache}) \
+         or held_bytes_max ({held}), or raise it"
+    )]
+    Memory {
+        /// What they come to.
+        bytes: usize,
+        /// What they may come to.
+        bytes_max: usize,
+        /// The share of decoded States.
+        cache: usize,
+        /// The share of requests in hand.
+        held: usize,
     },
 }
 
-impl Settings {
-    /// These settings, and where they are silent, the other ones.
-    #[must_use]
-    pub fn or(self, other: Self) -> Self {
-        Self {
-            listen: self.listen.or(other.listen),
-            store: self.store.or(other.store),
-            data_dir: self.data_dir.or(other.data_dir),
-            redis: self.redis.or(other.redis),
-            redis_replicas: self.redis_replicas.or(other.redis_replicas),
-            vbuckets: self.vbuckets.or(other.vbuckets),
-            commit_interval_ms: self.commit_interval_ms.or(other.commit_interval_ms),
-            prune_interval_s: self.prune_interval_s.or(other.prune_interval_s),
-            workers: self.workers.or(other.workers),
-            cache_mib: self.cache_mib.or(other.cache_mib),
-            held_mib: self.held_mib.or(other.held_mib),
-            shutdown_s: self.shutdown_s.or(other.shutdown_s),
-            log: self.log.or(other.log),
+impl ConfigError {
+    /// The settings that it is about.
+    pub fn settings(&self) -> &[&'static str] {
+        match self {
+            Self::OutOfRange { name, .. } => std::slice::from_ref(name),
+            Self::VBuckets(_) => &["vbuckets"],
+            Self::NoRedis | Self::RedisUnused => &["store", "redis"],
+            Self::Redis { .. } => &["redis"],
+            Self::Memory { .. } => &["cache_bytes_max", "held_bytes_max", "memory_bytes_max"],
         }
     }
+}
 
-    /// The settings of a file.
-    ///
-    /// # Errors
-    /// [`ConfigError`] when the file cannot be read, or holds something that is no setting.
-    pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
-        let read = std::fs::read_to_string(path);
-        let text = read.map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        Self::from_toml(&text, path)
+/// Settings that were found to fit together; the only thing that the binary runs with.
+#[derive(Clone, Debug)]
+pub struct Verified {
+    config: Config,
+    vbuckets: VBuckets,
+    shards: Vec<ShardUrl>,
+}
+
+impl Deref for Verified {
+    type Target = Config;
+
+    fn deref(&self) -> &Config {
+        &self.config
+    }
+}
+
+impl Verified {
+    /// How many VBuckets the deployment has.
+    pub const fn vbuckets(&self) -> VBuckets {
+        self.vbuckets
     }
 
-    fn from_toml(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let file = |source| ConfigError::File { path: path.to_owned(), source };
-        let table: toml::Table = text.parse().map_err(file)?;
-        let mut settings = toml::Table::new();
-        for (key, value) in table {
-            let key = key.replace('-', "_");
-            if settings.insert(key.clone(), value).is_some() {
-                return Err(ConfigError::Twice { path: path.to_owned(), key });
-            }
-        }
-        settings.try_into().map_err(file)
+    /// Where the shards of the Redis store are, in order; shown without passwords. Empty for other stores.
+    pub fn shards(&self) -> &[ShardUrl] {
+        &self.shards
+    }
+
+    /// Time between two removals of silent States; `None` for never.
+    pub fn prune_interval(&self) -> Option<Duration> {
+        Some(self.prune_interval).filter(|interval| !interval.is_zero())
+    }
+
+    /// Tasks that fold; `None` for as many as there are processors.
+    pub fn workers(&self) -> Option<NonZeroUsize> {
+        NonZeroUsize::new(self.workers)
     }
 }
 
 impl Config {
-    /// From the command line, the environment, and the file that one of them names.
+    /// [Verifies](Self::verify) settings that were read.
     ///
     /// # Errors
-    /// [`ConfigError`]; [`ConfigError::Usage`] also when help or the version was asked for.
-    pub fn from_process() -> Result<Self, ConfigError> {
-        let (command, args) = (Flags::command(), std::env::args_os().collect::<Vec<OsString>>());
-        let matches = usage::parse(command.clone(), &args)?;
-        environment::check(ENV_PREFIX, &command, std::env::vars_os())?;
-        let flags = Flags::from_arg_matches(&matches);
-        let Flags { config, settings } = flags.map_err(|error| usage::explain(error, &command, &args))?;
-        let file = config.as_deref().map(Settings::from_file).transpose()?.unwrap_or_default();
-        Self::new(settings.or(file))
-    }
-
-    /// From settings; defaults fill the rest.
-    ///
-    /// # Errors
-    /// [`ConfigError`] when a value is not possible.
-    pub fn new(settings: Settings) -> Result<Self, ConfigError> {
-        let mib = |bytes: usize| bytes / MIB;
-        let held_mib = settings.held_mib.unwrap_or(mib(HELD_BYTES_MAX));
-        let held_min = mib(2 * FRAME_BYTES_MAX);
-        if held_mib < held_min {
-            return Err(ConfigError::HeldTooSmall { found: held_mib, min: held_min });
-        }
-        let prune = in_range("prune_interval_s", settings.prune_interval_s, (0, YEAR_S))?;
-        let prune = Duration::from_secs(prune.unwrap_or(3600));
-        let commit = in_range("commit_interval_ms", settings.commit_interval_ms, (0, HOUR_S * 1000))?;
-        let shutdown = in_range("shutdown_s", settings.shutdown_s, (0, HOUR_S))?;
-        in_range("workers", settings.workers.map(|workers| workers as u64), (0, WORKERS_MAX))?;
-        let store = settings.store.unwrap_or(StoreKind::Embedded);
-        let redis = shards(store, settings.redis.as_ref())?;
-        Ok(Self {
-            listen: settings.listen.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 8300))),
-            store,
-            data_dir: settings.data_dir.unwrap_or_else(|| PathBuf::from("./taba-data")),
-            redis,
-            redis_replicas: settings.redis_replicas.unwrap_or(0),
-            vbuckets: settings.vbuckets.map_or(Ok(VBuckets::default()), VBuckets::new)?,
-            commit_interval: commit.map_or(COMMIT_INTERVAL, Duration::from_millis),
-            prune_interval: Some(prune).filter(|interval| !interval.is_zero()),
-            workers: settings.workers.and_then(NonZeroUsize::new),
-            cache_bytes_max: settings.cache_mib.unwrap_or(mib(CACHE_BYTES_MAX)).saturating_mul(MIB),
-            held_bytes_max: held_mib.saturating_mul(MIB),
-            shutdown: Duration::from_secs(shutdown.unwrap_or(10)),
-            log: settings.log,
+    /// [`SettingsError::Impossible`], with where each of the settings in question comes from.
+    pub fn verify_loaded<C>(&self, loaded: &Loaded<C>) -> Result<Verified, SettingsError> {
+        self.clone().verify().map_err(|error| {
+            let names = error.settings().to_vec();
+            loaded.impossible(&names, error)
         })
     }
 
-    /// The most that its bounds allow to be in memory at once, in bytes; what queries take is theirs to bound.
-    pub const fn memory_bytes_max(&self) -> usize {
-        self.cache_bytes_max.saturating_add(self.held_bytes_max)
+    /// Checks every setting, and that the memory of all bounds together is within `memory_bytes_max`.
+    ///
+    /// # Errors
+    /// [`ConfigError`], which names the setting to change.
+    pub fn verify(self) -> Result<Verified, ConfigError> {
+        let vbuckets = VBuckets::new(self.vbuckets)?;
+        within("workers", self.workers, 0, WORKERS_MAX)?;
+        within("cache_bytes_max", self.cache_bytes_max, 0, BYTES_MAX)?;
+        // One request, and the one that is decoded from it.
+        within("held_bytes_max", self.held_bytes_max, 2 * FRAME_BYTES_MAX, BYTES_MAX)?;
+        last("commit_interval", self.commit_interval, Duration::ZERO, HOUR)?;
+        last("shutdown_timeout", self.shutdown_timeout, Duration::ZERO, 24 * HOUR)?;
+        if !self.prune_interval.is_zero() {
+            last("prune_interval", self.prune_interval, Duration::from_secs(1), 365 * 24 * HOUR)?;
+        }
+        let (bytes, bytes_max) = (self.memory_bytes(), self.memory_bytes_max);
+        if bytes_max > 0 && bytes > bytes_max {
+            let (cache, held) = (self.cache_bytes_max, self.held_bytes_max);
+            return Err(ConfigError::Memory { bytes, bytes_max, cache, held });
+        }
+        let shards = self.shards()?;
+        Ok(Verified { config: self, vbuckets, shards })
+    }
+
+    /// Where the shards are, if the store is in Redis.
+    fn shards(&self) -> Result<Vec<ShardUrl>, ConfigError> {
+        let read = |(place, Secret(url)): (usize, &Secret)| {
+            ShardUrl::new(url.trim()).map_err(|source| ConfigError::Redis { place: place + 1, source })
+        };
+        match (self.store, self.redis.as_slice()) {
+            (StoreKind::Redis, []) => Err(ConfigError::NoRedis),
+            (StoreKind::Redis, urls) => urls.iter().enumerate().map(read).collect(),
+            (StoreKind::Embedded | StoreKind::Memory, []) => Ok(Vec::new()),
+            (StoreKind::Embedded | StoreKind::Memory, _) => Err(ConfigError::RedisUnused),
+        }
+    }
+
+    /// What all bounds come to at the worst, in bytes: decoded States, requests in hand, and what the embedded store keeps
+    /// of its file. What queries take, and what a store in memory holds, is not in it.
+    pub fn memory_bytes(&self) -> usize {
+        let store = match self.store {
+            StoreKind::Embedded => EmbeddedOptions::default().cache_bytes,
+            StoreKind::Memory | StoreKind::Redis => 0,
+        };
+        self.cache_bytes_max.saturating_add(self.held_bytes_max).saturating_add(store)
     }
 }
 
-/// Where the shards are, if the store is in Redis.
-fn shards(store: StoreKind, redis: Option<&Secret>) -> Result<Vec<ShardUrl>, ConfigError> {
-    match (store, redis) {
-        (StoreKind::Redis, None) => Err(ConfigError::NoRedis),
-        (StoreKind::Redis, Some(Secret(urls))) => {
-            let read = |(place, url): (usize, &str)| {
-                ShardUrl::new(url.trim()).map_err(|source| ConfigError::Redis { place: place + 1, source })
-            };
-            urls.split(',').enumerate().map(read).collect()
-        }
-        (StoreKind::Embedded | StoreKind::Memory, None) => Ok(Vec::new()),
-        (StoreKind::Embedded | StoreKind::Memory, Some(_)) => Err(ConfigError::RedisUnused),
+fn within(name: &'static str, found: usize, min: usize, max: usize) -> Result<(), ConfigError> {
+    if (min..=max).contains(&found) {
+        return Ok(());
     }
+    let text = |number: usize| if max == BYTES_MAX { bytes_text(number as u64) } else { number.to_string() };
+    Err(ConfigError::OutOfRange { name, found: text(found), min: text(min), max: text(max) })
 }
 
-/// A number, if it is given, and in its range.
-fn in_range(
-    name: &'static str,
-    found: Option<u64>,
-    (min, max): (u64, u64),
-) -> Result<Option<u64>, ConfigError> {
-    match found {
-        Some(found) if !(min..=max).contains(&found) => {
-            Err(ConfigError::OutOfRange { name, found, min, max })
-        }
-        found => Ok(found),
+fn last(name: &'static str, found: Duration, min: Duration, max: Duration) -> Result<(), ConfigError> {
+    if (min..=max).contains(&found) {
+        return Ok(());
     }
+    Err(ConfigError::OutOfRange { name, found: time_text(found), min: time_text(min), max: time_text(max) })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::CommandFactory;
+    use taba_process::settings;
 
-    fn toml(text: &str) -> Result<Settings, ConfigError> {
-        Settings::from_toml(text, Path::new("test.toml"))
+    fn error(change: impl FnOnce(&mut Config)) -> ConfigError {
+        let mut config = Config::default();
+        change(&mut config);
+        config.verify().unwrap_err()
+    }
+
+    fn load(args: &[&str], variables: &[(&str, &str)]) -> Result<Config, SettingsError> {
+        let args = [&["taba-server"], args].concat();
+        let variables = variables.iter().map(|&(name, value)| (name.into(), value.into()));
+        let loaded = settings::load::<Cli>(&PROGRAM, args.into_iter().map(Into::into), variables)?;
+        loaded.settings.settings.verify_loaded(&loaded)?;
+        Ok(loaded.settings.settings)
     }
 
     #[test]
-    fn every_setting_is_flag_variable_and_key_under_one_name() {
-        Flags::command().debug_assert();
-        for arg in
-            Flags::command().get_arguments().filter(|arg| arg.get_id() != "help" && arg.get_id() != "version")
-        {
-            let id = arg.get_id().as_str();
-            assert_eq!(arg.get_long(), Some(id.replace('_', "-").as_str()));
-            assert_eq!(
-                arg.get_env().unwrap().to_str(),
-                Some(format!("{ENV_PREFIX}{}", id.to_uppercase()).as_str())
-            );
-            if id != "config" {
-                let unknown = toml(&format!("{id} = {{}}")).unwrap_err();
-                let cause = std::error::Error::source(&unknown).unwrap().to_string();
-                assert!(!cause.contains("unknown field"), "{id} is no key of the file: {cause}");
-            }
-        }
+    fn without_anything_there_are_the_defaults_which_fit_together() {
+        Cli::command().debug_assert();
+        assert_eq!(load(&[], &[]).unwrap(), Config::default());
+        assert!(Config::default().listen.is_loopback());
     }
 
     #[test]
-    fn flags_win_over_the_file_and_the_file_over_defaults() {
-        let flags = Flags::try_parse_from(["taba-server", "--vbuckets", "64", "--store", "memory"]).unwrap();
-        let file =
-            toml("vbuckets = 128\ncommit-interval-ms = 50\nprune_interval_s = 0\nworkers = 3").unwrap();
-        let config = Config::new(flags.settings.or(file)).unwrap();
-        assert_eq!(config.vbuckets.count(), 64);
-        assert_eq!(config.store, StoreKind::Memory);
-        assert_eq!(config.commit_interval, Duration::from_millis(50));
-        assert_eq!(config.prune_interval, None);
-        assert_eq!(config.workers, NonZeroUsize::new(3));
-        assert_eq!(config.listen, "127.0.0.1:8300".parse().unwrap());
-        assert!(config.listen.ip().is_loopback());
-    }
-
-    #[test]
-    fn redis_is_named_with_its_store_and_its_passwords_are_not_shown() {
-        let redis = |store, urls: Option<&str>| {
-            Config::new(Settings { store, redis: urls.map(Secret::from), ..Settings::default() })
-        };
-        let urls = "redis://:hunter2@10.0.0.1:7000, redis://10.0.0.2";
-        let config = redis(Some(StoreKind::Redis), Some(urls)).unwrap();
-        let shown = config.redis.iter().map(ToString::to_string).collect::<Vec<_>>();
-        assert_eq!(shown, ["10.0.0.1:7000", "10.0.0.2:6379"]);
-        let settings = Settings { redis: Some(urls.into()), ..Settings::default() };
-        assert!(!format!("{config:?} {settings:?}").contains("hunter2"));
-        assert!(matches!(redis(Some(StoreKind::Redis), None), Err(ConfigError::NoRedis)));
-        assert!(matches!(redis(None, Some(urls)), Err(ConfigError::RedisUnused)));
-        let bad = redis(Some(StoreKind::Redis), Some("redis://ok,http://:hunter2@h")).unwrap_err();
-        assert!(matches!(bad, ConfigError::Redis { place: 2, .. }));
-        assert!(!format!("{bad} {bad:?}").contains("hunter2"));
-        assert_eq!(
-            toml("store = \"redis\"\nredis = \"a\"\nredis_replicas = 1").unwrap().redis_replicas,
-            Some(1)
+    fn every_setting_can_come_from_everywhere() {
+        let dir = tempfile::tempdir().unwrap();
+        taba_process::laws::settings::<Cli>(
+            &PROGRAM,
+            &["taba-server"],
+            dir.path(),
+            &["log", "data_dir", "redis"],
         );
     }
 
     #[test]
-    fn what_nothing_knows_is_an_error() {
-        assert!(matches!(toml("commit_interval = 3"), Err(ConfigError::File { .. })));
-        assert!(matches!(toml("vbuckets = \"many\""), Err(ConfigError::File { .. })));
-        assert!(matches!(toml("data-dir = \"a\"\ndata_dir = \"b\""), Err(ConfigError::Twice { .. })));
-        assert!(Flags::try_parse_from(["taba-server", "--vbucket", "64"]).is_err());
-        let vbuckets = Settings { vbuckets: Some(100), ..Settings::default() };
-        assert!(matches!(Config::new(vbuckets), Err(ConfigError::VBuckets(_))));
-        let held = Settings { held_mib: Some(1), ..Settings::default() };
-        assert!(matches!(Config::new(held), Err(ConfigError::HeldTooSmall { .. })));
-        let shutdown = Settings { shutdown_s: Some(u64::MAX), ..Settings::default() };
-        assert!(matches!(Config::new(shutdown), Err(ConfigError::OutOfRange { .. })));
+    fn the_flags_and_variables_of_before_are_still_read() {
+        let old = ["--commit-interval-ms=50", "--prune-interval-s", "0", "--cache-mib=1", "--held-mib", "64"];
+        let config = load(&old, &[("TABA_SERVER_SHUTDOWN_S", "5")]).unwrap();
+        let expected = Config {
+            commit_interval: Duration::from_millis(50),
+            prune_interval: Duration::ZERO,
+            cache_bytes_max: 1 << 20,
+            held_bytes_max: 64 << 20,
+            shutdown_timeout: Duration::from_secs(5),
+            ..Config::default()
+        };
+        assert_eq!(config, expected);
+        assert_eq!(config.verify().unwrap().prune_interval(), None);
+    }
+
+    #[test]
+    fn redis_is_named_with_its_store_and_its_passwords_are_not_shown() {
+        let redis = |store, urls: &[&str]| {
+            let redis = urls.iter().map(|&url| Secret::from(url)).collect();
+            Config { store, redis, ..Config::default() }.verify()
+        };
+        let urls = ["redis://:hunter2@10.0.0.1:7000", " redis://10.0.0.2"];
+        let config = redis(StoreKind::Redis, &urls).unwrap();
+        let shown = config.shards().iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(shown, ["10.0.0.1:7000", "10.0.0.2:6379"]);
+        assert!(!format!("{config:?}").contains("hunter2"));
+        assert!(matches!(redis(StoreKind::Redis, &[]), Err(ConfigError::NoRedis)));
+        assert!(matches!(redis(StoreKind::Memory, &urls), Err(ConfigError::RedisUnused)));
+        let bad = redis(StoreKind::Redis, &["redis://ok", "http://:hunter2@h"]).unwrap_err();
+        assert!(matches!(bad, ConfigError::Redis { place: 2, .. }));
+        assert!(!format!("{bad} {bad:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn each_bound_is_checked_and_the_worst_case_is_added_up() {
+        let name = |error: ConfigError| match error {
+            ConfigError::OutOfRange { name, .. } => name,
+            other => panic!("{other}"),
+        };
+        assert_eq!(name(error(|c| c.held_bytes_max = 1 << 20)), "held_bytes_max");
+        assert_eq!(name(error(|c| c.cache_bytes_max = usize::MAX)), "cache_bytes_max");
+        assert_eq!(name(error(|c| c.workers = 5000)), "workers");
+        assert_eq!(name(error(|c| c.shutdown_timeout = 25 * HOUR)), "shutdown_timeout");
+        assert_eq!(name(error(|c| c.commit_interval = 2 * HOUR)), "commit_interval");
+        assert_eq!(name(error(|c| c.prune_interval = Duration::from_millis(1))), "prune_interval");
+        assert!(matches!(error(|c| c.vbuckets = 100), ConfigError::VBuckets(_)));
+        let ConfigError::Memory { bytes, .. } = error(|c| c.memory_bytes_max = 1) else { panic!() };
+        assert_eq!(bytes, CACHE_BYTES_MAX + HELD_BYTES_MAX + EmbeddedOptions::default().cache_bytes);
+    }
+
+    #[test]
+    fn what_is_impossible_names_where_it_comes_from() {
+        let error =
+            load(&["--cache-bytes-max=1GiB"], &[("TABA_SERVER_MEMORY_BYTES_MAX", "1GiB")]).unwrap_err();
+        let error = taba_core::causes(&error);
+        for word in
+            ["(--cache-bytes-max)", "TABA_SERVER_MEMORY_BYTES_MAX", "held_bytes_max (the default)", "lower"]
+        {
+            assert!(error.contains(word), "{word}: {error}");
+        }
     }
 }

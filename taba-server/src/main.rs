@@ -3,7 +3,6 @@
 mod cli;
 
 use std::error::Error;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -11,9 +10,9 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::serve::ListenerExt;
-use taba_core::{MemoryStore, Store};
-use taba_process::{Exit, Log, filter, signals};
-use taba_server::config::{Config, ConfigError, StoreKind};
+use taba_core::{HostPort, MemoryStore, Store};
+use taba_process::{Exit, Log, settings, signals};
+use taba_server::config::{Cli, PROGRAM, StoreKind, Verified};
 use taba_server::query::{QueryState, upkeep};
 use taba_server::{EmbeddedOptions, EmbeddedStore, Server};
 use tokio::net::TcpListener;
@@ -27,7 +26,7 @@ const THREADS_TIME_MAX: Duration = Duration::from_secs(1);
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address}; --listen or TABA_SERVER_LISTEN names another address")]
 struct CannotListen {
-    address: SocketAddr,
+    address: HostPort,
     source: std::io::Error,
 }
 
@@ -39,16 +38,19 @@ fn start(log: &Log) -> Exit {
     if let Some(exit) = cli::run(log) {
         return exit;
     }
-    let config = match Config::from_process() {
-        Ok(config) => config,
-        Err(ConfigError::Usage(error)) => return error.end(log),
-        Err(error) => return log.fail(Exit::Usage, &error),
+    let loaded = settings::load::<Cli>(&PROGRAM, std::env::args_os(), std::env::vars_os());
+    let read = loaded.and_then(|loaded| {
+        let config = loaded.settings.settings.verify_loaded(&loaded)?;
+        Ok((loaded.filter("info")?, config, loaded))
+    });
+    let (filter, config, loaded) = match read {
+        Ok(read) => read,
+        Err(error) => return error.end(log),
     };
-    let setting = "log (--log, TABA_SERVER_LOG, or log in the file)";
-    match filter::read([(setting, config.log.as_deref())], "info") {
-        Ok(filter) => log.subscribe(filter),
-        Err(error) => return log.fail(Exit::Usage, &error),
+    if loaded.settings.file.print_config {
+        return loaded.print(log);
     }
+    log.subscribe(filter);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return log.fail(Exit::Failed, &error),
@@ -58,7 +60,7 @@ fn start(log: &Log) -> Exit {
     exit
 }
 
-async fn run(config: &Config, log: &Log) -> Result<Exit, Box<dyn Error>> {
+async fn run(config: &Verified, log: &Log) -> Result<Exit, Box<dyn Error>> {
     // Taken before anything begins, so that no signal ends the process unheard.
     let mut asked_to_stop = pin!(signals::stop()?);
     let (store, more) = tokio::select! {
@@ -76,22 +78,22 @@ async fn run(config: &Config, log: &Log) -> Result<Exit, Box<dyn Error>> {
         .cache_bytes_max(config.cache_bytes_max)
         .held_bytes_max(config.held_bytes_max)
         .log_lines_dropped(move || lines_dropped());
-    if let Some(workers) = config.workers {
+    if let Some(workers) = config.workers() {
         builder = builder.workers(workers);
     }
     let server = builder.build()?;
-    let bound = TcpListener::bind(config.listen).await;
-    let listener = bound.map_err(|source| CannotListen { address: config.listen, source })?;
+    let bound = TcpListener::bind((config.listen.host(), config.listen.port())).await;
+    let listener = bound.map_err(|source| CannotListen { address: config.listen.clone(), source })?;
     log.say(format_args!("listening on http://{} ({})", listener.local_addr()?, kept_in(config)));
     Ok(serve(config, log, server, more, listener, asked_to_stop).await)
 }
 
 /// The store, and what else is served of it.
-async fn open(config: &Config) -> Result<(Arc<dyn Store>, Router), Box<dyn Error>> {
+async fn open(config: &Verified) -> Result<(Arc<dyn Store>, Router), Box<dyn Error>> {
     Ok(match config.store {
-        StoreKind::Memory => (Arc::new(MemoryStore::new(config.vbuckets)), Router::new()),
+        StoreKind::Memory => (Arc::new(MemoryStore::new(config.vbuckets())), Router::new()),
         StoreKind::Embedded => {
-            let options = EmbeddedOptions { vbuckets: config.vbuckets, ..EmbeddedOptions::default() };
+            let options = EmbeddedOptions { vbuckets: config.vbuckets(), ..EmbeddedOptions::default() };
             let store = Arc::new(EmbeddedStore::open(&config.data_dir, options)?);
             (store.clone(), cli::backup::router(store))
         }
@@ -101,7 +103,7 @@ async fn open(config: &Config) -> Result<(Arc<dyn Store>, Router), Box<dyn Error
 
 /// Serves until it is asked to stop, or until a part of it ends that should not have; then stops.
 async fn serve(
-    config: &Config,
+    config: &Verified,
     log: &Log,
     server: Server,
     more: Router,
@@ -118,7 +120,7 @@ async fn serve(
     });
     let mut serving = tokio::spawn(serving.into_future());
     let mut pruning = config
-        .prune_interval
+        .prune_interval()
         .map(|interval| tokio::spawn(keep_pruned(server.query_state().clone(), interval)));
 
     let failure = tokio::select! {
@@ -134,9 +136,9 @@ async fn serve(
     if let Some(pruning) = pruning {
         pruning.abort();
     }
-    let report = server.shutdown(config.shutdown).await;
+    let report = server.shutdown(config.shutdown_timeout).await;
     stop.send_replace(true);
-    if !serving.is_finished() && tokio::time::timeout(config.shutdown, serving).await.is_err() {
+    if !serving.is_finished() && tokio::time::timeout(config.shutdown_timeout, serving).await.is_err() {
         tracing::warn!("connections were still open at the end");
     }
     match report.requests_unanswered {
@@ -165,15 +167,15 @@ fn how(end: Result<Option<std::io::Error>, JoinError>) -> String {
     }
 }
 
-fn kept_in(config: &Config) -> String {
-    let vbuckets = config.vbuckets.count();
+fn kept_in(config: &Verified) -> String {
+    let vbuckets = config.vbuckets().count();
     match config.store {
         StoreKind::Embedded => {
             format!("embedded store in {}, {vbuckets} vbuckets", config.data_dir.display())
         }
         StoreKind::Memory => format!("memory store, {vbuckets} vbuckets"),
         StoreKind::Redis => {
-            let shards: Vec<String> = config.redis.iter().map(ToString::to_string).collect();
+            let shards: Vec<String> = config.shards().iter().map(ToString::to_string).collect();
             format!("redis store on {}, {vbuckets} vbuckets", shards.join(" "))
         }
     }

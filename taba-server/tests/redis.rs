@@ -33,7 +33,7 @@ struct Process {
 fn command(redis: &[Redis]) -> Command {
     let urls: Vec<String> = redis.iter().map(Redis::url).collect();
     let mut command = Command::new(env!("CARGO_BIN_EXE_taba-server"));
-    command.args(["--listen", "127.0.0.1:0", "--vbuckets", "64", "--commit-interval-ms", "2"]);
+    command.args(["--listen", "127.0.0.1:0", "--vbuckets", "64", "--commit-interval", "2ms"]);
     command.args(["--store", "redis", "--redis", &urls.join(",")]);
     command
 }

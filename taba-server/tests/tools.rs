@@ -40,9 +40,7 @@ struct Process {
 impl Process {
     fn start(store: &[&str]) -> Self {
         let mut command = program();
-        command
-            .args(["--listen", "127.0.0.1:0", "--vbuckets", "64", "--commit-interval-ms", "2"])
-            .args(store);
+        command.args(["--listen", "127.0.0.1:0", "--vbuckets", "64", "--commit-interval", "2ms"]).args(store);
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
         let (mut words, mut line) = (String::new(), String::new());

@@ -94,7 +94,7 @@ fn start_server(redis: &Redis, port: u16) -> Server {
     let mut command = Command::new(binary("taba-server"));
     command.arg("--listen").arg(format!("127.0.0.1:{port}"));
     command.args(["--store", "redis", "--redis", &redis.url(), "--redis-replicas", "0", "--vbuckets", "64"]);
-    command.args(["--commit-interval-ms", "20"]);
+    command.args(["--commit-interval", "20ms"]);
     let server = Server { process: Process::start("taba-server", &mut command), port };
     let answers = || ureq::get(&format!("{}/v2/status", server.url())).call().is_ok();
     wait_until("the server answers", answers);

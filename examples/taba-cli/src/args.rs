@@ -1,6 +1,10 @@
 //! The command line.
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
+use taba_process::settings::Program;
+
+/// How the settings of taba are read. Variables of other programs begin with `TABA_` too.
+pub(crate) const PROGRAM: Program = Program { prefix: None, renamed: &[] };
 
 /// Ask a Taba Server.
 #[derive(Debug, Parser)]

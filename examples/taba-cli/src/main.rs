@@ -17,10 +17,9 @@ mod watch;
 use std::io::ErrorKind;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, FromArgMatches};
-use taba_process::{Exit, Log, filter, usage};
+use taba_process::{Exit, Log, settings};
 
-use crate::args::Args;
+use crate::args::{Args, PROGRAM};
 use crate::error::CliError;
 
 fn main() -> ExitCode {
@@ -28,18 +27,14 @@ fn main() -> ExitCode {
 }
 
 fn run(log: &Log) -> Exit {
-    let words: Vec<_> = std::env::args_os().collect();
-    let parsed = usage::parse(Args::command(), &words).and_then(|matches| {
-        Args::from_arg_matches(&matches).map_err(|error| usage::explain(error, &Args::command(), &words))
-    });
-    let args = match parsed {
-        Ok(args) => args,
+    let loaded = settings::load::<Args>(&PROGRAM, std::env::args_os(), std::env::vars_os());
+    let args = match loaded.and_then(|loaded| Ok((loaded.filter("warn")?, loaded.settings))) {
+        Ok((filter, args)) => {
+            log.subscribe(filter);
+            args
+        }
         Err(error) => return error.end(log),
     };
-    match filter::read([("log (--log, TABA_LOG)", args.log.as_deref())], "warn") {
-        Ok(filter) => log.subscribe(filter),
-        Err(error) => return log.fail(Exit::Usage, &error),
-    }
     match commands::run(&args) {
         Ok(()) => Exit::Clean,
         // The reader of a pipe has seen enough: `taba names | head`.

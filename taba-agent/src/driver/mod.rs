@@ -23,8 +23,8 @@ use std::time::Duration;
 use std::{fmt, io};
 
 use axum::serve::{Listener, ListenerExt};
-use taba_core::Registry;
 use taba_core::guard::quiet_guarded_panics;
+use taba_core::{HostPort, Registry};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -88,7 +88,7 @@ pub enum StartError {
     #[error("cannot listen on {addr}; --listen names another address")]
     Listen {
         /// Which address.
-        addr: SocketAddr,
+        addr: HostPort,
         /// Why.
         #[source]
         source: io::Error,
@@ -213,9 +213,10 @@ impl Agent {
     async fn begin(self, disk: Option<Box<dyn Disk>>) -> Result<RunningAgent, StartError> {
         // A Handler that panics over merging has a line of its own, not one for each time.
         quiet_guarded_panics();
-        let addr = self.config.listen;
-        let listen_error = |source| StartError::Listen { addr, source };
-        let tcp = TcpListener::bind(addr).await.map_err(listen_error)?;
+        let listen = &self.config.listen;
+        let listen_error = |source| StartError::Listen { addr: listen.clone(), source };
+        // A name may stand for several addresses; the first that can be listened on is taken.
+        let tcp = TcpListener::bind((listen.host(), listen.port())).await.map_err(listen_error)?;
         let addr = tcp.local_addr().map_err(listen_error)?;
         let (mut shared, disk, woken) = Shared::new(self.config, self.handlers, disk)?;
         shared.log_lines_dropped = self.log_lines_dropped;
@@ -305,7 +306,7 @@ impl AgentBuilder {
     }
 
     /// Where to listen; port 0 lets the system choose.
-    pub fn listen(mut self, addr: SocketAddr) -> Self {
+    pub fn listen(mut self, addr: HostPort) -> Self {
         self.config.listen = addr;
         self
     }

@@ -2,12 +2,12 @@
 
 use taba_process::{Exit, Log};
 use taba_server::EmbeddedStore;
-use taba_server::config::{Config, StoreKind};
+use taba_server::config::{StoreKind, Verified};
 use taba_shard::Adoption;
 
 use super::{Outcome, connect};
 
-pub(super) async fn adopt(log: &Log, config: &Config, yes: bool) -> Outcome {
+pub(super) async fn adopt(log: &Log, config: &Verified, yes: bool) -> Outcome {
     match config.store {
         StoreKind::Memory => log.say("a memory store ends with its server: there is nothing to adopt"),
         StoreKind::Embedded if !yes => log.say(format_args!(
@@ -24,7 +24,7 @@ pub(super) async fn adopt(log: &Log, config: &Config, yes: bool) -> Outcome {
             }
         }
         StoreKind::Redis => {
-            let adoption = Adoption::plan(config.redis.clone(), connect::options(config)).await?;
+            let adoption = Adoption::plan(config.shards().to_vec(), connect::options(config)).await?;
             for step in adoption.steps() {
                 log.say(step);
             }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use taba_core::{Envelope, Scan, ScanWhat, Store, StoreError, TabName, VBucket, Wanted, causes};
 use taba_process::{Exit, Log};
-use taba_server::config::{Config, StoreKind};
+use taba_server::config::{StoreKind, Verified};
 use taba_server::{EmbeddedOptions, EmbeddedStore};
 use taba_shard::ShardedRedis;
 
@@ -28,7 +28,7 @@ struct Found {
     faults: BTreeMap<String, u64>,
 }
 
-pub(super) async fn check(log: &Log, config: &Config) -> Outcome {
+pub(super) async fn check(log: &Log, config: &Verified) -> Outcome {
     let mut found = Found::default();
     let vbuckets = match config.store {
         StoreKind::Memory => {
@@ -36,13 +36,13 @@ pub(super) async fn check(log: &Log, config: &Config) -> Outcome {
             return Ok(Exit::Clean);
         }
         StoreKind::Embedded => {
-            let options = EmbeddedOptions { vbuckets: config.vbuckets, ..EmbeddedOptions::default() };
+            let options = EmbeddedOptions { vbuckets: config.vbuckets(), ..EmbeddedOptions::default() };
             let store = EmbeddedStore::open_existing(&config.data_dir, options)?;
             found.all(log, &store).await;
             store.vbuckets()
         }
         StoreKind::Redis => {
-            let store = ShardedRedis::connect(config.redis.clone(), connect::options(config)).await?;
+            let store = ShardedRedis::connect(config.shards().to_vec(), connect::options(config)).await?;
             let mut relisted = 0;
             for vbucket in store.vbuckets().iter() {
                 match store.relist(vbucket).await {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use taba_core::{Remedy, causes};
-use taba_server::config::Config;
+use taba_server::config::Verified;
 use taba_shard::stability::Rules;
 use taba_shard::{Bootstrap, ConnectError, ShardedRedis, ShardsOptions};
 
@@ -13,9 +13,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 const TOLD_EVERY: u32 = 10;
 
 /// How to use the shards.
-pub(crate) fn options(config: &Config) -> ShardsOptions {
+pub(crate) fn options(config: &Verified) -> ShardsOptions {
     ShardsOptions {
-        vbuckets: config.vbuckets,
+        vbuckets: config.vbuckets(),
         stability: Rules { replicas: config.redis_replicas, ..Rules::default() },
         ..ShardsOptions::default()
     }
@@ -29,11 +29,11 @@ pub(crate) fn options(config: &Config) -> ShardsOptions {
 ///
 /// # Errors
 /// What does not pass by itself: shards that do not belong together, a wrong password, a setting that loses data.
-pub(crate) async fn connect(config: &Config) -> Result<ShardedRedis, ConnectError> {
+pub(crate) async fn connect(config: &Verified) -> Result<ShardedRedis, ConnectError> {
     let options = ShardsOptions { bootstrap: Bootstrap::IfEmpty, ..options(config) };
     let (mut told, mut tries) = (String::new(), 0_u32);
     loop {
-        let error = match ShardedRedis::connect(config.redis.clone(), options.clone()).await {
+        let error = match ShardedRedis::connect(config.shards().to_vec(), options.clone()).await {
             Ok(store) => return Ok(store),
             Err(error) => error,
         };

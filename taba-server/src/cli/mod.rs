@@ -6,12 +6,13 @@ mod check;
 pub(crate) mod connect;
 
 use std::error::Error;
-use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
-use taba_process::{Exit, Log, filter, usage};
-use taba_server::config::{Config, Settings};
+use clap::{Args, Parser, Subcommand};
+use taba_process::settings::{self, Loaded};
+use taba_process::{Exit, Log};
+use taba_server::config::{Config, FileArgs, LogArgs, PROGRAM, Verified};
+use tokio::runtime::Runtime;
 
 /// The commands that are no server.
 const COMMANDS: [&str; 4] = ["backup", "restore", "check", "adopt"];
@@ -46,6 +47,8 @@ enum Command {
         /// The file to make; it must not be there
         #[arg(long, value_name = "FILE")]
         to: PathBuf,
+        #[command(flatten)]
+        log: LogArgs,
     },
     /// Makes an embedded store of a backup, in a directory that holds none
     ///
@@ -58,6 +61,8 @@ enum Command {
         /// Directory of the embedded store
         #[arg(long, value_name = "DIR")]
         data_dir: PathBuf,
+        #[command(flatten)]
+        log: LogArgs,
     },
     /// Reads all of a store, and says what in it is damaged; exits with 1 when something is
     ///
@@ -79,61 +84,70 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct Store {
-    /// A TOML file with settings
-    #[arg(long, env = "TABA_SERVER_CONFIG", value_name = "FILE")]
-    config: Option<PathBuf>,
     #[command(flatten)]
-    settings: Box<Settings>,
-}
-
-impl Store {
-    fn config(self) -> Result<Config, Box<dyn Error>> {
-        let file = self.config.as_deref().map(Settings::from_file).transpose()?.unwrap_or_default();
-        Ok(Config::new(self.settings.or(file))?)
-    }
+    file: FileArgs,
+    #[command(flatten)]
+    log: LogArgs,
+    #[command(flatten)]
+    settings: Box<Config>,
 }
 
 /// Runs the command that the command line names; `None` when it names none, and a server is to run.
 pub(crate) fn run(log: &Log) -> Option<Exit> {
-    let args: Vec<OsString> = std::env::args_os().collect();
-    let named = args.get(1)?.to_str()?;
-    if !COMMANDS.contains(&named) {
+    let named = std::env::args_os().nth(1)?;
+    if !COMMANDS.contains(&named.to_str()?) {
         return None;
     }
-    let command = Tool::command();
-    let parsed = usage::parse(command.clone(), &args).and_then(|matches| {
-        Tool::from_arg_matches(&matches).map_err(|error| usage::explain(error, &command, &args))
-    });
-    let command = match parsed {
-        Ok(tool) => tool.command,
+    let loaded = settings::load::<Tool>(&PROGRAM, std::env::args_os(), std::env::vars_os());
+    let loaded = match loaded.and_then(|loaded| Ok((loaded.filter("warn")?, loaded))) {
+        Ok((filter, loaded)) => {
+            log.subscribe(filter);
+            loaded
+        }
         Err(error) => return Some(error.end(log)),
     };
-    if let Ok(filter) = filter::read([("log", None::<&str>)], "warn") {
-        log.subscribe(filter);
-    }
-    Some(command.run(log).unwrap_or_else(|error| log.fail(Exit::Failed, &*error)))
+    Some(match &loaded.settings.command {
+        Command::Backup { damaged: Some(dir), to, .. } => ended(log, backup::salvage(log, dir, to)),
+        Command::Backup { server, to, .. } => ended(log, backup::fetch(log, server, to)),
+        Command::Restore { from, data_dir, .. } => ended(log, backup::restore(log, from, data_dir)),
+        Command::Check(store) => {
+            store.run(&loaded, log, |runtime, config| runtime.block_on(check::check(log, config)))
+        }
+        Command::Adopt { store, yes } => {
+            store.run(&loaded, log, |runtime, config| runtime.block_on(adopt::adopt(log, config, *yes)))
+        }
+    })
 }
 
-impl Command {
-    fn run(self, log: &Log) -> Outcome {
-        match self {
-            Self::Backup { damaged: Some(dir), to, .. } => backup::salvage(log, &dir, &to),
-            Self::Backup { server, to, .. } => backup::fetch(log, &server, &to),
-            Self::Restore { from, data_dir } => backup::restore(log, &from, &data_dir),
-            Self::Check(store) => {
-                let config = store.config()?;
-                tokio::runtime::Runtime::new()?.block_on(check::check(log, &config))
-            }
-            Self::Adopt { store, yes } => {
-                let config = store.config()?;
-                tokio::runtime::Runtime::new()?.block_on(adopt::adopt(log, &config, yes))
-            }
+impl Store {
+    fn run(
+        &self,
+        loaded: &Loaded<Tool>,
+        log: &Log,
+        command: impl FnOnce(Runtime, &Verified) -> Outcome,
+    ) -> Exit {
+        let config = match self.settings.verify_loaded(loaded) {
+            Ok(config) => config,
+            Err(error) => return error.end(log),
+        };
+        if self.file.print_config {
+            return loaded.print(log);
+        }
+        match Runtime::new() {
+            Ok(runtime) => ended(log, command(runtime, &config)),
+            Err(error) => log.fail(Exit::Failed, &error),
         }
     }
 }
 
+fn ended(log: &Log, outcome: Outcome) -> Exit {
+    outcome.unwrap_or_else(|error| log.fail(Exit::Failed, &*error))
+}
+
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
+
     use super::*;
 
     #[test]
@@ -142,5 +156,14 @@ mod tests {
         let names: Vec<String> =
             Tool::command().get_subcommands().map(|command| command.get_name().to_owned()).collect();
         assert_eq!(names, COMMANDS);
+    }
+
+    #[test]
+    fn every_setting_of_a_command_can_come_from_everywhere() {
+        let dir = tempfile::tempdir().unwrap();
+        for command in ["check", "adopt"] {
+            let args = ["taba-server", command];
+            taba_process::laws::settings::<Tool>(&PROGRAM, &args, dir.path(), &["log", "data_dir", "redis"]);
+        }
     }
 }

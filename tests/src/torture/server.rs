@@ -67,7 +67,7 @@ impl ServerSlot {
         let mut command = Command::new(binary("taba-server"));
         command.arg("--listen").arg(format!("127.0.0.1:{}", self.port));
         command
-            .args(["--commit-interval-ms", "50", "--prune-interval-s", "0", "--vbuckets"])
+            .args(["--commit-interval", "50ms", "--prune-interval", "0", "--vbuckets"])
             .arg(self.vbuckets.to_string());
         if redis.is_empty() {
             command.args(["--store", "embedded", "--data-dir"]).arg(self.log.file().with_extension("data"));
