@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use taba_agent::{Agent, RunningAgent};
-use taba_core::Registry;
+use taba_core::{HostPort, Registry};
 use taba_server::{EmbeddedOptions, EmbeddedStore, Server};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
@@ -32,12 +32,12 @@ impl InProcess {
     ///
     /// # Errors
     /// When the directory or an address cannot be used.
-    pub fn start(listen: SocketAddr, directory: &Path, handlers: Registry) -> Result<Self, Box<dyn Error>> {
+    pub fn start(listen: &HostPort, directory: &Path, handlers: Registry) -> Result<Self, Box<dyn Error>> {
         let runtime = Runtime::new()?;
         let (server, agent, address, stop, serving) = runtime.block_on(async {
             let store = EmbeddedStore::open(directory, EmbeddedOptions::default())?;
             let server = Server::builder().store(store).handlers(handlers.clone()).build()?;
-            let listener = tokio::net::TcpListener::bind(listen).await?;
+            let listener = tokio::net::TcpListener::bind((listen.host(), listen.port())).await?;
             let address = listener.local_addr()?;
             let (stop, stopped) = oneshot::channel::<()>();
             let app = server.router();

@@ -29,12 +29,15 @@ pub fn settings<C: CommandFactory + FromArgMatches>(
     directory: &Path,
     takes_any_text: &[&str],
 ) {
-    let mut command = &C::command();
-    for name in &args[1..] {
-        command = command.find_subcommand(name).unwrap_or(command);
+    let (root, mut declared) = (C::command(), Vec::new());
+    let mut commands = vec![&root];
+    commands.extend(args[1..].iter().scan(&root, |command, name| {
+        *command = command.find_subcommand(name)?;
+        Some(*command)
+    }));
+    for command in commands {
+        declared.extend(command.get_arguments().filter(|arg| settings::is_setting(arg)).cloned());
     }
-    let declared: Vec<Arg> =
-        command.get_arguments().filter(|arg| settings::is_setting(arg)).cloned().collect();
     assert!(declared.iter().any(|arg| arg.get_id() == "log"), "every program has --log");
     let mut free = Vec::new();
     for arg in declared.iter().filter(|arg| arg.get_id() != "config") {

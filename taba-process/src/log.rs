@@ -111,8 +111,7 @@ impl Log {
     /// # Panics
     /// When there is a global subscriber already, or no thread can be started.
     pub fn subscribe(&self, filter: EnvFilter) {
-        let has_colours =
-            std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|no| no.is_empty());
+        let has_colours = has_colours();
         tracing_subscriber::registry().with(filter).with(self.layer(has_colours)).init();
         let (causes, (_held, ticks)) = (self.causes.clone(), channel::<()>());
         let tick = move || {
@@ -147,6 +146,11 @@ impl Log {
     pub fn flush(&self) {
         self.lines.tally.wait(FLUSH_TIME_MAX);
     }
+}
+
+/// Whether standard error is a terminal that wants colours.
+pub(crate) fn has_colours() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|no| no.is_empty())
 }
 
 impl Lines {

@@ -1,13 +1,12 @@
 //! [`UsageError`]: an error of the command line, a variable or the file, that says where the wrong value came from.
 
 use std::fmt::Write;
-use std::io::IsTerminal;
 
 use clap::Error;
 use clap::error::ErrorKind;
 
 use crate::exit::Exit;
-use crate::log::Log;
+use crate::log::{Log, has_colours};
 use crate::settings::Origin;
 
 /// Why a command line, a variable or a file is no use, or was only asked for help.
@@ -33,7 +32,7 @@ impl UsageError {
             let _ = self.error.print();
             return Exit::Clean;
         }
-        log.say(self.text(std::io::stderr().is_terminal()).trim_end());
+        log.say(self.text(has_colours()).trim_end());
         Exit::Usage
     }
 

@@ -4,14 +4,13 @@
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
 use std::error::Error;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
-use taba_core::Timestamp;
+use taba_core::{HostPort, Timestamp};
 use taba_examples::flights::{self, Truth};
 use taba_examples::replay::{Replay, Replayed};
 use taba_examples::stack::{InProcess, Processes};
@@ -36,7 +35,7 @@ struct Options {
     data_dir: Option<PathBuf>,
     /// Where the server listens; port 0 takes a free one. Not for FILE, whose server takes a free port
     #[arg(long, default_value = "127.0.0.1:8300", conflicts_with = "file")]
-    listen: SocketAddr,
+    listen: HostPort,
 }
 
 fn main() -> ExitCode {
@@ -58,7 +57,7 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
         show(options, file, &processes.server_url(), &processes.agent_url())
     } else {
         let handlers = taba_handlers::standard().build()?;
-        let stack = InProcess::start(options.listen, directory, handlers).map_err(|error| {
+        let stack = InProcess::start(&options.listen, directory, handlers).map_err(|error| {
             format!("{error}; is {} in use? `--listen 127.0.0.1:0` takes a free port", options.listen)
         })?;
         println!("server, store and agent in this process; store in {}", directory.display());

@@ -1,7 +1,13 @@
 //! The command line.
 
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use taba_process::settings::Program;
+use taba_process::units;
+use ureq::http::Uri;
 
 /// How the settings of taba are read. Variables of other programs begin with `TABA_` too.
 pub(crate) const PROGRAM: Program = Program { prefix: None, renamed: &[] };
@@ -20,16 +26,23 @@ pub(crate) struct Args {
         global = true,
         env = "TABA_SERVER",
         default_value = "http://127.0.0.1:8300",
-        value_name = "URL"
+        value_name = "URL",
+        value_parser = server
     )]
     pub(crate) server: String,
     /// Ask by this HTTP proxy: http://HOST:PORT. Without it no proxy is used, whatever http_proxy and the like say.
-    #[arg(long, global = true, env = "TABA_PROXY", value_name = "URL")]
+    #[arg(long, global = true, env = "TABA_PROXY", value_name = "URL", value_parser = proxy)]
     pub(crate) proxy: Option<String>,
     /// What to log: off, error, warn, info, debug, trace, or MODULE=LEVEL,…; RUST_LOG counts where this is not given.
     /// Default: warn.
-    #[arg(long, global = true, env = "TABA_LOG", value_name = "FILTER")]
+    #[arg(long, global = true, env = "TABA_LOG", value_name = "FILTER", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) log: Option<String>,
+    /// A TOML file of settings: server, proxy, log.
+    #[arg(long, global = true, env = "TABA_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Print the settings as they count, each with where it comes from, as a file for --config; and ask nothing.
+    #[arg(long, global = true)]
+    pub(crate) print_config: bool,
     /// Print the server's JSON as it comes.
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -143,9 +156,30 @@ pub(crate) struct WatchArgs {
     /// Show more: every window, every percentile.
     #[arg(long)]
     pub(crate) detail: bool,
-    /// Seconds between two looks.
-    #[arg(long, default_value = "1", value_name = "SECONDS")]
-    pub(crate) every: String,
+    /// Time between two looks, as 500ms, 1s or 1m; a bare number is seconds.
+    #[arg(long, default_value = "1s", value_name = "TIME", value_parser = every)]
+    pub(crate) every: Duration,
+}
+
+/// Takes what can be the URL of a Server; a host and port alone are http.
+fn server(text: &str) -> Result<String, String> {
+    let url = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+    match url.parse::<Uri>() {
+        Ok(uri) if uri.scheme_str() == Some("http") && uri.host().is_some() => Ok(text.to_owned()),
+        _ => Err("write http://HOST:PORT, as in http://localhost:8300 (TLS is not supported yet)".to_owned()),
+    }
+}
+
+fn proxy(text: &str) -> Result<String, String> {
+    match ureq::Proxy::new(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(format!("{error}; write http://HOST:PORT")),
+    }
+}
+
+fn every(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    seconds.map_or_else(|| units::parse_time(text).map_err(|error| error.to_string()), Ok)
 }
 
 fn label(text: &str) -> Result<(String, String), String> {
@@ -164,6 +198,20 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn every_setting_can_come_from_everywhere() {
+        let dir = tempfile::tempdir().unwrap();
+        taba_process::laws::settings::<Args>(&PROGRAM, &["taba", "status"], dir.path(), &["log"]);
+    }
+
+    #[test]
+    fn a_time_is_written_as_in_settings_or_in_seconds() {
+        for (text, ms) in [("500ms", 500), ("1s", 1000), ("1", 1000), ("0.5", 500), ("1m", 60_000)] {
+            assert_eq!(every(text), Ok(Duration::from_millis(ms)), "{text}");
+        }
+        assert!(["", "-1", "soon", "nan"].iter().all(|text| every(text).is_err()));
     }
 
     #[test]

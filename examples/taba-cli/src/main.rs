@@ -28,14 +28,15 @@ fn main() -> ExitCode {
 
 fn run(log: &Log) -> Exit {
     let loaded = settings::load::<Args>(&PROGRAM, std::env::args_os(), std::env::vars_os());
-    let args = match loaded.and_then(|loaded| Ok((loaded.filter("warn")?, loaded.settings))) {
-        Ok((filter, args)) => {
-            log.subscribe(filter);
-            args
-        }
+    let (filter, loaded) = match loaded.and_then(|loaded| Ok((loaded.filter("warn")?, loaded))) {
+        Ok(read) => read,
         Err(error) => return error.end(log),
     };
-    match commands::run(&args) {
+    if loaded.settings.print_config {
+        return loaded.print(log);
+    }
+    log.subscribe(filter);
+    match commands::run(&loaded.settings) {
         Ok(()) => Exit::Clean,
         // The reader of a pipe has seen enough: `taba names | head`.
         Err(CliError::Output(error)) if error.kind() == ErrorKind::BrokenPipe => Exit::Clean,

@@ -21,7 +21,7 @@ pub(crate) fn run(client: &Client, args: &WatchArgs, all: &Args) -> Result<(), C
         .choosing(&args.choice)
         .with_all("by", &args.by)
         .with_flag("detail", args.detail)
-        .with("every", &args.every)
+        .with("every", &args.every.as_secs_f64().to_string())
         .with_some("at", all.at.as_deref());
     pipe::end_with_its_reader();
     let json = all.json;

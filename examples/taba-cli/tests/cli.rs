@@ -183,7 +183,7 @@ fn errors_have_a_message_and_a_code() {
     server.fails(&["delete", "taba.recorded"], 1, "reserved");
     server.fails(&["--json", "agg", "a b"], 1, "bad_parameter");
     server.fails(&["agg", "--server", "127.0.0.1:1"], 1, "is the server running there?");
-    server.fails(&["agg", "--server", "ftp://x"], 1, "no answer from ftp://x");
+    server.fails(&["agg", "--server", "ftp://x"], 2, "write http://HOST:PORT");
     server.fails(&["frobnicate"], 2, "unrecognized subcommand");
     server.fails(&["agg", "--label", "to"], 2, "KEY=VALUE");
     server.fails(&[], 2, "Usage");
@@ -278,7 +278,8 @@ fn proxies_of_the_environment_are_not_used_and_the_one_that_is_is_named() {
         assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
     }
     server.fails(&["names", "--proxy", "http://127.0.0.1:9"], 1, "by the proxy http://127.0.0.1:9");
-    server.fails(&["names", "--proxy", "what is this"], 1, "TABA_PROXY");
+    server.fails(&["names", "--proxy", "what is this"], 2, "--proxy");
+    server.fails(&["names", "--server", "what is this"], 2, "http://localhost:8300");
 }
 
 #[test]
