@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     print_machine();
     let directory = tempfile::tempdir()?;
     let handlers = taba_handlers::standard().build()?;
-    let stack = InProcess::start(([127, 0, 0, 1], 0).into(), directory.path(), handlers.clone())?;
+    let stack = InProcess::start(&([127, 0, 0, 1], 0).into(), directory.path(), handlers.clone())?;
     let client = Client::builder("bench").agent(stack.agent_url()).handlers(handlers).build()?;
     let counter = client.totals("hits")?;
     let url = format!("{}/v2/tabs?name=hits", stack.server_url());
