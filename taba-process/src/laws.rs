@@ -1,4 +1,4 @@
-//! [`settings`]: what holds for each setting of a program, checked over its clap struct, so that a new setting is
+//! [`settings()`]: what holds for each setting of a program, checked over its clap struct, so that a new setting is
 //! checked without a word.
 
 use std::ffi::OsString;

@@ -223,7 +223,7 @@ fn without_variables(command: Command) -> Command {
     command.mut_args(arg).mut_subcommands(without_variables)
 }
 
-/// Whether an argument is a setting. (Only as it was declared: see [`without_variables`].)
+/// Whether an argument is a setting. (As it was declared: `load` takes the variables away.)
 pub fn is_setting(arg: &Arg) -> bool {
     arg.get_env().is_some() && arg.get_long().is_some()
 }
