@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::Serialize;
+use taba_core::HostPort;
 
 /// The largest weight of a Server.
 pub const WEIGHT_MAX: u32 = 1000;
@@ -69,6 +70,8 @@ impl FromStr for ServerUrl {
     type Err = ServerUrlError;
 
     fn from_str(text: &str) -> Result<Self, ServerUrlError> {
+        // As in "http://a:1, http://b:1".
+        let text = text.trim();
         let (url, weight) = match text.split_once(';') {
             None => (text, 1),
             Some((url, label)) => {
@@ -89,16 +92,9 @@ impl FromStr for ServerUrl {
 
 /// Host or address, then perhaps a port.
 fn is_authority(text: &str) -> bool {
-    let (host, port) = match text.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
-        Some(_) | None => (text, None),
-    };
-    let is_address = host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'))
-        .is_some_and(|address| address.parse::<std::net::Ipv6Addr>().is_ok());
-    let is_host = !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
-    (is_address || is_host) && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0))
+    let has_port = text.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
+    let address = if has_port { text.parse::<HostPort>() } else { format!("{text}:80").parse() };
+    address.is_ok_and(|address| address.port() > 0)
 }
 
 impl fmt::Display for ServerUrl {
@@ -127,6 +123,7 @@ mod tests {
         {
             assert_eq!(text.parse::<ServerUrl>().unwrap().to_string(), text);
         }
+        assert_eq!(" http://a:1".parse::<ServerUrl>().unwrap().url(), "http://a:1");
         assert_eq!("http://a:1/".parse::<ServerUrl>().unwrap().url(), "http://a:1");
     }
 
@@ -144,6 +141,8 @@ mod tests {
             "http://u@a",
             "http://a b",
             "http://[zz]:1",
+            "http://256.0.0.1:1",
+            "http://::1",
         ] {
             assert!(matches!(error(text), ServerUrlError::Authority { .. }), "{text}");
         }

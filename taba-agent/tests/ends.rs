@@ -6,7 +6,7 @@
 mod support;
 
 use std::fs::File;
-use std::io::{Read, pipe};
+use std::io::{BufRead, BufReader, Read, pipe};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread;
@@ -184,6 +184,28 @@ fn every_error_of_a_setting_names_it_and_ends_with_2() {
     let (code, text) = run(&["--help"], &[("TABA_AGENT_LINGR", "x")]);
     assert!(code == Some(0) && text.contains("Exit codes: 0") && text.contains("2 when"), "{text}");
     assert_eq!(run(&["--version"], &[("TABA_AGENT_LINGR", "x")]).0, Some(0));
+}
+
+#[test]
+fn it_listens_on_a_host_by_name_and_prints_its_settings() {
+    let server = Server::start();
+    let (listen, servers) = ("--listen=localhost:0".to_owned(), format!("--servers={}", server.url()));
+    let mut child =
+        command().args(["--spool=memory", &listen, &servers]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("listening") {
+        line.clear();
+        assert!(stderr.read_line(&mut line).unwrap() > 0, "it ended before it listened");
+    }
+    let addr = line.split("addr=").nth(1).unwrap().split_whitespace().next().unwrap().parse().unwrap();
+    let agent = Agent { child, addr };
+    assert!(addr.ip().is_loopback() && get(addr, "/status").status == 200);
+    assert_eq!(agent.end().code(), Some(0));
+
+    let (code, text) = run(&["--print-config", &listen], &[("TABA_AGENT_LINGER", "1s")]);
+    assert!(code == Some(0) && text.contains("listen = \"localhost:0\"  # --listen\n"), "{text}");
+    assert!(text.contains("linger = \"1s\"  # the variable TABA_AGENT_LINGER\n"), "{text}");
 }
 
 #[test]

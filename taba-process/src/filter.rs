@@ -33,15 +33,16 @@ pub enum FilterError {
     },
 }
 
-/// The filter of the setting of ours, if it is given (with where it comes from), else of `RUST_LOG`, else `default`. An empty
-/// text is not given.
+/// The filter of the setting of ours, if it is given (with where it comes from), else of `RUST_LOG`, else `default`.
 ///
 /// # Errors
 /// [`FilterError`], which names the setting.
-pub fn read(setting: Option<(&str, &str)>, default: &str) -> Result<EnvFilter, FilterError> {
-    let rust_log = std::env::var("RUST_LOG").ok();
-    let given = setting.filter(|(_, text)| !text.is_empty());
-    match (given, rust_log.as_deref().filter(|text| !text.is_empty())) {
+pub fn read(
+    setting: Option<(&str, &str)>,
+    rust_log: Option<&str>,
+    default: &str,
+) -> Result<EnvFilter, FilterError> {
+    match (setting, rust_log) {
         (Some((name, text)), _) => parse(name, text, true),
         (None, Some(text)) => parse("RUST_LOG", text, false),
         (None, None) => parse("the default", default, true),

@@ -35,6 +35,8 @@ pub use renamed::Renamed;
 
 /// The setting that names the file of the others.
 const CONFIG: &str = "config";
+/// The setting that says what is logged.
+const LOG: &str = "log";
 
 /// What the settings of a program have in common.
 #[derive(Clone, Copy, Debug)]
@@ -170,6 +172,7 @@ pub struct Loaded<C> {
     pub settings: C,
     program: String,
     values: Vec<Value>,
+    rust_log: Option<String>,
 }
 
 /// One setting: what it is, and why.
@@ -214,7 +217,8 @@ pub fn load<C: CommandFactory + FromArgMatches>(
     let matches = parse(&command).map_err(usage)?;
     let cli = C::from_arg_matches(&matches).map_err(|error| usage(error.format(&mut command)))?;
     let values = settings.values(&matches);
-    Ok(Loaded { settings: cli, program: declared.get_name().to_owned(), values })
+    let rust_log = variables.get(OsStr::new("RUST_LOG")).map(|text| text.to_string_lossy().into_owned());
+    Ok(Loaded { settings: cli, program: declared.get_name().to_owned(), values, rust_log })
 }
 
 /// The command as clap should read it: no variables, and no setting that must be a flag.
@@ -400,9 +404,10 @@ impl<C> Loaded<C> {
     /// # Errors
     /// [`SettingsError::Filter`], which names where the wrong filter comes from.
     pub fn filter(&self, default: &str) -> Result<EnvFilter, SettingsError> {
-        let log = self.value("log");
+        let log = self.value(LOG);
         let text = log.and_then(|log| Some((log.origin.to_string(), log.texts.first()?.to_string_lossy())));
-        Ok(filter::read(text.as_ref().map(|(origin, text)| (origin.as_str(), &**text)), default)?)
+        let setting = text.as_ref().map(|(origin, text)| (origin.as_str(), &**text));
+        Ok(filter::read(setting, self.rust_log.as_deref(), default)?)
     }
 
     /// The error of settings that can be read, but are not possible: with where each of them comes from.

@@ -97,9 +97,9 @@ pub enum StoreKind {
 pub struct Secret(String);
 
 impl Secret {
-    fn parse(text: &str) -> Result<Self, &'static str> {
+    fn parse(text: &str) -> Result<Self, UrlError> {
         // Any other text is kept for later: an error of clap would show it.
-        if text.is_empty() { Err("a URL is needed") } else { Ok(Self::from(text)) }
+        if text.is_empty() { Err(UrlError::Form) } else { Ok(Self::from(text)) }
     }
 }
 

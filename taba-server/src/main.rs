@@ -84,6 +84,7 @@ async fn run(config: &Verified, log: &Log) -> Result<Exit, Box<dyn Error>> {
     let server = builder.build()?;
     let bound = TcpListener::bind((config.listen.host(), config.listen.port())).await;
     let listener = bound.map_err(|source| CannotListen { address: config.listen.clone(), source })?;
+    tracing::info!(memory_bytes = config.memory_bytes(), "memory at the worst, without queries");
     log.say(format_args!("listening on http://{} ({})", listener.local_addr()?, kept_in(config)));
     Ok(serve(config, log, server, more, listener, asked_to_stop).await)
 }

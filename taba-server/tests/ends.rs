@@ -226,6 +226,27 @@ fn what_fails_at_the_start_ends_with_1_and_help_with_0() {
 }
 
 #[test]
+fn it_listens_on_a_host_by_name_and_prints_its_settings() {
+    let mut child =
+        command(&["--store=memory", "--listen=localhost:0"]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("listening on http://") {
+        line.clear();
+        assert!(stderr.read_line(&mut line).unwrap() > 0, "it ended before it listened");
+    }
+    let address = line.split("http://").nth(1).unwrap().split_whitespace().next().unwrap().parse().unwrap();
+    let server = Server { child, address };
+    assert!(address.ip().is_loopback() && server.ask("GET /v2/status", b"").starts_with("HTTP/1.1 200"));
+    assert_eq!(server.end().code(), Some(0));
+
+    let (code, text) =
+        run(&["--print-config", "--store=redis"], &[("TABA_SERVER_REDIS", "redis://:hunter2@h:1")]);
+    assert!(code == Some(0) && text.contains("store = \"redis\"  # --store\n"), "{text}");
+    assert!(text.contains("TABA_SERVER_REDIS") && !text.contains("hunter2"), "{text}");
+}
+
+#[test]
 fn what_kubernetes_and_docker_inject_does_no_harm_and_empty_is_not_set() {
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let mut command = command(&["--store=memory", "--listen", &address.to_string()]);

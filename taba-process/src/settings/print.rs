@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use super::{CONFIG, Loaded, Value};
+use super::{CONFIG, LOG, Loaded, Value};
 use crate::exit::Exit;
 use crate::log::Log;
 
@@ -15,11 +15,11 @@ impl<C> Loaded<C> {
             self.program
         );
         for value in self.values.iter().filter(|value| value.id != CONFIG) {
-            text.push_str(&format!(
-                "{}  # {}\n",
-                value.line(),
-                taba_core::printable(&value.origin.to_string())
-            ));
+            let origin = match (&self.rust_log, value.texts.is_empty() && value.id == LOG) {
+                (Some(filter), true) => format!("RUST_LOG counts, which is {filter}"),
+                _ => value.origin.to_string(),
+            };
+            text.push_str(&format!("{}  # {}\n", value.line(), taba_core::printable(&origin)));
         }
         text
     }

@@ -143,6 +143,27 @@ fn what_is_printed_tells_where_it_comes_from_and_no_secret() {
         assert!(text.lines().any(|found| found == line), "{line} is not in {text}");
     }
     assert!(!text.contains("hunter2") && !text.contains("loud"), "{text}");
+    let text = read(&[], &[("RUST_LOG", "debug")]).unwrap().to_toml();
+    assert!(text.contains("# log is not set  # RUST_LOG counts, which is debug\n"), "{text}");
+}
+
+#[test]
+fn what_is_logged_comes_from_the_setting_then_from_rust_log() {
+    let filter = |args: &[&str], variables: &[(&str, &str)]| {
+        read(args, variables).and_then(|loaded| loaded.filter("info")).map(|filter| filter.to_string())
+    };
+    let rust_log = ("RUST_LOG", "warn");
+    assert_eq!(filter(&[], &[]).unwrap(), "info");
+    assert_eq!(filter(&[], &[("RUST_LOG", "")]).unwrap(), "info");
+    assert_eq!(filter(&[], &[rust_log]).unwrap(), "warn");
+    assert_eq!(filter(&[], &[rust_log, ("BEAT_LOG", "")]).unwrap(), "warn");
+    assert_eq!(filter(&[], &[rust_log, ("BEAT_LOG", "debug")]).unwrap(), "debug");
+    assert_eq!(filter(&[&File::new("log = \"error\"").flag()], &[rust_log]).unwrap(), "error");
+    let error = filter(&[&File::new("log = \"loud\"").flag()], &[]).unwrap_err().to_string();
+    assert!(
+        error.contains("log in ") && error.contains("beat.toml") && error.contains("\"loud\""),
+        "{error}"
+    );
 }
 
 #[cfg(feature = "laws")]
