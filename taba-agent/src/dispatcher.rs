@@ -262,6 +262,12 @@ impl Dispatcher {
     /// Takes an input, then sends whatever is due. `now` counts from the start of the Agent and never goes back.
     /// What the Spool holds may be sent up to `durable`.
     pub fn handle(&mut self, now: Moment, input: Input, durable: u64, actions: &mut Vec<Action>) {
+        self.hear(now, input, actions);
+        self.go_on(now, durable, actions);
+    }
+
+    /// Takes an input, and sends nothing yet: [`Dispatcher::go_on`] does.
+    pub fn hear(&mut self, now: Moment, input: Input, actions: &mut Vec<Action>) {
         match input {
             Input::Tick => {}
             Input::Answered { request, acks, .. } => self.answered(now.uptime, request, acks, actions),
@@ -269,6 +275,10 @@ impl Dispatcher {
                 self.failed(now.uptime, request, cause, (why, retry_after), actions);
             }
         }
+    }
+
+    /// Sends whatever is due.
+    pub fn go_on(&mut self, now: Moment, durable: u64, actions: &mut Vec<Action>) {
         self.wake_lanes(now.uptime);
         if self.flush_at.is_some_and(|at| at <= now.uptime) {
             self.dispatch(now, durable, actions);
@@ -309,6 +319,7 @@ impl Dispatcher {
         let timer = self.timers.first().map(|(until, _)| *until);
         let is_news = |at: &Duration| self.looked_at.is_none_or(|looked| *at > looked);
         let flush = self.flush_at.filter(is_news);
+        let spool = self.withheld_until().filter(is_news).filter(|_| self.flush_at.is_some());
         // Lanes that are overdue wait for a slot, which an answer frees, for a sync, or for a Server's rest to be over.
         // Servers whose rest was over when the line was last looked through were considered then.
         let blocked = if self.flush_at.is_some() && flush.is_none() {
@@ -317,7 +328,7 @@ impl Dispatcher {
             None
         };
         let ask = self.unwritten_probe_at.filter(|_| self.flush_at.is_some());
-        [timer, flush, blocked, ask, self.ask_time_at()].into_iter().flatten().min()
+        [timer, flush, spool, blocked, ask, self.ask_time_at()].into_iter().flatten().min()
     }
 
     /// How many Lanes there are.
@@ -481,6 +492,9 @@ impl Dispatcher {
             let asked = retry_after.unwrap_or_default().min(RETRY_AFTER_MAX);
             server.failed(now + wait.max(asked), why.clone());
         }
+        if flight.lanes.is_empty() {
+            self.ask_again(now);
+        }
         self.tally.batches_unanswered += flight.lanes.len() as u64;
         // Back to the front, in their order: they have waited longest.
         for key in flight.lanes.iter().rev() {
@@ -511,13 +525,13 @@ impl Dispatcher {
         let bytes_max = self.servers[flight.server].bytes_max();
         let desk = self.lanes.get_mut(&key).expect("a Lane on its way is not removed");
         let (is_batch, lanes) = (desk.lane.flies_batch(), flight.lanes.len());
-        if cause == Cause::TooLarge {
+        if matches!(cause, Cause::TooLarge | Cause::Unreached) {
             desk.lane.turned_away();
         } else {
             desk.lane.give_back();
         }
         match cause {
-            Cause::Away => return,
+            Cause::Away | Cause::Unreached => return,
             // Smaller requests are made of what remains; nobody is to blame.
             Cause::TooLarge if lanes > 1 => return,
             Cause::TooLarge if !is_batch => return desk.suspicion.halve(lanes),

@@ -36,14 +36,14 @@ use taba_core::{Events, SeqNo, StreamId, Timestamp};
 
 use self::keep::Loss;
 pub use self::message::{Message, Next, Outgoing};
-use self::parcel::Parcel;
+use self::parcel::{Parcel, born};
 pub use self::rewrite::Copy;
 use self::rewrite::decode;
 use crate::clock::{CLOCKS_APART_MAX, StreamClock};
 use crate::relay::Moment;
 use crate::sabotage::{CONFIRM, is_off};
 use crate::spool::record::{Floor, Piece};
-use crate::spool::recovery::FoundLane;
+use crate::spool::recovery::{FoundLane, Sending};
 use crate::spool::{Content, Fetch, Place, Purpose};
 
 /// Bytes before the Blocks of a Batch, at most: stream, VBucket, four numbers.
@@ -99,6 +99,11 @@ pub struct Lane {
     is_recovered: bool,
     /// By how much the times of an earlier run's stream are off.
     clock: StreamClock,
+    /// Since when something of it may have been sent, in microseconds since the start of this run; `None`: nothing was.
+    /// What no Server can have is none the older for the time that it waits.
+    begun: Option<i64>,
+    /// The same as an earlier run has written it down.
+    begun_before: Sending,
     flight: Option<Flight>,
     /// Whether a Probe is to go before anything else.
     must_probe: bool,
@@ -122,6 +127,8 @@ struct Flight {
     is_probe: bool,
     /// The last that had been sent before.
     sent_before: SeqNo,
+    /// Since when something had been.
+    begun_before: Option<i64>,
 }
 
 /// What an answer changed.
@@ -170,6 +177,8 @@ impl Lane {
             sent_through: SeqNo::NONE,
             is_recovered: false,
             clock: StreamClock::default(),
+            begun: None,
+            begun_before: Sending::Never,
             flight: None,
             must_probe: false,
             probe_not_before: Duration::ZERO,
@@ -197,10 +206,21 @@ impl Lane {
             lane.events_offered = parcel.events_before.saturating_add(parcel.weight.events);
             lane.parcels.push_back(parcel);
         }
+        lane.begun_before = found.sending;
+        lane.begun = lane.found_begun(now);
         lane.sent_through = lane.last;
         lane.cursor = lane.cursor.max(found.applied.min(lane.last).next());
         (lane.must_probe, lane.is_recovered) = (true, true);
         lane
+    }
+
+    /// Since when an earlier run may have sent something of it, in microseconds since the start of this one.
+    fn found_begun(&self, now: Moment) -> Option<i64> {
+        match self.begun_before {
+            Sending::Unknown => Some(i64::MIN),
+            Sending::Never => None,
+            Sending::Since(time) => Some(born(time, self.clock, now)),
+        }
     }
 
     /// By how much the times of its stream are off, if that is a stream of an earlier run.
@@ -214,6 +234,9 @@ impl Lane {
         if self.is_recovered {
             self.clock.measured = self.clock.measured.saturating_sub(ahead);
             self.parcels.iter_mut().for_each(|parcel| parcel.reckon(self.clock, now));
+            if self.begun_before != Sending::Never {
+                self.begun = self.found_begun(now);
+            }
         }
     }
 
@@ -366,7 +389,10 @@ impl Lane {
             self.sent_through = self.sent_through.max(seq);
             Message::Batch(Outgoing { lane: key, seq, base, events_before, blocks, bytes })
         };
-        self.flight = Some(Flight { sent_at: now.uptime, is_probe: self.must_probe, sent_before });
+        let begun_before = self.begun;
+        self.begun.get_or_insert(now.uptime.as_micros() as i64);
+        self.flight =
+            Some(Flight { sent_at: now.uptime, is_probe: self.must_probe, sent_before, begun_before });
         Some(message)
     }
 
@@ -455,7 +481,7 @@ impl Lane {
     pub fn turned_away(&mut self) {
         debug_assert!(self.flight.is_some(), "nothing was taken");
         if let Some(flight) = self.flight.take() {
-            self.sent_through = flight.sent_before;
+            (self.sent_through, self.begun) = (flight.sent_before, flight.begun_before);
         }
     }
 
@@ -502,6 +528,16 @@ impl Lane {
     /// Where it stands, to be written down.
     pub fn floor(&self) -> Floor {
         Floor { lane: self.key, base: self.base(), applied: SeqNo(self.cursor.0 - 1) }
+    }
+
+    /// The next Batch to send, if there is one.
+    pub const fn cursor(&self) -> SeqNo {
+        self.cursor
+    }
+
+    /// One above its last Batch.
+    pub const fn end(&self) -> SeqNo {
+        self.last.next()
     }
 
     /// The oldest Batch that is retained; one above the last when none is.

@@ -7,6 +7,7 @@ mod isolate;
 mod news;
 mod rewriting;
 mod room;
+mod sending;
 mod time;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,7 +32,7 @@ use crate::intake::{Intake, sort_out};
 use crate::lane::LaneKey;
 use crate::sabotage::{TAKING, panic_in};
 use crate::spool::record::{Piece, Record, Taken};
-use crate::spool::recovery::{Damage, Recovered};
+use crate::spool::recovery::{Damage, Recovered, Sending};
 use crate::spool::{Done, Job, MemorySpool, Spool, SpoolError, Tally as SpoolTally, Weight};
 use crate::status::{self, Status};
 
@@ -133,6 +134,12 @@ pub struct Relay<S: Spool = MemorySpool> {
     spool: S,
     dispatcher: Dispatcher,
     clock: RunClock,
+    /// Since when something of each stream that has Lanes may have been sent.
+    sendings: BTreeMap<StreamId, Sending>,
+    /// When a Server answered last, or this run began.
+    answered: Duration,
+    /// Whether a request failed, and none was answered for long.
+    failed: bool,
     tally: Tally,
     spool_tally: SpoolTally,
     damage: Damage,
@@ -206,6 +213,9 @@ impl<S: Spool> Relay<S> {
             spool,
             dispatcher,
             clock: RunClock::default(),
+            sendings: BTreeMap::new(),
+            answered: now.uptime,
+            failed: false,
             tally: Tally::default(),
             spool_tally: SpoolTally::default(),
             damage: recovered.damage,
@@ -220,6 +230,8 @@ impl<S: Spool> Relay<S> {
             cut_anew: 0,
             misplaced: BTreeSet::new(),
         };
+        relay.sends_nothing();
+        relay.recover_sendings(&recovered);
         recovered.incarnations.iter().for_each(|taken| relay.dedup.restore(taken));
         for (key, lane) in recovered.lanes {
             relay.dispatcher.recover(now, key, lane);
@@ -322,11 +334,13 @@ impl<S: Spool> Relay<S> {
     /// Takes an input, and appends the requests that are to be sent now.
     pub fn handle(&mut self, now: Moment, input: Input, requests: &mut Vec<Request>) {
         if now.uptime.saturating_sub(self.stream_began) >= STREAM_AGE_MAX {
-            (self.stream, self.stream_began) = (StreamId(self.streams.draw()), now.uptime);
-            self.dispatcher.set_stream(self.stream);
+            self.begin_stream(now.uptime);
         }
         self.hear_time(now, &input);
-        self.dispatcher.handle(now, input, self.spool.durable(), &mut self.actions);
+        self.note_sending(now, &input);
+        self.dispatcher.hear(now, input, &mut self.actions);
+        self.leave_begun_stream(now);
+        self.dispatcher.go_on(now, self.spool.durable(), &mut self.actions);
         for action in std::mem::take(&mut self.actions) {
             match action {
                 Action::Send(request) => requests.push(request),

@@ -177,3 +177,18 @@ fn what_an_earlier_run_has_left_is_held_back_until_a_server_agrees_with_the_cloc
         bench.assert_all_arrive();
     }
 }
+
+/// Nobody could say how wrong its clock was: no Server was ever there.
+#[test]
+fn an_agent_that_is_killed_with_a_wrong_clock_before_any_server_was_there_delivers_after_its_restart() {
+    for ahead in [-3 * DAY, 3 * DAY] {
+        let mut bench = Bench::new();
+        bench.start_agent(ahead);
+        bench.record();
+        bench.kill_agent();
+        bench.start_agent(0);
+        bench.record();
+        bench.start_server();
+        bench.assert_all_arrive();
+    }
+}

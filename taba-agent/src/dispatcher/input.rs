@@ -41,6 +41,8 @@ pub enum Input {
 pub enum Cause {
     /// The Server is away, full, or slow: nothing is said about the request.
     Away,
+    /// No connection was made: nothing of the request has left this machine.
+    Unreached,
     /// The connection broke while the Server had the request: it may be what the Server failed on.
     Broken,
     /// The Server, or a proxy before it, turned the request away for what it is. Nothing of it was taken.

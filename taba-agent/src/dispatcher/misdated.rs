@@ -1,7 +1,9 @@
 //! Clocks that do not agree: Lanes that a Server does not begin, Lanes that are held back, and asking for the time.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use taba_core::StreamId;
 use taba_core::wire::{Ack, Answer};
 
 use super::request::Draft;
@@ -11,6 +13,8 @@ use crate::relay::Moment;
 
 /// How long to wait before asking again for the time of a Server.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
+/// How long to wait for the Spool to say that a stream may have been sent.
+const SPOOL_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// What is known about clocks.
 #[derive(Debug, Default)]
@@ -19,8 +23,13 @@ pub(super) struct Clocks {
     pub(super) is_agreed: bool,
     /// The Server that last refused to begin a Lane because of the clocks.
     refused_by: Option<usize>,
-    /// Whether a Lane is held back until a Server agrees.
+    /// Whether a Lane is held back until a Server agrees, or answers.
     pub(super) is_holding: bool,
+    /// Streams of which nothing may be sent before the Spool has this position for good: there it says that something
+    /// may have been. Before a Server has answered, nobody has asked the Spool to say so, and it is as far as can be.
+    withheld: BTreeMap<StreamId, u64>,
+    /// The Spool is waited for until then.
+    withheld_until: Duration,
     /// Not before then is a Server asked for the time.
     ask_not_before: Duration,
 }
@@ -36,8 +45,56 @@ impl Dispatcher {
         }
     }
 
+    /// Nothing of this stream may be sent before a Server has answered.
+    pub fn withhold(&mut self, stream: StreamId) {
+        self.clocks.withheld.insert(stream, u64::MAX);
+    }
+
+    /// A Server has answered: this stream may be sent once the Spool has this position for good. A disk that hangs is not
+    /// waited for.
+    pub fn withhold_until(&mut self, now: Duration, stream: StreamId, position: u64) {
+        self.clocks.withheld.insert(stream, position);
+        (self.clocks.is_holding, self.clocks.withheld_until) = (false, now + SPOOL_WAIT_MAX);
+    }
+
+    /// Whether streams may be sent once the Spool has some position for good.
+    pub fn waits_for_spool(&self) -> bool {
+        self.clocks.withheld.values().any(|position| *position < u64::MAX)
+    }
+
+    /// When the Spool is not waited for any more.
+    pub(super) fn withheld_until(&self) -> Option<Duration> {
+        Some(self.clocks.withheld_until).filter(|_| self.waits_for_spool())
+    }
+
+    /// These streams may be sent now.
+    pub fn let_through(&mut self) {
+        self.clocks.withheld.retain(|_, position| *position == u64::MAX);
+        self.looked_at = None;
+    }
+
+    /// Whether nothing of this Lane may be sent now.
+    fn is_withheld(&mut self, now: Duration, key: LaneKey, durable: u64) -> bool {
+        let Some(position) = self.clocks.withheld.get(&key.stream).copied() else { return false };
+        if position <= durable || (position < u64::MAX && now >= self.clocks.withheld_until) {
+            self.clocks.withheld.remove(&key.stream);
+            return false;
+        }
+        self.clocks.is_holding |= position == u64::MAX;
+        // What is in the Spool is not to wait for what comes.
+        self.desk(key).lane.make_ready(durable);
+        true
+    }
+
+    /// A request failed that asked for the time only: it is asked again once a Server may be.
+    pub(super) fn ask_again(&mut self, now: Duration) {
+        let rests = self.servers.iter().map(|server| server.rests_until().unwrap_or(now));
+        self.clocks.ask_not_before = rests.min().unwrap_or(now);
+    }
+
     /// The time of day was set: Lanes that rest because a Server did not begin them try again at once.
     pub fn try_misdated_again(&mut self, now: Duration) {
+        self.clocks.ask_not_before = now;
         let resting: Vec<LaneKey> =
             self.lanes.iter().filter(|(_, desk)| desk.is_misdated).map(|(key, _)| *key).collect();
         for key in resting {
@@ -67,11 +124,20 @@ impl Dispatcher {
     }
 
     /// Lets go of what a Lane has that is too old to be sent; false when the Lane is held back instead.
-    pub(super) fn expire(&mut self, now: Duration, key: LaneKey, actions: &mut Vec<Action>) -> bool {
+    pub(super) fn expire(
+        &mut self,
+        now: Duration,
+        key: LaneKey,
+        durable: u64,
+        actions: &mut Vec<Action>,
+    ) -> bool {
+        if self.is_withheld(now, key, durable) {
+            return false;
+        }
         let is_agreed = self.clocks.is_agreed;
         let desk = self.desk(key);
         if desk.lane.is_misdated(now) && (!is_agreed || desk.lane.ahead(now).is_some()) {
-            self.clocks.is_holding = true;
+            self.clocks.is_holding |= !is_agreed;
             return false;
         }
         // What no Server has ever taken is none the older for it.
@@ -88,14 +154,17 @@ impl Dispatcher {
 
     /// Lanes that wait because of the clocks, refused or held back, and the Server that refused them last.
     pub fn waiting_for_clocks(&self, now: Duration) -> (usize, Option<usize>) {
-        let is_held = |desk: &super::Desk| !self.clocks.is_agreed && desk.lane.is_misdated(now);
-        let waiting = self.lanes.values().filter(|desk| desk.is_misdated || is_held(desk)).count();
+        let is_held = |key: &LaneKey, desk: &super::Desk| {
+            let is_withheld = self.clocks.withheld.contains_key(&key.stream) && desk.lane.next().is_some();
+            !self.clocks.is_agreed && (is_withheld || desk.lane.is_misdated(now))
+        };
+        let waiting = self.lanes.iter().filter(|(key, desk)| desk.is_misdated || is_held(key, desk)).count();
         (waiting, self.clocks.refused_by.filter(|_| waiting > 0))
     }
 
     /// When to ask for the time, if that is needed.
     pub(super) fn ask_time_at(&self) -> Option<Duration> {
-        let is_needed = self.clocks.is_holding && !self.clocks.is_agreed && self.flights.is_empty();
+        let is_needed = self.clocks.is_holding && self.flights.is_empty();
         is_needed.then_some(self.clocks.ask_not_before)
     }
 

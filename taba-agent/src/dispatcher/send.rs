@@ -51,7 +51,7 @@ impl Dispatcher {
         let suspects: Vec<LaneKey> =
             self.line.iter().chain(&self.replays).filter(|key| is_alone(key)).copied().collect();
         for key in suspects {
-            if !self.expire(now.uptime, key, actions) {
+            if !self.expire(now.uptime, key, durable, actions) {
                 continue;
             }
             let desk = self.lanes.get_mut(&key).expect("a Lane in line is not removed");
@@ -146,7 +146,7 @@ impl Dispatcher {
         let is_any_up = self.servers.iter().any(|server| server.health() == Health::Up);
         let mut left = VecDeque::new();
         while let Some(key) = line.pop_front() {
-            if !self.expire(now.uptime, key, actions) {
+            if !self.expire(now.uptime, key, durable, actions) {
                 left.push_back(key);
                 continue;
             }

@@ -81,7 +81,7 @@ impl SendError {
     /// What it says about the Batches of the request.
     fn cause(&self) -> Cause {
         match self {
-            Self::Request(error) if error.is_connect() => Cause::Away,
+            Self::Request(error) if error.is_connect() => Cause::Unreached,
             Self::Request(_) | Self::Body(_) => Cause::Broken,
             Self::Timeout(_) | Self::Wire(_) => Cause::Away,
             Self::Status { status, .. } => match status.as_u16() {

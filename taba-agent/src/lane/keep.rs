@@ -16,6 +16,8 @@ use crate::spool::SegmentId;
 pub(super) struct Loss {
     pub(super) through: SeqNo,
     pub(super) acked_at: Option<Duration>,
+    /// Since when a Server may have had the last of it, at the earliest, in microseconds since the start of this run.
+    since: i64,
 }
 
 impl Lane {
@@ -82,29 +84,37 @@ impl Lane {
 
     /// Whether its oldest Batch is too old to be sent.
     pub(super) fn is_too_old(&self, now: Duration) -> bool {
-        let age = |parcel: &Parcel| (now.as_micros() as i64).saturating_sub(parcel.born);
-        self.parcels.front().is_some_and(|oldest| age(oldest) > BATCH_AGE_MAX.as_micros() as i64)
+        self.parcels.front().is_some_and(|oldest| self.age(oldest, now) > BATCH_AGE_MAX.as_micros() as i64)
+    }
+
+    /// For how long a Server may have had a Batch, at most; 0 when nothing of this Lane was ever sent.
+    fn age(&self, parcel: &Parcel, now: Duration) -> i64 {
+        self.begun.map_or(0, |begun| (now.as_micros() as i64).saturating_sub(parcel.born.max(begun)))
     }
 
     /// Lets go of Batches that are too old to be sent, unless they are in flight. Those that had not been acknowledged
     /// are lost: the Server counts them, unless it has them, when the next message tells it the new base.
     pub fn expire(&mut self, now: Duration) -> Released {
         let mut released = Released::default();
-        let age = |parcel: &Parcel| now.as_micros() as i64 - parcel.born;
+        let old = |since: i64| (now.as_micros() as i64).saturating_sub(since);
+        let loss_age_max = LOSS_AGE_MAX.as_micros() as i64;
+        // Its Lane's mark may be gone by now.
+        let is_given_up = self.loss.take_if(|loss| old(loss.since) > loss_age_max).is_some();
         while let Some(oldest) =
-            self.parcels.front().filter(|old| age(old) > BATCH_AGE_MAX.as_micros() as i64)
+            self.parcels.front().filter(|old| self.age(old, now) > BATCH_AGE_MAX.as_micros() as i64)
         {
             let (seq, is_lost) = (oldest.seq, oldest.seq >= self.cursor);
-            let is_tellable = age(oldest) <= LOSS_AGE_MAX.as_micros() as i64;
+            let since = oldest.born.max(self.begun.unwrap_or(i64::MIN));
             if self.flight.is_some() && is_lost {
                 break;
             }
             self.pop(&mut released);
             if is_lost {
-                self.loss = Some(Loss { through: seq, acked_at: None }).filter(|_| is_tellable);
+                let loss = Loss { through: seq, acked_at: None, since };
+                self.loss = Some(loss).filter(|_| old(since) <= loss_age_max);
             }
         }
-        if released.batches > 0 && self.parcels.is_empty() {
+        if (released.batches > 0 || is_given_up) && self.parcels.is_empty() {
             // With nothing to send and nothing to tell, there is nothing to ask either.
             self.must_probe = self.loss.is_some_and(|loss| loss.acked_at.is_none());
         }

@@ -234,6 +234,6 @@ impl Parcel {
 }
 
 /// When an earlier run has taken it, in time since the start of this one.
-fn born(taken_at: Timestamp, clock: StreamClock, now: Moment) -> i64 {
+pub(super) fn born(taken_at: Timestamp, clock: StreamClock, now: Moment) -> i64 {
     (now.uptime.as_micros() as i64).saturating_sub(clock.age(taken_at, now.time))
 }

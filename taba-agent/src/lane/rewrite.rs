@@ -157,42 +157,39 @@ impl Lane {
         }
     }
 
-    /// What has to be read back before [`rest`](Self::rest) has all of it.
-    pub fn rest_away(&self, purpose: Purpose) -> Vec<Fetch> {
-        let first = self.index(self.cursor).unwrap_or(self.parcels.len());
+    /// What has to be read back before [`rest`](Self::rest) has all of it from this number on.
+    pub fn rest_away(&self, from: SeqNo, purpose: Purpose) -> Vec<Fetch> {
+        let first = self.index(from).unwrap_or(self.parcels.len());
         let away = self.parcels.range(first..).filter(|parcel| parcel.is_away());
         away.map(|parcel| self.fetch(parcel, purpose)).collect()
     }
 
-    /// The number that it is at, and all Blocks from there on, notes of damage included; `None` while something is in
-    /// flight, or some of them are away.
-    pub fn rest(&mut self) -> Option<(SeqNo, Vec<Block>)> {
+    /// All Blocks from this number on, notes of damage included; `None` while something is in flight, or some of them are
+    /// away.
+    pub fn rest(&mut self, from: SeqNo) -> Option<Vec<Block>> {
         if self.flight.is_some() {
             return None;
         }
-        let (first, mut blocks) = (self.index(self.cursor).unwrap_or(self.parcels.len()), Vec::new());
+        let (first, mut blocks) = (self.index(from).unwrap_or(self.parcels.len()), Vec::new());
         for parcel in self.parcels.range_mut(first..) {
             blocks.extend(decode(&parcel.content()?).expect("what a lane holds are blocks"));
         }
-        Some((self.cursor, blocks))
+        Some(blocks)
     }
 
-    /// Gives up the [rest](Self::rest), which no Server will ever take, and was added to other Lanes. Nothing may be in
-    /// flight, and nothing is added to this Lane any more.
-    pub fn give_up_rest(&mut self) -> Released {
-        debug_assert!(
-            self.flight.is_none() && self.is_recovered,
-            "only what an earlier run has left is misplaced"
-        );
+    /// Gives up the [rest](Self::rest), which no Server has taken or will take, and was added to other Lanes. Nothing may be
+    /// in flight, and nothing is added to this Lane any more.
+    pub fn give_up_rest(&mut self, from: SeqNo) -> Released {
+        debug_assert!(self.flight.is_none() && from >= self.cursor, "what was stored cannot be given up");
         let mut released = Released::default();
-        let first = self.index(self.cursor).unwrap_or(self.parcels.len());
+        let first = self.index(from).unwrap_or(self.parcels.len());
         for parcel in self.parcels.drain(first..) {
             self.events_held -= parcel.weight.events;
             released.events += parcel.weight.events;
             released.batches += 1;
             released.places.extend(parcel.places);
         }
-        self.last = SeqNo(self.cursor.0 - 1);
+        self.last = SeqNo(from.0 - 1);
         self.sent_through = self.sent_through.min(self.last);
         self.events_offered = self.parcels.back().map_or(0, |last| last.events_before + last.weight.events);
         if self.parcels.is_empty() {
@@ -208,7 +205,7 @@ impl Lane {
     }
 
     /// The first Batch that was certainly never sent, whether it is there or not.
-    fn first_unsent(&self) -> SeqNo {
+    pub fn first_unsent(&self) -> SeqNo {
         self.sent_through.next().max(self.base())
     }
 }

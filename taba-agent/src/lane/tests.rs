@@ -8,7 +8,7 @@ use taba_core::{ClientId, TabName, TabType};
 
 use super::*;
 use crate::spool::record::Record;
-use crate::spool::recovery::{FoundBatch, FoundLane};
+use crate::spool::recovery::{FoundBatch, FoundLane, Sending};
 use crate::spool::{MemorySpool, SegmentId, Spool, Weight};
 
 const CONFIRM: Duration = Duration::from_secs(60);
@@ -376,6 +376,38 @@ fn what_is_too_old_is_never_sent_and_the_server_is_told() {
     assert!(!lane.is_misdated(secs(0)));
     assert_eq!(lane.expire(day).batches, 0);
     assert_eq!(lane.expire(day + secs(1)).batches, 1);
+}
+
+#[test]
+fn what_no_server_can_have_does_not_get_too_old() {
+    let day = secs(24 * 3600);
+    let of = |sending| FoundLane {
+        sending,
+        ..lane_of(vec![found(1, 0, 10, at(secs(0)).time.saturating_sub(9 * day))])
+    };
+    let recovered = |sending| Lane::recovered(key(), bounds(1), of(sending), at(secs(0)));
+    assert!(recovered(Sending::Unknown).is_misdated(secs(0)));
+    assert_eq!(recovered(Sending::Unknown).expire(secs(0)).batches, 1);
+    let since = |age| recovered(Sending::Since(at(secs(0)).time.saturating_sub(age)));
+    assert_eq!([since(2 * day).expire(secs(0)).batches, since(day).expire(secs(0)).batches], [1, 0]);
+    assert_eq!(since(day).expire(secs(1)).batches, 1);
+    let mut lane = recovered(Sending::Never);
+    assert!(!lane.is_misdated(secs(0)));
+    assert_eq!(lane.expire(9 * day).batches, 0);
+    // From the first message on it has an age.
+    assert!(matches!(lane.send(at(9 * day)), Some(Message::Probe(_))));
+    lane.give_back();
+    assert_eq!(lane.expire(10 * day).batches, 0);
+    assert_eq!(lane.expire(10 * day + secs(1)).batches, 1);
+    // What was turned away before anything of it was taken was not sent.
+    let mut bench = Bench::new(1);
+    bench.offer(&[block(1)]);
+    bench.send().unwrap();
+    bench.lane.turned_away();
+    assert_eq!(bench.lane.expire(9 * day).batches, 0);
+    bench.send().unwrap();
+    bench.lane.give_back();
+    assert_eq!(bench.lane.expire(9 * day).batches, 1);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use taba_core::ledger::{self, Where, Why};
 use taba_core::wire::{Block, Content, Reader};
-use taba_core::{ClientId, TabName, Timestamp};
+use taba_core::{ClientId, SeqNo, TabName, Timestamp};
 
 use super::{Moment, Relay};
 use crate::dispatcher::Condemned;
@@ -102,9 +102,10 @@ impl<S: Spool> Relay<S> {
     pub(super) fn misplaced(&mut self, now: Moment, key: LaneKey, is_news: bool) {
         let vbuckets = self.vbuckets;
         let Some(lane) = self.dispatcher.get(key).filter(|lane| lane.is_recovered()) else { return };
-        let Some((seq, blocks)) = lane.rest() else {
+        let seq = lane.cursor();
+        let Some(blocks) = lane.rest(seq) else {
             if is_news {
-                let away = lane.rest_away(Purpose::Copy);
+                let away = lane.rest_away(seq, Purpose::Copy);
                 away.into_iter().for_each(|fetch| self.spool.fetch(fetch));
                 self.misplaced.insert(key);
             }
@@ -117,8 +118,15 @@ impl<S: Spool> Relay<S> {
         if blocks.is_empty() || (is_here && blocks.iter().all(is_right)) {
             return;
         }
+        self.cut_anew += self.move_rest(now, key, seq, &blocks);
+    }
+
+    /// Adds the rest of a Lane, which no Server has taken or will take, to Lanes of the current stream; gives how many
+    /// events it is. What cannot be written stays.
+    pub(super) fn move_rest(&mut self, now: Moment, key: LaneKey, seq: SeqNo, blocks: &[Block]) -> u64 {
+        let vbuckets = self.vbuckets;
         let mut by_lane: BTreeMap<u16, Vec<&Block>> = BTreeMap::new();
-        for block in &blocks {
+        for block in blocks {
             by_lane.entry(vbuckets.of(&block.tab).index()).or_default().push(block);
         }
         let plans = by_lane.into_iter().map(|(vbucket, blocks)| self.dispatcher.lane(vbucket).plan(blocks));
@@ -126,7 +134,7 @@ impl<S: Spool> Relay<S> {
         let (stream, taken_at) = (self.stream, now.time);
         let record = Record::Move { from: key, seq, stream, taken_at, pieces: &pieces };
         // Where a segment has to begin first, what was planned stays right: nothing is renumbered by that.
-        let Ok(written) = self.write(&record) else { return };
+        let Ok(written) = self.write(&record) else { return 0 };
         let mut touched: BTreeMap<u16, Vec<_>> = BTreeMap::new();
         for (piece, place) in pieces.into_iter().zip(written.places) {
             touched.entry(piece.vbucket).or_default().push((piece, place));
@@ -134,11 +142,11 @@ impl<S: Spool> Relay<S> {
         for (vbucket, pieces) in touched {
             self.dispatcher.append(self.clock.as_written(now), vbucket, pieces, written.position);
         }
-        let Some(lane) = self.dispatcher.get(key) else { return };
-        let released = lane.give_up_rest();
+        let Some(lane) = self.dispatcher.get(key) else { return 0 };
+        let released = lane.give_up_rest(seq);
         self.spool.moved(&released.places);
         self.dispatcher.gave_up(released.events);
-        self.cut_anew += released.events;
+        released.events
     }
 
     /// Cuts what of a Lane was never sent into Batches that fit a request of so many bytes. What cannot be read or

@@ -42,7 +42,8 @@ impl<S: Spool> Relay<S> {
         let floors = self.dispatcher.all().map(|lane| lane.floor()).collect();
         let clocks = self.stream_clocks();
         let incarnations = self.dedup.remembered().collect();
-        Checkpoint { floors, incarnations, clocks, ..Checkpoint::default() }
+        let sendings = self.written_sendings();
+        Checkpoint { floors, incarnations, clocks, sendings, ..Checkpoint::default() }
     }
 
     /// Frees the oldest segment: Batches that are stable go before their time, the rest is copied to the end if little

@@ -1,3 +1,6 @@
+// long: outages of days, wrong clocks, and Servers that forget marks.
+mod long;
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
@@ -366,6 +369,8 @@ struct World {
     clients: Vec<(ClientBatch, Option<Option<u64>>)>,
     blocks: usize,
     expected: BTreeMap<String, u64>,
+    /// By how many seconds the clock of this run is ahead.
+    ahead: i64,
 }
 
 impl World {
@@ -393,6 +398,7 @@ impl World {
             clients,
             blocks: 0,
             expected: BTreeMap::new(),
+            ahead: 0,
         }
     }
 
@@ -410,7 +416,9 @@ impl World {
     }
 
     fn moment(&self) -> Moment {
-        Moment { uptime: self.now - self.began, ..moment(self.now) }
+        let right = moment(self.now).time.as_micros();
+        let time = Timestamp::from_micros(right + self.ahead * 1_000_000);
+        Moment { uptime: self.now - self.began, time }
     }
 
     fn handle(&mut self, input: Input) {
@@ -516,7 +524,7 @@ impl World {
         let request = self.flying.swap_remove(which % self.flying.len());
         let failed =
             Input::Failed { request: request.id, why: "lost".into(), cause: Cause::Away, retry_after: None };
-        let before = self.store.clone();
+        let (before, server_time) = (self.store.clone(), Some(moment(self.now).time));
         let acks = self.store.take_all(&request, 0).into_iter().map(|ack| {
             let lane = (ack.stream, ack.vbucket);
             let stable = self.replica.marks.get(&lane).map_or(0, |(mark, _)| *mark);
@@ -529,14 +537,10 @@ impl World {
                 failed
             }
             Fate::Unheard => failed,
-            Fate::Answered => Input::Answered { request: request.id, acks, server_time: None },
+            Fate::Answered => Input::Answered { request: request.id, acks, server_time },
             Fate::Unmentioned(n) => {
                 let acks = acks.into_iter().enumerate().filter(|(place, _)| place % n != 0);
-                Input::Answered {
-                    request: request.id,
-                    acks: acks.map(|(_, ack)| ack).collect(),
-                    server_time: None,
-                }
+                Input::Answered { request: request.id, acks: acks.map(|(_, ack)| ack).collect(), server_time }
             }
             Fate::Some(answer, n) => {
                 // Whether such a message was stored is as unknown as its answer says.
@@ -546,7 +550,7 @@ impl World {
                     Ack { answer, applied, ..ack }
                 };
                 let acks = acks.into_iter().enumerate().map(turned).collect();
-                Input::Answered { request: request.id, acks, server_time: None }
+                Input::Answered { request: request.id, acks, server_time }
             }
         };
         self.handle(input);

@@ -116,6 +116,12 @@ impl<S: Spool> Relay<S> {
         }
     }
 
+    /// By how much the times of this stream are off.
+    pub(super) fn stream_clock(&mut self, stream: StreamId) -> StreamClock {
+        let found = self.dispatcher.all().find(|lane| lane.key().stream == stream);
+        found.and_then(|lane| lane.found_clock()).unwrap_or(self.clock.stream())
+    }
+
     /// By how much the times of streams that have Lanes are off.
     pub(super) fn stream_clocks(&mut self) -> Vec<(StreamId, StreamClock)> {
         let mine = self.clock.stream();

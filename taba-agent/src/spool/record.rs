@@ -6,13 +6,14 @@
 //! kind 1      Take        | stream u64 | client | incarnation u64 | seq | taken_at zigzag | n Refusals | n Pieces |
 //! kind 2      Copy        | stream u64 | taken_at zigzag | Piece |
 //! kind 3      Merge       | stream u64 | taken_at zigzag | n Pieces |
-//! kind 4      Checkpoint  | standing u8 | n Floors | n Incarnations | n Clocks | ends before the Clocks if there is none
+//! kind 4      Checkpoint  | standing u8 | n Floors | n Incarnations | n Clocks | n Sendings | ends before what is empty
 //! kind 5      Move        | stream u64 | vbucket u16 | seq | stream u64 | taken_at zigzag | n Pieces |
 //! Piece       | vbucket u16 | seq | events_before | blocks_before | blocks | events | bytes | crc32 u32 |
 //! Refusal     | block | why u8 | events |
 //! Floor       | stream u64 | vbucket u16 | base | applied |
 //! Incarnation | client | number u64 | seq | n Refusals |
 //! Clock       | stream u64 | measured zigzag | told zigzag |
+//! Sending     | stream u64 | n Times: none, or one: zigzag |
 //! ```
 //! `before` is the segment before this one, 0 if there is none, and `before_bytes` how long it is, 0 if that is not known;
 //! the crc32 of a segment's head is of all before it. Little-endian; what has no width is a varint, `client` has its length in front. The heads say what there is, the data
@@ -150,6 +151,9 @@ pub struct Checkpoint {
     pub incarnations: Vec<Taken>,
     /// By how much the times of streams are off that have Lanes here, those excepted whose are right.
     pub clocks: Vec<(StreamId, StreamClock)>,
+    /// Since when something of a stream may have been sent, on the clock of the stream; `None`: nothing was. Of a stream
+    /// that is not named nobody knows.
+    pub sendings: Vec<(StreamId, Option<Timestamp>)>,
 }
 
 /// What a segment is to those before it.
@@ -301,13 +305,21 @@ impl Checkpoint {
         }
         put_u64(self.incarnations.len() as u64, out);
         self.incarnations.iter().for_each(|taken| put_taken(taken, out));
-        if !self.clocks.is_empty() {
+        if !(self.clocks.is_empty() && self.sendings.is_empty()) {
             put_u64(self.clocks.len() as u64, out);
         }
         for (stream, clock) in &self.clocks {
             out.extend_from_slice(&stream.0.to_le_bytes());
             put_i64(clock.measured, out);
             put_i64(clock.told, out);
+        }
+        if !self.sendings.is_empty() {
+            put_u64(self.sendings.len() as u64, out);
+        }
+        for (stream, since) in &self.sendings {
+            out.extend_from_slice(&stream.0.to_le_bytes());
+            put_u64(u64::from(since.is_some()), out);
+            since.iter().for_each(|since| put_i64(since.as_micros(), out));
         }
         finish(&mut out[start..], 0);
     }
@@ -505,6 +517,12 @@ fn checkpoint(reader: &mut Reader<'_>) -> Result<Checkpoint, WireError> {
         let clock = StreamClock { measured: reader.i64("a clock")?, told: reader.i64("a clock")? };
         found.clocks.push((stream, clock));
     }
+    let sendings = if reader.remaining() == 0 { 0 } else { reader.count(CHECKPOINT_MAX, "sendings")? };
+    for _ in 0..sendings {
+        let stream = stream(reader)?;
+        let since = if reader.count(1, "times")? == 0 { None } else { Some(time(reader)?) };
+        found.sendings.push((stream, since));
+    }
     Ok(found)
 }
 
@@ -595,6 +613,7 @@ mod tests {
             floors: vec![Floor { lane, base: SeqNo(9), applied: SeqNo(11) }],
             incarnations: vec![incarnation],
             clocks: Vec::new(),
+            sendings: Vec::new(),
         }
     }
 
@@ -643,10 +662,17 @@ mod tests {
         let bytes = records().remove(3);
         assert_eq!(next(&bytes), Next::Record(Box::new(Found::Checkpoint(checkpoint())), bytes.len()));
         let clock = StreamClock { measured: -3, told: 1 << 40 };
-        let checkpoint = Checkpoint { clocks: vec![(StreamId(9), clock)], ..checkpoint() };
-        let mut bytes = Vec::new();
-        checkpoint.encode(&mut bytes);
-        assert_eq!(next(&bytes), Next::Record(Box::new(Found::Checkpoint(checkpoint)), bytes.len()));
+        let clocks = vec![(StreamId(9), clock)];
+        let sendings = vec![(StreamId(9), None), (StreamId(10), Some(Timestamp::from_secs(-4)))];
+        for checkpoint in [
+            Checkpoint { clocks: clocks.clone(), ..checkpoint() },
+            Checkpoint { sendings: sendings.clone(), ..checkpoint() },
+            Checkpoint { clocks, sendings, ..checkpoint() },
+        ] {
+            let mut bytes = Vec::new();
+            checkpoint.encode(&mut bytes);
+            assert_eq!(next(&bytes), Next::Record(Box::new(Found::Checkpoint(checkpoint)), bytes.len()));
+        }
         for record in records() {
             assert!(matches!(next(&record), Next::Record(..)));
         }

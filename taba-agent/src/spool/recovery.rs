@@ -44,6 +44,20 @@ pub struct FoundLane {
     pub batches: Vec<FoundBatch>,
     /// By how much the times of its stream are off.
     pub clock: StreamClock,
+    /// Since when something of its stream may have been sent.
+    pub sending: Sending,
+}
+
+/// Since when something of a stream may have been sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sending {
+    /// Nobody knows; so as soon as it was taken.
+    #[default]
+    Unknown,
+    /// Nothing was sent.
+    Never,
+    /// Since then, on the clock of the stream.
+    Since(Timestamp),
 }
 
 /// A Batch that was found.
@@ -189,6 +203,8 @@ struct Replay {
     lanes: BTreeMap<LaneKey, BTreeMap<u64, Building>>,
     applied: HashMap<LaneKey, SeqNo>,
     clocks: HashMap<StreamId, StreamClock>,
+    /// As the last segment says. When it cannot be read, nobody knows: what it would have said may have been sent since.
+    sendings: HashMap<StreamId, Sending>,
     incarnations: HashMap<(ClientId, u64), (u64, Taken)>,
     uses: u64,
     damage: Damage,
@@ -208,6 +224,7 @@ struct Building {
 
 impl Replay {
     fn segment(&mut self, id: SegmentId, bytes: &[u8]) {
+        self.sendings.clear();
         if SegmentHead::decode(bytes).is_none_or(|head| head.id != id) {
             // A file that a crash left without its head holds nothing that was ever acknowledged, if it is empty.
             return self.damaged(bytes.len());
@@ -325,6 +342,9 @@ impl Replay {
             }
         }
         self.clocks.extend(checkpoint.clocks);
+        let sending = |since: Option<Timestamp>| since.map_or(Sending::Never, Sending::Since);
+        self.sendings =
+            checkpoint.sendings.into_iter().map(|(stream, since)| (stream, sending(since))).collect();
         checkpoint.incarnations.into_iter().for_each(|taken| self.taken(taken));
     }
 
@@ -337,7 +357,8 @@ impl Replay {
             if !batches.is_empty() {
                 let applied = self.applied.get(&key).copied().unwrap_or_default();
                 let clock = self.clocks.get(&key.stream).copied().unwrap_or_default();
-                lanes.insert(key, FoundLane { applied, batches, clock });
+                let sending = self.sendings.get(&key.stream).copied().unwrap_or_default();
+                lanes.insert(key, FoundLane { applied, batches, clock, sending });
             }
         }
         let mut incarnations: Vec<_> = self.incarnations.into_values().collect();

@@ -1,0 +1,129 @@
+//! Since when something of a stream may have been sent: nothing gets too old that never was.
+//!
+//! A Batch has an age because a Server that took it keeps its mark for 48 h only. What no Server can have is none the
+//! older for it. So before the first of a stream is sent, the Spool says so: in the head of a new segment, which has to be
+//! on the disk before. That is not done before a Server has answered and agrees with the clock; until then, whatever this
+//! run is told by its clock, and however often it is killed, the next one knows that nothing of the stream was sent.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use taba_core::{StreamId, Timestamp};
+
+use super::{Input, Moment, Relay};
+use crate::dispatcher::Cause;
+use crate::lane::Lane;
+use crate::spool::Spool;
+use crate::spool::recovery::{Recovered, Sending};
+
+/// When no Server has answered for so long, what comes is of a new stream, of which nothing was sent.
+const OUTAGE: Duration = Duration::from_secs(60);
+
+impl<S: Spool> Relay<S> {
+    /// What an earlier run has written down about its streams.
+    pub(super) fn recover_sendings(&mut self, found: &Recovered) {
+        for (key, lane) in &found.lanes {
+            if lane.sending != Sending::Unknown {
+                self.sendings.insert(key.stream, lane.sending);
+            }
+            if lane.sending == Sending::Never {
+                self.dispatcher.withhold(key.stream);
+            }
+        }
+    }
+
+    /// From here on what comes is of a new stream.
+    pub(super) fn begin_stream(&mut self, now: Duration) {
+        (self.stream, self.stream_began) = (StreamId(self.streams.draw()), now);
+        self.dispatcher.set_stream(self.stream);
+        self.sends_nothing();
+        // So that the Spool knows of it.
+        let _ = self.begin_segment();
+    }
+
+    /// Nothing of the current stream was sent.
+    pub(super) fn sends_nothing(&mut self) {
+        self.sendings.insert(self.stream, Sending::Never);
+        // What does not outlive the process needs not be told to another one.
+        if self.spool.keeps_content() {
+            self.dispatcher.withhold(self.stream);
+        }
+    }
+
+    /// Looks whether Servers answer. When one does that agrees with the clock, all streams may be sent, once the Spool says
+    /// so.
+    pub(super) fn note_sending(&mut self, now: Moment, input: &Input) {
+        match input {
+            Input::Answered { .. } => {
+                self.answered = now.uptime;
+                self.begin_sending(now);
+            }
+            Input::Failed { cause: Cause::Unreached | Cause::Away | Cause::Broken, .. } => {
+                self.failed |= now.uptime.saturating_sub(self.answered) >= OUTAGE;
+            }
+            Input::Failed { .. } | Input::Tick => {}
+        }
+        // A disk in trouble may be rid of it only once something was sent, and one that hangs is to stop nobody. Should this
+        // run be killed before that is over, and its Spool lie for days, the next one knows less than it should.
+        if self.dispatcher.waits_for_spool() && self.spool.room().trouble.is_some() {
+            self.dispatcher.let_through();
+        }
+    }
+
+    /// After a while without an answer, what comes, and what certainly was not sent, goes to a new stream: it gets no older
+    /// while it waits, in the next run neither.
+    pub(super) fn leave_begun_stream(&mut self, now: Moment) {
+        if !std::mem::take(&mut self.failed) {
+            return;
+        }
+        if self.sendings.get(&self.stream) != Some(&Sending::Never) {
+            self.begin_stream(now.uptime);
+        }
+        let current = self.stream;
+        let is_left = |lane: &&mut Lane| {
+            !lane.is_recovered() && lane.key().stream != current && lane.first_unsent() < lane.end()
+        };
+        let left: Vec<_> =
+            self.dispatcher.all().filter(is_left).map(|lane| (lane.key(), lane.first_unsent())).collect();
+        for (key, from) in left {
+            let blocks = self.dispatcher.get(key).and_then(|lane| lane.rest(from));
+            if let Some(blocks) = blocks {
+                self.move_rest(now, key, from, &blocks);
+            }
+        }
+    }
+
+    fn begin_sending(&mut self, now: Moment) {
+        let is_never = |(_, sending): &(&StreamId, &Sending)| **sending == Sending::Never;
+        let new: Vec<StreamId> = self.sendings.iter().filter(is_never).map(|(stream, _)| *stream).collect();
+        if new.is_empty() || !self.clock.is_agreed() {
+            return;
+        }
+        for stream in &new {
+            let off = self.stream_clock(*stream).measured;
+            let time = Timestamp::from_micros(now.time.as_micros().saturating_sub(off));
+            self.sendings.insert(*stream, Sending::Since(time));
+        }
+        if self.begin_segment().is_ok() {
+            let position = self.spool.position();
+            let withhold = |stream: &StreamId| self.dispatcher.withhold_until(now.uptime, *stream, position);
+            new.iter().for_each(withhold);
+        } else {
+            // A Server is asked again in a moment, and this tried again.
+            self.sendings.extend(new.into_iter().map(|stream| (stream, Sending::Never)));
+        }
+    }
+
+    /// What a checkpoint says about it, of the streams that have Lanes.
+    pub(super) fn written_sendings(&mut self) -> Vec<(StreamId, Option<Timestamp>)> {
+        let mut streams: BTreeSet<StreamId> = self.dispatcher.all().map(|lane| lane.key().stream).collect();
+        streams.insert(self.stream);
+        self.sendings.retain(|stream, _| streams.contains(stream));
+        let written = self.sendings.iter().filter_map(|(stream, sending)| match sending {
+            Sending::Unknown => None,
+            Sending::Never => Some((*stream, None)),
+            Sending::Since(time) => Some((*stream, Some(*time))),
+        });
+        written.collect()
+    }
+}
