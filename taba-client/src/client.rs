@@ -1,24 +1,26 @@
 //! [`Client`]: what an application holds, and [`ClientBuilder`], how it gets it.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 use std::{fmt, io};
 
+use taba_core::ledger::Why;
 use taba_core::{ClientId, NameError, Registry, TabName, TabType, Value};
 use tokio::sync::oneshot;
 
 use crate::config::{Config, ConfigError};
 use crate::driver::{AgentAddressError, Clock};
+use crate::global::{self, DefaultError};
 use crate::handles::{Buffered, Counter, Distinct, ExpiryGauge, Gauge, KeyedCounter, Percentile, Tab, Timer};
 use crate::link::{Core, Outlet};
 use crate::recorder::Recorder;
 use crate::sink::Sink;
 use crate::stats::ClientStats;
 use crate::tab::TabSpec;
-use crate::tabs::TabError;
+use crate::tabs::{Lease, TabError};
 
 /// Where an Agent listens unless told otherwise.
-const AGENT: &str = "http://127.0.0.1:8279";
+pub(crate) const AGENT: &str = "http://127.0.0.1:8279";
 
 /// A program that records events, as the fleet knows it. Clones are the same Client.
 ///
@@ -32,6 +34,7 @@ pub struct Client(Arc<Core>);
 /// What became of unsent events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[must_use = "events may have been left behind"]
+#[non_exhaustive]
 pub struct FlushReport {
     /// Events that the Agent has taken since it began.
     pub flushed: u64,
@@ -57,7 +60,7 @@ pub enum BuildError {
     Config(#[from] ConfigError),
     /// The system gives no random number for the incarnation.
     #[error("the system has no random numbers")]
-    Random(#[from] getrandom::Error),
+    Random(#[source] io::Error),
     /// The system gives no thread, or the thread no runtime.
     #[error("the background thread could not be started")]
     Thread(#[from] io::Error),
@@ -158,27 +161,75 @@ impl Client {
         Self(Arc::clone(core))
     }
 
+    pub(crate) fn lease_disabled(&self) -> Arc<Lease> {
+        Lease::disabled(&self.0)
+    }
+
+    /// An event was not recorded, as there is no handle for it.
+    pub(crate) fn note_refused(&self, why: Why) {
+        self.0.recorder.note_refused(why, 1);
+    }
+
     /// The Client's id.
     pub fn id(&self) -> &ClientId {
         self.0.recorder.client()
     }
 
-    /// A Tab of any type, whose Handler folds values of type `V`. Names may carry labels: `delay;to=MEM`.
-    /// A label of any text, a route or a city, is made with [`TabName::builder`]:
+    /// A Client without an Agent, which records nothing and has no thread. Its handles work, and do nothing; what is
+    /// checked of a name is checked. This is what [`current`](crate::current) is until there is a default Client.
+    ///
+    /// # Cost
+    /// Recording is one comparison for a number; other values are allocated and dropped.
+    pub fn disabled() -> Self {
+        static DISABLED: LazyLock<Client> = LazyLock::new(|| Client(Core::disabled()));
+        DISABLED.clone()
+    }
+
+    /// Whether this is the Client that records nothing.
+    pub fn is_disabled(&self) -> bool {
+        self.0.is_disabled()
+    }
+
+    /// Makes this the default Client of the process, for as long as the process runs: what libraries record with
+    /// [`counter`](crate::counter) and its like goes here from now on. For the application, once, at its start.
+    ///
+    /// What is unsent when the process ends is sent then, for at most [`Config::exit_deadline`].
+    ///
+    /// # Errors
+    /// [`DefaultError`] when there is a default Client already, which stays.
+    pub fn set_default(&self) -> Result<(), DefaultError> {
+        global::set(self)
+    }
+
+    /// A Tab of any type, whose Handler folds values of type `V`. The name is a text, with labels if need be
+    /// (`delay;to=MEM`), a [`TabName`], or a [`TabName::builder`], whose labels may have any text, a route or a city:
     ///
     /// ```
-    /// let name = taba_core::TabName::builder("http").label("path", "/users/{id}").build()?;
-    /// // client.counter(name.as_str())?
-    /// # Ok::<(), taba_core::NameError>(())
+    /// # use taba_client::{Client, TabName};
+    /// # let client = Client::disabled();
+    /// let requests = client.counter(TabName::builder("http_requests").label("path", "/users/{id}"))?;
+    /// requests.increment();
+    /// # Ok::<(), taba_client::TabError>(())
     /// ```
     ///
     /// # Errors
     /// [`TabError`] when a name breaks the rules, the Tab is in use with another type, there are
     /// [`Config::tabs_max`] Tabs in use, or the Client's background task is gone for good.
-    pub fn tab<V: Value>(&self, name: &str, tab_type: &str) -> Result<Tab<V>, TabError> {
-        let spec = TabSpec::new::<V>(TabName::new(name)?, TabType::new(tab_type)?);
+    pub fn tab<V: Value>(
+        &self,
+        name: impl TryInto<TabName, Error: Into<NameError>>,
+        tab_type: &str,
+    ) -> Result<Tab<V>, TabError> {
+        let name = name.try_into().map_err(Into::into)?;
+        let spec = TabSpec::new::<V>(name, TabType::new(tab_type)?);
         if let Some(reason) = self.0.gone() {
             return Err(TabError::ClientGone { tab: spec.name().clone(), reason: Arc::clone(reason) });
+        }
+        if self.is_disabled() {
+            return match spec.name().is_reserved() {
+                true => Err(TabError::Reserved { tab: spec.name().clone() }),
+                false => Ok(Tab::new(self.lease_disabled())),
+            };
         }
         self.0.recorder.tabs().lease(&spec, &self.0).map(Tab::new)
     }
@@ -187,7 +238,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`tab`](Self::tab).
-    pub fn counter(&self, name: &str) -> Result<Counter, TabError> {
+    pub fn counter(&self, name: impl TryInto<TabName, Error: Into<NameError>>) -> Result<Counter, TabError> {
         self.tab(name, "CounterGroup").map(Counter)
     }
 
@@ -195,7 +246,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`tab`](Self::tab).
-    pub fn totals(&self, name: &str) -> Result<Counter, TabError> {
+    pub fn totals(&self, name: impl TryInto<TabName, Error: Into<NameError>>) -> Result<Counter, TabError> {
         self.tab(name, "TotalsCounter").map(Counter)
     }
 
@@ -203,7 +254,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`tab`](Self::tab).
-    pub fn percentile(&self, name: &str) -> Result<Percentile, TabError> {
+    pub fn percentile(&self, name: impl TryInto<TabName, Error: Into<NameError>>) -> Result<Percentile, TabError> {
         self.tab(name, "PercentileGroup").map(Percentile)
     }
 
@@ -211,7 +262,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`tab`](Self::tab).
-    pub fn percentile_totals(&self, name: &str) -> Result<Percentile, TabError> {
+    pub fn percentile_totals(&self, name: impl TryInto<TabName, Error: Into<NameError>>) -> Result<Percentile, TabError> {
         self.tab(name, "PercentileCounter").map(Percentile)
     }
 
@@ -219,7 +270,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`tab`](Self::tab).
-    pub fn timer(&self, name: &str) -> Result<Timer, TabError> {
+    pub fn timer(&self, name: impl TryInto<TabName, Error: Into<NameError>>) -> Result<Timer, TabError> {
         self.tab(name, "PercentileGroup").map(Timer)
     }
 
@@ -227,7 +278,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`tab`](Self::tab).
-    pub fn gauge(&self, name: &str) -> Result<Gauge, TabError> {
+    pub fn gauge(&self, name: impl TryInto<TabName, Error: Into<NameError>>) -> Result<Gauge, TabError> {
         self.tab(name, "Gauge").map(Gauge)
     }
 
@@ -235,7 +286,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`tab`](Self::tab).
-    pub fn expiry_gauge(&self, name: &str) -> Result<ExpiryGauge, TabError> {
+    pub fn expiry_gauge(&self, name: impl TryInto<TabName, Error: Into<NameError>>) -> Result<ExpiryGauge, TabError> {
         self.tab(name, "ExpiryGauge").map(ExpiryGauge)
     }
 
@@ -243,7 +294,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`tab`](Self::tab).
-    pub fn buffer(&self, name: &str) -> Result<Buffered, TabError> {
+    pub fn buffer(&self, name: impl TryInto<TabName, Error: Into<NameError>>) -> Result<Buffered, TabError> {
         self.tab(name, "Buffer").map(Buffered)
     }
 
@@ -251,7 +302,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`tab`](Self::tab).
-    pub fn keyed(&self, name: &str) -> Result<KeyedCounter, TabError> {
+    pub fn keyed(&self, name: impl TryInto<TabName, Error: Into<NameError>>) -> Result<KeyedCounter, TabError> {
         self.tab(name, "CommonPrefixCounterGroup").map(KeyedCounter)
     }
 
@@ -259,7 +310,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`tab`](Self::tab).
-    pub fn distinct(&self, name: &str) -> Result<Distinct, TabError> {
+    pub fn distinct(&self, name: impl TryInto<TabName, Error: Into<NameError>>) -> Result<Distinct, TabError> {
         self.tab(name, "Distinct").map(Distinct)
     }
 

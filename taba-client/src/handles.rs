@@ -1,5 +1,6 @@
 //! What an application records with: a handle for each kind of Tab. All are cheap to clone, and can be used from any
-//! thread. Recording never fails: what cannot be kept is counted ([`ClientStats::dropped`](crate::ClientStats)).
+//! thread. Recording never fails: what cannot be kept is counted ([`ClientStats::dropped`](crate::ClientStats)). The
+//! default of each is a handle that records nothing.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -33,6 +34,13 @@ impl<V> Clone for Tab<V> {
 impl<V> fmt::Debug for Tab<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Tab({} of {})", self.number, self.recorder.client())
+    }
+}
+
+impl<V: Value> Default for Tab<V> {
+    /// A handle that records nothing, of [`Client::disabled`].
+    fn default() -> Self {
+        Self::new(Client::disabled().lease_disabled())
     }
 }
 
@@ -79,7 +87,7 @@ impl<V: Value> Tab<V> {
 }
 
 /// Something that is counted or added up.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Counter(pub(crate) Tab<f64>);
 
 impl Counter {
@@ -103,7 +111,7 @@ impl Counter {
 }
 
 /// Something whose distribution matters.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Percentile(pub(crate) Tab<f64>);
 
 impl Percentile {
@@ -121,7 +129,7 @@ impl Percentile {
 }
 
 /// Measures how long things take, in seconds.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Timer(pub(crate) Tab<f64>);
 
 impl Timer {
@@ -171,7 +179,7 @@ impl Drop for TimerGuard {
 
 /// Something that has a value: the latest counts. Of two values, the one set last, also when they are set within one
 /// tick of the clock.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Gauge(pub(crate) Tab<Reading>);
 
 impl Gauge {
@@ -187,7 +195,7 @@ impl Gauge {
 }
 
 /// Something that has a value until a time.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct ExpiryGauge(pub(crate) Tab<Expiring>);
 
 impl ExpiryGauge {
@@ -209,7 +217,7 @@ impl ExpiryGauge {
 }
 
 /// Recent things worth looking at one by one, each for a while.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Buffered(pub(crate) Tab<Expiring>);
 
 impl Buffered {
@@ -231,7 +239,7 @@ impl Buffered {
 }
 
 /// Several counters that share a Tab, each under a key.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct KeyedCounter(pub(crate) Tab<Keyed>);
 
 impl KeyedCounter {
@@ -247,7 +255,7 @@ impl KeyedCounter {
 }
 
 /// How many different texts there were.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Distinct(pub(crate) Tab<String>);
 
 impl Distinct {

@@ -27,6 +27,21 @@
 //! [`Registry`](taba_core::Registry) given to `ClientBuilder::handlers`, events are folded before they travel, and an
 //! outage costs memory by Tabs, not by events. Without it they travel as they were recorded.
 //!
+//! # In a library
+//! A library records without knowing whether its application has a Client: with handles in statics, which record nothing
+//! until the application has called `Client::set_default`. Tests of the library put a Client with a [`TestSink`] in its
+//! place (`with_client`).
+#![cfg_attr(feature = "driver", doc = "```")]
+#![cfg_attr(not(feature = "driver"), doc = "```ignore")]
+//! use taba_client::{Counter, Lazy};
+//!
+//! static PARSED: Lazy<Counter> = taba_client::counter("parsed");
+//!
+//! pub fn parse(text: &str) {
+//!     PARSED.get().add(text.len() as f64);
+//! }
+//! ```
+//!
 //! # What a `fork` does
 //! The thread does not exist in a forked child. The first event that a child records through a handle it inherited starts
 //! another thread there, and an incarnation of the Client's own, which counts what the child records and nothing of
@@ -44,11 +59,14 @@ mod config;
 mod drops;
 mod sink;
 mod tab;
+mod test_sink;
 
 #[cfg(feature = "driver")]
 mod client;
 #[cfg(feature = "driver")]
 mod driver;
+#[cfg(feature = "driver")]
+mod global;
 #[cfg(feature = "driver")]
 mod handles;
 #[cfg(feature = "driver")]
@@ -68,11 +86,18 @@ pub use config::{Config, ConfigError, Verified};
 pub use drops::Drops;
 pub use sink::{Sink, SinkError};
 pub use tab::TabSpec;
+pub use taba_core::{Expiring, Keyed, NameError, Reading, Registry, TabName, TabType, Timestamp, Value};
+pub use test_sink::TestSink;
 
 #[cfg(feature = "driver")]
 pub use client::{BuildError, Client, ClientBuilder, FlushReport};
 #[cfg(feature = "driver")]
 pub use driver::{AgentAddress, AgentAddressError, Clock, HttpSink, ManualClock};
+#[cfg(feature = "driver")]
+pub use global::{
+    DefaultError, Lazy, LazyRef, buffer, counter, current, distinct, expiry_gauge, gauge, keyed, percentile,
+    percentile_totals, timer, totals, with_client,
+};
 #[cfg(feature = "driver")]
 pub use handles::{
     Buffered, Counter, Distinct, ExpiryGauge, Gauge, KeyedCounter, Percentile, Tab, Timer, TimerGuard,

@@ -5,6 +5,7 @@
 //!                              └─ after a fork, in the child: another Link, another task, another incarnation
 //! ```
 
+use std::panic::RefUnwindSafe;
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
@@ -15,7 +16,7 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use crate::buffer::{Buffer, Identity};
-use crate::client::{BuildError, FlushReport};
+use crate::client::{AGENT, BuildError, FlushReport};
 use crate::config::Verified;
 use crate::driver::{self, AgentAddress, HttpSink, Intake, Parts, Task, generation, lock};
 use crate::driver::{Command, Ring};
@@ -37,7 +38,8 @@ pub(crate) struct Core {
     handlers: Registry,
     config: Verified,
     outlet: Outlet,
-    link: Link,
+    /// `None` for the Client that records nothing.
+    link: Option<Link>,
     /// Why nothing is counted any more, if so.
     gone: Arc<OnceLock<Arc<str>>>,
 }
@@ -65,6 +67,9 @@ pub(crate) struct Link {
     child: OnceLock<Option<Box<Link>>>,
 }
 
+// As for the Recorder.
+impl RefUnwindSafe for Core {}
+
 impl Core {
     /// Starts a Client.
     ///
@@ -78,7 +83,7 @@ impl Core {
     ) -> Result<Arc<Self>, BuildError> {
         let (id, recorder, gone) = (recorder.client().clone(), Arc::new(recorder), Arc::default());
         let link = Link::start(&recorder, &id, &handlers, &config, &outlet, &gone)?;
-        let core = Arc::new(Self { recorder, id, handlers, config, outlet, link, gone });
+        let core = Arc::new(Self { recorder, id, handlers, config, outlet, link: Some(link), gone });
         core.recorder.belongs_to(&core);
         driver::watch();
         if let Some(mut live) = lock(&LIVE) {
@@ -88,9 +93,22 @@ impl Core {
         Ok(core)
     }
 
+    /// What the Client that records nothing is made of: no thread, no connection.
+    pub(crate) fn disabled() -> Arc<Self> {
+        let id = ClientId::new("disabled").expect("eight letters are a name");
+        let recorder = Arc::new(Recorder::disabled(id.clone()));
+        let outlet = Outlet::Agent(AGENT.parse().expect("the default is an address"));
+        let (handlers, config) = (Registry::default(), Verified::default());
+        Arc::new(Self { recorder, id, handlers, config, outlet, link: None, gone: Arc::default() })
+    }
+
+    pub(crate) fn is_disabled(&self) -> bool {
+        self.link.is_none()
+    }
+
     /// The link of this process, made if need be: in a forked child, at the first event.
     pub(crate) fn link(&self) -> Option<&Link> {
-        let mut link = &self.link;
+        let mut link = self.link.as_ref()?;
         while link.generation != generation() {
             link = link.child.get_or_init(|| self.start_in_child().map(Box::new)).as_deref()?;
         }
@@ -99,7 +117,7 @@ impl Core {
 
     /// The link of this process, if there is one.
     fn link_if_any(&self) -> Option<&Link> {
-        let mut link = &self.link;
+        let mut link = self.link.as_ref()?;
         while link.generation != generation() {
             link = link.child.get()?.as_deref()?;
         }

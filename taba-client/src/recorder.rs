@@ -13,6 +13,7 @@
 
 use std::any::Any;
 use std::cell::RefCell;
+use std::panic::RefUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
@@ -31,8 +32,10 @@ use crate::tabs::Tabs;
 const OPEN: u8 = 0;
 /// As [`OPEN`], but nothing was recorded for a while.
 const IDLE: u8 = 1;
-/// Whatever is recorded is dropped.
+/// Whatever is recorded is dropped, and counted.
 const CLOSED: u8 = 2;
+/// Nothing is recorded: this is no Client's.
+const DISABLED: u8 = 3;
 
 /// Fill-level checks per ring capacity.
 const LOOKS: usize = 8;
@@ -81,7 +84,7 @@ struct Chunk {
 pub(crate) struct Recorder {
     number: u64,
     place: usize,
-    /// One of [`OPEN`], [`IDLE`], [`CLOSED`].
+    /// One of [`OPEN`], [`IDLE`], [`CLOSED`], [`DISABLED`].
     phase: AtomicU8,
     clock: Clock,
     client: ClientId,
@@ -104,12 +107,22 @@ struct Shared {
     refused: [AtomicU64; Why::ALL.len()],
 }
 
+// Handles go wherever an application catches panics. What can panic is its own code, the Handlers, under no lock.
+impl RefUnwindSafe for Recorder {}
+
 impl Recorder {
     pub(crate) fn new(client: ClientId, clock: Clock, handlers: Registry, config: Verified) -> Self {
         let (number, place) = lock(&PLACES).map_or((0, 0), |mut places| places.take());
         let tabs = Tabs::new(handlers, config.tabs_max);
         let (phase, core, shared) = (AtomicU8::new(OPEN), OnceLock::new(), Box::default());
         Self { number, place, phase, clock, client, config, tabs, core, shared }
+    }
+
+    /// A recorder that records nothing, and counts nothing.
+    pub(crate) fn disabled(client: ClientId) -> Self {
+        let recorder = Self::new(client, Clock::system(), Registry::default(), Verified::default());
+        recorder.phase.store(DISABLED, Ordering::Relaxed);
+        recorder
     }
 
     /// Whose recorder it is; said once.
@@ -275,6 +288,9 @@ impl Recorder {
 
     /// Counts events that were dropped before they came to the buffer.
     pub(crate) fn note_refused(&self, why: Why, events: u64) {
+        if self.phase.load(Ordering::Relaxed) == DISABLED {
+            return;
+        }
         self.shared.refused[why as usize - 1].fetch_add(events, Ordering::Relaxed);
     }
 
@@ -298,7 +314,8 @@ impl Recorder {
 
     /// From now on everything that is recorded is dropped.
     pub(crate) fn close(&self) {
-        self.phase.store(CLOSED, Ordering::Relaxed);
+        let closes = |phase| (phase != DISABLED).then_some(CLOSED);
+        let _ = self.phase.fetch_update(Ordering::Relaxed, Ordering::Relaxed, closes);
     }
 
     /// Nothing was recorded for a while: the next event is worth a flush of its own.

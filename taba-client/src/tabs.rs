@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
+use taba_core::ledger::Why;
 use taba_core::{NameError, Registry, TabName, TabType, ValueMismatch};
 
 use crate::driver::lock;
@@ -68,6 +69,19 @@ pub enum TabError {
     },
 }
 
+impl TabError {
+    /// Why the events count as dropped that such a handle would have recorded.
+    pub(crate) fn why(&self) -> Why {
+        match self {
+            Self::Name(_) | Self::Reserved { .. } => Why::BadName,
+            Self::TypeConflict { .. } => Why::TypeConflict,
+            Self::ValueConflict { .. } => Why::BadValue,
+            Self::TooManyTabs { .. } => Why::TooManyTabs,
+            Self::ClientGone { .. } => Why::Shutdown,
+        }
+    }
+}
+
 /// The table of a Client's Tabs.
 pub(crate) struct Tabs {
     tabs_max: usize,
@@ -111,6 +125,9 @@ pub(crate) struct Released {
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        if self.core.is_disabled() {
+            return;
+        }
         let released = Released { number: self.number, ordinal: self.ordinal };
         if let Some(mut table) = self.core.recorder.tabs().table() {
             table.released.push(released);
@@ -119,6 +136,11 @@ impl Drop for Lease {
 }
 
 impl Lease {
+    /// A lease of a Client that records nothing, and so has no table of Tabs.
+    pub(crate) fn disabled(core: &Arc<Core>) -> Arc<Self> {
+        Arc::new(Self { number: 0, ordinal: 0, core: Arc::clone(core) })
+    }
+
     pub(crate) fn number(&self) -> u32 {
         self.number
     }

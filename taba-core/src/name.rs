@@ -2,6 +2,7 @@
 //! known to be good.
 
 use std::borrow::{Borrow, Cow};
+use std::convert::Infallible;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -62,6 +63,13 @@ pub enum NameError {
     },
 }
 
+/// What a function that takes `impl TryInto<TabName>` says of a name that was checked before: nothing can be wrong.
+impl From<Infallible> for NameError {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
+}
+
 /// `[A-Za-z0-9._~:/?@!$()*+-]`: what names are made of.
 const fn is_name_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
@@ -115,6 +123,30 @@ macro_rules! name_type {
 
             fn try_from(text: String) -> Result<Self, NameError> {
                 Self::new(&text)
+            }
+        }
+
+        impl TryFrom<&str> for $type {
+            type Error = NameError;
+
+            fn try_from(text: &str) -> Result<Self, NameError> {
+                Self::new(text)
+            }
+        }
+
+        impl TryFrom<&String> for $type {
+            type Error = NameError;
+
+            fn try_from(text: &String) -> Result<Self, NameError> {
+                Self::new(text)
+            }
+        }
+
+        impl TryFrom<&$type> for $type {
+            type Error = NameError;
+
+            fn try_from(name: &$type) -> Result<Self, NameError> {
+                Ok(name.clone())
             }
         }
 
@@ -351,6 +383,14 @@ impl TabNameBuilder {
     /// text of a label alone is never an error.
     pub fn build(self) -> Result<TabName, NameError> {
         TabName::new(&self.text)
+    }
+}
+
+impl TryFrom<TabNameBuilder> for TabName {
+    type Error = NameError;
+
+    fn try_from(builder: TabNameBuilder) -> Result<Self, NameError> {
+        builder.build()
     }
 }
 

@@ -36,7 +36,7 @@ const SECONDS: f64 = 15.0;
 
 /// Client threads that record at a steady pace, spread over the second.
 fn record(client: &Client, thread: usize, rate: f64) -> Result<u64, Box<dyn Error + Send + Sync>> {
-    let tabs: Vec<_> = (0..TABS).map(|n| client.counter(&format!("load-{n}"))).collect::<Result<_, _>>()?;
+    let tabs: Vec<_> = (0..TABS).map(|n| client.counter(format!("load-{n}"))).collect::<Result<_, _>>()?;
     let start = now();
     let bursts = (rate / (CLIENTS * THREADS) as f64 * SECONDS / BURST as f64) as u64;
     for burst in 0..bursts {

@@ -34,8 +34,8 @@ const FOREVER: Duration = Duration::from_secs(1 << 30);
 ///
 /// # Errors
 /// When the system has no random numbers.
-pub(crate) fn incarnation() -> Result<u64, getrandom::Error> {
-    getrandom::u64()
+pub(crate) fn incarnation() -> io::Result<u64> {
+    getrandom::u64().map_err(io::Error::other)
 }
 
 /// Somebody asks a Client to send everything.
