@@ -254,7 +254,10 @@ impl Client {
     ///
     /// # Errors
     /// As [`tab`](Self::tab).
-    pub fn percentile(&self, name: impl TryInto<TabName, Error: Into<NameError>>) -> Result<Percentile, TabError> {
+    pub fn percentile(
+        &self,
+        name: impl TryInto<TabName, Error: Into<NameError>>,
+    ) -> Result<Percentile, TabError> {
         self.tab(name, "PercentileGroup").map(Percentile)
     }
 
@@ -262,7 +265,10 @@ impl Client {
     ///
     /// # Errors
     /// As [`tab`](Self::tab).
-    pub fn percentile_totals(&self, name: impl TryInto<TabName, Error: Into<NameError>>) -> Result<Percentile, TabError> {
+    pub fn percentile_totals(
+        &self,
+        name: impl TryInto<TabName, Error: Into<NameError>>,
+    ) -> Result<Percentile, TabError> {
         self.tab(name, "PercentileCounter").map(Percentile)
     }
 
@@ -286,7 +292,10 @@ impl Client {
     ///
     /// # Errors
     /// As [`tab`](Self::tab).
-    pub fn expiry_gauge(&self, name: impl TryInto<TabName, Error: Into<NameError>>) -> Result<ExpiryGauge, TabError> {
+    pub fn expiry_gauge(
+        &self,
+        name: impl TryInto<TabName, Error: Into<NameError>>,
+    ) -> Result<ExpiryGauge, TabError> {
         self.tab(name, "ExpiryGauge").map(ExpiryGauge)
     }
 
@@ -302,7 +311,10 @@ impl Client {
     ///
     /// # Errors
     /// As [`tab`](Self::tab).
-    pub fn keyed(&self, name: impl TryInto<TabName, Error: Into<NameError>>) -> Result<KeyedCounter, TabError> {
+    pub fn keyed(
+        &self,
+        name: impl TryInto<TabName, Error: Into<NameError>>,
+    ) -> Result<KeyedCounter, TabError> {
         self.tab(name, "CommonPrefixCounterGroup").map(KeyedCounter)
     }
 
@@ -310,7 +322,10 @@ impl Client {
     ///
     /// # Errors
     /// As [`tab`](Self::tab).
-    pub fn distinct(&self, name: impl TryInto<TabName, Error: Into<NameError>>) -> Result<Distinct, TabError> {
+    pub fn distinct(
+        &self,
+        name: impl TryInto<TabName, Error: Into<NameError>>,
+    ) -> Result<Distinct, TabError> {
         self.tab(name, "Distinct").map(Distinct)
     }
 

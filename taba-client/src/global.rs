@@ -23,7 +23,9 @@ thread_local! {
 
 /// There is a default Client already.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the process has a default client already, {id}: set it once, in the application and not in a library")]
+#[error(
+    "the process has a default client already, {id}: set it once, in the application and not in a library"
+)]
 #[non_exhaustive]
 pub struct DefaultError {
     /// The id of the Client that is the default, and stays so.
@@ -136,10 +138,7 @@ impl<H: Default> Lazy<H> {
     /// static DELAYS: Lazy<Tab<f64>> = Lazy::new("delays", |client, name| client.tab(name, "MyType"));
     /// DELAYS.get().record(1.5);
     /// ```
-    pub const fn new(
-        name: &'static str,
-        make: fn(&Client, &'static str) -> Result<H, TabError>,
-    ) -> Self {
+    pub const fn new(name: &'static str, make: fn(&Client, &'static str) -> Result<H, TabError>) -> Self {
         Self { name, make, handle: OnceLock::new(), disabled: OnceLock::new(), has_failed: OnceLock::new() }
     }
 

@@ -99,9 +99,8 @@ fn decoded<V: Value>(block: &Block) -> Result<Vec<Event<V>>, String> {
         let values = V::decode_column(&mut reader, count)?;
         reader.finish("bytes behind the values").map(|()| (times, values))
     });
-    let (times, values) = columns.map_err(|error| {
-        format!("its values are not of the type {}: {error}", std::any::type_name::<V>())
-    })?;
+    let (times, values) = columns
+        .map_err(|error| format!("its values are not of the type {}: {error}", std::any::type_name::<V>()))?;
     Ok(times.into_iter().zip(values).map(|(time, value)| Event::new(time, value)).collect())
 }
 

@@ -378,7 +378,7 @@ fn a_flush_sends_what_was_recorded_and_ends_nothing() {
     let agent = Agent::default();
     let door = agent.open();
     let client = builder(door.url()).flush_interval(60 * SECOND).build().unwrap();
-    let tabs: Vec<_> = (0..4000).map(|n| client.counter(&format!("tab;n={n}")).unwrap()).collect();
+    let tabs: Vec<_> = (0..4000).map(|n| client.counter(format!("tab;n={n}")).unwrap()).collect();
     for round in 1..4 {
         tabs.iter().for_each(|tab| tab.add(1.0));
         client.counter("bids").unwrap().add(f64::NAN);
@@ -429,7 +429,7 @@ fn a_client_that_is_lost_with_a_backlog_leaves_nothing_in_flight() {
     let agent = Agent::in_mood((0..1).map(|_| Mood::Status(StatusCode::SERVICE_UNAVAILABLE, "", Some("0"))));
     let door = agent.open();
     let client = builder(door.url()).build().unwrap();
-    let tabs: Vec<_> = (0..4000).map(|n| client.counter(&format!("tab;n={n}")).unwrap()).collect();
+    let tabs: Vec<_> = (0..4000).map(|n| client.counter(format!("tab;n={n}")).unwrap()).collect();
     tabs.iter().for_each(|tab| tab.add(1.0));
     tabs[0].add(f64::NAN);
     until("a batch is taken", || !agent.frames().is_empty());
@@ -519,7 +519,7 @@ fn more_tabs_than_fit_one_batch_go_in_several_at_once() {
     let agent = Agent::default();
     let door = agent.open();
     let client = builder(door.url()).flush_interval(60 * SECOND).build().unwrap();
-    let tabs: Vec<_> = (0..5000).map(|n| client.counter(&format!("tab;n={n}")).unwrap()).collect();
+    let tabs: Vec<_> = (0..5000).map(|n| client.counter(format!("tab;n={n}")).unwrap()).collect();
     let (half, rest) = tabs.split_at(2500);
     for tabs in [half, rest] {
         tabs.iter().for_each(|tab| tab.add(1.0));

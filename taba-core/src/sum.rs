@@ -14,7 +14,13 @@
 //! compared and encoded. The wide form is the "small superaccumulator" of R. M. Neal, *Fast exact summation using
 //! small and large superaccumulators* (2015), with full carries, since it is rare here.
 
+use std::fmt;
+use std::iter::Sum;
+use std::ops::AddAssign;
+
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::reading::number_text;
 
 /// An exact sum of doubles: associative and commutative to the last bit.
 ///
@@ -224,6 +230,49 @@ impl ExactSum {
 impl Extend<f64> for ExactSum {
     fn extend<I: IntoIterator<Item = f64>>(&mut self, values: I) {
         values.into_iter().for_each(|value| self.add(value));
+    }
+}
+
+impl AddAssign<f64> for ExactSum {
+    fn add_assign(&mut self, value: f64) {
+        self.add(value);
+    }
+}
+
+impl AddAssign<&Self> for ExactSum {
+    fn add_assign(&mut self, other: &Self) {
+        self.merge(other);
+    }
+}
+
+impl From<f64> for ExactSum {
+    fn from(value: f64) -> Self {
+        [value].into_iter().collect()
+    }
+}
+
+impl Sum<f64> for ExactSum {
+    fn sum<I: Iterator<Item = f64>>(values: I) -> Self {
+        values.collect()
+    }
+}
+
+impl<'a> Sum<&'a Self> for ExactSum {
+    fn sum<I: Iterator<Item = &'a Self>>(sums: I) -> Self {
+        sums.fold(Self::ZERO, |mut all, sum| {
+            all.merge(sum);
+            all
+        })
+    }
+}
+
+/// An integer exactly; any other sum rounded to the nearest double.
+impl fmt::Display for ExactSum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.to_integer() {
+            Some(integer) => fmt::Display::fmt(&integer, f),
+            None => f.pad(&number_text(self.to_f64())),
+        }
     }
 }
 
@@ -578,6 +627,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn sums_add_up_by_the_operators_too() {
+        let mut sum: ExactSum = [1e100, 0.5].into_iter().sum();
+        sum += -1e100;
+        sum += &ExactSum::from(2.0);
+        assert_eq!((sum.to_string(), sum.to_f64()), ("2.5".to_owned(), 2.5));
+        let two: ExactSum = [&sum, &sum].into_iter().sum();
+        assert_eq!(format!("{two:>3}"), "  5");
+    }
 
     fn sum(values: &[f64]) -> ExactSum {
         values.iter().copied().collect()

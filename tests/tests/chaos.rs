@@ -47,9 +47,9 @@ fn amount(n: usize) -> f64 {
 }
 
 fn record(client: &Client, thread: usize, to_server: &Proxy) {
-    let totals: Vec<_> = (0..TABS).map(|n| client.totals(&format!("total-{n}")).unwrap()).collect();
-    let counters: Vec<_> = (0..TABS).map(|n| client.counter(&format!("count-{n}")).unwrap()).collect();
-    let gauge = client.gauge(&format!("gauge;of={};thread={thread}", client.id())).unwrap();
+    let totals: Vec<_> = (0..TABS).map(|n| client.totals(format!("total-{n}")).unwrap()).collect();
+    let counters: Vec<_> = (0..TABS).map(|n| client.counter(format!("count-{n}")).unwrap()).collect();
+    let gauge = client.gauge(format!("gauge;of={};thread={thread}", client.id())).unwrap();
     let start = now();
     for round in 0..ROUNDS {
         let (acked, requests) = (client.stats().acked, to_server.requests());

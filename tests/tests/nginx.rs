@@ -48,7 +48,7 @@ impl Stack {
         for chunk in 0..events.div_ceil(TABS) {
             for (n, client) in self.clients.iter().enumerate() {
                 for tab in 0..TABS.min(events - chunk * TABS) {
-                    client.totals(&format!("load;tab={tab}")).unwrap().add((n + 1) as f64);
+                    client.totals(format!("load;tab={tab}")).unwrap().add((n + 1) as f64);
                     self.recorded += 1;
                 }
             }
@@ -179,7 +179,7 @@ fn a_request_that_is_too_large_for_nginx_is_split() {
     // Raw Blocks of many Tabs: more than 3 MiB that wait for one request.
     let name = |n: usize| format!("load;tab={n};{}=x", "some-label-that-makes-a-long-name".repeat(4));
     for n in 0..16_000 {
-        client.totals(&name(n)).unwrap().add(1.0);
+        client.totals(name(n)).unwrap().add(1.0);
     }
     wait_until("the agent has them", || client.stats().acked >= 16_000);
     let request_bytes_max = || stack.status()["servers"][0]["request_bytes_max"].as_u64();

@@ -60,7 +60,7 @@ fn a_server_killed_under_load_loses_nothing_and_doubles_nothing() {
     let mut recorded = 0;
     for round in 0..ROUNDS {
         for client in &clients {
-            let tabs: Vec<_> = (0..40).map(|n| client.totals(&format!("load-{n}")).unwrap()).collect();
+            let tabs: Vec<_> = (0..40).map(|n| client.totals(format!("load-{n}")).unwrap()).collect();
             for n in 0..EVENTS {
                 tabs[(n % 40) as usize].add(1.0);
                 // Room for the flush to keep up: the bound on a thread's ring is not what is tested here.
@@ -235,7 +235,7 @@ fn a_client_that_dies_with_a_backlog_leaves_nothing_in_flight() {
     let agent_url = format!("http://127.0.0.1:{port}");
     let client =
         Client::builder("web-01").agent(agent_url).handlers(handlers).config(config).build().unwrap();
-    let tabs: Vec<_> = (0..20_000).map(|n| client.totals(&format!("backlog;n={n}")).unwrap()).collect();
+    let tabs: Vec<_> = (0..20_000).map(|n| client.totals(format!("backlog;n={n}")).unwrap()).collect();
     for tabs in tabs.chunks(5_000) {
         let before = client.stats().recorded;
         tabs.iter().for_each(|tab| tab.add(1.0));
