@@ -162,7 +162,7 @@ fn every_error_of_a_setting_names_it_and_ends_with_2() {
         (&[], &[("RUST_LOG", "=====")], &["RUST_LOG"]),
         (&[], &[("TABA_AGENT_LISTEN", "here")], &["TABA_AGENT_LISTEN"]),
         (&[], &[("TABA_AGENT_LINGER", "soon")], &["TABA_AGENT_LINGER"]),
-        (&[], &[("TABA_AGENT_LINGR", "5ms")], &["TABA_AGENT_LINGR", "--help"]),
+        (&[], &[("TABA_AGENT_LINGR", "5ms")], &["TABA_AGENT_LINGR", "did you mean TABA_AGENT_LINGER?"]),
         (&[], &[("TABA_AGENT_PORT", "8279")], &["TABA_AGENT_PORT"]),
         (&["--frobnicate"], &[], &["--frobnicate"]),
         (&["--config=/nowhere/agent.toml"], &[], &["/nowhere/agent.toml", "--config"]),

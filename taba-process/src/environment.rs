@@ -7,14 +7,16 @@ use std::ffi::OsString;
 
 use clap::Command;
 
-use crate::settings::Program;
+use crate::settings::{Program, hint};
 
 /// A variable of the environment that begins like a setting and is none.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the environment sets {name}, which is no setting; unset it, or see --help for the names")]
+#[error("the environment sets {name}, which is no setting and should be unset; {hint}")]
 pub struct UnknownVariable {
     /// The variable.
     pub name: String,
+    /// What might have been meant.
+    pub hint: String,
 }
 
 /// Whether each variable that begins like those of the program is read by `command` or one of its subcommands, or was
@@ -35,7 +37,10 @@ pub(crate) fn check(
         let (name, value) = (name.to_string_lossy(), value.to_string_lossy());
         let Some(rest) = name.strip_prefix(prefix) else { continue };
         if !known.contains(&*name) && !is_injected(rest, &value) {
-            return Err(UnknownVariable { name: name.into_owned() });
+            let long = |name: &str| name.to_lowercase().replace('_', "-");
+            let names: Vec<_> = known.iter().map(|name| (long(name), name.as_str())).collect();
+            let hint = hint(names.iter().map(|(long, name)| (long.as_str(), *name)), &long(&name));
+            return Err(UnknownVariable { name: name.into_owned(), hint });
         }
     }
     Ok(())

@@ -10,6 +10,7 @@
 //! - Every value has an [`Origin`], and every error names it.
 //! - A setting with `hide_env_values` is a secret: [`Loaded::to_toml`] does not show it.
 
+mod error;
 mod file;
 mod print;
 mod renamed;
@@ -17,20 +18,18 @@ mod renamed;
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::ffi::{OsStr, OsString};
-use std::fmt;
-use std::io;
 use std::path::PathBuf;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches};
 use tracing_subscriber::EnvFilter;
 
-use crate::environment::{self, UnknownVariable};
-use crate::exit::Exit;
-use crate::filter::{self, FilterError};
-use crate::log::Log;
+use crate::environment;
+use crate::filter;
 use crate::usage::UsageError;
 
+pub use error::{Origin, SettingsError};
 pub use renamed::Renamed;
 
 /// The setting that names the file of the others.
@@ -46,123 +45,6 @@ pub struct Program {
     pub prefix: Option<&'static str>,
     /// Settings that had another name or unit before.
     pub renamed: &'static [Renamed],
-}
-
-/// Where the value of a setting comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
-    /// It was not set.
-    Default,
-    /// A key of the file.
-    File {
-        /// Which file.
-        path: PathBuf,
-        /// The key as it is written there.
-        key: String,
-    },
-    /// A variable of the environment.
-    Variable(String),
-    /// A flag, with its dashes.
-    Flag(String),
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Default => f.write_str("the default"),
-            Self::File { path, key } => write!(f, "{key} in {}", path.display()),
-            Self::Variable(name) => write!(f, "the variable {name}"),
-            Self::Flag(flag) => f.write_str(flag),
-        }
-    }
-}
-
-/// Why the settings could not be read.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SettingsError {
-    /// A value is wrong, or help was asked for.
-    #[error(transparent)]
-    Usage(#[from] UsageError),
-    /// A variable begins like ours, and is none of them.
-    #[error(transparent)]
-    UnknownVariable(#[from] UnknownVariable),
-    /// The file cannot be read.
-    #[error("cannot read {}, the file of {origin}", .path.display())]
-    Read {
-        /// Which file.
-        path: PathBuf,
-        /// What named it.
-        origin: Origin,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// The file is not TOML. The text of the line is not repeated: it may hold a password.
-    #[error("{}, line {line}: not TOML: {message}", .path.display())]
-    Toml {
-        /// Which file.
-        path: PathBuf,
-        /// Which line, from 1.
-        line: usize,
-        /// What the parser says.
-        message: String,
-    },
-    /// A key of the file is no setting.
-    #[error("{key} in {} is no setting; see --help for the names", .path.display())]
-    UnknownKey {
-        /// Which file.
-        path: PathBuf,
-        /// Which key.
-        key: String,
-    },
-    /// One setting stands in the file twice, in two spellings.
-    #[error("{key} in {} is there a second time, in another spelling; leave one out", .path.display())]
-    Twice {
-        /// Which file.
-        path: PathBuf,
-        /// The second of the two.
-        key: String,
-    },
-    /// A value of the file is a table, a date, a fraction, or a list in a list.
-    #[error("{key} in {} must be a text, a whole number, true or false, or a list of them", .path.display())]
-    KindOfValue {
-        /// Which file.
-        path: PathBuf,
-        /// Which key.
-        key: String,
-    },
-    /// A value of the file is an empty text or list.
-    #[error("{key} in {} is empty; leave it out to get the default", .path.display())]
-    Empty {
-        /// Which file.
-        path: PathBuf,
-        /// Which key.
-        key: String,
-    },
-    /// What to log cannot be read.
-    #[error(transparent)]
-    Filter(#[from] FilterError),
-    /// Each value can be read, but not this one, or not these together.
-    #[error("these settings are not possible: {origins}")]
-    Impossible {
-        /// The settings that it is about, each with where it comes from.
-        origins: String,
-        /// Why.
-        #[source]
-        source: Box<dyn Error + Send + Sync>,
-    },
-}
-
-impl SettingsError {
-    /// Prints it, on standard output when it is the help that was asked for, and says how to end.
-    #[must_use = "the process goes on otherwise"]
-    pub fn end(&self, log: &Log) -> Exit {
-        match self {
-            Self::Usage(error) => error.end(log),
-            error => log.fail(Exit::Usage, error),
-        }
-    }
 }
 
 /// Settings as they were read.
@@ -204,7 +86,7 @@ pub fn load<C: CommandFactory + FromArgMatches>(
         let error = UsageError::new(error, None);
         // The help tells the variables, which only the command as it was declared knows.
         let help = error.is_help().then(|| parse(&declared).err()).flatten();
-        help.map_or(error, |help| UsageError::new(help, None))
+        help.map_or(error, UsageError::from)
     })?;
     environment::check(program, &declared, &variables)?;
 
@@ -213,9 +95,8 @@ pub fn load<C: CommandFactory + FromArgMatches>(
     settings.read_variables(&variables)?;
     settings.read_file()?;
     let mut command = settings.as_defaults(command);
-    let usage = |error| UsageError::new(error, None);
-    let matches = parse(&command).map_err(usage)?;
-    let cli = C::from_arg_matches(&matches).map_err(|error| usage(error.format(&mut command)))?;
+    let matches = parse(&command).map_err(UsageError::from)?;
+    let cli = C::from_arg_matches(&matches).map_err(|error| UsageError::from(error.format(&mut command)))?;
     let values = settings.values(&matches);
     let rust_log = variables.get(OsStr::new("RUST_LOG")).map(|text| text.to_string_lossy().into_owned());
     Ok(Loaded { settings: cli, program: declared.get_name().to_owned(), values, rust_log })
@@ -230,6 +111,23 @@ fn without_variables(command: Command) -> Command {
 /// Whether an argument is a setting. (As it was declared: `load` takes the variables away.)
 pub fn is_setting(arg: &Arg) -> bool {
     arg.get_env().is_some() && arg.get_long().is_some()
+}
+
+/// What to say to a name that is none: the one that looks most like it, by the measure that clap has for flags. `names`
+/// are pairs of a flag without dashes and what it is called here.
+pub(crate) fn hint<'a>(names: impl IntoIterator<Item = (&'a str, &'a str)>, wrong: &str) -> String {
+    let names: BTreeMap<String, &str> =
+        names.into_iter().map(|(long, name)| (format!("--{long}"), name)).collect();
+    let arg = |flag: &String| Arg::new(flag.clone()).long(flag[2..].to_owned());
+    let all = Command::new("taba").no_binary_name(true).disable_help_flag(true).args(names.keys().map(arg));
+    let error = all.try_get_matches_from([format!("--{wrong}=")]).err();
+    let suggested = error.as_ref().and_then(|error| error.get(ContextKind::SuggestedArg));
+    match suggested {
+        Some(ContextValue::String(flag)) if names.contains_key(flag) => {
+            format!("did you mean {}?", names[flag])
+        }
+        _ => "see --help for the names".to_owned(),
+    }
 }
 
 /// The settings of a command while they are read.
@@ -325,14 +223,25 @@ impl Settings<'_> {
         };
         let path = PathBuf::from(path);
         let mut before = BTreeSet::new();
-        for file::Entry { key, mut texts } in file::read(&path, origin)? {
+        let entries = file::read(&path, origin)?;
+        let names = self.list.iter().filter(|setting| setting.id() != CONFIG);
+        let names: Vec<_> =
+            names.map(|setting| (setting.long().to_owned(), setting.id().to_owned())).collect();
+        for file::Entry { key, texts } in entries {
             let mut long = key.replace('_', "-");
-            if let Some(renamed) = self.program.renamed.iter().find(|renamed| renamed.from == long) {
-                texts.iter_mut().for_each(|text| *text = renamed.value(text));
+            let renamed = self.program.renamed.iter().find(|renamed| renamed.from == long);
+            if let Some(renamed) = renamed {
                 renamed.to.clone_into(&mut long);
             }
             let known = self.list.iter_mut().find(|setting| setting.long() == long && setting.id() != CONFIG);
-            let Some(setting) = known else { return Err(SettingsError::UnknownKey { path, key }) };
+            let Some(setting) = known else {
+                let hint = hint(names.iter().map(|(long, id)| (long.as_str(), id.as_str())), &long);
+                return Err(SettingsError::UnknownKey { path, key, hint });
+            };
+            let Some(mut texts) = texts else { return Err(SettingsError::KindOfValue { path, key }) };
+            if let Some(renamed) = renamed {
+                texts.iter_mut().for_each(|text| *text = renamed.value(text));
+            }
             if !before.insert(long) {
                 return Err(SettingsError::Twice { path, key });
             }

@@ -19,6 +19,12 @@ pub struct UsageError {
     origin: Option<Origin>,
 }
 
+impl From<Error> for UsageError {
+    fn from(error: Error) -> Self {
+        Self::new(error, None)
+    }
+}
+
 impl UsageError {
     pub(crate) const fn new(error: Error, origin: Option<Origin>) -> Self {
         Self { error, origin }

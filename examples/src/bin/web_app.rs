@@ -56,7 +56,8 @@ async fn hello(State(metrics): State<Metrics>, Path(name): Path<String>) -> impl
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let once = std::env::args().any(|arg| arg == "--exit");
-    let agent = std::env::var("TABA_AGENT").unwrap_or_else(|_| "http://127.0.0.1:8279".to_owned());
+    let agent = std::env::var("TABA_AGENT").ok().filter(|url| !url.is_empty());
+    let agent = agent.unwrap_or_else(|| "http://127.0.0.1:8279".to_owned());
     let client =
         Client::builder("web_app").agent(agent).handlers(taba_handlers::standard().build()?).build()?;
     let metrics = Metrics::new(&client)?;

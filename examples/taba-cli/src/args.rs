@@ -51,7 +51,7 @@ pub(crate) struct Args {
     pub(crate) at: Option<String>,
     /// What to ask.
     #[command(subcommand)]
-    pub(crate) command: Command,
+    pub(crate) command: Option<Command>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -14,9 +14,9 @@ use crate::{table, watch};
 type Show = fn(&Value, bool) -> String;
 
 /// Runs one command.
-pub(crate) fn run(args: &Args) -> Result<(), CliError> {
+pub(crate) fn run(args: &Args, command: &Command) -> Result<(), CliError> {
     let client = Client::new(&args.server, args.proxy.as_deref())?;
-    let (method, question, show, detail): (_, _, Show, _) = match &args.command {
+    let (method, question, show, detail): (_, _, Show, _) = match command {
         Command::Watch(watch) => return watch::run(&client, watch, args),
         Command::Agg(agg) => {
             let limit = agg.limit.map(|limit| limit.to_string());

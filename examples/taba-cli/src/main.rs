@@ -14,9 +14,12 @@ mod table;
 mod url;
 mod watch;
 
-use std::io::ErrorKind;
+use std::io;
 use std::process::ExitCode;
 
+use clap::CommandFactory;
+use clap::error::ErrorKind;
+use taba_process::usage::UsageError;
 use taba_process::{Exit, Log, settings};
 
 use crate::args::{Args, PROGRAM};
@@ -36,10 +39,14 @@ fn run(log: &Log) -> Exit {
         return loaded.print(log);
     }
     log.subscribe(filter);
-    match commands::run(&loaded.settings) {
+    let Some(command) = &loaded.settings.command else {
+        let missing = "name what to ask: agg, proj, names, …; --help has the list";
+        return UsageError::from(Args::command().error(ErrorKind::MissingSubcommand, missing)).end(log);
+    };
+    match commands::run(&loaded.settings, command) {
         Ok(()) => Exit::Clean,
         // The reader of a pipe has seen enough: `taba names | head`.
-        Err(CliError::Output(error)) if error.kind() == ErrorKind::BrokenPipe => Exit::Clean,
+        Err(CliError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Clean,
         Err(error) => log.fail(Exit::Failed, &error),
     }
 }

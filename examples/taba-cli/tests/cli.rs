@@ -309,6 +309,11 @@ fn settings_are_as_those_of_the_other_binaries() {
     let (code, text) = run(&["names"], "TABA_LOG", "taba=loud");
     assert!(code == Some(2) && text.contains("TABA_LOG"), "{text}");
     assert_eq!(run(&["names"], "TABA_PROXY", ""), (Some(0), String::new()), "empty is not set");
+    for args in [&["--print-config"][..], &["names", "--print-config"]] {
+        let output = server.command(args).output().unwrap();
+        let (code, text) = (output.status.code(), String::from_utf8(output.stdout).unwrap());
+        assert!(code == Some(0) && text.contains("# the variable TABA_SERVER\n"), "{text}");
+    }
     let output = server
         .command(&["status", "--server", "http://127.0.0.1:1"])
         .env("TABA_SERVER", "")

@@ -9,7 +9,8 @@ use super::{Origin, SettingsError};
 /// A key of the file, and its value or the elements of its list.
 pub(super) struct Entry {
     pub(super) key: String,
-    pub(super) texts: Vec<OsString>,
+    /// `None` when it is of another kind.
+    pub(super) texts: Option<Vec<OsString>>,
 }
 
 /// Reads the file that `origin` names.
@@ -31,12 +32,9 @@ pub(super) fn read(path: &Path, origin: &Origin) -> Result<Vec<Entry>, SettingsE
             toml::Value::Array(values) => values.iter().map(plain).collect(),
             value => plain(value).map(|text| vec![text]),
         };
-        match texts {
-            Some(texts) => Ok(Entry { key, texts }),
-            None => Err(SettingsError::KindOfValue { path: path.to_owned(), key }),
-        }
+        Entry { key, texts }
     };
-    table.into_iter().map(entry).collect()
+    Ok(table.into_iter().map(entry).collect())
 }
 
 fn plain(value: &toml::Value) -> Option<OsString> {

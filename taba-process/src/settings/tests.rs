@@ -71,7 +71,9 @@ fn lists_are_commas_or_arrays_and_are_replaced() {
 #[test]
 fn every_mistake_in_the_file_is_named() {
     for (text, words) in [
-        ("intervl = \"1s\"", &["intervl in ", "beat.toml", "--help"][..]),
+        ("intervl = \"1s\"", &["intervl in ", "beat.toml", "did you mean interval?"][..]),
+        ("elephants = 5", &["elephants in ", "--help"]),
+        ("[beat]\ninterval = 5", &["beat in ", "is no setting"]),
         ("config = \"x\"", &["config in "]),
         ("loud = true", &["loud in "]),
         ("interval = \"5 elephants\"", &["interval in ", "beat.toml", "20ms"]),
@@ -113,6 +115,8 @@ fn what_was_renamed_is_read_with_its_unit() {
 #[test]
 fn variables_that_are_no_settings_are_errors_and_help_tells_their_names() {
     assert!(matches!(read(&[], &[("BEAT_LOUD", "1")]), Err(SettingsError::UnknownVariable(_))));
+    let error = read(&[], &[("BEAT_INTERVL", "1s")]).unwrap_err().to_string();
+    assert!(error.contains("BEAT_INTERVL") && error.contains("did you mean BEAT_INTERVAL?"), "{error}");
     assert!(read(&[], &[("BEAT_LOUD", ""), ("OTHER_LOUD", "1"), ("BEAT_PORT", "udp://10.0.0.5:1")]).is_ok());
     let help = read(&["--help"], &[("BEAT_INTERVL", "x")]).unwrap_err();
     assert!(matches!(&help, SettingsError::Usage(error) if error.is_help()), "{help}");
