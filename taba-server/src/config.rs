@@ -76,7 +76,7 @@ pub struct FileArgs {
 #[derive(Args, Clone, Debug)]
 pub struct LogArgs {
     /// What to log: off, error, warn, info, debug, trace, or MODULE=LEVEL,…; RUST_LOG counts where this is not given
-    /// [default: info]
+    /// [default: info; of commands: warn]
     #[arg(long, env = "TABA_SERVER_LOG", value_name = "FILTER", value_parser = NonEmptyStringValueParser::new())]
     pub log: Option<String>,
 }

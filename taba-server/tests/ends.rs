@@ -185,6 +185,8 @@ fn every_error_of_a_setting_names_it_and_ends_with_2() {
         (&["--redis=redis://h"], &[], &["--store redis"]),
         (&["--store=redis", "--redis=http://h"], &[], &["--redis"]),
         (&["--store=redis"], &[("TABA_SERVER_REDIS", "http://h")], &["TABA_SERVER_REDIS"]),
+        (&["backup", "--to=x", "--server=https://h:1"], &[], &["--server", "localhost:8300"]),
+        (&["backup", "--to=x", "--log=loud"], &[], &["--log", "loud"]),
         (&["check", "--vbuckets=100"], &[], &["--vbuckets", "power of two"]),
         (&["--listen=256.0.0.1:80"], &[], &["--listen", "localhost:8300"]),
         (&["--log=inof"], &[], &["--log", "inof", "debug"]),

@@ -16,6 +16,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
 use futures::stream;
+use taba_core::HostPort;
 use taba_process::{Exit, Log};
 use taba_server::EmbeddedStore;
 use taba_server::embedded::{restore as restore_into, salvage as salvage_into, verify};
@@ -74,8 +75,6 @@ impl Write for Chunks<'_> {
 /// What went wrong while a backup was fetched.
 #[derive(Debug, thiserror::Error)]
 enum FetchError {
-    #[error("--server {url} is no http://HOST:PORT")]
-    Url { url: String },
     #[error("{server} cannot be reached; --server names another one")]
     Connect { server: String, source: std::io::Error },
     #[error("{server} broke the answer off")]
@@ -87,11 +86,7 @@ enum FetchError {
 }
 
 /// Fetches a backup, and verifies it; only then the file has its name.
-pub(super) fn fetch(log: &Log, url: &str, to: &Path) -> Outcome {
-    let server = url.strip_prefix("http://").unwrap_or(url).trim_end_matches('/').to_owned();
-    if server.is_empty() || server.contains('/') || url.starts_with("https:") {
-        return Err(Box::new(FetchError::Url { url: url.to_owned() }));
-    }
+pub(super) fn fetch(log: &Log, server: &HostPort, to: &Path) -> Outcome {
     let write = |source| FetchError::Write { path: to.display().to_string(), source };
     if to.exists() {
         return Err(Box::new(write(std::io::ErrorKind::AlreadyExists.into())));
@@ -99,10 +94,10 @@ pub(super) fn fetch(log: &Log, url: &str, to: &Path) -> Outcome {
     let mut part = to.as_os_str().to_owned();
     part.push(".part");
     let part = Path::new(&part);
-    let mut answer = ask(&server)?;
+    let mut answer = ask(server)?;
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(part).map_err(write)?;
-    let copied =
-        copy(log, &server, &mut answer, &mut file).and_then(|()| Ok(file.sync_all().map_err(write)?));
+    let copied = copy(log, &server.to_string(), &mut answer, &mut file)
+        .and_then(|()| Ok(file.sync_all().map_err(write)?));
     let verified = copied.and_then(|()| Ok(verify(part)?));
     let made = match verified {
         Ok(made) => made,
@@ -117,10 +112,10 @@ pub(super) fn fetch(log: &Log, url: &str, to: &Path) -> Outcome {
 }
 
 /// Asks for a backup; what is left of the answer is its body. In HTTP/1.0, whose bodies end with the connection.
-fn ask(server: &str) -> Result<BufReader<TcpStream>, FetchError> {
-    let connect = |source| FetchError::Connect { server: server.to_owned(), source };
-    let broken = |source| FetchError::Broken { server: server.to_owned(), source };
-    let mut stream = TcpStream::connect(server).map_err(connect)?;
+fn ask(server: &HostPort) -> Result<BufReader<TcpStream>, FetchError> {
+    let connect = |source| FetchError::Connect { server: server.to_string(), source };
+    let broken = |source| FetchError::Broken { server: server.to_string(), source };
+    let mut stream = TcpStream::connect((server.host(), server.port())).map_err(connect)?;
     stream.set_read_timeout(Some(SILENCE_MAX)).map_err(connect)?;
     write!(stream, "GET /v2/backup HTTP/1.0\r\nhost: {server}\r\n\r\n").map_err(broken)?;
     let mut answer = BufReader::new(stream);
@@ -129,7 +124,7 @@ fn ask(server: &str) -> Result<BufReader<TcpStream>, FetchError> {
     let status = status.split_once(' ').map_or("", |(_, status)| status.trim()).to_owned();
     if !status.starts_with("200") {
         let hint = if status.starts_with("404") { "; it has no embedded store" } else { "" };
-        return Err(FetchError::Refused { server: server.to_owned(), status, hint });
+        return Err(FetchError::Refused { server: server.to_string(), status, hint });
     }
     let mut line = String::new();
     while line != "\r\n" {

@@ -9,6 +9,7 @@ use std::error::Error;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use taba_core::{HostPort, HostPortError};
 use taba_process::settings::{self, Loaded};
 use taba_process::{Exit, Log};
 use taba_server::config::{Config, FileArgs, LogArgs, PROGRAM, Verified};
@@ -38,8 +39,11 @@ enum Command {
     /// Plain copies of its file cannot be read. What comes meanwhile is not in the backup.
     Backup {
         /// The server
-        #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8300", conflicts_with = "damaged")]
-        server: String,
+        #[arg(
+            long, value_name = "URL", default_value = "http://127.0.0.1:8300", conflicts_with = "damaged",
+            value_parser = server
+        )]
+        server: HostPort,
         /// Instead of a server: the directory of a store that no server can open. VBuckets that can be read whole are saved,
         /// the others are named, and begin anew: what agents do not keep of them is counted as lost
         #[arg(long, value_name = "DIR")]
@@ -80,6 +84,11 @@ enum Command {
         #[arg(long)]
         yes: bool,
     },
+}
+
+/// Where a server is: `http://HOST:PORT`, or without `http://`.
+fn server(url: &str) -> Result<HostPort, HostPortError> {
+    url.strip_prefix("http://").unwrap_or(url).trim_end_matches('/').parse()
 }
 
 #[derive(Debug, Args)]
