@@ -35,8 +35,7 @@ const CONNECTION_BYTES: u64 = 32 * 1024;
 /// Every setting of an Agent.
 ///
 /// The names of the fields are, with dashes, the names of the flags and of the keys in the file, and, in capitals
-/// behind `TABA_AGENT_`, those of the environment variables. (In the file and the environment, dashes and
-/// underscores are the same.)
+/// behind `TABA_AGENT_`, those of the environment variables. (In the file, dashes and underscores are the same.)
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "cli", derive(clap::Args))]
 pub struct Config {
