@@ -47,9 +47,10 @@ impl Pool {
 
     /// Puts a ring here. What is in it stays to be read.
     pub(crate) fn give(&self, writer: Writer) {
-        if !writer.ring.is_abandoned()
-            && let Some(mut rings) = lock(&self.rings)
-        {
+        if writer.ring.is_abandoned() {
+            return;
+        }
+        if let Some(mut rings) = lock(&self.rings) {
             let flushes = rings.flushes;
             rings.idle.push_back((writer, flushes));
         }

@@ -163,9 +163,8 @@ impl Tabs {
             return Err(TabError::Reserved { tab });
         }
         // The Handler is the application's code: not under the lock.
-        if let Some(handler) = self.handlers.get(spec.tab_type().as_str())
-            && let Err(mismatch) = spec.fits(handler.as_ref())
-        {
+        let handler = self.handlers.get(spec.tab_type().as_str());
+        if let Some(Err(mismatch)) = handler.map(|handler| spec.fits(handler.as_ref())) {
             let known = self.table().and_then(|table| table.known(&tab));
             return match known {
                 Some(known) if known.tab_type() != spec.tab_type() => Err(type_conflict(&known, spec)),

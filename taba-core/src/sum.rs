@@ -189,12 +189,12 @@ impl ExactSum {
     }
 
     fn add_scaled(&mut self, mantissa: i128, exponent: i32) {
-        if let Repr::Small { lo, hi, exponent: mine } = &mut self.0
-            && let Some((sum, at)) = add_small(join(*lo, *hi), i32::from(*mine), mantissa, exponent)
-        {
-            (*lo, *hi) = split(sum);
-            *mine = at as i16;
-            return;
+        if let Repr::Small { lo, hi, exponent: mine } = &mut self.0 {
+            if let Some((sum, at)) = add_small(join(*lo, *hi), i32::from(*mine), mantissa, exponent) {
+                (*lo, *hi) = split(sum);
+                *mine = at as i16;
+                return;
+            }
         }
         self.add_slow(mantissa, exponent);
     }

@@ -96,8 +96,10 @@ impl<K: Eq + Hash> Throttle<K> {
     pub fn overdue(&mut self, now: Instant) -> Vec<(Option<K>, u64)> {
         let interval = self.interval;
         let is_over = |cause: &Cause| cause.suppressed > 0 && cause.is_open(now, interval);
-        let over = self.causes.extract_if(|_, cause| is_over(cause));
-        let mut told: Vec<_> = over.map(|(key, cause)| (Some(key), cause.suppressed)).collect();
+        let all = std::mem::take(&mut self.causes);
+        let (over, causes): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, cause)| is_over(cause));
+        self.causes.extend(causes);
+        let mut told: Vec<_> = over.into_iter().map(|(key, cause)| (Some(key), cause.suppressed)).collect();
         if is_over(&self.others) {
             told.push((None, std::mem::take(&mut self.others).suppressed));
         }

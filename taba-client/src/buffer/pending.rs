@@ -341,9 +341,10 @@ impl Partial {
     /// Finds out how many bytes it takes, now and then.
     fn measure(&mut self, handler: &dyn AnyHandler) {
         // A State grows at most with its events, so measuring at every doubling is never off by more than two.
-        if self.events >= self.measure_at
-            && let Form::Live(state) = &self.form
-        {
+        if self.events < self.measure_at {
+            return;
+        }
+        if let Form::Live(state) = &self.form {
             self.bytes = STATE_BYTES_MIN + STATE_BYTES_PER_ENCODED * handler.encode(state).len();
             self.measure_at = self.events * 2;
         }

@@ -74,10 +74,10 @@ impl HttpSink {
         let kept = self.connection.lock().await.take();
         if let Some(mut connection) = kept {
             // The Agent may close an idle connection at any time. The Batch can be repeated, so that is no failure yet.
-            if connection.ready().await.is_ok()
-                && let Ok(answer) = self.exchange_on(connection, frame.clone()).await
-            {
-                return Ok(answer);
+            if connection.ready().await.is_ok() {
+                if let Ok(answer) = self.exchange_on(connection, frame.clone()).await {
+                    return Ok(answer);
+                }
             }
         }
         let connection = self.connect().await?;

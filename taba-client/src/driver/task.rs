@@ -226,8 +226,10 @@ impl Task {
             let all = tally.pending + tally.sealed == 0;
             buffer.is_settled(flush.mark) && (all || !flush.command.close)
         };
-        let is_over = |flush: &mut Flush| is_sent(flush) || flush.since.elapsed() >= flush.command.deadline;
-        for flush in self.flushes.extract_if(.., is_over) {
+        let is_over = |flush: &Flush| is_sent(flush) || flush.since.elapsed() >= flush.command.deadline;
+        // One by one: a logger that panics leaves the others to be answered.
+        while let Some(over) = self.flushes.iter().position(is_over) {
+            let flush = self.flushes.remove(over);
             let left = if is_sent(&flush) { 0 } else { tally.pending + tally.sealed };
             let Flush { command, before, .. } = flush;
             let dropped = tally.dropped.total() - before.dropped.total();

@@ -57,9 +57,9 @@ fn each_integer<T>(
     match width {
         0 => out.extend((0..count).map(|_| value(0))),
         1 => out.extend(bytes.iter().map(|&b| value(u64::from(b)))),
-        2 => out.extend(bytes.as_chunks().0.iter().map(|b| value(u64::from(u16::from_le_bytes(*b))))),
-        4 => out.extend(bytes.as_chunks().0.iter().map(|b| value(u64::from(u32::from_le_bytes(*b))))),
-        _ => out.extend(bytes.as_chunks().0.iter().map(|b| value(u64::from_le_bytes(*b)))),
+        2 => out.extend(arrays(bytes).map(|b| value(u64::from(u16::from_le_bytes(b))))),
+        4 => out.extend(arrays(bytes).map(|b| value(u64::from(u32::from_le_bytes(b))))),
+        _ => out.extend(arrays(bytes).map(|b| value(u64::from_le_bytes(b)))),
     }
     Ok(())
 }
@@ -106,11 +106,15 @@ pub fn times(reader: &mut Reader<'_>, count: usize) -> Result<Vec<Timestamp>, Wi
     Ok(out)
 }
 
+/// `N` bytes at a time.
+fn arrays<const N: usize>(bytes: &[u8]) -> impl ExactSizeIterator<Item = [u8; N]> + '_ {
+    bytes.chunks_exact(N).map(|chunk| chunk.try_into().expect("each chunk has N bytes"))
+}
+
 /// Appends a column of numbers.
 pub fn put_numbers(values: &[f64], out: &mut Vec<u8>) {
-    if let Some(first) = values.first()
-        && values.iter().all(|v| v.to_bits() == first.to_bits())
-    {
+    let same = |first: &&f64| values.iter().all(|v| v.to_bits() == first.to_bits());
+    if let Some(first) = values.first().filter(same) {
         out.push(2);
         out.extend_from_slice(&first.to_le_bytes());
         return;
@@ -137,7 +141,7 @@ pub fn numbers(reader: &mut Reader<'_>, count: usize) -> Result<Vec<f64>, WireEr
     match reader.u8(WHAT)? {
         0 => {
             let bytes = reader.take(count.saturating_mul(8), WHAT)?;
-            Ok(bytes.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect())
+            Ok(arrays(bytes).map(f64::from_le_bytes).collect())
         }
         1 => {
             let mut out = Vec::new();
