@@ -280,6 +280,7 @@ impl Dispatcher {
     /// Sends whatever is due.
     pub fn go_on(&mut self, now: Moment, durable: u64, actions: &mut Vec<Action>) {
         self.wake_lanes(now.uptime);
+        self.look_at_spool(now.uptime, durable);
         if self.flush_at.is_some_and(|at| at <= now.uptime) {
             self.dispatch(now, durable, actions);
         }
@@ -319,7 +320,7 @@ impl Dispatcher {
         let timer = self.timers.first().map(|(until, _)| *until);
         let is_news = |at: &Duration| self.looked_at.is_none_or(|looked| *at > looked);
         let flush = self.flush_at.filter(is_news);
-        let spool = self.withheld_until().filter(is_news).filter(|_| self.flush_at.is_some());
+        let spool = self.withheld_until();
         // Lanes that are overdue wait for a slot, which an answer frees, for a sync, or for a Server's rest to be over.
         // Servers whose rest was over when the line was last looked through were considered then.
         let blocked = if self.flush_at.is_some() && flush.is_none() {

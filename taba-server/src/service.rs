@@ -115,9 +115,15 @@ async fn take(server: &Server, headers: &HeaderMap, body: Body) -> Result<Respon
     let room = server.reserve(bytes).map_err(|_| Rejection::Full)?;
     let acks = server.take(lanes.into(), Some(room)).await;
     let frame = Frame::encode(Kind::Acks, &encode_acks(&acks), Compression::None);
+    Ok((answer_headers(server), frame).into_response())
+}
+
+/// What an answer to an Agent says beside its Acks.
+fn answer_headers(server: &Server) -> [(&'static str, String); 3] {
     let vbuckets = server.store().vbuckets().count().to_string();
-    let headers = [(CONTENT_TYPE.as_str(), wire::CONTENT_TYPE), (wire::VBUCKETS_HEADER, &vbuckets)];
-    Ok((headers, frame).into_response())
+    let now = server.clock()().as_micros().to_string();
+    let content_type = wire::CONTENT_TYPE.to_owned();
+    [("content-type", content_type), (wire::VBUCKETS_HEADER, vbuckets), (wire::TIME_HEADER, now)]
 }
 
 /// As `/v2/lanes`, but nothing is stored: an answer says that the Batches could be folded. So an Agent finds the Block
@@ -131,7 +137,7 @@ async fn check(State(server): State<Server>, headers: HeaderMap, body: Body) -> 
     let (_, lanes) = read(body).await?;
     let acks = server.check_lanes(&lanes).await;
     let frame = Frame::encode(Kind::Acks, &encode_acks(&acks), Compression::None);
-    Ok(([(CONTENT_TYPE, wire::CONTENT_TYPE)], frame).into_response())
+    Ok((answer_headers(&server), frame).into_response())
 }
 
 /// How many bytes to keep free for a body: what it says it has, or the most it may have.

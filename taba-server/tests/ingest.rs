@@ -61,6 +61,19 @@ fn reason(body: &[u8]) -> String {
     error["reason"].as_str().unwrap().to_owned()
 }
 
+/// Agents compare clocks by it: what `Date` says may be the time of a load balancer, or of hours ago.
+#[tokio::test]
+async fn an_answer_says_what_time_the_server_has() {
+    let clock: taba_server::Clock = std::sync::Arc::new(|| taba_core::Timestamp::from_micros(-5));
+    let server = builder().clock(clock).build().unwrap();
+    for path in ["/v2/lanes", "/v2/check"] {
+        let request = Request::post(path).body(Body::from(frame(&[]))).unwrap();
+        let (status, headers, _) = ask(&server, request).await;
+        assert_eq!((status, headers["taba-time"].to_str().unwrap()), (StatusCode::OK, "-5"));
+        assert!(headers.contains_key("taba-vbuckets"));
+    }
+}
+
 #[tokio::test]
 async fn what_is_acknowledged_can_be_queried_at_once() {
     let server = builder().build().unwrap();

@@ -73,13 +73,17 @@ impl Dispatcher {
         self.looked_at = None;
     }
 
-    /// Whether nothing of this Lane may be sent now.
-    fn is_withheld(&mut self, now: Duration, key: LaneKey, durable: u64) -> bool {
-        let Some(position) = self.clocks.withheld.get(&key.stream).copied() else { return false };
-        if position <= durable || (position < u64::MAX && now >= self.clocks.withheld_until) {
-            self.clocks.withheld.remove(&key.stream);
-            return false;
+    /// Looks how far the Spool is.
+    pub(super) fn look_at_spool(&mut self, now: Duration, durable: u64) {
+        self.clocks.withheld.retain(|_, position| *position > durable);
+        if self.withheld_until().is_some_and(|until| until <= now) {
+            self.let_through();
         }
+    }
+
+    /// Whether nothing of this Lane may be sent now.
+    fn is_withheld(&mut self, key: LaneKey, durable: u64) -> bool {
+        let Some(position) = self.clocks.withheld.get(&key.stream).copied() else { return false };
         self.clocks.is_holding |= position == u64::MAX;
         // What is in the Spool is not to wait for what comes.
         self.desk(key).lane.make_ready(durable);
@@ -131,7 +135,7 @@ impl Dispatcher {
         durable: u64,
         actions: &mut Vec<Action>,
     ) -> bool {
-        if self.is_withheld(now, key, durable) {
+        if self.is_withheld(key, durable) {
             return false;
         }
         let is_agreed = self.clocks.is_agreed;

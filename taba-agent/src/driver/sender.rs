@@ -189,8 +189,14 @@ impl Sender {
             self.vbuckets.take(self.server(request), theirs, self.ours);
         }
         let frame = Frame::decode(&body.map_err(SendError::Body)?.to_bytes(), Kind::Acks)?;
-        Ok((wire::decode_acks(&frame.message)?, date(&head.headers)))
+        Ok((wire::decode_acks(&frame.message)?, server_time(&head.headers).or_else(|| date(&head.headers))))
     }
+}
+
+/// What time the Server has.
+fn server_time(headers: &HeaderMap) -> Option<Timestamp> {
+    let micros = headers.get(wire::TIME_HEADER)?.to_str().ok()?.parse().ok()?;
+    Some(Timestamp::from_micros(micros))
 }
 
 /// When the answer was given, by the clock of who gave it: the Server, or a load balancer before it.

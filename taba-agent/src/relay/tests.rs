@@ -371,6 +371,8 @@ struct World {
     expected: BTreeMap<String, u64>,
     /// By how many seconds the clock of this run is ahead.
     ahead: i64,
+    /// The same of the Servers.
+    servers_ahead: i64,
 }
 
 impl World {
@@ -399,6 +401,7 @@ impl World {
             blocks: 0,
             expected: BTreeMap::new(),
             ahead: 0,
+            servers_ahead: 0,
         }
     }
 
@@ -413,6 +416,11 @@ impl World {
         assert_eq!(recovered.damage.events, 0, "what was lost with the power had not been acknowledged");
         let handlers = taba_handlers::standard().build().unwrap();
         Relay::new(config, spool, Origin { now, seed, recovered, handlers })
+    }
+
+    fn server_time(&self) -> Timestamp {
+        let right = moment(self.now).time.as_micros();
+        Timestamp::from_micros(right + self.servers_ahead * 1_000_000)
     }
 
     fn moment(&self) -> Moment {
@@ -524,7 +532,7 @@ impl World {
         let request = self.flying.swap_remove(which % self.flying.len());
         let failed =
             Input::Failed { request: request.id, why: "lost".into(), cause: Cause::Away, retry_after: None };
-        let (before, server_time) = (self.store.clone(), Some(moment(self.now).time));
+        let (before, server_time) = (self.store.clone(), Some(self.server_time()));
         let acks = self.store.take_all(&request, 0).into_iter().map(|ack| {
             let lane = (ack.stream, ack.vbucket);
             let stable = self.replica.marks.get(&lane).map_or(0, |(mark, _)| *mark);

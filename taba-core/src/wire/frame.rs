@@ -9,6 +9,9 @@ use crate::limits::FRAME_BYTES_MAX;
 
 /// The header of an answer to Lanes that says how many VBuckets the Server's deployment has.
 pub const VBUCKETS_HEADER: &str = "taba-vbuckets";
+/// The header of a Server's answer that says what time it has, in microseconds since the Unix epoch. `Date` will not do:
+/// load balancers write their own, and HTTP libraries remember it for as long as a clock is set back.
+pub const TIME_HEADER: &str = "taba-time";
 /// The media type of a frame: the `Content-Type` of every body in `docs/WIRE.md`.
 pub const CONTENT_TYPE: &str = "application/x-taba";
 /// The first four bytes of every frame.

@@ -111,7 +111,7 @@ impl Params {
         for (key, values) in &self.0 {
             let Some(label) = key.strip_prefix("label.") else { continue };
             // What no name can hold would choose nothing, and hide a mistake.
-            named(key, &format!("x;{label}=x"), TabName::new)?;
+            label_key(key, label)?;
             // All of it too: a text may hold commas.
             for value in values.split(',').chain([values.as_str()]) {
                 selection = selection.label(label, value);
@@ -128,7 +128,7 @@ impl Params {
         };
         let mut by: Vec<String> = Vec::new();
         for key in self.list("by") {
-            named("by", &format!("x;{key}=x"), TabName::new)?;
+            label_key("by", key)?;
             if !by.iter().any(|known| known == key) {
                 by.push(key.to_owned());
             }
@@ -144,6 +144,13 @@ fn bad(key: &str, value: &str, wanted: &str) -> QueryError {
 
 fn named<T>(key: &str, text: &str, new: fn(&str) -> Result<T, NameError>) -> Result<T, QueryError> {
     new(text).map_err(|error| bad(key, text, &error.to_string()))
+}
+
+/// Sees that there can be a label of this key.
+fn label_key(parameter: &str, key: &str) -> Result<(), QueryError> {
+    let wanted = "the key of a label is needed, as in the names of tabs";
+    let named = TabName::new(&format!("x;{key}=x")).ok().filter(|name| name.label(key).is_some());
+    named.map(|_| ()).ok_or_else(|| bad(parameter, key, wanted))
 }
 
 /// A name as it is, or as it is shown to people.
@@ -196,5 +203,21 @@ mod tests {
         assert!(Params::parse("label.to=MEM", SELECTION).is_ok());
         assert!(Params::parse("label.=MEM", SELECTION).is_err());
         assert!(Params::parse("label.to=MEM", &["name"]).is_err());
+    }
+
+    #[test]
+    fn an_error_shows_what_was_asked_for() {
+        let known = &["by", ANY_LABEL];
+        for (query, shown) in [
+            ("by=", "parameter by=\"\": the key of a label is needed"),
+            ("by=a,,b", "parameter by=\"\": the key of a label is needed"),
+            ("by=a%20b", "parameter by=\"a b\": the key of a label is needed"),
+            ("by=a;b", "parameter by=\"a;b\": the key of a label is needed"),
+            ("label.a%3Db=1", "parameter label.a=b=\"a=b\": the key of a label is needed"),
+        ] {
+            let params = Params::parse(query, known).unwrap();
+            let error = params.query(&Limits::default()).map(|_| ()).unwrap_err().to_string();
+            assert!(error.starts_with(shown), "{query}: {error}");
+        }
     }
 }

@@ -25,6 +25,16 @@ impl World {
         }
     }
 
+    /// The machine's clock is set; whether the Agent follows is up to it.
+    fn set_clock(&mut self, ahead: i64) {
+        let step = (ahead - self.ahead) * 1_000_000;
+        if self.relay.follows_clock(step) {
+            self.ahead = ahead;
+            self.relay.set_clock(self.moment(), step);
+            self.handle(Input::Tick);
+        }
+    }
+
     fn stored(&self) -> u64 {
         self.store.folded.values().sum()
     }
@@ -157,6 +167,81 @@ impl Written {
             world.store.marks.remove(&lane);
         }
         world.replica = world.store.clone();
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Clocks {
+    Accept(usize, usize),
+    Pass(u64),
+    Deliver(usize, Fate),
+    Kill(i64),
+    Set(i64),
+    SetServers(i64),
+}
+
+fn clocks() -> impl Strategy<Value = Clocks> {
+    let hours = || prop::sample::select(vec![-72_i64, -25, -6, -2, 0, 0, 2, 23, 72]);
+    prop_oneof![
+        4 => (0..CLIENTS, 1_usize..6).prop_map(|(client, blocks)| Clocks::Accept(client, blocks)),
+        3 => (0_u64..20).prop_map(Clocks::Pass),
+        6 => (any::<usize>(), fate()).prop_map(|(which, fate)| Clocks::Deliver(which, fate)),
+        1 => hours().prop_map(Clocks::Kill),
+        1 => hours().prop_map(Clocks::Set),
+        1 => hours().prop_map(Clocks::SetServers),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(64), ..ProptestConfig::default() })]
+
+    /// Whatever clocks have said, everything drains once they agree to some hours; and nothing expires for the clock of an
+    /// Agent alone.
+    #[test]
+    fn after_any_clocks_everything_drains(
+        seed in any::<u64>(),
+        steps in prop::collection::vec(clocks(), 0..80),
+        last in prop::sample::select(vec![-2_i64, 0, 2]),
+    ) {
+        let mut world = World::new(seed);
+        world.now = Duration::from_secs(400 * DAY);
+        world.began = world.now;
+        world.restart();
+        let (mut expired, mut were_wrong) = (0, false);
+        for step in steps {
+            match step {
+                Clocks::Accept(client, blocks) => world.accept(client, blocks),
+                Clocks::Pass(secs) => {
+                    world.now += Duration::from_secs(secs);
+                    world.handle(Input::Tick);
+                }
+                Clocks::Deliver(which, fate) => world.deliver(which, fate),
+                Clocks::Kill(hours) => {
+                    expired += world.expired();
+                    world.ahead = hours * HOUR as i64;
+                    world.restart();
+                }
+                Clocks::Set(hours) => world.set_clock(hours * HOUR as i64),
+                Clocks::SetServers(hours) => {
+                    world.servers_ahead = hours * HOUR as i64;
+                    were_wrong |= hours.unsigned_abs() > 5;
+                }
+            }
+            world.sync();
+        }
+        world.servers_ahead = 0;
+        world.set_clock(last * HOUR as i64);
+        if world.ahead != last * HOUR as i64 {
+            // It keeps the time that Servers agreed with.
+            expired += world.expired();
+            world.ahead = last * HOUR as i64;
+            world.restart();
+        }
+        world.drain();
+        expired += world.expired();
+        let expected: u64 = world.expected.values().sum();
+        prop_assert!(world.stored() + expired >= expected, "missing, and not said");
+        prop_assert!(were_wrong || (world.stored(), world.store.lost) == (expected, 0));
     }
 }
 
