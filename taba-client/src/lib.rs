@@ -19,7 +19,7 @@
 //!                                                                       one thread, "taba-client"
 //! ```
 //! Recording takes no lock that another thread holds, makes no system call, and once a thread is warm allocates
-//! nothing for numbers. It never fails loudly either: what cannot be kept is dropped, counted by reason, shown by
+//! nothing for numbers; only the first event after a pause wakes the background threads. It never fails loudly either: what cannot be kept is dropped, counted by reason, shown by
 //! `Client::stats` and reported upstream with the next Batch.
 //!
 //! One thread of this library's own, with a small runtime in it, serves all Clients of the process; so the crate works

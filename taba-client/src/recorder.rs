@@ -23,7 +23,7 @@ use taba_core::{ClientId, Registry, Timestamp, Value};
 
 use crate::buffer::Datum;
 use crate::config::{SLOT_BYTES, Verified};
-use crate::driver::{Clock, Ring, generation, lock};
+use crate::driver::{Clock, Ring, generation, lock, wind_up};
 use crate::link::{Core, Link};
 use crate::pool::{Pool, Writer};
 use crate::tabs::Tabs;
@@ -291,6 +291,7 @@ impl Recorder {
         if self.phase.load(Ordering::Relaxed) == DISABLED {
             return;
         }
+        self.rouse();
         self.shared.refused[why as usize - 1].fetch_add(events, Ordering::Relaxed);
     }
 
@@ -330,6 +331,19 @@ impl Recorder {
         if self.phase.compare_exchange(IDLE, OPEN, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
             self.shared.first.store(true, Ordering::Relaxed);
             self.ask_to_hurry();
+            wind_up();
+        }
+    }
+
+    /// Whether nothing was recorded for a while, or never will be again.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.phase.load(Ordering::Relaxed) != OPEN
+    }
+
+    /// Something happened that the background task should see, though nothing was recorded.
+    pub(crate) fn rouse(&self) {
+        if self.phase.load(Ordering::Relaxed) == IDLE {
+            self.begin_after_pause();
         }
     }
 

@@ -132,6 +132,7 @@ impl Drop for Lease {
         if let Some(mut table) = self.core.recorder.tabs().table() {
             table.released.push(released);
         }
+        self.core.recorder.rouse();
     }
 }
 

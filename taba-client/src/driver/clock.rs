@@ -13,7 +13,10 @@ pub(crate) const TICK: Duration = Duration::from_millis(5);
 /// How far [`Clock::next`] may run ahead of the clock, in microseconds: less than a Server believes.
 const AHEAD_MICROS_MAX: i64 = 1_000_000;
 
-static SYSTEM: LazyLock<Clock> = LazyLock::new(|| Clock::showing(system_micros()));
+/// What a clock shows that nobody sets at the moment. Whoever wants to know the time then asks the system.
+const STOPPED: i64 = i64::MIN;
+
+static SYSTEM: LazyLock<Clock> = LazyLock::new(|| Clock::showing(STOPPED));
 
 /// The time of events, as often as you like: one load of a number that a thread of this library sets every 5 ms.
 ///
@@ -30,7 +33,7 @@ impl Clock {
         Self { now: Arc::new(AtomicI64::new(micros)), last: Arc::new(AtomicI64::new(i64::MIN)) }
     }
 
-    /// The system's clock. It goes while there is a Client.
+    /// The system's clock. While no Client is recording, nobody sets it, and asking it is asking the system: some 25 ns.
     pub fn system() -> Self {
         SYSTEM.clone()
     }
@@ -38,7 +41,15 @@ impl Clock {
     /// The time, up to 5 ms ago.
     #[inline]
     pub fn now(&self) -> Timestamp {
-        Timestamp::from_micros(self.now.load(Ordering::Relaxed))
+        Timestamp::from_micros(self.micros())
+    }
+
+    #[inline]
+    fn micros(&self) -> i64 {
+        match self.now.load(Ordering::Relaxed) {
+            STOPPED => while_stopped(),
+            micros => micros,
+        }
     }
 
     /// The time, and a microsecond later than anybody was given before: of two readings, in one thread or one after the
@@ -50,7 +61,7 @@ impl Clock {
     /// # Cost
     /// One compare-and-swap on a word that all threads share, some 10 ns.
     pub fn next(&self) -> Timestamp {
-        let now = self.now.load(Ordering::Relaxed);
+        let now = self.micros();
         let later = |last: i64| now.max(last.saturating_add(1).min(now.saturating_add(AHEAD_MICROS_MAX)));
         // Relaxed is enough: what orders two calls orders the changes of one word.
         let last = self.last.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(later(last)));
@@ -60,6 +71,11 @@ impl Clock {
     /// Reads the system's clock, for all.
     pub(crate) fn tick() {
         SYSTEM.now.store(system_micros(), Ordering::Relaxed);
+    }
+
+    /// From now on, until the next tick, nobody sets the clock.
+    pub(crate) fn stop() {
+        SYSTEM.now.store(STOPPED, Ordering::Relaxed);
     }
 }
 
@@ -87,7 +103,7 @@ pub struct ManualClock(Clock);
 impl ManualClock {
     /// A clock that shows `at`.
     pub fn new(at: Timestamp) -> Self {
-        Self(Clock::showing(at.as_micros()))
+        Self(Clock::showing(hand(at)))
     }
 
     /// What a Client is given.
@@ -97,8 +113,19 @@ impl ManualClock {
 
     /// Makes it show `at`.
     pub fn set(&self, at: Timestamp) {
-        self.0.now.store(at.as_micros(), Ordering::Relaxed);
+        self.0.now.store(hand(at), Ordering::Relaxed);
     }
+}
+
+/// What a clock shows that is set by hand: never that it is stopped.
+fn hand(at: Timestamp) -> i64 {
+    at.as_micros().max(STOPPED + 1)
+}
+
+#[cold]
+#[inline(never)]
+fn while_stopped() -> i64 {
+    system_micros()
 }
 
 /// Measures how long something takes, to the nanosecond; about 25 ns at each end.

@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
-use std::thread;
+use std::thread::{self, Thread};
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
@@ -58,6 +58,7 @@ struct Hub {
     generation: u64,
     jobs: UnboundedSender<Job>,
     crew: Arc<Crew>,
+    clock: Thread,
 }
 
 #[derive(Default)]
@@ -97,6 +98,7 @@ pub(super) fn enlist(
     if let Some(mut members) = lock(&ours.crew.members) {
         members.push(Member { recorder: Arc::clone(recorder), wake: Arc::clone(wake) });
     }
+    ours.clock.unpark();
     let enlisted = Enlisted { recorder: Arc::clone(recorder), crew: Arc::clone(&ours.crew) };
     let sent = ours.jobs.send(job(enlisted));
     // Should the thread have ended after all, the task is dropped here, and whoever waits for it hears so. It gives up
@@ -113,7 +115,9 @@ impl Drop for Enlisted {
         members.retain(|member| !Arc::ptr_eq(&member.recorder, &self.recorder));
         if members.is_empty() {
             self.crew.off_duty.store(true, Ordering::Relaxed);
-            hub.take_if(|hub| Arc::ptr_eq(&hub.crew, &self.crew));
+            if let Some(hub) = hub.take_if(|hub| Arc::ptr_eq(&hub.crew, &self.crew)) {
+                hub.clock.unpark();
+            }
         }
     }
 }
@@ -125,17 +129,33 @@ impl Hub {
         let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
         Clock::tick();
         let clock_crew = Arc::clone(&crew);
-        thread::Builder::new().name("taba-clock".to_owned()).spawn(move || keep_time(&clock_crew))?;
+        let clock = thread::Builder::new().name("taba-clock".to_owned());
+        let clock = clock.spawn(move || keep_time(&clock_crew))?.thread().clone();
         let worker = thread::Builder::new().name("taba-client".to_owned());
         if let Err(error) = worker.spawn(move || work(&runtime, jobs_due)) {
             crew.off_duty.store(true, Ordering::Relaxed);
+            clock.unpark();
             return Err(error);
         }
-        Ok(Self { generation: generation(), jobs, crew })
+        Ok(Self { generation: generation(), jobs, crew, clock })
     }
 }
 
-/// Sets the clock, and wakes the task of a Client whose rings fill fast.
+impl Crew {
+    /// Whether no Client has recorded for a while.
+    fn is_idle(&self) -> bool {
+        lock(&self.members).is_some_and(|members| members.iter().all(|member| member.recorder.is_idle()))
+    }
+}
+
+/// A Client records again after a pause: the clock goes on.
+pub(crate) fn wind_up() {
+    if let Some(hub) = lock(&HUB).as_deref().and_then(Option::as_ref) {
+        hub.clock.unpark();
+    }
+}
+
+/// Sets the clock, and wakes the task of a Client whose rings fill fast; does nothing while no Client records.
 fn keep_time(crew: &Crew) {
     while !crew.off_duty.load(Ordering::Relaxed) {
         Clock::tick();
@@ -144,8 +164,16 @@ fn keep_time(crew: &Crew) {
                 member.wake.notify_one();
             }
         }
-        thread::park_timeout(TICK);
+        match crew.is_idle() {
+            false => thread::park_timeout(TICK),
+            true => {
+                Clock::stop();
+                // Whoever records from here on finds the recorder idle, and calls `wind_up`: this then does not block.
+                thread::park();
+            }
+        }
     }
+    Clock::stop();
 }
 
 /// Runs the tasks until no Client is left.

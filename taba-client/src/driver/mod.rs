@@ -15,7 +15,7 @@ pub use address::{AgentAddress, AgentAddressError};
 pub(crate) use clock::Stopwatch;
 pub use clock::{Clock, ManualClock};
 pub use http::HttpSink;
-pub(crate) use hub::{is_background, lock};
+pub(crate) use hub::{is_background, lock, wind_up};
 pub(crate) use intake::{Intake, Ring};
 pub(crate) use process::{generation, watch};
 pub(crate) use task::{Command, Parts, Task, incarnation};

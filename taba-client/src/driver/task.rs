@@ -27,6 +27,10 @@ use crate::stats::ClientStats;
 
 /// Panics in a row, without a Batch that was delivered between them, after which a task is not started again.
 const PANICS_MAX: u32 = 10;
+/// After how long without events a task flushes less often: by then, unused rings are freed.
+const IDLE_AFTER: Duration = Duration::from_secs(2);
+/// How often it flushes then. The next event wakes it at once; this is for log lines that were held back.
+const IDLE_INTERVAL: Duration = Duration::from_secs(10);
 /// How long the loop waits when nobody waits for it to flush.
 const FOREVER: Duration = Duration::from_secs(1 << 30);
 
@@ -69,6 +73,8 @@ pub(crate) struct Task {
     /// Whether the buffer is being changed: a panic then leaves it as nobody knows.
     changing: bool,
     panics: u32,
+    /// Flushes in a row in which there was nothing to do.
+    idle_flushes: u32,
     reporter: Reporter,
 }
 
@@ -96,8 +102,8 @@ impl Task {
         let backoff = Backoff::new(parts.config.backoff_min, parts.config.backoff_max, parts.seed);
         let reporter = Reporter::new(parts.recorder.client().clone());
         let (courier, flushes, last_answers) = (Courier::Idle, Vec::new(), Vec::new());
-        let (due, changing, panics) = (false, false, 0);
-        Self { parts, backoff, courier, due, flushes, last_answers, changing, panics, reporter }
+        let (due, changing, panics, idle_flushes) = (false, false, 0, 0);
+        Self { parts, backoff, courier, due, flushes, last_answers, changing, panics, idle_flushes, reporter }
     }
 
     /// Gives the task to the background thread.
@@ -168,16 +174,17 @@ impl Task {
             let (patience, is_waited_for) = (self.patience(), !self.flushes.is_empty());
             tokio::select! {
                 () = &mut flush => {
-                    flush.set(sleep(self.parts.config.flush_interval));
                     self.drain_in_time();
+                    flush.set(sleep(self.interval()));
                 }
                 () = self.parts.wake.notified() => {
                     self.drain();
-                    // The first event after a pause need not wait; nothing was sent in the interval before.
-                    if self.parts.recorder.take_first() {
+                    let is_first = self.parts.recorder.take_first();
+                    if is_first || mem::take(&mut self.idle_flushes) > 0 {
                         flush.set(sleep(self.parts.config.flush_interval));
-                        self.due = true;
                     }
+                    // The first event after a pause need not wait; nothing was sent in the interval before.
+                    self.due |= is_first;
                 }
                 returned = self.courier.returned() => self.receive(returned),
                 command = self.parts.commands.recv() => match command {
@@ -195,6 +202,13 @@ impl Task {
                 return;
             }
         }
+    }
+
+    /// Until the next flush.
+    fn interval(&self) -> Duration {
+        let interval = self.parts.config.flush_interval;
+        let is_idle = interval.saturating_mul(self.idle_flushes) >= IDLE_AFTER;
+        if is_idle { interval.max(IDLE_INTERVAL) } else { interval }
     }
 
     /// Until the next deadline of those who wait.
@@ -270,6 +284,9 @@ impl Task {
         let tally = self.parts.buffer.tally();
         if (tally.recorded, tally.pending, tally.sealed) == (before, 0, 0) {
             self.parts.recorder.note_idle();
+            self.idle_flushes = self.idle_flushes.saturating_add(1);
+        } else {
+            self.idle_flushes = 0;
         }
     }
 
