@@ -64,6 +64,7 @@ struct Entry {
     last: SeqNo,
     refused: Box<[Refusal]>,
     position: u64,
+    events_total: u64,
     used: u64,
 }
 
@@ -90,16 +91,21 @@ impl Dedup {
         }
     }
 
-    /// Remembers a new Batch that was taken, what of it was refused, and where it ends in the Spool.
-    pub fn remember(&mut self, batch: &ClientBatch, refused: &[Refusal], position: u64) {
-        self.insert(Incarnation::of(batch), batch.seq, refused, position);
+    /// Events that were taken of the incarnation of this Batch, as far as it is remembered.
+    pub fn events_total(&self, batch: &ClientBatch) -> u64 {
+        self.entries.get(&Incarnation::of(batch)).map_or(0, |entry| entry.events_total)
+    }
+
+    /// Remembers a new Batch that was taken, and where it ends in the Spool.
+    pub fn remember(&mut self, taken: &Taken, position: u64) {
+        self.insert(taken, position);
     }
 
     /// Remembers what an earlier run remembered; those used last come last.
     pub fn restore(&mut self, taken: &Taken) {
         let key = Incarnation { client: taken.client.clone(), number: taken.incarnation };
         if self.entries.get(&key).is_none_or(|known| known.last < taken.seq) {
-            self.insert(key, taken.seq, &taken.refused, 0);
+            self.insert(taken, 0);
         }
     }
 
@@ -112,17 +118,20 @@ impl Dedup {
                 incarnation: key.number,
                 seq: entry.last,
                 taken_at: Timestamp::default(),
+                events_total: entry.events_total,
                 refused: entry.refused.to_vec(),
             })
         })
     }
 
-    fn insert(&mut self, key: Incarnation, seq: SeqNo, refused: &[Refusal], position: u64) {
+    fn insert(&mut self, taken: &Taken, position: u64) {
         self.uses += 1;
-        let kept = refused[..refused.len().min(REFUSALS_KEPT_MAX)].into();
-        let entry = Entry { last: seq, refused: kept, position, used: self.uses };
+        let key = Incarnation { client: taken.client.clone(), number: taken.incarnation };
+        let refused = taken.refused[..taken.refused.len().min(REFUSALS_KEPT_MAX)].into();
+        let (last, events_total) = (taken.seq, taken.events_total);
+        let entry = Entry { last, refused, position, events_total, used: self.uses };
         if let Some(before) = self.entries.insert(key.clone(), entry) {
-            debug_assert!(before.last < seq || is_off(DEDUP), "a repeated Batch was taken as new");
+            debug_assert!(before.last < last || is_off(DEDUP), "a repeated Batch was taken as new");
             self.by_use.remove(&before.used);
         }
         self.by_use.insert(self.uses, key);
@@ -168,6 +177,12 @@ mod tests {
         }
     }
 
+    fn taken(client: &str, incarnation: u64, seq: u64, refused: &[Refusal]) -> Taken {
+        let (client, seq) = (ClientId::new(client).unwrap(), SeqNo(seq));
+        let (taken_at, refused) = (Timestamp::default(), refused.to_vec());
+        Taken { client, incarnation, seq, taken_at, events_total: 10 * seq.0, refused }
+    }
+
     fn again(refused: Vec<Refusal>, position: u64) -> Seen {
         Seen::Again { refused, position }
     }
@@ -177,7 +192,7 @@ mod tests {
         let mut dedup = Dedup::new(10);
         let refused = vec![Refusal { block: 3, why: Why::BadName, events: 7 }];
         assert_eq!(dedup.seen(&batch("web", 1, 5)), Seen::New);
-        dedup.remember(&batch("web", 1, 5), &refused, 5);
+        dedup.remember(&taken("web", 1, 5, &refused), 5);
         assert_eq!(dedup.seen(&batch("web", 1, 5)), again(refused, 5));
         assert_eq!(dedup.seen(&batch("web", 1, 4)), Seen::Older);
         assert_eq!(dedup.seen(&batch("web", 1, 6)), Seen::New);
@@ -192,10 +207,10 @@ mod tests {
     #[test]
     fn the_incarnation_unused_for_longest_goes() {
         let mut dedup = Dedup::new(2);
-        dedup.remember(&batch("a", 1, 1), &[], 5);
-        dedup.remember(&batch("b", 1, 1), &[], 5);
-        dedup.remember(&batch("a", 1, 2), &[], 5);
-        dedup.remember(&batch("c", 1, 1), &[], 5);
+        dedup.remember(&taken("a", 1, 1, &[]), 5);
+        dedup.remember(&taken("b", 1, 1, &[]), 5);
+        dedup.remember(&taken("a", 1, 2, &[]), 5);
+        dedup.remember(&taken("c", 1, 1, &[]), 5);
         assert_eq!(dedup.len(), 2);
         assert_eq!(dedup.seen(&batch("b", 1, 1)), Seen::New, "forgotten");
         assert_eq!(dedup.seen(&batch("a", 1, 2)), again(Vec::new(), 5));
@@ -206,9 +221,9 @@ mod tests {
     fn what_is_remembered_is_known_after_a_restart() {
         let mut dedup = Dedup::new(10);
         let refused = vec![Refusal { block: 3, why: Why::BadName, events: 7 }];
-        dedup.remember(&batch("b", 1, 5), &refused, 5);
-        dedup.remember(&batch("a", 1, 2), &[], 5);
-        dedup.remember(&batch("b", 1, 6), &refused, 5);
+        dedup.remember(&taken("b", 1, 5, &refused), 5);
+        dedup.remember(&taken("a", 1, 2, &[]), 5);
+        dedup.remember(&taken("b", 1, 6, &refused), 5);
         let mut restored = Dedup::new(1);
         dedup.remembered().for_each(|taken| restored.restore(&taken));
         assert_eq!(restored.seen(&batch("b", 1, 6)), again(refused, 0), "it was used last");
@@ -219,7 +234,7 @@ mod tests {
     fn no_more_refusals_are_kept_than_stated() {
         let mut dedup = Dedup::new(2);
         let refused: Vec<_> = (0..100).map(|block| Refusal { block, why: Why::BadName, events: 1 }).collect();
-        dedup.remember(&batch("a", 1, 1), &refused, 5);
+        dedup.remember(&taken("a", 1, 1, &refused), 5);
         assert_eq!(dedup.seen(&batch("a", 1, 1)), again(refused[..REFUSALS_KEPT_MAX].to_vec(), 5));
     }
 }

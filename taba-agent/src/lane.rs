@@ -32,7 +32,7 @@ use std::time::Duration;
 
 use taba_core::ledger::{self, Where, Why};
 use taba_core::wire::{Ack, Answer, Block, Probe};
-use taba_core::{Events, SeqNo, StreamId, Timestamp};
+use taba_core::{ClientId, Events, SeqNo, StreamId, TabName, Timestamp};
 
 use self::keep::Loss;
 pub use self::message::{Message, Next, Outgoing};
@@ -194,8 +194,17 @@ impl Lane {
     pub fn recovered(key: LaneKey, bounds: LaneBounds, found: FoundLane, now: Moment) -> Self {
         let mut lane = Self { clock: found.clock, ..Self::new(key, bounds) };
         for batch in found.batches {
-            let note = (batch.events_lost > 0).then(|| damage_note(key.stream, now.time, batch.events_lost));
-            let mut parcel = Parcel::recovered(batch, found.clock, now, note.as_ref());
+            let mut notes = Vec::new();
+            for (client, loss) in &batch.lost {
+                let client = client.clone().unwrap_or_else(|| ledger::stream_client(key.stream));
+                if loss.events > 0 {
+                    notes.push(damage_note(client.clone(), now.time, loss.events));
+                }
+                if loss.unrecorded > 0 {
+                    notes.push(note(ledger::tab(ledger::RECORDED), client, now.time, loss.unrecorded));
+                }
+            }
+            let mut parcel = Parcel::recovered(batch, found.clock, now, &notes);
             parcel.acked_at = (parcel.seq <= found.applied).then_some(now.uptime);
             debug_assert!(lane.parcels.is_empty() || parcel.seq == lane.last.next(), "there is a gap");
             if lane.parcels.is_empty() {
@@ -364,7 +373,7 @@ impl Lane {
         if !content.damaged.is_empty() {
             (lost.events, lost.places) = parcel.damaged(&blocks.unwrap_or_default(), &content.damaged);
             if lost.events > 0 {
-                parcel.add_note(&damage_note(key.stream, now, lost.events));
+                parcel.add_note(&damage_note(ledger::stream_client(key.stream), now, lost.events));
             }
             self.events_held -= lost.events;
         }
@@ -527,7 +536,14 @@ impl Lane {
 
     /// Where it stands, to be written down.
     pub fn floor(&self) -> Floor {
-        Floor { lane: self.key, base: self.base(), applied: SeqNo(self.cursor.0 - 1) }
+        Floor {
+            lane: self.key,
+            base: self.base(),
+            applied: SeqNo(self.cursor.0 - 1),
+            events_before: self.events_before_base(),
+            last: self.last,
+            events_end: self.events_offered,
+        }
     }
 
     /// The next Batch to send, if there is one.
@@ -572,10 +588,14 @@ impl Lane {
     }
 }
 
-/// The Ledger's note about events of a stream that were written down and cannot be read any more.
-fn damage_note(stream: StreamId, now: Timestamp, events: u64) -> Block {
-    let tab = ledger::dropped_tab(Where::Agent, Why::Damaged);
-    let client = ledger::stream_client(stream);
+/// The Ledger's note about events of a Client that were written down and cannot be read any more; where nobody knows
+/// whose they were, of a stream.
+fn damage_note(client: ClientId, now: Timestamp, events: u64) -> Block {
+    note(ledger::dropped_tab(Where::Agent, Why::Damaged), client, now, events)
+}
+
+/// A note of the Ledger.
+fn note(tab: TabName, client: ClientId, now: Timestamp, events: u64) -> Block {
     let (times, values) = ([now], [events as f64]);
     let note = Events::new(&times, &values);
     Block::of_events(tab, client, ledger::tab_type(), note).expect("there is one event")

@@ -274,9 +274,10 @@ impl<S: Spool> Relay<S> {
             incarnation: batch.incarnation,
             seq: batch.seq,
             taken_at: self.clock.as_written(now).time,
+            events_total: self.dedup.events_total(batch).saturating_add(events),
             refused,
         };
-        let verdict = match self.take(now, batch, &taken, &blocks) {
+        let verdict = match self.take(now, &taken, &blocks) {
             Ok(position) => Verdict::Taken { receipt: receipt(taken.refused), position },
             Err(error) => {
                 if matches!(error, SpoolError::Full { .. }) {
@@ -295,7 +296,6 @@ impl<S: Spool> Relay<S> {
     fn take(
         &mut self,
         now: Moment,
-        batch: &ClientBatch,
         taken: &Taken,
         blocks: &[(taba_core::VBucket, Block)],
     ) -> Result<u64, SpoolError> {
@@ -312,7 +312,7 @@ impl<S: Spool> Relay<S> {
         }
         let written = self.spool.append(&Record::Take { taken, stream: self.stream, pieces: &pieces })?;
         // In one step with the record: whatever fails behind it, the Batch is known when its Client sends it again.
-        self.dedup.remember(batch, &taken.refused, written.position);
+        self.dedup.remember(taken, written.position);
         self.tally.batches_taken += 1;
         for refusal in &taken.refused {
             let events = self.tally.refused.entry(refusal.why).or_default();

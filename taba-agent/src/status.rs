@@ -118,8 +118,16 @@ pub struct Damage {
     pub stretches: u64,
     /// Bytes in them.
     pub bytes: u64,
-    /// Events in them, as far as that can be known.
+    /// Events in them, as far as that is known; those that Servers had stored before are not lost.
     pub events: u64,
+    /// The same by Client, as far as that is known.
+    pub clients: BTreeMap<String, u64>,
+    /// Whether more events were lost than `events`, and nobody knows how many.
+    pub events_unknown: bool,
+    /// Segments that were not there at all.
+    pub segments_missing: u64,
+    /// Files that stood under the number of another segment, or twice.
+    pub segments_misnamed: u64,
     /// Events that were found damaged when they were to be sent.
     pub events_read_back: u64,
 }
@@ -192,8 +200,16 @@ impl Spool {
 
 impl Damage {
     pub(crate) fn of(found: &spool::recovery::Damage, events_read_back: u64) -> Self {
-        let spool::recovery::Damage { stretches, bytes, events } = *found;
-        Self { stretches, bytes, events, events_read_back }
+        Self {
+            stretches: found.stretches,
+            bytes: found.bytes,
+            events: found.events,
+            clients: found.clients.iter().map(|(client, events)| (client.to_string(), *events)).collect(),
+            events_unknown: found.has_unknown,
+            segments_missing: found.segments_missing,
+            segments_misnamed: found.segments_misnamed,
+            events_read_back,
+        }
     }
 }
 

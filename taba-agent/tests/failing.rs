@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use support::*;
 use taba_agent::driver::FileDisk;
-use taba_agent::spool::{Disk, SegmentId};
+use taba_agent::spool::{Disk, Extent, SegmentId};
 use taba_agent::{Agent, RunningAgent};
 use tokio::runtime::Runtime;
 
@@ -65,6 +65,21 @@ impl Disk for HangingDisk {
     fn cut(&mut self, segment: SegmentId, bytes: u64) -> io::Result<()> {
         self.wait();
         self.disk.lock().unwrap().cut(segment, bytes)
+    }
+    fn rename(&mut self, from: SegmentId, to: SegmentId) -> io::Result<()> {
+        self.wait();
+        self.disk.lock().unwrap().rename(from, to)
+    }
+    fn extent(&self) -> io::Result<Option<Extent>> {
+        self.disk.lock().unwrap().extent()
+    }
+    fn begins_at(&mut self, oldest: SegmentId) -> io::Result<()> {
+        self.wait();
+        self.disk.lock().unwrap().begins_at(oldest)
+    }
+    fn keep_damaged(&mut self, segment: SegmentId, offset: u64, bytes: &[u8]) -> io::Result<bool> {
+        self.wait();
+        self.disk.lock().unwrap().keep_damaged(segment, offset, bytes)
     }
     fn remove(&mut self, segment: SegmentId) -> io::Result<()> {
         self.wait();

@@ -337,7 +337,7 @@ fn replays_never_take_the_last_slot_of_a_server() {
         events_before: 0,
         blocks: 0,
         events: 5,
-        events_lost: 0,
+        lost: BTreeMap::new(),
         taken_at: Timestamp::from_secs(1),
         places: vec![Stored {
             segment: crate::spool::SegmentId(1),

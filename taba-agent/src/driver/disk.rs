@@ -1,15 +1,25 @@
 //! [`FileDisk`]: a directory with one file for each segment of the log.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use crate::spool::{Disk, SegmentId};
+use crate::spool::{Disk, Extent, SegmentId};
 
 const SUFFIX: &str = ".spool";
+/// The file that is locked; in it stands the [`Extent`] of the log.
 const LOCK: &str = "lock";
+/// What is behind the name of a file with bytes that no reader understood.
+const DAMAGED: &str = ".damaged";
+/// Bytes of all those files together, at most.
+const DAMAGED_BYTES_MAX: u64 = 64 << 20;
+/// | magic | oldest u64 | last u64 | last_bytes u64 | crc32 of all before u32 |      little-endian
+const EXTENT_BYTES: usize = 36;
+const EXTENT_MAGIC: [u8; 8] = *b"TABAEXT1";
+const _: () = assert!(EXTENT_BYTES == 8 + 3 * 8 + 4, "the drawing above is out of date");
 
 /// Why a directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -49,7 +59,11 @@ pub enum DiskError {
 pub struct FileDisk {
     path: PathBuf,
     /// Locked as long as it is open.
-    lock: File,
+    lock: Arc<File>,
+    /// What stood in it when it was opened.
+    found_extent: Option<Extent>,
+    /// What stands in it.
+    extent: Arc<Mutex<Extent>>,
     /// All segments, open as long as they are needed: should somebody remove them, they can still be read.
     files: BTreeMap<SegmentId, Arc<File>>,
     /// The segment that is appended to.
@@ -63,6 +77,7 @@ pub struct FileDisk {
 /// The segment that is appended to.
 #[derive(Clone, Debug)]
 struct Last {
+    segment: SegmentId,
     file: Arc<File>,
     path: PathBuf,
     length: u64,
@@ -75,15 +90,24 @@ impl FileDisk {
     /// [`DiskError`] when another Agent has it, or it cannot be used.
     pub fn open(path: &Path) -> Result<Self, DiskError> {
         let failed = |source| DiskError::Directory { path: path.to_owned(), source };
+        let lock = lock(path)?;
+        let found_extent = read_extent(&lock).map_err(failed)?;
         let mut disk = Self {
             path: path.to_owned(),
-            lock: lock(path)?,
+            lock: Arc::new(lock),
+            found_extent,
+            extent: Arc::default(),
             files: BTreeMap::new(),
             last: None,
             unsynced: Vec::new(),
             is_changed: true,
         };
-        for (segment, _) in disk.segments().map_err(failed)? {
+        disk.take_in_strays().map_err(failed)?;
+        let segments = disk.segments().map_err(failed)?;
+        let unknown =
+            Extent { oldest: segments.first().map_or(SegmentId(1), |first| first.0), ..Extent::default() };
+        disk.extent = Arc::new(Mutex::new(found_extent.unwrap_or(unknown)));
+        for (segment, _) in segments {
             let file = OpenOptions::new().read(true).append(true).open(disk.file(segment)).map_err(failed)?;
             let file = Arc::new(file);
             disk.unsynced.push(Arc::clone(&file));
@@ -92,16 +116,69 @@ impl FileDisk {
         Ok(disk)
     }
 
+    /// Gives files of the log that have no number for a name one that is free: what they say themselves counts.
+    fn take_in_strays(&self) -> io::Result<()> {
+        let mut free = self.segments()?.last().map_or(1, |(last, _)| last.0 + 1);
+        for entry in fs::read_dir(&self.path)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let is_ours = name.to_str().is_some_and(|name| name.ends_with(SUFFIX));
+            if is_ours && number_of(&name).is_none() && entry.metadata()?.is_file() {
+                fs::rename(entry.path(), self.file(SegmentId(free)))?;
+                free += 1;
+            }
+        }
+        Ok(())
+    }
+
     fn file(&self, segment: SegmentId) -> PathBuf {
         self.path.join(format!("{segment}{SUFFIX}"))
     }
+}
+
+/// The number of the segment whose file has this name.
+fn number_of(name: &OsStr) -> Option<SegmentId> {
+    let number = SegmentId(u64::from_str_radix(name.to_str()?.strip_suffix(SUFFIX)?, 16).ok()?);
+    (name.to_str()? == format!("{number}{SUFFIX}")).then_some(number)
+}
+
+/// The extent that stands in this file: that of a log without segments in an empty one, `None` in one that is damaged.
+fn read_extent(mut lock: &File) -> io::Result<Option<Extent>> {
+    let mut bytes = Vec::with_capacity(EXTENT_BYTES);
+    lock.seek(SeekFrom::Start(0))?;
+    lock.take(EXTENT_BYTES as u64).read_to_end(&mut bytes)?;
+    let is_whole = bytes.len() == EXTENT_BYTES
+        && bytes.starts_with(&EXTENT_MAGIC)
+        && bytes[32..] == crc32fast::hash(&bytes[..32]).to_le_bytes();
+    let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
+    Ok(is_whole.then(|| Extent {
+        oldest: SegmentId(number(8)),
+        last: SegmentId(number(16)),
+        last_bytes: number(24),
+    }))
+}
+
+/// Changes the extent, in memory and in its file.
+fn change_extent(lock: &File, extent: &Mutex<Extent>, change: impl FnOnce(&mut Extent)) -> io::Result<()> {
+    // A panic in here would leave memory and file apart; nothing in here panics.
+    let mut extent = extent.lock().map_err(|_| io::Error::other("a thread of the spool's disk panicked"))?;
+    change(&mut extent);
+    let mut bytes = Vec::with_capacity(EXTENT_BYTES);
+    bytes.extend_from_slice(&EXTENT_MAGIC);
+    for number in [extent.oldest.0, extent.last.0, extent.last_bytes] {
+        bytes.extend_from_slice(&number.to_le_bytes());
+    }
+    bytes.extend_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
+    let mut lock = lock;
+    lock.seek(SeekFrom::Start(0))?;
+    lock.write_all(&bytes)
 }
 
 /// Makes the directory if there is none, and locks it.
 fn lock(path: &Path) -> Result<File, DiskError> {
     let failed = |source| DiskError::Directory { path: path.to_owned(), source };
     fs::create_dir_all(path).map_err(failed)?;
-    let lock = OpenOptions::new().create(true).truncate(false).write(true).open(path.join(LOCK));
+    let lock = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path.join(LOCK));
     let lock = lock.map_err(failed)?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
@@ -146,12 +223,8 @@ impl Disk for FileDisk {
         let mut found = Vec::new();
         for entry in fs::read_dir(&self.path)? {
             let entry = entry?;
-            let name = entry.file_name();
-            let number = name.to_str().and_then(|name| name.strip_suffix(SUFFIX));
-            let Some(number) = number.and_then(|number| u64::from_str_radix(number, 16).ok()) else {
-                continue;
-            };
-            found.push((SegmentId(number), entry.metadata()?.len()));
+            let Some(number) = number_of(&entry.file_name()) else { continue };
+            found.push((number, entry.metadata()?.len()));
         }
         found.sort_unstable();
         Ok(found)
@@ -171,7 +244,7 @@ impl Disk for FileDisk {
         let file = Arc::new(file);
         self.files.insert(segment, Arc::clone(&file));
         let length = head.len() as u64;
-        if let Some(before) = self.last.replace(Last { file, path, length }) {
+        if let Some(before) = self.last.replace(Last { segment, file, path, length }) {
             self.unsynced.push(before.file);
         }
         self.is_changed = true;
@@ -218,6 +291,45 @@ impl Disk for FileDisk {
         Ok(())
     }
 
+    fn rename(&mut self, from: SegmentId, to: SegmentId) -> io::Result<()> {
+        fs::rename(self.file(from), self.file(to))?;
+        if let Some(file) = self.files.remove(&from) {
+            self.files.insert(to, file);
+        }
+        self.is_changed = true;
+        Ok(())
+    }
+
+    fn extent(&self) -> io::Result<Option<Extent>> {
+        Ok(self.found_extent.or_else(|| self.files.is_empty().then(Extent::default)))
+    }
+
+    fn begins_at(&mut self, oldest: SegmentId) -> io::Result<()> {
+        change_extent(&self.lock, &self.extent, |extent| extent.oldest = oldest)?;
+        self.lock.sync_data()
+    }
+
+    fn keep_damaged(&mut self, segment: SegmentId, offset: u64, bytes: &[u8]) -> io::Result<bool> {
+        let path = self.path.join(format!("{segment}-{offset:08x}{DAMAGED}"));
+        if path.try_exists()? {
+            return Ok(true);
+        }
+        let mut kept = bytes.len() as u64;
+        for entry in fs::read_dir(&self.path)? {
+            let entry = entry?;
+            let is_damaged = entry.file_name().to_str().is_some_and(|name| name.ends_with(DAMAGED));
+            kept += if is_damaged { entry.metadata()?.len() } else { 0 };
+        }
+        if kept > DAMAGED_BYTES_MAX {
+            return Ok(false);
+        }
+        fs::write(&path, bytes).inspect_err(|_| {
+            // Half a copy would be taken for the whole by the next run.
+            let _ = fs::remove_file(&path);
+        })?;
+        Ok(true)
+    }
+
     fn remove(&mut self, segment: SegmentId) -> io::Result<()> {
         self.is_changed = true;
         self.files.remove(&segment);
@@ -231,7 +343,11 @@ impl Disk for FileDisk {
         (self.last, self.is_changed) = (None, true);
         self.unsynced.clear();
         if !is_at(&self.lock, &self.path.join(LOCK))? {
-            self.lock = lock(&self.path).map_err(io::Error::other)?;
+            self.lock = Arc::new(lock(&self.path).map_err(io::Error::other)?);
+            // Nothing of the log is there yet. Where it cannot be written, nobody knows what should be.
+            let _ = change_extent(&self.lock, &self.extent, |extent| {
+                (extent.last, extent.last_bytes) = (SegmentId(0), 0);
+            });
         }
         Ok(())
     }
@@ -249,17 +365,25 @@ impl Disk for FileDisk {
     fn sync(&mut self) -> Box<dyn FnOnce() -> io::Result<()> + Send> {
         let files = std::mem::take(&mut self.unsynced);
         let last = self.last.clone();
+        let (lock, extent) = (Arc::clone(&self.lock), Arc::clone(&self.extent));
         let directory = std::mem::take(&mut self.is_changed).then(|| self.path.clone());
         Box::new(move || {
             files.iter().try_for_each(|file| file.sync_data())?;
-            if let Some(last) = last {
+            if let Some(last) = &last {
                 last.file.sync_data()?;
                 last.check()?;
             }
-            match directory {
-                Some(path) => File::open(path)?.sync_all(),
-                None => Ok(()),
+            if let Some(path) = directory {
+                File::open(path)?.sync_all()?;
             }
+            if let Some(Last { segment, length, .. }) = last {
+                // Behind the sync, so that it never says more than is there, whatever a power failure leaves of it. Where
+                // it cannot be written, less of the log is known to have been there.
+                let _ = change_extent(&lock, &extent, |extent| {
+                    (extent.last, extent.last_bytes) = (segment, length);
+                });
+            }
+            Ok(())
         })
     }
 }

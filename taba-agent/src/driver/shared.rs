@@ -1,6 +1,7 @@
 //! [`Shared`]: the Relay, and what its listener, its pump and its disk threads share.
 
 use std::ops::{Deref, DerefMut};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,7 +22,7 @@ use crate::config::{Config, SpoolKind, Verified};
 use crate::dispatcher::{Input, Request};
 use crate::relay::{Moment, News, Origin, Relay, Verdict};
 use crate::sabotage::{SPOOLED, is_off};
-use crate::spool::recovery::Recovered;
+use crate::spool::recovery::{Damage, Recovered};
 use crate::spool::{Disk, Done, Job, LogSpool, MemorySpool, Spool, SpoolError, SyncPolicy, Trouble, Weight};
 use crate::status::Status;
 
@@ -467,16 +468,37 @@ fn open(config: &Verified<Config>, disk: &mut dyn Disk) -> Result<(LogSpool, Rec
     let (spool, recovered) = opened.map_err(|source| StartError::Spool { path: path.clone(), source })?;
     let batches: usize = recovered.lanes.values().map(|lane| lane.batches.len()).sum();
     tracing::info!(spool_dir = %path.display(), lanes = recovered.lanes.len(), batches, "spool opened");
-    let damage = recovered.damage;
-    if damage.stretches > 0 {
-        tracing::error!(
-            stretches = damage.stretches,
-            bytes = damage.bytes,
-            events = damage.events,
-            "the spool is damaged; what could be read is kept, what is known to be lost is told to the ledger"
+    tell_damage(&recovered.damage, path);
+    Ok((spool, recovered))
+}
+
+/// Clients of which the log says how many events they lost, at most; `/status` has all of them.
+const CLIENTS_SAID_MAX: usize = 20;
+
+fn tell_damage(damage: &Damage, path: &Path) {
+    if damage.segments_misnamed > 0 {
+        tracing::warn!(
+            spool_dir = %path.display(),
+            segments = damage.segments_misnamed,
+            "segments of the spool stood under wrong names, or twice; they were put in order"
         );
     }
-    Ok((spool, recovered))
+    if damage.stretches == 0 && !damage.has_unknown {
+        return;
+    }
+    let clients =
+        damage.clients.iter().take(CLIENTS_SAID_MAX).map(|(client, events)| format!("{client}={events}"));
+    let more = if damage.has_unknown { "; more were lost, and nobody knows how many" } else { "" };
+    tracing::error!(
+        spool_dir = %path.display(),
+        segments_missing = damage.segments_missing,
+        stretches = damage.stretches,
+        bytes = damage.bytes,
+        events_lost = format!("{}{more}", damage.events),
+        clients = clients.collect::<Vec<_>>().join(" "),
+        "the spool is damaged; all that can be read is delivered, what cannot is kept in *.damaged files beside it, \
+         and the ledger is told of the events that no server had stored"
+    );
 }
 
 /// What the Relay waits for.

@@ -23,6 +23,7 @@ impl Lane {
             vbucket,
             seq,
             events_before,
+            batch_events_before: 0,
             blocks_before: 0,
             blocks: 0,
             events: 0,
@@ -33,7 +34,8 @@ impl Lane {
         // What the Batch being filled holds before its piece.
         let mut held = open.map_or((0, 0), |open| (open.blocks, open.weight.bytes as usize));
         if let Some(open) = open {
-            pieces.push(Piece { blocks_before: open.blocks, ..empty(open.seq, open.events_before) });
+            let (blocks_before, batch_events_before) = (open.blocks, open.weight.events);
+            pieces.push(Piece { blocks_before, batch_events_before, ..empty(open.seq, open.events_before) });
         }
         for block in blocks {
             scratch.clear();

@@ -73,22 +73,20 @@ impl Parcel {
         }
     }
 
-    /// A Batch that an earlier run has taken, with a note of what of it is damaged.
+    /// A Batch that an earlier run has taken, with notes of what of it is damaged.
     pub(super) fn recovered(
         found: crate::spool::recovery::FoundBatch,
         clock: StreamClock,
         now: Moment,
-        note: Option<&Block>,
+        notes: &[Block],
     ) -> Self {
         let mut bytes = Vec::new();
-        if let Some(note) = note {
-            note.encode(&mut bytes);
-        }
+        notes.iter().for_each(|note| note.encode(&mut bytes));
         let piece_bytes: u64 = found.places.iter().map(|place| u64::from(place.bytes)).sum();
         Self {
             seq: found.seq,
             events_before: found.events_before,
-            blocks: found.blocks + u64::from(note.is_some()),
+            blocks: found.blocks + notes.len() as u64,
             weight: Weight { events: found.events, bytes: piece_bytes },
             taken_at: found.taken_at,
             born: born(found.taken_at, clock, now),
@@ -100,7 +98,7 @@ impl Parcel {
             acked_at: None,
             content: Content::Away,
             note: bytes.into(),
-            notes: u64::from(note.is_some()),
+            notes: notes.len() as u64,
         }
     }
 
@@ -172,6 +170,7 @@ impl Parcel {
             vbucket,
             seq: self.seq,
             events_before: self.events_before,
+            batch_events_before: 0,
             blocks_before: 0,
             blocks: self.blocks_written(),
             events: self.weight.events,

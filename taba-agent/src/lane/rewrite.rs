@@ -141,6 +141,7 @@ impl Lane {
             vbucket: self.key.vbucket,
             seq,
             events_before: parcel.events_before,
+            batch_events_before: 0,
             blocks_before: 0,
             blocks: parcel.blocks_written(),
             events: parcel.weight.events,

@@ -292,7 +292,15 @@ fn lane_of(batches: Vec<FoundBatch>) -> FoundLane {
 
 fn found(seq: u64, events_before: u64, events: u64, taken_at: Timestamp) -> FoundBatch {
     let (seq, places) = (SeqNo(seq), Vec::new());
-    FoundBatch { seq, events_before, blocks: 0, events, events_lost: 0, taken_at, places }
+    FoundBatch {
+        seq,
+        events_before,
+        blocks: 0,
+        events,
+        lost: std::collections::BTreeMap::new(),
+        taken_at,
+        places,
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 // long: outages of days, wrong clocks, and Servers that forget marks.
 mod long;
+mod surgery;
 
 use std::collections::BTreeMap;
 
@@ -296,7 +297,19 @@ struct Store {
     marks: BTreeMap<(StreamId, u16), (u64, u64)>,
     /// How many events of each Tab were folded.
     folded: BTreeMap<String, u64>,
+    /// The same by Client.
+    clients: BTreeMap<String, u64>,
+    /// What notes about damage say, by Client.
+    damaged: BTreeMap<String, u64>,
     lost: u64,
+}
+
+/// The number in a note of the Ledger.
+fn noted(block: &Block) -> u64 {
+    let taba_core::wire::Content::Events(bytes) = &block.content else { panic!("a note is an event") };
+    let mut reader = taba_core::wire::Reader::new(bytes);
+    taba_core::wire::column::times(&mut reader, 1).unwrap();
+    taba_core::wire::column::numbers(&mut reader, 1).unwrap()[0] as u64
 }
 
 impl Store {
@@ -308,10 +321,17 @@ impl Store {
         if batch.seq.0 > *mark + 1 && batch.seq != batch.base {
             return (*mark, Answer::Nak);
         }
-        self.lost += batch.events_before - *events;
+        if batch.seq.0 > *mark + 1 {
+            self.lost += batch.events_before - *events;
+        }
         (*mark, *events) = (batch.seq.0, batch.events_before + batch.events());
         for block in &batch.blocks {
             *self.folded.entry(block.tab.to_string()).or_default() += block.events;
+            if block.tab.as_str() == "taba.dropped;where=agent;why=damaged" {
+                *self.damaged.entry(block.client.to_string()).or_default() += noted(block);
+            } else if !block.tab.is_reserved() {
+                *self.clients.entry(block.client.to_string()).or_default() += block.events;
+            }
         }
         (batch.seq.0, Answer::Applied)
     }
@@ -373,6 +393,8 @@ struct World {
     ahead: i64,
     /// The same of the Servers.
     servers_ahead: i64,
+    /// The same by Client.
+    recorded: BTreeMap<String, u64>,
 }
 
 impl World {
@@ -382,7 +404,7 @@ impl World {
             config.merge_after = Duration::from_secs(1);
         });
         let disk = CrashDisk::default();
-        let relay = Self::open(&config, &disk, seed, moment(Duration::ZERO));
+        let (relay, _) = Self::open(&config, &disk, seed, moment(Duration::ZERO));
         let clients = (0..CLIENTS).map(|client| (batch(client, 0, Vec::new()), None)).collect();
         Self {
             config,
@@ -402,10 +424,16 @@ impl World {
             expected: BTreeMap::new(),
             ahead: 0,
             servers_ahead: 0,
+            recorded: BTreeMap::new(),
         }
     }
 
-    fn open(config: &Verified<Config>, disk: &CrashDisk, seed: u64, now: Moment) -> Relay<LogSpool> {
+    fn open(
+        config: &Verified<Config>,
+        disk: &CrashDisk,
+        seed: u64,
+        now: Moment,
+    ) -> (Relay<LogSpool>, Damage) {
         let options = LogOptions {
             bytes_max: 1 << 20,
             segment_bytes: 3_000,
@@ -413,9 +441,9 @@ impl World {
             sync_interval: Duration::ZERO,
         };
         let (spool, recovered) = LogSpool::open(&mut disk.clone(), options).unwrap();
-        assert_eq!(recovered.damage.events, 0, "what was lost with the power had not been acknowledged");
+        let damage = recovered.damage.clone();
         let handlers = taba_handlers::standard().build().unwrap();
-        Relay::new(config, spool, Origin { now, seed, recovered, handlers })
+        (Relay::new(config, spool, Origin { now, seed, recovered, handlers }), damage)
     }
 
     fn server_time(&self) -> Timestamp {
@@ -437,17 +465,24 @@ impl World {
     }
 
     fn restart(&mut self) {
+        let damage = self.restart_damaged();
+        assert_eq!(damage.events, 0, "what was lost with the power had not been acknowledged");
+    }
+
+    fn restart_damaged(&mut self) -> Damage {
         self.runs += 1;
         self.began = self.now;
         self.syncing = None;
         self.disk.fail_syncs(0);
         self.flying.clear();
-        self.relay = Self::open(&self.config, &self.disk, self.runs, self.moment());
+        let damage;
+        (self.relay, damage) = Self::open(&self.config, &self.disk, self.runs, self.moment());
         for (_, waiting) in &mut self.clients {
             // Nobody answers any more: the Client sends its Batch again.
             *waiting = waiting.map(|_| None);
         }
         self.handle(Input::Tick);
+        damage
     }
 
     /// A Client sends its Batch, for the first time or again.
@@ -472,6 +507,7 @@ impl World {
         self.blocks += blocks.len();
         for block in &blocks {
             *self.expected.entry(block.tab.to_string()).or_default() += block.events;
+            *self.recorded.entry(block.client.to_string()).or_default() += block.events;
         }
         let seq = self.clients[client].0.seq.0 + 1;
         self.clients[client] = (batch(client, seq, blocks), Some(None));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::{Disk, SegmentId};
+use super::{Disk, Extent, SegmentId};
 
 /// A disk whose content outlives those who opened it: clones are the same disk.
 #[derive(Clone, Debug, Default)]
@@ -16,6 +16,11 @@ struct Image {
     /// What would be there after a power failure, at least.
     synced: BTreeMap<SegmentId, usize>,
     removed: BTreeMap<SegmentId, Vec<u8>>,
+    extent: Extent,
+    /// Whether a segment was begun since it was opened: only then a sync moves the end of the extent.
+    is_begun: bool,
+    /// Copies of bytes that no reader understands.
+    damaged: BTreeMap<(SegmentId, u64), Vec<u8>>,
     room: Option<usize>,
     tells_its_room: bool,
     /// What is written without room for all of it stays as far as it fits, and cannot be cut off again.
@@ -110,6 +115,16 @@ impl CrashDisk {
         }
     }
 
+    /// Somebody changes files by hand.
+    pub(crate) fn edit(&self, change: impl FnOnce(&mut BTreeMap<SegmentId, Vec<u8>>)) {
+        change(&mut self.image().files);
+    }
+
+    /// How many copies of bytes are kept that no reader understands.
+    pub(crate) fn damaged(&self) -> usize {
+        self.image().damaged.len()
+    }
+
     pub(crate) fn bytes(&self) -> usize {
         self.image().files.values().map(Vec::len).sum()
     }
@@ -139,7 +154,7 @@ impl Disk for CrashDisk {
             return Err(io::ErrorKind::NotFound.into());
         }
         image.take_room(head.len())?;
-        image.is_torn = false;
+        (image.is_torn, image.is_begun) = (false, true);
         // A number may come again: what was synced was of another file.
         image.synced.remove(&segment);
         image.files.insert(segment, head.to_vec());
@@ -183,6 +198,30 @@ impl Disk for CrashDisk {
         Ok(())
     }
 
+    fn rename(&mut self, from: SegmentId, to: SegmentId) -> io::Result<()> {
+        let mut image = self.image();
+        let file = image.files.remove(&from).ok_or(io::ErrorKind::NotFound)?;
+        assert!(image.files.insert(to, file).is_none(), "the number was taken");
+        image.synced.remove(&from);
+        Ok(())
+    }
+
+    fn extent(&self) -> io::Result<Option<Extent>> {
+        let mut image = self.image();
+        image.is_begun = false;
+        Ok(Some(image.extent))
+    }
+
+    fn begins_at(&mut self, oldest: SegmentId) -> io::Result<()> {
+        self.image().extent.oldest = oldest;
+        Ok(())
+    }
+
+    fn keep_damaged(&mut self, segment: SegmentId, offset: u64, bytes: &[u8]) -> io::Result<bool> {
+        self.image().damaged.entry((segment, offset)).or_insert_with(|| bytes.to_vec());
+        Ok(true)
+    }
+
     fn remove(&mut self, segment: SegmentId) -> io::Result<()> {
         let mut image = self.image();
         if image.open.remove(&segment).is_some() {
@@ -219,6 +258,9 @@ impl Disk for CrashDisk {
             }
             if image.is_gone {
                 return Err(io::ErrorKind::NotFound.into());
+            }
+            if let Some((last, bytes)) = synced.last_key_value().filter(|_| image.is_begun) {
+                (image.extent.last, image.extent.last_bytes) = (*last, *bytes as u64);
             }
             image.synced.extend(synced);
             image.removed.clear();

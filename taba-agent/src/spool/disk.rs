@@ -3,13 +3,37 @@
 use std::fmt;
 use std::io;
 
-/// The number of a segment: 1, 2, 3, …
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// The number of a segment: 1, 2, 3, …; 0 for none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SegmentId(pub u64);
 
 impl fmt::Display for SegmentId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)
+    }
+}
+
+/// Which stretch of the log must be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// The oldest segment that was not removed on purpose: nothing before it is missed.
+    pub oldest: SegmentId,
+    /// The last segment that was synced, 0 if none was.
+    pub last: SegmentId,
+    /// Bytes of that segment that were synced.
+    pub last_bytes: u64,
+}
+
+impl Default for Extent {
+    fn default() -> Self {
+        Self { oldest: SegmentId(1), last: SegmentId(0), last_bytes: 0 }
+    }
+}
+
+impl Extent {
+    /// Whether so many bytes of this segment were certainly synced.
+    pub fn holds(&self, segment: SegmentId, bytes: u64) -> bool {
+        segment < self.last || (segment == self.last && bytes <= self.last_bytes)
     }
 }
 
@@ -45,6 +69,32 @@ pub trait Disk: Send + 'static {
     /// # Errors
     /// What the disk says.
     fn cut(&mut self, segment: SegmentId, bytes: u64) -> io::Result<()>;
+
+    /// Gives a segment another number, under which there is none.
+    ///
+    /// # Errors
+    /// What the disk says.
+    fn rename(&mut self, from: SegmentId, to: SegmentId) -> io::Result<()>;
+
+    /// Which stretch of the log must be there; `None` when nobody knows. Every sync that succeeds moves its end.
+    ///
+    /// # Errors
+    /// What the disk says.
+    fn extent(&self) -> io::Result<Option<Extent>>;
+
+    /// Notes, before segments are removed on purpose, that nothing before this one is missed from here on; the note
+    /// outlives a power failure.
+    ///
+    /// # Errors
+    /// What the disk says.
+    fn begins_at(&mut self, oldest: SegmentId) -> io::Result<()>;
+
+    /// Keeps a copy of bytes that no reader understands, in a place of its own. One that is there already stays as it is.
+    /// `false` when there is no room for it within the bound of such copies.
+    ///
+    /// # Errors
+    /// What the disk says.
+    fn keep_damaged(&mut self, segment: SegmentId, offset: u64, bytes: &[u8]) -> io::Result<bool>;
 
     /// Removes a segment, not the last.
     ///

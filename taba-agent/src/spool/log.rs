@@ -64,6 +64,8 @@ pub struct LogSpool {
     options: LogOptions,
     /// Oldest first; the last is appended to, if `is_open`.
     segments: VecDeque<Segment>,
+    /// The highest number that a segment ever had.
+    last: SegmentId,
     /// Whether the last segment was begun by this run: what an earlier one wrote is never appended to.
     is_open: bool,
     /// Up to where it was appended; what is behind `handed` is in the queue.
@@ -108,12 +110,29 @@ impl LogSpool {
     /// # Errors
     /// What the disk says when it cannot be read at all; damage is no error, but told in [`Recovered`].
     pub fn open(disk: &mut dyn Disk, options: LogOptions) -> io::Result<(Self, Recovered)> {
-        let found = disk.segments()?;
+        // Before the sync, which moves the end of what must be there to what is there.
+        let extent = disk.extent()?;
         if options.sync != SyncPolicy::Never {
             // What an earlier run wrote and did not sync before it was killed is about to be relied on.
             (disk.sync())()?;
         }
-        let recovered = recover(disk, &found)?;
+        let recovered = recover(disk, extent)?;
+        keep_unreadable(disk, &recovered)?;
+        // Told once: the next run is not to find the same again, and take it for what is missing elsewhere.
+        let mut segments = recovered.segments.clone();
+        for (id, bytes) in &recovered.torn {
+            disk.cut(*id, *bytes)?;
+            if let Some(segment) = segments.iter_mut().find(|(segment, _)| segment == id) {
+                segment.1 = *bytes;
+            }
+        }
+        for void in &recovered.void {
+            disk.remove(*void)?;
+        }
+        segments.retain(|(segment, _)| !recovered.void.contains(segment));
+        if !recovered.void.is_empty() && options.sync != SyncPolicy::Never {
+            (disk.sync())()?;
+        }
         let segment = |(id, bytes)| Segment {
             id,
             bytes,
@@ -123,24 +142,11 @@ impl LogSpool {
             begun: 0,
             moved_to: 0,
         };
-        let mut segments: VecDeque<_> = found.into_iter().map(segment).collect();
-        // Told once: the next run is not to find the same again, and take it for what is missing elsewhere.
-        for (id, bytes) in &recovered.torn {
-            disk.cut(*id, *bytes)?;
-            if let Some(segment) = segments.iter_mut().find(|segment| segment.id == *id) {
-                segment.bytes = *bytes;
-            }
-        }
-        for void in &recovered.void {
-            disk.remove(*void)?;
-        }
-        segments.retain(|segment| !recovered.void.contains(&segment.id));
-        if !recovered.void.is_empty() && options.sync != SyncPolicy::Never {
-            (disk.sync())()?;
-        }
+        let segments: VecDeque<_> = segments.into_iter().map(segment).collect();
         let mut spool = Self {
             options,
             segments,
+            last: recovered.last,
             is_open: false,
             position: 0,
             handed: 0,
@@ -245,7 +251,8 @@ impl LogSpool {
 
     /// Begins a segment in memory, to be written in its turn.
     fn begin(&mut self, checkpoint: &Checkpoint, renews: bool) {
-        let id = SegmentId(self.segments.back().map_or(0, |last| last.id.0) + 1);
+        let id = SegmentId(self.last.0 + 1);
+        self.last = id;
         let mut head = Vec::with_capacity(SEGMENT_HEAD_BYTES + 1024);
         // After files were given up, some segments were perhaps never created, and how long the last one is nobody knows.
         let before = self.segments.iter().rfind(|before| before.is_created || !renews);
@@ -267,6 +274,16 @@ impl LogSpool {
         });
         self.is_open = true;
     }
+}
+
+/// Copies what no reader understands to files of its own.
+fn keep_unreadable(disk: &mut dyn Disk, recovered: &Recovered) -> io::Result<()> {
+    for stretch in &recovered.unreadable {
+        let bytes = disk.read(stretch.segment, stretch.offset, stretch.bytes as usize)?;
+        // Where there is no room for a copy, the segment is delivered all the same.
+        let _ = disk.keep_damaged(stretch.segment, stretch.offset, &bytes);
+    }
+    Ok(())
 }
 
 impl Spool for LogSpool {

@@ -39,7 +39,7 @@ use std::time::Duration;
 
 use taba_core::wire::Block;
 
-pub use self::disk::{Disk, SegmentId};
+pub use self::disk::{Disk, Extent, SegmentId};
 pub use self::job::{Content, Done, Fetch, Job, Purpose, Ran, SyncJob};
 pub use self::log::{LogOptions, LogSpool, SyncPolicy};
 pub use self::memory::MemorySpool;

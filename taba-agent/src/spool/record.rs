@@ -3,15 +3,15 @@
 //! ```text
 //! segment     | "TABASPOL" | version u8 | id u64 | before u64 | before_bytes u64 | crc32 u32 | records …
 //! record      | head_bytes u32 | data_bytes u32 | crc32 u32 | kind u8 | head … | data … |    crc32 of lengths, kind, head
-//! kind 1      Take        | stream u64 | client | incarnation u64 | seq | taken_at zigzag | n Refusals | n Pieces |
+//! kind 1      Take        | stream u64 | Incarnation | taken_at zigzag | n Pieces |
 //! kind 2      Copy        | stream u64 | taken_at zigzag | Piece |
 //! kind 3      Merge       | stream u64 | taken_at zigzag | n Pieces |
 //! kind 4      Checkpoint  | standing u8 | n Floors | n Incarnations | n Clocks | n Sendings | ends before what is empty
 //! kind 5      Move        | stream u64 | vbucket u16 | seq | stream u64 | taken_at zigzag | n Pieces |
-//! Piece       | vbucket u16 | seq | events_before | blocks_before | blocks | events | bytes | crc32 u32 |
+//! Piece       | vbucket u16 | seq | events_before | batch_events_before | blocks_before | blocks | events | bytes | crc32 u32 |
 //! Refusal     | block | why u8 | events |
-//! Floor       | stream u64 | vbucket u16 | base | applied |
-//! Incarnation | client | number u64 | seq | n Refusals |
+//! Floor       | stream u64 | vbucket u16 | base | applied | events_before | last | events_end |
+//! Incarnation | client | number u64 | seq | events_total | n Refusals |
 //! Clock       | stream u64 | measured zigzag | told zigzag |
 //! Sending     | stream u64 | n Times: none, or one: zigzag |
 //! ```
@@ -39,7 +39,7 @@ use crate::lane::LaneKey;
 /// The first bytes of every segment.
 pub const MAGIC: [u8; 8] = *b"TABASPOL";
 /// The version of the log.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 /// Bytes before the first record of a segment.
 pub const SEGMENT_HEAD_BYTES: usize = 37;
 /// Bytes before the head of a record.
@@ -70,6 +70,8 @@ pub struct Piece {
     pub seq: SeqNo,
     /// Events in all Batches of the Lane before this one.
     pub events_before: u64,
+    /// Events of the Batch before this piece.
+    pub batch_events_before: u64,
     /// Blocks of the Batch before this piece.
     pub blocks_before: u64,
     /// Blocks of this piece, at least 1.
@@ -136,6 +138,9 @@ pub struct Taken {
     pub seq: SeqNo,
     /// When it was taken, on the clock of the day.
     pub taken_at: Timestamp,
+    /// Events of this incarnation that were taken, those of this Batch included. So when the record of a Batch is lost, the
+    /// next one of its Client tells how many events were in it.
+    pub events_total: u64,
     /// Blocks that were refused.
     pub refused: Vec<Refusal>,
 }
@@ -178,6 +183,12 @@ pub struct Floor {
     pub base: SeqNo,
     /// The last that was acknowledged.
     pub applied: SeqNo,
+    /// Events in all Batches of the Lane before `base`.
+    pub events_before: u64,
+    /// The last Batch of the Lane, complete or not.
+    pub last: SeqNo,
+    /// Events in all Batches of the Lane up to and including `last`.
+    pub events_end: u64,
 }
 
 /// A record that was read back. Pieces have the place of their bytes within the segment instead of the bytes.
@@ -202,6 +213,7 @@ pub struct FoundPiece {
     pub vbucket: u16,
     pub seq: SeqNo,
     pub events_before: u64,
+    pub batch_events_before: u64,
     pub blocks_before: u64,
     pub blocks: u64,
     pub events: u64,
@@ -211,6 +223,8 @@ pub struct FoundPiece {
     pub bytes: usize,
     /// Their CRC-32.
     pub crc: u32,
+    /// Whether the bytes are not those that were written.
+    pub is_damaged: bool,
 }
 
 /// Where a piece stands in a record: from which byte on, how many there are, and their CRC-32.
@@ -234,7 +248,7 @@ impl Record<'_> {
 
     /// About how many bytes it will be, never fewer than it is.
     pub fn bytes_max(&self) -> usize {
-        let pieces: usize = self.pieces().map(|piece| piece.bytes.len() + 64).sum();
+        let pieces: usize = self.pieces().map(|piece| piece.bytes.len() + 80).sum();
         let head = match self {
             Self::Take { taken, .. } => CLIENT_ID_BYTES_MAX + 64 + taken.refused.len() * 21,
             Self::Copy { .. } | Self::Merge { .. } | Self::Move { .. } => 64,
@@ -301,7 +315,9 @@ impl Checkpoint {
             out.extend_from_slice(&floor.lane.stream.0.to_le_bytes());
             out.extend_from_slice(&floor.lane.vbucket.to_le_bytes());
             put_u64(floor.base.0, out);
-            put_u64(floor.applied.0, out);
+            for number in [floor.applied.0, floor.events_before, floor.last.0, floor.events_end] {
+                put_u64(number, out);
+            }
         }
         put_u64(self.incarnations.len() as u64, out);
         self.incarnations.iter().for_each(|taken| put_taken(taken, out));
@@ -372,8 +388,8 @@ pub enum Next {
     End,
 }
 
-/// Reads the record at the beginning of these bytes. One of whose pieces a byte is wrong is broken as a whole: a Client's
-/// Batch is there or not.
+/// Reads the record at the beginning of these bytes. Of a record whose head is right, the pieces that are not say so
+/// ([`FoundPiece::is_damaged`]).
 pub fn next(bytes: &[u8]) -> Next {
     let mut reader = Reader::new(bytes);
     if bytes.is_empty() {
@@ -389,27 +405,33 @@ pub fn next(bytes: &[u8]) -> Next {
     if checksum(&bytes[..head_end]) as usize != crc {
         return Next::Broken(end);
     }
-    match read(&bytes[12..head_end], head_end).filter(|found| found.is_whole(bytes, end)) {
-        Some(found) => Next::Record(Box::new(found), end),
-        None => Next::Broken(end),
+    let Some(mut found) = read(&bytes[12..head_end], head_end) else { return Next::Broken(end) };
+    let pieces = found.pieces_mut();
+    if pieces.last().is_some_and(|last| last.offset + last.bytes != end) {
+        return Next::Broken(end);
     }
+    for piece in pieces {
+        piece.is_damaged = crc32fast::hash(&bytes[piece.offset..piece.offset + piece.bytes]) != piece.crc;
+    }
+    Next::Record(Box::new(found), end)
 }
 
 impl Found {
-    /// Whether its pieces are the data, and not a byte of them is wrong.
-    fn is_whole(&self, record: &[u8], end: usize) -> bool {
-        let pieces = match self {
-            Self::Take(_, _, pieces) | Self::Merge(_, _, pieces) | Self::Move(_, _, _, pieces) => {
-                pieces.as_slice()
-            }
+    /// Its pieces, in order.
+    pub fn pieces(&self) -> &[FoundPiece] {
+        match self {
+            Self::Take(_, _, pieces) | Self::Merge(_, _, pieces) | Self::Move(_, _, _, pieces) => pieces,
             Self::Copy(_, _, piece) => std::slice::from_ref(piece),
             Self::Checkpoint(_) => &[],
-        };
-        let is_right = |piece: &FoundPiece| {
-            let bytes = record.get(piece.offset..piece.offset + piece.bytes);
-            bytes.is_some_and(|bytes| crc32fast::hash(bytes) == piece.crc)
-        };
-        pieces.last().is_none_or(|last| last.offset + last.bytes == end) && pieces.iter().all(is_right)
+        }
+    }
+
+    fn pieces_mut(&mut self) -> &mut [FoundPiece] {
+        match self {
+            Self::Take(_, _, pieces) | Self::Merge(_, _, pieces) | Self::Move(_, _, _, pieces) => pieces,
+            Self::Copy(_, _, piece) => std::slice::from_mut(piece),
+            Self::Checkpoint(_) => &mut [],
+        }
     }
 }
 
@@ -445,6 +467,7 @@ fn put_piece(piece: &Piece, crc: u32, out: &mut Vec<u8>) {
     out.extend_from_slice(&piece.vbucket.to_le_bytes());
     put_u64(piece.seq.0, out);
     put_u64(piece.events_before, out);
+    put_u64(piece.batch_events_before, out);
     put_u64(piece.blocks_before, out);
     put_u64(piece.blocks, out);
     put_u64(piece.events, out);
@@ -456,6 +479,7 @@ fn put_taken(taken: &Taken, out: &mut Vec<u8>) {
     put_bytes(taken.client.as_str().as_bytes(), out);
     out.extend_from_slice(&taken.incarnation.to_le_bytes());
     put_u64(taken.seq.0, out);
+    put_u64(taken.events_total, out);
     put_u64(taken.refused.len() as u64, out);
     for refusal in &taken.refused {
         put_u64(u64::from(refusal.block), out);
@@ -506,7 +530,10 @@ fn checkpoint(reader: &mut Reader<'_>) -> Result<Checkpoint, WireError> {
         let lane =
             LaneKey { stream: stream(reader)?, vbucket: u16::from_le_bytes(reader.array("a vbucket")?) };
         let (base, applied) = (SeqNo(reader.u64("a base")?), SeqNo(reader.u64("a mark")?));
-        found.floors.push(Floor { lane, base, applied });
+        let events_before = reader.u64("a number of events")?;
+        let last = SeqNo(reader.u64("a sequence number")?);
+        let events_end = reader.u64("a number of events")?;
+        found.floors.push(Floor { lane, base, applied, events_before, last, events_end });
     }
     for _ in 0..reader.count(CHECKPOINT_MAX, "incarnations")? {
         found.incarnations.push(taken(reader)?);
@@ -538,13 +565,14 @@ fn taken(reader: &mut Reader<'_>) -> Result<Taken, WireError> {
     let client = ClientId::new(reader.text(CLIENT_ID_BYTES_MAX, "a client id")?)?;
     let incarnation = u64::from_le_bytes(reader.array("an incarnation")?);
     let seq = SeqNo(reader.u64("a sequence number")?);
+    let events_total = reader.u64("a number of events")?;
     let mut refused = Vec::new();
     for _ in 0..reader.count(BATCH_BLOCKS_MAX, "refusals")? {
         let block = reader.count(BATCH_BLOCKS_MAX, "the place of a block")? as u32;
         let why = Why::from_code(reader.u8("a reason")?).ok_or(WireError::Malformed { what: "a reason" })?;
         refused.push(Refusal { block, why, events: reader.u64("a number of events")? });
     }
-    Ok(Taken { client, incarnation, seq, taken_at: Timestamp::default(), refused })
+    Ok(Taken { client, incarnation, seq, taken_at: Timestamp::default(), events_total, refused })
 }
 
 fn pieces(reader: &mut Reader<'_>, data: &mut usize) -> Result<Vec<FoundPiece>, WireError> {
@@ -557,6 +585,7 @@ fn piece(reader: &mut Reader<'_>, data: &mut usize) -> Result<FoundPiece, WireEr
     let vbucket = u16::from_le_bytes(reader.array("a vbucket")?);
     let seq = SeqNo(reader.u64("a sequence number")?);
     let events_before = reader.u64("a number of events")?;
+    let batch_events_before = reader.u64("a number of events")?;
     let blocks_before = reader.u64("a number of blocks")?;
     let blocks = reader.u64("a number of blocks")?;
     let events = reader.u64("a number of events")?;
@@ -573,7 +602,20 @@ fn piece(reader: &mut Reader<'_>, data: &mut usize) -> Result<FoundPiece, WireEr
     }
     let offset = *data;
     *data = offset.saturating_add(bytes);
-    Ok(FoundPiece { vbucket, seq, events_before, blocks_before, blocks, events, offset, bytes, crc })
+    let is_damaged = false;
+    Ok(FoundPiece {
+        vbucket,
+        seq,
+        events_before,
+        batch_events_before,
+        blocks_before,
+        blocks,
+        events,
+        offset,
+        bytes,
+        crc,
+        is_damaged,
+    })
 }
 
 #[cfg(test)]
@@ -588,6 +630,7 @@ mod tests {
             vbucket,
             seq: SeqNo(seq),
             events_before,
+            batch_events_before: 5,
             blocks_before: 2,
             blocks: 3,
             events: 7,
@@ -601,6 +644,7 @@ mod tests {
             incarnation: 0x0123_4567_89ab_cdef,
             seq: SeqNo(42),
             taken_at: Timestamp::from_micros(1_795_371_115_250_000),
+            events_total: 4_711,
             refused: vec![Refusal { block: 3, why: Why::BadName, events: 17 }],
         }
     }
@@ -610,7 +654,14 @@ mod tests {
         let incarnation = Taken { taken_at: Timestamp::default(), ..taken() };
         Checkpoint {
             standing: Standing::Follows,
-            floors: vec![Floor { lane, base: SeqNo(9), applied: SeqNo(11) }],
+            floors: vec![Floor {
+                lane,
+                base: SeqNo(9),
+                applied: SeqNo(11),
+                events_before: 80,
+                last: SeqNo(12),
+                events_end: 123,
+            }],
             incarnations: vec![incarnation],
             clocks: Vec::new(),
             sendings: Vec::new(),
@@ -690,7 +741,7 @@ mod tests {
         assert_eq!((found_from, seq, whither, found.len()), (from, SeqNo(4), (stream, taken_at), 2));
     }
 
-    /// Bytes written by version 2 of the log. `TABA_BLESS=1` writes the file if it does not exist yet.
+    /// Bytes written by version 3 of the log. `TABA_BLESS=1` writes the file if it does not exist yet.
     #[test]
     fn golden_bytes_are_read_and_written_as_ever() {
         let head = SegmentHead { id: SegmentId(3), before: SegmentId(2), before_bytes: 4_711 };
@@ -711,7 +762,11 @@ mod tests {
             let at = at.index(record.len());
             let mut wrong = record.clone();
             wrong[at] ^= flip;
-            prop_assert!(!matches!(next(&wrong), Next::Record(..)));
+            let is_noticed = |bytes: &[u8]| match next(bytes) {
+                Next::Record(found, _) => found.pieces().iter().any(|piece| piece.is_damaged),
+                Next::Broken(_) | Next::Lost | Next::End => true,
+            };
+            prop_assert!(is_noticed(&wrong));
             prop_assert!(!matches!(next(&record[..at]), Next::Record(..)));
         }
 

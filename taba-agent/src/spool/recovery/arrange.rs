@@ -1,0 +1,135 @@
+//! Which file is which segment, and which segments are missing.
+//!
+//! A segment says its own number in its head, so a file that was renamed is known by that; where the head is damaged, the
+//! name counts. Of a segment that is there twice, the file counts of which more can be read.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use super::replay::{Replay, readable_bytes};
+use crate::spool::record::{SEGMENT_HEAD_BYTES, SegmentHead};
+use crate::spool::{Disk, Extent, SegmentId};
+
+/// Bytes of segments that are not there; `None` when nobody knows how many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Missing {
+    pub(super) segments: u64,
+    pub(super) bytes: u64,
+}
+
+/// What is missing, and where.
+#[derive(Debug, Default)]
+pub(super) struct AllMissing {
+    /// Before these segments.
+    pub(super) before: BTreeMap<SegmentId, Missing>,
+    /// Behind the last one.
+    pub(super) at_end: Option<Missing>,
+}
+
+/// Gives every file its right number, and puts away what is there twice. Gives the segments in their order.
+pub(super) fn arrange(
+    disk: &mut dyn Disk,
+    files: Vec<(SegmentId, u64)>,
+    replay: &mut Replay,
+) -> io::Result<Vec<(SegmentId, u64)>> {
+    let mut by_number: BTreeMap<SegmentId, Vec<(SegmentId, u64)>> = BTreeMap::new();
+    for (file, bytes) in files {
+        let head = SegmentHead::decode(&disk.read(file, 0, SEGMENT_HEAD_BYTES)?);
+        by_number.entry(head.map_or(file, |head| head.id)).or_default().push((file, bytes));
+    }
+    let mut chosen = Vec::new();
+    for (number, files) in by_number {
+        let (file, bytes) = choose(disk, number, &files)?;
+        chosen.push((number, file, bytes));
+        for (other, bytes) in files.into_iter().filter(|(other, _)| *other != file) {
+            replay.damage.segments_misnamed += 1;
+            put_away(disk, other, bytes)?;
+        }
+    }
+    rename(disk, &chosen, replay)?;
+    Ok(chosen.into_iter().map(|(number, _, bytes)| (number, bytes)).collect())
+}
+
+/// The file of a segment: the one of which most can be read, and of equal ones the one that has its number.
+fn choose(disk: &dyn Disk, number: SegmentId, files: &[(SegmentId, u64)]) -> io::Result<(SegmentId, u64)> {
+    let mut best = (files[0], (0, false));
+    if files.len() > 1 {
+        for &(file, bytes) in files {
+            let rank = (readable_bytes(&disk.read(file, 0, bytes as usize)?), file == number);
+            if rank > best.1 || file == best.0.0 {
+                best = ((file, bytes), rank);
+            }
+        }
+    }
+    Ok(best.0)
+}
+
+/// Keeps what there is room for, and removes the file: what it holds stands in another one.
+fn put_away(disk: &mut dyn Disk, file: SegmentId, bytes: u64) -> io::Result<()> {
+    let content = disk.read(file, 0, bytes as usize)?;
+    disk.keep_damaged(file, 0, &content)?;
+    disk.remove(file)
+}
+
+/// Renames one after the other to numbers that are free; where each waits for the other, one gets out of the way.
+fn rename(
+    disk: &mut dyn Disk,
+    chosen: &[(SegmentId, SegmentId, u64)],
+    replay: &mut Replay,
+) -> io::Result<()> {
+    let mut taken: BTreeMap<SegmentId, SegmentId> =
+        chosen.iter().map(|&(number, file, _)| (file, number)).collect();
+    while let Some((&file, &number)) = taken.iter().find(|(file, number)| file != number) {
+        let free = taken.iter().find(|(file, number)| file != number && !taken.contains_key(*number));
+        let (from, to, number) = match free {
+            Some((&from, &to)) => (from, to, to),
+            None => (file, SegmentId(taken.keys().next_back().map_or(0, |last| last.0) + 1), number),
+        };
+        disk.rename(from, to)?;
+        taken.remove(&from);
+        taken.insert(to, number);
+        replay.damage.segments_misnamed += u64::from(to == number);
+    }
+    Ok(())
+}
+
+/// Which segments should be there and are not, or are shorter than they were: each says which one is before it and how
+/// long that is, and the disk which ones were removed on purpose and what was synced last.
+pub(super) fn missing(
+    disk: &dyn Disk,
+    segments: &[(SegmentId, u64)],
+    extent: Option<Extent>,
+) -> io::Result<AllMissing> {
+    let mut missing = AllMissing::default();
+    let known = extent.unwrap_or_default();
+    let present: BTreeMap<SegmentId, u64> = segments.iter().copied().collect();
+    let mut first_kept = None;
+    for &(segment, _) in segments {
+        let Some(head) = SegmentHead::decode(&disk.read(segment, 0, SEGMENT_HEAD_BYTES)?) else { continue };
+        let is_first = first_kept.replace(segment).is_none();
+        let lost = match present.get(&head.before) {
+            Some(bytes) if *bytes < head.before_bytes => Some((0, head.before_bytes - bytes)),
+            Some(_) => None,
+            None if head.before == SegmentId(0) || head.before < known.oldest => None,
+            // Nobody knows whether what is before the first one was removed on purpose.
+            None if is_first && extent.is_none() => None,
+            None => Some((1, head.before_bytes)),
+        };
+        if let Some((segments, bytes)) = lost {
+            missing.before.insert(segment, Missing { segments, bytes });
+        }
+    }
+    let last = segments.last().map_or(SegmentId(0), |last| last.0);
+    missing.at_end = match present.get(&known.last) {
+        Some(bytes) if *bytes < known.last_bytes => {
+            Some(Missing { segments: 0, bytes: known.last_bytes - bytes })
+        }
+        None if known.last > last => Some(Missing { segments: 1, bytes: known.last_bytes }),
+        Some(_) | None => None,
+    };
+    if missing.at_end.is_some_and(|lost| lost.segments == 0) && known.last < last {
+        // It is known from the segment behind it.
+        missing.at_end = None;
+    }
+    Ok(missing)
+}

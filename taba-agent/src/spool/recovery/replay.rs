@@ -1,0 +1,340 @@
+//! [`Replay`]: the records of all segments, in order.
+
+use std::collections::{BTreeMap, HashMap, hash_map};
+
+use taba_core::{ClientId, SeqNo, StreamId, Timestamp};
+
+use super::arrange::Missing;
+use super::{Damage, Loss, Sending, Stretch};
+use crate::clock::StreamClock;
+use crate::lane::LaneKey;
+use crate::spool::record::{
+    Checkpoint, Found, FoundPiece, Next, RECORD_HEAD_BYTES, SEGMENT_HEAD_BYTES, SegmentHead, Standing, Taken,
+    next,
+};
+use crate::spool::{Extent, Place, SegmentId};
+
+/// Bytes of heads that are checked in search of the next record, at most.
+const RESYNC_BYTES_MAX: usize = 256 << 20;
+
+/// The records of all segments, in order.
+#[derive(Debug, Default)]
+pub(super) struct Replay {
+    extent: Option<Extent>,
+    pub(super) lanes: BTreeMap<LaneKey, Lane>,
+    pub(super) applied: HashMap<LaneKey, SeqNo>,
+    pub(super) clocks: HashMap<StreamId, StreamClock>,
+    /// As the last segment says. When it cannot be read, nobody knows: what it would have said may have been sent since.
+    pub(super) sendings: HashMap<StreamId, Sending>,
+    pub(super) incarnations: HashMap<(ClientId, u64), (u64, Taken)>,
+    uses: u64,
+    /// Events of each Client that were taken, and whose record was not read.
+    pub(super) clients_lost: BTreeMap<ClientId, u64>,
+    pub(super) damage: Damage,
+    pub(super) torn: Vec<(SegmentId, u64)>,
+    pub(super) unreadable: Vec<Stretch>,
+}
+
+/// A Lane as far as it was read.
+#[derive(Debug, Default)]
+pub(super) struct Lane {
+    pub(super) batches: BTreeMap<u64, Building>,
+    /// The first Batch that was held at the last checkpoint, and how many events came before.
+    pub(super) start: Option<(u64, u64)>,
+    /// The last Batch, and how many events come before the end of it, as far as anything that was read says so.
+    pub(super) end: (u64, u64),
+}
+
+/// A Batch as far as it was read.
+#[derive(Debug)]
+pub(super) struct Building {
+    pub(super) events_before: u64,
+    blocks_end: u64,
+    pub(super) blocks: u64,
+    pub(super) events: u64,
+    pub(super) lost: BTreeMap<Option<ClientId>, Loss>,
+    pub(super) is_holed: bool,
+    pub(super) taken_at: Timestamp,
+    pub(super) places: Vec<Place>,
+}
+
+/// Where a record stands, and what it says of all its pieces.
+#[derive(Clone, Copy)]
+struct Origin<'a> {
+    stream: StreamId,
+    taken_at: Timestamp,
+    segment: SegmentId,
+    at: usize,
+    /// Who sent it, and how many events are in it.
+    client: Option<(&'a ClientId, u64)>,
+}
+
+impl Building {
+    pub(super) fn events_lost(&self) -> u64 {
+        self.lost.values().map(|loss| loss.events).sum()
+    }
+
+    fn lose(&mut self, client: Option<&ClientId>, events: u64) {
+        if events > 0 {
+            self.lost.entry(client.cloned()).or_default().events += events;
+        }
+    }
+}
+
+impl Lane {
+    fn ends_at(&mut self, seq: u64, events: u64) {
+        self.end = (self.end.0.max(seq), self.end.1.max(events));
+    }
+
+    /// Its Batches from this number on are no more.
+    fn cut(&mut self, seq: u64, events_before: u64) {
+        self.batches.split_off(&seq);
+        self.end = (seq.saturating_sub(1), events_before);
+    }
+}
+
+impl Replay {
+    pub(super) fn new(extent: Option<Extent>) -> Self {
+        Self { extent, ..Self::default() }
+    }
+
+    /// Bytes are missing here that were there once.
+    pub(super) fn missing(&mut self, missing: Option<Missing>) {
+        if let Some(Missing { segments, bytes }) = missing {
+            self.damage.stretches += 1;
+            self.damage.bytes += bytes;
+            self.damage.segments_missing += segments;
+            self.damage.has_unknown = true;
+            self.sendings.clear();
+        }
+    }
+
+    pub(super) fn segment(&mut self, id: SegmentId, bytes: &[u8]) {
+        self.sendings.clear();
+        let has_head = SegmentHead::decode(bytes).is_some();
+        let mut at = if has_head { SEGMENT_HEAD_BYTES } else { 0 };
+        if !has_head {
+            // What stands behind may be whole. A file that a crash left empty holds nothing that was acknowledged.
+            at = resynchronise(bytes, None).unwrap_or(bytes.len());
+            self.unreadable(id, 0, at);
+        }
+        loop {
+            match next(&bytes[at..]) {
+                Next::End => return,
+                Next::Record(found, end) if self.is_believed(&found, id, at + end) => {
+                    self.record(*found, id, at);
+                    at += end;
+                }
+                // Its lengths may be what is wrong.
+                Next::Record(_, end) | Next::Broken(end) => {
+                    let next = resynchronise(bytes, Some(at)).unwrap_or(at + end);
+                    self.unreadable(id, at, next);
+                    at = next;
+                }
+                Next::Lost => match resynchronise(bytes, Some(at)) {
+                    Some(next) => {
+                        self.unreadable(id, at, next);
+                        at = next;
+                    }
+                    None => {
+                        self.torn.push((id, at as u64));
+                        return self.unreadable(id, at, bytes.len());
+                    }
+                },
+            }
+        }
+    }
+
+    /// What was synced was written whole; the parts of it that are right count. Of what was not, a power failure may have
+    /// left some parts and not others: a Client's Batch is there or not.
+    fn is_believed(&self, found: &Found, segment: SegmentId, end: usize) -> bool {
+        let is_synced = self.extent.is_some_and(|extent| extent.holds(segment, end as u64));
+        is_synced || !found.pieces().iter().any(|piece| piece.is_damaged)
+    }
+
+    fn unreadable(&mut self, segment: SegmentId, from: usize, to: usize) {
+        let (offset, bytes) = (from as u64, (to - from) as u64);
+        if bytes > 0 {
+            self.damage.stretches += 1;
+            self.damage.bytes += bytes;
+            self.unreadable.push(Stretch { segment, offset, bytes });
+            // What was never synced is the end of a run that was killed, and no damage.
+            let was_synced = self.extent.is_none_or(|extent| extent.holds(segment, offset + 1));
+            self.damage.has_unknown |= was_synced;
+        }
+    }
+
+    fn record(&mut self, found: Found, segment: SegmentId, at: usize) {
+        for piece in found.pieces().iter().filter(|piece| piece.is_damaged) {
+            let (offset, bytes) = ((at + piece.offset) as u64, piece.bytes as u64);
+            self.damage.stretches += 1;
+            self.damage.bytes += bytes;
+            self.unreadable.push(Stretch { segment, offset, bytes });
+        }
+        let origin = |stream, taken_at| Origin { stream, taken_at, segment, at, client: None };
+        match found {
+            Found::Take(taken, stream, pieces) => {
+                let events = pieces.iter().map(|piece| piece.events).sum();
+                let origin =
+                    Origin { client: Some((&taken.client, events)), ..origin(stream, taken.taken_at) };
+                pieces.iter().for_each(|piece| self.piece(origin, piece));
+                self.taken(taken, Some(events));
+            }
+            Found::Copy(stream, taken_at, piece) => {
+                let lane = self.lane(stream, piece.vbucket);
+                // What it was copied from may still be there.
+                if !piece.is_damaged || !lane.batches.contains_key(&piece.seq.0) {
+                    lane.batches.remove(&piece.seq.0);
+                    self.piece(origin(stream, taken_at), &piece);
+                }
+            }
+            Found::Merge(stream, taken_at, pieces) => {
+                if let Some(first) = pieces.first() {
+                    self.lane(stream, first.vbucket).cut(first.seq.0, first.events_before);
+                }
+                pieces.iter().for_each(|piece| self.piece(origin(stream, taken_at), piece));
+            }
+            Found::Move(from, seq, (stream, taken_at), pieces) => {
+                if let Some(lane) = self.lanes.get_mut(&from) {
+                    let events_before =
+                        lane.batches.range(seq.0..).next().map_or(0, |(_, first)| first.events_before);
+                    lane.cut(seq.0, events_before);
+                }
+                pieces.iter().for_each(|piece| self.piece(origin(stream, taken_at), piece));
+            }
+            Found::Checkpoint(checkpoint) => self.checkpoint(checkpoint),
+        }
+    }
+
+    fn lane(&mut self, stream: StreamId, vbucket: u16) -> &mut Lane {
+        self.lanes.entry(LaneKey { stream, vbucket }).or_default()
+    }
+
+    fn piece(&mut self, origin: Origin<'_>, piece: &FoundPiece) {
+        let Origin { stream, taken_at, segment, at, client } = origin;
+        let place =
+            Place { segment, offset: (at + piece.offset) as u32, bytes: piece.bytes as u32, crc: piece.crc };
+        let lane = self.lane(stream, piece.vbucket);
+        let batch = lane.batches.entry(piece.seq.0).or_insert_with(|| Building {
+            events_before: piece.events_before,
+            blocks_end: 0,
+            blocks: 0,
+            events: 0,
+            lost: BTreeMap::new(),
+            is_holed: false,
+            taken_at,
+            places: Vec::new(),
+        });
+        batch.is_holed |= piece.blocks_before != batch.blocks_end;
+        batch.blocks_end = piece.blocks_before + piece.blocks;
+        let known = batch.events.saturating_add(batch.events_lost());
+        batch.lose(None, piece.batch_events_before.saturating_sub(known));
+        if piece.is_damaged {
+            batch.lose(client.map(|(client, _)| client), piece.events);
+            // A piece without events is the notes of its Client: that it recorded what is in the others.
+            if let (0, Some((client, events))) = (piece.events, client) {
+                batch.lost.entry(Some(client.clone())).or_default().unrecorded += events;
+            }
+        } else {
+            batch.blocks += piece.blocks;
+            batch.events = batch.events.saturating_add(piece.events);
+            batch.places.push(place);
+        }
+        let events = [piece.events_before, piece.batch_events_before, piece.events];
+        lane.ends_at(piece.seq.0, events.into_iter().fold(0, u64::saturating_add));
+    }
+
+    /// A Batch of a Client was taken, with so many events; a checkpoint does not say how many.
+    fn taken(&mut self, taken: Taken, events: Option<u64>) {
+        self.uses += 1;
+        // From the first segment on, nothing of a Client was before what is found.
+        let is_from_start = self.extent.is_some_and(|extent| extent.oldest == SegmentId(1));
+        let before = taken.events_total.saturating_sub(events.unwrap_or(0));
+        let lost = |known: u64| before.saturating_sub(known);
+        let mut missing = 0;
+        match self.incarnations.entry((taken.client.clone(), taken.incarnation)) {
+            hash_map::Entry::Occupied(mut known) => {
+                if known.get().1.seq <= taken.seq {
+                    if known.get().1.seq < taken.seq {
+                        missing = lost(known.get().1.events_total);
+                    }
+                    known.insert((self.uses, taken.clone()));
+                }
+            }
+            hash_map::Entry::Vacant(place) => {
+                missing = if is_from_start { lost(0) } else { 0 };
+                place.insert((self.uses, taken.clone()));
+            }
+        }
+        if missing > 0 {
+            *self.clients_lost.entry(taken.client).or_default() += missing;
+        }
+    }
+
+    fn checkpoint(&mut self, checkpoint: Checkpoint) {
+        for floor in checkpoint.floors {
+            self.applied.insert(floor.lane, floor.applied);
+            let is_held = floor.base <= floor.last;
+            if !is_held && !self.lanes.contains_key(&floor.lane) {
+                continue;
+            }
+            let lane = self.lanes.entry(floor.lane).or_default();
+            lane.batches = lane.batches.split_off(&floor.base.0);
+            lane.start = Some((floor.base.0, floor.events_before));
+            lane.ends_at(floor.last.0, floor.events_end);
+        }
+        self.clocks.extend(checkpoint.clocks);
+        let sending = |since: Option<Timestamp>| since.map_or(Sending::Never, Sending::Since);
+        self.sendings =
+            checkpoint.sendings.into_iter().map(|(stream, since)| (stream, sending(since))).collect();
+        checkpoint.incarnations.into_iter().for_each(|taken| self.taken(taken, None));
+        if checkpoint.standing != Standing::Renews {
+            // It says where every Lane ended: all that is lost before it is known.
+            self.damage.has_unknown = false;
+        }
+    }
+}
+
+/// How many bytes of a segment are records.
+pub(super) fn readable_bytes(bytes: &[u8]) -> usize {
+    let mut at = SEGMENT_HEAD_BYTES.min(bytes.len());
+    let mut readable = 0;
+    loop {
+        match next(&bytes[at..]) {
+            Next::End => return readable,
+            Next::Record(found, end) => {
+                let damaged: usize =
+                    found.pieces().iter().filter(|piece| piece.is_damaged).map(|piece| piece.bytes).sum();
+                readable += end - damaged;
+                at += end;
+            }
+            Next::Broken(_) | Next::Lost => match resynchronise(bytes, Some(at)) {
+                Some(next) => at = next,
+                None => return readable,
+            },
+        }
+    }
+}
+
+/// Where the next record begins behind a place whose bytes do not tell, or from the beginning.
+///
+/// # Cost
+/// A few comparisons for each byte, and checksums over at most [`RESYNC_BYTES_MAX`] bytes of what looks like the head of a
+/// record; behind that, the rest of the segment is given up.
+fn resynchronise(bytes: &[u8], behind: Option<usize>) -> Option<usize> {
+    let mut left = RESYNC_BYTES_MAX;
+    for start in behind.map_or(0, |at| at + 1)..bytes.len().saturating_sub(RECORD_HEAD_BYTES) {
+        let rest = &bytes[start..];
+        let length = |at: usize| u32::from_le_bytes([rest[at], rest[at + 1], rest[at + 2], rest[at + 3]]);
+        let (head, data) = (length(0) as usize, length(4) as usize);
+        let is_kind = (1..=5).contains(&rest[RECORD_HEAD_BYTES - 1]);
+        if !is_kind || head.saturating_add(data) > rest.len() {
+            continue;
+        }
+        left = left.checked_sub(head)?;
+        if matches!(next(rest), Next::Record(..)) {
+            return Some(start);
+        }
+    }
+    None
+}
