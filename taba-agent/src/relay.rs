@@ -218,7 +218,7 @@ impl<S: Spool> Relay<S> {
             failed: false,
             tally: Tally::default(),
             spool_tally: SpoolTally::default(),
-            damage: recovered.damage,
+            damage: recovered.damage.clone(),
             room_tried: None,
             bytes_here: 0,
             copying: None,

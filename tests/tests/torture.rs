@@ -35,7 +35,17 @@ fn assert_faults(run: &Run, kinds: &[&str]) {
 #[test]
 fn a_kills_change_no_total() {
     let run = run(scenarios::kills);
-    assert_faults(&run, &["kill a server", "kill an agent", "http: AnswerLost", "http: Cut", "http: Ghost"]);
+    assert_faults(
+        &run,
+        &[
+            "kill a server",
+            "kill an agent",
+            "disorder a spool",
+            "http: AnswerLost",
+            "http: Cut",
+            "http: Ghost",
+        ],
+    );
     assert!(run.report.repeated > 0 && run.report.replayed > 0 && run.report.duplicates > 0);
 }
 

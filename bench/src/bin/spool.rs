@@ -86,14 +86,23 @@ fn spool(directory: &Path, clients: u64) -> Result<f64, Box<dyn Error>> {
     let (spool, prepared) = (Mutex::new(spool), Mutex::new(None::<SyncJob>));
     let checkpoint = Checkpoint::default();
     let bytes: Vec<u8> = (0..RECORD_BYTES - 64).map(|n| (n * 7919) as u8).collect();
-    let mut piece =
-        Piece { vbucket: 1, seq: SeqNo(1), events_before: 0, blocks_before: 0, blocks: 1, events: 1, bytes };
+    let mut piece = Piece {
+        vbucket: 1,
+        seq: SeqNo(1),
+        events_before: 0,
+        batch_events_before: 0,
+        blocks_before: 0,
+        blocks: 1,
+        events: 1,
+        bytes,
+    };
     let client = ClientId::new("web-01")?;
     let mut taken = Taken {
         client,
         incarnation: 7,
         seq: SeqNo(1),
         taken_at: Timestamp::from_secs(1),
+        events_total: 0,
         refused: Vec::new(),
     };
     let start = now();

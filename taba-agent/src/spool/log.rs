@@ -259,7 +259,7 @@ impl LogSpool {
         let before_bytes = before.map_or(0, |before| if renews { 0 } else { before.bytes });
         let before = before.map_or(SegmentId(0), |before| before.id);
         head.extend_from_slice(&SegmentHead { id, before, before_bytes }.encode());
-        checkpoint.encode(&mut head);
+        Checkpoint { segment: id, ..checkpoint.clone() }.encode(&mut head);
         let bytes = head.len() as u64;
         self.position += bytes;
         self.queue.begin(id, head, self.position, renews);

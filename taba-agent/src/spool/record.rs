@@ -6,7 +6,7 @@
 //! kind 1      Take        | stream u64 | Incarnation | taken_at zigzag | n Pieces |
 //! kind 2      Copy        | stream u64 | taken_at zigzag | Piece |
 //! kind 3      Merge       | stream u64 | taken_at zigzag | n Pieces |
-//! kind 4      Checkpoint  | standing u8 | n Floors | n Incarnations | n Clocks | n Sendings | ends before what is empty
+//! kind 4      Checkpoint  | id u64 | standing u8 | n Floors | n Incarnations | n Clocks | n Sendings | ends before what is empty
 //! kind 5      Move        | stream u64 | vbucket u16 | seq | stream u64 | taken_at zigzag | n Pieces |
 //! Piece       | vbucket u16 | seq | events_before | batch_events_before | blocks_before | blocks | events | bytes | crc32 u32 |
 //! Refusal     | block | why u8 | events |
@@ -148,6 +148,8 @@ pub struct Taken {
 /// What is known at the beginning of a segment about those before it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Checkpoint {
+    /// The number of its segment, in case its head is damaged; a Spool fills it in.
+    pub segment: SegmentId,
     /// What its segment is to those before it.
     pub standing: Standing,
     /// Of each Lane that is known. What is found of others is asked after once more.
@@ -309,6 +311,7 @@ impl Checkpoint {
     pub fn encode(&self, out: &mut Vec<u8>) {
         let start = begin(out);
         out.push(CHECKPOINT);
+        out.extend_from_slice(&self.segment.0.to_le_bytes());
         out.push(self.standing as u8);
         put_u64(self.floors.len() as u64, out);
         for floor in &self.floors {
@@ -519,13 +522,14 @@ fn read_from(reader: &mut Reader<'_>, mut data: usize) -> Result<Found, WireErro
 }
 
 fn checkpoint(reader: &mut Reader<'_>) -> Result<Checkpoint, WireError> {
+    let segment = SegmentId(u64::from_le_bytes(reader.array("the number of a segment")?));
     let standing = match reader.u8("a standing")? {
         0 => Standing::Follows,
         1 => Standing::Renews,
         2 => Standing::Seals,
         _ => return Err(WireError::Malformed { what: "a standing" }),
     };
-    let mut found = Checkpoint { standing, ..Checkpoint::default() };
+    let mut found = Checkpoint { segment, standing, ..Checkpoint::default() };
     for _ in 0..reader.count(CHECKPOINT_MAX, "lanes")? {
         let lane =
             LaneKey { stream: stream(reader)?, vbucket: u16::from_le_bytes(reader.array("a vbucket")?) };
@@ -653,6 +657,7 @@ mod tests {
         let lane = LaneKey { stream: StreamId(7), vbucket: 513 };
         let incarnation = Taken { taken_at: Timestamp::default(), ..taken() };
         Checkpoint {
+            segment: SegmentId(3),
             standing: Standing::Follows,
             floors: vec![Floor {
                 lane,

@@ -1,6 +1,8 @@
 //! [`AgentSlot`]: the place of one Agent: its port, its Spool, its ways to the Servers, and the process that is there
 //! now.
 
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -149,6 +151,25 @@ impl AgentSlot {
         }
     }
 
+    /// Puts the files of its Spool in disorder, while no process is there: two are swapped, one has another name, one is
+    /// there twice, one has a head that nobody can read. Nothing that was taken is lost by it.
+    pub fn disorder_spool(&self) {
+        let Ok(entries) = fs::read_dir(&self.spool) else { return };
+        let mut files: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+        files.retain(|path| path.extension().is_some_and(|extension| extension == "spool"));
+        files.sort();
+        let [first, second, .., last] = files.as_slice() else { return };
+        let other = |name: &str| self.spool.join(name);
+        // A disk that is full or fails takes what it takes: any of this may be done in part.
+        let done = fs::copy(last, other("copy.spool"))
+            .and_then(|_| fs::rename(first, other("away.spool")))
+            .and_then(|()| fs::rename(second, first))
+            .and_then(|()| fs::rename(other("away.spool"), second))
+            .and_then(|()| flip(first, 20))
+            .and_then(|()| fs::rename(last, other("renamed.spool")));
+        drop(done);
+    }
+
     /// Stops it in the middle of whatever it does (SIGSTOP), or lets it go on.
     pub fn pause(&mut self, is_paused: bool) {
         self.is_paused = is_paused;
@@ -218,4 +239,14 @@ impl AgentSlot {
     pub fn count(&self, name: &str) -> u64 {
         self.counts.of(name)
     }
+}
+
+/// Flips a bit of a byte of a file.
+fn flip(path: &Path, at: u64) -> io::Result<()> {
+    let mut file = OpenOptions::new().read(true).write(true).open(path)?;
+    let mut byte = [0];
+    file.seek(SeekFrom::Start(at))?;
+    file.read_exact(&mut byte)?;
+    file.seek(SeekFrom::Start(at))?;
+    file.write_all(&[byte[0] ^ 4])
 }

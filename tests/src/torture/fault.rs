@@ -20,6 +20,8 @@ pub enum Fault {
     KillServer(usize),
     /// An Agent is killed with `kill -9`; it ends with another start, on the same Spool.
     KillAgent(usize),
+    /// An Agent is killed with `kill -9`, and somebody puts the files of its Spool in disorder; it ends with another start.
+    DisorderSpool(usize),
     /// A Server is stopped in the middle of whatever it does.
     PauseServer(usize),
     /// An Agent is stopped in the middle of whatever it does.
@@ -87,6 +89,7 @@ impl Fault {
         match self {
             Self::KillServer(_) => "kill a server",
             Self::KillAgent(_) => "kill an agent",
+            Self::DisorderSpool(_) => "disorder a spool",
             Self::PauseServer(_) => "pause a server",
             Self::PauseAgent(_) => "pause an agent",
             Self::KillNginx => "kill an nginx",
@@ -111,7 +114,7 @@ impl Fault {
     pub const fn target(self) -> Target {
         match self {
             Self::KillServer(n) | Self::PauseServer(n) => Target::Server(n),
-            Self::KillAgent(n) | Self::PauseAgent(n) => Target::Agent(n),
+            Self::KillAgent(n) | Self::DisorderSpool(n) | Self::PauseAgent(n) => Target::Agent(n),
             Self::KillNginx => Target::Nginx,
             Self::BadHttp(n) => Target::Http(n),
             Self::BadRedis(n) | Self::CutRedis(n) | Self::StallRedis(n) => Target::Redis(n),
@@ -149,6 +152,10 @@ impl World {
         match fault {
             Fault::KillServer(n) => self.servers[n].kill(),
             Fault::KillAgent(n) => self.agents[n].kill(),
+            Fault::DisorderSpool(n) => {
+                self.agents[n].kill();
+                self.agents[n].disorder_spool();
+            }
             Fault::PauseServer(n) => self.servers[n].pause(true),
             Fault::PauseAgent(n) => self.agents[n].pause(true),
             Fault::KillNginx => self.nginx().process.kill(),
@@ -177,7 +184,7 @@ impl World {
     pub fn end(&mut self, fault: Fault) {
         match fault {
             Fault::KillServer(n) => self.servers[n].start(),
-            Fault::KillAgent(n) => self.agents[n].start(),
+            Fault::KillAgent(n) | Fault::DisorderSpool(n) => self.agents[n].start(),
             Fault::PauseServer(n) => self.servers[n].pause(false),
             Fault::PauseAgent(n) => self.agents[n].pause(false),
             Fault::KillNginx => self.nginx().restart(),

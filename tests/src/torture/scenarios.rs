@@ -58,7 +58,7 @@ pub fn kills(seed: u64, sabotage: Option<&'static str>) -> Run {
         for n in 0..world.plan.agents {
             world.begin(Fault::BadHttp(n));
         }
-        storm(world, &[Kind::KillServer, Kind::KillAgent], 24);
+        storm(world, &[Kind::KillServer, Kind::KillAgent, Kind::DisorderSpool], 24);
     })
 }
 

@@ -26,6 +26,7 @@ const HOURS_OF_KILLED: [i64; 5] = [0, 1, -1, 2, -2];
 pub enum Kind {
     KillServer,
     KillAgent,
+    DisorderSpool,
     PauseServer,
     PauseAgent,
     KillNginx,
@@ -58,8 +59,14 @@ pub struct Storm {
 impl Kind {
     /// All that this World can suffer.
     pub fn all(plan: &Plan) -> Vec<Self> {
-        let mut kinds =
-            vec![Self::KillServer, Self::KillAgent, Self::PauseServer, Self::PauseAgent, Self::BadHttp];
+        let mut kinds = vec![
+            Self::KillServer,
+            Self::KillAgent,
+            Self::DisorderSpool,
+            Self::PauseServer,
+            Self::PauseAgent,
+            Self::BadHttp,
+        ];
         if plan.shards > 0 {
             kinds.extend([Self::BadRedis, Self::CutRedis, Self::StallRedis]);
             kinds.extend([Self::KillRedis, Self::PauseRedis, Self::FullRedis, Self::LoseIndexes]);
@@ -87,6 +94,7 @@ impl Kind {
         match self {
             Self::KillServer => Fault::KillServer(one_of(plan.servers)),
             Self::KillAgent => Fault::KillAgent(one_of(plan.agents)),
+            Self::DisorderSpool => Fault::DisorderSpool(one_of(plan.agents)),
             Self::PauseServer => Fault::PauseServer(one_of(plan.servers)),
             Self::PauseAgent => Fault::PauseAgent(one_of(plan.agents)),
             Self::KillNginx => Fault::KillNginx,
@@ -107,7 +115,7 @@ impl Kind {
             Self::Split => Fault::Split(one_of(plan.shards)),
             Self::StepAgent => {
                 let agent = one_of(plan.agents);
-                let is_killed = kinds.contains(&Self::KillAgent);
+                let is_killed = kinds.contains(&Self::KillAgent) || kinds.contains(&Self::DisorderSpool);
                 Fault::StepAgent(agent, *dice.choose(if is_killed { &HOURS_OF_KILLED[..] } else { &HOURS }))
             }
             Self::StepServer => {

@@ -97,6 +97,11 @@ fn all(files: &Files) -> Vec<Surgery> {
             let copy = files[&id].clone();
             files.insert(beyond, copy);
         }));
+        all.push(surgery(format!("segment {place}: renamed, byte 20 of the head"), true, move |files| {
+            let mut file = files.remove(&id).unwrap();
+            file[20] ^= 1;
+            files.insert(beyond, file);
+        }));
         all.push(surgery(format!("segment {place}: renamed"), true, move |files| {
             let file = files.remove(&id).unwrap();
             files.insert(beyond, file);

@@ -1,13 +1,13 @@
 //! Which file is which segment, and which segments are missing.
 //!
-//! A segment says its own number in its head, so a file that was renamed is known by that; where the head is damaged, the
-//! name counts. Of a segment that is there twice, the file counts of which more can be read.
+//! A segment says its own number in its head and in the checkpoint behind it, so a file that was renamed is known by that;
+//! where both are damaged, its name counts. Of a segment that is there twice, the file counts of which more can be read.
 
 use std::collections::BTreeMap;
 use std::io;
 
 use super::replay::{Replay, readable_bytes};
-use crate::spool::record::{SEGMENT_HEAD_BYTES, SegmentHead};
+use crate::spool::record::{Found, Next, SEGMENT_HEAD_BYTES, SegmentHead, next};
 use crate::spool::{Disk, Extent, SegmentId};
 
 /// Bytes of segments that are not there; `None` when nobody knows how many.
@@ -33,9 +33,18 @@ pub(super) fn arrange(
     replay: &mut Replay,
 ) -> io::Result<Vec<(SegmentId, u64)>> {
     let mut by_number: BTreeMap<SegmentId, Vec<(SegmentId, u64)>> = BTreeMap::new();
+    let mut unknown = Vec::new();
     for (file, bytes) in files {
-        let head = SegmentHead::decode(&disk.read(file, 0, SEGMENT_HEAD_BYTES)?);
-        by_number.entry(head.map_or(file, |head| head.id)).or_default().push((file, bytes));
+        match number_of(disk, file, bytes)? {
+            Some(number) => by_number.entry(number).or_default().push((file, bytes)),
+            None => unknown.push((file, bytes)),
+        }
+    }
+    for (file, bytes) in unknown {
+        // Its name may be that of another one: then it is one of those that nobody is.
+        let free = (1..).map(SegmentId).find(|number| !by_number.contains_key(number)).unwrap_or(file);
+        let number = if by_number.contains_key(&file) { free } else { file };
+        by_number.entry(number).or_default().push((file, bytes));
     }
     let mut chosen = Vec::new();
     for (number, files) in by_number {
@@ -48,6 +57,21 @@ pub(super) fn arrange(
     }
     rename(disk, &chosen, replay)?;
     Ok(chosen.into_iter().map(|(number, _, bytes)| (number, bytes)).collect())
+}
+
+/// The number that a segment says that it has.
+fn number_of(disk: &dyn Disk, file: SegmentId, bytes: u64) -> io::Result<Option<SegmentId>> {
+    if let Some(head) = SegmentHead::decode(&disk.read(file, 0, SEGMENT_HEAD_BYTES)?) {
+        return Ok(Some(head.id));
+    }
+    let bytes = disk.read(file, SEGMENT_HEAD_BYTES as u64, bytes as usize)?;
+    Ok(match next(&bytes) {
+        Next::Record(found, _) => match *found {
+            Found::Checkpoint(checkpoint) => Some(checkpoint.segment),
+            _ => None,
+        },
+        Next::Broken(_) | Next::Lost | Next::End => None,
+    })
 }
 
 /// The file of a segment: the one of which most can be read, and of equal ones the one that has its number.
