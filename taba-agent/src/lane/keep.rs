@@ -112,6 +112,8 @@ impl Lane {
             if is_lost {
                 let loss = Loss { through: seq, acked_at: None, since };
                 self.loss = Some(loss).filter(|_| old(since) <= loss_age_max);
+                // Telling of it moves the mark as far as sending it would have.
+                self.sent_through = self.sent_through.max(seq);
             }
         }
         if (released.batches > 0 || is_given_up) && self.parcels.is_empty() {

@@ -419,6 +419,16 @@ fn what_no_server_can_have_does_not_get_too_old() {
 }
 
 #[test]
+fn a_loss_of_what_was_never_sent_is_told_and_that_is_believed() {
+    let mut bench = with_retained(1);
+    bench.now = secs(25 * 3600);
+    assert_eq!(bench.lane.expire(bench.now).batches, 2);
+    let Some(Message::Probe(probe)) = bench.send() else { panic!("it has a loss to tell") };
+    assert_eq!(probe.base, SeqNo(3));
+    assert_eq!(bench.acknowledge(&ack(2, 0, Answer::Applied)), Progress::Applied(SeqNo(2)));
+}
+
+#[test]
 fn when_room_is_needed_what_is_stable_goes_early() {
     let mut bench = with_retained(3);
     let place = |seq: usize| bench.lane.parcels[seq - 1].places[0].segment;
