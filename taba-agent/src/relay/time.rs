@@ -53,6 +53,10 @@ impl<S: Spool> Relay<S> {
         self.clock.set(step);
         self.dispatcher.set_agreed(now.uptime, self.clock.is_agreed());
         self.dispatcher.all().for_each(|lane| lane.reckon(now, 0));
+        if self.clock.is_agreed() {
+            // A step by some hours may have shown that what a Server said of an earlier run was not so.
+            self.date_back(now);
+        }
         self.dispatcher.try_misdated_again(now.uptime);
     }
 
