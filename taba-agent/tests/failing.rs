@@ -155,7 +155,19 @@ struct Process {
 
 impl Process {
     fn start(server: &Server, spool: &Path, change: impl FnOnce(&mut Command)) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_taba-agent"));
+        Self::start_from(env!("CARGO_BIN_EXE_taba-agent"), server, spool, change)
+    }
+
+    /// Starts the binary that breaks the rule, or panics in the part, of this name.
+    fn start_sabotaged(sabotage: &str, server: &Server, spool: &Path) -> Self {
+        let binary = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/sabotage/taba-agent");
+        Self::start_from(binary, server, spool, |command| {
+            command.env("TABA_SABOTAGE", sabotage).arg("--merge-after=0s");
+        })
+    }
+
+    fn start_from(binary: &str, server: &Server, spool: &Path, change: impl FnOnce(&mut Command)) -> Self {
+        let mut command = Command::new(binary);
         command.args(["--listen=127.0.0.1:0", "--servers", &server.url()]).arg("--spool-dir").arg(spool);
         command.args(["--confirm-after=0s", "--probe-interval=20ms", "--backoff-max=100ms"]);
         command.env_remove("RUST_LOG").stderr(Stdio::piped()).stdin(Stdio::null());
@@ -210,8 +222,8 @@ impl Drop for Process {
     }
 }
 
-#[cfg(feature = "sabotage")]
 #[test]
+#[ignore = "needs the binaries of scripts/sabotage"]
 fn a_part_that_fails_ends_the_process_with_a_word_and_a_code_and_nothing_is_lost_or_doubled() {
     for (sabotage, part) in [
         ("panic-in-pump", "the pump of the agent failed"),
@@ -219,9 +231,7 @@ fn a_part_that_fails_ends_the_process_with_a_word_and_a_code_and_nothing_is_lost
         ("panic-in-taking", "a task of the agent failed"),
     ] {
         let (server, dir) = (Server::start(), tempfile::tempdir().unwrap());
-        let mut agent = Process::start(&server, dir.path(), |command| {
-            command.env("TABA_SABOTAGE", sabotage);
-        });
+        let mut agent = Process::start_sabotaged(sabotage, &server, dir.path());
         // Whatever it answers, or not, its Client sends the Batch again to the next run.
         let body = events_request(&frame(&batch(1, vec![block("bids", 3)])));
         // Open until the end: a connection that is closed takes back a request that nobody has looked at yet.
@@ -242,14 +252,12 @@ fn a_part_that_fails_ends_the_process_with_a_word_and_a_code_and_nothing_is_lost
     }
 }
 
-#[cfg(feature = "sabotage")]
 #[test]
+#[ignore = "needs the binaries of scripts/sabotage"]
 fn a_handler_that_panics_over_merging_costs_room_and_nothing_else() {
     let (server, dir) = (Server::start(), tempfile::tempdir().unwrap());
     server.be(Mood::Refusing);
-    let agent = Process::start(&server, dir.path(), |command| {
-        command.env("TABA_SABOTAGE", "panic-in-merging").arg("--merge-after=0s");
-    });
+    let agent = Process::start_sabotaged("panic-in-merging", &server, dir.path());
     for seq in 1..=10 {
         let body = frame(&batch(seq, vec![heavy("bids", 20_000)]));
         post_events(agent.addr, &body).receipt();

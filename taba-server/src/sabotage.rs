@@ -1,7 +1,8 @@
 //! Rules of exactly-once that can be switched off, to show that they matter: torture runs again without each, and must
 //! then end in wrong totals.
 //!
-//! Only with the feature `sabotage`, with which nothing is built but tests, and only when `TABA_SABOTAGE` names the rule,
+//! Only when built with `--cfg taba_sabotage`, as `scripts/sabotage` does for tests (a feature could be switched on by any
+//! crate of a build, and be shipped), and only when `TABA_SABOTAGE` names the rule,
 //! perhaps among others: `TABA_SABOTAGE=one,other`.
 
 /// A Batch at or below the mark is not folded again.
@@ -22,7 +23,7 @@ pub(crate) const UNIQUE: &str = "version-counter";
 pub(crate) const WORKERS: &str = "worker-panics";
 
 /// Whether this rule is switched off.
-#[cfg(feature = "sabotage")]
+#[cfg(taba_sabotage)]
 pub(crate) fn is_off(rule: &str) -> bool {
     static OFF: std::sync::OnceLock<String> = std::sync::OnceLock::new();
     let off = OFF.get_or_init(|| std::env::var("TABA_SABOTAGE").unwrap_or_default());
@@ -30,7 +31,7 @@ pub(crate) fn is_off(rule: &str) -> bool {
 }
 
 /// Whether this rule is switched off: never.
-#[cfg(not(feature = "sabotage"))]
+#[cfg(not(taba_sabotage))]
 pub(crate) const fn is_off(_rule: &str) -> bool {
     false
 }

@@ -142,6 +142,17 @@ pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// Where the binary is that can break the rules which `TABA_SABOTAGE` names: built by `scripts/sabotage`, and no part of what
+/// is shipped.
+///
+/// # Panics
+/// When it is not there.
+pub fn sabotaged(name: &str) -> PathBuf {
+    let binary = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/sabotage").join(name);
+    assert!(binary.exists(), "{} is not there: run scripts/sabotage", binary.display());
+    binary
+}
+
 /// Where a binary of this workspace is, built from the sources as they are.
 ///
 /// # Panics

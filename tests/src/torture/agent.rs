@@ -18,7 +18,7 @@ use super::log::Log;
 use super::plan::Plan;
 use crate::dice::chance;
 use crate::proxy::Proxy;
-use crate::{Process, binary, free_port, wait_until};
+use crate::{Process, binary, free_port, sabotaged, wait_until};
 
 /// What an Agent counts and we sum up over its runs: the path in its status, and a name.
 const COUNTERS: [(&str, &str); 7] = [
@@ -105,7 +105,8 @@ impl AgentSlot {
 
     /// Starts a process there.
     pub fn start(&mut self) {
-        let mut command = Command::new(binary("taba-agent"));
+        let binary = if self.sabotage.is_some() { sabotaged("taba-agent") } else { binary("taba-agent") };
+        let mut command = Command::new(binary);
         command.arg("--listen").arg(format!("127.0.0.1:{}", self.port));
         let servers: Vec<_> = self.to_servers.iter().map(Proxy::url).collect();
         command.arg("--servers").arg(servers.join(",")).arg("--spool-dir").arg(&self.spool).args(&self.flags);

@@ -11,7 +11,7 @@ use super::http;
 use super::log::Log;
 use super::plan::Plan;
 use crate::link::Link;
-use crate::{Process, binary, free_port, wait_until};
+use crate::{Process, binary, free_port, sabotaged, wait_until};
 
 /// What a Server counts and we sum up over its runs.
 const COUNTERS: [&str; 5] =
@@ -64,7 +64,8 @@ impl ServerSlot {
     pub fn start(&mut self) {
         let redis: Vec<_> =
             self.links.iter().map(|link| format!("redis://127.0.0.1:{}", link.port())).collect();
-        let mut command = Command::new(binary("taba-server"));
+        let binary = if self.sabotage.is_some() { sabotaged("taba-server") } else { binary("taba-server") };
+        let mut command = Command::new(binary);
         command.arg("--listen").arg(format!("127.0.0.1:{}", self.port));
         command
             .args(["--commit-interval", "50ms", "--prune-interval", "0", "--vbuckets"])
