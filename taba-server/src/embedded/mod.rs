@@ -70,7 +70,7 @@ impl Default for EmbeddedOptions {
 #[non_exhaustive]
 pub enum EmbeddedError {
     /// The directory cannot be made.
-    #[error("cannot make the directory {}", path.display())]
+    #[error("cannot make the directory {}; --data-dir names another", path.display())]
     Directory {
         /// Which.
         path: PathBuf,
