@@ -43,7 +43,7 @@ pub const PROGRAM: Program = Program {
 /// (TABA_SERVER_COMMIT_INTERVAL=200ms), or here; what stands here wins over the environment, and that over the file.
 /// Sizes are written as 512KiB, 64MiB, 1GiB; times as 20ms, 10s, 5m. An empty variable is not set.
 ///
-/// Commands, each with a --help of its own: backup, restore, check, adopt.
+/// Commands, each with a --help of its own: backup, restore, check, mend, adopt.
 ///
 /// Stops on SIGTERM or Ctrl-C: takes nothing any more, and commits what it holds. Exit codes: 0 when it stopped as asked;
 /// 1 when it could not start, or a part of it failed; 2 when a flag, a variable or the file is wrong.

@@ -278,4 +278,21 @@ fn adopt_and_check_of_shards_that_a_server_refuses() {
     let server = Process::start(&store);
     let text = server.get("/v2/tabs");
     assert!(text.contains("events 6") && !text.contains("missing"), "{text}");
+    // A mark is damaged: its VBucket takes nothing until it is removed, which may be done while a server runs.
+    drop(server);
+    let fields = redis[first].command(&["HKEYS", "{vb0000}"]);
+    let mark = fields
+        .split(|c: char| !c.is_ascii_hexdigit() && c != ':')
+        .find(|word| word.starts_with("a:"))
+        .unwrap();
+    redis[first].command(&["HSET", "{vb0000}", mark, "x"]);
+    let server = Process::start(&store);
+    assert_eq!(server.send(&all(3))[0].answer, Answer::Unavailable);
+    assert!(run("check", &[]).1.contains("taba-server mend"));
+    let (code, said) = run("mend", &[]);
+    assert!(code == Some(0) && said.contains("1 marks would be removed; say --yes"), "{said}");
+    assert_eq!(server.send(&all(3))[0].answer, Answer::Unavailable);
+    assert!(run("mend", &["--yes"]).1.contains("1 marks were removed"));
+    assert!(run("mend", &[]).1.contains("no mark is damaged"));
+    assert_eq!(server.send(&all(3))[0].answer, Answer::Nak, "it wants the oldest that its sender still has");
 }

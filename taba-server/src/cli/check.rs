@@ -70,8 +70,9 @@ pub(super) async fn check(log: &Log, config: &Verified) -> Outcome {
         return Ok(Exit::Clean);
     }
     log.say(format_args!(
-        "{} faults; states that are damaged can be deleted by name (DELETE /v2/tabs), a backup can be put back \
-         (taba-server restore), vbuckets of Redis whose head is damaged can be mended (taba-server adopt)",
+        "{} faults; states that are damaged can be deleted by name (DELETE /v2/tabs), marks can be removed (taba-server \
+         mend), vbuckets of Redis whose head is damaged can be taken as they are (taba-server adopt), a backup can be put \
+         back (taba-server restore)",
         faults.len()
     ));
     Ok(Exit::Failed)

@@ -4,6 +4,7 @@ mod adopt;
 pub(crate) mod backup;
 mod check;
 pub(crate) mod connect;
+mod mend;
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -16,7 +17,7 @@ use taba_server::config::{Config, FileArgs, LogArgs, PROGRAM, Verified};
 use tokio::runtime::Runtime;
 
 /// The commands that are no server.
-const COMMANDS: [&str; 4] = ["backup", "restore", "check", "adopt"];
+const COMMANDS: [&str; 5] = ["backup", "restore", "check", "mend", "adopt"];
 
 type Outcome = Result<Exit, Box<dyn Error>>;
 
@@ -72,6 +73,18 @@ enum Command {
     ///
     /// An embedded store must not be open in a server. A Redis store may be: indexes that lost entries are written again.
     Check(Store),
+    /// Removes marks that cannot be read: as long as there is one, its vbucket takes nothing. See what it would do first, then
+    /// say --yes
+    ///
+    /// A mark says what of a Lane was counted. Without it, what the agent of that Lane still keeps may be counted twice. An
+    /// embedded store must not be open in a server; a Redis store may be.
+    Mend {
+        #[command(flatten)]
+        store: Store,
+        /// Do it, rather than only say what would be done
+        #[arg(long)]
+        yes: bool,
+    },
     /// Takes a store as it is, when a server refuses it: see what it would do first, then say --yes
     ///
     /// Redis: shards of which one is empty, whose bootstrap was given up, or whose vbuckets are damaged at their head. What
@@ -122,6 +135,9 @@ pub(crate) fn run(log: &Log) -> Option<Exit> {
         Command::Check(store) => {
             store.run(&loaded, log, |runtime, config| runtime.block_on(check::check(log, config)))
         }
+        Command::Mend { store, yes } => {
+            store.run(&loaded, log, |runtime, config| runtime.block_on(mend::mend(log, config, *yes)))
+        }
         Command::Adopt { store, yes } => {
             store.run(&loaded, log, |runtime, config| runtime.block_on(adopt::adopt(log, config, *yes)))
         }
@@ -170,7 +186,7 @@ mod tests {
     #[test]
     fn every_setting_of_a_command_can_come_from_everywhere() {
         let dir = tempfile::tempdir().unwrap();
-        for command in ["check", "adopt"] {
+        for command in ["check", "mend", "adopt"] {
             let args = ["taba-server", command];
             taba_process::laws::settings::<Tool>(&PROGRAM, &args, dir.path(), &["log", "data_dir", "redis"]);
         }

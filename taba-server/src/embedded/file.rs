@@ -25,7 +25,8 @@ const FREE_BYTES_MIN: u64 = 8 * 1024 * 1024;
 pub(super) struct DatabaseFile {
     path: PathBuf,
     options: EmbeddedOptions,
-    /// Readers hold the lock while they read: whoever has it for writing knows that no handle is left.
+    /// Readers hold the lock while they read: whoever has it for writing knows that no handle is left. What is in it is put
+    /// there and taken away as one, and what redb does runs guarded: it is whole, whoever panicked.
     database: RwLock<Option<Database>>,
 }
 

@@ -145,8 +145,13 @@ pub(super) fn put_mark(mark: &Mark) -> Vec<u8> {
     value
 }
 
+/// The stream of the key of a mark.
+pub(super) fn read_stream(key: &[u8]) -> Option<StreamId> {
+    Some(StreamId(u64::from_be_bytes(key.get(PREFIX_BYTES..)?.try_into().ok()?)))
+}
+
 pub(super) fn read_mark(key: &[u8], value: &[u8]) -> Option<(StreamId, Mark)> {
-    let stream = u64::from_be_bytes(key.get(PREFIX_BYTES..)?.try_into().ok()?);
+    let stream = read_stream(key)?;
     let value: &[u8; MARK_BYTES] = value.try_into().ok()?;
     let (seq, rest) = value.split_first_chunk::<8>()?;
     let (events, hour) = rest.split_first_chunk::<8>()?;
@@ -155,7 +160,7 @@ pub(super) fn read_mark(key: &[u8], value: &[u8]) -> Option<(StreamId, Mark)> {
         events: u64::from_le_bytes(*events),
         hour: u32::from_le_bytes(hour.try_into().ok()?),
     };
-    Some((StreamId(stream), mark))
+    Some((stream, mark))
 }
 
 pub(super) fn put_version(version: Version) -> Vec<u8> {

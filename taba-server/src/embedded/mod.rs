@@ -33,8 +33,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use redb::ReadOnlyTable;
 use taba_core::{
-    Commit, Committed, Loaded, Scan, ScanWhat, Scanned, Store, StoreError, TabName, TabType, Tidied, VBucket,
-    VBuckets, Wanted,
+    Commit, Committed, Loaded, Scan, ScanWhat, Scanned, Store, StoreError, StreamId, TabName, TabType,
+    Tidied, VBucket, VBuckets, Wanted,
 };
 use tokio::sync::oneshot;
 
@@ -206,6 +206,38 @@ impl EmbeddedStore {
         let thread = std::thread::Builder::new().name("taba-store".to_owned()).spawn(|| writer.run());
         let writer = Some(thread.map_err(EmbeddedError::Thread)?);
         Ok(Self { vbuckets, file, jobs: Some(jobs), writer })
+    }
+
+    /// The streams of a VBucket whose marks cannot be read: as long as there is one, the VBucket takes nothing.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the file cannot be read there.
+    pub async fn damaged_marks(&self, vbucket: VBucket) -> Result<Vec<StreamId>, StoreError> {
+        self.read(vbucket, "mark", move |table| {
+            let (from, to) = layout::marks_range(vbucket);
+            let mut damaged = Vec::new();
+            for pair in table.range(from.as_slice()..to.as_slice())? {
+                let (key, value) = pair?;
+                if layout::read_mark(key.value(), value.value()).is_none() {
+                    damaged.extend(layout::read_stream(key.value()));
+                }
+            }
+            Ok(damaged)
+        })
+        .await
+    }
+
+    /// Removes marks: of these Lanes nobody knows any more what was counted.
+    ///
+    /// What their Agents still keep of them counts once more, and what came before is counted as a gap though it is stored.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then none is removed.
+    pub async fn remove_marks(&self, vbucket: VBucket, streams: &[StreamId]) -> Result<(), StoreError> {
+        let file = Arc::clone(&self.file);
+        let pairs: Vec<_> = streams.iter().map(|stream| (layout::mark_key(vbucket, *stream), None)).collect();
+        let done = tokio::task::spawn_blocking(move || file.write(&pairs)).await;
+        done.map_err(|stopped| unavailable(stopped.into()))?.map_err(|error| unavailable(error.into()))
     }
 
     fn send(&self, job: Job) -> Result<(), StoreError> {

@@ -177,6 +177,7 @@ impl Coverage {
     }
 
     fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {
+        // One query's own: a panic over it ends that query, and nobody else looks at it.
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -185,6 +185,7 @@ async fn remove(
 }
 
 fn at(cursor: &Mutex<Cursor>) -> MutexGuard<'_, Cursor> {
+    // A cursor is replaced as one: it is whole, whoever panicked.
     cursor.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

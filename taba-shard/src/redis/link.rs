@@ -332,6 +332,7 @@ impl Link {
     }
 
     fn slot(&self) -> MutexGuard<'_, Slot> {
+        // A connection is put here, or taken away, as one: it is whole, whoever panicked.
         self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -124,6 +124,7 @@ impl Shards {
 
     /// Who owns which VBucket, as far as is known.
     pub fn view(&self) -> Arc<View> {
+        // A view is replaced as one: it is whole, whoever panicked.
         Arc::clone(&self.inner.view.read().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -137,6 +138,7 @@ impl Shards {
         *last = Some(monotonic());
         let outcome = self.follow_census().await;
         if let Err(error) = &outcome {
+            // Words for people, replaced as one.
             *self.inner.silence.lock().unwrap_or_else(PoisonError::into_inner) = taba_core::causes(error);
         }
         outcome
@@ -145,6 +147,7 @@ impl Shards {
     async fn follow_census(&self) -> Result<(), ConnectError> {
         let mut taken = take_census(&self.inner.links, self.vbuckets()).await?;
         let Found::All(view) = taken.found else { return Err(ConnectError::Empty) };
+        // Replaced as one, at the end: a panic before leaves the old one.
         let mut old = self.inner.view.write().unwrap_or_else(PoisonError::into_inner);
         if view.deployment().id != old.deployment().id {
             let (found, expected) = (view.deployment().id, old.deployment().id);

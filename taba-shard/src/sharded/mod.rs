@@ -19,6 +19,7 @@
 
 mod commit;
 mod load;
+mod mend;
 mod read;
 mod relist;
 mod scan;
@@ -107,7 +108,14 @@ impl ShardedRedis {
     }
 
     fn desk(&self, vbucket: VBucket) -> MutexGuard<'_, Desk> {
-        self.desks[usize::from(vbucket.index())].lock().unwrap_or_else(PoisonError::into_inner)
+        let desk = &self.desks[usize::from(vbucket.index())];
+        desk.lock().unwrap_or_else(|_| {
+            tracing::error!(
+                vbucket = vbucket.index(),
+                "somebody panicked over what is known of a vbucket; it is looked up again"
+            );
+            begin_again(desk, &self.known_entries)
+        })
     }
 
     /// Changes what is known of a VBucket, and keeps count of it. `room`: how many entries it may remember.
@@ -122,6 +130,18 @@ impl ShardedRedis {
             self.known_entries.fetch_sub(before - after, Ordering::Relaxed);
         }
     }
+}
+
+/// What is known of a VBucket may be half changed when somebody panicked over it. So nothing is known any more, and who asks
+/// next whether its commits are safe is told that they may not be.
+fn begin_again<'a>(desk: &'a Mutex<Desk>, known_entries: &AtomicUsize) -> MutexGuard<'a, Desk> {
+    let mut held = desk.lock().unwrap_or_else(PoisonError::into_inner);
+    let forgotten = std::mem::replace(&mut *held, Desk { is_broken: true, ..Desk::default() });
+    let _ = known_entries.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |entries| {
+        Some(entries.saturating_sub(forgotten.known.len()))
+    });
+    desk.clear_poison();
+    held
 }
 
 #[async_trait]
@@ -159,5 +179,27 @@ impl Store for ShardedRedis {
 
     async fn scan(&self, vbucket: VBucket, scan: &Scan) -> Result<Vec<Scanned>, StoreError> {
         self.relisting(vbucket, || scan::scan(self, vbucket, scan)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_somebody_panicked_over_is_forgotten_and_nothing_of_it_is_called_safe() {
+        let desk = Mutex::new(Desk { last: Some((Version { writer: 7, count: 1 }, 1)), ..Desk::default() });
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let mut held = desk.lock().unwrap();
+            held.is_broken = false;
+            panic!("half changed");
+        }));
+        assert!(panicked.is_err() && desk.lock().is_err());
+        let entries = AtomicUsize::new(3);
+        {
+            let held = begin_again(&desk, &entries);
+            assert!(held.is_broken && held.last.is_none() && held.known.is_empty());
+        }
+        assert!(desk.lock().is_ok(), "it goes on");
     }
 }

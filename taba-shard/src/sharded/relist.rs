@@ -154,7 +154,12 @@ impl ShardedRedis {
         }
     }
 
-    async fn ask_one(&self, vbucket: VBucket, owner: Owner, call: Cmd) -> Result<Reply, StoreError> {
+    pub(super) async fn ask_one(
+        &self,
+        vbucket: VBucket,
+        owner: Owner,
+        call: Cmd,
+    ) -> Result<Reply, StoreError> {
         let reply = self.send(owner, vec![call]).await?.replies.pop();
         match reply.ok_or_else(|| unavailable(LinkError::Answer { shard: owner.shard }))? {
             refused @ Reply::Refused { .. } => Err(failure(vbucket, owner, refused)),

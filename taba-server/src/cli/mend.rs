@@ -1,0 +1,83 @@
+//! Removing marks that cannot be read, so that their VBuckets take Batches again.
+
+use taba_core::{Store, StoreError, StreamId, VBucket};
+use taba_process::{Exit, Log};
+use taba_server::config::{StoreKind, Verified};
+use taba_server::{EmbeddedOptions, EmbeddedStore};
+use taba_shard::ShardedRedis;
+
+use super::{Outcome, connect};
+
+/// A store whose marks can be removed.
+enum Marked {
+    Embedded(EmbeddedStore),
+    Redis(ShardedRedis),
+}
+
+impl Marked {
+    fn vbuckets(&self) -> taba_core::VBuckets {
+        match self {
+            Self::Embedded(store) => store.vbuckets(),
+            Self::Redis(store) => store.vbuckets(),
+        }
+    }
+
+    async fn damaged(&self, vbucket: VBucket) -> Result<Vec<StreamId>, StoreError> {
+        match self {
+            Self::Embedded(store) => store.damaged_marks(vbucket).await,
+            Self::Redis(store) => store.damaged_marks(vbucket).await,
+        }
+    }
+
+    async fn remove(&self, vbucket: VBucket, streams: &[StreamId]) -> Result<(), StoreError> {
+        match self {
+            Self::Embedded(store) => store.remove_marks(vbucket, streams).await,
+            Self::Redis(store) => store.remove_marks(vbucket, streams).await,
+        }
+    }
+}
+
+pub(super) async fn mend(log: &Log, config: &Verified, yes: bool) -> Outcome {
+    let store = match config.store {
+        StoreKind::Memory => {
+            log.say("a memory store ends with its server: there is nothing to mend");
+            return Ok(Exit::Clean);
+        }
+        StoreKind::Embedded => {
+            let options = EmbeddedOptions { vbuckets: config.vbuckets(), ..EmbeddedOptions::default() };
+            Marked::Embedded(EmbeddedStore::open_existing(&config.data_dir, options)?)
+        }
+        StoreKind::Redis => {
+            let shards = config.shards().to_vec();
+            Marked::Redis(ShardedRedis::connect(shards, connect::options(config)).await?)
+        }
+    };
+    let (mut marks, mut unread) = (0, 0);
+    for vbucket in store.vbuckets().iter() {
+        let damaged = match store.damaged(vbucket).await {
+            Ok(damaged) => damaged,
+            Err(error) => {
+                unread += 1;
+                log.say(format_args!("{vbucket} cannot be read: {}", taba_core::causes(&error)));
+                continue;
+            }
+        };
+        for stream in &damaged {
+            log.say(format_args!("{vbucket}: the mark of taba.stream/{stream} cannot be read"));
+        }
+        if yes {
+            store.remove(vbucket, &damaged).await?;
+        }
+        marks += damaged.len();
+    }
+    match (marks, yes) {
+        (0, _) => log.say("no mark is damaged"),
+        (marks, false) => log.say(format_args!(
+            "{marks} marks would be removed; say --yes to do it. What the agents of those streams still keep of these \
+             vbuckets (at least their last confirm-after) may then be counted twice, and what came before it is noted as a \
+             gap of the stream, though it is stored"
+        )),
+        (marks, true) => log.say(format_args!("{marks} marks were removed; their vbuckets take batches again")),
+    }
+    Ok(if unread == 0 { Exit::Clean } else { Exit::Failed })
+}
