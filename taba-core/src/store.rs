@@ -143,6 +143,7 @@ pub enum ScanWhat {
 
 /// One State that a scan found.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Scanned {
     /// Which State.
     pub key: StateKey,
@@ -152,11 +153,26 @@ pub struct Scanned {
 
 /// What [`Store::tidy`] and [`Store::reclaim`] took away.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Tidied {
     /// Fields and index entries that nobody could see.
     pub entries: u64,
     /// Bytes given back to the system.
     pub bytes: u64,
+}
+
+impl Scanned {
+    /// A State, and its parts in order; none for [`ScanWhat::Keys`].
+    pub const fn new(key: StateKey, parts: Vec<(Part, Bytes)>) -> Self {
+        Self { key, parts }
+    }
+}
+
+impl Tidied {
+    /// Entries that were removed, and bytes that were given back.
+    pub const fn new(entries: u64, bytes: u64) -> Self {
+        Self { entries, bytes }
+    }
 }
 
 /// Why a store did not do as it was asked.

@@ -337,7 +337,7 @@ impl Store for EmbeddedStore {
     async fn reclaim(&self) -> Result<Tidied, StoreError> {
         let file = Arc::clone(&self.file);
         match tokio::task::spawn_blocking(move || file.compact()).await {
-            Ok(Ok(bytes)) => Ok(Tidied { entries: 0, bytes }),
+            Ok(Ok(bytes)) => Ok(Tidied::new(0, bytes)),
             Ok(Err(error)) => Err(unavailable(error.into())),
             Err(stopped) => Err(unavailable(stopped.into())),
         }
@@ -370,7 +370,7 @@ impl Store for EmbeddedStore {
                     if found.len() == scan.limit {
                         break;
                     }
-                    found.push(Scanned { key, parts: Vec::new() });
+                    found.push(Scanned::new(key, Vec::new()));
                 }
                 if let (ScanWhat::States, Some(last)) = (scan.what, found.last_mut()) {
                     last.parts.push((part, Bytes::copy_from_slice(value.value())));

@@ -65,7 +65,7 @@ impl Store for Halved {
     async fn tidy(&self, vbucket: VBucket) -> Result<Tidied, StoreError> {
         self.check(vbucket)?;
         self.tidied.lock().unwrap().insert(vbucket);
-        Ok(Tidied { entries: 1, bytes: 0 })
+        Ok(Tidied::new(1, 0))
     }
     async fn tabs(&self, vbucket: VBucket) -> Result<Vec<(TabName, TabType)>, StoreError> {
         if self.is_away.load(Ordering::Relaxed) {

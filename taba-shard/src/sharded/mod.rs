@@ -170,7 +170,7 @@ impl Store for ShardedRedis {
         // Looks at the index of marks, which queries do not read.
         self.load(vbucket, &Wanted::default()).await?;
         let swept = self.sweep(vbucket).await?;
-        Ok(Tidied { entries: swept.fields + swept.entries, bytes: 0 })
+        Ok(Tidied::new(swept.fields + swept.entries, 0))
     }
 
     async fn tabs(&self, vbucket: VBucket) -> Result<Vec<(TabName, TabType)>, StoreError> {

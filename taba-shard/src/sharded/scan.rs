@@ -251,7 +251,7 @@ fn read_states(tab: &TabName, what: ScanWhat, found: [Reply; 3]) -> Option<ReadS
             if what == ScanWhat::Keys {
                 all.clear();
             }
-            states.push(Scanned { key: StateKey { tab: tab.clone(), client }, parts: all });
+            states.push(Scanned::new(StateKey { tab: tab.clone(), client }, all));
         }
     }
     Some((states, (last, count)))
