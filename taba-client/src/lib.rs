@@ -24,7 +24,7 @@
 //!
 //! One thread of this library's own, with a small runtime in it, serves all Clients of the process; so the crate works
 //! the same in a program without an async runtime and inside one. Where the Tab's type is in the
-//! [`Registry`](taba_core::Registry) given to `ClientBuilder::handlers`, events are folded before they travel, and an
+//! [`Registry`] given to `ClientBuilder::handlers`, events are folded before they travel, and an
 //! outage costs memory by Tabs, not by events. Without it they travel as they were recorded.
 //!
 //! # In a library
