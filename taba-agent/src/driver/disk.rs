@@ -107,6 +107,11 @@ impl FileDisk {
         let unknown =
             Extent { oldest: segments.first().map_or(SegmentId(1), |first| first.0), ..Extent::default() };
         disk.extent = Arc::new(Mutex::new(found_extent.unwrap_or(unknown)));
+        if found_extent.is_none() && segments.is_empty() {
+            // So that a run that is killed before its first sync is not taken for one whose extent is damaged. A full disk
+            // may refuse it, and then takes nothing else either.
+            let _ = change_extent(&disk.lock, &disk.extent, |_| {});
+        }
         for (segment, _) in segments {
             let file = OpenOptions::new().read(true).append(true).open(disk.file(segment)).map_err(failed)?;
             let file = Arc::new(file);
@@ -385,5 +390,19 @@ impl Disk for FileDisk {
             }
             Ok(())
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_that_was_killed_before_its_first_sync_is_not_damaged() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(FileDisk::open(dir.path()).unwrap());
+        let file = dir.path().join(format!("{}{SUFFIX}", SegmentId(1)));
+        fs::write(file, b"what was written and not synced").unwrap();
+        assert_eq!(FileDisk::open(dir.path()).unwrap().extent().unwrap(), Some(Extent::default()));
     }
 }
