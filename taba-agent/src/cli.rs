@@ -19,6 +19,8 @@ pub const PROGRAM: Program = Program { prefix: Some("TABA_AGENT_"), renamed: &[]
 /// stands here wins over the environment, and that over the file. Sizes are written as 512KiB, 64MiB, 1GiB; times as
 /// 20ms, 10s, 5m. An empty variable is not set.
 ///
+/// Command, with a --help of its own: set-aside, for what servers failed on.
+///
 /// Stops on SIGTERM or Ctrl-C: takes nothing any more, and brings what it holds to the Servers. Exit codes: 0 when it
 /// stopped as asked and nothing is lost (what was not stored is in the spool on the disk, for the next run); 1 when it
 /// could not start, a part of it failed, or events are lost; 2 when a flag, a variable or the file is wrong.
@@ -34,7 +36,7 @@ pub struct Cli {
     pub print_config: bool,
 
     /// What to log: off, error, warn, info, debug, trace, or MODULE=LEVEL,…; RUST_LOG counts where this is not given
-    /// [default: info]
+    /// [default: info; of commands: warn]
     #[arg(long, env = "TABA_AGENT_LOG", value_name = "FILTER", value_parser = NonEmptyStringValueParser::new())]
     pub log: Option<String>,
 

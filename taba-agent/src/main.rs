@@ -1,5 +1,7 @@
 //! The binary: reads the settings, runs the Agent, tells how it ended.
 
+mod set_aside;
+
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -16,6 +18,9 @@ fn main() -> ExitCode {
 }
 
 fn start(log: &Log) -> Exit {
+    if let Some(exit) = set_aside::run(log) {
+        return exit;
+    }
     let read = cli::load(std::env::args_os(), std::env::vars_os());
     let (filter, loaded, config) =
         match read.and_then(|(loaded, config)| Ok((loaded.filter("info")?, loaded, config))) {

@@ -152,8 +152,10 @@ pub struct Relay<S: Spool = MemorySpool> {
     /// The VBucket of the current stream whose unsent Batches are being read back, to be merged, and how many still are.
     merging: Option<(u16, usize)>,
     actions: Vec<Action>,
-    /// What was set aside and not yet handed out.
+    /// What is to be set aside and not yet handed out.
     aside: Vec<SetAside>,
+    /// Lanes of whose Batch some Blocks are being kept, before they are taken out of it.
+    keeping: BTreeSet<LaneKey>,
     aside_tally: SetAsideTally,
     said: Said,
     /// Events that were cut anew, since they had been cut for another number of VBuckets.
@@ -225,6 +227,7 @@ impl<S: Spool> Relay<S> {
             merging: None,
             actions: Vec::new(),
             aside: Vec::new(),
+            keeping: BTreeSet::new(),
             aside_tally: SetAsideTally::default(),
             said: Said::default(),
             cut_anew: 0,

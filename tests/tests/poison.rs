@@ -346,3 +346,134 @@ fn a_block_that_a_proxy_turns_away_is_found_and_everything_else_goes_on() {
     let turned_away = gate.turned_away.load(Ordering::Relaxed);
     assert!(turned_away < 30, "{turned_away} requests were turned away");
 }
+
+/// Runs `taba-agent set-aside …` for the Agent on this port, and gives its exit code, standard output and standard error.
+fn set_aside(command: &[&str], port: u16, spool: &Path) -> (i32, String, String) {
+    let mut tool = Command::new(binary("taba-agent"));
+    tool.arg("set-aside").args(command).arg("--spool-dir").arg(spool).env_remove("RUST_LOG");
+    let output = tool.arg(format!("--listen=127.0.0.1:{port}")).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+/// Names of the files that are set aside.
+fn names(port: u16, spool: &Path) -> Vec<String> {
+    let (code, list, said) = set_aside(&["list"], port, spool);
+    assert_eq!(code, 0, "{said}");
+    list.lines().map(|line| line.split('\t').next().unwrap().to_owned()).collect()
+}
+
+/// A Server behind a proxy that turns away whatever has a certain word in it, until that is mended.
+fn forbidding(directory: &Path) -> (taba_tests::Server, Gate, Arc<AtomicBool>) {
+    let server = taba_tests::Server::start(&directory.join("store"), free_port());
+    let is_mended = Arc::new(AtomicBool::new(false));
+    let (word, mended) = (b"forbidden", Arc::clone(&is_mended));
+    let gate = Gate::start(server.port, move |body| {
+        let has_word = body.windows(word.len()).any(|part| part == word);
+        (has_word && !mended.load(Ordering::Relaxed)).then_some(400)
+    });
+    (server, gate, is_mended)
+}
+
+#[test]
+fn what_was_set_aside_is_sent_again_by_a_command_and_counts_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let (server, gate, is_mended) = forbidding(directory.path());
+    let (port, spool) = (free_port(), directory.path().join("spool"));
+    let mut first = agent(port, gate.port, &spool, &["--compression=none"]);
+    let forbidden = |n: usize| block("this;is=forbidden", "web", "TotalsCounter", &vec![1.0; n]);
+    send(port, "web", 1, vec![block("good", "web", "TotalsCounter", &[1.0; 5]), forbidden(7)]);
+    wait_until("it is set aside", || account(server.port, "web") == Some([12, 5, 7, 0]));
+    let is_ready =
+        || !names(port, &spool).is_empty() && !set_aside(&["list"], port, &spool).1.contains("not ready");
+    wait_until("its file is ready", is_ready);
+    let (_, list, _) = set_aside(&["list"], port, &spool);
+    for word in ["client=web", "tabs=this;is=forbidden", "events=7", "400", "GMT", "batch=1"] {
+        assert!(list.contains(word), "{word}: {list}");
+    }
+    let name = names(port, &spool).remove(0);
+    let (_, shown, _) = set_aside(&["show", &name], port, &spool);
+    assert_eq!(serde_json::from_str::<Value>(&shown).unwrap()["events"], 7, "{shown}");
+    let file = spool.join("set-aside").join(format!("{name}.taba"));
+    let copy = std::fs::read(&file).unwrap();
+
+    is_mended.store(true, Ordering::Relaxed);
+    let (code, _, said) = set_aside(&["retry", &name], port, &spool);
+    assert_eq!(code, 0, "{said}");
+    let expected = Some([19, 12, 7, 0]);
+    wait_until("it is folded", || account(server.port, "web") == expected);
+    assert!(!file.exists() && names(port, &spool).is_empty(), "the file is gone");
+    // Sent again from a copy, to this run and to the next: it is recognised.
+    std::fs::write(&file, &copy).unwrap();
+    assert_eq!(set_aside(&["retry", "--all"], port, &spool).0, 0);
+    first.kill();
+    std::fs::write(&file, &copy).unwrap();
+    let (code, _, said) = set_aside(&["retry", &name], port, &spool);
+    assert!(code == 1 && said.contains("no agent answers") && file.exists(), "{said}");
+    let _second = agent(port, gate.port, &spool, &["--compression=none"]);
+    assert_eq!(set_aside(&["retry", &name], port, &spool).0, 0);
+    // What comes behind it has come, and it was not counted again.
+    send(port, "web", 2, vec![block("this;is=forbidden", "web", "TotalsCounter", &[1.0])]);
+    wait_until("it goes on", || account(server.port, "web") == Some([20, 13, 7, 0]));
+    let (code, _, said) = set_aside(&["drop", &name], port, &spool);
+    assert!(code == 1 && said.contains("there is no"), "{said}");
+}
+
+fn copy_directory(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        if entry.metadata().unwrap().is_file() {
+            std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    }
+}
+
+/// A Block is in its Batch, or in a file that can be sent again, and never in none or in both, whenever the Agent ends.
+#[test]
+fn a_block_leaves_its_batch_only_once_it_is_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let (server, gate, is_mended) = forbidding(directory.path());
+    let (port, spool) = (free_port(), directory.path().join("spool"));
+    // A disk that does not take the file: the directory cannot be made.
+    std::fs::create_dir_all(&spool).unwrap();
+    std::fs::write(spool.join("set-aside"), "in the way").unwrap();
+    let mut first = agent(port, gate.port, &spool, &["--compression=none"]);
+    let forbidden = || block("this;is=forbidden", "web", "TotalsCounter", &[1.0; 7]);
+    send(port, "web", 1, vec![block("good", "web", "TotalsCounter", &[1.0; 5]), forbidden()]);
+    send(port, "other", 1, vec![block("good", "other", "TotalsCounter", &[1.0; 3])]);
+    wait_until("all other lanes go on", || account(server.port, "other") == Some([3, 3, 0, 0]));
+    wait_until("it is found", || gate.turned_away.load(Ordering::Relaxed) >= 5);
+    let status = get(port, "/v2/status").unwrap();
+    assert_eq!(status["set_aside"]["events"], 0, "it is nowhere else yet: {status}");
+    first.kill();
+    let before = directory.path().join("before");
+    copy_directory(&spool, &before);
+    std::fs::remove_file(before.join("set-aside")).unwrap();
+
+    // Killed when the Block had left its Batch, and the file had not its last name yet: the next run gives it that.
+    std::fs::remove_file(spool.join("set-aside")).unwrap();
+    let mut second = agent(port, gate.port, &spool, &["--compression=none"]);
+    wait_until("it is set aside", || account(server.port, "web") == Some([12, 5, 7, 0]));
+    let file = |spool: &Path, end: &str| {
+        let files = std::fs::read_dir(spool.join("set-aside")).unwrap().map(|entry| entry.unwrap().path());
+        files.into_iter().find(|path| path.extension().is_some_and(|found| found == end))
+    };
+    wait_until("its file is ready", || file(&spool, "taba").is_some());
+    second.kill();
+    let ready = file(&spool, "taba").unwrap();
+    let pending = ready.with_extension("pending");
+    std::fs::rename(&ready, &pending).unwrap();
+    // And killed when the file was there, and the Block had not left its Batch yet: it may be delivered with that.
+    let earlier = before.join("set-aside").join(pending.file_name().unwrap());
+    std::fs::create_dir_all(before.join("set-aside")).unwrap();
+    std::fs::copy(&pending, &earlier).unwrap();
+    let mut third = agent(port, gate.port, &spool, &["--compression=none"]);
+    assert!(ready.exists() && !pending.exists());
+    third.kill();
+    is_mended.store(true, Ordering::Relaxed);
+    let fresh = taba_tests::Server::start(&directory.path().join("fresh"), free_port());
+    let _fourth = agent(port, fresh.port, &before, &[]);
+    wait_until("it is delivered with its batch", || account(fresh.port, "web") == Some([12, 12, 0, 0]));
+    assert!(names(port, &before).is_empty(), "it cannot be sent a second time");
+}

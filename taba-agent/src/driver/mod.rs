@@ -1,6 +1,5 @@
 //! The driver: an [`Agent`] with sockets and time around its [`Relay`](crate::Relay).
 
-mod aside;
 mod clock;
 mod disk;
 mod disk_thread;
@@ -11,6 +10,7 @@ mod listener;
 mod pump;
 mod refusal;
 mod sender;
+mod set_aside;
 mod shared;
 #[cfg(unix)]
 mod unix;
@@ -35,6 +35,7 @@ use self::door::Door;
 pub use self::failure::Failure;
 use self::failure::supervise;
 use self::lines::LinesDropped;
+pub use self::set_aside::{SetAsideFile, SetAsideFiles};
 use self::shared::Shared;
 use crate::config::{Config, ConfigError, SpoolKind, Verified};
 use crate::server_url::ServerUrl;

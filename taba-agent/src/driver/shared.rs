@@ -12,15 +12,16 @@ use taba_core::{Registry, Throttle};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::timeout;
 
+use super::StartError;
 use super::clock::{Clock, random};
 use super::failure::Failure;
 use super::lines::{Lines, LinesDropped};
 use super::refusal::Refusal;
 use super::sender::VBucketsSeen;
-use super::{StartError, aside};
+use super::set_aside::{self, SetAsideFiles};
 use crate::config::{Config, SpoolKind, Verified};
 use crate::dispatcher::{Input, Request};
-use crate::relay::{Moment, News, Origin, Relay, Verdict};
+use crate::relay::{Moment, News, Origin, Relay, SetAside, Verdict};
 use crate::sabotage::{SPOOLED, is_off};
 use crate::spool::recovery::{Damage, Recovered};
 use crate::spool::{Disk, Done, Job, LogSpool, MemorySpool, Spool, SpoolError, SyncPolicy, Trouble, Weight};
@@ -129,6 +130,7 @@ impl Shared {
             None => (Box::new(MemorySpool::new(config.spool_bytes_max)), Recovered::default()),
             Some(disk) => {
                 let (spool, recovered) = open(&config, &mut **disk)?;
+                resolve_set_aside(&config.spool_dir, &**disk, &recovered);
                 (Box::new(spool), recovered)
             }
         };
@@ -220,7 +222,11 @@ impl Shared {
     }
 
     /// Hands one input to the Relay; when it wants to be woken, and whether it is done, is told back.
-    pub(super) fn handle(&self, input: Input, requests: &mut Vec<Request>) -> Result<Next, Poisoned> {
+    pub(super) fn handle(
+        self: &Arc<Self>,
+        input: Input,
+        requests: &mut Vec<Request>,
+    ) -> Result<Next, Poisoned> {
         let (next, aside) = self.with(|relay, _| {
             self.follow_clock(relay);
             let now = self.clock.now();
@@ -233,11 +239,58 @@ impl Shared {
             };
             (next, relay.take_set_aside())
         })?;
-        let is_kept = self.config.spool == SpoolKind::File;
-        aside::keep(is_kept.then_some(self.config.spool_dir.as_path()), aside);
+        for aside in aside {
+            // Nobody waits for it: the Lane does not send the Batch meanwhile, and what is left undone when the process ends
+            // is looked at by the next run.
+            drop(tokio::spawn(Arc::clone(self).set_aside(aside)));
+        }
         // It may want to read, or to write something again.
         let _ = self.disk_wake.try_send(());
         Ok(next)
+    }
+
+    /// Keeps Blocks where they outlive the process, then takes them out of their Batch.
+    ///
+    /// # Cancel safety
+    /// Safe: a file that is pending then is decided about at the next start.
+    async fn set_aside(self: Arc<Self>, aside: SetAside) {
+        let files = (!self.is_memory()).then(|| SetAsideFiles::of(&self.config.spool_dir));
+        let names = match (&files, aside.events()) {
+            // There is nothing to be kept, or no place for it.
+            (None, _) | (_, 0) => None,
+            (Some(files), _) => {
+                let (files, kept) = (files.clone(), aside.clone());
+                match tokio::task::spawn_blocking(move || files.keep(&kept)).await {
+                    Ok(Ok(names)) => names,
+                    Ok(Err(error)) => return self.not_kept(&aside, &error),
+                    Err(error) => return self.not_kept(&aside, &std::io::Error::other(error)),
+                }
+            }
+        };
+        let Ok(Some(position)) = self.with(|relay, _| relay.kept(&aside)) else { return };
+        set_aside::tell(&aside, names.is_some());
+        self.hint();
+        let (Some(files), Some(names)) = (files, names) else { return };
+        let is_never = self.config.spool_sync == SyncPolicy::Never;
+        let is_safe = |safety: &Safety| (if is_never { safety.written } else { safety.durable }) >= position;
+        // The sender is in here; it cannot be gone.
+        let _ = self.safety.subscribe().wait_for(is_safe).await;
+        let directory = files.directory().to_owned();
+        let finished = tokio::task::spawn_blocking(move || files.finish(&names)).await;
+        if let Err(error) = finished.unwrap_or_else(|error| Err(std::io::Error::other(error))) {
+            tracing::error!(path = %directory.display(), %error, "a file of what was set aside stays pending until the next start");
+        }
+    }
+
+    fn not_kept(&self, aside: &SetAside, error: &std::io::Error) {
+        // If the state is not believed any more, it is not sent either.
+        let _ = self.with(|relay, _| relay.not_kept(aside));
+        if let Some(suppressed) = self.lines.admit("set aside", &error.to_string()) {
+            tracing::error!(
+                spool_dir = %self.config.spool_dir.display(), lane = %aside.lane, seq = aside.seq, %error, suppressed,
+                "a block that is to be set aside cannot be kept in the directory set-aside of the spool; its lane waits until it can"
+            );
+        }
     }
 
     /// Goes by the machine's clock again when it was set, unless Servers agree with the time as it is.
@@ -470,6 +523,16 @@ fn open(config: &Verified<Config>, disk: &mut dyn Disk) -> Result<(LogSpool, Rec
     tracing::info!(spool_dir = %path.display(), lanes = recovered.lanes.len(), batches, "spool opened");
     tell_damage(&recovered.damage, path);
     Ok((spool, recovered))
+}
+
+/// Decides about what an earlier run was setting aside. What cannot be decided stays, and may not be sent again.
+fn resolve_set_aside(spool_dir: &Path, disk: &dyn Disk, recovered: &Recovered) {
+    if let Err(error) = SetAsideFiles::of(spool_dir).resolve(disk, recovered) {
+        tracing::error!(
+            spool_dir = %spool_dir.display(), %error,
+            "the directory set-aside of the spool cannot be used; what an earlier run left pending in it stays so"
+        );
+    }
 }
 
 /// Clients of which the log says how many events they lost, at most; `/status` has all of them.

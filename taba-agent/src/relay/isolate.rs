@@ -30,6 +30,8 @@ pub struct SetAside {
     pub blocks: Vec<Block>,
     /// What Servers, or proxies, said or did last, for people.
     pub why: String,
+    /// The Blocks of the Batch, with those withheld.
+    replacement: Vec<u8>,
 }
 
 impl SetAside {
@@ -53,10 +55,14 @@ pub struct Tally {
 }
 
 impl<S: Spool> Relay<S> {
-    /// Takes Blocks out of their Batch. What cannot be written now is tried again when the Batch's turn comes.
+    /// Blocks are to be taken out of their Batch: first they are to be kept where they outlive the process, then
+    /// [`Relay::kept`] does it. Until then the Batch is not sent; what fails is tried again when its turn comes.
     pub(super) fn set_aside(&mut self, now: Moment, condemned: Condemned) {
         let Condemned { batch, blocks: guilty, why } = condemned;
         let (key, seq) = (batch.lane, batch.seq);
+        if self.keeping.contains(&key) {
+            return;
+        }
         let Some(lane) = self.dispatcher.get(key) else { return };
         // What stands behind is a note about damage, and in no log.
         let encoded = batch.each().into_iter().take(lane.blocks_written(seq));
@@ -70,28 +76,48 @@ impl<S: Spool> Relay<S> {
                 }
             }
         }
-        let Some((taken_at, piece)) = lane.plan_replacement(seq, bytes) else { return };
-        let Ok(written) = self.write(&Record::Copy { stream: key.stream, taken_at, piece: &piece }) else {
-            return;
-        };
-        let (Some(lane), Some(place)) = (self.dispatcher.get(key), written.places.first()) else { return };
+        if blocks.is_empty() {
+            // All that is left of it is withheld already: no Block is to blame, and it is tried again.
+            return self.dispatcher.changed(key);
+        }
+        self.keeping.insert(key);
+        self.aside.push(SetAside { lane: key, seq: seq.0, at: now.time, blocks, why, replacement: bytes });
+    }
+
+    /// What is to be set aside since the last call. Each is to be kept first, then given to [`Relay::kept`], or to
+    /// [`Relay::not_kept`] when that failed.
+    pub fn take_set_aside(&mut self) -> Vec<SetAside> {
+        std::mem::take(&mut self.aside)
+    }
+
+    /// These Blocks are kept, or there is no place to keep any: takes them out of their Batch, and counts them. Gives up to
+    /// where the Spool has to be [safe](Spool::durable) until they are certainly not sent any more. `None` when they stay
+    /// in their Batch, because the Spool takes nothing now; that is tried again.
+    #[must_use = "the file of it is ready only then"]
+    pub fn kept(&mut self, aside: &SetAside) -> Option<u64> {
+        let (key, seq) = (aside.lane, SeqNo(aside.seq));
+        self.keeping.remove(&key);
+        let lane = self.dispatcher.get(key)?;
+        let (taken_at, piece) = lane.plan_replacement(seq, aside.replacement.clone())?;
+        let record = Record::Copy { stream: key.stream, taken_at, piece: &piece };
+        let written = self.write(&record).ok()?;
+        let (lane, place) = (self.dispatcher.get(key)?, written.places.first()?);
         let before = lane.replace(piece, *place, written.position);
         self.spool.moved(&before);
         self.dispatcher.changed(key);
-        let aside = SetAside { lane: key, seq: seq.0, at: now.time, blocks, why };
         if let Some(last) = aside.blocks.last() {
             let tally = &mut self.aside_tally;
             tally.batches += 1;
             tally.blocks += aside.blocks.len() as u64;
             tally.events = tally.events.saturating_add(aside.events());
             tally.last = Some((last.tab.clone(), last.client.clone(), aside.why.clone()));
-            self.aside.push(aside);
         }
+        Some(written.position)
     }
 
-    /// What was set aside since the last call: to be kept where somebody can look at it.
-    pub fn take_set_aside(&mut self) -> Vec<SetAside> {
-        std::mem::take(&mut self.aside)
+    /// These Blocks could not be kept: they stay in their Batch, and are set aside again when its turn comes.
+    pub fn not_kept(&mut self, aside: &SetAside) {
+        self.keeping.remove(&aside.lane);
     }
 
     /// A Server says that a Lane is not meant for its deployment. What an earlier run cut for another number of VBuckets is
