@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crate::event::{Event, Events};
 use crate::handler::{Caveats, Format, Handler, StateError, decode_state, encode_state};
 use crate::time::Timestamp;
-use crate::value::Value;
+use crate::wire::Value;
 use crate::wire::{Reader, WireError, column};
 
 /// A State whose type only its Handler knows.

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 
 use crate::event::{Event, Events};
 use crate::time::Timestamp;
-use crate::value::Value;
+use crate::wire::Value;
 
 /// What a Handler remembers for one (Client, Tab). `Default` is the State of no events.
 #[diagnostic::on_unimplemented(

@@ -11,7 +11,7 @@
 //! |---|---|
 //! | [`handler`] | [`Handler`] and its laws; [`erased`] is its object-safe twin, [`registry`] the table of them |
 //! | `laws` | the test kit: every law a function (feature `laws`) |
-//! | [`event`], [`name`], [`time`], [`value`], [`reading`], [`text`] | what is recorded |
+//! | [`event`], [`name`], [`time`], [`Value`], [`reading`], [`text`] | what is recorded |
 //! | [`sum`] | sums of doubles without error |
 //! | [`wire`] | the bytes between processes; [`state`] those in the store |
 //! | [`batch`], [`ledger`] | the words of exactly-once and of the accounts |
@@ -72,7 +72,6 @@ pub mod sum;
 pub mod text;
 pub mod throttle;
 pub mod time;
-pub mod value;
 pub mod vbucket;
 pub mod wire;
 
@@ -96,5 +95,5 @@ pub use sum::ExactSum;
 pub use text::printable;
 pub use throttle::Throttle;
 pub use time::Timestamp;
-pub use value::Value;
 pub use vbucket::{VBucket, VBuckets, VBucketsError};
+pub use wire::Value;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits::VALUE_BYTES_MAX;
 use crate::time::Timestamp;
-use crate::value::Value;
+use crate::wire::Value;
 
 /// What a gauge shows: a number or a text.
 ///

@@ -1,9 +1,6 @@
-//! [`Exit`]: how a process ended; [`run`]: the frame of every `main`.
+//! [`Exit`]: how a process ended.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
-
-use crate::log::Log;
 
 /// What the exit codes mean, for `--help`.
 pub const EXIT_CODES: &str = "Exit codes: 0 when it ended as asked, 1 when it could not start, failed, or left something undone, \
@@ -35,15 +32,4 @@ impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit.code())
     }
-}
-
-/// Runs the whole of a program: starts its log first, so that nothing it says can block it, and writes at the end what
-/// the log still holds, for at most [`log::FLUSH_TIME_MAX`](crate::log::FLUSH_TIME_MAX). A panic of `program` is
-/// [`Exit::Failed`].
-pub fn run(name: &'static str, program: impl FnOnce(&Log) -> Exit) -> ExitCode {
-    let log = Log::start(name);
-    // The panic itself was logged by the hook.
-    let exit = catch_unwind(AssertUnwindSafe(|| program(&log))).unwrap_or(Exit::Failed);
-    log.flush();
-    exit.into()
 }

@@ -56,19 +56,19 @@
 #![deny(missing_docs)]
 
 mod clock;
-pub mod environment;
 pub mod exit;
 pub mod filter;
 #[cfg(feature = "laws")]
 pub mod laws;
 mod line;
 pub mod log;
+mod program;
 pub mod settings;
 #[cfg(feature = "signals")]
 pub mod signals;
 mod throttled;
 pub mod units;
-pub mod usage;
 
-pub use exit::{EXIT_CODES, Exit, run};
+pub use exit::{EXIT_CODES, Exit};
 pub use log::{LinesDropped, Log};
+pub use program::run;

@@ -10,10 +10,13 @@
 //! - Every value has an [`Origin`], and every error names it.
 //! - A setting with `hide_env_values` is a secret: [`Loaded::to_toml`] does not show it.
 
+mod environment;
 mod error;
 mod file;
+mod origin;
 mod print;
 mod renamed;
+mod usage;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
@@ -25,12 +28,13 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches};
 use tracing_subscriber::EnvFilter;
 
-use crate::environment;
 use crate::filter;
-use crate::usage::UsageError;
 
-pub use error::{Origin, SettingsError};
+pub use environment::UnknownVariable;
+pub use error::SettingsError;
+pub use origin::Origin;
 pub use renamed::Renamed;
+pub use usage::UsageError;
 
 /// The setting that names the file of the others.
 const CONFIG: &str = "config";

@@ -5,10 +5,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 #[cfg(feature = "driver")]
-use taba_core::{TabType, Throttle};
+use taba_core::Throttle;
+use taba_core::{Panicked, TabType};
 
-#[cfg(feature = "driver")]
-use crate::planner::HandlerPanic;
+/// A Handler panicked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HandlerPanic {
+    /// The Tab type that it is registered under.
+    pub tab_type: TabType,
+    /// In which method, and what it said.
+    pub panicked: Panicked,
+}
 
 /// Panics of Handlers, of ingest and queries together.
 #[derive(Debug, Default)]

@@ -20,7 +20,6 @@ use crate::driver::{Arrival, Condition, Failure, Intake, Message, Refused, Room,
 use crate::lines::Lines;
 use crate::planner::{self, CLOCKS_APART_MAX, LaneMessage};
 use crate::query::{Limits, QueryState};
-use crate::service;
 use crate::status::{LinesDropped, Status};
 use crate::version::Versions;
 
@@ -129,11 +128,6 @@ impl Server {
             query_limits: Limits::default(),
             log_lines_dropped: LinesDropped::default(),
         }
-    }
-
-    /// Its HTTP face, ingest and queries, to be served or nested.
-    pub fn router(&self) -> axum::Router {
-        service::router(self.clone()).merge(crate::query::router(self.inner.query.clone()))
     }
 
     /// What queries work on, to ask them without HTTP.

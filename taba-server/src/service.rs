@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::State;
-use axum::http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
@@ -16,6 +16,7 @@ use serde::Serialize;
 use taba_core::limits::FRAME_BYTES_MAX;
 use taba_core::wire::{self, Compression, FRAME_HEADER_BYTES, Frame, Kind, Lanes, WireError, encode_acks};
 
+use crate::query;
 use crate::server::Server;
 
 /// How long the body of one request may take to arrive.
@@ -39,7 +40,7 @@ enum Rejection {
     Full,
     #[error("this server is shutting down; send the same to another one, or later")]
     ShuttingDown,
-    #[error("use POST")]
+    #[error("this path has no such method")]
     Method,
     #[error("there is nothing at this path")]
     Path,
@@ -76,20 +77,40 @@ impl IntoResponse for Rejection {
         if status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
-        if status == StatusCode::METHOD_NOT_ALLOWED {
-            response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
-        }
         response
     }
 }
 
-/// The routes of ingest.
-pub(crate) fn router(server: Server) -> Router {
-    Router::new()
-        .route("/v2/lanes", post(lanes).fallback(|| async { Rejection::Method }))
-        .route("/v2/check", post(check).fallback(|| async { Rejection::Method }))
-        .fallback(|| async { Rejection::Path })
-        .with_state(server)
+impl Server {
+    /// Its whole HTTP face, to be served or nested: the four routers below, and JSON for paths and methods that it has not.
+    pub fn router(&self) -> Router {
+        let routers = [self.ingest_router(), self.query_router(), self.admin_router(), self.metrics_router()];
+        let all = routers.into_iter().fold(Router::new(), Router::merge);
+        all.fallback(|| async { Rejection::Path }).method_not_allowed_fallback(|| async { Rejection::Method })
+    }
+
+    /// What Agents ask: `POST /v2/lanes`, `POST /v2/check`.
+    ///
+    /// This and its siblings have no fallback and no `/metrics` (but [`metrics_router`](Self::metrics_router)), so that each
+    /// can have layers of its own, and merges with routes of yours.
+    pub fn ingest_router(&self) -> Router {
+        Router::new().route("/v2/lanes", post(lanes)).route("/v2/check", post(check)).with_state(self.clone())
+    }
+
+    /// What people ask: every `GET` under `/v2/`.
+    pub fn query_router(&self) -> Router {
+        query::router(self.query_state().clone())
+    }
+
+    /// What removes something: `DELETE /v2/tabs`, `POST /v2/prune`.
+    pub fn admin_router(&self) -> Router {
+        query::admin_router(self.query_state().clone())
+    }
+
+    /// `GET /metrics`.
+    pub fn metrics_router(&self) -> Router {
+        query::metrics_router(self.query_state().clone())
+    }
 }
 
 async fn lanes(State(server): State<Server>, headers: HeaderMap, body: Body) -> Result<Response, Rejection> {

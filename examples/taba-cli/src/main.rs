@@ -19,7 +19,7 @@ use std::process::ExitCode;
 
 use clap::CommandFactory;
 use clap::error::ErrorKind;
-use taba_process::usage::UsageError;
+use taba_process::settings::UsageError;
 use taba_process::{Exit, Log, settings};
 
 use crate::args::{Args, PROGRAM};

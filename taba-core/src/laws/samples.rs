@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use crate::event::Event;
 use crate::time::Timestamp;
-use crate::value::Value;
+use crate::wire::Value;
 
 /// What one trial of a law is given; each law uses what it needs.
 #[derive(Clone, Debug)]

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::value::Value;
 use super::{Reader, WireError, column, put_bytes, put_i64, put_u64};
 use crate::event::Events;
 use crate::ledger::{Where, Why};
@@ -11,7 +12,6 @@ use crate::limits::{
 };
 use crate::name::{ClientId, TabName, TabType};
 use crate::time::Timestamp;
-use crate::value::Value;
 
 /// The events, or a partial State, of one (Client, Tab).
 ///

@@ -8,6 +8,7 @@ pub mod column;
 mod frame;
 mod message;
 mod reader;
+mod value;
 
 pub use block::{Block, Content};
 pub use frame::{
@@ -17,6 +18,7 @@ pub use message::{
     Ack, Answer, BadBlock, ClientBatch, LaneBatch, Lanes, Probe, Receipt, Refusal, decode_acks, encode_acks,
 };
 pub use reader::{Reader, put_bytes, put_i64, put_u64};
+pub use value::Value;
 
 /// Why bytes were not what they claim to be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,11 +1,10 @@
-//! [`Condition`]: whether a Server serves, stops, or has failed; [`supervise`] watches over its workers.
+//! [`Condition`]: whether a Server serves, stops, or has failed.
 
 use std::any::Any;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use taba_core::guard::panic_message;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 
 /// Why a Server ended that was not told to. It takes nothing any more; what was acknowledged is stored, and the senders
 /// of everything else keep it.
@@ -74,21 +73,14 @@ impl Condition {
         }
     }
 
+    /// All workers have ended.
+    pub(super) fn end(&self) {
+        self.is_over.send_replace(true);
+    }
+
     /// Waits until all workers have ended.
     pub(crate) async fn until_over(&self) {
         // An error would say that the sender is gone, which is in here.
         let _ = self.is_over.subscribe().wait_for(|is_over| *is_over).await;
     }
-}
-
-/// Waits for the workers, and tells when one of them panics. It owns them: whoever waits for their end may be dropped
-/// without aborting a commit.
-pub(crate) async fn supervise(mut workers: JoinSet<()>, shared: std::sync::Arc<super::Shared>) {
-    while let Some(ended) = workers.join_next().await {
-        // Nobody aborts a worker but the runtime, when it ends itself.
-        if let Err(Ok(panic)) = ended.map_err(tokio::task::JoinError::try_into_panic) {
-            shared.condition.fail("a worker", &*panic);
-        }
-    }
-    shared.condition.is_over.send_replace(true);
 }

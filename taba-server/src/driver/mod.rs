@@ -4,7 +4,7 @@ mod condition;
 mod intake;
 mod worker;
 
+pub(crate) use condition::Condition;
 pub use condition::Failure;
-pub(crate) use condition::{Condition, supervise};
 pub(crate) use intake::{Intake, Refused, Room};
-pub(crate) use worker::{Arrival, Message, Shared, Worker};
+pub(crate) use worker::{Arrival, Message, Shared, Worker, supervise};

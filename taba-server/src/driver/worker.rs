@@ -11,6 +11,7 @@ use futures::future::{AbortHandle, BoxFuture, FutureExt, abortable};
 use futures::stream::FuturesUnordered;
 use taba_core::{Registry, Remedy, Store, StoreError, Timestamp, VBucket, Version, Wanted};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::condition::Condition;
@@ -343,4 +344,16 @@ fn failed(shared: &Shared, vbucket: VBucket, error: &StoreError, what: &'static 
         _ => tracing::error!(vbucket, %error, cause, suppressed, "{what}; somebody has to look at the store"),
     }
     Failed
+}
+
+/// Waits for the workers, and tells when one of them panics. It owns them: whoever waits for their end may be dropped
+/// without aborting a commit.
+pub(crate) async fn supervise(mut workers: JoinSet<()>, shared: Arc<Shared>) {
+    while let Some(ended) = workers.join_next().await {
+        // Nobody aborts a worker but the runtime, when it ends itself.
+        if let Err(Ok(panic)) = ended.map_err(tokio::task::JoinError::try_into_panic) {
+            shared.condition.fail("a worker", &*panic);
+        }
+    }
+    shared.condition.end();
 }

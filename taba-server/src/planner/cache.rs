@@ -11,6 +11,7 @@ use taba_core::{
 };
 
 use super::marks::Marks;
+use crate::panics::HandlerPanic;
 
 /// About how much more a decoded State takes than an encoded one, and what surrounds it in the tables.
 const WEIGHT_PER_BYTE: usize = 3;
@@ -37,15 +38,6 @@ pub(super) struct Cache {
     pub(super) is_spoilt: bool,
     /// Panics that cost something, to be told.
     pub(super) panics: Vec<HandlerPanic>,
-}
-
-/// A Handler panicked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HandlerPanic {
-    /// The Tab type that it is registered under.
-    pub tab_type: TabType,
-    /// In which method, and what it said.
-    pub panicked: Panicked,
 }
 
 /// A Tab and the States of its Clients.

@@ -8,8 +8,10 @@ use taba_core::{
     ClientId, Commit, Committed, Loaded, Registry, TabName, TabType, Timestamp, Version, Wanted,
 };
 
-use super::cache::{HandlerPanic, Unreadable};
+use super::cache::Unreadable;
+use super::marks::Failed;
 use super::message::LaneMessage;
+use crate::panics::HandlerPanic;
 use crate::status::Status;
 use crate::version::Versions;
 
@@ -26,10 +28,6 @@ pub struct Env<'a> {
     /// How far after its arrival an event may lie before it is clamped.
     pub future_max: Duration,
 }
-
-/// The store could not do it. Whether a commit has happened is unknown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Failed;
 
 /// What a [`Planner`](super::Planner) is told.
 #[derive(Debug)]

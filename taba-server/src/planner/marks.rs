@@ -28,8 +28,11 @@ use std::collections::{BTreeMap, HashMap};
 
 use taba_core::{Mark, SeqNo, StreamId, Timestamp, Version};
 
-use super::exchange::Failed;
 use crate::sabotage::{TWO_CLOCKS, is_off};
+
+/// The store could not do it. Whether a commit has happened is unknown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failed;
 
 /// After how many hours without a Batch the mark of a Lane is forgotten. A sender sends nothing that is older than 24 h,
 /// and goes on with a Stream for 12 h, so no Lane is quiet for so long and speaks again.

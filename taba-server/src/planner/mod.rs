@@ -48,9 +48,9 @@ use taba_core::wire::{Ack, Answer, Block, Content};
 use taba_core::{Commit, Committed, Loaded, Version, Wanted};
 
 use self::cache::Cache;
-pub use self::cache::{HandlerPanic, Unreadable};
-pub use self::exchange::{Action, Env, Failed, Input, RefusedBlock};
-pub use self::marks::MARK_HOURS;
+pub use self::cache::Unreadable;
+pub use self::exchange::{Action, Env, Input, RefusedBlock};
+pub use self::marks::{Failed, MARK_HOURS};
 use self::marks::{Hours, Waited, hour_of};
 use self::message::Held;
 pub use self::message::{CLOCKS_APART_MAX, LaneMessage};

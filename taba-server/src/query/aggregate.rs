@@ -14,7 +14,8 @@ use super::catalog::{Listed, Opened, States, listed};
 use super::error::QueryError;
 use super::fault::{self, Fault, Item};
 use super::missing::{Coverage, Missing, Partial};
-use super::notes::{self, Notes};
+use super::note::Notes;
+use super::notes;
 use super::selection::Selection;
 use super::state::QueryState;
 use super::{deadline, times};
@@ -108,7 +109,7 @@ impl Ground {
         let now = state.now();
         let as_of = state.status.as_of(now);
         let notes = notes::recent(&state).await;
-        let coverage = Coverage::new(&state);
+        let coverage = Coverage::new(&state.store);
         Self { at: query.at.unwrap_or(now), as_of, notes, coverage, state, query }
     }
 

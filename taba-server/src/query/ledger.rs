@@ -13,7 +13,8 @@ use super::error::QueryError;
 use super::fault::{self, Fault};
 use super::lists::walk;
 use super::missing::{Affects, Coverage, Missing};
-use super::notes::{self, Note};
+use super::note::{Note, is_stream};
+use super::notes;
 use super::selection::Selection;
 use super::state::QueryState;
 
@@ -79,7 +80,7 @@ pub async fn ledger(state: &QueryState, selection: &Selection) -> Result<Ledger,
 
 async fn read(state: &QueryState, selection: &Selection) -> Result<Ledger, QueryError> {
     let mut answer = Ledger::default();
-    let coverage = Coverage::new(state);
+    let coverage = Coverage::new(&state.store);
     // What was folded before what was recorded: what comes in between is in flight, rather than folded too much.
     let mut parts = stream::iter(state.store.vbuckets().iter())
         .map(|vbucket| coverage.read(vbucket, folded(state, vbucket, selection)))
@@ -112,8 +113,7 @@ async fn read(state: &QueryState, selection: &Selection) -> Result<Ledger, Query
     answer.totals.dropped = lost(dropped);
     // What the store forgot of one Client cannot be told from what is on the way of another. Gaps of streams can: Clients
     // that are still known recorded them.
-    let is_forgotten =
-        |(client, account): (&ClientId, &Account)| account.excess > 0 && !notes::is_stream(client);
+    let is_forgotten = |(client, account): (&ClientId, &Account)| account.excess > 0 && !is_stream(client);
     let is_whole = answer.missing.is_none() && !answer.accounts.iter().any(is_forgotten);
     answer.totals.balance(is_whole);
     Ok(answer)

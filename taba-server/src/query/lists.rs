@@ -53,7 +53,7 @@ pub struct ClientRow {
 /// The index of the VBuckets; with a choice of Clients, all keys too.
 pub async fn names(state: &QueryState, selection: &Selection) -> Result<Partial<Vec<TabRow>>, QueryError> {
     let answer = async {
-        let coverage = Coverage::new(state);
+        let coverage = Coverage::new(&state.store);
         let mut tabs = listed(state, selection, &coverage).await?;
         if !selection.has_all_clients() {
             let seen: BTreeSet<TabName> =
@@ -72,7 +72,7 @@ pub async fn names(state: &QueryState, selection: &Selection) -> Result<Partial<
 /// As any query.
 pub async fn types(state: &QueryState, selection: &Selection) -> Result<Partial<Vec<TypeRow>>, QueryError> {
     let answer = async {
-        let coverage = Coverage::new(state);
+        let coverage = Coverage::new(&state.store);
         let mut types: BTreeMap<TabType, u64> =
             state.handlers.types().map(|known| (known.clone(), 0)).collect();
         for tab in listed(state, selection, &coverage).await? {
@@ -97,7 +97,7 @@ pub async fn clients(
     selection: &Selection,
 ) -> Result<Partial<Vec<ClientRow>>, QueryError> {
     let answer = async {
-        let coverage = Coverage::new(state);
+        let coverage = Coverage::new(&state.store);
         let found = keys(state, selection, &coverage, |key| key.client).await?;
         let value = found.into_iter().map(|(client, tabs)| ClientRow { client, tabs }).collect();
         Ok(Partial { value, missing: coverage.missing() })

@@ -18,8 +18,7 @@ use super::error::QueryError;
 use super::fault::Item;
 use super::ledger::{Account, Ledger, ledger};
 use super::missing::Affects;
-use super::params::ANY_LABEL;
-use super::routes::params;
+use super::params::{ANY_LABEL, params};
 use super::selection::Selection;
 use super::state::QueryState;
 

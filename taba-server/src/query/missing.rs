@@ -1,13 +1,12 @@
 //! [`Missing`]: the part of the store that a query could not read. The rest is answered.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Serialize, Serializer};
-use taba_core::{StoreError, VBucket};
+use taba_core::{Store, StoreError, VBucket};
 
 use super::error::QueryError;
-use super::state::QueryState;
 
 /// Causes that are told one by one; the rest is left out.
 const CAUSES_MAX: usize = 8;
@@ -100,7 +99,7 @@ fn add_cause(why: &mut BTreeSet<String>, cause: String) {
 
 /// Reads for one query, and collects what cannot be read.
 pub(super) struct Coverage {
-    state: QueryState,
+    store: Arc<dyn Store>,
     seen: Mutex<Seen>,
 }
 
@@ -116,8 +115,8 @@ struct Seen {
 }
 
 impl Coverage {
-    pub(super) fn new(state: &QueryState) -> Self {
-        Self { state: state.clone(), seen: Mutex::default() }
+    pub(super) fn new(store: &Arc<dyn Store>) -> Self {
+        Self { store: Arc::clone(store), seen: Mutex::default() }
     }
 
     /// What a read of this VBucket brought; `None` when it failed, or when its shard did not answer a moment ago.
@@ -126,7 +125,7 @@ impl Coverage {
         vbucket: VBucket,
         read: impl Future<Output = Result<T, StoreError>>,
     ) -> Option<T> {
-        let shard = self.state.store.place(vbucket);
+        let shard = self.store.place(vbucket);
         if let Some(shard) = shard.as_ref().filter(|shard| self.seen().away.contains(*shard)) {
             self.seen().lacks(vbucket, Some(shard), None);
             return None;
@@ -145,7 +144,7 @@ impl Coverage {
 
     /// A VBucket could not be read, or not to its end.
     pub(super) fn lacks(&self, vbucket: VBucket, error: QueryError) {
-        let shard = self.state.store.place(vbucket);
+        let shard = self.store.place(vbucket);
         let mut seen = self.seen();
         if let (QueryError::Store(StoreError::Unavailable { .. }), Some(shard)) = (&error, &shard) {
             seen.away.insert(shard.clone());

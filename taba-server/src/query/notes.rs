@@ -1,73 +1,16 @@
 //! The notes of the Ledger: what its Tabs say, for each Client, over all VBuckets.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use taba_core::{ClientId, Format, Panicked, TabName, TabType, Timestamp, ledger};
-use tokio::sync::Mutex;
+use taba_core::{Format, Panicked, TabName, TabType, Timestamp, ledger};
 
 use super::catalog::{Opened, States, listed};
 use super::error::QueryError;
-use super::fault::{self, Fault};
+use super::fault;
 use super::missing::{Affects, Coverage, Missing};
+use super::note::{Note, Notes};
 use super::selection::Selection;
 use super::state::QueryState;
-
-/// What the Ledger's Tabs say about one Client, in events.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Note {
-    pub(super) recorded: u64,
-    pub(super) deleted: u64,
-    pub(super) clamped: u64,
-    /// By (where, why).
-    pub(super) dropped: BTreeMap<(String, String), u64>,
-}
-
-/// What the Ledger's Tabs say.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Notes {
-    pub(super) clients: BTreeMap<ClientId, Note>,
-    /// Notes that could not be read; when there are any, the counts are too low.
-    pub(super) faults: Vec<Fault>,
-    /// VBuckets whose notes could not be read; when there are any, the counts are too low.
-    pub(super) missing: Option<Missing>,
-}
-
-/// The last notes that were read, shared by queries that come soon after each other.
-#[derive(Default)]
-pub(super) struct NotesCache(Mutex<Option<(Timestamp, Arc<Notes>)>>);
-
-/// Losses in gaps of Lanes cannot be told by Client; they stand under ids with this prefix, one for each stream.
-const STREAM_PREFIX: &str = "taba.stream/";
-
-/// Whether this is no Client but the stream of an Agent.
-pub(super) fn is_stream(client: &ClientId) -> bool {
-    client.as_str().starts_with(STREAM_PREFIX)
-}
-
-impl Note {
-    pub(super) fn dropped_total(&self) -> u64 {
-        self.dropped.values().sum()
-    }
-}
-
-impl Notes {
-    /// Events of the Client that are known to be dropped; `None` when some notes could not be read.
-    pub(super) fn lost(&self, client: &ClientId) -> Option<u64> {
-        self.is_whole().then(|| self.clients.get(client).map_or(0, Note::dropped_total))
-    }
-
-    /// Events known to be dropped of which nobody knows the Client; `None` when some notes could not be read.
-    pub(super) fn lost_unattributed(&self) -> Option<u64> {
-        let streams = self.clients.iter().filter(|(client, _)| is_stream(client));
-        self.is_whole().then(|| streams.map(|(_, note)| note.dropped_total()).sum())
-    }
-
-    /// Whether all notes could be read.
-    fn is_whole(&self) -> bool {
-        self.faults.is_empty() && self.missing.is_none()
-    }
-}
 
 /// What the Ledger's Tabs say, at most [`lost_age_max`](super::Limits::lost_age_max) ago.
 ///
@@ -105,7 +48,7 @@ pub(super) async fn read(state: &QueryState) -> Result<Notes, QueryError> {
         all = all.base(name);
     }
     let mut notes = Notes::default();
-    let coverage = Coverage::new(state);
+    let coverage = Coverage::new(&state.store);
     for tab in listed(state, &all.tab_type(tab_type), &coverage).await? {
         let name = tab.name.clone();
         let mut states = States::of(tab);

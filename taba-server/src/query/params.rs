@@ -17,6 +17,11 @@ pub(super) const SELECTION: &[&str] = &["name", "base", "type", ANY_LABEL, "clie
 /// The parameters of a question, in their order.
 pub(super) struct Params(Vec<(String, String)>);
 
+/// The parameters of a URL's query, if it has one.
+pub(super) fn params(query: Option<&String>, known: &'static [&'static str]) -> Result<Params, QueryError> {
+    Params::parse(query.map_or("", String::as_str), known)
+}
+
 impl Params {
     /// Takes a URL's query apart.
     pub(super) fn parse(query: &str, known: &'static [&'static str]) -> Result<Self, QueryError> {

@@ -19,7 +19,7 @@ use super::deadline;
 use super::error::QueryError;
 use super::missing::{Coverage, Missing};
 use super::selection::Selection;
-use super::state::QueryState;
+use super::state::{Cursor, QueryState};
 
 /// States in one commit. Each can cost a pair for itself and one for the note of its Client.
 const COMMIT_STATES_MAX: usize = 1000;
@@ -45,13 +45,6 @@ pub struct Removed {
     /// Whether time ran out before the last VBucket; asking again goes on from there.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub is_cut_short: bool,
-}
-
-/// Where pruning goes on: the VBucket, and the Tab in it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Cursor {
-    vbucket: u16,
-    tab: Option<TabName>,
 }
 
 /// Which of the chosen States go.
@@ -156,7 +149,7 @@ async fn remove(
     cursor: &Mutex<Cursor>,
     removed: &mut Removed,
 ) -> Result<(), QueryError> {
-    let coverage = Coverage::new(state);
+    let coverage = Coverage::new(&state.store);
     let mut vbuckets = selection.vbuckets(state.store.vbuckets());
     let begin = at(cursor).clone();
     vbuckets.retain(|vbucket| vbucket.index() >= begin.vbucket);

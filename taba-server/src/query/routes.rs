@@ -1,10 +1,10 @@
 //! The HTTP face of the queries: each handler takes the parameters apart, asks, and answers.
 
+use axum::Router;
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::routing::{delete, get, post};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -15,9 +15,9 @@ use super::ledger::ledger;
 use super::lists::{clients, names, types};
 use super::missing::Partial;
 use super::negotiate::Media;
-use super::params::{ANY_LABEL, Params, SELECTION};
+use super::params::{ANY_LABEL, Params, SELECTION, params};
 use super::projection::projections;
-use super::removal::{delete, prune};
+use super::removal;
 use super::row::{AccountRow, write_account, write_object};
 use super::state::QueryState;
 use super::{metrics, times, watch};
@@ -32,24 +32,34 @@ const LEDGER: &[&str] = &["client", "re", "limit"];
 
 type Answer = Result<Response, QueryError>;
 
-/// The query endpoints, to be merged into a Server's router. It has no fallback, so that it merges with others that
-/// have one.
+/// What people ask. It has no fallback, so that it merges with others that have one.
 pub fn router(state: QueryState) -> Router {
+    let routes = Router::new()
+        .route("/v2/tabs", get(get_tabs))
+        .route("/v2/projections", get(get_projections))
+        .route("/v2/super", get(get_super))
+        .route("/v2/clients", get(get_clients))
+        .route("/v2/names", get(get_names))
+        .route("/v2/types", get(get_types))
+        .route("/v2/ledger", get(get_ledger))
+        .route("/v2/status", get(get_status))
+        .route("/v2/watch", get(watch::get_watch));
+    counted(routes, state)
+}
+
+/// What removes something.
+pub fn admin_router(state: QueryState) -> Router {
+    counted(Router::new().route("/v2/tabs", delete(delete_tabs)).route("/v2/prune", post(post_prune)), state)
+}
+
+/// What a scraper asks.
+pub fn metrics_router(state: QueryState) -> Router {
+    counted(Router::new().route("/metrics", get(metrics::get_metrics)), state)
+}
+
+fn counted(routes: Router<QueryState>, state: QueryState) -> Router {
     let counted = axum::middleware::from_fn_with_state(state.clone(), count);
-    Router::new()
-        .route("/v2/tabs", get(get_tabs).delete(delete_tabs).fallback(wrong_method))
-        .route("/v2/projections", get(get_projections).fallback(wrong_method))
-        .route("/v2/super", get(get_super).fallback(wrong_method))
-        .route("/v2/clients", get(get_clients).fallback(wrong_method))
-        .route("/v2/names", get(get_names).fallback(wrong_method))
-        .route("/v2/types", get(get_types).fallback(wrong_method))
-        .route("/v2/ledger", get(get_ledger).fallback(wrong_method))
-        .route("/v2/status", get(get_status).fallback(wrong_method))
-        .route("/v2/watch", get(watch::get_watch).fallback(wrong_method))
-        .route("/v2/prune", post(post_prune).fallback(wrong_method))
-        .route("/metrics", get(metrics::get_metrics).fallback(wrong_method))
-        .layer(counted)
-        .with_state(state)
+    routes.route_layer(counted).with_state(state)
 }
 
 async fn count(
@@ -75,15 +85,6 @@ fn tell_refusal(state: &QueryState, status: StatusCode, path: &str) {
     } else if let Some(suppressed) = state.shared.lines.admit("query", status.as_str()) {
         tracing::warn!(status = status.as_u16(), path, suppressed, "a query could not be answered");
     }
-}
-
-async fn wrong_method() -> Response {
-    let error = json!({ "reason": "method_not_allowed", "message": "this path has no such method" });
-    (StatusCode::METHOD_NOT_ALLOWED, Json(error)).into_response()
-}
-
-pub(super) fn params(query: Option<&String>, known: &'static [&'static str]) -> Result<Params, QueryError> {
-    Params::parse(query.map_or("", String::as_str), known)
 }
 
 /// The form of an answer about Projections.
@@ -186,13 +187,13 @@ async fn get_status(State(state): State<QueryState>, RawQuery(raw): RawQuery, he
 async fn delete_tabs(State(state): State<QueryState>, RawQuery(raw): RawQuery, headers: HeaderMap) -> Answer {
     let selection = params(raw.as_ref(), SELECTION)?.selection(&state.limits)?;
     Media::of(&headers)?;
-    object(&headers, &json!({ "removed": delete(&state, &selection).await? }))
+    object(&headers, &json!({ "removed": removal::delete(&state, &selection).await? }))
 }
 
 async fn post_prune(State(state): State<QueryState>, RawQuery(raw): RawQuery, headers: HeaderMap) -> Answer {
     let selection = params(raw.as_ref(), SELECTION)?.selection(&state.limits)?;
     Media::of(&headers)?;
-    object(&headers, &json!({ "removed": prune(&state, &selection).await? }))
+    object(&headers, &json!({ "removed": removal::prune(&state, &selection).await? }))
 }
 
 /// Answers with one object.

@@ -10,11 +10,10 @@ use taba_core::{ClientId, Panicked, Registry, Store, TabName, TabType, Timestamp
 use tokio::sync::{Semaphore, watch};
 
 use super::fault::{Fault, Unreadable};
-use super::notes::NotesCache;
-use super::removal::Cursor;
+use super::note::NotesCache;
 use crate::clock::Clock;
 use crate::lines::Lines;
-use crate::planner::HandlerPanic;
+use crate::panics::HandlerPanic;
 use crate::status::Status;
 use crate::version::Versions;
 
@@ -234,4 +233,11 @@ impl Counters {
     pub(super) fn conflict(&self) {
         self.conflicts.fetch_add(1, Ordering::Relaxed);
     }
+}
+
+/// Where pruning goes on: the VBucket, and the Tab in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Cursor {
+    pub(super) vbucket: u16,
+    pub(super) tab: Option<TabName>,
 }

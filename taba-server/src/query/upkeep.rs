@@ -32,7 +32,7 @@ pub struct Upkeep {
 /// Safe: what is done stays done.
 pub async fn upkeep(state: &QueryState) -> Result<Upkeep, QueryError> {
     let mut done = Upkeep { pruned: prune_all(state).await?, ..Upkeep::default() };
-    let coverage = Coverage::new(state);
+    let coverage = Coverage::new(&state.store);
     for vbucket in state.store.vbuckets().iter() {
         let tidied = coverage.read(vbucket, state.store.tidy(vbucket)).await.unwrap_or_default();
         done.entries_tidied += tidied.entries;

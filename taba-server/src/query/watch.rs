@@ -18,8 +18,7 @@ use super::answer::label_texts;
 use super::error::QueryError;
 use super::fault::Item;
 use super::missing::{Affects, Missing};
-use super::params::ANY_LABEL;
-use super::routes::params;
+use super::params::{ANY_LABEL, params};
 use super::state::QueryState;
 
 const WATCH: &[&str] =

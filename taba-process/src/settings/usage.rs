@@ -5,9 +5,9 @@ use std::fmt::Write;
 use clap::Error;
 use clap::error::ErrorKind;
 
+use super::Origin;
 use crate::exit::Exit;
 use crate::log::{Log, has_colours};
-use crate::settings::Origin;
 
 /// Why a command line, a variable or a file is no use, or was only asked for help.
 #[derive(Debug, thiserror::Error)]

@@ -5,8 +5,8 @@ use std::fmt::Debug;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::{Reader, WireError, column};
 use crate::limits::VALUE_BYTES_MAX;
-use crate::wire::{Reader, WireError, column};
 
 /// What one event carries: an `f64`, a `String`, or a type of your own.
 ///

@@ -7,7 +7,7 @@ use std::ffi::OsString;
 
 use clap::Command;
 
-use crate::settings::{Program, hint};
+use super::{Program, hint};
 
 /// A variable of the environment that begins like a setting and is none.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -59,7 +59,7 @@ fn add_variables(command: &Command, known: &mut BTreeSet<String>) {
 /// person might have meant a setting, the value tells.
 ///
 /// Source: Kubernetes, *Service*, "Environment variables"; Docker, *Legacy container links*, "Environment variables".
-pub fn is_injected(rest: &str, value: &str) -> bool {
+pub(super) fn is_injected(rest: &str, value: &str) -> bool {
     let words: Vec<&str> = rest.split('_').collect();
     (0..words.len()).any(|at| is_service_variable(&words[at..], value))
         || (rest == "NAME" && value.starts_with('/'))
