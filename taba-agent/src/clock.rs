@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use taba_core::Timestamp;
 
-use crate::lane::BATCH_AGE_MAX;
-use crate::relay::Moment;
+use crate::units::BATCH_AGE_MAX;
+use crate::units::Moment;
 
 /// How far the clocks of an Agent and a Server may be apart for a Lane to be begun, as Servers judge it.
 pub const CLOCKS_APART_MAX: Duration = Duration::from_secs(5 * 3600);

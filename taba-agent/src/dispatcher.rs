@@ -43,11 +43,11 @@ pub use self::tally::{ANSWERS, Tally};
 use crate::config::Config;
 use crate::health::Backoff;
 use crate::lane::{Lane, LaneBounds, LaneKey, Next, Progress, Released};
-use crate::relay::Moment;
 use crate::rendezvous;
 use crate::spool::record::Piece;
 use crate::spool::recovery::FoundLane;
 use crate::spool::{Content, Fetch, Place as Stored, Purpose, Weight};
+use crate::units::Moment;
 
 /// A Server that asks to be left alone is left alone for no longer than this.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);

@@ -27,12 +27,11 @@ mod parcel;
 mod rewrite;
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::time::Duration;
 
 use taba_core::ledger::{self, Where, Why};
 use taba_core::wire::{Ack, Answer, Block, Probe};
-use taba_core::{ClientId, Events, SeqNo, StreamId, TabName, Timestamp};
+use taba_core::{ClientId, Events, SeqNo, TabName, Timestamp};
 
 use self::keep::Loss;
 pub use self::message::{Message, Next, Outgoing};
@@ -40,34 +39,18 @@ use self::parcel::{Parcel, born};
 pub use self::rewrite::Copy;
 use self::rewrite::decode;
 use crate::clock::{CLOCKS_APART_MAX, StreamClock};
-use crate::relay::Moment;
 use crate::sabotage::{CONFIRM, is_off};
 use crate::spool::record::{Floor, Piece};
 use crate::spool::recovery::{FoundLane, Sending};
 use crate::spool::{Content, Fetch, Place, Purpose};
+pub use crate::units::LaneKey;
+use crate::units::Moment;
 
 /// Bytes before the Blocks of a Batch, at most: stream, VBucket, four numbers.
 pub const HEAD_BYTES_MAX: usize = 8 + 2 + 4 * 10;
-/// A Batch older than this is never sent: the mark that would tell a repetition may be gone after 48 h.
-pub const BATCH_AGE_MAX: Duration = Duration::from_secs(24 * 3600);
 /// That Batches are lost is told to Servers only while the last of them is younger than this. Later the Lane's mark may
 /// be gone, and all of the Lane would be counted as lost.
 pub const LOSS_AGE_MAX: Duration = Duration::from_secs(30 * 3600);
-
-/// The name of a Lane. Sorts by stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LaneKey {
-    /// Which sender incarnation.
-    pub stream: StreamId,
-    /// Which VBucket.
-    pub vbucket: u16,
-}
-
-impl fmt::Display for LaneKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.stream, self.vbucket)
-    }
-}
 
 /// What all Lanes keep to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

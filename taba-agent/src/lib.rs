@@ -18,13 +18,14 @@
 //! | [`relay`] | everything the Agent decides, put together |
 //! | [`dedup`] | which client Batches have been seen |
 //! | [`intake`] | what of a client Batch is taken, and what is refused |
+//! | [`units`] | ids and units |
 //! | [`spool`] | the bounded, durable place of what is taken and not yet stored for good |
 //! | [`clock`] | which time of day a run goes by, and how old is what an earlier one has left |
 //! | [`lane`] | one ordered, gap-free sequence of Batches, and when one may be let go |
 //! | [`merge`] | what was never sent, merged while Servers are away |
 //! | [`dispatcher`], [`health`], [`rendezvous`] | which Lane goes to which Server, and when |
 //! | [`config`], [`server_url`] | every bound, checked |
-//! | [`status`] | what `/status` and `/metrics` tell |
+//! | [`relay::status`] | what `/status` and `/metrics` tell |
 //! | `driver` | `Agent`: sockets and time (feature `driver`) |
 //! | `cli` | configuration by file, environment and flags (feature `cli`) |
 //!
@@ -52,12 +53,12 @@ pub mod rendezvous;
 mod sabotage;
 pub mod server_url;
 pub mod spool;
-pub mod status;
+pub mod units;
 
 pub use config::{Config, ConfigError, SpoolKind, Verified};
 #[cfg(feature = "driver")]
 pub use driver::{Agent, AgentBuilder, Failure, Left, RunError, RunningAgent, StartError};
+pub use relay::Status;
 pub use relay::{Moment, Origin, Relay, Verdict};
 pub use server_url::{ServerUrl, ServerUrlError};
 pub use spool::{LogSpool, MemorySpool, Spool, SyncPolicy};
-pub use status::Status;

@@ -8,6 +8,7 @@ mod news;
 mod rewriting;
 mod room;
 mod sending;
+pub mod status;
 mod time;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,13 +16,14 @@ use std::time::Duration;
 
 use taba_core::ledger::Why;
 use taba_core::wire::{BadBlock, Block, ClientBatch, Receipt};
-use taba_core::{Registry, StreamId, Timestamp, VBuckets};
+use taba_core::{Registry, StreamId, VBuckets};
 
 pub use self::isolate::{SetAside, Tally as SetAsideTally};
 pub use self::news::News;
 use self::news::Said;
 use self::rewriting::Copying;
 use self::room::ROOM_PAUSE;
+pub use self::status::Status;
 pub use self::time::ClockWait;
 use crate::clock::RunClock;
 use crate::config::{Config, Verified};
@@ -34,22 +36,13 @@ use crate::sabotage::{TAKING, panic_in};
 use crate::spool::record::{Piece, Record, Taken};
 use crate::spool::recovery::{Damage, Recovered, Sending};
 use crate::spool::{Done, Job, MemorySpool, Spool, SpoolError, Tally as SpoolTally, Weight};
-use crate::status::{self, Status};
+pub use crate::units::Moment;
 
 /// How long a Client is asked to wait when the Spool is full, or the Agent is stopping.
 pub const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// How long one stream is appended to; then a new one begins, and the old one is drained. A mark is collected after
 /// 48 h without a Batch, and a Batch is never sent after 24 h: so no stream ever misses its marks.
 pub const STREAM_AGE_MAX: Duration = Duration::from_secs(12 * 3600);
-
-/// A moment, on both clocks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Moment {
-    /// Since the start of the Agent; never goes back.
-    pub uptime: Duration,
-    /// The time of day. [`Relay::set_clock`] says when it was set.
-    pub time: Timestamp,
-}
 
 /// What became of a client Batch.
 #[must_use = "the Client waits for the answer"]

@@ -19,7 +19,8 @@ type Module = Vec<String>;
 /// Which modules a module names.
 type Uses = BTreeMap<Module, BTreeSet<Module>>;
 
-const CRATES: [&str; 5] = ["taba-core", "taba-handlers", "taba-server", "taba-shard", "taba-process"];
+const CRATES: [&str; 6] =
+    ["taba-core", "taba-handlers", "taba-agent", "taba-server", "taba-shard", "taba-process"];
 
 #[test]
 fn modules_of_a_crate_stand_in_layers() {

@@ -9,7 +9,7 @@ use taba_core::wire::{Ack, Answer};
 use super::request::Draft;
 use super::{Action, Dispatcher};
 use crate::lane::LaneKey;
-use crate::relay::Moment;
+use crate::units::Moment;
 
 /// How long to wait before asking again for the time of a Server.
 const ASK_AGAIN: Duration = Duration::from_secs(2);

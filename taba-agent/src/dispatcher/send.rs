@@ -10,8 +10,8 @@ use super::suspect::Turn;
 use super::{Action, Condemned, Dispatcher, Flight, Place};
 use crate::health::Health;
 use crate::lane::{LaneKey, Message, Next};
-use crate::relay::Moment;
 use crate::spool::Fetch;
+use crate::units::Moment;
 
 /// What is read back of the Spool before it is sent, in requests of the largest size, at most.
 const FETCHED_REQUESTS: usize = 2;

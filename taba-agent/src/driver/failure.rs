@@ -1,12 +1,8 @@
-//! [`Failure`]: why an Agent ended that was not told to; [`supervise`] watches over its tasks.
+//! [`Failure`]: why an Agent ended that was not told to.
 
 use std::any::Any;
-use std::sync::Arc;
 
 use taba_core::guard::panic_message;
-use tokio::task::JoinSet;
-
-use super::shared::Shared;
 
 /// Why an Agent ended that was not told to. It takes nothing any more; what it had told Clients is in its Spool, and
 /// Clients keep the rest.
@@ -30,21 +26,6 @@ impl Failure {
     }
 }
 
-/// Runs a task that is to run as long as the Agent does: if it panics or ends before that, the Agent has failed.
-///
-/// # Cancel safety
-/// Dropped, it aborts the task.
-pub(super) async fn supervise(
-    part: &'static str,
-    shared: Arc<Shared>,
-    task: impl Future<Output = ()> + Send + 'static,
-) {
-    let mut tasks = JoinSet::new();
-    tasks.spawn(task);
-    match tasks.join_next().await {
-        Some(Err(error)) if error.is_panic() => {
-            shared.fail(Failure::panicked(part, &*error.into_panic()));
-        }
-        _ => shared.fail_unless_stopping(Failure::ended(part)),
-    }
-}
+/// Somebody panicked while he held the Relay. It may be half changed: nobody looks at it again.
+#[derive(Debug)]
+pub(super) struct Poisoned;

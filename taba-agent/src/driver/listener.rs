@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use super::refusal::{Refusal, Refused};
 use super::shared::Shared;
 use crate::config::BODY_BYTES_MAX;
-use crate::status::Status;
+use crate::relay::Status;
 
 const CONTENT_TYPE_METRICS: &str = "text/plain; version=0.0.4";
 

@@ -12,6 +12,7 @@ mod refusal;
 mod sender;
 mod set_aside;
 mod shared;
+mod supervise;
 #[cfg(unix)]
 mod unix;
 
@@ -33,14 +34,14 @@ use tokio::time::timeout;
 pub use self::disk::{DiskError, FileDisk};
 use self::door::Door;
 pub use self::failure::Failure;
-use self::failure::supervise;
 use self::lines::LinesDropped;
 pub use self::set_aside::{SetAsideFile, SetAsideFiles};
 use self::shared::Shared;
+use self::supervise::supervise;
 use crate::config::{Config, ConfigError, SpoolKind, Verified};
+use crate::relay::Status;
 use crate::server_url::ServerUrl;
 use crate::spool::{Disk, Weight};
-use crate::status::Status;
 
 /// When an Agent stops, connections get this long to finish the request they are in.
 const GOODBYE: Duration = Duration::from_secs(1);

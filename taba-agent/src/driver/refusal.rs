@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use taba_core::wire::WireError;
 
-use super::shared::Poisoned;
+use super::failure::Poisoned;
 use crate::config::BODY_BYTES_MAX;
 use crate::relay;
 use crate::spool::SpoolError;

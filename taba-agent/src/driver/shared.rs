@@ -14,18 +14,17 @@ use tokio::time::timeout;
 
 use super::StartError;
 use super::clock::{Clock, random};
-use super::failure::Failure;
+use super::failure::{Failure, Poisoned};
 use super::lines::{Lines, LinesDropped};
 use super::refusal::Refusal;
 use super::sender::VBucketsSeen;
 use super::set_aside::{self, SetAsideFiles};
 use crate::config::{Config, SpoolKind, Verified};
 use crate::dispatcher::{Input, Request};
-use crate::relay::{Moment, News, Origin, Relay, SetAside, Verdict};
+use crate::relay::{Moment, News, Origin, Relay, SetAside, Status, Verdict};
 use crate::sabotage::{SPOOLED, is_off};
 use crate::spool::recovery::{Damage, Recovered};
 use crate::spool::{Disk, Done, Job, LogSpool, MemorySpool, Spool, SpoolError, SyncPolicy, Trouble, Weight};
-use crate::status::Status;
 
 /// What goes on is said again after this.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
@@ -78,10 +77,6 @@ pub(super) enum Turn {
     /// Lets go of the disk.
     Close,
 }
-
-/// Somebody panicked while he held the Relay. It may be half changed: nobody looks at it again.
-#[derive(Debug)]
-pub(super) struct Poisoned;
 
 /// The Relay, held. A panic meanwhile is the end of the Agent, and is told at once.
 struct Held<'a> {

@@ -6,9 +6,10 @@ use taba_core::SeqNo;
 use taba_core::wire::Ack;
 
 use super::parcel::Parcel;
-use super::{BATCH_AGE_MAX, LOSS_AGE_MAX, Lane, Released};
+use super::{LOSS_AGE_MAX, Lane, Released};
 use crate::sabotage::{CONFIRM, is_off};
 use crate::spool::SegmentId;
+use crate::units::BATCH_AGE_MAX;
 
 /// Everything up to `through` is gone from here, and some of it may not have been stored. That is said with every
 /// message, as the base; and like a Batch it is kept until it is confirmed that the store has heard it.

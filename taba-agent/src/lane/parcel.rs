@@ -7,9 +7,9 @@ use taba_core::wire::Block;
 use taba_core::{SeqNo, Timestamp};
 
 use crate::clock::StreamClock;
-use crate::relay::Moment;
 use crate::spool::record::Piece;
 use crate::spool::{Place, Weight};
+use crate::units::Moment;
 
 /// One Batch of a Lane.
 #[derive(Debug)]

@@ -8,9 +8,9 @@ use taba_core::{SeqNo, Timestamp};
 
 use super::parcel::Parcel;
 use super::{Lane, Released};
-use crate::relay::Moment;
 use crate::spool::record::Piece;
 use crate::spool::{Fetch, Place, Purpose, SegmentId};
+use crate::units::Moment;
 
 /// A Batch that is to be written again: when the first of it was taken, and all of it as one piece.
 pub type Copy = (Timestamp, Piece);

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use taba_core::limits::BATCH_BLOCKS_MAX;
 use taba_core::wire::{LaneBatch, Reader};
-use taba_core::{ClientId, TabName, TabType};
+use taba_core::{ClientId, StreamId, TabName, TabType};
 
 use super::*;
 use crate::spool::record::Record;

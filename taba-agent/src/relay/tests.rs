@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use proptest::prelude::*;
 use taba_core::wire::{Ack, Answer, Block, LaneBatch, Lanes, Probe};
-use taba_core::{ClientId, Events, NameError, SeqNo, TabName, TabType};
+use taba_core::{ClientId, Events, NameError, SeqNo, TabName, TabType, Timestamp};
 
 use super::*;
 use crate::dispatcher::Cause;

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use taba_core::SeqNo;
 
 use super::{Disk, Place, SegmentId};
-use crate::lane::LaneKey;
+use crate::units::LaneKey;
 
 /// One thing to do with the disk. It may take as long as the disk does: nothing of the Agent waits for it under a lock.
 #[derive(Debug)]

@@ -34,7 +34,7 @@ use taba_core::{ClientId, SeqNo, StreamId, Timestamp};
 
 use super::SegmentId;
 use crate::clock::StreamClock;
-use crate::lane::LaneKey;
+use crate::units::LaneKey;
 
 /// The first bytes of every segment.
 pub const MAGIC: [u8; 8] = *b"TABASPOL";

@@ -26,7 +26,7 @@ use self::replay::Replay;
 use super::record::{Found, MAGIC, Next, SEGMENT_HEAD_BYTES, Standing, Taken, VERSION, next};
 use super::{Disk, Extent, Place, SegmentId};
 use crate::clock::StreamClock;
-use crate::lane::LaneKey;
+use crate::units::LaneKey;
 
 /// What was found in a log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -131,6 +131,13 @@ pub struct Damage {
     pub segments_missing: u64,
     /// Files that stood under the number of another segment, or twice.
     pub segments_misnamed: u64,
+}
+
+/// Segments that are not there, and the bytes of those and of others that are missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Missing {
+    segments: u64,
+    bytes: u64,
 }
 
 impl Recovered {

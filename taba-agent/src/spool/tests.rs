@@ -7,7 +7,7 @@ use super::crash::CrashDisk;
 use super::record::{Floor, Piece, Taken};
 use super::recovery::{Damage, Recovered};
 use super::*;
-use crate::lane::LaneKey;
+use crate::units::LaneKey;
 
 const OPTIONS: LogOptions = LogOptions {
     bytes_max: 1 << 20,

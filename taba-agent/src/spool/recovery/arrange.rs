@@ -6,16 +6,10 @@
 use std::collections::BTreeMap;
 use std::io;
 
+use super::Missing;
 use super::replay::{Replay, readable_bytes};
 use crate::spool::record::{Found, Next, SEGMENT_HEAD_BYTES, SegmentHead, next};
 use crate::spool::{Disk, Extent, SegmentId};
-
-/// Bytes of segments that are not there; `None` when nobody knows how many.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Missing {
-    pub(super) segments: u64,
-    pub(super) bytes: u64,
-}
 
 /// What is missing, and where.
 #[derive(Debug, Default)]

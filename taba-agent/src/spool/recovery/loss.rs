@@ -16,7 +16,7 @@ use taba_core::{ClientId, SeqNo};
 
 use super::replay::{Building, Lane, Replay};
 use super::{FoundBatch, FoundLane, Loss, Recovered};
-use crate::lane::LaneKey;
+use crate::units::LaneKey;
 
 /// A Batch, and whether its Lane lacks events before anything that was found.
 type Closed = (FoundBatch, bool);

@@ -4,15 +4,14 @@ use std::collections::{BTreeMap, HashMap, hash_map};
 
 use taba_core::{ClientId, SeqNo, StreamId, Timestamp};
 
-use super::arrange::Missing;
-use super::{Damage, Loss, Sending, Stretch};
+use super::{Damage, Loss, Missing, Sending, Stretch};
 use crate::clock::StreamClock;
-use crate::lane::LaneKey;
 use crate::spool::record::{
     Checkpoint, Found, FoundPiece, Next, RECORD_HEAD_BYTES, SEGMENT_HEAD_BYTES, SegmentHead, Standing, Taken,
     next,
 };
 use crate::spool::{Extent, Place, SegmentId};
+use crate::units::LaneKey;
 
 /// Bytes of heads that are checked in search of the next record, at most.
 const RESYNC_BYTES_MAX: usize = 256 << 20;

@@ -1,0 +1,33 @@
+//! Ids and units: [`LaneKey`], [`Moment`].
+
+use std::fmt;
+use std::time::Duration;
+
+use taba_core::{StreamId, Timestamp};
+
+/// A Batch older than this is never sent: the mark that would tell a repetition may be gone after 48 h.
+pub const BATCH_AGE_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// A moment, on both clocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moment {
+    /// Since the start of the Agent; never goes back.
+    pub uptime: Duration,
+    /// The time of day. [`Relay::set_clock`](crate::Relay::set_clock) says when it was set.
+    pub time: Timestamp,
+}
+
+/// The name of a Lane. Sorts by stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LaneKey {
+    /// Which sender incarnation.
+    pub stream: StreamId,
+    /// Which VBucket.
+    pub vbucket: u16,
+}
+
+impl fmt::Display for LaneKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.stream, self.vbucket)
+    }
+}
