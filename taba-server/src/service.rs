@@ -99,7 +99,7 @@ impl Server {
 
     /// What people ask: every `GET` under `/v2/`.
     pub fn query_router(&self) -> Router {
-        query::router(self.query_state().clone())
+        query::read_router(self.query_state().clone())
     }
 
     /// What removes something: `DELETE /v2/tabs`, `POST /v2/prune`.

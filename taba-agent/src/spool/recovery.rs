@@ -209,7 +209,7 @@ pub fn recover(disk: &mut dyn Disk, extent: Option<Extent>) -> io::Result<Recove
     }
     void.extend(unsealed.into_iter().map(|(segment, _)| segment));
     replay.missing(before_renewal);
-    replay.missing(missing.at_end);
+    replay.missing_at_end(missing.at_end, segments.last().map(|last| last.0));
     if is_end_unknown {
         replay.damage.has_unknown = true;
         replay.sendings.clear();

@@ -79,7 +79,7 @@ pub use lists::{ClientRow, TabRow, TypeRow, clients, names, types};
 pub use missing::{Affects, Missing, Partial};
 pub use projection::{ClientProjection, projections};
 pub use removal::{Removed, delete, prune};
-pub use routes::{admin_router, metrics_router, router};
+pub use routes::{admin_router, metrics_router, read_router, router};
 pub use selection::{Pattern, Selection};
 pub use state::{Limits, QueryReport, QueryState};
 pub use upkeep::{Upkeep, upkeep};

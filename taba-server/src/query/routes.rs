@@ -32,8 +32,13 @@ const LEDGER: &[&str] = &["client", "re", "limit"];
 
 type Answer = Result<Response, QueryError>;
 
-/// What people ask. It has no fallback, so that it merges with others that have one.
+/// The three routers below. None has a fallback, so that they merge with others that have one.
 pub fn router(state: QueryState) -> Router {
+    read_router(state.clone()).merge(admin_router(state.clone())).merge(metrics_router(state))
+}
+
+/// What people ask.
+pub fn read_router(state: QueryState) -> Router {
     let routes = Router::new()
         .route("/v2/tabs", get(get_tabs))
         .route("/v2/projections", get(get_projections))

@@ -108,6 +108,13 @@ impl Replay {
         }
     }
 
+    /// Bytes are missing at the end. Where the last segment ends in half a record, that is the same stretch.
+    pub(super) fn missing_at_end(&mut self, missing: Option<Missing>, last: Option<SegmentId>) {
+        let is_torn = self.torn.last().is_some_and(|(torn, _)| Some(*torn) == last);
+        self.damage.stretches -= u64::from(is_torn && missing.is_some_and(|missing| missing.segments == 0));
+        self.missing(missing);
+    }
+
     pub(super) fn segment(&mut self, id: SegmentId, bytes: &[u8]) {
         self.sendings.clear();
         let has_head = SegmentHead::decode(bytes).is_some();
