@@ -65,6 +65,14 @@ fn segments(spool: &Path) -> Vec<PathBuf> {
     files
 }
 
+/// Whether the Agent has noted that the whole of the last segment is synced: number and length stand in its lock file.
+fn is_synced(spool: &Path) -> bool {
+    let (last, noted) = (segments(spool).pop().unwrap(), fs::read(spool.join("lock")).unwrap());
+    let number = |at: usize| u64::from_le_bytes(noted[at..at + 8].try_into().unwrap());
+    let name = last.file_stem().unwrap().to_str().unwrap().to_owned();
+    (u64::from_str_radix(&name, 16).unwrap(), fs::metadata(&last).unwrap().len()) == (number(16), number(24))
+}
+
 /// Records while no Server is there, kills the Agent, does this to its segments, and lets it deliver what it has. Gives its
 /// status after the start, the account of each Client (recorded, folded, dropped as damaged), and how many copies of
 /// damaged bytes there are.
@@ -75,8 +83,7 @@ fn after(surgery: impl FnOnce(&[PathBuf])) -> (Value, Vec<[u64; 3]>, usize) {
     for seq in 1..=BATCHES {
         CLIENTS.iter().for_each(|client| send(port, client, seq));
     }
-    let durable = || get(port, "/v2/status").unwrap()["spool"]["error"].is_null();
-    wait_until("the disk took it", durable);
+    wait_until("the disk has synced it", || is_synced(&spool));
     first.kill();
     let files = segments(&spool);
     assert!(files.len() >= 4, "{files:?}");
