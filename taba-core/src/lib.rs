@@ -6,6 +6,14 @@
 //! the same to the last bit. This crate is that algebra and the words around it; it has no runtime, clock, socket or
 //! file.
 //!
+//! ```text
+//! Event ──fold──► State ──merge──► State ──project(at)──► Projection ──aggregate──► Projection ──render──► JSON
+//!   of one Tab,     of one Tab       the same, of more       what it says              over Clients
+//!   one Client      and Client       events                  at a time                 or Tabs
+//! ```
+//!
+//! Read [`Handler`] first, then [`sum`], [`wire`] and [`store`].
+//!
 //! # Where things are
 //! | module | what |
 //! |---|---|

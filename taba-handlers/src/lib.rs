@@ -3,6 +3,13 @@
 //! Every part keeps the laws of [`Handler`](taba_core::Handler), to the last bit and in any order, and so does
 //! whatever is composed of parts. A Handler of your own is mostly one expression; see [`Group`].
 //!
+//! ```text
+//! CounterGroup = Group<( Windowed<Sum>: 1m, 10m, 1h, 1d;  AllTime<Group<(Sum, Sketch)>> )>    one event goes to every part
+//!                          └ a Sum for each bucket of time   └ count, total and percentiles of all
+//! ```
+//!
+//! Read [`Sum`] first (the file `sum.rs`), then [`Windowed`] and [`Group`].
+//!
 //! # Parts
 //! | part | what it says | memory | encoded, at most | accuracy |
 //! |---|---|---|---|---|

@@ -1,6 +1,16 @@
 //! What the binaries of Taba share, so that `taba-server`, `taba-agent` and `taba` behave the same: how they log, how
 //! they read the environment, how they end.
 //!
+//! ```text
+//! flags ─┐                                   tracing ─┐
+//! TABA_… ├─► settings::load ─► your clap struct       ├─► log: queue ─► a thread ─► standard error
+//! file  ─┘        └─ error: where the value came from │     └ full: counted
+//!                                              panics ─┘
+//! run(name, |log| …) ─► Exit 0 ended as asked, 1 failed, 2 wrong settings
+//! ```
+//!
+//! Read [`run`] first, then [`settings`].
+//!
 //! | module | what |
 //! |---|---|
 //! | [`run`], [`Exit`] | the frame of a `main`: a log, a word about every panic, an exit code |
@@ -8,8 +18,6 @@
 //! | [`settings`] | flags, variables and a file, by one clap struct; where each value comes from; `--print-config` |
 //! | [`units`] | how times and sizes are written: `200ms`, `64MiB` |
 //! | [`filter`] | what is logged: `--log`, a variable, the file, `RUST_LOG` |
-//! | [`environment`] | which variables are settings, and which were injected by Kubernetes or Docker |
-//! | [`usage`] | errors of wrong values that name where the value came from |
 //! | `laws` | a test of each setting of a program: every source, good, bad and empty (feature `laws`) |
 //! | `signals` | the signals that ask a process to stop (feature `signals`) |
 //!

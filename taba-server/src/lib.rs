@@ -3,6 +3,15 @@
 //! stands in the [`Store`](taba_core::Store), beside the States. An answer says what the store holds, and how much of
 //! that would survive the loss of its machine; what a sender may let go of because of it is the sender's rule.
 //!
+//! ```text
+//! POST /v2/lanes ─► intake ─► worker: planner of each VBucket ─► Store: load, commit on condition of the version
+//!       ▲            bound     admit by the mark, fold, commit        │
+//!       └──────────── Acks, after the commit ◄────────────────────────┘
+//! GET  /v2/tabs … ─► query: project and aggregate the stored States ◄─┘
+//! ```
+//!
+//! Read [`admission`] first (the rule of a Lane), then [`planner`], then `query`.
+//!
 //! # Where things are
 //! | module | what |
 //! |---|---|

@@ -1,5 +1,14 @@
 //! Several Redis processes as one store.
 //!
+//! ```text
+//! Store, Data ─► view: VBucket ─► shard   (from a census of all shards)
+//!                  │ one script for each VBucket: checks owner and version, then writes all or nothing
+//!                  ▼
+//!        shard 0 {vb0000} {vb0003} …     shard 1 {vb0001} …     each with replicas
+//! ```
+//!
+//! Read [`layout`] first (what lies in a Redis), then [`census`] and [`known`].
+//!
 //! # Examples
 //! ```
 //! # use taba_tests::redis::{Options, Redis};
