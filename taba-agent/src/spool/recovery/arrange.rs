@@ -46,7 +46,7 @@ pub(super) fn arrange(
         chosen.push((number, file, bytes));
         for (other, bytes) in files.into_iter().filter(|(other, _)| *other != file) {
             replay.damage.segments_misnamed += 1;
-            put_away(disk, other, bytes)?;
+            put_away(disk, (other, bytes), (file, number))?;
         }
     }
     rename(disk, &chosen, replay)?;
@@ -82,10 +82,21 @@ fn choose(disk: &dyn Disk, number: SegmentId, files: &[(SegmentId, u64)]) -> io:
     Ok(best.0)
 }
 
-/// Keeps what there is room for, and removes the file: what it holds stands in another one.
-fn put_away(disk: &mut dyn Disk, file: SegmentId, bytes: u64) -> io::Result<()> {
+/// Removes a file whose segment stands in another one as well; where the two differ, a copy is kept.
+fn put_away(
+    disk: &mut dyn Disk,
+    (file, bytes): (SegmentId, u64),
+    (chosen, number): (SegmentId, SegmentId),
+) -> io::Result<()> {
     let content = disk.read(file, 0, bytes as usize)?;
-    disk.keep_damaged(file, 0, &content)?;
+    let is_copy = content == disk.read(chosen, 0, content.len())?;
+    if !is_copy && !disk.keep_damaged(file, 0, &content)? {
+        let words = format!(
+            "segment {file} is another version of segment {number}, and there is no room to keep a copy of it: move it, or \
+             *.damaged files, out of the directory"
+        );
+        return Err(io::Error::other(words));
+    }
     disk.remove(file)
 }
 
