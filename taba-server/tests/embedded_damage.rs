@@ -179,7 +179,7 @@ async fn what_can_be_read_of_a_damaged_store_of_a_killed_process_becomes_a_backu
     let bytes = std::fs::read(dir.path().join("taba.redb")).unwrap();
     let holds = |page: usize| bytes[page * PAGE_BYTES..(page + 1) * PAGE_BYTES].iter().any(|byte| *byte != 0);
     let pages: Vec<usize> = (1..bytes.len() / PAGE_BYTES).filter(|page| holds(*page)).collect();
-    let (mut refused, mut saved) = (0, 0);
+    let (mut replaced, mut saved) = (0, 0);
     for page in pages.iter().step_by(pages.len().div_ceil(12)) {
         let mut damaged = bytes.clone();
         damaged[page * PAGE_BYTES..(page + 1) * PAGE_BYTES].fill(0);
@@ -187,21 +187,45 @@ async fn what_can_be_read_of_a_damaged_store_of_a_killed_process_becomes_a_backu
         let made =
             taba_server::embedded::salvage(killed.path(), &mut std::fs::File::create(&backup).unwrap());
         assert_eq!(std::fs::read(&file).unwrap(), damaged, "it is left as it is");
-        refused += usize::from(open(killed.path()).is_err());
         let Ok(made) = made else { continue };
         let restored = TempDir::new().unwrap();
         taba_server::embedded::restore(&backup, restored.path(), |_| {}).unwrap();
-        let store = open(restored.path()).unwrap();
-        for vbucket in store.vbuckets().iter() {
-            let found = store.load(vbucket, &Wanted::default()).await.unwrap().version;
+        assert!(made.lost.len() < 64);
+        let restored = open(restored.path()).unwrap();
+        for vbucket in restored.vbuckets().iter() {
+            let found = restored.load(vbucket, &Wanted::default()).await.unwrap().version;
             let expected =
                 if made.lost.contains(&vbucket) { Version::NEVER } else { Version { writer: 9, count: 1 } };
             assert_eq!(found, expected, "page {page}, {vbucket}");
-            let states = scan(&store, vbucket).await.unwrap().len();
+            let states = scan(&restored, vbucket).await.unwrap().len();
             assert_eq!(states, if made.lost.contains(&vbucket) { 0 } else { 4 });
         }
-        assert!(made.lost.len() < 64);
         saved += 1;
+        // A server that starts there does the same by itself; what it has lost is a fault, and nothing that begins anew.
+        let kept = killed.path().join("taba.redb.damaged-1");
+        let store = open(killed.path()).unwrap();
+        replaced += usize::from(kept.exists());
+        if kept.exists() {
+            assert_eq!(std::fs::read(&kept).unwrap(), damaged);
+            assert_eq!(store.lost().await.unwrap(), made.lost);
+            for vbucket in store.vbuckets().iter() {
+                let is_lost = made.lost.contains(&vbucket);
+                assert_eq!(store.load(vbucket, &Wanted::default()).await.is_err(), is_lost);
+                assert_eq!(
+                    (scan(&store, vbucket).await.is_err(), store.tabs(vbucket).await.is_err()),
+                    (is_lost, is_lost)
+                );
+                let again = store.commit(vbucket, commit(Version::NEVER, 2, vbucket)).await;
+                assert!(!matches!(again, Ok(Committed::Done)), "{vbucket} begins anew: {again:?}");
+            }
+            store.begin_anew(&made.lost).await.unwrap();
+            drop(store);
+            let store = open(killed.path()).unwrap();
+            for vbucket in &made.lost {
+                assert_eq!(store.load(*vbucket, &Wanted::default()).await.unwrap().version, Version::NEVER);
+            }
+            std::fs::remove_file(&kept).unwrap();
+        }
     }
-    assert!(refused > 0 && saved > 6, "{refused} refused, {saved} saved");
+    assert!(replaced > 3 && saved > 6, "{replaced} replaced, {saved} saved");
 }

@@ -1,4 +1,5 @@
-//! Removing marks that cannot be read, so that their VBuckets take Batches again.
+//! Removing marks that cannot be read, and letting VBuckets begin anew that were lost with a damaged file, so that they take
+//! Batches again.
 
 use taba_core::{Store, StoreError, StreamId, VBucket};
 use taba_process::{Exit, Log};
@@ -29,6 +30,20 @@ impl Marked {
         }
     }
 
+    async fn lost(&self) -> Result<Vec<VBucket>, StoreError> {
+        match self {
+            Self::Embedded(store) => store.lost().await,
+            Self::Redis(_) => Ok(Vec::new()),
+        }
+    }
+
+    async fn begin_anew(&self, vbuckets: &[VBucket]) -> Result<(), StoreError> {
+        match self {
+            Self::Embedded(store) => store.begin_anew(vbuckets).await,
+            Self::Redis(_) => Ok(()),
+        }
+    }
+
     async fn remove(&self, vbucket: VBucket, streams: &[StreamId]) -> Result<(), StoreError> {
         match self {
             Self::Embedded(store) => store.remove_marks(vbucket, streams).await,
@@ -52,6 +67,11 @@ pub(super) async fn mend(log: &Log, config: &Verified, yes: bool) -> Outcome {
             Marked::Redis(ShardedRedis::connect(shards, connect::options(config)).await?)
         }
     };
+    let lost = store.lost().await?;
+    tell_lost(log, &lost, yes);
+    if yes {
+        store.begin_anew(&lost).await?;
+    }
     let (mut marks, mut unread) = (0, 0);
     for vbucket in store.vbuckets().iter() {
         let damaged = match store.damaged(vbucket).await {
@@ -80,4 +100,15 @@ pub(super) async fn mend(log: &Log, config: &Verified, yes: bool) -> Outcome {
         (marks, true) => log.say(format_args!("{marks} marks were removed; their vbuckets take batches again")),
     }
     Ok(if unread == 0 { Exit::Clean } else { Exit::Failed })
+}
+
+fn tell_lost(log: &Log, lost: &[VBucket], yes: bool) {
+    match (lost.len(), yes) {
+        (0, _) => {}
+        (vbuckets, false) => log.say(format_args!(
+            "{vbuckets} vbuckets were lost with a damaged file, and would begin anew, empty; say --yes to do it. Their agents send \
+             again what they still keep, and the rest is noted as a gap. A backup is the better way: taba-server restore"
+        )),
+        (vbuckets, true) => log.say(format_args!("{vbuckets} vbuckets begin anew")),
+    }
 }

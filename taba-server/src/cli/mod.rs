@@ -73,8 +73,8 @@ enum Command {
     ///
     /// An embedded store must not be open in a server. A Redis store may be: indexes that lost entries are written again.
     Check(Store),
-    /// Removes marks that cannot be read: as long as there is one, its vbucket takes nothing. See what it would do first, then
-    /// say --yes
+    /// Removes marks that cannot be read, and lets vbuckets begin anew that were lost with a damaged file: until then they take
+    /// nothing. See what it would do first, then say --yes
     ///
     /// A mark says what of a Lane was counted. Without it, what the agent of that Lane still keeps may be counted twice. An
     /// embedded store must not be open in a server; a Redis store may be.

@@ -247,9 +247,18 @@ pub fn restore(backup: &Path, dir: &Path, mut tell: impl FnMut(u64)) -> Result<B
     if std::fs::metadata(&path).is_ok_and(|found| found.len() > 0) {
         return Err(BackupError::Occupied { path });
     }
+    restore_to(backup, dir, &mut tell)
+}
+
+/// The same in the place of a store that is there.
+pub(super) fn restore_over(backup: &Path, dir: &Path) -> Result<BackedUp, BackupError> {
+    restore_to(backup, dir, &mut |_| {})
+}
+
+fn restore_to(backup: &Path, dir: &Path, tell: &mut dyn FnMut(u64)) -> Result<BackedUp, BackupError> {
     let (mut backup, vbuckets) = open(backup)?;
     let (database, part) = begin_file(dir, vbuckets)?;
-    let filled = fill(&mut backup, &database, &mut tell);
+    let filled = fill(&mut backup, &database, tell);
     drop(database);
     if let Err(error) = filled {
         let _ = std::fs::remove_file(&part);

@@ -34,6 +34,11 @@ fn prefix(vbucket: VBucket, kind: u8) -> Vec<u8> {
     key
 }
 
+/// In the place of a version: what was in this VBucket could not be read any more, and nobody has said yet that it may begin
+/// anew.
+pub(super) const LOST: &[u8] = b"lost";
+const _: () = assert!(LOST.len() != VERSION_BYTES, "it would be read as a version");
+
 pub(super) fn version_key(vbucket: VBucket) -> Vec<u8> {
     prefix(vbucket, VERSION)
 }

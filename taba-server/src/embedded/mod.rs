@@ -39,6 +39,7 @@ use taba_core::{
 use tokio::sync::oneshot;
 
 pub use self::backup::{BackedUp, BackupError, restore, verify};
+use self::salvage::Replaced;
 pub use self::salvage::{Salvaged, salvage};
 
 use self::file::{DatabaseFile, TABLE, damaged, is_damage};
@@ -191,6 +192,11 @@ impl EmbeddedStore {
 
     /// Opens the directory, and makes it if there is none.
     ///
+    /// A file that the engine refuses, because a page of it is damaged and the process that had it was killed, is replaced by
+    /// one of all that can be read; it is kept as `taba.redb.damaged-N`. VBuckets that could not be read are damaged from then
+    /// on: they take nothing, and queries say that they are missing, until [`begin_anew`](Self::begin_anew). That takes the
+    /// room of the file twice more, and its time.
+    ///
     /// # Errors
     /// [`EmbeddedError`]: in use, made for another number of VBuckets, or not readable.
     pub fn open(dir: impl AsRef<Path>, options: EmbeddedOptions) -> Result<Self, EmbeddedError> {
@@ -198,7 +204,7 @@ impl EmbeddedStore {
         std::fs::create_dir_all(dir)
             .map_err(|source| EmbeddedError::Directory { path: dir.to_owned(), source })?;
         let vbuckets = options.vbuckets;
-        let file = Arc::new(DatabaseFile::open(dir, options)?);
+        let file = Arc::new(open_or_replace(dir, options)?);
         let versions =
             file.versions().map_err(|source| EmbeddedError::Engine { source: Box::new(source) })?;
         let (jobs, receiver) = channel();
@@ -234,8 +240,37 @@ impl EmbeddedStore {
     /// # Errors
     /// [`StoreError`]; then none is removed.
     pub async fn remove_marks(&self, vbucket: VBucket, streams: &[StreamId]) -> Result<(), StoreError> {
+        let key = |stream: &StreamId| (layout::mark_key(vbucket, *stream), None);
+        self.write_pairs(streams.iter().map(key).collect()).await
+    }
+
+    /// The VBuckets that were lost with a damaged file.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the file cannot be read.
+    pub async fn lost(&self) -> Result<Vec<VBucket>, StoreError> {
+        let mut lost = Vec::new();
+        for vbucket in self.vbuckets.iter() {
+            let is_lost = move |table: &ReadOnlyTable<&'static [u8], &'static [u8]>| is_lost(table, vbucket);
+            if self.read(vbucket, "version", is_lost).await? {
+                lost.push(vbucket);
+            }
+        }
+        Ok(lost)
+    }
+
+    /// Lets VBuckets that were lost begin anew, empty: Agents send again what they still keep of them, and the rest is counted
+    /// as a gap. They do so when the store is opened next.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then none does.
+    pub async fn begin_anew(&self, vbuckets: &[VBucket]) -> Result<(), StoreError> {
+        let pairs = vbuckets.iter().map(|vbucket| (layout::version_key(*vbucket), None)).collect();
+        self.write_pairs(pairs).await
+    }
+
+    async fn write_pairs(&self, pairs: Vec<file::Pair>) -> Result<(), StoreError> {
         let file = Arc::clone(&self.file);
-        let pairs: Vec<_> = streams.iter().map(|stream| (layout::mark_key(vbucket, *stream), None)).collect();
         let done = tokio::task::spawn_blocking(move || file.write(&pairs)).await;
         done.map_err(|stopped| unavailable(stopped.into()))?.map_err(|error| unavailable(error.into()))
     }
@@ -265,6 +300,39 @@ impl EmbeddedStore {
             Err(stopped) => Err(unavailable(stopped.into())),
         }
     }
+}
+
+fn open_or_replace(dir: &Path, options: EmbeddedOptions) -> Result<DatabaseFile, EmbeddedError> {
+    let refused = match DatabaseFile::open(dir, options.clone()) {
+        Err(refused @ EmbeddedError::Database { .. }) => refused,
+        opened => return opened,
+    };
+    match salvage::replace(dir) {
+        Ok(Replaced { kept, lost }) => {
+            tracing::error!(
+                kept = %kept.display(),
+                vbuckets_lost = lost.len(),
+                cause = taba_core::causes(&refused),
+                "the file of the store was damaged; all of it that can be read is in a new one. What was lost takes nothing, and \
+                 is missing from answers, until a backup is put back (taba-server restore) or taba-server mend --yes lets it \
+                 begin anew"
+            );
+            DatabaseFile::open(dir, options)
+        }
+        Err(error) => {
+            tracing::error!(error = taba_core::causes(&error), "nothing of the store's file could be saved");
+            Err(refused)
+        }
+    }
+}
+
+/// Whether a VBucket was lost with a damaged file.
+fn is_lost(
+    table: &ReadOnlyTable<&'static [u8], &'static [u8]>,
+    vbucket: VBucket,
+) -> Result<bool, redb::Error> {
+    let version = table.get(layout::version_key(vbucket).as_slice())?;
+    Ok(version.is_some_and(|version| version.value() == layout::LOST))
 }
 
 fn unavailable(source: Box<dyn std::error::Error + Send + Sync>) -> StoreError {
@@ -345,6 +413,9 @@ impl Store for EmbeddedStore {
 
     async fn tabs(&self, vbucket: VBucket) -> Result<Vec<(TabName, TabType)>, StoreError> {
         self.read(vbucket, "tab", move |table| {
+            if is_lost(table, vbucket)? {
+                return Err(damaged("vbucket"));
+            }
             let (from, to) = layout::tabs_range(vbucket);
             let tabs = table.range(from.as_slice()..to.as_slice())?.map(|pair| {
                 let (key, value) = pair?;
@@ -358,6 +429,9 @@ impl Store for EmbeddedStore {
     async fn scan(&self, vbucket: VBucket, scan: &Scan) -> Result<Vec<Scanned>, StoreError> {
         let scan = scan.clone();
         self.read(vbucket, "state", move |table| {
+            if is_lost(table, vbucket)? {
+                return Err(damaged("vbucket"));
+            }
             let (from, to) = layout::states_range(vbucket, scan.tab.as_ref(), scan.after.as_ref());
             let mut found: Vec<Scanned> = Vec::new();
             if from >= to {

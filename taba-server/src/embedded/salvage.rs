@@ -2,12 +2,12 @@
 //!
 //! After a killed process redb verifies every page before it opens a file, and refuses the whole of one that has a damaged
 //! page. A copy is read here as it is: the flag that asks for that check is cleared in the copy, which is then opened only
-//! to be read. A VBucket counts only when all of it can be read; one that cannot begins anew, as if its store had gone back to
+//! to be read. A VBucket counts only when all of it can be read. In a backup that somebody asks for, one that cannot begins anew, as if its store had gone back to
 //! the beginning, so that its Lanes find a gap and nothing is counted twice.
 
-use std::fs::OpenOptions;
-use std::io::{Read, Seek, SeekFrom, Write};
-use std::path::Path;
+use std::fs::{File, OpenOptions};
+use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
 
 use redb::{Builder, ConcurrencyMode, ReadOnlyDatabase, ReadableDatabase};
 use taba_core::{VBucket, VBuckets};
@@ -37,11 +37,58 @@ pub struct Salvaged {
 /// # Cost
 /// A copy of the file beside it, which is removed at the end; memory for one VBucket.
 pub fn salvage(dir: &Path, to: &mut dyn Write) -> Result<Salvaged, BackupError> {
+    save(dir, to, Lost::LeftOut)
+}
+
+/// What becomes of VBuckets that cannot be read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lost {
+    /// They are not in the backup, and begin anew.
+    LeftOut,
+    /// They stand in it as lost: they are faults until somebody says that they may begin anew.
+    Marked,
+}
+
+fn save(dir: &Path, to: &mut dyn Write, lost: Lost) -> Result<Salvaged, BackupError> {
     let copy = dir.join(format!("{FILE_NAME}.salvaging"));
     std::fs::copy(dir.join(FILE_NAME), &copy).map_err(BackupError::Stream)?;
-    let salvaged = clear_flag(&copy).map_err(BackupError::Stream).and_then(|()| read(&copy, to));
+    let salvaged = clear_flag(&copy).map_err(BackupError::Stream).and_then(|()| read(&copy, to, lost));
     let _ = std::fs::remove_file(&copy);
     salvaged
+}
+
+/// Where a damaged file is kept, and which VBuckets were lost with it.
+pub(super) struct Replaced {
+    pub(super) kept: PathBuf,
+    pub(super) lost: Vec<VBucket>,
+}
+
+/// Puts a new file in the place of one that the engine refuses: all that can be read, and the rest marked as lost. The old
+/// one is kept under another name. Whatever fails on the way leaves the directory as it was.
+pub(super) fn replace(dir: &Path) -> Result<Replaced, BackupError> {
+    let saved = dir.join(format!("{FILE_NAME}.saved"));
+    let replaced = replace_by(dir, &saved);
+    let _ = std::fs::remove_file(&saved);
+    replaced
+}
+
+fn replace_by(dir: &Path, saved: &Path) -> Result<Replaced, BackupError> {
+    let mut to = BufWriter::new(File::create(saved).map_err(BackupError::Stream)?);
+    let salvaged = save(dir, &mut to, Lost::Marked)?;
+    to.flush().map_err(BackupError::Stream)?;
+    let file = dir.join(FILE_NAME);
+    let name = |n: u32| dir.join(format!("{FILE_NAME}.damaged-{n}"));
+    let kept = (1..).map(name).find(|path| !path.exists()).unwrap_or_else(|| name(0));
+    std::fs::hard_link(&file, &kept)
+        .or_else(|_| std::fs::copy(&file, &kept).map(drop))
+        .map_err(BackupError::Stream)?;
+    match super::backup::restore_over(saved, dir) {
+        Ok(_) => Ok(Replaced { kept, lost: salvaged.lost }),
+        Err(error) => {
+            let _ = std::fs::remove_file(&kept);
+            Err(error)
+        }
+    }
 }
 
 fn clear_flag(path: &Path) -> std::io::Result<()> {
@@ -53,7 +100,7 @@ fn clear_flag(path: &Path) -> std::io::Result<()> {
     file.write_all(&[flags[0] & !RECOVERY_REQUIRED])
 }
 
-fn read(path: &Path, to: &mut dyn Write) -> Result<Salvaged, BackupError> {
+fn read(path: &Path, to: &mut dyn Write, mark: Lost) -> Result<Salvaged, BackupError> {
     let store = |error: redb::Error| BackupError::Store(Box::new(error));
     // The mode in which a reader needs nothing but the pages that it reads.
     let open =
@@ -73,7 +120,12 @@ fn read(path: &Path, to: &mut dyn Write) -> Result<Salvaged, BackupError> {
                 .iter()
                 .try_for_each(|(key, value)| out.record(key, value))
                 .map_err(BackupError::Stream)?,
-            Err(_) => lost.push(vbucket),
+            Err(_) => {
+                if mark == Lost::Marked {
+                    out.record(&layout::version_key(vbucket), layout::LOST).map_err(BackupError::Stream)?;
+                }
+                lost.push(vbucket);
+            }
         }
     }
     if lost.len() == usize::from(vbuckets.count()) {
