@@ -9,7 +9,7 @@ use taba_core::limits::{BLOCK_BYTES_MAX, FRAME_BYTES_MAX};
 use taba_core::wire::FRAME_HEADER_BYTES;
 use taba_core::{HostPort, VBuckets, VBucketsError};
 
-use crate::dedup::INCARNATION_BYTES_MAX;
+use crate::dedup::{INCARNATION_BYTES_MAX, KEYS_MAX};
 use crate::lane::HEAD_BYTES_MAX;
 use crate::server_url::ServerUrl;
 use crate::spool::{LogOptions, SyncPolicy};
@@ -389,7 +389,7 @@ impl Config {
             // The message, its frame, and the answer.
             requests: requests * (2 * self.request_bytes_max as u64 + BODY_BYTES_MAX as u64),
             lanes: u64::from(self.vbuckets) * (LANE_BYTES + 2 * self.servers.len() as u64),
-            incarnations: self.incarnations_max as u64 * INCARNATION_BYTES_MAX as u64,
+            incarnations: (self.incarnations_max + KEYS_MAX) as u64 * INCARNATION_BYTES_MAX as u64,
             connections: self.connections_max as u64 * CONNECTION_BYTES,
         }
     }
@@ -406,7 +406,7 @@ pub struct Memory {
     pub requests: u64,
     /// Lanes without their Blocks.
     pub lanes: u64,
-    /// Incarnations of Clients.
+    /// Incarnations of Clients, and keys of requests to record.
     pub incarnations: u64,
     /// Connections of Clients.
     pub connections: u64,

@@ -19,6 +19,9 @@ pub const REFUSALS_KEPT_MAX: usize = 64;
 pub const INCARNATION_BYTES_MAX: usize =
     taba_core::limits::CLIENT_ID_BYTES_MAX + REFUSALS_KEPT_MAX * size_of::<Refusal>() + 256;
 
+/// Keys of requests to record (`Idempotency-Key`), each of one Client, that are remembered beside the incarnations.
+pub const KEYS_MAX: usize = 10_000;
+
 /// What a Batch is to us.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Seen {

@@ -17,6 +17,7 @@
 //! |---|---|
 //! | [`relay`] | everything the Agent decides, put together |
 //! | [`dedup`] | which client Batches have been seen |
+//! | [`frontend`] | lines of other protocols become Batches: `POST /v2/record`, and protocols of your own |
 //! | [`intake`] | what of a client Batch is taken, and what is refused |
 //! | [`units`] | ids and units |
 //! | [`spool`] | the bounded, durable place of what is taken and not yet stored for good |
@@ -44,6 +45,7 @@ pub mod dedup;
 pub mod dispatcher;
 #[cfg(feature = "driver")]
 pub mod driver;
+pub mod frontend;
 pub mod health;
 pub mod intake;
 pub mod lane;
@@ -57,7 +59,9 @@ pub mod units;
 
 pub use config::{Config, ConfigError, SpoolKind, Verified};
 #[cfg(feature = "driver")]
-pub use driver::{Agent, AgentBuilder, Failure, Left, RunError, RunningAgent, StartError};
+pub use driver::{
+    AcceptError, Agent, AgentBuilder, AgentHandle, Failure, Left, RunError, RunningAgent, StartError,
+};
 pub use relay::Status;
 pub use relay::{Moment, Origin, Relay, Verdict};
 pub use server_url::{ServerUrl, ServerUrlError};

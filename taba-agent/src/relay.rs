@@ -5,6 +5,7 @@
 
 mod isolate;
 mod news;
+mod record;
 mod rewriting;
 mod room;
 mod sending;
@@ -21,6 +22,8 @@ use taba_core::{Registry, StreamId, VBuckets};
 pub use self::isolate::{SetAside, Tally as SetAsideTally};
 pub use self::news::News;
 use self::news::Said;
+use self::record::FrontEnd;
+pub use self::record::Recorded;
 use self::rewriting::Copying;
 use self::room::ROOM_PAUSE;
 pub use self::status::Status;
@@ -124,6 +127,7 @@ pub struct Relay<S: Spool = MemorySpool> {
     merge_after: Duration,
     phase: Phase,
     dedup: Dedup,
+    front: FrontEnd,
     spool: S,
     dispatcher: Dispatcher,
     clock: RunClock,
@@ -205,6 +209,7 @@ impl<S: Spool> Relay<S> {
             merge_after: config.merge_after,
             phase: Phase::Serving,
             dedup: Dedup::new(config.incarnations_max),
+            front: FrontEnd::new(seed),
             spool,
             dispatcher,
             clock: RunClock::default(),
@@ -228,7 +233,7 @@ impl<S: Spool> Relay<S> {
         };
         relay.sends_nothing();
         relay.recover_sendings(&recovered);
-        recovered.incarnations.iter().for_each(|taken| relay.dedup.restore(taken));
+        recovered.incarnations.iter().for_each(|taken| relay.memory_mut(taken.seq).restore(taken));
         for (key, lane) in recovered.lanes {
             relay.dispatcher.recover(now, key, lane);
         }
@@ -248,7 +253,7 @@ impl<S: Spool> Relay<S> {
         self.tally.batches_in += 1;
         let receipt = |refused| Receipt { seq: batch.seq, now: now.time, refused };
         // A repetition is answered also while stopping: its Client can forget it.
-        let before = match self.dedup.seen(batch) {
+        let before = match self.memory(batch.seq).seen(batch) {
             Seen::New => None,
             Seen::Again { refused, position } => Some((refused, position)),
             // Its Client has sent a later one, and so had its answer.
@@ -270,7 +275,7 @@ impl<S: Spool> Relay<S> {
             incarnation: batch.incarnation,
             seq: batch.seq,
             taken_at: self.clock.as_written(now).time,
-            events_total: self.dedup.events_total(batch).saturating_add(events),
+            events_total: self.memory(batch.seq).events_total(batch).saturating_add(events),
             refused,
         };
         let verdict = match self.take(now, &taken, &blocks) {
@@ -308,7 +313,7 @@ impl<S: Spool> Relay<S> {
         }
         let written = self.spool.append(&Record::Take { taken, stream: self.stream, pieces: &pieces })?;
         // In one step with the record: whatever fails behind it, the Batch is known when its Client sends it again.
-        self.dedup.remember(taken, written.position);
+        self.memory_mut(taken.seq).remember(taken, written.position);
         self.tally.batches_taken += 1;
         for refusal in &taken.refused {
             let events = self.tally.refused.entry(refusal.why).or_default();

@@ -291,3 +291,74 @@ fn tokio_timer() -> impl Fn() -> Duration {
     let start = std::time::Instant::now();
     move || start.elapsed()
 }
+
+fn record(running: &Running, path: &str, headers: &str, body: &str) -> Answered {
+    exchange(connect(running.agent.addr()), &request("POST", path, headers, body.as_bytes()))
+}
+
+fn with_handlers(server: &Server) -> Running {
+    Running::start(&[server.url()], |agent| agent.handlers(taba_handlers::standard().build().unwrap()))
+}
+
+#[test]
+fn json_lines_are_recorded_and_what_is_wrong_is_told_by_line() {
+    let server = Server::start();
+    let running = with_handlers(&server);
+    // As curl sends it.
+    let form = "Content-Type: application/x-www-form-urlencoded\r\n";
+    let answer = record(&running, "/v2/record", form, "{\"tab\":\"bids\",\"value\":3}\n{\"tab\":\"b ds\"}");
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let expected = serde_json::json!({"recorded": 1, "refused_lines": 1, "refused": [{"line": 2, "reason": "bad_name",
+        "message": "character ' ' at byte 1 is not allowed in a tab name"}]});
+    assert_eq!(answer.json(), expected);
+    for (path, headers, body, status, reason) in [
+        ("/v2/record", "", "hello\nworld", 400, "malformed"),
+        ("/v2/record", "", "\n\n", 400, "malformed"),
+        ("/v2/record?clinet=a", "", "{\"tab\":\"a\"}", 400, "bad_parameter"),
+        ("/v2/record?client=a%20b", "", "{\"tab\":\"a\"}", 400, "bad_parameter"),
+        ("/v2/record", "Idempotency-Key: a\r\nIdempotency-Key: b\r\n", "{\"tab\":\"a\"}", 400, "bad_key"),
+        ("/v2/record", "Idempotency-Key: \r\n", "{\"tab\":\"a\"}", 400, "bad_key"),
+        ("/v2/record", "Origin: http://evil.example\r\n", "{\"tab\":\"a\"}", 403, "browser"),
+    ] {
+        let answer = record(&running, path, headers, body);
+        assert_eq!(
+            (answer.status, answer.reason().as_str()),
+            (status, reason),
+            "{path} {headers} {answer:?}"
+        );
+    }
+    let large = "{\"tab\":\"a\"}\n".repeat(10_001);
+    for body in [large, "x".repeat((1 << 20) + 1)] {
+        let answer = record(&running, "/v2/record", "", &body);
+        assert_eq!((answer.status, answer.reason().as_str()), (413, "too_large"));
+    }
+    assert!(running.stop(PATIENCE).is_nothing());
+    assert_eq!(server.events()["bids"], 1);
+    assert!(!server.events().contains_key("a"), "what was refused left nothing");
+}
+
+#[test]
+fn a_handle_takes_batches_and_lines_until_its_agent_has_stopped() {
+    let server = Server::start();
+    let running = with_handlers(&server);
+    let handle = running.agent.handle();
+    let first = batch(1, vec![block("bids", 3)]);
+    let client = first.client.clone();
+    let lines = b"{\"tab\":\"bids\"}\n";
+    running.runtime.block_on(async {
+        let receipt = handle.accept(&first).await.unwrap();
+        assert_eq!(handle.accept(&first).await.unwrap().seq, receipt.seq, "again");
+        for key in [Some("k"), Some("k"), None] {
+            let record = handle.record(&taba_agent::frontend::JsonLines, lines, client.clone(), key);
+            assert_eq!(record.await.unwrap().recorded, 1);
+        }
+    });
+    let runtime = running.runtime;
+    assert!(runtime.block_on(running.agent.shutdown(PATIENCE)).is_nothing());
+    assert_eq!(server.events()["bids"], 5);
+    let error = runtime.block_on(handle.accept(&batch(2, vec![block("bids", 3)]))).unwrap_err();
+    assert_eq!(
+        (error.reason(), error.remedy()),
+        ("stopping", taba_core::Remedy::Wait(Duration::from_secs(1)))
+    );
+}

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::event::{Event, Events};
 use crate::handler::{Caveats, Format, Handler, StateError, decode_state, encode_state};
+use crate::json::{JsonEvents, json_events};
 use crate::time::Timestamp;
 use crate::wire::Value;
 use crate::wire::{Reader, WireError, column};
@@ -116,6 +117,8 @@ pub trait AnyHandler: Send + Sync + 'static {
         times: &[Timestamp],
         values: &dyn AnyValues,
     ) -> Result<(), ValueMismatch>;
+    /// No events yet, whose values will be given as JSON.
+    fn json_events(&self) -> Box<dyn JsonEvents>;
     /// [`Handler::merge`].
     fn merge(&self, into: &mut AnyState, other: &AnyState);
     /// [`Handler::project`].
@@ -248,6 +251,10 @@ impl<H: Handler> AnyHandler for H {
         };
         self.fold_all(state_mut::<H>(state), Events::new(times, typed));
         Ok(())
+    }
+
+    fn json_events(&self) -> Box<dyn JsonEvents> {
+        json_events::<H::Value>()
     }
 
     fn merge(&self, into: &mut AnyState, other: &AnyState) {

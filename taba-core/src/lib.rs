@@ -25,6 +25,7 @@
 //! | [`batch`], [`ledger`] | the words of exactly-once and of the accounts |
 //! | [`vbucket`], [`store`], [`memory`] | where States are kept |
 //! | [`limits`], [`error`], [`throttle`] | the bounds, what to do about an error, and how often to log it |
+//! | [`json`] | values of events that come as JSON |
 //! | [`host`] | where to listen, by name or address |
 //!
 //! # Examples
@@ -66,6 +67,7 @@ pub mod event;
 pub mod guard;
 pub mod handler;
 pub mod host;
+pub mod json;
 #[cfg(feature = "laws")]
 pub mod laws;
 pub mod ledger;
@@ -90,6 +92,7 @@ pub use event::{Event, Events};
 pub use guard::{Guarded, HandlerError, Panicked};
 pub use handler::{Caveats, Format, Handler, Projection, State, StateError, decode_state, encode_state};
 pub use host::{HostPort, HostPortError};
+pub use json::{JsonEvents, JsonValueError, json_events};
 pub use memory::MemoryStore;
 pub use name::{ClientId, NameError, TabName, TabNameBuilder, TabType, escape_label, unescape_label};
 pub use reading::{Expiring, Keyed, Reading, number_text};

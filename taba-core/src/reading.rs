@@ -101,6 +101,14 @@ impl Value for Reading {
             Self::Text(text) => text.len(),
         }
     }
+
+    /// A number or a text, without more around it.
+    fn from_json(json: &serde_json::Value) -> Result<Self, serde_json::Error> {
+        match json {
+            serde_json::Value::String(text) => Ok(Self::Text(text.clone())),
+            number => f64::deserialize(number).map(Self::Number),
+        }
+    }
 }
 
 /// A reading that is valid until a time.
@@ -119,6 +127,19 @@ impl Value for Expiring {
 
     fn heap_bytes(&self) -> usize {
         self.reading.heap_bytes()
+    }
+
+    /// `{"expires": 1795730400, "reading": "up"}`: seconds since 1970, and a number or a text.
+    fn from_json(json: &serde_json::Value) -> Result<Self, serde_json::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Fields {
+            expires: f64,
+            reading: serde_json::Value,
+        }
+        let fields = Fields::deserialize(json)?;
+        let expires = Timestamp::from_micros((fields.expires * 1e6).round() as i64);
+        Ok(Self { expires, reading: Reading::from_json(&fields.reading)? })
     }
 }
 

@@ -17,6 +17,7 @@ use taba_core::wire::{self, BadBlock, ClientBatch, Compression, Frame, Kind, Rec
 use tokio::sync::SemaphorePermit;
 use tokio::time::timeout;
 
+use super::record::record;
 use super::refusal::{Refusal, Refused};
 use super::shared::Shared;
 use crate::config::BODY_BYTES_MAX;
@@ -28,6 +29,7 @@ const CONTENT_TYPE_METRICS: &str = "text/plain; version=0.0.4";
 pub(super) fn router(shared: Arc<Shared>) -> Router {
     Router::new()
         .route("/v2/events", post(events))
+        .route("/v2/record", post(record))
         .route("/status", get(status))
         .route("/v2/status", get(status))
         .route("/metrics", get(metrics))
@@ -73,7 +75,7 @@ async fn events(State(shared): State<Arc<Shared>>, request: Request) -> Result<R
     let (head, body) = request.into_parts();
     check_content_type(&head.headers)?;
     let limit = shared.config.body_timeout;
-    let received = timeout(limit, receive(&shared, &head.headers, body)).await;
+    let received = timeout(limit, receive(&shared, &head.headers, body, BODY_BYTES_MAX)).await;
     let (body, _room) = received.map_err(|_| Refusal::TooSlow(limit))??;
     // From here to the answer nothing waits, so that at most as many bodies are unpacked at a time as there are
     // threads.
@@ -95,20 +97,21 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), Refusal> {
 }
 
 /// Reads a whole body, once there is room for it among all that are being read.
-async fn receive<'a>(
+pub(super) async fn receive<'a>(
     shared: &'a Shared,
     headers: &HeaderMap,
     body: Body,
+    bytes_max: usize,
 ) -> Result<(Bytes, SemaphorePermit<'a>), Refusal> {
     let stated = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-    let bytes = stated.unwrap_or(BODY_BYTES_MAX);
-    if bytes > BODY_BYTES_MAX {
-        return Err(Refusal::TooLarge);
+    let bytes = stated.unwrap_or(bytes_max);
+    if bytes > bytes_max {
+        return Err(Refusal::TooLarge(bytes_max));
     }
     let room = shared.bodies.acquire_many(bytes as u32).await.expect("the semaphore is never closed");
-    match Limited::new(body, BODY_BYTES_MAX).collect().await {
+    match Limited::new(body, bytes_max).collect().await {
         Ok(body) => Ok((body.to_bytes(), room)),
-        Err(error) if error.is::<LengthLimitError>() => Err(Refusal::TooLarge),
+        Err(error) if error.is::<LengthLimitError>() => Err(Refusal::TooLarge(bytes_max)),
         Err(_) => Err(Refusal::Unreadable),
     }
 }

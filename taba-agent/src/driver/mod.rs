@@ -5,9 +5,11 @@ mod disk;
 mod disk_thread;
 mod door;
 mod failure;
+mod handle;
 mod lines;
 mod listener;
 mod pump;
+mod record;
 mod refusal;
 mod sender;
 mod set_aside;
@@ -34,6 +36,7 @@ use tokio::time::timeout;
 pub use self::disk::{DiskError, FileDisk};
 use self::door::Door;
 pub use self::failure::Failure;
+pub use self::handle::{AcceptError, AgentHandle, KEY_BYTES_MAX};
 use self::lines::LinesDropped;
 pub use self::set_aside::{SetAsideFile, SetAsideFiles};
 use self::shared::Shared;
@@ -356,6 +359,11 @@ impl RunningAgent {
     /// Where it listens.
     pub fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// For front-ends in this process; it may outlive this.
+    pub fn handle(&self) -> AgentHandle {
+        AgentHandle::of(Arc::clone(&self.shared))
     }
 
     /// What `/status` tells; `None` once the Agent has [failed](Self::failed) in a way that leaves nothing to believe.

@@ -10,7 +10,8 @@ use serde_json::json;
 use taba_core::wire::WireError;
 
 use super::failure::Poisoned;
-use crate::config::BODY_BYTES_MAX;
+use super::handle::KEY_BYTES_MAX;
+use crate::frontend::TooManyLines;
 use crate::relay;
 use crate::spool::SpoolError;
 
@@ -26,8 +27,18 @@ pub(super) struct Refused {
 pub(super) enum Refusal {
     #[error("{0}")]
     Wire(#[from] WireError),
-    #[error("the body is over the bound of {BODY_BYTES_MAX} bytes")]
-    TooLarge,
+    #[error("the body is over the bound of {0} bytes")]
+    TooLarge(usize),
+    #[error(transparent)]
+    TooManyLines(#[from] TooManyLines),
+    #[error("no line could be read{}", .0.as_ref().map_or_else(|| "; send one JSON object a line".to_owned(), |first| format!("; the first: {first}")))]
+    Lines(Option<String>),
+    #[error("the parameters could not be read: {0}")]
+    Parameter(String),
+    #[error("Idempotency-Key must stand once, and be 1 to {KEY_BYTES_MAX} printable characters of ASCII")]
+    Key,
+    #[error("requests of web pages (with Origin) are not taken here; send it from a server or a shell")]
+    Browser,
     #[error("the body could not be read to its end")]
     Unreadable,
     #[error("the body did not arrive in {0:?}")]
@@ -42,7 +53,7 @@ pub(super) enum Refusal {
     Stopping,
     #[error("the agent has failed and is about to end; keep the batch and send it again")]
     Failed,
-    #[error("there is nothing here; try POST /v2/events, GET /status, GET /metrics")]
+    #[error("there is nothing here; try POST /v2/record, POST /v2/events, GET /status, GET /metrics")]
     NotFound,
     #[error("this path does not take this method")]
     Method,
@@ -57,8 +68,13 @@ impl From<Poisoned> for Refusal {
 impl Refusal {
     fn status(&self) -> StatusCode {
         match self {
-            Self::Wire(WireError::TooLarge { .. }) | Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Wire(_) | Self::Unreadable => StatusCode::BAD_REQUEST,
+            Self::Wire(WireError::TooLarge { .. }) | Self::TooLarge(_) | Self::TooManyLines(_) => {
+                StatusCode::PAYLOAD_TOO_LARGE
+            }
+            Self::Wire(_) | Self::Unreadable | Self::Lines(_) | Self::Parameter(_) | Self::Key => {
+                StatusCode::BAD_REQUEST
+            }
+            Self::Browser => StatusCode::FORBIDDEN,
             Self::ContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Spool(_) | Self::Unwritten | Self::Stopping | Self::Failed | Self::TooSlow(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
@@ -68,10 +84,14 @@ impl Refusal {
         }
     }
 
-    fn reason(&self) -> &'static str {
+    pub(super) fn reason(&self) -> &'static str {
         match self {
             Self::Wire(error) => error.code(),
-            Self::TooLarge => "too_large",
+            Self::TooLarge(_) | Self::TooManyLines(_) => "too_large",
+            Self::Lines(_) => "malformed",
+            Self::Parameter(_) => "bad_parameter",
+            Self::Key => "bad_key",
+            Self::Browser => "browser",
             Self::Unreadable => "unreadable",
             Self::TooSlow(_) => "too_slow",
             Self::ContentType => "content_type",

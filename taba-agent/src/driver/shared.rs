@@ -21,7 +21,8 @@ use super::sender::VBucketsSeen;
 use super::set_aside::{self, SetAsideFiles};
 use crate::config::{Config, SpoolKind, Verified};
 use crate::dispatcher::{Input, Request};
-use crate::relay::{Moment, News, Origin, Relay, SetAside, Status, Verdict};
+use crate::frontend::FrontBatch;
+use crate::relay::{Moment, News, Origin, Recorded, Relay, SetAside, Status, Verdict};
 use crate::sabotage::{SPOOLED, is_off};
 use crate::spool::recovery::{Damage, Recovered};
 use crate::spool::{Disk, Done, Job, LogSpool, MemorySpool, Spool, SpoolError, SyncPolicy, Trouble, Weight};
@@ -33,6 +34,8 @@ const ANSWER_WAIT: Duration = Duration::from_secs(5);
 
 pub(super) struct Shared {
     pub(super) config: Verified<Config>,
+    /// Tab types whose values front-ends can read.
+    pub(super) handlers: Registry,
     pub(super) clock: Clock,
     /// Bytes of bodies that may still be received at the same time.
     pub(super) bodies: Semaphore,
@@ -130,12 +133,13 @@ impl Shared {
             }
         };
         let clock = Clock::start();
-        let origin = Origin { now: clock.now(), seed: random()?, recovered, handlers };
+        let origin = Origin { now: clock.now(), seed: random()?, recovered, handlers: handlers.clone() };
         let relay = Relay::new(&config, spool, origin);
         let bodies = Semaphore::new(config.bodies_bytes_max);
         let (disk_wake, woken) = sync_channel(1);
         let shared = Self {
             config,
+            handlers,
             clock,
             bodies,
             wake: Notify::new(),
@@ -159,26 +163,50 @@ impl Shared {
     /// # Cancel safety
     /// When dropped, the Batch may have been taken: its Client, which hears nothing, sends it again and is recognised.
     pub(super) async fn accept(&self, batch: &ClientBatch, bad: &[BadBlock]) -> Result<Receipt, Refusal> {
+        self.take(|relay, now| match relay.accept(now, batch, bad) {
+            Verdict::Taken { receipt, position } => Ok((receipt, position)),
+            Verdict::Refused(error) => Err(error.into()),
+            Verdict::Stopping => Err(Refusal::Stopping),
+        })
+        .await
+    }
+
+    /// Takes the Batches of a front-end's request, and waits as [`accept`](Self::accept) does. Whether all of them had been
+    /// taken before.
+    pub(super) async fn record(&self, batches: Vec<FrontBatch>, key: Option<&str>) -> Result<bool, Refusal> {
+        self.take(|relay, now| match relay.record(now, batches, key) {
+            Recorded::Taken { position, is_repeated } => Ok((is_repeated, position)),
+            Recorded::Refused(error) => Err(error.into()),
+            Recorded::Stopping => Err(Refusal::Stopping),
+        })
+        .await
+    }
+
+    /// Hands something to the Relay, and waits until what was taken is as safe as was promised.
+    async fn take<T>(
+        &self,
+        take: impl FnOnce(&mut Relay<Box<dyn Spool>>, Moment) -> Result<(T, u64), Refusal>,
+    ) -> Result<T, Refusal> {
         if self.failure.borrow().is_some() {
             return Err(Refusal::Failed);
         }
+        // Nobody brings anything to the disk or to Servers any more.
+        if self.is_closing.load(Ordering::Acquire) {
+            return Err(Refusal::Stopping);
+        }
         let mut safety = self.safety.subscribe();
         let failures = safety.borrow_and_update().failures;
-        let verdict = self.with(|relay, now| relay.accept(now, batch, bad))?;
+        let taken = self.with(take)?;
         self.hint();
-        let (receipt, position) = match verdict {
-            Verdict::Taken { receipt, position } => (receipt, position),
-            Verdict::Refused(error) => return Err(error.into()),
-            Verdict::Stopping => return Err(Refusal::Stopping),
-        };
+        let (answer, position) = taken?;
         if self.is_memory() || is_off(SPOOLED) {
-            return Ok(receipt);
+            return Ok(answer);
         }
         let is_always = self.config.spool_sync == SyncPolicy::Always;
         let is_safe = |safety: &Safety| (if is_always { safety.durable } else { safety.written }) >= position;
         let is_over = |safety: &Safety| is_safe(safety) || safety.failures != failures || safety.is_broken;
         match timeout(ANSWER_WAIT, safety.wait_for(is_over)).await {
-            Ok(Ok(safety)) if is_safe(&safety) => Ok(receipt),
+            Ok(Ok(safety)) if is_safe(&safety) => Ok(answer),
             Ok(Ok(safety)) if safety.is_broken => Err(SpoolError::Broken.into()),
             Ok(_) | Err(_) => Err(Refusal::Unwritten),
         }

@@ -41,7 +41,7 @@ impl<S: Spool> Relay<S> {
     pub(super) fn checkpoint(&mut self) -> Checkpoint {
         let floors = self.dispatcher.all().map(|lane| lane.floor()).collect();
         let clocks = self.stream_clocks();
-        let incarnations = self.dedup.remembered().collect();
+        let incarnations = self.dedup.remembered().chain(self.front.keys.remembered()).collect();
         let sendings = self.written_sendings();
         Checkpoint { floors, incarnations, clocks, sendings, ..Checkpoint::default() }
     }

@@ -1,5 +1,6 @@
 // long: outages of days, wrong clocks, and Servers that forget marks.
 mod long;
+mod record;
 mod surgery;
 
 use std::collections::BTreeMap;

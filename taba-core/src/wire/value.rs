@@ -71,6 +71,15 @@ pub trait Value: Serialize + DeserializeOwned + Clone + PartialEq + Debug + Send
     fn heap_bytes(&self) -> usize {
         0
     }
+
+    /// The value from JSON, for events that come from other languages; by default as serde reads it. Whoever calls asks
+    /// [`is_valid`](Self::is_valid) of what comes back.
+    ///
+    /// # Errors
+    /// What serde says, when the JSON has another shape.
+    fn from_json(json: &serde_json::Value) -> Result<Self, serde_json::Error> {
+        Self::deserialize(json)
+    }
 }
 
 impl Value for f64 {

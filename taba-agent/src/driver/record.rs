@@ -1,0 +1,79 @@
+//! `POST /v2/record`: JSON lines of any program become events.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, Request, State};
+use axum::http::header::ORIGIN;
+use axum::http::{HeaderMap, HeaderName};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::json;
+use taba_core::ClientId;
+use tokio::time::timeout;
+
+use super::handle::AgentHandle;
+use super::listener::receive;
+use super::refusal::Refusal;
+use super::shared::Shared;
+use crate::frontend::{BYTES_MAX, CLIENT, JsonLines};
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// What the address of the request may say.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Params {
+    /// Whose lines without a Client are.
+    client: Option<ClientId>,
+}
+
+pub(super) async fn record(
+    State(shared): State<Arc<Shared>>,
+    params: Result<Query<Params>, QueryRejection>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let (head, body) = request.into_parts();
+    // Any page that a browser on this machine shows may send a request here; each says where it is from.
+    if head.headers.contains_key(ORIGIN) {
+        return Err(Refusal::Browser);
+    }
+    let Query(params) = params.map_err(|error| Refusal::Parameter(error.body_text()))?;
+    let key = key(&head.headers)?;
+    let client = params.client.unwrap_or_else(|| ClientId::new(CLIENT).expect("the constant is a name"));
+    let limit = shared.config.body_timeout;
+    let received = timeout(limit, receive(&shared, &head.headers, body, BYTES_MAX)).await;
+    let (body, _room) = received.map_err(|_| Refusal::TooSlow(limit))??;
+    let (outcome, is_repeated) =
+        AgentHandle::of(Arc::clone(&shared)).take(&JsonLines, &body, client, key).await?;
+    let mut answer = json!(outcome);
+    if is_repeated {
+        answer["repeated"] = true.into();
+    }
+    for refused in &outcome.refused {
+        if let Some(suppressed) = shared.lines.admit("refused line", refused.reason) {
+            let (reason, error) = (refused.reason, &refused.message);
+            tracing::warn!(
+                reason,
+                error,
+                suppressed,
+                "a line to record was refused; it is counted as dropped"
+            );
+        }
+    }
+    Ok(Json(answer).into_response())
+}
+
+/// The key under which the request counts once.
+fn key(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
+    let mut keys = headers.get_all(IDEMPOTENCY_KEY).iter();
+    match (keys.next(), keys.next()) {
+        (None, _) => Ok(None),
+        (Some(key), None) => {
+            let key = key.to_str().ok().filter(|key| (1..=super::handle::KEY_BYTES_MAX).contains(&key.len()));
+            key.map(Some).ok_or(Refusal::Key)
+        }
+        (Some(_), Some(_)) => Err(Refusal::Key),
+    }
+}

@@ -1,0 +1,360 @@
+//! [`collect`]: many lines become the Batches of their Clients.
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde::Serialize;
+use taba_core::ledger::{self, Where, Why};
+use taba_core::wire::Block;
+use taba_core::{
+    ClientId, Events, JsonEvents, Registry, TabName, TabType, Timestamp, json_events, printable,
+};
+
+use super::{
+    CLIENTS_MAX, Decoder, LINES_MAX, NUMBER_TYPE, Observation, REFUSED_LISTED_MAX, TEXT_TYPE, Unread,
+};
+
+/// Blocks of one Batch beside the Ledger's notes.
+const BLOCKS_MAX: usize = taba_core::limits::BATCH_BLOCKS_MAX / 2;
+/// Bytes of one Batch's Blocks, notes left out.
+const BATCH_BYTES_MAX: usize = 4 << 20;
+
+/// What a request says about all its lines, and what the Agent knows.
+#[derive(Clone, Debug)]
+pub struct Given<'a> {
+    /// When what has no time happened.
+    pub now: Timestamp,
+    /// Whose what has no Client is.
+    pub client: ClientId,
+    /// The Tab types whose values can be read. Of others, numbers and texts are taken as they are, and a Server judges
+    /// them; where there is no Handler at all, nothing is taken.
+    pub handlers: &'a Registry,
+}
+
+/// What lines were made into.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Collected {
+    /// To be taken. The same lines give the same Batches, but for times that were not given.
+    pub batches: Vec<FrontBatch>,
+    /// What is to be told.
+    pub outcome: Outcome,
+    /// Lines that are of the protocol, whether refused or not.
+    pub readable: u64,
+}
+
+/// A Batch without the number that the Relay will give it: the Blocks of one Client, the Ledger's notes among them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FrontBatch {
+    /// Whose it is.
+    pub client: ClientId,
+    /// Which of that Client's Batches of the request this is, from 0.
+    pub part: u64,
+    /// What is in it.
+    pub blocks: Vec<Block>,
+}
+
+/// What became of the lines of a request.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Outcome {
+    /// Events that were taken.
+    pub recorded: u64,
+    /// The first [`REFUSED_LISTED_MAX`] lines that were refused; all others were taken.
+    pub refused: Vec<RefusedLine>,
+    /// How many lines were refused.
+    pub refused_lines: u64,
+}
+
+/// A line that was refused; it is counted as dropped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct RefusedLine {
+    /// Its place in the request, from 1; blank lines are counted.
+    pub line: u64,
+    /// The word for machines, one of the Ledger's.
+    pub reason: &'static str,
+    /// The words for people.
+    pub message: String,
+}
+
+/// A request had more lines than [`LINES_MAX`]; nothing of it was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("more than {LINES_MAX} lines; send them in several requests")]
+pub struct TooManyLines;
+
+/// Makes Batches of the lines of a request, by Client. Lines that cannot be taken are told, and noted in the Ledger.
+///
+/// # Errors
+/// [`TooManyLines`].
+///
+/// # Cost
+/// Each line is decoded once, and its value encoded twice. Memory: about 200 bytes a line, and what the lines hold.
+pub fn collect(decoder: &dyn Decoder, bytes: &[u8], given: &Given<'_>) -> Result<Collected, TooManyLines> {
+    let mut clients = Clients::default();
+    let (mut outcome, mut readable, mut lines) = (Outcome::default(), 0, 0);
+    for (line, text) in (1..).zip(bytes.split(|byte| *byte == b'\n')) {
+        let text = text.trim_ascii();
+        let Some(decoded) = (if text.is_empty() { None } else { decoder.decode(text) }) else { continue };
+        lines += 1;
+        if lines > LINES_MAX {
+            return Err(TooManyLines);
+        }
+        readable += u64::from(!matches!(&decoded, Err(unread) if unread.why == Why::Undecodable));
+        match decoded.and_then(|observation| clients.add(observation, given)) {
+            Ok(()) => outcome.recorded += 1,
+            Err(unread) => {
+                clients.refuse(&unread, given);
+                outcome.refused_lines += 1;
+                if outcome.refused.len() < REFUSED_LISTED_MAX {
+                    // It may quote what came.
+                    let message = printable(&unread.message).into_owned();
+                    outcome.refused.push(RefusedLine { line, reason: unread.why.as_str(), message });
+                }
+            }
+        }
+    }
+    Ok(Collected { batches: clients.into_batches(given.now), outcome, readable })
+}
+
+/// What was collected, by Client, in the order in which they came.
+#[derive(Default)]
+struct Clients {
+    places: HashMap<ClientId, usize>,
+    clients: Vec<OfClient>,
+}
+
+struct OfClient {
+    client: ClientId,
+    places: HashMap<(TabName, TabType), usize>,
+    tabs: Vec<(TabName, TabType, Box<dyn JsonEvents>)>,
+    dropped: BTreeMap<Why, u64>,
+}
+
+impl Clients {
+    fn add(&mut self, observation: Observation, given: &Given<'_>) -> Result<(), Unread> {
+        let Observation { client, tab, tab_type, time, value } = observation;
+        let of_client = |unread: Unread| unread.of(client.clone());
+        if tab.is_reserved() {
+            let message = format!("names under {} are the ledger's", TabName::RESERVED);
+            return Err(Unread { client, why: Why::BadName, message });
+        }
+        let tab_type = tab_type.map_or_else(|| default_type(&value), Ok).map_err(of_client)?;
+        let Some(events) = self.of(client.as_ref().unwrap_or(&given.client)) else {
+            let message = format!("more than {CLIENTS_MAX} clients; send them in several requests");
+            return Err(Unread { client: None, why: Why::Full, message });
+        };
+        let place = match events.places.get(&(tab.clone(), tab_type.clone())) {
+            Some(place) => *place,
+            None => {
+                let column = column(&tab_type, &value, given.handlers).map_err(of_client)?;
+                events.places.insert((tab.clone(), tab_type.clone()), events.tabs.len());
+                events.tabs.push((tab, tab_type, column));
+                events.tabs.len() - 1
+            }
+        };
+        let pushed = events.tabs[place].2.push(time.unwrap_or(given.now), &value);
+        pushed.map_err(|error| Unread::value(error).of(client))
+    }
+
+    /// Counts a line that was refused: under its Client, where that has room, or else under the request's.
+    fn refuse(&mut self, unread: &Unread, given: &Given<'_>) {
+        let client = unread.client.as_ref().filter(|client| self.of(client).is_some());
+        let client = client.unwrap_or(&given.client).clone();
+        let known = match self.of(&client) {
+            Some(known) => known,
+            // The request's own has a place, whatever came before.
+            None => self.insert(&client),
+        };
+        *known.dropped.entry(unread.why).or_default() += 1;
+    }
+
+    /// What is of this Client; `None` when there are too many.
+    fn of(&mut self, client: &ClientId) -> Option<&mut OfClient> {
+        match self.places.get(client) {
+            Some(place) => Some(&mut self.clients[*place]),
+            None if self.clients.len() >= CLIENTS_MAX => None,
+            None => Some(self.insert(client)),
+        }
+    }
+
+    fn insert(&mut self, client: &ClientId) -> &mut OfClient {
+        let place = self.clients.len();
+        self.places.insert(client.clone(), place);
+        let (client, places, tabs) = (client.clone(), HashMap::new(), Vec::new());
+        self.clients.push(OfClient { client, places, tabs, dropped: BTreeMap::new() });
+        &mut self.clients[place]
+    }
+
+    fn into_batches(self, now: Timestamp) -> Vec<FrontBatch> {
+        self.clients.into_iter().flat_map(|of_client| of_client.into_batches(now)).collect()
+    }
+}
+
+impl OfClient {
+    fn into_batches(self, now: Timestamp) -> Vec<FrontBatch> {
+        let Self { client, tabs, mut dropped, .. } = self;
+        let blocks =
+            tabs.into_iter().flat_map(|(tab, tab_type, events)| events.into_blocks(&tab, &client, &tab_type));
+        let (mut parts, mut bytes) = (vec![Vec::new()], 0);
+        for block in blocks {
+            let part = parts
+                .last_mut()
+                .filter(|part| part.len() < BLOCKS_MAX && bytes + block.encoded_bytes() <= BATCH_BYTES_MAX);
+            match part {
+                Some(part) => {
+                    bytes += block.encoded_bytes();
+                    part.push(block);
+                }
+                None => {
+                    bytes = block.encoded_bytes();
+                    parts.push(vec![block]);
+                }
+            }
+        }
+        let batch = |(part, mut blocks): (u64, Vec<Block>)| {
+            let dropped = std::mem::take(&mut dropped);
+            let events: u64 = blocks.iter().map(|block| block.events).chain(dropped.values().copied()).sum();
+            let drops =
+                dropped.into_iter().map(|(why, events)| (ledger::dropped_tab(Where::Client, why), events));
+            let notes = [(ledger::tab(ledger::RECORDED), events)].into_iter().chain(drops);
+            blocks.extend(
+                notes.filter(|(_, events)| *events > 0).map(|(tab, events)| note(tab, &client, now, events)),
+            );
+            FrontBatch { client: client.clone(), part, blocks }
+        };
+        (0..).zip(parts).map(batch).filter(|batch| !batch.blocks.is_empty()).collect()
+    }
+}
+
+fn note(tab: TabName, client: &ClientId, now: Timestamp, events: u64) -> Block {
+    let note =
+        Block::of_events(tab, client.clone(), ledger::tab_type(), Events::new(&[now], &[events as f64]));
+    note.expect("there is one event")
+}
+
+fn default_type(value: &serde_json::Value) -> Result<TabType, Unread> {
+    let name = match value {
+        serde_json::Value::Number(_) => NUMBER_TYPE,
+        serde_json::Value::String(_) => TEXT_TYPE,
+        _ => return Err(Unread::value("a value that is neither number nor text needs a \"type\"")),
+    };
+    Ok(TabType::new(name).expect("the constants are names"))
+}
+
+/// An empty column for values of this type.
+fn column(
+    tab_type: &TabType,
+    value: &serde_json::Value,
+    handlers: &Registry,
+) -> Result<Box<dyn JsonEvents>, Unread> {
+    let unknown = |words: &str| {
+        let message = format!("this agent has no handler {tab_type}{words}");
+        Unread { client: None, why: Why::UnknownType, message }
+    };
+    match handlers.get(tab_type.as_str()) {
+        Some(handler) => Ok(handler.json_events()),
+        None if handlers.types().next().is_none() => Err(unknown(": give it some by Agent::with_handlers")),
+        None if value.is_number() => Ok(json_events::<f64>()),
+        None if value.is_string() => Ok(json_events::<String>()),
+        None => Err(unknown(", and takes only numbers and texts of other types")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use taba_core::VBuckets;
+    use taba_core::wire::Content;
+
+    use super::*;
+    use crate::frontend::JsonLines;
+
+    fn collected(lines: &str) -> Result<Collected, TooManyLines> {
+        let handlers = taba_handlers::standard().build().unwrap();
+        let (now, client) = (Timestamp::from_secs(9), ClientId::new("http").unwrap());
+        collect(&JsonLines, lines.as_bytes(), &Given { now, client, handlers: &handlers })
+    }
+
+    /// Events of each (Client, Tab, type), the Ledger's notes as what they say.
+    fn counts(collected: &Collected) -> BTreeMap<String, u64> {
+        let mut counts = BTreeMap::new();
+        for block in collected.batches.iter().flat_map(|batch| &batch.blocks) {
+            let events = if block.tab.is_reserved() { noted(block) } else { block.events };
+            *counts.entry(format!("{} {} {}", block.client, block.tab, block.tab_type)).or_default() +=
+                events;
+        }
+        counts
+    }
+
+    fn noted(block: &Block) -> u64 {
+        let Content::Events(bytes) = &block.content else { panic!("{block:?}") };
+        let mut reader = taba_core::wire::Reader::new(bytes);
+        taba_core::wire::column::times(&mut reader, 1).unwrap();
+        taba_core::wire::column::numbers(&mut reader, 1).unwrap()[0] as u64
+    }
+
+    #[test]
+    fn lines_become_batches_by_client_and_the_ledger_balances() {
+        let lines = "\n{\"tab\":\"bids\"}\r\n{\"tab\":\"bids\",\"value\":\"x\",\"type\":\"CounterGroup\"}\n\
+                     {\"client\":\"web\",\"tab\":\"mood\",\"value\":\"good\"}\n{\"client\":\"web\",\"tab\":\"taba.deleted\"}\n\
+                     {\"tab\":\"bids\",\"value\":2.5,\"time\":3}\nnonsense\n{\"tab\":\"k\",\"value\":{\"key\":\"a\",\"value\":1}}\n\
+                     {\"client\":\"web\",\"tab\":\"k\",\"type\":\"CommonPrefixCounterGroup\",\"value\":{\"key\":\"a\",\"value\":1}}\n\
+                     {\"tab\":\"own\",\"type\":\"OfATeam\",\"value\":7}\n{\"tab\":\"own2\",\"type\":\"OfATeam\",\"value\":[]}\n";
+        let collected = collected(lines).unwrap();
+        let expected = [
+            ("http bids CounterGroup", 2),
+            ("http own OfATeam", 1),
+            ("http taba.dropped;where=client;why=bad_value TotalsCounter", 2),
+            ("http taba.dropped;where=client;why=undecodable TotalsCounter", 1),
+            ("http taba.dropped;where=client;why=unknown_type TotalsCounter", 1),
+            ("http taba.recorded TotalsCounter", 7),
+            ("web k CommonPrefixCounterGroup", 1),
+            ("web mood Gauge", 1),
+            ("web taba.dropped;where=client;why=bad_name TotalsCounter", 1),
+            ("web taba.recorded TotalsCounter", 3),
+        ];
+        assert_eq!(counts(&collected), expected.map(|(key, n)| (key.to_owned(), n)).into());
+        assert_eq!(
+            (collected.outcome.recorded, collected.outcome.refused_lines, collected.readable),
+            (5, 5, 9)
+        );
+        let refused: Vec<_> = collected.outcome.refused.iter().map(|line| (line.line, line.reason)).collect();
+        let expected =
+            [(3, "bad_value"), (5, "bad_name"), (7, "undecodable"), (8, "bad_value"), (11, "unknown_type")];
+        assert_eq!(refused, expected);
+        // All of it passes the checks of an Agent's intake.
+        for FrontBatch { client, blocks, .. } in collected.batches {
+            let (seq, sent_at) = (taba_core::SeqNo(1), Timestamp::default());
+            let batch = taba_core::wire::ClientBatch { client, incarnation: 1, seq, sent_at, blocks };
+            let intake = crate::intake::sort_out(VBuckets::default(), Timestamp::default(), &batch, &[]);
+            assert_eq!(intake.refused, []);
+        }
+    }
+
+    #[test]
+    fn without_any_handler_nothing_is_taken_for_something_else() {
+        let (now, client) = (Timestamp::default(), ClientId::new("http").unwrap());
+        let given = Given { now, client, handlers: &Registry::default() };
+        let outcome = collect(&JsonLines, b"{\"tab\":\"a\"}", &given).unwrap().outcome;
+        assert_eq!((outcome.recorded, outcome.refused[0].reason), (0, "unknown_type"));
+    }
+
+    #[test]
+    fn each_bound_is_kept_and_nothing_is_lost_uncounted() {
+        let line = |n: usize| format!("{{\"tab\":\"a\",\"client\":\"c{n}\"}}\n");
+        let many: String = (0..CLIENTS_MAX + 150).map(line).collect();
+        let many = collected(&many).unwrap();
+        assert_eq!((many.outcome.recorded, many.outcome.refused_lines), (CLIENTS_MAX as u64, 150));
+        assert_eq!(many.outcome.refused.len(), REFUSED_LISTED_MAX);
+        assert_eq!(counts(&many)["http taba.dropped;where=client;why=full TotalsCounter"], 150);
+
+        let lines = |count: usize| (0..count).map(|n| format!("{{\"tab\":\"t{n}\"}}\n")).collect::<String>();
+        assert_eq!(collected(&lines(LINES_MAX + 1)), Err(TooManyLines));
+        let full = collected(&lines(LINES_MAX)).unwrap();
+        assert_eq!(
+            full.batches.iter().map(|batch| batch.part).collect::<Vec<_>>(),
+            (0..11).collect::<Vec<_>>()
+        );
+        assert!(full.batches.iter().all(|batch| batch.blocks.len() <= taba_core::limits::BATCH_BLOCKS_MAX));
+        assert_eq!(counts(&full)["http taba.recorded TotalsCounter"], LINES_MAX as u64);
+        assert_eq!(full, collected(&lines(LINES_MAX)).unwrap(), "the same lines, the same Batches");
+    }
+}

@@ -1,0 +1,120 @@
+//! Events from front-ends: Batches that get their numbers here, and keys by which a repeated request is known.
+
+use taba_core::SeqNo;
+use taba_core::wire::{Block, ClientBatch};
+use xxhash_rust::xxh64::xxh64;
+
+use super::{Moment, Phase, Relay, Verdict};
+use crate::dedup::{Dedup, KEYS_MAX};
+use crate::frontend::FrontBatch;
+use crate::health::Chance;
+use crate::spool::{Spool, SpoolError};
+
+/// Batches of requests with a key have numbers from here on, which no Client ever reaches: so the log tells what is
+/// remembered by key.
+const KEYED: u64 = 1 << 63;
+/// Bytes of a Batch in the Spool beside its Blocks, about.
+const HEAD_BYTES: usize = 4 << 10;
+
+/// What a Relay remembers of front-ends.
+#[derive(Debug)]
+pub(super) struct FrontEnd {
+    /// Requests with a key: for each Client and key, the last part that was taken. Apart from the incarnations, so that no
+    /// number of keys makes the Agent forget a Client.
+    pub(super) keys: Dedup,
+    /// The incarnation of what has no key: one for this run.
+    incarnation: u64,
+    /// The last number under it.
+    seq: u64,
+}
+
+/// What became of the Batches of one request.
+#[must_use = "the sender waits for the answer"]
+#[derive(Debug)]
+pub enum Recorded {
+    /// They are here, or were here before.
+    Taken {
+        /// As in [`Verdict::Taken`], of the last of them.
+        position: u64,
+        /// Whether all of them had been taken before, under the same key.
+        is_repeated: bool,
+    },
+    /// Not all were taken; under a key, the rest is taken when the request comes again. Nothing was taken unless the
+    /// Spool failed in between.
+    Refused(SpoolError),
+    /// The Agent takes nothing any more.
+    Stopping,
+}
+
+impl FrontEnd {
+    pub(super) fn new(seed: u64) -> Self {
+        Self { keys: Dedup::new(KEYS_MAX), incarnation: Chance::new(!seed).draw(), seq: 0 }
+    }
+}
+
+impl<S: Spool> Relay<S> {
+    /// Takes the Batches of one request, as [`accept`](Self::accept) does. A `key` makes the same request count once, also
+    /// after a restart, as long as it is among the last [`KEYS_MAX`] of all Clients. Without one, each request is new.
+    ///
+    /// The content under one key never changes: other Batches under the same key are taken for those that came first.
+    ///
+    /// # Cost
+    /// As [`accept`](Self::accept), for each Batch.
+    pub fn record(&mut self, now: Moment, batches: Vec<FrontBatch>, key: Option<&str>) -> Recorded {
+        if let Some(error) = self.lacks_room(now, &batches) {
+            self.tally.batches_in += batches.len() as u64;
+            self.tally.batches_turned_away += batches.len() as u64;
+            return Recorded::Refused(error);
+        }
+        let repeated_before = self.tally.batches_repeated;
+        let (mut last, count) = (0, batches.len() as u64);
+        let incarnation = key.map(|key| xxh64(key.as_bytes(), 0));
+        for batch in batches {
+            let seq = match incarnation {
+                Some(_) => KEYED + batch.part,
+                None => {
+                    self.front.seq += 1;
+                    self.front.seq
+                }
+            };
+            let incarnation = incarnation.unwrap_or(self.front.incarnation);
+            let FrontBatch { client, blocks, .. } = batch;
+            let batch = ClientBatch { client, incarnation, seq: SeqNo(seq), sent_at: now.time, blocks };
+            match self.accept(now, &batch, &[]) {
+                Verdict::Taken { position, .. } => last = last.max(position),
+                Verdict::Refused(error) => return Recorded::Refused(error),
+                Verdict::Stopping => return Recorded::Stopping,
+            }
+        }
+        let is_repeated = self.tally.batches_repeated - repeated_before == count;
+        Recorded::Taken { position: last, is_repeated }
+    }
+
+    /// Why several Batches cannot be taken one after the other. One by itself is taken whole or not at all anyway.
+    fn lacks_room(&mut self, now: Moment, batches: &[FrontBatch]) -> Option<SpoolError> {
+        if batches.len() < 2 || self.phase == Phase::Draining {
+            return None;
+        }
+        let blocks = batches.iter().flat_map(|batch| &batch.blocks);
+        let bytes: usize = blocks.map(Block::encoded_bytes).sum::<usize>() + batches.len() * HEAD_BYTES;
+        if let Err(error) = self.prepare(now, bytes) {
+            return Some(error);
+        }
+        let room = self.spool.room();
+        let bytes_short = (room.bytes + bytes as u64 + room.bytes_max / 8).saturating_sub(room.bytes_max);
+        if bytes_short == 0 {
+            return None;
+        }
+        self.said.full(now.uptime, &room, self.spool_tally.refused);
+        Some(SpoolError::Full { bytes_short })
+    }
+
+    /// Where the numbers of such Batches are remembered.
+    pub(super) fn memory(&self, seq: SeqNo) -> &Dedup {
+        if seq.0 < KEYED { &self.dedup } else { &self.front.keys }
+    }
+
+    pub(super) fn memory_mut(&mut self, seq: SeqNo) -> &mut Dedup {
+        if seq.0 < KEYED { &mut self.dedup } else { &mut self.front.keys }
+    }
+}
