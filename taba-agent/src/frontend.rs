@@ -33,6 +33,8 @@ pub const LINES_MAX: usize = 10_000;
 pub const BYTES_MAX: usize = 1 << 20;
 /// Clients of one request; lines of further ones are refused.
 pub const CLIENTS_MAX: usize = 100;
+/// Bytes of a key under which a request counts once: 1 to this many.
+pub const KEY_BYTES_MAX: usize = 256;
 /// Refused lines that an answer lists; it says how many there were.
 pub const REFUSED_LISTED_MAX: usize = 100;
 

@@ -8,11 +8,8 @@ use taba_core::{ClientId, Remedy};
 
 use super::refusal::Refusal;
 use super::shared::Shared;
-use crate::frontend::{Decoder, Given, Outcome, collect};
+use crate::frontend::{BYTES_MAX, Decoder, Given, KEY_BYTES_MAX, Outcome, collect};
 use crate::relay::RETRY_AFTER;
-
-/// Bytes of a key under which a request counts once: 1 to this many.
-pub const KEY_BYTES_MAX: usize = 256;
 
 /// A running Agent, to hand events to without a socket between. Cloning is cheap. When the Agent has stopped, it takes
 /// nothing any more.
@@ -113,8 +110,8 @@ impl AgentHandle {
         client: ClientId,
         key: Option<&str>,
     ) -> Result<(Outcome, bool), Refusal> {
-        if bytes.len() > crate::frontend::BYTES_MAX {
-            return Err(Refusal::TooLarge(crate::frontend::BYTES_MAX));
+        if bytes.len() > BYTES_MAX {
+            return Err(Refusal::TooLarge(BYTES_MAX));
         }
         let given = Given { now: self.shared.clock.now().time, client, handlers: &self.shared.handlers };
         let collected = collect(decoder, bytes, &given)?;

@@ -4,19 +4,16 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::Router;
-use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderValue};
 use axum::middleware::map_response_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use bytes::Bytes;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use taba_core::wire::{self, BadBlock, ClientBatch, Compression, Frame, Kind, Receipt};
-use tokio::sync::SemaphorePermit;
 use tokio::time::timeout;
 
+use super::body::receive;
 use super::record::record;
 use super::refusal::{Refusal, Refused};
 use super::shared::Shared;
@@ -93,26 +90,6 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), Refusal> {
     match headers.get(CONTENT_TYPE) {
         Some(found) if found != wire::CONTENT_TYPE => Err(Refusal::ContentType),
         Some(_) | None => Ok(()),
-    }
-}
-
-/// Reads a whole body, once there is room for it among all that are being read.
-pub(super) async fn receive<'a>(
-    shared: &'a Shared,
-    headers: &HeaderMap,
-    body: Body,
-    bytes_max: usize,
-) -> Result<(Bytes, SemaphorePermit<'a>), Refusal> {
-    let stated = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-    let bytes = stated.unwrap_or(bytes_max);
-    if bytes > bytes_max {
-        return Err(Refusal::TooLarge(bytes_max));
-    }
-    let room = shared.bodies.acquire_many(bytes as u32).await.expect("the semaphore is never closed");
-    match Limited::new(body, bytes_max).collect().await {
-        Ok(body) => Ok((body.to_bytes(), room)),
-        Err(error) if error.is::<LengthLimitError>() => Err(Refusal::TooLarge(bytes_max)),
-        Err(_) => Err(Refusal::Unreadable),
     }
 }
 

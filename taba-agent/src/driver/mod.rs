@@ -1,5 +1,6 @@
 //! The driver: an [`Agent`] with sockets and time around its [`Relay`](crate::Relay).
 
+mod body;
 mod clock;
 mod disk;
 mod disk_thread;
@@ -36,7 +37,7 @@ use tokio::time::timeout;
 pub use self::disk::{DiskError, FileDisk};
 use self::door::Door;
 pub use self::failure::Failure;
-pub use self::handle::{AcceptError, AgentHandle, KEY_BYTES_MAX};
+pub use self::handle::{AcceptError, AgentHandle};
 use self::lines::LinesDropped;
 pub use self::set_aside::{SetAsideFile, SetAsideFiles};
 use self::shared::Shared;

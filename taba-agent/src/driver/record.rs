@@ -13,11 +13,11 @@ use serde_json::json;
 use taba_core::ClientId;
 use tokio::time::timeout;
 
+use super::body::receive;
 use super::handle::AgentHandle;
-use super::listener::receive;
 use super::refusal::Refusal;
 use super::shared::Shared;
-use crate::frontend::{BYTES_MAX, CLIENT, JsonLines};
+use crate::frontend::{BYTES_MAX, CLIENT, JsonLines, KEY_BYTES_MAX};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -71,7 +71,7 @@ fn key(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
     match (keys.next(), keys.next()) {
         (None, _) => Ok(None),
         (Some(key), None) => {
-            let key = key.to_str().ok().filter(|key| (1..=super::handle::KEY_BYTES_MAX).contains(&key.len()));
+            let key = key.to_str().ok().filter(|key| (1..=KEY_BYTES_MAX).contains(&key.len()));
             key.map(Some).ok_or(Refusal::Key)
         }
         (Some(_), Some(_)) => Err(Refusal::Key),

@@ -10,8 +10,7 @@ use serde_json::json;
 use taba_core::wire::WireError;
 
 use super::failure::Poisoned;
-use super::handle::KEY_BYTES_MAX;
-use crate::frontend::TooManyLines;
+use crate::frontend::{KEY_BYTES_MAX, TooManyLines};
 use crate::relay;
 use crate::spool::SpoolError;
 

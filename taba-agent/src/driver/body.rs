@@ -1,0 +1,31 @@
+//! Bodies of requests, within the bounds on one and on all of them.
+
+use axum::body::Body;
+use axum::http::HeaderMap;
+use axum::http::header::CONTENT_LENGTH;
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use tokio::sync::SemaphorePermit;
+
+use super::refusal::Refusal;
+use super::shared::Shared;
+
+/// Reads a whole body, once there is room for it among all that are being read.
+pub(super) async fn receive<'a>(
+    shared: &'a Shared,
+    headers: &HeaderMap,
+    body: Body,
+    bytes_max: usize,
+) -> Result<(Bytes, SemaphorePermit<'a>), Refusal> {
+    let stated = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    let bytes = stated.unwrap_or(bytes_max);
+    if bytes > bytes_max {
+        return Err(Refusal::TooLarge(bytes_max));
+    }
+    let room = shared.bodies.acquire_many(bytes as u32).await.expect("the semaphore is never closed");
+    match Limited::new(body, bytes_max).collect().await {
+        Ok(body) => Ok((body.to_bytes(), room)),
+        Err(error) if error.is::<LengthLimitError>() => Err(Refusal::TooLarge(bytes_max)),
+        Err(_) => Err(Refusal::Unreadable),
+    }
+}
