@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use taba_core::limits::{BLOCK_BYTES_MAX, FRAME_BYTES_MAX};
 use taba_core::wire::FRAME_HEADER_BYTES;
-use taba_core::{HostPort, VBuckets, VBucketsError};
+use taba_core::{HostPort, StoreId, VBuckets, VBucketsError};
 
 use crate::dedup::{INCARNATION_BYTES_MAX, KEYS_MAX};
 use crate::lane::HEAD_BYTES_MAX;
@@ -60,6 +60,14 @@ pub struct Config {
     /// How many VBuckets the deployment has: a power of two from 64 to 16384, the same everywhere, for ever
     #[cfg_attr(feature = "cli", arg(long, env = "TABA_AGENT_VBUCKETS", value_name = "COUNT", default_value_t = Self::default().vbuckets))]
     pub vbuckets: u32,
+
+    /// The store to deliver to, if it is not the one that what the spool holds is for: 1 to 16 hexadecimal digits
+    ///
+    /// The agent notes in its spool to which store it delivers: the first one it met when it held nothing. To a server of another
+    /// store nothing is sent. To accept a store that takes the place of an old one, name it here: GET /v2/store of its server,
+    /// and the agent's log, say which it is.
+    #[cfg_attr(feature = "cli", arg(long, env = "TABA_AGENT_STORE_ID", value_name = "ID"))]
+    pub store_id: Option<StoreId>,
 
     /// Where what was taken is kept until it is stored for good: in a directory of this machine, or only in memory
     #[cfg_attr(feature = "cli", arg(long, env = "TABA_AGENT_SPOOL", value_enum, value_name = "WHERE", default_value_t = Self::default().spool))]
@@ -196,6 +204,7 @@ impl Default for Config {
             unix: None,
             servers: vec!["http://127.0.0.1:8300".parse().expect("the constant is an address")],
             vbuckets: u32::from(VBuckets::default().count()),
+            store_id: None,
             spool: SpoolKind::File,
             spool_dir: PathBuf::from("./taba-spool"),
             spool_bytes_max: 512 << 20,

@@ -25,6 +25,7 @@
 //! | [`lane`] | one ordered, gap-free sequence of Batches, and when one may be let go |
 //! | [`merge`] | what was never sent, merged while Servers are away |
 //! | [`dispatcher`], [`health`], [`rendezvous`] | which Lane goes to which Server, and when |
+//! | [`store_choice`] | which store is delivered to, and which Servers have another one |
 //! | [`config`], [`server_url`] | every bound, checked |
 //! | [`relay::status`] | what `/status` and `/metrics` tell |
 //! | `driver` | `Agent`: sockets and time (feature `driver`) |
@@ -55,6 +56,7 @@ pub mod rendezvous;
 mod sabotage;
 pub mod server_url;
 pub mod spool;
+pub mod store_choice;
 pub mod units;
 
 pub use config::{Config, ConfigError, SpoolKind, Verified};

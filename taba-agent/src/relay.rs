@@ -428,6 +428,8 @@ impl<S: Spool> Relay<S> {
             uptime_secs: now.uptime.as_secs_f64(),
             vbuckets: self.vbuckets.count(),
             vbuckets_of_servers: None,
+            store_id: None,
+            other_stores: BTreeMap::new(),
             lanes: self.dispatcher.lanes(),
             clients: self.dedup.len(),
             spool: status::Spool::of(

@@ -78,6 +78,7 @@ pub mod reading;
 pub mod registry;
 pub mod state;
 pub mod store;
+mod store_id;
 pub mod sum;
 pub mod text;
 pub mod throttle;
@@ -102,6 +103,7 @@ pub use store::{
     Commit, Committed, Loaded, Part, Scan, ScanWhat, Scanned, StateKey, Store, StoreError, Tidied, Version,
     Wanted,
 };
+pub use store_id::{StoreId, StoreIdError};
 pub use sum::ExactSum;
 pub use text::printable;
 pub use throttle::Throttle;

@@ -13,12 +13,14 @@ use crate::name::{TabName, TabType};
 use crate::store::{
     Commit, Committed, Loaded, Part, Scan, ScanWhat, Scanned, StateKey, Store, StoreError, Version, Wanted,
 };
+use crate::store_id::StoreId;
 use crate::vbucket::{VBucket, VBuckets};
 
 /// A store in the memory of this process: gone when the process is.
 #[derive(Debug)]
 pub struct MemoryStore {
     vbuckets: VBuckets,
+    identity: StoreId,
     slices: Vec<Mutex<Slice>>,
 }
 
@@ -39,7 +41,8 @@ impl Default for MemoryStore {
 impl MemoryStore {
     /// An empty store.
     pub fn new(vbuckets: VBuckets) -> Self {
-        Self { vbuckets, slices: vbuckets.iter().map(|_| Mutex::default()).collect() }
+        let slices = vbuckets.iter().map(|_| Mutex::default()).collect();
+        Self { vbuckets, identity: StoreId::transient(), slices }
     }
 
     fn slice(&self, vbucket: VBucket) -> MutexGuard<'_, Slice> {
@@ -82,6 +85,10 @@ fn set<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
 impl Store for MemoryStore {
     fn vbuckets(&self) -> VBuckets {
         self.vbuckets
+    }
+
+    fn identity(&self) -> Option<StoreId> {
+        Some(self.identity)
     }
 
     async fn load(&self, vbucket: VBucket, wanted: &Wanted) -> Result<Loaded, StoreError> {

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use crate::batch::{Mark, StreamId};
 use crate::error::Remedy;
 use crate::name::{ClientId, TabName, TabType};
+use crate::store_id::StoreId;
 use crate::vbucket::{VBucket, VBuckets};
 
 /// Which State: of which Tab, of which Client. Sorts by Tab, then by Client.
@@ -257,6 +258,12 @@ impl Commit {
 pub trait Store: Send + Sync + 'static {
     /// How many VBuckets the store was made for.
     fn vbuckets(&self) -> VBuckets;
+
+    /// Which store this is. Agents keep what they hold for one store from another one. `None`: it cannot tell; then nothing
+    /// is compared.
+    fn identity(&self) -> Option<StoreId> {
+        None
+    }
 
     /// The machine or process that keeps a VBucket, as an operator names it: what answers say is missing when it is
     /// away. `None`: the store is one place, or does not know.

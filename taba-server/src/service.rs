@@ -8,11 +8,12 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::State;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
+use axum::routing::{get, post};
 use bytes::Bytes;
 use serde::Serialize;
+use taba_core::StoreId;
 use taba_core::limits::FRAME_BYTES_MAX;
 use taba_core::wire::{self, Compression, FRAME_HEADER_BYTES, Frame, Kind, Lanes, WireError, encode_acks};
 
@@ -40,6 +41,8 @@ enum Rejection {
     Full,
     #[error("this server is shutting down; send the same to another one, or later")]
     ShuttingDown,
+    #[error("this is meant for the store {meant}, and this server has {own}; see --store-id of taba-agent")]
+    OtherStore { meant: StoreId, own: StoreId },
     #[error("this path has no such method")]
     Method,
     #[error("there is nothing at this path")]
@@ -63,6 +66,7 @@ impl Rejection {
             Self::Wire(error) => (StatusCode::BAD_REQUEST, error.code()),
             Self::Full => (StatusCode::SERVICE_UNAVAILABLE, "full"),
             Self::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, "shutting_down"),
+            Self::OtherStore { .. } => (StatusCode::CONFLICT, "other_store"),
             Self::Path => (StatusCode::NOT_FOUND, "unknown_path"),
             Self::Method => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
         }
@@ -89,12 +93,13 @@ impl Server {
         all.fallback(|| async { Rejection::Path }).method_not_allowed_fallback(|| async { Rejection::Method })
     }
 
-    /// What Agents ask: `POST /v2/lanes`, `POST /v2/check`.
+    /// What Agents ask: `POST /v2/lanes`, `POST /v2/check`, `GET /v2/store`.
     ///
     /// This and its siblings have no fallback and no `/metrics` (but [`metrics_router`](Self::metrics_router)), so that each
     /// can have layers of its own, and merges with routes of yours.
     pub fn ingest_router(&self) -> Router {
-        Router::new().route("/v2/lanes", post(lanes)).route("/v2/check", post(check)).with_state(self.clone())
+        let router = Router::new().route("/v2/lanes", post(lanes)).route("/v2/check", post(check));
+        router.route("/v2/store", get(store)).with_state(self.clone())
     }
 
     /// What people ask: every `GET` under `/v2/`.
@@ -113,12 +118,30 @@ impl Server {
     }
 }
 
-async fn lanes(State(server): State<Server>, headers: HeaderMap, body: Body) -> Result<Response, Rejection> {
+async fn lanes(State(server): State<Server>, headers: HeaderMap, body: Body) -> Response {
     let answer = take(&server, &headers, body).await;
     if let Err(rejection) = &answer {
         server.tell_rejection(rejection.code().1, rejection);
     }
-    answer
+    (headers_of(&server), answer).into_response()
+}
+
+/// Which store this Server has, and how many VBuckets: what an Agent asks before it sends anything.
+async fn store(State(server): State<Server>) -> Response {
+    let store = server.store();
+    let identity = store.identity().map(|store| store.to_string());
+    let about = serde_json::json!({ "store": identity, "vbuckets": store.vbuckets().count() });
+    (headers_of(&server), axum::Json(about)).into_response()
+}
+
+/// Refuses what is meant for another store.
+fn check_store(server: &Server, headers: &HeaderMap) -> Result<(), Rejection> {
+    let meant: Option<StoreId> =
+        headers.get(wire::STORE_HEADER).and_then(|meant| meant.to_str().ok()?.parse().ok());
+    match (meant, server.store().identity()) {
+        (Some(meant), Some(own)) if meant.number != own.number => Err(Rejection::OtherStore { meant, own }),
+        _ => Ok(()),
+    }
 }
 
 async fn take(server: &Server, headers: &HeaderMap, body: Body) -> Result<Response, Rejection> {
@@ -128,6 +151,7 @@ async fn take(server: &Server, headers: &HeaderMap, body: Body) -> Result<Respon
     if headers.get(CONTENT_TYPE).is_some_and(|found| found.as_bytes() != wire::CONTENT_TYPE.as_bytes()) {
         return Err(Rejection::ContentType);
     }
+    check_store(server, headers)?;
     let (bytes, lanes) = {
         let bytes = body_bytes(headers)?;
         let _room = server.reserve(bytes).map_err(|_| Rejection::Full)?;
@@ -136,29 +160,37 @@ async fn take(server: &Server, headers: &HeaderMap, body: Body) -> Result<Respon
     let room = server.reserve(bytes).map_err(|_| Rejection::Full)?;
     let acks = server.take(lanes.into(), Some(room)).await;
     let frame = Frame::encode(Kind::Acks, &encode_acks(&acks), Compression::None);
-    Ok((answer_headers(server), frame).into_response())
+    Ok(([(CONTENT_TYPE, wire::CONTENT_TYPE)], frame).into_response())
 }
 
-/// What an answer to an Agent says beside its Acks.
-fn answer_headers(server: &Server) -> [(&'static str, String); 3] {
-    let vbuckets = server.store().vbuckets().count().to_string();
-    let now = server.clock()().as_micros().to_string();
-    let content_type = wire::CONTENT_TYPE.to_owned();
-    [("content-type", content_type), (wire::VBUCKETS_HEADER, vbuckets), (wire::TIME_HEADER, now)]
+/// What every answer to an Agent says of this Server: its VBuckets, its time, its store.
+fn headers_of(server: &Server) -> HeaderMap {
+    let store = server.store();
+    let mut headers = HeaderMap::with_capacity(3);
+    headers.insert(wire::VBUCKETS_HEADER, store.vbuckets().count().into());
+    headers.insert(wire::TIME_HEADER, server.clock()().as_micros().into());
+    let identity = store.identity().and_then(|store| HeaderValue::try_from(store.to_string()).ok());
+    headers.extend(identity.map(|store| (HeaderName::from_static(wire::STORE_HEADER), store)));
+    headers
 }
 
 /// As `/v2/lanes`, but nothing is stored: an answer says that the Batches could be folded. So an Agent finds the Block
 /// that a Server fails on, or dies of.
-async fn check(State(server): State<Server>, headers: HeaderMap, body: Body) -> Result<Response, Rejection> {
+async fn check(State(server): State<Server>, headers: HeaderMap, body: Body) -> Response {
+    (headers_of(&server), fold(&server, &headers, body).await).into_response()
+}
+
+async fn fold(server: &Server, headers: &HeaderMap, body: Body) -> Result<Response, Rejection> {
     if server.is_stopping() {
         return Err(Rejection::ShuttingDown);
     }
-    let bytes = body_bytes(&headers)?;
+    check_store(server, headers)?;
+    let bytes = body_bytes(headers)?;
     let _room = server.reserve(bytes).map_err(|_| Rejection::Full)?;
     let (_, lanes) = read(body).await?;
     let acks = server.check_lanes(&lanes).await;
     let frame = Frame::encode(Kind::Acks, &encode_acks(&acks), Compression::None);
-    Ok((answer_headers(&server), frame).into_response())
+    Ok(([(CONTENT_TYPE, wire::CONTENT_TYPE)], frame).into_response())
 }
 
 /// How many bytes to keep free for a body: what it says it has, or the most it may have.

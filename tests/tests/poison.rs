@@ -473,7 +473,8 @@ fn a_block_leaves_its_batch_only_once_it_is_kept() {
     third.kill();
     is_mended.store(true, Ordering::Relaxed);
     let fresh = taba_tests::Server::start(&directory.path().join("fresh"), free_port());
-    let _fourth = agent(port, fresh.port, &before, &[]);
+    let store = get(fresh.port, "/v2/store").unwrap()["store"].as_str().unwrap().to_owned();
+    let _fourth = agent(port, fresh.port, &before, &[&format!("--store-id={store}")]);
     wait_until("it is delivered with its batch", || account(fresh.port, "web") == Some([12, 12, 0, 0]));
     assert!(names(port, &before).is_empty(), "it cannot be sent a second time");
 }

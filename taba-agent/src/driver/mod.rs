@@ -15,6 +15,7 @@ mod refusal;
 mod sender;
 mod set_aside;
 mod shared;
+mod stores;
 mod supervise;
 #[cfg(unix)]
 mod unix;

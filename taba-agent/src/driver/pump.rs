@@ -17,9 +17,13 @@ use crate::sabotage::{PUMP, panic_in};
 /// # Cancel safety
 /// Safe: requests under way are broken off; the Relay still holds their Batches.
 pub(super) async fn pump(shared: Arc<Shared>) {
-    let vbuckets = Arc::clone(&shared.vbuckets);
-    let sender = Sender::new(&shared.config, Arc::clone(&shared.lines), vbuckets);
+    let seen = (Arc::clone(&shared.vbuckets), Arc::clone(&shared.stores));
+    let sender = Sender::new(&shared.config, Arc::clone(&shared.lines), seen);
     let mut flights = JoinSet::new();
+    // What does not fit is said at the start, and not only with the first events.
+    for server in 0..shared.config.servers.len() {
+        flights.spawn(sender.clone().greet(server));
+    }
     let mut requests = Vec::new();
     let mut input = Input::Tick;
     loop {

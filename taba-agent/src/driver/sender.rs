@@ -5,17 +5,20 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use axum::http::header::{CONTENT_TYPE, DATE, RETRY_AFTER};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::http::response::Parts;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use taba_core::Timestamp;
 use taba_core::wire::{self, Ack, Frame, Kind, WireError};
+use taba_core::{StoreId, Timestamp};
 use tokio::time::timeout;
 
 use super::lines::Lines;
+use super::stores::{StoreError, Stores};
 use crate::config::{BODY_BYTES_MAX, Compression, Config, Verified};
 use crate::dispatcher::{Cause, Input, Request};
 
@@ -28,14 +31,24 @@ const ERROR_BYTES_MAX: usize = 4 * 1024;
 #[derive(Clone)]
 pub(super) struct Sender {
     client: Client<HttpConnector, Full<Bytes>>,
-    /// Of each Server: where Lanes go, and where they are checked.
-    uris: Arc<[(Uri, Uri)]>,
+    uris: Arc<[Uris]>,
     timeout: Duration,
     compression: wire::Compression,
     lines: Arc<Lines>,
     /// How many VBuckets this Agent has.
     ours: u16,
     vbuckets: Arc<VBucketsSeen>,
+    stores: Arc<Stores>,
+}
+
+/// Where things of one Server are.
+struct Uris {
+    /// Where Lanes go.
+    lanes: Uri,
+    /// Where they are checked.
+    check: Uri,
+    /// Which store it has.
+    store: Uri,
 }
 
 /// How many VBuckets Servers have, as the last one said; 0 before any did.
@@ -67,6 +80,12 @@ impl VBucketsSeen {
 enum SendError {
     #[error("the request could not be sent")]
     Request(#[from] hyper_util::client::legacy::Error),
+    #[error("the server could not be asked which store it has")]
+    Ask(#[source] hyper_util::client::legacy::Error),
+    #[error("the server was asked which store it has, and said {0}")]
+    NotTold(StatusCode),
+    #[error(transparent)]
+    Store(#[from] StoreError),
     #[error("no answer in {0:?}")]
     Timeout(Duration),
     #[error("the server said {status}: {message}")]
@@ -81,12 +100,15 @@ impl SendError {
     /// What it says about the Batches of the request.
     fn cause(&self) -> Cause {
         match self {
-            Self::Request(error) if error.is_connect() => Cause::Unreached,
+            Self::Request(error) | Self::Ask(error) if error.is_connect() => Cause::Unreached,
+            // Nothing of the request has left this machine.
+            Self::Ask(_) | Self::NotTold(_) | Self::Store(_) => Cause::Away,
             Self::Request(_) | Self::Body(_) => Cause::Broken,
             Self::Timeout(_) | Self::Wire(_) => Cause::Away,
             Self::Status { status, .. } => match status.as_u16() {
                 413 => Cause::TooLarge,
-                408 | 425 | 429 => Cause::Away,
+                // 409: the Server has another store.
+                408 | 409 | 425 | 429 => Cause::Away,
                 400..500 => Cause::Refused,
                 // A Server failed on it; or a proxy saw the connection to one break.
                 500 | 502 => Cause::Broken,
@@ -97,7 +119,11 @@ impl SendError {
 }
 
 impl Sender {
-    pub(super) fn new(config: &Verified<Config>, lines: Arc<Lines>, vbuckets: Arc<VBucketsSeen>) -> Self {
+    pub(super) fn new(
+        config: &Verified<Config>,
+        lines: Arc<Lines>,
+        (vbuckets, stores): (Arc<VBucketsSeen>, Arc<Stores>),
+    ) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(config.connect_timeout));
@@ -109,12 +135,16 @@ impl Sender {
         let uri = |url: &str, path: &str| {
             format!("{url}{path}").parse().expect("a ServerUrl was checked when it was made")
         };
-        let both = |url: &str| (uri(url, "/v2/lanes"), uri(url, "/v2/check"));
+        let all = |url: &str| Uris {
+            lanes: uri(url, "/v2/lanes"),
+            check: uri(url, "/v2/check"),
+            store: uri(url, "/v2/store"),
+        };
         let compression = match config.compression {
             Compression::Lz4 => wire::Compression::Lz4,
             Compression::None => wire::Compression::None,
         };
-        let uris = config.servers.iter().map(|server| both(server.url())).collect();
+        let uris = config.servers.iter().map(|server| all(server.url())).collect();
         Self {
             client,
             uris,
@@ -123,6 +153,7 @@ impl Sender {
             lines,
             ours: config.vbuckets().count(),
             vbuckets,
+            stores,
         }
     }
 
@@ -139,9 +170,11 @@ impl Sender {
         match answer {
             Ok((acks, server_time)) => Input::Answered { request: id, acks, server_time },
             Err(error) => {
-                let server = self.server(&request);
+                let server = self.server(request.server);
                 let why = taba_core::causes(&error);
-                if let Some(suppressed) = self.lines.admit("request", &format!("{server} {why}")) {
+                if let SendError::Store(error) = &error {
+                    self.tell_store(request.server, error);
+                } else if let Some(suppressed) = self.lines.admit("request", &format!("{server} {why}")) {
                     tracing::warn!(
                         server,
                         batches = request.batches.len(),
@@ -160,19 +193,64 @@ impl Sender {
         }
     }
 
-    fn server(&self, request: &Request) -> &str {
-        self.uris[request.server].0.authority().map_or("", |authority| authority.as_str())
+    /// Asks a Server which store it has and how many VBuckets, so that what does not fit is said. What fails otherwise is
+    /// said when there is something to send.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub(super) async fn greet(self, server: usize) -> Input {
+        if let Ok(Err(SendError::Store(error))) = timeout(self.timeout, self.agree(server)).await {
+            self.tell_store(server, &error);
+        }
+        Input::Tick
+    }
+
+    fn tell_store(&self, server: usize, error: &StoreError) {
+        let (server, why) = (self.server(server), taba_core::causes(error));
+        if let Some(suppressed) = self.lines.admit("store", &format!("{server} {why}")) {
+            tracing::error!(server, error = why, suppressed, "nothing is sent to this server; all is kept");
+        }
+    }
+
+    /// Asks a Server for its store, unless it has said before that it is the one that is delivered to.
+    async fn agree(&self, server: usize) -> Result<(), SendError> {
+        if self.stores.may_send(server) {
+            return Ok(());
+        }
+        let mut get = hyper::Request::new(Full::default());
+        *get.uri_mut() = self.uris[server].store.clone();
+        let (head, body) = self.client.request(get).await.map_err(SendError::Ask)?.into_parts();
+        // Read, so that the connection can be used again; what it says stands in the headers too.
+        let _ = Limited::new(body, ERROR_BYTES_MAX).collect().await;
+        // One that does not know the question, or a proxy that lets no questions through, says nothing.
+        if head.status.is_server_error() || matches!(head.status.as_u16(), 408 | 425 | 429) {
+            return Err(SendError::NotTold(head.status));
+        }
+        self.hear(server, &head.headers).await
+    }
+
+    /// What an answer says of its Server.
+    async fn hear(&self, server: usize, headers: &HeaderMap) -> Result<(), SendError> {
+        let said = headers.get(wire::VBUCKETS_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());
+        if let Some(theirs) = said {
+            self.vbuckets.take(self.server(server), theirs, self.ours);
+        }
+        Ok(self.stores.meet(server, store_of(headers)).await?)
+    }
+
+    fn server(&self, server: usize) -> &str {
+        self.uris[server].lanes.authority().map_or("", |authority| authority.as_str())
     }
 
     async fn ask(&self, request: &Request) -> Result<(Vec<Ack>, Option<Timestamp>), SendError> {
-        let frame = Frame::encode(Kind::Lanes, &request.message(), self.compression);
-        let mut post = hyper::Request::new(Full::new(Bytes::from(frame)));
-        *post.method_mut() = Method::POST;
-        let (lanes, check) = &self.uris[request.server];
-        *post.uri_mut() = if request.is_check { check.clone() } else { lanes.clone() };
-        post.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(wire::CONTENT_TYPE));
-        let response = self.client.request(post).await?;
-        let (head, body) = response.into_parts();
+        self.agree(request.server).await?;
+        let frame = Bytes::from(Frame::encode(Kind::Lanes, &request.message(), self.compression));
+        let (mut head, mut body) = self.post(request, frame.clone()).await?;
+        if head.status == StatusCode::CONFLICT && store_of(&head.headers).is_some() {
+            // It has another store than it had. Where that is in order, it takes the same request.
+            self.hear(request.server, &head.headers).await?;
+            (head, body) = self.post(request, frame).await?;
+        }
         let is_ok = head.status == StatusCode::OK;
         let bytes_max = if is_ok { BODY_BYTES_MAX } else { ERROR_BYTES_MAX };
         let body = Limited::new(body, bytes_max).collect().await;
@@ -183,14 +261,31 @@ impl Sender {
             let retry_after = seconds.map(Duration::from_secs);
             return Err(SendError::Status { status: head.status, message, retry_after });
         }
-        let said =
-            head.headers.get(wire::VBUCKETS_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());
-        if let Some(theirs) = said {
-            self.vbuckets.take(self.server(request), theirs, self.ours);
+        // It took the request; if it has another store all the same, nothing more is sent to it.
+        if let Err(SendError::Store(error)) = self.hear(request.server, &head.headers).await {
+            self.tell_store(request.server, &error);
         }
         let frame = Frame::decode(&body.map_err(SendError::Body)?.to_bytes(), Kind::Acks)?;
         Ok((wire::decode_acks(&frame.message)?, server_time(&head.headers).or_else(|| date(&head.headers))))
     }
+
+    /// Sends the frame of a request once.
+    async fn post(&self, request: &Request, frame: Bytes) -> Result<(Parts, Incoming), SendError> {
+        let mut post = hyper::Request::new(Full::new(frame));
+        *post.method_mut() = Method::POST;
+        let uris = &self.uris[request.server];
+        *post.uri_mut() = if request.is_check { uris.check.clone() } else { uris.lanes.clone() };
+        let headers = post.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(wire::CONTENT_TYPE));
+        let store = self.stores.chosen().and_then(|store| HeaderValue::try_from(store.to_string()).ok());
+        headers.extend(store.map(|store| (HeaderName::from_static(wire::STORE_HEADER), store)));
+        Ok(self.client.request(post).await?.into_parts())
+    }
+}
+
+/// Which store the Server has.
+fn store_of(headers: &HeaderMap) -> Option<StoreId> {
+    headers.get(wire::STORE_HEADER)?.to_str().ok()?.parse().ok()
 }
 
 /// What time the Server has.

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use taba_core::wire::{BadBlock, ClientBatch, Receipt};
-use taba_core::{Registry, Throttle};
+use taba_core::{Registry, StoreId, Throttle};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::timeout;
 
@@ -19,6 +19,7 @@ use super::lines::{Lines, LinesDropped};
 use super::refusal::Refusal;
 use super::sender::VBucketsSeen;
 use super::set_aside::{self, SetAsideFiles};
+use super::stores::Stores;
 use crate::config::{Config, SpoolKind, Verified};
 use crate::dispatcher::{Input, Request};
 use crate::frontend::FrontBatch;
@@ -45,6 +46,8 @@ pub(super) struct Shared {
     disk_wake: SyncSender<()>,
     /// How many VBuckets Servers have.
     pub(super) vbuckets: Arc<VBucketsSeen>,
+    /// Which store is delivered to.
+    pub(super) stores: Arc<Stores>,
     relay: Mutex<Relay<Box<dyn Spool>>>,
     safety: watch::Sender<Safety>,
     said: Mutex<Throttle<&'static str>>,
@@ -132,6 +135,8 @@ impl Shared {
                 (Box::new(spool), recovered)
             }
         };
+        let stores = Stores::open(&config, !recovered.lanes.is_empty());
+        let stores = stores.map_err(|source| StartError::Spool { path: config.spool_dir.clone(), source })?;
         let clock = Clock::start();
         let origin = Origin { now: clock.now(), seed: random()?, recovered, handlers: handlers.clone() };
         let relay = Relay::new(&config, spool, origin);
@@ -145,6 +150,7 @@ impl Shared {
             wake: Notify::new(),
             disk_wake,
             vbuckets: Arc::default(),
+            stores: Arc::new(stores),
             relay: Mutex::new(relay),
             safety: watch::Sender::new(Safety::default()),
             said: Mutex::new(Throttle::new(SAY_AGAIN, 2)),
@@ -407,6 +413,12 @@ impl Shared {
         let status = self.with(|relay, now| relay.status(now))?;
         let status = Status { log_lines_dropped: self.log_lines_dropped.count(), ..status };
         let status = Status { vbuckets_of_servers: self.vbuckets.get(), ..status };
+        let store_id = self.stores.chosen().map(|store| store.to_string());
+        let others = self.stores.others().into_iter();
+        let name = |(server, store): (usize, StoreId)| {
+            (self.config.servers[server].url().to_owned(), store.to_string())
+        };
+        let status = Status { store_id, other_stores: others.map(name).collect(), ..status };
         let has_failed = self.failure.borrow().is_some();
         Ok(if has_failed { Status { phase: "failed", ..status } } else { status })
     }

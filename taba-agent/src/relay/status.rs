@@ -27,6 +27,13 @@ pub struct Status {
     /// How many it has as a Server said last; absent before any did. Not equal: set `--vbuckets` to this.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vbuckets_of_servers: Option<u16>,
+    /// The store that this Agent delivers to; absent before it met one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store_id: Option<String>,
+    /// Servers that have another store, and which: nothing is sent to them. Point `--servers` elsewhere, or accept the store
+    /// with `--store-id`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub other_stores: BTreeMap<String, String>,
     /// Lanes in use.
     pub lanes: usize,
     /// Incarnations of Clients that are remembered.

@@ -1,7 +1,7 @@
 //! A store in one file: what a running [`EmbeddedStore`](super::EmbeddedStore) held at one moment, and back.
 //!
 //! ```text
-//! | "TABABKUP" | version u8 = 1 | vbuckets u16 |
+//! | "TABABKUP" | version u8 = 2 | vbuckets u16 | store u64 |             version 1: without the store
 //! | key bytes u16, at least 1 | value bytes u32 | key … | value … |       for each pair, in the order of keys
 //! | 0 u16 | pairs u64 | XXH64 of all bytes before it, seed 0, u64 |
 //! ```
@@ -20,7 +20,9 @@ use super::file::{TABLE, begin_file, finish_file};
 use super::{EmbeddedError, EmbeddedStore, FILE_NAME};
 
 const MAGIC: &[u8; 8] = b"TABABKUP";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// The version that does not say which store it is of.
+const VERSION_WITHOUT_STORE: u8 = 1;
 /// Bytes that are gathered before they are passed on.
 const CHUNK_BYTES: usize = 64 * 1024;
 /// Pairs in one transaction of a restore.
@@ -82,7 +84,7 @@ impl EmbeddedStore {
     /// # Cost
     /// Reads the whole store, in the caller's thread. Space that commits free meanwhile is used again only afterwards.
     pub fn backup(&self, to: &mut dyn Write) -> Result<BackedUp, BackupError> {
-        let mut out = Out::begin(to, self.vbuckets)?;
+        let mut out = Out::begin(to, self.vbuckets, self.file.store)?;
         let mut failed = None;
         let read = self.file.read(|moment| {
             for pair in moment.open_table(TABLE)?.range::<&[u8]>(..)? {
@@ -112,12 +114,13 @@ pub(super) struct Out<'a> {
 }
 
 impl<'a> Out<'a> {
-    pub(super) fn begin(to: &'a mut dyn Write, vbuckets: VBuckets) -> Result<Self, BackupError> {
+    pub(super) fn begin(to: &'a mut dyn Write, vbuckets: VBuckets, store: u64) -> Result<Self, BackupError> {
         let buffer = Vec::with_capacity(2 * CHUNK_BYTES);
         let mut out = Self { to, hash: Xxh64::new(0), buffer, pairs: 0, bytes: 0 };
         let mut head = MAGIC.to_vec();
         head.push(VERSION);
         head.extend_from_slice(&vbuckets.count().to_le_bytes());
+        head.extend_from_slice(&store.to_le_bytes());
         out.put(&head).map_err(BackupError::Stream)?;
         Ok(out)
     }
@@ -164,6 +167,8 @@ pub(super) type Record = (Vec<u8>, Vec<u8>);
 /// A backup that is being read, and the sum of what was read.
 struct In<R> {
     from: R,
+    /// Which store it is of, if it says so.
+    store: Option<u64>,
     hash: Xxh64,
     pairs: u64,
     bytes: u64,
@@ -171,10 +176,13 @@ struct In<R> {
 
 impl<R: Read> In<R> {
     fn open(from: R) -> Result<(Self, VBuckets), BackupError> {
-        let mut read = Self { from, hash: Xxh64::new(0), pairs: 0, bytes: 0 };
+        let mut read = Self { from, store: None, hash: Xxh64::new(0), pairs: 0, bytes: 0 };
         let head: [u8; 11] = read.take().map_err(|_| BackupError::Foreign)?;
-        if head[..8] != MAGIC[..] || head[8] != VERSION {
+        if head[..8] != MAGIC[..] || !matches!(head[8], VERSION_WITHOUT_STORE | VERSION) {
             return Err(BackupError::Foreign);
+        }
+        if head[8] == VERSION {
+            read.store = Some(u64::from_le_bytes(read.take()?));
         }
         let vbuckets = VBuckets::new(u32::from(u16::from_le_bytes([head[9], head[10]])))?;
         Ok((read, vbuckets))
@@ -257,7 +265,7 @@ pub(super) fn restore_over(backup: &Path, dir: &Path) -> Result<BackedUp, Backup
 
 fn restore_to(backup: &Path, dir: &Path, tell: &mut dyn FnMut(u64)) -> Result<BackedUp, BackupError> {
     let (mut backup, vbuckets) = open(backup)?;
-    let (database, part) = begin_file(dir, vbuckets)?;
+    let (database, part) = begin_file(dir, vbuckets, backup.store)?;
     let filled = fill(&mut backup, &database, tell);
     drop(database);
     if let Err(error) = filled {

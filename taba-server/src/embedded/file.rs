@@ -17,6 +17,7 @@ pub(super) const TABLE: TableDefinition<'static, &'static [u8], &'static [u8]> =
 pub(super) const META: TableDefinition<'static, &'static str, u64> = TableDefinition::new("taba.meta");
 const FORMAT_KEY: &str = "format";
 pub(super) const VBUCKETS_KEY: &str = "vbuckets";
+pub(super) const STORE_KEY: &str = "store";
 
 /// Free bytes of the file that are worth compacting it.
 const FREE_BYTES_MIN: u64 = 8 * 1024 * 1024;
@@ -25,6 +26,8 @@ const FREE_BYTES_MIN: u64 = 8 * 1024 * 1024;
 pub(super) struct DatabaseFile {
     path: PathBuf,
     options: EmbeddedOptions,
+    /// Which store it is.
+    pub(super) store: u64,
     /// Readers hold the lock while they read: whoever has it for writing knows that no handle is left. What is in it is put
     /// there and taken away as one, and what redb does runs guarded: it is whole, whoever panicked.
     database: RwLock<Option<Database>>,
@@ -42,11 +45,12 @@ impl DatabaseFile {
         }
         let database =
             guarded(|| Ok(open(&path, &options))).map_err(|source| unreadable(&path, source))??;
-        guarded(|| Ok(check(&database, options.vbuckets))).map_err(|source| unreadable(&path, source))??;
+        let found = guarded(|| Ok(check(&database, options.vbuckets, None)));
+        let store = found.map_err(|source| unreadable(&path, source))??;
         if let Err(error) = mark(dir, options.vbuckets) {
             tracing::warn!(%error, dir = %dir.display(), "cannot note that a store was made here");
         }
-        Ok(Self { path, options, database: RwLock::new(Some(database)) })
+        Ok(Self { path, options, store, database: RwLock::new(Some(database)) })
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -181,14 +185,18 @@ fn unreadable(path: &Path, source: redb::Error) -> EmbeddedError {
 }
 
 /// Begins a new database beside the place of the store's: it takes that place by [`finish_file`].
-pub(super) fn begin_file(dir: &Path, vbuckets: VBuckets) -> Result<(Database, PathBuf), EmbeddedError> {
+pub(super) fn begin_file(
+    dir: &Path,
+    vbuckets: VBuckets,
+    store: Option<u64>,
+) -> Result<(Database, PathBuf), EmbeddedError> {
     std::fs::create_dir_all(dir)
         .map_err(|source| EmbeddedError::Directory { path: dir.to_owned(), source })?;
     let part = dir.join(format!("{FILE_NAME}.restoring"));
     // What an earlier try left.
     let _ = std::fs::remove_file(&part);
     let database = open(&part, &EmbeddedOptions { vbuckets, ..EmbeddedOptions::default() })?;
-    check(&database, vbuckets)?;
+    check(&database, vbuckets, store)?;
     Ok((database, part))
 }
 
@@ -213,40 +221,63 @@ fn open(path: &std::path::Path, options: &EmbeddedOptions) -> Result<Database, E
     })
 }
 
-/// Compares what the file says about itself with what is expected, or writes it into a new file.
-fn check(database: &Database, vbuckets: VBuckets) -> Result<(), EmbeddedError> {
+/// What a file says about itself.
+struct Found {
+    format: u64,
+    count: u64,
+    store: u64,
+    /// Whether some of it was written just now.
+    is_changed: bool,
+}
+
+pub(super) fn random() -> Result<u64, redb::Error> {
+    getrandom::u64().map_err(|error| redb::Error::Io(std::io::Error::other(error)))
+}
+
+/// Compares what the file says about itself with what is expected, or writes it into a new file. Gives which store it is;
+/// one that has no number yet gets this one, or a random one.
+fn check(database: &Database, vbuckets: VBuckets, store: Option<u64>) -> Result<u64, EmbeddedError> {
     let expected = u64::from(vbuckets.count());
-    let look = || -> Result<(u64, u64), redb::Error> {
+    let look = || -> Result<(u64, u64, u64), redb::Error> {
         let write = database.begin_write()?;
         let found = {
             let mut meta = write.open_table(META)?;
             let format = meta.get(FORMAT_KEY)?.map(|value| value.value());
             let count = meta.get(VBUCKETS_KEY)?.map(|value| value.value());
+            let known = meta.get(STORE_KEY)?.map(|value| value.value());
+            let store = known.or(store).map_or_else(random, Ok)?;
             match (format, count) {
-                (Some(format), Some(count)) => Some((format, count)),
+                (Some(format), Some(count)) if known.is_some() || format != layout::FORMAT => {
+                    Found { format, count, store, is_changed: false }
+                }
+                (Some(format), Some(count)) => {
+                    meta.insert(STORE_KEY, store)?;
+                    Found { format, count, store, is_changed: true }
+                }
                 _ => {
                     meta.insert(FORMAT_KEY, layout::FORMAT)?;
                     meta.insert(VBUCKETS_KEY, expected)?;
-                    None
+                    meta.insert(STORE_KEY, store)?;
+                    Found { format: layout::FORMAT, count: expected, store, is_changed: true }
                 }
             }
         };
-        if let Some(found) = found {
+        if !found.is_changed {
             write.abort()?;
-            return Ok(found);
+            return Ok((found.format, found.count, found.store));
         }
         drop(write.open_table(TABLE)?);
         write.commit()?;
-        Ok((layout::FORMAT, expected))
+        Ok((found.format, found.count, found.store))
     };
     match look() {
         Err(source) => Err(EmbeddedError::Engine { source: Box::new(source) }),
-        Ok((found, _)) if found != layout::FORMAT => {
+        Ok((found, ..)) if found != layout::FORMAT => {
             Err(EmbeddedError::Format { found, known: layout::FORMAT })
         }
-        Ok((_, found)) if found != expected => {
+        Ok((_, found, _)) if found != expected => {
             Err(EmbeddedError::VBuckets { found, expected: vbuckets.count() })
         }
-        Ok(_) => Ok(()),
+        Ok((.., store)) => Ok(store),
     }
 }

@@ -9,7 +9,7 @@
 //! ```
 //! Integers in keys are big-endian, so that they sort; in values they are little-endian. Names hold no byte below `!`,
 //! so a 0 behind a name sorts it before every longer one, as text does. A second table, `taba.meta`, holds the
-//! format's number and how many VBuckets there are.
+//! format's number, how many VBuckets there are, and a random number that says which store it is.
 
 use taba_core::{ClientId, Mark, Part, SeqNo, StateKey, StreamId, TabName, TabType, VBucket, Version};
 

@@ -33,8 +33,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use redb::ReadOnlyTable;
 use taba_core::{
-    Commit, Committed, Loaded, Scan, ScanWhat, Scanned, Store, StoreError, StreamId, TabName, TabType,
-    Tidied, VBucket, VBuckets, Wanted,
+    Commit, Committed, Loaded, Scan, ScanWhat, Scanned, Store, StoreError, StoreId, StreamId, TabName,
+    TabType, Tidied, VBucket, VBuckets, Wanted,
 };
 use tokio::sync::oneshot;
 
@@ -353,6 +353,10 @@ impl Drop for EmbeddedStore {
 impl Store for EmbeddedStore {
     fn vbuckets(&self) -> VBuckets {
         self.vbuckets
+    }
+
+    fn identity(&self) -> Option<StoreId> {
+        Some(StoreId { number: self.file.store, is_durable: true })
     }
 
     async fn load(&self, vbucket: VBucket, wanted: &Wanted) -> Result<Loaded, StoreError> {

@@ -13,7 +13,7 @@ use redb::{Builder, ConcurrencyMode, ReadOnlyDatabase, ReadableDatabase};
 use taba_core::{VBucket, VBuckets};
 
 use super::backup::{BackedUp, BackupError, Out, Record};
-use super::file::{META, TABLE, VBUCKETS_KEY, damaged, guarded};
+use super::file::{META, STORE_KEY, TABLE, VBUCKETS_KEY, damaged, guarded, random};
 use super::{FILE_NAME, layout};
 
 /// Where redb keeps its flags, and the one that says that the file was not closed; see its `docs/design.md`, "Database header".
@@ -101,18 +101,22 @@ fn clear_flag(path: &Path) -> std::io::Result<()> {
 }
 
 fn read(path: &Path, to: &mut dyn Write, mark: Lost) -> Result<Salvaged, BackupError> {
-    let store = |error: redb::Error| BackupError::Store(Box::new(error));
+    let store_error = |error: redb::Error| BackupError::Store(Box::new(error));
     // The mode in which a reader needs nothing but the pages that it reads.
     let open =
         || Ok(Builder::new().set_concurrency_mode(ConcurrencyMode::SingleWriter).open_read_only(path)?);
-    let database = guarded(open).map_err(store)?;
+    let database = guarded(open).map_err(store_error)?;
     let vbuckets = guarded(|| {
         let meta = database.begin_read()?.open_table(META)?;
         let count = meta.get(VBUCKETS_KEY)?.ok_or_else(|| damaged("number of vbuckets"))?;
         Ok(count.value())
     });
-    let vbuckets = VBuckets::new(vbuckets.map_err(store)?.try_into().unwrap_or(u32::MAX))?;
-    let mut out = Out::begin(to, vbuckets)?;
+    let vbuckets = VBuckets::new(vbuckets.map_err(store_error)?.try_into().unwrap_or(u32::MAX))?;
+    let store =
+        guarded(|| Ok(database.begin_read()?.open_table(META)?.get(STORE_KEY)?.map(|found| found.value())));
+    // A file of an earlier build has none; the next one to open it would have given it one.
+    let store = store.map_err(store_error)?.map_or_else(random, Ok).map_err(store_error)?;
+    let mut out = Out::begin(to, vbuckets, store)?;
     let mut lost = Vec::new();
     for vbucket in vbuckets.iter() {
         match guarded(|| pairs(&database, vbucket)) {
@@ -129,7 +133,7 @@ fn read(path: &Path, to: &mut dyn Write, mark: Lost) -> Result<Salvaged, BackupE
         }
     }
     if lost.len() == usize::from(vbuckets.count()) {
-        return Err(store(damaged("root")));
+        return Err(store_error(damaged("root")));
     }
     Ok(Salvaged { backup: out.end(vbuckets)?, lost })
 }

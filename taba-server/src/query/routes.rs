@@ -182,6 +182,7 @@ async fn get_status(State(state): State<QueryState>, RawQuery(raw): RawQuery, he
         "now": times::show(now),
         "as_of": times::show(state.status.as_of(now)),
         "vbuckets": state.store.vbuckets().count(),
+        "store": state.store.identity().map(|store| store.to_string()),
         "types": state.handlers.types().collect::<Vec<_>>(),
         "ingest": state.status.report(),
         "queries": state.report(),

@@ -31,8 +31,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use taba_core::{
-    Commit, Committed, Loaded, Scan, Scanned, Store, StoreError, TabName, TabType, Tidied, VBucket, VBuckets,
-    Version, Wanted,
+    Commit, Committed, Loaded, Scan, Scanned, Store, StoreError, StoreId, TabName, TabType, Tidied, VBucket,
+    VBuckets, Version, Wanted,
 };
 
 pub use self::read::Misplaced;
@@ -148,6 +148,10 @@ fn begin_again<'a>(desk: &'a Mutex<Desk>, known_entries: &AtomicUsize) -> MutexG
 impl Store for ShardedRedis {
     fn vbuckets(&self) -> VBuckets {
         self.shards.vbuckets()
+    }
+
+    fn identity(&self) -> Option<StoreId> {
+        Some(StoreId { number: self.shards.view().deployment().id, is_durable: true })
     }
 
     fn place(&self, vbucket: VBucket) -> Option<String> {

@@ -1,0 +1,130 @@
+//! [`Stores`]: the [`StoreChoice`] of a running Agent, and the file in its Spool's directory that it is written down in.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use taba_core::StoreId;
+
+use crate::config::{Config, SpoolKind, Verified};
+use crate::store_choice::{Meeting, StoreChoice};
+
+/// The file, in the directory of the Spool: which store its events are for, as [`StoreId`] writes it.
+const FILE: &str = "store";
+
+/// Which store this Agent delivers to.
+#[derive(Debug)]
+pub(super) struct Stores {
+    choice: Mutex<StoreChoice>,
+    /// Held while a choice is written down, so that there is one at a time.
+    choosing: tokio::sync::Mutex<()>,
+    file: Option<PathBuf>,
+}
+
+/// Nothing is sent to this Server.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StoreError {
+    #[error(
+        "this server has the store {theirs}, and what this agent holds is for the store {chosen}: name servers of that one \
+         with --servers, or, if {theirs} takes its place, start the agent with --store-id={:016x}", theirs.number
+    )]
+    Other { chosen: StoreId, theirs: StoreId },
+    #[error("which store is delivered to cannot be noted in {}; nothing is sent before it is", path.display())]
+    Note { path: PathBuf, source: io::Error },
+}
+
+impl Stores {
+    /// What the setting says; else what an earlier run has noted, if its Spool holds something.
+    pub(super) fn open(config: &Verified<Config>, holds_something: bool) -> io::Result<Self> {
+        let file = (config.spool == SpoolKind::File).then(|| config.spool_dir.join(FILE));
+        let noted = match &file {
+            Some(path) => read(path)?,
+            None => None,
+        };
+        let chosen = config.store_id.or(noted.filter(|_| holds_something));
+        if let (Some(path), Some(chosen)) = (&file, config.store_id)
+            && noted != Some(chosen)
+        {
+            write(path, chosen)?;
+        }
+        let choice = Mutex::new(StoreChoice::new(config.servers.len(), chosen));
+        Ok(Self { choice, choosing: tokio::sync::Mutex::default(), file })
+    }
+
+    fn choice(&self) -> MutexGuard<'_, StoreChoice> {
+        // Nothing under this lock panics; what was met is replaced as one.
+        self.choice.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a Server may be sent to without asking it again.
+    pub(super) fn may_send(&self, server: usize) -> bool {
+        self.choice().may_send(server)
+    }
+
+    /// Which store is delivered to, once that is known.
+    pub(super) fn chosen(&self) -> Option<StoreId> {
+        self.choice().chosen()
+    }
+
+    /// Servers that have another store.
+    pub(super) fn others(&self) -> Vec<(usize, StoreId)> {
+        self.choice().others().collect()
+    }
+
+    /// A Server says which store it has.
+    ///
+    /// # Errors
+    /// [`StoreError`]: nothing is to be sent to it.
+    ///
+    /// # Cancel safety
+    /// Safe: the store may be noted and not chosen yet; it is chosen with the next answer.
+    pub(super) async fn meet(&self, server: usize, theirs: Option<StoreId>) -> Result<(), StoreError> {
+        let _choosing = self.choosing.lock().await;
+        let meeting = self.choice().meet(server, theirs);
+        let store = match meeting {
+            Meeting::Fits => return Ok(()),
+            Meeting::Other { chosen, theirs } => return Err(StoreError::Other { chosen, theirs }),
+            Meeting::Choose(store) => store,
+        };
+        if let Some(path) = self.file.clone() {
+            let to = path.clone();
+            let written = tokio::task::spawn_blocking(move || write(&to, store)).await;
+            let written = written.unwrap_or_else(|error| Err(io::Error::other(error)));
+            written.map_err(|source| StoreError::Note { path, source })?;
+        }
+        self.choice().choose(store);
+        tracing::info!(%store, "this agent delivers to this store");
+        Ok(())
+    }
+}
+
+/// What is noted; `None` where nothing is, or nothing that can be read.
+fn read(path: &Path) -> io::Result<Option<StoreId>> {
+    match fs::read_to_string(path) {
+        Ok(text) => {
+            let noted = text.trim_end().parse().ok();
+            if noted.is_none() {
+                tracing::error!(
+                    path = %path.display(),
+                    "the file that says for which store the spool's events are is damaged; they go to the first store that \
+                     is met: to name another one, start the agent with --store-id"
+                );
+            }
+            Ok(noted)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes the whole file or nothing, and for good.
+fn write(path: &Path, store: StoreId) -> io::Result<()> {
+    let unfinished = path.with_extension("new");
+    let mut file = File::create(&unfinished)?;
+    file.write_all(format!("{store}\n").as_bytes())?;
+    file.sync_all()?;
+    fs::rename(unfinished, path)?;
+    path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
+}

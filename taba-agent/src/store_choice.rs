@@ -1,0 +1,152 @@
+//! [`StoreChoice`]: which store an Agent delivers to, and which Servers have another one.
+//!
+//! What a Spool holds is for one store: sent to another one, it would be missing in the first and too much in the second. So
+//! one store is chosen, and nothing is sent to a Server of another one.
+//!
+//! - Where none is chosen, the first store that is met is: in a new Spool, and in one that holds nothing.
+//! - What was chosen stays chosen until the setting `store-id` says otherwise.
+//! - A store that ends with its process ([`StoreId::is_durable`]) begins anew under another number. Where one of these was
+//!   chosen and no Server has it any more, another one of these takes its place.
+//! - A Server that does not say which store it has is not compared.
+
+use taba_core::StoreId;
+
+/// Which store is delivered to. Cost: one pass over the Servers for each answer.
+#[derive(Clone, Debug)]
+pub struct StoreChoice {
+    chosen: Option<StoreId>,
+    /// What each Server said last.
+    met: Vec<Met>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Met {
+    NotYet,
+    Silent,
+    Store(StoreId),
+}
+
+/// What follows from what a Server said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meeting {
+    /// It may be sent to.
+    Fits,
+    /// Its store is to be [chosen](StoreChoice::choose): to be written down first, so that the next run knows it.
+    Choose(StoreId),
+    /// It has another store than the one that was chosen: nothing is sent to it.
+    Other {
+        /// What was chosen.
+        chosen: StoreId,
+        /// What it has.
+        theirs: StoreId,
+    },
+}
+
+impl StoreChoice {
+    /// For so many Servers; `chosen` is what an earlier run, or the setting, says.
+    pub fn new(servers: usize, chosen: Option<StoreId>) -> Self {
+        Self { chosen, met: vec![Met::NotYet; servers] }
+    }
+
+    /// Which store is delivered to.
+    pub fn chosen(&self) -> Option<StoreId> {
+        self.chosen
+    }
+
+    /// Whether a Server may be sent to without asking it again.
+    pub fn may_send(&self, server: usize) -> bool {
+        match self.met[server] {
+            Met::NotYet => false,
+            Met::Silent => true,
+            Met::Store(theirs) => self.is_chosen(theirs),
+        }
+    }
+
+    /// A Server says which store it has, or that it cannot tell.
+    #[must_use = "what is not written down is not chosen"]
+    pub fn meet(&mut self, server: usize, theirs: Option<StoreId>) -> Meeting {
+        self.met[server] = theirs.map_or(Met::Silent, Met::Store);
+        let Some(theirs) = theirs else { return Meeting::Fits };
+        match self.chosen {
+            None => Meeting::Choose(theirs),
+            Some(_) if self.is_chosen(theirs) => Meeting::Fits,
+            Some(chosen) if chosen.is_durable || theirs.is_durable || self.is_met(chosen) => {
+                Meeting::Other { chosen, theirs }
+            }
+            Some(_) => Meeting::Choose(theirs),
+        }
+    }
+
+    /// This store is delivered to from here on.
+    pub fn choose(&mut self, store: StoreId) {
+        self.chosen = Some(store);
+    }
+
+    /// Servers that have another store: their places, and what they have.
+    pub fn others(&self) -> impl Iterator<Item = (usize, StoreId)> {
+        self.met.iter().enumerate().filter_map(|(server, met)| match met {
+            Met::Store(theirs) if self.chosen.is_some() && !self.is_chosen(*theirs) => {
+                Some((server, *theirs))
+            }
+            Met::Store(_) | Met::NotYet | Met::Silent => None,
+        })
+    }
+
+    fn is_chosen(&self, theirs: StoreId) -> bool {
+        self.chosen.is_some_and(|chosen| chosen.number == theirs.number)
+    }
+
+    fn is_met(&self, store: StoreId) -> bool {
+        self.met.iter().any(|met| matches!(met, Met::Store(theirs) if theirs.number == store.number))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: StoreId = StoreId { number: 1, is_durable: true };
+    const B: StoreId = StoreId { number: 2, is_durable: true };
+    const M: StoreId = StoreId { number: 3, is_durable: false };
+    const N: StoreId = StoreId { number: 4, is_durable: false };
+
+    fn chosen(chosen: StoreId) -> StoreChoice {
+        StoreChoice::new(2, Some(chosen))
+    }
+
+    #[test]
+    fn the_first_store_that_is_met_is_chosen_and_stays() {
+        let mut choice = StoreChoice::new(2, None);
+        assert!(!choice.may_send(0), "nobody has said anything");
+        assert_eq!(choice.meet(0, Some(A)), Meeting::Choose(A));
+        assert!(!choice.may_send(0), "it is not written down");
+        choice.choose(A);
+        assert!(choice.may_send(0));
+        assert_eq!(choice.meet(1, Some(B)), Meeting::Other { chosen: A, theirs: B });
+        assert_eq!((choice.may_send(1), choice.others().collect()), (false, vec![(1, B)]));
+        // It is put right.
+        assert_eq!(choice.meet(1, Some(A)), Meeting::Fits);
+        assert_eq!((choice.may_send(1), choice.others().count()), (true, 0));
+        // The other one is replaced while this runs.
+        assert_eq!(choice.meet(0, Some(B)), Meeting::Other { chosen: A, theirs: B });
+        assert!(!choice.may_send(0));
+    }
+
+    #[test]
+    fn a_store_that_ends_with_its_process_may_be_another_one_each_time() {
+        let mut choice = chosen(M);
+        assert_eq!(choice.meet(0, Some(N)), Meeting::Choose(N));
+        choice.choose(N);
+        assert_eq!(choice.meet(1, Some(M)), Meeting::Other { chosen: N, theirs: M }, "two at one time");
+        for (kept, met) in [(A, M), (M, A)] {
+            assert_eq!(chosen(kept).meet(0, Some(met)), Meeting::Other { chosen: kept, theirs: met });
+        }
+    }
+
+    #[test]
+    fn who_does_not_say_is_not_compared() {
+        let mut choice = chosen(A);
+        assert_eq!(choice.meet(0, None), Meeting::Fits);
+        assert_eq!((choice.may_send(0), choice.may_send(1), choice.chosen()), (true, false, Some(A)));
+    }
+}
