@@ -156,7 +156,13 @@ fn a_server_that_is_killed_under_load_and_comes_back_costs_nothing() {
 #[test]
 fn a_request_that_nginx_repeats_is_counted_once() {
     let mut stack = Stack::start(2, &[("proxy_read_timeout 4s;", "proxy_read_timeout 300ms;")], &[]);
-    for _ in 0..3 {
+    let duplicates =
+        |server: &Server| server.get("/v2/status")["ingest"]["batches_duplicate"].as_u64().unwrap();
+    let repeated = |stack: &Stack| stack.servers.iter().map(duplicates).sum::<u64>();
+    // Whether the first one goes on with its copies depends on when it notices that nginx has hung up.
+    let mut rounds = 0;
+    while rounds < 3 || (repeated(&stack) == 0 && rounds < 15) {
+        rounds += 1;
         stack.record(300);
         stack.servers[1].process.pause();
         stack.record(300);
@@ -165,9 +171,7 @@ fn a_request_that_nginx_repeats_is_counted_once() {
     }
     stack.record(300);
     stack.assert_exact();
-    let duplicates =
-        |server: &Server| server.get("/v2/status")["ingest"]["batches_duplicate"].as_u64().unwrap();
-    assert!(stack.servers.iter().map(duplicates).sum::<u64>() > 0, "nothing was repeated");
+    assert!(repeated(&stack) > 0, "nothing was repeated");
 }
 
 /// nginx takes bodies of 1 MiB, unless it is told otherwise.
