@@ -78,8 +78,8 @@ pub struct Unread {
 /// impl Decoder for Names {
 ///     fn decode(&self, line: &[u8]) -> Option<Result<Observation, Unread>> {
 ///         let name = String::from_utf8_lossy(line);
-///         let tab = TabName::new(name.trim()).map_err(|error| Unread::name(&error));
-///         Some(tab.map(|tab| Observation::of(tab, 1)))
+///         let tab = TabName::new(name.trim());
+///         Some(tab.map(|tab| Observation::of(tab, 1)).map_err(Unread::from))
 ///     }
 /// }
 ///
@@ -104,11 +104,6 @@ impl Unread {
         Self { client: None, why: Why::Undecodable, message: message.to_string() }
     }
 
-    /// A name breaks the rules.
-    pub fn name(error: &NameError) -> Self {
-        Self { client: None, why: Why::BadName, message: error.to_string() }
-    }
-
     /// A value breaks the rules.
     pub fn value(message: impl fmt::Display) -> Self {
         Self { client: None, why: Why::BadValue, message: message.to_string() }
@@ -118,5 +113,12 @@ impl Unread {
     #[must_use]
     pub fn of(self, client: Option<ClientId>) -> Self {
         Self { client, ..self }
+    }
+}
+
+impl From<NameError> for Unread {
+    /// A name breaks the rules.
+    fn from(error: NameError) -> Self {
+        Self { client: None, why: Why::BadName, message: error.to_string() }
     }
 }

@@ -80,6 +80,8 @@ mod stats;
 #[cfg(feature = "driver")]
 mod tabs;
 
+#[doc(no_inline)]
+pub use async_trait::async_trait;
 pub use backoff::Backoff;
 pub use buffer::{Buffer, Datum, Fault, Identity, Mark, Sealed, Tally};
 pub use config::{Config, ConfigError, Verified};

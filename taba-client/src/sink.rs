@@ -13,7 +13,27 @@ use crate::buffer::Sealed;
 
 /// Where Batches go: an Agent over HTTP, unless you say otherwise.
 ///
-/// Write your own to deliver inside one process, over another transport, or to a test.
+/// Write your own to deliver inside one process, over another transport, or to a test. The trait is written with
+/// [`macro@async_trait`], which this crate re-exports: put it on the `impl` as well.
+///
+/// # Examples
+/// ```
+/// use std::sync::Arc;
+/// use taba_client::{Sealed, Sink, SinkError, async_trait};
+/// use taba_core::Timestamp;
+/// use taba_core::wire::Receipt;
+///
+/// /// Takes everything, and prints how much it was.
+/// struct Count;
+///
+/// #[async_trait]
+/// impl Sink for Count {
+///     async fn deliver(&self, batch: Arc<Sealed>) -> Result<Receipt, SinkError> {
+///         println!("{} events", batch.events());
+///         Ok(Receipt { seq: batch.seq(), now: Timestamp::from_secs(0), refused: Vec::new() })
+///     }
+/// }
+/// ```
 #[async_trait]
 pub trait Sink: Send + Sync + 'static {
     /// Delivers a Batch: returns once the other side has it for good.

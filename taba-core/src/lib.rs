@@ -86,6 +86,8 @@ pub mod time;
 pub mod vbucket;
 pub mod wire;
 
+#[doc(no_inline)]
+pub use async_trait::async_trait;
 pub use batch::{Mark, SeqNo, StreamId};
 pub use erased::{AnyHandler, AnyProjection, AnyState, AnyValues, Arrival, Folded, ValueMismatch};
 pub use error::{Remedy, causes};

@@ -5,6 +5,7 @@ use std::fmt;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use crate::batch::{Mark, StreamId};
 use crate::error::Remedy;
@@ -13,7 +14,7 @@ use crate::store_id::StoreId;
 use crate::vbucket::{VBucket, VBuckets};
 
 /// Which State: of which Tab, of which Client. Sorts by Tab, then by Client.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct StateKey {
     /// What was measured.
     pub tab: TabName,
@@ -39,7 +40,7 @@ impl fmt::Display for StateKey {
 ///
 /// Today every State has one part, [`Part::WHOLE`]. The number is in the keys from the start so that a busy window can
 /// later keep its closed buckets in parts of their own, which are written once.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Part(pub u16);
 
 impl Part {
@@ -50,7 +51,7 @@ impl Part {
 /// What a VBucket held when it was read: a token that never comes again with other content.
 ///
 /// Not a counter: a store that went back in time would reach the same number with different content.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Version {
     /// The writer's incarnation: a random number; 0 for a VBucket that was never written.
     pub writer: u64,
@@ -70,7 +71,7 @@ impl fmt::Display for Version {
 }
 
 /// What [`Store::load`] is to read, besides the version and the marks.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wanted {
     /// Tabs whose type is needed.
     pub tabs: Vec<TabName>,
@@ -79,7 +80,7 @@ pub struct Wanted {
 }
 
 /// One consistent look at a VBucket.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Loaded {
     /// What it was looked at.
     pub version: Version,
@@ -91,8 +92,9 @@ pub struct Loaded {
     pub states: Vec<(StateKey, Part, Bytes)>,
 }
 
-/// A change of one VBucket: all of it happens, or nothing.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// A change of one VBucket: all of it happens, or nothing. With serde's traits, as all that a [`Store`] is asked and gives, for a
+/// store that hands it to another process; the form is that of this version of the crate, and no promise.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Commit {
     /// The VBucket must still be at this version.
     pub expect: Version,
@@ -107,7 +109,7 @@ pub struct Commit {
 }
 
 /// What became of a commit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[must_use = "a commit that met a conflict has changed nothing"]
 #[non_exhaustive]
 pub enum Committed {
@@ -121,7 +123,7 @@ pub enum Committed {
 }
 
 /// What [`Store::scan`] is to read.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scan {
     /// Only States of this Tab.
     pub tab: Option<TabName>,
@@ -134,7 +136,7 @@ pub struct Scan {
 }
 
 /// Whether a scan brings States or only their keys.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ScanWhat {
     /// Keys; [`Scanned::parts`] stays empty.
     Keys,
@@ -143,7 +145,7 @@ pub enum ScanWhat {
 }
 
 /// One State that a scan found.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Scanned {
     /// Which State.
@@ -153,7 +155,7 @@ pub struct Scanned {
 }
 
 /// What [`Store::tidy`] and [`Store::reclaim`] took away.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Tidied {
     /// Fields and index entries that nobody could see.
@@ -235,6 +237,41 @@ impl Commit {
 }
 
 /// Where States are kept, and beside them how far each Lane is contained in them.
+///
+/// The trait is written with [`macro@async_trait`], which this crate re-exports: put it on the `impl` as well.
+///
+/// # Examples
+/// A store in front of another; all that is not written here has a default.
+/// ```
+/// use taba_core::{
+///     Commit, Committed, Loaded, Scan, Scanned, Store, StoreError, TabName, TabType, VBucket, VBuckets, Wanted, async_trait,
+/// };
+///
+/// struct Told<S>(S);
+///
+/// #[async_trait]
+/// impl<S: Store> Store for Told<S> {
+///     fn vbuckets(&self) -> VBuckets {
+///         self.0.vbuckets()
+///     }
+///     async fn load(&self, vbucket: VBucket, wanted: &Wanted) -> Result<Loaded, StoreError> {
+///         self.0.load(vbucket, wanted).await
+///     }
+///     async fn commit(&self, vbucket: VBucket, commit: Commit) -> Result<Committed, StoreError> {
+///         println!("{vbucket}: {} pairs", commit.pairs());
+///         self.0.commit(vbucket, commit).await
+///     }
+///     async fn stable(&self, vbucket: VBucket) -> Result<(), StoreError> {
+///         self.0.stable(vbucket).await
+///     }
+///     async fn tabs(&self, vbucket: VBucket) -> Result<Vec<(TabName, TabType)>, StoreError> {
+///         self.0.tabs(vbucket).await
+///     }
+///     async fn scan(&self, vbucket: VBucket, scan: &Scan) -> Result<Vec<Scanned>, StoreError> {
+///         self.0.scan(vbucket, scan).await
+///     }
+/// }
+/// ```
 ///
 /// # Laws
 /// Each is checked by `store_laws!`.
@@ -332,4 +369,32 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError`].
     async fn scan(&self, vbucket: VBucket, scan: &Scan) -> Result<Vec<Scanned>, StoreError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::SeqNo;
+
+    #[test]
+    fn what_a_store_is_asked_and_gives_can_be_written_down_and_read() {
+        let key = StateKey { tab: TabName::new("a;b=c").unwrap(), client: ClientId::new("web").unwrap() };
+        let version = Version { writer: u64::MAX, count: 3 };
+        let mark = Mark { seq: SeqNo(4), events: 5, hour: 6 };
+        let commit = Commit {
+            expect: Version::NEVER,
+            next: version,
+            marks: vec![(StreamId(7), Some(mark)), (StreamId(8), None)],
+            tabs: vec![(key.tab.clone(), Some(TabType::new("T").unwrap()))],
+            states: vec![(key.clone(), Part::WHOLE, Some(Bytes::from_static(b"\0\xff")))],
+        };
+        let json = serde_json::to_string(&commit).unwrap();
+        assert_eq!(serde_json::from_str::<Commit>(&json).unwrap(), commit);
+        let bytes = postcard::to_stdvec(&commit).unwrap();
+        assert_eq!(postcard::from_bytes::<Commit>(&bytes).unwrap(), commit);
+        let scanned = Scanned::new(key, vec![(Part::WHOLE, Bytes::from_static(b"x"))]);
+        let bytes = postcard::to_stdvec(&(&scanned, Committed::Conflict { found: version })).unwrap();
+        let read = postcard::from_bytes::<(Scanned, Committed)>(&bytes).unwrap();
+        assert_eq!(read, (scanned, Committed::Conflict { found: version }));
+    }
 }

@@ -14,15 +14,9 @@ use crate::relay::RETRY_AFTER;
 /// A running Agent, to hand events to without a socket between. Cloning is cheap. When the Agent has stopped, it takes
 /// nothing any more.
 ///
-/// # Examples
-/// A `Sink` for a Client of `taba-client` in the same process is these lines; they stand in
-/// `examples/src/bin/in_process.rs`, as no library of the family depends on another but `taba-core`:
-/// ```text
-/// #[async_trait]
-/// impl Sink for InProcess {
-///     async fn deliver(&self, batch: Arc<Sealed>) -> Result<Receipt, SinkError> { … self.0.accept(&batch).await … }
-/// }
-/// ```
+///
+/// A `Sink` that lets a Client of `taba-client` use it is ten lines: `examples/src/bin/in_process.rs`. It is not part of this
+/// crate, as no library of the family depends on another but `taba-core`.
 #[derive(Clone)]
 pub struct AgentHandle {
     shared: Arc<Shared>,

@@ -56,16 +56,14 @@ fn read(line: &[u8]) -> Result<Observation, Unread> {
             words.replace("line 1 ", "")
         ))
     })?;
-    let client =
-        line.client.map(|client| ClientId::new(&client)).transpose().map_err(|error| Unread::name(&error))?;
+    let client = line.client.map(|client| ClientId::new(&client)).transpose().map_err(Unread::from)?;
     let of_client = |unread: Unread| unread.of(client.clone());
     let mut tab = TabName::builder(&line.tab);
     for (key, text) in &line.labels {
         tab = tab.label(key, text);
     }
-    let tab = tab.build().map_err(|error| Unread::name(&error)).map_err(of_client)?;
-    let tab_type =
-        line.tab_type.map(|name| TabType::new(&name)).transpose().map_err(|error| Unread::name(&error));
+    let tab = tab.build().map_err(Unread::from).map_err(of_client)?;
+    let tab_type = line.tab_type.map(|name| TabType::new(&name)).transpose().map_err(Unread::from);
     let tab_type = tab_type.map_err(of_client)?;
     let time = line.time.map(moment).transpose().map_err(of_client)?;
     Ok(Observation { client, tab, tab_type, time, value: line.value })

@@ -22,6 +22,23 @@
 //! handler_laws!(count, Count, samples::numbers());
 //! # fn main() {}
 //! ```
+//!
+//! # What the kit cannot check
+//! What passes keeps the laws on what was tried, and no more. Of a Handler:
+//! - values that your samples never give: hand it the extremes and the mixtures that you expect, many equal and many different;
+//! - that [`VERSION`](Handler::VERSION) rises when the encoding changes, and that `upgrade` reads what an older version wrote: keep
+//!   encoded States of each version that was deployed, and a test that reads them;
+//! - determinism across machines: logarithms and the like differ in the last bit between platforms;
+//! - code that depends on a clock, on chance, or on something global, if it does not while the kit runs;
+//! - speed and memory, and whether what a Projection says is what you meant.
+//!
+//! Of a Store:
+//! - power failures, disks that lie about syncs, and failovers: what [`stable`](crate::Store::stable) promises there is for a test
+//!   of your own, with the machines;
+//! - two processes that commit at once: the kit's racing commits come from one;
+//! - versions that come again after the store went back in time, but for the restart that your `Fixture` makes;
+//! - sizes and times of production: a VBucket with a million States, a `scan` that takes minutes, a full disk, a slow network;
+//! - that every error has the right remedy: an *unavailable* that never passes holds an Agent for ever.
 
 pub mod handler;
 mod macros;
