@@ -112,6 +112,20 @@ mod tests {
     }
 
     #[test]
+    fn a_header_with_a_token_is_shown_nowhere() {
+        let variables = |value: &str| [("TABA_AGENT_SERVER_HEADER".into(), value.into())];
+        let args = || [OsString::from("taba-agent")];
+        let (loaded, config) = load(args(), variables("Authorization: Bearer t0k3n,X-Team: a")).unwrap();
+        let values: Vec<_> = config.server_header.iter().map(crate::RequestHeader::value).collect();
+        assert_eq!(values, ["Bearer t0k3n", "a"]);
+        let error = load(args(), variables("Authorization=Bearer t0k3n")).unwrap_err();
+        for shown in [loaded.to_toml(), format!("{config:?}"), causes(&error)] {
+            assert!(!shown.contains("t0k3n"), "{shown}");
+            assert!(shown.contains("erver") && shown.to_lowercase().contains("header"), "{shown}");
+        }
+    }
+
+    #[test]
     fn what_is_impossible_names_where_it_comes_from() {
         let error = causes(&config(&["--backoff-min=5s"]).unwrap_err());
         for word in ["backoff_min (--backoff-min)", "backoff_max (the default)", "2s"] {

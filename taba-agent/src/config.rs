@@ -11,6 +11,7 @@ use taba_core::{HostPort, StoreId, VBuckets, VBucketsError};
 
 use crate::dedup::{INCARNATION_BYTES_MAX, KEYS_MAX};
 use crate::lane::HEAD_BYTES_MAX;
+use crate::request_header::RequestHeader;
 use crate::server_url::ServerUrl;
 use crate::spool::{LogOptions, SyncPolicy};
 
@@ -53,9 +54,26 @@ pub struct Config {
 
     /// Servers, each http://HOST:PORT or http://HOST:PORT;weight=N; several are separated by commas
     ///
+    /// A Server behind a prefix is http://HOST:PORT/PREFIX.
     /// A Server of weight 2 takes twice the share of one of weight 1. At least one, at most 256.
     #[cfg_attr(feature = "cli", arg(long, env = "TABA_AGENT_SERVERS", value_name = "URL", value_delimiter = ',', default_values_t = Self::default().servers))]
     pub servers: Vec<ServerUrl>,
+
+    /// Headers of each request to a Server, each `Name: value`; several are separated by commas, so that no value holds one
+    ///
+    /// For a token that a proxy before the Servers asks for. A secret: give it by the variable or the file, since everybody on
+    /// this machine can see the flags of a program.
+    #[cfg_attr(
+        feature = "cli",
+        arg(
+            long,
+            env = "TABA_AGENT_SERVER_HEADER",
+            value_name = "HEADER",
+            value_delimiter = ',',
+            hide_env_values = true
+        )
+    )]
+    pub server_header: Vec<RequestHeader>,
 
     /// How many VBuckets the deployment has: a power of two from 64 to 16384, the same everywhere, for ever
     #[cfg_attr(feature = "cli", arg(long, env = "TABA_AGENT_VBUCKETS", value_name = "COUNT", default_value_t = Self::default().vbuckets))]
@@ -203,6 +221,7 @@ impl Default for Config {
             listen: HostPort::from((Ipv4Addr::LOCALHOST, 8279)),
             unix: None,
             servers: vec!["http://127.0.0.1:8300".parse().expect("the constant is an address")],
+            server_header: Vec::new(),
             vbuckets: u32::from(VBuckets::default().count()),
             store_id: None,
             spool: SpoolKind::File,

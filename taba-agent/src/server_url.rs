@@ -19,8 +19,8 @@ pub enum ServerUrlError {
         /// What was given.
         text: String,
     },
-    /// There is no host, or more than host and port.
-    #[error("server {text:?} is not http://HOST:PORT")]
+    /// There is no host, or what stands beside host and port is no prefix.
+    #[error("server {text:?} is not http://HOST:PORT or http://HOST:PORT/PREFIX")]
     Authority {
         /// What was given.
         text: String,
@@ -35,8 +35,8 @@ pub enum ServerUrlError {
     },
 }
 
-/// `http://HOST:PORT`, then perhaps `;weight=N`, from 1 (the default) to 1000: a Server of weight 2 takes twice the
-/// VBuckets of one of weight 1.
+/// `http://HOST:PORT`, then perhaps a prefix (`/taba`) under which its routes are, then perhaps `;weight=N`, from 1 (the
+/// default) to 1000: a Server of weight 2 takes twice the VBuckets of one of weight 1.
 ///
 /// # Examples
 /// ```
@@ -82,11 +82,12 @@ impl FromStr for ServerUrl {
         };
         let rest =
             url.strip_prefix("http://").ok_or_else(|| ServerUrlError::Scheme { text: text.to_owned() })?;
-        let authority = rest.strip_suffix('/').unwrap_or(rest);
-        if !is_authority(authority) {
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        let (authority, prefix) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        if !is_authority(authority) || !is_prefix(prefix) {
             return Err(ServerUrlError::Authority { text: text.to_owned() });
         }
-        Ok(Self { url: format!("http://{authority}"), weight })
+        Ok(Self { url: format!("http://{rest}"), weight })
     }
 }
 
@@ -95,6 +96,15 @@ fn is_authority(text: &str) -> bool {
     let has_port = text.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
     let address = if has_port { text.parse::<HostPort>() } else { format!("{text}:80").parse() };
     address.is_ok_and(|address| address.port() > 0)
+}
+
+/// Nothing, or segments that each begin with a slash, of what a path may hold; `,` and `;` have another meaning here.
+fn is_prefix(text: &str) -> bool {
+    let is_plain = |byte: u8| {
+        byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b':' | b'@' | b'%')
+    };
+    let is_segment = |segment: &str| !matches!(segment, "" | "." | "..") && segment.bytes().all(is_plain);
+    text.strip_prefix('/').is_none_or(|segments| segments.split('/').all(is_segment))
 }
 
 impl fmt::Display for ServerUrl {
@@ -118,13 +128,20 @@ mod tests {
 
     #[test]
     fn good_ones_come_back() {
-        for text in
-            ["http://a:1", "http://a", "http://127.0.0.1:8300", "http://[::1]:8300;weight=7", "http://[::1]"]
-        {
+        for text in [
+            "http://a:1",
+            "http://a",
+            "http://127.0.0.1:8300",
+            "http://[::1]:8300;weight=7",
+            "http://[::1]",
+            "http://a:1/taba",
+            "http://a/b/c.d;weight=2",
+        ] {
             assert_eq!(text.parse::<ServerUrl>().unwrap().to_string(), text);
         }
         assert_eq!(" http://a:1".parse::<ServerUrl>().unwrap().url(), "http://a:1");
         assert_eq!("http://a:1/".parse::<ServerUrl>().unwrap().url(), "http://a:1");
+        assert_eq!("http://a:1/taba/".parse::<ServerUrl>().unwrap().url(), "http://a:1/taba");
     }
 
     #[test]
@@ -137,7 +154,13 @@ mod tests {
             "http://:80",
             "http://a:0",
             "http://a:x",
-            "http://a/b",
+            "http://a//b",
+            "http://a/b//",
+            "http://a/b?c",
+            "http://a/b#c",
+            "http://a/../b",
+            "http://a/b c",
+            "http:///b",
             "http://u@a",
             "http://a b",
             "http://[zz]:1",

@@ -62,6 +62,7 @@ struct Case<'a, C> {
     id: &'a str,
     flag: String,
     variable: String,
+    is_secret: bool,
     /// Two good values.
     good: [String; 2],
     _cli: std::marker::PhantomData<C>,
@@ -86,7 +87,8 @@ impl<'a, C: CommandFactory + FromArgMatches> Case<'a, C> {
             assert_eq!(variable, format!("{prefix}{}", id.to_uppercase()), "flag and variable have one name");
         }
         let good = good(arg);
-        Self { program, args, directory, id, flag, variable, good, _cli: std::marker::PhantomData }
+        let is_secret = arg.is_hide_env_values_set();
+        Self { program, args, directory, id, flag, variable, is_secret, good, _cli: std::marker::PhantomData }
     }
 
     fn load(&self, says: Says<'_>) -> Result<Loaded<C>, SettingsError> {
@@ -155,9 +157,11 @@ impl<'a, C: CommandFactory + FromArgMatches> Case<'a, C> {
     fn a_bad_value_is_an_error_that_names_its_source(&self) {
         let bad = Some(BAD);
         let (nothing, file) = (Says::default(), format!("{} in ", self.id));
+        // A secret is shown to nobody but whoever has just typed it.
+        let shown = if self.is_secret { "(not shown)" } else { BAD };
         for (says, words) in [
             (Says { flag: bad, ..nothing }, [self.flag.as_str(), BAD]),
-            (Says { variable: bad, ..nothing }, [self.variable.as_str(), BAD]),
+            (Says { variable: bad, ..nothing }, [self.variable.as_str(), shown]),
             (Says { file: bad, ..nothing }, [file.as_str(), "taba.toml"]),
         ] {
             let error = self.error(says);

@@ -171,7 +171,12 @@ impl Setting {
                 self.origin = origin;
                 Ok(())
             }
-            Err(error) => Err(UsageError::new(error, Some(origin)).into()),
+            Err(mut error) => {
+                if self.arg.is_hide_env_values_set() {
+                    error.insert(ContextKind::InvalidValue, ContextValue::String("(not shown)".to_owned()));
+                }
+                Err(UsageError::new(error, Some(origin)).into())
+            }
         }
     }
 }

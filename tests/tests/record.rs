@@ -5,6 +5,7 @@
 use std::path::Path;
 use std::process::Command;
 
+use axum::http::StatusCode;
 use serde_json::Value;
 use taba_tests::{Account, Agent, Process, Server, binary, free_port, wait_until};
 
@@ -15,6 +16,51 @@ fn agent(port: u16, server: &Server, spool: &Path) -> Agent {
     let agent = Agent { process: Process::start("taba-agent", &mut command), port };
     wait_until("the agent answers", || ureq::get(&format!("{}/v2/status", agent.url())).call().is_ok());
     agent
+}
+
+/// An own server: Taba's routes under `/taba`, and only for who has the token.
+async fn own_server(listener: tokio::net::TcpListener) {
+    let taba = taba_server::Server::builder()
+        .store(taba_core::MemoryStore::default())
+        .handlers(taba_handlers::standard().build().unwrap())
+        .build()
+        .unwrap();
+    let check = |request: axum::extract::Request, next: axum::middleware::Next| async move {
+        let token = request.headers().get("authorization").and_then(|token| token.to_str().ok());
+        if token == Some("Bearer t0k3n") {
+            Ok(next.run(request).await)
+        } else {
+            Err(StatusCode::UNAUTHORIZED)
+        }
+    };
+    let router = taba.router().layer(axum::middleware::from_fn(check));
+    axum::serve(listener, axum::Router::new().nest("/taba", router)).await.unwrap();
+}
+
+#[test]
+fn a_server_under_a_path_behind_a_token_is_delivered_to() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+    let url = format!("http://{}/taba", listener.local_addr().unwrap());
+    runtime.spawn(own_server(listener));
+    let (port, directory) = (free_port(), tempfile::tempdir().unwrap());
+    let mut command = Command::new(binary("taba-agent"));
+    command.arg("--listen").arg(format!("127.0.0.1:{port}")).arg("--servers").arg(&url);
+    command.arg("--spool=memory").env("TABA_AGENT_SERVER_HEADER", "Authorization: Bearer t0k3n");
+    let log = directory.path().join("agent.log");
+    let agent = Agent { process: Process::start_logged("taba-agent", &mut command, &log), port };
+    wait_until("the agent answers", || ureq::get(&format!("{}/v2/status", agent.url())).call().is_ok());
+    record(&agent, "", "a", "{\"tab\":\"bids\",\"value\":3}");
+    let count = || {
+        let get = ureq::get(&format!("{url}/v2/tabs?name=bids")).header("authorization", "Bearer t0k3n");
+        let mut answer = get.header("accept", "application/json").call().unwrap();
+        answer.body_mut().read_json::<Value>().unwrap()["results"][0]["events"].as_i64()
+    };
+    wait_until("the event is visible", || count() == Some(1));
+    let status: Value =
+        ureq::get(&format!("{}/v2/status", agent.url())).call().unwrap().body_mut().read_json().unwrap();
+    assert_eq!((&status["servers"][0]["url"], &status["servers"][0]["health"]), (&url.into(), &"up".into()));
+    assert!(!std::fs::read_to_string(&log).unwrap().contains("t0k3n"), "the log shows the secret");
 }
 
 /// What is answered to lines under a key.

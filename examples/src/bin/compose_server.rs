@@ -59,6 +59,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let address = listener.local_addr()?;
     println!("our own:  http://{address}/healthz");
     println!("Taba's:   http://{address}/taba/v2/types");
+    println!("Agents:   taba-agent --servers http://{address}/taba");
     let stop = async move {
         if once {
             let types =

@@ -21,6 +21,7 @@ use super::lines::Lines;
 use super::stores::{StoreError, Stores};
 use crate::config::{BODY_BYTES_MAX, Compression, Config, Verified};
 use crate::dispatcher::{Cause, Input, Request};
+use crate::request_header::RequestHeader;
 
 /// A connection that nobody used for so long is closed.
 const IDLE: Duration = Duration::from_secs(60);
@@ -32,6 +33,8 @@ const ERROR_BYTES_MAX: usize = 4 * 1024;
 pub(super) struct Sender {
     client: Client<HttpConnector, Full<Bytes>>,
     uris: Arc<[Uris]>,
+    /// What goes with each request; the values are marked as secrets.
+    headers: HeaderMap,
     timeout: Duration,
     compression: wire::Compression,
     lines: Arc<Lines>,
@@ -43,6 +46,8 @@ pub(super) struct Sender {
 
 /// Where things of one Server are.
 struct Uris {
+    /// What the log calls it: host, port and prefix.
+    name: String,
     /// Where Lanes go.
     lanes: Uri,
     /// Where they are checked.
@@ -136,6 +141,7 @@ impl Sender {
             format!("{url}{path}").parse().expect("a ServerUrl was checked when it was made")
         };
         let all = |url: &str| Uris {
+            name: url.strip_prefix("http://").unwrap_or(url).to_owned(),
             lanes: uri(url, "/v2/lanes"),
             check: uri(url, "/v2/check"),
             store: uri(url, "/v2/store"),
@@ -145,9 +151,19 @@ impl Sender {
             Compression::None => wire::Compression::None,
         };
         let uris = config.servers.iter().map(|server| all(server.url())).collect();
+        let header = |header: &RequestHeader| {
+            let name =
+                HeaderName::try_from(header.name()).expect("a RequestHeader was checked when it was made");
+            let mut value =
+                HeaderValue::try_from(header.value()).expect("a RequestHeader was checked when it was made");
+            value.set_sensitive(true);
+            (name, value)
+        };
+        let headers = config.server_header.iter().map(header).collect();
         Self {
             client,
             uris,
+            headers,
             timeout: config.request_timeout,
             compression,
             lines,
@@ -219,6 +235,7 @@ impl Sender {
         }
         let mut get = hyper::Request::new(Full::default());
         *get.uri_mut() = self.uris[server].store.clone();
+        *get.headers_mut() = self.headers.clone();
         let (head, body) = self.client.request(get).await.map_err(SendError::Ask)?.into_parts();
         // Read, so that the connection can be used again; what it says stands in the headers too.
         let _ = Limited::new(body, ERROR_BYTES_MAX).collect().await;
@@ -239,7 +256,7 @@ impl Sender {
     }
 
     fn server(&self, server: usize) -> &str {
-        self.uris[server].lanes.authority().map_or("", |authority| authority.as_str())
+        &self.uris[server].name
     }
 
     async fn ask(&self, request: &Request) -> Result<(Vec<Ack>, Option<Timestamp>), SendError> {
@@ -275,6 +292,7 @@ impl Sender {
         *post.method_mut() = Method::POST;
         let uris = &self.uris[request.server];
         *post.uri_mut() = if request.is_check { uris.check.clone() } else { uris.lanes.clone() };
+        *post.headers_mut() = self.headers.clone();
         let headers = post.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(wire::CONTENT_TYPE));
         let store = self.stores.chosen().and_then(|store| HeaderValue::try_from(store.to_string()).ok());
