@@ -1,10 +1,10 @@
 //! The HTTP face of the queries: each handler takes the parameters apart, asks, and answers.
 
-use axum::Router;
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
+use axum::{Json, Router};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -32,9 +32,16 @@ const LEDGER: &[&str] = &["client", "re", "limit"];
 
 type Answer = Result<Response, QueryError>;
 
-/// The three routers below. None has a fallback, so that they merge with others that have one.
+/// The three routers below, and JSON for methods that they have not. None has a fallback, so that they merge with others that
+/// have one.
 pub fn router(state: QueryState) -> Router {
-    read_router(state.clone()).merge(admin_router(state.clone())).merge(metrics_router(state))
+    let all = read_router(state.clone()).merge(admin_router(state.clone())).merge(metrics_router(state));
+    all.method_not_allowed_fallback(wrong_method)
+}
+
+async fn wrong_method() -> Response {
+    let error = json!({ "reason": "method_not_allowed", "message": "this path has no such method" });
+    (StatusCode::METHOD_NOT_ALLOWED, Json(error)).into_response()
 }
 
 /// What people ask.
