@@ -9,7 +9,7 @@ use taba_core::{ClientId, NameError, Registry, TabName, TabType, Value};
 use tokio::sync::oneshot;
 
 use crate::config::{Config, ConfigError};
-use crate::driver::{AgentAddressError, Clock};
+use crate::driver::{AgentAddress, AgentAddressError, Clock, HeaderError};
 use crate::global::{self, DefaultError};
 use crate::handles::{Buffered, Counter, Distinct, ExpiryGauge, Gauge, KeyedCounter, Percentile, Tab, Timer};
 use crate::link::{Core, Outlet};
@@ -55,6 +55,9 @@ pub enum BuildError {
     /// The address is none of an Agent.
     #[error("the client has no agent")]
     Agent(#[from] AgentAddressError),
+    /// A header cannot go with requests.
+    #[error("the client cannot send a header")]
+    Header(#[from] HeaderError),
     /// A bound or an interval cannot work.
     #[error("the configuration does not work")]
     Config(#[from] ConfigError),
@@ -71,6 +74,8 @@ pub enum BuildError {
 pub struct ClientBuilder {
     id: String,
     agent: String,
+    /// Names and values; the values are secrets.
+    headers: Vec<(String, String)>,
     sink: Option<Arc<dyn Sink>>,
     handlers: Registry,
     config: Config,
@@ -93,6 +98,13 @@ impl ClientBuilder {
     /// Where the Agent listens: `http://host:port` or `unix:/path`. Default `http://127.0.0.1:8279`.
     pub fn agent(mut self, address: impl Into<String>) -> Self {
         self.agent = address.into();
+        self
+    }
+
+    /// A header of each request to the Agent, for a proxy before it that asks for a token: `("Authorization", "Bearer …")`.
+    /// Its value is in no log and no error. Not for a [`sink`](Self::sink) of your own.
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.headers.push((name.into(), value.into()));
         self
     }
 
@@ -136,7 +148,13 @@ impl ClientBuilder {
         let config = self.config.verify()?;
         let outlet = match self.sink {
             Some(sink) => Outlet::Custom(sink),
-            None => Outlet::Agent(self.agent.parse()?),
+            None => {
+                let mut headers = self.headers.iter();
+                let address: AgentAddress = self.agent.parse()?;
+                Outlet::Agent(
+                    headers.try_fold(address, |address, (name, value)| address.with_header(name, value))?,
+                )
+            }
         };
         let recorder = Recorder::new(id, self.clock, self.handlers.clone(), config.clone());
         Core::start(recorder, self.handlers, config, outlet).map(Client)
@@ -149,6 +167,7 @@ impl Client {
         ClientBuilder {
             id: id.into(),
             agent: AGENT.to_owned(),
+            headers: Vec::new(),
             sink: None,
             handlers: Registry::default(),
             config: Config::default(),

@@ -94,7 +94,7 @@ pub use test_sink::TestSink;
 #[cfg(feature = "driver")]
 pub use client::{BuildError, Client, ClientBuilder, FlushReport};
 #[cfg(feature = "driver")]
-pub use driver::{AgentAddress, AgentAddressError, Clock, HttpSink, ManualClock};
+pub use driver::{AgentAddress, AgentAddressError, Clock, HeaderError, HttpSink, ManualClock};
 #[cfg(feature = "driver")]
 pub use global::{
     DefaultError, Lazy, LazyRef, buffer, counter, current, distinct, expiry_gauge, gauge, keyed, percentile,

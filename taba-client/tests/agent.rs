@@ -40,6 +40,8 @@ enum Mood {
 #[derive(Default)]
 struct Desk {
     moods: VecDeque<Mood>,
+    /// What the last request said of who sends it.
+    token: Option<String>,
     /// Every frame that was taken, repeated ones too.
     frames: Vec<Bytes>,
     seen: BTreeSet<(u64, u64)>,
@@ -69,6 +71,7 @@ async fn events(State(agent): State<Agent>, headers: HeaderMap, body: Bytes) -> 
     };
     {
         let mut desk = agent.0.lock().unwrap();
+        desk.token = headers.get("authorization").map(|token| token.to_str().unwrap().to_owned());
         desk.frames.push(body);
         if desk.seen.insert((batch.incarnation, seq.0)) {
             desk.batches.push(batch);
@@ -649,4 +652,21 @@ fn a_forked_child_counts_what_it_records_and_nothing_else() {
         let incarnations: BTreeSet<u64> = batches.iter().map(|batch| batch.incarnation).collect();
         assert_eq!(incarnations.len(), 2, "{ending}");
     }
+}
+
+#[test]
+fn a_header_goes_with_each_request() {
+    let agent = Agent::default();
+    let door = agent.open();
+    let client =
+        Client::builder("web").agent(door.url()).header("Authorization", "Bearer t0k3n").build().unwrap();
+    for total in 1..=2 {
+        client.totals("bids").unwrap().add(1.0);
+        assert_eq!(client.flush(20 * SECOND).left, 0);
+        assert_eq!(agent.books()["bids"].0, total);
+        let token = agent.0.lock().unwrap().token.take();
+        assert_eq!(token.as_deref(), Some("Bearer t0k3n"));
+    }
+    let error = Client::builder("web").header("Host", "t0k3n").build().unwrap_err();
+    assert!(!taba_core::causes(&error).contains("t0k3n"), "{error}");
 }

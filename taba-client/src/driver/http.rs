@@ -62,10 +62,11 @@ impl HttpSink {
     }
 
     fn request(&self, frame: Bytes) -> Result<Request<Full<Bytes>>, Cause> {
-        let request = Request::post(self.address.path.as_str())
+        let mut request = Request::post(self.address.path.as_str())
             .header(HOST, self.address.host.as_str())
             .header(CONTENT_TYPE, wire::CONTENT_TYPE)
             .body(Full::new(frame))?;
+        request.headers_mut().extend(self.address.headers.clone());
         Ok(request)
     }
 

@@ -11,7 +11,7 @@ mod process;
 mod reporter;
 mod task;
 
-pub use address::{AgentAddress, AgentAddressError};
+pub use address::{AgentAddress, AgentAddressError, HeaderError};
 pub(crate) use clock::Stopwatch;
 pub use clock::{Clock, ManualClock};
 pub use http::HttpSink;
