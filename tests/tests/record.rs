@@ -77,13 +77,15 @@ fn a_retry_under_its_key_counts_once_across_kills_of_the_agent() {
     let lines = "{\"tab\":\"bids_won\",\"type\":\"TotalsCounter\",\"value\":3}\n\
                  {\"tab\":\"bids_won\",\"type\":\"TotalsCounter\",\"value\":0.5}\n\
                  {\"tab\":\"bids_won\",\"type\":\"TotalsCounter\",\"value\":\"three\"}\n\
-                 {\"tab\":\"mood\",\"labels\":{\"city\":\"Z\u{fc}rich\"},\"value\":\"good\"}\n";
+                 {\"tab\":\"mood\",\"labels\":{\"city\":\"Z\u{fc}rich\"},\"value\":\"good\"}\n\
+                 {\"tab\":\"level\",\"type\":\"Gauge\",\"value\":2}\n\
+                 {\"tab\":\"level\",\"type\":\"Gauge\",\"value\":1}\n";
     for round in 0..3 {
         for key in ["a", "b"] {
             let answer = record(&running, "?client=deploy.sh", key, lines);
             assert_eq!(
                 (&answer["recorded"], &answer["refused"][0]["line"]),
-                (&3.into(), &3.into()),
+                (&5.into(), &3.into()),
                 "{answer}"
             );
             assert_eq!(answer["repeated"] == true, round > 0, "{answer}");
@@ -91,13 +93,15 @@ fn a_retry_under_its_key_counts_once_across_kills_of_the_agent() {
         running.process.kill();
         running = agent(running.port, &server, spool.path());
     }
-    let expected = Account { recorded: 8, folded: 6, dropped: 2, in_flight: 0 };
+    let expected = Account { recorded: 12, folded: 10, dropped: 2, in_flight: 0 };
     wait_until("the ledger balances", || server.account("deploy.sh") == expected);
     let totals = server.get("/v2/tabs?name=bids_won");
     assert_eq!(
         (&totals["results"][0]["value"]["count"], &totals["results"][0]["value"]["total"]),
         (&4.into(), &7.0.into())
     );
+    let level = server.get("/v2/projections?name=level");
+    assert_eq!(level["results"][0]["value"]["value"], 1.0, "the last one counts: {level}");
     let mood = server.get("/v2/projections?base=mood");
     assert_eq!(mood["results"][0]["client"], "deploy.sh", "{mood}");
     assert!(mood.to_string().contains("good"), "{mood}");

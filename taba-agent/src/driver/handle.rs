@@ -107,7 +107,9 @@ impl AgentHandle {
         if bytes.len() > BYTES_MAX {
             return Err(Refusal::TooLarge(BYTES_MAX));
         }
-        let given = Given { now: self.shared.clock.now().time, client, handlers: &self.shared.handlers };
+        let lines = bytes.iter().filter(|byte| **byte == b'\n').count() + 1;
+        let now = self.shared.rising_times(lines);
+        let given = Given { now, client, handlers: &self.shared.handlers };
         let collected = collect(decoder, bytes, &given)?;
         if collected.readable == 0 {
             return Err(Refusal::Lines(

@@ -2,13 +2,13 @@
 
 use std::ops::{Deref, DerefMut};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use taba_core::wire::{BadBlock, ClientBatch, Receipt};
-use taba_core::{Registry, StoreId, Throttle};
+use taba_core::{Registry, StoreId, Throttle, Timestamp};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::timeout;
 
@@ -33,8 +33,13 @@ const SAY_AGAIN: Duration = Duration::from_secs(60);
 /// How long a Client waits for the disk to take its Batch; then it is asked to send it again.
 const ANSWER_WAIT: Duration = Duration::from_secs(5);
 
+/// How far ahead of the clock the times of what is recorded without one may be, in microseconds.
+const RISING_MICROS_MAX: i64 = 1_000_000;
+
 pub(super) struct Shared {
     pub(super) config: Verified<Config>,
+    /// Which times front-ends have given away, in microseconds.
+    record_clock: AtomicI64,
     /// Tab types whose values front-ends can read.
     pub(super) handlers: Registry,
     pub(super) clock: Clock,
@@ -144,6 +149,7 @@ impl Shared {
         let (disk_wake, woken) = sync_channel(1);
         let shared = Self {
             config,
+            record_clock: AtomicI64::new(i64::MIN),
             handlers,
             clock,
             bodies,
@@ -175,6 +181,16 @@ impl Shared {
             Verdict::Stopping => Err(Refusal::Stopping),
         })
         .await
+    }
+
+    /// The first of so many times, a microsecond apart, for what front-ends record without one: none was given away before.
+    pub(super) fn rising_times(&self, count: usize) -> Timestamp {
+        let now = self.clock.now().time.as_micros();
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        // No other memory depends on it; and a count of lines is bounded, so that this is never far ahead of the clock.
+        let update = |free: i64| Some(first_free(free, now).saturating_add(count));
+        let before = self.record_clock.fetch_update(Ordering::Relaxed, Ordering::Relaxed, update);
+        Timestamp::from_micros(first_free(before.unwrap_or(now), now))
     }
 
     /// Takes the Batches of a front-end's request, and waits as [`accept`](Self::accept) does. Whether all of them had been
@@ -499,6 +515,12 @@ impl Safety {
     }
 }
 
+/// The first time that may be given away: now, or what comes after those that were. When the clock was set back, what was
+/// given away before does not matter any more.
+const fn first_free(free: i64, now: i64) -> i64 {
+    if free > now && free.saturating_sub(now) < RISING_MICROS_MAX { free } else { now }
+}
+
 /// Says it in the log.
 fn tell(news: News) {
     match news {
@@ -608,4 +630,17 @@ pub(super) enum Next {
     Wait,
     /// Nothing: it was stopped, and all is stored.
     Done,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_that_are_given_away_rise_and_follow_a_clock_that_is_set_back() {
+        assert_eq!(first_free(i64::MIN, 5), 5);
+        assert_eq!(first_free(9, 5), 9);
+        assert_eq!(first_free(5, 9), 9);
+        assert_eq!(first_free(5 + RISING_MICROS_MAX, 5), 5, "the clock was set back");
+    }
 }

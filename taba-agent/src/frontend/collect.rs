@@ -1,6 +1,7 @@
 //! [`collect`]: many lines become the Batches of their Clients.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use serde::Serialize;
 use taba_core::ledger::{self, Where, Why};
@@ -21,7 +22,8 @@ const BATCH_BYTES_MAX: usize = 4 << 20;
 /// What a request says about all its lines, and what the Agent knows.
 #[derive(Clone, Debug)]
 pub struct Given<'a> {
-    /// When what has no time happened.
+    /// When the first line happened, if it has no time. Each further line is taken to be a microsecond later, so that of
+    /// two settings of a gauge the last one counts.
     pub now: Timestamp,
     /// Whose what has no Client is.
     pub client: ClientId,
@@ -90,6 +92,7 @@ pub struct TooManyLines;
 /// Each line is decoded once, and its value encoded twice. Memory: about 200 bytes a line, and what the lines hold.
 pub fn collect(decoder: &dyn Decoder, bytes: &[u8], given: &Given<'_>) -> Result<Collected, TooManyLines> {
     let mut clients = Clients::default();
+    let at = |line: u64| given.now.saturating_add(Duration::from_micros(line - 1));
     let (mut outcome, mut readable, mut lines) = (Outcome::default(), 0, 0);
     for (line, text) in (1..).zip(bytes.split(|byte| *byte == b'\n')) {
         let text = text.trim_ascii();
@@ -99,7 +102,7 @@ pub fn collect(decoder: &dyn Decoder, bytes: &[u8], given: &Given<'_>) -> Result
             return Err(TooManyLines);
         }
         readable += u64::from(!matches!(&decoded, Err(unread) if unread.why == Why::Undecodable));
-        match decoded.and_then(|observation| clients.add(observation, given)) {
+        match decoded.and_then(|observation| clients.add(observation, at(line), given)) {
             Ok(()) => outcome.recorded += 1,
             Err(unread) => {
                 clients.refuse(&unread, given);
@@ -130,7 +133,7 @@ struct OfClient {
 }
 
 impl Clients {
-    fn add(&mut self, observation: Observation, given: &Given<'_>) -> Result<(), Unread> {
+    fn add(&mut self, observation: Observation, at: Timestamp, given: &Given<'_>) -> Result<(), Unread> {
         let Observation { client, tab, tab_type, time, value } = observation;
         let of_client = |unread: Unread| unread.of(client.clone());
         if tab.is_reserved() {
@@ -151,7 +154,7 @@ impl Clients {
                 events.tabs.len() - 1
             }
         };
-        let pushed = events.tabs[place].2.push(time.unwrap_or(given.now), &value);
+        let pushed = events.tabs[place].2.push(time.unwrap_or(at), &value);
         pushed.map_err(|error| Unread::value(error).of(client))
     }
 
