@@ -10,6 +10,9 @@ use super::{Decoder, Observation, Unread};
 /// Seconds since 1970 that are believed to be meant as such; what is larger is milliseconds, by its looks.
 const SECONDS_MAX: f64 = 1e11;
 
+/// What a line is, for people.
+const EVENT: &str = "an event as {\"tab\":\"bids\",\"value\":1}";
+
 /// One JSON object a line: `{"client":"web-1","tab":"bids_won","labels":{"city":"Zürich"},"type":"CounterGroup",
 /// "time":1795730400,"value":3}`. All but `tab` has a default; `value` is 1.
 #[derive(Clone, Copy, Debug, Default)]
@@ -48,13 +51,14 @@ impl Decoder for JsonLines {
 }
 
 fn read(line: &[u8]) -> Result<Observation, Unread> {
+    // serde would take an array for a struct, field by field.
+    if !line.starts_with(b"{") {
+        return Err(Unread::malformed(format!("not {EVENT}: it does not begin with {{")));
+    }
     let line: Line = serde_json::from_slice(line).map_err(|error| {
         // It says "at line 1" of what is one line.
         let words = error.to_string();
-        Unread::malformed(format!(
-            "no event as {{\"tab\":\"bids\",\"value\":1}}: {}",
-            words.replace("line 1 ", "")
-        ))
+        Unread::malformed(format!("not {EVENT}: {}", words.replace("line 1 ", "")))
     })?;
     let client = line.client.map(|client| ClientId::new(&client)).transpose().map_err(Unread::from)?;
     let of_client = |unread: Unread| unread.of(client.clone());
@@ -116,6 +120,7 @@ mod tests {
             "",
             "x",
             "[]",
+            r#"[null,"a",{},null,null,1]"#,
             r#"{"tabb":"a"}"#,
             r#"{"value":1}"#,
             r#"{"tab":"a"} {}"#,
