@@ -12,8 +12,7 @@ use crate::frontend::{BYTES_MAX, Decoder, Given, KEY_BYTES_MAX, Outcome, collect
 use crate::relay::RETRY_AFTER;
 
 /// A running Agent, to hand events to without a socket between. Cloning is cheap. When the Agent has stopped, it takes
-/// nothing any more.
-///
+/// nothing any more. Its methods wait for the disk: call them where a tokio runtime with time is.
 ///
 /// A `Sink` that lets a Client of `taba-client` use it is ten lines: `examples/src/bin/in_process.rs`. It is not part of this
 /// crate, as no library of the family depends on another but `taba-core`.
