@@ -13,7 +13,8 @@
 //! A Lane is in exactly one of these places. Lanes in line wait for a short while (`linger`), so that what many
 //! Clients bring in that time travels together; then each goes to the first Server in its rendezvous order that is in
 //! health. When that one has all its requests in flight, the Lane waits: another Server would only meet it in the same
-//! commits. When it fails, its Lanes go to the next in their order at once, and come back when it answers again.
+//! commits. When it fails, its Lanes go to the next in their order at once, and come back when it answers again. When its
+//! build is too old for what a Lane holds, that Lane alone goes to the next for a while: see `order.rs`.
 //!
 //! There are two lines: Lanes that repeat what was sent before, or ask, stand in one of their own. They travel with the
 //! others as far as there is room, but never take the last free request of a Server that has more than one, so that a
@@ -21,6 +22,7 @@
 
 mod input;
 mod misdated;
+mod order;
 mod request;
 mod send;
 mod server;
@@ -36,6 +38,7 @@ use taba_core::{StreamId, VBuckets};
 
 pub use self::input::{Action, Cause, Condemned, Input};
 use self::misdated::Clocks;
+use self::order::ServerOrder;
 pub use self::request::{Request, RequestId};
 pub use self::server::{Server, ServerStatus};
 use self::suspect::Suspicion;
@@ -99,8 +102,7 @@ struct Bounds {
 #[derive(Debug)]
 struct Desk {
     lane: Lane,
-    /// Places of the Servers, the home in front.
-    order: Box<[u16]>,
+    order: ServerOrder,
     place: Place,
     failures: u32,
     suspicion: Suspicion,
@@ -111,6 +113,7 @@ struct Desk {
 impl Desk {
     fn new(lane: Lane, order: Box<[u16]>) -> Self {
         let suspicion = Suspicion::default();
+        let order = ServerOrder::new(order);
         Self { lane, order, place: Place::Idle, failures: 0, suspicion, is_misdated: false }
     }
 }
@@ -374,6 +377,11 @@ impl Dispatcher {
         &self.servers
     }
 
+    /// Lanes for which the Server at this place was too old, and that no other has taken.
+    pub fn lanes_too_new_for(&self, place: usize) -> usize {
+        self.lanes.values().filter(|desk| desk.order.too_old() == Some(place)).count()
+    }
+
     /// What became of Batches and requests.
     pub fn tally(&self) -> &Tally {
         &self.tally
@@ -424,6 +432,9 @@ impl Dispatcher {
         let (progress, released) = match ack {
             Some(ack) => {
                 self.tally.batches_answered[ack.answer as usize] += 1;
+                if is_batch {
+                    desk.order.answered(now, server, ack);
+                }
                 desk.lane.acknowledge(now, ack)
             }
             None => {

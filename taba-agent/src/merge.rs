@@ -194,6 +194,21 @@ mod tests {
         assert_eq!(merged.len(), 3, "a server may set these times back");
     }
 
+    #[test]
+    fn states_of_a_newer_version_are_left_as_they_came() {
+        let handlers = standard().build().unwrap();
+        let values: Vec<_> = (0..90).map(|n| f64::from(n) * 0.37).collect();
+        let known = block("a", "c", "TotalsCounter", &values);
+        let version = handlers.get("TotalsCounter").unwrap().version() + 1;
+        let bytes = Bytes::from_static(&[0; 9]);
+        let newer = Block { content: Content::State { version, bytes }, ..known.clone() };
+        let blocks = vec![newer.clone(), known.clone(), newer.clone(), known.clone(), newer.clone()];
+        let merged = merge(blocks, &handlers, Timestamp::MAX).blocks;
+        let of_newer = merged.iter().filter(|block| **block == newer).count();
+        assert_eq!((merged.len(), of_newer), (4, 3), "only the two that are known are merged");
+        assert_eq!(merged.iter().find(|block| **block != newer).unwrap().events, 180);
+    }
+
     /// Sums numbers, but panics where it is told to.
     #[derive(Clone, Copy, Default)]
     struct Panics {

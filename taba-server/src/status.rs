@@ -32,6 +32,9 @@ pub struct Status {
     pub gaps: AtomicU64,
     /// Messages that were turned away because the clocks of sender and Server are too far apart to begin a Lane.
     pub messages_misdated: AtomicU64,
+    /// Batches that were answered *unavailable* because this build is too old for one of their Blocks, or for the State
+    /// that is stored for it; each repetition counts.
+    pub batches_newer: AtomicU64,
     /// Messages that were turned away because they are not meant for this deployment.
     pub messages_misplaced: AtomicU64,
     /// Batches that were only to be checked: folded and thrown away.
@@ -102,6 +105,7 @@ impl Default for Status {
             probes_answered: AtomicU64::new(0),
             gaps: AtomicU64::new(0),
             messages_misdated: AtomicU64::new(0),
+            batches_newer: AtomicU64::new(0),
             messages_misplaced: AtomicU64::new(0),
             checks: AtomicU64::new(0),
             events_in: AtomicU64::new(0),
@@ -135,6 +139,7 @@ pub struct StatusReport {
     pub probes_answered: u64,
     pub gaps: u64,
     pub messages_misdated: u64,
+    pub batches_newer: u64,
     pub messages_misplaced: u64,
     pub checks: u64,
     pub events_in: u64,
@@ -182,6 +187,7 @@ impl Status {
             probes_answered: get(&self.probes_answered),
             gaps: get(&self.gaps),
             messages_misdated: get(&self.messages_misdated),
+            batches_newer: get(&self.batches_newer),
             messages_misplaced: get(&self.messages_misplaced),
             checks: get(&self.checks),
             events_in: get(&self.events_in),

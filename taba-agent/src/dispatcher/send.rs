@@ -62,10 +62,9 @@ impl Dispatcher {
             };
             let bytes = if let Next::Batch(bytes) = next { bytes } else { Lanes::PROBE_BYTES_MAX };
             let is_open =
-                |place: &usize| !closed[*place] && self.servers[*place].is_open(now.uptime, true, None);
-            let order = desk.order.iter().map(|place| usize::from(*place)).filter(is_open);
-            let fits = |place: &usize| bytes <= self.servers[*place].bytes_max();
-            let Some(place) = order.clone().find(fits).or_else(|| order.clone().next()) else { continue };
+                |place: usize| !closed[place] && self.servers[place].is_open(now.uptime, true, None);
+            let fits = |place: usize| bytes <= self.servers[place].bytes_max();
+            let Some(place) = desk.order.choose(now.uptime, is_open, fits) else { continue };
             if !desk.lane.make_ready(durable) {
                 continue;
             }
@@ -165,14 +164,11 @@ impl Dispatcher {
                 continue;
             }
             let together = desk.suspicion.together();
-            let is_open = |place: &usize| {
-                !closed[*place]
-                    && self.servers[*place].is_open(now.uptime, is_any_up, drafts[*place].as_ref())
+            let is_open = |place: usize| {
+                !closed[place] && self.servers[place].is_open(now.uptime, is_any_up, drafts[place].as_ref())
             };
-            let order = desk.order.iter().map(|place| usize::from(*place)).filter(is_open);
-            // One that is known to take so much comes first.
-            let fits = |place: &usize| bytes <= self.servers[*place].bytes_max();
-            let home = order.clone().find(fits).or_else(|| order.clone().next());
+            let fits = |place: usize| bytes <= self.servers[place].bytes_max();
+            let home = desk.order.choose(now.uptime, is_open, fits);
             // What is not in the Spool for good waits for the next sync, which is a few milliseconds away.
             let ready =
                 home.and_then(|place| Some((place, self.ready_bytes(now.uptime, key, bytes, durable)?)));

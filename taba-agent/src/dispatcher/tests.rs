@@ -386,3 +386,70 @@ fn a_lane_of_an_earlier_stream_that_holds_nothing_is_gone() {
     }
     assert_eq!(dispatcher.lanes(), 1, "only the lane that is appended to");
 }
+
+#[test]
+fn a_lane_for_which_a_server_is_too_old_goes_to_the_next_and_all_others_stay() {
+    let mut dispatcher = dispatcher(2, |_| {});
+    offer(&mut dispatcher, ms(0), 0..32);
+    let sent = tick(&mut dispatcher, ms(20));
+    let (home, other) = (sent[0].server, sent[1].server);
+    let mut answer = acks(&sent[0], Answer::Applied);
+    let lane = sent[0].batches[0].lane;
+    answer[0] = Ack {
+        answer: Answer::Unavailable,
+        applied: SeqNo::NONE,
+        refused: vec![taba_core::wire::Refusal { block: 0, why: Why::UnknownVersion, events: 1 }],
+        ..answer[0].clone()
+    };
+    let answers = [
+        Input::Answered { request: sent[0].id, acks: answer, server_time: None },
+        answered(&sent[1], Answer::Applied),
+    ];
+    for answer in answers {
+        assert!(handle(&mut dispatcher, ms(30), answer).is_empty(), "it rests first");
+    }
+    assert_eq!((dispatcher.lanes_too_new_for(home), dispatcher.lanes_too_new_for(other)), (1, 0));
+    assert!(dispatcher.tally().refused.is_empty(), "nothing is dropped");
+    let wake = dispatcher.next_wake().unwrap();
+    let again = tick(&mut dispatcher, wake);
+    assert_eq!((again[0].server, &again[0].batches[..]), (other, &sent[0].batches[..1]), "the same bytes");
+    handle(&mut dispatcher, wake, answered(&again[0], Answer::Applied));
+    assert_eq!(dispatcher.lanes_too_new_for(home), 0);
+
+    // For a while it stays there; then its first choice is tried again.
+    for (at, server) in [(ms(1_000), other), (ms(70_000), home)] {
+        offer(&mut dispatcher, at, lane.vbucket..lane.vbucket + 1);
+        let next = tick(&mut dispatcher, at + LINGER);
+        let is_it = |request: &&Request| request.batches.iter().any(|batch| batch.lane == lane);
+        assert_eq!(next.iter().find(is_it).unwrap().server, server);
+        for request in &next {
+            handle(&mut dispatcher, at + LINGER, answered(request, Answer::Applied));
+        }
+    }
+}
+
+/// Neither when a Server says so nor when it says so of a check.
+#[test]
+fn what_servers_are_too_old_for_is_tried_at_all_of_them_and_never_set_aside() {
+    let mut dispatcher = dispatcher(2, |_| {});
+    offer(&mut dispatcher, ms(0), 0..1);
+    let (mut servers, mut now) = (Vec::new(), ms(20));
+    for _ in 0..20 {
+        let mut actions = Vec::new();
+        dispatcher.handle(at(now), Input::Tick, u64::MAX, &mut actions);
+        for action in actions {
+            let Action::Send(request) = action else { panic!("{action:?}") };
+            servers.push(request.server);
+            let mut acks = acks(&request, Answer::Unavailable);
+            let refusal = taba_core::wire::Refusal { block: 0, why: Why::UnknownVersion, events: 1 };
+            acks.iter_mut().for_each(|ack| ack.refused = vec![refusal.clone()]);
+            let answer = Input::Answered { request: request.id, acks, server_time: None };
+            let mut actions = Vec::new();
+            dispatcher.handle(at(now), answer, u64::MAX, &mut actions);
+            assert!(actions.is_empty(), "{actions:?}");
+        }
+        now = dispatcher.next_wake().unwrap();
+    }
+    assert!(servers.windows(2).all(|pair| pair[0] != pair[1]), "in turns: {servers:?}");
+    assert_eq!((servers.len(), dispatcher.events_held()), (20, 1));
+}

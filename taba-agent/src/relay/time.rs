@@ -139,6 +139,14 @@ impl<S: Spool> Relay<S> {
     pub(super) fn server_status(&self, now: Moment) -> Vec<ServerStatus> {
         let mut servers: Vec<_> =
             self.dispatcher.servers().iter().map(|server| server.status(now.uptime)).collect();
+        for (place, server) in servers.iter_mut().enumerate() {
+            let lanes = self.dispatcher.lanes_too_new_for(place);
+            if lanes > 0 {
+                let words =
+                    format!("its upgrade: {lanes} lanes hold states of a newer version than it reads");
+                server.waits_for = Some(words);
+            }
+        }
         if let Some(wait) = self.clock_wait(now) {
             let words = wait.words();
             let is_it =

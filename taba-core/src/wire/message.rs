@@ -122,7 +122,8 @@ pub struct Ack {
     pub stable: SeqNo,
     /// What became of the message that this answers.
     pub answer: Answer,
-    /// Blocks of the Batch that were refused, and counted as dropped.
+    /// Blocks of the Batch that were refused, and counted as dropped. With [`Answer::Unavailable`] nothing is dropped: then
+    /// it is the Block for which the Server's build is too old (`Why::UnknownVersion`), if that is why.
     pub refused: Vec<Refusal>,
 }
 
@@ -137,7 +138,8 @@ pub enum Answer {
     Duplicate = 1,
     /// It does not follow on the mark that the store had after it arrived: send from `applied + 1` on.
     Nak = 2,
-    /// It could not be stored now. Nothing is known to have changed: send the same again.
+    /// It could not be stored now. Nothing is known to have changed: send the same again. When it is because the Server's
+    /// build is too old (see [`Ack::refused`]), another Server may store it.
     Unavailable = 3,
     /// The Server has too much in hand. Nothing has changed: send the same later.
     Busy = 4,

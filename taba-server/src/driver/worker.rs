@@ -18,7 +18,7 @@ use super::condition::Condition;
 use super::intake::{Intake, Ticket};
 use crate::clock::{Clock, monotonic};
 use crate::lines::Lines;
-use crate::planner::{Action, Env, Failed, Input, LaneMessage, Planner, RefusedBlock};
+use crate::planner::{Action, Env, Failed, Input, LaneMessage, NewerState, Planner, RefusedBlock};
 use crate::sabotage::{WORKERS, is_off};
 use crate::status::Status;
 use crate::version::Versions;
@@ -227,6 +227,7 @@ impl Worker {
                 Action::Answer(ticket, ack) => ticket.answer(ack),
                 Action::Panicked(panic) => shared.status.panics.tell(&panic),
                 Action::Refused(block) => tell_refused(&shared, &block),
+                Action::Newer(newer) => tell_newer(&shared, &newer),
                 Action::Report(unreadable) => tracing::error!(
                     vbucket = vbucket.index(), tab = %unreadable.key.tab, client = %unreadable.key.client,
                     why = %unreadable.why, "a stored state cannot be read; events for it are refused"
@@ -327,6 +328,18 @@ fn tell_refused(shared: &Shared, block: &RefusedBlock) {
         tracing::warn!(
             tab = %block.tab, tab_type = %block.tab_type, client = %block.client, why = block.why.as_str(),
             events = block.events, suppressed, "a block was refused; its events are counted as dropped"
+        );
+    }
+}
+
+fn tell_newer(shared: &Shared, newer: &NewerState) {
+    let cause = format!("{} {} {}", newer.tab_type, newer.found, newer.is_stored);
+    if let Some(suppressed) = shared.lines.admit("newer", &cause) {
+        tracing::warn!(
+            tab_type = %newer.tab_type, client = %newer.client, tab = %newer.tab, version = newer.found,
+            version_here = newer.known, is_stored = newer.is_stored, suppressed,
+            "a state is of a newer version than this server reads: nothing is dropped, its agents keep the batches and \
+             try other servers; upgrade this server"
         );
     }
 }

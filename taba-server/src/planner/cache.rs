@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use taba_core::ledger::Why;
+use taba_core::wire::WireError;
 use taba_core::{
     AnyState, ClientId, Envelope, Guarded, HandlerError, Loaded, Panicked, Part, Registry, StateError,
     StateKey, TabName, TabType, Version, Wanted,
@@ -36,6 +37,8 @@ pub(super) struct Cache {
     /// A Handler panicked at what is here while nobody was careful: some States may be half changed, and nothing of
     /// this may be committed.
     pub(super) is_spoilt: bool,
+    /// Whether a State that was loaded may be [newer](Slot::Newer) than this build.
+    pub(super) has_newer: bool,
     /// Panics that cost something, to be told.
     pub(super) panics: Vec<HandlerPanic>,
 }
@@ -68,6 +71,13 @@ pub(super) enum Slot {
     Live(Live),
     /// There is one that this Server cannot read: it must not be written over.
     Unreadable(Why),
+    /// There is one that a newer build has written: it must not be written over, and Blocks for it wait.
+    Newer {
+        /// The version of the State.
+        found: u16,
+        /// The version that this build reads.
+        known: u16,
+    },
 }
 
 /// A State in its decoded form.
@@ -186,12 +196,15 @@ impl Cache {
             let slot = if *part == Part::WHOLE {
                 decode(bytes, handlers, &mut self.panics)
             } else {
-                Err(Why::UnknownVersion)
+                // Only a newer build divides States.
+                Slot::Newer { found: part.0, known: Part::WHOLE.0 }
             };
-            if let Err(why) = &slot {
-                unreadable.push(Unreadable { key: key.clone(), why: *why });
+            match slot {
+                Slot::Unreadable(why) => unreadable.push(Unreadable { key: key.clone(), why }),
+                Slot::Newer { .. } => self.has_newer = true,
+                _ => {}
             }
-            self.put(key, slot.map_or_else(Slot::Unreadable, Slot::Live), bytes.len());
+            self.put(key, slot, bytes.len());
         }
         unreadable
     }
@@ -309,17 +322,29 @@ impl Live {
     }
 }
 
-fn decode(bytes: &Bytes, handlers: &Registry, panics: &mut Vec<HandlerPanic>) -> Result<Live, Why> {
-    let envelope = Envelope::decode(bytes).map_err(|_| Why::Undecodable)?;
+fn decode(bytes: &Bytes, handlers: &Registry, panics: &mut Vec<HandlerPanic>) -> Slot {
+    let envelope = match Envelope::decode(bytes) {
+        Ok(envelope) => envelope,
+        Err(WireError::UnknownVersion { found, known }) if found > known => {
+            return Slot::Newer { found: found.into(), known: known.into() };
+        }
+        Err(_) => return Slot::Unreadable(Why::Undecodable),
+    };
     let tab_type = envelope.tab_type;
-    let handler = handlers.guarded(tab_type.as_str()).ok_or(Why::UnknownType)?;
+    let Some(handler) = handlers.guarded(tab_type.as_str()) else {
+        return Slot::Unreadable(Why::UnknownType);
+    };
+    let known = handler.version();
+    if envelope.version > known {
+        return Slot::Newer { found: envelope.version, known };
+    }
     match handler.decode(envelope.version, &envelope.state) {
-        Ok(state) => Ok(Live { tab_type, handler, state, events: envelope.events }),
+        Ok(state) => Slot::Live(Live { tab_type, handler, state, events: envelope.events }),
         Err(HandlerError::Panicked(panicked)) => {
             panics.push(HandlerPanic { tab_type, panicked });
-            Err(Why::HandlerPanicked)
+            Slot::Unreadable(Why::HandlerPanicked)
         }
-        Err(HandlerError::State(StateError::UnknownVersion { .. })) => Err(Why::UnknownVersion),
-        Err(_) => Err(Why::Undecodable),
+        Err(HandlerError::State(StateError::UnknownVersion { .. })) => Slot::Unreadable(Why::UnknownVersion),
+        Err(_) => Slot::Unreadable(Why::Undecodable),
     }
 }

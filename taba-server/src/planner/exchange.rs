@@ -11,6 +11,7 @@ use taba_core::{
 use super::cache::Unreadable;
 use super::marks::Failed;
 use super::message::LaneMessage;
+use super::newer::NewerState;
 use crate::panics::HandlerPanic;
 use crate::status::Status;
 use crate::version::Versions;
@@ -85,6 +86,8 @@ pub enum Action<T> {
     Report(Unreadable),
     /// Say that a Block was refused; its events are counted as dropped.
     Refused(RefusedBlock),
+    /// Say that this build is too old for a State; Batches wait for a Server that is not.
+    Newer(NewerState),
     /// Say that a Handler panicked; what it panicked at is refused.
     Panicked(HandlerPanic),
 }

@@ -155,6 +155,8 @@ fn change(
     }
     let outcome = match slot {
         Slot::Unreadable(why) => return Err((*why).into()),
+        // Batches with Blocks for it are not folded at all: this is a note of the Ledger.
+        Slot::Newer { .. } => return Err(Why::UnknownVersion.into()),
         Slot::Live(live) if live.tab_type != *tab_type => return Err(Why::TypeConflict.into()),
         Slot::Live(live) if is_careful => {
             let (state, events) = (live.handler.clone_state(&live.state)?, live.events);

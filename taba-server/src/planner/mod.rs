@@ -27,6 +27,9 @@
 //! **Careful.** When a Handler panics, the attempt is void: its messages are taken again, and each State is tried out
 //! before it is changed for good. What the Handler panics at is refused, and everything else is committed: see `fold.rs`.
 //!
+//! **Newer.** A Batch for which this build is too old is answered *unavailable* before anything of it is folded; its sender
+//! keeps it and tries another Server: see `newer.rs`. All other messages of the attempt go on.
+//!
 //! **Stable** is what the store would still hold after a failover. Beside the loop above, and without ever holding it
 //! up, runs one wait at a time for what was committed last: see `marks.rs`.
 
@@ -35,6 +38,7 @@ mod exchange;
 mod fold;
 mod marks;
 mod message;
+mod newer;
 mod plan;
 mod rehearsal;
 #[cfg(test)]
@@ -54,6 +58,7 @@ pub use self::marks::{Failed, MARK_HOURS};
 use self::marks::{Hours, Waited, hour_of};
 use self::message::Held;
 pub use self::message::{CLOCKS_APART_MAX, LaneMessage};
+pub use self::newer::NewerState;
 use self::plan::{LEDGER_PAIRS, Plan};
 pub use self::rehearsal::{check, wanted_of};
 use crate::sabotage::{CHECKED, COMMITTED, UNIQUE, is_off};
@@ -307,6 +312,10 @@ impl<T> Planner<T> {
     }
 
     fn commit(&mut self, taken: Taken<T>, plan: Plan, env: &Env<'_>, actions: &mut Vec<Action<T>>) {
+        if let Some(newer) = plan.newer_note(&mut self.cache) {
+            actions.push(Action::Newer(newer));
+            return self.give_back(taken.messages, actions);
+        }
         let without_note = plan.apply_notes(&mut self.cache, env);
         let states = match self.cache.encode_changed() {
             Ok(states) if !self.cache.is_spoilt => states,
@@ -386,7 +395,9 @@ impl<T> Planner<T> {
         add(&status.messages_misdated, tally.misdated);
         add(&status.gaps, tally.gaps);
         add(&status.events_gap, tally.gap_events);
+        add(&status.batches_newer, tally.newer);
         actions.extend(refused(&taken.messages, &plan.acks).map(Action::Refused));
+        actions.extend(plan.newer.iter().cloned().map(Action::Newer));
         let answers = plan.answers(&self.cache, taken.messages);
         actions.extend(answers.map(|(ticket, ack)| Action::Answer(ticket, ack)));
     }
@@ -431,7 +442,8 @@ fn wait<T>(version: Version, env: &Env<'_>, actions: &mut Vec<Action<T>>) {
 
 /// The Blocks that were refused, the first of each reason in a row.
 fn refused<T>(messages: &[Held<T>], acks: &[Ack]) -> impl Iterator<Item = RefusedBlock> {
-    messages.iter().zip(acks).flat_map(|(held, ack)| {
+    let is_dropped = |(_, ack): &(&Held<T>, &Ack)| ack.answer != Answer::Unavailable;
+    messages.iter().zip(acks).filter(is_dropped).flat_map(|(held, ack)| {
         let firsts = ack.refused.chunk_by(|a, b| a.why == b.why).filter_map(<[_]>::first);
         firsts.filter_map(|refusal| {
             let block = held.message.blocks().get(refusal.block as usize)?;

@@ -8,11 +8,12 @@ use taba_core::limits::COMMIT_PAIRS_MAX;
 use taba_core::wire::{Ack, Answer, LaneBatch, Probe, Refusal};
 use taba_core::{Arrival, ClientId, SeqNo, StreamId, TabName, Timestamp, Wanted};
 
-use super::cache::Cache;
+use super::cache::{Cache, Slot};
 use super::exchange::Env;
 use super::fold::{fold_block, fold_note};
 use super::marks::{Hours, hour_of};
 use super::message::{Held, LaneMessage};
+use super::newer::{NewerState, first_newer, unavailable};
 use crate::admission::{Admission, Standing, admit, mark_after, mark_below, stand};
 
 /// Pairs of a commit that are kept free for the Ledger: enough for every one of its Tabs under one Client.
@@ -31,6 +32,7 @@ pub(super) struct Tally {
     pub(super) folded: u64,
     pub(super) refused: u64,
     pub(super) misdated: u64,
+    pub(super) newer: u64,
     pub(super) gaps: u64,
     pub(super) gap_events: u64,
 }
@@ -42,6 +44,8 @@ pub(super) struct Plan {
     pub(super) acks: Vec<Ack>,
     pub(super) notes: BTreeMap<(TabName, ClientId), u64>,
     pub(super) tally: Tally,
+    /// What this build is too old for, one for each Batch that is answered *unavailable* because of it.
+    pub(super) newer: Vec<NewerState>,
 }
 
 impl Plan {
@@ -54,7 +58,18 @@ impl Plan {
         let hour = Hours { server: hour_of(env.now), sender: held.sent_hour() }.later();
         let room = COMMIT_PAIRS_MAX.saturating_sub(pairs + LEDGER_PAIRS);
         match &held.message {
-            LaneMessage::Batch(batch) => self.add_batch(cache, batch, held.arrived, (hour, room), env),
+            LaneMessage::Batch(batch) => {
+                let is_due = matches!(
+                    admit(cache.marks.get(batch.stream), batch),
+                    Admission::Next | Admission::AfterGap { .. }
+                );
+                if is_due && let Some((place, newer)) = first_newer(cache, env.handlers, &batch.blocks) {
+                    self.tally.newer += 1;
+                    self.newer.push(newer);
+                    return self.acks.push(unavailable(&held.message, place));
+                }
+                self.add_batch(cache, batch, held.arrived, (hour, room), env);
+            }
             LaneMessage::Probe(probe) => self.add_probe(cache, probe, (hour, room)),
         }
     }
@@ -129,7 +144,9 @@ impl Plan {
             if matches!(held.message, LaneMessage::Probe(_)) && ack.answer == Answer::Applied {
                 ack.applied = cache.marks.get(ack.stream).unwrap_or_default().seq;
             }
-            ack.stable = cache.marks.stable(ack.stream);
+            if ack.answer != Answer::Unavailable {
+                ack.stable = cache.marks.stable(ack.stream);
+            }
             // The store was asked before this commit, and what this commit applied lies above what there was then.
             debug_assert!(ack.stable <= ack.applied, "more is stable than is applied: {ack:?}");
             (held.ticket, ack)
@@ -189,6 +206,19 @@ impl Plan {
             cache.touch(tab, client, &mut wanted);
         }
         wanted
+    }
+
+    /// The first note whose State a newer build has written. Nothing may be committed then: what the note is about would
+    /// be counted nowhere.
+    pub(super) fn newer_note(&self, cache: &mut Cache) -> Option<NewerState> {
+        if !cache.has_newer {
+            return None;
+        }
+        self.notes.keys().find_map(|(tab, client)| {
+            let Slot::Newer { found, known } = *cache.place(tab, client).slot else { return None };
+            let (tab, client, tab_type) = (tab.clone(), client.clone(), ledger::tab_type());
+            Some(NewerState { tab, client, tab_type, found, known, is_stored: true })
+        })
     }
 
     /// Folds the notes. Answers how many events stay without a note, because the Ledger's Handler is not registered or

@@ -5,6 +5,8 @@ use taba_core::{Arrival, Loaded, Registry, SeqNo, Timestamp, Wanted};
 
 use super::cache::Cache;
 use super::fold::fold_block;
+use super::message::LaneMessage;
+use super::newer::{first_newer, unavailable};
 
 /// What has to be loaded before a Batch can be [checked](check).
 pub fn wanted_of(blocks: &[Block]) -> Wanted {
@@ -16,7 +18,8 @@ pub fn wanted_of(blocks: &[Block]) -> Wanted {
 }
 
 /// Folds a Batch into what was loaded of its VBucket, encodes what came out, and answers what would be refused. A Handler
-/// that ends the process does so here as it would in a commit, and nothing is lost by it.
+/// that ends the process does so here as it would in a commit, and nothing is lost by it. A Batch for which this build is too
+/// old is answered *unavailable*, as it would be in a commit: that is no fault of a Block.
 pub fn check(
     handlers: &Registry,
     batch: &LaneBatch,
@@ -30,6 +33,9 @@ pub fn check(
         cache.touch(&block.tab, &block.client, &mut unused);
     }
     let _ = cache.load(wanted, loaded, handlers);
+    if let Some((place, _)) = first_newer(&mut cache, handlers, &batch.blocks) {
+        return unavailable(&LaneMessage::Batch(batch.clone()), place);
+    }
     let arrival = Arrival { at: arrived, latest: arrived };
     let mut refused = Vec::new();
     for (place, block) in (0..).zip(&batch.blocks) {

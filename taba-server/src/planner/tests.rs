@@ -181,7 +181,11 @@ impl World {
                 self.runtime.block_on(self.store.stable(vbucket())).unwrap();
                 Input::Stabilised(version, Ok(()))
             }
-            Action::Answer(..) | Action::Report(_) | Action::Refused(_) | Action::Panicked(_) => {
+            Action::Answer(..)
+            | Action::Report(_)
+            | Action::Refused(_)
+            | Action::Newer(_)
+            | Action::Panicked(_) => {
                 return Vec::new();
             }
         };
@@ -261,7 +265,7 @@ fn each_refusal_has_its_reason_and_stands_in_the_ledger() {
     let mut undecodable = block("x", "c", &[1.0, 2.0]);
     undecodable.content = Content::Events(Bytes::from_static(b"\xff\xff"));
     let mut version = block("x", "c", &[1.0; 3]);
-    version.content = Content::State { version: 9, bytes: Bytes::new() };
+    version.content = Content::State { version: 0, bytes: Bytes::new() };
     let mut huge = block("x", "c", &[1.0; 4]);
     huge.content = Content::State { version: 1, bytes: Bytes::from(vec![0; 21]) };
     let blocks = vec![
@@ -606,4 +610,118 @@ fn a_shrunk_cache_changes_no_answer() {
         planner.shrink();
     }
     assert_eq!(planner.cache_bytes(), 0);
+}
+
+/// As `Sum`, but that it calls itself another version: it reads the States of version 1.
+struct Sum2;
+
+impl Handler for Sum2 {
+    type Value = f64;
+    type State = Total;
+    type Projection = Total;
+    const VERSION: u16 = 2;
+
+    fn fold(&self, state: &mut Total, event: Event<&f64>) {
+        Sum.fold(state, event);
+    }
+    fn merge(&self, into: &mut Total, other: &Total) {
+        Sum.merge(into, other);
+    }
+    fn project(&self, state: &Total, at: Timestamp) -> Total {
+        Sum.project(state, at)
+    }
+    fn aggregate(&self, into: &mut Total, other: &Total) {
+        Sum.aggregate(into, other);
+    }
+    fn encoded_bytes_max(&self) -> usize {
+        20
+    }
+    fn upgrade(&self, version: u16, bytes: &[u8]) -> Result<Total, taba_core::StateError> {
+        taba_core::decode_state(&Sum, version, bytes)
+    }
+}
+
+impl World {
+    /// The same store, and a Server whose Handlers have these versions.
+    fn with(self, other: impl Handler, ledger: impl Handler) -> Self {
+        let handlers =
+            Registry::builder().with("TotalsCounter", ledger).with("Other", other).build().unwrap();
+        Self { handlers, ..self }
+    }
+}
+
+fn newer(tab: &str, tab_type: &str, events: u64) -> Block {
+    let state = taba_core::encode_state(&Total { total: events, latest: 0 });
+    let content = Content::State { version: 2, bytes: state.into() };
+    Block { content, ..block_of(tab, "c", tab_type, &vec![1.0; events as usize]) }
+}
+
+#[test]
+fn a_batch_of_a_newer_version_waits_and_every_other_lane_goes_on() {
+    let (world, mut planner) = (World::new().with(Sum, Sum), Planner::default());
+    world.ingest(&mut planner, vec![batch(1, 1, 1, 0, vec![block("y", "c", &[1.0])])]);
+    let waiting = batch(1, 2, 1, 1, vec![block("x", "c", &[1.0; 2]), newer("z", "Other", 3)]);
+    let probe = Probe { stream: StreamId(1), vbucket: 0, base: SeqNo(2), events_before: 1 };
+    let messages = vec![
+        LaneMessage::Batch(waiting.clone()),
+        LaneMessage::Batch(batch(2, 1, 1, 0, vec![block("y", "c", &[1.0; 4])])),
+        LaneMessage::Probe(probe),
+    ];
+    let acks = world.tell(&mut planner, messages);
+    let expected = [(Answer::Unavailable, 1), (Answer::Applied, 1), (Answer::Applied, 1)];
+    assert_eq!(answers(&acks), expected);
+    assert_eq!(acks[0].refused, [Refusal { block: 1, why: Why::UnknownVersion, events: 3 }]);
+    assert_eq!((world.total("y", "c"), world.state("x", "c"), world.state("z", "c")), (5, None, None));
+    let report = world.status.report();
+    assert_eq!((report.batches_newer, report.events_refused, report.events_in), (1, 0, 5));
+    // A check says the same, and finds no Block guilty.
+    let wanted = wanted_of(&waiting.blocks);
+    let checked = check(&world.handlers, &waiting, (&wanted, &world.load(&wanted)), now());
+    assert_eq!((checked.answer, checked.refused), (Answer::Unavailable, acks[0].refused.clone()));
+
+    let world = world.with(Sum2, Sum);
+    assert_eq!(
+        answers(&world.ingest(&mut Planner::default(), vec![waiting.clone()])),
+        [(Answer::Applied, 2)]
+    );
+    // What it was told in the meantime the old Server says too: the Batch is contained.
+    let world = world.with(Sum, Sum);
+    assert_eq!(answers(&world.ingest(&mut planner, vec![waiting])), [(Answer::Duplicate, 2)]);
+}
+
+#[test]
+fn blocks_for_a_stored_state_of_a_newer_version_wait() {
+    let world = World::new().with(Sum2, Sum);
+    world.ingest(&mut Planner::default(), vec![batch(1, 1, 1, 0, vec![newer("z", "Other", 3)])]);
+    let (world, mut planner) = (world.with(Sum, Sum), Planner::default());
+    let messages = || {
+        let raw = block_of("z", "c", "Other", &[1.0; 2]);
+        vec![batch(2, 1, 1, 0, vec![raw]), batch(3, 1, 1, 0, vec![block("y", "c", &[1.0])])]
+    };
+    for other in [Answer::Applied, Answer::Duplicate] {
+        let acks = world.ingest(&mut planner, messages());
+        assert_eq!(answers(&acks), [(Answer::Unavailable, 0), (other, 1)]);
+    }
+    // A Block that every Server refuses waits for none.
+    let conflict = batch(4, 1, 1, 0, vec![newer("y", "Other", 3), block("z", "c", &[1.0])]);
+    let acks = world.ingest(&mut planner, vec![conflict]);
+    let refused: Vec<_> = acks[0].refused.iter().map(|refusal| refusal.why).collect();
+    assert_eq!((acks[0].answer, refused), (Answer::Applied, vec![Why::TypeConflict; 2]));
+
+    let world = world.with(Sum2, Sum);
+    let acks = world.ingest(&mut Planner::default(), messages());
+    assert_eq!(answers(&acks), [(Answer::Applied, 1), (Answer::Duplicate, 1)]);
+}
+
+/// What is refused has to be noted; where the note's State is newer, it could be counted nowhere.
+#[test]
+fn what_cannot_be_noted_because_the_ledger_is_newer_waits() {
+    let bad = |seq| batch(1, seq, 1, seq - 1, vec![block_of("x", "c", "Unheard", &[1.0])]);
+    let world = World::new().with(Sum, Sum2);
+    world.ingest(&mut Planner::default(), vec![bad(1)]);
+    let (world, mut planner) = (world.with(Sum, Sum), Planner::default());
+    assert_eq!(answers(&world.ingest(&mut planner, vec![bad(2)])), [(Answer::Unavailable, 1)]);
+    assert_eq!(world.status.report().events_without_note, 0);
+    let world = world.with(Sum, Sum2);
+    assert_eq!(answers(&world.ingest(&mut planner, vec![bad(2)])), [(Answer::Applied, 2)]);
 }

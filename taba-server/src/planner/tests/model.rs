@@ -387,6 +387,7 @@ impl Model {
             Action::Answer(..)
             | Action::Report(_)
             | Action::Refused(_)
+            | Action::Newer(_)
             | Action::Panicked(_)
             | Action::Stabilise(_) => {
                 unreachable!("not kept")

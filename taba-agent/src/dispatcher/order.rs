@@ -1,0 +1,66 @@
+//! [`ServerOrder`]: in which order one Lane turns to the Servers.
+
+use std::time::Duration;
+
+use taba_core::ledger::Why;
+use taba_core::wire::{Ack, Answer};
+
+/// For how long a Lane stays away from Servers that were too old for it, before it tries its first one again.
+const STAY_AWAY: Duration = Duration::from_secs(60);
+
+/// The Servers in the rendezvous order of one Lane. A Server whose build is too old for what the Lane holds (a State of a
+/// newer version, in a rolling upgrade) is passed over for a while; the next in the order is tried.
+#[derive(Debug)]
+pub(super) struct ServerOrder {
+    /// Places of the Servers, the first choice in front.
+    places: Box<[u16]>,
+    /// How many of them are passed over.
+    skipped: usize,
+    /// Until when they are.
+    until: Duration,
+    /// The Server that was too old for what the Lane holds now.
+    too_old: Option<usize>,
+}
+
+impl ServerOrder {
+    pub(super) fn new(places: Box<[u16]>) -> Self {
+        Self { places, skipped: 0, until: Duration::ZERO, too_old: None }
+    }
+
+    /// The first Server that is open and takes a request of the size; if none takes it, the first that is open. Those that
+    /// are passed over come last.
+    pub(super) fn choose(
+        &self,
+        now: Duration,
+        is_open: impl Fn(usize) -> bool,
+        fits: impl Fn(usize) -> bool,
+    ) -> Option<usize> {
+        let skipped = if now < self.until { self.skipped } else { 0 };
+        let (last, first) = self.places.split_at(skipped.min(self.places.len()));
+        let order = first.iter().chain(last).map(|place| usize::from(*place));
+        let mut open = order.filter(|place| is_open(*place));
+        open.clone().find(|place| fits(*place)).or_else(|| open.next())
+    }
+
+    /// The Server that was too old for what the Lane holds; `None` when none was, or another one took it.
+    pub(super) fn too_old(&self) -> Option<usize> {
+        self.too_old
+    }
+
+    /// Takes in what a Server answered to this Lane.
+    pub(super) fn answered(&mut self, now: Duration, server: usize, ack: &Ack) {
+        if is_too_old(ack) {
+            let place = self.places.iter().position(|place| usize::from(*place) == server);
+            let next = place.map_or(0, |place| place + 1);
+            (self.skipped, self.until) = (next % self.places.len().max(1), now + STAY_AWAY);
+            self.too_old = Some(server);
+        } else if matches!(ack.answer, Answer::Applied | Answer::Duplicate) {
+            self.too_old = None;
+        }
+    }
+}
+
+/// Whether a Server did not take a Batch because its build is too old for a Block of it.
+fn is_too_old(ack: &Ack) -> bool {
+    ack.answer == Answer::Unavailable && ack.refused.iter().any(|refusal| refusal.why == Why::UnknownVersion)
+}
