@@ -27,6 +27,7 @@ pub(super) fn start(shared: &Arc<Shared>, disk: Box<dyn Disk>, woken: Receiver<(
         own(shared, &mut *disk, &woken, &to_sync);
         drop(disk);
         shared.disk_is_closed();
+        shared.fail_unless_stopping(Failure::ended("the disk thread"));
     })
 }
 
@@ -38,10 +39,10 @@ fn spawn(
 ) -> io::Result<()> {
     let shared = Arc::clone(shared);
     let guarded = move || {
-        // What it leaves half done is looked at by nobody: the process ends.
-        match catch_unwind(AssertUnwindSafe(|| run(&shared))) {
-            Ok(()) => shared.fail_unless_stopping(Failure::ended(part)),
-            Err(panic) => shared.fail(Failure::panicked(part, &*panic)),
+        // What it leaves half done is looked at by nobody: the process ends. A thread that returns says so itself: the sync
+        // thread returns when the disk thread is gone, and must not take that one's failure for its own.
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| run(&shared))) {
+            shared.fail(Failure::panicked(part, &*panic));
         }
     };
     let _: thread::JoinHandle<()> = Builder::new().name(name.to_owned()).spawn(guarded)?;
@@ -68,7 +69,7 @@ fn own(shared: &Shared, disk: &mut dyn Disk, woken: &Receiver<()>, to_sync: &Syn
             Ran::Sync(job) => {
                 shared.disk_done(crate::spool::Done::Prepared { position: job.position });
                 if to_sync.send(job).is_err() {
-                    return;
+                    return shared.fail_unless_stopping(Failure::ended("the sync thread"));
                 }
             }
         }
