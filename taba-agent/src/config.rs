@@ -118,7 +118,10 @@ pub struct Config {
     #[cfg_attr(feature = "cli", arg(long, env = "TABA_AGENT_CONFIRM_AFTER", value_name = "TIME", value_parser = parse_time, default_value = time_text(Self::default().confirm_after)))]
     pub confirm_after: Duration,
 
-    /// How long to wait before asking again after what could not be confirmed
+    /// How long to wait before asking again after what could not be confirmed.
+    ///
+    /// As often Servers are asked which process they are, while something is not confirmed: after a restart the store may hold
+    /// less than it did.
     #[cfg_attr(feature = "cli", arg(long, env = "TABA_AGENT_PROBE_INTERVAL", value_name = "TIME", value_parser = parse_time, default_value = time_text(Self::default().probe_interval)))]
     pub probe_interval: Duration,
 

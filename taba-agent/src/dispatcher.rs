@@ -273,6 +273,7 @@ impl Dispatcher {
     pub fn hear(&mut self, now: Moment, input: Input, actions: &mut Vec<Action>) {
         match input {
             Input::Tick => {}
+            Input::NewServer => self.ask_now(now.uptime),
             Input::Answered { request, acks, .. } => self.answered(now.uptime, request, acks, actions),
             Input::Failed { request, cause, why, retry_after } => {
                 self.failed(now.uptime, request, cause, (why, retry_after), actions);
@@ -614,6 +615,21 @@ impl Dispatcher {
         let until = now + self.backoff.after(desk.failures);
         desk.place = Place::Resting(until);
         self.timers.insert((until, key));
+    }
+
+    /// Lanes that wait until it is time to ask how far the store goes ask now.
+    fn ask_now(&mut self, now: Duration) {
+        for (until, key) in std::mem::take(&mut self.timers) {
+            let desk = self.desk(key);
+            let at = match &mut desk.place {
+                Place::Settling(at) => {
+                    *at = now;
+                    now
+                }
+                _ => until,
+            };
+            self.timers.insert((at, key));
+        }
     }
 
     fn wake_lanes(&mut self, now: Duration) {

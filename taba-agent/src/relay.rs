@@ -410,6 +410,11 @@ impl<S: Spool> Relay<S> {
         self.phase == Phase::Draining && self.dispatcher.is_drained()
     }
 
+    /// Whether it holds any events: not stored, or not known to be there for good.
+    pub const fn holds_events(&self) -> bool {
+        self.dispatcher.events_held() > 0
+    }
+
     /// What is not known to be stored.
     pub fn unapplied(&self) -> Weight {
         self.dispatcher.unapplied()

@@ -13,8 +13,8 @@ pub const WEIGHT_MAX: u32 = 1000;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServerUrlError {
-    /// It does not begin with `http://`.
-    #[error("server {text:?} does not begin with http:// (TLS is not supported yet)")]
+    /// It has another scheme than `http://`.
+    #[error("server {text:?}: only http:// is supported (TLS is not, yet)")]
     Scheme {
         /// What was given.
         text: String,
@@ -35,7 +35,7 @@ pub enum ServerUrlError {
     },
 }
 
-/// `http://HOST:PORT`, then perhaps a prefix (`/taba`) under which its routes are, then perhaps `;weight=N`, from 1 (the
+/// `http://HOST:PORT`, or `HOST:PORT` alone, then perhaps a prefix (`/taba`) under which its routes are, then perhaps `;weight=N`, from 1 (the
 /// default) to 1000: a Server of weight 2 takes twice the VBuckets of one of weight 1.
 ///
 /// # Examples
@@ -80,8 +80,13 @@ impl FromStr for ServerUrl {
                 (url, weight.ok_or_else(|| ServerUrlError::Weight { text: text.to_owned() })?)
             }
         };
-        let rest =
-            url.strip_prefix("http://").ok_or_else(|| ServerUrlError::Scheme { text: text.to_owned() })?;
+        let rest = match url.split_once("://") {
+            Some(("http", rest)) => rest,
+            Some(_) => return Err(ServerUrlError::Scheme { text: text.to_owned() }),
+            // With a port: a word alone is more likely a slip.
+            None if url.contains(':') => url,
+            None => return Err(ServerUrlError::Authority { text: text.to_owned() }),
+        };
         let rest = rest.strip_suffix('/').unwrap_or(rest);
         let (authority, prefix) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         if !is_authority(authority) || !is_prefix(prefix) {
@@ -141,13 +146,14 @@ mod tests {
         }
         assert_eq!(" http://a:1".parse::<ServerUrl>().unwrap().url(), "http://a:1");
         assert_eq!("http://a:1/".parse::<ServerUrl>().unwrap().url(), "http://a:1");
+        assert_eq!("a:1".parse::<ServerUrl>().unwrap().url(), "http://a:1");
         assert_eq!("http://a:1/taba/".parse::<ServerUrl>().unwrap().url(), "http://a:1/taba");
     }
 
     #[test]
     fn bad_ones_say_why() {
         let error = |text: &str| text.parse::<ServerUrl>().unwrap_err();
-        assert!(matches!(error("a:1"), ServerUrlError::Scheme { .. }));
+        assert!(matches!(error("a"), ServerUrlError::Authority { .. }));
         assert!(matches!(error("https://a:1"), ServerUrlError::Scheme { .. }));
         for text in [
             "http://",

@@ -55,6 +55,8 @@ pub struct Server {
 }
 
 struct Inner {
+    /// Drawn at its start.
+    process: u64,
     shared: Arc<Shared>,
     query: QueryState,
     workers: Vec<UnboundedSender<Message>>,
@@ -143,6 +145,11 @@ impl Server {
     /// Its store.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.inner.shared.store
+    }
+
+    /// A number drawn at its start, by which Agents tell it from the process that answered there before.
+    pub(crate) fn process(&self) -> u64 {
+        self.inner.process
     }
 
     /// Its clock.
@@ -442,6 +449,6 @@ impl ServerBuilder {
         let workers = workers.collect();
         runtime.spawn(supervise(tasks, Arc::clone(&shared)));
         let query = QueryState::with_limits(store, self.handlers, self.clock, status, self.query_limits);
-        Ok(Server { inner: Arc::new(Inner { shared, query, workers }) })
+        Ok(Server { inner: Arc::new(Inner { process: getrandom::u64()?, shared, query, workers }) })
     }
 }

@@ -163,12 +163,14 @@ async fn take(server: &Server, headers: &HeaderMap, body: Body) -> Result<Respon
     Ok(([(CONTENT_TYPE, wire::CONTENT_TYPE)], frame).into_response())
 }
 
-/// What every answer to an Agent says of this Server: its VBuckets, its time, its store.
+/// What every answer to an Agent says of this Server: its VBuckets, its time, its process, its store.
 fn headers_of(server: &Server) -> HeaderMap {
     let store = server.store();
-    let mut headers = HeaderMap::with_capacity(3);
+    let mut headers = HeaderMap::with_capacity(4);
     headers.insert(wire::VBUCKETS_HEADER, store.vbuckets().count().into());
     headers.insert(wire::TIME_HEADER, server.clock()().as_micros().into());
+    let process = HeaderValue::try_from(format!("{:016x}", server.process()));
+    headers.extend(process.ok().map(|process| (HeaderName::from_static(wire::PROCESS_HEADER), process)));
     let identity = store.identity().and_then(|store| HeaderValue::try_from(store.to_string()).ok());
     headers.extend(identity.map(|store| (HeaderName::from_static(wire::STORE_HEADER), store)));
     headers

@@ -157,3 +157,44 @@ fn a_server_takes_nothing_that_is_meant_for_another_store() {
         assert_eq!(post("not a store"), 200, "what nobody can read is not compared");
     }
 }
+
+/// What the store had and has not any more is still at the Agent; nothing new is recorded, so nothing would be sent before
+/// `confirm-after` (here a quarter of an hour) is over.
+#[test]
+fn a_store_that_forgot_gets_back_what_agents_keep_as_soon_as_they_meet_its_server() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = |data: &Path, port: u16| {
+        if data.as_os_str().is_empty() {
+            let mut command = Command::new(binary("taba-server"));
+            let process = Process::start(
+                "taba-server",
+                command.arg(format!("--listen=127.0.0.1:{port}")).arg("--store=memory"),
+            );
+            wait_until("the server answers", || get(port, "/v2/status").is_some());
+            return Server { process, port };
+        }
+        Server::start(data, port)
+    };
+    let tool = |args: &[&str]| {
+        let done = Command::new(binary("taba-server")).args(args).output().unwrap();
+        assert!(done.status.success(), "{done:?}");
+    };
+    for is_memory in [true, false] {
+        let of = |name: &str| directory.path().join(format!("{name}-{is_memory}"));
+        let data = if is_memory { Path::new("").to_owned() } else { of("data") };
+        let (port, first) = (free_port(), server(&data, free_port()));
+        let patience = ["--confirm-after=15m", "--probe-interval=100ms"];
+        let _agent = agent(port, &[first.port], &of("spool"), &patience);
+        // An older copy of an embedded store is put back; one in memory begins anew.
+        let (at, url, backup, restored) = (first.port, first.url(), of("backup"), of("restored"));
+        if !is_memory {
+            tool(&["backup", "--server", &url, "--to", backup.to_str().unwrap()]);
+            tool(&["restore", "--from", backup.to_str().unwrap(), "--data-dir", restored.to_str().unwrap()]);
+        }
+        send(port, 1, 10);
+        wait_until("it is stored", || folded(at) == 10);
+        drop(first);
+        let _second = server(if is_memory { &data } else { &restored }, at);
+        wait_until("it is stored again", || folded(at) == 10);
+    }
+}

@@ -14,6 +14,9 @@ use crate::spool::Fetch;
 pub enum Input {
     /// Time has passed.
     Tick,
+    /// A Server process answers that was not seen before: the store may hold less than it did. What Lanes keep in case of
+    /// that is asked after at once.
+    NewServer,
     /// A request was answered, with one acknowledgement for each of its Lanes, in any order.
     Answered {
         /// Which request.

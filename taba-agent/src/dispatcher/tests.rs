@@ -327,6 +327,23 @@ fn idle_lanes_ask_together_when_their_time_has_come_and_then_rest_for_ever() {
 }
 
 #[test]
+fn a_new_server_process_is_asked_at_once_by_all_lanes_that_keep_something() {
+    let mut dispatcher = dispatcher(1, |config| config.confirm_after = ms(60_000));
+    offer(&mut dispatcher, ms(0), 0..9);
+    assert!(
+        handle(&mut dispatcher, ms(1), Input::NewServer).is_empty(),
+        "what was never sent asks for nothing"
+    );
+    let sent = tick(&mut dispatcher, ms(20));
+    assert!(handle(&mut dispatcher, ms(21), Input::NewServer).is_empty(), "an answer is under way");
+    handle(&mut dispatcher, ms(30), answered(&sent[0], Answer::Applied));
+    let asked = handle(&mut dispatcher, ms(40), Input::NewServer);
+    assert_eq!((asked.len(), asked[0].probes.len(), asked[0].batches.len()), (1, 9, 0));
+    let again = handle(&mut dispatcher, ms(50), confirmed(&asked[0], 0));
+    assert_eq!(again[0].batches.len(), 9, "the store began anew: all of it again");
+}
+
+#[test]
 fn replays_never_take_the_last_slot_of_a_server() {
     let mut dispatcher = dispatcher(1, |config| {
         (config.requests_per_server_max, config.request_bytes_max, config.linger) =

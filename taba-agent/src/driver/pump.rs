@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::select;
 use tokio::task::JoinSet;
-use tokio::time::sleep_until;
+use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
 use super::sender::Sender;
 use super::shared::{Next, Shared};
@@ -20,10 +20,10 @@ pub(super) async fn pump(shared: Arc<Shared>) {
     let seen = (Arc::clone(&shared.vbuckets), Arc::clone(&shared.stores));
     let sender = Sender::new(&shared.config, Arc::clone(&shared.lines), seen);
     let mut flights = JoinSet::new();
-    // What does not fit is said at the start, and not only with the first events.
-    for server in 0..shared.config.servers.len() {
-        flights.spawn(sender.clone().greet(server));
-    }
+    // What does not fit is said at the start, and not only with the first events; what a store forgot is sent again soon.
+    let mut greetings = interval(shared.config.probe_interval);
+    greetings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut is_met = false;
     let mut requests = Vec::new();
     let mut input = Input::Tick;
     loop {
@@ -49,6 +49,14 @@ pub(super) async fn pump(shared: Arc<Shared>) {
                 Err(_) => Input::Tick,
             },
             () = shared.wake.notified() => Input::Tick,
+            _ = greetings.tick() => {
+                if !std::mem::replace(&mut is_met, true) || shared.holds_events() {
+                    for server in 0..shared.config.servers.len() {
+                        flights.spawn(sender.clone().greet(server));
+                    }
+                }
+                Input::Tick
+            },
             () = alarm => match next {
                 Next::Done => return,
                 Next::At(_) | Next::Wait => Input::Tick,

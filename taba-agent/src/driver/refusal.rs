@@ -14,6 +14,9 @@ use crate::frontend::{KEY_BYTES_MAX, TooManyLines};
 use crate::relay;
 use crate::spool::SpoolError;
 
+/// What to do with a Batch that was not taken. It may be in the Spool all the same.
+const AGAIN: &str = "keep it and send it again (to /v2/record under the same Idempotency-Key: without one it may count twice)";
+
 /// What the log is told about a refused request.
 #[derive(Clone, Debug)]
 pub(super) struct Refused {
@@ -44,13 +47,13 @@ pub(super) enum Refusal {
     TooSlow(Duration),
     #[error("the content type must be {}", taba_core::wire::CONTENT_TYPE)]
     ContentType,
-    #[error("the agent cannot keep the batch now; keep it and send it again")]
+    #[error("the agent cannot keep the batch now; {AGAIN}")]
     Spool(#[from] SpoolError),
-    #[error("the disk under the agent's spool does not take the batch now; keep it and send it again")]
+    #[error("the disk under the agent's spool does not take the batch now; {AGAIN}")]
     Unwritten,
-    #[error("the agent is stopping; keep the batch and send it again")]
+    #[error("the agent is stopping; {AGAIN}")]
     Stopping,
-    #[error("the agent has failed and is about to end; keep the batch and send it again")]
+    #[error("the agent has failed and is about to end; {AGAIN}")]
     Failed,
     #[error("there is nothing here; try POST /v2/record, POST /v2/events, GET /status, GET /metrics")]
     NotFound,

@@ -1,7 +1,8 @@
 //! [`Sender`]: brings one request to its Server, and the answer back.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::http::header::{CONTENT_TYPE, DATE, RETRY_AFTER};
@@ -42,6 +43,7 @@ pub(super) struct Sender {
     ours: u16,
     vbuckets: Arc<VBucketsSeen>,
     stores: Arc<Stores>,
+    processes: Arc<Processes>,
 }
 
 /// Where things of one Server are.
@@ -77,6 +79,29 @@ impl VBucketsSeen {
                  what they do not take is kept until then, and cut anew"
             );
         }
+    }
+}
+
+/// The Server processes that were seen, the latest last. Behind a load balancer each answer may be another one's; one that is
+/// forgotten here and comes back costs a round of Probes.
+#[derive(Debug, Default)]
+struct Processes(Mutex<VecDeque<HeaderValue>>);
+
+impl Processes {
+    const MAX: usize = 1_024;
+
+    /// Whether an answer is of a process that was not seen before.
+    fn is_new(&self, headers: &HeaderMap) -> bool {
+        let Some(process) = headers.get(wire::PROCESS_HEADER) else { return false };
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = !seen.contains(process);
+        if is_new {
+            seen.push_back(process.clone());
+            if seen.len() > Self::MAX {
+                seen.pop_front();
+            }
+        }
+        is_new
     }
 }
 
@@ -170,6 +195,7 @@ impl Sender {
             ours: config.vbuckets().count(),
             vbuckets,
             stores,
+            processes: Arc::default(),
         }
     }
 
@@ -209,14 +235,16 @@ impl Sender {
         }
     }
 
-    /// Asks a Server which store it has and how many VBuckets, so that what does not fit is said. What fails otherwise is
-    /// said when there is something to send.
+    /// Asks a Server which store it has, how many VBuckets, and which process it is, so that what does not fit is said, and
+    /// what a store forgot is sent again soon. What fails otherwise is said when there is something to send.
     ///
     /// # Cancel safety
     /// Safe.
     pub(super) async fn greet(self, server: usize) -> Input {
-        if let Ok(Err(SendError::Store(error))) = timeout(self.timeout, self.agree(server)).await {
-            self.tell_store(server, &error);
+        match timeout(self.timeout, self.ask_store(server)).await {
+            Ok(Ok(headers)) if self.processes.is_new(&headers) => return Input::NewServer,
+            Ok(Err(SendError::Store(error))) => self.tell_store(server, &error),
+            _ => {}
         }
         Input::Tick
     }
@@ -230,9 +258,13 @@ impl Sender {
 
     /// Asks a Server for its store, unless it has said before that it is the one that is delivered to.
     async fn agree(&self, server: usize) -> Result<(), SendError> {
-        if self.stores.may_send(server) {
-            return Ok(());
+        if !self.stores.may_send(server) {
+            self.ask_store(server).await?;
         }
+        Ok(())
+    }
+
+    async fn ask_store(&self, server: usize) -> Result<HeaderMap, SendError> {
         let mut get = hyper::Request::new(Full::default());
         *get.uri_mut() = self.uris[server].store.clone();
         *get.headers_mut() = self.headers.clone();
@@ -243,7 +275,8 @@ impl Sender {
         if head.status.is_server_error() || matches!(head.status.as_u16(), 408 | 425 | 429) {
             return Err(SendError::NotTold(head.status));
         }
-        self.hear(server, &head.headers).await
+        self.hear(server, &head.headers).await?;
+        Ok(head.headers)
     }
 
     /// What an answer says of its Server.

@@ -234,6 +234,11 @@ impl Shared {
         }
     }
 
+    /// Whether it holds any events.
+    pub(super) fn holds_events(&self) -> bool {
+        self.with(|relay, _| relay.holds_events()).unwrap_or_default()
+    }
+
     /// What the disk thread does next.
     pub(super) fn next_job(&self) -> Turn {
         if self.is_closing.load(Ordering::Acquire) {

@@ -61,7 +61,7 @@ impl<S: Spool> Relay<S> {
             Input::Failed { cause: Cause::Unreached | Cause::Away | Cause::Broken, .. } => {
                 self.failed |= now.uptime.saturating_sub(self.answered) >= OUTAGE;
             }
-            Input::Failed { .. } | Input::Tick => {}
+            Input::Failed { .. } | Input::Tick | Input::NewServer => {}
         }
         // A disk in trouble may be rid of it only once something was sent, and one that hangs is to stop nobody. Should this
         // run be killed before that is over, and its Spool lie for days, the next one knows less than it should.

@@ -625,7 +625,13 @@ impl World {
                 }
             }
             Step::Replicate => self.replica = self.store.clone(),
-            Step::FailOver => self.store = self.replica.clone(),
+            Step::FailOver => {
+                self.store = self.replica.clone();
+                // Sometimes a process is new there, too.
+                if self.blocks.is_multiple_of(2) {
+                    self.handle(Input::NewServer);
+                }
+            }
             Step::Sync => self.sync(),
             Step::Jobs(jobs) => self.disk(jobs),
             Step::SyncEnds => self.sync_ends(),

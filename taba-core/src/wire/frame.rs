@@ -12,6 +12,9 @@ pub const VBUCKETS_HEADER: &str = "taba-vbuckets";
 /// The header of an answer to Lanes that says which store the Server has ([`StoreId`](crate::StoreId)); and of a request with
 /// Lanes, which store they are meant for: a Server of another one takes nothing (409).
 pub const STORE_HEADER: &str = "taba-store";
+/// The header of a Server's answer that says which process gave it: 16 hexadecimal digits, drawn at its start. After a new
+/// one was seen, the store may hold less than it did: Agents ask at once how far it goes.
+pub const PROCESS_HEADER: &str = "taba-process";
 /// The header of a Server's answer that says what time it has, in microseconds since the Unix epoch. `Date` will not do:
 /// load balancers write their own, and HTTP libraries remember it for as long as a clock is set back.
 pub const TIME_HEADER: &str = "taba-time";
