@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::io::Write;
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -96,6 +97,8 @@ impl SetAside {
 /// What went wrong.
 #[derive(Debug, thiserror::Error)]
 enum SetAsideError {
+    #[error("there is no spool in {}; --spool-dir or the agent's --config says where it is", spool_dir.display())]
+    NoSpool { spool_dir: PathBuf },
     #[error("there is no {name} in {directory}; taba-agent set-aside list shows what is there")]
     Unknown { name: String, directory: String },
     #[error("{name} is not certain to have left its batch yet; the agent decides soon, or at its next start")]
@@ -122,16 +125,22 @@ pub(crate) fn run(log: &Log) -> Option<Exit> {
         return Some(loaded.print(log));
     }
     let outcome = match command {
-        SetAside::List { cli } => list(&files(cli)),
-        SetAside::Show { name, cli } => show(&files(cli), name),
-        SetAside::Retry { names, all, cli } => retry(log, cli, names, *all),
-        SetAside::Drop { names, cli } => drop_all(log, &files(cli), names),
+        SetAside::List { cli } => files(cli).and_then(|files| list(&files)),
+        SetAside::Show { name, cli } => files(cli).and_then(|files| show(&files, name)),
+        SetAside::Retry { names, all, cli } => {
+            files(cli).and_then(|files| retry(log, cli, &files, names, *all))
+        }
+        SetAside::Drop { names, cli } => files(cli).and_then(|files| drop_all(log, &files, names)),
     };
     Some(outcome.unwrap_or_else(|error| log.fail(Exit::Failed, &*error)))
 }
 
-fn files(cli: &Cli) -> SetAsideFiles {
-    SetAsideFiles::of(&cli.settings.spool_dir)
+fn files(cli: &Cli) -> Result<SetAsideFiles, Box<dyn Error>> {
+    let spool_dir = &cli.settings.spool_dir;
+    if !spool_dir.is_dir() {
+        return Err(Box::new(SetAsideError::NoSpool { spool_dir: spool_dir.clone() }));
+    }
+    Ok(SetAsideFiles::of(spool_dir))
 }
 
 fn list(files: &SetAsideFiles) -> Outcome {
@@ -184,8 +193,7 @@ fn drop_all(log: &Log, files: &SetAsideFiles, names: &[String]) -> Outcome {
     Ok(Exit::Clean)
 }
 
-fn retry(log: &Log, cli: &Cli, names: &[String], all: bool) -> Outcome {
-    let files = files(cli);
+fn retry(log: &Log, cli: &Cli, files: &SetAsideFiles, names: &[String], all: bool) -> Outcome {
     let names: Vec<String> = if all {
         files.list()?.into_iter().filter(|file| file.is_ready).map(|file| file.name).collect()
     } else {
@@ -195,7 +203,7 @@ fn retry(log: &Log, cli: &Cli, names: &[String], all: bool) -> Outcome {
     let url = url(cli);
     let mut exit = Exit::Clean;
     for name in names {
-        ready(find(&files, &name)?)?;
+        ready(find(files, &name)?)?;
         let receipt = runtime.block_on(send(&url, &name, files.frame(&name)?.into()))?;
         files.remove(&name)?;
         let refused: u64 = receipt.refused.iter().map(|refusal| refusal.events).sum();

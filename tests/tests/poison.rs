@@ -376,6 +376,17 @@ fn forbidding(directory: &Path) -> (taba_tests::Server, Gate, Arc<AtomicBool>) {
 }
 
 #[test]
+fn set_aside_says_where_there_is_no_spool() {
+    let directory = tempfile::tempdir().unwrap();
+    let spool = directory.path().join("not-there");
+    for command in [&["list"][..], &["show", "x"], &["drop", "x"], &["retry", "--all"]] {
+        let (code, list, said) = set_aside(command, 1, &spool);
+        assert_eq!((code, list.as_str()), (1, ""), "{command:?}");
+        assert!(said.contains("not-there") && said.contains("--spool-dir"), "{said}");
+    }
+}
+
+#[test]
 fn what_was_set_aside_is_sent_again_by_a_command_and_counts_once() {
     let directory = tempfile::tempdir().unwrap();
     let (server, gate, is_mended) = forbidding(directory.path());

@@ -56,7 +56,8 @@ impl SmallDisk {
 
     /// Frees what [`SmallDisk::fill`] took.
     pub fn free(&self) {
-        // It may never have been filled.
+        // It may never have been filled. Cut first: a process that is just being started may have the file open still.
+        let _ = File::options().write(true).open(self.filler()).and_then(|file| file.set_len(0));
         let _ = fs::remove_file(self.filler());
     }
 
