@@ -33,6 +33,14 @@ pub enum DiskError {
         /// Why not.
         source: io::Error,
     },
+    /// A segment cannot be read, or is no file.
+    #[error("cannot use {}; without it, moved away, the agent starts and tells what it held as lost", path.display())]
+    Segment {
+        /// Its file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// Another Agent has it.
     #[error("{} is in use: another agent has it; stop it or choose another directory", path.display())]
     Locked {
@@ -103,27 +111,37 @@ impl FileDisk {
             is_changed: true,
         };
         disk.take_in_strays().map_err(failed)?;
-        let segments = disk.segments().map_err(failed)?;
-        let unknown =
-            Extent { oldest: segments.first().map_or(SegmentId(1), |first| first.0), ..Extent::default() };
-        disk.extent = Arc::new(Mutex::new(found_extent.unwrap_or(unknown)));
-        if found_extent.is_none() && segments.is_empty() {
-            // So that a run that is killed before its first sync is not taken for one whose extent is damaged. A full disk
-            // may refuse it, and then takes nothing else either.
-            let _ = change_extent(&disk.lock, &disk.extent, |_| {});
-        }
-        for (segment, _) in segments {
-            let file = OpenOptions::new().read(true).append(true).open(disk.file(segment)).map_err(failed)?;
+        for segment in disk.found().map_err(failed)? {
+            let path = disk.file(segment);
+            let file = open_segment(&path).map_err(|source| DiskError::Segment { path, source })?;
             let file = Arc::new(file);
             disk.unsynced.push(Arc::clone(&file));
             disk.files.insert(segment, file);
         }
+        let oldest = disk.files.keys().next().map_or(SegmentId(1), |first| *first);
+        let unknown = Extent { oldest, ..Extent::default() };
+        disk.extent = Arc::new(Mutex::new(found_extent.unwrap_or(unknown)));
+        if found_extent.is_none() && disk.files.is_empty() {
+            // So that a run that is killed before its first sync is not taken for one whose extent is damaged. A full disk
+            // may refuse it, and then takes nothing else either.
+            let _ = change_extent(&disk.lock, &disk.extent, |_| {});
+        }
         Ok(disk)
+    }
+
+    /// Segments that have a file, ascending.
+    fn found(&self) -> io::Result<Vec<SegmentId>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            found.extend(number_of(&entry?.file_name()));
+        }
+        found.sort_unstable();
+        Ok(found)
     }
 
     /// Gives files of the log that have no number for a name one that is free: what they say themselves counts.
     fn take_in_strays(&self) -> io::Result<()> {
-        let mut free = self.segments()?.last().map_or(1, |(last, _)| last.0 + 1);
+        let mut free = self.found()?.last().map_or(1, |last| last.0 + 1);
         for entry in fs::read_dir(&self.path)? {
             let entry = entry?;
             let name = entry.file_name();
@@ -145,6 +163,15 @@ impl FileDisk {
 fn number_of(name: &OsStr) -> Option<SegmentId> {
     let number = SegmentId(u64::from_str_radix(name.to_str()?.strip_suffix(SUFFIX)?, 16).ok()?);
     (name.to_str()? == format!("{number}{SUFFIX}")).then_some(number)
+}
+
+/// A segment may be a symbolic link, to a larger disk.
+fn open_segment(path: &Path) -> io::Result<File> {
+    // Asked first: to open a pipe would wait for its writer.
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("it is no file"));
+    }
+    OpenOptions::new().read(true).append(true).open(path)
 }
 
 /// The extent that stands in this file: that of a log without segments in an empty one, `None` in one that is damaged.
@@ -225,14 +252,8 @@ impl Last {
 
 impl Disk for FileDisk {
     fn segments(&self) -> io::Result<Vec<(SegmentId, u64)>> {
-        let mut found = Vec::new();
-        for entry in fs::read_dir(&self.path)? {
-            let entry = entry?;
-            let Some(number) = number_of(&entry.file_name()) else { continue };
-            found.push((number, entry.metadata()?.len()));
-        }
-        found.sort_unstable();
-        Ok(found)
+        // Of the file itself, and not of a symbolic link to it.
+        self.files.iter().map(|(segment, file)| Ok((*segment, file.metadata()?.len()))).collect()
     }
 
     fn create(&mut self, segment: SegmentId, head: &[u8]) -> io::Result<()> {
@@ -396,6 +417,35 @@ impl Disk for FileDisk {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_segment_behind_a_symbolic_link_is_read_and_what_is_no_file_is_named() {
+        let (dir, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let mut disk = FileDisk::open(dir.path()).unwrap();
+        disk.create(SegmentId(1), b"what it holds").unwrap();
+        drop(disk);
+        let (path, moved) =
+            (dir.path().join(format!("{}{SUFFIX}", SegmentId(1))), elsewhere.path().join("1"));
+        fs::copy(&path, &moved).unwrap();
+        fs::remove_file(&path).unwrap();
+        // It points to nothing, to a directory, to the file.
+        for (to, is_good) in
+            [(elsewhere.path().join("2"), false), (elsewhere.path().into(), false), (moved, true)]
+        {
+            std::os::unix::fs::symlink(to, &path).unwrap();
+            match FileDisk::open(dir.path()) {
+                Ok(disk) => {
+                    assert!(is_good);
+                    assert_eq!(disk.segments().unwrap(), [(SegmentId(1), 13)]);
+                }
+                Err(DiskError::Segment { path: named, .. }) => assert!(!is_good && named == path),
+                Err(error) => panic!("{error}"),
+            }
+            fs::remove_file(&path).unwrap();
+        }
+        fs::create_dir(&path).unwrap();
+        assert!(matches!(FileDisk::open(dir.path()), Err(DiskError::Segment { .. })));
+    }
 
     #[test]
     fn a_run_that_was_killed_before_its_first_sync_is_not_damaged() {
