@@ -174,6 +174,7 @@ pub fn recover(disk: &mut dyn Disk, extent: Option<Extent>) -> io::Result<Recove
     }
     let mut replay = Replay::new(extent);
     let segments = arrange::arrange(disk, files, &mut replay)?;
+    replay.are_there(segments.iter().map(|(segment, _)| *segment));
     let missing = arrange::missing(disk, &segments, extent)?;
     // Segments of a log that was being written again, and is not known to be whole.
     let mut unsealed: Vec<(SegmentId, Vec<u8>)> = Vec::new();

@@ -92,6 +92,29 @@ fn all(files: &Files) -> Vec<Surgery> {
                 Box::new(move |file| file.iter_mut().skip(start + 5).take(512).for_each(|byte| *byte = 0)),
             );
         }
+        // What is there twice counts once, wherever the second one stands.
+        edit("its content again behind it".into(), true, Box::new(|file| file.extend(file.clone())));
+        for (number, pair) in borders.windows(2).enumerate() {
+            let record = file[pair[0]..pair[1]].to_vec();
+            let at = borders[(number * 7 + 3) % borders.len()].max(pair[1]);
+            let end = file.len();
+            edit(
+                format!("the record at {} again at {at} and {end}", pair[0]),
+                true,
+                Box::new(move |file| {
+                    file.extend_from_slice(&record);
+                    file.splice(at..at, record.iter().copied());
+                }),
+            );
+        }
+        for (&other, content) in files.iter().filter(|(other, _)| **other != id) {
+            let content = content.clone();
+            edit(
+                format!("behind it that of {other}"),
+                true,
+                Box::new(move |file| file.extend_from_slice(&content)),
+            );
+        }
         all.push(surgery(format!("segment {place}: deleted"), false, move |files| drop(files.remove(&id))));
         all.push(surgery(format!("segment {place}: doubled"), true, move |files| {
             let copy = files[&id].clone();

@@ -1,6 +1,7 @@
 //! [`Replay`]: the records of all segments, in order.
 
-use std::collections::{BTreeMap, HashMap, hash_map};
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet, HashMap, hash_map};
 
 use taba_core::{ClientId, SeqNo, StreamId, Timestamp};
 
@@ -20,6 +21,8 @@ const RESYNC_BYTES_MAX: usize = 256 << 20;
 #[derive(Debug, Default)]
 pub(super) struct Replay {
     extent: Option<Extent>,
+    /// Segments that have a file of their own.
+    segments: BTreeSet<SegmentId>,
     pub(super) lanes: BTreeMap<LaneKey, Lane>,
     pub(super) applied: HashMap<LaneKey, SeqNo>,
     pub(super) clocks: HashMap<StreamId, StreamClock>,
@@ -68,6 +71,17 @@ struct Origin<'a> {
     client: Option<(&'a ClientId, u64)>,
 }
 
+/// When what a record says counts.
+enum Turn {
+    Now,
+    /// It was read before.
+    Past,
+    /// Its segment has a file of its own, which is read later.
+    Later,
+    /// It is of a segment that should have been read before this one.
+    Never,
+}
+
 impl Building {
     pub(super) fn events_lost(&self) -> u64 {
         self.lost.values().map(|loss| loss.events).sum()
@@ -85,6 +99,18 @@ impl Lane {
         self.end = (self.end.0.max(seq), self.end.1.max(events));
     }
 
+    /// Whether this is the whole of one of its Batches.
+    fn has(&self, piece: &FoundPiece) -> bool {
+        let is_it = |batch: &Building| matches!(&batch.places[..], [place] if place.crc == piece.crc);
+        self.batches.get(&piece.seq.0).is_some_and(is_it)
+    }
+
+    /// Whether a piece, which begins behind others of its Batch, was read before, or was let go of.
+    fn has_had(&self, piece: &FoundPiece) -> bool {
+        self.start.is_some_and(|(base, _)| piece.seq.0 < base)
+            || self.batches.get(&piece.seq.0).is_some_and(|batch| piece.blocks_before < batch.blocks_end)
+    }
+
     /// Its Batches from this number on are no more.
     fn cut(&mut self, seq: u64, events_before: u64) {
         self.batches.split_off(&seq);
@@ -95,6 +121,11 @@ impl Lane {
 impl Replay {
     pub(super) fn new(extent: Option<Extent>) -> Self {
         Self { extent, ..Self::default() }
+    }
+
+    /// These segments are there, each in a file of its own.
+    pub(super) fn are_there(&mut self, segments: impl Iterator<Item = SegmentId>) {
+        self.segments.extend(segments);
     }
 
     /// Bytes are missing here that were there once.
@@ -124,11 +155,20 @@ impl Replay {
             at = resynchronise(bytes, None).unwrap_or(bytes.len());
             self.unreadable(id, 0, at);
         }
+        let mut has_begun = false;
         loop {
             match next(&bytes[at..]) {
                 Next::End => return,
                 Next::Record(found, end) if self.is_believed(&found, id, at + end) => {
-                    self.record(*found, id, at);
+                    match self.turn(&found, id, &mut has_begun) {
+                        Turn::Now => self.record(*found, id, at),
+                        Turn::Past => self.damage.segments_misnamed += 1,
+                        Turn::Later => {
+                            self.damage.segments_misnamed += 1;
+                            return;
+                        }
+                        Turn::Never => return self.unreadable(id, at, bytes.len()),
+                    }
                     at += end;
                 }
                 // Its lengths may be what is wrong.
@@ -148,6 +188,22 @@ impl Replay {
                     }
                 },
             }
+        }
+    }
+
+    /// A checkpoint begins a segment. One in the middle of a file says that what follows is of another segment, or of this
+    /// one again. Pieces that were read before are known by their places in their Batch.
+    fn turn(&self, found: &Found, id: SegmentId, has_begun: &mut bool) -> Turn {
+        let Found::Checkpoint(Checkpoint { segment, .. }) = found else { return Turn::Now };
+        let is_first = !std::mem::replace(has_begun, true);
+        let is_there = self.segments.contains(segment);
+        match segment.cmp(&id) {
+            Ordering::Equal if is_first => Turn::Now,
+            Ordering::Equal => Turn::Past,
+            Ordering::Less if is_there => Turn::Past,
+            Ordering::Less => Turn::Never,
+            Ordering::Greater if is_there => Turn::Later,
+            Ordering::Greater => Turn::Now,
         }
     }
 
@@ -195,16 +251,19 @@ impl Replay {
                 }
             }
             Found::Merge(stream, taken_at, pieces) => {
-                if let Some(first) = pieces.first() {
-                    self.lane(stream, first.vbucket).cut(first.seq.0, first.events_before);
+                let Some(first) = pieces.first() else { return };
+                let lane = self.lane(stream, first.vbucket);
+                // Read a second time, it would cut off what was added since.
+                if !pieces.iter().all(|piece| lane.has(piece)) {
+                    lane.cut(first.seq.0, first.events_before);
+                    pieces.iter().for_each(|piece| self.piece(origin(stream, taken_at), piece));
                 }
-                pieces.iter().for_each(|piece| self.piece(origin(stream, taken_at), piece));
             }
             Found::Move(from, seq, (stream, taken_at), pieces) => {
-                if let Some(lane) = self.lanes.get_mut(&from) {
-                    let events_before =
-                        lane.batches.range(seq.0..).next().map_or(0, |(_, first)| first.events_before);
-                    lane.cut(seq.0, events_before);
+                if let Some(lane) = self.lanes.get_mut(&from)
+                    && let Some((_, first)) = lane.batches.range(seq.0..).next()
+                {
+                    lane.cut(seq.0, first.events_before);
                 }
                 pieces.iter().for_each(|piece| self.piece(origin(stream, taken_at), piece));
             }
@@ -221,6 +280,9 @@ impl Replay {
         let place =
             Place { segment, offset: (at + piece.offset) as u32, bytes: piece.bytes as u32, crc: piece.crc };
         let lane = self.lane(stream, piece.vbucket);
+        if lane.has_had(piece) {
+            return;
+        }
         let batch = lane.batches.entry(piece.seq.0).or_insert_with(|| Building {
             events_before: piece.events_before,
             blocks_end: 0,
