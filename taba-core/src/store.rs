@@ -218,6 +218,17 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// What happened, without the VBucket that it happened to: the same for all that fail for one reason.
+    pub fn reason(&self) -> String {
+        match self {
+            Self::Misplaced { source, .. } => {
+                format!("not kept where it was looked for: {}", crate::causes(&**source))
+            }
+            Self::Damaged { what, .. } => format!("a damaged {what}"),
+            Self::Unavailable { .. } | Self::TooLarge { .. } => crate::causes(self),
+        }
+    }
+
     /// What to do next.
     pub fn remedy(&self) -> Remedy {
         match self {
@@ -396,5 +407,27 @@ mod tests {
         let bytes = postcard::to_stdvec(&(&scanned, Committed::Conflict { found: version })).unwrap();
         let read = postcard::from_bytes::<(Scanned, Committed)>(&bytes).unwrap();
         assert_eq!(read, (scanned, Committed::Conflict { found: version }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::VBuckets;
+
+    #[test]
+    fn one_reason_reads_the_same_for_all_vbuckets() {
+        let vbuckets = VBuckets::new(64).unwrap();
+        let errors = |vbucket: u16| {
+            let vbucket = vbuckets.get(vbucket).unwrap();
+            [
+                StoreError::Damaged { vbucket, what: "key" },
+                StoreError::Misplaced { vbucket, source: "the shard does not hold it".into() },
+            ]
+        };
+        for (one, other) in errors(7).iter().zip(&errors(8)) {
+            assert_ne!(one.to_string(), other.to_string());
+            assert_eq!(one.reason(), other.reason());
+        }
     }
 }

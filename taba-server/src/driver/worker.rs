@@ -349,7 +349,7 @@ fn failed(shared: &Shared, vbucket: VBucket, error: &StoreError, what: &'static 
     // With the words of the store itself: `MISCONF …`, `LOADING …`.
     let cause = std::error::Error::source(error).map(taba_core::causes).unwrap_or_default();
     // All VBuckets of a store that is away say the same.
-    let Some(suppressed) = shared.lines.admit(what, &format!("{error} {cause}")) else { return Failed };
+    let Some(suppressed) = shared.lines.admit(what, &error.reason()) else { return Failed };
     match error.remedy() {
         Remedy::Wait(_) | Remedy::Reroute => {
             tracing::warn!(vbucket, %error, cause, suppressed, "{what}; senders keep their batches");

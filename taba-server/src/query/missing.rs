@@ -190,7 +190,7 @@ impl Seen {
         missing.shards.extend(shard.cloned());
         if let Some(error) = error {
             let cause = match &error {
-                QueryError::Store(error) => taba_core::causes(error),
+                QueryError::Store(error) => error.reason(),
                 error => error.message(),
             };
             add_cause(&mut missing.why, cause);
