@@ -385,6 +385,7 @@ pub trait Store: Send + Sync + 'static {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::VBuckets;
     use crate::batch::SeqNo;
 
     #[test]
@@ -408,12 +409,6 @@ mod tests {
         let read = postcard::from_bytes::<(Scanned, Committed)>(&bytes).unwrap();
         assert_eq!(read, (scanned, Committed::Conflict { found: version }));
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::VBuckets;
 
     #[test]
     fn one_reason_reads_the_same_for_all_vbuckets() {
