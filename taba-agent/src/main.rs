@@ -8,7 +8,8 @@ use std::time::Duration;
 use taba_agent::cli;
 use taba_agent::config::DECODERS_MAX;
 use taba_agent::{Agent, Config, Verified};
-use taba_process::{Exit, Log, signals};
+use taba_process::signals::StopSignals;
+use taba_process::{Exit, Log};
 
 /// How long threads that wait for a disk may take when everything else has ended.
 const THREADS_TIME_MAX: Duration = Duration::from_secs(1);
@@ -46,11 +47,12 @@ fn start(log: &Log) -> Exit {
 async fn run(config: Verified<Config>, log: &Log) -> Exit {
     let deadline = config.shutdown_timeout;
     let unix = config.unix.clone();
+    let is_kept = config.spool == taba_agent::config::SpoolKind::File;
     let servers: Vec<_> = config.servers.iter().map(ToString::to_string).collect();
     let memory_bytes_max = config.memory().total();
     // Taken before anything begins, so that no signal ends the process unheard.
-    let asked_to_stop = match signals::stop() {
-        Ok(signal) => signal,
+    let mut signals = match StopSignals::listen() {
+        Ok(signals) => signals,
         Err(error) => return log.fail(Exit::Failed, &error),
     };
     let handlers = match taba_handlers::standard().build() {
@@ -70,7 +72,7 @@ async fn run(config: Verified<Config>, log: &Log) -> Exit {
     let addr = running.addr();
     tracing::info!(%addr, unix = unix.map(|path| path.display().to_string()), ?servers, memory_bytes_max, "listening");
     let failure = tokio::select! {
-        () = asked_to_stop => None,
+        () = signals.next() => None,
         failure = running.failed() => Some(failure),
     };
     if let Some(failure) = failure {
@@ -78,7 +80,17 @@ async fn run(config: Verified<Config>, log: &Log) -> Exit {
         return log.fail(Exit::Failed, &failure);
     }
     tracing::info!(deadline_ms = deadline.as_millis() as u64, "stopping");
-    let left = running.shutdown(deadline).await;
+    let left = tokio::select! {
+        left = running.shutdown(deadline) => left,
+        () = signals.next() => {
+            if is_kept {
+                tracing::warn!("asked a second time: it ends at once; what is in the spool is brought by the next run");
+            } else {
+                tracing::error!("asked a second time: it ends at once; what was not brought to a server is lost");
+            }
+            return Exit::Failed;
+        }
+    };
     if left.is_nothing() {
         tracing::info!("stopped; everything is stored");
         return Exit::Clean;

@@ -30,7 +30,10 @@ impl Agent {
     fn start(server: &Server, command: &mut Command, stderr: impl Into<Stdio>) -> Self {
         let addr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let (listen, servers) = (format!("--listen={addr}"), format!("--servers={}", server.url()));
-        command.args(["--spool=memory", &listen, &servers, "--confirm-after=0s", "--probe-interval=20ms"]);
+        if !command.get_args().any(|arg| arg.to_string_lossy().starts_with("--spool-dir")) {
+            command.arg("--spool=memory");
+        }
+        command.args([&*listen, &servers, "--confirm-after=0s", "--probe-interval=20ms"]);
         let mut agent = Self { child: command.stderr(stderr).spawn().unwrap(), addr };
         while TcpStream::connect(addr).is_err() {
             assert_eq!(agent.child.try_wait().unwrap(), None, "it ended before it listened");
@@ -83,6 +86,33 @@ fn a_log_that_nobody_can_read_stops_nothing() {
         }
         assert_eq!(agent.end().code(), Some(0));
     }
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once_and_the_next_run_brings_what_was_left() {
+    let (server, dir) = (Server::start(), tempfile::tempdir().unwrap());
+    server.be(Mood::Refusing);
+    let spool = format!("--spool-dir={}", dir.path().display());
+    let (reader, writer) = pipe().unwrap();
+    let mut command = command();
+    let mut agent = Agent::start(&server, command.args(["--shutdown-timeout=1h", &spool]), writer);
+    drop(command);
+    post_events(agent.addr, &frame(&batch(1, vec![block("bids", 3)]))).receipt();
+    let signal = |name: &str| {
+        let kill = format!("kill -{name} {}", agent.child.id());
+        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+    };
+    signal("TERM");
+    let mut lines = BufReader::new(reader).lines().map_while(Result::ok);
+    assert!(lines.any(|line| line.contains("stopping")), "the first one begins to drain");
+    signal("INT");
+    assert!(lines.any(|line| line.contains("asked a second time")));
+    assert_eq!(agent.child.wait().unwrap().code(), Some(1));
+    server.be(Mood::Well);
+    let agent = Agent::start(&server, self::command().arg(&spool), Stdio::null());
+    server.next_block();
+    assert_eq!(server.events()["bids"], 3);
+    assert_eq!(agent.end().code(), Some(0));
 }
 
 #[test]

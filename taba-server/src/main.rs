@@ -11,7 +11,8 @@ use std::time::Duration;
 use axum::Router;
 use axum::serve::ListenerExt;
 use taba_core::{HostPort, MemoryStore, Store};
-use taba_process::{Exit, Log, settings, signals};
+use taba_process::signals::StopSignals;
+use taba_process::{Exit, Log, settings};
 use taba_server::config::{Cli, PROGRAM, StoreKind, Verified};
 use taba_server::query::{QueryState, upkeep};
 use taba_server::{EmbeddedOptions, EmbeddedStore, Server};
@@ -62,10 +63,10 @@ fn start(log: &Log) -> Exit {
 
 async fn run(config: &Verified, log: &Log) -> Result<Exit, Box<dyn Error>> {
     // Taken before anything begins, so that no signal ends the process unheard.
-    let mut asked_to_stop = pin!(signals::stop()?);
+    let mut signals = StopSignals::listen()?;
     let (store, more) = tokio::select! {
         store = open(config) => store?,
-        () = &mut asked_to_stop => {
+        () = signals.next() => {
             log.say("stopped before the store was there");
             return Ok(Exit::Clean);
         }
@@ -86,7 +87,7 @@ async fn run(config: &Verified, log: &Log) -> Result<Exit, Box<dyn Error>> {
     let listener = bound.map_err(|source| CannotListen { address: config.listen.clone(), source })?;
     tracing::info!(memory_bytes = config.memory_bytes(), "memory at the worst, without queries");
     log.say(format_args!("listening on http://{} ({})", listener.local_addr()?, kept_in(config)));
-    Ok(serve(config, log, server, more, listener, asked_to_stop).await)
+    Ok(serve(config, log, server, more, listener, signals).await)
 }
 
 /// The store, and what else is served of it.
@@ -109,7 +110,7 @@ async fn serve(
     server: Server,
     more: Router,
     listener: TcpListener,
-    asked_to_stop: impl Future<Output = ()>,
+    mut signals: StopSignals,
 ) -> Exit {
     let (stop, mut stopping) = watch::channel(false);
     let listener = listener.tap_io(|stream| {
@@ -125,7 +126,7 @@ async fn serve(
         .map(|interval| tokio::spawn(keep_pruned(server.query_state().clone(), interval)));
 
     let failure = tokio::select! {
-        () = asked_to_stop => None,
+        () = signals.next() => None,
         failure = server.failed() => Some(failure.to_string()),
         end = &mut serving => Some(format!("the listener ended: {}", how(end.map(Result::err)))),
         end = ended(&mut pruning) => Some(format!("pruning ended: {}", how(end.map(|()| None)))),
@@ -137,7 +138,13 @@ async fn serve(
     if let Some(pruning) = pruning {
         pruning.abort();
     }
-    let report = server.shutdown(config.shutdown_timeout).await;
+    let report = tokio::select! {
+        report = server.shutdown(config.shutdown_timeout) => report,
+        () = signals.next() => {
+            log.say("asked a second time: it ends at once; agents send again what was not answered");
+            return Exit::Failed;
+        }
+    };
     stop.send_replace(true);
     if !serving.is_finished() && tokio::time::timeout(config.shutdown_timeout, serving).await.is_err() {
         tracing::warn!("connections were still open at the end");

@@ -133,6 +133,33 @@ async fn a_file_that_is_gone_or_empty_is_not_made_anew() {
 }
 
 #[tokio::test]
+async fn a_file_that_is_removed_or_replaced_while_it_is_open_takes_nothing_more_and_can_be_copied() {
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("taba.redb");
+    let store = open(dir.path()).unwrap();
+    let vbucket = VBuckets::new(64).unwrap().get(7).unwrap();
+    let first = store.commit(vbucket, commit(Version::NEVER, 1, vbucket)).await.unwrap();
+    assert_eq!(first, Committed::Done);
+    let next = || commit(Version { writer: 9, count: 1 }, 2, vbucket);
+    let moved = dir.path().join("moved");
+    std::fs::rename(&file, &moved).unwrap();
+    for is_replaced in [false, true] {
+        if is_replaced {
+            std::fs::write(&file, b"another one").unwrap();
+        }
+        let error = store.commit(vbucket, next()).await.unwrap_err();
+        let said = taba_core::causes(&error);
+        assert!(
+            matches!(error, StoreError::Unavailable { .. }) && said.contains("taba-server backup"),
+            "{said}"
+        );
+        assert_eq!(scan(&store, vbucket).await.unwrap().len(), 4, "what was stored can be read");
+    }
+    std::fs::rename(&moved, &file).unwrap();
+    assert_eq!(store.commit(vbucket, next()).await.unwrap(), Committed::Done, "it is put back");
+}
+
+#[tokio::test]
 async fn space_that_large_removals_left_is_given_back() {
     let dir = TempDir::new().unwrap();
     let store = open(dir.path()).unwrap();

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 
 use serde_json::Value;
+use taba_core::printable;
 
 use crate::args::{Args, Choice, Command};
 use crate::client::{Client, Method};
@@ -104,6 +105,14 @@ fn remarks(answer: &Value) -> Result<(), CliError> {
     if let Some(omitted) = answer["errors_omitted"].as_u64().filter(|omitted| *omitted > 0) {
         let _ = writeln!(err, "not included: {omitted} more states");
     }
+    if let Some(missing) = answer["missing"].as_object() {
+        let words = |of: &str| {
+            let words = missing[of].as_array().into_iter().flatten().filter_map(Value::as_str);
+            printable(&words.collect::<Vec<_>>().join(", ")).into_owned()
+        };
+        let (vbuckets, shards, why) = (&missing["vbuckets"], words("shards"), words("why"));
+        let _ = writeln!(err, "missing: {vbuckets} vbuckets of {shards}: {why}");
+    }
     if answer["truncated"] == true {
         let _ = writeln!(err, "there is more than {} results", results(answer).len());
     }
@@ -111,7 +120,9 @@ fn remarks(answer: &Value) -> Result<(), CliError> {
         let _ = writeln!(err, "nothing found");
     }
     if answer["complete"] == false {
-        let (reason, message) = CliError::words(&answer["error"]);
+        let part = || ("partial".to_owned(), "a part of what was chosen could not be read".to_owned());
+        let error = &answer["error"];
+        let (reason, message) = if error.is_null() { part() } else { CliError::words(error) };
         return Err(CliError::Incomplete { reason, message });
     }
     Ok(())

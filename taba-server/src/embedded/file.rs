@@ -25,6 +25,8 @@ const FREE_BYTES_MIN: u64 = 8 * 1024 * 1024;
 /// The database, or none while it must be opened again.
 pub(super) struct DatabaseFile {
     path: PathBuf,
+    /// Which file that was when it was opened.
+    identity: Option<(u64, u64)>,
     options: EmbeddedOptions,
     /// Which store it is.
     pub(super) store: u64,
@@ -50,7 +52,17 @@ impl DatabaseFile {
         if let Err(error) = mark(dir, options.vbuckets) {
             tracing::warn!(%error, dir = %dir.display(), "cannot note that a store was made here");
         }
-        Ok(Self { path, options, store, database: RwLock::new(Some(database)) })
+        let identity = identity(&path);
+        Ok(Self { path, identity, options, store, database: RwLock::new(Some(database)) })
+    }
+
+    /// Whether the file is still where it was. What is written to one that was removed ends with the process.
+    ///
+    /// # Errors
+    /// [`EmbeddedError::Removed`].
+    pub(super) fn check_place(&self) -> Result<(), EmbeddedError> {
+        let is_there = self.identity.is_none() || identity(&self.path) == self.identity;
+        if is_there { Ok(()) } else { Err(EmbeddedError::Removed { path: self.path.clone() }) }
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -63,6 +75,8 @@ impl DatabaseFile {
     }
 
     pub(super) fn reopen(&self) -> Result<(), EmbeddedError> {
+        // Opened again, a file that is gone would be an empty store.
+        self.check_place()?;
         let mut slot = self.database.write().unwrap_or_else(PoisonError::into_inner);
         // The old one must be gone first: it holds the lock of the file.
         *slot = None;
@@ -150,6 +164,21 @@ impl DatabaseFile {
             }
             Ok(versions)
         })
+    }
+}
+
+/// Which file is at this path; `None` where the system does not say.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+
+        std::fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = path;
+        None
     }
 }
 

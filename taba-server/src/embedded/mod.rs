@@ -117,6 +117,15 @@ pub enum EmbeddedError {
         /// The file.
         path: PathBuf,
     },
+    /// Somebody removed the file, or put another one in its place, while the store was open.
+    #[error(
+        "{} was removed, or another file is in its place; what was stored can still be read: copy it with taba-server backup \
+         before the server ends, and put the copy in its place with taba-server restore", path.display()
+    )]
+    Removed {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file cannot be opened.
     #[error(
         "cannot open {}: it is damaged, or no store; put a backup in its place (taba-server restore); what of it can be read \

@@ -88,8 +88,9 @@ impl Writer {
 
     /// Commits as one group what can be committed together.
     fn commit(&mut self, waiting: Vec<Pending>) {
-        if let Err(error) = self.ensure_open() {
-            let cause = error.to_string();
+        // One look at the directory for each group: as nothing beside its sync.
+        if let Err(error) = self.ensure_open().and_then(|()| Ok(self.file.check_place()?)) {
+            let cause = taba_core::causes(&*error);
             for pending in waiting {
                 let error: Box<dyn std::error::Error + Send + Sync> = cause.clone().into();
                 answer(pending, Err(unavailable(error)));

@@ -204,7 +204,10 @@ impl<T: Row> Writer<T> {
         tail.insert("errors_omitted".to_owned(), json!(self.faults.omitted));
         tail.insert("truncated".to_owned(), json!(end.truncated));
         tail.insert("missing".to_owned(), json!(self.missing));
-        tail.insert("complete".to_owned(), json!(end.error.is_none() && self.has_all_results()));
+        tail.insert(
+            "complete".to_owned(),
+            json!(end.error.is_none() && self.has_all_results() && self.faults.told_count == 0),
+        );
         if let Some(error) = &end.error {
             tail.insert("error".to_owned(), error.to_json());
         }

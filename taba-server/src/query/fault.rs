@@ -1,5 +1,7 @@
 //! [`Fault`]: a State that could not be read. It is told, and counted, and breaks the answer for no other.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 use taba_core::{ClientId, HandlerError, Panicked, StateError, TabName, TabType};
 
@@ -29,6 +31,9 @@ pub struct Fault {
     pub message: String,
     /// How many States of the Tab have the same fault.
     pub states: u64,
+    /// Whose States they are.
+    #[serde(skip)]
+    pub clients: BTreeSet<ClientId>,
 }
 
 /// Why a State cannot be read.
@@ -55,7 +60,8 @@ impl Unreadable {
             Self::State(_) | Self::Envelope => "damaged",
             Self::Panicked(_) => "handler_panicked",
         };
-        Fault { name, client, reason, message: self.to_string(), states: 1 }
+        let clients = [client.clone()].into();
+        Fault { name, client, reason, message: self.to_string(), states: 1, clients }
     }
 }
 
@@ -72,7 +78,10 @@ impl From<HandlerError> for Unreadable {
 /// Adds a fault to those of the same Tab: one line for 10,000 States of a type that nobody knows.
 pub(super) fn add(faults: &mut Vec<Fault>, fault: Fault) {
     match faults.iter_mut().find(|known| known.reason == fault.reason && known.name == fault.name) {
-        Some(known) => known.states += fault.states,
+        Some(known) => {
+            known.states += fault.states;
+            known.clients.extend(fault.clients);
+        }
         None => faults.push(fault),
     }
 }

@@ -1,7 +1,7 @@
 //! The Ledger as an answer: for each Client, recorded = folded + dropped + in flight; or, where the store forgot what was
 //! recorded, recorded + excess = folded + dropped.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::stream::{self, StreamExt};
 use serde::Serialize;
@@ -43,8 +43,8 @@ pub struct Account {
     pub clamped: u64,
     /// Dropped, by place and reason; sorted.
     pub dropped: Vec<Lost>,
-    /// On the way: `recorded - folded - dropped`, never negative. `None` when that cannot be known: a part of the store
-    /// could not be read, or there is an [`excess`](Self::excess).
+    /// On the way: `recorded - folded - dropped`, never negative. `None` when that cannot be known: a part of the store, a
+    /// State or a note of this Client could not be read, or there is an [`excess`](Self::excess).
     pub in_flight: Option<i64>,
     /// Events folded or dropped beyond those recorded: `recorded + excess = folded + dropped`. The store no longer knows
     /// that they were recorded, since it lost a part (a memory store that was restarted, an older copy that was put back);
@@ -102,9 +102,10 @@ async fn read(state: &QueryState, selection: &Selection) -> Result<Ledger, Query
     for (client, note) in notes.clients.into_iter().filter(|(client, _)| selection.has_client(client)) {
         answer.accounts.entry(client).or_default().take(note);
     }
+    let unreadable: BTreeSet<&ClientId> = answer.faults.iter().flat_map(|fault| &fault.clients).collect();
     let mut dropped = BTreeMap::new();
-    for account in answer.accounts.values_mut() {
-        account.balance(answer.missing.is_none());
+    for (client, account) in &mut answer.accounts {
+        account.balance(answer.missing.is_none() && !unreadable.contains(client));
         answer.totals.add(account);
         for lost in &account.dropped {
             *dropped.entry((lost.place.clone(), lost.why.clone())).or_default() += lost.events;
@@ -114,7 +115,8 @@ async fn read(state: &QueryState, selection: &Selection) -> Result<Ledger, Query
     // What the store forgot of one Client cannot be told from what is on the way of another. Gaps of streams can: Clients
     // that are still known recorded them.
     let is_forgotten = |(client, account): (&ClientId, &Account)| account.excess > 0 && !is_stream(client);
-    let is_whole = answer.missing.is_none() && !answer.accounts.iter().any(is_forgotten);
+    let is_whole =
+        answer.missing.is_none() && unreadable.is_empty() && !answer.accounts.iter().any(is_forgotten);
     answer.totals.balance(is_whole);
     Ok(answer)
 }

@@ -101,6 +101,29 @@ async fn what_cannot_be_read_is_told_and_breaks_nothing_else() {
     assert_eq!(kit.results("/v2/tabs?name=good").await[0]["lost"], Value::Null);
 }
 
+#[tokio::test]
+async fn what_is_in_a_state_or_a_note_that_cannot_be_read_is_not_called_in_flight() {
+    for (tab, is_note) in [("broken", false), ("taba.dropped;where=agent;why=full", true)] {
+        let kit = Kit::new();
+        for client in ["a", "b", "c"] {
+            kit.count("good", client, &[1.0]).await;
+            kit.count("taba.recorded", client, &[6.0]).await;
+        }
+        let home = VBuckets::default().of(&TabName::new(tab).unwrap());
+        for client in ["b", "c"] {
+            kit.put(home, tab, "TotalsCounter", client, bytes::Bytes::from_static(b"garbage")).await;
+        }
+        let answer = kit.get("/v2/ledger").await;
+        let in_flight = |client: &str| {
+            let rows = answer.results();
+            rows.into_iter().find(|row| row["client"] == client).unwrap()["in_flight"].clone()
+        };
+        assert_eq!(["a", "b", "c"].map(in_flight), [json!(5), Value::Null, Value::Null], "{is_note}");
+        assert_eq!(answer.json()["totals"]["in_flight"], Value::Null);
+        assert_eq!(answer.json()["complete"], false);
+    }
+}
+
 /// Events of which their Client told that it recorded them, and which the Agent lost on the way: a Probe finds the gap.
 #[tokio::test]
 async fn a_gap_that_a_probe_finds_is_no_longer_in_flight() {
