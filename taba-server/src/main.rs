@@ -3,7 +3,6 @@
 mod cli;
 
 use std::error::Error;
-use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
