@@ -7,7 +7,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-use taba_core::{Expiring, Keyed, Reading, Timestamp, Value};
+use taba_core::{Expiring, Keyed, Number, Reading, Timestamp, Value};
 
 use crate::client::Client;
 use crate::driver::Stopwatch;
@@ -87,6 +87,23 @@ impl<V: Value> Tab<V> {
 }
 
 /// Something that is counted or added up.
+///
+/// # Examples
+/// ```
+/// use std::time::Duration;
+/// use taba_client::{Client, Reading, TestSink};
+///
+/// let sink = TestSink::new();
+/// let client = Client::builder("test").sink(sink.clone()).build()?;
+/// let bytes = client.counter("bytes").unwrap();
+/// bytes.add("some text".len());
+/// bytes.add(0.5);
+/// client.gauge("threads").unwrap().set(4);
+/// let _ = client.flush(Duration::from_secs(5));
+/// assert_eq!(sink.values::<f64>("bytes"), [9.0, 0.5]);
+/// assert_eq!(sink.values::<Reading>("threads"), [Reading::from(4.0)]);
+/// # Ok::<(), taba_client::BuildError>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Counter(pub(crate) Tab<f64>);
 
@@ -97,16 +114,16 @@ impl Counter {
         self.0.record(1.0);
     }
 
-    /// Adds an amount. NaN and infinities are dropped.
+    /// Adds an amount, of any primitive [`Number`] type. NaN and infinities are dropped.
     #[inline]
-    pub fn add(&self, amount: f64) {
-        self.0.record(amount);
+    pub fn add(&self, amount: impl Number) {
+        self.0.record(amount.to_f64());
     }
 
     /// Adds an amount at a time of its own.
     #[inline]
-    pub fn add_at(&self, time: Timestamp, amount: f64) {
-        self.0.record_at(time, amount);
+    pub fn add_at(&self, time: Timestamp, amount: impl Number) {
+        self.0.record_at(time, amount.to_f64());
     }
 }
 
@@ -117,14 +134,14 @@ pub struct Percentile(pub(crate) Tab<f64>);
 impl Percentile {
     /// Records an observation. NaN and infinities are dropped.
     #[inline]
-    pub fn record(&self, value: f64) {
-        self.0.record(value);
+    pub fn record(&self, value: impl Number) {
+        self.0.record(value.to_f64());
     }
 
     /// Records an observation at a time of its own.
     #[inline]
-    pub fn record_at(&self, time: Timestamp, value: f64) {
-        self.0.record_at(time, value);
+    pub fn record_at(&self, time: Timestamp, value: impl Number) {
+        self.0.record_at(time, value.to_f64());
     }
 }
 
@@ -244,13 +261,13 @@ pub struct KeyedCounter(pub(crate) Tab<Keyed>);
 
 impl KeyedCounter {
     /// Adds an amount under a key of 1 to 256 bytes.
-    pub fn add(&self, key: impl Into<String>, amount: f64) {
-        self.0.record(Keyed { key: key.into(), value: amount });
+    pub fn add(&self, key: impl Into<String>, amount: impl Number) {
+        self.0.record(Keyed { key: key.into(), value: amount.to_f64() });
     }
 
     /// Adds an amount, at a time of its own, under a key of 1 to 256 bytes.
-    pub fn add_at(&self, time: Timestamp, key: impl Into<String>, amount: f64) {
-        self.0.record_at(time, Keyed { key: key.into(), value: amount });
+    pub fn add_at(&self, time: Timestamp, key: impl Into<String>, amount: impl Number) {
+        self.0.record_at(time, Keyed { key: key.into(), value: amount.to_f64() });
     }
 }
 

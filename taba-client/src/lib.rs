@@ -88,7 +88,9 @@ pub use config::{Config, ConfigError, Verified};
 pub use drops::Drops;
 pub use sink::{Sink, SinkError};
 pub use tab::TabSpec;
-pub use taba_core::{Expiring, Keyed, NameError, Reading, Registry, TabName, TabType, Timestamp, Value};
+pub use taba_core::{
+    Expiring, Keyed, NameError, Number, Reading, Registry, TabName, TabType, Timestamp, Value,
+};
 pub use test_sink::TestSink;
 
 #[cfg(feature = "driver")]

@@ -65,7 +65,7 @@ fn recording_numbers_allocates_nothing_in_the_steady_state() {
         for n in 0..100 {
             bids.increment();
             bids.add_at(Timestamp::from_secs(n), f64::NAN);
-            latency.record(n as f64);
+            latency.record(n);
             drop(timer.start());
         }
     };

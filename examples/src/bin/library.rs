@@ -19,7 +19,7 @@ mod library {
     pub(crate) fn count_words(text: &str) -> usize {
         let _time = TIME.get().start();
         let words = text.split_whitespace().count();
-        WORDS.get().add(words as f64);
+        WORDS.get().add(words);
         // A name that is known at run time only. A label may have any text.
         let longest = text.split_whitespace().max_by_key(|word| word.len()).unwrap_or_default();
         let name = TabName::builder("library.longest").label("word", longest);
