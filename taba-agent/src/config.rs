@@ -11,9 +11,9 @@ use taba_core::{HostPort, StoreId, VBuckets, VBucketsError};
 
 use crate::dedup::{INCARNATION_BYTES_MAX, KEYS_MAX};
 use crate::lane::HEAD_BYTES_MAX;
-use crate::request_header::RequestHeader;
 use crate::server_url::ServerUrl;
 use crate::spool::{LogOptions, SyncPolicy};
+use taba_core::RequestHeader;
 
 #[cfg(feature = "cli")]
 use taba_process::units::{bytes_text, parse_bytes, parse_time, time_text};

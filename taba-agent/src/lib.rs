@@ -26,7 +26,7 @@
 //! | [`merge`] | what was never sent, merged while Servers are away |
 //! | [`dispatcher`], [`health`], [`rendezvous`] | which Lane goes to which Server, and when |
 //! | [`store_choice`] | which store is delivered to, and which Servers have another one |
-//! | [`config`], [`server_url`], [`request_header`] | every bound, checked |
+//! | [`config`], [`server_url`] | every bound, checked |
 //! | [`relay::status`] | what `/status` and `/metrics` tell |
 //! | `driver` | `Agent`: sockets and time (feature `driver`) |
 //! | `cli` | configuration by file, environment and flags (feature `cli`) |
@@ -53,7 +53,6 @@ pub mod lane;
 pub mod merge;
 pub mod relay;
 pub mod rendezvous;
-pub mod request_header;
 mod sabotage;
 pub mod server_url;
 pub mod spool;
@@ -67,6 +66,6 @@ pub use driver::{
 };
 pub use relay::Status;
 pub use relay::{Moment, Origin, Relay, Verdict};
-pub use request_header::{RequestHeader, RequestHeaderError};
 pub use server_url::{ServerUrl, ServerUrlError};
 pub use spool::{LogSpool, MemorySpool, Spool, SyncPolicy};
+pub use taba_core::{RequestHeader, RequestHeaderError};

@@ -77,6 +77,7 @@ pub mod name;
 mod number;
 pub mod reading;
 pub mod registry;
+mod request_header;
 pub mod state;
 pub mod store;
 mod store_id;
@@ -102,6 +103,7 @@ pub use name::{ClientId, NameError, TabName, TabNameBuilder, TabType, escape_lab
 pub use number::Number;
 pub use reading::{Expiring, Keyed, Reading, number_text};
 pub use registry::{Registry, RegistryBuilder, RegistryError};
+pub use request_header::{RequestHeader, RequestHeaderError};
 pub use state::Envelope;
 pub use store::{
     Commit, Committed, Loaded, Part, Scan, ScanWhat, Scanned, StateKey, Store, StoreError, Tidied, Version,

@@ -15,6 +15,8 @@ pub enum Exit {
     Failed,
     /// 2: the command line, a variable or the file is wrong. Starting it again as it is does not help.
     Usage,
+    /// Of a command that was run: the program ends as that did.
+    Of(u8),
 }
 
 impl Exit {
@@ -24,6 +26,7 @@ impl Exit {
             Self::Clean => 0,
             Self::Failed => 1,
             Self::Usage => 2,
+            Self::Of(code) => code,
         }
     }
 }

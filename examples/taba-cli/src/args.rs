@@ -1,10 +1,12 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args as ClapArgs, Parser, Subcommand};
+use taba_core::RequestHeader;
 use taba_process::settings::Program;
 use taba_process::units;
 use ureq::http::Uri;
@@ -12,12 +14,14 @@ use ureq::http::Uri;
 /// How the settings of taba are read. Variables of other programs begin with `TABA_` too.
 pub(crate) const PROGRAM: Program = Program { prefix: None, renamed: &[] };
 
-/// Ask a Taba Server.
+/// Ask a Taba Server, and record through an Agent.
 #[derive(Debug, Parser)]
 #[command(name = "taba", version, about, max_term_width = 110)]
 #[command(
     after_help = "Exit codes: 0 with an answer; 1 without one, or with only part of one; 2 when the command line or a \
-    variable is wrong.\nAn empty variable is not set."
+    variable is wrong; with `time`, that of the command.\nAn empty variable is not set.\n\n\
+    Examples:\n  taba agg --base bids_won --by exchange\n  taba record bids_won 3 --label exchange=adx\n  \
+    tail -f events.jsonl | taba record --stdin\n  taba time -- make test\n  taba doctor"
 )]
 pub(crate) struct Args {
     /// The server to ask.
@@ -33,11 +37,34 @@ pub(crate) struct Args {
     /// Ask by this HTTP proxy: http://HOST:PORT. Without it no proxy is used, whatever http_proxy and the like say.
     #[arg(long, global = true, env = "TABA_PROXY", value_name = "URL", value_parser = proxy)]
     pub(crate) proxy: Option<String>,
+    /// The agents to record through, and that doctor looks at. Default: http://127.0.0.1:8279
+    #[arg(
+        long = "agent",
+        global = true,
+        env = "TABA_AGENT",
+        value_delimiter = ',',
+        value_name = "URL",
+        value_parser = server
+    )]
+    pub(crate) agent: Vec<String>,
+    /// A header of each request, as `Authorization: Bearer …`; in a variable or a file, no list of processes shows it.
+    #[arg(
+        long,
+        global = true,
+        env = "TABA_HEADER",
+        value_name = "HEADER",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    pub(crate) header: Vec<RequestHeader>,
+    /// How long to wait for a whole answer; of a watch, for its beginning.
+    #[arg(long, global = true, env = "TABA_TIMEOUT", default_value = "2m", value_name = "TIME", value_parser = every)]
+    pub(crate) timeout: Duration,
     /// What to log: off, error, warn, info, debug, trace, or MODULE=LEVEL,…; RUST_LOG counts where this is not given.
     /// Default: warn.
     #[arg(long, global = true, env = "TABA_LOG", value_name = "FILTER", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) log: Option<String>,
-    /// A TOML file of settings: server, proxy, log.
+    /// A TOML file of settings: server, agent, header, proxy, timeout, log.
     #[arg(long, global = true, env = "TABA_CONFIG", value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Print the settings as they count, each with where it comes from, as a file for --config; and ask nothing.
@@ -74,16 +101,79 @@ pub(crate) enum Command {
     Ledger(LedgerArgs),
     /// Aggregates, shown again whenever they change, until Ctrl-C.
     Watch(WatchArgs),
-    /// Delete what is stored about the chosen tabs and clients.
+    /// Delete what is stored about the chosen tabs and clients; something has to be chosen.
     Delete(Choice),
     /// Remove what says nothing any more.
     Prune(Choice),
+    /// Record an event through an agent; or JSON lines of standard input.
+    Record(RecordArgs),
+    /// Run a command and record how long it took, in seconds.
+    ///
+    /// It ends with the exit code of the command, whether the time could be recorded or not. Ctrl-C is left to the command;
+    /// SIGTERM is passed on to it.
+    Time(TimeArgs),
+    /// Whether server and agents can be reached, their clocks agree, all is delivered, and what was refused and why.
+    Doctor,
+    /// Print a script that completes command lines, for a shell: `taba completions bash > …/bash_completion.d/taba`.
+    Completions {
+        /// For which shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, of a command if one is named: `taba man record | man -l -`.
+    Man {
+        /// Of which command.
+        command: Option<String>,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct RecordArgs {
+    /// The tab: a name, with labels or without.
+    #[arg(value_name = "NAME", required_unless_present = "stdin")]
+    pub(crate) name: Option<String>,
+    /// A number, a text, or a JSON object, as its type takes it. Default: 1.
+    #[arg(value_name = "VALUE", allow_negative_numbers = true)]
+    pub(crate) value: Option<String>,
+    /// Record JSON lines of standard input, as POST /v2/record takes them: {"tab":"bids_won","value":1}
+    #[arg(long, conflicts_with_all = ["name", "value", "labels", "tab_type", "time"])]
+    pub(crate) stdin: bool,
+    /// Labels of the tab; values may be any text.
+    #[arg(long = "label", value_parser = label, value_name = "KEY=VALUE")]
+    pub(crate) labels: Vec<(String, String)>,
+    /// Its type. Default: CounterGroup for a number, Gauge for a text.
+    #[arg(long = "type", value_name = "TYPE")]
+    pub(crate) tab_type: Option<String>,
+    /// Who records. Default: http.
+    #[arg(long, value_name = "CLIENT")]
+    pub(crate) client: Option<String>,
+    /// When it happened, as 2026-11-27T12:00:00Z. Default: now.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) time: Option<String>,
+    /// The same key again counts once. Default: a new one, so that only tries of this call count once.
+    #[arg(long, value_name = "KEY")]
+    pub(crate) key: Option<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct TimeArgs {
+    /// The tab. Default: command.seconds, with the command's name as the label `command`.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) tab: Option<String>,
+    /// Labels of the tab; values may be any text.
+    #[arg(long = "label", value_parser = label, value_name = "KEY=VALUE")]
+    pub(crate) labels: Vec<(String, String)>,
+    /// Who records. Default: http.
+    #[arg(long, value_name = "CLIENT")]
+    pub(crate) client: Option<String>,
+    /// The command and its arguments.
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
 }
 
 /// Which tabs and clients.
 #[derive(Debug, Default, ClapArgs)]
 pub(crate) struct Choice {
-    /// Names of tabs, labels included: `delay`, `delay;to=MEM`. Default: all.
+    /// Names of tabs, labels included: `delay`, `delay;to=MEM`. Without any choice: all.
     #[arg(value_name = "NAME")]
     pub(crate) names: Vec<String>,
     /// Names and clients are regular expressions that must match in full.
@@ -106,6 +196,17 @@ pub(crate) struct Choice {
     pub(crate) reserved: bool,
 }
 
+/// Which part of many results.
+#[derive(Debug, Default, ClapArgs)]
+pub(crate) struct Page {
+    /// At most this many results.
+    #[arg(long)]
+    pub(crate) limit: Option<u64>,
+    /// Results from this name on: where the last part ended.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) from: Option<String>,
+}
+
 #[derive(Debug, ClapArgs)]
 pub(crate) struct AggArgs {
     /// Group by the values of these labels.
@@ -113,9 +214,8 @@ pub(crate) struct AggArgs {
     pub(crate) by: Vec<String>,
     #[command(flatten)]
     pub(crate) rest: ProjArgs,
-    /// At most this many results.
-    #[arg(long)]
-    pub(crate) limit: Option<u64>,
+    #[command(flatten)]
+    pub(crate) page: Page,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -131,9 +231,8 @@ pub(crate) struct ProjArgs {
 pub(crate) struct ListArgs {
     #[command(flatten)]
     pub(crate) choice: Choice,
-    /// At most this many results.
-    #[arg(long)]
-    pub(crate) limit: Option<u64>,
+    #[command(flatten)]
+    pub(crate) page: Page,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -144,6 +243,8 @@ pub(crate) struct LedgerArgs {
     /// Clients are regular expressions that must match in full.
     #[arg(long)]
     pub(crate) re: bool,
+    #[command(flatten)]
+    pub(crate) page: Page,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -159,6 +260,26 @@ pub(crate) struct WatchArgs {
     /// Time between two looks, as 500ms, 1s or 1m; a bare number is seconds.
     #[arg(long, default_value = "1s", value_name = "TIME", value_parser = every)]
     pub(crate) every: Duration,
+}
+
+impl Args {
+    /// Those that are named, or the one of this machine.
+    pub(crate) fn agents(&self) -> Vec<String> {
+        if self.agent.is_empty() { vec!["http://127.0.0.1:8279".to_owned()] } else { self.agent.clone() }
+    }
+}
+
+impl Command {
+    /// Which Tabs and Clients it is about, if it chooses.
+    pub(crate) fn choice(&self) -> Option<&Choice> {
+        match self {
+            Self::Agg(agg) => Some(&agg.rest.choice),
+            Self::Proj(proj) | Self::Super(proj) => Some(&proj.choice),
+            Self::Clients(list) | Self::Names(list) | Self::Types(list) => Some(&list.choice),
+            Self::Delete(choice) | Self::Prune(choice) => Some(choice),
+            _ => None,
+        }
+    }
 }
 
 /// Takes what can be the URL of a Server; a host and port alone are http.

@@ -1,16 +1,18 @@
-//! [`Client`]: asks the server.
+//! [`Client`]: asks a Server, or an Agent.
 
 use std::io::{BufReader, Read};
 use std::time::Duration;
 
 use serde_json::Value;
-use ureq::Agent;
-use ureq::http::Response;
+use taba_core::RequestHeader;
+use ureq::RequestBuilder;
+use ureq::http::{Response, StatusCode};
 
+use crate::args::Args;
 use crate::error::CliError;
 use crate::url::Question;
 
-/// How long to wait for a connection. Answers may take as long as the server lets them.
+/// How long to wait for a connection.
 const CONNECT_TIME: Duration = Duration::from_secs(5);
 
 /// What to do with the answer's resource.
@@ -21,27 +23,57 @@ pub(crate) enum Method {
     Delete,
 }
 
-/// Asks one server.
+/// Asks one Server, or one Agent.
 pub(crate) struct Client {
-    agent: Agent,
+    agent: ureq::Agent,
     server: String,
+    /// The setting that names it.
+    setting: &'static str,
+    header: Vec<RequestHeader>,
     proxy: Option<String>,
+    timeout: Duration,
 }
 
 impl Client {
-    /// Asks by this proxy, or by none: a Server is near, and a proxy that is set for the web does not know it.
-    pub(crate) fn new(server: &str, proxy: Option<&str>) -> Result<Self, CliError> {
+    /// Asks the Server of the settings.
+    pub(crate) fn new(args: &Args) -> Result<Self, CliError> {
+        Ok(Self { setting: "--server or TABA_SERVER", ..Self::to(&args.server, args)? })
+    }
+
+    /// Asks an Agent. Both by the proxy of the settings, or by none: a Server is near, and a proxy that is set for the web
+    /// does not know it.
+    pub(crate) fn to(agent: &str, args: &Args) -> Result<Self, CliError> {
+        let proxy = args.proxy.as_deref();
         let bad = |source| CliError::Proxy {
             proxy: proxy.unwrap_or_default().to_owned(),
             source: Box::new(source),
         };
         let by = proxy.map(ureq::Proxy::new).transpose().map_err(bad)?;
-        let config = Agent::config_builder()
+        let config = ureq::Agent::config_builder()
             .proxy(by)
             .http_status_as_error(false)
             .timeout_connect(Some(CONNECT_TIME))
+            .timeout_global(Some(args.timeout))
             .build();
-        Ok(Self { agent: config.new_agent(), server: server.to_owned(), proxy: proxy.map(str::to_owned) })
+        Ok(Self {
+            agent: config.new_agent(),
+            server: agent.to_owned(),
+            setting: "--agent or TABA_AGENT",
+            header: args.header.clone(),
+            proxy: proxy.map(str::to_owned),
+            timeout: args.timeout,
+        })
+    }
+
+    /// The same for an answer that has no end: only its beginning has to come in time.
+    pub(crate) fn without_end(self) -> Self {
+        let config = ureq::Agent::config_builder()
+            .proxy(self.agent.config().proxy().cloned())
+            .http_status_as_error(false)
+            .timeout_connect(Some(CONNECT_TIME))
+            .timeout_recv_response(Some(self.timeout))
+            .build();
+        Self { agent: config.new_agent(), ..self }
     }
 
     /// The body of the answer, to be read as it comes.
@@ -50,16 +82,37 @@ impl Client {
         method: Method,
         question: &Question,
         accept: &str,
-    ) -> Result<impl Read + use<>, CliError> {
+    ) -> Result<BufReader<impl Read + use<>>, CliError> {
         let url = question.url(&self.server);
         tracing::debug!(?method, url, proxy = self.proxy, "asking");
         let answer = match method {
-            Method::Get => self.agent.get(&url).header("accept", accept).call(),
-            Method::Delete => self.agent.delete(&url).header("accept", accept).call(),
-            Method::Post => self.agent.post(&url).header("accept", accept).send_empty(),
+            Method::Get => self.with_headers(self.agent.get(&url)).header("accept", accept).call(),
+            Method::Delete => self.with_headers(self.agent.delete(&url)).header("accept", accept).call(),
+            Method::Post => self.with_headers(self.agent.post(&url)).header("accept", accept).send_empty(),
         };
+        self.answer(answer)
+    }
+
+    /// Records lines under a key, and gives what became of them.
+    pub(crate) fn record(&self, lines: &[u8], client: Option<&str>, key: &str) -> Result<Value, CliError> {
+        let url = Question::new("/v2/record").with_some("client", client).url(&self.server);
+        let post = self.with_headers(self.agent.post(&url)).header("idempotency-key", key);
+        let answer = self.answer(post.header("content-type", "application/x-ndjson").send(lines))?;
+        serde_json::from_reader(answer).map_err(unreadable)
+    }
+
+    fn with_headers<B>(&self, request: RequestBuilder<B>) -> RequestBuilder<B> {
+        self.header.iter().fold(request, |request, header| request.header(header.name(), header.value()))
+    }
+
+    /// The body of an answer that is one.
+    fn answer(
+        &self,
+        answer: Result<Response<ureq::Body>, ureq::Error>,
+    ) -> Result<BufReader<impl Read + use<>>, CliError> {
         let answer = answer.map_err(|source| CliError::Unreachable {
             server: self.server.clone(),
+            setting: self.setting,
             by: self
                 .proxy
                 .as_ref()
@@ -78,15 +131,22 @@ impl Client {
             return Err(stranger());
         }
         let (reason, message) = CliError::words(&error);
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            return Err(CliError::Busy { server: self.server.clone(), reason, message });
+        }
         Err(CliError::Refused { reason, message })
     }
 
     /// The whole answer.
     pub(crate) fn ask(&self, method: Method, question: &Question) -> Result<Value, CliError> {
         let reader = self.open(method, question, "application/json")?;
-        serde_json::from_reader(reader).map_err(|error| match error.is_io() {
-            true => CliError::BrokeOff { source: error.into() },
-            false => CliError::Unreadable { source: error },
-        })
+        serde_json::from_reader(reader).map_err(unreadable)
+    }
+}
+
+fn unreadable(error: serde_json::Error) -> CliError {
+    match error.is_io() {
+        true => CliError::BrokeOff { source: error.into() },
+        false => CliError::Unreadable { source: error },
     }
 }

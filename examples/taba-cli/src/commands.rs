@@ -1,28 +1,39 @@
 //! The commands: each asks one question and shows the answer.
 
-use std::io::{Read, Write};
+use std::io::Write;
 
+use clap::CommandFactory;
 use serde_json::Value;
 use taba_core::printable;
+use taba_process::Exit;
 
-use crate::args::{Args, Choice, Command};
+use crate::args::{Args, Command, ListArgs};
 use crate::client::{Client, Method};
 use crate::error::CliError;
 use crate::url::Question;
-use crate::{table, watch};
+use crate::{doctor, json, record, table, timed, watch};
 
 /// How an answer is shown.
 type Show = fn(&Value, bool) -> String;
 
 /// Runs one command.
-pub(crate) fn run(args: &Args, command: &Command) -> Result<(), CliError> {
-    let client = Client::new(&args.server, args.proxy.as_deref())?;
+pub(crate) fn run(args: &Args, command: &Command) -> Result<Exit, CliError> {
+    let client = Client::new(args)?;
     let (method, question, show, detail): (_, _, Show, _) = match command {
-        Command::Watch(watch) => return watch::run(&client, watch, args),
+        Command::Watch(watch) => return watch::run(&client.without_end(), watch, args),
+        Command::Record(record) => return record::run(args, record),
+        Command::Time(timed) => return timed::run(args, timed),
+        Command::Doctor => return doctor::run(args),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Args::command(), "taba", &mut script);
+            std::io::stdout().write_all(&script)?;
+            return Ok(Exit::Clean);
+        }
+        Command::Man { command } => return man(command.as_deref()),
         Command::Agg(agg) => {
-            let limit = agg.limit.map(|limit| limit.to_string());
             let question = Question::new("/v2/tabs").projecting(&agg.rest).with_all("by", &agg.by);
-            (Method::Get, question.with_some("limit", limit.as_deref()), show_answers, agg.rest.detail)
+            (Method::Get, question.paging(&agg.page), show_answers, agg.rest.detail)
         }
         Command::Proj(proj) => {
             (Method::Get, Question::new("/v2/projections").projecting(proj), show_answers, proj.detail)
@@ -30,14 +41,14 @@ pub(crate) fn run(args: &Args, command: &Command) -> Result<(), CliError> {
         Command::Super(proj) => {
             (Method::Get, Question::new("/v2/super").projecting(proj), show_answers, proj.detail)
         }
-        Command::Clients(args) => listing("/v2/clients", &args.choice, args.limit, show_clients),
-        Command::Names(args) => listing("/v2/names", &args.choice, args.limit, show_names),
-        Command::Types(args) => listing("/v2/types", &args.choice, args.limit, show_types),
+        Command::Clients(args) => listing("/v2/clients", args, show_clients),
+        Command::Names(args) => listing("/v2/names", args, show_names),
+        Command::Types(args) => listing("/v2/types", args, show_types),
         Command::Status => (Method::Get, Question::new("/v2/status"), show_object, false),
         Command::Ledger(args) => {
             let question =
                 Question::new("/v2/ledger").with_all("client", &args.clients).with_flag("re", args.re);
-            (Method::Get, question, show_ledger, false)
+            (Method::Get, question.paging(&args.page), show_ledger, false)
         }
         Command::Delete(choice) => {
             (Method::Delete, Question::new("/v2/tabs").choosing(choice), show_object, false)
@@ -49,21 +60,31 @@ pub(crate) fn run(args: &Args, command: &Command) -> Result<(), CliError> {
     // Where a time has no meaning, the server says so.
     let question = question.with_some("at", args.at.as_deref());
     if args.json {
-        return copy(client.open(method, &question, "application/json")?);
+        let end = json::copy(client.open(method, &question, "application/json")?)?;
+        return is_complete(&end);
     }
     let answer = client.ask(method, &question)?;
     write!(std::io::stdout(), "{}", show(&answer, detail))?;
-    remarks(&answer)
+    remarks(&answer, command);
+    is_complete(&answer)
 }
 
-fn listing(
-    path: &'static str,
-    choice: &Choice,
-    limit: Option<u64>,
-    show: Show,
-) -> (Method, Question, Show, bool) {
-    let limit = limit.map(|limit| limit.to_string());
-    (Method::Get, Question::new(path).choosing(choice).with_some("limit", limit.as_deref()), show, false)
+/// The manual page of the program, or of one of its commands.
+fn man(command: Option<&str>) -> Result<Exit, CliError> {
+    let mut page = Args::command();
+    page.build();
+    if let Some(name) = command {
+        let found = page.find_subcommand(name).cloned();
+        page = found.ok_or_else(|| CliError::NoCommand { name: name.to_owned() })?;
+    }
+    let mut text = Vec::new();
+    clap_mangen::Man::new(page).render(&mut text)?;
+    std::io::stdout().write_all(&text)?;
+    Ok(Exit::Clean)
+}
+
+fn listing(path: &'static str, args: &ListArgs, show: Show) -> (Method, Question, Show, bool) {
+    (Method::Get, Question::new(path).choosing(&args.choice).paging(&args.page), show, false)
 }
 
 fn results(answer: &Value) -> &[Value] {
@@ -94,8 +115,8 @@ fn show_object(answer: &Value, _: bool) -> String {
     table::object(answer)
 }
 
-/// What the answer says about itself, on standard error; an answer that broke off in the middle is an error.
-fn remarks(answer: &Value) -> Result<(), CliError> {
+/// What the answer says about itself, on standard error.
+fn remarks(answer: &Value, command: &Command) {
     let mut err = std::io::stderr();
     for fault in answer["errors"].as_array().into_iter().flatten() {
         let (_, message) = CliError::words(fault);
@@ -114,42 +135,27 @@ fn remarks(answer: &Value) -> Result<(), CliError> {
         let _ = writeln!(err, "missing: {vbuckets} vbuckets of {shards}: {why}");
     }
     if answer["truncated"] == true {
-        let _ = writeln!(err, "there is more than {} results", results(answer).len());
+        let next = answer["next"].as_str().map(|name| format!("; go on with --from '{}'", printable(name)));
+        let _ =
+            writeln!(err, "there is more than {} results{}", results(answer).len(), next.unwrap_or_default());
     }
     if answer["results"].as_array().is_some_and(Vec::is_empty) {
-        let _ = writeln!(err, "nothing found");
+        let base = command.choice().filter(|choice| !choice.re).and_then(|choice| choice.names.first());
+        // Tabs with labels have longer names.
+        let hint = base.filter(|name| !name.contains(';')).map(|name| {
+            format!("; tabs of this name with labels are chosen with --base {}", printable(name))
+        });
+        let _ = writeln!(err, "nothing found{}", hint.unwrap_or_default());
     }
+}
+
+/// An answer that is not whole is an error.
+fn is_complete(answer: &Value) -> Result<Exit, CliError> {
     if answer["complete"] == false {
         let part = || ("partial".to_owned(), "a part of what was chosen could not be read".to_owned());
         let error = &answer["error"];
         let (reason, message) = if error.is_null() { part() } else { CliError::words(error) };
         return Err(CliError::Incomplete { reason, message });
     }
-    Ok(())
-}
-
-/// Copies the answer as it comes. Whether it is complete stands at its end.
-fn copy(mut answer: impl Read) -> Result<(), CliError> {
-    const TAIL_BYTES: usize = 4096;
-    let mut out = std::io::stdout().lock();
-    let (mut buffer, mut tail) = (vec![0; 64 * 1024], Vec::new());
-    loop {
-        let read = answer.read(&mut buffer).map_err(|source| CliError::BrokeOff { source })?;
-        if read == 0 {
-            break;
-        }
-        out.write_all(&buffer[..read])?;
-        tail.extend_from_slice(&buffer[..read]);
-        tail.drain(..tail.len().saturating_sub(TAIL_BYTES));
-    }
-    out.flush()?;
-    let tail = String::from_utf8_lossy(&tail);
-    match tail.rsplit_once("\"complete\":false,\"error\":") {
-        None => Ok(()),
-        Some((_, error)) => {
-            let error = error.trim_end().trim_end_matches('}').to_owned() + "}";
-            let (reason, message) = CliError::words(&serde_json::from_str(&error).unwrap_or_default());
-            Err(CliError::Incomplete { reason, message })
-        }
-    }
+    Ok(Exit::Clean)
 }

@@ -5,10 +5,8 @@ use taba_core::printable;
 /// Why there is no answer, or only part of one.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CliError {
-    #[error(
-        "no answer from {server}{by}; is the server running there? (--server or TABA_SERVER names another)"
-    )]
-    Unreachable { server: String, by: String, source: Box<ureq::Error> },
+    #[error("no answer from {server}{by}; does it run there? ({setting} names another)")]
+    Unreachable { server: String, setting: &'static str, by: String, source: Box<ureq::Error> },
     #[error("{proxy} (--proxy, TABA_PROXY) is no proxy; write http://HOST:PORT")]
     Proxy { proxy: String, source: Box<ureq::Error> },
     #[error("the server refuses: {message} ({reason})")]
@@ -21,6 +19,19 @@ pub(crate) enum CliError {
     Unreadable { source: serde_json::Error },
     #[error("the answer is incomplete: {message} ({reason})")]
     Incomplete { reason: String, message: String },
+    #[error("{server} asks to wait: {message} ({reason})")]
+    Busy { server: String, reason: String, message: String },
+    #[error(
+        "the agent at {agent} did not take the lines from {lines} on in time; whether they count is not known: send them again \
+         with --key {key}"
+    )]
+    NotRecorded { agent: String, key: String, lines: u64, source: Box<CliError> },
+    #[error("{command} cannot be run")]
+    Command { command: String, source: std::io::Error },
+    #[error("the tab has no name that can be used")]
+    Name(#[source] taba_core::NameError),
+    #[error("there is no command {name}; --help has the list")]
+    NoCommand { name: String },
     #[error("the server ended the watch")]
     WatchEnded,
     #[error("the result cannot be written")]

@@ -1,16 +1,21 @@
-//! `taba`: ask a Taba Server from the shell.
+//! `taba`: ask a Taba Server, and record through an Agent, from the shell.
 //!
 //! Results go to standard output, everything about them to standard error. Exit codes: 0 when there is an answer, 1
-//! when there is none or only part of one, 2 when the command line is wrong.
+//! when there is none or only part of one, 2 when the command line is wrong; with `time`, that of the command.
 
 mod args;
 mod client;
+mod clock;
 mod commands;
+mod doctor;
 mod error;
+mod json;
 mod number;
 mod pipe;
+mod record;
 mod shape;
 mod table;
+mod timed;
 mod url;
 mod watch;
 
@@ -44,7 +49,7 @@ fn run(log: &Log) -> Exit {
         return UsageError::from(Args::command().error(ErrorKind::MissingSubcommand, missing)).end(log);
     };
     match commands::run(&loaded.settings, command) {
-        Ok(()) => Exit::Clean,
+        Ok(exit) => exit,
         // The reader of a pipe has seen enough: `taba names | head`.
         Err(CliError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Clean,
         Err(error) => log.fail(Exit::Failed, &error),

@@ -70,7 +70,7 @@ fn answer(row: &Value, detail: bool) -> Vec<Vec<Cell>> {
     let mut rows = shape::rows(&row["value"], detail);
     if let (Some(first), Some(words)) = (rows.first_mut(), row["clients_by_value"].as_object()) {
         let words: Vec<String> =
-            words.iter().map(|(word, clients)| format!("{word} × {}", plain(clients))).collect();
+            words.iter().map(|(word, clients)| format!("{} × {}", printable(word), plain(clients))).collect();
         let others =
             row["clients_by_other_values"].as_u64().map(|others| format!("{others} of other values"));
         let words: Vec<String> = words.into_iter().chain(others).collect();
@@ -112,9 +112,10 @@ fn quality(results: &[Value]) -> String {
     for (key, heading) in [("unknown", "not known"), ("left_out", "left out")] {
         for row in results {
             let each = row[key].as_object().into_iter().flatten();
-            let each: Vec<String> = each.map(|(what, why)| format!("{what} ({})", plain(why))).collect();
+            let each: Vec<String> =
+                each.map(|(what, why)| format!("{} ({})", printable(what), plain(why))).collect();
             if !each.is_empty() {
-                let name = row["name"].as_str().unwrap_or("");
+                let name = tab(row["name"].as_str().unwrap_or(""));
                 out.push_str(&format!("\n{heading} of {name}: {}", each.join(", ")));
             }
         }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::args::{Choice, ProjArgs};
+use crate::args::{Choice, Page, ProjArgs};
 
 /// A question to the server.
 #[derive(Clone, Debug)]
@@ -57,6 +57,11 @@ impl Question {
 
     pub(crate) fn projecting(self, args: &ProjArgs) -> Self {
         self.choosing(&args.choice).with_flag("detail", args.detail)
+    }
+
+    pub(crate) fn paging(self, page: &Page) -> Self {
+        let limit = page.limit.map(|limit| limit.to_string());
+        self.with_some("limit", limit.as_deref()).with_some("from", page.from.as_deref())
     }
 
     pub(crate) fn url(&self, server: &str) -> String {

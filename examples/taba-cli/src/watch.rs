@@ -4,19 +4,20 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, IsTerminal, Write};
 
 use serde_json::Value;
+use taba_process::Exit;
 
 use crate::args::{Args, WatchArgs};
 use crate::client::{Client, Method};
 use crate::error::CliError;
 use crate::url::Question;
-use crate::{pipe, table};
+use crate::{json, pipe, table};
 
 /// Home, then clear to the end: less flicker than clearing first.
 const REDRAW: &str = "\x1b[H\x1b[J";
 const CLEAR: &str = "\x1b[2J";
 
 /// Shows changes until the server ends the watch.
-pub(crate) fn run(client: &Client, args: &WatchArgs, all: &Args) -> Result<(), CliError> {
+pub(crate) fn run(client: &Client, args: &WatchArgs, all: &Args) -> Result<Exit, CliError> {
     let question = Question::new("/v2/watch")
         .choosing(&args.choice)
         .with_all("by", &args.by)
@@ -24,11 +25,11 @@ pub(crate) fn run(client: &Client, args: &WatchArgs, all: &Args) -> Result<(), C
         .with("every", &args.every.as_secs_f64().to_string())
         .with_some("at", all.at.as_deref());
     pipe::end_with_its_reader();
-    let json = all.json;
+    let as_json = all.json;
     let reader =
         BufReader::new(client.open(Method::Get, &question, "text/event-stream, application/json")?);
     let mut out = std::io::stdout().lock();
-    let on_terminal = out.is_terminal() && !json;
+    let on_terminal = out.is_terminal() && !as_json;
     if on_terminal {
         write!(out, "{CLEAR}")?;
     }
@@ -40,8 +41,8 @@ pub(crate) fn run(client: &Client, args: &WatchArgs, all: &Args) -> Result<(), C
             event = name.trim().to_owned();
         }
         let Some(data) = line.strip_prefix("data:") else { continue };
-        if json {
-            writeln!(out, "{}", data.trim())?;
+        if as_json {
+            writeln!(out, "{}", json::plain(data.trim()))?;
             out.flush()?;
             continue;
         }
@@ -60,9 +61,11 @@ fn take(shown: &mut BTreeMap<(String, String), Value>, event: &str, data: Value)
     match event {
         "aggregate" => drop(shown.insert((word("name"), word("type")), data)),
         "gone" => drop(shown.remove(&(word("name"), word("type")))),
-        _ => {
+        // Events that a newer Server has are none of ours.
+        "error" | "missing" if !data.is_null() => {
             let (reason, message) = CliError::words(&data);
             let _ = writeln!(std::io::stderr(), "taba: {message} ({reason})");
         }
+        _ => {}
     }
 }

@@ -22,7 +22,7 @@ use super::lines::Lines;
 use super::stores::{StoreError, Stores};
 use crate::config::{BODY_BYTES_MAX, Compression, Config, Verified};
 use crate::dispatcher::{Cause, Input, Request};
-use crate::request_header::RequestHeader;
+use taba_core::RequestHeader;
 
 /// A connection that nobody used for so long is closed.
 const IDLE: Duration = Duration::from_secs(60);

@@ -56,6 +56,7 @@ pub(super) async fn respond<T: Row>(
         shape,
         source: Some(source),
         rows: 0,
+        first: None,
         faults: Faults::default(),
         missing: None,
     };
@@ -86,6 +87,8 @@ struct Writer<T> {
     /// `None` once it has ended.
     source: Option<Source<T>>,
     rows: usize,
+    /// What the first row is named by.
+    first: Option<String>,
     faults: Faults,
     missing: Option<Missing>,
 }
@@ -102,6 +105,8 @@ struct Faults {
 #[derive(Default)]
 struct End {
     truncated: bool,
+    /// Where an answer to the same question goes on.
+    next: Option<String>,
     error: Option<QueryError>,
 }
 
@@ -118,8 +123,11 @@ impl<T: Row> Writer<T> {
                 None => None,
             };
             match next {
-                Some(Ok(Item::Row(_))) if self.rows == self.shape.rows_max => {
-                    self.end(&End { truncated: true, error: None }, &mut out);
+                Some(Ok(Item::Row(row))) if self.rows == self.shape.rows_max => {
+                    // From the first row itself on, nothing would go on.
+                    let next =
+                        row.key().filter(|next| self.first.as_deref() != Some(next)).map(str::to_owned);
+                    self.end(&End { truncated: true, next, error: None }, &mut out);
                     return (out.into(), false);
                 }
                 Some(Ok(Item::Row(row))) => self.row(&row, &mut out),
@@ -130,7 +138,7 @@ impl<T: Row> Writer<T> {
                 }
                 Some(Err(error)) => {
                     self.state.shared.counters.failure();
-                    self.end(&End { truncated: false, error: Some(error) }, &mut out);
+                    self.end(&End { error: Some(error), ..End::default() }, &mut out);
                     return (out.into(), false);
                 }
                 None => {
@@ -156,6 +164,9 @@ impl<T: Row> Writer<T> {
     }
 
     fn row(&mut self, row: &T, out: &mut String) {
+        if self.rows == 0 {
+            self.first = row.key().map(str::to_owned);
+        }
         match self.shape.media {
             Media::Text => row.write_text(out),
             Media::Lines => {
@@ -203,6 +214,7 @@ impl<T: Row> Writer<T> {
         }
         tail.insert("errors_omitted".to_owned(), json!(self.faults.omitted));
         tail.insert("truncated".to_owned(), json!(end.truncated));
+        tail.extend(end.next.as_ref().map(|next| ("next".to_owned(), json!(next))));
         tail.insert("missing".to_owned(), json!(self.missing));
         tail.insert(
             "complete".to_owned(),
@@ -238,7 +250,12 @@ impl<T: Row> Writer<T> {
             out.push_str(&format!("# not included: {} more states\n", self.faults.omitted));
         }
         if end.truncated {
-            out.push_str(&format!("# there is more than {} results\n", self.rows));
+            let next = end.next.as_ref().map(|next| format!("; go on with from={}", printable(next)));
+            out.push_str(&format!(
+                "# there is more than {} results{}\n",
+                self.rows,
+                next.unwrap_or_default()
+            ));
         }
         if let Some(error) = &end.error {
             out.push_str(&format!("# incomplete: {}\n", error.message()));

@@ -27,7 +27,8 @@
 //! - `by=from,to` groups by the values of labels; a Tab without the label is in the group of `null`.
 //! - `at=` projects as of a time: RFC 3339, or seconds since the Unix epoch, to the year 9999. Default: now.
 //! - `detail=true` shows what lies under a projection, such as the buckets of windows.
-//! - `limit=` bounds the results; the answer says `"truncated": true` when there was more.
+//! - `limit=` bounds the results; the answer says `"truncated": true` when there was more, and `next`:
+//!   what `from=` goes on with.
 //! - `reserved=true` includes the Tabs of the Ledger, which otherwise only show when they are asked for by name.
 //!
 //! # What is not known

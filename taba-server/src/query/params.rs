@@ -85,6 +85,16 @@ impl Params {
         }
     }
 
+    /// From which Client on the rows are wanted.
+    pub(super) fn first_client(&self) -> Result<Option<ClientId>, QueryError> {
+        self.one("from")?.map(|from| named("from", from, ClientId::new)).transpose()
+    }
+
+    /// From which Tab on the rows are wanted.
+    pub(super) fn first_tab(&self) -> Result<Option<TabName>, QueryError> {
+        self.one("from")?.map(|from| named("from", from, TabName::new)).transpose()
+    }
+
     /// Which Tabs and Clients.
     pub(super) fn selection(&self, limits: &Limits) -> Result<Selection, QueryError> {
         let mut selection = Selection::default();
@@ -139,7 +149,18 @@ impl Params {
             }
         }
         let format = if self.flag("detail", false)? { Format::Detail } else { Format::Summary };
-        Ok(Query { selection: self.selection(limits)?, at, by, format })
+        let mut selection = self.selection(limits)?;
+        if let Some(from) = self.first_tab()? {
+            if !by.is_empty() {
+                return Err(bad(
+                    "from",
+                    from.as_str(),
+                    "groups (by=) have no names to go on from; leave it out",
+                ));
+            }
+            selection = selection.from(from);
+        }
+        Ok(Query { selection, at, by, format })
     }
 }
 

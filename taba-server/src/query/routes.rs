@@ -23,12 +23,13 @@ use super::state::QueryState;
 use super::{metrics, times, watch};
 
 const TABS: &[&str] =
-    &["name", "base", "type", ANY_LABEL, "client", "re", "reserved", "by", "at", "detail", "limit"];
+    &["name", "base", "type", ANY_LABEL, "client", "re", "reserved", "by", "at", "detail", "limit", "from"];
 const PROJECTIONS: &[&str] =
-    &["name", "base", "type", ANY_LABEL, "client", "re", "reserved", "at", "detail", "limit"];
+    &["name", "base", "type", ANY_LABEL, "client", "re", "reserved", "at", "detail", "limit", "from"];
 const SUPER: &[&str] = &["name", "base", "type", ANY_LABEL, "client", "re", "reserved", "at", "detail"];
-const LISTS: &[&str] = &["name", "base", "type", ANY_LABEL, "client", "re", "reserved", "limit"];
-const LEDGER: &[&str] = &["client", "re", "limit"];
+const LISTS: &[&str] = &["name", "base", "type", ANY_LABEL, "client", "re", "reserved", "limit", "from"];
+const TYPES: &[&str] = &["name", "base", "type", ANY_LABEL, "client", "re", "reserved", "limit"];
+const LEDGER: &[&str] = &["client", "re", "limit", "from"];
 
 type Answer = Result<Response, QueryError>;
 
@@ -150,20 +151,24 @@ async fn get_clients(State(state): State<QueryState>, RawQuery(raw): RawQuery, h
     let params = params(raw.as_ref(), LISTS)?;
     let selection = params.selection(&state.limits)?;
     let shape = shape(&state, &headers, &params, None)?;
-    let clients = clients(&state, &selection).await?;
+    let (from, mut clients) = (params.first_client()?, clients(&state, &selection).await?);
+    clients.value.retain(|row| from.as_ref().is_none_or(|from| *from <= row.client));
     respond_all(&state, shape, clients.value, Vec::new(), clients.missing).await
 }
 
 async fn get_names(State(state): State<QueryState>, RawQuery(raw): RawQuery, headers: HeaderMap) -> Answer {
     let params = params(raw.as_ref(), LISTS)?;
-    let selection = params.selection(&state.limits)?;
+    let mut selection = params.selection(&state.limits)?;
+    if let Some(from) = params.first_tab()? {
+        selection = selection.from(from);
+    }
     let shape = shape(&state, &headers, &params, None)?;
     let names = names(&state, &selection).await?;
     respond_all(&state, shape, names.value, Vec::new(), names.missing).await
 }
 
 async fn get_types(State(state): State<QueryState>, RawQuery(raw): RawQuery, headers: HeaderMap) -> Answer {
-    let params = params(raw.as_ref(), LISTS)?;
+    let params = params(raw.as_ref(), TYPES)?;
     let selection = params.selection(&state.limits)?;
     let shape = shape(&state, &headers, &params, None)?;
     let types = types(&state, &selection).await?;
@@ -177,7 +182,10 @@ async fn get_ledger(State(state): State<QueryState>, RawQuery(raw): RawQuery, he
     let ledger = ledger(&state, &selection).await?;
     shape.head.insert("totals".to_owned(), json!(ledger.totals));
     write_account("total", &ledger.totals, &mut shape.foot);
-    let accounts = ledger.accounts.into_iter().map(|(client, account)| AccountRow { client, account });
+    let from = params.first_client()?;
+    let accounts =
+        ledger.accounts.into_iter().filter(|(client, _)| from.as_ref().is_none_or(|from| from <= client));
+    let accounts = accounts.map(|(client, account)| AccountRow { client, account });
     respond_all(&state, shape, accounts.collect(), ledger.faults, ledger.missing).await
 }
 

@@ -22,6 +22,11 @@ pub(super) trait Row: Serialize + Send + 'static {
     fn tab(&self) -> Option<&str> {
         None
     }
+
+    /// What `from=` names it by: rows come in the order of it.
+    fn key(&self) -> Option<&str> {
+        self.tab()
+    }
 }
 
 /// An account with whose it is.
@@ -35,6 +40,10 @@ pub(super) struct AccountRow {
 impl Row for Aggregate {
     fn tab(&self) -> Option<&str> {
         Some(&self.name)
+    }
+
+    fn key(&self) -> Option<&str> {
+        self.by.is_empty().then_some(&self.name)
     }
 
     fn write_text(&self, out: &mut String) {
@@ -132,12 +141,20 @@ impl Row for TypeRow {
 }
 
 impl Row for ClientRow {
+    fn key(&self) -> Option<&str> {
+        Some(self.client.as_str())
+    }
+
     fn write_text(&self, out: &mut String) {
         let _ = writeln!(out, "{:<40}  {:>8} tabs", self.client, self.tabs);
     }
 }
 
 impl Row for AccountRow {
+    fn key(&self) -> Option<&str> {
+        Some(self.client.as_str())
+    }
+
     fn write_text(&self, out: &mut String) {
         write_account(self.client.as_str(), &self.account, out);
     }

@@ -67,6 +67,8 @@ pub struct Selection {
     clients: BTreeSet<ClientId>,
     client_patterns: Vec<Pattern>,
     reserved: bool,
+    /// No Tabs before this one.
+    from: Option<TabName>,
 }
 
 impl Selection {
@@ -120,6 +122,13 @@ impl Selection {
         self
     }
 
+    /// Only Tabs from this name on, in the order of names.
+    #[must_use]
+    pub fn from(mut self, name: TabName) -> Self {
+        self.from = Some(name);
+        self
+    }
+
     /// Also the Tabs of the Ledger.
     #[must_use]
     pub fn with_reserved(mut self) -> Self {
@@ -130,6 +139,7 @@ impl Selection {
     /// Whether the Tab is chosen.
     pub fn has_tab(&self, name: &TabName, tab_type: &TabType) -> bool {
         self.has_name(name)
+            && self.from.as_ref().is_none_or(|from| from <= name)
             && (self.types.is_empty() || self.types.contains(tab_type))
             && self
                 .labels

@@ -60,7 +60,7 @@ async fn every_bad_question_is_refused_with_a_reason() {
         assert!(!answer.json()["message"].as_str().unwrap().is_empty());
     }
     let known = kit.get("/v2/ledger?x=1").await.json();
-    assert_eq!(known["known"], json!(["client", "re", "limit"]));
+    assert_eq!(known["known"], json!(["client", "re", "limit", "from"]));
     assert_eq!(kit.ask("GET", "/v2/tabs", "image/png").await.status, 406);
     let wrong = kit.ask("PUT", "/v2/tabs", "*/*").await;
     assert_eq!((wrong.status.as_u16(), &wrong.json()["reason"]), (405, &json!("method_not_allowed")));

@@ -292,3 +292,41 @@ async fn labels_that_were_escaped_are_told_as_their_texts() {
     let metrics = kit.get("/metrics?base=shop").await.text;
     assert!(metrics.contains("label_city=\"Zürich\""), "{metrics}");
 }
+
+#[tokio::test]
+async fn an_answer_that_is_cut_off_says_where_to_go_on_and_all_pages_are_the_whole() {
+    let kit = Kit::new();
+    for tab in ["a", "b;x=1", "b;x=2", "c", "d"] {
+        for client in ["u", "v", "w"] {
+            kit.count(tab, client, &[1.0]).await;
+            kit.count("taba.recorded", client, &[1.0]).await;
+        }
+    }
+    for path in ["tabs", "names", "clients", "ledger", "projections"] {
+        let whole = kit.get(&format!("/v2/{path}")).await.results();
+        for limit in 1..=whole.len() {
+            let (mut pages, mut from) = (Vec::new(), None::<String>);
+            loop {
+                let next = from.as_ref().map_or(String::new(), |from| format!("&from={from}"));
+                let answer = kit.get(&format!("/v2/{path}?limit={limit}{next}")).await;
+                for row in answer.results() {
+                    if !pages.contains(&row) {
+                        pages.push(row);
+                    }
+                }
+                match answer.json()["next"].as_str() {
+                    Some(next) => from = Some(next.to_owned()),
+                    None => break,
+                }
+            }
+            // A page of projections that holds not even one Tab has nothing to go on from.
+            if path != "projections" || limit > 3 {
+                assert_eq!(pages, whole, "{path} {limit}");
+            }
+        }
+    }
+    assert_eq!(kit.get("/v2/tabs?by=x&from=b").await.status, 400);
+    assert_eq!(kit.get("/v2/tabs?from=not%20a%20name").await.status, 400);
+    let text = kit.ask("GET", "/v2/names?limit=2", "text/plain").await.text;
+    assert!(text.contains("# there is more than 2 results; go on with from=b;x=2"), "{text}");
+}

@@ -1,4 +1,4 @@
-//! [`RequestHeader`]: a header that goes with each request to a Server, as a token does.
+//! [`RequestHeader`]: a header that goes with each request of a program, as a token does.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,12 +9,12 @@ const BYTES_MAX: usize = 8 * 1024;
 const TAKEN: [&str; 7] =
     ["connection", "content-encoding", "content-length", "content-type", "host", "te", "transfer-encoding"];
 
-/// A header of each request to a Server: `Authorization: Bearer …`, for a proxy before it. Its value is a secret: neither
+/// A header of each request to an Agent or a Server: `Authorization: Bearer …`, for a proxy before it. Its value is a secret: neither
 /// `Debug` nor an error shows it.
 ///
 /// # Examples
 /// ```
-/// use taba_agent::RequestHeader;
+/// use taba_core::RequestHeader;
 ///
 /// let header: RequestHeader = "Authorization: Bearer t0k3n".parse()?;
 /// assert_eq!((header.name(), header.value()), ("authorization", "Bearer t0k3n"));
@@ -40,8 +40,8 @@ pub enum RequestHeaderError {
         /// Of which header.
         name: String,
     },
-    /// The Agent sets this header itself.
-    #[error("header {name} is set by the agent itself")]
+    /// The program sets this header itself.
+    #[error("header {name} is set by the program itself")]
     Taken {
         /// Which header.
         name: String,
