@@ -1,26 +1,20 @@
 //! [`Client`]: what an application holds, and [`ClientBuilder`], how it gets it.
 
+use std::fmt;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
-use std::{fmt, io};
 
 use taba_core::ledger::Why;
-use taba_core::{ClientId, NameError, Registry, TabName, TabType, Value};
+use taba_core::{ClientId, Registry};
 use tokio::sync::oneshot;
 
-use crate::config::{Config, ConfigError};
-use crate::driver::{AgentAddress, AgentAddressError, Clock, HeaderError};
-use crate::global::{self, DefaultError};
-use crate::handles::{Buffered, Counter, Distinct, ExpiryGauge, Gauge, KeyedCounter, Percentile, Tab, Timer};
-use crate::link::{Core, Outlet};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::driver::AgentAddress;
+use crate::link::{AGENT, BuildError, Core, Outlet};
 use crate::recorder::Recorder;
 use crate::sink::Sink;
-use crate::stats::ClientStats;
-use crate::tab::TabSpec;
-use crate::tabs::{Lease, TabError};
-
-/// Where an Agent listens unless told otherwise.
-pub(crate) const AGENT: &str = "http://127.0.0.1:8279";
+use crate::stats::{ClientStats, FlushReport};
 
 /// A program that records events, as the fleet knows it. Clones are the same Client.
 ///
@@ -30,44 +24,6 @@ pub(crate) const AGENT: &str = "http://127.0.0.1:8279";
 /// flushed then, for at most [`Config::exit_deadline`].
 #[derive(Clone)]
 pub struct Client(Arc<Core>);
-
-/// What became of unsent events.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[must_use = "events may have been left behind"]
-#[non_exhaustive]
-pub struct FlushReport {
-    /// Events that the Agent has taken since it began.
-    pub flushed: u64,
-    /// Events that are not known to be at the Agent, those on their way at the deadline among them. 0 when everything that
-    /// was recorded before is there, or was dropped and counted.
-    pub left: u64,
-    /// Events dropped since it began; [`ClientStats::dropped`] says why.
-    pub dropped: u64,
-}
-
-/// Why there is no Client.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum BuildError {
-    /// The Client id breaks the rules.
-    #[error("the client has no proper name")]
-    Name(#[from] NameError),
-    /// The address is none of an Agent.
-    #[error("the client has no agent")]
-    Agent(#[from] AgentAddressError),
-    /// A header cannot go with requests.
-    #[error("the client cannot send a header")]
-    Header(#[from] HeaderError),
-    /// A bound or an interval cannot work.
-    #[error("the configuration does not work")]
-    Config(#[from] ConfigError),
-    /// The system gives no random number for the incarnation.
-    #[error("the system has no random numbers")]
-    Random(#[source] io::Error),
-    /// The system gives no thread, or the thread no runtime.
-    #[error("the background thread could not be started")]
-    Thread(#[from] io::Error),
-}
 
 /// A [`Client`] in the making.
 #[must_use]
@@ -180,8 +136,8 @@ impl Client {
         Self(Arc::clone(core))
     }
 
-    pub(crate) fn lease_disabled(&self) -> Arc<Lease> {
-        Lease::disabled(&self.0)
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.0
     }
 
     /// An event was not recorded, as there is no handle for it.
@@ -207,145 +163,6 @@ impl Client {
     /// Whether this is the Client that records nothing.
     pub fn is_disabled(&self) -> bool {
         self.0.is_disabled()
-    }
-
-    /// Makes this the default Client of the process, for as long as the process runs: what libraries record with
-    /// [`counter`](crate::counter) and its like goes here from now on. For the application, once, at its start.
-    ///
-    /// What is unsent when the process ends is sent then, for at most [`Config::exit_deadline`].
-    ///
-    /// # Errors
-    /// [`DefaultError`] when there is a default Client already, which stays.
-    pub fn set_default(&self) -> Result<(), DefaultError> {
-        global::set(self)
-    }
-
-    /// A Tab of any type, whose Handler folds values of type `V`. The name is a text, with labels if need be
-    /// (`delay;to=MEM`), a [`TabName`], or a [`TabName::builder`], whose labels may have any text, a route or a city:
-    ///
-    /// ```
-    /// # use taba_client::{Client, TabName};
-    /// # let client = Client::disabled();
-    /// let requests = client.counter(TabName::builder("http_requests").label("path", "/users/{id}"))?;
-    /// requests.increment();
-    /// # Ok::<(), taba_client::TabError>(())
-    /// ```
-    ///
-    /// # Errors
-    /// [`TabError`] when a name breaks the rules, the Tab is in use with another type, there are
-    /// [`Config::tabs_max`] Tabs in use, or the Client's background task is gone for good.
-    pub fn tab<V: Value>(
-        &self,
-        name: impl TryInto<TabName, Error: Into<NameError>>,
-        tab_type: &str,
-    ) -> Result<Tab<V>, TabError> {
-        let name = name.try_into().map_err(Into::into)?;
-        let spec = TabSpec::new::<V>(name, TabType::new(tab_type)?);
-        if let Some(reason) = self.0.gone() {
-            return Err(TabError::ClientGone { tab: spec.name().clone(), reason: Arc::clone(reason) });
-        }
-        if self.is_disabled() {
-            return match spec.name().is_reserved() {
-                true => Err(TabError::Reserved { tab: spec.name().clone() }),
-                false => Ok(Tab::new(self.lease_disabled())),
-            };
-        }
-        self.0.recorder.tabs().lease(&spec, &self.0).map(Tab::new)
-    }
-
-    /// A counter with windows and percentiles (`CounterGroup`).
-    ///
-    /// # Errors
-    /// As [`tab`](Self::tab).
-    pub fn counter(&self, name: impl TryInto<TabName, Error: Into<NameError>>) -> Result<Counter, TabError> {
-        self.tab(name, "CounterGroup").map(Counter)
-    }
-
-    /// Count, total, least and greatest of all time (`TotalsCounter`).
-    ///
-    /// # Errors
-    /// As [`tab`](Self::tab).
-    pub fn totals(&self, name: impl TryInto<TabName, Error: Into<NameError>>) -> Result<Counter, TabError> {
-        self.tab(name, "TotalsCounter").map(Counter)
-    }
-
-    /// Percentiles over windows (`PercentileGroup`).
-    ///
-    /// # Errors
-    /// As [`tab`](Self::tab).
-    pub fn percentile(
-        &self,
-        name: impl TryInto<TabName, Error: Into<NameError>>,
-    ) -> Result<Percentile, TabError> {
-        self.tab(name, "PercentileGroup").map(Percentile)
-    }
-
-    /// Percentiles of all time (`PercentileCounter`).
-    ///
-    /// # Errors
-    /// As [`tab`](Self::tab).
-    pub fn percentile_totals(
-        &self,
-        name: impl TryInto<TabName, Error: Into<NameError>>,
-    ) -> Result<Percentile, TabError> {
-        self.tab(name, "PercentileCounter").map(Percentile)
-    }
-
-    /// Percentiles of how long something takes, in seconds (`PercentileGroup`).
-    ///
-    /// # Errors
-    /// As [`tab`](Self::tab).
-    pub fn timer(&self, name: impl TryInto<TabName, Error: Into<NameError>>) -> Result<Timer, TabError> {
-        self.tab(name, "PercentileGroup").map(Timer)
-    }
-
-    /// A value, a number or a text (`Gauge`).
-    ///
-    /// # Errors
-    /// As [`tab`](Self::tab).
-    pub fn gauge(&self, name: impl TryInto<TabName, Error: Into<NameError>>) -> Result<Gauge, TabError> {
-        self.tab(name, "Gauge").map(Gauge)
-    }
-
-    /// A value that expires (`ExpiryGauge`).
-    ///
-    /// # Errors
-    /// As [`tab`](Self::tab).
-    pub fn expiry_gauge(
-        &self,
-        name: impl TryInto<TabName, Error: Into<NameError>>,
-    ) -> Result<ExpiryGauge, TabError> {
-        self.tab(name, "ExpiryGauge").map(ExpiryGauge)
-    }
-
-    /// Recent values, each for a while (`Buffer`).
-    ///
-    /// # Errors
-    /// As [`tab`](Self::tab).
-    pub fn buffer(&self, name: impl TryInto<TabName, Error: Into<NameError>>) -> Result<Buffered, TabError> {
-        self.tab(name, "Buffer").map(Buffered)
-    }
-
-    /// Counters under keys (`CommonPrefixCounterGroup`).
-    ///
-    /// # Errors
-    /// As [`tab`](Self::tab).
-    pub fn keyed(
-        &self,
-        name: impl TryInto<TabName, Error: Into<NameError>>,
-    ) -> Result<KeyedCounter, TabError> {
-        self.tab(name, "CommonPrefixCounterGroup").map(KeyedCounter)
-    }
-
-    /// How many different texts there are (`Distinct`).
-    ///
-    /// # Errors
-    /// As [`tab`](Self::tab).
-    pub fn distinct(
-        &self,
-        name: impl TryInto<TabName, Error: Into<NameError>>,
-    ) -> Result<Distinct, TabError> {
-        self.tab(name, "Distinct").map(Distinct)
     }
 
     /// Where the Client stands.

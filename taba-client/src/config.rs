@@ -3,12 +3,13 @@
 use std::ops::Deref;
 use std::time::Duration;
 
+use taba_core::ledger::Why;
 use taba_core::limits::{BATCH_BLOCKS_MAX, BLOCK_BYTES_MAX, BLOCK_EVENTS_MAX, FRAME_BYTES_MAX};
-
-use crate::buffer::LEDGER_BLOCKS_MAX;
 
 /// Bytes that one recorded event takes in its thread's ring.
 pub(crate) const SLOT_BYTES: usize = 24;
+/// Blocks of the Ledger that one Batch may hold: what was recorded, and what was dropped for each reason.
+pub(crate) const LEDGER_BLOCKS_MAX: usize = 1 + Why::ALL.len();
 /// What a Batch of the greatest size may take in a frame beside its Blocks.
 const FRAME_SLACK_BYTES: usize = 64 * 1024;
 

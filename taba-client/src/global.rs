@@ -32,11 +32,20 @@ pub struct DefaultError {
     pub id: taba_core::ClientId,
 }
 
-pub(crate) fn set(client: &Client) -> Result<(), DefaultError> {
-    DEFAULT.set(client.clone()).map_err(|_| {
-        let default = DEFAULT.get().expect("it could not be set because it is");
-        DefaultError { id: default.id().clone() }
-    })
+impl Client {
+    /// Makes this the default Client of the process, for as long as the process runs: what libraries record with
+    /// [`counter`](crate::counter) and its like goes here from now on. For the application, once, at its start.
+    ///
+    /// What is unsent when the process ends is sent then, for at most [`Config::exit_deadline`](crate::Config::exit_deadline).
+    ///
+    /// # Errors
+    /// [`DefaultError`] when there is a default Client already, which stays.
+    pub fn set_default(&self) -> Result<(), DefaultError> {
+        DEFAULT.set(self.clone()).map_err(|_| {
+            let default = DEFAULT.get().expect("it could not be set because it is");
+            DefaultError { id: default.id().clone() }
+        })
+    }
 }
 
 /// The Client that a library should record with here and now: that of the scope ([`with_client`]), else the default of

@@ -7,12 +7,14 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-use taba_core::{Expiring, Keyed, Number, Reading, Timestamp, Value};
+use taba_core::{Expiring, Keyed, NameError, Number, Reading, TabName, TabType, Timestamp, Value};
 
 use crate::client::Client;
-use crate::driver::Stopwatch;
+use crate::clock::Stopwatch;
+use crate::link::Core;
 use crate::recorder::Recorder;
-use crate::tabs::Lease;
+use crate::tab::TabSpec;
+use crate::tabs::{Lease, TabError};
 
 /// A Tab whose events carry values of type `V`, for any Handler.
 ///
@@ -20,14 +22,21 @@ use crate::tabs::Lease;
 pub struct Tab<V> {
     recorder: Arc<Recorder>,
     number: u32,
-    lease: Arc<Lease>,
+    // PERF: one pointer for both, as each start of a timer clones it.
+    owned: Arc<Owned>,
     values: PhantomData<fn(V)>,
+}
+
+/// What a handle and its clones keep: first the Tab goes, then the Client, which flushes if nobody else keeps it.
+struct Owned {
+    _lease: Arc<Lease>,
+    core: Arc<Core>,
 }
 
 impl<V> Clone for Tab<V> {
     fn clone(&self) -> Self {
-        let (recorder, lease) = (Arc::clone(&self.recorder), Arc::clone(&self.lease));
-        Self { recorder, number: self.number, lease, values: PhantomData }
+        let (recorder, owned) = (Arc::clone(&self.recorder), Arc::clone(&self.owned));
+        Self { recorder, number: self.number, owned, values: PhantomData }
     }
 }
 
@@ -40,20 +49,25 @@ impl<V> fmt::Debug for Tab<V> {
 impl<V: Value> Default for Tab<V> {
     /// A handle that records nothing, of [`Client::disabled`].
     fn default() -> Self {
-        Self::new(Client::disabled().lease_disabled())
+        Self::disabled(Client::disabled().core())
     }
 }
 
 impl<V: Value> Tab<V> {
-    pub(crate) fn new(lease: Arc<Lease>) -> Self {
-        // PERF: both are behind the lease too, but recording should not follow two pointers more.
-        let (recorder, number) = (Arc::clone(&lease.core().recorder), lease.number());
-        Self { recorder, number, lease, values: PhantomData }
+    fn new(lease: Arc<Lease>, core: &Arc<Core>) -> Self {
+        // PERF: both are behind what is owned too, but recording should not follow two pointers more.
+        let (recorder, number) = (Arc::clone(&core.recorder), lease.number());
+        let owned = Arc::new(Owned { _lease: lease, core: Arc::clone(core) });
+        Self { recorder, number, owned, values: PhantomData }
+    }
+
+    fn disabled(core: &Arc<Core>) -> Self {
+        Self::new(Lease::disabled(Arc::clone(&core.recorder) as _), core)
     }
 
     /// Whose Tab it is: for its [`stats`](crate::Client::stats), or to flush where only a handle is at hand.
     pub fn client(&self) -> Client {
-        Client::of(self.lease.core())
+        Client::of(&self.owned.core)
     }
 
     /// Records a value now.
@@ -86,6 +100,139 @@ impl<V: Value> Tab<V> {
     }
 }
 
+/// How handles are made.
+impl Client {
+    /// A Tab of any type, whose Handler folds values of type `V`. The name is a text, with labels if need be
+    /// (`delay;to=MEM`), a [`TabName`], or a [`TabName::builder`], whose labels may have any text, a route or a city:
+    ///
+    /// ```
+    /// # use taba_client::{Client, TabName};
+    /// # let client = Client::disabled();
+    /// let requests = client.counter(TabName::builder("http_requests").label("path", "/users/{id}"))?;
+    /// requests.increment();
+    /// # Ok::<(), taba_client::TabError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`TabError`] when a name breaks the rules, the Tab is in use with another type, there are
+    /// [`Config::tabs_max`](crate::Config::tabs_max) Tabs in use, or the Client's background task is gone for good.
+    pub fn tab<V: Value>(
+        &self,
+        name: impl TryInto<TabName, Error: Into<NameError>>,
+        tab_type: &str,
+    ) -> Result<Tab<V>, TabError> {
+        let name = name.try_into().map_err(Into::into)?;
+        let spec = TabSpec::new::<V>(name, TabType::new(tab_type)?);
+        if let Some(reason) = self.core().gone() {
+            return Err(TabError::ClientGone { tab: spec.name().clone(), reason: Arc::clone(reason) });
+        }
+        if self.is_disabled() {
+            return match spec.name().is_reserved() {
+                true => Err(TabError::Reserved { tab: spec.name().clone() }),
+                false => Ok(Tab::disabled(self.core())),
+            };
+        }
+        let recorder = &self.core().recorder;
+        let lease = recorder.tabs().lease(&spec, Arc::clone(recorder) as _)?;
+        Ok(Tab::new(lease, self.core()))
+    }
+
+    /// A counter with windows and percentiles (`CounterGroup`).
+    ///
+    /// # Errors
+    /// As [`tab`](Self::tab).
+    pub fn counter(&self, name: impl TryInto<TabName, Error: Into<NameError>>) -> Result<Counter, TabError> {
+        self.tab(name, "CounterGroup").map(Counter)
+    }
+
+    /// Count, total, least and greatest of all time (`TotalsCounter`).
+    ///
+    /// # Errors
+    /// As [`tab`](Self::tab).
+    pub fn totals(&self, name: impl TryInto<TabName, Error: Into<NameError>>) -> Result<Counter, TabError> {
+        self.tab(name, "TotalsCounter").map(Counter)
+    }
+
+    /// Percentiles over windows (`PercentileGroup`).
+    ///
+    /// # Errors
+    /// As [`tab`](Self::tab).
+    pub fn percentile(
+        &self,
+        name: impl TryInto<TabName, Error: Into<NameError>>,
+    ) -> Result<Percentile, TabError> {
+        self.tab(name, "PercentileGroup").map(Percentile)
+    }
+
+    /// Percentiles of all time (`PercentileCounter`).
+    ///
+    /// # Errors
+    /// As [`tab`](Self::tab).
+    pub fn percentile_totals(
+        &self,
+        name: impl TryInto<TabName, Error: Into<NameError>>,
+    ) -> Result<Percentile, TabError> {
+        self.tab(name, "PercentileCounter").map(Percentile)
+    }
+
+    /// Percentiles of how long something takes, in seconds (`PercentileGroup`).
+    ///
+    /// # Errors
+    /// As [`tab`](Self::tab).
+    pub fn timer(&self, name: impl TryInto<TabName, Error: Into<NameError>>) -> Result<Timer, TabError> {
+        self.tab(name, "PercentileGroup").map(Timer)
+    }
+
+    /// A value, a number or a text (`Gauge`).
+    ///
+    /// # Errors
+    /// As [`tab`](Self::tab).
+    pub fn gauge(&self, name: impl TryInto<TabName, Error: Into<NameError>>) -> Result<Gauge, TabError> {
+        self.tab(name, "Gauge").map(Gauge)
+    }
+
+    /// A value that expires (`ExpiryGauge`).
+    ///
+    /// # Errors
+    /// As [`tab`](Self::tab).
+    pub fn expiry_gauge(
+        &self,
+        name: impl TryInto<TabName, Error: Into<NameError>>,
+    ) -> Result<ExpiryGauge, TabError> {
+        self.tab(name, "ExpiryGauge").map(ExpiryGauge)
+    }
+
+    /// Recent values, each for a while (`Buffer`).
+    ///
+    /// # Errors
+    /// As [`tab`](Self::tab).
+    pub fn buffer(&self, name: impl TryInto<TabName, Error: Into<NameError>>) -> Result<Buffered, TabError> {
+        self.tab(name, "Buffer").map(Buffered)
+    }
+
+    /// Counters under keys (`CommonPrefixCounterGroup`).
+    ///
+    /// # Errors
+    /// As [`tab`](Self::tab).
+    pub fn keyed(
+        &self,
+        name: impl TryInto<TabName, Error: Into<NameError>>,
+    ) -> Result<KeyedCounter, TabError> {
+        self.tab(name, "CommonPrefixCounterGroup").map(KeyedCounter)
+    }
+
+    /// How many different texts there are (`Distinct`).
+    ///
+    /// # Errors
+    /// As [`tab`](Self::tab).
+    pub fn distinct(
+        &self,
+        name: impl TryInto<TabName, Error: Into<NameError>>,
+    ) -> Result<Distinct, TabError> {
+        self.tab(name, "Distinct").map(Distinct)
+    }
+}
+
 /// Something that is counted or added up.
 ///
 /// # Examples
@@ -105,7 +252,7 @@ impl<V: Value> Tab<V> {
 /// # Ok::<(), taba_client::BuildError>(())
 /// ```
 #[derive(Clone, Debug, Default)]
-pub struct Counter(pub(crate) Tab<f64>);
+pub struct Counter(Tab<f64>);
 
 impl Counter {
     /// Counts one.
@@ -129,7 +276,7 @@ impl Counter {
 
 /// Something whose distribution matters.
 #[derive(Clone, Debug, Default)]
-pub struct Percentile(pub(crate) Tab<f64>);
+pub struct Percentile(Tab<f64>);
 
 impl Percentile {
     /// Records an observation. NaN and infinities are dropped.
@@ -147,7 +294,7 @@ impl Percentile {
 
 /// Measures how long things take, in seconds.
 #[derive(Clone, Debug, Default)]
-pub struct Timer(pub(crate) Tab<f64>);
+pub struct Timer(Tab<f64>);
 
 impl Timer {
     /// Starts measuring; dropping the guard records.
@@ -197,7 +344,7 @@ impl Drop for TimerGuard {
 /// Something that has a value: the latest counts. Of two values, the one set last, also when they are set within one
 /// tick of the clock.
 #[derive(Clone, Debug, Default)]
-pub struct Gauge(pub(crate) Tab<Reading>);
+pub struct Gauge(Tab<Reading>);
 
 impl Gauge {
     /// Sets the value: a number or a text.
@@ -213,7 +360,7 @@ impl Gauge {
 
 /// Something that has a value until a time.
 #[derive(Clone, Debug, Default)]
-pub struct ExpiryGauge(pub(crate) Tab<Expiring>);
+pub struct ExpiryGauge(Tab<Expiring>);
 
 impl ExpiryGauge {
     /// Sets the value until `expires`.
@@ -235,7 +382,7 @@ impl ExpiryGauge {
 
 /// Recent things worth looking at one by one, each for a while.
 #[derive(Clone, Debug, Default)]
-pub struct Buffered(pub(crate) Tab<Expiring>);
+pub struct Buffered(Tab<Expiring>);
 
 impl Buffered {
     /// Keeps a number or a text for as long as `ttl` from now.
@@ -257,7 +404,7 @@ impl Buffered {
 
 /// Several counters that share a Tab, each under a key.
 #[derive(Clone, Debug, Default)]
-pub struct KeyedCounter(pub(crate) Tab<Keyed>);
+pub struct KeyedCounter(Tab<Keyed>);
 
 impl KeyedCounter {
     /// Adds an amount under a key of 1 to 256 bytes.
@@ -273,7 +420,7 @@ impl KeyedCounter {
 
 /// How many different texts there were.
 #[derive(Clone, Debug, Default)]
-pub struct Distinct(pub(crate) Tab<String>);
+pub struct Distinct(Tab<String>);
 
 impl Distinct {
     /// One more text, which may have been there before.

@@ -55,14 +55,18 @@
 
 mod backoff;
 mod buffer;
+mod column;
 mod config;
 mod drops;
+mod fault;
 mod sink;
 mod tab;
 mod test_sink;
 
 #[cfg(feature = "driver")]
 mod client;
+#[cfg(feature = "driver")]
+mod clock;
 #[cfg(feature = "driver")]
 mod driver;
 #[cfg(feature = "driver")]
@@ -72,9 +76,15 @@ mod handles;
 #[cfg(feature = "driver")]
 mod link;
 #[cfg(feature = "driver")]
+mod lock;
+#[cfg(feature = "driver")]
 mod pool;
 #[cfg(feature = "driver")]
+mod process;
+#[cfg(feature = "driver")]
 mod recorder;
+#[cfg(feature = "driver")]
+mod ring;
 #[cfg(feature = "driver")]
 mod stats;
 #[cfg(feature = "driver")]
@@ -83,9 +93,11 @@ mod tabs;
 #[doc(no_inline)]
 pub use async_trait::async_trait;
 pub use backoff::Backoff;
-pub use buffer::{Buffer, Datum, Fault, Identity, Mark, Sealed, Tally};
+pub use buffer::{Buffer, Identity, Mark, Sealed, Tally};
+pub use column::Datum;
 pub use config::{Config, ConfigError, Verified};
 pub use drops::Drops;
+pub use fault::Fault;
 pub use sink::{Sink, SinkError};
 pub use tab::TabSpec;
 pub use taba_core::{
@@ -94,9 +106,11 @@ pub use taba_core::{
 pub use test_sink::TestSink;
 
 #[cfg(feature = "driver")]
-pub use client::{BuildError, Client, ClientBuilder, FlushReport};
+pub use client::{Client, ClientBuilder};
 #[cfg(feature = "driver")]
-pub use driver::{AgentAddress, AgentAddressError, Clock, HeaderError, HttpSink, ManualClock};
+pub use clock::{Clock, ManualClock};
+#[cfg(feature = "driver")]
+pub use driver::{AgentAddress, AgentAddressError, HeaderError, HttpSink};
 #[cfg(feature = "driver")]
 pub use global::{
     DefaultError, Lazy, LazyRef, buffer, counter, current, distinct, expiry_gauge, gauge, keyed, percentile,
@@ -107,7 +121,9 @@ pub use handles::{
     Buffered, Counter, Distinct, ExpiryGauge, Gauge, KeyedCounter, Percentile, Tab, Timer, TimerGuard,
 };
 #[cfg(feature = "driver")]
-pub use stats::ClientStats;
+pub use link::BuildError;
+#[cfg(feature = "driver")]
+pub use stats::{ClientStats, FlushReport};
 #[cfg(feature = "driver")]
 pub use tabs::TabError;
 

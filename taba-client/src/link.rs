@@ -5,25 +5,31 @@
 //!                              └─ after a fork, in the child: another Link, another task, another incarnation
 //! ```
 
+use std::io;
 use std::panic::RefUnwindSafe;
-use std::sync::mpsc::{self, Sender};
+use std::sync::mpsc;
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use taba_core::ledger::Why;
-use taba_core::{ClientId, Registry};
+use taba_core::{ClientId, NameError, Registry};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use crate::buffer::{Buffer, Identity};
-use crate::client::{AGENT, BuildError, FlushReport};
-use crate::config::Verified;
-use crate::driver::{self, AgentAddress, HttpSink, Intake, Parts, Task, generation, lock};
-use crate::driver::{Command, Ring};
-use crate::pool::Pool;
+use crate::config::{ConfigError, Verified};
+use crate::driver::{
+    self, AgentAddress, AgentAddressError, Command, HeaderError, HttpSink, Intake, Parts, Task,
+};
+use crate::lock::lock;
+use crate::pool::{Pool, PoolSource};
+use crate::process::{self, generation};
 use crate::recorder::Recorder;
 use crate::sink::Sink;
-use crate::stats::ClientStats;
+use crate::stats::{ClientStats, FlushReport};
+
+/// Where an Agent listens unless told otherwise.
+pub(crate) const AGENT: &str = "http://127.0.0.1:8279";
 
 /// What the background task may take to answer beyond a deadline before it is taken to be gone.
 const GRACE: Duration = Duration::from_millis(500);
@@ -56,15 +62,37 @@ pub(crate) enum Outlet {
 /// How a Client reaches its background task, in one process.
 pub(crate) struct Link {
     generation: u64,
-    /// Where new rings go.
-    pub(crate) rings: Sender<Ring>,
-    pub(crate) pool: Arc<Pool>,
+    pool: Arc<Pool>,
     commands: UnboundedSender<Command>,
     stats: Arc<Mutex<ClientStats>>,
     /// The rings, when the task has ended.
     leftover: Arc<Mutex<Option<Intake>>>,
     /// The same in a forked child; `None` when none could be made.
     child: OnceLock<Option<Box<Link>>>,
+}
+
+/// Why there is no Client.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// The Client id breaks the rules.
+    #[error("the client has no proper name")]
+    Name(#[from] NameError),
+    /// The address is none of an Agent.
+    #[error("the client has no agent")]
+    Agent(#[from] AgentAddressError),
+    /// A header cannot go with requests.
+    #[error("the client cannot send a header")]
+    Header(#[from] HeaderError),
+    /// A bound or an interval cannot work.
+    #[error("the configuration does not work")]
+    Config(#[from] ConfigError),
+    /// The system gives no random number for the incarnation.
+    #[error("the system has no random numbers")]
+    Random(#[source] io::Error),
+    /// The system gives no thread, or the thread no runtime.
+    #[error("the background thread could not be started")]
+    Thread(#[from] io::Error),
 }
 
 // As for the Recorder.
@@ -84,8 +112,9 @@ impl Core {
         let (id, recorder, gone) = (recorder.client().clone(), Arc::new(recorder), Arc::default());
         let link = Link::start(&recorder, &id, &handlers, &config, &outlet, &gone)?;
         let core = Arc::new(Self { recorder, id, handlers, config, outlet, link: Some(link), gone });
-        core.recorder.belongs_to(&core);
-        driver::watch();
+        let owner: Weak<Self> = Arc::downgrade(&core);
+        core.recorder.belongs_to(owner);
+        process::watch(flush_all);
         if let Some(mut live) = lock(&LIVE) {
             live.retain(|core| core.strong_count() > 0);
             live.push(Arc::downgrade(&core));
@@ -107,7 +136,7 @@ impl Core {
     }
 
     /// The link of this process, made if need be: in a forked child, at the first event.
-    pub(crate) fn link(&self) -> Option<&Link> {
+    fn link(&self) -> Option<&Link> {
         let mut link = self.link.as_ref()?;
         while link.generation != generation() {
             link = link.child.get_or_init(|| self.start_in_child().map(Box::new)).as_deref()?;
@@ -199,6 +228,12 @@ impl Core {
     }
 }
 
+impl PoolSource for Core {
+    fn pool(&self) -> Option<&Arc<Pool>> {
+        self.link().map(|link| &link.pool)
+    }
+}
+
 impl Drop for Core {
     fn drop(&mut self) {
         // What is left, the task has logged.
@@ -223,7 +258,7 @@ impl Link {
         let (rings, arrivals) = mpsc::channel();
         let (commands, commands_due) = unbounded_channel();
         let (stats, leftover, wake) = (Arc::default(), Arc::default(), Arc::new(Notify::new()));
-        let pool = Arc::new(Pool::new(config.flush_interval));
+        let pool = Arc::new(Pool::new(config.flush_interval, rings));
         let identity = Identity { client: id.clone(), incarnation };
         Task::new(Parts {
             recorder: Arc::clone(recorder),
@@ -240,13 +275,13 @@ impl Link {
         })
         .start()?;
         let (generation, child) = (generation(), OnceLock::new());
-        Ok(Self { generation, rings, pool, commands, stats, leftover, child })
+        Ok(Self { generation, pool, commands, stats, leftover, child })
     }
 }
 
 /// The process ends: sends what is unsent of every Client that is still there, all at the same time, each for at most
 /// as long as its `exit_deadline`.
-pub(crate) fn flush_all() {
+fn flush_all() {
     let live = lock(&LIVE).map(|live| live.iter().filter_map(Weak::upgrade).collect::<Vec<_>>());
     let answered = Arc::new((Mutex::new(0_usize), Condvar::new()));
     let (mut asked, mut longest) = (0, Duration::ZERO);

@@ -1,4 +1,4 @@
-//! [`Pool`]: rings that no thread writes to at the moment.
+//! [`Pool`]: rings that no thread writes to at the moment, and where new ones go.
 //!
 //! A thread holds one small ring. When that is full it is put here, and the thread takes another; so is the ring of a
 //! thread that ends. The background thread reads all rings, wherever their writing ends are. What was here unused for a
@@ -7,29 +7,28 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::atomic::AtomicU64;
+use std::sync::mpsc::Sender;
 use std::time::Duration;
 
-use rtrb::Producer;
-
-use crate::driver::lock;
-use crate::recorder::Slot;
+use crate::lock::lock;
+use crate::ring::{Ring, Writer};
 
 /// How long a ring stays here unused before it is freed.
 const IDLE: Duration = Duration::from_secs(1);
 
-/// The writing end of a ring.
-pub(crate) struct Writer {
-    pub(crate) ring: Producer<Slot>,
-    /// Events that did not fit, since the start; written by the thread that holds the ring only.
-    pub(crate) overflowed: Arc<AtomicU64>,
-}
-
-/// Rings that no thread writes to at the moment, the longest unused first.
+/// Rings of one Client in one process that no thread writes to at the moment, the longest unused first.
 pub(crate) struct Pool {
     rings: Mutex<Rings>,
+    /// To the background thread, which reads them all.
+    new: Sender<Ring>,
     /// [`IDLE`] in flushes.
     idle_flushes: u64,
+}
+
+/// Gives the [`Pool`] of this process: a forked child has another than its parent.
+pub(crate) trait PoolSource: Send + Sync {
+    /// `None` when nothing can be recorded.
+    fn pool(&self) -> Option<&Arc<Pool>>;
 }
 
 #[derive(Default)]
@@ -39,10 +38,15 @@ struct Rings {
 }
 
 impl Pool {
-    /// An empty pool of a Client that flushes at this interval.
-    pub(crate) fn new(flush_interval: Duration) -> Self {
+    /// An empty pool of a Client that flushes at this interval. New rings are sent to whoever reads them.
+    pub(crate) fn new(flush_interval: Duration, new: Sender<Ring>) -> Self {
         let idle_flushes = IDLE.as_millis().div_ceil(flush_interval.as_millis().max(1));
-        Self { rings: Mutex::default(), idle_flushes: idle_flushes as u64 }
+        Self { rings: Mutex::default(), new, idle_flushes: idle_flushes as u64 }
+    }
+
+    /// Has a new ring read from now on. `false` when nobody reads any more.
+    pub(crate) fn add(&self, ring: Ring) -> bool {
+        self.new.send(ring).is_ok()
     }
 
     /// Puts a ring here. What is in it stays to be read.

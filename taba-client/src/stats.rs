@@ -1,4 +1,4 @@
-//! [`ClientStats`]: where a Client stands.
+//! [`ClientStats`]: where a Client stands; [`FlushReport`]: what a flush has done.
 
 use std::sync::Arc;
 
@@ -37,4 +37,18 @@ pub struct ClientStats {
     pub tabs: usize,
     /// Rings that are drained: threads that recorded and still live, about.
     pub rings: usize,
+}
+
+/// What became of unsent events.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[must_use = "events may have been left behind"]
+#[non_exhaustive]
+pub struct FlushReport {
+    /// Events that the Agent has taken since it began.
+    pub flushed: u64,
+    /// Events that are not known to be at the Agent, those on their way at the deadline among them. 0 when everything that
+    /// was recorded before is there, or was dropped and counted.
+    pub left: u64,
+    /// Events dropped since it began; [`ClientStats::dropped`] says why.
+    pub dropped: u64,
 }

@@ -5,7 +5,7 @@ use std::fmt;
 
 use taba_core::{AnyHandler, TabName, TabType, Value, ValueMismatch};
 
-use crate::buffer::Column;
+use crate::column::Column;
 
 /// What a Client knows about a Tab: its name, its type, and the Rust type of its values.
 #[derive(Clone)]

@@ -7,13 +7,13 @@
 
 use std::collections::HashMap;
 use std::mem;
+use std::panic::RefUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use taba_core::ledger::Why;
 use taba_core::{NameError, Registry, TabName, TabType, ValueMismatch};
 
-use crate::driver::lock;
-use crate::link::Core;
+use crate::lock::lock;
 use crate::tab::TabSpec;
 
 /// Why there is no handle for a Tab.
@@ -108,12 +108,17 @@ struct Entry {
     ordinal: u64,
 }
 
-/// What the handles of one Tab share. It keeps the Client alive, and the Tab's number its own.
+/// Hears that a Tab has lost its last handle.
+pub(crate) trait Owner: Send + Sync + RefUnwindSafe {
+    fn release(&self, tab: Released);
+}
+
+/// What the handles of one Tab share. It keeps the Tab's number its own.
 pub(crate) struct Lease {
     number: u32,
     /// Which lease this is, of all that the Client ever gave.
     ordinal: u64,
-    core: Arc<Core>,
+    owner: Arc<dyn Owner>,
 }
 
 /// A Tab that has lost its last handle.
@@ -125,29 +130,18 @@ pub(crate) struct Released {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if self.core.is_disabled() {
-            return;
-        }
-        let released = Released { number: self.number, ordinal: self.ordinal };
-        if let Some(mut table) = self.core.recorder.tabs().table() {
-            table.released.push(released);
-        }
-        self.core.recorder.rouse();
+        self.owner.release(Released { number: self.number, ordinal: self.ordinal });
     }
 }
 
 impl Lease {
     /// A lease of a Client that records nothing, and so has no table of Tabs.
-    pub(crate) fn disabled(core: &Arc<Core>) -> Arc<Self> {
-        Arc::new(Self { number: 0, ordinal: 0, core: Arc::clone(core) })
+    pub(crate) fn disabled(owner: Arc<dyn Owner>) -> Arc<Self> {
+        Arc::new(Self { number: 0, ordinal: 0, owner })
     }
 
     pub(crate) fn number(&self) -> u32 {
         self.number
-    }
-
-    pub(crate) fn core(&self) -> &Arc<Core> {
-        &self.core
     }
 }
 
@@ -158,7 +152,7 @@ impl Tabs {
     }
 
     /// A lease of the Tab, which gets a number if it has none.
-    pub(crate) fn lease(&self, spec: &TabSpec, core: &Arc<Core>) -> Result<Arc<Lease>, TabError> {
+    pub(crate) fn lease(&self, spec: &TabSpec, owner: Arc<dyn Owner>) -> Result<Arc<Lease>, TabError> {
         let tab = spec.name().clone();
         if tab.is_reserved() {
             return Err(TabError::Reserved { tab });
@@ -191,7 +185,7 @@ impl Tabs {
         Ok(entry.lease.upgrade().unwrap_or_else(|| {
             *leases += 1;
             entry.ordinal = *leases;
-            let lease = Arc::new(Lease { number, ordinal: entry.ordinal, core: Arc::clone(core) });
+            let lease = Arc::new(Lease { number, ordinal: entry.ordinal, owner });
             entry.lease = Arc::downgrade(&lease);
             lease
         }))
@@ -203,6 +197,13 @@ impl Tabs {
         let new = mem::take(&mut table.new);
         let entry = |number: u32| Some((number, table.entries[number as usize].as_ref()?.spec.clone()));
         new.into_iter().filter_map(entry).collect()
+    }
+
+    /// A Tab has lost its last handle.
+    pub(crate) fn release(&self, tab: Released) {
+        if let Some(mut table) = self.table() {
+            table.released.push(tab);
+        }
     }
 
     /// Tabs that have lost their last handle since this was last asked.

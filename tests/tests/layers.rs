@@ -19,8 +19,8 @@ type Module = Vec<String>;
 /// Which modules a module names.
 type Uses = BTreeMap<Module, BTreeSet<Module>>;
 
-const CRATES: [&str; 6] =
-    ["taba-core", "taba-handlers", "taba-agent", "taba-server", "taba-shard", "taba-process"];
+const CRATES: [&str; 7] =
+    ["taba-core", "taba-handlers", "taba-client", "taba-agent", "taba-server", "taba-shard", "taba-process"];
 
 #[test]
 fn modules_of_a_crate_stand_in_layers() {

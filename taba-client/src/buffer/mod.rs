@@ -8,8 +8,6 @@
 //!               dropped(why)      dropped(full)                                  acked   dropped(why)
 //! ```
 
-mod column;
-mod fault;
 mod pending;
 mod sealed;
 mod take;
@@ -24,17 +22,13 @@ use taba_core::limits::{BLOCK_BYTES_MAX, FUTURE_MICROS_MAX};
 use taba_core::wire::ClientBatch;
 use taba_core::{ClientId, Registry, SeqNo, Timestamp};
 
-use crate::config::Verified;
+use crate::column::Datum;
+use crate::config::{LEDGER_BLOCKS_MAX, Verified};
 use crate::drops::Drops;
+use crate::fault::{self, Fault};
 use crate::tab::TabSpec;
 
-pub(crate) use column::Column;
-pub use column::Datum;
-pub use fault::Fault;
-#[cfg(feature = "driver")]
-pub(crate) use fault::panic_message;
 use pending::{Cut, Pending};
-pub(crate) use sealed::LEDGER_BLOCKS_MAX;
 pub use sealed::Sealed;
 use sealed::notes;
 

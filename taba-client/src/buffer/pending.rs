@@ -7,8 +7,8 @@ use taba_core::limits::{BLOCK_BYTES_MAX, BLOCK_EVENTS_MAX};
 use taba_core::wire::{Block, Content, column};
 use taba_core::{AnyHandler, AnyState, ClientId, Registry, Timestamp};
 
-use super::column::{Column, Datum, Unsendable};
-use super::fault::guarded;
+use crate::column::{Column, Datum, Unsendable};
+use crate::fault::guarded;
 use crate::tab::TabSpec;
 
 /// Events that are gathered before they are folded into a State that is there already: a column of this many is in

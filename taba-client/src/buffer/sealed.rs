@@ -3,14 +3,11 @@
 use std::sync::OnceLock;
 
 use bytes::Bytes;
-use taba_core::ledger::{self, Where, Why};
+use taba_core::ledger::{self, Where};
 use taba_core::wire::{Block, ClientBatch, Compression, Frame, Kind};
 use taba_core::{ClientId, Event, Events, SeqNo, TabName, Timestamp};
 
 use crate::drops::Drops;
-
-/// Blocks of the Ledger that one Batch may hold: what was recorded, and what was dropped for each reason.
-pub(crate) const LEDGER_BLOCKS_MAX: usize = 1 + Why::ALL.len();
 
 /// A Batch that will not change any more.
 ///

@@ -4,9 +4,10 @@
 use taba_core::Timestamp;
 use taba_core::ledger::Why;
 
-use super::column::{Datum, Unsendable};
+use super::Buffer;
 use super::pending::{Failed, Pending};
-use super::{Buffer, Fault};
+use crate::column::{Datum, Unsendable};
+use crate::fault::Fault;
 
 impl Buffer {
     #[inline]

@@ -10,7 +10,8 @@ use std::time::Duration;
 use taba_core::wire::Receipt;
 use tokio::time::{Sleep, sleep};
 
-use crate::buffer::{Sealed, panic_message};
+use crate::buffer::Sealed;
+use crate::fault::panic_message;
 use crate::sink::{Sink, SinkError};
 
 type Delivery = Pin<Box<dyn Future<Output = Result<Receipt, SinkError>> + Send>>;

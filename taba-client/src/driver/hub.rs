@@ -6,21 +6,18 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, Thread};
-use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::task::JoinSet;
 
-use super::clock::{Clock, TICK};
-use super::process::generation;
+use crate::clock::{self, Clock, TICK};
+use crate::lock::lock;
+use crate::process::generation;
 use crate::recorder::Recorder;
-
-/// What a forked child waits for a lock that may have been held by a thread that it does not have, in milliseconds.
-const ORPHANED_LOCK_MILLIS: u64 = 100;
 
 thread_local! {
     static IS_BACKGROUND: Cell<bool> = const { Cell::new(false) };
@@ -29,22 +26,6 @@ thread_local! {
 /// Whether this is the thread that serves all Clients: it must not wait for itself.
 pub(crate) fn is_background() -> bool {
     IS_BACKGROUND.get()
-}
-
-/// Locks. `None` only in a forked child, when another thread of the parent held the lock during the fork.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
-    // Nothing that can panic runs under the locks of this crate, so what they guard is whole.
-    if generation() == 0 {
-        return Some(mutex.lock().unwrap_or_else(PoisonError::into_inner));
-    }
-    for _ in 0..ORPHANED_LOCK_MILLIS {
-        match mutex.try_lock() {
-            Ok(guard) => return Some(guard),
-            Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => thread::park_timeout(Duration::from_millis(1)),
-        }
-    }
-    None
 }
 
 /// What one Client has to be done for it.
@@ -131,6 +112,7 @@ impl Hub {
         let clock_crew = Arc::clone(&crew);
         let clock = thread::Builder::new().name("taba-clock".to_owned());
         let clock = clock.spawn(move || keep_time(&clock_crew))?.thread().clone();
+        clock::is_set_by(&clock);
         let worker = thread::Builder::new().name("taba-client".to_owned());
         if let Err(error) = worker.spawn(move || work(&runtime, jobs_due)) {
             crew.off_duty.store(true, Ordering::Relaxed);
@@ -148,13 +130,6 @@ impl Crew {
     }
 }
 
-/// A Client records again after a pause: the clock goes on.
-pub(crate) fn wind_up() {
-    if let Some(hub) = lock(&HUB).as_deref().and_then(Option::as_ref) {
-        hub.clock.unpark();
-    }
-}
-
 /// Sets the clock, and wakes the task of a Client whose rings fill fast; does nothing while no Client records.
 fn keep_time(crew: &Crew) {
     while !crew.off_duty.load(Ordering::Relaxed) {
@@ -168,7 +143,7 @@ fn keep_time(crew: &Crew) {
             false => thread::park_timeout(TICK),
             true => {
                 Clock::stop();
-                // Whoever records from here on finds the recorder idle, and calls `wind_up`: this then does not block.
+                // Whoever records from here on finds the recorder idle, and calls `clock::wind_up`: this then does not block.
                 thread::park();
             }
         }

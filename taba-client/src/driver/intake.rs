@@ -1,27 +1,19 @@
 //! [`Intake`]: the reading ends of all rings of a Client.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Receiver;
 
-use rtrb::Consumer;
 use taba_core::ledger::Why;
 
-use crate::buffer::{Buffer, Datum};
+use crate::buffer::Buffer;
+use crate::column::Datum;
 use crate::pool::Pool;
-use crate::recorder::{Recorder, Slot};
+use crate::recorder::Recorder;
+use crate::ring::{Ring, Slot};
 use crate::tabs::Released;
 
 /// Events that are read from a ring before their places are given back to the thread that writes.
 const READ_EVENTS: usize = 1024;
-
-/// The reading end of one thread's ring.
-pub(crate) struct Ring {
-    pub(crate) consumer: Consumer<Slot>,
-    /// Events that did not fit, since the start; written by the recording thread only.
-    pub(crate) overflowed: Arc<AtomicU64>,
-    pub(crate) overflowed_noted: u64,
-}
 
 /// The reading ends of all rings of a Client.
 pub(crate) struct Intake {
@@ -51,7 +43,7 @@ impl Intake {
         self.rings.retain_mut(|ring| {
             // Asked before reading: a ring that nobody writes to any more is empty for ever once it has been read.
             let abandoned = ring.consumer.is_abandoned();
-            ring.read(recorder, buffer);
+            read(ring, recorder, buffer);
             if abandoned {
                 recorder.free_ring(ring.consumer.buffer().capacity());
             }
@@ -91,40 +83,33 @@ impl Intake {
     }
 }
 
-impl Ring {
-    fn read(&mut self, recorder: &Recorder, buffer: &mut Buffer) {
-        // What comes while we read is for the next time; otherwise a fast thread could hold us here.
-        let mut left = self.consumer.slots();
-        let mut opaque_bytes = 0;
-        while left > 0 {
-            let Ok(slots) = self.consumer.read_chunk(left.min(READ_EVENTS)) else { break };
-            left -= slots.len();
-            for slot in slots {
-                let (tab, time, datum) = match slot {
-                    Slot::Number { tab, time, number } => (tab, time, Datum::Number(number)),
-                    Slot::Opaque { tab, event } => {
-                        opaque_bytes += event.bytes;
-                        (tab, event.time, Datum::Opaque(event.value))
-                    }
-                };
-                if !buffer.knows(tab) {
-                    for (number, spec) in recorder.tabs().take_new() {
-                        buffer.declare_as(number, spec);
-                    }
+/// Moves what is in a ring into the buffer.
+fn read(ring: &mut Ring, recorder: &Recorder, buffer: &mut Buffer) {
+    // What comes while we read is for the next time; otherwise a fast thread could hold us here.
+    let mut left = ring.consumer.slots();
+    let mut opaque_bytes = 0;
+    while left > 0 {
+        let Ok(slots) = ring.consumer.read_chunk(left.min(READ_EVENTS)) else { break };
+        left -= slots.len();
+        for slot in slots {
+            let (tab, time, datum) = match slot {
+                Slot::Number { tab, time, number } => (tab, time, Datum::Number(number)),
+                Slot::Opaque { tab, event } => {
+                    opaque_bytes += event.bytes;
+                    (tab, event.time, Datum::Opaque(event.value))
                 }
-                buffer.offer(tab, time, datum);
+            };
+            if !buffer.knows(tab) {
+                for (number, spec) in recorder.tabs().take_new() {
+                    buffer.declare_as(number, spec);
+                }
             }
-        }
-        recorder.give_back(opaque_bytes);
-        let overflowed = self.take_overflowed();
-        if overflowed > 0 {
-            buffer.note_dropped(Why::Full, overflowed);
+            buffer.offer(tab, time, datum);
         }
     }
-
-    /// Events that did not fit, since this was last asked.
-    fn take_overflowed(&mut self) -> u64 {
-        let overflowed = self.overflowed.load(Ordering::Relaxed);
-        overflowed - std::mem::replace(&mut self.overflowed_noted, overflowed)
+    recorder.give_back(opaque_bytes);
+    let overflowed = ring.take_overflowed();
+    if overflowed > 0 {
+        buffer.note_dropped(Why::Full, overflowed);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::clock::Stopwatch;
+use crate::clock::Stopwatch;
 
 /// The least time between two lines about one cause.
 const INTERVAL: Duration = Duration::from_secs(10);

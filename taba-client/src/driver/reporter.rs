@@ -8,7 +8,8 @@ use taba_core::ClientId;
 use taba_core::wire::Receipt;
 
 use super::log_limit::LogLimit;
-use crate::buffer::{Buffer, Fault, Sealed};
+use crate::buffer::{Buffer, Sealed};
+use crate::fault::Fault;
 use crate::sink::SinkError;
 use crate::stats::ClientStats;
 

@@ -12,18 +12,19 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::sleep;
 
-use super::clock::Stopwatch;
 use super::courier::{Courier, Returned};
 use super::hub::{self, Enlisted};
 use super::intake::Intake;
 use super::reporter::Reporter;
 use crate::backoff::Backoff;
-use crate::buffer::{Buffer, Mark, Sealed, Tally, panic_message};
-use crate::client::FlushReport;
+use crate::buffer::{Buffer, Mark, Sealed, Tally};
+use crate::clock::Stopwatch;
 use crate::config::Verified;
+use crate::fault::panic_message;
+use crate::lock::lock;
 use crate::recorder::Recorder;
 use crate::sink::{Sink, SinkError};
-use crate::stats::ClientStats;
+use crate::stats::{ClientStats, FlushReport};
 
 /// Panics in a row, without a Batch that was delivered between them, after which a task is not started again.
 const PANICS_MAX: u32 = 10;
@@ -136,7 +137,7 @@ impl Task {
             };
             if ends {
                 self.parts.recorder.close();
-                if let Some(mut leftover) = hub::lock(&self.parts.leftover) {
+                if let Some(mut leftover) = lock(&self.parts.leftover) {
                     *leftover = Some(self.parts.intake);
                 }
                 self.last_answers.into_iter().for_each(|(reply, report)| reply(report));
@@ -349,7 +350,7 @@ impl Task {
         let fault = self.parts.buffer.take_fault();
         let (buffer, intake) = (&self.parts.buffer, &self.parts.intake);
         let stats = self.reporter.stats(buffer, intake.rings(), fault);
-        if let Some(mut shown) = hub::lock(&self.parts.stats) {
+        if let Some(mut shown) = lock(&self.parts.stats) {
             *shown = stats;
         }
     }

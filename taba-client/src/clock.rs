@@ -2,10 +2,13 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Mutex};
+use std::thread::Thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use taba_core::Timestamp;
+
+use crate::lock::lock;
 
 /// How far the coarse clock may lie behind the system's.
 pub(crate) const TICK: Duration = Duration::from_millis(5);
@@ -17,6 +20,23 @@ const AHEAD_MICROS_MAX: i64 = 1_000_000;
 const STOPPED: i64 = i64::MIN;
 
 static SYSTEM: LazyLock<Clock> = LazyLock::new(|| Clock::showing(STOPPED));
+
+/// The thread that sets the clock, if there is one.
+static SETTER: Mutex<Option<Thread>> = Mutex::new(None);
+
+/// From now on this thread sets the clock.
+pub(crate) fn is_set_by(thread: &Thread) {
+    if let Some(mut setter) = lock(&SETTER) {
+        *setter = Some(thread.clone());
+    }
+}
+
+/// A Client records again after a pause: the thread that sets the clock goes on.
+pub(crate) fn wind_up() {
+    if let Some(setter) = lock(&SETTER).as_deref().and_then(Option::as_ref) {
+        setter.unpark();
+    }
+}
 
 /// The time of events, as often as you like: one load of a number that a thread of this library sets every 5 ms.
 ///

@@ -1,4 +1,4 @@
-//! [`Fault`]: code of the application that failed in a [`Buffer`](super::Buffer), and what that cost.
+//! [`Fault`]: code of the application that failed in a [`Buffer`](crate::Buffer), and what that cost.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -25,7 +25,7 @@ pub struct Fault {
 ///
 /// # Errors
 /// What the panic said.
-pub(super) fn guarded<T>(call: impl FnOnce() -> T) -> Result<T, String> {
+pub(crate) fn guarded<T>(call: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(call)).map_err(|panic| panic_message(panic.as_ref()))
 }
 

@@ -7,7 +7,7 @@ use std::ops::Range;
 use taba_core::limits::VALUE_BYTES_MAX;
 use taba_core::{AnyValues, Value};
 
-use super::fault::guarded;
+use crate::fault::guarded;
 
 /// What a column of one opaque value takes beside the value: a width, and its length in two bytes.
 const COLUMN_BYTES: usize = 3;

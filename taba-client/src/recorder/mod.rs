@@ -1,32 +1,22 @@
 //! [`Recorder`]: the hot path. Never waits, never fails loudly.
-//!
-//! Each thread has a ring of its own for each Client, found by the Client's place in a table of the thread's own:
-//! ```text
-//! thread A: [ place 0: ring | place 1: - ]        thread B: [ place 0: ring | place 1: ring ]
-//!                       │                                        │               │
-//!            Client at place 0 drains ◄──────────────────────────┘      Client at place 1
-//! ```
-//! A ring is a bounded single-producer, single-consumer queue (rtrb), so recording shares nothing with other threads
-//! but, now and then, with the one that drains. Rings are small. A thread whose ring is full takes another from the
-//! Client's pool and leaves the full one there; so does a thread that ends. So a thread that is idle holds one small
-//! ring, whatever it did before.
 
-use std::any::Any;
-use std::cell::RefCell;
+mod places;
+mod thread_rings;
+
 use std::panic::RefUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::sync::{OnceLock, Weak};
 
-use rtrb::{PushError, RingBuffer};
 use taba_core::ledger::Why;
 use taba_core::{ClientId, Registry, Timestamp, Value};
 
-use crate::buffer::Datum;
+use crate::clock::{self, Clock};
+use crate::column::Datum;
 use crate::config::{SLOT_BYTES, Verified};
-use crate::driver::{Clock, Ring, generation, lock, wind_up};
-use crate::link::{Core, Link};
-use crate::pool::{Pool, Writer};
-use crate::tabs::Tabs;
+use crate::pool::{Pool, PoolSource};
+use crate::process::generation;
+use crate::ring::{Opaque, Slot, Writer, ring};
+use crate::tabs::{Owner, Released, Tabs};
 
 /// Events are recorded.
 const OPEN: u8 = 0;
@@ -36,49 +26,6 @@ const IDLE: u8 = 1;
 const CLOSED: u8 = 2;
 /// Nothing is recorded: this is no Client's.
 const DISABLED: u8 = 3;
-
-/// Fill-level checks per ring capacity.
-const LOOKS: usize = 8;
-
-/// One event in a ring.
-// PERF: recording costs what moving the ring's memory between two processors costs, so a number takes three words.
-pub(crate) enum Slot {
-    Number { tab: u32, time: Timestamp, number: f64 },
-    Opaque { tab: u32, event: Box<Opaque> },
-}
-
-/// An event whose value is not a number.
-pub(crate) struct Opaque {
-    pub(crate) time: Timestamp,
-    pub(crate) value: Box<dyn Any + Send>,
-    /// What it takes beside the slot.
-    pub(crate) bytes: usize,
-}
-
-const _: () = assert!(size_of::<Slot>() == SLOT_BYTES, "the bounds of rings count on this");
-
-thread_local! {
-    /// This thread's rings, by the place of their Client.
-    static CHUNKS: RefCell<Chunks> = const { RefCell::new(Chunks(Vec::new())) };
-}
-
-struct Chunks(Vec<Option<Chunk>>);
-
-/// The ring that a thread writes to.
-struct Chunk {
-    /// The Client and the process: a place can be taken again, a number cannot, and a fork changes the process.
-    key: u64,
-    /// Events until the next look at how full the ring is.
-    until_look: usize,
-    writer: Writer,
-    pool: Arc<Pool>,
-    /// Drains that there had been when the thread last took a ring.
-    drains: u64,
-    /// Events in the rings that it has filled since.
-    filled: usize,
-    /// Whether it got no ring since.
-    refused: bool,
-}
 
 /// Where the handles of one Client record.
 pub(crate) struct Recorder {
@@ -90,7 +37,7 @@ pub(crate) struct Recorder {
     client: ClientId,
     config: Verified,
     tabs: Tabs,
-    core: OnceLock<Weak<Core>>,
+    owner: OnceLock<Weak<dyn PoolSource>>,
     // PERF: behind a pointer, so that writing here does not take what stands above out of other threads' caches.
     shared: Box<Shared>,
 }
@@ -112,10 +59,10 @@ impl RefUnwindSafe for Recorder {}
 
 impl Recorder {
     pub(crate) fn new(client: ClientId, clock: Clock, handlers: Registry, config: Verified) -> Self {
-        let (number, place) = lock(&PLACES).map_or((0, 0), |mut places| places.take());
+        let (number, place) = places::take();
         let tabs = Tabs::new(handlers, config.tabs_max);
-        let (phase, core, shared) = (AtomicU8::new(OPEN), OnceLock::new(), Box::default());
-        Self { number, place, phase, clock, client, config, tabs, core, shared }
+        let (phase, owner, shared) = (AtomicU8::new(OPEN), OnceLock::new(), Box::default());
+        Self { number, place, phase, clock, client, config, tabs, owner, shared }
     }
 
     /// A recorder that records nothing, and counts nothing.
@@ -126,8 +73,8 @@ impl Recorder {
     }
 
     /// Whose recorder it is; said once.
-    pub(crate) fn belongs_to(&self, core: &Arc<Core>) {
-        let _ = self.core.set(Arc::downgrade(core));
+    pub(crate) fn belongs_to(&self, owner: Weak<dyn PoolSource>) {
+        let _ = self.owner.set(owner);
     }
 
     /// What differs between Clients, and between a process and its forked child.
@@ -176,57 +123,15 @@ impl Recorder {
             IDLE => self.begin_after_pause(),
             _ => return self.refuse_bytes(Why::Shutdown, bytes),
         }
-        let pushed = CHUNKS.try_with(move |chunks| {
-            // A value that records while it is dropped, or an allocator that records: not while we are at it.
-            let mut chunks = chunks.try_borrow_mut().map_err(|_| Why::Full)?;
-            match chunks.0.get_mut(self.place) {
-                Some(Some(chunk)) if chunk.key == self.key() => chunk.push(slot, self),
-                Some(_) | None => self.push_first(&mut chunks.0, slot),
-            }
-        });
-        match pushed {
-            Ok(Ok(())) => {}
-            Ok(Err(why)) => self.refuse_bytes(why, bytes),
-            // The thread is so far in its end that it has no more rings.
-            Err(_) => self.refuse_bytes(Why::Shutdown, bytes),
+        match thread_rings::push(self, slot) {
+            Some(Ok(())) => {}
+            Some(Err(why)) => self.refuse_bytes(why, bytes),
+            None => self.refuse_bytes(Why::Shutdown, bytes),
         }
-    }
-
-    /// The first event of this thread for this Client in this process.
-    #[cold]
-    #[inline(never)]
-    fn push_first(&self, chunks: &mut Vec<Option<Chunk>>, slot: Slot) -> Result<(), Why> {
-        // Rings of Clients that are gone go when there is something to do anyway.
-        chunks.iter_mut().for_each(|chunk| drop(chunk.take_if(|chunk| chunk.writer.ring.is_abandoned())));
-        let core = self.core.get().and_then(Weak::upgrade).ok_or(Why::Shutdown)?;
-        let link = core.link().ok_or(Why::Shutdown)?;
-        let Some(writer) = self.pooled_or_new(link, self.config.rings_bytes_max) else {
-            self.ask_to_hurry();
-            return Err(Why::Full);
-        };
-        // Threads that record little and end never look how full their ring is.
-        if writer.ring.slots() < writer.ring.buffer().capacity() / 4 * 3 {
-            self.ask_to_hurry();
-        }
-        let mut chunk = Chunk {
-            key: self.key(),
-            until_look: writer.ring.buffer().capacity() / LOOKS,
-            writer,
-            pool: Arc::clone(&link.pool),
-            drains: self.shared.drains.load(Ordering::Relaxed),
-            filled: 0,
-            refused: false,
-        };
-        let pushed = chunk.push(slot, self);
-        if chunks.len() <= self.place {
-            chunks.resize_with(self.place + 1, || None);
-        }
-        chunks[self.place] = Some(chunk);
-        pushed
     }
 
     /// A new ring, if this bound of all rings allows one.
-    fn ring(&self, link: &Link, bytes_max: usize) -> Option<Writer> {
+    fn ring(&self, pool: &Pool, bytes_max: usize) -> Option<Writer> {
         let events = self.config.ring_events_min;
         if !reserve(&self.shared.rings_bytes, events * SLOT_BYTES, bytes_max) {
             return None;
@@ -234,26 +139,22 @@ impl Recorder {
         if self.shared.rings_bytes.load(Ordering::Relaxed) > self.config.rings_bytes_max / 2 {
             self.ask_to_hurry();
         }
-        let (ring, consumer) = RingBuffer::new(events);
-        let overflowed = Arc::new(AtomicU64::new(0));
-        let reading = Ring { consumer, overflowed: Arc::clone(&overflowed), overflowed_noted: 0 };
-        link.rings.send(reading).ok()?;
-        Some(Writer { ring, overflowed })
+        let (writer, reading) = ring(events);
+        pool.add(reading).then_some(writer)
     }
 
     /// Another ring for a thread whose own is full.
     fn another_ring(&self) -> Option<Writer> {
-        let core = self.core.get()?.upgrade()?;
-        let link = core.link()?;
+        let owner = self.owner.get()?.upgrade()?;
         // The last quarter is for threads that have no ring at all.
-        self.pooled_or_new(link, self.config.rings_bytes_max / 4 * 3)
+        self.pooled_or_new(owner.pool()?, self.config.rings_bytes_max / 4 * 3)
     }
 
     /// A ring that is at least half empty, a new one, or if there can be none, one that has some room.
-    fn pooled_or_new(&self, link: &Link, bytes_max: usize) -> Option<Writer> {
+    fn pooled_or_new(&self, pool: &Pool, bytes_max: usize) -> Option<Writer> {
         let events = self.config.ring_events_min;
-        let new = || self.ring(link, bytes_max);
-        link.pool.take(events / 2).or_else(new).or_else(|| link.pool.take(events / 8))
+        let new = || self.ring(pool, bytes_max);
+        pool.take(events / 2).or_else(new).or_else(|| pool.take(events / 8))
     }
 
     /// All rings were drained.
@@ -331,7 +232,7 @@ impl Recorder {
         if self.phase.compare_exchange(IDLE, OPEN, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
             self.shared.first.store(true, Ordering::Relaxed);
             self.ask_to_hurry();
-            wind_up();
+            clock::wind_up();
         }
     }
 
@@ -378,72 +279,19 @@ impl Recorder {
     }
 }
 
+impl Owner for Recorder {
+    fn release(&self, tab: Released) {
+        if self.phase.load(Ordering::Relaxed) != DISABLED {
+            self.tabs.release(tab);
+            self.rouse();
+        }
+    }
+}
+
 impl Drop for Recorder {
     fn drop(&mut self) {
         // No handle is left, so nobody will look for rings at this place.
-        if let Some(mut places) = lock(&PLACES) {
-            places.give_back(self.place);
-        }
-    }
-}
-
-impl Chunk {
-    #[inline]
-    fn push(&mut self, slot: Slot, recorder: &Recorder) -> Result<(), Why> {
-        self.until_look -= 1;
-        if self.until_look == 0 {
-            self.look(recorder);
-        }
-        match self.writer.ring.push(slot) {
-            Ok(()) => Ok(()),
-            Err(PushError::Full(slot)) => self.overflow(slot, recorder),
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn look(&mut self, recorder: &Recorder) {
-        let events = self.writer.ring.buffer().capacity();
-        self.until_look = events / LOOKS;
-        if self.writer.ring.slots() < events / 2 {
-            recorder.ask_to_hurry();
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn overflow(&mut self, slot: Slot, recorder: &Recorder) -> Result<(), Why> {
-        recorder.ask_to_hurry();
-        let drains = recorder.shared.drains.load(Ordering::Relaxed);
-        if drains != self.drains {
-            (self.drains, self.filled, self.refused) = (drains, 0, false);
-        }
-        // A ring that was refused is not asked for again before the next drain: until then nothing changes.
-        if !self.refused {
-            self.filled += self.writer.ring.buffer().capacity();
-            let room = self.filled < recorder.config.ring_events_max;
-            if let Some(writer) = if room { recorder.another_ring() } else { None } {
-                self.pool.give(std::mem::replace(&mut self.writer, writer));
-                return self.writer.ring.push(slot).map_err(|_| Why::Full);
-            }
-            self.refused = true;
-        }
-        if let Slot::Opaque { event, .. } = slot {
-            recorder.give_back(event.bytes);
-        }
-        // Only this thread writes here, so that a full ring costs no more than an empty one.
-        let overflowed = &self.writer.overflowed;
-        overflowed.store(overflowed.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-        Ok(())
-    }
-}
-
-impl Drop for Chunks {
-    fn drop(&mut self) {
-        // The thread ends. After a fork, a pool can be the parent's; what goes there is not seen by anybody.
-        for Chunk { writer, pool, .. } in self.0.drain(..).flatten() {
-            pool.give(writer);
-        }
+        places::give_back(self.place);
     }
 }
 
@@ -451,30 +299,6 @@ impl Drop for Chunks {
 fn reserve(held: &AtomicUsize, bytes: usize, bytes_max: usize) -> bool {
     let more = |held: usize| held.checked_add(bytes).filter(|held| *held <= bytes_max);
     held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
-}
-
-/// Which places are taken. There are as many as Clients live at the same time.
-struct Places {
-    next_number: u64,
-    free: Vec<usize>,
-    taken: usize,
-}
-
-static PLACES: Mutex<Places> = Mutex::new(Places { next_number: 0, free: Vec::new(), taken: 0 });
-
-impl Places {
-    fn take(&mut self) -> (u64, usize) {
-        self.next_number += 1;
-        // Every place up to `taken + free` has been given out once.
-        let place = self.free.pop().unwrap_or(self.taken);
-        self.taken += 1;
-        (self.next_number, place)
-    }
-
-    fn give_back(&mut self, place: usize) {
-        self.taken -= 1;
-        self.free.push(place);
-    }
 }
 
 #[cfg(test)]

@@ -3,13 +3,16 @@
 #![expect(unsafe_code, reason = "no kept crate registers a function for the exit of a process or for a fork")]
 
 use std::panic::catch_unwind;
-use std::sync::Once;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What one fork adds to [`generation`]: more than any number of Clients.
 const FORK: u64 = 1 << 48;
 
 static FORKS: AtomicU64 = AtomicU64::new(0);
+
+/// Called at the end of the process.
+static AT_EXIT: OnceLock<fn()> = OnceLock::new();
 
 /// The same number until the process forks; another in the child.
 #[inline]
@@ -22,14 +25,15 @@ extern "C" fn forked() {
 }
 
 extern "C" fn exiting() {
-    // A panic must not leave a function that the C library calls.
-    drop(catch_unwind(crate::link::flush_all));
+    if let Some(at_exit) = AT_EXIT.get() {
+        // A panic must not leave a function that the C library calls.
+        drop(catch_unwind(at_exit));
+    }
 }
 
-/// Has the C library tell of forks, and of the end of the process; once.
-pub(crate) fn watch() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
+/// Has the C library tell of forks, and call `at_exit` at the end of the process; once.
+pub(crate) fn watch(at_exit: fn()) {
+    AT_EXIT.get_or_init(|| {
         // SAFETY: `exiting` is a function of this program that takes nothing, gives nothing, and does not unwind.
         let registered = unsafe { libc::atexit(exiting) };
         if registered != 0 {
@@ -42,5 +46,6 @@ pub(crate) fn watch() {
         if registered != 0 {
             tracing::warn!("forks cannot be noticed; build the client in the child");
         }
+        at_exit
     });
 }

@@ -1,0 +1,26 @@
+//! Locking, also in a forked child.
+
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::thread;
+use std::time::Duration;
+
+use crate::process::generation;
+
+/// What a forked child waits for a lock that may have been held by a thread that it does not have, in milliseconds.
+const ORPHANED_LOCK_MILLIS: u64 = 100;
+
+/// Locks. `None` only in a forked child, when another thread of the parent held the lock during the fork.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    // Nothing that can panic runs under the locks of this crate, so what they guard is whole.
+    if generation() == 0 {
+        return Some(mutex.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+    for _ in 0..ORPHANED_LOCK_MILLIS {
+        match mutex.try_lock() {
+            Ok(guard) => return Some(guard),
+            Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => thread::park_timeout(Duration::from_millis(1)),
+        }
+    }
+    None
+}

@@ -1,0 +1,58 @@
+//! The rings between recording threads and the background thread: what is in them, and both ends of one.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rtrb::{Consumer, Producer, RingBuffer};
+use taba_core::Timestamp;
+
+use crate::config::SLOT_BYTES;
+
+/// One event in a ring.
+// PERF: recording costs what moving the ring's memory between two processors costs, so a number takes three words.
+pub(crate) enum Slot {
+    Number { tab: u32, time: Timestamp, number: f64 },
+    Opaque { tab: u32, event: Box<Opaque> },
+}
+
+/// An event whose value is not a number.
+pub(crate) struct Opaque {
+    pub(crate) time: Timestamp,
+    pub(crate) value: Box<dyn Any + Send>,
+    /// What it takes beside the slot.
+    pub(crate) bytes: usize,
+}
+
+const _: () = assert!(size_of::<Slot>() == SLOT_BYTES, "the bounds of rings count on this");
+
+/// The writing end of a ring.
+pub(crate) struct Writer {
+    pub(crate) ring: Producer<Slot>,
+    /// Events that did not fit, since the start; written by the thread that holds the ring only.
+    pub(crate) overflowed: Arc<AtomicU64>,
+}
+
+/// The reading end of one thread's ring.
+pub(crate) struct Ring {
+    pub(crate) consumer: Consumer<Slot>,
+    /// Events that did not fit, since the start; written by the recording thread only.
+    overflowed: Arc<AtomicU64>,
+    overflowed_noted: u64,
+}
+
+/// Both ends of a new ring for this many events.
+pub(crate) fn ring(events: usize) -> (Writer, Ring) {
+    let (ring, consumer) = RingBuffer::new(events);
+    let overflowed = Arc::new(AtomicU64::new(0));
+    let reading = Ring { consumer, overflowed: Arc::clone(&overflowed), overflowed_noted: 0 };
+    (Writer { ring, overflowed }, reading)
+}
+
+impl Ring {
+    /// Events that did not fit, since this was last asked.
+    pub(crate) fn take_overflowed(&mut self) -> u64 {
+        let overflowed = self.overflowed.load(Ordering::Relaxed);
+        overflowed - std::mem::replace(&mut self.overflowed_noted, overflowed)
+    }
+}
