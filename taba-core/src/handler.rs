@@ -170,20 +170,27 @@ pub enum StateError {
 ///
 /// | law | equation | break it, and |
 /// |---|---|---|
-/// | splitting | `merge(fold(∅, a), fold(∅, b)) ≡ fold(∅, a ++ b)` | a value depends on where batches were cut |
-/// | order | `fold(∅, ~a) ≡ fold(∅, a)` | a value depends on the network |
-/// | batching | `fold_all(s, a) ≡ fold(s, a₁), fold(s, a₂), …` | a value depends on the load |
-/// | merging | `merge` is associative and commutative, `∅` neutral | a value depends on which server merged first |
-/// | projecting | `aggregate(project(s), project(t)) = project(merge(s, t))` | the whole disagrees with its parts |
-/// | aggregating | `aggregate` is associative and commutative, `∅` neutral | a total depends on the order of clients |
-/// | round trip | `decode(encode(s)) ≡ s` | a restart changes a value |
-/// | upgrading | `upgrade` commutes with `merge`, and `upgrade(∅) ≡ ∅` | a deployment changes a value |
-/// | pruning | `should_prune(s)` ⇒ `project(s) = ∅` | something that was visible vanishes |
-/// | compacting | `project(compact(s, t), u) = project(s, u)` for `u ≥ t` | cleaning up changes a value |
-/// | clamping | `clamp(fold(∅, e), t)` says what `fold(∅, e at min(time, t))` says, from `t` on | a wrong clock reaches into the future |
-/// | clamping many | `clamp(merge(s, t), u)` says what `merge(clamp(s, u), clamp(t, u))` says, from `u` on | one late event takes others with it |
-/// | totality | no input panics, any bytes decode to a State or an error | one bad batch stops a server |
-/// | bounded | `encode(s)` is at most `encoded_bytes_max` | one Tab eats the store |
+/// | `splitting` | `merge(fold(∅, a), fold(∅, b)) ≡ fold(∅, a ++ b)` | a value depends on where batches were cut |
+/// | `order` | `fold(∅, ~a) ≡ fold(∅, a)` | a value depends on the network |
+/// | `batching` | `fold_all(s, a) ≡ fold(s, a₁), fold(s, a₂), …` | a value depends on the load |
+/// | `merge_associates` | `merge(merge(s, t), u) ≡ merge(s, merge(t, u))` | a value depends on which server merged first |
+/// | `merge_commutes` | `merge(s, t) ≡ merge(t, s)` | the same |
+/// | `merge_is_neutral` | `merge(s, ∅) ≡ merge(∅, s) ≡ s` | the same |
+/// | `projecting` | `aggregate(project(s), project(t)) = project(merge(s, t))` | the whole disagrees with its parts |
+/// | `aggregate_associates` | `aggregate(aggregate(p, q), r) = aggregate(p, aggregate(q, r))` | a total depends on the order of clients |
+/// | `aggregate_commutes` | `aggregate(p, q) = aggregate(q, p)` | the same |
+/// | `aggregate_is_neutral` | `aggregate(p, ∅) = aggregate(∅, p) = p` | the same |
+/// | `values` | `decode(encode(v)) = v` | events are lost on the way |
+/// | `round_trip` | `decode(encode(s)) ≡ s` | a restart changes a value |
+/// | `unknown_versions` | `decode(encode(s)) under a version that nobody wrote is an error` | a roll-back misreads what is stored |
+/// | `upgrading` | `upgrade(∅) ≡ ∅, upgrade(merge(s, t)) ≡ merge(upgrade(s), upgrade(t))` | a deployment changes a value |
+/// | `pruning` | `should_prune(s, t) ⇒ project(s, u) = project(∅, u) for u ≥ t` | something that was visible vanishes |
+/// | `compacting` | `project(compact(s, t), u) = project(s, u) for u ≥ t` | cleaning up changes a value |
+/// | `clamping` | `clamp(fold(∅, e), t) says what fold(∅, e at min(time, t)) says, from t on` | a wrong clock reaches into the future |
+/// | `clamping_many` | `clamp(fold(∅, a), t) says what merge(clamp(fold(∅, a₁), t), …) says, from t on` | one late event takes others with it |
+/// | `clamping_in_order` | `project(clamp(fold(∅, a), t), u) = project(merge(clamp(fold(∅, a₁), t), …), u) for u ≥ t` | the same, of the order of late events; for gauges |
+/// | `totality` | no input panics, any bytes decode to a State or an error | one bad batch stops a server |
+/// | `bounded` | `bytes of encode(s) ≤ encoded_bytes_max` | one Tab eats the store |
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a Handler",
     label = "the rules of a Tab type are missing",

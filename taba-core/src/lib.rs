@@ -74,6 +74,8 @@ pub mod ledger;
 pub mod limits;
 pub mod memory;
 pub mod name;
+#[cfg(not(feature = "laws"))]
+mod no_laws;
 mod number;
 pub mod reading;
 pub mod registry;

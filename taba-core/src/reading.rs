@@ -143,13 +143,13 @@ impl Value for Expiring {
     }
 }
 
-/// A number under a key: one of several series that share a Tab.
+/// A value under a key: one of several series that share a Tab; a number unless said otherwise.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Keyed {
+pub struct Keyed<V = f64> {
     /// Which series: 1 to 256 bytes.
     pub key: String,
     /// What was observed.
-    pub value: f64,
+    pub value: V,
 }
 
 impl Keyed {
@@ -157,12 +157,18 @@ impl Keyed {
     pub const KEY_BYTES_MAX: usize = 256;
 }
 
-impl Value for Keyed {
+impl<V: Value> Value for Keyed<V> {
     fn is_valid(&self) -> bool {
-        (1..=Self::KEY_BYTES_MAX).contains(&self.key.len()) && self.value.is_finite()
+        (1..=Keyed::KEY_BYTES_MAX).contains(&self.key.len()) && self.value.is_valid()
     }
 
     fn heap_bytes(&self) -> usize {
-        self.key.len()
+        self.key.len() + self.value.heap_bytes()
+    }
+
+    /// `{"key": "a", "value": …}`, and the value as its type reads it.
+    fn from_json(json: &serde_json::Value) -> Result<Self, serde_json::Error> {
+        let Keyed { key, value } = Keyed::<serde_json::Value>::deserialize(json)?;
+        Ok(Self { key, value: V::from_json(&value)? })
     }
 }

@@ -293,3 +293,128 @@ fn clamping_in_order_catches_a_clamp_that_forgets_the_order() {
     assert_eq!(verdict(law::clamping_many), Ok(()));
     assert!(verdict(law::clamping_in_order).is_err());
 }
+
+/// A value as people write it in serde, and as it does not come back from postcard.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind")]
+enum Tagged {
+    Sold { cents: u32 },
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Untagged {
+    Cents(u32),
+    Text(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Skipping {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cents: Option<u32>,
+    items: u8,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Flat {
+    #[serde(flatten)]
+    more: std::collections::BTreeMap<String, u32>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Plain {
+    cents: Option<u32>,
+    #[serde(rename = "n", default)]
+    items: u8,
+}
+
+/// Keeps every value that it ever saw; or every different one.
+#[derive(Debug)]
+struct Keeps<V> {
+    bytes_max: usize,
+    of: std::marker::PhantomData<fn() -> V>,
+}
+
+fn keeps<V>(bytes_max: usize) -> Keeps<V> {
+    Keeps { bytes_max, of: std::marker::PhantomData }
+}
+
+macro_rules! counts_values {
+    ($($value:ty)*) => {$(
+        impl Handler for Keeps<$value> {
+            type Value = $value;
+            type State = std::collections::BTreeSet<Vec<u8>>;
+            type Projection = std::collections::BTreeSet<Vec<u8>>;
+            const VERSION: u16 = 1;
+
+            fn fold(&self, state: &mut Self::State, event: Event<&$value>) {
+                state.insert(format!("{:?}", event.value).into_bytes());
+            }
+            fn merge(&self, into: &mut Self::State, other: &Self::State) {
+                into.extend(other.iter().cloned());
+            }
+            fn project(&self, state: &Self::State, _: Timestamp) -> Self::Projection {
+                state.clone()
+            }
+            fn aggregate(&self, into: &mut Self::Projection, other: &Self::Projection) {
+                self.merge(into, other);
+            }
+            fn encoded_bytes_max(&self) -> usize {
+                self.bytes_max
+            }
+        }
+    )*};
+}
+
+impl taba_core::Value for Tagged {}
+impl taba_core::Value for Untagged {}
+impl taba_core::Value for Skipping {}
+impl taba_core::Value for Flat {}
+impl taba_core::Value for Plain {}
+counts_values! { f64 Tagged Untagged Skipping Flat Plain }
+
+#[test]
+fn values_catches_values_that_do_not_come_back_from_the_wire() {
+    fn caught<V: taba_core::Value>(values: impl Strategy<Value = V> + Clone + 'static) -> Option<Broken>
+    where
+        Keeps<V>: Handler<Value = V>,
+    {
+        laws::check(&keeps::<V>(usize::MAX), values, law::values).err()
+    }
+    let cents = 0_u32..9;
+    let text = cents
+        .clone()
+        .prop_map(|cents| if cents > 4 { Untagged::Cents(cents) } else { Untagged::Text("x".into()) });
+    let skipping = cents.clone().prop_map(|cents| Skipping { cents: (cents > 4).then_some(cents), items: 1 });
+    let flat = cents.clone().prop_map(|cents| Flat { more: [("a".to_owned(), cents)].into() });
+    for broken in [
+        caught(cents.clone().prop_map(|cents| Tagged::Sold { cents })),
+        caught(text),
+        caught(skipping),
+        caught(flat),
+    ] {
+        let broken = broken.expect("its values are lost on the way").to_string();
+        assert!(broken.contains("the law `values` is broken: decode(encode(v)) = v"), "{broken}");
+    }
+    assert_eq!(caught(cents.prop_map(|cents| Plain { cents: Some(cents), items: 1 })), None);
+}
+
+#[test]
+fn bounded_with_many_values_catches_what_grows_with_every_new_one() {
+    // Samples are too few for a bound that is generous.
+    let growing = keeps::<f64>(300_000);
+    assert_eq!(laws::check(&growing, samples::numbers(), law::bounded), Ok(()));
+    let broken = laws::check_bounded(&growing, samples::numbers()).unwrap_err();
+    assert!(broken.law == "bounded" && broken.to_string().contains("right: 300000 bytes"), "{broken}");
+    // What stops to grow is within its bound.
+    let few = (0..200).prop_map(f64::from);
+    assert_eq!(laws::check_bounded(&keeps::<f64>(300_000), few), Ok(()));
+}
+
+#[test]
+fn a_broken_law_names_its_equation_and_both_sides() {
+    let broken = verdict(Fault::KeepsLeft, law::merge_commutes).unwrap_err().to_string();
+    let lines: Vec<_> = broken.lines().collect();
+    assert_eq!(lines[0], "the law `merge_commutes` is broken: merge(s, t) ≡ merge(t, s)");
+    assert!(lines[1].starts_with("left:  Seen {") && lines[2].starts_with("right: Seen {"), "{broken}");
+}

@@ -12,7 +12,7 @@ use xxhash_rust::xxh64::xxh64;
 
 use crate::heap::HeapBytes;
 
-/// What `H` makes of each of several series of numbers that share a Tab, told apart by a key.
+/// What `H` makes of each of several series of values that share a Tab, told apart by a key.
 ///
 /// At most [`keys_max`](Self::with_keys_max) keys are kept apart, 1,000 unless said otherwise. When there are more,
 /// the keys with the smallest XXH64 (seed 0; of equal ones, the smaller key) keep their own State, and all others
@@ -137,7 +137,7 @@ impl<S> KeyedStates<S> {
     }
 }
 
-impl<H: Handler<Value = f64>> ByKey<H> {
+impl<H: Handler> ByKey<H> {
     /// One State of `inner` for each of at most [`KEYS_MAX`] keys.
     pub const fn new(inner: H) -> Self {
         Self { inner, keys_max: KEYS_MAX }
@@ -172,13 +172,13 @@ impl<H: Handler<Value = f64>> ByKey<H> {
     }
 }
 
-impl<H: Handler<Value = f64>> Handler for ByKey<H> {
-    type Value = Keyed;
+impl<H: Handler> Handler for ByKey<H> {
+    type Value = Keyed<H::Value>;
     type State = KeyedStates<H::State>;
     type Projection = KeyedView<H::Projection>;
     const VERSION: u16 = H::VERSION;
 
-    fn fold(&self, state: &mut Self::State, event: Event<&Keyed>) {
+    fn fold(&self, state: &mut Self::State, event: Event<&Keyed<H::Value>>) {
         self.inner.fold(self.slot(state, &event.value.key), Event::new(event.time, &event.value.value));
         let _ = state.fit(self.keys_max, |a, b| self.inner.merge(a, b));
     }
@@ -204,7 +204,7 @@ impl<H: Handler<Value = f64>> Handler for ByKey<H> {
         10 + self.keys_max * (2 + Keyed::KEY_BYTES_MAX) + (self.keys_max + 1) * self.inner.encoded_bytes_max()
     }
 
-    fn fold_all(&self, state: &mut Self::State, events: Events<'_, Keyed>) {
+    fn fold_all(&self, state: &mut Self::State, events: Events<'_, Keyed<H::Value>>) {
         let mut order: Vec<usize> = (0..events.len()).collect();
         order.sort_by(|&a, &b| events.values()[a].key.cmp(&events.values()[b].key));
         let (mut times, mut values) = (Vec::new(), Vec::new());
@@ -212,7 +212,7 @@ impl<H: Handler<Value = f64>> Handler for ByKey<H> {
             times.clear();
             values.clear();
             times.extend(row.iter().map(|&i| events.times()[i]));
-            values.extend(row.iter().map(|&i| events.values()[i].value));
+            values.extend(row.iter().map(|&i| events.values()[i].value.clone()));
             let slot = self.slot(state, &events.values()[row[0]].key);
             self.inner.fold_all(slot, Events::new(&times, &values));
             let _ = state.fit(self.keys_max, |a, b| self.inner.merge(a, b));

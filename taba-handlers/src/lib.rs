@@ -23,6 +23,7 @@
 //! | [`AllTime<H>`](AllTime) | `H`, or that it does not know | `H` + 16 B | `H` + 11 B | as `H` |
 //! | [`Group<(A, B, …)>`](Group) | several parts of the same events | all of them | all of them | as they |
 //! | [`ByKey<H>`](ByKey) | `H` for each key | `H` × keys | `H` × keys | as `H` |
+//! | [`On<V, H>`](On) | `H` of something of each value | as `H` | as `H` | as `H` |
 //!
 //! # Standard Tab types
 //! | type | of | encoded, usual and at most | accuracy |
@@ -77,6 +78,7 @@ mod group;
 mod heap;
 mod latest;
 mod old;
+mod on;
 mod ring;
 mod sketch;
 mod stamp;
@@ -96,6 +98,7 @@ pub use expiry_gauge::{ExpiryGauge, ExpiryState, ExpiryView};
 pub use group::{Group, Parts};
 pub use heap::HeapBytes;
 pub use latest::{Dated, Latest, LatestView};
+pub use on::On;
 pub use ring::{RING_BUCKETS_MAX, Ring};
 pub use sketch::{PERCENTILES, Sketch, SketchState};
 pub use stamp::Stamp;

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
+use serde::{Deserialize, Serialize};
 use taba_core::laws::samples::{NOW_SECS, numbers, texts, times};
-use taba_core::{Event, Expiring, Format, Handler, Keyed, Reading, Timestamp, handler_laws, laws};
+use taba_core::{Event, Expiring, Format, Handler, Keyed, Reading, Timestamp, Value, handler_laws, laws};
 use taba_handlers::*;
 
 /// Numbers that break sums and sketches that are not exact: every scale at once, subnormals, both zeros.
@@ -35,6 +36,15 @@ fn expiring() -> impl Strategy<Value = Expiring> + Clone {
 fn keyed() -> impl Strategy<Value = Keyed> + Clone {
     ("[a-h]", nasty()).prop_map(|(key, value)| Keyed { key, value })
 }
+
+/// A value of two things that are counted in two ways.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Both {
+    number: f64,
+    text: String,
+}
+
+impl Value for Both {}
 
 fn seconds(window: u64, width: u64) -> (Duration, Duration) {
     (Duration::from_secs(window), Duration::from_secs(width))
@@ -76,6 +86,18 @@ handler_laws!(
 handler_laws!(by_key, ByKey::new(Totals), keyed());
 handler_laws!(by_few_keys, ByKey::new(windowed(Sum, seconds(60, 1))).with_keys_max(3), keyed());
 handler_laws!(by_no_key, ByKey::new(Sum).with_keys_max(0), keyed());
+
+handler_laws!(on_a_part_of_a_value, On::new(|keyed: &Keyed| keyed.value, Totals), keyed());
+handler_laws!(
+    on_two_parts_by_key,
+    ByKey::new(Group::new(
+        ["number", "text"],
+        (On::new(|both: &Both| both.number, Totals), On::new(|both: &Both| both.text.clone(), Distinct))
+    ))
+    .with_keys_max(3),
+    (keyed(), texts())
+        .prop_map(|(Keyed { key, value }, text)| Keyed { key, value: Both { number: value, text } })
+);
 
 handler_laws!(totals_counter, TotalsCounter::new(), nasty());
 handler_laws!(percentile_counter, PercentileCounter::new(), nasty());

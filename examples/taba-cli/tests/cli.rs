@@ -182,7 +182,11 @@ fn errors_have_a_message_and_a_code() {
     server.fails(&["delete"], 1, "nothing_chosen");
     server.fails(&["delete", "taba.recorded"], 1, "reserved");
     server.fails(&["--json", "agg", "a b"], 1, "bad_parameter");
-    server.fails(&["agg", "--server", "127.0.0.1:1"], 1, "does it run there? (--server or TABA_SERVER names another)");
+    server.fails(
+        &["agg", "--server", "127.0.0.1:1"],
+        1,
+        "does it run there? (--server or TABA_SERVER names another)",
+    );
     server.fails(&["agg", "--server", "ftp://x"], 2, "write http://HOST:PORT");
     server.fails(&["frobnicate"], 2, "unrecognized subcommand");
     server.fails(&["agg", "--label", "to"], 2, "KEY=VALUE");

@@ -48,6 +48,7 @@ pub mod store;
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, TestCaseError, TestError, TestRunner};
 
+use crate::event::Event;
 use crate::handler::Handler;
 use samples::Sample;
 
@@ -57,17 +58,19 @@ pub use proptest;
 
 /// A law does not hold.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the law of {law} is broken: {detail}")]
+#[error("the law `{law}` is broken: {equation}\n{detail}")]
 pub struct Broken {
-    /// Which law, by the name in its table.
+    /// Which law: the name of its function, and of its row in the table.
     pub law: &'static str,
-    /// What came out where what was expected.
+    /// What should hold.
+    pub equation: &'static str,
+    /// What came out on both sides, or what happened.
     pub detail: String,
 }
 
 impl Broken {
-    pub(crate) fn new(law: &'static str, detail: impl Into<String>) -> Self {
-        Self { law, detail: detail.into() }
+    pub(crate) fn new((law, equation): (&'static str, &'static str), detail: impl Into<String>) -> Self {
+        Self { law, equation, detail: detail.into() }
     }
 }
 
@@ -96,19 +99,57 @@ where
     let mut broken = None;
     let outcome = runner.run(&samples::sample(values), |sample| match law(handler, &sample) {
         Ok(()) => Ok(()),
-        Err(found) => Err(TestCaseError::fail(found.detail.clone() + "\u{0}" + found.law)),
+        Err(found) => Err(TestCaseError::fail(found.detail)),
     });
     if let Err(TestError::Fail(reason, sample)) = outcome {
-        let reason = reason.message().to_owned();
-        let detail = reason.split('\u{0}').next().unwrap_or_default();
+        let detail = reason.message().to_owned();
         broken = law(handler, &sample)
             .err()
             .map(|found| Broken { detail: format!("{detail}\nsmallest sample: {sample:#?}"), ..found });
-        broken = broken.or_else(|| Some(Broken::new("determinism", detail)));
+        broken = broken
+            .or_else(|| Some(Broken::new(("determinism", "a law says the same of the same sample"), detail)));
     } else if let Err(TestError::Abort(reason)) = outcome {
-        broken = Some(Broken::new("sampling", reason.message()));
+        broken = Some(Broken::new(("sampling", "the strategy gives values"), reason.message()));
     }
     broken.map_or(Ok(()), Err)
+}
+
+/// Values that a State is tried with at most, by [`check_bounded`].
+const VALUES_MAX: usize = 1 << 17;
+/// Values after which a State that has not grown since half of them is taken to be full.
+const VALUES_MIN: usize = 1 << 12;
+
+/// The law `bounded` for one State with very many values: folds what the strategy gives, at many times, until the State has
+/// stopped to grow, or there were 131,072. A map that grows with every new value is caught, if the strategy gives enough
+/// different ones.
+///
+/// # Errors
+/// [`Broken`], with how many values it took.
+pub fn check_bounded<H, S>(handler: &H, values: S) -> Result<(), Broken>
+where
+    H: Handler,
+    S: Strategy<Value = H::Value> + Clone + 'static,
+{
+    const LAW: (&str, &str) = ("bounded", "bytes of encode(s) ≤ encoded_bytes_max");
+    let (bytes_max, events) = (handler.encoded_bytes_max(), (samples::times(), values));
+    let (mut runner, mut state, mut before) = (TestRunner::deterministic(), H::State::default(), 0);
+    for count in 1..=VALUES_MAX {
+        let event = events.new_tree(&mut runner).map_err(|reason| Broken::new(LAW, reason.message()))?;
+        let (time, value) = event.current();
+        handler.fold(&mut state, Event::new(time, &value));
+        if count.is_power_of_two() {
+            let bytes = crate::handler::encode_state(&state).len();
+            if bytes > bytes_max {
+                let detail = format!("left:  {bytes} bytes after {count} values\nright: {bytes_max} bytes");
+                return Err(Broken::new(LAW, detail));
+            }
+            if count >= VALUES_MIN && bytes <= before {
+                break;
+            }
+            before = bytes;
+        }
+    }
+    Ok(())
 }
 
 /// One sample, the same in every run: for trying a law by hand.

@@ -12,6 +12,8 @@ use crate::store::{
 };
 use crate::vbucket::VBucket;
 
+/// The name of a law, and what it says.
+type Law = (&'static str, &'static str);
 type Verdict = Result<(), Broken>;
 
 /// Makes the store under test, and makes it again after it was closed.
@@ -31,7 +33,8 @@ pub trait Fixture: Send {
 /// # Errors
 /// [`Broken`] when the law does not hold.
 pub async fn starts_empty<F: Fixture>(fixture: &mut F) -> Verdict {
-    const LAW: &str = "starting empty";
+    const LAW: Law =
+        ("starts_empty", "A VBucket that was never written is at Version::NEVER and holds nothing");
     let store = fixture.open().await;
     for vbucket in [first(&store), last(&store)] {
         let loaded = store.load(vbucket, &wanted(&["a"])).await.map_err(broken(LAW))?;
@@ -47,7 +50,7 @@ pub async fn starts_empty<F: Fixture>(fixture: &mut F) -> Verdict {
 /// # Errors
 /// [`Broken`] when the law does not hold.
 pub async fn atomic<F: Fixture>(fixture: &mut F) -> Verdict {
-    const LAW: &str = "atomicity";
+    const LAW: Law = ("atomic", "After a commit all of it is visible");
     let store = fixture.open().await;
     let vbucket = first(&store);
     done(LAW, &store, vbucket, commit(Version::NEVER, 1, &["a", "b"])).await?;
@@ -63,7 +66,10 @@ pub async fn atomic<F: Fixture>(fixture: &mut F) -> Verdict {
 /// # Errors
 /// [`Broken`] when the law does not hold.
 pub async fn conditional<F: Fixture>(fixture: &mut F) -> Verdict {
-    const LAW: &str = "conditional commits";
+    const LAW: Law = (
+        "conditional",
+        "A commit on another version than the VBucket's changes nothing, and says which version it found",
+    );
     let store = fixture.open().await;
     let vbucket = first(&store);
     let wrong = store.commit(vbucket, commit(version(7), 8, &["a"])).await.map_err(broken(LAW))?;
@@ -81,7 +87,10 @@ pub async fn conditional<F: Fixture>(fixture: &mut F) -> Verdict {
 /// # Errors
 /// [`Broken`] when the law does not hold.
 pub async fn racing<F: Fixture>(fixture: &mut F) -> Verdict {
-    const LAW: &str = "racing commits";
+    const LAW: Law = (
+        "racing",
+        "Of many commits on the same version that run at once, exactly one is done, and its content is what is there",
+    );
     let store = fixture.open().await;
     let vbucket = last(&store);
     let mut current = Version::NEVER;
@@ -110,7 +119,7 @@ pub async fn racing<F: Fixture>(fixture: &mut F) -> Verdict {
 /// # Errors
 /// [`Broken`] when the law does not hold.
 pub async fn durable<F: Fixture>(fixture: &mut F) -> Verdict {
-    const LAW: &str = "durability";
+    const LAW: Law = ("durable", "What a commit wrote is there after the store was closed and opened again");
     if !F::DURABLE {
         return Ok(());
     }
@@ -141,7 +150,10 @@ pub async fn durable<F: Fixture>(fixture: &mut F) -> Verdict {
 /// # Errors
 /// [`Broken`] when the law does not hold.
 pub async fn stable<F: Fixture>(fixture: &mut F) -> Verdict {
-    const LAW: &str = "stability";
+    const LAW: Law = (
+        "stable",
+        "After stable, what had been committed is there when the store was closed and opened again",
+    );
     let store = fixture.open().await;
     let (written, never_written) = (first(&store), last(&store));
     done(LAW, &store, written, commit(Version::NEVER, 1, &["a"])).await?;
@@ -161,7 +173,8 @@ pub async fn stable<F: Fixture>(fixture: &mut F) -> Verdict {
 /// # Errors
 /// [`Broken`] when the law does not hold.
 pub async fn consistent<F: Fixture>(fixture: &mut F) -> Verdict {
-    const LAW: &str = "consistent looks";
+    const LAW: Law =
+        ("consistent", "load shows the version, the marks, the Tabs and the States of one moment");
     let store = fixture.open().await;
     let vbucket = first(&store);
     let writer = async {
@@ -195,7 +208,10 @@ pub async fn consistent<F: Fixture>(fixture: &mut F) -> Verdict {
 /// # Errors
 /// [`Broken`] when the law does not hold.
 pub async fn ordered<F: Fixture>(fixture: &mut F) -> Verdict {
-    const LAW: &str = "ordered scans";
+    const LAW: Law = (
+        "ordered",
+        "A scan yields each State once, in the order of keys, and only those of the Tab it asks for",
+    );
     let store = fixture.open().await;
     let vbucket = first(&store);
     // Names that are prefixes of each other, and that sort differently with a separator than without.
@@ -237,7 +253,7 @@ pub async fn ordered<F: Fixture>(fixture: &mut F) -> Verdict {
 /// # Errors
 /// [`Broken`] when the law does not hold.
 pub async fn paged<F: Fixture>(fixture: &mut F) -> Verdict {
-    const LAW: &str = "paged scans";
+    const LAW: Law = ("paged", "Pages of any size, put together, are the whole scan");
     let store = fixture.open().await;
     let vbucket = last(&store);
     let tabs: Vec<String> = (0..40).map(|n| format!("t{n:02}")).collect();
@@ -272,7 +288,7 @@ pub async fn paged<F: Fixture>(fixture: &mut F) -> Verdict {
 /// # Errors
 /// [`Broken`] when the law does not hold.
 pub async fn isolated<F: Fixture>(fixture: &mut F) -> Verdict {
-    const LAW: &str = "isolation";
+    const LAW: Law = ("isolated", "A commit to one VBucket shows in no other");
     let store = fixture.open().await;
     let (here, there) = (first(&store), last(&store));
     done(LAW, &store, here, commit(Version::NEVER, 1, &["a"])).await?;
@@ -289,7 +305,7 @@ pub async fn isolated<F: Fixture>(fixture: &mut F) -> Verdict {
 /// # Errors
 /// [`Broken`] when the law does not hold.
 pub async fn removing<F: Fixture>(fixture: &mut F) -> Verdict {
-    const LAW: &str = "removing";
+    const LAW: Law = ("removing", "What a commit removes is gone: a State's part, a Tab, a mark");
     let store = fixture.open().await;
     let vbucket = first(&store);
     done(LAW, &store, vbucket, commit(Version::NEVER, 1, &["a", "b"])).await?;
@@ -317,7 +333,10 @@ pub async fn removing<F: Fixture>(fixture: &mut F) -> Verdict {
 /// # Errors
 /// [`Broken`] when the law does not hold.
 pub async fn upkeep<F: Fixture>(fixture: &mut F) -> Verdict {
-    const LAW: &str = "invisible upkeep";
+    const LAW: Law = (
+        "upkeep",
+        "Tidying and giving space back change nothing that can be seen, and what was committed before can be committed on",
+    );
     let store = fixture.open().await;
     let (vbucket, other) = (first(&store), last(&store));
     done(LAW, &store, vbucket, commit(Version::NEVER, 1, &["a", "b", "c"])).await?;
@@ -353,7 +372,7 @@ pub async fn upkeep<F: Fixture>(fixture: &mut F) -> Verdict {
 /// # Errors
 /// [`Broken`] when the law does not hold.
 pub async fn bounded<F: Fixture>(fixture: &mut F) -> Verdict {
-    const LAW: &str = "bounds";
+    const LAW: Law = ("bounded", "The largest commit there may be is done");
     let store = fixture.open().await;
     let vbucket = first(&store);
     let tabs: Vec<String> = (0..COMMIT_PAIRS_MAX / 2).map(|n| format!("tab-{n}")).collect();
@@ -421,23 +440,23 @@ fn last(store: &impl Store) -> VBucket {
     store.vbuckets().iter().last().expect("there are at least 64")
 }
 
-fn broken(law: &'static str) -> impl Fn(StoreError) -> Broken {
+fn broken(law: Law) -> impl Fn(StoreError) -> Broken {
     move |error| Broken::new(law, format!("the store failed: {error:?}"))
 }
 
-fn same<T: PartialEq + std::fmt::Debug>(law: &'static str, found: &T, expected: &T) -> Verdict {
+fn same<T: PartialEq + std::fmt::Debug>(law: Law, found: &T, expected: &T) -> Verdict {
     if found == expected {
         return Ok(());
     }
-    Err(Broken::new(law, format!("found {found:?}, expected {expected:?}")))
+    Err(Broken::new(law, format!("found:    {found:?}\nexpected: {expected:?}")))
 }
 
-async fn done(law: &'static str, store: &impl Store, vbucket: VBucket, change: Commit) -> Verdict {
+async fn done(law: Law, store: &impl Store, vbucket: VBucket, change: Commit) -> Verdict {
     same(law, &store.commit(vbucket, change).await.map_err(broken(law))?, &Committed::Done)
 }
 
 /// The VBucket holds content `n` of exactly these Tabs.
-async fn expect(law: &'static str, store: &impl Store, vbucket: VBucket, n: u64, tabs: &[&str]) -> Verdict {
+async fn expect(law: Law, store: &impl Store, vbucket: VBucket, n: u64, tabs: &[&str]) -> Verdict {
     let loaded = store.load(vbucket, &wanted(tabs)).await.map_err(broken(law))?;
     let expected = Loaded {
         version: version(n),
