@@ -71,6 +71,9 @@ impl fmt::Display for Version {
 }
 
 /// What [`Store::load`] is to read, besides the version and the marks.
+///
+/// This, [`Loaded`], [`Commit`] and [`Scan`] may get fields that default to what they do now: write them with
+/// `..Default::default()`, and read them by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wanted {
     /// Tabs whose type is needed.
@@ -79,10 +82,10 @@ pub struct Wanted {
     pub states: Vec<StateKey>,
 }
 
-/// One consistent look at a VBucket.
+/// A VBucket at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Loaded {
-    /// What it was looked at.
+    /// The version that was read.
     pub version: Version,
     /// The marks of all Lanes, in any order.
     pub marks: Vec<(StreamId, Mark)>,
@@ -136,12 +139,20 @@ pub struct Scan {
 }
 
 /// Whether a scan brings States or only their keys.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ScanWhat {
     /// Keys; [`Scanned::parts`] stays empty.
     Keys,
     /// Keys and States.
+    #[default]
     States,
+}
+
+impl Default for Scan {
+    /// All States, on one page.
+    fn default() -> Self {
+        Self { tab: None, after: None, limit: usize::MAX, what: ScanWhat::States }
+    }
 }
 
 /// One State that a scan found.

@@ -74,7 +74,11 @@ pub enum BuildError {
     NoRuntime(#[from] tokio::runtime::TryCurrentError),
     /// The operating system has no random numbers, so no version would be unique.
     #[error("there are no random numbers to name this writer with")]
-    NoChance(#[from] getrandom::Error),
+    NoChance(#[source] std::io::Error),
+}
+
+fn random() -> Result<u64, BuildError> {
+    getrandom::u64().map_err(|error| BuildError::NoChance(std::io::Error::other(error)))
 }
 
 /// What was left when a Server stopped.
@@ -434,7 +438,7 @@ impl ServerBuilder {
             intake: Arc::new(Intake::new(Arc::clone(&status), self.held_bytes_max)),
             condition: Condition::default(),
             lines: Arc::clone(&lines),
-            versions: Versions::new(getrandom::u64()?),
+            versions: Versions::new(random()?),
             commit_interval: self.commit_interval,
             future_max: self.future_max,
             commits_in_flight_max: self.commits_in_flight_max,
@@ -449,6 +453,6 @@ impl ServerBuilder {
         let workers = workers.collect();
         runtime.spawn(supervise(tasks, Arc::clone(&shared)));
         let query = QueryState::with_limits(store, self.handlers, self.clock, status, self.query_limits);
-        Ok(Server { inner: Arc::new(Inner { process: getrandom::u64()?, shared, query, workers }) })
+        Ok(Server { inner: Arc::new(Inner { process: random()?, shared, query, workers }) })
     }
 }

@@ -1,5 +1,6 @@
 //! The one place of this crate that reads clocks and draws chance. Everything else is handed a [`Moment`].
 
+use std::io;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -89,6 +90,6 @@ fn since_boot() -> Duration {
 ///
 /// # Errors
 /// When it has none; then no stream can be named.
-pub(super) fn random() -> Result<u64, getrandom::Error> {
-    getrandom::u64()
+pub(super) fn random() -> io::Result<u64> {
+    getrandom::u64().map_err(io::Error::other)
 }

@@ -123,7 +123,7 @@ pub enum StartError {
     },
     /// The operating system gave no random number to name the stream with.
     #[error("there are no random numbers")]
-    Random(#[from] getrandom::Error),
+    Random(#[source] io::Error),
     /// The operating system gave no thread for the disk.
     #[error("cannot start a thread for the spool")]
     Thread(#[source] io::Error),

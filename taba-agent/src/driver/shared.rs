@@ -143,7 +143,12 @@ impl Shared {
         let stores = Stores::open(&config, !recovered.lanes.is_empty());
         let stores = stores.map_err(|source| StartError::Spool { path: config.spool_dir.clone(), source })?;
         let clock = Clock::start();
-        let origin = Origin { now: clock.now(), seed: random()?, recovered, handlers: handlers.clone() };
+        let origin = Origin {
+            now: clock.now(),
+            seed: random().map_err(StartError::Random)?,
+            recovered,
+            handlers: handlers.clone(),
+        };
         let relay = Relay::new(&config, spool, origin);
         let bodies = Semaphore::new(config.bodies_bytes_max);
         let (disk_wake, woken) = sync_channel(1);
