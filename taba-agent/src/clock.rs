@@ -14,7 +14,7 @@ use std::time::Duration;
 use taba_core::Timestamp;
 
 use crate::units::BATCH_AGE_MAX;
-use crate::units::Moment;
+use crate::units::ClockReading;
 
 /// How far the clocks of an Agent and a Server may be apart for a Lane to be begun, as Servers judge it.
 pub const CLOCKS_APART_MAX: Duration = Duration::from_secs(5 * 3600);
@@ -65,9 +65,9 @@ impl RunClock {
     }
 
     /// The moment by the clock that this run's streams write.
-    pub(crate) fn as_written(&self, now: Moment) -> Moment {
+    pub(crate) fn as_written(&self, now: ClockReading) -> ClockReading {
         let time = Timestamp::from_micros(now.time.as_micros().saturating_sub(self.stream.measured));
-        Moment { time, ..now }
+        ClockReading { time, ..now }
     }
 
     /// Whether to go by the machine's clock again, which is ahead by so many microseconds. Once a Server has agreed with
@@ -169,7 +169,7 @@ mod tests {
         clock.set(3 * DAY);
         assert_eq!(clock.stream(), StreamClock { measured: 3 * DAY, told: 0 });
         assert!(clock.is_news() && !clock.is_agreed());
-        let now = Moment { time: at(9 * DAY), ..Moment::default() };
+        let now = ClockReading { time: at(9 * DAY), ..ClockReading::default() };
         assert_eq!(clock.as_written(now).time, at(6 * DAY), "what its streams write stays of one clock");
     }
 

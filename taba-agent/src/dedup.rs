@@ -9,7 +9,7 @@ use taba_core::wire::{ClientBatch, Refusal};
 use taba_core::{ClientId, SeqNo, Timestamp};
 
 use crate::sabotage::{DEDUP, is_off};
-use crate::spool::record::Taken;
+use crate::spool::record::AcceptedBatch;
 
 /// Refusals remembered for each incarnation, to be told again with a repeated Batch. A Batch that had more of them is
 /// answered with the first ones; all of them were counted when it came first.
@@ -24,7 +24,7 @@ pub const KEYS_MAX: usize = 10_000;
 
 /// What a Batch is to us.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Seen {
+pub enum Repetition {
     /// Not seen before.
     New,
     /// The newest of its incarnation, again.
@@ -50,7 +50,7 @@ pub enum Seen {
 #[derive(Debug)]
 pub struct Dedup {
     incarnations_max: usize,
-    entries: HashMap<Incarnation, Entry>,
+    entries: HashMap<Incarnation, DedupEntry>,
     /// By when they were used, oldest first. INVARIANT: the same incarnations as in `entries`; `remember` upholds it.
     by_use: BTreeMap<u64, Incarnation>,
     uses: u64,
@@ -63,7 +63,7 @@ struct Incarnation {
 }
 
 #[derive(Debug)]
-struct Entry {
+struct DedupEntry {
     last: SeqNo,
     refused: Box<[Refusal]>,
     position: u64,
@@ -83,14 +83,14 @@ impl Dedup {
     }
 
     /// Whether this Batch was seen.
-    pub fn seen(&self, batch: &ClientBatch) -> Seen {
+    pub fn seen(&self, batch: &ClientBatch) -> Repetition {
         match self.entries.get(&Incarnation::of(batch)) {
-            Some(_) if is_off(DEDUP) => Seen::New,
-            Some(entry) if batch.seq < entry.last => Seen::Older,
+            Some(_) if is_off(DEDUP) => Repetition::New,
+            Some(entry) if batch.seq < entry.last => Repetition::Older,
             Some(entry) if batch.seq == entry.last => {
-                Seen::Again { refused: entry.refused.to_vec(), position: entry.position }
+                Repetition::Again { refused: entry.refused.to_vec(), position: entry.position }
             }
-            Some(_) | None => Seen::New,
+            Some(_) | None => Repetition::New,
         }
     }
 
@@ -100,12 +100,12 @@ impl Dedup {
     }
 
     /// Remembers a new Batch that was taken, and where it ends in the Spool.
-    pub fn remember(&mut self, taken: &Taken, position: u64) {
+    pub fn remember(&mut self, taken: &AcceptedBatch, position: u64) {
         self.insert(taken, position);
     }
 
     /// Remembers what an earlier run remembered; those used last come last.
-    pub fn restore(&mut self, taken: &Taken) {
+    pub fn restore(&mut self, taken: &AcceptedBatch) {
         let key = Incarnation { client: taken.client.clone(), number: taken.incarnation };
         if self.entries.get(&key).is_none_or(|known| known.last < taken.seq) {
             self.insert(taken, 0);
@@ -113,10 +113,10 @@ impl Dedup {
     }
 
     /// Everything that is remembered, those used last behind: what [`restore`](Self::restore) takes.
-    pub fn remembered(&self) -> impl Iterator<Item = Taken> {
+    pub fn remembered(&self) -> impl Iterator<Item = AcceptedBatch> {
         self.by_use.values().filter_map(|key| {
             let entry = self.entries.get(key)?;
-            Some(Taken {
+            Some(AcceptedBatch {
                 client: key.client.clone(),
                 incarnation: key.number,
                 seq: entry.last,
@@ -127,12 +127,12 @@ impl Dedup {
         })
     }
 
-    fn insert(&mut self, taken: &Taken, position: u64) {
+    fn insert(&mut self, taken: &AcceptedBatch, position: u64) {
         self.uses += 1;
         let key = Incarnation { client: taken.client.clone(), number: taken.incarnation };
         let refused = taken.refused[..taken.refused.len().min(REFUSALS_KEPT_MAX)].into();
         let (last, events_total) = (taken.seq, taken.events_total);
-        let entry = Entry { last, refused, position, events_total, used: self.uses };
+        let entry = DedupEntry { last, refused, position, events_total, used: self.uses };
         if let Some(before) = self.entries.insert(key.clone(), entry) {
             debug_assert!(before.last < last || is_off(DEDUP), "a repeated Batch was taken as new");
             self.by_use.remove(&before.used);
@@ -180,31 +180,31 @@ mod tests {
         }
     }
 
-    fn taken(client: &str, incarnation: u64, seq: u64, refused: &[Refusal]) -> Taken {
+    fn taken(client: &str, incarnation: u64, seq: u64, refused: &[Refusal]) -> AcceptedBatch {
         let (client, seq) = (ClientId::new(client).unwrap(), SeqNo(seq));
         let (taken_at, refused) = (Timestamp::default(), refused.to_vec());
-        Taken { client, incarnation, seq, taken_at, events_total: 10 * seq.0, refused }
+        AcceptedBatch { client, incarnation, seq, taken_at, events_total: 10 * seq.0, refused }
     }
 
-    fn again(refused: Vec<Refusal>, position: u64) -> Seen {
-        Seen::Again { refused, position }
+    fn again(refused: Vec<Refusal>, position: u64) -> Repetition {
+        Repetition::Again { refused, position }
     }
 
     #[test]
     fn the_newest_is_told_again_and_older_ones_are_known() {
         let mut dedup = Dedup::new(10);
         let refused = vec![Refusal { block: 3, why: Why::BadName, events: 7 }];
-        assert_eq!(dedup.seen(&batch("web", 1, 5)), Seen::New);
+        assert_eq!(dedup.seen(&batch("web", 1, 5)), Repetition::New);
         dedup.remember(&taken("web", 1, 5, &refused), 5);
         assert_eq!(dedup.seen(&batch("web", 1, 5)), again(refused, 5));
-        assert_eq!(dedup.seen(&batch("web", 1, 4)), Seen::Older);
-        assert_eq!(dedup.seen(&batch("web", 1, 6)), Seen::New);
+        assert_eq!(dedup.seen(&batch("web", 1, 4)), Repetition::Older);
+        assert_eq!(dedup.seen(&batch("web", 1, 6)), Repetition::New);
         assert_eq!(
             dedup.seen(&batch("web", 2, 5)),
-            Seen::New,
+            Repetition::New,
             "another run of the program counts from 1 again"
         );
-        assert_eq!(dedup.seen(&batch("db", 1, 5)), Seen::New);
+        assert_eq!(dedup.seen(&batch("db", 1, 5)), Repetition::New);
     }
 
     #[test]
@@ -215,7 +215,7 @@ mod tests {
         dedup.remember(&taken("a", 1, 2, &[]), 5);
         dedup.remember(&taken("c", 1, 1, &[]), 5);
         assert_eq!(dedup.len(), 2);
-        assert_eq!(dedup.seen(&batch("b", 1, 1)), Seen::New, "forgotten");
+        assert_eq!(dedup.seen(&batch("b", 1, 1)), Repetition::New, "forgotten");
         assert_eq!(dedup.seen(&batch("a", 1, 2)), again(Vec::new(), 5));
         assert_eq!(dedup.seen(&batch("c", 1, 1)), again(Vec::new(), 5));
     }
@@ -230,7 +230,7 @@ mod tests {
         let mut restored = Dedup::new(1);
         dedup.remembered().for_each(|taken| restored.restore(&taken));
         assert_eq!(restored.seen(&batch("b", 1, 6)), again(refused, 0), "it was used last");
-        assert_eq!(restored.seen(&batch("b", 1, 5)), Seen::Older);
+        assert_eq!(restored.seen(&batch("b", 1, 5)), Repetition::Older);
     }
 
     #[test]

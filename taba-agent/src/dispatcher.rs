@@ -1,7 +1,7 @@
 //! [`Dispatcher`]: which Lane's Batch goes to which Server, in which request, and when.
 //!
 //! ```text
-//!            a Block came                     its turn, and its Server has a free slot
+//!            a Block came                     its turn, and its ServerState has a free slot
 //!   Idle ─────────────────► Ready (in line) ───────────────────────────────────────────► Flying
 //!                            │ ▲ its Batch is read back: Fetching
 //!                            └─┘
@@ -20,14 +20,14 @@
 //! others as far as there is room, but never take the last free request of a Server that has more than one, so that a
 //! long replay does not starve what is fresh.
 
+mod counts;
 mod input;
+mod isolation;
 mod misdated;
 mod order;
 mod request;
 mod send;
 mod server;
-mod suspect;
-mod tally;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
@@ -36,21 +36,21 @@ use std::time::Duration;
 use taba_core::wire::{Ack, Answer};
 use taba_core::{StreamId, VBuckets};
 
-pub use self::input::{Action, Cause, Condemned, Input};
-use self::misdated::Clocks;
+pub use self::counts::{ANSWERS, DispatchCounts};
+pub use self::input::{Action, FailureCause, Input, PoisonBlocks};
+use self::isolation::Isolation;
+use self::misdated::ClockAgreement;
 use self::order::ServerOrder;
 pub use self::request::{Request, RequestId};
-pub use self::server::{Server, ServerStatus};
-use self::suspect::Suspicion;
-pub use self::tally::{ANSWERS, Tally};
+pub use self::server::{ServerState, ServerStatus};
 use crate::config::Config;
 use crate::health::Backoff;
-use crate::lane::{Lane, LaneBounds, LaneKey, Next, Progress, Released};
+use crate::lane::{Lane, LaneBounds, LaneKey, NextMessage, Progress, ReleasedBatches};
 use crate::rendezvous;
-use crate::spool::record::Piece;
-use crate::spool::recovery::FoundLane;
-use crate::spool::{Content, Fetch, Place as Stored, Purpose, Weight};
-use crate::units::Moment;
+use crate::spool::record::Fragment;
+use crate::spool::recovery::RecoveredLane;
+use crate::spool::{Fetch, FetchedContent, FragmentLocation, Purpose, Weight};
+use crate::units::ClockReading;
 
 /// A Server that asks to be left alone is left alone for no longer than this.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
@@ -66,18 +66,18 @@ pub struct Dispatcher {
     vbuckets: VBuckets,
     bounds: Bounds,
     backoff: Backoff,
-    servers: Vec<Server>,
-    lanes: BTreeMap<LaneKey, Desk>,
-    /// Lanes in `Place::Ready`, those that came first in front: with what was never sent, and the others.
+    servers: Vec<ServerState>,
+    lanes: BTreeMap<LaneKey, ScheduledLane>,
+    /// Lanes in `LaneState::Ready`, those that came first in front: with what was never sent, and the others.
     line: VecDeque<LaneKey>,
     replays: VecDeque<LaneKey>,
     /// Bytes that came into Lanes in line since the last dispatch.
     line_bytes: usize,
     /// When to dispatch; `None` when nobody is in line.
     flush_at: Option<Duration>,
-    /// Lanes in `Place::Resting` and `Place::Settling`, by when that is over.
+    /// Lanes in `LaneState::Resting` and `LaneState::Settling`, by when that is over.
     timers: BTreeSet<(Duration, LaneKey)>,
-    flights: BTreeMap<RequestId, Flight>,
+    flights: BTreeMap<RequestId, InFlightRequest>,
     /// Lanes whose Batch is being read back, or was and waits to be sent, and its bytes.
     fetched: BTreeMap<LaneKey, usize>,
     requests: u64,
@@ -86,8 +86,8 @@ pub struct Dispatcher {
     /// When a Lane in line, whose Batch waits for the Spool, is to ask instead.
     unwritten_probe_at: Option<Duration>,
     events_held: u64,
-    clocks: Clocks,
-    tally: Tally,
+    clocks: ClockAgreement,
+    tally: DispatchCounts,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -100,26 +100,26 @@ struct Bounds {
 
 /// A Lane, and where it stands.
 #[derive(Debug)]
-struct Desk {
+struct ScheduledLane {
     lane: Lane,
     order: ServerOrder,
-    place: Place,
+    place: LaneState,
     failures: u32,
-    suspicion: Suspicion,
+    suspicion: Isolation,
     /// Its last answer was that the clocks do not agree.
     is_misdated: bool,
 }
 
-impl Desk {
+impl ScheduledLane {
     fn new(lane: Lane, order: Box<[u16]>) -> Self {
-        let suspicion = Suspicion::default();
+        let suspicion = Isolation::default();
         let order = ServerOrder::new(order);
-        Self { lane, order, place: Place::Idle, failures: 0, suspicion, is_misdated: false }
+        Self { lane, order, place: LaneState::Idle, failures: 0, suspicion, is_misdated: false }
     }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum LaneState {
     Idle,
     Settling(Duration),
     Ready,
@@ -130,7 +130,7 @@ enum Place {
 }
 
 #[derive(Debug)]
-struct Flight {
+struct InFlightRequest {
     server: usize,
     lanes: Vec<LaneKey>,
     bytes: usize,
@@ -165,7 +165,7 @@ impl Dispatcher {
             vbuckets,
             bounds,
             backoff: Backoff::new(config.backoff_min, config.backoff_max, seed),
-            servers: config.servers.iter().cloned().map(Server::new).collect(),
+            servers: config.servers.iter().cloned().map(ServerState::new).collect(),
             lanes: BTreeMap::new(),
             line: VecDeque::new(),
             replays: VecDeque::new(),
@@ -178,17 +178,17 @@ impl Dispatcher {
             looked_at: None,
             unwritten_probe_at: None,
             events_held: 0,
-            clocks: Clocks::default(),
-            tally: Tally::default(),
+            clocks: ClockAgreement::default(),
+            tally: DispatchCounts::default(),
         }
     }
 
     /// Adds a Lane of an earlier run; it is drained, and nothing is appended to it.
-    pub fn recover(&mut self, now: Moment, key: LaneKey, found: FoundLane) {
+    pub fn recover(&mut self, now: ClockReading, key: LaneKey, found: RecoveredLane) {
         let lane = Lane::recovered(key, self.bounds.lane, found, now);
         self.events_held += lane.events_held();
         let order = self.order(key.vbucket);
-        let before = self.lanes.insert(key, Desk::new(lane, order));
+        let before = self.lanes.insert(key, ScheduledLane::new(lane, order));
         debug_assert!(before.is_none(), "a lane is recovered once, before anything else");
         self.stand_in_line(now.uptime, key);
     }
@@ -202,7 +202,8 @@ impl Dispatcher {
     pub fn set_stream(&mut self, stream: StreamId) {
         let before = std::mem::replace(&mut self.stream, stream);
         let of_before = |key: &LaneKey| key.stream == before;
-        self.lanes.retain(|key, desk| !(of_before(key) && desk.place == Place::Idle && desk.lane.is_empty()));
+        self.lanes
+            .retain(|key, desk| !(of_before(key) && desk.place == LaneState::Idle && desk.lane.is_empty()));
     }
 
     /// The Lane to which Blocks of this VBucket go.
@@ -211,7 +212,7 @@ impl Dispatcher {
         if !self.lanes.contains_key(&key) {
             let order = self.order(vbucket);
             let lane = Lane::new(key, self.bounds.lane);
-            self.lanes.insert(key, Desk::new(lane, order));
+            self.lanes.insert(key, ScheduledLane::new(lane, order));
         }
         &mut self.desk(key).lane
     }
@@ -220,12 +221,18 @@ impl Dispatcher {
         // A Lane of an earlier run may be of a VBucket that this configuration does not have; any Server may say so.
         let vbucket =
             self.vbuckets.get(vbucket % self.vbuckets.count()).expect("a remainder is below the count");
-        rendezvous::order(self.servers.iter().map(Server::url), vbucket)
+        rendezvous::order(self.servers.iter().map(ServerState::url), vbucket)
     }
 
     /// Takes pieces that the Lane has planned and that are in the Spool now. They go out with a later
     /// [`Dispatcher::handle`].
-    pub fn append(&mut self, now: Moment, vbucket: u16, pieces: Vec<(Piece, Stored)>, written: u64) {
+    pub fn append(
+        &mut self,
+        now: ClockReading,
+        vbucket: u16,
+        pieces: Vec<(Fragment, FragmentLocation)>,
+        written: u64,
+    ) {
         let key = LaneKey { stream: self.stream, vbucket };
         let (bytes, events) = pieces
             .iter()
@@ -233,12 +240,12 @@ impl Dispatcher {
         let desk = self.desk(key);
         desk.lane.append(now, pieces, written);
         match desk.place {
-            Place::Idle => self.stand_in_line(now.uptime, key),
-            Place::Settling(until) => {
+            LaneState::Idle => self.stand_in_line(now.uptime, key),
+            LaneState::Settling(until) => {
                 self.timers.remove(&(until, key));
                 self.stand_in_line(now.uptime, key);
             }
-            Place::Ready | Place::Resting(_) | Place::Fetching | Place::Flying => {}
+            LaneState::Ready | LaneState::Resting(_) | LaneState::Fetching | LaneState::Flying => {}
         }
         self.events_held += events;
         self.line_bytes += bytes;
@@ -264,13 +271,13 @@ impl Dispatcher {
 
     /// Takes an input, then sends whatever is due. `now` counts from the start of the Agent and never goes back.
     /// What the Spool holds may be sent up to `durable`.
-    pub fn handle(&mut self, now: Moment, input: Input, durable: u64, actions: &mut Vec<Action>) {
+    pub fn handle(&mut self, now: ClockReading, input: Input, durable: u64, actions: &mut Vec<Action>) {
         self.hear(now, input, actions);
         self.go_on(now, durable, actions);
     }
 
     /// Takes an input, and sends nothing yet: [`Dispatcher::go_on`] does.
-    pub fn hear(&mut self, now: Moment, input: Input, actions: &mut Vec<Action>) {
+    pub fn hear(&mut self, now: ClockReading, input: Input, actions: &mut Vec<Action>) {
         match input {
             Input::Tick => {}
             Input::NewServer => self.ask_now(now.uptime),
@@ -282,7 +289,7 @@ impl Dispatcher {
     }
 
     /// Sends whatever is due.
-    pub fn go_on(&mut self, now: Moment, durable: u64, actions: &mut Vec<Action>) {
+    pub fn go_on(&mut self, now: ClockReading, durable: u64, actions: &mut Vec<Action>) {
         self.wake_lanes(now.uptime);
         self.look_at_spool(now.uptime, durable);
         if self.flush_at.is_some_and(|at| at <= now.uptime) {
@@ -293,10 +300,15 @@ impl Dispatcher {
     }
 
     /// The content of a Batch that a Lane wants to send was read back, or could not be read now. Gives what of it is lost.
-    pub fn fetched(&mut self, now: Moment, fetch: &Fetch, outcome: io::Result<Content>) -> Released {
-        let mut lost = Released::default();
+    pub fn fetched(
+        &mut self,
+        now: ClockReading,
+        fetch: &Fetch,
+        outcome: io::Result<FetchedContent>,
+    ) -> ReleasedBatches {
+        let mut lost = ReleasedBatches::default();
         let Some(desk) = self.lanes.get_mut(&fetch.lane) else { return lost };
-        let is_awaited = fetch.purpose == Purpose::Send && desk.place == Place::Fetching;
+        let is_awaited = fetch.purpose == Purpose::Send && desk.place == LaneState::Fetching;
         let is_read = outcome.is_ok();
         if let Ok(content) = outcome {
             lost = desk.lane.fetched(now.time, fetch, content);
@@ -310,7 +322,7 @@ impl Dispatcher {
             }
             // It has waited for its turn already.
             (true, true) => {
-                desk.place = Place::Ready;
+                desk.place = LaneState::Ready;
                 let line = if desk.lane.is_replaying() { &mut self.replays } else { &mut self.line };
                 line.push_front(fetch.lane);
                 (self.flush_at, self.looked_at) = (Some(now.uptime), None);
@@ -328,7 +340,7 @@ impl Dispatcher {
         // Lanes that are overdue wait for a slot, which an answer frees, for a sync, or for a Server's rest to be over.
         // Servers whose rest was over when the line was last looked through were considered then.
         let blocked = if self.flush_at.is_some() && flush.is_none() {
-            self.servers.iter().filter_map(Server::rests_until).filter(is_news).min()
+            self.servers.iter().filter_map(ServerState::rests_until).filter(is_news).min()
         } else {
             None
         };
@@ -352,16 +364,16 @@ impl Dispatcher {
     }
 
     /// Some Lanes have let go of this outside of [`Dispatcher::handle`].
-    pub fn has_released(&mut self, now: Duration, released: &Released) {
+    pub fn has_released(&mut self, now: Duration, released: &ReleasedBatches) {
         self.events_held -= released.events;
         // Those that kept nothing else need not ask any more.
         let (timers, lanes) = (&mut self.timers, &mut self.lanes);
         for (key, desk) in lanes {
-            if let Place::Settling(until) = desk.place {
+            if let LaneState::Settling(until) = desk.place {
                 let probe_at = desk.lane.probe_at();
                 if probe_at != Some(until) {
                     timers.remove(&(until, *key));
-                    desk.place = probe_at.map_or(Place::Idle, |at| Place::Settling(at.max(now)));
+                    desk.place = probe_at.map_or(LaneState::Idle, |at| LaneState::Settling(at.max(now)));
                     timers.extend(probe_at.map(|at| (at.max(now), *key)));
                 }
             }
@@ -374,7 +386,7 @@ impl Dispatcher {
     }
 
     /// The Servers, in the order of the configuration.
-    pub fn servers(&self) -> &[Server] {
+    pub fn servers(&self) -> &[ServerState] {
         &self.servers
     }
 
@@ -384,7 +396,7 @@ impl Dispatcher {
     }
 
     /// What became of Batches and requests.
-    pub fn tally(&self) -> &Tally {
+    pub fn tally(&self) -> &DispatchCounts {
         &self.tally
     }
 
@@ -398,7 +410,7 @@ impl Dispatcher {
         self.lanes.values().map(|desk| desk.lane.unapplied()).sum()
     }
 
-    fn desk(&mut self, key: LaneKey) -> &mut Desk {
+    fn desk(&mut self, key: LaneKey) -> &mut ScheduledLane {
         self.lanes.get_mut(&key).expect("a Lane that is in line or on its way is not removed")
     }
 
@@ -410,7 +422,7 @@ impl Dispatcher {
         if flight.is_check {
             return flight.lanes.into_iter().for_each(|key| self.checked(now, key, acks.get(&key)));
         }
-        let mut released = Released::default();
+        let mut released = ReleasedBatches::default();
         for key in flight.lanes {
             let ack = acks.remove(&key);
             let of_lane = self.acknowledge(now, flight.server, key, ack.as_ref());
@@ -426,7 +438,13 @@ impl Dispatcher {
     }
 
     /// One Lane's share of an answer; `None` when the answer does not mention it.
-    fn acknowledge(&mut self, now: Duration, server: usize, key: LaneKey, ack: Option<&Ack>) -> Released {
+    fn acknowledge(
+        &mut self,
+        now: Duration,
+        server: usize,
+        key: LaneKey,
+        ack: Option<&Ack>,
+    ) -> ReleasedBatches {
         self.compare_clocks(now, server, key, ack);
         let desk = self.lanes.get_mut(&key).expect("a Lane on its way is not removed");
         let is_batch = desk.lane.flies_batch();
@@ -441,14 +459,14 @@ impl Dispatcher {
             None => {
                 self.tally.batches_unanswered += 1;
                 desk.lane.give_back();
-                (Progress::Later, Released::default())
+                (Progress::Later, ReleasedBatches::default())
             }
         };
         match progress {
             Progress::Applied(_) => {
                 desk.failures = 0;
                 if is_batch {
-                    desk.suspicion = Suspicion::default();
+                    desk.suspicion = Isolation::default();
                 }
                 for refusal in ack.into_iter().flat_map(|ack| &ack.refused) {
                     let events = self.tally.refused.entry(refusal.why).or_default();
@@ -461,7 +479,7 @@ impl Dispatcher {
                 self.stand_in_line(now, key);
             }
             Progress::Later => self.rest(now, key),
-            Progress::Absurd => {
+            Progress::ProtocolViolation => {
                 self.tally.answers_absurd += 1;
                 self.rest(now, key);
             }
@@ -475,12 +493,12 @@ impl Dispatcher {
         self.fetched.remove(&key);
         let is_current = key.stream == self.stream;
         let desk = self.desk(key);
-        desk.place = Place::Idle;
+        desk.place = LaneState::Idle;
         if desk.lane.next().is_some() {
             self.stand_in_line(now, key);
         } else if let Some(at) = desk.lane.probe_at() {
             let at = at.max(now);
-            desk.place = Place::Settling(at);
+            desk.place = LaneState::Settling(at);
             self.timers.insert((at, key));
         } else if desk.lane.is_empty() && !is_current {
             self.lanes.remove(&key);
@@ -491,13 +509,13 @@ impl Dispatcher {
         &mut self,
         now: Duration,
         request: RequestId,
-        cause: Cause,
+        cause: FailureCause,
         (why, retry_after): (String, Option<Duration>),
         actions: &mut Vec<Action>,
     ) {
         let Some(flight) = self.flights.remove(&request) else { return };
         let server = &mut self.servers[flight.server];
-        if cause == Cause::TooLarge {
+        if cause == FailureCause::TooLarge {
             self.tally.requests_too_large += 1;
             server.too_large(flight.bytes, why.clone());
         } else {
@@ -513,11 +531,11 @@ impl Dispatcher {
         for key in flight.lanes.iter().rev() {
             self.suspect(now, *key, (cause, &why), &flight, actions);
             let desk = self.desk(*key);
-            if matches!(desk.place, Place::Resting(_)) {
+            if matches!(desk.place, LaneState::Resting(_)) {
                 continue;
             }
-            desk.place = Place::Ready;
-            let is_replay = desk.lane.next() == Some(Next::Probe);
+            desk.place = LaneState::Ready;
+            let is_replay = desk.lane.next() == Some(NextMessage::Probe);
             let line = if is_replay { &mut self.replays } else { &mut self.line };
             line.push_front(*key);
         }
@@ -531,35 +549,35 @@ impl Dispatcher {
         &mut self,
         now: Duration,
         key: LaneKey,
-        (cause, why): (Cause, &str),
-        flight: &Flight,
+        (cause, why): (FailureCause, &str),
+        flight: &InFlightRequest,
         actions: &mut Vec<Action>,
     ) {
         let bytes_max = self.servers[flight.server].bytes_max();
         let desk = self.lanes.get_mut(&key).expect("a Lane on its way is not removed");
         let (is_batch, lanes) = (desk.lane.flies_batch(), flight.lanes.len());
-        if matches!(cause, Cause::TooLarge | Cause::Unreached) {
+        if matches!(cause, FailureCause::TooLarge | FailureCause::Unreached) {
             desk.lane.turned_away();
         } else {
             desk.lane.give_back();
         }
         match cause {
-            Cause::Away | Cause::Unreached => return,
+            FailureCause::Away | FailureCause::Unreached => return,
             // Smaller requests are made of what remains; nobody is to blame.
-            Cause::TooLarge if lanes > 1 => return,
-            Cause::TooLarge if !is_batch => return desk.suspicion.halve(lanes),
-            Cause::Broken | Cause::Refused if !(flight.is_alone && is_batch) => {
+            FailureCause::TooLarge if lanes > 1 => return,
+            FailureCause::TooLarge if !is_batch => return desk.suspicion.halve(lanes),
+            FailureCause::Broken | FailureCause::Refused if !(flight.is_alone && is_batch) => {
                 return desk.suspicion.halve(lanes);
             }
-            Cause::Broken | Cause::Refused | Cause::TooLarge if flight.is_check => {
+            FailureCause::Broken | FailureCause::Refused | FailureCause::TooLarge if flight.is_check => {
                 desk.suspicion.failed_check(why);
             }
-            Cause::Broken | Cause::Refused => desk.suspicion.failed_alone(why),
-            Cause::TooLarge if desk.lane.can_recut() => {
+            FailureCause::Broken | FailureCause::Refused => desk.suspicion.failed_alone(why),
+            FailureCause::TooLarge if desk.lane.can_recut() => {
                 desk.suspicion.changed();
                 actions.push(Action::Recut(key, bytes_max));
             }
-            Cause::TooLarge => desk.suspicion.too_large(why),
+            FailureCause::TooLarge => desk.suspicion.too_large(why),
         }
         // Whether the Server answers anything else, and whether it has the Batch after all.
         desk.lane.probe();
@@ -599,8 +617,8 @@ impl Dispatcher {
     fn stand_in_line(&mut self, now: Duration, key: LaneKey) {
         let linger = self.bounds.linger;
         let desk = self.desk(key);
-        desk.place = Place::Ready;
-        let is_replay = desk.lane.is_replaying() || desk.lane.next() == Some(Next::Probe);
+        desk.place = LaneState::Ready;
+        let is_replay = desk.lane.is_replaying() || desk.lane.next() == Some(NextMessage::Probe);
         let due = desk.lane.waiting_since().map_or(now, |since| since + linger).max(now);
         let line = if is_replay { &mut self.replays } else { &mut self.line };
         line.push_back(key);
@@ -613,7 +631,7 @@ impl Dispatcher {
         let desk = self.lanes.get_mut(&key).expect("a Lane on its way is not removed");
         desk.failures = desk.failures.saturating_add(1);
         let until = now + self.backoff.after(desk.failures);
-        desk.place = Place::Resting(until);
+        desk.place = LaneState::Resting(until);
         self.timers.insert((until, key));
     }
 
@@ -622,7 +640,7 @@ impl Dispatcher {
         for (until, key) in std::mem::take(&mut self.timers) {
             let desk = self.desk(key);
             let at = match &mut desk.place {
-                Place::Settling(at) => {
+                LaneState::Settling(at) => {
                     *at = now;
                     now
                 }
@@ -636,7 +654,7 @@ impl Dispatcher {
         while self.timers.first().is_some_and(|(until, _)| *until <= now) {
             let Some((_, key)) = self.timers.pop_first() else { break };
             let desk = self.desk(key);
-            if matches!(desk.place, Place::Settling(_)) {
+            if matches!(desk.place, LaneState::Settling(_)) {
                 desk.lane.probe();
             }
             self.stand_in_line(now, key);
@@ -646,20 +664,23 @@ impl Dispatcher {
 
     fn audit(&self) {
         if cfg!(debug_assertions) {
-            let count = |is: fn(&Place) -> bool| self.lanes.values().filter(|desk| is(&desk.place)).count();
+            let count =
+                |is: fn(&LaneState) -> bool| self.lanes.values().filter(|desk| is(&desk.place)).count();
             let flying: usize = self.flights.values().map(|flight| flight.lanes.len()).sum();
             let in_line = self.line.len() + self.replays.len();
-            assert_eq!(count(|place| *place == Place::Ready), in_line, "a Lane is lost");
+            assert_eq!(count(|place| *place == LaneState::Ready), in_line, "a Lane is lost");
             assert_eq!(
-                count(|place| matches!(place, Place::Resting(_) | Place::Settling(_))),
+                count(|place| matches!(place, LaneState::Resting(_) | LaneState::Settling(_))),
                 self.timers.len(),
                 "a Lane is lost"
             );
-            assert_eq!(count(|place| *place == Place::Flying), flying, "a Lane is lost");
-            let is_fetching = |desk: &Desk| desk.place == Place::Fetching;
-            let known = |(key, desk): (&LaneKey, &Desk)| !is_fetching(desk) || self.fetched.contains_key(key);
+            assert_eq!(count(|place| *place == LaneState::Flying), flying, "a Lane is lost");
+            let is_fetching = |desk: &ScheduledLane| desk.place == LaneState::Fetching;
+            let known = |(key, desk): (&LaneKey, &ScheduledLane)| {
+                !is_fetching(desk) || self.fetched.contains_key(key)
+            };
             assert!(self.lanes.iter().all(known), "a Lane is lost");
-            let idle = self.lanes.values().filter(|desk| desk.place == Place::Idle);
+            let idle = self.lanes.values().filter(|desk| desk.place == LaneState::Idle);
             assert!(idle.into_iter().all(|desk| desk.lane.next().is_none()), "a Lane was forgotten");
             assert_eq!(in_line == 0, self.flush_at.is_none(), "the line would not be served");
             let answered: u64 = self.tally.batches_answered.iter().sum();

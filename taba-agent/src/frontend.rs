@@ -1,8 +1,8 @@
 //! The front-end seam: [`Decoder`] says what a line of some protocol means, [`collect`] makes Batches of many lines.
 //!
 //! ```text
-//! bytes ──lines──► Decoder ──Observation or Unread──► collect ──FrontBatches──► Relay::record ──► Spool
-//!                                                        └─► Outcome: what was recorded, what was refused, by line
+//! bytes ──lines──► Decoder ──Observation or LineError──► collect ──FrontBatches──► Relay::record ──► Spool
+//!                                                        └─► RecordedLines: what was recorded, what was refused, by line
 //! ```
 //!
 //! A front-end is a decoder, which is pure, and whatever brings it bytes: `POST /v2/record` is [`JsonLines`] behind HTTP,
@@ -18,7 +18,9 @@ use std::fmt;
 use taba_core::ledger::Why;
 use taba_core::{ClientId, NameError, TabName, TabType, Timestamp};
 
-pub use self::collect::{Collected, FrontBatch, Given, Outcome, RefusedLine, TooManyLines, collect};
+pub use self::collect::{
+    Collected, FrontBatch, LineContext, RecordedLines, RefusedLine, TooManyLines, collect,
+};
 pub use self::json::JsonLines;
 
 /// Who recorded, where nobody says it.
@@ -55,7 +57,7 @@ pub struct Observation {
 
 /// Why a line is no event.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Unread {
+pub struct LineError {
     /// Whose it is, as far as it can be told.
     pub client: Option<ClientId>,
     /// The word for machines; [`Why::Undecodable`] for what is not of the protocol at all.
@@ -68,7 +70,7 @@ pub struct Unread {
 ///
 /// # Examples
 /// ```
-/// use taba_agent::frontend::{Decoder, Observation, Unread};
+/// use taba_agent::frontend::{Decoder, Observation, LineError};
 /// use taba_core::TabName;
 /// use taba_core::ledger::Why;
 ///
@@ -76,10 +78,10 @@ pub struct Unread {
 /// struct Names;
 ///
 /// impl Decoder for Names {
-///     fn decode(&self, line: &[u8]) -> Option<Result<Observation, Unread>> {
+///     fn decode(&self, line: &[u8]) -> Option<Result<Observation, LineError>> {
 ///         let name = String::from_utf8_lossy(line);
 ///         let tab = TabName::new(name.trim());
-///         Some(tab.map(|tab| Observation::of(tab, 1)).map_err(Unread::from))
+///         Some(tab.map(|tab| Observation::of(tab, 1)).map_err(LineError::from))
 ///     }
 /// }
 ///
@@ -88,7 +90,7 @@ pub struct Unread {
 /// ```
 pub trait Decoder {
     /// What a line means; `None`: nothing, as of a comment. Lines come without their ends, and none is blank.
-    fn decode(&self, line: &[u8]) -> Option<Result<Observation, Unread>>;
+    fn decode(&self, line: &[u8]) -> Option<Result<Observation, LineError>>;
 }
 
 impl Observation {
@@ -98,7 +100,7 @@ impl Observation {
     }
 }
 
-impl Unread {
+impl LineError {
     /// The line is not of the protocol.
     pub fn malformed(message: impl fmt::Display) -> Self {
         Self { client: None, why: Why::Undecodable, message: message.to_string() }
@@ -116,7 +118,7 @@ impl Unread {
     }
 }
 
-impl From<NameError> for Unread {
+impl From<NameError> for LineError {
     /// A name breaks the rules.
     fn from(error: NameError) -> Self {
         Self { client: None, why: Why::BadName, message: error.to_string() }

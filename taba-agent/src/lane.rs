@@ -21,9 +21,9 @@
 // cut: which Block becomes part of which Batch; parcel: one Batch; message: what is sent; keep: what may go, and when;
 // rewrite: elsewhere in the Spool, merged, or out of memory.
 mod cut;
-mod keep;
+mod entry;
 mod message;
-mod parcel;
+mod release;
 mod rewrite;
 
 use std::collections::VecDeque;
@@ -33,18 +33,18 @@ use taba_core::ledger::{self, Where, Why};
 use taba_core::wire::{Ack, Answer, Block, Probe};
 use taba_core::{ClientId, Events, SeqNo, TabName, Timestamp};
 
-use self::keep::Loss;
-pub use self::message::{Message, Next, Outgoing};
-use self::parcel::{Parcel, born};
-pub use self::rewrite::Copy;
+use self::entry::{LaneEntry, born};
+pub use self::message::{LaneMessage, NextMessage, OutgoingBatch};
+use self::release::LostBatches;
+pub use self::rewrite::BatchCopy;
 use self::rewrite::decode;
 use crate::clock::{CLOCKS_APART_MAX, StreamClock};
 use crate::sabotage::{CONFIRM, is_off};
-use crate::spool::record::{Floor, Piece};
-use crate::spool::recovery::{FoundLane, Sending};
-use crate::spool::{Content, Fetch, Place, Purpose};
+use crate::spool::record::{Fragment, LaneCheckpoint};
+use crate::spool::recovery::{RecoveredLane, Sending};
+use crate::spool::{Fetch, FetchedContent, FragmentLocation, Purpose};
+use crate::units::ClockReading;
 pub use crate::units::LaneKey;
-use crate::units::Moment;
 
 /// Bytes before the Blocks of a Batch, at most: stream, VBucket, four numbers.
 pub const HEAD_BYTES_MAX: usize = 8 + 2 + 4 * 10;
@@ -71,7 +71,7 @@ pub struct Lane {
     key: LaneKey,
     bounds: LaneBounds,
     /// INVARIANT: without gaps, from `base` to `last`. `append`, `pop` and `replace_unsent` uphold it.
-    parcels: VecDeque<Parcel>,
+    parcels: VecDeque<LaneEntry>,
     last: SeqNo,
     /// The next to send. INVARIANT: from `base` to `last + 1`.
     cursor: SeqNo,
@@ -87,7 +87,7 @@ pub struct Lane {
     begun: Option<i64>,
     /// The same as an earlier run has written it down.
     begun_before: Sending,
-    flight: Option<Flight>,
+    flight: Option<InFlightMessage>,
     /// Whether a Probe is to go before anything else.
     must_probe: bool,
     /// Not before then is a Probe sent to confirm.
@@ -95,7 +95,7 @@ pub struct Lane {
     /// What the last answer said is stable; forgotten when the store goes back.
     stable: SeqNo,
     /// Batches that are lost, until the store counts them for good.
-    loss: Option<Loss>,
+    loss: Option<LostBatches>,
     /// Events in all Batches.
     events_offered: u64,
     /// Events in `parcels`.
@@ -105,7 +105,7 @@ pub struct Lane {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Flight {
+struct InFlightMessage {
     sent_at: Duration,
     is_probe: bool,
     /// The last that had been sent before.
@@ -124,22 +124,22 @@ pub enum Progress {
     /// Nothing moved: send the same again, later.
     Later,
     /// No honest Server answers so; nothing moved.
-    Absurd,
+    ProtocolViolation,
 }
 
 /// What a Lane let go of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[must_use = "the Spool still holds it"]
-pub struct Released {
+pub struct ReleasedBatches {
     /// Events.
     pub events: u64,
     /// Batches.
     pub batches: u64,
     /// Where they stood in the Spool.
-    pub places: Vec<Place>,
+    pub places: Vec<FragmentLocation>,
 }
 
-impl Released {
+impl ReleasedBatches {
     /// Adds what another Lane let go of.
     pub fn add(&mut self, other: Self) {
         self.events += other.events;
@@ -174,7 +174,7 @@ impl Lane {
     }
 
     /// A Lane of an earlier run, as it was found. It first asks how far it is contained in the store.
-    pub fn recovered(key: LaneKey, bounds: LaneBounds, found: FoundLane, now: Moment) -> Self {
+    pub fn recovered(key: LaneKey, bounds: LaneBounds, found: RecoveredLane, now: ClockReading) -> Self {
         let mut lane = Self { clock: found.clock, ..Self::new(key, bounds) };
         for batch in found.batches {
             let mut notes = Vec::new();
@@ -187,7 +187,7 @@ impl Lane {
                     notes.push(note(ledger::tab(ledger::RECORDED), client, now.time, loss.unrecorded));
                 }
             }
-            let mut parcel = Parcel::recovered(batch, found.clock, now, &notes);
+            let mut parcel = LaneEntry::recovered(batch, found.clock, now, &notes);
             parcel.acked_at = (parcel.seq <= found.applied).then_some(now.uptime);
             debug_assert!(lane.parcels.is_empty() || parcel.seq == lane.last.next(), "there is a gap");
             if lane.parcels.is_empty() {
@@ -207,7 +207,7 @@ impl Lane {
     }
 
     /// Since when an earlier run may have sent something of it, in microseconds since the start of this one.
-    fn found_begun(&self, now: Moment) -> Option<i64> {
+    fn found_begun(&self, now: ClockReading) -> Option<i64> {
         match self.begun_before {
             Sending::Unknown => Some(i64::MIN),
             Sending::Never => None,
@@ -222,7 +222,7 @@ impl Lane {
 
     /// The time of day was set, or it was found that its stream's clock was ahead by more than was known: what an
     /// earlier run has taken is as old as it is by this clock.
-    pub fn reckon(&mut self, now: Moment, ahead: i64) {
+    pub fn reckon(&mut self, now: ClockReading, ahead: i64) {
         if self.is_recovered {
             self.clock.measured = self.clock.measured.saturating_sub(ahead);
             self.parcels.iter_mut().for_each(|parcel| parcel.reckon(self.clock, now));
@@ -264,13 +264,18 @@ impl Lane {
 
     /// Which Batches these Blocks would become part of, in order. Nothing changes: write the pieces to the Spool, then
     /// [`append`](Self::append) them.
-    pub fn plan<'a>(&self, blocks: impl IntoIterator<Item = &'a Block>) -> Vec<Piece> {
+    pub fn plan<'a>(&self, blocks: impl IntoIterator<Item = &'a Block>) -> Vec<Fragment> {
         let open = self.parcels.back().filter(|parcel| !parcel.is_closed);
         self.cut(open, self.last.next(), self.events_offered, blocks)
     }
 
     /// Adds pieces that were [planned](Self::plan) and are in the Spool now, which ends at `written` with them.
-    pub fn append(&mut self, now: Moment, pieces: impl IntoIterator<Item = (Piece, Place)>, written: u64) {
+    pub fn append(
+        &mut self,
+        now: ClockReading,
+        pieces: impl IntoIterator<Item = (Fragment, FragmentLocation)>,
+        written: u64,
+    ) {
         for (piece, place) in pieces {
             self.events_held = self.events_held.saturating_add(piece.events);
             self.events_offered = self.events_offered.saturating_add(piece.events);
@@ -280,7 +285,7 @@ impl Lane {
                     debug_assert_eq!(piece.seq, self.last.next(), "a piece was not planned on what is here");
                     self.close_last();
                     self.last = piece.seq;
-                    self.parcels.push_back(Parcel::begin(now, piece, place, written));
+                    self.parcels.push_back(LaneEntry::begin(now, piece, place, written));
                 }
             }
         }
@@ -294,14 +299,14 @@ impl Lane {
     }
 
     /// What [`send`](Self::send) would send now; `None` when a message is in flight or there is nothing to say.
-    pub fn next(&self) -> Option<Next> {
+    pub fn next(&self) -> Option<NextMessage> {
         if self.flight.is_some() {
             return None;
         }
         if self.must_probe {
-            return Some(Next::Probe);
+            return Some(NextMessage::Probe);
         }
-        self.index(self.cursor).map(|index| Next::Batch(HEAD_BYTES_MAX + self.parcels[index].bytes()))
+        self.index(self.cursor).map(|index| NextMessage::Batch(HEAD_BYTES_MAX + self.parcels[index].bytes()))
     }
 
     /// Since when the oldest of what was never sent has been waiting; `None` when there is none, or something else is
@@ -338,14 +343,14 @@ impl Lane {
         parcel.is_away().then(|| self.fetch(parcel, Purpose::Send))
     }
 
-    fn fetch(&self, parcel: &Parcel, purpose: Purpose) -> Fetch {
+    fn fetch(&self, parcel: &LaneEntry, purpose: Purpose) -> Fetch {
         Fetch { lane: self.key, seq: parcel.seq, places: parcel.places.clone(), purpose }
     }
 
     /// The content of a Batch was read back; one that was let go or written elsewhere meanwhile is left alone. A note of
     /// how much is lost takes the place of what is damaged; that is given, with where it stood.
-    pub fn fetched(&mut self, now: Timestamp, fetch: &Fetch, content: Content) -> Released {
-        let mut lost = Released::default();
+    pub fn fetched(&mut self, now: Timestamp, fetch: &Fetch, content: FetchedContent) -> ReleasedBatches {
+        let mut lost = ReleasedBatches::default();
         let Some(index) = self.index(fetch.seq) else { return lost };
         let (key, parcel) = (self.key, &mut self.parcels[index]);
         if !parcel.is_away() || parcel.places != fetch.places {
@@ -365,44 +370,55 @@ impl Lane {
 
     /// What there is to say; it is in flight from here until it is acknowledged or given back. `None` when something is
     /// in flight already, there is nothing to say, or its content is [away](Self::away).
-    pub fn send(&mut self, now: Moment) -> Option<Message> {
+    pub fn send(&mut self, now: ClockReading) -> Option<LaneMessage> {
         if self.flight.is_some() {
             return None;
         }
         let sent_before = self.sent_through;
         let message = if self.must_probe {
             let (base, events_before) = (self.base(), self.events_before_base());
-            Message::Probe(Probe { stream: self.key.stream, vbucket: self.key.vbucket, base, events_before })
+            LaneMessage::Probe(Probe {
+                stream: self.key.stream,
+                vbucket: self.key.vbucket,
+                base,
+                events_before,
+            })
         } else {
             let (base, index) = (self.base(), self.index(self.cursor)?);
             let (key, parcel) = (self.key, &mut self.parcels[index]);
             let bytes = parcel.content()?;
             let (seq, events_before, blocks) = (parcel.seq, parcel.events_before, parcel.blocks);
             self.sent_through = self.sent_through.max(seq);
-            Message::Batch(Outgoing { lane: key, seq, base, events_before, blocks, bytes })
+            LaneMessage::Batch(OutgoingBatch { lane: key, seq, base, events_before, blocks, bytes })
         };
         let begun_before = self.begun;
         self.begun.get_or_insert(now.uptime.as_micros() as i64);
-        self.flight =
-            Some(Flight { sent_at: now.uptime, is_probe: self.must_probe, sent_before, begun_before });
+        self.flight = Some(InFlightMessage {
+            sent_at: now.uptime,
+            is_probe: self.must_probe,
+            sent_before,
+            begun_before,
+        });
         Some(message)
     }
 
     /// What the Server said about the message in flight, and what can be let go for that.
-    pub fn acknowledge(&mut self, now: Duration, ack: &Ack) -> (Progress, Released) {
+    pub fn acknowledge(&mut self, now: Duration, ack: &Ack) -> (Progress, ReleasedBatches) {
         debug_assert!(self.flight.is_some(), "an answer without a question");
-        let Some(flight) = self.flight.take() else { return (Progress::Absurd, Released::default()) };
+        let Some(flight) = self.flight.take() else {
+            return (Progress::ProtocolViolation, ReleasedBatches::default());
+        };
         let sent = self.cursor;
         let beyond = if self.is_recovered { ack.applied.min(self.last) } else { ack.applied };
         let ack = &Ack { applied: beyond, stable: ack.stable.min(beyond), ..ack.clone() };
         let progress = match ack.answer {
             Answer::Unavailable | Answer::Busy | Answer::Misplaced | Answer::Misdated => Progress::Later,
             // A mark above everything we ever sent is not about our Lane.
-            _ if ack.applied > self.sent_through => Progress::Absurd,
+            _ if ack.applied > self.sent_through => Progress::ProtocolViolation,
             Answer::Applied if flight.is_probe => self.probed(now, ack.applied),
-            _ if flight.is_probe => Progress::Absurd,
+            _ if flight.is_probe => Progress::ProtocolViolation,
             Answer::Applied | Answer::Duplicate if ack.applied >= sent => self.applied(now, ack.applied),
-            Answer::Applied | Answer::Duplicate => Progress::Absurd,
+            Answer::Applied | Answer::Duplicate => Progress::ProtocolViolation,
             // The store may have gone back to any earlier mark, also below what we still have. Then we go on from
             // what we have, and the Server, seeing the base, counts the gap.
             Answer::Nak => {
@@ -413,7 +429,7 @@ impl Lane {
         if progress == Progress::Later {
             self.put_away_next();
         }
-        let mut released = Released::default();
+        let mut released = ReleasedBatches::default();
         if ack.answer == Answer::Applied && matches!(progress, Progress::Applied(_) | Progress::Rewound) {
             self.stable = self.stable.max(ack.stable.min(ack.applied));
             let through = if is_off(CONFIRM) { ack.applied } else { ack.applied.min(ack.stable) };
@@ -518,8 +534,8 @@ impl Lane {
     }
 
     /// Where it stands, to be written down.
-    pub fn floor(&self) -> Floor {
-        Floor {
+    pub fn floor(&self) -> LaneCheckpoint {
+        LaneCheckpoint {
             lane: self.key,
             base: self.base(),
             applied: SeqNo(self.cursor.0 - 1),

@@ -62,10 +62,10 @@ pub mod units;
 pub use config::{Config, ConfigError, SpoolKind, Verified};
 #[cfg(feature = "driver")]
 pub use driver::{
-    AcceptError, Agent, AgentBuilder, AgentHandle, Failure, Left, RunError, RunningAgent, StartError,
+    AcceptError, Agent, AgentBuilder, AgentFailure, AgentHandle, Left, RunError, RunningAgent, StartError,
 };
 pub use relay::Status;
-pub use relay::{Moment, Origin, Relay, Verdict};
+pub use relay::{AcceptOutcome, ClockReading, Relay, RelayStart};
 pub use server_url::{ServerUrl, ServerUrlError};
 pub use spool::{LogSpool, MemorySpool, Spool, SyncPolicy};
 pub use taba_core::{RequestHeader, RequestHeaderError};

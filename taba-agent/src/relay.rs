@@ -3,12 +3,12 @@
 //! Client Batches come in through [`Relay::accept`], answers of Servers through [`Relay::handle`]; what comes out are
 //! requests to send. Whoever drives it brings the sockets, the disk and the time.
 
-mod isolate;
-mod news;
+mod notices;
 mod record;
 mod rewriting;
 mod room;
 mod sending;
+mod set_aside;
 pub mod status;
 mod time;
 
@@ -19,27 +19,27 @@ use taba_core::ledger::Why;
 use taba_core::wire::{BadBlock, Block, ClientBatch, Receipt};
 use taba_core::{Registry, StreamId, VBuckets};
 
-pub use self::isolate::{SetAside, Tally as SetAsideTally};
-pub use self::news::News;
-use self::news::Said;
+pub use self::notices::Notice;
+use self::notices::Notices;
 use self::record::FrontEnd;
-pub use self::record::Recorded;
+pub use self::record::RecordOutcome;
 use self::rewriting::Copying;
 use self::room::ROOM_PAUSE;
+pub use self::set_aside::{SetAsideBlocks, SetAsideCounts};
 pub use self::status::Status;
 pub use self::time::ClockWait;
 use crate::clock::RunClock;
 use crate::config::{Config, Verified};
-use crate::dedup::{Dedup, Seen};
+use crate::dedup::{Dedup, Repetition};
 use crate::dispatcher::{Action, Dispatcher, Input, Request};
 use crate::health::Chance;
 use crate::intake::{Intake, sort_out};
 use crate::lane::LaneKey;
 use crate::sabotage::{TAKING, panic_in};
-use crate::spool::record::{Piece, Record, Taken};
+use crate::spool::record::{AcceptedBatch, Fragment, Record};
 use crate::spool::recovery::{Damage, Recovered, Sending};
-use crate::spool::{Done, Job, MemorySpool, Spool, SpoolError, Tally as SpoolTally, Weight};
-pub use crate::units::Moment;
+use crate::spool::{DiskJob, JobResult, MemorySpool, Spool, SpoolCounts, SpoolError, Weight};
+pub use crate::units::ClockReading;
 
 /// How long a Client is asked to wait when the Spool is full, or the Agent is stopping.
 pub const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -50,7 +50,7 @@ pub const STREAM_AGE_MAX: Duration = Duration::from_secs(12 * 3600);
 /// What became of a client Batch.
 #[must_use = "the Client waits for the answer"]
 #[derive(Debug)]
-pub enum Verdict {
+pub enum AcceptOutcome {
     /// It is here; or it was here before, and this is the same answer again.
     Taken {
         /// The answer.
@@ -67,7 +67,7 @@ pub enum Verdict {
 
 /// What came in from Clients since the start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct IntakeCounts {
     /// Batches that came, readable ones; came = taken + repeated + turned away.
     pub batches_in: u64,
     /// Taken, perhaps without some of their Blocks.
@@ -79,12 +79,12 @@ pub struct Tally {
     /// Events in Blocks that were refused and counted as dropped, by reason.
     pub refused: BTreeMap<Why, u64>,
     /// How often a Lane's unsent Blocks were merged, and the bytes before and after.
-    pub merges: Merges,
+    pub merges: MergeCounts,
 }
 
 /// What merging did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Merges {
+pub struct MergeCounts {
     /// How often the unsent Blocks of a Lane were merged.
     pub count: u64,
     /// Their bytes before.
@@ -99,20 +99,20 @@ pub struct Merges {
 ///
 /// # Examples
 /// ```
-/// use taba_agent::{Config, MemorySpool, Moment, Origin, Relay, Verdict};
+/// use taba_agent::{Config, MemorySpool, ClockReading, RelayStart, Relay, AcceptOutcome};
 /// use taba_agent::dispatcher::Input;
 /// use taba_core::wire::ClientBatch;
 /// use taba_core::{ClientId, SeqNo, Timestamp};
 ///
 /// let config = Config::default().verify()?;
 /// let spool = MemorySpool::new(config.spool_bytes_max);
-/// let mut relay = Relay::new(&config, spool, Origin { seed: 1, ..Origin::default() });
+/// let mut relay = Relay::new(&config, spool, RelayStart { seed: 1, ..RelayStart::default() });
 /// let (client, sent_at) = (ClientId::new("web-1")?, Timestamp::from_secs(0));
 /// let batch = ClientBatch { client, incarnation: 1, seq: SeqNo(1), sent_at, blocks: Vec::new() };
-/// assert!(matches!(relay.accept(Moment::default(), &batch, &[]), Verdict::Taken { .. }));
+/// assert!(matches!(relay.accept(ClockReading::default(), &batch, &[]), AcceptOutcome::Taken { .. }));
 ///
 /// let mut requests = Vec::new();
-/// relay.handle(Moment::default(), Input::Tick, &mut requests);
+/// relay.handle(ClockReading::default(), Input::Tick, &mut requests);
 /// assert!(requests.is_empty(), "there was nothing in the Batch");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -125,7 +125,7 @@ pub struct Relay<S: Spool = MemorySpool> {
     vbuckets: VBuckets,
     handlers: Registry,
     merge_after: Duration,
-    phase: Phase,
+    phase: RelayPhase,
     dedup: Dedup,
     front: FrontEnd,
     spool: S,
@@ -137,8 +137,8 @@ pub struct Relay<S: Spool = MemorySpool> {
     answered: Duration,
     /// Whether a request failed, and none was answered for long.
     failed: bool,
-    tally: Tally,
-    spool_tally: SpoolTally,
+    tally: IntakeCounts,
+    spool_tally: SpoolCounts,
     damage: Damage,
     /// When making room was last tried in vain.
     room_tried: Option<Duration>,
@@ -150,11 +150,11 @@ pub struct Relay<S: Spool = MemorySpool> {
     merging: Option<(u16, usize)>,
     actions: Vec<Action>,
     /// What is to be set aside and not yet handed out.
-    aside: Vec<SetAside>,
+    aside: Vec<SetAsideBlocks>,
     /// Lanes of whose Batch some Blocks are being kept, before they are taken out of it.
     keeping: BTreeSet<LaneKey>,
-    aside_tally: SetAsideTally,
-    said: Said,
+    aside_tally: SetAsideCounts,
+    said: Notices,
     /// Events that were cut anew, since they had been cut for another number of VBuckets.
     cut_anew: u64,
     /// Lanes that are to be cut anew once they are read back.
@@ -163,9 +163,9 @@ pub struct Relay<S: Spool = MemorySpool> {
 
 /// Where a Relay comes from.
 #[derive(Debug, Default)]
-pub struct Origin {
+pub struct RelayStart {
     /// When it begins.
-    pub now: Moment,
+    pub now: ClockReading,
     /// Where the chance in its streams' names and waiting times comes from: a random number, new with every run.
     pub seed: u64,
     /// What an earlier run has left in the Spool.
@@ -176,14 +176,14 @@ pub struct Origin {
 
 /// Whether Batches are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
+pub enum RelayPhase {
     /// Yes.
     Serving,
     /// No; what is held is brought to the Servers without lingering.
     Draining,
 }
 
-impl Phase {
+impl RelayPhase {
     /// The word in `/status`.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -195,8 +195,8 @@ impl Phase {
 
 impl<S: Spool> Relay<S> {
     /// A Relay with a new stream, which also drains what an earlier run has left.
-    pub fn new(config: &Verified<Config>, spool: S, origin: Origin) -> Self {
-        let Origin { now, seed, recovered, handlers } = origin;
+    pub fn new(config: &Verified<Config>, spool: S, origin: RelayStart) -> Self {
+        let RelayStart { now, seed, recovered, handlers } = origin;
         let mut streams = Chance::new(seed);
         let (stream, vbuckets) = (StreamId(streams.draw()), config.vbuckets());
         let dispatcher = Dispatcher::new(config, vbuckets, stream, streams.draw(), spool.keeps_content());
@@ -207,7 +207,7 @@ impl<S: Spool> Relay<S> {
             vbuckets,
             handlers,
             merge_after: config.merge_after,
-            phase: Phase::Serving,
+            phase: RelayPhase::Serving,
             dedup: Dedup::new(config.incarnations_max),
             front: FrontEnd::new(seed),
             spool,
@@ -216,8 +216,8 @@ impl<S: Spool> Relay<S> {
             sendings: BTreeMap::new(),
             answered: now.uptime,
             failed: false,
-            tally: Tally::default(),
-            spool_tally: SpoolTally::default(),
+            tally: IntakeCounts::default(),
+            spool_tally: SpoolCounts::default(),
             damage: recovered.damage.clone(),
             room_tried: None,
             bytes_here: 0,
@@ -226,8 +226,8 @@ impl<S: Spool> Relay<S> {
             actions: Vec::new(),
             aside: Vec::new(),
             keeping: BTreeSet::new(),
-            aside_tally: SetAsideTally::default(),
-            said: Said::default(),
+            aside_tally: SetAsideCounts::default(),
+            said: Notices::default(),
             cut_anew: 0,
             misplaced: BTreeSet::new(),
         };
@@ -249,28 +249,28 @@ impl<S: Spool> Relay<S> {
     ///
     /// # Cost
     /// One pass over the Blocks, two copies of their bytes, and one write to the Spool.
-    pub fn accept(&mut self, now: Moment, batch: &ClientBatch, bad: &[BadBlock]) -> Verdict {
+    pub fn accept(&mut self, now: ClockReading, batch: &ClientBatch, bad: &[BadBlock]) -> AcceptOutcome {
         self.tally.batches_in += 1;
         let receipt = |refused| Receipt { seq: batch.seq, now: now.time, refused };
         // A repetition is answered also while stopping: its Client can forget it.
         let before = match self.memory(batch.seq).seen(batch) {
-            Seen::New => None,
-            Seen::Again { refused, position } => Some((refused, position)),
+            Repetition::New => None,
+            Repetition::Again { refused, position } => Some((refused, position)),
             // Its Client has sent a later one, and so had its answer.
-            Seen::Older => Some((Vec::new(), 0)),
+            Repetition::Older => Some((Vec::new(), 0)),
         };
         if let Some((refused, position)) = before {
             self.tally.batches_repeated += 1;
-            return Verdict::Taken { receipt: receipt(refused), position };
+            return AcceptOutcome::Taken { receipt: receipt(refused), position };
         }
-        if self.phase == Phase::Draining {
+        if self.phase == RelayPhase::Draining {
             self.tally.batches_turned_away += 1;
-            return Verdict::Stopping;
+            return AcceptOutcome::Stopping;
         }
         let Intake { blocks, refused } = sort_out(self.vbuckets, now.time, batch, bad);
         let events: u64 = blocks.iter().map(|(_, block)| Weight::of(block).events).sum();
         self.spool_tally.offered += events;
-        let taken = Taken {
+        let taken = AcceptedBatch {
             client: batch.client.clone(),
             incarnation: batch.incarnation,
             seq: batch.seq,
@@ -279,14 +279,14 @@ impl<S: Spool> Relay<S> {
             refused,
         };
         let verdict = match self.take(now, &taken, &blocks) {
-            Ok(position) => Verdict::Taken { receipt: receipt(taken.refused), position },
+            Ok(position) => AcceptOutcome::Taken { receipt: receipt(taken.refused), position },
             Err(error) => {
                 if matches!(error, SpoolError::Full { .. }) {
                     self.said.full(now.uptime, &self.spool.room(), self.spool_tally.refused);
                 }
                 self.tally.batches_turned_away += 1;
                 self.spool_tally.refused += events;
-                Verdict::Refused(error)
+                AcceptOutcome::Refused(error)
             }
         };
         self.audit();
@@ -296,15 +296,15 @@ impl<S: Spool> Relay<S> {
     /// Writes the Blocks to the Spool and adds them to their Lanes, all or nothing.
     fn take(
         &mut self,
-        now: Moment,
-        taken: &Taken,
+        now: ClockReading,
+        taken: &AcceptedBatch,
         blocks: &[(taba_core::VBucket, Block)],
     ) -> Result<u64, SpoolError> {
         let mut by_lane: BTreeMap<u16, Vec<&Block>> = BTreeMap::new();
         for (vbucket, block) in blocks {
             by_lane.entry(vbucket.index()).or_default().push(block);
         }
-        // Room first: making it may close Batches or renumber what was never sent, and the plan would be void.
+        // SpoolUsage first: making it may close Batches or renumber what was never sent, and the plan would be void.
         let bytes: usize = blocks.iter().map(|(_, block)| block.encoded_bytes()).sum();
         self.prepare(now, bytes)?;
         let mut pieces = Vec::new();
@@ -320,7 +320,7 @@ impl<S: Spool> Relay<S> {
             *events = events.saturating_add(refusal.events);
         }
         panic_in(TAKING);
-        let mut touched: BTreeMap<u16, Vec<(Piece, crate::spool::Place)>> = BTreeMap::new();
+        let mut touched: BTreeMap<u16, Vec<(Fragment, crate::spool::FragmentLocation)>> = BTreeMap::new();
         for (piece, place) in pieces.into_iter().zip(written.places) {
             touched.entry(piece.vbucket).or_default().push((piece, place));
         }
@@ -333,7 +333,7 @@ impl<S: Spool> Relay<S> {
     }
 
     /// Takes an input, and appends the requests that are to be sent now.
-    pub fn handle(&mut self, now: Moment, input: Input, requests: &mut Vec<Request>) {
+    pub fn handle(&mut self, now: ClockReading, input: Input, requests: &mut Vec<Request>) {
         if now.uptime.saturating_sub(self.stream_began) >= STREAM_AGE_MAX {
             self.begin_stream(now.uptime);
         }
@@ -379,7 +379,7 @@ impl<S: Spool> Relay<S> {
 
     /// What is to be done with the disk next, by whoever owns it; then say how it went with [`Relay::disk_done`]. One job
     /// is handed out at a time.
-    pub fn disk_job(&mut self, now: Moment) -> Option<Job> {
+    pub fn disk_job(&mut self, now: ClockReading) -> Option<DiskJob> {
         self.tidy(now);
         self.spool.next_job(now.uptime)
     }
@@ -390,7 +390,7 @@ impl<S: Spool> Relay<S> {
     }
 
     /// How a [job](Self::disk_job) went. Call [`Relay::handle`] afterwards.
-    pub fn disk_done(&mut self, now: Moment, done: Done) {
+    pub fn disk_done(&mut self, now: ClockReading, done: JobResult) {
         if let Some((fetch, outcome)) = self.spool.done(now.uptime, done) {
             self.fetched(now, &fetch, outcome);
         }
@@ -400,14 +400,14 @@ impl<S: Spool> Relay<S> {
     }
 
     /// From now on nothing is taken, and what is held goes out without lingering.
-    pub fn stop(&mut self, now: Moment) {
-        self.phase = Phase::Draining;
+    pub fn stop(&mut self, now: ClockReading) {
+        self.phase = RelayPhase::Draining;
         self.dispatcher.hurry(now.uptime);
     }
 
     /// Whether it was stopped, and everything that was taken is stored, as far as is known.
     pub fn is_done(&self) -> bool {
-        self.phase == Phase::Draining && self.dispatcher.is_drained()
+        self.phase == RelayPhase::Draining && self.dispatcher.is_drained()
     }
 
     /// Whether it holds any events: not stored, or not known to be there for good.
@@ -426,7 +426,7 @@ impl<S: Spool> Relay<S> {
     }
 
     /// What there is to say about it all.
-    pub fn status(&self, now: Moment) -> Status {
+    pub fn status(&self, now: ClockReading) -> Status {
         Status {
             stream: self.stream.to_string(),
             phase: self.phase.as_str(),
@@ -437,20 +437,20 @@ impl<S: Spool> Relay<S> {
             other_stores: BTreeMap::new(),
             lanes: self.dispatcher.lanes(),
             clients: self.dedup.len(),
-            spool: status::Spool::of(
+            spool: status::SpoolStatus::of(
                 &self.spool.room(),
                 &self.spool_tally,
                 self.dispatcher.events_held(),
                 self.dispatcher.unapplied().events,
             ),
-            damage: status::Damage::of(&self.damage, self.spool_tally.damaged),
-            merges: status::Merges::of(&self.tally.merges),
-            batches: status::Batches::of(&self.tally),
-            lane_batches: status::LaneBatches::of(self.dispatcher.tally()),
+            damage: status::DamageStatus::of(&self.damage, self.spool_tally.damaged),
+            merges: status::MergeStatus::of(&self.tally.merges),
+            batches: status::BatchStatus::of(&self.tally),
+            lane_batches: status::LaneBatchStatus::of(self.dispatcher.tally()),
             refused: status::by_word(&self.tally.refused),
             refused_by_servers: status::by_word(&self.dispatcher.tally().refused),
             events_cut_anew: self.cut_anew,
-            set_aside: status::SetAside::of(&self.aside_tally),
+            set_aside: status::SetAsideStatus::of(&self.aside_tally),
             // The driver knows.
             log_lines_dropped: 0,
             servers: self.server_status(now),

@@ -21,7 +21,7 @@ const COMMAND: &str = "set-aside";
 /// How long an Agent may take to answer.
 const ANSWER_WAIT: Duration = Duration::from_secs(30);
 
-type Outcome = Result<Exit, Box<dyn Error>>;
+type Ended = Result<Exit, Box<dyn Error>>;
 
 /// The command line of the command.
 #[derive(Debug, Parser)]
@@ -40,12 +40,12 @@ enum Command {
     /// --spool-dir and --listen.
     SetAside {
         #[command(subcommand)]
-        command: SetAside,
+        command: SetAsideCommand,
     },
 }
 
 #[derive(Debug, Subcommand)]
-enum SetAside {
+enum SetAsideCommand {
     /// List the files: name, when, lane, batch, client, tabs, events, and why, separated by tabs
     List {
         #[command(flatten)]
@@ -83,7 +83,7 @@ enum SetAside {
     },
 }
 
-impl SetAside {
+impl SetAsideCommand {
     fn cli(&self) -> &Cli {
         match self {
             Self::List { cli }
@@ -125,12 +125,12 @@ pub(crate) fn run(log: &Log) -> Option<Exit> {
         return Some(loaded.print(log));
     }
     let outcome = match command {
-        SetAside::List { cli } => files(cli).and_then(|files| list(&files)),
-        SetAside::Show { name, cli } => files(cli).and_then(|files| show(&files, name)),
-        SetAside::Retry { names, all, cli } => {
+        SetAsideCommand::List { cli } => files(cli).and_then(|files| list(&files)),
+        SetAsideCommand::Show { name, cli } => files(cli).and_then(|files| show(&files, name)),
+        SetAsideCommand::Retry { names, all, cli } => {
             files(cli).and_then(|files| retry(log, cli, &files, names, *all))
         }
-        SetAside::Drop { names, cli } => files(cli).and_then(|files| drop_all(log, &files, names)),
+        SetAsideCommand::Drop { names, cli } => files(cli).and_then(|files| drop_all(log, &files, names)),
     };
     Some(outcome.unwrap_or_else(|error| log.fail(Exit::Failed, &*error)))
 }
@@ -143,7 +143,7 @@ fn files(cli: &Cli) -> Result<SetAsideFiles, Box<dyn Error>> {
     Ok(SetAsideFiles::of(spool_dir))
 }
 
-fn list(files: &SetAsideFiles) -> Outcome {
+fn list(files: &SetAsideFiles) -> Ended {
     let mut lines = String::new();
     for file in files.list()? {
         lines.push_str(&line(&file));
@@ -175,7 +175,7 @@ fn line(file: &SetAsideFile) -> String {
     )
 }
 
-fn show(files: &SetAsideFiles, name: &str) -> Outcome {
+fn show(files: &SetAsideFiles, name: &str) -> Ended {
     let SetAsideFile { name, is_ready, mut about } = find(files, name)?;
     if let Value::Object(fields) = &mut about {
         fields.insert("name".to_owned(), name.into());
@@ -184,7 +184,7 @@ fn show(files: &SetAsideFiles, name: &str) -> Outcome {
     print(&format!("{about:#}\n"))
 }
 
-fn drop_all(log: &Log, files: &SetAsideFiles, names: &[String]) -> Outcome {
+fn drop_all(log: &Log, files: &SetAsideFiles, names: &[String]) -> Ended {
     for name in names {
         ready(find(files, name)?)?;
         files.remove(name)?;
@@ -193,7 +193,7 @@ fn drop_all(log: &Log, files: &SetAsideFiles, names: &[String]) -> Outcome {
     Ok(Exit::Clean)
 }
 
-fn retry(log: &Log, cli: &Cli, files: &SetAsideFiles, names: &[String], all: bool) -> Outcome {
+fn retry(log: &Log, cli: &Cli, files: &SetAsideFiles, names: &[String], all: bool) -> Ended {
     let names: Vec<String> = if all {
         files.list()?.into_iter().filter(|file| file.is_ready).map(|file| file.name).collect()
     } else {
@@ -262,7 +262,7 @@ fn ready(file: SetAsideFile) -> Result<(), SetAsideError> {
     if file.is_ready { Ok(()) } else { Err(SetAsideError::Pending { name: file.name }) }
 }
 
-fn print(text: &str) -> Outcome {
+fn print(text: &str) -> Ended {
     match std::io::stdout().write_all(text.as_bytes()) {
         // The reader has seen enough.
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),

@@ -16,11 +16,11 @@ use taba_core::StoreId;
 pub struct StoreChoice {
     chosen: Option<StoreId>,
     /// What each Server said last.
-    met: Vec<Met>,
+    met: Vec<ReportedStore>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Met {
+enum ReportedStore {
     NotYet,
     Silent,
     Store(StoreId),
@@ -28,7 +28,7 @@ enum Met {
 
 /// What follows from what a Server said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Meeting {
+pub enum StoreMatch {
     /// It may be sent to.
     Fits,
     /// Its store is to be [chosen](StoreChoice::choose): to be written down first, so that the next run knows it.
@@ -45,7 +45,7 @@ pub enum Meeting {
 impl StoreChoice {
     /// For so many Servers; `chosen` is what an earlier run, or the setting, says.
     pub fn new(servers: usize, chosen: Option<StoreId>) -> Self {
-        Self { chosen, met: vec![Met::NotYet; servers] }
+        Self { chosen, met: vec![ReportedStore::NotYet; servers] }
     }
 
     /// Which store is delivered to.
@@ -56,24 +56,24 @@ impl StoreChoice {
     /// Whether a Server may be sent to without asking it again.
     pub fn may_send(&self, server: usize) -> bool {
         match self.met[server] {
-            Met::NotYet => false,
-            Met::Silent => true,
-            Met::Store(theirs) => self.is_chosen(theirs),
+            ReportedStore::NotYet => false,
+            ReportedStore::Silent => true,
+            ReportedStore::Store(theirs) => self.is_chosen(theirs),
         }
     }
 
     /// A Server says which store it has, or that it cannot tell.
     #[must_use = "what is not written down is not chosen"]
-    pub fn meet(&mut self, server: usize, theirs: Option<StoreId>) -> Meeting {
-        self.met[server] = theirs.map_or(Met::Silent, Met::Store);
-        let Some(theirs) = theirs else { return Meeting::Fits };
+    pub fn meet(&mut self, server: usize, theirs: Option<StoreId>) -> StoreMatch {
+        self.met[server] = theirs.map_or(ReportedStore::Silent, ReportedStore::Store);
+        let Some(theirs) = theirs else { return StoreMatch::Fits };
         match self.chosen {
-            None => Meeting::Choose(theirs),
-            Some(_) if self.is_chosen(theirs) => Meeting::Fits,
+            None => StoreMatch::Choose(theirs),
+            Some(_) if self.is_chosen(theirs) => StoreMatch::Fits,
             Some(chosen) if chosen.is_durable || theirs.is_durable || self.is_met(chosen) => {
-                Meeting::Other { chosen, theirs }
+                StoreMatch::Other { chosen, theirs }
             }
-            Some(_) => Meeting::Choose(theirs),
+            Some(_) => StoreMatch::Choose(theirs),
         }
     }
 
@@ -85,10 +85,10 @@ impl StoreChoice {
     /// Servers that have another store: their places, and what they have.
     pub fn others(&self) -> impl Iterator<Item = (usize, StoreId)> {
         self.met.iter().enumerate().filter_map(|(server, met)| match met {
-            Met::Store(theirs) if self.chosen.is_some() && !self.is_chosen(*theirs) => {
+            ReportedStore::Store(theirs) if self.chosen.is_some() && !self.is_chosen(*theirs) => {
                 Some((server, *theirs))
             }
-            Met::Store(_) | Met::NotYet | Met::Silent => None,
+            ReportedStore::Store(_) | ReportedStore::NotYet | ReportedStore::Silent => None,
         })
     }
 
@@ -97,7 +97,9 @@ impl StoreChoice {
     }
 
     fn is_met(&self, store: StoreId) -> bool {
-        self.met.iter().any(|met| matches!(met, Met::Store(theirs) if theirs.number == store.number))
+        self.met
+            .iter()
+            .any(|met| matches!(met, ReportedStore::Store(theirs) if theirs.number == store.number))
     }
 }
 
@@ -118,35 +120,35 @@ mod tests {
     fn the_first_store_that_is_met_is_chosen_and_stays() {
         let mut choice = StoreChoice::new(2, None);
         assert!(!choice.may_send(0), "nobody has said anything");
-        assert_eq!(choice.meet(0, Some(A)), Meeting::Choose(A));
+        assert_eq!(choice.meet(0, Some(A)), StoreMatch::Choose(A));
         assert!(!choice.may_send(0), "it is not written down");
         choice.choose(A);
         assert!(choice.may_send(0));
-        assert_eq!(choice.meet(1, Some(B)), Meeting::Other { chosen: A, theirs: B });
+        assert_eq!(choice.meet(1, Some(B)), StoreMatch::Other { chosen: A, theirs: B });
         assert_eq!((choice.may_send(1), choice.others().collect()), (false, vec![(1, B)]));
         // It is put right.
-        assert_eq!(choice.meet(1, Some(A)), Meeting::Fits);
+        assert_eq!(choice.meet(1, Some(A)), StoreMatch::Fits);
         assert_eq!((choice.may_send(1), choice.others().count()), (true, 0));
         // The other one is replaced while this runs.
-        assert_eq!(choice.meet(0, Some(B)), Meeting::Other { chosen: A, theirs: B });
+        assert_eq!(choice.meet(0, Some(B)), StoreMatch::Other { chosen: A, theirs: B });
         assert!(!choice.may_send(0));
     }
 
     #[test]
     fn a_store_that_ends_with_its_process_may_be_another_one_each_time() {
         let mut choice = chosen(M);
-        assert_eq!(choice.meet(0, Some(N)), Meeting::Choose(N));
+        assert_eq!(choice.meet(0, Some(N)), StoreMatch::Choose(N));
         choice.choose(N);
-        assert_eq!(choice.meet(1, Some(M)), Meeting::Other { chosen: N, theirs: M }, "two at one time");
+        assert_eq!(choice.meet(1, Some(M)), StoreMatch::Other { chosen: N, theirs: M }, "two at one time");
         for (kept, met) in [(A, M), (M, A)] {
-            assert_eq!(chosen(kept).meet(0, Some(met)), Meeting::Other { chosen: kept, theirs: met });
+            assert_eq!(chosen(kept).meet(0, Some(met)), StoreMatch::Other { chosen: kept, theirs: met });
         }
     }
 
     #[test]
     fn who_does_not_say_is_not_compared() {
         let mut choice = chosen(A);
-        assert_eq!(choice.meet(0, None), Meeting::Fits);
+        assert_eq!(choice.meet(0, None), StoreMatch::Fits);
         assert_eq!((choice.may_send(0), choice.may_send(1), choice.chosen()), (true, false, Some(A)));
     }
 }

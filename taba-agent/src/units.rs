@@ -1,4 +1,4 @@
-//! Ids and units: [`LaneKey`], [`Moment`].
+//! Ids and units: [`LaneKey`], [`ClockReading`].
 
 use std::fmt;
 use std::time::Duration;
@@ -10,7 +10,7 @@ pub const BATCH_AGE_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// A moment, on both clocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Moment {
+pub struct ClockReading {
     /// Since the start of the Agent; never goes back.
     pub uptime: Duration,
     /// The time of day. [`Relay::set_clock`](crate::Relay::set_clock) says when it was set.

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use taba_agent::lane::{Lane, LaneBounds, LaneKey, Message, Next};
-use taba_agent::relay::Moment;
+use taba_agent::lane::{Lane, LaneBounds, LaneKey, LaneMessage, NextMessage};
+use taba_agent::relay::ClockReading;
 use taba_agent::spool::record::Record;
 use taba_agent::spool::{MemorySpool, Spool};
 use taba_core::wire::{Ack, Answer, Block, LaneBatch, Probe, Reader};
@@ -59,7 +59,7 @@ impl Twin {
         Self { lane: Lane::new(key(stream), bounds), spool: MemorySpool::new(1 << 40) }
     }
 
-    fn append(&mut self, now: Moment, events: u8) {
+    fn append(&mut self, now: ClockReading, events: u8) {
         let pieces = self.lane.plan([&block(events)]);
         let stream = self.lane.key().stream;
         let written =
@@ -68,12 +68,12 @@ impl Twin {
     }
 
     /// What it sends is what the specification sends.
-    fn sends(&mut self, now: Moment, expected: &Request) {
+    fn sends(&mut self, now: ClockReading, expected: &Request) {
         assert!(self.lane.make_ready(u64::MAX));
         let message = self.lane.send(now);
         match (message, expected.batch) {
-            (Some(Message::Probe(probe)), None) => assert_eq!(probe, to_probe(expected)),
-            (Some(Message::Batch(batch)), Some(_)) => {
+            (Some(LaneMessage::Probe(probe)), None) => assert_eq!(probe, to_probe(expected)),
+            (Some(LaneMessage::Batch(batch)), Some(_)) => {
                 let mut bytes = Vec::new();
                 batch.encode(&mut bytes);
                 let bytes = Bytes::from(bytes);
@@ -115,8 +115,8 @@ fn to_probe(request: &Request) -> Probe {
     }
 }
 
-fn moment(now: u64) -> Moment {
-    Moment { uptime: Duration::from_secs(now), time: Timestamp::from_secs(now as i64) }
+fn reading(now: u64) -> ClockReading {
+    ClockReading { uptime: Duration::from_secs(now), time: Timestamp::from_secs(now as i64) }
 }
 
 /// One walk. The Agent of the specification is never killed: a real Lane is recovered from a Spool, which has tests of
@@ -133,7 +133,7 @@ fn walk(rules: Rules, dice: &mut Dice, tally: &mut Tally) {
             Step::Send(agent, lane) => {
                 let stream = world.agents[0].lanes.get(lane).map(|lane| lane.stream);
                 let twin = stream.and_then(|stream| twins.get(&stream));
-                let asks = twin.is_some_and(|twin| twin.lane.next() == Some(Next::Probe));
+                let asks = twin.is_some_and(|twin| twin.lane.next() == Some(NextMessage::Probe));
                 if asks { Step::Probe(agent, lane) } else { Step::Send(agent, lane) }
             }
             step => step,
@@ -144,7 +144,7 @@ fn walk(rules: Rules, dice: &mut Dice, tally: &mut Tally) {
         }
         now += u64::from(step == Step::Tick);
         match step {
-            Step::Send(..) | Step::Probe(..) => sent(&before, &world, &mut twins, moment(now), tally),
+            Step::Send(..) | Step::Probe(..) => sent(&before, &world, &mut twins, reading(now), tally),
             Step::GiveUp(_, lane) => {
                 let stream = before.agents[0].lanes[lane].stream;
                 twins.get_mut(&stream).unwrap().lane.give_back();
@@ -165,7 +165,13 @@ fn walk(rules: Rules, dice: &mut Dice, tally: &mut Tally) {
     }
 }
 
-fn sent(before: &World, world: &World, twins: &mut BTreeMap<usize, Twin>, now: Moment, tally: &mut Tally) {
+fn sent(
+    before: &World,
+    world: &World,
+    twins: &mut BTreeMap<usize, Twin>,
+    now: ClockReading,
+    tally: &mut Tally,
+) {
     let request = world.requests.last().unwrap();
     let stream = request.stream;
     let twin = twins.entry(stream).or_insert_with(|| Twin::new(stream));

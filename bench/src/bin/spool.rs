@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use taba_agent::LogSpool;
 use taba_agent::driver::FileDisk;
-use taba_agent::spool::record::{Checkpoint, Piece, Record, Taken};
-use taba_agent::spool::{Done, LogOptions, Place, Ran, Spool, SyncJob, SyncPolicy};
+use taba_agent::spool::record::{AcceptedBatch, Checkpoint, Fragment, Record};
+use taba_agent::spool::{FragmentLocation, JobResult, JobRun, LogOptions, Spool, SyncJob, SyncPolicy};
 use taba_bench::{Figure, now, print_machine};
 use taba_core::{ClientId, SeqNo, StreamId, Timestamp};
 
@@ -86,7 +86,7 @@ fn spool(directory: &Path, clients: u64) -> Result<f64, Box<dyn Error>> {
     let (spool, prepared) = (Mutex::new(spool), Mutex::new(None::<SyncJob>));
     let checkpoint = Checkpoint::default();
     let bytes: Vec<u8> = (0..RECORD_BYTES - 64).map(|n| (n * 7919) as u8).collect();
-    let mut piece = Piece {
+    let mut piece = Fragment {
         vbucket: 1,
         seq: SeqNo(1),
         events_before: 0,
@@ -97,7 +97,7 @@ fn spool(directory: &Path, clients: u64) -> Result<f64, Box<dyn Error>> {
         bytes,
     };
     let client = ClientId::new("web-01")?;
-    let mut taken = Taken {
+    let mut taken = AcceptedBatch {
         client,
         incarnation: 7,
         seq: SeqNo(1),
@@ -117,17 +117,17 @@ fn spool(directory: &Path, clients: u64) -> Result<f64, Box<dyn Error>> {
     let mut write = |spool: &mut LogSpool| {
         while let Some(job) = spool.next_job(start.elapsed()) {
             let done = match job.run(&mut disk) {
-                Ran::Done(done) => done,
-                Ran::Sync(sync) => {
+                JobRun::Done(done) => done,
+                JobRun::Sync(sync) => {
                     let position = sync.position;
                     *prepared.lock().expect("nobody panics") = Some(sync);
-                    Done::Prepared { position }
+                    JobResult::Prepared { position }
                 }
             };
             spool.done(start.elapsed(), done);
         }
     };
-    let places: Vec<Place> = synced_meanwhile(sync, || -> Result<_, Box<dyn Error>> {
+    let places: Vec<FragmentLocation> = synced_meanwhile(sync, || -> Result<_, Box<dyn Error>> {
         let mut places = Vec::new();
         for n in 1..=(ROUND_BYTES / RECORD_BYTES) as u64 {
             (piece.seq, taken.seq, piece.events_before) = (SeqNo(n), SeqNo(n), n - 1);

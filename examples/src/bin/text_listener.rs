@@ -1,7 +1,7 @@
 //! A front-end of your own: lines `NAME VALUE [KEY=TEXT …]` over TCP become events of an Agent in this process. Listens on
 //! 127.0.0.1:8125; first it sends itself two lines, and prints what comes of them; with `--exit` it then ends.
 use std::error::Error;
-use taba_agent::frontend::{Decoder, Observation, Unread};
+use taba_agent::frontend::{Decoder, LineError, Observation};
 use taba_agent::{Agent, AgentHandle};
 use taba_core::{ClientId, TabName};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -10,17 +10,17 @@ use tokio::net::{TcpListener, TcpStream};
 struct TextLines;
 
 impl Decoder for TextLines {
-    fn decode(&self, line: &[u8]) -> Option<Result<Observation, Unread>> {
-        Some(std::str::from_utf8(line).map_err(Unread::malformed).and_then(read))
+    fn decode(&self, line: &[u8]) -> Option<Result<Observation, LineError>> {
+        Some(std::str::from_utf8(line).map_err(LineError::malformed).and_then(read))
     }
 }
 
-fn read(line: &str) -> Result<Observation, Unread> {
+fn read(line: &str) -> Result<Observation, LineError> {
     let mut words = line.split_whitespace();
     let mut name = TabName::builder(words.next().unwrap_or_default());
-    let value: f64 = words.next().unwrap_or_default().parse().map_err(Unread::value)?;
+    let value: f64 = words.next().unwrap_or_default().parse().map_err(LineError::value)?;
     for label in words {
-        let (key, text) = label.split_once('=').ok_or_else(|| Unread::malformed("a label is KEY=TEXT"))?;
+        let (key, text) = label.split_once('=').ok_or_else(|| LineError::malformed("a label is KEY=TEXT"))?;
         name = name.label(key, text);
     }
     Ok(Observation::of(name.build()?, value))

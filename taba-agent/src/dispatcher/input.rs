@@ -6,7 +6,7 @@ use taba_core::Timestamp;
 use taba_core::wire::Ack;
 
 use super::request::{Request, RequestId};
-use crate::lane::{LaneKey, Outgoing, Released};
+use crate::lane::{LaneKey, OutgoingBatch, ReleasedBatches};
 use crate::spool::Fetch;
 
 /// What the Dispatcher is told.
@@ -31,7 +31,7 @@ pub enum Input {
         /// Which request.
         request: RequestId,
         /// What that says about its Batches.
-        cause: Cause,
+        cause: FailureCause,
         /// What happened, for people.
         why: String,
         /// How long the Server asks to be left alone, at least.
@@ -41,7 +41,7 @@ pub enum Input {
 
 /// Why a request failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cause {
+pub enum FailureCause {
     /// The Server is away, full, or slow: nothing is said about the request.
     Away,
     /// No connection was made: nothing of the request has left this machine.
@@ -56,9 +56,9 @@ pub enum Cause {
 
 /// Blocks that no Server takes, to be taken out of their Batch.
 #[derive(Clone, Debug)]
-pub struct Condemned {
+pub struct PoisonBlocks {
     /// The Batch, whole.
-    pub batch: Outgoing,
+    pub batch: OutgoingBatch,
     /// Places of the Blocks in it, ascending.
     pub blocks: Vec<usize>,
     /// What Servers, or proxies, said or did last, for people.
@@ -71,11 +71,11 @@ pub enum Action {
     /// Send this.
     Send(Request),
     /// This is stored for good, and no longer needed here.
-    Release(Released),
+    Release(ReleasedBatches),
     /// This is too old to be sent. If it was not stored, the Server counts it as lost.
-    Expire(Released),
+    Expire(ReleasedBatches),
     /// Set these Blocks aside, and put the rest of the Batch in its place.
-    SetAside(Condemned),
+    SetAside(PoisonBlocks),
     /// Cut what of this Lane was never sent into Batches of at most so many bytes.
     Recut(LaneKey, usize),
     /// Read back the content of this Batch, and give it to [`Dispatcher::fetched`](super::Dispatcher::fetched).

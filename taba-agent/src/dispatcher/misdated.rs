@@ -9,7 +9,7 @@ use taba_core::wire::{Ack, Answer};
 use super::request::Draft;
 use super::{Action, Dispatcher};
 use crate::lane::LaneKey;
-use crate::units::Moment;
+use crate::units::ClockReading;
 
 /// How long to wait before asking again for the time of a Server.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
@@ -18,7 +18,7 @@ const SPOOL_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// What is known about clocks.
 #[derive(Debug, Default)]
-pub(super) struct Clocks {
+pub(super) struct ClockAgreement {
     /// Whether a Server has agreed with this run's clock.
     pub(super) is_agreed: bool,
     /// The Server that last refused to begin a Lane because of the clocks.
@@ -104,7 +104,7 @@ impl Dispatcher {
         for key in resting {
             let desk = self.desk(key);
             desk.failures = 0;
-            if let super::Place::Resting(until) = desk.place {
+            if let super::LaneState::Resting(until) = desk.place {
                 self.timers.remove(&(until, key));
                 self.stand_in_line(now, key);
             }
@@ -158,7 +158,7 @@ impl Dispatcher {
 
     /// Lanes that wait because of the clocks, refused or held back, and the Server that refused them last.
     pub fn waiting_for_clocks(&self, now: Duration) -> (usize, Option<usize>) {
-        let is_held = |key: &LaneKey, desk: &super::Desk| {
+        let is_held = |key: &LaneKey, desk: &super::ScheduledLane| {
             let is_withheld = self.clocks.withheld.contains_key(&key.stream) && desk.lane.next().is_some();
             !self.clocks.is_agreed && (is_withheld || desk.lane.is_misdated(now))
         };
@@ -173,7 +173,7 @@ impl Dispatcher {
     }
 
     /// Asks a Server for the time, by a request without a message: any answer tells it.
-    pub(super) fn ask_time(&mut self, now: Moment, actions: &mut Vec<Action>) {
+    pub(super) fn ask_time(&mut self, now: ClockReading, actions: &mut Vec<Action>) {
         if self.ask_time_at().is_none_or(|at| at > now.uptime) {
             return;
         }

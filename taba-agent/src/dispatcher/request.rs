@@ -6,7 +6,7 @@ use taba_core::Timestamp;
 use taba_core::limits::{FRAME_BYTES_MAX, REQUEST_BATCHES_MAX};
 use taba_core::wire::{Lanes, Probe};
 
-use crate::lane::{LaneKey, Message, Outgoing};
+use crate::lane::{LaneKey, LaneMessage, OutgoingBatch};
 
 /// The number of a request, to match its answer; unique in one Agent run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -30,7 +30,7 @@ pub struct Request {
     /// When it was put together, on the clock of the day.
     pub sent_at: Timestamp,
     /// Batches and Probes together name each Lane at most once.
-    pub batches: Vec<Outgoing>,
+    pub batches: Vec<OutgoingBatch>,
     /// Questions after Lanes.
     pub probes: Vec<Probe>,
 }
@@ -42,7 +42,7 @@ impl Request {
     /// # Cost
     /// One allocation, and one copy of all bytes.
     pub fn message(&self) -> Vec<u8> {
-        let bytes: usize = self.batches.iter().map(Outgoing::bytes).sum();
+        let bytes: usize = self.batches.iter().map(OutgoingBatch::bytes).sum();
         let probes = self.probes.len() * Lanes::PROBE_BYTES_MAX;
         let mut out = Vec::with_capacity(Lanes::HEAD_BYTES_MAX + bytes + probes);
         let put_batches = |out: &mut Vec<u8>| self.batches.iter().for_each(|batch| batch.encode(out));
@@ -58,7 +58,7 @@ impl Request {
 /// A request that still has room.
 #[derive(Debug)]
 pub(super) struct Draft {
-    batches: Vec<Outgoing>,
+    batches: Vec<OutgoingBatch>,
     probes: Vec<Probe>,
     bytes: usize,
     /// Lanes that may be in it, at most.
@@ -94,9 +94,9 @@ impl Draft {
     }
 
     /// A check of these Blocks.
-    pub(super) fn check(&mut self, batch: Outgoing) {
+    pub(super) fn check(&mut self, batch: OutgoingBatch) {
         self.is_check = true;
-        self.push(Message::Batch(batch));
+        self.push(LaneMessage::Batch(batch));
     }
 
     /// One that is to be all that its Server has.
@@ -104,7 +104,7 @@ impl Draft {
         Self { is_alone: true, ..Self::default() }
     }
 
-    pub(super) fn batches_mut(&mut self) -> &mut Vec<Outgoing> {
+    pub(super) fn batches_mut(&mut self) -> &mut Vec<OutgoingBatch> {
         &mut self.batches
     }
 
@@ -118,13 +118,13 @@ impl Draft {
         self.is_check
     }
 
-    pub(super) fn push(&mut self, message: Message) {
+    pub(super) fn push(&mut self, message: LaneMessage) {
         match message {
-            Message::Batch(batch) => {
+            LaneMessage::Batch(batch) => {
                 self.bytes += batch.bytes();
                 self.batches.push(batch);
             }
-            Message::Probe(probe) => {
+            LaneMessage::Probe(probe) => {
                 self.bytes += Lanes::PROBE_BYTES_MAX;
                 self.probes.push(probe);
             }

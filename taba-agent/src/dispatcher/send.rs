@@ -5,20 +5,20 @@ use std::time::Duration;
 
 use taba_core::wire::Lanes;
 
+use super::isolation::IsolationStep;
 use super::request::{Draft, RequestId};
-use super::suspect::Turn;
-use super::{Action, Condemned, Dispatcher, Flight, Place};
+use super::{Action, Dispatcher, InFlightRequest, LaneState, PoisonBlocks};
 use crate::health::Health;
-use crate::lane::{LaneKey, Message, Next};
+use crate::lane::{LaneKey, LaneMessage, NextMessage};
 use crate::spool::Fetch;
-use crate::units::Moment;
+use crate::units::ClockReading;
 
 /// What is read back of the Spool before it is sent, in requests of the largest size, at most.
 const FETCHED_REQUESTS: usize = 2;
 
 impl Dispatcher {
     /// Sends what can be sent of the lines; the rest keeps its order.
-    pub(super) fn dispatch(&mut self, now: Moment, durable: u64, actions: &mut Vec<Action>) {
+    pub(super) fn dispatch(&mut self, now: ClockReading, durable: u64, actions: &mut Vec<Action>) {
         self.looked_at = Some(now.uptime);
         self.line_bytes = 0;
         self.unwritten_probe_at = None;
@@ -41,7 +41,7 @@ impl Dispatcher {
 
     /// Sends what suspects have to say, each alone, to a Server that has nothing else from this Agent. Answers which
     /// Servers are kept for them.
-    fn dispatch_suspects(&mut self, now: Moment, durable: u64, actions: &mut Vec<Action>) -> Vec<bool> {
+    fn dispatch_suspects(&mut self, now: ClockReading, durable: u64, actions: &mut Vec<Action>) -> Vec<bool> {
         let mut closed = vec![false; self.servers.len()];
         self.flights
             .values()
@@ -60,7 +60,7 @@ impl Dispatcher {
                 self.settle(now.uptime, key);
                 continue;
             };
-            let bytes = if let Next::Batch(bytes) = next { bytes } else { Lanes::PROBE_BYTES_MAX };
+            let bytes = if let NextMessage::Batch(bytes) = next { bytes } else { Lanes::PROBE_BYTES_MAX };
             let is_open =
                 |place: usize| !closed[place] && self.servers[place].is_open(now.uptime, true, None);
             let fits = |place: usize| bytes <= self.servers[place].bytes_max();
@@ -101,7 +101,7 @@ impl Dispatcher {
     /// when there is nothing to be sent now: Blocks of it are to be set aside.
     fn draw_suspect(
         &mut self,
-        now: Moment,
+        now: ClockReading,
         key: LaneKey,
         server: usize,
         draft: &mut Draft,
@@ -112,30 +112,30 @@ impl Dispatcher {
         let bytes_max = self.servers[server].bytes_max();
         let desk = self.lanes.get_mut(&key).expect("a Lane on its way is not removed");
         let blocks = match desk.suspicion.turn(batch.blocks() as usize) {
-            Turn::Send => {
+            IsolationStep::Send => {
                 draft.batches_mut().push(batch);
                 return true;
             }
-            Turn::Check(range) => {
+            IsolationStep::Check(range) => {
                 self.tally.checks_sent += 1;
                 *draft = Draft::alone();
                 draft.check(batch.only(range));
                 return true;
             }
-            Turn::SetAside(blocks) => blocks,
-            Turn::SetLargestAside => batch.largest(bytes_max),
+            IsolationStep::SetAside(blocks) => blocks,
+            IsolationStep::SetLargestAside => batch.largest(bytes_max),
         };
         desk.lane.give_back();
         let why = desk.suspicion.why().to_owned();
         self.tally.batches_sent -= 1;
-        actions.push(Action::SetAside(Condemned { batch, blocks, why }));
+        actions.push(Action::SetAside(PoisonBlocks { batch, blocks, why }));
         false
     }
 
     /// Sends what can be sent of one line, in at most so many requests a Server; gives back what could not.
     fn dispatch_line(
         &mut self,
-        now: Moment,
+        now: ClockReading,
         mut line: VecDeque<LaneKey>,
         (slots, closed): (usize, &[bool]),
         drafts: &mut [Option<Draft>],
@@ -151,8 +151,8 @@ impl Dispatcher {
             }
             let desk = self.lanes.get_mut(&key).expect("a Lane in line is not removed");
             let bytes = match desk.lane.next() {
-                Some(Next::Batch(bytes)) => bytes,
-                Some(Next::Probe) => Lanes::PROBE_BYTES_MAX,
+                Some(NextMessage::Batch(bytes)) => bytes,
+                Some(NextMessage::Probe) => Lanes::PROBE_BYTES_MAX,
                 // All that it had to say was too old.
                 None => {
                     self.settle(now.uptime, key);
@@ -230,29 +230,29 @@ impl Dispatcher {
         let may = fetched == 0 || fetched + bytes <= FETCHED_REQUESTS * self.bounds.request_bytes_max;
         if may {
             self.fetched.insert(fetch.lane, bytes);
-            self.desk(fetch.lane).place = Place::Fetching;
+            self.desk(fetch.lane).place = LaneState::Fetching;
         }
         may
     }
 
     /// Takes a Lane's message into a request.
-    fn draw(&mut self, now: Moment, key: LaneKey, draft: &mut Draft) {
+    fn draw(&mut self, now: ClockReading, key: LaneKey, draft: &mut Draft) {
         let desk = self.lanes.get_mut(&key).expect("a Lane in line is not removed");
         let is_replay = desk.lane.is_replaying();
         let message = desk.lane.send(now).expect("a Lane in line has something to say, and it is here");
-        desk.place = Place::Flying;
+        desk.place = LaneState::Flying;
         self.fetched.remove(&key);
         self.tally.batches_sent += 1;
         match &message {
-            Message::Probe(_) => self.tally.probes_sent += 1,
-            Message::Batch(_) => self.tally.batches_replayed += u64::from(is_replay),
+            LaneMessage::Probe(_) => self.tally.probes_sent += 1,
+            LaneMessage::Batch(_) => self.tally.batches_replayed += u64::from(is_replay),
         }
         draft.push(message);
     }
 
     pub(super) fn send(
         &mut self,
-        now: Moment,
+        now: ClockReading,
         server: usize,
         draft: Option<Draft>,
         actions: &mut Vec<Action>,
@@ -262,7 +262,7 @@ impl Dispatcher {
         let (bytes, is_check, is_alone) = (draft.bytes(), draft.is_check(), draft.is_alone);
         let request = draft.finish(RequestId(self.requests), server, now.time);
         let lanes = request.lanes().collect();
-        self.flights.insert(request.id, Flight { server, lanes, bytes, is_check, is_alone });
+        self.flights.insert(request.id, InFlightRequest { server, lanes, bytes, is_check, is_alone });
         actions.push(Action::Send(request));
     }
 }

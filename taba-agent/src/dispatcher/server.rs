@@ -1,4 +1,4 @@
-//! [`Server`]: what the Dispatcher knows of one Server.
+//! [`ServerState`]: what the Dispatcher knows of one Server.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ const BYTES_MIN: usize = 512;
 
 /// What the Dispatcher knows of one Server.
 #[derive(Debug)]
-pub struct Server {
+pub struct ServerState {
     url: ServerUrl,
     health: Health,
     in_flight: usize,
@@ -67,7 +67,7 @@ pub struct ServerStatus {
     pub last_error: Option<String>,
 }
 
-impl Server {
+impl ServerState {
     pub(super) fn new(url: ServerUrl) -> Self {
         Self {
             url,

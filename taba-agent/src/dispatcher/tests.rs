@@ -26,8 +26,8 @@ fn block(bytes: usize) -> Block {
     Block::of_events(tab, client, TabType::new("T").unwrap(), Events::new(&times, &[1.0])).unwrap()
 }
 
-fn at(uptime: Duration) -> Moment {
-    Moment { uptime, time: Timestamp::from_secs(1) }
+fn at(uptime: Duration) -> ClockReading {
+    ClockReading { uptime, time: Timestamp::from_secs(1) }
 }
 
 fn spool() -> MemorySpool {
@@ -60,7 +60,7 @@ fn tick(dispatcher: &mut Dispatcher, now: Duration) -> Vec<Request> {
 }
 
 fn acks(request: &Request, answer: Answer) -> Vec<Ack> {
-    let ack = |batch: &crate::lane::Outgoing| {
+    let ack = |batch: &crate::lane::OutgoingBatch| {
         let applied = if answer == Answer::Applied { batch.seq } else { SeqNo(batch.seq.0 - 1) };
         Ack {
             stream: batch.lane.stream,
@@ -79,7 +79,7 @@ fn answered(request: &Request, answer: Answer) -> Input {
 }
 
 fn failed(request: &Request) -> Input {
-    Input::Failed { request: request.id, why: "refused".into(), cause: Cause::Away, retry_after: None }
+    Input::Failed { request: request.id, why: "refused".into(), cause: FailureCause::Away, retry_after: None }
 }
 
 fn lanes(requests: &[Request]) -> usize {
@@ -207,8 +207,12 @@ fn requests_that_fail_together_count_once() {
     assert!(sent.len() > 2);
     sent.iter().for_each(|request| assert!(handle(&mut dispatcher, ms(10), failed(request)).is_empty()));
     assert_eq!(dispatcher.servers()[0].health().failures(), 1);
-    let asked =
-        Input::Failed { request: RequestId(99), why: String::new(), cause: Cause::Away, retry_after: None };
+    let asked = Input::Failed {
+        request: RequestId(99),
+        why: String::new(),
+        cause: FailureCause::Away,
+        retry_after: None,
+    };
     assert!(handle(&mut dispatcher, ms(11), asked).is_empty(), "an unknown request changes nothing");
 }
 
@@ -221,7 +225,7 @@ fn a_server_that_asks_for_rest_gets_it() {
     handle(
         &mut dispatcher,
         ms(30),
-        Input::Failed { request: sent[0].id, why: "busy".into(), cause: Cause::Away, retry_after },
+        Input::Failed { request: sent[0].id, why: "busy".into(), cause: FailureCause::Away, retry_after },
     );
     assert_eq!(dispatcher.next_wake(), Some(ms(5_030)));
     assert_eq!(dispatcher.servers()[0].status(ms(4_030)).backoff_ms, Some(1_000));
@@ -349,14 +353,14 @@ fn replays_never_take_the_last_slot_of_a_server() {
         (config.requests_per_server_max, config.request_bytes_max, config.linger) =
             (2, 2_000, Duration::ZERO);
     });
-    let found = |vbucket| crate::spool::recovery::FoundBatch {
+    let found = |vbucket| crate::spool::recovery::RecoveredBatch {
         seq: SeqNo(1),
         events_before: 0,
         blocks: 0,
         events: 5,
         lost: BTreeMap::new(),
         taken_at: Timestamp::from_secs(1),
-        places: vec![Stored {
+        places: vec![FragmentLocation {
             segment: crate::spool::SegmentId(1),
             offset: 0,
             bytes: 1_500 + vbucket,
@@ -369,7 +373,7 @@ fn replays_never_take_the_last_slot_of_a_server() {
         dispatcher.recover(
             at(ms(0)),
             key,
-            FoundLane { applied: SeqNo::NONE, batches, ..FoundLane::default() },
+            RecoveredLane { applied: SeqNo::NONE, batches, ..RecoveredLane::default() },
         );
     }
     let asked = tick(&mut dispatcher, ms(0));

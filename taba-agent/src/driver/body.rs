@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::sync::SemaphorePermit;
 
-use super::refusal::Refusal;
+use super::refusal::RequestRefusal;
 use super::shared::Shared;
 
 /// Reads a whole body, once there is room for it among all that are being read.
@@ -16,16 +16,16 @@ pub(super) async fn receive<'a>(
     headers: &HeaderMap,
     body: Body,
     bytes_max: usize,
-) -> Result<(Bytes, SemaphorePermit<'a>), Refusal> {
+) -> Result<(Bytes, SemaphorePermit<'a>), RequestRefusal> {
     let stated = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     let bytes = stated.unwrap_or(bytes_max);
     if bytes > bytes_max {
-        return Err(Refusal::TooLarge(bytes_max));
+        return Err(RequestRefusal::TooLarge(bytes_max));
     }
     let room = shared.bodies.acquire_many(bytes as u32).await.expect("the semaphore is never closed");
     match Limited::new(body, bytes_max).collect().await {
         Ok(body) => Ok((body.to_bytes(), room)),
-        Err(error) if error.is::<LengthLimitError>() => Err(Refusal::TooLarge(bytes_max)),
-        Err(_) => Err(Refusal::Unreadable),
+        Err(error) if error.is::<LengthLimitError>() => Err(RequestRefusal::TooLarge(bytes_max)),
+        Err(_) => Err(RequestRefusal::Unreadable),
     }
 }

@@ -1,4 +1,4 @@
-//! The one place of this crate that reads clocks and draws chance. Everything else is handed a [`Moment`].
+//! The one place of this crate that reads clocks and draws chance. Everything else is handed a [`ClockReading`].
 
 use std::io;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -8,7 +8,7 @@ use taba_core::Timestamp;
 use tokio::time;
 
 use crate::clock::STEP_MIN;
-use crate::relay::Moment;
+use crate::relay::ClockReading;
 
 /// The uptime and the time of day are read within this, or the reading says nothing about a step.
 const READING_MAX: Duration = Duration::from_millis(100);
@@ -31,10 +31,10 @@ impl Clock {
     }
 
     /// Now, on both clocks.
-    pub(super) fn now(&self) -> Moment {
+    pub(super) fn now(&self) -> ClockReading {
         let uptime = since_boot().saturating_sub(self.start);
         let start_time = Timestamp::from_micros(self.start_time.load(Ordering::Relaxed));
-        Moment { uptime, time: start_time.saturating_add(uptime) }
+        ClockReading { uptime, time: start_time.saturating_add(uptime) }
     }
 
     /// By how many microseconds the machine's clock is ahead of this one, if it was set.

@@ -75,7 +75,7 @@ pub struct FileDisk {
     /// All segments, open as long as they are needed: should somebody remove them, they can still be read.
     files: BTreeMap<SegmentId, Arc<File>>,
     /// The segment that is appended to.
-    last: Option<Last>,
+    last: Option<LastSegment>,
     /// Not known to be synced, the last one excepted: at first, all that are there.
     unsynced: Vec<Arc<File>>,
     /// Whether a file was made or removed since the last sync.
@@ -84,7 +84,7 @@ pub struct FileDisk {
 
 /// The segment that is appended to.
 #[derive(Clone, Debug)]
-struct Last {
+struct LastSegment {
     segment: SegmentId,
     file: Arc<File>,
     path: PathBuf,
@@ -239,7 +239,7 @@ fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     }
 }
 
-impl Last {
+impl LastSegment {
     /// That somebody removed the file is no error of writing to it: it has to be looked for.
     fn check(&self) -> io::Result<()> {
         if is_at(&self.file, &self.path)? {
@@ -270,7 +270,7 @@ impl Disk for FileDisk {
         let file = Arc::new(file);
         self.files.insert(segment, Arc::clone(&file));
         let length = head.len() as u64;
-        if let Some(before) = self.last.replace(Last { segment, file, path, length }) {
+        if let Some(before) = self.last.replace(LastSegment { segment, file, path, length }) {
             self.unsynced.push(before.file);
         }
         self.is_changed = true;
@@ -402,7 +402,7 @@ impl Disk for FileDisk {
             if let Some(path) = directory {
                 File::open(path)?.sync_all()?;
             }
-            if let Some(Last { segment, length, .. }) = last {
+            if let Some(LastSegment { segment, length, .. }) = last {
                 // Behind the sync, so that it never says more than is there, whatever a power failure leaves of it. Where
                 // it cannot be written, less of the log is known to have been there.
                 let _ = change_extent(&lock, &extent, |extent| {

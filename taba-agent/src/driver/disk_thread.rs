@@ -1,5 +1,5 @@
 //! The two threads that wait for the disk, so that nobody else has to: one owns the [`Disk`] and does one
-//! [`Job`](crate::spool::Job) after the other; the other one syncs, so that writes need not wait for that.
+//! [`DiskJob`](crate::spool::DiskJob) after the other; the other one syncs, so that writes need not wait for that.
 //!
 //! While the disk takes one write, whatever comes is gathered for the next: the more is going on, the more goes together.
 
@@ -9,10 +9,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::Builder;
 use std::{io, thread};
 
-use super::failure::Failure;
-use super::shared::{Shared, Turn};
+use super::failure::AgentFailure;
+use super::shared::{DiskStep, Shared};
 use crate::sabotage::{self, DISK_THREAD};
-use crate::spool::{Disk, Ran, SyncJob};
+use crate::spool::{Disk, JobRun, SyncJob};
 
 /// Starts both. They end when the Agent is closed, and the disk with them; `woken` says that there may be something to do.
 ///
@@ -27,7 +27,7 @@ pub(super) fn start(shared: &Arc<Shared>, disk: Box<dyn Disk>, woken: Receiver<(
         own(shared, &mut *disk, &woken, &to_sync);
         drop(disk);
         shared.disk_is_closed();
-        shared.fail_unless_stopping(Failure::ended("the disk thread"));
+        shared.fail_unless_stopping(AgentFailure::ended("the disk thread"));
     })
 }
 
@@ -42,7 +42,7 @@ fn spawn(
         // What it leaves half done is looked at by nobody: the process ends. A thread that returns says so itself: the sync
         // thread returns when the disk thread is gone, and must not take that one's failure for its own.
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| run(&shared))) {
-            shared.fail(Failure::panicked(part, &*panic));
+            shared.fail(AgentFailure::panicked(part, &*panic));
         }
     };
     let _: thread::JoinHandle<()> = Builder::new().name(name.to_owned()).spawn(guarded)?;
@@ -52,24 +52,24 @@ fn spawn(
 fn own(shared: &Shared, disk: &mut dyn Disk, woken: &Receiver<()>, to_sync: &SyncSender<SyncJob>) {
     loop {
         let job = match shared.next_job() {
-            Turn::Do(job) => job,
-            Turn::Wait(None) => match woken.recv() {
+            DiskStep::Do(job) => job,
+            DiskStep::Wait(None) => match woken.recv() {
                 Ok(()) => continue,
                 Err(_) => return,
             },
-            Turn::Wait(Some(pause)) => match woken.recv_timeout(pause) {
+            DiskStep::Wait(Some(pause)) => match woken.recv_timeout(pause) {
                 Ok(()) | Err(RecvTimeoutError::Timeout) => continue,
                 Err(RecvTimeoutError::Disconnected) => return,
             },
-            Turn::Close => return,
+            DiskStep::Close => return,
         };
         sabotage::panic_in(DISK_THREAD);
         match job.run(disk) {
-            Ran::Done(done) => shared.disk_done(done),
-            Ran::Sync(job) => {
-                shared.disk_done(crate::spool::Done::Prepared { position: job.position });
+            JobRun::Done(done) => shared.disk_done(done),
+            JobRun::Sync(job) => {
+                shared.disk_done(crate::spool::JobResult::Prepared { position: job.position });
                 if to_sync.send(job).is_err() {
-                    return shared.fail_unless_stopping(Failure::ended("the sync thread"));
+                    return shared.fail_unless_stopping(AgentFailure::ended("the sync thread"));
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! [`Failure`]: why an Agent ended that was not told to.
+//! [`AgentFailure`]: why an Agent ended that was not told to.
 
 use std::any::Any;
 
@@ -9,14 +9,14 @@ use taba_core::guard::panic_message;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{part} of the agent failed: {why}")]
 #[non_exhaustive]
-pub struct Failure {
+pub struct AgentFailure {
     /// What failed: `the pump`, `the listener`, `the disk thread`, `a request`.
     pub part: &'static str,
     /// What it said.
     pub why: String,
 }
 
-impl Failure {
+impl AgentFailure {
     pub(super) fn ended(part: &'static str) -> Self {
         Self { part, why: "it ended, and nobody had told it to".to_owned() }
     }

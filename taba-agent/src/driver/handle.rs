@@ -6,9 +6,9 @@ use std::sync::Arc;
 use taba_core::wire::{ClientBatch, Receipt, WireError};
 use taba_core::{ClientId, Remedy};
 
-use super::refusal::Refusal;
+use super::refusal::RequestRefusal;
 use super::shared::Shared;
-use crate::frontend::{BYTES_MAX, Decoder, Given, KEY_BYTES_MAX, Outcome, collect};
+use crate::frontend::{BYTES_MAX, Decoder, KEY_BYTES_MAX, LineContext, RecordedLines, collect};
 use crate::relay::RETRY_AFTER;
 
 /// A running Agent, to hand events to without a socket between. Cloning is cheap. When the Agent has stopped, it takes
@@ -24,21 +24,21 @@ pub struct AgentHandle {
 /// Why an Agent did not take what it was handed.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
-pub struct AcceptError(Refusal);
+pub struct AcceptError(RequestRefusal);
 
 impl AcceptError {
     /// [`Remedy::Wait`]: hand over the same again, after this long; a Batch is recognised by its number, a request by its
     /// key. [`Remedy::Split`]: it is too large. [`Remedy::GiveUp`]: it breaks the rules.
     pub fn remedy(&self) -> Remedy {
         match &self.0 {
-            Refusal::TooLarge(_) | Refusal::TooManyLines(_) | Refusal::Wire(WireError::TooLarge { .. }) => {
-                Remedy::Split
-            }
-            Refusal::Spool(_)
-            | Refusal::Unwritten
-            | Refusal::Stopping
-            | Refusal::Failed
-            | Refusal::TooSlow(_) => Remedy::Wait(RETRY_AFTER),
+            RequestRefusal::TooLarge(_)
+            | RequestRefusal::TooManyLines(_)
+            | RequestRefusal::Wire(WireError::TooLarge { .. }) => Remedy::Split,
+            RequestRefusal::Spool(_)
+            | RequestRefusal::Unwritten
+            | RequestRefusal::Stopping
+            | RequestRefusal::Failed
+            | RequestRefusal::TooSlow(_) => Remedy::Wait(RETRY_AFTER),
             _ => Remedy::GiveUp,
         }
     }
@@ -87,9 +87,9 @@ impl AgentHandle {
         bytes: &[u8],
         client: ClientId,
         key: Option<&str>,
-    ) -> Result<Outcome, AcceptError> {
+    ) -> Result<RecordedLines, AcceptError> {
         if key.is_some_and(|key| !(1..=KEY_BYTES_MAX).contains(&key.len())) {
-            return Err(AcceptError(Refusal::Key));
+            return Err(AcceptError(RequestRefusal::Key));
         }
         let taken = self.take(decoder, bytes, client, key).await;
         taken.map(|(outcome, _)| outcome).map_err(AcceptError)
@@ -102,16 +102,16 @@ impl AgentHandle {
         bytes: &[u8],
         client: ClientId,
         key: Option<&str>,
-    ) -> Result<(Outcome, bool), Refusal> {
+    ) -> Result<(RecordedLines, bool), RequestRefusal> {
         if bytes.len() > BYTES_MAX {
-            return Err(Refusal::TooLarge(BYTES_MAX));
+            return Err(RequestRefusal::TooLarge(BYTES_MAX));
         }
         let lines = bytes.iter().filter(|byte| **byte == b'\n').count() + 1;
         let now = self.shared.rising_times(lines);
-        let given = Given { now, client, handlers: &self.shared.handlers };
+        let given = LineContext { now, client, handlers: &self.shared.handlers };
         let collected = collect(decoder, bytes, &given)?;
         if collected.readable == 0 {
-            return Err(Refusal::Lines(
+            return Err(RequestRefusal::Lines(
                 collected.outcome.refused.first().map(|refused| refused.message.clone()),
             ));
         }

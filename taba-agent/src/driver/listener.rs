@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use super::body::receive;
 use super::record::record;
-use super::refusal::{Refusal, Refused};
+use super::refusal::{LoggedRefusal, RequestRefusal};
 use super::shared::Shared;
 use crate::config::BODY_BYTES_MAX;
 use crate::relay::Status;
@@ -30,15 +30,15 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/status", get(status))
         .route("/v2/status", get(status))
         .route("/metrics", get(metrics))
-        .fallback(|| async { Refusal::NotFound })
-        .method_not_allowed_fallback(|| async { Refusal::Method })
+        .fallback(|| async { RequestRefusal::NotFound })
+        .method_not_allowed_fallback(|| async { RequestRefusal::Method })
         .layer(map_response_with_state(Arc::clone(&shared), tell_refusal))
         .with_state(shared)
 }
 
 /// Says why a request was refused.
 async fn tell_refusal(State(shared): State<Arc<Shared>>, response: Response) -> Response {
-    if let Some(Refused { reason, message }) = response.extensions().get()
+    if let Some(LoggedRefusal { reason, message }) = response.extensions().get()
         && let Some(suppressed) = shared.lines.admit("refused request", reason)
     {
         tracing::warn!(reason, error = message, suppressed, "a request was refused");
@@ -68,12 +68,12 @@ fn tell_refused(shared: &Shared, batch: &ClientBatch, bad: &[BadBlock], receipt:
     }
 }
 
-async fn events(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response, Refusal> {
+async fn events(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response, RequestRefusal> {
     let (head, body) = request.into_parts();
     check_content_type(&head.headers)?;
     let limit = shared.config.body_timeout;
     let received = timeout(limit, receive(&shared, &head.headers, body, BODY_BYTES_MAX)).await;
-    let (body, _room) = received.map_err(|_| Refusal::TooSlow(limit))??;
+    let (body, _room) = received.map_err(|_| RequestRefusal::TooSlow(limit))??;
     // From here to the answer nothing waits, so that at most as many bodies are unpacked at a time as there are
     // threads.
     let message = Frame::decode(&body, Kind::ClientBatch)?.message;
@@ -86,9 +86,9 @@ async fn events(State(shared): State<Arc<Shared>>, request: Request) -> Result<R
 }
 
 /// A missing type is let pass: what counts is the frame.
-fn check_content_type(headers: &HeaderMap) -> Result<(), Refusal> {
+fn check_content_type(headers: &HeaderMap) -> Result<(), RequestRefusal> {
     match headers.get(CONTENT_TYPE) {
-        Some(found) if found != wire::CONTENT_TYPE => Err(Refusal::ContentType),
+        Some(found) if found != wire::CONTENT_TYPE => Err(RequestRefusal::ContentType),
         Some(_) | None => Ok(()),
     }
 }
@@ -98,11 +98,11 @@ fn answer(receipt: &Receipt) -> Response {
     ([(CONTENT_TYPE, HeaderValue::from_static(wire::CONTENT_TYPE))], frame).into_response()
 }
 
-async fn status(State(shared): State<Arc<Shared>>) -> Result<Json<Status>, Refusal> {
+async fn status(State(shared): State<Arc<Shared>>) -> Result<Json<Status>, RequestRefusal> {
     Ok(Json(shared.status()?))
 }
 
-async fn metrics(State(shared): State<Arc<Shared>>) -> Result<Response, Refusal> {
+async fn metrics(State(shared): State<Arc<Shared>>) -> Result<Response, RequestRefusal> {
     let metrics = shared.status()?.metrics();
     Ok(([(CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE_METRICS))], metrics).into_response())
 }

@@ -4,11 +4,11 @@ mod body;
 mod clock;
 mod disk;
 mod disk_thread;
-mod door;
 mod failure;
 mod handle;
-mod lines;
+mod limited_listener;
 mod listener;
+mod log_lines;
 mod pump;
 mod record;
 mod refusal;
@@ -36,10 +36,10 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 pub use self::disk::{DiskError, FileDisk};
-use self::door::Door;
-pub use self::failure::Failure;
+pub use self::failure::AgentFailure;
 pub use self::handle::{AcceptError, AgentHandle};
-use self::lines::LinesDropped;
+use self::limited_listener::LimitedListener;
+use self::log_lines::LinesDropped;
 pub use self::set_aside::{SetAsideFile, SetAsideFiles};
 use self::shared::Shared;
 use self::supervise::supervise;
@@ -138,7 +138,7 @@ pub enum RunError {
     Start(#[from] StartError),
     /// A part of it failed while it ran.
     #[error("the agent failed")]
-    Failed(#[from] Failure),
+    Failed(#[from] AgentFailure),
 }
 
 /// What a stopped Agent had not brought to a Server.
@@ -293,8 +293,8 @@ fn serve<L>(
 {
     let router = listener::router(Arc::clone(shared));
     let mut stopped = stopped.clone();
-    let server =
-        axum::serve(Door::new(listener, Arc::clone(seats)), router).with_graceful_shutdown(async move {
+    let server = axum::serve(LimitedListener::new(listener, Arc::clone(seats)), router)
+        .with_graceful_shutdown(async move {
             // An error says that the sender is gone, which is how stop is said.
             while stopped.changed().await.is_ok() {}
         });
@@ -378,7 +378,7 @@ impl RunningAgent {
     ///
     /// # Cancel safety
     /// Safe: a failure is not forgotten.
-    pub async fn failed(&self) -> Failure {
+    pub async fn failed(&self) -> AgentFailure {
         self.shared.failed().await
     }
 

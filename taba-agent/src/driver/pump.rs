@@ -7,8 +7,8 @@ use tokio::select;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
-use super::sender::Sender;
-use super::shared::{Next, Shared};
+use super::sender::RequestSender;
+use super::shared::{PumpStep, Shared};
 use crate::dispatcher::Input;
 use crate::sabotage::{PUMP, panic_in};
 
@@ -18,7 +18,7 @@ use crate::sabotage::{PUMP, panic_in};
 /// Safe: requests under way are broken off; the Relay still holds their Batches.
 pub(super) async fn pump(shared: Arc<Shared>) {
     let seen = (Arc::clone(&shared.vbuckets), Arc::clone(&shared.stores));
-    let sender = Sender::new(&shared.config, Arc::clone(&shared.lines), seen);
+    let sender = RequestSender::new(&shared.config, Arc::clone(&shared.lines), seen);
     let mut flights = JoinSet::new();
     // What does not fit is said at the start, and not only with the first events; what a store forgot is sent again soon.
     let mut greetings = interval(shared.config.probe_interval);
@@ -35,9 +35,9 @@ pub(super) async fn pump(shared: Arc<Shared>) {
         }
         let alarm = async {
             match next {
-                Next::At(instant) => sleep_until(instant).await,
-                Next::Wait => std::future::pending().await,
-                Next::Done => {}
+                PumpStep::At(instant) => sleep_until(instant).await,
+                PumpStep::Wait => std::future::pending().await,
+                PumpStep::Done => {}
             }
         };
         input = select! {
@@ -58,8 +58,8 @@ pub(super) async fn pump(shared: Arc<Shared>) {
                 Input::Tick
             },
             () = alarm => match next {
-                Next::Done => return,
-                Next::At(_) | Next::Wait => Input::Tick,
+                PumpStep::Done => return,
+                PumpStep::At(_) | PumpStep::Wait => Input::Tick,
             },
         };
     }

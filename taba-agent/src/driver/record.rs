@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use super::body::receive;
 use super::handle::AgentHandle;
-use super::refusal::Refusal;
+use super::refusal::RequestRefusal;
 use super::shared::Shared;
 use crate::frontend::{BYTES_MAX, CLIENT, JsonLines, KEY_BYTES_MAX};
 
@@ -33,18 +33,18 @@ pub(super) async fn record(
     State(shared): State<Arc<Shared>>,
     params: Result<Query<Params>, QueryRejection>,
     request: Request,
-) -> Result<Response, Refusal> {
+) -> Result<Response, RequestRefusal> {
     let (head, body) = request.into_parts();
     // Any page that a browser on this machine shows may send a request here; each says where it is from.
     if head.headers.contains_key(ORIGIN) {
-        return Err(Refusal::Browser);
+        return Err(RequestRefusal::Browser);
     }
-    let Query(params) = params.map_err(|error| Refusal::Parameter(error.body_text()))?;
+    let Query(params) = params.map_err(|error| RequestRefusal::Parameter(error.body_text()))?;
     let key = key(&head.headers)?;
     let client = params.client.unwrap_or_else(|| ClientId::new(CLIENT).expect("the constant is a name"));
     let limit = shared.config.body_timeout;
     let received = timeout(limit, receive(&shared, &head.headers, body, BYTES_MAX)).await;
-    let (body, _room) = received.map_err(|_| Refusal::TooSlow(limit))??;
+    let (body, _room) = received.map_err(|_| RequestRefusal::TooSlow(limit))??;
     let (outcome, is_repeated) =
         AgentHandle::of(Arc::clone(&shared)).take(&JsonLines, &body, client, key).await?;
     let mut answer = json!(outcome);
@@ -66,14 +66,14 @@ pub(super) async fn record(
 }
 
 /// The key under which the request counts once.
-fn key(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
+fn key(headers: &HeaderMap) -> Result<Option<&str>, RequestRefusal> {
     let mut keys = headers.get_all(IDEMPOTENCY_KEY).iter();
     match (keys.next(), keys.next()) {
         (None, _) => Ok(None),
         (Some(key), None) => {
             let key = key.to_str().ok().filter(|key| (1..=KEY_BYTES_MAX).contains(&key.len()));
-            key.map(Some).ok_or(Refusal::Key)
+            key.map(Some).ok_or(RequestRefusal::Key)
         }
-        (Some(_), Some(_)) => Err(Refusal::Key),
+        (Some(_), Some(_)) => Err(RequestRefusal::Key),
     }
 }

@@ -1,4 +1,4 @@
-//! [`Refusal`]: an answer that is not 200, as JSON for machines and people.
+//! [`RequestRefusal`]: an answer that is not 200, as JSON for machines and people.
 
 use std::time::Duration;
 
@@ -19,14 +19,14 @@ const AGAIN: &str = "keep it and send it again (to /v2/record under the same Ide
 
 /// What the log is told about a refused request.
 #[derive(Clone, Debug)]
-pub(super) struct Refused {
+pub(super) struct LoggedRefusal {
     pub(super) reason: &'static str,
     pub(super) message: String,
 }
 
 /// Why a request was refused.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Refusal {
+pub(super) enum RequestRefusal {
     #[error("{0}")]
     Wire(#[from] WireError),
     #[error("the body is over the bound of {0} bytes")]
@@ -39,7 +39,7 @@ pub(super) enum Refusal {
     Parameter(String),
     #[error("Idempotency-Key must stand once, and be 1 to {KEY_BYTES_MAX} printable characters of ASCII")]
     Key,
-    #[error("requests of web pages (with Origin) are not taken here; send it from a server or a shell")]
+    #[error("requests of web pages (with RelayStart) are not taken here; send it from a server or a shell")]
     Browser,
     #[error("the body could not be read to its end")]
     Unreadable,
@@ -61,13 +61,13 @@ pub(super) enum Refusal {
     Method,
 }
 
-impl From<Poisoned> for Refusal {
+impl From<Poisoned> for RequestRefusal {
     fn from(_: Poisoned) -> Self {
         Self::Failed
     }
 }
 
-impl Refusal {
+impl RequestRefusal {
     fn status(&self) -> StatusCode {
         match self {
             Self::Wire(WireError::TooLarge { .. }) | Self::TooLarge(_) | Self::TooManyLines(_) => {
@@ -107,12 +107,12 @@ impl Refusal {
     }
 }
 
-impl IntoResponse for Refusal {
+impl IntoResponse for RequestRefusal {
     fn into_response(self) -> Response {
         let message = taba_core::causes(&self);
         let mut response =
             (self.status(), Json(json!({"reason": self.reason(), "message": &message}))).into_response();
-        response.extensions_mut().insert(Refused { reason: self.reason(), message });
+        response.extensions_mut().insert(LoggedRefusal { reason: self.reason(), message });
         if self.status() == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(relay::RETRY_AFTER.as_secs()));
         }

@@ -1,4 +1,4 @@
-//! [`Sender`]: brings one request to its Server, and the answer back.
+//! [`RequestSender`]: brings one request to its Server, and the answer back.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -18,10 +18,10 @@ use taba_core::wire::{self, Ack, Frame, Kind, WireError};
 use taba_core::{StoreId, Timestamp};
 use tokio::time::timeout;
 
-use super::lines::Lines;
-use super::stores::{StoreError, Stores};
+use super::log_lines::Lines;
+use super::stores::{StoreMismatch, Stores};
 use crate::config::{BODY_BYTES_MAX, Compression, Config, Verified};
-use crate::dispatcher::{Cause, Input, Request};
+use crate::dispatcher::{FailureCause, Input, Request};
 use taba_core::RequestHeader;
 
 /// A connection that nobody used for so long is closed.
@@ -31,7 +31,7 @@ const ERROR_BYTES_MAX: usize = 4 * 1024;
 
 /// Brings requests to Servers. Cloning is cheap; clones share their connections.
 #[derive(Clone)]
-pub(super) struct Sender {
+pub(super) struct RequestSender {
     client: Client<HttpConnector, Full<Bytes>>,
     uris: Arc<[Uris]>,
     /// What goes with each request; the values are marked as secrets.
@@ -115,7 +115,7 @@ enum SendError {
     #[error("the server was asked which store it has, and said {0}")]
     NotTold(StatusCode),
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(#[from] StoreMismatch),
     #[error("no answer in {0:?}")]
     Timeout(Duration),
     #[error("the server said {status}: {message}")]
@@ -128,27 +128,27 @@ enum SendError {
 
 impl SendError {
     /// What it says about the Batches of the request.
-    fn cause(&self) -> Cause {
+    fn cause(&self) -> FailureCause {
         match self {
-            Self::Request(error) | Self::Ask(error) if error.is_connect() => Cause::Unreached,
+            Self::Request(error) | Self::Ask(error) if error.is_connect() => FailureCause::Unreached,
             // Nothing of the request has left this machine.
-            Self::Ask(_) | Self::NotTold(_) | Self::Store(_) => Cause::Away,
-            Self::Request(_) | Self::Body(_) => Cause::Broken,
-            Self::Timeout(_) | Self::Wire(_) => Cause::Away,
+            Self::Ask(_) | Self::NotTold(_) | Self::Store(_) => FailureCause::Away,
+            Self::Request(_) | Self::Body(_) => FailureCause::Broken,
+            Self::Timeout(_) | Self::Wire(_) => FailureCause::Away,
             Self::Status { status, .. } => match status.as_u16() {
-                413 => Cause::TooLarge,
+                413 => FailureCause::TooLarge,
                 // 409: the Server has another store.
-                408 | 409 | 425 | 429 => Cause::Away,
-                400..500 => Cause::Refused,
+                408 | 409 | 425 | 429 => FailureCause::Away,
+                400..500 => FailureCause::Refused,
                 // A Server failed on it; or a proxy saw the connection to one break.
-                500 | 502 => Cause::Broken,
-                _ => Cause::Away,
+                500 | 502 => FailureCause::Broken,
+                _ => FailureCause::Away,
             },
         }
     }
 }
 
-impl Sender {
+impl RequestSender {
     pub(super) fn new(
         config: &Verified<Config>,
         lines: Arc<Lines>,
@@ -249,7 +249,7 @@ impl Sender {
         Input::Tick
     }
 
-    fn tell_store(&self, server: usize, error: &StoreError) {
+    fn tell_store(&self, server: usize, error: &StoreMismatch) {
         let (server, why) = (self.server(server), taba_core::causes(error));
         if let Some(suppressed) = self.lines.admit("store", &format!("{server} {why}")) {
             tracing::error!(server, error = why, suppressed, "nothing is sent to this server; all is kept");

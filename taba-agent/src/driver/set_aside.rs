@@ -24,7 +24,7 @@ use taba_core::{ClientId, Events, SeqNo, StreamId, ledger};
 use xxhash_rust::xxh64::xxh64;
 
 use crate::lane::LaneKey;
-use crate::relay::SetAside;
+use crate::relay::SetAsideBlocks;
 use crate::spool::Disk;
 use crate::spool::recovery::Recovered;
 
@@ -110,7 +110,7 @@ impl SetAsideFiles {
     ///
     /// # Errors
     /// What the disk says.
-    pub(super) fn keep(&self, aside: &SetAside) -> io::Result<Option<Vec<String>>> {
+    pub(super) fn keep(&self, aside: &SetAsideBlocks) -> io::Result<Option<Vec<String>>> {
         fs::create_dir_all(&self.directory)?;
         let mut by_client: BTreeMap<&ClientId, Vec<&Block>> = BTreeMap::new();
         // What the Ledger says about itself is written by nobody again.
@@ -232,14 +232,14 @@ impl SetAsideFiles {
 }
 
 /// Which Blocks of which Batch these are. Another set of Blocks of the same Batch is another one.
-fn id(aside: &SetAside, client: &ClientId, blocks: &[&Block]) -> u64 {
+fn id(aside: &SetAsideBlocks, client: &ClientId, blocks: &[&Block]) -> u64 {
     let mut bytes = format!("{} {} {client} ", aside.lane, aside.seq).into_bytes();
     blocks.iter().for_each(|block| block.encode(&mut bytes));
     xxh64(&bytes, 0)
 }
 
 /// The Blocks of one Client as that Client would send them, under an incarnation of their own: an Agent takes it once.
-fn frame(aside: &SetAside, client: &ClientId, incarnation: u64, blocks: &[&Block]) -> Vec<u8> {
+fn frame(aside: &SetAsideBlocks, client: &ClientId, incarnation: u64, blocks: &[&Block]) -> Vec<u8> {
     let mut blocks: Vec<Block> = blocks.iter().map(|block| (*block).clone()).collect();
     let events: u64 = blocks.iter().map(|block| block.events).sum();
     let (times, values) = ([aside.at], [events as f64]);
@@ -256,7 +256,7 @@ fn frame(aside: &SetAside, client: &ClientId, incarnation: u64, blocks: &[&Block
 }
 
 /// What a frame is, for people.
-fn about(aside: &SetAside, client: &ClientId, blocks: &[&Block]) -> String {
+fn about(aside: &SetAsideBlocks, client: &ClientId, blocks: &[&Block]) -> String {
     let each = |block: &&Block| json!({ "tab": block.tab.as_str(), "type": block.tab_type.as_str(), "events": block.events });
     let about = json!({
         "at_micros": aside.at.as_micros(),
@@ -281,7 +281,7 @@ fn put(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Says what was set aside.
-pub(super) fn tell(aside: &SetAside, is_kept: bool) {
+pub(super) fn tell(aside: &SetAsideBlocks, is_kept: bool) {
     let last = aside.blocks.last();
     tracing::error!(
         lane = %aside.lane,

@@ -14,19 +14,23 @@ use tokio::time::timeout;
 
 use super::StartError;
 use super::clock::{Clock, random};
-use super::failure::{Failure, Poisoned};
-use super::lines::{Lines, LinesDropped};
-use super::refusal::Refusal;
+use super::failure::{AgentFailure, Poisoned};
+use super::log_lines::{Lines, LinesDropped};
+use super::refusal::RequestRefusal;
 use super::sender::VBucketsSeen;
 use super::set_aside::{self, SetAsideFiles};
 use super::stores::Stores;
 use crate::config::{Config, SpoolKind, Verified};
 use crate::dispatcher::{Input, Request};
 use crate::frontend::FrontBatch;
-use crate::relay::{Moment, News, Origin, Recorded, Relay, SetAside, Status, Verdict};
+use crate::relay::{
+    AcceptOutcome, ClockReading, Notice, RecordOutcome, Relay, RelayStart, SetAsideBlocks, Status,
+};
 use crate::sabotage::{SPOOLED, is_off};
 use crate::spool::recovery::{Damage, Recovered};
-use crate::spool::{Disk, Done, Job, LogSpool, MemorySpool, Spool, SpoolError, SyncPolicy, Trouble, Weight};
+use crate::spool::{
+    Disk, DiskFault, DiskJob, JobResult, LogSpool, MemorySpool, Spool, SpoolError, SyncPolicy, Weight,
+};
 
 /// What goes on is said again after this.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
@@ -54,7 +58,7 @@ pub(super) struct Shared {
     /// Which store is delivered to.
     pub(super) stores: Arc<Stores>,
     relay: Mutex<Relay<Box<dyn Spool>>>,
-    safety: watch::Sender<Safety>,
+    safety: watch::Sender<SpoolProgress>,
     said: Mutex<Throttle<&'static str>>,
     pub(super) lines: Arc<Lines>,
     pub(super) log_lines_dropped: LinesDropped,
@@ -63,12 +67,12 @@ pub(super) struct Shared {
     /// From here on the disk is let go of.
     is_closing: AtomicBool,
     is_disk_closed: watch::Sender<bool>,
-    failure: watch::Sender<Option<Failure>>,
+    failure: watch::Sender<Option<AgentFailure>>,
 }
 
 /// How far the Spool is safe.
 #[derive(Clone, Copy, Debug, Default)]
-struct Safety {
+struct SpoolProgress {
     /// Up to where it outlives the process.
     written: u64,
     /// Up to where it outlives a power failure.
@@ -80,9 +84,9 @@ struct Safety {
 }
 
 /// What the disk thread does next.
-pub(super) enum Turn {
+pub(super) enum DiskStep {
     /// This.
-    Do(Job),
+    Do(DiskJob),
     /// Waits until it is woken, or for so long.
     Wait(Option<Duration>),
     /// Lets go of the disk.
@@ -90,12 +94,12 @@ pub(super) enum Turn {
 }
 
 /// The Relay, held. A panic meanwhile is the end of the Agent, and is told at once.
-struct Held<'a> {
+struct RelayGuard<'a> {
     relay: MutexGuard<'a, Relay<Box<dyn Spool>>>,
     shared: &'a Shared,
 }
 
-impl Deref for Held<'_> {
+impl Deref for RelayGuard<'_> {
     type Target = Relay<Box<dyn Spool>>;
 
     fn deref(&self) -> &Self::Target {
@@ -103,18 +107,18 @@ impl Deref for Held<'_> {
     }
 }
 
-impl DerefMut for Held<'_> {
+impl DerefMut for RelayGuard<'_> {
     fn deref_mut(&mut self) -> &mut Self::Target {
         &mut self.relay
     }
 }
 
-impl Drop for Held<'_> {
+impl Drop for RelayGuard<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let why =
                 "it panicked while it changed the agent's state; see the panic's own message".to_owned();
-            self.shared.fail(Failure { part: "a task", why });
+            self.shared.fail(AgentFailure { part: "a task", why });
         }
     }
 }
@@ -143,7 +147,7 @@ impl Shared {
         let stores = Stores::open(&config, !recovered.lanes.is_empty());
         let stores = stores.map_err(|source| StartError::Spool { path: config.spool_dir.clone(), source })?;
         let clock = Clock::start();
-        let origin = Origin {
+        let origin = RelayStart {
             now: clock.now(),
             seed: random().map_err(StartError::Random)?,
             recovered,
@@ -163,7 +167,7 @@ impl Shared {
             vbuckets: Arc::default(),
             stores: Arc::new(stores),
             relay: Mutex::new(relay),
-            safety: watch::Sender::new(Safety::default()),
+            safety: watch::Sender::new(SpoolProgress::default()),
             said: Mutex::new(Throttle::new(SAY_AGAIN, 2)),
             lines: Arc::default(),
             log_lines_dropped: LinesDropped::default(),
@@ -179,11 +183,15 @@ impl Shared {
     ///
     /// # Cancel safety
     /// When dropped, the Batch may have been taken: its Client, which hears nothing, sends it again and is recognised.
-    pub(super) async fn accept(&self, batch: &ClientBatch, bad: &[BadBlock]) -> Result<Receipt, Refusal> {
+    pub(super) async fn accept(
+        &self,
+        batch: &ClientBatch,
+        bad: &[BadBlock],
+    ) -> Result<Receipt, RequestRefusal> {
         self.take(|relay, now| match relay.accept(now, batch, bad) {
-            Verdict::Taken { receipt, position } => Ok((receipt, position)),
-            Verdict::Refused(error) => Err(error.into()),
-            Verdict::Stopping => Err(Refusal::Stopping),
+            AcceptOutcome::Taken { receipt, position } => Ok((receipt, position)),
+            AcceptOutcome::Refused(error) => Err(error.into()),
+            AcceptOutcome::Stopping => Err(RequestRefusal::Stopping),
         })
         .await
     }
@@ -200,11 +208,15 @@ impl Shared {
 
     /// Takes the Batches of a front-end's request, and waits as [`accept`](Self::accept) does. Whether all of them had been
     /// taken before.
-    pub(super) async fn record(&self, batches: Vec<FrontBatch>, key: Option<&str>) -> Result<bool, Refusal> {
+    pub(super) async fn record(
+        &self,
+        batches: Vec<FrontBatch>,
+        key: Option<&str>,
+    ) -> Result<bool, RequestRefusal> {
         self.take(|relay, now| match relay.record(now, batches, key) {
-            Recorded::Taken { position, is_repeated } => Ok((is_repeated, position)),
-            Recorded::Refused(error) => Err(error.into()),
-            Recorded::Stopping => Err(Refusal::Stopping),
+            RecordOutcome::Taken { position, is_repeated } => Ok((is_repeated, position)),
+            RecordOutcome::Refused(error) => Err(error.into()),
+            RecordOutcome::Stopping => Err(RequestRefusal::Stopping),
         })
         .await
     }
@@ -212,14 +224,14 @@ impl Shared {
     /// Hands something to the Relay, and waits until what was taken is as safe as was promised.
     async fn take<T>(
         &self,
-        take: impl FnOnce(&mut Relay<Box<dyn Spool>>, Moment) -> Result<(T, u64), Refusal>,
-    ) -> Result<T, Refusal> {
+        take: impl FnOnce(&mut Relay<Box<dyn Spool>>, ClockReading) -> Result<(T, u64), RequestRefusal>,
+    ) -> Result<T, RequestRefusal> {
         if self.failure.borrow().is_some() {
-            return Err(Refusal::Failed);
+            return Err(RequestRefusal::Failed);
         }
         // Nobody brings anything to the disk or to Servers any more.
         if self.is_closing.load(Ordering::Acquire) {
-            return Err(Refusal::Stopping);
+            return Err(RequestRefusal::Stopping);
         }
         let mut safety = self.safety.subscribe();
         let failures = safety.borrow_and_update().failures;
@@ -230,12 +242,14 @@ impl Shared {
             return Ok(answer);
         }
         let is_always = self.config.spool_sync == SyncPolicy::Always;
-        let is_safe = |safety: &Safety| (if is_always { safety.durable } else { safety.written }) >= position;
-        let is_over = |safety: &Safety| is_safe(safety) || safety.failures != failures || safety.is_broken;
+        let is_safe =
+            |safety: &SpoolProgress| (if is_always { safety.durable } else { safety.written }) >= position;
+        let is_over =
+            |safety: &SpoolProgress| is_safe(safety) || safety.failures != failures || safety.is_broken;
         match timeout(ANSWER_WAIT, safety.wait_for(is_over)).await {
             Ok(Ok(safety)) if is_safe(&safety) => Ok(answer),
             Ok(Ok(safety)) if safety.is_broken => Err(SpoolError::Broken.into()),
-            Ok(_) | Err(_) => Err(Refusal::Unwritten),
+            Ok(_) | Err(_) => Err(RequestRefusal::Unwritten),
         }
     }
 
@@ -245,25 +259,25 @@ impl Shared {
     }
 
     /// What the disk thread does next.
-    pub(super) fn next_job(&self) -> Turn {
+    pub(super) fn next_job(&self) -> DiskStep {
         if self.is_closing.load(Ordering::Acquire) {
-            return Turn::Close;
+            return DiskStep::Close;
         }
         let turn = self.with(|relay, now| match relay.disk_job(now) {
-            Some(job) => Turn::Do(job),
-            None => Turn::Wait(relay.disk_wakes_at().map(|at| at.saturating_sub(now.uptime))),
+            Some(job) => DiskStep::Do(job),
+            None => DiskStep::Wait(relay.disk_wakes_at().map(|at| at.saturating_sub(now.uptime))),
         });
-        turn.unwrap_or(Turn::Close)
+        turn.unwrap_or(DiskStep::Close)
     }
 
     /// How a job of the disk thread went.
-    pub(super) fn disk_done(&self, done: Done) {
+    pub(super) fn disk_done(&self, done: JobResult) {
         let after = self.with(|relay, now| {
             relay.disk_done(now, done);
             let (spool, room) = (relay.spool(), relay.spool().room());
-            let is_broken = room.trouble == Some(Trouble::Broken);
+            let is_broken = room.trouble == Some(DiskFault::Broken);
             let (written, durable) = (spool.written(), spool.durable());
-            Safety { written, durable, failures: room.failures, is_broken }
+            SpoolProgress { written, durable, failures: room.failures, is_broken }
         });
         if let Ok(after) = after {
             self.safety.send_modify(|safety| *safety = after.later(safety));
@@ -281,16 +295,16 @@ impl Shared {
         self: &Arc<Self>,
         input: Input,
         requests: &mut Vec<Request>,
-    ) -> Result<Next, Poisoned> {
+    ) -> Result<PumpStep, Poisoned> {
         let (next, aside) = self.with(|relay, _| {
             self.follow_clock(relay);
             let now = self.clock.now();
             relay.handle(now, input, requests);
             self.say(now, relay);
             let next = match relay.next_wake() {
-                _ if relay.is_done() => Next::Done,
-                Some(uptime) => Next::At(self.clock.at(uptime)),
-                None => Next::Wait,
+                _ if relay.is_done() => PumpStep::Done,
+                Some(uptime) => PumpStep::At(self.clock.at(uptime)),
+                None => PumpStep::Wait,
             };
             (next, relay.take_set_aside())
         })?;
@@ -308,7 +322,7 @@ impl Shared {
     ///
     /// # Cancel safety
     /// Safe: a file that is pending then is decided about at the next start.
-    async fn set_aside(self: Arc<Self>, aside: SetAside) {
+    async fn set_aside(self: Arc<Self>, aside: SetAsideBlocks) {
         let files = (!self.is_memory()).then(|| SetAsideFiles::of(&self.config.spool_dir));
         let names = match (&files, aside.events()) {
             // There is nothing to be kept, or no place for it.
@@ -327,7 +341,8 @@ impl Shared {
         self.hint();
         let (Some(files), Some(names)) = (files, names) else { return };
         let is_never = self.config.spool_sync == SyncPolicy::Never;
-        let is_safe = |safety: &Safety| (if is_never { safety.written } else { safety.durable }) >= position;
+        let is_safe =
+            |safety: &SpoolProgress| (if is_never { safety.written } else { safety.durable }) >= position;
         // The sender is in here; it cannot be gone.
         let _ = self.safety.subscribe().wait_for(is_safe).await;
         let directory = files.directory().to_owned();
@@ -337,7 +352,7 @@ impl Shared {
         }
     }
 
-    fn not_kept(&self, aside: &SetAside, error: &std::io::Error) {
+    fn not_kept(&self, aside: &SetAsideBlocks, error: &std::io::Error) {
         // If the state is not believed any more, it is not sent either.
         let _ = self.with(|relay, _| relay.not_kept(aside));
         if let Some(suppressed) = self.lines.admit("set aside", &error.to_string()) {
@@ -365,7 +380,7 @@ impl Shared {
     }
 
     /// Says what waits.
-    fn say(&self, now: Moment, relay: &Relay<Box<dyn Spool>>) {
+    fn say(&self, now: ClockReading, relay: &Relay<Box<dyn Spool>>) {
         if let Some(wait) = relay.clock_wait(now)
             && let Some(suppressed) = self.may_say("clocks")
         {
@@ -415,7 +430,7 @@ impl Shared {
         let finish = async {
             if let (Ok(position), false) = (position, self.is_memory()) {
                 let is_never = self.config.spool_sync == SyncPolicy::Never;
-                let is_safe = |safety: &Safety| {
+                let is_safe = |safety: &SpoolProgress| {
                     (if is_never { safety.written } else { safety.durable }) >= position || safety.is_broken
                 };
                 // The sender is in here; it cannot be gone.
@@ -454,7 +469,7 @@ impl Shared {
     }
 
     /// Nothing is taken any more. The first failure is the one that counts.
-    pub(super) fn fail(&self, failure: Failure) {
+    pub(super) fn fail(&self, failure: AgentFailure) {
         self.failure.send_if_modified(|first| {
             let is_first = first.is_none();
             if is_first {
@@ -469,14 +484,14 @@ impl Shared {
         });
     }
 
-    pub(super) fn fail_unless_stopping(&self, failure: Failure) {
+    pub(super) fn fail_unless_stopping(&self, failure: AgentFailure) {
         if !self.is_stopping() {
             self.fail(failure);
         }
     }
 
     /// The failure, once there is one.
-    pub(super) async fn failed(&self) -> Failure {
+    pub(super) async fn failed(&self) -> AgentFailure {
         let mut failure = self.failure.subscribe();
         match failure.wait_for(Option::is_some).await.map(|failure| failure.clone()) {
             Ok(Some(failure)) => failure,
@@ -500,10 +515,10 @@ impl Shared {
     /// Has a look at the Relay, or changes it. The clock is read under the lock, so that the Relay never sees it go back.
     fn with<T>(
         &self,
-        work: impl FnOnce(&mut Relay<Box<dyn Spool>>, crate::relay::Moment) -> T,
+        work: impl FnOnce(&mut Relay<Box<dyn Spool>>, crate::relay::ClockReading) -> T,
     ) -> Result<T, Poisoned> {
         let relay = self.relay.lock().map_err(|_: PoisonError<_>| Poisoned)?;
-        let mut held = Held { relay, shared: self };
+        let mut held = RelayGuard { relay, shared: self };
         let now = self.clock.now();
         let done = work(&mut held, now);
         let news = held.take_news(now.uptime);
@@ -513,7 +528,7 @@ impl Shared {
     }
 }
 
-impl Safety {
+impl SpoolProgress {
     /// This, or what was told before, if that was more: two threads may tell in the other order.
     fn later(self, before: &Self) -> Self {
         Self {
@@ -532,44 +547,44 @@ const fn first_free(free: i64, now: i64) -> i64 {
 }
 
 /// Says it in the log.
-fn tell(news: News) {
+fn tell(news: Notice) {
     match news {
-        News::Trouble { trouble: Trouble::Write, error } => tracing::error!(
+        Notice::DiskFault { trouble: DiskFault::Write, error } => tracing::error!(
             error,
             "the disk of the spool does not take what is to be written; clients keep their batches until it does"
         ),
-        News::Trouble { trouble: Trouble::Sync, error } => tracing::error!(
+        Notice::DiskFault { trouble: DiskFault::Sync, error } => tracing::error!(
             error,
             "the spool could not be synced; what it holds is being written again to new segments"
         ),
-        News::Trouble { trouble: Trouble::Gone, error } => tracing::error!(
+        Notice::DiskFault { trouble: DiskFault::Gone, error } => tracing::error!(
             error,
             "the files of the spool are gone, or the last one cannot be written to any more; what is held is being written again to new ones"
         ),
-        News::Trouble { trouble: Trouble::Broken, error } => tracing::error!(
+        Notice::DiskFault { trouble: DiskFault::Broken, error } => tracing::error!(
             error,
             "the disk of the spool fails to sync again and again; nothing more is taken: see to the disk, then start the agent anew"
         ),
-        News::Well => {
+        Notice::Well => {
             tracing::info!("the disk of the spool takes what is written again, and all of it is there");
         }
-        News::Full { bytes_max } => tracing::warn!(
+        Notice::Full { bytes_max } => tracing::warn!(
             bytes_max,
             "the spool is full; clients keep their batches until servers have stored some of it, or spool-bytes-max is raised"
         ),
-        News::HasRoom { events } => tracing::info!(
+        Notice::HasRoom { events } => tracing::info!(
             events_turned_away = events,
             "the spool has room again; every repetition of what was turned away is counted"
         ),
-        News::Expired { events } => tracing::error!(
+        Notice::Expired { events } => tracing::error!(
             events,
             "events waited for servers for more than a day and were given up: what servers had not stored is lost; \
              bring servers back within a day, and see the docs if a clock was wrong"
         ),
-        News::Damaged { events } => {
+        Notice::Damaged { events } => {
             tracing::error!(events, "the spool is damaged; the ledger is told how many events are lost");
         }
-        News::Panicked { times } => tracing::error!(
+        Notice::Panicked { times } => tracing::error!(
             times,
             "a handler panicked while waiting events were merged; they are kept as they are, and take more room"
         ),
@@ -633,7 +648,7 @@ fn tell_damage(damage: &Damage, path: &Path) {
 
 /// What the Relay waits for.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Next {
+pub(super) enum PumpStep {
     /// This moment, or anything else before.
     At(tokio::time::Instant),
     /// An answer, or a client Batch.

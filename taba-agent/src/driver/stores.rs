@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use taba_core::StoreId;
 
 use crate::config::{Config, SpoolKind, Verified};
-use crate::store_choice::{Meeting, StoreChoice};
+use crate::store_choice::{StoreChoice, StoreMatch};
 
 /// The file, in the directory of the Spool: which store its events are for, as [`StoreId`] writes it.
 const FILE: &str = "store";
@@ -24,7 +24,7 @@ pub(super) struct Stores {
 
 /// Nothing is sent to this Server.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum StoreError {
+pub(super) enum StoreMismatch {
     #[error(
         "this server has the store {theirs}, and what this agent holds is for the store {chosen}: name servers of that one \
          with --servers, or, if {theirs} takes its place, start the agent with --store-id={:016x}", theirs.number
@@ -75,23 +75,23 @@ impl Stores {
     /// A Server says which store it has.
     ///
     /// # Errors
-    /// [`StoreError`]: nothing is to be sent to it.
+    /// [`StoreMismatch`]: nothing is to be sent to it.
     ///
     /// # Cancel safety
     /// Safe: the store may be noted and not chosen yet; it is chosen with the next answer.
-    pub(super) async fn meet(&self, server: usize, theirs: Option<StoreId>) -> Result<(), StoreError> {
+    pub(super) async fn meet(&self, server: usize, theirs: Option<StoreId>) -> Result<(), StoreMismatch> {
         let _choosing = self.choosing.lock().await;
         let meeting = self.choice().meet(server, theirs);
         let store = match meeting {
-            Meeting::Fits => return Ok(()),
-            Meeting::Other { chosen, theirs } => return Err(StoreError::Other { chosen, theirs }),
-            Meeting::Choose(store) => store,
+            StoreMatch::Fits => return Ok(()),
+            StoreMatch::Other { chosen, theirs } => return Err(StoreMismatch::Other { chosen, theirs }),
+            StoreMatch::Choose(store) => store,
         };
         if let Some(path) = self.file.clone() {
             let to = path.clone();
             let written = tokio::task::spawn_blocking(move || write(&to, store)).await;
             let written = written.unwrap_or_else(|error| Err(io::Error::other(error)));
-            written.map_err(|source| StoreError::Note { path, source })?;
+            written.map_err(|source| StoreMismatch::Note { path, source })?;
         }
         self.choice().choose(store);
         tracing::info!(%store, "this agent delivers to this store");

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
-use super::failure::Failure;
+use super::failure::AgentFailure;
 use super::shared::Shared;
 
 /// Runs a task that is to run as long as the Agent does: if it panics or ends before that, the Agent has failed.
@@ -20,8 +20,8 @@ pub(super) async fn supervise(
     tasks.spawn(task);
     match tasks.join_next().await {
         Some(Err(error)) if error.is_panic() => {
-            shared.fail(Failure::panicked(part, &*error.into_panic()));
+            shared.fail(AgentFailure::panicked(part, &*error.into_panic()));
         }
-        _ => shared.fail_unless_stopping(Failure::ended(part)),
+        _ => shared.fail_unless_stopping(AgentFailure::ended(part)),
     }
 }

@@ -8,7 +8,7 @@ use std::{fs, io};
 use tokio::net::UnixListener;
 
 /// A listener, and what removes its path.
-pub(super) struct Opened {
+pub(super) struct BoundSocket {
     pub(super) listener: UnixListener,
     pub(super) socket: Socket,
 }
@@ -17,7 +17,7 @@ pub(super) struct Opened {
 pub(super) struct Socket(PathBuf);
 
 /// Opens a socket. One that nobody listens on any more is replaced; anything else at the path is left alone.
-pub(super) fn open(path: &Path) -> io::Result<Opened> {
+pub(super) fn open(path: &Path) -> io::Result<BoundSocket> {
     match fs::symlink_metadata(path) {
         Ok(found) if found.file_type().is_socket() && UnixStream::connect(path).is_err() => {
             fs::remove_file(path)?;
@@ -27,7 +27,7 @@ pub(super) fn open(path: &Path) -> io::Result<Opened> {
         Err(error) => return Err(error),
     }
     let listener = UnixListener::bind(path)?;
-    Ok(Opened { listener, socket: Socket(path.to_owned()) })
+    Ok(BoundSocket { listener, socket: Socket(path.to_owned()) })
 }
 
 impl Drop for Socket {

@@ -11,7 +11,7 @@ use taba_core::{
 };
 
 use super::{
-    CLIENTS_MAX, Decoder, LINES_MAX, NUMBER_TYPE, Observation, REFUSED_LISTED_MAX, TEXT_TYPE, Unread,
+    CLIENTS_MAX, Decoder, LINES_MAX, LineError, NUMBER_TYPE, Observation, REFUSED_LISTED_MAX, TEXT_TYPE,
 };
 
 /// Blocks of one Batch beside the Ledger's notes.
@@ -21,7 +21,7 @@ const BATCH_BYTES_MAX: usize = 4 << 20;
 
 /// What a request says about all its lines, and what the Agent knows.
 #[derive(Clone, Debug)]
-pub struct Given<'a> {
+pub struct LineContext<'a> {
     /// When the first line happened, if it has no time. Each further line is taken to be a microsecond later, so that of
     /// two settings of a gauge the last one counts.
     pub now: Timestamp,
@@ -38,7 +38,7 @@ pub struct Collected {
     /// To be taken. The same lines give the same Batches, but for times that were not given.
     pub batches: Vec<FrontBatch>,
     /// What is to be told.
-    pub outcome: Outcome,
+    pub outcome: RecordedLines,
     /// Lines that are of the protocol, whether refused or not.
     pub readable: u64,
 }
@@ -57,7 +57,7 @@ pub struct FrontBatch {
 /// What became of the lines of a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
-pub struct Outcome {
+pub struct RecordedLines {
     /// Events that were taken.
     pub recorded: u64,
     /// The first [`REFUSED_LISTED_MAX`] lines that were refused; all others were taken.
@@ -90,10 +90,14 @@ pub struct TooManyLines;
 ///
 /// # Cost
 /// Each line is decoded once, and its value encoded twice. Memory: about 200 bytes a line, and what the lines hold.
-pub fn collect(decoder: &dyn Decoder, bytes: &[u8], given: &Given<'_>) -> Result<Collected, TooManyLines> {
+pub fn collect(
+    decoder: &dyn Decoder,
+    bytes: &[u8],
+    given: &LineContext<'_>,
+) -> Result<Collected, TooManyLines> {
     let mut clients = Clients::default();
     let at = |line: u64| given.now.saturating_add(Duration::from_micros(line - 1));
-    let (mut outcome, mut readable, mut lines) = (Outcome::default(), 0, 0);
+    let (mut outcome, mut readable, mut lines) = (RecordedLines::default(), 0, 0);
     for (line, text) in (1..).zip(bytes.split(|byte| *byte == b'\n')) {
         let text = text.trim_ascii();
         let Some(decoded) = (if text.is_empty() { None } else { decoder.decode(text) }) else { continue };
@@ -122,10 +126,10 @@ pub fn collect(decoder: &dyn Decoder, bytes: &[u8], given: &Given<'_>) -> Result
 #[derive(Default)]
 struct Clients {
     places: HashMap<ClientId, usize>,
-    clients: Vec<OfClient>,
+    clients: Vec<ClientLines>,
 }
 
-struct OfClient {
+struct ClientLines {
     client: ClientId,
     places: HashMap<(TabName, TabType), usize>,
     tabs: Vec<(TabName, TabType, Box<dyn JsonEvents>)>,
@@ -133,17 +137,22 @@ struct OfClient {
 }
 
 impl Clients {
-    fn add(&mut self, observation: Observation, at: Timestamp, given: &Given<'_>) -> Result<(), Unread> {
+    fn add(
+        &mut self,
+        observation: Observation,
+        at: Timestamp,
+        given: &LineContext<'_>,
+    ) -> Result<(), LineError> {
         let Observation { client, tab, tab_type, time, value } = observation;
-        let of_client = |unread: Unread| unread.of(client.clone());
+        let of_client = |unread: LineError| unread.of(client.clone());
         if tab.is_reserved() {
             let message = format!("names under {} are the ledger's", TabName::RESERVED);
-            return Err(Unread { client, why: Why::BadName, message });
+            return Err(LineError { client, why: Why::BadName, message });
         }
         let tab_type = tab_type.map_or_else(|| default_type(&value), Ok).map_err(of_client)?;
         let Some(events) = self.of(client.as_ref().unwrap_or(&given.client)) else {
             let message = format!("more than {CLIENTS_MAX} clients; send them in several requests");
-            return Err(Unread { client: None, why: Why::Full, message });
+            return Err(LineError { client: None, why: Why::Full, message });
         };
         let place = match events.places.get(&(tab.clone(), tab_type.clone())) {
             Some(place) => *place,
@@ -155,11 +164,11 @@ impl Clients {
             }
         };
         let pushed = events.tabs[place].2.push(time.unwrap_or(at), &value);
-        pushed.map_err(|error| Unread::value(error).of(client))
+        pushed.map_err(|error| LineError::value(error).of(client))
     }
 
     /// Counts a line that was refused: under its Client, where that has room, or else under the request's.
-    fn refuse(&mut self, unread: &Unread, given: &Given<'_>) {
+    fn refuse(&mut self, unread: &LineError, given: &LineContext<'_>) {
         let client = unread.client.as_ref().filter(|client| self.of(client).is_some());
         let client = client.unwrap_or(&given.client).clone();
         let known = match self.of(&client) {
@@ -171,7 +180,7 @@ impl Clients {
     }
 
     /// What is of this Client; `None` when there are too many.
-    fn of(&mut self, client: &ClientId) -> Option<&mut OfClient> {
+    fn of(&mut self, client: &ClientId) -> Option<&mut ClientLines> {
         match self.places.get(client) {
             Some(place) => Some(&mut self.clients[*place]),
             None if self.clients.len() >= CLIENTS_MAX => None,
@@ -179,11 +188,11 @@ impl Clients {
         }
     }
 
-    fn insert(&mut self, client: &ClientId) -> &mut OfClient {
+    fn insert(&mut self, client: &ClientId) -> &mut ClientLines {
         let place = self.clients.len();
         self.places.insert(client.clone(), place);
         let (client, places, tabs) = (client.clone(), HashMap::new(), Vec::new());
-        self.clients.push(OfClient { client, places, tabs, dropped: BTreeMap::new() });
+        self.clients.push(ClientLines { client, places, tabs, dropped: BTreeMap::new() });
         &mut self.clients[place]
     }
 
@@ -192,7 +201,7 @@ impl Clients {
     }
 }
 
-impl OfClient {
+impl ClientLines {
     fn into_batches(self, now: Timestamp) -> Vec<FrontBatch> {
         let Self { client, tabs, mut dropped, .. } = self;
         let blocks =
@@ -234,11 +243,11 @@ fn note(tab: TabName, client: &ClientId, now: Timestamp, events: u64) -> Block {
     note.expect("there is one event")
 }
 
-fn default_type(value: &serde_json::Value) -> Result<TabType, Unread> {
+fn default_type(value: &serde_json::Value) -> Result<TabType, LineError> {
     let name = match value {
         serde_json::Value::Number(_) => NUMBER_TYPE,
         serde_json::Value::String(_) => TEXT_TYPE,
-        _ => return Err(Unread::value("a value that is neither number nor text needs a \"type\"")),
+        _ => return Err(LineError::value("a value that is neither number nor text needs a \"type\"")),
     };
     Ok(TabType::new(name).expect("the constants are names"))
 }
@@ -248,10 +257,10 @@ fn column(
     tab_type: &TabType,
     value: &serde_json::Value,
     handlers: &Registry,
-) -> Result<Box<dyn JsonEvents>, Unread> {
+) -> Result<Box<dyn JsonEvents>, LineError> {
     let unknown = |words: &str| {
         let message = format!("this agent has no handler {tab_type}{words}");
-        Unread { client: None, why: Why::UnknownType, message }
+        LineError { client: None, why: Why::UnknownType, message }
     };
     match handlers.get(tab_type.as_str()) {
         Some(handler) => Ok(handler.json_events()),
@@ -273,7 +282,7 @@ mod tests {
     fn collected(lines: &str) -> Result<Collected, TooManyLines> {
         let handlers = taba_handlers::standard().build().unwrap();
         let (now, client) = (Timestamp::from_secs(9), ClientId::new("http").unwrap());
-        collect(&JsonLines, lines.as_bytes(), &Given { now, client, handlers: &handlers })
+        collect(&JsonLines, lines.as_bytes(), &LineContext { now, client, handlers: &handlers })
     }
 
     /// Events of each (Client, Tab, type), the Ledger's notes as what they say.
@@ -335,7 +344,7 @@ mod tests {
     #[test]
     fn without_any_handler_nothing_is_taken_for_something_else() {
         let (now, client) = (Timestamp::default(), ClientId::new("http").unwrap());
-        let given = Given { now, client, handlers: &Registry::default() };
+        let given = LineContext { now, client, handlers: &Registry::default() };
         let outcome = collect(&JsonLines, b"{\"tab\":\"a\"}", &given).unwrap().outcome;
         assert_eq!((outcome.recorded, outcome.refused[0].reason), (0, "unknown_type"));
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use taba_core::{ClientId, TabName, TabType, Timestamp};
 
-use super::{Decoder, Observation, Unread};
+use super::{Decoder, LineError, Observation};
 
 /// Seconds since 1970 that are believed to be meant as such; what is larger is milliseconds, by its looks.
 const SECONDS_MAX: f64 = 1e11;
@@ -45,46 +45,46 @@ fn one() -> serde_json::Value {
 }
 
 impl Decoder for JsonLines {
-    fn decode(&self, line: &[u8]) -> Option<Result<Observation, Unread>> {
+    fn decode(&self, line: &[u8]) -> Option<Result<Observation, LineError>> {
         Some(read(line))
     }
 }
 
-fn read(line: &[u8]) -> Result<Observation, Unread> {
+fn read(line: &[u8]) -> Result<Observation, LineError> {
     // serde would take an array for a struct, field by field.
     if !line.starts_with(b"{") {
-        return Err(Unread::malformed(format!("not {EVENT}: it does not begin with {{")));
+        return Err(LineError::malformed(format!("not {EVENT}: it does not begin with {{")));
     }
     let line: Line = serde_json::from_slice(line).map_err(|error| {
         // It says "at line 1" of what is one line.
         let words = error.to_string();
-        Unread::malformed(format!("not {EVENT}: {}", words.replace("line 1 ", "")))
+        LineError::malformed(format!("not {EVENT}: {}", words.replace("line 1 ", "")))
     })?;
-    let client = line.client.map(|client| ClientId::new(&client)).transpose().map_err(Unread::from)?;
-    let of_client = |unread: Unread| unread.of(client.clone());
+    let client = line.client.map(|client| ClientId::new(&client)).transpose().map_err(LineError::from)?;
+    let of_client = |unread: LineError| unread.of(client.clone());
     let mut tab = TabName::builder(&line.tab);
     for (key, text) in &line.labels {
         tab = tab.label(key, text);
     }
-    let tab = tab.build().map_err(Unread::from).map_err(of_client)?;
-    let tab_type = line.tab_type.map(|name| TabType::new(&name)).transpose().map_err(Unread::from);
+    let tab = tab.build().map_err(LineError::from).map_err(of_client)?;
+    let tab_type = line.tab_type.map(|name| TabType::new(&name)).transpose().map_err(LineError::from);
     let tab_type = tab_type.map_err(of_client)?;
     let time = line.time.map(moment).transpose().map_err(of_client)?;
     Ok(Observation { client, tab, tab_type, time, value: line.value })
 }
 
-fn moment(time: Time) -> Result<Timestamp, Unread> {
+fn moment(time: Time) -> Result<Timestamp, LineError> {
     match time {
         Time::Seconds(seconds) if seconds.abs() < SECONDS_MAX => {
             Ok(Timestamp::from_micros((seconds * 1e6).round() as i64))
         }
         Time::Seconds(seconds) => {
-            Err(Unread::value(format!("time {seconds} is too far from now: it is in seconds since 1970")))
+            Err(LineError::value(format!("time {seconds} is too far from now: it is in seconds since 1970")))
         }
         Time::Text(text) => match text.parse::<jiff::Timestamp>() {
             Ok(time) => Ok(Timestamp::from_micros(time.as_microsecond())),
             Err(error) => {
-                Err(Unread::value(format!("time {text:?} is not as 2026-11-27T12:00:00Z: {error}")))
+                Err(LineError::value(format!("time {text:?} is not as 2026-11-27T12:00:00Z: {error}")))
             }
         },
     }

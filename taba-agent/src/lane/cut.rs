@@ -5,21 +5,21 @@ use taba_core::limits::BATCH_BLOCKS_MAX;
 use taba_core::wire::Block;
 
 use super::Lane;
-use super::parcel::Parcel;
-use crate::spool::record::Piece;
+use super::entry::LaneEntry;
+use crate::spool::record::Fragment;
 
 impl Lane {
     /// How these Blocks would be cut: first into what is open, then into new Batches from `next` on, before which there
     /// are so many events.
     pub(super) fn cut<'a>(
         &self,
-        open: Option<&Parcel>,
+        open: Option<&LaneEntry>,
         next: SeqNo,
         events_before: u64,
         blocks: impl IntoIterator<Item = &'a Block>,
-    ) -> Vec<Piece> {
+    ) -> Vec<Fragment> {
         let vbucket = self.key.vbucket;
-        let empty = |seq, events_before| Piece {
+        let empty = |seq, events_before| Fragment {
             vbucket,
             seq,
             events_before,
@@ -29,18 +29,22 @@ impl Lane {
             events: 0,
             bytes: Vec::new(),
         };
-        let mut pieces: Vec<Piece> = Vec::new();
+        let mut pieces: Vec<Fragment> = Vec::new();
         let (mut events, mut scratch) = (events_before, Vec::new());
         // What the Batch being filled holds before its piece.
         let mut held = open.map_or((0, 0), |open| (open.blocks, open.weight.bytes as usize));
         if let Some(open) = open {
             let (blocks_before, batch_events_before) = (open.blocks, open.weight.events);
-            pieces.push(Piece { blocks_before, batch_events_before, ..empty(open.seq, open.events_before) });
+            pieces.push(Fragment {
+                blocks_before,
+                batch_events_before,
+                ..empty(open.seq, open.events_before)
+            });
         }
         for block in blocks {
             scratch.clear();
             block.encode(&mut scratch);
-            let has_room = |piece: &Piece| {
+            let has_room = |piece: &Fragment| {
                 let (blocks, bytes) = (held.0 + piece.blocks, held.1 + piece.bytes.len());
                 blocks < BATCH_BLOCKS_MAX as u64
                     && (blocks == 0 || bytes + scratch.len() <= self.bounds.batch_bytes_max)

@@ -1,4 +1,4 @@
-//! [`Message`]: what a Lane says: its next Batch, or a question.
+//! [`LaneMessage`]: what a Lane says: its next Batch, or a question.
 
 use std::ops::Range;
 
@@ -10,7 +10,7 @@ use super::{HEAD_BYTES_MAX, LaneKey};
 
 /// A Batch to be sent: shares its bytes with the Lane.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outgoing {
+pub struct OutgoingBatch {
     /// Which Lane.
     pub lane: LaneKey,
     /// The place in the Lane.
@@ -24,23 +24,23 @@ pub struct Outgoing {
 
 /// What a Lane has to say.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Message {
+pub enum LaneMessage {
     /// Its next Batch.
-    Batch(Outgoing),
+    Batch(OutgoingBatch),
     /// A question.
     Probe(Probe),
 }
 
 /// What a Lane would say, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
+pub enum NextMessage {
     /// A Batch of at most so many bytes.
     Batch(usize),
     /// A question.
     Probe,
 }
 
-impl Outgoing {
+impl OutgoingBatch {
     /// Appends the Batch: the layout of [`LaneBatch`](taba_core::wire::LaneBatch).
     ///
     /// ```text

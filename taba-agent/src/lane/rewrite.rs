@@ -6,14 +6,14 @@ use bytes::Bytes;
 use taba_core::wire::{Block, Reader, WireError};
 use taba_core::{SeqNo, Timestamp};
 
-use super::parcel::Parcel;
-use super::{Lane, Released};
-use crate::spool::record::Piece;
-use crate::spool::{Fetch, Place, Purpose, SegmentId};
-use crate::units::Moment;
+use super::entry::LaneEntry;
+use super::{Lane, ReleasedBatches};
+use crate::spool::record::Fragment;
+use crate::spool::{Fetch, FragmentLocation, Purpose, SegmentId};
+use crate::units::ClockReading;
 
 /// A Batch that is to be written again: when the first of it was taken, and all of it as one piece.
-pub type Copy = (Timestamp, Piece);
+pub type BatchCopy = (Timestamp, Fragment);
 
 impl Lane {
     /// Forgets the content of all Batches that the Spool can give back, as it says of the ends of their records; but not
@@ -33,9 +33,13 @@ impl Lane {
 
     /// The first Batch from this number on that stands in this segment or an earlier one: to be written again elsewhere. One
     /// whose content is away has to be read back first.
-    pub fn next_copy(&mut self, from: SeqNo, through: SegmentId) -> Option<(SeqNo, Result<Copy, Fetch>)> {
+    pub fn next_copy(
+        &mut self,
+        from: SeqNo,
+        through: SegmentId,
+    ) -> Option<(SeqNo, Result<BatchCopy, Fetch>)> {
         let (key, first) = (self.key, self.index(from.max(self.base()))?);
-        let is_old = |parcel: &&mut Parcel| parcel.places.iter().any(|place| place.segment <= through);
+        let is_old = |parcel: &&mut LaneEntry| parcel.places.iter().any(|place| place.segment <= through);
         let parcel = self.parcels.range_mut(first..).find(is_old)?;
         parcel.close();
         let copy = match parcel.pieces() {
@@ -49,7 +53,7 @@ impl Lane {
     }
 
     /// A Batch stands elsewhere now; gives where it stood.
-    pub fn moved(&mut self, seq: SeqNo, place: Place, written: u64) -> Vec<Place> {
+    pub fn moved(&mut self, seq: SeqNo, place: FragmentLocation, written: u64) -> Vec<FragmentLocation> {
         let Some(index) = self.index(seq) else { return vec![place] };
         self.parcels[index].move_to(place, written)
     }
@@ -60,7 +64,7 @@ impl Lane {
         let Some(first) = self.index(self.first_unsent()) else { return false };
         let unsent = self.parcels.range(first..);
         self.parcels[first].born <= since.as_micros() as i64
-            && !unsent.clone().any(Parcel::has_note)
+            && !unsent.clone().any(LaneEntry::has_note)
             && unsent.map(|parcel| parcel.weight.bytes).sum::<u64>() > self.merge_at.max(bytes_min)
     }
 
@@ -91,7 +95,7 @@ impl Lane {
     }
 
     /// How these Blocks, which say the same as those that were never sent, would be cut into Batches.
-    pub fn plan_unsent(&self, blocks: &[Block]) -> (Timestamp, Vec<Piece>) {
+    pub fn plan_unsent(&self, blocks: &[Block]) -> (Timestamp, Vec<Fragment>) {
         let Some(first) = self.index(self.first_unsent()) else { return Default::default() };
         let parcel = &self.parcels[first];
         (parcel.taken_at, self.cut(None, parcel.seq, parcel.events_before, blocks))
@@ -100,9 +104,9 @@ impl Lane {
     /// Puts what was [planned](Self::plan_unsent) in the place of all that was never sent; gives where that stood.
     pub fn replace_unsent(
         &mut self,
-        pieces: impl IntoIterator<Item = (Piece, Place)>,
+        pieces: impl IntoIterator<Item = (Fragment, FragmentLocation)>,
         written: u64,
-    ) -> Vec<Place> {
+    ) -> Vec<FragmentLocation> {
         let seq = self.first_unsent();
         let Some(first) = self.index(seq) else { return Vec::new() };
         let (taken_at, born) = (self.parcels[first].taken_at, self.parcels[first].born);
@@ -111,7 +115,7 @@ impl Lane {
         self.last = SeqNo(seq.0 - 1);
         self.events_held -= before;
         self.events_offered -= before;
-        let now = Moment { time: taken_at, ..Moment::default() };
+        let now = ClockReading { time: taken_at, ..ClockReading::default() };
         self.append(now, pieces, written);
         let mut bytes = 0;
         for parcel in self.parcels.range_mut(first..) {
@@ -135,9 +139,9 @@ impl Lane {
 
     /// The Batch of this number, which is held, with these Blocks in place of its own: as many, and as many events. To be
     /// written to the Spool; then [`replace`](Self::replace) it.
-    pub fn plan_replacement(&self, seq: SeqNo, bytes: Vec<u8>) -> Option<(Timestamp, Piece)> {
+    pub fn plan_replacement(&self, seq: SeqNo, bytes: Vec<u8>) -> Option<(Timestamp, Fragment)> {
         let parcel = &self.parcels[self.index(seq)?];
-        let piece = Piece {
+        let piece = Fragment {
             vbucket: self.key.vbucket,
             seq,
             events_before: parcel.events_before,
@@ -151,7 +155,12 @@ impl Lane {
     }
 
     /// Puts what was [planned](Self::plan_replacement) in the place of the Batch; gives where that stood.
-    pub fn replace(&mut self, piece: Piece, place: Place, written: u64) -> Vec<Place> {
+    pub fn replace(
+        &mut self,
+        piece: Fragment,
+        place: FragmentLocation,
+        written: u64,
+    ) -> Vec<FragmentLocation> {
         match self.index(piece.seq) {
             Some(index) => self.parcels[index].replace(piece, place, written),
             None => vec![place],
@@ -180,9 +189,9 @@ impl Lane {
 
     /// Gives up the [rest](Self::rest), which no Server has taken or will take, and was added to other Lanes. Nothing may be
     /// in flight, and nothing is added to this Lane any more.
-    pub fn give_up_rest(&mut self, from: SeqNo) -> Released {
+    pub fn give_up_rest(&mut self, from: SeqNo) -> ReleasedBatches {
         debug_assert!(self.flight.is_none() && from >= self.cursor, "what was stored cannot be given up");
-        let mut released = Released::default();
+        let mut released = ReleasedBatches::default();
         let first = self.index(from).unwrap_or(self.parcels.len());
         for parcel in self.parcels.drain(first..) {
             self.events_held -= parcel.weight.events;

@@ -8,7 +8,7 @@ use taba_core::{ClientId, StreamId, TabName, TabType};
 
 use super::*;
 use crate::spool::record::Record;
-use crate::spool::recovery::{FoundBatch, FoundLane, Sending};
+use crate::spool::recovery::{RecoveredBatch, RecoveredLane, Sending};
 use crate::spool::{MemorySpool, SegmentId, Spool, Weight};
 
 const CONFIRM: Duration = Duration::from_secs(60);
@@ -18,8 +18,8 @@ const fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
 }
 
-fn at(uptime: Duration) -> Moment {
-    Moment { uptime, time: Timestamp::from_secs(1_000_000).saturating_add(uptime) }
+fn at(uptime: Duration) -> ClockReading {
+    ClockReading { uptime, time: Timestamp::from_secs(1_000_000).saturating_add(uptime) }
 }
 
 fn key() -> LaneKey {
@@ -54,14 +54,14 @@ impl Bench {
         self.lane.append(at(self.now), pieces, written.position);
     }
 
-    fn send(&mut self) -> Option<Message> {
+    fn send(&mut self) -> Option<LaneMessage> {
         self.lane.make_ready(u64::MAX);
         self.lane.send(at(self.now))
     }
 
-    fn batch(&mut self) -> Outgoing {
+    fn batch(&mut self) -> OutgoingBatch {
         match self.send() {
-            Some(Message::Batch(batch)) => batch,
+            Some(LaneMessage::Batch(batch)) => batch,
             other => panic!("no batch: {other:?}"),
         }
     }
@@ -81,7 +81,7 @@ fn block(number: usize) -> Block {
     Block::of_events(tab, client, tab_type, Events::new(&times, &vec![1.0; times.len()])).unwrap()
 }
 
-fn decoded(outgoing: &Outgoing) -> LaneBatch {
+fn decoded(outgoing: &OutgoingBatch) -> LaneBatch {
     let mut bytes = Vec::new();
     outgoing.encode(&mut bytes);
     assert!(bytes.len() <= outgoing.bytes());
@@ -116,7 +116,7 @@ fn what_is_sent_is_what_the_core_reads() {
     blocks.iter().for_each(|block| bench.offer(std::slice::from_ref(block)));
     let note = Block { tab: TabName::new("taba.recorded").unwrap(), ..block(0) };
     bench.offer(std::slice::from_ref(&note));
-    let Some(Next::Batch(bytes)) = bench.lane.next() else { panic!() };
+    let Some(NextMessage::Batch(bytes)) = bench.lane.next() else { panic!() };
     let outgoing = bench.batch();
     assert!(outgoing.bytes() <= bytes);
     let batch = decoded(&outgoing);
@@ -225,7 +225,7 @@ fn a_batch_goes_when_one_fresh_and_stable_answer_to_a_late_question_covers_it() 
     assert_eq!(bench.lane.base(), SeqNo(2), "only the first is stable");
 
     bench.lane.probe();
-    let Some(Message::Probe(probe)) = bench.send() else { panic!() };
+    let Some(LaneMessage::Probe(probe)) = bench.send() else { panic!() };
     assert_eq!((probe.base, probe.events_before), (SeqNo(2), block(1).events));
     bench.now = secs(62);
     bench.acknowledge(&ack(4, 4, Answer::Applied));
@@ -264,11 +264,11 @@ fn what_was_acknowledged_before_the_store_went_back_is_confirmed_anew() {
 #[test]
 fn answers_that_cannot_be_move_nothing() {
     for (applied, answer, expected) in [
-        (9, Answer::Applied, Progress::Absurd),
-        (9, Answer::Duplicate, Progress::Absurd),
-        (9, Answer::Nak, Progress::Absurd),
-        (u64::MAX, Answer::Applied, Progress::Absurd),
-        (1, Answer::Applied, Progress::Absurd),
+        (9, Answer::Applied, Progress::ProtocolViolation),
+        (9, Answer::Duplicate, Progress::ProtocolViolation),
+        (9, Answer::Nak, Progress::ProtocolViolation),
+        (u64::MAX, Answer::Applied, Progress::ProtocolViolation),
+        (1, Answer::Applied, Progress::ProtocolViolation),
         (2, Answer::Nak, Progress::Later),
         (3, Answer::Nak, Progress::Later),
     ] {
@@ -281,18 +281,22 @@ fn answers_that_cannot_be_move_nothing() {
         let mut bench = with_retained(2);
         bench.lane.probe();
         let sent = bench.send().unwrap();
-        assert_eq!(bench.acknowledge(&ack(2, 2, answer)), Progress::Absurd, "no answer to a probe");
+        assert_eq!(
+            bench.acknowledge(&ack(2, 2, answer)),
+            Progress::ProtocolViolation,
+            "no answer to a probe"
+        );
         assert_eq!(bench.send().unwrap(), sent);
     }
 }
 
-fn lane_of(batches: Vec<FoundBatch>) -> FoundLane {
-    FoundLane { applied: SeqNo::NONE, batches, ..FoundLane::default() }
+fn lane_of(batches: Vec<RecoveredBatch>) -> RecoveredLane {
+    RecoveredLane { applied: SeqNo::NONE, batches, ..RecoveredLane::default() }
 }
 
-fn found(seq: u64, events_before: u64, events: u64, taken_at: Timestamp) -> FoundBatch {
+fn found(seq: u64, events_before: u64, events: u64, taken_at: Timestamp) -> RecoveredBatch {
     let (seq, places) = (SeqNo(seq), Vec::new());
-    FoundBatch {
+    RecoveredBatch {
         seq,
         events_before,
         blocks: 0,
@@ -306,12 +310,12 @@ fn found(seq: u64, events_before: u64, events: u64, taken_at: Timestamp) -> Foun
 #[test]
 fn a_lane_of_an_earlier_run_asks_first() {
     let batches: Vec<_> = (3..=5).map(|seq| found(seq, seq * 10, 10, at(secs(0)).time)).collect();
-    let known = FoundLane { applied: SeqNo(4), batches: batches.clone(), ..FoundLane::default() };
+    let known = RecoveredLane { applied: SeqNo(4), batches: batches.clone(), ..RecoveredLane::default() };
     assert_eq!(Lane::recovered(key(), bounds(1), known, at(secs(0))).unapplied().events, 10);
     let mut bench = Bench::new(1);
     bench.lane = Lane::recovered(key(), bounds(1), lane_of(batches), at(secs(0)));
     assert!(bench.lane.is_replaying() && !bench.lane.is_applied());
-    let Some(Message::Probe(probe)) = bench.send() else { panic!() };
+    let Some(LaneMessage::Probe(probe)) = bench.send() else { panic!() };
     assert_eq!((probe.base, probe.events_before), (SeqNo(3), 30));
     assert_eq!(bench.acknowledge(&ack(4, 4, Answer::Applied)), Progress::Applied(SeqNo(4)));
     assert_eq!(bench.batch().seq, SeqNo(5));
@@ -344,14 +348,14 @@ fn what_is_too_old_is_never_sent_and_the_server_is_told() {
     assert_eq!(bench.lane.expire(secs(0)).batches, 0);
     let released = bench.lane.expire(secs(500));
     assert_eq!((released.batches, released.events), (1, 10));
-    let Some(Message::Probe(probe)) = bench.send() else { panic!() };
+    let Some(LaneMessage::Probe(probe)) = bench.send() else { panic!() };
     assert_eq!((probe.base, probe.events_before), (SeqNo(2), 10));
     bench.acknowledge(&ack(1, 0, Answer::Applied));
     assert_eq!(bench.batch().seq, SeqNo(2));
     assert_eq!(bench.lane.expire(secs(2_000)).batches, 0, "it is in flight");
     bench.lane.give_back();
     assert_eq!(bench.lane.expire(secs(2_000)).events, 10);
-    let Some(Message::Probe(probe)) = bench.send() else {
+    let Some(LaneMessage::Probe(probe)) = bench.send() else {
         panic!("a lane that is left empty still has to say it")
     };
     assert_eq!((probe.base, probe.events_before), (SeqNo(3), 20));
@@ -372,7 +376,7 @@ fn what_is_too_old_is_never_sent_and_the_server_is_told() {
     assert_eq!(lane.expire(secs(0)).events, 10);
     assert!(lane.is_empty() && lane.next().is_none());
     // What is known to be stored is not lost.
-    let known = FoundLane { applied: SeqNo(1), batches: long_ago, ..FoundLane::default() };
+    let known = RecoveredLane { applied: SeqNo(1), batches: long_ago, ..RecoveredLane::default() };
     let mut lane = Lane::recovered(key(), bounds(1), known, at(secs(0)));
     assert_eq!((lane.expire(secs(0)).events, lane.is_empty()), (10, true));
 
@@ -389,7 +393,7 @@ fn what_is_too_old_is_never_sent_and_the_server_is_told() {
 #[test]
 fn what_no_server_can_have_does_not_get_too_old() {
     let day = secs(24 * 3600);
-    let of = |sending| FoundLane {
+    let of = |sending| RecoveredLane {
         sending,
         ..lane_of(vec![found(1, 0, 10, at(secs(0)).time.saturating_sub(9 * day))])
     };
@@ -403,7 +407,7 @@ fn what_no_server_can_have_does_not_get_too_old() {
     assert!(!lane.is_misdated(secs(0)));
     assert_eq!(lane.expire(9 * day).batches, 0);
     // From the first message on it has an age.
-    assert!(matches!(lane.send(at(9 * day)), Some(Message::Probe(_))));
+    assert!(matches!(lane.send(at(9 * day)), Some(LaneMessage::Probe(_))));
     lane.give_back();
     assert_eq!(lane.expire(10 * day).batches, 0);
     assert_eq!(lane.expire(10 * day + secs(1)).batches, 1);
@@ -423,7 +427,7 @@ fn a_loss_of_what_was_never_sent_is_told_and_that_is_believed() {
     let mut bench = with_retained(1);
     bench.now = secs(25 * 3600);
     assert_eq!(bench.lane.expire(bench.now).batches, 2);
-    let Some(Message::Probe(probe)) = bench.send() else { panic!("it has a loss to tell") };
+    let Some(LaneMessage::Probe(probe)) = bench.send() else { panic!("it has a loss to tell") };
     assert_eq!(probe.base, SeqNo(3));
     assert_eq!(bench.acknowledge(&ack(2, 0, Answer::Applied)), Progress::Applied(SeqNo(2)));
 }
@@ -433,7 +437,11 @@ fn when_room_is_needed_what_is_stable_goes_early() {
     let mut bench = with_retained(3);
     let place = |seq: usize| bench.lane.parcels[seq - 1].places[0].segment;
     assert_eq!((place(1), place(3)), (SegmentId(0), SegmentId(0)));
-    assert_eq!(bench.lane.release_stable(SegmentId(0)), Released::default(), "nothing is known to be stable");
+    assert_eq!(
+        bench.lane.release_stable(SegmentId(0)),
+        ReleasedBatches::default(),
+        "nothing is known to be stable"
+    );
     bench.batch();
     bench.acknowledge(&ack(4, 2, Answer::Applied));
     assert_eq!(bench.lane.release_stable(SegmentId(1)).batches, 0, "nothing of it stands there");
@@ -511,10 +519,10 @@ struct Model {
 }
 
 impl Model {
-    fn take(&mut self, message: &Message) -> (u64, Answer) {
+    fn take(&mut self, message: &LaneMessage) -> (u64, Answer) {
         let batch = match message {
-            Message::Batch(batch) => decoded(batch),
-            Message::Probe(probe) => {
+            LaneMessage::Batch(batch) => decoded(batch),
+            LaneMessage::Probe(probe) => {
                 if probe.base.0 > self.mark + 1 {
                     self.lost += probe.events_before - self.mark_events;
                     (self.mark, self.mark_events) = (probe.base.0 - 1, probe.events_before);
@@ -545,7 +553,7 @@ struct World {
     bench: Bench,
     /// Every commit of the primary, from the one that the replica has.
     history: Vec<Model>,
-    sent: Vec<Message>,
+    sent: Vec<LaneMessage>,
     offers: usize,
     offered: u64,
 }
@@ -555,7 +563,7 @@ impl World {
         &self.history[self.history.len() - 1]
     }
 
-    fn deliver(&mut self, message: &Message) -> Ack {
+    fn deliver(&mut self, message: &LaneMessage) -> Ack {
         let mut store = self.primary().clone();
         let (applied, answer) = store.take(message);
         if answer == Answer::Applied {

@@ -4,7 +4,7 @@ use taba_core::SeqNo;
 use taba_core::wire::{Block, ClientBatch};
 use xxhash_rust::xxh64::xxh64;
 
-use super::{Moment, Phase, Relay, Verdict};
+use super::{AcceptOutcome, ClockReading, Relay, RelayPhase};
 use crate::dedup::{Dedup, KEYS_MAX};
 use crate::frontend::FrontBatch;
 use crate::health::Chance;
@@ -31,10 +31,10 @@ pub(super) struct FrontEnd {
 /// What became of the Batches of one request.
 #[must_use = "the sender waits for the answer"]
 #[derive(Debug)]
-pub enum Recorded {
+pub enum RecordOutcome {
     /// They are here, or were here before.
     Taken {
-        /// As in [`Verdict::Taken`], of the last of them.
+        /// As in [`AcceptOutcome::Taken`], of the last of them.
         position: u64,
         /// Whether all of them had been taken before, under the same key.
         is_repeated: bool,
@@ -60,11 +60,16 @@ impl<S: Spool> Relay<S> {
     ///
     /// # Cost
     /// As [`accept`](Self::accept), for each Batch.
-    pub fn record(&mut self, now: Moment, batches: Vec<FrontBatch>, key: Option<&str>) -> Recorded {
+    pub fn record(
+        &mut self,
+        now: ClockReading,
+        batches: Vec<FrontBatch>,
+        key: Option<&str>,
+    ) -> RecordOutcome {
         if let Some(error) = self.lacks_room(now, &batches) {
             self.tally.batches_in += batches.len() as u64;
             self.tally.batches_turned_away += batches.len() as u64;
-            return Recorded::Refused(error);
+            return RecordOutcome::Refused(error);
         }
         let repeated_before = self.tally.batches_repeated;
         let (mut last, count) = (0, batches.len() as u64);
@@ -81,18 +86,18 @@ impl<S: Spool> Relay<S> {
             let FrontBatch { client, blocks, .. } = batch;
             let batch = ClientBatch { client, incarnation, seq: SeqNo(seq), sent_at: now.time, blocks };
             match self.accept(now, &batch, &[]) {
-                Verdict::Taken { position, .. } => last = last.max(position),
-                Verdict::Refused(error) => return Recorded::Refused(error),
-                Verdict::Stopping => return Recorded::Stopping,
+                AcceptOutcome::Taken { position, .. } => last = last.max(position),
+                AcceptOutcome::Refused(error) => return RecordOutcome::Refused(error),
+                AcceptOutcome::Stopping => return RecordOutcome::Stopping,
             }
         }
         let is_repeated = self.tally.batches_repeated - repeated_before == count;
-        Recorded::Taken { position: last, is_repeated }
+        RecordOutcome::Taken { position: last, is_repeated }
     }
 
     /// Why several Batches cannot be taken one after the other. One by itself is taken whole or not at all anyway.
-    fn lacks_room(&mut self, now: Moment, batches: &[FrontBatch]) -> Option<SpoolError> {
-        if batches.len() < 2 || self.phase == Phase::Draining {
+    fn lacks_room(&mut self, now: ClockReading, batches: &[FrontBatch]) -> Option<SpoolError> {
+        if batches.len() < 2 || self.phase == RelayPhase::Draining {
             return None;
         }
         let blocks = batches.iter().flat_map(|batch| &batch.blocks);

@@ -9,12 +9,12 @@ use taba_core::limits::FUTURE_MICROS_MAX;
 use taba_core::wire::Block;
 use taba_core::{SeqNo, Timestamp};
 
-use super::{Moment, Relay};
+use super::{ClockReading, Relay};
 use crate::config::HELD_HERE_BYTES_MAX;
-use crate::lane::{LaneKey, Released};
+use crate::lane::{LaneKey, ReleasedBatches};
 use crate::merge::{Merging, merge};
-use crate::spool::record::{Checkpoint, Piece, Record};
-use crate::spool::{Content, Fetch, Purpose, Renewal, SegmentId, Spool, SpoolError, Written};
+use crate::spool::record::{Checkpoint, Fragment, Record};
+use crate::spool::{Appended, Fetch, FetchedContent, Purpose, Renewal, SegmentId, Spool, SpoolError};
 
 /// Bytes of a Lane's unsent Blocks below which they are not merged.
 const MERGE_BYTES_MIN: u64 = 16 << 10;
@@ -39,7 +39,7 @@ pub(super) struct Copying {
 
 impl<S: Spool> Relay<S> {
     /// What there is to do when nothing else is: keeping the log small, and believable.
-    pub(super) fn tidy(&mut self, now: Moment) {
+    pub(super) fn tidy(&mut self, now: ClockReading) {
         match self.spool.renewal(now.uptime) {
             Renewal::None => self.compact(now.uptime),
             Renewal::Wait => {}
@@ -99,7 +99,7 @@ impl<S: Spool> Relay<S> {
         }
     }
 
-    fn write_copy(&mut self, key: LaneKey, taken_at: Timestamp, piece: &Piece) -> Result<(), SpoolError> {
+    fn write_copy(&mut self, key: LaneKey, taken_at: Timestamp, piece: &Fragment) -> Result<(), SpoolError> {
         let record = Record::Copy { stream: key.stream, taken_at, piece };
         let written = self.write(&record)?;
         let Some(lane) = self.dispatcher.get(key) else { return Ok(()) };
@@ -112,7 +112,7 @@ impl<S: Spool> Relay<S> {
     }
 
     /// Appends what is no intake, in a new segment if need be.
-    pub(super) fn write(&mut self, record: &Record<'_>) -> Result<Written, SpoolError> {
+    pub(super) fn write(&mut self, record: &Record<'_>) -> Result<Appended, SpoolError> {
         if self.spool.must_roll(record.bytes_max()) {
             self.begin_segment()?;
         }
@@ -130,7 +130,7 @@ impl<S: Spool> Relay<S> {
     }
 
     /// A Batch was read back.
-    pub(super) fn fetched(&mut self, now: Moment, fetch: &Fetch, outcome: io::Result<Content>) {
+    pub(super) fn fetched(&mut self, now: ClockReading, fetch: &Fetch, outcome: io::Result<FetchedContent>) {
         let is_read = outcome.is_ok();
         let lost = self.dispatcher.fetched(now, fetch, outcome);
         self.lost(&lost);
@@ -150,13 +150,13 @@ impl<S: Spool> Relay<S> {
     }
 
     /// What was found damaged: the Ledger is told in its place.
-    fn lost(&mut self, lost: &Released) {
+    fn lost(&mut self, lost: &ReleasedBatches) {
         self.spool_tally.damaged += lost.events;
         self.spool.release(&lost.places);
     }
 
     /// Merges what a Lane of the current stream could not send for a while.
-    pub(super) fn merge_if_due(&mut self, now: Moment, vbucket: u16) {
+    pub(super) fn merge_if_due(&mut self, now: ClockReading, vbucket: u16) {
         let since = now.uptime.saturating_sub(self.merge_after);
         let has_handlers = self.handlers.types().next().is_some();
         let may_write = self.spool.renewal(now.uptime) == Renewal::None;
@@ -177,7 +177,7 @@ impl<S: Spool> Relay<S> {
         }
     }
 
-    fn fetched_to_merge(&mut self, now: Moment, is_read: bool) {
+    fn fetched_to_merge(&mut self, now: ClockReading, is_read: bool) {
         let Some((vbucket, left)) = self.merging else { return };
         self.merging = Some((vbucket, left - 1));
         if left > 1 {
@@ -194,7 +194,7 @@ impl<S: Spool> Relay<S> {
         self.dispatcher.lane(vbucket).put_away(|position| spool.is_readable(position));
     }
 
-    fn merge(&mut self, now: Moment, vbucket: u16) -> Result<(), SpoolError> {
+    fn merge(&mut self, now: ClockReading, vbucket: u16) -> Result<(), SpoolError> {
         let Some(blocks) = self.dispatcher.lane(vbucket).unsent() else { return Ok(()) };
         let bytes = |blocks: &[Block]| blocks.iter().map(|block| block.encoded_bytes() as u64).sum::<u64>();
         let bytes_before = bytes(&blocks);

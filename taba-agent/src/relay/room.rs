@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::{Moment, Relay};
-use crate::lane::Released;
+use super::{ClockReading, Relay};
+use crate::lane::ReleasedBatches;
 use crate::spool::record::{Checkpoint, RECORD_HEAD_BYTES};
 use crate::spool::{Spool, SpoolError};
 
@@ -18,7 +18,7 @@ const RECORD_SLACK: usize = RECORD_HEAD_BYTES + (256 << 10);
 
 impl<S: Spool> Relay<S> {
     /// Makes sure that a record with so many bytes of Blocks can be appended, as far as that can be known.
-    pub(super) fn prepare(&mut self, now: Moment, bytes: usize) -> Result<(), SpoolError> {
+    pub(super) fn prepare(&mut self, now: ClockReading, bytes: usize) -> Result<(), SpoolError> {
         if self.spool.must_roll(bytes + RECORD_SLACK.min(bytes)) {
             self.begin_segment()?;
         }
@@ -50,7 +50,7 @@ impl<S: Spool> Relay<S> {
     /// is held. Whether something was freed.
     fn make_room(&mut self, now: Duration) -> bool {
         let Some(oldest) = self.spool.oldest() else { return false };
-        let mut released = Released::default();
+        let mut released = ReleasedBatches::default();
         for lane in self.dispatcher.all() {
             released.add(lane.release_stable(oldest));
         }
@@ -62,7 +62,7 @@ impl<S: Spool> Relay<S> {
         self.spool.oldest() != Some(oldest)
     }
 
-    fn let_go(&mut self, now: Duration, released: &Released) {
+    fn let_go(&mut self, now: Duration, released: &ReleasedBatches) {
         if released.batches > 0 {
             self.spool_tally.released += released.events;
             self.spool.release(&released.places);

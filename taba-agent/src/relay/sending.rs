@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use taba_core::{StreamId, Timestamp};
 
-use super::{Input, Moment, Relay};
-use crate::dispatcher::Cause;
+use super::{ClockReading, Input, Relay};
+use crate::dispatcher::FailureCause;
 use crate::lane::Lane;
 use crate::spool::Spool;
 use crate::spool::recovery::{Recovered, Sending};
@@ -52,13 +52,16 @@ impl<S: Spool> Relay<S> {
 
     /// Looks whether Servers answer. When one does that agrees with the clock, all streams may be sent, once the Spool says
     /// so.
-    pub(super) fn note_sending(&mut self, now: Moment, input: &Input) {
+    pub(super) fn note_sending(&mut self, now: ClockReading, input: &Input) {
         match input {
             Input::Answered { .. } => {
                 self.answered = now.uptime;
                 self.begin_sending(now);
             }
-            Input::Failed { cause: Cause::Unreached | Cause::Away | Cause::Broken, .. } => {
+            Input::Failed {
+                cause: FailureCause::Unreached | FailureCause::Away | FailureCause::Broken,
+                ..
+            } => {
                 self.failed |= now.uptime.saturating_sub(self.answered) >= OUTAGE;
             }
             Input::Failed { .. } | Input::Tick | Input::NewServer => {}
@@ -72,7 +75,7 @@ impl<S: Spool> Relay<S> {
 
     /// After a while without an answer, what comes, and what certainly was not sent, goes to a new stream: it gets no older
     /// while it waits, in the next run neither.
-    pub(super) fn leave_begun_stream(&mut self, now: Moment) {
+    pub(super) fn leave_begun_stream(&mut self, now: ClockReading) {
         if !std::mem::take(&mut self.failed) {
             return;
         }
@@ -93,7 +96,7 @@ impl<S: Spool> Relay<S> {
         }
     }
 
-    fn begin_sending(&mut self, now: Moment) {
+    fn begin_sending(&mut self, now: ClockReading) {
         let is_never = |(_, sending): &(&StreamId, &Sending)| **sending == Sending::Never;
         let new: Vec<StreamId> = self.sendings.iter().filter(is_never).map(|(stream, _)| *stream).collect();
         if new.is_empty() || !self.clock.is_agreed() {

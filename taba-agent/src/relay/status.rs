@@ -39,15 +39,15 @@ pub struct Status {
     /// Incarnations of Clients that are remembered.
     pub clients: usize,
     /// The Spool and its balance.
-    pub spool: Spool,
+    pub spool: SpoolStatus,
     /// What of it could not be read any more.
-    pub damage: Damage,
+    pub damage: DamageStatus,
     /// What merging did to what could not be sent.
-    pub merges: Merges,
+    pub merges: MergeStatus,
     /// Batches of Clients.
-    pub batches: Batches,
+    pub batches: BatchStatus,
     /// Batches of Lanes.
-    pub lane_batches: LaneBatches,
+    pub lane_batches: LaneBatchStatus,
     /// Events refused here and counted as dropped, by reason.
     pub refused: BTreeMap<&'static str, u64>,
     /// Events that Servers refused and counted as dropped, by reason.
@@ -55,7 +55,7 @@ pub struct Status {
     /// Events that an earlier run had cut for another number of VBuckets than Servers have, and that were cut anew.
     pub events_cut_anew: u64,
     /// What no Server took, and was taken out of its Batch so that the rest goes on.
-    pub set_aside: SetAside,
+    pub set_aside: SetAsideStatus,
     /// Lines of the process's log that were dropped: nobody reads it, or its disk is full.
     pub log_lines_dropped: u64,
     /// Each Server.
@@ -64,7 +64,7 @@ pub struct Status {
 
 /// The Spool, in events: offered + recovered = released + expired + damaged + turned away + held.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Spool {
+pub struct SpoolStatus {
     /// Bytes that it takes at most.
     pub bytes_max: u64,
     /// Bytes that it takes, what is dead and not yet removed included.
@@ -95,7 +95,7 @@ pub struct Spool {
 /// What no Server took, and was taken out of its Batch: counted as dropped (`where=agent;why=poison`) by the Server that
 /// takes the rest.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct SetAside {
+pub struct SetAsideStatus {
     /// Batches of which something was set aside.
     pub batches: u64,
     /// Blocks.
@@ -120,7 +120,7 @@ pub struct LastSetAside {
 
 /// What of the Spool could not be read any more.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Damage {
+pub struct DamageStatus {
     /// Stretches of bytes that were no records when the log was opened: a torn tail is one.
     pub stretches: u64,
     /// Bytes in them.
@@ -141,7 +141,7 @@ pub struct Damage {
 
 /// What merging did to what could not be sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Merges {
+pub struct MergeStatus {
     /// How often a Lane was merged.
     pub count: u64,
     /// Bytes before.
@@ -154,7 +154,7 @@ pub struct Merges {
 
 /// Batches of Clients: in = taken + repeated + turned away.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Batches {
+pub struct BatchStatus {
     /// All that came and could be read.
     pub r#in: u64,
     /// Taken.
@@ -167,7 +167,7 @@ pub struct Batches {
 
 /// Batches and Probes of Lanes: sent = answered (all kinds) + unanswered + in flight.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct LaneBatches {
+pub struct LaneBatchStatus {
     /// Sent, every repetition included.
     pub sent: u64,
     /// Probes among them.
@@ -186,8 +186,13 @@ pub struct LaneBatches {
     pub absurd: u64,
 }
 
-impl Spool {
-    pub(crate) fn of(room: &spool::Room, tally: &spool::Tally, held: u64, unapplied: u64) -> Self {
+impl SpoolStatus {
+    pub(crate) fn of(
+        room: &spool::SpoolUsage,
+        tally: &spool::SpoolCounts,
+        held: u64,
+        unapplied: u64,
+    ) -> Self {
         Self {
             bytes_max: room.bytes_max,
             bytes: room.bytes,
@@ -205,7 +210,7 @@ impl Spool {
     }
 }
 
-impl Damage {
+impl DamageStatus {
     pub(crate) fn of(found: &spool::recovery::Damage, events_read_back: u64) -> Self {
         Self {
             stretches: found.stretches,
@@ -220,9 +225,9 @@ impl Damage {
     }
 }
 
-impl SetAside {
-    pub(crate) fn of(tally: &relay::SetAsideTally) -> Self {
-        let relay::SetAsideTally { batches, blocks, events, last } = tally.clone();
+impl SetAsideStatus {
+    pub(crate) fn of(tally: &relay::SetAsideCounts) -> Self {
+        let relay::SetAsideCounts { batches, blocks, events, last } = tally.clone();
         let last = last.map(|(tab, client, why)| LastSetAside {
             tab: tab.to_string(),
             client: client.to_string(),
@@ -232,15 +237,15 @@ impl SetAside {
     }
 }
 
-impl Merges {
-    pub(crate) fn of(merges: &relay::Merges) -> Self {
-        let relay::Merges { count, bytes_before, bytes_after, panicked } = *merges;
+impl MergeStatus {
+    pub(crate) fn of(merges: &relay::MergeCounts) -> Self {
+        let relay::MergeCounts { count, bytes_before, bytes_after, panicked } = *merges;
         Self { count, bytes_before, bytes_after, panicked }
     }
 }
 
-impl Batches {
-    pub(crate) fn of(tally: &relay::Tally) -> Self {
+impl BatchStatus {
+    pub(crate) fn of(tally: &relay::IntakeCounts) -> Self {
         Self {
             r#in: tally.batches_in,
             taken: tally.batches_taken,
@@ -250,8 +255,8 @@ impl Batches {
     }
 }
 
-impl LaneBatches {
-    pub(crate) fn of(tally: &dispatcher::Tally) -> Self {
+impl LaneBatchStatus {
+    pub(crate) fn of(tally: &dispatcher::DispatchCounts) -> Self {
         let answered = ANSWERS.iter().map(|(answer, word)| (*word, tally.batches_answered[*answer as usize]));
         Self {
             sent: tally.batches_sent,

@@ -1,7 +1,7 @@
 // long: outages of days, wrong clocks, and Servers that forget marks.
+mod damaged_files;
 mod long;
 mod record;
-mod surgery;
 
 use std::collections::BTreeMap;
 
@@ -11,14 +11,14 @@ use taba_core::wire::{Ack, Answer, Block, LaneBatch, Lanes, Probe};
 use taba_core::{ClientId, Events, NameError, SeqNo, TabName, TabType, Timestamp};
 
 use super::*;
-use crate::dispatcher::Cause;
+use crate::dispatcher::FailureCause;
 use crate::spool::crash::CrashDisk;
-use crate::spool::{Disk, LogOptions, LogSpool, Ran, SyncJob, SyncPolicy, Trouble};
+use crate::spool::{Disk, DiskFault, JobRun, LogOptions, LogSpool, SyncJob, SyncPolicy};
 
 const CLIENTS: usize = 3;
 
-fn moment(uptime: Duration) -> Moment {
-    Moment { uptime, time: Timestamp::from_secs(1).saturating_add(uptime) }
+fn moment(uptime: Duration) -> ClockReading {
+    ClockReading { uptime, time: Timestamp::from_secs(1).saturating_add(uptime) }
 }
 
 fn config(change: impl FnOnce(&mut Config)) -> Verified<Config> {
@@ -35,16 +35,16 @@ fn config(change: impl FnOnce(&mut Config)) -> Verified<Config> {
 }
 
 fn relay_with(config: &Verified<Config>, bytes_max: u64) -> Relay {
-    Relay::new(config, MemorySpool::new(bytes_max), Origin { seed: 1, ..Origin::default() })
+    Relay::new(config, MemorySpool::new(bytes_max), RelayStart { seed: 1, ..RelayStart::default() })
 }
 
 fn relay(config: &Verified<Config>) -> Relay {
     relay_with(config, config.spool_bytes_max)
 }
 
-fn taken(verdict: Verdict) -> Receipt {
+fn taken(verdict: AcceptOutcome) -> Receipt {
     match verdict {
-        Verdict::Taken { receipt, .. } => receipt,
+        AcceptOutcome::Taken { receipt, .. } => receipt,
         other => panic!("not taken: {other:?}"),
     }
 }
@@ -89,7 +89,7 @@ fn a_full_spool_turns_a_batch_away_and_takes_it_later() {
     taken(relay.accept(moment(Duration::ZERO), &batch(0, 1, blocks.clone()), &[]));
     let more: Vec<_> = (10..60).map(|number| block(0, number)).collect();
     let refused = relay.accept(moment(Duration::ZERO), &batch(0, 2, more), &[]);
-    assert!(matches!(refused, Verdict::Refused(SpoolError::Full { .. })), "{refused:?}");
+    assert!(matches!(refused, AcceptOutcome::Refused(SpoolError::Full { .. })), "{refused:?}");
     let mut store = Store::default();
     let mut requests = Vec::new();
     for millis in [20, 10_000] {
@@ -121,7 +121,7 @@ fn a_stopping_relay_takes_nothing_new_and_answers_repetitions() {
     taken(relay.accept(now, &first, &[]));
     relay.stop(now);
     taken(relay.accept(now, &first, &[]));
-    assert!(matches!(relay.accept(now, &batch(0, 2, vec![block(0, 2)]), &[]), Verdict::Stopping));
+    assert!(matches!(relay.accept(now, &batch(0, 2, vec![block(0, 2)]), &[]), AcceptOutcome::Stopping));
     let mut requests = Vec::new();
     relay.handle(now, Input::Tick, &mut requests);
     assert_eq!(requests.len(), 1, "nothing lingers");
@@ -151,7 +151,7 @@ fn after_half_a_day_a_new_stream_begins_and_the_old_one_is_drained() {
 fn an_hour_without_servers_costs_room_by_tabs() {
     let config = config(|config| config.batch_bytes_max = 100_000);
     let handlers = taba_handlers::standard().build().unwrap();
-    let origin = || Origin { seed: 1, handlers: handlers.clone(), ..Origin::default() };
+    let origin = || RelayStart { seed: 1, handlers: handlers.clone(), ..RelayStart::default() };
     let run = |minutes: u64| {
         let options = LogOptions {
             bytes_max: 1 << 30,
@@ -168,7 +168,7 @@ fn an_hour_without_servers_costs_room_by_tabs() {
             taken(relay.accept(now, &batch(0, second + 1, blocks), &[]));
             relay.handle(now, Input::Tick, &mut Vec::new());
             while let Some(job) = relay.disk_job(now) {
-                let Ran::Done(done) = job.run(&mut disk) else { panic!("it is never synced") };
+                let JobRun::Done(done) = job.run(&mut disk) else { panic!("it is never synced") };
                 relay.disk_done(now, done);
             }
         }
@@ -433,7 +433,7 @@ impl World {
         config: &Verified<Config>,
         disk: &CrashDisk,
         seed: u64,
-        now: Moment,
+        now: ClockReading,
     ) -> (Relay<LogSpool>, Damage) {
         let options = LogOptions {
             bytes_max: 1 << 20,
@@ -444,7 +444,7 @@ impl World {
         let (spool, recovered) = LogSpool::open(&mut disk.clone(), options).unwrap();
         let damage = recovered.damage.clone();
         let handlers = taba_handlers::standard().build().unwrap();
-        (Relay::new(config, spool, Origin { now, seed, recovered, handlers }), damage)
+        (Relay::new(config, spool, RelayStart { now, seed, recovered, handlers }), damage)
     }
 
     fn server_time(&self) -> Timestamp {
@@ -452,10 +452,10 @@ impl World {
         Timestamp::from_micros(right + self.servers_ahead * 1_000_000)
     }
 
-    fn moment(&self) -> Moment {
+    fn moment(&self) -> ClockReading {
         let right = moment(self.now).time.as_micros();
         let time = Timestamp::from_micros(right + self.ahead * 1_000_000);
-        Moment { uptime: self.now - self.began, time }
+        ClockReading { uptime: self.now - self.began, time }
     }
 
     fn handle(&mut self, input: Input) {
@@ -491,9 +491,9 @@ impl World {
         let (batch, _) = self.clients[client].clone();
         let verdict = self.relay.accept(self.moment(), &batch, &[]);
         self.clients[client].1 = Some(match verdict {
-            Verdict::Taken { position, .. } => Some(position),
-            Verdict::Refused(_) => None,
-            Verdict::Stopping => panic!("it was not stopped"),
+            AcceptOutcome::Taken { position, .. } => Some(position),
+            AcceptOutcome::Refused(_) => None,
+            AcceptOutcome::Stopping => panic!("it was not stopped"),
         });
         self.handle(Input::Tick);
     }
@@ -520,9 +520,9 @@ impl World {
         for _ in 0..jobs {
             let Some(job) = self.relay.disk_job(self.moment()) else { return };
             match job.run(&mut self.disk) {
-                Ran::Done(done) => self.relay.disk_done(self.moment(), done),
-                Ran::Sync(sync) => {
-                    self.relay.disk_done(self.moment(), Done::Prepared { position: sync.position });
+                JobRun::Done(done) => self.relay.disk_done(self.moment(), done),
+                JobRun::Sync(sync) => {
+                    self.relay.disk_done(self.moment(), JobResult::Prepared { position: sync.position });
                     self.syncing = Some(sync);
                 }
             }
@@ -567,8 +567,12 @@ impl World {
             return;
         }
         let request = self.flying.swap_remove(which % self.flying.len());
-        let failed =
-            Input::Failed { request: request.id, why: "lost".into(), cause: Cause::Away, retry_after: None };
+        let failed = Input::Failed {
+            request: request.id,
+            why: "lost".into(),
+            cause: FailureCause::Away,
+            retry_after: None,
+        };
         let (before, server_time) = (self.store.clone(), Some(self.server_time()));
         let acks = self.store.take_all(&request, 0).into_iter().map(|ack| {
             let lane = (ack.stream, ack.vbucket);
@@ -696,7 +700,7 @@ impl World {
                 }
             }
             self.sync();
-            if self.relay.spool().room().trouble == Some(Trouble::Broken) {
+            if self.relay.spool().room().trouble == Some(DiskFault::Broken) {
                 self.restart();
             }
             self.replica = self.store.clone();

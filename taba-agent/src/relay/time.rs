@@ -7,7 +7,7 @@ use taba_core::StreamId;
 use taba_core::wire::Answer;
 
 use super::room::ROOM_PAUSE;
-use super::{Input, Moment, Relay};
+use super::{ClockReading, Input, Relay};
 use crate::clock::{CLOCKS_APART_MAX, StreamClock};
 use crate::dispatcher::ServerStatus;
 use crate::spool::Spool;
@@ -40,16 +40,16 @@ impl ClockWait {
 }
 
 impl<S: Spool> Relay<S> {
-    /// Whether to go by the machine's clock again, which is ahead of [`Moment::time`] by so many microseconds since it
+    /// Whether to go by the machine's clock again, which is ahead of [`ClockReading::time`] by so many microseconds since it
     /// was set. Not while Servers agree with the time as it is.
     pub fn follows_clock(&self, step: i64) -> bool {
         self.clock.follows(step)
     }
 
-    /// From here on [`Moment::time`] is later by so many microseconds than it would have been. Nothing that this run has
+    /// From here on [`ClockReading::time`] is later by so many microseconds than it would have been. Nothing that this run has
     /// taken gets older or younger; Batches of earlier runs are as old as they are by this clock. Call
     /// [`Relay::handle`] afterwards.
-    pub fn set_clock(&mut self, now: Moment, step: i64) {
+    pub fn set_clock(&mut self, now: ClockReading, step: i64) {
         self.clock.set(step);
         self.dispatcher.set_agreed(now.uptime, self.clock.is_agreed());
         self.dispatcher.all().for_each(|lane| lane.reckon(now, 0));
@@ -61,7 +61,7 @@ impl<S: Spool> Relay<S> {
     }
 
     /// What waits for clocks to agree; `None` when nothing does.
-    pub fn clock_wait(&self, now: Moment) -> Option<ClockWait> {
+    pub fn clock_wait(&self, now: ClockReading) -> Option<ClockWait> {
         let (lanes, server) = self.dispatcher.waiting_for_clocks(now.uptime);
         let url = |place: usize| self.dispatcher.servers()[place].url().url().to_owned();
         let ahead = self.clock.apart();
@@ -76,7 +76,7 @@ impl<S: Spool> Relay<S> {
     }
 
     /// Takes the time that an answer brings.
-    pub(super) fn hear_time(&mut self, now: Moment, input: &Input) {
+    pub(super) fn hear_time(&mut self, now: ClockReading, input: &Input) {
         let Input::Answered { server_time, acks, .. } = input else { return };
         let was_agreed = self.clock.is_agreed();
         match server_time {
@@ -95,7 +95,7 @@ impl<S: Spool> Relay<S> {
 
     /// A Server agrees with this clock. So what earlier runs have left and is from the future was written by a clock
     /// that was ahead: it counts as taken now, and that is written down before any of it gets older.
-    fn date_back(&mut self, now: Moment) {
+    fn date_back(&mut self, now: ClockReading) {
         let mut ahead: BTreeMap<StreamId, i64> = BTreeMap::new();
         for lane in self.dispatcher.all().filter(|lane| lane.is_recovered()) {
             if let Some(by) = lane.ahead(now.uptime) {
@@ -136,7 +136,7 @@ impl<S: Spool> Relay<S> {
         clocks.into_iter().filter(|(_, clock)| *clock != StreamClock::default()).collect()
     }
 
-    pub(super) fn server_status(&self, now: Moment) -> Vec<ServerStatus> {
+    pub(super) fn server_status(&self, now: ClockReading) -> Vec<ServerStatus> {
         let mut servers: Vec<_> =
             self.dispatcher.servers().iter().map(|server| server.status(now.uptime)).collect();
         for (place, server) in servers.iter_mut().enumerate() {

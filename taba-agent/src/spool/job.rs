@@ -1,4 +1,4 @@
-//! [`Job`]: what the thread that owns the disk is to do next, one at a time; [`Done`]: how it went.
+//! [`DiskJob`]: what the thread that owns the disk is to do next, one at a time; [`JobResult`]: how it went.
 
 use std::fmt;
 use std::io;
@@ -6,12 +6,12 @@ use std::io;
 use bytes::{Bytes, BytesMut};
 use taba_core::SeqNo;
 
-use super::{Disk, Place, SegmentId};
+use super::{Disk, FragmentLocation, SegmentId};
 use crate::units::LaneKey;
 
 /// One thing to do with the disk. It may take as long as the disk does: nothing of the Agent waits for it under a lock.
 #[derive(Debug)]
-pub enum Job {
+pub enum DiskJob {
     /// Begin a segment that holds these bytes.
     Create {
         /// Its number.
@@ -50,7 +50,7 @@ pub struct Fetch {
     /// Which Batch.
     pub seq: SeqNo,
     /// Where its pieces stand, in order.
-    pub places: Vec<Place>,
+    pub places: Vec<FragmentLocation>,
     /// What for.
     pub purpose: Purpose,
 }
@@ -68,11 +68,11 @@ pub enum Purpose {
 
 /// What was read back of a Batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Content {
+pub struct FetchedContent {
     /// Its pieces, one behind the other, without those that are damaged.
     pub bytes: Bytes,
     /// Where the pieces stand whose bytes are not those that were written.
-    pub damaged: Vec<Place>,
+    pub damaged: Vec<FragmentLocation>,
 }
 
 impl Fetch {
@@ -92,8 +92,8 @@ pub struct SyncJob {
 
 impl SyncJob {
     /// Does it.
-    pub fn run(self) -> Done {
-        Done::Synced { position: self.position, outcome: (self.run)() }
+    pub fn run(self) -> JobResult {
+        JobResult::Synced { position: self.position, outcome: (self.run)() }
     }
 }
 
@@ -103,18 +103,18 @@ impl fmt::Debug for SyncJob {
     }
 }
 
-/// What running a [`Job`] gave.
+/// What running a [`DiskJob`] gave.
 #[derive(Debug)]
-pub enum Ran {
+pub enum JobRun {
     /// It is done.
-    Done(Done),
-    /// A sync was prepared. Tell the Spool [`Done::Prepared`], and run it on another thread, so that writes need not wait.
+    Done(JobResult),
+    /// A sync was prepared. Tell the Spool [`JobResult::Prepared`], and run it on another thread, so that writes need not wait.
     Sync(SyncJob),
 }
 
-/// How a [`Job`] went.
+/// How a [`DiskJob`] went.
 #[derive(Debug)]
-pub enum Done {
+pub enum JobResult {
     /// A segment was begun, or appended to.
     Written {
         /// What was to be written.
@@ -136,9 +136,9 @@ pub enum Done {
         /// What was asked for.
         fetch: Fetch,
         /// What was found, unless the disk could not say now.
-        outcome: io::Result<Content>,
+        outcome: io::Result<FetchedContent>,
     },
-    /// A sync was prepared, and [`Done::Synced`] is to come.
+    /// A sync was prepared, and [`JobResult::Synced`] is to come.
     Prepared {
         /// Of everything up to here.
         position: u64,
@@ -157,37 +157,37 @@ pub enum Done {
     },
 }
 
-impl Job {
+impl DiskJob {
     /// Does it, for as long as the disk takes.
-    pub fn run(self, disk: &mut dyn Disk) -> Ran {
-        Ran::Done(match self {
+    pub fn run(self, disk: &mut dyn Disk) -> JobRun {
+        JobRun::Done(match self {
             Self::Create { segment, bytes, renews } => {
                 let renewed = if renews { disk.renew() } else { Ok(()) };
                 let outcome = renewed.and_then(|()| disk.create(segment, &bytes));
-                Done::Written { bytes, outcome, free: disk.free() }
+                JobResult::Written { bytes, outcome, free: disk.free() }
             }
             Self::Write { bytes } => {
                 let outcome = disk.append(&bytes);
-                Done::Written { bytes, outcome, free: disk.free() }
+                JobResult::Written { bytes, outcome, free: disk.free() }
             }
             Self::Remove { segment } => {
                 // A disk so full that it does not even take the note gets room by the removal. Should the agent be killed
                 // before there is a note, a segment is reported as missing that was removed on purpose.
                 let _ = disk.begins_at(SegmentId(segment.0 + 1));
-                Done::Removed { segment, outcome: disk.remove(segment) }
+                JobResult::Removed { segment, outcome: disk.remove(segment) }
             }
             Self::Read(fetch) => {
                 let outcome = read(disk, &fetch.places);
-                Done::Fetched { fetch, outcome }
+                JobResult::Fetched { fetch, outcome }
             }
-            Self::Sync { position } => return Ran::Sync(SyncJob { position, run: disk.sync() }),
-            Self::Look => Done::Looked { free: disk.free() },
+            Self::Sync { position } => return JobRun::Sync(SyncJob { position, run: disk.sync() }),
+            Self::Look => JobResult::Looked { free: disk.free() },
         })
     }
 }
 
 /// Reads pieces, one behind the other, and checks each.
-fn read(disk: &dyn Disk, places: &[Place]) -> io::Result<Content> {
+fn read(disk: &dyn Disk, places: &[FragmentLocation]) -> io::Result<FetchedContent> {
     let mut bytes = BytesMut::with_capacity(places.iter().map(|place| place.bytes as usize).sum());
     let mut damaged = Vec::new();
     for place in places {
@@ -202,7 +202,7 @@ fn read(disk: &dyn Disk, places: &[Place]) -> io::Result<Content> {
             damaged.push(*place);
         }
     }
-    Ok(Content { bytes: bytes.freeze(), damaged })
+    Ok(FetchedContent { bytes: bytes.freeze(), damaged })
 }
 
 /// Whether reading the same again would fail again: the segment is gone, or the medium does not give the bytes.

@@ -14,10 +14,11 @@ use std::time::Duration;
 
 use self::queue::Queue;
 use self::renewal::Renewing;
-use super::record::{Checkpoint, Record, SEGMENT_HEAD_BYTES, SegmentHead, Span, Standing};
+use super::record::{Checkpoint, FragmentSpan, Record, SEGMENT_HEAD_BYTES, SegmentHead, SegmentRole};
 use super::recovery::{Recovered, recover};
 use super::{
-    Content, Disk, Done, Fetch, Job, Place, Renewal, Room, SegmentId, Spool, SpoolError, Trouble, Written,
+    Appended, Disk, DiskFault, DiskJob, Fetch, FetchedContent, FragmentLocation, JobResult, Renewal,
+    SegmentId, Spool, SpoolError, SpoolUsage,
 };
 
 /// Bytes that wait to be written, at most; one record is let in whatever its size.
@@ -81,7 +82,7 @@ pub struct LogSpool {
     unwritten: (u64, u64),
     queue: Queue,
     renewing: Option<Renewing>,
-    trouble: Option<Trouble>,
+    trouble: Option<DiskFault>,
     error: Option<String>,
     failures: u64,
     /// Bytes of segments and free room together, as far as the disk said.
@@ -168,7 +169,7 @@ impl LogSpool {
         Ok((spool, recovered))
     }
 
-    fn hold(&mut self, place: &Place) {
+    fn hold(&mut self, place: &FragmentLocation) {
         if let Some(segment) = self.segment(place.segment) {
             segment.live_bytes += u64::from(place.bytes);
         }
@@ -204,7 +205,7 @@ impl LogSpool {
 
     /// Whether so many bytes more may be had. New data leaves room for what has to be written to make room.
     fn check_room(&self, bytes: u64, is_intake: bool) -> Result<(), SpoolError> {
-        if self.trouble == Some(Trouble::Broken) {
+        if self.trouble == Some(DiskFault::Broken) {
             return Err(SpoolError::Broken);
         }
         // Nothing new comes between the copies: what of them is there after a crash is a prefix, Lane by Lane.
@@ -291,7 +292,7 @@ impl Spool for LogSpool {
         true
     }
 
-    fn append(&mut self, record: &Record<'_>) -> Result<Written, SpoolError> {
+    fn append(&mut self, record: &Record<'_>) -> Result<Appended, SpoolError> {
         self.check_room(record.bytes_max() as u64, record.is_intake())?;
         let Some(last) = self.segments.back_mut().filter(|_| self.is_open) else {
             return Err(SpoolError::Behind { bytes: self.queue.bytes as u64 });
@@ -301,7 +302,7 @@ impl Spool for LogSpool {
         last.bytes += bytes as u64;
         self.position += bytes as u64;
         self.queue.ends_at(self.position);
-        let place = |&(offset, bytes, crc): &Span| Place {
+        let place = |&(offset, bytes, crc): &FragmentSpan| FragmentLocation {
             segment,
             offset: (start + offset as u64) as u32,
             bytes: bytes as u32,
@@ -309,7 +310,7 @@ impl Spool for LogSpool {
         };
         let places: Vec<_> = spans.iter().map(place).collect();
         places.iter().for_each(|place| self.hold(place));
-        Ok(Written { places, position: self.position })
+        Ok(Appended { places, position: self.position })
     }
 
     fn must_roll(&self, bytes: usize) -> bool {
@@ -320,20 +321,20 @@ impl Spool for LogSpool {
     }
 
     fn roll(&mut self, checkpoint: &Checkpoint) -> Result<(), SpoolError> {
-        if self.trouble == Some(Trouble::Broken) {
+        if self.trouble == Some(DiskFault::Broken) {
             return Err(SpoolError::Broken);
         }
         self.check_queue(0)?;
         // Until everything is copied, what a checkpoint says may not be true of the new files.
         if self.renewing.as_ref().is_some_and(Renewing::is_copying) {
-            self.begin(&Checkpoint { standing: Standing::Renews, ..Checkpoint::default() }, false);
+            self.begin(&Checkpoint { standing: SegmentRole::Renews, ..Checkpoint::default() }, false);
         } else {
             self.begin(checkpoint, false);
         }
         Ok(())
     }
 
-    fn release(&mut self, places: &[Place]) {
+    fn release(&mut self, places: &[FragmentLocation]) {
         for place in places {
             if let Some(segment) = self.segment(place.segment) {
                 debug_assert!(segment.live_bytes >= u64::from(place.bytes), "more released than was held");
@@ -342,7 +343,7 @@ impl Spool for LogSpool {
         }
     }
 
-    fn moved(&mut self, places: &[Place]) {
+    fn moved(&mut self, places: &[FragmentLocation]) {
         self.release(places);
         let position = self.position;
         for place in places {
@@ -376,11 +377,11 @@ impl Spool for LogSpool {
         self.queue.reads.push_back(fetch);
     }
 
-    fn next_job(&mut self, now: Duration) -> Option<Job> {
+    fn next_job(&mut self, now: Duration) -> Option<DiskJob> {
         self.take_job(now)
     }
 
-    fn done(&mut self, now: Duration, done: Done) -> Option<(Fetch, io::Result<Content>)> {
+    fn done(&mut self, now: Duration, done: JobResult) -> Option<(Fetch, io::Result<FetchedContent>)> {
         self.is_done(now, done)
     }
 
@@ -388,8 +389,8 @@ impl Spool for LogSpool {
         self.queue_wakes_at()
     }
 
-    fn room(&self) -> Room {
-        Room {
+    fn room(&self) -> SpoolUsage {
+        SpoolUsage {
             bytes_max: self.bytes_max(),
             bytes: self.bytes(),
             live_bytes: self.segments.iter().map(|segment| segment.live_bytes).sum(),

@@ -4,7 +4,10 @@ use std::io;
 use std::time::Duration;
 
 use super::record::{Checkpoint, Record};
-use super::{Content, Done, Fetch, Job, Place, Room, SegmentId, Spool, SpoolError, Written};
+use super::{
+    Appended, DiskJob, Fetch, FetchedContent, FragmentLocation, JobResult, SegmentId, Spool, SpoolError,
+    SpoolUsage,
+};
 
 /// A Spool that only counts bytes: the Lanes keep what they hold in memory, and it is gone with the process.
 #[derive(Debug)]
@@ -26,8 +29,9 @@ impl Spool for MemorySpool {
         false
     }
 
-    fn append(&mut self, record: &Record<'_>) -> Result<Written, SpoolError> {
-        let place = |bytes: usize| Place { segment: SegmentId(0), offset: 0, bytes: bytes as u32, crc: 0 };
+    fn append(&mut self, record: &Record<'_>) -> Result<Appended, SpoolError> {
+        let place =
+            |bytes: usize| FragmentLocation { segment: SegmentId(0), offset: 0, bytes: bytes as u32, crc: 0 };
         let places: Vec<_> = record.pieces().map(|piece| place(piece.bytes.len())).collect();
         let wanted = self.bytes + places.iter().map(|place| u64::from(place.bytes)).sum::<u64>();
         // What the Lanes do among themselves makes what is held smaller, and is never refused.
@@ -36,7 +40,7 @@ impl Spool for MemorySpool {
         }
         self.bytes = wanted;
         self.position += 1;
-        Ok(Written { places, position: self.position })
+        Ok(Appended { places, position: self.position })
     }
 
     fn must_roll(&self, _: usize) -> bool {
@@ -47,7 +51,7 @@ impl Spool for MemorySpool {
         Ok(())
     }
 
-    fn release(&mut self, places: &[Place]) {
+    fn release(&mut self, places: &[FragmentLocation]) {
         let bytes: u64 = places.iter().map(|place| u64::from(place.bytes)).sum();
         debug_assert!(bytes <= self.bytes, "more released than was held");
         self.bytes = self.bytes.saturating_sub(bytes);
@@ -73,11 +77,11 @@ impl Spool for MemorySpool {
         debug_assert!(false, "the Lanes keep what they hold");
     }
 
-    fn next_job(&mut self, _: Duration) -> Option<Job> {
+    fn next_job(&mut self, _: Duration) -> Option<DiskJob> {
         None
     }
 
-    fn done(&mut self, _: Duration, _: Done) -> Option<(Fetch, io::Result<Content>)> {
+    fn done(&mut self, _: Duration, _: JobResult) -> Option<(Fetch, io::Result<FetchedContent>)> {
         None
     }
 
@@ -85,8 +89,13 @@ impl Spool for MemorySpool {
         None
     }
 
-    fn room(&self) -> Room {
-        Room { bytes_max: self.bytes_max, bytes: self.bytes, live_bytes: self.bytes, ..Room::default() }
+    fn room(&self) -> SpoolUsage {
+        SpoolUsage {
+            bytes_max: self.bytes_max,
+            bytes: self.bytes,
+            live_bytes: self.bytes,
+            ..SpoolUsage::default()
+        }
     }
 
     fn oldest(&self) -> Option<SegmentId> {

@@ -8,8 +8,8 @@
 //! The Lanes know which Batch is where; a Spool only keeps bytes and says from when on they are safe. Two Spools:
 //! [`LogSpool`] keeps segments of a log, and what it holds outlives the process; [`MemorySpool`] only counts.
 //!
-//! A Spool does no I/O. What there is to do with a disk it hands out, one [`Job`] at a time, to a thread that owns the
-//! [`Disk`] and tells it how that went ([`Done`]). So a disk that hangs holds up nobody who only wants to know, or to send
+//! A Spool does no I/O. What there is to do with a disk it hands out, one [`DiskJob`] at a time, to a thread that owns the
+//! [`Disk`] and tells it how that went ([`JobResult`]). So a disk that hangs holds up nobody who only wants to know, or to send
 //! what is in memory.
 //!
 //! | file | what |
@@ -18,7 +18,7 @@
 //! | `log.rs` | [`LogSpool`]: segments, room, what is dead |
 //! | `log/queue.rs` | what waits to be written, read, synced and removed |
 //! | `log/renewal.rs` | what becomes of a log whose files are not believed any more |
-//! | `job.rs` | [`Job`] and [`Done`]: what a disk is to do |
+//! | `job.rs` | [`DiskJob`] and [`JobResult`]: what a disk is to do |
 //! | `recovery.rs` | what a log says when it is opened again, damage included |
 //! | `disk.rs` | [`Disk`]: what a log needs of a disk |
 //! | `memory.rs` | [`MemorySpool`] |
@@ -40,7 +40,7 @@ use std::time::Duration;
 use taba_core::wire::Block;
 
 pub use self::disk::{Disk, Extent, SegmentId};
-pub use self::job::{Content, Done, Fetch, Job, Purpose, Ran, SyncJob};
+pub use self::job::{DiskJob, Fetch, FetchedContent, JobResult, JobRun, Purpose, SyncJob};
 pub use self::log::{LogOptions, LogSpool, SyncPolicy};
 pub use self::memory::MemorySpool;
 use self::record::{Checkpoint, Record};
@@ -92,7 +92,7 @@ impl std::iter::Sum for Weight {
 
 /// Where a piece of a Batch stands in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct FragmentLocation {
     /// In which segment.
     pub segment: SegmentId,
     /// At which byte of it.
@@ -105,9 +105,9 @@ pub struct Place {
 
 /// What was appended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Written {
+pub struct Appended {
     /// Where each piece of the record stands, in order.
-    pub places: Vec<Place>,
+    pub places: Vec<FragmentLocation>,
     /// The end of the record: what is to be sent only once it is durable compares this with [`Spool::durable`].
     pub position: u64,
 }
@@ -149,7 +149,7 @@ pub trait Spool: Send + 'static {
     ///
     /// # Errors
     /// [`SpoolError`]; nothing of it was kept.
-    fn append(&mut self, record: &Record<'_>) -> Result<Written, SpoolError>;
+    fn append(&mut self, record: &Record<'_>) -> Result<Appended, SpoolError>;
 
     /// Whether a record of so many bytes needs a new segment first: then call [`Spool::roll`].
     fn must_roll(&self, bytes: usize) -> bool;
@@ -161,10 +161,10 @@ pub trait Spool: Send + 'static {
     fn roll(&mut self, checkpoint: &Checkpoint) -> Result<(), SpoolError>;
 
     /// Lets go of pieces. Segments in which nothing is held any more go, the oldest first.
-    fn release(&mut self, places: &[Place]);
+    fn release(&mut self, places: &[FragmentLocation]);
 
     /// Lets go of pieces that stand elsewhere now, in what was appended since: their segments go once that is safe.
-    fn moved(&mut self, places: &[Place]) {
+    fn moved(&mut self, places: &[FragmentLocation]) {
         self.release(places);
     }
 
@@ -185,16 +185,16 @@ pub trait Spool: Send + 'static {
     fn fetch(&mut self, fetch: Fetch);
 
     /// What is to be done with the disk next. One is handed out at a time: the next comes after [`Spool::done`].
-    fn next_job(&mut self, now: Duration) -> Option<Job>;
+    fn next_job(&mut self, now: Duration) -> Option<DiskJob>;
 
     /// How a job went. Gives what was fetched.
-    fn done(&mut self, now: Duration, done: Done) -> Option<(Fetch, io::Result<Content>)>;
+    fn done(&mut self, now: Duration, done: JobResult) -> Option<(Fetch, io::Result<FetchedContent>)>;
 
     /// When [`Spool::next_job`] may have something to do that it has not now, if only time has to pass.
     fn wake_at(&self) -> Option<Duration>;
 
     /// How the room is used.
-    fn room(&self) -> Room;
+    fn room(&self) -> SpoolUsage;
 
     /// The oldest segment, if there is another one to append to; releasing all that is held there frees it.
     fn oldest(&self) -> Option<SegmentId>;
@@ -232,7 +232,7 @@ pub enum Renewal {
 
 /// What is wrong with the disk of a Spool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trouble {
+pub enum DiskFault {
     /// It does not take what is to be written.
     Write,
     /// A sync failed; what is held is being written again.
@@ -245,7 +245,7 @@ pub enum Trouble {
 
 /// How the room of a Spool is used.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Room {
+pub struct SpoolUsage {
     /// Bytes that it takes at most: the bound, or what its disk has, if that is less.
     pub bytes_max: u64,
     /// Bytes that it takes, what is dead and not yet removed included.
@@ -255,7 +255,7 @@ pub struct Room {
     /// Segments of the log.
     pub segments: u64,
     /// What is wrong with the disk, if something is.
-    pub trouble: Option<Trouble>,
+    pub trouble: Option<DiskFault>,
     /// The same for people.
     pub error: Option<String>,
     /// How often the disk did not take what was to be written or synced.
@@ -264,7 +264,7 @@ pub struct Room {
 
 /// What went in and out since the start, in events. Those recovered from an earlier run were taken by this one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct SpoolCounts {
     /// Offered by Clients, every repetition of what was refused included.
     pub offered: u64,
     /// Found in the log at the start.
@@ -279,7 +279,7 @@ pub struct Tally {
     pub expired: u64,
 }
 
-impl Tally {
+impl SpoolCounts {
     /// Debug builds check after every input that nothing left in silence:
     /// offered + recovered = released + expired + damaged + refused + held.
     pub fn audit(&self, held: u64) {
@@ -295,7 +295,7 @@ impl Spool for Box<dyn Spool> {
     fn keeps_content(&self) -> bool {
         (**self).keeps_content()
     }
-    fn append(&mut self, record: &Record<'_>) -> Result<Written, SpoolError> {
+    fn append(&mut self, record: &Record<'_>) -> Result<Appended, SpoolError> {
         (**self).append(record)
     }
     fn must_roll(&self, bytes: usize) -> bool {
@@ -304,10 +304,10 @@ impl Spool for Box<dyn Spool> {
     fn roll(&mut self, checkpoint: &Checkpoint) -> Result<(), SpoolError> {
         (**self).roll(checkpoint)
     }
-    fn release(&mut self, places: &[Place]) {
+    fn release(&mut self, places: &[FragmentLocation]) {
         (**self).release(places);
     }
-    fn moved(&mut self, places: &[Place]) {
+    fn moved(&mut self, places: &[FragmentLocation]) {
         (**self).moved(places);
     }
     fn position(&self) -> u64 {
@@ -325,16 +325,16 @@ impl Spool for Box<dyn Spool> {
     fn fetch(&mut self, fetch: Fetch) {
         (**self).fetch(fetch);
     }
-    fn next_job(&mut self, now: Duration) -> Option<Job> {
+    fn next_job(&mut self, now: Duration) -> Option<DiskJob> {
         (**self).next_job(now)
     }
-    fn done(&mut self, now: Duration, done: Done) -> Option<(Fetch, io::Result<Content>)> {
+    fn done(&mut self, now: Duration, done: JobResult) -> Option<(Fetch, io::Result<FetchedContent>)> {
         (**self).done(now, done)
     }
     fn wake_at(&self) -> Option<Duration> {
         (**self).wake_at()
     }
-    fn room(&self) -> Room {
+    fn room(&self) -> SpoolUsage {
         (**self).room()
     }
     fn oldest(&self) -> Option<SegmentId> {

@@ -4,13 +4,13 @@
 //! segment     | "TABASPOL" | version u8 | id u64 | before u64 | before_bytes u64 | crc32 u32 | records …
 //! record      | head_bytes u32 | data_bytes u32 | crc32 u32 | kind u8 | head … | data … |    crc32 of lengths, kind, head
 //! kind 1      Take        | stream u64 | Incarnation | taken_at zigzag | n Pieces |
-//! kind 2      Copy        | stream u64 | taken_at zigzag | Piece |
+//! kind 2      Copy        | stream u64 | taken_at zigzag | Fragment |
 //! kind 3      Merge       | stream u64 | taken_at zigzag | n Pieces |
 //! kind 4      Checkpoint  | id u64 | standing u8 | n Floors | n Incarnations | n Clocks | n Sendings | ends before what is empty
 //! kind 5      Move        | stream u64 | vbucket u16 | seq | stream u64 | taken_at zigzag | n Pieces |
-//! Piece       | vbucket u16 | seq | events_before | batch_events_before | blocks_before | blocks | events | bytes | crc32 u32 |
+//! Fragment       | vbucket u16 | seq | events_before | batch_events_before | blocks_before | blocks | events | bytes | crc32 u32 |
 //! Refusal     | block | why u8 | events |
-//! Floor       | stream u64 | vbucket u16 | base | applied | events_before | last | events_end |
+//! LaneCheckpoint       | stream u64 | vbucket u16 | base | applied | events_before | last | events_end |
 //! Incarnation | client | number u64 | seq | events_total | n Refusals |
 //! Clock       | stream u64 | measured zigzag | told zigzag |
 //! Sending     | stream u64 | n Times: none, or one: zigzag |
@@ -63,7 +63,7 @@ const CHECKPOINT_MAX: usize = 1 << 26;
 
 /// A part of a Lane's Batch: some of its Blocks, encoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Piece {
+pub struct Fragment {
     /// The VBucket of the Lane.
     pub vbucket: u16,
     /// Of which Batch.
@@ -88,11 +88,11 @@ pub enum Record<'a> {
     /// A Client's Batch was taken.
     Take {
         /// The Client's side of it.
-        taken: &'a Taken,
+        taken: &'a AcceptedBatch,
         /// To which stream of this Agent its Blocks were added.
         stream: StreamId,
         /// Its Blocks, and the notes about what was refused.
-        pieces: &'a [Piece],
+        pieces: &'a [Fragment],
     },
     /// The whole of one Batch of a Lane, again.
     Copy {
@@ -101,7 +101,7 @@ pub enum Record<'a> {
         /// When the first of it was taken.
         taken_at: Timestamp,
         /// All of it.
-        piece: &'a Piece,
+        piece: &'a Fragment,
     },
     /// The Lane's Batches from this number on are no more; what they held was added to other Lanes.
     Move {
@@ -114,7 +114,7 @@ pub enum Record<'a> {
         /// When it was added.
         taken_at: Timestamp,
         /// What was added.
-        pieces: &'a [Piece],
+        pieces: &'a [Fragment],
     },
     /// The Lane's Batches from the first of these on are these.
     Merge {
@@ -123,13 +123,13 @@ pub enum Record<'a> {
         /// When the first of it was taken.
         taken_at: Timestamp,
         /// Whole Batches, one piece each, in order.
-        pieces: &'a [Piece],
+        pieces: &'a [Fragment],
     },
 }
 
 /// What is remembered of a Client's Batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Taken {
+pub struct AcceptedBatch {
     /// Who sent it.
     pub client: ClientId,
     /// From which run.
@@ -151,11 +151,11 @@ pub struct Checkpoint {
     /// The number of its segment, in case its head is damaged; a Spool fills it in.
     pub segment: SegmentId,
     /// What its segment is to those before it.
-    pub standing: Standing,
+    pub standing: SegmentRole,
     /// Of each Lane that is known. What is found of others is asked after once more.
-    pub floors: Vec<Floor>,
+    pub floors: Vec<LaneCheckpoint>,
     /// Each incarnation's last Batch.
-    pub incarnations: Vec<Taken>,
+    pub incarnations: Vec<AcceptedBatch>,
     /// By how much the times of streams are off that have Lanes here, those excepted whose are right.
     pub clocks: Vec<(StreamId, StreamClock)>,
     /// Since when something of a stream may have been sent, on the clock of the stream; `None`: nothing was. Of a stream
@@ -165,7 +165,7 @@ pub struct Checkpoint {
 
 /// What a segment is to those before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Standing {
+pub enum SegmentRole {
     /// It goes on where the one before ends.
     #[default]
     Follows = 0,
@@ -178,7 +178,7 @@ pub enum Standing {
 
 /// Where a Lane stood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Floor {
+pub struct LaneCheckpoint {
     /// Which Lane.
     pub lane: LaneKey,
     /// The oldest Batch that is held, or the next if none is.
@@ -195,23 +195,23 @@ pub struct Floor {
 
 /// A record that was read back. Pieces have the place of their bytes within the segment instead of the bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Found {
+pub enum DecodedRecord {
     /// See [`Record::Take`].
-    Take(Taken, StreamId, Vec<FoundPiece>),
+    Take(AcceptedBatch, StreamId, Vec<DecodedFragment>),
     /// See [`Record::Copy`].
-    Copy(StreamId, Timestamp, FoundPiece),
+    Copy(StreamId, Timestamp, DecodedFragment),
     /// See [`Record::Merge`].
-    Merge(StreamId, Timestamp, Vec<FoundPiece>),
+    Merge(StreamId, Timestamp, Vec<DecodedFragment>),
     /// See [`Record::Move`].
-    Move(LaneKey, SeqNo, (StreamId, Timestamp), Vec<FoundPiece>),
+    Move(LaneKey, SeqNo, (StreamId, Timestamp), Vec<DecodedFragment>),
     /// See [`Checkpoint`].
     Checkpoint(Checkpoint),
 }
 
-/// A [`Piece`] without its bytes.
+/// A [`Fragment`] without its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "as in `Piece`")]
-pub struct FoundPiece {
+#[expect(missing_docs, reason = "as in `Fragment`")]
+pub struct DecodedFragment {
     pub vbucket: u16,
     pub seq: SeqNo,
     pub events_before: u64,
@@ -230,11 +230,11 @@ pub struct FoundPiece {
 }
 
 /// Where a piece stands in a record: from which byte on, how many there are, and their CRC-32.
-pub type Span = (usize, usize, u32);
+pub type FragmentSpan = (usize, usize, u32);
 
 impl Record<'_> {
     /// Its pieces, in order.
-    pub fn pieces(&self) -> std::slice::Iter<'_, Piece> {
+    pub fn pieces(&self) -> std::slice::Iter<'_, Fragment> {
         match self {
             Self::Take { pieces, .. } | Self::Merge { pieces, .. } | Self::Move { pieces, .. } => {
                 pieces.iter()
@@ -262,7 +262,7 @@ impl Record<'_> {
     ///
     /// # Cost
     /// One copy of the pieces, and one pass of CRC-32 over them.
-    pub fn encode(&self, out: &mut Vec<u8>) -> Vec<Span> {
+    pub fn encode(&self, out: &mut Vec<u8>) -> Vec<FragmentSpan> {
         let start = begin(out);
         let crcs: Vec<u32> = self.pieces().map(|piece| crc32fast::hash(&piece.bytes)).collect();
         match self {
@@ -380,9 +380,9 @@ impl SegmentHead {
 
 /// What stands at the beginning of some bytes of a segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Next {
+pub enum ParsedRecord {
     /// A record, and how many bytes it has.
-    Record(Box<Found>, usize),
+    Record(Box<DecodedRecord>, usize),
     /// So many bytes that claim to be a record, and are none.
     Broken(usize),
     /// Bytes that do not tell where the next record would begin.
@@ -392,36 +392,36 @@ pub enum Next {
 }
 
 /// Reads the record at the beginning of these bytes. Of a record whose head is right, the pieces that are not say so
-/// ([`FoundPiece::is_damaged`]).
-pub fn next(bytes: &[u8]) -> Next {
+/// ([`DecodedFragment::is_damaged`]).
+pub fn next(bytes: &[u8]) -> ParsedRecord {
     let mut reader = Reader::new(bytes);
     if bytes.is_empty() {
-        return Next::End;
+        return ParsedRecord::End;
     }
     let mut length = || reader.array("a record").map(|bytes| u32::from_le_bytes(bytes) as usize);
-    let (Ok(head), Ok(data), Ok(crc)) = (length(), length(), length()) else { return Next::Lost };
+    let (Ok(head), Ok(data), Ok(crc)) = (length(), length(), length()) else { return ParsedRecord::Lost };
     let head_end = RECORD_HEAD_BYTES.saturating_add(head);
     let end = head_end.saturating_add(data);
     if head > RECORD_BYTES_MAX || data > RECORD_BYTES_MAX || bytes.len() < end {
-        return Next::Lost;
+        return ParsedRecord::Lost;
     }
     if checksum(&bytes[..head_end]) as usize != crc {
-        return Next::Broken(end);
+        return ParsedRecord::Broken(end);
     }
-    let Some(mut found) = read(&bytes[12..head_end], head_end) else { return Next::Broken(end) };
+    let Some(mut found) = read(&bytes[12..head_end], head_end) else { return ParsedRecord::Broken(end) };
     let pieces = found.pieces_mut();
     if pieces.last().is_some_and(|last| last.offset + last.bytes != end) {
-        return Next::Broken(end);
+        return ParsedRecord::Broken(end);
     }
     for piece in pieces {
         piece.is_damaged = crc32fast::hash(&bytes[piece.offset..piece.offset + piece.bytes]) != piece.crc;
     }
-    Next::Record(Box::new(found), end)
+    ParsedRecord::Record(Box::new(found), end)
 }
 
-impl Found {
+impl DecodedRecord {
     /// Its pieces, in order.
-    pub fn pieces(&self) -> &[FoundPiece] {
+    pub fn pieces(&self) -> &[DecodedFragment] {
         match self {
             Self::Take(_, _, pieces) | Self::Merge(_, _, pieces) | Self::Move(_, _, _, pieces) => pieces,
             Self::Copy(_, _, piece) => std::slice::from_ref(piece),
@@ -429,7 +429,7 @@ impl Found {
         }
     }
 
-    fn pieces_mut(&mut self) -> &mut [FoundPiece] {
+    fn pieces_mut(&mut self) -> &mut [DecodedFragment] {
         match self {
             Self::Take(_, _, pieces) | Self::Merge(_, _, pieces) | Self::Move(_, _, _, pieces) => pieces,
             Self::Copy(_, _, piece) => std::slice::from_mut(piece),
@@ -461,12 +461,12 @@ fn checksum(record: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-fn put_pieces(pieces: &[Piece], crcs: &[u32], out: &mut Vec<u8>) {
+fn put_pieces(pieces: &[Fragment], crcs: &[u32], out: &mut Vec<u8>) {
     put_u64(pieces.len() as u64, out);
     pieces.iter().zip(crcs).for_each(|(piece, crc)| put_piece(piece, *crc, out));
 }
 
-fn put_piece(piece: &Piece, crc: u32, out: &mut Vec<u8>) {
+fn put_piece(piece: &Fragment, crc: u32, out: &mut Vec<u8>) {
     out.extend_from_slice(&piece.vbucket.to_le_bytes());
     put_u64(piece.seq.0, out);
     put_u64(piece.events_before, out);
@@ -478,7 +478,7 @@ fn put_piece(piece: &Piece, crc: u32, out: &mut Vec<u8>) {
     out.extend_from_slice(&crc.to_le_bytes());
 }
 
-fn put_taken(taken: &Taken, out: &mut Vec<u8>) {
+fn put_taken(taken: &AcceptedBatch, out: &mut Vec<u8>) {
     put_bytes(taken.client.as_str().as_bytes(), out);
     out.extend_from_slice(&taken.incarnation.to_le_bytes());
     put_u64(taken.seq.0, out);
@@ -492,31 +492,31 @@ fn put_taken(taken: &Taken, out: &mut Vec<u8>) {
 }
 
 /// Reads kind and head of a record, whose data begins at `data`. `None` when it is no record.
-fn read(record: &[u8], data: usize) -> Option<Found> {
+fn read(record: &[u8], data: usize) -> Option<DecodedRecord> {
     let mut reader = Reader::new(record);
     let found = read_from(&mut reader, data).ok()?;
     reader.finish("bytes behind a head").ok()?;
     Some(found)
 }
 
-fn read_from(reader: &mut Reader<'_>, mut data: usize) -> Result<Found, WireError> {
+fn read_from(reader: &mut Reader<'_>, mut data: usize) -> Result<DecodedRecord, WireError> {
     let data = &mut data;
     match reader.u8("the kind of a record")? {
         TAKE => {
             let stream = stream(reader)?;
             let mut taken = taken(reader)?;
             taken.taken_at = time(reader)?;
-            Ok(Found::Take(taken, stream, pieces(reader, data)?))
+            Ok(DecodedRecord::Take(taken, stream, pieces(reader, data)?))
         }
-        COPY => Ok(Found::Copy(stream(reader)?, time(reader)?, piece(reader, data)?)),
-        MERGE => Ok(Found::Merge(stream(reader)?, time(reader)?, pieces(reader, data)?)),
+        COPY => Ok(DecodedRecord::Copy(stream(reader)?, time(reader)?, piece(reader, data)?)),
+        MERGE => Ok(DecodedRecord::Merge(stream(reader)?, time(reader)?, pieces(reader, data)?)),
         MOVE => {
             let (lane, vbucket) = (stream(reader)?, reader.array("a vbucket")?);
             let from = LaneKey { stream: lane, vbucket: u16::from_le_bytes(vbucket) };
             let seq = SeqNo(reader.u64("a sequence number")?);
-            Ok(Found::Move(from, seq, (stream(reader)?, time(reader)?), pieces(reader, data)?))
+            Ok(DecodedRecord::Move(from, seq, (stream(reader)?, time(reader)?), pieces(reader, data)?))
         }
-        CHECKPOINT => Ok(Found::Checkpoint(checkpoint(reader)?)),
+        CHECKPOINT => Ok(DecodedRecord::Checkpoint(checkpoint(reader)?)),
         _ => Err(WireError::Malformed { what: "the kind of a record" }),
     }
 }
@@ -524,9 +524,9 @@ fn read_from(reader: &mut Reader<'_>, mut data: usize) -> Result<Found, WireErro
 fn checkpoint(reader: &mut Reader<'_>) -> Result<Checkpoint, WireError> {
     let segment = SegmentId(u64::from_le_bytes(reader.array("the number of a segment")?));
     let standing = match reader.u8("a standing")? {
-        0 => Standing::Follows,
-        1 => Standing::Renews,
-        2 => Standing::Seals,
+        0 => SegmentRole::Follows,
+        1 => SegmentRole::Renews,
+        2 => SegmentRole::Seals,
         _ => return Err(WireError::Malformed { what: "a standing" }),
     };
     let mut found = Checkpoint { segment, standing, ..Checkpoint::default() };
@@ -537,7 +537,7 @@ fn checkpoint(reader: &mut Reader<'_>) -> Result<Checkpoint, WireError> {
         let events_before = reader.u64("a number of events")?;
         let last = SeqNo(reader.u64("a sequence number")?);
         let events_end = reader.u64("a number of events")?;
-        found.floors.push(Floor { lane, base, applied, events_before, last, events_end });
+        found.floors.push(LaneCheckpoint { lane, base, applied, events_before, last, events_end });
     }
     for _ in 0..reader.count(CHECKPOINT_MAX, "incarnations")? {
         found.incarnations.push(taken(reader)?);
@@ -565,7 +565,7 @@ fn time(reader: &mut Reader<'_>) -> Result<Timestamp, WireError> {
     Ok(Timestamp::from_micros(reader.i64("a time")?))
 }
 
-fn taken(reader: &mut Reader<'_>) -> Result<Taken, WireError> {
+fn taken(reader: &mut Reader<'_>) -> Result<AcceptedBatch, WireError> {
     let client = ClientId::new(reader.text(CLIENT_ID_BYTES_MAX, "a client id")?)?;
     let incarnation = u64::from_le_bytes(reader.array("an incarnation")?);
     let seq = SeqNo(reader.u64("a sequence number")?);
@@ -576,16 +576,16 @@ fn taken(reader: &mut Reader<'_>) -> Result<Taken, WireError> {
         let why = Why::from_code(reader.u8("a reason")?).ok_or(WireError::Malformed { what: "a reason" })?;
         refused.push(Refusal { block, why, events: reader.u64("a number of events")? });
     }
-    Ok(Taken { client, incarnation, seq, taken_at: Timestamp::default(), events_total, refused })
+    Ok(AcceptedBatch { client, incarnation, seq, taken_at: Timestamp::default(), events_total, refused })
 }
 
-fn pieces(reader: &mut Reader<'_>, data: &mut usize) -> Result<Vec<FoundPiece>, WireError> {
+fn pieces(reader: &mut Reader<'_>, data: &mut usize) -> Result<Vec<DecodedFragment>, WireError> {
     let count = reader.count(PIECES_MAX, "pieces")?;
     (0..count).map(|_| piece(reader, data)).collect()
 }
 
 /// Reads one piece, whose bytes begin at `data`, and moves that behind them.
-fn piece(reader: &mut Reader<'_>, data: &mut usize) -> Result<FoundPiece, WireError> {
+fn piece(reader: &mut Reader<'_>, data: &mut usize) -> Result<DecodedFragment, WireError> {
     let vbucket = u16::from_le_bytes(reader.array("a vbucket")?);
     let seq = SeqNo(reader.u64("a sequence number")?);
     let events_before = reader.u64("a number of events")?;
@@ -607,7 +607,7 @@ fn piece(reader: &mut Reader<'_>, data: &mut usize) -> Result<FoundPiece, WireEr
     let offset = *data;
     *data = offset.saturating_add(bytes);
     let is_damaged = false;
-    Ok(FoundPiece {
+    Ok(DecodedFragment {
         vbucket,
         seq,
         events_before,
@@ -628,9 +628,9 @@ mod tests {
 
     use super::*;
 
-    fn piece(seq: u64, bytes: &[u8]) -> Piece {
+    fn piece(seq: u64, bytes: &[u8]) -> Fragment {
         let (vbucket, events_before) = (seq as u16 * 3, 100 * seq);
-        Piece {
+        Fragment {
             vbucket,
             seq: SeqNo(seq),
             events_before,
@@ -642,8 +642,8 @@ mod tests {
         }
     }
 
-    fn taken() -> Taken {
-        Taken {
+    fn taken() -> AcceptedBatch {
+        AcceptedBatch {
             client: ClientId::new("web-01").unwrap(),
             incarnation: 0x0123_4567_89ab_cdef,
             seq: SeqNo(42),
@@ -655,11 +655,11 @@ mod tests {
 
     fn checkpoint() -> Checkpoint {
         let lane = LaneKey { stream: StreamId(7), vbucket: 513 };
-        let incarnation = Taken { taken_at: Timestamp::default(), ..taken() };
+        let incarnation = AcceptedBatch { taken_at: Timestamp::default(), ..taken() };
         Checkpoint {
             segment: SegmentId(3),
-            standing: Standing::Follows,
-            floors: vec![Floor {
+            standing: SegmentRole::Follows,
+            floors: vec![LaneCheckpoint {
                 lane,
                 base: SeqNo(9),
                 applied: SeqNo(11),
@@ -702,9 +702,9 @@ mod tests {
         let spans = record.encode(&mut bytes);
         let bytes = &bytes[6..];
         assert!(bytes.len() <= record.bytes_max());
-        let Next::Record(found, end) = next(bytes) else { panic!() };
+        let ParsedRecord::Record(found, end) = next(bytes) else { panic!() };
         assert_eq!(end, bytes.len());
-        let Found::Take(taken_too, stream, found) = *found else { panic!() };
+        let DecodedRecord::Take(taken_too, stream, found) = *found else { panic!() };
         assert_eq!((taken_too, stream), (taken, StreamId(7)));
         for ((found, piece), span) in found.iter().zip(&pieces).zip(&spans) {
             assert_eq!((found.offset, found.bytes, found.crc), *span);
@@ -716,7 +716,10 @@ mod tests {
             );
         }
         let bytes = records().remove(3);
-        assert_eq!(next(&bytes), Next::Record(Box::new(Found::Checkpoint(checkpoint())), bytes.len()));
+        assert_eq!(
+            next(&bytes),
+            ParsedRecord::Record(Box::new(DecodedRecord::Checkpoint(checkpoint())), bytes.len())
+        );
         let clock = StreamClock { measured: -3, told: 1 << 40 };
         let clocks = vec![(StreamId(9), clock)];
         let sendings = vec![(StreamId(9), None), (StreamId(10), Some(Timestamp::from_secs(-4)))];
@@ -727,10 +730,13 @@ mod tests {
         ] {
             let mut bytes = Vec::new();
             checkpoint.encode(&mut bytes);
-            assert_eq!(next(&bytes), Next::Record(Box::new(Found::Checkpoint(checkpoint)), bytes.len()));
+            assert_eq!(
+                next(&bytes),
+                ParsedRecord::Record(Box::new(DecodedRecord::Checkpoint(checkpoint)), bytes.len())
+            );
         }
         for record in records() {
-            assert!(matches!(next(&record), Next::Record(..)));
+            assert!(matches!(next(&record), ParsedRecord::Record(..)));
         }
     }
 
@@ -741,8 +747,8 @@ mod tests {
         let (stream, taken_at) = (StreamId(7), Timestamp::from_secs(5));
         let record = Record::Move { from, seq: SeqNo(4), stream, taken_at, pieces: &pieces };
         assert!(encoded(record).len() <= record.bytes_max());
-        let Next::Record(found, _) = next(&encoded(record)) else { panic!() };
-        let Found::Move(found_from, seq, whither, found) = *found else { panic!() };
+        let ParsedRecord::Record(found, _) = next(&encoded(record)) else { panic!() };
+        let DecodedRecord::Move(found_from, seq, whither, found) = *found else { panic!() };
         assert_eq!((found_from, seq, whither, found.len()), (from, SeqNo(4), (stream, taken_at), 2));
     }
 
@@ -768,16 +774,16 @@ mod tests {
             let mut wrong = record.clone();
             wrong[at] ^= flip;
             let is_noticed = |bytes: &[u8]| match next(bytes) {
-                Next::Record(found, _) => found.pieces().iter().any(|piece| piece.is_damaged),
-                Next::Broken(_) | Next::Lost | Next::End => true,
+                ParsedRecord::Record(found, _) => found.pieces().iter().any(|piece| piece.is_damaged),
+                ParsedRecord::Broken(_) | ParsedRecord::Lost | ParsedRecord::End => true,
             };
             prop_assert!(is_noticed(&wrong));
-            prop_assert!(!matches!(next(&record[..at]), Next::Record(..)));
+            prop_assert!(!matches!(next(&record[..at]), ParsedRecord::Record(..)));
         }
 
         #[test]
         fn noise_is_no_record(bytes in prop::collection::vec(any::<u8>(), 1..200)) {
-            prop_assert!(!matches!(next(&bytes), Next::Record(..)));
+            prop_assert!(!matches!(next(&bytes), ParsedRecord::Record(..)));
             let _ = read(&bytes, 0);
         }
     }

@@ -23,8 +23,10 @@ use std::io;
 use taba_core::{ClientId, SeqNo, Timestamp};
 
 use self::replay::Replay;
-use super::record::{Found, MAGIC, Next, SEGMENT_HEAD_BYTES, Standing, Taken, VERSION, next};
-use super::{Disk, Extent, Place, SegmentId};
+use super::record::{
+    AcceptedBatch, DecodedRecord, MAGIC, ParsedRecord, SEGMENT_HEAD_BYTES, SegmentRole, VERSION, next,
+};
+use super::{Disk, Extent, FragmentLocation, SegmentId};
 use crate::clock::StreamClock;
 use crate::units::LaneKey;
 
@@ -32,9 +34,9 @@ use crate::units::LaneKey;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recovered {
     /// The Lanes of earlier runs of which something may still be needed.
-    pub lanes: BTreeMap<LaneKey, FoundLane>,
+    pub lanes: BTreeMap<LaneKey, RecoveredLane>,
     /// The last Batch of each Client incarnation, those used last behind.
-    pub incarnations: Vec<Taken>,
+    pub incarnations: Vec<AcceptedBatch>,
     /// What could not be read.
     pub damage: Damage,
     /// The segments that are there, oldest first, with their lengths in bytes.
@@ -44,7 +46,7 @@ pub struct Recovered {
     /// Segments of which nothing behind so many bytes can be read.
     pub torn: Vec<(SegmentId, u64)>,
     /// Where bytes stand that no reader understands.
-    pub unreadable: Vec<Stretch>,
+    pub unreadable: Vec<ByteRange>,
     /// Segments of a log that was being written again and is not whole: nothing of them counts. They have to be gone before
     /// an older one is removed, or they would be all there is, and count.
     pub void: Vec<SegmentId>,
@@ -52,7 +54,7 @@ pub struct Recovered {
 
 /// Some bytes of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stretch {
+pub struct ByteRange {
     /// In which segment.
     pub segment: SegmentId,
     /// From which byte on.
@@ -63,11 +65,11 @@ pub struct Stretch {
 
 /// A Lane that was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct FoundLane {
+pub struct RecoveredLane {
     /// The last Batch that is known to have been acknowledged; what follows it may have been.
     pub applied: SeqNo,
     /// At least one, in order, without gaps.
-    pub batches: Vec<FoundBatch>,
+    pub batches: Vec<RecoveredBatch>,
     /// By how much the times of its stream are off.
     pub clock: StreamClock,
     /// Since when something of its stream may have been sent.
@@ -88,7 +90,7 @@ pub enum Sending {
 
 /// A Batch that was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FoundBatch {
+pub struct RecoveredBatch {
     /// Its place in the Lane.
     pub seq: SeqNo,
     /// Events in all Batches of the Lane before it.
@@ -98,16 +100,16 @@ pub struct FoundBatch {
     /// Events in them.
     pub events: u64,
     /// What is known to be missing, by Client; what has none is somebody's.
-    pub lost: BTreeMap<Option<ClientId>, Loss>,
+    pub lost: BTreeMap<Option<ClientId>, LostEvents>,
     /// When the first of it was taken, on the clock of its stream.
     pub taken_at: Timestamp,
     /// Where its pieces are, in order.
-    pub places: Vec<Place>,
+    pub places: Vec<FragmentLocation>,
 }
 
 /// What of a Batch is missing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Loss {
+pub struct LostEvents {
     /// Events.
     pub events: u64,
     /// Events whose Client's own note that it recorded them (`taba.recorded`) is lost, too.
@@ -135,19 +137,19 @@ pub struct Damage {
 
 /// Segments that are not there, and the bytes of those and of others that are missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Missing {
+struct MissingBytes {
     segments: u64,
     bytes: u64,
 }
 
 impl Recovered {
     /// Where everything is that is held.
-    pub fn places(&self) -> impl Iterator<Item = &Place> {
+    pub fn places(&self) -> impl Iterator<Item = &FragmentLocation> {
         self.lanes.values().flat_map(|lane| &lane.batches).flat_map(|batch| &batch.places)
     }
 }
 
-impl FoundBatch {
+impl RecoveredBatch {
     /// Events that are known to be missing.
     pub fn events_lost(&self) -> u64 {
         self.lost.values().map(|loss| loss.events).sum()
@@ -185,25 +187,25 @@ pub fn recover(disk: &mut dyn Disk, extent: Option<Extent>) -> io::Result<Recove
         let missing_here = missing.before.get(&segment).copied();
         let bytes = disk.read(segment, 0, bytes as usize)?;
         match standing(&bytes) {
-            Standing::Renews if is_first => before_renewal = missing_here,
-            Standing::Seals => {
+            SegmentRole::Renews if is_first => before_renewal = missing_here,
+            SegmentRole::Seals => {
                 before_renewal = None;
                 replay.missing(missing_here);
             }
-            Standing::Renews | Standing::Follows => replay.missing(missing_here),
+            SegmentRole::Renews | SegmentRole::Follows => replay.missing(missing_here),
         }
         match standing(&bytes) {
             // With what it was copied from, it would say twice what it says, or half of it.
-            Standing::Renews if !is_first => {
+            SegmentRole::Renews if !is_first => {
                 unsealed.push((segment, bytes));
                 continue;
             }
-            Standing::Seals => {
+            SegmentRole::Seals => {
                 unsealed.drain(..).for_each(|(segment, bytes)| replay.segment(segment, &bytes));
             }
-            Standing::Renews => {}
+            SegmentRole::Renews => {}
             // The run that wrote it ended before it was whole.
-            Standing::Follows => void.extend(unsealed.drain(..).map(|(segment, _)| segment)),
+            SegmentRole::Follows => void.extend(unsealed.drain(..).map(|(segment, _)| segment)),
         }
         replay.segment(segment, &bytes);
         is_first = false;
@@ -232,12 +234,12 @@ fn other_version(head: &[u8]) -> Option<u8> {
 }
 
 /// What a segment is to those before it, as its first record says.
-fn standing(segment: &[u8]) -> Standing {
+fn standing(segment: &[u8]) -> SegmentRole {
     match segment.get(SEGMENT_HEAD_BYTES..).map(next) {
-        Some(Next::Record(found, _)) => match *found {
-            Found::Checkpoint(checkpoint) => checkpoint.standing,
-            _ => Standing::Follows,
+        Some(ParsedRecord::Record(found, _)) => match *found {
+            DecodedRecord::Checkpoint(checkpoint) => checkpoint.standing,
+            _ => SegmentRole::Follows,
         },
-        _ => Standing::Follows,
+        _ => SegmentRole::Follows,
     }
 }

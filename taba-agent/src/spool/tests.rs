@@ -4,7 +4,7 @@ use taba_core::wire::Refusal;
 use taba_core::{ClientId, SeqNo, StreamId, Timestamp};
 
 use super::crash::CrashDisk;
-use super::record::{Floor, Piece, Taken};
+use super::record::{AcceptedBatch, Fragment, LaneCheckpoint};
 use super::recovery::{Damage, Recovered};
 use super::*;
 use crate::units::LaneKey;
@@ -23,18 +23,27 @@ fn key() -> LaneKey {
     LaneKey { stream: StreamId(7), vbucket: 3 }
 }
 
-fn taken(seq: u64) -> Taken {
+fn taken(seq: u64) -> AcceptedBatch {
     let refused = vec![Refusal { block: 1, why: Why::BadName, events: seq }];
     let client = ClientId::new("web").unwrap();
     let taken_at = Timestamp::from_secs(9);
-    Taken { client, incarnation: 1, seq: SeqNo(seq), taken_at, events_total: 10 * seq, refused }
+    AcceptedBatch { client, incarnation: 1, seq: SeqNo(seq), taken_at, events_total: 10 * seq, refused }
 }
 
 /// The `part`-th piece of a Batch, one Block of 10 events each; parts from 0.
-fn piece(seq: u64, events_before: u64, part: u64, bytes: &[u8]) -> Piece {
+fn piece(seq: u64, events_before: u64, part: u64, bytes: &[u8]) -> Fragment {
     let (seq, blocks_before) = (SeqNo(seq), part);
     let (batch_events_before, bytes) = (10 * part, bytes.to_vec());
-    Piece { vbucket: 3, seq, events_before, batch_events_before, blocks_before, blocks: 1, events: 10, bytes }
+    Fragment {
+        vbucket: 3,
+        seq,
+        events_before,
+        batch_events_before,
+        blocks_before,
+        blocks: 1,
+        events: 10,
+        bytes,
+    }
 }
 
 fn open(disk: &CrashDisk) -> (LogSpool, Recovered) {
@@ -42,7 +51,7 @@ fn open(disk: &CrashDisk) -> (LogSpool, Recovered) {
 }
 
 /// Does what there is to do, syncs excepted; then what was asked for is read.
-fn write(spool: &mut LogSpool, disk: &CrashDisk) -> Vec<(Fetch, Content)> {
+fn write(spool: &mut LogSpool, disk: &CrashDisk) -> Vec<(Fetch, FetchedContent)> {
     let mut read = Vec::new();
     while let Some(job) = spool.next_job(NOW) {
         read.extend(run(spool, disk, NOW, job));
@@ -50,11 +59,16 @@ fn write(spool: &mut LogSpool, disk: &CrashDisk) -> Vec<(Fetch, Content)> {
     read
 }
 
-fn run(spool: &mut LogSpool, disk: &CrashDisk, now: Duration, job: Job) -> Option<(Fetch, Content)> {
+fn run(
+    spool: &mut LogSpool,
+    disk: &CrashDisk,
+    now: Duration,
+    job: DiskJob,
+) -> Option<(Fetch, FetchedContent)> {
     let done = match job.run(&mut disk.clone()) {
-        Ran::Done(done) => done,
-        Ran::Sync(sync) => {
-            assert!(spool.done(now, Done::Prepared { position: sync.position }).is_none());
+        JobRun::Done(done) => done,
+        JobRun::Sync(sync) => {
+            assert!(spool.done(now, JobResult::Prepared { position: sync.position }).is_none());
             sync.run()
         }
     };
@@ -68,11 +82,11 @@ fn opened(disk: &CrashDisk) -> LogSpool {
     spool
 }
 
-fn append(spool: &mut LogSpool, seq: u64, pieces: &[Piece]) -> Result<Written, SpoolError> {
+fn append(spool: &mut LogSpool, seq: u64, pieces: &[Fragment]) -> Result<Appended, SpoolError> {
     spool.append(&Record::Take { taken: &taken(seq), stream: StreamId(7), pieces })
 }
 
-fn take(spool: &mut LogSpool, disk: &CrashDisk, seq: u64, pieces: &[Piece]) -> Written {
+fn take(spool: &mut LogSpool, disk: &CrashDisk, seq: u64, pieces: &[Fragment]) -> Appended {
     let written = append(spool, seq, pieces).unwrap();
     write(spool, disk);
     written
@@ -99,7 +113,7 @@ fn sync(spool: &mut LogSpool, disk: &CrashDisk) {
 }
 
 /// Batches of one Lane, each of one piece of 100 bytes, one in a record of its own.
-fn with_batches(disk: &CrashDisk, batches: u64) -> (LogSpool, Vec<Place>) {
+fn with_batches(disk: &CrashDisk, batches: u64) -> (LogSpool, Vec<FragmentLocation>) {
     let mut spool = opened(disk);
     let mut places = Vec::new();
     for seq in 1..=batches {
@@ -112,14 +126,14 @@ fn with_batches(disk: &CrashDisk, batches: u64) -> (LogSpool, Vec<Place>) {
     (spool, places)
 }
 
-fn read(spool: &mut LogSpool, disk: &CrashDisk, places: &[Place]) -> Content {
+fn read(spool: &mut LogSpool, disk: &CrashDisk, places: &[FragmentLocation]) -> FetchedContent {
     let (seq, places) = (SeqNo(1), places.to_vec());
     spool.fetch(Fetch { lane: key(), seq, places, purpose: Purpose::Send });
     let (_, content) = write(spool, disk).pop().unwrap();
     content
 }
 
-fn content(spool: &mut LogSpool, disk: &CrashDisk, places: &[Place]) -> Vec<u8> {
+fn content(spool: &mut LogSpool, disk: &CrashDisk, places: &[FragmentLocation]) -> Vec<u8> {
     let content = read(spool, disk, places);
     assert_eq!(content.damaged, []);
     content.bytes.to_vec()
@@ -229,9 +243,9 @@ fn a_checkpoint_is_never_there_without_what_it_speaks_of() {
 fn a_checkpoint_says_what_is_held_no_more_and_whom_we_know() {
     let disk = CrashDisk::default();
     let (mut spool, _) = with_batches(&disk, 5);
-    let known = Taken { taken_at: Timestamp::default(), incarnation: 99, ..taken(77) };
+    let known = AcceptedBatch { taken_at: Timestamp::default(), incarnation: 99, ..taken(77) };
     let checkpoint = Checkpoint {
-        floors: vec![Floor {
+        floors: vec![LaneCheckpoint {
             lane: key(),
             base: SeqNo(4),
             applied: SeqNo(4),
@@ -329,7 +343,7 @@ fn what_a_full_disk_does_not_take_is_kept_and_written_when_there_is_room() {
     sync(&mut spool, &disk);
     assert_eq!((disk.bytes(), spool.written()), (bytes, written));
     assert!(spool.room().error.unwrap().contains("no storage space"));
-    assert_eq!((spool.room().trouble, spool.room().failures), (Some(Trouble::Write), 2));
+    assert_eq!((spool.room().trouble, spool.room().failures), (Some(DiskFault::Write), 2));
     assert_eq!(content(&mut spool, &disk, &places[2..]), [3; 100]);
     disk.set_room(None);
     while spool.written() < spool.position() {
@@ -349,7 +363,7 @@ fn what_comes_while_the_disk_is_busy_is_written_together() {
     let mut spool = opened(&disk);
     append(&mut spool, 1, &[piece(1, 0, 0, b"one")]).unwrap();
     let job = spool.next_job(NOW).unwrap();
-    assert!(matches!(job, Job::Write { .. }));
+    assert!(matches!(job, DiskJob::Write { .. }));
     for seq in 2..10 {
         append(&mut spool, seq, &[piece(seq, 10 * (seq - 1), 0, b"more")]).unwrap();
     }
@@ -378,7 +392,7 @@ fn what_waits_to_be_written_is_bounded() {
 }
 
 /// Writes again what is held, as the Relay does.
-fn renew(spool: &mut LogSpool, disk: &CrashDisk, held: &[(Piece, Place)]) {
+fn renew(spool: &mut LogSpool, disk: &CrashDisk, held: &[(Fragment, FragmentLocation)]) {
     assert_eq!(spool.renewal(LATER), Renewal::Begin);
     spool.renew(&Checkpoint::default()).unwrap();
     write(spool, disk);
@@ -403,7 +417,7 @@ fn after_a_sync_that_failed_all_that_is_held_is_written_again_before_anything_is
     let place = take(&mut spool, &disk, 4, &[piece(4, 30, 0, &[4; 100])]).places[0];
     disk.fail_syncs(1);
     sync(&mut spool, &disk);
-    assert_eq!(spool.room().trouble, Some(Trouble::Sync));
+    assert_eq!(spool.room().trouble, Some(DiskFault::Sync));
     let (written, position) = (spool.written(), spool.position());
     // What a second sync would say proves nothing.
     assert_eq!((spool.durable(), spool.next_job(LATER).is_none()), (durable, true));
@@ -434,7 +448,7 @@ fn files_that_are_gone_are_made_anew_and_what_is_read_of_them_is_what_was_in_the
     disk.lose_files();
     append(&mut spool, 4, &[piece(4, 30, 0, &[4; 100])]).unwrap();
     sync(&mut spool, &disk);
-    assert_eq!(spool.room().trouble, Some(Trouble::Gone));
+    assert_eq!(spool.room().trouble, Some(DiskFault::Gone));
     assert_eq!(content(&mut spool, &disk, &places[..1]), [1; 100], "as long as they are open");
     let held: Vec<_> = places.iter().zip(1_u64..).collect();
     let held: Vec<_> =
@@ -445,7 +459,10 @@ fn files_that_are_gone_are_made_anew_and_what_is_read_of_them_is_what_was_in_the
     drop(spool);
     let (_, found) = open(&disk);
     assert_eq!((found.lanes[&key()].batches.len(), found.damage), (3, Damage::default()));
-    assert_eq!(found.incarnations.last(), Some(&Taken { taken_at: Timestamp::default(), ..taken(9) }));
+    assert_eq!(
+        found.incarnations.last(),
+        Some(&AcceptedBatch { taken_at: Timestamp::default(), ..taken(9) })
+    );
 }
 
 #[test]
@@ -462,7 +479,7 @@ fn a_disk_that_never_syncs_is_given_up_and_what_is_durable_is_still_known() {
         spool.renew(&Checkpoint::default()).unwrap();
         sync(&mut spool, &disk);
     }
-    assert_eq!((spool.durable(), spool.room().trouble), (durable, Some(Trouble::Broken)));
+    assert_eq!((spool.durable(), spool.room().trouble), (durable, Some(DiskFault::Broken)));
     assert!(matches!(append(&mut spool, 5, &[piece(5, 40, 0, b"no")]), Err(SpoolError::Broken)));
     assert!(spool.next_job(LATER).is_none() && spool.room().error.is_some());
     assert_eq!(content(&mut spool, &disk, &places[2..]), [3; 100]);

@@ -9,7 +9,7 @@ impl World {
     /// All requests under way come to nothing: the Servers are away.
     fn nobody_answers(&mut self) {
         for request in std::mem::take(&mut self.flying) {
-            let (why, cause) = ("no route".into(), Cause::Unreached);
+            let (why, cause) = ("no route".into(), FailureCause::Unreached);
             self.sent.retain(|sent| sent.id != request.id);
             self.handle(Input::Failed { request: request.id, why, cause, retry_after: None });
         }
@@ -150,9 +150,9 @@ fn slow() -> impl Strategy<Value = Slow> {
 
 /// When each mark was written, to be forgotten after 48 h as Servers do.
 #[derive(Default)]
-struct Written(BTreeMap<(StreamId, u16), ((u64, u64), Duration)>);
+struct Appended(BTreeMap<(StreamId, u16), ((u64, u64), Duration)>);
 
-impl Written {
+impl Appended {
     fn look(&mut self, world: &mut World) {
         for (lane, mark) in &world.store.marks {
             let known = self.0.entry(*lane).or_insert((*mark, world.now));
@@ -255,7 +255,7 @@ proptest! {
         seed in any::<u64>(),
         steps in prop::collection::vec(slow(), 0..60),
     ) {
-        let (mut world, mut written, mut expired) = (World::new(seed), Written::default(), 0);
+        let (mut world, mut written, mut expired) = (World::new(seed), Appended::default(), 0);
         for step in steps {
             match step {
                 Slow::Accept(client, blocks) => world.accept(client, blocks),

@@ -12,7 +12,7 @@ fn request(clients: std::ops::Range<usize>, number: usize) -> Vec<FrontBatch> {
 
 fn repeated<S: Spool>(relay: &mut Relay<S>, batches: Vec<FrontBatch>, key: Option<&str>) -> bool {
     match relay.record(moment(Duration::ZERO), batches, key) {
-        Recorded::Taken { is_repeated, .. } => is_repeated,
+        RecordOutcome::Taken { is_repeated, .. } => is_repeated,
         other => panic!("not taken: {other:?}"),
     }
 }
@@ -54,10 +54,10 @@ fn a_request_of_many_clients_is_taken_whole_or_not_at_all() {
     let config = config(|_| {});
     let mut relay = relay_with(&config, 64 << 10);
     let refused = relay.record(moment(Duration::ZERO), request(0..100, 3), None);
-    assert!(matches!(refused, Recorded::Refused(SpoolError::Full { .. })), "{refused:?}");
+    assert!(matches!(refused, RecordOutcome::Refused(SpoolError::Full { .. })), "{refused:?}");
     assert_eq!(relay.unapplied(), Weight::default());
     assert!(!repeated(&mut relay, request(0..3, 3), None));
     assert_eq!(relay.unapplied().events, 3);
     relay.stop(moment(Duration::ZERO));
-    assert!(matches!(relay.record(moment(Duration::ZERO), request(0..3, 3), None), Recorded::Stopping));
+    assert!(matches!(relay.record(moment(Duration::ZERO), request(0..3, 3), None), RecordOutcome::Stopping));
 }

@@ -1,6 +1,6 @@
 //! [`Queue`]: what waits to be done with the disk, and in which order it is handed out.
 //!
-//! Room first: segments that may go. Then what is to be read back, then what is to be written, in the order of the log.
+//! SpoolUsage first: segments that may go. Then what is to be read back, then what is to be written, in the order of the log.
 //! Whatever is appended while a write is under way goes with the next one. A segment is synced before the next one is
 //! begun: a checkpoint must not be there without what it speaks of, and of two files that were both not synced, a power
 //! failure may leave the second and not the first.
@@ -10,8 +10,8 @@ use std::io;
 use std::time::Duration;
 
 use super::{LogSpool, Renewing, SyncPolicy};
-use crate::spool::record::{Record, Span};
-use crate::spool::{Content, Done, Fetch, Job, SegmentId, Trouble};
+use crate::spool::record::{FragmentSpan, Record};
+use crate::spool::{DiskFault, DiskJob, Fetch, FetchedContent, JobResult, SegmentId};
 
 /// How long to leave it after the disk did not take something.
 const RETRY: Duration = Duration::from_millis(100);
@@ -21,7 +21,7 @@ const LOOK: Duration = Duration::from_secs(1);
 /// What waits to be done with the disk.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    chunks: VecDeque<Chunk>,
+    chunks: VecDeque<WriteChunk>,
     /// Bytes of all chunks, and of the one that is being written.
     pub(super) bytes: usize,
     pub(super) reads: VecDeque<Fetch>,
@@ -45,14 +45,14 @@ pub(super) struct Queue {
 
 /// Records that are written together.
 #[derive(Debug)]
-struct Chunk {
-    to: Target,
+struct WriteChunk {
+    to: ChunkTarget,
     bytes: Vec<u8>,
 }
 
 /// Where a chunk goes.
 #[derive(Clone, Copy, Debug)]
-struct Target {
+struct ChunkTarget {
     segment: SegmentId,
     /// Whether it is the head of the segment.
     begins: bool,
@@ -64,7 +64,7 @@ struct Target {
 
 #[derive(Clone, Copy, Debug)]
 enum Busy {
-    Write(Target),
+    Write(ChunkTarget),
     Other,
 }
 
@@ -72,17 +72,17 @@ impl Queue {
     /// Adds the head of a segment.
     pub(super) fn begin(&mut self, segment: SegmentId, head: Vec<u8>, end: u64, renews: bool) {
         self.bytes += head.len();
-        let to = Target { segment, begins: true, renews, end };
-        self.chunks.push_back(Chunk { to, bytes: head });
+        let to = ChunkTarget { segment, begins: true, renews, end };
+        self.chunks.push_back(WriteChunk { to, bytes: head });
     }
 
     /// Adds a record of this segment; call [`ends_at`](Self::ends_at) afterwards. Gives where its pieces stand in it, and
     /// how many bytes it has.
-    pub(super) fn append(&mut self, segment: SegmentId, record: &Record<'_>) -> (Vec<Span>, usize) {
-        let is_open = |chunk: &Chunk| chunk.to.segment == segment && !chunk.to.begins;
+    pub(super) fn append(&mut self, segment: SegmentId, record: &Record<'_>) -> (Vec<FragmentSpan>, usize) {
+        let is_open = |chunk: &WriteChunk| chunk.to.segment == segment && !chunk.to.begins;
         if !self.chunks.back().is_some_and(is_open) {
-            let to = Target { segment, begins: false, renews: false, end: 0 };
-            self.chunks.push_back(Chunk { to, bytes: Vec::new() });
+            let to = ChunkTarget { segment, begins: false, renews: false, end: 0 };
+            self.chunks.push_back(WriteChunk { to, bytes: Vec::new() });
         }
         let chunk = self.chunks.back_mut().expect("one was pushed if there was none");
         let before = chunk.bytes.len();
@@ -111,11 +111,11 @@ impl Queue {
 }
 
 impl LogSpool {
-    pub(super) fn take_job(&mut self, now: Duration) -> Option<Job> {
+    pub(super) fn take_job(&mut self, now: Duration) -> Option<DiskJob> {
         if self.queue.busy.is_some() {
             return None;
         }
-        let job = self.removal(now).or_else(|| self.queue.reads.pop_front().map(Job::Read));
+        let job = self.removal(now).or_else(|| self.queue.reads.pop_front().map(DiskJob::Read));
         let job = job.or_else(|| self.write(now)).or_else(|| self.sync(now)).or_else(|| self.look(now))?;
         self.queue.busy.get_or_insert(Busy::Other);
         Some(job)
@@ -132,64 +132,68 @@ impl LogSpool {
         [queue.retry_at, queue.remove_at, queue.look_at, sync, renewal].into_iter().flatten().min()
     }
 
-    fn removal(&mut self, now: Duration) -> Option<Job> {
+    fn removal(&mut self, now: Duration) -> Option<DiskJob> {
         self.queue.remove_at = self.queue.remove_at.filter(|at| *at > now);
         let may = self.queue.remove_at.is_none() && !self.queue.is_removed;
         let segment = self.removable().filter(|_| may)?;
-        Some(Job::Remove { segment })
+        Some(DiskJob::Remove { segment })
     }
 
-    fn write(&mut self, now: Duration) -> Option<Job> {
+    fn write(&mut self, now: Duration) -> Option<DiskJob> {
         self.queue.retry_at = self.queue.retry_at.filter(|at| *at > now);
         let waits_for_sync = self.queue.begins_next() && self.safe() < self.handed;
-        if self.queue.retry_at.is_some() || waits_for_sync || self.trouble == Some(Trouble::Broken) {
+        if self.queue.retry_at.is_some() || waits_for_sync || self.trouble == Some(DiskFault::Broken) {
             return None;
         }
-        let Chunk { to, bytes } = self.queue.chunks.pop_front()?;
+        let WriteChunk { to, bytes } = self.queue.chunks.pop_front()?;
         self.queue.busy = Some(Busy::Write(to));
-        let Target { segment, begins, renews, .. } = to;
-        Some(if begins { Job::Create { segment, bytes, renews } } else { Job::Write { bytes } })
+        let ChunkTarget { segment, begins, renews, .. } = to;
+        Some(if begins { DiskJob::Create { segment, bytes, renews } } else { DiskJob::Write { bytes } })
     }
 
     fn wants_sync(&self) -> bool {
-        let is_kept = self.options.sync != SyncPolicy::Never && self.trouble != Some(Trouble::Broken);
+        let is_kept = self.options.sync != SyncPolicy::Never && self.trouble != Some(DiskFault::Broken);
         let is_wanted = self.synced < self.handed || self.queue.is_removed && self.removable().is_some();
         is_kept && !self.queue.is_syncing && is_wanted
     }
 
-    fn sync(&mut self, now: Duration) -> Option<Job> {
+    fn sync(&mut self, now: Duration) -> Option<DiskJob> {
         let is_due = self.queue.unsynced_since.is_none_or(|since| since + self.options.sync_interval <= now);
         let is_wanted = self.wants_sync() && (is_due || self.queue.begins_next());
-        is_wanted.then_some(Job::Sync { position: self.handed })
+        is_wanted.then_some(DiskJob::Sync { position: self.handed })
     }
 
-    fn look(&mut self, now: Duration) -> Option<Job> {
-        self.queue.look_at.take_if(|at| *at <= now).map(|_| Job::Look)
+    fn look(&mut self, now: Duration) -> Option<DiskJob> {
+        self.queue.look_at.take_if(|at| *at <= now).map(|_| DiskJob::Look)
     }
 
-    pub(super) fn is_done(&mut self, now: Duration, done: Done) -> Option<(Fetch, io::Result<Content>)> {
+    pub(super) fn is_done(
+        &mut self,
+        now: Duration,
+        done: JobResult,
+    ) -> Option<(Fetch, io::Result<FetchedContent>)> {
         match done {
-            Done::Written { bytes, outcome, free } => {
+            JobResult::Written { bytes, outcome, free } => {
                 if let Some(Busy::Write(to)) = self.queue.busy.take() {
                     self.was_written(now, to, bytes, outcome);
                 }
                 self.looked(now, free);
             }
-            Done::Removed { segment, outcome } => {
+            JobResult::Removed { segment, outcome } => {
                 self.queue.busy = None;
                 self.was_removed(now, segment, outcome);
             }
-            Done::Fetched { fetch, outcome } => {
+            JobResult::Fetched { fetch, outcome } => {
                 self.queue.busy = None;
                 return Some((fetch, outcome));
             }
-            Done::Prepared { .. } => {
+            JobResult::Prepared { .. } => {
                 self.queue.busy = None;
                 (self.queue.is_syncing, self.queue.unsynced_since) = (true, None);
                 self.queue.is_removal_syncing = self.queue.is_removed;
             }
-            Done::Synced { position, outcome } => self.was_synced(now, position, outcome),
-            Done::Looked { free } => {
+            JobResult::Synced { position, outcome } => self.was_synced(now, position, outcome),
+            JobResult::Looked { free } => {
                 self.queue.busy = None;
                 self.looked(now, free);
             }
@@ -197,7 +201,7 @@ impl LogSpool {
         None
     }
 
-    fn was_written(&mut self, now: Duration, to: Target, bytes: Vec<u8>, outcome: io::Result<()>) {
+    fn was_written(&mut self, now: Duration, to: ChunkTarget, bytes: Vec<u8>, outcome: io::Result<()>) {
         if to.begins
             && outcome.is_ok()
             && let Some(segment) = self.segment(to.segment)
@@ -212,20 +216,20 @@ impl LogSpool {
                 self.queue.bytes -= bytes.len();
                 self.handed = to.end;
                 self.queue.unsynced_since.get_or_insert(now);
-                if self.renewing.is_none() && self.trouble == Some(Trouble::Write) {
+                if self.renewing.is_none() && self.trouble == Some(DiskFault::Write) {
                     (self.trouble, self.error) = (None, None);
                 }
                 self.settle();
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound && !to.renews => {
-                self.distrust(now, Trouble::Gone, &error);
+                self.distrust(now, DiskFault::Gone, &error);
             }
             Err(error) => {
-                self.queue.chunks.push_front(Chunk { to, bytes });
+                self.queue.chunks.push_front(WriteChunk { to, bytes });
                 self.queue.retry_at = Some(now + RETRY);
                 self.failures += 1;
                 self.error = Some(error.to_string());
-                self.trouble.get_or_insert(Trouble::Write);
+                self.trouble.get_or_insert(DiskFault::Write);
             }
         }
     }
@@ -258,9 +262,9 @@ impl LogSpool {
                 self.settle();
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.distrust(now, Trouble::Gone, &error);
+                self.distrust(now, DiskFault::Gone, &error);
             }
-            Err(error) => self.distrust(now, Trouble::Sync, &error),
+            Err(error) => self.distrust(now, DiskFault::Sync, &error),
         }
     }
 

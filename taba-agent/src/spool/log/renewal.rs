@@ -11,8 +11,8 @@ use std::io;
 use std::time::Duration;
 
 use super::LogSpool;
-use crate::spool::record::{Checkpoint, Standing};
-use crate::spool::{Renewal, SegmentId, SpoolError, Trouble};
+use crate::spool::record::{Checkpoint, SegmentRole};
+use crate::spool::{DiskFault, Renewal, SegmentId, SpoolError};
 
 /// How often in a row a sync may fail; then the disk is given up.
 const SYNC_FAILURES_MAX: u32 = 3;
@@ -63,17 +63,17 @@ impl Renewing {
 
 impl LogSpool {
     /// Nothing that was written so far is believed any more.
-    pub(super) fn distrust(&mut self, now: Duration, why: Trouble, error: &io::Error) {
+    pub(super) fn distrust(&mut self, now: Duration, why: DiskFault, error: &io::Error) {
         self.failures += 1;
         let before = self.renewing.as_ref().map_or(0, |renewing| renewing.sync_failures);
-        let sync_failures = before + u32::from(why == Trouble::Sync);
+        let sync_failures = before + u32::from(why == DiskFault::Sync);
         self.queue.forget();
         self.error = Some(match why {
-            Trouble::Gone => error.to_string(),
-            Trouble::Write | Trouble::Sync | Trouble::Broken => format!("a sync failed: {error}"),
+            DiskFault::Gone => error.to_string(),
+            DiskFault::Write | DiskFault::Sync | DiskFault::Broken => format!("a sync failed: {error}"),
         });
         if sync_failures >= SYNC_FAILURES_MAX {
-            self.trouble = Some(Trouble::Broken);
+            self.trouble = Some(DiskFault::Broken);
             return;
         }
         self.trouble = Some(why);
@@ -91,11 +91,11 @@ impl LogSpool {
         self.check_queue(0)?;
         let next = match stage {
             Stage::Waiting(_) => {
-                self.begin(&Checkpoint { standing: Standing::Renews, ..Checkpoint::default() }, true);
+                self.begin(&Checkpoint { standing: SegmentRole::Renews, ..Checkpoint::default() }, true);
                 Stage::Copying
             }
             Stage::Copying => {
-                self.begin(&Checkpoint { standing: Standing::Seals, ..checkpoint.clone() }, false);
+                self.begin(&Checkpoint { standing: SegmentRole::Seals, ..checkpoint.clone() }, false);
                 Stage::Sealing(self.position)
             }
             Stage::Sealing(_) => stage,
@@ -118,7 +118,7 @@ impl LogSpool {
 
     /// Says what is safe now, if the files are believed.
     pub(super) fn settle(&mut self) {
-        if self.trouble == Some(Trouble::Broken) {
+        if self.trouble == Some(DiskFault::Broken) {
             return;
         }
         if let Some(renewing) = &self.renewing {

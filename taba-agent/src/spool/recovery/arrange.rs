@@ -6,18 +6,18 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use super::Missing;
+use super::MissingBytes;
 use super::replay::{Replay, readable_bytes};
-use crate::spool::record::{Found, Next, SEGMENT_HEAD_BYTES, SegmentHead, next};
+use crate::spool::record::{DecodedRecord, ParsedRecord, SEGMENT_HEAD_BYTES, SegmentHead, next};
 use crate::spool::{Disk, Extent, SegmentId};
 
 /// What is missing, and where.
 #[derive(Debug, Default)]
-pub(super) struct AllMissing {
+pub(super) struct MissingSegments {
     /// Before these segments.
-    pub(super) before: BTreeMap<SegmentId, Missing>,
+    pub(super) before: BTreeMap<SegmentId, MissingBytes>,
     /// Behind the last one.
-    pub(super) at_end: Option<Missing>,
+    pub(super) at_end: Option<MissingBytes>,
 }
 
 /// Gives every file its right number, and puts away what is there twice. Gives the segments in their order.
@@ -60,11 +60,11 @@ fn number_of(disk: &dyn Disk, file: SegmentId, bytes: u64) -> io::Result<Option<
     }
     let bytes = disk.read(file, SEGMENT_HEAD_BYTES as u64, bytes as usize)?;
     Ok(match next(&bytes) {
-        Next::Record(found, _) => match *found {
-            Found::Checkpoint(checkpoint) => Some(checkpoint.segment),
+        ParsedRecord::Record(found, _) => match *found {
+            DecodedRecord::Checkpoint(checkpoint) => Some(checkpoint.segment),
             _ => None,
         },
-        Next::Broken(_) | Next::Lost | Next::End => None,
+        ParsedRecord::Broken(_) | ParsedRecord::Lost | ParsedRecord::End => None,
     })
 }
 
@@ -128,8 +128,8 @@ pub(super) fn missing(
     disk: &dyn Disk,
     segments: &[(SegmentId, u64)],
     extent: Option<Extent>,
-) -> io::Result<AllMissing> {
-    let mut missing = AllMissing::default();
+) -> io::Result<MissingSegments> {
+    let mut missing = MissingSegments::default();
     let known = extent.unwrap_or_default();
     let present: BTreeMap<SegmentId, u64> = segments.iter().copied().collect();
     let mut first_kept = None;
@@ -145,15 +145,15 @@ pub(super) fn missing(
             None => Some((1, head.before_bytes)),
         };
         if let Some((segments, bytes)) = lost {
-            missing.before.insert(segment, Missing { segments, bytes });
+            missing.before.insert(segment, MissingBytes { segments, bytes });
         }
     }
     let last = segments.last().map_or(SegmentId(0), |last| last.0);
     missing.at_end = match present.get(&known.last) {
         Some(bytes) if *bytes < known.last_bytes => {
-            Some(Missing { segments: 0, bytes: known.last_bytes - bytes })
+            Some(MissingBytes { segments: 0, bytes: known.last_bytes - bytes })
         }
-        None if known.last > last => Some(Missing { segments: 1, bytes: known.last_bytes }),
+        None if known.last > last => Some(MissingBytes { segments: 1, bytes: known.last_bytes }),
         Some(_) | None => None,
     };
     if missing.at_end.is_some_and(|lost| lost.segments == 0) && known.last < last {

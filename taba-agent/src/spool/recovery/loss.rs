@@ -14,12 +14,12 @@ use std::collections::BTreeMap;
 
 use taba_core::{ClientId, SeqNo};
 
-use super::replay::{Building, Lane, Replay};
-use super::{FoundBatch, FoundLane, Loss, Recovered};
+use super::replay::{Replay, ReplayedBatch, ReplayedLane};
+use super::{LostEvents, Recovered, RecoveredBatch, RecoveredLane};
 use crate::units::LaneKey;
 
 /// A Batch, and whether its Lane lacks events before anything that was found.
-type Closed = (FoundBatch, bool);
+type Closed = (RecoveredBatch, bool);
 
 /// What all that was read comes to.
 pub(super) fn finish(mut replay: Replay) -> Recovered {
@@ -33,7 +33,7 @@ pub(super) fn finish(mut replay: Replay) -> Recovered {
     }
     let applied = |key: &LaneKey| replay.applied.get(key).copied().unwrap_or_default();
     // What was acknowledged is stored.
-    let open = |key: &LaneKey, batch: &FoundBatch| batch.seq > applied(key);
+    let open = |key: &LaneKey, batch: &RecoveredBatch| batch.seq > applied(key);
     let lost = |is_front: bool| -> u64 {
         let all = lanes.iter().flat_map(|(key, batches)| batches.iter().map(move |batch| (key, batch)));
         let counted = all.filter(|(key, (batch, front))| *front == is_front && open(key, batch));
@@ -57,7 +57,7 @@ pub(super) fn finish(mut replay: Replay) -> Recovered {
         let clock = replay.clocks.get(&key.stream).copied().unwrap_or_default();
         let sending = replay.sendings.get(&key.stream).copied().unwrap_or_default();
         let batches = batches.into_iter().map(|(batch, _)| batch).collect();
-        (key, FoundLane { applied, batches, clock, sending })
+        (key, RecoveredLane { applied, batches, clock, sending })
     };
     Recovered {
         lanes: lanes.into_iter().map(found).collect(),
@@ -68,8 +68,8 @@ pub(super) fn finish(mut replay: Replay) -> Recovered {
 }
 
 /// The Batches of a Lane without gaps, and how many events each lacks.
-fn close(lane: Lane, is_damaged: bool) -> Vec<Closed> {
-    let Lane { batches: found, start, end } = lane;
+fn close(lane: ReplayedLane, is_damaged: bool) -> Vec<Closed> {
+    let ReplayedLane { batches: found, start, end } = lane;
     let mut batches: Vec<Closed> = Vec::new();
     // The next number, and how many events come before it. What was held at the last checkpoint and is not there was
     // released since, unless something is damaged: then the Server is asked, which knows.
@@ -107,13 +107,13 @@ fn fill(batches: &mut Vec<Closed>, from: (u64, u64), to: (u64, u64), taken_at: t
     let is_front = batches.is_empty();
     for seq in from.0..to.0 {
         let is_first = seq == from.0;
-        let missing = FoundBatch {
+        let missing = RecoveredBatch {
             seq: SeqNo(seq),
             events_before: if is_first { to.1 - lost } else { to.1 },
             blocks: 0,
             events: 0,
             lost: if is_first && lost > 0 {
-                BTreeMap::from([(None, Loss { events: lost, unrecorded: 0 })])
+                BTreeMap::from([(None, LostEvents { events: lost, unrecorded: 0 })])
             } else {
                 BTreeMap::new()
             },
@@ -124,8 +124,8 @@ fn fill(batches: &mut Vec<Closed>, from: (u64, u64), to: (u64, u64), taken_at: t
     }
 }
 
-fn whole(seq: u64, batch: Building) -> FoundBatch {
-    FoundBatch {
+fn whole(seq: u64, batch: ReplayedBatch) -> RecoveredBatch {
+    RecoveredBatch {
         seq: SeqNo(seq),
         events_before: batch.events_before,
         blocks: batch.blocks,
@@ -137,7 +137,7 @@ fn whole(seq: u64, batch: Building) -> FoundBatch {
 }
 
 /// Finds out whose the lost events were; gives how many each Client lost, as far as that is known.
-fn attribute(batches: Vec<&mut FoundBatch>, clients: BTreeMap<ClientId, u64>) -> BTreeMap<ClientId, u64> {
+fn attribute(batches: Vec<&mut RecoveredBatch>, clients: BTreeMap<ClientId, u64>) -> BTreeMap<ClientId, u64> {
     let lanes_lack: u64 =
         batches.iter().filter_map(|batch| batch.lost.get(&None)).map(|loss| loss.events).sum();
     let clients_lack: u64 = clients.values().sum();
@@ -159,7 +159,7 @@ fn attribute(batches: Vec<&mut FoundBatch>, clients: BTreeMap<ClientId, u64>) ->
             }
         }
         if left > 0 {
-            batch.lost.insert(None, Loss { events: left, unrecorded: 0 });
+            batch.lost.insert(None, LostEvents { events: left, unrecorded: 0 });
         }
         for (client, loss) in &batch.lost {
             if let Some(client) = client.as_ref().filter(|_| loss.events > 0) {

@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, hash_map};
 
 use taba_core::{ClientId, SeqNo, StreamId, Timestamp};
 
-use super::{Damage, Loss, Missing, Sending, Stretch};
+use super::{ByteRange, Damage, LostEvents, MissingBytes, Sending};
 use crate::clock::StreamClock;
 use crate::spool::record::{
-    Checkpoint, Found, FoundPiece, Next, RECORD_HEAD_BYTES, SEGMENT_HEAD_BYTES, SegmentHead, Standing, Taken,
-    next,
+    AcceptedBatch, Checkpoint, DecodedFragment, DecodedRecord, ParsedRecord, RECORD_HEAD_BYTES,
+    SEGMENT_HEAD_BYTES, SegmentHead, SegmentRole, next,
 };
-use crate::spool::{Extent, Place, SegmentId};
+use crate::spool::{Extent, FragmentLocation, SegmentId};
 use crate::units::LaneKey;
 
 /// Bytes of heads that are checked in search of the next record, at most.
@@ -23,24 +23,24 @@ pub(super) struct Replay {
     extent: Option<Extent>,
     /// Segments that have a file of their own.
     segments: BTreeSet<SegmentId>,
-    pub(super) lanes: BTreeMap<LaneKey, Lane>,
+    pub(super) lanes: BTreeMap<LaneKey, ReplayedLane>,
     pub(super) applied: HashMap<LaneKey, SeqNo>,
     pub(super) clocks: HashMap<StreamId, StreamClock>,
     /// As the last segment says. When it cannot be read, nobody knows: what it would have said may have been sent since.
     pub(super) sendings: HashMap<StreamId, Sending>,
-    pub(super) incarnations: HashMap<(ClientId, u64), (u64, Taken)>,
+    pub(super) incarnations: HashMap<(ClientId, u64), (u64, AcceptedBatch)>,
     uses: u64,
     /// Events of each Client that were taken, and whose record was not read.
     pub(super) clients_lost: BTreeMap<ClientId, u64>,
     pub(super) damage: Damage,
     pub(super) torn: Vec<(SegmentId, u64)>,
-    pub(super) unreadable: Vec<Stretch>,
+    pub(super) unreadable: Vec<ByteRange>,
 }
 
 /// A Lane as far as it was read.
 #[derive(Debug, Default)]
-pub(super) struct Lane {
-    pub(super) batches: BTreeMap<u64, Building>,
+pub(super) struct ReplayedLane {
+    pub(super) batches: BTreeMap<u64, ReplayedBatch>,
     /// The first Batch that was held at the last checkpoint, and how many events came before.
     pub(super) start: Option<(u64, u64)>,
     /// The last Batch, and how many events come before the end of it, as far as anything that was read says so.
@@ -49,20 +49,20 @@ pub(super) struct Lane {
 
 /// A Batch as far as it was read.
 #[derive(Debug)]
-pub(super) struct Building {
+pub(super) struct ReplayedBatch {
     pub(super) events_before: u64,
     blocks_end: u64,
     pub(super) blocks: u64,
     pub(super) events: u64,
-    pub(super) lost: BTreeMap<Option<ClientId>, Loss>,
+    pub(super) lost: BTreeMap<Option<ClientId>, LostEvents>,
     pub(super) is_holed: bool,
     pub(super) taken_at: Timestamp,
-    pub(super) places: Vec<Place>,
+    pub(super) places: Vec<FragmentLocation>,
 }
 
 /// Where a record stands, and what it says of all its pieces.
 #[derive(Clone, Copy)]
-struct Origin<'a> {
+struct RecordOrigin<'a> {
     stream: StreamId,
     taken_at: Timestamp,
     segment: SegmentId,
@@ -72,7 +72,7 @@ struct Origin<'a> {
 }
 
 /// When what a record says counts.
-enum Turn {
+enum ReplayStep {
     Now,
     /// It was read before.
     Past,
@@ -82,7 +82,7 @@ enum Turn {
     Never,
 }
 
-impl Building {
+impl ReplayedBatch {
     pub(super) fn events_lost(&self) -> u64 {
         self.lost.values().map(|loss| loss.events).sum()
     }
@@ -94,19 +94,19 @@ impl Building {
     }
 }
 
-impl Lane {
+impl ReplayedLane {
     fn ends_at(&mut self, seq: u64, events: u64) {
         self.end = (self.end.0.max(seq), self.end.1.max(events));
     }
 
     /// Whether this is the whole of one of its Batches.
-    fn has(&self, piece: &FoundPiece) -> bool {
-        let is_it = |batch: &Building| matches!(&batch.places[..], [place] if place.crc == piece.crc);
+    fn has(&self, piece: &DecodedFragment) -> bool {
+        let is_it = |batch: &ReplayedBatch| matches!(&batch.places[..], [place] if place.crc == piece.crc);
         self.batches.get(&piece.seq.0).is_some_and(is_it)
     }
 
     /// Whether a piece, which begins behind others of its Batch, was read before, or was let go of.
-    fn has_had(&self, piece: &FoundPiece) -> bool {
+    fn has_had(&self, piece: &DecodedFragment) -> bool {
         self.start.is_some_and(|(base, _)| piece.seq.0 < base)
             || self.batches.get(&piece.seq.0).is_some_and(|batch| piece.blocks_before < batch.blocks_end)
     }
@@ -129,8 +129,8 @@ impl Replay {
     }
 
     /// Bytes are missing here that were there once.
-    pub(super) fn missing(&mut self, missing: Option<Missing>) {
-        if let Some(Missing { segments, bytes }) = missing {
+    pub(super) fn missing(&mut self, missing: Option<MissingBytes>) {
+        if let Some(MissingBytes { segments, bytes }) = missing {
             self.damage.stretches += 1;
             self.damage.bytes += bytes;
             self.damage.segments_missing += segments;
@@ -140,7 +140,7 @@ impl Replay {
     }
 
     /// Bytes are missing at the end. Where the last segment ends in half a record, that is the same stretch.
-    pub(super) fn missing_at_end(&mut self, missing: Option<Missing>, last: Option<SegmentId>) {
+    pub(super) fn missing_at_end(&mut self, missing: Option<MissingBytes>, last: Option<SegmentId>) {
         let is_torn = self.torn.last().is_some_and(|(torn, _)| Some(*torn) == last);
         self.damage.stretches -= u64::from(is_torn && missing.is_some_and(|missing| missing.segments == 0));
         self.missing(missing);
@@ -158,26 +158,26 @@ impl Replay {
         let mut has_begun = false;
         loop {
             match next(&bytes[at..]) {
-                Next::End => return,
-                Next::Record(found, end) if self.is_believed(&found, id, at + end) => {
+                ParsedRecord::End => return,
+                ParsedRecord::Record(found, end) if self.is_believed(&found, id, at + end) => {
                     match self.turn(&found, id, &mut has_begun) {
-                        Turn::Now => self.record(*found, id, at),
-                        Turn::Past => self.damage.segments_misnamed += 1,
-                        Turn::Later => {
+                        ReplayStep::Now => self.record(*found, id, at),
+                        ReplayStep::Past => self.damage.segments_misnamed += 1,
+                        ReplayStep::Later => {
                             self.damage.segments_misnamed += 1;
                             return;
                         }
-                        Turn::Never => return self.unreadable(id, at, bytes.len()),
+                        ReplayStep::Never => return self.unreadable(id, at, bytes.len()),
                     }
                     at += end;
                 }
                 // Its lengths may be what is wrong.
-                Next::Record(_, end) | Next::Broken(end) => {
+                ParsedRecord::Record(_, end) | ParsedRecord::Broken(end) => {
                     let next = resynchronise(bytes, Some(at)).unwrap_or(at + end);
                     self.unreadable(id, at, next);
                     at = next;
                 }
-                Next::Lost => match resynchronise(bytes, Some(at)) {
+                ParsedRecord::Lost => match resynchronise(bytes, Some(at)) {
                     Some(next) => {
                         self.unreadable(id, at, next);
                         at = next;
@@ -193,23 +193,23 @@ impl Replay {
 
     /// A checkpoint begins a segment. One in the middle of a file says that what follows is of another segment, or of this
     /// one again. Pieces that were read before are known by their places in their Batch.
-    fn turn(&self, found: &Found, id: SegmentId, has_begun: &mut bool) -> Turn {
-        let Found::Checkpoint(Checkpoint { segment, .. }) = found else { return Turn::Now };
+    fn turn(&self, found: &DecodedRecord, id: SegmentId, has_begun: &mut bool) -> ReplayStep {
+        let DecodedRecord::Checkpoint(Checkpoint { segment, .. }) = found else { return ReplayStep::Now };
         let is_first = !std::mem::replace(has_begun, true);
         let is_there = self.segments.contains(segment);
         match segment.cmp(&id) {
-            Ordering::Equal if is_first => Turn::Now,
-            Ordering::Equal => Turn::Past,
-            Ordering::Less if is_there => Turn::Past,
-            Ordering::Less => Turn::Never,
-            Ordering::Greater if is_there => Turn::Later,
-            Ordering::Greater => Turn::Now,
+            Ordering::Equal if is_first => ReplayStep::Now,
+            Ordering::Equal => ReplayStep::Past,
+            Ordering::Less if is_there => ReplayStep::Past,
+            Ordering::Less => ReplayStep::Never,
+            Ordering::Greater if is_there => ReplayStep::Later,
+            Ordering::Greater => ReplayStep::Now,
         }
     }
 
     /// What was synced was written whole; the parts of it that are right count. Of what was not, a power failure may have
     /// left some parts and not others: a Client's Batch is there or not.
-    fn is_believed(&self, found: &Found, segment: SegmentId, end: usize) -> bool {
+    fn is_believed(&self, found: &DecodedRecord, segment: SegmentId, end: usize) -> bool {
         let is_synced = self.extent.is_some_and(|extent| extent.holds(segment, end as u64));
         is_synced || !found.pieces().iter().any(|piece| piece.is_damaged)
     }
@@ -219,30 +219,30 @@ impl Replay {
         if bytes > 0 {
             self.damage.stretches += 1;
             self.damage.bytes += bytes;
-            self.unreadable.push(Stretch { segment, offset, bytes });
+            self.unreadable.push(ByteRange { segment, offset, bytes });
             // What was never synced is the end of a run that was killed, and no damage.
             let was_synced = self.extent.is_none_or(|extent| extent.holds(segment, offset + 1));
             self.damage.has_unknown |= was_synced;
         }
     }
 
-    fn record(&mut self, found: Found, segment: SegmentId, at: usize) {
+    fn record(&mut self, found: DecodedRecord, segment: SegmentId, at: usize) {
         for piece in found.pieces().iter().filter(|piece| piece.is_damaged) {
             let (offset, bytes) = ((at + piece.offset) as u64, piece.bytes as u64);
             self.damage.stretches += 1;
             self.damage.bytes += bytes;
-            self.unreadable.push(Stretch { segment, offset, bytes });
+            self.unreadable.push(ByteRange { segment, offset, bytes });
         }
-        let origin = |stream, taken_at| Origin { stream, taken_at, segment, at, client: None };
+        let origin = |stream, taken_at| RecordOrigin { stream, taken_at, segment, at, client: None };
         match found {
-            Found::Take(taken, stream, pieces) => {
+            DecodedRecord::Take(taken, stream, pieces) => {
                 let events = pieces.iter().map(|piece| piece.events).sum();
                 let origin =
-                    Origin { client: Some((&taken.client, events)), ..origin(stream, taken.taken_at) };
+                    RecordOrigin { client: Some((&taken.client, events)), ..origin(stream, taken.taken_at) };
                 pieces.iter().for_each(|piece| self.piece(origin, piece));
                 self.taken(taken, Some(events));
             }
-            Found::Copy(stream, taken_at, piece) => {
+            DecodedRecord::Copy(stream, taken_at, piece) => {
                 let lane = self.lane(stream, piece.vbucket);
                 // What it was copied from may still be there.
                 if !piece.is_damaged || !lane.batches.contains_key(&piece.seq.0) {
@@ -250,7 +250,7 @@ impl Replay {
                     self.piece(origin(stream, taken_at), &piece);
                 }
             }
-            Found::Merge(stream, taken_at, pieces) => {
+            DecodedRecord::Merge(stream, taken_at, pieces) => {
                 let Some(first) = pieces.first() else { return };
                 let lane = self.lane(stream, first.vbucket);
                 // Read a second time, it would cut off what was added since.
@@ -259,7 +259,7 @@ impl Replay {
                     pieces.iter().for_each(|piece| self.piece(origin(stream, taken_at), piece));
                 }
             }
-            Found::Move(from, seq, (stream, taken_at), pieces) => {
+            DecodedRecord::Move(from, seq, (stream, taken_at), pieces) => {
                 if let Some(lane) = self.lanes.get_mut(&from)
                     && let Some((_, first)) = lane.batches.range(seq.0..).next()
                 {
@@ -267,23 +267,27 @@ impl Replay {
                 }
                 pieces.iter().for_each(|piece| self.piece(origin(stream, taken_at), piece));
             }
-            Found::Checkpoint(checkpoint) => self.checkpoint(checkpoint),
+            DecodedRecord::Checkpoint(checkpoint) => self.checkpoint(checkpoint),
         }
     }
 
-    fn lane(&mut self, stream: StreamId, vbucket: u16) -> &mut Lane {
+    fn lane(&mut self, stream: StreamId, vbucket: u16) -> &mut ReplayedLane {
         self.lanes.entry(LaneKey { stream, vbucket }).or_default()
     }
 
-    fn piece(&mut self, origin: Origin<'_>, piece: &FoundPiece) {
-        let Origin { stream, taken_at, segment, at, client } = origin;
-        let place =
-            Place { segment, offset: (at + piece.offset) as u32, bytes: piece.bytes as u32, crc: piece.crc };
+    fn piece(&mut self, origin: RecordOrigin<'_>, piece: &DecodedFragment) {
+        let RecordOrigin { stream, taken_at, segment, at, client } = origin;
+        let place = FragmentLocation {
+            segment,
+            offset: (at + piece.offset) as u32,
+            bytes: piece.bytes as u32,
+            crc: piece.crc,
+        };
         let lane = self.lane(stream, piece.vbucket);
         if lane.has_had(piece) {
             return;
         }
-        let batch = lane.batches.entry(piece.seq.0).or_insert_with(|| Building {
+        let batch = lane.batches.entry(piece.seq.0).or_insert_with(|| ReplayedBatch {
             events_before: piece.events_before,
             blocks_end: 0,
             blocks: 0,
@@ -313,7 +317,7 @@ impl Replay {
     }
 
     /// A Batch of a Client was taken, with so many events; a checkpoint does not say how many.
-    fn taken(&mut self, taken: Taken, events: Option<u64>) {
+    fn taken(&mut self, taken: AcceptedBatch, events: Option<u64>) {
         self.uses += 1;
         // From the first segment on, nothing of a Client was before what is found.
         let is_from_start = self.extent.is_some_and(|extent| extent.oldest == SegmentId(1));
@@ -356,7 +360,7 @@ impl Replay {
         self.sendings =
             checkpoint.sendings.into_iter().map(|(stream, since)| (stream, sending(since))).collect();
         checkpoint.incarnations.into_iter().for_each(|taken| self.taken(taken, None));
-        if checkpoint.standing != Standing::Renews {
+        if checkpoint.standing != SegmentRole::Renews {
             // It says where every Lane ended: all that is lost before it is known.
             self.damage.has_unknown = false;
         }
@@ -369,14 +373,14 @@ pub(super) fn readable_bytes(bytes: &[u8]) -> usize {
     let mut readable = 0;
     loop {
         match next(&bytes[at..]) {
-            Next::End => return readable,
-            Next::Record(found, end) => {
+            ParsedRecord::End => return readable,
+            ParsedRecord::Record(found, end) => {
                 let damaged: usize =
                     found.pieces().iter().filter(|piece| piece.is_damaged).map(|piece| piece.bytes).sum();
                 readable += end - damaged;
                 at += end;
             }
-            Next::Broken(_) | Next::Lost => match resynchronise(bytes, Some(at)) {
+            ParsedRecord::Broken(_) | ParsedRecord::Lost => match resynchronise(bytes, Some(at)) {
                 Some(next) => at = next,
                 None => return readable,
             },
@@ -400,7 +404,7 @@ fn resynchronise(bytes: &[u8], behind: Option<usize>) -> Option<usize> {
             continue;
         }
         left = left.checked_sub(head)?;
-        if matches!(next(rest), Next::Record(..)) {
+        if matches!(next(rest), ParsedRecord::Record(..)) {
             return Some(start);
         }
     }

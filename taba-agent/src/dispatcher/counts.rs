@@ -1,4 +1,4 @@
-//! [`Tally`]: what became of Batches.
+//! [`DispatchCounts`]: what became of Batches.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use taba_core::wire::Answer;
 
 /// What became of Batches and requests since the start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct DispatchCounts {
     /// Batches and Probes sent, repetitions included.
     pub batches_sent: u64,
     /// Checks among them: Batches, or Blocks of them, that a Server only tries to fold.
@@ -30,7 +30,7 @@ pub struct Tally {
     pub refused: BTreeMap<Why, u64>,
 }
 
-/// The index of an answer in [`Tally::batches_answered`], and its word.
+/// The index of an answer in [`DispatchCounts::batches_answered`], and its word.
 pub const ANSWERS: [(Answer, &str); 7] = [
     (Answer::Applied, "applied"),
     (Answer::Duplicate, "duplicate"),

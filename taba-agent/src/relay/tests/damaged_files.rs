@@ -4,7 +4,7 @@
 
 use super::*;
 use crate::spool::SegmentId;
-use crate::spool::record::{Next, SEGMENT_HEAD_BYTES, next};
+use crate::spool::record::{ParsedRecord, SEGMENT_HEAD_BYTES, next};
 use crate::spool::recovery::Damage;
 
 type Files = BTreeMap<SegmentId, Vec<u8>>;
@@ -13,7 +13,7 @@ type Files = BTreeMap<SegmentId, Vec<u8>>;
 type Change = Box<dyn Fn(&mut Vec<u8>)>;
 
 /// What is done to the files.
-struct Surgery {
+struct FileChanges {
     name: String,
     /// Whether nothing that was taken is lost by it.
     is_harmless: bool,
@@ -22,30 +22,30 @@ struct Surgery {
     run: Box<dyn Fn(&mut Files)>,
 }
 
-fn surgery(name: String, is_harmless: bool, run: impl Fn(&mut Files) + 'static) -> Surgery {
+fn file_change(name: String, is_harmless: bool, run: impl Fn(&mut Files) + 'static) -> FileChanges {
     let keeps_bytes = ["byte", "zeros", "garbage", "foreign"].iter().any(|word| name.contains(word));
-    Surgery { name, is_harmless, keeps_bytes, run: Box::new(run) }
+    FileChanges { name, is_harmless, keeps_bytes, run: Box::new(run) }
 }
 
 /// Where the records of a segment begin, and where the last one ends.
 fn borders(file: &[u8]) -> Vec<usize> {
     let mut borders = vec![SEGMENT_HEAD_BYTES];
-    while let Next::Record(_, bytes) = next(&file[*borders.last().unwrap()..]) {
+    while let ParsedRecord::Record(_, bytes) = next(&file[*borders.last().unwrap()..]) {
         borders.push(borders.last().unwrap() + bytes);
     }
     borders
 }
 
-fn all(files: &Files) -> Vec<Surgery> {
+fn all(files: &Files) -> Vec<FileChanges> {
     let ids: Vec<SegmentId> = files.keys().copied().collect();
     let last = *ids.last().unwrap();
     let beyond = SegmentId(last.0 + 5);
     let mut all = vec![
-        surgery("delete all".into(), false, Files::clear),
-        surgery("a foreign file".into(), true, move |files| {
+        file_change("delete all".into(), false, Files::clear),
+        file_change("a foreign file".into(), true, move |files| {
             files.insert(beyond, b"somebody else's bytes, and many of them".repeat(9));
         }),
-        surgery("rotate all names".into(), true, |files| {
+        file_change("rotate all names".into(), true, |files| {
             let (names, mut contents): (Vec<_>, Vec<_>) = std::mem::take(files).into_iter().unzip();
             contents.rotate_left(1);
             files.extend(names.into_iter().zip(contents));
@@ -56,7 +56,7 @@ fn all(files: &Files) -> Vec<Surgery> {
         let borders = borders(file);
         let mut edit = |name: String, is_harmless, change: Change| {
             let run = move |files: &mut Files| change(files.get_mut(&id).unwrap());
-            all.push(surgery(format!("segment {place}: {name}"), is_harmless, run));
+            all.push(file_change(format!("segment {place}: {name}"), is_harmless, run));
         };
         edit("emptied".into(), false, Box::new(Vec::clear));
         edit("head only".into(), false, Box::new(|file| file.truncate(SEGMENT_HEAD_BYTES)));
@@ -115,22 +115,24 @@ fn all(files: &Files) -> Vec<Surgery> {
                 Box::new(move |file| file.extend_from_slice(&content)),
             );
         }
-        all.push(surgery(format!("segment {place}: deleted"), false, move |files| drop(files.remove(&id))));
-        all.push(surgery(format!("segment {place}: doubled"), true, move |files| {
+        all.push(file_change(format!("segment {place}: deleted"), false, move |files| {
+            drop(files.remove(&id));
+        }));
+        all.push(file_change(format!("segment {place}: doubled"), true, move |files| {
             let copy = files[&id].clone();
             files.insert(beyond, copy);
         }));
-        all.push(surgery(format!("segment {place}: renamed, byte 20 of the head"), true, move |files| {
+        all.push(file_change(format!("segment {place}: renamed, byte 20 of the head"), true, move |files| {
             let mut file = files.remove(&id).unwrap();
             file[20] ^= 1;
             files.insert(beyond, file);
         }));
-        all.push(surgery(format!("segment {place}: renamed"), true, move |files| {
+        all.push(file_change(format!("segment {place}: renamed"), true, move |files| {
             let file = files.remove(&id).unwrap();
             files.insert(beyond, file);
         }));
         if let Some(&other) = ids.get(place + 1) {
-            all.push(surgery(format!("segment {place}: swapped with the next"), true, move |files| {
+            all.push(file_change(format!("segment {place}: swapped with the next"), true, move |files| {
                 let (one, two) = (files[&id].clone(), files[&other].clone());
                 files.extend([(id, two), (other, one)]);
             }));
@@ -166,11 +168,11 @@ fn killed(merge_after: Duration, rounds: usize, delivered: usize) -> World {
 }
 
 /// Starts the Agent again, and lets it deliver all that it has.
-fn delivered(before: &World, surgery: &Surgery) -> (World, Damage) {
+fn delivered(before: &World, change: &FileChanges) -> (World, Damage) {
     let mut world = World::new(9);
     world.config = before.config.clone();
     world.disk = before.disk.copy();
-    world.disk.edit(|files| (surgery.run)(files));
+    world.disk.edit(|files| (change.run)(files));
     (world.store, world.replica) = (before.store.clone(), before.store.clone());
     (world.clients, world.recorded) = (before.clients.clone(), before.recorded.clone());
     (world.now, world.runs) = (before.now, before.runs);
@@ -180,7 +182,7 @@ fn delivered(before: &World, surgery: &Surgery) -> (World, Damage) {
 }
 
 /// What is wrong afterwards.
-fn wrong(world: &World, damage: &Damage, surgery: &Surgery) -> Vec<String> {
+fn wrong(world: &World, damage: &Damage, change: &FileChanges) -> Vec<String> {
     let store = &world.store;
     let of = |counts: &BTreeMap<String, u64>, client: &String| counts.get(client).copied().unwrap_or(0);
     let total: u64 = world.recorded.values().sum();
@@ -195,13 +197,13 @@ fn wrong(world: &World, damage: &Damage, surgery: &Surgery) -> Vec<String> {
     if folded + dropped > total || (folded + dropped < total && !damage.has_unknown) {
         wrong.push("the account does not balance".to_owned());
     }
-    if surgery.is_harmless && (folded, dropped) != (total, 0) {
+    if change.is_harmless && (folded, dropped) != (total, 0) {
         wrong.push("something that is intact was lost".to_owned());
     }
     if folded < total && damage.stretches == 0 && !damage.has_unknown {
         wrong.push("events left in silence".to_owned());
     }
-    if damage.bytes > 0 && damage.segments_missing == 0 && world.disk.damaged() == 0 && surgery.keeps_bytes {
+    if damage.bytes > 0 && damage.segments_missing == 0 && world.disk.damaged() == 0 && change.keeps_bytes {
         wrong.push("what was cut out is not kept".to_owned());
     }
     if !wrong.is_empty() {
@@ -214,7 +216,7 @@ fn wrong(world: &World, damage: &Damage, surgery: &Surgery) -> Vec<String> {
     wrong
 }
 
-/// Tries every `step`-th surgery.
+/// Tries every `step`-th change.
 fn try_all(before: &World, step: usize) {
     let mut files = Files::new();
     before.disk.edit(|all| files = all.clone());
@@ -225,26 +227,26 @@ fn try_all(before: &World, step: usize) {
     let wrong: Vec<_> = all
         .into_iter()
         .step_by(step)
-        .filter_map(|surgery| {
-            let (world, damage) = delivered(before, &surgery);
-            let wrong = wrong(&world, &damage, &surgery);
-            (!wrong.is_empty()).then(|| format!("{}: {}", surgery.name, wrong.join("; ")))
+        .filter_map(|change| {
+            let (world, damage) = delivered(before, &change);
+            let wrong = wrong(&world, &damage, &change);
+            (!wrong.is_empty()).then(|| format!("{}: {}", change.name, wrong.join("; ")))
         })
         .collect();
     assert!(wrong.is_empty(), "{} of {tried}:\n{}", wrong.len(), wrong.join("\n"));
 }
 
 #[test]
-fn surgery_on_what_no_server_has_seen_loses_what_was_cut_out_and_says_how_much() {
+fn damage_to_what_no_server_has_seen_loses_what_was_cut_out_and_says_how_much() {
     try_all(&killed(Duration::from_secs(600), 5, 0), 1);
 }
 
 #[test]
-fn surgery_on_what_was_merged_while_servers_were_away() {
+fn damage_to_what_was_merged_while_servers_were_away() {
     try_all(&killed(Duration::from_millis(100), 12, 0), 4);
 }
 
 #[test]
-fn surgery_on_what_servers_have_in_part() {
+fn damage_to_what_servers_have_in_part() {
     try_all(&killed(Duration::from_secs(600), 6, 3), 4);
 }

@@ -1,9 +1,9 @@
-//! [`News`]: what an Agent says in its log, once when it begins and once when it is over, or once in a while with a count.
+//! [`Notice`]: what an Agent says in its log, once when it begins and once when it is over, or once in a while with a count.
 
 use std::time::Duration;
 
-use super::{Relay, SpoolTally, Tally};
-use crate::spool::{Room, Spool, Trouble};
+use super::{IntakeCounts, Relay, SpoolCounts};
+use crate::spool::{DiskFault, Spool, SpoolUsage};
 
 /// A Spool that took everything for so long is not full any more.
 const FULL_AFTER: Duration = Duration::from_secs(10);
@@ -13,11 +13,11 @@ const INTERVAL: Duration = Duration::from_secs(10);
 /// What is worth a line in the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum News {
+pub enum Notice {
     /// The disk under the Spool is in trouble, from here on.
-    Trouble {
+    DiskFault {
         /// In which.
-        trouble: Trouble,
+        trouble: DiskFault,
         /// What it said.
         error: String,
     },
@@ -52,24 +52,24 @@ pub enum News {
 
 /// What was said, and what is to be said.
 #[derive(Debug, Default)]
-pub(super) struct Said {
-    trouble: Option<Trouble>,
+pub(super) struct Notices {
+    trouble: Option<DiskFault>,
     /// Since the Spool is full: when it was last, and what it had turned away before.
     full: Option<(Duration, u64)>,
-    expired: Counted,
-    damaged: Counted,
-    panicked: Counted,
-    news: Vec<News>,
+    expired: NoticeCount,
+    damaged: NoticeCount,
+    panicked: NoticeCount,
+    news: Vec<Notice>,
 }
 
 /// A count that is said at once, then at most once an interval.
 #[derive(Debug, Default)]
-struct Counted {
+struct NoticeCount {
     said: u64,
     not_before: Duration,
 }
 
-impl Counted {
+impl NoticeCount {
     /// What came since it was last said, if it is to be said now.
     fn news(&mut self, now: Duration, count: u64) -> Option<u64> {
         let more = count - self.said;
@@ -81,41 +81,41 @@ impl Counted {
     }
 }
 
-impl Said {
+impl Notices {
     /// The Spool was full just now.
-    pub(super) fn full(&mut self, now: Duration, room: &Room, turned_away: u64) {
+    pub(super) fn full(&mut self, now: Duration, room: &SpoolUsage, turned_away: u64) {
         if self.full.is_none() {
-            self.news.push(News::Full { bytes_max: room.bytes_max });
+            self.news.push(Notice::Full { bytes_max: room.bytes_max });
         }
         self.full = Some((now, self.full.map_or(turned_away, |(_, before)| before)));
     }
 
     /// Sees what has changed.
-    fn look(&mut self, now: Duration, room: Room, spool: &SpoolTally, tally: &Tally) {
+    fn look(&mut self, now: Duration, room: SpoolUsage, spool: &SpoolCounts, tally: &IntakeCounts) {
         if room.trouble != self.trouble {
             self.trouble = room.trouble;
             self.news.push(match room.trouble {
-                Some(trouble) => News::Trouble { trouble, error: room.error.unwrap_or_default() },
-                None => News::Well,
+                Some(trouble) => Notice::DiskFault { trouble, error: room.error.unwrap_or_default() },
+                None => Notice::Well,
             });
         }
         if let Some((last, before)) = self.full
             && now >= last + FULL_AFTER
         {
             self.full = None;
-            self.news.push(News::HasRoom { events: spool.refused - before });
+            self.news.push(Notice::HasRoom { events: spool.refused - before });
         }
-        let expired = self.expired.news(now, spool.expired).map(|events| News::Expired { events });
-        let damaged = self.damaged.news(now, spool.damaged).map(|events| News::Damaged { events });
+        let expired = self.expired.news(now, spool.expired).map(|events| Notice::Expired { events });
+        let damaged = self.damaged.news(now, spool.damaged).map(|events| Notice::Damaged { events });
         let panicked = self.panicked.news(now, tally.merges.panicked);
-        let panicked = panicked.map(|times| News::Panicked { times });
+        let panicked = panicked.map(|times| Notice::Panicked { times });
         self.news.extend([expired, damaged, panicked].into_iter().flatten());
     }
 }
 
 impl<S: Spool> Relay<S> {
     /// What is worth a line in the log since this was last asked.
-    pub fn take_news(&mut self, now: Duration) -> Vec<News> {
+    pub fn take_news(&mut self, now: Duration) -> Vec<Notice> {
         self.said.look(now, self.spool.room(), &self.spool_tally, &self.tally);
         std::mem::take(&mut self.said.news)
     }

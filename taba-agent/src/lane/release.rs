@@ -5,8 +5,8 @@ use std::time::Duration;
 use taba_core::SeqNo;
 use taba_core::wire::Ack;
 
-use super::parcel::Parcel;
-use super::{LOSS_AGE_MAX, Lane, Released};
+use super::entry::LaneEntry;
+use super::{LOSS_AGE_MAX, Lane, ReleasedBatches};
 use crate::sabotage::{CONFIRM, is_off};
 use crate::spool::SegmentId;
 use crate::units::BATCH_AGE_MAX;
@@ -14,7 +14,7 @@ use crate::units::BATCH_AGE_MAX;
 /// Everything up to `through` is gone from here, and some of it may not have been stored. That is said with every
 /// message, as the base; and like a Batch it is kept until it is confirmed that the store has heard it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Loss {
+pub(super) struct LostBatches {
     pub(super) through: SeqNo,
     pub(super) acked_at: Option<Duration>,
     /// Since when a Server may have had the last of it, at the earliest, in microseconds since the start of this run.
@@ -35,7 +35,7 @@ impl Lane {
     }
 
     /// Lets go of what an answer to a message sent then confirms: what was acknowledged long enough before.
-    pub(super) fn confirm(&mut self, through: SeqNo, sent_at: Duration, released: &mut Released) {
+    pub(super) fn confirm(&mut self, through: SeqNo, sent_at: Duration, released: &mut ReleasedBatches) {
         while let Some(oldest) = self.parcels.front() {
             let is_confirmed =
                 oldest.acked_at.is_some_and(|acked| acked + self.bounds.confirm_after <= sent_at)
@@ -47,7 +47,7 @@ impl Lane {
         }
     }
 
-    fn pop(&mut self, released: &mut Released) {
+    fn pop(&mut self, released: &mut ReleasedBatches) {
         let Some(parcel) = self.parcels.pop_front() else { return };
         self.events_held -= parcel.weight.events;
         released.events += parcel.weight.events;
@@ -89,14 +89,14 @@ impl Lane {
     }
 
     /// For how long a Server may have had a Batch, at most; 0 when nothing of this Lane was ever sent.
-    fn age(&self, parcel: &Parcel, now: Duration) -> i64 {
+    fn age(&self, parcel: &LaneEntry, now: Duration) -> i64 {
         self.begun.map_or(0, |begun| (now.as_micros() as i64).saturating_sub(parcel.born.max(begun)))
     }
 
     /// Lets go of Batches that are too old to be sent, unless they are in flight. Those that had not been acknowledged
     /// are lost: the Server counts them, unless it has them, when the next message tells it the new base.
-    pub fn expire(&mut self, now: Duration) -> Released {
-        let mut released = Released::default();
+    pub fn expire(&mut self, now: Duration) -> ReleasedBatches {
+        let mut released = ReleasedBatches::default();
         let old = |since: i64| (now.as_micros() as i64).saturating_sub(since);
         let loss_age_max = LOSS_AGE_MAX.as_micros() as i64;
         // Its Lane's mark may be gone by now.
@@ -111,7 +111,7 @@ impl Lane {
             }
             self.pop(&mut released);
             if is_lost {
-                let loss = Loss { through: seq, acked_at: None, since };
+                let loss = LostBatches { through: seq, acked_at: None, since };
                 self.loss = Some(loss).filter(|_| old(since) <= loss_age_max);
                 // Telling of it moves the mark as far as sending it would have.
                 self.sent_through = self.sent_through.max(seq);
@@ -128,9 +128,9 @@ impl Lane {
 
     /// Lets go of Batches that stand in this segment, if the store is known to have them for good: room is needed. Were
     /// the store to go back all the same, they are counted as a gap.
-    pub fn release_stable(&mut self, segment: SegmentId) -> Released {
-        let mut released = Released::default();
-        let stands = |parcel: &Parcel| parcel.places.iter().any(|place| place.segment == segment);
+    pub fn release_stable(&mut self, segment: SegmentId) -> ReleasedBatches {
+        let mut released = ReleasedBatches::default();
+        let stands = |parcel: &LaneEntry| parcel.places.iter().any(|place| place.segment == segment);
         let last = self.parcels.iter().filter(|parcel| stands(parcel)).map(|parcel| parcel.seq).max();
         let through = last.unwrap_or_default().min(self.stable);
         while self.parcels.front().is_some_and(|oldest| oldest.seq <= through && oldest.seq < self.cursor) {

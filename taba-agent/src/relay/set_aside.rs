@@ -11,15 +11,15 @@ use taba_core::ledger::{self, Where, Why};
 use taba_core::wire::{Block, Content, Reader};
 use taba_core::{ClientId, SeqNo, TabName, Timestamp};
 
-use super::{Moment, Relay};
-use crate::dispatcher::Condemned;
+use super::{ClockReading, Relay};
+use crate::dispatcher::PoisonBlocks;
 use crate::lane::{HEAD_BYTES_MAX, LaneKey};
-use crate::spool::record::{Piece, Record};
+use crate::spool::record::{Fragment, Record};
 use crate::spool::{Purpose, Spool};
 
 /// Blocks of one Batch that were taken out of it because no Server takes them.
 #[derive(Clone, Debug, PartialEq)]
-pub struct SetAside {
+pub struct SetAsideBlocks {
     /// Which Lane.
     pub lane: LaneKey,
     /// The Batch's place in it.
@@ -34,7 +34,7 @@ pub struct SetAside {
     replacement: Vec<u8>,
 }
 
-impl SetAside {
+impl SetAsideBlocks {
     /// Events in them; the Ledger's own are not counted.
     pub fn events(&self) -> u64 {
         self.blocks.iter().filter(|block| !block.tab.is_reserved()).map(|block| block.events).sum()
@@ -43,7 +43,7 @@ impl SetAside {
 
 /// What was set aside since the start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct SetAsideCounts {
     /// Batches of which something was.
     pub batches: u64,
     /// Blocks.
@@ -57,8 +57,8 @@ pub struct Tally {
 impl<S: Spool> Relay<S> {
     /// Blocks are to be taken out of their Batch: first they are to be kept where they outlive the process, then
     /// [`Relay::kept`] does it. Until then the Batch is not sent; what fails is tried again when its turn comes.
-    pub(super) fn set_aside(&mut self, now: Moment, condemned: Condemned) {
-        let Condemned { batch, blocks: guilty, why } = condemned;
+    pub(super) fn set_aside(&mut self, now: ClockReading, condemned: PoisonBlocks) {
+        let PoisonBlocks { batch, blocks: guilty, why } = condemned;
         let (key, seq) = (batch.lane, batch.seq);
         if self.keeping.contains(&key) {
             return;
@@ -81,12 +81,19 @@ impl<S: Spool> Relay<S> {
             return self.dispatcher.changed(key);
         }
         self.keeping.insert(key);
-        self.aside.push(SetAside { lane: key, seq: seq.0, at: now.time, blocks, why, replacement: bytes });
+        self.aside.push(SetAsideBlocks {
+            lane: key,
+            seq: seq.0,
+            at: now.time,
+            blocks,
+            why,
+            replacement: bytes,
+        });
     }
 
     /// What is to be set aside since the last call. Each is to be kept first, then given to [`Relay::kept`], or to
     /// [`Relay::not_kept`] when that failed.
-    pub fn take_set_aside(&mut self) -> Vec<SetAside> {
+    pub fn take_set_aside(&mut self) -> Vec<SetAsideBlocks> {
         std::mem::take(&mut self.aside)
     }
 
@@ -94,7 +101,7 @@ impl<S: Spool> Relay<S> {
     /// where the Spool has to be [safe](Spool::durable) until they are certainly not sent any more. `None` when they stay
     /// in their Batch, because the Spool takes nothing now; that is tried again.
     #[must_use = "the file of it is ready only then"]
-    pub fn kept(&mut self, aside: &SetAside) -> Option<u64> {
+    pub fn kept(&mut self, aside: &SetAsideBlocks) -> Option<u64> {
         let (key, seq) = (aside.lane, SeqNo(aside.seq));
         self.keeping.remove(&key);
         let lane = self.dispatcher.get(key)?;
@@ -116,7 +123,7 @@ impl<S: Spool> Relay<S> {
     }
 
     /// These Blocks could not be kept: they stay in their Batch, and are set aside again when its turn comes.
-    pub fn not_kept(&mut self, aside: &SetAside) {
+    pub fn not_kept(&mut self, aside: &SetAsideBlocks) {
         self.keeping.remove(&aside.lane);
     }
 
@@ -125,7 +132,7 @@ impl<S: Spool> Relay<S> {
     /// behind it in its Lane. What was cut for the number that is set now stays: then the setting is wrong.
     ///
     /// `is_news`: a Server has just said so. Else what had to be read back for it may be here.
-    pub(super) fn misplaced(&mut self, now: Moment, key: LaneKey, is_news: bool) {
+    pub(super) fn misplaced(&mut self, now: ClockReading, key: LaneKey, is_news: bool) {
         let vbuckets = self.vbuckets;
         let Some(lane) = self.dispatcher.get(key).filter(|lane| lane.is_recovered()) else { return };
         let seq = lane.cursor();
@@ -149,14 +156,14 @@ impl<S: Spool> Relay<S> {
 
     /// Adds the rest of a Lane, which no Server has taken or will take, to Lanes of the current stream; gives how many
     /// events it is. What cannot be written stays.
-    pub(super) fn move_rest(&mut self, now: Moment, key: LaneKey, seq: SeqNo, blocks: &[Block]) -> u64 {
+    pub(super) fn move_rest(&mut self, now: ClockReading, key: LaneKey, seq: SeqNo, blocks: &[Block]) -> u64 {
         let vbuckets = self.vbuckets;
         let mut by_lane: BTreeMap<u16, Vec<&Block>> = BTreeMap::new();
         for block in blocks {
             by_lane.entry(vbuckets.of(&block.tab).index()).or_default().push(block);
         }
         let plans = by_lane.into_iter().map(|(vbucket, blocks)| self.dispatcher.lane(vbucket).plan(blocks));
-        let pieces: Vec<Piece> = plans.flatten().collect();
+        let pieces: Vec<Fragment> = plans.flatten().collect();
         let (stream, taken_at) = (self.stream, now.time);
         let record = Record::Move { from: key, seq, stream, taken_at, pieces: &pieces };
         // Where a segment has to begin first, what was planned stays right: nothing is renumbered by that.

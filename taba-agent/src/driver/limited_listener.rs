@@ -1,4 +1,4 @@
-//! [`Door`]: a listener that lets in a bounded number of connections; further ones wait to be accepted.
+//! [`LimitedListener`]: a listener that lets in a bounded number of connections; further ones wait to be accepted.
 
 use std::io;
 use std::pin::Pin;
@@ -10,32 +10,32 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// A listener with a bound.
-pub(super) struct Door<L> {
+pub(super) struct LimitedListener<L> {
     inner: L,
     seats: Arc<Semaphore>,
 }
 
 /// A connection, which gives its seat back when it closes.
-pub(super) struct Guest<I> {
+pub(super) struct PermittedConnection<I> {
     io: I,
     _seat: OwnedSemaphorePermit,
 }
 
-impl<L> Door<L> {
+impl<L> LimitedListener<L> {
     /// Doors that share `seats` share the bound.
     pub(super) fn new(inner: L, seats: Arc<Semaphore>) -> Self {
         Self { inner, seats }
     }
 }
 
-impl<L: Listener<Io: Unpin>> Listener for Door<L> {
-    type Io = Guest<L::Io>;
+impl<L: Listener<Io: Unpin>> Listener for LimitedListener<L> {
+    type Io = PermittedConnection<L::Io>;
     type Addr = L::Addr;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         let seat = Arc::clone(&self.seats).acquire_owned().await.expect("the semaphore is never closed");
         let (io, addr) = self.inner.accept().await;
-        (Guest { io, _seat: seat }, addr)
+        (PermittedConnection { io, _seat: seat }, addr)
     }
 
     fn local_addr(&self) -> io::Result<Self::Addr> {
@@ -43,7 +43,7 @@ impl<L: Listener<Io: Unpin>> Listener for Door<L> {
     }
 }
 
-impl<I: AsyncRead + Unpin> AsyncRead for Guest<I> {
+impl<I: AsyncRead + Unpin> AsyncRead for PermittedConnection<I> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -53,7 +53,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for Guest<I> {
     }
 }
 
-impl<I: AsyncWrite + Unpin> AsyncWrite for Guest<I> {
+impl<I: AsyncWrite + Unpin> AsyncWrite for PermittedConnection<I> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.io).poll_write(cx, buf)
     }

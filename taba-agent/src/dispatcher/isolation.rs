@@ -27,14 +27,14 @@ const ROUNDS_MAX: u32 = 3;
 
 /// What a Lane is suspected of.
 #[derive(Debug, Default)]
-pub(super) struct Suspicion {
+pub(super) struct Isolation {
     /// Lanes in its next request, at most; `None` when it is not suspected.
     together: Option<usize>,
     /// How often its Batch failed alone.
     strikes: u32,
     /// Its Batch is too large by itself.
     is_too_large: bool,
-    inquest: Option<Inquest>,
+    inquest: Option<Bisection>,
     rounds: u32,
     /// How it failed last, for people.
     why: String,
@@ -42,7 +42,7 @@ pub(super) struct Suspicion {
 
 /// The checks of one Batch.
 #[derive(Debug, Default)]
-struct Inquest {
+struct Bisection {
     /// Ranges of Blocks that are to be checked; the last one is next. `None` before the first check.
     todo: Option<Vec<Range<usize>>>,
     /// How often the next range, of one Block, has failed.
@@ -53,7 +53,7 @@ struct Inquest {
 
 /// What becomes of a suspect's Batch when it is its turn.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Turn {
+pub(super) enum IsolationStep {
     /// It is sent.
     Send,
     /// These Blocks of it are checked.
@@ -64,7 +64,7 @@ pub(super) enum Turn {
     SetLargestAside,
 }
 
-impl Suspicion {
+impl Isolation {
     /// Lanes in its next request, at most.
     pub(super) fn together(&self) -> usize {
         self.together.unwrap_or(usize::MAX)
@@ -129,33 +129,33 @@ impl Suspicion {
     }
 
     /// What is to be done with its Batch of so many Blocks.
-    pub(super) fn turn(&mut self, blocks: usize) -> Turn {
+    pub(super) fn turn(&mut self, blocks: usize) -> IsolationStep {
         if self.is_too_large && self.strikes >= STRIKES_MAX {
-            return Turn::SetLargestAside;
+            return IsolationStep::SetLargestAside;
         }
-        let Some(inquest) = &mut self.inquest else { return Turn::Send };
+        let Some(inquest) = &mut self.inquest else { return IsolationStep::Send };
         let todo = inquest.todo.get_or_insert_with(|| std::iter::once(0..blocks).collect());
         if inquest.failures >= FAILURES_MAX {
             let left = todo.drain(..).flatten();
             inquest.guilty.extend(left);
         }
         if let Some(range) = todo.last().filter(|range| !range.is_empty()) {
-            return Turn::Check(range.clone());
+            return IsolationStep::Check(range.clone());
         }
         if !inquest.guilty.is_empty() {
-            return Turn::SetAside(inquest.guilty.iter().copied().collect());
+            return IsolationStep::SetAside(inquest.guilty.iter().copied().collect());
         }
         // Each Block passes: whatever it is, the checks do not show it. Once more, but not for ever.
         self.rounds += 1;
         if self.rounds < ROUNDS_MAX && blocks > 0 {
             (self.strikes, self.inquest) = (0, None);
-            return Turn::Send;
+            return IsolationStep::Send;
         }
-        Turn::SetAside((0..blocks).collect())
+        IsolationStep::SetAside((0..blocks).collect())
     }
 }
 
-impl Inquest {
+impl Bisection {
     /// The range is done with; these take its place.
     fn next(&mut self, ranges: Vec<Range<usize>>) {
         self.strikes = 0;
@@ -171,26 +171,26 @@ mod tests {
     use super::*;
 
     /// Fails a Batch alone until something else than sending it is to be done.
-    fn suspected(blocks: usize) -> Suspicion {
-        let mut suspicion = Suspicion::default();
-        while suspicion.turn(blocks) == Turn::Send {
+    fn suspected(blocks: usize) -> Isolation {
+        let mut suspicion = Isolation::default();
+        while suspicion.turn(blocks) == IsolationStep::Send {
             suspicion.failed_alone("lost");
         }
         suspicion
     }
 
     /// Goes on to the verdict, with a Server that fails on these Blocks. Answers the verdict, and the failures.
-    fn tried(blocks: usize, bad: &[usize]) -> (Turn, usize) {
+    fn tried(blocks: usize, bad: &[usize]) -> (IsolationStep, usize) {
         let mut suspicion = suspected(blocks);
         let mut failures = STRIKES_MAX as usize;
         loop {
             match suspicion.turn(blocks) {
-                Turn::Check(range) if bad.iter().any(|bad| range.contains(bad)) => {
+                IsolationStep::Check(range) if bad.iter().any(|bad| range.contains(bad)) => {
                     failures += 1;
                     suspicion.failed_check("lost");
                 }
-                Turn::Check(_) => suspicion.passed(),
-                Turn::Send => {
+                IsolationStep::Check(_) => suspicion.passed(),
+                IsolationStep::Send => {
                     failures += 1;
                     suspicion.failed_alone("lost");
                 }
@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn lanes_halve_until_one_is_alone() {
-        let mut suspicion = Suspicion::default();
+        let mut suspicion = Isolation::default();
         let mut failures = 0;
         let mut lanes = 1000;
         while !suspicion.is_alone() {
@@ -216,33 +216,33 @@ mod tests {
     fn the_block_that_fails_is_found_wherever_it_is_and_in_few_failures() {
         for bad in [0, 1, 17, 998, 1899] {
             let (verdict, failures) = tried(1900, &[bad]);
-            assert_eq!(verdict, Turn::SetAside(vec![bad]));
+            assert_eq!(verdict, IsolationStep::SetAside(vec![bad]));
             assert!(failures <= 3 + 11 + 2, "{failures}");
         }
-        assert_eq!(tried(1, &[0]), (Turn::SetAside(vec![0]), 5));
-        assert_eq!(tried(100, &[3, 70, 71]).0, Turn::SetAside(vec![3, 70, 71]));
+        assert_eq!(tried(1, &[0]), (IsolationStep::SetAside(vec![0]), 5));
+        assert_eq!(tried(100, &[3, 70, 71]).0, IsolationStep::SetAside(vec![3, 70, 71]));
     }
 
     #[test]
     fn whatever_fails_there_is_an_end() {
         let all: Vec<usize> = (0..1900).collect();
         let (verdict, failures) = tried(1900, &all);
-        assert!(matches!(verdict, Turn::SetAside(blocks) if blocks == all));
+        assert!(matches!(verdict, IsolationStep::SetAside(blocks) if blocks == all));
         assert!(failures <= 3 + FAILURES_MAX as usize + 1, "{failures}");
         // Nothing fails by itself, and together they always do.
         let (verdict, failures) = tried(50, &[]);
-        assert_eq!((verdict, failures), (Turn::SetAside((0..50).collect()), 9));
+        assert_eq!((verdict, failures), (IsolationStep::SetAside((0..50).collect()), 9));
     }
 
     #[test]
     fn what_is_too_large_is_not_suspected_of_more() {
-        let mut suspicion = Suspicion::default();
+        let mut suspicion = Isolation::default();
         for _ in 0..STRIKES_MAX {
-            assert_eq!(suspicion.turn(10), Turn::Send);
+            assert_eq!(suspicion.turn(10), IsolationStep::Send);
             suspicion.too_large("413");
         }
-        assert_eq!(suspicion.turn(10), Turn::SetLargestAside);
+        assert_eq!(suspicion.turn(10), IsolationStep::SetLargestAside);
         suspicion.changed();
-        assert_eq!((suspicion.turn(10), suspicion.is_alone()), (Turn::Send, true));
+        assert_eq!((suspicion.turn(10), suspicion.is_alone()), (IsolationStep::Send, true));
     }
 }

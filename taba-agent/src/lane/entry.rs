@@ -1,4 +1,4 @@
-//! [`Parcel`]: one Batch of a Lane, from its first Block until it is let go.
+//! [`LaneEntry`]: one Batch of a Lane, from its first Block until it is let go.
 
 use std::time::Duration;
 
@@ -7,13 +7,13 @@ use taba_core::wire::Block;
 use taba_core::{SeqNo, Timestamp};
 
 use crate::clock::StreamClock;
-use crate::spool::record::Piece;
-use crate::spool::{Place, Weight};
-use crate::units::Moment;
+use crate::spool::record::Fragment;
+use crate::spool::{FragmentLocation, Weight};
+use crate::units::ClockReading;
 
 /// One Batch of a Lane.
 #[derive(Debug)]
-pub(super) struct Parcel {
+pub(super) struct LaneEntry {
     pub(super) seq: SeqNo,
     pub(super) events_before: u64,
     pub(super) blocks: u64,
@@ -32,28 +32,28 @@ pub(super) struct Parcel {
     /// Whether its content was read back, rather than kept since it came.
     pub(super) is_fetched: bool,
     /// Where its pieces stand in the Spool.
-    pub(super) places: Vec<Place>,
+    pub(super) places: Vec<FragmentLocation>,
     /// When it was first acknowledged, since the store was last seen to go back behind it.
     pub(super) acked_at: Option<Duration>,
-    content: Content,
+    content: EntryContent,
     /// Blocks behind all pieces, which are not in the Spool: what of the Batch was found damaged.
     note: Bytes,
     /// How many Blocks that are.
     notes: u64,
 }
 
-/// The Blocks of a Parcel, encoded.
+/// The Blocks of a LaneEntry, encoded.
 #[derive(Debug)]
-enum Content {
+enum EntryContent {
     Filling(Vec<u8>),
     Here(Bytes),
     /// In the Spool.
     Away,
 }
 
-impl Parcel {
+impl LaneEntry {
     /// The Batch that begins with this piece.
-    pub(super) fn begin(now: Moment, piece: Piece, place: Place, written: u64) -> Self {
+    pub(super) fn begin(now: ClockReading, piece: Fragment, place: FragmentLocation, written: u64) -> Self {
         Self {
             seq: piece.seq,
             events_before: piece.events_before,
@@ -67,7 +67,7 @@ impl Parcel {
             is_fetched: false,
             places: vec![place],
             acked_at: None,
-            content: Content::Filling(piece.bytes),
+            content: EntryContent::Filling(piece.bytes),
             note: Bytes::new(),
             notes: 0,
         }
@@ -75,9 +75,9 @@ impl Parcel {
 
     /// A Batch that an earlier run has taken, with notes of what of it is damaged.
     pub(super) fn recovered(
-        found: crate::spool::recovery::FoundBatch,
+        found: crate::spool::recovery::RecoveredBatch,
         clock: StreamClock,
-        now: Moment,
+        now: ClockReading,
         notes: &[Block],
     ) -> Self {
         let mut bytes = Vec::new();
@@ -96,21 +96,21 @@ impl Parcel {
             is_fetched: false,
             places: found.places,
             acked_at: None,
-            content: Content::Away,
+            content: EntryContent::Away,
             note: bytes.into(),
             notes: notes.len() as u64,
         }
     }
 
     /// The time of day was set.
-    pub(super) fn reckon(&mut self, clock: StreamClock, now: Moment) {
+    pub(super) fn reckon(&mut self, clock: StreamClock, now: ClockReading) {
         self.born = born(self.taken_at, clock, now);
     }
 
     /// Adds a piece that follows on what is here.
-    pub(super) fn append(&mut self, piece: &Piece, place: Place, written: u64) {
+    pub(super) fn append(&mut self, piece: &Fragment, place: FragmentLocation, written: u64) {
         debug_assert!(!self.is_closed && piece.seq == self.seq && piece.blocks_before == self.blocks);
-        let Content::Filling(bytes) = &mut self.content else {
+        let EntryContent::Filling(bytes) = &mut self.content else {
             unreachable!("only a closed parcel is put away")
         };
         bytes.extend_from_slice(&piece.bytes);
@@ -123,8 +123,8 @@ impl Parcel {
     /// From here on its content never changes.
     pub(super) fn close(&mut self) {
         self.is_closed = true;
-        if let Content::Filling(bytes) = &mut self.content {
-            self.content = Content::Here(std::mem::take(bytes).into_boxed_slice().into());
+        if let EntryContent::Filling(bytes) = &mut self.content {
+            self.content = EntryContent::Here(std::mem::take(bytes).into_boxed_slice().into());
         }
     }
 
@@ -132,41 +132,46 @@ impl Parcel {
     pub(super) fn put_away(&mut self) {
         self.close();
         if self.is_filed {
-            (self.content, self.is_fetched) = (Content::Away, false);
+            (self.content, self.is_fetched) = (EntryContent::Away, false);
         }
     }
 
     /// Whether its content has to be read back before it can be used.
     pub(super) fn is_away(&self) -> bool {
-        matches!(self.content, Content::Away) && !self.places.is_empty()
+        matches!(self.content, EntryContent::Away) && !self.places.is_empty()
     }
 
     /// Its content was read back.
     pub(super) fn put_here(&mut self, bytes: Bytes) {
         if self.is_away() {
-            (self.content, self.is_fetched) = (Content::Here(bytes), true);
+            (self.content, self.is_fetched) = (EntryContent::Here(bytes), true);
         }
     }
 
     /// It stands elsewhere now, as one piece; gives where it stood. Its content stays in memory until the Spool can give it
     /// back from there.
-    pub(super) fn move_to(&mut self, place: Place, written: u64) -> Vec<Place> {
+    pub(super) fn move_to(&mut self, place: FragmentLocation, written: u64) -> Vec<FragmentLocation> {
         debug_assert!(!self.is_away(), "what is away was not written again");
         (self.written, self.is_filed) = (written, false);
         std::mem::replace(&mut self.places, vec![place])
     }
 
     /// These Blocks take the place of its own; gives where those stood.
-    pub(super) fn replace(&mut self, piece: Piece, place: Place, written: u64) -> Vec<Place> {
+    pub(super) fn replace(
+        &mut self,
+        piece: Fragment,
+        place: FragmentLocation,
+        written: u64,
+    ) -> Vec<FragmentLocation> {
         debug_assert!(self.is_closed && piece.blocks == self.blocks_written(), "as many as before");
         self.weight.bytes = piece.bytes.len() as u64;
-        self.content = Content::Here(piece.bytes.into());
+        self.content = EntryContent::Here(piece.bytes.into());
         self.move_to(place, written)
     }
 
     /// It as one piece with this content, to be written again.
-    pub(super) fn copy(&self, vbucket: u16, bytes: Bytes) -> (Timestamp, Piece) {
-        let piece = Piece {
+    pub(super) fn copy(&self, vbucket: u16, bytes: Bytes) -> (Timestamp, Fragment) {
+        let piece = Fragment {
             vbucket,
             seq: self.seq,
             events_before: self.events_before,
@@ -182,10 +187,10 @@ impl Parcel {
     /// All its Blocks, encoded, without the note; `None` while they are away.
     pub(super) fn pieces(&self) -> Option<Bytes> {
         match &self.content {
-            Content::Filling(bytes) => Some(Bytes::copy_from_slice(bytes)),
-            Content::Here(bytes) => Some(bytes.clone()),
-            Content::Away if self.places.is_empty() => Some(Bytes::new()),
-            Content::Away => None,
+            EntryContent::Filling(bytes) => Some(Bytes::copy_from_slice(bytes)),
+            EntryContent::Here(bytes) => Some(bytes.clone()),
+            EntryContent::Away if self.places.is_empty() => Some(Bytes::new()),
+            EntryContent::Away => None,
         }
     }
 
@@ -208,7 +213,11 @@ impl Parcel {
 
     /// Some of its pieces were found damaged only now: these Blocks, which are here, are all that is left. Gives how many
     /// events are lost, and where they stood.
-    pub(super) fn damaged(&mut self, intact: &[Block], damaged: &[Place]) -> (u64, Vec<Place>) {
+    pub(super) fn damaged(
+        &mut self,
+        intact: &[Block],
+        damaged: &[FragmentLocation],
+    ) -> (u64, Vec<FragmentLocation>) {
         let weight: Weight = intact.iter().map(Weight::of).sum();
         let lost = self.weight.events.saturating_sub(weight.events);
         self.weight.events -= lost;
@@ -233,6 +242,6 @@ impl Parcel {
 }
 
 /// When an earlier run has taken it, in time since the start of this one.
-pub(super) fn born(taken_at: Timestamp, clock: StreamClock, now: Moment) -> i64 {
+pub(super) fn born(taken_at: Timestamp, clock: StreamClock, now: ClockReading) -> i64 {
     (now.uptime.as_micros() as i64).saturating_sub(clock.age(taken_at, now.time))
 }
