@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use taba_core::{VBucket, VBuckets};
 
-use crate::census::Held;
+use crate::census::HeldVBucket;
 use crate::layout::Deployment;
 use crate::map::ShardId;
 
@@ -26,7 +26,7 @@ pub enum Step {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Holding {
     /// One entry for each VBucket.
-    pub held: Vec<Option<Held>>,
+    pub held: Vec<Option<HeldVBucket>>,
     /// VBuckets whose head cannot be read.
     pub damaged: BTreeSet<VBucket>,
 }
@@ -88,14 +88,14 @@ pub fn plan(vbuckets: VBuckets, shards: &[Holding], id: u64) -> Result<Steps, Ad
     let mut load = vec![0_usize; shards.len()];
     let mut homeless = Vec::new();
     for vbucket in vbuckets.iter() {
-        let mut keeper: Option<(ShardId, Held)> = None;
+        let mut keeper: Option<(ShardId, HeldVBucket)> = None;
         for (shard, holding) in (0..).map(ShardId).zip(shards) {
             let Some(held) = holding.held[usize::from(vbucket.index())] else { continue };
             if held.of.id != deployment.id {
                 steps.push((Step::Remove, vbucket, shard));
                 continue;
             }
-            let rank = |held: Held| (held.is_written, held.epoch);
+            let rank = |held: HeldVBucket| (held.is_written, held.epoch);
             match keeper {
                 Some((first, kept)) if rank(kept) == rank(held) && held.is_written => {
                     return Err(AdoptionError::Twice { vbucket, first, second: shard });
@@ -160,12 +160,12 @@ fn deployment(vbuckets: VBuckets, shards: &[Holding], id: u64) -> Result<Deploym
 mod tests {
     use super::*;
 
-    fn held(id: u64, is_written: bool) -> Option<Held> {
+    fn held(id: u64, is_written: bool) -> Option<HeldVBucket> {
         let of = Deployment { vbuckets: 64, id, is_new: false };
-        Some(Held { epoch: 1, is_moved: false, is_written, of })
+        Some(HeldVBucket { epoch: 1, is_moved: false, is_written, of })
     }
 
-    fn holding(held: impl Fn(usize) -> Option<Held>) -> Holding {
+    fn holding(held: impl Fn(usize) -> Option<HeldVBucket>) -> Holding {
         Holding { held: (0..64).map(held).collect(), damaged: BTreeSet::new() }
     }
 

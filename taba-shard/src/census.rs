@@ -5,7 +5,7 @@
 //!
 //! A shard that is silent may hold the higher epoch, or what no other shard holds. So when some shards are silent, a
 //! VBucket belongs to the shard that holds it and does not say that it was moved, since whoever moves one marks it
-//! there first and each commit looks for that mark again; all other VBuckets are [`Place::Unknown`], and nothing is
+//! there first and each commit looks for that mark again; all other VBuckets are [`Location::Unknown`], and nothing is
 //! made in their place. Whether there is a deployment at all can only be known when every shard has answered.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +17,7 @@ use crate::map::ShardId;
 
 /// What one shard says about one VBucket that it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Held {
+pub struct HeldVBucket {
     /// Its ownership epoch.
     pub epoch: u64,
     /// Whether it is marked as moved, or moving, away.
@@ -39,7 +39,7 @@ pub struct Owner {
 
 /// Where a VBucket is, as of one census.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum Location {
     /// This shard owns it.
     Owned(Owner),
     /// What this shard holds under its name is not what a store writes.
@@ -53,7 +53,7 @@ pub enum Place {
 pub struct View {
     vbuckets: VBuckets,
     deployment: Deployment,
-    places: Vec<Place>,
+    places: Vec<Location>,
     silent: Vec<ShardId>,
 }
 
@@ -72,7 +72,7 @@ impl View {
     ///
     /// # Panics
     /// When the VBucket is of a deployment with more VBuckets than this one.
-    pub fn place(&self, vbucket: VBucket) -> Place {
+    pub fn place(&self, vbucket: VBucket) -> Location {
         self.places[usize::from(vbucket.index())]
     }
 
@@ -81,7 +81,7 @@ impl View {
     /// # Panics
     /// As [`place`](Self::place).
     pub fn owner(&self, vbucket: VBucket) -> Option<Owner> {
-        if let Place::Owned(owner) = self.place(vbucket) { Some(owner) } else { None }
+        if let Location::Owned(owner) = self.place(vbucket) { Some(owner) } else { None }
     }
 
     /// The shards that had not answered.
@@ -91,9 +91,9 @@ impl View {
 
     /// VBuckets that are damaged, with the shards that hold them.
     pub fn damaged(&self) -> impl Iterator<Item = (VBucket, ShardId)> + '_ {
-        let damaged = |(vbucket, place): (VBucket, &Place)| match place {
-            Place::Damaged(shard) => Some((vbucket, *shard)),
-            Place::Owned(_) | Place::Unknown => None,
+        let damaged = |(vbucket, place): (VBucket, &Location)| match place {
+            Location::Damaged(shard) => Some((vbucket, *shard)),
+            Location::Owned(_) | Location::Unknown => None,
         };
         self.vbuckets.iter().zip(&self.places).filter_map(damaged)
     }
@@ -106,9 +106,9 @@ impl View {
         }
         for (place, old) in self.places.iter_mut().zip(&older.places) {
             let is_older = match (&*place, old) {
-                (Place::Owned(new), Place::Owned(old)) => new.epoch >= old.epoch,
-                (Place::Damaged(_), _) | (_, Place::Unknown) => true,
-                (Place::Unknown, _) | (Place::Owned(_), Place::Damaged(_)) => false,
+                (Location::Owned(new), Location::Owned(old)) => new.epoch >= old.epoch,
+                (Location::Damaged(_), _) | (_, Location::Unknown) => true,
+                (Location::Unknown, _) | (Location::Owned(_), Location::Damaged(_)) => false,
             };
             if !is_older {
                 *place = *old;
@@ -121,7 +121,7 @@ impl View {
 
 /// What a census found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Found {
+pub enum CensusOutcome {
     /// No shard holds any VBucket: there is no deployment here.
     Nothing,
     /// Somebody's bootstrap has not ended: nothing was ever committed, and the rest may be made.
@@ -209,7 +209,7 @@ pub enum CensusError {
 pub struct Census {
     vbuckets: VBuckets,
     shards: usize,
-    answers: BTreeMap<ShardId, Vec<Option<Held>>>,
+    answers: BTreeMap<ShardId, Vec<Option<HeldVBucket>>>,
     damaged: BTreeSet<(VBucket, ShardId)>,
 }
 
@@ -224,7 +224,7 @@ impl Census {
     ///
     /// # Panics
     /// When there is not one for each VBucket.
-    pub fn answer(&mut self, shard: ShardId, held: Vec<Option<Held>>) {
+    pub fn answer(&mut self, shard: ShardId, held: Vec<Option<HeldVBucket>>) {
         assert_eq!(held.len(), usize::from(self.vbuckets.count()), "one for each vbucket");
         self.answers.insert(shard, held);
     }
@@ -238,7 +238,7 @@ impl Census {
     ///
     /// # Errors
     /// [`CensusError`]; [`CensusError::Incomplete`] when only the silent shards can tell whether there is a deployment.
-    pub fn finish(mut self) -> Result<Found, CensusError> {
+    pub fn finish(mut self) -> Result<CensusOutcome, CensusError> {
         let shards = (0..self.shards).map(|shard| ShardId(shard as u16));
         let silent: Vec<ShardId> = shards.filter(|shard| !self.answers.contains_key(shard)).collect();
         self.set_strangers_aside();
@@ -251,22 +251,22 @@ impl Census {
             (None, None, Some(&(vbucket, shard))) => {
                 return Err(CensusError::Damaged { vbucket, shard, others: self.damaged.len() - 1 });
             }
-            (None, None, None) => return Ok(Found::Nothing),
+            (None, None, None) => return Ok(CensusOutcome::Nothing),
             (Some(deployment), Some(shard), _) if is_unfinished(deployment) => {
                 return Err(CensusError::Incomplete { shard: *shard });
             }
             (Some(deployment), None, _) if is_unfinished(deployment) => {
-                return Ok(Found::Unfinished(deployment));
+                return Ok(CensusOutcome::Unfinished(deployment));
             }
             (Some(deployment), ..) => deployment,
         };
         let places = self.vbuckets.iter().map(|vbucket| self.place(vbucket, !silent.is_empty()));
         let places = places.collect::<Result<Vec<_>, _>>()?;
-        let mut unknown = self.vbuckets.iter().zip(&places).filter(|(_, place)| **place == Place::Unknown);
+        let mut unknown = self.vbuckets.iter().zip(&places).filter(|(_, place)| **place == Location::Unknown);
         if let (Some((vbucket, _)), true) = (unknown.next(), silent.is_empty()) {
             return Err(CensusError::Missing { vbucket, others: unknown.count() });
         }
-        Ok(Found::All(View { vbuckets: self.vbuckets, deployment, places, silent }))
+        Ok(CensusOutcome::All(View { vbuckets: self.vbuckets, deployment, places, silent }))
     }
 
     /// Of the VBuckets of one shard that are of several deployments, those of the smaller part are damaged: a shard
@@ -293,7 +293,7 @@ impl Census {
         let mut all: Option<Deployment> = None;
         for (shard, held) in &self.answers {
             for (vbucket, held) in self.vbuckets.iter().zip(held) {
-                let Some(Held { of, .. }) = held else { continue };
+                let Some(HeldVBucket { of, .. }) = held else { continue };
                 if of.vbuckets != self.vbuckets.count() {
                     let (shard, found, expected) = (*shard, of.vbuckets, self.vbuckets.count());
                     return Err(CensusError::VBuckets { shard, found, expected });
@@ -309,11 +309,11 @@ impl Census {
         Ok(all)
     }
 
-    fn place(&self, vbucket: VBucket, is_any_silent: bool) -> Result<Place, CensusError> {
+    fn place(&self, vbucket: VBucket, is_any_silent: bool) -> Result<Location, CensusError> {
         if let Some((_, shard)) =
             self.damaged.range((vbucket, ShardId(0))..=(vbucket, ShardId(u16::MAX))).next()
         {
-            return Ok(Place::Damaged(*shard));
+            return Ok(Location::Damaged(*shard));
         }
         let mut best: Option<Owner> = None;
         for (shard, held) in &self.answers {
@@ -330,7 +330,7 @@ impl Census {
                 _ => best = Some(Owner { shard: *shard, epoch: held.epoch }),
             }
         }
-        Ok(best.map_or(Place::Unknown, Place::Owned))
+        Ok(best.map_or(Location::Unknown, Location::Owned))
     }
 }
 
@@ -346,11 +346,11 @@ mod tests {
         VBuckets::new(64).unwrap()
     }
 
-    fn held(epoch: u64) -> Option<Held> {
-        Some(Held { epoch, is_moved: false, is_written: true, of: OF })
+    fn held(epoch: u64) -> Option<HeldVBucket> {
+        Some(HeldVBucket { epoch, is_moved: false, is_written: true, of: OF })
     }
 
-    fn census(shards: &[Vec<Option<Held>>]) -> Census {
+    fn census(shards: &[Vec<Option<HeldVBucket>>]) -> Census {
         let mut census = Census::new(vbuckets(), shards.len());
         for (shard, held) in shards.iter().enumerate() {
             census.answer(ShardId(shard as u16), held.clone());
@@ -362,12 +362,14 @@ mod tests {
     fn the_highest_epoch_counts_as_soon_as_its_shard_has_answered() {
         let mut census = Census::new(vbuckets(), 2);
         census.answer(ShardId(0), vec![held(1); 64]);
-        let Found::All(view) = census.clone().finish().unwrap() else { panic!("one shard holds all") };
+        let CensusOutcome::All(view) = census.clone().finish().unwrap() else {
+            panic!("one shard holds all")
+        };
         assert_eq!(view.silent(), [ShardId(1)]);
         let mut other = vec![None; 64];
         other[5] = held(2);
         census.answer(ShardId(1), other);
-        let Found::All(view) = census.finish().unwrap() else { panic!("all were found") };
+        let CensusOutcome::All(view) = census.finish().unwrap() else { panic!("all were found") };
         for vbucket in vbuckets().iter() {
             let expected = if vbucket.index() == 5 { (ShardId(1), 2) } else { (ShardId(0), 1) };
             let owner = view.owner(vbucket).unwrap();
@@ -377,7 +379,7 @@ mod tests {
 
     #[test]
     fn what_does_not_belong_together_is_refused() {
-        assert_eq!(census(&[vec![None; 64], vec![None; 64]]).finish(), Ok(Found::Nothing));
+        assert_eq!(census(&[vec![None; 64], vec![None; 64]]).finish(), Ok(CensusOutcome::Nothing));
         let both = census(&[vec![held(1); 64], vec![held(1); 64]]).finish().unwrap_err();
         assert!(matches!(both, CensusError::Ambiguous { epoch: 1, .. }), "{both:?}");
         let mut lost = vec![held(1); 64];
@@ -387,7 +389,7 @@ mod tests {
             matches!(lost, CensusError::Missing { vbucket, others: 1 } if vbucket.index() == 3),
             "{lost:?}"
         );
-        let other = |of| Some(Held { epoch: 1, is_moved: false, is_written: false, of });
+        let other = |of| Some(HeldVBucket { epoch: 1, is_moved: false, is_written: false, of });
         let mixed = vec![other(Deployment { id: 8, ..OF }); 64];
         let mixed = census(&[vec![held(1); 64], mixed]).finish().unwrap_err();
         assert!(matches!(mixed, CensusError::Mixed { found: 8, expected: 7, .. }), "{mixed:?}");
@@ -400,21 +402,22 @@ mod tests {
         let halves = |half: usize| (0..64).map(|n| if n / 32 == half { held(1) } else { None }).collect();
         let (one, two): (Vec<_>, Vec<_>) = (halves(0), halves(1));
         let mut moved = one.clone();
-        moved[7] = Some(Held { is_moved: true, ..one[7].unwrap() });
+        moved[7] = Some(HeldVBucket { is_moved: true, ..one[7].unwrap() });
         let mut partial = Census::new(vbuckets(), 2);
         partial.answer(ShardId(0), moved);
-        let Found::All(partial) = partial.finish().unwrap() else { panic!("half of it is known") };
+        let CensusOutcome::All(partial) = partial.finish().unwrap() else { panic!("half of it is known") };
         let known = |view: &View| vbuckets().iter().filter(|vbucket| view.owner(*vbucket).is_some()).count();
         assert_eq!(
             (known(&partial), partial.silent()),
             (31, &[ShardId(1)][..]),
             "one went to the other shard"
         );
-        let Found::All(whole) = census(&[one, two]).finish().unwrap() else { panic!("all is known") };
+        let CensusOutcome::All(whole) = census(&[one, two]).finish().unwrap() else { panic!("all is known") };
         assert_eq!(partial.clone().over(&whole), whole, "what was known stays known");
         assert_eq!(whole.clone().over(&partial), whole);
         // Whether there is anything at all, or whether a bootstrap has ended, only all shards can say.
-        let new = Held { is_written: false, of: Deployment { is_new: true, ..OF }, ..held(1).unwrap() };
+        let new =
+            HeldVBucket { is_written: false, of: Deployment { is_new: true, ..OF }, ..held(1).unwrap() };
         for held in [None, Some(new)] {
             let mut census = Census::new(vbuckets(), 2);
             census.answer(ShardId(0), vec![held; 64]);
@@ -427,10 +430,10 @@ mod tests {
     fn a_damaged_vbucket_is_damaged_and_no_other_is() {
         let mut held_by_one = vec![held(1); 64];
         held_by_one[3] = None;
-        held_by_one[9] = Some(Held { of: Deployment { id: 99, ..OF }, ..held(1).unwrap() });
+        held_by_one[9] = Some(HeldVBucket { of: Deployment { id: 99, ..OF }, ..held(1).unwrap() });
         let mut census = census(&[held_by_one]);
         census.damaged(ShardId(0), vbuckets().get(3).unwrap());
-        let Found::All(view) = census.finish().unwrap() else { panic!("the others are there") };
+        let CensusOutcome::All(view) = census.finish().unwrap() else { panic!("the others are there") };
         let damaged: Vec<_> = view.damaged().map(|(vbucket, shard)| (vbucket.index(), shard.0)).collect();
         assert_eq!(damaged, [(3, 0), (9, 0)]);
         assert_eq!(view.deployment(), OF);
@@ -442,16 +445,20 @@ mod tests {
 
     #[test]
     fn a_bootstrap_is_unfinished_until_one_vbucket_says_that_it_ended() {
-        let new =
-            Held { epoch: 1, is_moved: false, is_written: false, of: Deployment { is_new: true, ..OF } };
+        let new = HeldVBucket {
+            epoch: 1,
+            is_moved: false,
+            is_written: false,
+            of: Deployment { is_new: true, ..OF },
+        };
         let mut half = vec![None; 64];
         half[..10].fill(Some(new));
-        assert!(matches!(census(&[half.clone()]).finish(), Ok(Found::Unfinished(_))));
+        assert!(matches!(census(&[half.clone()]).finish(), Ok(CensusOutcome::Unfinished(_))));
         // The other shard had ended its bootstrap: this one has lost VBuckets.
-        let ended = Some(Held { of: OF, ..new });
+        let ended = Some(HeldVBucket { of: OF, ..new });
         half[0] = ended;
         assert!(matches!(census(&[half.clone()]).finish(), Err(CensusError::Missing { .. })));
-        half[0] = Some(Held { is_written: true, ..new });
+        half[0] = Some(HeldVBucket { is_written: true, ..new });
         assert!(matches!(census(&[half]).finish(), Err(CensusError::Missing { .. })));
     }
 
@@ -468,10 +475,10 @@ mod tests {
             for shard in order {
                 census.answer(ShardId(shard as u16), shards[shard].clone());
             }
-            let epoch = |shard: usize, at: usize| shards[shard][at].map_or(0, |held: Held| held.epoch);
+            let epoch = |shard: usize, at: usize| shards[shard][at].map_or(0, |held: HeldVBucket| held.epoch);
             let best = |at: usize| (0..3).map(|shard| epoch(shard, at)).max().unwrap();
             let one = |at: usize| (0..3).filter(|shard| epoch(*shard, at) == best(at)).count() == 1;
-            if let Ok(Found::All(view)) = census.finish() {
+            if let Ok(CensusOutcome::All(view)) = census.finish() {
                 for vbucket in vbuckets().iter() {
                     let at = usize::from(vbucket.index());
                     let owner = view.owner(vbucket).unwrap();

@@ -1,6 +1,6 @@
 //! [`Command`]: one operation on one key, and how its answer is read. It knows nothing of connections.
 //!
-//! The same commands go alone , many at once over all shards
+//! The same commands go alone, many at once over all shards
 //! ([`Data::run_all`](crate::Data::run_all)), and in transactions ([`Transaction`](crate::Transaction)).
 
 use std::time::Duration;
@@ -84,16 +84,16 @@ impl<T> Command<T> {
     }
 }
 
-/// Whether a value replaces another.
+/// On which condition a value is set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Over {
-    /// Whatever is there.
+pub enum SetCondition {
+    /// Whether the key has a value or not.
     #[default]
-    Any,
-    /// Only where there is nothing.
-    Nothing,
-    /// Only where there is something.
-    Something,
+    Always,
+    /// Only if the key has no value: `NX`.
+    IfAbsent,
+    /// Only if the key has a value: `XX`.
+    IfPresent,
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "all readers have one signature")]
@@ -179,14 +179,14 @@ pub fn set(key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Command<()> {
 pub fn set_with(
     key: impl AsRef<[u8]>,
     value: impl AsRef<[u8]>,
-    over: Over,
+    condition: SetCondition,
     expiry: Option<Duration>,
 ) -> Command<bool> {
     let command = Command::new("SET", key, was_set).arg(value);
-    let command = match over {
-        Over::Any => command,
-        Over::Nothing => command.arg("NX"),
-        Over::Something => command.arg("XX"),
+    let command = match condition {
+        SetCondition::Always => command,
+        SetCondition::IfAbsent => command.arg("NX"),
+        SetCondition::IfPresent => command.arg("XX"),
     };
     match expiry {
         Some(time) => command.arg("PX").arg(milliseconds(time)),
@@ -307,7 +307,7 @@ mod tests {
             let arguments = arguments.iter().map(|bytes| String::from_utf8_lossy(bytes).into_owned());
             std::iter::once(name.to_owned()).chain(arguments).collect::<Vec<_>>().join(" ")
         };
-        let set = set_with("k", "v", Over::Nothing, Some(Duration::from_millis(1500)));
+        let set = set_with("k", "v", SetCondition::IfAbsent, Some(Duration::from_millis(1500)));
         assert_eq!(words(set.name, &set.arguments), "SET v NX PX 1500");
         let hash = hash_set("k", [("a", "1"), ("b", "2")]);
         assert_eq!(words(hash.name, &hash.arguments), "HSET a 1 b 2");

@@ -7,7 +7,7 @@
 //!        shard 0 {vb0000} {vb0003} …     shard 1 {vb0001} …     each with replicas
 //! ```
 //!
-//! Read [`layout`] first (what lies in a Redis), then [`census`] and [`known`].
+//! Read [`layout`] first (what lies in a Redis), then [`census`] and [`index_cache`].
 //!
 //! # Examples
 //! ```
@@ -48,7 +48,7 @@
 //! | [`command`] | one operation on one key: strings, counters, hashes, sets |
 //! | [`layout`] | the bytes of a VBucket, drawn |
 //! | [`census`] | who owns what, from what all shards say |
-//! | [`known`] | when an index entry may be taken for written |
+//! | [`index_cache`] | when an index entry may be taken for written |
 //! | [`stability`] | when what was committed is safe from the loss of a machine |
 //! | [`adoption`] | what makes one deployment of shards that do not hold one |
 //! | [`backoff`], [`limits`] | pauses between tries; every bound by name |
@@ -65,8 +65,8 @@ pub mod adoption;
 pub mod backoff;
 pub mod census;
 pub mod command;
+pub mod index_cache;
 pub mod keys;
-pub mod known;
 pub mod layout;
 pub mod limits;
 pub mod map;
@@ -93,13 +93,13 @@ pub use map::{MapError, ShardId, VBucketMap};
 
 #[cfg(feature = "redis")]
 pub use data::{
-    Answers, Data, DataError, Fenced, FencingToken, Lease, LockError, ScanCursor, ScanPage, Slot, Swap,
+    Data, DataError, Fenced, FencingToken, Lease, LockError, Replies, ReplySlot, ScanCursor, ScanPage, Swap,
     Transaction,
 };
 #[cfg(feature = "redis")]
 pub use redis::{
-    Adoption, Bootstrap, ConnectError, LinkError, Refusal, ShardUrl, Shards, ShardsOptions, StaticTopology,
-    Topology, TopologyError, UrlError,
+    Adoption, Bootstrap, ConnectError, LinkError, RedisRefusal, ShardUrl, Shards, ShardsOptions,
+    StaticTopology, Topology, TopologyError, UrlError,
 };
 #[cfg(feature = "redis")]
 pub use sharded::{Misplaced, ShardedRedis, Swept};

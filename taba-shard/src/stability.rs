@@ -1,4 +1,4 @@
-//! [`Wait`]: has what was committed reached the replicas? Decided from what `INFO replication` says, poll by poll.
+//! [`StabilityWait`]: has what was committed reached the replicas? Decided from what `INFO replication` says, poll by poll.
 //!
 //! A fixed delay is no proof: a replica that is stalled still answers pings. `WAIT` would hold up everything else
 //! that goes over a shared connection.
@@ -14,7 +14,7 @@ use crate::limits::{DISK_LAG, REPLICA_EXPECTED};
 
 /// What a primary says about its log of writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Log {
+pub enum AppendLog {
     /// It has none.
     Off,
     /// Its last write went well.
@@ -25,7 +25,7 @@ pub enum Log {
     Lazy,
 }
 
-impl Log {
+impl AppendLog {
     /// How much it is worth, to compare what it was with what it is.
     const fn worth(self) -> u8 {
         match self {
@@ -52,8 +52,8 @@ pub struct Poll {
     /// How much of it each connected replica has acknowledged.
     pub replicas: Vec<u64>,
     /// Its log of writes.
-    pub log: Log,
-    /// How many replicas there should be: see [`Seen`].
+    pub log: AppendLog,
+    /// How many replicas there should be: see [`ReplicaHistory`].
     pub replicas_expected: usize,
     /// Whether its log of writes was worth more once: it was switched off, or is not synced any more.
     pub has_weaker_log: bool,
@@ -63,19 +63,19 @@ pub struct Poll {
 
 /// What a wait has come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum StabilityVerdict {
     /// Not known yet.
     Pending,
     /// Everything that was done before the wait began is safe.
     Stable,
     /// Nothing can be said any more about what was done before.
-    Lost(Lost),
+    Lost(StabilityLost),
 }
 
 /// Why nothing can be said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum Lost {
+pub enum StabilityLost {
     /// The connection over which the commit was made is gone: the process behind the new one may have another
     /// history.
     #[error("the connection that the last commit went over is gone")]
@@ -105,7 +105,7 @@ pub enum Lost {
 
 /// What counts as safe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rules {
+pub struct StabilityRules {
     /// Replicas that each primary is deployed with. While fewer are connected, nothing is safe: the one that is
     /// missing may be the one that takes over. 0: as many as were seen lately.
     pub replicas: usize,
@@ -115,7 +115,7 @@ pub struct Rules {
     pub replica_expected: Duration,
 }
 
-impl Default for Rules {
+impl Default for StabilityRules {
     fn default() -> Self {
         Self { replicas: 0, disk_lag: DISK_LAG, replica_expected: REPLICA_EXPECTED }
     }
@@ -123,11 +123,11 @@ impl Default for Rules {
 
 /// How many replicas were seen, and when last so many; and the best log of writes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Seen(BTreeMap<usize, Instant>, u8);
+pub struct ReplicaHistory(BTreeMap<usize, Instant>, u8);
 
-impl Seen {
+impl ReplicaHistory {
     /// Its log is this now; answers whether it was worth more once.
-    pub fn saw_log(&mut self, log: Log) -> bool {
+    pub fn saw_log(&mut self, log: AppendLog) -> bool {
         self.1 = self.1.max(log.worth());
         log.worth() < self.1
     }
@@ -145,16 +145,16 @@ impl Seen {
 
 /// One wait for stability.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wait {
+pub struct StabilityWait {
     begun: Instant,
     /// The connection that what is waited for was done over.
     epoch: u64,
-    rules: Rules,
-    phase: Phase,
+    rules: StabilityRules,
+    phase: WaitPhase,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Phase {
+enum WaitPhase {
     /// No poll has started since the wait began.
     Begun,
     /// What was done lies in the first `offset` bytes of `history`.
@@ -163,61 +163,61 @@ enum Phase {
     Copied { history: String, offset: u64, since: Instant },
 }
 
-impl Wait {
+impl StabilityWait {
     /// A wait that begins now, for what was done over the connection with this number.
-    pub const fn new(now: Instant, epoch: u64, rules: Rules) -> Self {
-        Self { begun: now, epoch, rules, phase: Phase::Begun }
+    pub const fn new(now: Instant, epoch: u64, rules: StabilityRules) -> Self {
+        Self { begun: now, epoch, rules, phase: WaitPhase::Begun }
     }
 
     /// Takes in one poll.
-    pub fn handle(&mut self, poll: &Poll) -> Verdict {
+    pub fn handle(&mut self, poll: &Poll) -> StabilityVerdict {
         if poll.epoch != self.epoch {
-            return Verdict::Lost(Lost::Reconnected);
+            return StabilityVerdict::Lost(StabilityLost::Reconnected);
         }
         if !poll.is_primary {
-            return Verdict::Lost(Lost::Demoted);
+            return StabilityVerdict::Lost(StabilityLost::Demoted);
         }
         if poll.evicts {
-            return Verdict::Lost(Lost::Evicts);
+            return StabilityVerdict::Lost(StabilityLost::Evicts);
         }
         if poll.started < self.begun {
             // What it says about offsets may be older than what is waited for.
-            return Verdict::Pending;
+            return StabilityVerdict::Pending;
         }
-        let (history, offset, since) = match std::mem::replace(&mut self.phase, Phase::Begun) {
+        let (history, offset, since) = match std::mem::replace(&mut self.phase, WaitPhase::Begun) {
             // This poll has seen everything that is waited for.
-            Phase::Begun => (poll.history.clone(), poll.offset, None),
-            Phase::Known { history, offset } => (history, offset, None),
-            Phase::Copied { history, offset, since } => (history, offset, Some(since)),
+            WaitPhase::Begun => (poll.history.clone(), poll.offset, None),
+            WaitPhase::Known { history, offset } => (history, offset, None),
+            WaitPhase::Copied { history, offset, since } => (history, offset, Some(since)),
         };
         if history != poll.history {
-            return Verdict::Lost(Lost::Rewritten);
+            return StabilityVerdict::Lost(StabilityLost::Rewritten);
         }
         let expected = self.rules.replicas.max(poll.replicas_expected);
         let have_it = poll.replicas.iter().all(|replica| *replica >= offset);
         if poll.replicas.len() < expected || !have_it {
             // Begun | Known | Copied => Known. A replica that had it and is missing may come back from its disk
             // without it.
-            self.phase = Phase::Known { history, offset };
-            return Verdict::Pending;
+            self.phase = WaitPhase::Known { history, offset };
+            return StabilityVerdict::Pending;
         }
-        if expected == 0 && poll.log == Log::Failing {
-            return Verdict::Lost(Lost::LogFails);
+        if expected == 0 && poll.log == AppendLog::Failing {
+            return StabilityVerdict::Lost(StabilityLost::LogFails);
         }
         if expected == 0 && poll.has_weaker_log {
-            return Verdict::Lost(Lost::LogWeaker);
+            return StabilityVerdict::Lost(StabilityLost::LogWeaker);
         }
         // Begun | Known => Copied, now at the latest.
         let since = since.unwrap_or(poll.started);
-        self.phase = Phase::Copied { history, offset, since };
+        self.phase = WaitPhase::Copied { history, offset, since };
         let is_on_disk = poll.started.saturating_duration_since(since) >= self.rules.disk_lag;
-        if is_on_disk { Verdict::Stable } else { Verdict::Pending }
+        if is_on_disk { StabilityVerdict::Stable } else { StabilityVerdict::Pending }
     }
 
     /// Ends a wait that took too long.
-    pub fn expire(&self, now: Instant, longest: Duration) -> Verdict {
+    pub fn expire(&self, now: Instant, longest: Duration) -> StabilityVerdict {
         let expired = now.saturating_duration_since(self.begun) >= longest;
-        if expired { Verdict::Lost(Lost::TimedOut) } else { Verdict::Pending }
+        if expired { StabilityVerdict::Lost(StabilityLost::TimedOut) } else { StabilityVerdict::Pending }
     }
 }
 
@@ -245,10 +245,10 @@ pub fn read_info(info: &str, appendfsync: Option<&str>, started: Instant, epoch:
     let connected = field("connected_slaves").and_then(number)?;
     replicas.resize((replicas.len() as u64).max(connected) as usize, 0);
     let log = match (field("aof_enabled"), field("aof_last_write_status")) {
-        (Some("1"), Some("ok")) if is_lazy => Log::Lazy,
-        (Some("1"), Some("ok")) => Log::Fine,
-        (Some("1"), _) => Log::Failing,
-        _ => Log::Off,
+        (Some("1"), Some("ok")) if is_lazy => AppendLog::Lazy,
+        (Some("1"), Some("ok")) => AppendLog::Fine,
+        (Some("1"), _) => AppendLog::Failing,
+        _ => AppendLog::Off,
     };
     Some(Poll {
         started,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use taba_core::{Remedy, causes};
 use taba_server::config::Verified;
-use taba_shard::stability::Rules;
+use taba_shard::stability::StabilityRules;
 use taba_shard::{Bootstrap, ConnectError, ShardedRedis, ShardsOptions};
 
 /// The longest pause between two tries.
@@ -16,7 +16,7 @@ const TOLD_EVERY: u32 = 10;
 pub(crate) fn options(config: &Verified) -> ShardsOptions {
     ShardsOptions {
         vbuckets: config.vbuckets(),
-        stability: Rules { replicas: config.redis_replicas, ..Rules::default() },
+        stability: StabilityRules { replicas: config.redis_replicas, ..StabilityRules::default() },
         ..ShardsOptions::default()
     }
 }

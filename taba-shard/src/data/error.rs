@@ -7,7 +7,7 @@ use taba_core::Remedy;
 use crate::keys::KeyError;
 use crate::limits::{COMMAND_ARGUMENTS_MAX, COMMAND_BYTES_MAX, TRANSACTION_COMMANDS_MAX};
 use crate::map::ShardId;
-use crate::redis::{LinkError, Refusal};
+use crate::redis::{LinkError, RedisRefusal};
 
 /// Why an operation on a user's keys did not do as asked.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -47,7 +47,7 @@ pub enum DataError {
         /// Which shard.
         shard: ShardId,
         /// What it said.
-        source: Refusal,
+        source: RedisRefusal,
     },
     /// The answer is of another kind than the operation has: the key holds something else.
     #[error("{shard} answered something else than was asked for")]

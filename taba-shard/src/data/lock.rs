@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use taba_core::Remedy;
 
-use super::{Data, DataError, Place};
+use super::{Data, DataError, KeyLocation};
 use crate::command::Reply;
 use crate::limits::LEASE_MAX;
 use crate::redis::{LinkError, random, scripts};
@@ -150,7 +150,7 @@ impl Data {
         self.held(place, call).await
     }
 
-    async fn held(&self, place: Place, call: redis::Cmd) -> Result<(), LockError> {
+    async fn held(&self, place: KeyLocation, call: redis::Cmd) -> Result<(), LockError> {
         match self.shards.link(place.shard).one(call).await? {
             Reply::Integer(1) => Ok(()),
             Reply::Integer(_) => Err(LockError::Lost),

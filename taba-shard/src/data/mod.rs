@@ -15,14 +15,14 @@ pub use self::error::DataError;
 pub use self::lock::{FencingToken, Lease, LockError};
 pub use self::scan::{ScanCursor, ScanPage};
 pub use self::swap::{Fenced, Swap};
-pub use self::transaction::{Answers, Slot, Transaction};
+pub use self::transaction::{Replies, ReplySlot, Transaction};
 
-use crate::census::{Owner, Place as At};
-use crate::command::{self, Command, Over, Reply};
+use crate::census::{Location, Owner};
+use crate::command::{self, Command, Reply, SetCondition};
 use crate::keys::{KeyError, Namespace, vbucket_of};
 use crate::limits::{COMMAND_ARGUMENTS_MAX, COMMAND_BYTES_MAX};
 use crate::map::ShardId;
-use crate::redis::{LinkError, Refusal, Shards};
+use crate::redis::{LinkError, RedisRefusal, Shards};
 use crate::router::{RequestBounds, ShardRequest, route};
 
 /// The keys of one namespace, spread over the shards.
@@ -45,7 +45,7 @@ pub struct Data {
 
 /// Where a command goes.
 #[derive(Clone, Copy, Debug)]
-struct Place {
+struct KeyLocation {
     vbucket: VBucket,
     shard: ShardId,
 }
@@ -106,7 +106,7 @@ impl Data {
     /// Sends the requests of one shard one after another.
     async fn send_in_turn<T>(
         &self,
-        requests: &[ShardRequest<(Place, Command<T>)>],
+        requests: &[ShardRequest<(KeyLocation, Command<T>)>],
     ) -> Vec<(Vec<usize>, Vec<Result<T, DataError>>)> {
         let mut all = Vec::with_capacity(requests.len());
         for request in requests {
@@ -129,7 +129,7 @@ impl Data {
         all
     }
 
-    fn place<T>(&self, command: &Command<T>) -> Result<Place, DataError> {
+    fn place<T>(&self, command: &Command<T>) -> Result<KeyLocation, DataError> {
         let (arguments, bytes) = (command.arguments.len(), command.arguments_bytes());
         if arguments > COMMAND_ARGUMENTS_MAX || bytes > COMMAND_BYTES_MAX {
             return Err(DataError::TooLarge { arguments, bytes });
@@ -137,13 +137,13 @@ impl Data {
         self.place_of(command.key())
     }
 
-    fn place_of(&self, key: &[u8]) -> Result<Place, DataError> {
+    fn place_of(&self, key: &[u8]) -> Result<KeyLocation, DataError> {
         let vbucket = vbucket_of(self.shards.vbuckets(), key)?;
         let shard = match self.shards.place(vbucket) {
-            At::Owned(Owner { shard, .. }) | At::Damaged(shard) => shard,
-            At::Unknown => return Err(self.shards.unanswered().into()),
+            Location::Owned(Owner { shard, .. }) | Location::Damaged(shard) => shard,
+            Location::Unknown => return Err(self.shards.unanswered().into()),
         };
-        Ok(Place { vbucket, shard })
+        Ok(KeyLocation { vbucket, shard })
     }
 
     fn words<T>(&self, vbucket: VBucket, command: &Command<T>) -> Cmd {
@@ -159,7 +159,7 @@ impl Data {
 fn read<T>(reply: Option<Reply>, shard: ShardId, read: fn(Reply) -> Option<T>) -> Result<T, DataError> {
     match reply {
         Some(Reply::Refused { code, detail }) => {
-            Err(DataError::Refused { shard, source: Refusal { code, detail } })
+            Err(DataError::Refused { shard, source: RedisRefusal { code, detail } })
         }
         Some(reply) => read(reply).ok_or(DataError::WrongAnswer { shard }),
         None => Err(LinkError::Answer { shard }.into()),
@@ -189,7 +189,7 @@ impl Data {
     /// # Errors
     /// [`DataError`].
     pub async fn set_new(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<bool, DataError> {
-        self.run(command::set_with(key, value, Over::Nothing, None)).await
+        self.run(command::set_with(key, value, SetCondition::IfAbsent, None)).await
     }
 
     /// The bytes of a string, which is gone afterwards.

@@ -9,7 +9,7 @@ use super::{Data, DataError};
 use crate::command::Reply;
 use crate::limits::SCAN_KEYS_MAX;
 use crate::map::ShardId;
-use crate::redis::{LinkError, Refusal};
+use crate::redis::{LinkError, RedisRefusal};
 
 /// Where a scan goes on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,7 +64,7 @@ impl Data {
         let items = match answered.replies.pop() {
             Some(Reply::List(items)) => items,
             Some(Reply::Refused { code, detail }) => {
-                return Err(DataError::Refused { shard, source: Refusal { code, detail } });
+                return Err(DataError::Refused { shard, source: RedisRefusal { code, detail } });
             }
             _ => return Err(wrong()),
         };

@@ -4,16 +4,16 @@ use std::marker::PhantomData;
 
 use redis::cmd;
 
-use super::{Data, DataError, Place, read};
+use super::{Data, DataError, KeyLocation, read};
 use crate::command::{Command, Reply};
 use crate::limits::TRANSACTION_COMMANDS_MAX;
 use crate::map::ShardId;
-use crate::redis::{LinkError, Refusal};
+use crate::redis::{LinkError, RedisRefusal};
 
 /// Several commands on the keys of one VBucket: nobody sees a state between them, and either all are done or none.
 ///
 /// One of them that fails because of what it finds (a string where it wants a hash, a counter at its end) does not
-/// keep the others from being done; its [`Slot`] says so. That is how `MULTI` works.
+/// keep the others from being done; its [`ReplySlot`] says so. That is how `MULTI` works.
 ///
 /// # Examples
 /// ```no_run
@@ -31,13 +31,13 @@ use crate::redis::{LinkError, Refusal};
 #[derive(Debug)]
 pub struct Transaction<'a> {
     data: &'a Data,
-    place: Option<Place>,
+    place: Option<KeyLocation>,
     calls: Vec<redis::Cmd>,
 }
 
-/// Where in the [`Answers`] the answer to one command stands.
+/// Where in the [`Replies`] the answer to one command stands.
 #[derive(Debug)]
-pub struct Slot<T> {
+pub struct ReplySlot<T> {
     at: usize,
     read: fn(Reply) -> Option<T>,
     answer: PhantomData<T>,
@@ -45,7 +45,7 @@ pub struct Slot<T> {
 
 /// What the commands of a transaction answered.
 #[derive(Debug)]
-pub struct Answers {
+pub struct Replies {
     shard: ShardId,
     replies: Vec<Option<Reply>>,
 }
@@ -64,7 +64,7 @@ impl Transaction<'_> {
     /// [`DataError::Apart`] when its key lives in another VBucket than those before; as any command otherwise. What
     /// was added before stays.
     #[expect(clippy::needless_pass_by_value, reason = "a command is made to be used once")]
-    pub fn add<T>(&mut self, command: Command<T>) -> Result<Slot<T>, DataError> {
+    pub fn add<T>(&mut self, command: Command<T>) -> Result<ReplySlot<T>, DataError> {
         let place = self.data.place(&command)?;
         if self.place.is_some_and(|known| known.vbucket != place.vbucket) {
             return Err(DataError::Apart);
@@ -75,7 +75,7 @@ impl Transaction<'_> {
         }
         self.place = Some(place);
         self.calls.push(self.data.words(place.vbucket, &command));
-        Ok(Slot { at, read: command.read, answer: PhantomData })
+        Ok(ReplySlot { at, read: command.read, answer: PhantomData })
     }
 
     /// Does all of them. The whole transaction travels as one piece, so that nothing of anybody else's can come
@@ -86,8 +86,8 @@ impl Transaction<'_> {
     ///
     /// # Cancel safety
     /// When dropped, it is unknown whether all or nothing was done.
-    pub async fn run(self) -> Result<Answers, DataError> {
-        let Some(place) = self.place else { return Ok(Answers { shard: ShardId(0), replies: Vec::new() }) };
+    pub async fn run(self) -> Result<Replies, DataError> {
+        let Some(place) = self.place else { return Ok(Replies { shard: ShardId(0), replies: Vec::new() }) };
         let (shard, count) = (place.shard, self.calls.len());
         let mut calls = vec![cmd("MULTI")];
         calls.extend(self.calls);
@@ -95,22 +95,22 @@ impl Transaction<'_> {
         let mut replies = self.data.shards.link(shard).request(calls).await?.replies;
         match replies.pop() {
             Some(Reply::List(items)) if items.len() == count => {
-                Ok(Answers { shard, replies: items.into_iter().map(Some).collect() })
+                Ok(Replies { shard, replies: items.into_iter().map(Some).collect() })
             }
             // What was refused before says why; EXEC only says that something was.
             Some(Reply::Refused { code, detail }) => {
                 let first = replies.into_iter().find_map(|reply| match reply {
-                    Reply::Refused { code, detail } => Some(Refusal { code, detail }),
+                    Reply::Refused { code, detail } => Some(RedisRefusal { code, detail }),
                     _ => None,
                 });
-                Err(DataError::Refused { shard, source: first.unwrap_or(Refusal { code, detail }) })
+                Err(DataError::Refused { shard, source: first.unwrap_or(RedisRefusal { code, detail }) })
             }
             _ => Err(LinkError::Answer { shard }.into()),
         }
     }
 }
 
-impl Answers {
+impl Replies {
     /// The answer to one command.
     ///
     /// # Errors
@@ -119,7 +119,7 @@ impl Answers {
     /// # Panics
     /// When it belongs to another transaction; not always noticed.
     #[expect(clippy::needless_pass_by_value, reason = "an answer is taken once, and so is its slot")]
-    pub fn take<T>(&mut self, slot: Slot<T>) -> Result<T, DataError> {
+    pub fn take<T>(&mut self, slot: ReplySlot<T>) -> Result<T, DataError> {
         let reply = self.replies[slot.at].take();
         assert!(reply.is_some(), "an answer is taken once");
         read(reply, self.shard, slot.read)

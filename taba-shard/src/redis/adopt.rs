@@ -6,8 +6,8 @@ use redis::{Cmd, cmd};
 use taba_core::{VBucket, Version};
 
 use super::clock::random;
-use super::error::{ConnectError, LinkError, Refusal};
-use super::link::Link;
+use super::error::{ConnectError, LinkError, RedisRefusal};
+use super::link::ShardLink;
 use super::options::ShardsOptions;
 use super::scripts;
 use super::shards::ask;
@@ -23,7 +23,7 @@ use crate::map::ShardId;
 /// Shards that do not hold one deployment, and what would make one of them.
 #[derive(Debug)]
 pub struct Adoption {
-    links: Vec<Link>,
+    links: Vec<ShardLink>,
     names: Vec<String>,
     steps: Steps,
 }
@@ -41,7 +41,8 @@ impl Adoption {
         }
         let all = || (0..shards).map(|shard| ShardId(shard as u16));
         let names = all().map(|shard| topology.name(shard)).collect();
-        let links: Vec<Link> = all().map(|shard| Link::new(shard, topology.clone(), &options)).collect();
+        let links: Vec<ShardLink> =
+            all().map(|shard| ShardLink::new(shard, topology.clone(), &options)).collect();
         let mut holdings = Vec::with_capacity(shards);
         for link in &links {
             let answer = ask(link, options.vbuckets).await?;
@@ -133,11 +134,11 @@ impl Adoption {
     }
 }
 
-fn check(link: &Link, replies: Vec<Reply>) -> Result<(), ConnectError> {
+fn check(link: &ShardLink, replies: Vec<Reply>) -> Result<(), ConnectError> {
     let shard = link.shard();
     for reply in replies {
         if let Reply::Refused { code, detail } = reply {
-            return Err(LinkError::Refused { shard, source: Refusal { code, detail } }.into());
+            return Err(LinkError::Refused { shard, source: RedisRefusal { code, detail } }.into());
         }
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! What can go wrong between here and a Redis: [`LinkError`], [`Refusal`], [`ConnectError`].
+//! What can go wrong between here and a Redis: [`LinkError`], [`RedisRefusal`], [`ConnectError`].
 
 use std::time::Duration;
 
@@ -100,7 +100,7 @@ pub enum LinkError {
         /// Which.
         shard: ShardId,
         /// What it said.
-        source: Refusal,
+        source: RedisRefusal,
     },
     /// Its answer is of another kind than the request has.
     #[error("{shard} answered something else than was asked for")]
@@ -135,14 +135,14 @@ impl LinkError {
 /// A Redis said no.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{code} {detail}")]
-pub struct Refusal {
+pub struct RedisRefusal {
     /// Its first word: `OOM`, `WRONGTYPE`, `READONLY`, …
     pub code: String,
     /// The rest.
     pub detail: String,
 }
 
-impl Refusal {
+impl RedisRefusal {
     /// What to do next.
     pub fn remedy(&self) -> Remedy {
         match self.code.as_str() {

@@ -1,4 +1,4 @@
-//! [`Link`]: the way to one shard: one connection that many requests share, replaced whenever it is in doubt.
+//! [`ShardLink`]: the way to one shard: one connection that many requests share, replaced whenever it is in doubt.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,23 +13,23 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
 use super::clock::{monotonic, noise};
-use super::error::{LinkError, Refusal};
+use super::error::{LinkError, RedisRefusal};
+use super::info::{Hazards, RedisInfo};
 use super::options::ShardsOptions;
 use super::scripts;
-use super::settings::{Facts, Hazards};
 use super::topology::Topology;
 use crate::backoff::Backoff;
 use crate::command::Reply;
 use crate::limits::{PARTING_WORDS_WAIT, STABLE_POLL_INTERVAL};
 use crate::map::ShardId;
-use crate::stability::{Log, Poll, Seen, read_info};
+use crate::stability::{AppendLog, Poll, ReplicaHistory, read_info};
 
 /// The way to one shard.
 ///
 /// A connection is dropped on any error and on any answer that does not come in time. Answers are matched to requests
 /// by their order on one connection, so a late answer can only ever meet the request that it belongs to, and that one
 /// has stopped listening.
-pub(crate) struct Link {
+pub(crate) struct ShardLink {
     shard: ShardId,
     topology: Arc<dyn Topology>,
     connect_timeout: Duration,
@@ -40,15 +40,15 @@ pub(crate) struct Link {
     permits: Semaphore,
     /// Held by whoever connects.
     connecting: tokio::sync::Mutex<()>,
-    slot: Mutex<Slot>,
+    slot: Mutex<ConnectionSlot>,
     epochs: AtomicU64,
     /// Held by whoever asks how far the replicas are.
-    polls: tokio::sync::Mutex<Polls>,
+    polls: tokio::sync::Mutex<PollState>,
 }
 
 #[derive(Default)]
-struct Slot {
-    live: Option<Arc<Live>>,
+struct ConnectionSlot {
+    live: Option<Arc<LiveConnection>>,
     backoff: Backoff,
     has_warned: bool,
     /// Why connecting failed last.
@@ -56,17 +56,17 @@ struct Slot {
 }
 
 #[derive(Default)]
-struct Polls {
+struct PollState {
     last: Option<Poll>,
-    seen: Seen,
+    seen: ReplicaHistory,
     hazards: Hazards,
 }
 
 /// A connection that works as far as is known.
-struct Live {
+struct LiveConnection {
     connection: MultiplexedConnection,
     epoch: u64,
-    facts: Facts,
+    info: RedisInfo,
 }
 
 /// Answers, with what is known about who gave them.
@@ -79,7 +79,7 @@ pub(crate) struct Answered {
     pub(crate) run: String,
 }
 
-impl Link {
+impl ShardLink {
     pub(super) fn new(shard: ShardId, topology: Arc<dyn Topology>, options: &ShardsOptions) -> Self {
         let in_flight_max = options.in_flight_max.max(1);
         Self {
@@ -102,9 +102,9 @@ impl Link {
         self.shard
     }
 
-    /// Sends commands in one piece, and waits for all answers; what a command is refused is an answer too.
+    /// Sends commands in one pipeline, and waits for all answers; what a command is refused is an answer too.
     pub(crate) async fn request(&self, commands: Vec<Cmd>) -> Result<Answered, LinkError> {
-        self.send(&piece(commands)).await
+        self.send(&pipeline(commands)).await
     }
 
     async fn send(&self, commands: &Pipeline) -> Result<Answered, LinkError> {
@@ -114,13 +114,13 @@ impl Link {
         let Ok(Ok(_permit)) = permit else { return Err(LinkError::Busy { shard, in_flight_max }) };
         let live = self.live().await?;
         let replies = self.ask(&live, commands).await?;
-        Ok(Answered { replies, epoch: live.epoch, run: live.facts.run.clone() })
+        Ok(Answered { replies, epoch: live.epoch, run: live.info.run.clone() })
     }
 
     /// As [`request`](Self::request), for scripts: loads them again if the Redis does not know them. Those that it
     /// did know then run twice, so all but one of them must be such that this changes nothing.
     pub(crate) async fn eval(&self, calls: Vec<Cmd>) -> Result<Answered, LinkError> {
-        let calls = piece(calls);
+        let calls = pipeline(calls);
         let answered = self.send(&calls).await?;
         if !answered.replies.iter().any(|reply| is_refused_with(reply, "NOSCRIPT")) {
             return Ok(answered);
@@ -136,7 +136,7 @@ impl Link {
         let mut replies = self.eval(vec![call]).await?.replies;
         match replies.pop().ok_or(LinkError::Answer { shard })? {
             Reply::Refused { code, detail } => {
-                Err(LinkError::Refused { shard, source: Refusal { code, detail } })
+                Err(LinkError::Refused { shard, source: RedisRefusal { code, detail } })
             }
             reply => Ok(reply),
         }
@@ -162,7 +162,7 @@ impl Link {
                 if pause.is_none_or(|pause| pause.is_zero()) {
                     let (mut poll, had_log) = self.look().await?;
                     if had_log {
-                        polls.seen.saw_log(Log::Lazy);
+                        polls.seen.saw_log(AppendLog::Lazy);
                     }
                     let replicas = poll.replicas.len();
                     poll.replicas_expected = polls.seen.saw(replicas, poll.started, self.replica_expected);
@@ -187,11 +187,11 @@ impl Link {
         let (mut info, mut config) = (cmd("INFO"), cmd("CONFIG"));
         info.arg("replication").arg("persistence").arg("memory");
         config.arg("GET").arg("appendfsync");
-        let mut replies = self.ask(&live, &piece(vec![info, config])).await?.into_iter();
+        let mut replies = self.ask(&live, &pipeline(vec![info, config])).await?.into_iter();
         let text = match replies.next() {
             Some(Reply::Bytes(bytes)) => String::from_utf8_lossy(&bytes).into_owned(),
             Some(Reply::Refused { code, detail }) => {
-                return Err(LinkError::Refused { shard, source: Refusal { code, detail } });
+                return Err(LinkError::Refused { shard, source: RedisRefusal { code, detail } });
             }
             _ => return Err(LinkError::Answer { shard }),
         };
@@ -205,15 +205,15 @@ impl Link {
         };
         let poll =
             read_info(&text, sync.as_deref(), started, live.epoch).ok_or(LinkError::Answer { shard })?;
-        if !live.facts.history.is_empty() && poll.history != live.facts.history {
+        if !live.info.history.is_empty() && poll.history != live.info.history {
             self.discard(&live);
             return Err(LinkError::Rewritten { shard });
         }
-        Ok((poll, live.facts.has_log))
+        Ok((poll, live.info.has_log))
     }
 
     /// The connection in use, or a new one.
-    async fn live(&self) -> Result<Arc<Live>, LinkError> {
+    async fn live(&self) -> Result<Arc<LiveConnection>, LinkError> {
         if let Some(live) = &self.slot().live {
             return Ok(Arc::clone(live));
         }
@@ -235,7 +235,7 @@ impl Link {
             Ok(live) => {
                 slot.backoff.succeeded();
                 if !std::mem::replace(&mut slot.has_warned, true) {
-                    live.facts.warn(self.shard);
+                    live.info.warn(self.shard);
                 }
                 let live = Arc::new(live);
                 slot.live = Some(Arc::clone(&live));
@@ -249,7 +249,7 @@ impl Link {
         }
     }
 
-    async fn connect(&self) -> Result<Live, LinkError> {
+    async fn connect(&self) -> Result<LiveConnection, LinkError> {
         let shard = self.shard;
         let broken = |error: redis::RedisError| match refusal(&error) {
             Some(source) => LinkError::Refused { shard, source },
@@ -274,26 +274,26 @@ impl Link {
             }
             Err(error) => return Err(broken(error)),
         };
-        let mut facts = Facts::default();
+        let mut info = RedisInfo::default();
         for (place, value) in values.into_iter().enumerate() {
             match reply(value) {
-                Reply::Bytes(info) if place == 0 => facts = Facts::read(&String::from_utf8_lossy(&info)),
+                Reply::Bytes(text) if place == 0 => info = RedisInfo::read(&String::from_utf8_lossy(&text)),
                 // No right to it, or it was renamed away.
                 Reply::Refused { code, detail }
                     if place == 0 && (code == "NOPERM" || detail.contains("unknown command")) => {}
                 Reply::Refused { code, detail } => {
-                    return Err(LinkError::Refused { shard, source: Refusal { code, detail } });
+                    return Err(LinkError::Refused { shard, source: RedisRefusal { code, detail } });
                 }
                 _ => {}
             }
         }
-        facts.check(shard)?;
+        info.check(shard)?;
         let epoch = self.epochs.fetch_add(1, Ordering::Relaxed) + 1;
         tracing::info!(shard = shard.0, address = %address, epoch, "connected to a redis");
-        Ok(Live { connection, epoch, facts })
+        Ok(LiveConnection { connection, epoch, info })
     }
 
-    async fn ask(&self, live: &Arc<Live>, commands: &Pipeline) -> Result<Vec<Reply>, LinkError> {
+    async fn ask(&self, live: &Arc<LiveConnection>, commands: &Pipeline) -> Result<Vec<Reply>, LinkError> {
         let (shard, after) = (self.shard, self.response_timeout);
         let count = commands.len();
         let mut connection = live.connection.clone();
@@ -322,7 +322,7 @@ impl Link {
     }
 
     /// Lets nobody begin anything on this connection any more.
-    fn discard(&self, live: &Arc<Live>) {
+    fn discard(&self, live: &Arc<LiveConnection>) {
         let mut slot = self.slot();
         if slot.live.as_ref().is_some_and(|current| current.epoch == live.epoch) {
             slot.live = None;
@@ -331,25 +331,25 @@ impl Link {
         }
     }
 
-    fn slot(&self) -> MutexGuard<'_, Slot> {
+    fn slot(&self) -> MutexGuard<'_, ConnectionSlot> {
         // A connection is put here, or taken away, as one: it is whole, whoever panicked.
         self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl fmt::Debug for Link {
+impl fmt::Debug for ShardLink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Link").field("shard", &self.shard).finish_non_exhaustive()
+        f.debug_struct("ShardLink").field("shard", &self.shard).finish_non_exhaustive()
     }
 }
 
-/// Commands that travel in one piece.
-fn piece(commands: Vec<Cmd>) -> Pipeline {
-    let mut piece = Pipeline::with_capacity(commands.len());
+/// Commands that travel in one pipeline.
+fn pipeline(commands: Vec<Cmd>) -> Pipeline {
+    let mut pipeline = Pipeline::with_capacity(commands.len());
     for command in commands {
-        piece.add_command(command);
+        pipeline.add_command(command);
     }
-    piece
+    pipeline
 }
 
 /// Connects, asks what it is, and makes the scripts known.
@@ -369,20 +369,20 @@ async fn greet(
 }
 
 /// The words with which a Redis refused, if it was a Redis that did.
-fn refusal(error: &redis::RedisError) -> Option<Refusal> {
+fn refusal(error: &redis::RedisError) -> Option<RedisRefusal> {
     let code = error.code()?.to_owned();
-    Some(Refusal { code, detail: error.detail().unwrap_or_default().to_owned() })
+    Some(RedisRefusal { code, detail: error.detail().unwrap_or_default().to_owned() })
 }
 
 /// What a Redis says by itself before it hangs up: `-ERR max number of clients reached`.
-async fn parting_words(address: &redis::ConnectionAddr) -> Option<Refusal> {
+async fn parting_words(address: &redis::ConnectionAddr) -> Option<RedisRefusal> {
     let redis::ConnectionAddr::Tcp(host, port) = address else { return None };
     let listen = async {
         let stream = TcpStream::connect((host.as_str(), *port)).await.ok()?;
         let mut line = String::new();
         BufReader::new(stream.take(512)).read_line(&mut line).await.ok()?;
         let (code, detail) = line.trim_end().strip_prefix('-')?.split_once(' ')?;
-        Some(Refusal { code: code.to_owned(), detail: detail.to_owned() })
+        Some(RedisRefusal { code: code.to_owned(), detail: detail.to_owned() })
     };
     tokio::time::timeout(PARTING_WORDS_WAIT, listen).await.ok()?
 }

@@ -3,16 +3,16 @@
 mod adopt;
 mod clock;
 mod error;
+mod info;
 mod link;
 mod options;
 pub(crate) mod scripts;
-mod settings;
 mod shards;
 mod topology;
 mod url;
 
 pub use self::adopt::Adoption;
-pub use self::error::{ConnectError, LinkError, Refusal};
+pub use self::error::{ConnectError, LinkError, RedisRefusal};
 pub use self::options::{Bootstrap, ShardsOptions};
 pub use self::shards::Shards;
 pub use self::topology::{StaticTopology, Topology, TopologyError};

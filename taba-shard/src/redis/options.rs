@@ -5,7 +5,7 @@ use std::time::Duration;
 use taba_core::VBuckets;
 
 use crate::limits;
-use crate::stability::Rules;
+use crate::stability::StabilityRules;
 
 /// What to do when there is no deployment yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,14 +35,14 @@ pub struct ShardsOptions {
     /// request was done, so it should be longer than Redis is ever busy.
     pub response_timeout: Duration,
     /// When a commit is safe from the loss of a machine. Default: when as many replicas as were seen lately have had
-    /// it for [`limits::DISK_LAG`]. A deployment that has replicas should say how many ([`Rules::replicas`]), so that
+    /// it for [`limits::DISK_LAG`]. A deployment that has replicas should say how many ([`StabilityRules::replicas`]), so that
     /// a Server that starts while a primary is cut off from them does not take it for one that has none.
-    pub stability: Rules,
+    pub stability: StabilityRules,
     /// How long waiting for stability may take. Default [`limits::STABLE_WAIT_MAX`].
     pub stable_wait_max: Duration,
     /// Index entries to remember as written. Default [`limits::KNOWN_ENTRIES_MAX`], up to 128 MiB; fewer save memory
     /// and cost a command with each commit of what is not remembered.
-    pub known_entries_max: usize,
+    pub index_entries_max: usize,
 }
 
 impl Default for ShardsOptions {
@@ -53,9 +53,9 @@ impl Default for ShardsOptions {
             in_flight_max: limits::IN_FLIGHT_MAX,
             connect_timeout: limits::CONNECT_TIMEOUT,
             response_timeout: limits::RESPONSE_TIMEOUT,
-            stability: Rules::default(),
+            stability: StabilityRules::default(),
             stable_wait_max: limits::STABLE_WAIT_MAX,
-            known_entries_max: limits::KNOWN_ENTRIES_MAX,
+            index_entries_max: limits::KNOWN_ENTRIES_MAX,
         }
     }
 }

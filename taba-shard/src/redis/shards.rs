@@ -9,12 +9,12 @@ use taba_core::{Remedy, VBucket, VBuckets, Version};
 
 use super::clock::{monotonic, random};
 use super::error::{ConnectError, LinkError};
-use super::link::Link;
+use super::link::ShardLink;
 use super::options::{Bootstrap, ShardsOptions};
 use super::scripts;
 use super::topology::{StaticTopology, Topology};
 use super::url::ShardUrl;
-use crate::census::{Census, CensusError, Found, Held, Owner, Place, View};
+use crate::census::{Census, CensusError, CensusOutcome, HeldVBucket, Location, Owner, View};
 use crate::command::Reply;
 use crate::keys;
 use crate::layout::{self, Deployment};
@@ -45,7 +45,7 @@ pub struct Shards {
 struct Inner {
     options: ShardsOptions,
     topology: Arc<dyn Topology>,
-    links: Vec<Link>,
+    links: Vec<ShardLink>,
     view: RwLock<Arc<View>>,
     /// When the last census began; held by whoever takes one.
     census: tokio::sync::Mutex<Option<Instant>>,
@@ -78,15 +78,19 @@ impl Shards {
         if !(1..=SHARDS_MAX).contains(&shards) {
             return Err(ConnectError::Shards { shards });
         }
-        let link = |shard| Link::new(ShardId(shard as u16), Arc::clone(&topology), &options);
-        let links: Vec<Link> = (0..shards).map(link).collect();
+        let link = |shard| ShardLink::new(ShardId(shard as u16), Arc::clone(&topology), &options);
+        let links: Vec<ShardLink> = (0..shards).map(link).collect();
         let taken = take_census(&links, options.vbuckets).await?;
         let silence = taken.silence_words();
         let view = match (taken.found, options.bootstrap) {
-            (Found::All(view), _) => view,
-            (Found::Nothing | Found::Unfinished(_), Bootstrap::Refuse) => return Err(ConnectError::Empty),
-            (Found::Nothing, Bootstrap::IfEmpty) => bootstrap(&links, options.vbuckets, random()).await?,
-            (Found::Unfinished(deployment), Bootstrap::IfEmpty) => {
+            (CensusOutcome::All(view), _) => view,
+            (CensusOutcome::Nothing | CensusOutcome::Unfinished(_), Bootstrap::Refuse) => {
+                return Err(ConnectError::Empty);
+            }
+            (CensusOutcome::Nothing, Bootstrap::IfEmpty) => {
+                bootstrap(&links, options.vbuckets, random()).await?
+            }
+            (CensusOutcome::Unfinished(deployment), Bootstrap::IfEmpty) => {
                 bootstrap(&links, options.vbuckets, deployment.id).await?
             }
         };
@@ -146,7 +150,7 @@ impl Shards {
 
     async fn follow_census(&self) -> Result<(), ConnectError> {
         let mut taken = take_census(&self.inner.links, self.vbuckets()).await?;
-        let Found::All(view) = taken.found else { return Err(ConnectError::Empty) };
+        let CensusOutcome::All(view) = taken.found else { return Err(ConnectError::Empty) };
         // Replaced as one, at the end: a panic before leaves the old one.
         let mut old = self.inner.view.write().unwrap_or_else(PoisonError::into_inner);
         if view.deployment().id != old.deployment().id {
@@ -179,7 +183,7 @@ impl Shards {
         &self.inner.options
     }
 
-    pub(crate) fn place(&self, vbucket: VBucket) -> Place {
+    pub(crate) fn place(&self, vbucket: VBucket) -> Location {
         self.view().place(vbucket)
     }
 
@@ -187,8 +191,10 @@ impl Shards {
     pub(crate) fn place_name(&self, vbucket: VBucket) -> String {
         let view = self.view();
         match view.place(vbucket) {
-            Place::Owned(Owner { shard, .. }) | Place::Damaged(shard) => self.inner.topology.name(shard),
-            Place::Unknown => self.names(view.silent()),
+            Location::Owned(Owner { shard, .. }) | Location::Damaged(shard) => {
+                self.inner.topology.name(shard)
+            }
+            Location::Unknown => self.names(view.silent()),
         }
     }
 
@@ -203,7 +209,7 @@ impl Shards {
         names.join(", ")
     }
 
-    pub(crate) fn link(&self, shard: ShardId) -> &Link {
+    pub(crate) fn link(&self, shard: ShardId) -> &ShardLink {
         &self.inner.links[usize::from(shard.0)]
     }
 }
@@ -218,19 +224,19 @@ impl fmt::Debug for Shards {
 }
 
 /// A census, and the shards that did not answer.
-struct Taken {
-    found: Found,
+struct CensusReport {
+    found: CensusOutcome,
     silence: Vec<(ShardId, LinkError)>,
 }
 
-impl Taken {
+impl CensusReport {
     fn silence_words(&self) -> String {
         let words: Vec<String> = self.silence.iter().map(|(_, error)| taba_core::causes(error)).collect();
         words.join("; ")
     }
 }
 
-async fn take_census(links: &[Link], vbuckets: VBuckets) -> Result<Taken, ConnectError> {
+async fn take_census(links: &[ShardLink], vbuckets: VBuckets) -> Result<CensusReport, ConnectError> {
     let mut census = Census::new(vbuckets, links.len());
     let answers = futures::future::join_all(links.iter().map(|link| ask(link, vbuckets))).await;
     let mut silence = Vec::new();
@@ -248,7 +254,7 @@ async fn take_census(links: &[Link], vbuckets: VBuckets) -> Result<Taken, Connec
         }
     }
     match census.finish() {
-        Ok(found) => Ok(Taken { found, silence }),
+        Ok(found) => Ok(CensusReport { found, silence }),
         Err(CensusError::Incomplete { shard }) => {
             let error = silence.into_iter().find(|(silent, _)| *silent == shard);
             Err(error.map_or(CensusError::Incomplete { shard }.into(), |(_, error)| error.into()))
@@ -260,12 +266,12 @@ async fn take_census(links: &[Link], vbuckets: VBuckets) -> Result<Taken, Connec
 /// What one shard holds: one entry for each VBucket.
 #[derive(Default)]
 pub(super) struct Answer {
-    pub(super) held: Vec<Option<Held>>,
+    pub(super) held: Vec<Option<HeldVBucket>>,
     pub(super) damaged: Vec<VBucket>,
 }
 
 /// What one shard holds.
-pub(super) async fn ask(link: &Link, vbuckets: VBuckets) -> Result<Answer, LinkError> {
+pub(super) async fn ask(link: &ShardLink, vbuckets: VBuckets) -> Result<Answer, LinkError> {
     let shard = link.shard();
     let all: Vec<VBucket> = vbuckets.iter().collect();
     let mut answer = Answer::default();
@@ -282,7 +288,7 @@ pub(super) async fn ask(link: &Link, vbuckets: VBuckets) -> Result<Answer, LinkE
                 // A key of another type under this name is somebody else's.
                 Reply::Refused { code, .. } if code == "WRONGTYPE" => None,
                 Reply::Refused { code, detail } => {
-                    let source = super::error::Refusal { code, detail };
+                    let source = super::error::RedisRefusal { code, detail };
                     return Err(LinkError::Refused { shard, source });
                 }
                 reply => read_held(reply),
@@ -297,12 +303,12 @@ pub(super) async fn ask(link: &Link, vbuckets: VBuckets) -> Result<Answer, LinkE
 }
 
 /// Reads version, epoch, moved and deployment. The outer `None`: not what a store writes.
-fn read_held(reply: Reply) -> Option<Option<Held>> {
+fn read_held(reply: Reply) -> Option<Option<HeldVBucket>> {
     let Reply::List(items) = reply else { return None };
     let [version, own, moved, of] = <[Reply; 4]>::try_from(items).ok()?;
     match (version, own, moved, of) {
         (Reply::Nothing, Reply::Nothing, Reply::Nothing, Reply::Nothing) => Some(None),
-        (Reply::Bytes(version), Reply::Bytes(own), moved, Reply::Bytes(of)) => Some(Some(Held {
+        (Reply::Bytes(version), Reply::Bytes(own), moved, Reply::Bytes(of)) => Some(Some(HeldVBucket {
             epoch: layout::read_epoch(&own)?,
             is_moved: moved != Reply::Nothing,
             is_written: layout::read_version(&version)? != Version::NEVER,
@@ -317,8 +323,8 @@ fn read_held(reply: Reply) -> Option<Option<Held>> {
 /// Each Redis gets a name from whoever comes first. On the one with the lowest name, whoever comes first notes the order of
 /// its list, and all others take that order: so several Servers that start at once on empty shards make one deployment,
 /// whatever the order of their lists.
-async fn planned(links: &[Link]) -> Result<Planned<'_>, ConnectError> {
-    let mut named: Vec<(String, &Link)> = Vec::with_capacity(links.len());
+async fn planned(links: &[ShardLink]) -> Result<Planned<'_>, ConnectError> {
+    let mut named: Vec<(String, &ShardLink)> = Vec::with_capacity(links.len());
     for link in links {
         let name = first_come(link, keys::SHARD_NAME, &format!("{:016x}", random())).await?;
         if let Some((_, first)) = named.iter().find(|(known, _)| *known == name) {
@@ -330,7 +336,7 @@ async fn planned(links: &[Link]) -> Result<Planned<'_>, ConnectError> {
     let (_, keeper) = named.iter().min_by_key(|(name, _)| name).expect("there is at least one shard");
     let plan = first_come(keeper, keys::PLAN, &names.join(" ")).await?;
     let find = |wanted: &str| named.iter().find(|(name, _)| name == wanted).map(|(_, link)| *link);
-    let in_order: Option<Vec<&Link>> = plan.split(' ').map(find).collect();
+    let in_order: Option<Vec<&ShardLink>> = plan.split(' ').map(find).collect();
     match in_order.filter(|in_order| in_order.len() == links.len()) {
         Some(in_order) => Ok(Planned { in_order, keeper }),
         None => Err(ConnectError::OtherPlan { keeper: keeper.shard() }),
@@ -339,12 +345,12 @@ async fn planned(links: &[Link]) -> Result<Planned<'_>, ConnectError> {
 
 /// An order of shards, and the one that keeps it until the deployment is made.
 struct Planned<'a> {
-    in_order: Vec<&'a Link>,
-    keeper: &'a Link,
+    in_order: Vec<&'a ShardLink>,
+    keeper: &'a ShardLink,
 }
 
 /// What stands under a key; this text, if nothing stood there.
-async fn first_come(link: &Link, key: &str, text: &str) -> Result<String, ConnectError> {
+async fn first_come(link: &ShardLink, key: &str, text: &str) -> Result<String, ConnectError> {
     let (mut set, mut get) = (cmd("SETNX"), cmd("GET"));
     set.arg(key).arg(text);
     get.arg(key);
@@ -352,7 +358,7 @@ async fn first_come(link: &Link, key: &str, text: &str) -> Result<String, Connec
     match link.request(vec![set, get]).await?.replies.pop() {
         Some(Reply::Bytes(found)) => Ok(String::from_utf8_lossy(&found).into_owned()),
         Some(Reply::Refused { code, detail }) => {
-            let source = super::error::Refusal { code, detail };
+            let source = super::error::RedisRefusal { code, detail };
             Err(LinkError::Refused { shard, source }.into())
         }
         _ => Err(LinkError::Answer { shard }.into()),
@@ -360,10 +366,10 @@ async fn first_come(link: &Link, key: &str, text: &str) -> Result<String, Connec
 }
 
 /// Makes all VBuckets where there are none, spread evenly, and says in each that it is done when all are there.
-async fn bootstrap(links: &[Link], vbuckets: VBuckets, id: u64) -> Result<View, ConnectError> {
+async fn bootstrap(links: &[ShardLink], vbuckets: VBuckets, id: u64) -> Result<View, ConnectError> {
     let Planned { in_order, keeper } = planned(links).await?;
     // Another may have made it all since the census, and have taken its plan away.
-    if let Found::All(view) = take_census(links, vbuckets).await?.found {
+    if let CensusOutcome::All(view) = take_census(links, vbuckets).await?.found {
         return Ok(view);
     }
     let map = VBucketMap::even(vbuckets, links.len())?;
@@ -395,7 +401,7 @@ async fn bootstrap(links: &[Link], vbuckets: VBuckets, id: u64) -> Result<View, 
                         }
                         Reply::Integer(_) => true,
                         Reply::Refused { code, detail } => {
-                            let source = super::error::Refusal { code, detail };
+                            let source = super::error::RedisRefusal { code, detail };
                             return Err(LinkError::Refused { shard: link.shard(), source }.into());
                         }
                         _ => false,
@@ -412,8 +418,8 @@ async fn bootstrap(links: &[Link], vbuckets: VBuckets, id: u64) -> Result<View, 
     keeper.request(vec![forget]).await?;
     tracing::info!(shards = links.len(), vbuckets = vbuckets.count(), "bootstrapped a deployment");
     match take_census(links, vbuckets).await?.found {
-        Found::All(view) => Ok(view),
-        Found::Nothing | Found::Unfinished(_) => Err(ConnectError::Empty),
+        CensusOutcome::All(view) => Ok(view),
+        CensusOutcome::Nothing | CensusOutcome::Unfinished(_) => Err(ConnectError::Empty),
     }
 }
 

@@ -10,7 +10,7 @@ use super::ShardedRedis;
 use super::read::{failure, unavailable};
 use crate::census::Owner;
 use crate::command::Reply;
-use crate::known::Entry;
+use crate::index_cache::IndexEntry;
 use crate::redis::{LinkError, scripts};
 use crate::{keys, layout};
 
@@ -20,7 +20,7 @@ const INDEX_TRIES_MAX: usize = 3;
 /// A sweep took away the entries of a commit as often as they were written.
 #[derive(Debug, thiserror::Error)]
 #[error("a sweep took away the index entries of a commit {INDEX_TRIES_MAX} times")]
-struct SweptAway;
+struct IndexEntriesSwept;
 
 pub(super) async fn commit(
     store: &ShardedRedis,
@@ -33,14 +33,14 @@ pub(super) async fn commit(
     }
     let outcome = attempt(store, vbucket, commit).await;
     if !matches!(outcome, Ok(Committed::Done)) {
-        store.change_known(&mut store.desk(vbucket), |known, _| known.forget());
+        store.change_index(&mut store.memory(vbucket), |index, _| index.forget());
     }
     store.follow(outcome).await
 }
 
 async fn attempt(store: &ShardedRedis, vbucket: VBucket, commit: &Commit) -> Result<Committed, StoreError> {
     let owner = store.owner(vbucket).await?;
-    let mut missing = store.desk(vbucket).known.missing(commit);
+    let mut missing = store.memory(vbucket).index.missing(commit);
     for _ in 0..INDEX_TRIES_MAX {
         let calls = calls(vbucket, owner, commit, &missing);
         let mut answered = store.send(owner, calls).await?;
@@ -73,7 +73,7 @@ async fn attempt(store: &ShardedRedis, vbucket: VBucket, commit: &Commit) -> Res
     let shard = owner.shard;
     Err(StoreError::Unavailable {
         retry_after: std::time::Duration::from_millis(100),
-        source: Box::new(LinkError::Broken { shard, source: Box::new(SweptAway) }),
+        source: Box::new(LinkError::Broken { shard, source: Box::new(IndexEntriesSwept) }),
     })
 }
 
@@ -82,22 +82,22 @@ fn says(items: &[Reply], word: &str) -> bool {
 }
 
 /// Every entry that the commit needs, known or not.
-fn all_entries(commit: &Commit) -> Vec<Entry> {
-    crate::known::Known::default().missing(commit)
+fn all_entries(commit: &Commit) -> Vec<IndexEntry> {
+    crate::index_cache::IndexCache::default().missing(commit)
 }
 
 fn done(store: &ShardedRedis, vbucket: VBucket, commit: &Commit, epoch: u64) {
-    let mut desk = store.desk(vbucket);
+    let mut memory = store.memory(vbucket);
     // Over a new connection, and not on top of what was committed last from here: between the two may lie a failover
     // that took that back.
-    let breaks = desk.last.is_some_and(|(version, last)| last != epoch && version != commit.expect);
-    desk.is_broken |= breaks;
-    desk.last = Some((commit.next, epoch));
-    store.change_known(&mut desk, |known, room| known.committed(commit, room));
+    let breaks = memory.last.is_some_and(|(version, last)| last != epoch && version != commit.expect);
+    memory.is_broken |= breaks;
+    memory.last = Some((commit.next, epoch));
+    store.change_index(&mut memory, |index, room| index.committed(commit, room));
 }
 
 /// The scripts of a commit: with entries that are not known to be written, these first.
-fn calls(vbucket: VBucket, owner: Owner, commit: &Commit, missing: &[Entry]) -> Vec<Cmd> {
+fn calls(vbucket: VBucket, owner: Owner, commit: &Commit, missing: &[IndexEntry]) -> Vec<Cmd> {
     let hash = keys::hash(vbucket);
     let expect = layout::put_version(commit.expect);
     if missing.is_empty() {
@@ -125,12 +125,12 @@ fn calls(vbucket: VBucket, owner: Owner, commit: &Commit, missing: &[Entry]) -> 
 }
 
 /// In which index an entry stands, and as what.
-pub(super) fn place(vbucket: VBucket, entry: &Entry) -> (String, Vec<u8>) {
+pub(super) fn place(vbucket: VBucket, entry: &IndexEntry) -> (String, Vec<u8>) {
     match entry {
-        Entry::Stream(stream) => (keys::streams(vbucket), stream.to_string().into_bytes()),
-        Entry::Tab(tab) => (keys::tabs(vbucket), tab.as_str().into()),
-        Entry::Client(key) => (keys::clients(vbucket, &key.tab), key.client.as_str().into()),
-        Entry::Part(key, part) => {
+        IndexEntry::Stream(stream) => (keys::streams(vbucket), stream.to_string().into_bytes()),
+        IndexEntry::Tab(tab) => (keys::tabs(vbucket), tab.as_str().into()),
+        IndexEntry::Client(key) => (keys::clients(vbucket, &key.tab), key.client.as_str().into()),
+        IndexEntry::Part(key, part) => {
             (keys::parts(vbucket, &key.tab), layout::part_entry(&key.client, *part).into_bytes())
         }
     }

@@ -5,7 +5,7 @@
 //! write command: it looks at version and ownership, and writes all changed fields and the new version, or nothing.
 //! What was not there before is first listed in the indexes beside the hash; in the steady state nothing is new, and
 //! a commit is one command and no read. Looks and scans read by the indexes, and see whether one has lost entries; then
-//! `relist` writes them again. When an index entry may be taken for written is in [`known`](crate::known).
+//! `relist` writes them again. When an index entry may be taken for written is in [`index_cache`](crate::index_cache).
 //!
 //! # When a commit fails
 //! A commit that was not answered in time may have been done, or may still be done later, when a Redis that was
@@ -38,29 +38,29 @@ use taba_core::{
 pub use self::read::Misplaced;
 pub use self::sweep::Swept;
 
-use crate::census::{Owner, Place};
-use crate::known::Known;
+use crate::census::{Location, Owner};
+use crate::index_cache::IndexCache;
 use crate::redis::{ConnectError, ShardUrl, Shards, ShardsOptions};
 
 /// States in several Redis processes.
 ///
 /// # Cost
 /// A commit is one round trip and one script; about 6 µs of Redis and 1 µs more for each changed State of 300 bytes.
-/// Memory: up to [`ShardsOptions::known_entries_max`] entries of 32 to 64 bytes.
+/// Memory: up to [`ShardsOptions::index_entries_max`] entries of 32 to 64 bytes.
 #[derive(Debug)]
 pub struct ShardedRedis {
     shards: Shards,
-    desks: Vec<Mutex<Desk>>,
-    /// Entries that all desks remember.
-    known_entries: AtomicUsize,
+    memories: Vec<Mutex<VBucketMemory>>,
+    /// Index entries remembered, over all VBuckets.
+    index_entries: AtomicUsize,
     /// Held by whoever writes indexes again.
     relisting: tokio::sync::Mutex<()>,
 }
 
 /// What is remembered of one VBucket.
 #[derive(Debug, Default)]
-struct Desk {
-    known: Known,
+struct VBucketMemory {
+    index: IndexCache,
     /// The last commit that was done from here: its version, and the connection that it went over.
     last: Option<(Version, u64)>,
     /// Whether what was committed before `last` may be lost although it was answered as done, and nobody was told
@@ -71,8 +71,13 @@ struct Desk {
 impl ShardedRedis {
     /// A store on shards that are connected.
     pub fn new(shards: Shards) -> Self {
-        let desks = shards.vbuckets().iter().map(|_| Mutex::default()).collect();
-        Self { shards, desks, known_entries: AtomicUsize::new(0), relisting: tokio::sync::Mutex::default() }
+        let memories = shards.vbuckets().iter().map(|_| Mutex::default()).collect();
+        Self {
+            shards,
+            memories,
+            index_entries: AtomicUsize::new(0),
+            relisting: tokio::sync::Mutex::default(),
+        }
     }
 
     /// Connects, and makes a store of it.
@@ -93,54 +98,58 @@ impl ShardedRedis {
     /// # Errors
     /// When it is damaged; or when no shard that has answered holds it, which leads to another census.
     async fn owner(&self, vbucket: VBucket) -> Result<Owner, StoreError> {
-        if self.shards.place(vbucket) == Place::Unknown {
+        if self.shards.place(vbucket) == Location::Unknown {
             self.shards.census_after_a_miss().await;
         }
         match self.shards.place(vbucket) {
-            Place::Owned(owner) => Ok(owner),
-            Place::Damaged(_) => {
+            Location::Owned(owner) => Ok(owner),
+            Location::Damaged(_) => {
                 // It may have been mended.
                 self.shards.census_after_a_miss().await;
                 Err(StoreError::Damaged { vbucket, what: "head" })
             }
-            Place::Unknown => Err(read::unavailable(self.shards.unanswered())),
+            Location::Unknown => Err(read::unavailable(self.shards.unanswered())),
         }
     }
 
-    fn desk(&self, vbucket: VBucket) -> MutexGuard<'_, Desk> {
-        let desk = &self.desks[usize::from(vbucket.index())];
-        desk.lock().unwrap_or_else(|_| {
+    fn memory(&self, vbucket: VBucket) -> MutexGuard<'_, VBucketMemory> {
+        let memory = &self.memories[usize::from(vbucket.index())];
+        memory.lock().unwrap_or_else(|_| {
             tracing::error!(
                 vbucket = vbucket.index(),
-                "somebody panicked over what is known of a vbucket; it is looked up again"
+                "a thread panicked while it changed what is known of a vbucket; it is read again"
             );
-            begin_again(desk, &self.known_entries)
+            begin_again(memory, &self.index_entries)
         })
     }
 
     /// Changes what is known of a VBucket, and keeps count of it. `room`: how many entries it may remember.
-    fn change_known(&self, desk: &mut Desk, change: impl FnOnce(&mut Known, usize)) {
-        let before = desk.known.len();
-        let others = self.known_entries.load(Ordering::Relaxed).saturating_sub(before);
-        change(&mut desk.known, self.shards.options().known_entries_max.saturating_sub(others));
-        let after = desk.known.len();
+    fn change_index(&self, memory: &mut VBucketMemory, change: impl FnOnce(&mut IndexCache, usize)) {
+        let before = memory.index.len();
+        let others = self.index_entries.load(Ordering::Relaxed).saturating_sub(before);
+        change(&mut memory.index, self.shards.options().index_entries_max.saturating_sub(others));
+        let after = memory.index.len();
         if after >= before {
-            self.known_entries.fetch_add(after - before, Ordering::Relaxed);
+            self.index_entries.fetch_add(after - before, Ordering::Relaxed);
         } else {
-            self.known_entries.fetch_sub(before - after, Ordering::Relaxed);
+            self.index_entries.fetch_sub(before - after, Ordering::Relaxed);
         }
     }
 }
 
 /// What is known of a VBucket may be half changed when somebody panicked over it. So nothing is known any more, and who asks
 /// next whether its commits are safe is told that they may not be.
-fn begin_again<'a>(desk: &'a Mutex<Desk>, known_entries: &AtomicUsize) -> MutexGuard<'a, Desk> {
-    let mut held = desk.lock().unwrap_or_else(PoisonError::into_inner);
-    let forgotten = std::mem::replace(&mut *held, Desk { is_broken: true, ..Desk::default() });
-    let _ = known_entries.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |entries| {
-        Some(entries.saturating_sub(forgotten.known.len()))
+fn begin_again<'a>(
+    memory: &'a Mutex<VBucketMemory>,
+    index_entries: &AtomicUsize,
+) -> MutexGuard<'a, VBucketMemory> {
+    let mut held = memory.lock().unwrap_or_else(PoisonError::into_inner);
+    let forgotten =
+        std::mem::replace(&mut *held, VBucketMemory { is_broken: true, ..VBucketMemory::default() });
+    let _ = index_entries.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |entries| {
+        Some(entries.saturating_sub(forgotten.index.len()))
     });
-    desk.clear_poison();
+    memory.clear_poison();
     held
 }
 
@@ -192,18 +201,21 @@ mod tests {
 
     #[test]
     fn what_somebody_panicked_over_is_forgotten_and_nothing_of_it_is_called_safe() {
-        let desk = Mutex::new(Desk { last: Some((Version { writer: 7, count: 1 }, 1)), ..Desk::default() });
+        let memory = Mutex::new(VBucketMemory {
+            last: Some((Version { writer: 7, count: 1 }, 1)),
+            ..VBucketMemory::default()
+        });
         let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            let mut held = desk.lock().unwrap();
+            let mut held = memory.lock().unwrap();
             held.is_broken = false;
             panic!("half changed");
         }));
-        assert!(panicked.is_err() && desk.lock().is_err());
+        assert!(panicked.is_err() && memory.lock().is_err());
         let entries = AtomicUsize::new(3);
         {
-            let held = begin_again(&desk, &entries);
-            assert!(held.is_broken && held.last.is_none() && held.known.is_empty());
+            let held = begin_again(&memory, &entries);
+            assert!(held.is_broken && held.last.is_none() && held.index.is_empty());
         }
-        assert!(desk.lock().is_ok(), "it goes on");
+        assert!(memory.lock().is_ok(), "it goes on");
     }
 }

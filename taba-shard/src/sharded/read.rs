@@ -11,7 +11,7 @@ use crate::census::Owner;
 use crate::command::Reply;
 use crate::layout;
 use crate::map::ShardId;
-use crate::redis::{Answered, LinkError, Refusal};
+use crate::redis::{Answered, LinkError, RedisRefusal};
 
 /// What is damaged when entries of an index are gone.
 pub(super) const INDEX: &str = "index";
@@ -81,7 +81,7 @@ pub(super) fn failure(vbucket: VBucket, owner: Owner, reply: Reply) -> StoreErro
         // A key of another type under our name.
         Reply::Refused { code, .. } if code == "WRONGTYPE" => damaged(KEY),
         Reply::Refused { code, detail } => {
-            unavailable(LinkError::Refused { shard, source: Refusal { code, detail } })
+            unavailable(LinkError::Refused { shard, source: RedisRefusal { code, detail } })
         }
         Reply::List(items) => {
             let mut items = items.into_iter();

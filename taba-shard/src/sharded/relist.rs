@@ -13,7 +13,7 @@ use super::ShardedRedis;
 use super::read::{INDEX, KEY, failure, list, unavailable};
 use crate::census::Owner;
 use crate::command::Reply;
-use crate::known::Entry;
+use crate::index_cache::IndexEntry;
 use crate::layout::{self, Listed};
 use crate::limits::SCAN_STATES_MAX;
 use crate::redis::{LinkError, random, scripts};
@@ -171,11 +171,11 @@ impl ShardedRedis {
 /// Adds the entries that a field needs.
 fn entries(vbucket: VBucket, field: &[u8], needed: &mut Entries) {
     let entries = match layout::read_field(field) {
-        Some(Listed::Stream(stream)) => vec![Entry::Stream(stream)],
-        Some(Listed::Tab(tab)) => vec![Entry::Tab(tab)],
+        Some(Listed::Stream(stream)) => vec![IndexEntry::Stream(stream)],
+        Some(Listed::Tab(tab)) => vec![IndexEntry::Tab(tab)],
         Some(Listed::State(key, part)) => {
-            let further = (part != Part::WHOLE).then(|| Entry::Part(key.clone(), part));
-            [Entry::Tab(key.tab.clone()), Entry::Client(key)].into_iter().chain(further).collect()
+            let further = (part != Part::WHOLE).then(|| IndexEntry::Part(key.clone(), part));
+            [IndexEntry::Tab(key.tab.clone()), IndexEntry::Client(key)].into_iter().chain(further).collect()
         }
         None => Vec::new(),
     };

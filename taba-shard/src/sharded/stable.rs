@@ -1,4 +1,4 @@
-//! Waiting until what was committed is safe: the shell of [`Wait`].
+//! Waiting until what was committed is safe: the shell of [`StabilityWait`].
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use taba_core::{StoreError, VBucket};
 use super::ShardedRedis;
 use super::read::unavailable;
 use crate::redis::monotonic;
-use crate::stability::{Lost, Verdict, Wait};
+use crate::stability::{StabilityLost, StabilityVerdict, StabilityWait};
 
 /// What is safe is the history in which the last commit from here lies: each commit stands on the one before, so the
 /// last one stands for all. Where that chain may be broken (see `commit::done`), whoever asks next is told so, once:
@@ -17,32 +17,32 @@ pub(super) async fn stable(store: &ShardedRedis, vbucket: VBucket) -> Result<(),
     let options = store.shards.options();
     let link = store.shards.link(store.owner(vbucket).await?.shard);
     let last = {
-        let mut desk = store.desk(vbucket);
-        if std::mem::take(&mut desk.is_broken) {
-            return Err(lost(Lost::Rewritten));
+        let mut memory = store.memory(vbucket);
+        if std::mem::take(&mut memory.is_broken) {
+            return Err(lost(StabilityLost::Rewritten));
         }
-        desk.last
+        memory.last
     };
     let epoch = match last {
         Some((_, epoch)) => epoch,
         None => link.epoch().await.map_err(unavailable)?,
     };
-    let mut wait = Wait::new(begun, epoch, options.stability);
+    let mut wait = StabilityWait::new(begun, epoch, options.stability);
     let mut since = begun;
     loop {
         let poll = link.poll(since).await.map_err(unavailable)?;
         since = poll.started + Duration::from_nanos(1);
         match wait.handle(&poll) {
-            Verdict::Stable => return Ok(()),
-            Verdict::Lost(why) => return Err(lost(why)),
-            Verdict::Pending => {}
+            StabilityVerdict::Stable => return Ok(()),
+            StabilityVerdict::Lost(why) => return Err(lost(why)),
+            StabilityVerdict::Pending => {}
         }
-        if let Verdict::Lost(why) = wait.expire(monotonic(), options.stable_wait_max) {
+        if let StabilityVerdict::Lost(why) = wait.expire(monotonic(), options.stable_wait_max) {
             return Err(lost(why));
         }
     }
 }
 
-fn lost(why: Lost) -> StoreError {
+fn lost(why: StabilityLost) -> StoreError {
     StoreError::Unavailable { retry_after: Duration::from_millis(100), source: Box::new(why) }
 }

@@ -14,7 +14,7 @@ use super::commit::place;
 use super::read::{failure, unavailable, value};
 use crate::census::Owner;
 use crate::command::Reply;
-use crate::known::{Entry, removed};
+use crate::index_cache::{IndexEntry, removed};
 use crate::limits::SCAN_STATES_MAX;
 use crate::redis::{LinkError, scripts};
 use crate::{keys, layout};
@@ -44,7 +44,8 @@ impl ShardedRedis {
         let (streams, tabs) = (keys::streams(vbucket), keys::tabs(vbucket));
         let mut from = "-".to_owned();
         while let Some(entries) = self.page(owner, vbucket, &streams, &mut from).await? {
-            let entries = entries.iter().filter_map(|entry| Some(Entry::Stream(layout::read_stream(entry)?)));
+            let entries =
+                entries.iter().filter_map(|entry| Some(IndexEntry::Stream(layout::read_stream(entry)?)));
             self.sweep_some(vbucket, owner, entries.collect(), &mut swept).await?;
         }
         let mut from = "-".to_owned();
@@ -68,16 +69,16 @@ impl ShardedRedis {
         while let Some(entries) = self.page(owner, vbucket, &keys::parts(vbucket, tab), &mut from).await? {
             let read = |entry: &Vec<u8>| {
                 let (client, part) = layout::read_part(entry)?;
-                Some(Entry::Part(key(client), part))
+                Some(IndexEntry::Part(key(client), part))
             };
             self.sweep_some(vbucket, owner, entries.iter().filter_map(read).collect(), swept).await?;
         }
         let mut from = "-".to_owned();
         while let Some(entries) = self.page(owner, vbucket, &keys::clients(vbucket, tab), &mut from).await? {
-            let read = |entry: &Vec<u8>| Some(Entry::Client(key(layout::read_client(entry)?)));
+            let read = |entry: &Vec<u8>| Some(IndexEntry::Client(key(layout::read_client(entry)?)));
             self.sweep_some(vbucket, owner, entries.iter().filter_map(read).collect(), swept).await?;
         }
-        self.sweep_some(vbucket, owner, vec![Entry::Tab(tab.clone())], swept).await
+        self.sweep_some(vbucket, owner, vec![IndexEntry::Tab(tab.clone())], swept).await
     }
 
     /// The next entries of an index; `None` at its end. What is swept meanwhile does not shift what follows: the
@@ -104,7 +105,7 @@ impl ShardedRedis {
 
     /// Sweeps up behind a commit that removed something. When that fails, tombstones stay: they are seen by nobody.
     pub(super) async fn sweep_after(&self, vbucket: VBucket, owner: Owner, commit: &Commit) {
-        let mut gone: Vec<Entry> = removed(commit).collect();
+        let mut gone: Vec<IndexEntry> = removed(commit).collect();
         if gone.is_empty() {
             return;
         }
@@ -119,7 +120,7 @@ impl ShardedRedis {
         &self,
         vbucket: VBucket,
         owner: Owner,
-        entries: Vec<Entry>,
+        entries: Vec<IndexEntry>,
         swept: &mut Swept,
     ) -> Result<(), StoreError> {
         for some in entries.chunks(SCAN_STATES_MAX) {
@@ -138,19 +139,19 @@ impl ShardedRedis {
 
 /// The scripts that sweep these fields and entries, in the order in which they make room for each other: fields,
 /// parts, Clients, Tabs.
-fn calls(vbucket: VBucket, owner: Owner, entries: &[Entry]) -> Vec<Cmd> {
+fn calls(vbucket: VBucket, owner: Owner, entries: &[IndexEntry]) -> Vec<Cmd> {
     let hash = keys::hash(vbucket);
     let mut fields = scripts::SWEEP_FIELDS.call(&[&hash]);
     fields.arg(owner.epoch);
-    let mut by_index: BTreeMap<(u8, String), Vec<&Entry>> = BTreeMap::new();
+    let mut by_index: BTreeMap<(u8, String), Vec<&IndexEntry>> = BTreeMap::new();
     let mut tabs = Vec::new();
     for entry in entries {
         fields.arg(field(entry));
         let order = match entry {
-            Entry::Part(..) => 0,
-            Entry::Client(_) => 1,
-            Entry::Stream(_) => 2,
-            Entry::Tab(tab) => {
+            IndexEntry::Part(..) => 0,
+            IndexEntry::Client(_) => 1,
+            IndexEntry::Stream(_) => 2,
+            IndexEntry::Tab(tab) => {
                 tabs.push(tab);
                 continue;
             }
@@ -161,12 +162,12 @@ fn calls(vbucket: VBucket, owner: Owner, entries: &[Entry]) -> Vec<Cmd> {
     for ((_, index), entries) in by_index {
         let mut names = vec![hash.clone(), index];
         let before = match entries[0] {
-            Entry::Stream(_) | Entry::Tab(_) => "a:".to_owned(),
-            Entry::Client(key) => {
+            IndexEntry::Stream(_) | IndexEntry::Tab(_) => "a:".to_owned(),
+            IndexEntry::Client(key) => {
                 names.push(keys::parts(vbucket, &key.tab));
                 format!("s:{} ", key.tab)
             }
-            Entry::Part(key, _) => format!("s:{} ", key.tab),
+            IndexEntry::Part(key, _) => format!("s:{} ", key.tab),
         };
         let mut call = scripts::SWEEP_ENTRIES.call(&names);
         call.arg(owner.epoch).arg(before);
@@ -189,11 +190,11 @@ fn calls(vbucket: VBucket, owner: Owner, entries: &[Entry]) -> Vec<Cmd> {
 }
 
 /// The field that an entry stands for.
-fn field(entry: &Entry) -> Vec<u8> {
+fn field(entry: &IndexEntry) -> Vec<u8> {
     match entry {
-        Entry::Stream(stream) => layout::mark_field(*stream).into_bytes(),
-        Entry::Tab(tab) => layout::tab_field(tab),
-        Entry::Client(key) => layout::state_field(key, Part::WHOLE),
-        Entry::Part(key, part) => layout::state_field(key, *part),
+        IndexEntry::Stream(stream) => layout::mark_field(*stream).into_bytes(),
+        IndexEntry::Tab(tab) => layout::tab_field(tab),
+        IndexEntry::Client(key) => layout::state_field(key, Part::WHOLE),
+        IndexEntry::Part(key, part) => layout::state_field(key, *part),
     }
 }

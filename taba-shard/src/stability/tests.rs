@@ -15,7 +15,7 @@ fn poll(started: Instant) -> Poll {
         history: "h".into(),
         offset: 100,
         replicas: vec![100],
-        log: Log::Fine,
+        log: AppendLog::Fine,
         replicas_expected: 1,
         has_weaker_log: false,
         evicts: false,
@@ -23,8 +23,8 @@ fn poll(started: Instant) -> Poll {
 }
 
 /// Without the time that disks take: that has tests of its own.
-fn rules(replicas: usize) -> Rules {
-    Rules { replicas, disk_lag: Duration::ZERO, ..Rules::default() }
+fn rules(replicas: usize) -> StabilityRules {
+    StabilityRules { replicas, disk_lag: Duration::ZERO, ..StabilityRules::default() }
 }
 
 const MS: Duration = Duration::from_millis(1);
@@ -32,36 +32,51 @@ const MS: Duration = Duration::from_millis(1);
 #[test]
 fn a_poll_that_started_before_the_wait_proves_nothing() {
     let begun = start() + MS;
-    let mut wait = Wait::new(begun, 1, rules(0));
-    assert_eq!(wait.handle(&poll(begun - MS)), Verdict::Pending);
-    assert_eq!(wait.handle(&poll(begun)), Verdict::Stable);
+    let mut wait = StabilityWait::new(begun, 1, rules(0));
+    assert_eq!(wait.handle(&poll(begun - MS)), StabilityVerdict::Pending);
+    assert_eq!(wait.handle(&poll(begun)), StabilityVerdict::Stable);
 }
 
 #[test]
 fn every_connected_replica_must_have_it_all() {
     let begun = start();
-    let mut wait = Wait::new(begun, 1, rules(0));
+    let mut wait = StabilityWait::new(begun, 1, rules(0));
     let behind = |replicas: &[u64]| Poll { replicas: replicas.to_vec(), offset: 500, ..poll(begun + MS) };
-    assert_eq!(wait.handle(&Poll { replicas: vec![100, 99], ..poll(begun) }), Verdict::Pending);
-    assert_eq!(wait.handle(&behind(&[400, 99])), Verdict::Pending);
-    assert_eq!(wait.handle(&behind(&[400, 100])), Verdict::Stable, "what came later is not waited for");
-    let mut wait = Wait::new(begun, 1, rules(2));
-    assert_eq!(wait.handle(&poll(begun)), Verdict::Pending, "two were asked for");
-    assert_eq!(wait.handle(&behind(&[400, 100])), Verdict::Stable);
+    assert_eq!(wait.handle(&Poll { replicas: vec![100, 99], ..poll(begun) }), StabilityVerdict::Pending);
+    assert_eq!(wait.handle(&behind(&[400, 99])), StabilityVerdict::Pending);
+    assert_eq!(
+        wait.handle(&behind(&[400, 100])),
+        StabilityVerdict::Stable,
+        "what came later is not waited for"
+    );
+    let mut wait = StabilityWait::new(begun, 1, rules(2));
+    assert_eq!(wait.handle(&poll(begun)), StabilityVerdict::Pending, "two were asked for");
+    assert_eq!(wait.handle(&behind(&[400, 100])), StabilityVerdict::Stable);
 }
 
 #[test]
 fn settings_that_became_unsafe_withhold_what_is_stable() {
     let begun = start();
     let alone = Poll { replicas: vec![], replicas_expected: 0, ..poll(begun) };
-    let lost = |poll: &Poll| Wait::new(begun, 1, rules(0)).handle(poll);
-    assert_eq!(lost(&alone), Verdict::Stable);
-    assert_eq!(lost(&Poll { evicts: true, ..poll(begun) }), Verdict::Lost(Lost::Evicts));
-    assert_eq!(lost(&Poll { has_weaker_log: true, ..alone }), Verdict::Lost(Lost::LogWeaker));
+    let lost = |poll: &Poll| StabilityWait::new(begun, 1, rules(0)).handle(poll);
+    assert_eq!(lost(&alone), StabilityVerdict::Stable);
+    assert_eq!(lost(&Poll { evicts: true, ..poll(begun) }), StabilityVerdict::Lost(StabilityLost::Evicts));
+    assert_eq!(
+        lost(&Poll { has_weaker_log: true, ..alone }),
+        StabilityVerdict::Lost(StabilityLost::LogWeaker)
+    );
     // Where replicas have it, their disks count.
-    assert_eq!(lost(&Poll { has_weaker_log: true, ..poll(begun) }), Verdict::Stable);
-    let mut seen = Seen::default();
-    let logs = [Log::Off, Log::Lazy, Log::Fine, Log::Failing, Log::Lazy, Log::Off, Log::Fine];
+    assert_eq!(lost(&Poll { has_weaker_log: true, ..poll(begun) }), StabilityVerdict::Stable);
+    let mut seen = ReplicaHistory::default();
+    let logs = [
+        AppendLog::Off,
+        AppendLog::Lazy,
+        AppendLog::Fine,
+        AppendLog::Failing,
+        AppendLog::Lazy,
+        AppendLog::Off,
+        AppendLog::Fine,
+    ];
     assert_eq!(logs.map(|log| seen.saw_log(log)), [false, false, false, false, true, true, false]);
 }
 
@@ -70,37 +85,40 @@ fn another_connection_role_or_history_ends_the_wait() {
     let begun = start();
     let pending = Poll { replicas: vec![0], ..poll(begun) };
     for (end, lost) in [
-        (Poll { epoch: 2, ..poll(begun + MS) }, Lost::Reconnected),
-        (Poll { is_primary: false, ..poll(begun + MS) }, Lost::Demoted),
-        (Poll { history: "other".into(), ..poll(begun + MS) }, Lost::Rewritten),
+        (Poll { epoch: 2, ..poll(begun + MS) }, StabilityLost::Reconnected),
+        (Poll { is_primary: false, ..poll(begun + MS) }, StabilityLost::Demoted),
+        (Poll { history: "other".into(), ..poll(begun + MS) }, StabilityLost::Rewritten),
     ] {
-        let mut wait = Wait::new(begun, 1, rules(0));
-        assert_eq!(wait.handle(&pending), Verdict::Pending);
-        assert_eq!(wait.handle(&end), Verdict::Lost(lost));
+        let mut wait = StabilityWait::new(begun, 1, rules(0));
+        assert_eq!(wait.handle(&pending), StabilityVerdict::Pending);
+        assert_eq!(wait.handle(&end), StabilityVerdict::Lost(lost));
     }
-    assert_eq!(Wait::new(begun, 7, rules(0)).handle(&poll(begun)), Verdict::Lost(Lost::Reconnected));
-    let wait = Wait::new(begun, 1, rules(0));
-    assert_eq!(wait.expire(begun + MS, 2 * MS), Verdict::Pending);
-    assert_eq!(wait.expire(begun + 2 * MS, 2 * MS), Verdict::Lost(Lost::TimedOut));
+    assert_eq!(
+        StabilityWait::new(begun, 7, rules(0)).handle(&poll(begun)),
+        StabilityVerdict::Lost(StabilityLost::Reconnected)
+    );
+    let wait = StabilityWait::new(begun, 1, rules(0));
+    assert_eq!(wait.expire(begun + MS, 2 * MS), StabilityVerdict::Pending);
+    assert_eq!(wait.expire(begun + 2 * MS, 2 * MS), StabilityVerdict::Lost(StabilityLost::TimedOut));
 }
 
 #[test]
 fn everybody_must_have_had_it_for_longer_than_a_disk_is_behind() {
     let begun = start();
-    let rules = Rules { disk_lag: 300 * MS, ..Rules::default() };
-    let mut wait = Wait::new(begun, 1, rules);
+    let rules = StabilityRules { disk_lag: 300 * MS, ..StabilityRules::default() };
+    let mut wait = StabilityWait::new(begun, 1, rules);
     let at = |after: u32| poll(begun + MS * after);
-    assert_eq!(wait.handle(&Poll { replicas: vec![50], ..at(0) }), Verdict::Pending);
-    assert_eq!(wait.handle(&at(100)), Verdict::Pending);
-    assert_eq!(wait.handle(&at(399)), Verdict::Pending);
-    assert_eq!(wait.handle(&at(400)), Verdict::Stable);
+    assert_eq!(wait.handle(&Poll { replicas: vec![50], ..at(0) }), StabilityVerdict::Pending);
+    assert_eq!(wait.handle(&at(100)), StabilityVerdict::Pending);
+    assert_eq!(wait.handle(&at(399)), StabilityVerdict::Pending);
+    assert_eq!(wait.handle(&at(400)), StabilityVerdict::Stable);
     // A replica that comes back from its disk with less, or is away, begins anew.
     for gap in [Poll { replicas: vec![50], ..at(200) }, Poll { replicas: vec![], ..at(200) }] {
-        let mut wait = Wait::new(begun, 1, rules);
-        assert_eq!(wait.handle(&at(0)), Verdict::Pending);
-        assert_eq!(wait.handle(&gap), Verdict::Pending);
-        assert_eq!(wait.handle(&at(350)), Verdict::Pending);
-        assert_eq!(wait.handle(&at(650)), Verdict::Stable);
+        let mut wait = StabilityWait::new(begun, 1, rules);
+        assert_eq!(wait.handle(&at(0)), StabilityVerdict::Pending);
+        assert_eq!(wait.handle(&gap), StabilityVerdict::Pending);
+        assert_eq!(wait.handle(&at(350)), StabilityVerdict::Pending);
+        assert_eq!(wait.handle(&at(650)), StabilityVerdict::Stable);
     }
 }
 
@@ -108,23 +126,23 @@ fn everybody_must_have_had_it_for_longer_than_a_disk_is_behind() {
 fn without_replicas_it_takes_a_while_and_a_log_that_works() {
     let begun = start();
     let alone = |after: Duration| Poll { replicas: vec![], replicas_expected: 0, ..poll(begun + after) };
-    let mut wait = Wait::new(begun, 1, Rules::default());
-    assert_eq!(wait.handle(&alone(100 * MS)), Verdict::Pending);
-    assert_eq!(wait.handle(&alone(DISK_LAG)), Verdict::Pending, "counted from the first poll");
-    assert_eq!(wait.handle(&alone(DISK_LAG + 100 * MS)), Verdict::Stable);
-    let mut wait = Wait::new(begun, 1, Rules::default());
-    let failing = Poll { log: Log::Failing, ..alone(100 * MS) };
-    assert_eq!(wait.handle(&failing), Verdict::Lost(Lost::LogFails));
-    let mut wait = Wait::new(begun, 1, Rules { replicas: 1, ..Rules::default() });
+    let mut wait = StabilityWait::new(begun, 1, StabilityRules::default());
+    assert_eq!(wait.handle(&alone(100 * MS)), StabilityVerdict::Pending);
+    assert_eq!(wait.handle(&alone(DISK_LAG)), StabilityVerdict::Pending, "counted from the first poll");
+    assert_eq!(wait.handle(&alone(DISK_LAG + 100 * MS)), StabilityVerdict::Stable);
+    let mut wait = StabilityWait::new(begun, 1, StabilityRules::default());
+    let failing = Poll { log: AppendLog::Failing, ..alone(100 * MS) };
+    assert_eq!(wait.handle(&failing), StabilityVerdict::Lost(StabilityLost::LogFails));
+    let mut wait = StabilityWait::new(begun, 1, StabilityRules { replicas: 1, ..StabilityRules::default() });
     wait.handle(&alone(MS));
-    assert_eq!(wait.handle(&alone(DISK_LAG * 2)), Verdict::Pending, "a replica was deployed");
+    assert_eq!(wait.handle(&alone(DISK_LAG * 2)), StabilityVerdict::Pending, "a replica was deployed");
 }
 
 #[test]
 fn as_many_replicas_as_were_seen_lately_are_expected() {
     let (begun, lately) = (start(), Duration::from_secs(10));
     let at = |seconds: u64| begun + Duration::from_secs(seconds);
-    let mut seen = Seen::default();
+    let mut seen = ReplicaHistory::default();
     assert_eq!(seen.saw(0, at(0), lately), 0, "there never was one");
     assert_eq!(seen.saw(2, at(1), lately), 2);
     assert_eq!(seen.saw(1, at(2), lately), 2);
@@ -136,10 +154,10 @@ fn as_many_replicas_as_were_seen_lately_are_expected() {
     assert_eq!(seen.saw(1, at(9), lately), 2);
     assert_eq!(seen.saw(0, at(11), lately), 1, "one of two was taken away for good");
     assert_eq!(seen.saw(0, at(19), lately), 0);
-    let mut wait = Wait::new(begun, 1, rules(0));
+    let mut wait = StabilityWait::new(begun, 1, rules(0));
     let short = Poll { replicas: vec![100], replicas_expected: 2, ..poll(begun) };
-    assert_eq!(wait.handle(&short), Verdict::Pending, "the one that is missing may take over");
-    assert_eq!(wait.handle(&poll(begun + MS)), Verdict::Stable);
+    assert_eq!(wait.handle(&short), StabilityVerdict::Pending, "the one that is missing may take over");
+    assert_eq!(wait.handle(&poll(begun + MS)), StabilityVerdict::Stable);
 }
 
 proptest! {
@@ -152,7 +170,7 @@ proptest! {
     ) {
         let start = start();
         let (mut offset, mut replicas) = (0_u64, vec![0_u64; 2]);
-        let mut wait: Option<(Wait, u64)> = None;
+        let mut wait: Option<(StabilityWait, u64)> = None;
         // Sent at one step, done at the next: what it shows is that of the step at which it was done.
         let mut sent = start;
         for (n, (grows, follow, _)) in steps.into_iter().enumerate() {
@@ -163,13 +181,13 @@ proptest! {
             }
             let poll = Poll { started: sent, offset, replicas: replicas.clone(), ..poll(now) };
             if let Some((wait, needs)) = &mut wait
-                && wait.handle(&poll) == Verdict::Stable
+                && wait.handle(&poll) == StabilityVerdict::Stable
             {
                 prop_assert!(replicas.iter().all(|replica| replica >= needs));
                 break;
             }
             if n == wait_at {
-                wait = Some((Wait::new(now, 1, rules(0)), offset));
+                wait = Some((StabilityWait::new(now, 1, rules(0)), offset));
             }
             sent = now;
         }
@@ -195,7 +213,7 @@ fn the_info_of_a_redis_is_read() {
         history: "abc".into(),
         offset: 28,
         replicas: vec![14, 0],
-        log: Log::Fine,
+        log: AppendLog::Fine,
         replicas_expected: 2,
         has_weaker_log: false,
         evicts: false,
@@ -203,10 +221,13 @@ fn the_info_of_a_redis_is_read() {
     assert_eq!(read, expected);
     assert_eq!(read_info("role:master", None, started, 4), None);
     let failing = read_info(&info.replace("status:ok", "status:err"), None, started, 4).unwrap();
-    assert_eq!(failing.log, Log::Failing);
-    assert_eq!(read_info(&info.replace("enabled:1", "enabled:0"), None, started, 4).unwrap().log, Log::Off);
-    assert_eq!(read_info(info, Some("no"), started, 4).unwrap().log, Log::Lazy);
-    assert_eq!(read_info(info, Some("everysec"), started, 4).unwrap().log, Log::Fine);
+    assert_eq!(failing.log, AppendLog::Failing);
+    assert_eq!(
+        read_info(&info.replace("enabled:1", "enabled:0"), None, started, 4).unwrap().log,
+        AppendLog::Off
+    );
+    assert_eq!(read_info(info, Some("no"), started, 4).unwrap().log, AppendLog::Lazy);
+    assert_eq!(read_info(info, Some("everysec"), started, 4).unwrap().log, AppendLog::Fine);
     let evicts = format!("{info}\nmaxmemory_policy:allkeys-lru\r\n");
     assert!(!read.evicts && read_info(&evicts, None, started, 4).unwrap().evicts);
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use taba_core::Remedy;
-use taba_shard::command::{self, Over};
+use taba_shard::command::{self, SetCondition};
 use taba_shard::limits::{REQUEST_COMMANDS_MAX, TRANSACTION_COMMANDS_MAX};
 use taba_shard::{Data, DataError, Swap};
 use taba_tests::redis::{Options, Redis};
@@ -30,8 +30,8 @@ async fn strings_and_counters() {
     assert!(!data.set_new("a", "2").await.unwrap());
     assert!(data.set_new("b", "2").await.unwrap());
     let only = |over| data.run(command::set_with("c", "3", over, Some(Duration::from_millis(50))));
-    assert!(!only(Over::Something).await.unwrap());
-    assert!(only(Over::Nothing).await.unwrap());
+    assert!(!only(SetCondition::IfPresent).await.unwrap());
+    assert!(only(SetCondition::IfAbsent).await.unwrap());
     assert_eq!(data.get("c").await.unwrap(), some("3"));
     let shards = |key: &str| redis.iter().map(|redis| redis.command(&["EXISTS", key])).collect::<String>();
     let c = format!("{{{}}}:test:c", taba_shard::vbucket_of(kit::options().vbuckets, b"c").unwrap());

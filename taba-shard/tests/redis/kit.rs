@@ -9,7 +9,7 @@ use taba_core::{
     ClientId, Commit, Committed, Loaded, Mark, Part, SeqNo, StateKey, Store, StoreError, StreamId, TabName,
     TabType, VBucket, VBuckets, Version, Wanted,
 };
-use taba_shard::stability::Rules;
+use taba_shard::stability::StabilityRules;
 use taba_shard::{
     Bootstrap, ShardId, ShardUrl, ShardedRedis, Shards, ShardsOptions, Topology, TopologyError,
 };
@@ -25,7 +25,7 @@ pub(crate) fn options() -> ShardsOptions {
         vbuckets: VBuckets::new(64).unwrap(),
         bootstrap: Bootstrap::IfEmpty,
         response_timeout: Duration::from_secs(5),
-        stability: Rules { disk_lag: Duration::from_millis(200), ..Rules::default() },
+        stability: StabilityRules { disk_lag: Duration::from_millis(200), ..StabilityRules::default() },
         ..ShardsOptions::default()
     }
 }

@@ -1,4 +1,4 @@
-//! [`Facts`]: what a Redis says about itself when it is connected to, and whether it is safe to keep data in it.
+//! [`RedisInfo`]: what a Redis says about itself when it is connected to, and whether it is safe to keep data in it.
 //!
 //! Everything is read from `INFO`, so no right to `CONFIG` is needed. Where even that is forbidden, the checks are
 //! skipped with a warning.
@@ -6,11 +6,11 @@
 use crate::map::ShardId;
 
 use super::error::LinkError;
-use crate::stability::{Log, Poll};
+use crate::stability::{AppendLog, Poll};
 
 /// What a Redis says about itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Facts {
+pub(super) struct RedisInfo {
     /// The name of this run of the process; empty when it does not say.
     pub(super) run: String,
     /// The name of its history of writes; empty when it does not say.
@@ -22,7 +22,7 @@ pub(super) struct Facts {
     replicas: u64,
 }
 
-impl Facts {
+impl RedisInfo {
     pub(super) fn read(info: &str) -> Self {
         let field = |name: &str| {
             let value = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
@@ -84,7 +84,7 @@ impl Hazards {
         Self {
             evicts: poll.evicts,
             has_weaker_log: poll.has_weaker_log,
-            log_fails: poll.log == Log::Failing,
+            log_fails: poll.log == AppendLog::Failing,
             lacks_replicas: (found < expected).then_some((found, expected)),
         }
     }
@@ -130,15 +130,16 @@ mod tests {
 
     #[test]
     fn what_evicts_or_follows_is_refused() {
-        let info =
+        let text =
             "run_id:r\r\nrole:master\r\nmaster_replid:h\r\nmaxmemory_policy:noeviction\r\naof_enabled:1\r\n";
-        let facts = Facts::read(info);
-        assert_eq!((facts.run.as_str(), facts.history.as_str(), facts.has_log), ("r", "h", true));
-        assert!(facts.check(ShardId(0)).is_ok());
-        let evicts = Facts::read(&info.replace("noeviction", "allkeys-lru")).check(ShardId(3)).unwrap_err();
+        let info = RedisInfo::read(text);
+        assert_eq!((info.run.as_str(), info.history.as_str(), info.has_log), ("r", "h", true));
+        assert!(info.check(ShardId(0)).is_ok());
+        let evicts =
+            RedisInfo::read(&text.replace("noeviction", "allkeys-lru")).check(ShardId(3)).unwrap_err();
         assert!(matches!(&evicts, LinkError::Evicts { policy, .. } if policy == "allkeys-lru"), "{evicts}");
-        let replica = Facts::read(&info.replace("master\r", "slave\r")).check(ShardId(3));
+        let replica = RedisInfo::read(&text.replace("master\r", "slave\r")).check(ShardId(3));
         assert!(matches!(replica, Err(LinkError::Replica { .. })));
-        assert!(Facts::read("").check(ShardId(0)).is_ok(), "what is not said is not refused");
+        assert!(RedisInfo::read("").check(ShardId(0)).is_ok(), "what is not said is not refused");
     }
 }

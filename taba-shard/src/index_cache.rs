@@ -1,4 +1,4 @@
-//! [`Known`]: which index entries of a VBucket need not be written again.
+//! [`IndexCache`]: which index entries of a VBucket need not be written again.
 //!
 //! # When an entry may be taken for written
 //! A field of a VBucket that has no entry in the indexes is worse than lost: a scan does not see the State, and a
@@ -27,7 +27,7 @@ use crate::layout;
 
 /// An entry of an index.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Entry {
+pub enum IndexEntry {
     /// Of `.streams`.
     Stream(StreamId),
     /// Of `.tabs`.
@@ -38,7 +38,7 @@ pub enum Entry {
     Part(StateKey, Part),
 }
 
-impl Entry {
+impl IndexEntry {
     /// 128 bits stand for the entry: two of a deployment's entries share them with a chance of 10⁻²⁴ or less.
     fn digest(&self) -> u128 {
         let bytes = match self {
@@ -53,13 +53,13 @@ impl Entry {
 
 /// What one process knows about the indexes of one VBucket.
 #[derive(Clone, Debug, Default)]
-pub struct Known {
+pub struct IndexCache {
     /// `None`: nothing is known.
     at: Option<Version>,
     entries: HashSet<u128>,
 }
 
-impl Known {
+impl IndexCache {
     /// How many entries it remembers.
     pub fn len(&self) -> usize {
         self.entries.len()
@@ -71,10 +71,10 @@ impl Known {
     }
 
     /// The entries that the commit needs and that are not known to be written, sorted, each once.
-    pub fn missing(&self, commit: &Commit) -> Vec<Entry> {
+    pub fn missing(&self, commit: &Commit) -> Vec<IndexEntry> {
         let is_known =
-            |entry: &Entry| self.at == Some(commit.expect) && self.entries.contains(&entry.digest());
-        let mut missing: Vec<Entry> = needed(commit).filter(|entry| !is_known(entry)).collect();
+            |entry: &IndexEntry| self.at == Some(commit.expect) && self.entries.contains(&entry.digest());
+        let mut missing: Vec<IndexEntry> = needed(commit).filter(|entry| !is_known(entry)).collect();
         missing.sort_unstable();
         missing.dedup();
         missing
@@ -102,32 +102,38 @@ impl Known {
 }
 
 /// The entries that a commit's fields need, some of them more than once.
-fn needed(commit: &Commit) -> impl Iterator<Item = Entry> {
+fn needed(commit: &Commit) -> impl Iterator<Item = IndexEntry> {
     let streams =
-        commit.marks.iter().filter(|(_, mark)| mark.is_some()).map(|(stream, _)| Entry::Stream(*stream));
-    let tabs =
-        commit.tabs.iter().filter(|(_, tab_type)| tab_type.is_some()).map(|(tab, _)| Entry::Tab(tab.clone()));
+        commit.marks.iter().filter(|(_, mark)| mark.is_some()).map(|(stream, _)| IndexEntry::Stream(*stream));
+    let tabs = commit
+        .tabs
+        .iter()
+        .filter(|(_, tab_type)| tab_type.is_some())
+        .map(|(tab, _)| IndexEntry::Tab(tab.clone()));
     let states = commit.states.iter().filter(|(_, _, bytes)| bytes.is_some()).flat_map(|(key, part, _)| {
-        let part = (*part != Part::WHOLE).then(|| Entry::Part(key.clone(), *part));
-        [Entry::Tab(key.tab.clone()), Entry::Client(key.clone())].into_iter().chain(part)
+        let part = (*part != Part::WHOLE).then(|| IndexEntry::Part(key.clone(), *part));
+        [IndexEntry::Tab(key.tab.clone()), IndexEntry::Client(key.clone())].into_iter().chain(part)
     });
     streams.chain(tabs).chain(states)
 }
 
 /// The entries that may be left without a field by a commit. More than are left in truth: a Tab whose type goes may
 /// still have States, and a State may have other parts.
-pub fn removed(commit: &Commit) -> impl Iterator<Item = Entry> {
+pub fn removed(commit: &Commit) -> impl Iterator<Item = IndexEntry> {
     let streams =
-        commit.marks.iter().filter(|(_, mark)| mark.is_none()).map(|(stream, _)| Entry::Stream(*stream));
-    let tabs =
-        commit.tabs.iter().filter(|(_, tab_type)| tab_type.is_none()).map(|(tab, _)| Entry::Tab(tab.clone()));
+        commit.marks.iter().filter(|(_, mark)| mark.is_none()).map(|(stream, _)| IndexEntry::Stream(*stream));
+    let tabs = commit
+        .tabs
+        .iter()
+        .filter(|(_, tab_type)| tab_type.is_none())
+        .map(|(tab, _)| IndexEntry::Tab(tab.clone()));
     let states = commit.states.iter().filter(|(_, _, bytes)| bytes.is_none()).flat_map(|(key, part, _)| {
-        let part = (*part != Part::WHOLE).then(|| Entry::Part(key.clone(), *part));
-        [Entry::Tab(key.tab.clone()), Entry::Client(key.clone())].into_iter().chain(part)
+        let part = (*part != Part::WHOLE).then(|| IndexEntry::Part(key.clone(), *part));
+        [IndexEntry::Tab(key.tab.clone()), IndexEntry::Client(key.clone())].into_iter().chain(part)
     });
     streams.chain(tabs).chain(states)
 }
 
 #[cfg(test)]
-#[path = "known/tests.rs"]
+#[path = "index_cache/tests.rs"]
 mod tests;

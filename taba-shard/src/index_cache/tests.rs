@@ -23,24 +23,27 @@ struct Shard {
     streams: BTreeSet<StreamId>,
     types: BTreeSet<TabName>,
     states: BTreeSet<StateKey>,
-    entries: BTreeSet<Entry>,
+    entries: BTreeSet<IndexEntry>,
 }
 
 impl Shard {
     fn check(&self) {
         for stream in &self.streams {
-            assert!(self.entries.contains(&Entry::Stream(*stream)), "{stream} is in no index: {self:?}");
+            assert!(self.entries.contains(&IndexEntry::Stream(*stream)), "{stream} is in no index: {self:?}");
         }
         for tab in self.types.iter().chain(self.states.iter().map(|key| &key.tab)) {
-            assert!(self.entries.contains(&Entry::Tab(tab.clone())), "{tab} is in no index: {self:?}");
+            assert!(self.entries.contains(&IndexEntry::Tab(tab.clone())), "{tab} is in no index: {self:?}");
         }
         for key in &self.states {
-            assert!(self.entries.contains(&Entry::Client(key.clone())), "{key} is in no index: {self:?}");
+            assert!(
+                self.entries.contains(&IndexEntry::Client(key.clone())),
+                "{key} is in no index: {self:?}"
+            );
         }
     }
 
     /// What the commit script does. `looks`: whether it looks for the entries it was given (rule 1).
-    fn commit(&mut self, commit: &Commit, unknown: &[Entry], looks: bool) -> bool {
+    fn commit(&mut self, commit: &Commit, unknown: &[IndexEntry], looks: bool) -> bool {
         if self.version != commit.expect || looks && !unknown.iter().all(|entry| self.entries.contains(entry))
         {
             return false;
@@ -61,9 +64,9 @@ impl Shard {
     fn sweep(&mut self) {
         let (streams, types, states) = (self.streams.clone(), self.types.clone(), self.states.clone());
         self.entries.retain(|entry| match entry {
-            Entry::Stream(stream) => streams.contains(stream),
-            Entry::Tab(tab) => types.contains(tab) || states.iter().any(|key| key.tab == *tab),
-            Entry::Client(key) | Entry::Part(key, _) => states.contains(key),
+            IndexEntry::Stream(stream) => streams.contains(stream),
+            IndexEntry::Tab(tab) => types.contains(tab) || states.iter().any(|key| key.tab == *tab),
+            IndexEntry::Client(key) | IndexEntry::Part(key, _) => states.contains(key),
         });
     }
 }
@@ -121,9 +124,9 @@ fn step() -> impl Strategy<Value = Step> {
 /// A process as a planner: it remembers the version it saw or made, and what it wants next.
 #[derive(Default)]
 struct Process {
-    known: Known,
+    known: IndexCache,
     seen: Version,
-    planned: Option<(Commit, Vec<Entry>)>,
+    planned: Option<(Commit, Vec<IndexEntry>)>,
 }
 
 fn run(steps: Vec<Step>, rules: Rules) {
@@ -238,7 +241,7 @@ fn past_the_bound_nothing_is_remembered() {
     let next = Version { writer: 1, count: 1 };
     let tabs = (0..3).map(|n| (tab(n), Some(TabType::new("T").unwrap()))).collect();
     let commit = Commit { next, tabs, ..Commit::default() };
-    let mut known = Known::default();
+    let mut known = IndexCache::default();
     known.committed(&commit, 2);
     assert!(known.is_empty());
     assert_eq!(known.missing(&Commit { expect: next, ..commit.clone() }).len(), 3);
