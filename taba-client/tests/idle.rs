@@ -6,7 +6,7 @@
 use std::fs;
 use std::time::{Duration, SystemTime};
 
-use taba_client::{Client, Clock, TestSink, Timestamp};
+use taba_client::{Client, Clock, Config, TestSink, Timestamp};
 
 /// How often the threads of taba-client have gone to sleep, in all.
 fn sleeps() -> u64 {
@@ -32,6 +32,10 @@ fn an_idle_client_hardly_ever_wakes_and_the_next_event_is_sent_at_once_with_the_
     let client = Client::builder("idle").sink(sink.clone()).build().unwrap();
     let counter = client.counter("bids").unwrap();
     counter.increment();
+    // Another has an event that no Agent takes.
+    let config = Config { drop_deadline: Duration::ZERO, ..Config::default() };
+    let lonely = Client::builder("lonely").agent("http://127.0.0.1:1").config(config).build().unwrap();
+    lonely.counter("bids").unwrap().increment();
     // At 200 ticks a second it would be 100 in this time.
     let is_still = || {
         let before = sleeps();
@@ -39,6 +43,8 @@ fn an_idle_client_hardly_ever_wakes_and_the_next_event_is_sent_at_once_with_the_
         sleeps() - before <= 4
     };
     assert!((0..40).any(|_| is_still()), "the threads still wake all the time");
+    assert_eq!(lonely.stats().pending + lonely.stats().sealed, 1, "its event is kept");
+    drop(lonely);
 
     let before = now();
     counter.increment();

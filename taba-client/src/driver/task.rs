@@ -74,7 +74,9 @@ pub(crate) struct Task {
     /// Whether the buffer is being changed: a panic then leaves it as nobody knows.
     changing: bool,
     panics: u32,
-    /// Flushes in a row in which there was nothing to do.
+    /// Events recorded until the last flush that came by itself.
+    recorded_before: u64,
+    /// How many of these in a row found nothing new.
     idle_flushes: u32,
     reporter: Reporter,
 }
@@ -103,8 +105,20 @@ impl Task {
         let backoff = Backoff::new(parts.config.backoff_min, parts.config.backoff_max, parts.seed);
         let reporter = Reporter::new(parts.recorder.client().clone());
         let (courier, flushes, last_answers) = (Courier::Idle, Vec::new(), Vec::new());
-        let (due, changing, panics, idle_flushes) = (false, false, 0, 0);
-        Self { parts, backoff, courier, due, flushes, last_answers, changing, panics, idle_flushes, reporter }
+        let (due, changing, panics, recorded_before, idle_flushes) = (false, false, 0, 0, 0);
+        Self {
+            parts,
+            backoff,
+            courier,
+            due,
+            flushes,
+            last_answers,
+            changing,
+            panics,
+            recorded_before,
+            idle_flushes,
+            reporter,
+        }
     }
 
     /// Gives the task to the background thread.
@@ -187,7 +201,12 @@ impl Task {
                     // The first event after a pause need not wait; nothing was sent in the interval before.
                     self.due |= is_first;
                 }
-                returned = self.courier.returned() => self.receive(returned),
+                returned = self.courier.returned() => {
+                    if self.receive(returned) && mem::take(&mut self.idle_flushes) > 0 {
+                        // Tabs and rings that waited for this are looked after soon.
+                        flush.set(sleep(self.parts.config.flush_interval));
+                    }
+                }
                 command = self.parts.commands.recv() => match command {
                     Some(command) => self.begin_flush(command),
                     // Whoever goes last asks to close before; here it has not come that far.
@@ -278,12 +297,12 @@ impl Task {
 
     /// Once a flush interval.
     fn drain_in_time(&mut self) {
-        let before = self.parts.buffer.tally().recorded;
         self.drain();
         self.change(|parts| parts.intake.shrink(&parts.recorder, &mut parts.buffer));
         self.due = true;
-        let tally = self.parts.buffer.tally();
-        if (tally.recorded, tally.pending, tally.sealed) == (before, 0, 0) {
+        // What the Agent does not take yet is sent again by the backoff, and all that waits as soon as it does.
+        let recorded = self.parts.buffer.tally().recorded;
+        if mem::replace(&mut self.recorded_before, recorded) == recorded {
             self.parts.recorder.note_idle();
             self.idle_flushes = self.idle_flushes.saturating_add(1);
         } else {
@@ -303,9 +322,10 @@ impl Task {
         self.courier = Courier::send(&self.parts.sink, sealed);
     }
 
-    /// The courier is back, one way or the other.
-    fn receive(&mut self, returned: Returned) {
+    /// The courier is back, one way or the other. `true` when the Batch was delivered.
+    fn receive(&mut self, returned: Returned) -> bool {
         self.courier = Courier::Idle;
+        let is_delivered = matches!(returned, Returned::Delivered(_, Ok(_)));
         match returned {
             Returned::Rested(sealed) => self.send(sealed),
             Returned::Delivered(sealed, Ok(receipt)) => self.delivered(&sealed, &receipt),
@@ -313,6 +333,7 @@ impl Task {
         }
         // What was beyond the bounds of one Batch need not wait for the clock.
         self.due |= self.parts.buffer.left_behind() || !self.flushes.is_empty();
+        is_delivered
     }
 
     fn delivered(&mut self, sealed: &Sealed, receipt: &Receipt) {
