@@ -37,6 +37,7 @@
 //! twice, and [`spool::SyncPolicy`] for what a power failure may take.
 
 #![deny(missing_docs)]
+#![doc(test(attr(deny(unused_imports))))]
 
 #[cfg(feature = "cli")]
 pub mod cli;

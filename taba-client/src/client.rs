@@ -21,7 +21,8 @@ use crate::stats::{ClientStats, FlushReport};
 /// When the last clone and the last handle are gone, what is unsent is sent; the drop waits for that, but not for longer
 /// than [`Config::drop_deadline`]. Inside an async program, better `close(..).await` before: a drop blocks its thread
 /// while it waits. What was never dropped when the process ends (a Client in a static, `std::process::exit`) is
-/// flushed then, for at most [`Config::exit_deadline`].
+/// flushed then, for at most [`Config::exit_deadline`]. Neither has a caller to tell what is left when the time is over: it is
+/// logged. [`shutdown`](Self::shutdown) returns it.
 #[derive(Clone)]
 pub struct Client(Arc<Core>);
 

@@ -52,6 +52,7 @@
 //!   [`Buffer`]: what to send, and when to let go of it.
 
 #![deny(missing_docs)]
+#![doc(test(attr(deny(unused_imports))))]
 
 mod backoff;
 mod buffer;

@@ -218,7 +218,12 @@ impl Core {
         if !self.ask(close, deadline, move |report| _ = reply.send(report)) || driver::is_background() {
             return self.report();
         }
-        report.recv_timeout(deadline.saturating_add(GRACE)).unwrap_or_else(|_| self.report())
+        report.recv_timeout(deadline.saturating_add(GRACE)).unwrap_or_else(|_| {
+            let report = self.report();
+            let events = report.left;
+            tracing::error!(client = %self.id, events, "the background task did not answer in time; events may be left unsent");
+            report
+        })
     }
 
     /// What is known of a Client that does not answer.
@@ -236,7 +241,7 @@ impl PoolSource for Core {
 
 impl Drop for Core {
     fn drop(&mut self) {
-        // What is left, the task has logged.
+        // Nobody is there to be told what is left: it is logged, by the task or in its place.
         let _ = self.ask_and_wait(true, self.config.drop_deadline);
     }
 }

@@ -6,7 +6,7 @@
 
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Once};
+use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -21,17 +21,20 @@ use tracing::{Event, Metadata, Subscriber};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A logger that panics when a line says the word that it has been told.
+/// A logger that keeps its lines, and panics when one says the word that it has been told.
 struct Logger;
+
+static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 static PANICS_AT_LOUD: AtomicBool = AtomicBool::new(false);
 
-/// Whether a line is about the Client of the test in question.
-struct IsAbout(bool);
+/// The fields of a line.
+#[derive(Default)]
+struct Fields(String);
 
-impl Visit for IsAbout {
-    fn record_debug(&mut self, _: &Field, value: &dyn Debug) {
-        self.0 |= format!("{value:?}").contains("loud");
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        self.0 += &format!("{field}={value:?} ");
     }
 }
 
@@ -45,9 +48,11 @@ impl Subscriber for Logger {
     fn record(&self, _: &Id, _: &Record<'_>) {}
     fn record_follows_from(&self, _: &Id, _: &Id) {}
     fn event(&self, event: &Event<'_>) {
-        let mut about = IsAbout(false);
-        event.record(&mut about);
-        assert!(!about.0 || !PANICS_AT_LOUD.swap(false, Ordering::Relaxed), "a bug of the logger's");
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        let is_loud = fields.0.contains("loud");
+        LINES.lock().unwrap().push(format!("{} {}", event.metadata().level(), fields.0));
+        assert!(!is_loud || !PANICS_AT_LOUD.swap(false, Ordering::Relaxed), "a bug of the logger's");
     }
     fn enter(&self, _: &Id) {}
     fn exit(&self, _: &Id) {}
@@ -112,6 +117,22 @@ fn a_logger_that_panics_costs_a_restart_and_no_event() {
     assert_eq!(client.shutdown(10 * SECOND).left, 0);
     let stats = client.stats();
     assert_eq!((stats.acked, stats.dropped.total(), sink.taken.load(Ordering::Relaxed)), (200, 0, 200));
+}
+
+#[test]
+fn what_is_unsent_when_a_client_is_dropped_is_logged_as_an_error_with_its_count() {
+    let sink = Moody::default();
+    sink.errors.store(u64::MAX, Ordering::Relaxed);
+    let config = Config { drop_deadline: Duration::from_millis(20), ..Config::default() };
+    drop(client("logger", &Moody::default()));
+    let client = Client::builder("dropped").sink(sink).config(config).build().unwrap();
+    (0..3).for_each(|_| client.counter("hits").unwrap().increment());
+    drop(client);
+    let is_it = |line: &String| {
+        line.starts_with("ERROR")
+            && ["left unsent", "client=dropped", "events=3 "].iter().all(|part| line.contains(part))
+    };
+    assert!(LINES.lock().unwrap().iter().any(is_it), "{:?}", LINES.lock().unwrap());
 }
 
 #[test]

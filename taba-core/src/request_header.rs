@@ -19,7 +19,7 @@ const TAKEN: [&str; 7] =
 /// let header: RequestHeader = "Authorization: Bearer t0k3n".parse()?;
 /// assert_eq!((header.name(), header.value()), ("authorization", "Bearer t0k3n"));
 /// assert_eq!(format!("{header:?}"), "RequestHeader(authorization: …)");
-/// # Ok::<(), taba_agent::RequestHeaderError>(())
+/// # Ok::<(), taba_core::RequestHeaderError>(())
 /// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct RequestHeader {

@@ -68,6 +68,7 @@
 //! a query sort them.
 
 #![deny(missing_docs)]
+#![doc(test(attr(deny(unused_imports))))]
 
 mod all_time;
 mod buffer;

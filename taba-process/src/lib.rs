@@ -62,6 +62,7 @@
 //! ```
 
 #![deny(missing_docs)]
+#![doc(test(attr(deny(unused_imports))))]
 
 mod clock;
 pub mod exit;

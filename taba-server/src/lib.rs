@@ -28,6 +28,7 @@
 //! - `cli` (default): the binary and its configuration.
 
 #![deny(missing_docs)]
+#![doc(test(attr(deny(unused_imports))))]
 
 pub mod admission;
 #[cfg(feature = "driver")]

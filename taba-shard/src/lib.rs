@@ -60,6 +60,7 @@
 //! Features: `redis` (default): connections, data types and `ShardedRedis`.
 
 #![deny(missing_docs)]
+#![doc(test(attr(deny(unused_imports))))]
 
 pub mod adoption;
 pub mod backoff;
