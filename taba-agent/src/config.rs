@@ -28,7 +28,7 @@ pub const DECODERS_MAX: u64 = 16;
 const LANE_BYTES: u64 = 1024;
 /// Bytes of Blocks that the Lanes keep in memory beside a log on a disk, what is on its way to Servers left out.
 pub const HELD_HERE_BYTES_MAX: u64 = 64 << 20;
-/// A log takes one byte of memory for so many on the disk, about: 32 for each piece of a Batch.
+/// A log takes one byte of memory for so many on the disk, about: 32 for each fragment of a Batch.
 const INDEX_SHARE: u64 = 8;
 /// Bytes of a connection's buffers and task, about.
 const CONNECTION_BYTES: u64 = 32 * 1024;

@@ -2,11 +2,11 @@
 //!
 //! ```text
 //!            a Block came                     its turn, and its ServerState has a free slot
-//!   Idle ─────────────────► Ready (in line) ───────────────────────────────────────────► Flying
+//!   Idle ─────────────────► Ready (in queue) ───────────────────────────────────────────► InFlight
 //!                            │ ▲ its Batch is read back: Fetching
 //!                            └─┘
 //!    ▲ │ keeps what it sent   ▲   ▲    time is over                                         │
-//!    │ └──► Settling ─────────┘   └──────────────── Resting ◄── Unavailable, Busy ──────────┤
+//!    │ └──► AwaitingProbe ─────────┘   └──────────────── BackingOff ◄── Unavailable, Busy ──────────┤
 //!    │      time to ask         └────────────── request failed; Nak; stored, and more ──────┤
 //!    └───────────────────────────────────────────────────── stored, and nothing more ───────┘
 //! ```
@@ -69,25 +69,25 @@ pub struct Dispatcher {
     servers: Vec<ServerState>,
     lanes: BTreeMap<LaneKey, ScheduledLane>,
     /// Lanes in `LaneState::Ready`, those that came first in front: with what was never sent, and the others.
-    line: VecDeque<LaneKey>,
-    replays: VecDeque<LaneKey>,
+    queue: VecDeque<LaneKey>,
+    replay_queue: VecDeque<LaneKey>,
     /// Bytes that came into Lanes in line since the last dispatch.
-    line_bytes: usize,
+    queue_bytes: usize,
     /// When to dispatch; `None` when nobody is in line.
     flush_at: Option<Duration>,
-    /// Lanes in `LaneState::Resting` and `LaneState::Settling`, by when that is over.
+    /// Lanes in `LaneState::BackingOff` and `LaneState::AwaitingProbe`, by when that is over.
     timers: BTreeSet<(Duration, LaneKey)>,
-    flights: BTreeMap<RequestId, InFlightRequest>,
+    in_flight: BTreeMap<RequestId, InFlightRequest>,
     /// Lanes whose Batch is being read back, or was and waits to be sent, and its bytes.
     fetched: BTreeMap<LaneKey, usize>,
     requests: u64,
     /// When the line as it is now was last looked through; `None` when somebody joined it since.
-    looked_at: Option<Duration>,
+    checked_at: Option<Duration>,
     /// When a Lane in line, whose Batch waits for the Spool, is to ask instead.
     unwritten_probe_at: Option<Duration>,
     events_held: u64,
     clocks: ClockAgreement,
-    tally: DispatchCounts,
+    counts: DispatchCounts,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -105,28 +105,28 @@ struct ScheduledLane {
     order: ServerOrder,
     place: LaneState,
     failures: u32,
-    suspicion: Isolation,
+    isolation: Isolation,
     /// Its last answer was that the clocks do not agree.
     is_misdated: bool,
 }
 
 impl ScheduledLane {
     fn new(lane: Lane, order: Box<[u16]>) -> Self {
-        let suspicion = Isolation::default();
+        let isolation = Isolation::default();
         let order = ServerOrder::new(order);
-        Self { lane, order, place: LaneState::Idle, failures: 0, suspicion, is_misdated: false }
+        Self { lane, order, place: LaneState::Idle, failures: 0, isolation, is_misdated: false }
     }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LaneState {
     Idle,
-    Settling(Duration),
+    AwaitingProbe(Duration),
     Ready,
-    Resting(Duration),
+    BackingOff(Duration),
     /// Its Batch is being read back.
     Fetching,
-    Flying,
+    InFlight,
 }
 
 #[derive(Debug)]
@@ -167,19 +167,19 @@ impl Dispatcher {
             backoff: Backoff::new(config.backoff_min, config.backoff_max, seed),
             servers: config.servers.iter().cloned().map(ServerState::new).collect(),
             lanes: BTreeMap::new(),
-            line: VecDeque::new(),
-            replays: VecDeque::new(),
-            line_bytes: 0,
+            queue: VecDeque::new(),
+            replay_queue: VecDeque::new(),
+            queue_bytes: 0,
             flush_at: None,
             timers: BTreeSet::new(),
-            flights: BTreeMap::new(),
+            in_flight: BTreeMap::new(),
             fetched: BTreeMap::new(),
             requests: 0,
-            looked_at: None,
+            checked_at: None,
             unwritten_probe_at: None,
             events_held: 0,
             clocks: ClockAgreement::default(),
-            tally: DispatchCounts::default(),
+            counts: DispatchCounts::default(),
         }
     }
 
@@ -190,7 +190,7 @@ impl Dispatcher {
         let order = self.order(key.vbucket);
         let before = self.lanes.insert(key, ScheduledLane::new(lane, order));
         debug_assert!(before.is_none(), "a lane is recovered once, before anything else");
-        self.stand_in_line(now.uptime, key);
+        self.enqueue(now.uptime, key);
     }
 
     /// What this run's bounds on Lanes are.
@@ -202,8 +202,9 @@ impl Dispatcher {
     pub fn set_stream(&mut self, stream: StreamId) {
         let before = std::mem::replace(&mut self.stream, stream);
         let of_before = |key: &LaneKey| key.stream == before;
-        self.lanes
-            .retain(|key, desk| !(of_before(key) && desk.place == LaneState::Idle && desk.lane.is_empty()));
+        self.lanes.retain(|key, scheduled| {
+            !(of_before(key) && scheduled.place == LaneState::Idle && scheduled.lane.is_empty())
+        });
     }
 
     /// The Lane to which Blocks of this VBucket go.
@@ -214,7 +215,7 @@ impl Dispatcher {
             let lane = Lane::new(key, self.bounds.lane);
             self.lanes.insert(key, ScheduledLane::new(lane, order));
         }
-        &mut self.desk(key).lane
+        &mut self.scheduled(key).lane
     }
 
     fn order(&self, vbucket: u16) -> Box<[u16]> {
@@ -224,32 +225,32 @@ impl Dispatcher {
         rendezvous::order(self.servers.iter().map(ServerState::url), vbucket)
     }
 
-    /// Takes pieces that the Lane has planned and that are in the Spool now. They go out with a later
+    /// Takes fragments that the Lane has planned and that are in the Spool now. They go out with a later
     /// [`Dispatcher::handle`].
     pub fn append(
         &mut self,
         now: ClockReading,
         vbucket: u16,
-        pieces: Vec<(Fragment, FragmentLocation)>,
+        fragments: Vec<(Fragment, FragmentLocation)>,
         written: u64,
     ) {
         let key = LaneKey { stream: self.stream, vbucket };
-        let (bytes, events) = pieces
-            .iter()
-            .fold((0, 0), |(bytes, events), (piece, _)| (bytes + piece.bytes.len(), events + piece.events));
-        let desk = self.desk(key);
-        desk.lane.append(now, pieces, written);
-        match desk.place {
-            LaneState::Idle => self.stand_in_line(now.uptime, key),
-            LaneState::Settling(until) => {
+        let (bytes, events) = fragments.iter().fold((0, 0), |(bytes, events), (fragment, _)| {
+            (bytes + fragment.bytes.len(), events + fragment.events)
+        });
+        let scheduled = self.scheduled(key);
+        scheduled.lane.append(now, fragments, written);
+        match scheduled.place {
+            LaneState::Idle => self.enqueue(now.uptime, key),
+            LaneState::AwaitingProbe(until) => {
                 self.timers.remove(&(until, key));
-                self.stand_in_line(now.uptime, key);
+                self.enqueue(now.uptime, key);
             }
-            LaneState::Ready | LaneState::Resting(_) | LaneState::Fetching | LaneState::Flying => {}
+            LaneState::Ready | LaneState::BackingOff(_) | LaneState::Fetching | LaneState::InFlight => {}
         }
         self.events_held += events;
-        self.line_bytes += bytes;
-        if self.line_bytes >= self.bounds.request_bytes_max && self.flush_at.is_some() {
+        self.queue_bytes += bytes;
+        if self.queue_bytes >= self.bounds.request_bytes_max && self.flush_at.is_some() {
             self.flush_at = Some(now.uptime);
         }
     }
@@ -265,19 +266,19 @@ impl Dispatcher {
         if let Some(at) = &mut self.flush_at
             && *at <= now
         {
-            (*at, self.looked_at) = (now, None);
+            (*at, self.checked_at) = (now, None);
         }
     }
 
     /// Takes an input, then sends whatever is due. `now` counts from the start of the Agent and never goes back.
     /// What the Spool holds may be sent up to `durable`.
     pub fn handle(&mut self, now: ClockReading, input: Input, durable: u64, actions: &mut Vec<Action>) {
-        self.hear(now, input, actions);
-        self.go_on(now, durable, actions);
+        self.apply(now, input, actions);
+        self.send_due(now, durable, actions);
     }
 
     /// Takes an input, and sends nothing yet: [`Dispatcher::go_on`] does.
-    pub fn hear(&mut self, now: ClockReading, input: Input, actions: &mut Vec<Action>) {
+    pub fn apply(&mut self, now: ClockReading, input: Input, actions: &mut Vec<Action>) {
         match input {
             Input::Tick => {}
             Input::NewServer => self.ask_now(now.uptime),
@@ -289,9 +290,9 @@ impl Dispatcher {
     }
 
     /// Sends whatever is due.
-    pub fn go_on(&mut self, now: ClockReading, durable: u64, actions: &mut Vec<Action>) {
-        self.wake_lanes(now.uptime);
-        self.look_at_spool(now.uptime, durable);
+    pub fn send_due(&mut self, now: ClockReading, durable: u64, actions: &mut Vec<Action>) {
+        self.wake_timers(now.uptime);
+        self.check_spool(now.uptime, durable);
         if self.flush_at.is_some_and(|at| at <= now.uptime) {
             self.dispatch(now, durable, actions);
         }
@@ -307,11 +308,11 @@ impl Dispatcher {
         outcome: io::Result<FetchedContent>,
     ) -> ReleasedBatches {
         let mut lost = ReleasedBatches::default();
-        let Some(desk) = self.lanes.get_mut(&fetch.lane) else { return lost };
-        let is_awaited = fetch.purpose == Purpose::Send && desk.place == LaneState::Fetching;
+        let Some(scheduled) = self.lanes.get_mut(&fetch.lane) else { return lost };
+        let is_awaited = fetch.purpose == Purpose::Send && scheduled.place == LaneState::Fetching;
         let is_read = outcome.is_ok();
         if let Ok(content) = outcome {
-            lost = desk.lane.fetched(now.time, fetch, content);
+            lost = scheduled.lane.fetched(now.time, fetch, content);
             self.events_held -= lost.events;
         }
         match (is_awaited, is_read) {
@@ -322,10 +323,11 @@ impl Dispatcher {
             }
             // It has waited for its turn already.
             (true, true) => {
-                desk.place = LaneState::Ready;
-                let line = if desk.lane.is_replaying() { &mut self.replays } else { &mut self.line };
-                line.push_front(fetch.lane);
-                (self.flush_at, self.looked_at) = (Some(now.uptime), None);
+                scheduled.place = LaneState::Ready;
+                let queue =
+                    if scheduled.lane.is_replaying() { &mut self.replay_queue } else { &mut self.queue };
+                queue.push_front(fetch.lane);
+                (self.flush_at, self.checked_at) = (Some(now.uptime), None);
             }
         }
         lost
@@ -334,7 +336,7 @@ impl Dispatcher {
     /// When [`Dispatcher::handle`] wants to be called at the latest, unless something else happens before.
     pub fn next_wake(&self) -> Option<Duration> {
         let timer = self.timers.first().map(|(until, _)| *until);
-        let is_news = |at: &Duration| self.looked_at.is_none_or(|looked| *at > looked);
+        let is_news = |at: &Duration| self.checked_at.is_none_or(|looked| *at > looked);
         let flush = self.flush_at.filter(is_news);
         let spool = self.withheld_until();
         // Lanes that are overdue wait for a slot, which an answer frees, for a sync, or for a Server's rest to be over.
@@ -355,25 +357,26 @@ impl Dispatcher {
 
     /// All Lanes, by name.
     pub fn all(&mut self) -> impl Iterator<Item = &mut Lane> {
-        self.lanes.values_mut().map(|desk| &mut desk.lane)
+        self.lanes.values_mut().map(|scheduled| &mut scheduled.lane)
     }
 
     /// The Lane of this name, if there is one.
     pub fn get(&mut self, key: LaneKey) -> Option<&mut Lane> {
-        self.lanes.get_mut(&key).map(|desk| &mut desk.lane)
+        self.lanes.get_mut(&key).map(|scheduled| &mut scheduled.lane)
     }
 
     /// Some Lanes have let go of this outside of [`Dispatcher::handle`].
-    pub fn has_released(&mut self, now: Duration, released: &ReleasedBatches) {
+    pub fn released_elsewhere(&mut self, now: Duration, released: &ReleasedBatches) {
         self.events_held -= released.events;
         // Those that kept nothing else need not ask any more.
         let (timers, lanes) = (&mut self.timers, &mut self.lanes);
-        for (key, desk) in lanes {
-            if let LaneState::Settling(until) = desk.place {
-                let probe_at = desk.lane.probe_at();
+        for (key, scheduled) in lanes {
+            if let LaneState::AwaitingProbe(until) = scheduled.place {
+                let probe_at = scheduled.lane.probe_at();
                 if probe_at != Some(until) {
                     timers.remove(&(until, *key));
-                    desk.place = probe_at.map_or(LaneState::Idle, |at| LaneState::Settling(at.max(now)));
+                    scheduled.place =
+                        probe_at.map_or(LaneState::Idle, |at| LaneState::AwaitingProbe(at.max(now)));
                     timers.extend(probe_at.map(|at| (at.max(now), *key)));
                 }
             }
@@ -382,7 +385,7 @@ impl Dispatcher {
 
     /// Whether everything is contained in the store, as far as is known.
     pub fn is_drained(&self) -> bool {
-        self.flights.is_empty() && self.lanes.values().all(|desk| desk.lane.is_applied())
+        self.in_flight.is_empty() && self.lanes.values().all(|scheduled| scheduled.lane.is_applied())
     }
 
     /// The Servers, in the order of the configuration.
@@ -392,12 +395,12 @@ impl Dispatcher {
 
     /// Lanes for which the Server at this place was too old, and that no other has taken.
     pub fn lanes_too_new_for(&self, place: usize) -> usize {
-        self.lanes.values().filter(|desk| desk.order.too_old() == Some(place)).count()
+        self.lanes.values().filter(|scheduled| scheduled.order.too_old() == Some(place)).count()
     }
 
     /// What became of Batches and requests.
-    pub fn tally(&self) -> &DispatchCounts {
-        &self.tally
+    pub fn counts(&self) -> &DispatchCounts {
+        &self.counts
     }
 
     /// Events that all Lanes hold.
@@ -407,25 +410,25 @@ impl Dispatcher {
 
     /// What is not known to be contained in the store.
     pub fn unapplied(&self) -> Weight {
-        self.lanes.values().map(|desk| desk.lane.unapplied()).sum()
+        self.lanes.values().map(|scheduled| scheduled.lane.unapplied()).sum()
     }
 
-    fn desk(&mut self, key: LaneKey) -> &mut ScheduledLane {
-        self.lanes.get_mut(&key).expect("a Lane that is in line or on its way is not removed")
+    fn scheduled(&mut self, key: LaneKey) -> &mut ScheduledLane {
+        self.lanes.get_mut(&key).expect("a Lane that is in queue or on its way is not removed")
     }
 
     fn answered(&mut self, now: Duration, request: RequestId, acks: Vec<Ack>, actions: &mut Vec<Action>) {
-        let Some(flight) = self.flights.remove(&request) else { return };
-        self.servers[flight.server].answered();
+        let Some(sent_request) = self.in_flight.remove(&request) else { return };
+        self.servers[sent_request.server].answered();
         let name = |ack: &Ack| LaneKey { stream: ack.stream, vbucket: ack.vbucket };
         let mut acks: BTreeMap<LaneKey, Ack> = acks.into_iter().map(|ack| (name(&ack), ack)).collect();
-        if flight.is_check {
-            return flight.lanes.into_iter().for_each(|key| self.checked(now, key, acks.get(&key)));
+        if sent_request.is_check {
+            return sent_request.lanes.into_iter().for_each(|key| self.checked(now, key, acks.get(&key)));
         }
         let mut released = ReleasedBatches::default();
-        for key in flight.lanes {
+        for key in sent_request.lanes {
             let ack = acks.remove(&key);
-            let of_lane = self.acknowledge(now, flight.server, key, ack.as_ref());
+            let of_lane = self.acknowledge(now, sent_request.server, key, ack.as_ref());
             if ack.is_some_and(|ack| ack.answer == Answer::Misplaced) {
                 actions.push(Action::Misplaced(key));
             }
@@ -446,41 +449,41 @@ impl Dispatcher {
         ack: Option<&Ack>,
     ) -> ReleasedBatches {
         self.compare_clocks(now, server, key, ack);
-        let desk = self.lanes.get_mut(&key).expect("a Lane on its way is not removed");
-        let is_batch = desk.lane.flies_batch();
+        let scheduled = self.lanes.get_mut(&key).expect("a Lane on its way is not removed");
+        let is_batch = scheduled.lane.has_batch_in_flight();
         let (progress, released) = match ack {
             Some(ack) => {
-                self.tally.batches_answered[ack.answer as usize] += 1;
+                self.counts.batches_answered[ack.answer as usize] += 1;
                 if is_batch {
-                    desk.order.answered(now, server, ack);
+                    scheduled.order.answered(now, server, ack);
                 }
-                desk.lane.acknowledge(now, ack)
+                scheduled.lane.acknowledge(now, ack)
             }
             None => {
-                self.tally.batches_unanswered += 1;
-                desk.lane.give_back();
+                self.counts.batches_unanswered += 1;
+                scheduled.lane.give_back();
                 (Progress::Later, ReleasedBatches::default())
             }
         };
         match progress {
             Progress::Applied(_) => {
-                desk.failures = 0;
+                scheduled.failures = 0;
                 if is_batch {
-                    desk.suspicion = Isolation::default();
+                    scheduled.isolation = Isolation::default();
                 }
                 for refusal in ack.into_iter().flat_map(|ack| &ack.refused) {
-                    let events = self.tally.refused.entry(refusal.why).or_default();
+                    let events = self.counts.refused.entry(refusal.why).or_default();
                     *events = events.saturating_add(refusal.events);
                 }
                 self.settle(now, key);
             }
             Progress::Rewound => {
-                self.tally.rewinds += 1;
-                self.stand_in_line(now, key);
+                self.counts.rewinds += 1;
+                self.enqueue(now, key);
             }
             Progress::Later => self.rest(now, key),
             Progress::ProtocolViolation => {
-                self.tally.answers_absurd += 1;
+                self.counts.protocol_violations += 1;
                 self.rest(now, key);
             }
         }
@@ -492,15 +495,15 @@ impl Dispatcher {
     fn settle(&mut self, now: Duration, key: LaneKey) {
         self.fetched.remove(&key);
         let is_current = key.stream == self.stream;
-        let desk = self.desk(key);
-        desk.place = LaneState::Idle;
-        if desk.lane.next().is_some() {
-            self.stand_in_line(now, key);
-        } else if let Some(at) = desk.lane.probe_at() {
+        let scheduled = self.scheduled(key);
+        scheduled.place = LaneState::Idle;
+        if scheduled.lane.next().is_some() {
+            self.enqueue(now, key);
+        } else if let Some(at) = scheduled.lane.probe_at() {
             let at = at.max(now);
-            desk.place = LaneState::Settling(at);
+            scheduled.place = LaneState::AwaitingProbe(at);
             self.timers.insert((at, key));
-        } else if desk.lane.is_empty() && !is_current {
+        } else if scheduled.lane.is_empty() && !is_current {
             self.lanes.remove(&key);
         }
     }
@@ -513,134 +516,136 @@ impl Dispatcher {
         (why, retry_after): (String, Option<Duration>),
         actions: &mut Vec<Action>,
     ) {
-        let Some(flight) = self.flights.remove(&request) else { return };
-        let server = &mut self.servers[flight.server];
+        let Some(sent_request) = self.in_flight.remove(&request) else { return };
+        let server = &mut self.servers[sent_request.server];
         if cause == FailureCause::TooLarge {
-            self.tally.requests_too_large += 1;
-            server.too_large(flight.bytes, why.clone());
+            self.counts.requests_too_large += 1;
+            server.too_large(sent_request.bytes, why.clone());
         } else {
             let wait = self.backoff.after(server.health().failures().saturating_add(1));
             let asked = retry_after.unwrap_or_default().min(RETRY_AFTER_MAX);
             server.failed(now + wait.max(asked), why.clone());
         }
-        if flight.lanes.is_empty() {
+        if sent_request.lanes.is_empty() {
             self.ask_again(now);
         }
-        self.tally.batches_unanswered += flight.lanes.len() as u64;
+        self.counts.batches_unanswered += sent_request.lanes.len() as u64;
         // Back to the front, in their order: they have waited longest.
-        for key in flight.lanes.iter().rev() {
-            self.suspect(now, *key, (cause, &why), &flight, actions);
-            let desk = self.desk(*key);
-            if matches!(desk.place, LaneState::Resting(_)) {
+        for key in sent_request.lanes.iter().rev() {
+            self.isolate(now, *key, (cause, &why), &sent_request, actions);
+            let scheduled = self.scheduled(*key);
+            if matches!(scheduled.place, LaneState::BackingOff(_)) {
                 continue;
             }
-            desk.place = LaneState::Ready;
-            let is_replay = desk.lane.next() == Some(NextMessage::Probe);
-            let line = if is_replay { &mut self.replays } else { &mut self.line };
-            line.push_front(*key);
+            scheduled.place = LaneState::Ready;
+            let is_replay = scheduled.lane.next() == Some(NextMessage::Probe);
+            let queue = if is_replay { &mut self.replay_queue } else { &mut self.queue };
+            queue.push_front(*key);
         }
-        if !(self.line.is_empty() && self.replays.is_empty()) {
-            (self.flush_at, self.looked_at) = (Some(now), None);
+        if !(self.queue.is_empty() && self.replay_queue.is_empty()) {
+            (self.flush_at, self.checked_at) = (Some(now), None);
         }
     }
 
     /// Gives a Lane's message back, and draws what conclusions there are from the failure of its request.
-    fn suspect(
+    fn isolate(
         &mut self,
         now: Duration,
         key: LaneKey,
         (cause, why): (FailureCause, &str),
-        flight: &InFlightRequest,
+        sent_request: &InFlightRequest,
         actions: &mut Vec<Action>,
     ) {
-        let bytes_max = self.servers[flight.server].bytes_max();
-        let desk = self.lanes.get_mut(&key).expect("a Lane on its way is not removed");
-        let (is_batch, lanes) = (desk.lane.flies_batch(), flight.lanes.len());
+        let bytes_max = self.servers[sent_request.server].bytes_max();
+        let scheduled = self.lanes.get_mut(&key).expect("a Lane on its way is not removed");
+        let (is_batch, lanes) = (scheduled.lane.has_batch_in_flight(), sent_request.lanes.len());
         if matches!(cause, FailureCause::TooLarge | FailureCause::Unreached) {
-            desk.lane.turned_away();
+            scheduled.lane.turned_away();
         } else {
-            desk.lane.give_back();
+            scheduled.lane.give_back();
         }
         match cause {
             FailureCause::Away | FailureCause::Unreached => return,
             // Smaller requests are made of what remains; nobody is to blame.
             FailureCause::TooLarge if lanes > 1 => return,
-            FailureCause::TooLarge if !is_batch => return desk.suspicion.halve(lanes),
-            FailureCause::Broken | FailureCause::Refused if !(flight.is_alone && is_batch) => {
-                return desk.suspicion.halve(lanes);
+            FailureCause::TooLarge if !is_batch => return scheduled.isolation.halve(lanes),
+            FailureCause::Broken | FailureCause::Refused if !(sent_request.is_alone && is_batch) => {
+                return scheduled.isolation.halve(lanes);
             }
-            FailureCause::Broken | FailureCause::Refused | FailureCause::TooLarge if flight.is_check => {
-                desk.suspicion.failed_check(why);
+            FailureCause::Broken | FailureCause::Refused | FailureCause::TooLarge
+                if sent_request.is_check =>
+            {
+                scheduled.isolation.failed_check(why);
             }
-            FailureCause::Broken | FailureCause::Refused => desk.suspicion.failed_alone(why),
-            FailureCause::TooLarge if desk.lane.can_recut() => {
-                desk.suspicion.changed();
+            FailureCause::Broken | FailureCause::Refused => scheduled.isolation.failed_alone(why),
+            FailureCause::TooLarge if scheduled.lane.can_recut() => {
+                scheduled.isolation.changed();
                 actions.push(Action::Recut(key, bytes_max));
             }
-            FailureCause::TooLarge => desk.suspicion.too_large(why),
+            FailureCause::TooLarge => scheduled.isolation.too_large(why),
         }
         // Whether the Server answers anything else, and whether it has the Batch after all.
-        desk.lane.probe();
+        scheduled.lane.probe();
         self.rest(now, key);
     }
 
     /// A check was answered: the Server could fold that.
     fn checked(&mut self, now: Duration, key: LaneKey, ack: Option<&Ack>) {
-        let desk = self.lanes.get_mut(&key).expect("a Lane on its way is not removed");
-        desk.lane.give_back();
+        let scheduled = self.lanes.get_mut(&key).expect("a Lane on its way is not removed");
+        scheduled.lane.give_back();
         let Some(ack) = ack else {
-            self.tally.batches_unanswered += 1;
+            self.counts.batches_unanswered += 1;
             return self.rest(now, key);
         };
-        self.tally.batches_answered[ack.answer as usize] += 1;
+        self.counts.batches_answered[ack.answer as usize] += 1;
         if ack.answer == Answer::Applied {
-            desk.suspicion.passed();
-            self.stand_in_line(now, key);
+            scheduled.isolation.passed();
+            self.enqueue(now, key);
         } else {
             self.rest(now, key);
         }
     }
 
     /// A Lane gave up so many events, which are in other Lanes now.
-    pub const fn gave_up(&mut self, events: u64) {
+    pub const fn moved_away(&mut self, events: u64) {
         self.events_held -= events;
     }
 
     /// Some Blocks of the Batch that this Lane is at are set aside, or it was cut anew: it is to be tried again.
     pub fn changed(&mut self, key: LaneKey) {
-        if let Some(desk) = self.lanes.get_mut(&key) {
-            desk.suspicion.changed();
+        if let Some(scheduled) = self.lanes.get_mut(&key) {
+            scheduled.isolation.changed();
         }
     }
 
     /// Puts a Lane that has something to say at the end of its line.
-    fn stand_in_line(&mut self, now: Duration, key: LaneKey) {
+    fn enqueue(&mut self, now: Duration, key: LaneKey) {
         let linger = self.bounds.linger;
-        let desk = self.desk(key);
-        desk.place = LaneState::Ready;
-        let is_replay = desk.lane.is_replaying() || desk.lane.next() == Some(NextMessage::Probe);
-        let due = desk.lane.waiting_since().map_or(now, |since| since + linger).max(now);
-        let line = if is_replay { &mut self.replays } else { &mut self.line };
-        line.push_back(key);
-        self.looked_at = None;
+        let scheduled = self.scheduled(key);
+        scheduled.place = LaneState::Ready;
+        let is_replay = scheduled.lane.is_replaying() || scheduled.lane.next() == Some(NextMessage::Probe);
+        let due = scheduled.lane.waiting_since().map_or(now, |since| since + linger).max(now);
+        let queue = if is_replay { &mut self.replay_queue } else { &mut self.queue };
+        queue.push_back(key);
+        self.checked_at = None;
         self.flush_at = Some(self.flush_at.map_or(due, |at| at.min(due)));
     }
 
     fn rest(&mut self, now: Duration, key: LaneKey) {
         self.fetched.remove(&key);
-        let desk = self.lanes.get_mut(&key).expect("a Lane on its way is not removed");
-        desk.failures = desk.failures.saturating_add(1);
-        let until = now + self.backoff.after(desk.failures);
-        desk.place = LaneState::Resting(until);
+        let scheduled = self.lanes.get_mut(&key).expect("a Lane on its way is not removed");
+        scheduled.failures = scheduled.failures.saturating_add(1);
+        let until = now + self.backoff.after(scheduled.failures);
+        scheduled.place = LaneState::BackingOff(until);
         self.timers.insert((until, key));
     }
 
     /// Lanes that wait until it is time to ask how far the store goes ask now.
     fn ask_now(&mut self, now: Duration) {
         for (until, key) in std::mem::take(&mut self.timers) {
-            let desk = self.desk(key);
-            let at = match &mut desk.place {
-                LaneState::Settling(at) => {
+            let scheduled = self.scheduled(key);
+            let at = match &mut scheduled.place {
+                LaneState::AwaitingProbe(at) => {
                     *at = now;
                     now
                 }
@@ -650,43 +655,48 @@ impl Dispatcher {
         }
     }
 
-    fn wake_lanes(&mut self, now: Duration) {
+    fn wake_timers(&mut self, now: Duration) {
         while self.timers.first().is_some_and(|(until, _)| *until <= now) {
             let Some((_, key)) = self.timers.pop_first() else { break };
-            let desk = self.desk(key);
-            if matches!(desk.place, LaneState::Settling(_)) {
-                desk.lane.probe();
+            let scheduled = self.scheduled(key);
+            if matches!(scheduled.place, LaneState::AwaitingProbe(_)) {
+                scheduled.lane.probe();
             }
-            self.stand_in_line(now, key);
+            self.enqueue(now, key);
             self.flush_at = Some(now);
         }
     }
 
     fn audit(&self) {
         if cfg!(debug_assertions) {
-            let count =
-                |is: fn(&LaneState) -> bool| self.lanes.values().filter(|desk| is(&desk.place)).count();
-            let flying: usize = self.flights.values().map(|flight| flight.lanes.len()).sum();
-            let in_line = self.line.len() + self.replays.len();
-            assert_eq!(count(|place| *place == LaneState::Ready), in_line, "a Lane is lost");
+            let count = |is: fn(&LaneState) -> bool| {
+                self.lanes.values().filter(|scheduled| is(&scheduled.place)).count()
+            };
+            let in_flight_lanes: usize =
+                self.in_flight.values().map(|sent_request| sent_request.lanes.len()).sum();
+            let queued = self.queue.len() + self.replay_queue.len();
+            assert_eq!(count(|place| *place == LaneState::Ready), queued, "a Lane is lost");
             assert_eq!(
-                count(|place| matches!(place, LaneState::Resting(_) | LaneState::Settling(_))),
+                count(|place| matches!(place, LaneState::BackingOff(_) | LaneState::AwaitingProbe(_))),
                 self.timers.len(),
                 "a Lane is lost"
             );
-            assert_eq!(count(|place| *place == LaneState::Flying), flying, "a Lane is lost");
-            let is_fetching = |desk: &ScheduledLane| desk.place == LaneState::Fetching;
-            let known = |(key, desk): (&LaneKey, &ScheduledLane)| {
-                !is_fetching(desk) || self.fetched.contains_key(key)
+            assert_eq!(count(|place| *place == LaneState::InFlight), in_flight_lanes, "a Lane is lost");
+            let is_fetching = |scheduled: &ScheduledLane| scheduled.place == LaneState::Fetching;
+            let known = |(key, scheduled): (&LaneKey, &ScheduledLane)| {
+                !is_fetching(scheduled) || self.fetched.contains_key(key)
             };
             assert!(self.lanes.iter().all(known), "a Lane is lost");
-            let idle = self.lanes.values().filter(|desk| desk.place == LaneState::Idle);
-            assert!(idle.into_iter().all(|desk| desk.lane.next().is_none()), "a Lane was forgotten");
-            assert_eq!(in_line == 0, self.flush_at.is_none(), "the line would not be served");
-            let answered: u64 = self.tally.batches_answered.iter().sum();
-            let balance = answered + self.tally.batches_unanswered + flying as u64;
-            assert_eq!(self.tally.batches_sent, balance, "Batches lost count");
-            let held: u64 = self.lanes.values().map(|desk| desk.lane.events_held()).sum();
+            let idle = self.lanes.values().filter(|scheduled| scheduled.place == LaneState::Idle);
+            assert!(
+                idle.into_iter().all(|scheduled| scheduled.lane.next().is_none()),
+                "a Lane was forgotten"
+            );
+            assert_eq!(queued == 0, self.flush_at.is_none(), "the queue would not be served");
+            let answered: u64 = self.counts.batches_answered.iter().sum();
+            let balance = answered + self.counts.batches_unanswered + in_flight_lanes as u64;
+            assert_eq!(self.counts.batches_sent, balance, "Batches lost count");
+            let held: u64 = self.lanes.values().map(|scheduled| scheduled.lane.events_held()).sum();
             assert_eq!(held, self.events_held, "events lost count");
         }
     }

@@ -3,7 +3,7 @@
 //! ```text
 //!   let go │ base …               cursor …                          last
 //!  ────────┼──── acknowledged, ─────┼──── to send ──────────────┬─────────
-//!          │     kept in case the   │ (at most one in flight)   │ filling
+//!          │     kept in case the   │ (at most one in in_flight)   │ filling
 //!          │     store goes back    │                           │
 //! ```
 //! Blocks are written to the Spool and added to the last Batch as they come; when it is full, or just before it is sent,
@@ -71,7 +71,7 @@ pub struct Lane {
     key: LaneKey,
     bounds: LaneBounds,
     /// INVARIANT: without gaps, from `base` to `last`. `append`, `pop` and `replace_unsent` uphold it.
-    parcels: VecDeque<LaneEntry>,
+    entries: VecDeque<LaneEntry>,
     last: SeqNo,
     /// The next to send. INVARIANT: from `base` to `last + 1`.
     cursor: SeqNo,
@@ -87,7 +87,7 @@ pub struct Lane {
     begun: Option<i64>,
     /// The same as an earlier run has written it down.
     begun_before: Sending,
-    flight: Option<InFlightMessage>,
+    in_flight: Option<InFlightMessage>,
     /// Whether a Probe is to go before anything else.
     must_probe: bool,
     /// Not before then is a Probe sent to confirm.
@@ -98,7 +98,7 @@ pub struct Lane {
     loss: Option<LostBatches>,
     /// Events in all Batches.
     events_offered: u64,
-    /// Events in `parcels`.
+    /// Events in `entries`.
     events_held: u64,
     /// Bytes of unsent Batches above which merging them is worth it.
     merge_at: u64,
@@ -123,7 +123,7 @@ pub enum Progress {
     Rewound,
     /// Nothing moved: send the same again, later.
     Later,
-    /// No honest Server answers so; nothing moved.
+    /// The answer violates the protocol; nothing moved.
     ProtocolViolation,
 }
 
@@ -136,7 +136,7 @@ pub struct ReleasedBatches {
     /// Batches.
     pub batches: u64,
     /// Where they stood in the Spool.
-    pub places: Vec<FragmentLocation>,
+    pub locations: Vec<FragmentLocation>,
 }
 
 impl ReleasedBatches {
@@ -144,7 +144,7 @@ impl ReleasedBatches {
     pub fn add(&mut self, other: Self) {
         self.events += other.events;
         self.batches += other.batches;
-        self.places.extend(other.places);
+        self.locations.extend(other.locations);
     }
 }
 
@@ -154,7 +154,7 @@ impl Lane {
         Self {
             key,
             bounds,
-            parcels: VecDeque::new(),
+            entries: VecDeque::new(),
             last: SeqNo::NONE,
             cursor: SeqNo::FIRST,
             sent_through: SeqNo::NONE,
@@ -162,7 +162,7 @@ impl Lane {
             clock: StreamClock::default(),
             begun: None,
             begun_before: Sending::Never,
-            flight: None,
+            in_flight: None,
             must_probe: false,
             probe_not_before: Duration::ZERO,
             stable: SeqNo::NONE,
@@ -187,16 +187,16 @@ impl Lane {
                     notes.push(note(ledger::tab(ledger::RECORDED), client, now.time, loss.unrecorded));
                 }
             }
-            let mut parcel = LaneEntry::recovered(batch, found.clock, now, &notes);
-            parcel.acked_at = (parcel.seq <= found.applied).then_some(now.uptime);
-            debug_assert!(lane.parcels.is_empty() || parcel.seq == lane.last.next(), "there is a gap");
-            if lane.parcels.is_empty() {
-                lane.cursor = parcel.seq;
+            let mut entry = LaneEntry::recovered(batch, found.clock, now, &notes);
+            entry.acked_at = (entry.seq <= found.applied).then_some(now.uptime);
+            debug_assert!(lane.entries.is_empty() || entry.seq == lane.last.next(), "there is a gap");
+            if lane.entries.is_empty() {
+                lane.cursor = entry.seq;
             }
-            lane.last = parcel.seq;
-            lane.events_held += parcel.weight.events;
-            lane.events_offered = parcel.events_before.saturating_add(parcel.weight.events);
-            lane.parcels.push_back(parcel);
+            lane.last = entry.seq;
+            lane.events_held += entry.weight.events;
+            lane.events_offered = entry.events_before.saturating_add(entry.weight.events);
+            lane.entries.push_back(entry);
         }
         lane.begun_before = found.sending;
         lane.begun = lane.found_begun(now);
@@ -222,10 +222,10 @@ impl Lane {
 
     /// The time of day was set, or it was found that its stream's clock was ahead by more than was known: what an
     /// earlier run has taken is as old as it is by this clock.
-    pub fn reckon(&mut self, now: ClockReading, ahead: i64) {
+    pub fn recompute_ages(&mut self, now: ClockReading, ahead: i64) {
         if self.is_recovered {
             self.clock.measured = self.clock.measured.saturating_sub(ahead);
-            self.parcels.iter_mut().for_each(|parcel| parcel.reckon(self.clock, now));
+            self.entries.iter_mut().for_each(|entry| entry.recompute_ages(self.clock, now));
             if self.begun_before != Sending::Never {
                 self.begun = self.found_begun(now);
             }
@@ -241,13 +241,13 @@ impl Lane {
     pub fn is_begun(&mut self, now: Duration) {
         if !self.is_recovered {
             let now = now.as_micros() as i64;
-            self.parcels.iter_mut().for_each(|parcel| parcel.born = parcel.born.max(now));
+            self.entries.iter_mut().for_each(|entry| entry.born = entry.born.max(now));
         }
     }
 
     /// By how many microseconds its newest Batch is from the future, if by more than clocks may differ.
     pub fn ahead(&self, now: Duration) -> Option<i64> {
-        let ahead = self.parcels.back()?.born.saturating_sub(now.as_micros() as i64);
+        let ahead = self.entries.back()?.born.saturating_sub(now.as_micros() as i64);
         Some(ahead).filter(|ahead| *ahead > CLOCKS_APART_MAX.as_micros() as i64)
     }
 
@@ -262,30 +262,34 @@ impl Lane {
         self.key
     }
 
-    /// Which Batches these Blocks would become part of, in order. Nothing changes: write the pieces to the Spool, then
+    /// Which Batches these Blocks would become part of, in order. Nothing changes: write the fragments to the Spool, then
     /// [`append`](Self::append) them.
     pub fn plan<'a>(&self, blocks: impl IntoIterator<Item = &'a Block>) -> Vec<Fragment> {
-        let open = self.parcels.back().filter(|parcel| !parcel.is_closed);
+        let open = self.entries.back().filter(|entry| !entry.is_closed);
         self.cut(open, self.last.next(), self.events_offered, blocks)
     }
 
-    /// Adds pieces that were [planned](Self::plan) and are in the Spool now, which ends at `written` with them.
+    /// Adds fragments that were [planned](Self::plan) and are in the Spool now, which ends at `written` with them.
     pub fn append(
         &mut self,
         now: ClockReading,
-        pieces: impl IntoIterator<Item = (Fragment, FragmentLocation)>,
+        fragments: impl IntoIterator<Item = (Fragment, FragmentLocation)>,
         written: u64,
     ) {
-        for (piece, place) in pieces {
-            self.events_held = self.events_held.saturating_add(piece.events);
-            self.events_offered = self.events_offered.saturating_add(piece.events);
-            match self.parcels.back_mut().filter(|back| back.seq == piece.seq) {
-                Some(open) => open.append(&piece, place, written),
+        for (fragment, location) in fragments {
+            self.events_held = self.events_held.saturating_add(fragment.events);
+            self.events_offered = self.events_offered.saturating_add(fragment.events);
+            match self.entries.back_mut().filter(|back| back.seq == fragment.seq) {
+                Some(open) => open.append(&fragment, location, written),
                 None => {
-                    debug_assert_eq!(piece.seq, self.last.next(), "a piece was not planned on what is here");
+                    debug_assert_eq!(
+                        fragment.seq,
+                        self.last.next(),
+                        "a fragment was not planned on what is here"
+                    );
                     self.close_last();
-                    self.last = piece.seq;
-                    self.parcels.push_back(LaneEntry::begin(now, piece, place, written));
+                    self.last = fragment.seq;
+                    self.entries.push_back(LaneEntry::begin(now, fragment, location, written));
                 }
             }
         }
@@ -293,20 +297,20 @@ impl Lane {
     }
 
     fn close_last(&mut self) {
-        if let Some(last) = self.parcels.back_mut() {
+        if let Some(last) = self.entries.back_mut() {
             last.close();
         }
     }
 
     /// What [`send`](Self::send) would send now; `None` when a message is in flight or there is nothing to say.
     pub fn next(&self) -> Option<NextMessage> {
-        if self.flight.is_some() {
+        if self.in_flight.is_some() {
             return None;
         }
         if self.must_probe {
             return Some(NextMessage::Probe);
         }
-        self.index(self.cursor).map(|index| NextMessage::Batch(HEAD_BYTES_MAX + self.parcels[index].bytes()))
+        self.index(self.cursor).map(|index| NextMessage::Batch(HEAD_BYTES_MAX + self.entries[index].bytes()))
     }
 
     /// Since when the oldest of what was never sent has been waiting; `None` when there is none, or something else is
@@ -315,7 +319,7 @@ impl Lane {
         if self.must_probe || self.cursor <= self.sent_through {
             return None;
         }
-        self.index(self.cursor).map(|index| Duration::from_micros(self.parcels[index].born.max(0) as u64))
+        self.index(self.cursor).map(|index| Duration::from_micros(self.entries[index].born.max(0) as u64))
     }
 
     /// Closes the Batch at the cursor, and says whether it is in the Spool for good: up to `durable`.
@@ -326,10 +330,10 @@ impl Lane {
         match self.index(self.cursor) {
             None => true,
             Some(index) => {
-                let parcel = &mut self.parcels[index];
-                parcel.close();
-                parcel.is_filed |= self.bounds.spool_keeps_content && parcel.written <= durable;
-                parcel.written <= durable
+                let entry = &mut self.entries[index];
+                entry.close();
+                entry.is_filed |= self.bounds.spool_keeps_content && entry.written <= durable;
+                entry.written <= durable
             }
         }
     }
@@ -339,12 +343,12 @@ impl Lane {
         if self.must_probe {
             return None;
         }
-        let parcel = &self.parcels[self.index(self.cursor)?];
-        parcel.is_away().then(|| self.fetch(parcel, Purpose::Send))
+        let entry = &self.entries[self.index(self.cursor)?];
+        entry.is_away().then(|| self.fetch(entry, Purpose::Send))
     }
 
-    fn fetch(&self, parcel: &LaneEntry, purpose: Purpose) -> Fetch {
-        Fetch { lane: self.key, seq: parcel.seq, places: parcel.places.clone(), purpose }
+    fn fetch(&self, entry: &LaneEntry, purpose: Purpose) -> Fetch {
+        Fetch { lane: self.key, seq: entry.seq, locations: entry.locations.clone(), purpose }
     }
 
     /// The content of a Batch was read back; one that was let go or written elsewhere meanwhile is left alone. A note of
@@ -352,16 +356,16 @@ impl Lane {
     pub fn fetched(&mut self, now: Timestamp, fetch: &Fetch, content: FetchedContent) -> ReleasedBatches {
         let mut lost = ReleasedBatches::default();
         let Some(index) = self.index(fetch.seq) else { return lost };
-        let (key, parcel) = (self.key, &mut self.parcels[index]);
-        if !parcel.is_away() || parcel.places != fetch.places {
+        let (key, entry) = (self.key, &mut self.entries[index]);
+        if !entry.is_away() || entry.locations != fetch.locations {
             return lost;
         }
         let blocks = if content.damaged.is_empty() { None } else { decode(&content.bytes).ok() };
-        parcel.put_here(content.bytes);
+        entry.put_here(content.bytes);
         if !content.damaged.is_empty() {
-            (lost.events, lost.places) = parcel.damaged(&blocks.unwrap_or_default(), &content.damaged);
+            (lost.events, lost.locations) = entry.damaged(&blocks.unwrap_or_default(), &content.damaged);
             if lost.events > 0 {
-                parcel.add_note(&damage_note(ledger::stream_client(key.stream), now, lost.events));
+                entry.add_note(&damage_note(ledger::stream_client(key.stream), now, lost.events));
             }
             self.events_held -= lost.events;
         }
@@ -371,7 +375,7 @@ impl Lane {
     /// What there is to say; it is in flight from here until it is acknowledged or given back. `None` when something is
     /// in flight already, there is nothing to say, or its content is [away](Self::away).
     pub fn send(&mut self, now: ClockReading) -> Option<LaneMessage> {
-        if self.flight.is_some() {
+        if self.in_flight.is_some() {
             return None;
         }
         let sent_before = self.sent_through;
@@ -385,15 +389,15 @@ impl Lane {
             })
         } else {
             let (base, index) = (self.base(), self.index(self.cursor)?);
-            let (key, parcel) = (self.key, &mut self.parcels[index]);
-            let bytes = parcel.content()?;
-            let (seq, events_before, blocks) = (parcel.seq, parcel.events_before, parcel.blocks);
+            let (key, entry) = (self.key, &mut self.entries[index]);
+            let bytes = entry.content()?;
+            let (seq, events_before, blocks) = (entry.seq, entry.events_before, entry.blocks);
             self.sent_through = self.sent_through.max(seq);
             LaneMessage::Batch(OutgoingBatch { lane: key, seq, base, events_before, blocks, bytes })
         };
         let begun_before = self.begun;
         self.begun.get_or_insert(now.uptime.as_micros() as i64);
-        self.flight = Some(InFlightMessage {
+        self.in_flight = Some(InFlightMessage {
             sent_at: now.uptime,
             is_probe: self.must_probe,
             sent_before,
@@ -404,8 +408,8 @@ impl Lane {
 
     /// What the Server said about the message in flight, and what can be let go for that.
     pub fn acknowledge(&mut self, now: Duration, ack: &Ack) -> (Progress, ReleasedBatches) {
-        debug_assert!(self.flight.is_some(), "an answer without a question");
-        let Some(flight) = self.flight.take() else {
+        debug_assert!(self.in_flight.is_some(), "an answer without a question");
+        let Some(in_flight) = self.in_flight.take() else {
             return (Progress::ProtocolViolation, ReleasedBatches::default());
         };
         let sent = self.cursor;
@@ -415,8 +419,8 @@ impl Lane {
             Answer::Unavailable | Answer::Busy | Answer::Misplaced | Answer::Misdated => Progress::Later,
             // A mark above everything we ever sent is not about our Lane.
             _ if ack.applied > self.sent_through => Progress::ProtocolViolation,
-            Answer::Applied if flight.is_probe => self.probed(now, ack.applied),
-            _ if flight.is_probe => Progress::ProtocolViolation,
+            Answer::Applied if in_flight.is_probe => self.probed(now, ack.applied),
+            _ if in_flight.is_probe => Progress::ProtocolViolation,
             Answer::Applied | Answer::Duplicate if ack.applied >= sent => self.applied(now, ack.applied),
             Answer::Applied | Answer::Duplicate => Progress::ProtocolViolation,
             // The store may have gone back to any earlier mark, also below what we still have. Then we go on from
@@ -433,8 +437,8 @@ impl Lane {
         if ack.answer == Answer::Applied && matches!(progress, Progress::Applied(_) | Progress::Rewound) {
             self.stable = self.stable.max(ack.stable.min(ack.applied));
             let through = if is_off(CONFIRM) { ack.applied } else { ack.applied.min(ack.stable) };
-            self.confirm(through, flight.sent_at, &mut released);
-            self.confirm_loss(now, ack, flight.sent_at);
+            self.confirm(through, in_flight.sent_at, &mut released);
+            self.confirm_loss(now, ack, in_flight.sent_at);
             self.probe_not_before = now + self.bounds.probe_interval;
         }
         self.audit();
@@ -442,12 +446,12 @@ impl Lane {
     }
 
     fn applied(&mut self, now: Duration, through: SeqNo) -> Progress {
-        for parcel in self.parcels.iter_mut().take_while(|parcel| parcel.seq <= through) {
-            if parcel.acked_at.is_none() {
-                parcel.acked_at = Some(now);
+        for entry in self.entries.iter_mut().take_while(|entry| entry.seq <= through) {
+            if entry.acked_at.is_none() {
+                entry.acked_at = Some(now);
             }
-            if parcel.seq >= self.cursor {
-                parcel.put_away();
+            if entry.seq >= self.cursor {
+                entry.put_away();
             }
         }
         self.cursor = self.cursor.max(through.next());
@@ -472,49 +476,49 @@ impl Lane {
         if let Some(loss) = self.loss.as_mut().filter(|loss| loss.through > applied) {
             loss.acked_at = None;
         }
-        for parcel in self.parcels.iter_mut().rev().take_while(|parcel| parcel.seq > applied) {
-            parcel.acked_at = None;
+        for entry in self.entries.iter_mut().rev().take_while(|entry| entry.seq > applied) {
+            entry.acked_at = None;
         }
     }
 
     /// The request was not answered: the Batch may or may not have been stored, and is to be sent again as it is.
     pub fn give_back(&mut self) {
-        debug_assert!(self.flight.is_some(), "nothing was taken");
-        self.flight = None;
+        debug_assert!(self.in_flight.is_some(), "nothing was taken");
+        self.in_flight = None;
         self.put_away_next();
     }
 
     /// The request was turned away, by whoever it reached, before anything of it was taken: what was in flight counts as
     /// not sent.
     pub fn turned_away(&mut self) {
-        debug_assert!(self.flight.is_some(), "nothing was taken");
-        if let Some(flight) = self.flight.take() {
-            (self.sent_through, self.begun) = (flight.sent_before, flight.begun_before);
+        debug_assert!(self.in_flight.is_some(), "nothing was taken");
+        if let Some(in_flight) = self.in_flight.take() {
+            (self.sent_through, self.begun) = (in_flight.sent_before, in_flight.begun_before);
         }
     }
 
     /// Whether a Batch is in flight.
-    pub fn flies_batch(&self) -> bool {
-        self.flight.is_some_and(|flight| !flight.is_probe)
+    pub fn has_batch_in_flight(&self) -> bool {
+        self.in_flight.is_some_and(|in_flight| !in_flight.is_probe)
     }
 
     /// What was read back to be sent is read back again when its turn comes: many Lanes may wait for one Server to come
     /// back. What is here since it came stays, as long as there is room for it.
     fn put_away_next(&mut self) {
         let next = self.index(self.cursor);
-        if let Some(index) = next.filter(|index| self.parcels[*index].is_fetched) {
-            self.parcels[index].put_away();
+        if let Some(index) = next.filter(|index| self.entries[*index].is_fetched) {
+            self.entries[index].put_away();
         }
     }
 
     /// Whether everything that is here is contained in the store.
     pub fn is_applied(&self) -> bool {
-        self.cursor > self.last && !self.must_probe && self.flight.is_none()
+        self.cursor > self.last && !self.must_probe && self.in_flight.is_none()
     }
 
     /// Whether nothing is held.
     pub fn is_empty(&self) -> bool {
-        self.parcels.is_empty() && self.loss.is_none() && !self.must_probe && self.flight.is_none()
+        self.entries.is_empty() && self.loss.is_none() && !self.must_probe && self.in_flight.is_none()
     }
 
     /// Events of everything that is here.
@@ -524,8 +528,8 @@ impl Lane {
 
     /// Events and bytes of what is not known to be contained in the store.
     pub fn unapplied(&self) -> crate::spool::Weight {
-        let first = self.index(self.cursor).unwrap_or(self.parcels.len());
-        self.parcels.range(first..).map(|parcel| parcel.weight).sum()
+        let first = self.index(self.cursor).unwrap_or(self.entries.len());
+        self.entries.range(first..).map(|entry| entry.weight).sum()
     }
 
     /// Whether what it would send has been sent before, or may have been.
@@ -534,7 +538,7 @@ impl Lane {
     }
 
     /// Where it stands, to be written down.
-    pub fn floor(&self) -> LaneCheckpoint {
+    pub fn checkpoint(&self) -> LaneCheckpoint {
         LaneCheckpoint {
             lane: self.key,
             base: self.base(),
@@ -557,16 +561,16 @@ impl Lane {
 
     /// The oldest Batch that is retained; one above the last when none is.
     pub fn base(&self) -> SeqNo {
-        self.parcels.front().map_or(self.last.next(), |oldest| oldest.seq)
+        self.entries.front().map_or(self.last.next(), |oldest| oldest.seq)
     }
 
     fn events_before_base(&self) -> u64 {
-        self.parcels.front().map_or(self.events_offered, |oldest| oldest.events_before)
+        self.entries.front().map_or(self.events_offered, |oldest| oldest.events_before)
     }
 
     fn index(&self, seq: SeqNo) -> Option<usize> {
         let index = seq.0.checked_sub(self.base().0)? as usize;
-        (index < self.parcels.len()).then_some(index)
+        (index < self.entries.len()).then_some(index)
     }
 
     fn audit(&self) {
@@ -576,11 +580,11 @@ impl Lane {
         );
         debug_assert_eq!(
             self.last.next().0 - self.base().0,
-            self.parcels.len() as u64,
+            self.entries.len() as u64,
             "there is a gap: {self:?}"
         );
         debug_assert_eq!(
-            self.parcels.iter().map(|parcel| parcel.weight.events).sum::<u64>(),
+            self.entries.iter().map(|entry| entry.weight.events).sum::<u64>(),
             self.events_held,
             "the lane lost count"
         );

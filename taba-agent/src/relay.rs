@@ -137,8 +137,8 @@ pub struct Relay<S: Spool = MemorySpool> {
     answered: Duration,
     /// Whether a request failed, and none was answered for long.
     failed: bool,
-    tally: IntakeCounts,
-    spool_tally: SpoolCounts,
+    counts: IntakeCounts,
+    spool_counts: SpoolCounts,
     damage: Damage,
     /// When making room was last tried in vain.
     room_tried: Option<Duration>,
@@ -153,8 +153,8 @@ pub struct Relay<S: Spool = MemorySpool> {
     aside: Vec<SetAsideBlocks>,
     /// Lanes of whose Batch some Blocks are being kept, before they are taken out of it.
     keeping: BTreeSet<LaneKey>,
-    aside_tally: SetAsideCounts,
-    said: Notices,
+    set_aside_counts: SetAsideCounts,
+    notices: Notices,
     /// Events that were cut anew, since they had been cut for another number of VBuckets.
     cut_anew: u64,
     /// Lanes that are to be cut anew once they are read back.
@@ -195,8 +195,8 @@ impl RelayPhase {
 
 impl<S: Spool> Relay<S> {
     /// A Relay with a new stream, which also drains what an earlier run has left.
-    pub fn new(config: &Verified<Config>, spool: S, origin: RelayStart) -> Self {
-        let RelayStart { now, seed, recovered, handlers } = origin;
+    pub fn new(config: &Verified<Config>, spool: S, start: RelayStart) -> Self {
+        let RelayStart { now, seed, recovered, handlers } = start;
         let mut streams = Chance::new(seed);
         let (stream, vbuckets) = (StreamId(streams.draw()), config.vbuckets());
         let dispatcher = Dispatcher::new(config, vbuckets, stream, streams.draw(), spool.keeps_content());
@@ -216,8 +216,8 @@ impl<S: Spool> Relay<S> {
             sendings: BTreeMap::new(),
             answered: now.uptime,
             failed: false,
-            tally: IntakeCounts::default(),
-            spool_tally: SpoolCounts::default(),
+            counts: IntakeCounts::default(),
+            spool_counts: SpoolCounts::default(),
             damage: recovered.damage.clone(),
             room_tried: None,
             bytes_here: 0,
@@ -226,8 +226,8 @@ impl<S: Spool> Relay<S> {
             actions: Vec::new(),
             aside: Vec::new(),
             keeping: BTreeSet::new(),
-            aside_tally: SetAsideCounts::default(),
-            said: Notices::default(),
+            set_aside_counts: SetAsideCounts::default(),
+            notices: Notices::default(),
             cut_anew: 0,
             misplaced: BTreeSet::new(),
         };
@@ -237,7 +237,7 @@ impl<S: Spool> Relay<S> {
         for (key, lane) in recovered.lanes {
             relay.dispatcher.recover(now, key, lane);
         }
-        relay.spool_tally.recovered = relay.dispatcher.events_held();
+        relay.spool_counts.recovered = relay.dispatcher.events_held();
         // If it cannot be begun now, the first Batch to come tries again, and is refused as long as that fails.
         relay.room_tried = relay.begin_segment().err().map(|_| now.uptime);
         relay.audit();
@@ -250,7 +250,7 @@ impl<S: Spool> Relay<S> {
     /// # Cost
     /// One pass over the Blocks, two copies of their bytes, and one write to the Spool.
     pub fn accept(&mut self, now: ClockReading, batch: &ClientBatch, bad: &[BadBlock]) -> AcceptOutcome {
-        self.tally.batches_in += 1;
+        self.counts.batches_in += 1;
         let receipt = |refused| Receipt { seq: batch.seq, now: now.time, refused };
         // A repetition is answered also while stopping: its Client can forget it.
         let before = match self.memory(batch.seq).seen(batch) {
@@ -260,16 +260,16 @@ impl<S: Spool> Relay<S> {
             Repetition::Older => Some((Vec::new(), 0)),
         };
         if let Some((refused, position)) = before {
-            self.tally.batches_repeated += 1;
+            self.counts.batches_repeated += 1;
             return AcceptOutcome::Taken { receipt: receipt(refused), position };
         }
         if self.phase == RelayPhase::Draining {
-            self.tally.batches_turned_away += 1;
+            self.counts.batches_turned_away += 1;
             return AcceptOutcome::Stopping;
         }
         let Intake { blocks, refused } = sort_out(self.vbuckets, now.time, batch, bad);
         let events: u64 = blocks.iter().map(|(_, block)| Weight::of(block).events).sum();
-        self.spool_tally.offered += events;
+        self.spool_counts.offered += events;
         let taken = AcceptedBatch {
             client: batch.client.clone(),
             incarnation: batch.incarnation,
@@ -282,10 +282,10 @@ impl<S: Spool> Relay<S> {
             Ok(position) => AcceptOutcome::Taken { receipt: receipt(taken.refused), position },
             Err(error) => {
                 if matches!(error, SpoolError::Full { .. }) {
-                    self.said.full(now.uptime, &self.spool.room(), self.spool_tally.refused);
+                    self.notices.full(now.uptime, &self.spool.usage(), self.spool_counts.refused);
                 }
-                self.tally.batches_turned_away += 1;
-                self.spool_tally.refused += events;
+                self.counts.batches_turned_away += 1;
+                self.spool_counts.refused += events;
                 AcceptOutcome::Refused(error)
             }
         };
@@ -307,25 +307,26 @@ impl<S: Spool> Relay<S> {
         // SpoolUsage first: making it may close Batches or renumber what was never sent, and the plan would be void.
         let bytes: usize = blocks.iter().map(|(_, block)| block.encoded_bytes()).sum();
         self.prepare(now, bytes)?;
-        let mut pieces = Vec::new();
+        let mut fragments = Vec::new();
         for (vbucket, blocks) in by_lane {
-            pieces.extend(self.dispatcher.lane(vbucket).plan(blocks));
+            fragments.extend(self.dispatcher.lane(vbucket).plan(blocks));
         }
-        let written = self.spool.append(&Record::Take { taken, stream: self.stream, pieces: &pieces })?;
+        let written =
+            self.spool.append(&Record::Take { taken, stream: self.stream, fragments: &fragments })?;
         // In one step with the record: whatever fails behind it, the Batch is known when its Client sends it again.
         self.memory_mut(taken.seq).remember(taken, written.position);
-        self.tally.batches_taken += 1;
+        self.counts.batches_taken += 1;
         for refusal in &taken.refused {
-            let events = self.tally.refused.entry(refusal.why).or_default();
+            let events = self.counts.refused.entry(refusal.why).or_default();
             *events = events.saturating_add(refusal.events);
         }
         panic_in(TAKING);
         let mut touched: BTreeMap<u16, Vec<(Fragment, crate::spool::FragmentLocation)>> = BTreeMap::new();
-        for (piece, place) in pieces.into_iter().zip(written.places) {
-            touched.entry(piece.vbucket).or_default().push((piece, place));
+        for (fragment, place) in fragments.into_iter().zip(written.locations) {
+            touched.entry(fragment.vbucket).or_default().push((fragment, place));
         }
-        for (vbucket, pieces) in touched {
-            self.dispatcher.append(self.clock.as_written(now), vbucket, pieces, written.position);
+        for (vbucket, fragments) in touched {
+            self.dispatcher.append(self.clock.as_written(now), vbucket, fragments, written.position);
             self.merge_if_due(now, vbucket);
         }
         self.holds_here(bytes);
@@ -339,28 +340,28 @@ impl<S: Spool> Relay<S> {
         }
         self.hear_time(now, &input);
         self.note_sending(now, &input);
-        self.dispatcher.hear(now, input, &mut self.actions);
+        self.dispatcher.apply(now, input, &mut self.actions);
         self.leave_begun_stream(now);
-        self.dispatcher.go_on(now, self.spool.durable(), &mut self.actions);
+        self.dispatcher.send_due(now, self.spool.durable(), &mut self.actions);
         for action in std::mem::take(&mut self.actions) {
             match action {
                 Action::Send(request) => requests.push(request),
                 Action::Release(released) => {
-                    self.spool_tally.released += released.events;
-                    self.spool.release(&released.places);
+                    self.spool_counts.released += released.events;
+                    self.spool.release(&released.locations);
                 }
                 Action::Expire(expired) => {
-                    self.spool_tally.expired += expired.events;
-                    self.spool.release(&expired.places);
+                    self.spool_counts.expired += expired.events;
+                    self.spool.release(&expired.locations);
                 }
-                Action::SetAside(condemned) => self.set_aside(now, condemned),
+                Action::SetAside(poison) => self.set_aside(now, poison),
                 Action::Recut(key, bytes) => self.recut(key, bytes),
                 Action::Fetch(fetch) => self.spool.fetch(fetch),
                 Action::Misplaced(key) => self.misplaced(now, key, true),
             }
         }
         self.write_clock(now.uptime);
-        self.tidy(now);
+        self.maintain(now);
         self.audit();
     }
 
@@ -380,7 +381,7 @@ impl<S: Spool> Relay<S> {
     /// What is to be done with the disk next, by whoever owns it; then say how it went with [`Relay::disk_done`]. One job
     /// is handed out at a time.
     pub fn disk_job(&mut self, now: ClockReading) -> Option<DiskJob> {
-        self.tidy(now);
+        self.maintain(now);
         self.spool.next_job(now.uptime)
     }
 
@@ -395,7 +396,7 @@ impl<S: Spool> Relay<S> {
             self.fetched(now, &fetch, outcome);
         }
         self.dispatcher.synced(now.uptime);
-        self.tidy(now);
+        self.maintain(now);
         self.audit();
     }
 
@@ -438,19 +439,19 @@ impl<S: Spool> Relay<S> {
             lanes: self.dispatcher.lanes(),
             clients: self.dedup.len(),
             spool: status::SpoolStatus::of(
-                &self.spool.room(),
-                &self.spool_tally,
+                &self.spool.usage(),
+                &self.spool_counts,
                 self.dispatcher.events_held(),
                 self.dispatcher.unapplied().events,
             ),
-            damage: status::DamageStatus::of(&self.damage, self.spool_tally.damaged),
-            merges: status::MergeStatus::of(&self.tally.merges),
-            batches: status::BatchStatus::of(&self.tally),
-            lane_batches: status::LaneBatchStatus::of(self.dispatcher.tally()),
-            refused: status::by_word(&self.tally.refused),
-            refused_by_servers: status::by_word(&self.dispatcher.tally().refused),
+            damage: status::DamageStatus::of(&self.damage, self.spool_counts.damaged),
+            merges: status::MergeStatus::of(&self.counts.merges),
+            batches: status::BatchStatus::of(&self.counts),
+            lane_batches: status::LaneBatchStatus::of(self.dispatcher.counts()),
+            refused: status::by_word(&self.counts.refused),
+            refused_by_servers: status::by_word(&self.dispatcher.counts().refused),
             events_cut_anew: self.cut_anew,
-            set_aside: status::SetAsideStatus::of(&self.aside_tally),
+            set_aside: status::SetAsideStatus::of(&self.set_aside_counts),
             // The driver knows.
             log_lines_dropped: 0,
             servers: self.server_status(now),
@@ -460,10 +461,10 @@ impl<S: Spool> Relay<S> {
     /// What came in is here or left where it may leave, and every Batch that came is accounted for.
     fn audit(&self) {
         if cfg!(debug_assertions) {
-            let n = &self.tally;
+            let n = &self.counts;
             let accounted = n.batches_taken + n.batches_repeated + n.batches_turned_away;
             assert_eq!(n.batches_in, accounted, "the relay lost count: {n:?}");
-            self.spool_tally.audit(self.dispatcher.events_held());
+            self.spool_counts.audit(self.dispatcher.events_held());
         }
     }
 }

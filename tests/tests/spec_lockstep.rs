@@ -60,11 +60,11 @@ impl Twin {
     }
 
     fn append(&mut self, now: ClockReading, events: u8) {
-        let pieces = self.lane.plan([&block(events)]);
+        let fragments = self.lane.plan([&block(events)]);
         let stream = self.lane.key().stream;
         let written =
-            self.spool.append(&Record::Merge { stream, taken_at: now.time, pieces: &pieces }).unwrap();
-        self.lane.append(now, pieces.into_iter().zip(written.places), written.position);
+            self.spool.append(&Record::Merge { stream, taken_at: now.time, fragments: &fragments }).unwrap();
+        self.lane.append(now, fragments.into_iter().zip(written.locations), written.position);
     }
 
     /// What it sends is what the specification sends.

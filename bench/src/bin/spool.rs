@@ -79,14 +79,14 @@ fn raw(directory: &Path) -> Result<f64, Box<dyn Error>> {
     Ok(ROUND_BYTES as f64 / start.elapsed().as_secs_f64() / 1e6)
 }
 
-/// MB/s of records of 4 KiB, each with one piece, in a Spool, flushed when so many Clients wait.
+/// MB/s of records of 4 KiB, each with one fragment, in a Spool, flushed when so many Clients wait.
 fn spool(directory: &Path, clients: u64) -> Result<f64, Box<dyn Error>> {
     let mut disk = FileDisk::open(directory)?;
     let (spool, _) = LogSpool::open(&mut disk, options())?;
     let (spool, prepared) = (Mutex::new(spool), Mutex::new(None::<SyncJob>));
     let checkpoint = Checkpoint::default();
     let bytes: Vec<u8> = (0..RECORD_BYTES - 64).map(|n| (n * 7919) as u8).collect();
-    let mut piece = Fragment {
+    let mut fragment = Fragment {
         vbucket: 1,
         seq: SeqNo(1),
         events_before: 0,
@@ -127,23 +127,26 @@ fn spool(directory: &Path, clients: u64) -> Result<f64, Box<dyn Error>> {
             spool.done(start.elapsed(), done);
         }
     };
-    let places: Vec<FragmentLocation> = synced_meanwhile(sync, || -> Result<_, Box<dyn Error>> {
-        let mut places = Vec::new();
+    let locations: Vec<FragmentLocation> = synced_meanwhile(sync, || -> Result<_, Box<dyn Error>> {
+        let mut locations = Vec::new();
         for n in 1..=(ROUND_BYTES / RECORD_BYTES) as u64 {
-            (piece.seq, taken.seq, piece.events_before) = (SeqNo(n), SeqNo(n), n - 1);
+            (fragment.seq, taken.seq, fragment.events_before) = (SeqNo(n), SeqNo(n), n - 1);
             let mut spool = spool.lock().expect("nobody panics");
             if spool.must_roll(RECORD_BYTES) {
                 spool.roll(&checkpoint)?;
                 write(&mut spool);
             }
-            let record =
-                Record::Take { taken: &taken, stream: StreamId(1), pieces: std::slice::from_ref(&piece) };
-            places.extend(spool.append(&record)?.places);
+            let record = Record::Take {
+                taken: &taken,
+                stream: StreamId(1),
+                fragments: std::slice::from_ref(&fragment),
+            };
+            locations.extend(spool.append(&record)?.locations);
             if n.is_multiple_of(clients) {
                 write(&mut spool);
             }
         }
-        Ok(places)
+        Ok(locations)
     })?;
     while spool.lock().expect("nobody panics").durable() < spool.lock().expect("nobody panics").position() {
         write(&mut spool.lock().expect("nobody panics"));
@@ -153,7 +156,7 @@ fn spool(directory: &Path, clients: u64) -> Result<f64, Box<dyn Error>> {
     assert_eq!(spool.durable(), spool.position(), "all of it is durable");
     let mega_bytes = spool.position() as f64 / 1e6;
     let speed = mega_bytes / start.elapsed().as_secs_f64();
-    spool.release(&places);
+    spool.release(&locations);
     Ok(speed)
 }
 

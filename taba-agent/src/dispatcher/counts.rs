@@ -22,8 +22,8 @@ pub struct DispatchCounts {
     pub batches_answered: [u64; 7],
     /// Batches whose request failed, or that the answer did not mention; sent = answered + unanswered + in flight.
     pub batches_unanswered: u64,
-    /// Answers that no honest Server gives; they are among the answered, and the Batch was sent again.
-    pub answers_absurd: u64,
+    /// Answers that violate the protocol; they are among the answered, and the Batch was sent again.
+    pub protocol_violations: u64,
     /// Requests that were too large for a Server or a proxy before it.
     pub requests_too_large: u64,
     /// Events that Servers refused and counted as dropped, by reason.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  a request fails        Lanes halve until one is alone         alone, again and again           its Blocks are checked
-//!  with many Lanes  ────► each success ends their suspicion ────► a Probe answered in between ────► half of them, and so on
+//!  with many Lanes  ────► each success ends their isolation ────► a Probe answered in between ────► half of them, and so on
 //!                                                                                                        │
 //!                                 Blocks that fail by themselves are set aside, the Batch goes on ◄──────┘
 //! ```
@@ -29,12 +29,12 @@ const ROUNDS_MAX: u32 = 3;
 #[derive(Debug, Default)]
 pub(super) struct Isolation {
     /// Lanes in its next request, at most; `None` when it is not suspected.
-    together: Option<usize>,
+    lanes_max: Option<usize>,
     /// How often its Batch failed alone.
     strikes: u32,
     /// Its Batch is too large by itself.
     is_too_large: bool,
-    inquest: Option<Bisection>,
+    bisection: Option<Bisection>,
     rounds: u32,
     /// How it failed last, for people.
     why: String,
@@ -48,7 +48,7 @@ struct Bisection {
     /// How often the next range, of one Block, has failed.
     strikes: u32,
     failures: u32,
-    guilty: BTreeSet<usize>,
+    poison: BTreeSet<usize>,
 }
 
 /// What becomes of a suspect's Batch when it is its turn.
@@ -66,18 +66,18 @@ pub(super) enum IsolationStep {
 
 impl Isolation {
     /// Lanes in its next request, at most.
-    pub(super) fn together(&self) -> usize {
-        self.together.unwrap_or(usize::MAX)
+    pub(super) fn lanes_max(&self) -> usize {
+        self.lanes_max.unwrap_or(usize::MAX)
     }
 
     /// Whether its next request must be all that its Server has from this Agent.
     pub(super) fn is_alone(&self) -> bool {
-        self.together == Some(1)
+        self.lanes_max == Some(1)
     }
 
     /// A request with so many Lanes failed, of which this was one.
     pub(super) fn halve(&mut self, lanes: usize) {
-        self.together = Some((lanes / 2).max(1).min(self.together()));
+        self.lanes_max = Some((lanes / 2).max(1).min(self.lanes_max()));
     }
 
     /// How it failed last, for people.
@@ -87,44 +87,44 @@ impl Isolation {
 
     /// Its Batch was all that its Server had, and failed.
     pub(super) fn failed_alone(&mut self, why: &str) {
-        (self.together, self.why) = (Some(1), why.to_owned());
+        (self.lanes_max, self.why) = (Some(1), why.to_owned());
         self.strikes += 1;
         if self.strikes >= STRIKES_MAX {
-            self.inquest.get_or_insert_default();
+            self.bisection.get_or_insert_default();
         }
     }
 
     /// Its Batch is too large for its Server, by itself.
     pub(super) fn too_large(&mut self, why: &str) {
-        (self.together, self.is_too_large, self.why) = (Some(1), true, why.to_owned());
+        (self.lanes_max, self.is_too_large, self.why) = (Some(1), true, why.to_owned());
         self.strikes += 1;
     }
 
     /// The same Batch is another one from here on, because some of its Blocks were set aside, or it was cut anew.
     pub(super) fn changed(&mut self) {
-        *self = Self { together: Some(1), ..Self::default() };
+        *self = Self { lanes_max: Some(1), ..Self::default() };
     }
 
     /// A check was answered.
     pub(super) fn passed(&mut self) {
-        let Some(inquest) = &mut self.inquest else { return };
-        inquest.next(Vec::new());
+        let Some(bisection) = &mut self.bisection else { return };
+        bisection.next(Vec::new());
     }
 
     /// A check failed.
     pub(super) fn failed_check(&mut self, why: &str) {
         self.why = why.to_owned();
-        let Some(inquest) = &mut self.inquest else { return };
-        inquest.failures += 1;
-        let Some(range) = inquest.todo.as_ref().and_then(|todo| todo.last()).cloned() else { return };
+        let Some(bisection) = &mut self.bisection else { return };
+        bisection.failures += 1;
+        let Some(range) = bisection.todo.as_ref().and_then(|todo| todo.last()).cloned() else { return };
         if range.len() > 1 {
             let middle = range.start + range.len() / 2;
-            return inquest.next(vec![middle..range.end, range.start..middle]);
+            return bisection.next(vec![middle..range.end, range.start..middle]);
         }
-        inquest.strikes += 1;
-        if inquest.strikes >= BLOCK_STRIKES_MAX {
-            inquest.guilty.extend(range);
-            inquest.next(Vec::new());
+        bisection.strikes += 1;
+        if bisection.strikes >= BLOCK_STRIKES_MAX {
+            bisection.poison.extend(range);
+            bisection.next(Vec::new());
         }
     }
 
@@ -133,22 +133,22 @@ impl Isolation {
         if self.is_too_large && self.strikes >= STRIKES_MAX {
             return IsolationStep::SetLargestAside;
         }
-        let Some(inquest) = &mut self.inquest else { return IsolationStep::Send };
-        let todo = inquest.todo.get_or_insert_with(|| std::iter::once(0..blocks).collect());
-        if inquest.failures >= FAILURES_MAX {
+        let Some(bisection) = &mut self.bisection else { return IsolationStep::Send };
+        let todo = bisection.todo.get_or_insert_with(|| std::iter::once(0..blocks).collect());
+        if bisection.failures >= FAILURES_MAX {
             let left = todo.drain(..).flatten();
-            inquest.guilty.extend(left);
+            bisection.poison.extend(left);
         }
         if let Some(range) = todo.last().filter(|range| !range.is_empty()) {
             return IsolationStep::Check(range.clone());
         }
-        if !inquest.guilty.is_empty() {
-            return IsolationStep::SetAside(inquest.guilty.iter().copied().collect());
+        if !bisection.poison.is_empty() {
+            return IsolationStep::SetAside(bisection.poison.iter().copied().collect());
         }
         // Each Block passes: whatever it is, the checks do not show it. Once more, but not for ever.
         self.rounds += 1;
         if self.rounds < ROUNDS_MAX && blocks > 0 {
-            (self.strikes, self.inquest) = (0, None);
+            (self.strikes, self.bisection) = (0, None);
             return IsolationStep::Send;
         }
         IsolationStep::SetAside((0..blocks).collect())
@@ -171,28 +171,28 @@ mod tests {
     use super::*;
 
     /// Fails a Batch alone until something else than sending it is to be done.
-    fn suspected(blocks: usize) -> Isolation {
-        let mut suspicion = Isolation::default();
-        while suspicion.turn(blocks) == IsolationStep::Send {
-            suspicion.failed_alone("lost");
+    fn isolated_batch(blocks: usize) -> Isolation {
+        let mut isolation = Isolation::default();
+        while isolation.turn(blocks) == IsolationStep::Send {
+            isolation.failed_alone("lost");
         }
-        suspicion
+        isolation
     }
 
     /// Goes on to the verdict, with a Server that fails on these Blocks. Answers the verdict, and the failures.
     fn tried(blocks: usize, bad: &[usize]) -> (IsolationStep, usize) {
-        let mut suspicion = suspected(blocks);
+        let mut isolation = isolated_batch(blocks);
         let mut failures = STRIKES_MAX as usize;
         loop {
-            match suspicion.turn(blocks) {
+            match isolation.turn(blocks) {
                 IsolationStep::Check(range) if bad.iter().any(|bad| range.contains(bad)) => {
                     failures += 1;
-                    suspicion.failed_check("lost");
+                    isolation.failed_check("lost");
                 }
-                IsolationStep::Check(_) => suspicion.passed(),
+                IsolationStep::Check(_) => isolation.passed(),
                 IsolationStep::Send => {
                     failures += 1;
-                    suspicion.failed_alone("lost");
+                    isolation.failed_alone("lost");
                 }
                 verdict => return (verdict, failures),
             }
@@ -201,12 +201,12 @@ mod tests {
 
     #[test]
     fn lanes_halve_until_one_is_alone() {
-        let mut suspicion = Isolation::default();
+        let mut isolation = Isolation::default();
         let mut failures = 0;
         let mut lanes = 1000;
-        while !suspicion.is_alone() {
-            suspicion.halve(lanes);
-            lanes = suspicion.together();
+        while !isolation.is_alone() {
+            isolation.halve(lanes);
+            lanes = isolation.lanes_max();
             failures += 1;
         }
         assert_eq!(failures, 9);
@@ -236,13 +236,13 @@ mod tests {
 
     #[test]
     fn what_is_too_large_is_not_suspected_of_more() {
-        let mut suspicion = Isolation::default();
+        let mut isolation = Isolation::default();
         for _ in 0..STRIKES_MAX {
-            assert_eq!(suspicion.turn(10), IsolationStep::Send);
-            suspicion.too_large("413");
+            assert_eq!(isolation.turn(10), IsolationStep::Send);
+            isolation.too_large("413");
         }
-        assert_eq!(suspicion.turn(10), IsolationStep::SetLargestAside);
-        suspicion.changed();
-        assert_eq!((suspicion.turn(10), suspicion.is_alone()), (IsolationStep::Send, true));
+        assert_eq!(isolation.turn(10), IsolationStep::SetLargestAside);
+        isolation.changed();
+        assert_eq!((isolation.turn(10), isolation.is_alone()), (IsolationStep::Send, true));
     }
 }

@@ -41,7 +41,7 @@ impl Dispatcher {
         let is_new = is_agreed && !self.clocks.is_agreed;
         self.clocks.is_agreed = is_agreed;
         if is_new && self.flush_at.is_some() {
-            (self.flush_at, self.looked_at) = (Some(now), None);
+            (self.flush_at, self.checked_at) = (Some(now), None);
         }
     }
 
@@ -68,16 +68,16 @@ impl Dispatcher {
     }
 
     /// These streams may be sent now.
-    pub fn let_through(&mut self) {
+    pub fn stop_withholding(&mut self) {
         self.clocks.withheld.retain(|_, position| *position == u64::MAX);
-        self.looked_at = None;
+        self.checked_at = None;
     }
 
     /// Looks how far the Spool is.
-    pub(super) fn look_at_spool(&mut self, now: Duration, durable: u64) {
+    pub(super) fn check_spool(&mut self, now: Duration, durable: u64) {
         self.clocks.withheld.retain(|_, position| *position > durable);
         if self.withheld_until().is_some_and(|until| until <= now) {
-            self.let_through();
+            self.stop_withholding();
         }
     }
 
@@ -86,7 +86,7 @@ impl Dispatcher {
         let Some(position) = self.clocks.withheld.get(&key.stream).copied() else { return false };
         self.clocks.is_holding |= position == u64::MAX;
         // What is in the Spool is not to wait for what comes.
-        self.desk(key).lane.make_ready(durable);
+        self.scheduled(key).lane.make_ready(durable);
         true
     }
 
@@ -100,28 +100,28 @@ impl Dispatcher {
     pub fn try_misdated_again(&mut self, now: Duration) {
         self.clocks.ask_not_before = now;
         let resting: Vec<LaneKey> =
-            self.lanes.iter().filter(|(_, desk)| desk.is_misdated).map(|(key, _)| *key).collect();
+            self.lanes.iter().filter(|(_, scheduled)| scheduled.is_misdated).map(|(key, _)| *key).collect();
         for key in resting {
-            let desk = self.desk(key);
-            desk.failures = 0;
-            if let super::LaneState::Resting(until) = desk.place {
+            let scheduled = self.scheduled(key);
+            scheduled.failures = 0;
+            if let super::LaneState::BackingOff(until) = scheduled.place {
                 self.timers.remove(&(until, key));
-                self.stand_in_line(now, key);
+                self.enqueue(now, key);
             }
         }
     }
 
     /// Whether a Server did not begin this Lane because of the clocks, or did at last.
     pub(super) fn compare_clocks(&mut self, now: Duration, server: usize, key: LaneKey, ack: Option<&Ack>) {
-        let desk = self.desk(key);
+        let scheduled = self.scheduled(key);
         match ack.map(|ack| ack.answer) {
             Some(Answer::Misdated) => {
-                desk.is_misdated = true;
+                scheduled.is_misdated = true;
                 self.clocks.refused_by = Some(server);
             }
-            Some(Answer::Applied | Answer::Duplicate | Answer::Nak) if desk.is_misdated => {
-                desk.is_misdated = false;
-                desk.lane.is_begun(now);
+            Some(Answer::Applied | Answer::Duplicate | Answer::Nak) if scheduled.is_misdated => {
+                scheduled.is_misdated = false;
+                scheduled.lane.is_begun(now);
             }
             _ => {}
         }
@@ -139,16 +139,16 @@ impl Dispatcher {
             return false;
         }
         let is_agreed = self.clocks.is_agreed;
-        let desk = self.desk(key);
-        if desk.lane.is_misdated(now) && (!is_agreed || desk.lane.ahead(now).is_some()) {
+        let scheduled = self.scheduled(key);
+        if scheduled.lane.is_misdated(now) && (!is_agreed || scheduled.lane.ahead(now).is_some()) {
             self.clocks.is_holding |= !is_agreed;
             return false;
         }
         // What no Server has ever taken is none the older for it.
-        if desk.is_misdated && !desk.lane.is_recovered() {
+        if scheduled.is_misdated && !scheduled.lane.is_recovered() {
             return true;
         }
-        let expired = desk.lane.expire(now);
+        let expired = scheduled.lane.expire(now);
         if expired.batches > 0 {
             self.events_held -= expired.events;
             actions.push(Action::Expire(expired));
@@ -158,17 +158,22 @@ impl Dispatcher {
 
     /// Lanes that wait because of the clocks, refused or held back, and the Server that refused them last.
     pub fn waiting_for_clocks(&self, now: Duration) -> (usize, Option<usize>) {
-        let is_held = |key: &LaneKey, desk: &super::ScheduledLane| {
-            let is_withheld = self.clocks.withheld.contains_key(&key.stream) && desk.lane.next().is_some();
-            !self.clocks.is_agreed && (is_withheld || desk.lane.is_misdated(now))
+        let is_held = |key: &LaneKey, scheduled: &super::ScheduledLane| {
+            let is_withheld =
+                self.clocks.withheld.contains_key(&key.stream) && scheduled.lane.next().is_some();
+            !self.clocks.is_agreed && (is_withheld || scheduled.lane.is_misdated(now))
         };
-        let waiting = self.lanes.iter().filter(|(key, desk)| desk.is_misdated || is_held(key, desk)).count();
+        let waiting = self
+            .lanes
+            .iter()
+            .filter(|(key, scheduled)| scheduled.is_misdated || is_held(key, scheduled))
+            .count();
         (waiting, self.clocks.refused_by.filter(|_| waiting > 0))
     }
 
     /// When to ask for the time, if that is needed.
     pub(super) fn ask_time_at(&self) -> Option<Duration> {
-        let is_needed = self.clocks.is_holding && self.flights.is_empty();
+        let is_needed = self.clocks.is_holding && self.in_flight.is_empty();
         is_needed.then_some(self.clocks.ask_not_before)
     }
 

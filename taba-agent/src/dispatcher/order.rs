@@ -12,8 +12,8 @@ const STAY_AWAY: Duration = Duration::from_secs(60);
 /// newer version, in a rolling upgrade) is passed over for a while; the next in the order is tried.
 #[derive(Debug)]
 pub(super) struct ServerOrder {
-    /// Places of the Servers, the first choice in front.
-    places: Box<[u16]>,
+    /// Indices of the Servers, the first choice in front.
+    servers: Box<[u16]>,
     /// How many of them are passed over.
     skipped: usize,
     /// Until when they are.
@@ -23,8 +23,8 @@ pub(super) struct ServerOrder {
 }
 
 impl ServerOrder {
-    pub(super) fn new(places: Box<[u16]>) -> Self {
-        Self { places, skipped: 0, until: Duration::ZERO, too_old: None }
+    pub(super) fn new(servers: Box<[u16]>) -> Self {
+        Self { servers, skipped: 0, until: Duration::ZERO, too_old: None }
     }
 
     /// The first Server that is open and takes a request of the size; if none takes it, the first that is open. Those that
@@ -36,10 +36,10 @@ impl ServerOrder {
         fits: impl Fn(usize) -> bool,
     ) -> Option<usize> {
         let skipped = if now < self.until { self.skipped } else { 0 };
-        let (last, first) = self.places.split_at(skipped.min(self.places.len()));
-        let order = first.iter().chain(last).map(|place| usize::from(*place));
-        let mut open = order.filter(|place| is_open(*place));
-        open.clone().find(|place| fits(*place)).or_else(|| open.next())
+        let (last, first) = self.servers.split_at(skipped.min(self.servers.len()));
+        let order = first.iter().chain(last).map(|server| usize::from(*server));
+        let mut open = order.filter(|server| is_open(*server));
+        open.clone().find(|server| fits(*server)).or_else(|| open.next())
     }
 
     /// The Server that was too old for what the Lane holds; `None` when none was, or another one took it.
@@ -50,9 +50,9 @@ impl ServerOrder {
     /// Takes in what a Server answered to this Lane.
     pub(super) fn answered(&mut self, now: Duration, server: usize, ack: &Ack) {
         if is_too_old(ack) {
-            let place = self.places.iter().position(|place| usize::from(*place) == server);
-            let next = place.map_or(0, |place| place + 1);
-            (self.skipped, self.until) = (next % self.places.len().max(1), now + STAY_AWAY);
+            let position = self.servers.iter().position(|other| usize::from(*other) == server);
+            let next = position.map_or(0, |position| position + 1);
+            (self.skipped, self.until) = (next % self.servers.len().max(1), now + STAY_AWAY);
             self.too_old = Some(server);
         } else if matches!(ack.answer, Answer::Applied | Answer::Duplicate) {
             self.too_old = None;

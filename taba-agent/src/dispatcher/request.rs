@@ -62,7 +62,7 @@ pub(super) struct Draft {
     probes: Vec<Probe>,
     bytes: usize,
     /// Lanes that may be in it, at most.
-    together: usize,
+    lanes_max: usize,
     is_check: bool,
     /// Whether it is to be all that its Server has.
     pub(super) is_alone: bool,
@@ -74,7 +74,7 @@ impl Default for Draft {
             batches: Vec::new(),
             probes: Vec::new(),
             bytes: 0,
-            together: REQUEST_BATCHES_MAX,
+            lanes_max: REQUEST_BATCHES_MAX,
             is_check: false,
             is_alone: false,
         }
@@ -84,13 +84,13 @@ impl Default for Draft {
 impl Draft {
     /// Whether a message of `bytes` still fits, whose Lane may be in a request with so many others. One always fits into
     /// an empty draft.
-    pub(super) fn has_room(&self, bytes: usize, together: usize, bytes_max: usize) -> bool {
-        self.len() < self.together.min(together) && Lanes::HEAD_BYTES_MAX + self.bytes + bytes <= bytes_max
+    pub(super) fn has_room(&self, bytes: usize, lanes_max: usize, bytes_max: usize) -> bool {
+        self.len() < self.lanes_max.min(lanes_max) && Lanes::HEAD_BYTES_MAX + self.bytes + bytes <= bytes_max
     }
 
     /// A message comes whose Lane may be in a request with so many others.
-    pub(super) fn bound(&mut self, together: usize) {
-        self.together = self.together.min(together);
+    pub(super) fn bound(&mut self, lanes_max: usize) {
+        self.lanes_max = self.lanes_max.min(lanes_max);
     }
 
     /// A check of these Blocks.

@@ -19,44 +19,46 @@ const FETCHED_REQUESTS: usize = 2;
 impl Dispatcher {
     /// Sends what can be sent of the lines; the rest keeps its order.
     pub(super) fn dispatch(&mut self, now: ClockReading, durable: u64, actions: &mut Vec<Action>) {
-        self.looked_at = Some(now.uptime);
-        self.line_bytes = 0;
+        self.checked_at = Some(now.uptime);
+        self.queue_bytes = 0;
         self.unwritten_probe_at = None;
         self.clocks.is_holding = false;
         let slots = self.bounds.requests_per_server_max;
         let mut drafts: Vec<Option<Draft>> = self.servers.iter().map(|_| None).collect();
-        let closed = self.dispatch_suspects(now, durable, actions);
-        let line = std::mem::take(&mut self.line);
-        self.line = self.dispatch_line(now, line, (slots, &closed), &mut drafts, durable, actions);
-        let replays = std::mem::take(&mut self.replays);
+        let closed = self.dispatch_isolated(now, durable, actions);
+        let queue = std::mem::take(&mut self.queue);
+        self.queue = self.dispatch_queue(now, queue, (slots, &closed), &mut drafts, durable, actions);
+        let replay_queue = std::mem::take(&mut self.replay_queue);
         let slots = (slots - 1).max(1);
-        self.replays = self.dispatch_line(now, replays, (slots, &closed), &mut drafts, durable, actions);
+        self.replay_queue =
+            self.dispatch_queue(now, replay_queue, (slots, &closed), &mut drafts, durable, actions);
         for (place, draft) in drafts.into_iter().enumerate() {
             self.send(now, place, draft, actions);
         }
-        if self.line.is_empty() && self.replays.is_empty() {
+        if self.queue.is_empty() && self.replay_queue.is_empty() {
             self.flush_at = None;
         }
     }
 
     /// Sends what suspects have to say, each alone, to a Server that has nothing else from this Agent. Answers which
     /// Servers are kept for them.
-    fn dispatch_suspects(&mut self, now: ClockReading, durable: u64, actions: &mut Vec<Action>) -> Vec<bool> {
+    fn dispatch_isolated(&mut self, now: ClockReading, durable: u64, actions: &mut Vec<Action>) -> Vec<bool> {
         let mut closed = vec![false; self.servers.len()];
-        self.flights
+        self.in_flight
             .values()
-            .filter(|flight| flight.is_alone)
-            .for_each(|flight| closed[flight.server] = true);
-        let is_alone = |key: &LaneKey| self.lanes.get(key).is_some_and(|desk| desk.suspicion.is_alone());
-        let suspects: Vec<LaneKey> =
-            self.line.iter().chain(&self.replays).filter(|key| is_alone(key)).copied().collect();
-        for key in suspects {
+            .filter(|sent_request| sent_request.is_alone)
+            .for_each(|sent_request| closed[sent_request.server] = true);
+        let is_alone =
+            |key: &LaneKey| self.lanes.get(key).is_some_and(|scheduled| scheduled.isolation.is_alone());
+        let isolated: Vec<LaneKey> =
+            self.queue.iter().chain(&self.replay_queue).filter(|key| is_alone(key)).copied().collect();
+        for key in isolated {
             if !self.expire(now.uptime, key, durable, actions) {
                 continue;
             }
-            let desk = self.lanes.get_mut(&key).expect("a Lane in line is not removed");
-            let Some(next) = desk.lane.next() else {
-                self.leave_line(key);
+            let scheduled = self.lanes.get_mut(&key).expect("a Lane in queue is not removed");
+            let Some(next) = scheduled.lane.next() else {
+                self.dequeue(key);
                 self.settle(now.uptime, key);
                 continue;
             };
@@ -64,13 +66,13 @@ impl Dispatcher {
             let is_open =
                 |place: usize| !closed[place] && self.servers[place].is_open(now.uptime, true, None);
             let fits = |place: usize| bytes <= self.servers[place].bytes_max();
-            let Some(place) = desk.order.choose(now.uptime, is_open, fits) else { continue };
-            if !desk.lane.make_ready(durable) {
+            let Some(place) = scheduled.order.choose(now.uptime, is_open, fits) else { continue };
+            if !scheduled.lane.make_ready(durable) {
                 continue;
             }
             if let Some(fetch) = self.away(key) {
                 if self.may_fetch(&fetch) {
-                    self.leave_line(key);
+                    self.dequeue(key);
                     actions.push(Action::Fetch(fetch));
                 }
                 continue;
@@ -80,9 +82,9 @@ impl Dispatcher {
             if self.servers[place].in_flight() > 0 || !self.servers[place].take_slot(now.uptime, 1) {
                 continue;
             }
-            self.leave_line(key);
+            self.dequeue(key);
             let mut draft = Draft::alone();
-            if self.draw_suspect(now, key, place, &mut draft, actions) {
+            if self.add_isolated(now, key, place, &mut draft, actions) {
                 self.send(now, place, Some(draft), actions);
             } else {
                 self.servers[place].give_slot_back();
@@ -92,14 +94,14 @@ impl Dispatcher {
         closed
     }
 
-    fn leave_line(&mut self, key: LaneKey) {
-        self.line.retain(|other| *other != key);
-        self.replays.retain(|other| *other != key);
+    fn dequeue(&mut self, key: LaneKey) {
+        self.queue.retain(|other| *other != key);
+        self.replay_queue.retain(|other| *other != key);
     }
 
     /// Takes what a suspect has to say into a request of its own: its message, or a check of some of its Blocks. False
     /// when there is nothing to be sent now: Blocks of it are to be set aside.
-    fn draw_suspect(
+    fn add_isolated(
         &mut self,
         now: ClockReading,
         key: LaneKey,
@@ -107,17 +109,17 @@ impl Dispatcher {
         draft: &mut Draft,
         actions: &mut Vec<Action>,
     ) -> bool {
-        self.draw(now, key, draft);
+        self.add_message(now, key, draft);
         let Some(batch) = draft.batches_mut().pop() else { return true };
         let bytes_max = self.servers[server].bytes_max();
-        let desk = self.lanes.get_mut(&key).expect("a Lane on its way is not removed");
-        let blocks = match desk.suspicion.turn(batch.blocks() as usize) {
+        let scheduled = self.lanes.get_mut(&key).expect("a Lane on its way is not removed");
+        let blocks = match scheduled.isolation.turn(batch.blocks() as usize) {
             IsolationStep::Send => {
                 draft.batches_mut().push(batch);
                 return true;
             }
             IsolationStep::Check(range) => {
-                self.tally.checks_sent += 1;
+                self.counts.checks_sent += 1;
                 *draft = Draft::alone();
                 draft.check(batch.only(range));
                 return true;
@@ -125,18 +127,18 @@ impl Dispatcher {
             IsolationStep::SetAside(blocks) => blocks,
             IsolationStep::SetLargestAside => batch.largest(bytes_max),
         };
-        desk.lane.give_back();
-        let why = desk.suspicion.why().to_owned();
-        self.tally.batches_sent -= 1;
+        scheduled.lane.give_back();
+        let why = scheduled.isolation.why().to_owned();
+        self.counts.batches_sent -= 1;
         actions.push(Action::SetAside(PoisonBlocks { batch, blocks, why }));
         false
     }
 
     /// Sends what can be sent of one line, in at most so many requests a Server; gives back what could not.
-    fn dispatch_line(
+    fn dispatch_queue(
         &mut self,
         now: ClockReading,
-        mut line: VecDeque<LaneKey>,
+        mut queue: VecDeque<LaneKey>,
         (slots, closed): (usize, &[bool]),
         drafts: &mut [Option<Draft>],
         durable: u64,
@@ -144,13 +146,13 @@ impl Dispatcher {
     ) -> VecDeque<LaneKey> {
         let is_any_up = self.servers.iter().any(|server| server.health() == Health::Up);
         let mut left = VecDeque::new();
-        while let Some(key) = line.pop_front() {
+        while let Some(key) = queue.pop_front() {
             if !self.expire(now.uptime, key, durable, actions) {
                 left.push_back(key);
                 continue;
             }
-            let desk = self.lanes.get_mut(&key).expect("a Lane in line is not removed");
-            let bytes = match desk.lane.next() {
+            let scheduled = self.lanes.get_mut(&key).expect("a Lane in queue is not removed");
+            let bytes = match scheduled.lane.next() {
                 Some(NextMessage::Batch(bytes)) => bytes,
                 Some(NextMessage::Probe) => Lanes::PROBE_BYTES_MAX,
                 // All that it had to say was too old.
@@ -159,16 +161,16 @@ impl Dispatcher {
                     continue;
                 }
             };
-            if desk.suspicion.is_alone() {
+            if scheduled.isolation.is_alone() {
                 left.push_back(key);
                 continue;
             }
-            let together = desk.suspicion.together();
+            let lanes_max = scheduled.isolation.lanes_max();
             let is_open = |place: usize| {
                 !closed[place] && self.servers[place].is_open(now.uptime, is_any_up, drafts[place].as_ref())
             };
             let fits = |place: usize| bytes <= self.servers[place].bytes_max();
-            let home = desk.order.choose(now.uptime, is_open, fits);
+            let home = scheduled.order.choose(now.uptime, is_open, fits);
             // What is not in the Spool for good waits for the next sync, which is a few milliseconds away.
             let ready =
                 home.and_then(|place| Some((place, self.ready_bytes(now.uptime, key, bytes, durable)?)));
@@ -186,7 +188,7 @@ impl Dispatcher {
             }
             let bytes_max = self.bounds.request_bytes_max.min(self.servers[place].bytes_max());
             let draft = &mut drafts[place];
-            if draft.as_ref().is_some_and(|draft| !draft.has_room(bytes, together, bytes_max)) {
+            if draft.as_ref().is_some_and(|draft| !draft.has_room(bytes, lanes_max, bytes_max)) {
                 self.send(now, place, draft.take(), actions);
             }
             if draft.is_none() && !self.servers[place].take_slot(now.uptime, slots) {
@@ -194,8 +196,8 @@ impl Dispatcher {
                 continue;
             }
             let draft = draft.get_or_insert_default();
-            draft.bound(together);
-            self.draw(now, key, draft);
+            draft.bound(lanes_max);
+            self.add_message(now, key, draft);
         }
         left
     }
@@ -203,7 +205,7 @@ impl Dispatcher {
     /// Bytes of what a Lane says now, if that can be sent: a Batch of so many `bytes` that is in the Spool for good, or
     /// a Probe. `None` when it waits for the Spool.
     fn ready_bytes(&mut self, now: Duration, key: LaneKey, bytes: usize, durable: u64) -> Option<usize> {
-        let lane = &mut self.desk(key).lane;
+        let lane = &mut self.scheduled(key).lane;
         if lane.make_ready(durable) {
             return Some(bytes);
         }
@@ -219,7 +221,7 @@ impl Dispatcher {
 
     /// What has to be read back before this Lane can send.
     fn away(&self, key: LaneKey) -> Option<Fetch> {
-        self.lanes.get(&key).and_then(|desk| desk.lane.away())
+        self.lanes.get(&key).and_then(|scheduled| scheduled.lane.away())
     }
 
     /// Whether a Batch may be read back now: not too much is, or waits to be sent after it was. Then its Lane waits for it.
@@ -230,22 +232,22 @@ impl Dispatcher {
         let may = fetched == 0 || fetched + bytes <= FETCHED_REQUESTS * self.bounds.request_bytes_max;
         if may {
             self.fetched.insert(fetch.lane, bytes);
-            self.desk(fetch.lane).place = LaneState::Fetching;
+            self.scheduled(fetch.lane).place = LaneState::Fetching;
         }
         may
     }
 
     /// Takes a Lane's message into a request.
-    fn draw(&mut self, now: ClockReading, key: LaneKey, draft: &mut Draft) {
-        let desk = self.lanes.get_mut(&key).expect("a Lane in line is not removed");
-        let is_replay = desk.lane.is_replaying();
-        let message = desk.lane.send(now).expect("a Lane in line has something to say, and it is here");
-        desk.place = LaneState::Flying;
+    fn add_message(&mut self, now: ClockReading, key: LaneKey, draft: &mut Draft) {
+        let scheduled = self.lanes.get_mut(&key).expect("a Lane in queue is not removed");
+        let is_replay = scheduled.lane.is_replaying();
+        let message = scheduled.lane.send(now).expect("a Lane in queue has something to say, and it is here");
+        scheduled.place = LaneState::InFlight;
         self.fetched.remove(&key);
-        self.tally.batches_sent += 1;
+        self.counts.batches_sent += 1;
         match &message {
-            LaneMessage::Probe(_) => self.tally.probes_sent += 1,
-            LaneMessage::Batch(_) => self.tally.batches_replayed += u64::from(is_replay),
+            LaneMessage::Probe(_) => self.counts.probes_sent += 1,
+            LaneMessage::Batch(_) => self.counts.batches_replayed += u64::from(is_replay),
         }
         draft.push(message);
     }
@@ -262,7 +264,7 @@ impl Dispatcher {
         let (bytes, is_check, is_alone) = (draft.bytes(), draft.is_check(), draft.is_alone);
         let request = draft.finish(RequestId(self.requests), server, now.time);
         let lanes = request.lanes().collect();
-        self.flights.insert(request.id, InFlightRequest { server, lanes, bytes, is_check, is_alone });
+        self.in_flight.insert(request.id, InFlightRequest { server, lanes, bytes, is_check, is_alone });
         actions.push(Action::Send(request));
     }
 }

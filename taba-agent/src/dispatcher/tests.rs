@@ -35,10 +35,10 @@ fn spool() -> MemorySpool {
 }
 
 fn offer_block(dispatcher: &mut Dispatcher, now: Duration, vbucket: u16, block: &Block) {
-    let pieces = dispatcher.lane(vbucket).plan([block]);
-    let record = Record::Merge { stream: StreamId(7), taken_at: Timestamp::default(), pieces: &pieces };
-    let places = spool().append(&record).unwrap().places;
-    dispatcher.append(at(now), vbucket, pieces.into_iter().zip(places).collect(), 0);
+    let fragments = dispatcher.lane(vbucket).plan([block]);
+    let record = Record::Merge { stream: StreamId(7), taken_at: Timestamp::default(), fragments: &fragments };
+    let locations = spool().append(&record).unwrap().locations;
+    dispatcher.append(at(now), vbucket, fragments.into_iter().zip(locations).collect(), 0);
 }
 
 fn offer(dispatcher: &mut Dispatcher, now: Duration, vbuckets: std::ops::Range<u16>) {
@@ -263,7 +263,7 @@ fn a_lane_that_the_answer_does_not_mention_is_sent_again() {
     handle(&mut dispatcher, ms(30), Input::Answered { request: sent[0].id, acks, server_time: None });
     let wake = dispatcher.next_wake().unwrap();
     assert_eq!(tick(&mut dispatcher, wake)[0].batches, sent[0].batches[..1]);
-    assert_eq!(dispatcher.tally().batches_unanswered, 1);
+    assert_eq!(dispatcher.counts().batches_unanswered, 1);
 }
 
 #[test]
@@ -282,7 +282,7 @@ fn refusals_are_counted_once() {
     let mut acks = acks(&sent[0], Answer::Applied);
     acks[0].refused = vec![taba_core::wire::Refusal { block: 0, why: Why::UnknownType, events: 1 }];
     handle(&mut dispatcher, ms(30), Input::Answered { request: sent[0].id, acks, server_time: None });
-    assert_eq!(dispatcher.tally().refused[&Why::UnknownType], 1);
+    assert_eq!(dispatcher.counts().refused[&Why::UnknownType], 1);
 }
 
 #[test]
@@ -323,11 +323,11 @@ fn idle_lanes_ask_together_when_their_time_has_come_and_then_rest_for_ever() {
     let again = handle(&mut dispatcher, ms(5_040), confirmed(&asked[0], 0));
     assert_eq!(again[0].batches.len(), 9, "the store went back: all of it again");
     handle(&mut dispatcher, ms(5_050), answered(&again[0], Answer::Applied));
-    assert_eq!(dispatcher.tally().rewinds, 9);
+    assert_eq!(dispatcher.counts().rewinds, 9);
     let asked = tick(&mut dispatcher, ms(11_000));
     handle(&mut dispatcher, ms(11_001), confirmed(&asked[0], 1));
     assert_eq!((dispatcher.events_held(), dispatcher.next_wake()), (0, None));
-    assert_eq!(dispatcher.tally().batches_replayed, 9);
+    assert_eq!(dispatcher.counts().batches_replayed, 9);
 }
 
 #[test]
@@ -360,7 +360,7 @@ fn replays_never_take_the_last_slot_of_a_server() {
         events: 5,
         lost: BTreeMap::new(),
         taken_at: Timestamp::from_secs(1),
-        places: vec![FragmentLocation {
+        locations: vec![FragmentLocation {
             segment: crate::spool::SegmentId(1),
             offset: 0,
             bytes: 1_500 + vbucket,
@@ -380,7 +380,7 @@ fn replays_never_take_the_last_slot_of_a_server() {
     assert_eq!(
         (asked.len(), asked[0].probes.len()),
         (1, 20),
-        "lanes of an earlier run ask first, and fit together"
+        "lanes of an earlier run ask first, and fit lanes_max"
     );
     // While they wait, what is fresh goes out.
     offer(&mut dispatcher, ms(1), 0..3);
@@ -430,7 +430,7 @@ fn a_lane_for_which_a_server_is_too_old_goes_to_the_next_and_all_others_stay() {
         assert!(handle(&mut dispatcher, ms(30), answer).is_empty(), "it rests first");
     }
     assert_eq!((dispatcher.lanes_too_new_for(home), dispatcher.lanes_too_new_for(other)), (1, 0));
-    assert!(dispatcher.tally().refused.is_empty(), "nothing is dropped");
+    assert!(dispatcher.counts().refused.is_empty(), "nothing is dropped");
     let wake = dispatcher.next_wake().unwrap();
     let again = tick(&mut dispatcher, wake);
     assert_eq!((again[0].server, &again[0].batches[..]), (other, &sent[0].batches[..1]), "the same bytes");

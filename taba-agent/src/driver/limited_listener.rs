@@ -12,19 +12,19 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// A listener with a bound.
 pub(super) struct LimitedListener<L> {
     inner: L,
-    seats: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
 }
 
-/// A connection, which gives its seat back when it closes.
+/// A connection, which gives its permit back when it closes.
 pub(super) struct PermittedConnection<I> {
     io: I,
-    _seat: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl<L> LimitedListener<L> {
-    /// Doors that share `seats` share the bound.
-    pub(super) fn new(inner: L, seats: Arc<Semaphore>) -> Self {
-        Self { inner, seats }
+    /// Doors that share `permits` share the bound.
+    pub(super) fn new(inner: L, permits: Arc<Semaphore>) -> Self {
+        Self { inner, permits }
     }
 }
 
@@ -33,9 +33,9 @@ impl<L: Listener<Io: Unpin>> Listener for LimitedListener<L> {
     type Addr = L::Addr;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        let seat = Arc::clone(&self.seats).acquire_owned().await.expect("the semaphore is never closed");
+        let permit = Arc::clone(&self.permits).acquire_owned().await.expect("the semaphore is never closed");
         let (io, addr) = self.inner.accept().await;
-        (PermittedConnection { io, _seat: seat }, addr)
+        (PermittedConnection { io, _permit: permit }, addr)
     }
 
     fn local_addr(&self) -> io::Result<Self::Addr> {

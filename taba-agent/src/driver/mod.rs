@@ -172,7 +172,7 @@ struct DiskHandle(Arc<Shared>);
 
 impl Drop for DiskHandle {
     fn drop(&mut self) {
-        self.0.let_go_of_disk();
+        self.0.release_disk();
     }
 }
 
@@ -229,7 +229,7 @@ impl Agent {
         shared.log_lines_dropped = self.log_lines_dropped;
         let shared = Arc::new(shared);
         let handle = DiskHandle(Arc::clone(&shared));
-        let seats = Arc::new(Semaphore::new(shared.config.connections_max));
+        let permits = Arc::new(Semaphore::new(shared.config.connections_max));
         let (stop, stopped) = watch::channel(());
         let mut listeners = JoinSet::new();
         #[cfg(unix)]
@@ -238,7 +238,7 @@ impl Agent {
             Some(path) => {
                 let opened =
                     unix::open(path).map_err(|source| StartError::Unix { path: path.clone(), source })?;
-                serve(&mut listeners, opened.listener, &seats, &shared, &stopped);
+                serve(&mut listeners, opened.listener, &permits, &shared, &stopped);
                 Some(opened.socket)
             }
         };
@@ -246,7 +246,7 @@ impl Agent {
             // Without it answers come later; they still come.
             let _ = stream.set_nodelay(true);
         });
-        serve(&mut listeners, tcp, &seats, &shared, &stopped);
+        serve(&mut listeners, tcp, &permits, &shared, &stopped);
         let mut pump = JoinSet::new();
         pump.spawn(supervise("the pump", Arc::clone(&shared), pump::pump(Arc::clone(&shared))));
         if let Some(disk) = disk {
@@ -284,7 +284,7 @@ impl Agent {
 fn serve<L>(
     listeners: &mut JoinSet<()>,
     listener: L,
-    seats: &Arc<Semaphore>,
+    permits: &Arc<Semaphore>,
     shared: &Arc<Shared>,
     stopped: &watch::Receiver<()>,
 ) where
@@ -293,7 +293,7 @@ fn serve<L>(
 {
     let router = listener::router(Arc::clone(shared));
     let mut stopped = stopped.clone();
-    let server = axum::serve(LimitedListener::new(listener, Arc::clone(seats)), router)
+    let server = axum::serve(LimitedListener::new(listener, Arc::clone(permits)), router)
         .with_graceful_shutdown(async move {
             // An error says that the sender is gone, which is how stop is said.
             while stopped.changed().await.is_ok() {}

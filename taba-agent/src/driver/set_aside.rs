@@ -191,7 +191,7 @@ impl SetAsideFiles {
         let frame = Frame::decode(&frame, Kind::ClientBatch).map_err(damaged)?;
         let (kept, _) = ClientBatch::decode(&frame.message).map_err(damaged)?;
         let mut held = Vec::new();
-        for place in &batch.places {
+        for place in &batch.locations {
             let bytes: Bytes =
                 disk.read(place.segment, u64::from(place.offset), place.bytes as usize)?.into();
             let mut reader = Reader::new(&bytes);

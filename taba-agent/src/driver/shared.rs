@@ -274,8 +274,8 @@ impl Shared {
     pub(super) fn disk_done(&self, done: JobResult) {
         let after = self.with(|relay, now| {
             relay.disk_done(now, done);
-            let (spool, room) = (relay.spool(), relay.spool().room());
-            let is_broken = room.trouble == Some(DiskFault::Broken);
+            let (spool, room) = (relay.spool(), relay.spool().usage());
+            let is_broken = room.fault == Some(DiskFault::Broken);
             let (written, durable) = (spool.written(), spool.durable());
             SpoolProgress { written, durable, failures: room.failures, is_broken }
         });
@@ -436,15 +436,15 @@ impl Shared {
                 // The sender is in here; it cannot be gone.
                 let _ = safety.wait_for(is_safe).await;
             }
-            self.let_go_of_disk();
+            self.release_disk();
             let _ = self.is_disk_closed.subscribe().wait_for(|is_closed| *is_closed).await;
         };
         let _ = timeout(limit, finish).await;
-        self.let_go_of_disk();
+        self.release_disk();
     }
 
     /// The disk thread ends with the job that it is at.
-    pub(super) fn let_go_of_disk(&self) {
+    pub(super) fn release_disk(&self) {
         self.is_stopping.store(true, Ordering::Release);
         self.is_closing.store(true, Ordering::Release);
         let _ = self.disk_wake.try_send(());
@@ -521,9 +521,9 @@ impl Shared {
         let mut held = RelayGuard { relay, shared: self };
         let now = self.clock.now();
         let done = work(&mut held, now);
-        let news = held.take_news(now.uptime);
+        let notices = held.take_notices(now.uptime);
         drop(held);
-        news.into_iter().for_each(tell);
+        notices.into_iter().for_each(tell);
         Ok(done)
     }
 }
@@ -547,21 +547,21 @@ const fn first_free(free: i64, now: i64) -> i64 {
 }
 
 /// Says it in the log.
-fn tell(news: Notice) {
-    match news {
-        Notice::DiskFault { trouble: DiskFault::Write, error } => tracing::error!(
+fn tell(notices: Notice) {
+    match notices {
+        Notice::DiskFault { fault: DiskFault::Write, error } => tracing::error!(
             error,
             "the disk of the spool does not take what is to be written; clients keep their batches until it does"
         ),
-        Notice::DiskFault { trouble: DiskFault::Sync, error } => tracing::error!(
+        Notice::DiskFault { fault: DiskFault::Sync, error } => tracing::error!(
             error,
             "the spool could not be synced; what it holds is being written again to new segments"
         ),
-        Notice::DiskFault { trouble: DiskFault::Gone, error } => tracing::error!(
+        Notice::DiskFault { fault: DiskFault::Gone, error } => tracing::error!(
             error,
             "the files of the spool are gone, or the last one cannot be written to any more; what is held is being written again to new ones"
         ),
-        Notice::DiskFault { trouble: DiskFault::Broken, error } => tracing::error!(
+        Notice::DiskFault { fault: DiskFault::Broken, error } => tracing::error!(
             error,
             "the disk of the spool fails to sync again and again; nothing more is taken: see to the disk, then start the agent anew"
         ),

@@ -29,13 +29,13 @@ impl Lane {
             events: 0,
             bytes: Vec::new(),
         };
-        let mut pieces: Vec<Fragment> = Vec::new();
+        let mut fragments: Vec<Fragment> = Vec::new();
         let (mut events, mut scratch) = (events_before, Vec::new());
-        // What the Batch being filled holds before its piece.
+        // What the Batch being filled holds before its fragment.
         let mut held = open.map_or((0, 0), |open| (open.blocks, open.weight.bytes as usize));
         if let Some(open) = open {
             let (blocks_before, batch_events_before) = (open.blocks, open.weight.events);
-            pieces.push(Fragment {
+            fragments.push(Fragment {
                 blocks_before,
                 batch_events_before,
                 ..empty(open.seq, open.events_before)
@@ -44,25 +44,25 @@ impl Lane {
         for block in blocks {
             scratch.clear();
             block.encode(&mut scratch);
-            let has_room = |piece: &Fragment| {
-                let (blocks, bytes) = (held.0 + piece.blocks, held.1 + piece.bytes.len());
+            let has_room = |fragment: &Fragment| {
+                let (blocks, bytes) = (held.0 + fragment.blocks, held.1 + fragment.bytes.len());
                 blocks < BATCH_BLOCKS_MAX as u64
                     && (blocks == 0 || bytes + scratch.len() <= self.bounds.batch_bytes_max)
             };
-            if !pieces.last().is_some_and(has_room) {
-                let seq = pieces.last().map_or(next, |piece| piece.seq.next());
-                pieces.push(empty(seq, events));
+            if !fragments.last().is_some_and(has_room) {
+                let seq = fragments.last().map_or(next, |fragment| fragment.seq.next());
+                fragments.push(empty(seq, events));
                 held = (0, 0);
             }
-            let piece = pieces.last_mut().expect("one was pushed if there was none");
-            piece.blocks += 1;
-            piece.bytes.extend_from_slice(&scratch);
+            let fragment = fragments.last_mut().expect("one was pushed if there was none");
+            fragment.blocks += 1;
+            fragment.bytes.extend_from_slice(&scratch);
             if !block.tab.is_reserved() {
-                piece.events = piece.events.saturating_add(block.events);
+                fragment.events = fragment.events.saturating_add(block.events);
                 events = events.saturating_add(block.events);
             }
         }
-        pieces.retain(|piece| piece.blocks > 0);
-        pieces
+        fragments.retain(|fragment| fragment.blocks > 0);
+        fragments
     }
 }

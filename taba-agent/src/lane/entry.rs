@@ -25,18 +25,18 @@ pub(super) struct LaneEntry {
     pub(super) born: i64,
     /// Nothing is added to it any more.
     pub(super) is_closed: bool,
-    /// The end of its last piece in the Spool.
+    /// The end of its last fragment in the Spool.
     pub(super) written: u64,
-    /// Whether it is known that all pieces can be read back from the Spool.
+    /// Whether it is known that all fragments can be read back from the Spool.
     pub(super) is_filed: bool,
     /// Whether its content was read back, rather than kept since it came.
     pub(super) is_fetched: bool,
-    /// Where its pieces stand in the Spool.
-    pub(super) places: Vec<FragmentLocation>,
+    /// Where its fragments stand in the Spool.
+    pub(super) locations: Vec<FragmentLocation>,
     /// When it was first acknowledged, since the store was last seen to go back behind it.
     pub(super) acked_at: Option<Duration>,
     content: EntryContent,
-    /// Blocks behind all pieces, which are not in the Spool: what of the Batch was found damaged.
+    /// Blocks behind all fragments, which are not in the Spool: what of the Batch was found damaged.
     note: Bytes,
     /// How many Blocks that are.
     notes: u64,
@@ -52,22 +52,27 @@ enum EntryContent {
 }
 
 impl LaneEntry {
-    /// The Batch that begins with this piece.
-    pub(super) fn begin(now: ClockReading, piece: Fragment, place: FragmentLocation, written: u64) -> Self {
+    /// The Batch that begins with this fragment.
+    pub(super) fn begin(
+        now: ClockReading,
+        fragment: Fragment,
+        location: FragmentLocation,
+        written: u64,
+    ) -> Self {
         Self {
-            seq: piece.seq,
-            events_before: piece.events_before,
-            blocks: piece.blocks,
-            weight: Weight { events: piece.events, bytes: piece.bytes.len() as u64 },
+            seq: fragment.seq,
+            events_before: fragment.events_before,
+            blocks: fragment.blocks,
+            weight: Weight { events: fragment.events, bytes: fragment.bytes.len() as u64 },
             taken_at: now.time,
             born: now.uptime.as_micros() as i64,
             is_closed: false,
             written,
             is_filed: false,
             is_fetched: false,
-            places: vec![place],
+            locations: vec![location],
             acked_at: None,
-            content: EntryContent::Filling(piece.bytes),
+            content: EntryContent::Filling(fragment.bytes),
             note: Bytes::new(),
             notes: 0,
         }
@@ -82,19 +87,19 @@ impl LaneEntry {
     ) -> Self {
         let mut bytes = Vec::new();
         notes.iter().for_each(|note| note.encode(&mut bytes));
-        let piece_bytes: u64 = found.places.iter().map(|place| u64::from(place.bytes)).sum();
+        let fragment_bytes: u64 = found.locations.iter().map(|location| u64::from(location.bytes)).sum();
         Self {
             seq: found.seq,
             events_before: found.events_before,
             blocks: found.blocks + notes.len() as u64,
-            weight: Weight { events: found.events, bytes: piece_bytes },
+            weight: Weight { events: found.events, bytes: fragment_bytes },
             taken_at: found.taken_at,
             born: born(found.taken_at, clock, now),
             is_closed: true,
             written: 0,
             is_filed: true,
             is_fetched: false,
-            places: found.places,
+            locations: found.locations,
             acked_at: None,
             content: EntryContent::Away,
             note: bytes.into(),
@@ -103,21 +108,22 @@ impl LaneEntry {
     }
 
     /// The time of day was set.
-    pub(super) fn reckon(&mut self, clock: StreamClock, now: ClockReading) {
+    pub(super) fn recompute_ages(&mut self, clock: StreamClock, now: ClockReading) {
         self.born = born(self.taken_at, clock, now);
     }
 
-    /// Adds a piece that follows on what is here.
-    pub(super) fn append(&mut self, piece: &Fragment, place: FragmentLocation, written: u64) {
-        debug_assert!(!self.is_closed && piece.seq == self.seq && piece.blocks_before == self.blocks);
+    /// Adds a fragment that follows on what is here.
+    pub(super) fn append(&mut self, fragment: &Fragment, location: FragmentLocation, written: u64) {
+        debug_assert!(!self.is_closed && fragment.seq == self.seq && fragment.blocks_before == self.blocks);
         let EntryContent::Filling(bytes) = &mut self.content else {
-            unreachable!("only a closed parcel is put away")
+            unreachable!("only a closed entry is put away")
         };
-        bytes.extend_from_slice(&piece.bytes);
-        self.blocks += piece.blocks;
-        self.weight = self.weight.plus(Weight { events: piece.events, bytes: piece.bytes.len() as u64 });
+        bytes.extend_from_slice(&fragment.bytes);
+        self.blocks += fragment.blocks;
+        self.weight =
+            self.weight.plus(Weight { events: fragment.events, bytes: fragment.bytes.len() as u64 });
         (self.written, self.is_filed) = (written, false);
-        self.places.push(place);
+        self.locations.push(location);
     }
 
     /// From here on its content never changes.
@@ -138,7 +144,7 @@ impl LaneEntry {
 
     /// Whether its content has to be read back before it can be used.
     pub(super) fn is_away(&self) -> bool {
-        matches!(self.content, EntryContent::Away) && !self.places.is_empty()
+        matches!(self.content, EntryContent::Away) && !self.locations.is_empty()
     }
 
     /// Its content was read back.
@@ -148,30 +154,30 @@ impl LaneEntry {
         }
     }
 
-    /// It stands elsewhere now, as one piece; gives where it stood. Its content stays in memory until the Spool can give it
+    /// It stands elsewhere now, as one fragment; gives where it stood. Its content stays in memory until the Spool can give it
     /// back from there.
-    pub(super) fn move_to(&mut self, place: FragmentLocation, written: u64) -> Vec<FragmentLocation> {
+    pub(super) fn move_to(&mut self, location: FragmentLocation, written: u64) -> Vec<FragmentLocation> {
         debug_assert!(!self.is_away(), "what is away was not written again");
         (self.written, self.is_filed) = (written, false);
-        std::mem::replace(&mut self.places, vec![place])
+        std::mem::replace(&mut self.locations, vec![location])
     }
 
     /// These Blocks take the place of its own; gives where those stood.
     pub(super) fn replace(
         &mut self,
-        piece: Fragment,
-        place: FragmentLocation,
+        fragment: Fragment,
+        location: FragmentLocation,
         written: u64,
     ) -> Vec<FragmentLocation> {
-        debug_assert!(self.is_closed && piece.blocks == self.blocks_written(), "as many as before");
-        self.weight.bytes = piece.bytes.len() as u64;
-        self.content = EntryContent::Here(piece.bytes.into());
-        self.move_to(place, written)
+        debug_assert!(self.is_closed && fragment.blocks == self.blocks_written(), "as many as before");
+        self.weight.bytes = fragment.bytes.len() as u64;
+        self.content = EntryContent::Here(fragment.bytes.into());
+        self.move_to(location, written)
     }
 
-    /// It as one piece with this content, to be written again.
+    /// It as one fragment with this content, to be written again.
     pub(super) fn copy(&self, vbucket: u16, bytes: Bytes) -> (Timestamp, Fragment) {
-        let piece = Fragment {
+        let fragment = Fragment {
             vbucket,
             seq: self.seq,
             events_before: self.events_before,
@@ -181,15 +187,15 @@ impl LaneEntry {
             events: self.weight.events,
             bytes: bytes.into(),
         };
-        (self.taken_at, piece)
+        (self.taken_at, fragment)
     }
 
     /// All its Blocks, encoded, without the note; `None` while they are away.
-    pub(super) fn pieces(&self) -> Option<Bytes> {
+    pub(super) fn fragments(&self) -> Option<Bytes> {
         match &self.content {
             EntryContent::Filling(bytes) => Some(Bytes::copy_from_slice(bytes)),
             EntryContent::Here(bytes) => Some(bytes.clone()),
-            EntryContent::Away if self.places.is_empty() => Some(Bytes::new()),
+            EntryContent::Away if self.locations.is_empty() => Some(Bytes::new()),
             EntryContent::Away => None,
         }
     }
@@ -197,11 +203,11 @@ impl LaneEntry {
     /// All its Blocks, encoded; the same each time once it is closed. `None` while they are away.
     pub(super) fn content(&mut self) -> Option<Bytes> {
         self.close();
-        let pieces = self.pieces()?;
-        Some(if self.note.is_empty() { pieces } else { [pieces, self.note.clone()].concat().into() })
+        let fragments = self.fragments()?;
+        Some(if self.note.is_empty() { fragments } else { [fragments, self.note.clone()].concat().into() })
     }
 
-    /// Blocks in its pieces: without the note, which stands in no log.
+    /// Blocks in its fragments: without the note, which stands in no log.
     pub(super) fn blocks_written(&self) -> u64 {
         self.blocks - self.notes
     }
@@ -211,7 +217,7 @@ impl LaneEntry {
         self.weight.bytes as usize + self.note.len()
     }
 
-    /// Some of its pieces were found damaged only now: these Blocks, which are here, are all that is left. Gives how many
+    /// Some of its fragments were found damaged only now: these Blocks, which are here, are all that is left. Gives how many
     /// events are lost, and where they stood.
     pub(super) fn damaged(
         &mut self,
@@ -221,9 +227,9 @@ impl LaneEntry {
         let weight: Weight = intact.iter().map(Weight::of).sum();
         let lost = self.weight.events.saturating_sub(weight.events);
         self.weight.events -= lost;
-        self.weight.bytes = self.pieces().map_or(0, |bytes| bytes.len() as u64);
+        self.weight.bytes = self.fragments().map_or(0, |bytes| bytes.len() as u64);
         self.blocks = intact.len() as u64 + self.notes;
-        self.places.retain(|place| !damaged.contains(place));
+        self.locations.retain(|location| !damaged.contains(location));
         (lost, damaged.to_vec())
     }
 

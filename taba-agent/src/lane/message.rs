@@ -86,14 +86,14 @@ impl OutgoingBatch {
     pub(crate) fn largest(&self, bytes_max: usize) -> Vec<usize> {
         let sizes: Vec<usize> = self.each().iter().map(Bytes::len).collect();
         let mut left = self.bytes();
-        let mut places: Vec<usize> = (0..sizes.len()).collect();
-        places.sort_by_key(|place| std::cmp::Reverse(sizes[*place]));
-        let is_over = |place: &usize| {
+        let mut locations: Vec<usize> = (0..sizes.len()).collect();
+        locations.sort_by_key(|location| std::cmp::Reverse(sizes[*location]));
+        let is_over = |location: &usize| {
             let is_over = left > bytes_max;
-            left -= if is_over { sizes[*place] } else { 0 };
+            left -= if is_over { sizes[*location] } else { 0 };
             is_over
         };
-        let mut largest: Vec<usize> = places.into_iter().take_while(is_over).collect();
+        let mut largest: Vec<usize> = locations.into_iter().take_while(is_over).collect();
         largest.sort_unstable();
         largest
     }

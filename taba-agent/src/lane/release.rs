@@ -36,7 +36,7 @@ impl Lane {
 
     /// Lets go of what an answer to a message sent then confirms: what was acknowledged long enough before.
     pub(super) fn confirm(&mut self, through: SeqNo, sent_at: Duration, released: &mut ReleasedBatches) {
-        while let Some(oldest) = self.parcels.front() {
+        while let Some(oldest) = self.entries.front() {
             let is_confirmed =
                 oldest.acked_at.is_some_and(|acked| acked + self.bounds.confirm_after <= sent_at)
                     || is_off(CONFIRM);
@@ -48,20 +48,20 @@ impl Lane {
     }
 
     fn pop(&mut self, released: &mut ReleasedBatches) {
-        let Some(parcel) = self.parcels.pop_front() else { return };
-        self.events_held -= parcel.weight.events;
-        released.events += parcel.weight.events;
+        let Some(entry) = self.entries.pop_front() else { return };
+        self.events_held -= entry.weight.events;
+        released.events += entry.weight.events;
         released.batches += 1;
-        released.places.extend(parcel.places);
+        released.locations.extend(entry.locations);
     }
 
     /// When a Lane that has nothing to send wants to ask whether what it keeps may go; `None` when it keeps nothing, or
     /// has something to say anyway.
     pub fn probe_at(&self) -> Option<Duration> {
-        if self.flight.is_some() || self.next().is_some() {
+        if self.in_flight.is_some() || self.next().is_some() {
             return None;
         }
-        let kept = self.parcels.back().map(|parcel| parcel.acked_at);
+        let kept = self.entries.back().map(|entry| entry.acked_at);
         let told = self.loss.map(|loss| loss.acked_at);
         // What is kept and not acknowledged is sent, and what is lost and not heard of is told first.
         let newest = kept.into_iter().chain(told).max()??;
@@ -71,10 +71,10 @@ impl Lane {
     /// When a Lane whose next Batch waits for the Spool wants to ask whether what it keeps may go: until that goes, a full
     /// disk may have no room for the Batch. `None` when it keeps nothing that was acknowledged, or asks anyway.
     pub fn probe_before_batch_at(&self) -> Option<Duration> {
-        if self.flight.is_some() || self.must_probe {
+        if self.in_flight.is_some() || self.must_probe {
             return None;
         }
-        let acked_at = self.parcels.front()?.acked_at?;
+        let acked_at = self.entries.front()?.acked_at?;
         Some((acked_at + self.bounds.confirm_after).max(self.probe_not_before))
     }
 
@@ -85,12 +85,12 @@ impl Lane {
 
     /// Whether its oldest Batch is too old to be sent.
     pub(super) fn is_too_old(&self, now: Duration) -> bool {
-        self.parcels.front().is_some_and(|oldest| self.age(oldest, now) > BATCH_AGE_MAX.as_micros() as i64)
+        self.entries.front().is_some_and(|oldest| self.age(oldest, now) > BATCH_AGE_MAX.as_micros() as i64)
     }
 
     /// For how long a Server may have had a Batch, at most; 0 when nothing of this Lane was ever sent.
-    fn age(&self, parcel: &LaneEntry, now: Duration) -> i64 {
-        self.begun.map_or(0, |begun| (now.as_micros() as i64).saturating_sub(parcel.born.max(begun)))
+    fn age(&self, entry: &LaneEntry, now: Duration) -> i64 {
+        self.begun.map_or(0, |begun| (now.as_micros() as i64).saturating_sub(entry.born.max(begun)))
     }
 
     /// Lets go of Batches that are too old to be sent, unless they are in flight. Those that had not been acknowledged
@@ -102,11 +102,11 @@ impl Lane {
         // Its Lane's mark may be gone by now.
         let is_given_up = self.loss.take_if(|loss| old(loss.since) > loss_age_max).is_some();
         while let Some(oldest) =
-            self.parcels.front().filter(|old| self.age(old, now) > BATCH_AGE_MAX.as_micros() as i64)
+            self.entries.front().filter(|old| self.age(old, now) > BATCH_AGE_MAX.as_micros() as i64)
         {
             let (seq, is_lost) = (oldest.seq, oldest.seq >= self.cursor);
             let since = oldest.born.max(self.begun.unwrap_or(i64::MIN));
-            if self.flight.is_some() && is_lost {
+            if self.in_flight.is_some() && is_lost {
                 break;
             }
             self.pop(&mut released);
@@ -117,7 +117,7 @@ impl Lane {
                 self.sent_through = self.sent_through.max(seq);
             }
         }
-        if (released.batches > 0 || is_given_up) && self.parcels.is_empty() {
+        if (released.batches > 0 || is_given_up) && self.entries.is_empty() {
             // With nothing to send and nothing to tell, there is nothing to ask either.
             self.must_probe = self.loss.is_some_and(|loss| loss.acked_at.is_none());
         }
@@ -130,10 +130,10 @@ impl Lane {
     /// the store to go back all the same, they are counted as a gap.
     pub fn release_stable(&mut self, segment: SegmentId) -> ReleasedBatches {
         let mut released = ReleasedBatches::default();
-        let stands = |parcel: &LaneEntry| parcel.places.iter().any(|place| place.segment == segment);
-        let last = self.parcels.iter().filter(|parcel| stands(parcel)).map(|parcel| parcel.seq).max();
+        let stands = |entry: &LaneEntry| entry.locations.iter().any(|location| location.segment == segment);
+        let last = self.entries.iter().filter(|entry| stands(entry)).map(|entry| entry.seq).max();
         let through = last.unwrap_or_default().min(self.stable);
-        while self.parcels.front().is_some_and(|oldest| oldest.seq <= through && oldest.seq < self.cursor) {
+        while self.entries.front().is_some_and(|oldest| oldest.seq <= through && oldest.seq < self.cursor) {
             self.pop(&mut released);
         }
         self.audit();

@@ -47,11 +47,12 @@ impl Bench {
     }
 
     fn offer(&mut self, blocks: &[Block]) {
-        let pieces = self.lane.plan(blocks);
-        let record = Record::Merge { stream: key().stream, taken_at: Timestamp::default(), pieces: &pieces };
+        let fragments = self.lane.plan(blocks);
+        let record =
+            Record::Merge { stream: key().stream, taken_at: Timestamp::default(), fragments: &fragments };
         let written = self.spool.append(&record).unwrap();
-        let pieces = pieces.into_iter().zip(written.places);
-        self.lane.append(at(self.now), pieces, written.position);
+        let fragments = fragments.into_iter().zip(written.locations);
+        self.lane.append(at(self.now), fragments, written.position);
     }
 
     fn send(&mut self) -> Option<LaneMessage> {
@@ -68,7 +69,7 @@ impl Bench {
 
     fn acknowledge(&mut self, ack: &Ack) -> Progress {
         let (progress, released) = self.lane.acknowledge(self.now, ack);
-        self.spool.release(&released.places);
+        self.spool.release(&released.locations);
         progress
     }
 }
@@ -240,14 +241,14 @@ fn a_batch_goes_when_one_fresh_and_stable_answer_to_a_late_question_covers_it() 
     bench.send().unwrap();
     bench.acknowledge(&ack(4, 4, Answer::Applied));
     assert!(bench.lane.is_empty());
-    assert_eq!((bench.lane.probe_at(), bench.spool.room().bytes), (None, 0));
+    assert_eq!((bench.lane.probe_at(), bench.spool.usage().bytes), (None, 0));
 }
 
 #[test]
 fn what_was_acknowledged_before_the_store_went_back_is_confirmed_anew() {
     let mut bench = with_retained(3);
     bench.now = secs(100);
-    bench.lane.parcels.pop_back();
+    bench.lane.entries.pop_back();
     bench.lane.last = SeqNo(3);
     (bench.lane.events_held, bench.lane.events_offered) = (6, 6);
     bench.lane.probe();
@@ -295,7 +296,7 @@ fn lane_of(batches: Vec<RecoveredBatch>) -> RecoveredLane {
 }
 
 fn found(seq: u64, events_before: u64, events: u64, taken_at: Timestamp) -> RecoveredBatch {
-    let (seq, places) = (SeqNo(seq), Vec::new());
+    let (seq, locations) = (SeqNo(seq), Vec::new());
     RecoveredBatch {
         seq,
         events_before,
@@ -303,7 +304,7 @@ fn found(seq: u64, events_before: u64, events: u64, taken_at: Timestamp) -> Reco
         events,
         lost: std::collections::BTreeMap::new(),
         taken_at,
-        places,
+        locations,
     }
 }
 
@@ -352,7 +353,7 @@ fn what_is_too_old_is_never_sent_and_the_server_is_told() {
     assert_eq!((probe.base, probe.events_before), (SeqNo(2), 10));
     bench.acknowledge(&ack(1, 0, Answer::Applied));
     assert_eq!(bench.batch().seq, SeqNo(2));
-    assert_eq!(bench.lane.expire(secs(2_000)).batches, 0, "it is in flight");
+    assert_eq!(bench.lane.expire(secs(2_000)).batches, 0, "it is in in_flight");
     bench.lane.give_back();
     assert_eq!(bench.lane.expire(secs(2_000)).events, 10);
     let Some(LaneMessage::Probe(probe)) = bench.send() else {
@@ -384,7 +385,7 @@ fn what_is_too_old_is_never_sent_and_the_server_is_told() {
     let ahead = vec![found(1, 0, 10, at(secs(0)).time.saturating_add(365 * day))];
     let mut lane = Lane::recovered(key(), bounds(1), lane_of(ahead), at(secs(0)));
     assert!(lane.is_misdated(secs(0)) && lane.ahead(secs(0)) == Some((365 * day).as_micros() as i64));
-    lane.reckon(at(secs(0)), (365 * day).as_micros() as i64);
+    lane.recompute_ages(at(secs(0)), (365 * day).as_micros() as i64);
     assert!(!lane.is_misdated(secs(0)));
     assert_eq!(lane.expire(day).batches, 0);
     assert_eq!(lane.expire(day + secs(1)).batches, 1);
@@ -435,8 +436,8 @@ fn a_loss_of_what_was_never_sent_is_told_and_that_is_believed() {
 #[test]
 fn when_room_is_needed_what_is_stable_goes_early() {
     let mut bench = with_retained(3);
-    let place = |seq: usize| bench.lane.parcels[seq - 1].places[0].segment;
-    assert_eq!((place(1), place(3)), (SegmentId(0), SegmentId(0)));
+    let location = |seq: usize| bench.lane.entries[seq - 1].locations[0].segment;
+    assert_eq!((location(1), location(3)), (SegmentId(0), SegmentId(0)));
     assert_eq!(
         bench.lane.release_stable(SegmentId(0)),
         ReleasedBatches::default(),
@@ -459,14 +460,15 @@ fn what_was_never_sent_can_be_replaced() {
     let unsent = bench.lane.unsent().unwrap();
     assert_eq!([first.clone(), unsent.clone()].concat(), (0..6).map(block).collect::<Vec<_>>());
     let one = Block { events: unsent.iter().map(|block| block.events).sum(), ..block(1) };
-    let (_, pieces) = bench.lane.plan_unsent(std::slice::from_ref(&one));
-    let record = Record::Merge { stream: key().stream, taken_at: Timestamp::default(), pieces: &pieces };
+    let (_, fragments) = bench.lane.plan_unsent(std::slice::from_ref(&one));
+    let record =
+        Record::Merge { stream: key().stream, taken_at: Timestamp::default(), fragments: &fragments };
     let written = bench.spool.append(&record).unwrap();
     let events = bench.lane.events_held();
-    let before = bench.lane.replace_unsent(pieces.into_iter().zip(written.places), written.position);
+    let before = bench.lane.replace_unsent(fragments.into_iter().zip(written.locations), written.position);
     bench.spool.release(&before);
     assert_eq!(bench.lane.events_held(), events);
-    assert_eq!(bench.send(), None, "the first is still in flight");
+    assert_eq!(bench.send(), None, "the first is still in in_flight");
     bench.acknowledge(&ack(1, 0, Answer::Applied));
     let second = decoded(&bench.batch());
     assert_eq!((second.seq, second.blocks), (SeqNo(2), vec![one]));
@@ -632,12 +634,12 @@ impl World {
         if matches!(step, Step::Restart) {
             let lane = &mut self.bench.lane;
             // What a restart leaves of a Lane: its Batches, closed, and nothing of what was heard.
-            lane.parcels.iter_mut().for_each(|parcel| {
-                parcel.close();
-                parcel.acked_at = None;
+            lane.entries.iter_mut().for_each(|entry| {
+                entry.close();
+                entry.acked_at = None;
             });
-            (lane.cursor, lane.flight, lane.stable) = (lane.base(), None, SeqNo::NONE);
-            lane.must_probe = !lane.parcels.is_empty();
+            (lane.cursor, lane.in_flight, lane.stable) = (lane.base(), None, SeqNo::NONE);
+            lane.must_probe = !lane.entries.is_empty();
         }
     }
 }
@@ -667,6 +669,6 @@ proptest! {
         let store = world.primary();
         prop_assert_eq!((store.folded, store.lost), (world.offered, 0));
         prop_assert_eq!(&store.blocks, &(1..=world.offers).collect::<Vec<_>>(), "in order and once");
-        prop_assert_eq!(world.bench.spool.room().bytes, 0, "everything was let go");
+        prop_assert_eq!(world.bench.spool.usage().bytes, 0, "everything was let go");
     }
 }

@@ -17,7 +17,7 @@ pub enum Notice {
     /// The disk under the Spool is in trouble, from here on.
     DiskFault {
         /// In which.
-        trouble: DiskFault,
+        fault: DiskFault,
         /// What it said.
         error: String,
     },
@@ -53,30 +53,30 @@ pub enum Notice {
 /// What was said, and what is to be said.
 #[derive(Debug, Default)]
 pub(super) struct Notices {
-    trouble: Option<DiskFault>,
+    fault: Option<DiskFault>,
     /// Since the Spool is full: when it was last, and what it had turned away before.
     full: Option<(Duration, u64)>,
     expired: NoticeCount,
     damaged: NoticeCount,
     panicked: NoticeCount,
-    news: Vec<Notice>,
+    notices: Vec<Notice>,
 }
 
 /// A count that is said at once, then at most once an interval.
 #[derive(Debug, Default)]
 struct NoticeCount {
-    said: u64,
+    notices: u64,
     not_before: Duration,
 }
 
 impl NoticeCount {
     /// What came since it was last said, if it is to be said now.
-    fn news(&mut self, now: Duration, count: u64) -> Option<u64> {
-        let more = count - self.said;
+    fn notices(&mut self, now: Duration, count: u64) -> Option<u64> {
+        let more = count - self.notices;
         if more == 0 || now < self.not_before {
             return None;
         }
-        (self.said, self.not_before) = (count, now + INTERVAL);
+        (self.notices, self.not_before) = (count, now + INTERVAL);
         Some(more)
     }
 }
@@ -85,17 +85,17 @@ impl Notices {
     /// The Spool was full just now.
     pub(super) fn full(&mut self, now: Duration, room: &SpoolUsage, turned_away: u64) {
         if self.full.is_none() {
-            self.news.push(Notice::Full { bytes_max: room.bytes_max });
+            self.notices.push(Notice::Full { bytes_max: room.bytes_max });
         }
         self.full = Some((now, self.full.map_or(turned_away, |(_, before)| before)));
     }
 
     /// Sees what has changed.
-    fn look(&mut self, now: Duration, room: SpoolUsage, spool: &SpoolCounts, tally: &IntakeCounts) {
-        if room.trouble != self.trouble {
-            self.trouble = room.trouble;
-            self.news.push(match room.trouble {
-                Some(trouble) => Notice::DiskFault { trouble, error: room.error.unwrap_or_default() },
+    fn look(&mut self, now: Duration, room: SpoolUsage, spool: &SpoolCounts, counts: &IntakeCounts) {
+        if room.fault != self.fault {
+            self.fault = room.fault;
+            self.notices.push(match room.fault {
+                Some(fault) => Notice::DiskFault { fault, error: room.error.unwrap_or_default() },
                 None => Notice::Well,
             });
         }
@@ -103,20 +103,20 @@ impl Notices {
             && now >= last + FULL_AFTER
         {
             self.full = None;
-            self.news.push(Notice::HasRoom { events: spool.refused - before });
+            self.notices.push(Notice::HasRoom { events: spool.refused - before });
         }
-        let expired = self.expired.news(now, spool.expired).map(|events| Notice::Expired { events });
-        let damaged = self.damaged.news(now, spool.damaged).map(|events| Notice::Damaged { events });
-        let panicked = self.panicked.news(now, tally.merges.panicked);
+        let expired = self.expired.notices(now, spool.expired).map(|events| Notice::Expired { events });
+        let damaged = self.damaged.notices(now, spool.damaged).map(|events| Notice::Damaged { events });
+        let panicked = self.panicked.notices(now, counts.merges.panicked);
         let panicked = panicked.map(|times| Notice::Panicked { times });
-        self.news.extend([expired, damaged, panicked].into_iter().flatten());
+        self.notices.extend([expired, damaged, panicked].into_iter().flatten());
     }
 }
 
 impl<S: Spool> Relay<S> {
     /// What is worth a line in the log since this was last asked.
-    pub fn take_news(&mut self, now: Duration) -> Vec<Notice> {
-        self.said.look(now, self.spool.room(), &self.spool_tally, &self.tally);
-        std::mem::take(&mut self.said.news)
+    pub fn take_notices(&mut self, now: Duration) -> Vec<Notice> {
+        self.notices.look(now, self.spool.usage(), &self.spool_counts, &self.counts);
+        std::mem::take(&mut self.notices.notices)
     }
 }

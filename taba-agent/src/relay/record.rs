@@ -67,11 +67,11 @@ impl<S: Spool> Relay<S> {
         key: Option<&str>,
     ) -> RecordOutcome {
         if let Some(error) = self.lacks_room(now, &batches) {
-            self.tally.batches_in += batches.len() as u64;
-            self.tally.batches_turned_away += batches.len() as u64;
+            self.counts.batches_in += batches.len() as u64;
+            self.counts.batches_turned_away += batches.len() as u64;
             return RecordOutcome::Refused(error);
         }
-        let repeated_before = self.tally.batches_repeated;
+        let repeated_before = self.counts.batches_repeated;
         let (mut last, count) = (0, batches.len() as u64);
         let incarnation = key.map(|key| xxh64(key.as_bytes(), 0));
         for batch in batches {
@@ -91,7 +91,7 @@ impl<S: Spool> Relay<S> {
                 AcceptOutcome::Stopping => return RecordOutcome::Stopping,
             }
         }
-        let is_repeated = self.tally.batches_repeated - repeated_before == count;
+        let is_repeated = self.counts.batches_repeated - repeated_before == count;
         RecordOutcome::Taken { position: last, is_repeated }
     }
 
@@ -105,12 +105,12 @@ impl<S: Spool> Relay<S> {
         if let Err(error) = self.prepare(now, bytes) {
             return Some(error);
         }
-        let room = self.spool.room();
+        let room = self.spool.usage();
         let bytes_short = (room.bytes + bytes as u64 + room.bytes_max / 8).saturating_sub(room.bytes_max);
         if bytes_short == 0 {
             return None;
         }
-        self.said.full(now.uptime, &room, self.spool_tally.refused);
+        self.notices.full(now.uptime, &room, self.spool_counts.refused);
         Some(SpoolError::Full { bytes_short })
     }
 

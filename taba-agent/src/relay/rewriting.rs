@@ -39,7 +39,7 @@ pub(super) struct Copying {
 
 impl<S: Spool> Relay<S> {
     /// What there is to do when nothing else is: keeping the log small, and believable.
-    pub(super) fn tidy(&mut self, now: ClockReading) {
+    pub(super) fn maintain(&mut self, now: ClockReading) {
         match self.spool.renewal(now.uptime) {
             Renewal::None => self.compact(now.uptime),
             Renewal::Wait => {}
@@ -76,9 +76,9 @@ impl<S: Spool> Relay<S> {
             while let Some((seq, copy)) = next(self, from) {
                 (is_all, from) = (false, seq.next());
                 match copy {
-                    Ok((taken_at, piece)) => {
+                    Ok((taken_at, fragment)) => {
                         // What cannot be written now is tried again with whatever happens next.
-                        if self.write_copy(key, taken_at, &piece).is_err() {
+                        if self.write_copy(key, taken_at, &fragment).is_err() {
                             self.copying = Some(copying);
                             return;
                         }
@@ -99,15 +99,20 @@ impl<S: Spool> Relay<S> {
         }
     }
 
-    fn write_copy(&mut self, key: LaneKey, taken_at: Timestamp, piece: &Fragment) -> Result<(), SpoolError> {
-        let record = Record::Copy { stream: key.stream, taken_at, piece };
+    fn write_copy(
+        &mut self,
+        key: LaneKey,
+        taken_at: Timestamp,
+        fragment: &Fragment,
+    ) -> Result<(), SpoolError> {
+        let record = Record::Copy { stream: key.stream, taken_at, fragment };
         let written = self.write(&record)?;
         let Some(lane) = self.dispatcher.get(key) else { return Ok(()) };
-        for place in written.places {
-            let before = lane.moved(piece.seq, place, written.position);
+        for place in written.locations {
+            let before = lane.moved(fragment.seq, place, written.position);
             self.spool.moved(&before);
         }
-        self.holds_here(piece.bytes.len());
+        self.holds_here(fragment.bytes.len());
         Ok(())
     }
 
@@ -151,8 +156,8 @@ impl<S: Spool> Relay<S> {
 
     /// What was found damaged: the Ledger is told in its place.
     fn lost(&mut self, lost: &ReleasedBatches) {
-        self.spool_tally.damaged += lost.events;
-        self.spool.release(&lost.places);
+        self.spool_counts.damaged += lost.events;
+        self.spool.release(&lost.locations);
     }
 
     /// Merges what a Lane of the current stream could not send for a while.
@@ -200,22 +205,22 @@ impl<S: Spool> Relay<S> {
         let bytes_before = bytes(&blocks);
         let believed = now.time.saturating_add(Duration::from_micros(FUTURE_MICROS_MAX as u64));
         let Merging { blocks: merged, panics } = merge(blocks, &self.handlers, believed);
-        self.tally.merges.panicked += panics;
+        self.counts.merges.panicked += panics;
         let lane = self.dispatcher.lane(vbucket);
         let bytes_after = bytes(&merged);
         if bytes_after > bytes_before / 4 * 3 {
             lane.skip_merge();
             return Ok(());
         }
-        let (taken_at, pieces) = lane.plan_unsent(&merged);
-        let record = Record::Merge { stream: self.stream, taken_at, pieces: &pieces };
+        let (taken_at, fragments) = lane.plan_unsent(&merged);
+        let record = Record::Merge { stream: self.stream, taken_at, fragments: &fragments };
         let written = self.write(&record)?;
-        let pieces = pieces.into_iter().zip(written.places);
-        let before = self.dispatcher.lane(vbucket).replace_unsent(pieces, written.position);
+        let fragments = fragments.into_iter().zip(written.locations);
+        let before = self.dispatcher.lane(vbucket).replace_unsent(fragments, written.position);
         self.spool.moved(&before);
-        self.tally.merges.count += 1;
-        self.tally.merges.bytes_before += bytes_before;
-        self.tally.merges.bytes_after += bytes_after;
+        self.counts.merges.count += 1;
+        self.counts.merges.bytes_before += bytes_before;
+        self.counts.merges.bytes_after += bytes_after;
         Ok(())
     }
 }

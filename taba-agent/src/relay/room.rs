@@ -13,7 +13,7 @@ pub(super) const ROOM_PAUSE: Duration = Duration::from_millis(100);
 const DEAD_SHARE: u64 = 3;
 /// Segments that may be dead before that, at least.
 const DEAD_SEGMENTS: u64 = 4;
-/// Bytes of a record around what a Client sends, at most: its head, the Client, and the heads of pieces and refusals.
+/// Bytes of a record around what a Client sends, at most: its head, the Client, and the heads of fragments and refusals.
 const RECORD_SLACK: usize = RECORD_HEAD_BYTES + (256 << 10);
 
 impl<S: Spool> Relay<S> {
@@ -22,7 +22,7 @@ impl<S: Spool> Relay<S> {
         if self.spool.must_roll(bytes + RECORD_SLACK.min(bytes)) {
             self.begin_segment()?;
         }
-        let room = self.spool.room();
+        let room = self.spool.usage();
         let is_tight = room.bytes + (bytes as u64) + room.bytes_max / 8 > room.bytes_max;
         let is_early = self.room_tried.is_some_and(|tried| now.uptime < tried + ROOM_PAUSE);
         if is_tight && !is_early && !self.make_room(now.uptime) {
@@ -39,11 +39,11 @@ impl<S: Spool> Relay<S> {
     }
 
     pub(super) fn checkpoint(&mut self) -> Checkpoint {
-        let floors = self.dispatcher.all().map(|lane| lane.floor()).collect();
+        let lanes = self.dispatcher.all().map(|lane| lane.checkpoint()).collect();
         let clocks = self.stream_clocks();
         let incarnations = self.dedup.remembered().chain(self.front.keys.remembered()).collect();
         let sendings = self.written_sendings();
-        Checkpoint { floors, incarnations, clocks, sendings, ..Checkpoint::default() }
+        Checkpoint { lanes, incarnations, clocks, sendings, ..Checkpoint::default() }
     }
 
     /// Frees the oldest segment: Batches that are stable go before their time, the rest is copied to the end if little
@@ -54,19 +54,19 @@ impl<S: Spool> Relay<S> {
         for lane in self.dispatcher.all() {
             released.add(lane.release_stable(oldest));
         }
-        self.let_go(now, &released);
-        let room = self.spool.room();
+        self.release_all(now, &released);
+        let room = self.spool.usage();
         if self.spool.oldest() == Some(oldest) && room.live_bytes < room.bytes / 2 {
             self.copy_through(oldest);
         }
         self.spool.oldest() != Some(oldest)
     }
 
-    fn let_go(&mut self, now: Duration, released: &ReleasedBatches) {
+    fn release_all(&mut self, now: Duration, released: &ReleasedBatches) {
         if released.batches > 0 {
-            self.spool_tally.released += released.events;
-            self.spool.release(&released.places);
-            self.dispatcher.has_released(now, released);
+            self.spool_counts.released += released.events;
+            self.spool.release(&released.locations);
+            self.dispatcher.released_elsewhere(now, released);
         }
     }
 
@@ -76,7 +76,7 @@ impl<S: Spool> Relay<S> {
         if self.spool.must_roll(0) && self.room_tried.is_none_or(|tried| now >= tried + ROOM_PAUSE) {
             self.room_tried = self.begin_segment().err().map(|_| now);
         }
-        let room = self.spool.room();
+        let room = self.spool.usage();
         let dead_min = DEAD_SEGMENTS * room.bytes / room.segments.max(1);
         if room.segments > DEAD_SEGMENTS
             && room.bytes > DEAD_SHARE * room.live_bytes + dead_min

@@ -68,8 +68,8 @@ impl<S: Spool> Relay<S> {
         }
         // A disk in trouble may be rid of it only once something was sent, and one that hangs is to stop nobody. Should this
         // run be killed before that is over, and its Spool lie for days, the next one knows less than it should.
-        if self.dispatcher.waits_for_spool() && self.spool.room().trouble.is_some() {
-            self.dispatcher.let_through();
+        if self.dispatcher.waits_for_spool() && self.spool.usage().fault.is_some() {
+            self.dispatcher.stop_withholding();
         }
     }
 

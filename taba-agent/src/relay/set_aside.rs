@@ -57,8 +57,8 @@ pub struct SetAsideCounts {
 impl<S: Spool> Relay<S> {
     /// Blocks are to be taken out of their Batch: first they are to be kept where they outlive the process, then
     /// [`Relay::kept`] does it. Until then the Batch is not sent; what fails is tried again when its turn comes.
-    pub(super) fn set_aside(&mut self, now: ClockReading, condemned: PoisonBlocks) {
-        let PoisonBlocks { batch, blocks: guilty, why } = condemned;
+    pub(super) fn set_aside(&mut self, now: ClockReading, poison: PoisonBlocks) {
+        let PoisonBlocks { batch, blocks: poison, why } = poison;
         let (key, seq) = (batch.lane, batch.seq);
         if self.keeping.contains(&key) {
             return;
@@ -68,7 +68,7 @@ impl<S: Spool> Relay<S> {
         let encoded = batch.each().into_iter().take(lane.blocks_written(seq));
         let (mut bytes, mut blocks) = (Vec::new(), Vec::new());
         for (place, block) in encoded.enumerate() {
-            match guilty.binary_search(&place).ok().and_then(|_| withhold(&block)) {
+            match poison.binary_search(&place).ok().and_then(|_| withhold(&block)) {
                 None => bytes.extend_from_slice(&block),
                 Some((before, withheld)) => {
                     withheld.encode(&mut bytes);
@@ -105,19 +105,19 @@ impl<S: Spool> Relay<S> {
         let (key, seq) = (aside.lane, SeqNo(aside.seq));
         self.keeping.remove(&key);
         let lane = self.dispatcher.get(key)?;
-        let (taken_at, piece) = lane.plan_replacement(seq, aside.replacement.clone())?;
-        let record = Record::Copy { stream: key.stream, taken_at, piece: &piece };
+        let (taken_at, fragment) = lane.plan_replacement(seq, aside.replacement.clone())?;
+        let record = Record::Copy { stream: key.stream, taken_at, fragment: &fragment };
         let written = self.write(&record).ok()?;
-        let (lane, place) = (self.dispatcher.get(key)?, written.places.first()?);
-        let before = lane.replace(piece, *place, written.position);
+        let (lane, place) = (self.dispatcher.get(key)?, written.locations.first()?);
+        let before = lane.replace(fragment, *place, written.position);
         self.spool.moved(&before);
         self.dispatcher.changed(key);
         if let Some(last) = aside.blocks.last() {
-            let tally = &mut self.aside_tally;
-            tally.batches += 1;
-            tally.blocks += aside.blocks.len() as u64;
-            tally.events = tally.events.saturating_add(aside.events());
-            tally.last = Some((last.tab.clone(), last.client.clone(), aside.why.clone()));
+            let counts = &mut self.set_aside_counts;
+            counts.batches += 1;
+            counts.blocks += aside.blocks.len() as u64;
+            counts.events = counts.events.saturating_add(aside.events());
+            counts.last = Some((last.tab.clone(), last.client.clone(), aside.why.clone()));
         }
         Some(written.position)
     }
@@ -163,22 +163,22 @@ impl<S: Spool> Relay<S> {
             by_lane.entry(vbuckets.of(&block.tab).index()).or_default().push(block);
         }
         let plans = by_lane.into_iter().map(|(vbucket, blocks)| self.dispatcher.lane(vbucket).plan(blocks));
-        let pieces: Vec<Fragment> = plans.flatten().collect();
+        let fragments: Vec<Fragment> = plans.flatten().collect();
         let (stream, taken_at) = (self.stream, now.time);
-        let record = Record::Move { from: key, seq, stream, taken_at, pieces: &pieces };
+        let record = Record::Move { from: key, seq, stream, taken_at, fragments: &fragments };
         // Where a segment has to begin first, what was planned stays right: nothing is renumbered by that.
         let Ok(written) = self.write(&record) else { return 0 };
         let mut touched: BTreeMap<u16, Vec<_>> = BTreeMap::new();
-        for (piece, place) in pieces.into_iter().zip(written.places) {
-            touched.entry(piece.vbucket).or_default().push((piece, place));
+        for (fragment, place) in fragments.into_iter().zip(written.locations) {
+            touched.entry(fragment.vbucket).or_default().push((fragment, place));
         }
-        for (vbucket, pieces) in touched {
-            self.dispatcher.append(self.clock.as_written(now), vbucket, pieces, written.position);
+        for (vbucket, fragments) in touched {
+            self.dispatcher.append(self.clock.as_written(now), vbucket, fragments, written.position);
         }
         let Some(lane) = self.dispatcher.get(key) else { return 0 };
         let released = lane.give_up_rest(seq);
-        self.spool.moved(&released.places);
-        self.dispatcher.gave_up(released.events);
+        self.spool.moved(&released.locations);
+        self.dispatcher.moved_away(released.events);
         released.events
     }
 
@@ -193,11 +193,11 @@ impl<S: Spool> Relay<S> {
             // Once they are here, it is tried again.
             return away.into_iter().for_each(|fetch| self.spool.fetch(fetch));
         };
-        let (taken_at, pieces) = lane.plan_unsent(&blocks);
-        let record = Record::Merge { stream: key.stream, taken_at, pieces: &pieces };
+        let (taken_at, fragments) = lane.plan_unsent(&blocks);
+        let record = Record::Merge { stream: key.stream, taken_at, fragments: &fragments };
         let Ok(written) = self.write(&record) else { return };
         let Some(lane) = self.dispatcher.get(key) else { return };
-        let before = lane.replace_unsent(pieces.into_iter().zip(written.places), written.position);
+        let before = lane.replace_unsent(fragments.into_iter().zip(written.locations), written.position);
         self.spool.moved(&before);
     }
 }

@@ -182,14 +182,14 @@ pub struct LaneBatchStatus {
     pub answered: BTreeMap<&'static str, u64>,
     /// Not answered: the request failed.
     pub unanswered: u64,
-    /// Answered in a way that no honest Server answers.
-    pub absurd: u64,
+    /// Answers that violate the protocol: no correct Server gives them.
+    pub protocol_violations: u64,
 }
 
 impl SpoolStatus {
     pub(crate) fn of(
         room: &spool::SpoolUsage,
-        tally: &spool::SpoolCounts,
+        counts: &spool::SpoolCounts,
         held: u64,
         unapplied: u64,
     ) -> Self {
@@ -198,11 +198,11 @@ impl SpoolStatus {
             bytes: room.bytes,
             bytes_held: room.live_bytes,
             segments: room.segments,
-            events_offered: tally.offered,
-            events_recovered: tally.recovered,
-            events_released: tally.released,
-            events_expired: tally.expired,
-            events_turned_away: tally.refused,
+            events_offered: counts.offered,
+            events_recovered: counts.recovered,
+            events_released: counts.released,
+            events_expired: counts.expired,
+            events_turned_away: counts.refused,
             events_held: held,
             events_unapplied: unapplied,
             error: room.error.clone(),
@@ -226,8 +226,8 @@ impl DamageStatus {
 }
 
 impl SetAsideStatus {
-    pub(crate) fn of(tally: &relay::SetAsideCounts) -> Self {
-        let relay::SetAsideCounts { batches, blocks, events, last } = tally.clone();
+    pub(crate) fn of(counts: &relay::SetAsideCounts) -> Self {
+        let relay::SetAsideCounts { batches, blocks, events, last } = counts.clone();
         let last = last.map(|(tab, client, why)| LastSetAside {
             tab: tab.to_string(),
             client: client.to_string(),
@@ -245,28 +245,29 @@ impl MergeStatus {
 }
 
 impl BatchStatus {
-    pub(crate) fn of(tally: &relay::IntakeCounts) -> Self {
+    pub(crate) fn of(counts: &relay::IntakeCounts) -> Self {
         Self {
-            r#in: tally.batches_in,
-            taken: tally.batches_taken,
-            repeated: tally.batches_repeated,
-            turned_away: tally.batches_turned_away,
+            r#in: counts.batches_in,
+            taken: counts.batches_taken,
+            repeated: counts.batches_repeated,
+            turned_away: counts.batches_turned_away,
         }
     }
 }
 
 impl LaneBatchStatus {
-    pub(crate) fn of(tally: &dispatcher::DispatchCounts) -> Self {
-        let answered = ANSWERS.iter().map(|(answer, word)| (*word, tally.batches_answered[*answer as usize]));
+    pub(crate) fn of(counts: &dispatcher::DispatchCounts) -> Self {
+        let answered =
+            ANSWERS.iter().map(|(answer, word)| (*word, counts.batches_answered[*answer as usize]));
         Self {
-            sent: tally.batches_sent,
-            probes: tally.probes_sent,
-            checks: tally.checks_sent,
-            replayed: tally.batches_replayed,
-            rewinds: tally.rewinds,
+            sent: counts.batches_sent,
+            probes: counts.probes_sent,
+            checks: counts.checks_sent,
+            replayed: counts.batches_replayed,
+            rewinds: counts.rewinds,
             answered: answered.collect(),
-            unanswered: tally.batches_unanswered,
-            absurd: tally.answers_absurd,
+            unanswered: counts.batches_unanswered,
+            protocol_violations: counts.protocol_violations,
         }
     }
 }

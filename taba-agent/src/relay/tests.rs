@@ -547,7 +547,7 @@ impl World {
                 *waiting = None;
             }
         }
-        self.is_removed &= self.disk.is_gone() || self.relay.spool().room().trouble.is_some();
+        self.is_removed &= self.disk.is_gone() || self.relay.spool().usage().fault.is_some();
     }
 
     fn sync(&mut self) {
@@ -646,7 +646,7 @@ impl World {
             }
             Step::Remove => {
                 // One trouble at a time.
-                if !self.is_removed && self.relay.spool().room().trouble.is_none() {
+                if !self.is_removed && self.relay.spool().usage().fault.is_none() {
                     self.disk.fail_syncs(0);
                     self.disk.lose_files();
                     self.is_removed = true;
@@ -700,7 +700,7 @@ impl World {
                 }
             }
             self.sync();
-            if self.relay.spool().room().trouble == Some(DiskFault::Broken) {
+            if self.relay.spool().usage().fault == Some(DiskFault::Broken) {
                 self.restart();
             }
             self.replica = self.store.clone();
@@ -736,7 +736,7 @@ fn a_disk_smaller_than_the_bound_drains_as_soon_as_what_it_holds_is_confirmed() 
     for _ in 0..40 {
         (0..CLIENTS).for_each(|client| world.accept(client, 20));
         world.sync();
-        was_full |= world.relay.spool().room().error.is_some();
+        was_full |= world.relay.spool().usage().error.is_some();
         world.replica = world.store.clone();
         world.take(Step::Pass(100));
         while !world.flying.is_empty() {
@@ -747,7 +747,7 @@ fn a_disk_smaller_than_the_bound_drains_as_soon_as_what_it_holds_is_confirmed() 
     world.drain();
     let folded: u64 = world.store.folded.values().sum();
     assert_eq!((folded, world.store.lost), (world.expected.values().sum(), 0));
-    assert_eq!(world.relay.spool().room().error, None);
+    assert_eq!(world.relay.spool().usage().error, None);
 }
 
 #[test]
@@ -776,7 +776,7 @@ fn a_renewal_for_which_there_is_no_room_goes_on_as_what_the_log_holds_is_confirm
         world.sync();
         world.drain();
         assert_eq!((world.store.folded, world.store.lost), (world.expected, 0), "{fill} {is_restarted}");
-        assert_eq!(world.relay.spool().room().error, None);
+        assert_eq!(world.relay.spool().usage().error, None);
     }
 }
 
@@ -820,7 +820,7 @@ proptest! {
         prop_assert_eq!(world.store.lost, 0);
         let folded: BTreeMap<_, _> = world.store.folded.into_iter().filter(|(_, events)| *events > 0).collect();
         prop_assert_eq!(folded, world.expected);
-        let room = world.relay.spool().room();
+        let room = world.relay.spool().usage();
         prop_assert_eq!((room.live_bytes, room.error), (0, None));
     }
 }

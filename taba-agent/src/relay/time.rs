@@ -52,7 +52,7 @@ impl<S: Spool> Relay<S> {
     pub fn set_clock(&mut self, now: ClockReading, step: i64) {
         self.clock.set(step);
         self.dispatcher.set_agreed(now.uptime, self.clock.is_agreed());
-        self.dispatcher.all().for_each(|lane| lane.reckon(now, 0));
+        self.dispatcher.all().for_each(|lane| lane.recompute_ages(now, 0));
         if self.clock.is_agreed() {
             // A step by some hours may have shown that what a Server said of an earlier run was not so.
             self.date_back(now);
@@ -72,7 +72,7 @@ impl<S: Spool> Relay<S> {
 
     /// Events that became too old to be sent, since the start.
     pub fn expired(&self) -> u64 {
-        self.spool_tally.expired
+        self.spool_counts.expired
     }
 
     /// Takes the time that an answer brings.
@@ -105,7 +105,7 @@ impl<S: Spool> Relay<S> {
         }
         for lane in self.dispatcher.all() {
             if let Some(by) = ahead.get(&lane.key().stream) {
-                lane.reckon(now, *by);
+                lane.recompute_ages(now, *by);
             }
         }
         if !ahead.is_empty() {

@@ -49,8 +49,8 @@ pub struct Fetch {
     pub lane: LaneKey,
     /// Which Batch.
     pub seq: SeqNo,
-    /// Where its pieces stand, in order.
-    pub places: Vec<FragmentLocation>,
+    /// Where its fragments stand, in order.
+    pub locations: Vec<FragmentLocation>,
     /// What for.
     pub purpose: Purpose,
 }
@@ -69,16 +69,16 @@ pub enum Purpose {
 /// What was read back of a Batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FetchedContent {
-    /// Its pieces, one behind the other, without those that are damaged.
+    /// Its fragments, one behind the other, without those that are damaged.
     pub bytes: Bytes,
-    /// Where the pieces stand whose bytes are not those that were written.
+    /// Where the fragments stand whose bytes are not those that were written.
     pub damaged: Vec<FragmentLocation>,
 }
 
 impl Fetch {
     /// How many bytes that are.
     pub fn bytes(&self) -> usize {
-        self.places.iter().map(|place| place.bytes as usize).sum()
+        self.locations.iter().map(|location| location.bytes as usize).sum()
     }
 }
 
@@ -177,7 +177,7 @@ impl DiskJob {
                 JobResult::Removed { segment, outcome: disk.remove(segment) }
             }
             Self::Read(fetch) => {
-                let outcome = read(disk, &fetch.places);
+                let outcome = read(disk, &fetch.locations);
                 JobResult::Fetched { fetch, outcome }
             }
             Self::Sync { position } => return JobRun::Sync(SyncJob { position, run: disk.sync() }),
@@ -186,20 +186,20 @@ impl DiskJob {
     }
 }
 
-/// Reads pieces, one behind the other, and checks each.
-fn read(disk: &dyn Disk, places: &[FragmentLocation]) -> io::Result<FetchedContent> {
-    let mut bytes = BytesMut::with_capacity(places.iter().map(|place| place.bytes as usize).sum());
+/// Reads fragments, one behind the other, and checks each.
+fn read(disk: &dyn Disk, locations: &[FragmentLocation]) -> io::Result<FetchedContent> {
+    let mut bytes = BytesMut::with_capacity(locations.iter().map(|location| location.bytes as usize).sum());
     let mut damaged = Vec::new();
-    for place in places {
-        let found = match disk.read(place.segment, u64::from(place.offset), place.bytes as usize) {
+    for location in locations {
+        let found = match disk.read(location.segment, u64::from(location.offset), location.bytes as usize) {
             Ok(found) => found,
             Err(error) if is_lasting(&error) => Vec::new(),
             Err(error) => return Err(error),
         };
-        if found.len() == place.bytes as usize && crc32fast::hash(&found) == place.crc {
+        if found.len() == location.bytes as usize && crc32fast::hash(&found) == location.crc {
             bytes.extend_from_slice(&found);
         } else {
-            damaged.push(*place);
+            damaged.push(*location);
         }
     }
     Ok(FetchedContent { bytes: bytes.freeze(), damaged })

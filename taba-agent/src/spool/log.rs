@@ -82,7 +82,7 @@ pub struct LogSpool {
     unwritten: (u64, u64),
     queue: Queue,
     renewing: Option<Renewing>,
-    trouble: Option<DiskFault>,
+    fault: Option<DiskFault>,
     error: Option<String>,
     failures: u64,
     /// Bytes of segments and free room together, as far as the disk said.
@@ -157,21 +157,21 @@ impl LogSpool {
             unwritten: (0, 0),
             queue: Queue::default(),
             renewing: None,
-            trouble: None,
+            fault: None,
             error: None,
             failures: 0,
             disk_bytes_max: u64::MAX,
         };
-        for place in recovered.places() {
-            spool.hold(place);
+        for location in recovered.locations() {
+            spool.hold(location);
         }
         spool.has_room(disk.free());
         Ok((spool, recovered))
     }
 
-    fn hold(&mut self, place: &FragmentLocation) {
-        if let Some(segment) = self.segment(place.segment) {
-            segment.live_bytes += u64::from(place.bytes);
+    fn hold(&mut self, location: &FragmentLocation) {
+        if let Some(segment) = self.segment(location.segment) {
+            segment.live_bytes += u64::from(location.bytes);
         }
     }
 
@@ -205,7 +205,7 @@ impl LogSpool {
 
     /// Whether so many bytes more may be had. New data leaves room for what has to be written to make room.
     fn check_room(&self, bytes: u64, is_intake: bool) -> Result<(), SpoolError> {
-        if self.trouble == Some(DiskFault::Broken) {
+        if self.fault == Some(DiskFault::Broken) {
             return Err(SpoolError::Broken);
         }
         // Nothing new comes between the copies: what of them is there after a crash is a prefix, Lane by Lane.
@@ -302,15 +302,15 @@ impl Spool for LogSpool {
         last.bytes += bytes as u64;
         self.position += bytes as u64;
         self.queue.ends_at(self.position);
-        let place = |&(offset, bytes, crc): &FragmentSpan| FragmentLocation {
+        let location = |&(offset, bytes, crc): &FragmentSpan| FragmentLocation {
             segment,
             offset: (start + offset as u64) as u32,
             bytes: bytes as u32,
             crc,
         };
-        let places: Vec<_> = spans.iter().map(place).collect();
-        places.iter().for_each(|place| self.hold(place));
-        Ok(Appended { places, position: self.position })
+        let locations: Vec<_> = spans.iter().map(location).collect();
+        locations.iter().for_each(|location| self.hold(location));
+        Ok(Appended { locations, position: self.position })
     }
 
     fn must_roll(&self, bytes: usize) -> bool {
@@ -321,33 +321,33 @@ impl Spool for LogSpool {
     }
 
     fn roll(&mut self, checkpoint: &Checkpoint) -> Result<(), SpoolError> {
-        if self.trouble == Some(DiskFault::Broken) {
+        if self.fault == Some(DiskFault::Broken) {
             return Err(SpoolError::Broken);
         }
         self.check_queue(0)?;
         // Until everything is copied, what a checkpoint says may not be true of the new files.
         if self.renewing.as_ref().is_some_and(Renewing::is_copying) {
-            self.begin(&Checkpoint { standing: SegmentRole::Renews, ..Checkpoint::default() }, false);
+            self.begin(&Checkpoint { role: SegmentRole::Renews, ..Checkpoint::default() }, false);
         } else {
             self.begin(checkpoint, false);
         }
         Ok(())
     }
 
-    fn release(&mut self, places: &[FragmentLocation]) {
-        for place in places {
-            if let Some(segment) = self.segment(place.segment) {
-                debug_assert!(segment.live_bytes >= u64::from(place.bytes), "more released than was held");
-                segment.live_bytes = segment.live_bytes.saturating_sub(u64::from(place.bytes));
+    fn release(&mut self, locations: &[FragmentLocation]) {
+        for location in locations {
+            if let Some(segment) = self.segment(location.segment) {
+                debug_assert!(segment.live_bytes >= u64::from(location.bytes), "more released than was held");
+                segment.live_bytes = segment.live_bytes.saturating_sub(u64::from(location.bytes));
             }
         }
     }
 
-    fn moved(&mut self, places: &[FragmentLocation]) {
-        self.release(places);
+    fn moved(&mut self, locations: &[FragmentLocation]) {
+        self.release(locations);
         let position = self.position;
-        for place in places {
-            if let Some(segment) = self.segment(place.segment) {
+        for location in locations {
+            if let Some(segment) = self.segment(location.segment) {
                 segment.moved_to = position;
             }
         }
@@ -389,13 +389,13 @@ impl Spool for LogSpool {
         self.queue_wakes_at()
     }
 
-    fn room(&self) -> SpoolUsage {
+    fn usage(&self) -> SpoolUsage {
         SpoolUsage {
             bytes_max: self.bytes_max(),
             bytes: self.bytes(),
             live_bytes: self.segments.iter().map(|segment| segment.live_bytes).sum(),
             segments: self.segments.len() as u64,
-            trouble: self.trouble,
+            fault: self.fault,
             error: self.error.clone(),
             failures: self.failures,
         }

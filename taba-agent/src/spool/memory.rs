@@ -30,17 +30,17 @@ impl Spool for MemorySpool {
     }
 
     fn append(&mut self, record: &Record<'_>) -> Result<Appended, SpoolError> {
-        let place =
+        let location =
             |bytes: usize| FragmentLocation { segment: SegmentId(0), offset: 0, bytes: bytes as u32, crc: 0 };
-        let places: Vec<_> = record.pieces().map(|piece| place(piece.bytes.len())).collect();
-        let wanted = self.bytes + places.iter().map(|place| u64::from(place.bytes)).sum::<u64>();
+        let locations: Vec<_> = record.fragments().map(|fragment| location(fragment.bytes.len())).collect();
+        let wanted = self.bytes + locations.iter().map(|location| u64::from(location.bytes)).sum::<u64>();
         // What the Lanes do among themselves makes what is held smaller, and is never refused.
         if wanted > self.bytes_max && record.is_intake() {
             return Err(SpoolError::Full { bytes_short: wanted - self.bytes_max });
         }
         self.bytes = wanted;
         self.position += 1;
-        Ok(Appended { places, position: self.position })
+        Ok(Appended { locations, position: self.position })
     }
 
     fn must_roll(&self, _: usize) -> bool {
@@ -51,8 +51,8 @@ impl Spool for MemorySpool {
         Ok(())
     }
 
-    fn release(&mut self, places: &[FragmentLocation]) {
-        let bytes: u64 = places.iter().map(|place| u64::from(place.bytes)).sum();
+    fn release(&mut self, locations: &[FragmentLocation]) {
+        let bytes: u64 = locations.iter().map(|location| u64::from(location.bytes)).sum();
         debug_assert!(bytes <= self.bytes, "more released than was held");
         self.bytes = self.bytes.saturating_sub(bytes);
     }
@@ -89,7 +89,7 @@ impl Spool for MemorySpool {
         None
     }
 
-    fn room(&self) -> SpoolUsage {
+    fn usage(&self) -> SpoolUsage {
         SpoolUsage {
             bytes_max: self.bytes_max,
             bytes: self.bytes,

@@ -90,7 +90,7 @@ impl std::iter::Sum for Weight {
     }
 }
 
-/// Where a piece of a Batch stands in the log.
+/// Where a fragment of a Batch stands in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FragmentLocation {
     /// In which segment.
@@ -106,8 +106,8 @@ pub struct FragmentLocation {
 /// What was appended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Appended {
-    /// Where each piece of the record stands, in order.
-    pub places: Vec<FragmentLocation>,
+    /// Where each fragment of the record stands, in order.
+    pub locations: Vec<FragmentLocation>,
     /// The end of the record: what is to be sent only once it is durable compares this with [`Spool::durable`].
     pub position: u64,
 }
@@ -160,12 +160,12 @@ pub trait Spool: Send + 'static {
     /// [`SpoolError`]; nothing has changed.
     fn roll(&mut self, checkpoint: &Checkpoint) -> Result<(), SpoolError>;
 
-    /// Lets go of pieces. Segments in which nothing is held any more go, the oldest first.
-    fn release(&mut self, places: &[FragmentLocation]);
+    /// Lets go of fragments. Segments in which nothing is held any more go, the oldest first.
+    fn release(&mut self, locations: &[FragmentLocation]);
 
-    /// Lets go of pieces that stand elsewhere now, in what was appended since: their segments go once that is safe.
-    fn moved(&mut self, places: &[FragmentLocation]) {
-        self.release(places);
+    /// Lets go of fragments that stand elsewhere now, in what was appended since: their segments go once that is safe.
+    fn moved(&mut self, locations: &[FragmentLocation]) {
+        self.release(locations);
     }
 
     /// Up to where it was appended.
@@ -194,7 +194,7 @@ pub trait Spool: Send + 'static {
     fn wake_at(&self) -> Option<Duration>;
 
     /// How the room is used.
-    fn room(&self) -> SpoolUsage;
+    fn usage(&self) -> SpoolUsage;
 
     /// The oldest segment, if there is another one to append to; releasing all that is held there frees it.
     fn oldest(&self) -> Option<SegmentId>;
@@ -250,12 +250,12 @@ pub struct SpoolUsage {
     pub bytes_max: u64,
     /// Bytes that it takes, what is dead and not yet removed included.
     pub bytes: u64,
-    /// Bytes of pieces that are held.
+    /// Bytes of fragments that are held.
     pub live_bytes: u64,
     /// Segments of the log.
     pub segments: u64,
     /// What is wrong with the disk, if something is.
-    pub trouble: Option<DiskFault>,
+    pub fault: Option<DiskFault>,
     /// The same for people.
     pub error: Option<String>,
     /// How often the disk did not take what was to be written or synced.
@@ -304,11 +304,11 @@ impl Spool for Box<dyn Spool> {
     fn roll(&mut self, checkpoint: &Checkpoint) -> Result<(), SpoolError> {
         (**self).roll(checkpoint)
     }
-    fn release(&mut self, places: &[FragmentLocation]) {
-        (**self).release(places);
+    fn release(&mut self, locations: &[FragmentLocation]) {
+        (**self).release(locations);
     }
-    fn moved(&mut self, places: &[FragmentLocation]) {
-        (**self).moved(places);
+    fn moved(&mut self, locations: &[FragmentLocation]) {
+        (**self).moved(locations);
     }
     fn position(&self) -> u64 {
         (**self).position()
@@ -334,8 +334,8 @@ impl Spool for Box<dyn Spool> {
     fn wake_at(&self) -> Option<Duration> {
         (**self).wake_at()
     }
-    fn room(&self) -> SpoolUsage {
-        (**self).room()
+    fn usage(&self) -> SpoolUsage {
+        (**self).usage()
     }
     fn oldest(&self) -> Option<SegmentId> {
         (**self).oldest()

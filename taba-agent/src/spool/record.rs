@@ -3,11 +3,11 @@
 //! ```text
 //! segment     | "TABASPOL" | version u8 | id u64 | before u64 | before_bytes u64 | crc32 u32 | records …
 //! record      | head_bytes u32 | data_bytes u32 | crc32 u32 | kind u8 | head … | data … |    crc32 of lengths, kind, head
-//! kind 1      Take        | stream u64 | Incarnation | taken_at zigzag | n Pieces |
+//! kind 1      Take        | stream u64 | Incarnation | taken_at zigzag | n Fragments |
 //! kind 2      Copy        | stream u64 | taken_at zigzag | Fragment |
-//! kind 3      Merge       | stream u64 | taken_at zigzag | n Pieces |
-//! kind 4      Checkpoint  | id u64 | standing u8 | n Floors | n Incarnations | n Clocks | n Sendings | ends before what is empty
-//! kind 5      Move        | stream u64 | vbucket u16 | seq | stream u64 | taken_at zigzag | n Pieces |
+//! kind 3      Merge       | stream u64 | taken_at zigzag | n Fragments |
+//! kind 4      Checkpoint  | id u64 | role u8 | n Floors | n Incarnations | n Clocks | n Sendings | ends before what is empty
+//! kind 5      Move        | stream u64 | vbucket u16 | seq | stream u64 | taken_at zigzag | n Fragments |
 //! Fragment       | vbucket u16 | seq | events_before | batch_events_before | blocks_before | blocks | events | bytes | crc32 u32 |
 //! Refusal     | block | why u8 | events |
 //! LaneCheckpoint       | stream u64 | vbucket u16 | base | applied | events_before | last | events_end |
@@ -17,13 +17,13 @@
 //! ```
 //! `before` is the segment before this one, 0 if there is none, and `before_bytes` how long it is, 0 if that is not known;
 //! the crc32 of a segment's head is of all before it. Little-endian; what has no width is a varint, `client` has its length in front. The heads say what there is, the data
-//! is the bytes of all pieces in their order, `bytes` of each, with a checksum of their own: no byte is summed up twice.
+//! is the bytes of all fragments in their order, `bytes` of each, with a checksum of their own: no byte is summed up twice.
 //!
 //! A *Take* is a Client's Batch as it was taken: its Blocks, spread over the Batches of Lanes that they became part of.
-//! The content of a Batch is all its pieces in the order of the log, so that no record is needed to close it: once a
+//! The content of a Batch is all its fragments in the order of the log, so that no record is needed to close it: once a
 //! Batch was sent, nothing is added to it. A *Copy* is the whole of one Batch, written again so that an old segment can
 //! go. A *Move* takes a Lane's Batches from a number on, none of which any Server will ever take, and adds what they held
-//! to other Lanes. A *Merge* replaces a Lane's Batches from its first piece's number on, none of which was ever sent. A
+//! to other Lanes. A *Merge* replaces a Lane's Batches from its first fragment's number on, none of which was ever sent. A
 //! *Checkpoint*, at the head of each segment, says what of the segments before it is still held, and which Batches of
 //! Clients were taken.
 
@@ -56,8 +56,8 @@ const MERGE: u8 = 3;
 const CHECKPOINT: u8 = 4;
 const MOVE: u8 = 5;
 
-/// Pieces of one record, at most: every Block of a Client's Batch and the notes about it can be one.
-const PIECES_MAX: usize = 1 << 20;
+/// Fragments of one record, at most: every Block of a Client's Batch and the notes about it can be one.
+const FRAGMENTS_MAX: usize = 1 << 20;
 /// Lanes or incarnations of one checkpoint, at most.
 const CHECKPOINT_MAX: usize = 1 << 26;
 
@@ -70,13 +70,13 @@ pub struct Fragment {
     pub seq: SeqNo,
     /// Events in all Batches of the Lane before this one.
     pub events_before: u64,
-    /// Events of the Batch before this piece.
+    /// Events of the Batch before this fragment.
     pub batch_events_before: u64,
-    /// Blocks of the Batch before this piece.
+    /// Blocks of the Batch before this fragment.
     pub blocks_before: u64,
-    /// Blocks of this piece, at least 1.
+    /// Blocks of this fragment, at least 1.
     pub blocks: u64,
-    /// Events of this piece; the Ledger's own are not counted.
+    /// Events of this fragment; the Ledger's own are not counted.
     pub events: u64,
     /// The Blocks.
     pub bytes: Vec<u8>,
@@ -92,7 +92,7 @@ pub enum Record<'a> {
         /// To which stream of this Agent its Blocks were added.
         stream: StreamId,
         /// Its Blocks, and the notes about what was refused.
-        pieces: &'a [Fragment],
+        fragments: &'a [Fragment],
     },
     /// The whole of one Batch of a Lane, again.
     Copy {
@@ -101,7 +101,7 @@ pub enum Record<'a> {
         /// When the first of it was taken.
         taken_at: Timestamp,
         /// All of it.
-        piece: &'a Fragment,
+        fragment: &'a Fragment,
     },
     /// The Lane's Batches from this number on are no more; what they held was added to other Lanes.
     Move {
@@ -114,7 +114,7 @@ pub enum Record<'a> {
         /// When it was added.
         taken_at: Timestamp,
         /// What was added.
-        pieces: &'a [Fragment],
+        fragments: &'a [Fragment],
     },
     /// The Lane's Batches from the first of these on are these.
     Merge {
@@ -122,8 +122,8 @@ pub enum Record<'a> {
         stream: StreamId,
         /// When the first of it was taken.
         taken_at: Timestamp,
-        /// Whole Batches, one piece each, in order.
-        pieces: &'a [Fragment],
+        /// Whole Batches, one fragment each, in order.
+        fragments: &'a [Fragment],
     },
 }
 
@@ -151,9 +151,9 @@ pub struct Checkpoint {
     /// The number of its segment, in case its head is damaged; a Spool fills it in.
     pub segment: SegmentId,
     /// What its segment is to those before it.
-    pub standing: SegmentRole,
+    pub role: SegmentRole,
     /// Of each Lane that is known. What is found of others is asked after once more.
-    pub floors: Vec<LaneCheckpoint>,
+    pub lanes: Vec<LaneCheckpoint>,
     /// Each incarnation's last Batch.
     pub incarnations: Vec<AcceptedBatch>,
     /// By how much the times of streams are off that have Lanes here, those excepted whose are right.
@@ -193,7 +193,7 @@ pub struct LaneCheckpoint {
     pub events_end: u64,
 }
 
-/// A record that was read back. Pieces have the place of their bytes within the segment instead of the bytes.
+/// A record that was read back. Fragments have the place of their bytes within the segment instead of the bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DecodedRecord {
     /// See [`Record::Take`].
@@ -229,17 +229,17 @@ pub struct DecodedFragment {
     pub is_damaged: bool,
 }
 
-/// Where a piece stands in a record: from which byte on, how many there are, and their CRC-32.
+/// Where a fragment stands in a record: from which byte on, how many there are, and their CRC-32.
 pub type FragmentSpan = (usize, usize, u32);
 
 impl Record<'_> {
-    /// Its pieces, in order.
-    pub fn pieces(&self) -> std::slice::Iter<'_, Fragment> {
+    /// Its fragments, in order.
+    pub fn fragments(&self) -> std::slice::Iter<'_, Fragment> {
         match self {
-            Self::Take { pieces, .. } | Self::Merge { pieces, .. } | Self::Move { pieces, .. } => {
-                pieces.iter()
+            Self::Take { fragments, .. } | Self::Merge { fragments, .. } | Self::Move { fragments, .. } => {
+                fragments.iter()
             }
-            Self::Copy { piece, .. } => std::slice::from_ref(*piece).iter(),
+            Self::Copy { fragment, .. } => std::slice::from_ref(*fragment).iter(),
         }
     }
 
@@ -250,57 +250,57 @@ impl Record<'_> {
 
     /// About how many bytes it will be, never fewer than it is.
     pub fn bytes_max(&self) -> usize {
-        let pieces: usize = self.pieces().map(|piece| piece.bytes.len() + 80).sum();
+        let fragments: usize = self.fragments().map(|fragment| fragment.bytes.len() + 80).sum();
         let head = match self {
             Self::Take { taken, .. } => CLIENT_ID_BYTES_MAX + 64 + taken.refused.len() * 21,
             Self::Copy { .. } | Self::Merge { .. } | Self::Move { .. } => 64,
         };
-        RECORD_HEAD_BYTES + head + pieces
+        RECORD_HEAD_BYTES + head + fragments
     }
 
-    /// Appends its bytes; gives where its pieces stand in them.
+    /// Appends its bytes; gives where its fragments stand in them.
     ///
     /// # Cost
-    /// One copy of the pieces, and one pass of CRC-32 over them.
+    /// One copy of the fragments, and one pass of CRC-32 over them.
     pub fn encode(&self, out: &mut Vec<u8>) -> Vec<FragmentSpan> {
         let start = begin(out);
-        let crcs: Vec<u32> = self.pieces().map(|piece| crc32fast::hash(&piece.bytes)).collect();
+        let crcs: Vec<u32> = self.fragments().map(|fragment| crc32fast::hash(&fragment.bytes)).collect();
         match self {
-            Self::Take { taken, stream, pieces } => {
+            Self::Take { taken, stream, fragments } => {
                 out.push(TAKE);
                 out.extend_from_slice(&stream.0.to_le_bytes());
                 put_taken(taken, out);
                 put_i64(taken.taken_at.as_micros(), out);
-                put_pieces(pieces, &crcs, out);
+                put_fragments(fragments, &crcs, out);
             }
-            Self::Copy { stream, taken_at, piece } => {
+            Self::Copy { stream, taken_at, fragment } => {
                 out.push(COPY);
                 out.extend_from_slice(&stream.0.to_le_bytes());
                 put_i64(taken_at.as_micros(), out);
-                put_piece(piece, crcs[0], out);
+                put_fragment(fragment, crcs[0], out);
             }
-            Self::Move { from, seq, stream, taken_at, pieces } => {
+            Self::Move { from, seq, stream, taken_at, fragments } => {
                 out.push(MOVE);
                 out.extend_from_slice(&from.stream.0.to_le_bytes());
                 out.extend_from_slice(&from.vbucket.to_le_bytes());
                 put_u64(seq.0, out);
                 out.extend_from_slice(&stream.0.to_le_bytes());
                 put_i64(taken_at.as_micros(), out);
-                put_pieces(pieces, &crcs, out);
+                put_fragments(fragments, &crcs, out);
             }
-            Self::Merge { stream, taken_at, pieces } => {
+            Self::Merge { stream, taken_at, fragments } => {
                 out.push(MERGE);
                 out.extend_from_slice(&stream.0.to_le_bytes());
                 put_i64(taken_at.as_micros(), out);
-                put_pieces(pieces, &crcs, out);
+                put_fragments(fragments, &crcs, out);
             }
         }
-        let data: usize = self.pieces().map(|piece| piece.bytes.len()).sum();
+        let data: usize = self.fragments().map(|fragment| fragment.bytes.len()).sum();
         finish(&mut out[start..], data);
         let mut spans = Vec::with_capacity(crcs.len());
-        for (piece, crc) in self.pieces().zip(crcs) {
-            spans.push((out.len() - start, piece.bytes.len(), crc));
-            out.extend_from_slice(&piece.bytes);
+        for (fragment, crc) in self.fragments().zip(crcs) {
+            spans.push((out.len() - start, fragment.bytes.len(), crc));
+            out.extend_from_slice(&fragment.bytes);
         }
         spans
     }
@@ -312,13 +312,18 @@ impl Checkpoint {
         let start = begin(out);
         out.push(CHECKPOINT);
         out.extend_from_slice(&self.segment.0.to_le_bytes());
-        out.push(self.standing as u8);
-        put_u64(self.floors.len() as u64, out);
-        for floor in &self.floors {
-            out.extend_from_slice(&floor.lane.stream.0.to_le_bytes());
-            out.extend_from_slice(&floor.lane.vbucket.to_le_bytes());
-            put_u64(floor.base.0, out);
-            for number in [floor.applied.0, floor.events_before, floor.last.0, floor.events_end] {
+        out.push(self.role as u8);
+        put_u64(self.lanes.len() as u64, out);
+        for lane_checkpoint in &self.lanes {
+            out.extend_from_slice(&lane_checkpoint.lane.stream.0.to_le_bytes());
+            out.extend_from_slice(&lane_checkpoint.lane.vbucket.to_le_bytes());
+            put_u64(lane_checkpoint.base.0, out);
+            for number in [
+                lane_checkpoint.applied.0,
+                lane_checkpoint.events_before,
+                lane_checkpoint.last.0,
+                lane_checkpoint.events_end,
+            ] {
                 put_u64(number, out);
             }
         }
@@ -391,7 +396,7 @@ pub enum ParsedRecord {
     End,
 }
 
-/// Reads the record at the beginning of these bytes. Of a record whose head is right, the pieces that are not say so
+/// Reads the record at the beginning of these bytes. Of a record whose head is right, the fragments that are not say so
 /// ([`DecodedFragment::is_damaged`]).
 pub fn next(bytes: &[u8]) -> ParsedRecord {
     let mut reader = Reader::new(bytes);
@@ -409,30 +414,35 @@ pub fn next(bytes: &[u8]) -> ParsedRecord {
         return ParsedRecord::Broken(end);
     }
     let Some(mut found) = read(&bytes[12..head_end], head_end) else { return ParsedRecord::Broken(end) };
-    let pieces = found.pieces_mut();
-    if pieces.last().is_some_and(|last| last.offset + last.bytes != end) {
+    let fragments = found.fragments_mut();
+    if fragments.last().is_some_and(|last| last.offset + last.bytes != end) {
         return ParsedRecord::Broken(end);
     }
-    for piece in pieces {
-        piece.is_damaged = crc32fast::hash(&bytes[piece.offset..piece.offset + piece.bytes]) != piece.crc;
+    for fragment in fragments {
+        fragment.is_damaged =
+            crc32fast::hash(&bytes[fragment.offset..fragment.offset + fragment.bytes]) != fragment.crc;
     }
     ParsedRecord::Record(Box::new(found), end)
 }
 
 impl DecodedRecord {
-    /// Its pieces, in order.
-    pub fn pieces(&self) -> &[DecodedFragment] {
+    /// Its fragments, in order.
+    pub fn fragments(&self) -> &[DecodedFragment] {
         match self {
-            Self::Take(_, _, pieces) | Self::Merge(_, _, pieces) | Self::Move(_, _, _, pieces) => pieces,
-            Self::Copy(_, _, piece) => std::slice::from_ref(piece),
+            Self::Take(_, _, fragments) | Self::Merge(_, _, fragments) | Self::Move(_, _, _, fragments) => {
+                fragments
+            }
+            Self::Copy(_, _, fragment) => std::slice::from_ref(fragment),
             Self::Checkpoint(_) => &[],
         }
     }
 
-    fn pieces_mut(&mut self) -> &mut [DecodedFragment] {
+    fn fragments_mut(&mut self) -> &mut [DecodedFragment] {
         match self {
-            Self::Take(_, _, pieces) | Self::Merge(_, _, pieces) | Self::Move(_, _, _, pieces) => pieces,
-            Self::Copy(_, _, piece) => std::slice::from_mut(piece),
+            Self::Take(_, _, fragments) | Self::Merge(_, _, fragments) | Self::Move(_, _, _, fragments) => {
+                fragments
+            }
+            Self::Copy(_, _, fragment) => std::slice::from_mut(fragment),
             Self::Checkpoint(_) => &mut [],
         }
     }
@@ -461,20 +471,20 @@ fn checksum(record: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-fn put_pieces(pieces: &[Fragment], crcs: &[u32], out: &mut Vec<u8>) {
-    put_u64(pieces.len() as u64, out);
-    pieces.iter().zip(crcs).for_each(|(piece, crc)| put_piece(piece, *crc, out));
+fn put_fragments(fragments: &[Fragment], crcs: &[u32], out: &mut Vec<u8>) {
+    put_u64(fragments.len() as u64, out);
+    fragments.iter().zip(crcs).for_each(|(fragment, crc)| put_fragment(fragment, *crc, out));
 }
 
-fn put_piece(piece: &Fragment, crc: u32, out: &mut Vec<u8>) {
-    out.extend_from_slice(&piece.vbucket.to_le_bytes());
-    put_u64(piece.seq.0, out);
-    put_u64(piece.events_before, out);
-    put_u64(piece.batch_events_before, out);
-    put_u64(piece.blocks_before, out);
-    put_u64(piece.blocks, out);
-    put_u64(piece.events, out);
-    put_u64(piece.bytes.len() as u64, out);
+fn put_fragment(fragment: &Fragment, crc: u32, out: &mut Vec<u8>) {
+    out.extend_from_slice(&fragment.vbucket.to_le_bytes());
+    put_u64(fragment.seq.0, out);
+    put_u64(fragment.events_before, out);
+    put_u64(fragment.batch_events_before, out);
+    put_u64(fragment.blocks_before, out);
+    put_u64(fragment.blocks, out);
+    put_u64(fragment.events, out);
+    put_u64(fragment.bytes.len() as u64, out);
     out.extend_from_slice(&crc.to_le_bytes());
 }
 
@@ -506,15 +516,15 @@ fn read_from(reader: &mut Reader<'_>, mut data: usize) -> Result<DecodedRecord, 
             let stream = stream(reader)?;
             let mut taken = taken(reader)?;
             taken.taken_at = time(reader)?;
-            Ok(DecodedRecord::Take(taken, stream, pieces(reader, data)?))
+            Ok(DecodedRecord::Take(taken, stream, fragments(reader, data)?))
         }
-        COPY => Ok(DecodedRecord::Copy(stream(reader)?, time(reader)?, piece(reader, data)?)),
-        MERGE => Ok(DecodedRecord::Merge(stream(reader)?, time(reader)?, pieces(reader, data)?)),
+        COPY => Ok(DecodedRecord::Copy(stream(reader)?, time(reader)?, fragment(reader, data)?)),
+        MERGE => Ok(DecodedRecord::Merge(stream(reader)?, time(reader)?, fragments(reader, data)?)),
         MOVE => {
             let (lane, vbucket) = (stream(reader)?, reader.array("a vbucket")?);
             let from = LaneKey { stream: lane, vbucket: u16::from_le_bytes(vbucket) };
             let seq = SeqNo(reader.u64("a sequence number")?);
-            Ok(DecodedRecord::Move(from, seq, (stream(reader)?, time(reader)?), pieces(reader, data)?))
+            Ok(DecodedRecord::Move(from, seq, (stream(reader)?, time(reader)?), fragments(reader, data)?))
         }
         CHECKPOINT => Ok(DecodedRecord::Checkpoint(checkpoint(reader)?)),
         _ => Err(WireError::Malformed { what: "the kind of a record" }),
@@ -523,13 +533,13 @@ fn read_from(reader: &mut Reader<'_>, mut data: usize) -> Result<DecodedRecord, 
 
 fn checkpoint(reader: &mut Reader<'_>) -> Result<Checkpoint, WireError> {
     let segment = SegmentId(u64::from_le_bytes(reader.array("the number of a segment")?));
-    let standing = match reader.u8("a standing")? {
+    let role = match reader.u8("a role")? {
         0 => SegmentRole::Follows,
         1 => SegmentRole::Renews,
         2 => SegmentRole::Seals,
-        _ => return Err(WireError::Malformed { what: "a standing" }),
+        _ => return Err(WireError::Malformed { what: "a role" }),
     };
-    let mut found = Checkpoint { segment, standing, ..Checkpoint::default() };
+    let mut found = Checkpoint { segment, role, ..Checkpoint::default() };
     for _ in 0..reader.count(CHECKPOINT_MAX, "lanes")? {
         let lane =
             LaneKey { stream: stream(reader)?, vbucket: u16::from_le_bytes(reader.array("a vbucket")?) };
@@ -537,7 +547,7 @@ fn checkpoint(reader: &mut Reader<'_>) -> Result<Checkpoint, WireError> {
         let events_before = reader.u64("a number of events")?;
         let last = SeqNo(reader.u64("a sequence number")?);
         let events_end = reader.u64("a number of events")?;
-        found.floors.push(LaneCheckpoint { lane, base, applied, events_before, last, events_end });
+        found.lanes.push(LaneCheckpoint { lane, base, applied, events_before, last, events_end });
     }
     for _ in 0..reader.count(CHECKPOINT_MAX, "incarnations")? {
         found.incarnations.push(taken(reader)?);
@@ -579,13 +589,13 @@ fn taken(reader: &mut Reader<'_>) -> Result<AcceptedBatch, WireError> {
     Ok(AcceptedBatch { client, incarnation, seq, taken_at: Timestamp::default(), events_total, refused })
 }
 
-fn pieces(reader: &mut Reader<'_>, data: &mut usize) -> Result<Vec<DecodedFragment>, WireError> {
-    let count = reader.count(PIECES_MAX, "pieces")?;
-    (0..count).map(|_| piece(reader, data)).collect()
+fn fragments(reader: &mut Reader<'_>, data: &mut usize) -> Result<Vec<DecodedFragment>, WireError> {
+    let count = reader.count(FRAGMENTS_MAX, "fragments")?;
+    (0..count).map(|_| fragment(reader, data)).collect()
 }
 
-/// Reads one piece, whose bytes begin at `data`, and moves that behind them.
-fn piece(reader: &mut Reader<'_>, data: &mut usize) -> Result<DecodedFragment, WireError> {
+/// Reads one fragment, whose bytes begin at `data`, and moves that behind them.
+fn fragment(reader: &mut Reader<'_>, data: &mut usize) -> Result<DecodedFragment, WireError> {
     let vbucket = u16::from_le_bytes(reader.array("a vbucket")?);
     let seq = SeqNo(reader.u64("a sequence number")?);
     let events_before = reader.u64("a number of events")?;
@@ -593,7 +603,7 @@ fn piece(reader: &mut Reader<'_>, data: &mut usize) -> Result<DecodedFragment, W
     let blocks_before = reader.u64("a number of blocks")?;
     let blocks = reader.u64("a number of blocks")?;
     let events = reader.u64("a number of events")?;
-    let bytes = reader.count(RECORD_BYTES_MAX, "a piece")?;
+    let bytes = reader.count(RECORD_BYTES_MAX, "a fragment")?;
     let crc = u32::from_le_bytes(reader.array("a checksum")?);
     let blocks_end = blocks_before.saturating_add(blocks);
     if seq == SeqNo::NONE
@@ -602,7 +612,7 @@ fn piece(reader: &mut Reader<'_>, data: &mut usize) -> Result<DecodedFragment, W
         || bytes == 0
         || blocks_end > BATCH_BLOCKS_MAX as u64
     {
-        return Err(WireError::Malformed { what: "a piece" });
+        return Err(WireError::Malformed { what: "a fragment" });
     }
     let offset = *data;
     *data = offset.saturating_add(bytes);
@@ -628,7 +638,7 @@ mod tests {
 
     use super::*;
 
-    fn piece(seq: u64, bytes: &[u8]) -> Fragment {
+    fn fragment(seq: u64, bytes: &[u8]) -> Fragment {
         let (vbucket, events_before) = (seq as u16 * 3, 100 * seq);
         Fragment {
             vbucket,
@@ -658,8 +668,8 @@ mod tests {
         let incarnation = AcceptedBatch { taken_at: Timestamp::default(), ..taken() };
         Checkpoint {
             segment: SegmentId(3),
-            standing: SegmentRole::Follows,
-            floors: vec![LaneCheckpoint {
+            role: SegmentRole::Follows,
+            lanes: vec![LaneCheckpoint {
                 lane,
                 base: SeqNo(9),
                 applied: SeqNo(11),
@@ -680,23 +690,23 @@ mod tests {
     }
 
     fn records() -> Vec<Vec<u8>> {
-        let (first, pieces) = (piece(1, b"one"), [piece(2, b"two"), piece(3, b"three")]);
+        let (first, fragments) = (fragment(1, b"one"), [fragment(2, b"two"), fragment(3, b"three")]);
         let (stream, taken_at) = (StreamId(7), Timestamp::from_secs(5));
         let mut bytes = Vec::new();
         checkpoint().encode(&mut bytes);
         vec![
-            encoded(Record::Take { taken: &taken(), stream, pieces: &pieces }),
-            encoded(Record::Copy { stream, taken_at, piece: &first }),
-            encoded(Record::Merge { stream, taken_at, pieces: &pieces }),
+            encoded(Record::Take { taken: &taken(), stream, fragments: &fragments }),
+            encoded(Record::Copy { stream, taken_at, fragment: &first }),
+            encoded(Record::Merge { stream, taken_at, fragments: &fragments }),
             bytes,
         ]
     }
 
     #[test]
     fn records_come_back_and_say_where_their_pieces_are() {
-        let pieces = [piece(2, b"two"), piece(3, b"three")];
+        let fragments = [fragment(2, b"two"), fragment(3, b"three")];
         let taken = taken();
-        let record = Record::Take { taken: &taken, stream: StreamId(7), pieces: &pieces };
+        let record = Record::Take { taken: &taken, stream: StreamId(7), fragments: &fragments };
         // It is appended to what is there already.
         let mut bytes = b"before".to_vec();
         let spans = record.encode(&mut bytes);
@@ -706,13 +716,16 @@ mod tests {
         assert_eq!(end, bytes.len());
         let DecodedRecord::Take(taken_too, stream, found) = *found else { panic!() };
         assert_eq!((taken_too, stream), (taken, StreamId(7)));
-        for ((found, piece), span) in found.iter().zip(&pieces).zip(&spans) {
+        for ((found, fragment), span) in found.iter().zip(&fragments).zip(&spans) {
             assert_eq!((found.offset, found.bytes, found.crc), *span);
-            assert_eq!(bytes[found.offset..found.offset + found.bytes], piece.bytes);
-            assert_eq!((found.vbucket, found.seq, found.events), (piece.vbucket, piece.seq, piece.events));
+            assert_eq!(bytes[found.offset..found.offset + found.bytes], fragment.bytes);
+            assert_eq!(
+                (found.vbucket, found.seq, found.events),
+                (fragment.vbucket, fragment.seq, fragment.events)
+            );
             assert_eq!(
                 (found.events_before, found.blocks_before),
-                (piece.events_before, piece.blocks_before)
+                (fragment.events_before, fragment.blocks_before)
             );
         }
         let bytes = records().remove(3);
@@ -742,10 +755,10 @@ mod tests {
 
     #[test]
     fn a_move_comes_back() {
-        let pieces = [piece(2, b"two"), piece(3, b"three")];
+        let fragments = [fragment(2, b"two"), fragment(3, b"three")];
         let from = LaneKey { stream: StreamId(9), vbucket: 2_000 };
         let (stream, taken_at) = (StreamId(7), Timestamp::from_secs(5));
-        let record = Record::Move { from, seq: SeqNo(4), stream, taken_at, pieces: &pieces };
+        let record = Record::Move { from, seq: SeqNo(4), stream, taken_at, fragments: &fragments };
         assert!(encoded(record).len() <= record.bytes_max());
         let ParsedRecord::Record(found, _) = next(&encoded(record)) else { panic!() };
         let DecodedRecord::Move(found_from, seq, whither, found) = *found else { panic!() };
@@ -774,7 +787,7 @@ mod tests {
             let mut wrong = record.clone();
             wrong[at] ^= flip;
             let is_noticed = |bytes: &[u8]| match next(bytes) {
-                ParsedRecord::Record(found, _) => found.pieces().iter().any(|piece| piece.is_damaged),
+                ParsedRecord::Record(found, _) => found.fragments().iter().any(|fragment| fragment.is_damaged),
                 ParsedRecord::Broken(_) | ParsedRecord::Lost | ParsedRecord::End => true,
             };
             prop_assert!(is_noticed(&wrong));

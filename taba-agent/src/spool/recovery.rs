@@ -1,7 +1,7 @@
 //! What a log says when it is opened again.
 //!
 //! The good records live, whatever stands between them; what cannot be read is reported and kept in a file of its own.
-//! How many events were in it is told by what can be read: every piece says how many events of its Lane came before, a
+//! How many events were in it is told by what can be read: every fragment says how many events of its Lane came before, a
 //! checkpoint says where each Lane ended, and every record of a Client's Batch says how many events of that Client were
 //! taken before. The Batch of a Lane that lacks events carries notes for the Ledger instead
 //! (`taba.dropped;where=agent;why=damaged`). If that Batch had been stored whole before the damage, its number is known
@@ -103,8 +103,8 @@ pub struct RecoveredBatch {
     pub lost: BTreeMap<Option<ClientId>, LostEvents>,
     /// When the first of it was taken, on the clock of its stream.
     pub taken_at: Timestamp,
-    /// Where its pieces are, in order.
-    pub places: Vec<FragmentLocation>,
+    /// Where its fragments are, in order.
+    pub locations: Vec<FragmentLocation>,
 }
 
 /// What of a Batch is missing.
@@ -144,8 +144,8 @@ struct MissingBytes {
 
 impl Recovered {
     /// Where everything is that is held.
-    pub fn places(&self) -> impl Iterator<Item = &FragmentLocation> {
-        self.lanes.values().flat_map(|lane| &lane.batches).flat_map(|batch| &batch.places)
+    pub fn locations(&self) -> impl Iterator<Item = &FragmentLocation> {
+        self.lanes.values().flat_map(|lane| &lane.batches).flat_map(|batch| &batch.locations)
     }
 }
 
@@ -186,7 +186,7 @@ pub fn recover(disk: &mut dyn Disk, extent: Option<Extent>) -> io::Result<Recove
     for &(segment, bytes) in &segments {
         let missing_here = missing.before.get(&segment).copied();
         let bytes = disk.read(segment, 0, bytes as usize)?;
-        match standing(&bytes) {
+        match role(&bytes) {
             SegmentRole::Renews if is_first => before_renewal = missing_here,
             SegmentRole::Seals => {
                 before_renewal = None;
@@ -194,7 +194,7 @@ pub fn recover(disk: &mut dyn Disk, extent: Option<Extent>) -> io::Result<Recove
             }
             SegmentRole::Renews | SegmentRole::Follows => replay.missing(missing_here),
         }
-        match standing(&bytes) {
+        match role(&bytes) {
             // With what it was copied from, it would say twice what it says, or half of it.
             SegmentRole::Renews if !is_first => {
                 unsealed.push((segment, bytes));
@@ -234,10 +234,10 @@ fn other_version(head: &[u8]) -> Option<u8> {
 }
 
 /// What a segment is to those before it, as its first record says.
-fn standing(segment: &[u8]) -> SegmentRole {
+fn role(segment: &[u8]) -> SegmentRole {
     match segment.get(SEGMENT_HEAD_BYTES..).map(next) {
         Some(ParsedRecord::Record(found, _)) => match *found {
-            DecodedRecord::Checkpoint(checkpoint) => checkpoint.standing,
+            DecodedRecord::Checkpoint(checkpoint) => checkpoint.role,
             _ => SegmentRole::Follows,
         },
         _ => SegmentRole::Follows,

@@ -30,8 +30,8 @@ fn taken(seq: u64) -> AcceptedBatch {
     AcceptedBatch { client, incarnation: 1, seq: SeqNo(seq), taken_at, events_total: 10 * seq, refused }
 }
 
-/// The `part`-th piece of a Batch, one Block of 10 events each; parts from 0.
-fn piece(seq: u64, events_before: u64, part: u64, bytes: &[u8]) -> Fragment {
+/// The `part`-th fragment of a Batch, one Block of 10 events each; parts from 0.
+fn fragment(seq: u64, events_before: u64, part: u64, bytes: &[u8]) -> Fragment {
     let (seq, blocks_before) = (SeqNo(seq), part);
     let (batch_events_before, bytes) = (10 * part, bytes.to_vec());
     Fragment {
@@ -82,12 +82,12 @@ fn opened(disk: &CrashDisk) -> LogSpool {
     spool
 }
 
-fn append(spool: &mut LogSpool, seq: u64, pieces: &[Fragment]) -> Result<Appended, SpoolError> {
-    spool.append(&Record::Take { taken: &taken(seq), stream: StreamId(7), pieces })
+fn append(spool: &mut LogSpool, seq: u64, fragments: &[Fragment]) -> Result<Appended, SpoolError> {
+    spool.append(&Record::Take { taken: &taken(seq), stream: StreamId(7), fragments })
 }
 
-fn take(spool: &mut LogSpool, disk: &CrashDisk, seq: u64, pieces: &[Fragment]) -> Appended {
-    let written = append(spool, seq, pieces).unwrap();
+fn take(spool: &mut LogSpool, disk: &CrashDisk, seq: u64, fragments: &[Fragment]) -> Appended {
+    let written = append(spool, seq, fragments).unwrap();
     write(spool, disk);
     written
 }
@@ -112,29 +112,29 @@ fn sync(spool: &mut LogSpool, disk: &CrashDisk) {
     }
 }
 
-/// Batches of one Lane, each of one piece of 100 bytes, one in a record of its own.
+/// Batches of one Lane, each of one fragment of 100 bytes, one in a record of its own.
 fn with_batches(disk: &CrashDisk, batches: u64) -> (LogSpool, Vec<FragmentLocation>) {
     let mut spool = opened(disk);
-    let mut places = Vec::new();
+    let mut locations = Vec::new();
     for seq in 1..=batches {
         if spool.must_roll(200) {
             roll(&mut spool, disk, &Checkpoint::default());
         }
-        let piece = piece(seq, 10 * (seq - 1), 0, &[seq as u8; 100]);
-        places.extend(take(&mut spool, disk, seq, &[piece]).places);
+        let fragment = fragment(seq, 10 * (seq - 1), 0, &[seq as u8; 100]);
+        locations.extend(take(&mut spool, disk, seq, &[fragment]).locations);
     }
-    (spool, places)
+    (spool, locations)
 }
 
-fn read(spool: &mut LogSpool, disk: &CrashDisk, places: &[FragmentLocation]) -> FetchedContent {
-    let (seq, places) = (SeqNo(1), places.to_vec());
-    spool.fetch(Fetch { lane: key(), seq, places, purpose: Purpose::Send });
+fn read(spool: &mut LogSpool, disk: &CrashDisk, locations: &[FragmentLocation]) -> FetchedContent {
+    let (seq, locations) = (SeqNo(1), locations.to_vec());
+    spool.fetch(Fetch { lane: key(), seq, locations, purpose: Purpose::Send });
     let (_, content) = write(spool, disk).pop().unwrap();
     content
 }
 
-fn content(spool: &mut LogSpool, disk: &CrashDisk, places: &[FragmentLocation]) -> Vec<u8> {
-    let content = read(spool, disk, places);
+fn content(spool: &mut LogSpool, disk: &CrashDisk, locations: &[FragmentLocation]) -> Vec<u8> {
+    let content = read(spool, disk, locations);
     assert_eq!(content.damaged, []);
     content.bytes.to_vec()
 }
@@ -143,8 +143,8 @@ fn content(spool: &mut LogSpool, disk: &CrashDisk, places: &[FragmentLocation]) 
 fn what_was_appended_is_there_after_a_kill() {
     let disk = CrashDisk::default();
     let mut spool = opened(&disk);
-    take(&mut spool, &disk, 1, &[piece(1, 0, 0, b"one "), piece(2, 10, 0, b"two ")]);
-    take(&mut spool, &disk, 2, &[piece(2, 10, 1, b"and more")]);
+    take(&mut spool, &disk, 1, &[fragment(1, 0, 0, b"one "), fragment(2, 10, 0, b"two ")]);
+    take(&mut spool, &disk, 2, &[fragment(2, 10, 1, b"and more")]);
     drop(spool);
     let (mut spool, found) = open(&disk);
     let batches = &found.lanes[&key()].batches;
@@ -152,8 +152,8 @@ fn what_was_appended_is_there_after_a_kill() {
         batches.iter().map(|batch| (batch.seq.0, batch.blocks, batch.events)).collect::<Vec<_>>(),
         [(1, 1, 10), (2, 2, 20)]
     );
-    assert_eq!(content(&mut spool, &disk, &batches[0].places), b"one ");
-    assert_eq!(content(&mut spool, &disk, &batches[1].places), b"two and more");
+    assert_eq!(content(&mut spool, &disk, &batches[0].locations), b"one ");
+    assert_eq!(content(&mut spool, &disk, &batches[1].locations), b"two and more");
     assert_eq!(batches[1].taken_at, Timestamp::from_secs(9));
     assert_eq!((found.damage, found.incarnations.len()), (Damage::default(), 1));
     assert_eq!((found.incarnations[0].seq, &found.incarnations[0].refused), (SeqNo(2), &taken(2).refused));
@@ -162,34 +162,34 @@ fn what_was_appended_is_there_after_a_kill() {
 #[test]
 fn segments_go_from_the_oldest_on_when_nothing_in_them_is_held() {
     let disk = CrashDisk::default();
-    let (mut spool, places) = with_batches(&disk, 40);
-    let segments = spool.room().segments;
+    let (mut spool, locations) = with_batches(&disk, 40);
+    let segments = spool.usage().segments;
     assert!(segments > 3);
     sync(&mut spool, &disk);
     // What is in the middle can go first, and frees nothing.
-    spool.release(&places[10..40]);
+    spool.release(&locations[10..40]);
     write(&mut spool, &disk);
-    assert_eq!(spool.room().segments, segments);
-    spool.release(&places[1..10]);
+    assert_eq!(spool.usage().segments, segments);
+    spool.release(&locations[1..10]);
     write(&mut spool, &disk);
     assert_eq!(spool.oldest(), Some(SegmentId(1)));
-    spool.release(&places[..1]);
+    spool.release(&locations[..1]);
     write(&mut spool, &disk);
-    assert_eq!(spool.room().segments, 1, "the one that is appended to stays");
-    assert_eq!((spool.room().live_bytes, spool.oldest()), (0, None));
+    assert_eq!(spool.usage().segments, 1, "the one that is appended to stays");
+    assert_eq!((spool.usage().live_bytes, spool.oldest()), (0, None));
 }
 
 #[test]
 fn a_segment_stays_until_what_follows_it_is_durable() {
     let disk = CrashDisk::default();
-    let (mut spool, places) = with_batches(&disk, 40);
-    spool.release(&places);
+    let (mut spool, locations) = with_batches(&disk, 40);
+    spool.release(&locations);
     write(&mut spool, &disk);
-    let last = spool.room().segments;
+    let last = spool.usage().segments;
     // One removal at a time is not durable, and the head of the last segment, which says what the one before says, is not.
     assert!((2..=3).contains(&last), "{last}");
     sync(&mut spool, &disk);
-    assert_eq!((spool.room().segments, spool.oldest()), (1, None));
+    assert_eq!((spool.usage().segments, spool.oldest()), (1, None));
 }
 
 /// What was copied stands in the log at both places until the copy is safe.
@@ -197,13 +197,13 @@ fn a_segment_stays_until_what_follows_it_is_durable() {
 fn a_segment_stays_until_the_copy_of_what_it_held_is_durable() {
     let disk = CrashDisk::default();
     let mut spool = opened(&disk);
-    let first = piece(1, 0, 0, &[1; 100]);
-    let place = take(&mut spool, &disk, 1, std::slice::from_ref(&first)).places[0];
+    let first = fragment(1, 0, 0, &[1; 100]);
+    let location = take(&mut spool, &disk, 1, std::slice::from_ref(&first)).locations[0];
     (0..3).for_each(|_| roll(&mut spool, &disk, &Checkpoint::default()));
     sync(&mut spool, &disk);
-    let copy = Record::Copy { stream: StreamId(7), taken_at: Timestamp::from_secs(9), piece: &first };
+    let copy = Record::Copy { stream: StreamId(7), taken_at: Timestamp::from_secs(9), fragment: &first };
     spool.append(&copy).unwrap();
-    spool.moved(&[place]);
+    spool.moved(&[location]);
     // The power fails after each thing that is done.
     while let Some(job) = {
         let image = disk.copy();
@@ -216,9 +216,9 @@ fn a_segment_stays_until_the_copy_of_what_it_held_is_durable() {
     }
     sync(&mut spool, &disk);
     let (_, found) = open(&disk);
-    assert_eq!(found.lanes[&key()].batches[0].places.len(), 1);
-    assert!(found.lanes[&key()].batches[0].places[0].segment > place.segment);
-    assert!(disk.segments().unwrap().iter().all(|(segment, _)| *segment > place.segment));
+    assert_eq!(found.lanes[&key()].batches[0].locations.len(), 1);
+    assert!(found.lanes[&key()].batches[0].locations[0].segment > location.segment);
+    assert!(disk.segments().unwrap().iter().all(|(segment, _)| *segment > location.segment));
 }
 
 #[test]
@@ -230,7 +230,7 @@ fn a_checkpoint_is_never_there_without_what_it_speaks_of() {
     let (mut spool, found) = open(&disk);
     let checkpoint = Checkpoint { incarnations: found.incarnations, ..Checkpoint::default() };
     roll(&mut spool, &disk, &checkpoint);
-    take(&mut spool, &disk, 4, &[piece(4, 30, 0, b"four")]);
+    take(&mut spool, &disk, 4, &[fragment(4, 30, 0, b"four")]);
     roll(&mut spool, &disk, &checkpoint);
     drop(spool);
     disk.lose_power(1);
@@ -245,7 +245,7 @@ fn a_checkpoint_says_what_is_held_no_more_and_whom_we_know() {
     let (mut spool, _) = with_batches(&disk, 5);
     let known = AcceptedBatch { taken_at: Timestamp::default(), incarnation: 99, ..taken(77) };
     let checkpoint = Checkpoint {
-        floors: vec![LaneCheckpoint {
+        lanes: vec![LaneCheckpoint {
             lane: key(),
             base: SeqNo(4),
             applied: SeqNo(4),
@@ -269,15 +269,18 @@ fn a_copy_and_a_merge_stand_for_what_was_before() {
     let disk = CrashDisk::default();
     let (mut spool, _) = with_batches(&disk, 5);
     let (stream, taken_at) = (StreamId(7), Timestamp::from_secs(1));
-    let copy = piece(2, 10, 0, b"again");
-    spool.append(&Record::Copy { stream, taken_at, piece: &copy }).unwrap();
-    let merged = [piece(4, 30, 0, b"four and five")];
-    spool.append(&Record::Merge { stream, taken_at, pieces: &merged }).unwrap();
-    take(&mut spool, &disk, 6, &[piece(4, 30, 1, b", more"), piece(5, 50, 0, b"new")]);
+    let copy = fragment(2, 10, 0, b"again");
+    spool.append(&Record::Copy { stream, taken_at, fragment: &copy }).unwrap();
+    let merged = [fragment(4, 30, 0, b"four and five")];
+    spool.append(&Record::Merge { stream, taken_at, fragments: &merged }).unwrap();
+    take(&mut spool, &disk, 6, &[fragment(4, 30, 1, b", more"), fragment(5, 50, 0, b"new")]);
     drop(spool);
     let (mut spool, found) = open(&disk);
-    let texts: Vec<_> =
-        found.lanes[&key()].batches.iter().map(|batch| content(&mut spool, &disk, &batch.places)).collect();
+    let texts: Vec<_> = found.lanes[&key()]
+        .batches
+        .iter()
+        .map(|batch| content(&mut spool, &disk, &batch.locations))
+        .collect();
     let expected: [&[u8]; 5] = [&[1; 100], b"again", &[3; 100], b"four and five, more", b"new"];
     assert_eq!(texts, expected);
     assert_eq!(found.damage, Damage::default());
@@ -289,14 +292,14 @@ fn the_bound_is_kept_and_leaves_room_to_make_room() {
     let disk = CrashDisk::default();
     let (mut spool, _) = LogSpool::open(&mut disk.clone(), options).unwrap();
     roll(&mut spool, &disk, &Checkpoint::default());
-    let big = piece(1, 0, 0, &[1; 7_400]);
+    let big = fragment(1, 0, 0, &[1; 7_400]);
     take(&mut spool, &disk, 1, std::slice::from_ref(&big));
-    let small = piece(2, 10, 0, &[1; 300]);
+    let small = fragment(2, 10, 0, &[1; 300]);
     let refused = append(&mut spool, 2, std::slice::from_ref(&small));
     assert!(matches!(refused, Err(SpoolError::Full { bytes_short }) if bytes_short > 0));
     let (stream, taken_at) = (StreamId(7), Timestamp::default());
-    spool.append(&Record::Copy { stream, taken_at, piece: &small }).unwrap();
-    assert!(spool.room().bytes <= 10_000);
+    spool.append(&Record::Copy { stream, taken_at, fragment: &small }).unwrap();
+    assert!(spool.usage().bytes <= 10_000);
 }
 
 #[test]
@@ -307,13 +310,13 @@ fn a_disk_that_is_smaller_than_the_bound_is_the_bound() {
     let options = LogOptions { bytes_max: 1 << 30, segment_bytes: 1 << 26, ..OPTIONS };
     let (mut spool, _) = LogSpool::open(&mut disk.clone(), options).unwrap();
     roll(&mut spool, &disk, &Checkpoint::default());
-    let mut places = Vec::new();
+    let mut locations = Vec::new();
     let refused = (1..).find_map(|seq| {
         if spool.must_roll(1_000) {
             roll(&mut spool, &disk, &Checkpoint::default());
         }
-        match append(&mut spool, seq, &[piece(seq, 10 * (seq - 1), 0, &[1; 1_000])]) {
-            Ok(written) => places.extend(written.places),
+        match append(&mut spool, seq, &[fragment(seq, 10 * (seq - 1), 0, &[1; 1_000])]) {
+            Ok(written) => locations.extend(written.locations),
             Err(error) => return Some(error),
         }
         write(&mut spool, &disk);
@@ -321,37 +324,37 @@ fn a_disk_that_is_smaller_than_the_bound_is_the_bound() {
     });
     // It is refused before the disk says no, so that there is room to make room.
     assert!(matches!(refused, Some(SpoolError::Full { .. })), "{refused:?}");
-    assert_eq!((spool.room().bytes_max, spool.room().error.clone()), (400_000, None));
-    assert!(spool.room().segments > 3, "in pieces that can go");
-    spool.release(&places);
+    assert_eq!((spool.usage().bytes_max, spool.usage().error.clone()), (400_000, None));
+    assert!(spool.usage().segments > 3, "in fragments that can go");
+    spool.release(&locations);
     sync(&mut spool, &disk);
-    assert_eq!(spool.room().segments, 1);
-    take(&mut spool, &disk, 1_000, &[piece(1, 0, 0, &[1; 1_000])]);
+    assert_eq!(spool.usage().segments, 1);
+    take(&mut spool, &disk, 1_000, &[fragment(1, 0, 0, &[1; 1_000])]);
     // Somebody else gives room back.
     disk.set_room(Some(1 << 31));
     sync(&mut spool, &disk);
-    assert_eq!(spool.room().bytes_max, 1 << 30);
+    assert_eq!(spool.usage().bytes_max, 1 << 30);
 }
 
 #[test]
 fn what_a_full_disk_does_not_take_is_kept_and_written_when_there_is_room() {
     let disk = CrashDisk::default();
-    let (mut spool, places) = with_batches(&disk, 3);
+    let (mut spool, locations) = with_batches(&disk, 3);
     let (bytes, written) = (disk.bytes(), spool.written());
     disk.set_room(Some(20));
-    take(&mut spool, &disk, 4, &[piece(4, 30, 0, &[4; 100])]);
+    take(&mut spool, &disk, 4, &[fragment(4, 30, 0, &[4; 100])]);
     sync(&mut spool, &disk);
     assert_eq!((disk.bytes(), spool.written()), (bytes, written));
-    assert!(spool.room().error.unwrap().contains("no storage space"));
-    assert_eq!((spool.room().trouble, spool.room().failures), (Some(DiskFault::Write), 2));
-    assert_eq!(content(&mut spool, &disk, &places[2..]), [3; 100]);
+    assert!(spool.usage().error.unwrap().contains("no storage space"));
+    assert_eq!((spool.usage().fault, spool.usage().failures), (Some(DiskFault::Write), 2));
+    assert_eq!(content(&mut spool, &disk, &locations[2..]), [3; 100]);
     disk.set_room(None);
     while spool.written() < spool.position() {
         let at = spool.wake_at().unwrap();
         let job = spool.next_job(at).unwrap();
         run(&mut spool, &disk, at, job);
     }
-    assert_eq!((spool.room().error, spool.room().trouble), (None, None));
+    assert_eq!((spool.usage().error, spool.usage().fault), (None, None));
     drop(spool);
     let (_, found) = open(&disk);
     assert_eq!((found.lanes[&key()].batches.len(), found.damage), (4, Damage::default()));
@@ -361,11 +364,11 @@ fn what_a_full_disk_does_not_take_is_kept_and_written_when_there_is_room() {
 fn what_comes_while_the_disk_is_busy_is_written_together() {
     let disk = CrashDisk::default();
     let mut spool = opened(&disk);
-    append(&mut spool, 1, &[piece(1, 0, 0, b"one")]).unwrap();
+    append(&mut spool, 1, &[fragment(1, 0, 0, b"one")]).unwrap();
     let job = spool.next_job(NOW).unwrap();
     assert!(matches!(job, DiskJob::Write { .. }));
     for seq in 2..10 {
-        append(&mut spool, seq, &[piece(seq, 10 * (seq - 1), 0, b"more")]).unwrap();
+        append(&mut spool, seq, &[fragment(seq, 10 * (seq - 1), 0, b"more")]).unwrap();
     }
     assert!(spool.next_job(NOW).is_none(), "one job at a time");
     assert!(spool.written() < spool.position());
@@ -385,8 +388,8 @@ fn what_waits_to_be_written_is_bounded() {
     spool.roll(&Checkpoint::default()).unwrap();
     // The disk hangs.
     assert!(spool.next_job(NOW).is_some());
-    let large = [piece(1, 0, 0, &vec![1; 7 << 20])];
-    let record = Record::Merge { stream: StreamId(7), taken_at: Timestamp::default(), pieces: &large };
+    let large = [fragment(1, 0, 0, &vec![1; 7 << 20])];
+    let record = Record::Merge { stream: StreamId(7), taken_at: Timestamp::default(), fragments: &large };
     let refused = (0..9).find_map(|n| spool.append(&record).err().map(|error| (n, error)));
     assert!(matches!(refused, Some((2, SpoolError::Behind { bytes })) if bytes > 14 << 20), "{refused:?}");
 }
@@ -397,13 +400,13 @@ fn renew(spool: &mut LogSpool, disk: &CrashDisk, held: &[(Fragment, FragmentLoca
     spool.renew(&Checkpoint::default()).unwrap();
     write(spool, disk);
     let Renewal::Copy(through) = spool.renewal(LATER) else { panic!("{:?}", spool.renewal(LATER)) };
-    let refused = append(spool, 99, &[piece(99, 0, 0, b"not now")]);
+    let refused = append(spool, 99, &[fragment(99, 0, 0, b"not now")]);
     assert!(matches!(refused, Err(SpoolError::Behind { .. })), "nothing new comes between the copies");
-    for (piece, place) in held {
-        assert!(place.segment <= through);
-        let record = Record::Copy { stream: StreamId(7), taken_at: Timestamp::default(), piece };
+    for (fragment, location) in held {
+        assert!(location.segment <= through);
+        let record = Record::Copy { stream: StreamId(7), taken_at: Timestamp::default(), fragment };
         spool.append(&record).unwrap();
-        spool.release(std::slice::from_ref(place));
+        spool.release(std::slice::from_ref(location));
     }
     spool.renew(&Checkpoint { incarnations: vec![taken(9)], ..Checkpoint::default() }).unwrap();
 }
@@ -411,51 +414,53 @@ fn renew(spool: &mut LogSpool, disk: &CrashDisk, held: &[(Fragment, FragmentLoca
 #[test]
 fn after_a_sync_that_failed_all_that_is_held_is_written_again_before_anything_is_told_to_be_safe() {
     let disk = CrashDisk::default();
-    let (mut spool, places) = with_batches(&disk, 3);
+    let (mut spool, locations) = with_batches(&disk, 3);
     sync(&mut spool, &disk);
     let durable = spool.durable();
-    let place = take(&mut spool, &disk, 4, &[piece(4, 30, 0, &[4; 100])]).places[0];
+    let location = take(&mut spool, &disk, 4, &[fragment(4, 30, 0, &[4; 100])]).locations[0];
     disk.fail_syncs(1);
     sync(&mut spool, &disk);
-    assert_eq!(spool.room().trouble, Some(DiskFault::Sync));
+    assert_eq!(spool.usage().fault, Some(DiskFault::Sync));
     let (written, position) = (spool.written(), spool.position());
     // What a second sync would say proves nothing.
     assert_eq!((spool.durable(), spool.next_job(LATER).is_none()), (durable, true));
-    let held: Vec<_> = places.iter().chain([&place]).zip(1_u8..).collect();
+    let held: Vec<_> = locations.iter().chain([&location]).zip(1_u8..).collect();
     let held: Vec<_> = held
         .into_iter()
-        .map(|(place, seq)| (piece(seq.into(), 10 * (u64::from(seq) - 1), 0, &[seq; 100]), *place))
+        .map(|(location, seq)| (fragment(seq.into(), 10 * (u64::from(seq) - 1), 0, &[seq; 100]), *location))
         .collect();
     renew(&mut spool, &disk, &held);
-    append(&mut spool, 5, &[piece(5, 40, 0, &[5; 100])]).unwrap();
+    append(&mut spool, 5, &[fragment(5, 40, 0, &[5; 100])]).unwrap();
     assert_eq!((spool.durable(), spool.written()), (durable, written));
     sync(&mut spool, &disk);
     assert!(spool.durable() > position);
-    assert_eq!((spool.durable(), spool.room().trouble), (spool.position(), None));
-    assert_eq!(spool.room().segments, 2, "what is not believed is gone");
+    assert_eq!((spool.durable(), spool.usage().fault), (spool.position(), None));
+    assert_eq!(spool.usage().segments, 2, "what is not believed is gone");
     drop(spool);
     let (mut spool, found) = open(&disk);
     let batches = found.lanes[&key()].batches.clone();
     assert_eq!((batches.len(), found.damage), (5, Damage::default()));
-    assert_eq!(content(&mut spool, &disk, &batches[3].places), [4; 100]);
+    assert_eq!(content(&mut spool, &disk, &batches[3].locations), [4; 100]);
 }
 
 #[test]
 fn files_that_are_gone_are_made_anew_and_what_is_read_of_them_is_what_was_in_them() {
     let disk = CrashDisk::default();
-    let (mut spool, places) = with_batches(&disk, 3);
+    let (mut spool, locations) = with_batches(&disk, 3);
     sync(&mut spool, &disk);
     disk.lose_files();
-    append(&mut spool, 4, &[piece(4, 30, 0, &[4; 100])]).unwrap();
+    append(&mut spool, 4, &[fragment(4, 30, 0, &[4; 100])]).unwrap();
     sync(&mut spool, &disk);
-    assert_eq!(spool.room().trouble, Some(DiskFault::Gone));
-    assert_eq!(content(&mut spool, &disk, &places[..1]), [1; 100], "as long as they are open");
-    let held: Vec<_> = places.iter().zip(1_u64..).collect();
-    let held: Vec<_> =
-        held.into_iter().map(|(place, seq)| (piece(seq, 10 * (seq - 1), 0, &[7; 100]), *place)).collect();
+    assert_eq!(spool.usage().fault, Some(DiskFault::Gone));
+    assert_eq!(content(&mut spool, &disk, &locations[..1]), [1; 100], "as long as they are open");
+    let held: Vec<_> = locations.iter().zip(1_u64..).collect();
+    let held: Vec<_> = held
+        .into_iter()
+        .map(|(location, seq)| (fragment(seq, 10 * (seq - 1), 0, &[7; 100]), *location))
+        .collect();
     renew(&mut spool, &disk, &held);
     sync(&mut spool, &disk);
-    assert_eq!((spool.durable(), spool.room().trouble), (spool.position(), None));
+    assert_eq!((spool.durable(), spool.usage().fault), (spool.position(), None));
     drop(spool);
     let (_, found) = open(&disk);
     assert_eq!((found.lanes[&key()].batches.len(), found.damage), (3, Damage::default()));
@@ -468,10 +473,10 @@ fn files_that_are_gone_are_made_anew_and_what_is_read_of_them_is_what_was_in_the
 #[test]
 fn a_disk_that_never_syncs_is_given_up_and_what_is_durable_is_still_known() {
     let disk = CrashDisk::default();
-    let (mut spool, places) = with_batches(&disk, 3);
+    let (mut spool, locations) = with_batches(&disk, 3);
     sync(&mut spool, &disk);
     let durable = spool.durable();
-    take(&mut spool, &disk, 4, &[piece(4, 30, 0, &[4; 100])]);
+    take(&mut spool, &disk, 4, &[fragment(4, 30, 0, &[4; 100])]);
     disk.fail_syncs(u32::MAX);
     sync(&mut spool, &disk);
     for _ in 0..2 {
@@ -479,28 +484,28 @@ fn a_disk_that_never_syncs_is_given_up_and_what_is_durable_is_still_known() {
         spool.renew(&Checkpoint::default()).unwrap();
         sync(&mut spool, &disk);
     }
-    assert_eq!((spool.durable(), spool.room().trouble), (durable, Some(DiskFault::Broken)));
-    assert!(matches!(append(&mut spool, 5, &[piece(5, 40, 0, b"no")]), Err(SpoolError::Broken)));
-    assert!(spool.next_job(LATER).is_none() && spool.room().error.is_some());
-    assert_eq!(content(&mut spool, &disk, &places[2..]), [3; 100]);
+    assert_eq!((spool.durable(), spool.usage().fault), (durable, Some(DiskFault::Broken)));
+    assert!(matches!(append(&mut spool, 5, &[fragment(5, 40, 0, b"no")]), Err(SpoolError::Broken)));
+    assert!(spool.next_job(LATER).is_none() && spool.usage().error.is_some());
+    assert_eq!(content(&mut spool, &disk, &locations[2..]), [3; 100]);
 }
 
 #[test]
 fn what_was_damaged_in_place_is_told_when_it_is_read_back_and_the_rest_is_given() {
     let disk = CrashDisk::default();
-    let (mut spool, places) = with_batches(&disk, 3);
-    disk.flip(places[1].segment, places[1].offset as usize + 7, 4);
-    let found = read(&mut spool, &disk, &places);
-    assert_eq!((found.bytes.to_vec(), found.damaged), ([[1; 100], [3; 100]].concat(), vec![places[1]]));
+    let (mut spool, locations) = with_batches(&disk, 3);
+    disk.flip(locations[1].segment, locations[1].offset as usize + 7, 4);
+    let found = read(&mut spool, &disk, &locations);
+    assert_eq!((found.bytes.to_vec(), found.damaged), ([[1; 100], [3; 100]].concat(), vec![locations[1]]));
 }
 
 #[test]
 fn a_segment_that_is_missing_or_cut_short_leaves_all_the_others_and_is_told() {
     for cut in [false, true] {
         let disk = CrashDisk::default();
-        let (_, places) = with_batches(&disk, 40);
-        let inside = places.iter().filter(|place| place.segment == SegmentId(2)).count() as u64;
-        assert!(inside > 2 && places.last().unwrap().segment > SegmentId(3));
+        let (_, locations) = with_batches(&disk, 40);
+        let inside = locations.iter().filter(|location| location.segment == SegmentId(2)).count() as u64;
+        assert!(inside > 2 && locations.last().unwrap().segment > SegmentId(3));
         if cut {
             disk.tear(SegmentId(2), 100_000);
         } else {
@@ -522,13 +527,13 @@ fn a_segment_that_is_missing_or_cut_short_leaves_all_the_others_and_is_told() {
 fn a_length_that_flips_or_bytes_that_are_zero_cost_no_more_than_the_records_they_are_in() {
     for zeros in [0, 1, 300] {
         let disk = CrashDisk::default();
-        let (_, places) = with_batches(&disk, 30);
+        let (_, locations) = with_batches(&disk, 30);
         // Somewhere in the head of the third record: its length is lost.
-        let start = (places[1].offset + places[1].bytes) as usize;
+        let start = (locations[1].offset + locations[1].bytes) as usize;
         if zeros == 0 {
-            disk.flip(places[2].segment, start + 2, 0x40);
+            disk.flip(locations[2].segment, start + 2, 0x40);
         }
-        (0..zeros).for_each(|at| disk.zero(places[2].segment, start + at));
+        (0..zeros).for_each(|at| disk.zero(locations[2].segment, start + at));
         let (_, found) = open(&disk);
         let batches = &found.lanes[&key()].batches;
         let lost: Vec<_> =
@@ -555,8 +560,8 @@ fn a_log_of_an_older_version_is_refused_and_left_as_it_is() {
 #[test]
 fn a_flipped_bit_costs_one_record_and_its_events_are_known_to_be_missing() {
     let disk = CrashDisk::default();
-    let (spool, places) = with_batches(&disk, 5);
-    disk.flip(places[2].segment, places[2].offset as usize, 1);
+    let (spool, locations) = with_batches(&disk, 5);
+    disk.flip(locations[2].segment, locations[2].offset as usize, 1);
     drop(spool);
     let (_, found) = open(&disk);
     let batches: Vec<_> = found.lanes[&key()]
@@ -584,14 +589,14 @@ fn a_torn_end_is_told_once() {
 fn a_batch_whose_middle_is_damaged_keeps_the_rest() {
     let disk = CrashDisk::default();
     let mut spool = opened(&disk);
-    take(&mut spool, &disk, 1, &[piece(1, 0, 0, b"a")]);
-    let lost = take(&mut spool, &disk, 2, &[piece(1, 0, 1, b"b")]).places[0];
-    take(&mut spool, &disk, 3, &[piece(1, 0, 2, b"c"), piece(2, 30, 0, b"d")]);
+    take(&mut spool, &disk, 1, &[fragment(1, 0, 0, b"a")]);
+    let lost = take(&mut spool, &disk, 2, &[fragment(1, 0, 1, b"b")]).locations[0];
+    take(&mut spool, &disk, 3, &[fragment(1, 0, 2, b"c"), fragment(2, 30, 0, b"d")]);
     disk.flip(lost.segment, lost.offset as usize, 1);
     drop(spool);
     let (mut spool, found) = open(&disk);
     let first = &found.lanes[&key()].batches[0];
-    assert_eq!((content(&mut spool, &disk, &first.places).as_slice(), first.blocks), (&b"ac"[..], 2));
+    assert_eq!((content(&mut spool, &disk, &first.locations).as_slice(), first.blocks), (&b"ac"[..], 2));
     assert_eq!((first.events, first.events_lost()), (20, 10));
 }
 
@@ -607,13 +612,13 @@ proptest! {
             if spool.must_roll(200) {
                 roll(&mut spool, &disk, &Checkpoint::default());
             }
-            take(&mut spool, &disk, seq, &[piece(seq, 10 * (seq - 1), 0, &[seq as u8; 100])]);
+            take(&mut spool, &disk, seq, &[fragment(seq, 10 * (seq - 1), 0, &[seq as u8; 100])]);
             if seq == synced {
                 sync(&mut spool, &disk);
                 durable = seq;
             }
         }
-        let last = spool.room().segments;
+        let last = spool.usage().segments;
         drop(spool);
         disk.lose_power(keep);
         if durable < batches && keep == 255 {
@@ -627,7 +632,7 @@ proptest! {
         for (batch, seq) in found.iter().zip(1_u64..) {
             prop_assert_eq!(batch.seq.0, seq);
             if batch.blocks == 1 {
-                prop_assert_eq!(content(&mut spool, &disk, &batch.places), vec![seq as u8; 100]);
+                prop_assert_eq!(content(&mut spool, &disk, &batch.locations), vec![seq as u8; 100]);
             }
         }
     }
@@ -642,7 +647,7 @@ proptest! {
         }
         let (mut spool, found) = open(&disk);
         for batch in found.lanes.values().flat_map(|lane| &lane.batches).filter(|batch| batch.blocks > 0) {
-            prop_assert_eq!(content(&mut spool, &disk, &batch.places), vec![batch.seq.0 as u8; 100]);
+            prop_assert_eq!(content(&mut spool, &disk, &batch.locations), vec![batch.seq.0 as u8; 100]);
         }
     }
 }

@@ -240,7 +240,7 @@ proptest! {
         world.drain();
         expired += world.expired();
         let expected: u64 = world.expected.values().sum();
-        prop_assert!(world.stored() + expired >= expected, "missing, and not said");
+        prop_assert!(world.stored() + expired >= expected, "missing, and not notices");
         prop_assert!(were_wrong || (world.stored(), world.store.lost) == (expected, 0));
     }
 }
@@ -283,6 +283,6 @@ proptest! {
             prop_assert!(*folded <= world.expected[tab], "{tab} is stored twice");
         }
         prop_assert!(world.stored() + world.store.lost <= expected, "stored, and found to be missing");
-        prop_assert!(world.stored() + expired >= expected, "missing, and not said");
+        prop_assert!(world.stored() + expired >= expected, "missing, and not notices");
     }
 }

@@ -46,7 +46,7 @@ fn no_number_of_keys_makes_an_agent_forget_a_client() {
     let held = relay.unapplied();
     let _ = taken(relay.accept(moment(Duration::ZERO), &first, &[]));
     assert_eq!(relay.unapplied(), held, "the Client was known");
-    assert!(!repeated(&mut relay, request(0..1, 0), Some("0")), "the oldest key is forgotten, as is said");
+    assert!(!repeated(&mut relay, request(0..1, 0), Some("0")), "the oldest key is forgotten, as is notices");
 }
 
 #[test]

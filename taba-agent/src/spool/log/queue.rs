@@ -76,7 +76,7 @@ impl Queue {
         self.chunks.push_back(WriteChunk { to, bytes: head });
     }
 
-    /// Adds a record of this segment; call [`ends_at`](Self::ends_at) afterwards. Gives where its pieces stand in it, and
+    /// Adds a record of this segment; call [`ends_at`](Self::ends_at) afterwards. Gives where its fragments stand in it, and
     /// how many bytes it has.
     pub(super) fn append(&mut self, segment: SegmentId, record: &Record<'_>) -> (Vec<FragmentSpan>, usize) {
         let is_open = |chunk: &WriteChunk| chunk.to.segment == segment && !chunk.to.begins;
@@ -142,7 +142,7 @@ impl LogSpool {
     fn write(&mut self, now: Duration) -> Option<DiskJob> {
         self.queue.retry_at = self.queue.retry_at.filter(|at| *at > now);
         let waits_for_sync = self.queue.begins_next() && self.safe() < self.handed;
-        if self.queue.retry_at.is_some() || waits_for_sync || self.trouble == Some(DiskFault::Broken) {
+        if self.queue.retry_at.is_some() || waits_for_sync || self.fault == Some(DiskFault::Broken) {
             return None;
         }
         let WriteChunk { to, bytes } = self.queue.chunks.pop_front()?;
@@ -152,7 +152,7 @@ impl LogSpool {
     }
 
     fn wants_sync(&self) -> bool {
-        let is_kept = self.options.sync != SyncPolicy::Never && self.trouble != Some(DiskFault::Broken);
+        let is_kept = self.options.sync != SyncPolicy::Never && self.fault != Some(DiskFault::Broken);
         let is_wanted = self.synced < self.handed || self.queue.is_removed && self.removable().is_some();
         is_kept && !self.queue.is_syncing && is_wanted
     }
@@ -216,8 +216,8 @@ impl LogSpool {
                 self.queue.bytes -= bytes.len();
                 self.handed = to.end;
                 self.queue.unsynced_since.get_or_insert(now);
-                if self.renewing.is_none() && self.trouble == Some(DiskFault::Write) {
-                    (self.trouble, self.error) = (None, None);
+                if self.renewing.is_none() && self.fault == Some(DiskFault::Write) {
+                    (self.fault, self.error) = (None, None);
                 }
                 self.settle();
             }
@@ -229,7 +229,7 @@ impl LogSpool {
                 self.queue.retry_at = Some(now + RETRY);
                 self.failures += 1;
                 self.error = Some(error.to_string());
-                self.trouble.get_or_insert(DiskFault::Write);
+                self.fault.get_or_insert(DiskFault::Write);
             }
         }
     }
@@ -240,7 +240,7 @@ impl LogSpool {
                 debug_assert_eq!(self.segments.front().map(|oldest| oldest.id), Some(segment));
                 self.segments.pop_front();
                 self.queue.is_removed = self.options.sync != SyncPolicy::Never;
-                self.error = self.error.take().filter(|_| self.trouble.is_some());
+                self.error = self.error.take().filter(|_| self.fault.is_some());
             }
             // Until then it takes room.
             Err(error) => {

@@ -73,10 +73,10 @@ impl LogSpool {
             DiskFault::Write | DiskFault::Sync | DiskFault::Broken => format!("a sync failed: {error}"),
         });
         if sync_failures >= SYNC_FAILURES_MAX {
-            self.trouble = Some(DiskFault::Broken);
+            self.fault = Some(DiskFault::Broken);
             return;
         }
-        self.trouble = Some(why);
+        self.fault = Some(why);
         let from = if self.renewing.is_some() { self.unwritten.0.min(self.handed) } else { self.handed };
         self.unwritten = (from, self.position);
         // Inside, everything counts as written: what is still needed is appended again.
@@ -91,11 +91,11 @@ impl LogSpool {
         self.check_queue(0)?;
         let next = match stage {
             Stage::Waiting(_) => {
-                self.begin(&Checkpoint { standing: SegmentRole::Renews, ..Checkpoint::default() }, true);
+                self.begin(&Checkpoint { role: SegmentRole::Renews, ..Checkpoint::default() }, true);
                 Stage::Copying
             }
             Stage::Copying => {
-                self.begin(&Checkpoint { standing: SegmentRole::Seals, ..checkpoint.clone() }, false);
+                self.begin(&Checkpoint { role: SegmentRole::Seals, ..checkpoint.clone() }, false);
                 Stage::Sealing(self.position)
             }
             Stage::Sealing(_) => stage,
@@ -118,7 +118,7 @@ impl LogSpool {
 
     /// Says what is safe now, if the files are believed.
     pub(super) fn settle(&mut self) {
-        if self.trouble == Some(DiskFault::Broken) {
+        if self.fault == Some(DiskFault::Broken) {
             return;
         }
         if let Some(renewing) = &self.renewing {
@@ -126,7 +126,7 @@ impl LogSpool {
             if self.handed < end || self.safe() < end {
                 return;
             }
-            (self.renewing, self.trouble, self.error) = (None, None, None);
+            (self.renewing, self.fault, self.error) = (None, None, None);
             self.unwritten = (0, 0);
         }
         (self.written, self.durable) = (self.handed, self.synced);

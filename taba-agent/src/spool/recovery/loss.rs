@@ -75,7 +75,7 @@ fn close(lane: ReplayedLane, is_damaged: bool) -> Vec<Closed> {
     // released since, unless something is damaged: then the Server is asked, which knows.
     let mut next = start.filter(|_| is_damaged);
     for (seq, batch) in found {
-        // Its first piece stood in a segment that is gone, and a segment only goes when nothing in it is held.
+        // Its first fragment stood in a segment that is gone, and a segment only goes when nothing in it is held.
         if batches.is_empty() && batch.is_holed && !is_damaged {
             continue;
         }
@@ -118,7 +118,7 @@ fn fill(batches: &mut Vec<Closed>, from: (u64, u64), to: (u64, u64), taken_at: t
                 BTreeMap::new()
             },
             taken_at,
-            places: Vec::new(),
+            locations: Vec::new(),
         };
         batches.push((missing, is_front));
     }
@@ -132,7 +132,7 @@ fn whole(seq: u64, batch: ReplayedBatch) -> RecoveredBatch {
         events: batch.events,
         lost: batch.lost,
         taken_at: batch.taken_at,
-        places: batch.places,
+        locations: batch.locations,
     }
 }
 

@@ -57,10 +57,10 @@ pub(super) struct ReplayedBatch {
     pub(super) lost: BTreeMap<Option<ClientId>, LostEvents>,
     pub(super) is_holed: bool,
     pub(super) taken_at: Timestamp,
-    pub(super) places: Vec<FragmentLocation>,
+    pub(super) locations: Vec<FragmentLocation>,
 }
 
-/// Where a record stands, and what it says of all its pieces.
+/// Where a record stands, and what it says of all its fragments.
 #[derive(Clone, Copy)]
 struct RecordOrigin<'a> {
     stream: StreamId,
@@ -100,15 +100,18 @@ impl ReplayedLane {
     }
 
     /// Whether this is the whole of one of its Batches.
-    fn has(&self, piece: &DecodedFragment) -> bool {
-        let is_it = |batch: &ReplayedBatch| matches!(&batch.places[..], [place] if place.crc == piece.crc);
-        self.batches.get(&piece.seq.0).is_some_and(is_it)
+    fn has(&self, fragment: &DecodedFragment) -> bool {
+        let is_it = |batch: &ReplayedBatch| matches!(&batch.locations[..], [location] if location.crc == fragment.crc);
+        self.batches.get(&fragment.seq.0).is_some_and(is_it)
     }
 
-    /// Whether a piece, which begins behind others of its Batch, was read before, or was let go of.
-    fn has_had(&self, piece: &DecodedFragment) -> bool {
-        self.start.is_some_and(|(base, _)| piece.seq.0 < base)
-            || self.batches.get(&piece.seq.0).is_some_and(|batch| piece.blocks_before < batch.blocks_end)
+    /// Whether a fragment, which begins behind others of its Batch, was read before, or was let go of.
+    fn has_had(&self, fragment: &DecodedFragment) -> bool {
+        self.start.is_some_and(|(base, _)| fragment.seq.0 < base)
+            || self
+                .batches
+                .get(&fragment.seq.0)
+                .is_some_and(|batch| fragment.blocks_before < batch.blocks_end)
     }
 
     /// Its Batches from this number on are no more.
@@ -192,7 +195,7 @@ impl Replay {
     }
 
     /// A checkpoint begins a segment. One in the middle of a file says that what follows is of another segment, or of this
-    /// one again. Pieces that were read before are known by their places in their Batch.
+    /// one again. Fragments that were read before are known by their places in their Batch.
     fn turn(&self, found: &DecodedRecord, id: SegmentId, has_begun: &mut bool) -> ReplayStep {
         let DecodedRecord::Checkpoint(Checkpoint { segment, .. }) = found else { return ReplayStep::Now };
         let is_first = !std::mem::replace(has_begun, true);
@@ -211,7 +214,7 @@ impl Replay {
     /// left some parts and not others: a Client's Batch is there or not.
     fn is_believed(&self, found: &DecodedRecord, segment: SegmentId, end: usize) -> bool {
         let is_synced = self.extent.is_some_and(|extent| extent.holds(segment, end as u64));
-        is_synced || !found.pieces().iter().any(|piece| piece.is_damaged)
+        is_synced || !found.fragments().iter().any(|fragment| fragment.is_damaged)
     }
 
     fn unreadable(&mut self, segment: SegmentId, from: usize, to: usize) {
@@ -227,45 +230,45 @@ impl Replay {
     }
 
     fn record(&mut self, found: DecodedRecord, segment: SegmentId, at: usize) {
-        for piece in found.pieces().iter().filter(|piece| piece.is_damaged) {
-            let (offset, bytes) = ((at + piece.offset) as u64, piece.bytes as u64);
+        for fragment in found.fragments().iter().filter(|fragment| fragment.is_damaged) {
+            let (offset, bytes) = ((at + fragment.offset) as u64, fragment.bytes as u64);
             self.damage.stretches += 1;
             self.damage.bytes += bytes;
             self.unreadable.push(ByteRange { segment, offset, bytes });
         }
         let origin = |stream, taken_at| RecordOrigin { stream, taken_at, segment, at, client: None };
         match found {
-            DecodedRecord::Take(taken, stream, pieces) => {
-                let events = pieces.iter().map(|piece| piece.events).sum();
+            DecodedRecord::Take(taken, stream, fragments) => {
+                let events = fragments.iter().map(|fragment| fragment.events).sum();
                 let origin =
                     RecordOrigin { client: Some((&taken.client, events)), ..origin(stream, taken.taken_at) };
-                pieces.iter().for_each(|piece| self.piece(origin, piece));
+                fragments.iter().for_each(|fragment| self.fragment(origin, fragment));
                 self.taken(taken, Some(events));
             }
-            DecodedRecord::Copy(stream, taken_at, piece) => {
-                let lane = self.lane(stream, piece.vbucket);
+            DecodedRecord::Copy(stream, taken_at, fragment) => {
+                let lane = self.lane(stream, fragment.vbucket);
                 // What it was copied from may still be there.
-                if !piece.is_damaged || !lane.batches.contains_key(&piece.seq.0) {
-                    lane.batches.remove(&piece.seq.0);
-                    self.piece(origin(stream, taken_at), &piece);
+                if !fragment.is_damaged || !lane.batches.contains_key(&fragment.seq.0) {
+                    lane.batches.remove(&fragment.seq.0);
+                    self.fragment(origin(stream, taken_at), &fragment);
                 }
             }
-            DecodedRecord::Merge(stream, taken_at, pieces) => {
-                let Some(first) = pieces.first() else { return };
+            DecodedRecord::Merge(stream, taken_at, fragments) => {
+                let Some(first) = fragments.first() else { return };
                 let lane = self.lane(stream, first.vbucket);
                 // Read a second time, it would cut off what was added since.
-                if !pieces.iter().all(|piece| lane.has(piece)) {
+                if !fragments.iter().all(|fragment| lane.has(fragment)) {
                     lane.cut(first.seq.0, first.events_before);
-                    pieces.iter().for_each(|piece| self.piece(origin(stream, taken_at), piece));
+                    fragments.iter().for_each(|fragment| self.fragment(origin(stream, taken_at), fragment));
                 }
             }
-            DecodedRecord::Move(from, seq, (stream, taken_at), pieces) => {
+            DecodedRecord::Move(from, seq, (stream, taken_at), fragments) => {
                 if let Some(lane) = self.lanes.get_mut(&from)
                     && let Some((_, first)) = lane.batches.range(seq.0..).next()
                 {
                     lane.cut(seq.0, first.events_before);
                 }
-                pieces.iter().for_each(|piece| self.piece(origin(stream, taken_at), piece));
+                fragments.iter().for_each(|fragment| self.fragment(origin(stream, taken_at), fragment));
             }
             DecodedRecord::Checkpoint(checkpoint) => self.checkpoint(checkpoint),
         }
@@ -275,45 +278,45 @@ impl Replay {
         self.lanes.entry(LaneKey { stream, vbucket }).or_default()
     }
 
-    fn piece(&mut self, origin: RecordOrigin<'_>, piece: &DecodedFragment) {
+    fn fragment(&mut self, origin: RecordOrigin<'_>, fragment: &DecodedFragment) {
         let RecordOrigin { stream, taken_at, segment, at, client } = origin;
-        let place = FragmentLocation {
+        let location = FragmentLocation {
             segment,
-            offset: (at + piece.offset) as u32,
-            bytes: piece.bytes as u32,
-            crc: piece.crc,
+            offset: (at + fragment.offset) as u32,
+            bytes: fragment.bytes as u32,
+            crc: fragment.crc,
         };
-        let lane = self.lane(stream, piece.vbucket);
-        if lane.has_had(piece) {
+        let lane = self.lane(stream, fragment.vbucket);
+        if lane.has_had(fragment) {
             return;
         }
-        let batch = lane.batches.entry(piece.seq.0).or_insert_with(|| ReplayedBatch {
-            events_before: piece.events_before,
+        let batch = lane.batches.entry(fragment.seq.0).or_insert_with(|| ReplayedBatch {
+            events_before: fragment.events_before,
             blocks_end: 0,
             blocks: 0,
             events: 0,
             lost: BTreeMap::new(),
             is_holed: false,
             taken_at,
-            places: Vec::new(),
+            locations: Vec::new(),
         });
-        batch.is_holed |= piece.blocks_before != batch.blocks_end;
-        batch.blocks_end = piece.blocks_before + piece.blocks;
+        batch.is_holed |= fragment.blocks_before != batch.blocks_end;
+        batch.blocks_end = fragment.blocks_before + fragment.blocks;
         let known = batch.events.saturating_add(batch.events_lost());
-        batch.lose(None, piece.batch_events_before.saturating_sub(known));
-        if piece.is_damaged {
-            batch.lose(client.map(|(client, _)| client), piece.events);
-            // A piece without events is the notes of its Client: that it recorded what is in the others.
-            if let (0, Some((client, events))) = (piece.events, client) {
+        batch.lose(None, fragment.batch_events_before.saturating_sub(known));
+        if fragment.is_damaged {
+            batch.lose(client.map(|(client, _)| client), fragment.events);
+            // A fragment without events is the notes of its Client: that it recorded what is in the others.
+            if let (0, Some((client, events))) = (fragment.events, client) {
                 batch.lost.entry(Some(client.clone())).or_default().unrecorded += events;
             }
         } else {
-            batch.blocks += piece.blocks;
-            batch.events = batch.events.saturating_add(piece.events);
-            batch.places.push(place);
+            batch.blocks += fragment.blocks;
+            batch.events = batch.events.saturating_add(fragment.events);
+            batch.locations.push(location);
         }
-        let events = [piece.events_before, piece.batch_events_before, piece.events];
-        lane.ends_at(piece.seq.0, events.into_iter().fold(0, u64::saturating_add));
+        let events = [fragment.events_before, fragment.batch_events_before, fragment.events];
+        lane.ends_at(fragment.seq.0, events.into_iter().fold(0, u64::saturating_add));
     }
 
     /// A Batch of a Client was taken, with so many events; a checkpoint does not say how many.
@@ -344,23 +347,23 @@ impl Replay {
     }
 
     fn checkpoint(&mut self, checkpoint: Checkpoint) {
-        for floor in checkpoint.floors {
-            self.applied.insert(floor.lane, floor.applied);
-            let is_held = floor.base <= floor.last;
-            if !is_held && !self.lanes.contains_key(&floor.lane) {
+        for lane_checkpoint in checkpoint.lanes {
+            self.applied.insert(lane_checkpoint.lane, lane_checkpoint.applied);
+            let is_held = lane_checkpoint.base <= lane_checkpoint.last;
+            if !is_held && !self.lanes.contains_key(&lane_checkpoint.lane) {
                 continue;
             }
-            let lane = self.lanes.entry(floor.lane).or_default();
-            lane.batches = lane.batches.split_off(&floor.base.0);
-            lane.start = Some((floor.base.0, floor.events_before));
-            lane.ends_at(floor.last.0, floor.events_end);
+            let lane = self.lanes.entry(lane_checkpoint.lane).or_default();
+            lane.batches = lane.batches.split_off(&lane_checkpoint.base.0);
+            lane.start = Some((lane_checkpoint.base.0, lane_checkpoint.events_before));
+            lane.ends_at(lane_checkpoint.last.0, lane_checkpoint.events_end);
         }
         self.clocks.extend(checkpoint.clocks);
         let sending = |since: Option<Timestamp>| since.map_or(Sending::Never, Sending::Since);
         self.sendings =
             checkpoint.sendings.into_iter().map(|(stream, since)| (stream, sending(since))).collect();
         checkpoint.incarnations.into_iter().for_each(|taken| self.taken(taken, None));
-        if checkpoint.standing != SegmentRole::Renews {
+        if checkpoint.role != SegmentRole::Renews {
             // It says where every Lane ended: all that is lost before it is known.
             self.damage.has_unknown = false;
         }
@@ -375,8 +378,12 @@ pub(super) fn readable_bytes(bytes: &[u8]) -> usize {
         match next(&bytes[at..]) {
             ParsedRecord::End => return readable,
             ParsedRecord::Record(found, end) => {
-                let damaged: usize =
-                    found.pieces().iter().filter(|piece| piece.is_damaged).map(|piece| piece.bytes).sum();
+                let damaged: usize = found
+                    .fragments()
+                    .iter()
+                    .filter(|fragment| fragment.is_damaged)
+                    .map(|fragment| fragment.bytes)
+                    .sum();
                 readable += end - damaged;
                 at += end;
             }
