@@ -67,7 +67,7 @@ fn each_integer<T>(
 /// Reads a column of integers.
 ///
 /// # Errors
-/// [`WireError`] when the bytes are not such a column.
+/// [`WireError`] when the bytes are no column of these values.
 pub fn integers(reader: &mut Reader<'_>, count: usize, what: &'static str) -> Result<Vec<i64>, WireError> {
     let mut out = Vec::new();
     each_integer(reader, count, what, &mut out, |v| v)?;
@@ -88,7 +88,7 @@ pub fn put_times(times: &[Timestamp], out: &mut Vec<u8>) {
 /// Reads a column of `count` times, at least one.
 ///
 /// # Errors
-/// [`WireError`] when the bytes are not such a column.
+/// [`WireError`] when the bytes are no column of these values.
 pub fn times(reader: &mut Reader<'_>, count: usize) -> Result<Vec<Timestamp>, WireError> {
     const WHAT: &str = "a column of times";
     let unit = *UNITS.get(usize::from(reader.u8(WHAT)?)).ok_or(WireError::Malformed { what: WHAT })?;
@@ -135,7 +135,7 @@ pub fn put_numbers(values: &[f64], out: &mut Vec<u8>) {
 /// Reads a column of numbers. NaN and infinities can be in it.
 ///
 /// # Errors
-/// [`WireError`] when the bytes are not such a column.
+/// [`WireError`] when the bytes are no column of these values.
 pub fn numbers(reader: &mut Reader<'_>, count: usize) -> Result<Vec<f64>, WireError> {
     const WHAT: &str = "a column of numbers";
     match reader.u8(WHAT)? {
@@ -163,7 +163,7 @@ pub fn put_chunks<T: AsRef<[u8]>>(chunks: &[T], out: &mut Vec<u8>) {
 /// Reads a column of `count` chunks, none longer than `bytes_max`.
 ///
 /// # Errors
-/// [`WireError`] when the bytes are not such a column.
+/// [`WireError`] when the bytes are no column of these values.
 pub fn chunks<'a>(
     reader: &mut Reader<'a>,
     count: usize,

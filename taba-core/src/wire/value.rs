@@ -56,7 +56,7 @@ pub trait Value: Serialize + DeserializeOwned + Clone + PartialEq + Debug + Send
     /// Reads a column of `count` values.
     ///
     /// # Errors
-    /// [`WireError`] when the bytes are not such a column. Any bytes are safe.
+    /// [`WireError`] when the bytes are no column of these values. Any bytes are safe.
     fn decode_column(reader: &mut Reader<'_>, count: usize) -> Result<Vec<Self>, WireError> {
         let chunks = column::chunks(reader, count, VALUE_BYTES_MAX)?;
         chunks
