@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use clap::builder::NonEmptyStringValueParser;
-use taba_process::settings::{self, Loaded, Program, SettingsError};
+use taba_process::settings::{self, LoadedSettings, Program, SettingsError};
 
 use crate::config::{Config, ConfigError, Verified};
 
@@ -53,7 +53,7 @@ pub struct Cli {
 pub fn load(
     args: impl IntoIterator<Item = OsString>,
     variables: impl IntoIterator<Item = (OsString, OsString)>,
-) -> Result<(Loaded<Cli>, Verified<Config>), SettingsError> {
+) -> Result<(LoadedSettings<Cli>, Verified<Config>), SettingsError> {
     let loaded = settings::load::<Cli>(&PROGRAM, args, variables)?;
     let config = loaded.settings.settings.clone().verify();
     let config = config.map_err(|error: ConfigError| {

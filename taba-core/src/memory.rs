@@ -21,11 +21,11 @@ use crate::vbucket::{VBucket, VBuckets};
 pub struct MemoryStore {
     vbuckets: VBuckets,
     identity: StoreId,
-    slices: Vec<Mutex<Slice>>,
+    slices: Vec<Mutex<VBucketContent>>,
 }
 
 #[derive(Debug, Default)]
-struct Slice {
+struct VBucketContent {
     version: Version,
     marks: BTreeMap<StreamId, Mark>,
     tabs: BTreeMap<TabName, TabType>,
@@ -45,13 +45,13 @@ impl MemoryStore {
         Self { vbuckets, identity: StoreId::transient(), slices }
     }
 
-    fn slice(&self, vbucket: VBucket) -> MutexGuard<'_, Slice> {
+    fn slice(&self, vbucket: VBucket) -> MutexGuard<'_, VBucketContent> {
         // A panic while the lock was held cannot leave half a change: nothing in `apply` can panic midway.
         self.slices[usize::from(vbucket.index())].lock().expect("no commit panics half done")
     }
 }
 
-impl Slice {
+impl VBucketContent {
     fn apply(&mut self, commit: Commit) -> Committed {
         if self.version != commit.expect {
             return Committed::Conflict { found: self.version };

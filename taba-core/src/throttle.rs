@@ -37,18 +37,18 @@ pub const CAUSES_MAX: usize = 1024;
 pub struct Throttle<K> {
     interval: Duration,
     causes_max: usize,
-    causes: HashMap<K, Cause>,
+    causes: HashMap<K, CauseState>,
     /// All causes beyond the bound together.
-    others: Cause,
+    others: CauseState,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Cause {
+struct CauseState {
     written_at: Option<Instant>,
     suppressed: u64,
 }
 
-impl Cause {
+impl CauseState {
     fn is_open(&self, now: Instant, interval: Duration) -> bool {
         self.written_at.is_none_or(|at| now.saturating_duration_since(at) >= interval)
     }
@@ -72,7 +72,7 @@ impl<K: Eq + Hash> Default for Throttle<K> {
 impl<K: Eq + Hash> Throttle<K> {
     /// One line per cause and `interval`, for at most `causes_max` causes at a time.
     pub fn new(interval: Duration, causes_max: usize) -> Self {
-        Self { interval, causes_max, causes: HashMap::new(), others: Cause::default() }
+        Self { interval, causes_max, causes: HashMap::new(), others: CauseState::default() }
     }
 
     /// Whether a line about this cause is written now: `Some` with the number of lines about it that were suppressed
@@ -95,7 +95,7 @@ impl<K: Eq + Hash> Throttle<K> {
     /// were suppressed. Each count is given once. `None` stands for all causes beyond the bound.
     pub fn overdue(&mut self, now: Instant) -> Vec<(Option<K>, u64)> {
         let interval = self.interval;
-        let is_over = |cause: &Cause| cause.suppressed > 0 && cause.is_open(now, interval);
+        let is_over = |cause: &CauseState| cause.suppressed > 0 && cause.is_open(now, interval);
         let all = std::mem::take(&mut self.causes);
         let (over, causes): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, cause)| is_over(cause));
         self.causes.extend(causes);

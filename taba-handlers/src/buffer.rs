@@ -40,19 +40,19 @@ pub const BUFFER_BYTES_MAX: usize = 256 * 1024;
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct BufferState {
     /// Descending.
-    items: Vec<Item>,
+    items: Vec<BufferedReading>,
     /// When the last of the readings that were left out expires.
     left_out_until: Option<Timestamp>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-struct Item {
+struct BufferedReading {
     expires: Timestamp,
     time: Stamp,
     reading: Reading,
 }
 
-impl Item {
+impl BufferedReading {
     fn new(event: Event<&Expiring>) -> Self {
         Self { expires: event.value.expires, time: event.time.into(), reading: event.value.reading.clone() }
     }
@@ -64,7 +64,7 @@ impl Item {
 
 impl BufferState {
     /// These readings, if events could have led to them.
-    fn sound(items: Vec<Item>, left_out_until: Option<Timestamp>) -> Option<Self> {
+    fn sound(items: Vec<BufferedReading>, left_out_until: Option<Timestamp>) -> Option<Self> {
         let is_sound = items.len() <= BUFFER_READINGS_MAX && items.is_sorted_by_key(Reverse);
         is_sound.then_some(Self { items, left_out_until })
     }
@@ -106,7 +106,8 @@ impl BufferState {
 
 impl HeapBytes for BufferState {
     fn heap_bytes(&self) -> usize {
-        self.items.capacity() * size_of::<Item>() + self.items.iter().map(Item::text_bytes).sum::<usize>()
+        self.items.capacity() * size_of::<BufferedReading>()
+            + self.items.iter().map(BufferedReading::text_bytes).sum::<usize>()
     }
 }
 
@@ -124,7 +125,7 @@ impl Handler for Buffer {
     const VERSION: u16 = 2;
 
     fn fold(&self, state: &mut BufferState, event: Event<&Expiring>) {
-        let item = Item::new(event);
+        let item = BufferedReading::new(event);
         let place = state.items.partition_point(|held| *held > item);
         if place < BUFFER_READINGS_MAX {
             state.items.insert(place, item);
@@ -162,7 +163,7 @@ impl Handler for Buffer {
         // In parts, so that a long column does not double the memory.
         for from in (0..events.len()).step_by(BUFFER_READINGS_MAX) {
             let part = events.slice(from..events.len().min(from + BUFFER_READINGS_MAX));
-            state.items.extend(part.iter().map(Item::new));
+            state.items.extend(part.iter().map(BufferedReading::new));
             state.settle();
         }
     }
@@ -177,7 +178,7 @@ impl Handler for Buffer {
 
     fn upgrade(&self, version: u16, bytes: &[u8]) -> Result<BufferState, StateError> {
         let old: Vec<(Timestamp, Timestamp, Reading)> = unless_unknown::<Self, _>(1, version, bytes)?;
-        let item = |(expires, time, reading): (Timestamp, Timestamp, Reading)| Item {
+        let item = |(expires, time, reading): (Timestamp, Timestamp, Reading)| BufferedReading {
             expires,
             time: time.into(),
             reading,

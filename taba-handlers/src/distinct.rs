@@ -48,17 +48,17 @@ const _: () = assert!(SPARSE_MAX * 3 <= DENSE_BYTES, "few registers must take le
 /// encoded   n, how many are not 0 | n <= 1,024: (registers skipped, rank), … | else 3,072 bytes: 6 bits each |
 /// ```
 #[derive(Clone, Debug)]
-pub struct Registers(Form);
+pub struct Registers(RegisterForm);
 
 #[derive(Clone, Debug)]
-enum Form {
+enum RegisterForm {
     Sparse(Vec<(u16, u8)>),
     Dense(Box<[u8; REGISTERS]>),
 }
 
 impl Default for Registers {
     fn default() -> Self {
-        Self(Form::Sparse(Vec::new()))
+        Self(RegisterForm::Sparse(Vec::new()))
     }
 }
 
@@ -75,8 +75,8 @@ impl Registers {
     /// The registers in use: number and rank, ascending.
     fn iter(&self) -> impl Iterator<Item = (u16, u8)> + '_ {
         let (sparse, dense): (&[(u16, u8)], &[u8]) = match &self.0 {
-            Form::Sparse(registers) => (registers, &[]),
-            Form::Dense(registers) => (&[], &registers[..]),
+            RegisterForm::Sparse(registers) => (registers, &[]),
+            RegisterForm::Dense(registers) => (&[], &registers[..]),
         };
         let dense = (0_u16..).zip(dense.iter().copied()).filter(|(_, rank)| *rank > 0);
         sparse.iter().copied().chain(dense)
@@ -84,29 +84,31 @@ impl Registers {
 
     fn raise(&mut self, register: u16, rank: u8) {
         match &mut self.0 {
-            Form::Dense(registers) => {
+            RegisterForm::Dense(registers) => {
                 let mine = &mut registers[usize::from(register) % REGISTERS];
                 *mine = rank.max(*mine);
             }
-            Form::Sparse(registers) => match registers.binary_search_by_key(&register, |entry| entry.0) {
-                Ok(place) => registers[place].1 = rank.max(registers[place].1),
-                Err(place) => {
-                    if registers.len() == registers.capacity() {
-                        registers.reserve_exact((registers.len() / 4).max(1));
-                    }
-                    registers.insert(place, (register, rank));
-                    if registers.len() > SPARSE_MAX {
-                        self.spread();
+            RegisterForm::Sparse(registers) => {
+                match registers.binary_search_by_key(&register, |entry| entry.0) {
+                    Ok(place) => registers[place].1 = rank.max(registers[place].1),
+                    Err(place) => {
+                        if registers.len() == registers.capacity() {
+                            registers.reserve_exact((registers.len() / 4).max(1));
+                        }
+                        registers.insert(place, (register, rank));
+                        if registers.len() > SPARSE_MAX {
+                            self.spread();
+                        }
                     }
                 }
-            },
+            }
         }
     }
 
     fn spread(&mut self) {
         let mut dense = Box::new([0; REGISTERS]);
         self.iter().for_each(|(register, rank)| dense[usize::from(register)] = rank);
-        self.0 = Form::Dense(dense);
+        self.0 = RegisterForm::Dense(dense);
     }
 
     /// The estimate. 0 when no text was seen.
@@ -164,8 +166,8 @@ fn tau(mut x: f64) -> f64 {
 impl HeapBytes for Registers {
     fn heap_bytes(&self) -> usize {
         match &self.0 {
-            Form::Sparse(registers) => registers.capacity() * size_of::<(u16, u8)>(),
-            Form::Dense(_) => REGISTERS,
+            RegisterForm::Sparse(registers) => registers.capacity() * size_of::<(u16, u8)>(),
+            RegisterForm::Dense(_) => REGISTERS,
         }
     }
 }
@@ -264,7 +266,7 @@ fn sparse(used: u16, bytes: &[u8]) -> Option<Registers> {
         next = register + 1;
     }
     reader.finish("registers").ok()?;
-    Some(Registers(Form::Sparse(registers)))
+    Some(Registers(RegisterForm::Sparse(registers)))
 }
 
 fn dense(used: u16, bytes: &[u8]) -> Option<Registers> {
@@ -281,7 +283,7 @@ fn dense(used: u16, bytes: &[u8]) -> Option<Registers> {
             found += is_rank(*rank).then_some(1)?;
         }
     }
-    (found == used).then_some(Registers(Form::Dense(registers)))
+    (found == used).then_some(Registers(RegisterForm::Dense(registers)))
 }
 
 #[cfg(test)]

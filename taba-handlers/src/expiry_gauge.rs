@@ -43,7 +43,7 @@ pub struct ExpiryGauge;
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(transparent)]
 pub struct ExpiryState {
-    classes: Vec<Class>,
+    classes: Vec<LifetimeClass>,
 }
 
 /// The Projection of an [`ExpiryGauge`].
@@ -57,35 +57,35 @@ pub struct ExpiryView {
 
 /// Ordered by time first.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-struct Entry {
+struct ExpiringReading {
     time: Stamp,
     expires: Timestamp,
     reading: Reading,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Class {
+struct LifetimeClass {
     /// The binary logarithm of the lifetimes in it.
     class: u8,
-    newest: Entry,
-    last: Last,
+    newest: ExpiringReading,
+    last: LastToExpire,
 }
 
 /// The reading of a class that expires last.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-enum Last {
+enum LastToExpire {
     /// It has expired, so all of the class have.
     Expired,
     /// It is the newest.
     Newest,
     /// It is older than the newest.
-    Older(Entry),
+    Older(ExpiringReading),
 }
 
 const CLASSES: usize = 64;
 const ENTRY_BYTES_MAX: usize = Stamp::ENCODED_BYTES_MAX + 10 + VALUE_BYTES_MAX;
 
-impl Entry {
+impl ExpiringReading {
     fn class(&self) -> u8 {
         let lifetime = i128::from(self.expires.as_micros()) - i128::from(self.time.time().as_micros());
         // What was never valid is kept with the shortest: a clamp may yet give it an earlier time.
@@ -97,16 +97,16 @@ impl Entry {
     }
 }
 
-impl Class {
-    fn of(entry: Entry) -> Self {
-        Self { class: entry.class(), newest: entry, last: Last::Newest }
+impl LifetimeClass {
+    fn of(entry: ExpiringReading) -> Self {
+        Self { class: entry.class(), newest: entry, last: LastToExpire::Newest }
     }
 
-    fn last(&self) -> Option<&Entry> {
+    fn last(&self) -> Option<&ExpiringReading> {
         match &self.last {
-            Last::Expired => None,
-            Last::Newest => Some(&self.newest),
-            Last::Older(entry) => Some(entry),
+            LastToExpire::Expired => None,
+            LastToExpire::Newest => Some(&self.newest),
+            LastToExpire::Older(entry) => Some(entry),
         }
     }
 
@@ -120,18 +120,19 @@ impl Class {
             self.newest = other.newest.clone();
         }
         self.last = match last {
-            None => Last::Expired,
-            Some(last) if last == self.newest => Last::Newest,
-            Some(last) => Last::Older(last),
+            None => LastToExpire::Expired,
+            Some(last) if last == self.newest => LastToExpire::Newest,
+            Some(last) => LastToExpire::Older(last),
         };
     }
 
     /// Whether events could have led here.
     fn is_sound(&self) -> bool {
-        let older = |entry: &Entry| {
+        let older = |entry: &ExpiringReading| {
             entry.class() == self.class && *entry < self.newest && self.newest.expires_before(entry)
         };
-        self.newest.class() == self.class && !matches!(&self.last, Last::Older(entry) if !older(entry))
+        self.newest.class() == self.class
+            && !matches!(&self.last, LastToExpire::Older(entry) if !older(entry))
     }
 
     /// Whether neither the newest nor anything that it could hide is valid.
@@ -143,14 +144,14 @@ impl Class {
 
 /// What version 1 wrote: times without how far ahead they were.
 #[derive(Deserialize)]
-struct ClassV1 {
+struct LifetimeClassV1 {
     class: u8,
-    newest: EntryV1,
+    newest: ExpiringReadingV1,
     last: LastV1,
 }
 
 #[derive(Deserialize)]
-struct EntryV1 {
+struct ExpiringReadingV1 {
     time: Timestamp,
     expires: Timestamp,
     reading: Reading,
@@ -160,21 +161,21 @@ struct EntryV1 {
 enum LastV1 {
     Expired,
     Newest,
-    Older(EntryV1),
+    Older(ExpiringReadingV1),
 }
 
-impl From<EntryV1> for Entry {
-    fn from(EntryV1 { time, expires, reading }: EntryV1) -> Self {
+impl From<ExpiringReadingV1> for ExpiringReading {
+    fn from(ExpiringReadingV1 { time, expires, reading }: ExpiringReadingV1) -> Self {
         Self { time: time.into(), expires, reading }
     }
 }
 
-impl From<ClassV1> for Class {
-    fn from(old: ClassV1) -> Self {
+impl From<LifetimeClassV1> for LifetimeClass {
+    fn from(old: LifetimeClassV1) -> Self {
         let last = match old.last {
-            LastV1::Expired => Last::Expired,
-            LastV1::Newest => Last::Newest,
-            LastV1::Older(entry) => Last::Older(entry.into()),
+            LastV1::Expired => LastToExpire::Expired,
+            LastV1::Newest => LastToExpire::Newest,
+            LastV1::Older(entry) => LastToExpire::Older(entry.into()),
         };
         Self { class: old.class, newest: old.newest.into(), last }
     }
@@ -182,12 +183,13 @@ impl From<ClassV1> for Class {
 
 impl ExpiryState {
     /// These classes, if events could have led to them.
-    fn sound(classes: Vec<Class>) -> Option<Self> {
-        let is_sound = classes.iter().all(Class::is_sound) && classes.is_sorted_by(|a, b| a.class < b.class);
+    fn sound(classes: Vec<LifetimeClass>) -> Option<Self> {
+        let is_sound =
+            classes.iter().all(LifetimeClass::is_sound) && classes.is_sorted_by(|a, b| a.class < b.class);
         is_sound.then_some(Self { classes })
     }
 
-    fn put(&mut self, class: &Class) {
+    fn put(&mut self, class: &LifetimeClass) {
         match self.classes.binary_search_by_key(&class.class, |held| held.class) {
             Ok(place) => self.classes[place].merge(class),
             Err(place) => self.classes.insert(place, class.clone()),
@@ -199,7 +201,7 @@ impl ExpiryState {
         self.classes.retain(|class| !class.is_over(at));
         for class in &mut self.classes {
             if class.last().is_some_and(|last| last.expires <= at) {
-                class.last = Last::Expired;
+                class.last = LastToExpire::Expired;
             }
         }
     }
@@ -207,7 +209,7 @@ impl ExpiryState {
 
 impl ExpiryView {
     /// What is shown, if that is known.
-    fn shown(&self) -> Option<&Entry> {
+    fn shown(&self) -> Option<&ExpiringReading> {
         if self.is_later {
             return None;
         }
@@ -218,18 +220,18 @@ impl ExpiryView {
 
 impl<'de> Deserialize<'de> for ExpiryState {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::sound(Vec::<Class>::deserialize(deserializer)?)
+        Self::sound(Vec::<LifetimeClass>::deserialize(deserializer)?)
             .ok_or_else(|| D::Error::custom("not the readings of an expiry gauge"))
     }
 }
 
 impl HeapBytes for ExpiryState {
     fn heap_bytes(&self) -> usize {
-        let text = |entry: &Entry| taba_core::Value::heap_bytes(&entry.reading);
+        let text = |entry: &ExpiringReading| taba_core::Value::heap_bytes(&entry.reading);
         let texts = self.classes.iter().map(|class| {
-            text(&class.newest) + if let Last::Older(entry) = &class.last { text(entry) } else { 0 }
+            text(&class.newest) + if let LastToExpire::Older(entry) = &class.last { text(entry) } else { 0 }
         });
-        self.classes.capacity() * size_of::<Class>() + texts.sum::<usize>()
+        self.classes.capacity() * size_of::<LifetimeClass>() + texts.sum::<usize>()
     }
 }
 
@@ -241,7 +243,11 @@ impl Handler for ExpiryGauge {
 
     fn fold(&self, state: &mut ExpiryState, event: Event<&Expiring>) {
         let Expiring { expires, reading } = event.value;
-        state.put(&Class::of(Entry { time: event.time.into(), expires: *expires, reading: reading.clone() }));
+        state.put(&LifetimeClass::of(ExpiringReading {
+            time: event.time.into(),
+            expires: *expires,
+            reading: reading.clone(),
+        }));
     }
 
     fn merge(&self, into: &mut ExpiryState, other: &ExpiryState) {
@@ -290,8 +296,8 @@ impl Handler for ExpiryGauge {
     }
 
     fn upgrade(&self, version: u16, bytes: &[u8]) -> Result<ExpiryState, StateError> {
-        let classes: Vec<ClassV1> = unless_unknown::<Self, _>(1, version, bytes)?;
-        ExpiryState::sound(classes.into_iter().map(Class::from).collect())
+        let classes: Vec<LifetimeClassV1> = unless_unknown::<Self, _>(1, version, bytes)?;
+        ExpiryState::sound(classes.into_iter().map(LifetimeClass::from).collect())
             .ok_or(StateError::Malformed { version })
     }
 
@@ -308,10 +314,10 @@ impl Handler for ExpiryGauge {
             return;
         }
         for class in std::mem::take(state).classes {
-            let older = if let Last::Older(entry) = class.last { Some(entry) } else { None };
+            let older = if let LastToExpire::Older(entry) = class.last { Some(entry) } else { None };
             for mut entry in [Some(class.newest), older].into_iter().flatten() {
                 entry.time.set_back_to(latest);
-                state.put(&Class::of(entry));
+                state.put(&LifetimeClass::of(entry));
             }
         }
     }

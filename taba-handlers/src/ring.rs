@@ -167,9 +167,9 @@ impl<S: HeapBytes> HeapBytes for Ring<S> {
 }
 
 /// One row of buckets, newest first.
-struct Run<'a, S>(&'a Ring<S>, Range<usize>);
+struct BucketRow<'a, S>(&'a Ring<S>, Range<usize>);
 
-impl<S: State> Serialize for Run<'_, S> {
+impl<S: State> Serialize for BucketRow<'_, S> {
     fn serialize<Z: Serializer>(&self, serializer: Z) -> Result<Z::Ok, Z::Error> {
         let len = self.0.buckets.len();
         serializer.collect_seq(self.0.buckets.range(len - self.1.end..len - self.1.start).rev())
@@ -179,7 +179,7 @@ impl<S: State> Serialize for Run<'_, S> {
 impl<S: State> Serialize for Ring<S> {
     fn serialize<Z: Serializer>(&self, serializer: Z) -> Result<Z::Ok, Z::Error> {
         let newest = self.newest().unwrap_or(0);
-        let runs: Vec<_> = self.runs().into_iter().map(|(skip, run)| (skip, Run(self, run))).collect();
+        let runs: Vec<_> = self.runs().into_iter().map(|(skip, run)| (skip, BucketRow(self, run))).collect();
         (newest, runs).serialize(serializer)
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use clap::{Arg, Command, CommandFactory, FromArgMatches};
 
-use crate::settings::{self, Loaded, Origin, Program, SettingsError};
+use crate::settings::{self, LoadedSettings, Origin, Program, SettingsError};
 
 /// Values of which every setting takes two, if its possible values are not listed.
 const GOOD: [&str; 9] =
@@ -16,7 +16,7 @@ const BAD: &str = "5 elephants";
 
 /// Checks, for each setting of a program, and for flag, variable and file: a good value counts, a bad one and an empty one
 /// are errors that name where they come from (an empty variable is not set); flags win over variables, variables over the
-/// file, the file over the default; and what [`Loaded::to_toml`] writes is read back as the same.
+/// file, the file over the default; and what [`LoadedSettings::to_toml`] writes is read back as the same.
 ///
 /// `args` is the command line without settings, its program included; `directory` is an empty directory for files.
 /// `takes_any_text` lists the settings that no text is wrong for, so that a new one without a check is noticed.
@@ -91,7 +91,7 @@ impl<'a, C: CommandFactory + FromArgMatches> Case<'a, C> {
         Self { program, args, directory, id, flag, variable, is_secret, good, _cli: std::marker::PhantomData }
     }
 
-    fn load(&self, says: Says<'_>) -> Result<Loaded<C>, SettingsError> {
+    fn load(&self, says: Says<'_>) -> Result<LoadedSettings<C>, SettingsError> {
         let mut args: Vec<OsString> = self.args.iter().map(OsString::from).collect();
         let mut variables = Vec::new();
         if let Some(text) = says.file {
@@ -209,7 +209,8 @@ fn what_is_printed_is_read_back<C: CommandFactory + FromArgMatches>(
         |arg: &Arg| format!("--{}={}", arg.get_long().expect("settings have flags"), good(arg)[1]).into();
     let base: Vec<OsString> = args.iter().map(OsString::from).collect();
     let load = |more: Vec<OsString>| {
-        let loaded: Result<Loaded<C>, _> = settings::load(program, base.iter().cloned().chain(more), []);
+        let loaded: Result<LoadedSettings<C>, _> =
+            settings::load(program, base.iter().cloned().chain(more), []);
         loaded.unwrap_or_else(|error| panic!("{error}"))
     };
     for flags in [Vec::new(), settings.clone().map(flag).collect()] {
@@ -219,7 +220,7 @@ fn what_is_printed_is_read_back<C: CommandFactory + FromArgMatches>(
         let again = load(vec![format!("--config={}", path.display()).into()]);
         for arg in settings.clone() {
             let id = arg.get_id().as_str();
-            let text = |loaded: &Loaded<C>| loaded.shown(id).map(|(text, _)| text);
+            let text = |loaded: &LoadedSettings<C>| loaded.shown(id).map(|(text, _)| text);
             assert_eq!(text(&again), text(&printed), "{id}");
         }
     }

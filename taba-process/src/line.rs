@@ -8,22 +8,22 @@ use tracing_appender::non_blocking::ErrorCounter;
 
 /// What became of the lines of a log.
 #[derive(Debug, Default)]
-pub(crate) struct Tally {
-    counts: Mutex<Counts>,
+pub(crate) struct LineCounters {
+    counts: Mutex<LineCounts>,
     changed: Condvar,
     /// Counts the lines that found the queue full.
     queue: OnceLock<ErrorCounter>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Counts {
+struct LineCounts {
     offered: u64,
     written: u64,
     /// Not written: the stream was closed or full.
     failed: u64,
 }
 
-impl Tally {
+impl LineCounters {
     pub(crate) fn offer(&self) {
         self.lock().offered += 1;
     }
@@ -40,8 +40,9 @@ impl Tally {
 
     /// Waits until each line was written or dropped; at most for `time_max`.
     pub(crate) fn wait(&self, time_max: Duration) {
-        let is_busy =
-            |counts: &mut Counts| counts.written + counts.failed + self.dropped_by_queue() < counts.offered;
+        let is_busy = |counts: &mut LineCounts| {
+            counts.written + counts.failed + self.dropped_by_queue() < counts.offered
+        };
         drop(self.changed.wait_timeout_while(self.lock(), time_max, is_busy));
     }
 
@@ -60,7 +61,7 @@ impl Tally {
     }
 
     /// Three numbers, each changed in one step: a panic beside them leaves nothing half done.
-    fn lock(&self) -> MutexGuard<'_, Counts> {
+    fn lock(&self) -> MutexGuard<'_, LineCounts> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -69,7 +70,7 @@ impl Tally {
 pub(crate) struct Stderr<W> {
     out: W,
     name: &'static str,
-    tally: Arc<Tally>,
+    counters: Arc<LineCounters>,
     /// Dropped lines that the log has told about.
     told: u64,
     /// Whether the stream ends in the middle of a line.
@@ -77,12 +78,12 @@ pub(crate) struct Stderr<W> {
 }
 
 impl<W: Write> Stderr<W> {
-    pub(crate) fn new(out: W, name: &'static str, tally: Arc<Tally>) -> Self {
-        Self { out, name, tally, told: 0, is_torn: false }
+    pub(crate) fn new(out: W, name: &'static str, counters: Arc<LineCounters>) -> Self {
+        Self { out, name, counters, told: 0, is_torn: false }
     }
 
     fn line(&mut self, line: &[u8]) -> io::Result<()> {
-        let dropped = self.tally.dropped();
+        let dropped = self.counters.dropped();
         if dropped > self.told {
             let untold = dropped - self.told;
             let note = format!("{}: {untold} lines of this log were dropped\n", self.name);
@@ -115,7 +116,7 @@ impl<W: Write> Stderr<W> {
 impl<W: Write> Write for Stderr<W> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let is_written = self.line(line).is_ok();
-        self.tally.done(is_written);
+        self.counters.done(is_written);
         Ok(line.len())
     }
 
@@ -159,21 +160,21 @@ mod tests {
 
     #[test]
     fn lines_that_were_dropped_are_counted_and_told_and_torn_ones_are_ended() {
-        let (pipe, tally) = (Pipe::default(), Arc::new(Tally::default()));
-        let mut log = Stderr::new(pipe.clone(), "taba", Arc::clone(&tally));
+        let (pipe, counters) = (Pipe::default(), Arc::new(LineCounters::default()));
+        let mut log = Stderr::new(pipe.clone(), "taba", Arc::clone(&counters));
         let mut say = |text: &str| {
-            tally.offer();
+            counters.offer();
             log.write_all(text.as_bytes()).unwrap();
         };
         pipe.give(8);
         say("one\n");
         say("two, and more\n");
         say("three\n");
-        assert_eq!(tally.dropped(), 2);
+        assert_eq!(counters.dropped(), 2);
         pipe.give(1000);
         say("four\n");
         say("five\n");
         assert_eq!(pipe.text(), "one\ntwo,\ntaba: 2 lines of this log were dropped\nfour\nfive\n");
-        tally.wait(Duration::from_secs(3600));
+        counters.wait(Duration::from_secs(3600));
     }
 }

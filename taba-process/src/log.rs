@@ -23,7 +23,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::clock::now;
 use crate::exit::Exit;
-use crate::line::{Stderr, Tally};
+use crate::line::{LineCounters, Stderr};
 use crate::throttled::{Causes, Throttled, field};
 
 /// Lines that may wait to be written; what comes beyond is dropped and counted.
@@ -50,7 +50,7 @@ pub struct Log {
 #[derive(Clone)]
 struct Lines {
     queue: NonBlocking,
-    tally: Arc<Tally>,
+    counters: Arc<LineCounters>,
 }
 
 impl fmt::Debug for Log {
@@ -79,17 +79,17 @@ impl Log {
     }
 
     fn to(out: impl Write + Send + 'static, name: &'static str) -> Self {
-        let tally = Arc::new(Tally::default());
-        let out = Stderr::new(out, name, Arc::clone(&tally));
+        let counters = Arc::new(LineCounters::default());
+        let out = Stderr::new(out, name, Arc::clone(&counters));
         let (queue, guard) = NonBlockingBuilder::default()
             .lossy(true)
             .buffered_lines_limit(LINES_WAITING_MAX)
             .thread_name("taba-log")
             .finish(out);
-        tally.count_queue(queue.error_counter());
+        counters.count_queue(queue.error_counter());
         // Its drop would wait for the thread without a bound that is ours, and print to standard output: see `flush`.
         std::mem::forget(guard);
-        Self { name, lines: Lines { queue, tally }, causes: Causes::default() }
+        Self { name, lines: Lines { queue, counters }, causes: Causes::default() }
     }
 
     /// Writes one line to whoever started the process, with the program's name before it. Not filtered, not throttled.
@@ -138,13 +138,13 @@ impl Log {
 
     /// Tells how many lines were dropped since the start: for `/status` and `/metrics`.
     pub fn lines_dropped(&self) -> LinesDropped {
-        let tally = Arc::clone(&self.lines.tally);
-        Arc::new(move || tally.dropped())
+        let counters = Arc::clone(&self.lines.counters);
+        Arc::new(move || counters.dropped())
     }
 
     /// Waits until what was logged is written, for at most [`FLUSH_TIME_MAX`].
     pub fn flush(&self) {
-        self.lines.tally.wait(FLUSH_TIME_MAX);
+        self.lines.counters.wait(FLUSH_TIME_MAX);
     }
 }
 
@@ -158,7 +158,7 @@ impl Lines {
         if line.is_empty() {
             return;
         }
-        self.tally.offer();
+        self.counters.offer();
         // A lossy queue takes all or counts it as dropped; it never fails.
         let _ = if line.len() > LINE_BYTES_MAX {
             self.queue.clone().write(&[&line[..LINE_BYTES_MAX], b" (cut off)\n"].concat())
@@ -246,7 +246,7 @@ mod tests {
         for _ in 0..lines {
             log.say("word");
         }
-        log.lines.tally.wait(Duration::ZERO);
+        log.lines.counters.wait(Duration::ZERO);
         let dropped = log.lines_dropped()();
         assert!(dropped >= lines - LINES_WAITING_MAX as u64 - 1 && dropped < lines, "{dropped}");
         drop(read);

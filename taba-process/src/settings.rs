@@ -8,7 +8,7 @@
 //! - An empty variable is not set. An empty text or list in the file is an error: leave the key out instead.
 //! - Lists are separated by commas, or are arrays in the file. They are replaced as a whole, never joined.
 //! - Every value has an [`Origin`], and every error names it.
-//! - A setting with `hide_env_values` is a secret: [`Loaded::to_toml`] does not show it.
+//! - A setting with `hide_env_values` is a secret: [`LoadedSettings::to_toml`] does not show it.
 
 mod environment;
 mod error;
@@ -53,7 +53,7 @@ pub struct Program {
 
 /// Settings as they were read.
 #[derive(Clone, Debug)]
-pub struct Loaded<C> {
+pub struct LoadedSettings<C> {
     /// The settings.
     pub settings: C,
     program: String,
@@ -79,7 +79,7 @@ pub fn load<C: CommandFactory + FromArgMatches>(
     program: &Program,
     args: impl IntoIterator<Item = OsString>,
     variables: impl IntoIterator<Item = (OsString, OsString)>,
-) -> Result<Loaded<C>, SettingsError> {
+) -> Result<LoadedSettings<C>, SettingsError> {
     let args = renamed::args(program, args);
     let variables: BTreeMap<OsString, OsString> =
         variables.into_iter().filter(|(_, value)| !value.is_empty()).collect();
@@ -103,7 +103,7 @@ pub fn load<C: CommandFactory + FromArgMatches>(
     let cli = C::from_arg_matches(&matches).map_err(|error| UsageError::from(error.format(&mut command)))?;
     let values = settings.values(&matches);
     let rust_log = variables.get(OsStr::new("RUST_LOG")).map(|text| text.to_string_lossy().into_owned());
-    Ok(Loaded { settings: cli, program: declared.get_name().to_owned(), values, rust_log })
+    Ok(LoadedSettings { settings: cli, program: declared.get_name().to_owned(), values, rust_log })
 }
 
 /// The command as clap should read it: no variables, and no setting that must be a flag.
@@ -236,7 +236,7 @@ impl Settings<'_> {
         let names = self.list.iter().filter(|setting| setting.id() != CONFIG);
         let names: Vec<_> =
             names.map(|setting| (setting.long().to_owned(), setting.id().to_owned())).collect();
-        for file::Entry { key, texts } in entries {
+        for file::FileSetting { key, texts } in entries {
             let mut long = key.replace('_', "-");
             let renamed = self.program.renamed.iter().find(|renamed| renamed.from == long);
             if let Some(renamed) = renamed {
@@ -298,7 +298,7 @@ impl Settings<'_> {
     }
 }
 
-impl<C> Loaded<C> {
+impl<C> LoadedSettings<C> {
     /// Where the value of a setting comes from; its name with `-` or `_`.
     pub fn origin(&self, name: &str) -> Option<&Origin> {
         Some(&self.value(name)?.origin)

@@ -22,11 +22,11 @@ const SUPPRESSED: &str = "suppressed";
 
 /// What was logged lately.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Causes(Arc<Mutex<Throttle<Cause>>>);
+pub(crate) struct Causes(Arc<Mutex<Throttle<LineCause>>>);
 
 /// What makes two lines the same: where they come from and the fields of [`CAUSE_FIELDS`].
 #[derive(Clone, Debug)]
-pub(crate) struct Cause {
+pub(crate) struct LineCause {
     place: Identifier,
     fields: String,
     level: Level,
@@ -34,22 +34,22 @@ pub(crate) struct Cause {
     message: String,
 }
 
-impl PartialEq for Cause {
+impl PartialEq for LineCause {
     fn eq(&self, other: &Self) -> bool {
         self.place == other.place && self.fields == other.fields
     }
 }
 
-impl Eq for Cause {}
+impl Eq for LineCause {}
 
-impl Hash for Cause {
+impl Hash for LineCause {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.place.hash(state);
         self.fields.hash(state);
     }
 }
 
-impl Visit for Cause {
+impl Visit for LineCause {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         if field.name() == "message" {
             self.message = format!("{value:?}");
@@ -67,7 +67,7 @@ impl Causes {
         if *metadata.level() > Level::INFO || event.fields().any(|field| field.name() == SUPPRESSED) {
             return Some(0);
         }
-        let mut cause = Cause {
+        let mut cause = LineCause {
             place: metadata.callsite(),
             fields: String::new(),
             level: *metadata.level(),
@@ -93,7 +93,7 @@ impl Causes {
     }
 
     /// Counts of lines: a panic of somebody's `Debug` comes before they are touched.
-    fn lock(&self) -> MutexGuard<'_, Throttle<Cause>> {
+    fn lock(&self) -> MutexGuard<'_, Throttle<LineCause>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

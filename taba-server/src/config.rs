@@ -13,7 +13,7 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, ValueEnum};
 use taba_core::limits::FRAME_BYTES_MAX;
 use taba_core::{HostPort, VBuckets, VBucketsError};
-use taba_process::settings::{Loaded, Program, Renamed, SettingsError};
+use taba_process::settings::{LoadedSettings, Program, Renamed, SettingsError};
 use taba_process::units::{bytes_text, parse_bytes, parse_time, time_text};
 use taba_shard::{ShardUrl, UrlError};
 
@@ -317,7 +317,7 @@ impl Config {
     ///
     /// # Errors
     /// [`SettingsError::Impossible`], with where each of the settings in question comes from.
-    pub fn verify_loaded<C>(&self, loaded: &Loaded<C>) -> Result<Verified, SettingsError> {
+    pub fn verify_loaded<C>(&self, loaded: &LoadedSettings<C>) -> Result<Verified, SettingsError> {
         self.clone().verify().map_err(|error| {
             let names = error.settings().to_vec();
             loaded.impossible(&names, error)

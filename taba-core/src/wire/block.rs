@@ -129,22 +129,22 @@ impl Block {
     pub(super) fn decode_leniently(
         reader: &mut Reader<'_>,
         source: &Bytes,
-    ) -> Result<Result<Self, Spoilt>, WireError> {
+    ) -> Result<Result<Self, MalformedBlock>, WireError> {
         let bytes = reader.bytes(BLOCK_BYTES_MAX, "a block")?;
         let start = reader.position() - bytes.len();
         let mut seen = Seen::default();
         let block = Self::read(bytes, &mut seen, |at| source.slice(start + at..start + bytes.len()));
-        Ok(block.map_err(|error| Spoilt { seen, error }))
+        Ok(block.map_err(|error| MalformedBlock { seen, error }))
     }
 
     /// The Block, unless it claims more events than any sender lets pass: the sums of a Server stay far from their ends.
-    pub(super) fn within_bounds(self) -> Result<Self, Spoilt> {
+    pub(super) fn within_bounds(self) -> Result<Self, MalformedBlock> {
         let (found, max) = (self.events, BLOCK_FOLDED_EVENTS_MAX);
         if found <= max {
             return Ok(self);
         }
         let seen = Seen { tab: Some(self.tab), client: Some(self.client), events: max };
-        Err(Spoilt { seen, error: WireError::TooLarge { what: "events of one block", found, max } })
+        Err(MalformedBlock { seen, error: WireError::TooLarge { what: "events of one block", found, max } })
     }
 
     /// Reads the bytes of one Block. `rest` gives those from there to the end; what is learnt before an error stays in
@@ -210,7 +210,7 @@ fn text<'a>(bytes: &'a [u8], max: usize, what: &'static str) -> Result<&'a str, 
 
 /// A Block that breaks the rules.
 #[derive(Clone, Debug)]
-pub(super) struct Spoilt {
+pub(super) struct MalformedBlock {
     pub(super) seen: Seen,
     pub(super) error: WireError,
 }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::block::{Block, Content, Spoilt};
+use super::block::{Block, Content, MalformedBlock};
 use super::{Reader, WireError, put_bytes, put_i64, put_u64};
 use crate::batch::{SeqNo, StreamId};
 use crate::ledger::{self, Where, Why};
@@ -265,8 +265,8 @@ impl LaneBatch {
 }
 
 /// What stands for a Block that breaks the rules. Where its Client cannot be read, it is counted under the sender.
-fn withheld(stream: StreamId, spoilt: Spoilt) -> Block {
-    let Spoilt { seen, error } = spoilt;
+fn withheld(stream: StreamId, spoilt: MalformedBlock) -> Block {
+    let MalformedBlock { seen, error } = spoilt;
     let nameless = || TabName::new("unreadable").expect("the constant is a name");
     Block {
         tab: seen.tab.unwrap_or_else(nameless),
@@ -420,7 +420,7 @@ fn blocks(reader: &mut Reader<'_>, source: &Bytes) -> Result<(Vec<Block>, Vec<Ba
     for place in 0..count {
         match Block::decode_leniently(reader, source)? {
             Ok(block) => blocks.push(block),
-            Err(Spoilt { seen, error }) => {
+            Err(MalformedBlock { seen, error }) => {
                 bad.push(BadBlock { block: place as u32, events: seen.events, error });
             }
         }

@@ -3,7 +3,7 @@
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::counts::{Counts, grow};
+use super::counts::{BucketCounts, grow};
 use super::scale;
 use crate::heap::HeapBytes;
 
@@ -17,13 +17,13 @@ use crate::heap::HeapBytes;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SketchState {
     level: u8,
-    runs: Vec<Run>,
-    counts: Counts,
+    runs: Vec<BucketRun>,
+    counts: BucketCounts,
 }
 
 /// Buckets of consecutive keys, up to where the next run begins.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Run {
+struct BucketRun {
     first: i32,
     /// The place of its first count.
     at: u32,
@@ -111,7 +111,7 @@ impl SketchState {
 
     /// Where the counts of a run are. Empty if there is no such run.
     fn span(&self, run: usize) -> Span {
-        let Some(&Run { first, at }) = self.runs.get(run) else { return Span::default() };
+        let Some(&BucketRun { first, at }) = self.runs.get(run) else { return Span::default() };
         let end = self.runs.get(run + 1).map_or(self.counts.len(), |next| next.at as usize);
         Span { first, at: at as usize, len: end - at as usize }
     }
@@ -170,7 +170,7 @@ impl SketchState {
     }
 
     fn with_level(level: u8, buckets: usize) -> Self {
-        Self { level, runs: Vec::new(), counts: Counts::with_capacity(buckets) }
+        Self { level, runs: Vec::new(), counts: BucketCounts::with_capacity(buckets) }
     }
 
     /// Counts `count` more values in the bucket, and says in which run it is; no more than a guess, if the level
@@ -200,7 +200,7 @@ impl SketchState {
             }
             (false, false) => {
                 grow(&mut self.runs);
-                self.runs.insert(after, Run { first: key, at: place as u32 });
+                self.runs.insert(after, BucketRun { first: key, at: place as u32 });
                 after + 1
             }
         };
@@ -219,7 +219,7 @@ impl SketchState {
         let place = self.counts.len();
         if span.len == 0 || span.first + span.len as i32 != key {
             grow(&mut self.runs);
-            self.runs.push(Run { first: key, at: place as u32 });
+            self.runs.push(BucketRun { first: key, at: place as u32 });
         }
         self.counts.grow();
         self.counts.insert(place, count);
@@ -243,7 +243,7 @@ impl SketchState {
 
 impl HeapBytes for SketchState {
     fn heap_bytes(&self) -> usize {
-        self.runs.capacity() * size_of::<Run>() + self.counts.heap_bytes()
+        self.runs.capacity() * size_of::<BucketRun>() + self.counts.heap_bytes()
     }
 }
 

@@ -1,27 +1,27 @@
-//! [`Counts`]: how often each bucket of a sketch was hit.
+//! [`BucketCounts`]: how often each bucket of a sketch was hit.
 
 use crate::heap::HeapBytes;
 
 /// One count for each bucket; never 0. Four bytes are enough for nearly all.
 #[derive(Clone, Debug)]
-pub(super) enum Counts {
+pub(super) enum BucketCounts {
     Narrow(Vec<u32>),
     Wide(Vec<u64>),
 }
 
-impl Default for Counts {
+impl Default for BucketCounts {
     fn default() -> Self {
         Self::Narrow(Vec::new())
     }
 }
 
-impl PartialEq for Counts {
+impl PartialEq for BucketCounts {
     fn eq(&self, other: &Self) -> bool {
         self.iter().eq(other.iter())
     }
 }
 
-impl HeapBytes for Counts {
+impl HeapBytes for BucketCounts {
     fn heap_bytes(&self) -> usize {
         match self {
             Self::Narrow(counts) => counts.capacity() * size_of::<u32>(),
@@ -30,7 +30,7 @@ impl HeapBytes for Counts {
     }
 }
 
-impl Counts {
+impl BucketCounts {
     pub(super) fn with_capacity(buckets: usize) -> Self {
         Self::Narrow(Vec::with_capacity(buckets))
     }

@@ -7,14 +7,14 @@ use std::path::Path;
 use super::{Origin, SettingsError};
 
 /// A key of the file, and its value or the elements of its list.
-pub(super) struct Entry {
+pub(super) struct FileSetting {
     pub(super) key: String,
     /// `None` when it is of another kind.
     pub(super) texts: Option<Vec<OsString>>,
 }
 
 /// Reads the file that `origin` names.
-pub(super) fn read(path: &Path, origin: &Origin) -> Result<Vec<Entry>, SettingsError> {
+pub(super) fn read(path: &Path, origin: &Origin) -> Result<Vec<FileSetting>, SettingsError> {
     let text = fs::read_to_string(path).map_err(|source| SettingsError::Read {
         path: path.to_owned(),
         origin: origin.clone(),
@@ -32,7 +32,7 @@ pub(super) fn read(path: &Path, origin: &Origin) -> Result<Vec<Entry>, SettingsE
             toml::Value::Array(values) => values.iter().map(plain).collect(),
             value => plain(value).map(|text| vec![text]),
         };
-        Entry { key, texts }
+        FileSetting { key, texts }
     };
     Ok(table.into_iter().map(entry).collect())
 }

@@ -2,11 +2,11 @@
 
 use std::io::Write;
 
-use super::{CONFIG, LOG, Loaded, Value};
+use super::{CONFIG, LOG, LoadedSettings, Value};
 use crate::exit::Exit;
 use crate::log::Log;
 
-impl<C> Loaded<C> {
+impl<C> LoadedSettings<C> {
     /// The settings as a TOML file for `--config`, each with where it comes from as a comment. What was not set and has no
     /// default is a comment, and so are secrets, whose values are left out.
     pub fn to_toml(&self) -> String {

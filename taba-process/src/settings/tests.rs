@@ -30,7 +30,7 @@ const PROGRAM: Program = Program {
     renamed: &[Renamed { from: "interval-ms", to: "interval", unit: "ms" }],
 };
 
-fn read(args: &[&str], variables: &[(&str, &str)]) -> Result<Loaded<Cli>, SettingsError> {
+fn read(args: &[&str], variables: &[(&str, &str)]) -> Result<LoadedSettings<Cli>, SettingsError> {
     let args = [&["beat"], args].concat().into_iter().map(OsString::from);
     load(&PROGRAM, args, variables.iter().map(|&(name, value)| (name.into(), value.into())))
 }

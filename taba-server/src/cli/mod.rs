@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use taba_core::{HostPort, HostPortError};
-use taba_process::settings::{self, Loaded};
+use taba_process::settings::{self, LoadedSettings};
 use taba_process::{Exit, Log};
 use taba_server::config::{Config, FileArgs, LogArgs, PROGRAM, Verified};
 use tokio::runtime::Runtime;
@@ -147,7 +147,7 @@ pub(crate) fn run(log: &Log) -> Option<Exit> {
 impl Store {
     fn run(
         &self,
-        loaded: &Loaded<Tool>,
+        loaded: &LoadedSettings<Tool>,
         log: &Log,
         command: impl FnOnce(Runtime, &Verified) -> Outcome,
     ) -> Exit {
