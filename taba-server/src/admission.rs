@@ -53,7 +53,7 @@ pub fn mark_after(batch: &LaneBatch, hour: u32) -> Mark {
 
 /// How a Lane stands, seen from a Probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum ProbeOutcome {
     /// The sender has all that is not contained.
     Whole,
     /// The sender no longer has what lies between the mark and its base: count the loss.
@@ -69,12 +69,12 @@ pub enum Standing {
 /// base ≤ mark + 1    whole
 /// base > mark + 1    gap
 /// ```
-pub fn stand(mark: Option<Mark>, probe: &Probe) -> Standing {
+pub fn admit_probe(mark: Option<Mark>, probe: &Probe) -> ProbeOutcome {
     let mark = mark.unwrap_or_default();
     if probe.base > mark.seq.next() {
-        Standing::Gap { events_lost: probe.events_before.saturating_sub(mark.events) }
+        ProbeOutcome::Gap { events_lost: probe.events_before.saturating_sub(mark.events) }
     } else {
-        Standing::Whole
+        ProbeOutcome::Whole
     }
 }
 
@@ -112,11 +112,11 @@ mod tests {
     fn a_probe_tells_a_gap_from_a_lane_that_is_whole() {
         let mark = Some(Mark { seq: SeqNo(5), events: 70, hour: 0 });
         let probe = |base| Probe { stream: StreamId(1), vbucket: 0, base: SeqNo(base), events_before: 100 };
-        assert_eq!(stand(mark, &probe(1)), Standing::Whole);
-        assert_eq!(stand(mark, &probe(6)), Standing::Whole, "all that was sent is contained");
-        assert_eq!(stand(mark, &probe(7)), Standing::Gap { events_lost: 30 });
+        assert_eq!(admit_probe(mark, &probe(1)), ProbeOutcome::Whole);
+        assert_eq!(admit_probe(mark, &probe(6)), ProbeOutcome::Whole, "all that was sent is contained");
+        assert_eq!(admit_probe(mark, &probe(7)), ProbeOutcome::Gap { events_lost: 30 });
         assert_eq!(mark_below(&probe(7), 3), Mark { seq: SeqNo(6), events: 100, hour: 3 });
-        assert_eq!(stand(None, &probe(1)), Standing::Whole);
-        assert_eq!(stand(None, &probe(2)), Standing::Gap { events_lost: 100 });
+        assert_eq!(admit_probe(None, &probe(1)), ProbeOutcome::Whole);
+        assert_eq!(admit_probe(None, &probe(2)), ProbeOutcome::Gap { events_lost: 100 });
     }
 }

@@ -4,7 +4,7 @@
 //! that would survive the loss of its machine; what a sender may let go of because of it is the sender's rule.
 //!
 //! ```text
-//! POST /v2/lanes ─► intake ─► worker: planner of each VBucket ─► Store: load, commit on condition of the version
+//! POST /v2/lanes ─► open_requests ─► worker: planner of each VBucket ─► Store: load, commit on condition of the version
 //!       ▲            bound     admit by the mark, fold, commit        │
 //!       └──────────── Acks, after the commit ◄────────────────────────┘
 //! GET  /v2/tabs … ─► query: project and aggregate the stored States ◄─┘
@@ -42,7 +42,7 @@ mod driver;
 #[cfg(feature = "embedded")]
 pub mod embedded;
 #[cfg(feature = "driver")]
-mod lines;
+mod log_throttle;
 pub mod panics;
 pub mod planner;
 #[cfg(feature = "driver")]

@@ -16,8 +16,11 @@ use tokio::task::JoinSet;
 
 use crate::clock::{Clock, system_clock};
 use crate::direction::{Misdirected, check};
-use crate::driver::{Arrival, Condition, Failure, Intake, Message, Refused, Room, Shared, Worker, supervise};
-use crate::lines::Lines;
+use crate::driver::{
+    ArrivedMessage, ByteReservation, Condition, Failure, OpenRequests, OverCapacity, Shared, Worker,
+    WorkerMessage, supervise,
+};
+use crate::log_throttle::LogThrottle;
 use crate::planner::{self, CLOCKS_APART_MAX, LaneMessage};
 use crate::query::{Limits, QueryState};
 use crate::status::{LinesDropped, Status};
@@ -59,7 +62,7 @@ struct Inner {
     process: u64,
     shared: Arc<Shared>,
     query: QueryState,
-    workers: Vec<UnboundedSender<Message>>,
+    workers: Vec<UnboundedSender<WorkerMessage>>,
 }
 
 /// Why a Server cannot be built.
@@ -173,7 +176,7 @@ impl Server {
         let room = self.reserve(request.messages.iter().map(LaneMessage::bytes).sum());
         match room {
             Ok(room) => self.take(request, Some(room)).await,
-            Err(Refused) => request.unanswered(Answer::Busy),
+            Err(OverCapacity) => request.unanswered(Answer::Busy),
         }
     }
 
@@ -221,15 +224,15 @@ impl Server {
         self.inner.query.close();
         for worker in &self.inner.workers {
             // A worker that is gone has nothing left to drain.
-            let _ = worker.send(Message::Drain);
+            let _ = worker.send(WorkerMessage::Drain);
         }
-        let Shared { intake, condition, .. } = &*self.inner.shared;
+        let Shared { open_requests, condition, .. } = &*self.inner.shared;
         let stopped = async {
-            intake.until_empty().await;
+            open_requests.until_empty().await;
             condition.until_over().await;
         };
         let _ = tokio::time::timeout(deadline, stopped).await;
-        ShutdownReport { requests_unanswered: intake.open_count() }
+        ShutdownReport { requests_unanswered: open_requests.open_count() }
     }
 
     /// Waits until the Server fails: a worker panicked, or the store did. It takes nothing more then; call
@@ -246,8 +249,8 @@ impl Server {
         self.inner.shared.condition.is_stopping()
     }
 
-    pub(crate) fn reserve(&self, bytes: usize) -> Result<Room, Refused> {
-        self.inner.shared.intake.reserve(bytes)
+    pub(crate) fn reserve(&self, bytes: usize) -> Result<ByteReservation, OverCapacity> {
+        self.inner.shared.open_requests.reserve(bytes)
     }
 
     /// Says when the clock of a sender is so far from this one that it begins no Lane.
@@ -258,7 +261,7 @@ impl Server {
         }
         let is_sender_ahead = there > here;
         let cause = if is_sender_ahead { "sender ahead" } else { "sender behind" };
-        if let Some(suppressed) = self.inner.shared.lines.admit("clocks", cause) {
+        if let Some(suppressed) = self.inner.shared.log.admit("clocks", cause) {
             tracing::warn!(
                 apart_s = apart.as_secs(),
                 is_sender_ahead,
@@ -271,20 +274,20 @@ impl Server {
 
     /// Says that something is not meant for this deployment.
     fn say_misplaced(&self, why: Misdirected) {
-        if let Some(suppressed) = self.inner.shared.lines.admit("misplaced", why.code()) {
+        if let Some(suppressed) = self.inner.shared.log.admit("misplaced", why.code()) {
             tracing::error!(error = %why, suppressed, "an agent sends what is not meant for this deployment");
         }
     }
 
     /// Says that a request was turned away, and why.
     pub(crate) fn tell_rejection(&self, reason: &'static str, rejection: &dyn std::error::Error) {
-        if let Some(suppressed) = self.inner.shared.lines.admit("rejected", reason) {
+        if let Some(suppressed) = self.inner.shared.log.admit("rejected", reason) {
             tracing::warn!(reason, error = %rejection, suppressed, "a request was turned away; its sender keeps the batches");
         }
     }
 
     /// Takes what there is room for.
-    pub(crate) async fn take(&self, request: Request, room: Option<Room>) -> Vec<Ack> {
+    pub(crate) async fn take(&self, request: Request, room: Option<ByteReservation>) -> Vec<Ack> {
         if request.messages.is_empty() || self.is_stopping() {
             return request.unanswered(Answer::Unavailable);
         }
@@ -293,8 +296,8 @@ impl Server {
         shared.status.requests.fetch_add(1, Ordering::Relaxed);
         let arrived = (shared.clock)();
         self.compare_clocks(arrived, request.sent_at);
-        let (tickets, answers) = shared.intake.open(arrived, &request.messages, room);
-        let mut by_worker: Vec<Vec<Arrival>> = self.inner.workers.iter().map(|_| Vec::new()).collect();
+        let (tickets, answers) = shared.open_requests.open(arrived, &request.messages, room);
+        let mut by_worker: Vec<Vec<ArrivedMessage>> = self.inner.workers.iter().map(|_| Vec::new()).collect();
         for (message, ticket) in request.messages.into_iter().zip(tickets) {
             let counter = match message {
                 LaneMessage::Batch(_) => &shared.status.batches_in,
@@ -310,13 +313,13 @@ impl Server {
                     continue;
                 }
             };
-            let arrival = Arrival { vbucket, ticket, message, arrived, sent_at: request.sent_at };
+            let arrival = ArrivedMessage { vbucket, ticket, message, arrived, sent_at: request.sent_at };
             by_worker[usize::from(vbucket.index()) % self.inner.workers.len()].push(arrival);
         }
         for (worker, arrivals) in self.inner.workers.iter().zip(by_worker) {
             if !arrivals.is_empty() {
                 // A worker that has ended drops the tickets, and that answers them.
-                let _ = worker.send(Message::Arrivals(arrivals));
+                let _ = worker.send(WorkerMessage::Arrivals(arrivals));
             }
         }
         answers.await.expect("a request outlives its tickets, and each of them answers")
@@ -429,15 +432,15 @@ impl ServerBuilder {
         let count =
             self.workers.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
         let status = Arc::new(Status::new(self.log_lines_dropped));
-        let lines = Arc::<Lines>::default();
+        let log = Arc::<LogThrottle>::default();
         let shared = Arc::new(Shared {
             store: Arc::clone(&store),
             handlers: self.handlers.clone(),
             clock: Arc::clone(&self.clock),
             status: Arc::clone(&status),
-            intake: Arc::new(Intake::new(Arc::clone(&status), self.held_bytes_max)),
+            open_requests: Arc::new(OpenRequests::new(Arc::clone(&status), self.held_bytes_max)),
             condition: Condition::default(),
-            lines: Arc::clone(&lines),
+            log: Arc::clone(&log),
             versions: Versions::new(random()?),
             commit_interval: self.commit_interval,
             future_max: self.future_max,

@@ -15,7 +15,7 @@ use taba_agent::spool::record::Record;
 use taba_agent::spool::{MemorySpool, Spool};
 use taba_core::wire::{Ack, Answer, Block, LaneBatch, Probe, Reader};
 use taba_core::{ClientId, Events, Mark, SeqNo, StreamId, TabName, TabType, Timestamp};
-use taba_server::admission::{Admission, Standing, admit, mark_after, mark_below, stand};
+use taba_server::admission::{Admission, ProbeOutcome, admit, mark_after, mark_below, admit_probe};
 use taba_tests::spec::server::{Kind, Request};
 use taba_tests::spec::{Checker, Dice, Rule, Rules, Size, Step, Times, World, store};
 
@@ -231,7 +231,7 @@ fn worked(before: &World, world: &World, server: usize, tally: &mut Tally) {
         let mark = *marks.entry(request.stream).or_insert_with(|| real(cache.marks[request.stream]));
         let Some((_, events)) = request.batch else {
             let probe = to_probe(request);
-            if let Standing::Gap { events_lost } = stand(Some(mark), &probe) {
+            if let ProbeOutcome::Gap { events_lost } = admit_probe(Some(mark), &probe) {
                 counted += events_lost;
                 marks.insert(request.stream, mark_below(&probe, 0));
             }

@@ -19,7 +19,7 @@ const DAMAGED_TYPE: &str = "taba.damaged";
 
 /// What was found.
 #[derive(Default)]
-struct Found {
+struct CheckReport {
     tabs: u64,
     states: u64,
     marks: u64,
@@ -29,7 +29,7 @@ struct Found {
 }
 
 pub(super) async fn check(log: &Log, config: &Verified) -> Outcome {
-    let mut found = Found::default();
+    let mut report = CheckReport::default();
     let vbuckets = match config.store {
         StoreKind::Memory => {
             log.say("a memory store ends with its server: there is nothing to check");
@@ -38,7 +38,7 @@ pub(super) async fn check(log: &Log, config: &Verified) -> Outcome {
         StoreKind::Embedded => {
             let options = EmbeddedOptions { vbuckets: config.vbuckets(), ..EmbeddedOptions::default() };
             let store = EmbeddedStore::open_existing(&config.data_dir, options)?;
-            found.all(log, &store).await;
+            report.all(log, &store).await;
             store.vbuckets()
         }
         StoreKind::Redis => {
@@ -47,17 +47,17 @@ pub(super) async fn check(log: &Log, config: &Verified) -> Outcome {
             for vbucket in store.vbuckets().iter() {
                 match store.relist(vbucket).await {
                     Ok(entries) => relisted += entries,
-                    Err(error) => found.fault(&store, vbucket, &error),
+                    Err(error) => report.fault(&store, vbucket, &error),
                 }
             }
             if relisted > 0 {
                 log.say(format_args!("{relisted} index entries were missing, and were written again"));
             }
-            found.all(log, &store).await;
+            report.all(log, &store).await;
             store.vbuckets()
         }
     };
-    let Found { tabs, states, marks, events, faults } = found;
+    let CheckReport { tabs, states, marks, events, faults } = report;
     log.say(format_args!(
         "{} vbuckets: {tabs} tabs, {states} states with {events} events, {marks} marks can be read",
         vbuckets.count()
@@ -78,7 +78,7 @@ pub(super) async fn check(log: &Log, config: &Verified) -> Outcome {
     Ok(Exit::Failed)
 }
 
-impl Found {
+impl CheckReport {
     async fn all(&mut self, log: &Log, store: &impl Store) {
         let count = usize::from(store.vbuckets().count());
         for (place, vbucket) in store.vbuckets().iter().enumerate() {

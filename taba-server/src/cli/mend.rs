@@ -10,12 +10,12 @@ use taba_shard::ShardedRedis;
 use super::{Outcome, connect};
 
 /// A store whose marks can be removed.
-enum Marked {
+enum MendableStore {
     Embedded(EmbeddedStore),
     Redis(ShardedRedis),
 }
 
-impl Marked {
+impl MendableStore {
     fn vbuckets(&self) -> taba_core::VBuckets {
         match self {
             Self::Embedded(store) => store.vbuckets(),
@@ -60,11 +60,11 @@ pub(super) async fn mend(log: &Log, config: &Verified, yes: bool) -> Outcome {
         }
         StoreKind::Embedded => {
             let options = EmbeddedOptions { vbuckets: config.vbuckets(), ..EmbeddedOptions::default() };
-            Marked::Embedded(EmbeddedStore::open_existing(&config.data_dir, options)?)
+            MendableStore::Embedded(EmbeddedStore::open_existing(&config.data_dir, options)?)
         }
         StoreKind::Redis => {
             let shards = config.shards().to_vec();
-            Marked::Redis(ShardedRedis::connect(shards, connect::options(config)).await?)
+            MendableStore::Redis(ShardedRedis::connect(shards, connect::options(config)).await?)
         }
     };
     let lost = store.lost().await?;

@@ -1,10 +1,10 @@
 //! The shell around the [`planner`](crate::planner): tasks, queues, the store. It decides nothing about what counts.
 
 mod condition;
-mod intake;
+mod open_requests;
 mod worker;
 
 pub(crate) use condition::Condition;
 pub use condition::Failure;
-pub(crate) use intake::{Intake, Refused, Room};
-pub(crate) use worker::{Arrival, Message, Shared, Worker, supervise};
+pub(crate) use open_requests::{ByteReservation, OpenRequests, OverCapacity};
+pub(crate) use worker::{ArrivedMessage, Shared, Worker, WorkerMessage, supervise};

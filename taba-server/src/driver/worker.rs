@@ -15,10 +15,10 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::condition::Condition;
-use super::intake::{Intake, Ticket};
+use super::open_requests::{OpenRequests, Ticket};
 use crate::clock::{Clock, monotonic};
-use crate::lines::Lines;
-use crate::planner::{Action, Env, Failed, Input, LaneMessage, NewerState, Planner, RefusedBlock};
+use crate::log_throttle::LogThrottle;
+use crate::planner::{Action, Env, Input, LaneMessage, NewerState, Planner, RefusedBlock, StoreFailed};
 use crate::sabotage::{WORKERS, is_off};
 use crate::status::Status;
 use crate::version::Versions;
@@ -29,9 +29,9 @@ pub(crate) struct Shared {
     pub(crate) handlers: Registry,
     pub(crate) clock: Clock,
     pub(crate) status: Arc<Status>,
-    pub(crate) intake: Arc<Intake>,
+    pub(crate) open_requests: Arc<OpenRequests>,
     pub(crate) condition: Condition,
-    pub(crate) lines: Arc<Lines>,
+    pub(crate) log: Arc<LogThrottle>,
     pub(crate) versions: Versions,
     pub(crate) commit_interval: Duration,
     pub(crate) future_max: Duration,
@@ -42,7 +42,7 @@ pub(crate) struct Shared {
 }
 
 /// A Batch or a Probe on its way to its VBucket.
-pub(crate) struct Arrival {
+pub(crate) struct ArrivedMessage {
     pub(crate) vbucket: VBucket,
     pub(crate) ticket: Ticket,
     pub(crate) message: LaneMessage,
@@ -51,15 +51,15 @@ pub(crate) struct Arrival {
 }
 
 /// What a worker is told.
-pub(crate) enum Message {
+pub(crate) enum WorkerMessage {
     /// Batches and Probes for its VBuckets.
-    Arrivals(Vec<Arrival>),
+    Arrivals(Vec<ArrivedMessage>),
     /// Commit all that waits, without regard to the interval, then end.
     Drain,
 }
 
 /// A planner with what the worker has to know about it.
-struct Desk {
+struct PlannerSlot {
     planner: Planner<Ticket>,
     /// When its last commit began.
     begun: Option<Instant>,
@@ -79,8 +79,8 @@ type Done = BoxFuture<'static, (VBucket, Input<Ticket>)>;
 /// One task that owns some VBuckets.
 pub(crate) struct Worker {
     shared: Arc<Shared>,
-    messages: mpsc::UnboundedReceiver<Message>,
-    desks: HashMap<VBucket, Desk>,
+    messages: mpsc::UnboundedReceiver<WorkerMessage>,
+    slots: HashMap<VBucket, PlannerSlot>,
     /// Who is to commit when.
     due: BinaryHeap<Reverse<(Instant, VBucket)>>,
     /// Who is to commit now.
@@ -95,11 +95,11 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn new(shared: Arc<Shared>, messages: mpsc::UnboundedReceiver<Message>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, messages: mpsc::UnboundedReceiver<WorkerMessage>) -> Self {
         Self {
             shared,
             messages,
-            desks: HashMap::new(),
+            slots: HashMap::new(),
             due: BinaryHeap::new(),
             ready: VecDeque::new(),
             in_flight: FuturesUnordered::new(),
@@ -123,8 +123,8 @@ impl Worker {
             let next_due = self.due.peek().map(|Reverse((at, _))| *at);
             tokio::select! {
                 message = self.messages.recv(), if !self.is_draining => match message {
-                    Some(Message::Arrivals(arrivals)) => self.take(arrivals),
-                    Some(Message::Drain) | None => self.drain(),
+                    Some(WorkerMessage::Arrivals(arrivals)) => self.take(arrivals),
+                    Some(WorkerMessage::Drain) | None => self.drain(),
                 },
                 Some((vbucket, input)) = self.in_flight.next(), if !self.in_flight.is_empty() => {
                     self.feed(vbucket, input);
@@ -137,9 +137,9 @@ impl Worker {
         }
     }
 
-    fn take(&mut self, arrivals: Vec<Arrival>) {
+    fn take(&mut self, arrivals: Vec<ArrivedMessage>) {
         assert!(!is_off(WORKERS), "a worker was told to panic");
-        for Arrival { vbucket, ticket, message, arrived, sent_at } in arrivals {
+        for ArrivedMessage { vbucket, ticket, message, arrived, sent_at } in arrivals {
             self.feed(vbucket, Input::Message { ticket, message, arrived, sent_at });
         }
     }
@@ -147,7 +147,7 @@ impl Worker {
     fn drain(&mut self) {
         // What was sent before the word came is still taken.
         while let Ok(message) = self.messages.try_recv() {
-            if let Message::Arrivals(arrivals) = message {
+            if let WorkerMessage::Arrivals(arrivals) = message {
                 self.take(arrivals);
             }
         }
@@ -168,16 +168,16 @@ impl Worker {
     }
 
     fn begin(&mut self, vbucket: VBucket) {
-        let desk = self.desk(vbucket);
-        desk.is_scheduled = false;
-        desk.begun = Some(monotonic());
+        let slot = self.slot(vbucket);
+        slot.is_scheduled = false;
+        slot.begun = Some(monotonic());
         self.feed(vbucket, Input::Due);
-        let desk = self.desk(vbucket);
-        desk.is_behind = desk.planner.is_waiting();
+        let slot = self.slot(vbucket);
+        slot.is_behind = slot.planner.is_waiting();
     }
 
-    fn desk(&mut self, vbucket: VBucket) -> &mut Desk {
-        self.desks.entry(vbucket).or_insert_with(|| Desk {
+    fn slot(&mut self, vbucket: VBucket) -> &mut PlannerSlot {
+        self.slots.entry(vbucket).or_insert_with(|| PlannerSlot {
             planner: Planner::default(),
             begun: None,
             is_scheduled: false,
@@ -201,15 +201,15 @@ impl Worker {
         let mut actions = Vec::new();
         self.inputs += 1;
         let inputs = self.inputs;
-        let desk = self.desk(vbucket);
-        desk.used = inputs;
+        let slot = self.slot(vbucket);
+        slot.used = inputs;
         let handled =
-            catch_unwind(AssertUnwindSafe(|| desk.planner.handle(input, &env, &mut actions))).is_ok();
+            catch_unwind(AssertUnwindSafe(|| slot.planner.handle(input, &env, &mut actions))).is_ok();
         if !handled {
             // The Batches it held are answered as not stored when their tickets are dropped here.
-            desk.planner = Planner::default();
+            slot.planner = Planner::default();
             actions.clear();
-            if let Some(suppressed) = shared.lines.admit("planner", "panic") {
+            if let Some(suppressed) = shared.log.admit("planner", "panic") {
                 tracing::error!(
                     vbucket = vbucket.index(),
                     suppressed,
@@ -242,41 +242,42 @@ impl Worker {
     /// still wanted it, there would be no other. A store that never answers thus holds one future, not ever more.
     fn stabilise(&mut self, vbucket: VBucket, version: Version) {
         let (wait, handle) = abortable(stabilise(Arc::clone(&self.shared), vbucket));
-        let before = self.desk(vbucket).wait.replace(handle);
+        let before = self.slot(vbucket).wait.replace(handle);
         before.inspect(AbortHandle::abort);
-        let wait = wait.map(move |done| (vbucket, Input::Stabilised(version, done.unwrap_or(Err(Failed)))));
+        let wait =
+            wait.map(move |done| (vbucket, Input::Stabilised(version, done.unwrap_or(Err(StoreFailed)))));
         self.waits.push(wait.boxed());
     }
 
     /// The first Batch after a quiet interval is committed at once, later ones when the interval has passed.
     fn schedule(&mut self, vbucket: VBucket) {
         let (is_draining, interval) = (self.is_draining, self.shared.commit_interval);
-        let desk = self.desk(vbucket);
-        if desk.is_scheduled || !desk.planner.is_idle() || !desk.planner.is_waiting() {
+        let slot = self.slot(vbucket);
+        if slot.is_scheduled || !slot.planner.is_idle() || !slot.planner.is_waiting() {
             return;
         }
-        desk.is_scheduled = true;
-        let due = desk.begun.map(|begun| begun + interval).filter(|due| *due > monotonic());
+        slot.is_scheduled = true;
+        let due = slot.begun.map(|begun| begun + interval).filter(|due| *due > monotonic());
         match due {
-            Some(due) if !is_draining && !desk.is_behind => self.due.push(Reverse((due, vbucket))),
+            Some(due) if !is_draining && !slot.is_behind => self.due.push(Reverse((due, vbucket))),
             _ => self.ready.push_back(vbucket),
         }
     }
 
     /// Keeps the caches below their bound: the VBucket least recently used gives up half of its States, and so on.
     fn bound_caches(&mut self, vbucket: VBucket) {
-        let desk = self.desk(vbucket);
-        let (before, after) = (desk.cache_bytes, desk.planner.cache_bytes());
-        desk.cache_bytes = after;
+        let slot = self.slot(vbucket);
+        let (before, after) = (slot.cache_bytes, slot.planner.cache_bytes());
+        slot.cache_bytes = after;
         self.cache_bytes = self.cache_bytes + after - before;
         while self.cache_bytes > self.shared.cache_bytes_max {
-            let idle = self.desks.values_mut().filter(|desk| desk.cache_bytes > 0 && desk.planner.is_idle());
+            let idle = self.slots.values_mut().filter(|slot| slot.cache_bytes > 0 && slot.planner.is_idle());
             // All others are busy: they come by here when they are done.
-            let Some(desk) = idle.min_by_key(|desk| desk.used) else { break };
-            desk.planner.shrink();
-            let after = desk.planner.cache_bytes();
-            self.cache_bytes -= desk.cache_bytes - after;
-            desk.cache_bytes = after;
+            let Some(slot) = idle.min_by_key(|slot| slot.used) else { break };
+            slot.planner.shrink();
+            let after = slot.planner.cache_bytes();
+            self.cache_bytes -= slot.cache_bytes - after;
+            slot.cache_bytes = after;
         }
     }
 }
@@ -303,7 +304,7 @@ fn commit(shared: Arc<Shared>, vbucket: VBucket, commit: taba_core::Commit) -> D
     })
 }
 
-async fn stabilise(shared: Arc<Shared>, vbucket: VBucket) -> Result<(), Failed> {
+async fn stabilise(shared: Arc<Shared>, vbucket: VBucket) -> Result<(), StoreFailed> {
     ask(&shared, vbucket, shared.store.stable(vbucket), "a commit is not known to be stable").await
 }
 
@@ -313,18 +314,18 @@ async fn ask<T>(
     vbucket: VBucket,
     answer: impl Future<Output = Result<T, StoreError>>,
     what: &'static str,
-) -> Result<T, Failed> {
+) -> Result<T, StoreFailed> {
     match AssertUnwindSafe(answer).catch_unwind().await {
         Ok(answer) => answer.map_err(|error| failed(shared, vbucket, &error, what)),
         Err(panic) => {
             shared.condition.fail("the store", &*panic);
-            Err(Failed)
+            Err(StoreFailed)
         }
     }
 }
 
 fn tell_refused(shared: &Shared, block: &RefusedBlock) {
-    if let Some(suppressed) = shared.lines.admit("refused", block.why.as_str()) {
+    if let Some(suppressed) = shared.log.admit("refused", block.why.as_str()) {
         tracing::warn!(
             tab = %block.tab, tab_type = %block.tab_type, client = %block.client, why = block.why.as_str(),
             events = block.events, suppressed, "a block was refused; its events are counted as dropped"
@@ -334,7 +335,7 @@ fn tell_refused(shared: &Shared, block: &RefusedBlock) {
 
 fn tell_newer(shared: &Shared, newer: &NewerState) {
     let cause = format!("{} {} {}", newer.tab_type, newer.found, newer.is_stored);
-    if let Some(suppressed) = shared.lines.admit("newer", &cause) {
+    if let Some(suppressed) = shared.log.admit("newer", &cause) {
         tracing::warn!(
             tab_type = %newer.tab_type, client = %newer.client, tab = %newer.tab, version = newer.found,
             version_here = newer.known, is_stored = newer.is_stored, suppressed,
@@ -344,19 +345,19 @@ fn tell_newer(shared: &Shared, newer: &NewerState) {
     }
 }
 
-fn failed(shared: &Shared, vbucket: VBucket, error: &StoreError, what: &'static str) -> Failed {
+fn failed(shared: &Shared, vbucket: VBucket, error: &StoreError, what: &'static str) -> StoreFailed {
     let vbucket = vbucket.index();
     // With the words of the store itself: `MISCONF …`, `LOADING …`.
     let cause = std::error::Error::source(error).map(taba_core::causes).unwrap_or_default();
     // All VBuckets of a store that is away say the same.
-    let Some(suppressed) = shared.lines.admit(what, &error.reason()) else { return Failed };
+    let Some(suppressed) = shared.log.admit(what, &error.reason()) else { return StoreFailed };
     match error.remedy() {
         Remedy::Wait(_) | Remedy::Reroute => {
             tracing::warn!(vbucket, %error, cause, suppressed, "{what}; senders keep their batches");
         }
         _ => tracing::error!(vbucket, %error, cause, suppressed, "{what}; somebody has to look at the store"),
     }
-    Failed
+    StoreFailed
 }
 
 /// Waits for the workers, and tells when one of them panics. It owns them: whoever waits for their end may be dropped

@@ -84,7 +84,7 @@ impl EmbeddedStore {
     /// # Cost
     /// Reads the whole store, in the caller's thread. Space that commits free meanwhile is used again only afterwards.
     pub fn backup(&self, to: &mut dyn Write) -> Result<BackedUp, BackupError> {
-        let mut out = Out::begin(to, self.vbuckets, self.file.store)?;
+        let mut out = BackupOut::begin(to, self.vbuckets, self.file.store)?;
         let mut failed = None;
         let read = self.file.read(|moment| {
             for pair in moment.open_table(TABLE)?.range::<&[u8]>(..)? {
@@ -105,7 +105,7 @@ impl EmbeddedStore {
 }
 
 /// Bytes on their way into a backup, and their sum.
-pub(super) struct Out<'a> {
+pub(super) struct BackupOut<'a> {
     to: &'a mut dyn Write,
     hash: Xxh64,
     buffer: Vec<u8>,
@@ -113,7 +113,7 @@ pub(super) struct Out<'a> {
     bytes: u64,
 }
 
-impl<'a> Out<'a> {
+impl<'a> BackupOut<'a> {
     pub(super) fn begin(to: &'a mut dyn Write, vbuckets: VBuckets, store: u64) -> Result<Self, BackupError> {
         let buffer = Vec::with_capacity(2 * CHUNK_BYTES);
         let mut out = Self { to, hash: Xxh64::new(0), buffer, pairs: 0, bytes: 0 };
@@ -165,7 +165,7 @@ impl<'a> Out<'a> {
 pub(super) type Record = (Vec<u8>, Vec<u8>);
 
 /// A backup that is being read, and the sum of what was read.
-struct In<R> {
+struct BackupIn<R> {
     from: R,
     /// Which store it is of, if it says so.
     store: Option<u64>,
@@ -174,7 +174,7 @@ struct In<R> {
     bytes: u64,
 }
 
-impl<R: Read> In<R> {
+impl<R: Read> BackupIn<R> {
     fn open(from: R) -> Result<(Self, VBuckets), BackupError> {
         let mut read = Self { from, store: None, hash: Xxh64::new(0), pairs: 0, bytes: 0 };
         let head: [u8; 11] = read.take().map_err(|_| BackupError::Foreign)?;
@@ -238,9 +238,9 @@ pub fn verify(backup: &Path) -> Result<BackedUp, BackupError> {
     Ok(BackedUp { vbuckets: vbuckets.count(), pairs: backup.pairs, bytes: backup.bytes })
 }
 
-fn open(backup: &Path) -> Result<(In<BufReader<File>>, VBuckets), BackupError> {
+fn open(backup: &Path) -> Result<(BackupIn<BufReader<File>>, VBuckets), BackupError> {
     let file = File::open(backup).map_err(BackupError::Stream)?;
-    In::open(BufReader::with_capacity(CHUNK_BYTES, file))
+    BackupIn::open(BufReader::with_capacity(CHUNK_BYTES, file))
 }
 
 /// Makes a store of a backup, in a directory that holds none. `tell` hears how many pairs are in it, now and then.
@@ -277,7 +277,7 @@ fn restore_to(backup: &Path, dir: &Path, tell: &mut dyn FnMut(u64)) -> Result<Ba
 }
 
 fn fill<R: Read>(
-    backup: &mut In<R>,
+    backup: &mut BackupIn<R>,
     database: &redb::Database,
     tell: &mut dyn FnMut(u64),
 ) -> Result<(), BackupError> {

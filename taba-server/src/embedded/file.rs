@@ -251,7 +251,7 @@ fn open(path: &std::path::Path, options: &EmbeddedOptions) -> Result<Database, E
 }
 
 /// What a file says about itself.
-struct Found {
+struct FileMeta {
     format: u64,
     count: u64,
     store: u64,
@@ -277,17 +277,17 @@ fn check(database: &Database, vbuckets: VBuckets, store: Option<u64>) -> Result<
             let store = known.or(store).map_or_else(random, Ok)?;
             match (format, count) {
                 (Some(format), Some(count)) if known.is_some() || format != layout::FORMAT => {
-                    Found { format, count, store, is_changed: false }
+                    FileMeta { format, count, store, is_changed: false }
                 }
                 (Some(format), Some(count)) => {
                     meta.insert(STORE_KEY, store)?;
-                    Found { format, count, store, is_changed: true }
+                    FileMeta { format, count, store, is_changed: true }
                 }
                 _ => {
                     meta.insert(FORMAT_KEY, layout::FORMAT)?;
                     meta.insert(VBUCKETS_KEY, expected)?;
                     meta.insert(STORE_KEY, store)?;
-                    Found { format: layout::FORMAT, count: expected, store, is_changed: true }
+                    FileMeta { format: layout::FORMAT, count: expected, store, is_changed: true }
                 }
             }
         };

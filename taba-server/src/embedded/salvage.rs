@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use redb::{Builder, ConcurrencyMode, ReadOnlyDatabase, ReadableDatabase};
 use taba_core::{VBucket, VBuckets};
 
-use super::backup::{BackedUp, BackupError, Out, Record};
+use super::backup::{BackedUp, BackupError, BackupOut, Record};
 use super::file::{META, STORE_KEY, TABLE, VBUCKETS_KEY, damaged, guarded, random};
 use super::{FILE_NAME, layout};
 
@@ -37,19 +37,19 @@ pub struct Salvaged {
 /// # Cost
 /// A copy of the file beside it, which is removed at the end; memory for one VBucket.
 pub fn salvage(dir: &Path, to: &mut dyn Write) -> Result<Salvaged, BackupError> {
-    save(dir, to, Lost::LeftOut)
+    save(dir, to, LostVBuckets::LeftOut)
 }
 
 /// What becomes of VBuckets that cannot be read.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Lost {
+enum LostVBuckets {
     /// They are not in the backup, and begin anew.
     LeftOut,
     /// They stand in it as lost: they are faults until somebody says that they may begin anew.
     Marked,
 }
 
-fn save(dir: &Path, to: &mut dyn Write, lost: Lost) -> Result<Salvaged, BackupError> {
+fn save(dir: &Path, to: &mut dyn Write, lost: LostVBuckets) -> Result<Salvaged, BackupError> {
     let copy = dir.join(format!("{FILE_NAME}.salvaging"));
     std::fs::copy(dir.join(FILE_NAME), &copy).map_err(BackupError::Stream)?;
     let salvaged = clear_flag(&copy).map_err(BackupError::Stream).and_then(|()| read(&copy, to, lost));
@@ -74,7 +74,7 @@ pub(super) fn replace(dir: &Path) -> Result<Replaced, BackupError> {
 
 fn replace_by(dir: &Path, saved: &Path) -> Result<Replaced, BackupError> {
     let mut to = BufWriter::new(File::create(saved).map_err(BackupError::Stream)?);
-    let salvaged = save(dir, &mut to, Lost::Marked)?;
+    let salvaged = save(dir, &mut to, LostVBuckets::Marked)?;
     to.flush().map_err(BackupError::Stream)?;
     let file = dir.join(FILE_NAME);
     let name = |n: u32| dir.join(format!("{FILE_NAME}.damaged-{n}"));
@@ -100,7 +100,7 @@ fn clear_flag(path: &Path) -> std::io::Result<()> {
     file.write_all(&[flags[0] & !RECOVERY_REQUIRED])
 }
 
-fn read(path: &Path, to: &mut dyn Write, mark: Lost) -> Result<Salvaged, BackupError> {
+fn read(path: &Path, to: &mut dyn Write, mark: LostVBuckets) -> Result<Salvaged, BackupError> {
     let store_error = |error: redb::Error| BackupError::Store(Box::new(error));
     // The mode in which a reader needs nothing but the pages that it reads.
     let open =
@@ -116,7 +116,7 @@ fn read(path: &Path, to: &mut dyn Write, mark: Lost) -> Result<Salvaged, BackupE
         guarded(|| Ok(database.begin_read()?.open_table(META)?.get(STORE_KEY)?.map(|found| found.value())));
     // A file of an earlier build has none; the next one to open it would have given it one.
     let store = store.map_err(store_error)?.map_or_else(random, Ok).map_err(store_error)?;
-    let mut out = Out::begin(to, vbuckets, store)?;
+    let mut out = BackupOut::begin(to, vbuckets, store)?;
     let mut lost = Vec::new();
     for vbucket in vbuckets.iter() {
         match guarded(|| pairs(&database, vbucket)) {
@@ -125,7 +125,7 @@ fn read(path: &Path, to: &mut dyn Write, mark: Lost) -> Result<Salvaged, BackupE
                 .try_for_each(|(key, value)| out.record(key, value))
                 .map_err(BackupError::Stream)?,
             Err(_) => {
-                if mark == Lost::Marked {
+                if mark == LostVBuckets::Marked {
                     out.record(&layout::version_key(vbucket), layout::LOST).map_err(BackupError::Stream)?;
                 }
                 lost.push(vbucket);

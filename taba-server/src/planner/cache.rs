@@ -36,8 +36,8 @@ pub(super) struct Cache {
     pub(super) is_careful: bool,
     /// A Handler panicked at what is here while nobody was careful: some States may be half changed, and nothing of
     /// this may be committed.
-    pub(super) is_spoilt: bool,
-    /// Whether a State that was loaded may be [newer](Slot::Newer) than this build.
+    pub(super) is_poisoned: bool,
+    /// Whether a State that was loaded may be [newer](CachedSlot::Newer) than this build.
     pub(super) has_newer: bool,
     /// Panics that cost something, to be told.
     pub(super) panics: Vec<HandlerPanic>,
@@ -54,7 +54,7 @@ struct CachedTab {
 }
 
 struct CachedState {
-    slot: Slot,
+    slot: CachedSlot,
     /// The attempt that last touched it.
     used: u64,
     changed: bool,
@@ -62,13 +62,13 @@ struct CachedState {
 }
 
 /// What is known of one State.
-pub(super) enum Slot {
+pub(super) enum CachedSlot {
     /// Not loaded yet.
     Unknown,
     /// There is none.
     Absent,
     /// Decoded.
-    Live(Live),
+    Live(DecodedState),
     /// There is one that this Server cannot read: it must not be written over.
     Unreadable(Why),
     /// There is one that a newer build has written: it must not be written over, and Blocks for it wait.
@@ -81,7 +81,7 @@ pub(super) enum Slot {
 }
 
 /// A State in its decoded form.
-pub(super) struct Live {
+pub(super) struct DecodedState {
     pub(super) tab_type: TabType,
     pub(super) handler: Guarded,
     pub(super) state: AnyState,
@@ -89,14 +89,14 @@ pub(super) struct Live {
 }
 
 /// One State's place, with the type of its Tab.
-pub(super) struct Place<'a> {
+pub(super) struct CacheEntry<'a> {
     pub(super) tab_type: &'a mut Option<TabType>,
-    pub(super) slot: &'a mut Slot,
+    pub(super) slot: &'a mut CachedSlot,
 }
 
 /// What the store turned out to hold that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unreadable {
+pub struct UnreadableState {
     /// Which State.
     pub key: StateKey,
     /// Why it cannot be read.
@@ -116,8 +116,8 @@ impl Cache {
     }
 
     /// Forgets everything, but what may turn out to hold still when all is loaded again.
-    pub(super) fn doubt(&mut self) {
-        self.marks.doubt();
+    pub(super) fn invalidate(&mut self) {
+        self.marks.invalidate();
         let marks = std::mem::take(&mut self.marks);
         self.reset();
         self.marks = marks;
@@ -128,7 +128,7 @@ impl Cache {
         if self.is_careful {
             self.panics.push(HandlerPanic { tab_type: tab_type.clone(), panicked });
         } else {
-            self.is_spoilt = true;
+            self.is_poisoned = true;
         }
     }
 
@@ -156,14 +156,14 @@ impl Cache {
         }
         if let Some(state) = entry.clients.get_mut(client) {
             pairs += usize::from(state.used != attempt);
-            if state.used != attempt && matches!(state.slot, Slot::Unknown) {
+            if state.used != attempt && matches!(state.slot, CachedSlot::Unknown) {
                 wanted.states.push(StateKey { tab: tab.clone(), client: client.clone() });
             }
             state.used = attempt;
         } else {
             let weight = WEIGHT_PER_STATE;
             self.weight += weight;
-            let state = CachedState { slot: Slot::Unknown, used: attempt, changed: false, weight };
+            let state = CachedState { slot: CachedSlot::Unknown, used: attempt, changed: false, weight };
             entry.clients.insert(client.clone(), state);
             wanted.states.push(StateKey { tab: tab.clone(), client: client.clone() });
             pairs += 1;
@@ -177,7 +177,12 @@ impl Cache {
     }
 
     /// Takes in what was loaded for `wanted`. The cache is empty or at the same version.
-    pub(super) fn load(&mut self, wanted: &Wanted, loaded: &Loaded, handlers: &Registry) -> Vec<Unreadable> {
+    pub(super) fn load(
+        &mut self,
+        wanted: &Wanted,
+        loaded: &Loaded,
+        handlers: &Registry,
+    ) -> Vec<UnreadableState> {
         if self.version.is_none() {
             self.marks.load(&loaded.marks);
         }
@@ -189,7 +194,7 @@ impl Cache {
             self.tabs.entry(tab.clone()).or_default().tab_type = Some(tab_type.clone());
         }
         for key in &wanted.states {
-            self.put(key, Slot::Absent, 0);
+            self.put(key, CachedSlot::Absent, 0);
         }
         let mut unreadable = Vec::new();
         for (key, part, bytes) in &loaded.states {
@@ -197,11 +202,11 @@ impl Cache {
                 decode(bytes, handlers, &mut self.panics)
             } else {
                 // Only a newer build divides States.
-                Slot::Newer { found: part.0, known: Part::WHOLE.0 }
+                CachedSlot::Newer { found: part.0, known: Part::WHOLE.0 }
             };
             match slot {
-                Slot::Unreadable(why) => unreadable.push(Unreadable { key: key.clone(), why }),
-                Slot::Newer { .. } => self.has_newer = true,
+                CachedSlot::Unreadable(why) => unreadable.push(UnreadableState { key: key.clone(), why }),
+                CachedSlot::Newer { .. } => self.has_newer = true,
                 _ => {}
             }
             self.put(key, slot, bytes.len());
@@ -209,7 +214,7 @@ impl Cache {
         unreadable
     }
 
-    fn put(&mut self, key: &StateKey, slot: Slot, bytes: usize) {
+    fn put(&mut self, key: &StateKey, slot: CachedSlot, bytes: usize) {
         let attempt = self.attempt;
         let clients = &mut self.tabs.entry(key.tab.clone()).or_default().clients;
         let weight = WEIGHT_PER_STATE + WEIGHT_PER_BYTE * bytes;
@@ -219,11 +224,14 @@ impl Cache {
     }
 
     /// Where a State stands that was touched and loaded.
-    pub(super) fn place(&mut self, tab: &TabName, client: &ClientId) -> Place<'_> {
+    pub(super) fn entry(&mut self, tab: &TabName, client: &ClientId) -> CacheEntry<'_> {
         let entry = self.tabs.get_mut(tab).expect("a State is touched before it is folded into");
         let state = entry.clients.get_mut(client).expect("a State is touched before it is folded into");
-        debug_assert!(!matches!(state.slot, Slot::Unknown), "a State is loaded before it is folded into");
-        Place { tab_type: &mut entry.tab_type, slot: &mut state.slot }
+        debug_assert!(
+            !matches!(state.slot, CachedSlot::Unknown),
+            "a State is loaded before it is folded into"
+        );
+        CacheEntry { tab_type: &mut entry.tab_type, slot: &mut state.slot }
     }
 
     /// Notes that the State was changed.
@@ -254,7 +262,7 @@ impl Cache {
         for key in &self.changed {
             let entry = self.tabs.get_mut(&key.tab).and_then(|tab| tab.clients.get_mut(&key.client));
             let entry = entry.expect("what is changed stays until it is committed");
-            let Slot::Live(live) = &entry.slot else { unreachable!("only a live State is changed") };
+            let CachedSlot::Live(live) = &entry.slot else { unreachable!("only a live State is changed") };
             let bytes = live.encode().map_err(|panicked| {
                 let tab_type = live.tab_type.clone();
                 HandlerPanic { tab_type, panicked }
@@ -309,7 +317,7 @@ impl Cache {
     }
 }
 
-impl Live {
+impl DecodedState {
     pub(super) fn encode(&self) -> Result<Bytes, Panicked> {
         let state = self.handler.encode(&self.state)?.into();
         let envelope = Envelope {
@@ -322,29 +330,31 @@ impl Live {
     }
 }
 
-fn decode(bytes: &Bytes, handlers: &Registry, panics: &mut Vec<HandlerPanic>) -> Slot {
+fn decode(bytes: &Bytes, handlers: &Registry, panics: &mut Vec<HandlerPanic>) -> CachedSlot {
     let envelope = match Envelope::decode(bytes) {
         Ok(envelope) => envelope,
         Err(WireError::UnknownVersion { found, known }) if found > known => {
-            return Slot::Newer { found: found.into(), known: known.into() };
+            return CachedSlot::Newer { found: found.into(), known: known.into() };
         }
-        Err(_) => return Slot::Unreadable(Why::Undecodable),
+        Err(_) => return CachedSlot::Unreadable(Why::Undecodable),
     };
     let tab_type = envelope.tab_type;
     let Some(handler) = handlers.guarded(tab_type.as_str()) else {
-        return Slot::Unreadable(Why::UnknownType);
+        return CachedSlot::Unreadable(Why::UnknownType);
     };
     let known = handler.version();
     if envelope.version > known {
-        return Slot::Newer { found: envelope.version, known };
+        return CachedSlot::Newer { found: envelope.version, known };
     }
     match handler.decode(envelope.version, &envelope.state) {
-        Ok(state) => Slot::Live(Live { tab_type, handler, state, events: envelope.events }),
+        Ok(state) => CachedSlot::Live(DecodedState { tab_type, handler, state, events: envelope.events }),
         Err(HandlerError::Panicked(panicked)) => {
             panics.push(HandlerPanic { tab_type, panicked });
-            Slot::Unreadable(Why::HandlerPanicked)
+            CachedSlot::Unreadable(Why::HandlerPanicked)
         }
-        Err(HandlerError::State(StateError::UnknownVersion { .. })) => Slot::Unreadable(Why::UnknownVersion),
-        Err(_) => Slot::Unreadable(Why::Undecodable),
+        Err(HandlerError::State(StateError::UnknownVersion { .. })) => {
+            CachedSlot::Unreadable(Why::UnknownVersion)
+        }
+        Err(_) => CachedSlot::Unreadable(Why::Undecodable),
     }
 }

@@ -8,8 +8,8 @@ use taba_core::{
     ClientId, Commit, Committed, Loaded, Registry, TabName, TabType, Timestamp, Version, Wanted,
 };
 
-use super::cache::Unreadable;
-use super::marks::Failed;
+use super::cache::UnreadableState;
+use super::marks::StoreFailed;
 use super::message::LaneMessage;
 use super::newer::NewerState;
 use crate::panics::HandlerPanic;
@@ -47,12 +47,12 @@ pub enum Input<T> {
     /// It is time to commit what waits. Ignored while a commit is under way.
     Due,
     /// The answer to [`Action::Load`].
-    Loaded(Result<Loaded, Failed>),
+    Loaded(Result<Loaded, StoreFailed>),
     /// The answer to [`Action::Commit`].
-    Committed(Result<Committed, Failed>),
+    Committed(Result<Committed, StoreFailed>),
     /// The answer to the [`Action::Stabilise`] of that version. It may come at any time, also when nobody waits for it
     /// any more.
-    Stabilised(Version, Result<(), Failed>),
+    Stabilised(Version, Result<(), StoreFailed>),
 }
 
 /// A Block that was refused, for the log: the first of each reason in a row.
@@ -83,7 +83,7 @@ pub enum Action<T> {
     /// Answer a Batch or a Probe.
     Answer(T, Ack),
     /// Say that a stored State cannot be read; Blocks for it are refused.
-    Report(Unreadable),
+    Report(UnreadableState),
     /// Say that a Block was refused; its events are counted as dropped.
     Refused(RefusedBlock),
     /// Say that this build is too old for a State; Batches wait for a Server that is not.

@@ -11,18 +11,18 @@ use taba_core::{
     Arrival, ClientId, Guarded, HandlerError, Panicked, Registry, StateError, TabName, TabType, Timestamp,
 };
 
-use super::cache::{Cache, Live, Place, Slot};
+use super::cache::{Cache, CacheEntry, CachedSlot, DecodedState};
 
 /// What became of a Block, in events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Outcome {
+pub(super) struct FoldOutcome {
     pub(super) folded: u64,
     /// What was refused, where and why; the whole Block, or some of its values.
     pub(super) refused: Option<(Where, Why, u64)>,
     pub(super) clamped: u64,
 }
 
-impl Outcome {
+impl FoldOutcome {
     /// The whole Block is refused.
     fn refused(place: Where, why: Why, block: &Block) -> Self {
         Self { refused: Some((place, why, block.events)), ..Self::default() }
@@ -30,24 +30,24 @@ impl Outcome {
 }
 
 /// Why a Block is not folded.
-enum Refused {
+enum FoldRefusal {
     Why(Why),
     Panicked(Panicked),
 }
 
-impl From<Why> for Refused {
+impl From<Why> for FoldRefusal {
     fn from(why: Why) -> Self {
         Self::Why(why)
     }
 }
 
-impl From<Panicked> for Refused {
+impl From<Panicked> for FoldRefusal {
     fn from(panicked: Panicked) -> Self {
         Self::Panicked(panicked)
     }
 }
 
-impl From<HandlerError> for Refused {
+impl From<HandlerError> for FoldRefusal {
     fn from(error: HandlerError) -> Self {
         match error {
             HandlerError::Panicked(panicked) => Self::Panicked(panicked),
@@ -58,16 +58,21 @@ impl From<HandlerError> for Refused {
 }
 
 /// Folds a Block whose State was touched and loaded. A time that is not believed counts as that of the arrival.
-pub(super) fn fold_block(cache: &mut Cache, handlers: &Registry, block: &Block, arrival: Arrival) -> Outcome {
+pub(super) fn fold_block(
+    cache: &mut Cache,
+    handlers: &Registry,
+    block: &Block,
+    arrival: Arrival,
+) -> FoldOutcome {
     if let Content::Withheld { place, why } = block.content {
-        return Outcome::refused(place, why, block);
+        return FoldOutcome::refused(place, why, block);
     }
     match try_fold(cache, handlers, block, arrival) {
         Ok(outcome) => outcome,
-        Err(Refused::Why(why)) => Outcome::refused(Where::Server, why, block),
-        Err(Refused::Panicked(panicked)) => {
+        Err(FoldRefusal::Why(why)) => FoldOutcome::refused(Where::Server, why, block),
+        Err(FoldRefusal::Panicked(panicked)) => {
             cache.panicked(&block.tab_type, panicked);
-            Outcome::refused(Where::Server, Why::HandlerPanicked, block)
+            FoldOutcome::refused(Where::Server, Why::HandlerPanicked, block)
         }
     }
 }
@@ -77,17 +82,17 @@ fn try_fold(
     handlers: &Registry,
     block: &Block,
     arrival: Arrival,
-) -> Result<Outcome, Refused> {
+) -> Result<FoldOutcome, FoldRefusal> {
     let handler = handlers.guarded(block.tab_type.as_str()).ok_or(Why::UnknownType)?;
     let is_careful = cache.is_careful;
-    let place = cache.place(&block.tab, &block.client);
+    let place = cache.entry(&block.tab, &block.client);
     let outcome = change(place, &block.tab_type, &handler, is_careful, |live| match &block.content {
         Content::Events(columns) => {
             let count = usize::try_from(block.events).map_err(|_| Why::Undecodable)?;
             let done = live.handler.fold_columns(&mut live.state, columns, count, arrival)?;
             live.events = live.events.saturating_add(done.folded);
             let refused = (done.refused > 0).then_some((Where::Server, Why::BadValue, done.refused));
-            Ok(Outcome { folded: done.folded, refused, clamped: done.clamped })
+            Ok(FoldOutcome { folded: done.folded, refused, clamped: done.clamped })
         }
         Content::State { version, bytes } => {
             if *version == handler.version() && bytes.len() > handler.encoded_bytes_max()? {
@@ -101,7 +106,7 @@ fn try_fold(
             }
             live.handler.merge(&mut live.state, &partial)?;
             live.events = live.events.saturating_add(block.events);
-            Ok(Outcome { folded: block.events, refused: None, clamped })
+            Ok(FoldOutcome { folded: block.events, refused: None, clamped })
         }
         Content::Withheld { .. } => unreachable!("there is nothing to fold in it"),
     })?;
@@ -122,20 +127,20 @@ pub(super) fn fold_note(
     let tab_type = ledger::tab_type();
     let Some(handler) = handlers.guarded(tab_type.as_str()) else { return false };
     let is_careful = cache.is_careful;
-    let place = cache.place(tab, client);
+    let place = cache.entry(tab, client);
     let changed = change(place, &tab_type, &handler, is_careful, |live| {
         let value = vec![events as f64];
         live.handler.fold_values(&mut live.state, &[now], &value)?;
         live.events = live.events.saturating_add(1);
-        Ok(Outcome { folded: 1, ..Outcome::default() })
+        Ok(FoldOutcome { folded: 1, ..FoldOutcome::default() })
     });
     match changed {
         Ok((is_new_tab, _)) => {
             cache.set_changed(tab, client, is_new_tab);
             true
         }
-        Err(Refused::Why(_)) => false,
-        Err(Refused::Panicked(panicked)) => {
+        Err(FoldRefusal::Why(_)) => false,
+        Err(FoldRefusal::Panicked(panicked)) => {
             cache.panicked(&tab_type, panicked);
             false
         }
@@ -144,21 +149,21 @@ pub(super) fn fold_note(
 
 /// Lets `fold` work on the State in a place, a new one if there is none. Answers whether the Tab's type was not known.
 fn change(
-    Place { tab_type: known, slot }: Place<'_>,
+    CacheEntry { tab_type: known, slot }: CacheEntry<'_>,
     tab_type: &TabType,
     handler: &Guarded,
     is_careful: bool,
-    fold: impl FnOnce(&mut Live) -> Result<Outcome, Refused>,
-) -> Result<(bool, Outcome), Refused> {
+    fold: impl FnOnce(&mut DecodedState) -> Result<FoldOutcome, FoldRefusal>,
+) -> Result<(bool, FoldOutcome), FoldRefusal> {
     if known.as_ref().is_some_and(|known| known != tab_type) {
         return Err(Why::TypeConflict.into());
     }
     let outcome = match slot {
-        Slot::Unreadable(why) => return Err((*why).into()),
+        CachedSlot::Unreadable(why) => return Err((*why).into()),
         // Batches with Blocks for it are not folded at all: this is a note of the Ledger.
-        Slot::Newer { .. } => return Err(Why::UnknownVersion.into()),
-        Slot::Live(live) if live.tab_type != *tab_type => return Err(Why::TypeConflict.into()),
-        Slot::Live(live) if is_careful => {
+        CachedSlot::Newer { .. } => return Err(Why::UnknownVersion.into()),
+        CachedSlot::Live(live) if live.tab_type != *tab_type => return Err(Why::TypeConflict.into()),
+        CachedSlot::Live(live) if is_careful => {
             let (state, events) = (live.handler.clone_state(&live.state)?, live.events);
             let outcome = try_out(live, fold);
             if outcome.is_err() {
@@ -166,13 +171,13 @@ fn change(
             }
             outcome?
         }
-        Slot::Live(live) => fold(live)?,
-        Slot::Unknown | Slot::Absent => {
+        CachedSlot::Live(live) => fold(live)?,
+        CachedSlot::Unknown | CachedSlot::Absent => {
             let (handler, state) = (handler.clone(), handler.empty_state()?);
-            let mut live = Live { tab_type: tab_type.clone(), handler, state, events: 0 };
+            let mut live = DecodedState { tab_type: tab_type.clone(), handler, state, events: 0 };
             let outcome = if is_careful { try_out(&mut live, fold)? } else { fold(&mut live)? };
             if outcome.folded > 0 {
-                *slot = Slot::Live(live);
+                *slot = CachedSlot::Live(live);
             }
             outcome
         }
@@ -186,9 +191,9 @@ fn change(
 
 /// Folds, and sees that what came out can be stored.
 fn try_out(
-    live: &mut Live,
-    fold: impl FnOnce(&mut Live) -> Result<Outcome, Refused>,
-) -> Result<Outcome, Refused> {
+    live: &mut DecodedState,
+    fold: impl FnOnce(&mut DecodedState) -> Result<FoldOutcome, FoldRefusal>,
+) -> Result<FoldOutcome, FoldRefusal> {
     let outcome = fold(live)?;
     live.encode()?;
     Ok(outcome)

@@ -32,7 +32,7 @@ use crate::sabotage::{TWO_CLOCKS, is_off};
 
 /// The store could not do it. Whether a commit has happened is unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Failed;
+pub struct StoreFailed;
 
 /// After how many hours without a Batch the mark of a Lane is forgotten. A sender sends nothing that is older than 24 h,
 /// and goes on with a Stream for 12 h, so no Lane is quiet for so long and speaks again.
@@ -53,11 +53,11 @@ pub(super) struct Marks {
     moving: BTreeMap<StreamId, SeqNo>,
     /// What is known to be stable: all marks as of the commit since which these Lanes moved. `None`: nothing is known.
     stable: Option<Since>,
-    wait: Option<Wait>,
+    wait: Option<StableWait>,
     /// The last commit done since the wait began: the next to wait for.
-    behind: Option<Wait>,
+    behind: Option<StableWait>,
     /// After a conflict, until all is loaded again: the marks as of the last commit done here.
-    doubtful: Option<HashMap<StreamId, SeqNo>>,
+    invalidated: Option<HashMap<StreamId, SeqNo>>,
     /// How many more commits are to be signed.
     to_sign: u32,
     /// The signature in the commit in the making.
@@ -69,14 +69,14 @@ pub(super) struct Marks {
 }
 
 /// A wait until a commit is stable.
-struct Wait {
+struct StableWait {
     commit: Version,
     since: Since,
 }
 
 /// What became of a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Waited {
+pub(super) enum WaitOutcome {
     Done,
     Failed,
     /// Nobody waits for it any more: what it was about has been forgotten.
@@ -94,21 +94,21 @@ pub(super) struct Hours {
 
 impl Marks {
     /// A commit or a load has met a conflict: what is here is not what is stored. Whether it was is seen in `load`.
-    pub(super) fn doubt(&mut self) {
+    pub(super) fn invalidate(&mut self) {
         let mut before: HashMap<_, _> = self.now.drain().map(|(stream, mark)| (stream, mark.seq)).collect();
         before.extend(std::mem::take(&mut self.moving));
-        self.doubtful = Some(before);
+        self.invalidated = Some(before);
         (self.to_sign, self.signing, self.swept) = (SIGNED_COMMITS, None, None);
     }
 
-    /// Takes in all marks of a VBucket of which nothing was known, or nothing that is beyond doubt.
+    /// Takes in all marks of a VBucket of which nothing was known, or nothing that is certain.
     pub(super) fn load(&mut self, marks: &[(StreamId, Mark)]) {
         self.now = marks.iter().copied().collect();
         let is_unbroken = self.signed.is_some_and(|last| {
             let signature = self.get(StreamId(last.writer));
             signature.is_some_and(|mark| mark.seq == SeqNo(last.count))
         });
-        match self.doubtful.take() {
+        match self.invalidated.take() {
             Some(before) if is_unbroken => self.follow(&before),
             _ => {
                 *self = Self { now: std::mem::take(&mut self.now), to_sign: self.to_sign, ..Self::default() }
@@ -195,7 +195,7 @@ impl Marks {
         self.signed = self.signing.take();
         let is_to_wait = self.wait.is_none();
         let wait = if is_to_wait { &mut self.wait } else { &mut self.behind };
-        *wait = Some(Wait { commit: version, since: Since::new() });
+        *wait = Some(StableWait { commit: version, since: Since::new() });
         is_to_wait
     }
 
@@ -206,17 +206,19 @@ impl Marks {
     pub(super) fn stabilised(
         &mut self,
         commit: Version,
-        result: Result<(), Failed>,
-    ) -> (Waited, Option<Version>) {
-        let Some(wait) = self.wait.take_if(|wait| wait.commit == commit) else { return (Waited::Void, None) };
+        result: Result<(), StoreFailed>,
+    ) -> (WaitOutcome, Option<Version>) {
+        let Some(wait) = self.wait.take_if(|wait| wait.commit == commit) else {
+            return (WaitOutcome::Void, None);
+        };
         self.wait = self.behind.take();
         let next = self.wait.as_ref().map(|wait| wait.commit);
         match result {
             Ok(()) => {
                 self.stable = Some(wait.since);
-                (Waited::Done, next)
+                (WaitOutcome::Done, next)
             }
-            Err(Failed) => (Waited::Failed, next),
+            Err(StoreFailed) => (WaitOutcome::Failed, next),
         }
     }
 
@@ -272,17 +274,17 @@ mod tests {
         marks.set(A, mark(6, 0));
         assert!(!marks.committed(version(2)), "one wait at a time");
         marks.set(A, mark(7, 0));
-        assert_eq!(marks.stabilised(version(1), Ok(())), (Waited::Done, Some(version(2))));
+        assert_eq!(marks.stabilised(version(1), Ok(())), (WaitOutcome::Done, Some(version(2))));
         // The third commit is under way: neither wait is about it.
         assert!(!marks.committed(version(3)));
         assert_eq!((marks.stable(A), marks.stable(B)), (SeqNo(5), SeqNo(9)));
-        assert_eq!(marks.stabilised(version(2), Ok(())), (Waited::Done, Some(version(3))));
+        assert_eq!(marks.stabilised(version(2), Ok(())), (WaitOutcome::Done, Some(version(3))));
         assert_eq!(marks.stable(A), SeqNo(6));
-        assert_eq!(marks.stabilised(version(3), Err(Failed)), (Waited::Failed, None));
+        assert_eq!(marks.stabilised(version(3), Err(StoreFailed)), (WaitOutcome::Failed, None));
         assert_eq!(marks.stable(A), SeqNo(6), "what was stable stays so");
-        assert_eq!(marks.stabilised(version(3), Ok(())), (Waited::Void, None), "told twice");
+        assert_eq!(marks.stabilised(version(3), Ok(())), (WaitOutcome::Void, None), "told twice");
         assert!(marks.committed(version(4)), "the next commit brings the next wait");
-        assert_eq!(marks.stabilised(version(4), Ok(())), (Waited::Done, None));
+        assert_eq!(marks.stabilised(version(4), Ok(())), (WaitOutcome::Done, None));
         assert_eq!(marks.stable(A), SeqNo(7));
     }
 
@@ -293,17 +295,17 @@ mod tests {
         assert!(marks.committed(version(1)));
         marks = Marks::default();
         marks.load(&[(A, mark(1, 0))]);
-        assert_eq!(marks.stabilised(version(1), Ok(())), (Waited::Void, None));
+        assert_eq!(marks.stabilised(version(1), Ok(())), (WaitOutcome::Void, None));
         assert!(marks.committed(version(2)));
-        assert_eq!(marks.stabilised(version(1), Ok(())), (Waited::Void, None));
+        assert_eq!(marks.stabilised(version(1), Ok(())), (WaitOutcome::Void, None));
         assert_eq!(marks.stable(A), SeqNo::NONE);
-        assert_eq!(marks.stabilised(version(2), Ok(())), (Waited::Done, None));
+        assert_eq!(marks.stabilised(version(2), Ok(())), (WaitOutcome::Done, None));
         assert_eq!(marks.stable(A), SeqNo(1));
     }
 
     /// A conflict, after which these marks are found; then the next commit, which moves nothing.
     fn conflict(marks: &mut Marks, found: &[(StreamId, Mark)], next: Version) -> bool {
-        marks.doubt();
+        marks.invalidate();
         marks.load(found);
         marks.sign(next, 0);
         marks.committed(next)
@@ -323,12 +325,12 @@ mod tests {
         assert_eq!((marks.stable(A), marks.stable(B)), (SeqNo(4), SeqNo(9)));
         // The wait that is under way is about A as it stood after the first conflict.
         assert!(!conflict(&mut marks, &[(A, mark(7, 0)), (B, mark(9, 0)), signature(2)], version(3)));
-        assert_eq!(marks.stabilised(version(2), Ok(())), (Waited::Done, Some(version(3))));
+        assert_eq!(marks.stabilised(version(2), Ok(())), (WaitOutcome::Done, Some(version(3))));
         assert_eq!(marks.stable(A), SeqNo(5));
         // The store went back behind the third commit, and others came up to the same numbers again.
         assert!(conflict(&mut marks, &[(A, mark(7, 0)), (B, mark(9, 0)), signature(2)], version(4)));
         assert_eq!((marks.stable(A), marks.stable(B)), (SeqNo::NONE, SeqNo::NONE));
-        assert_eq!(marks.stabilised(version(3), Ok(())), (Waited::Void, None));
+        assert_eq!(marks.stabilised(version(3), Ok(())), (WaitOutcome::Void, None));
     }
 
     /// The second commit waits for its turn to be asked after; meanwhile another Server moves the Lane.
@@ -342,10 +344,10 @@ mod tests {
         marks.set(A, mark(6, 0));
         marks.sign(version(2), 0);
         assert!(!marks.committed(version(2)));
-        marks.doubt();
+        marks.invalidate();
         marks.load(&[(A, mark(10, 0)), signature]);
-        assert_eq!(marks.stabilised(version(1), Ok(())), (Waited::Done, Some(version(2))));
-        assert_eq!(marks.stabilised(version(2), Ok(())), (Waited::Done, None));
+        assert_eq!(marks.stabilised(version(1), Ok(())), (WaitOutcome::Done, Some(version(2))));
+        assert_eq!(marks.stabilised(version(2), Ok(())), (WaitOutcome::Done, None));
         assert_eq!(marks.stable(A), SeqNo(6));
     }
 

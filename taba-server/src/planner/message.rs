@@ -73,14 +73,14 @@ impl LaneMessage {
 }
 
 /// A message that waits for its answer.
-pub(super) struct Held<T> {
+pub(super) struct PendingMessage<T> {
     pub(super) ticket: T,
     pub(super) message: LaneMessage,
     pub(super) arrived: Timestamp,
     pub(super) sent_at: Timestamp,
 }
 
-impl<T> Held<T> {
+impl<T> PendingMessage<T> {
     /// The hour in which it was sent, by the sender's clock.
     pub(super) fn sent_hour(&self) -> u32 {
         hour_of(self.sent_at)

@@ -52,14 +52,14 @@ use taba_core::wire::{Ack, Answer, Block, Content};
 use taba_core::{Commit, Committed, Loaded, Version, Wanted};
 
 use self::cache::Cache;
-pub use self::cache::Unreadable;
+pub use self::cache::UnreadableState;
 pub use self::exchange::{Action, Env, Input, RefusedBlock};
-pub use self::marks::{Failed, MARK_HOURS};
-use self::marks::{Hours, Waited, hour_of};
-use self::message::Held;
+use self::marks::{Hours, WaitOutcome, hour_of};
+pub use self::marks::{MARK_HOURS, StoreFailed};
+use self::message::PendingMessage;
 pub use self::message::{CLOCKS_APART_MAX, LaneMessage};
 pub use self::newer::NewerState;
-use self::plan::{LEDGER_PAIRS, Plan};
+use self::plan::{CommitPlan, LEDGER_PAIRS};
 pub use self::rehearsal::{check, wanted_of};
 use crate::sabotage::{CHECKED, COMMITTED, UNIQUE, is_off};
 
@@ -71,7 +71,7 @@ const CAREFUL_COMMITS: u32 = 64;
 /// The commit loop of one VBucket. At most one load or commit is under way at any time.
 pub struct Planner<T> {
     cache: Cache,
-    waiting: VecDeque<Held<T>>,
+    waiting: VecDeque<PendingMessage<T>>,
     phase: Phase<T>,
     conflicts: u32,
     /// How many more commits are to be made carefully.
@@ -79,14 +79,14 @@ pub struct Planner<T> {
 }
 
 /// Messages taken for one commit, and the pairs that their States, Tabs and marks may need.
-struct Taken<T> {
-    messages: Vec<Held<T>>,
+struct Attempt<T> {
+    messages: Vec<PendingMessage<T>>,
     pairs: usize,
 }
 
 /// Since when the cache is known to be what the store holds.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Known {
+enum Freshness {
     /// It was read in this attempt, after the messages had arrived.
     Loaded,
     /// It was read or committed before.
@@ -96,22 +96,22 @@ enum Known {
 enum Phase<T> {
     Idle,
     Loading {
-        taken: Taken<T>,
+        taken: Attempt<T>,
         wanted: Wanted,
     },
     /// Nothing is to be committed: what is to be answered waits for the version of the store.
     Checking {
-        taken: Taken<T>,
-        plan: Plan,
+        taken: Attempt<T>,
+        plan: CommitPlan,
     },
     Noting {
-        taken: Taken<T>,
-        plan: Plan,
+        taken: Attempt<T>,
+        plan: CommitPlan,
         wanted: Wanted,
     },
     Committing {
-        taken: Taken<T>,
-        plan: Plan,
+        taken: Attempt<T>,
+        plan: CommitPlan,
         next: Version,
     },
 }
@@ -173,7 +173,7 @@ impl<T> Planner<T> {
     fn step(&mut self, input: Input<T>, env: &Env<'_>, actions: &mut Vec<Action<T>>) {
         match (std::mem::replace(&mut self.phase, Phase::Idle), input) {
             (phase, Input::Message { ticket, message, arrived, sent_at }) => {
-                self.waiting.push_back(Held { ticket, message, arrived, sent_at });
+                self.waiting.push_back(PendingMessage { ticket, message, arrived, sent_at });
                 self.phase = phase;
             }
             (phase, Input::Stabilised(version, result)) => {
@@ -212,14 +212,16 @@ impl<T> Planner<T> {
                 }
                 _ => self.conflict(taken.messages, env, actions),
             },
-            (Phase::Committing { taken, plan, next }, Input::Committed(Err(Failed))) if is_off(COMMITTED) => {
+            (Phase::Committing { taken, plan, next }, Input::Committed(Err(StoreFailed)))
+                if is_off(COMMITTED) =>
+            {
                 self.committed(taken, plan, next, env, actions);
             }
             (
                 Phase::Loading { taken, .. } | Phase::Checking { taken, .. } | Phase::Noting { taken, .. },
-                Input::Loaded(Err(Failed)),
+                Input::Loaded(Err(StoreFailed)),
             )
-            | (Phase::Committing { taken, .. }, Input::Committed(Err(Failed))) => {
+            | (Phase::Committing { taken, .. }, Input::Committed(Err(StoreFailed))) => {
                 env.status.store_errors.fetch_add(1, Ordering::Relaxed);
                 self.give_back(taken.messages, actions);
             }
@@ -228,12 +230,12 @@ impl<T> Planner<T> {
     }
 
     /// Takes all that waits for an attempt; what does not fit goes back.
-    fn take(&mut self) -> Option<Vec<Held<T>>> {
+    fn take(&mut self) -> Option<Vec<PendingMessage<T>>> {
         (!self.waiting.is_empty()).then(|| self.waiting.drain(..).collect())
     }
 
     /// Begins a commit of as many of these messages as fit one; the others wait again, before all that came later.
-    fn attempt(&mut self, mut messages: Vec<Held<T>>, env: &Env<'_>, actions: &mut Vec<Action<T>>) {
+    fn attempt(&mut self, mut messages: Vec<PendingMessage<T>>, env: &Env<'_>, actions: &mut Vec<Action<T>>) {
         self.cache.begin(self.careful > 0);
         let mut wanted = Wanted::default();
         // The version, and a signature.
@@ -253,18 +255,18 @@ impl<T> Planner<T> {
         for held in messages.drain(fitting..).rev() {
             self.waiting.push_front(held);
         }
-        let taken = Taken { messages, pairs };
+        let taken = Attempt { messages, pairs };
         if self.cache.version.is_none() || !wanted.tabs.is_empty() || !wanted.states.is_empty() {
             actions.push(Action::Load(wanted.clone()));
             self.phase = Phase::Loading { taken, wanted };
         } else {
-            self.fold(taken, Known::Cached, env, actions);
+            self.fold(taken, Freshness::Cached, env, actions);
         }
     }
 
     fn loaded(
         &mut self,
-        taken: Taken<T>,
+        taken: Attempt<T>,
         wanted: &Wanted,
         loaded: &Loaded,
         env: &Env<'_>,
@@ -272,7 +274,7 @@ impl<T> Planner<T> {
     ) {
         if self.cache.version.is_none() || self.cache.is_at(loaded.version) {
             self.take_in(wanted, loaded, env, actions);
-            self.fold(taken, Known::Loaded, env, actions);
+            self.fold(taken, Freshness::Loaded, env, actions);
         } else {
             // Somebody else has committed: what is cached is of another version than what was loaded.
             self.conflict(taken.messages, env, actions);
@@ -285,17 +287,17 @@ impl<T> Planner<T> {
     }
 
     /// Everything that the messages need is here: folds them.
-    fn fold(&mut self, taken: Taken<T>, known: Known, env: &Env<'_>, actions: &mut Vec<Action<T>>) {
-        let mut plan = Plan::default();
+    fn fold(&mut self, taken: Attempt<T>, known: Freshness, env: &Env<'_>, actions: &mut Vec<Action<T>>) {
+        let mut plan = CommitPlan::default();
         for held in &taken.messages {
             plan.add(&mut self.cache, held, taken.pairs, env);
         }
-        if self.cache.is_spoilt {
+        if self.cache.is_poisoned {
             return self.again_carefully(taken.messages, env, actions);
         }
         plan.audit();
         if !plan.is_for_commit() {
-            if known == Known::Loaded || is_off(CHECKED) {
+            if known == Freshness::Loaded || is_off(CHECKED) {
                 return self.answer(taken, plan, env, actions);
             }
             actions.push(Action::Load(Wanted::default()));
@@ -311,14 +313,14 @@ impl<T> Planner<T> {
         }
     }
 
-    fn commit(&mut self, taken: Taken<T>, plan: Plan, env: &Env<'_>, actions: &mut Vec<Action<T>>) {
+    fn commit(&mut self, taken: Attempt<T>, plan: CommitPlan, env: &Env<'_>, actions: &mut Vec<Action<T>>) {
         if let Some(newer) = plan.newer_note(&mut self.cache) {
             actions.push(Action::Newer(newer));
             return self.give_back(taken.messages, actions);
         }
         let without_note = plan.apply_notes(&mut self.cache, env);
         let states = match self.cache.encode_changed() {
-            Ok(states) if !self.cache.is_spoilt => states,
+            Ok(states) if !self.cache.is_poisoned => states,
             Ok(_) => return self.again_carefully(taken.messages, env, actions),
             Err(_) if !self.cache.is_careful => return self.again_carefully(taken.messages, env, actions),
             Err(panic) => {
@@ -332,7 +334,7 @@ impl<T> Planner<T> {
         let counted = Version { writer: 1, count: expect.count + 1 };
         let next = if is_off(UNIQUE) { counted } else { env.versions.next() };
         let tabs = self.cache.new_tabs();
-        let sender = taken.messages.iter().map(Held::sent_hour).min().unwrap_or(0);
+        let sender = taken.messages.iter().map(PendingMessage::sent_hour).min().unwrap_or(0);
         let hours = Hours { server: hour_of(env.now), sender };
         self.cache.marks.sign(next, hours.later());
         let mut commit = Commit { expect, next, marks: self.cache.marks.moved(), tabs, states };
@@ -346,8 +348,8 @@ impl<T> Planner<T> {
 
     fn committed(
         &mut self,
-        taken: Taken<T>,
-        plan: Plan,
+        taken: Attempt<T>,
+        plan: CommitPlan,
         next: Version,
         env: &Env<'_>,
         actions: &mut Vec<Action<T>>,
@@ -363,15 +365,15 @@ impl<T> Planner<T> {
     fn stabilised(
         &mut self,
         version: Version,
-        result: Result<(), Failed>,
+        result: Result<(), StoreFailed>,
         env: &Env<'_>,
         actions: &mut Vec<Action<T>>,
     ) {
         let (waited, next) = self.cache.marks.stabilised(version, result);
         let counter = match waited {
-            Waited::Done => &env.status.stable_done,
-            Waited::Failed => &env.status.stable_failed,
-            Waited::Void => &env.status.stable_void,
+            WaitOutcome::Done => &env.status.stable_done,
+            WaitOutcome::Failed => &env.status.stable_failed,
+            WaitOutcome::Void => &env.status.stable_void,
         };
         counter.fetch_add(1, Ordering::Relaxed);
         if let Some(next) = next {
@@ -379,23 +381,23 @@ impl<T> Planner<T> {
         }
     }
 
-    fn answer(&mut self, taken: Taken<T>, plan: Plan, env: &Env<'_>, actions: &mut Vec<Action<T>>) {
+    fn answer(&mut self, taken: Attempt<T>, plan: CommitPlan, env: &Env<'_>, actions: &mut Vec<Action<T>>) {
         (self.conflicts, self.careful) = (0, self.careful.saturating_sub(1));
         let add = |counter: &AtomicU64, by: u64| {
             counter.fetch_add(by, Ordering::Relaxed);
         };
-        let (status, tally) = (env.status, plan.tally);
-        add(&status.batches_committed, tally.batches);
-        add(&status.batches_duplicate, tally.duplicates);
-        add(&status.batches_nak, tally.naks);
-        add(&status.events_in, tally.events);
-        add(&status.events_folded, tally.folded);
-        add(&status.events_refused, tally.refused);
-        add(&status.probes_answered, tally.probes);
-        add(&status.messages_misdated, tally.misdated);
-        add(&status.gaps, tally.gaps);
-        add(&status.events_gap, tally.gap_events);
-        add(&status.batches_newer, tally.newer);
+        let (status, counts) = (env.status, plan.counts);
+        add(&status.batches_committed, counts.batches);
+        add(&status.batches_duplicate, counts.duplicates);
+        add(&status.batches_nak, counts.naks);
+        add(&status.events_in, counts.events);
+        add(&status.events_folded, counts.folded);
+        add(&status.events_refused, counts.refused);
+        add(&status.probes_answered, counts.probes);
+        add(&status.messages_misdated, counts.misdated);
+        add(&status.gaps, counts.gaps);
+        add(&status.events_gap, counts.gap_events);
+        add(&status.batches_newer, counts.newer);
         actions.extend(refused(&taken.messages, &plan.acks).map(Action::Refused));
         actions.extend(plan.newer.iter().cloned().map(Action::Newer));
         let answers = plan.answers(&self.cache, taken.messages);
@@ -403,25 +405,30 @@ impl<T> Planner<T> {
     }
 
     /// What is cached is not what is stored: begins anew with the same messages.
-    fn conflict(&mut self, messages: Vec<Held<T>>, env: &Env<'_>, actions: &mut Vec<Action<T>>) {
+    fn conflict(&mut self, messages: Vec<PendingMessage<T>>, env: &Env<'_>, actions: &mut Vec<Action<T>>) {
         env.status.conflicts.fetch_add(1, Ordering::Relaxed);
         self.conflicts += 1;
         if self.conflicts > CONFLICTS_MAX {
             return self.give_back(messages, actions);
         }
-        self.cache.doubt();
+        self.cache.invalidate();
         self.attempt(messages, env, actions);
     }
 
     /// A Handler panicked, and some cached States may be half changed: begins anew with the same messages.
-    fn again_carefully(&mut self, messages: Vec<Held<T>>, env: &Env<'_>, actions: &mut Vec<Action<T>>) {
+    fn again_carefully(
+        &mut self,
+        messages: Vec<PendingMessage<T>>,
+        env: &Env<'_>,
+        actions: &mut Vec<Action<T>>,
+    ) {
         self.careful = CAREFUL_COMMITS;
-        self.cache.doubt();
+        self.cache.invalidate();
         self.attempt(messages, env, actions);
     }
 
     /// Nothing is known to have changed: the senders keep their Batches.
-    fn give_back(&mut self, messages: Vec<Held<T>>, actions: &mut Vec<Action<T>>) {
+    fn give_back(&mut self, messages: Vec<PendingMessage<T>>, actions: &mut Vec<Action<T>>) {
         self.conflicts = 0;
         self.cache.reset();
         actions.extend(messages.into_iter().map(|held| {
@@ -441,8 +448,8 @@ fn wait<T>(version: Version, env: &Env<'_>, actions: &mut Vec<Action<T>>) {
 }
 
 /// The Blocks that were refused, the first of each reason in a row.
-fn refused<T>(messages: &[Held<T>], acks: &[Ack]) -> impl Iterator<Item = RefusedBlock> {
-    let is_dropped = |(_, ack): &(&Held<T>, &Ack)| ack.answer != Answer::Unavailable;
+fn refused<T>(messages: &[PendingMessage<T>], acks: &[Ack]) -> impl Iterator<Item = RefusedBlock> {
+    let is_dropped = |(_, ack): &(&PendingMessage<T>, &Ack)| ack.answer != Answer::Unavailable;
     messages.iter().zip(acks).filter(is_dropped).flat_map(|(held, ack)| {
         let firsts = ack.refused.chunk_by(|a, b| a.why == b.why).filter_map(<[_]>::first);
         firsts.filter_map(|refusal| {

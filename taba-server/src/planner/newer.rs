@@ -6,7 +6,7 @@
 use taba_core::wire::{Ack, Answer, Block, Content, Refusal};
 use taba_core::{ClientId, Registry, TabName, TabType, ledger::Why};
 
-use super::cache::{Cache, Slot};
+use super::cache::{Cache, CachedSlot};
 use super::message::LaneMessage;
 
 /// A State of a newer version than this build reads, in a Block or in the store.
@@ -46,16 +46,18 @@ fn newer(cache: &mut Cache, handlers: &Registry, block: &Block) -> Option<NewerS
         return None;
     }
     let known = handlers.guarded(block.tab_type.as_str())?.version();
-    let place = cache.place(&block.tab, &block.client);
+    let place = cache.entry(&block.tab, &block.client);
     // A Block of another type than its Tab is refused by every Server.
     if place.tab_type.as_ref().is_some_and(|of_tab| *of_tab != block.tab_type) {
         return None;
     }
     let (found, known, is_stored) = match place.slot {
-        Slot::Newer { found, known } => (*found, *known, true),
-        Slot::Live(live) if live.tab_type != block.tab_type => return None,
-        Slot::Unreadable(_) => return None,
-        Slot::Live(_) | Slot::Absent | Slot::Unknown => (sent.filter(|sent| *sent > known)?, known, false),
+        CachedSlot::Newer { found, known } => (*found, *known, true),
+        CachedSlot::Live(live) if live.tab_type != block.tab_type => return None,
+        CachedSlot::Unreadable(_) => return None,
+        CachedSlot::Live(_) | CachedSlot::Absent | CachedSlot::Unknown => {
+            (sent.filter(|sent| *sent > known)?, known, false)
+        }
     };
     let (tab, client, tab_type) = (block.tab.clone(), block.client.clone(), block.tab_type.clone());
     Some(NewerState { tab, client, tab_type, found, known, is_stored })

@@ -1,4 +1,4 @@
-//! [`Plan`]: what one commit is made of: which Batches were admitted, what they changed, and what the Ledger is to say
+//! [`CommitPlan`]: what one commit is made of: which Batches were admitted, what they changed, and what the Ledger is to say
 //! about what was refused.
 
 use std::collections::BTreeMap;
@@ -8,13 +8,13 @@ use taba_core::limits::COMMIT_PAIRS_MAX;
 use taba_core::wire::{Ack, Answer, LaneBatch, Probe, Refusal};
 use taba_core::{Arrival, ClientId, SeqNo, StreamId, TabName, Timestamp, Wanted};
 
-use super::cache::{Cache, Slot};
+use super::cache::{Cache, CachedSlot};
 use super::exchange::Env;
 use super::fold::{fold_block, fold_note};
 use super::marks::{Hours, hour_of};
-use super::message::{Held, LaneMessage};
+use super::message::{LaneMessage, PendingMessage};
 use super::newer::{NewerState, first_newer, unavailable};
-use crate::admission::{Admission, Standing, admit, mark_after, mark_below, stand};
+use crate::admission::{Admission, ProbeOutcome, admit, admit_probe, mark_after, mark_below};
 
 /// Pairs of a commit that are kept free for the Ledger: enough for every one of its Tabs under one Client.
 pub(super) const LEDGER_PAIRS: usize = 64;
@@ -23,7 +23,7 @@ const CROWD: &str = "taba.crowd";
 
 /// How many events took which way. Events of the Ledger itself are not counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Tally {
+pub(super) struct CommitCounts {
     pub(super) batches: u64,
     pub(super) duplicates: u64,
     pub(super) naks: u64,
@@ -39,20 +39,26 @@ pub(super) struct Tally {
 
 /// What is to be committed, besides what the cache knows to have changed.
 #[derive(Default)]
-pub(super) struct Plan {
+pub(super) struct CommitPlan {
     /// One for each message taken, in order.
     pub(super) acks: Vec<Ack>,
     pub(super) notes: BTreeMap<(TabName, ClientId), u64>,
-    pub(super) tally: Tally,
+    pub(super) counts: CommitCounts,
     /// What this build is too old for, one for each Batch that is answered *unavailable* because of it.
     pub(super) newer: Vec<NewerState>,
 }
 
-impl Plan {
+impl CommitPlan {
     /// Admits and folds one message. `pairs` bounds what all those taken may need for their States, Tabs and marks.
-    pub(super) fn add<T>(&mut self, cache: &mut Cache, held: &Held<T>, pairs: usize, env: &Env<'_>) {
+    pub(super) fn add<T>(
+        &mut self,
+        cache: &mut Cache,
+        held: &PendingMessage<T>,
+        pairs: usize,
+        env: &Env<'_>,
+    ) {
         if cache.marks.get(held.message.stream()).is_none() && held.is_misdated(env.now) {
-            self.tally.misdated += 1;
+            self.counts.misdated += 1;
             return self.acks.push(held.message.unanswered(Answer::Misdated));
         }
         let hour = Hours { server: hour_of(env.now), sender: held.sent_hour() }.later();
@@ -64,7 +70,7 @@ impl Plan {
                     Admission::Next | Admission::AfterGap { .. }
                 );
                 if is_due && let Some((place, newer)) = first_newer(cache, env.handlers, &batch.blocks) {
-                    self.tally.newer += 1;
+                    self.counts.newer += 1;
                     self.newer.push(newer);
                     return self.acks.push(unavailable(&held.message, place));
                 }
@@ -95,14 +101,14 @@ impl Plan {
         };
         let mut refused = Vec::new();
         match answer {
-            Answer::Duplicate => self.tally.duplicates += 1,
-            Answer::Nak => self.tally.naks += 1,
+            Answer::Duplicate => self.counts.duplicates += 1,
+            Answer::Nak => self.counts.naks += 1,
             _ => {
                 refused = self.fold(cache, batch, arrived, env, &mut notes);
                 self.note(notes, room);
                 cache.marks.set(batch.stream, mark_after(batch, hour));
-                self.tally.batches += 1;
-                self.tally.events += batch.events();
+                self.counts.batches += 1;
+                self.counts.events += batch.events();
             }
         }
         let (stream, vbucket) = (batch.stream, batch.vbucket);
@@ -110,20 +116,20 @@ impl Plan {
     }
 
     fn add_probe(&mut self, cache: &mut Cache, probe: &Probe, (hour, room): (u32, usize)) {
-        if let Standing::Gap { events_lost } = stand(cache.marks.get(probe.stream), probe) {
+        if let ProbeOutcome::Gap { events_lost } = admit_probe(cache.marks.get(probe.stream), probe) {
             let mut notes = Vec::new();
             self.gap(probe.stream, events_lost, &mut notes);
             self.note(notes, room);
             cache.marks.set(probe.stream, mark_below(probe, hour));
         }
-        self.tally.probes += 1;
+        self.counts.probes += 1;
         // Where the Lane stands once this is committed is seen in `answer`.
         self.acks.push(LaneMessage::Probe(*probe).ack(SeqNo::NONE, Answer::Applied));
     }
 
     fn gap(&mut self, stream: StreamId, events_lost: u64, notes: &mut Vec<(TabName, ClientId, u64)>) {
-        self.tally.gaps += 1;
-        self.tally.gap_events += events_lost;
+        self.counts.gaps += 1;
+        self.counts.gap_events += events_lost;
         // Batches without events may be lost too: nothing is to be counted then.
         if events_lost > 0 {
             let tab = ledger::dropped_tab(Where::Agent, Why::Gap);
@@ -134,11 +140,15 @@ impl Plan {
     /// Whether there is something to commit. Duplicates and Naks need none, but a Probe asks what the store holds for
     /// good, and only a commit can tell.
     pub(super) const fn is_for_commit(&self) -> bool {
-        self.tally.batches + self.tally.probes > 0
+        self.counts.batches + self.counts.probes > 0
     }
 
     /// The answers, now that all is committed, or that nothing has to be: in the order of what was taken.
-    pub(super) fn answers<T>(self, cache: &Cache, taken: Vec<Held<T>>) -> impl Iterator<Item = (T, Ack)> {
+    pub(super) fn answers<T>(
+        self,
+        cache: &Cache,
+        taken: Vec<PendingMessage<T>>,
+    ) -> impl Iterator<Item = (T, Ack)> {
         debug_assert_eq!(taken.len(), self.acks.len(), "each message has one answer");
         taken.into_iter().zip(self.acks).map(|(held, mut ack)| {
             if matches!(held.message, LaneMessage::Probe(_)) && ack.answer == Answer::Applied {
@@ -173,9 +183,9 @@ impl Plan {
             if block.tab.is_reserved() {
                 continue;
             }
-            self.tally.folded += outcome.folded;
+            self.counts.folded += outcome.folded;
             if let Some((place, why, events)) = outcome.refused {
-                self.tally.refused += events;
+                self.counts.refused += events;
                 if events > 0 {
                     notes.push((ledger::dropped_tab(place, why), block.client.clone(), events));
                 }
@@ -215,7 +225,7 @@ impl Plan {
             return None;
         }
         self.notes.keys().find_map(|(tab, client)| {
-            let Slot::Newer { found, known } = *cache.place(tab, client).slot else { return None };
+            let CachedSlot::Newer { found, known } = *cache.entry(tab, client).slot else { return None };
             let (tab, client, tab_type) = (tab.clone(), client.clone(), ledger::tab_type());
             Some(NewerState { tab, client, tab_type, found, known, is_stored: true })
         })
@@ -233,7 +243,7 @@ impl Plan {
 
     /// Every event of an admitted Batch was folded or refused.
     pub(super) fn audit(&self) {
-        let n = &self.tally;
+        let n = &self.counts;
         debug_assert_eq!(n.events, n.folded + n.refused, "a commit lost count: {n:?}");
     }
 }

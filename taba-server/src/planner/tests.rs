@@ -526,7 +526,7 @@ fn an_answer_without_a_commit_waits_for_the_version_of_the_store() {
     world.give(&mut planner, 0, LaneMessage::Batch(first));
     let actions = world.handle(&mut planner, Input::Due);
     assert!(matches!(&actions[..], [Action::Load(wanted)] if *wanted == Wanted::default()), "{actions:?}");
-    let actions = world.handle(&mut planner, Input::Loaded(Err(Failed)));
+    let actions = world.handle(&mut planner, Input::Loaded(Err(StoreFailed)));
     let [Action::Answer(0, ack)] = &actions[..] else { panic!("{actions:?}") };
     assert_eq!(ack.answer, Answer::Unavailable, "a Duplicate that nothing proves is not answered");
 }
@@ -551,7 +551,7 @@ fn a_probe_that_the_store_fails_is_handed_back() {
     let (world, mut planner) = (World::new(), Planner::default());
     world.give(&mut planner, 0, probe(1, 4, 9));
     assert!(matches!(world.handle(&mut planner, Input::Due)[..], [Action::Load(_)]));
-    let actions = world.handle(&mut planner, Input::Loaded(Err(Failed)));
+    let actions = world.handle(&mut planner, Input::Loaded(Err(StoreFailed)));
     let [Action::Answer(0, ack)] = &actions[..] else { panic!("{actions:?}") };
     assert_eq!((ack.answer, ack.applied), (Answer::Unavailable, SeqNo(3)));
     assert_eq!(world.status.report().probes_answered, 0);

@@ -10,7 +10,7 @@ use taba_core::{
     AnyProjection, Caveats, ClientId, Format, Guarded, Panicked, TabName, TabType, Timestamp, unescape_label,
 };
 
-use super::catalog::{Listed, Opened, States, listed};
+use super::catalog::{DecodedRow, ListedTab, TabStates, listed};
 use super::error::QueryError;
 use super::fault::{self, Fault, Item};
 use super::missing::{Coverage, Missing, Partial};
@@ -95,7 +95,7 @@ fn is_zero(number: &u64) -> bool {
 }
 
 /// What every answer of one query has in common.
-pub(super) struct Ground {
+pub(super) struct QueryContext {
     pub(super) state: QueryState,
     pub(super) query: Query,
     pub(super) at: Timestamp,
@@ -104,7 +104,7 @@ pub(super) struct Ground {
     pub(super) coverage: Coverage,
 }
 
-impl Ground {
+impl QueryContext {
     pub(super) async fn new(state: QueryState, query: Query) -> Self {
         let now = state.now();
         let as_of = state.status.as_of(now);
@@ -114,7 +114,7 @@ impl Ground {
     }
 
     /// The chosen Tabs.
-    pub(super) async fn listed(&self) -> Result<Vec<Listed>, QueryError> {
+    pub(super) async fn listed(&self) -> Result<Vec<ListedTab>, QueryError> {
         listed(&self.state, &self.query.selection, &self.coverage).await
     }
 
@@ -137,10 +137,10 @@ pub fn aggregates(
 ) -> impl Stream<Item = Result<Item<Aggregate>, QueryError>> + Send + use<> {
     let (state, query_time) = (state.clone(), state.limits.query_time);
     let open = async move {
-        let ground = Ground::new(state, query).await;
-        let tabs = ground.listed().await?;
-        let groups = groups(tabs, &ground.query.by).into();
-        let cursor = Cursor { ground, groups, ready: VecDeque::new(), is_finished: false };
+        let context = QueryContext::new(state, query).await;
+        let tabs = context.listed().await?;
+        let groups = groups(tabs, &context.query.by).into();
+        let cursor = AggregateCursor { context, groups, ready: VecDeque::new(), is_finished: false };
         Ok::<_, QueryError>(stream::try_unfold(cursor, |mut cursor| async move {
             Ok(cursor.next().await?.map(|item| (item, cursor)))
         }))
@@ -158,35 +158,36 @@ pub async fn super_aggregate(
     query: Query,
 ) -> Result<Partial<(Option<Aggregate>, Vec<Fault>)>, QueryError> {
     let answer = async {
-        let ground = Ground::new(state.clone(), query).await;
-        let tabs = ground.listed().await?;
+        let context = QueryContext::new(state.clone(), query).await;
+        let tabs = context.listed().await?;
         let types: BTreeSet<&TabType> = tabs.iter().map(|tab| &tab.tab_type).collect();
         if types.len() > 1 {
             return Err(QueryError::MixedTypes { found: types.into_iter().cloned().collect() });
         }
         let Some(tab_type) = types.first().map(|tab_type| (*tab_type).clone()) else {
-            return Ok(Partial { value: (None, Vec::new()), missing: ground.finish()? });
+            return Ok(Partial { value: (None, Vec::new()), missing: context.finish()? });
         };
-        let name = ground.query.selection.title();
-        let value = ground.aggregate(Group { name, by: Map::new(), tab_type, tabs, is_alone: false }).await;
-        Ok(Partial { value, missing: ground.finish()? })
+        let name = context.query.selection.title();
+        let value =
+            context.aggregate(TabGroup { name, by: Map::new(), tab_type, tabs, is_alone: false }).await;
+        Ok(Partial { value, missing: context.finish()? })
     };
     deadline::answer(state.limits.query_time, answer).await
 }
 
 /// Tabs of one type that are answered for together.
-struct Group {
+struct TabGroup {
     name: String,
     by: Map<String, Value>,
     tab_type: TabType,
-    tabs: Vec<Listed>,
+    tabs: Vec<ListedTab>,
     /// Whether it is one Tab by itself: no other can belong to it.
     is_alone: bool,
 }
 
-fn groups(tabs: Vec<Listed>, by: &[String]) -> Vec<Group> {
+fn groups(tabs: Vec<ListedTab>, by: &[String]) -> Vec<TabGroup> {
     if by.is_empty() {
-        let alone = |tab: Listed| Group {
+        let alone = |tab: ListedTab| TabGroup {
             name: tab.name.to_string(),
             by: Map::new(),
             tab_type: tab.tab_type.clone(),
@@ -195,7 +196,7 @@ fn groups(tabs: Vec<Listed>, by: &[String]) -> Vec<Group> {
         };
         return tabs.into_iter().map(alone).collect();
     }
-    let mut together: BTreeMap<GroupKey, Vec<Listed>> = BTreeMap::new();
+    let mut together: BTreeMap<GroupKey, Vec<ListedTab>> = BTreeMap::new();
     for tab in tabs {
         let values = by.iter().map(|key| tab.name.label(key).map(str::to_owned)).collect();
         let key = GroupKey { base: tab.name.base().to_owned(), tab_type: tab.tab_type.clone(), values };
@@ -216,7 +217,7 @@ struct GroupKey {
 }
 
 impl GroupKey {
-    fn group(self, by: &[String], tabs: Vec<Listed>) -> Group {
+    fn group(self, by: &[String], tabs: Vec<ListedTab>) -> TabGroup {
         let given = by.iter().zip(&self.values).filter_map(|(key, value)| Some((key, value.as_ref()?)));
         let mut name = self.base;
         // Sorted by key, so that the name of a group is spelt as a Tab's would be.
@@ -225,46 +226,46 @@ impl GroupKey {
         }
         let texts = self.values.iter().map(|value| value.as_deref().map(unescape_label).into());
         let by = by.iter().cloned().zip(texts).collect();
-        Group { name, by, tab_type: self.tab_type, tabs, is_alone: false }
+        TabGroup { name, by, tab_type: self.tab_type, tabs, is_alone: false }
     }
 }
 
-struct Cursor {
-    ground: Ground,
-    groups: VecDeque<Group>,
+struct AggregateCursor {
+    context: QueryContext,
+    groups: VecDeque<TabGroup>,
     ready: VecDeque<Item<Aggregate>>,
     is_finished: bool,
 }
 
-impl Cursor {
+impl AggregateCursor {
     async fn next(&mut self) -> Result<Option<Item<Aggregate>>, QueryError> {
         loop {
             if let Some(item) = self.ready.pop_front() {
                 return Ok(Some(item));
             }
             let Some(group) = self.groups.pop_front() else {
-                let missing = if self.is_finished { None } else { self.ground.finish()? };
+                let missing = if self.is_finished { None } else { self.context.finish()? };
                 self.is_finished = true;
                 return Ok(missing.map(Item::Missing));
             };
-            let (aggregate, faults) = self.ground.aggregate(group).await;
+            let (aggregate, faults) = self.context.aggregate(group).await;
             self.ready.extend(aggregate.map(Item::Row));
             self.ready.extend(faults.into_iter().map(Item::Fault));
         }
     }
 }
 
-impl Ground {
+impl QueryContext {
     /// What a State says as of the time asked for; who asked for none asks for now.
-    pub(super) fn project(&self, opened: &Opened) -> Result<AnyProjection, Panicked> {
+    pub(super) fn project(&self, opened: &DecodedRow) -> Result<AnyProjection, Panicked> {
         match self.query.at {
             Some(at) => opened.handler.project(&opened.state, at),
             None => opened.handler.project_now(&opened.state, self.at),
         }
     }
 
-    async fn aggregate(&self, group: Group) -> (Option<Aggregate>, Vec<Fault>) {
-        let mut sum = Sum::new(self, group.tabs.len() > 1);
+    async fn aggregate(&self, group: TabGroup) -> (Option<Aggregate>, Vec<Fault>) {
+        let mut sum = AggregateSum::new(self, group.tabs.len() > 1);
         let mut faults = Vec::new();
         let mut tabs = 0;
         let mut fault = |panicked: Panicked, name: &TabName, client: &ClientId| {
@@ -275,7 +276,7 @@ impl Ground {
         let mut partial = !group.is_alone && self.coverage.missing_count() > 0;
         for tab in group.tabs {
             let name = tab.name.clone();
-            let mut states = States::of(tab);
+            let mut states = TabStates::of(tab);
             let mut has_any = false;
             while let Some(page) = states.next(&self.state, &self.query.selection, &self.coverage).await {
                 has_any |= !page.opened.is_empty();
@@ -290,14 +291,14 @@ impl Ground {
             tabs += u64::from(has_any);
         }
         let mut shown = None;
-        if let Some(said) = sum.said.take() {
-            match said.show(self.query.format) {
+        if let Some(running) = sum.running.take() {
+            match running.show(self.query.format) {
                 Ok(value) => shown = Some(value),
-                Err(panicked) => fault(panicked, &said.name, &said.client),
+                Err(panicked) => fault(panicked, &running.name, &running.client),
             }
         }
         unreadable.into_iter().for_each(|fault| fault::add(&mut faults, fault));
-        let Some(Shown { error_bound, caveats, value }) = shown else { return (None, faults) };
+        let Some(RenderedAggregate { error_bound, caveats, value }) = shown else { return (None, faults) };
         let quality = Quality {
             clients: sum.clients,
             events: sum.events,
@@ -326,9 +327,9 @@ impl Ground {
 }
 
 /// An aggregate in the making.
-struct Sum<'a> {
-    ground: &'a Ground,
-    said: Option<Said>,
+struct AggregateSum<'a> {
+    context: &'a QueryContext,
+    running: Option<RunningProjection>,
     /// A Handler panicked in the middle of the sum: there is nothing to say.
     is_broken: bool,
     clients: u64,
@@ -341,7 +342,7 @@ struct Sum<'a> {
 }
 
 /// What was said so far, and by whom first.
-struct Said {
+struct RunningProjection {
     name: TabName,
     client: ClientId,
     handler: Guarded,
@@ -349,16 +350,16 @@ struct Said {
 }
 
 /// What of it a reader sees.
-struct Shown {
+struct RenderedAggregate {
     error_bound: Option<f64>,
     caveats: Caveats,
     value: Value,
 }
 
-impl Said {
-    fn show(&self, format: Format) -> Result<Shown, Panicked> {
+impl RunningProjection {
+    fn show(&self, format: Format) -> Result<RenderedAggregate, Panicked> {
         let Self { handler, projection, .. } = self;
-        Ok(Shown {
+        Ok(RenderedAggregate {
             error_bound: handler.error_bound(projection)?,
             caveats: handler.caveats(projection)?,
             value: handler.render(projection, format)?,
@@ -366,13 +367,13 @@ impl Said {
     }
 }
 
-impl<'a> Sum<'a> {
-    fn new(ground: &'a Ground, several: bool) -> Self {
+impl<'a> AggregateSum<'a> {
+    fn new(context: &'a QueryContext, several: bool) -> Self {
         let (seen, words) = (several.then(HashSet::new), BTreeMap::new());
         let lost = Some(0);
         Self {
-            ground,
-            said: None,
+            context,
+            running: None,
             is_broken: false,
             clients: 0,
             seen,
@@ -385,27 +386,27 @@ impl<'a> Sum<'a> {
 
     /// Adds what a State says. When its Handler panics before it is added, it is left out; when that happens while it
     /// is added, the sum is lost.
-    fn take(&mut self, name: &TabName, opened: &Opened) -> Result<(), Panicked> {
+    fn take(&mut self, name: &TabName, opened: &DecodedRow) -> Result<(), Panicked> {
         if self.is_broken {
             return Ok(());
         }
         let handler = &opened.handler;
-        let projection = self.ground.project(opened)?;
+        let projection = self.context.project(opened)?;
         let word = handler.tally(&projection)?;
-        let mut said = match self.said.take() {
-            Some(said) => said,
+        let mut running = match self.running.take() {
+            Some(running) => running,
             None => {
                 let (client, projection) = (opened.client.clone(), handler.empty_projection()?);
-                Said { name: name.clone(), client, handler: handler.clone(), projection }
+                RunningProjection { name: name.clone(), client, handler: handler.clone(), projection }
             }
         };
-        if let Err(panicked) = said.handler.aggregate(&mut said.projection, &projection) {
+        if let Err(panicked) = running.handler.aggregate(&mut running.projection, &projection) {
             self.is_broken = true;
             return Err(panicked);
         }
-        self.said = Some(said);
+        self.running = Some(running);
         if let Some(word) = word {
-            let full = self.words.len() >= self.ground.state.limits.tally_words_max;
+            let full = self.words.len() >= self.context.state.limits.tally_words_max;
             if full && !self.words.contains_key(&word) {
                 self.other_words += 1;
             } else {
@@ -415,7 +416,7 @@ impl<'a> Sum<'a> {
         self.events += opened.events;
         if self.seen.as_mut().is_none_or(|seen| seen.insert(opened.client.clone())) {
             self.clients += 1;
-            self.lost = self.lost.zip(self.ground.notes.lost(&opened.client)).map(|(sum, lost)| sum + lost);
+            self.lost = self.lost.zip(self.context.notes.lost(&opened.client)).map(|(sum, lost)| sum + lost);
         }
         Ok(())
     }

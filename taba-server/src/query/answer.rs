@@ -51,13 +51,13 @@ pub(super) async fn respond<T: Row>(
     };
     let content_type = shape.media.content_type();
     let source: Source<T> = Box::pin(stream::iter(first).chain(source));
-    let writer = Writer {
+    let writer = AnswerWriter {
         state: state.clone(),
         shape,
         source: Some(source),
         rows: 0,
         first: None,
-        faults: Faults::default(),
+        faults: FaultLog::default(),
         missing: None,
     };
     let chunks = stream::unfold(Some(writer), |writer| async move {
@@ -81,7 +81,7 @@ pub(super) async fn respond_all<T: Row>(
     respond(state, shape, stream::iter(items.map(Ok).collect::<Vec<_>>())).await
 }
 
-struct Writer<T> {
+struct AnswerWriter<T> {
     state: QueryState,
     shape: Shape,
     /// `None` once it has ended.
@@ -89,13 +89,13 @@ struct Writer<T> {
     rows: usize,
     /// What the first row is named by.
     first: Option<String>,
-    faults: Faults,
+    faults: FaultLog,
     missing: Option<Missing>,
 }
 
 /// The faults met: the first ones told one by one, the others counted.
 #[derive(Default)]
-struct Faults {
+struct FaultLog {
     told: Vec<Fault>,
     told_count: usize,
     omitted: u64,
@@ -103,14 +103,14 @@ struct Faults {
 
 /// How the rows ended.
 #[derive(Default)]
-struct End {
+struct AnswerEnd {
     truncated: bool,
     /// Where an answer to the same question goes on.
     next: Option<String>,
     error: Option<QueryError>,
 }
 
-impl<T: Row> Writer<T> {
+impl<T: Row> AnswerWriter<T> {
     /// The next chunk, and whether there are more.
     async fn chunk(&mut self) -> (Bytes, bool) {
         let mut out = String::with_capacity(CHUNK_BYTES + CHUNK_BYTES / 4);
@@ -127,7 +127,7 @@ impl<T: Row> Writer<T> {
                     // From the first row itself on, nothing would go on.
                     let next =
                         row.key().filter(|next| self.first.as_deref() != Some(next)).map(str::to_owned);
-                    self.end(&End { truncated: true, next, error: None }, &mut out);
+                    self.end(&AnswerEnd { truncated: true, next, error: None }, &mut out);
                     return (out.into(), false);
                 }
                 Some(Ok(Item::Row(row))) => self.row(&row, &mut out),
@@ -138,11 +138,11 @@ impl<T: Row> Writer<T> {
                 }
                 Some(Err(error)) => {
                     self.state.shared.counters.failure();
-                    self.end(&End { error: Some(error), ..End::default() }, &mut out);
+                    self.end(&AnswerEnd { error: Some(error), ..AnswerEnd::default() }, &mut out);
                     return (out.into(), false);
                 }
                 None => {
-                    self.end(&End::default(), &mut out);
+                    self.end(&AnswerEnd::default(), &mut out);
                     return (out.into(), false);
                 }
             }
@@ -203,7 +203,7 @@ impl<T: Row> Writer<T> {
         }
     }
 
-    fn end(&mut self, end: &End, out: &mut String) {
+    fn end(&mut self, end: &AnswerEnd, out: &mut String) {
         self.source = None;
         let mut tail = Map::new();
         if self.shape.media == Media::Json {
@@ -244,7 +244,7 @@ impl<T: Row> Writer<T> {
         self.missing.as_ref().is_none_or(|missing| missing.affects == Affects::Lost)
     }
 
-    fn end_text(&self, end: &End, out: &mut String) {
+    fn end_text(&self, end: &AnswerEnd, out: &mut String) {
         out.push_str(&self.shape.foot);
         if self.faults.omitted > 0 {
             out.push_str(&format!("# not included: {} more states\n", self.faults.omitted));

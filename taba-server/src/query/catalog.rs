@@ -17,7 +17,7 @@ use super::state::QueryState;
 
 /// A Tab that was chosen.
 #[derive(Clone, Debug)]
-pub(super) struct Listed {
+pub(super) struct ListedTab {
     pub(super) name: TabName,
     pub(super) tab_type: TabType,
     /// Where it has States: in one VBucket, or, when it is the Ledger's, in any.
@@ -32,7 +32,7 @@ pub(super) async fn listed(
     state: &QueryState,
     selection: &Selection,
     coverage: &Coverage,
-) -> Result<Vec<Listed>, QueryError> {
+) -> Result<Vec<ListedTab>, QueryError> {
     let tabs_max = state.limits.tabs_max;
     let mut found = Vec::new();
     let mut answers = stream::iter(selection.vbuckets(state.store.vbuckets()))
@@ -41,7 +41,7 @@ pub(super) async fn listed(
     while let Some((vbucket, tabs)) = answers.next().await {
         let chosen =
             tabs.unwrap_or_default().into_iter().filter(|(name, tab_type)| selection.has_tab(name, tab_type));
-        found.extend(chosen.map(|(name, tab_type)| Listed { name, tab_type, homes: vec![vbucket] }));
+        found.extend(chosen.map(|(name, tab_type)| ListedTab { name, tab_type, homes: vec![vbucket] }));
         if found.len() > tabs_max {
             return Err(QueryError::TooManyTabs { tabs_max });
         }
@@ -60,7 +60,7 @@ pub(super) async fn listed(
 }
 
 /// A State that was read, with the Handler that understands it.
-pub(super) struct Opened {
+pub(super) struct DecodedRow {
     pub(super) client: ClientId,
     pub(super) events: u64,
     pub(super) handler: Guarded,
@@ -69,22 +69,22 @@ pub(super) struct Opened {
 
 /// Some States of a Tab, in the order of Clients.
 #[derive(Default)]
-pub(super) struct Page {
-    pub(super) opened: Vec<Opened>,
+pub(super) struct StatesPage {
+    pub(super) opened: Vec<DecodedRow>,
     pub(super) faults: Vec<Fault>,
     /// Whether States of the Tab could not be read; they are in the query's [`Coverage`].
     pub(super) lacks_states: bool,
 }
 
 /// The chosen States of one Tab, not yet read.
-pub(super) struct States {
-    tab: Listed,
+pub(super) struct TabStates {
+    tab: ListedTab,
     after: Option<StateKey>,
     done: bool,
 }
 
-impl States {
-    pub(super) fn of(tab: Listed) -> Self {
+impl TabStates {
+    pub(super) fn of(tab: ListedTab) -> Self {
         Self { tab, after: None, done: false }
     }
 
@@ -96,7 +96,7 @@ impl States {
         state: &QueryState,
         chosen: &Selection,
         coverage: &Coverage,
-    ) -> Option<Page> {
+    ) -> Option<StatesPage> {
         // Stores that never wait would keep the thread, and a deadline could not end the query.
         tokio::task::yield_now().await;
         if self.done {
@@ -105,8 +105,8 @@ impl States {
         if let [home] = self.tab.homes[..] {
             return Some(self.page(state, chosen, home, coverage).await);
         }
-        let mut merged: BTreeMap<ClientId, Opened> = BTreeMap::new();
-        let mut all = Page::default();
+        let mut merged: BTreeMap<ClientId, DecodedRow> = BTreeMap::new();
+        let mut all = StatesPage::default();
         for home in self.tab.homes.clone() {
             (self.after, self.done) = (None, false);
             while !self.done {
@@ -132,7 +132,7 @@ impl States {
         chosen: &Selection,
         home: VBucket,
         coverage: &Coverage,
-    ) -> Page {
+    ) -> StatesPage {
         let limit = state.limits.page_states.max(1);
         let scan = Scan {
             tab: Some(self.tab.name.clone()),
@@ -142,11 +142,11 @@ impl States {
         };
         let Some(scanned) = coverage.read(home, state.store.scan(home, &scan)).await else {
             self.done = true;
-            return Page { lacks_states: true, ..Page::default() };
+            return StatesPage { lacks_states: true, ..StatesPage::default() };
         };
         self.done = scanned.len() < limit;
         self.after = scanned.last().map(|last| last.key.clone());
-        let mut page = Page::default();
+        let mut page = StatesPage::default();
         for scanned in scanned.into_iter().filter(|scanned| chosen.has_client(&scanned.key.client)) {
             match open(&state.handlers, &self.tab.tab_type, &scanned) {
                 Ok(opened) => page.opened.push(opened),
@@ -161,7 +161,10 @@ impl States {
 }
 
 /// Adds a State to those of its Client. When the Handler panics, the Client is left out.
-fn merge(merged: &mut BTreeMap<ClientId, Opened>, opened: Opened) -> Result<(), (ClientId, Panicked)> {
+fn merge(
+    merged: &mut BTreeMap<ClientId, DecodedRow>,
+    opened: DecodedRow,
+) -> Result<(), (ClientId, Panicked)> {
     match merged.get_mut(&opened.client) {
         None => {
             merged.insert(opened.client.clone(), opened);
@@ -186,7 +189,7 @@ pub(super) fn envelope(parts: &[(Part, Bytes)]) -> Result<Envelope, Unreadable> 
 }
 
 /// Reads a State of a Tab of this type.
-fn open(handlers: &Registry, known: &TabType, scanned: &Scanned) -> Result<Opened, Unreadable> {
+fn open(handlers: &Registry, known: &TabType, scanned: &Scanned) -> Result<DecodedRow, Unreadable> {
     let envelope = envelope(&scanned.parts)?;
     if envelope.tab_type != *known {
         return Err(Unreadable::TypeConflict { found: envelope.tab_type, known: known.clone() });
@@ -194,5 +197,5 @@ fn open(handlers: &Registry, known: &TabType, scanned: &Scanned) -> Result<Opene
     let handler = handlers.guarded(known.as_str()).ok_or_else(|| Unreadable::UnknownType(known.clone()))?;
     let state = handler.decode(envelope.version, &envelope.state)?;
     let (client, events) = (scanned.key.client.clone(), envelope.events);
-    Ok(Opened { client, events, handler, state })
+    Ok(DecodedRow { client, events, handler, state })
 }

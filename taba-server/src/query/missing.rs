@@ -100,11 +100,11 @@ fn add_cause(why: &mut BTreeSet<String>, cause: String) {
 /// Reads for one query, and collects what cannot be read.
 pub(super) struct Coverage {
     store: Arc<dyn Store>,
-    seen: Mutex<Seen>,
+    seen: Mutex<CoverageState>,
 }
 
 #[derive(Default)]
-struct Seen {
+struct CoverageState {
     /// Reads that went well since the last [`Coverage::settle`].
     read: u64,
     /// The first error since the last [`Coverage::settle`].
@@ -175,13 +175,13 @@ impl Coverage {
         self.seen().missing.as_ref().map_or(0, |missing| missing.vbuckets.len())
     }
 
-    fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {
+    fn seen(&self) -> std::sync::MutexGuard<'_, CoverageState> {
         // One query's own: a panic over it ends that query, and nobody else looks at it.
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Seen {
+impl CoverageState {
     fn lacks(&mut self, vbucket: VBucket, shard: Option<&String>, error: Option<QueryError>) {
         let affects = Affects::Results;
         let (vbuckets, shards, why) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use taba_core::{Format, Panicked, TabName, TabType, Timestamp, ledger};
 
-use super::catalog::{Opened, States, listed};
+use super::catalog::{DecodedRow, TabStates, listed};
 use super::error::QueryError;
 use super::fault;
 use super::missing::{Affects, Coverage, Missing};
@@ -51,7 +51,7 @@ pub(super) async fn read(state: &QueryState) -> Result<Notes, QueryError> {
     let coverage = Coverage::new(&state.store);
     for tab in listed(state, &all.tab_type(tab_type), &coverage).await? {
         let name = tab.name.clone();
-        let mut states = States::of(tab);
+        let mut states = TabStates::of(tab);
         while let Some(page) = states.next(state, &Selection::default(), &coverage).await {
             page.faults.into_iter().for_each(|fault| fault::add(&mut notes.faults, fault));
             for opened in page.opened {
@@ -83,7 +83,7 @@ fn take(note: &mut Note, name: &TabName, events: u64) {
 }
 
 /// The total of a counter: how many events a note is about. Exact up to 2^53.
-fn total(opened: &Opened, at: Timestamp) -> Result<u64, Panicked> {
+fn total(opened: &DecodedRow, at: Timestamp) -> Result<u64, Panicked> {
     let projection = opened.handler.project_now(&opened.state, at)?;
     let rendered = opened.handler.render(&projection, Format::Summary)?;
     Ok(rendered.get("total").and_then(serde_json::Value::as_f64).unwrap_or(0.0) as u64)

@@ -7,8 +7,8 @@ use serde::Serialize;
 use serde_json::Value;
 use taba_core::{Caveats, ClientId, Panicked, TabName, TabType, Timestamp};
 
-use super::aggregate::{Ground, Query};
-use super::catalog::{Listed, Opened, States};
+use super::aggregate::{Query, QueryContext};
+use super::catalog::{DecodedRow, ListedTab, TabStates};
 use super::error::QueryError;
 use super::fault::Item;
 use super::state::QueryState;
@@ -52,9 +52,10 @@ pub fn projections(
 ) -> impl Stream<Item = Result<Item<ClientProjection>, QueryError>> + Send + use<> {
     let (state, query_time) = (state.clone(), state.limits.query_time);
     let open = async move {
-        let ground = Ground::new(state, query).await;
-        let tabs = ground.listed().await?.into();
-        let cursor = Cursor { ground, tabs, open: None, ready: VecDeque::new(), is_finished: false };
+        let context = QueryContext::new(state, query).await;
+        let tabs = context.listed().await?.into();
+        let cursor =
+            ProjectionCursor { context, tabs, open: None, ready: VecDeque::new(), is_finished: false };
         Ok::<_, QueryError>(stream::try_unfold(cursor, |mut cursor| async move {
             Ok(cursor.next().await?.map(|item| (item, cursor)))
         }))
@@ -62,15 +63,15 @@ pub fn projections(
     deadline::stream(query_time, stream::once(open).try_flatten())
 }
 
-struct Cursor {
-    ground: Ground,
-    tabs: VecDeque<Listed>,
-    open: Option<(Listed, States)>,
+struct ProjectionCursor {
+    context: QueryContext,
+    tabs: VecDeque<ListedTab>,
+    open: Option<(ListedTab, TabStates)>,
     ready: VecDeque<Item<ClientProjection>>,
     is_finished: bool,
 }
 
-impl Cursor {
+impl ProjectionCursor {
     async fn next(&mut self) -> Result<Option<Item<ClientProjection>>, QueryError> {
         loop {
             if let Some(item) = self.ready.pop_front() {
@@ -78,18 +79,18 @@ impl Cursor {
             }
             let Some((tab, states)) = &mut self.open else {
                 let Some(tab) = self.tabs.pop_front() else {
-                    let missing = if self.is_finished { None } else { self.ground.finish()? };
+                    let missing = if self.is_finished { None } else { self.context.finish()? };
                     self.is_finished = true;
                     return Ok(missing.map(Item::Missing));
                 };
-                self.open = Some((tab.clone(), States::of(tab)));
+                self.open = Some((tab.clone(), TabStates::of(tab)));
                 continue;
             };
-            let Ground { state, query, coverage, .. } = &self.ground;
+            let QueryContext { state, query, coverage, .. } = &self.context;
             match states.next(state, &query.selection, coverage).await {
                 None => self.open = None,
                 Some(page) => {
-                    let row = |opened| self.ground.projection(tab, opened);
+                    let row = |opened| self.context.projection(tab, opened);
                     self.ready.extend(page.opened.iter().map(row));
                     self.ready.extend(page.faults.into_iter().map(Item::Fault));
                 }
@@ -98,8 +99,8 @@ impl Cursor {
     }
 }
 
-impl Ground {
-    fn projection(&self, tab: &Listed, opened: &Opened) -> Item<ClientProjection> {
+impl QueryContext {
+    fn projection(&self, tab: &ListedTab, opened: &DecodedRow) -> Item<ClientProjection> {
         match self.try_projection(tab, opened) {
             Ok(projection) => Item::Row(projection),
             Err(panicked) => {
@@ -109,7 +110,7 @@ impl Ground {
         }
     }
 
-    fn try_projection(&self, tab: &Listed, opened: &Opened) -> Result<ClientProjection, Panicked> {
+    fn try_projection(&self, tab: &ListedTab, opened: &DecodedRow) -> Result<ClientProjection, Panicked> {
         let projection = self.project(opened)?;
         Ok(ClientProjection {
             name: tab.name.clone(),

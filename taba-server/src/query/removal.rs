@@ -19,7 +19,7 @@ use super::deadline;
 use super::error::QueryError;
 use super::missing::{Coverage, Missing};
 use super::selection::Selection;
-use super::state::{Cursor, QueryState};
+use super::state::{PruneCursor, QueryState};
 
 /// States in one commit. Each can cost a pair for itself and one for the note of its Client.
 const COMMIT_STATES_MAX: usize = 1000;
@@ -146,7 +146,7 @@ async fn remove(
     state: &QueryState,
     selection: &Selection,
     rule: Rule,
-    cursor: &Mutex<Cursor>,
+    cursor: &Mutex<PruneCursor>,
     removed: &mut Removed,
 ) -> Result<(), QueryError> {
     let coverage = Coverage::new(&state.store);
@@ -155,7 +155,7 @@ async fn remove(
     vbuckets.retain(|vbucket| vbucket.index() >= begin.vbucket);
     for vbucket in vbuckets {
         let from = if vbucket.index() == begin.vbucket { begin.tab.clone() } else { None };
-        *at(cursor) = Cursor { vbucket: vbucket.index(), tab: from.clone() };
+        *at(cursor) = PruneCursor { vbucket: vbucket.index(), tab: from.clone() };
         let Some(tabs) = coverage.read(vbucket, state.store.tabs(vbucket)).await else { continue };
         let chosen = |(tab, tab_type): &(TabName, TabType)| {
             !tab.is_reserved()
@@ -172,12 +172,12 @@ async fn remove(
         }
         tokio::task::yield_now().await;
     }
-    *at(cursor) = Cursor::default();
+    *at(cursor) = PruneCursor::default();
     removed.missing = coverage.missing();
     coverage.settle()
 }
 
-fn at(cursor: &Mutex<Cursor>) -> MutexGuard<'_, Cursor> {
+fn at(cursor: &Mutex<PruneCursor>) -> MutexGuard<'_, PruneCursor> {
     // A cursor is replaced as one: it is whole, whoever panicked.
     cursor.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -198,7 +198,7 @@ impl Sweep<'_> {
     async fn run(
         mut self,
         tabs: Vec<TabName>,
-        cursor: &Mutex<Cursor>,
+        cursor: &Mutex<PruneCursor>,
         removed: &mut Removed,
     ) -> Result<(), QueryError> {
         let (state, vbucket, rule) = (self.state, self.vbucket, self.rule);
@@ -317,7 +317,7 @@ async fn committed(state: &QueryState, vbucket: VBucket, commit: Commit) -> Resu
 }
 
 /// A commit that removes States, and what it removes.
-struct Plan {
+struct RemovalPlan {
     commit: Commit,
     removed: Removed,
 }
@@ -329,7 +329,7 @@ fn plan_removal(
     rule: Rule,
     next: Version,
     now: Timestamp,
-) -> Result<Plan, QueryError> {
+) -> Result<RemovalPlan, QueryError> {
     let mut found: BTreeMap<StateKey, Vec<(Part, Bytes)>> = BTreeMap::new();
     for (key, part, bytes) in loaded.states {
         found.entry(key).or_default().push((part, bytes));
@@ -363,7 +363,7 @@ fn plan_removal(
     if notes.values().any(|(events, _)| *events > 0) {
         commit.tabs.push((deleted, Some(ledger::tab_type())));
     }
-    Ok(Plan { commit, removed })
+    Ok(RemovalPlan { commit, removed })
 }
 
 /// The Ledger's State with one more note in it, of this many events.

@@ -95,7 +95,7 @@ async fn count(
 fn tell_refusal(state: &QueryState, status: StatusCode, path: &str) {
     if !status.is_server_error() {
         tracing::debug!(status = status.as_u16(), path, "a query was refused");
-    } else if let Some(suppressed) = state.shared.lines.admit("query", status.as_str()) {
+    } else if let Some(suppressed) = state.shared.log.admit("query", status.as_str()) {
         tracing::warn!(status = status.as_u16(), path, suppressed, "a query could not be answered");
     }
 }

@@ -12,7 +12,7 @@ use tokio::sync::{Semaphore, watch};
 use super::fault::{Fault, Unreadable};
 use super::note::NotesCache;
 use crate::clock::Clock;
-use crate::lines::Lines;
+use crate::log_throttle::LogThrottle;
 use crate::panics::HandlerPanic;
 use crate::status::Status;
 use crate::version::Versions;
@@ -84,12 +84,12 @@ pub struct QueryState {
 /// What the clones of one [`QueryState`] share.
 pub(super) struct Shared {
     pub(super) counters: Counters,
-    pub(super) lines: Lines,
+    pub(super) log: LogThrottle,
     pub(super) notes: NotesCache,
     pub(super) watches: Arc<Semaphore>,
     pub(super) closing: watch::Sender<bool>,
     /// Where the pruning of all Tabs goes on.
-    pub(super) pruned_to: Mutex<Cursor>,
+    pub(super) pruned_to: Mutex<PruneCursor>,
     versions: Versions,
 }
 
@@ -149,7 +149,7 @@ impl QueryState {
     ) -> Self {
         let shared = Shared {
             counters: Counters::default(),
-            lines: Lines::default(),
+            log: LogThrottle::default(),
             notes: NotesCache::default(),
             watches: Arc::new(Semaphore::new(limits.watches_max)),
             closing: watch::Sender::new(false),
@@ -237,7 +237,7 @@ impl Counters {
 
 /// Where pruning goes on: the VBucket, and the Tab in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Cursor {
+pub(super) struct PruneCursor {
     pub(super) vbucket: u16,
     pub(super) tab: Option<TabName>,
 }

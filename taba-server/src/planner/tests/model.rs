@@ -20,7 +20,7 @@
 //! Each rule is then shown to matter: without it the same model loses or doubles something.
 
 mod sender;
-mod shelf;
+mod store;
 
 use std::collections::BTreeMap;
 
@@ -29,7 +29,7 @@ use taba_core::wire::Ack;
 use taba_core::{Commit, Committed, Mark, StateKey, StreamId, Version, Wanted};
 
 use self::sender::Sender;
-use self::shelf::Shelf;
+use self::store::StoreModel;
 use super::*;
 
 /// Steps of all runs together, unless `TABA_MODEL_STEPS` says otherwise.
@@ -79,10 +79,10 @@ impl Rules {
     }
 }
 
-/// Chance: SplitMix64, from Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
-struct Chance(u64);
+/// A random generator: SplitMix64, from Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
+struct Rng(u64);
 
-impl Chance {
+impl Rng {
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -109,7 +109,7 @@ const NO_REST: &str = "does not come to rest";
 /// The books do not balance.
 #[derive(Debug)]
 #[expect(dead_code, reason = "it is printed")]
-struct Broken {
+struct Imbalance {
     lane: usize,
     seq: u64,
     what: &'static str,
@@ -117,7 +117,7 @@ struct Broken {
 
 /// What happened in some runs, so that a model in which nothing happens is noticed.
 #[derive(Debug, Default)]
-struct Happened {
+struct Occurrences {
     steps: u64,
     failovers: u64,
     restarts: u64,
@@ -137,7 +137,7 @@ struct Happened {
 }
 
 /// A message on its way, or in a Server; or an answer on its way back.
-struct Flight<T> {
+struct InFlight<T> {
     sent: u64,
     what: T,
 }
@@ -154,12 +154,12 @@ struct Host {
     /// The wait under way: for which version, and how many commits there were.
     wait: Option<(Version, usize)>,
     /// What came of waits, and was not told yet.
-    waited: Vec<(Version, Result<(), Failed>)>,
+    waited: Vec<(Version, Result<(), StoreFailed>)>,
 }
 
 struct Model {
     rules: Rules,
-    chance: Chance,
+    chance: Rng,
     /// How rare faults are in this run, of each kind: a different mixture in every run finds more than one that is
     /// always the same.
     rare: [usize; 5],
@@ -167,15 +167,15 @@ struct Model {
     active: [usize; 2],
     now: u64,
     world: World,
-    shelf: Shelf,
-    old: Option<(u64, Shelf)>,
+    store: StoreModel,
+    old: Option<(u64, StoreModel)>,
     hosts: [Host; 2],
     versions: [Versions; 2],
     senders: Vec<Sender>,
-    network: Vec<Flight<(usize, usize, LaneMessage)>>,
-    answers: Vec<Flight<(usize, Ack)>>,
+    network: Vec<InFlight<(usize, usize, LaneMessage)>>,
+    answers: Vec<InFlight<(usize, Ack)>>,
     /// Commits of dead Servers that may still arrive.
-    late: Vec<Flight<Commit>>,
+    late: Vec<InFlight<Commit>>,
     /// Under which counter a version is stored, when versions are not unique.
     counters: BTreeMap<(u64, u64), Version>,
     ids: u32,
@@ -183,7 +183,7 @@ struct Model {
     /// Marks and, for each Lane, which Batches are in the States.
     stored: Vec<(Mark, Vec<bool>)>,
     is_changed: bool,
-    happened: Happened,
+    happened: Occurrences,
 }
 
 impl Model {
@@ -199,7 +199,7 @@ impl Model {
                 key(gap.clone(), format!("taba.stream/{lane:016x}")),
             ]
         });
-        let mut chance = Chance(seed);
+        let mut chance = Rng(seed);
         Self {
             rules,
             rare: std::array::from_fn(|_| [1, 2, 5, 20][chance.below(4)]),
@@ -207,7 +207,7 @@ impl Model {
             chance,
             now: 0,
             world: World::new(),
-            shelf: Shelf::new(),
+            store: StoreModel::new(),
             old: None,
             hosts: Default::default(),
             versions: [Versions::new(1000), Versions::new(1001)],
@@ -220,12 +220,12 @@ impl Model {
             books: Wanted { tabs: Vec::new(), states: states.collect() },
             stored: vec![(Mark::default(), Vec::new()); LANES],
             is_changed: true,
-            happened: Happened::default(),
+            happened: Occurrences::default(),
         }
     }
 
     /// Anything that can happen.
-    fn step(&mut self) -> Result<(), Broken> {
+    fn step(&mut self) -> Result<(), Imbalance> {
         self.happened.steps += 1;
         self.now += 1;
         let (lane, host) = (self.chance.below(self.active[0]), self.chance.below(self.active[1]));
@@ -240,7 +240,7 @@ impl Model {
             72..82 => self.exchange(lane, host),
             82..86 => {
                 let commits = self.chance.below(4);
-                self.shelf.replicate(commits);
+                self.store.replicate(commits);
             }
             86..92 => self.wait(host),
             92 => self.crash(host),
@@ -293,7 +293,7 @@ impl Model {
     fn send(&mut self, lane: usize, host: usize) {
         let sender = &self.senders[lane];
         let message = if self.chance.one_in(8) { sender.probe() } else { sender.next() };
-        self.network.push(Flight { sent: self.now, what: (lane, host, message) });
+        self.network.push(InFlight { sent: self.now, what: (lane, host, message) });
     }
 
     /// A message that goes all the way, as most do; only its answer may still be lost.
@@ -306,7 +306,7 @@ impl Model {
             self.work(host);
         }
         if self.chance.one_in(self.rare[4]) {
-            self.shelf.replicate(usize::MAX);
+            self.store.replicate(usize::MAX);
         }
         self.wait(host);
         if self.chance.one_in(2) {
@@ -320,12 +320,12 @@ impl Model {
         self.arrive(flight);
     }
 
-    fn arrive(&mut self, flight: Option<Flight<(usize, usize, LaneMessage)>>) {
+    fn arrive(&mut self, flight: Option<InFlight<(usize, usize, LaneMessage)>>) {
         let Some(flight) = flight else { return };
-        let Flight { sent, what: (lane, host, mut message) } = flight;
+        let InFlight { sent, what: (lane, host, mut message) } = flight;
         if self.chance.one_in(5) {
             self.network
-                .push(Flight { sent, what: (lane, self.chance.below(self.active[1]), message.clone()) });
+                .push(InFlight { sent, what: (lane, self.chance.below(self.active[1]), message.clone()) });
         }
         if let (LaneMessage::Batch(batch), false) = (&mut message, self.rules.holds(Rule::GapFree)) {
             // What is at or below the mark is skipped, the rest is taken, as if nothing could be missing.
@@ -341,7 +341,7 @@ impl Model {
         let actions = self.world.handle_as(&self.versions[host], &mut self.hosts[host].planner, input);
         for action in actions {
             match action {
-                Action::Answer((lane, sent), ack) => self.answers.push(Flight { sent, what: (lane, ack) }),
+                Action::Answer((lane, sent), ack) => self.answers.push(InFlight { sent, what: (lane, ack) }),
                 Action::Report(_) | Action::Refused(_) => {}
                 Action::Stabilise(version) => {
                     let commits = self.shelf_of(host).len();
@@ -359,10 +359,10 @@ impl Model {
         }
     }
 
-    fn shelf_of(&mut self, host: usize) -> &mut Shelf {
+    fn shelf_of(&mut self, host: usize) -> &mut StoreModel {
         match &mut self.old {
             Some((_, old)) if self.hosts[host].is_behind => old,
-            _ => &mut self.shelf,
+            _ => &mut self.store,
         }
     }
 
@@ -377,12 +377,12 @@ impl Model {
                 let version = planner.cache.version.expect("it is of some version");
                 Input::Loaded(Ok(Loaded { version, ..Loaded::default() }))
             }
-            Action::Load(_) if is_before => Input::Loaded(Err(Failed)),
+            Action::Load(_) if is_before => Input::Loaded(Err(StoreFailed)),
             Action::Load(wanted) => Input::Loaded(Ok(self.shelf_of(host).load(&wanted))),
-            Action::Commit(_) if is_before => Input::Committed(Err(Failed)),
+            Action::Commit(_) if is_before => Input::Committed(Err(StoreFailed)),
             Action::Commit(commit) => {
                 let committed = self.commit(host, commit);
-                Input::Committed(if is_after { Err(Failed) } else { Ok(committed) })
+                Input::Committed(if is_after { Err(StoreFailed) } else { Ok(committed) })
             }
             Action::Answer(..)
             | Action::Report(_)
@@ -412,14 +412,14 @@ impl Model {
     /// A sender hears an answer, and may hear it again.
     fn hear(&mut self) {
         let Some(flight) = self.chance.take(&mut self.answers) else { return };
-        let Flight { sent, what: (lane, ack) } = flight;
+        let InFlight { sent, what: (lane, ack) } = flight;
         let sender = &mut self.senders[lane];
         let base = sender.base;
         sender.hear(&ack, sent, self.now, self.rules);
         self.happened.let_go += sender.base - base;
         self.is_changed |= sender.base != base;
         if self.chance.one_in(10) {
-            self.answers.push(Flight { sent, what: (lane, ack) });
+            self.answers.push(InFlight { sent, what: (lane, ack) });
         }
     }
 
@@ -430,7 +430,7 @@ impl Model {
             let result = match self.shelf_of(host).is_stable(commits) {
                 Ok(true) if !is_failed => Some(Ok(())),
                 Ok(false) if !is_failed => None,
-                _ => Some(Err(Failed)),
+                _ => Some(Err(StoreFailed)),
             };
             if let Some(result) = result {
                 self.hosts[host].wait = None;
@@ -452,19 +452,19 @@ impl Model {
         let sent = dead.busy_since.unwrap_or(self.now);
         (self.hosts[host].waited, self.hosts[host].is_behind) = (dead.waited, dead.is_behind);
         if let Some(Action::Commit(commit)) = dead.wants {
-            self.late.push(Flight { sent, what: commit });
+            self.late.push(InFlight { sent, what: commit });
         }
     }
 
     fn land(&mut self) {
-        if let Some(Flight { what: commit, .. }) = self.chance.take(&mut self.late) {
+        if let Some(InFlight { what: commit, .. }) = self.chance.take(&mut self.late) {
             let _ = self.commit(0, commit);
         }
     }
 
     fn fail_over(&mut self) {
         self.happened.failovers += 1;
-        let old = self.shelf.fail_over();
+        let old = self.store.fail_over();
         self.go_back(old.len());
         if self.chance.one_in(2) {
             self.happened.splits += 1;
@@ -480,16 +480,16 @@ impl Model {
 
     fn restart(&mut self) {
         self.happened.restarts += 1;
-        let before = self.shelf.len();
+        let before = self.store.len();
         let lag = self.chance.below(DISK_LAG as usize + 1) as u64;
-        self.shelf.restart(self.now.saturating_sub(lag));
+        self.store.restart(self.now.saturating_sub(lag));
         self.go_back(before);
     }
 
     fn go_back(&mut self, commits_before: usize) {
         self.is_changed = true;
-        if self.shelf.len() < commits_before {
-            let marks = self.shelf.load(&Wanted::default()).marks;
+        if self.store.len() < commits_before {
+            let marks = self.store.load(&Wanted::default()).marks;
             for (lane, sender) in self.senders.iter().enumerate() {
                 let mark = marks.iter().find(|(stream, _)| stream.0 == lane as u64);
                 let mark = mark.map_or(0, |(_, mark)| mark.seq.0);
@@ -499,14 +499,14 @@ impl Model {
     }
 
     /// The books, after every step. They are read again only when something in them has changed.
-    fn audit(&mut self) -> Result<(), Broken> {
+    fn audit(&mut self) -> Result<(), Imbalance> {
         if !std::mem::take(&mut self.is_changed) {
             return Ok(());
         }
         self.read_books()?;
         for (lane, (sender, (mark, folded))) in self.senders.iter().zip(&self.stored).enumerate() {
             for (seq, made) in (1..).zip(&sender.made) {
-                let broken = |what| Err(Broken { lane, seq, what });
+                let broken = |what| Err(Imbalance { lane, seq, what });
                 let is_in = folded.get(seq as usize - 1).copied().unwrap_or(false);
                 if seq <= mark.seq.0 && !is_in && !made.is_given_up {
                     return broken("counted as lost, and its sender never gave it up");
@@ -520,14 +520,14 @@ impl Model {
     }
 
     /// What States, marks and Ledger say together holds at every moment, whoever has just died.
-    fn read_books(&mut self) -> Result<(), Broken> {
-        let loaded = self.shelf.load(&self.books);
+    fn read_books(&mut self) -> Result<(), Imbalance> {
+        let loaded = self.store.load(&self.books);
         let marks: BTreeMap<StreamId, Mark> = loaded.marks.into_iter().collect();
         let states: BTreeMap<StateKey, Bytes> =
             loaded.states.into_iter().map(|(key, _, bytes)| (key, bytes)).collect();
         for (lane, sender) in self.senders.iter().enumerate() {
             let mark = marks.get(&StreamId(lane as u64)).copied().unwrap_or_default();
-            let broken = |what| Broken { lane, seq: mark.seq.0, what };
+            let broken = |what| Imbalance { lane, seq: mark.seq.0, what };
             let envelope = |place: usize| {
                 let bytes = states.get(&self.books.states[3 * lane + place])?;
                 Some(Envelope::decode(bytes).unwrap().state)
@@ -572,7 +572,7 @@ impl Model {
     }
 
     /// All works again: everything must be stored, and confirmed, and let go.
-    fn heal(&mut self) -> Result<(), Broken> {
+    fn heal(&mut self) -> Result<(), Imbalance> {
         self.old = None;
         self.hosts.iter_mut().for_each(|host| host.is_behind = false);
         for round in 0..500 {
@@ -583,7 +583,8 @@ impl Model {
             for lane in 0..LANES {
                 let message = self.senders[lane].next();
                 // Two Servers that take turns at one VBucket must come to know what is stable, too.
-                self.network.push(Flight { sent: self.now, what: (lane, (lane + round / 100) % 2, message) });
+                self.network
+                    .push(InFlight { sent: self.now, what: (lane, (lane + round / 100) % 2, message) });
             }
             while !self.network.is_empty() {
                 self.deliver();
@@ -593,7 +594,7 @@ impl Model {
                     self.feed(host, Input::Due);
                     self.work(host);
                 }
-                self.shelf.replicate(usize::MAX);
+                self.store.replicate(usize::MAX);
                 self.wait(host);
             }
             while !self.answers.is_empty() {
@@ -602,7 +603,7 @@ impl Model {
             self.is_changed = true;
             self.audit()?;
         }
-        Err(Broken { lane: 0, seq: 0, what: NO_REST })
+        Err(Imbalance { lane: 0, seq: 0, what: NO_REST })
     }
 
     /// Whether all that was given up and is gone is counted as lost.
@@ -613,7 +614,7 @@ impl Model {
             .all(|(sender, (mark, _))| mark.seq.0 == sender.made.len() as u64)
     }
 
-    fn run(seed: u64, rules: Rules, all: &mut Happened) -> Result<(), Broken> {
+    fn run(seed: u64, rules: Rules, all: &mut Occurrences) -> Result<(), Imbalance> {
         let mut model = Self::new(seed, rules);
         let mut run = || {
             for _ in 0..RUN_STEPS {
@@ -627,7 +628,7 @@ impl Model {
     }
 }
 
-impl Happened {
+impl Occurrences {
     fn add(&mut self, model: &Model) {
         let (report, of) = (model.world.status.report(), &model.happened);
         self.steps += of.steps;
@@ -664,7 +665,7 @@ impl Happened {
 #[test]
 fn whatever_happens_the_books_balance() {
     let steps = std::env::var("TABA_MODEL_STEPS").map_or(STEPS, |steps| steps.parse().unwrap());
-    let mut happened = Happened::default();
+    let mut happened = Occurrences::default();
     for seed in 0..steps.div_ceil(RUN_STEPS) {
         if let Err(broken) = Model::run(seed, Rules { without: None }, &mut happened) {
             panic!("seed {seed}: {broken:?}");
@@ -676,7 +677,7 @@ fn whatever_happens_the_books_balance() {
 
 /// Without the rule, some run loses or doubles something; and no run of those before it comes to no end.
 fn assert_matters(rule: Rule) {
-    let mut happened = Happened::default();
+    let mut happened = Occurrences::default();
     for seed in 0..SEARCH_RUNS {
         let run = Model::run(seed, Rules { without: Some(rule) }, &mut happened);
         if let Err(broken) = run.map_err(|broken| (broken.what != NO_REST).then_some(broken)) {

@@ -7,7 +7,7 @@ use super::super::{LaneMessage, batch, block_of};
 use super::{CONFIRM_AFTER, Rule, Rules};
 
 /// What a Batch is, for those who keep the books.
-pub(super) struct Made {
+pub(super) struct MadeBatch {
     /// The ids of its events; those of refused ones are not among them.
     pub(super) ids: Vec<u32>,
     /// Events that every Server must refuse.
@@ -19,7 +19,7 @@ pub(super) struct Made {
     content: LaneBatch,
 }
 
-impl Made {
+impl MadeBatch {
     pub(super) fn events(&self) -> u64 {
         self.ids.len() as u64 + self.refused
     }
@@ -29,7 +29,7 @@ impl Made {
 pub(super) struct Sender {
     lane: u64,
     /// Every Batch, the first under 0.
-    pub(super) made: Vec<Made>,
+    pub(super) made: Vec<MadeBatch>,
     /// The oldest that is kept; one above the last when there is none.
     pub(super) base: u64,
     /// Up to where all is applied, as far as it has heard.
@@ -43,7 +43,7 @@ impl Sender {
 
     /// Events of all Batches below that one.
     pub(super) fn events_below(&self, seq: u64) -> u64 {
-        self.made[..seq as usize - 1].iter().map(Made::events).sum()
+        self.made[..seq as usize - 1].iter().map(MadeBatch::events).sum()
     }
 
     /// Makes a Batch of these events, and as many more that must be refused.
@@ -54,7 +54,7 @@ impl Sender {
         let seq = self.made.len() as u64 + 1;
         let blocks = vec![block_of(&tab, &client, "Ids", &values)];
         let content = batch(self.lane, seq, 1, self.events_below(seq), blocks);
-        self.made.push(Made { ids, refused, acked: None, is_given_up: false, content });
+        self.made.push(MadeBatch { ids, refused, acked: None, is_given_up: false, content });
     }
 
     /// Whether it knows that all it made is applied.
@@ -110,7 +110,7 @@ impl Sender {
         let stable = if rules.holds(Rule::OnlyStable) { ack.stable } else { ack.applied };
         let safe = ack.applied.min(stable).0;
         let wait = if rules.holds(Rule::OnlyLater) { CONFIRM_AFTER } else { 0 };
-        let is_old = |made: &Made| made.acked.is_some_and(|acked| acked + wait <= sent);
+        let is_old = |made: &MadeBatch| made.acked.is_some_and(|acked| acked + wait <= sent);
         while self.base <= safe && (wait == 0 || is_old(&self.made[self.base as usize - 1])) {
             self.base += 1;
         }

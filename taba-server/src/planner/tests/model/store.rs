@@ -1,4 +1,4 @@
-//! [`Shelf`]: a real `MemoryStore` with a past, so that it can go back to it: what a primary holds, what of that its
+//! [`StoreModel`]: a real `MemoryStore` with a past, so that it can go back to it: what a primary holds, what of that its
 //! replica holds, and what is on its disk.
 
 use std::future::Future;
@@ -10,7 +10,7 @@ use taba_core::{Commit, Committed, Loaded, MemoryStore, Store, VBuckets, Wanted}
 use super::super::vbucket;
 
 /// One VBucket of a store, with every commit that was done.
-pub(super) struct Shelf {
+pub(super) struct StoreModel {
     store: MemoryStore,
     /// Each commit, and the step in which it was done.
     log: Vec<(u64, Commit)>,
@@ -26,7 +26,7 @@ fn at_once<F: Future>(future: F) -> F::Output {
     }
 }
 
-impl Shelf {
+impl StoreModel {
     pub(super) fn new() -> Self {
         Self::of(Vec::new())
     }

@@ -1,4 +1,4 @@
-//! [`Lines`]: how often the log of a Server says the same.
+//! [`LogThrottle`]: how often the log of a Server says the same.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -8,9 +8,9 @@ use crate::clock::monotonic;
 
 /// The log lines that may come with every Batch: one per cause and interval is written.
 #[derive(Debug, Default)]
-pub(crate) struct Lines(Mutex<Throttle<(&'static str, String)>>);
+pub(crate) struct LogThrottle(Mutex<Throttle<(&'static str, String)>>);
 
-impl Lines {
+impl LogThrottle {
     /// Whether the line `what` about this cause is written now: with the number of those that were suppressed before it,
     /// if there were some.
     pub(crate) fn admit(&self, what: &'static str, cause: &str) -> Option<Option<u64>> {

@@ -1,4 +1,4 @@
-//! [`Intake`]: the requests that are in hand. It bounds their bytes, knows the oldest, and answers each request once
+//! [`OpenRequests`]: the requests that are in hand. It bounds their bytes, knows the oldest, and answers each request once
 //! all it carried is answered.
 
 use std::collections::BTreeSet;
@@ -13,36 +13,36 @@ use crate::planner::LaneMessage;
 use crate::status::Status;
 
 /// The requests in hand.
-pub(crate) struct Intake {
+pub(crate) struct OpenRequests {
     status: Arc<Status>,
     bytes_held: AtomicUsize,
     bytes_held_max: usize,
     requests: AtomicU64,
-    /// Arrival and number of each request in hand.
+    /// Arrival time and number of each request in hand.
     open: Mutex<BTreeSet<(Timestamp, u64)>>,
     closed: Notify,
 }
 
 /// There is no room for so many bytes now.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Refused;
+pub(crate) struct OverCapacity;
 
-/// Room for some bytes, given back when dropped.
-pub(crate) struct Room {
-    intake: Arc<Intake>,
+/// Reserved bytes, given back when dropped.
+pub(crate) struct ByteReservation {
+    open_requests: Arc<OpenRequests>,
     bytes: usize,
 }
 
 /// One request: collects the answers to its Batches and Probes.
-pub(crate) struct Request {
-    intake: Arc<Intake>,
+pub(crate) struct OpenRequest {
+    open_requests: Arc<OpenRequests>,
     key: (Timestamp, u64),
-    answers: Mutex<Answers>,
+    answers: Mutex<PendingAcks>,
     /// Given back with the request, when the last of it is answered.
-    _room: Option<Room>,
+    _room: Option<ByteReservation>,
 }
 
-struct Answers {
+struct PendingAcks {
     acks: Vec<Ack>,
     left: usize,
     done: Option<oneshot::Sender<Vec<Ack>>>,
@@ -50,7 +50,7 @@ struct Answers {
 
 /// The right to answer one Batch or Probe. When dropped, it is answered as not known to be stored.
 pub(crate) struct Ticket {
-    request: Arc<Request>,
+    request: Arc<OpenRequest>,
     slot: usize,
     is_answered: bool,
 }
@@ -60,7 +60,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().expect("nothing under this lock panics")
 }
 
-impl Intake {
+impl OpenRequests {
     pub(crate) fn new(status: Arc<Status>, bytes_held_max: usize) -> Self {
         Self {
             status,
@@ -73,11 +73,11 @@ impl Intake {
     }
 
     /// Takes room for some bytes. One request always fits when there is no other.
-    pub(crate) fn reserve(self: &Arc<Self>, bytes: usize) -> Result<Room, Refused> {
+    pub(crate) fn reserve(self: &Arc<Self>, bytes: usize) -> Result<ByteReservation, OverCapacity> {
         let before = self.bytes_held.fetch_add(bytes, Ordering::Relaxed);
         // From here on dropping it gives the bytes back, also when they turn out to be too many.
-        let room = Room { intake: Arc::clone(self), bytes };
-        if before > 0 && before + bytes > self.bytes_held_max { Err(Refused) } else { Ok(room) }
+        let room = ByteReservation { open_requests: Arc::clone(self), bytes };
+        if before > 0 && before + bytes > self.bytes_held_max { Err(OverCapacity) } else { Ok(room) }
     }
 
     /// Takes a request in hand. Tickets are in the order of the messages; the receiver gets all answers at once.
@@ -85,13 +85,13 @@ impl Intake {
         self: &Arc<Self>,
         arrived: Timestamp,
         messages: &[LaneMessage],
-        room: Option<Room>,
+        room: Option<ByteReservation>,
     ) -> (Vec<Ticket>, oneshot::Receiver<Vec<Ack>>) {
         let key = (arrived, self.requests.fetch_add(1, Ordering::Relaxed));
         let (sender, receiver) = oneshot::channel();
         let acks = messages.iter().map(|message| message.unanswered(Answer::Unavailable)).collect();
-        let answers = Mutex::new(Answers { acks, left: messages.len(), done: Some(sender) });
-        let request = Arc::new(Request { intake: Arc::clone(self), key, answers, _room: room });
+        let answers = Mutex::new(PendingAcks { acks, left: messages.len(), done: Some(sender) });
+        let request = Arc::new(OpenRequest { open_requests: Arc::clone(self), key, answers, _room: room });
         self.change_open(|open| {
             open.insert(key);
         });
@@ -123,18 +123,18 @@ impl Intake {
     }
 }
 
-impl Drop for Room {
+impl Drop for ByteReservation {
     fn drop(&mut self) {
-        self.intake.bytes_held.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.open_requests.bytes_held.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
-impl Drop for Request {
+impl Drop for OpenRequest {
     fn drop(&mut self) {
-        self.intake.change_open(|open| {
+        self.open_requests.change_open(|open| {
             open.remove(&self.key);
         });
-        self.intake.closed.notify_waiters();
+        self.open_requests.closed.notify_waiters();
     }
 }
 
