@@ -6,7 +6,7 @@ mod lanes;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,8 +18,8 @@ use taba_core::ledger::Why;
 use taba_core::limits::FRAME_BYTES_MAX;
 use taba_core::wire::{Answer, Compression, Frame, Kind, LaneBatch, Lanes, Probe};
 use taba_core::{
-    Commit, Committed, Loaded, MemoryStore, Scan, Scanned, SeqNo, Store, StoreError, StreamId, TabName,
-    TabType, VBucket, VBuckets, Wanted,
+    ClientId, Commit, Committed, Loaded, MemoryStore, Part, Scan, Scanned, SeqNo, StateKey, Store,
+    StoreError, StreamId, TabName, TabType, VBucket, VBuckets, Version, Wanted,
 };
 use taba_server::{Misdirected, Server, ServerBuilder};
 use tokio::sync::{Notify, Semaphore};
@@ -353,6 +353,64 @@ async fn a_vbucket_that_is_kept_elsewhere_is_never_acknowledged_here() {
     assert!(server.ingest(request()).await.iter().all(|ack| ack.answer == Answer::Applied));
     let report = server.status().report();
     assert_eq!((report.probes_in, report.probes_answered, report.batches_in), (2, 1, 2));
+}
+
+/// Counts the log lines with one message.
+#[derive(Clone)]
+struct LineCounter {
+    message: &'static str,
+    count: Arc<AtomicUsize>,
+}
+
+impl tracing::field::Visit for LineCounter {
+    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+        if field.name() == "message" && format!("{value:?}") == self.message {
+            self.count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl tracing::Subscriber for LineCounter {
+    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn event(&self, event: &tracing::Event<'_>) {
+        event.record(&mut self.clone());
+    }
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[tokio::test]
+async fn many_states_that_cannot_be_read_for_one_reason_are_one_line_of_the_log() {
+    let count = Arc::new(AtomicUsize::new(0));
+    let message = "a stored state cannot be read; events for it are refused";
+    let _guard = tracing::subscriber::set_default(LineCounter { message, count: Arc::clone(&count) });
+    let store = MemoryStore::default();
+    let tab = TabName::new("requests").unwrap();
+    let home = VBuckets::default().of(&tab);
+    let clients = ["web-1", "web-2", "web-3"];
+    let state = |client: &&str| {
+        let key = StateKey { tab: tab.clone(), client: ClientId::new(client).unwrap() };
+        (key, Part::WHOLE, Some("no envelope".into()))
+    };
+    let commit = Commit {
+        next: Version { writer: 7, count: 1 },
+        states: clients.iter().map(state).collect(),
+        ..Commit::default()
+    };
+    assert_eq!(store.commit(home, commit).await.unwrap(), Committed::Done);
+    let server = builder().store(store).build().unwrap();
+    let blocks = clients.iter().map(|client| block("requests", client, &[1.0])).collect();
+    let (status, body) = post(&server, frame(&[batch(1, home.index(), 1, 0, blocks)])).await;
+    let refused: Vec<_> = acks(body)[0].refused.iter().map(|refusal| refusal.why).collect();
+    assert_eq!((status, refused), (StatusCode::OK, vec![Why::Undecodable; 3]));
+    assert_eq!(count.load(Ordering::Relaxed), 1);
 }
 
 fn probe(stream: u64, base: u64, events_before: u64) -> Probe {

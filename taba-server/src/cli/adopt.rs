@@ -10,15 +10,22 @@ use super::{Outcome, connect};
 pub(super) async fn adopt(log: &Log, config: &Verified, yes: bool) -> Outcome {
     match config.store {
         StoreKind::Memory => log.say("a memory store ends with its server: there is nothing to adopt"),
-        StoreKind::Embedded if !yes => log.say(format_args!(
-            "would forget the store that was in {}, if its file is gone, so that the next start makes a new one; \
-             say --yes to do it",
-            config.data_dir.display()
-        )),
+        StoreKind::Embedded if !yes => {
+            let dir = config.data_dir.display();
+            if EmbeddedStore::is_file_lost(&config.data_dir) {
+                log.say(format_args!(
+                    "the file of the store in {dir} is gone or empty; --yes lets the next start make a new, empty store"
+                ));
+            } else {
+                log.say(format_args!("nothing to do in {dir}: its file is there, or no store ever was"));
+            }
+        }
         StoreKind::Embedded => {
             let dir = config.data_dir.display();
             if EmbeddedStore::forget(&config.data_dir)? {
-                log.say(format_args!("the store that was in {dir} is forgotten; the next start makes a new one"));
+                log.say(format_args!(
+                    "the store that was in {dir} is forgotten; the next start makes a new one"
+                ));
             } else {
                 log.say(format_args!("nothing to do in {dir}: its file is there, or no store ever was"));
             }

@@ -18,7 +18,9 @@ use super::condition::Condition;
 use super::open_requests::{OpenRequests, Ticket};
 use crate::clock::{Clock, monotonic};
 use crate::log_throttle::LogThrottle;
-use crate::planner::{Action, Env, Input, LaneMessage, NewerState, Planner, RefusedBlock, StoreFailed};
+use crate::planner::{
+    Action, Env, Input, LaneMessage, NewerState, Planner, RefusedBlock, StoreFailed, UnreadableState,
+};
 use crate::sabotage::{WORKERS, is_off};
 use crate::status::Status;
 use crate::version::Versions;
@@ -228,10 +230,7 @@ impl Worker {
                 Action::Panicked(panic) => shared.status.panics.tell(&panic),
                 Action::Refused(block) => tell_refused(&shared, &block),
                 Action::Newer(newer) => tell_newer(&shared, &newer),
-                Action::Report(unreadable) => tracing::error!(
-                    vbucket = vbucket.index(), tab = %unreadable.key.tab, client = %unreadable.key.client,
-                    why = %unreadable.why, "a stored state cannot be read; events for it are refused"
-                ),
+                Action::Report(unreadable) => tell_unreadable(&shared, vbucket, &unreadable),
             }
         }
         self.schedule(vbucket);
@@ -329,6 +328,15 @@ fn tell_refused(shared: &Shared, block: &RefusedBlock) {
         tracing::warn!(
             tab = %block.tab, tab_type = %block.tab_type, client = %block.client, why = block.why.as_str(),
             events = block.events, suppressed, "a block was refused; its events are counted as dropped"
+        );
+    }
+}
+
+fn tell_unreadable(shared: &Shared, vbucket: VBucket, unreadable: &UnreadableState) {
+    if let Some(suppressed) = shared.log.admit("unreadable", unreadable.why.as_str()) {
+        tracing::error!(
+            vbucket = vbucket.index(), tab = %unreadable.key.tab, client = %unreadable.key.client,
+            why = %unreadable.why, suppressed, "a stored state cannot be read; events for it are refused"
         );
     }
 }

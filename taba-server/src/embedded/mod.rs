@@ -178,13 +178,17 @@ impl EmbeddedStore {
     /// # Errors
     /// When the file cannot be removed.
     pub fn forget(dir: &Path) -> std::io::Result<bool> {
-        let is_gone = std::fs::metadata(dir.join(FILE_NAME)).map_or(0, |found| found.len()) == 0;
-        let marker = dir.join(MARKER_NAME);
-        if !is_gone || !marker.exists() {
+        if !Self::is_file_lost(dir) {
             return Ok(false);
         }
-        std::fs::remove_file(marker)?;
+        std::fs::remove_file(dir.join(MARKER_NAME))?;
         Ok(true)
+    }
+
+    /// Whether a store was made in a directory, and its file is gone or empty.
+    pub fn is_file_lost(dir: &Path) -> bool {
+        let bytes = std::fs::metadata(dir.join(FILE_NAME)).map_or(0, |found| found.len());
+        bytes == 0 && dir.join(MARKER_NAME).exists()
     }
 
     /// As [`open`](Self::open), of a store that is there.
