@@ -51,7 +51,7 @@ pub fn mark_after(batch: &LaneBatch, hour: u32) -> Mark {
     Mark { seq: batch.seq, events: batch.events_before.saturating_add(batch.events()), hour }
 }
 
-/// How a Lane stands, seen from a Probe.
+/// What a Probe finds about its Lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProbeOutcome {
     /// The sender has all that is not contained.

@@ -1,7 +1,7 @@
 //! The Server of Taba: it takes Batches from Agents, folds them into States, stores them with their marks, and answers
 //! queries. It is stateless: any Server may take any Batch at any time, because what makes a Batch count exactly once
 //! stands in the [`Store`](taba_core::Store), beside the States. An answer says what the store holds, and how much of
-//! that would survive the loss of its machine; what a sender may let go of because of it is the sender's rule.
+//! that would survive the loss of its machine; what a sender may release because of it is the sender's rule.
 //!
 //! ```text
 //! POST /v2/lanes ─► open_requests ─► worker: planner of each VBucket ─► Store: load, commit on condition of the version

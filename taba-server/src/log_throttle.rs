@@ -1,4 +1,4 @@
-//! [`LogThrottle`]: how often the log of a Server says the same.
+//! [`LogThrottle`]: rate limits of the log lines of a Server.
 
 use std::sync::{Mutex, PoisonError};
 

@@ -1,4 +1,4 @@
-//! [`Status`]: what a Server counts about itself; pairs of in and out, so that work between two looks still shows.
+//! [`Status`]: what a Server counts about itself; in pairs of in and out, so that work between two reads still shows.
 
 use std::fmt;
 use std::sync::Arc;
@@ -66,11 +66,11 @@ pub struct Status {
     pub events_without_note: AtomicU64,
     /// Panics of Handlers, in ingest and in queries.
     pub panics: Panics,
-    /// Lines of the process's log that were dropped: nobody reads it, or its disk is full.
+    /// Log lines of the process that were dropped, because its reader stalls or its disk is full.
     pub log_lines_dropped: LinesDropped,
 }
 
-/// Tells how many lines of a log were dropped; whoever started the log knows.
+/// The count of dropped log lines, given by the code that started the log.
 #[derive(Clone, Default)]
 pub struct LinesDropped(Option<Arc<dyn Fn() -> u64 + Send + Sync>>);
 
@@ -80,7 +80,7 @@ impl LinesDropped {
         Self(Some(Arc::new(count)))
     }
 
-    /// How many; 0 when nobody counts.
+    /// How many; 0 when no counter was given.
     pub fn count(&self) -> u64 {
         self.0.as_ref().map_or(0, |count| count())
     }

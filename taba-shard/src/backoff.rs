@@ -13,7 +13,7 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// How much longer nobody may try; `None` when one may.
+    /// How long until the next try is allowed; `None` when it is allowed now.
     pub fn pause(&self, now: Instant) -> Option<Duration> {
         let left = self.until?.saturating_duration_since(now);
         (!left.is_zero()).then_some(left)

@@ -1,10 +1,10 @@
-//! [`Census`]: each shard was asked which VBuckets it holds; who owns which?
+//! [`Census`]: decides which shard owns which VBucket, from what each shard says it holds.
 //!
 //! The truth about a VBucket is in the VBucket. Of several shards that hold one, the highest epoch owns it; a VBucket
-//! that is marked as moved away by its highest holder is owned by nobody until the mover goes on.
+//! that is marked as moved away by its highest holder has no owner until the move goes on.
 //!
 //! A shard that is silent may hold the higher epoch, or what no other shard holds. So when some shards are silent, a
-//! VBucket belongs to the shard that holds it and does not say that it was moved, since whoever moves one marks it
+//! VBucket belongs to the shard that holds it and does not say that it was moved, since a move marks it
 //! there first and each commit looks for that mark again; all other VBuckets are [`Location::Unknown`], and nothing is
 //! made in their place. Whether there is a deployment at all can only be known when every shard has answered.
 
@@ -214,7 +214,7 @@ pub struct Census {
 }
 
 impl Census {
-    /// A census of so many shards, numbered from 0. Those that never answer are silent.
+    /// A census of `shards` shards, numbered from 0. Those that never answer are silent.
     pub fn new(vbuckets: VBuckets, shards: usize) -> Self {
         Self { vbuckets, shards, answers: BTreeMap::new(), damaged: BTreeSet::new() }
     }
@@ -270,7 +270,7 @@ impl Census {
     }
 
     /// Of the VBuckets of one shard that are of several deployments, those of the smaller part are damaged: a shard
-    /// holds one deployment. Of two halves, nobody knows.
+    /// holds one deployment. Of two halves, neither is.
     fn set_strangers_aside(&mut self) {
         for (shard, held) in &mut self.answers {
             let mut counts: BTreeMap<(u16, u64), usize> = BTreeMap::new();

@@ -51,7 +51,7 @@ impl IndexEntry {
     }
 }
 
-/// What one process knows about the indexes of one VBucket.
+/// The index entries of one VBucket that one process knows to be written.
 #[derive(Clone, Debug, Default)]
 pub struct IndexCache {
     /// `None`: nothing is known.
@@ -60,12 +60,12 @@ pub struct IndexCache {
 }
 
 impl IndexCache {
-    /// How many entries it remembers.
+    /// How many entries it holds.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether it remembers none.
+    /// Whether it holds none.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -95,7 +95,7 @@ impl IndexCache {
         }
     }
 
-    /// Nothing is known any more.
+    /// Drops all entries.
     pub fn forget(&mut self) {
         *self = Self::default();
     }

@@ -54,7 +54,7 @@ pub fn put_version(version: Version) -> String {
     version.to_string()
 }
 
-/// The version that a text says; `None` when no store writes such a text.
+/// The version that a text says; `None` when it is not a text that a store writes.
 pub fn read_version(text: &[u8]) -> Option<Version> {
     let (writer, count) = std::str::from_utf8(text).ok()?.split_once('-')?;
     let version = Version { writer: hex(writer)?, count: decimal(count)? };
@@ -67,7 +67,7 @@ pub fn put_deployment(deployment: Deployment) -> String {
     format!("{vbuckets} {id:016x}{}", if is_new { " new" } else { "" })
 }
 
-/// The deployment that a text says; `None` when no store writes such a text.
+/// The deployment that a text says; `None` when it is not a text that a store writes.
 pub fn read_deployment(text: &[u8]) -> Option<Deployment> {
     let mut words = std::str::from_utf8(text).ok()?.split(' ');
     let vbuckets = decimal(words.next()?)?.try_into().ok()?;
@@ -80,7 +80,7 @@ pub fn read_deployment(text: &[u8]) -> Option<Deployment> {
     words.next().is_none().then_some(Deployment { vbuckets, id, is_new })
 }
 
-/// The epoch that a text says; `None` when no store writes such a text.
+/// The epoch that a text says; `None` when it is not a text that a store writes.
 pub fn read_epoch(text: &[u8]) -> Option<u64> {
     decimal(std::str::from_utf8(text).ok()?)
 }
@@ -90,7 +90,7 @@ pub fn put_moved(epoch: u64, to: ShardId) -> String {
     format!("{epoch}:{}", to.0)
 }
 
-/// Where a text says that a VBucket goes, and under which epoch; `None` when no store writes such a text.
+/// Where a text says that a VBucket goes, and under which epoch; `None` when it is not a text that a store writes.
 pub fn read_moved(text: &[u8]) -> Option<(u64, ShardId)> {
     let (epoch, shard) = std::str::from_utf8(text).ok()?.split_once(':')?;
     Some((decimal(epoch)?, ShardId(decimal(shard)?.try_into().ok()?)))
@@ -101,7 +101,7 @@ pub fn mark_field(stream: StreamId) -> String {
     format!("a:{stream}")
 }
 
-/// The Stream of an entry of the index of Streams; `None` when no store writes such an entry.
+/// The Stream of an entry of the index of Streams; `None` when it is not an entry that a store writes.
 pub fn read_stream(entry: &[u8]) -> Option<StreamId> {
     hex(std::str::from_utf8(entry).ok()?).map(StreamId)
 }
@@ -150,7 +150,7 @@ pub fn put_mark(mark: &Mark) -> [u8; MARK_BYTES] {
     bytes
 }
 
-/// The mark that these bytes are; `None` when no store writes such bytes.
+/// The mark that these bytes are; `None` when they are not bytes that a store writes.
 pub fn read_mark(bytes: &[u8]) -> Option<Mark> {
     let bytes: &[u8; MARK_BYTES] = bytes.try_into().ok()?;
     let (seq, rest) = bytes.split_first_chunk::<8>()?;
@@ -167,14 +167,14 @@ pub fn tab_field(tab: &TabName) -> Vec<u8> {
     [b"t:", tab.as_str().as_bytes()].concat()
 }
 
-/// The Tab of an entry of the index of Tabs; `None` when no store writes such an entry.
+/// The Tab of an entry of the index of Tabs; `None` when it is not an entry that a store writes.
 pub fn read_tab(entry: &[u8]) -> Option<TabName> {
     let text = std::str::from_utf8(entry).ok()?;
     // A name whose labels are out of order would be a second spelling of another Tab.
     TabName::new(text).ok().filter(|tab| tab.as_str() == text)
 }
 
-/// The type that a value says; `None` when no store writes such a value.
+/// The type that a value says; `None` when it is not a value that a store writes.
 pub fn read_type(value: &[u8]) -> Option<TabType> {
     TabType::new(std::str::from_utf8(value).ok()?).ok()
 }
@@ -203,12 +203,12 @@ pub fn part_entry(client: &ClientId, part: Part) -> String {
     format!("{client} {:05}", part.0)
 }
 
-/// The Client of an entry of the index of Clients; `None` when no store writes such an entry.
+/// The Client of an entry of the index of Clients; `None` when it is not an entry that a store writes.
 pub fn read_client(entry: &[u8]) -> Option<ClientId> {
     ClientId::new(std::str::from_utf8(entry).ok()?).ok()
 }
 
-/// The Client and part of an entry of the index of parts; `None` when no store writes such an entry.
+/// The Client and part of an entry of the index of parts; `None` when it is not an entry that a store writes.
 pub fn read_part(entry: &[u8]) -> Option<(ClientId, Part)> {
     let (client, part) = std::str::from_utf8(entry).ok()?.split_once(' ')?;
     let number = if part.len() == 5 { decimal(part)?.try_into().ok()? } else { return None };

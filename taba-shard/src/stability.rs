@@ -21,7 +21,7 @@ pub enum AppendLog {
     Fine,
     /// Its last write failed.
     Failing,
-    /// It is written, and synced whenever the system likes.
+    /// It is written, and synced when the operating system decides.
     Lazy,
 }
 
@@ -121,18 +121,18 @@ impl Default for StabilityRules {
     }
 }
 
-/// How many replicas were seen, and when last so many; and the best log of writes.
+/// How many replicas were seen and when, and the best log of writes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReplicaHistory(BTreeMap<usize, Instant>, u8);
 
 impl ReplicaHistory {
-    /// Its log is this now; answers whether it was worth more once.
+    /// Notes the log as it is now; answers whether it was worth more before.
     pub fn saw_log(&mut self, log: AppendLog) -> bool {
         self.1 = self.1.max(log.worth());
         log.worth() < self.1
     }
 
-    /// So many are connected now; answers how many are expected: the most that were seen within `lately`.
+    /// Notes the replicas connected now; answers how many are expected: the most that were seen within `lately`.
     pub fn saw(&mut self, replicas: usize, now: Instant, lately: Duration) -> usize {
         self.0.retain(|_, seen| now.saturating_duration_since(*seen) < lately);
         // Where more were seen at the same time or later, fewer say nothing; so there are never more entries than

@@ -15,7 +15,7 @@ use taba_agent::spool::record::Record;
 use taba_agent::spool::{MemorySpool, Spool};
 use taba_core::wire::{Ack, Answer, Block, LaneBatch, Probe, Reader};
 use taba_core::{ClientId, Events, Mark, SeqNo, StreamId, TabName, TabType, Timestamp};
-use taba_server::admission::{Admission, ProbeOutcome, admit, mark_after, mark_below, admit_probe};
+use taba_server::admission::{Admission, ProbeOutcome, admit, admit_probe, mark_after, mark_below};
 use taba_tests::spec::server::{Kind, Request};
 use taba_tests::spec::{Checker, Dice, Rule, Rules, Size, Step, Times, World, store};
 

@@ -1,5 +1,5 @@
-//! [`OpenRequests`]: the requests that are in hand. It bounds their bytes, knows the oldest, and answers each request once
-//! all it carried is answered.
+//! [`OpenRequests`]: the requests that are not answered yet. It bounds their bytes, knows the oldest, and answers a request
+//! once all its messages are answered.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -12,18 +12,18 @@ use tokio::sync::{Notify, oneshot};
 use crate::planner::LaneMessage;
 use crate::status::Status;
 
-/// The requests in hand.
+/// The requests that are not answered yet.
 pub(crate) struct OpenRequests {
     status: Arc<Status>,
     bytes_held: AtomicUsize,
     bytes_held_max: usize,
     requests: AtomicU64,
-    /// Arrival time and number of each request in hand.
+    /// Arrival time and number of each open request.
     open: Mutex<BTreeSet<(Timestamp, u64)>>,
     closed: Notify,
 }
 
-/// There is no room for so many bytes now.
+/// The bound of bytes in open requests is reached.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct OverCapacity;
 
@@ -72,15 +72,15 @@ impl OpenRequests {
         }
     }
 
-    /// Takes room for some bytes. One request always fits when there is no other.
+    /// Reserves bytes. One request always fits when there is no other.
     pub(crate) fn reserve(self: &Arc<Self>, bytes: usize) -> Result<ByteReservation, OverCapacity> {
         let before = self.bytes_held.fetch_add(bytes, Ordering::Relaxed);
-        // From here on dropping it gives the bytes back, also when they turn out to be too many.
+        // Dropping it gives the bytes back, also on the error path below.
         let room = ByteReservation { open_requests: Arc::clone(self), bytes };
         if before > 0 && before + bytes > self.bytes_held_max { Err(OverCapacity) } else { Ok(room) }
     }
 
-    /// Takes a request in hand. Tickets are in the order of the messages; the receiver gets all answers at once.
+    /// Opens a request. Tickets are in the order of the messages; the receiver gets all answers at once.
     pub(crate) fn open(
         self: &Arc<Self>,
         arrived: Timestamp,
@@ -99,12 +99,12 @@ impl OpenRequests {
         ((0..messages.len()).map(ticket).collect(), receiver)
     }
 
-    /// Requests in hand.
+    /// How many requests are open.
     pub(crate) fn open_count(&self) -> usize {
         lock(&self.open).len()
     }
 
-    /// Waits until no request is in hand.
+    /// Waits until no request is open.
     pub(crate) async fn until_empty(&self) {
         loop {
             let closed = self.closed.notified();
@@ -156,7 +156,7 @@ impl Ticket {
         if answers.left == 0 {
             let acks = std::mem::take(&mut answers.acks);
             if let Some(done) = answers.done.take() {
-                // Nobody listens any more when the connection broke; the Agent will send again and be told then.
+                // When the connection broke, the receiver is gone; the Agent sends again and is answered then.
                 let _ = done.send(acks);
             }
         }

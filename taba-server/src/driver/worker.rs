@@ -1,4 +1,4 @@
-//! [`Worker`]: one task that owns some VBuckets: it feeds their planners and does what they want.
+//! [`Worker`]: one task that owns some VBuckets: it feeds their planners and runs their actions.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -60,12 +60,12 @@ pub(crate) enum WorkerMessage {
     Drain,
 }
 
-/// A planner with what the worker has to know about it.
+/// The planner of one VBucket, with what its worker needs for scheduling and for the bound of the caches.
 struct PlannerSlot {
     planner: Planner<Ticket>,
     /// When its last commit began.
     begun: Option<Instant>,
-    /// Whether it stands in `due` or `ready`.
+    /// Whether it is in `due` or `ready`.
     is_scheduled: bool,
     /// Whether its last commit had no room for all that waited.
     is_behind: bool,
@@ -83,9 +83,9 @@ pub(crate) struct Worker {
     shared: Arc<Shared>,
     messages: mpsc::UnboundedReceiver<WorkerMessage>,
     slots: HashMap<VBucket, PlannerSlot>,
-    /// Who is to commit when.
+    /// The VBuckets to commit later, by time.
     due: BinaryHeap<Reverse<(Instant, VBucket)>>,
-    /// Who is to commit now.
+    /// The VBuckets to commit now.
     ready: VecDeque<VBucket>,
     in_flight: FuturesUnordered<Done>,
     /// Waits until a commit is stable, at most one for each VBucket. They are apart from what is in flight, because
@@ -112,7 +112,7 @@ impl Worker {
         }
     }
 
-    /// Works until it was drained or nobody can send any more.
+    /// Runs until it is drained or all senders are gone.
     pub(crate) async fn run(mut self) {
         loop {
             while self.in_flight.len() < self.shared.commits_in_flight_max {
@@ -147,7 +147,7 @@ impl Worker {
     }
 
     fn drain(&mut self) {
-        // What was sent before the word came is still taken.
+        // Messages sent before `Drain` are still taken.
         while let Ok(message) = self.messages.try_recv() {
             if let WorkerMessage::Arrivals(arrivals) = message {
                 self.take(arrivals);
@@ -190,7 +190,7 @@ impl Worker {
         })
     }
 
-    /// Gives a planner one input and does what it wants.
+    /// Gives a planner one input and runs its actions.
     fn feed(&mut self, vbucket: VBucket, input: Input<Ticket>) {
         let shared = Arc::clone(&self.shared);
         let env = Env {
@@ -237,8 +237,8 @@ impl Worker {
         self.bound_caches(vbucket);
     }
 
-    /// Begins to wait until a commit is stable. The wait before it ends as failed, which nobody minds: had its planner
-    /// still wanted it, there would be no other. A store that never answers thus holds one future, not ever more.
+    /// Begins to wait until a commit is stable. The wait before it is aborted; its planner no longer
+    /// needs it. So a store that never answers holds one future for each VBucket.
     fn stabilise(&mut self, vbucket: VBucket, version: Version) {
         let (wait, handle) = abortable(stabilise(Arc::clone(&self.shared), vbucket));
         let before = self.slot(vbucket).wait.replace(handle);
@@ -271,7 +271,7 @@ impl Worker {
         self.cache_bytes = self.cache_bytes + after - before;
         while self.cache_bytes > self.shared.cache_bytes_max {
             let idle = self.slots.values_mut().filter(|slot| slot.cache_bytes > 0 && slot.planner.is_idle());
-            // All others are busy: they come by here when they are done.
+            // All others are busy: this runs again when they are done.
             let Some(slot) = idle.min_by_key(|slot| slot.used) else { break };
             slot.planner.shrink();
             let after = slot.planner.cache_bytes();
@@ -368,11 +368,10 @@ fn failed(shared: &Shared, vbucket: VBucket, error: &StoreError, what: &'static 
     StoreFailed
 }
 
-/// Waits for the workers, and tells when one of them panics. It owns them: whoever waits for their end may be dropped
-/// without aborting a commit.
+/// Joins the workers, and reports a panic of one. It owns them, so dropping a caller that waits for their end aborts no commit.
 pub(crate) async fn supervise(mut workers: JoinSet<()>, shared: Arc<Shared>) {
     while let Some(ended) = workers.join_next().await {
-        // Nobody aborts a worker but the runtime, when it ends itself.
+        // Only the runtime aborts a worker, when it ends.
         if let Err(Ok(panic)) = ended.map_err(tokio::task::JoinError::try_into_panic) {
             shared.condition.fail("a worker", &*panic);
         }

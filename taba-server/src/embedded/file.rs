@@ -30,8 +30,8 @@ pub(super) struct DatabaseFile {
     options: EmbeddedOptions,
     /// Which store it is.
     pub(super) store: u64,
-    /// Readers hold the lock while they read: whoever has it for writing knows that no handle is left. What is in it is put
-    /// there and taken away as one, and what redb does runs guarded: it is whole, whoever panicked.
+    /// Readers hold the lock while they read, so the holder of the write lock knows that no handle is left. The value is
+    /// replaced as one, and calls of redb run guarded, so a panic leaves it whole.
     database: RwLock<Option<Database>>,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! # How it works
 //! One redb file. One thread writes: it groups the commits of many VBuckets into one transaction and one sync, and
-//! compares versions with a table in memory. Readers see one consistent moment each, and wait for nobody.
+//! compares versions with a table in memory. Each reader sees one consistent snapshot and never waits.
 //!
 //! # Why redb
 //! It was measured against fjall, a log-structured store, on one 2-core machine in November 2026. fjall writes less
@@ -151,7 +151,7 @@ pub enum EmbeddedError {
 
 /// States in one directory of this machine.
 ///
-/// Needs a tokio runtime around its async functions. Dropping it waits for the write under way, then lets go of the
+/// Needs a tokio runtime around its async functions. Dropping it waits for the write under way, then releases the
 /// directory.
 ///
 /// # Cost
@@ -246,7 +246,7 @@ impl EmbeddedStore {
         .await
     }
 
-    /// Removes marks: of these Lanes nobody knows any more what was counted.
+    /// Removes marks: what was counted of these Lanes is no longer known.
     ///
     /// What their Agents still keep of them counts once more, and what came before is counted as a gap though it is stored.
     ///
@@ -293,7 +293,7 @@ impl EmbeddedStore {
         jobs.send(job).map_err(|_| unavailable("the writing thread has ended".into()))
     }
 
-    /// Reads on a thread where waiting for a disk hurts nobody.
+    /// Reads on a thread that may block.
     async fn read<T: Send + 'static>(
         &self,
         vbucket: VBucket,

@@ -40,12 +40,12 @@ pub fn salvage(dir: &Path, to: &mut dyn Write) -> Result<Salvaged, BackupError> 
     save(dir, to, LostVBuckets::LeftOut)
 }
 
-/// What becomes of VBuckets that cannot be read.
+/// How a backup treats VBuckets that cannot be read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum LostVBuckets {
     /// They are not in the backup, and begin anew.
     LeftOut,
-    /// They stand in it as lost: they are faults until somebody says that they may begin anew.
+    /// They are in it, marked as lost: reading them is an error until an operator lets them begin anew (`mend --yes`).
     Marked,
 }
 

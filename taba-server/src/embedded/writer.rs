@@ -37,7 +37,7 @@ struct Pending {
 pub(super) struct Writer {
     file: Arc<DatabaseFile>,
     jobs: Receiver<Job>,
-    /// What is stored; nobody else writes. VBuckets that are not here were never written; `None` is damaged.
+    /// The stored versions; only this thread writes. VBuckets that are not here were never written; `None` is damaged.
     versions: BTreeMap<VBucket, Option<Version>>,
     /// Commits to a VBucket that the group under way already changes.
     deferred: Vec<Pending>,
@@ -54,7 +54,7 @@ impl Writer {
         Self { file, jobs, versions, deferred: Vec::new(), spoilt: BTreeSet::new() }
     }
 
-    /// Works until nobody can ask any more.
+    /// Runs until all senders are gone.
     pub(super) fn run(mut self) {
         loop {
             let mut waiting = std::mem::take(&mut self.deferred);

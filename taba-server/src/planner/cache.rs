@@ -1,4 +1,4 @@
-//! [`Cache`]: what a Server knows of one VBucket: decoded States, types of Tabs, marks. Only a cache: it may be dropped
+//! [`Cache`]: the cached content of one VBucket: decoded States, types of Tabs, marks. Only a cache: it may be dropped
 //! at any time, and is dropped whenever it might not be what the store holds.
 
 use std::collections::HashMap;
@@ -34,8 +34,8 @@ pub(super) struct Cache {
     weight: usize,
     /// Whether each Handler is tried out before what it did is kept.
     pub(super) is_careful: bool,
-    /// A Handler panicked at what is here while nobody was careful: some States may be half changed, and nothing of
-    /// this may be committed.
+    /// A Handler panicked in an attempt that was not careful: some States may be half changed, and nothing here may be
+    /// committed.
     pub(super) is_poisoned: bool,
     /// Whether a State that was loaded may be [newer](CachedSlot::Newer) than this build.
     pub(super) has_newer: bool,
@@ -115,7 +115,7 @@ impl Cache {
         *self = Self { attempt: self.attempt, panics, ..Self::default() };
     }
 
-    /// Forgets everything, but what may turn out to hold still when all is loaded again.
+    /// Invalidates the cache; keeps what the next load may confirm.
     pub(super) fn invalidate(&mut self) {
         self.marks.invalidate();
         let marks = std::mem::take(&mut self.marks);
@@ -123,7 +123,7 @@ impl Cache {
         self.marks = marks;
     }
 
-    /// A Handler panicked. Where nobody is careful, it is called again carefully, and told then.
+    /// A Handler panicked. In a careful attempt it is reported; otherwise the attempt is made again, carefully.
     pub(super) fn panicked(&mut self, tab_type: &TabType, panicked: Panicked) {
         if self.is_careful {
             self.panics.push(HandlerPanic { tab_type: tab_type.clone(), panicked });

@@ -50,8 +50,8 @@ pub enum Input<T> {
     Loaded(Result<Loaded, StoreFailed>),
     /// The answer to [`Action::Commit`].
     Committed(Result<Committed, StoreFailed>),
-    /// The answer to the [`Action::Stabilise`] of that version. It may come at any time, also when nobody waits for it
-    /// any more.
+    /// The answer to the [`Action::Stabilise`] of that version. It may come at any time, also when the wait is no longer
+    /// needed.
     Stabilised(Version, Result<(), StoreFailed>),
 }
 

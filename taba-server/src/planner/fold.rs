@@ -1,9 +1,8 @@
 //! Folding one Block into one State, or refusing it with a reason. A refusal changes nothing.
 //!
-//! Handlers are somebody else's code, and may panic. Folding in the ordinary way costs nothing for that: when one
-//! panics, the States that are cached may be half changed, so the attempt is void, and the planner makes another one
-//! *carefully*: each State is copied before it is changed, and encoded afterwards to see that it can be. What panics
-//! then is refused, and its State is as it was.
+//! Handlers are the user's code, and may panic. Ordinary folding copies nothing: when a Handler panics, the cached States
+//! may be half changed, so the attempt is dropped, and the planner makes another one *carefully*: each State is copied
+//! before it is changed, and encoded afterwards. A Block that panics then is refused, and its State stays as it was.
 
 use taba_core::ledger::{self, Where, Why};
 use taba_core::wire::{Block, Content};
@@ -57,7 +56,7 @@ impl From<HandlerError> for FoldRefusal {
     }
 }
 
-/// Folds a Block whose State was touched and loaded. A time that is not believed counts as that of the arrival.
+/// Folds a Block whose State was touched and loaded. A time too far in the future counts as the time of arrival.
 pub(super) fn fold_block(
     cache: &mut Cache,
     handlers: &Registry,

@@ -9,13 +9,12 @@
 //! waits        └──── 1 is stable ────┘└─ 4 ─ …      is asked after together, by the next one
 //! ```
 //!
-//! What is known is worth no more than the history it is about. A conflict may mean that the store went back in time,
-//! and what comes up to the same numbers again in the new history has reached nobody yet. So all of this is part of the
-//! cache and goes with it; a wait under way is recognised by the version of its commit, which never comes again, and the
-//! result of one that was forgotten finds nobody.
+//! This knowledge is valid for one history of the store. A conflict may mean that the store went back in time; the same
+//! numbers in the new history may not be on any replica yet. So all of this is part of the cache and is dropped with it. A
+//! wait is recognised by the version of its commit, which is unique; the result of a wait that was dropped is ignored.
 //!
 //! **Signed.** Most conflicts only mean that another Server writes here too. If each of them made this Server forget, two
-//! that take turns would never know of anything to be stable, and their senders could let go of nothing. So for a while
+//! that take turns would never know of anything to be stable, and their senders could release nothing. So for a while
 //! after a conflict each commit also sets a mark of the Server's own, named by its writer's number, at the count of the
 //! commit's version. When that very mark is found after a conflict, then the last commit done here is in the history,
 //! and with it all that came before: the store did not go back, and what was known still holds.

@@ -57,7 +57,7 @@ impl LaneMessage {
         MESSAGE_BYTES + self.blocks().iter().map(Block::encoded_bytes).sum::<usize>()
     }
 
-    /// The answer when nothing is known: `applied` is what the sender itself must believe applied or lost, at least.
+    /// The answer when nothing is known: `applied` is the highest number that the sender itself counts as applied or lost.
     pub fn unanswered(&self, answer: Answer) -> Ack {
         let before = match self {
             Self::Batch(batch) => batch.seq,

@@ -1,4 +1,4 @@
-//! [`Planner`]: the commit loop of one VBucket, as a machine that decides and does nothing: inputs in, actions out.
+//! [`Planner`]: the commit loop of one VBucket, as a pure state machine: inputs in, actions out.
 //!
 //! ```text
 //!            Due                     Loaded                     Loaded
@@ -10,7 +10,7 @@
 //!    └────────── failed: forget all, answer Unavailable ◄─────────────────┘
 //! ```
 //! **No answer from a stale cache.** With a commit in the attempt, the condition of that commit proves that the cache was
-//! what the store held. Without one (Duplicates, Naks, misdated messages only) the store is asked for its version first;
+//! what the store held. Without one (only Duplicates, Naks, misdated messages) the store is asked for its version first;
 //! if it is another, all is loaded and admitted again. Otherwise two Servers behind a load balancer answer one Lane Nak
 //! and Duplicate in turns, each from its own cache, and the Lane goes back and forth forever.
 //!
@@ -21,10 +21,10 @@
 //! **Fresh** is an answer that says what the store holds: [`Answer::Applied`], given for a commit made after the message
 //! arrived. A commit is done only if the VBucket is still at the version that the cache is of, so it proves the cache
 //! right at that moment. A Duplicate or a Nak says what was read, perhaps from a primary that was replaced and does not
-//! know it, and a sender must let go of nothing because of it. That is why a Probe always brings a commit, of a new
+//! know it, and a sender must release nothing because of it. That is why a Probe always brings a commit, of a new
 //! version and nothing else if there is nothing else.
 //!
-//! **Careful.** When a Handler panics, the attempt is void: its messages are taken again, and each State is tried out
+//! **Careful.** When a Handler panics, the attempt is dropped: its messages are taken again, and each State is tried out
 //! before it is changed for good. What the Handler panics at is refused, and everything else is committed: see `fold.rs`.
 //!
 //! **Newer.** A Batch for which this build is too old is answered *unavailable* before anything of it is folded; its sender
@@ -84,7 +84,7 @@ struct Attempt<T> {
     pairs: usize,
 }
 
-/// Since when the cache is known to be what the store holds.
+/// When the cache was last compared with the store.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Freshness {
     /// It was read in this attempt, after the messages had arrived.

@@ -21,7 +21,7 @@ pub(super) const LEDGER_PAIRS: usize = 64;
 /// Under which Client the Ledger counts what would not fit a commit Client by Client.
 const CROWD: &str = "taba.crowd";
 
-/// How many events took which way. Events of the Ledger itself are not counted.
+/// Counts of one commit, by outcome. Events of the Ledger itself are not counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct CommitCounts {
     pub(super) batches: u64,

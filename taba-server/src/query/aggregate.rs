@@ -60,7 +60,7 @@ pub struct Quality {
     pub caveats: Caveats,
 }
 
-/// What many Clients say.
+/// The aggregate of many Clients' States.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Aggregate {
     /// The Tab; of a group, the base name with the labels grouped by; of a super-aggregate, what was asked for.
@@ -94,7 +94,7 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
-/// What every answer of one query has in common.
+/// The context of one query: what all its answers share.
 pub(super) struct QueryContext {
     pub(super) state: QueryState,
     pub(super) query: Query,
@@ -256,7 +256,7 @@ impl AggregateCursor {
 }
 
 impl QueryContext {
-    /// What a State says as of the time asked for; who asked for none asks for now.
+    /// The projection of a State as of the time asked for; now, if none was.
     pub(super) fn project(&self, opened: &DecodedRow) -> Result<AnyProjection, Panicked> {
         match self.query.at {
             Some(at) => opened.handler.project(&opened.state, at),
@@ -326,11 +326,11 @@ impl QueryContext {
     }
 }
 
-/// An aggregate in the making.
+/// An aggregate that is being computed.
 struct AggregateSum<'a> {
     context: &'a QueryContext,
     running: Option<RunningProjection>,
-    /// A Handler panicked in the middle of the sum: there is nothing to say.
+    /// A Handler panicked while it aggregated: there is no result.
     is_broken: bool,
     clients: u64,
     /// Who was counted already; only several Tabs can have States of one Client.
@@ -341,7 +341,7 @@ struct AggregateSum<'a> {
     other_words: u64,
 }
 
-/// What was said so far, and by whom first.
+/// The projection aggregated so far, and the first State in it.
 struct RunningProjection {
     name: TabName,
     client: ClientId,
@@ -349,7 +349,7 @@ struct RunningProjection {
     projection: AnyProjection,
 }
 
-/// What of it a reader sees.
+/// The aggregate as its Handler renders it.
 struct RenderedAggregate {
     error_bound: Option<f64>,
     caveats: Caveats,

@@ -1,4 +1,4 @@
-//! An answer on its way: rows become bytes as they come, in chunks of bounded size.
+//! A streamed answer: rows become bytes as they come, in chunks of bounded size.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -24,7 +24,7 @@ const CHUNK_BYTES: usize = 16 * 1024;
 
 type Source<T> = Pin<Box<dyn Stream<Item = Result<Item<T>, QueryError>> + Send>>;
 
-/// How an answer is to look.
+/// The format and bounds of an answer.
 pub(super) struct Shape {
     pub(super) media: Media,
     /// Rows at most.

@@ -75,7 +75,7 @@ impl From<HandlerError> for Unreadable {
     }
 }
 
-/// Adds a fault to those of the same Tab: one line for 10,000 States of a type that nobody knows.
+/// Adds a fault to those of the same Tab: one line for 10,000 States of an unknown type.
 pub(super) fn add(faults: &mut Vec<Fault>, fault: Fault) {
     match faults.iter_mut().find(|known| known.reason == fault.reason && known.name == fault.name) {
         Some(known) => {

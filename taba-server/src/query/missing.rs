@@ -176,7 +176,7 @@ impl Coverage {
     }
 
     fn seen(&self) -> std::sync::MutexGuard<'_, CoverageState> {
-        // One query's own: a panic over it ends that query, and nobody else looks at it.
+        // It belongs to one query, which a panic ends.
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

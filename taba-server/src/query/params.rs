@@ -1,4 +1,4 @@
-//! The parameters of a question, as they stand in a URL. What is not known is an error, not ignored: a misspelt
+//! The query parameters of a URL. What is not known is an error, not ignored: a misspelt
 //! filter must not answer for everything.
 
 use taba_core::{ClientId, Format, NameError, TabName, TabType};

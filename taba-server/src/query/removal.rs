@@ -178,7 +178,7 @@ async fn remove(
 }
 
 fn at(cursor: &Mutex<PruneCursor>) -> MutexGuard<'_, PruneCursor> {
-    // A cursor is replaced as one: it is whole, whoever panicked.
+    // A cursor is replaced as one, so a panic leaves it whole.
     cursor.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -302,7 +302,7 @@ async fn commit_index(
     }
 }
 
-/// Whether the commit was done; false when somebody else's was first.
+/// Whether the commit was done; false when another commit was first.
 async fn committed(state: &QueryState, vbucket: VBucket, commit: Commit) -> Result<bool, QueryError> {
     let next = commit.next;
     match state.store.commit(vbucket, commit).await? {

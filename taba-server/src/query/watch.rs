@@ -26,7 +26,7 @@ const WATCH: &[&str] =
 /// Seconds between two looks: the default, and the range.
 const EVERY: f64 = 1.0;
 const EVERY_RANGE: (f64, f64) = (0.1, 3600.0);
-/// How often a comment goes out when nothing changes, so that nobody on the way closes the connection.
+/// How often a comment goes out when nothing changes, so that no proxy closes the connection as idle.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// Events: `aggregate` with an aggregate, `gone` with the name of one that is no more, `missing` with the part of the

@@ -1,12 +1,12 @@
 //! Locks: [`Lease`], held for a time and under a [`FencingToken`].
 //!
 //! # What a lock is good for
-//! A lease alone keeps nobody out: its holder may sleep (a long pause of its machine is enough) and go on working
-//! when it has run out and somebody else holds it. So each lease has a token, higher than that of every lease of this
+//! A lease alone does not exclude others: its holder may sleep (a long pause of its machine is enough) and go on working
+//! when it has run out and another process holds it. So each lease has a token, higher than that of every lease of this
 //! lock before, and what the lock guards has to refuse lower tokens than it has seen: [`Data::fenced_set`] does.
 //!
 //! # How far tokens go up
-//! The counter stays when a lease runs out and when nobody holds the lock. A failover onto a replica that lags may
+//! The counter stays when a lease runs out and when the lock is free. A failover onto a replica that lags may
 //! forget the last leases, so a token is also never below the clock of the Redis in microseconds when it was given: a
 //! token given after a failover is then higher than the forgotten ones, as far as the clocks of the two machines
 //! agree within the time between. Two holders at once are possible in that time; the one with the lower token is
@@ -46,7 +46,7 @@ pub enum LockError {
         /// How long, if it is not renewed.
         left: Duration,
     },
-    /// The lease has run out; somebody else may hold the lock.
+    /// The lease has run out; another process may hold the lock.
     #[error("the lease has run out")]
     Lost,
     /// A lease lasts from a millisecond to [`LEASE_MAX`].
@@ -100,7 +100,7 @@ fn micros(time: Duration) -> Result<u64, LockError> {
 }
 
 impl Data {
-    /// Takes a lock, if nobody holds it. It does not wait: [`LockError::Held`] says how long that may take.
+    /// Takes a lock, if it is free. It does not wait: [`LockError::Held`] says how long that may take.
     ///
     /// # Errors
     /// [`LockError`].
@@ -129,7 +129,7 @@ impl Data {
     /// Holds on to a lock, for this long from now.
     ///
     /// # Errors
-    /// [`LockError::Lost`] when the lease has run out, also if nobody has taken the lock since.
+    /// [`LockError::Lost`] when the lease has run out, also if the lock was not taken since.
     pub async fn renew(&self, lease: &Lease, time: Duration) -> Result<(), LockError> {
         let micros = micros(time)?;
         let place = self.place_of(&lease.name).map_err(LockError::Data)?;

@@ -81,7 +81,7 @@ impl Data {
         &self,
         commands: impl IntoIterator<Item = Command<T>>,
     ) -> Vec<Result<T, DataError>> {
-        // A command that cannot be sent is answered here; its place is kept.
+        // A command that cannot be sent is answered here, at its index.
         let mut refused = Vec::new();
         let mut fine = Vec::new();
         for (at, command) in commands.into_iter().enumerate() {

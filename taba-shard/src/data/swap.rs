@@ -28,7 +28,7 @@ pub enum Swap {
 pub enum Fenced {
     /// It is set.
     Done,
-    /// Somebody with a higher token was here: whoever comes with this one has lost the lock.
+    /// A higher token was used: the holder of this one has lost the lock.
     Stale {
         /// The highest token seen.
         highest: FencingToken,

@@ -10,7 +10,7 @@ use crate::limits::TRANSACTION_COMMANDS_MAX;
 use crate::map::ShardId;
 use crate::redis::{LinkError, RedisRefusal};
 
-/// Several commands on the keys of one VBucket: nobody sees a state between them, and either all are done or none.
+/// Several commands on the keys of one VBucket: no other client sees a state between them, and either all are done or none.
 ///
 /// One of them that fails because of what it finds (a string where it wants a hash, a counter at its end) does not
 /// keep the others from being done; its [`ReplySlot`] says so. That is how `MULTI` works.

@@ -125,7 +125,7 @@ impl Adoption {
             Step::Mend => {
                 let aside = format!("{hash}!set-aside:{:016x}", random());
                 let mut call = scripts::MEND.call(&[&hash, &aside]);
-                // One that nobody has: every cache of this VBucket is out of date.
+                // A new one: every cache of this VBucket is out of date.
                 call.arg(layout::put_version(Version { writer: random(), count: 1 }));
                 call.arg(layout::FIRST_EPOCH).arg(of);
                 call

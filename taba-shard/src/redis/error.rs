@@ -27,7 +27,7 @@ pub enum LinkError {
         /// Why not.
         source: Cause,
     },
-    /// It has not answered since this process began, so nobody knows which VBuckets it holds.
+    /// It has not answered since this process began, so it is unknown which VBuckets it holds.
     #[error(
         "{shards} has not answered since this process began, and no other shard holds the vbucket: {cause}"
     )]
@@ -146,7 +146,7 @@ impl RedisRefusal {
     /// What to do next.
     pub fn remedy(&self) -> Remedy {
         match self.code.as_str() {
-            // Full, without disk, starting, in a script of somebody else, without enough replicas, or just demoted.
+            // Full, without disk, starting, in a script of another program, without enough replicas, or just demoted.
             "ERR" if self.detail.contains("max number of clients") => Remedy::Wait(Duration::from_secs(1)),
             "OOM" | "MISCONF" | "LOADING" | "BUSY" | "NOREPLICAS" | "READONLY" | "MASTERDOWN"
             | "TRYAGAIN" | "CLUSTERDOWN" | "NOSCRIPT" => Remedy::Wait(Duration::from_secs(1)),
@@ -175,7 +175,7 @@ pub enum ConnectError {
     /// The shards do not hold one deployment.
     #[error("the shards do not hold one deployment")]
     Census(#[from] CensusError),
-    /// VBuckets cannot be spread over so many shards.
+    /// VBuckets cannot be spread over this number of shards.
     #[error("the vbuckets cannot be spread")]
     Map(#[from] MapError),
     /// There is no deployment, or its bootstrap has not ended.

@@ -1,4 +1,4 @@
-//! [`ShardLink`]: the way to one shard: one connection that many requests share, replaced whenever it is in doubt.
+//! [`ShardLink`]: the shared connection to one shard, replaced after any error.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,7 +24,7 @@ use crate::limits::{PARTING_WORDS_WAIT, STABLE_POLL_INTERVAL};
 use crate::map::ShardId;
 use crate::stability::{AppendLog, Poll, ReplicaHistory, read_info};
 
-/// The way to one shard.
+/// The shared connection to one shard.
 ///
 /// A connection is dropped on any error and on any answer that does not come in time. Answers are matched to requests
 /// by their order on one connection, so a late answer can only ever meet the request that it belongs to, and that one
@@ -38,11 +38,11 @@ pub(crate) struct ShardLink {
     replicas_deployed: usize,
     in_flight_max: usize,
     permits: Semaphore,
-    /// Held by whoever connects.
+    /// Held while connecting.
     connecting: tokio::sync::Mutex<()>,
     slot: Mutex<ConnectionSlot>,
     epochs: AtomicU64,
-    /// Held by whoever asks how far the replicas are.
+    /// Held while polling how far the replicas are.
     polls: tokio::sync::Mutex<PollState>,
 }
 
@@ -62,7 +62,7 @@ struct PollState {
     hazards: Hazards,
 }
 
-/// A connection that works as far as is known.
+/// A connection in use.
 struct LiveConnection {
     connection: MultiplexedConnection,
     epoch: u64,
@@ -118,7 +118,7 @@ impl ShardLink {
     }
 
     /// As [`request`](Self::request), for scripts: loads them again if the Redis does not know them. Those that it
-    /// did know then run twice, so all but one of them must be such that this changes nothing.
+    /// did know then run twice, so all but one of them must be idempotent.
     pub(crate) async fn eval(&self, calls: Vec<Cmd>) -> Result<Answered, LinkError> {
         let calls = pipeline(calls);
         let answered = self.send(&calls).await?;
@@ -321,7 +321,7 @@ impl ShardLink {
         Ok(replies)
     }
 
-    /// Lets nobody begin anything on this connection any more.
+    /// Takes this connection out of use.
     fn discard(&self, live: &Arc<LiveConnection>) {
         let mut slot = self.slot();
         if slot.live.as_ref().is_some_and(|current| current.epoch == live.epoch) {
@@ -332,7 +332,7 @@ impl ShardLink {
     }
 
     fn slot(&self) -> MutexGuard<'_, ConnectionSlot> {
-        // A connection is put here, or taken away, as one: it is whole, whoever panicked.
+        // A connection is replaced as one, so a panic leaves it whole.
         self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -67,7 +67,7 @@ const HMGET: &str = "local function hmget(names, from, to)
 end
 ";
 
-/// Whether an index has fewer entries than were written to it: somebody else deleted some. The hash counts them, in a
+/// Whether an index has fewer entries than were written to it: another program deleted some. The hash counts them, in a
 /// field named after the index; what cannot be counted is no index.
 const UNLISTED: &str = "local function unlisted(index)
   local count = redis.call('HGET', KEYS[1], 'n' .. string.sub(index, #KEYS[1] + 1))
@@ -76,7 +76,7 @@ const UNLISTED: &str = "local function unlisted(index)
 end
 ";
 
-/// The same when every index is believed.
+/// The same, without a check of the indexes.
 const BELIEVED: &str = "local function unlisted() return false end
 ";
 
@@ -303,7 +303,7 @@ if found[2] ~= ARGV[1] or till <= now then return 0 end
 redis.call('HSET', KEYS[1], 'until', string.format('%.0f', now + tonumber(ARGV[2])))
 return 1");
 
-    /// KEYS: a lock. ARGV: holder. Answers whether it was held by this holder; then nobody holds it.
+    /// KEYS: a lock. ARGV: holder. Answers whether it was held by this holder; then it is free.
     RELEASE = format!("{LOCK}
 if found[2] ~= ARGV[1] or till <= now then return 0 end
 redis.call('HSET', KEYS[1], 'holder', '')

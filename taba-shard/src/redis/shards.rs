@@ -1,4 +1,4 @@
-//! [`Shards`]: several Redis processes as one: who owns what, and the way to each.
+//! [`Shards`]: several Redis processes as one: which shard owns which VBucket, and the connection to each.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -47,7 +47,7 @@ struct Inner {
     topology: Arc<dyn Topology>,
     links: Vec<ShardLink>,
     view: RwLock<Arc<View>>,
-    /// When the last census began; held by whoever takes one.
+    /// When the last census began; held while one is taken.
     census: tokio::sync::Mutex<Option<Instant>>,
     /// Why the last census did not hear all shards.
     silence: Mutex<String>,
@@ -128,7 +128,7 @@ impl Shards {
 
     /// Who owns which VBucket, as far as is known.
     pub fn view(&self) -> Arc<View> {
-        // A view is replaced as one: it is whole, whoever panicked.
+        // A view is replaced as one, so a panic leaves it whole.
         Arc::clone(&self.inner.view.read().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -142,7 +142,7 @@ impl Shards {
         *last = Some(monotonic());
         let outcome = self.follow_census().await;
         if let Err(error) = &outcome {
-            // Words for people, replaced as one.
+            // A message, replaced as one.
             *self.inner.silence.lock().unwrap_or_else(PoisonError::into_inner) = taba_core::causes(error);
         }
         outcome
@@ -170,7 +170,7 @@ impl Shards {
         let is_due = |last: &Option<Instant>| {
             last.is_none_or(|last| monotonic().saturating_duration_since(last) >= CENSUS_INTERVAL)
         };
-        // Whoever takes one at this moment will know.
+        // A census that runs now brings the answer.
         if !self.inner.census.try_lock().is_ok_and(|last| is_due(&last)) {
             return;
         }
@@ -198,7 +198,7 @@ impl Shards {
         }
     }
 
-    /// Why nobody knows where a VBucket is.
+    /// Why the location of a VBucket is unknown.
     pub(crate) fn unanswered(&self) -> LinkError {
         let cause = self.inner.silence.lock().unwrap_or_else(PoisonError::into_inner).clone();
         LinkError::Unanswered { shards: self.names(self.view().silent()), cause }
@@ -285,7 +285,7 @@ pub(super) async fn ask(link: &ShardLink, vbuckets: VBuckets) -> Result<Answer, 
         let answered = link.request(some.iter().map(question).collect()).await?;
         for (vbucket, reply) in some.iter().zip(answered.replies) {
             let held = match reply {
-                // A key of another type under this name is somebody else's.
+                // A key of another type under this name was not written by a store.
                 Reply::Refused { code, .. } if code == "WRONGTYPE" => None,
                 Reply::Refused { code, detail } => {
                     let source = super::error::RedisRefusal { code, detail };
@@ -320,8 +320,8 @@ fn read_held(reply: Reply) -> Option<Option<HeldVBucket>> {
 
 /// The shards in the order in which the VBuckets are spread over them.
 ///
-/// Each Redis gets a name from whoever comes first. On the one with the lowest name, whoever comes first notes the order of
-/// its list, and all others take that order: so several Servers that start at once on empty shards make one deployment,
+/// The first Server to connect names each Redis. On the one with the lowest name, the first Server stores the order of its
+/// list, and all others take that order: so several Servers that start at once on empty shards make one deployment,
 /// whatever the order of their lists.
 async fn planned(links: &[ShardLink]) -> Result<Planned<'_>, ConnectError> {
     let mut named: Vec<(String, &ShardLink)> = Vec::with_capacity(links.len());
@@ -349,7 +349,7 @@ struct Planned<'a> {
     keeper: &'a ShardLink,
 }
 
-/// What stands under a key; this text, if nothing stood there.
+/// The value of a key, which is set to this text if it has none.
 async fn first_come(link: &ShardLink, key: &str, text: &str) -> Result<String, ConnectError> {
     let (mut set, mut get) = (cmd("SETNX"), cmd("GET"));
     set.arg(key).arg(text);
@@ -374,7 +374,7 @@ async fn bootstrap(links: &[ShardLink], vbuckets: VBuckets, id: u64) -> Result<V
     }
     let map = VBucketMap::even(vbuckets, links.len())?;
     let new = Deployment { vbuckets: vbuckets.count(), id, is_new: true };
-    // Of several that bootstrap at once, whoever makes the first VBucket names the deployment.
+    // Of several Servers that bootstrap at once, the one that makes the first VBucket names the deployment.
     let first = vbuckets.get(0).expect("there are at least 64");
     let link = in_order[usize::from(map.owner(first).0)];
     let damaged = |vbucket| {

@@ -14,10 +14,10 @@ use crate::index_cache::IndexEntry;
 use crate::redis::{LinkError, scripts};
 use crate::{keys, layout};
 
-/// How often index entries are written again when a sweep took them away between two scripts.
+/// How often a commit is tried while a sweep removes its index entries between the two scripts.
 const INDEX_TRIES_MAX: usize = 3;
 
-/// A sweep took away the entries of a commit as often as they were written.
+/// A sweep removed the index entries of a commit in every try.
 #[derive(Debug, thiserror::Error)]
 #[error("a sweep took away the index entries of a commit {INDEX_TRIES_MAX} times")]
 struct IndexEntriesSwept;
@@ -124,7 +124,7 @@ fn calls(vbucket: VBucket, owner: Owner, commit: &Commit, missing: &[IndexEntry]
     vec![index, call]
 }
 
-/// In which index an entry stands, and as what.
+/// The index and the member of an entry.
 pub(super) fn place(vbucket: VBucket, entry: &IndexEntry) -> (String, Vec<u8>) {
     match entry {
         IndexEntry::Stream(stream) => (keys::streams(vbucket), stream.to_string().into_bytes()),

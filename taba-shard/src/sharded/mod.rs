@@ -13,7 +13,7 @@
 //!
 //! # When a Redis has forgotten
 //! One that comes back empty holds no VBucket, and none is made in its place: commits and looks are answered
-//! [`StoreError::Misplaced`], and connecting anew is refused, until somebody brings the data back. One that comes
+//! [`StoreError::Misplaced`], and connecting anew is refused, until the data is brought back. One that comes
 //! back with older data is at an older version: commits conflict, Servers look again, and Agents send again what is
 //! missing.
 
@@ -53,7 +53,7 @@ pub struct ShardedRedis {
     memories: Vec<Mutex<VBucketMemory>>,
     /// Index entries remembered, over all VBuckets.
     index_entries: AtomicUsize,
-    /// Held by whoever writes indexes again.
+    /// Held while indexes are written again.
     relisting: tokio::sync::Mutex<()>,
 }
 
@@ -63,8 +63,8 @@ struct VBucketMemory {
     index: IndexCache,
     /// The last commit that was done from here: its version, and the connection that it went over.
     last: Option<(Version, u64)>,
-    /// Whether what was committed before `last` may be lost although it was answered as done, and nobody was told
-    /// yet.
+    /// Whether what was committed before `last` may be lost although it was answered as done, and this was not
+    /// reported yet.
     is_broken: bool,
 }
 
@@ -123,7 +123,7 @@ impl ShardedRedis {
         })
     }
 
-    /// Changes what is known of a VBucket, and keeps count of it. `room`: how many entries it may remember.
+    /// Changes the index cache of a VBucket, and keeps count of the entries. `room`: how many entries it may remember.
     fn change_index(&self, memory: &mut VBucketMemory, change: impl FnOnce(&mut IndexCache, usize)) {
         let before = memory.index.len();
         let others = self.index_entries.load(Ordering::Relaxed).saturating_sub(before);
@@ -137,8 +137,8 @@ impl ShardedRedis {
     }
 }
 
-/// What is known of a VBucket may be half changed when somebody panicked over it. So nothing is known any more, and who asks
-/// next whether its commits are safe is told that they may not be.
+/// After a panic the memory of a VBucket may be half changed. So it is dropped, and the next question whether its commits are
+/// stable is answered that they may not be.
 fn begin_again<'a>(
     memory: &'a Mutex<VBucketMemory>,
     index_entries: &AtomicUsize,

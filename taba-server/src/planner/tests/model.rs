@@ -52,9 +52,9 @@ const BATCHES_MAX: usize = 25;
 /// What exactly-once rests on, as far as it can be switched off from here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Rule {
-    /// A Batch is let go only when a replica has it.
+    /// A Batch is released only when a replica has it.
     OnlyStable,
-    /// A Batch is let go only by the answer to a message sent long enough after its own answer.
+    /// A Batch is released only by the answer to a message sent long enough after its own answer.
     OnlyLater,
     /// Only `Applied` says what the store holds. A second line: off together with the check of the cache before a
     /// Duplicate is answered.
@@ -106,7 +106,7 @@ impl Rng {
 
 const NO_REST: &str = "does not come to rest";
 
-/// The books do not balance.
+/// The sums do not agree.
 #[derive(Debug)]
 #[expect(dead_code, reason = "it is printed")]
 struct Imbalance {
@@ -571,7 +571,7 @@ impl Model {
         Ok(())
     }
 
-    /// All works again: everything must be stored, and confirmed, and let go.
+    /// All works again: everything must be stored, confirmed and released.
     fn heal(&mut self) -> Result<(), Imbalance> {
         self.old = None;
         self.hosts.iter_mut().for_each(|host| host.is_behind = false);

@@ -1,4 +1,4 @@
-//! [`Sender`]: one Lane of an Agent, by the Agent's rules: what is sent next, when it goes back, what it lets go.
+//! [`Sender`]: one Lane of an Agent, by the Agent's rules: what is sent next, when it goes back, what it releases.
 
 use taba_core::wire::{Ack, Answer, LaneBatch, Probe};
 use taba_core::{SeqNo, StreamId};
