@@ -10,7 +10,9 @@ use taba_core::wire::FRAME_HEADER_BYTES;
 use taba_core::{HostPort, StoreId, VBuckets, VBucketsError};
 
 use crate::dedup::{INCARNATION_BYTES_MAX, KEYS_MAX};
-use crate::lane::HEAD_BYTES_MAX;
+use crate::dispatcher::DispatcherOptions;
+use crate::lane::{HEAD_BYTES_MAX, LaneBounds};
+use crate::relay::{HELD_HERE_BYTES_MAX, RelayOptions};
 use crate::server_url::ServerUrl;
 use crate::spool::{LogOptions, SyncPolicy};
 use taba_core::RequestHeader;
@@ -26,8 +28,6 @@ pub const BODY_BYTES_MAX: usize = FRAME_BYTES_MAX + FRAME_HEADER_BYTES;
 pub const DECODERS_MAX: u64 = 16;
 /// Bytes of a Lane without its Blocks, about.
 const LANE_BYTES: u64 = 1024;
-/// Bytes of Blocks that the Lanes keep in memory beside a log on a disk, what is on its way to Servers left out.
-pub const HELD_HERE_BYTES_MAX: u64 = 64 << 20;
 /// A log takes one byte of memory for so many on the disk, about: 32 for each fragment of a Batch.
 const INDEX_SHARE: u64 = 8;
 /// Bytes of a connection's buffers and task, about.
@@ -218,6 +218,32 @@ pub enum SpoolKind {
     Memory,
 }
 
+/// Here, so that the Spool does not know the command line.
+#[cfg(feature = "cli")]
+impl clap::ValueEnum for SyncPolicy {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Always, Self::Interval, Self::Never]
+    }
+
+    fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
+        let (name, help) = match self {
+            Self::Always => (
+                "always",
+                "Before its Client is told that it is safe: nothing that was acknowledged is lost, also when the power fails",
+            ),
+            Self::Interval => (
+                "interval",
+                "Every few milliseconds, and before it is sent: when the power fails, the last of them are lost, and nothing is counted twice",
+            ),
+            Self::Never => (
+                "never",
+                "When the system finds time: when the power fails, what was acknowledged may be lost; nothing is when only the process is killed",
+            ),
+        };
+        Some(clap::builder::PossibleValue::new(name).help(help))
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -340,6 +366,27 @@ impl Verified<Config> {
             SyncPolicy::Always | SyncPolicy::Never => Duration::ZERO,
         };
         LogOptions { bytes_max: self.spool_bytes_max, segment_bytes, sync: self.spool_sync, sync_interval }
+    }
+
+    /// The options of a Relay.
+    pub fn relay_options(&self) -> RelayOptions {
+        let lane = LaneBounds {
+            batch_bytes_max: self.batch_bytes_max,
+            confirm_after: self.confirm_after,
+            probe_interval: self.probe_interval,
+            spool_keeps_content: self.spool == SpoolKind::File,
+        };
+        let dispatcher = DispatcherOptions {
+            servers: self.servers.clone(),
+            linger: self.linger,
+            request_bytes_max: self.request_bytes_max,
+            requests_per_server_max: self.requests_per_server_max,
+            backoff_min: self.backoff_min,
+            backoff_max: self.backoff_max,
+            lane,
+        };
+        let (merge_after, incarnations_max) = (self.merge_after, self.incarnations_max);
+        RelayOptions { vbuckets: self.vbuckets(), merge_after, incarnations_max, dispatcher }
     }
 
     /// How many VBuckets the deployment has.

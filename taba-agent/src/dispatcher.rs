@@ -43,10 +43,10 @@ use self::misdated::ClockAgreement;
 use self::order::ServerOrder;
 pub use self::request::{Request, RequestId};
 pub use self::server::{ServerState, ServerStatus};
-use crate::config::Config;
 use crate::health::Backoff;
 use crate::lane::{Lane, LaneBounds, LaneKey, NextMessage, Progress, ReleasedBatches};
 use crate::rendezvous;
+use crate::server_url::ServerUrl;
 use crate::spool::record::Fragment;
 use crate::spool::recovery::RecoveredLane;
 use crate::spool::{Fetch, FetchedContent, FragmentLocation, Purpose, Weight};
@@ -64,7 +64,7 @@ pub struct Dispatcher {
     /// The stream that is appended to.
     stream: StreamId,
     vbuckets: VBuckets,
-    bounds: Bounds,
+    options: DispatcherOptions,
     backoff: Backoff,
     servers: Vec<ServerState>,
     lanes: BTreeMap<LaneKey, ScheduledLane>,
@@ -90,12 +90,23 @@ pub struct Dispatcher {
     counts: DispatchCounts,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Bounds {
-    linger: Duration,
-    request_bytes_max: usize,
-    requests_per_server_max: usize,
-    lane: LaneBounds,
+/// The options of a [`Dispatcher`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct DispatcherOptions {
+    /// The Servers, at least one.
+    pub servers: Vec<ServerUrl>,
+    /// How long a Block waits for others to travel with.
+    pub linger: Duration,
+    /// Bytes of one request, at most.
+    pub request_bytes_max: usize,
+    /// Requests in flight to one Server, at most; at least 1.
+    pub requests_per_server_max: usize,
+    /// The first waiting time after a failure; it doubles with each further one.
+    pub backoff_min: Duration,
+    /// The longest waiting time.
+    pub backoff_max: Duration,
+    /// The bounds of each Lane.
+    pub lane: LaneBounds,
 }
 
 /// A Lane, and where it stands.
@@ -140,32 +151,14 @@ struct InFlightRequest {
 }
 
 impl Dispatcher {
-    /// No Lanes yet; all Servers are taken to be in health. `seed` is where the chance in waiting times comes from.
-    pub fn new(
-        config: &Config,
-        vbuckets: VBuckets,
-        stream: StreamId,
-        seed: u64,
-        spool_keeps_content: bool,
-    ) -> Self {
-        let lane = LaneBounds {
-            batch_bytes_max: config.batch_bytes_max,
-            confirm_after: config.confirm_after,
-            probe_interval: config.probe_interval,
-            spool_keeps_content,
-        };
-        let bounds = Bounds {
-            linger: config.linger,
-            request_bytes_max: config.request_bytes_max,
-            requests_per_server_max: config.requests_per_server_max,
-            lane,
-        };
+    /// No Lanes yet; all Servers are taken to be up. `seed` varies the waiting times.
+    pub fn new(options: DispatcherOptions, vbuckets: VBuckets, stream: StreamId, seed: u64) -> Self {
         Self {
             stream,
             vbuckets,
-            bounds,
-            backoff: Backoff::new(config.backoff_min, config.backoff_max, seed),
-            servers: config.servers.iter().cloned().map(ServerState::new).collect(),
+            backoff: Backoff::new(options.backoff_min, options.backoff_max, seed),
+            servers: options.servers.iter().cloned().map(ServerState::new).collect(),
+            options,
             lanes: BTreeMap::new(),
             queue: VecDeque::new(),
             replay_queue: VecDeque::new(),
@@ -185,17 +178,12 @@ impl Dispatcher {
 
     /// Adds a Lane of an earlier run; it is drained, and nothing is appended to it.
     pub fn recover(&mut self, now: ClockReading, key: LaneKey, found: RecoveredLane) {
-        let lane = Lane::recovered(key, self.bounds.lane, found, now);
+        let lane = Lane::recovered(key, self.options.lane, found, now);
         self.events_held += lane.events_held();
         let order = self.order(key.vbucket);
         let before = self.lanes.insert(key, ScheduledLane::new(lane, order));
         debug_assert!(before.is_none(), "a lane is recovered once, before anything else");
         self.enqueue(now.uptime, key);
-    }
-
-    /// What this run's bounds on Lanes are.
-    pub const fn lane_bounds(&self) -> LaneBounds {
-        self.bounds.lane
     }
 
     /// From here on new Blocks go to Lanes of this stream; the others are drained.
@@ -212,7 +200,7 @@ impl Dispatcher {
         let key = LaneKey { stream: self.stream, vbucket };
         if !self.lanes.contains_key(&key) {
             let order = self.order(vbucket);
-            let lane = Lane::new(key, self.bounds.lane);
+            let lane = Lane::new(key, self.options.lane);
             self.lanes.insert(key, ScheduledLane::new(lane, order));
         }
         &mut self.scheduled(key).lane
@@ -250,14 +238,14 @@ impl Dispatcher {
         }
         self.events_held += events;
         self.queue_bytes += bytes;
-        if self.queue_bytes >= self.bounds.request_bytes_max && self.flush_at.is_some() {
+        if self.queue_bytes >= self.options.request_bytes_max && self.flush_at.is_some() {
             self.flush_at = Some(now.uptime);
         }
     }
 
     /// From now on nothing lingers: the Agent is stopping.
     pub fn hurry(&mut self, now: Duration) {
-        self.bounds.linger = Duration::ZERO;
+        self.options.linger = Duration::ZERO;
         self.flush_at = self.flush_at.map(|at| at.min(now));
     }
 
@@ -620,7 +608,7 @@ impl Dispatcher {
 
     /// Puts a Lane that has something to say at the end of its line.
     fn enqueue(&mut self, now: Duration, key: LaneKey) {
-        let linger = self.bounds.linger;
+        let linger = self.options.linger;
         let scheduled = self.scheduled(key);
         scheduled.place = LaneState::Ready;
         let is_replay = scheduled.lane.is_replaying() || scheduled.lane.next() == Some(NextMessage::Probe);

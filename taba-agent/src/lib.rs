@@ -66,7 +66,7 @@ pub use driver::{
     AcceptError, Agent, AgentBuilder, AgentFailure, AgentHandle, Left, RunError, RunningAgent, StartError,
 };
 pub use relay::Status;
-pub use relay::{AcceptOutcome, ClockReading, Relay, RelayStart};
+pub use relay::{AcceptOutcome, ClockReading, Relay, RelayOptions, RelayStart};
 pub use server_url::{ServerUrl, ServerUrlError};
 pub use spool::{LogSpool, MemorySpool, Spool, SyncPolicy};
 pub use taba_core::{RequestHeader, RequestHeaderError};

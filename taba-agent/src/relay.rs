@@ -24,14 +24,14 @@ use self::notices::Notices;
 use self::record::FrontEnd;
 pub use self::record::RecordOutcome;
 use self::rewriting::Copying;
+pub use self::rewriting::HELD_HERE_BYTES_MAX;
 use self::room::ROOM_PAUSE;
 pub use self::set_aside::{SetAsideBlocks, SetAsideCounts};
 pub use self::status::Status;
 pub use self::time::ClockWait;
 use crate::clock::RunClock;
-use crate::config::{Config, Verified};
 use crate::dedup::{Dedup, Repetition};
-use crate::dispatcher::{Action, Dispatcher, Input, Request};
+use crate::dispatcher::{Action, Dispatcher, DispatcherOptions, Input, Request};
 use crate::health::Chance;
 use crate::intake::{Intake, sort_out};
 use crate::lane::LaneKey;
@@ -106,7 +106,7 @@ pub struct MergeCounts {
 ///
 /// let config = Config::default().verify()?;
 /// let spool = MemorySpool::new(config.spool_bytes_max);
-/// let mut relay = Relay::new(&config, spool, RelayStart { seed: 1, ..RelayStart::default() });
+/// let mut relay = Relay::new(config.relay_options(), spool, RelayStart { seed: 1, ..RelayStart::default() });
 /// let (client, sent_at) = (ClientId::new("web-1")?, Timestamp::from_secs(0));
 /// let batch = ClientBatch { client, incarnation: 1, seq: SeqNo(1), sent_at, blocks: Vec::new() };
 /// assert!(matches!(relay.accept(ClockReading::default(), &batch, &[]), AcceptOutcome::Taken { .. }));
@@ -161,7 +161,20 @@ pub struct Relay<S: Spool = MemorySpool> {
     misplaced: BTreeSet<LaneKey>,
 }
 
-/// Where a Relay comes from.
+/// The options of a [`Relay`]; `Verified<Config>::relay_options` makes them of an Agent's settings.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RelayOptions {
+    /// How many VBuckets the deployment has.
+    pub vbuckets: VBuckets,
+    /// How long Blocks wait for a Server before those of one Client and Tab are merged.
+    pub merge_after: Duration,
+    /// Incarnations of Clients whose last Batch is remembered, at most; at least 1.
+    pub incarnations_max: usize,
+    /// Those of its Dispatcher; the Relay fills in what its Spool keeps.
+    pub dispatcher: DispatcherOptions,
+}
+
+/// What a Relay starts with.
 #[derive(Debug, Default)]
 pub struct RelayStart {
     /// When it begins.
@@ -195,20 +208,22 @@ impl RelayPhase {
 
 impl<S: Spool> Relay<S> {
     /// A Relay with a new stream, which also drains what an earlier run has left.
-    pub fn new(config: &Verified<Config>, spool: S, start: RelayStart) -> Self {
+    pub fn new(options: RelayOptions, spool: S, start: RelayStart) -> Self {
         let RelayStart { now, seed, recovered, handlers } = start;
         let mut streams = Chance::new(seed);
-        let (stream, vbuckets) = (StreamId(streams.draw()), config.vbuckets());
-        let dispatcher = Dispatcher::new(config, vbuckets, stream, streams.draw(), spool.keeps_content());
+        let (stream, vbuckets) = (StreamId(streams.draw()), options.vbuckets);
+        let mut of_dispatcher = options.dispatcher;
+        of_dispatcher.lane.spool_keeps_content = spool.keeps_content();
+        let dispatcher = Dispatcher::new(of_dispatcher, vbuckets, stream, streams.draw());
         let mut relay = Self {
             stream,
             stream_began: now.uptime,
             streams,
             vbuckets,
             handlers,
-            merge_after: config.merge_after,
+            merge_after: options.merge_after,
             phase: RelayPhase::Serving,
-            dedup: Dedup::new(config.incarnations_max),
+            dedup: Dedup::new(options.incarnations_max),
             front: FrontEnd::new(seed),
             spool,
             dispatcher,

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use proc_macro2::{TokenStream, TokenTree};
 use syn::visit::{self, Visit};
@@ -18,6 +18,10 @@ use syn::{Attribute, Item, ItemMod, ItemUse, Macro, UseTree};
 type Module = Vec<String>;
 /// Which modules a module names.
 type Uses = BTreeMap<Module, BTreeSet<Module>>;
+
+/// The layers of the Agent, leaves first: none uses one that stands behind it.
+const AGENT: [&str; 9] =
+    ["units", "clock", "spool", "lane", "dispatcher", "relay", "config", "driver", "cli"];
 
 const CRATES: [&str; 7] =
     ["taba-core", "taba-handlers", "taba-client", "taba-agent", "taba-server", "taba-shard", "taba-process"];
@@ -34,6 +38,34 @@ fn modules_of_a_crate_stand_in_layers() {
         })
         .collect();
     assert!(circles.is_empty(), "modules that use each other:\n{}", circles.join("\n"));
+}
+
+#[test]
+fn the_layers_of_the_agent_stand_in_their_order() {
+    let sources =
+        Sources::read(&Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("taba-agent/src"));
+    let levels = levels(&sources.uses());
+    let uses = &levels[&Module::new()];
+    let rank = |name: &String| AGENT.iter().position(|layer| layer == name);
+    for layer in AGENT {
+        assert!(uses.keys().chain(uses.values().flatten()).any(|name| name == layer), "there is no {layer}");
+    }
+    for (from, named) in uses {
+        for to in named {
+            let is_upward = rank(from).zip(rank(to)).is_some_and(|(from, to)| from < to);
+            assert!(!is_upward, "{from} uses {to}, which stands above it");
+        }
+    }
+}
+
+#[test]
+fn only_the_settings_and_the_command_line_of_the_agent_know_clap() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("taba-agent/src");
+    let knows_clap = |path: &PathBuf| fs::read_to_string(path).unwrap().contains("clap::");
+    let mut knowing: Vec<_> = files(&root).into_iter().filter(knows_clap).collect();
+    knowing.sort();
+    // The last one is a command of the binary.
+    assert_eq!(knowing, ["cli.rs", "config.rs", "set_aside.rs"].map(|name| root.join(name)));
 }
 
 #[test]
@@ -54,27 +86,20 @@ struct Sources(BTreeMap<Module, syn::File>);
 
 impl Sources {
     fn read(root: &Path) -> Self {
-        let mut files = BTreeMap::new();
-        let mut open = vec![root.to_owned()];
-        while let Some(path) = open.pop() {
-            if path.is_dir() {
-                open.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let module = module_of(path.strip_prefix(root).unwrap());
-                // A binary is made of the library, and a test of what it tests.
-                if module.first().is_some_and(|first| first == "main")
-                    || module.iter().any(|part| part == "tests")
-                {
-                    continue;
-                }
-                let text = fs::read_to_string(&path).unwrap();
-                files.insert(
-                    module,
-                    syn::parse_file(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display())),
-                );
+        let mut modules = BTreeMap::new();
+        for path in files(root) {
+            let module = module_of(path.strip_prefix(root).unwrap());
+            // A binary is made of the library, and a test of what it tests.
+            if module.first().is_some_and(|first| first == "main")
+                || module.iter().any(|part| part == "tests")
+            {
+                continue;
             }
+            let text = fs::read_to_string(&path).unwrap();
+            let parsed = syn::parse_file(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            modules.insert(module, parsed);
         }
-        Self(files)
+        Self(modules)
     }
 
     fn uses(&self) -> Uses {
@@ -103,6 +128,19 @@ impl Sources {
         }
         uses
     }
+}
+
+/// The source files below a directory.
+fn files(root: &Path) -> Vec<PathBuf> {
+    let (mut files, mut open) = (Vec::new(), vec![root.to_owned()]);
+    while let Some(path) = open.pop() {
+        if path.is_dir() {
+            open.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+    files
 }
 
 fn module_of(file: &Path) -> Module {
@@ -253,22 +291,24 @@ fn only_for_tests(attribute: &Attribute) -> bool {
     list.path.is_ident("cfg") && list.tokens.to_string() == "test"
 }
 
-/// One circle of each set of siblings that have one.
-fn circles(uses: &Uses) -> Vec<String> {
+/// Which siblings use which, for each parent.
+fn levels(uses: &Uses) -> BTreeMap<Module, BTreeMap<String, BTreeSet<String>>> {
     let mut levels: BTreeMap<Module, BTreeMap<String, BTreeSet<String>>> = BTreeMap::new();
     for (module, named) in uses {
         for other in named {
             let common = module.iter().zip(other).take_while(|(one, two)| one == two).count();
             if let (Some(from), Some(to)) = (module.get(common), other.get(common)) {
-                levels
-                    .entry(module[..common].to_vec())
-                    .or_default()
-                    .entry(from.clone())
-                    .or_default()
-                    .insert(to.clone());
+                let siblings = levels.entry(module[..common].to_vec()).or_default();
+                siblings.entry(from.clone()).or_default().insert(to.clone());
             }
         }
     }
+    levels
+}
+
+/// One circle of each set of siblings that have one.
+fn circles(uses: &Uses) -> Vec<String> {
+    let levels = levels(uses);
     levels
         .iter()
         .flat_map(|(parent, siblings)| {

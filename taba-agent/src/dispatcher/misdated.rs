@@ -183,7 +183,7 @@ impl Dispatcher {
             return;
         }
         self.clocks.ask_not_before = now.uptime + ASK_AGAIN;
-        let slots = self.bounds.requests_per_server_max;
+        let slots = self.options.requests_per_server_max;
         let is_any_up = self.servers.iter().any(|server| server.health() == crate::health::Health::Up);
         let server = (0..self.servers.len()).find(|place| {
             let server = &mut self.servers[*place];

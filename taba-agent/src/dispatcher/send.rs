@@ -23,7 +23,7 @@ impl Dispatcher {
         self.queue_bytes = 0;
         self.unwritten_probe_at = None;
         self.clocks.is_holding = false;
-        let slots = self.bounds.requests_per_server_max;
+        let slots = self.options.requests_per_server_max;
         let mut drafts: Vec<Option<Draft>> = self.servers.iter().map(|_| None).collect();
         let closed = self.dispatch_isolated(now, durable, actions);
         let queue = std::mem::take(&mut self.queue);
@@ -186,7 +186,7 @@ impl Dispatcher {
                 }
                 continue;
             }
-            let bytes_max = self.bounds.request_bytes_max.min(self.servers[place].bytes_max());
+            let bytes_max = self.options.request_bytes_max.min(self.servers[place].bytes_max());
             let draft = &mut drafts[place];
             if draft.as_ref().is_some_and(|draft| !draft.has_room(bytes, lanes_max, bytes_max)) {
                 self.send(now, place, draft.take(), actions);
@@ -229,7 +229,7 @@ impl Dispatcher {
         self.fetched.remove(&fetch.lane);
         let fetched: usize = self.fetched.values().sum();
         let bytes = fetch.bytes();
-        let may = fetched == 0 || fetched + bytes <= FETCHED_REQUESTS * self.bounds.request_bytes_max;
+        let may = fetched == 0 || fetched + bytes <= FETCHED_REQUESTS * self.options.request_bytes_max;
         if may {
             self.fetched.insert(fetch.lane, bytes);
             self.scheduled(fetch.lane).place = LaneState::Fetching;

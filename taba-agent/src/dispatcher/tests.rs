@@ -3,6 +3,7 @@ use taba_core::wire::{Answer, Block};
 use taba_core::{ClientId, Events, SeqNo, TabName, TabType, Timestamp, VBuckets};
 
 use super::*;
+use crate::config::Config;
 use crate::dispatcher::server::TRIAL_BATCHES_MAX;
 use crate::spool::record::Record;
 use crate::spool::{MemorySpool, Spool};
@@ -13,11 +14,17 @@ const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-fn dispatcher(servers: usize, change: impl FnOnce(&mut Config)) -> Dispatcher {
+fn options(servers: usize) -> DispatcherOptions {
     let servers = (0..servers).map(|n| format!("http://server{n}:1").parse().unwrap()).collect();
-    let mut config = Config { servers, linger: LINGER, ..Config::default() };
-    change(&mut config);
-    Dispatcher::new(&config, VBuckets::default(), StreamId(7), 1, false)
+    let mut options = Config::default().verify().unwrap().relay_options().dispatcher;
+    options.lane.spool_keeps_content = false;
+    DispatcherOptions { servers, linger: LINGER, ..options }
+}
+
+fn dispatcher(servers: usize, change: impl FnOnce(&mut DispatcherOptions)) -> Dispatcher {
+    let mut options = options(servers);
+    change(&mut options);
+    Dispatcher::new(options, VBuckets::default(), StreamId(7), 1)
 }
 
 fn block(bytes: usize) -> Block {
@@ -116,9 +123,9 @@ fn a_lane_waits_for_its_answer_and_then_goes_on_at_once() {
 
 #[test]
 fn much_goes_out_without_lingering_and_within_the_bounds() {
-    let mut dispatcher = dispatcher(1, |config| {
-        config.request_bytes_max = 2_000;
-        config.requests_per_server_max = 3;
+    let mut dispatcher = dispatcher(1, |options| {
+        options.request_bytes_max = 2_000;
+        options.requests_per_server_max = 3;
     });
     for index in 0..20 {
         offer_block(&mut dispatcher, ms(5), index, &block(400));
@@ -199,7 +206,7 @@ fn the_only_server_is_tried_less_and_less_often() {
 
 #[test]
 fn requests_that_fail_together_count_once() {
-    let mut dispatcher = dispatcher(1, |config| config.request_bytes_max = 2_000);
+    let mut dispatcher = dispatcher(1, |options| options.request_bytes_max = 2_000);
     for index in 0..20 {
         offer_block(&mut dispatcher, ms(0), index, &block(400));
     }
@@ -287,7 +294,7 @@ fn refusals_are_counted_once() {
 
 #[test]
 fn who_joins_the_line_in_the_moment_of_a_dispatch_is_not_forgotten() {
-    let mut dispatcher = dispatcher(1, |config| config.linger = Duration::ZERO);
+    let mut dispatcher = dispatcher(1, |options| options.linger = Duration::ZERO);
     offer(&mut dispatcher, ms(5), 0..1);
     assert_eq!(lanes(&tick(&mut dispatcher, ms(5))), 1);
     offer(&mut dispatcher, ms(5), 1..2);
@@ -309,7 +316,7 @@ fn confirmed(request: &Request, applied: u64) -> Input {
 
 #[test]
 fn idle_lanes_ask_together_when_their_time_has_come_and_then_rest_for_ever() {
-    let mut dispatcher = dispatcher(1, |config| config.confirm_after = ms(1_000));
+    let mut dispatcher = dispatcher(1, |options| options.lane.confirm_after = ms(1_000));
     offer(&mut dispatcher, ms(0), 0..9);
     let sent = tick(&mut dispatcher, ms(20));
     handle(&mut dispatcher, ms(30), answered(&sent[0], Answer::Applied));
@@ -332,7 +339,7 @@ fn idle_lanes_ask_together_when_their_time_has_come_and_then_rest_for_ever() {
 
 #[test]
 fn a_new_server_process_is_asked_at_once_by_all_lanes_that_keep_something() {
-    let mut dispatcher = dispatcher(1, |config| config.confirm_after = ms(60_000));
+    let mut dispatcher = dispatcher(1, |options| options.lane.confirm_after = ms(60_000));
     offer(&mut dispatcher, ms(0), 0..9);
     assert!(
         handle(&mut dispatcher, ms(1), Input::NewServer).is_empty(),
@@ -349,8 +356,8 @@ fn a_new_server_process_is_asked_at_once_by_all_lanes_that_keep_something() {
 
 #[test]
 fn replays_never_take_the_last_slot_of_a_server() {
-    let mut dispatcher = dispatcher(1, |config| {
-        (config.requests_per_server_max, config.request_bytes_max, config.linger) =
+    let mut dispatcher = dispatcher(1, |options| {
+        (options.requests_per_server_max, options.request_bytes_max, options.linger) =
             (2, 2_000, Duration::ZERO);
     });
     let found = |vbucket| crate::spool::recovery::RecoveredBatch {
@@ -390,8 +397,8 @@ fn replays_never_take_the_last_slot_of_a_server() {
 
 #[test]
 fn a_lane_of_an_earlier_stream_that_holds_nothing_is_gone() {
-    let mut dispatcher = dispatcher(1, |config| {
-        (config.confirm_after, config.probe_interval) = (Duration::ZERO, ms(10));
+    let mut dispatcher = dispatcher(1, |options| {
+        (options.lane.confirm_after, options.lane.probe_interval) = (Duration::ZERO, ms(10));
     });
     offer(&mut dispatcher, ms(0), 0..2);
     let sent = tick(&mut dispatcher, ms(20));

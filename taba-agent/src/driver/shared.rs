@@ -153,7 +153,7 @@ impl Shared {
             recovered,
             handlers: handlers.clone(),
         };
-        let relay = Relay::new(&config, spool, origin);
+        let relay = Relay::new(config.relay_options(), spool, origin);
         let bodies = Semaphore::new(config.bodies_bytes_max);
         let (disk_wake, woken) = sync_channel(1);
         let shared = Self {

@@ -10,12 +10,13 @@ use taba_core::wire::Block;
 use taba_core::{SeqNo, Timestamp};
 
 use super::{ClockReading, Relay};
-use crate::config::HELD_HERE_BYTES_MAX;
 use crate::lane::{LaneKey, ReleasedBatches};
 use crate::merge::{Merging, merge};
 use crate::spool::record::{Checkpoint, Fragment, Record};
 use crate::spool::{Appended, Fetch, FetchedContent, Purpose, Renewal, SegmentId, Spool, SpoolError};
 
+/// Bytes of Blocks that the Lanes keep in memory beside a log on a disk, not counting what is being sent.
+pub const HELD_HERE_BYTES_MAX: u64 = 64 << 20;
 /// Bytes of a Lane's unsent Blocks below which they are not merged.
 const MERGE_BYTES_MIN: u64 = 16 << 10;
 /// Bytes of a Lane's unsent Blocks that are read back to be merged, at most.

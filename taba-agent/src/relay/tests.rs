@@ -11,6 +11,7 @@ use taba_core::wire::{Ack, Answer, Block, LaneBatch, Lanes, Probe};
 use taba_core::{ClientId, Events, NameError, SeqNo, TabName, TabType, Timestamp};
 
 use super::*;
+use crate::config::{Config, Verified};
 use crate::dispatcher::FailureCause;
 use crate::spool::crash::CrashDisk;
 use crate::spool::{Disk, DiskFault, JobRun, LogOptions, LogSpool, SyncJob, SyncPolicy};
@@ -35,7 +36,11 @@ fn config(change: impl FnOnce(&mut Config)) -> Verified<Config> {
 }
 
 fn relay_with(config: &Verified<Config>, bytes_max: u64) -> Relay {
-    Relay::new(config, MemorySpool::new(bytes_max), RelayStart { seed: 1, ..RelayStart::default() })
+    Relay::new(
+        config.relay_options(),
+        MemorySpool::new(bytes_max),
+        RelayStart { seed: 1, ..RelayStart::default() },
+    )
 }
 
 fn relay(config: &Verified<Config>) -> Relay {
@@ -161,7 +166,7 @@ fn an_hour_without_servers_costs_room_by_tabs() {
         };
         let mut disk = CrashDisk::default();
         let (spool, _) = LogSpool::open(&mut disk, options).unwrap();
-        let mut relay = Relay::new(&config, spool, origin());
+        let mut relay = Relay::new(config.relay_options(), spool, origin());
         for second in 0..minutes * 60 {
             let now = moment(Duration::from_secs(second));
             let blocks = (0..50).map(|number| busy(number, now.time)).collect();
@@ -444,7 +449,7 @@ impl World {
         let (spool, recovered) = LogSpool::open(&mut disk.clone(), options).unwrap();
         let damage = recovered.damage.clone();
         let handlers = taba_handlers::standard().build().unwrap();
-        (Relay::new(config, spool, RelayStart { now, seed, recovered, handlers }), damage)
+        (Relay::new(config.relay_options(), spool, RelayStart { now, seed, recovered, handlers }), damage)
     }
 
     fn server_time(&self) -> Timestamp {

@@ -30,14 +30,13 @@ const SEGMENTS: u64 = 16;
 
 /// When what is appended is made durable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum SyncPolicy {
-    /// Before its Client is told that it is safe: nothing that was acknowledged is lost, also when the power fails
+    /// Before its Client is told that it is safe: nothing that was acknowledged is lost, also when the power fails.
     Always,
-    /// Every few milliseconds, and before it is sent: when the power fails, the last of them are lost, and nothing is counted twice
+    /// Every few milliseconds, and before it is sent: when the power fails, the last of them are lost, and nothing is counted twice.
     #[default]
     Interval,
-    /// When the system finds time: when the power fails, what was acknowledged may be lost; nothing is when only the process is killed
+    /// When the system finds time: when the power fails, what was acknowledged may be lost; nothing is when only the process is killed.
     Never,
 }
 
