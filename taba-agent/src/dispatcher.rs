@@ -34,7 +34,7 @@ use std::io;
 use std::time::Duration;
 
 use taba_core::wire::{Ack, Answer};
-use taba_core::{StreamId, VBuckets};
+use taba_core::{Backoff, StreamId, VBuckets};
 
 pub use self::counts::{ANSWERS, DispatchCounts};
 pub use self::input::{Action, FailureCause, Input, PoisonBlocks};
@@ -43,7 +43,6 @@ use self::misdated::ClockAgreement;
 use self::order::ServerOrder;
 pub use self::request::{Request, RequestId};
 pub use self::server::{ServerState, ServerStatus};
-use crate::health::Backoff;
 use crate::lane::{Lane, LaneBounds, LaneKey, NextMessage, Progress, ReleasedBatches};
 use crate::rendezvous;
 use crate::server_url::ServerUrl;

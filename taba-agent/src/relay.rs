@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use taba_core::ledger::Why;
 use taba_core::wire::{BadBlock, Block, ClientBatch, Receipt};
-use taba_core::{Registry, StreamId, VBuckets};
+use taba_core::{Noise, Registry, StreamId, VBuckets};
 
 pub use self::notices::Notice;
 use self::notices::Notices;
@@ -32,7 +32,6 @@ pub use self::time::ClockWait;
 use crate::clock::RunClock;
 use crate::dedup::{Dedup, Repetition};
 use crate::dispatcher::{Action, Dispatcher, DispatcherOptions, Input, Request};
-use crate::health::Chance;
 use crate::intake::{Intake, sort_out};
 use crate::lane::LaneKey;
 use crate::sabotage::{TAKING, panic_in};
@@ -121,7 +120,7 @@ pub struct Relay<S: Spool = MemorySpool> {
     stream: StreamId,
     /// When the stream began, since the start.
     stream_began: Duration,
-    streams: Chance,
+    streams: Noise,
     vbuckets: VBuckets,
     handlers: Registry,
     merge_after: Duration,
@@ -210,11 +209,11 @@ impl<S: Spool> Relay<S> {
     /// A Relay with a new stream, which also drains what an earlier run has left.
     pub fn new(options: RelayOptions, spool: S, start: RelayStart) -> Self {
         let RelayStart { now, seed, recovered, handlers } = start;
-        let mut streams = Chance::new(seed);
-        let (stream, vbuckets) = (StreamId(streams.draw()), options.vbuckets);
+        let mut streams = Noise::new(seed);
+        let (stream, vbuckets) = (StreamId(streams.number()), options.vbuckets);
         let mut of_dispatcher = options.dispatcher;
         of_dispatcher.lane.spool_keeps_content = spool.keeps_content();
-        let dispatcher = Dispatcher::new(of_dispatcher, vbuckets, stream, streams.draw());
+        let dispatcher = Dispatcher::new(of_dispatcher, vbuckets, stream, streams.number());
         let mut relay = Self {
             stream,
             stream_began: now.uptime,

@@ -54,7 +54,6 @@
 #![deny(missing_docs)]
 #![doc(test(attr(deny(unused_imports))))]
 
-mod backoff;
 mod buffer;
 mod column;
 mod config;
@@ -93,7 +92,6 @@ mod tabs;
 
 #[doc(no_inline)]
 pub use async_trait::async_trait;
-pub use backoff::Backoff;
 pub use buffer::{Buffer, Identity, Mark, Sealed, Tally};
 pub use column::Datum;
 pub use config::{Config, ConfigError, Verified};

@@ -60,6 +60,7 @@
 
 #![deny(missing_docs)]
 
+pub mod backoff;
 pub mod batch;
 pub mod erased;
 pub mod error;
@@ -92,6 +93,7 @@ pub mod wire;
 
 #[doc(no_inline)]
 pub use async_trait::async_trait;
+pub use backoff::{Backoff, Noise};
 pub use batch::{Mark, SeqNo, StreamId};
 pub use erased::{AnyHandler, AnyProjection, AnyState, AnyValues, Arrival, Folded, ValueMismatch};
 pub use error::{Remedy, causes};

@@ -51,7 +51,7 @@
 //! | [`index_cache`] | when an index entry may be taken for written |
 //! | [`stability`] | when what was committed is safe from the loss of a machine |
 //! | [`adoption`] | what makes one deployment of shards that do not hold one |
-//! | [`backoff`], [`limits`] | pauses between tries; every bound by name |
+//! | [`limits`] | every bound by name |
 //!
 //! Those are the pure half: no socket, no clock, no runtime. With the feature `redis` (default) come [`Shards`] (the
 //! connections), [`Data`] (a user's keys: alone, many at once, in [`Transaction`]s, under a [`Lease`], by
@@ -63,7 +63,6 @@
 #![doc(test(attr(deny(unused_imports))))]
 
 pub mod adoption;
-pub mod backoff;
 pub mod census;
 pub mod command;
 pub mod index_cache;

@@ -1,13 +1,12 @@
 //! Events from front-ends: Batches that get their numbers here, and keys by which a repeated request is known.
 
-use taba_core::SeqNo;
 use taba_core::wire::{Block, ClientBatch};
+use taba_core::{Noise, SeqNo};
 use xxhash_rust::xxh64::xxh64;
 
 use super::{AcceptOutcome, ClockReading, Relay, RelayPhase};
 use crate::dedup::{Dedup, KEYS_MAX};
 use crate::frontend::FrontBatch;
-use crate::health::Chance;
 use crate::spool::{Spool, SpoolError};
 
 /// Batches of requests with a key have numbers from here on, which no Client ever reaches: so the log tells what is
@@ -48,7 +47,7 @@ pub enum RecordOutcome {
 
 impl FrontEnd {
     pub(super) fn new(seed: u64) -> Self {
-        Self { keys: Dedup::new(KEYS_MAX), incarnation: Chance::new(!seed).draw(), seq: 0 }
+        Self { keys: Dedup::new(KEYS_MAX), incarnation: Noise::new(!seed).number(), seq: 0 }
     }
 }
 

@@ -34,7 +34,7 @@ impl<S: Spool> Relay<S> {
 
     /// From here on what comes is of a new stream.
     pub(super) fn begin_stream(&mut self, now: Duration) {
-        (self.stream, self.stream_began) = (StreamId(self.streams.draw()), now);
+        (self.stream, self.stream_began) = (StreamId(self.streams.number()), now);
         self.dispatcher.set_stream(self.stream);
         self.sends_nothing();
         // So that the Spool knows of it.

@@ -6,8 +6,8 @@ use std::task::Poll;
 use std::time::Duration;
 use std::{io, mem};
 
-use taba_core::Remedy;
 use taba_core::wire::Receipt;
+use taba_core::{Backoff, Noise, Remedy};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::sleep;
@@ -16,7 +16,6 @@ use super::courier::{Courier, Returned};
 use super::hub::{self, Enlisted};
 use super::intake::Intake;
 use super::reporter::Reporter;
-use crate::backoff::Backoff;
 use crate::buffer::{Buffer, Mark, Sealed, Tally};
 use crate::clock::Stopwatch;
 use crate::config::Verified;
@@ -32,6 +31,8 @@ const PANICS_MAX: u32 = 10;
 const IDLE_AFTER: Duration = Duration::from_secs(2);
 /// How often it flushes then. The next event wakes it at once; this is for log lines that were held back.
 const IDLE_INTERVAL: Duration = Duration::from_secs(10);
+/// The longest wait that an Agent can ask for.
+const ASKED_MAX: Duration = Duration::from_secs(60);
 /// How long the loop waits when nobody waits for it to flush.
 const FOREVER: Duration = Duration::from_secs(1 << 30);
 
@@ -65,6 +66,8 @@ struct Flush {
 pub(crate) struct Task {
     parts: Parts,
     backoff: Backoff,
+    /// Deliveries that failed in a row.
+    failures: u32,
     courier: Courier,
     /// Whether what waits should be sealed as soon as the courier is free.
     due: bool,
@@ -109,6 +112,7 @@ impl Task {
         Self {
             parts,
             backoff,
+            failures: 0,
             courier,
             due,
             flushes,
@@ -183,7 +187,7 @@ impl Task {
 
     async fn serve(&mut self) {
         // Many Clients that start together should not flush together.
-        let stagger = self.parts.config.flush_interval.mul_f64(self.backoff.fraction());
+        let stagger = self.parts.config.flush_interval.mul_f64(Noise::new(self.parts.seed).fraction());
         let mut flush = Box::pin(sleep(stagger));
         loop {
             let (patience, is_waited_for) = (self.patience(), !self.flushes.is_empty());
@@ -339,8 +343,7 @@ impl Task {
     fn delivered(&mut self, sealed: &Sealed, receipt: &Receipt) {
         let ours = self.change(|parts| parts.buffer.acknowledge(sealed.seq()));
         debug_assert!(ours, "only the batch in flight is sent");
-        let failures = self.backoff.failures();
-        self.backoff.worked();
+        let failures = mem::take(&mut self.failures);
         self.panics = 0;
         self.reporter.delivered(sealed, receipt, failures);
     }
@@ -348,14 +351,14 @@ impl Task {
     fn failed(&mut self, sealed: &Arc<Sealed>, error: &SinkError) {
         match error.remedy() {
             Remedy::GiveUp | Remedy::Split => {
-                self.backoff.worked();
+                self.failures = 0;
                 self.change(|parts| parts.buffer.give_up(sealed.seq(), error.why()));
                 self.reporter.undeliverable(sealed, error);
             }
             remedy => {
-                let failures = self.backoff.failures();
-                let asked = if let Remedy::Wait(asked) = remedy { Some(asked) } else { None };
-                let mut wait = self.backoff.failed(asked);
+                let failures = self.failures;
+                self.failures = failures.saturating_add(1);
+                let mut wait = wait(&mut self.backoff, self.failures, &remedy);
                 if !self.flushes.is_empty() {
                     // Somebody waits for this, and not for long.
                     wait = wait.min(self.parts.config.backoff_min);
@@ -374,5 +377,24 @@ impl Task {
         if let Some(mut shown) = lock(&self.parts.stats) {
             *shown = stats;
         }
+    }
+}
+
+/// How long to wait after so many failures. What the Agent asks for is honoured, within a bound.
+fn wait(backoff: &mut Backoff, failures: u32, remedy: &Remedy) -> Duration {
+    let asked = if let Remedy::Wait(asked) = remedy { *asked } else { Duration::ZERO };
+    backoff.after(failures).max(asked.min(ASKED_MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_agent_asks_for_is_honoured_within_reason() {
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1), 7);
+        let mut asked = |seconds| wait(&mut backoff, 1, &Remedy::Wait(Duration::from_secs(seconds)));
+        assert_eq!([asked(3), asked(86_400)], [Duration::from_secs(3), ASKED_MAX]);
+        assert!(asked(0) <= Duration::from_millis(100));
     }
 }

@@ -12,8 +12,3 @@ pub(crate) fn monotonic() -> Instant {
 pub(crate) fn random() -> u64 {
     getrandom::u64().expect("the system has random numbers")
 }
-
-/// A random number from 0 to 1.
-pub(super) fn noise() -> f64 {
-    (random() >> 11) as f64 / (1_u64 << 53) as f64
-}

@@ -12,13 +12,13 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
-use super::clock::{monotonic, noise};
+use super::clock::{monotonic, random};
 use super::error::{LinkError, RedisRefusal};
 use super::info::{Hazards, RedisInfo};
 use super::options::ShardsOptions;
+use super::reconnect::ReconnectPause;
 use super::scripts;
 use super::topology::Topology;
-use crate::backoff::Backoff;
 use crate::command::Reply;
 use crate::limits::{PARTING_WORDS_WAIT, STABLE_POLL_INTERVAL};
 use crate::map::ShardId;
@@ -46,10 +46,9 @@ pub(crate) struct ShardLink {
     polls: tokio::sync::Mutex<PollState>,
 }
 
-#[derive(Default)]
 struct ConnectionSlot {
     live: Option<Arc<LiveConnection>>,
-    backoff: Backoff,
+    reconnect: ReconnectPause,
     has_warned: bool,
     /// Why connecting failed last.
     cause: String,
@@ -82,6 +81,8 @@ pub(crate) struct Answered {
 impl ShardLink {
     pub(super) fn new(shard: ShardId, topology: Arc<dyn Topology>, options: &ShardsOptions) -> Self {
         let in_flight_max = options.in_flight_max.max(1);
+        let reconnect = ReconnectPause::new(random());
+        let slot = ConnectionSlot { live: None, reconnect, has_warned: false, cause: String::new() };
         Self {
             shard,
             topology,
@@ -92,7 +93,7 @@ impl ShardLink {
             in_flight_max,
             permits: Semaphore::new(in_flight_max),
             connecting: tokio::sync::Mutex::default(),
-            slot: Mutex::default(),
+            slot: Mutex::new(slot),
             epochs: AtomicU64::new(0),
             polls: tokio::sync::Mutex::default(),
         }
@@ -223,7 +224,7 @@ impl ShardLink {
             if let Some(live) = &slot.live {
                 return Ok(Arc::clone(live));
             }
-            if let Some(pause) = slot.backoff.pause(monotonic()) {
+            if let Some(pause) = slot.reconnect.left(monotonic()) {
                 return Err(LinkError::Paused { shard: self.shard, pause, cause: slot.cause.clone() });
             }
         }
@@ -233,7 +234,7 @@ impl ShardLink {
         let mut slot = self.slot();
         match connected {
             Ok(live) => {
-                slot.backoff.succeeded();
+                slot.reconnect.succeeded();
                 if !std::mem::replace(&mut slot.has_warned, true) {
                     live.info.warn(self.shard);
                 }
@@ -242,7 +243,7 @@ impl ShardLink {
                 Ok(live)
             }
             Err(error) => {
-                slot.backoff.failed(monotonic(), noise());
+                slot.reconnect.failed(monotonic());
                 slot.cause = taba_core::causes(&error);
                 Err(error)
             }

@@ -6,6 +6,7 @@ mod error;
 mod info;
 mod link;
 mod options;
+mod reconnect;
 pub(crate) mod scripts;
 mod shards;
 mod topology;
