@@ -8,10 +8,10 @@ use taba_core::ledger::Why;
 use taba_core::{ClientId, Registry};
 use tokio::sync::oneshot;
 
+use crate::client_core::{AGENT, BatchDestination, BuildError, ClientCore};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::driver::AgentAddress;
-use crate::link::{AGENT, BuildError, Core, Outlet};
 use crate::recorder::Recorder;
 use crate::sink::Sink;
 use crate::stats::{ClientStats, FlushReport};
@@ -24,7 +24,7 @@ use crate::stats::{ClientStats, FlushReport};
 /// flushed then, for at most [`Config::exit_deadline`]. Neither has a caller to tell what is left when the time is over: it is
 /// logged. [`shutdown`](Self::shutdown) returns it.
 #[derive(Clone)]
-pub struct Client(Arc<Core>);
+pub struct Client(Arc<ClientCore>);
 
 /// A [`Client`] in the making.
 #[must_use]
@@ -103,18 +103,18 @@ impl ClientBuilder {
     pub fn build(self) -> Result<Client, BuildError> {
         let id = ClientId::new(&self.id)?;
         let config = self.config.verify()?;
-        let outlet = match self.sink {
-            Some(sink) => Outlet::Custom(sink),
+        let destination = match self.sink {
+            Some(sink) => BatchDestination::Custom(sink),
             None => {
                 let mut headers = self.headers.iter();
                 let address: AgentAddress = self.agent.parse()?;
-                Outlet::Agent(
+                BatchDestination::Agent(
                     headers.try_fold(address, |address, (name, value)| address.with_header(name, value))?,
                 )
             }
         };
         let recorder = Recorder::new(id, self.clock, self.handlers.clone(), config.clone());
-        Core::start(recorder, self.handlers, config, outlet).map(Client)
+        ClientCore::start(recorder, self.handlers, config, destination).map(Client)
     }
 }
 
@@ -133,11 +133,11 @@ impl Client {
     }
 
     /// The Client of a handle.
-    pub(crate) fn of(core: &Arc<Core>) -> Self {
+    pub(crate) fn of(core: &Arc<ClientCore>) -> Self {
         Self(Arc::clone(core))
     }
 
-    pub(crate) fn core(&self) -> &Arc<Core> {
+    pub(crate) fn core(&self) -> &Arc<ClientCore> {
         &self.0
     }
 
@@ -157,7 +157,7 @@ impl Client {
     /// # Cost
     /// Recording is one comparison for a number; other values are allocated and dropped.
     pub fn disabled() -> Self {
-        static DISABLED: LazyLock<Client> = LazyLock::new(|| Client(Core::disabled()));
+        static DISABLED: LazyLock<Client> = LazyLock::new(|| Client(ClientCore::disabled()));
         DISABLED.clone()
     }
 

@@ -7,7 +7,7 @@ use taba_core::ledger::Why;
 use taba_core::limits::{BATCH_BLOCKS_MAX, BLOCK_BYTES_MAX, BLOCK_EVENTS_MAX, FRAME_BYTES_MAX};
 
 /// Bytes that one recorded event takes in its thread's ring.
-pub(crate) const SLOT_BYTES: usize = 24;
+pub(crate) const RING_EVENT_BYTES: usize = 24;
 /// Blocks of the Ledger that one Batch may hold: what was recorded, and what was dropped for each reason.
 pub(crate) const LEDGER_BLOCKS_MAX: usize = 1 + Why::ALL.len();
 /// What a Batch of the greatest size may take in a frame beside its Blocks.
@@ -137,7 +137,7 @@ impl Config {
         };
         within("ring_events_min", self.ring_events_min, 16, self.ring_events_max)?;
         within("ring_events_max", self.ring_events_max, 16, 1 << 24)?;
-        within("rings_bytes_max", self.rings_bytes_max, self.ring_events_min * SLOT_BYTES, usize::MAX)?;
+        within("rings_bytes_max", self.rings_bytes_max, self.ring_events_min * RING_EVENT_BYTES, usize::MAX)?;
         within("tabs_max", self.tabs_max, 1, 1 << 24)?;
         within("raw_events_max", self.raw_events_max, 0, BLOCK_EVENTS_MAX)?;
         within("tab_events_max", self.tab_events_max, self.raw_events_max.max(1), 1 << 24)?;

@@ -1,4 +1,4 @@
-//! [`Fault`]: code of the application that failed in a [`Buffer`](crate::Buffer), and what that cost.
+//! [`ApplicationFault`]: code of the application that failed in a [`Buffer`](crate::Buffer), and what that cost.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -8,7 +8,7 @@ use taba_core::{TabName, TabType};
 
 /// Code of the application that failed: a Handler, or a value's own code. It concerns one Tab; all others go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
+pub struct ApplicationFault {
     /// The Tab.
     pub tab: TabName,
     /// Its type.

@@ -158,7 +158,7 @@ impl<H: Default> Lazy<H> {
     #[inline]
     pub fn get(&self) -> LazyRef<'_, H> {
         match self.handle.get() {
-            Some(handle) if SCOPES_OPEN.load(Ordering::Relaxed) == 0 => LazyRef(Holding::Static(handle)),
+            Some(handle) if SCOPES_OPEN.load(Ordering::Relaxed) == 0 => LazyRef(LazyHandle::Static(handle)),
             Some(_) | None => self.find(),
         }
     }
@@ -166,14 +166,15 @@ impl<H: Default> Lazy<H> {
     #[cold]
     fn find(&self) -> LazyRef<'_, H> {
         if let Some(client) = scoped() {
-            let made = self.make(&client).map_or_else(|| Holding::Static(self.disabled()), Holding::Scoped);
+            let made =
+                self.make(&client).map_or_else(|| LazyHandle::Static(self.disabled()), LazyHandle::Scoped);
             return LazyRef(made);
         }
         let handle = self.handle.get().or_else(|| {
             let made = self.make(DEFAULT.get()?)?;
             Some(self.handle.get_or_init(|| made))
         });
-        LazyRef(Holding::Static(handle.unwrap_or_else(|| self.disabled())))
+        LazyRef(LazyHandle::Static(handle.unwrap_or_else(|| self.disabled())))
     }
 
     fn make(&self, client: &Client) -> Option<H> {
@@ -200,10 +201,10 @@ impl<H> fmt::Debug for Lazy<H> {
 
 /// The handle that [`Lazy::get`] found.
 #[derive(Debug)]
-pub struct LazyRef<'a, H>(Holding<'a, H>);
+pub struct LazyRef<'a, H>(LazyHandle<'a, H>);
 
 #[derive(Debug)]
-enum Holding<'a, H> {
+enum LazyHandle<'a, H> {
     Static(&'a H),
     Scoped(H),
 }
@@ -214,8 +215,8 @@ impl<H> Deref for LazyRef<'_, H> {
     #[inline]
     fn deref(&self) -> &H {
         match &self.0 {
-            Holding::Static(handle) => handle,
-            Holding::Scoped(handle) => handle,
+            LazyHandle::Static(handle) => handle,
+            LazyHandle::Scoped(handle) => handle,
         }
     }
 }

@@ -10,11 +10,11 @@ use std::time::Duration;
 use taba_core::{Expiring, Keyed, NameError, Number, Reading, TabName, TabType, Timestamp, Value};
 
 use crate::client::Client;
+use crate::client_core::ClientCore;
 use crate::clock::Stopwatch;
-use crate::link::Core;
 use crate::recorder::Recorder;
 use crate::tab::TabSpec;
-use crate::tabs::{Lease, TabError};
+use crate::tabs::{TabError, TabLease};
 
 /// A Tab whose events carry values of type `V`, for any Handler.
 ///
@@ -23,14 +23,14 @@ pub struct Tab<V> {
     recorder: Arc<Recorder>,
     number: u32,
     // PERF: one pointer for both, as each start of a timer clones it.
-    owned: Arc<Owned>,
+    owned: Arc<HandleOwned>,
     values: PhantomData<fn(V)>,
 }
 
 /// What a handle and its clones keep: first the Tab goes, then the Client, which flushes if nobody else keeps it.
-struct Owned {
-    _lease: Arc<Lease>,
-    core: Arc<Core>,
+struct HandleOwned {
+    _lease: Arc<TabLease>,
+    core: Arc<ClientCore>,
 }
 
 impl<V> Clone for Tab<V> {
@@ -54,15 +54,15 @@ impl<V: Value> Default for Tab<V> {
 }
 
 impl<V: Value> Tab<V> {
-    fn new(lease: Arc<Lease>, core: &Arc<Core>) -> Self {
+    fn new(lease: Arc<TabLease>, core: &Arc<ClientCore>) -> Self {
         // PERF: both are behind what is owned too, but recording should not follow two pointers more.
         let (recorder, number) = (Arc::clone(&core.recorder), lease.number());
-        let owned = Arc::new(Owned { _lease: lease, core: Arc::clone(core) });
+        let owned = Arc::new(HandleOwned { _lease: lease, core: Arc::clone(core) });
         Self { recorder, number, owned, values: PhantomData }
     }
 
-    fn disabled(core: &Arc<Core>) -> Self {
-        Self::new(Lease::disabled(Arc::clone(&core.recorder) as _), core)
+    fn disabled(core: &Arc<ClientCore>) -> Self {
+        Self::new(TabLease::disabled(Arc::clone(&core.recorder) as _), core)
     }
 
     /// Whose Tab it is: for its [`stats`](crate::Client::stats), or to flush where only a handle is at hand.

@@ -66,6 +66,8 @@ mod test_sink;
 #[cfg(feature = "driver")]
 mod client;
 #[cfg(feature = "driver")]
+mod client_core;
+#[cfg(feature = "driver")]
 mod clock;
 #[cfg(feature = "driver")]
 mod driver;
@@ -73,8 +75,6 @@ mod driver;
 mod global;
 #[cfg(feature = "driver")]
 mod handles;
-#[cfg(feature = "driver")]
-mod link;
 #[cfg(feature = "driver")]
 mod lock;
 #[cfg(feature = "driver")]
@@ -92,11 +92,11 @@ mod tabs;
 
 #[doc(no_inline)]
 pub use async_trait::async_trait;
-pub use buffer::{Buffer, Identity, Mark, Sealed, Tally};
+pub use buffer::{Buffer, EventCounts, FlushPoint, SealedBatch, SenderIdentity};
 pub use column::Datum;
 pub use config::{Config, ConfigError, Verified};
 pub use drops::Drops;
-pub use fault::Fault;
+pub use fault::ApplicationFault;
 pub use sink::{Sink, SinkError};
 pub use tab::TabSpec;
 pub use taba_core::{
@@ -106,6 +106,8 @@ pub use test_sink::TestSink;
 
 #[cfg(feature = "driver")]
 pub use client::{Client, ClientBuilder};
+#[cfg(feature = "driver")]
+pub use client_core::BuildError;
 #[cfg(feature = "driver")]
 pub use clock::{Clock, ManualClock};
 #[cfg(feature = "driver")]
@@ -119,8 +121,6 @@ pub use global::{
 pub use handles::{
     Buffered, Counter, Distinct, ExpiryGauge, Gauge, KeyedCounter, Percentile, Tab, Timer, TimerGuard,
 };
-#[cfg(feature = "driver")]
-pub use link::BuildError;
 #[cfg(feature = "driver")]
 pub use stats::{ClientStats, FlushReport};
 #[cfg(feature = "driver")]

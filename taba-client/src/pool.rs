@@ -11,16 +11,16 @@ use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use crate::lock::lock;
-use crate::ring::{Ring, Writer};
+use crate::ring::{RingReader, RingWriter};
 
 /// How long a ring stays here unused before it is freed.
 const IDLE: Duration = Duration::from_secs(1);
 
 /// Rings of one Client in one process that no thread writes to at the moment, the longest unused first.
 pub(crate) struct Pool {
-    rings: Mutex<Rings>,
+    rings: Mutex<IdleRings>,
     /// To the background thread, which reads them all.
-    new: Sender<Ring>,
+    new: Sender<RingReader>,
     /// [`IDLE`] in flushes.
     idle_flushes: u64,
 }
@@ -32,25 +32,25 @@ pub(crate) trait PoolSource: Send + Sync {
 }
 
 #[derive(Default)]
-struct Rings {
-    idle: VecDeque<(Writer, u64)>,
+struct IdleRings {
+    idle: VecDeque<(RingWriter, u64)>,
     flushes: u64,
 }
 
 impl Pool {
     /// An empty pool of a Client that flushes at this interval. New rings are sent to whoever reads them.
-    pub(crate) fn new(flush_interval: Duration, new: Sender<Ring>) -> Self {
+    pub(crate) fn new(flush_interval: Duration, new: Sender<RingReader>) -> Self {
         let idle_flushes = IDLE.as_millis().div_ceil(flush_interval.as_millis().max(1));
         Self { rings: Mutex::default(), new, idle_flushes: idle_flushes as u64 }
     }
 
     /// Has a new ring read from now on. `false` when nobody reads any more.
-    pub(crate) fn add(&self, ring: Ring) -> bool {
+    pub(crate) fn add(&self, ring: RingReader) -> bool {
         self.new.send(ring).is_ok()
     }
 
     /// Puts a ring here. What is in it stays to be read.
-    pub(crate) fn give(&self, writer: Writer) {
+    pub(crate) fn give(&self, writer: RingWriter) {
         if writer.ring.is_abandoned() {
             return;
         }
@@ -61,9 +61,9 @@ impl Pool {
     }
 
     /// Takes a ring with room for this many events.
-    pub(crate) fn take(&self, events: usize) -> Option<Writer> {
+    pub(crate) fn take(&self, events: usize) -> Option<RingWriter> {
         let mut rings = lock(&self.rings)?;
-        let room = |(writer, _): &(Writer, u64)| writer.ring.slots() >= events;
+        let room = |(writer, _): &(RingWriter, u64)| writer.ring.slots() >= events;
         // All are read at the same time and taken in turn, so if the oldest have no room then hardly any has.
         let place = rings.idle.iter().take(4).position(room)?;
         rings.idle.remove(place).map(|(writer, _)| writer)

@@ -7,49 +7,49 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rtrb::{Consumer, Producer, RingBuffer};
 use taba_core::Timestamp;
 
-use crate::config::SLOT_BYTES;
+use crate::config::RING_EVENT_BYTES;
 
 /// One event in a ring.
 // PERF: recording costs what moving the ring's memory between two processors costs, so a number takes three words.
-pub(crate) enum Slot {
+pub(crate) enum RingEvent {
     Number { tab: u32, time: Timestamp, number: f64 },
-    Opaque { tab: u32, event: Box<Opaque> },
+    Opaque { tab: u32, event: Box<BoxedEvent> },
 }
 
 /// An event whose value is not a number.
-pub(crate) struct Opaque {
+pub(crate) struct BoxedEvent {
     pub(crate) time: Timestamp,
     pub(crate) value: Box<dyn Any + Send>,
     /// What it takes beside the slot.
     pub(crate) bytes: usize,
 }
 
-const _: () = assert!(size_of::<Slot>() == SLOT_BYTES, "the bounds of rings count on this");
+const _: () = assert!(size_of::<RingEvent>() == RING_EVENT_BYTES, "the bounds of rings count on this");
 
 /// The writing end of a ring.
-pub(crate) struct Writer {
-    pub(crate) ring: Producer<Slot>,
+pub(crate) struct RingWriter {
+    pub(crate) ring: Producer<RingEvent>,
     /// Events that did not fit, since the start; written by the thread that holds the ring only.
     pub(crate) overflowed: Arc<AtomicU64>,
 }
 
 /// The reading end of one thread's ring.
-pub(crate) struct Ring {
-    pub(crate) consumer: Consumer<Slot>,
+pub(crate) struct RingReader {
+    pub(crate) consumer: Consumer<RingEvent>,
     /// Events that did not fit, since the start; written by the recording thread only.
     overflowed: Arc<AtomicU64>,
     overflowed_noted: u64,
 }
 
 /// Both ends of a new ring for this many events.
-pub(crate) fn ring(events: usize) -> (Writer, Ring) {
+pub(crate) fn new_ring(events: usize) -> (RingWriter, RingReader) {
     let (ring, consumer) = RingBuffer::new(events);
     let overflowed = Arc::new(AtomicU64::new(0));
-    let reading = Ring { consumer, overflowed: Arc::clone(&overflowed), overflowed_noted: 0 };
-    (Writer { ring, overflowed }, reading)
+    let reading = RingReader { consumer, overflowed: Arc::clone(&overflowed), overflowed_noted: 0 };
+    (RingWriter { ring, overflowed }, reading)
 }
 
-impl Ring {
+impl RingReader {
     /// Events that did not fit, since this was last asked.
     pub(crate) fn take_overflowed(&mut self) -> u64 {
         let overflowed = self.overflowed.load(Ordering::Relaxed);

@@ -9,7 +9,7 @@ use taba_core::Remedy;
 use taba_core::ledger::Why;
 use taba_core::wire::Receipt;
 
-use crate::buffer::Sealed;
+use crate::buffer::SealedBatch;
 
 /// Where Batches go: an Agent over HTTP, unless you say otherwise.
 ///
@@ -19,7 +19,7 @@ use crate::buffer::Sealed;
 /// # Examples
 /// ```
 /// use std::sync::Arc;
-/// use taba_client::{Sealed, Sink, SinkError, async_trait};
+/// use taba_client::{SealedBatch, Sink, SinkError, async_trait};
 /// use taba_core::Timestamp;
 /// use taba_core::wire::Receipt;
 ///
@@ -28,7 +28,7 @@ use crate::buffer::Sealed;
 ///
 /// #[async_trait]
 /// impl Sink for Count {
-///     async fn deliver(&self, batch: Arc<Sealed>) -> Result<Receipt, SinkError> {
+///     async fn deliver(&self, batch: Arc<SealedBatch>) -> Result<Receipt, SinkError> {
 ///         println!("{} events", batch.events());
 ///         Ok(Receipt { seq: batch.seq(), now: Timestamp::from_secs(0), refused: Vec::new() })
 ///     }
@@ -46,7 +46,7 @@ pub trait Sink: Send + Sync + 'static {
     ///
     /// # Cancel safety
     /// It may be dropped at any `.await`, when a deadline passes. The Batch is not taken out of anything by it.
-    async fn deliver(&self, batch: Arc<Sealed>) -> Result<Receipt, SinkError>;
+    async fn deliver(&self, batch: Arc<SealedBatch>) -> Result<Receipt, SinkError>;
 }
 
 /// Why a Batch could not be delivered.

@@ -86,57 +86,57 @@ impl TabError {
 pub(crate) struct Tabs {
     tabs_max: usize,
     handlers: Registry,
-    table: Mutex<Table>,
+    table: Mutex<TabTable>,
 }
 
 #[derive(Default)]
-struct Table {
+struct TabTable {
     numbers: HashMap<TabName, u32>,
-    entries: Vec<Option<Entry>>,
+    entries: Vec<Option<TabEntry>>,
     /// Places of `entries` that hold none.
     free: Vec<u32>,
     /// Numbers that the background thread does not know yet.
     new: Vec<u32>,
-    released: Vec<Released>,
+    released: Vec<ReleasedTab>,
     leases: u64,
 }
 
-struct Entry {
+struct TabEntry {
     spec: TabSpec,
-    lease: Weak<Lease>,
+    lease: Weak<TabLease>,
     /// The newest lease.
     ordinal: u64,
 }
 
 /// Hears that a Tab has lost its last handle.
-pub(crate) trait Owner: Send + Sync + RefUnwindSafe {
-    fn release(&self, tab: Released);
+pub(crate) trait TabOwner: Send + Sync + RefUnwindSafe {
+    fn release(&self, tab: ReleasedTab);
 }
 
 /// What the handles of one Tab share. It keeps the Tab's number its own.
-pub(crate) struct Lease {
+pub(crate) struct TabLease {
     number: u32,
     /// Which lease this is, of all that the Client ever gave.
     ordinal: u64,
-    owner: Arc<dyn Owner>,
+    owner: Arc<dyn TabOwner>,
 }
 
 /// A Tab that has lost its last handle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Released {
+pub(crate) struct ReleasedTab {
     pub(crate) number: u32,
     ordinal: u64,
 }
 
-impl Drop for Lease {
+impl Drop for TabLease {
     fn drop(&mut self) {
-        self.owner.release(Released { number: self.number, ordinal: self.ordinal });
+        self.owner.release(ReleasedTab { number: self.number, ordinal: self.ordinal });
     }
 }
 
-impl Lease {
+impl TabLease {
     /// A lease of a Client that records nothing, and so has no table of Tabs.
-    pub(crate) fn disabled(owner: Arc<dyn Owner>) -> Arc<Self> {
+    pub(crate) fn disabled(owner: Arc<dyn TabOwner>) -> Arc<Self> {
         Arc::new(Self { number: 0, ordinal: 0, owner })
     }
 
@@ -152,7 +152,7 @@ impl Tabs {
     }
 
     /// A lease of the Tab, which gets a number if it has none.
-    pub(crate) fn lease(&self, spec: &TabSpec, owner: Arc<dyn Owner>) -> Result<Arc<Lease>, TabError> {
+    pub(crate) fn lease(&self, spec: &TabSpec, owner: Arc<dyn TabOwner>) -> Result<Arc<TabLease>, TabError> {
         let tab = spec.name().clone();
         if tab.is_reserved() {
             return Err(TabError::Reserved { tab });
@@ -174,7 +174,7 @@ impl Tabs {
             Some(&number) => number,
             None => table.add(spec.clone(), self.tabs_max)?,
         };
-        let Table { entries, leases, .. } = &mut *table;
+        let TabTable { entries, leases, .. } = &mut *table;
         let entry = entries[number as usize].as_mut().expect("a number that a name has is in use");
         if !entry.spec.agrees(spec) {
             return Err(match entry.spec.tab_type() == spec.tab_type() {
@@ -185,7 +185,7 @@ impl Tabs {
         Ok(entry.lease.upgrade().unwrap_or_else(|| {
             *leases += 1;
             entry.ordinal = *leases;
-            let lease = Arc::new(Lease { number, ordinal: entry.ordinal, owner });
+            let lease = Arc::new(TabLease { number, ordinal: entry.ordinal, owner });
             entry.lease = Arc::downgrade(&lease);
             lease
         }))
@@ -200,22 +200,23 @@ impl Tabs {
     }
 
     /// A Tab has lost its last handle.
-    pub(crate) fn release(&self, tab: Released) {
+    pub(crate) fn release(&self, tab: ReleasedTab) {
         if let Some(mut table) = self.table() {
             table.released.push(tab);
         }
     }
 
     /// Tabs that have lost their last handle since this was last asked.
-    pub(crate) fn take_released(&self) -> Vec<Released> {
+    pub(crate) fn take_released(&self) -> Vec<ReleasedTab> {
         self.table().map(|mut table| mem::take(&mut table.released)).unwrap_or_default()
     }
 
     /// Forgets a Tab, unless it has had a handle since it was released. Its number can then be another's.
-    pub(crate) fn forget(&self, released: Released) -> bool {
+    pub(crate) fn forget(&self, released: ReleasedTab) -> bool {
         let Some(mut table) = self.table() else { return false };
         let place = &mut table.entries[released.number as usize];
-        let unused = |entry: &mut Entry| entry.ordinal == released.ordinal && entry.lease.strong_count() == 0;
+        let unused =
+            |entry: &mut TabEntry| entry.ordinal == released.ordinal && entry.lease.strong_count() == 0;
         let Some(entry) = place.take_if(unused) else { return false };
         table.numbers.remove(entry.spec.name());
         table.free.push(released.number);
@@ -231,19 +232,19 @@ impl Tabs {
     }
 
     /// `None` when another thread held it while the process forked.
-    fn table(&self) -> Option<MutexGuard<'_, Table>> {
+    fn table(&self) -> Option<MutexGuard<'_, TabTable>> {
         lock(&self.table)
     }
 }
 
-impl Table {
+impl TabTable {
     /// A number for a Tab that has none.
     fn add(&mut self, spec: TabSpec, tabs_max: usize) -> Result<u32, TabError> {
         let tab = spec.name().clone();
         if self.numbers.len() >= tabs_max {
             return Err(TabError::TooManyTabs { tab, tabs_max });
         }
-        let entry = Some(Entry { spec, lease: Weak::new(), ordinal: 0 });
+        let entry = Some(TabEntry { spec, lease: Weak::new(), ordinal: 0 });
         let number = self.free.pop().unwrap_or(self.entries.len() as u32);
         match self.entries.get_mut(number as usize) {
             Some(place) => *place = entry,

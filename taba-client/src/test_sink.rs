@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use taba_core::wire::{Block, Content, Reader, Receipt, column};
 use taba_core::{Event, NameError, TabName, TabType, Value};
 
-use crate::buffer::Sealed;
+use crate::buffer::SealedBatch;
 use crate::sink::{Sink, SinkError};
 
 /// Keeps everything that a [`Client`](crate::Client) sends, for a test to look at. Clones are the same sink.
@@ -106,7 +106,7 @@ fn decoded<V: Value>(block: &Block) -> Result<Vec<Event<V>>, String> {
 
 #[async_trait]
 impl Sink for TestSink {
-    async fn deliver(&self, batch: Arc<Sealed>) -> Result<Receipt, SinkError> {
+    async fn deliver(&self, batch: Arc<SealedBatch>) -> Result<Receipt, SinkError> {
         let batch = batch.batch();
         self.blocks().extend_from_slice(&batch.blocks);
         Ok(Receipt { seq: batch.seq, now: batch.sent_at, refused: Vec::new() })

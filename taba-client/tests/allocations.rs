@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use taba_client::{Client, Sealed, Sink, SinkError};
+use taba_client::{Client, SealedBatch, Sink, SinkError};
 use taba_core::Timestamp;
 use taba_core::wire::Receipt;
 
@@ -50,7 +50,7 @@ struct Anywhere;
 
 #[async_trait]
 impl Sink for Anywhere {
-    async fn deliver(&self, batch: Arc<Sealed>) -> Result<Receipt, SinkError> {
+    async fn deliver(&self, batch: Arc<SealedBatch>) -> Result<Receipt, SinkError> {
         Ok(Receipt { seq: batch.seq(), now: Timestamp::from_secs(0), refused: Vec::new() })
     }
 }

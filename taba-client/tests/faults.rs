@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use taba_client::{Client, Config, Sealed, Sink, SinkError, TabError};
+use taba_client::{Client, Config, SealedBatch, Sink, SinkError, TabError};
 use taba_core::ledger::Why;
 use taba_core::wire::Receipt;
 use taba_core::{Timestamp, Value};
@@ -68,7 +68,7 @@ struct Moody {
 
 #[async_trait]
 impl Sink for Moody {
-    async fn deliver(&self, batch: Arc<Sealed>) -> Result<Receipt, SinkError> {
+    async fn deliver(&self, batch: Arc<SealedBatch>) -> Result<Receipt, SinkError> {
         let one_less = |count: &AtomicU64| {
             count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| count.checked_sub(1)).is_ok()
         };

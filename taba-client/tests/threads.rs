@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use taba_client::{Client, Config, Counter, ManualClock, Sealed, Sink, SinkError, TabError};
+use taba_client::{Client, Config, Counter, ManualClock, SealedBatch, Sink, SinkError, TabError};
 use taba_core::ledger::{self, Where, Why};
 use taba_core::wire::{Block, ClientBatch, Receipt};
 use taba_core::{Event, Handler, NameError, Reading, Registry, Timestamp, Value};
@@ -17,11 +17,11 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// Keeps every Batch.
 #[derive(Clone, Default)]
-struct Memory(Arc<Mutex<Vec<Arc<Sealed>>>>);
+struct Memory(Arc<Mutex<Vec<Arc<SealedBatch>>>>);
 
 #[async_trait]
 impl Sink for Memory {
-    async fn deliver(&self, batch: Arc<Sealed>) -> Result<Receipt, SinkError> {
+    async fn deliver(&self, batch: Arc<SealedBatch>) -> Result<Receipt, SinkError> {
         let receipt = Receipt { seq: batch.seq(), now: Timestamp::from_secs(0), refused: Vec::new() };
         self.0.lock().unwrap().push(batch);
         Ok(receipt)

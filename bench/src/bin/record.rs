@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use taba_bench::{CountingAllocator, Figure, ROUNDS, allocations, nanos_each, now, print_machine};
-use taba_client::{Client, Config, Counter, Sealed, Sink, SinkError};
+use taba_client::{Client, Config, Counter, SealedBatch, Sink, SinkError};
 use taba_core::Timestamp;
 use taba_core::wire::Receipt;
 
@@ -26,7 +26,7 @@ struct Nowhere;
 
 #[async_trait]
 impl Sink for Nowhere {
-    async fn deliver(&self, batch: Arc<Sealed>) -> Result<Receipt, SinkError> {
+    async fn deliver(&self, batch: Arc<SealedBatch>) -> Result<Receipt, SinkError> {
         Ok(Receipt { seq: batch.seq(), now: Timestamp::default(), refused: Vec::new() })
     }
 }

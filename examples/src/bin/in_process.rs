@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use taba_agent::{Agent, AgentHandle};
-use taba_client::{Client, Sealed, Sink, SinkError, async_trait};
+use taba_client::{Client, SealedBatch, Sink, SinkError, async_trait};
 use taba_core::Remedy;
 use taba_core::wire::Receipt;
 
@@ -17,7 +17,7 @@ struct InProcess(AgentHandle);
 
 #[async_trait]
 impl Sink for InProcess {
-    async fn deliver(&self, batch: Arc<Sealed>) -> Result<Receipt, SinkError> {
+    async fn deliver(&self, batch: Arc<SealedBatch>) -> Result<Receipt, SinkError> {
         self.0.accept(batch.batch()).await.map_err(|error| match error.remedy() {
             Remedy::Wait(wait) => SinkError::Busy { status: 503, retry_after: Some(wait) },
             _ => SinkError::Rejected { status: 400, reason: error.reason().to_owned() },

@@ -25,16 +25,16 @@ use taba_core::{ClientId, Registry, SeqNo, Timestamp};
 use crate::column::Datum;
 use crate::config::{LEDGER_BLOCKS_MAX, Verified};
 use crate::drops::Drops;
-use crate::fault::{self, Fault};
+use crate::fault::{self, ApplicationFault};
 use crate::tab::TabSpec;
 
-use pending::{Cut, Pending};
-pub use sealed::Sealed;
+use pending::{PendingEvents, TabCut};
+pub use sealed::SealedBatch;
 use sealed::notes;
 
 /// Who sends the Batches of a [`Buffer`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
+pub struct SenderIdentity {
     /// The durable name of the application process.
     pub client: ClientId,
     /// Which run of it: a random number.
@@ -43,7 +43,7 @@ pub struct Identity {
 
 /// A moment of a [`Buffer`], by what was in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mark {
+pub struct FlushPoint {
     emptied: u64,
     seq: SeqNo,
     untold: bool,
@@ -54,7 +54,7 @@ pub struct Mark {
 /// # Laws
 /// `recorded = acked + sealed + pending + dropped.total()`. A debug assert checks it after every input.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct EventCounts {
     /// Offered, or reported as dropped before they could be.
     pub recorded: u64,
     /// Safe with the Agent, as far as is known here.
@@ -71,10 +71,10 @@ pub struct Tally {
 ///
 /// # Examples
 /// ```
-/// use taba_client::{Buffer, Datum, Identity, TabSpec, Verified};
+/// use taba_client::{Buffer, Datum, SenderIdentity, TabSpec, Verified};
 /// use taba_core::{ClientId, Registry, TabName, TabType, Timestamp};
 ///
-/// let identity = Identity { client: ClientId::new("web-01")?, incarnation: 7 };
+/// let identity = SenderIdentity { client: ClientId::new("web-01")?, incarnation: 7 };
 /// let mut buffer = Buffer::new(identity, Registry::default(), Verified::default());
 /// let bids = buffer.declare(TabSpec::new::<f64>(TabName::new("bids_won")?, TabType::new("CounterGroup")?));
 /// buffer.offer(bids, Timestamp::from_secs(1), Datum::Number(1.0));
@@ -82,27 +82,27 @@ pub struct Tally {
 /// let sealed = buffer.seal(Timestamp::from_secs(2)).expect("there is something to send");
 /// assert_eq!(sealed.events(), 1);
 /// assert!(buffer.acknowledge(sealed.seq()));
-/// assert_eq!(buffer.tally().acked, 1);
+/// assert_eq!(buffer.counts().acked, 1);
 /// # Ok::<(), taba_core::NameError>(())
 /// ```
 pub struct Buffer {
-    identity: Identity,
+    identity: SenderIdentity,
     handlers: Registry,
     config: Verified,
     /// By number; `None` where a Tab was forgotten.
-    tabs: Vec<Option<Pending>>,
+    tabs: Vec<Option<PendingEvents>>,
     tabs_known: usize,
     /// Tabs that have something pending, the longest waiting first; each at most once.
     waiting: VecDeque<u32>,
     bytes: usize,
     /// The latest time that a Server certainly takes as it is. Later events are not folded with others.
     believed: Timestamp,
-    sealed: Option<Arc<Sealed>>,
+    sealed: Option<Arc<SealedBatch>>,
     seq: SeqNo,
     /// How many times a Tab that waited was emptied, and how many times before the Batch in flight was sealed.
     emptied: u64,
     emptied_before: u64,
-    tally: Tally,
+    counts: EventCounts,
     /// Drops that the Ledger was told by Batches that were not given up.
     told: Drops,
     /// The Tab to be made smaller next when memory is short.
@@ -112,7 +112,7 @@ pub struct Buffer {
     /// Memory is not made from less than this: the last look at all Tabs found no more.
     compact_from: usize,
     /// Code of the application that failed, the newest, and how often any did, since they were last taken.
-    fault: Option<(Fault, u64)>,
+    fault: Option<(ApplicationFault, u64)>,
     /// Whether the last Batch was full before everything was in it.
     left_behind: bool,
 }
@@ -123,14 +123,14 @@ impl fmt::Debug for Buffer {
             .field("identity", &self.identity)
             .field("seq", &self.seq)
             .field("bytes", &self.bytes)
-            .field("tally", &self.tally)
+            .field("counts", &self.counts)
             .finish_non_exhaustive()
     }
 }
 
 impl Buffer {
     /// An empty buffer. Tabs whose type is in `handlers` are folded.
-    pub fn new(identity: Identity, handlers: Registry, config: Verified) -> Self {
+    pub fn new(identity: SenderIdentity, handlers: Registry, config: Verified) -> Self {
         Self {
             identity,
             handlers,
@@ -144,7 +144,7 @@ impl Buffer {
             seq: SeqNo::NONE,
             emptied: 0,
             emptied_before: 0,
-            tally: Tally::default(),
+            counts: EventCounts::default(),
             told: Drops::default(),
             compact_next: 0,
             #[cfg(test)]
@@ -170,7 +170,7 @@ impl Buffer {
             self.tabs.resize_with(number + 1, || None);
         }
         if self.tabs[number].is_none() {
-            self.tabs[number] = Some(Pending::new(spec, &self.handlers));
+            self.tabs[number] = Some(PendingEvents::new(spec, &self.handlers));
             self.tabs_known += 1;
         }
     }
@@ -213,23 +213,23 @@ impl Buffer {
     /// many), and one whose value is not valid.
     #[inline]
     pub fn offer(&mut self, tab: u32, time: Timestamp, datum: Datum) {
-        self.tally.recorded += 1;
+        self.counts.recorded += 1;
         match self.take(tab, time, datum) {
-            Ok(()) => self.tally.pending += 1,
-            Err(why) => self.tally.dropped.add(why, 1),
+            Ok(()) => self.counts.pending += 1,
+            Err(why) => self.counts.dropped.add(why, 1),
         }
         self.audit();
     }
 
     /// The newest failure of the application's own code, and how many there were since this was last asked.
-    pub fn take_fault(&mut self) -> Option<(Fault, u64)> {
+    pub fn take_fault(&mut self) -> Option<(ApplicationFault, u64)> {
         self.fault.take()
     }
 
     /// Counts events that were dropped before they could be offered.
     pub fn note_dropped(&mut self, why: Why, events: u64) {
-        self.tally.recorded += events;
-        self.tally.dropped.add(why, events);
+        self.counts.recorded += events;
+        self.counts.dropped.add(why, events);
         self.audit();
     }
 
@@ -237,7 +237,7 @@ impl Buffer {
     ///
     /// It stays in flight, and the same is given again, until it is [acknowledged](Self::acknowledge) or
     /// [given up](Self::give_up). What is beyond one Batch's bounds waits for the next.
-    pub fn seal(&mut self, now: Timestamp) -> Option<Arc<Sealed>> {
+    pub fn seal(&mut self, now: Timestamp) -> Option<Arc<SealedBatch>> {
         if self.sealed.is_none() {
             self.sealed = self.seal_next(now).map(Arc::new);
             self.audit();
@@ -245,7 +245,7 @@ impl Buffer {
         self.sealed.clone()
     }
 
-    fn seal_next(&mut self, now: Timestamp) -> Option<Sealed> {
+    fn seal_next(&mut self, now: Timestamp) -> Option<SealedBatch> {
         let emptied_before = self.emptied;
         let blocks_max = self.config.batch_blocks_max - LEDGER_BLOCKS_MAX;
         let (mut blocks, mut batch_bytes) = (Vec::new(), 0);
@@ -261,14 +261,14 @@ impl Buffer {
                 self.emptied += 1;
             }
             match cut {
-                Ok(Cut::Nothing) => {}
-                Ok(Cut::Block(block)) => {
+                Ok(TabCut::Nothing) => {}
+                Ok(TabCut::Block(block)) => {
                     batch_bytes += block.encoded_bytes();
                     blocks.push(block);
                 }
-                Ok(Cut::Oversized(events)) => {
-                    self.tally.pending -= events;
-                    self.tally.dropped.add(Why::Full, events);
+                Ok(TabCut::Oversized(events)) => {
+                    self.counts.pending -= events;
+                    self.counts.dropped.add(Why::Full, events);
                 }
                 Err(failed) => self.note_failed(tab, failed),
             }
@@ -276,26 +276,26 @@ impl Buffer {
         self.compact_from = self.compact_from.min(self.bytes + self.config.pending_bytes_max / 16);
         self.left_behind = !self.waiting.is_empty();
         let events = blocks.iter().map(|block| block.events).sum();
-        let dropped = self.tally.dropped.since(&self.told);
+        let dropped = self.counts.dropped.since(&self.told);
         if blocks.is_empty() && dropped.total() == 0 {
             return None;
         }
         blocks.extend(notes(&self.identity.client, now, events, dropped));
-        self.told = self.tally.dropped;
-        self.tally.pending -= events;
-        self.tally.sealed += events;
+        self.told = self.counts.dropped;
+        self.counts.pending -= events;
+        self.counts.sealed += events;
         self.seq = self.seq.next();
         self.emptied_before = emptied_before;
-        let Identity { client, incarnation } = self.identity.clone();
+        let SenderIdentity { client, incarnation } = self.identity.clone();
         let batch = ClientBatch { client, incarnation, seq: self.seq, sent_at: now, blocks };
-        Some(Sealed::new(batch, events, dropped))
+        Some(SealedBatch::new(batch, events, dropped))
     }
 
     /// The Agent has the Batch in flight. `false` when it is not this one: then nothing has changed.
     pub fn acknowledge(&mut self, seq: SeqNo) -> bool {
         let Some(sealed) = self.sealed.take_if(|sealed| sealed.seq() == seq) else { return false };
-        self.tally.sealed -= sealed.events();
-        self.tally.acked += sealed.events();
+        self.counts.sealed -= sealed.events();
+        self.counts.acked += sealed.events();
         self.audit();
         true
     }
@@ -304,26 +304,26 @@ impl Buffer {
     /// that, and of the drops that this one was to tell. `false` when it is not this one.
     pub fn give_up(&mut self, seq: SeqNo, why: Why) -> bool {
         let Some(sealed) = self.sealed.take_if(|sealed| sealed.seq() == seq) else { return false };
-        self.tally.sealed -= sealed.events();
-        self.tally.dropped.add(why, sealed.events());
+        self.counts.sealed -= sealed.events();
+        self.counts.dropped.add(why, sealed.events());
         self.told = self.told.since(&sealed.dropped);
         self.audit();
         true
     }
 
     /// Everything that is here now: what waits, what is in flight, and drops that are still to be told.
-    pub fn mark(&self) -> Mark {
-        let untold = self.tally.dropped.since(&self.told).total() > 0;
-        Mark { emptied: self.emptied + self.waiting.len() as u64, seq: self.seq, untold }
+    pub fn flush_point(&self) -> FlushPoint {
+        let untold = self.counts.dropped.since(&self.told).total() > 0;
+        FlushPoint { emptied: self.emptied + self.waiting.len() as u64, seq: self.seq, untold }
     }
 
     /// Whether everything that was here at that time is with the Agent, or was dropped.
-    pub fn is_settled(&self, mark: Mark) -> bool {
+    pub fn is_settled(&self, point: FlushPoint) -> bool {
         // Tabs are emptied in the order in which they began to wait, and each empties what was there.
-        let is_sealed = self.emptied >= mark.emptied && !(mark.untold && self.seq == mark.seq);
+        let is_sealed = self.emptied >= point.emptied && !(point.untold && self.seq == point.seq);
         let is_in_flight = self.sealed.as_ref().is_some_and(|sealed| {
-            self.emptied_before < mark.emptied || sealed.seq() <= mark.seq || {
-                mark.untold && sealed.seq() == mark.seq.next()
+            self.emptied_before < point.emptied || sealed.seq() <= point.seq || {
+                point.untold && sealed.seq() == point.seq.next()
             }
         });
         is_sealed && !is_in_flight
@@ -338,27 +338,27 @@ impl Buffer {
     /// left of what waited, so it is dropped, and counted as damaged.
     pub fn salvage(&mut self) {
         for pending in self.tabs.iter_mut().flatten() {
-            let new = Pending::new(pending.spec().clone(), &self.handlers);
+            let new = PendingEvents::new(pending.spec().clone(), &self.handlers);
             let old = std::mem::replace(pending, new);
             // What panicked may be a value that was dropped.
             drop(fault::guarded(|| drop(old)));
         }
         self.waiting.clear();
         (self.bytes, self.compact_from, self.left_behind) = (0, 0, false);
-        let tally = &mut self.tally;
-        tally.sealed = self.sealed.as_ref().map_or(0, |sealed| sealed.events());
-        let counted = tally.acked + tally.sealed + tally.dropped.total();
-        tally.recorded = tally.recorded.max(counted);
-        tally.dropped.add(Why::Damaged, tally.recorded - counted);
-        tally.pending = 0;
+        let counts = &mut self.counts;
+        counts.sealed = self.sealed.as_ref().map_or(0, |sealed| sealed.events());
+        let counted = counts.acked + counts.sealed + counts.dropped.total();
+        counts.recorded = counts.recorded.max(counted);
+        counts.dropped.add(Why::Damaged, counts.recorded - counted);
+        counts.pending = 0;
         // Every Tab that waited is empty now.
         self.emptied = self.emptied.saturating_add(self.tabs.len() as u64);
         self.audit();
     }
 
     /// What became of every event.
-    pub fn tally(&self) -> Tally {
-        self.tally
+    pub fn counts(&self) -> EventCounts {
+        self.counts
     }
 
     /// Bytes that what waits to be sealed takes, and the room for more that is kept, about.
@@ -369,7 +369,7 @@ impl Buffer {
     /// The accounts must balance after every input.
     #[inline]
     fn audit(&self) {
-        let n = &self.tally;
+        let n = &self.counts;
         debug_assert_eq!(
             n.recorded,
             n.acked + n.sealed + n.pending + n.dropped.total(),
@@ -383,11 +383,15 @@ impl Buffer {
     fn audit_deeply(&self) {
         self.audit();
         assert_eq!(
-            self.tabs.iter().flatten().map(Pending::events).sum::<u64>(),
-            self.tally.pending,
+            self.tabs.iter().flatten().map(PendingEvents::events).sum::<u64>(),
+            self.counts.pending,
             "{self:?}"
         );
-        assert_eq!(self.tabs.iter().flatten().map(Pending::bytes).sum::<usize>(), self.bytes, "{self:?}");
+        assert_eq!(
+            self.tabs.iter().flatten().map(PendingEvents::bytes).sum::<usize>(),
+            self.bytes,
+            "{self:?}"
+        );
         let waiting = self.tabs.iter().flatten().filter(|tab| !tab.is_empty()).count();
         assert_eq!(waiting, self.waiting.len(), "{self:?}");
     }

@@ -1,4 +1,4 @@
-//! [`Pending`]: what waits to be sent of one Tab: events as they were recorded, and a State into which others have been
+//! [`PendingEvents`]: what waits to be sent of one Tab: events as they were recorded, and a State into which others have been
 //! folded.
 
 use std::sync::Arc;
@@ -27,7 +27,7 @@ const PACKED_BYTES_MIN: usize = 64;
 const FOLD_BYTES: usize = 4 * 1024;
 
 /// What waits to be sent of one Tab.
-pub(super) struct Pending {
+pub(super) struct PendingEvents {
     spec: TabSpec,
     /// Who can fold it; `None` when the events have to travel as they are.
     handler: Option<Arc<dyn AnyHandler>>,
@@ -35,16 +35,16 @@ pub(super) struct Pending {
     values: Column,
     /// What the values take beside their places in the column.
     heap_bytes: usize,
-    partial: Option<Partial>,
+    partial: Option<PartialState>,
     /// Events whose values could not be encoded.
     pub(super) unencodable: u64,
     /// Events that lie too far in the future to be folded with others: a Server gives them another time, one by one.
-    late: Option<Box<Pending>>,
+    late: Option<Box<PendingEvents>>,
 }
 
 /// A State that holds some of the events.
-struct Partial {
-    form: Form,
+struct PartialState {
+    form: PartialForm,
     events: u64,
     earliest: Timestamp,
     latest: Timestamp,
@@ -54,15 +54,15 @@ struct Partial {
 }
 
 /// A State in memory.
-enum Form {
+enum PartialForm {
     /// Ready to be folded into.
     Live(AnyState),
     /// Encoded, which takes a fraction of the memory.
     Packed(Vec<u8>),
 }
 
-/// What one cut took out of a [`Pending`].
-pub(super) enum Cut {
+/// What one cut took out of a [`PendingEvents`].
+pub(super) enum TabCut {
     /// There was nothing.
     Nothing,
     /// A Block, to be sent.
@@ -73,14 +73,14 @@ pub(super) enum Cut {
 
 /// A Handler failed. Its Tab's events travel unfolded from now on.
 #[derive(Debug)]
-pub(super) struct Failed {
+pub(super) struct HandlerFailure {
     /// Events that were in its State, and are lost with it.
     pub(super) events: u64,
     /// What it said.
     pub(super) message: String,
 }
 
-impl Pending {
+impl PendingEvents {
     pub(super) fn new(spec: TabSpec, handlers: &Registry) -> Self {
         let fits = |handler: &&Arc<dyn AnyHandler>| {
             let small = || handler.encoded_bytes_max() <= PAYLOAD_BYTES_MAX;
@@ -172,26 +172,26 @@ impl Pending {
     /// Folds the events that have gathered.
     ///
     /// # Errors
-    /// [`Failed`] when the Handler panics, or does not read what it has written. The events that were to be folded are
+    /// [`HandlerFailure`] when the Handler panics, or does not read what it has written. The events that were to be folded are
     /// still there.
-    pub(super) fn fold(&mut self) -> Result<(), Failed> {
+    pub(super) fn fold(&mut self) -> Result<(), HandlerFailure> {
         let Some(handler) = self.handler.clone() else { return Ok(()) };
         let (Some(&earliest), Some(&latest)) = (self.times.iter().min(), self.times.iter().max()) else {
             return Ok(());
         };
-        let partial = self.partial.take().unwrap_or_else(|| Partial::empty(earliest));
+        let partial = self.partial.take().unwrap_or_else(|| PartialState::empty(earliest));
         let events = partial.events;
         let (times, values) = (&self.times, &self.values);
         let folded = guarded(|| {
             let mut state = match partial.form {
-                Form::Live(state) => state,
-                Form::Packed(bytes) if bytes.is_empty() && events == 0 => handler.empty_state(),
-                Form::Packed(bytes) => {
+                PartialForm::Live(state) => state,
+                PartialForm::Packed(bytes) if bytes.is_empty() && events == 0 => handler.empty_state(),
+                PartialForm::Packed(bytes) => {
                     handler.decode(handler.version(), &bytes).map_err(|error| error.to_string())?
                 }
             };
             handler.fold_values(&mut state, times, values.values()).map_err(|error| error.to_string())?;
-            let mut partial = Partial { form: Form::Live(state), ..partial };
+            let mut partial = PartialState { form: PartialForm::Live(state), ..partial };
             partial.events += times.len() as u64;
             partial.earliest = partial.earliest.min(earliest);
             partial.latest = partial.latest.max(latest);
@@ -210,7 +210,7 @@ impl Pending {
     ///
     /// # Errors
     /// As [`fold`](Self::fold).
-    pub(super) fn compact(&mut self) -> Result<(), Failed> {
+    pub(super) fn compact(&mut self) -> Result<(), HandlerFailure> {
         if self.handler.is_some() && (self.has_state() || self.column_bytes() + self.heap_bytes > FOLD_BYTES)
         {
             self.fold()?;
@@ -227,18 +227,18 @@ impl Pending {
         Ok(())
     }
 
-    fn failed(&mut self, events: u64, message: String) -> Failed {
+    fn failed(&mut self, events: u64, message: String) -> HandlerFailure {
         self.handler = None;
-        Failed { events, message }
+        HandlerFailure { events, message }
     }
 
     /// Takes out one Block's worth.
     ///
     /// # Errors
     /// As [`fold`](Self::fold); what has not been lost can be cut again.
-    pub(super) fn cut(&mut self, client: &ClientId, raw_events_max: usize) -> Result<Cut, Failed> {
+    pub(super) fn cut(&mut self, client: &ClientId, raw_events_max: usize) -> Result<TabCut, HandlerFailure> {
         if self.has_nothing_near() {
-            let Some(late) = &mut self.late else { return Ok(Cut::Nothing) };
+            let Some(late) = &mut self.late else { return Ok(TabCut::Nothing) };
             let cut = late.cut_raw(client);
             self.late.take_if(|late| late.is_empty());
             return cut;
@@ -249,39 +249,39 @@ impl Pending {
         let (Some(partial), Some(handler)) = (self.partial.take(), &self.handler) else {
             return self.cut_raw(client);
         };
-        let Partial { events, earliest, latest, form, .. } = partial;
+        let PartialState { events, earliest, latest, form, .. } = partial;
         let encoded = guarded(|| match form {
-            Form::Live(state) => handler.encode(&state),
-            Form::Packed(bytes) => bytes,
+            PartialForm::Live(state) => handler.encode(&state),
+            PartialForm::Packed(bytes) => bytes,
         });
         let bytes = match encoded {
             Ok(bytes) => bytes,
             Err(message) => return Err(self.failed(events, message)),
         };
         if bytes.len() > PAYLOAD_BYTES_MAX {
-            return Ok(Cut::Oversized(events));
+            return Ok(TabCut::Oversized(events));
         }
         let content = Content::State { version: handler.version(), bytes: bytes.into() };
         let block = self.block(client, events, (earliest, latest), content);
         self.release();
-        Ok(Cut::Block(block))
+        Ok(TabCut::Block(block))
     }
 
     /// Takes out as many unfolded events as fit one Block.
-    fn cut_raw(&mut self, client: &ClientId) -> Result<Cut, Failed> {
+    fn cut_raw(&mut self, client: &ClientId) -> Result<TabCut, HandlerFailure> {
         let mut count = self.times.len().min(BLOCK_EVENTS_MAX);
         let mut payload = Vec::new();
         loop {
             let times = &self.times[..count];
             let (Some(&earliest), Some(&latest)) = (times.iter().min(), times.iter().max()) else {
-                return Ok(Cut::Nothing);
+                return Ok(TabCut::Nothing);
             };
             payload.clear();
             column::put_times(times, &mut payload);
             if let Err(message) = guarded(|| self.values.encode(0..count, &mut payload)) {
                 // Each was encoded when it came, so its code does not do the same twice.
                 self.forget(count);
-                return Err(Failed { events: count as u64, message });
+                return Err(HandlerFailure { events: count as u64, message });
             }
             // One value was measured when it came, so one always fits.
             if payload.len() <= PAYLOAD_BYTES_MAX || count == 1 {
@@ -289,7 +289,7 @@ impl Pending {
                 let block = self.block(client, count as u64, (earliest, latest), content);
                 self.forget(count);
                 self.release();
-                return Ok(Cut::Block(block));
+                return Ok(TabCut::Block(block));
             }
             count /= 2;
         }
@@ -331,10 +331,10 @@ impl Pending {
     }
 }
 
-impl Partial {
+impl PartialState {
     /// No events. The form is the encoding of no State, which costs nothing to make.
     fn empty(time: Timestamp) -> Self {
-        let form = Form::Packed(Vec::new());
+        let form = PartialForm::Packed(Vec::new());
         Self { form, events: 0, earliest: time, latest: time, bytes: 0, measure_at: 0 }
     }
 
@@ -344,7 +344,7 @@ impl Partial {
         if self.events < self.measure_at {
             return;
         }
-        if let Form::Live(state) = &self.form {
+        if let PartialForm::Live(state) = &self.form {
             self.bytes = STATE_BYTES_MIN + STATE_BYTES_PER_ENCODED * handler.encode(state).len();
             self.measure_at = self.events * 2;
         }
@@ -352,10 +352,10 @@ impl Partial {
 
     /// The same, encoded.
     fn pack(self, handler: &dyn AnyHandler) -> Self {
-        let Form::Live(state) = &self.form else { return self };
+        let PartialForm::Live(state) = &self.form else { return self };
         let mut packed = handler.encode(state);
         packed.shrink_to_fit();
         let bytes = PACKED_BYTES_MIN + packed.len();
-        Self { form: Form::Packed(packed), bytes, measure_at: 0, ..self }
+        Self { form: PartialForm::Packed(packed), bytes, measure_at: 0, ..self }
     }
 }

@@ -1,4 +1,4 @@
-//! [`Sealed`]: a Batch that will not change any more, and what it says about the accounts.
+//! [`SealedBatch`]: a Batch that will not change any more, and what it says about the accounts.
 
 use std::sync::OnceLock;
 
@@ -15,7 +15,7 @@ use crate::drops::Drops;
 /// **Immutable.** Under one (incarnation, seq), [`batch`](Self::batch) and [`frame`](Self::frame) are the same for ever;
 /// break this and a repeated Batch, which the Agent recognises by those two, loses events. Nothing here can be changed.
 #[derive(Debug)]
-pub struct Sealed {
+pub struct SealedBatch {
     batch: ClientBatch,
     events: u64,
     pub(super) dropped: Drops,
@@ -45,7 +45,7 @@ fn note(tab: TabName, client: &ClientId, now: Timestamp, events: u64) -> Block {
     Block::of_events(tab, client.clone(), ledger::tab_type(), column).expect("the column has one event")
 }
 
-impl Sealed {
+impl SealedBatch {
     pub(super) fn new(batch: ClientBatch, events: u64, dropped: Drops) -> Self {
         Self { batch, events, dropped, frame: OnceLock::new() }
     }

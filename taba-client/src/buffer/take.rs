@@ -5,9 +5,9 @@ use taba_core::Timestamp;
 use taba_core::ledger::Why;
 
 use super::Buffer;
-use super::pending::{Failed, Pending};
+use super::pending::{HandlerFailure, PendingEvents};
 use crate::column::{Datum, Unsendable};
-use crate::fault::Fault;
+use crate::fault::ApplicationFault;
 
 impl Buffer {
     #[inline]
@@ -37,7 +37,7 @@ impl Buffer {
             self.waiting.push_back(tab);
         }
         if pending.is_ripe(self.config.raw_events_max) {
-            self.change(tab, Pending::fold);
+            self.change(tab, PendingEvents::fold);
         }
         Ok(())
     }
@@ -67,13 +67,13 @@ impl Buffer {
             self.compact_next = tab + 1;
             #[cfg(test)]
             (self.compactions += 1);
-            self.change(tab as u32, Pending::compact);
+            self.change(tab as u32, PendingEvents::compact);
         }
         self.compact_from = self.bytes + self.config.pending_bytes_max / 16;
     }
 
     /// Does something with a Tab's pending events that runs its Handler.
-    fn change(&mut self, tab: u32, change: impl FnOnce(&mut Pending) -> Result<(), Failed>) {
+    fn change(&mut self, tab: u32, change: impl FnOnce(&mut PendingEvents) -> Result<(), HandlerFailure>) {
         let Some(pending) = self.tabs[tab as usize].as_mut() else { return };
         let before = pending.bytes();
         let changed = change(pending);
@@ -84,10 +84,10 @@ impl Buffer {
     }
 
     /// A Handler failed: the events in its State are dropped.
-    pub(super) fn note_failed(&mut self, tab: u32, failed: Failed) {
-        let Failed { events, message } = failed;
-        self.tally.pending -= events;
-        self.tally.dropped.add(Why::Undecodable, events);
+    pub(super) fn note_failed(&mut self, tab: u32, failed: HandlerFailure) {
+        let HandlerFailure { events, message } = failed;
+        self.counts.pending -= events;
+        self.counts.dropped.add(Why::Undecodable, events);
         self.note_fault(tab, Why::Undecodable, events, message);
     }
 
@@ -105,9 +105,14 @@ impl Buffer {
     }
 
     fn note_fault(&mut self, tab: u32, why: Why, events: u64, message: String) {
-        let Some(spec) = self.tabs[tab as usize].as_ref().map(Pending::spec) else { return };
-        let fault =
-            Fault { tab: spec.name().clone(), tab_type: spec.tab_type().clone(), why, events, message };
+        let Some(spec) = self.tabs[tab as usize].as_ref().map(PendingEvents::spec) else { return };
+        let fault = ApplicationFault {
+            tab: spec.name().clone(),
+            tab_type: spec.tab_type().clone(),
+            why,
+            events,
+            message,
+        };
         let times = self.fault.take().map_or(0, |(_, times)| times);
         self.fault = Some((fault, times + 1));
     }

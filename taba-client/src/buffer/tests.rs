@@ -13,63 +13,63 @@ use taba_core::{Event, Handler, TabName, TabType, Value};
 use super::*;
 use crate::config::Config;
 
-trait Amount: Value {
+trait Summable: Value {
     fn amount(&self) -> u64;
 }
 
-impl Amount for f64 {
+impl Summable for f64 {
     fn amount(&self) -> u64 {
         *self as u64
     }
 }
 
-impl Amount for String {
+impl Summable for String {
     fn amount(&self) -> u64 {
         self.len() as u64
     }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Parcel {
+struct LabeledWeight {
     grams: u64,
     label: String,
 }
 
-impl Value for Parcel {}
+impl Value for LabeledWeight {}
 
-impl Amount for Parcel {
+impl Summable for LabeledWeight {
     fn amount(&self) -> u64 {
         self.grams
     }
 }
 
 /// Adds up amounts.
-struct Sum<V>(PhantomData<fn(V)>);
+struct SumHandler<V>(PhantomData<fn(V)>);
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-struct Total {
+struct SumState {
     events: u64,
     sum: u64,
 }
 
-impl<V: Amount> Handler for Sum<V> {
+impl<V: Summable> Handler for SumHandler<V> {
     type Value = V;
-    type State = Total;
-    type Projection = Total;
+    type State = SumState;
+    type Projection = SumState;
     const VERSION: u16 = 1;
 
-    fn fold(&self, state: &mut Total, event: Event<&V>) {
+    fn fold(&self, state: &mut SumState, event: Event<&V>) {
         state.events += 1;
         state.sum = state.sum.wrapping_add(event.value.amount());
     }
-    fn merge(&self, into: &mut Total, other: &Total) {
+    fn merge(&self, into: &mut SumState, other: &SumState) {
         into.events += other.events;
         into.sum = into.sum.wrapping_add(other.sum);
     }
-    fn project(&self, state: &Total, _: Timestamp) -> Total {
+    fn project(&self, state: &SumState, _: Timestamp) -> SumState {
         state.clone()
     }
-    fn aggregate(&self, into: &mut Total, other: &Total) {
+    fn aggregate(&self, into: &mut SumState, other: &SumState) {
         self.merge(into, other);
     }
     fn encoded_bytes_max(&self) -> usize {
@@ -77,8 +77,8 @@ impl<V: Amount> Handler for Sum<V> {
     }
 }
 
-fn sum<V: Amount>() -> Sum<V> {
-    Sum(PhantomData)
+fn sum<V: Summable>() -> SumHandler<V> {
+    SumHandler(PhantomData)
 }
 
 /// What a Server knows: more than the Client.
@@ -88,7 +88,7 @@ fn server() -> Registry {
 }
 
 fn client() -> Registry {
-    Registry::builder().with("Numbers", sum::<f64>()).with("Parcels", sum::<Parcel>()).build().unwrap()
+    Registry::builder().with("Numbers", sum::<f64>()).with("Parcels", sum::<LabeledWeight>()).build().unwrap()
 }
 
 fn spec<V: Value>(name: &str, tab_type: &str) -> TabSpec {
@@ -96,7 +96,7 @@ fn spec<V: Value>(name: &str, tab_type: &str) -> TabSpec {
 }
 
 fn buffer(config: Config) -> Buffer {
-    let identity = Identity { client: ClientId::new("web-01").unwrap(), incarnation: 7 };
+    let identity = SenderIdentity { client: ClientId::new("web-01").unwrap(), incarnation: 7 };
     Buffer::new(identity, client(), config.verify().unwrap())
 }
 
@@ -155,7 +155,7 @@ fn block_total(handler: &dyn taba_core::AnyHandler, block: &Block) -> (u64, u64)
 }
 
 /// The Batch as an Agent reads it.
-fn read(sealed: &Sealed) -> ClientBatch {
+fn read(sealed: &SealedBatch) -> ClientBatch {
     let frame = Frame::decode(&sealed.frame(), Kind::ClientBatch).unwrap();
     let (batch, bad) = ClientBatch::decode(&frame.message).unwrap();
     assert!(bad.is_empty());
@@ -164,7 +164,7 @@ fn read(sealed: &Sealed) -> ClientBatch {
 }
 
 #[derive(Clone, Debug)]
-enum Step {
+enum BufferInput {
     Offer { tab: u32, amount: u16, time: i64, times: u16 },
     Dropped(u8),
     Seal,
@@ -173,15 +173,15 @@ enum Step {
     GiveUp,
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+fn steps() -> impl Strategy<Value = Vec<BufferInput>> {
     let offer = (0_u32..7, any::<u16>(), -5_i64..5, prop_oneof![1_u16..4, 1_u16..600]);
     let step = prop_oneof![
-        8 => offer.prop_map(|(tab, amount, time, times)| Step::Offer { tab, amount, time, times }),
-        1 => (1_u8..9).prop_map(Step::Dropped),
-        3 => Just(Step::Seal),
-        3 => Just(Step::Acknowledge),
-        1 => Just(Step::AcknowledgeAnother),
-        1 => Just(Step::GiveUp),
+        8 => offer.prop_map(|(tab, amount, time, times)| BufferInput::Offer { tab, amount, time, times }),
+        1 => (1_u8..9).prop_map(BufferInput::Dropped),
+        3 => Just(BufferInput::Seal),
+        3 => Just(BufferInput::Acknowledge),
+        1 => Just(BufferInput::AcknowledgeAnother),
+        1 => Just(BufferInput::GiveUp),
     ];
     prop::collection::vec(step, 0..60)
 }
@@ -192,7 +192,7 @@ fn declare(buffer: &mut Buffer) {
     let specs = [
         spec::<f64>(TABS[0], "Numbers"),
         spec::<f64>(TABS[1], "Numbers"),
-        spec::<Parcel>(TABS[2], "Parcels"),
+        spec::<LabeledWeight>(TABS[2], "Parcels"),
         spec::<f64>(TABS[3], "FarNumbers"),
         spec::<String>(TABS[4], "FarTexts"),
         // The Client's Handler for this type folds something else; such events stay as they are.
@@ -203,7 +203,9 @@ fn declare(buffer: &mut Buffer) {
 
 fn datum(tab: u32, amount: u16) -> Datum {
     match tab {
-        2 => Datum::of(Parcel { grams: u64::from(amount), label: "x".repeat(usize::from(amount) % 7) }),
+        2 => {
+            Datum::of(LabeledWeight { grams: u64::from(amount), label: "x".repeat(usize::from(amount) % 7) })
+        }
         4 => Datum::of("y".repeat(usize::from(amount) % 100)),
         _ => Datum::of(f64::from(amount)),
     }
@@ -230,31 +232,31 @@ proptest! {
         let (mut in_flight, mut far): (Option<(SeqNo, bytes::Bytes)>, u64) = (None, 0);
         for step in steps {
             match step {
-                Step::Offer { tab, amount, time, times } => for _ in 0..times {
-                    let before = buffer.tally().pending;
+                BufferInput::Offer { tab, amount, time, times } => for _ in 0..times {
+                    let before = buffer.counts().pending;
                     buffer.offer(tab, at(time), datum(tab, amount));
-                    if buffer.tally().pending > before && tab != 5 {
+                    if buffer.counts().pending > before && tab != 5 {
                         let entry = taken.entry(TABS[tab as usize].to_owned()).or_default();
                         *entry = (entry.0 + 1, entry.1 + amount_of(tab, amount));
                     }
                 },
-                Step::Dropped(events) => buffer.note_dropped(Why::BadValue, u64::from(events)),
-                Step::Seal => {
+                BufferInput::Dropped(events) => buffer.note_dropped(Why::BadValue, u64::from(events)),
+                BufferInput::Seal => {
                     let sealed = buffer.seal(at(9));
                     if let (Some(sealed), Some((seq, frame))) = (&sealed, &in_flight) {
                         prop_assert_eq!((sealed.seq(), &sealed.frame()), (*seq, frame));
                     }
                     in_flight = sealed.map(|sealed| (sealed.seq(), sealed.frame()));
                 }
-                Step::AcknowledgeAnother => {
-                    let before = buffer.tally();
+                BufferInput::AcknowledgeAnother => {
+                    let before = buffer.counts();
                     prop_assert!(!buffer.acknowledge(SeqNo(999)) && !buffer.give_up(SeqNo(999), Why::Full));
-                    prop_assert_eq!(buffer.tally(), before);
+                    prop_assert_eq!(buffer.counts(), before);
                 }
-                Step::Acknowledge | Step::GiveUp => if let Some((seq, _)) = in_flight.take() {
+                BufferInput::Acknowledge | BufferInput::GiveUp => if let Some((seq, _)) = in_flight.take() {
                     let batch = read(&buffer.seal(at(9)).unwrap());
                     let numbers = batch.blocks.iter().filter(|block| block.tab.as_str() != TABS[5]);
-                    if matches!(step, Step::Acknowledge) {
+                    if matches!(step, BufferInput::Acknowledge) {
                         numbers.for_each(|block| enter(&mut arrived, block));
                         far += batch.blocks.iter().filter(|b| b.tab.as_str() == TABS[5]).map(|b| b.events).sum::<u64>();
                         prop_assert_eq!(recorded(&arrived), arrived_or_dropped(&arrived) + far, "nothing is in flight");
@@ -274,13 +276,13 @@ proptest! {
             buffer.acknowledge(sealed.seq());
             buffer.audit_deeply();
         }
-        let tally = buffer.tally();
-        prop_assert_eq!((tally.pending, tally.sealed), (0, 0));
+        let counts = buffer.counts();
+        prop_assert_eq!((counts.pending, counts.sealed), (0, 0));
         prop_assert!(buffer.pending_bytes() < 64 * 1024, "{} bytes are kept", buffer.pending_bytes());
-        prop_assert_eq!(arrived.remove(ledger::RECORDED).unwrap_or_default().1, tally.recorded);
+        prop_assert_eq!(arrived.remove(ledger::RECORDED).unwrap_or_default().1, counts.recorded);
         for why in Why::ALL {
             let told = arrived.remove(ledger::dropped_tab(Where::Client, why).as_str()).unwrap_or_default().1;
-            prop_assert_eq!(told, tally.dropped.get(why), "dropped as {}", why);
+            prop_assert_eq!(told, counts.dropped.get(why), "dropped as {}", why);
         }
         for (tab, (events, sum)) in lost {
             let entry = arrived.entry(tab).or_default();
@@ -317,7 +319,7 @@ fn an_outage_costs_memory_by_tabs() {
     }
     assert!(buffer.pending_bytes() < 16 * 1024, "{} bytes wait", buffer.pending_bytes());
     assert_eq!(buffer.seal(at(2)).unwrap().frame(), in_flight);
-    assert_eq!(buffer.tally().dropped.total(), 0);
+    assert_eq!(buffer.counts().dropped.total(), 0);
     buffer.acknowledge(SeqNo::FIRST);
     assert_eq!(buffer.seal(at(3)).unwrap().events(), 1_000_000);
     assert!(!buffer.left_behind());
@@ -329,17 +331,17 @@ fn past_the_bound_the_newest_are_dropped_and_told() {
         buffer(Config { pending_bytes_max: 64 * 1024, tab_events_max: 100, ..Config::default() });
     declare(&mut buffer);
     (0..101).for_each(|_| buffer.offer(3, at(0), Datum::Number(1.0)));
-    assert_eq!(buffer.tally().dropped.get(Why::Full), 1, "one Tab may hold a hundred raw events");
+    assert_eq!(buffer.counts().dropped.get(Why::Full), 1, "one Tab may hold a hundred raw events");
     (0..20).for_each(|_| buffer.offer(0, at(0), Datum::Number(1.0)));
-    while buffer.tally().dropped.total() == 1 {
+    while buffer.counts().dropped.total() == 1 {
         buffer.offer(4, at(0), Datum::of("z".repeat(1000)));
     }
     assert!(buffer.pending_bytes() <= 64 * 1024);
-    let pending = buffer.tally().pending;
+    let pending = buffer.counts().pending;
     (0..1000).for_each(|_| buffer.offer(0, at(0), Datum::Number(1.0)));
-    assert_eq!(buffer.tally().pending, pending + 1000, "a Tab with a State goes on");
+    assert_eq!(buffer.counts().pending, pending + 1000, "a Tab with a State goes on");
     buffer.offer(1, at(0), Datum::Number(1.0));
-    assert_eq!(buffer.tally().dropped.get(Why::Full), 3, "a new Tab does not");
+    assert_eq!(buffer.counts().dropped.get(Why::Full), 3, "a new Tab does not");
     buffer.audit_deeply();
     let told = read(&buffer.seal(at(0)).unwrap()).blocks.pop().unwrap();
     assert_eq!(told.tab, ledger::dropped_tab(Where::Client, Why::Full));
@@ -353,7 +355,7 @@ fn large_values_are_cut_into_blocks_that_fit() {
     for _ in 0..2000 {
         buffer.offer(4, at(0), Datum::of("w".repeat(VALUE_BYTES_MAX)));
     }
-    assert_eq!(buffer.tally().dropped.total(), 0);
+    assert_eq!(buffer.counts().dropped.total(), 0);
     let (mut events, mut batches) = (0, 0);
     while let Some(sealed) = buffer.seal(at(0)) {
         assert!(sealed.batch().encode().len() <= FRAME_BYTES_MAX);
@@ -372,11 +374,11 @@ fn values_that_no_reader_would_take_are_refused() {
     buffer.offer(0, at(0), Datum::Number(f64::NAN));
     buffer.offer(0, at(0), Datum::Number(f64::NEG_INFINITY));
     buffer.offer(4, at(0), Datum::of("w".repeat(VALUE_BYTES_MAX + 1)));
-    buffer.offer(2, at(0), Datum::of(Parcel { grams: 1, label: "w".repeat(VALUE_BYTES_MAX) }));
+    buffer.offer(2, at(0), Datum::of(LabeledWeight { grams: 1, label: "w".repeat(VALUE_BYTES_MAX) }));
     buffer.offer(2, at(0), Datum::Number(1.0));
-    assert_eq!(buffer.tally().dropped.get(Why::BadValue), 5);
+    assert_eq!(buffer.counts().dropped.get(Why::BadValue), 5);
     buffer.offer(77, at(0), Datum::Number(1.0));
-    assert_eq!(buffer.tally().dropped.get(Why::TooManyTabs), 1);
+    assert_eq!(buffer.counts().dropped.get(Why::TooManyTabs), 1);
     // With nothing else to say, the Ledger is still told, once.
     let batch = read(&buffer.seal(at(0)).unwrap());
     assert_eq!(batch.blocks.len(), 3);
@@ -385,22 +387,22 @@ fn values_that_no_reader_would_take_are_refused() {
 }
 
 /// A State that outgrows what its Handler says.
-struct Liar;
+struct Oversized;
 
-impl Handler for Liar {
+impl Handler for Oversized {
     type Value = f64;
     type State = Vec<u8>;
-    type Projection = Total;
+    type Projection = SumState;
     const VERSION: u16 = 1;
 
     fn fold(&self, state: &mut Vec<u8>, _: Event<&f64>) {
         state.resize(state.len() + 100_000, 1);
     }
     fn merge(&self, _: &mut Vec<u8>, _: &Vec<u8>) {}
-    fn project(&self, _: &Vec<u8>, _: Timestamp) -> Total {
-        Total::default()
+    fn project(&self, _: &Vec<u8>, _: Timestamp) -> SumState {
+        SumState::default()
     }
-    fn aggregate(&self, _: &mut Total, _: &Total) {}
+    fn aggregate(&self, _: &mut SumState, _: &SumState) {}
     fn encoded_bytes_max(&self) -> usize {
         1
     }
@@ -408,59 +410,59 @@ impl Handler for Liar {
 
 #[test]
 fn a_state_that_fits_no_block_is_counted_as_dropped() {
-    let handlers = Registry::builder().with("Liar", Liar).build().unwrap();
-    let identity = Identity { client: ClientId::new("web-01").unwrap(), incarnation: 7 };
+    let handlers = Registry::builder().with("Oversized", Oversized).build().unwrap();
+    let identity = SenderIdentity { client: ClientId::new("web-01").unwrap(), incarnation: 7 };
     let mut buffer = Buffer::new(identity, handlers, Verified::default());
-    buffer.declare(spec::<f64>("lies", "Liar"));
+    buffer.declare(spec::<f64>("lies", "Oversized"));
     (0..20).for_each(|_| buffer.offer(0, at(0), Datum::Number(1.0)));
     let batch = read(&buffer.seal(at(0)).unwrap());
     assert!(batch.blocks.iter().all(|block| block.tab.is_reserved()));
-    assert_eq!(buffer.tally().dropped.get(Why::Full), 20);
+    assert_eq!(buffer.counts().dropped.get(Why::Full), 20);
     buffer.audit_deeply();
 }
 
 /// A Handler that panics at numbers below zero, and when it encodes a sum beyond a thousand.
-struct Fragile;
+struct PanickingHandler;
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-struct Glass {
+struct PanickingState {
     events: u64,
     sum: f64,
 }
 
-impl Serialize for Glass {
+impl Serialize for PanickingState {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         assert!(self.sum <= 1000.0, "too heavy");
         (self.events, self.sum).serialize(serializer)
     }
 }
 
-impl Handler for Fragile {
+impl Handler for PanickingHandler {
     type Value = f64;
-    type State = Glass;
-    type Projection = Total;
+    type State = PanickingState;
+    type Projection = SumState;
     const VERSION: u16 = 1;
 
-    fn fold(&self, state: &mut Glass, event: Event<&f64>) {
+    fn fold(&self, state: &mut PanickingState, event: Event<&f64>) {
         assert!(*event.value >= 0.0, "below zero");
         state.events += 1;
         state.sum += event.value;
     }
-    fn merge(&self, _: &mut Glass, _: &Glass) {}
-    fn project(&self, _: &Glass, _: Timestamp) -> Total {
-        Total::default()
+    fn merge(&self, _: &mut PanickingState, _: &PanickingState) {}
+    fn project(&self, _: &PanickingState, _: Timestamp) -> SumState {
+        SumState::default()
     }
-    fn aggregate(&self, _: &mut Total, _: &Total) {}
+    fn aggregate(&self, _: &mut SumState, _: &SumState) {}
     fn encoded_bytes_max(&self) -> usize {
         20
     }
 }
 
 fn fragile(config: Config) -> Buffer {
-    let handlers = client().to_builder().with("Fragile", Fragile).build().unwrap();
-    let identity = Identity { client: ClientId::new("web-01").unwrap(), incarnation: 7 };
+    let handlers = client().to_builder().with("PanickingHandler", PanickingHandler).build().unwrap();
+    let identity = SenderIdentity { client: ClientId::new("web-01").unwrap(), incarnation: 7 };
     let mut buffer = Buffer::new(identity, handlers, config.verify().unwrap());
-    buffer.declare(spec::<f64>("glass", "Fragile"));
+    buffer.declare(spec::<f64>("glass", "PanickingHandler"));
     buffer.declare(spec::<f64>("sound", "Numbers"));
     buffer
 }
@@ -471,7 +473,7 @@ fn a_handler_that_panics_costs_its_own_state_and_no_more() {
     let mut offer = |tab, times: usize, number| {
         (0..times).for_each(|_| buffer.offer(tab, at(0), Datum::Number(number)));
         buffer.audit_deeply();
-        (buffer.tally().dropped.get(Why::Undecodable), buffer.take_fault())
+        (buffer.counts().dropped.get(Why::Undecodable), buffer.take_fault())
     };
     assert_eq!(offer(0, 17, 1.0), (0, None), "folded");
     offer(1, 100, 1.0);
@@ -493,7 +495,7 @@ fn a_state_that_cannot_be_encoded_is_dropped_and_its_tab_goes_on() {
     (0..3).for_each(|_| buffer.offer(0, at(0), Datum::Number(1000.0)));
     let batch = read(&buffer.seal(at(1)).unwrap());
     assert!(batch.blocks.iter().all(|block| block.tab.is_reserved()), "{:?}", batch.blocks);
-    assert_eq!(buffer.tally().dropped.get(Why::Undecodable), 20);
+    assert_eq!(buffer.counts().dropped.get(Why::Undecodable), 20);
     buffer.acknowledge(batch.seq);
     (0..30).for_each(|_| buffer.offer(0, at(0), Datum::Number(1000.0)));
     assert_eq!(buffer.seal(at(2)).unwrap().events(), 30);
@@ -502,24 +504,24 @@ fn a_state_that_cannot_be_encoded_is_dropped_and_its_tab_goes_on() {
 
 /// A value of a shape that postcard does not write.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Flat {
+struct NotEncodable {
     name: String,
     #[serde(flatten)]
     rest: BTreeMap<String, u8>,
 }
 
-impl Value for Flat {}
+impl Value for NotEncodable {}
 
 #[test]
 fn a_value_that_cannot_be_encoded_is_refused_and_told_once() {
     let mut buffer = buffer(Config::default());
     declare(&mut buffer);
-    let flat = buffer.declare(spec::<Flat>("flat", "Flat"));
+    let flat = buffer.declare(spec::<NotEncodable>("flat", "NotEncodable"));
     for _ in 0..1000 {
-        buffer.offer(flat, at(0), Datum::of(Flat { name: String::new(), rest: BTreeMap::new() }));
+        buffer.offer(flat, at(0), Datum::of(NotEncodable { name: String::new(), rest: BTreeMap::new() }));
         buffer.offer(0, at(0), Datum::Number(1.0));
     }
-    assert_eq!(buffer.tally().dropped.get(Why::BadValue), 1000);
+    assert_eq!(buffer.counts().dropped.get(Why::BadValue), 1000);
     let (fault, times) = buffer.take_fault().expect("it is told");
     assert_eq!((fault.tab.as_str(), fault.why, times), ("flat", Why::BadValue, 1));
     assert_eq!(buffer.seal(at(0)).unwrap().events(), 1000);
@@ -528,7 +530,7 @@ fn a_value_that_cannot_be_encoded_is_refused_and_told_once() {
 
 /// The standard types, which have real sizes.
 fn standard(config: Config, tabs: u32) -> Buffer {
-    let identity = Identity { client: ClientId::new("web-01").unwrap(), incarnation: 7 };
+    let identity = SenderIdentity { client: ClientId::new("web-01").unwrap(), incarnation: 7 };
     let handlers = taba_handlers::standard().build().unwrap();
     let mut buffer = Buffer::new(identity, handlers, config.verify().unwrap());
     for n in 0..tabs {
@@ -553,7 +555,7 @@ fn many_tabs_in_an_outage_cost_memory_by_tabs_and_drop_nothing() {
         }
         most = most.max(buffer.pending_bytes());
     }
-    assert_eq!(buffer.tally().dropped.total(), 0, "{:?}", buffer.tally());
+    assert_eq!(buffer.counts().dropped.total(), 0, "{:?}", buffer.counts());
     assert!(most <= (64 << 20) / 10 && most > 2 << 20, "{most} bytes");
     buffer.audit_deeply();
     buffer.acknowledge(SeqNo::FIRST);
@@ -575,7 +577,7 @@ fn past_every_bound_looking_for_room_stays_cheap() {
             buffer.offer(tab, at(n), Datum::Number(1.0));
         }
     }
-    assert!(buffer.tally().dropped.get(Why::Full) > 900_000, "{:?}", buffer.tally());
+    assert!(buffer.counts().dropped.get(Why::Full) > 900_000, "{:?}", buffer.counts());
     assert!(buffer.compactions < 1_000_000, "{} Tabs were looked at", buffer.compactions);
     buffer.audit_deeply();
 }
@@ -612,7 +614,7 @@ fn received(blocks: &[Block], now: Timestamp) -> (serde_json::Value, u64) {
 fn an_event_of_tomorrow_touches_no_other() {
     for (events, every) in [(41, 41), (301, 15)] {
         let handlers = taba_handlers::standard().build().unwrap();
-        let identity = Identity { client: ClientId::new("web-01").unwrap(), incarnation: 7 };
+        let identity = SenderIdentity { client: ClientId::new("web-01").unwrap(), incarnation: 7 };
         let mut buffer = Buffer::new(identity, handlers, Verified::default());
         let tab = buffer.declare(spec::<f64>("bids", "CounterGroup"));
         let tomorrow = |n: i64| at(100_000 + 86_400 * (1 + n % 3));
@@ -635,7 +637,7 @@ fn an_event_of_tomorrow_touches_no_other() {
             buffer.acknowledge(sealed.seq());
         }
         buffer.audit_deeply();
-        assert_eq!(buffer.tally().acked, events as u64);
+        assert_eq!(buffer.counts().acked, events as u64);
         let (said, clamped) = received(&blocks, at(100_011));
         let counts = ["1m", "10m", "1h", "1d", "pct"].map(|part| said[part]["count"].as_i64().unwrap());
         assert_eq!((counts, clamped), ([events; 5], late));
@@ -651,7 +653,7 @@ fn late_events_are_bounded_as_all_that_cannot_be_folded() {
         buffer.offer(tab, at(if n % 2 == 0 { 0 } else { 11 }), Datum::Number(1.0));
     }
     buffer.audit_deeply();
-    assert_eq!(buffer.tally().dropped.get(Why::Full), 30, "of 50 late ones");
+    assert_eq!(buffer.counts().dropped.get(Why::Full), 30, "of 50 late ones");
     let sealed = buffer.seal(at(0)).unwrap();
     let blocks = read(&sealed).blocks;
     let shape: Vec<_> = blocks
@@ -670,12 +672,12 @@ fn after_a_panic_the_batch_in_flight_is_whole_and_the_rest_is_counted() {
     (0..3).for_each(|tab| buffer.offer(tab, at(0), Datum::Number(1.0)));
     let in_flight = buffer.seal(at(1)).unwrap();
     (0..100).for_each(|n| buffer.offer(n % 2, at(1), Datum::Number(1.0)));
-    let mark = buffer.mark();
+    let mark = buffer.flush_point();
     // An event was counted, and lost on its way into the buffer.
-    buffer.tally.recorded += 1;
+    buffer.counts.recorded += 1;
     buffer.salvage();
     buffer.audit_deeply();
-    assert_eq!((buffer.tally().dropped.get(Why::Damaged), buffer.tally().pending), (101, 0));
+    assert_eq!((buffer.counts().dropped.get(Why::Damaged), buffer.counts().pending), (101, 0));
     assert_eq!(buffer.seal(at(2)).unwrap().frame(), in_flight.frame());
     assert!(!buffer.is_settled(mark), "the batch in flight is not there yet");
     buffer.acknowledge(in_flight.seq());
@@ -692,10 +694,10 @@ fn after_a_panic_the_batch_in_flight_is_whole_and_the_rest_is_counted() {
 fn what_is_marked_is_settled_when_its_batches_are_and_not_before() {
     let mut buffer = buffer(Config { batch_blocks_max: LEDGER_BLOCKS_MAX + 2, ..Config::default() });
     (0..5).for_each(|n| _ = buffer.declare(spec::<f64>(&format!("n{n}"), "Numbers")));
-    assert!(buffer.is_settled(buffer.mark()), "nothing is here");
+    assert!(buffer.is_settled(buffer.flush_point()), "nothing is here");
     (0..5).for_each(|tab| buffer.offer(tab, at(0), Datum::Number(1.0)));
     let first = buffer.seal(at(0)).unwrap();
-    let mark = buffer.mark();
+    let mark = buffer.flush_point();
     for round in 0..3 {
         // What comes later does not hold it up, whatever Tab it is of.
         (0..5).for_each(|tab| buffer.offer(tab, at(1), Datum::Number(1.0)));
@@ -704,8 +706,8 @@ fn what_is_marked_is_settled_when_its_batches_are_and_not_before() {
         buffer.acknowledge(sealed.seq());
     }
     assert!(buffer.is_settled(mark));
-    assert!(first.events() == 2 && buffer.tally().pending > 0);
-    let mark = buffer.mark();
+    assert!(first.events() == 2 && buffer.counts().pending > 0);
+    let mark = buffer.flush_point();
     buffer.note_dropped(Why::BadValue, 1);
     while !buffer.is_settled(mark) {
         let sealed = buffer.seal(at(2)).unwrap();
@@ -713,7 +715,7 @@ fn what_is_marked_is_settled_when_its_batches_are_and_not_before() {
         buffer.acknowledge(sealed.seq());
     }
     buffer.note_dropped(Why::BadValue, 1);
-    let mark = buffer.mark();
+    let mark = buffer.flush_point();
     assert!(!buffer.is_settled(mark), "a drop is still to be told");
     let sealed = buffer.seal(at(3)).unwrap();
     assert!(!buffer.is_settled(mark));

@@ -18,7 +18,7 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use super::address::{AgentAddress, Transport};
-use crate::buffer::Sealed;
+use crate::buffer::SealedBatch;
 use crate::sink::{Sink, SinkError};
 
 /// Reasons of an Agent that say something of the network, not of the Batch: the body ended early, or has other bytes.
@@ -105,7 +105,7 @@ where
 
 #[async_trait]
 impl Sink for HttpSink {
-    async fn deliver(&self, batch: Arc<Sealed>) -> Result<Receipt, SinkError> {
+    async fn deliver(&self, batch: Arc<SealedBatch>) -> Result<Receipt, SinkError> {
         let frame = batch.frame();
         let answer = match timeout(self.timeout, self.exchange(&frame)).await {
             Ok(Ok(answer)) => answer,
@@ -117,7 +117,7 @@ impl Sink for HttpSink {
 }
 
 /// What an answer says about a Batch.
-fn read(answer: &Response<Bytes>, batch: &Sealed) -> Result<Receipt, SinkError> {
+fn read(answer: &Response<Bytes>, batch: &SealedBatch) -> Result<Receipt, SinkError> {
     let status = answer.status();
     let reason = || {
         serde_json::from_slice::<serde_json::Value>(answer.body())

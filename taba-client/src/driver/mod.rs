@@ -1,16 +1,16 @@
 //! The shell around the pure half: the clock, the threads, one task for each Client, and HTTP. It decides nothing.
 
 mod address;
-mod courier;
+mod delivery;
 mod http;
-mod hub;
-mod intake;
 mod log_limit;
 mod reporter;
+mod ring_readers;
 mod task;
+mod threads;
 
 pub use address::{AgentAddress, AgentAddressError, HeaderError};
 pub use http::HttpSink;
-pub(crate) use hub::is_background;
-pub(crate) use intake::Intake;
-pub(crate) use task::{Command, Parts, Task, incarnation};
+pub(crate) use ring_readers::RingReaders;
+pub(crate) use task::{ClientTask, FlushRequest, TaskParts, incarnation};
+pub(crate) use threads::is_background;

@@ -8,8 +8,8 @@ use taba_core::ClientId;
 use taba_core::wire::Receipt;
 
 use super::log_limit::LogLimit;
-use crate::buffer::{Buffer, Sealed};
-use crate::fault::Fault;
+use crate::buffer::{Buffer, SealedBatch};
+use crate::fault::ApplicationFault;
 use crate::sink::SinkError;
 use crate::stats::ClientStats;
 
@@ -22,13 +22,13 @@ pub(super) struct Reporter {
     restarts: u64,
     dropped_seen: u64,
     last_error: Option<Arc<str>>,
-    last_fault: Option<Fault>,
-    limits: Limits,
+    last_fault: Option<ApplicationFault>,
+    limits: LogLimits,
 }
 
 /// When each kind of line may be logged again.
 #[derive(Debug, Default)]
-struct Limits {
+struct LogLimits {
     dropped: LogLimit,
     refused: LogLimit,
     faults: LogLimit,
@@ -40,12 +40,12 @@ struct Limits {
 impl Reporter {
     pub(super) fn new(client: ClientId) -> Self {
         let (batches, failures, refused, restarts, dropped_seen) = (0, 0, 0, 0, 0);
-        let (last_error, last_fault, limits) = (None, None, Limits::default());
+        let (last_error, last_fault, limits) = (None, None, LogLimits::default());
         Self { client, batches, failures, refused, restarts, dropped_seen, last_error, last_fault, limits }
     }
 
     /// The Agent has a Batch, after so many failures.
-    pub(super) fn delivered(&mut self, sealed: &Sealed, receipt: &Receipt, failures: u32) {
+    pub(super) fn delivered(&mut self, sealed: &SealedBatch, receipt: &Receipt, failures: u32) {
         self.batches += 1;
         let client = &self.client;
         let refused: u64 = receipt.refused.iter().map(|refusal| refusal.events).sum();
@@ -66,7 +66,7 @@ impl Reporter {
     }
 
     /// A delivery failed, and is tried again; so many had failed before.
-    pub(super) fn failed(&mut self, sealed: &Sealed, error: &SinkError, failures: u32) {
+    pub(super) fn failed(&mut self, sealed: &SealedBatch, error: &SinkError, failures: u32) {
         self.note_failure(error);
         // A link that comes and goes is one cause: not a line each time.
         if let Some(times) = self.limits.unreachable.happened(u64::from(failures == 0)) {
@@ -76,7 +76,7 @@ impl Reporter {
     }
 
     /// A Batch was given up.
-    pub(super) fn undeliverable(&mut self, sealed: &Sealed, error: &SinkError) {
+    pub(super) fn undeliverable(&mut self, sealed: &SealedBatch, error: &SinkError) {
         self.note_failure(error);
         if let Some(events) = self.limits.undeliverable.happened(sealed.events()) {
             tracing::error!(client = %self.client, seq = sealed.seq().0, events, %error, "a batch cannot be delivered; its events are dropped");
@@ -103,27 +103,27 @@ impl Reporter {
         &mut self,
         buffer: &Buffer,
         rings: usize,
-        fault: Option<(Fault, u64)>,
+        fault: Option<(ApplicationFault, u64)>,
     ) -> ClientStats {
-        let tally = buffer.tally();
-        let dropped = tally.dropped.total();
+        let counts = buffer.counts();
+        let dropped = counts.dropped.total();
         let more = dropped.saturating_sub(mem::replace(&mut self.dropped_seen, dropped));
         if more > 0 {
-            let text = format!("{more} events were dropped; since the start {:?}", tally.dropped);
+            let text = format!("{more} events were dropped; since the start {:?}", counts.dropped);
             self.last_error = Some(text.into());
         }
         if let Some(events) = self.limits.dropped.happened(more) {
-            let since_start = tally.dropped;
+            let since_start = counts.dropped;
             tracing::error!(client = %self.client, events, ?since_start, "events were dropped");
         }
         self.tell_fault(fault);
         ClientStats {
-            recorded: tally.recorded,
-            acked: tally.acked,
-            sealed: tally.sealed,
-            pending: tally.pending,
+            recorded: counts.recorded,
+            acked: counts.acked,
+            sealed: counts.sealed,
+            pending: counts.pending,
             pending_bytes: buffer.pending_bytes(),
-            dropped: tally.dropped,
+            dropped: counts.dropped,
             refused: self.refused,
             batches: self.batches,
             failures: self.failures,
@@ -135,15 +135,15 @@ impl Reporter {
     }
 
     /// A Handler or a value of the application has failed.
-    fn tell_fault(&mut self, fault: Option<(Fault, u64)>) {
+    fn tell_fault(&mut self, fault: Option<(ApplicationFault, u64)>) {
         let mut times = 0;
         if let Some((fault, more)) = fault {
-            let Fault { tab, tab_type, why, message, .. } = &fault;
+            let ApplicationFault { tab, tab_type, why, message, .. } = &fault;
             self.last_error = Some(format!("tab {tab} of type {tab_type}: {message} ({why})").into());
             (self.last_fault, times) = (Some(fault), more);
         }
         if let (Some(fault), Some(times)) = (&self.last_fault, self.limits.faults.happened(times)) {
-            let (client, Fault { tab, tab_type, why, message, .. }) = (&self.client, fault);
+            let (client, ApplicationFault { tab, tab_type, why, message, .. }) = (&self.client, fault);
             tracing::error!(%client, %tab, %tab_type, %why, message, times, "a handler or a value of the application failed");
         }
     }

@@ -1,4 +1,4 @@
-//! [`Task`]: what the background thread does for one Client: drain, seal, deliver, again.
+//! [`ClientTask`]: what the background thread does for one Client: drain, seal, deliver, again.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -12,11 +12,11 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::sleep;
 
-use super::courier::{Courier, Returned};
-use super::hub::{self, Enlisted};
-use super::intake::Intake;
+use super::delivery::{Delivery, DeliveryEvent};
 use super::reporter::Reporter;
-use crate::buffer::{Buffer, Mark, Sealed, Tally};
+use super::ring_readers::RingReaders;
+use super::threads::{self, Registration};
+use crate::buffer::{Buffer, EventCounts, FlushPoint, SealedBatch};
 use crate::clock::Stopwatch;
 use crate::config::Verified;
 use crate::fault::panic_message;
@@ -45,35 +45,35 @@ pub(crate) fn incarnation() -> io::Result<u64> {
 }
 
 /// Somebody asks a Client to send everything.
-pub(crate) struct Command {
+pub(crate) struct FlushRequest {
     /// Whether the Client ends then.
     pub(crate) close: bool,
     pub(crate) deadline: Duration,
-    pub(crate) reply: Reply,
+    pub(crate) reply: FlushReply,
 }
 
-pub(crate) type Reply = Box<dyn FnOnce(FlushReport) + Send>;
+pub(crate) type FlushReply = Box<dyn FnOnce(FlushReport) + Send>;
 
-/// A [`Command`] that has not been answered.
-struct Flush {
-    command: Command,
+/// A [`FlushRequest`] that has not been answered.
+struct OpenFlush {
+    command: FlushRequest,
     since: Stopwatch,
-    mark: Mark,
-    before: Tally,
+    point: FlushPoint,
+    before: EventCounts,
 }
 
 /// What the background thread does for one Client.
-pub(crate) struct Task {
-    parts: Parts,
+pub(crate) struct ClientTask {
+    parts: TaskParts,
     backoff: Backoff,
     /// Deliveries that failed in a row.
     failures: u32,
-    courier: Courier,
-    /// Whether what waits should be sealed as soon as the courier is free.
+    delivery: Delivery,
+    /// Whether what waits should be sealed as soon as no Batch is in flight.
     due: bool,
-    flushes: Vec<Flush>,
+    flushes: Vec<OpenFlush>,
     /// Answers to those who asked the Client to end, for when it has.
-    last_answers: Vec<(Reply, FlushReport)>,
+    last_answers: Vec<(FlushReply, FlushReport)>,
     /// Whether the buffer is being changed: a panic then leaves it as nobody knows.
     changing: bool,
     panics: u32,
@@ -85,35 +85,35 @@ pub(crate) struct Task {
 }
 
 /// What a task is made of.
-pub(crate) struct Parts {
+pub(crate) struct TaskParts {
     pub(crate) recorder: Arc<Recorder>,
-    pub(crate) intake: Intake,
+    pub(crate) readers: RingReaders,
     pub(crate) buffer: Buffer,
     pub(crate) sink: Arc<dyn Sink>,
     pub(crate) config: Verified,
-    pub(crate) commands: UnboundedReceiver<Command>,
+    pub(crate) commands: UnboundedReceiver<FlushRequest>,
     pub(crate) stats: Arc<Mutex<ClientStats>>,
     /// Rung when the rings should be drained before it is time.
     pub(crate) wake: Arc<Notify>,
     /// Where the rings go when the task ends: a thread may put something there at the last moment.
-    pub(crate) leftover: Arc<Mutex<Option<Intake>>>,
+    pub(crate) leftover: Arc<Mutex<Option<RingReaders>>>,
     /// Set when the task gives up.
     pub(crate) gone: Arc<OnceLock<Arc<str>>>,
     /// Makes the random part of waits.
     pub(crate) seed: u64,
 }
 
-impl Task {
-    pub(crate) fn new(parts: Parts) -> Self {
+impl ClientTask {
+    pub(crate) fn new(parts: TaskParts) -> Self {
         let backoff = Backoff::new(parts.config.backoff_min, parts.config.backoff_max, parts.seed);
         let reporter = Reporter::new(parts.recorder.client().clone());
-        let (courier, flushes, last_answers) = (Courier::Idle, Vec::new(), Vec::new());
+        let (delivery, flushes, last_answers) = (Delivery::Idle, Vec::new(), Vec::new());
         let (due, changing, panics, recorded_before, idle_flushes) = (false, false, 0, 0, 0);
         Self {
             parts,
             backoff,
             failures: 0,
-            courier,
+            delivery,
             due,
             flushes,
             last_answers,
@@ -131,11 +131,11 @@ impl Task {
     /// When the system gives no thread.
     pub(crate) fn start(self) -> io::Result<()> {
         let (recorder, wake) = (Arc::clone(&self.parts.recorder), Arc::clone(&self.parts.wake));
-        hub::enlist(&recorder, &wake, |enlisted| Box::pin(self.run(enlisted)))
+        threads::register(&recorder, &wake, |registration| Box::pin(self.run(registration)))
     }
 
     /// Serves until the Client ends; after a panic again, with what is known to be whole.
-    async fn run(mut self, _enlisted: Enlisted) {
+    async fn run(mut self, _registration: Registration) {
         loop {
             let served = {
                 let mut serving = Box::pin(self.serve());
@@ -156,7 +156,7 @@ impl Task {
             if ends {
                 self.parts.recorder.close();
                 if let Some(mut leftover) = lock(&self.parts.leftover) {
-                    *leftover = Some(self.parts.intake);
+                    *leftover = Some(self.parts.readers);
                 }
                 self.last_answers.into_iter().for_each(|(reply, report)| reply(report));
                 return;
@@ -205,8 +205,8 @@ impl Task {
                     // The first event after a pause need not wait; nothing was sent in the interval before.
                     self.due |= is_first;
                 }
-                returned = self.courier.returned() => {
-                    if self.receive(returned) && mem::take(&mut self.idle_flushes) > 0 {
+                event = self.delivery.next_event() => {
+                    if self.receive(event) && mem::take(&mut self.idle_flushes) > 0 {
                         // Tabs and rings that waited for this are looked after soon.
                         flush.set(sleep(self.parts.config.flush_interval));
                     }
@@ -218,7 +218,7 @@ impl Task {
                 },
                 () = sleep(patience), if is_waited_for => {}
             }
-            if matches!(self.courier, Courier::Idle) && mem::take(&mut self.due) {
+            if matches!(self.delivery, Delivery::Idle) && mem::take(&mut self.due) {
                 self.dispatch();
             }
             self.publish();
@@ -237,20 +237,20 @@ impl Task {
 
     /// Until the next deadline of those who wait.
     fn patience(&self) -> Duration {
-        let left = |flush: &Flush| flush.command.deadline.saturating_sub(flush.since.elapsed());
+        let left = |flush: &OpenFlush| flush.command.deadline.saturating_sub(flush.since.elapsed());
         self.flushes.iter().map(left).min().unwrap_or(FOREVER)
     }
 
-    fn begin_flush(&mut self, command: Command) {
+    fn begin_flush(&mut self, command: FlushRequest) {
         if command.close {
             self.parts.recorder.close();
         }
-        let before = self.parts.buffer.tally();
+        let before = self.parts.buffer.counts();
         self.drain();
-        let (since, mark) = (Stopwatch::start(), self.parts.buffer.mark());
-        self.flushes.push(Flush { command, since, mark, before });
+        let (since, point) = (Stopwatch::start(), self.parts.buffer.flush_point());
+        self.flushes.push(OpenFlush { command, since, point, before });
         self.due = true;
-        if let Courier::Waiting(sealed, _) = &self.courier {
+        if let Delivery::Waiting(sealed, _) = &self.delivery {
             self.send(Arc::clone(sealed));
         }
     }
@@ -258,26 +258,26 @@ impl Task {
     /// Answers those whose events are where they should be, or whose deadline has passed. `true` when the Client ends.
     fn answer_flushes(&mut self) -> bool {
         let (buffer, recorder) = (&self.parts.buffer, &self.parts.recorder);
-        let tally = buffer.tally();
+        let counts = buffer.counts();
         // At its end, what a thread recorded at the last moment counts as well.
-        let is_sent = |flush: &Flush| {
-            let all = tally.pending + tally.sealed == 0;
-            buffer.is_settled(flush.mark) && (all || !flush.command.close)
+        let is_sent = |flush: &OpenFlush| {
+            let all = counts.pending + counts.sealed == 0;
+            buffer.is_settled(flush.point) && (all || !flush.command.close)
         };
-        let is_over = |flush: &Flush| is_sent(flush) || flush.since.elapsed() >= flush.command.deadline;
+        let is_over = |flush: &OpenFlush| is_sent(flush) || flush.since.elapsed() >= flush.command.deadline;
         // One by one: a logger that panics leaves the others to be answered.
         while let Some(over) = self.flushes.iter().position(is_over) {
             let flush = self.flushes.remove(over);
-            let left = if is_sent(&flush) { 0 } else { tally.pending + tally.sealed };
-            let Flush { command, before, .. } = flush;
-            let dropped = tally.dropped.total() - before.dropped.total();
-            let report = FlushReport { flushed: tally.acked - before.acked, left, dropped };
+            let left = if is_sent(&flush) { 0 } else { counts.pending + counts.sealed };
+            let OpenFlush { command, before, .. } = flush;
+            let dropped = counts.dropped.total() - before.dropped.total();
+            let report = FlushReport { flushed: counts.acked - before.acked, left, dropped };
             if left > 0 && command.close {
                 tracing::error!(client = %recorder.client(), events = left, "events were left unsent at shutdown");
             } else if left > 0 {
                 tracing::warn!(client = %recorder.client(), events = left, "events were left unsent by a flush");
             }
-            let Command { close, reply, .. } = command;
+            let FlushRequest { close, reply, .. } = command;
             if close {
                 self.last_answers.push((reply, report));
             } else {
@@ -288,7 +288,7 @@ impl Task {
     }
 
     /// Does something with the buffer; a panic meanwhile is known by it.
-    fn change<T>(&mut self, change: impl FnOnce(&mut Parts) -> T) -> T {
+    fn change<T>(&mut self, change: impl FnOnce(&mut TaskParts) -> T) -> T {
         self.changing = true;
         let changed = change(&mut self.parts);
         self.changing = false;
@@ -296,16 +296,16 @@ impl Task {
     }
 
     fn drain(&mut self) {
-        self.change(|parts| parts.intake.drain(&parts.recorder, &mut parts.buffer));
+        self.change(|parts| parts.readers.drain(&parts.recorder, &mut parts.buffer));
     }
 
     /// Once a flush interval.
     fn drain_in_time(&mut self) {
         self.drain();
-        self.change(|parts| parts.intake.shrink(&parts.recorder, &mut parts.buffer));
+        self.change(|parts| parts.readers.shrink(&parts.recorder, &mut parts.buffer));
         self.due = true;
         // What the Agent does not take yet is sent again by the backoff, and all that waits as soon as it does.
-        let recorded = self.parts.buffer.tally().recorded;
+        let recorded = self.parts.buffer.counts().recorded;
         if mem::replace(&mut self.recorded_before, recorded) == recorded {
             self.parts.recorder.note_idle();
             self.idle_flushes = self.idle_flushes.saturating_add(1);
@@ -322,25 +322,25 @@ impl Task {
         }
     }
 
-    fn send(&mut self, sealed: Arc<Sealed>) {
-        self.courier = Courier::send(&self.parts.sink, sealed);
+    fn send(&mut self, sealed: Arc<SealedBatch>) {
+        self.delivery = Delivery::send(&self.parts.sink, sealed);
     }
 
-    /// The courier is back, one way or the other. `true` when the Batch was delivered.
-    fn receive(&mut self, returned: Returned) -> bool {
-        self.courier = Courier::Idle;
-        let is_delivered = matches!(returned, Returned::Delivered(_, Ok(_)));
-        match returned {
-            Returned::Rested(sealed) => self.send(sealed),
-            Returned::Delivered(sealed, Ok(receipt)) => self.delivered(&sealed, &receipt),
-            Returned::Delivered(sealed, Err(error)) => self.failed(&sealed, &error),
+    /// A delivery has ended, or its wait is over. `true` when the Batch was delivered.
+    fn receive(&mut self, event: DeliveryEvent) -> bool {
+        self.delivery = Delivery::Idle;
+        let is_delivered = matches!(event, DeliveryEvent::Answered(_, Ok(_)));
+        match event {
+            DeliveryEvent::WaitOver(sealed) => self.send(sealed),
+            DeliveryEvent::Answered(sealed, Ok(receipt)) => self.delivered(&sealed, &receipt),
+            DeliveryEvent::Answered(sealed, Err(error)) => self.failed(&sealed, &error),
         }
         // What was beyond the bounds of one Batch need not wait for the clock.
         self.due |= self.parts.buffer.left_behind() || !self.flushes.is_empty();
         is_delivered
     }
 
-    fn delivered(&mut self, sealed: &Sealed, receipt: &Receipt) {
+    fn delivered(&mut self, sealed: &SealedBatch, receipt: &Receipt) {
         let ours = self.change(|parts| parts.buffer.acknowledge(sealed.seq()));
         debug_assert!(ours, "only the batch in flight is sent");
         let failures = mem::take(&mut self.failures);
@@ -348,7 +348,7 @@ impl Task {
         self.reporter.delivered(sealed, receipt, failures);
     }
 
-    fn failed(&mut self, sealed: &Arc<Sealed>, error: &SinkError) {
+    fn failed(&mut self, sealed: &Arc<SealedBatch>, error: &SinkError) {
         match error.remedy() {
             Remedy::GiveUp | Remedy::Split => {
                 self.failures = 0;
@@ -363,7 +363,7 @@ impl Task {
                     // Somebody waits for this, and not for long.
                     wait = wait.min(self.parts.config.backoff_min);
                 }
-                self.courier = Courier::wait(Arc::clone(sealed), wait);
+                self.delivery = Delivery::wait(Arc::clone(sealed), wait);
                 self.reporter.failed(sealed, error, failures);
             }
         }
@@ -372,8 +372,8 @@ impl Task {
     /// Shows the application where things stand.
     fn publish(&mut self) {
         let fault = self.parts.buffer.take_fault();
-        let (buffer, intake) = (&self.parts.buffer, &self.parts.intake);
-        let stats = self.reporter.stats(buffer, intake.rings(), fault);
+        let (buffer, readers) = (&self.parts.buffer, &self.parts.readers);
+        let stats = self.reporter.stats(buffer, readers.rings(), fault);
         if let Some(mut shown) = lock(&self.parts.stats) {
             *shown = stats;
         }

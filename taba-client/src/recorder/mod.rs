@@ -1,6 +1,6 @@
 //! [`Recorder`]: the hot path. Never waits, never fails loudly.
 
-mod places;
+mod indexes;
 mod thread_rings;
 
 use std::panic::RefUnwindSafe;
@@ -12,11 +12,11 @@ use taba_core::{ClientId, Registry, Timestamp, Value};
 
 use crate::clock::{self, Clock};
 use crate::column::Datum;
-use crate::config::{SLOT_BYTES, Verified};
+use crate::config::{RING_EVENT_BYTES, Verified};
 use crate::pool::{Pool, PoolSource};
 use crate::process::generation;
-use crate::ring::{Opaque, Slot, Writer, ring};
-use crate::tabs::{Owner, Released, Tabs};
+use crate::ring::{BoxedEvent, RingEvent, RingWriter, new_ring};
+use crate::tabs::{ReleasedTab, TabOwner, Tabs};
 
 /// Events are recorded.
 const OPEN: u8 = 0;
@@ -30,7 +30,7 @@ const DISABLED: u8 = 3;
 /// Where the handles of one Client record.
 pub(crate) struct Recorder {
     number: u64,
-    place: usize,
+    index: usize,
     /// One of [`OPEN`], [`IDLE`], [`CLOSED`], [`DISABLED`].
     phase: AtomicU8,
     clock: Clock,
@@ -59,10 +59,10 @@ impl RefUnwindSafe for Recorder {}
 
 impl Recorder {
     pub(crate) fn new(client: ClientId, clock: Clock, handlers: Registry, config: Verified) -> Self {
-        let (number, place) = places::take();
+        let (number, index) = indexes::take();
         let tabs = Tabs::new(handlers, config.tabs_max);
         let (phase, owner, shared) = (AtomicU8::new(OPEN), OnceLock::new(), Box::default());
-        Self { number, place, phase, clock, client, config, tabs, owner, shared }
+        Self { number, index, phase, clock, client, config, tabs, owner, shared }
     }
 
     /// A recorder that records nothing, and counts nothing.
@@ -104,20 +104,23 @@ impl Recorder {
         if !value.is_valid() {
             return self.refuse(Why::BadValue);
         }
-        let bytes = size_of::<V>() + size_of::<Opaque>() + value.heap_bytes();
+        let bytes = size_of::<V>() + size_of::<BoxedEvent>() + value.heap_bytes();
         match Datum::of(value) {
-            Datum::Number(number) => self.push(Slot::Number { tab, time, number }, 0),
+            Datum::Number(number) => self.push(RingEvent::Number { tab, time, number }, 0),
             Datum::Opaque(value)
                 if reserve(&self.shared.opaque_bytes, bytes, self.config.opaque_bytes_max) =>
             {
-                self.push(Slot::Opaque { tab, event: Box::new(Opaque { time, value, bytes }) }, bytes);
+                self.push(
+                    RingEvent::Opaque { tab, event: Box::new(BoxedEvent { time, value, bytes }) },
+                    bytes,
+                );
             }
             Datum::Opaque(_) => self.refuse(Why::Full),
         }
     }
 
     #[inline]
-    fn push(&self, slot: Slot, bytes: usize) {
+    fn push(&self, slot: RingEvent, bytes: usize) {
         match self.phase.load(Ordering::Relaxed) {
             OPEN => {}
             IDLE => self.begin_after_pause(),
@@ -131,27 +134,27 @@ impl Recorder {
     }
 
     /// A new ring, if this bound of all rings allows one.
-    fn ring(&self, pool: &Pool, bytes_max: usize) -> Option<Writer> {
+    fn ring(&self, pool: &Pool, bytes_max: usize) -> Option<RingWriter> {
         let events = self.config.ring_events_min;
-        if !reserve(&self.shared.rings_bytes, events * SLOT_BYTES, bytes_max) {
+        if !reserve(&self.shared.rings_bytes, events * RING_EVENT_BYTES, bytes_max) {
             return None;
         }
         if self.shared.rings_bytes.load(Ordering::Relaxed) > self.config.rings_bytes_max / 2 {
             self.ask_to_hurry();
         }
-        let (writer, reading) = ring(events);
+        let (writer, reading) = new_ring(events);
         pool.add(reading).then_some(writer)
     }
 
     /// Another ring for a thread whose own is full.
-    fn another_ring(&self) -> Option<Writer> {
+    fn another_ring(&self) -> Option<RingWriter> {
         let owner = self.owner.get()?.upgrade()?;
         // The last quarter is for threads that have no ring at all.
         self.pooled_or_new(owner.pool()?, self.config.rings_bytes_max / 4 * 3)
     }
 
     /// A ring that is at least half empty, a new one, or if there can be none, one that has some room.
-    fn pooled_or_new(&self, pool: &Pool, bytes_max: usize) -> Option<Writer> {
+    fn pooled_or_new(&self, pool: &Pool, bytes_max: usize) -> Option<RingWriter> {
         let events = self.config.ring_events_min;
         let new = || self.ring(pool, bytes_max);
         pool.take(events / 2).or_else(new).or_else(|| pool.take(events / 8))
@@ -164,7 +167,7 @@ impl Recorder {
 
     /// The driver has freed a ring.
     pub(crate) fn free_ring(&self, events: usize) {
-        self.shared.rings_bytes.fetch_sub(events * SLOT_BYTES, Ordering::Relaxed);
+        self.shared.rings_bytes.fetch_sub(events * RING_EVENT_BYTES, Ordering::Relaxed);
     }
 
     /// Values that are not numbers have left the rings.
@@ -279,8 +282,8 @@ impl Recorder {
     }
 }
 
-impl Owner for Recorder {
-    fn release(&self, tab: Released) {
+impl TabOwner for Recorder {
+    fn release(&self, tab: ReleasedTab) {
         if self.phase.load(Ordering::Relaxed) != DISABLED {
             self.tabs.release(tab);
             self.rouse();
@@ -290,8 +293,8 @@ impl Owner for Recorder {
 
 impl Drop for Recorder {
     fn drop(&mut self) {
-        // No handle is left, so nobody will look for rings at this place.
-        places::give_back(self.place);
+        // No handle is left, so nobody will look for rings at this index.
+        indexes::give_back(self.index);
     }
 }
 

@@ -1,10 +1,10 @@
 //! The rings of one thread, and how an event comes into one.
 //!
-//! Each thread has a ring of its own for each Client, found by the Client's place in a table of the thread's own:
+//! Each thread has a ring of its own for each Client, found by the Client's index in a table of the thread's own:
 //! ```text
-//! thread A: [ place 0: ring | place 1: - ]        thread B: [ place 0: ring | place 1: ring ]
+//! thread A: [ index 0: ring | index 1: - ]        thread B: [ index 0: ring | index 1: ring ]
 //!                       │                                        │               │
-//!            Client at place 0 drains ◄──────────────────────────┘      Client at place 1
+//!            Client at index 0 drains ◄──────────────────────────┘      Client at index 1
 //! ```
 //! A ring is a bounded single-producer, single-consumer queue (rtrb), so recording shares nothing with other threads
 //! but, now and then, with the one that drains. Rings are small. A thread whose ring is full takes another from the
@@ -20,25 +20,25 @@ use taba_core::ledger::Why;
 
 use super::Recorder;
 use crate::pool::Pool;
-use crate::ring::{Slot, Writer};
+use crate::ring::{RingEvent, RingWriter};
 
 /// Fill-level checks per ring capacity.
-const LOOKS: usize = 8;
+const FILL_CHECKS: usize = 8;
 
 thread_local! {
-    /// This thread's rings, by the place of their Client.
-    static CHUNKS: RefCell<Chunks> = const { RefCell::new(Chunks(Vec::new())) };
+    /// This thread's rings, by the index of their Client.
+    static THREAD_RINGS: RefCell<ThreadRings> = const { RefCell::new(ThreadRings(Vec::new())) };
 }
 
-struct Chunks(Vec<Option<Chunk>>);
+struct ThreadRings(Vec<Option<ThreadRing>>);
 
 /// The ring that a thread writes to.
-struct Chunk {
-    /// The Client and the process: a place can be taken again, a number cannot, and a fork changes the process.
+struct ThreadRing {
+    /// The Client and the process: an index can be taken again, a number cannot, and a fork changes the process.
     key: u64,
     /// Events until the next look at how full the ring is.
-    until_look: usize,
-    writer: Writer,
+    until_check: usize,
+    writer: RingWriter,
     pool: Arc<Pool>,
     /// Drains that there had been when the thread last took a ring.
     drains: u64,
@@ -50,13 +50,13 @@ struct Chunk {
 
 /// Puts an event into this thread's ring. `None` when the thread is so far in its end that it has no more rings.
 #[inline]
-pub(super) fn push(recorder: &Recorder, slot: Slot) -> Option<Result<(), Why>> {
-    let pushed = CHUNKS.try_with(move |chunks| {
+pub(super) fn push(recorder: &Recorder, slot: RingEvent) -> Option<Result<(), Why>> {
+    let pushed = THREAD_RINGS.try_with(move |rings| {
         // A value that records while it is dropped, or an allocator that records: not while we are at it.
-        let mut chunks = chunks.try_borrow_mut().map_err(|_| Why::Full)?;
-        match chunks.0.get_mut(recorder.place) {
-            Some(Some(chunk)) if chunk.key == recorder.key() => chunk.push(slot, recorder),
-            Some(_) | None => push_first(&mut chunks.0, recorder, slot),
+        let mut rings = rings.try_borrow_mut().map_err(|_| Why::Full)?;
+        match rings.0.get_mut(recorder.index) {
+            Some(Some(ring)) if ring.key == recorder.key() => ring.push(slot, recorder),
+            Some(_) | None => push_first(&mut rings.0, recorder, slot),
         }
     });
     pushed.ok()
@@ -65,9 +65,9 @@ pub(super) fn push(recorder: &Recorder, slot: Slot) -> Option<Result<(), Why>> {
 /// The first event of this thread for this Client in this process.
 #[cold]
 #[inline(never)]
-fn push_first(chunks: &mut Vec<Option<Chunk>>, recorder: &Recorder, slot: Slot) -> Result<(), Why> {
+fn push_first(rings: &mut Vec<Option<ThreadRing>>, recorder: &Recorder, slot: RingEvent) -> Result<(), Why> {
     // Rings of Clients that are gone go when there is something to do anyway.
-    chunks.iter_mut().for_each(|chunk| drop(chunk.take_if(|chunk| chunk.writer.ring.is_abandoned())));
+    rings.iter_mut().for_each(|ring| drop(ring.take_if(|ring| ring.writer.ring.is_abandoned())));
     let owner = recorder.owner.get().and_then(Weak::upgrade).ok_or(Why::Shutdown)?;
     let pool = owner.pool().ok_or(Why::Shutdown)?;
     let Some(writer) = recorder.pooled_or_new(pool, recorder.config.rings_bytes_max) else {
@@ -78,29 +78,29 @@ fn push_first(chunks: &mut Vec<Option<Chunk>>, recorder: &Recorder, slot: Slot) 
     if writer.ring.slots() < writer.ring.buffer().capacity() / 4 * 3 {
         recorder.ask_to_hurry();
     }
-    let mut chunk = Chunk {
+    let mut ring = ThreadRing {
         key: recorder.key(),
-        until_look: writer.ring.buffer().capacity() / LOOKS,
+        until_check: writer.ring.buffer().capacity() / FILL_CHECKS,
         writer,
         pool: Arc::clone(pool),
         drains: recorder.shared.drains.load(Ordering::Relaxed),
         filled: 0,
         refused: false,
     };
-    let pushed = chunk.push(slot, recorder);
-    if chunks.len() <= recorder.place {
-        chunks.resize_with(recorder.place + 1, || None);
+    let pushed = ring.push(slot, recorder);
+    if rings.len() <= recorder.index {
+        rings.resize_with(recorder.index + 1, || None);
     }
-    chunks[recorder.place] = Some(chunk);
+    rings[recorder.index] = Some(ring);
     pushed
 }
 
-impl Chunk {
+impl ThreadRing {
     #[inline]
-    fn push(&mut self, slot: Slot, recorder: &Recorder) -> Result<(), Why> {
-        self.until_look -= 1;
-        if self.until_look == 0 {
-            self.look(recorder);
+    fn push(&mut self, slot: RingEvent, recorder: &Recorder) -> Result<(), Why> {
+        self.until_check -= 1;
+        if self.until_check == 0 {
+            self.check_fill(recorder);
         }
         match self.writer.ring.push(slot) {
             Ok(()) => Ok(()),
@@ -110,9 +110,9 @@ impl Chunk {
 
     #[cold]
     #[inline(never)]
-    fn look(&mut self, recorder: &Recorder) {
+    fn check_fill(&mut self, recorder: &Recorder) {
         let events = self.writer.ring.buffer().capacity();
-        self.until_look = events / LOOKS;
+        self.until_check = events / FILL_CHECKS;
         if self.writer.ring.slots() < events / 2 {
             recorder.ask_to_hurry();
         }
@@ -120,7 +120,7 @@ impl Chunk {
 
     #[cold]
     #[inline(never)]
-    fn overflow(&mut self, slot: Slot, recorder: &Recorder) -> Result<(), Why> {
+    fn overflow(&mut self, slot: RingEvent, recorder: &Recorder) -> Result<(), Why> {
         recorder.ask_to_hurry();
         let drains = recorder.shared.drains.load(Ordering::Relaxed);
         if drains != self.drains {
@@ -136,7 +136,7 @@ impl Chunk {
             }
             self.refused = true;
         }
-        if let Slot::Opaque { event, .. } = slot {
+        if let RingEvent::Opaque { event, .. } = slot {
             recorder.give_back(event.bytes);
         }
         // Only this thread writes here, so that a full ring costs no more than an empty one.
@@ -146,10 +146,10 @@ impl Chunk {
     }
 }
 
-impl Drop for Chunks {
+impl Drop for ThreadRings {
     fn drop(&mut self) {
         // The thread ends. After a fork, a pool can be the parent's; what goes there is not seen by anybody.
-        for Chunk { writer, pool, .. } in self.0.drain(..).flatten() {
+        for ThreadRing { writer, pool, .. } in self.0.drain(..).flatten() {
             pool.give(writer);
         }
     }

@@ -1,8 +1,8 @@
-//! [`Core`]: what a Client and its handles share; [`Link`]: how they reach the background task of their process.
+//! [`ClientCore`]: what a Client and its handles share; [`TaskLink`]: how they reach the background task of their process.
 //!
 //! ```text
-//! Client, handles ──► Core ──► Link of this process ──► task in the thread "taba-client"
-//!                              └─ after a fork, in the child: another Link, another task, another incarnation
+//! Client, handles ──► ClientCore ──► TaskLink of this process ──► task in the thread "taba-client"
+//!                              └─ after a fork, in the child: another TaskLink, another task, another incarnation
 //! ```
 
 use std::io;
@@ -16,10 +16,11 @@ use taba_core::{ClientId, NameError, Registry};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
-use crate::buffer::{Buffer, Identity};
+use crate::buffer::{Buffer, SenderIdentity};
 use crate::config::{ConfigError, Verified};
 use crate::driver::{
-    self, AgentAddress, AgentAddressError, Command, HeaderError, HttpSink, Intake, Parts, Task,
+    self, AgentAddress, AgentAddressError, ClientTask, FlushRequest, HeaderError, HttpSink, RingReaders,
+    TaskParts,
 };
 use crate::lock::lock;
 use crate::pool::{Pool, PoolSource};
@@ -35,24 +36,24 @@ pub(crate) const AGENT: &str = "http://127.0.0.1:8279";
 const GRACE: Duration = Duration::from_millis(500);
 
 /// All Clients of the process, for its end.
-static LIVE: Mutex<Vec<Weak<Core>>> = Mutex::new(Vec::new());
+static LIVE: Mutex<Vec<Weak<ClientCore>>> = Mutex::new(Vec::new());
 
 /// What a Client and its handles share. The last of them to go flushes.
-pub(crate) struct Core {
+pub(crate) struct ClientCore {
     pub(crate) recorder: Arc<Recorder>,
     id: ClientId,
     handlers: Registry,
     config: Verified,
-    outlet: Outlet,
+    destination: BatchDestination,
     /// `None` for the Client that records nothing.
-    link: Option<Link>,
+    link: Option<TaskLink>,
     /// Why nothing is counted any more, if so.
     gone: Arc<OnceLock<Arc<str>>>,
 }
 
 /// Where Batches go.
 #[derive(Clone)]
-pub(crate) enum Outlet {
+pub(crate) enum BatchDestination {
     /// To an Agent. A forked child opens a connection of its own.
     Agent(AgentAddress),
     /// To whatever the application has.
@@ -60,15 +61,15 @@ pub(crate) enum Outlet {
 }
 
 /// How a Client reaches its background task, in one process.
-pub(crate) struct Link {
+pub(crate) struct TaskLink {
     generation: u64,
     pool: Arc<Pool>,
-    commands: UnboundedSender<Command>,
+    commands: UnboundedSender<FlushRequest>,
     stats: Arc<Mutex<ClientStats>>,
     /// The rings, when the task has ended.
-    leftover: Arc<Mutex<Option<Intake>>>,
+    leftover: Arc<Mutex<Option<RingReaders>>>,
     /// The same in a forked child; `None` when none could be made.
-    child: OnceLock<Option<Box<Link>>>,
+    child: OnceLock<Option<Box<TaskLink>>>,
 }
 
 /// Why there is no Client.
@@ -96,9 +97,9 @@ pub enum BuildError {
 }
 
 // As for the Recorder.
-impl RefUnwindSafe for Core {}
+impl RefUnwindSafe for ClientCore {}
 
-impl Core {
+impl ClientCore {
     /// Starts a Client.
     ///
     /// # Errors
@@ -107,11 +108,11 @@ impl Core {
         recorder: Recorder,
         handlers: Registry,
         config: Verified,
-        outlet: Outlet,
+        destination: BatchDestination,
     ) -> Result<Arc<Self>, BuildError> {
         let (id, recorder, gone) = (recorder.client().clone(), Arc::new(recorder), Arc::default());
-        let link = Link::start(&recorder, &id, &handlers, &config, &outlet, &gone)?;
-        let core = Arc::new(Self { recorder, id, handlers, config, outlet, link: Some(link), gone });
+        let link = TaskLink::start(&recorder, &id, &handlers, &config, &destination, &gone)?;
+        let core = Arc::new(Self { recorder, id, handlers, config, destination, link: Some(link), gone });
         let owner: Weak<Self> = Arc::downgrade(&core);
         core.recorder.belongs_to(owner);
         process::watch(flush_all);
@@ -126,9 +127,9 @@ impl Core {
     pub(crate) fn disabled() -> Arc<Self> {
         let id = ClientId::new("disabled").expect("eight letters are a name");
         let recorder = Arc::new(Recorder::disabled(id.clone()));
-        let outlet = Outlet::Agent(AGENT.parse().expect("the default is an address"));
+        let destination = BatchDestination::Agent(AGENT.parse().expect("the default is an address"));
         let (handlers, config) = (Registry::default(), Verified::default());
-        Arc::new(Self { recorder, id, handlers, config, outlet, link: None, gone: Arc::default() })
+        Arc::new(Self { recorder, id, handlers, config, destination, link: None, gone: Arc::default() })
     }
 
     pub(crate) fn is_disabled(&self) -> bool {
@@ -136,7 +137,7 @@ impl Core {
     }
 
     /// The link of this process, made if need be: in a forked child, at the first event.
-    fn link(&self) -> Option<&Link> {
+    fn link(&self) -> Option<&TaskLink> {
         let mut link = self.link.as_ref()?;
         while link.generation != generation() {
             link = link.child.get_or_init(|| self.start_in_child().map(Box::new)).as_deref()?;
@@ -145,7 +146,7 @@ impl Core {
     }
 
     /// The link of this process, if there is one.
-    fn link_if_any(&self) -> Option<&Link> {
+    fn link_if_any(&self) -> Option<&TaskLink> {
         let mut link = self.link.as_ref()?;
         while link.generation != generation() {
             link = link.child.get()?.as_deref()?;
@@ -153,14 +154,19 @@ impl Core {
         Some(link)
     }
 
-    fn start_in_child(&self) -> Option<Link> {
+    fn start_in_child(&self) -> Option<TaskLink> {
         self.recorder.begin_again();
         let started = match self.recorder.tabs().begin_again() {
             false => Err("another thread was making a handle while the process forked".to_owned()),
-            true => {
-                Link::start(&self.recorder, &self.id, &self.handlers, &self.config, &self.outlet, &self.gone)
-                    .map_err(|error| error.to_string())
-            }
+            true => TaskLink::start(
+                &self.recorder,
+                &self.id,
+                &self.handlers,
+                &self.config,
+                &self.destination,
+                &self.gone,
+            )
+            .map_err(|error| error.to_string()),
         };
         match started {
             Ok(link) => {
@@ -183,7 +189,7 @@ impl Core {
     pub(crate) fn stats(&self) -> ClientStats {
         let link = self.link_if_any();
         if let Some(mut leftover) = link.and_then(|link| lock(&link.leftover)) {
-            let events = leftover.as_mut().map_or(0, Intake::discard);
+            let events = leftover.as_mut().map_or(0, RingReaders::discard);
             self.recorder.note_refused(Why::Shutdown, events);
         }
         let stats = link.and_then(|link| lock(&link.stats).map(|stats| stats.clone()));
@@ -208,7 +214,7 @@ impl Core {
         if close {
             self.recorder.close();
         }
-        let command = Command { close, deadline, reply: Box::new(reply) };
+        let command = FlushRequest { close, deadline, reply: Box::new(reply) };
         self.link_if_any().is_some_and(|link| link.commands.send(command).is_ok())
     }
 
@@ -233,41 +239,43 @@ impl Core {
     }
 }
 
-impl PoolSource for Core {
+impl PoolSource for ClientCore {
     fn pool(&self) -> Option<&Arc<Pool>> {
         self.link().map(|link| &link.pool)
     }
 }
 
-impl Drop for Core {
+impl Drop for ClientCore {
     fn drop(&mut self) {
         // Nobody is there to be told what is left: it is logged, by the task or in its place.
         let _ = self.ask_and_wait(true, self.config.drop_deadline);
     }
 }
 
-impl Link {
+impl TaskLink {
     fn start(
         recorder: &Arc<Recorder>,
         id: &ClientId,
         handlers: &Registry,
         config: &Verified,
-        outlet: &Outlet,
+        destination: &BatchDestination,
         gone: &Arc<OnceLock<Arc<str>>>,
     ) -> Result<Self, BuildError> {
         let incarnation = driver::incarnation()?;
-        let sink: Arc<dyn Sink> = match outlet {
-            Outlet::Agent(address) => Arc::new(HttpSink::new(address.clone(), config.request_timeout)),
-            Outlet::Custom(sink) => Arc::clone(sink),
+        let sink: Arc<dyn Sink> = match destination {
+            BatchDestination::Agent(address) => {
+                Arc::new(HttpSink::new(address.clone(), config.request_timeout))
+            }
+            BatchDestination::Custom(sink) => Arc::clone(sink),
         };
         let (rings, arrivals) = mpsc::channel();
         let (commands, commands_due) = unbounded_channel();
         let (stats, leftover, wake) = (Arc::default(), Arc::default(), Arc::new(Notify::new()));
         let pool = Arc::new(Pool::new(config.flush_interval, rings));
-        let identity = Identity { client: id.clone(), incarnation };
-        Task::new(Parts {
+        let identity = SenderIdentity { client: id.clone(), incarnation };
+        ClientTask::new(TaskParts {
             recorder: Arc::clone(recorder),
-            intake: Intake::new(arrivals, Arc::clone(&pool)),
+            readers: RingReaders::new(arrivals, Arc::clone(&pool)),
             buffer: Buffer::new(identity, handlers.clone(), config.clone()),
             sink,
             config: config.clone(),

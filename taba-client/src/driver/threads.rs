@@ -29,117 +29,121 @@ pub(crate) fn is_background() -> bool {
 }
 
 /// What one Client has to be done for it.
-pub(super) type Job = Pin<Box<dyn Future<Output = ()> + Send>>;
+pub(super) type ClientFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-static HUB: Mutex<Option<Hub>> = Mutex::new(None);
+static SHARED_THREADS: Mutex<Option<SharedThreads>> = Mutex::new(None);
 
 /// The threads, and who they work for.
-struct Hub {
+struct SharedThreads {
     /// A forked child inherits this value but not the threads.
     generation: u64,
-    jobs: UnboundedSender<Job>,
-    crew: Arc<Crew>,
+    jobs: UnboundedSender<ClientFuture>,
+    served: Arc<ServedClients>,
     clock: Thread,
 }
 
 #[derive(Default)]
-struct Crew {
-    members: Mutex<Vec<Member>>,
-    off_duty: AtomicBool,
+struct ServedClients {
+    clients: Mutex<Vec<ServedClient>>,
+    is_stopping: AtomicBool,
 }
 
 /// Whose rings are drained early when they fill fast.
-struct Member {
+struct ServedClient {
     recorder: Arc<Recorder>,
     wake: Arc<Notify>,
 }
 
 /// A Client's place among those that the threads work for; given up when dropped.
-pub(super) struct Enlisted {
+pub(super) struct Registration {
     recorder: Arc<Recorder>,
-    crew: Arc<Crew>,
+    served: Arc<ServedClients>,
 }
 
 /// Has the threads work for one more Client; starts them for the first.
 ///
 /// # Errors
 /// When the system gives no thread, or the process forked while another thread was here.
-pub(super) fn enlist(
+pub(super) fn register(
     recorder: &Arc<Recorder>,
     wake: &Arc<Notify>,
-    job: impl FnOnce(Enlisted) -> Job,
+    job: impl FnOnce(Registration) -> ClientFuture,
 ) -> io::Result<()> {
-    let mut hub =
-        lock(&HUB).ok_or_else(|| io::Error::other("another thread held the lock during the fork"))?;
-    let ours = hub.take().filter(|hub| hub.generation == generation() && !hub.jobs.is_closed());
-    let ours = hub.insert(match ours {
-        Some(hub) => hub,
-        None => Hub::start()?,
+    let mut threads = lock(&SHARED_THREADS)
+        .ok_or_else(|| io::Error::other("another thread held the lock during the fork"))?;
+    let ours =
+        threads.take().filter(|threads| threads.generation == generation() && !threads.jobs.is_closed());
+    let ours = threads.insert(match ours {
+        Some(threads) => threads,
+        None => SharedThreads::start()?,
     });
-    if let Some(mut members) = lock(&ours.crew.members) {
-        members.push(Member { recorder: Arc::clone(recorder), wake: Arc::clone(wake) });
+    if let Some(mut clients) = lock(&ours.served.clients) {
+        clients.push(ServedClient { recorder: Arc::clone(recorder), wake: Arc::clone(wake) });
     }
     ours.clock.unpark();
-    let enlisted = Enlisted { recorder: Arc::clone(recorder), crew: Arc::clone(&ours.crew) };
-    let sent = ours.jobs.send(job(enlisted));
+    let registration = Registration { recorder: Arc::clone(recorder), served: Arc::clone(&ours.served) };
+    let sent = ours.jobs.send(job(registration));
     // Should the thread have ended after all, the task is dropped here, and whoever waits for it hears so. It gives up
     // its place then, for which it needs the lock.
-    drop(hub);
+    drop(threads);
     drop(sent);
     Ok(())
 }
 
-impl Drop for Enlisted {
+impl Drop for Registration {
     fn drop(&mut self) {
         self.recorder.close();
-        let (Some(mut hub), Some(mut members)) = (lock(&HUB), lock(&self.crew.members)) else { return };
-        members.retain(|member| !Arc::ptr_eq(&member.recorder, &self.recorder));
-        if members.is_empty() {
-            self.crew.off_duty.store(true, Ordering::Relaxed);
-            if let Some(hub) = hub.take_if(|hub| Arc::ptr_eq(&hub.crew, &self.crew)) {
-                hub.clock.unpark();
+        let (Some(mut threads), Some(mut clients)) = (lock(&SHARED_THREADS), lock(&self.served.clients))
+        else {
+            return;
+        };
+        clients.retain(|client| !Arc::ptr_eq(&client.recorder, &self.recorder));
+        if clients.is_empty() {
+            self.served.is_stopping.store(true, Ordering::Relaxed);
+            if let Some(threads) = threads.take_if(|threads| Arc::ptr_eq(&threads.served, &self.served)) {
+                threads.clock.unpark();
             }
         }
     }
 }
 
-impl Hub {
+impl SharedThreads {
     fn start() -> io::Result<Self> {
-        let crew = Arc::new(Crew::default());
+        let served = Arc::new(ServedClients::default());
         let (jobs, jobs_due) = mpsc::unbounded_channel();
         let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
         Clock::tick();
-        let clock_crew = Arc::clone(&crew);
+        let clock_served = Arc::clone(&served);
         let clock = thread::Builder::new().name("taba-clock".to_owned());
-        let clock = clock.spawn(move || keep_time(&clock_crew))?.thread().clone();
+        let clock = clock.spawn(move || keep_time(&clock_served))?.thread().clone();
         clock::is_set_by(&clock);
         let worker = thread::Builder::new().name("taba-client".to_owned());
         if let Err(error) = worker.spawn(move || work(&runtime, jobs_due)) {
-            crew.off_duty.store(true, Ordering::Relaxed);
+            served.is_stopping.store(true, Ordering::Relaxed);
             clock.unpark();
             return Err(error);
         }
-        Ok(Self { generation: generation(), jobs, crew, clock })
+        Ok(Self { generation: generation(), jobs, served, clock })
     }
 }
 
-impl Crew {
+impl ServedClients {
     /// Whether no Client has recorded for a while.
     fn is_idle(&self) -> bool {
-        lock(&self.members).is_some_and(|members| members.iter().all(|member| member.recorder.is_idle()))
+        lock(&self.clients).is_some_and(|clients| clients.iter().all(|client| client.recorder.is_idle()))
     }
 }
 
 /// Sets the clock, and wakes the task of a Client whose rings fill fast; does nothing while no Client records.
-fn keep_time(crew: &Crew) {
-    while !crew.off_duty.load(Ordering::Relaxed) {
+fn keep_time(served: &ServedClients) {
+    while !served.is_stopping.load(Ordering::Relaxed) {
         Clock::tick();
-        for member in lock(&crew.members).iter().flat_map(|members| members.iter()) {
-            if member.recorder.is_hurried() {
-                member.wake.notify_one();
+        for client in lock(&served.clients).iter().flat_map(|clients| clients.iter()) {
+            if client.recorder.is_hurried() {
+                client.wake.notify_one();
             }
         }
-        match crew.is_idle() {
+        match served.is_idle() {
             false => thread::park_timeout(TICK),
             true => {
                 Clock::stop();
@@ -152,14 +156,14 @@ fn keep_time(crew: &Crew) {
 }
 
 /// Runs the tasks until no Client is left.
-fn work(runtime: &Runtime, mut jobs: UnboundedReceiver<Job>) {
+fn work(runtime: &Runtime, mut jobs: UnboundedReceiver<ClientFuture>) {
     IS_BACKGROUND.set(true);
     let mut tasks = JoinSet::new();
     // The tasks belong to the runtime: they go on when this loop begins again.
     while catch_unwind(AssertUnwindSafe(|| runtime.block_on(run(&mut jobs, &mut tasks)))).is_err() {}
 }
 
-async fn run(jobs: &mut UnboundedReceiver<Job>, tasks: &mut JoinSet<()>) {
+async fn run(jobs: &mut UnboundedReceiver<ClientFuture>, tasks: &mut JoinSet<()>) {
     loop {
         tokio::select! {
             job = jobs.recv() => match job {

@@ -1,4 +1,4 @@
-//! [`Intake`]: the reading ends of all rings of a Client.
+//! [`RingReaders`]: the reading ends of all rings of a Client.
 
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
@@ -9,23 +9,23 @@ use crate::buffer::Buffer;
 use crate::column::Datum;
 use crate::pool::Pool;
 use crate::recorder::Recorder;
-use crate::ring::{Ring, Slot};
-use crate::tabs::Released;
+use crate::ring::{RingEvent, RingReader};
+use crate::tabs::ReleasedTab;
 
 /// Events that are read from a ring before their places are given back to the thread that writes.
 const READ_EVENTS: usize = 1024;
 
 /// The reading ends of all rings of a Client.
-pub(crate) struct Intake {
-    arrivals: Receiver<Ring>,
-    rings: Vec<Ring>,
+pub(crate) struct RingReaders {
+    arrivals: Receiver<RingReader>,
+    rings: Vec<RingReader>,
     pool: Arc<Pool>,
     /// Tabs without a handle, whose events have left the rings.
-    released: Vec<Released>,
+    released: Vec<ReleasedTab>,
 }
 
-impl Intake {
-    pub(crate) fn new(arrivals: Receiver<Ring>, pool: Arc<Pool>) -> Self {
+impl RingReaders {
+    pub(crate) fn new(arrivals: Receiver<RingReader>, pool: Arc<Pool>) -> Self {
         Self { arrivals, rings: Vec::new(), pool, released: Vec::new() }
     }
 
@@ -60,7 +60,7 @@ impl Intake {
     /// may have put something at the last moment.
     pub(crate) fn discard(&mut self) -> u64 {
         self.rings.extend(self.arrivals.try_iter());
-        let discard = |ring: &mut Ring| {
+        let discard = |ring: &mut RingReader| {
             let slots = ring.consumer.slots();
             ring.consumer.read_chunk(slots).map_or(0, |chunk| chunk.into_iter().count() as u64)
                 + ring.take_overflowed()
@@ -84,7 +84,7 @@ impl Intake {
 }
 
 /// Moves what is in a ring into the buffer.
-fn read(ring: &mut Ring, recorder: &Recorder, buffer: &mut Buffer) {
+fn read(ring: &mut RingReader, recorder: &Recorder, buffer: &mut Buffer) {
     // What comes while we read is for the next time; otherwise a fast thread could hold us here.
     let mut left = ring.consumer.slots();
     let mut opaque_bytes = 0;
@@ -93,8 +93,8 @@ fn read(ring: &mut Ring, recorder: &Recorder, buffer: &mut Buffer) {
         left -= slots.len();
         for slot in slots {
             let (tab, time, datum) = match slot {
-                Slot::Number { tab, time, number } => (tab, time, Datum::Number(number)),
-                Slot::Opaque { tab, event } => {
+                RingEvent::Number { tab, time, number } => (tab, time, Datum::Number(number)),
+                RingEvent::Opaque { tab, event } => {
                     opaque_bytes += event.bytes;
                     (tab, event.time, Datum::Opaque(event.value))
                 }

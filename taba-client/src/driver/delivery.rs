@@ -1,4 +1,4 @@
-//! [`Courier`]: the delivery of the Batch in flight.
+//! [`Delivery`]: the delivery of the Batch in flight.
 
 use std::future::{pending, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,32 +10,32 @@ use std::time::Duration;
 use taba_core::wire::Receipt;
 use tokio::time::{Sleep, sleep};
 
-use crate::buffer::Sealed;
+use crate::buffer::SealedBatch;
 use crate::fault::panic_message;
 use crate::sink::{Sink, SinkError};
 
-type Delivery = Pin<Box<dyn Future<Output = Result<Receipt, SinkError>> + Send>>;
+type DeliveryFuture = Pin<Box<dyn Future<Output = Result<Receipt, SinkError>> + Send>>;
 
 /// The delivery of the Batch in flight.
-pub(super) enum Courier {
+pub(super) enum Delivery {
     /// There is none.
     Idle,
     /// It is on its way.
-    Sending(Arc<Sealed>, Delivery),
+    Sending(Arc<SealedBatch>, DeliveryFuture),
     /// It failed, and goes again when this ends.
-    Waiting(Arc<Sealed>, Pin<Box<Sleep>>),
+    Waiting(Arc<SealedBatch>, Pin<Box<Sleep>>),
 }
 
-pub(super) enum Returned {
-    Delivered(Arc<Sealed>, Result<Receipt, SinkError>),
-    Rested(Arc<Sealed>),
+pub(super) enum DeliveryEvent {
+    Answered(Arc<SealedBatch>, Result<Receipt, SinkError>),
+    WaitOver(Arc<SealedBatch>),
 }
 
-impl Courier {
+impl Delivery {
     /// Sends a Batch. A Sink that panics has not delivered it.
-    pub(super) fn send(sink: &Arc<dyn Sink>, sealed: Arc<Sealed>) -> Self {
+    pub(super) fn send(sink: &Arc<dyn Sink>, sealed: Arc<SealedBatch>) -> Self {
         let (sink, batch) = (Arc::clone(sink), Arc::clone(&sealed));
-        let mut delivery: Delivery = Box::pin(async move { sink.deliver(batch).await });
+        let mut delivery: DeliveryFuture = Box::pin(async move { sink.deliver(batch).await });
         let guarded = poll_fn(move |context| {
             let polled = catch_unwind(AssertUnwindSafe(|| delivery.as_mut().poll(context)));
             polled.unwrap_or_else(|panic| {
@@ -47,7 +47,7 @@ impl Courier {
     }
 
     /// Sends it after a while.
-    pub(super) fn wait(sealed: Arc<Sealed>, wait: Duration) -> Self {
+    pub(super) fn wait(sealed: Arc<SealedBatch>, wait: Duration) -> Self {
         Self::Waiting(sealed, Box::pin(sleep(wait)))
     }
 
@@ -55,13 +55,13 @@ impl Courier {
     ///
     /// # Cancel safety
     /// Safe: the journey goes on when it is asked again.
-    pub(super) async fn returned(&mut self) -> Returned {
+    pub(super) async fn next_event(&mut self) -> DeliveryEvent {
         match self {
             Self::Idle => pending().await,
-            Self::Sending(sealed, delivery) => Returned::Delivered(Arc::clone(sealed), delivery.await),
+            Self::Sending(sealed, delivery) => DeliveryEvent::Answered(Arc::clone(sealed), delivery.await),
             Self::Waiting(sealed, rest) => {
                 rest.await;
-                Returned::Rested(Arc::clone(sealed))
+                DeliveryEvent::WaitOver(Arc::clone(sealed))
             }
         }
     }
