@@ -3,11 +3,11 @@
 //! Nothing that was ever written is removed. What was only made, and never written, may go; what no shard holds is made
 //! anew, empty; a head that cannot be read is written again, and its marks and States stay.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use taba_core::{VBucket, VBuckets};
 
-use crate::census::HeldVBucket;
+use crate::census::{HeldVBucket, ShardHoldings};
 use crate::layout::Deployment;
 use crate::map::ShardId;
 
@@ -20,15 +20,6 @@ pub enum Step {
     Mend,
     /// A VBucket is made anew, empty.
     Make,
-}
-
-/// What one shard holds.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Holding {
-    /// One entry for each VBucket.
-    pub held: Vec<Option<HeldVBucket>>,
-    /// VBuckets whose head cannot be read.
-    pub damaged: BTreeSet<VBucket>,
 }
 
 /// All steps, in the order in which they are to be done.
@@ -82,7 +73,7 @@ pub enum AdoptionError {
 ///
 /// # Panics
 /// When a shard does not answer for each VBucket.
-pub fn plan(vbuckets: VBuckets, shards: &[Holding], id: u64) -> Result<Steps, AdoptionError> {
+pub fn plan(vbuckets: VBuckets, shards: &[ShardHoldings], id: u64) -> Result<Steps, AdoptionError> {
     let deployment = deployment(vbuckets, shards, id)?;
     let mut steps = Vec::new();
     let mut load = vec![0_usize; shards.len()];
@@ -132,7 +123,7 @@ pub fn plan(vbuckets: VBuckets, shards: &[Holding], id: u64) -> Result<Steps, Ad
 }
 
 /// The one deployment that was written; else the one of most VBuckets; else a new one.
-fn deployment(vbuckets: VBuckets, shards: &[Holding], id: u64) -> Result<Deployment, AdoptionError> {
+fn deployment(vbuckets: VBuckets, shards: &[ShardHoldings], id: u64) -> Result<Deployment, AdoptionError> {
     let mut written: Option<(ShardId, u64)> = None;
     let mut counts: BTreeMap<u64, usize> = BTreeMap::new();
     for (shard, holding) in (0..).map(ShardId).zip(shards) {
@@ -158,6 +149,8 @@ fn deployment(vbuckets: VBuckets, shards: &[Holding], id: u64) -> Result<Deploym
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn held(id: u64, is_written: bool) -> Option<HeldVBucket> {
@@ -165,11 +158,11 @@ mod tests {
         Some(HeldVBucket { epoch: 1, is_moved: false, is_written, of })
     }
 
-    fn holding(held: impl Fn(usize) -> Option<HeldVBucket>) -> Holding {
-        Holding { held: (0..64).map(held).collect(), damaged: BTreeSet::new() }
+    fn holding(held: impl Fn(usize) -> Option<HeldVBucket>) -> ShardHoldings {
+        ShardHoldings { held: (0..64).map(held).collect(), damaged: BTreeSet::new() }
     }
 
-    fn plan_of(shards: &[Holding]) -> Result<Steps, AdoptionError> {
+    fn plan_of(shards: &[ShardHoldings]) -> Result<Steps, AdoptionError> {
         plan(VBuckets::new(64).unwrap(), shards, 99)
     }
 

@@ -28,6 +28,15 @@ pub struct HeldVBucket {
     pub of: Deployment,
 }
 
+/// What one shard holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ShardHoldings {
+    /// One entry for each VBucket, in order.
+    pub held: Vec<Option<HeldVBucket>>,
+    /// VBuckets whose head cannot be read.
+    pub damaged: BTreeSet<VBucket>,
+}
+
 /// Who owns a VBucket, and under which epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner {

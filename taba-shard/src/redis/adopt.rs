@@ -5,15 +5,15 @@ use std::sync::Arc;
 use redis::{Cmd, cmd};
 use taba_core::{VBucket, Version};
 
+use super::census::ask;
 use super::clock::random;
-use super::error::{ConnectError, LinkError, RedisRefusal};
-use super::link::ShardLink;
+use super::error::ConnectError;
+use super::link::{ShardLink, accepted};
 use super::options::ShardsOptions;
 use super::scripts;
-use super::shards::ask;
 use super::topology::{StaticTopology, Topology};
 use super::url::ShardUrl;
-use crate::adoption::{Holding, Step, Steps, plan};
+use crate::adoption::{Step, Steps, plan};
 use crate::command::Reply;
 use crate::keys;
 use crate::layout;
@@ -45,8 +45,7 @@ impl Adoption {
             all().map(|shard| ShardLink::new(shard, topology.clone(), &options)).collect();
         let mut holdings = Vec::with_capacity(shards);
         for link in &links {
-            let answer = ask(link, options.vbuckets).await?;
-            holdings.push(Holding { held: answer.held, damaged: answer.damaged.into_iter().collect() });
+            holdings.push(ask(link, options.vbuckets).await?);
         }
         let steps = plan(options.vbuckets, &holdings, random())?;
         Ok(Self { links, names, steps })
@@ -135,11 +134,5 @@ impl Adoption {
 }
 
 fn check(link: &ShardLink, replies: Vec<Reply>) -> Result<(), ConnectError> {
-    let shard = link.shard();
-    for reply in replies {
-        if let Reply::Refused { code, detail } = reply {
-            return Err(LinkError::Refused { shard, source: RedisRefusal { code, detail } }.into());
-        }
-    }
-    Ok(())
+    replies.into_iter().try_for_each(|reply| accepted(link.shard(), reply).map(drop)).map_err(Into::into)
 }

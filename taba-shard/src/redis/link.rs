@@ -135,12 +135,7 @@ impl ShardLink {
     pub(crate) async fn one(&self, call: Cmd) -> Result<Reply, LinkError> {
         let shard = self.shard;
         let mut replies = self.eval(vec![call]).await?.replies;
-        match replies.pop().ok_or(LinkError::Answer { shard })? {
-            Reply::Refused { code, detail } => {
-                Err(LinkError::Refused { shard, source: RedisRefusal { code, detail } })
-            }
-            reply => Ok(reply),
-        }
+        accepted(shard, replies.pop().ok_or(LinkError::Answer { shard })?)
     }
 
     /// The number of the connection that is used now; connects if there is none.
@@ -189,11 +184,8 @@ impl ShardLink {
         info.arg("replication").arg("persistence").arg("memory");
         config.arg("GET").arg("appendfsync");
         let mut replies = self.ask(&live, &pipeline(vec![info, config])).await?.into_iter();
-        let text = match replies.next() {
-            Some(Reply::Bytes(bytes)) => String::from_utf8_lossy(&bytes).into_owned(),
-            Some(Reply::Refused { code, detail }) => {
-                return Err(LinkError::Refused { shard, source: RedisRefusal { code, detail } });
-            }
+        let text = match accepted(shard, replies.next().ok_or(LinkError::Answer { shard })?)? {
+            Reply::Bytes(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
             _ => return Err(LinkError::Answer { shard }),
         };
         // Without a right to CONFIG it is not known, and taken for what it was set up as.
@@ -282,10 +274,7 @@ impl ShardLink {
                 // No right to it, or it was renamed away.
                 Reply::Refused { code, detail }
                     if place == 0 && (code == "NOPERM" || detail.contains("unknown command")) => {}
-                Reply::Refused { code, detail } => {
-                    return Err(LinkError::Refused { shard, source: RedisRefusal { code, detail } });
-                }
-                _ => {}
+                other => drop(accepted(shard, other)?),
             }
         }
         info.check(shard)?;
@@ -386,6 +375,16 @@ async fn parting_words(address: &redis::ConnectionAddr) -> Option<RedisRefusal> 
         Some(RedisRefusal { code: code.to_owned(), detail: detail.to_owned() })
     };
     tokio::time::timeout(PARTING_WORDS_WAIT, listen).await.ok()?
+}
+
+/// The reply; an error when the Redis refused the command.
+pub(super) fn accepted(shard: ShardId, reply: Reply) -> Result<Reply, LinkError> {
+    match reply {
+        Reply::Refused { code, detail } => {
+            Err(LinkError::Refused { shard, source: RedisRefusal { code, detail } })
+        }
+        reply => Ok(reply),
+    }
 }
 
 fn is_refused_with(reply: &Reply, word: &str) -> bool {

@@ -1,6 +1,8 @@
 //! The driver: connections to Redis processes, and the scripts that run in them.
 
 mod adopt;
+mod bootstrap;
+mod census;
 mod clock;
 mod error;
 mod info;

@@ -1,0 +1,131 @@
+//! Bootstrap: makes a deployment on empty shards.
+
+use redis::{Cmd, cmd};
+use taba_core::{VBucket, VBuckets, Version};
+
+use super::census::take_census;
+use super::clock::random;
+use super::error::{ConnectError, LinkError};
+use super::link::{ShardLink, accepted};
+use super::scripts;
+use crate::census::{CensusError, CensusOutcome, View};
+use crate::command::Reply;
+use crate::keys;
+use crate::layout::{self, Deployment};
+use crate::limits::REQUEST_COMMANDS_MAX;
+use crate::map::{ShardId, VBucketMap};
+
+/// The shards in the order in which the VBuckets are spread over them.
+///
+/// The first Server to connect names each Redis. On the one with the lowest name, the first Server stores the order of its
+/// list, and all others take that order: so several Servers that start at once on empty shards make one deployment,
+/// whatever the order of their lists.
+async fn planned(links: &[ShardLink]) -> Result<Planned<'_>, ConnectError> {
+    let mut named: Vec<(String, &ShardLink)> = Vec::with_capacity(links.len());
+    for link in links {
+        let name = first_come(link, keys::SHARD_NAME, &format!("{:016x}", random())).await?;
+        if let Some((_, first)) = named.iter().find(|(known, _)| *known == name) {
+            return Err(ConnectError::Same { first: first.shard(), second: link.shard() });
+        }
+        named.push((name, link));
+    }
+    let names: Vec<&str> = named.iter().map(|(name, _)| name.as_str()).collect();
+    let (_, keeper) = named.iter().min_by_key(|(name, _)| name).expect("there is at least one shard");
+    let plan = first_come(keeper, keys::PLAN, &names.join(" ")).await?;
+    let find = |wanted: &str| named.iter().find(|(name, _)| name == wanted).map(|(_, link)| *link);
+    let in_order: Option<Vec<&ShardLink>> = plan.split(' ').map(find).collect();
+    match in_order.filter(|in_order| in_order.len() == links.len()) {
+        Some(in_order) => Ok(Planned { in_order, keeper }),
+        None => Err(ConnectError::OtherPlan { keeper: keeper.shard() }),
+    }
+}
+
+/// An order of shards, and the one that keeps it until the deployment is made.
+struct Planned<'a> {
+    in_order: Vec<&'a ShardLink>,
+    keeper: &'a ShardLink,
+}
+
+/// The value of a key, which is set to this text if it has none.
+async fn first_come(link: &ShardLink, key: &str, text: &str) -> Result<String, ConnectError> {
+    let (mut set, mut get) = (cmd("SETNX"), cmd("GET"));
+    set.arg(key).arg(text);
+    get.arg(key);
+    let shard = link.shard();
+    match link.request(vec![set, get]).await?.replies.pop().map(|reply| accepted(shard, reply)).transpose()? {
+        Some(Reply::Bytes(found)) => Ok(String::from_utf8_lossy(&found).into_owned()),
+        _ => Err(LinkError::Answer { shard }.into()),
+    }
+}
+
+/// Makes all VBuckets where there are none, spread evenly, and says in each that it is done when all are there.
+pub(super) async fn bootstrap(
+    links: &[ShardLink],
+    vbuckets: VBuckets,
+    id: u64,
+) -> Result<View, ConnectError> {
+    let Planned { in_order, keeper } = planned(links).await?;
+    // Another may have made it all since the census, and have taken its plan away.
+    if let CensusOutcome::All(view) = take_census(links, vbuckets).await?.found {
+        return Ok(view);
+    }
+    let map = VBucketMap::even(vbuckets, links.len())?;
+    let new = Deployment { vbuckets: vbuckets.count(), id, is_new: true };
+    // Of several Servers that bootstrap at once, the one that makes the first VBucket names the deployment.
+    let first = vbuckets.get(0).expect("there are at least 64");
+    let link = in_order[usize::from(map.owner(first).0)];
+    let damaged = |vbucket| {
+        let shard = in_order[usize::from(map.owner(vbucket).0)].shard();
+        ConnectError::Damaged { shard, vbucket }
+    };
+    let Reply::Bytes(of) = link.one(create(first, new)).await? else { return Err(damaged(first)) };
+    let of = layout::read_deployment(&of).ok_or_else(|| damaged(first))?;
+    if of.vbuckets != vbuckets.count() {
+        let (shard, found, expected) = (link.shard(), of.vbuckets, vbuckets.count());
+        return Err(CensusError::VBuckets { shard, found, expected }.into());
+    }
+    let new = Deployment { id: of.id, ..new };
+    let old = Deployment { is_new: false, ..new };
+    for step in [create, finish] {
+        for (place, link) in in_order.iter().enumerate() {
+            let owned: Vec<VBucket> = map.owned_by(ShardId(place as u16)).collect();
+            for some in owned.chunks(REQUEST_COMMANDS_MAX) {
+                let calls = some.iter().map(|vbucket| step(*vbucket, new)).collect();
+                for (vbucket, reply) in some.iter().zip(link.eval(calls).await?.replies) {
+                    let is_fine = match accepted(link.shard(), reply)? {
+                        Reply::Bytes(of) => {
+                            layout::read_deployment(&of).is_some_and(|of| of == new || of == old)
+                        }
+                        Reply::Integer(_) => true,
+                        _ => false,
+                    };
+                    if !is_fine {
+                        return Err(damaged(*vbucket));
+                    }
+                }
+            }
+        }
+    }
+    let mut forget = cmd("DEL");
+    forget.arg(keys::PLAN);
+    keeper.request(vec![forget]).await?;
+    tracing::info!(shards = links.len(), vbuckets = vbuckets.count(), "bootstrapped a deployment");
+    match take_census(links, vbuckets).await?.found {
+        CensusOutcome::All(view) => Ok(view),
+        CensusOutcome::Nothing | CensusOutcome::Unfinished(_) => Err(ConnectError::Empty),
+    }
+}
+
+fn create(vbucket: VBucket, new: Deployment) -> Cmd {
+    let mut call = scripts::CREATE.call(&[keys::hash(vbucket)]);
+    call.arg(layout::put_version(Version::NEVER)).arg(layout::FIRST_EPOCH);
+    call.arg(layout::put_deployment(new));
+    call
+}
+
+fn finish(vbucket: VBucket, new: Deployment) -> Cmd {
+    let mut call = scripts::FINISH.call(&[keys::hash(vbucket)]);
+    call.arg(layout::put_deployment(new));
+    call.arg(layout::put_deployment(Deployment { is_new: false, ..new }));
+    call
+}

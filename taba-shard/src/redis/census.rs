@@ -1,0 +1,100 @@
+//! Takes a census: asks every shard what it holds.
+
+use redis::cmd;
+use taba_core::{Remedy, VBucket, VBuckets, Version};
+
+use super::error::{ConnectError, LinkError};
+use super::link::{ShardLink, accepted};
+use crate::census::{Census, CensusError, CensusOutcome, HeldVBucket, ShardHoldings};
+use crate::command::Reply;
+use crate::keys;
+use crate::layout;
+use crate::limits::REQUEST_COMMANDS_MAX;
+use crate::map::ShardId;
+
+/// A census, and the shards that did not answer.
+pub(super) struct CensusReport {
+    pub(super) found: CensusOutcome,
+    pub(super) silence: Vec<(ShardId, LinkError)>,
+}
+
+impl CensusReport {
+    pub(super) fn silence_words(&self) -> String {
+        let words: Vec<String> = self.silence.iter().map(|(_, error)| taba_core::causes(error)).collect();
+        words.join("; ")
+    }
+}
+
+pub(super) async fn take_census(
+    links: &[ShardLink],
+    vbuckets: VBuckets,
+) -> Result<CensusReport, ConnectError> {
+    let mut census = Census::new(vbuckets, links.len());
+    let answers = futures::future::join_all(links.iter().map(|link| ask(link, vbuckets))).await;
+    let mut silence = Vec::new();
+    for (link, answer) in links.iter().zip(answers) {
+        match answer {
+            Ok(answer) => {
+                census.answer(link.shard(), answer.held);
+                answer.damaged.into_iter().for_each(|vbucket| census.damaged(link.shard(), vbucket));
+            }
+            // What passes by itself is waited for; what an operator has to mend is told at once.
+            Err(error) if matches!(error.remedy(), Remedy::Wait(_)) => {
+                silence.push((link.shard(), error));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    match census.finish() {
+        Ok(found) => Ok(CensusReport { found, silence }),
+        Err(CensusError::Incomplete { shard }) => {
+            let error = silence.into_iter().find(|(silent, _)| *silent == shard);
+            Err(error.map_or(CensusError::Incomplete { shard }.into(), |(_, error)| error.into()))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What one shard holds.
+pub(super) async fn ask(link: &ShardLink, vbuckets: VBuckets) -> Result<ShardHoldings, LinkError> {
+    let shard = link.shard();
+    let all: Vec<VBucket> = vbuckets.iter().collect();
+    let mut answer = ShardHoldings::default();
+    for some in all.chunks(REQUEST_COMMANDS_MAX) {
+        let question = |vbucket: &VBucket| {
+            let mut command = cmd("HMGET");
+            let fields = [layout::VERSION, layout::OWN, layout::MOVED, layout::OF];
+            command.arg(keys::hash(*vbucket)).arg(&fields);
+            command
+        };
+        let answered = link.request(some.iter().map(question).collect()).await?;
+        for (vbucket, reply) in some.iter().zip(answered.replies) {
+            let held = match reply {
+                // A key of another type under this name was not written by a store.
+                Reply::Refused { code, .. } if code == "WRONGTYPE" => None,
+                reply => read_held(accepted(shard, reply)?),
+            };
+            if held.is_none() {
+                answer.damaged.insert(*vbucket);
+            }
+            answer.held.push(held.unwrap_or(None));
+        }
+    }
+    Ok(answer)
+}
+
+/// Reads version, epoch, moved and deployment. The outer `None`: not what a store writes.
+fn read_held(reply: Reply) -> Option<Option<HeldVBucket>> {
+    let Reply::List(items) = reply else { return None };
+    let [version, own, moved, of] = <[Reply; 4]>::try_from(items).ok()?;
+    match (version, own, moved, of) {
+        (Reply::Nothing, Reply::Nothing, Reply::Nothing, Reply::Nothing) => Some(None),
+        (Reply::Bytes(version), Reply::Bytes(own), moved, Reply::Bytes(of)) => Some(Some(HeldVBucket {
+            epoch: layout::read_epoch(&own)?,
+            is_moved: moved != Reply::Nothing,
+            is_written: layout::read_version(&version)? != Version::NEVER,
+            of: layout::read_deployment(&of)?,
+        })),
+        _ => None,
+    }
+}
