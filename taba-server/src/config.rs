@@ -1,4 +1,4 @@
-//! [`Config`]: every setting of a Server; [`Verified`]: the proof that they fit together. [`Cli`] is the command line.
+//! [`Config`]: every setting of a Server; [`VerifiedServerConfig`]: the proof that they fit together. [`Cli`] is the command line.
 //!
 //! Settings come from flags, variables and a file; [`taba_process::settings`] says how, and in which order.
 
@@ -276,13 +276,13 @@ impl ConfigError {
 
 /// Settings that were found to fit together; the only thing that the binary runs with.
 #[derive(Clone, Debug)]
-pub struct Verified {
+pub struct VerifiedServerConfig {
     config: Config,
     vbuckets: VBuckets,
     shards: Vec<ShardUrl>,
 }
 
-impl Deref for Verified {
+impl Deref for VerifiedServerConfig {
     type Target = Config;
 
     fn deref(&self) -> &Config {
@@ -290,7 +290,7 @@ impl Deref for Verified {
     }
 }
 
-impl Verified {
+impl VerifiedServerConfig {
     /// How many VBuckets the deployment has.
     pub const fn vbuckets(&self) -> VBuckets {
         self.vbuckets
@@ -317,7 +317,10 @@ impl Config {
     ///
     /// # Errors
     /// [`SettingsError::Impossible`], with where each of the settings in question comes from.
-    pub fn verify_loaded<C>(&self, loaded: &LoadedSettings<C>) -> Result<Verified, SettingsError> {
+    pub fn verify_loaded<C>(
+        &self,
+        loaded: &LoadedSettings<C>,
+    ) -> Result<VerifiedServerConfig, SettingsError> {
         self.clone().verify().map_err(|error| {
             let names = error.settings().to_vec();
             loaded.impossible(&names, error)
@@ -328,7 +331,7 @@ impl Config {
     ///
     /// # Errors
     /// [`ConfigError`], which names the setting to change.
-    pub fn verify(self) -> Result<Verified, ConfigError> {
+    pub fn verify(self) -> Result<VerifiedServerConfig, ConfigError> {
         let vbuckets = VBuckets::new(self.vbuckets)?;
         within("workers", self.workers, 0, WORKERS_MAX)?;
         within("cache_bytes_max", self.cache_bytes_max, 0, BYTES_MAX)?;
@@ -345,7 +348,7 @@ impl Config {
             return Err(ConfigError::Memory { bytes, bytes_max, cache, held });
         }
         let shards = self.shards()?;
-        Ok(Verified { config: self, vbuckets, shards })
+        Ok(VerifiedServerConfig { config: self, vbuckets, shards })
     }
 
     /// Where the shards are, if the store is in Redis.

@@ -60,11 +60,11 @@ pub use clock::{Clock, system_clock};
 #[cfg(feature = "driver")]
 pub use direction::Misdirected;
 #[cfg(feature = "driver")]
-pub use driver::Failure;
+pub use driver::ServerFailure;
 #[cfg(feature = "embedded")]
 pub use embedded::{EmbeddedError, EmbeddedOptions, EmbeddedStore};
 #[cfg(feature = "driver")]
-pub use server::{BuildError, Server, ServerBuilder, ShutdownReport};
+pub use server::{Server, ServerBuildError, ServerBuilder, ShutdownReport};
 pub use status::{Status, StatusReport};
 pub use version::Versions;
 

@@ -12,7 +12,7 @@ use axum::serve::ListenerExt;
 use taba_core::{HostPort, MemoryStore, Store};
 use taba_process::signals::StopSignals;
 use taba_process::{Exit, Log, settings};
-use taba_server::config::{Cli, PROGRAM, StoreKind, Verified};
+use taba_server::config::{Cli, PROGRAM, StoreKind, VerifiedServerConfig};
 use taba_server::query::{QueryState, upkeep};
 use taba_server::{EmbeddedOptions, EmbeddedStore, Server};
 use tokio::net::TcpListener;
@@ -60,7 +60,7 @@ fn start(log: &Log) -> Exit {
     exit
 }
 
-async fn run(config: &Verified, log: &Log) -> Result<Exit, Box<dyn Error>> {
+async fn run(config: &VerifiedServerConfig, log: &Log) -> Result<Exit, Box<dyn Error>> {
     // Taken before anything begins, so that no signal ends the process unheard.
     let mut signals = StopSignals::listen()?;
     let (store, more) = tokio::select! {
@@ -90,7 +90,7 @@ async fn run(config: &Verified, log: &Log) -> Result<Exit, Box<dyn Error>> {
 }
 
 /// The store, and what else is served of it.
-async fn open(config: &Verified) -> Result<(Arc<dyn Store>, Router), Box<dyn Error>> {
+async fn open(config: &VerifiedServerConfig) -> Result<(Arc<dyn Store>, Router), Box<dyn Error>> {
     Ok(match config.store {
         StoreKind::Memory => (Arc::new(MemoryStore::new(config.vbuckets())), Router::new()),
         StoreKind::Embedded => {
@@ -104,7 +104,7 @@ async fn open(config: &Verified) -> Result<(Arc<dyn Store>, Router), Box<dyn Err
 
 /// Serves until it is asked to stop, or until a part of it ends that should not have; then stops.
 async fn serve(
-    config: &Verified,
+    config: &VerifiedServerConfig,
     log: &Log,
     server: Server,
     more: Router,
@@ -174,7 +174,7 @@ fn how(end: Result<Option<std::io::Error>, JoinError>) -> String {
     }
 }
 
-fn kept_in(config: &Verified) -> String {
+fn kept_in(config: &VerifiedServerConfig) -> String {
     let vbuckets = config.vbuckets().count();
     match config.store {
         StoreKind::Embedded => {

@@ -1,4 +1,4 @@
-//! [`Panics`]: panics of Handlers, counted, and logged once for each Tab type and method in a while.
+//! [`HandlerPanics`]: panics of Handlers, counted, and logged once for each Tab type and method in a while.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 #[cfg(feature = "driver")]
@@ -19,13 +19,13 @@ pub struct HandlerPanic {
 
 /// Panics of Handlers, of ingest and queries together.
 #[derive(Debug, Default)]
-pub struct Panics {
+pub struct HandlerPanics {
     count: AtomicU64,
     #[cfg(feature = "driver")]
     throttle: Mutex<Throttle<(TabType, &'static str)>>,
 }
 
-impl Panics {
+impl HandlerPanics {
     /// How many there were.
     pub fn count(&self) -> u64 {
         self.count.load(Ordering::Relaxed)

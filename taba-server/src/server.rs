@@ -12,11 +12,11 @@ use taba_core::{Store, Timestamp};
 use tokio::sync::mpsc::UnboundedSender;
 
 pub use self::builder::{
-    BuildError, CACHE_BYTES_MAX, COMMIT_INTERVAL, COMMITS_IN_FLIGHT_MAX, HELD_BYTES_MAX, ServerBuilder,
+    CACHE_BYTES_MAX, COMMIT_INTERVAL, COMMITS_IN_FLIGHT_MAX, HELD_BYTES_MAX, ServerBuildError, ServerBuilder,
 };
 use crate::clock::Clock;
 use crate::direction::{Misdirected, check};
-use crate::driver::{ArrivedMessage, ByteReservation, Failure, OverCapacity, Shared, WorkerMessage};
+use crate::driver::{ArrivedMessage, ByteReservation, OverCapacity, ServerFailure, Shared, WorkerMessage};
 use crate::planner::{self, CLOCKS_APART_MAX, LaneMessage};
 use crate::query::QueryState;
 use crate::status::Status;
@@ -174,7 +174,7 @@ impl Server {
     ///
     /// # Cancel safety
     /// Safe.
-    pub async fn failed(&self) -> Failure {
+    pub async fn failed(&self) -> ServerFailure {
         self.inner.shared.condition.failed().await
     }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use serde::Serialize;
 use taba_core::Timestamp;
 
-use crate::panics::Panics;
+use crate::panics::HandlerPanics;
 
 /// Counters of one Server process, shared by its workers and its queries.
 #[derive(Debug)]
@@ -65,16 +65,16 @@ pub struct Status {
     /// or its State cannot be read.
     pub events_without_note: AtomicU64,
     /// Panics of Handlers, in ingest and in queries.
-    pub panics: Panics,
+    pub panics: HandlerPanics,
     /// Log lines of the process that were dropped, because its reader stalls or its disk is full.
-    pub log_lines_dropped: LinesDropped,
+    pub log_lines_dropped: DroppedLogLines,
 }
 
 /// The count of dropped log lines, given by the code that started the log.
 #[derive(Clone, Default)]
-pub struct LinesDropped(Option<Arc<dyn Fn() -> u64 + Send + Sync>>);
+pub struct DroppedLogLines(Option<Arc<dyn Fn() -> u64 + Send + Sync>>);
 
-impl LinesDropped {
+impl DroppedLogLines {
     /// As this function counts.
     pub fn of(count: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
         Self(Some(Arc::new(count)))
@@ -86,9 +86,9 @@ impl LinesDropped {
     }
 }
 
-impl fmt::Debug for LinesDropped {
+impl fmt::Debug for DroppedLogLines {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("LinesDropped").field(&self.count()).finish()
+        f.debug_tuple("DroppedLogLines").field(&self.count()).finish()
     }
 }
 
@@ -120,8 +120,8 @@ impl Default for Status {
             stable_failed: AtomicU64::new(0),
             stable_void: AtomicU64::new(0),
             events_without_note: AtomicU64::new(0),
-            panics: Panics::default(),
-            log_lines_dropped: LinesDropped::default(),
+            panics: HandlerPanics::default(),
+            log_lines_dropped: DroppedLogLines::default(),
         }
     }
 }
@@ -160,7 +160,7 @@ pub struct StatusReport {
 
 impl Status {
     /// Nothing counted yet, but for what the log counts itself.
-    pub fn new(log_lines_dropped: LinesDropped) -> Self {
+    pub fn new(log_lines_dropped: DroppedLogLines) -> Self {
         Self { log_lines_dropped, ..Self::default() }
     }
 

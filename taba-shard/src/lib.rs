@@ -54,7 +54,7 @@
 //! | [`limits`] | every bound by name |
 //!
 //! Those are the pure half: no socket, no clock, no runtime. With the feature `redis` (default) come [`Shards`] (the
-//! connections), [`Data`] (a user's keys: alone, many at once, in [`Transaction`]s, under a [`Lease`], by
+//! connections), [`Data`] (a user's keys: alone, many at once, in [`Transaction`]s, under a [`LockLease`], by
 //! [`scan`](Data::scan)), and [`ShardedRedis`], the [`Store`](taba_core::Store) of Taba's Servers.
 //!
 //! Features: `redis` (default): connections, data types and `ShardedRedis`.
@@ -93,8 +93,8 @@ pub use map::{MapError, ShardId, VBucketMap};
 
 #[cfg(feature = "redis")]
 pub use data::{
-    Data, DataError, Fenced, FencingToken, Lease, LockError, Replies, ReplySlot, ScanCursor, ScanPage, Swap,
-    Transaction,
+    Data, DataError, Fenced, FencingToken, LockError, LockLease, Replies, ReplySlot, ScanCursor, ScanPage,
+    Swap, Transaction,
 };
 #[cfg(feature = "redis")]
 pub use redis::{

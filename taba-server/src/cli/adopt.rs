@@ -2,12 +2,12 @@
 
 use taba_process::{Exit, Log};
 use taba_server::EmbeddedStore;
-use taba_server::config::{StoreKind, Verified};
+use taba_server::config::{StoreKind, VerifiedServerConfig};
 use taba_shard::Adoption;
 
 use super::{Outcome, connect};
 
-pub(super) async fn adopt(log: &Log, config: &Verified, yes: bool) -> Outcome {
+pub(super) async fn adopt(log: &Log, config: &VerifiedServerConfig, yes: bool) -> Outcome {
     match config.store {
         StoreKind::Memory => log.say("a memory store ends with its server: there is nothing to adopt"),
         StoreKind::Embedded if !yes => {

@@ -42,7 +42,7 @@ async fn hand_out(State((store, one)): State<(Arc<EmbeddedStore>, Arc<Semaphore>
     };
     let (chunks, taken) = mpsc::channel::<std::io::Result<Bytes>>(CHUNKS_MAX);
     tokio::task::spawn_blocking(move || {
-        let made = store.backup(&mut Chunks(&chunks));
+        let made = store.backup(&mut BackupChunks(&chunks));
         match made {
             Ok(made) => tracing::info!(pairs = made.pairs, bytes = made.bytes, "a backup was made"),
             Err(error) => {
@@ -58,9 +58,9 @@ async fn hand_out(State((store, one)): State<(Arc<EmbeddedStore>, Arc<Semaphore>
     ([(header::CONTENT_TYPE, "application/octet-stream")], Body::from_stream(body)).into_response()
 }
 
-struct Chunks<'a>(&'a mpsc::Sender<std::io::Result<Bytes>>);
+struct BackupChunks<'a>(&'a mpsc::Sender<std::io::Result<Bytes>>);
 
-impl Write for Chunks<'_> {
+impl Write for BackupChunks<'_> {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         let sent = self.0.blocking_send(Ok(Bytes::copy_from_slice(bytes)));
         sent.map_err(|_| std::io::Error::other("nobody takes the backup any more"))?;

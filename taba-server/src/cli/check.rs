@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use taba_core::{Envelope, Scan, ScanWhat, Store, StoreError, TabName, VBucket, Wanted, causes};
 use taba_process::{Exit, Log};
-use taba_server::config::{StoreKind, Verified};
+use taba_server::config::{StoreKind, VerifiedServerConfig};
 use taba_server::{EmbeddedOptions, EmbeddedStore};
 use taba_shard::ShardedRedis;
 
@@ -28,7 +28,7 @@ struct CheckReport {
     faults: BTreeMap<String, u64>,
 }
 
-pub(super) async fn check(log: &Log, config: &Verified) -> Outcome {
+pub(super) async fn check(log: &Log, config: &VerifiedServerConfig) -> Outcome {
     let mut report = CheckReport::default();
     let vbuckets = match config.store {
         StoreKind::Memory => {

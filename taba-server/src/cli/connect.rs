@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use taba_core::{Remedy, causes};
-use taba_server::config::Verified;
+use taba_server::config::VerifiedServerConfig;
 use taba_shard::stability::StabilityRules;
 use taba_shard::{Bootstrap, ConnectError, ShardedRedis, ShardsOptions};
 
@@ -13,7 +13,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 const TOLD_EVERY: u32 = 10;
 
 /// How to use the shards.
-pub(crate) fn options(config: &Verified) -> ShardsOptions {
+pub(crate) fn options(config: &VerifiedServerConfig) -> ShardsOptions {
     ShardsOptions {
         vbuckets: config.vbuckets(),
         stability: StabilityRules { replicas: config.redis_replicas, ..StabilityRules::default() },
@@ -29,7 +29,7 @@ pub(crate) fn options(config: &Verified) -> ShardsOptions {
 ///
 /// # Errors
 /// What does not pass by itself: shards that do not belong together, a wrong password, a setting that loses data.
-pub(crate) async fn connect(config: &Verified) -> Result<ShardedRedis, ConnectError> {
+pub(crate) async fn connect(config: &VerifiedServerConfig) -> Result<ShardedRedis, ConnectError> {
     let options = ShardsOptions { bootstrap: Bootstrap::IfEmpty, ..options(config) };
     let (mut told, mut tries) = (String::new(), 0_u32);
     loop {

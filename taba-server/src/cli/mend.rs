@@ -3,7 +3,7 @@
 
 use taba_core::{Store, StoreError, StreamId, VBucket};
 use taba_process::{Exit, Log};
-use taba_server::config::{StoreKind, Verified};
+use taba_server::config::{StoreKind, VerifiedServerConfig};
 use taba_server::{EmbeddedOptions, EmbeddedStore};
 use taba_shard::ShardedRedis;
 
@@ -52,7 +52,7 @@ impl MendableStore {
     }
 }
 
-pub(super) async fn mend(log: &Log, config: &Verified, yes: bool) -> Outcome {
+pub(super) async fn mend(log: &Log, config: &VerifiedServerConfig, yes: bool) -> Outcome {
     let store = match config.store {
         StoreKind::Memory => {
             log.say("a memory store ends with its server: there is nothing to mend");

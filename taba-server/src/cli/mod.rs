@@ -13,7 +13,7 @@ use clap::{Args, Parser, Subcommand};
 use taba_core::{HostPort, HostPortError};
 use taba_process::settings::{self, LoadedSettings};
 use taba_process::{Exit, Log};
-use taba_server::config::{Config, FileArgs, LogArgs, PROGRAM, Verified};
+use taba_server::config::{Config, FileArgs, LogArgs, PROGRAM, VerifiedServerConfig};
 use tokio::runtime::Runtime;
 
 /// The commands that are no server.
@@ -72,7 +72,7 @@ enum Command {
     /// Reads all of a store, and says what in it is damaged; exits with 1 when something is
     ///
     /// An embedded store must not be open in a server. A Redis store may be: indexes that lost entries are written again.
-    Check(Store),
+    Check(StoreArgs),
     /// Removes marks that cannot be read, and lets vbuckets begin anew that were lost with a damaged file: until then they take
     /// nothing. See what it would do first, then say --yes
     ///
@@ -80,7 +80,7 @@ enum Command {
     /// embedded store must not be open in a server; a Redis store may be.
     Mend {
         #[command(flatten)]
-        store: Store,
+        store: StoreArgs,
         /// Do it, rather than only say what would be done
         #[arg(long)]
         yes: bool,
@@ -92,7 +92,7 @@ enum Command {
     /// removed. Embedded: a directory whose file is gone begins anew.
     Adopt {
         #[command(flatten)]
-        store: Store,
+        store: StoreArgs,
         /// Do it, rather than only say what would be done
         #[arg(long)]
         yes: bool,
@@ -105,7 +105,7 @@ fn server(url: &str) -> Result<HostPort, HostPortError> {
 }
 
 #[derive(Debug, Args)]
-struct Store {
+struct StoreArgs {
     #[command(flatten)]
     file: FileArgs,
     #[command(flatten)]
@@ -144,12 +144,12 @@ pub(crate) fn run(log: &Log) -> Option<Exit> {
     })
 }
 
-impl Store {
+impl StoreArgs {
     fn run(
         &self,
         loaded: &LoadedSettings<Tool>,
         log: &Log,
-        command: impl FnOnce(Runtime, &Verified) -> Outcome,
+        command: impl FnOnce(Runtime, &VerifiedServerConfig) -> Outcome,
     ) -> Exit {
         let config = match self.settings.verify_loaded(loaded) {
             Ok(config) => config,

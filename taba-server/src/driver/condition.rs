@@ -11,7 +11,7 @@ use tokio::sync::watch;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{part} of the server failed: {why}")]
 #[non_exhaustive]
-pub struct Failure {
+pub struct ServerFailure {
     /// What failed: `a worker`, `the store`.
     pub part: &'static str,
     /// What it said.
@@ -21,7 +21,7 @@ pub struct Failure {
 /// Whether a Server serves, stops, or has failed.
 pub(crate) struct Condition {
     is_stopping: AtomicBool,
-    failure: watch::Sender<Option<Failure>>,
+    failure: watch::Sender<Option<ServerFailure>>,
     /// Whether all workers have ended.
     is_over: watch::Sender<bool>,
 }
@@ -48,7 +48,7 @@ impl Condition {
     /// From now on nothing more is taken. The first failure is the one that counts.
     pub(crate) fn fail(&self, part: &'static str, panic: &(dyn Any + Send)) {
         self.stop();
-        let failure = Failure { part, why: panic_message(panic) };
+        let failure = ServerFailure { part, why: panic_message(panic) };
         self.failure.send_if_modified(|first| {
             let is_first = first.is_none();
             if is_first {
@@ -64,7 +64,7 @@ impl Condition {
     }
 
     /// The failure, once there is one.
-    pub(crate) async fn failed(&self) -> Failure {
+    pub(crate) async fn failed(&self) -> ServerFailure {
         let mut failure = self.failure.subscribe();
         match failure.wait_for(Option::is_some).await.map(|failure| failure.clone()) {
             Ok(Some(failure)) => failure,

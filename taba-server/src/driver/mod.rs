@@ -5,6 +5,6 @@ mod open_requests;
 mod worker;
 
 pub(crate) use condition::Condition;
-pub use condition::Failure;
+pub use condition::ServerFailure;
 pub(crate) use open_requests::{ByteReservation, OpenRequests, OverCapacity};
 pub(crate) use worker::{ArrivedMessage, Shared, Worker, WorkerMessage, supervise};

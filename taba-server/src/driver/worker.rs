@@ -19,7 +19,8 @@ use super::open_requests::{OpenRequests, Ticket};
 use crate::clock::{Clock, monotonic};
 use crate::log_throttle::LogThrottle;
 use crate::planner::{
-    Action, Env, Input, LaneMessage, NewerState, Planner, RefusedBlock, StoreFailed, UnreadableState,
+    Env, LaneMessage, NewerState, Planner, PlannerAction, PlannerInput, RefusedBlock, StoreFailed,
+    UnreadableState,
 };
 use crate::sabotage::{WORKERS, is_off};
 use crate::status::Status;
@@ -76,7 +77,7 @@ struct PlannerSlot {
     wait: Option<AbortHandle>,
 }
 
-type Done = BoxFuture<'static, (VBucket, Input<Ticket>)>;
+type Done = BoxFuture<'static, (VBucket, PlannerInput<Ticket>)>;
 
 /// One task that owns some VBuckets.
 pub(crate) struct Worker {
@@ -142,7 +143,7 @@ impl Worker {
     fn take(&mut self, arrivals: Vec<ArrivedMessage>) {
         assert!(!is_off(WORKERS), "a worker was told to panic");
         for ArrivedMessage { vbucket, ticket, message, arrived, sent_at } in arrivals {
-            self.feed(vbucket, Input::Message { ticket, message, arrived, sent_at });
+            self.feed(vbucket, PlannerInput::Message { ticket, message, arrived, sent_at });
         }
     }
 
@@ -173,7 +174,7 @@ impl Worker {
         let slot = self.slot(vbucket);
         slot.is_scheduled = false;
         slot.begun = Some(monotonic());
-        self.feed(vbucket, Input::Due);
+        self.feed(vbucket, PlannerInput::Due);
         let slot = self.slot(vbucket);
         slot.is_behind = slot.planner.is_waiting();
     }
@@ -191,7 +192,7 @@ impl Worker {
     }
 
     /// Gives a planner one input and runs its actions.
-    fn feed(&mut self, vbucket: VBucket, input: Input<Ticket>) {
+    fn feed(&mut self, vbucket: VBucket, input: PlannerInput<Ticket>) {
         let shared = Arc::clone(&self.shared);
         let env = Env {
             handlers: &shared.handlers,
@@ -221,16 +222,18 @@ impl Worker {
         }
         for action in actions {
             match action {
-                Action::Load(wanted) => self.in_flight.push(load(Arc::clone(&shared), vbucket, wanted)),
-                Action::Commit(commit) => {
+                PlannerAction::Load(wanted) => {
+                    self.in_flight.push(load(Arc::clone(&shared), vbucket, wanted));
+                }
+                PlannerAction::Commit(commit) => {
                     self.in_flight.push(self::commit(Arc::clone(&shared), vbucket, commit));
                 }
-                Action::Stabilise(version) => self.stabilise(vbucket, version),
-                Action::Answer(ticket, ack) => ticket.answer(ack),
-                Action::Panicked(panic) => shared.status.panics.tell(&panic),
-                Action::Refused(block) => tell_refused(&shared, &block),
-                Action::Newer(newer) => tell_newer(&shared, &newer),
-                Action::Report(unreadable) => tell_unreadable(&shared, vbucket, &unreadable),
+                PlannerAction::Stabilise(version) => self.stabilise(vbucket, version),
+                PlannerAction::Answer(ticket, ack) => ticket.answer(ack),
+                PlannerAction::Panicked(panic) => shared.status.panics.tell(&panic),
+                PlannerAction::Refused(block) => tell_refused(&shared, &block),
+                PlannerAction::Newer(newer) => tell_newer(&shared, &newer),
+                PlannerAction::Report(unreadable) => tell_unreadable(&shared, vbucket, &unreadable),
             }
         }
         self.schedule(vbucket);
@@ -243,8 +246,8 @@ impl Worker {
         let (wait, handle) = abortable(stabilise(Arc::clone(&self.shared), vbucket));
         let before = self.slot(vbucket).wait.replace(handle);
         before.inspect(AbortHandle::abort);
-        let wait =
-            wait.map(move |done| (vbucket, Input::Stabilised(version, done.unwrap_or(Err(StoreFailed)))));
+        let wait = wait
+            .map(move |done| (vbucket, PlannerInput::Stabilised(version, done.unwrap_or(Err(StoreFailed)))));
         self.waits.push(wait.boxed());
     }
 
@@ -292,14 +295,14 @@ fn load(shared: Arc<Shared>, vbucket: VBucket, wanted: Wanted) -> Done {
     Box::pin(async move {
         let loaded =
             ask(&shared, vbucket, shared.store.load(vbucket, &wanted), "a vbucket could not be loaded").await;
-        (vbucket, Input::Loaded(loaded))
+        (vbucket, PlannerInput::Loaded(loaded))
     })
 }
 
 fn commit(shared: Arc<Shared>, vbucket: VBucket, commit: taba_core::Commit) -> Done {
     Box::pin(async move {
         let committed = ask(&shared, vbucket, shared.store.commit(vbucket, commit), "a commit failed").await;
-        (vbucket, Input::Committed(committed))
+        (vbucket, PlannerInput::Committed(committed))
     })
 }
 

@@ -45,7 +45,7 @@ use self::salvage::Replaced;
 pub use self::salvage::{Salvaged, salvage};
 
 use self::file::{DatabaseFile, TABLE, damaged, is_damage};
-use self::writer::{Job, Writer};
+use self::writer::{StoreWriter, WriteJob};
 
 const FILE_NAME: &str = "taba.redb";
 /// Says that a store was made in the directory.
@@ -80,7 +80,7 @@ pub struct EmbeddedStore {
     vbuckets: VBuckets,
     file: Arc<DatabaseFile>,
     /// `None` only while being dropped.
-    jobs: Option<Sender<Job>>,
+    jobs: Option<Sender<WriteJob>>,
     writer: Option<JoinHandle<()>>,
 }
 
@@ -140,7 +140,7 @@ impl EmbeddedStore {
         let versions =
             file.versions().map_err(|source| EmbeddedError::Engine { source: Box::new(source) })?;
         let (jobs, receiver) = channel();
-        let writer = Writer::new(Arc::clone(&file), receiver, versions);
+        let writer = StoreWriter::new(Arc::clone(&file), receiver, versions);
         let thread = std::thread::Builder::new().name("taba-store".to_owned()).spawn(|| writer.run());
         let writer = Some(thread.map_err(EmbeddedError::Thread)?);
         Ok(Self { vbuckets, file, jobs: Some(jobs), writer })
@@ -207,7 +207,7 @@ impl EmbeddedStore {
         done.map_err(|stopped| unavailable(stopped.into()))?.map_err(|error| unavailable(error.into()))
     }
 
-    fn send(&self, job: Job) -> Result<(), StoreError> {
+    fn send(&self, job: WriteJob) -> Result<(), StoreError> {
         let jobs = self.jobs.as_ref().expect("there until dropped");
         jobs.send(job).map_err(|_| unavailable("the writing thread has ended".into()))
     }
@@ -226,7 +226,7 @@ impl EmbeddedStore {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) if is_damage(&error) => Err(StoreError::Damaged { vbucket, what }),
             Ok(Err(error)) => {
-                self.send(Job::Reopen)?;
+                self.send(WriteJob::Reopen)?;
                 Err(unavailable(error.into()))
             }
             Err(stopped) => Err(unavailable(stopped.into())),
@@ -328,7 +328,7 @@ impl Store for EmbeddedStore {
 
     async fn commit(&self, vbucket: VBucket, commit: Commit) -> Result<Committed, StoreError> {
         let (reply, outcome) = oneshot::channel();
-        self.send(Job::Commit { vbucket, commit, reply })?;
+        self.send(WriteJob::Commit { vbucket, commit, reply })?;
         outcome.await.unwrap_or_else(|_| Err(unavailable("the writing thread has ended".into())))
     }
 

@@ -1,4 +1,4 @@
-//! [`Writer`]: the one thread that writes. It puts the commits of many VBuckets into one transaction and one sync, so
+//! [`StoreWriter`]: the one thread that writes. It puts the commits of many VBuckets into one transaction and one sync, so
 //! that what a disk is slow at is paid once for all of them.
 
 use std::collections::btree_map::Entry;
@@ -17,7 +17,7 @@ use super::{layout, unavailable};
 const GROUP_PAIRS_MAX: usize = 16 * COMMIT_PAIRS_MAX;
 
 /// What the writer is asked for.
-pub(super) enum Job {
+pub(super) enum WriteJob {
     Commit {
         vbucket: VBucket,
         commit: Commit,
@@ -27,28 +27,28 @@ pub(super) enum Job {
     Reopen,
 }
 
-struct Pending {
+struct PendingCommit {
     vbucket: VBucket,
     commit: Commit,
     reply: oneshot::Sender<Result<Committed, StoreError>>,
 }
 
 /// The one thread that writes.
-pub(super) struct Writer {
+pub(super) struct StoreWriter {
     file: Arc<DatabaseFile>,
-    jobs: Receiver<Job>,
+    jobs: Receiver<WriteJob>,
     /// The stored versions; only this thread writes. VBuckets that are not here were never written; `None` is damaged.
     versions: BTreeMap<VBucket, Option<Version>>,
     /// Commits to a VBucket that the group under way already changes.
-    deferred: Vec<Pending>,
+    deferred: Vec<PendingCommit>,
     /// VBuckets whose commits met a damaged page.
     spoilt: BTreeSet<VBucket>,
 }
 
-impl Writer {
+impl StoreWriter {
     pub(super) fn new(
         file: Arc<DatabaseFile>,
-        jobs: Receiver<Job>,
+        jobs: Receiver<WriteJob>,
         versions: BTreeMap<VBucket, Option<Version>>,
     ) -> Self {
         Self { file, jobs, versions, deferred: Vec::new(), spoilt: BTreeSet::new() }
@@ -61,21 +61,21 @@ impl Writer {
             let mut must_reopen = false;
             if waiting.is_empty() {
                 match self.jobs.recv() {
-                    Ok(Job::Commit { vbucket, commit, reply }) => {
-                        waiting.push(Pending { vbucket, commit, reply });
+                    Ok(WriteJob::Commit { vbucket, commit, reply }) => {
+                        waiting.push(PendingCommit { vbucket, commit, reply });
                     }
-                    Ok(Job::Reopen) => must_reopen = true,
+                    Ok(WriteJob::Reopen) => must_reopen = true,
                     Err(_) => return,
                 }
             }
             let mut pairs: usize = waiting.iter().map(|pending| pending.commit.pairs()).sum();
             while pairs < GROUP_PAIRS_MAX {
                 match self.jobs.try_recv() {
-                    Ok(Job::Commit { vbucket, commit, reply }) => {
+                    Ok(WriteJob::Commit { vbucket, commit, reply }) => {
                         pairs += commit.pairs();
-                        waiting.push(Pending { vbucket, commit, reply });
+                        waiting.push(PendingCommit { vbucket, commit, reply });
                     }
-                    Ok(Job::Reopen) => must_reopen = true,
+                    Ok(WriteJob::Reopen) => must_reopen = true,
                     Err(_) => break,
                 }
             }
@@ -87,7 +87,7 @@ impl Writer {
     }
 
     /// Commits as one group what can be committed together.
-    fn commit(&mut self, waiting: Vec<Pending>) {
+    fn commit(&mut self, waiting: Vec<PendingCommit>) {
         // One look at the directory for each group: as nothing beside its sync.
         if let Err(error) = self.ensure_open().and_then(|()| Ok(self.file.check_place()?)) {
             let cause = taba_core::causes(&*error);
@@ -97,7 +97,7 @@ impl Writer {
             }
             return;
         }
-        let mut group: BTreeMap<VBucket, Pending> = BTreeMap::new();
+        let mut group: BTreeMap<VBucket, PendingCommit> = BTreeMap::new();
         for pending in waiting {
             let pairs = pending.commit.pairs();
             let stored = self.versions.get(&pending.vbucket).copied();
@@ -145,7 +145,7 @@ impl Writer {
     }
 
     /// A page that the group needs is damaged: whom it belongs to shows when each commits alone. The others go on.
-    fn commit_apart(&mut self, group: BTreeMap<VBucket, Pending>) {
+    fn commit_apart(&mut self, group: BTreeMap<VBucket, PendingCommit>) {
         let is_alone = group.len() == 1;
         for (vbucket, pending) in group {
             if !is_alone {
@@ -185,9 +185,9 @@ impl Writer {
 }
 
 /// The pairs of a group, sorted: neighbours in the file are then written together.
-fn pairs_of(group: &BTreeMap<VBucket, Pending>) -> Vec<Pair> {
+fn pairs_of(group: &BTreeMap<VBucket, PendingCommit>) -> Vec<Pair> {
     let mut pairs: Vec<Pair> = Vec::new();
-    for (&vbucket, Pending { commit, .. }) in group {
+    for (&vbucket, PendingCommit { commit, .. }) in group {
         pairs.push((layout::version_key(vbucket), Some(layout::put_version(commit.next))));
         let marks = commit.marks.iter();
         pairs.extend(
@@ -209,7 +209,7 @@ fn pairs_of(group: &BTreeMap<VBucket, Pending>) -> Vec<Pair> {
     pairs
 }
 
-fn answer(pending: Pending, outcome: Result<Committed, StoreError>) {
+fn answer(pending: PendingCommit, outcome: Result<Committed, StoreError>) {
     // Who asked may have gone; the commit stands or not all the same.
     let _ = pending.reply.send(outcome);
 }

@@ -1,4 +1,4 @@
-//! What goes into a [`Planner`](super::Planner) and what comes out: [`Env`], [`Input`], [`Action`].
+//! What goes into a [`Planner`](super::Planner) and what comes out: [`Env`], [`PlannerInput`], [`PlannerAction`].
 
 use std::time::Duration;
 
@@ -32,8 +32,8 @@ pub struct Env<'a> {
 
 /// What a [`Planner`](super::Planner) is told.
 #[derive(Debug)]
-pub enum Input<T> {
-    /// A Batch or a Probe has come for this VBucket. It waits for [`Input::Due`].
+pub enum PlannerInput<T> {
+    /// A Batch or a Probe has come for this VBucket. It waits for [`PlannerInput::Due`].
     Message {
         /// Comes back with the answer.
         ticket: T,
@@ -46,11 +46,11 @@ pub enum Input<T> {
     },
     /// It is time to commit what waits. Ignored while a commit is under way.
     Due,
-    /// The answer to [`Action::Load`].
+    /// The answer to [`PlannerAction::Load`].
     Loaded(Result<Loaded, StoreFailed>),
-    /// The answer to [`Action::Commit`].
+    /// The answer to [`PlannerAction::Commit`].
     Committed(Result<Committed, StoreFailed>),
-    /// The answer to the [`Action::Stabilise`] of that version. It may come at any time, also when the wait is no longer
+    /// The answer to the [`PlannerAction::Stabilise`] of that version. It may come at any time, also when the wait is no longer
     /// needed.
     Stabilised(Version, Result<(), StoreFailed>),
 }
@@ -72,12 +72,12 @@ pub struct RefusedBlock {
 
 /// What a [`Planner`](super::Planner) wants done.
 #[derive(Debug)]
-pub enum Action<T> {
-    /// Load this, then give [`Input::Loaded`].
+pub enum PlannerAction<T> {
+    /// Load this, then give [`PlannerInput::Loaded`].
     Load(Wanted),
-    /// Commit this, then give [`Input::Committed`].
+    /// Commit this, then give [`PlannerInput::Committed`].
     Commit(Commit),
-    /// Wait until the commit of this version, which is done, is stable; then give [`Input::Stabilised`]. Nothing waits
+    /// Wait until the commit of this version, which is done, is stable; then give [`PlannerInput::Stabilised`]. Nothing waits
     /// for it: loads and commits go on. It takes the place of the wait that was under way, if there was one.
     Stabilise(Version),
     /// Answer a Batch or a Probe.

@@ -53,7 +53,7 @@ use taba_core::{Commit, Committed, Loaded, Version, Wanted};
 
 use self::cache::Cache;
 pub use self::cache::UnreadableState;
-pub use self::exchange::{Action, Env, Input, RefusedBlock};
+pub use self::exchange::{Env, PlannerAction, PlannerInput, RefusedBlock};
 use self::marks::{Hours, WaitOutcome, hour_of};
 pub use self::marks::{MARK_HOURS, StoreFailed};
 use self::message::PendingMessage;
@@ -72,7 +72,7 @@ const CAREFUL_COMMITS: u32 = 64;
 pub struct Planner<T> {
     cache: Cache,
     waiting: VecDeque<PendingMessage<T>>,
-    phase: Phase<T>,
+    phase: PlannerPhase<T>,
     conflicts: u32,
     /// How many more commits are to be made carefully.
     careful: u32,
@@ -93,7 +93,7 @@ enum Freshness {
     Cached,
 }
 
-enum Phase<T> {
+enum PlannerPhase<T> {
     Idle,
     Loading {
         taken: Attempt<T>,
@@ -121,7 +121,7 @@ impl<T> Default for Planner<T> {
         Self {
             cache: Cache::default(),
             waiting: VecDeque::new(),
-            phase: Phase::Idle,
+            phase: PlannerPhase::Idle,
             conflicts: 0,
             careful: 0,
         }
@@ -140,10 +140,10 @@ impl<T> std::fmt::Debug for Planner<T> {
 impl<T> Planner<T> {
     /// Whether no load and no commit is under way. A wait until something is stable is neither.
     pub const fn is_idle(&self) -> bool {
-        matches!(self.phase, Phase::Idle)
+        matches!(self.phase, PlannerPhase::Idle)
     }
 
-    /// Whether messages wait for [`Input::Due`].
+    /// Whether messages wait for [`PlannerInput::Due`].
     pub fn is_waiting(&self) -> bool {
         !self.waiting.is_empty()
     }
@@ -165,38 +165,38 @@ impl<T> Planner<T> {
     /// # Panics
     /// When it is told the outcome of something that it did not ask for. After that the planner must not be used any
     /// more; nothing it has not acknowledged is stored, and another may take its place.
-    pub fn handle(&mut self, input: Input<T>, env: &Env<'_>, actions: &mut Vec<Action<T>>) {
+    pub fn handle(&mut self, input: PlannerInput<T>, env: &Env<'_>, actions: &mut Vec<PlannerAction<T>>) {
         self.step(input, env, actions);
-        actions.extend(self.cache.panics.drain(..).map(Action::Panicked));
+        actions.extend(self.cache.panics.drain(..).map(PlannerAction::Panicked));
     }
 
-    fn step(&mut self, input: Input<T>, env: &Env<'_>, actions: &mut Vec<Action<T>>) {
-        match (std::mem::replace(&mut self.phase, Phase::Idle), input) {
-            (phase, Input::Message { ticket, message, arrived, sent_at }) => {
+    fn step(&mut self, input: PlannerInput<T>, env: &Env<'_>, actions: &mut Vec<PlannerAction<T>>) {
+        match (std::mem::replace(&mut self.phase, PlannerPhase::Idle), input) {
+            (phase, PlannerInput::Message { ticket, message, arrived, sent_at }) => {
                 self.waiting.push_back(PendingMessage { ticket, message, arrived, sent_at });
                 self.phase = phase;
             }
-            (phase, Input::Stabilised(version, result)) => {
+            (phase, PlannerInput::Stabilised(version, result)) => {
                 self.phase = phase;
                 self.stabilised(version, result, env, actions);
             }
-            (Phase::Idle, Input::Due) => {
+            (PlannerPhase::Idle, PlannerInput::Due) => {
                 if let Some(messages) = self.take() {
                     self.attempt(messages, env, actions);
                 }
             }
-            (phase, Input::Due) => self.phase = phase,
-            (Phase::Loading { taken, wanted }, Input::Loaded(Ok(loaded))) => {
+            (phase, PlannerInput::Due) => self.phase = phase,
+            (PlannerPhase::Loading { taken, wanted }, PlannerInput::Loaded(Ok(loaded))) => {
                 self.loaded(taken, &wanted, &loaded, env, actions);
             }
-            (Phase::Checking { taken, plan }, Input::Loaded(Ok(loaded))) => {
+            (PlannerPhase::Checking { taken, plan }, PlannerInput::Loaded(Ok(loaded))) => {
                 if self.cache.is_at(loaded.version) {
                     self.answer(taken, plan, env, actions);
                 } else {
                     self.conflict(taken.messages, env, actions);
                 }
             }
-            (Phase::Noting { taken, plan, wanted }, Input::Loaded(Ok(loaded))) => {
+            (PlannerPhase::Noting { taken, plan, wanted }, PlannerInput::Loaded(Ok(loaded))) => {
                 if self.cache.is_at(loaded.version) {
                     self.take_in(&wanted, &loaded, env, actions);
                     self.commit(taken, plan, env, actions);
@@ -204,28 +204,34 @@ impl<T> Planner<T> {
                     self.conflict(taken.messages, env, actions);
                 }
             }
-            (Phase::Committing { taken, plan, next }, Input::Committed(Ok(committed))) => match committed {
-                Committed::Done => self.committed(taken, plan, next, env, actions),
-                // A store may do what it could not confirm, and be asked again by a client library underneath.
-                Committed::Conflict { found } if found == next => {
-                    self.committed(taken, plan, next, env, actions);
+            (PlannerPhase::Committing { taken, plan, next }, PlannerInput::Committed(Ok(committed))) => {
+                match committed {
+                    Committed::Done => self.committed(taken, plan, next, env, actions),
+                    // A store may do what it could not confirm, and be asked again by a client library underneath.
+                    Committed::Conflict { found } if found == next => {
+                        self.committed(taken, plan, next, env, actions);
+                    }
+                    _ => self.conflict(taken.messages, env, actions),
                 }
-                _ => self.conflict(taken.messages, env, actions),
-            },
-            (Phase::Committing { taken, plan, next }, Input::Committed(Err(StoreFailed)))
+            }
+            (PlannerPhase::Committing { taken, plan, next }, PlannerInput::Committed(Err(StoreFailed)))
                 if is_off(COMMITTED) =>
             {
                 self.committed(taken, plan, next, env, actions);
             }
             (
-                Phase::Loading { taken, .. } | Phase::Checking { taken, .. } | Phase::Noting { taken, .. },
-                Input::Loaded(Err(StoreFailed)),
+                PlannerPhase::Loading { taken, .. }
+                | PlannerPhase::Checking { taken, .. }
+                | PlannerPhase::Noting { taken, .. },
+                PlannerInput::Loaded(Err(StoreFailed)),
             )
-            | (Phase::Committing { taken, .. }, Input::Committed(Err(StoreFailed))) => {
+            | (PlannerPhase::Committing { taken, .. }, PlannerInput::Committed(Err(StoreFailed))) => {
                 env.status.store_errors.fetch_add(1, Ordering::Relaxed);
                 self.give_back(taken.messages, actions);
             }
-            (_, Input::Loaded(_) | Input::Committed(_)) => panic!("an outcome that was not asked for"),
+            (_, PlannerInput::Loaded(_) | PlannerInput::Committed(_)) => {
+                panic!("an outcome that was not asked for")
+            }
         }
     }
 
@@ -235,7 +241,12 @@ impl<T> Planner<T> {
     }
 
     /// Begins a commit of as many of these messages as fit one; the others wait again, before all that came later.
-    fn attempt(&mut self, mut messages: Vec<PendingMessage<T>>, env: &Env<'_>, actions: &mut Vec<Action<T>>) {
+    fn attempt(
+        &mut self,
+        mut messages: Vec<PendingMessage<T>>,
+        env: &Env<'_>,
+        actions: &mut Vec<PlannerAction<T>>,
+    ) {
         self.cache.begin(self.careful > 0);
         let mut wanted = Wanted::default();
         // The version, and a signature.
@@ -257,8 +268,8 @@ impl<T> Planner<T> {
         }
         let taken = Attempt { messages, pairs };
         if self.cache.version.is_none() || !wanted.tabs.is_empty() || !wanted.states.is_empty() {
-            actions.push(Action::Load(wanted.clone()));
-            self.phase = Phase::Loading { taken, wanted };
+            actions.push(PlannerAction::Load(wanted.clone()));
+            self.phase = PlannerPhase::Loading { taken, wanted };
         } else {
             self.fold(taken, Freshness::Cached, env, actions);
         }
@@ -270,7 +281,7 @@ impl<T> Planner<T> {
         wanted: &Wanted,
         loaded: &Loaded,
         env: &Env<'_>,
-        actions: &mut Vec<Action<T>>,
+        actions: &mut Vec<PlannerAction<T>>,
     ) {
         if self.cache.version.is_none() || self.cache.is_at(loaded.version) {
             self.take_in(wanted, loaded, env, actions);
@@ -281,13 +292,25 @@ impl<T> Planner<T> {
         }
     }
 
-    fn take_in(&mut self, wanted: &Wanted, loaded: &Loaded, env: &Env<'_>, actions: &mut Vec<Action<T>>) {
+    fn take_in(
+        &mut self,
+        wanted: &Wanted,
+        loaded: &Loaded,
+        env: &Env<'_>,
+        actions: &mut Vec<PlannerAction<T>>,
+    ) {
         let unreadable = self.cache.load(wanted, loaded, env.handlers);
-        actions.extend(unreadable.into_iter().map(Action::Report));
+        actions.extend(unreadable.into_iter().map(PlannerAction::Report));
     }
 
     /// Everything that the messages need is here: folds them.
-    fn fold(&mut self, taken: Attempt<T>, known: Freshness, env: &Env<'_>, actions: &mut Vec<Action<T>>) {
+    fn fold(
+        &mut self,
+        taken: Attempt<T>,
+        known: Freshness,
+        env: &Env<'_>,
+        actions: &mut Vec<PlannerAction<T>>,
+    ) {
         let mut plan = CommitPlan::default();
         for held in &taken.messages {
             plan.add(&mut self.cache, held, taken.pairs, env);
@@ -300,22 +323,28 @@ impl<T> Planner<T> {
             if known == Freshness::Loaded || is_off(CHECKED) {
                 return self.answer(taken, plan, env, actions);
             }
-            actions.push(Action::Load(Wanted::default()));
-            self.phase = Phase::Checking { taken, plan };
+            actions.push(PlannerAction::Load(Wanted::default()));
+            self.phase = PlannerPhase::Checking { taken, plan };
             return;
         }
         let wanted = plan.touch_notes(&mut self.cache);
         if wanted.tabs.is_empty() && wanted.states.is_empty() {
             self.commit(taken, plan, env, actions);
         } else {
-            actions.push(Action::Load(wanted.clone()));
-            self.phase = Phase::Noting { taken, plan, wanted };
+            actions.push(PlannerAction::Load(wanted.clone()));
+            self.phase = PlannerPhase::Noting { taken, plan, wanted };
         }
     }
 
-    fn commit(&mut self, taken: Attempt<T>, plan: CommitPlan, env: &Env<'_>, actions: &mut Vec<Action<T>>) {
+    fn commit(
+        &mut self,
+        taken: Attempt<T>,
+        plan: CommitPlan,
+        env: &Env<'_>,
+        actions: &mut Vec<PlannerAction<T>>,
+    ) {
         if let Some(newer) = plan.newer_note(&mut self.cache) {
-            actions.push(Action::Newer(newer));
+            actions.push(PlannerAction::Newer(newer));
             return self.give_back(taken.messages, actions);
         }
         let without_note = plan.apply_notes(&mut self.cache, env);
@@ -342,8 +371,8 @@ impl<T> Planner<T> {
         let old = self.cache.marks.sweep(hours, room);
         commit.marks.extend(old.into_iter().map(|stream| (stream, None)));
         debug_assert!(commit.pairs() <= COMMIT_PAIRS_MAX, "a commit of {} pairs", commit.pairs());
-        actions.push(Action::Commit(commit));
-        self.phase = Phase::Committing { taken, plan, next };
+        actions.push(PlannerAction::Commit(commit));
+        self.phase = PlannerPhase::Committing { taken, plan, next };
     }
 
     fn committed(
@@ -352,7 +381,7 @@ impl<T> Planner<T> {
         plan: CommitPlan,
         next: Version,
         env: &Env<'_>,
-        actions: &mut Vec<Action<T>>,
+        actions: &mut Vec<PlannerAction<T>>,
     ) {
         let is_to_wait = self.cache.committed(next);
         env.status.commits.fetch_add(1, Ordering::Relaxed);
@@ -367,7 +396,7 @@ impl<T> Planner<T> {
         version: Version,
         result: Result<(), StoreFailed>,
         env: &Env<'_>,
-        actions: &mut Vec<Action<T>>,
+        actions: &mut Vec<PlannerAction<T>>,
     ) {
         let (waited, next) = self.cache.marks.stabilised(version, result);
         let counter = match waited {
@@ -381,7 +410,13 @@ impl<T> Planner<T> {
         }
     }
 
-    fn answer(&mut self, taken: Attempt<T>, plan: CommitPlan, env: &Env<'_>, actions: &mut Vec<Action<T>>) {
+    fn answer(
+        &mut self,
+        taken: Attempt<T>,
+        plan: CommitPlan,
+        env: &Env<'_>,
+        actions: &mut Vec<PlannerAction<T>>,
+    ) {
         (self.conflicts, self.careful) = (0, self.careful.saturating_sub(1));
         let add = |counter: &AtomicU64, by: u64| {
             counter.fetch_add(by, Ordering::Relaxed);
@@ -398,14 +433,19 @@ impl<T> Planner<T> {
         add(&status.gaps, counts.gaps);
         add(&status.events_gap, counts.gap_events);
         add(&status.batches_newer, counts.newer);
-        actions.extend(refused(&taken.messages, &plan.acks).map(Action::Refused));
-        actions.extend(plan.newer.iter().cloned().map(Action::Newer));
+        actions.extend(refused(&taken.messages, &plan.acks).map(PlannerAction::Refused));
+        actions.extend(plan.newer.iter().cloned().map(PlannerAction::Newer));
         let answers = plan.answers(&self.cache, taken.messages);
-        actions.extend(answers.map(|(ticket, ack)| Action::Answer(ticket, ack)));
+        actions.extend(answers.map(|(ticket, ack)| PlannerAction::Answer(ticket, ack)));
     }
 
     /// What is cached is not what is stored: begins anew with the same messages.
-    fn conflict(&mut self, messages: Vec<PendingMessage<T>>, env: &Env<'_>, actions: &mut Vec<Action<T>>) {
+    fn conflict(
+        &mut self,
+        messages: Vec<PendingMessage<T>>,
+        env: &Env<'_>,
+        actions: &mut Vec<PlannerAction<T>>,
+    ) {
         env.status.conflicts.fetch_add(1, Ordering::Relaxed);
         self.conflicts += 1;
         if self.conflicts > CONFLICTS_MAX {
@@ -420,7 +460,7 @@ impl<T> Planner<T> {
         &mut self,
         messages: Vec<PendingMessage<T>>,
         env: &Env<'_>,
-        actions: &mut Vec<Action<T>>,
+        actions: &mut Vec<PlannerAction<T>>,
     ) {
         self.careful = CAREFUL_COMMITS;
         self.cache.invalidate();
@@ -428,12 +468,12 @@ impl<T> Planner<T> {
     }
 
     /// Nothing is known to have changed: the senders keep their Batches.
-    fn give_back(&mut self, messages: Vec<PendingMessage<T>>, actions: &mut Vec<Action<T>>) {
+    fn give_back(&mut self, messages: Vec<PendingMessage<T>>, actions: &mut Vec<PlannerAction<T>>) {
         self.conflicts = 0;
         self.cache.reset();
         actions.extend(messages.into_iter().map(|held| {
             let ack = held.message.unanswered(Answer::Unavailable);
-            Action::Answer(held.ticket, ack)
+            PlannerAction::Answer(held.ticket, ack)
         }));
     }
 }
@@ -442,9 +482,9 @@ fn is_withheld(block: &Block) -> bool {
     matches!(block.content, Content::Withheld { .. })
 }
 
-fn wait<T>(version: Version, env: &Env<'_>, actions: &mut Vec<Action<T>>) {
+fn wait<T>(version: Version, env: &Env<'_>, actions: &mut Vec<PlannerAction<T>>) {
     env.status.stable_begun.fetch_add(1, Ordering::Relaxed);
-    actions.push(Action::Stabilise(version));
+    actions.push(PlannerAction::Stabilise(version));
 }
 
 /// The Blocks that were refused, the first of each reason in a row.

@@ -146,12 +146,17 @@ impl World {
         }
     }
 
-    fn handle<T>(&self, planner: &mut Planner<T>, input: Input<T>) -> Vec<Action<T>> {
+    fn handle<T>(&self, planner: &mut Planner<T>, input: PlannerInput<T>) -> Vec<PlannerAction<T>> {
         self.handle_as(&self.versions, planner, input)
     }
 
     /// The same, by a Server with versions of its own.
-    fn handle_as<T>(&self, versions: &Versions, planner: &mut Planner<T>, input: Input<T>) -> Vec<Action<T>> {
+    fn handle_as<T>(
+        &self,
+        versions: &Versions,
+        planner: &mut Planner<T>,
+        input: PlannerInput<T>,
+    ) -> Vec<PlannerAction<T>> {
         let env = Env {
             handlers: &self.handlers,
             versions,
@@ -173,19 +178,19 @@ impl World {
     }
 
     /// Asks the store for what is wanted.
-    fn perform(&self, planner: &mut Planner<u64>, action: Action<u64>) -> Vec<Action<u64>> {
+    fn perform(&self, planner: &mut Planner<u64>, action: PlannerAction<u64>) -> Vec<PlannerAction<u64>> {
         let input = match action {
-            Action::Load(wanted) => Input::Loaded(Ok(self.load(&wanted))),
-            Action::Commit(commit) => Input::Committed(Ok(self.store_commit(commit))),
-            Action::Stabilise(version) => {
+            PlannerAction::Load(wanted) => PlannerInput::Loaded(Ok(self.load(&wanted))),
+            PlannerAction::Commit(commit) => PlannerInput::Committed(Ok(self.store_commit(commit))),
+            PlannerAction::Stabilise(version) => {
                 self.runtime.block_on(self.store.stable(vbucket())).unwrap();
-                Input::Stabilised(version, Ok(()))
+                PlannerInput::Stabilised(version, Ok(()))
             }
-            Action::Answer(..)
-            | Action::Report(_)
-            | Action::Refused(_)
-            | Action::Newer(_)
-            | Action::Panicked(_) => {
+            PlannerAction::Answer(..)
+            | PlannerAction::Report(_)
+            | PlannerAction::Refused(_)
+            | PlannerAction::Newer(_)
+            | PlannerAction::Panicked(_) => {
                 return Vec::new();
             }
         };
@@ -193,12 +198,12 @@ impl World {
     }
 
     /// Does what is wanted until nothing is, with a store that never fails.
-    fn settle(&self, planner: &mut Planner<u64>, actions: Vec<Action<u64>>) -> Vec<(u64, Ack)> {
+    fn settle(&self, planner: &mut Planner<u64>, actions: Vec<PlannerAction<u64>>) -> Vec<(u64, Ack)> {
         let mut todo: VecDeque<_> = actions.into();
         let mut answers = Vec::new();
         while let Some(action) = todo.pop_front() {
             match action {
-                Action::Answer(ticket, ack) => answers.push((ticket, ack)),
+                PlannerAction::Answer(ticket, ack) => answers.push((ticket, ack)),
                 action => todo.extend(self.perform(planner, action)),
             }
         }
@@ -206,7 +211,7 @@ impl World {
     }
 
     fn give(&self, planner: &mut Planner<u64>, ticket: u64, message: LaneMessage) {
-        let input = Input::Message { ticket, message, arrived: self.now, sent_at: self.sent_at };
+        let input = PlannerInput::Message { ticket, message, arrived: self.now, sent_at: self.sent_at };
         assert!(self.handle(planner, input).is_empty());
     }
 
@@ -214,7 +219,7 @@ impl World {
         messages.into_iter().zip(0..).for_each(|(message, ticket)| self.give(planner, ticket, message));
         let mut answers = Vec::new();
         while planner.is_waiting() {
-            let actions = self.handle(planner, Input::Due);
+            let actions = self.handle(planner, PlannerInput::Due);
             answers.extend(self.settle(planner, actions));
         }
         answers.sort_by_key(|(ticket, _)| *ticket);
@@ -408,7 +413,7 @@ fn the_slowest_clock_among_the_senders_of_a_commit_judges_the_marks() {
         world.sent_at = sent_at;
         world.give(&mut planner, stream, LaneMessage::Batch(batch(stream, 2, 2, 0, Vec::new())));
     }
-    let actions = world.handle(&mut planner, Input::Due);
+    let actions = world.handle(&mut planner, PlannerInput::Due);
     world.settle(&mut planner, actions);
     assert_eq!(world.load(&Wanted::default()).marks.len(), 4);
 }
@@ -445,8 +450,8 @@ fn a_probe_is_answered_by_a_commit_of_nothing_but_a_version() {
     assert_eq!(answers(&world.tell(&mut planner, vec![probe(1, 1, 0)])), [(Answer::Applied, 0)]);
     world.ingest(&mut planner, vec![batch(1, 1, 1, 0, vec![block("a", "c", &[1.0])])]);
     world.give(&mut planner, 1, probe(1, 1, 0));
-    let actions = world.handle(&mut planner, Input::Due);
-    let [Action::Commit(commit)] = &actions[..] else { panic!("{actions:?}") };
+    let actions = world.handle(&mut planner, PlannerInput::Due);
+    let [PlannerAction::Commit(commit)] = &actions[..] else { panic!("{actions:?}") };
     assert_eq!(commit.pairs(), 1);
     let before = world.load(&Wanted::default());
     let (_, ack) = world.settle(&mut planner, actions).remove(0);
@@ -524,10 +529,13 @@ fn an_answer_without_a_commit_waits_for_the_version_of_the_store() {
     let first = batch(1, 1, 1, 0, Vec::new());
     assert_eq!(answers(&world.ingest(&mut planner, vec![first.clone()])), [(Answer::Applied, 1)]);
     world.give(&mut planner, 0, LaneMessage::Batch(first));
-    let actions = world.handle(&mut planner, Input::Due);
-    assert!(matches!(&actions[..], [Action::Load(wanted)] if *wanted == Wanted::default()), "{actions:?}");
-    let actions = world.handle(&mut planner, Input::Loaded(Err(StoreFailed)));
-    let [Action::Answer(0, ack)] = &actions[..] else { panic!("{actions:?}") };
+    let actions = world.handle(&mut planner, PlannerInput::Due);
+    assert!(
+        matches!(&actions[..], [PlannerAction::Load(wanted)] if *wanted == Wanted::default()),
+        "{actions:?}"
+    );
+    let actions = world.handle(&mut planner, PlannerInput::Loaded(Err(StoreFailed)));
+    let [PlannerAction::Answer(0, ack)] = &actions[..] else { panic!("{actions:?}") };
     assert_eq!(ack.answer, Answer::Unavailable, "a Duplicate that nothing proves is not answered");
 }
 
@@ -536,12 +544,14 @@ fn a_conflict_with_its_own_commit_is_no_conflict() {
     let (world, mut planner) = (World::new(), Planner::default());
     world.tell(&mut planner, vec![probe(1, 1, 0)]);
     world.give(&mut planner, 0, probe(1, 1, 0));
-    let Some(Action::Commit(commit)) = world.handle(&mut planner, Input::Due).pop() else { panic!() };
+    let Some(PlannerAction::Commit(commit)) = world.handle(&mut planner, PlannerInput::Due).pop() else {
+        panic!()
+    };
     // A client of the store asked twice, because the first answer was lost.
     assert_eq!(world.store_commit(commit.clone()), Committed::Done);
     let found = world.store_commit(commit.clone());
     assert_eq!(found, Committed::Conflict { found: commit.next });
-    let actions = world.handle(&mut planner, Input::Committed(Ok(found)));
+    let actions = world.handle(&mut planner, PlannerInput::Committed(Ok(found)));
     let answers = world.settle(&mut planner, actions);
     assert_eq!((answers[0].1.answer, world.status.report().conflicts), (Answer::Applied, 0));
 }
@@ -550,9 +560,9 @@ fn a_conflict_with_its_own_commit_is_no_conflict() {
 fn a_probe_that_the_store_fails_is_handed_back() {
     let (world, mut planner) = (World::new(), Planner::default());
     world.give(&mut planner, 0, probe(1, 4, 9));
-    assert!(matches!(world.handle(&mut planner, Input::Due)[..], [Action::Load(_)]));
-    let actions = world.handle(&mut planner, Input::Loaded(Err(StoreFailed)));
-    let [Action::Answer(0, ack)] = &actions[..] else { panic!("{actions:?}") };
+    assert!(matches!(world.handle(&mut planner, PlannerInput::Due)[..], [PlannerAction::Load(_)]));
+    let actions = world.handle(&mut planner, PlannerInput::Loaded(Err(StoreFailed)));
+    let [PlannerAction::Answer(0, ack)] = &actions[..] else { panic!("{actions:?}") };
     assert_eq!((ack.answer, ack.applied), (Answer::Unavailable, SeqNo(3)));
     assert_eq!(world.status.report().probes_answered, 0);
 }
@@ -567,19 +577,24 @@ fn waiting_for_what_is_stable_holds_up_nothing() {
             seq,
             LaneMessage::Batch(batch(1, seq, 1, seq - 1, vec![block("a", "c", &[1.0])])),
         );
-        let mut todo = VecDeque::from(world.handle(&mut planner, Input::Due));
+        let mut todo = VecDeque::from(world.handle(&mut planner, PlannerInput::Due));
         while let Some(action) = todo.pop_front() {
             match action {
-                Action::Stabilise(version) => waits.push(version),
-                Action::Answer(_, ack) => assert_eq!((ack.applied, ack.stable), (SeqNo(seq), SeqNo::NONE)),
+                PlannerAction::Stabilise(version) => waits.push(version),
+                PlannerAction::Answer(_, ack) => {
+                    assert_eq!((ack.applied, ack.stable), (SeqNo(seq), SeqNo::NONE));
+                }
                 other => todo.extend(world.perform(&mut planner, other)),
             }
         }
         assert!(planner.is_idle(), "a wait under way is no commit under way");
     }
     assert_eq!(waits.len(), 1, "one wait at a time");
-    let actions = world.handle(&mut planner, Input::Stabilised(waits[0], Ok(())));
-    assert!(matches!(actions[..], [Action::Stabilise(_)]), "the next one is about all that came meanwhile");
+    let actions = world.handle(&mut planner, PlannerInput::Stabilised(waits[0], Ok(())));
+    assert!(
+        matches!(actions[..], [PlannerAction::Stabilise(_)]),
+        "the next one is about all that came meanwhile"
+    );
     let ack = world.ingest(&mut planner, vec![batch(1, 1, 1, 0, Vec::new())]).remove(0);
     assert_eq!((ack.answer, ack.applied, ack.stable), (Answer::Duplicate, SeqNo(4), SeqNo(1)));
     let report = world.status.report();

@@ -12,8 +12,8 @@ use taba_core::{
 
 use super::catalog::{DecodedRow, ListedTab, TabStates, listed};
 use super::error::QueryError;
-use super::fault::{self, Fault, Item};
-use super::missing::{Coverage, Missing, Partial};
+use super::fault::{self, QueryItem, StateFault};
+use super::missing::{Coverage, MissingPart, PartialAnswer};
 use super::note::Notes;
 use super::notes;
 use super::selection::Selection;
@@ -119,9 +119,9 @@ impl QueryContext {
     }
 
     /// Ends the reading of States: what could not be read, if anything.
-    pub(super) fn finish(&self) -> Result<Option<Missing>, QueryError> {
+    pub(super) fn finish(&self) -> Result<Option<MissingPart>, QueryError> {
         self.coverage.settle()?;
-        Ok(Missing::join(self.coverage.missing(), self.notes.missing.clone()))
+        Ok(MissingPart::join(self.coverage.missing(), self.notes.missing.clone()))
     }
 }
 
@@ -134,7 +134,7 @@ impl QueryContext {
 pub fn aggregates(
     state: &QueryState,
     query: Query,
-) -> impl Stream<Item = Result<Item<Aggregate>, QueryError>> + Send + use<> {
+) -> impl Stream<Item = Result<QueryItem<Aggregate>, QueryError>> + Send + use<> {
     let (state, query_time) = (state.clone(), state.limits.query_time);
     let open = async move {
         let context = QueryContext::new(state, query).await;
@@ -156,7 +156,7 @@ pub fn aggregates(
 pub async fn super_aggregate(
     state: &QueryState,
     query: Query,
-) -> Result<Partial<(Option<Aggregate>, Vec<Fault>)>, QueryError> {
+) -> Result<PartialAnswer<(Option<Aggregate>, Vec<StateFault>)>, QueryError> {
     let answer = async {
         let context = QueryContext::new(state.clone(), query).await;
         let tabs = context.listed().await?;
@@ -165,12 +165,12 @@ pub async fn super_aggregate(
             return Err(QueryError::MixedTypes { found: types.into_iter().cloned().collect() });
         }
         let Some(tab_type) = types.first().map(|tab_type| (*tab_type).clone()) else {
-            return Ok(Partial { value: (None, Vec::new()), missing: context.finish()? });
+            return Ok(PartialAnswer { value: (None, Vec::new()), missing: context.finish()? });
         };
         let name = context.query.selection.title();
         let value =
             context.aggregate(TabGroup { name, by: Map::new(), tab_type, tabs, is_alone: false }).await;
-        Ok(Partial { value, missing: context.finish()? })
+        Ok(PartialAnswer { value, missing: context.finish()? })
     };
     deadline::answer(state.limits.query_time, answer).await
 }
@@ -233,12 +233,12 @@ impl GroupKey {
 struct AggregateCursor {
     context: QueryContext,
     groups: VecDeque<TabGroup>,
-    ready: VecDeque<Item<Aggregate>>,
+    ready: VecDeque<QueryItem<Aggregate>>,
     is_finished: bool,
 }
 
 impl AggregateCursor {
-    async fn next(&mut self) -> Result<Option<Item<Aggregate>>, QueryError> {
+    async fn next(&mut self) -> Result<Option<QueryItem<Aggregate>>, QueryError> {
         loop {
             if let Some(item) = self.ready.pop_front() {
                 return Ok(Some(item));
@@ -246,11 +246,11 @@ impl AggregateCursor {
             let Some(group) = self.groups.pop_front() else {
                 let missing = if self.is_finished { None } else { self.context.finish()? };
                 self.is_finished = true;
-                return Ok(missing.map(Item::Missing));
+                return Ok(missing.map(QueryItem::Missing));
             };
             let (aggregate, faults) = self.context.aggregate(group).await;
-            self.ready.extend(aggregate.map(Item::Row));
-            self.ready.extend(faults.into_iter().map(Item::Fault));
+            self.ready.extend(aggregate.map(QueryItem::Row));
+            self.ready.extend(faults.into_iter().map(QueryItem::Fault));
         }
     }
 }
@@ -264,7 +264,7 @@ impl QueryContext {
         }
     }
 
-    async fn aggregate(&self, group: TabGroup) -> (Option<Aggregate>, Vec<Fault>) {
+    async fn aggregate(&self, group: TabGroup) -> (Option<Aggregate>, Vec<StateFault>) {
         let mut sum = AggregateSum::new(self, group.tabs.len() > 1);
         let mut faults = Vec::new();
         let mut tabs = 0;

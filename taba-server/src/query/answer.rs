@@ -13,8 +13,8 @@ use serde_json::{Map, Value, json};
 use taba_core::{TabName, printable, unescape_label};
 
 use super::error::QueryError;
-use super::fault::{Fault, Item};
-use super::missing::{Affects, Missing};
+use super::fault::{QueryItem, StateFault};
+use super::missing::{Affects, MissingPart};
 use super::negotiate::Media;
 use super::row::Row;
 use super::state::QueryState;
@@ -22,10 +22,10 @@ use super::state::QueryState;
 /// A chunk is sent when it has grown to this.
 const CHUNK_BYTES: usize = 16 * 1024;
 
-type Source<T> = Pin<Box<dyn Stream<Item = Result<Item<T>, QueryError>> + Send>>;
+type Source<T> = Pin<Box<dyn Stream<Item = Result<QueryItem<T>, QueryError>> + Send>>;
 
 /// The format and bounds of an answer.
-pub(super) struct Shape {
+pub(super) struct AnswerShape {
     pub(super) media: Media,
     /// Rows at most.
     pub(super) rows_max: usize,
@@ -41,8 +41,8 @@ pub(super) struct Shape {
 /// The stream's error when it comes before any row; one that comes later ends the answer, and is told in it.
 pub(super) async fn respond<T: Row>(
     state: &QueryState,
-    shape: Shape,
-    source: impl Stream<Item = Result<Item<T>, QueryError>> + Send + 'static,
+    shape: AnswerShape,
+    source: impl Stream<Item = Result<QueryItem<T>, QueryError>> + Send + 'static,
 ) -> Result<Response, QueryError> {
     let mut source: Source<T> = Box::pin(source.fuse());
     let first = match source.next().await {
@@ -71,32 +71,32 @@ pub(super) async fn respond<T: Row>(
 /// Answers with rows that are there already.
 pub(super) async fn respond_all<T: Row>(
     state: &QueryState,
-    shape: Shape,
+    shape: AnswerShape,
     rows: Vec<T>,
-    faults: Vec<Fault>,
-    missing: Option<Missing>,
+    faults: Vec<StateFault>,
+    missing: Option<MissingPart>,
 ) -> Result<Response, QueryError> {
-    let items = rows.into_iter().map(Item::Row).chain(faults.into_iter().map(Item::Fault));
-    let items = items.chain(missing.map(Item::Missing));
+    let items = rows.into_iter().map(QueryItem::Row).chain(faults.into_iter().map(QueryItem::Fault));
+    let items = items.chain(missing.map(QueryItem::Missing));
     respond(state, shape, stream::iter(items.map(Ok).collect::<Vec<_>>())).await
 }
 
 struct AnswerWriter<T> {
     state: QueryState,
-    shape: Shape,
+    shape: AnswerShape,
     /// `None` once it has ended.
     source: Option<Source<T>>,
     rows: usize,
     /// What the first row is named by.
     first: Option<String>,
     faults: FaultLog,
-    missing: Option<Missing>,
+    missing: Option<MissingPart>,
 }
 
 /// The faults met: the first ones told one by one, the others counted.
 #[derive(Default)]
 struct FaultLog {
-    told: Vec<Fault>,
+    told: Vec<StateFault>,
     told_count: usize,
     omitted: u64,
 }
@@ -123,18 +123,18 @@ impl<T: Row> AnswerWriter<T> {
                 None => None,
             };
             match next {
-                Some(Ok(Item::Row(row))) if self.rows == self.shape.rows_max => {
+                Some(Ok(QueryItem::Row(row))) if self.rows == self.shape.rows_max => {
                     // From the first row itself on, nothing would go on.
                     let next =
                         row.key().filter(|next| self.first.as_deref() != Some(next)).map(str::to_owned);
                     self.end(&AnswerEnd { truncated: true, next, error: None }, &mut out);
                     return (out.into(), false);
                 }
-                Some(Ok(Item::Row(row))) => self.row(&row, &mut out),
-                Some(Ok(Item::Fault(fault))) => self.fault(fault, &mut out),
-                Some(Ok(Item::Missing(missing))) => {
+                Some(Ok(QueryItem::Row(row))) => self.row(&row, &mut out),
+                Some(Ok(QueryItem::Fault(fault))) => self.fault(fault, &mut out),
+                Some(Ok(QueryItem::Missing(missing))) => {
                     self.state.shared.counters.partial();
-                    self.missing = Missing::join(self.missing.take(), Some(missing));
+                    self.missing = MissingPart::join(self.missing.take(), Some(missing));
                 }
                 Some(Err(error)) => {
                     self.state.shared.counters.failure();
@@ -181,7 +181,7 @@ impl<T: Row> AnswerWriter<T> {
         self.rows += 1;
     }
 
-    fn fault(&mut self, fault: Fault, out: &mut String) {
+    fn fault(&mut self, fault: StateFault, out: &mut String) {
         if self.faults.told_count == self.state.limits.faults_max {
             self.faults.omitted += fault.states;
             return;
@@ -194,7 +194,7 @@ impl<T: Row> AnswerWriter<T> {
                 out.push('\n');
             }
             Media::Text => {
-                let Fault { name, client, message, states, .. } = fault;
+                let StateFault { name, client, message, states, .. } = fault;
                 out.push_str(&format!(
                     "# not included: {states} states of {name} ({client}, …): {}\n",
                     printable(&message)

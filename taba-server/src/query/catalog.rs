@@ -10,7 +10,7 @@ use taba_core::{
 };
 
 use super::error::QueryError;
-use super::fault::{self, Fault, Unreadable};
+use super::fault::{self, StateFault, Unreadable};
 use super::missing::Coverage;
 use super::selection::Selection;
 use super::state::QueryState;
@@ -71,7 +71,7 @@ pub(super) struct DecodedRow {
 #[derive(Default)]
 pub(super) struct StatesPage {
     pub(super) opened: Vec<DecodedRow>,
-    pub(super) faults: Vec<Fault>,
+    pub(super) faults: Vec<StateFault>,
     /// Whether States of the Tab could not be read; they are in the query's [`Coverage`].
     pub(super) lacks_states: bool,
 }

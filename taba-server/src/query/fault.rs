@@ -1,26 +1,26 @@
-//! [`Fault`]: a State that could not be read. It is told, and counted, and breaks the answer for no other.
+//! [`StateFault`]: a State that could not be read. It is told, and counted, and breaks the answer for no other.
 
 use std::collections::BTreeSet;
 
 use serde::Serialize;
 use taba_core::{ClientId, HandlerError, Panicked, StateError, TabName, TabType};
 
-use super::missing::Missing;
+use super::missing::MissingPart;
 
 /// One thing in a streamed answer.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Item<T> {
+pub enum QueryItem<T> {
     /// What was asked for.
     Row(T),
     /// What could not be read.
-    Fault(Fault),
+    Fault(StateFault),
     /// The part of the store that could not be read; comes last.
-    Missing(Missing),
+    Missing(MissingPart),
 }
 
 /// States that could not be read, and are in no result.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Fault {
+pub struct StateFault {
     /// The Tab.
     pub name: TabName,
     /// The Client; the first one, when there are several States.
@@ -52,7 +52,7 @@ pub(super) enum Unreadable {
 }
 
 impl Unreadable {
-    pub(super) fn fault(&self, name: TabName, client: ClientId) -> Fault {
+    pub(super) fn fault(&self, name: TabName, client: ClientId) -> StateFault {
         let reason = match self {
             Self::UnknownType(_) => "unknown_type",
             Self::TypeConflict { .. } => "type_conflict",
@@ -61,7 +61,7 @@ impl Unreadable {
             Self::Panicked(_) => "handler_panicked",
         };
         let clients = [client.clone()].into();
-        Fault { name, client, reason, message: self.to_string(), states: 1, clients }
+        StateFault { name, client, reason, message: self.to_string(), states: 1, clients }
     }
 }
 
@@ -76,7 +76,7 @@ impl From<HandlerError> for Unreadable {
 }
 
 /// Adds a fault to those of the same Tab: one line for 10,000 States of an unknown type.
-pub(super) fn add(faults: &mut Vec<Fault>, fault: Fault) {
+pub(super) fn add(faults: &mut Vec<StateFault>, fault: StateFault) {
     match faults.iter_mut().find(|known| known.reason == fault.reason && known.name == fault.name) {
         Some(known) => {
             known.states += fault.states;

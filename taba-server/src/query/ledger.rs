@@ -10,9 +10,9 @@ use taba_core::{ClientId, ScanWhat, StoreError, VBucket};
 use super::catalog::envelope;
 use super::deadline;
 use super::error::QueryError;
-use super::fault::{self, Fault};
+use super::fault::{self, StateFault};
 use super::lists::walk;
-use super::missing::{Affects, Coverage, Missing};
+use super::missing::{Affects, Coverage, MissingPart};
 use super::note::{Note, is_stream};
 use super::notes;
 use super::selection::Selection;
@@ -20,7 +20,7 @@ use super::state::QueryState;
 
 /// Events dropped at one place for one reason.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Lost {
+pub struct DroppedEvents {
     /// Where: `client`, `agent` or `server`.
     #[serde(rename = "where")]
     pub place: String,
@@ -42,7 +42,7 @@ pub struct Account {
     /// Folded, but with a time that was set back because it lay too far in the future.
     pub clamped: u64,
     /// Dropped, by place and reason; sorted.
-    pub dropped: Vec<Lost>,
+    pub dropped: Vec<DroppedEvents>,
     /// On the way: `recorded - folded - dropped`, never negative. `None` when that cannot be known: a part of the store, a
     /// State or a note of this Client could not be read, or there is an [`excess`](Self::excess).
     pub in_flight: Option<i64>,
@@ -62,9 +62,9 @@ pub struct Ledger {
     /// Their sum.
     pub totals: Account,
     /// What could not be read: its events are missing under `folded`, or its notes in the account.
-    pub faults: Vec<Fault>,
+    pub faults: Vec<StateFault>,
     /// VBuckets that could not be read: their events are in no account, and nothing can be said about what is in flight.
-    pub missing: Option<Missing>,
+    pub missing: Option<MissingPart>,
 }
 
 /// The accounts of the Clients that the selection chooses; its choice of Tabs has no meaning here.
@@ -96,8 +96,8 @@ async fn read(state: &QueryState, selection: &Selection) -> Result<Ledger, Query
     coverage.settle()?;
     let notes = notes::read(state).await?;
     // Their counts are results here.
-    let of_notes = notes.missing.map(|missing| Missing { affects: Affects::Results, ..missing });
-    answer.missing = Missing::join(coverage.missing(), of_notes);
+    let of_notes = notes.missing.map(|missing| MissingPart { affects: Affects::Results, ..missing });
+    answer.missing = MissingPart::join(coverage.missing(), of_notes);
     answer.faults.extend(notes.faults);
     for (client, note) in notes.clients.into_iter().filter(|(client, _)| selection.has_client(client)) {
         answer.accounts.entry(client).or_default().take(note);
@@ -126,7 +126,7 @@ async fn folded(
     state: &QueryState,
     vbucket: VBucket,
     selection: &Selection,
-) -> Result<(BTreeMap<ClientId, u64>, Vec<Fault>), StoreError> {
+) -> Result<(BTreeMap<ClientId, u64>, Vec<StateFault>), StoreError> {
     let (mut clients, mut faults) = (BTreeMap::new(), Vec::new());
     walk(state, vbucket, ScanWhat::States, |scanned| {
         if scanned.key.tab.is_reserved() || !selection.has_client(&scanned.key.client) {
@@ -149,8 +149,8 @@ fn is_zero(events: &u64) -> bool {
     *events == 0
 }
 
-fn lost(dropped: BTreeMap<(String, String), u64>) -> Vec<Lost> {
-    dropped.into_iter().map(|((place, why), events)| Lost { place, why, events }).collect()
+fn lost(dropped: BTreeMap<(String, String), u64>) -> Vec<DroppedEvents> {
+    dropped.into_iter().map(|((place, why), events)| DroppedEvents { place, why, events }).collect()
 }
 
 impl Account {

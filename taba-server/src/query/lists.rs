@@ -9,7 +9,7 @@ use taba_core::{ClientId, Scan, ScanWhat, Scanned, StateKey, StoreError, TabName
 use super::catalog::listed;
 use super::deadline;
 use super::error::QueryError;
-use super::missing::{Coverage, Partial};
+use super::missing::{Coverage, PartialAnswer};
 use super::selection::Selection;
 use super::state::QueryState;
 
@@ -51,7 +51,10 @@ pub struct ClientRow {
 ///
 /// # Cost
 /// The index of the VBuckets; with a choice of Clients, all keys too.
-pub async fn names(state: &QueryState, selection: &Selection) -> Result<Partial<Vec<TabRow>>, QueryError> {
+pub async fn names(
+    state: &QueryState,
+    selection: &Selection,
+) -> Result<PartialAnswer<Vec<TabRow>>, QueryError> {
     let answer = async {
         let coverage = Coverage::new(&state.store);
         let mut tabs = listed(state, selection, &coverage).await?;
@@ -61,7 +64,7 @@ pub async fn names(state: &QueryState, selection: &Selection) -> Result<Partial<
             tabs.retain(|tab| seen.contains(&tab.name));
         }
         let value = tabs.into_iter().map(|tab| TabRow { name: tab.name, tab_type: tab.tab_type }).collect();
-        Ok(Partial { value, missing: coverage.missing() })
+        Ok(PartialAnswer { value, missing: coverage.missing() })
     };
     deadline::answer(state.limits.query_time, answer).await
 }
@@ -70,7 +73,10 @@ pub async fn names(state: &QueryState, selection: &Selection) -> Result<Partial<
 ///
 /// # Errors
 /// As any query.
-pub async fn types(state: &QueryState, selection: &Selection) -> Result<Partial<Vec<TypeRow>>, QueryError> {
+pub async fn types(
+    state: &QueryState,
+    selection: &Selection,
+) -> Result<PartialAnswer<Vec<TypeRow>>, QueryError> {
     let answer = async {
         let coverage = Coverage::new(&state.store);
         let mut types: BTreeMap<TabType, u64> =
@@ -80,7 +86,7 @@ pub async fn types(state: &QueryState, selection: &Selection) -> Result<Partial<
         }
         let known = |tab_type: &TabType| state.handlers.get(tab_type.as_str()).is_some();
         let row = |(tab_type, tabs)| TypeRow { known: known(&tab_type), tab_type, tabs };
-        Ok(Partial { value: types.into_iter().map(row).collect(), missing: coverage.missing() })
+        Ok(PartialAnswer { value: types.into_iter().map(row).collect(), missing: coverage.missing() })
     };
     deadline::answer(state.limits.query_time, answer).await
 }
@@ -95,12 +101,12 @@ pub async fn types(state: &QueryState, selection: &Selection) -> Result<Partial<
 pub async fn clients(
     state: &QueryState,
     selection: &Selection,
-) -> Result<Partial<Vec<ClientRow>>, QueryError> {
+) -> Result<PartialAnswer<Vec<ClientRow>>, QueryError> {
     let answer = async {
         let coverage = Coverage::new(&state.store);
         let found = keys(state, selection, &coverage, |key| key.client).await?;
         let value = found.into_iter().map(|(client, tabs)| ClientRow { client, tabs }).collect();
-        Ok(Partial { value, missing: coverage.missing() })
+        Ok(PartialAnswer { value, missing: coverage.missing() })
     };
     deadline::answer(state.limits.query_time, answer).await
 }

@@ -15,7 +15,7 @@ use taba_core::{TabName, unescape_label};
 
 use super::aggregate::{Aggregate, Query, aggregates};
 use super::error::QueryError;
-use super::fault::Item;
+use super::fault::QueryItem;
 use super::ledger::{Account, Ledger, ledger};
 use super::missing::Affects;
 use super::params::{ANY_LABEL, params};
@@ -143,12 +143,12 @@ async fn write_tabs(state: &QueryState, query: Query, out: &mut String) -> Resul
     let mut answers = pin!(aggregates(state, query));
     while let Some(item) = answers.next().await {
         let aggregate = match item? {
-            Item::Row(aggregate) => aggregate,
-            Item::Fault(fault) => {
+            QueryItem::Row(aggregate) => aggregate,
+            QueryItem::Fault(fault) => {
                 unreadable += fault.states;
                 continue;
             }
-            Item::Missing(missing) => {
+            QueryItem::Missing(missing) => {
                 unread = if missing.affects == Affects::Results { missing.vbuckets.len() } else { 0 };
                 continue;
             }

@@ -1,4 +1,4 @@
-//! [`Missing`]: the part of the store that a query could not read. The rest is answered.
+//! [`MissingPart`]: the part of the store that a query could not read. The rest is answered.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,7 +23,7 @@ pub enum Affects {
 
 /// The part of the store that a query could not read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Missing {
+pub struct MissingPart {
     /// The VBuckets; serialized as how many they are.
     #[serde(serialize_with = "count")]
     pub vbuckets: BTreeSet<VBucket>,
@@ -41,14 +41,14 @@ fn count<S: Serializer>(vbuckets: &BTreeSet<VBucket>, serializer: S) -> Result<S
 
 /// An answer and the part of the store that it lacks.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Partial<T> {
+pub struct PartialAnswer<T> {
     /// What could be read.
     pub value: T,
     /// What could not; `None` when all was.
-    pub missing: Option<Missing>,
+    pub missing: Option<MissingPart>,
 }
 
-impl Missing {
+impl MissingPart {
     /// Nothing of the store could be read for this cause.
     pub(super) fn of(error: &QueryError, affects: Affects) -> Self {
         let why = [error.message()].into();
@@ -109,7 +109,7 @@ struct CoverageState {
     read: u64,
     /// The first error since the last [`Coverage::settle`].
     failed: Option<QueryError>,
-    missing: Option<Missing>,
+    missing: Option<MissingPart>,
     /// Shards that did not answer: nothing more is asked of them in this query.
     away: BTreeSet<String>,
 }
@@ -166,7 +166,7 @@ impl Coverage {
     }
 
     /// What could not be read so far.
-    pub(super) fn missing(&self) -> Option<Missing> {
+    pub(super) fn missing(&self) -> Option<MissingPart> {
         self.seen().missing.clone()
     }
 
@@ -185,7 +185,7 @@ impl CoverageState {
     fn lacks(&mut self, vbucket: VBucket, shard: Option<&String>, error: Option<QueryError>) {
         let affects = Affects::Results;
         let (vbuckets, shards, why) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-        let missing = self.missing.get_or_insert(Missing { vbuckets, shards, why, affects });
+        let missing = self.missing.get_or_insert(MissingPart { vbuckets, shards, why, affects });
         missing.vbuckets.insert(vbucket);
         missing.shards.extend(shard.cloned());
         if let Some(error) = error {

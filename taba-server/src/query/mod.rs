@@ -74,10 +74,10 @@ mod watch;
 
 pub use aggregate::{Aggregate, Quality, Query, aggregates, super_aggregate};
 pub use error::QueryError;
-pub use fault::{Fault, Item};
-pub use ledger::{Account, Ledger, Lost, ledger};
+pub use fault::{QueryItem, StateFault};
+pub use ledger::{Account, DroppedEvents, Ledger, ledger};
 pub use lists::{ClientRow, TabRow, TypeRow, clients, names, types};
-pub use missing::{Affects, Missing, Partial};
+pub use missing::{Affects, MissingPart, PartialAnswer};
 pub use projection::{ClientProjection, projections};
 pub use removal::{Removed, delete, prune};
 pub use routes::{admin_router, metrics_router, read_router, router};

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use taba_core::{ClientId, Timestamp};
 use tokio::sync::Mutex;
 
-use super::fault::Fault;
-use super::missing::Missing;
+use super::fault::StateFault;
+use super::missing::MissingPart;
 
 /// What the Ledger's Tabs say about one Client, in events.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,9 +24,9 @@ pub(super) struct Note {
 pub(super) struct Notes {
     pub(super) clients: BTreeMap<ClientId, Note>,
     /// Notes that could not be read; when there are any, the counts are too low.
-    pub(super) faults: Vec<Fault>,
+    pub(super) faults: Vec<StateFault>,
     /// VBuckets whose notes could not be read; when there are any, the counts are too low.
-    pub(super) missing: Option<Missing>,
+    pub(super) missing: Option<MissingPart>,
 }
 
 /// The last notes that were read, shared by queries that come soon after each other.

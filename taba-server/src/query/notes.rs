@@ -7,7 +7,7 @@ use taba_core::{Format, Panicked, TabName, TabType, Timestamp, ledger};
 use super::catalog::{DecodedRow, TabStates, listed};
 use super::error::QueryError;
 use super::fault;
-use super::missing::{Affects, Coverage, Missing};
+use super::missing::{Affects, Coverage, MissingPart};
 use super::note::{Note, Notes};
 use super::selection::Selection;
 use super::state::QueryState;
@@ -26,7 +26,7 @@ pub(super) async fn recent(state: &QueryState) -> Arc<Notes> {
     }
     // Without the notes a query still has its results; how many events were lost is then unknown.
     let notes = read(state).await.unwrap_or_else(|error| {
-        let missing = Some(Missing::of(&error, Affects::Lost));
+        let missing = Some(MissingPart::of(&error, Affects::Lost));
         Notes { missing, ..Notes::default() }
     });
     let notes = Arc::new(notes);
@@ -66,7 +66,7 @@ pub(super) async fn read(state: &QueryState) -> Result<Notes, QueryError> {
             }
         }
     }
-    notes.missing = coverage.missing().map(|missing| Missing { affects: Affects::Lost, ..missing });
+    notes.missing = coverage.missing().map(|missing| MissingPart { affects: Affects::Lost, ..missing });
     Ok(notes)
 }
 

@@ -10,7 +10,7 @@ use taba_core::{Caveats, ClientId, Panicked, TabName, TabType, Timestamp};
 use super::aggregate::{Query, QueryContext};
 use super::catalog::{DecodedRow, ListedTab, TabStates};
 use super::error::QueryError;
-use super::fault::Item;
+use super::fault::QueryItem;
 use super::state::QueryState;
 use super::{deadline, times};
 
@@ -49,7 +49,7 @@ pub struct ClientProjection {
 pub fn projections(
     state: &QueryState,
     query: Query,
-) -> impl Stream<Item = Result<Item<ClientProjection>, QueryError>> + Send + use<> {
+) -> impl Stream<Item = Result<QueryItem<ClientProjection>, QueryError>> + Send + use<> {
     let (state, query_time) = (state.clone(), state.limits.query_time);
     let open = async move {
         let context = QueryContext::new(state, query).await;
@@ -67,12 +67,12 @@ struct ProjectionCursor {
     context: QueryContext,
     tabs: VecDeque<ListedTab>,
     open: Option<(ListedTab, TabStates)>,
-    ready: VecDeque<Item<ClientProjection>>,
+    ready: VecDeque<QueryItem<ClientProjection>>,
     is_finished: bool,
 }
 
 impl ProjectionCursor {
-    async fn next(&mut self) -> Result<Option<Item<ClientProjection>>, QueryError> {
+    async fn next(&mut self) -> Result<Option<QueryItem<ClientProjection>>, QueryError> {
         loop {
             if let Some(item) = self.ready.pop_front() {
                 return Ok(Some(item));
@@ -81,7 +81,7 @@ impl ProjectionCursor {
                 let Some(tab) = self.tabs.pop_front() else {
                     let missing = if self.is_finished { None } else { self.context.finish()? };
                     self.is_finished = true;
-                    return Ok(missing.map(Item::Missing));
+                    return Ok(missing.map(QueryItem::Missing));
                 };
                 self.open = Some((tab.clone(), TabStates::of(tab)));
                 continue;
@@ -92,7 +92,7 @@ impl ProjectionCursor {
                 Some(page) => {
                     let row = |opened| self.context.projection(tab, opened);
                     self.ready.extend(page.opened.iter().map(row));
-                    self.ready.extend(page.faults.into_iter().map(Item::Fault));
+                    self.ready.extend(page.faults.into_iter().map(QueryItem::Fault));
                 }
             }
         }
@@ -100,12 +100,12 @@ impl ProjectionCursor {
 }
 
 impl QueryContext {
-    fn projection(&self, tab: &ListedTab, opened: &DecodedRow) -> Item<ClientProjection> {
+    fn projection(&self, tab: &ListedTab, opened: &DecodedRow) -> QueryItem<ClientProjection> {
         match self.try_projection(tab, opened) {
-            Ok(projection) => Item::Row(projection),
+            Ok(projection) => QueryItem::Row(projection),
             Err(panicked) => {
                 let (name, client) = (tab.name.clone(), opened.client.clone());
-                Item::Fault(self.state.fault(&panicked.into(), &tab.tab_type, name, client))
+                QueryItem::Fault(self.state.fault(&panicked.into(), &tab.tab_type, name, client))
             }
         }
     }

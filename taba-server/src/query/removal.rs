@@ -17,7 +17,7 @@ use taba_core::{
 
 use super::deadline;
 use super::error::QueryError;
-use super::missing::{Coverage, Missing};
+use super::missing::{Coverage, MissingPart};
 use super::selection::Selection;
 use super::state::{PruneCursor, QueryState};
 
@@ -41,7 +41,7 @@ pub struct Removed {
     pub damaged: u64,
     /// VBuckets that could not be looked at to their end; `None` when all were.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub missing: Option<Missing>,
+    pub missing: Option<MissingPart>,
     /// Whether time ran out before the last VBucket; asking again goes on from there.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub is_cut_short: bool,
@@ -49,14 +49,14 @@ pub struct Removed {
 
 /// Which of the chosen States go.
 #[derive(Clone, Copy)]
-enum Rule {
+enum RemovalRule {
     /// All.
     Chosen,
     /// Those that say nothing any more.
     Silent { at: Timestamp },
 }
 
-impl Rule {
+impl RemovalRule {
     fn what(self) -> ScanWhat {
         match self {
             Self::Chosen => ScanWhat::Keys,
@@ -106,7 +106,7 @@ pub async fn delete(state: &QueryState, selection: &Selection) -> Result<Removed
     }
     let mut removed = Removed::default();
     let cursor = Mutex::default();
-    let answer = remove(state, selection, Rule::Chosen, &cursor, &mut removed);
+    let answer = remove(state, selection, RemovalRule::Chosen, &cursor, &mut removed);
     deadline::answer(state.limits.query_time, answer).await?;
     Ok(removed)
 }
@@ -120,7 +120,7 @@ pub async fn delete(state: &QueryState, selection: &Selection) -> Result<Removed
 /// # Errors
 /// As any query, when no VBucket can be read.
 pub async fn prune(state: &QueryState, selection: &Selection) -> Result<Removed, QueryError> {
-    let rule = Rule::Silent { at: state.now() };
+    let rule = RemovalRule::Silent { at: state.now() };
     let mut removed = Removed::default();
     let from_start = Mutex::default();
     let cursor = if selection.is_everything() { &state.shared.pruned_to } else { &from_start };
@@ -136,7 +136,7 @@ pub async fn prune(state: &QueryState, selection: &Selection) -> Result<Removed,
 /// As [`prune`], of all Tabs, and however long it takes.
 pub(super) async fn prune_all(state: &QueryState) -> Result<Removed, QueryError> {
     let (mut removed, cursor) = (Removed::default(), Mutex::default());
-    let rule = Rule::Silent { at: state.now() };
+    let rule = RemovalRule::Silent { at: state.now() };
     remove(state, &Selection::default(), rule, &cursor, &mut removed).await?;
     Ok(removed)
 }
@@ -145,7 +145,7 @@ pub(super) async fn prune_all(state: &QueryState) -> Result<Removed, QueryError>
 async fn remove(
     state: &QueryState,
     selection: &Selection,
-    rule: Rule,
+    rule: RemovalRule,
     cursor: &Mutex<PruneCursor>,
     removed: &mut Removed,
 ) -> Result<(), QueryError> {
@@ -163,7 +163,7 @@ async fn remove(
                 && from.as_ref().is_none_or(|from| tab >= from)
         };
         let tabs = tabs.into_iter().filter(chosen).map(|(tab, _)| tab).collect();
-        let sweep = Sweep { state, vbucket, selection, rule, going: Vec::new(), thinned: Vec::new() };
+        let sweep = RemovalSweep { state, vbucket, selection, rule, going: Vec::new(), thinned: Vec::new() };
         match sweep.run(tabs, cursor, removed).await {
             Err(error @ (QueryError::Store(_) | QueryError::DamagedNote { .. })) => {
                 coverage.lacks(vbucket, error);
@@ -183,18 +183,18 @@ fn at(cursor: &Mutex<PruneCursor>) -> MutexGuard<'_, PruneCursor> {
 }
 
 /// The removal of what goes from one VBucket.
-struct Sweep<'a> {
+struct RemovalSweep<'a> {
     state: &'a QueryState,
     vbucket: VBucket,
     selection: &'a Selection,
-    rule: Rule,
+    rule: RemovalRule,
     /// States that go with the next commit.
     going: Vec<StateKey>,
     /// Tabs that may have no State any more.
     thinned: Vec<TabName>,
 }
 
-impl Sweep<'_> {
+impl RemovalSweep<'_> {
     async fn run(
         mut self,
         tabs: Vec<TabName>,
@@ -254,7 +254,7 @@ async fn commit_removal(
     state: &QueryState,
     vbucket: VBucket,
     keys: &[StateKey],
-    rule: Rule,
+    rule: RemovalRule,
     removed: &mut Removed,
 ) -> Result<(), QueryError> {
     let deleted = ledger::tab(ledger::DELETED);
@@ -326,7 +326,7 @@ struct RemovalPlan {
 fn plan_removal(
     state: &QueryState,
     loaded: Loaded,
-    rule: Rule,
+    rule: RemovalRule,
     next: Version,
     now: Timestamp,
 ) -> Result<RemovalPlan, QueryError> {

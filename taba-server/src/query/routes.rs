@@ -9,11 +9,11 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::aggregate::{Query, aggregates, super_aggregate};
-use super::answer::{Shape, respond, respond_all};
+use super::answer::{AnswerShape, respond, respond_all};
 use super::error::QueryError;
 use super::ledger::ledger;
 use super::lists::{clients, names, types};
-use super::missing::Partial;
+use super::missing::PartialAnswer;
 use super::negotiate::Media;
 use super::params::{ANY_LABEL, Params, SELECTION, params};
 use super::projection::projections;
@@ -106,14 +106,14 @@ fn shape(
     headers: &HeaderMap,
     params: &Params,
     query: Option<&Query>,
-) -> Result<Shape, QueryError> {
+) -> Result<AnswerShape, QueryError> {
     let now = state.now();
     let mut head = Map::new();
     if let Some(query) = query {
         head.insert("at".to_owned(), times::show(query.at.unwrap_or(now)).into());
     }
     head.insert("as_of".to_owned(), times::show(state.status.as_of(now)).into());
-    Ok(Shape {
+    Ok(AnswerShape {
         media: Media::of(headers)?,
         rows_max: params.limit(&state.limits)?,
         head,
@@ -143,7 +143,7 @@ async fn get_super(State(state): State<QueryState>, RawQuery(raw): RawQuery, hea
     let params = params(raw.as_ref(), SUPER)?;
     let query = params.query(&state.limits)?;
     let shape = shape(&state, &headers, &params, Some(&query))?;
-    let Partial { value: (aggregate, faults), missing } = super_aggregate(&state, query).await?;
+    let PartialAnswer { value: (aggregate, faults), missing } = super_aggregate(&state, query).await?;
     respond_all(&state, shape, aggregate.into_iter().collect(), faults, missing).await
 }
 

@@ -9,7 +9,7 @@ use serde::Serialize;
 use taba_core::{ClientId, Panicked, Registry, Store, TabName, TabType, Timestamp, Version};
 use tokio::sync::{Semaphore, watch};
 
-use super::fault::{Fault, Unreadable};
+use super::fault::{StateFault, Unreadable};
 use super::note::NotesCache;
 use crate::clock::Clock;
 use crate::log_throttle::LogThrottle;
@@ -189,7 +189,7 @@ impl QueryState {
         tab_type: &TabType,
         name: TabName,
         client: ClientId,
-    ) -> Fault {
+    ) -> StateFault {
         self.shared.counters.fault();
         if let Unreadable::Panicked(panicked) = why {
             self.panicked(tab_type, panicked);

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::error::QueryError;
-use super::missing::{Coverage, Missing};
+use super::missing::{Coverage, MissingPart};
 use super::removal::{Removed, prune_all};
 use super::state::QueryState;
 
@@ -17,7 +17,7 @@ pub struct Upkeep {
     /// Bytes given back to the system.
     pub bytes_reclaimed: u64,
     /// What could not be looked at; `None` when all was.
-    pub missing: Option<Missing>,
+    pub missing: Option<MissingPart>,
 }
 
 /// One round over the whole store, however long it takes: a VBucket that cannot be read holds up no other.
@@ -41,6 +41,6 @@ pub async fn upkeep(state: &QueryState) -> Result<Upkeep, QueryError> {
     }
     coverage.settle()?;
     done.bytes_reclaimed += state.store.reclaim().await?.bytes;
-    done.missing = Missing::join(done.pruned.missing.clone(), coverage.missing());
+    done.missing = MissingPart::join(done.pruned.missing.clone(), coverage.missing());
     Ok(done)
 }

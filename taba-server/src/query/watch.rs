@@ -16,8 +16,8 @@ use tokio::time::{Interval, MissedTickBehavior};
 use super::aggregate::{Query, aggregates};
 use super::answer::label_texts;
 use super::error::QueryError;
-use super::fault::Item;
-use super::missing::{Affects, Missing};
+use super::fault::QueryItem;
+use super::missing::{Affects, MissingPart};
 use super::params::{ANY_LABEL, params};
 use super::state::QueryState;
 
@@ -76,7 +76,7 @@ struct Watch {
     /// What was sent last, by name and type, without what changes with each look.
     last: BTreeMap<(String, String), Value>,
     /// What could not be read at the last look.
-    missing: Option<Missing>,
+    missing: Option<MissingPart>,
     ready: VecDeque<Event>,
 }
 
@@ -107,9 +107,9 @@ impl Watch {
         let mut answers = pin!(aggregates(&self.state, self.query.clone()));
         while let Some(item) = answers.next().await {
             let aggregate = match item? {
-                Item::Row(aggregate) => aggregate,
-                Item::Fault(_) => continue,
-                Item::Missing(found) => {
+                QueryItem::Row(aggregate) => aggregate,
+                QueryItem::Fault(_) => continue,
+                QueryItem::Missing(found) => {
                     missing = Some(found);
                     continue;
                 }
@@ -130,7 +130,7 @@ impl Watch {
             }
             seen.insert(key, lasting);
         }
-        let is_whole = missing.as_ref().is_none_or(|missing: &Missing| missing.affects == Affects::Lost);
+        let is_whole = missing.as_ref().is_none_or(|missing: &MissingPart| missing.affects == Affects::Lost);
         for (key, last) in std::mem::take(&mut self.last) {
             if seen.contains_key(&key) {
                 continue;

@@ -17,7 +17,7 @@ use crate::clock::{Clock, system_clock};
 use crate::driver::{Condition, OpenRequests, Shared, Worker, supervise};
 use crate::log_throttle::LogThrottle;
 use crate::query::{Limits, QueryState};
-use crate::status::{LinesDropped, Status};
+use crate::status::{DroppedLogLines, Status};
 use crate::version::Versions;
 
 /// How often a VBucket is committed, unless told otherwise.
@@ -32,7 +32,7 @@ pub const COMMITS_IN_FLIGHT_MAX: usize = 256;
 /// Why a Server cannot be built.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum BuildError {
+pub enum ServerBuildError {
     /// No store was given.
     #[error("a server needs a store: call `.store(..)`")]
     NoStore,
@@ -44,8 +44,8 @@ pub enum BuildError {
     NoChance(#[source] std::io::Error),
 }
 
-fn random() -> Result<u64, BuildError> {
-    getrandom::u64().map_err(|error| BuildError::NoChance(std::io::Error::other(error)))
+fn random() -> Result<u64, ServerBuildError> {
+    getrandom::u64().map_err(|error| ServerBuildError::NoChance(std::io::Error::other(error)))
 }
 
 /// The settings of a [`Server`] that is not started yet.
@@ -61,7 +61,7 @@ pub struct ServerBuilder {
     cache_bytes_max: usize,
     commits_in_flight_max: usize,
     query_limits: Limits,
-    log_lines_dropped: LinesDropped,
+    log_lines_dropped: DroppedLogLines,
 }
 
 impl fmt::Debug for ServerBuilder {
@@ -83,7 +83,7 @@ impl Default for ServerBuilder {
             cache_bytes_max: CACHE_BYTES_MAX,
             commits_in_flight_max: COMMITS_IN_FLIGHT_MAX,
             query_limits: Limits::default(),
-            log_lines_dropped: LinesDropped::default(),
+            log_lines_dropped: DroppedLogLines::default(),
         }
     }
 }
@@ -158,7 +158,7 @@ impl ServerBuilder {
 
     /// Tells how many lines of the process's log were dropped, for `/v2/status` and `/metrics`; by default none is.
     pub fn log_lines_dropped(mut self, count: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
-        self.log_lines_dropped = LinesDropped::of(count);
+        self.log_lines_dropped = DroppedLogLines::of(count);
         self
     }
 
@@ -167,9 +167,9 @@ impl ServerBuilder {
     /// From here on the process's panic hook says nothing of panics of Handlers, which this Server counts and logs.
     ///
     /// # Errors
-    /// [`BuildError`] when something is missing.
-    pub fn build(self) -> Result<Server, BuildError> {
-        let store = self.store.ok_or(BuildError::NoStore)?;
+    /// [`ServerBuildError`] when something is missing.
+    pub fn build(self) -> Result<Server, ServerBuildError> {
+        let store = self.store.ok_or(ServerBuildError::NoStore)?;
         quiet_guarded_panics();
         let runtime = Handle::try_current()?;
         let count =

@@ -1,4 +1,4 @@
-//! Locks: [`Lease`], held for a time and under a [`FencingToken`].
+//! Locks: [`LockLease`], held for a time and under a [`FencingToken`].
 //!
 //! # What a lock is good for
 //! A lease alone does not exclude others: its holder may sleep (a long pause of its machine is enough) and go on working
@@ -30,7 +30,7 @@ pub struct FencingToken(pub u64);
 /// A lock that is held until its time is over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "a lock that is not released is held until its time is over"]
-pub struct Lease {
+pub struct LockLease {
     name: Vec<u8>,
     holder: String,
     token: FencingToken,
@@ -79,7 +79,7 @@ impl FencingToken {
     }
 }
 
-impl Lease {
+impl LockLease {
     /// The token to show to what the lock guards.
     pub const fn token(&self) -> FencingToken {
         self.token
@@ -107,7 +107,7 @@ impl Data {
     ///
     /// # Cancel safety
     /// When dropped, the lock may be held, by nobody, until the time is over.
-    pub async fn lock(&self, name: impl AsRef<[u8]>, time: Duration) -> Result<Lease, LockError> {
+    pub async fn lock(&self, name: impl AsRef<[u8]>, time: Duration) -> Result<LockLease, LockError> {
         let micros = micros(time)?;
         let holder = format!("{:016x}{:016x}", random(), random());
         let place = self.place_of(name.as_ref()).map_err(LockError::Data)?;
@@ -121,7 +121,7 @@ impl Data {
             }
             token => {
                 let token = FencingToken::read(token).ok_or_else(wrong)?;
-                Ok(Lease { name: name.as_ref().to_vec(), holder, token })
+                Ok(LockLease { name: name.as_ref().to_vec(), holder, token })
             }
         }
     }
@@ -130,7 +130,7 @@ impl Data {
     ///
     /// # Errors
     /// [`LockError::Lost`] when the lease has run out, also if the lock was not taken since.
-    pub async fn renew(&self, lease: &Lease, time: Duration) -> Result<(), LockError> {
+    pub async fn renew(&self, lease: &LockLease, time: Duration) -> Result<(), LockError> {
         let micros = micros(time)?;
         let place = self.place_of(&lease.name).map_err(LockError::Data)?;
         let mut call = scripts::RENEW.call(&[self.namespace.lock(place.vbucket, &lease.name)]);
@@ -143,7 +143,7 @@ impl Data {
     /// # Errors
     /// [`LockError::Lost`] when the lease has run out: what was done under it may have been done beside somebody
     /// else.
-    pub async fn unlock(&self, lease: Lease) -> Result<(), LockError> {
+    pub async fn unlock(&self, lease: LockLease) -> Result<(), LockError> {
         let place = self.place_of(&lease.name).map_err(LockError::Data)?;
         let mut call = scripts::RELEASE.call(&[self.namespace.lock(place.vbucket, &lease.name)]);
         call.arg(&lease.holder);

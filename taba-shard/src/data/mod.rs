@@ -12,7 +12,7 @@ use redis::Cmd;
 use taba_core::VBucket;
 
 pub use self::error::DataError;
-pub use self::lock::{FencingToken, Lease, LockError};
+pub use self::lock::{FencingToken, LockError, LockLease};
 pub use self::scan::{ScanCursor, ScanPage};
 pub use self::swap::{Fenced, Swap};
 pub use self::transaction::{Replies, ReplySlot, Transaction};

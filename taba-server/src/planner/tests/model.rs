@@ -146,7 +146,7 @@ struct InFlight<T> {
 #[derive(Default)]
 struct Host {
     planner: Planner<(usize, u64)>,
-    wants: Option<Action<(usize, u64)>>,
+    wants: Option<PlannerAction<(usize, u64)>>,
     /// Since when it has something in hand.
     busy_since: Option<u64>,
     /// Whether it still talks to the old primary.
@@ -234,7 +234,7 @@ impl Model {
             0..6 => self.make(lane),
             6..20 => self.send(lane, host),
             20..36 => self.deliver(),
-            36..42 => self.feed(host, Input::Due),
+            36..42 => self.feed(host, PlannerInput::Due),
             42..62 => self.work(host),
             62..72 => self.hear(),
             72..82 => self.exchange(lane, host),
@@ -301,7 +301,7 @@ impl Model {
         self.send(lane, host);
         let newest = self.network.pop();
         self.arrive(newest);
-        self.feed(host, Input::Due);
+        self.feed(host, PlannerInput::Due);
         while self.hosts[host].wants.is_some() {
             self.work(host);
         }
@@ -334,16 +334,18 @@ impl Model {
         let oldest = self.hosts[host].busy_since.unwrap_or(sent).min(sent);
         self.hosts[host].busy_since = Some(oldest);
         let (arrived, sent_at) = (self.world.now, self.world.sent_at);
-        self.feed(host, Input::Message { ticket: (lane, sent), message, arrived, sent_at });
+        self.feed(host, PlannerInput::Message { ticket: (lane, sent), message, arrived, sent_at });
     }
 
-    fn feed(&mut self, host: usize, input: Input<(usize, u64)>) {
+    fn feed(&mut self, host: usize, input: PlannerInput<(usize, u64)>) {
         let actions = self.world.handle_as(&self.versions[host], &mut self.hosts[host].planner, input);
         for action in actions {
             match action {
-                Action::Answer((lane, sent), ack) => self.answers.push(InFlight { sent, what: (lane, ack) }),
-                Action::Report(_) | Action::Refused(_) => {}
-                Action::Stabilise(version) => {
+                PlannerAction::Answer((lane, sent), ack) => {
+                    self.answers.push(InFlight { sent, what: (lane, ack) });
+                }
+                PlannerAction::Report(_) | PlannerAction::Refused(_) => {}
+                PlannerAction::Stabilise(version) => {
                     let commits = self.shelf_of(host).len();
                     self.hosts[host].wait = Some((version, commits));
                 }
@@ -371,25 +373,25 @@ impl Model {
         let Some(wanted) = self.hosts[host].wants.take() else { return };
         let (is_before, is_after) = (self.chance.one_in(15), self.chance.one_in(15));
         let planner = &self.hosts[host].planner;
-        let is_believed = matches!(planner.phase, Phase::Checking { .. });
+        let is_believed = matches!(planner.phase, PlannerPhase::Checking { .. });
         let input = match wanted {
-            Action::Load(_) if is_believed && !self.rules.holds(Rule::OnlyAppliedIsFresh) => {
+            PlannerAction::Load(_) if is_believed && !self.rules.holds(Rule::OnlyAppliedIsFresh) => {
                 let version = planner.cache.version.expect("it is of some version");
-                Input::Loaded(Ok(Loaded { version, ..Loaded::default() }))
+                PlannerInput::Loaded(Ok(Loaded { version, ..Loaded::default() }))
             }
-            Action::Load(_) if is_before => Input::Loaded(Err(StoreFailed)),
-            Action::Load(wanted) => Input::Loaded(Ok(self.shelf_of(host).load(&wanted))),
-            Action::Commit(_) if is_before => Input::Committed(Err(StoreFailed)),
-            Action::Commit(commit) => {
+            PlannerAction::Load(_) if is_before => PlannerInput::Loaded(Err(StoreFailed)),
+            PlannerAction::Load(wanted) => PlannerInput::Loaded(Ok(self.shelf_of(host).load(&wanted))),
+            PlannerAction::Commit(_) if is_before => PlannerInput::Committed(Err(StoreFailed)),
+            PlannerAction::Commit(commit) => {
                 let committed = self.commit(host, commit);
-                Input::Committed(if is_after { Err(StoreFailed) } else { Ok(committed) })
+                PlannerInput::Committed(if is_after { Err(StoreFailed) } else { Ok(committed) })
             }
-            Action::Answer(..)
-            | Action::Report(_)
-            | Action::Refused(_)
-            | Action::Newer(_)
-            | Action::Panicked(_)
-            | Action::Stabilise(_) => {
+            PlannerAction::Answer(..)
+            | PlannerAction::Report(_)
+            | PlannerAction::Refused(_)
+            | PlannerAction::Newer(_)
+            | PlannerAction::Panicked(_)
+            | PlannerAction::Stabilise(_) => {
                 unreachable!("not kept")
             }
         };
@@ -440,7 +442,7 @@ impl Model {
         if self.chance.one_in(2)
             && let Some((version, result)) = self.chance.take(&mut self.hosts[host].waited)
         {
-            self.feed(host, Input::Stabilised(version, result));
+            self.feed(host, PlannerInput::Stabilised(version, result));
         }
     }
 
@@ -451,7 +453,7 @@ impl Model {
         let dead = std::mem::take(&mut self.hosts[host]);
         let sent = dead.busy_since.unwrap_or(self.now);
         (self.hosts[host].waited, self.hosts[host].is_behind) = (dead.waited, dead.is_behind);
-        if let Some(Action::Commit(commit)) = dead.wants {
+        if let Some(PlannerAction::Commit(commit)) = dead.wants {
             self.late.push(InFlight { sent, what: commit });
         }
     }
@@ -591,7 +593,7 @@ impl Model {
             }
             for host in 0..2 {
                 while self.hosts[host].planner.is_waiting() || self.hosts[host].wants.is_some() {
-                    self.feed(host, Input::Due);
+                    self.feed(host, PlannerInput::Due);
                     self.work(host);
                 }
                 self.store.replicate(usize::MAX);
