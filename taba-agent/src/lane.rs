@@ -18,30 +18,32 @@
 //! acknowledgement, says that it is contained and that it is stable. By then a primary that was cut off has noticed, and
 //! a stable commit is on every replica. A Lane that has nothing to send asks with a Probe.
 
-// cut: which Block becomes part of which Batch; parcel: one Batch; message: what is sent; keep: what may go, and when;
+// answers: what an answer changes; recovered: a Lane of an earlier run; cut: which Block becomes part of which Batch; parcel: one Batch; message: what is sent; keep: what may go, and when;
 // rewrite: elsewhere in the Spool, merged, or out of memory.
+mod answers;
 mod cut;
 mod entry;
 mod message;
+mod recovered;
 mod release;
 mod rewrite;
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use taba_core::ledger::{self, Where, Why};
-use taba_core::wire::{Ack, Answer, Block, Probe};
-use taba_core::{ClientId, Events, SeqNo, TabName, Timestamp};
+use taba_core::ledger;
+use taba_core::wire::{Block, Probe};
+use taba_core::{SeqNo, Timestamp};
 
-use self::entry::{LaneEntry, born};
+use self::entry::LaneEntry;
 pub use self::message::{LaneMessage, NextMessage, OutgoingBatch};
+use self::recovered::damage_note;
 use self::release::LostBatches;
 pub use self::rewrite::BatchCopy;
 use self::rewrite::decode;
-use crate::clock::{CLOCKS_APART_MAX, StreamClock};
-use crate::sabotage::{CONFIRM, is_off};
+use crate::clock::StreamClock;
 use crate::spool::record::{Fragment, LaneCheckpoint};
-use crate::spool::recovery::{RecoveredLane, Sending};
+use crate::spool::recovery::Sending;
 use crate::spool::{Fetch, FetchedContent, FragmentLocation, Purpose};
 use crate::units::ClockReading;
 pub use crate::units::LaneKey;
@@ -173,88 +175,12 @@ impl Lane {
         }
     }
 
-    /// A Lane of an earlier run, as it was found. It first asks how far it is contained in the store.
-    pub fn recovered(key: LaneKey, bounds: LaneBounds, found: RecoveredLane, now: ClockReading) -> Self {
-        let mut lane = Self { clock: found.clock, ..Self::new(key, bounds) };
-        for batch in found.batches {
-            let mut notes = Vec::new();
-            for (client, loss) in &batch.lost {
-                let client = client.clone().unwrap_or_else(|| ledger::stream_client(key.stream));
-                if loss.events > 0 {
-                    notes.push(damage_note(client.clone(), now.time, loss.events));
-                }
-                if loss.unrecorded > 0 {
-                    notes.push(note(ledger::tab(ledger::RECORDED), client, now.time, loss.unrecorded));
-                }
-            }
-            let mut entry = LaneEntry::recovered(batch, found.clock, now, &notes);
-            entry.acked_at = (entry.seq <= found.applied).then_some(now.uptime);
-            debug_assert!(lane.entries.is_empty() || entry.seq == lane.last.next(), "there is a gap");
-            if lane.entries.is_empty() {
-                lane.cursor = entry.seq;
-            }
-            lane.last = entry.seq;
-            lane.events_held += entry.weight.events;
-            lane.events_offered = entry.events_before.saturating_add(entry.weight.events);
-            lane.entries.push_back(entry);
-        }
-        lane.begun_before = found.sending;
-        lane.begun = lane.found_begun(now);
-        lane.sent_through = lane.last;
-        lane.cursor = lane.cursor.max(found.applied.min(lane.last).next());
-        (lane.must_probe, lane.is_recovered) = (true, true);
-        lane
-    }
-
-    /// Since when an earlier run may have sent something of it, in microseconds since the start of this one.
-    fn found_begun(&self, now: ClockReading) -> Option<i64> {
-        match self.begun_before {
-            Sending::Unknown => Some(i64::MIN),
-            Sending::Never => None,
-            Sending::Since(time) => Some(born(time, self.clock, now)),
-        }
-    }
-
-    /// By how much the times of its stream are off, if that is a stream of an earlier run.
-    pub fn found_clock(&self) -> Option<StreamClock> {
-        self.is_recovered.then_some(self.clock)
-    }
-
-    /// The time of day was set, or it was found that its stream's clock was ahead by more than was known: what an
-    /// earlier run has taken is as old as it is by this clock.
-    pub fn recompute_ages(&mut self, now: ClockReading, ahead: i64) {
-        if self.is_recovered {
-            self.clock.measured = self.clock.measured.saturating_sub(ahead);
-            self.entries.iter_mut().for_each(|entry| entry.recompute_ages(self.clock, now));
-            if self.begun_before != Sending::Never {
-                self.begun = self.found_begun(now);
-            }
-        }
-    }
-
-    /// Whether an earlier run began it.
-    pub const fn is_recovered(&self) -> bool {
-        self.is_recovered
-    }
-
     /// A Server has begun it after it was refused because of the clocks: from here on its Batches get older.
     pub fn is_begun(&mut self, now: Duration) {
         if !self.is_recovered {
             let now = now.as_micros() as i64;
             self.entries.iter_mut().for_each(|entry| entry.born = entry.born.max(now));
         }
-    }
-
-    /// By how many microseconds its newest Batch is from the future, if by more than clocks may differ.
-    pub fn ahead(&self, now: Duration) -> Option<i64> {
-        let ahead = self.entries.back()?.born.saturating_sub(now.as_micros() as i64);
-        Some(ahead).filter(|ahead| *ahead > CLOCKS_APART_MAX.as_micros() as i64)
-    }
-
-    /// Whether an earlier run has taken something that is too old to be sent, or from the future: either that run's
-    /// clock was wrong, or this one's is.
-    pub fn is_misdated(&self, now: Duration) -> bool {
-        self.is_recovered && (self.is_too_old(now) || self.ahead(now).is_some())
     }
 
     /// The name of the Lane.
@@ -406,109 +332,9 @@ impl Lane {
         Some(message)
     }
 
-    /// What the Server said about the message in flight, and what can be let go for that.
-    pub fn acknowledge(&mut self, now: Duration, ack: &Ack) -> (Progress, ReleasedBatches) {
-        debug_assert!(self.in_flight.is_some(), "an answer without a question");
-        let Some(in_flight) = self.in_flight.take() else {
-            return (Progress::ProtocolViolation, ReleasedBatches::default());
-        };
-        let sent = self.cursor;
-        let beyond = if self.is_recovered { ack.applied.min(self.last) } else { ack.applied };
-        let ack = &Ack { applied: beyond, stable: ack.stable.min(beyond), ..ack.clone() };
-        let progress = match ack.answer {
-            Answer::Unavailable | Answer::Busy | Answer::Misplaced | Answer::Misdated => Progress::Later,
-            // A mark above everything we ever sent is not about our Lane.
-            _ if ack.applied > self.sent_through => Progress::ProtocolViolation,
-            Answer::Applied if in_flight.is_probe => self.probed(now, ack.applied),
-            _ if in_flight.is_probe => Progress::ProtocolViolation,
-            Answer::Applied | Answer::Duplicate if ack.applied >= sent => self.applied(now, ack.applied),
-            Answer::Applied | Answer::Duplicate => Progress::ProtocolViolation,
-            // The store may have gone back to any earlier mark, also below what we still have. Then we go on from
-            // what we have, and the Server, seeing the base, counts the gap.
-            Answer::Nak => {
-                self.rewind(ack.applied);
-                if self.cursor == sent { Progress::Later } else { Progress::Rewound }
-            }
-        };
-        if progress == Progress::Later {
-            self.put_away_next();
-        }
-        let mut released = ReleasedBatches::default();
-        if ack.answer == Answer::Applied && matches!(progress, Progress::Applied(_) | Progress::Rewound) {
-            self.stable = self.stable.max(ack.stable.min(ack.applied));
-            let through = if is_off(CONFIRM) { ack.applied } else { ack.applied.min(ack.stable) };
-            self.confirm(through, in_flight.sent_at, &mut released);
-            self.confirm_loss(now, ack, in_flight.sent_at);
-            self.probe_not_before = now + self.bounds.probe_interval;
-        }
-        self.audit();
-        (progress, released)
-    }
-
-    fn applied(&mut self, now: Duration, through: SeqNo) -> Progress {
-        for entry in self.entries.iter_mut().take_while(|entry| entry.seq <= through) {
-            if entry.acked_at.is_none() {
-                entry.acked_at = Some(now);
-            }
-            if entry.seq >= self.cursor {
-                entry.put_away();
-            }
-        }
-        self.cursor = self.cursor.max(through.next());
-        Progress::Applied(through)
-    }
-
-    fn probed(&mut self, now: Duration, applied: SeqNo) -> Progress {
-        self.must_probe = false;
-        if applied.next() < self.cursor {
-            let before = self.cursor;
-            self.rewind(applied);
-            if self.cursor < before {
-                return Progress::Rewound;
-            }
-        }
-        self.applied(now, applied)
-    }
-
-    fn rewind(&mut self, applied: SeqNo) {
-        self.cursor = applied.next().clamp(self.base(), self.cursor);
-        self.stable = SeqNo::NONE;
-        if let Some(loss) = self.loss.as_mut().filter(|loss| loss.through > applied) {
-            loss.acked_at = None;
-        }
-        for entry in self.entries.iter_mut().rev().take_while(|entry| entry.seq > applied) {
-            entry.acked_at = None;
-        }
-    }
-
-    /// The request was not answered: the Batch may or may not have been stored, and is to be sent again as it is.
-    pub fn give_back(&mut self) {
-        debug_assert!(self.in_flight.is_some(), "nothing was taken");
-        self.in_flight = None;
-        self.put_away_next();
-    }
-
-    /// The request was turned away, by whoever it reached, before anything of it was taken: what was in flight counts as
-    /// not sent.
-    pub fn turned_away(&mut self) {
-        debug_assert!(self.in_flight.is_some(), "nothing was taken");
-        if let Some(in_flight) = self.in_flight.take() {
-            (self.sent_through, self.begun) = (in_flight.sent_before, in_flight.begun_before);
-        }
-    }
-
     /// Whether a Batch is in flight.
     pub fn has_batch_in_flight(&self) -> bool {
         self.in_flight.is_some_and(|in_flight| !in_flight.is_probe)
-    }
-
-    /// What was read back to be sent is read back again when its turn comes: many Lanes may wait for one Server to come
-    /// back. What is here since it came stays, as long as there is room for it.
-    fn put_away_next(&mut self) {
-        let next = self.index(self.cursor);
-        if let Some(index) = next.filter(|index| self.entries[*index].is_fetched) {
-            self.entries[index].put_away();
-        }
     }
 
     /// Whether everything that is here is contained in the store.
@@ -589,19 +415,6 @@ impl Lane {
             "the lane lost count"
         );
     }
-}
-
-/// The Ledger's note about events of a Client that were written down and cannot be read any more; where nobody knows
-/// whose they were, of a stream.
-fn damage_note(client: ClientId, now: Timestamp, events: u64) -> Block {
-    note(ledger::dropped_tab(Where::Agent, Why::Damaged), client, now, events)
-}
-
-/// A note of the Ledger.
-fn note(tab: TabName, client: ClientId, now: Timestamp, events: u64) -> Block {
-    let (times, values) = ([now], [events as f64]);
-    let note = Events::new(&times, &values);
-    Block::of_events(tab, client, ledger::tab_type(), note).expect("there is one event")
 }
 
 #[cfg(test)]

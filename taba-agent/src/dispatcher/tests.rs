@@ -1,5 +1,5 @@
 use taba_core::ledger::Why;
-use taba_core::wire::{Answer, Block};
+use taba_core::wire::{Ack, Answer, Block};
 use taba_core::{ClientId, Events, SeqNo, TabName, TabType, Timestamp, VBuckets};
 
 use super::*;

@@ -1,14 +1,18 @@
 //! The driver: an [`Agent`] with sockets and time around its [`Relay`](crate::Relay).
 
 mod body;
+mod builder;
 mod clock;
 mod disk;
 mod disk_thread;
 mod failure;
 mod handle;
+mod intake;
 mod limited_listener;
 mod listener;
 mod log_lines;
+mod log_notices;
+mod open;
 mod pump;
 mod record;
 mod refusal;
@@ -35,6 +39,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+pub use self::builder::AgentBuilder;
 pub use self::disk::{DiskError, FileDisk};
 pub use self::failure::AgentFailure;
 pub use self::handle::{AcceptError, AgentHandle};
@@ -43,9 +48,8 @@ use self::log_lines::LinesDropped;
 pub use self::set_aside::{SetAsideFile, SetAsideFiles};
 use self::shared::Shared;
 use self::supervise::supervise;
-use crate::config::{Config, ConfigError, SpoolKind, Verified};
+use crate::config::{Config, SpoolKind, Verified};
 use crate::relay::Status;
-use crate::server_url::ServerUrl;
 use crate::spool::{Disk, Weight};
 
 /// When an Agent stops, connections get this long to finish the request they are in.
@@ -77,14 +81,6 @@ pub struct Agent {
     config: Verified<Config>,
     handlers: Registry,
     log_lines_dropped: LinesDropped,
-}
-
-/// An [`Agent`] in the making; what is not said is as in [`Config::default`].
-#[derive(Clone, Debug, Default)]
-#[must_use]
-pub struct AgentBuilder {
-    config: Config,
-    handlers: Registry,
 }
 
 /// Why an Agent did not start.
@@ -303,58 +299,6 @@ fn serve<L>(
         let _ = server.await;
     };
     listeners.spawn(supervise("the listener", Arc::clone(shared), serving));
-}
-
-impl AgentBuilder {
-    /// The Servers, instead of the default one.
-    pub fn servers(mut self, servers: impl IntoIterator<Item = ServerUrl>) -> Self {
-        self.config.servers = servers.into_iter().collect();
-        self
-    }
-
-    /// Where to listen; port 0 lets the system choose.
-    pub fn listen(mut self, addr: HostPort) -> Self {
-        self.config.listen = addr;
-        self
-    }
-
-    /// The directory of the Spool, instead of `./taba-spool`.
-    pub fn spool_dir(mut self, path: impl Into<PathBuf>) -> Self {
-        (self.config.spool, self.config.spool_dir) = (SpoolKind::File, path.into());
-        self
-    }
-
-    /// Keeps the Spool in memory only: what it holds is gone with the process.
-    pub fn memory_spool(mut self) -> Self {
-        self.config.spool = SpoolKind::Memory;
-        self
-    }
-
-    /// See [`Agent::with_handlers`].
-    pub fn handlers(mut self, handlers: Registry) -> Self {
-        self.handlers = handlers;
-        self
-    }
-
-    /// A Unix socket to listen on as well.
-    pub fn unix(mut self, path: impl Into<PathBuf>) -> Self {
-        self.config.unix = Some(path.into());
-        self
-    }
-
-    /// Changes any other setting.
-    pub fn configure(mut self, change: impl FnOnce(&mut Config)) -> Self {
-        change(&mut self.config);
-        self
-    }
-
-    /// Checks the configuration.
-    ///
-    /// # Errors
-    /// [`ConfigError`], which names the setting to change.
-    pub fn build(self) -> Result<Agent, ConfigError> {
-        Ok(Agent::new(self.config.verify()?).with_handlers(self.handlers))
-    }
 }
 
 impl RunningAgent {

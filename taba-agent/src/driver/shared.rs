@@ -1,14 +1,12 @@
 //! [`Shared`]: the Relay, and what its listener, its pump and its disk threads share.
 
 use std::ops::{Deref, DerefMut};
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use taba_core::wire::{BadBlock, ClientBatch, Receipt};
-use taba_core::{Registry, StoreId, Throttle, Timestamp};
+use taba_core::{Registry, StoreId, Throttle};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::timeout;
 
@@ -16,34 +14,24 @@ use super::StartError;
 use super::clock::{Clock, random};
 use super::failure::{AgentFailure, Poisoned};
 use super::log_lines::{Lines, LinesDropped};
-use super::refusal::RequestRefusal;
+use super::log_notices::tell;
+use super::open::{open, open_disk, resolve_set_aside};
 use super::sender::VBucketsSeen;
 use super::set_aside::{self, SetAsideFiles};
 use super::stores::Stores;
 use crate::config::{Config, SpoolKind, Verified};
 use crate::dispatcher::{Input, Request};
-use crate::frontend::FrontBatch;
-use crate::relay::{
-    AcceptOutcome, ClockReading, Notice, RecordOutcome, Relay, RelayStart, SetAsideBlocks, Status,
-};
-use crate::sabotage::{SPOOLED, is_off};
-use crate::spool::recovery::{Damage, Recovered};
-use crate::spool::{
-    Disk, DiskFault, DiskJob, JobResult, LogSpool, MemorySpool, Spool, SpoolError, SyncPolicy, Weight,
-};
+use crate::relay::{ClockReading, Relay, RelayStart, SetAsideBlocks, Status};
+use crate::spool::recovery::Recovered;
+use crate::spool::{Disk, DiskFault, DiskJob, JobResult, MemorySpool, Spool, SyncPolicy, Weight};
 
 /// What goes on is said again after this.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
-/// How long a Client waits for the disk to take its Batch; then it is asked to send it again.
-const ANSWER_WAIT: Duration = Duration::from_secs(5);
-
-/// How far ahead of the clock the times of what is recorded without one may be, in microseconds.
-const RISING_MICROS_MAX: i64 = 1_000_000;
 
 pub(super) struct Shared {
     pub(super) config: Verified<Config>,
     /// Which times front-ends have given away, in microseconds.
-    record_clock: AtomicI64,
+    pub(super) record_clock: AtomicI64,
     /// Tab types whose values front-ends can read.
     pub(super) handlers: Registry,
     pub(super) clock: Clock,
@@ -58,29 +46,29 @@ pub(super) struct Shared {
     /// Which store is delivered to.
     pub(super) stores: Arc<Stores>,
     relay: Mutex<Relay<Box<dyn Spool>>>,
-    safety: watch::Sender<SpoolProgress>,
+    pub(super) safety: watch::Sender<SpoolProgress>,
     said: Mutex<Throttle<&'static str>>,
     pub(super) lines: Arc<Lines>,
     pub(super) log_lines_dropped: LinesDropped,
     /// From here on tasks may end.
     is_stopping: AtomicBool,
     /// From here on the disk is let go of.
-    is_closing: AtomicBool,
+    pub(super) is_closing: AtomicBool,
     is_disk_closed: watch::Sender<bool>,
-    failure: watch::Sender<Option<AgentFailure>>,
+    pub(super) failure: watch::Sender<Option<AgentFailure>>,
 }
 
 /// How far the Spool is safe.
 #[derive(Clone, Copy, Debug, Default)]
-struct SpoolProgress {
+pub(super) struct SpoolProgress {
     /// Up to where it outlives the process.
-    written: u64,
+    pub(super) written: u64,
     /// Up to where it outlives a power failure.
-    durable: u64,
+    pub(super) durable: u64,
     /// How often the disk did not take what was to be written.
-    failures: u64,
+    pub(super) failures: u64,
     /// The disk is given up.
-    is_broken: bool,
+    pub(super) is_broken: bool,
 }
 
 /// What the disk thread does next.
@@ -177,80 +165,6 @@ impl Shared {
             failure: watch::Sender::new(None),
         };
         Ok((shared, disk, woken))
-    }
-
-    /// Takes a client Batch, and waits until it is as safe as was promised.
-    ///
-    /// # Cancel safety
-    /// When dropped, the Batch may have been taken: its Client, which hears nothing, sends it again and is recognised.
-    pub(super) async fn accept(
-        &self,
-        batch: &ClientBatch,
-        bad: &[BadBlock],
-    ) -> Result<Receipt, RequestRefusal> {
-        self.take(|relay, now| match relay.accept(now, batch, bad) {
-            AcceptOutcome::Taken { receipt, position } => Ok((receipt, position)),
-            AcceptOutcome::Refused(error) => Err(error.into()),
-            AcceptOutcome::Stopping => Err(RequestRefusal::Stopping),
-        })
-        .await
-    }
-
-    /// The first of so many times, a microsecond apart, for what front-ends record without one: none was given away before.
-    pub(super) fn rising_times(&self, count: usize) -> Timestamp {
-        let now = self.clock.now().time.as_micros();
-        let count = i64::try_from(count).unwrap_or(i64::MAX);
-        // No other memory depends on it; and a count of lines is bounded, so that this is never far ahead of the clock.
-        let update = |free: i64| Some(first_free(free, now).saturating_add(count));
-        let before = self.record_clock.fetch_update(Ordering::Relaxed, Ordering::Relaxed, update);
-        Timestamp::from_micros(first_free(before.unwrap_or(now), now))
-    }
-
-    /// Takes the Batches of a front-end's request, and waits as [`accept`](Self::accept) does. Whether all of them had been
-    /// taken before.
-    pub(super) async fn record(
-        &self,
-        batches: Vec<FrontBatch>,
-        key: Option<&str>,
-    ) -> Result<bool, RequestRefusal> {
-        self.take(|relay, now| match relay.record(now, batches, key) {
-            RecordOutcome::Taken { position, is_repeated } => Ok((is_repeated, position)),
-            RecordOutcome::Refused(error) => Err(error.into()),
-            RecordOutcome::Stopping => Err(RequestRefusal::Stopping),
-        })
-        .await
-    }
-
-    /// Hands something to the Relay, and waits until what was taken is as safe as was promised.
-    async fn take<T>(
-        &self,
-        take: impl FnOnce(&mut Relay<Box<dyn Spool>>, ClockReading) -> Result<(T, u64), RequestRefusal>,
-    ) -> Result<T, RequestRefusal> {
-        if self.failure.borrow().is_some() {
-            return Err(RequestRefusal::Failed);
-        }
-        // Nobody brings anything to the disk or to Servers any more.
-        if self.is_closing.load(Ordering::Acquire) {
-            return Err(RequestRefusal::Stopping);
-        }
-        let mut safety = self.safety.subscribe();
-        let failures = safety.borrow_and_update().failures;
-        let taken = self.with(take)?;
-        self.hint();
-        let (answer, position) = taken?;
-        if self.is_memory() || is_off(SPOOLED) {
-            return Ok(answer);
-        }
-        let is_always = self.config.spool_sync == SyncPolicy::Always;
-        let is_safe =
-            |safety: &SpoolProgress| (if is_always { safety.durable } else { safety.written }) >= position;
-        let is_over =
-            |safety: &SpoolProgress| is_safe(safety) || safety.failures != failures || safety.is_broken;
-        match timeout(ANSWER_WAIT, safety.wait_for(is_over)).await {
-            Ok(Ok(safety)) if is_safe(&safety) => Ok(answer),
-            Ok(Ok(safety)) if safety.is_broken => Err(SpoolError::Broken.into()),
-            Ok(_) | Err(_) => Err(RequestRefusal::Unwritten),
-        }
     }
 
     /// Whether it holds any events.
@@ -500,20 +414,20 @@ impl Shared {
         }
     }
 
-    fn is_memory(&self) -> bool {
+    pub(super) fn is_memory(&self) -> bool {
         // Where there is no disk from the start.
         self.config.spool == SpoolKind::Memory
     }
 
     /// There may be something to do for the pump and for the disk thread.
-    fn hint(&self) {
+    pub(super) fn hint(&self) {
         self.wake.notify_one();
         // If it is full, the thread is about to look anyway.
         let _ = self.disk_wake.try_send(());
     }
 
     /// Has a look at the Relay, or changes it. The clock is read under the lock, so that the Relay never sees it go back.
-    fn with<T>(
+    pub(super) fn with<T>(
         &self,
         work: impl FnOnce(&mut Relay<Box<dyn Spool>>, crate::relay::ClockReading) -> T,
     ) -> Result<T, Poisoned> {
@@ -540,112 +454,6 @@ impl SpoolProgress {
     }
 }
 
-/// The first time that may be given away: now, or what comes after those that were. When the clock was set back, what was
-/// given away before does not matter any more.
-const fn first_free(free: i64, now: i64) -> i64 {
-    if free > now && free.saturating_sub(now) < RISING_MICROS_MAX { free } else { now }
-}
-
-/// Says it in the log.
-fn tell(notices: Notice) {
-    match notices {
-        Notice::DiskFault { fault: DiskFault::Write, error } => tracing::error!(
-            error,
-            "the disk of the spool does not take what is to be written; clients keep their batches until it does"
-        ),
-        Notice::DiskFault { fault: DiskFault::Sync, error } => tracing::error!(
-            error,
-            "the spool could not be synced; what it holds is being written again to new segments"
-        ),
-        Notice::DiskFault { fault: DiskFault::Gone, error } => tracing::error!(
-            error,
-            "the files of the spool are gone, or the last one cannot be written to any more; what is held is being written again to new ones"
-        ),
-        Notice::DiskFault { fault: DiskFault::Broken, error } => tracing::error!(
-            error,
-            "the disk of the spool fails to sync again and again; nothing more is taken: see to the disk, then start the agent anew"
-        ),
-        Notice::Well => {
-            tracing::info!("the disk of the spool takes what is written again, and all of it is there");
-        }
-        Notice::Full { bytes_max } => tracing::warn!(
-            bytes_max,
-            "the spool is full; clients keep their batches until servers have stored some of it, or spool-bytes-max is raised"
-        ),
-        Notice::HasRoom { events } => tracing::info!(
-            events_turned_away = events,
-            "the spool has room again; every repetition of what was turned away is counted"
-        ),
-        Notice::Expired { events } => tracing::error!(
-            events,
-            "events waited for servers for more than a day and were given up: what servers had not stored is lost; \
-             bring servers back within a day, and see the docs if a clock was wrong"
-        ),
-        Notice::Damaged { events } => {
-            tracing::error!(events, "the spool is damaged; the ledger is told how many events are lost");
-        }
-        Notice::Panicked { times } => tracing::error!(
-            times,
-            "a handler panicked while waiting events were merged; they are kept as they are, and take more room"
-        ),
-    }
-}
-
-/// Opens the directory that is asked for.
-fn open_disk(config: &Verified<Config>) -> Result<Option<Box<dyn Disk>>, StartError> {
-    Ok(Some(Box::new(super::disk::FileDisk::open(&config.spool_dir)?)))
-}
-
-/// Opens the Spool, and says what an earlier run has left in it.
-fn open(config: &Verified<Config>, disk: &mut dyn Disk) -> Result<(LogSpool, Recovered), StartError> {
-    let path = &config.spool_dir;
-    let opened = LogSpool::open(disk, config.log_options());
-    let (spool, recovered) = opened.map_err(|source| StartError::Spool { path: path.clone(), source })?;
-    let batches: usize = recovered.lanes.values().map(|lane| lane.batches.len()).sum();
-    tracing::info!(spool_dir = %path.display(), lanes = recovered.lanes.len(), batches, "spool opened");
-    tell_damage(&recovered.damage, path);
-    Ok((spool, recovered))
-}
-
-/// Decides about what an earlier run was setting aside. What cannot be decided stays, and may not be sent again.
-fn resolve_set_aside(spool_dir: &Path, disk: &dyn Disk, recovered: &Recovered) {
-    if let Err(error) = SetAsideFiles::of(spool_dir).resolve(disk, recovered) {
-        tracing::error!(
-            spool_dir = %spool_dir.display(), %error,
-            "the directory set-aside of the spool cannot be used; what an earlier run left pending in it stays so"
-        );
-    }
-}
-
-/// Clients of which the log says how many events they lost, at most; `/status` has all of them.
-const CLIENTS_SAID_MAX: usize = 20;
-
-fn tell_damage(damage: &Damage, path: &Path) {
-    if damage.segments_misnamed > 0 {
-        tracing::warn!(
-            spool_dir = %path.display(),
-            segments = damage.segments_misnamed,
-            "segments of the spool stood under wrong names, or twice; they were put in order"
-        );
-    }
-    if damage.stretches == 0 && !damage.has_unknown {
-        return;
-    }
-    let clients =
-        damage.clients.iter().take(CLIENTS_SAID_MAX).map(|(client, events)| format!("{client}={events}"));
-    let more = if damage.has_unknown { "; more were lost, and nobody knows how many" } else { "" };
-    tracing::error!(
-        spool_dir = %path.display(),
-        segments_missing = damage.segments_missing,
-        stretches = damage.stretches,
-        bytes = damage.bytes,
-        events_lost = format!("{}{more}", damage.events),
-        clients = clients.collect::<Vec<_>>().join(" "),
-        "the spool is damaged; all that can be read is delivered, what cannot is kept in *.damaged files beside it, \
-         and the ledger is told of the events that no server had stored"
-    );
-}
-
 /// What the Relay waits for.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum PumpStep {
@@ -655,17 +463,4 @@ pub(super) enum PumpStep {
     Wait,
     /// Nothing: it was stopped, and all is stored.
     Done,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_that_are_given_away_rise_and_follow_a_clock_that_is_set_back() {
-        assert_eq!(first_free(i64::MIN, 5), 5);
-        assert_eq!(first_free(9, 5), 9);
-        assert_eq!(first_free(5, 9), 9);
-        assert_eq!(first_free(5 + RISING_MICROS_MAX, 5), 5, "the clock was set back");
-    }
 }

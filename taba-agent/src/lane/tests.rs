@@ -3,8 +3,8 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 use proptest::prelude::*;
 use taba_core::limits::BATCH_BLOCKS_MAX;
-use taba_core::wire::{LaneBatch, Reader};
-use taba_core::{ClientId, StreamId, TabName, TabType};
+use taba_core::wire::{Ack, Answer, LaneBatch, Reader};
+use taba_core::{ClientId, Events, StreamId, TabName, TabType};
 
 use super::*;
 use crate::spool::record::Record;

@@ -1,0 +1,243 @@
+//! Checking a [`Config`]: every range, and the memory of all bounds together.
+
+use std::time::Duration;
+
+use taba_core::limits::{BLOCK_BYTES_MAX, FRAME_BYTES_MAX};
+use taba_core::{VBuckets, VBucketsError};
+
+use super::{
+    BODY_BYTES_MAX, CONNECTION_BYTES, Config, DECODERS_MAX, INDEX_SHARE, LANE_BYTES, SERVERS_MAX, SpoolKind,
+    Verified,
+};
+use crate::dedup::{INCARNATION_BYTES_MAX, KEYS_MAX};
+use crate::lane::HEAD_BYTES_MAX;
+use crate::relay::HELD_HERE_BYTES_MAX;
+
+/// Why a configuration was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// A number is out of its range.
+    #[error("{name} = {found} is not from {min} to {max}")]
+    OutOfRange {
+        /// The setting.
+        name: &'static str,
+        /// What it is.
+        found: String,
+        /// What it may be at least.
+        min: String,
+        /// What it may be at most.
+        max: String,
+    },
+    /// The number of VBuckets is impossible.
+    #[error("vbuckets")]
+    VBuckets(#[from] VBucketsError),
+    /// One Server stands twice.
+    #[error("server {url} stands twice; give it a weight instead")]
+    ServerTwice {
+        /// Which one.
+        url: String,
+    },
+    /// All bounds together are over the bound of memory.
+    #[error(
+        "at the worst, the bounds come to {bytes} bytes, and memory_bytes_max is {bytes_max}: \
+         lower spool_bytes_max ({spool}), bodies_bytes_max ({bodies}) or requests_per_server_max ({requests}), or raise it"
+    )]
+    Memory {
+        /// What they come to.
+        bytes: u64,
+        /// What they may come to.
+        bytes_max: u64,
+        /// The share of the Spool.
+        spool: u64,
+        /// The share of bodies being received.
+        bodies: u64,
+        /// The share of requests to Servers.
+        requests: u64,
+    },
+}
+
+impl ConfigError {
+    /// The settings that it is about.
+    pub fn settings(&self) -> &[&'static str] {
+        match self {
+            Self::OutOfRange { name: "backoff_min", .. } => &["backoff_min", "backoff_max"],
+            Self::OutOfRange { name: "request_bytes_max", .. } => &["request_bytes_max", "batch_bytes_max"],
+            Self::OutOfRange { name, .. } => std::slice::from_ref(name),
+            Self::VBuckets(_) => &["vbuckets"],
+            Self::ServerTwice { .. } => &["servers"],
+            Self::Memory { .. } => {
+                &["spool_bytes_max", "bodies_bytes_max", "requests_per_server_max", "memory_bytes_max"]
+            }
+        }
+    }
+}
+
+impl Config {
+    /// Checks every setting, and that the memory of all bounds together is within `memory_bytes_max`.
+    ///
+    /// # Errors
+    /// [`ConfigError`], which names the setting to change.
+    pub fn verify(self) -> Result<Verified<Self>, ConfigError> {
+        VBuckets::new(self.vbuckets)?;
+        self.verify_servers()?;
+        self.verify_ranges()?;
+        let memory = self.memory();
+        let bytes = memory.total();
+        if bytes > self.memory_bytes_max {
+            let Memory { spool, bodies, requests, .. } = memory;
+            return Err(ConfigError::Memory {
+                bytes,
+                bytes_max: self.memory_bytes_max,
+                spool,
+                bodies,
+                requests,
+            });
+        }
+        Ok(Verified(self))
+    }
+
+    fn verify_servers(&self) -> Result<(), ConfigError> {
+        within("servers", self.servers.len() as u64, 1, SERVERS_MAX as u64)?;
+        for (place, server) in self.servers.iter().enumerate() {
+            if self.servers[..place].iter().any(|before| before.url() == server.url()) {
+                return Err(ConfigError::ServerTwice { url: server.url().to_owned() });
+            }
+        }
+        Ok(())
+    }
+
+    fn verify_ranges(&self) -> Result<(), ConfigError> {
+        // The notes that the Agent adds to a Batch come on top of what a frame can hold.
+        within("spool_bytes_max", self.spool_bytes_max, 2 * FRAME_BYTES_MAX as u64, 1 << 40)?;
+        within("batch_bytes_max", self.batch_bytes_max as u64, 1, FRAME_BYTES_MAX as u64 / 2)?;
+        // The largest Batch, with room for its head and the numbers around it.
+        let batch = self.batch_bytes_max.max(BLOCK_BYTES_MAX) + HEAD_BYTES_MAX + 64;
+        within("request_bytes_max", self.request_bytes_max as u64, batch as u64, FRAME_BYTES_MAX as u64)?;
+        within("requests_per_server_max", self.requests_per_server_max as u64, 1, 64)?;
+        within("incarnations_max", self.incarnations_max as u64, 1, 1 << 24)?;
+        within("connections_max", self.connections_max as u64, 1, 1 << 20)?;
+        within("bodies_bytes_max", self.bodies_bytes_max as u64, BODY_BYTES_MAX as u64, 1 << 31)?;
+        let (ms, secs) = (Duration::from_millis, Duration::from_secs);
+        last("spool_sync_interval", self.spool_sync_interval, ms(1), secs(1))?;
+        last("confirm_after", self.confirm_after, Duration::ZERO, secs(3600))?;
+        last("probe_interval", self.probe_interval, ms(10), secs(600))?;
+        last("merge_after", self.merge_after, Duration::ZERO, secs(600))?;
+        last("linger", self.linger, Duration::ZERO, secs(10))?;
+        last("backoff_min", self.backoff_min, ms(1), self.backoff_max)?;
+        last("backoff_max", self.backoff_max, ms(1), secs(600))?;
+        last("connect_timeout", self.connect_timeout, ms(1), secs(600))?;
+        last("request_timeout", self.request_timeout, ms(1), secs(600))?;
+        last("body_timeout", self.body_timeout, ms(1), secs(600))?;
+        last("shutdown_timeout", self.shutdown_timeout, Duration::ZERO, secs(86_400))
+    }
+
+    /// What all bounds come to at the worst.
+    pub fn memory(&self) -> Memory {
+        let requests = (self.servers.len() * self.requests_per_server_max) as u64;
+        Memory {
+            // A Batch that is being filled has grown by doubling; and the index of a log on a disk is in memory.
+            spool: match self.spool {
+                SpoolKind::Memory => self.spool_bytes_max.saturating_mul(2),
+                SpoolKind::File => 2 * HELD_HERE_BYTES_MAX + self.spool_bytes_max / INDEX_SHARE,
+            },
+            bodies: self.bodies_bytes_max as u64 + DECODERS_MAX * FRAME_BYTES_MAX as u64,
+            // The message, its frame, and the answer.
+            requests: requests * (2 * self.request_bytes_max as u64 + BODY_BYTES_MAX as u64),
+            lanes: u64::from(self.vbuckets) * (LANE_BYTES + 2 * self.servers.len() as u64),
+            incarnations: (self.incarnations_max + KEYS_MAX) as u64 * INCARNATION_BYTES_MAX as u64,
+            connections: self.connections_max as u64 * CONNECTION_BYTES,
+        }
+    }
+}
+
+/// What each bound comes to at the worst, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// Blocks that are held.
+    pub spool: u64,
+    /// Bodies being received, and those being unpacked.
+    pub bodies: u64,
+    /// Requests to Servers.
+    pub requests: u64,
+    /// Lanes without their Blocks.
+    pub lanes: u64,
+    /// Incarnations of Clients, and keys of requests to record.
+    pub incarnations: u64,
+    /// Connections of Clients.
+    pub connections: u64,
+}
+
+impl Memory {
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        let Self { spool, bodies, requests, lanes, incarnations, connections } = *self;
+        [spool, bodies, requests, lanes, incarnations, connections].into_iter().fold(0, u64::saturating_add)
+    }
+}
+
+fn within(name: &'static str, found: u64, min: u64, max: u64) -> Result<(), ConfigError> {
+    if (min..=max).contains(&found) {
+        return Ok(());
+    }
+    Err(ConfigError::OutOfRange {
+        name,
+        found: found.to_string(),
+        min: min.to_string(),
+        max: max.to_string(),
+    })
+}
+
+fn last(name: &'static str, found: Duration, min: Duration, max: Duration) -> Result<(), ConfigError> {
+    if (min..=max).contains(&found) {
+        return Ok(());
+    }
+    let text = |time: Duration| format!("{time:?}");
+    Err(ConfigError::OutOfRange { name, found: text(found), min: text(min), max: text(max) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(change: impl FnOnce(&mut Config)) -> ConfigError {
+        let mut config = Config::default();
+        change(&mut config);
+        config.verify().unwrap_err()
+    }
+
+    #[test]
+    fn the_defaults_fit_together() {
+        let config = Config::default().verify().unwrap();
+        assert_eq!(config.vbuckets(), VBuckets::default());
+        assert!(config.memory().total() > HELD_HERE_BYTES_MAX);
+    }
+
+    #[test]
+    fn each_bound_is_checked() {
+        let name = |error: ConfigError| match error {
+            ConfigError::OutOfRange { name, .. } => name,
+            other => panic!("{other}"),
+        };
+        assert_eq!(name(error(|c| c.servers.clear())), "servers");
+        assert_eq!(name(error(|c| c.spool_bytes_max = 1 << 20)), "spool_bytes_max");
+        assert_eq!(name(error(|c| c.batch_bytes_max = 0)), "batch_bytes_max");
+        assert_eq!(name(error(|c| c.request_bytes_max = c.batch_bytes_max)), "request_bytes_max");
+        assert_eq!(name(error(|c| c.request_bytes_max = FRAME_BYTES_MAX + 1)), "request_bytes_max");
+        assert_eq!(name(error(|c| c.requests_per_server_max = 0)), "requests_per_server_max");
+        assert_eq!(name(error(|c| c.bodies_bytes_max = FRAME_BYTES_MAX)), "bodies_bytes_max");
+        assert_eq!(name(error(|c| c.linger = Duration::from_secs(11))), "linger");
+        assert_eq!(name(error(|c| c.backoff_min = Duration::from_secs(5))), "backoff_min");
+        assert_eq!(name(error(|c| c.request_timeout = Duration::ZERO)), "request_timeout");
+        assert!(matches!(error(|c| c.vbuckets = 1000), ConfigError::VBuckets(_)));
+        assert!(matches!(error(|c| c.servers.push(c.servers[0].clone())), ConfigError::ServerTwice { .. }));
+    }
+
+    #[test]
+    fn the_worst_case_is_added_up() {
+        let large = |c: &mut Config| (c.spool, c.spool_bytes_max) = (SpoolKind::Memory, 1 << 30);
+        let ConfigError::Memory { bytes, spool, .. } = error(large) else { panic!() };
+        assert_eq!(spool, 2 << 30);
+        assert!(bytes > spool);
+    }
+}

@@ -1,0 +1,69 @@
+//! [`AgentBuilder`]: an [`Agent`] configured by calls.
+
+use std::path::PathBuf;
+
+use taba_core::{HostPort, Registry};
+
+use super::Agent;
+use crate::config::{Config, ConfigError, SpoolKind};
+use crate::server_url::ServerUrl;
+
+/// An [`Agent`] in the making; what is not said is as in [`Config::default`].
+#[derive(Clone, Debug, Default)]
+#[must_use]
+pub struct AgentBuilder {
+    config: Config,
+    handlers: Registry,
+}
+
+impl AgentBuilder {
+    /// The Servers, instead of the default one.
+    pub fn servers(mut self, servers: impl IntoIterator<Item = ServerUrl>) -> Self {
+        self.config.servers = servers.into_iter().collect();
+        self
+    }
+
+    /// Where to listen; port 0 lets the system choose.
+    pub fn listen(mut self, addr: HostPort) -> Self {
+        self.config.listen = addr;
+        self
+    }
+
+    /// The directory of the Spool, instead of `./taba-spool`.
+    pub fn spool_dir(mut self, path: impl Into<PathBuf>) -> Self {
+        (self.config.spool, self.config.spool_dir) = (SpoolKind::File, path.into());
+        self
+    }
+
+    /// Keeps the Spool in memory only: what it holds is gone with the process.
+    pub fn memory_spool(mut self) -> Self {
+        self.config.spool = SpoolKind::Memory;
+        self
+    }
+
+    /// See [`Agent::with_handlers`].
+    pub fn handlers(mut self, handlers: Registry) -> Self {
+        self.handlers = handlers;
+        self
+    }
+
+    /// A Unix socket to listen on as well.
+    pub fn unix(mut self, path: impl Into<PathBuf>) -> Self {
+        self.config.unix = Some(path.into());
+        self
+    }
+
+    /// Changes any other setting.
+    pub fn configure(mut self, change: impl FnOnce(&mut Config)) -> Self {
+        change(&mut self.config);
+        self
+    }
+
+    /// Checks the configuration.
+    ///
+    /// # Errors
+    /// [`ConfigError`], which names the setting to change.
+    pub fn build(self) -> Result<Agent, ConfigError> {
+        Ok(Agent::new(self.config.verify()?).with_handlers(self.handlers))
+    }
+}
