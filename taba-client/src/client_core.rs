@@ -32,7 +32,7 @@ use crate::stats::{ClientStats, FlushReport};
 /// Where an Agent listens unless told otherwise.
 pub(crate) const AGENT: &str = "http://127.0.0.1:8279";
 
-/// What the background task may take to answer beyond a deadline before it is taken to be gone.
+/// How long past a deadline the background task may take to answer.
 const GRACE: Duration = Duration::from_millis(500);
 
 /// All Clients of the process, for its end.
@@ -123,7 +123,7 @@ impl ClientCore {
         Ok(core)
     }
 
-    /// What the Client that records nothing is made of: no thread, no connection.
+    /// The disabled Client: no thread, no connection.
     pub(crate) fn disabled() -> Arc<Self> {
         let id = ClientId::new("disabled").expect("eight letters are a name");
         let recorder = Arc::new(Recorder::disabled(id.clone()));
@@ -204,7 +204,7 @@ impl ClientCore {
         stats
     }
 
-    /// Asks the background task. `false` when nobody hears: the Client has ended, or this process has recorded nothing.
+    /// Sends a flush request to the background task. `false` when there is none: the Client has ended, or this process has recorded nothing.
     pub(crate) fn ask(
         &self,
         close: bool,
@@ -247,7 +247,7 @@ impl PoolSource for ClientCore {
 
 impl Drop for ClientCore {
     fn drop(&mut self) {
-        // Nobody is there to be told what is left: it is logged, by the task or in its place.
+        // A drop has no caller to return the report to: the task, or `ask_and_wait` in its place, has logged it.
         let _ = self.ask_and_wait(true, self.config.drop_deadline);
     }
 }
@@ -313,6 +313,6 @@ fn flush_all() {
         // What the tasks could not send in time, they have logged.
         drop(answered.1.wait_timeout_while(count, longest.saturating_add(GRACE), |count| *count < asked));
     }
-    // Whoever else would drop one now would wait for it once more.
+    // Dropping the last of a Client here would wait for it once more.
     live.into_iter().flatten().for_each(std::mem::forget);
 }

@@ -16,7 +16,7 @@ pub(crate) const TICK: Duration = Duration::from_millis(5);
 /// How far [`Clock::next`] may run ahead of the clock, in microseconds: less than a Server believes.
 const AHEAD_MICROS_MAX: i64 = 1_000_000;
 
-/// What a clock shows that nobody sets at the moment. Whoever wants to know the time then asks the system.
+/// The value of a clock that is not being set at the moment. Readers then ask the system.
 const STOPPED: i64 = i64::MIN;
 
 static SYSTEM: LazyLock<Clock> = LazyLock::new(|| Clock::showing(STOPPED));
@@ -43,7 +43,7 @@ pub(crate) fn wind_up() {
 /// All Clients share the system's clock. For tests, a [`ManualClock`] gives another.
 #[derive(Clone)]
 pub struct Clock {
-    // PERF: apart, so that who asks for the next time does not take the clock out of other threads' caches.
+    // PERF: apart, so that `next` does not evict `now` from the caches of other threads.
     now: Arc<AtomicI64>,
     last: Arc<AtomicI64>,
 }
@@ -53,7 +53,7 @@ impl Clock {
         Self { now: Arc::new(AtomicI64::new(micros)), last: Arc::new(AtomicI64::new(i64::MIN)) }
     }
 
-    /// The system's clock. While no Client is recording, nobody sets it, and asking it is asking the system: some 25 ns.
+    /// The system's clock. While no Client records, its thread sleeps, and each reading asks the system: about 25 ns.
     pub fn system() -> Self {
         SYSTEM.clone()
     }
@@ -83,7 +83,7 @@ impl Clock {
     pub fn next(&self) -> Timestamp {
         let now = self.micros();
         let later = |last: i64| now.max(last.saturating_add(1).min(now.saturating_add(AHEAD_MICROS_MAX)));
-        // Relaxed is enough: what orders two calls orders the changes of one word.
+        // Relaxed is enough: changes of one atomic have one order, which happens-before respects.
         let last = self.last.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(later(last)));
         Timestamp::from_micros(later(last.unwrap_or_else(|last| last)))
     }
@@ -93,7 +93,7 @@ impl Clock {
         SYSTEM.now.store(system_micros(), Ordering::Relaxed);
     }
 
-    /// From now on, until the next tick, nobody sets the clock.
+    /// The clock is not set until the next tick.
     pub(crate) fn stop() {
         SYSTEM.now.store(STOPPED, Ordering::Relaxed);
     }
@@ -105,7 +105,7 @@ impl fmt::Debug for Clock {
     }
 }
 
-/// A clock that goes when it is told to.
+/// A clock that is set by hand.
 ///
 /// # Examples
 /// ```
@@ -126,7 +126,7 @@ impl ManualClock {
         Self(Clock::showing(hand(at)))
     }
 
-    /// What a Client is given.
+    /// The clock to give to a Client.
     pub fn clock(&self) -> Clock {
         self.0.clone()
     }
@@ -137,7 +137,7 @@ impl ManualClock {
     }
 }
 
-/// What a clock shows that is set by hand: never that it is stopped.
+/// The value of a clock that is set by hand, which is never `STOPPED`.
 fn hand(at: Timestamp) -> i64 {
     at.as_micros().max(STOPPED + 1)
 }

@@ -178,7 +178,7 @@ fn measure<V: Value>(value: &V) -> Result<usize, Unsendable> {
         let what = format!("a value of type {} has no encoding", std::any::type_name::<V>());
         return Err(Unsendable::Unencodable(what));
     }
-    // A value may not tell its heap, but its wire form does; and a reader of the Block would refuse a longer one.
+    // `heap_bytes` may be an underestimate, the encoded length is not; and a reader of the Block refuses a longer value.
     let mut encoded = Vec::with_capacity(64);
     V::encode_column(std::slice::from_ref(value), &mut encoded);
     if encoded.len() > VALUE_BYTES_MAX + COLUMN_BYTES {

@@ -8,6 +8,7 @@ use taba_core::{TabName, TabType};
 
 /// Code of the application that failed: a Handler, or a value's own code. It concerns one Tab; all others go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ApplicationFault {
     /// The Tab.
     pub tab: TabName,

@@ -13,7 +13,7 @@ use crate::tabs::TabError;
 
 static DEFAULT: OnceLock<Client> = OnceLock::new();
 
-/// Scopes that are open, in all threads: while there is none, nobody looks for the scope of a thread.
+/// Scopes that are open, in all threads: while there is none, no thread looks for its scope.
 static SCOPES_OPEN: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {

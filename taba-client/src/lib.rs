@@ -19,7 +19,8 @@
 //!                                                                       one thread, "taba-client"
 //! ```
 //! Recording takes no lock that another thread holds, makes no system call, and once a thread is warm allocates
-//! nothing for numbers; only the first event after a pause wakes the background threads. It never fails loudly either: what cannot be kept is dropped, counted by reason, shown by
+//! nothing for numbers; only the first event after a pause wakes the background threads. It never fails loudly either:
+//! what cannot be kept is dropped, counted by reason, shown by
 //! `Client::stats` and reported upstream with the next Batch.
 //!
 //! One thread of this library's own, with a small runtime in it, serves all Clients of the process; so the crate works
@@ -49,7 +50,7 @@
 //!
 //! # Features
 //! - `driver` (default): `Client`, its handles, its thread, and `HttpSink`. Without it the crate is its pure half,
-//!   [`Buffer`]: what to send, and when to let go of it.
+//!   [`Buffer`]: what to send, and when to release it.
 
 #![deny(missing_docs)]
 #![doc(test(attr(deny(unused_imports))))]

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use crate::process::generation;
 
-/// What a forked child waits for a lock that may have been held by a thread that it does not have, in milliseconds.
+/// How long a forked child waits for a lock, in milliseconds. A thread of the parent may have held it, and does not exist here.
 const ORPHANED_LOCK_MILLIS: u64 = 100;
 
 /// Locks. `None` only in a forked child, when another thread of the parent held the lock during the fork.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
-    // Nothing that can panic runs under the locks of this crate, so what they guard is whole.
+    // Nothing that can panic runs under the locks of this crate, so the guarded values are consistent.
     if generation() == 0 {
         return Some(mutex.lock().unwrap_or_else(PoisonError::into_inner));
     }

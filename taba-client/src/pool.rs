@@ -38,18 +38,18 @@ struct IdleRings {
 }
 
 impl Pool {
-    /// An empty pool of a Client that flushes at this interval. New rings are sent to whoever reads them.
+    /// An empty pool of a Client that flushes at this interval. New rings are sent to their reader through `new`.
     pub(crate) fn new(flush_interval: Duration, new: Sender<RingReader>) -> Self {
         let idle_flushes = IDLE.as_millis().div_ceil(flush_interval.as_millis().max(1));
         Self { rings: Mutex::default(), new, idle_flushes: idle_flushes as u64 }
     }
 
-    /// Has a new ring read from now on. `false` when nobody reads any more.
+    /// Hands a new ring to the background thread. `false` when that has ended.
     pub(crate) fn add(&self, ring: RingReader) -> bool {
         self.new.send(ring).is_ok()
     }
 
-    /// Puts a ring here. What is in it stays to be read.
+    /// Puts a ring back. Events in it are still read.
     pub(crate) fn give(&self, writer: RingWriter) {
         if writer.ring.is_abandoned() {
             return;
@@ -69,7 +69,7 @@ impl Pool {
         rings.idle.remove(place).map(|(writer, _)| writer)
     }
 
-    /// Once a flush: frees rings that nobody needed for a while.
+    /// Once a flush: frees rings that were unused for a while.
     pub(crate) fn shrink(&self) {
         let Some(mut rings) = lock(&self.rings) else { return };
         rings.flushes += 1;

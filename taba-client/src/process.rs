@@ -1,4 +1,4 @@
-//! What the process does to a Client: it forks, and it ends. The two calls into the C library that tell of it.
+//! Forks and the exit of the process. The two registrations with the C library.
 
 #![expect(unsafe_code, reason = "no kept crate registers a function for the exit of a process or for a fork")]
 
@@ -6,7 +6,7 @@ use std::panic::catch_unwind;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What one fork adds to [`generation`]: more than any number of Clients.
+/// Added to [`generation`] by each fork: more than any number of Clients.
 const FORK: u64 = 1 << 48;
 
 static FORKS: AtomicU64 = AtomicU64::new(0);

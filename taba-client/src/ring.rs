@@ -20,7 +20,7 @@ pub(crate) enum RingEvent {
 pub(crate) struct BoxedEvent {
     pub(crate) time: Timestamp,
     pub(crate) value: Box<dyn Any + Send>,
-    /// What it takes beside the slot.
+    /// Bytes that it takes in addition to its place in the ring.
     pub(crate) bytes: usize,
 }
 

@@ -1,4 +1,4 @@
-//! [`Tabs`]: the table of a Client's Tabs, shared by those who make handles and the background thread.
+//! [`Tabs`]: the table of a Client's Tabs, shared by the background thread and threads that make handles.
 //!
 //! ```text
 //! handle made ──► number, lease ──► last handle dropped ──► released ──► rings drained, all sealed ──► number is free
@@ -44,7 +44,7 @@ pub enum TabError {
     ValueConflict {
         /// The name.
         tab: TabName,
-        /// What the Handler says, if that is who disagrees.
+        /// The Handler's answer, if the Handler is of another value type.
         #[source]
         source: Option<ValueMismatch>,
     },
@@ -70,7 +70,7 @@ pub enum TabError {
 }
 
 impl TabError {
-    /// Why the events count as dropped that such a handle would have recorded.
+    /// The reason under which events are dropped that have no handle because of this error.
     pub(crate) fn why(&self) -> Why {
         match self {
             Self::Name(_) | Self::Reserved { .. } => Why::BadName,
@@ -108,12 +108,12 @@ struct TabEntry {
     ordinal: u64,
 }
 
-/// Hears that a Tab has lost its last handle.
+/// Is called when a Tab has lost its last handle.
 pub(crate) trait TabOwner: Send + Sync + RefUnwindSafe {
     fn release(&self, tab: ReleasedTab);
 }
 
-/// What the handles of one Tab share. It keeps the Tab's number its own.
+/// Shared by the handles of one Tab. While it lives, the Tab keeps its number.
 pub(crate) struct TabLease {
     number: u32,
     /// Which lease this is, of all that the Client ever gave.

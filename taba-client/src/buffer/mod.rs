@@ -1,5 +1,5 @@
 //! [`Buffer`]: what a Client holds between recording and the Agent's word that it is safe there; what to send, and when
-//! to let go of it. No clock, no thread, no socket.
+//! to release it. No clock, no thread, no socket.
 //!
 //! ```text
 //!                offer ──► pending, by Tab: raw events, then a State ──► seal ──► one Batch in flight
@@ -32,7 +32,7 @@ use pending::{PendingEvents, TabCut};
 pub use sealed::SealedBatch;
 use sealed::notes;
 
-/// Who sends the Batches of a [`Buffer`].
+/// The sender of the Batches of a [`Buffer`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SenderIdentity {
     /// The durable name of the application process.
@@ -54,6 +54,7 @@ pub struct FlushPoint {
 /// # Laws
 /// `recorded = acked + sealed + pending + dropped.total()`. A debug assert checks it after every input.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct EventCounts {
     /// Offered, or reported as dropped before they could be.
     pub recorded: u64,
@@ -103,7 +104,7 @@ pub struct Buffer {
     emptied: u64,
     emptied_before: u64,
     counts: EventCounts,
-    /// Drops that the Ledger was told by Batches that were not given up.
+    /// Drops that are in Batches to the Ledger, except Batches that were given up.
     told: Drops,
     /// The Tab to be made smaller next when memory is short.
     compact_next: usize,
@@ -203,7 +204,7 @@ impl Buffer {
         self.tabs_known
     }
 
-    /// Tells the time. From then on, events more than [`FUTURE_MICROS_MAX`] later than that travel as they were
+    /// Sets the time. From then on, events more than [`FUTURE_MICROS_MAX`] later than that travel as they were
     /// recorded: one that a Server sets back would take others of its State with it. Before, all are folded.
     pub fn set_now(&mut self, now: Timestamp) {
         self.believed = now.saturating_add(Duration::from_micros(FUTURE_MICROS_MAX as u64));
@@ -334,8 +335,8 @@ impl Buffer {
         self.left_behind
     }
 
-    /// Goes on after a panic in the middle of something: the Batch in flight stays as it was sealed; nobody knows what is
-    /// left of what waited, so it is dropped, and counted as damaged.
+    /// Recovers after a panic during a change: the Batch in flight stays as it was sealed; pending events may be
+    /// inconsistent, so they are dropped and counted as damaged.
     pub fn salvage(&mut self) {
         for pending in self.tabs.iter_mut().flatten() {
             let new = PendingEvents::new(pending.spec().clone(), &self.handlers);

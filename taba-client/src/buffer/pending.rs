@@ -29,7 +29,7 @@ const FOLD_BYTES: usize = 4 * 1024;
 /// What waits to be sent of one Tab.
 pub(super) struct PendingEvents {
     spec: TabSpec,
-    /// Who can fold it; `None` when the events have to travel as they are.
+    /// The Handler that folds it; `None` when the events have to travel as they are.
     handler: Option<Arc<dyn AnyHandler>>,
     times: Vec<Timestamp>,
     values: Column,
@@ -162,7 +162,7 @@ impl PendingEvents {
         bytes
     }
 
-    /// Whether so many events have gathered that they should be folded.
+    /// Whether enough events have gathered to fold them.
     #[inline]
     pub(super) fn is_ripe(&self, raw_events_max: usize) -> bool {
         let unfolded_max = if self.partial.is_some() { FOLD_EVENTS - 1 } else { raw_events_max };

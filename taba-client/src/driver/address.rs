@@ -28,6 +28,7 @@ pub(super) enum Transport {
 
 /// Why a text is no address of an Agent.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 #[error("{text:?} is not the address of an agent: expected http://host:port or unix:/path")]
 pub struct AgentAddressError {
     /// The text.
@@ -40,6 +41,7 @@ pub struct AgentAddressError {
     "header {name:?} cannot be sent: a name is of letters, digits and dashes, and none that the client sets itself; \
      a value is printable ASCII"
 )]
+#[non_exhaustive]
 pub struct HeaderError {
     /// The name that was given.
     pub name: String,

@@ -18,11 +18,11 @@ type DeliveryFuture = Pin<Box<dyn Future<Output = Result<Receipt, SinkError>> + 
 
 /// The delivery of the Batch in flight.
 pub(super) enum Delivery {
-    /// There is none.
+    /// No Batch is in flight.
     Idle,
-    /// It is on its way.
+    /// A request is under way.
     Sending(Arc<SealedBatch>, DeliveryFuture),
-    /// It failed, and goes again when this ends.
+    /// It failed, and is sent again after a wait.
     Waiting(Arc<SealedBatch>, Pin<Box<Sleep>>),
 }
 
@@ -46,15 +46,15 @@ impl Delivery {
         Self::Sending(sealed, Box::pin(guarded))
     }
 
-    /// Sends it after a while.
+    /// Sends it again after `wait`.
     pub(super) fn wait(sealed: Arc<SealedBatch>, wait: Duration) -> Self {
         Self::Waiting(sealed, Box::pin(sleep(wait)))
     }
 
-    /// What became of the journey.
+    /// The end of the request, or of the wait.
     ///
     /// # Cancel safety
-    /// Safe: the journey goes on when it is asked again.
+    /// Safe: the delivery continues at the next call.
     pub(super) async fn next_event(&mut self) -> DeliveryEvent {
         match self {
             Self::Idle => pending().await,

@@ -36,7 +36,7 @@ type Connection = SendRequest<Full<Bytes>>;
 pub struct HttpSink {
     address: AgentAddress,
     timeout: Duration,
-    /// Open, and nothing on its way. Whoever uses it takes it out, so that a request that was dropped half-way never
+    /// An open connection without a request. It is taken out for use, so that a request that was dropped half-way never
     /// leaves its answer to the next.
     connection: Mutex<Option<Connection>>,
 }
@@ -98,7 +98,7 @@ where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let (connection, driver) = http1::handshake(TokioIo::new(stream)).await?;
-    // It ends when the connection does; how that went is told to whoever waits for an answer.
+    // It ends when the connection does; its error also reaches the request that waits for an answer.
     tokio::spawn(async move { drop(driver.await) });
     Ok(connection)
 }
@@ -139,7 +139,7 @@ fn read(answer: &Response<Bytes>, batch: &SealedBatch) -> Result<Receipt, SinkEr
                 what: format!("a receipt for {} instead of {}", receipt.seq, batch.seq()),
             })
         }
-        // Without a reason it was not an Agent who said this, and the Batch may yet reach one.
+        // An answer without a reason is not from an Agent, and a later try may reach one.
         StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE => match reason() {
             // It did not see the Batch as it is. To give it up now would also count as dropped what an earlier try may
             // have brought there.

@@ -7,7 +7,7 @@ use crate::clock::Stopwatch;
 /// The least time between two lines about one cause.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// Decides when what keeps happening is logged again.
+/// Decides when a repeated cause is logged again.
 #[derive(Debug, Default)]
 pub(super) struct LogLimit {
     last: Option<Stopwatch>,
@@ -15,7 +15,7 @@ pub(super) struct LogLimit {
 }
 
 impl LogLimit {
-    /// It has happened `times` more: how often it has since the last line, if there should be one now.
+    /// Counts `times` more occurrences. Returns how many there were since the last line, if a line is due now.
     pub(super) fn happened(&mut self, times: u64) -> Option<u64> {
         self.held_back += times;
         if self.held_back == 0 || self.last.is_some_and(|last| last.elapsed() < INTERVAL) {

@@ -1,4 +1,4 @@
-//! [`Reporter`]: what a task tells of itself: log lines, at most one for each cause every ten seconds, and
+//! [`Reporter`]: the log and statistics of one task: log lines, at most one per cause in ten seconds, and
 //! [`ClientStats`].
 
 use std::mem;
@@ -13,7 +13,7 @@ use crate::fault::ApplicationFault;
 use crate::sink::SinkError;
 use crate::stats::ClientStats;
 
-/// What a task tells of itself.
+/// The log and statistics of one task.
 pub(super) struct Reporter {
     client: ClientId,
     batches: u64,
@@ -44,7 +44,7 @@ impl Reporter {
         Self { client, batches, failures, refused, restarts, dropped_seen, last_error, last_fault, limits }
     }
 
-    /// The Agent has a Batch, after so many failures.
+    /// The Agent has taken a Batch, after this many failures.
     pub(super) fn delivered(&mut self, sealed: &SealedBatch, receipt: &Receipt, failures: u32) {
         self.batches += 1;
         let client = &self.client;
@@ -65,17 +65,17 @@ impl Reporter {
         }
     }
 
-    /// A delivery failed, and is tried again; so many had failed before.
+    /// A delivery failed and is tried again; `failures` had failed before it.
     pub(super) fn failed(&mut self, sealed: &SealedBatch, error: &SinkError, failures: u32) {
         self.note_failure(error);
-        // A link that comes and goes is one cause: not a line each time.
+        // A connection that comes and goes is one cause: not a line each time.
         if let Some(times) = self.limits.unreachable.happened(u64::from(failures == 0)) {
             let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
             tracing::warn!(client = %self.client, seq = sealed.seq().0, %error, cause, times, "the agent does not take batches; events are kept");
         }
     }
 
-    /// A Batch was given up.
+    /// A Batch cannot be delivered and was given up.
     pub(super) fn undeliverable(&mut self, sealed: &SealedBatch, error: &SinkError) {
         self.note_failure(error);
         if let Some(events) = self.limits.undeliverable.happened(sealed.events()) {

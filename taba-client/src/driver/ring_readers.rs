@@ -56,8 +56,8 @@ impl RingReaders {
         recorder.note_drained();
     }
 
-    /// Throws away what is in the rings: how many events that was. For a Client that has ended, in whose rings a thread
-    /// may have put something at the last moment.
+    /// Discards the events in the rings; returns how many. For a Client that has ended, in whose rings a thread
+    /// may have recorded after the last drain.
     pub(crate) fn discard(&mut self) -> u64 {
         self.rings.extend(self.arrivals.try_iter());
         let discard = |ring: &mut RingReader| {
@@ -68,7 +68,7 @@ impl RingReaders {
         self.rings.iter_mut().map(discard).sum()
     }
 
-    /// Once a flush: forgets Tabs that nobody uses any more, and frees rings that nobody needed for a while.
+    /// Once a flush: forgets unused Tabs, and frees rings that were unused for a while.
     pub(crate) fn shrink(&mut self, recorder: &Recorder, buffer: &mut Buffer) {
         self.pool.shrink();
         self.released.retain(|released| {
@@ -85,7 +85,7 @@ impl RingReaders {
 
 /// Moves what is in a ring into the buffer.
 fn read(ring: &mut RingReader, recorder: &Recorder, buffer: &mut Buffer) {
-    // What comes while we read is for the next time; otherwise a fast thread could hold us here.
+    // Later events are left for the next drain; otherwise a fast thread could keep this loop running.
     let mut left = ring.consumer.slots();
     let mut opaque_bytes = 0;
     while left > 0 {

@@ -1,4 +1,4 @@
-//! [`ClientTask`]: what the background thread does for one Client: drain, seal, deliver, again.
+//! [`ClientTask`]: the background task of one Client: drain the rings, seal a Batch, deliver it, repeat.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -33,7 +33,7 @@ const IDLE_AFTER: Duration = Duration::from_secs(2);
 const IDLE_INTERVAL: Duration = Duration::from_secs(10);
 /// The longest wait that an Agent can ask for.
 const ASKED_MAX: Duration = Duration::from_secs(60);
-/// How long the loop waits when nobody waits for it to flush.
+/// How long the loop waits when no flush was asked for.
 const FOREVER: Duration = Duration::from_secs(1 << 30);
 
 /// A random number that no other run has.
@@ -44,7 +44,7 @@ pub(crate) fn incarnation() -> io::Result<u64> {
     getrandom::u64().map_err(io::Error::other)
 }
 
-/// Somebody asks a Client to send everything.
+/// The application asks a Client to send everything.
 pub(crate) struct FlushRequest {
     /// Whether the Client ends then.
     pub(crate) close: bool,
@@ -62,19 +62,19 @@ struct OpenFlush {
     before: EventCounts,
 }
 
-/// What the background thread does for one Client.
+/// The background task of one Client.
 pub(crate) struct ClientTask {
     parts: TaskParts,
     backoff: Backoff,
     /// Deliveries that failed in a row.
     failures: u32,
     delivery: Delivery,
-    /// Whether what waits should be sealed as soon as no Batch is in flight.
+    /// Whether to seal the next Batch as soon as none is in flight.
     due: bool,
     flushes: Vec<OpenFlush>,
-    /// Answers to those who asked the Client to end, for when it has.
+    /// Answers to requests to close, sent when the task has ended.
     last_answers: Vec<(FlushReply, FlushReport)>,
-    /// Whether the buffer is being changed: a panic then leaves it as nobody knows.
+    /// Whether the buffer is being changed: after a panic it may then be inconsistent.
     changing: bool,
     panics: u32,
     /// Events recorded until the last flush that came by itself.
@@ -84,7 +84,7 @@ pub(crate) struct ClientTask {
     reporter: Reporter,
 }
 
-/// What a task is made of.
+/// The inputs of a [`ClientTask`].
 pub(crate) struct TaskParts {
     pub(crate) recorder: Arc<Recorder>,
     pub(crate) readers: RingReaders,
@@ -134,7 +134,7 @@ impl ClientTask {
         threads::register(&recorder, &wake, |registration| Box::pin(self.run(registration)))
     }
 
-    /// Serves until the Client ends; after a panic again, with what is known to be whole.
+    /// Runs until the Client ends. After a panic it starts again with the parts that are known to be consistent.
     async fn run(mut self, _registration: Registration) {
         loop {
             let served = {
@@ -161,7 +161,7 @@ impl ClientTask {
                 self.last_answers.into_iter().for_each(|(reply, report)| reply(report));
                 return;
             }
-            // A panic that comes at once again does not take all of a processor.
+            // A panic that repeats at once does not use a whole processor.
             sleep(self.parts.config.flush_interval).await;
         }
     }
@@ -172,7 +172,7 @@ impl ClientTask {
             self.parts.buffer.salvage();
         }
         self.panics += 1;
-        // A logger of the application may be what panics.
+        // The panic may come from the application's logger.
         let told = catch_unwind(AssertUnwindSafe(|| {
             self.reporter.restarted(message);
             self.publish();
@@ -207,13 +207,13 @@ impl ClientTask {
                 }
                 event = self.delivery.next_event() => {
                     if self.receive(event) && mem::take(&mut self.idle_flushes) > 0 {
-                        // Tabs and rings that waited for this are looked after soon.
+                        // Frees unused Tabs and rings soon.
                         flush.set(sleep(self.parts.config.flush_interval));
                     }
                 }
                 command = self.parts.commands.recv() => match command {
                     Some(command) => self.begin_flush(command),
-                    // Whoever goes last asks to close before; here it has not come that far.
+                    // The Client was dropped without a request to close.
                     None => return self.publish(),
                 },
                 () = sleep(patience), if is_waited_for => {}
@@ -235,7 +235,7 @@ impl ClientTask {
         if is_idle { interval.max(IDLE_INTERVAL) } else { interval }
     }
 
-    /// Until the next deadline of those who wait.
+    /// The time until the next deadline of an open flush.
     fn patience(&self) -> Duration {
         let left = |flush: &OpenFlush| flush.command.deadline.saturating_sub(flush.since.elapsed());
         self.flushes.iter().map(left).min().unwrap_or(FOREVER)
@@ -255,11 +255,11 @@ impl ClientTask {
         }
     }
 
-    /// Answers those whose events are where they should be, or whose deadline has passed. `true` when the Client ends.
+    /// Answers flushes that are complete or whose deadline has passed. `true` when the Client ends.
     fn answer_flushes(&mut self) -> bool {
         let (buffer, recorder) = (&self.parts.buffer, &self.parts.recorder);
         let counts = buffer.counts();
-        // At its end, what a thread recorded at the last moment counts as well.
+        // A close also waits for events that were recorded after it was asked for.
         let is_sent = |flush: &OpenFlush| {
             let all = counts.pending + counts.sealed == 0;
             buffer.is_settled(flush.point) && (all || !flush.command.close)
@@ -304,7 +304,7 @@ impl ClientTask {
         self.drain();
         self.change(|parts| parts.readers.shrink(&parts.recorder, &mut parts.buffer));
         self.due = true;
-        // What the Agent does not take yet is sent again by the backoff, and all that waits as soon as it does.
+        // An idle task still delivers: the backoff repeats the Batch in flight, and its success sends the rest.
         let recorded = self.parts.buffer.counts().recorded;
         if mem::replace(&mut self.recorded_before, recorded) == recorded {
             self.parts.recorder.note_idle();
@@ -314,7 +314,7 @@ impl ClientTask {
         }
     }
 
-    /// Seals what waits, and sends it.
+    /// Seals pending events into a Batch, and sends it.
     fn dispatch(&mut self) {
         let now = self.parts.recorder.clock().now();
         if let Some(sealed) = self.change(|parts| parts.buffer.seal(now)) {
@@ -335,7 +335,7 @@ impl ClientTask {
             DeliveryEvent::Answered(sealed, Ok(receipt)) => self.delivered(&sealed, &receipt),
             DeliveryEvent::Answered(sealed, Err(error)) => self.failed(&sealed, &error),
         }
-        // What was beyond the bounds of one Batch need not wait for the clock.
+        // Events that did not fit in the last Batch are sent at once.
         self.due |= self.parts.buffer.left_behind() || !self.flushes.is_empty();
         is_delivered
     }
@@ -360,7 +360,7 @@ impl ClientTask {
                 self.failures = failures.saturating_add(1);
                 let mut wait = wait(&mut self.backoff, self.failures, &remedy);
                 if !self.flushes.is_empty() {
-                    // Somebody waits for this, and not for long.
+                    // A caller waits for this flush, up to its deadline.
                     wait = wait.min(self.parts.config.backoff_min);
                 }
                 self.delivery = Delivery::wait(Arc::clone(sealed), wait);
@@ -380,7 +380,7 @@ impl ClientTask {
     }
 }
 
-/// How long to wait after so many failures. What the Agent asks for is honoured, within a bound.
+/// How long to wait after this many failures: at least what the Agent asks for, up to [`ASKED_MAX`].
 fn wait(backoff: &mut Backoff, failures: u32, remedy: &Remedy) -> Duration {
     let asked = if let Remedy::Wait(asked) = remedy { *asked } else { Duration::ZERO };
     backoff.after(failures).max(asked.min(ASKED_MAX))

@@ -28,12 +28,12 @@ pub(crate) fn is_background() -> bool {
     IS_BACKGROUND.get()
 }
 
-/// What one Client has to be done for it.
+/// The background task of one Client, as a future.
 pub(super) type ClientFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 static SHARED_THREADS: Mutex<Option<SharedThreads>> = Mutex::new(None);
 
-/// The threads, and who they work for.
+/// The two threads, and the Clients that they serve.
 struct SharedThreads {
     /// A forked child inherits this value but not the threads.
     generation: u64,
@@ -48,19 +48,19 @@ struct ServedClients {
     is_stopping: AtomicBool,
 }
 
-/// Whose rings are drained early when they fill fast.
+/// A Client whose rings are drained early when they fill fast.
 struct ServedClient {
     recorder: Arc<Recorder>,
     wake: Arc<Notify>,
 }
 
-/// A Client's place among those that the threads work for; given up when dropped.
+/// A Client's registration with the threads; it ends when this is dropped.
 pub(super) struct Registration {
     recorder: Arc<Recorder>,
     served: Arc<ServedClients>,
 }
 
-/// Has the threads work for one more Client; starts them for the first.
+/// Registers one more Client with the threads; starts them for the first.
 ///
 /// # Errors
 /// When the system gives no thread, or the process forked while another thread was here.
@@ -83,7 +83,7 @@ pub(super) fn register(
     ours.clock.unpark();
     let registration = Registration { recorder: Arc::clone(recorder), served: Arc::clone(&ours.served) };
     let sent = ours.jobs.send(job(registration));
-    // Should the thread have ended after all, the task is dropped here, and whoever waits for it hears so. It gives up
+    // If the thread has ended, the task is dropped here, and callers that wait for it get an error. It gives up
     // its place then, for which it needs the lock.
     drop(threads);
     drop(sent);
@@ -147,7 +147,7 @@ fn keep_time(served: &ServedClients) {
             false => thread::park_timeout(TICK),
             true => {
                 Clock::stop();
-                // Whoever records from here on finds the recorder idle, and calls `clock::wind_up`: this then does not block.
+                // A thread that records from here on finds the recorder idle and calls `clock::wind_up`: then this does not block.
                 thread::park();
             }
         }

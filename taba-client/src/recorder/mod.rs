@@ -22,9 +22,9 @@ use crate::tabs::{ReleasedTab, TabOwner, Tabs};
 const OPEN: u8 = 0;
 /// As [`OPEN`], but nothing was recorded for a while.
 const IDLE: u8 = 1;
-/// Whatever is recorded is dropped, and counted.
+/// Events are dropped, and counted.
 const CLOSED: u8 = 2;
-/// Nothing is recorded: this is no Client's.
+/// Events are ignored: the recorder of the disabled Client.
 const DISABLED: u8 = 3;
 
 /// Where the handles of one Client record.
@@ -38,7 +38,7 @@ pub(crate) struct Recorder {
     config: Verified,
     tabs: Tabs,
     owner: OnceLock<Weak<dyn PoolSource>>,
-    // PERF: behind a pointer, so that writing here does not take what stands above out of other threads' caches.
+    // PERF: behind a pointer, so that writes here do not evict the fields above from the caches of other threads.
     shared: Box<Shared>,
 }
 
@@ -54,7 +54,7 @@ struct Shared {
     refused: [AtomicU64; Why::ALL.len()],
 }
 
-// Handles go wherever an application catches panics. What can panic is its own code, the Handlers, under no lock.
+// Handles are used inside `catch_unwind` by applications. Only their own code can panic, the Handlers, under no lock.
 impl RefUnwindSafe for Recorder {}
 
 impl Recorder {
@@ -72,18 +72,18 @@ impl Recorder {
         recorder
     }
 
-    /// Whose recorder it is; said once.
+    /// Sets the Client that owns this recorder; called once.
     pub(crate) fn belongs_to(&self, owner: Weak<dyn PoolSource>) {
         let _ = self.owner.set(owner);
     }
 
-    /// What differs between Clients, and between a process and its forked child.
+    /// A number that differs between Clients, and between a process and its forked child.
     #[inline]
     fn key(&self) -> u64 {
         self.number.wrapping_add(generation())
     }
 
-    /// In a forked child: what the parent's threads hold is not this process's.
+    /// In a forked child: resets the counts of what the parent's threads hold.
     pub(crate) fn begin_again(&self) {
         let Shared { hurry, first: _, rings_bytes, opaque_bytes, drains: _, refused } = &*self.shared;
         hurry.store(false, Ordering::Relaxed);
@@ -153,7 +153,7 @@ impl Recorder {
         self.pooled_or_new(owner.pool()?, self.config.rings_bytes_max / 4 * 3)
     }
 
-    /// A ring that is at least half empty, a new one, or if there can be none, one that has some room.
+    /// A pooled ring that is at least half empty, else a new one, else a pooled one with some room.
     fn pooled_or_new(&self, pool: &Pool, bytes_max: usize) -> Option<RingWriter> {
         let events = self.config.ring_events_min;
         let new = || self.ring(pool, bytes_max);
@@ -199,12 +199,12 @@ impl Recorder {
         self.shared.refused[why as usize - 1].fetch_add(events, Ordering::Relaxed);
     }
 
-    /// What was refused since this was last taken.
+    /// Refused events since the last call, by reason.
     pub(crate) fn take_refused(&self) -> impl Iterator<Item = (Why, u64)> + '_ {
         self.refused_by(|events| events.swap(0, Ordering::Relaxed))
     }
 
-    /// What was refused and not taken yet.
+    /// Refused events that were not taken yet, by reason.
     pub(crate) fn refused(&self) -> impl Iterator<Item = (Why, u64)> + '_ {
         self.refused_by(|events| events.load(Ordering::Relaxed))
     }
@@ -293,7 +293,7 @@ impl TabOwner for Recorder {
 
 impl Drop for Recorder {
     fn drop(&mut self) {
-        // No handle is left, so nobody will look for rings at this index.
+        // No handle is left, so no thread looks for a ring at this index again.
         indexes::give_back(self.index);
     }
 }

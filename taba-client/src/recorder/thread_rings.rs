@@ -36,11 +36,11 @@ struct ThreadRings(Vec<Option<ThreadRing>>);
 struct ThreadRing {
     /// The Client and the process: an index can be taken again, a number cannot, and a fork changes the process.
     key: u64,
-    /// Events until the next look at how full the ring is.
+    /// Events until the next fill-level check.
     until_check: usize,
     writer: RingWriter,
     pool: Arc<Pool>,
-    /// Drains that there had been when the thread last took a ring.
+    /// The number of drains when the thread last took a ring.
     drains: u64,
     /// Events in the rings that it has filled since.
     filled: usize,
@@ -48,11 +48,11 @@ struct ThreadRing {
     refused: bool,
 }
 
-/// Puts an event into this thread's ring. `None` when the thread is so far in its end that it has no more rings.
+/// Puts an event into this thread's ring. `None` when the thread is ending and its rings are already gone.
 #[inline]
 pub(super) fn push(recorder: &Recorder, slot: RingEvent) -> Option<Result<(), Why>> {
     let pushed = THREAD_RINGS.try_with(move |rings| {
-        // A value that records while it is dropped, or an allocator that records: not while we are at it.
+        // A value that records while it is dropped, or an allocator that records, must not re-enter.
         let mut rings = rings.try_borrow_mut().map_err(|_| Why::Full)?;
         match rings.0.get_mut(recorder.index) {
             Some(Some(ring)) if ring.key == recorder.key() => ring.push(slot, recorder),
@@ -66,7 +66,7 @@ pub(super) fn push(recorder: &Recorder, slot: RingEvent) -> Option<Result<(), Wh
 #[cold]
 #[inline(never)]
 fn push_first(rings: &mut Vec<Option<ThreadRing>>, recorder: &Recorder, slot: RingEvent) -> Result<(), Why> {
-    // Rings of Clients that are gone go when there is something to do anyway.
+    // This cold path also drops rings of Clients that have ended.
     rings.iter_mut().for_each(|ring| drop(ring.take_if(|ring| ring.writer.ring.is_abandoned())));
     let owner = recorder.owner.get().and_then(Weak::upgrade).ok_or(Why::Shutdown)?;
     let pool = owner.pool().ok_or(Why::Shutdown)?;
@@ -74,7 +74,7 @@ fn push_first(rings: &mut Vec<Option<ThreadRing>>, recorder: &Recorder, slot: Ri
         recorder.ask_to_hurry();
         return Err(Why::Full);
     };
-    // Threads that record little and end never look how full their ring is.
+    // Threads that record little and end never check the fill level.
     if writer.ring.slots() < writer.ring.buffer().capacity() / 4 * 3 {
         recorder.ask_to_hurry();
     }
@@ -148,7 +148,7 @@ impl ThreadRing {
 
 impl Drop for ThreadRings {
     fn drop(&mut self) {
-        // The thread ends. After a fork, a pool can be the parent's; what goes there is not seen by anybody.
+        // The thread ends. After a fork, a pool can be the parent's, which this process never reads.
         for ThreadRing { writer, pool, .. } in self.0.drain(..).flatten() {
             pool.give(writer);
         }
