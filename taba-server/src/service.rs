@@ -163,7 +163,7 @@ async fn take(server: &Server, headers: &HeaderMap, body: Body) -> Result<Respon
     Ok(([(CONTENT_TYPE, wire::CONTENT_TYPE)], frame).into_response())
 }
 
-/// What every answer to an Agent says of this Server: its VBuckets, its time, its process, its store.
+/// The headers of every answer to an Agent: this Server's VBuckets, time, process and store.
 fn headers_of(server: &Server) -> HeaderMap {
     let store = server.store();
     let mut headers = HeaderMap::with_capacity(4);
@@ -195,7 +195,7 @@ async fn fold(server: &Server, headers: &HeaderMap, body: Body) -> Result<Respon
     Ok(([(CONTENT_TYPE, wire::CONTENT_TYPE)], frame).into_response())
 }
 
-/// How many bytes to keep free for a body: what it says it has, or the most it may have.
+/// How many bytes to reserve for a body: its Content-Length, or the most it may have.
 fn body_bytes(headers: &HeaderMap) -> Result<usize, Rejection> {
     let stated = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     match stated {

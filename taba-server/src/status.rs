@@ -55,11 +55,11 @@ pub struct Status {
     pub store_errors: AtomicU64,
     /// Waits until a commit is stable that were begun; at most one for each VBucket is under way.
     pub stable_begun: AtomicU64,
-    /// Such waits that were done.
+    /// Waits that ended with a stable commit.
     pub stable_done: AtomicU64,
-    /// Such waits that the store failed.
+    /// Waits that the store failed.
     pub stable_failed: AtomicU64,
-    /// Such waits that ended when what they were about had been forgotten: after a conflict, or a failure.
+    /// Waits whose result was ignored, because the cache had been dropped: after a conflict, or a failure.
     pub stable_void: AtomicU64,
     /// Events that were refused, clamped or lost without a note in the Ledger, because its Handler is not registered
     /// or its State cannot be read.

@@ -20,7 +20,7 @@ use crate::map::ShardId;
 pub struct HeldVBucket {
     /// Its ownership epoch.
     pub epoch: u64,
-    /// Whether it is marked as moved, or moving, away.
+    /// Whether it is marked as moved to another shard, or being moved.
     pub is_moved: bool,
     /// Whether it was ever committed to.
     pub is_written: bool,
@@ -146,7 +146,7 @@ pub enum CensusError {
     /// A shard has not answered.
     #[error("{shard} has not answered")]
     Incomplete {
-        /// The first such.
+        /// The first of them.
         shard: ShardId,
     },
     /// The deployment was made for another number of VBuckets, which is fixed for its life.
@@ -181,7 +181,7 @@ pub enum CensusError {
          them anew, empty"
     )]
     Missing {
-        /// The first such.
+        /// The first of them.
         vbucket: VBucket,
         /// How many more.
         others: usize,
@@ -189,7 +189,7 @@ pub enum CensusError {
     /// Nothing of what the shards hold is what a store writes.
     #[error("{vbucket} of {shard} and {others} more are damaged, and no shard holds one that is not")]
     Damaged {
-        /// The first such.
+        /// The first of them.
         vbucket: VBucket,
         /// Where it is.
         shard: ShardId,

@@ -12,7 +12,7 @@
 //!    expects, and versions are never used twice. So if that is `at`, the shard's history contains the moment at
 //!    which `at` was written, however far it has gone back, and with it the fields and their entries. If it is not,
 //!    nothing is known.
-//! 3. Entries are taken away only by the sweep, in a script that looks whether the fields are gone at that moment. A
+//! 3. Entries are removed only by the sweep, in a script that looks whether the fields are gone at that moment. A
 //!    field that is there at `at` is there until a commit removes it, and that commit makes another version.
 //!    A process that removes a field itself forgets its entries at the same time, here.
 //!

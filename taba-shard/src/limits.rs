@@ -42,7 +42,7 @@ pub const SCAN_TABS_MAX: usize = 128;
 /// Index entries that a process remembers to be written, over all VBuckets; 32 to 64 bytes each. A deployment with
 /// more States per process writes some of them again, which costs a command and changes nothing.
 pub const KNOWN_ENTRIES_MAX: usize = 2_000_000;
-/// How long lies between two looks at how far the replicas are, while somebody waits.
+/// Interval of polls of the replicas' offsets, while a wait for stability runs.
 pub const STABLE_POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// For how long every replica must have had a commit before it counts as stable; where there is none, the primary:
 /// more than the second after which `appendfsync everysec` has synced it, and the second that such a sync may be
@@ -55,5 +55,5 @@ pub const REPLICA_EXPECTED: Duration = Duration::from_secs(300);
 pub const STABLE_WAIT_MAX: Duration = Duration::from_secs(60);
 /// How long a lease may last.
 pub const LEASE_MAX: Duration = Duration::from_secs(24 * 3600);
-/// How long a Redis that turned a connection away is listened to for the reason.
+/// How long to read the reason from a Redis that closed a new connection.
 pub const PARTING_WORDS_WAIT: Duration = Duration::from_millis(250);

@@ -34,13 +34,13 @@ pub enum MapError {
     /// A VBucket lies in no range.
     #[error("vbucket {index} belongs to no shard")]
     Gap {
-        /// The first such.
+        /// The first of them.
         index: u16,
     },
     /// A VBucket lies in two ranges.
     #[error("vbucket {index} belongs to two shards")]
     Overlap {
-        /// The first such.
+        /// The first of them.
         index: u16,
     },
     /// A range reaches over the last VBucket, or is empty.

@@ -57,7 +57,7 @@ pub struct Poll {
     pub replicas_expected: usize,
     /// Whether its log of writes was worth more once: it was switched off, or is not synced any more.
     pub has_weaker_log: bool,
-    /// Whether it throws data away when it is full.
+    /// Whether it evicts keys when its memory is full.
     pub evicts: bool,
 }
 
@@ -86,10 +86,10 @@ pub enum StabilityLost {
     /// It has begun another history.
     #[error("the primary has begun another history of writes")]
     Rewritten,
-    /// It took longer than it may.
+    /// The deadline of the wait has passed.
     #[error("the replicas did not catch up in time")]
     TimedOut,
-    /// It was set to throw data away when it is full.
+    /// Its `maxmemory-policy` was changed to one that evicts keys.
     #[error("maxmemory-policy was changed, and it throws data away when it is full: set it to noeviction")]
     Evicts,
     /// There is no replica, and the log of writes is not what it was.
@@ -157,9 +157,9 @@ pub struct StabilityWait {
 enum WaitPhase {
     /// No poll has started since the wait began.
     Begun,
-    /// What was done lies in the first `offset` bytes of `history`.
+    /// The commit is within the first `offset` bytes of `history`.
     Known { history: String, offset: u64 },
-    /// And everybody has had it since.
+    /// And every replica has had it since then.
     Copied { history: String, offset: u64, since: Instant },
 }
 

@@ -6,15 +6,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use taba_core::guard::panic_message;
 use tokio::sync::watch;
 
-/// Why a Server ended that was not told to. It takes nothing any more; what was acknowledged is stored, and the senders
-/// of everything else keep it.
+/// Why a Server ended by itself. It takes no more requests; what was acknowledged is stored, and the senders keep
+/// everything else.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{part} of the server failed: {why}")]
 #[non_exhaustive]
 pub struct ServerFailure {
     /// What failed: `a worker`, `the store`.
     pub part: &'static str,
-    /// What it said.
+    /// The message of its panic.
     pub why: String,
 }
 
@@ -45,7 +45,7 @@ impl Condition {
         self.is_stopping.store(true, Ordering::Release);
     }
 
-    /// From now on nothing more is taken. The first failure is the one that counts.
+    /// Stops taking requests. The first failure is kept.
     pub(crate) fn fail(&self, part: &'static str, panic: &(dyn Any + Send)) {
         self.stop();
         let failure = ServerFailure { part, why: panic_message(panic) };
@@ -80,7 +80,7 @@ impl Condition {
 
     /// Waits until all workers have ended.
     pub(crate) async fn until_over(&self) {
-        // An error would say that the sender is gone, which is in here.
+        // An error would mean that the sender is gone, but `self` owns it.
         let _ = self.is_over.subscribe().wait_for(|is_over| *is_over).await;
     }
 }

@@ -55,7 +55,7 @@ pub(crate) struct Ticket {
     is_answered: bool,
 }
 
-/// A panic under one of these locks would leave a request half answered; going on would be a guess.
+/// A panic under one of these locks would leave a request half answered, so it is passed on.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().expect("nothing under this lock panics")
 }
@@ -118,7 +118,7 @@ impl OpenRequests {
     fn change_open(&self, change: impl FnOnce(&mut BTreeSet<(Timestamp, u64)>)) {
         let mut open = lock(&self.open);
         change(&mut open);
-        // Under the lock, so that two changes cannot tell the older of two minima last.
+        // Under the lock, so that the last of two changes sets the last minimum.
         self.status.set_oldest_open(open.first().map(|(arrived, _)| *arrived));
     }
 }

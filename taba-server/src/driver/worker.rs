@@ -53,7 +53,7 @@ pub(crate) struct ArrivedMessage {
     pub(crate) sent_at: Timestamp,
 }
 
-/// What a worker is told.
+/// A message to a worker.
 pub(crate) enum WorkerMessage {
     /// Batches and Probes for its VBuckets.
     Arrivals(Vec<ArrivedMessage>),
@@ -360,7 +360,7 @@ fn failed(shared: &Shared, vbucket: VBucket, error: &StoreError, what: &'static 
     let vbucket = vbucket.index();
     // With the words of the store itself: `MISCONF …`, `LOADING …`.
     let cause = std::error::Error::source(error).map(taba_core::causes).unwrap_or_default();
-    // All VBuckets of a store that is away say the same.
+    // All VBuckets of a store that is away fail for one reason.
     let Some(suppressed) = shared.log.admit(what, &error.reason()) else { return StoreFailed };
     match error.remedy() {
         Remedy::Wait(_) | Remedy::Reroute => {

@@ -34,8 +34,7 @@ fn prefix(vbucket: VBucket, kind: u8) -> Vec<u8> {
     key
 }
 
-/// In the place of a version: what was in this VBucket could not be read any more, and nobody has said yet that it may begin
-/// anew.
+/// In place of a version: the VBucket was lost with a damaged page, and no operator has let it begin again empty yet.
 pub(super) const LOST: &[u8] = b"lost";
 const _: () = assert!(LOST.len() != VERSION_BYTES, "it would be read as a version");
 

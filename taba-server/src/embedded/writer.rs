@@ -23,7 +23,7 @@ pub(super) enum WriteJob {
         commit: Commit,
         reply: oneshot::Sender<Result<Committed, StoreError>>,
     },
-    /// A reader met an error of the disk: open the file again.
+    /// A reader had a disk error: open the file again.
     Reopen,
 }
 

@@ -39,7 +39,7 @@ pub(super) struct Cache {
     pub(super) is_poisoned: bool,
     /// Whether a State that was loaded may be [newer](CachedSlot::Newer) than this build.
     pub(super) has_newer: bool,
-    /// Panics that cost something, to be told.
+    /// Panics to report.
     pub(super) panics: Vec<HandlerPanic>,
 }
 

@@ -16,7 +16,7 @@ use crate::panics::HandlerPanic;
 use crate::status::Status;
 use crate::version::Versions;
 
-/// What a [`Planner`](super::Planner) is told about the world with each input.
+/// The environment of a [`Planner`](super::Planner), given with each input.
 pub struct Env<'a> {
     /// The Tab types that are understood.
     pub handlers: &'a Registry,
@@ -30,14 +30,14 @@ pub struct Env<'a> {
     pub future_max: Duration,
 }
 
-/// What a [`Planner`](super::Planner) is told.
+/// An input of a [`Planner`](super::Planner).
 #[derive(Debug)]
 pub enum PlannerInput<T> {
     /// A Batch or a Probe has come for this VBucket. It waits for [`PlannerInput::Due`].
     Message {
         /// Comes back with the answer.
         ticket: T,
-        /// What came.
+        /// The message.
         message: LaneMessage,
         /// When it came, by the Server's clock.
         arrived: Timestamp,
@@ -70,7 +70,7 @@ pub struct RefusedBlock {
     pub events: u64,
 }
 
-/// What a [`Planner`](super::Planner) wants done.
+/// An action that a [`Planner`](super::Planner) asks for.
 #[derive(Debug)]
 pub enum PlannerAction<T> {
     /// Load this, then give [`PlannerInput::Loaded`].
@@ -91,3 +91,6 @@ pub enum PlannerAction<T> {
     /// Say that a Handler panicked; what it panicked at is refused.
     Panicked(HandlerPanic),
 }
+
+/// The actions of one input.
+pub(super) type Actions<T> = Vec<PlannerAction<T>>;

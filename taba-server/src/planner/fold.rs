@@ -98,7 +98,7 @@ fn try_fold(
                 return Err(Why::Undecodable.into());
             }
             let mut partial = handler.decode(*version, bytes)?;
-            // Which of the events behind a partial State lie too late cannot be told any more: all are counted.
+            // Which of the events behind a partial State are too late is no longer known: all are counted.
             let clamped = if block.latest > arrival.latest { block.events } else { 0 };
             if clamped > 0 {
                 handler.clamp(&mut partial, arrival.at)?;

@@ -73,12 +73,12 @@ struct StableWait {
     since: Since,
 }
 
-/// What became of a wait.
+/// The result of a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WaitOutcome {
     Done,
     Failed,
-    /// Nobody waits for it any more: what it was about has been forgotten.
+    /// Its result is ignored: the cache that it was about has been dropped.
     Void,
 }
 
@@ -92,7 +92,7 @@ pub(super) struct Hours {
 }
 
 impl Marks {
-    /// A commit or a load has met a conflict: what is here is not what is stored. Whether it was is seen in `load`.
+    /// A commit or a load has met a conflict: the marks here are not those stored. `load` decides what of them still holds.
     pub(super) fn invalidate(&mut self) {
         let mut before: HashMap<_, _> = self.now.drain().map(|(stream, mark)| (stream, mark.seq)).collect();
         before.extend(std::mem::take(&mut self.moving));
@@ -100,7 +100,7 @@ impl Marks {
         (self.to_sign, self.signing, self.swept) = (SIGNED_COMMITS, None, None);
     }
 
-    /// Takes in all marks of a VBucket of which nothing was known, or nothing that is certain.
+    /// Takes in all marks of a VBucket; the cache holds none, or only invalidated ones.
     pub(super) fn load(&mut self, marks: &[(StreamId, Mark)]) {
         self.now = marks.iter().copied().collect();
         let is_unbroken = self.signed.is_some_and(|last| {
@@ -201,7 +201,7 @@ impl Marks {
     /// A wait came to an end. Answers what that means, and the commit to wait for next, if one was done meanwhile.
     ///
     /// After a failure what was known before still holds: what is stable stays so for as long as the history does, and
-    /// nothing says that it has ended. There is no second try, because the next commit brings the next wait.
+    /// nothing shows that it has ended. There is no second try, because the next commit brings the next wait.
     pub(super) fn stabilised(
         &mut self,
         commit: Version,

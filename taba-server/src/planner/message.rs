@@ -1,4 +1,4 @@
-//! [`LaneMessage`]: what a sender says about one Lane, a Batch or a Probe.
+//! [`LaneMessage`]: a message about one Lane: a Batch or a Probe.
 
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ impl LaneMessage {
         }
     }
 
-    /// What there is to fold; nothing in a Probe.
+    /// The Blocks to fold; none in a Probe.
     pub fn blocks(&self) -> &[Block] {
         match self {
             Self::Batch(batch) => &batch.blocks,

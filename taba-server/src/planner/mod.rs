@@ -45,14 +45,15 @@ mod rehearsal;
 mod tests;
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use taba_core::limits::COMMIT_PAIRS_MAX;
-use taba_core::wire::{Ack, Answer, Block, Content};
+use taba_core::wire::{Answer, Block, Content};
 use taba_core::{Commit, Committed, Loaded, Version, Wanted};
 
 use self::cache::Cache;
 pub use self::cache::UnreadableState;
+use self::exchange::Actions;
 pub use self::exchange::{Env, PlannerAction, PlannerInput, RefusedBlock};
 use self::marks::{Hours, WaitOutcome, hour_of};
 pub use self::marks::{MARK_HOURS, StoreFailed};
@@ -78,7 +79,7 @@ pub struct Planner<T> {
     careful: u32,
 }
 
-/// Messages taken for one commit, and the pairs that their States, Tabs and marks may need.
+/// One attempt to commit: its messages, and the pairs that their States, Tabs and marks may need.
 struct Attempt<T> {
     messages: Vec<PendingMessage<T>>,
     pairs: usize,
@@ -96,21 +97,21 @@ enum Freshness {
 enum PlannerPhase<T> {
     Idle,
     Loading {
-        taken: Attempt<T>,
+        attempt: Attempt<T>,
         wanted: Wanted,
     },
     /// Nothing is to be committed: what is to be answered waits for the version of the store.
     Checking {
-        taken: Attempt<T>,
+        attempt: Attempt<T>,
         plan: CommitPlan,
     },
     Noting {
-        taken: Attempt<T>,
+        attempt: Attempt<T>,
         plan: CommitPlan,
         wanted: Wanted,
     },
     Committing {
-        taken: Attempt<T>,
+        attempt: Attempt<T>,
         plan: CommitPlan,
         next: Version,
     },
@@ -160,17 +161,17 @@ impl<T> Planner<T> {
         }
     }
 
-    /// Takes one input; what is to be done is added to `actions`.
+    /// Takes one input; adds the actions to `actions`.
     ///
     /// # Panics
-    /// When it is told the outcome of something that it did not ask for. After that the planner must not be used any
+    /// When it gets the outcome of an action that it did not ask for. After that the planner must not be used any
     /// more; nothing it has not acknowledged is stored, and another may take its place.
     pub fn handle(&mut self, input: PlannerInput<T>, env: &Env<'_>, actions: &mut Vec<PlannerAction<T>>) {
         self.step(input, env, actions);
         actions.extend(self.cache.panics.drain(..).map(PlannerAction::Panicked));
     }
 
-    fn step(&mut self, input: PlannerInput<T>, env: &Env<'_>, actions: &mut Vec<PlannerAction<T>>) {
+    fn step(&mut self, input: PlannerInput<T>, env: &Env<'_>, actions: &mut Actions<T>) {
         match (std::mem::replace(&mut self.phase, PlannerPhase::Idle), input) {
             (phase, PlannerInput::Message { ticket, message, arrived, sent_at }) => {
                 self.waiting.push_back(PendingMessage { ticket, message, arrived, sent_at });
@@ -186,48 +187,48 @@ impl<T> Planner<T> {
                 }
             }
             (phase, PlannerInput::Due) => self.phase = phase,
-            (PlannerPhase::Loading { taken, wanted }, PlannerInput::Loaded(Ok(loaded))) => {
-                self.loaded(taken, &wanted, &loaded, env, actions);
+            (PlannerPhase::Loading { attempt, wanted }, PlannerInput::Loaded(Ok(loaded))) => {
+                self.loaded(attempt, &wanted, &loaded, env, actions);
             }
-            (PlannerPhase::Checking { taken, plan }, PlannerInput::Loaded(Ok(loaded))) => {
+            (PlannerPhase::Checking { attempt, plan }, PlannerInput::Loaded(Ok(loaded))) => {
                 if self.cache.is_at(loaded.version) {
-                    self.answer(taken, plan, env, actions);
+                    self.answer(attempt, plan, env, actions);
                 } else {
-                    self.conflict(taken.messages, env, actions);
+                    self.conflict(attempt.messages, env, actions);
                 }
             }
-            (PlannerPhase::Noting { taken, plan, wanted }, PlannerInput::Loaded(Ok(loaded))) => {
+            (PlannerPhase::Noting { attempt, plan, wanted }, PlannerInput::Loaded(Ok(loaded))) => {
                 if self.cache.is_at(loaded.version) {
                     self.take_in(&wanted, &loaded, env, actions);
-                    self.commit(taken, plan, env, actions);
+                    self.commit(attempt, plan, env, actions);
                 } else {
-                    self.conflict(taken.messages, env, actions);
+                    self.conflict(attempt.messages, env, actions);
                 }
             }
-            (PlannerPhase::Committing { taken, plan, next }, PlannerInput::Committed(Ok(committed))) => {
+            (PlannerPhase::Committing { attempt, plan, next }, PlannerInput::Committed(Ok(committed))) => {
                 match committed {
-                    Committed::Done => self.committed(taken, plan, next, env, actions),
+                    Committed::Done => self.committed(attempt, plan, next, env, actions),
                     // A store may do what it could not confirm, and be asked again by a client library underneath.
                     Committed::Conflict { found } if found == next => {
-                        self.committed(taken, plan, next, env, actions);
+                        self.committed(attempt, plan, next, env, actions);
                     }
-                    _ => self.conflict(taken.messages, env, actions),
+                    _ => self.conflict(attempt.messages, env, actions),
                 }
             }
-            (PlannerPhase::Committing { taken, plan, next }, PlannerInput::Committed(Err(StoreFailed)))
+            (PlannerPhase::Committing { attempt, plan, next }, PlannerInput::Committed(Err(StoreFailed)))
                 if is_off(COMMITTED) =>
             {
-                self.committed(taken, plan, next, env, actions);
+                self.committed(attempt, plan, next, env, actions);
             }
             (
-                PlannerPhase::Loading { taken, .. }
-                | PlannerPhase::Checking { taken, .. }
-                | PlannerPhase::Noting { taken, .. },
+                PlannerPhase::Loading { attempt, .. }
+                | PlannerPhase::Checking { attempt, .. }
+                | PlannerPhase::Noting { attempt, .. },
                 PlannerInput::Loaded(Err(StoreFailed)),
             )
-            | (PlannerPhase::Committing { taken, .. }, PlannerInput::Committed(Err(StoreFailed))) => {
+            | (PlannerPhase::Committing { attempt, .. }, PlannerInput::Committed(Err(StoreFailed))) => {
                 env.status.store_errors.fetch_add(1, Ordering::Relaxed);
-                self.give_back(taken.messages, actions);
+                self.give_back(attempt.messages, actions);
             }
             (_, PlannerInput::Loaded(_) | PlannerInput::Committed(_)) => {
                 panic!("an outcome that was not asked for")
@@ -235,25 +236,20 @@ impl<T> Planner<T> {
         }
     }
 
-    /// Takes all that waits for an attempt; what does not fit goes back.
+    /// Takes all waiting messages for an attempt; those that do not fit wait again.
     fn take(&mut self) -> Option<Vec<PendingMessage<T>>> {
         (!self.waiting.is_empty()).then(|| self.waiting.drain(..).collect())
     }
 
     /// Begins a commit of as many of these messages as fit one; the others wait again, before all that came later.
-    fn attempt(
-        &mut self,
-        mut messages: Vec<PendingMessage<T>>,
-        env: &Env<'_>,
-        actions: &mut Vec<PlannerAction<T>>,
-    ) {
+    fn attempt(&mut self, mut messages: Vec<PendingMessage<T>>, env: &Env<'_>, actions: &mut Actions<T>) {
         self.cache.begin(self.careful > 0);
         let mut wanted = Wanted::default();
         // The version, and a signature.
         let mut pairs = 2;
         let mut fitting = 0;
-        for held in &messages {
-            let blocks = held.message.blocks().iter().filter(|block| !is_withheld(block));
+        for pending in &messages {
+            let blocks = pending.message.blocks().iter().filter(|block| !is_withheld(block));
             let more = 1 + blocks
                 .map(|block| self.cache.touch(&block.tab, &block.client, &mut wanted))
                 .sum::<usize>();
@@ -263,99 +259,81 @@ impl<T> Planner<T> {
             pairs += more;
             fitting += 1;
         }
-        for held in messages.drain(fitting..).rev() {
-            self.waiting.push_front(held);
+        for pending in messages.drain(fitting..).rev() {
+            self.waiting.push_front(pending);
         }
-        let taken = Attempt { messages, pairs };
+        let attempt = Attempt { messages, pairs };
         if self.cache.version.is_none() || !wanted.tabs.is_empty() || !wanted.states.is_empty() {
             actions.push(PlannerAction::Load(wanted.clone()));
-            self.phase = PlannerPhase::Loading { taken, wanted };
+            self.phase = PlannerPhase::Loading { attempt, wanted };
         } else {
-            self.fold(taken, Freshness::Cached, env, actions);
+            self.fold(attempt, Freshness::Cached, env, actions);
         }
     }
 
     fn loaded(
         &mut self,
-        taken: Attempt<T>,
+        attempt: Attempt<T>,
         wanted: &Wanted,
         loaded: &Loaded,
         env: &Env<'_>,
-        actions: &mut Vec<PlannerAction<T>>,
+        actions: &mut Actions<T>,
     ) {
         if self.cache.version.is_none() || self.cache.is_at(loaded.version) {
             self.take_in(wanted, loaded, env, actions);
-            self.fold(taken, Freshness::Loaded, env, actions);
+            self.fold(attempt, Freshness::Loaded, env, actions);
         } else {
-            // Somebody else has committed: what is cached is of another version than what was loaded.
-            self.conflict(taken.messages, env, actions);
+            // Another Server has committed: the cache is at another version than what was loaded.
+            self.conflict(attempt.messages, env, actions);
         }
     }
 
-    fn take_in(
-        &mut self,
-        wanted: &Wanted,
-        loaded: &Loaded,
-        env: &Env<'_>,
-        actions: &mut Vec<PlannerAction<T>>,
-    ) {
+    fn take_in(&mut self, wanted: &Wanted, loaded: &Loaded, env: &Env<'_>, actions: &mut Actions<T>) {
         let unreadable = self.cache.load(wanted, loaded, env.handlers);
         actions.extend(unreadable.into_iter().map(PlannerAction::Report));
     }
 
-    /// Everything that the messages need is here: folds them.
-    fn fold(
-        &mut self,
-        taken: Attempt<T>,
-        known: Freshness,
-        env: &Env<'_>,
-        actions: &mut Vec<PlannerAction<T>>,
-    ) {
+    /// Folds the messages; all they need is loaded.
+    fn fold(&mut self, attempt: Attempt<T>, known: Freshness, env: &Env<'_>, actions: &mut Actions<T>) {
         let mut plan = CommitPlan::default();
-        for held in &taken.messages {
-            plan.add(&mut self.cache, held, taken.pairs, env);
+        for pending in &attempt.messages {
+            plan.add(&mut self.cache, pending, attempt.pairs, env);
         }
         if self.cache.is_poisoned {
-            return self.again_carefully(taken.messages, env, actions);
+            return self.again_carefully(attempt.messages, env, actions);
         }
         plan.audit();
         if !plan.is_for_commit() {
             if known == Freshness::Loaded || is_off(CHECKED) {
-                return self.answer(taken, plan, env, actions);
+                return self.answer(attempt, plan, env, actions);
             }
             actions.push(PlannerAction::Load(Wanted::default()));
-            self.phase = PlannerPhase::Checking { taken, plan };
+            self.phase = PlannerPhase::Checking { attempt, plan };
             return;
         }
         let wanted = plan.touch_notes(&mut self.cache);
         if wanted.tabs.is_empty() && wanted.states.is_empty() {
-            self.commit(taken, plan, env, actions);
+            self.commit(attempt, plan, env, actions);
         } else {
             actions.push(PlannerAction::Load(wanted.clone()));
-            self.phase = PlannerPhase::Noting { taken, plan, wanted };
+            self.phase = PlannerPhase::Noting { attempt, plan, wanted };
         }
     }
 
-    fn commit(
-        &mut self,
-        taken: Attempt<T>,
-        plan: CommitPlan,
-        env: &Env<'_>,
-        actions: &mut Vec<PlannerAction<T>>,
-    ) {
+    fn commit(&mut self, attempt: Attempt<T>, plan: CommitPlan, env: &Env<'_>, actions: &mut Actions<T>) {
         if let Some(newer) = plan.newer_note(&mut self.cache) {
             actions.push(PlannerAction::Newer(newer));
-            return self.give_back(taken.messages, actions);
+            return self.give_back(attempt.messages, actions);
         }
         let without_note = plan.apply_notes(&mut self.cache, env);
         let states = match self.cache.encode_changed() {
             Ok(states) if !self.cache.is_poisoned => states,
-            Ok(_) => return self.again_carefully(taken.messages, env, actions),
-            Err(_) if !self.cache.is_careful => return self.again_carefully(taken.messages, env, actions),
+            Ok(_) => return self.again_carefully(attempt.messages, env, actions),
+            Err(_) if !self.cache.is_careful => return self.again_carefully(attempt.messages, env, actions),
             Err(panic) => {
                 // Each State was encoded when it was tried out: this Handler panics only now and then.
                 self.cache.panics.push(panic);
-                return self.give_back(taken.messages, actions);
+                return self.give_back(attempt.messages, actions);
             }
         };
         env.status.events_without_note.fetch_add(without_note, Ordering::Relaxed);
@@ -363,7 +341,7 @@ impl<T> Planner<T> {
         let counted = Version { writer: 1, count: expect.count + 1 };
         let next = if is_off(UNIQUE) { counted } else { env.versions.next() };
         let tabs = self.cache.new_tabs();
-        let sender = taken.messages.iter().map(PendingMessage::sent_hour).min().unwrap_or(0);
+        let sender = attempt.messages.iter().map(PendingMessage::sent_hour).min().unwrap_or(0);
         let hours = Hours { server: hour_of(env.now), sender };
         self.cache.marks.sign(next, hours.later());
         let mut commit = Commit { expect, next, marks: self.cache.marks.moved(), tabs, states };
@@ -372,20 +350,20 @@ impl<T> Planner<T> {
         commit.marks.extend(old.into_iter().map(|stream| (stream, None)));
         debug_assert!(commit.pairs() <= COMMIT_PAIRS_MAX, "a commit of {} pairs", commit.pairs());
         actions.push(PlannerAction::Commit(commit));
-        self.phase = PlannerPhase::Committing { taken, plan, next };
+        self.phase = PlannerPhase::Committing { attempt, plan, next };
     }
 
     fn committed(
         &mut self,
-        taken: Attempt<T>,
+        attempt: Attempt<T>,
         plan: CommitPlan,
         next: Version,
         env: &Env<'_>,
-        actions: &mut Vec<PlannerAction<T>>,
+        actions: &mut Actions<T>,
     ) {
         let is_to_wait = self.cache.committed(next);
         env.status.commits.fetch_add(1, Ordering::Relaxed);
-        self.answer(taken, plan, env, actions);
+        self.answer(attempt, plan, env, actions);
         if is_to_wait {
             wait(next, env, actions);
         }
@@ -396,7 +374,7 @@ impl<T> Planner<T> {
         version: Version,
         result: Result<(), StoreFailed>,
         env: &Env<'_>,
-        actions: &mut Vec<PlannerAction<T>>,
+        actions: &mut Actions<T>,
     ) {
         let (waited, next) = self.cache.marks.stabilised(version, result);
         let counter = match waited {
@@ -410,42 +388,17 @@ impl<T> Planner<T> {
         }
     }
 
-    fn answer(
-        &mut self,
-        taken: Attempt<T>,
-        plan: CommitPlan,
-        env: &Env<'_>,
-        actions: &mut Vec<PlannerAction<T>>,
-    ) {
+    fn answer(&mut self, attempt: Attempt<T>, plan: CommitPlan, env: &Env<'_>, actions: &mut Actions<T>) {
         (self.conflicts, self.careful) = (0, self.careful.saturating_sub(1));
-        let add = |counter: &AtomicU64, by: u64| {
-            counter.fetch_add(by, Ordering::Relaxed);
-        };
-        let (status, counts) = (env.status, plan.counts);
-        add(&status.batches_committed, counts.batches);
-        add(&status.batches_duplicate, counts.duplicates);
-        add(&status.batches_nak, counts.naks);
-        add(&status.events_in, counts.events);
-        add(&status.events_folded, counts.folded);
-        add(&status.events_refused, counts.refused);
-        add(&status.probes_answered, counts.probes);
-        add(&status.messages_misdated, counts.misdated);
-        add(&status.gaps, counts.gaps);
-        add(&status.events_gap, counts.gap_events);
-        add(&status.batches_newer, counts.newer);
-        actions.extend(refused(&taken.messages, &plan.acks).map(PlannerAction::Refused));
+        plan.counts.add_to(env.status);
+        actions.extend(plan.refused_blocks(&attempt.messages).map(PlannerAction::Refused));
         actions.extend(plan.newer.iter().cloned().map(PlannerAction::Newer));
-        let answers = plan.answers(&self.cache, taken.messages);
+        let answers = plan.answers(&self.cache, attempt.messages);
         actions.extend(answers.map(|(ticket, ack)| PlannerAction::Answer(ticket, ack)));
     }
 
-    /// What is cached is not what is stored: begins anew with the same messages.
-    fn conflict(
-        &mut self,
-        messages: Vec<PendingMessage<T>>,
-        env: &Env<'_>,
-        actions: &mut Vec<PlannerAction<T>>,
-    ) {
+    /// The cache is not what is stored: begins again with the same messages.
+    fn conflict(&mut self, messages: Vec<PendingMessage<T>>, env: &Env<'_>, actions: &mut Actions<T>) {
         env.status.conflicts.fetch_add(1, Ordering::Relaxed);
         self.conflicts += 1;
         if self.conflicts > CONFLICTS_MAX {
@@ -455,25 +408,20 @@ impl<T> Planner<T> {
         self.attempt(messages, env, actions);
     }
 
-    /// A Handler panicked, and some cached States may be half changed: begins anew with the same messages.
-    fn again_carefully(
-        &mut self,
-        messages: Vec<PendingMessage<T>>,
-        env: &Env<'_>,
-        actions: &mut Vec<PlannerAction<T>>,
-    ) {
+    /// A Handler panicked, and some cached States may be half changed: begins again with the same messages.
+    fn again_carefully(&mut self, messages: Vec<PendingMessage<T>>, env: &Env<'_>, actions: &mut Actions<T>) {
         self.careful = CAREFUL_COMMITS;
         self.cache.invalidate();
         self.attempt(messages, env, actions);
     }
 
     /// Nothing is known to have changed: the senders keep their Batches.
-    fn give_back(&mut self, messages: Vec<PendingMessage<T>>, actions: &mut Vec<PlannerAction<T>>) {
+    fn give_back(&mut self, messages: Vec<PendingMessage<T>>, actions: &mut Actions<T>) {
         self.conflicts = 0;
         self.cache.reset();
-        actions.extend(messages.into_iter().map(|held| {
-            let ack = held.message.unanswered(Answer::Unavailable);
-            PlannerAction::Answer(held.ticket, ack)
+        actions.extend(messages.into_iter().map(|pending| {
+            let ack = pending.message.unanswered(Answer::Unavailable);
+            PlannerAction::Answer(pending.ticket, ack)
         }));
     }
 }
@@ -482,20 +430,7 @@ fn is_withheld(block: &Block) -> bool {
     matches!(block.content, Content::Withheld { .. })
 }
 
-fn wait<T>(version: Version, env: &Env<'_>, actions: &mut Vec<PlannerAction<T>>) {
+fn wait<T>(version: Version, env: &Env<'_>, actions: &mut Actions<T>) {
     env.status.stable_begun.fetch_add(1, Ordering::Relaxed);
     actions.push(PlannerAction::Stabilise(version));
-}
-
-/// The Blocks that were refused, the first of each reason in a row.
-fn refused<T>(messages: &[PendingMessage<T>], acks: &[Ack]) -> impl Iterator<Item = RefusedBlock> {
-    let is_dropped = |(_, ack): &(&PendingMessage<T>, &Ack)| ack.answer != Answer::Unavailable;
-    messages.iter().zip(acks).filter(is_dropped).flat_map(|(held, ack)| {
-        let firsts = ack.refused.chunk_by(|a, b| a.why == b.why).filter_map(<[_]>::first);
-        firsts.filter_map(|refusal| {
-            let block = held.message.blocks().get(refusal.block as usize)?;
-            let (tab, client, tab_type) = (block.tab.clone(), block.client.clone(), block.tab_type.clone());
-            Some(RefusedBlock { tab, client, tab_type, why: refusal.why, events: refusal.events })
-        })
-    })
 }

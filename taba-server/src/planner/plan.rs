@@ -1,7 +1,8 @@
-//! [`CommitPlan`]: what one commit is made of: which Batches were admitted, what they changed, and what the Ledger is to say
-//! about what was refused.
+//! [`CommitPlan`]: the content of one commit: which Batches were admitted, what they changed, and the notes of the Ledger
+//! about refused events.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
 use taba_core::ledger::{self, Where, Why};
 use taba_core::limits::COMMIT_PAIRS_MAX;
@@ -9,12 +10,13 @@ use taba_core::wire::{Ack, Answer, LaneBatch, Probe, Refusal};
 use taba_core::{Arrival, ClientId, SeqNo, StreamId, TabName, Timestamp, Wanted};
 
 use super::cache::{Cache, CachedSlot};
-use super::exchange::Env;
+use super::exchange::{Env, RefusedBlock};
 use super::fold::{fold_block, fold_note};
 use super::marks::{Hours, hour_of};
 use super::message::{LaneMessage, PendingMessage};
 use super::newer::{NewerState, first_newer, unavailable};
 use crate::admission::{Admission, ProbeOutcome, admit, admit_probe, mark_after, mark_below};
+use crate::status::Status;
 
 /// Pairs of a commit that are kept free for the Ledger: enough for every one of its Tabs under one Client.
 pub(super) const LEDGER_PAIRS: usize = 64;
@@ -37,6 +39,26 @@ pub(super) struct CommitCounts {
     pub(super) gap_events: u64,
 }
 
+impl CommitCounts {
+    pub(super) fn add_to(self, status: &Status) {
+        for (counter, by) in [
+            (&status.batches_committed, self.batches),
+            (&status.batches_duplicate, self.duplicates),
+            (&status.batches_nak, self.naks),
+            (&status.events_in, self.events),
+            (&status.events_folded, self.folded),
+            (&status.events_refused, self.refused),
+            (&status.probes_answered, self.probes),
+            (&status.messages_misdated, self.misdated),
+            (&status.gaps, self.gaps),
+            (&status.events_gap, self.gap_events),
+            (&status.batches_newer, self.newer),
+        ] {
+            counter.fetch_add(by, Ordering::Relaxed);
+        }
+    }
+}
+
 /// What is to be committed, besides what the cache knows to have changed.
 #[derive(Default)]
 pub(super) struct CommitPlan {
@@ -44,7 +66,7 @@ pub(super) struct CommitPlan {
     pub(super) acks: Vec<Ack>,
     pub(super) notes: BTreeMap<(TabName, ClientId), u64>,
     pub(super) counts: CommitCounts,
-    /// What this build is too old for, one for each Batch that is answered *unavailable* because of it.
+    /// The States that this build is too old for, one for each Batch answered *unavailable* because of it.
     pub(super) newer: Vec<NewerState>,
 }
 
@@ -53,17 +75,17 @@ impl CommitPlan {
     pub(super) fn add<T>(
         &mut self,
         cache: &mut Cache,
-        held: &PendingMessage<T>,
+        pending: &PendingMessage<T>,
         pairs: usize,
         env: &Env<'_>,
     ) {
-        if cache.marks.get(held.message.stream()).is_none() && held.is_misdated(env.now) {
+        if cache.marks.get(pending.message.stream()).is_none() && pending.is_misdated(env.now) {
             self.counts.misdated += 1;
-            return self.acks.push(held.message.unanswered(Answer::Misdated));
+            return self.acks.push(pending.message.unanswered(Answer::Misdated));
         }
-        let hour = Hours { server: hour_of(env.now), sender: held.sent_hour() }.later();
+        let hour = Hours { server: hour_of(env.now), sender: pending.sent_hour() }.later();
         let room = COMMIT_PAIRS_MAX.saturating_sub(pairs + LEDGER_PAIRS);
-        match &held.message {
+        match &pending.message {
             LaneMessage::Batch(batch) => {
                 let is_due = matches!(
                     admit(cache.marks.get(batch.stream), batch),
@@ -72,9 +94,9 @@ impl CommitPlan {
                 if is_due && let Some((place, newer)) = first_newer(cache, env.handlers, &batch.blocks) {
                     self.counts.newer += 1;
                     self.newer.push(newer);
-                    return self.acks.push(unavailable(&held.message, place));
+                    return self.acks.push(unavailable(&pending.message, place));
                 }
-                self.add_batch(cache, batch, held.arrived, (hour, room), env);
+                self.add_batch(cache, batch, pending.arrived, (hour, room), env);
             }
             LaneMessage::Probe(probe) => self.add_probe(cache, probe, (hour, room)),
         }
@@ -147,11 +169,11 @@ impl CommitPlan {
     pub(super) fn answers<T>(
         self,
         cache: &Cache,
-        taken: Vec<PendingMessage<T>>,
+        attempt: Vec<PendingMessage<T>>,
     ) -> impl Iterator<Item = (T, Ack)> {
-        debug_assert_eq!(taken.len(), self.acks.len(), "each message has one answer");
-        taken.into_iter().zip(self.acks).map(|(held, mut ack)| {
-            if matches!(held.message, LaneMessage::Probe(_)) && ack.answer == Answer::Applied {
+        debug_assert_eq!(attempt.len(), self.acks.len(), "each message has one answer");
+        attempt.into_iter().zip(self.acks).map(|(pending, mut ack)| {
+            if matches!(pending.message, LaneMessage::Probe(_)) && ack.answer == Answer::Applied {
                 ack.applied = cache.marks.get(ack.stream).unwrap_or_default().seq;
             }
             if ack.answer != Answer::Unavailable {
@@ -159,7 +181,24 @@ impl CommitPlan {
             }
             // The store was asked before this commit, and what this commit applied lies above what there was then.
             debug_assert!(ack.stable <= ack.applied, "more is stable than is applied: {ack:?}");
-            (held.ticket, ack)
+            (pending.ticket, ack)
+        })
+    }
+
+    /// The Blocks that were refused, the first of each reason in a row.
+    pub(super) fn refused_blocks<T>(
+        &self,
+        messages: &[PendingMessage<T>],
+    ) -> impl Iterator<Item = RefusedBlock> {
+        let is_dropped = |(_, ack): &(&PendingMessage<T>, &Ack)| ack.answer != Answer::Unavailable;
+        messages.iter().zip(&self.acks).filter(is_dropped).flat_map(|(pending, ack)| {
+            let firsts = ack.refused.chunk_by(|a, b| a.why == b.why).filter_map(<[_]>::first);
+            firsts.filter_map(|refusal| {
+                let block = pending.message.blocks().get(refusal.block as usize)?;
+                let (tab, client, tab_type) =
+                    (block.tab.clone(), block.client.clone(), block.tab_type.clone());
+                Some(RefusedBlock { tab, client, tab_type, why: refusal.why, events: refusal.events })
+            })
         })
     }
 
@@ -175,7 +214,7 @@ impl CommitPlan {
         let mut refusals = Vec::new();
         for (place, block) in batch.blocks.iter().enumerate() {
             let outcome = fold_block(cache, env.handlers, block, arrival);
-            // What the sender itself took out is no news to it.
+            // The sender knows the Blocks that it withheld itself.
             if let Some((Where::Server, why, events)) = outcome.refused {
                 refusals.push(Refusal { block: place as u32, why, events });
             }
@@ -197,7 +236,7 @@ impl CommitPlan {
         refusals
     }
 
-    /// Adds to what the Ledger is to say; what would be more than `room` pairs is counted under one Client for all.
+    /// Adds notes of the Ledger; those beyond `room` pairs are counted under one Client for all.
     fn note(&mut self, notes: Vec<(TabName, ClientId, u64)>, room: usize) {
         for (tab, client, events) in notes {
             let mut key = (tab, client);

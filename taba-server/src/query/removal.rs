@@ -2,7 +2,7 @@
 //!
 //! Each step is one conditional commit made from one consistent look at the VBucket: the States go, and the events
 //! they held are added to `taba.deleted` of their Clients beside them. A Server that folds into the same VBucket at
-//! that moment meets a conflict, or this does; whoever does looks again.
+//! that moment has a conflict, or this does; the one that has it reads again.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -55,7 +55,7 @@ pub enum LockError {
         /// What was asked for.
         time: Duration,
     },
-    /// The shard did not do as asked. After an unknown outcome the lock may be held, by nobody, until the time is
+    /// The shard did not do as asked. After an unknown outcome the lock may stay taken, without a holder, until the time is
     /// over.
     #[error("the lock could not be asked for")]
     Data(#[from] DataError),
@@ -106,7 +106,7 @@ impl Data {
     /// [`LockError`].
     ///
     /// # Cancel safety
-    /// When dropped, the lock may be held, by nobody, until the time is over.
+    /// When dropped, the lock may stay taken, without a holder, until the time is over.
     pub async fn lock(&self, name: impl AsRef<[u8]>, time: Duration) -> Result<LockLease, LockError> {
         let micros = micros(time)?;
         let holder = format!("{:016x}{:016x}", random(), random());
@@ -141,7 +141,7 @@ impl Data {
     /// Gives a lock back.
     ///
     /// # Errors
-    /// [`LockError::Lost`] when the lease has run out: what was done under it may have been done beside somebody
+    /// [`LockError::Lost`] when the lease has run out: what was done under it may have been done at the same time as somebody
     /// else.
     pub async fn unlock(&self, lease: LockLease) -> Result<(), LockError> {
         let place = self.place_of(&lease.name).map_err(LockError::Data)?;

@@ -61,7 +61,7 @@ impl Data {
         }
     }
 
-    /// Sets a value, unless somebody with a higher token has done so before: what makes a lock safe whose holder was
+    /// Sets a value, unless it was set under a higher token before: what makes a lock safe whose holder was
     /// asleep while its lease ran out. Read it with [`fenced_get`](Self::fenced_get).
     ///
     /// # Errors

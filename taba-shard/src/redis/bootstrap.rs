@@ -65,7 +65,7 @@ pub(super) async fn bootstrap(
     id: u64,
 ) -> Result<View, ConnectError> {
     let Planned { in_order, keeper } = planned(links).await?;
-    // Another may have made it all since the census, and have taken its plan away.
+    // Another Server may have finished the bootstrap since the census, and removed its plan.
     if let CensusOutcome::All(view) = take_census(links, vbuckets).await?.found {
         return Ok(view);
     }

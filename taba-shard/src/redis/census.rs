@@ -38,7 +38,7 @@ pub(super) async fn take_census(
                 census.answer(link.shard(), answer.held);
                 answer.damaged.into_iter().for_each(|vbucket| census.damaged(link.shard(), vbucket));
             }
-            // What passes by itself is waited for; what an operator has to mend is told at once.
+            // A temporary error counts as silence; one that an operator has to fix is returned at once.
             Err(error) if matches!(error.remedy(), Remedy::Wait(_)) => {
                 silence.push((link.shard(), error));
             }

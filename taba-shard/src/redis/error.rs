@@ -77,7 +77,7 @@ pub enum LinkError {
         /// Which.
         shard: ShardId,
     },
-    /// It would throw data away when it is full.
+    /// It evicts keys when its memory is full.
     #[error(
         "{shard} has maxmemory-policy {policy}, under which it throws data away when it is full; \
          set it to noeviction"

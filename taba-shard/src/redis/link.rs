@@ -271,7 +271,7 @@ impl ShardLink {
         for (place, value) in values.into_iter().enumerate() {
             match reply(value) {
                 Reply::Bytes(text) if place == 0 => info = RedisInfo::read(&String::from_utf8_lossy(&text)),
-                // No right to it, or it was renamed away.
+                // The ACL forbids INFO, or it was renamed.
                 Reply::Refused { code, detail }
                     if place == 0 && (code == "NOPERM" || detail.contains("unknown command")) => {}
                 other => drop(accepted(shard, other)?),

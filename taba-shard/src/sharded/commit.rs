@@ -88,8 +88,8 @@ fn all_entries(commit: &Commit) -> Vec<IndexEntry> {
 
 fn done(store: &ShardedRedis, vbucket: VBucket, commit: &Commit, epoch: u64) {
     let mut memory = store.memory(vbucket);
-    // Over a new connection, and not on top of what was committed last from here: between the two may lie a failover
-    // that took that back.
+    // The connection is new, and the commit does not follow on the last one from here: a failover between the two may
+    // have undone that one.
     let breaks = memory.last.is_some_and(|(version, last)| last != epoch && version != commit.expect);
     memory.is_broken |= breaks;
     memory.last = Some((commit.next, epoch));

@@ -49,7 +49,7 @@ impl ShardedRedis {
         }
     }
 
-    /// Removes marks: of these Lanes nobody knows any more what was counted.
+    /// Removes marks: what was counted of these Lanes is no longer known.
     ///
     /// What their Agents still keep of them counts once more, and what came before is counted as a gap though it is stored.
     ///

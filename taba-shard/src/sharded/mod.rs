@@ -61,7 +61,7 @@ pub struct ShardedRedis {
 #[derive(Debug, Default)]
 struct VBucketMemory {
     index: IndexCache,
-    /// The last commit that was done from here: its version, and the connection that it went over.
+    /// The last commit of this process: its version, and the connection that it went over.
     last: Option<(Version, u64)>,
     /// Whether what was committed before `last` may be lost although it was answered as done, and this was not
     /// reported yet.

@@ -127,7 +127,7 @@ pub(super) fn result<const N: usize>(
 }
 
 impl ShardedRedis {
-    /// Sends scripts to whoever owns the VBucket.
+    /// Sends scripts to the owner of the VBucket.
     pub(super) async fn send(&self, owner: Owner, calls: Vec<Cmd>) -> Result<Answered, StoreError> {
         self.shards.link(owner.shard).eval(calls).await.map_err(unavailable)
     }

@@ -1,7 +1,7 @@
 //! Writing the indexes of a VBucket again from its fields.
 //!
 //! The hash is what counts: a mark or a State in it is there, listed or not. Each look compares an index with the number
-//! of entries that the hash says it has; when somebody deleted a key of ours, all entries are written again before
+//! of entries that the hash says it has; when an index key was deleted from outside, all entries are written again before
 //! anything is answered. A mark that was not seen would let its Batches be counted twice.
 
 use std::collections::{BTreeMap, BTreeSet};

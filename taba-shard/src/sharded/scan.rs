@@ -52,7 +52,7 @@ async fn tab_page(
         let (found, last) = (entries.len(), entries.last().cloned());
         let mut tabs = Vec::with_capacity(found);
         for (entry, tab_type) in entries.into_iter().zip(types) {
-            // No store writes such an entry, so it has no field either.
+            // Not an entry that a store writes, so it has no field either.
             let Some(tab) = layout::read_tab(&value(entry)??) else { continue };
             let tab_type =
                 value(tab_type)?.map(|bytes| layout::read_type(&bytes).unwrap_or_else(damaged_type));
@@ -238,10 +238,10 @@ fn read_states(tab: &TabName, what: ScanWhat, found: [Reply; 3]) -> Option<ReadS
     for (entry, whole) in entries.into_iter().zip(values) {
         let entry = value(entry)??;
         last = Some(String::from_utf8_lossy(&entry).into_owned());
-        // No store writes such an entry, so it has no field either.
+        // Not an entry that a store writes, so it has no field either.
         let Some(client) = layout::read_client(&entry) else { continue };
         let mut all: Vec<_> = content(what, whole)?.map(|bytes| (Part::WHOLE, bytes)).into_iter().collect();
-        // Both come in the order of Clients; a part whose Client has no entry cannot be, and belongs to nobody.
+        // Both come in the order of Clients; a part whose Client has no entry is skipped.
         while let Some((of, part, bytes)) = parts.pop_if(|(of, ..)| *of <= client) {
             if of == client {
                 all.extend(bytes.map(|bytes| (part, bytes)));

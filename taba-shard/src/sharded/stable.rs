@@ -9,8 +9,8 @@ use super::read::unavailable;
 use crate::redis::monotonic;
 use crate::stability::{StabilityLost, StabilityVerdict, StabilityWait};
 
-/// What is safe is the history in which the last commit from here lies: each commit stands on the one before, so the
-/// last one stands for all. Where that chain may be broken (see `commit::done`), whoever asks next is told so, once:
+/// Stability is asked for the history that contains the last commit from here: each commit follows on the one before, so
+/// the last one answers for all. Where that chain may be broken (see `commit::done`), the next question is answered so, once:
 /// it was perhaps about to ask after what is lost.
 pub(super) async fn stable(store: &ShardedRedis, vbucket: VBucket) -> Result<(), StoreError> {
     let begun = monotonic();

@@ -19,7 +19,7 @@ use crate::limits::SCAN_STATES_MAX;
 use crate::redis::{LinkError, scripts};
 use crate::{keys, layout};
 
-/// What a sweep took away.
+/// What a sweep removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Swept {
     /// Tombstones.
@@ -103,7 +103,7 @@ impl ShardedRedis {
         Ok(Some(entries))
     }
 
-    /// Sweeps up behind a commit that removed something. When that fails, tombstones stay: they are seen by nobody.
+    /// Sweeps after a commit that removed something. When that fails, tombstones stay; no reader sees them.
     pub(super) async fn sweep_after(&self, vbucket: VBucket, owner: Owner, commit: &Commit) {
         let mut gone: Vec<IndexEntry> = removed(commit).collect();
         if gone.is_empty() {
