@@ -169,7 +169,7 @@ pub struct Config {
 
     /// Whether requests to Servers are compressed: lz4 or none
     #[cfg_attr(feature = "cli", arg(long, env = "TABA_AGENT_COMPRESSION", value_enum, value_name = "HOW", default_value_t = Self::default().compression))]
-    pub compression: Compression,
+    pub compression: RequestCompression,
 
     /// Runs of Client programs whose last Batch is remembered, so that a repetition is not counted twice
     ///
@@ -201,7 +201,7 @@ pub struct Config {
 /// Whether requests are compressed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
-pub enum Compression {
+pub enum RequestCompression {
     /// LZ4, where it makes them smaller.
     #[default]
     Lz4,
@@ -275,7 +275,7 @@ impl Default for Config {
             backoff_max: Duration::from_secs(2),
             connect_timeout: Duration::from_secs(1),
             request_timeout: Duration::from_secs(10),
-            compression: Compression::Lz4,
+            compression: RequestCompression::Lz4,
             incarnations_max: 10_000,
             connections_max: 1024,
             bodies_bytes_max: 64 << 20,

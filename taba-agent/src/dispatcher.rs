@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!            a Block came                     its turn, and its ServerState has a free slot
-//!   Idle ─────────────────► Ready (in queue) ───────────────────────────────────────────► InFlight
+//!   Idle ─────────────────► Ready (queued)   ───────────────────────────────────────────► InFlight
 //!                            │ ▲ its Batch is read back: Fetching
 //!                            └─┘
 //!    ▲ │ keeps what it sent   ▲   ▲    time is over                                         │
@@ -72,7 +72,7 @@ pub struct Dispatcher {
     replay_queue: VecDeque<LaneKey>,
     /// Bytes that came into Lanes in line since the last dispatch.
     queue_bytes: usize,
-    /// When to dispatch; `None` when nobody is in line.
+    /// When to dispatch; `None` when no Lane is queued.
     flush_at: Option<Duration>,
     /// Lanes in `LaneState::BackingOff` and `LaneState::AwaitingProbe`, by when that is over.
     timers: BTreeSet<(Duration, LaneKey)>,
@@ -80,7 +80,7 @@ pub struct Dispatcher {
     /// Lanes whose Batch is being read back, or was and waits to be sent, and its bytes.
     fetched: BTreeMap<LaneKey, usize>,
     requests: u64,
-    /// When the line as it is now was last looked through; `None` when somebody joined it since.
+    /// When the line as it is now was last looked through; `None` when a Lane joined it since.
     checked_at: Option<Duration>,
     /// When a Lane in line, whose Batch waits for the Spool, is to ask instead.
     unwritten_probe_at: Option<Duration>,
@@ -211,7 +211,7 @@ impl Dispatcher {
         }
     }
 
-    /// From now on nothing lingers: the Agent is stopping.
+    /// From now on nothing waits for `linger`: the Agent is stopping.
     pub fn hurry(&mut self, now: Duration) {
         self.options.linger = Duration::ZERO;
         self.flush_at = self.flush_at.map(|at| at.min(now));
@@ -321,7 +321,7 @@ impl Dispatcher {
         self.lanes.get_mut(&key).map(|scheduled| &mut scheduled.lane)
     }
 
-    /// Some Lanes have let go of this outside of [`Dispatcher::handle`].
+    /// Some Lanes have released this outside of [`Dispatcher::handle`].
     pub fn released_elsewhere(&mut self, now: Duration, released: &ReleasedBatches) {
         self.events_held -= released.events;
         // Those that kept nothing else need not ask any more.

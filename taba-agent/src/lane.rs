@@ -1,9 +1,9 @@
 //! [`Lane`]: one stream's ordered, gap-free sequence of Batches for one VBucket; the unit of exactly-once.
 //!
 //! ```text
-//!   let go │ base …               cursor …                          last
+//! released │ base …               cursor …                          last
 //!  ────────┼──── acknowledged, ─────┼──── to send ──────────────┬─────────
-//!          │     kept in case the   │ (at most one in in_flight)   │ filling
+//!          │     kept in case the   │ (at most one in flight)   │ filling
 //!          │     store goes back    │                           │
 //! ```
 //! Blocks are written to the Spool and added to the last Batch as they come; when it is full, or just before it is sent,
@@ -14,7 +14,7 @@
 //! # When a Batch may go
 //! An acknowledged Batch is contained in a store that may yet go back: a failover to a replica that lags takes back
 //! what was acknowledged, and a primary that was cut off goes on acknowledging what nobody will ever see. So a Batch is
-//! let go only when one answer, fresh from a commit, to a message sent at least `confirm_after` after the Batch's own
+//! released only when one answer, fresh from a commit, to a message sent at least `confirm_after` after the Batch's own
 //! acknowledgement, says that it is contained and that it is stable. By then a primary that was cut off has noticed, and
 //! a stable commit is on every replica. A Lane that has nothing to send asks with a Probe.
 
@@ -36,7 +36,7 @@ use taba_core::wire::{Block, Probe};
 use taba_core::{SeqNo, Timestamp};
 
 use self::entry::LaneEntry;
-pub use self::message::{LaneMessage, NextMessage, OutgoingBatch};
+pub use self::message::{NextMessage, OutgoingBatch, OutgoingMessage};
 use self::recovered::damage_note;
 use self::release::LostBatches;
 pub use self::rewrite::BatchCopy;
@@ -129,7 +129,7 @@ pub enum Progress {
     ProtocolViolation,
 }
 
-/// What a Lane let go of.
+/// What a Lane has released.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[must_use = "the Spool still holds it"]
 pub struct ReleasedBatches {
@@ -142,7 +142,7 @@ pub struct ReleasedBatches {
 }
 
 impl ReleasedBatches {
-    /// Adds what another Lane let go of.
+    /// Adds what another Lane has released.
     pub fn add(&mut self, other: Self) {
         self.events += other.events;
         self.batches += other.batches;
@@ -277,7 +277,7 @@ impl Lane {
         Fetch { lane: self.key, seq: entry.seq, locations: entry.locations.clone(), purpose }
     }
 
-    /// The content of a Batch was read back; one that was let go or written elsewhere meanwhile is left alone. A note of
+    /// The content of a Batch was read back; one that was released or written elsewhere meanwhile is left alone. A note of
     /// how much is lost takes the place of what is damaged; that is given, with where it stood.
     pub fn fetched(&mut self, now: Timestamp, fetch: &Fetch, content: FetchedContent) -> ReleasedBatches {
         let mut lost = ReleasedBatches::default();
@@ -300,14 +300,14 @@ impl Lane {
 
     /// What there is to say; it is in flight from here until it is acknowledged or given back. `None` when something is
     /// in flight already, there is nothing to say, or its content is [away](Self::away).
-    pub fn send(&mut self, now: ClockReading) -> Option<LaneMessage> {
+    pub fn send(&mut self, now: ClockReading) -> Option<OutgoingMessage> {
         if self.in_flight.is_some() {
             return None;
         }
         let sent_before = self.sent_through;
         let message = if self.must_probe {
             let (base, events_before) = (self.base(), self.events_before_base());
-            LaneMessage::Probe(Probe {
+            OutgoingMessage::Probe(Probe {
                 stream: self.key.stream,
                 vbucket: self.key.vbucket,
                 base,
@@ -319,7 +319,7 @@ impl Lane {
             let bytes = entry.content()?;
             let (seq, events_before, blocks) = (entry.seq, entry.events_before, entry.blocks);
             self.sent_through = self.sent_through.max(seq);
-            LaneMessage::Batch(OutgoingBatch { lane: key, seq, base, events_before, blocks, bytes })
+            OutgoingMessage::Batch(OutgoingBatch { lane: key, seq, base, events_before, blocks, bytes })
         };
         let begun_before = self.begun;
         self.begun.get_or_insert(now.uptime.as_micros() as i64);

@@ -22,7 +22,7 @@
 //! | [`units`] | ids and units |
 //! | [`spool`] | the bounded, durable place of what is taken and not yet stored for good |
 //! | [`clock`] | which time of day a run goes by, and how old is what an earlier one has left |
-//! | [`lane`] | one ordered, gap-free sequence of Batches, and when one may be let go |
+//! | [`lane`] | one ordered, gap-free sequence of Batches, and when one may be released |
 //! | [`merge`] | what was never sent, merged while Servers are away |
 //! | [`dispatcher`], [`health`], [`rendezvous`] | which Lane goes to which Server, and when |
 //! | [`store_choice`] | which store is delivered to, and which Servers have another one |

@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-    struct Sum {
+    struct PanicsState {
         n: u64,
         #[serde(serialize_with = "serialized")]
         is_bad: bool,
@@ -230,20 +230,20 @@ mod tests {
 
     impl Handler for Panics {
         type Value = f64;
-        type State = Sum;
-        type Projection = Sum;
+        type State = PanicsState;
+        type Projection = PanicsState;
         const VERSION: u16 = 1;
-        fn fold(&self, state: &mut Sum, _: Event<&f64>) {
-            *state = Sum { n: state.n + 1, is_bad: self.in_encode };
+        fn fold(&self, state: &mut PanicsState, _: Event<&f64>) {
+            *state = PanicsState { n: state.n + 1, is_bad: self.in_encode };
         }
-        fn merge(&self, into: &mut Sum, other: &Sum) {
+        fn merge(&self, into: &mut PanicsState, other: &PanicsState) {
             assert!(!self.in_merge, "the deliberate fault in merge");
             into.n += other.n;
         }
-        fn project(&self, state: &Sum, _: Timestamp) -> Sum {
+        fn project(&self, state: &PanicsState, _: Timestamp) -> PanicsState {
             state.clone()
         }
-        fn aggregate(&self, into: &mut Sum, other: &Sum) {
+        fn aggregate(&self, into: &mut PanicsState, other: &PanicsState) {
             into.n += other.n;
         }
         fn encoded_bytes_max(&self) -> usize {

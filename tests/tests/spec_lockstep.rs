@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use taba_agent::lane::{Lane, LaneBounds, LaneKey, LaneMessage, NextMessage};
+use taba_agent::lane::{Lane, LaneBounds, LaneKey, NextMessage, OutgoingMessage};
 use taba_agent::relay::ClockReading;
 use taba_agent::spool::record::Record;
 use taba_agent::spool::{MemorySpool, Spool};
@@ -72,8 +72,8 @@ impl Twin {
         assert!(self.lane.make_ready(u64::MAX));
         let message = self.lane.send(now);
         match (message, expected.batch) {
-            (Some(LaneMessage::Probe(probe)), None) => assert_eq!(probe, to_probe(expected)),
-            (Some(LaneMessage::Batch(batch)), Some(_)) => {
+            (Some(OutgoingMessage::Probe(probe)), None) => assert_eq!(probe, to_probe(expected)),
+            (Some(OutgoingMessage::Batch(batch)), Some(_)) => {
                 let mut bytes = Vec::new();
                 batch.encode(&mut bytes);
                 let bytes = Bytes::from(bytes);

@@ -1,4 +1,4 @@
-//! Which Batch does a Server fail on, and which Block of it? Found out without losing anything, and in few failures.
+//! Isolating poison Blocks: which Block of which Batch a Server fails on, found by bisection, without loss and in few failures.
 //!
 //! ```text
 //!  a request fails        Lanes halve until one is alone         alone, again and again           its Blocks are checked
@@ -10,8 +10,8 @@
 //! it, and nothing is lost or counted. What a Server refuses, or dies of, when it is all that the Server has from this
 //! Agent, while the same Server answers Probes before and after, lies in the Block.
 //!
-//! Only requests that were turned away for what they are, or whose connection broke before the answer, make a suspect;
-//! a Server that is away, full or slow says nothing about a Batch. What is too large is split, and never suspected of more.
+//! Only requests that were turned away for what they are, or whose connection broke before the answer, start an isolation;
+//! a Server that is away, full or slow says nothing about a Batch. What is too large is split, and not searched for poison.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -25,10 +25,10 @@ const FAILURES_MAX: u32 = 40;
 /// How often all of a Batch passes its checks, and still fails when it is sent, before all of it is set aside.
 const ROUNDS_MAX: u32 = 3;
 
-/// What a Lane is suspected of.
+/// How far the search for poison Blocks in a Lane has come.
 #[derive(Debug, Default)]
 pub(super) struct Isolation {
-    /// Lanes in its next request, at most; `None` when it is not suspected.
+    /// Lanes in its next request, at most; `None` when it is not being isolated.
     lanes_max: Option<usize>,
     /// How often its Batch failed alone.
     strikes: u32,
@@ -51,7 +51,7 @@ struct Bisection {
     poison: BTreeSet<usize>,
 }
 
-/// What becomes of a suspect's Batch when it is its turn.
+/// What is to be done next with the Batch of a Lane that is being isolated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum IsolationStep {
     /// It is sent.

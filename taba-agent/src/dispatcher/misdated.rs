@@ -127,7 +127,7 @@ impl Dispatcher {
         }
     }
 
-    /// Lets go of what a Lane has that is too old to be sent; false when the Lane is held back instead.
+    /// Releases what a Lane has that is too old to be sent; false when the Lane is held back instead.
     pub(super) fn expire(
         &mut self,
         now: Duration,

@@ -7,7 +7,7 @@ use super::isolation::Isolation;
 use super::order::ServerOrder;
 use crate::lane::{Lane, LaneKey, NextMessage};
 
-/// A Lane, and where it stands.
+/// A Lane, and its state.
 #[derive(Debug)]
 pub(super) struct ScheduledLane {
     pub(super) lane: Lane,

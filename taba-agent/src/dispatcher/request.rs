@@ -6,7 +6,7 @@ use taba_core::Timestamp;
 use taba_core::limits::{FRAME_BYTES_MAX, REQUEST_BATCHES_MAX};
 use taba_core::wire::{Lanes, Probe};
 
-use crate::lane::{LaneKey, LaneMessage, OutgoingBatch};
+use crate::lane::{LaneKey, OutgoingBatch, OutgoingMessage};
 
 /// The number of a request, to match its answer; unique in one Agent run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -96,7 +96,7 @@ impl Draft {
     /// A check of these Blocks.
     pub(super) fn check(&mut self, batch: OutgoingBatch) {
         self.is_check = true;
-        self.push(LaneMessage::Batch(batch));
+        self.push(OutgoingMessage::Batch(batch));
     }
 
     /// One that is to be all that its Server has.
@@ -118,13 +118,13 @@ impl Draft {
         self.is_check
     }
 
-    pub(super) fn push(&mut self, message: LaneMessage) {
+    pub(super) fn push(&mut self, message: OutgoingMessage) {
         match message {
-            LaneMessage::Batch(batch) => {
+            OutgoingMessage::Batch(batch) => {
                 self.bytes += batch.bytes();
                 self.batches.push(batch);
             }
-            LaneMessage::Probe(probe) => {
+            OutgoingMessage::Probe(probe) => {
                 self.bytes += Lanes::PROBE_BYTES_MAX;
                 self.probes.push(probe);
             }

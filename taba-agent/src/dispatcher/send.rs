@@ -9,7 +9,7 @@ use super::isolation::IsolationStep;
 use super::request::{Draft, RequestId};
 use super::{Action, Dispatcher, InFlightRequest, LaneState, PoisonBlocks};
 use crate::health::Health;
-use crate::lane::{LaneKey, LaneMessage, NextMessage};
+use crate::lane::{LaneKey, NextMessage, OutgoingMessage};
 use crate::spool::Fetch;
 use crate::units::ClockReading;
 
@@ -246,8 +246,8 @@ impl Dispatcher {
         self.fetched.remove(&key);
         self.counts.batches_sent += 1;
         match &message {
-            LaneMessage::Probe(_) => self.counts.probes_sent += 1,
-            LaneMessage::Batch(_) => self.counts.batches_replayed += u64::from(is_replay),
+            OutgoingMessage::Probe(_) => self.counts.probes_sent += 1,
+            OutgoingMessage::Batch(_) => self.counts.batches_replayed += u64::from(is_replay),
         }
         draft.push(message);
     }

@@ -1,4 +1,4 @@
-//! The two threads that wait for the disk, so that nobody else has to: one owns the [`Disk`] and does one
+//! The two threads that wait for the disk, so that no other task has to: one owns the [`Disk`] and does one
 //! [`DiskJob`](crate::spool::DiskJob) after the other; the other one syncs, so that writes need not wait for that.
 //!
 //! While the disk takes one write, whatever comes is gathered for the next: the more is going on, the more goes together.

@@ -4,7 +4,7 @@ use std::any::Any;
 
 use taba_core::guard::panic_message;
 
-/// Why an Agent ended that was not told to. It takes nothing any more; what it had told Clients is in its Spool, and
+/// Why an Agent ended without being asked to. It takes nothing any more; what it had told Clients is in its Spool, and
 /// Clients keep the rest.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{part} of the agent failed: {why}")]
@@ -26,6 +26,6 @@ impl AgentFailure {
     }
 }
 
-/// Somebody panicked while he held the Relay. It may be half changed: nobody looks at it again.
+/// A thread panicked while it held the Relay, which may be half changed: it is not used again.
 #[derive(Debug)]
 pub(super) struct Poisoned;

@@ -1,4 +1,4 @@
-//! [`LimitedListener`]: a listener that lets in a bounded number of connections; further ones wait to be accepted.
+//! [`LimitedListener`]: a listener that accepts a limited number of connections; further ones wait.
 
 use std::io;
 use std::pin::Pin;
@@ -9,20 +9,20 @@ use axum::serve::Listener;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// A listener with a bound.
+/// A listener with a limited number of connections.
 pub(super) struct LimitedListener<L> {
     inner: L,
     permits: Arc<Semaphore>,
 }
 
-/// A connection, which gives its permit back when it closes.
+/// A connection, which returns its permit when it closes.
 pub(super) struct PermittedConnection<I> {
     io: I,
     _permit: OwnedSemaphorePermit,
 }
 
 impl<L> LimitedListener<L> {
-    /// Doors that share `permits` share the bound.
+    /// Listeners that share `permits` share the bound.
     pub(super) fn new(inner: L, permits: Arc<Semaphore>) -> Self {
         Self { inner, permits }
     }

@@ -1,4 +1,4 @@
-//! [`Lines`]: how often the log of an Agent says the same; [`LinesDropped`]: what its log could not say.
+//! [`LogThrottle`]: how often the log of an Agent says the same; [`LinesDropped`]: what its log could not say.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,9 +9,9 @@ use super::clock::monotonic;
 
 /// The log lines that may come with every Batch or request: one per cause and interval is written.
 #[derive(Debug, Default)]
-pub(super) struct Lines(Mutex<Throttle<(&'static str, String)>>);
+pub(super) struct LogThrottle(Mutex<Throttle<(&'static str, String)>>);
 
-impl Lines {
+impl LogThrottle {
     /// Whether the line `what` about this cause is written now: with the number of those that were suppressed before it,
     /// if there were some.
     pub(super) fn admit(&self, what: &'static str, cause: &str) -> Option<Option<u64>> {

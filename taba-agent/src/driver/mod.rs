@@ -157,7 +157,7 @@ pub struct RunningAgent {
     stop: watch::Sender<()>,
     listeners: JoinSet<()>,
     pump: JoinSet<()>,
-    /// Lets go of the disk when dropped.
+    /// Releases the disk when dropped.
     _disk: DiskHandle,
     #[cfg(unix)]
     socket: Option<unix::Socket>,

@@ -18,9 +18,9 @@ use taba_core::wire::{self, Ack, Frame, Kind, WireError};
 use taba_core::{StoreId, Timestamp};
 use tokio::time::timeout;
 
-use super::log_lines::Lines;
+use super::log_lines::LogThrottle;
 use super::stores::{StoreMismatch, Stores};
-use crate::config::{BODY_BYTES_MAX, Compression, Config, Verified};
+use crate::config::{BODY_BYTES_MAX, Config, RequestCompression, Verified};
 use crate::dispatcher::{FailureCause, Input, Request};
 use taba_core::RequestHeader;
 
@@ -38,7 +38,7 @@ pub(super) struct RequestSender {
     headers: HeaderMap,
     timeout: Duration,
     compression: wire::Compression,
-    lines: Arc<Lines>,
+    lines: Arc<LogThrottle>,
     /// How many VBuckets this Agent has.
     ours: u16,
     vbuckets: Arc<VBucketsSeen>,
@@ -151,7 +151,7 @@ impl SendError {
 impl RequestSender {
     pub(super) fn new(
         config: &Verified<Config>,
-        lines: Arc<Lines>,
+        lines: Arc<LogThrottle>,
         (vbuckets, stores): (Arc<VBucketsSeen>, Arc<Stores>),
     ) -> Self {
         let mut connector = HttpConnector::new();
@@ -172,8 +172,8 @@ impl RequestSender {
             store: uri(url, "/v2/store"),
         };
         let compression = match config.compression {
-            Compression::Lz4 => wire::Compression::Lz4,
-            Compression::None => wire::Compression::None,
+            RequestCompression::Lz4 => wire::Compression::Lz4,
+            RequestCompression::None => wire::Compression::None,
         };
         let uris = config.servers.iter().map(|server| all(server.url())).collect();
         let header = |header: &RequestHeader| {

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::StartError;
 use super::clock::{Clock, random};
 use super::failure::{AgentFailure, Poisoned};
-use super::log_lines::{Lines, LinesDropped};
+use super::log_lines::{LinesDropped, LogThrottle};
 use super::log_notices::tell;
 use super::open::{open, open_disk, resolve_set_aside};
 use super::sender::VBucketsSeen;
@@ -48,11 +48,11 @@ pub(super) struct Shared {
     relay: Mutex<Relay<Box<dyn Spool>>>,
     pub(super) safety: watch::Sender<SpoolProgress>,
     said: Mutex<Throttle<&'static str>>,
-    pub(super) lines: Arc<Lines>,
+    pub(super) lines: Arc<LogThrottle>,
     pub(super) log_lines_dropped: LinesDropped,
     /// From here on tasks may end.
     is_stopping: AtomicBool,
-    /// From here on the disk is let go of.
+    /// From here on the disk is released.
     pub(super) is_closing: AtomicBool,
     is_disk_closed: watch::Sender<bool>,
     pub(super) failure: watch::Sender<Option<AgentFailure>>,
@@ -77,7 +77,7 @@ pub(super) enum DiskStep {
     Do(DiskJob),
     /// Waits until it is woken, or for so long.
     Wait(Option<Duration>),
-    /// Lets go of the disk.
+    /// Releases the disk.
     Close,
 }
 
@@ -199,7 +199,7 @@ impl Shared {
         }
     }
 
-    /// The disk thread has let go of the disk.
+    /// The disk thread has released the disk.
     pub(super) fn disk_is_closed(&self) {
         self.is_disk_closed.send_replace(true);
     }
@@ -332,7 +332,7 @@ impl Shared {
         self.is_stopping.load(Ordering::Acquire)
     }
 
-    /// Writes down where things stand, and waits until everything is on the disk, for at most so long; then lets go of
+    /// Writes down where things stand, and waits until everything is on the disk, for at most so long; then releases
     /// the disk. Where the disk hangs, or the state is not believed any more, what was written is what there is.
     pub(super) async fn close(&self, limit: Duration) {
         let position = self.with(|relay, _| {

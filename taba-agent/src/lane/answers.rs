@@ -9,7 +9,7 @@ use super::{Lane, Progress, ReleasedBatches};
 use crate::sabotage::{CONFIRM, is_off};
 
 impl Lane {
-    /// What the Server said about the message in flight, and what can be let go for that.
+    /// What the Server said about the message in flight, and what can be released for that.
     pub fn acknowledge(&mut self, now: Duration, ack: &Ack) -> (Progress, ReleasedBatches) {
         debug_assert!(self.in_flight.is_some(), "an answer without a question");
         let Some(in_flight) = self.in_flight.take() else {

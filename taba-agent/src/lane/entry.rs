@@ -1,4 +1,4 @@
-//! [`LaneEntry`]: one Batch of a Lane, from its first Block until it is let go.
+//! [`LaneEntry`]: one Batch of a Lane, from its first Block until it is released.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! [`LaneMessage`]: what a Lane says: its next Batch, or a question.
+//! [`OutgoingMessage`]: what a Lane says: its next Batch, or a question.
 
 use std::ops::Range;
 
@@ -24,7 +24,7 @@ pub struct OutgoingBatch {
 
 /// What a Lane has to say.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LaneMessage {
+pub enum OutgoingMessage {
     /// Its next Batch.
     Batch(OutgoingBatch),
     /// A question.

@@ -34,7 +34,7 @@ impl Lane {
         }
     }
 
-    /// Lets go of what an answer to a message sent then confirms: what was acknowledged long enough before.
+    /// Releases what an answer to a message sent then confirms: what was acknowledged long enough before.
     pub(super) fn confirm(&mut self, through: SeqNo, sent_at: Duration, released: &mut ReleasedBatches) {
         while let Some(oldest) = self.entries.front() {
             let is_confirmed =
@@ -93,7 +93,7 @@ impl Lane {
         self.begun.map_or(0, |begun| (now.as_micros() as i64).saturating_sub(entry.born.max(begun)))
     }
 
-    /// Lets go of Batches that are too old to be sent, unless they are in flight. Those that had not been acknowledged
+    /// Releases Batches that are too old to be sent, unless they are in flight. Those that had not been acknowledged
     /// are lost: the Server counts them, unless it has them, when the next message tells it the new base.
     pub fn expire(&mut self, now: Duration) -> ReleasedBatches {
         let mut released = ReleasedBatches::default();
@@ -126,7 +126,7 @@ impl Lane {
         released
     }
 
-    /// Lets go of Batches that stand in this segment, if the store is known to have them for good: room is needed. Were
+    /// Releases Batches that stand in this segment, if the store is known to have them for good: room is needed. Were
     /// the store to go back all the same, they are counted as a gap.
     pub fn release_stable(&mut self, segment: SegmentId) -> ReleasedBatches {
         let mut released = ReleasedBatches::default();

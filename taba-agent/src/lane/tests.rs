@@ -55,14 +55,14 @@ impl Bench {
         self.lane.append(at(self.now), fragments, written.position);
     }
 
-    fn send(&mut self) -> Option<LaneMessage> {
+    fn send(&mut self) -> Option<OutgoingMessage> {
         self.lane.make_ready(u64::MAX);
         self.lane.send(at(self.now))
     }
 
     fn batch(&mut self) -> OutgoingBatch {
         match self.send() {
-            Some(LaneMessage::Batch(batch)) => batch,
+            Some(OutgoingMessage::Batch(batch)) => batch,
             other => panic!("no batch: {other:?}"),
         }
     }
@@ -226,7 +226,7 @@ fn a_batch_goes_when_one_fresh_and_stable_answer_to_a_late_question_covers_it() 
     assert_eq!(bench.lane.base(), SeqNo(2), "only the first is stable");
 
     bench.lane.probe();
-    let Some(LaneMessage::Probe(probe)) = bench.send() else { panic!() };
+    let Some(OutgoingMessage::Probe(probe)) = bench.send() else { panic!() };
     assert_eq!((probe.base, probe.events_before), (SeqNo(2), block(1).events));
     bench.now = secs(62);
     bench.acknowledge(&ack(4, 4, Answer::Applied));
@@ -316,7 +316,7 @@ fn a_lane_of_an_earlier_run_asks_first() {
     let mut bench = Bench::new(1);
     bench.lane = Lane::recovered(key(), bounds(1), lane_of(batches), at(secs(0)));
     assert!(bench.lane.is_replaying() && !bench.lane.is_applied());
-    let Some(LaneMessage::Probe(probe)) = bench.send() else { panic!() };
+    let Some(OutgoingMessage::Probe(probe)) = bench.send() else { panic!() };
     assert_eq!((probe.base, probe.events_before), (SeqNo(3), 30));
     assert_eq!(bench.acknowledge(&ack(4, 4, Answer::Applied)), Progress::Applied(SeqNo(4)));
     assert_eq!(bench.batch().seq, SeqNo(5));
@@ -349,14 +349,14 @@ fn what_is_too_old_is_never_sent_and_the_server_is_told() {
     assert_eq!(bench.lane.expire(secs(0)).batches, 0);
     let released = bench.lane.expire(secs(500));
     assert_eq!((released.batches, released.events), (1, 10));
-    let Some(LaneMessage::Probe(probe)) = bench.send() else { panic!() };
+    let Some(OutgoingMessage::Probe(probe)) = bench.send() else { panic!() };
     assert_eq!((probe.base, probe.events_before), (SeqNo(2), 10));
     bench.acknowledge(&ack(1, 0, Answer::Applied));
     assert_eq!(bench.batch().seq, SeqNo(2));
     assert_eq!(bench.lane.expire(secs(2_000)).batches, 0, "it is in in_flight");
     bench.lane.give_back();
     assert_eq!(bench.lane.expire(secs(2_000)).events, 10);
-    let Some(LaneMessage::Probe(probe)) = bench.send() else {
+    let Some(OutgoingMessage::Probe(probe)) = bench.send() else {
         panic!("a lane that is left empty still has to say it")
     };
     assert_eq!((probe.base, probe.events_before), (SeqNo(3), 20));
@@ -408,7 +408,7 @@ fn what_no_server_can_have_does_not_get_too_old() {
     assert!(!lane.is_misdated(secs(0)));
     assert_eq!(lane.expire(9 * day).batches, 0);
     // From the first message on it has an age.
-    assert!(matches!(lane.send(at(9 * day)), Some(LaneMessage::Probe(_))));
+    assert!(matches!(lane.send(at(9 * day)), Some(OutgoingMessage::Probe(_))));
     lane.give_back();
     assert_eq!(lane.expire(10 * day).batches, 0);
     assert_eq!(lane.expire(10 * day + secs(1)).batches, 1);
@@ -428,7 +428,7 @@ fn a_loss_of_what_was_never_sent_is_told_and_that_is_believed() {
     let mut bench = with_retained(1);
     bench.now = secs(25 * 3600);
     assert_eq!(bench.lane.expire(bench.now).batches, 2);
-    let Some(LaneMessage::Probe(probe)) = bench.send() else { panic!("it has a loss to tell") };
+    let Some(OutgoingMessage::Probe(probe)) = bench.send() else { panic!("it has a loss to tell") };
     assert_eq!(probe.base, SeqNo(3));
     assert_eq!(bench.acknowledge(&ack(2, 0, Answer::Applied)), Progress::Applied(SeqNo(2)));
 }
@@ -477,7 +477,7 @@ fn what_was_never_sent_can_be_replaced() {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Step {
+enum LaneStep {
     Offer,
     /// The message is delivered, and the answer arrives, or not.
     Send {
@@ -496,23 +496,23 @@ enum Step {
     Restart,
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = LaneStep> {
     prop_oneof![
-        3 => Just(Step::Offer),
-        6 => any::<bool>().prop_map(|answered| Step::Send { answered }),
-        1 => Just(Step::Lose),
-        1 => any::<usize>().prop_map(Step::Late),
-        2 => (0_u64..40).prop_map(Step::Pass),
-        3 => Just(Step::Replicate),
-        1 => Just(Step::FailOver),
-        1 => Just(Step::Restart),
+        3 => Just(LaneStep::Offer),
+        6 => any::<bool>().prop_map(|answered| LaneStep::Send { answered }),
+        1 => Just(LaneStep::Lose),
+        1 => any::<usize>().prop_map(LaneStep::Late),
+        2 => (0_u64..40).prop_map(LaneStep::Pass),
+        3 => Just(LaneStep::Replicate),
+        1 => Just(LaneStep::FailOver),
+        1 => Just(LaneStep::Restart),
     ]
 }
 
 /// A store that keeps the rule of Lanes: what it holds is exactly the Blocks of Batches 1 to `mark`, those of counted
 /// gaps excepted.
 #[derive(Clone, Debug, Default, PartialEq)]
-struct Model {
+struct LaneModel {
     mark: u64,
     mark_events: u64,
     blocks: Vec<usize>,
@@ -520,11 +520,11 @@ struct Model {
     lost: u64,
 }
 
-impl Model {
-    fn take(&mut self, message: &LaneMessage) -> (u64, Answer) {
+impl LaneModel {
+    fn take(&mut self, message: &OutgoingMessage) -> (u64, Answer) {
         let batch = match message {
-            LaneMessage::Batch(batch) => decoded(batch),
-            LaneMessage::Probe(probe) => {
+            OutgoingMessage::Batch(batch) => decoded(batch),
+            OutgoingMessage::Probe(probe) => {
                 if probe.base.0 > self.mark + 1 {
                     self.lost += probe.events_before - self.mark_events;
                     (self.mark, self.mark_events) = (probe.base.0 - 1, probe.events_before);
@@ -554,18 +554,18 @@ impl Model {
 struct World {
     bench: Bench,
     /// Every commit of the primary, from the one that the replica has.
-    history: Vec<Model>,
-    sent: Vec<LaneMessage>,
+    history: Vec<LaneModel>,
+    sent: Vec<OutgoingMessage>,
     offers: usize,
     offered: u64,
 }
 
 impl World {
-    fn primary(&self) -> &Model {
+    fn primary(&self) -> &LaneModel {
         &self.history[self.history.len() - 1]
     }
 
-    fn deliver(&mut self, message: &LaneMessage) -> Ack {
+    fn deliver(&mut self, message: &OutgoingMessage) -> Ack {
         let mut store = self.primary().clone();
         let (applied, answer) = store.take(message);
         if answer == Answer::Applied {
@@ -592,46 +592,46 @@ impl World {
         ControlFlow::Continue(())
     }
 
-    /// What the Agent let go of is on the replica, whenever it takes over.
+    /// What the Agent has released is on the replica, whenever it takes over.
     fn audit(&self) {
         let base = self.bench.lane.base().0;
         assert!(
             base <= self.history[0].mark + 1,
-            "{base} is let go, and the replica has {}",
+            "{base} is released, and the replica has {}",
             self.history[0].mark
         );
         assert_eq!(self.primary().lost, 0, "nothing is lost that was retained");
     }
 
-    fn step(&mut self, step: Step) {
+    fn step(&mut self, step: LaneStep) {
         match step {
-            Step::Offer => {
+            LaneStep::Offer => {
                 self.offers += 1;
                 self.offered += block(self.offers).events;
                 self.bench.offer(&[block(self.offers)]);
             }
-            Step::Send { answered } => drop(self.send(answered)),
-            Step::Lose => {
+            LaneStep::Send { answered } => drop(self.send(answered)),
+            LaneStep::Lose => {
                 if self.bench.send().is_some() {
                     self.bench.lane.give_back();
                 }
             }
-            Step::Late(which) => {
+            LaneStep::Late(which) => {
                 if !self.sent.is_empty() {
                     let message = self.sent[which % self.sent.len()].clone();
                     self.deliver(&message);
                 }
             }
-            Step::Pass(by) => self.bench.now += secs(by),
-            Step::Replicate => {
+            LaneStep::Pass(by) => self.bench.now += secs(by),
+            LaneStep::Replicate => {
                 if self.history.len() > 1 {
                     self.history.remove(0);
                 }
             }
-            Step::FailOver => self.history.truncate(1),
-            Step::Restart => self.bench.lane.sent_through = self.bench.lane.last,
+            LaneStep::FailOver => self.history.truncate(1),
+            LaneStep::Restart => self.bench.lane.sent_through = self.bench.lane.last,
         }
-        if matches!(step, Step::Restart) {
+        if matches!(step, LaneStep::Restart) {
             let lane = &mut self.bench.lane;
             // What a restart leaves of a Lane: its Batches, closed, and nothing of what was heard.
             lane.entries.iter_mut().for_each(|entry| {
@@ -651,13 +651,13 @@ proptest! {
     /// replica and what is retained together have everything, and in the end the store has every event once.
     #[test]
     fn every_event_is_stored_once(steps in prop::collection::vec(step(), 0..120)) {
-        let history = vec![Model::default()];
+        let history = vec![LaneModel::default()];
         let mut world = World { bench: Bench::new(1), history, sent: Vec::new(), offers: 0, offered: 0 };
         for step in steps {
             world.step(step);
             world.audit();
         }
-        world.step(Step::Offer);
+        world.step(LaneStep::Offer);
         for round in 0.. {
             prop_assert!(round < 10_000, "does not drain: {:?}", world.bench.lane);
             world.history.drain(..world.history.len() - 1);
@@ -669,6 +669,6 @@ proptest! {
         let store = world.primary();
         prop_assert_eq!((store.folded, store.lost), (world.offered, 0));
         prop_assert_eq!(&store.blocks, &(1..=world.offers).collect::<Vec<_>>(), "in order and once");
-        prop_assert_eq!(world.bench.spool.usage().bytes, 0, "everything was let go");
+        prop_assert_eq!(world.bench.spool.usage().bytes, 0, "everything was released");
     }
 }

@@ -10,7 +10,7 @@ const FULL_AFTER: Duration = Duration::from_secs(10);
 /// How often the same is said again, with what came since.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// What is worth a line in the log.
+/// An event that is logged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Notice {
@@ -50,7 +50,7 @@ pub enum Notice {
     },
 }
 
-/// What was said, and what is to be said.
+/// Which notices were logged, and which are to be.
 #[derive(Debug, Default)]
 pub(super) struct Notices {
     fault: Option<DiskFault>,

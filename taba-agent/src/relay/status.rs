@@ -77,7 +77,7 @@ pub struct SpoolStatus {
     pub events_offered: u64,
     /// Events that an earlier run had left.
     pub events_recovered: u64,
-    /// Events that are stored for good, and were let go.
+    /// Events that are stored for good, and were released.
     pub events_released: u64,
     /// Events that became too old to be sent. Servers count those that were not stored, as a gap.
     pub events_expired: u64,

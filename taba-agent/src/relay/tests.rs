@@ -95,7 +95,7 @@ fn a_full_spool_turns_a_batch_away_and_takes_it_later() {
     let more: Vec<_> = (10..60).map(|number| block(0, number)).collect();
     let refused = relay.accept(moment(Duration::ZERO), &batch(0, 2, more), &[]);
     assert!(matches!(refused, AcceptOutcome::Refused(SpoolError::Full { .. })), "{refused:?}");
-    let mut store = Store::default();
+    let mut store = SimulatedStore::default();
     let mut requests = Vec::new();
     for millis in [20, 10_000] {
         let now = moment(Duration::from_millis(millis));
@@ -131,7 +131,7 @@ fn a_stopping_relay_takes_nothing_new_and_answers_repetitions() {
     relay.handle(now, Input::Tick, &mut requests);
     assert_eq!(requests.len(), 1, "nothing lingers");
     assert!(!relay.is_done());
-    let acks = Store::default().take_all(&requests[0], 0);
+    let acks = SimulatedStore::default().take_all(&requests[0], 0);
     relay.handle(now, Input::Answered { request: requests[0].id, acks, server_time: None }, &mut requests);
     assert!(relay.is_done(), "stored is enough to go; that it is confirmed is for the next run to see");
 }
@@ -227,7 +227,7 @@ enum Fate {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Step {
+enum WorldStep {
     Accept {
         client: usize,
         blocks: usize,
@@ -274,31 +274,31 @@ fn fate() -> impl Strategy<Value = Fate> {
     ]
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = WorldStep> {
     prop_oneof![
-        8 => (0..CLIENTS, 0_usize..20).prop_map(|(client, blocks)| Step::Accept { client, blocks }),
-        2 => (0..CLIENTS).prop_map(|client| Step::Repeat { client }),
-        6 => (0_u64..30_000).prop_map(Step::Pass),
-        12 => (any::<usize>(), fate()).prop_map(|(which, fate)| Step::Deliver(which, fate)),
-        2 => any::<usize>().prop_map(Step::Late),
-        4 => Just(Step::Replicate),
-        1 => Just(Step::FailOver),
-        6 => Just(Step::Sync),
-        4 => (1_usize..4).prop_map(Step::Jobs),
-        2 => Just(Step::SyncEnds),
-        1 => (1_u32..3).prop_map(Step::FailSyncs),
-        1 => Just(Step::Remove),
-        1 => Just(Step::Kill),
-        1 => any::<u8>().prop_map(Step::PowerFails),
-        1 => (0_usize..3_000).prop_map(Step::Full),
-        1 => (0_usize..3_000).prop_map(Step::Torn),
-        2 => Just(Step::HasRoom),
+        8 => (0..CLIENTS, 0_usize..20).prop_map(|(client, blocks)| WorldStep::Accept { client, blocks }),
+        2 => (0..CLIENTS).prop_map(|client| WorldStep::Repeat { client }),
+        6 => (0_u64..30_000).prop_map(WorldStep::Pass),
+        12 => (any::<usize>(), fate()).prop_map(|(which, fate)| WorldStep::Deliver(which, fate)),
+        2 => any::<usize>().prop_map(WorldStep::Late),
+        4 => Just(WorldStep::Replicate),
+        1 => Just(WorldStep::FailOver),
+        6 => Just(WorldStep::Sync),
+        4 => (1_usize..4).prop_map(WorldStep::Jobs),
+        2 => Just(WorldStep::SyncEnds),
+        1 => (1_u32..3).prop_map(WorldStep::FailSyncs),
+        1 => Just(WorldStep::Remove),
+        1 => Just(WorldStep::Kill),
+        1 => any::<u8>().prop_map(WorldStep::PowerFails),
+        1 => (0_usize..3_000).prop_map(WorldStep::Full),
+        1 => (0_usize..3_000).prop_map(WorldStep::Torn),
+        2 => Just(WorldStep::HasRoom),
     ]
 }
 
 /// The store behind all Servers, with the rule of Lanes.
 #[derive(Clone, Debug, Default)]
-struct Store {
+struct SimulatedStore {
     /// Of each Lane: the mark, and the sender's count of events at it.
     marks: BTreeMap<(StreamId, u16), (u64, u64)>,
     /// How many events of each Tab were folded.
@@ -318,7 +318,7 @@ fn noted(block: &Block) -> u64 {
     taba_core::wire::column::numbers(&mut reader, 1).unwrap()[0] as u64
 }
 
-impl Store {
+impl SimulatedStore {
     fn take(&mut self, batch: &LaneBatch) -> (u64, Answer) {
         let (mark, events) = self.marks.entry((batch.stream, batch.vbucket)).or_default();
         if batch.seq.0 <= *mark {
@@ -387,8 +387,8 @@ struct World {
     now: Duration,
     /// When this run began.
     began: Duration,
-    store: Store,
-    replica: Store,
+    store: SimulatedStore,
+    replica: SimulatedStore,
     flying: Vec<Request>,
     sent: Vec<Request>,
     /// Of each Client: its last Batch, and from when on its receipt would be there; `None` when it has it.
@@ -421,8 +421,8 @@ impl World {
             runs: seed,
             now: Duration::ZERO,
             began: Duration::ZERO,
-            store: Store::default(),
-            replica: Store::default(),
+            store: SimulatedStore::default(),
+            replica: SimulatedStore::default(),
             flying: Vec::new(),
             sent: Vec::new(),
             clients,
@@ -610,10 +610,10 @@ impl World {
         self.handle(input);
     }
 
-    fn take(&mut self, step: Step) {
+    fn take(&mut self, step: WorldStep) {
         match step {
-            Step::Accept { client, blocks } => self.accept(client, blocks),
-            Step::Repeat { client } => {
+            WorldStep::Accept { client, blocks } => self.accept(client, blocks),
+            WorldStep::Repeat { client } => {
                 if self.clients[client].0.seq > SeqNo::NONE {
                     let waiting = self.clients[client].1;
                     self.send(client);
@@ -622,34 +622,34 @@ impl World {
                     }
                 }
             }
-            Step::Pass(millis) => {
+            WorldStep::Pass(millis) => {
                 self.now += Duration::from_millis(millis);
                 self.handle(Input::Tick);
             }
-            Step::Deliver(which, fate) => self.deliver(which, fate),
-            Step::Late(which) => {
+            WorldStep::Deliver(which, fate) => self.deliver(which, fate),
+            WorldStep::Late(which) => {
                 if !self.sent.is_empty() {
                     let request = self.sent[which % self.sent.len()].clone();
                     self.store.take_all(&request, 0);
                 }
             }
-            Step::Replicate => self.replica = self.store.clone(),
-            Step::FailOver => {
+            WorldStep::Replicate => self.replica = self.store.clone(),
+            WorldStep::FailOver => {
                 self.store = self.replica.clone();
                 // Sometimes a process is new there, too.
                 if self.blocks.is_multiple_of(2) {
                     self.handle(Input::NewServer);
                 }
             }
-            Step::Sync => self.sync(),
-            Step::Jobs(jobs) => self.disk(jobs),
-            Step::SyncEnds => self.sync_ends(),
-            Step::FailSyncs(count) => {
+            WorldStep::Sync => self.sync(),
+            WorldStep::Jobs(jobs) => self.disk(jobs),
+            WorldStep::SyncEnds => self.sync_ends(),
+            WorldStep::FailSyncs(count) => {
                 if !self.is_removed {
                     self.disk.fail_syncs(count);
                 }
             }
-            Step::Remove => {
+            WorldStep::Remove => {
                 // One trouble at a time.
                 if !self.is_removed && self.relay.spool().usage().fault.is_none() {
                     self.disk.fail_syncs(0);
@@ -660,18 +660,18 @@ impl World {
                 }
             }
             // What is in files that somebody removed is gone with the process.
-            Step::Kill | Step::PowerFails(_) if self.is_removed => {}
-            Step::Kill => self.restart(),
-            Step::PowerFails(keep) => {
+            WorldStep::Kill | WorldStep::PowerFails(_) if self.is_removed => {}
+            WorldStep::Kill => self.restart(),
+            WorldStep::PowerFails(keep) => {
                 self.disk.lose_power(keep);
                 self.restart();
             }
-            Step::Full(room) => self.disk.set_room(Some(room)),
-            Step::Torn(room) => {
+            WorldStep::Full(room) => self.disk.set_room(Some(room)),
+            WorldStep::Torn(room) => {
                 self.disk.set_tearing(true);
                 self.disk.set_room(Some(room));
             }
-            Step::HasRoom => self.has_room(),
+            WorldStep::HasRoom => self.has_room(),
         }
         assert_eq!(self.store.lost, 0, "nothing is lost that was acknowledged");
     }
@@ -743,7 +743,7 @@ fn a_disk_smaller_than_the_bound_drains_as_soon_as_what_it_holds_is_confirmed() 
         world.sync();
         was_full |= world.relay.spool().usage().error.is_some();
         world.replica = world.store.clone();
-        world.take(Step::Pass(100));
+        world.take(WorldStep::Pass(100));
         while !world.flying.is_empty() {
             world.deliver(0, Fate::Answered);
         }
@@ -773,7 +773,7 @@ fn a_renewal_for_which_there_is_no_room_goes_on_as_what_the_log_holds_is_confirm
             }
         }
         if is_restarted {
-            world.take(Step::Kill);
+            world.take(WorldStep::Kill);
             world.sync();
         }
         world.disk.fail_syncs(1);
@@ -790,16 +790,16 @@ fn a_renewal_for_which_there_is_no_room_goes_on_as_what_the_log_holds_is_confirm
 fn a_renewal_that_was_cut_off_counts_nothing_when_older_segments_are_gone() {
     let mut world = World::new(0);
     for step in [
-        Step::Accept { client: 0, blocks: 2 },
-        Step::SyncEnds,
-        Step::Accept { client: 0, blocks: 0 },
-        Step::Jobs(1),
-        Step::Jobs(1),
-        Step::FailSyncs(2),
-        Step::Sync,
-        Step::PowerFails(159),
-        Step::Sync,
-        Step::PowerFails(30),
+        WorldStep::Accept { client: 0, blocks: 2 },
+        WorldStep::SyncEnds,
+        WorldStep::Accept { client: 0, blocks: 0 },
+        WorldStep::Jobs(1),
+        WorldStep::Jobs(1),
+        WorldStep::FailSyncs(2),
+        WorldStep::Sync,
+        WorldStep::PowerFails(159),
+        WorldStep::Sync,
+        WorldStep::PowerFails(30),
     ] {
         world.take(step);
     }

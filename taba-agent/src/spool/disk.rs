@@ -13,7 +13,7 @@ impl fmt::Display for SegmentId {
     }
 }
 
-/// Which stretch of the log must be there.
+/// Which range of the log must be there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {
     /// The oldest segment that was not removed on purpose: nothing before it is missed.
@@ -76,7 +76,7 @@ pub trait Disk: Send + 'static {
     /// What the disk says.
     fn rename(&mut self, from: SegmentId, to: SegmentId) -> io::Result<()>;
 
-    /// Which stretch of the log must be there; `None` when nobody knows. Every sync that succeeds moves its end.
+    /// Which range of the log must be there; `None` when nobody knows. Every sync that succeeds moves its end.
     ///
     /// # Errors
     /// What the disk says.

@@ -1,7 +1,7 @@
 //! [`LogSpool`]: a log of segments on a disk.
 //!
 //! Segments are appended to one after the other and removed from the oldest on, when nothing in them is held any more;
-//! so what is there is always one stretch of the log, and reading it from its first checkpoint on says all there is to
+//! so the segments are always one contiguous range of the log, and reading it from its first checkpoint on says all there is to
 //! know. What holds up an old segment can be copied to the end (see [`Relay`](crate::Relay)).
 
 // queue: what waits to be written, read, synced and removed; renewal: files that are not believed any more.

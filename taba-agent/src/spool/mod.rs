@@ -45,7 +45,7 @@ pub use self::log::{LogOptions, LogSpool, SyncPolicy};
 pub use self::memory::MemorySpool;
 use self::record::{Checkpoint, Record};
 
-/// How much something weighs.
+/// A number of events, and the bytes of their Blocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Weight {
     /// Events, those of the Ledger's own Tabs not counted.
@@ -55,7 +55,7 @@ pub struct Weight {
 }
 
 impl Weight {
-    /// What one Block weighs, its bytes rounded up a little ([`Block::encoded_bytes`]).
+    /// Those of one Block, its bytes rounded up a little ([`Block::encoded_bytes`]).
     pub fn of(block: &Block) -> Self {
         let events = if block.tab.is_reserved() { 0 } else { block.events };
         Self { events, bytes: block.encoded_bytes() as u64 }
@@ -160,10 +160,10 @@ pub trait Spool: Send + 'static {
     /// [`SpoolError`]; nothing has changed.
     fn roll(&mut self, checkpoint: &Checkpoint) -> Result<(), SpoolError>;
 
-    /// Lets go of fragments. Segments in which nothing is held any more go, the oldest first.
+    /// Releases fragments. Segments in which nothing is held any more go, the oldest first.
     fn release(&mut self, locations: &[FragmentLocation]);
 
-    /// Lets go of fragments that stand elsewhere now, in what was appended since: their segments go once that is safe.
+    /// Releases fragments that stand elsewhere now, in what was appended since: their segments go once that is safe.
     fn moved(&mut self, locations: &[FragmentLocation]) {
         self.release(locations);
     }
@@ -273,9 +273,9 @@ pub struct SpoolCounts {
     pub damaged: u64,
     /// Turned away because there was no room; the Client kept it and offers it again.
     pub refused: u64,
-    /// Safely stored and confirmed, and let go.
+    /// Safely stored and confirmed, and released.
     pub released: u64,
-    /// Older than may still be sent, and let go.
+    /// Older than may still be sent, and released.
     pub expired: u64,
 }
 

@@ -1,4 +1,4 @@
-//! [`Record`]: the bytes of the log. A segment is a head and records; what cannot be read is never believed.
+//! [`Record`]: the bytes of the log. A segment is a head and records. Corrupt records are skipped and reported.
 //!
 //! ```text
 //! segment     | "TABASPOL" | version u8 | id u64 | before u64 | before_bytes u64 | crc32 u32 | records …
@@ -351,7 +351,7 @@ impl Checkpoint {
     }
 }
 
-/// The head of a segment: where it stands in the log.
+/// The head of a segment: its state in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SegmentHead {
     /// Its number.

@@ -150,9 +150,9 @@ fn slow() -> impl Strategy<Value = Slow> {
 
 /// When each mark was written, to be forgotten after 48 h as Servers do.
 #[derive(Default)]
-struct Appended(BTreeMap<(StreamId, u16), ((u64, u64), Duration)>);
+struct WrittenBatch(BTreeMap<(StreamId, u16), ((u64, u64), Duration)>);
 
-impl Appended {
+impl WrittenBatch {
     fn look(&mut self, world: &mut World) {
         for (lane, mark) in &world.store.marks {
             let known = self.0.entry(*lane).or_insert((*mark, world.now));
@@ -255,7 +255,7 @@ proptest! {
         seed in any::<u64>(),
         steps in prop::collection::vec(slow(), 0..60),
     ) {
-        let (mut world, mut written, mut expired) = (World::new(seed), Appended::default(), 0);
+        let (mut world, mut written, mut expired) = (World::new(seed), WrittenBatch::default(), 0);
         for step in steps {
             match step {
                 Slow::Accept(client, blocks) => world.accept(client, blocks),

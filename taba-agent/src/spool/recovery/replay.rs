@@ -105,7 +105,7 @@ impl ReplayedLane {
         self.batches.get(&fragment.seq.0).is_some_and(is_it)
     }
 
-    /// Whether a fragment, which begins behind others of its Batch, was read before, or was let go of.
+    /// Whether a fragment, which begins behind others of its Batch, was read before, or was released.
     fn has_had(&self, fragment: &DecodedFragment) -> bool {
         self.start.is_some_and(|(base, _)| fragment.seq.0 < base)
             || self
