@@ -60,7 +60,7 @@ pub fn round_trip<H: Handler>(handler: &H, sample: &Sample<H::Value>) -> Verdict
 }
 
 /// `upgrade(∅) ≡ ∅`, `upgrade(merge(s, t)) ≡ merge(upgrade(s), upgrade(t))`, and what was upgraded goes on obeying
-/// [`merge_commutes`] with States of today. `old` is the Handler as it was; keep one for each older version.
+/// [`merge_commutes`](super::merge_commutes) with States of today. `old` is the Handler as it was; keep one for each older version.
 ///
 /// # Errors
 /// [`Broken`] when it does not hold for the sample.
