@@ -17,7 +17,7 @@ pub use self::builder::{
 use crate::clock::Clock;
 use crate::direction::{Misdirected, check};
 use crate::driver::{ArrivedMessage, ByteReservation, OverCapacity, ServerFailure, Shared, WorkerMessage};
-use crate::planner::{self, CLOCKS_APART_MAX, LaneMessage};
+use crate::planner::{self, CLOCKS_APART_MAX, IncomingMessage};
 use crate::query::QueryState;
 use crate::status::Status;
 
@@ -106,7 +106,7 @@ impl Server {
     /// When dropped, the Batches may or may not be committed; sending them again is safe, as always.
     pub async fn ingest(&self, lanes: Lanes) -> Vec<Ack> {
         let request = Request::from(lanes);
-        let room = self.reserve(request.messages.iter().map(LaneMessage::bytes).sum());
+        let room = self.reserve(request.messages.iter().map(IncomingMessage::bytes).sum());
         match room {
             Ok(room) => self.take(request, Some(room)).await,
             Err(OverCapacity) => request.unanswered(Answer::Busy),
@@ -133,7 +133,7 @@ impl Server {
         let mut acks = Vec::with_capacity(lanes.batches.len());
         for batch in &lanes.batches {
             shared.status.checks.fetch_add(1, Ordering::Relaxed);
-            let unanswered = |answer| LaneMessage::Batch(batch.clone()).unanswered(answer);
+            let unanswered = |answer| IncomingMessage::Batch(batch.clone()).unanswered(answer);
             let vbuckets = shared.store.vbuckets();
             let Ok(vbucket) = check(vbuckets, batch.vbucket, &batch.blocks) else {
                 acks.push(unanswered(Answer::Misplaced));
@@ -233,8 +233,8 @@ impl Server {
         let mut by_worker: Vec<Vec<ArrivedMessage>> = self.inner.workers.iter().map(|_| Vec::new()).collect();
         for (message, ticket) in request.messages.into_iter().zip(tickets) {
             let counter = match message {
-                LaneMessage::Batch(_) => &shared.status.batches_in,
-                LaneMessage::Probe(_) => &shared.status.probes_in,
+                IncomingMessage::Batch(_) => &shared.status.batches_in,
+                IncomingMessage::Probe(_) => &shared.status.probes_in,
             };
             counter.fetch_add(1, Ordering::Relaxed);
             let vbucket = match check(vbuckets, message.vbucket(), message.blocks()) {
@@ -262,13 +262,13 @@ impl Server {
 /// What one sender says about many Lanes at once: its Batches, then its Probes.
 pub(crate) struct Request {
     sent_at: Timestamp,
-    messages: Vec<LaneMessage>,
+    messages: Vec<IncomingMessage>,
 }
 
 impl From<Lanes> for Request {
     fn from(Lanes { sent_at, batches, probes }: Lanes) -> Self {
-        let batches = batches.into_iter().map(LaneMessage::Batch);
-        Self { sent_at, messages: batches.chain(probes.into_iter().map(LaneMessage::Probe)).collect() }
+        let batches = batches.into_iter().map(IncomingMessage::Batch);
+        Self { sent_at, messages: batches.chain(probes.into_iter().map(IncomingMessage::Probe)).collect() }
     }
 }
 

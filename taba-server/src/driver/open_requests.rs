@@ -9,7 +9,7 @@ use taba_core::Timestamp;
 use taba_core::wire::{Ack, Answer};
 use tokio::sync::{Notify, oneshot};
 
-use crate::planner::LaneMessage;
+use crate::planner::IncomingMessage;
 use crate::status::Status;
 
 /// The requests that are not answered yet.
@@ -84,7 +84,7 @@ impl OpenRequests {
     pub(crate) fn open(
         self: &Arc<Self>,
         arrived: Timestamp,
-        messages: &[LaneMessage],
+        messages: &[IncomingMessage],
         room: Option<ByteReservation>,
     ) -> (Vec<Ticket>, oneshot::Receiver<Vec<Ack>>) {
         let key = (arrived, self.requests.fetch_add(1, Ordering::Relaxed));

@@ -19,7 +19,7 @@ use super::open_requests::{OpenRequests, Ticket};
 use crate::clock::{Clock, monotonic};
 use crate::log_throttle::LogThrottle;
 use crate::planner::{
-    Env, LaneMessage, NewerState, Planner, PlannerAction, PlannerInput, RefusedBlock, StoreFailed,
+    Env, IncomingMessage, NewerState, Planner, PlannerAction, PlannerInput, RefusedBlock, StoreFailed,
     UnreadableState,
 };
 use crate::sabotage::{WORKERS, is_off};
@@ -48,7 +48,7 @@ pub(crate) struct Shared {
 pub(crate) struct ArrivedMessage {
     pub(crate) vbucket: VBucket,
     pub(crate) ticket: Ticket,
-    pub(crate) message: LaneMessage,
+    pub(crate) message: IncomingMessage,
     pub(crate) arrived: Timestamp,
     pub(crate) sent_at: Timestamp,
 }

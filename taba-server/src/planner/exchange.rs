@@ -10,7 +10,7 @@ use taba_core::{
 
 use super::cache::UnreadableState;
 use super::marks::StoreFailed;
-use super::message::LaneMessage;
+use super::message::IncomingMessage;
 use super::newer::NewerState;
 use crate::panics::HandlerPanic;
 use crate::status::Status;
@@ -38,7 +38,7 @@ pub enum PlannerInput<T> {
         /// Comes back with the answer.
         ticket: T,
         /// The message.
-        message: LaneMessage,
+        message: IncomingMessage,
         /// When it came, by the Server's clock.
         arrived: Timestamp,
         /// When it was sent, by the sender's clock.

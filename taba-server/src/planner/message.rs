@@ -1,4 +1,4 @@
-//! [`LaneMessage`]: a message about one Lane: a Batch or a Probe.
+//! [`IncomingMessage`]: a message about one Lane: a Batch or a Probe.
 
 use std::time::Duration;
 
@@ -20,14 +20,14 @@ const MESSAGE_BYTES: usize = 64;
 
 /// A Batch or a Probe.
 #[derive(Clone, Debug, PartialEq)]
-pub enum LaneMessage {
+pub enum IncomingMessage {
     /// The next Batch of the Lane.
     Batch(LaneBatch),
     /// A question after the Lane.
     Probe(Probe),
 }
 
-impl LaneMessage {
+impl IncomingMessage {
     /// Which sender incarnation.
     pub const fn stream(&self) -> StreamId {
         match self {
@@ -75,7 +75,7 @@ impl LaneMessage {
 /// A message that waits for its answer.
 pub(super) struct PendingMessage<T> {
     pub(super) ticket: T,
-    pub(super) message: LaneMessage,
+    pub(super) message: IncomingMessage,
     pub(super) arrived: Timestamp,
     pub(super) sent_at: Timestamp,
 }

@@ -58,7 +58,7 @@ pub use self::exchange::{Env, PlannerAction, PlannerInput, RefusedBlock};
 use self::marks::{Hours, WaitOutcome, hour_of};
 pub use self::marks::{MARK_HOURS, StoreFailed};
 use self::message::PendingMessage;
-pub use self::message::{CLOCKS_APART_MAX, LaneMessage};
+pub use self::message::{CLOCKS_APART_MAX, IncomingMessage};
 pub use self::newer::NewerState;
 use self::plan::{CommitPlan, LEDGER_PAIRS};
 pub use self::rehearsal::{check, wanted_of};

@@ -7,7 +7,7 @@ use taba_core::wire::{Ack, Answer, Block, Content, Refusal};
 use taba_core::{ClientId, Registry, TabName, TabType, ledger::Why};
 
 use super::cache::{Cache, CachedSlot};
-use super::message::LaneMessage;
+use super::message::IncomingMessage;
 
 /// A State of a newer version than this build reads, in a Block or in the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,7 +64,7 @@ fn newer(cache: &mut Cache, handlers: &Registry, block: &Block) -> Option<NewerS
 }
 
 /// The answer to a Batch whose Block at `place` is of a newer version: nothing was folded, and nothing is dropped.
-pub(super) fn unavailable(message: &LaneMessage, place: u32) -> Ack {
+pub(super) fn unavailable(message: &IncomingMessage, place: u32) -> Ack {
     let events = message.blocks().get(place as usize).map_or(0, |block| block.events);
     let reason = Refusal { block: place, why: Why::UnknownVersion, events };
     Ack { refused: vec![reason], ..message.unanswered(Answer::Unavailable) }

@@ -13,7 +13,7 @@ use super::cache::{Cache, CachedSlot};
 use super::exchange::{Env, RefusedBlock};
 use super::fold::{fold_block, fold_note};
 use super::marks::{Hours, hour_of};
-use super::message::{LaneMessage, PendingMessage};
+use super::message::{IncomingMessage, PendingMessage};
 use super::newer::{NewerState, first_newer, unavailable};
 use crate::admission::{Admission, ProbeOutcome, admit, admit_probe, mark_after, mark_below};
 use crate::status::Status;
@@ -86,7 +86,7 @@ impl CommitPlan {
         let hour = Hours { server: hour_of(env.now), sender: pending.sent_hour() }.later();
         let room = COMMIT_PAIRS_MAX.saturating_sub(pairs + LEDGER_PAIRS);
         match &pending.message {
-            LaneMessage::Batch(batch) => {
+            IncomingMessage::Batch(batch) => {
                 let is_due = matches!(
                     admit(cache.marks.get(batch.stream), batch),
                     Admission::Next | Admission::AfterGap { .. }
@@ -98,7 +98,7 @@ impl CommitPlan {
                 }
                 self.add_batch(cache, batch, pending.arrived, (hour, room), env);
             }
-            LaneMessage::Probe(probe) => self.add_probe(cache, probe, (hour, room)),
+            IncomingMessage::Probe(probe) => self.add_probe(cache, probe, (hour, room)),
         }
     }
 
@@ -146,7 +146,7 @@ impl CommitPlan {
         }
         self.counts.probes += 1;
         // Where the Lane stands once this is committed is seen in `answer`.
-        self.acks.push(LaneMessage::Probe(*probe).ack(SeqNo::NONE, Answer::Applied));
+        self.acks.push(IncomingMessage::Probe(*probe).ack(SeqNo::NONE, Answer::Applied));
     }
 
     fn gap(&mut self, stream: StreamId, events_lost: u64, notes: &mut Vec<(TabName, ClientId, u64)>) {
@@ -173,7 +173,7 @@ impl CommitPlan {
     ) -> impl Iterator<Item = (T, Ack)> {
         debug_assert_eq!(attempt.len(), self.acks.len(), "each message has one answer");
         attempt.into_iter().zip(self.acks).map(|(pending, mut ack)| {
-            if matches!(pending.message, LaneMessage::Probe(_)) && ack.answer == Answer::Applied {
+            if matches!(pending.message, IncomingMessage::Probe(_)) && ack.answer == Answer::Applied {
                 ack.applied = cache.marks.get(ack.stream).unwrap_or_default().seq;
             }
             if ack.answer != Answer::Unavailable {

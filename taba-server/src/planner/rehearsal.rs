@@ -5,7 +5,7 @@ use taba_core::{Arrival, Loaded, Registry, SeqNo, Timestamp, Wanted};
 
 use super::cache::Cache;
 use super::fold::fold_block;
-use super::message::LaneMessage;
+use super::message::IncomingMessage;
 use super::newer::{first_newer, unavailable};
 
 /// What has to be loaded before a Batch can be [checked](check).
@@ -34,7 +34,7 @@ pub fn check(
     }
     let _ = cache.load(wanted, loaded, handlers);
     if let Some((place, _)) = first_newer(&mut cache, handlers, &batch.blocks) {
-        return unavailable(&LaneMessage::Batch(batch.clone()), place);
+        return unavailable(&IncomingMessage::Batch(batch.clone()), place);
     }
     let arrival = Arrival { at: arrived, latest: arrived };
     let mut refused = Vec::new();

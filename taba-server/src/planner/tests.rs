@@ -210,12 +210,12 @@ impl World {
         answers
     }
 
-    fn give(&self, planner: &mut Planner<u64>, ticket: u64, message: LaneMessage) {
+    fn give(&self, planner: &mut Planner<u64>, ticket: u64, message: IncomingMessage) {
         let input = PlannerInput::Message { ticket, message, arrived: self.now, sent_at: self.sent_at };
         assert!(self.handle(planner, input).is_empty());
     }
 
-    fn tell(&self, planner: &mut Planner<u64>, messages: Vec<LaneMessage>) -> Vec<Ack> {
+    fn tell(&self, planner: &mut Planner<u64>, messages: Vec<IncomingMessage>) -> Vec<Ack> {
         messages.into_iter().zip(0..).for_each(|(message, ticket)| self.give(planner, ticket, message));
         let mut answers = Vec::new();
         while planner.is_waiting() {
@@ -227,7 +227,7 @@ impl World {
     }
 
     fn ingest(&self, planner: &mut Planner<u64>, batches: Vec<LaneBatch>) -> Vec<Ack> {
-        self.tell(planner, batches.into_iter().map(LaneMessage::Batch).collect())
+        self.tell(planner, batches.into_iter().map(IncomingMessage::Batch).collect())
     }
 
     /// A stored State: events, total, latest.
@@ -411,7 +411,7 @@ fn the_slowest_clock_among_the_senders_of_a_commit_judges_the_marks() {
     world.now = now().saturating_add(Duration::from_secs(3600 * u64::from(MARK_HOURS + 1)));
     for (stream, sent_at) in [(2, world.now), (3, now()), (4, world.now)] {
         world.sent_at = sent_at;
-        world.give(&mut planner, stream, LaneMessage::Batch(batch(stream, 2, 2, 0, Vec::new())));
+        world.give(&mut planner, stream, IncomingMessage::Batch(batch(stream, 2, 2, 0, Vec::new())));
     }
     let actions = world.handle(&mut planner, PlannerInput::Due);
     world.settle(&mut planner, actions);
@@ -439,9 +439,9 @@ fn clocks_that_are_far_apart_begin_no_lane_and_hold_up_none() {
     }
 }
 
-fn probe(stream: u64, base: u64, events_before: u64) -> LaneMessage {
+fn probe(stream: u64, base: u64, events_before: u64) -> IncomingMessage {
     let (stream, base) = (StreamId(stream), SeqNo(base));
-    LaneMessage::Probe(Probe { stream, vbucket: 0, base, events_before })
+    IncomingMessage::Probe(Probe { stream, vbucket: 0, base, events_before })
 }
 
 #[test]
@@ -465,8 +465,8 @@ fn a_probe_is_answered_by_a_commit_of_nothing_but_a_version() {
 #[test]
 fn a_probe_hears_of_what_the_same_commit_has_applied() {
     let (world, mut planner) = (World::new(), Planner::default());
-    let first = LaneMessage::Batch(batch(1, 1, 1, 0, vec![block("a", "c", &[1.0])]));
-    let second = LaneMessage::Batch(batch(1, 2, 1, 1, vec![block("a", "c", &[1.0])]));
+    let first = IncomingMessage::Batch(batch(1, 1, 1, 0, vec![block("a", "c", &[1.0])]));
+    let second = IncomingMessage::Batch(batch(1, 2, 1, 1, vec![block("a", "c", &[1.0])]));
     let acks = world.tell(&mut planner, vec![first.clone(), probe(1, 1, 0), second, first]);
     let applied = Answer::Applied;
     assert_eq!(answers(&acks), [(applied, 1), (applied, 2), (applied, 2), (Answer::Duplicate, 2)]);
@@ -497,7 +497,7 @@ fn a_probe_waits_out_a_conflict_and_tells_what_is_stored_now() {
     world.ingest(&mut planner, vec![batch(1, 1, 1, 0, vec![block("a", "c", &[1.0])])]);
     world.ingest(&mut other, vec![batch(1, 2, 1, 1, vec![block("a", "c", &[1.0])])]);
     let copy = batch(1, 1, 1, 0, vec![block("a", "c", &[1.0])]);
-    let acks = world.tell(&mut planner, vec![LaneMessage::Batch(copy), probe(1, 1, 0)]);
+    let acks = world.tell(&mut planner, vec![IncomingMessage::Batch(copy), probe(1, 1, 0)]);
     assert_eq!(answers(&acks), [(Answer::Duplicate, 2), (Answer::Applied, 2)]);
     assert_eq!(world.status.report().conflicts, 1);
     assert_eq!(acks[1].stable, SeqNo::NONE, "what was stable may be of another history");
@@ -528,7 +528,7 @@ fn an_answer_without_a_commit_waits_for_the_version_of_the_store() {
     let (world, mut planner) = (World::new(), Planner::default());
     let first = batch(1, 1, 1, 0, Vec::new());
     assert_eq!(answers(&world.ingest(&mut planner, vec![first.clone()])), [(Answer::Applied, 1)]);
-    world.give(&mut planner, 0, LaneMessage::Batch(first));
+    world.give(&mut planner, 0, IncomingMessage::Batch(first));
     let actions = world.handle(&mut planner, PlannerInput::Due);
     assert!(
         matches!(&actions[..], [PlannerAction::Load(wanted)] if *wanted == Wanted::default()),
@@ -575,7 +575,7 @@ fn waiting_for_what_is_stable_holds_up_nothing() {
         world.give(
             &mut planner,
             seq,
-            LaneMessage::Batch(batch(1, seq, 1, seq - 1, vec![block("a", "c", &[1.0])])),
+            IncomingMessage::Batch(batch(1, seq, 1, seq - 1, vec![block("a", "c", &[1.0])])),
         );
         let mut todo = VecDeque::from(world.handle(&mut planner, PlannerInput::Due));
         while let Some(action) = todo.pop_front() {
@@ -678,9 +678,9 @@ fn a_batch_of_a_newer_version_waits_and_every_other_lane_goes_on() {
     let waiting = batch(1, 2, 1, 1, vec![block("x", "c", &[1.0; 2]), newer("z", "Other", 3)]);
     let probe = Probe { stream: StreamId(1), vbucket: 0, base: SeqNo(2), events_before: 1 };
     let messages = vec![
-        LaneMessage::Batch(waiting.clone()),
-        LaneMessage::Batch(batch(2, 1, 1, 0, vec![block("y", "c", &[1.0; 4])])),
-        LaneMessage::Probe(probe),
+        IncomingMessage::Batch(waiting.clone()),
+        IncomingMessage::Batch(batch(2, 1, 1, 0, vec![block("y", "c", &[1.0; 4])])),
+        IncomingMessage::Probe(probe),
     ];
     let acks = world.tell(&mut planner, messages);
     let expected = [(Answer::Unavailable, 1), (Answer::Applied, 1), (Answer::Applied, 1)];

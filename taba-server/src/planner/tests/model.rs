@@ -172,7 +172,7 @@ struct Model {
     hosts: [Host; 2],
     versions: [Versions; 2],
     senders: Vec<Sender>,
-    network: Vec<InFlight<(usize, usize, LaneMessage)>>,
+    network: Vec<InFlight<(usize, usize, IncomingMessage)>>,
     answers: Vec<InFlight<(usize, Ack)>>,
     /// Commits of dead Servers that may still arrive.
     late: Vec<InFlight<Commit>>,
@@ -320,14 +320,14 @@ impl Model {
         self.arrive(flight);
     }
 
-    fn arrive(&mut self, flight: Option<InFlight<(usize, usize, LaneMessage)>>) {
+    fn arrive(&mut self, flight: Option<InFlight<(usize, usize, IncomingMessage)>>) {
         let Some(flight) = flight else { return };
         let InFlight { sent, what: (lane, host, mut message) } = flight;
         if self.chance.one_in(5) {
             self.network
                 .push(InFlight { sent, what: (lane, self.chance.below(self.active[1]), message.clone()) });
         }
-        if let (LaneMessage::Batch(batch), false) = (&mut message, self.rules.holds(Rule::GapFree)) {
+        if let (IncomingMessage::Batch(batch), false) = (&mut message, self.rules.holds(Rule::GapFree)) {
             // What is at or below the mark is skipped, the rest is taken, as if nothing could be missing.
             batch.base = batch.seq;
         }

@@ -3,7 +3,7 @@
 use taba_core::wire::{Ack, Answer, LaneBatch, Probe};
 use taba_core::{SeqNo, StreamId};
 
-use super::super::{LaneMessage, batch, block_of};
+use super::super::{IncomingMessage, batch, block_of};
 use super::{CONFIRM_AFTER, Rule, Rules};
 
 /// What a Batch is, for those who keep the books.
@@ -63,19 +63,24 @@ impl Sender {
     }
 
     /// The next Batch; a Probe when there is none.
-    pub(super) fn next(&self) -> LaneMessage {
+    pub(super) fn next(&self) -> IncomingMessage {
         if self.is_drained() { self.probe() } else { self.batch(self.applied.max(self.base - 1)) }
     }
 
     /// The Batch at that place, from 0.
-    fn batch(&self, place: u64) -> LaneMessage {
+    fn batch(&self, place: u64) -> IncomingMessage {
         let base = SeqNo(self.base);
-        LaneMessage::Batch(LaneBatch { base, ..self.made[place as usize].content.clone() })
+        IncomingMessage::Batch(LaneBatch { base, ..self.made[place as usize].content.clone() })
     }
 
-    pub(super) fn probe(&self) -> LaneMessage {
+    pub(super) fn probe(&self) -> IncomingMessage {
         let (stream, base) = (StreamId(self.lane), SeqNo(self.base));
-        LaneMessage::Probe(Probe { stream, vbucket: 0, base, events_before: self.events_below(self.base) })
+        IncomingMessage::Probe(Probe {
+            stream,
+            vbucket: 0,
+            base,
+            events_before: self.events_below(self.base),
+        })
     }
 
     /// There is no room any more: the oldest Batch goes, safe or not.
