@@ -1,14 +1,14 @@
 //! [`Dispatcher`]: which Lane's Batch goes to which Server, in which request, and when.
 //!
 //! ```text
-//!            a Block came                     its turn, and its ServerState has a free slot
-//!   Idle ─────────────────► Ready (queued)   ───────────────────────────────────────────► InFlight
-//!                            │ ▲ its Batch is read back: Fetching
-//!                            └─┘
-//!    ▲ │ keeps what it sent   ▲   ▲    time is over                                         │
-//!    │ └──► AwaitingProbe ─────────┘   └──────────────── BackingOff ◄── Unavailable, Busy ──────────┤
-//!    │      time to ask         └────────────── request failed; Nak; stored, and more ──────┤
-//!    └───────────────────────────────────────────────────── stored, and nothing more ───────┘
+//!            a Block came                     its turn, and its Server has a free slot
+//!   Idle ─────────────────► Ready (queued) ────────────────────────────────────────────► InFlight
+//!                            │ ▲ its Batch is read back: Fetching                          │
+//!                            └─┘                                                           │
+//!    ▲ │ keeps what it sent   ▲   ▲    time is over                                        │
+//!    │ └─► AwaitingProbe ─────┘   └──────────────── BackingOff ◄── Unavailable, Busy ──────┤
+//!    │     time to ask        └────────────── request failed; Nak; stored, and more ───────┤
+//!    └───────────────────────────────────────────────────── stored, and nothing more ──────┘
 //! ```
 //! A Lane is in exactly one of these places. Lanes in line wait for a short while (`linger`), so that what many
 //! Clients bring in that time travels together; then each goes to the first Server in its rendezvous order that is in
