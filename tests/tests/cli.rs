@@ -4,6 +4,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -140,16 +141,35 @@ fn a_command_is_timed_and_ends_as_it_would_alone() {
     let mut away = taba(&["time", "--agent=127.0.0.1:1", "--timeout=10ms", "--", "true"]);
     let (code, _, text) = texts(&away.output().unwrap());
     assert!(code == 0 && text.contains("was not recorded"), "{text}");
-    // A SIGTERM is the command's.
-    let mut child =
-        taba(&["time", "--", "sh", "-c", "trap 'exit 3' TERM; echo ready; while :; do sleep 0.01; done"])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    assert_eq!(lines.next().unwrap().unwrap(), "ready");
-    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
-    assert_eq!(child.wait().unwrap().code(), Some(3));
+    let directory = directory.path();
+    let script = directory.join("no-program");
+    std::fs::write(&script, "").unwrap();
+    assert_eq!(taba(&["time", "--", script.to_str().unwrap()]).output().unwrap().status.code(), Some(126));
+}
+
+#[test]
+fn signals_are_those_of_the_timed_command() {
+    let run = |script: &str| {
+        let mut command = Command::new("sh");
+        let time = format!("{} time --agent=127.0.0.1:1 --timeout=1ms -- sh -c", binary("taba").display());
+        command.args(["-c", &script.replace("TIME", &time)]).stdout(Stdio::piped()).stderr(Stdio::null());
+        // No terminal sends its signals to this group.
+        command.process_group(0).spawn().unwrap()
+    };
+    for (number, name) in ["HUP", "INT", "QUIT", "TERM", "USR1", "USR2"].into_iter().enumerate() {
+        let code = 3 + number as i32;
+        let mut child = run(&format!(
+            "exec TIME 'trap \"exit {code}\" {name}; echo ready; while :; do sleep 0.01; done'"
+        ));
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert_eq!(lines.next().unwrap().unwrap(), "ready");
+        let kill = Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status();
+        assert!(kill.unwrap().success());
+        assert_eq!(child.wait().unwrap().code(), Some(code), "{name}");
+    }
+    // What nohup made both ignore stays ignored.
+    let mut child = run("trap '' HUP; exec TIME 'kill -HUP $PPID; kill -HUP $$; exit 4'");
+    assert_eq!(child.wait().unwrap().code(), Some(4));
 }
 
 #[test]
@@ -187,4 +207,27 @@ fn shells_and_man_know_the_commands() {
     assert!(code == 0 && page.contains(".TH taba") && page.contains("doctor"), "{page}");
     assert!(taba(&["man", "record"]).1.contains("Idempotency") || taba(&["man", "record"]).1.contains("key"));
     assert_eq!(taba(&["man", "nothing"]).0, 1);
+}
+
+#[test]
+fn the_doctor_names_agents_that_wait_for_a_clock() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+    let server = listener.local_addr().unwrap().port();
+    let clock: taba_server::Clock = std::sync::Arc::new(|| taba_core::Timestamp::from_secs(1_000_000_000));
+    let handlers = taba_handlers::standard().build().unwrap();
+    let own = taba_server::Server::builder().store(taba_core::MemoryStore::default()).handlers(handlers);
+    let routes = own.clock(clock).build().unwrap().router();
+    runtime.spawn(async move { axum::serve(listener, routes).await });
+    let port = free_port();
+    let mut command = Command::new(binary("taba-agent"));
+    command.arg(format!("--listen=127.0.0.1:{port}")).arg(format!("--servers=http://127.0.0.1:{server}"));
+    command.arg("--spool=memory");
+    let agent = Agent { process: Process::start("taba-agent", &mut command), port };
+    wait_until("the agent answers", || ureq::get(&format!("{}/v2/status", agent.url())).call().is_ok());
+    assert!(taba(server, port, &["record", "x"]).status().unwrap().success());
+    let doctor = || texts(&taba(server, port, &["doctor"]).output().unwrap());
+    wait_until("it is told", || doctor().1.contains("waits with"));
+    let (code, text, _) = doctor();
+    assert!(code == 1 && text.contains("BAD   its clock is") && text.contains("set right a clock"), "{text}");
 }

@@ -57,14 +57,15 @@ pub(crate) struct Args {
         hide_env_values = true
     )]
     pub(crate) header: Vec<RequestHeader>,
-    /// How long to wait for a whole answer; of a watch, for its beginning.
+    /// How long to wait for a whole answer; of a watch, for its beginning (--idle is for the rest).
     #[arg(long, global = true, env = "TABA_TIMEOUT", default_value = "2m", value_name = "TIME", value_parser = every)]
     pub(crate) timeout: Duration,
     /// What to log: off, error, warn, info, debug, trace, or MODULE=LEVEL,…; RUST_LOG counts where this is not given.
     /// Default: warn.
     #[arg(long, global = true, env = "TABA_LOG", value_name = "FILTER", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) log: Option<String>,
-    /// A TOML file of settings: server, agent, header, proxy, timeout, log.
+    /// A TOML file of settings: server, agent, header, proxy, timeout, log, without dashes before them. Within names, `-` and
+    /// `_` are the same there.
     #[arg(long, global = true, env = "TABA_CONFIG", value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Print the settings as they count, each with where it comes from, as a file for --config; and ask nothing.
@@ -109,8 +110,8 @@ pub(crate) enum Command {
     Record(RecordArgs),
     /// Run a command and record how long it took, in seconds.
     ///
-    /// It ends with the exit code of the command, whether the time could be recorded or not. Ctrl-C is left to the command;
-    /// SIGTERM is passed on to it.
+    /// It ends with the exit code of the command, whether the time could be recorded or not: as a shell tells it, 128 and
+    /// the signal that ended it, 127 where there is no such command, 126 where it cannot be run. Signals are passed on to it.
     Time(TimeArgs),
     /// Whether server and agents can be reached, their clocks agree, all is delivered, and what was refused and why.
     Doctor,
@@ -260,6 +261,9 @@ pub(crate) struct WatchArgs {
     /// Time between two looks, as 500ms, 1s or 1m; a bare number is seconds.
     #[arg(long, default_value = "1s", value_name = "TIME", value_parser = every)]
     pub(crate) every: Duration,
+    /// End with an error when nothing comes for this long. A server sends a sign of life every 15 s.
+    #[arg(long, default_value = "1m", value_name = "TIME", value_parser = every)]
+    pub(crate) idle: Duration,
 }
 
 impl Args {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 use taba_core::RequestHeader;
-use ureq::RequestBuilder;
 use ureq::http::{Response, StatusCode};
+use ureq::{RequestBuilder, Timeout};
 
 use crate::args::Args;
 use crate::error::CliError;
@@ -110,15 +110,7 @@ impl Client {
         &self,
         answer: Result<Response<ureq::Body>, ureq::Error>,
     ) -> Result<BufReader<impl Read + use<>>, CliError> {
-        let answer = answer.map_err(|source| CliError::Unreachable {
-            server: self.server.clone(),
-            setting: self.setting,
-            by: self
-                .proxy
-                .as_ref()
-                .map_or_else(String::new, |proxy| format!(" by the proxy {proxy} (--proxy)")),
-            source: Box::new(source),
-        })?;
+        let answer = answer.map_err(|error| self.unanswered(error))?;
         let status = answer.status();
         tracing::debug!(status = status.as_u16(), "answered");
         let reader = BufReader::new(Response::into_body(answer).into_with_config().limit(u64::MAX).reader());
@@ -135,6 +127,19 @@ impl Client {
             return Err(CliError::Busy { server: self.server.clone(), reason, message });
         }
         Err(CliError::Refused { reason, message })
+    }
+
+    fn unanswered(&self, error: ureq::Error) -> CliError {
+        let server = self.server.clone();
+        let proxy = self.proxy.as_ref();
+        let by = proxy.map_or_else(String::new, |proxy| format!(" by the proxy {proxy} (--proxy)"));
+        match error {
+            // It was connected to.
+            ureq::Error::Timeout(Timeout::Global | Timeout::RecvResponse) => {
+                CliError::TimedOut { server, by, timeout: self.timeout }
+            }
+            error => CliError::Unreachable { server, setting: self.setting, by, source: Box::new(error) },
+        }
     }
 
     /// The whole answer.

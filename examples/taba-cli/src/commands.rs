@@ -10,6 +10,7 @@ use taba_process::Exit;
 use crate::args::{Args, Command, ListArgs};
 use crate::client::{Client, Method};
 use crate::error::CliError;
+use crate::number::plain;
 use crate::url::Question;
 use crate::{doctor, json, record, table, timed, watch};
 
@@ -65,6 +66,9 @@ pub(crate) fn run(args: &Args, command: &Command) -> Result<Exit, CliError> {
     }
     let answer = client.ask(method, &question)?;
     write!(std::io::stdout(), "{}", show(&answer, detail))?;
+    if let (Some(_), Some(at)) = (&args.at, answer["at"].as_str()) {
+        writeln!(std::io::stdout(), "windows and gauges at {} (--at)", printable(at))?;
+    }
     remarks(&answer, command);
     is_complete(&answer)
 }
@@ -126,20 +130,15 @@ fn remarks(answer: &Value, command: &Command) {
     if let Some(omitted) = answer["errors_omitted"].as_u64().filter(|omitted| *omitted > 0) {
         let _ = writeln!(err, "not included: {omitted} more states");
     }
-    if let Some(missing) = answer["missing"].as_object() {
-        let words = |of: &str| {
-            let words = missing[of].as_array().into_iter().flatten().filter_map(Value::as_str);
-            printable(&words.collect::<Vec<_>>().join(", ")).into_owned()
-        };
-        let (vbuckets, shards, why) = (&missing["vbuckets"], words("shards"), words("why"));
-        let _ = writeln!(err, "missing: {vbuckets} vbuckets of {shards}: {why}");
+    if answer["missing"].is_object() {
+        let _ = writeln!(err, "missing: {}", missing(&answer["missing"]));
     }
     if answer["truncated"] == true {
         let next = answer["next"].as_str().map(|name| format!("; go on with --from '{}'", printable(name)));
         let _ =
             writeln!(err, "there is more than {} results{}", results(answer).len(), next.unwrap_or_default());
     }
-    if answer["results"].as_array().is_some_and(Vec::is_empty) {
+    if answer["results"].as_array().is_some_and(Vec::is_empty) || answer["removed"]["states"] == 0 {
         let base = command.choice().filter(|choice| !choice.re).and_then(|choice| choice.names.first());
         // Tabs with labels have longer names.
         let hint = base.filter(|name| !name.contains(';')).map(|name| {
@@ -147,6 +146,17 @@ fn remarks(answer: &Value, command: &Command) {
         });
         let _ = writeln!(err, "nothing found{}", hint.unwrap_or_default());
     }
+}
+
+/// The part of the store that could not be read, and why.
+pub(crate) fn missing(missing: &Value) -> String {
+    let words = |of: &str| {
+        let words = missing[of].as_array().into_iter().flatten().filter_map(Value::as_str);
+        printable(&words.collect::<Vec<_>>().join(", ")).into_owned()
+    };
+    let (vbuckets, shards, why) = (plain(&missing["vbuckets"]), words("shards"), words("why"));
+    let of = if shards.is_empty() { "the store" } else { &shards };
+    format!("{vbuckets} vbuckets of {of}: {why}")
 }
 
 /// An answer that is not whole is an error.

@@ -107,8 +107,7 @@ pub(crate) fn run(args: &Args) -> Result<Exit, CliError> {
     for agent in args.agents() {
         match Client::to(&agent, args)?.ask(Method::Get, &Question::new("/v2/status")) {
             Ok(status) => check_agent(&mut checks, &agent, &status),
-            Err(error) if args.agent.is_empty() => {
-                let _: CliError = error;
+            Err(_) if args.agent.is_empty() => {
                 checks.note(format!("no agent at {agent}"), "--agent names those to look at");
             }
             Err(error) => {
@@ -209,6 +208,15 @@ fn check_ledger(checks: &mut Checks, ledger: &Value) {
             );
         }
     }
+    if ledger["truncated"] == true {
+        checks.note(
+            format!(
+                "only the first {} clients were looked at",
+                ledger["results"].as_array().map_or(0, Vec::len)
+            ),
+            "taba ledger --from shows the others",
+        );
+    }
     if behind.is_empty() {
         checks.good("nothing is on its way");
     } else {
@@ -225,13 +233,13 @@ fn check_ledger(checks: &mut Checks, ledger: &Value) {
 fn check_agent(checks: &mut Checks, agent: &str, status: &Value) {
     let before = checks.0.len();
     let number = |value: &Value| value.as_u64().unwrap_or(0);
-    if let Some(waits) = status["waits_for"].as_str() {
-        checks.bad(
-            format!("agent {agent} waits: {waits}"),
-            "set right the clock that is wrong; nothing is lost meanwhile",
-        );
-    }
     for server in status["servers"].as_array().into_iter().flatten() {
+        if let Some(waits) = server["waits_for"].as_str() {
+            checks.bad(
+                format!("agent {agent} waits with {}, for {waits}", plain(&server["url"])),
+                "set right a clock that is wrong, upgrade a server that is older; nothing is lost meanwhile",
+            );
+        }
         if server["health"] != "up" {
             let (url, why) = (plain(&server["url"]), plain(&server["last_error"]));
             checks.bad(

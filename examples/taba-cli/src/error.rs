@@ -1,12 +1,17 @@
 //! [`CliError`]: why there is no answer.
 
+use std::time::Duration;
+
 use taba_core::printable;
+use taba_process::units;
 
 /// Why there is no answer, or only part of one.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CliError {
     #[error("no answer from {server}{by}; does it run there? ({setting} names another)")]
     Unreachable { server: String, setting: &'static str, by: String, source: Box<ureq::Error> },
+    #[error("{server}{by} did not answer in time; --timeout or TABA_TIMEOUT sets how long to wait, now {}", units::time_text(*.timeout))]
+    TimedOut { server: String, by: String, timeout: Duration },
     #[error("{proxy} (--proxy, TABA_PROXY) is no proxy; write http://HOST:PORT")]
     Proxy { proxy: String, source: Box<ureq::Error> },
     #[error("the server refuses: {message} ({reason})")]
@@ -32,6 +37,8 @@ pub(crate) enum CliError {
     Name(#[source] taba_core::NameError),
     #[error("there is no command {name}; --help has the list")]
     NoCommand { name: String },
+    #[error("nothing came for {}, not even a sign of life: the server hangs, or is out of reach; --idle sets how long to wait", units::time_text(*.idle))]
+    WatchSilent { idle: Duration },
     #[error("the server ended the watch")]
     WatchEnded,
     #[error("the result cannot be written")]

@@ -14,6 +14,7 @@ mod number;
 mod pipe;
 mod record;
 mod shape;
+mod sse;
 mod table;
 mod timed;
 mod url;

@@ -17,6 +17,8 @@ use crate::error::CliError;
 /// Lines and bytes of one request: what an Agent takes at most.
 const LINES_MAX: usize = 10_000;
 const BYTES_MAX: usize = 1 << 20;
+/// Lines read ahead, each of which may be as long as a request: the memory that a fast input can take.
+const LINES_AHEAD_MAX: usize = 16;
 /// What comes slowly is sent after so long.
 const GATHER_TIME: Duration = Duration::from_millis(200);
 /// Between two tries, at first and at most.
@@ -109,8 +111,10 @@ impl<'a> Recorder<'a> {
             let error = match self.client.record(body, self.name, &key) {
                 Ok(answer) => break answer,
                 Err(
-                    error
-                    @ (CliError::Unreachable { .. } | CliError::Busy { .. } | CliError::BrokeOff { .. }),
+                    error @ (CliError::Unreachable { .. }
+                    | CliError::TimedOut { .. }
+                    | CliError::Busy { .. }
+                    | CliError::BrokeOff { .. }),
                 ) => error,
                 // No line could be read, and none is counted.
                 Err(CliError::Refused { reason, message }) if reason == "malformed" => {
@@ -155,7 +159,7 @@ impl<'a> Recorder<'a> {
 /// Records standard input until it ends, in pieces that an Agent takes.
 fn lines(recorder: &mut Recorder<'_>, has_key: bool) -> Result<(), CliError> {
     // A reader of its own: what comes slowly is sent while the next line is waited for.
-    let (give, lines) = sync_channel(1024);
+    let (give, lines) = sync_channel(LINES_AHEAD_MAX);
     let _: thread::JoinHandle<()> =
         thread::Builder::new().name("taba-stdin".to_owned()).spawn(move || {
             let mut input = BufReader::new(std::io::stdin());

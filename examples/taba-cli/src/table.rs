@@ -88,10 +88,15 @@ fn answer(row: &Value, detail: bool) -> Vec<Vec<Cell>> {
         .collect()
 }
 
+/// What has been committed up to this time is in the row. As texts, times with and without fractions do not compare.
+pub(crate) fn as_of(row: &Value) -> Option<jiff::Timestamp> {
+    row["as_of"].as_str()?.parse().ok()
+}
+
 /// What all results rest on.
 fn quality(results: &[Value]) -> String {
     let mut out = String::new();
-    if let Some(as_of) = results.iter().filter_map(|row| row["as_of"].as_str()).min() {
+    if let Some(as_of) = results.iter().filter_map(as_of).min() {
         out.push_str(&format!("\nas of {as_of}"));
     }
     let bounds = results.iter().filter_map(|row| row["error_bound"].as_f64());

@@ -12,8 +12,9 @@ use crate::clock;
 use crate::error::CliError;
 use crate::record::{Recorder, event, new_key};
 
-/// The code of a shell for a command that cannot be run.
-const CANNOT_RUN: u8 = 127;
+/// The codes of a shell for a command that it does not find, and for one that cannot be run.
+const NOT_FOUND: u8 = 127;
+const CANNOT_RUN: u8 = 126;
 
 /// Ends as the command does. What cannot be recorded is said, and changes nothing of that.
 pub(crate) fn run(args: &Args, timed: &TimeArgs) -> Result<Exit, CliError> {
@@ -24,9 +25,10 @@ pub(crate) fn run(args: &Args, timed: &TimeArgs) -> Result<Exit, CliError> {
     let status = match wait(timed) {
         Ok(status) => status,
         Err(source) => {
+            let is_found = source.kind() != std::io::ErrorKind::NotFound;
             let command = timed.command[0].to_string_lossy().into_owned();
             tracing::error!("{}", taba_core::causes(&CliError::Command { command, source }));
-            return Ok(Exit::Of(CANNOT_RUN));
+            return Ok(Exit::Of(if is_found { CANNOT_RUN } else { NOT_FOUND }));
         }
     };
     let seconds = began.elapsed().as_secs_f64();
@@ -51,29 +53,55 @@ fn tab(timed: &TimeArgs) -> Result<(String, Vec<(String, String)>), CliError> {
     Ok((name, labels))
 }
 
-/// Runs the command to its end. A Ctrl-C reaches it by the terminal, so that it is only kept from ending this process; a
-/// SIGTERM is passed on.
+/// Runs the command to its end, and passes on the signals that would end this process instead. What a terminal sends to all
+/// of its foreground, as at Ctrl-C, reaches the command without that; and what this process was started to ignore, as by
+/// nohup, stays ignored by both.
 #[cfg(unix)]
 fn wait(timed: &TimeArgs) -> std::io::Result<ExitStatus> {
     use rustix::process::{Pid, Signal, kill_process};
     use tokio::signal::unix::{SignalKind, signal};
+    use tokio::sync::mpsc::unbounded_channel;
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let (mut terminate, _interrupt) =
-            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let (ignored, (give, mut signals)) = (ignored(), unbounded_channel());
+        for number in [Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM, Signal::USR1, Signal::USR2] {
+            if ignored & (1 << (number.as_raw() - 1)) != 0 {
+                continue;
+            }
+            let (give, mut came) = (give.clone(), signal(SignalKind::from_raw(number.as_raw()))?);
+            tokio::spawn(async move { while came.recv().await.is_some() && give.send(number).is_ok() {} });
+        }
         let mut child = tokio::process::Command::new(&timed.command[0]).args(&timed.command[1..]).spawn()?;
         let pid = child.id().and_then(|pid| Pid::from_raw(pid as i32));
         loop {
             tokio::select! {
                 ended = child.wait() => return ended,
-                _ = terminate.recv() => {
-                    // It may have ended just now.
-                    let _ = pid.map(|pid| kill_process(pid, Signal::TERM));
+                Some(number) = signals.recv() => {
+                    if !(matches!(number, Signal::INT | Signal::QUIT) && is_foreground()) {
+                        // It may have ended just now.
+                        let _ = pid.map(|pid| kill_process(pid, number));
+                    }
                 }
             }
         }
     })
+}
+
+/// The signals that this process was started to ignore, a bit for each: `1 << (number - 1)`. Elsewhere than on Linux: none.
+#[cfg(unix)]
+fn ignored() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let bits = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    bits.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok()).unwrap_or(0)
+}
+
+/// Whether a terminal sends its signals to this process, and with it to the command.
+#[cfg(unix)]
+fn is_foreground() -> bool {
+    let terminal = std::fs::File::open("/dev/tty").ok();
+    let group = terminal.and_then(|terminal| rustix::termios::tcgetpgrp(terminal).ok());
+    group == Some(rustix::process::getpgrp())
 }
 
 #[cfg(not(unix))]

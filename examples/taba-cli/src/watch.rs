@@ -1,14 +1,18 @@
 //! `taba watch`: aggregates as server-sent events, drawn again whenever one changed.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, IsTerminal, Write};
+use std::io::{BufRead, IsTerminal, Write};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::thread;
 
 use serde_json::Value;
 use taba_process::Exit;
 
 use crate::args::{Args, WatchArgs};
 use crate::client::{Client, Method};
+use crate::commands::missing;
 use crate::error::CliError;
+use crate::sse::{Event, Events};
 use crate::url::Question;
 use crate::{json, pipe, table};
 
@@ -26,46 +30,122 @@ pub(crate) fn run(client: &Client, args: &WatchArgs, all: &Args) -> Result<Exit,
         .with_some("at", all.at.as_deref());
     pipe::end_with_its_reader();
     let as_json = all.json;
-    let reader =
-        BufReader::new(client.open(Method::Get, &question, "text/event-stream, application/json")?);
+    let lines = lines(client.open(Method::Get, &question, "text/event-stream, application/json")?)?;
     let mut out = std::io::stdout().lock();
     let on_terminal = out.is_terminal() && !as_json;
     if on_terminal {
         write!(out, "{CLEAR}")?;
     }
-    let mut shown: BTreeMap<(String, String), Value> = BTreeMap::new();
-    let mut event = String::new();
-    for line in reader.lines() {
-        let line = line.map_err(|source| CliError::BrokeOff { source })?;
-        if let Some(name) = line.strip_prefix("event:") {
-            event = name.trim().to_owned();
+    let (mut events, mut shown) = (Events::default(), Shown::default());
+    loop {
+        let line = match lines.recv_timeout(args.idle) {
+            Ok(line) => line.map_err(|source| CliError::BrokeOff { source })?,
+            Err(RecvTimeoutError::Timeout) => return Err(CliError::WatchSilent { idle: args.idle }),
+            Err(RecvTimeoutError::Disconnected) => return Err(CliError::WatchEnded),
+        };
+        let Some(Event { name, data }) = events.line(&line) else { continue };
+        // Events that a newer Server has are none of ours.
+        if !["aggregate", "gone", "missing", "error"].contains(&name.as_str()) {
+            continue;
         }
-        let Some(data) = line.strip_prefix("data:") else { continue };
         if as_json {
-            writeln!(out, "{}", json::plain(data.trim()))?;
+            writeln!(out, "{}", json::plain(&data))?;
             out.flush()?;
             continue;
         }
-        let data: Value = serde_json::from_str(data).map_err(|source| CliError::Unreadable { source })?;
-        take(&mut shown, &event, data);
-        let results: Vec<Value> = shown.values().cloned().collect();
-        write!(out, "{}{}", if on_terminal { REDRAW } else { "" }, table::answers(&results, args.detail))?;
-        out.flush()?;
+        let data: Value = serde_json::from_str(&data).map_err(|source| CliError::Unreadable { source })?;
+        if let Some(remark) = shown.take(&name, data) {
+            let _ = writeln!(std::io::stderr(), "taba: {remark}");
+        } else {
+            let results: Vec<Value> = shown.rows.values().cloned().collect();
+            let redraw = if on_terminal { REDRAW } else { "" };
+            write!(out, "{redraw}{}", table::answers(&results, args.detail))?;
+            out.flush()?;
+        }
     }
-    Err(CliError::WatchEnded)
 }
 
-/// Takes one event into what is shown.
-fn take(shown: &mut BTreeMap<(String, String), Value>, event: &str, data: Value) {
-    let word = |key: &str| data[key].as_str().unwrap_or("").to_owned();
-    match event {
-        "aggregate" => drop(shown.insert((word("name"), word("type")), data)),
-        "gone" => drop(shown.remove(&(word("name"), word("type")))),
-        // Events that a newer Server has are none of ours.
-        "error" | "missing" if !data.is_null() => {
-            let (reason, message) = CliError::words(&data);
-            let _ = writeln!(std::io::stderr(), "taba: {message} ({reason})");
+/// Reads lines in a thread of its own, so that a Server that has fallen silent is noticed.
+fn lines(reader: impl BufRead + Send + 'static) -> Result<Receiver<std::io::Result<String>>, CliError> {
+    let (give, lines) = sync_channel(1);
+    let read = move || {
+        for line in reader.lines() {
+            let is_last = line.is_err();
+            if give.send(line).is_err() || is_last {
+                return;
+            }
         }
-        _ => {}
+    };
+    let _: thread::JoinHandle<()> = thread::Builder::new().name("taba-watch".to_owned()).spawn(read)?;
+    Ok(lines)
+}
+
+/// What is shown.
+#[derive(Debug, Default)]
+struct Shown {
+    /// By name and type.
+    rows: BTreeMap<(String, String), Value>,
+    /// Whether a part of the store cannot be read, so that rows may be older than others.
+    is_partial: bool,
+}
+
+impl Shown {
+    /// Takes one event. Gives what has to be said; without that, rows may have changed.
+    fn take(&mut self, event: &str, data: Value) -> Option<String> {
+        let word = |key: &str| data[key].as_str().unwrap_or("").to_owned();
+        match event {
+            "aggregate" => {
+                let as_of = data["as_of"].clone();
+                self.rows.insert((word("name"), word("type")), data);
+                // All other rows were looked at too, and are what they were.
+                let rows = self.rows.values_mut().filter(|_| !self.is_partial);
+                rows.for_each(|row| row["as_of"] = as_of.clone());
+                None
+            }
+            "gone" => {
+                self.rows.remove(&(word("name"), word("type")));
+                None
+            }
+            "missing" if data.is_null() => {
+                self.is_partial = false;
+                Some("the whole store can be read again".to_owned())
+            }
+            "missing" => {
+                self.is_partial = true;
+                Some(format!("missing: {}", missing(&data)))
+            }
+            _ => {
+                let (reason, message) = CliError::words(&data);
+                Some(format!("{message} ({reason})"))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn rows_that_did_not_change_are_as_new_as_the_last_one_that_did() {
+        let mut shown = Shown::default();
+        let row = |name: &str, as_of: &str| json!({ "name": name, "type": "Gauge", "as_of": as_of });
+        let times = |shown: &Shown| -> Vec<String> {
+            shown.rows.values().map(|row| row["as_of"].as_str().unwrap().to_owned()).collect()
+        };
+        assert_eq!(shown.take("aggregate", row("a", "2001-09-09T01:46:40Z")), None);
+        assert_eq!(shown.take("aggregate", row("b", "2001-09-09T01:46:41Z")), None);
+        assert_eq!(times(&shown), ["2001-09-09T01:46:41Z"; 2]);
+        // What is out of reach is as old as it is.
+        let part = json!({ "vbuckets": 512, "shards": ["one"], "why": ["it is away"], "affects": "results" });
+        assert_eq!(shown.take("missing", part).as_deref(), Some("missing: 512 vbuckets of one: it is away"));
+        shown.take("aggregate", row("b", "2001-09-09T01:46:42Z"));
+        assert_eq!(times(&shown), ["2001-09-09T01:46:41Z", "2001-09-09T01:46:42Z"]);
+        assert!(shown.take("missing", Value::Null).is_some());
+        shown.take("gone", json!({ "name": "a", "type": "Gauge" }));
+        assert_eq!(times(&shown), ["2001-09-09T01:46:42Z"]);
+        assert_eq!(shown.take("error", json!({ "reason": "r", "message": "m" })).as_deref(), Some("m (r)"));
     }
 }

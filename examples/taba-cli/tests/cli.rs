@@ -6,7 +6,7 @@
     reason = "a test: a panic is a failure, and its output is for people"
 )]
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
@@ -324,4 +324,121 @@ fn settings_are_as_those_of_the_other_binaries() {
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(1));
+}
+
+/// A stranger that says this to the first who asks, and then nothing any more.
+fn silent(says: &'static str) -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.write_all(says.as_bytes()).unwrap();
+        // It stays open until the other side closes it.
+        let _ = std::io::copy(&mut stream, &mut std::io::sink());
+    });
+    url
+}
+
+#[test]
+fn a_server_that_falls_silent_holds_no_command_for_ever() {
+    let server = Server::start();
+    let silence = silent("");
+    for command in ["names", "ledger", "watch"] {
+        let url = silent("");
+        server.fails(&[command, "--server", &url, "--timeout=100ms"], 1, "--timeout or TABA_TIMEOUT");
+    }
+    server.fails(&["record", "x", "--agent", &silence, "--timeout=100ms"], 1, "--timeout or TABA_TIMEOUT");
+    let half = silent("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n{\n");
+    server.fails(&["names", "--server", &half, "--timeout=100ms"], 1, "broke off");
+    let half = silent("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n{\n");
+    server.fails(&["names", "--json", "--server", &half, "--timeout=100ms"], 1, "broke off");
+}
+
+#[test]
+fn a_watch_ends_when_not_even_signs_of_life_come_and_ignores_events_that_it_does_not_know() {
+    let watch = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n: hello\n\nevent: tomorrow\ndata: what is this\n\n\
+                 event: aggregate\ndata: {\"name\":\"x\",\"type\":\"T\",\"value\":{\"count\":7}}\n\n\
+                 data: no name\n\nevent: missing\ndata: null\n\n";
+    for args in [&["watch", "--idle=300ms"][..], &["watch", "--idle=300ms", "--json"]] {
+        let output = Command::new(env!("CARGO_BIN_EXE_taba"))
+            .args(args)
+            .args(["--server", &silent(watch)])
+            .output()
+            .unwrap();
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        let (out, err) = (text(&output.stdout), text(&output.stderr));
+        assert!(output.status.code() == Some(1) && err.contains("--idle"), "{err}");
+        assert!(out.contains('7') && !out.contains("no name") && !out.contains("what is this"), "{out}");
+        assert!(!err.contains("unknown"), "{err}");
+    }
+}
+
+#[test]
+fn what_is_not_found_suggests_base_and_what_was_asked_about_the_past_says_which_time() {
+    let server = Server::filled();
+    for args in [&["agg", "delay"][..], &["proj", "delay"], &["names", "delay"], &["delete", "delay"]] {
+        let output = server.run(args);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success() && text.contains("--base delay"), "{args:?}: {text}");
+    }
+    let shown = server.shows(&["agg", "mode", "--at", "1000000060"]);
+    assert!(shown.ends_with("windows and gauges at 2001-09-09T01:47:40Z (--at)\n"), "{shown}");
+    let part = server.run(&["names", "--limit", "2"]);
+    let text = String::from_utf8(part.stderr).unwrap();
+    let from = text.split("--from ").nth(1).unwrap().trim().trim_matches('\'').to_owned();
+    let rest = server.shows(&["names", "--from", &from]);
+    let all = server.shows(&["names"]).lines().count();
+    assert_eq!(String::from_utf8(part.stdout).unwrap().lines().count() + rest.lines().count() - 2, all);
+}
+
+#[test]
+fn headers_go_with_each_request_and_are_shown_nowhere() {
+    let server = Server::filled();
+    let listener = server.runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let check = |request: axum::extract::Request, next: axum::middleware::Next| async move {
+        let is_known = {
+            let has =
+                |name: &str, value: &str| request.headers().get(name).is_some_and(|found| found == value);
+            has("authorization", "Bearer t0k3n") && has("x-tenant", "a")
+        };
+        if is_known {
+            return Ok(next.run(request).await);
+        }
+        Err(axum::http::StatusCode::UNAUTHORIZED)
+    };
+    let routes = router(server.state.clone()).layer(axum::middleware::from_fn(check));
+    server.runtime.spawn(axum::serve(listener, routes).into_future());
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("taba.toml");
+    std::fs::write(&file, "header = [\"Authorization: Bearer t0k3n\", \"X-Tenant: a\"]\n").unwrap();
+    let token = "Authorization: Bearer t0k3n";
+    for (args, variable) in [
+        (&["names", "--header", token, "--header", "X-Tenant: a"][..], ""),
+        (&["names"], "Authorization: Bearer t0k3n,X-Tenant: a"),
+        (&["names", "--config", file.to_str().unwrap()], ""),
+        (&["delete", "nothing", "--config", file.to_str().unwrap()], ""),
+    ] {
+        let run = |more: &[&str]| {
+            let mut command = server.command(args);
+            command.env("TABA_SERVER", &url).env("TABA_HEADER", variable).args(more).output().unwrap()
+        };
+        let output = run(&["--log=debug"]);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success() && !text.contains("t0k3n"), "{args:?}: {text}");
+        assert!(!String::from_utf8(run(&["--print-config"]).stdout).unwrap().contains("t0k3n"));
+    }
+    server.fails(&["names", "--server", &url], 1, "status 401");
+}
+
+#[test]
+fn the_doctor_names_a_clock_that_is_wrong() {
+    let server = Server::filled();
+    let output = server.run(&["doctor", "--timeout=5s"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(
+        text.contains("BAD   its clock is -") && text.contains("set right the one that is wrong"),
+        "{text}"
+    );
 }
