@@ -212,6 +212,7 @@ fn shells_and_man_know_the_commands() {
 #[test]
 fn the_doctor_names_agents_that_wait_for_a_clock() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
+    let _inside = runtime.enter();
     let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
     let server = listener.local_addr().unwrap().port();
     let clock: taba_server::Clock = std::sync::Arc::new(|| taba_core::Timestamp::from_secs(1_000_000_000));
