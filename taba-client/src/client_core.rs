@@ -16,7 +16,7 @@ use taba_core::{ClientId, NameError, Registry};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
-use crate::buffer::{Buffer, SenderIdentity};
+use crate::buffer::{EventBuffer, SenderIdentity};
 use crate::config::{ConfigError, Verified};
 use crate::driver::{
     self, AgentAddress, AgentAddressError, ClientTask, FlushRequest, HeaderError, HttpSink, RingReaders,
@@ -276,7 +276,7 @@ impl TaskLink {
         ClientTask::new(TaskParts {
             recorder: Arc::clone(recorder),
             readers: RingReaders::new(arrivals, Arc::clone(&pool)),
-            buffer: Buffer::new(identity, handlers.clone(), config.clone()),
+            buffer: EventBuffer::new(identity, handlers.clone(), config.clone()),
             sink,
             config: config.clone(),
             commands: commands_due,

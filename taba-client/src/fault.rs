@@ -1,4 +1,4 @@
-//! [`ApplicationFault`]: code of the application that failed in a [`Buffer`](crate::Buffer), and what that cost.
+//! [`ApplicationFault`]: code of the application that failed in a [`EventBuffer`](crate::EventBuffer), and what that cost.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -15,7 +15,7 @@
 //! ```text
 //! bids.add(1.0) ── (tab, time, value) ──► a ring of this thread's own       the application's threads
 //! ─────────────────────────────────────────────┼─────────────────────────────────────────────────────
-//! every flush interval: drain the rings ──► Buffer: fold ──► seal ──► Sink: POST, again until a Receipt
+//! every flush interval: drain the rings ──► EventBuffer: fold ──► seal ──► Sink: POST, again until a Receipt
 //!                                                                       one thread, "taba-client"
 //! ```
 //! Recording takes no lock that another thread holds, makes no system call, and once a thread is warm allocates
@@ -50,7 +50,7 @@
 //!
 //! # Features
 //! - `driver` (default): `Client`, its handles, its thread, and `HttpSink`. Without it the crate is its pure half,
-//!   [`Buffer`]: what to send, and when to release it.
+//!   [`EventBuffer`]: what to send, and when to release it.
 
 #![deny(missing_docs)]
 #![doc(test(attr(deny(unused_imports))))]
@@ -93,7 +93,7 @@ mod tabs;
 
 #[doc(no_inline)]
 pub use async_trait::async_trait;
-pub use buffer::{Buffer, EventCounts, FlushPoint, SealedBatch, SenderIdentity};
+pub use buffer::{EventBuffer, EventCounts, FlushPoint, SealedBatch, SenderIdentity};
 pub use column::Datum;
 pub use config::{Config, ConfigError, Verified};
 pub use drops::Drops;

@@ -73,6 +73,7 @@ pub mod json;
 pub mod laws;
 pub mod ledger;
 pub mod limits;
+mod log_throttle;
 pub mod memory;
 pub mod name;
 #[cfg(not(feature = "laws"))]
@@ -102,6 +103,7 @@ pub use guard::{Guarded, HandlerError, Panicked};
 pub use handler::{Caveats, Format, Handler, Projection, State, StateError, decode_state, encode_state};
 pub use host::{HostPort, HostPortError};
 pub use json::{JsonEvents, JsonValueError, json_events};
+pub use log_throttle::LogThrottle;
 pub use memory::MemoryStore;
 pub use name::{ClientId, NameError, TabName, TabNameBuilder, TabType, escape_label, unescape_label};
 pub use number::Number;

@@ -191,13 +191,13 @@ impl Serialize for SumState {
 
 impl<'de> Deserialize<'de> for SumState {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_tuple(3, SumVisitor)
+        deserializer.deserialize_tuple(3, SumStateVisitor)
     }
 }
 
-struct SumVisitor;
+struct SumStateVisitor;
 
-impl<'de> Visitor<'de> for SumVisitor {
+impl<'de> Visitor<'de> for SumStateVisitor {
     type Value = SumState;
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -57,13 +57,13 @@ pub struct LoadedSettings<C> {
     /// The settings.
     pub settings: C,
     program: String,
-    values: Vec<Value>,
+    values: Vec<SettingValue>,
     rust_log: Option<String>,
 }
 
 /// One setting: what it is, and why.
 #[derive(Clone, Debug)]
-struct Value {
+struct SettingValue {
     id: String,
     texts: Vec<OsString>,
     is_list: bool,
@@ -278,7 +278,7 @@ impl Settings<'_> {
     }
 
     /// What all settings are in the end.
-    fn values(self, matches: &ArgMatches) -> Vec<Value> {
+    fn values(self, matches: &ArgMatches) -> Vec<SettingValue> {
         let mut levels = vec![matches];
         while let Some((_, deeper)) = levels[levels.len() - 1].subcommand() {
             levels.push(deeper);
@@ -287,7 +287,7 @@ impl Settings<'_> {
             let known = |matches: &&&ArgMatches| matches.try_contains_id(id).is_ok();
             levels.iter().find(known).map(|matches| raw(matches, id)).unwrap_or_default()
         };
-        let value = |setting: Setting| Value {
+        let value = |setting: Setting| SettingValue {
             texts: texts(setting.id()),
             id: setting.id().to_owned(),
             is_list: setting.arg.get_value_delimiter().is_some(),
@@ -312,7 +312,7 @@ impl<C> LoadedSettings<C> {
         Some((texts.join(","), value.origin.clone()))
     }
 
-    fn value(&self, name: &str) -> Option<&Value> {
+    fn value(&self, name: &str) -> Option<&SettingValue> {
         let id = name.replace('-', "_");
         self.values.iter().find(|value| value.id == id)
     }

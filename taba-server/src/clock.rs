@@ -17,6 +17,11 @@ pub fn system_clock() -> Clock {
     })
 }
 
+/// The same, for intervals between log lines.
+pub(crate) fn log_clock() -> std::time::Instant {
+    monotonic().into_std()
+}
+
 /// The runtime's clock for intervals, which tests can pause.
 pub(crate) fn monotonic() -> tokio::time::Instant {
     #[expect(clippy::disallowed_methods, reason = "this is the driver's one clock")]

@@ -42,7 +42,6 @@ mod driver;
 #[cfg(feature = "embedded")]
 pub mod embedded;
 #[cfg(feature = "driver")]
-mod log_throttle;
 pub mod panics;
 pub mod planner;
 #[cfg(feature = "driver")]

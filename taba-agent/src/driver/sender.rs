@@ -18,10 +18,10 @@ use taba_core::wire::{self, Ack, Frame, Kind, WireError};
 use taba_core::{StoreId, Timestamp};
 use tokio::time::timeout;
 
-use super::log_lines::LogThrottle;
 use super::stores::{StoreMismatch, Stores};
 use crate::config::{BODY_BYTES_MAX, Config, RequestCompression, Verified};
 use crate::dispatcher::{FailureCause, Input, Request};
+use taba_core::LogThrottle;
 use taba_core::RequestHeader;
 
 /// A connection that nobody used for so long is closed.

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::StartError;
 use super::clock::{Clock, random};
 use super::failure::{AgentFailure, Poisoned};
-use super::log_lines::{LinesDropped, LogThrottle};
+use super::log_lines::LinesDropped;
 use super::log_notices::tell;
 use super::open::{open, open_disk, resolve_set_aside};
 use super::sender::VBucketsSeen;
@@ -24,6 +24,7 @@ use crate::dispatcher::{Input, Request};
 use crate::relay::{ClockReading, Relay, RelayStart, SetAsideBlocks, Status};
 use crate::spool::recovery::Recovered;
 use crate::spool::{Disk, DiskFault, DiskJob, JobResult, MemorySpool, Spool, SyncPolicy, Weight};
+use taba_core::LogThrottle;
 
 /// What goes on is said again after this.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
@@ -157,7 +158,7 @@ impl Shared {
             relay: Mutex::new(relay),
             safety: watch::Sender::new(SpoolProgress::default()),
             said: Mutex::new(Throttle::new(SAY_AGAIN, 2)),
-            lines: Arc::default(),
+            lines: Arc::new(LogThrottle::new(super::clock::monotonic)),
             log_lines_dropped: LinesDropped::default(),
             is_stopping: AtomicBool::new(false),
             is_closing: AtomicBool::new(false),

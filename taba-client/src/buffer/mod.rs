@@ -1,4 +1,4 @@
-//! [`Buffer`]: what a Client holds between recording and the Agent's word that it is safe there; what to send, and when
+//! [`EventBuffer`]: what a Client holds between recording and the Agent's word that it is safe there; what to send, and when
 //! to release it. No clock, no thread, no socket.
 //!
 //! ```text
@@ -32,7 +32,7 @@ use pending::{PendingEvents, TabCut};
 pub use sealed::SealedBatch;
 use sealed::notes;
 
-/// The sender of the Batches of a [`Buffer`].
+/// The sender of the Batches of a [`EventBuffer`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SenderIdentity {
     /// The durable name of the application process.
@@ -41,7 +41,7 @@ pub struct SenderIdentity {
     pub incarnation: u64,
 }
 
-/// A moment of a [`Buffer`], by what was in it.
+/// A moment of a [`EventBuffer`], by what was in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlushPoint {
     emptied: u64,
@@ -72,11 +72,11 @@ pub struct EventCounts {
 ///
 /// # Examples
 /// ```
-/// use taba_client::{Buffer, Datum, SenderIdentity, TabSpec, Verified};
+/// use taba_client::{EventBuffer, Datum, SenderIdentity, TabSpec, Verified};
 /// use taba_core::{ClientId, Registry, TabName, TabType, Timestamp};
 ///
 /// let identity = SenderIdentity { client: ClientId::new("web-01")?, incarnation: 7 };
-/// let mut buffer = Buffer::new(identity, Registry::default(), Verified::default());
+/// let mut buffer = EventBuffer::new(identity, Registry::default(), Verified::default());
 /// let bids = buffer.declare(TabSpec::new::<f64>(TabName::new("bids_won")?, TabType::new("CounterGroup")?));
 /// buffer.offer(bids, Timestamp::from_secs(1), Datum::Number(1.0));
 ///
@@ -86,7 +86,7 @@ pub struct EventCounts {
 /// assert_eq!(buffer.counts().acked, 1);
 /// # Ok::<(), taba_core::NameError>(())
 /// ```
-pub struct Buffer {
+pub struct EventBuffer {
     identity: SenderIdentity,
     handlers: Registry,
     config: Verified,
@@ -118,7 +118,7 @@ pub struct Buffer {
     left_behind: bool,
 }
 
-impl fmt::Debug for Buffer {
+impl fmt::Debug for EventBuffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Buffer")
             .field("identity", &self.identity)
@@ -129,7 +129,7 @@ impl fmt::Debug for Buffer {
     }
 }
 
-impl Buffer {
+impl EventBuffer {
     /// An empty buffer. Tabs whose type is in `handlers` are folded.
     pub fn new(identity: SenderIdentity, handlers: Registry, config: Verified) -> Self {
         Self {

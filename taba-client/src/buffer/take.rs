@@ -1,15 +1,15 @@
-//! How a [`Buffer`] takes an event: its bounds, what it does when memory is short, and what it does when the
+//! How a [`EventBuffer`] takes an event: its bounds, what it does when memory is short, and what it does when the
 //! application's own code fails.
 
 use taba_core::Timestamp;
 use taba_core::ledger::Why;
 
-use super::Buffer;
+use super::EventBuffer;
 use super::pending::{HandlerFailure, PendingEvents};
 use crate::column::{Datum, Unsendable};
 use crate::fault::ApplicationFault;
 
-impl Buffer {
+impl EventBuffer {
     #[inline]
     pub(super) fn take(&mut self, tab: u32, time: Timestamp, datum: Datum) -> Result<(), Why> {
         let bytes_max = self.bytes_max(tab).ok_or(Why::TooManyTabs)?;

@@ -95,9 +95,9 @@ fn spec<V: Value>(name: &str, tab_type: &str) -> TabSpec {
     TabSpec::new::<V>(TabName::new(name).unwrap(), TabType::new(tab_type).unwrap())
 }
 
-fn buffer(config: Config) -> Buffer {
+fn buffer(config: Config) -> EventBuffer {
     let identity = SenderIdentity { client: ClientId::new("web-01").unwrap(), incarnation: 7 };
-    Buffer::new(identity, client(), config.verify().unwrap())
+    EventBuffer::new(identity, client(), config.verify().unwrap())
 }
 
 fn at(secs: i64) -> Timestamp {
@@ -188,7 +188,7 @@ fn steps() -> impl Strategy<Value = Vec<BufferInput>> {
 
 const TABS: [&str; 6] = ["n0", "n1", "p", "far", "texts", "mismatch"];
 
-fn declare(buffer: &mut Buffer) {
+fn declare(buffer: &mut EventBuffer) {
     let specs = [
         spec::<f64>(TABS[0], "Numbers"),
         spec::<f64>(TABS[1], "Numbers"),
@@ -412,7 +412,7 @@ impl Handler for Oversized {
 fn a_state_that_fits_no_block_is_counted_as_dropped() {
     let handlers = Registry::builder().with("Oversized", Oversized).build().unwrap();
     let identity = SenderIdentity { client: ClientId::new("web-01").unwrap(), incarnation: 7 };
-    let mut buffer = Buffer::new(identity, handlers, Verified::default());
+    let mut buffer = EventBuffer::new(identity, handlers, Verified::default());
     buffer.declare(spec::<f64>("lies", "Oversized"));
     (0..20).for_each(|_| buffer.offer(0, at(0), Datum::Number(1.0)));
     let batch = read(&buffer.seal(at(0)).unwrap());
@@ -458,10 +458,10 @@ impl Handler for PanickingHandler {
     }
 }
 
-fn fragile(config: Config) -> Buffer {
+fn fragile(config: Config) -> EventBuffer {
     let handlers = client().to_builder().with("PanickingHandler", PanickingHandler).build().unwrap();
     let identity = SenderIdentity { client: ClientId::new("web-01").unwrap(), incarnation: 7 };
-    let mut buffer = Buffer::new(identity, handlers, config.verify().unwrap());
+    let mut buffer = EventBuffer::new(identity, handlers, config.verify().unwrap());
     buffer.declare(spec::<f64>("glass", "PanickingHandler"));
     buffer.declare(spec::<f64>("sound", "Numbers"));
     buffer
@@ -529,10 +529,10 @@ fn a_value_that_cannot_be_encoded_is_refused_and_told_once() {
 }
 
 /// The standard types, which have real sizes.
-fn standard(config: Config, tabs: u32) -> Buffer {
+fn standard(config: Config, tabs: u32) -> EventBuffer {
     let identity = SenderIdentity { client: ClientId::new("web-01").unwrap(), incarnation: 7 };
     let handlers = taba_handlers::standard().build().unwrap();
-    let mut buffer = Buffer::new(identity, handlers, config.verify().unwrap());
+    let mut buffer = EventBuffer::new(identity, handlers, config.verify().unwrap());
     for n in 0..tabs {
         buffer.declare(spec::<f64>(&format!("tab;n={n}"), "CounterGroup"));
     }
@@ -615,7 +615,7 @@ fn an_event_of_tomorrow_touches_no_other() {
     for (events, every) in [(41, 41), (301, 15)] {
         let handlers = taba_handlers::standard().build().unwrap();
         let identity = SenderIdentity { client: ClientId::new("web-01").unwrap(), incarnation: 7 };
-        let mut buffer = Buffer::new(identity, handlers, Verified::default());
+        let mut buffer = EventBuffer::new(identity, handlers, Verified::default());
         let tab = buffer.declare(spec::<f64>("bids", "CounterGroup"));
         let tomorrow = |n: i64| at(100_000 + 86_400 * (1 + n % 3));
         let (mut late, mut blocks) = (0, Vec::new());

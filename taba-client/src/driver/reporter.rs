@@ -8,7 +8,7 @@ use taba_core::ClientId;
 use taba_core::wire::Receipt;
 
 use super::log_limit::LogLimit;
-use crate::buffer::{Buffer, SealedBatch};
+use crate::buffer::{EventBuffer, SealedBatch};
 use crate::fault::ApplicationFault;
 use crate::sink::SinkError;
 use crate::stats::ClientStats;
@@ -101,7 +101,7 @@ impl Reporter {
     /// Where things stand.
     pub(super) fn stats(
         &mut self,
-        buffer: &Buffer,
+        buffer: &EventBuffer,
         rings: usize,
         fault: Option<(ApplicationFault, u64)>,
     ) -> ClientStats {

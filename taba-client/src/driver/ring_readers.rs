@@ -5,7 +5,7 @@ use std::sync::mpsc::Receiver;
 
 use taba_core::ledger::Why;
 
-use crate::buffer::Buffer;
+use crate::buffer::EventBuffer;
 use crate::column::Datum;
 use crate::pool::Pool;
 use crate::recorder::Recorder;
@@ -35,7 +35,7 @@ impl RingReaders {
     }
 
     /// Moves what was recorded so far into the buffer, and frees the rings of threads that have ended.
-    pub(crate) fn drain(&mut self, recorder: &Recorder, buffer: &mut Buffer) {
+    pub(crate) fn drain(&mut self, recorder: &Recorder, buffer: &mut EventBuffer) {
         // Asked before reading: what was recorded under a handle that is gone is in the rings by now.
         let released = recorder.tabs().take_released();
         buffer.set_now(recorder.clock().now());
@@ -69,7 +69,7 @@ impl RingReaders {
     }
 
     /// Once a flush: forgets unused Tabs, and frees rings that were unused for a while.
-    pub(crate) fn shrink(&mut self, recorder: &Recorder, buffer: &mut Buffer) {
+    pub(crate) fn shrink(&mut self, recorder: &Recorder, buffer: &mut EventBuffer) {
         self.pool.shrink();
         self.released.retain(|released| {
             if buffer.is_waiting(released.number) {
@@ -84,7 +84,7 @@ impl RingReaders {
 }
 
 /// Moves what is in a ring into the buffer.
-fn read(ring: &mut RingReader, recorder: &Recorder, buffer: &mut Buffer) {
+fn read(ring: &mut RingReader, recorder: &Recorder, buffer: &mut EventBuffer) {
     // Later events are left for the next drain; otherwise a fast thread could keep this loop running.
     let mut left = ring.consumer.slots();
     let mut opaque_bytes = 0;

@@ -16,7 +16,7 @@ use super::delivery::{Delivery, DeliveryEvent};
 use super::reporter::Reporter;
 use super::ring_readers::RingReaders;
 use super::threads::{self, Registration};
-use crate::buffer::{Buffer, EventCounts, FlushPoint, SealedBatch};
+use crate::buffer::{EventBuffer, EventCounts, FlushPoint, SealedBatch};
 use crate::clock::Stopwatch;
 use crate::config::Verified;
 use crate::fault::panic_message;
@@ -88,7 +88,7 @@ pub(crate) struct ClientTask {
 pub(crate) struct TaskParts {
     pub(crate) recorder: Arc<Recorder>,
     pub(crate) readers: RingReaders,
-    pub(crate) buffer: Buffer,
+    pub(crate) buffer: EventBuffer,
     pub(crate) sink: Arc<dyn Sink>,
     pub(crate) config: Verified,
     pub(crate) commands: UnboundedReceiver<FlushRequest>,

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use super::{CONFIG, LOG, LoadedSettings, Value};
+use super::{CONFIG, LOG, LoadedSettings, SettingValue};
 use crate::exit::Exit;
 use crate::log::Log;
 
@@ -36,7 +36,7 @@ impl<C> LoadedSettings<C> {
     }
 }
 
-impl Value {
+impl SettingValue {
     fn line(&self) -> String {
         let texts: Option<Vec<&str>> = self.texts.iter().map(|text| text.to_str()).collect();
         match texts.as_deref() {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::future::{AbortHandle, BoxFuture, FutureExt, abortable};
 use futures::stream::FuturesUnordered;
-use taba_core::{Registry, Remedy, Store, StoreError, Timestamp, VBucket, Version, Wanted};
+use taba_core::{LogThrottle, Registry, Remedy, Store, StoreError, Timestamp, VBucket, Version, Wanted};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -17,7 +17,6 @@ use tokio::time::Instant;
 use super::condition::Condition;
 use super::open_requests::{OpenRequests, Ticket};
 use crate::clock::{Clock, monotonic};
-use crate::log_throttle::LogThrottle;
 use crate::planner::{
     Env, IncomingMessage, NewerState, Planner, PlannerAction, PlannerInput, RefusedBlock, StoreFailed,
     UnreadableState,

@@ -6,13 +6,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde::Serialize;
-use taba_core::{ClientId, Panicked, Registry, Store, TabName, TabType, Timestamp, Version};
+use taba_core::{ClientId, LogThrottle, Panicked, Registry, Store, TabName, TabType, Timestamp, Version};
 use tokio::sync::{Semaphore, watch};
 
 use super::fault::{StateFault, Unreadable};
 use super::note::NotesCache;
 use crate::clock::Clock;
-use crate::log_throttle::LogThrottle;
 use crate::panics::HandlerPanic;
 use crate::status::Status;
 use crate::version::Versions;
@@ -149,7 +148,7 @@ impl QueryState {
     ) -> Self {
         let shared = Shared {
             counters: Counters::default(),
-            log: LogThrottle::default(),
+            log: LogThrottle::new(crate::clock::log_clock),
             notes: NotesCache::default(),
             watches: Arc::new(Semaphore::new(limits.watches_max)),
             closing: watch::Sender::new(false),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use taba_core::guard::quiet_guarded_panics;
 use taba_core::limits::FUTURE_MICROS_MAX;
-use taba_core::{Registry, Store};
+use taba_core::{LogThrottle, Registry, Store};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::JoinSet;
@@ -15,7 +15,6 @@ use tokio::task::JoinSet;
 use super::{Inner, Server};
 use crate::clock::{Clock, system_clock};
 use crate::driver::{Condition, OpenRequests, Shared, Worker, supervise};
-use crate::log_throttle::LogThrottle;
 use crate::query::{Limits, QueryState};
 use crate::status::{DroppedLogLines, Status};
 use crate::version::Versions;
@@ -175,7 +174,7 @@ impl ServerBuilder {
         let count =
             self.workers.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
         let status = Arc::new(Status::new(self.log_lines_dropped));
-        let log = Arc::<LogThrottle>::default();
+        let log = Arc::new(LogThrottle::new(crate::clock::log_clock));
         let shared = Arc::new(Shared {
             store: Arc::clone(&store),
             handlers: self.handlers.clone(),
