@@ -159,10 +159,13 @@ impl FileDisk {
     }
 }
 
+/// No segment is given a higher number; a file that has one is somebody's else.
+const NUMBER_MAX: u64 = u64::MAX >> 1;
+
 /// The number of the segment whose file has this name.
 fn number_of(name: &OsStr) -> Option<SegmentId> {
     let number = SegmentId(u64::from_str_radix(name.to_str()?.strip_suffix(SUFFIX)?, 16).ok()?);
-    (name.to_str()? == format!("{number}{SUFFIX}")).then_some(number)
+    (name.to_str()? == format!("{number}{SUFFIX}") && number.0 <= NUMBER_MAX).then_some(number)
 }
 
 /// A segment may be a symbolic link, to a larger disk.
@@ -219,6 +222,16 @@ fn lock(path: &Path) -> Result<File, DiskError> {
     }
 }
 
+/// Where the lock is gone, another Agent may have the directory, and give the same numbers to segments: nothing is written.
+fn check_lock(lock: &File, path: &Path) -> io::Result<()> {
+    let path = path.join(LOCK);
+    if is_at(lock, &path)? {
+        return Ok(());
+    }
+    let words = format!("{} is gone; somebody removed it", path.display());
+    Err(io::Error::new(io::ErrorKind::NotFound, words))
+}
+
 /// Whether the file at this path is this one, and not gone or another.
 fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     #[cfg(unix)]
@@ -257,6 +270,7 @@ impl Disk for FileDisk {
     }
 
     fn create(&mut self, segment: SegmentId, head: &[u8]) -> io::Result<()> {
+        check_lock(&self.lock, &self.path)?;
         let path = self.file(segment);
         // A file of this number can only be what an earlier try left behind.
         let options = OpenOptions::new().create(true).truncate(true).write(true).open(&path)?;
@@ -278,6 +292,7 @@ impl Disk for FileDisk {
     }
 
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        check_lock(&self.lock, &self.path)?;
         let Some(last) = &mut self.last else {
             // As good as gone: begun anew, it is written whole again.
             let words = "a segment could not be made shorter after a write that failed";
@@ -393,7 +408,9 @@ impl Disk for FileDisk {
         let last = self.last.clone();
         let (lock, extent) = (Arc::clone(&self.lock), Arc::clone(&self.extent));
         let directory = std::mem::take(&mut self.is_changed).then(|| self.path.clone());
+        let path = self.path.clone();
         Box::new(move || {
+            check_lock(&lock, &path)?;
             files.iter().try_for_each(|file| file.sync_data())?;
             if let Some(last) = &last {
                 last.file.sync_data()?;
@@ -445,6 +462,33 @@ mod tests {
         }
         fs::create_dir(&path).unwrap();
         assert!(matches!(FileDisk::open(dir.path()), Err(DiskError::Segment { .. })));
+    }
+
+    #[test]
+    fn an_agent_whose_lock_is_gone_writes_nothing_into_the_log_of_another_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut first = FileDisk::open(dir.path()).unwrap();
+        first.create(SegmentId(1), b"of the first").unwrap();
+        fs::remove_file(dir.path().join(LOCK)).unwrap();
+        let mut second = FileDisk::open(dir.path()).unwrap();
+        second.create(SegmentId(2), b"of the second").unwrap();
+        for refused in [first.create(SegmentId(2), b"x"), first.append(b"x"), first.sync()(), first.renew()] {
+            assert!(refused.is_err());
+        }
+        assert!(first.renew().unwrap_err().to_string().contains("another agent has it"));
+        let read = |number: u64| fs::read(dir.path().join(format!("{}{SUFFIX}", SegmentId(number)))).unwrap();
+        assert_eq!((read(1), read(2)), (b"of the first".to_vec(), b"of the second".to_vec()));
+        // When the other one has ended, it goes on.
+        drop(second);
+        first.renew().unwrap();
+        first.create(SegmentId(3), b"again").unwrap();
+    }
+
+    #[test]
+    fn a_file_with_a_number_that_no_segment_has_gets_one() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(format!("{}{SUFFIX}", SegmentId(u64::MAX))), b"stray").unwrap();
+        assert_eq!(FileDisk::open(dir.path()).unwrap().segments().unwrap(), [(SegmentId(1), 5)]);
     }
 
     #[test]
