@@ -233,7 +233,7 @@ impl Dispatcher {
         self.send_due(now, durable, actions);
     }
 
-    /// Takes an input, and sends nothing yet: [`Dispatcher::go_on`] does.
+    /// Takes an input, and sends nothing yet: [`Dispatcher::send_due`] does.
     pub fn apply(&mut self, now: ClockReading, input: Input, actions: &mut Vec<Action>) {
         match input {
             Input::Tick => {}
