@@ -41,7 +41,6 @@ mod direction;
 mod driver;
 #[cfg(feature = "embedded")]
 pub mod embedded;
-#[cfg(feature = "driver")]
 pub mod panics;
 pub mod planner;
 #[cfg(feature = "driver")]

@@ -120,7 +120,7 @@ const VALUES_MAX: usize = 1 << 17;
 const VALUES_MIN: usize = 1 << 12;
 
 /// The law `bounded` for one State with very many values: folds what the strategy gives, at many times, until the State has
-/// stopped to grow, or there were 131,072. A map that grows with every new value is caught, if the strategy gives enough
+/// stopped growing, or there were 131,072. A map that grows with every new value is caught, if the strategy gives enough
 /// different ones.
 ///
 /// # Errors
