@@ -4,6 +4,7 @@
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+/// For how long something takes; never goes back.
 pub(crate) fn now() -> Instant {
     Instant::now()
 }
@@ -14,6 +15,7 @@ pub(crate) fn time_of_day() -> i64 {
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
 
+/// Waits between two tries: a command does one thing at a time, and nobody waits behind it.
 pub(crate) fn sleep(time: Duration) {
     thread::sleep(time);
 }
