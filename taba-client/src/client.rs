@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use taba_core::ledger::Why;
-use taba_core::{ClientId, Registry};
+use taba_core::{ClientId, Registry, RequestHeader};
 use tokio::sync::oneshot;
 
 use crate::client_core::{AGENT, BatchDestination, BuildError, ClientCore};
@@ -106,11 +106,11 @@ impl ClientBuilder {
         let destination = match self.sink {
             Some(sink) => BatchDestination::Custom(sink),
             None => {
-                let mut headers = self.headers.iter();
-                let address: AgentAddress = self.agent.parse()?;
-                BatchDestination::Agent(
-                    headers.try_fold(address, |address, (name, value)| address.with_header(name, value))?,
-                )
+                let mut address: AgentAddress = self.agent.parse()?;
+                for (name, value) in &self.headers {
+                    address = address.with_header(RequestHeader::new(name, value)?);
+                }
+                BatchDestination::Agent(address)
             }
         };
         let recorder = Recorder::new(id, self.clock, self.handlers.clone(), config.clone());

@@ -12,15 +12,14 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use taba_core::ledger::Why;
-use taba_core::{ClientId, NameError, Registry};
+use taba_core::{ClientId, NameError, OutOfRange, Registry, RequestHeaderError};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use crate::buffer::{EventBuffer, SenderIdentity};
-use crate::config::{ConfigError, Verified};
+use crate::config::Verified;
 use crate::driver::{
-    self, AgentAddress, AgentAddressError, ClientTask, FlushRequest, HeaderError, HttpSink, RingReaders,
-    TaskParts,
+    self, AgentAddress, AgentAddressError, ClientTask, FlushRequest, HttpSink, RingReaders, TaskParts,
 };
 use crate::lock::lock;
 use crate::pool::{Pool, PoolSource};
@@ -84,10 +83,10 @@ pub enum BuildError {
     Agent(#[from] AgentAddressError),
     /// A header cannot go with requests.
     #[error("the client cannot send a header")]
-    Header(#[from] HeaderError),
+    Header(#[from] RequestHeaderError),
     /// A bound or an interval cannot work.
     #[error("the configuration does not work")]
-    Config(#[from] ConfigError),
+    Config(#[from] OutOfRange),
     /// The system gives no random number for the incarnation.
     #[error("the system has no random numbers")]
     Random(#[source] io::Error),

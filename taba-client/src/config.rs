@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use taba_core::ledger::Why;
 use taba_core::limits::{BATCH_BLOCKS_MAX, BLOCK_BYTES_MAX, BLOCK_EVENTS_MAX, FRAME_BYTES_MAX};
+use taba_core::{OutOfRange, bytes_within, within};
 
 /// Bytes that one recorded event takes in its thread's ring.
 pub(crate) const RING_EVENT_BYTES: usize = 24;
@@ -92,21 +93,6 @@ impl Default for Config {
     }
 }
 
-/// A value of a [`Config`] that cannot work.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{field} is {found}; it must be from {min} to {max}")]
-#[non_exhaustive]
-pub struct ConfigError {
-    /// The field.
-    pub field: &'static str,
-    /// What it is.
-    pub found: u128,
-    /// The least it may be.
-    pub min: u128,
-    /// The most it may be.
-    pub max: u128,
-}
-
 /// A [`Config`] whose values agree with each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verified(Config);
@@ -129,28 +115,30 @@ impl Config {
     /// Checks that the values agree with each other.
     ///
     /// # Errors
-    /// [`ConfigError`], which names the field to mend. Durations are compared in milliseconds.
-    pub fn verify(self) -> Result<Verified, ConfigError> {
-        const HOUR: u128 = 3_600_000;
-        let within = |field, found: usize, min: usize, max: usize| {
-            within(field, found as u128, min as u128, max as u128)
-        };
-        within("ring_events_min", self.ring_events_min, 16, self.ring_events_max)?;
-        within("ring_events_max", self.ring_events_max, 16, 1 << 24)?;
-        within("rings_bytes_max", self.rings_bytes_max, self.ring_events_min * RING_EVENT_BYTES, usize::MAX)?;
-        within("tabs_max", self.tabs_max, 1, 1 << 24)?;
-        within("raw_events_max", self.raw_events_max, 0, BLOCK_EVENTS_MAX)?;
-        within("tab_events_max", self.tab_events_max, self.raw_events_max.max(1), 1 << 24)?;
-        within("pending_bytes_max", self.pending_bytes_max, 64 * 1024, usize::MAX)?;
-        within("batch_blocks_max", self.batch_blocks_max, LEDGER_BLOCKS_MAX + 1, BATCH_BLOCKS_MAX)?;
+    /// [`OutOfRange`], which names the field to mend.
+    pub fn verify(self) -> Result<Verified, OutOfRange> {
+        const HOUR: Duration = Duration::from_secs(3600);
+        const MS: Duration = Duration::from_millis(1);
+        within("ring_events_min", self.ring_events_min, 16..=self.ring_events_max)?;
+        within("ring_events_max", self.ring_events_max, 16..=1 << 24)?;
+        bytes_within(
+            "rings_bytes_max",
+            self.rings_bytes_max,
+            self.ring_events_min * RING_EVENT_BYTES..=usize::MAX,
+        )?;
+        within("tabs_max", self.tabs_max, 1..=1 << 24)?;
+        within("raw_events_max", self.raw_events_max, 0..=BLOCK_EVENTS_MAX)?;
+        within("tab_events_max", self.tab_events_max, self.raw_events_max.max(1)..=1 << 24)?;
+        bytes_within("pending_bytes_max", self.pending_bytes_max, 64 * 1024..=usize::MAX)?;
+        within("batch_blocks_max", self.batch_blocks_max, LEDGER_BLOCKS_MAX + 1..=BATCH_BLOCKS_MAX)?;
         let bytes_max = FRAME_BYTES_MAX - FRAME_SLACK_BYTES;
-        within("batch_bytes_max", self.batch_bytes_max, 2 * BLOCK_BYTES_MAX, bytes_max)?;
-        millis("flush_interval", self.flush_interval, 1, HOUR)?;
-        millis("request_timeout", self.request_timeout, 1, HOUR)?;
-        millis("backoff_min", self.backoff_min, 1, self.backoff_max.as_millis())?;
-        millis("backoff_max", self.backoff_max, 1, HOUR)?;
-        millis("drop_deadline", self.drop_deadline, 0, HOUR)?;
-        millis("exit_deadline", self.exit_deadline, 0, HOUR)?;
+        bytes_within("batch_bytes_max", self.batch_bytes_max, 2 * BLOCK_BYTES_MAX..=bytes_max)?;
+        within("flush_interval", self.flush_interval, MS..=HOUR)?;
+        within("request_timeout", self.request_timeout, MS..=HOUR)?;
+        within("backoff_min", self.backoff_min, MS..=self.backoff_max)?;
+        within("backoff_max", self.backoff_max, MS..=HOUR)?;
+        within("drop_deadline", self.drop_deadline, Duration::ZERO..=HOUR)?;
+        within("exit_deadline", self.exit_deadline, Duration::ZERO..=HOUR)?;
         Ok(Verified(self))
     }
 
@@ -161,14 +149,6 @@ impl Config {
             .into_iter()
             .fold(0, usize::saturating_add)
     }
-}
-
-fn millis(field: &'static str, found: Duration, min: u128, max: u128) -> Result<(), ConfigError> {
-    within(field, found.as_millis(), min, max)
-}
-
-fn within(field: &'static str, found: u128, min: u128, max: u128) -> Result<(), ConfigError> {
-    if (min..=max).contains(&found) { Ok(()) } else { Err(ConfigError { field, found, min, max }) }
 }
 
 #[cfg(test)]
@@ -182,7 +162,7 @@ mod tests {
 
     #[test]
     fn the_field_to_mend_is_named() {
-        let field = |config: Config| config.verify().unwrap_err().field;
+        let field = |config: Config| config.verify().unwrap_err().setting;
         assert_eq!(field(Config { flush_interval: Duration::ZERO, ..Config::default() }), "flush_interval");
         assert_eq!(field(Config { ring_events_max: 8, ..Config::default() }), "ring_events_min");
         assert_eq!(field(Config { batch_blocks_max: 1901, ..Config::default() }), "batch_blocks_max");

@@ -95,13 +95,14 @@ mod tabs;
 pub use async_trait::async_trait;
 pub use buffer::{EventBuffer, EventCounts, FlushPoint, SealedBatch, SenderIdentity};
 pub use column::Datum;
-pub use config::{Config, ConfigError, Verified};
+pub use config::{Config, Verified};
 pub use drops::Drops;
 pub use fault::ApplicationFault;
 pub use sink::{Sink, SinkError};
 pub use tab::TabSpec;
 pub use taba_core::{
-    Expiring, Keyed, NameError, Number, Reading, Registry, TabName, TabType, Timestamp, Value,
+    Expiring, Keyed, NameError, Number, OutOfRange, Reading, Registry, RequestHeader, RequestHeaderError,
+    TabName, TabType, Timestamp, Value,
 };
 pub use test_sink::TestSink;
 
@@ -112,7 +113,7 @@ pub use client_core::BuildError;
 #[cfg(feature = "driver")]
 pub use clock::{Clock, ManualClock};
 #[cfg(feature = "driver")]
-pub use driver::{AgentAddress, AgentAddressError, HeaderError, HttpSink};
+pub use driver::{AgentAddress, AgentAddressError, HttpSink};
 #[cfg(feature = "driver")]
 pub use global::{
     DefaultError, Lazy, LazyRef, buffer, counter, current, distinct, expiry_gauge, gauge, keyed, percentile,

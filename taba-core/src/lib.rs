@@ -79,6 +79,7 @@ pub mod name;
 #[cfg(not(feature = "laws"))]
 mod no_laws;
 mod number;
+mod range;
 pub mod reading;
 pub mod registry;
 mod request_header;
@@ -107,6 +108,7 @@ pub use log_throttle::LogThrottle;
 pub use memory::MemoryStore;
 pub use name::{ClientId, NameError, TabName, TabNameBuilder, TabType, escape_label, unescape_label};
 pub use number::Number;
+pub use range::{OutOfRange, bytes_text, bytes_within, within};
 pub use reading::{Expiring, Keyed, Reading, number_text};
 pub use registry::{Registry, RegistryBuilder, RegistryError};
 pub use request_header::{RequestHeader, RequestHeaderError};

@@ -49,6 +49,27 @@ pub enum RequestHeaderError {
 }
 
 impl RequestHeader {
+    /// The header of this name and value.
+    ///
+    /// # Errors
+    /// [`RequestHeaderError`], which does not show the value.
+    pub fn new(name: &str, value: &str) -> Result<Self, RequestHeaderError> {
+        let name = name.trim().to_ascii_lowercase();
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        if name.is_empty() || !name.bytes().all(is_name) {
+            return Err(RequestHeaderError::Name);
+        }
+        if TAKEN.contains(&name.as_str()) || name.starts_with("taba-") {
+            return Err(RequestHeaderError::Taken { name });
+        }
+        let value = value.trim();
+        let is_printable = value.bytes().all(|byte| byte == b'\t' || (b' '..=b'~').contains(&byte));
+        if value.is_empty() || name.len() + value.len() > BYTES_MAX || !is_printable {
+            return Err(RequestHeaderError::Value { name });
+        }
+        Ok(Self { name, value: value.to_owned() })
+    }
+
     /// The name, in small letters.
     pub fn name(&self) -> &str {
         &self.name
@@ -65,20 +86,7 @@ impl FromStr for RequestHeader {
 
     fn from_str(text: &str) -> Result<Self, RequestHeaderError> {
         let (name, value) = text.split_once(':').ok_or(RequestHeaderError::Name)?;
-        let name = name.trim().to_ascii_lowercase();
-        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-        if name.is_empty() || !name.bytes().all(is_name) {
-            return Err(RequestHeaderError::Name);
-        }
-        if TAKEN.contains(&name.as_str()) || name.starts_with("taba-") {
-            return Err(RequestHeaderError::Taken { name });
-        }
-        let value = value.trim();
-        let is_printable = value.bytes().all(|byte| byte == b'\t' || (b' '..=b'~').contains(&byte));
-        if value.is_empty() || text.len() > BYTES_MAX || !is_printable {
-            return Err(RequestHeaderError::Value { name });
-        }
-        Ok(Self { name, value: value.to_owned() })
+        Self::new(name, value)
     }
 }
 

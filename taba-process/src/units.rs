@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 
+pub use taba_core::bytes_text;
+
 /// A time or a size that is not written as it should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("write {0}")]
@@ -41,14 +43,6 @@ pub fn parse_bytes<T: TryFrom<u64>>(text: &str) -> Result<T, UnitError> {
 pub fn time_text(time: Duration) -> String {
     // A time beyond its range is longer than any setting may be.
     format!("{:#}", SignedDuration::try_from(time).unwrap_or(SignedDuration::MAX))
-}
-
-/// Writes a size as [`parse_bytes`] reads it, in the largest unit that makes it a whole number.
-pub fn bytes_text(bytes: u64) -> String {
-    let units = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
-    let fits = units.into_iter().find(|(_, size)| bytes >= *size && bytes.is_multiple_of(*size));
-    let (unit, size) = fits.unwrap_or(("B", 1));
-    format!("{}{unit}", bytes / size)
 }
 
 #[cfg(test)]

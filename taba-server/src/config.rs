@@ -12,7 +12,7 @@ use std::time::Duration;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, ValueEnum};
 use taba_core::limits::FRAME_BYTES_MAX;
-use taba_core::{HostPort, VBuckets, VBucketsError};
+use taba_core::{HostPort, OutOfRange, VBuckets, VBucketsError, bytes_within, within};
 use taba_process::settings::{LoadedSettings, Program, Renamed, SettingsError};
 use taba_process::units::{bytes_text, parse_bytes, parse_time, time_text};
 use taba_shard::{ShardUrl, UrlError};
@@ -213,18 +213,9 @@ impl Default for Config {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// A number or a time is out of its range.
-    #[error("{name} = {found} is not from {min} to {max}")]
-    OutOfRange {
-        /// The setting.
-        name: &'static str,
-        /// What it is.
-        found: String,
-        /// What it may be at least.
-        min: String,
-        /// What it may be at most.
-        max: String,
-    },
+    /// A setting is out of its range.
+    #[error(transparent)]
+    OutOfRange(#[from] OutOfRange),
     /// The number of VBuckets is impossible.
     #[error("vbuckets")]
     VBuckets(#[from] VBucketsError),
@@ -265,7 +256,7 @@ impl ConfigError {
     /// The settings that it is about.
     pub fn settings(&self) -> &[&'static str] {
         match self {
-            Self::OutOfRange { name, .. } => std::slice::from_ref(name),
+            Self::OutOfRange(error) => std::slice::from_ref(&error.setting),
             Self::VBuckets(_) => &["vbuckets"],
             Self::NoRedis | Self::RedisUnused => &["store", "redis"],
             Self::Redis { .. } => &["redis"],
@@ -333,14 +324,14 @@ impl Config {
     /// [`ConfigError`], which names the setting to change.
     pub fn verify(self) -> Result<VerifiedServerConfig, ConfigError> {
         let vbuckets = VBuckets::new(self.vbuckets)?;
-        within("workers", self.workers, 0, WORKERS_MAX)?;
-        within("cache_bytes_max", self.cache_bytes_max, 0, BYTES_MAX)?;
+        within("workers", self.workers, 0..=WORKERS_MAX)?;
+        bytes_within("cache_bytes_max", self.cache_bytes_max, 0..=BYTES_MAX)?;
         // One request, and the one that is decoded from it.
-        within("held_bytes_max", self.held_bytes_max, 2 * FRAME_BYTES_MAX, BYTES_MAX)?;
-        last("commit_interval", self.commit_interval, Duration::ZERO, HOUR)?;
-        last("shutdown_timeout", self.shutdown_timeout, Duration::ZERO, 24 * HOUR)?;
+        bytes_within("held_bytes_max", self.held_bytes_max, 2 * FRAME_BYTES_MAX..=BYTES_MAX)?;
+        within("commit_interval", self.commit_interval, Duration::ZERO..=HOUR)?;
+        within("shutdown_timeout", self.shutdown_timeout, Duration::ZERO..=24 * HOUR)?;
         if !self.prune_interval.is_zero() {
-            last("prune_interval", self.prune_interval, Duration::from_secs(1), 365 * 24 * HOUR)?;
+            within("prune_interval", self.prune_interval, Duration::from_secs(1)..=365 * 24 * HOUR)?;
         }
         let (bytes, bytes_max) = (self.memory_bytes(), self.memory_bytes_max);
         if bytes_max > 0 && bytes > bytes_max {
@@ -373,21 +364,6 @@ impl Config {
         };
         self.cache_bytes_max.saturating_add(self.held_bytes_max).saturating_add(store)
     }
-}
-
-fn within(name: &'static str, found: usize, min: usize, max: usize) -> Result<(), ConfigError> {
-    if (min..=max).contains(&found) {
-        return Ok(());
-    }
-    let text = |number: usize| if max == BYTES_MAX { bytes_text(number as u64) } else { number.to_string() };
-    Err(ConfigError::OutOfRange { name, found: text(found), min: text(min), max: text(max) })
-}
-
-fn last(name: &'static str, found: Duration, min: Duration, max: Duration) -> Result<(), ConfigError> {
-    if (min..=max).contains(&found) {
-        return Ok(());
-    }
-    Err(ConfigError::OutOfRange { name, found: time_text(found), min: time_text(min), max: time_text(max) })
 }
 
 #[cfg(test)]
@@ -465,7 +441,7 @@ mod tests {
     #[test]
     fn each_bound_is_checked_and_the_worst_case_is_added_up() {
         let name = |error: ConfigError| match error {
-            ConfigError::OutOfRange { name, .. } => name,
+            ConfigError::OutOfRange(error) => error.setting,
             other => panic!("{other}"),
         };
         assert_eq!(name(error(|c| c.held_bytes_max = 1 << 20)), "held_bytes_max");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use taba_core::limits::{BLOCK_BYTES_MAX, FRAME_BYTES_MAX};
-use taba_core::{VBuckets, VBucketsError};
+use taba_core::{OutOfRange, VBuckets, VBucketsError, bytes_within, within};
 
 use super::{
     BODY_BYTES_MAX, CONNECTION_BYTES, Config, DECODERS_MAX, INDEX_SHARE, LANE_BYTES, SERVERS_MAX, SpoolKind,
@@ -17,18 +17,9 @@ use crate::relay::HELD_HERE_BYTES_MAX;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// A number is out of its range.
-    #[error("{name} = {found} is not from {min} to {max}")]
-    OutOfRange {
-        /// The setting.
-        name: &'static str,
-        /// What it is.
-        found: String,
-        /// What it may be at least.
-        min: String,
-        /// What it may be at most.
-        max: String,
-    },
+    /// A setting is out of its range.
+    #[error(transparent)]
+    OutOfRange(#[from] OutOfRange),
     /// The number of VBuckets is impossible.
     #[error("vbuckets")]
     VBuckets(#[from] VBucketsError),
@@ -61,9 +52,11 @@ impl ConfigError {
     /// The settings that it is about.
     pub fn settings(&self) -> &[&'static str] {
         match self {
-            Self::OutOfRange { name: "backoff_min", .. } => &["backoff_min", "backoff_max"],
-            Self::OutOfRange { name: "request_bytes_max", .. } => &["request_bytes_max", "batch_bytes_max"],
-            Self::OutOfRange { name, .. } => std::slice::from_ref(name),
+            Self::OutOfRange(error) => match error.setting {
+                "backoff_min" => &["backoff_min", "backoff_max"],
+                "request_bytes_max" => &["request_bytes_max", "batch_bytes_max"],
+                _ => std::slice::from_ref(&error.setting),
+            },
             Self::VBuckets(_) => &["vbuckets"],
             Self::ServerTwice { .. } => &["servers"],
             Self::Memory { .. } => {
@@ -98,7 +91,7 @@ impl Config {
     }
 
     fn verify_servers(&self) -> Result<(), ConfigError> {
-        within("servers", self.servers.len() as u64, 1, SERVERS_MAX as u64)?;
+        within("servers", self.servers.len(), 1..=SERVERS_MAX)?;
         for (place, server) in self.servers.iter().enumerate() {
             if self.servers[..place].iter().any(|before| before.url() == server.url()) {
                 return Err(ConfigError::ServerTwice { url: server.url().to_owned() });
@@ -107,29 +100,29 @@ impl Config {
         Ok(())
     }
 
-    fn verify_ranges(&self) -> Result<(), ConfigError> {
+    fn verify_ranges(&self) -> Result<(), OutOfRange> {
         // The notes that the Agent adds to a Batch come on top of what a frame can hold.
-        within("spool_bytes_max", self.spool_bytes_max, 2 * FRAME_BYTES_MAX as u64, 1 << 40)?;
-        within("batch_bytes_max", self.batch_bytes_max as u64, 1, FRAME_BYTES_MAX as u64 / 2)?;
+        bytes_within("spool_bytes_max", self.spool_bytes_max, 2 * FRAME_BYTES_MAX as u64..=1 << 40)?;
+        bytes_within("batch_bytes_max", self.batch_bytes_max, 1..=FRAME_BYTES_MAX / 2)?;
         // The largest Batch, with room for its head and the numbers around it.
         let batch = self.batch_bytes_max.max(BLOCK_BYTES_MAX) + HEAD_BYTES_MAX + 64;
-        within("request_bytes_max", self.request_bytes_max as u64, batch as u64, FRAME_BYTES_MAX as u64)?;
-        within("requests_per_server_max", self.requests_per_server_max as u64, 1, 64)?;
-        within("incarnations_max", self.incarnations_max as u64, 1, 1 << 24)?;
-        within("connections_max", self.connections_max as u64, 1, 1 << 20)?;
-        within("bodies_bytes_max", self.bodies_bytes_max as u64, BODY_BYTES_MAX as u64, 1 << 31)?;
+        bytes_within("request_bytes_max", self.request_bytes_max, batch..=FRAME_BYTES_MAX)?;
+        bytes_within("bodies_bytes_max", self.bodies_bytes_max, BODY_BYTES_MAX..=1 << 31)?;
+        within("requests_per_server_max", self.requests_per_server_max, 1..=64)?;
+        within("incarnations_max", self.incarnations_max, 1..=1 << 24)?;
+        within("connections_max", self.connections_max, 1..=1 << 20)?;
         let (ms, secs) = (Duration::from_millis, Duration::from_secs);
-        last("spool_sync_interval", self.spool_sync_interval, ms(1), secs(1))?;
-        last("confirm_after", self.confirm_after, Duration::ZERO, secs(3600))?;
-        last("probe_interval", self.probe_interval, ms(10), secs(600))?;
-        last("merge_after", self.merge_after, Duration::ZERO, secs(600))?;
-        last("linger", self.linger, Duration::ZERO, secs(10))?;
-        last("backoff_min", self.backoff_min, ms(1), self.backoff_max)?;
-        last("backoff_max", self.backoff_max, ms(1), secs(600))?;
-        last("connect_timeout", self.connect_timeout, ms(1), secs(600))?;
-        last("request_timeout", self.request_timeout, ms(1), secs(600))?;
-        last("body_timeout", self.body_timeout, ms(1), secs(600))?;
-        last("shutdown_timeout", self.shutdown_timeout, Duration::ZERO, secs(86_400))
+        within("spool_sync_interval", self.spool_sync_interval, ms(1)..=secs(1))?;
+        within("confirm_after", self.confirm_after, secs(0)..=secs(3600))?;
+        within("probe_interval", self.probe_interval, ms(10)..=secs(600))?;
+        within("merge_after", self.merge_after, secs(0)..=secs(600))?;
+        within("linger", self.linger, secs(0)..=secs(10))?;
+        within("backoff_min", self.backoff_min, ms(1)..=self.backoff_max)?;
+        within("backoff_max", self.backoff_max, ms(1)..=secs(600))?;
+        within("connect_timeout", self.connect_timeout, ms(1)..=secs(600))?;
+        within("request_timeout", self.request_timeout, ms(1)..=secs(600))?;
+        within("body_timeout", self.body_timeout, ms(1)..=secs(600))?;
+        within("shutdown_timeout", self.shutdown_timeout, secs(0)..=secs(86_400))
     }
 
     /// What all bounds come to at the worst.
@@ -176,26 +169,6 @@ impl Memory {
     }
 }
 
-fn within(name: &'static str, found: u64, min: u64, max: u64) -> Result<(), ConfigError> {
-    if (min..=max).contains(&found) {
-        return Ok(());
-    }
-    Err(ConfigError::OutOfRange {
-        name,
-        found: found.to_string(),
-        min: min.to_string(),
-        max: max.to_string(),
-    })
-}
-
-fn last(name: &'static str, found: Duration, min: Duration, max: Duration) -> Result<(), ConfigError> {
-    if (min..=max).contains(&found) {
-        return Ok(());
-    }
-    let text = |time: Duration| format!("{time:?}");
-    Err(ConfigError::OutOfRange { name, found: text(found), min: text(min), max: text(max) })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -216,7 +189,7 @@ mod tests {
     #[test]
     fn each_bound_is_checked() {
         let name = |error: ConfigError| match error {
-            ConfigError::OutOfRange { name, .. } => name,
+            ConfigError::OutOfRange(error) => error.setting,
             other => panic!("{other}"),
         };
         assert_eq!(name(error(|c| c.servers.clear())), "servers");

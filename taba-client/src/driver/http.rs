@@ -62,12 +62,12 @@ impl HttpSink {
     }
 
     fn request(&self, frame: Bytes) -> Result<Request<Full<Bytes>>, Cause> {
-        let mut request = Request::post(self.address.path.as_str())
+        let request = Request::post(self.address.path.as_str())
             .header(HOST, self.address.host.as_str())
-            .header(CONTENT_TYPE, wire::CONTENT_TYPE)
-            .body(Full::new(frame))?;
-        request.headers_mut().extend(self.address.headers.clone());
-        Ok(request)
+            .header(CONTENT_TYPE, wire::CONTENT_TYPE);
+        let headers = self.address.headers.iter();
+        let request = headers.fold(request, |request, header| request.header(header.name(), header.value()));
+        Ok(request.body(Full::new(frame))?)
     }
 
     /// One request and its whole answer.

@@ -9,7 +9,7 @@ mod ring_readers;
 mod task;
 mod threads;
 
-pub use address::{AgentAddress, AgentAddressError, HeaderError};
+pub use address::{AgentAddress, AgentAddressError};
 pub use http::HttpSink;
 pub(crate) use ring_readers::RingReaders;
 pub(crate) use task::{ClientTask, FlushRequest, TaskParts, incarnation};

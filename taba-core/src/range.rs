@@ -1,0 +1,88 @@
+//! [`within`]: whether a setting is in its range; [`OutOfRange`]: which one is not.
+
+use std::fmt;
+use std::ops::RangeInclusive;
+
+/// A setting is out of its range.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{setting} = {found} is not from {min} to {max}")]
+#[non_exhaustive]
+pub struct OutOfRange {
+    /// The setting.
+    pub setting: &'static str,
+    /// What it is.
+    pub found: String,
+    /// The least that it may be.
+    pub min: String,
+    /// The most that it may be.
+    pub max: String,
+}
+
+impl OutOfRange {
+    fn check<T: PartialOrd>(
+        setting: &'static str,
+        found: &T,
+        range: &RangeInclusive<T>,
+        text: impl Fn(&T) -> String,
+    ) -> Result<(), Self> {
+        if range.contains(found) {
+            return Ok(());
+        }
+        Err(Self { setting, found: text(found), min: text(range.start()), max: text(range.end()) })
+    }
+}
+
+/// Checks a number or a time.
+///
+/// # Errors
+/// [`OutOfRange`], which names the setting.
+pub fn within<T: Copy + PartialOrd + fmt::Debug>(
+    setting: &'static str,
+    found: T,
+    range: RangeInclusive<T>,
+) -> Result<(), OutOfRange> {
+    OutOfRange::check(setting, &found, &range, |value| format!("{value:?}"))
+}
+
+/// Checks a size in bytes.
+///
+/// # Errors
+/// [`OutOfRange`], which names the setting.
+pub fn bytes_within<T: Copy + PartialOrd + TryInto<u64>>(
+    setting: &'static str,
+    found: T,
+    range: RangeInclusive<T>,
+) -> Result<(), OutOfRange> {
+    OutOfRange::check(setting, &found, &range, |&bytes| bytes_text(bytes.try_into().unwrap_or(u64::MAX)))
+}
+
+/// Writes a size as settings are written, in the largest unit that makes it a whole number: `64MiB`, `1000B`.
+pub fn bytes_text(bytes: u64) -> String {
+    let units = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    let fits = units.into_iter().find(|(_, size)| bytes >= *size && bytes % size == 0);
+    let (unit, size) = fits.unwrap_or(("B", 1));
+    format!("{}{unit}", bytes / size)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn both_ends_are_in_a_range_and_what_is_out_of_it_is_told_as_it_is_written() {
+        assert_eq!(within("workers", 1, 1..=2).and(within("workers", 2, 1..=2)), Ok(()));
+        let errors = [
+            (within("workers", 3, 1..=2), "workers = 3 is not from 1 to 2"),
+            (
+                within("linger", Duration::from_millis(5), Duration::from_secs(1)..=Duration::from_secs(60)),
+                "linger = 5ms is not from 1s to 60s",
+            ),
+            (bytes_within("held", 1, 1 << 20..=1 << 30), "held = 1B is not from 1MiB to 1GiB"),
+        ];
+        for (error, text) in errors {
+            assert_eq!(error.unwrap_err().to_string(), text);
+        }
+    }
+}
