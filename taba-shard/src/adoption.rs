@@ -1,7 +1,7 @@
-//! What would have to be done so that some shards hold one deployment, when they do not: pure.
+//! Plans the steps that make one deployment out of shards that do not hold one. Pure.
 //!
-//! Nothing that was ever written is removed. What was only made, and never written, may go; what no shard holds is made
-//! anew, empty; a head that cannot be read is written again, and its marks and States stay.
+//! Data that was ever written is never removed. A VBucket that was created and never written may be removed; one that
+//! no shard holds is created empty; an unreadable head is rewritten, and its marks and States stay.
 
 use std::collections::BTreeMap;
 
@@ -11,23 +11,23 @@ use crate::census::{HeldVBucket, ShardHoldings};
 use crate::layout::Deployment;
 use crate::map::ShardId;
 
-/// One step.
+/// One step of an adoption.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
-    /// A VBucket that was never written, and is of another deployment or in two places, is removed.
+    /// Removes a VBucket that was never written, and is of another deployment or on two shards.
     Remove,
-    /// The head of a VBucket is written again.
+    /// Rewrites the head of a VBucket.
     Mend,
-    /// A VBucket is made anew, empty.
+    /// Creates a VBucket, empty.
     Make,
 }
 
-/// All steps, in the order in which they are to be done.
+/// All steps, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Steps {
-    /// The deployment that there is afterwards.
+    /// The resulting deployment.
     pub deployment: Deployment,
-    /// What, of which VBucket, on which shard.
+    /// Each step with its VBucket and shard.
     pub steps: Vec<(Step, VBucket, ShardId)>,
 }
 
@@ -35,21 +35,21 @@ pub struct Steps {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AdoptionError {
-    /// VBuckets of several deployments were written.
+    /// VBuckets of several deployments hold data.
     #[error(
         "{first} and {second} hold data of different deployments: name the shards of one of them; \
          the other one's are a store of their own"
     )]
     Several {
-        /// A shard of the one.
+        /// A shard of the first.
         first: ShardId,
-        /// A shard of the other.
+        /// A shard of the second.
         second: ShardId,
     },
-    /// Two shards hold a VBucket that was written, under one epoch.
+    /// Two shards hold data of one VBucket under the same epoch.
     #[error("{vbucket} was written on {first} and on {second}: leave out the shard that is an old copy")]
     Twice {
-        /// Which one.
+        /// The VBucket.
         vbucket: VBucket,
         /// One of them.
         first: ShardId,
@@ -66,13 +66,13 @@ pub enum AdoptionError {
     },
 }
 
-/// What to do. `id` names the deployment where there is none yet.
+/// Plans the adoption. `id` names the deployment if none exists.
 ///
 /// # Errors
-/// [`AdoptionError`] when something that was written would have to go.
+/// [`AdoptionError`] when written data would have to be removed.
 ///
 /// # Panics
-/// When a shard does not answer for each VBucket.
+/// When a shard has no entry for a VBucket.
 pub fn plan(vbuckets: VBuckets, shards: &[ShardHoldings], id: u64) -> Result<Steps, AdoptionError> {
     let deployment = deployment(vbuckets, shards, id)?;
     let mut steps = Vec::new();
@@ -122,7 +122,7 @@ pub fn plan(vbuckets: VBuckets, shards: &[ShardHoldings], id: u64) -> Result<Ste
     Ok(Steps { deployment, steps })
 }
 
-/// The one deployment that was written; else the one of most VBuckets; else a new one.
+/// The one deployment that holds data; else the one with the most VBuckets; else a new one.
 fn deployment(vbuckets: VBuckets, shards: &[ShardHoldings], id: u64) -> Result<Deployment, AdoptionError> {
     let mut written: Option<(ShardId, u64)> = None;
     let mut counts: BTreeMap<u64, usize> = BTreeMap::new();
@@ -168,7 +168,6 @@ mod tests {
 
     #[test]
     fn what_was_lost_is_made_anew_and_what_was_written_stays() {
-        // One shard of two is empty.
         let half = holding(|n| if n < 32 { held(7, true) } else { None });
         let steps = plan_of(&[half.clone(), holding(|_| None)]).unwrap();
         assert_eq!((steps.deployment.id, steps.steps.len()), (7, 32));
@@ -176,7 +175,6 @@ mod tests {
             step.0 == Step::Make && step.2 == ShardId(1) && step.1.index() >= 32
         };
         assert!(steps.steps.iter().all(is_made), "{steps:?}");
-        // A head that cannot be read is mended where it is.
         let mut damaged = holding(|n| if n == 5 { None } else { held(7, true) });
         let fifth = VBuckets::new(64).unwrap().get(5).unwrap();
         damaged.damaged.insert(fifth);
@@ -186,12 +184,12 @@ mod tests {
 
     #[test]
     fn of_two_bootstraps_one_stays_and_data_is_never_removed() {
-        // Two Servers with lists in other orders made two halves each, and nothing was written.
+        // Two Servers with differently ordered lists made half a deployment each, and nothing was written.
         let mixed = |one: u64, two: u64| holding(move |n| held(if n < 32 { one } else { two }, false));
         let steps = plan_of(&[mixed(7, 8), mixed(8, 7)]).unwrap();
         let removed = steps.steps.iter().filter(|step| step.0 == Step::Remove).count();
         assert_eq!((removed, steps.steps.len()), (64, 64), "{steps:?}");
-        // One VBucket of them was written: its deployment is the one.
+        // One VBucket was written: its deployment wins.
         let written = holding(|n| held(8, n == 3));
         let steps = plan_of(&[mixed(7, 7), written.clone()]).unwrap();
         assert_eq!((steps.deployment.id, steps.steps.len()), (8, 64));

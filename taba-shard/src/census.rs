@@ -1,12 +1,12 @@
 //! [`Census`]: decides which shard owns which VBucket, from what each shard says it holds.
 //!
-//! The truth about a VBucket is in the VBucket. Of several shards that hold one, the highest epoch owns it; a VBucket
-//! that is marked as moved away by its highest holder has no owner until the move goes on.
+//! Each VBucket records its own ownership epoch. Of several shards that hold one, the highest epoch owns it; a
+//! VBucket that its highest holder marks as moved has no owner until the move is completed.
 //!
-//! A shard that is silent may hold the higher epoch, or what no other shard holds. So when some shards are silent, a
-//! VBucket belongs to the shard that holds it and does not say that it was moved, since a move marks it
-//! there first and each commit looks for that mark again; all other VBuckets are [`Location::Unknown`], and nothing is
-//! made in their place. Whether there is a deployment at all can only be known when every shard has answered.
+//! A shard that does not answer may hold a higher epoch, or a VBucket that no other shard holds. While some shards
+//! are silent, a VBucket belongs to the shard that holds it without a mark of moving (a move marks it there first,
+//! and each commit checks that mark again); all others are [`Location::Unknown`], and none is recreated. Whether a
+//! deployment exists at all is known only when every shard has answered.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +15,7 @@ use taba_core::{VBucket, VBuckets};
 use crate::layout::Deployment;
 use crate::map::ShardId;
 
-/// What one shard says about one VBucket that it holds.
+/// One shard's copy of one VBucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeldVBucket {
     /// Its ownership epoch.
@@ -24,7 +24,7 @@ pub struct HeldVBucket {
     pub is_moved: bool,
     /// Whether it was ever committed to.
     pub is_written: bool,
-    /// Of which deployment it is.
+    /// The deployment it belongs to.
     pub of: Deployment,
 }
 
@@ -37,12 +37,12 @@ pub struct ShardHoldings {
     pub damaged: BTreeSet<VBucket>,
 }
 
-/// Who owns a VBucket, and under which epoch.
+/// The owner of a VBucket, and its epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner {
-    /// Whose it is.
+    /// The shard.
     pub shard: ShardId,
-    /// Under which epoch: what a commit expects to find.
+    /// The epoch that a commit expects.
     pub epoch: u64,
 }
 
@@ -51,13 +51,13 @@ pub struct Owner {
 pub enum Location {
     /// This shard owns it.
     Owned(Owner),
-    /// What this shard holds under its name is not what a store writes.
+    /// This shard holds data under its name that no store writes.
     Damaged(ShardId),
-    /// No shard that has answered holds it; one that is silent may.
+    /// No shard that answered holds it; a silent one may.
     Unknown,
 }
 
-/// Who owns which VBucket, as of one census.
+/// The owner of each VBucket, as of one census.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct View {
     vbuckets: VBuckets,
@@ -72,12 +72,12 @@ impl View {
         self.vbuckets
     }
 
-    /// Of which deployment.
+    /// The deployment.
     pub const fn deployment(&self) -> Deployment {
         self.deployment
     }
 
-    /// Where it is; while it is being moved, where it was last.
+    /// The location of a VBucket; during a move, the last known one.
     ///
     /// # Panics
     /// When the VBucket is of a deployment with more VBuckets than this one.
@@ -85,7 +85,7 @@ impl View {
         self.places[usize::from(vbucket.index())]
     }
 
-    /// Who owns it; `None` when that is not known, or when it is damaged.
+    /// The owner; `None` when unknown or damaged.
     ///
     /// # Panics
     /// As [`place`](Self::place).
@@ -93,7 +93,7 @@ impl View {
         if let Location::Owned(owner) = self.place(vbucket) { Some(owner) } else { None }
     }
 
-    /// The shards that had not answered.
+    /// The shards that did not answer.
     pub fn silent(&self) -> &[ShardId] {
         &self.silent
     }
@@ -107,7 +107,8 @@ impl View {
         self.vbuckets.iter().zip(&self.places).filter_map(damaged)
     }
 
-    /// This view, and where it is silent, the older one: what a shard held that is silent now, it holds still.
+    /// This view, with unknown locations taken from an `older` one: a shard that is silent now still holds what it
+    /// held.
     #[must_use]
     pub fn over(mut self, older: &Self) -> Self {
         if self.silent.is_empty() {
@@ -128,18 +129,18 @@ impl View {
     }
 }
 
-/// What a census found.
+/// The outcome of a census.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CensusOutcome {
     /// No shard holds any VBucket: there is no deployment here.
     Nothing,
-    /// Somebody's bootstrap has not ended: nothing was ever committed, and the rest may be made.
+    /// A bootstrap has not ended: nothing was ever committed, and the missing VBuckets may be made.
     Unfinished(Deployment),
-    /// All VBuckets, but for those of shards that are silent.
+    /// All VBuckets, except those of silent shards.
     All(View),
 }
 
-/// Why a census says nothing about who owns what.
+/// Why a census cannot tell the owners.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CensusError {
@@ -165,20 +166,20 @@ pub enum CensusError {
          name those of one deployment, or run taba-server adopt"
     )]
     Mixed {
-        /// The first VBucket that is of another one than those before it.
+        /// The first VBucket of another deployment than those before it.
         vbucket: VBucket,
         /// Where it is.
         shard: ShardId,
-        /// Of which it is.
+        /// Its deployment.
         found: u64,
-        /// Of which the others are.
+        /// The deployment of the others.
         expected: u64,
     },
-    /// VBuckets that were there once are on no shard.
+    /// VBuckets that existed once are on no shard.
     #[error(
         "{vbucket} and {others} more are on no shard: a shard is missing from the list, or has lost its data; \
-         nothing is made anew in their place. Bring the shard or its data back; or run taba-server adopt, which makes \
-         them anew, empty"
+         none is recreated. Restore the shard or its data; or run taba-server adopt, which recreates \
+         them empty"
     )]
     Missing {
         /// The first of them.
@@ -186,8 +187,8 @@ pub enum CensusError {
         /// How many more.
         others: usize,
     },
-    /// Nothing of what the shards hold is what a store writes.
-    #[error("{vbucket} of {shard} and {others} more are damaged, and no shard holds one that is not")]
+    /// All data found is damaged.
+    #[error("{vbucket} of {shard} and {others} more are damaged, and no shard holds a readable one")]
     Damaged {
         /// The first of them.
         vbucket: VBucket,
@@ -196,7 +197,7 @@ pub enum CensusError {
         /// How many more.
         others: usize,
     },
-    /// Two shards hold a VBucket under one epoch.
+    /// Two shards hold a VBucket under the same epoch.
     #[error(
         "{vbucket} is held by {first} and {second} under epoch {epoch}: these shards do not belong together; \
          leave out the one that is a copy, or run taba-server adopt"
@@ -213,7 +214,7 @@ pub enum CensusError {
     },
 }
 
-/// Collects the answers of shards, and judges when all are there.
+/// Collects the answers of all shards and decides the owners.
 #[derive(Clone, Debug)]
 pub struct Census {
     vbuckets: VBuckets,
@@ -223,34 +224,33 @@ pub struct Census {
 }
 
 impl Census {
-    /// A census of `shards` shards, numbered from 0. Those that never answer are silent.
+    /// A census of `shards` shards, numbered from 0. A shard without an answer is silent.
     pub fn new(vbuckets: VBuckets, shards: usize) -> Self {
         Self { vbuckets, shards, answers: BTreeMap::new(), damaged: BTreeSet::new() }
     }
 
-    /// Takes the answer of one shard: what it holds, one for each VBucket in order. A later answer replaces an
-    /// earlier one.
+    /// Takes the answer of one shard: one entry for each VBucket, in order. A later answer replaces an earlier one.
     ///
     /// # Panics
-    /// When there is not one for each VBucket.
+    /// When the number of entries is not that of the VBuckets.
     pub fn answer(&mut self, shard: ShardId, held: Vec<Option<HeldVBucket>>) {
         assert_eq!(held.len(), usize::from(self.vbuckets.count()), "one for each vbucket");
         self.answers.insert(shard, held);
     }
 
-    /// What a shard holds under the name of this VBucket is not what a store writes.
+    /// Notes that a shard holds data under this VBucket's name that no store writes.
     pub fn damaged(&mut self, shard: ShardId, vbucket: VBucket) {
         self.damaged.insert((vbucket, shard));
     }
 
-    /// What all answers together say.
+    /// Decides from all answers.
     ///
     /// # Errors
     /// [`CensusError`]; [`CensusError::Incomplete`] when only the silent shards can tell whether there is a deployment.
     pub fn finish(mut self) -> Result<CensusOutcome, CensusError> {
         let shards = (0..self.shards).map(|shard| ShardId(shard as u16));
         let silent: Vec<ShardId> = shards.filter(|shard| !self.answers.contains_key(shard)).collect();
-        self.set_strangers_aside();
+        self.mark_foreign_as_damaged();
         let deployment = self.deployment()?;
         let everything = || self.answers.values().flatten().flatten();
         let is_unfinished =
@@ -278,9 +278,8 @@ impl Census {
         Ok(CensusOutcome::All(View { vbuckets: self.vbuckets, deployment, places, silent }))
     }
 
-    /// Of the VBuckets of one shard that are of several deployments, those of the smaller part are damaged: a shard
-    /// holds one deployment. Of two halves, neither is.
-    fn set_strangers_aside(&mut self) {
+    /// A shard holds one deployment: VBuckets of a minority deployment on it count as damaged. With a tie, none does.
+    fn mark_foreign_as_damaged(&mut self) {
         for (shard, held) in &mut self.answers {
             let mut counts: BTreeMap<(u16, u64), usize> = BTreeMap::new();
             for held in held.iter().flatten() {
@@ -424,7 +423,7 @@ mod tests {
         let CensusOutcome::All(whole) = census(&[one, two]).finish().unwrap() else { panic!("all is known") };
         assert_eq!(partial.clone().over(&whole), whole, "what was known stays known");
         assert_eq!(whole.clone().over(&partial), whole);
-        // Whether there is anything at all, or whether a bootstrap has ended, only all shards can say.
+        // Only the answers of all shards tell whether a deployment exists, or whether its bootstrap has ended.
         let new =
             HeldVBucket { is_written: false, of: Deployment { is_new: true, ..OF }, ..held(1).unwrap() };
         for held in [None, Some(new)] {
@@ -463,7 +462,7 @@ mod tests {
         let mut half = vec![None; 64];
         half[..10].fill(Some(new));
         assert!(matches!(census(&[half.clone()]).finish(), Ok(CensusOutcome::Unfinished(_))));
-        // The other shard had ended its bootstrap: this one has lost VBuckets.
+        // The other shard's bootstrap had ended: this one has lost VBuckets.
         let ended = Some(HeldVBucket { of: OF, ..new });
         half[0] = ended;
         assert!(matches!(census(&[half.clone()]).finish(), Err(CensusError::Missing { .. })));

@@ -1,30 +1,28 @@
-//! [`Command`]: one operation on one key, and how its answer is read. It knows nothing of connections.
-//!
-//! The same commands go alone, many at once over all shards
-//! ([`Data::run_all`](crate::Data::run_all)), and in transactions ([`Transaction`](crate::Transaction)).
+//! [`Command`]: one operation on one key, and how its reply is read. Independent of connections: commands are sent
+//! singly, over all shards ([`Data::run_all`](crate::Data::run_all)), or in a [`Transaction`](crate::Transaction).
 
 use std::time::Duration;
 
 use bytes::Bytes;
 
-/// What Redis answered, without what is particular to a protocol version.
+/// A reply of Redis, independent of the protocol version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
-    /// There is nothing.
+    /// No value.
     Nothing,
-    /// It is done.
+    /// `OK`.
     Done,
     /// A number.
     Integer(i64),
     /// Bytes.
     Bytes(Bytes),
-    /// Several answers.
+    /// Several replies.
     List(Vec<Reply>),
-    /// It was refused: the word that Redis says first (`WRONGTYPE`, `OOM`, …), and the rest.
+    /// An error: the code (`WRONGTYPE`, `OOM`, …) and the text.
     Refused {
-        /// The first word.
+        /// The code.
         code: String,
-        /// The rest.
+        /// The text.
         detail: String,
     },
 }
@@ -53,41 +51,41 @@ impl<T> Command<T> {
         self
     }
 
-    /// The word that Redis knows it by.
+    /// Its name in Redis.
     pub const fn name(&self) -> &'static str {
         self.name
     }
 
-    /// What follows its key.
+    /// The arguments after its key.
     pub fn arguments(&self) -> &[Bytes] {
         &self.arguments
     }
 
-    /// What an answer means; `None` when it is no answer to this command.
+    /// Decodes the reply; `None` when it is no reply to this command.
     pub fn read(&self, reply: Reply) -> Option<T> {
         (self.read)(reply)
     }
 
-    /// The key that it works on.
+    /// The key.
     pub fn key(&self) -> &[u8] {
         &self.key
     }
 
-    /// Bytes that it carries.
+    /// Bytes of its key and arguments.
     pub fn bytes(&self) -> usize {
         self.key.len() + self.arguments_bytes()
     }
 
-    /// Bytes of its arguments, the key not counted.
+    /// Bytes of its arguments, without the key.
     pub fn arguments_bytes(&self) -> usize {
         self.arguments.iter().map(Bytes::len).sum()
     }
 }
 
-/// On which condition a value is set.
+/// Under which condition a value is set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SetCondition {
-    /// Whether the key has a value or not.
+    /// Unconditionally.
     #[default]
     Always,
     /// Only if the key has no value: `NX`.
@@ -161,21 +159,21 @@ fn was_set(reply: Reply) -> Option<bool> {
 }
 
 fn milliseconds(time: Duration) -> String {
-    // Redis refuses 0, and a time that is over before it began was surely not meant.
+    // Redis refuses 0; a time in the past is taken as 1 ms.
     u64::try_from(time.as_millis()).unwrap_or(i64::MAX as u64).clamp(1, i64::MAX as u64).to_string()
 }
 
-/// The bytes of a string; `None` where there is none.
+/// Reads a string; `None` if the key has no value.
 pub fn get(key: impl AsRef<[u8]>) -> Command<Option<Bytes>> {
     Command::new("GET", key, maybe)
 }
 
-/// Sets a string; it has no expiry afterwards.
+/// Sets a string, without an expiry.
 pub fn set(key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Command<()> {
     Command::new("SET", key, done).arg(value)
 }
 
-/// Sets a string under a condition, to go by itself after a time, if any; says whether it did.
+/// Sets a string under a condition, with an expiry if given; returns whether it was set.
 pub fn set_with(
     key: impl AsRef<[u8]>,
     value: impl AsRef<[u8]>,
@@ -194,37 +192,37 @@ pub fn set_with(
     }
 }
 
-/// The bytes of a string, which is gone afterwards.
+/// Reads a string and removes it.
 pub fn get_delete(key: impl AsRef<[u8]>) -> Command<Option<Bytes>> {
     Command::new("GETDEL", key, maybe)
 }
 
-/// Removes a key of any type; says whether it was there.
+/// Removes a key of any type; returns whether it existed.
 pub fn delete(key: impl AsRef<[u8]>) -> Command<bool> {
     Command::new("DEL", key, flag)
 }
 
-/// Whether there is a key of any type.
+/// Whether a key of any type exists.
 pub fn exists(key: impl AsRef<[u8]>) -> Command<bool> {
     Command::new("EXISTS", key, flag)
 }
 
-/// Lets a key go by itself after a time; says whether it is there.
+/// Sets a key's expiry; returns whether the key exists.
 pub fn expire(key: impl AsRef<[u8]>, after: Duration) -> Command<bool> {
     Command::new("PEXPIRE", key, flag).arg(milliseconds(after))
 }
 
-/// Adds to a counter, which begins at 0; its value afterwards. Exact over all of `i64`; past that it is refused.
+/// Adds to a counter (0 at first) and returns its new value. A result outside `i64` is refused.
 pub fn increment(key: impl AsRef<[u8]>, by: i64) -> Command<i64> {
     Command::new("INCRBY", key, integer).arg(by.to_string())
 }
 
-/// The value of a counter; `None` where there is none.
+/// The value of a counter; `None` if it has none.
 pub fn counter(key: impl AsRef<[u8]>) -> Command<Option<i64>> {
     Command::new("GET", key, number)
 }
 
-/// Sets fields of a hash; says how many were not there before.
+/// Sets fields of a hash; returns how many are new.
 pub fn hash_set<F: AsRef<[u8]>, V: AsRef<[u8]>>(
     key: impl AsRef<[u8]>,
     pairs: impl IntoIterator<Item = (F, V)>,
@@ -238,7 +236,7 @@ pub fn hash_get(key: impl AsRef<[u8]>, field: impl AsRef<[u8]>) -> Command<Optio
     Command::new("HGET", key, maybe).arg(field)
 }
 
-/// Several fields of a hash, in the order asked.
+/// Several fields of a hash, in the order requested.
 pub fn hash_get_many<F: AsRef<[u8]>>(
     key: impl AsRef<[u8]>,
     fields: impl IntoIterator<Item = F>,
@@ -251,7 +249,7 @@ pub fn hash_all(key: impl AsRef<[u8]>) -> Command<Vec<(Bytes, Bytes)>> {
     Command::new("HGETALL", key, pairs)
 }
 
-/// Removes fields of a hash; says how many were there.
+/// Removes fields of a hash; returns how many existed.
 pub fn hash_remove<F: AsRef<[u8]>>(
     key: impl AsRef<[u8]>,
     fields: impl IntoIterator<Item = F>,
@@ -259,22 +257,22 @@ pub fn hash_remove<F: AsRef<[u8]>>(
     Command::new("HDEL", key, count).args(fields)
 }
 
-/// Adds to a counter in a field of a hash; its value afterwards.
+/// Adds to a counter in a field of a hash and returns its new value.
 pub fn hash_increment(key: impl AsRef<[u8]>, field: impl AsRef<[u8]>, by: i64) -> Command<i64> {
     Command::new("HINCRBY", key, integer).arg(field).arg(by.to_string())
 }
 
-/// How many fields a hash has.
+/// The number of fields of a hash.
 pub fn hash_len(key: impl AsRef<[u8]>) -> Command<u64> {
     Command::new("HLEN", key, count)
 }
 
-/// Adds members to a set; says how many were not in it.
+/// Adds members to a set; returns how many are new.
 pub fn set_add<M: AsRef<[u8]>>(key: impl AsRef<[u8]>, members: impl IntoIterator<Item = M>) -> Command<u64> {
     Command::new("SADD", key, count).args(members)
 }
 
-/// Removes members of a set; says how many were in it.
+/// Removes members of a set; returns how many existed.
 pub fn set_remove<M: AsRef<[u8]>>(
     key: impl AsRef<[u8]>,
     members: impl IntoIterator<Item = M>,
@@ -282,7 +280,7 @@ pub fn set_remove<M: AsRef<[u8]>>(
     Command::new("SREM", key, count).args(members)
 }
 
-/// Whether something is in a set.
+/// Whether a set contains the member.
 pub fn set_contains(key: impl AsRef<[u8]>, member: impl AsRef<[u8]>) -> Command<bool> {
     Command::new("SISMEMBER", key, flag).arg(member)
 }
@@ -292,7 +290,7 @@ pub fn set_members(key: impl AsRef<[u8]>) -> Command<Vec<Bytes>> {
     Command::new("SMEMBERS", key, many)
 }
 
-/// How many members a set has.
+/// The number of members of a set.
 pub fn set_len(key: impl AsRef<[u8]>) -> Command<u64> {
     Command::new("SCARD", key, count)
 }

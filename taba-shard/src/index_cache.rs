@@ -1,22 +1,21 @@
-//! [`IndexCache`]: which index entries of a VBucket need not be written again.
+//! [`IndexCache`]: the index entries of a VBucket that need not be written again.
 //!
-//! # When an entry may be taken for written
-//! A field of a VBucket that has no entry in the indexes is worse than lost: a scan does not see the State, and a
-//! mark that is not listed lets a Batch count twice. So this must hold in every state that a shard can be in, also
-//! after a failover took it back: *each field that is no tombstone has its entries.*
+//! # When an entry counts as written
+//! A field of a VBucket without its index entries is worse than lost: a scan does not see the State, and an unlisted
+//! mark lets a Batch count twice. The invariant, in every state of a shard, also after a failover to an older one:
+//! *each field that is no tombstone has its index entries.*
 //!
-//! 1. The commit script itself looks whether the entries that this process does not know are there, at the moment at
-//!    which it writes the fields. Writing them before is what makes it succeed, not what makes it safe.
-//! 2. What a process knows is tied to one version `at`: these entries belong to fields that were there, and were no
-//!    tombstones, when `at` was written. The script writes only if the VBucket is at the version that the commit
-//!    expects, and versions are never used twice. So if that is `at`, the shard's history contains the moment at
-//!    which `at` was written, however far it has gone back, and with it the fields and their entries. If it is not,
-//!    nothing is known.
-//! 3. Entries are removed only by the sweep, in a script that looks whether the fields are gone at that moment. A
-//!    field that is there at `at` is there until a commit removes it, and that commit makes another version.
-//!    A process that removes a field itself forgets its entries at the same time, here.
+//! 1. The commit script checks the entries that this process does not know, in the same step that writes the fields.
+//!    Writing them beforehand makes the commit succeed; the check makes it safe.
+//! 2. The cache is tied to one version `at`: its entries belong to fields that existed when `at` was written. The
+//!    script writes only if the VBucket is at the version that the commit expects, and versions are never reused. If
+//!    that is `at`, the shard's history contains the write of `at`, however far it has gone back, and with it the
+//!    fields and their entries. If it is not, the cache is not used.
+//! 3. Only the sweep removes entries, in a script that checks that their fields are gone. A field that exists at `at`
+//!    exists until a commit removes it, and that commit makes another version. A process that removes a field also
+//!    drops its entries from this cache.
 //!
-//! Hence what is known has to be dropped for no other reason: not when a connection breaks, not on a failover.
+//! So nothing else invalidates the cache: neither a broken connection nor a failover.
 
 use std::collections::HashSet;
 
@@ -39,7 +38,7 @@ pub enum IndexEntry {
 }
 
 impl IndexEntry {
-    /// 128 bits stand for the entry: two of a deployment's entries share them with a chance of 10⁻²⁴ or less.
+    /// A 128-bit digest: the chance that two entries of a deployment share one is 10⁻²⁴ or less.
     fn digest(&self) -> u128 {
         let bytes = match self {
             Self::Stream(stream) => layout::mark_field(*stream).into_bytes(),
@@ -51,10 +50,10 @@ impl IndexEntry {
     }
 }
 
-/// The index entries of one VBucket that one process knows to be written.
+/// The index entries of one VBucket that this process knows to be written.
 #[derive(Clone, Debug, Default)]
 pub struct IndexCache {
-    /// `None`: nothing is known.
+    /// `None`: the cache is empty.
     at: Option<Version>,
     entries: HashSet<u128>,
 }
@@ -70,7 +69,7 @@ impl IndexCache {
         self.entries.is_empty()
     }
 
-    /// The entries that the commit needs and that are not known to be written, sorted, each once.
+    /// The entries that the commit needs and that are not cached, sorted and distinct.
     pub fn missing(&self, commit: &Commit) -> Vec<IndexEntry> {
         let is_known =
             |entry: &IndexEntry| self.at == Some(commit.expect) && self.entries.contains(&entry.digest());
@@ -80,7 +79,7 @@ impl IndexCache {
         missing
     }
 
-    /// The commit is done. At most `room` entries are remembered in all; past that it remembers none.
+    /// The commit succeeded. Caches at most `room` entries; beyond that, none.
     pub fn committed(&mut self, commit: &Commit, room: usize) {
         if self.at != Some(commit.expect) {
             self.entries.clear();
@@ -101,7 +100,7 @@ impl IndexCache {
     }
 }
 
-/// The entries that a commit's fields need, some of them more than once.
+/// The entries that a commit's fields need, with duplicates.
 fn needed(commit: &Commit) -> impl Iterator<Item = IndexEntry> {
     let streams =
         commit.marks.iter().filter(|(_, mark)| mark.is_some()).map(|(stream, _)| IndexEntry::Stream(*stream));
@@ -117,8 +116,8 @@ fn needed(commit: &Commit) -> impl Iterator<Item = IndexEntry> {
     streams.chain(tabs).chain(states)
 }
 
-/// The entries that may be left without a field by a commit. More than are left in truth: a Tab whose type goes may
-/// still have States, and a State may have other parts.
+/// The entries that a commit may leave without a field. Some may still have one: a Tab whose type is removed may have
+/// States, and a State may have other parts.
 pub fn removed(commit: &Commit) -> impl Iterator<Item = IndexEntry> {
     let streams =
         commit.marks.iter().filter(|(_, mark)| mark.is_none()).map(|(stream, _)| IndexEntry::Stream(*stream));

@@ -1,4 +1,4 @@
-//! The names of keys in Redis. Every key of a VBucket begins with its tag in braces, so that Redis Cluster keeps them
+//! The names of keys in Redis. Every key of a VBucket begins with the VBucket's hash tag, so Redis Cluster keeps them
 //! all in one slot.
 //!
 //! ```text
@@ -9,25 +9,25 @@
 //! {vb0017}.parts.TAB        index: further parts of States of a Tab
 //! {vb0017}:NAMESPACE:KEY    a key of a user
 //! {vb0017}!NAMESPACE:NAME   a lock of a user
-//! {vb0017}!set-aside:HEX    what stood under the name of an index and was none
-//! taba:shard                a random number: the name of this Redis
-//! taba:plan                 while a deployment is made: the names of its shards, in their order
+//! {vb0017}!set-aside:HEX    a key of another type, renamed from the name of an index
+//! taba:shard                a random number that identifies this Redis
+//! taba:plan                 while a deployment is made: the names of its shards, in order
 //! ```
-//! Source of the rule: Redis Cluster specification, "Hash tags": what counts is the first `{` and the first `}`
-//! behind it, and both are ours whatever a user's key holds.
+//! Redis Cluster specification, "Hash tags": the first `{` and the first `}` after it delimit the tag. Both are in
+//! our prefix, whatever a user's key holds.
 
 use taba_core::{TabName, VBucket, VBuckets};
 use xxhash_rust::xxh64::xxh64;
 
 use crate::limits::{KEY_BYTES_MAX, NAMESPACE_BYTES_MAX};
 
-/// The key of the name of a Redis.
+/// The key that holds the name of a Redis.
 pub const SHARD_NAME: &str = "taba:shard";
 
-/// The key of the order of shards of a deployment that is being made.
+/// The key that holds the order of the shards while a deployment is made.
 pub const PLAN: &str = "taba:plan";
 
-/// Why a name cannot stand in a key.
+/// Why a name cannot be part of a key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyError {
@@ -45,7 +45,7 @@ pub enum KeyError {
     },
 }
 
-/// Where the keys of one use live, apart from those of every other: 1 to 32 of `a-z`, `0-9`, `_` and `-`.
+/// A namespace of users' keys: 1 to 32 of `a-z`, `0-9`, `_` and `-`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Namespace(String);
 
@@ -77,12 +77,12 @@ impl Namespace {
         [format!("{{{vbucket}}}!{}:", self.0).as_bytes(), name].concat()
     }
 
-    /// What matches every key of this namespace, in the language of `SCAN … MATCH`.
+    /// The `SCAN … MATCH` pattern of every key of this namespace.
     pub fn pattern(&self) -> String {
         format!("{{vb*}}:{}:*", self.0)
     }
 
-    /// The user's key in a key of Redis, if it is one of this namespace.
+    /// The user's key in a Redis key; `None` if it is not of this namespace.
     pub fn read<'a>(&self, key: &'a [u8]) -> Option<&'a [u8]> {
         let close = key.iter().position(|byte| *byte == b'}')?;
         key.strip_prefix(b"{vb")?;
@@ -90,10 +90,10 @@ impl Namespace {
     }
 }
 
-/// Where a user's key lives: `XXH64(what counts, seed 0) mod count`, as [`VBuckets::of`] does with the name of a Tab.
+/// The VBucket of a user's key: `XXH64(hashed part, seed 0) mod count`, as [`VBuckets::of`] does with a Tab's name.
 ///
-/// What counts is the whole key; or, if it holds a `{`, a `}` behind it and something between them, only that: so
-/// `{cart:7}:items` and `{cart:7}:total` live in one VBucket, as they would in one slot of Redis Cluster.
+/// The hashed part is the whole key, or the text between the first `{` and the next `}` if there is any:
+/// `{cart:7}:items` and `{cart:7}:total` share a VBucket, as they would share a slot of Redis Cluster.
 ///
 /// # Errors
 /// [`KeyError::Length`].
@@ -155,7 +155,7 @@ mod tests {
         })
     }
 
-    /// The slot of a key, by the specification's own words.
+    /// The slot of a key, as the specification defines it.
     fn slot(key: &[u8]) -> u16 {
         let tag = key.iter().position(|byte| *byte == b'{').and_then(|open| {
             let close = key[open + 1..].iter().position(|byte| *byte == b'}')?;

@@ -1,4 +1,4 @@
-//! Which bytes stand where in the hash of a VBucket: a promise to every deployment out there.
+//! The storage format: the fields of a VBucket's hash and their bytes. Stored data depends on it.
 //!
 //! ```text
 //! field                    value
@@ -12,13 +12,13 @@
 //! s:TAB CLIENT PART        another part of it; PART is 5 decimal digits
 //! n.INDEX                  how many entries the index has, a decimal number: no field for 0
 //! ```
-//! Names hold no byte below `!`, so the space sorts before all that may follow, as a shorter name does. An empty
-//! value of a mark, a Tab or a State is a tombstone: the same as no field, and swept later.
+//! No name holds a byte below `!`, so the space between names sorts a shorter name before a longer one. An empty
+//! value of a mark, a Tab or a State is a tombstone: it reads as a missing field, and a sweep removes it.
 //!
-//! The indexes beside it are sorted sets with score 0, which makes their order that of the bytes: `.streams` holds
-//! STREAM, `.tabs` holds TAB (of every Tab that has a type or a State), `.clients.TAB` holds CLIENT, `.parts.TAB`
-//! holds "CLIENT PART". Each field above has its entries there; an entry without a field is harmless. An index with
-//! fewer entries than its `n.INDEX` says has lost some, and is written again from the fields.
+//! The indexes beside the hash are sorted sets with score 0, so they sort by bytes: `.streams` holds STREAM, `.tabs`
+//! holds TAB (of every Tab that has a type or a State), `.clients.TAB` holds CLIENT, `.parts.TAB` holds "CLIENT
+//! PART". Each field above has its index entries; an entry without a field is harmless. An index with fewer entries
+//! than its `n.INDEX` says has lost some, and is rebuilt from the fields.
 
 use taba_core::{ClientId, Mark, Part, SeqNo, StateKey, StreamId, TabName, TabType, Version};
 
@@ -28,15 +28,15 @@ use crate::map::ShardId;
 pub const VERSION: &str = "ver";
 /// The field of the ownership epoch.
 pub const OWN: &str = "own";
-/// The field that says where the VBucket goes or went.
+/// The field that says where the VBucket is moving, or was moved.
 pub const MOVED: &str = "moved";
-/// The field that says of which deployment the VBucket is.
+/// The field that names the VBucket's deployment.
 pub const OF: &str = "of";
 /// The epoch of a VBucket that was never moved.
 pub const FIRST_EPOCH: u64 = 1;
 
 const MARK_BYTES: usize = 20;
-const _: () = assert!(MARK_BYTES == 8 + 8 + 4, "the drawing above is out of date");
+const _: () = assert!(MARK_BYTES == 8 + 8 + 4, "the table above is out of date");
 
 /// A deployment: made once by bootstrap, the same in every VBucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +45,7 @@ pub struct Deployment {
     pub vbuckets: u16,
     /// A random number.
     pub id: u64,
-    /// Whether bootstrap had not yet made all VBuckets when this was written.
+    /// Whether bootstrap was still making VBuckets when this was written.
     pub is_new: bool,
 }
 
@@ -54,7 +54,7 @@ pub fn put_version(version: Version) -> String {
     version.to_string()
 }
 
-/// The version that a text says; `None` when it is not a text that a store writes.
+/// Parses a version; `None` when no store writes this text.
 pub fn read_version(text: &[u8]) -> Option<Version> {
     let (writer, count) = std::str::from_utf8(text).ok()?.split_once('-')?;
     let version = Version { writer: hex(writer)?, count: decimal(count)? };
@@ -67,7 +67,7 @@ pub fn put_deployment(deployment: Deployment) -> String {
     format!("{vbuckets} {id:016x}{}", if is_new { " new" } else { "" })
 }
 
-/// The deployment that a text says; `None` when it is not a text that a store writes.
+/// Parses a deployment; `None` when no store writes this text.
 pub fn read_deployment(text: &[u8]) -> Option<Deployment> {
     let mut words = std::str::from_utf8(text).ok()?.split(' ');
     let vbuckets = decimal(words.next()?)?.try_into().ok()?;
@@ -80,17 +80,17 @@ pub fn read_deployment(text: &[u8]) -> Option<Deployment> {
     words.next().is_none().then_some(Deployment { vbuckets, id, is_new })
 }
 
-/// The epoch that a text says; `None` when it is not a text that a store writes.
+/// Parses an epoch; `None` when no store writes this text.
 pub fn read_epoch(text: &[u8]) -> Option<u64> {
     decimal(std::str::from_utf8(text).ok()?)
 }
 
-/// The text of where a VBucket goes.
+/// The text of a move's destination.
 pub fn put_moved(epoch: u64, to: ShardId) -> String {
     format!("{epoch}:{}", to.0)
 }
 
-/// Where a text says that a VBucket goes, and under which epoch; `None` when it is not a text that a store writes.
+/// The epoch and destination of a move; `None` when no store writes this text.
 pub fn read_moved(text: &[u8]) -> Option<(u64, ShardId)> {
     let (epoch, shard) = std::str::from_utf8(text).ok()?.split_once(':')?;
     Some((decimal(epoch)?, ShardId(decimal(shard)?.try_into().ok()?)))
@@ -101,14 +101,14 @@ pub fn mark_field(stream: StreamId) -> String {
     format!("a:{stream}")
 }
 
-/// The Stream of an entry of the index of Streams; `None` when it is not an entry that a store writes.
+/// The Stream of an entry of the index of Streams; `None` when no store writes this entry.
 pub fn read_stream(entry: &[u8]) -> Option<StreamId> {
     hex(std::str::from_utf8(entry).ok()?).map(StreamId)
 }
 
-/// What a field stands for in the indexes.
+/// A field that has index entries.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Listed {
+pub enum IndexedField {
     /// A mark.
     Stream(StreamId),
     /// The type of a Tab.
@@ -117,12 +117,12 @@ pub enum Listed {
     State(StateKey, Part),
 }
 
-/// What a field stands for; `None` for all others.
-pub fn read_field(field: &[u8]) -> Option<Listed> {
+/// Parses a field that has index entries; `None` for all others.
+pub fn read_field(field: &[u8]) -> Option<IndexedField> {
     let (kind, rest) = field.split_at_checked(2)?;
     match kind {
-        b"a:" => Some(Listed::Stream(read_stream(rest)?)),
-        b"t:" => Some(Listed::Tab(read_tab(rest)?)),
+        b"a:" => Some(IndexedField::Stream(read_stream(rest)?)),
+        b"t:" => Some(IndexedField::Tab(read_tab(rest)?)),
         b"s:" => {
             let space = rest.iter().position(|byte| *byte == b' ')?;
             let (tab, of) = (read_tab(&rest[..space])?, &rest[space + 1..]);
@@ -130,13 +130,13 @@ pub fn read_field(field: &[u8]) -> Option<Listed> {
                 Some(read) => read,
                 None => (read_client(of)?, Part::WHOLE),
             };
-            Some(Listed::State(StateKey { tab, client }, part))
+            Some(IndexedField::State(StateKey { tab, client }, part))
         }
         _ => None,
     }
 }
 
-/// The index whose entries a field counts, without what all keys of the VBucket begin with: `.streams` for `n.streams`.
+/// The index whose entries a field counts, without the key's common prefix: `.streams` for `n.streams`.
 pub fn read_count_field(field: &[u8]) -> Option<&str> {
     std::str::from_utf8(field).ok()?.strip_prefix('n').filter(|index| index.starts_with('.'))
 }
@@ -150,7 +150,7 @@ pub fn put_mark(mark: &Mark) -> [u8; MARK_BYTES] {
     bytes
 }
 
-/// The mark that these bytes are; `None` when they are not bytes that a store writes.
+/// Parses a mark; `None` when no store writes these bytes.
 pub fn read_mark(bytes: &[u8]) -> Option<Mark> {
     let bytes: &[u8; MARK_BYTES] = bytes.try_into().ok()?;
     let (seq, rest) = bytes.split_first_chunk::<8>()?;
@@ -167,20 +167,20 @@ pub fn tab_field(tab: &TabName) -> Vec<u8> {
     [b"t:", tab.as_str().as_bytes()].concat()
 }
 
-/// The Tab of an entry of the index of Tabs; `None` when it is not an entry that a store writes.
+/// The Tab of an entry of the index of Tabs; `None` when no store writes this entry.
 pub fn read_tab(entry: &[u8]) -> Option<TabName> {
     let text = std::str::from_utf8(entry).ok()?;
     // A name whose labels are out of order would be a second spelling of another Tab.
     TabName::new(text).ok().filter(|tab| tab.as_str() == text)
 }
 
-/// The type that a value says; `None` when it is not a value that a store writes.
+/// Parses a type; `None` when no store writes this value.
 pub fn read_type(value: &[u8]) -> Option<TabType> {
     TabType::new(std::str::from_utf8(value).ok()?).ok()
 }
 
-/// What stands for a type that cannot be read: no Handler has this one, so the States of the Tab are a fault each, and
-/// the other Tabs none.
+/// Replaces a type that cannot be read. No Handler has it, so each State of this Tab is a fault and other Tabs are
+/// not affected.
 pub fn damaged_type() -> TabType {
     TabType::new("taba.damaged").expect("the constant is a type name")
 }
@@ -203,12 +203,12 @@ pub fn part_entry(client: &ClientId, part: Part) -> String {
     format!("{client} {:05}", part.0)
 }
 
-/// The Client of an entry of the index of Clients; `None` when it is not an entry that a store writes.
+/// The Client of an entry of the index of Clients; `None` when no store writes this entry.
 pub fn read_client(entry: &[u8]) -> Option<ClientId> {
     ClientId::new(std::str::from_utf8(entry).ok()?).ok()
 }
 
-/// The Client and part of an entry of the index of parts; `None` when it is not an entry that a store writes.
+/// The Client and part of an entry of the index of parts; `None` when no store writes this entry.
 pub fn read_part(entry: &[u8]) -> Option<(ClientId, Part)> {
     let (client, part) = std::str::from_utf8(entry).ok()?.split_once(' ')?;
     let number = if part.len() == 5 { decimal(part)?.try_into().ok()? } else { return None };
@@ -216,13 +216,13 @@ pub fn read_part(entry: &[u8]) -> Option<(ClientId, Part)> {
     Some((ClientId::new(client).ok()?, part))
 }
 
-/// 16 lower-case digits, and nothing that could be written otherwise.
+/// Exactly 16 lower-case digits, so that each number has one spelling.
 fn hex(text: &str) -> Option<u64> {
     let is_digit = |c: u8| c.is_ascii_digit() || (b'a'..=b'f').contains(&c);
     (text.len() == 16 && text.bytes().all(is_digit)).then(|| u64::from_str_radix(text, 16).ok())?
 }
 
-/// Digits only: Rust's own parser also takes a `+`.
+/// Digits only: Rust's own parser also accepts a `+`.
 fn decimal(text: &str) -> Option<u64> {
     text.bytes().all(|c| c.is_ascii_digit()).then(|| text.parse().ok())?
 }
@@ -237,7 +237,7 @@ mod tests {
         StateKey { tab: TabName::new(tab).unwrap(), client: ClientId::new(client).unwrap() }
     }
 
-    /// Bytes that are stored out there. They never change; a new form gets a new field.
+    /// Bytes that are stored in production. They never change; a new form gets a new field.
     #[test]
     fn the_bytes_are_the_drawn_ones() {
         assert_eq!(put_version(Version { writer: 0xab, count: 7 }), "00000000000000ab-7");
@@ -302,11 +302,11 @@ mod tests {
     fn a_field_tells_what_it_is_listed_as() {
         let key = key("delay;from=ATL", "web-1");
         for part in [Part::WHOLE, Part(7)] {
-            let listed = Listed::State(key.clone(), part);
+            let listed = IndexedField::State(key.clone(), part);
             assert_eq!(read_field(&state_field(&key, part)), Some(listed));
         }
-        assert_eq!(read_field(&tab_field(&key.tab)), Some(Listed::Tab(key.tab)));
-        assert_eq!(read_field(mark_field(StreamId(9)).as_bytes()), Some(Listed::Stream(StreamId(9))));
+        assert_eq!(read_field(&tab_field(&key.tab)), Some(IndexedField::Tab(key.tab)));
+        assert_eq!(read_field(mark_field(StreamId(9)).as_bytes()), Some(IndexedField::Stream(StreamId(9))));
         for other in ["ver", "own", "n.streams", "a:9", "t:", "s:tab", "x"] {
             assert_eq!(read_field(other.as_bytes()), None, "{other}");
         }
@@ -351,7 +351,7 @@ mod tests {
             clients.sort();
             let entries: Vec<_> = clients.iter().map(|client| client.as_str().as_bytes()).collect();
             prop_assert!(entries.is_sorted());
-            // All parts of a Client lie between its name and its name with a "!" behind.
+            // All parts of a Client sort between its name and its name followed by "!".
             for client in &clients {
                 for part in &parts {
                     let entry = part_entry(client, Part(*part));

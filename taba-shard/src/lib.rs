@@ -7,7 +7,7 @@
 //!        shard 0 {vb0000} {vb0003} …     shard 1 {vb0001} …     each with replicas
 //! ```
 //!
-//! Read [`layout`] first (what lies in a Redis), then [`census`] and [`index_cache`].
+//! Read [`layout`] first (the storage format), then [`census`] and [`index_cache`].
 //!
 //! # Examples
 //! ```
@@ -27,7 +27,7 @@
 //! data.set_many([("apples", "3"), ("pears", "5")]).await;
 //! assert_eq!(data.get_many(["pears", "plums"]).await?, [Some("5".into()), None]);
 //!
-//! // What stands in braces says where a key lives: these two live together, and change together.
+//! The braces choose the VBucket: these two keys share one, so they can change in one transaction.
 //! let mut transaction = data.transaction();
 //! let items = transaction.add(command::increment("{cart:7}:items", 1))?;
 //! let total = transaction.add(command::increment("{cart:7}:total", 1995))?;
@@ -37,27 +37,25 @@
 //! # }
 //! ```
 //!
-//! The key space is cut into [`VBuckets`](taba_core::VBuckets); a shard owns some of them. All keys of a VBucket
-//! carry its tag, so the layout is legal on Redis Cluster too. Works with Redis 7 and Valkey.
+//! The key space is cut into [`VBuckets`](taba_core::VBuckets); each shard owns some of them. All keys of a VBucket
+//! carry its hash tag, so the layout is valid on Redis Cluster too. Works with Redis 7 and Valkey.
 //!
-//! | module | what is in it |
+//! | module | content |
 //! |---|---|
-//! | [`map`] | [`VBucketMap`]: which shard is to own which VBucket |
-//! | [`keys`] | the names of keys, and where a user's key lives |
-//! | [`router`] | many things for many shards → bounded requests, and their answers in order |
+//! | [`map`] | [`VBucketMap`]: the owners of VBuckets in a new deployment |
+//! | [`keys`] | the names of keys, and the VBucket of a user's key |
+//! | [`router`] | items for many shards → bounded requests → answers in order |
 //! | [`command`] | one operation on one key: strings, counters, hashes, sets |
-//! | [`layout`] | the bytes of a VBucket, drawn |
-//! | [`census`] | who owns what, from what all shards say |
-//! | [`index_cache`] | when an index entry may be taken for written |
-//! | [`stability`] | when what was committed is safe from the loss of a machine |
-//! | [`adoption`] | what makes one deployment of shards that do not hold one |
+//! | [`layout`] | the storage format of a VBucket |
+//! | [`census`] | the owner of each VBucket, from the answers of all shards |
+//! | [`index_cache`] | index entries that need not be written again |
+//! | [`stability`] | when a commit survives the loss of a machine |
+//! | [`adoption`] | repairs shards that do not hold one deployment |
 //! | [`limits`] | every bound by name |
 //!
-//! Those are the pure half: no socket, no clock, no runtime. With the feature `redis` (default) come [`Shards`] (the
-//! connections), [`Data`] (a user's keys: alone, many at once, in [`Transaction`]s, under a [`LockLease`], by
+//! These modules are pure: no socket, no clock, no runtime. The feature `redis` (default) adds [`Shards`] (the
+//! connections), [`Data`] (a user's keys: single, batched, in [`Transaction`]s, under a [`LockLease`], by
 //! [`scan`](Data::scan)), and [`ShardedRedis`], the [`Store`](taba_core::Store) of Taba's Servers.
-//!
-//! Features: `redis` (default): connections, data types and `ShardedRedis`.
 
 #![deny(missing_docs)]
 #![doc(test(attr(deny(unused_imports))))]
@@ -75,7 +73,7 @@ pub mod router;
 mod sabotage;
 pub mod stability;
 
-/// Its example is compiled with the tests.
+/// Compiles the README's example with the tests.
 #[cfg(all(doctest, feature = "redis"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

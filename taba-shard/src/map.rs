@@ -1,4 +1,5 @@
-//! [`VBucketMap`]: which shard is to own which VBucket. Total by construction: a gap or an overlap cannot be built.
+//! [`VBucketMap`]: which shard owns which VBucket in a new deployment. Total by construction: gaps and overlaps
+//! cannot be built.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -7,7 +8,7 @@ use taba_core::{VBucket, VBuckets};
 
 use crate::limits::SHARDS_MAX;
 
-/// One Redis primary, with its replicas: its place in the deployment's list, from 0.
+/// One Redis primary with its replicas: its index in the deployment's list, from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ShardId(pub u16);
 
@@ -17,7 +18,7 @@ impl fmt::Display for ShardId {
     }
 }
 
-/// Why ranges are no map.
+/// Why ranges do not form a map.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MapError {
@@ -43,7 +44,7 @@ pub enum MapError {
         /// The first of them.
         index: u16,
     },
-    /// A range reaches over the last VBucket, or is empty.
+    /// A range ends beyond the last VBucket, or is empty.
     #[error("there is no range {start}..={end} in {vbuckets} vbuckets")]
     Range {
         /// Where it begins.
@@ -75,7 +76,8 @@ pub struct VBucketMap {
 }
 
 impl VBucketMap {
-    /// Contiguous slices, as even as can be: the first shards have one VBucket more where it does not come out.
+    /// Contiguous slices, as even as possible: the first shards have one VBucket more where the division leaves a
+    /// remainder.
     ///
     /// # Errors
     /// [`MapError::Shards`].
@@ -95,7 +97,7 @@ impl VBucketMap {
     /// From ranges of VBuckets, ends included, in any order.
     ///
     /// # Errors
-    /// [`MapError`] when they leave a gap, overlap, or reach over the end.
+    /// [`MapError`] when they leave a gap, overlap, or end beyond the last VBucket.
     pub fn from_ranges(
         vbuckets: VBuckets,
         ranges: &[(RangeInclusive<u16>, ShardId)],
@@ -123,7 +125,7 @@ impl VBucketMap {
         self.vbuckets
     }
 
-    /// Whose the VBucket is.
+    /// The shard that owns the VBucket.
     ///
     /// # Panics
     /// When the VBucket is of a deployment with more VBuckets than this one.

@@ -1,5 +1,5 @@
-//! [`Routed`]: many things for many shards → bounded requests, one shard each → the answers, in the order of the
-//! things. It decides everything and sends nothing.
+//! [`Routed`]: items for many shards → bounded requests, one shard each → the answers, in the order of the items.
+//! Pure.
 
 use std::collections::BTreeMap;
 
@@ -9,26 +9,26 @@ use crate::map::ShardId;
 /// One request to one shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShardRequest<T> {
-    /// To whom.
+    /// The receiver.
     pub shard: ShardId,
-    /// What, in the order in which it was given.
+    /// Its items, in their original order.
     pub items: Vec<T>,
-    /// Where each of them stood in the order of all.
+    /// The index of each item in the original order.
     places: Vec<usize>,
 }
 
-/// The requests that some things make, and later their answers.
+/// Collects the answers of routed requests.
 #[derive(Debug)]
 pub struct Routed<A> {
     answers: Vec<Option<A>>,
 }
 
-/// How large a request may get.
+/// The maximum size of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestBounds {
-    /// Things in it, at least one.
+    /// Items, at least 1.
     pub items_max: usize,
-    /// Their bytes; one that is larger by itself travels alone.
+    /// Bytes; a larger single item gets a request of its own.
     pub bytes_max: usize,
 }
 
@@ -38,10 +38,10 @@ impl Default for RequestBounds {
     }
 }
 
-/// Splits things by shard, and each shard's share into requests within the bounds.
+/// Groups items by shard, and splits each group into requests within the bounds.
 ///
-/// The requests of one shard are in the order of the things, so that a caller who sends them one after another keeps
-/// that order. Sort: by shard, then by place.
+/// The requests of one shard are in the order of the items: a caller that sends them one after another keeps that
+/// order.
 pub fn route<T, A>(
     items: impl IntoIterator<Item = (ShardId, usize, T)>,
     bounds: RequestBounds,
@@ -67,7 +67,7 @@ pub fn route<T, A>(
 }
 
 impl<T> ShardRequest<T> {
-    /// Where each item stood in the order of all; to be given to [`Routed::put`] with the answers.
+    /// The index of each item in the original order, for [`Routed::put`].
     pub fn places(&self) -> &[usize] {
         &self.places
     }
@@ -77,8 +77,7 @@ impl<A> Routed<A> {
     /// Takes the answers of one request, in its order.
     ///
     /// # Panics
-    /// When there are more or fewer answers than places, or a place is answered twice: both are mistakes of the
-    /// caller.
+    /// When the number of answers is not that of the places, or a place is answered twice.
     pub fn put(&mut self, places: &[usize], answers: impl IntoIterator<Item = A>) {
         let mut answers = answers.into_iter();
         for place in places {
@@ -88,10 +87,10 @@ impl<A> Routed<A> {
         assert!(answers.next().is_none(), "one answer for each item");
     }
 
-    /// All answers, in the order of the things.
+    /// All answers, in the order of the items.
     ///
     /// # Panics
-    /// When a request was not answered, a mistake of the caller.
+    /// When a request was not answered.
     pub fn finish(self) -> Vec<A> {
         self.answers.into_iter().map(|answer| answer.expect("each request is answered")).collect()
     }

@@ -1,13 +1,11 @@
-//! Rules of exactly-once that can be switched off, to show that they matter: torture runs again without each, and must
-//! then end in wrong totals.
+//! Rules of exactly-once that tests can switch off: without each, torture must end in wrong totals.
 //!
-//! Only when built with `--cfg taba_sabotage`, as `scripts/sabotage` does for tests (a feature could be switched on by any
-//! crate of a build, and be shipped), and only when `TABA_SABOTAGE` names the rule,
-//! perhaps among others: `TABA_SABOTAGE=one,other`.
+//! Compiled only with `--cfg taba_sabotage`, as `scripts/sabotage` does (a feature could be switched on by any crate
+//! of a build, and be shipped); active only when `TABA_SABOTAGE` names the rule: `TABA_SABOTAGE=one,other`.
 
-/// A commit is done only if the VBucket is still at the version that it expects.
+/// A commit succeeds only if the VBucket is at the version that it expects.
 pub(crate) const CONDITIONAL: &str = "unconditional-commit";
-/// An index that has lost entries is written again before anything is answered.
+/// An index that has lost entries is rebuilt before anything is answered.
 pub(crate) const LISTED: &str = "believe-indexes";
 
 /// Whether this rule is switched off.

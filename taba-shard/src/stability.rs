@@ -1,33 +1,32 @@
-//! [`StabilityWait`]: has what was committed reached the replicas? Decided from what `INFO replication` says, poll by poll.
+//! [`StabilityWait`]: have the replicas received a commit? Decided from polls of `INFO replication`.
 //!
-//! A fixed delay is no proof: a replica that is stalled still answers pings. `WAIT` would hold up everything else
-//! that goes over a shared connection.
+//! A fixed delay proves nothing: a stalled replica still answers pings. `WAIT` would block all other requests on a
+//! shared connection.
 //!
-//! Safe is what every replica of the deployment has, and has had for longer than its disk is behind: a replica that
-//! takes over and is then started again must still have it. Where there is no replica, the primary's own disk is what
-//! counts.
+//! A commit is safe when every replica of the deployment has had it for longer than its disk lags behind: a replica
+//! that is promoted and then restarted must still have it. Without replicas, the primary's own disk counts.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::limits::{DISK_LAG, REPLICA_EXPECTED};
 
-/// What a primary says about its log of writes.
+/// The state of a primary's append-only log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AppendLog {
-    /// It has none.
+    /// Switched off.
     Off,
-    /// Its last write went well.
+    /// The last write succeeded.
     Fine,
-    /// Its last write failed.
+    /// The last write failed.
     Failing,
-    /// It is written, and synced when the operating system decides.
+    /// Written; synced when the operating system decides.
     Lazy,
 }
 
 impl AppendLog {
-    /// How much it is worth, to compare what it was with what it is.
-    const fn worth(self) -> u8 {
+    /// The ranks of log states, to detect that a log has become weaker.
+    const fn strength(self) -> u8 {
         match self {
             Self::Off => 0,
             Self::Lazy => 1,
@@ -36,82 +35,83 @@ impl AppendLog {
     }
 }
 
-/// What one poll found.
+/// The result of one poll.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Poll {
     /// When it was sent.
     pub started: Instant,
-    /// Which connection it came over: another number, another process perhaps.
+    /// The number of the connection; another number may be another process.
     pub epoch: u64,
     /// Whether the process is a primary.
     pub is_primary: bool,
-    /// The name of its history of writes; another name after a failover.
+    /// The replication ID; it changes with a failover.
     pub history: String,
-    /// How long its history is, in bytes.
+    /// The replication offset, in bytes.
     pub offset: u64,
-    /// How much of it each connected replica has acknowledged.
+    /// The offset that each connected replica has acknowledged.
     pub replicas: Vec<u64>,
-    /// Its log of writes.
+    /// The append-only log.
     pub log: AppendLog,
-    /// How many replicas there should be: see [`ReplicaHistory`].
+    /// The expected number of replicas: see [`ReplicaHistory`].
     pub replicas_expected: usize,
-    /// Whether its log of writes was worth more once: it was switched off, or is not synced any more.
+    /// Whether the log was stronger before: it was switched off, or is no longer synced.
     pub has_weaker_log: bool,
     /// Whether it evicts keys when its memory is full.
     pub evicts: bool,
 }
 
-/// What a wait has come to.
+/// The state of a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StabilityVerdict {
-    /// Not known yet.
+    /// Not decided yet.
     Pending,
-    /// Everything that was done before the wait began is safe.
+    /// Everything committed before the wait began is safe.
     Stable,
-    /// Nothing can be said any more about what was done before.
+    /// It can no longer be decided whether earlier commits are safe.
     Lost(StabilityLost),
 }
 
-/// Why nothing can be said.
+/// Why stability cannot be decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StabilityLost {
-    /// The connection over which the commit was made is gone: the process behind the new one may have another
-    /// history.
+    /// The connection of the commit is gone: the process behind the new one may have another history.
     #[error("the connection that the last commit went over is gone")]
     Reconnected,
-    /// It is a replica now.
-    #[error("the process is no primary any more")]
+    /// The process is a replica now.
+    #[error("the process is no longer a primary")]
     Demoted,
-    /// It has begun another history.
+    /// The replication ID has changed.
     #[error("the primary has begun another history of writes")]
     Rewritten,
     /// The deadline of the wait has passed.
     #[error("the replicas did not catch up in time")]
     TimedOut,
     /// Its `maxmemory-policy` was changed to one that evicts keys.
-    #[error("maxmemory-policy was changed, and it throws data away when it is full: set it to noeviction")]
-    Evicts,
-    /// There is no replica, and the log of writes is not what it was.
     #[error(
-        "there is no replica, and the log of writes was switched off or is not synced any more: \
+        "maxmemory-policy was changed, and redis now evicts data when its memory is full: set it to noeviction"
+    )]
+    Evicts,
+    /// There is no replica, and the append-only log is weaker than before.
+    #[error(
+        "there is no replica, and the log of writes was switched off or is no longer synced: \
          set appendonly yes, and appendfsync everysec"
     )]
     LogWeaker,
-    /// There is no replica, and the log of writes fails.
+    /// There is no replica, and the append-only log fails.
     #[error("there is no replica, and the log of writes fails")]
     LogFails,
 }
 
-/// What counts as safe.
+/// When a commit counts as safe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StabilityRules {
-    /// Replicas that each primary is deployed with. While fewer are connected, nothing is safe: the one that is
-    /// missing may be the one that takes over. 0: as many as were seen lately.
+    /// Replicas that each primary is deployed with; while fewer are connected, nothing is safe, because a missing one
+    /// may be promoted. 0: as many as were seen recently.
     pub replicas: usize,
-    /// For how long everybody must have had it: more than what a disk is behind.
+    /// For how long each of them must have had the commit: more than a disk lags behind.
     pub disk_lag: Duration,
-    /// How long as many replicas as were ever seen, here or on the primary before a failover, are expected back.
+    /// For how long a replica that was seen, here or on the primary before a failover, is expected to return.
     pub replica_expected: Duration,
 }
 
@@ -121,22 +121,21 @@ impl Default for StabilityRules {
     }
 }
 
-/// How many replicas were seen and when, and the best log of writes.
+/// The numbers of replicas seen with their times, and the strongest log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReplicaHistory(BTreeMap<usize, Instant>, u8);
 
 impl ReplicaHistory {
-    /// Notes the log as it is now; answers whether it was worth more before.
+    /// Records the log; returns whether it was stronger before.
     pub fn saw_log(&mut self, log: AppendLog) -> bool {
-        self.1 = self.1.max(log.worth());
-        log.worth() < self.1
+        self.1 = self.1.max(log.strength());
+        log.strength() < self.1
     }
 
-    /// Notes the replicas connected now; answers how many are expected: the most that were seen within `lately`.
+    /// Records the connected replicas; returns the expected number: the maximum seen within `lately`.
     pub fn saw(&mut self, replicas: usize, now: Instant, lately: Duration) -> usize {
         self.0.retain(|_, seen| now.saturating_duration_since(*seen) < lately);
-        // Where more were seen at the same time or later, fewer say nothing; so there are never more entries than
-        // replicas.
+        // A smaller number seen no later adds nothing, so there are never more entries than replicas.
         self.0.retain(|count, _| *count > replicas);
         self.0.insert(replicas, now);
         self.0.keys().next_back().copied().unwrap_or(0)
@@ -147,7 +146,7 @@ impl ReplicaHistory {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StabilityWait {
     begun: Instant,
-    /// The connection that what is waited for was done over.
+    /// The connection of the commit.
     epoch: u64,
     rules: StabilityRules,
     phase: WaitPhase,
@@ -159,17 +158,17 @@ enum WaitPhase {
     Begun,
     /// The commit is within the first `offset` bytes of `history`.
     Known { history: String, offset: u64 },
-    /// And every replica has had it since then.
+    /// Every replica has had it since `since`.
     Copied { history: String, offset: u64, since: Instant },
 }
 
 impl StabilityWait {
-    /// A wait that begins now, for what was done over the connection with this number.
+    /// A wait from now, for commits made over the connection `epoch`.
     pub const fn new(now: Instant, epoch: u64, rules: StabilityRules) -> Self {
         Self { begun: now, epoch, rules, phase: WaitPhase::Begun }
     }
 
-    /// Takes in one poll.
+    /// Applies one poll.
     pub fn handle(&mut self, poll: &Poll) -> StabilityVerdict {
         if poll.epoch != self.epoch {
             return StabilityVerdict::Lost(StabilityLost::Reconnected);
@@ -181,11 +180,11 @@ impl StabilityWait {
             return StabilityVerdict::Lost(StabilityLost::Evicts);
         }
         if poll.started < self.begun {
-            // What it says about offsets may be older than what is waited for.
+            // Its offset may be older than the commit.
             return StabilityVerdict::Pending;
         }
         let (history, offset, since) = match std::mem::replace(&mut self.phase, WaitPhase::Begun) {
-            // This poll has seen everything that is waited for.
+            // This poll's offset covers the commit.
             WaitPhase::Begun => (poll.history.clone(), poll.offset, None),
             WaitPhase::Known { history, offset } => (history, offset, None),
             WaitPhase::Copied { history, offset, since } => (history, offset, Some(since)),
@@ -196,8 +195,7 @@ impl StabilityWait {
         let expected = self.rules.replicas.max(poll.replicas_expected);
         let have_it = poll.replicas.iter().all(|replica| *replica >= offset);
         if poll.replicas.len() < expected || !have_it {
-            // Begun | Known | Copied => Known. A replica that had it and is missing may come back from its disk
-            // without it.
+            // Begun | Known | Copied => Known. A missing replica that had it may return from its disk without it.
             self.phase = WaitPhase::Known { history, offset };
             return StabilityVerdict::Pending;
         }
@@ -207,22 +205,21 @@ impl StabilityWait {
         if expected == 0 && poll.has_weaker_log {
             return StabilityVerdict::Lost(StabilityLost::LogWeaker);
         }
-        // Begun | Known => Copied, now at the latest.
+        // Begun | Known => Copied.
         let since = since.unwrap_or(poll.started);
         self.phase = WaitPhase::Copied { history, offset, since };
         let is_on_disk = poll.started.saturating_duration_since(since) >= self.rules.disk_lag;
         if is_on_disk { StabilityVerdict::Stable } else { StabilityVerdict::Pending }
     }
 
-    /// Ends a wait that took too long.
+    /// Ends a wait that took longer than `longest`.
     pub fn expire(&self, now: Instant, longest: Duration) -> StabilityVerdict {
         let expired = now.saturating_duration_since(self.begun) >= longest;
         if expired { StabilityVerdict::Lost(StabilityLost::TimedOut) } else { StabilityVerdict::Pending }
     }
 }
 
-/// The fields of `INFO` that matter here, and `appendfsync` where it may be asked for. `None` when it is not the INFO of a
-/// Redis.
+/// Parses `INFO`, and `appendfsync` if it may be read. `None` when the text is no INFO of a Redis.
 pub fn read_info(info: &str, appendfsync: Option<&str>, started: Instant, epoch: u64) -> Option<Poll> {
     let is_lazy = appendfsync == Some("no");
     let field = |name: &str| {
@@ -237,11 +234,11 @@ pub fn read_info(info: &str, appendfsync: Option<&str>, started: Instant, epoch:
             return None;
         }
         let offset = value.split(',').find_map(|pair| pair.trim_end().strip_prefix("offset="));
-        // A replica that does not say how far it is has nothing.
+        // A replica without an offset counts as 0.
         Some(offset.and_then(number).unwrap_or(0))
     };
     let mut replicas: Vec<u64> = info.lines().filter_map(replica).collect();
-    // One that is connected and not listed has nothing yet.
+    // A connected replica that is not listed counts as 0.
     let connected = field("connected_slaves").and_then(number)?;
     replicas.resize((replicas.len() as u64).max(connected) as usize, 0);
     let log = match (field("aof_enabled"), field("aof_last_write_status")) {

@@ -1,4 +1,4 @@
-//! [`DataError`]: why an operation on a user's keys did not do as asked.
+//! [`DataError`]: why an operation on a user's keys failed.
 
 use std::sync::Arc;
 
@@ -9,50 +9,50 @@ use crate::limits::{COMMAND_ARGUMENTS_MAX, COMMAND_BYTES_MAX, TRANSACTION_COMMAN
 use crate::map::ShardId;
 use crate::redis::{LinkError, RedisRefusal};
 
-/// Why an operation on a user's keys did not do as asked.
+/// Why an operation on a user's keys failed.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DataError {
-    /// The key cannot be.
-    #[error("the key is not possible")]
+    /// The key or namespace is invalid.
+    #[error("the key is invalid")]
     Key(#[from] KeyError),
-    /// The command is larger than one may be.
+    /// The command exceeds a limit.
     #[error(
         "a command of {arguments} arguments and {bytes} bytes: there may be {COMMAND_ARGUMENTS_MAX} of \
          {COMMAND_BYTES_MAX} bytes in all"
     )]
     TooLarge {
-        /// How many arguments it has.
+        /// Its number of arguments.
         arguments: usize,
         /// Their bytes.
         bytes: usize,
     },
-    /// The transaction has more commands than one may have.
+    /// The transaction has too many commands.
     #[error("a transaction of {commands} commands: there may be {TRANSACTION_COMMANDS_MAX}")]
     TooMany {
-        /// How many it has.
+        /// Their number.
         commands: usize,
     },
-    /// The keys of a transaction live in different VBuckets; put what they share in braces.
+    /// The keys of a transaction live in different VBuckets; give them the same text in braces.
     #[error(
-        "the keys of a transaction live in different vbuckets; put what they share in braces: {{cart:7}}:total"
+        "the keys of a transaction live in different vbuckets; give them the same text in braces: {{cart:7}}:total"
     )]
     Apart,
-    /// The shard did not answer. Whether the operation was done may be unknown.
+    /// The shard did not answer. The outcome may be unknown.
     #[error("the shard did not answer")]
     Link(#[source] Arc<LinkError>),
     /// Redis refused: the key holds another type, a counter would leave its range, memory is full, …
     #[error("{shard} refused")]
     Refused {
-        /// Which shard.
+        /// The shard.
         shard: ShardId,
-        /// What it said.
+        /// Its error.
         source: RedisRefusal,
     },
-    /// The answer is of another kind than the operation has: the key holds something else.
-    #[error("{shard} answered something else than was asked for")]
+    /// The reply has another type than the operation expects: the key holds something else.
+    #[error("{shard} sent a reply of an unexpected type")]
     WrongAnswer {
-        /// Which shard.
+        /// The shard.
         shard: ShardId,
     },
 }
@@ -67,7 +67,7 @@ impl From<LinkError> for DataError {
 }
 
 impl DataError {
-    /// What to do next.
+    /// What the caller should do.
     pub fn remedy(&self) -> Remedy {
         match self {
             Self::Link(source) => source.remedy(),
@@ -77,7 +77,7 @@ impl DataError {
         }
     }
 
-    /// Whether the operation may have been done all the same.
+    /// Whether the operation may have been executed.
     pub fn is_outcome_unknown(&self) -> bool {
         matches!(self, Self::Link(source) if source.is_outcome_unknown())
     }

@@ -1,18 +1,18 @@
 //! Locks: [`LockLease`], held for a time and under a [`FencingToken`].
 //!
-//! # What a lock is good for
-//! A lease alone does not exclude others: its holder may sleep (a long pause of its machine is enough) and go on working
-//! when it has run out and another process holds it. So each lease has a token, higher than that of every lease of this
-//! lock before, and what the lock guards has to refuse lower tokens than it has seen: [`Data::fenced_set`] does.
+//! # What a lock guarantees
+//! A lease alone does not exclude others: its holder may be paused (with its machine, say) and continue after the
+//! lease has expired and another process holds it. So each lease has a token, higher than those of all earlier leases
+//! of this lock, and the guarded resource must refuse tokens lower than the highest it has seen, as
+//! [`Data::fenced_set`] does.
 //!
-//! # How far tokens go up
-//! The counter stays when a lease runs out and when the lock is free. A failover onto a replica that lags may
-//! forget the last leases, so a token is also never below the clock of the Redis in microseconds when it was given: a
-//! token given after a failover is then higher than the forgotten ones, as far as the clocks of the two machines
-//! agree within the time between. Two holders at once are possible in that time; the one with the lower token is
-//! fenced.
+//! # How tokens grow
+//! The counter stays when a lease expires or is released. A failover to a lagging replica may lose the last leases,
+//! so a token is also never below the clock of Redis in microseconds when it was granted: a token granted after a
+//! failover is higher than the lost ones, as far as the clocks of the two machines agree within the time between. Two
+//! holders at once are possible in that time; the one with the lower token is fenced.
 //!
-//! A lock is one small hash that is never removed; there should be a bounded number of names.
+//! A lock is one small hash that is never removed; the number of names should be bounded.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ use crate::redis::{LinkError, random, scripts};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FencingToken(pub u64);
 
-/// A lock that is held until its time is over.
+/// A lock that is held until its lease expires.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "a lock that is not released is held until its time is over"]
 pub struct LockLease {
@@ -40,14 +40,14 @@ pub struct LockLease {
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LockError {
-    /// Somebody else holds it.
-    #[error("somebody else holds the lock for {left:?} more, unless it is released before")]
+    /// Another process holds it.
+    #[error("another process holds the lock for up to {left:?} more")]
     Held {
-        /// How long, if it is not renewed.
+        /// Time until the lease expires, unless it is renewed.
         left: Duration,
     },
-    /// The lease has run out; another process may hold the lock.
-    #[error("the lease has run out")]
+    /// The lease has expired; another process may hold the lock.
+    #[error("the lease has expired")]
     Lost,
     /// A lease lasts from a millisecond to [`LEASE_MAX`].
     #[error("a lease of {time:?}: it may last from a millisecond to {LEASE_MAX:?}")]
@@ -55,14 +55,14 @@ pub enum LockError {
         /// What was asked for.
         time: Duration,
     },
-    /// The shard did not do as asked. After an unknown outcome the lock may stay taken, without a holder, until the time is
-    /// over.
-    #[error("the lock could not be asked for")]
+    /// The request failed. After an unknown outcome the lock may stay taken, without a holder, until its lease
+    /// expires.
+    #[error("the request for the lock failed")]
     Data(#[from] DataError),
 }
 
 impl LockError {
-    /// What to do next.
+    /// What the caller should do.
     pub fn remedy(&self) -> Remedy {
         match self {
             Self::Held { left } => Remedy::Wait(*left),
@@ -80,7 +80,7 @@ impl FencingToken {
 }
 
 impl LockLease {
-    /// The token to show to what the lock guards.
+    /// The token to pass to the guarded resource.
     pub const fn token(&self) -> FencingToken {
         self.token
     }
@@ -100,13 +100,13 @@ fn micros(time: Duration) -> Result<u64, LockError> {
 }
 
 impl Data {
-    /// Takes a lock, if it is free. It does not wait: [`LockError::Held`] says how long that may take.
+    /// Takes a lock if it is free; does not wait. [`LockError::Held`] says how long it may be held.
     ///
     /// # Errors
     /// [`LockError`].
     ///
     /// # Cancel safety
-    /// When dropped, the lock may stay taken, without a holder, until the time is over.
+    /// When dropped, the lock may stay taken, without a holder, until its lease expires.
     pub async fn lock(&self, name: impl AsRef<[u8]>, time: Duration) -> Result<LockLease, LockError> {
         let micros = micros(time)?;
         let holder = format!("{:016x}{:016x}", random(), random());
@@ -126,10 +126,10 @@ impl Data {
         }
     }
 
-    /// Holds on to a lock, for this long from now.
+    /// Extends a lease to this long from now.
     ///
     /// # Errors
-    /// [`LockError::Lost`] when the lease has run out, also if the lock was not taken since.
+    /// [`LockError::Lost`] when the lease has expired, even if nobody has taken the lock since.
     pub async fn renew(&self, lease: &LockLease, time: Duration) -> Result<(), LockError> {
         let micros = micros(time)?;
         let place = self.place_of(&lease.name).map_err(LockError::Data)?;
@@ -138,11 +138,10 @@ impl Data {
         self.held(place, call).await
     }
 
-    /// Gives a lock back.
+    /// Releases a lock.
     ///
     /// # Errors
-    /// [`LockError::Lost`] when the lease has run out: what was done under it may have been done at the same time as somebody
-    /// else.
+    /// [`LockError::Lost`] when the lease has expired: another process may have held the lock at the same time.
     pub async fn unlock(&self, lease: LockLease) -> Result<(), LockError> {
         let place = self.place_of(&lease.name).map_err(LockError::Data)?;
         let mut call = scripts::RELEASE.call(&[self.namespace.lock(place.vbucket, &lease.name)]);

@@ -27,23 +27,21 @@ use crate::router::{RequestBounds, ShardRequest, route};
 
 /// The keys of one namespace, spread over the shards.
 ///
-/// A key lives in the VBucket that it hashes to; with braces in it, `{cart:7}:total`, only what stands between them
-/// counts, so that several keys live together and can be changed together. See [`vbucket_of`].
+/// A key lives in the VBucket that it hashes to. Of a key with braces, `{cart:7}:total`, only the text between them
+/// is hashed, so several keys can share a VBucket and be changed together. See [`vbucket_of`].
 ///
 /// # Cost
-/// One command and one round trip each; the forms for many keys, one request to each shard that has some of them (or
-/// several, each of at most [`REQUEST_COMMANDS_MAX`](crate::limits::REQUEST_COMMANDS_MAX) commands), all shards at
-/// once.
+/// One command and one round trip each. The `_many` forms send to all shards at once, one request per shard, or
+/// several of at most [`REQUEST_COMMANDS_MAX`](crate::limits::REQUEST_COMMANDS_MAX) commands.
 ///
 /// # Cancel safety
-/// When dropped, it is unknown whether what was under way was done.
+/// When dropped, the outcome of the operation is unknown.
 #[derive(Clone, Debug)]
 pub struct Data {
     shards: Shards,
     namespace: Namespace,
 }
 
-/// Where a command goes.
 #[derive(Clone, Copy, Debug)]
 struct KeyLocation {
     vbucket: VBucket,
@@ -61,7 +59,7 @@ impl Shards {
 }
 
 impl Data {
-    /// Does one command.
+    /// Runs one command.
     ///
     /// # Errors
     /// [`DataError`].
@@ -73,10 +71,10 @@ impl Data {
         read(reply, place.shard, command.read)
     }
 
-    /// Does many commands on any keys: one answer for each, in their order. Those on one shard are done in their
-    /// order; together they are no transaction, and some may fail while others are done.
+    /// Runs many commands on any keys: one answer for each, in order. Those on one shard run in order; they are no
+    /// transaction, so some may fail while others succeed.
     ///
-    /// To have all or the first error: `answers.into_iter().collect::<Result<Vec<_>, _>>()`.
+    /// For all or the first error: `answers.into_iter().collect::<Result<Vec<_>, _>>()`.
     pub async fn run_all<T>(
         &self,
         commands: impl IntoIterator<Item = Command<T>>,
@@ -166,9 +164,9 @@ fn read<T>(reply: Option<Reply>, shard: ShardId, read: fn(Reply) -> Option<T>) -
     }
 }
 
-/// The short forms: each is one [`Command`] of [`command`], alone or for many keys.
+/// The short forms: each is one [`Command`] of [`command`], for one or many keys.
 impl Data {
-    /// The bytes of a string.
+    /// Reads a string.
     ///
     /// # Errors
     /// [`DataError`].
@@ -184,7 +182,7 @@ impl Data {
         self.run(command::set(key, value)).await
     }
 
-    /// Sets a string if there is nothing under its key; says whether it did.
+    /// Sets a string if its key has no value; returns whether it was set.
     ///
     /// # Errors
     /// [`DataError`].
@@ -192,7 +190,7 @@ impl Data {
         self.run(command::set_with(key, value, SetCondition::IfAbsent, None)).await
     }
 
-    /// The bytes of a string, which is gone afterwards.
+    /// Reads a string and removes it.
     ///
     /// # Errors
     /// [`DataError`].
@@ -200,7 +198,7 @@ impl Data {
         self.run(command::get_delete(key)).await
     }
 
-    /// Removes a key of any type; says whether it was there.
+    /// Removes a key of any type; returns whether it existed.
     ///
     /// # Errors
     /// [`DataError`].
@@ -208,15 +206,15 @@ impl Data {
         self.run(command::delete(key)).await
     }
 
-    /// Adds to a counter; its value afterwards.
+    /// Adds to a counter and returns its new value.
     ///
     /// # Errors
-    /// [`DataError`]; one that would leave `i64` is refused and stays.
+    /// [`DataError`]; a result outside `i64` is refused, and the counter stays.
     pub async fn increment(&self, key: impl AsRef<[u8]>, by: i64) -> Result<i64, DataError> {
         self.run(command::increment(key, by)).await
     }
 
-    /// The strings under many keys, in their order.
+    /// Reads many strings, in order.
     ///
     /// # Errors
     /// The first [`DataError`].
@@ -227,7 +225,7 @@ impl Data {
         self.run_all(keys.into_iter().map(command::get)).await.into_iter().collect()
     }
 
-    /// Sets many strings: what became of each, in their order.
+    /// Sets many strings: one result for each, in order.
     pub async fn set_many<K: AsRef<[u8]>, V: AsRef<[u8]>>(
         &self,
         pairs: impl IntoIterator<Item = (K, V)>,
@@ -235,7 +233,7 @@ impl Data {
         self.run_all(pairs.into_iter().map(|(key, value)| command::set(key, value))).await
     }
 
-    /// Adds to many counters: their values afterwards, in their order.
+    /// Adds to many counters: their new values, in order.
     pub async fn increment_many<K: AsRef<[u8]>>(
         &self,
         counters: impl IntoIterator<Item = (K, i64)>,

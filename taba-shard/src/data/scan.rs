@@ -11,39 +11,38 @@ use crate::limits::SCAN_KEYS_MAX;
 use crate::map::ShardId;
 use crate::redis::{LinkError, RedisRefusal};
 
-/// Where a scan goes on.
+/// The position of a scan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScanCursor {
     shard: ShardId,
-    /// The run of the process that gave the position: to any other it means nothing.
+    /// The run ID of the process that gave the position; it is invalid for any other.
     run: String,
     position: String,
 }
 
-/// Some keys.
+/// A page of keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScanPage {
-    /// In no order, each once; may be empty although more follow.
+    /// Unordered, without duplicates; may be empty although more follow.
     pub keys: Vec<Bytes>,
-    /// Where the rest is; `None` at the end.
+    /// The position of the next page; `None` at the end.
     pub next: Option<ScanCursor>,
 }
 
 impl Data {
-    /// Some keys of this namespace, from all shards one after another. Begin with `None` and go on with
-    /// [`ScanPage::next`] until there is none.
+    /// A page of keys of this namespace, from all shards one after another. Begin with `None` and continue with
+    /// [`ScanPage::next`] until it is `None`.
     ///
-    /// Every key that is there from the beginning to the end is yielded at least once. A key may come again on a
-    /// later page; within one page it does not. Where a shard fails over or restarts meanwhile, its keys are gone
-    /// through again from its beginning: a position means nothing to another process, because each sorts its keys by
-    /// a secret of its own.
+    /// Every key that exists during the whole scan is returned at least once; it may appear again on a later page.
+    /// When a shard fails over or restarts meanwhile, its keys are scanned again from the start: positions depend on
+    /// a hash seed of the process.
     ///
     /// # Errors
-    /// [`DataError`]; the same page can be asked for again.
+    /// [`DataError`]; the same page can be requested again.
     ///
     /// # Cost
-    /// Each page makes a shard look at about `keys` of all its keys, those of other namespaces and of the Store
-    /// included. At most [`SCAN_KEYS_MAX`]; a page may hold a few more, since Redis keeps buckets whole.
+    /// Each page makes a shard examine about `keys` of all its keys, with those of other namespaces and of the Store.
+    /// At most [`SCAN_KEYS_MAX`]; slightly more may come, since Redis returns whole buckets.
     pub async fn scan(&self, cursor: Option<ScanCursor>, keys: usize) -> Result<ScanPage, DataError> {
         let (shard, run, position) = match cursor {
             Some(cursor) => (cursor.shard, cursor.run, cursor.position),

@@ -1,8 +1,8 @@
-//! Optimistic changes: compare and set a string ([`Swap`]), and set a value under a fencing token ([`Fenced`]).
+//! Optimistic concurrency: compare-and-set of a string ([`Swap`]), and a value under a fencing token ([`Fenced`]).
 //!
 //! # Why a script and not `WATCH`
-//! What `WATCH` watches belongs to the connection. Many tasks share one here, so the `EXEC` of one would forget what
-//! another watches, and it would take three round trips. A script compares and sets in one.
+//! `WATCH` belongs to the connection. Many tasks share one here, so the `EXEC` of one would end the watches of all
+//! others; and it takes three round trips. A script takes one.
 
 use bytes::Bytes;
 use redis::cmd;
@@ -12,21 +12,21 @@ use super::{Data, DataError};
 use crate::command::Reply;
 use crate::redis::{LinkError, scripts};
 
-/// What became of a comparison.
+/// The outcome of a compare-and-set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "whether it was set is the point"]
 pub enum Swap {
-    /// It was as expected and is changed.
+    /// The value was as expected, and is changed.
     Done,
     /// It was not; nothing is changed.
     Found(Option<Bytes>),
 }
 
-/// What became of a value set under a token.
+/// The outcome of a fenced set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "whether it was set is the point"]
 pub enum Fenced {
-    /// It is set.
+    /// The value is set.
     Done,
     /// A higher token was used: the holder of this one has lost the lock.
     Stale {
@@ -36,7 +36,7 @@ pub enum Fenced {
 }
 
 impl Data {
-    /// Sets a string, or removes it (`None`), if it is as expected (`None`: not there). Its expiry stays.
+    /// Sets a string, or removes it (`None`), if its value is as expected (`None`: no value). Its expiry stays.
     ///
     /// # Errors
     /// [`DataError`].
@@ -61,8 +61,8 @@ impl Data {
         }
     }
 
-    /// Sets a value, unless it was set under a higher token before: what makes a lock safe whose holder was
-    /// asleep while its lease ran out. Read it with [`fenced_get`](Self::fenced_get).
+    /// Sets a value, unless it was set under a higher token: protects it from a holder that was paused past its
+    /// lease. Read it with [`fenced_get`](Self::fenced_get).
     ///
     /// # Errors
     /// [`DataError`].
@@ -86,7 +86,7 @@ impl Data {
         }
     }
 
-    /// A value that was set under a token.
+    /// Reads a value that was set under a token.
     ///
     /// # Errors
     /// [`DataError`].

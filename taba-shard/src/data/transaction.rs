@@ -1,4 +1,4 @@
-//! [`Transaction`]: several commands on the keys of one VBucket, done together.
+//! [`Transaction`]: several commands on the keys of one VBucket, executed atomically.
 
 use std::marker::PhantomData;
 
@@ -10,10 +10,10 @@ use crate::limits::TRANSACTION_COMMANDS_MAX;
 use crate::map::ShardId;
 use crate::redis::{LinkError, RedisRefusal};
 
-/// Several commands on the keys of one VBucket: no other client sees a state between them, and either all are done or none.
+/// Several commands on the keys of one VBucket: no client sees a state between them, and either all run or none.
 ///
-/// One of them that fails because of what it finds (a string where it wants a hash, a counter at its end) does not
-/// keep the others from being done; its [`ReplySlot`] says so. That is how `MULTI` works.
+/// As with `MULTI`, a command that fails because of the value it finds (a string instead of a hash, a counter at its
+/// limit) does not stop the others; its [`ReplySlot`] gives the error.
 ///
 /// # Examples
 /// ```no_run
@@ -35,7 +35,7 @@ pub struct Transaction<'a> {
     calls: Vec<redis::Cmd>,
 }
 
-/// Where in the [`Replies`] the answer to one command stands.
+/// The index of one command's answer in the [`Replies`].
 #[derive(Debug)]
 pub struct ReplySlot<T> {
     at: usize,
@@ -43,7 +43,7 @@ pub struct ReplySlot<T> {
     answer: PhantomData<T>,
 }
 
-/// What the commands of a transaction answered.
+/// The answers of a transaction.
 #[derive(Debug)]
 pub struct Replies {
     shard: ShardId,
@@ -61,8 +61,8 @@ impl Transaction<'_> {
     /// Adds a command.
     ///
     /// # Errors
-    /// [`DataError::Apart`] when its key lives in another VBucket than those before; as any command otherwise. What
-    /// was added before stays.
+    /// [`DataError::Apart`] when its key lives in another VBucket than those before; else as any command. Commands
+    /// added before stay.
     #[expect(clippy::needless_pass_by_value, reason = "a command is made to be used once")]
     pub fn add<T>(&mut self, command: Command<T>) -> Result<ReplySlot<T>, DataError> {
         let place = self.data.place(&command)?;
@@ -78,14 +78,14 @@ impl Transaction<'_> {
         Ok(ReplySlot { at, read: command.read, answer: PhantomData })
     }
 
-    /// Does all of them. The whole transaction travels as one piece, so that nothing of anybody else's can come
-    /// between, nor can half of it arrive.
+    /// Runs all commands. They are sent as one piece: no other client's command comes between, and no half of it
+    /// arrives.
     ///
     /// # Errors
     /// [`DataError`]; nothing was done, unless [`DataError::is_outcome_unknown`].
     ///
     /// # Cancel safety
-    /// When dropped, it is unknown whether all or nothing was done.
+    /// When dropped, it is unknown whether all or none ran.
     pub async fn run(self) -> Result<Replies, DataError> {
         let Some(place) = self.place else { return Ok(Replies { shard: ShardId(0), replies: Vec::new() }) };
         let (shard, count) = (place.shard, self.calls.len());
@@ -97,7 +97,7 @@ impl Transaction<'_> {
             Some(Reply::List(items)) if items.len() == count => {
                 Ok(Replies { shard, replies: items.into_iter().map(Some).collect() })
             }
-            // What was refused before says why; EXEC only says that something was.
+            // The earlier error names the reason; EXEC's does not.
             Some(Reply::Refused { code, detail }) => {
                 let first = replies.into_iter().find_map(|reply| match reply {
                     Reply::Refused { code, detail } => Some(RedisRefusal { code, detail }),
@@ -111,13 +111,13 @@ impl Transaction<'_> {
 }
 
 impl Replies {
-    /// The answer to one command.
+    /// Takes the answer to one command.
     ///
     /// # Errors
-    /// [`DataError::Refused`] when this command failed because of what it found; the others were done.
+    /// [`DataError::Refused`] when this command failed because of the value it found; the others ran.
     ///
     /// # Panics
-    /// When it belongs to another transaction; not always noticed.
+    /// When the slot belongs to another transaction; not always detected.
     #[expect(clippy::needless_pass_by_value, reason = "an answer is taken once, and so is its slot")]
     pub fn take<T>(&mut self, slot: ReplySlot<T>) -> Result<T, DataError> {
         let reply = self.replies[slot.at].take();

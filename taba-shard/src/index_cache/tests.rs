@@ -1,5 +1,5 @@
-//! A model of shards that go back in time: several processes commit, sweep, crash and fail over, and in no state that
-//! a shard can be in has a field no entry.
+//! A model of shards that go back in time: several processes commit, sweep, crash and fail over, and no field is ever
+//! without its index entries.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +16,7 @@ fn key(n: u8) -> StateKey {
     StateKey { tab: tab(n % 2), client: ClientId::new(&format!("c{n}")).unwrap() }
 }
 
-/// What one shard holds of one VBucket: fields (by the entry that stands for each, parts left out), and entries.
+/// One VBucket on one shard: fields (by the entry of each, without parts) and index entries.
 #[derive(Clone, Debug, Default)]
 struct Shard {
     version: Version,
@@ -42,7 +42,7 @@ impl Shard {
         }
     }
 
-    /// What the commit script does. `looks`: whether it looks for the entries it was given (rule 1).
+    /// The commit script. `looks`: whether it checks its index entries (rule 1).
     fn commit(&mut self, commit: &Commit, unknown: &[IndexEntry], looks: bool) -> bool {
         if self.version != commit.expect || looks && !unknown.iter().all(|entry| self.entries.contains(entry))
         {
@@ -79,7 +79,7 @@ fn set<T: Ord>(items: &mut BTreeSet<T>, item: T, is_there: bool) {
     }
 }
 
-/// Which of the rules are kept.
+/// Which rules are in force.
 #[derive(Clone, Copy)]
 struct Rules {
     looks: bool,
@@ -89,21 +89,21 @@ struct Rules {
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// A process writes the entries it needs; its commit comes with a later step, or never.
+    /// A process writes the entries it needs; its commit follows in a later step, or never.
     Index {
         process: usize,
     },
-    /// A process commits what it has planned.
+    /// A process makes its planned commit.
     Commit {
         process: usize,
     },
-    /// A process looks at the shard, and plans.
+    /// A process reads the shard and plans a commit.
     Plan {
         process: usize,
         set: Vec<(u8, u8, bool)>,
     },
     Sweep,
-    /// Another machine takes over, with what the shard held so many changes ago.
+    /// A failover to the state before this many changes.
     GoBack {
         changes: usize,
     },
@@ -121,7 +121,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A process as a planner: it remembers the version it saw or made, and what it wants next.
+/// A process like a planner: the version it read or made, and its next commit.
 #[derive(Default)]
 struct Process {
     known: IndexCache,
@@ -209,7 +209,7 @@ proptest! {
     }
 }
 
-/// Whether some of many runs leaves a field without its entries.
+/// Whether one of many runs leaves a field without its entries.
 fn breaks(rules: Rules) -> bool {
     let mut runner = proptest::test_runner::TestRunner::new_with_rng(
         ProptestConfig {

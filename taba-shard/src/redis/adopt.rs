@@ -1,4 +1,4 @@
-//! [`Adoption`]: doing what [`adoption`](crate::adoption) decides.
+//! [`Adoption`]: runs a plan of [`adoption`](crate::adoption).
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::layout;
 use crate::limits::{REQUEST_COMMANDS_MAX, SHARDS_MAX};
 use crate::map::ShardId;
 
-/// Shards that do not hold one deployment, and what would make one of them.
+/// Shards that do not hold one deployment, and the steps that make one of them.
 #[derive(Debug)]
 pub struct Adoption {
     links: Vec<ShardLink>,
@@ -29,10 +29,10 @@ pub struct Adoption {
 }
 
 impl Adoption {
-    /// Looks at all shards; changes nothing.
+    /// Asks all shards and plans; changes nothing.
     ///
     /// # Errors
-    /// [`ConnectError`] when a shard does not answer, or something that was written would have to go.
+    /// [`ConnectError`] when a shard does not answer, or written data would have to be removed.
     pub async fn plan(addresses: Vec<ShardUrl>, options: ShardsOptions) -> Result<Self, ConnectError> {
         let topology = Arc::new(StaticTopology::new(addresses));
         let shards = topology.shards();
@@ -51,15 +51,15 @@ impl Adoption {
         Ok(Self { links, names, steps })
     }
 
-    /// The deployment that there will be, and what will be done, one line each.
+    /// The resulting deployment and the steps, one line each.
     pub fn steps(&self) -> Vec<String> {
         let Steps { deployment, steps } = &self.steps;
         let mut lines =
             vec![format!("deployment {:016x} of {} vbuckets", deployment.id, deployment.vbuckets)];
         let what = [
             (Step::Remove, "remove vbuckets that were never written"),
-            (Step::Mend, "write the heads of damaged vbuckets again"),
-            (Step::Make, "make vbuckets anew, empty, that no shard holds"),
+            (Step::Mend, "rewrite the heads of damaged vbuckets"),
+            (Step::Make, "create empty vbuckets in place of those that no shard holds"),
         ];
         for (step, what) in what {
             for (place, name) in self.names.iter().enumerate() {
@@ -73,18 +73,15 @@ impl Adoption {
             }
         }
         if steps.is_empty() {
-            lines.push(
-                "all vbuckets are as they should be; a plan of a bootstrap that was given up is removed"
-                    .to_owned(),
-            );
+            lines.push("all vbuckets are correct; the plan of an abandoned bootstrap is removed".to_owned());
         }
         lines
     }
 
-    /// Does it. With all Servers stopped: one that runs may write what is to be removed, which is then left.
+    /// Runs the plan. All Servers must be stopped: a VBucket that one of them writes meanwhile is not removed.
     ///
     /// # Errors
-    /// [`ConnectError`]; what was done stays done, and planning again finds the rest.
+    /// [`ConnectError`]; completed steps stay, and a new plan contains the rest.
     pub async fn run(self) -> Result<(), ConnectError> {
         for step in [Step::Remove, Step::Mend, Step::Make] {
             for link in &self.links {
@@ -124,7 +121,7 @@ impl Adoption {
             Step::Mend => {
                 let aside = format!("{hash}!set-aside:{:016x}", random());
                 let mut call = scripts::MEND.call(&[&hash, &aside]);
-                // A new one: every cache of this VBucket is out of date.
+                // A new version invalidates every cache of this VBucket.
                 call.arg(layout::put_version(Version { writer: random(), count: 1 }));
                 call.arg(layout::FIRST_EPOCH).arg(of);
                 call

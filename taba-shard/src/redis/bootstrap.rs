@@ -17,13 +17,13 @@ use crate::map::{ShardId, VBucketMap};
 
 /// The shards in the order in which the VBuckets are spread over them.
 ///
-/// The first Server to connect names each Redis. On the one with the lowest name, the first Server stores the order of its
-/// list, and all others take that order: so several Servers that start at once on empty shards make one deployment,
-/// whatever the order of their lists.
+/// The first Server to connect gives each Redis a name, and stores the order of its list on the one with the lowest
+/// name; all others use that order. So several Servers that start at once on empty shards make one deployment, even
+/// with differently ordered lists.
 async fn planned(links: &[ShardLink]) -> Result<Planned<'_>, ConnectError> {
     let mut named: Vec<(String, &ShardLink)> = Vec::with_capacity(links.len());
     for link in links {
-        let name = first_come(link, keys::SHARD_NAME, &format!("{:016x}", random())).await?;
+        let name = get_or_set(link, keys::SHARD_NAME, &format!("{:016x}", random())).await?;
         if let Some((_, first)) = named.iter().find(|(known, _)| *known == name) {
             return Err(ConnectError::Same { first: first.shard(), second: link.shard() });
         }
@@ -31,7 +31,7 @@ async fn planned(links: &[ShardLink]) -> Result<Planned<'_>, ConnectError> {
     }
     let names: Vec<&str> = named.iter().map(|(name, _)| name.as_str()).collect();
     let (_, keeper) = named.iter().min_by_key(|(name, _)| name).expect("there is at least one shard");
-    let plan = first_come(keeper, keys::PLAN, &names.join(" ")).await?;
+    let plan = get_or_set(keeper, keys::PLAN, &names.join(" ")).await?;
     let find = |wanted: &str| named.iter().find(|(name, _)| name == wanted).map(|(_, link)| *link);
     let in_order: Option<Vec<&ShardLink>> = plan.split(' ').map(find).collect();
     match in_order.filter(|in_order| in_order.len() == links.len()) {
@@ -40,14 +40,14 @@ async fn planned(links: &[ShardLink]) -> Result<Planned<'_>, ConnectError> {
     }
 }
 
-/// An order of shards, and the one that keeps it until the deployment is made.
+/// The order of the shards, and the shard that stores it until the deployment is made.
 struct Planned<'a> {
     in_order: Vec<&'a ShardLink>,
     keeper: &'a ShardLink,
 }
 
-/// The value of a key, which is set to this text if it has none.
-async fn first_come(link: &ShardLink, key: &str, text: &str) -> Result<String, ConnectError> {
+/// Sets a key if it has no value; returns its value.
+async fn get_or_set(link: &ShardLink, key: &str, text: &str) -> Result<String, ConnectError> {
     let (mut set, mut get) = (cmd("SETNX"), cmd("GET"));
     set.arg(key).arg(text);
     get.arg(key);
@@ -58,7 +58,7 @@ async fn first_come(link: &ShardLink, key: &str, text: &str) -> Result<String, C
     }
 }
 
-/// Makes all VBuckets where there are none, spread evenly, and says in each that it is done when all are there.
+/// Creates the missing VBuckets, spread evenly; when all exist, marks each as complete.
 pub(super) async fn bootstrap(
     links: &[ShardLink],
     vbuckets: VBuckets,
@@ -71,7 +71,7 @@ pub(super) async fn bootstrap(
     }
     let map = VBucketMap::even(vbuckets, links.len())?;
     let new = Deployment { vbuckets: vbuckets.count(), id, is_new: true };
-    // Of several Servers that bootstrap at once, the one that makes the first VBucket names the deployment.
+    // When several Servers bootstrap at once, the one that creates the first VBucket names the deployment.
     let first = vbuckets.get(0).expect("there are at least 64");
     let link = in_order[usize::from(map.owner(first).0)];
     let damaged = |vbucket| {

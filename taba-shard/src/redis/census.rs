@@ -1,4 +1,4 @@
-//! Takes a census: asks every shard what it holds.
+//! Takes a census: asks every shard for its VBuckets.
 
 use redis::cmd;
 use taba_core::{Remedy, VBucket, VBuckets, Version};
@@ -55,7 +55,7 @@ pub(super) async fn take_census(
     }
 }
 
-/// What one shard holds.
+/// The VBuckets of one shard.
 pub(super) async fn ask(link: &ShardLink, vbuckets: VBuckets) -> Result<ShardHoldings, LinkError> {
     let shard = link.shard();
     let all: Vec<VBucket> = vbuckets.iter().collect();
@@ -70,7 +70,7 @@ pub(super) async fn ask(link: &ShardLink, vbuckets: VBuckets) -> Result<ShardHol
         let answered = link.request(some.iter().map(question).collect()).await?;
         for (vbucket, reply) in some.iter().zip(answered.replies) {
             let held = match reply {
-                // A key of another type under this name was not written by a store.
+                // No store writes a key of another type under this name.
                 Reply::Refused { code, .. } if code == "WRONGTYPE" => None,
                 reply => read_held(accepted(shard, reply)?),
             };
@@ -83,7 +83,7 @@ pub(super) async fn ask(link: &ShardLink, vbuckets: VBuckets) -> Result<ShardHol
     Ok(answer)
 }
 
-/// Reads version, epoch, moved and deployment. The outer `None`: not what a store writes.
+/// Parses version, epoch, moved and deployment. The outer `None`: no store writes this.
 fn read_held(reply: Reply) -> Option<Option<HeldVBucket>> {
     let Reply::List(items) = reply else { return None };
     let [version, own, moved, of] = <[Reply; 4]>::try_from(items).ok()?;

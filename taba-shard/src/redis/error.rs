@@ -1,4 +1,4 @@
-//! What can go wrong between here and a Redis: [`LinkError`], [`RedisRefusal`], [`ConnectError`].
+//! Errors of connections and deployments: [`LinkError`], [`RedisRefusal`], [`ConnectError`].
 
 use std::time::Duration;
 
@@ -12,106 +12,106 @@ use crate::map::{MapError, ShardId};
 
 type Cause = Box<dyn std::error::Error + Send + Sync>;
 
-/// Why a shard did not answer, or not as it should.
+/// Why a request to a shard failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LinkError {
-    /// Nobody knows where it is.
+    /// Its address is not known.
     #[error(transparent)]
     Address(TopologyError),
     /// It cannot be connected to.
     #[error("cannot connect to {shard}")]
     Connect {
-        /// Which.
+        /// The shard.
         shard: ShardId,
-        /// Why not.
+        /// The reason.
         source: Cause,
     },
-    /// It has not answered since this process began, so it is unknown which VBuckets it holds.
+    /// No shard that holds the VBucket has answered since this process began.
     #[error(
         "{shards} has not answered since this process began, and no other shard holds the vbucket: {cause}"
     )]
     Unanswered {
-        /// Which, by name; several with commas between.
+        /// Their names, separated by commas.
         shards: String,
-        /// What the last try came to.
+        /// The error of the last try.
         cause: String,
     },
-    /// Connecting failed a moment ago, and is not tried again yet.
+    /// Connecting failed recently, and is paused.
     #[error("{shard} could not be connected to; the next try is in {} ms: {cause}", pause.as_millis())]
     Paused {
-        /// Which.
+        /// The shard.
         shard: ShardId,
-        /// When the next try is made.
+        /// Time until the next try.
         pause: Duration,
-        /// Why the last one failed.
+        /// The last error.
         cause: String,
     },
-    /// No answer came in time. Whether the request was done, or will be, is unknown.
+    /// No answer came in time. The outcome of the request is unknown.
     #[error("{shard} did not answer within {after:?}")]
     TimedOut {
-        /// Which.
+        /// The shard.
         shard: ShardId,
-        /// How long was waited.
+        /// The timeout.
         after: Duration,
     },
-    /// The connection broke before the answer came. Whether the request was done is unknown.
+    /// The connection broke before the answer came. The outcome of the request is unknown.
     #[error("the connection to {shard} broke")]
     Broken {
-        /// Which.
+        /// The shard.
         shard: ShardId,
-        /// How.
+        /// The reason.
         source: Cause,
     },
-    /// As many requests are under way as may be, and none ended in time. Nothing was sent.
-    #[error("{in_flight_max} requests to {shard} are under way, and none ended in time")]
+    /// The limit of in-flight requests is reached, and none ended in time. Nothing was sent.
+    #[error("{in_flight_max} requests to {shard} are in flight, and none ended in time")]
     Busy {
-        /// Which.
+        /// The shard.
         shard: ShardId,
-        /// The bound.
+        /// The limit.
         in_flight_max: usize,
     },
-    /// It is a replica: the primary is elsewhere.
+    /// The Redis is a replica, not a primary.
     #[error("{shard} is a replica; the topology has to name its primary")]
     Replica {
-        /// Which.
+        /// The shard.
         shard: ShardId,
     },
-    /// It evicts keys when its memory is full.
+    /// The Redis evicts keys when its memory is full.
     #[error(
-        "{shard} has maxmemory-policy {policy}, under which it throws data away when it is full; \
+        "{shard} has maxmemory-policy {policy}, which evicts data when memory is full; \
          set it to noeviction"
     )]
     Evicts {
-        /// Which.
+        /// The shard.
         shard: ShardId,
-        /// How it is set.
+        /// The policy.
         policy: String,
     },
-    /// It has begun another history of writes behind our back; the connection is replaced.
+    /// Its replication ID has changed; the connection is replaced.
     #[error("{shard} has begun another history of writes")]
     Rewritten {
-        /// Which.
+        /// The shard.
         shard: ShardId,
     },
-    /// It refused the request.
+    /// The Redis refused the request.
     #[error("{shard} refused")]
     Refused {
-        /// Which.
+        /// The shard.
         shard: ShardId,
-        /// What it said.
+        /// Its error.
         source: RedisRefusal,
     },
-    /// Its answer is of another kind than the request has.
-    #[error("{shard} answered something else than was asked for")]
+    /// The reply has another type than the request expects.
+    #[error("{shard} sent a reply of an unexpected type")]
     Answer {
-        /// Which.
+        /// The shard.
         shard: ShardId,
     },
 }
 
 impl LinkError {
-    /// What to do next.
+    /// What the caller should do.
     pub fn remedy(&self) -> Remedy {
         match self {
             Self::Paused { pause, .. } => Remedy::Wait(*pause),
@@ -126,27 +126,28 @@ impl LinkError {
         }
     }
 
-    /// Whether the request may have been done all the same.
+    /// Whether the request may have been executed.
     pub const fn is_outcome_unknown(&self) -> bool {
         matches!(self, Self::TimedOut { .. } | Self::Broken { .. } | Self::Answer { .. })
     }
 }
 
-/// A Redis said no.
+/// An error reply of Redis.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{code} {detail}")]
 pub struct RedisRefusal {
-    /// Its first word: `OOM`, `WRONGTYPE`, `READONLY`, …
+    /// The code: `OOM`, `WRONGTYPE`, `READONLY`, …
     pub code: String,
-    /// The rest.
+    /// The text.
     pub detail: String,
 }
 
 impl RedisRefusal {
-    /// What to do next.
+    /// What the caller should do.
     pub fn remedy(&self) -> Remedy {
         match self.code.as_str() {
-            // Full, without disk, starting, in a script of another program, without enough replicas, or just demoted.
+            // Memory is full, the disk is full, it is loading, busy with a script, short of replicas, or was just
+            // demoted.
             "ERR" if self.detail.contains("max number of clients") => Remedy::Wait(Duration::from_secs(1)),
             "OOM" | "MISCONF" | "LOADING" | "BUSY" | "NOREPLICAS" | "READONLY" | "MASTERDOWN"
             | "TRYAGAIN" | "CLUSTERDOWN" | "NOSCRIPT" => Remedy::Wait(Duration::from_secs(1)),
@@ -160,10 +161,10 @@ impl RedisRefusal {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// There are no shards, or too many of them.
+    /// There are no shards, or too many.
     #[error("{shards} shards: there may be 1 to {SHARDS_MAX}")]
     Shards {
-        /// How many there are.
+        /// The number of shards.
         shards: usize,
     },
     /// A shard cannot be used.
@@ -175,51 +176,51 @@ pub enum ConnectError {
     /// The shards do not hold one deployment.
     #[error("the shards do not hold one deployment")]
     Census(#[from] CensusError),
-    /// VBuckets cannot be spread over this number of shards.
+    /// The VBuckets cannot be spread over this number of shards.
     #[error("the vbuckets cannot be spread")]
     Map(#[from] MapError),
     /// There is no deployment, or its bootstrap has not ended.
     #[error("the shards are empty, or their bootstrap has not ended; bootstrap them once")]
     Empty,
     /// One Redis is in the list twice.
-    #[error("{first} and {second} are one and the same redis under two addresses: name each redis once")]
+    #[error("{first} and {second} are the same redis under two addresses: name each redis once")]
     Same {
-        /// The first of them.
+        /// The first.
         first: ShardId,
-        /// The other.
+        /// The second.
         second: ShardId,
     },
-    /// A bootstrap of other shards has begun, and has not ended.
+    /// An unfinished bootstrap of other shards.
     #[error(
-        "{keeper} takes part in a bootstrap of other shards than these; name the same redis primaries to every server, \
+        "{keeper} takes part in a bootstrap of other shards; name the same redis primaries to every server, \
          or, if that bootstrap was given up, run taba-server adopt"
     )]
     OtherPlan {
-        /// Which shard keeps its plan.
+        /// The shard that stores its plan.
         keeper: ShardId,
     },
-    /// The shards hold another deployment than they did.
+    /// The shards hold another deployment than before.
     #[error(
-        "the shards hold deployment {found:016x} now, not {expected:016x} as before: they were made anew, or are others"
+        "the shards hold deployment {found:016x} now, not {expected:016x} as before: they were recreated, or are other shards"
     )]
     Replaced {
-        /// What they hold.
+        /// The deployment now.
         found: u64,
-        /// What they held.
+        /// The deployment before.
         expected: u64,
     },
-    /// A VBucket is not what a store writes.
-    #[error("{vbucket} of {shard} is damaged, or of somebody else")]
+    /// No store writes a VBucket like this one.
+    #[error("{vbucket} of {shard} is damaged, or was not written by taba")]
     Damaged {
-        /// Where.
+        /// The shard.
         shard: ShardId,
-        /// Which one.
+        /// The VBucket.
         vbucket: VBucket,
     },
 }
 
 impl ConnectError {
-    /// What to do next.
+    /// What the caller should do.
     pub fn remedy(&self) -> Remedy {
         match self {
             Self::Link(source) => source.remedy(),

@@ -1,23 +1,23 @@
-//! [`RedisInfo`]: what a Redis says about itself when it is connected to, and whether it is safe to keep data in it.
+//! [`RedisInfo`]: the settings of a Redis at connect, and whether they keep data safe.
 //!
-//! Everything is read from `INFO`, so no right to `CONFIG` is needed. Where even that is forbidden, the checks are
-//! skipped with a warning.
+//! Read from `INFO`, so no permission for `CONFIG` is needed. Without permission for `INFO`, the checks are skipped
+//! with a warning.
 
 use crate::map::ShardId;
 
 use super::error::LinkError;
 use crate::stability::{AppendLog, Poll};
 
-/// What a Redis says about itself.
+/// The settings of a Redis.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct RedisInfo {
-    /// The name of this run of the process; empty when it does not say.
+    /// Its run ID; empty if unknown.
     pub(super) run: String,
-    /// The name of its history of writes; empty when it does not say.
+    /// Its replication ID; empty if unknown.
     pub(super) history: String,
     role: String,
     policy: String,
-    /// Whether it has a log of writes.
+    /// Whether it has an append-only log.
     pub(super) has_log: bool,
     replicas: u64,
 }
@@ -38,7 +38,7 @@ impl RedisInfo {
         }
     }
 
-    /// Whether data is safe here.
+    /// Refuses settings that lose data.
     pub(super) fn check(&self, shard: ShardId) -> Result<(), LinkError> {
         if self.role == "slave" || self.role == "replica" {
             return Err(LinkError::Replica { shard });
@@ -49,7 +49,7 @@ impl RedisInfo {
         Ok(())
     }
 
-    /// Says what an operator should know.
+    /// Logs risky settings.
     pub(super) fn warn(&self, shard: ShardId) {
         let shard = shard.0;
         if self.policy.is_empty() {
@@ -61,24 +61,24 @@ impl RedisInfo {
         if !self.role.is_empty() && !self.has_log && self.replicas == 0 {
             tracing::warn!(
                 shard,
-                "this redis has neither a log (appendonly) nor a replica: what it holds is gone when it ends"
+                "this redis has neither a log (appendonly) nor a replica: its data is lost when it ends"
             );
         }
     }
 }
 
-/// What keeps data from being safe here, as of one poll: settings may change while a Redis runs.
+/// Risks to stored data as of one poll: settings may change while a Redis runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Hazards {
     evicts: bool,
     has_weaker_log: bool,
     log_fails: bool,
-    /// How many replicas there are, and how many there should be, if there are too few.
+    /// The number of replicas and the required number, if there are too few.
     lacks_replicas: Option<(usize, usize)>,
 }
 
 impl Hazards {
-    /// `deployed`: how many replicas there have to be.
+    /// `deployed`: the required number of replicas.
     pub(super) fn of(poll: &Poll, deployed: usize) -> Self {
         let (found, expected) = (poll.replicas.len(), deployed.max(poll.replicas_expected));
         Self {
@@ -89,19 +89,19 @@ impl Hazards {
         }
     }
 
-    /// Says once what has become unsafe, and what is safe again.
-    pub(super) fn tell_changes(&self, before: &Self, shard: &str) {
+    /// Logs each risk once when it appears, and once when all are gone.
+    pub(super) fn log_changes(&self, before: &Self, shard: &str) {
         if self.evicts && !before.evicts {
             tracing::error!(
                 shard,
-                "maxmemory-policy was changed: this redis throws data away when it is full, and nothing in it is safe; \
+                "maxmemory-policy was changed: this redis evicts data when its memory is full, and nothing in it is safe; \
                  set it to noeviction"
             );
         }
         if self.has_weaker_log && !before.has_weaker_log {
             tracing::error!(
                 shard,
-                "the append-only log of this redis was switched off or is not synced any more; \
+                "the append-only log of this redis was switched off or is no longer synced; \
                  set appendonly yes, and appendfsync everysec"
             );
         }
@@ -115,11 +115,11 @@ impl Hazards {
                 shard,
                 found,
                 expected,
-                "this redis lacks replicas: nothing new in it is safe until they are back"
+                "this redis lacks replicas: no new data in it is safe until they are back"
             );
         }
         if *self == Self::default() && *before != Self::default() {
-            tracing::info!(shard, "this redis is as safe as it was set up to be again");
+            tracing::info!(shard, "the risks of this redis are gone: its data is safe again");
         }
     }
 }

@@ -20,15 +20,14 @@ use super::reconnect::ReconnectPause;
 use super::scripts;
 use super::topology::Topology;
 use crate::command::Reply;
-use crate::limits::{PARTING_WORDS_WAIT, STABLE_POLL_INTERVAL};
+use crate::limits::{CONNECT_REFUSAL_TIMEOUT, STABLE_POLL_INTERVAL};
 use crate::map::ShardId;
 use crate::stability::{AppendLog, Poll, ReplicaHistory, read_info};
 
 /// The shared connection to one shard.
 ///
-/// A connection is dropped on any error and on any answer that does not come in time. Answers are matched to requests
-/// by their order on one connection, so a late answer can only ever meet the request that it belongs to, and that one
-/// has stopped listening.
+/// Dropped on any error and on any timeout. Answers are matched to requests by their order on one connection, so a
+/// late answer can only reach its own request, which no longer waits.
 pub(crate) struct ShardLink {
     shard: ShardId,
     topology: Arc<dyn Topology>,
@@ -50,7 +49,7 @@ struct ConnectionSlot {
     live: Option<Arc<LiveConnection>>,
     reconnect: ReconnectPause,
     has_warned: bool,
-    /// Why connecting failed last.
+    /// The last error of connecting.
     cause: String,
 }
 
@@ -68,13 +67,12 @@ struct LiveConnection {
     info: RedisInfo,
 }
 
-/// Answers, with what is known about who gave them.
+/// Answers, and where they come from.
 pub(crate) struct Answered {
     /// One for each command.
     pub(crate) replies: Vec<Reply>,
-    /// The number of the connection.
     pub(crate) epoch: u64,
-    /// The name of the run of the process; empty when it does not say.
+    /// The run ID of the process; empty if unknown.
     pub(crate) run: String,
 }
 
@@ -103,7 +101,7 @@ impl ShardLink {
         self.shard
     }
 
-    /// Sends commands in one pipeline, and waits for all answers; what a command is refused is an answer too.
+    /// Sends commands in one pipeline and waits for all answers; an error reply counts as an answer.
     pub(crate) async fn request(&self, commands: Vec<Cmd>) -> Result<Answered, LinkError> {
         self.send(&pipeline(commands)).await
     }
@@ -118,8 +116,8 @@ impl ShardLink {
         Ok(Answered { replies, epoch: live.epoch, run: live.info.run.clone() })
     }
 
-    /// As [`request`](Self::request), for scripts: loads them again if the Redis does not know them. Those that it
-    /// did know then run twice, so all but one of them must be idempotent.
+    /// As [`request`](Self::request), for scripts: loads them again if the Redis does not know them. Known ones then
+    /// run twice, so all but one must be idempotent.
     pub(crate) async fn eval(&self, calls: Vec<Cmd>) -> Result<Answered, LinkError> {
         let calls = pipeline(calls);
         let answered = self.send(&calls).await?;
@@ -131,20 +129,20 @@ impl ShardLink {
         self.send(&calls).await
     }
 
-    /// One command or script that is either answered or refused.
+    /// Runs one command or script; an error reply is an error.
     pub(crate) async fn one(&self, call: Cmd) -> Result<Reply, LinkError> {
         let shard = self.shard;
         let mut replies = self.eval(vec![call]).await?.replies;
         accepted(shard, replies.pop().ok_or(LinkError::Answer { shard })?)
     }
 
-    /// The number of the connection that is used now; connects if there is none.
+    /// The number of the current connection; connects if there is none.
     pub(crate) async fn epoch(&self) -> Result<u64, LinkError> {
         Ok(self.live().await?.epoch)
     }
 
-    /// How far the replicas are: from a look that started at `since` or later, which is made if there was none yet,
-    /// but not sooner than [`STABLE_POLL_INTERVAL`] after the one before.
+    /// The replicas' offsets, from a poll that started at `since` or later. A new poll starts no sooner than
+    /// [`STABLE_POLL_INTERVAL`] after the one before.
     pub(crate) async fn poll(&self, since: Instant) -> Result<Poll, LinkError> {
         loop {
             let pause = {
@@ -164,7 +162,7 @@ impl ShardLink {
                     poll.replicas_expected = polls.seen.saw(replicas, poll.started, self.replica_expected);
                     poll.has_weaker_log = polls.seen.saw_log(poll.log);
                     let hazards = Hazards::of(&poll, self.replicas_deployed);
-                    hazards.tell_changes(&polls.hazards, &self.topology.name(self.shard));
+                    hazards.log_changes(&polls.hazards, &self.topology.name(self.shard));
                     polls.hazards = hazards;
                     polls.last = Some(poll);
                     continue;
@@ -175,7 +173,7 @@ impl ShardLink {
         }
     }
 
-    /// A poll, and whether there was a log of writes when this was connected to.
+    /// Polls; also whether there was an append-only log at connect.
     async fn look(&self) -> Result<(Poll, bool), LinkError> {
         let shard = self.shard;
         let started = monotonic();
@@ -188,7 +186,7 @@ impl ShardLink {
             Reply::Bytes(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
             _ => return Err(LinkError::Answer { shard }),
         };
-        // Without a right to CONFIG it is not known, and taken for what it was set up as.
+        // Without permission for CONFIG the value at connect is assumed.
         let sync = match replies.next() {
             Some(Reply::List(pair)) => match pair.into_iter().nth(1) {
                 Some(Reply::Bytes(value)) => Some(String::from_utf8_lossy(&value).into_owned()),
@@ -205,7 +203,7 @@ impl ShardLink {
         Ok((poll, live.info.has_log))
     }
 
-    /// The connection in use, or a new one.
+    /// The current connection, or a new one.
     async fn live(&self) -> Result<Arc<LiveConnection>, LinkError> {
         if let Some(live) = &self.slot().live {
             return Ok(Arc::clone(live));
@@ -250,17 +248,17 @@ impl ShardLink {
         };
         let address = self.topology.address(shard).await.map_err(LinkError::Address)?;
         let client = Client::open(address.info().clone()).map_err(broken)?;
-        // The timeouts are this file's own: it has to know about them to drop the connection.
+        // Timeouts are handled here, because a timeout drops the connection.
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(None)
             .set_response_timeout(None)
             .set_pipeline_buffer_size(self.in_flight_max);
-        let (connection, values) = match greet(&client, &config).await {
+        let (connection, values) = match handshake(&client, &config).await {
             Ok(greeted) => greeted,
-            // One that takes no more connections says so and hangs up, which is not heard when the connection breaks
-            // under what was being written.
+            // A Redis that refuses connections sends an error and closes. When the connection breaks during our
+            // write, that error is not received: connect again and only read.
             Err(error) if error.is_io_error() && !error.is_connection_refusal() => {
-                match parting_words(address.info().addr()).await {
+                match refusal_at_connect(address.info().addr()).await {
                     Some(source) => return Err(LinkError::Refused { shard, source }),
                     None => return Err(broken(error)),
                 }
@@ -304,14 +302,14 @@ impl ShardLink {
             self.discard(live);
             return Err(LinkError::Answer { shard });
         }
-        // Demoted: the primary may be at another address now.
+        // Demoted: the primary may have another address now.
         if replies.iter().any(|reply| is_refused_with(reply, "READONLY")) {
             self.discard(live);
         }
         Ok(replies)
     }
 
-    /// Takes this connection out of use.
+    /// Replaces this connection at the next request.
     fn discard(&self, live: &Arc<LiveConnection>) {
         let mut slot = self.slot();
         if slot.live.as_ref().is_some_and(|current| current.epoch == live.epoch) {
@@ -322,7 +320,7 @@ impl ShardLink {
     }
 
     fn slot(&self) -> MutexGuard<'_, ConnectionSlot> {
-        // A connection is replaced as one, so a panic leaves it whole.
+        // Each change replaces the whole value, so a panic leaves it intact.
         self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -333,7 +331,6 @@ impl fmt::Debug for ShardLink {
     }
 }
 
-/// Commands that travel in one pipeline.
 fn pipeline(commands: Vec<Cmd>) -> Pipeline {
     let mut pipeline = Pipeline::with_capacity(commands.len());
     for command in commands {
@@ -342,8 +339,8 @@ fn pipeline(commands: Vec<Cmd>) -> Pipeline {
     pipeline
 }
 
-/// Connects, asks what it is, and makes the scripts known.
-async fn greet(
+/// Connects, reads the settings, and loads the scripts.
+async fn handshake(
     client: &Client,
     config: &AsyncConnectionConfig,
 ) -> Result<(MultiplexedConnection, Vec<Value>), redis::RedisError> {
@@ -358,14 +355,14 @@ async fn greet(
     Ok((connection, values))
 }
 
-/// The words with which a Redis refused, if it was a Redis that did.
+/// The error reply, if the error is one of Redis.
 fn refusal(error: &redis::RedisError) -> Option<RedisRefusal> {
     let code = error.code()?.to_owned();
     Some(RedisRefusal { code, detail: error.detail().unwrap_or_default().to_owned() })
 }
 
-/// What a Redis says by itself before it hangs up: `-ERR max number of clients reached`.
-async fn parting_words(address: &redis::ConnectionAddr) -> Option<RedisRefusal> {
+/// The error that a Redis sends before it closes a new connection: `-ERR max number of clients reached`.
+async fn refusal_at_connect(address: &redis::ConnectionAddr) -> Option<RedisRefusal> {
     let redis::ConnectionAddr::Tcp(host, port) = address else { return None };
     let listen = async {
         let stream = TcpStream::connect((host.as_str(), *port)).await.ok()?;
@@ -374,10 +371,10 @@ async fn parting_words(address: &redis::ConnectionAddr) -> Option<RedisRefusal> 
         let (code, detail) = line.trim_end().strip_prefix('-')?.split_once(' ')?;
         Some(RedisRefusal { code: code.to_owned(), detail: detail.to_owned() })
     };
-    tokio::time::timeout(PARTING_WORDS_WAIT, listen).await.ok()?
+    tokio::time::timeout(CONNECT_REFUSAL_TIMEOUT, listen).await.ok()?
 }
 
-/// The reply; an error when the Redis refused the command.
+/// The reply; an error for an error reply.
 pub(super) fn accepted(shard: ShardId, reply: Reply) -> Result<Reply, LinkError> {
     match reply {
         Reply::Refused { code, detail } => {
@@ -403,7 +400,7 @@ fn reply(value: Value) -> Reply {
             code: error.code().to_owned(),
             detail: error.details().unwrap_or_default().to_owned(),
         },
-        // Only the newer protocol has others, and it is not spoken.
+        // Other types are only in RESP3, which is not used.
         _ => Reply::Bytes(Bytes::new()),
     }
 }

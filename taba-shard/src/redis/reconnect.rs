@@ -1,4 +1,4 @@
-//! [`ReconnectPause`]: when to try to connect again.
+//! [`ReconnectPause`]: when to connect again.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use taba_core::Backoff;
 
 use crate::limits::{BACKOFF_MAX, BACKOFF_MIN};
 
-/// Pauses between tries to connect, from [`BACKOFF_MIN`] to [`BACKOFF_MAX`]. The try after the first failure is made at once.
+/// Pauses between connects, from [`BACKOFF_MIN`] to [`BACKOFF_MAX`]. The try after the first failure has no pause.
 #[derive(Clone, Debug)]
 pub(super) struct ReconnectPause {
     backoff: Backoff,
@@ -15,24 +15,23 @@ pub(super) struct ReconnectPause {
 }
 
 impl ReconnectPause {
-    /// No pause yet. `seed` makes the random part of the pauses.
+    /// No pause yet. `seed` makes the jitter.
     pub(super) const fn new(seed: u64) -> Self {
         Self { backoff: Backoff::new(BACKOFF_MIN, BACKOFF_MAX, seed), failures: 0, until: None }
     }
 
-    /// How long until the next try is allowed; `None` when it is allowed now.
+    /// Time until the next try; `None` when it may start now.
     pub(super) fn left(&self, now: Instant) -> Option<Duration> {
         let left = self.until?.saturating_duration_since(now);
         (!left.is_zero()).then_some(left)
     }
 
-    /// A try failed.
     pub(super) fn failed(&mut self, now: Instant) {
         self.until = (self.failures > 0).then(|| now + self.backoff.after(self.failures));
         self.failures = self.failures.saturating_add(1);
     }
 
-    /// A try succeeded: the next failure is the first again.
+    /// The next failure counts as the first again.
     pub(super) fn succeeded(&mut self) {
         (self.failures, self.until) = (0, None);
     }

@@ -1,6 +1,5 @@
-//! The scripts that run in Redis. Each that changes a VBucket, or a key of a user, has exactly one write command, so
-//! that no crash, error or torn log can leave half of it. Plain scripts: functions would have to be kept on every
-//! replica.
+//! The Lua scripts that run in Redis. Each script that changes a VBucket or a user's key has exactly one write
+//! command, so no crash, error or torn log leaves it half done. Functions would have to be kept on every replica.
 
 use std::sync::LazyLock;
 
@@ -8,7 +7,6 @@ use redis::{Cmd, ToRedisArgs, cmd};
 
 use crate::sabotage::{CONDITIONAL, LISTED, is_off};
 
-/// A script.
 pub(crate) struct Script {
     inner: redis::Script,
     text: String,
@@ -25,7 +23,7 @@ impl Script {
         Self { inner: redis::Script::new(&text), text }
     }
 
-    /// The command that makes it known.
+    /// Loads the script.
     pub(crate) fn load(&self) -> Cmd {
         let mut command = cmd("SCRIPT");
         command.arg("LOAD").arg(&self.text);
@@ -43,7 +41,7 @@ impl Script {
     }
 }
 
-/// Answers when the VBucket `KEYS[1]` is not what the caller takes it for; `ARGV[own]` is the epoch expected.
+/// Returns early when the owner or epoch of the VBucket `KEYS[1]` is another; `ARGV[own]` is the expected epoch.
 fn owned(own: usize) -> String {
     format!(
         "local head = redis.call('HMGET', KEYS[1], 'ver', 'own', 'moved')
@@ -54,7 +52,7 @@ if head[2] ~= ARGV[{own}] then return {{'NOTOWNER', head[2]}} end
     )
 }
 
-/// Reads fields of `KEYS[1]`, many at a time: Lua's stack takes about 8,000.
+/// Reads fields of `KEYS[1]` in portions: Lua's stack holds about 8,000.
 const HMGET: &str = "local function hmget(names, from, to)
   local out = {}
   while from <= to do
@@ -67,8 +65,8 @@ const HMGET: &str = "local function hmget(names, from, to)
 end
 ";
 
-/// Whether an index has fewer entries than were written to it: another program deleted some. The hash counts them, in a
-/// field named after the index; what cannot be counted is no index.
+/// Whether an index has fewer entries than were written to it, because another program deleted some. The hash counts
+/// them, in a field named after the index; a key that cannot be counted is not an index.
 const UNLISTED: &str = "local function unlisted(index)
   local count = redis.call('HGET', KEYS[1], 'n' .. string.sub(index, #KEYS[1] + 1))
   local found = redis.pcall('ZCARD', index)
@@ -76,7 +74,7 @@ const UNLISTED: &str = "local function unlisted(index)
 end
 ";
 
-/// The same, without a check of the indexes.
+/// The same without the check, for the sabotaged rule.
 const BELIEVED: &str = "local function unlisted() return false end
 ";
 
@@ -84,7 +82,6 @@ macro_rules! scripts {
     ($($(#[$doc:meta])* $name:ident = $text:expr;)*) => {
         $($(#[$doc])* pub(crate) static $name: LazyLock<Script> = LazyLock::new(|| Script::new($text));)*
 
-        /// All of them.
         pub(crate) fn all() -> impl Iterator<Item = &'static Script> {
             [$(&*$name),*].into_iter()
         }
@@ -103,8 +100,8 @@ if head[3] then return {'MOVED', head[3]} end
 if head[2] ~= ARGV[2] then return {'NOTOWNER', head[2]} end
 return {'CONFLICT', head[1]}".to_owned();
 
-    /// KEYS: hash, indexes. ARGV: expected version, epoch, for each index how many entries and the entries, then what
-    /// HSET takes. Answers UNINDEXED when an entry is not there.
+    /// KEYS: hash, indexes. ARGV: expected version, epoch, for each index the number of entries and the entries, then
+    /// what HSET takes. Answers UNINDEXED when an entry is missing.
     COMMIT_INDEXED = format!("{}
 if head[1] ~= ARGV[1] then return {{'CONFLICT', head[1]}} end
 local at = 3
@@ -119,8 +116,8 @@ end
 redis.call('HSET', KEYS[1], unpack(ARGV, at))
 return 1", owned(2));
 
-    /// KEYS: hash, indexes. ARGV: epoch, for each index how many entries and the entries. The one script with more
-    /// than one write: half of it is as good as none, the indexes may hold more than they have to.
+    /// KEYS: hash, indexes. ARGV: epoch, for each index the number of entries and the entries. The one script with
+    /// several writes: a partial run is harmless, since an index may hold extra entries.
     INDEX = format!("{}
 local at = 2
 for i = 2, #KEYS do
@@ -139,9 +136,9 @@ for i = 2, #KEYS do
 end
 return 1", owned(1));
 
-    /// KEYS: hash, streams, parts of each wanted Tab. ARGV: epoch, how many Tabs, their fields, the fields of States.
-    /// Answers OK, version, Streams, marks, types, States, parts as (place of the State, entry, value); UNLISTED when
-    /// entries of an index are gone.
+    /// KEYS: hash, streams, parts of each wanted Tab. ARGV: epoch, number of Tabs, their fields, the fields of
+    /// States. Answers OK, version, Streams, marks, types, States, parts as (index of the State, entry, value);
+    /// UNLISTED when entries of an index are missing.
     LOAD = format!("{}{HMGET}{UNLISTED}
 if unlisted(KEYS[2]) then return {{'UNLISTED'}} end
 local streams = redis.call('ZRANGE', KEYS[2], 0, -1)
@@ -171,7 +168,7 @@ if has then
 end
 return {{'OK', head[1], streams, marks, types, states, parts}}", owned(1));
 
-    /// KEYS: hash, Tabs. ARGV: epoch, from which entry, how many. Answers OK, entries, types.
+    /// KEYS: hash, Tabs. ARGV: epoch, first entry, limit. Answers OK, entries, types.
     TABS = format!("{}{HMGET}{UNLISTED}
 if unlisted(KEYS[2]) then return {{'UNLISTED'}} end
 local entries = redis.call('ZRANGEBYLEX', KEYS[2], ARGV[2], '+', 'LIMIT', 0, ARGV[3])
@@ -179,8 +176,8 @@ local names = {{}}
 for i = 1, #entries do names[i] = 't:' .. entries[i] end
 return {{'OK', entries, hmget(names, 1, #names)}}", owned(1));
 
-    /// KEYS: hash, Clients, parts. ARGV: epoch, Tab, from which entry, how many, STATES or KEYS. Answers OK, entries,
-    /// the values of whole States, parts as (entry, value); for KEYS the lengths of values in their place.
+    /// KEYS: hash, Clients, parts. ARGV: epoch, Tab, first entry, limit, STATES or KEYS. Answers OK, entries, the
+    /// values of whole States, parts as (entry, value); for KEYS the lengths instead of the values.
     SCAN = format!("{}{HMGET}{UNLISTED}
 if unlisted(KEYS[2]) or unlisted(KEYS[3]) then return {{'UNLISTED'}} end
 local entries = redis.call('ZRANGEBYLEX', KEYS[2], ARGV[3], '+', 'LIMIT', 0, ARGV[4])
@@ -202,7 +199,7 @@ for i = 1, #more do parts[i] = {{more[i], values[count + i]}} end
 for i = #values, count + 1, -1 do values[i] = nil end
 return {{'OK', entries, values, parts}}", owned(1));
 
-    /// KEYS: hash. ARGV: epoch, fields. Removes those that are empty.
+    /// KEYS: hash. ARGV: epoch, fields. Removes the empty ones.
     SWEEP_FIELDS = format!("{}{HMGET}
 local values = hmget(ARGV, 2, #ARGV)
 local empty = {{}}
@@ -212,8 +209,8 @@ end
 if #empty == 0 then return 0 end
 return redis.call('HDEL', KEYS[1], unpack(empty))", owned(1));
 
-    /// KEYS: hash, index of Streams, Clients or parts, and for Clients the index of parts. ARGV: epoch, what stands
-    /// before an entry in the name of its field, entries. Removes those without a field.
+    /// KEYS: hash, index of Streams, Clients or parts, and for Clients the index of parts. ARGV: epoch, the prefix
+    /// that makes a field of an entry, entries. Removes those without a field.
     SWEEP_ENTRIES = format!("{}
 local gone = {{}}
 for i = 3, #ARGV do
@@ -239,8 +236,8 @@ end
 if #gone == 0 then return 0 end
 {ZREM}", owned(1));
 
-    /// KEYS: hash, index. ARGV: epoch, how many entries it has to have at least. Notes how many it has; answers 0 when
-    /// there are too few.
+    /// KEYS: hash, index. ARGV: epoch, the least number of entries. Records the actual number; answers 0 when it is
+    /// less.
     COUNTED = format!("{}
 local count = redis.call('ZCARD', KEYS[2])
 if count < tonumber(ARGV[2]) then return 0 end
@@ -248,31 +245,32 @@ local field = 'n' .. string.sub(KEYS[2], #KEYS[1] + 1)
 if count == 0 then redis.call('HDEL', KEYS[1], field) else redis.call('HSET', KEYS[1], field, count) end
 return 1", owned(1));
 
-    /// KEYS: hash. ARGV: version, epoch, deployment. Makes the VBucket if there is none; answers its deployment.
+    /// KEYS: hash. ARGV: version, epoch, deployment. Creates the VBucket if it does not exist; answers its
+    /// deployment.
     CREATE = "local found = redis.call('HGET', KEYS[1], 'of')
 if found then return found end
 if redis.call('EXISTS', KEYS[1]) == 1 then return '' end
 redis.call('HSET', KEYS[1], 'ver', ARGV[1], 'own', ARGV[2], 'of', ARGV[3])
 return ARGV[3]".to_owned();
 
-    /// KEYS: hash. ARGV: the version of a VBucket that was never written. Removes the VBucket if it is at that.
+    /// KEYS: hash. ARGV: the version of a VBucket that was never written. Removes the VBucket at that version.
     DISCARD = "if redis.call('HGET', KEYS[1], 'ver') ~= ARGV[1] then return 0 end
 return redis.call('DEL', KEYS[1])".to_owned();
 
-    /// KEYS: hash, where to put a key that is no hash. ARGV: version, epoch, deployment. Writes the head again; all other
+    /// KEYS: hash, new name for a key that is no hash. ARGV: version, epoch, deployment. Rewrites the head; all other
     /// fields stay.
     MEND = "local kind = redis.call('TYPE', KEYS[1]).ok
 if kind ~= 'hash' and kind ~= 'none' then redis.call('RENAME', KEYS[1], KEYS[2]) end
 redis.call('HSET', KEYS[1], 'ver', ARGV[1], 'own', ARGV[2], 'of', ARGV[3])
 return 1".to_owned();
 
-    /// KEYS: hash. ARGV: deployment while it was new, deployment.
+    /// KEYS: hash. ARGV: deployment marked as new, deployment.
     FINISH = "if redis.call('HGET', KEYS[1], 'of') ~= ARGV[1] then return 0 end
 redis.call('HSET', KEYS[1], 'of', ARGV[2])
 return 1".to_owned();
 
-    /// KEYS: a string. ARGV: whether something is expected (1 or 0), what, whether something is to be set (1 or 0),
-    /// what. Answers 1, or what was found in a list; keeps the expiry.
+    /// KEYS: a string. ARGV: whether a value is expected (1 or 0), which, whether a value is to be set (1 or 0),
+    /// which. Answers 1, or in a list the value found; keeps the expiry.
     SWAP = "local found = redis.call('GET', KEYS[1])
 if ARGV[1] == '1' and found ~= ARGV[2] or ARGV[1] == '0' and found then return {found} end
 if ARGV[3] == '1' then
@@ -282,35 +280,34 @@ else
 end
 return 1".to_owned();
 
-    /// KEYS: a fenced value. ARGV: token, value. Answers 1, or the higher token that was seen in a list.
+    /// KEYS: a fenced value. ARGV: token, value. Answers 1, or in a list the higher token.
     FENCED_SET = "local highest = redis.call('HGET', KEYS[1], 'token')
 if highest and tonumber(highest) > tonumber(ARGV[1]) then return {highest} end
 redis.call('HSET', KEYS[1], 'token', ARGV[1], 'value', ARGV[2])
 return 1".to_owned();
 
-    /// KEYS: a lock. ARGV: holder, microseconds. Answers the token, or in a list how many microseconds it is still
-    /// held.
+    /// KEYS: a lock. ARGV: holder, microseconds. Answers the token, or in a list the microseconds for which it is
+    /// still held.
     ACQUIRE = format!("{LOCK}
 if found[2] and found[2] ~= '' and till > now then return {{string.format('%.0f', till - now)}} end
 local token = string.format('%.0f', math.max(tonumber(found[1] or '0') + 1, now))
 redis.call('HSET', KEYS[1], 'token', token, 'holder', ARGV[1], 'until', string.format('%.0f', now + tonumber(ARGV[2])))
 return token");
 
-    /// KEYS: a lock. ARGV: holder, microseconds. Answers whether it is still held by this holder; then for that long
-    /// again.
+    /// KEYS: a lock. ARGV: holder, microseconds. If this holder still holds it, extends it. Answers whether it did.
     RENEW = format!("{LOCK}
 if found[2] ~= ARGV[1] or till <= now then return 0 end
 redis.call('HSET', KEYS[1], 'until', string.format('%.0f', now + tonumber(ARGV[2])))
 return 1");
 
-    /// KEYS: a lock. ARGV: holder. Answers whether it was held by this holder; then it is free.
+    /// KEYS: a lock. ARGV: holder. If this holder still holds it, frees it. Answers whether it did.
     RELEASE = format!("{LOCK}
 if found[2] ~= ARGV[1] or till <= now then return 0 end
 redis.call('HSET', KEYS[1], 'holder', '')
 return 1");
 }
 
-/// Takes `gone` out of the index `KEYS[2]`, and out of the count of its entries.
+/// Removes `gone` from the index `KEYS[2]`, and from the count of its entries.
 const ZREM: &str = "local removed = redis.call('ZREM', KEYS[2], unpack(gone))
 local field = 'n' .. string.sub(KEYS[2], #KEYS[1] + 1)
 if removed > 0 and redis.call('HINCRBY', KEYS[1], field, -removed) <= 0 then
@@ -318,7 +315,7 @@ if removed > 0 and redis.call('HINCRBY', KEYS[1], field, -removed) <= 0 then
 end
 return removed";
 
-/// The state of a lock, and the time of the Redis in microseconds: below 2⁵³, so exact as a number of Lua.
+/// The state of a lock, and the time of Redis in microseconds: below 2⁵³, so exact as a Lua number.
 const LOCK: &str = "local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
 local found = redis.call('HMGET', KEYS[1], 'token', 'holder', 'until')

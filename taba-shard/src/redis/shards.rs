@@ -1,4 +1,4 @@
-//! [`Shards`]: several Redis processes as one: which shard owns which VBucket, and the connection to each.
+//! [`Shards`]: connections to several Redis processes, and the view of which shard owns which VBucket.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -18,7 +18,7 @@ use crate::census::{CensusOutcome, Location, Owner, View};
 use crate::limits::{CENSUS_INTERVAL, SHARDS_MAX};
 use crate::map::ShardId;
 
-/// Several Redis processes as one. Cheap to clone: all clones share the connections.
+/// Several Redis processes as one store. Cheap to clone: clones share the connections.
 ///
 /// # Examples
 /// ```no_run
@@ -44,9 +44,9 @@ struct Inner {
     topology: Arc<dyn Topology>,
     links: Vec<ShardLink>,
     view: RwLock<Arc<View>>,
-    /// When the last census began; held while one is taken.
+    /// When the last census began; held during one.
     census: tokio::sync::Mutex<Option<Instant>>,
-    /// Why the last census did not hear all shards.
+    /// Why shards were silent in the last census.
     silence: Mutex<String>,
 }
 
@@ -54,7 +54,7 @@ impl Shards {
     /// Connects to shards at fixed addresses: the first is shard 0.
     ///
     /// # Errors
-    /// [`ConnectError`] when a shard cannot be reached or is not safe, or when they do not hold one deployment with
+    /// [`ConnectError`] when a shard cannot be reached or is not safe, or the shards do not hold one deployment with
     /// this number of VBuckets.
     pub async fn connect(addresses: Vec<ShardUrl>, options: ShardsOptions) -> Result<Self, ConnectError> {
         Self::connect_to(Arc::new(StaticTopology::new(addresses)), options).await
@@ -66,7 +66,7 @@ impl Shards {
     /// As [`connect`](Self::connect).
     ///
     /// # Cancel safety
-    /// A bootstrap that was under way is left unfinished; connecting again goes on with it.
+    /// An interrupted bootstrap stays unfinished; connecting again continues it.
     pub async fn connect_to(
         topology: Arc<dyn Topology>,
         options: ShardsOptions,
@@ -93,19 +93,22 @@ impl Shards {
         };
         for shard in view.silent() {
             let (shard, cause) = (topology.name(*shard), silence.as_str());
-            tracing::warn!(shard, cause, "a shard is away; its vbuckets wait for it, the others go on");
+            tracing::warn!(
+                shard,
+                cause,
+                "a shard does not answer; its vbuckets wait for it, all others work"
+            );
         }
         for (vbucket, shard) in view.damaged() {
             let (vbucket, shard) = (vbucket.index(), topology.name(shard));
-            tracing::error!(vbucket, shard, "a vbucket is damaged; the others go on. See taba-server check");
+            tracing::error!(vbucket, shard, "a vbucket is damaged; all others work. See taba-server check");
         }
         let (view, census) = (RwLock::new(Arc::new(view)), tokio::sync::Mutex::default());
         let silence = Mutex::new(silence);
         Ok(Self { inner: Arc::new(Inner { options, topology, links, view, census, silence }) })
     }
 
-    /// Makes a deployment on empty shards, or goes on with one that was not finished; on one that is there, does
-    /// nothing.
+    /// Makes a deployment on empty shards, or continues an unfinished bootstrap; does nothing if a deployment exists.
     ///
     /// # Errors
     /// As [`connect`](Self::connect).
@@ -113,33 +116,31 @@ impl Shards {
         Self::connect(addresses, ShardsOptions { bootstrap: Bootstrap::IfEmpty, ..options }).await
     }
 
-    /// How many VBuckets there are.
+    /// The number of VBuckets.
     pub fn vbuckets(&self) -> VBuckets {
         self.inner.options.vbuckets
     }
 
-    /// How many shards there are.
+    /// The number of shards.
     pub fn count(&self) -> usize {
         self.inner.links.len()
     }
 
-    /// Who owns which VBucket, as far as is known.
+    /// The owner of each VBucket, as far as known.
     pub fn view(&self) -> Arc<View> {
-        // A view is replaced as one, so a panic leaves it whole.
+        // The view is replaced as a whole, so a panic leaves it intact.
         Arc::clone(&self.inner.view.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Asks every shard which VBuckets it holds, and follows what they say. What a shard held that does not answer
-    /// now, it holds still.
+    /// Asks every shard for its VBuckets, and updates the view. A shard that does not answer keeps its VBuckets.
     ///
     /// # Errors
-    /// [`ConnectError`]; what is not known any better stays as it was.
+    /// [`ConnectError`]; the view then stays as it was.
     pub async fn census(&self) -> Result<(), ConnectError> {
         let mut last = self.inner.census.lock().await;
         *last = Some(monotonic());
         let outcome = self.follow_census().await;
         if let Err(error) = &outcome {
-            // A message, replaced as one.
             *self.inner.silence.lock().unwrap_or_else(PoisonError::into_inner) = taba_core::causes(error);
         }
         outcome
@@ -148,7 +149,7 @@ impl Shards {
     async fn follow_census(&self) -> Result<(), ConnectError> {
         let mut taken = take_census(&self.inner.links, self.vbuckets()).await?;
         let CensusOutcome::All(view) = taken.found else { return Err(ConnectError::Empty) };
-        // Replaced as one, at the end: a panic before leaves the old one.
+        // Replaced as a whole at the end: a panic before leaves the old one.
         let mut old = self.inner.view.write().unwrap_or_else(PoisonError::into_inner);
         if view.deployment().id != old.deployment().id {
             let (found, expected) = (view.deployment().id, old.deployment().id);
@@ -156,18 +157,18 @@ impl Shards {
         }
         let view = view.over(&old);
         for shard in old.silent().iter().filter(|shard| !view.silent().contains(shard)) {
-            tracing::info!(shard = self.inner.topology.name(*shard), "a shard that was away has answered");
+            tracing::info!(shard = self.inner.topology.name(*shard), "a silent shard has answered");
         }
         *old = Arc::new(view);
         taken.silence.pop().map_or(Ok(()), |(_, error)| Err(error.into()))
     }
 
-    /// A census because something was not where it was looked for; not more often than each [`CENSUS_INTERVAL`].
+    /// A census because a VBucket was not on its shard; at most one each [`CENSUS_INTERVAL`].
     pub(crate) async fn census_after_a_miss(&self) {
         let is_due = |last: &Option<Instant>| {
             last.is_none_or(|last| monotonic().saturating_duration_since(last) >= CENSUS_INTERVAL)
         };
-        // A census that runs now brings the answer.
+        // The census that runs now brings the answer.
         if !self.inner.census.try_lock().is_ok_and(|last| is_due(&last)) {
             return;
         }
@@ -184,7 +185,7 @@ impl Shards {
         self.view().place(vbucket)
     }
 
-    /// What an operator calls the shard that keeps the VBucket, or those that may.
+    /// The operator's name of the shard that holds the VBucket, or of those that may.
     pub(crate) fn place_name(&self, vbucket: VBucket) -> String {
         let view = self.view();
         match view.place(vbucket) {

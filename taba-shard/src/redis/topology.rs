@@ -1,4 +1,4 @@
-//! [`Topology`]: where the primary of each shard is. A fixed list today; Sentinel, or a registry, by the same trait.
+//! [`Topology`]: the address of each shard's primary. A fixed list today; Sentinel or a registry can implement it.
 
 use async_trait::async_trait;
 
@@ -7,50 +7,49 @@ use crate::map::ShardId;
 
 /// The address of a shard is not known.
 #[derive(Debug, thiserror::Error)]
-#[error("where {shard} is, is not known")]
+#[error("the address of {shard} is not known")]
 pub struct TopologyError {
-    /// Which shard.
+    /// The shard.
     pub shard: ShardId,
-    /// Why not.
+    /// The reason.
     pub source: Box<dyn std::error::Error + Send + Sync>,
 }
 
-/// Where the primary of each shard is.
+/// The address of each shard's primary.
 ///
-/// It is asked at every connect and reconnect, so an answer that changes is followed as soon as the old process is
-/// gone or refuses to write. Which VBuckets a shard owns is not its business: that is in the VBuckets.
+/// Asked at every connect, so a changed address is used as soon as the old process is gone or refuses writes. Which
+/// VBuckets a shard owns is stored in the VBuckets.
 #[async_trait]
 pub trait Topology: Send + Sync + 'static {
-    /// How many shards there are, numbered from 0.
+    /// The number of shards, numbered from 0.
     fn shards(&self) -> usize;
 
-    /// Where the primary of this shard is now.
+    /// The current address of this shard's primary.
     ///
     /// # Errors
     /// [`TopologyError`]; connecting is tried again later.
     ///
     /// # Cancel safety
-    /// Must be safe: it is dropped when connecting takes too long.
+    /// Required: the call is dropped when connecting takes too long.
     async fn address(&self, shard: ShardId) -> Result<ShardUrl, TopologyError>;
 
-    /// What an operator calls the shard, without secrets: in answers and log lines.
+    /// The operator's name of the shard, without secrets, for answers and log lines.
     fn name(&self, shard: ShardId) -> String {
         shard.to_string()
     }
 }
 
-/// A list of addresses that never changes: the first is shard 0.
+/// A fixed list of addresses: the first is shard 0.
 #[derive(Clone, Debug)]
 pub struct StaticTopology(Vec<ShardUrl>);
 
 impl StaticTopology {
-    /// One shard for each address, in this order.
+    /// The addresses of shards 0, 1, …
     pub const fn new(addresses: Vec<ShardUrl>) -> Self {
         Self(addresses)
     }
 }
 
-/// An address is asked for that is not in the list.
 #[derive(Debug, thiserror::Error)]
 #[error("the list has only {0} addresses")]
 struct TooFew(usize);

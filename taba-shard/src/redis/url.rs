@@ -1,4 +1,4 @@
-//! [`ShardUrl`]: where a Redis is and how to sign in; shown without the secret.
+//! [`ShardUrl`]: the address and credentials of a Redis.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,26 +7,24 @@ use redis::{ConnectionInfo, IntoConnectionInfo, ProtocolVersion};
 
 /// Where a Redis is: `redis://[[user]:password@]host[:port][/database]`, or `unix:///path`.
 ///
-/// `Debug` and `Display` show the host and the port, never user or password.
+/// `Debug` and `Display` show host and port, never user or password.
 #[derive(Clone)]
 pub struct ShardUrl(ConnectionInfo);
 
-/// A text is no URL of a Redis. The text is not repeated: it may hold a password.
+/// Why a text is no URL of a Redis. The text is not repeated: it may hold a password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum UrlError {
-    /// It is not of the form that is wanted.
+    /// It has another form.
     #[error("this is no URL of a Redis; it looks like redis://:password@127.0.0.1:6379")]
     Form,
-    /// It asks for TLS.
-    #[error(
-        "rediss:// asks for TLS, which this build does not speak; put a TLS proxy between, or use redis://"
-    )]
+    /// It requires TLS.
+    #[error("rediss:// requires TLS, which this build does not support; use a TLS proxy, or use redis://")]
     Tls,
 }
 
 impl ShardUrl {
-    /// Reads a URL.
+    /// Parses a URL.
     ///
     /// # Errors
     /// [`UrlError`].
@@ -35,7 +33,7 @@ impl ShardUrl {
             return Err(UrlError::Tls);
         }
         let info = url.into_connection_info().map_err(|_| UrlError::Form)?;
-        // The answers are read in the older protocol: it has one form for each of them.
+        // RESP2 has one form for each answer.
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP2);
         Ok(Self(info.set_redis_settings(settings)))
     }

@@ -14,12 +14,11 @@ use crate::index_cache::IndexEntry;
 use crate::redis::{LinkError, scripts};
 use crate::{keys, layout};
 
-/// How often a commit is tried while a sweep removes its index entries between the two scripts.
+/// Tries of a commit whose index entries a concurrent sweep removes between the two scripts.
 const INDEX_TRIES_MAX: usize = 3;
 
-/// A sweep removed the index entries of a commit in every try.
 #[derive(Debug, thiserror::Error)]
-#[error("a sweep took away the index entries of a commit {INDEX_TRIES_MAX} times")]
+#[error("a sweep removed the index entries of a commit {INDEX_TRIES_MAX} times")]
 struct IndexEntriesSwept;
 
 pub(super) async fn commit(
@@ -61,7 +60,7 @@ async fn attempt(store: &ShardedRedis, vbucket: VBucket, commit: &Commit) -> Res
                 return Ok(Committed::Conflict { found });
             }
             Reply::List(items) if says(&items, "UNINDEXED") => {
-                // Why they are not there, if the Redis said so.
+                // The reason why they are missing, if Redis gave one.
                 if let Some(refused @ Reply::Refused { .. }) = answered.replies.pop() {
                     return Err(failure(vbucket, owner, refused));
                 }
@@ -81,14 +80,14 @@ fn says(items: &[Reply], word: &str) -> bool {
     matches!(items.first(), Some(Reply::Bytes(first)) if first == word.as_bytes())
 }
 
-/// Every entry that the commit needs, known or not.
+/// Every index entry that the commit needs, cached or not.
 fn all_entries(commit: &Commit) -> Vec<IndexEntry> {
     crate::index_cache::IndexCache::default().missing(commit)
 }
 
 fn done(store: &ShardedRedis, vbucket: VBucket, commit: &Commit, epoch: u64) {
     let mut memory = store.memory(vbucket);
-    // The connection is new, and the commit does not follow on the last one from here: a failover between the two may
+    // The connection is new, and the commit does not follow this process's last one: a failover between the two may
     // have undone that one.
     let breaks = memory.last.is_some_and(|(version, last)| last != epoch && version != commit.expect);
     memory.is_broken |= breaks;
@@ -96,7 +95,7 @@ fn done(store: &ShardedRedis, vbucket: VBucket, commit: &Commit, epoch: u64) {
     store.change_index(&mut memory, |index, room| index.committed(commit, room));
 }
 
-/// The scripts of a commit: with entries that are not known to be written, these first.
+/// The scripts of a commit: first those that write missing index entries.
 fn calls(vbucket: VBucket, owner: Owner, commit: &Commit, missing: &[IndexEntry]) -> Vec<Cmd> {
     let hash = keys::hash(vbucket);
     let expect = layout::put_version(commit.expect);
@@ -136,7 +135,7 @@ pub(super) fn place(vbucket: VBucket, entry: &IndexEntry) -> (String, Vec<u8>) {
     }
 }
 
-/// What the one write command writes: the version, then every changed field; what is removed becomes empty.
+/// The arguments of the one write command: the version, then every changed field; a removed one becomes empty.
 fn put_pairs(call: &mut Cmd, commit: &Commit) {
     call.arg(layout::VERSION).arg(layout::put_version(commit.next));
     for (stream, mark) in &commit.marks {

@@ -1,4 +1,4 @@
-//! A look: one script, one moment.
+//! Reads a VBucket: one script, so one consistent state.
 
 use std::collections::BTreeSet;
 
@@ -60,7 +60,7 @@ fn read_marks(streams: Reply, marks: Reply) -> Option<Vec<(StreamId, Mark)>> {
     }
     let mut found = Vec::with_capacity(marks.len());
     for (stream, mark) in streams.into_iter().zip(marks) {
-        // Not an entry that a store writes, so it has no mark either.
+        // No store writes this entry, so it has no mark either.
         let Some(stream) = layout::read_stream(&value(stream)??) else { continue };
         if let Some(bytes) = value(mark)? {
             found.push((stream, layout::read_mark(&bytes)?));

@@ -1,4 +1,4 @@
-//! Marks that cannot be read: finding and removing them.
+//! Finds and removes unreadable marks.
 
 use redis::cmd;
 use taba_core::{StoreError, StreamId, VBucket};
@@ -7,12 +7,12 @@ use super::ShardedRedis;
 use super::read::{list, unavailable};
 use crate::command::Reply;
 use crate::keys;
-use crate::layout::{self, Listed};
+use crate::layout::{self, IndexedField};
 use crate::limits::SCAN_STATES_MAX;
 use crate::redis::LinkError;
 
 impl ShardedRedis {
-    /// The streams of a VBucket whose marks cannot be read: as long as there is one, the VBucket takes nothing.
+    /// The streams with unreadable marks: while there is one, the VBucket accepts nothing.
     ///
     /// # Errors
     /// [`StoreError`] when its shard does not answer.
@@ -33,7 +33,7 @@ impl ShardedRedis {
             };
             for pair in pairs.chunks_exact(2) {
                 if let [Reply::Bytes(field), Reply::Bytes(value)] = pair
-                    && let Some(Listed::Stream(stream)) = layout::read_field(field)
+                    && let Some(IndexedField::Stream(stream)) = layout::read_field(field)
                     && !value.is_empty()
                     && layout::read_mark(value).is_none()
                 {
@@ -49,16 +49,15 @@ impl ShardedRedis {
         }
     }
 
-    /// Removes marks: what was counted of these Lanes is no longer known.
-    ///
-    /// What their Agents still keep of them counts once more, and what came before is counted as a gap though it is stored.
+    /// Removes marks: what was counted of these Lanes is no longer known. Batches that their Agents still keep count
+    /// again, and earlier ones are counted as a gap although they are stored.
     ///
     /// # Errors
-    /// [`StoreError`]; some may be removed.
+    /// [`StoreError`]; some marks may be removed.
     pub async fn remove_marks(&self, vbucket: VBucket, streams: &[StreamId]) -> Result<(), StoreError> {
         let owner = self.owner(vbucket).await?;
         for stream in streams {
-            // A tombstone, as after a collection: it goes with the next sweep.
+            // A tombstone, as after a collection: the next sweep removes it.
             let mut call = cmd("HSET");
             call.arg(keys::hash(vbucket)).arg(layout::mark_field(*stream)).arg("");
             self.ask_one(vbucket, owner, call).await?;

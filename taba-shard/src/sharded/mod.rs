@@ -1,21 +1,20 @@
-//! [`ShardedRedis`]: States in several Redis processes, by the rules that make counting exact.
+//! [`ShardedRedis`]: States in several Redis processes, with exactly-once commits.
 //!
 //! # How it works
-//! One VBucket is one Redis hash; its layout is drawn in [`layout`](crate::layout). A commit is one script with one
-//! write command: it looks at version and ownership, and writes all changed fields and the new version, or nothing.
-//! What was not there before is first listed in the indexes beside the hash; in the steady state nothing is new, and
-//! a commit is one command and no read. Looks and scans read by the indexes, and see whether one has lost entries; then
-//! `relist` writes them again. When an index entry may be taken for written is in [`index_cache`](crate::index_cache).
+//! One VBucket is one Redis hash; [`layout`](crate::layout) has its format. A commit is one script with one write
+//! command: it checks version and ownership, and writes all changed fields and the new version, or nothing. New
+//! fields are first listed in the indexes beside the hash; in the steady state nothing is new, and a commit is one
+//! command without a read. Loads and scans read by the indexes, and detect when one has lost entries; then `relist`
+//! rebuilds them. [`index_cache`](crate::index_cache) says when an index entry counts as written.
 //!
 //! # When a commit fails
-//! A commit that was not answered in time may have been done, or may still be done later, when a Redis that was
-//! paused goes on. Both are harmless: it is conditional, so it is done at most once, and never after another one.
+//! A commit without an answer may have succeeded, or may still succeed when a paused Redis continues. Both are
+//! harmless: it is conditional, so it succeeds at most once, and never after another one.
 //!
-//! # When a Redis has forgotten
-//! One that comes back empty holds no VBucket, and none is made in its place: commits and looks are answered
-//! [`StoreError::Misplaced`], and connecting anew is refused, until the data is brought back. One that comes
-//! back with older data is at an older version: commits conflict, Servers look again, and Agents send again what is
-//! missing.
+//! # When a Redis loses data
+//! One that comes back empty holds no VBucket, and none is recreated: commits and loads fail with
+//! [`StoreError::Misplaced`], and new connections are refused, until the data is restored. One that comes back with
+//! older data is at an older version: commits conflict, Servers load again, and Agents resend what is missing.
 
 mod commit;
 mod load;
@@ -51,20 +50,18 @@ use crate::redis::{ConnectError, ShardUrl, Shards, ShardsOptions};
 pub struct ShardedRedis {
     shards: Shards,
     memories: Vec<Mutex<VBucketMemory>>,
-    /// Index entries remembered, over all VBuckets.
+    /// Index entries cached, over all VBuckets.
     index_entries: AtomicUsize,
-    /// Held while indexes are written again.
+    /// Held while indexes are rebuilt.
     relisting: tokio::sync::Mutex<()>,
 }
 
-/// What is remembered of one VBucket.
 #[derive(Debug, Default)]
 struct VBucketMemory {
     index: IndexCache,
-    /// The last commit of this process: its version, and the connection that it went over.
+    /// The last commit of this process: its version, and its connection.
     last: Option<(Version, u64)>,
-    /// Whether what was committed before `last` may be lost although it was answered as done, and this was not
-    /// reported yet.
+    /// Whether commits before `last` may be lost although they succeeded, and this is not reported yet.
     is_broken: bool,
 }
 
@@ -80,7 +77,7 @@ impl ShardedRedis {
         }
     }
 
-    /// Connects, and makes a store of it.
+    /// Connects and makes a store.
     ///
     /// # Errors
     /// As [`Shards::connect`].
@@ -88,15 +85,15 @@ impl ShardedRedis {
         Ok(Self::new(Shards::connect(addresses, options).await?))
     }
 
-    /// The shards under it.
+    /// Its shards.
     pub const fn shards(&self) -> &Shards {
         &self.shards
     }
 
-    /// Who owns a VBucket.
+    /// The owner of a VBucket.
     ///
     /// # Errors
-    /// When it is damaged; or when no shard that has answered holds it, which leads to another census.
+    /// When it is damaged; or when no shard that answered holds it, which causes a census.
     async fn owner(&self, vbucket: VBucket) -> Result<Owner, StoreError> {
         if self.shards.place(vbucket) == Location::Unknown {
             self.shards.census_after_a_miss().await;
@@ -117,13 +114,13 @@ impl ShardedRedis {
         memory.lock().unwrap_or_else(|_| {
             tracing::error!(
                 vbucket = vbucket.index(),
-                "a thread panicked while it changed what is known of a vbucket; it is read again"
+                "a thread panicked while it updated a vbucket's cache; the vbucket is read again"
             );
-            begin_again(memory, &self.index_entries)
+            reset_memory(memory, &self.index_entries)
         })
     }
 
-    /// Changes the index cache of a VBucket, and keeps count of the entries. `room`: how many entries it may remember.
+    /// Changes the index cache of a VBucket, and counts the entries. `room`: how many it may cache.
     fn change_index(&self, memory: &mut VBucketMemory, change: impl FnOnce(&mut IndexCache, usize)) {
         let before = memory.index.len();
         let others = self.index_entries.load(Ordering::Relaxed).saturating_sub(before);
@@ -137,9 +134,8 @@ impl ShardedRedis {
     }
 }
 
-/// After a panic the memory of a VBucket may be half changed. So it is dropped, and the next question whether its commits are
-/// stable is answered that they may not be.
-fn begin_again<'a>(
+/// After a panic the memory of a VBucket may be inconsistent. It is dropped, and the next stability wait fails.
+fn reset_memory<'a>(
     memory: &'a Mutex<VBucketMemory>,
     index_entries: &AtomicUsize,
 ) -> MutexGuard<'a, VBucketMemory> {
@@ -180,7 +176,7 @@ impl Store for ShardedRedis {
     }
 
     async fn tidy(&self, vbucket: VBucket) -> Result<Tidied, StoreError> {
-        // Looks at the index of marks, which queries do not read.
+        // Checks the index of marks, which queries do not read.
         self.load(vbucket, &Wanted::default()).await?;
         let swept = self.sweep(vbucket).await?;
         Ok(Tidied::new(swept.fields + swept.entries, 0))
@@ -213,7 +209,7 @@ mod tests {
         assert!(panicked.is_err() && memory.lock().is_err());
         let entries = AtomicUsize::new(3);
         {
-            let held = begin_again(&memory, &entries);
+            let held = reset_memory(&memory, &entries);
             assert!(held.is_broken && held.last.is_none() && held.index.is_empty());
         }
         assert!(memory.lock().is_ok(), "it goes on");

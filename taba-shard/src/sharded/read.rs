@@ -1,4 +1,4 @@
-//! What scripts answer, and what that means for a store.
+//! Interprets the answers of scripts.
 
 use std::time::Duration;
 
@@ -13,54 +13,53 @@ use crate::layout;
 use crate::map::ShardId;
 use crate::redis::{Answered, LinkError, RedisRefusal};
 
-/// What is damaged when entries of an index are gone.
+/// The damaged part when entries of an index are missing.
 pub(super) const INDEX: &str = "index";
-/// What is damaged when a key of another type stands under a name of ours.
+/// The damaged part when a key has another type.
 pub(super) const KEY: &str = "key";
 
-/// What was found where a VBucket was looked for.
+/// The state of a VBucket on the shard that should hold it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Misplaced {
-    /// Nothing: the shard has lost it, or was never given it.
+    /// None: the shard has lost it, or never had it.
     #[error("{shard} does not hold it: the shard has lost its data, or never had it")]
     Missing {
-        /// Which shard.
+        /// The shard.
         shard: ShardId,
     },
     /// It is moving, or was moved.
     #[error("it went from {shard} to {to} under epoch {epoch}")]
     Moved {
-        /// From where.
+        /// The source.
         shard: ShardId,
-        /// The epoch under which it is there.
+        /// The epoch of the move.
         epoch: u64,
-        /// Where to.
+        /// The destination.
         to: ShardId,
     },
-    /// It is owned under another epoch than is known here.
+    /// It has another epoch than known here.
     #[error("{shard} owns it under epoch {found}, not {expected}")]
     NotOwner {
-        /// Which shard.
+        /// The shard.
         shard: ShardId,
         /// Its epoch.
         found: u64,
         /// The epoch known here.
         expected: u64,
     },
-    /// A Redis Cluster says that it is on another node.
+    /// Redis Cluster has it on another node.
     #[error("the cluster keeps it elsewhere")]
     Elsewhere {
-        /// Which shard was asked.
+        /// The shard that was asked.
         shard: ShardId,
     },
 }
 
-/// A refused script, as an error of a store.
 pub(super) fn unavailable(error: LinkError) -> StoreError {
     let retry_after = match error.remedy() {
         Remedy::Wait(time) => time,
-        // Somebody has to look at it; there is no hurry.
+        // An operator has to fix it; retrying sooner does not help.
         _ => Duration::from_secs(5),
     };
     StoreError::Unavailable { retry_after, source: Box::new(error) }
@@ -70,7 +69,7 @@ fn misplaced(vbucket: VBucket, source: Misplaced) -> StoreError {
     StoreError::Misplaced { vbucket, source: Box::new(source) }
 }
 
-/// A reply to a script that is not a result: refused, or the VBucket is not what it was taken for.
+/// The error of a script that did not answer OK: refused, or the VBucket has another owner or state.
 pub(super) fn failure(vbucket: VBucket, owner: Owner, reply: Reply) -> StoreError {
     let shard = owner.shard;
     let damaged = |what| StoreError::Damaged { vbucket, what };
@@ -78,7 +77,7 @@ pub(super) fn failure(vbucket: VBucket, owner: Owner, reply: Reply) -> StoreErro
         Reply::Refused { code, .. } if matches!(code.as_str(), "MOVED" | "ASK") => {
             misplaced(vbucket, Misplaced::Elsewhere { shard })
         }
-        // A key of another type under our name.
+        // No store writes a key of this type.
         Reply::Refused { code, .. } if code == "WRONGTYPE" => damaged(KEY),
         Reply::Refused { code, detail } => {
             unavailable(LinkError::Refused { shard, source: RedisRefusal { code, detail } })
@@ -101,7 +100,7 @@ pub(super) fn failure(vbucket: VBucket, owner: Owner, reply: Reply) -> StoreErro
                     }
                     None => damaged("epoch"),
                 },
-                // Entries of an index are gone: see `relist`.
+                // Entries of an index are missing: see `relist`.
                 Some(Reply::Bytes(word)) if word == "UNLISTED" => damaged(INDEX),
                 _ => unavailable(LinkError::Answer { shard }),
             }
@@ -110,7 +109,7 @@ pub(super) fn failure(vbucket: VBucket, owner: Owner, reply: Reply) -> StoreErro
     }
 }
 
-/// The rest of a script's answer that begins with OK.
+/// The rest of an answer that begins with OK.
 pub(super) fn result<const N: usize>(
     vbucket: VBucket,
     owner: Owner,
@@ -132,7 +131,7 @@ impl ShardedRedis {
         self.shards.link(owner.shard).eval(calls).await.map_err(unavailable)
     }
 
-    /// Passes an outcome on; one that is not where it was looked for leads to a census.
+    /// Passes an outcome on; a misplaced VBucket causes a census.
     pub(super) async fn follow<T>(&self, outcome: Result<T, StoreError>) -> Result<T, StoreError> {
         if matches!(outcome, Err(StoreError::Misplaced { .. })) {
             self.shards.census_after_a_miss().await;
@@ -141,7 +140,7 @@ impl ShardedRedis {
     }
 }
 
-/// What a reply must be, or the VBucket is damaged.
+/// A list; `None` for any other reply.
 pub(super) fn list(reply: Reply) -> Option<Vec<Reply>> {
     if let Reply::List(items) = reply { Some(items) } else { None }
 }

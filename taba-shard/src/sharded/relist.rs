@@ -1,8 +1,8 @@
-//! Writing the indexes of a VBucket again from its fields.
+//! Rebuilds the indexes of a VBucket from its fields.
 //!
-//! The hash is what counts: a mark or a State in it is there, listed or not. Each look compares an index with the number
-//! of entries that the hash says it has; when an index key was deleted from outside, all entries are written again before
-//! anything is answered. A mark that was not seen would let its Batches be counted twice.
+//! The hash is the source of truth. Each load compares an index with the number of entries in the hash; when an index
+//! key was deleted from outside, all entries are rewritten before anything is answered. A mark that was not seen
+//! would let its Batches count twice.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,16 +14,16 @@ use super::read::{INDEX, KEY, failure, list, unavailable};
 use crate::census::Owner;
 use crate::command::Reply;
 use crate::index_cache::IndexEntry;
-use crate::layout::{self, Listed};
+use crate::layout::{self, IndexedField};
 use crate::limits::SCAN_STATES_MAX;
 use crate::redis::{LinkError, random, scripts};
 use crate::{keys, sharded::commit::place};
 
-/// By index key: the entries that its fields need.
+/// The entries that the fields need, by index key.
 type Entries = BTreeMap<String, BTreeSet<Vec<u8>>>;
 
 impl ShardedRedis {
-    /// Runs it; where an index turns out to have lost entries, writes them again and runs it once more.
+    /// Runs it; when an index has lost entries, rebuilds the indexes and runs it once more.
     pub(super) async fn relisting<T, F>(&self, vbucket: VBucket, run: impl Fn() -> F) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, StoreError>>,
@@ -33,7 +33,7 @@ impl ShardedRedis {
         if !is_unlisted(&outcome) {
             return outcome;
         }
-        // One at a time, whatever the VBucket: it reads a whole hash.
+        // One at a time over all VBuckets: it reads a whole hash.
         let _relisting = self.relisting.lock().await;
         let outcome = run().await;
         if !is_unlisted(&outcome) {
@@ -44,17 +44,17 @@ impl ShardedRedis {
         tracing::error!(
             vbucket,
             entries,
-            "keys of the store were deleted in redis; its indexes were written again"
+            "keys of the store were deleted in redis; its indexes were rebuilt"
         );
         run().await
     }
 
-    /// Writes every index entry of a VBucket again, as its fields need them; how many were gone.
+    /// Writes every index entry that the fields of a VBucket need; returns how many were missing.
     ///
-    /// Commits may go on meanwhile: what they add, they list themselves before.
+    /// Concurrent commits are safe: they list their own new fields first.
     ///
     /// # Errors
-    /// [`StoreError`]; what was written stays.
+    /// [`StoreError`]; entries already written stay.
     ///
     /// # Cost
     /// Reads the whole VBucket.
@@ -62,7 +62,7 @@ impl ShardedRedis {
         let owner = self.owner(vbucket).await?;
         let needed = self.needed(vbucket, owner).await?;
         for index in needed.keys() {
-            self.set_stranger_aside(vbucket, owner, index).await?;
+            self.rename_foreign_key(vbucket, owner, index).await?;
         }
         let mut before = 0;
         for index in needed.keys() {
@@ -89,7 +89,7 @@ impl ShardedRedis {
         Ok(after.saturating_sub(before))
     }
 
-    /// The entries that the fields of a VBucket need. Every field that is there from the beginning to the end is seen.
+    /// The index entries that the fields of a VBucket need. Every field that exists throughout is seen.
     async fn needed(&self, vbucket: VBucket, owner: Owner) -> Result<Entries, StoreError> {
         let (mut needed, mut position) = (Entries::new(), "0".to_owned());
         needed.entry(keys::streams(vbucket)).or_default();
@@ -119,8 +119,8 @@ impl ShardedRedis {
         }
     }
 
-    /// A key of another type under the name of an index is given another name.
-    async fn set_stranger_aside(
+    /// Renames a key of another type that has the name of an index.
+    async fn rename_foreign_key(
         &self,
         vbucket: VBucket,
         owner: Owner,
@@ -136,12 +136,7 @@ impl ShardedRedis {
         let mut rename = cmd("RENAMENX");
         rename.arg(index).arg(&aside);
         self.ask_one(vbucket, owner, rename).await?;
-        tracing::error!(
-            vbucket = vbucket.index(),
-            index,
-            aside,
-            "a key that is no index was given another name"
-        );
+        tracing::error!(vbucket = vbucket.index(), index, aside, "a key that is no index was renamed");
         Ok(())
     }
 
@@ -168,12 +163,12 @@ impl ShardedRedis {
     }
 }
 
-/// Adds the entries that a field needs.
+/// Adds the index entries that a field needs.
 fn entries(vbucket: VBucket, field: &[u8], needed: &mut Entries) {
     let entries = match layout::read_field(field) {
-        Some(Listed::Stream(stream)) => vec![IndexEntry::Stream(stream)],
-        Some(Listed::Tab(tab)) => vec![IndexEntry::Tab(tab)],
-        Some(Listed::State(key, part)) => {
+        Some(IndexedField::Stream(stream)) => vec![IndexEntry::Stream(stream)],
+        Some(IndexedField::Tab(tab)) => vec![IndexEntry::Tab(tab)],
+        Some(IndexedField::State(key, part)) => {
             let further = (part != Part::WHOLE).then(|| IndexEntry::Part(key.clone(), part));
             [IndexEntry::Tab(key.tab.clone()), IndexEntry::Client(key)].into_iter().chain(further).collect()
         }

@@ -13,7 +13,7 @@ use crate::limits::{SCAN_STATES_MAX, SCAN_TABS_MAX};
 use crate::redis::{LinkError, scripts};
 use crate::{keys, layout};
 
-/// States that may have come to a Tab between counting and reading them, without another round trip.
+/// Extra States to read of a Tab, in case some were added since counting.
 const SCAN_SLACK: usize = 8;
 
 pub(super) async fn tabs(
@@ -52,7 +52,7 @@ async fn tab_page(
         let (found, last) = (entries.len(), entries.last().cloned());
         let mut tabs = Vec::with_capacity(found);
         for (entry, tab_type) in entries.into_iter().zip(types) {
-            // Not an entry that a store writes, so it has no field either.
+            // No store writes this entry, so it has no field either.
             let Some(tab) = layout::read_tab(&value(entry)??) else { continue };
             let tab_type =
                 value(tab_type)?.map(|bytes| layout::read_type(&bytes).unwrap_or_else(damaged_type));
@@ -84,7 +84,7 @@ pub(super) async fn scan(
         let after = scan.after.as_ref();
         match &scan.tab {
             Some(tab) => {
-                // What lies behind the end of the Tab begins nowhere in it; what lies before it, at its beginning.
+                // A position before this Tab means its start; after a position beyond it, nothing of it is left.
                 if after.is_none_or(|after| after.tab <= *tab) {
                     let client =
                         after.filter(|after| after.tab == *tab).map(|after| after.client.to_string());
@@ -115,7 +115,7 @@ impl Page<'_> {
         self.limit.saturating_sub(self.found.len())
     }
 
-    /// Fills up with the States of one Tab behind a Client.
+    /// Adds States of one Tab after a Client.
     async fn tab(&mut self, tab: &TabName, mut after: Option<String>) -> Result<(), StoreError> {
         while self.room() > 0 {
             let count = self.room().min(SCAN_STATES_MAX);
@@ -129,7 +129,7 @@ impl Page<'_> {
         Ok(())
     }
 
-    /// Fills up with the States of all Tabs behind a State.
+    /// Adds States of all Tabs after a State.
     async fn all_tabs(&mut self, after: Option<&StateKey>) -> Result<(), StoreError> {
         let mut from = "-".to_owned();
         if let Some(after) = after {
@@ -148,7 +148,7 @@ impl Page<'_> {
         Ok(())
     }
 
-    /// Fills up with the States of these Tabs: as many Tabs in one round trip as there is room for their States.
+    /// Adds States of these Tabs: as many Tabs per round trip as the page has room for.
     async fn some_tabs(&mut self, tabs: &[TabName]) -> Result<(), StoreError> {
         let counts = self.count(tabs).await?;
         let mut rest: &[(TabName, usize)] = &tabs.iter().cloned().zip(counts).collect::<Vec<_>>();
@@ -169,7 +169,7 @@ impl Page<'_> {
             let calls = now.iter().map(|(tab, count)| self.call(tab, None, count + SCAN_SLACK)).collect();
             let replies = self.store.send(self.owner, calls).await?.replies;
             for ((tab, count), reply) in now.iter().zip(replies) {
-                // More States than there were a moment ago: the rest of them before the next Tab.
+                // More States than were counted: read the rest before the next Tab.
                 if let Some(after) = self.take(tab, count + SCAN_SLACK, reply)? {
                     self.tab(tab, Some(after)).await?;
                 }
@@ -180,7 +180,7 @@ impl Page<'_> {
         Ok(())
     }
 
-    /// How many entries the Tabs have.
+    /// The number of entries of each Tab.
     async fn count(&self, tabs: &[TabName]) -> Result<Vec<usize>, StoreError> {
         if tabs.is_empty() {
             return Ok(Vec::new());
@@ -211,7 +211,7 @@ impl Page<'_> {
         call
     }
 
-    /// Takes in what a script found of a Tab; the last entry if more may follow.
+    /// Adds a script's answer for a Tab; returns the last entry if more may follow.
     fn take(&mut self, tab: &TabName, count: usize, reply: Reply) -> Result<Option<String>, StoreError> {
         let found = result(self.vbucket, self.owner, reply)?;
         let (states, last) = read_states(tab, self.what, found)
@@ -224,7 +224,7 @@ impl Page<'_> {
 
 type ReadStates = (Vec<Scanned>, (Option<String>, usize));
 
-/// The States that are there, the last entry looked at, and how many entries there were.
+/// The States, the last entry read, and the number of entries.
 fn read_states(tab: &TabName, what: ScanWhat, found: [Reply; 3]) -> Option<ReadStates> {
     let [entries, values, parts] = found;
     let (entries, values) = (list(entries)?, list(values)?);
@@ -238,10 +238,10 @@ fn read_states(tab: &TabName, what: ScanWhat, found: [Reply; 3]) -> Option<ReadS
     for (entry, whole) in entries.into_iter().zip(values) {
         let entry = value(entry)??;
         last = Some(String::from_utf8_lossy(&entry).into_owned());
-        // Not an entry that a store writes, so it has no field either.
+        // No store writes this entry, so it has no field either.
         let Some(client) = layout::read_client(&entry) else { continue };
         let mut all: Vec<_> = content(what, whole)?.map(|bytes| (Part::WHOLE, bytes)).into_iter().collect();
-        // Both come in the order of Clients; a part whose Client has no entry is skipped.
+        // Both are sorted by Client; a part whose Client has no entry is skipped.
         while let Some((of, part, bytes)) = parts.pop_if(|(of, ..)| *of <= client) {
             if of == client {
                 all.extend(bytes.map(|bytes| (part, bytes)));

@@ -1,4 +1,4 @@
-//! Waiting until what was committed is safe: the shell of [`StabilityWait`].
+//! Waits until commits are safe: the driver of [`StabilityWait`].
 
 use std::time::Duration;
 
@@ -9,9 +9,8 @@ use super::read::unavailable;
 use crate::redis::monotonic;
 use crate::stability::{StabilityLost, StabilityVerdict, StabilityWait};
 
-/// Stability is asked for the history that contains the last commit from here: each commit follows on the one before, so
-/// the last one answers for all. Where that chain may be broken (see `commit::done`), the next question is answered so, once:
-/// it was perhaps about to ask after what is lost.
+/// Waits for this process's last commit: each commit follows on the one before, so the last proves all. Where that
+/// chain may be broken (see `commit::done`), one wait fails, because it may be about a lost commit.
 pub(super) async fn stable(store: &ShardedRedis, vbucket: VBucket) -> Result<(), StoreError> {
     let begun = monotonic();
     let options = store.shards.options();

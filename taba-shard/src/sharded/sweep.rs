@@ -1,8 +1,7 @@
-//! Sweeping: what was removed leaves a tombstone, and here they go, with the index entries that nothing needs any
-//! more.
+//! Sweeping: removes tombstones, and index entries without a field.
 //!
-//! It changes nothing that anybody can see, so it makes no new version. Each script looks whether a field is still
-//! empty, or still gone, at the moment at which it writes.
+//! It changes nothing that readers see, so it makes no new version. Each script checks that a field is still empty or
+//! missing in the same step that removes.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +18,7 @@ use crate::limits::SCAN_STATES_MAX;
 use crate::redis::{LinkError, scripts};
 use crate::{keys, layout};
 
-/// What a sweep removed.
+/// The number of removed items.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Swept {
     /// Tombstones.
@@ -29,15 +28,14 @@ pub struct Swept {
 }
 
 impl ShardedRedis {
-    /// Sweeps a whole VBucket. Commits sweep up behind themselves; this is for what was left when a process or a
-    /// connection ended between the two, and is worth doing once a day at most.
+    /// Sweeps a whole VBucket. Commits sweep after themselves; this removes what was left when a process or
+    /// connection ended in between. Once a day is enough.
     ///
     /// # Errors
-    /// [`StoreError`]; what was swept stays swept.
+    /// [`StoreError`]; what was removed stays removed.
     ///
     /// # Cost
-    /// A few scripts for each Tab. Redis looks at every field of the VBucket, in steps of
-    /// [`SCAN_STATES_MAX`].
+    /// A few scripts for each Tab. Redis examines every field of the VBucket, in steps of [`SCAN_STATES_MAX`].
     pub async fn sweep(&self, vbucket: VBucket) -> Result<Swept, StoreError> {
         let owner = self.owner(vbucket).await?;
         let mut swept = Swept::default();
@@ -81,8 +79,7 @@ impl ShardedRedis {
         self.sweep_some(vbucket, owner, vec![IndexEntry::Tab(tab.clone())], swept).await
     }
 
-    /// The next entries of an index; `None` at its end. What is swept meanwhile does not shift what follows: the
-    /// place is kept by name.
+    /// The next entries of an index; `None` at its end. The position is an entry's name, so removals do not shift it.
     async fn page(
         &self,
         owner: Owner,
@@ -103,7 +100,7 @@ impl ShardedRedis {
         Ok(Some(entries))
     }
 
-    /// Sweeps after a commit that removed something. When that fails, tombstones stay; no reader sees them.
+    /// Sweeps after a commit that removed something. On failure, tombstones stay; no reader sees them.
     pub(super) async fn sweep_after(&self, vbucket: VBucket, owner: Owner, commit: &Commit) {
         let mut gone: Vec<IndexEntry> = removed(commit).collect();
         if gone.is_empty() {
@@ -137,8 +134,7 @@ impl ShardedRedis {
     }
 }
 
-/// The scripts that sweep these fields and entries, in the order in which they make room for each other: fields,
-/// parts, Clients, Tabs.
+/// The scripts that sweep these fields and entries, in order: fields, parts, Clients, Tabs.
 fn calls(vbucket: VBucket, owner: Owner, entries: &[IndexEntry]) -> Vec<Cmd> {
     let hash = keys::hash(vbucket);
     let mut fields = scripts::SWEEP_FIELDS.call(&[&hash]);
@@ -189,7 +185,7 @@ fn calls(vbucket: VBucket, owner: Owner, entries: &[IndexEntry]) -> Vec<Cmd> {
     calls
 }
 
-/// The field that an entry stands for.
+/// The field of an entry.
 fn field(entry: &IndexEntry) -> Vec<u8> {
     match entry {
         IndexEntry::Stream(stream) => layout::mark_field(*stream).into_bytes(),

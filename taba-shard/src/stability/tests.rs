@@ -22,7 +22,7 @@ fn poll(started: Instant) -> Poll {
     }
 }
 
-/// Without the time that disks take: that has tests of its own.
+/// Without `disk_lag`, which has tests of its own.
 fn rules(replicas: usize) -> StabilityRules {
     StabilityRules { replicas, disk_lag: Duration::ZERO, ..StabilityRules::default() }
 }
@@ -65,7 +65,7 @@ fn settings_that_became_unsafe_withhold_what_is_stable() {
         lost(&Poll { has_weaker_log: true, ..alone }),
         StabilityVerdict::Lost(StabilityLost::LogWeaker)
     );
-    // Where replicas have it, their disks count.
+    // With replicas, their disks count.
     assert_eq!(lost(&Poll { has_weaker_log: true, ..poll(begun) }), StabilityVerdict::Stable);
     let mut seen = ReplicaHistory::default();
     let logs = [
@@ -112,7 +112,7 @@ fn everybody_must_have_had_it_for_longer_than_a_disk_is_behind() {
     assert_eq!(wait.handle(&at(100)), StabilityVerdict::Pending);
     assert_eq!(wait.handle(&at(399)), StabilityVerdict::Pending);
     assert_eq!(wait.handle(&at(400)), StabilityVerdict::Stable);
-    // A replica that comes back from its disk with less, or is away, begins anew.
+    // A replica that is away, or returns from its disk with less, restarts the wait.
     for gap in [Poll { replicas: vec![50], ..at(200) }, Poll { replicas: vec![], ..at(200) }] {
         let mut wait = StabilityWait::new(begun, 1, rules);
         assert_eq!(wait.handle(&at(0)), StabilityVerdict::Pending);
@@ -161,7 +161,7 @@ fn as_many_replicas_as_were_seen_lately_are_expected() {
 }
 
 proptest! {
-    /// Against a model: a primary whose history grows, replicas that follow at their own pace, and polls that take
+    /// Against a model: a primary with a growing history, replicas that follow at their own pace, polls that take
     /// time.
     #[test]
     fn stable_is_only_said_of_what_every_replica_has(
@@ -171,7 +171,7 @@ proptest! {
         let start = start();
         let (mut offset, mut replicas) = (0_u64, vec![0_u64; 2]);
         let mut wait: Option<(StabilityWait, u64)> = None;
-        // Sent at one step, done at the next: what it shows is that of the step at which it was done.
+        // Sent at one step, answered at the next: it shows the state of the step that answered it.
         let mut sent = start;
         for (n, (grows, follow, _)) in steps.into_iter().enumerate() {
             let now = start + MS * (n as u32 + 1);
