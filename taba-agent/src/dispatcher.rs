@@ -13,8 +13,9 @@
 //! A Lane is in exactly one of these places. Lanes in line wait for a short while (`linger`), so that what many
 //! Clients bring in that time travels together; then each goes to the first Server in its rendezvous order that is in
 //! health. When that one has all its requests in flight, the Lane waits: another Server would only meet it in the same
-//! commits. When it fails, its Lanes go to the next in their order at once, and come back when it answers again. When its
-//! build is too old for what a Lane holds, that Lane alone goes to the next for a while: see `order.rs`.
+//! commits. When it fails, or does not answer for much longer than usual, its Lanes go to the next in their order at once.
+//! They come back little by little once it answers again: see `share.rs`. When its build is too old for what a Lane holds,
+//! that Lane alone goes to the next for a while: see `order.rs`. The Servers may change at any time: see `servers.rs`.
 //!
 //! There are two lines: Lanes that repeat what was sent before, or ask, stand in one of their own. They travel with the
 //! others as far as there is room, but never take the last free request of a Server that has more than one, so that a
@@ -30,6 +31,8 @@ mod queues;
 mod request;
 mod send;
 mod server;
+mod servers;
+mod share;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
@@ -43,6 +46,7 @@ use self::misdated::ClockAgreement;
 use self::queues::{LaneState, ScheduledLane};
 pub use self::request::{Request, RequestId};
 pub use self::server::{ServerState, ServerStatus};
+pub use self::share::RETURN_TIME_MAX;
 use crate::lane::{Lane, LaneBounds, LaneKey, ReleasedBatches};
 use crate::rendezvous;
 use crate::server_url::ServerUrl;
@@ -111,6 +115,7 @@ pub struct DispatcherOptions {
 #[derive(Debug)]
 struct InFlightRequest {
     server: usize,
+    sent_at: Duration,
     lanes: Vec<LaneKey>,
     bytes: usize,
     is_check: bool,
@@ -178,7 +183,8 @@ impl Dispatcher {
         // A Lane of an earlier run may be of a VBucket that this configuration does not have; any Server may say so.
         let vbucket =
             self.vbuckets.get(vbucket % self.vbuckets.count()).expect("a remainder is below the count");
-        rendezvous::order(self.servers.iter().map(ServerState::url), vbucket)
+        let listed = (0..).zip(&self.servers).filter(|(_, server)| server.is_listed());
+        rendezvous::order(listed.map(|(place, server)| (place, server.url())), vbucket)
     }
 
     /// Takes fragments that the Lane has planned and that are in the Spool now. They go out with a later
@@ -303,7 +309,9 @@ impl Dispatcher {
             None
         };
         let ask = self.unwritten_probe_at.filter(|_| self.flush_at.is_some());
-        [timer, flush, spool, blocked, ask, self.ask_time_at()].into_iter().flatten().min()
+        let hangs =
+            if self.flush_at.is_some() && flush.is_none() { self.hangs_at().find(is_news) } else { None };
+        [timer, flush, spool, blocked, hangs, ask, self.ask_time_at()].into_iter().flatten().min()
     }
 
     /// How many Lanes there are.
@@ -344,7 +352,8 @@ impl Dispatcher {
         self.in_flight.is_empty() && self.lanes.values().all(|scheduled| scheduled.lane.is_applied())
     }
 
-    /// The Servers, in the order of the configuration.
+    /// The Servers, each at its place: first those of the configuration, in its order. One that
+    /// [is not listed](ServerState::is_listed) any more only answers what it was sent.
     pub fn servers(&self) -> &[ServerState] {
         &self.servers
     }

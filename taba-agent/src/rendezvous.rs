@@ -12,12 +12,13 @@ use xxhash_rust::xxh64::xxh64;
 
 use crate::server_url::ServerUrl;
 
-/// The places of the Servers in `servers`, the one to be tried first in front.
-pub fn order<'a>(servers: impl IntoIterator<Item = &'a ServerUrl>, vbucket: VBucket) -> Box<[u16]> {
-    let mut scored: Vec<(f64, u16)> =
-        servers.into_iter().zip(0..).map(|(server, place)| (score(server, vbucket), place)).collect();
-    scored.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-    scored.into_iter().map(|(_, place)| place).collect()
+/// The places of `servers`, each given with its own, the one to be tried first in front. The order depends on their URLs
+/// and weights alone.
+pub fn order<'a>(servers: impl IntoIterator<Item = (u16, &'a ServerUrl)>, vbucket: VBucket) -> Box<[u16]> {
+    let mut scored: Vec<(f64, &str, u16)> =
+        servers.into_iter().map(|(place, server)| (score(server, vbucket), server.url(), place)).collect();
+    scored.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
+    scored.into_iter().map(|(_, _, place)| place).collect()
 }
 
 fn score(server: &ServerUrl, vbucket: VBucket) -> f64 {
@@ -40,7 +41,10 @@ mod tests {
 
     fn homes(servers: &[ServerUrl]) -> Vec<String> {
         let vbuckets = VBuckets::default();
-        vbuckets.iter().map(|vb| servers[usize::from(order(servers, vb)[0])].url().to_owned()).collect()
+        vbuckets
+            .iter()
+            .map(|vb| servers[usize::from(order((0..).zip(servers), vb)[0])].url().to_owned())
+            .collect()
     }
 
     #[test]
@@ -66,7 +70,7 @@ mod tests {
     fn every_server_stands_in_the_order_once() {
         let servers = servers(&["http://a:1", "http://b:1", "http://c:1"]);
         for vbucket in VBuckets::default().iter() {
-            let mut order = order(&servers, vbucket).to_vec();
+            let mut order = order((0..).zip(&servers), vbucket).to_vec();
             order.sort_unstable();
             assert_eq!(order, [0, 1, 2]);
         }

@@ -9,6 +9,10 @@ use super::isolation::Isolation;
 use super::{Action, Dispatcher, FailureCause, InFlightRequest, LaneState, RETRY_AFTER_MAX, RequestId};
 use crate::lane::{LaneKey, NextMessage, Progress, ReleasedBatches};
 
+/// A Lane that has waited in vain for a Server keeps to those that are known to answer for so many times as long: so it
+/// spends no more than a fifth of its time on waiting in vain.
+const WARY_FACTOR: u32 = 4;
+
 impl Dispatcher {
     pub(super) fn answered(
         &mut self,
@@ -18,7 +22,8 @@ impl Dispatcher {
         actions: &mut Vec<Action>,
     ) {
         let Some(sent_request) = self.in_flight.remove(&request) else { return };
-        self.servers[sent_request.server].answered();
+        let slow_after = self.slow_after();
+        self.servers[sent_request.server].answered(now, sent_request.sent_at, slow_after);
         let name = |ack: &Ack| LaneKey { stream: ack.stream, vbucket: ack.vbucket };
         let mut acks: BTreeMap<LaneKey, Ack> = acks.into_iter().map(|ack| (name(&ack), ack)).collect();
         if sent_request.is_check {
@@ -51,11 +56,11 @@ impl Dispatcher {
         let server = &mut self.servers[sent_request.server];
         if cause == FailureCause::TooLarge {
             self.counts.requests_too_large += 1;
-            server.too_large(sent_request.bytes, why.clone());
+            server.too_large(sent_request.sent_at, sent_request.bytes, why.clone());
         } else {
             let wait = self.backoff.after(server.health().failures().saturating_add(1));
             let asked = retry_after.unwrap_or_default().min(RETRY_AFTER_MAX);
-            server.failed(now + wait.max(asked), why.clone());
+            server.failed(now, sent_request.sent_at, now + wait.max(asked), why.clone());
         }
         if sent_request.lanes.is_empty() {
             self.ask_again(now);
@@ -65,6 +70,7 @@ impl Dispatcher {
         for key in sent_request.lanes.iter().rev() {
             self.isolate(now, *key, (cause, &why), &sent_request, actions);
             let scheduled = self.scheduled(*key);
+            scheduled.wary_until = now + WARY_FACTOR * now.saturating_sub(sent_request.sent_at);
             if matches!(scheduled.place, LaneState::BackingOff(_)) {
                 continue;
             }

@@ -34,6 +34,13 @@ pub(super) struct ClockAgreement {
     ask_not_before: Duration,
 }
 
+impl ClockAgreement {
+    /// The Servers are others now.
+    pub(super) fn forget_refusal(&mut self) {
+        self.refused_by = None;
+    }
+}
+
 impl Dispatcher {
     /// Whether a Server agrees with this run's clock. Until one does, what an earlier run has left and can be neither
     /// sent nor given up by this clock is held back: one of the two clocks was wrong.
@@ -184,7 +191,7 @@ impl Dispatcher {
         }
         self.clocks.ask_not_before = now.uptime + ASK_AGAIN;
         let slots = self.options.requests_per_server_max;
-        let is_any_up = self.servers.iter().any(|server| server.health() == crate::health::Health::Up);
+        let is_any_up = self.is_any_up(now.uptime);
         let server = (0..self.servers.len()).find(|place| {
             let server = &mut self.servers[*place];
             server.is_open(now.uptime, is_any_up, None) && server.take_slot(now.uptime, slots)

@@ -8,6 +8,22 @@ use taba_core::wire::{Ack, Answer};
 /// For how long a Lane stays away from Servers that were too old for it, before it tries its first one again.
 const STAY_AWAY: Duration = Duration::from_secs(60);
 
+/// How well a Server suits a Lane now, the best last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Suitability {
+    /// It is sent nothing.
+    Closed,
+    /// It is known to refuse requests as large as what the Lane has to say.
+    TooSmall,
+    /// It does not answer.
+    Hanging,
+    /// It is not given all of its Lanes at the moment; or nobody knows whether it answers, and the Lane has waited in vain
+    /// for one lately.
+    Spared,
+    /// Nothing speaks against it.
+    Suited,
+}
+
 /// The Servers in the rendezvous order of one Lane. A Server whose build is too old for what the Lane holds (a State of a
 /// newer version, in a rolling upgrade) is passed over for a while; the next in the order is tried.
 #[derive(Debug)]
@@ -27,19 +43,21 @@ impl ServerOrder {
         Self { servers, skipped: 0, until: Duration::ZERO, too_old: None }
     }
 
-    /// The first Server that is open and takes a request of the size; if none takes it, the first that is open. Those that
-    /// are passed over come last.
-    pub(super) fn choose(
-        &self,
-        now: Duration,
-        is_open: impl Fn(usize) -> bool,
-        fits: impl Fn(usize) -> bool,
-    ) -> Option<usize> {
+    /// The Server that suits best, the first of equals; `None` when all are closed. Those that are passed over come last.
+    pub(super) fn choose(&self, now: Duration, suits: impl Fn(usize) -> Suitability) -> Option<usize> {
         let skipped = if now < self.until { self.skipped } else { 0 };
         let (last, first) = self.servers.split_at(skipped.min(self.servers.len()));
-        let order = first.iter().chain(last).map(|server| usize::from(*server));
-        let mut open = order.filter(|server| is_open(*server));
-        open.clone().find(|server| fits(*server)).or_else(|| open.next())
+        let mut best = (Suitability::Closed, None);
+        for server in first.iter().chain(last).map(|server| usize::from(*server)) {
+            let suitability = suits(server);
+            if suitability > best.0 {
+                best = (suitability, Some(server));
+            }
+            if suitability == Suitability::Suited {
+                break;
+            }
+        }
+        best.1
     }
 
     /// The Server that was too old for what the Lane holds; `None` when none was, or another one took it.

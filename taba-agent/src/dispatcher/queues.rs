@@ -14,6 +14,8 @@ pub(super) struct ScheduledLane {
     pub(super) order: ServerOrder,
     pub(super) place: LaneState,
     pub(super) failures: u32,
+    /// Until then it tries out no Server of which nobody knows whether it answers.
+    pub(super) wary_until: Duration,
     pub(super) isolation: Isolation,
     /// Its last answer was that the clocks do not agree.
     pub(super) is_misdated: bool,
@@ -34,7 +36,15 @@ impl ScheduledLane {
     pub(super) fn new(lane: Lane, order: Box<[u16]>) -> Self {
         let isolation = Isolation::default();
         let order = ServerOrder::new(order);
-        Self { lane, order, place: LaneState::Idle, failures: 0, isolation, is_misdated: false }
+        Self {
+            lane,
+            order,
+            place: LaneState::Idle,
+            failures: 0,
+            wary_until: Duration::ZERO,
+            isolation,
+            is_misdated: false,
+        }
     }
 }
 

@@ -8,7 +8,6 @@ use taba_core::wire::Lanes;
 use super::isolation::IsolationStep;
 use super::request::{Draft, RequestId};
 use super::{Action, Dispatcher, InFlightRequest, LaneState, PoisonBlocks};
-use crate::health::Health;
 use crate::lane::{LaneKey, NextMessage, OutgoingMessage};
 use crate::spool::Fetch;
 use crate::units::ClockReading;
@@ -52,6 +51,7 @@ impl Dispatcher {
             |key: &LaneKey| self.lanes.get(key).is_some_and(|scheduled| scheduled.isolation.is_alone());
         let isolated: Vec<LaneKey> =
             self.queue.iter().chain(&self.replay_queue).filter(|key| is_alone(key)).copied().collect();
+        let loads = self.server_loads(now.uptime);
         for key in isolated {
             if !self.expire(now.uptime, key, durable, actions) {
                 continue;
@@ -65,8 +65,8 @@ impl Dispatcher {
             let bytes = if let NextMessage::Batch(bytes) = next { bytes } else { Lanes::PROBE_BYTES_MAX };
             let is_open =
                 |place: usize| !closed[place] && self.servers[place].is_open(now.uptime, true, None);
-            let fits = |place: usize| bytes <= self.servers[place].bytes_max();
-            let Some(place) = scheduled.order.choose(now.uptime, is_open, fits) else { continue };
+            let Some(place) = self.choose(now.uptime, key, bytes, &loads, is_open) else { continue };
+            let scheduled = self.scheduled(key);
             if !scheduled.lane.make_ready(durable) {
                 continue;
             }
@@ -144,7 +144,8 @@ impl Dispatcher {
         durable: u64,
         actions: &mut Vec<Action>,
     ) -> VecDeque<LaneKey> {
-        let is_any_up = self.servers.iter().any(|server| server.health() == Health::Up);
+        let is_any_up = self.is_any_up(now.uptime);
+        let loads = self.server_loads(now.uptime);
         let mut left = VecDeque::new();
         while let Some(key) = queue.pop_front() {
             if !self.expire(now.uptime, key, durable, actions) {
@@ -169,8 +170,7 @@ impl Dispatcher {
             let is_open = |place: usize| {
                 !closed[place] && self.servers[place].is_open(now.uptime, is_any_up, drafts[place].as_ref())
             };
-            let fits = |place: usize| bytes <= self.servers[place].bytes_max();
-            let home = scheduled.order.choose(now.uptime, is_open, fits);
+            let home = self.choose(now.uptime, key, bytes, &loads, is_open);
             // What is not in the Spool for good waits for the next sync, which is a few milliseconds away.
             let ready =
                 home.and_then(|place| Some((place, self.ready_bytes(now.uptime, key, bytes, durable)?)));
@@ -264,7 +264,9 @@ impl Dispatcher {
         let (bytes, is_check, is_alone) = (draft.bytes(), draft.is_check(), draft.is_alone);
         let request = draft.finish(RequestId(self.requests), server, now.time);
         let lanes = request.lanes().collect();
-        self.in_flight.insert(request.id, InFlightRequest { server, lanes, bytes, is_check, is_alone });
+        let sent_at = now.uptime;
+        let sent_request = InFlightRequest { server, sent_at, lanes, bytes, is_check, is_alone };
+        self.in_flight.insert(request.id, sent_request);
         actions.push(Action::Send(request));
     }
 }

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 use taba_core::limits::FRAME_BYTES_MAX;
+use xxhash_rust::xxh64::xxh64;
 
 use super::request::Draft;
+use super::share::{LaneShare, RETURN_TIME_MAX, threshold};
 use crate::health::Health;
 use crate::server_url::ServerUrl;
 
@@ -15,6 +17,8 @@ pub(super) const TRIAL_BATCHES_MAX: usize = 16;
 
 /// Requests answered after which a Server is sent larger ones again, where one had been too large.
 const GROW_AFTER: u64 = 256;
+/// By how much of the difference an answer's time moves the usual one.
+const LATENCY_PART: u32 = 8;
 /// No bound below this is believed: it would not take a Probe.
 const BYTES_MIN: usize = 512;
 
@@ -22,8 +26,20 @@ const BYTES_MIN: usize = 512;
 #[derive(Debug)]
 pub struct ServerState {
     url: ServerUrl,
+    /// A hash of the URL.
+    hash: u64,
+    /// Whether new requests may be sent to it: it is one of the Servers.
+    is_listed: bool,
     health: Health,
-    in_flight: usize,
+    /// When it failed, unless it has answered since.
+    failed_at: Option<Duration>,
+    share: LaneShare,
+    /// When its share was halved last.
+    halved_at: Option<Duration>,
+    /// How long it usually takes to answer; `None` before its first answer.
+    latency: Option<Duration>,
+    /// When each request in flight was sent, the oldest in front.
+    in_flight: Vec<Duration>,
     sent: u64,
     answered: u64,
     failed: u64,
@@ -41,8 +57,14 @@ pub struct ServerStatus {
     pub url: String,
     /// Its share of the VBuckets.
     pub weight: u32,
-    /// `up`, `resting` (it failed and is left alone) or `trying`.
+    /// `up`, `resting` (it failed and is left alone), `trying`, or `leaving` (it is no Server of this Agent any more, and
+    /// still has requests in flight).
     pub health: &'static str,
+    /// Percent of its Lanes that it is given: 100, or less for a while after it was away or slow, or was added.
+    pub share_percent: u8,
+    /// How long it usually takes to answer, in milliseconds, a commit included; absent before its first answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latency_ms: Option<u64>,
     /// How often in a row it failed.
     pub failures: u32,
     /// How long it is still left alone, in milliseconds; absent unless it is resting.
@@ -70,9 +92,15 @@ pub struct ServerStatus {
 impl ServerState {
     pub(super) fn new(url: ServerUrl) -> Self {
         Self {
+            hash: xxh64(url.url().as_bytes(), 0),
             url,
+            is_listed: true,
             health: Health::Up,
-            in_flight: 0,
+            failed_at: None,
+            share: LaneShare::FULL,
+            halved_at: None,
+            latency: None,
+            in_flight: Vec::new(),
             sent: 0,
             answered: 0,
             failed: 0,
@@ -82,9 +110,60 @@ impl ServerState {
         }
     }
 
+    /// One that was added at this moment: it is given its Lanes little by little.
+    pub(super) fn added(url: ServerUrl, now: Duration) -> Self {
+        Self { share: LaneShare::returned(now, RETURN_TIME_MAX), ..Self::new(url) }
+    }
+
+    /// Whether it is one of the Servers, or (again) with this weight.
+    pub(super) fn list(&mut self, now: Duration, listed: Option<&ServerUrl>) {
+        if let Some(url) = listed {
+            if !self.is_listed {
+                self.share = LaneShare::returned(now, RETURN_TIME_MAX);
+            }
+            self.url = url.clone();
+        }
+        self.is_listed = listed.is_some();
+    }
+
     /// Where it is.
     pub fn url(&self) -> &ServerUrl {
         &self.url
+    }
+
+    /// Whether it is one of the Servers; one that is not any more only answers what it was sent.
+    pub fn is_listed(&self) -> bool {
+        self.is_listed
+    }
+
+    /// Whether its place may be another Server's: it is not listed, and has nothing in flight.
+    pub(super) fn is_gone(&self) -> bool {
+        !self.is_listed && self.in_flight.is_empty()
+    }
+
+    /// Which part of its Lanes it is given, from 1/16 to 1.
+    pub(super) fn share(&self, now: Duration) -> f64 {
+        self.share.level(now)
+    }
+
+    /// Whether the Lane of a VBucket is in a part of its Lanes.
+    pub(super) fn takes(&self, vbucket: u16, share: f64) -> bool {
+        share >= 1.0 || threshold(self.hash, vbucket) < share
+    }
+
+    /// How long it usually takes to answer, if it is up.
+    pub(super) fn latency(&self) -> Option<Duration> {
+        self.latency.filter(|_| self.is_listed && self.health == Health::Up)
+    }
+
+    /// Whether it has not answered a request for so long.
+    pub(super) fn hangs(&self, now: Duration, slow_after: Duration) -> bool {
+        self.oldest_in_flight().is_some_and(|sent_at| now.saturating_sub(sent_at) >= slow_after)
+    }
+
+    /// When its oldest request in flight was sent.
+    pub(super) fn oldest_in_flight(&self) -> Option<Duration> {
+        self.in_flight.first().copied()
     }
 
     /// Whether it may be sent requests.
@@ -97,10 +176,12 @@ impl ServerState {
         ServerStatus {
             url: self.url.url().to_owned(),
             weight: self.url.weight(),
-            health: self.health.as_str(),
+            health: if self.is_listed { self.health.as_str() } else { "leaving" },
+            share_percent: (self.share(now) * 100.0) as u8,
+            latency_ms: self.latency.map(|latency| latency.as_millis() as u64),
             failures: self.health.failures(),
             backoff_ms: self.rests_until().map(|until| until.saturating_sub(now).as_millis() as u64),
-            in_flight: self.in_flight,
+            in_flight: self.in_flight.len(),
             requests_sent: self.sent,
             requests_answered: self.answered,
             requests_failed: self.failed,
@@ -120,6 +201,7 @@ impl ServerState {
     /// Whether a Lane may turn to it now. `draft` is the request being put together for it.
     pub(super) fn is_open(&self, now: Duration, is_any_up: bool, draft: Option<&Draft>) -> bool {
         match self.health {
+            _ if !self.is_listed => false,
             Health::Up => true,
             Health::Resting { until, .. } => until <= now,
             // The trial is this very draft; with no other Server in health there is no reason to keep it small.
@@ -130,29 +212,40 @@ impl ServerState {
     /// Takes a slot for one more request, if there is one.
     pub(super) fn take_slot(&mut self, now: Duration, slots: usize) -> bool {
         match self.health {
-            Health::Up if self.in_flight >= slots => return false,
+            Health::Up if self.in_flight.len() >= slots => return false,
             Health::Up => {}
             Health::Resting { until, failures } if until <= now => self.health = Health::Trying { failures },
             Health::Resting { .. } | Health::Trying { .. } => return false,
         }
-        self.in_flight += 1;
+        self.in_flight.push(now);
         self.sent += 1;
         true
     }
 
     /// Nothing is sent in the slot that was just taken.
     pub(super) fn give_slot_back(&mut self) {
-        self.in_flight -= 1;
+        self.in_flight.pop();
         self.sent -= 1;
         if let Health::Trying { failures } = self.health {
             self.health = Health::Resting { until: Duration::ZERO, failures };
         }
     }
 
-    pub(super) fn answered(&mut self) {
-        self.in_flight -= 1;
+    /// It answered a request. One that took longer than `slow_after` halves its share, once for all that were in flight
+    /// with it.
+    pub(super) fn answered(&mut self, now: Duration, sent_at: Duration, slow_after: Duration) {
+        self.free_slot(sent_at);
         self.answered += 1;
         self.health = Health::Up;
+        let taken = now.saturating_sub(sent_at);
+        let usual = self.latency.unwrap_or(taken);
+        self.latency = Some((usual * (LATENCY_PART - 1) + taken) / LATENCY_PART);
+        if let Some(failed_at) = self.failed_at.take() {
+            self.share = LaneShare::returned(now, now.saturating_sub(failed_at));
+        }
+        if taken > slow_after && self.halved_at.is_none_or(|halved_at| sent_at >= halved_at) {
+            (self.share, self.halved_at) = (self.share.halved(now), Some(now));
+        }
         self.answered_since += 1;
         if self.answered_since >= GROW_AFTER
             && let Some(bytes) = self.bytes_max
@@ -164,8 +257,8 @@ impl ServerState {
     }
 
     /// It answered that a request of so many bytes is too large.
-    pub(super) fn too_large(&mut self, bytes: usize, why: String) {
-        self.in_flight -= 1;
+    pub(super) fn too_large(&mut self, sent_at: Duration, bytes: usize, why: String) {
+        self.free_slot(sent_at);
         self.failed += 1;
         self.last_error = Some(why);
         self.health = Health::Up;
@@ -180,13 +273,19 @@ impl ServerState {
 
     /// Requests in flight.
     pub(super) fn in_flight(&self) -> usize {
-        self.in_flight
+        self.in_flight.len()
+    }
+
+    fn free_slot(&mut self, sent_at: Duration) {
+        let place = self.in_flight.iter().position(|sent| *sent == sent_at);
+        self.in_flight.remove(place.expect("a request in flight holds a slot"));
     }
 
     /// Requests that were in flight together fail together: only the first of them counts against the Server.
-    pub(super) fn failed(&mut self, until: Duration, why: String) {
-        self.in_flight -= 1;
+    pub(super) fn failed(&mut self, now: Duration, sent_at: Duration, until: Duration, why: String) {
+        self.free_slot(sent_at);
         self.failed += 1;
+        self.failed_at.get_or_insert(now);
         self.last_error = Some(why);
         self.health = match self.health {
             Health::Up => Health::Resting { until, failures: 1 },

@@ -64,6 +64,12 @@ impl Status {
             servers(|server| u64::from(server.health == "up")),
         );
         text.each(
+            "taba_agent_server_share_percent",
+            "gauge",
+            "server",
+            servers(|server| u64::from(server.share_percent)),
+        );
+        text.each(
             "taba_agent_server_requests_sent_total",
             "counter",
             "server",
