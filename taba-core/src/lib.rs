@@ -68,6 +68,7 @@ pub mod event;
 pub mod guard;
 pub mod handler;
 pub mod host;
+mod http_reason;
 pub mod json;
 #[cfg(feature = "laws")]
 pub mod laws;
@@ -75,6 +76,7 @@ pub mod ledger;
 pub mod limits;
 mod log_throttle;
 pub mod memory;
+mod metrics_text;
 pub mod name;
 #[cfg(not(feature = "laws"))]
 mod no_laws;
@@ -103,9 +105,11 @@ pub use event::{Event, Events};
 pub use guard::{Guarded, HandlerError, Panicked};
 pub use handler::{Caveats, Format, Handler, Projection, State, StateError, decode_state, encode_state};
 pub use host::{HostPort, HostPortError};
+pub use http_reason::HttpReason;
 pub use json::{JsonEvents, JsonValueError, json_events};
 pub use log_throttle::LogThrottle;
 pub use memory::MemoryStore;
+pub use metrics_text::{MetricKind, MetricsText};
 pub use name::{ClientId, NameError, TabName, TabNameBuilder, TabType, escape_label, unescape_label};
 pub use number::Number;
 pub use range::{OutOfRange, bytes_text, bytes_within, within};

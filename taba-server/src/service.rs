@@ -7,15 +7,14 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::State;
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bytes::Bytes;
-use serde::Serialize;
-use taba_core::StoreId;
 use taba_core::limits::FRAME_BYTES_MAX;
 use taba_core::wire::{self, Compression, FRAME_HEADER_BYTES, Frame, Kind, Lanes, WireError, encode_acks};
+use taba_core::{HttpReason, StoreId};
 
 use crate::query;
 use crate::server::Server;
@@ -49,39 +48,27 @@ enum Rejection {
     Path,
 }
 
-#[derive(Serialize)]
-struct ErrorBody {
-    reason: &'static str,
-    message: String,
-}
-
 impl Rejection {
-    fn code(&self) -> (StatusCode, &'static str) {
+    fn reason(&self) -> HttpReason {
         match self {
-            Self::ContentType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_type"),
-            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
-            Self::TooSlow => (StatusCode::REQUEST_TIMEOUT, "too_slow"),
-            Self::BrokenOff => (StatusCode::BAD_REQUEST, "truncated"),
-            Self::Wire(error @ WireError::TooLarge { .. }) => (StatusCode::PAYLOAD_TOO_LARGE, error.code()),
-            Self::Wire(error) => (StatusCode::BAD_REQUEST, error.code()),
-            Self::Full => (StatusCode::SERVICE_UNAVAILABLE, "full"),
-            Self::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, "shutting_down"),
-            Self::OtherStore { .. } => (StatusCode::CONFLICT, "other_store"),
-            Self::Path => (StatusCode::NOT_FOUND, "unknown_path"),
-            Self::Method => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
+            Self::ContentType => HttpReason::CONTENT_TYPE,
+            Self::TooLarge => HttpReason::TOO_LARGE,
+            Self::TooSlow => HttpReason::TOO_SLOW,
+            Self::BrokenOff => HttpReason::UNREADABLE,
+            Self::Wire(error) => error.into(),
+            Self::Full => HttpReason::FULL,
+            Self::ShuttingDown => HttpReason::STOPPING,
+            Self::OtherStore { .. } => HttpReason::new("other_store", 409),
+            Self::Path => HttpReason::UNKNOWN_PATH,
+            Self::Method => HttpReason::METHOD_NOT_ALLOWED,
         }
     }
 }
 
 impl IntoResponse for Rejection {
     fn into_response(self) -> Response {
-        let (status, reason) = self.code();
-        let mut response =
-            (status, axum::Json(ErrorBody { reason, message: self.to_string() })).into_response();
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
-        }
-        response
+        let reason = self.reason();
+        query::refuse(reason, reason.body(&self.to_string()), Duration::from_secs(1))
     }
 }
 
@@ -121,7 +108,7 @@ impl Server {
 async fn lanes(State(server): State<Server>, headers: HeaderMap, body: Body) -> Response {
     let answer = take(&server, &headers, body).await;
     if let Err(rejection) = &answer {
-        server.tell_rejection(rejection.code().1, rejection);
+        server.tell_rejection(rejection.reason().word, rejection);
     }
     (headers_of(&server), answer).into_response()
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use taba_core::wire::{ClientBatch, Receipt, WireError};
+use taba_core::wire::{ClientBatch, Receipt};
 use taba_core::{ClientId, Remedy};
 
 use super::refusal::RequestRefusal;
@@ -30,22 +30,16 @@ impl AcceptError {
     /// [`Remedy::Wait`]: hand over the same again, after this long; a Batch is recognised by its number, a request by its
     /// key. [`Remedy::Split`]: it is too large. [`Remedy::GiveUp`]: it breaks the rules.
     pub fn remedy(&self) -> Remedy {
-        match &self.0 {
-            RequestRefusal::TooLarge(_)
-            | RequestRefusal::TooManyLines(_)
-            | RequestRefusal::Wire(WireError::TooLarge { .. }) => Remedy::Split,
-            RequestRefusal::Spool(_)
-            | RequestRefusal::Unwritten
-            | RequestRefusal::Stopping
-            | RequestRefusal::Failed
-            | RequestRefusal::TooSlow(_) => Remedy::Wait(RETRY_AFTER),
+        match self.0.reason().status {
+            413 => Remedy::Split,
+            408 | 503 => Remedy::Wait(RETRY_AFTER),
             _ => Remedy::GiveUp,
         }
     }
 
     /// A word for machines, as in the answers over HTTP.
     pub fn reason(&self) -> &'static str {
-        self.0.reason()
+        self.0.reason().word
     }
 }
 

@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, HeaderValue};
 use axum::middleware::map_response_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use taba_core::MetricsText;
 use taba_core::wire::{self, BadBlock, ClientBatch, Compression, Frame, Kind, Receipt};
 use tokio::time::timeout;
 
@@ -19,8 +20,6 @@ use super::refusal::{LoggedRefusal, RequestRefusal};
 use super::shared::Shared;
 use crate::config::BODY_BYTES_MAX;
 use crate::relay::Status;
-
-const CONTENT_TYPE_METRICS: &str = "text/plain; version=0.0.4";
 
 /// All routes.
 pub(super) fn router(shared: Arc<Shared>) -> Router {
@@ -104,5 +103,5 @@ async fn status(State(shared): State<Arc<Shared>>) -> Result<Json<Status>, Reque
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> Result<Response, RequestRefusal> {
     let metrics = shared.status()?.metrics();
-    Ok(([(CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE_METRICS))], metrics).into_response())
+    Ok(([(CONTENT_TYPE, HeaderValue::from_static(MetricsText::CONTENT_TYPE))], metrics).into_response())
 }

@@ -6,7 +6,7 @@ use axum::Json;
 use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use taba_core::HttpReason;
 use taba_core::wire::WireError;
 
 use super::failure::Poisoned;
@@ -68,52 +68,34 @@ impl From<Poisoned> for RequestRefusal {
 }
 
 impl RequestRefusal {
-    fn status(&self) -> StatusCode {
+    pub(super) fn reason(&self) -> HttpReason {
         match self {
-            Self::Wire(WireError::TooLarge { .. }) | Self::TooLarge(_) | Self::TooManyLines(_) => {
-                StatusCode::PAYLOAD_TOO_LARGE
-            }
-            Self::Wire(_) | Self::Unreadable | Self::Lines(_) | Self::Parameter(_) | Self::Key => {
-                StatusCode::BAD_REQUEST
-            }
-            Self::Browser => StatusCode::FORBIDDEN,
-            Self::ContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::Spool(_) | Self::Unwritten | Self::Stopping | Self::Failed | Self::TooSlow(_) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
-            Self::NotFound => StatusCode::NOT_FOUND,
-            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
-        }
-    }
-
-    pub(super) fn reason(&self) -> &'static str {
-        match self {
-            Self::Wire(error) => error.code(),
-            Self::TooLarge(_) | Self::TooManyLines(_) => "too_large",
-            Self::Lines(_) => "malformed",
-            Self::Parameter(_) => "bad_parameter",
-            Self::Key => "bad_key",
-            Self::Browser => "browser",
-            Self::Unreadable => "unreadable",
-            Self::TooSlow(_) => "too_slow",
-            Self::ContentType => "content_type",
-            Self::Spool(SpoolError::Full { .. }) => "full",
-            Self::Spool(_) | Self::Unwritten => "spool_failed",
-            Self::Stopping => "stopping",
-            Self::Failed => "failed",
-            Self::NotFound => "not_found",
-            Self::Method => "method",
+            Self::Wire(error) => error.into(),
+            Self::TooLarge(_) | Self::TooManyLines(_) => HttpReason::TOO_LARGE,
+            Self::Lines(_) => HttpReason::new("malformed", 400),
+            Self::Parameter(_) => HttpReason::BAD_PARAMETER,
+            Self::Key => HttpReason::new("bad_key", 400),
+            Self::Browser => HttpReason::new("browser", 403),
+            Self::Unreadable => HttpReason::UNREADABLE,
+            Self::TooSlow(_) => HttpReason::TOO_SLOW,
+            Self::ContentType => HttpReason::CONTENT_TYPE,
+            Self::Spool(SpoolError::Full { .. }) => HttpReason::FULL,
+            Self::Spool(_) | Self::Unwritten => HttpReason::new("spool_failed", 503),
+            Self::Stopping => HttpReason::STOPPING,
+            Self::Failed => HttpReason::new("failed", 503),
+            Self::NotFound => HttpReason::UNKNOWN_PATH,
+            Self::Method => HttpReason::METHOD_NOT_ALLOWED,
         }
     }
 }
 
 impl IntoResponse for RequestRefusal {
     fn into_response(self) -> Response {
-        let message = taba_core::causes(&self);
-        let mut response =
-            (self.status(), Json(json!({"reason": self.reason(), "message": &message}))).into_response();
-        response.extensions_mut().insert(LoggedRefusal { reason: self.reason(), message });
-        if self.status() == StatusCode::SERVICE_UNAVAILABLE {
+        let (reason, message) = (self.reason(), taba_core::causes(&self));
+        let status = StatusCode::from_u16(reason.status).expect("each reason has a status of HTTP");
+        let mut response = (status, Json(reason.body(&message))).into_response();
+        response.extensions_mut().insert(LoggedRefusal { reason: reason.word, message });
+        if status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(relay::RETRY_AFTER.as_secs()));
         }
         response

@@ -11,6 +11,7 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{CONTENT_TYPE, HOST, RETRY_AFTER};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use taba_core::HttpReason;
 use taba_core::wire::{self, Frame, Kind, Receipt};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -22,7 +23,7 @@ use crate::buffer::SealedBatch;
 use crate::sink::{Sink, SinkError};
 
 /// Reasons of an Agent that say something of the network, not of the Batch: the body ended early, or has other bytes.
-const BROKEN_ON_THE_WAY: [&str; 2] = ["unreadable", "checksum"];
+const BROKEN_ON_THE_WAY: [&str; 2] = [HttpReason::UNREADABLE.word, "checksum"];
 /// An answer has at most this many bytes; a full Batch refused Block by Block takes 30 KiB.
 const ANSWER_BYTES_MAX: usize = 256 * 1024;
 
@@ -149,7 +150,7 @@ fn read(answer: &Response<Bytes>, batch: &SealedBatch) -> Result<Receipt, SinkEr
             Some(reason) => Err(SinkError::Rejected { status: status.as_u16(), reason }),
             None => Err(SinkError::Unexpected { what: format!("status {status} without a reason") }),
         },
-        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE | StatusCode::REQUEST_TIMEOUT => {
             let seconds =
                 answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
             Err(SinkError::Busy { status: status.as_u16(), retry_after: seconds.map(Duration::from_secs) })

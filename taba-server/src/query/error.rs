@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
-use taba_core::{Remedy, StoreError, TabName, TabType};
+use taba_core::{HttpReason, Remedy, StoreError, TabName, TabType};
 
 /// Why a query has no answer, or only part of one.
 #[derive(Debug, thiserror::Error)]
@@ -92,24 +92,25 @@ fn list(types: &[TabType]) -> String {
 }
 
 impl QueryError {
-    /// One word for machines.
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::UnknownParameter { .. } => "unknown_parameter",
-            Self::BadParameter { .. } => "bad_parameter",
-            Self::BadPattern { .. } => "bad_regex",
-            Self::NotAcceptable => "not_acceptable",
-            Self::MixedTypes { .. } => "mixed_types",
-            Self::NothingChosen => "nothing_chosen",
-            Self::Reserved { .. } => "reserved",
-            Self::TooManyTabs { .. } => "too_many_tabs",
-            Self::Busy => "busy",
-            Self::Timeout { .. } => "timeout",
-            Self::Store(StoreError::Unavailable { .. }) => "store_unavailable",
-            Self::Store(_) => "store_damaged",
-            Self::NoLedger { .. } => "no_ledger",
-            Self::DamagedNote { .. } => "damaged_note",
-        }
+    /// One word for machines, and the HTTP status.
+    pub fn reason(&self) -> HttpReason {
+        let (word, status) = match self {
+            Self::UnknownParameter { .. } => ("unknown_parameter", 400),
+            Self::BadParameter { .. } => return HttpReason::BAD_PARAMETER,
+            Self::BadPattern { .. } => ("bad_regex", 400),
+            Self::NotAcceptable => ("not_acceptable", 406),
+            Self::MixedTypes { .. } => ("mixed_types", 400),
+            Self::NothingChosen => ("nothing_chosen", 400),
+            Self::Reserved { .. } => ("reserved", 400),
+            Self::TooManyTabs { .. } => ("too_many_tabs", 400),
+            Self::Busy => ("busy", 503),
+            Self::Timeout { .. } => ("timeout", 503),
+            Self::Store(StoreError::Unavailable { .. }) => ("store_unavailable", 503),
+            Self::Store(_) => ("store_damaged", 500),
+            Self::NoLedger { .. } => ("no_ledger", 500),
+            Self::DamagedNote { .. } => ("damaged_note", 500),
+        };
+        HttpReason::new(word, status)
     }
 
     /// What to do next.
@@ -122,34 +123,13 @@ impl QueryError {
         }
     }
 
-    /// The HTTP status.
-    pub fn status(&self) -> StatusCode {
-        match self {
-            Self::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
-            Self::Busy | Self::Timeout { .. } | Self::Store(StoreError::Unavailable { .. }) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
-            Self::Store(_) | Self::NoLedger { .. } | Self::DamagedNote { .. } => {
-                StatusCode::INTERNAL_SERVER_ERROR
-            }
-            _ => StatusCode::BAD_REQUEST,
-        }
-    }
-
     /// The error and its causes, for people.
     pub fn message(&self) -> String {
-        let mut message = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(error) = cause {
-            message.push_str(": ");
-            message.push_str(&error.to_string());
-            cause = error.source();
-        }
-        message
+        taba_core::causes(self)
     }
 
     pub(super) fn to_json(&self) -> serde_json::Value {
-        let mut error = json!({ "reason": self.reason(), "message": self.message() });
+        let mut error = self.reason().body(&self.message());
         match self {
             Self::UnknownParameter { known, .. } => error["known"] = json!(known),
             Self::MixedTypes { found } => error["types"] = json!(found),
@@ -161,14 +141,20 @@ impl QueryError {
 
 impl IntoResponse for QueryError {
     fn into_response(self) -> Response {
-        let mut response = (self.status(), axum::Json(self.to_json())).into_response();
-        if self.status() == StatusCode::SERVICE_UNAVAILABLE {
-            let seconds = match self.remedy() {
-                Remedy::Wait(time) => time.as_secs().max(1),
-                _ => 1,
-            };
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-        }
-        response
+        let wait = match self.remedy() {
+            Remedy::Wait(time) => time,
+            _ => Duration::ZERO,
+        };
+        refuse(self.reason(), self.to_json(), wait)
     }
+}
+
+/// An answer that is not 200; of one that may come later, with the seconds to wait, at least 1.
+pub(crate) fn refuse(reason: HttpReason, body: serde_json::Value, wait: Duration) -> Response {
+    let status = StatusCode::from_u16(reason.status).expect("each reason has a status of HTTP");
+    let mut response = (status, axum::Json(body)).into_response();
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
+    }
+    response
 }

@@ -1,9 +1,7 @@
 //! `GET /metrics`: Prometheus text. The Server's own counters, the Ledger's totals, and, when Tabs are chosen, the
 //! numbers of those Tabs.
 
-use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::fmt::Write;
 use std::pin::pin;
 
 use axum::extract::{RawQuery, State};
@@ -11,7 +9,8 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use futures::stream::StreamExt;
 use serde_json::{Value, json};
-use taba_core::{TabName, unescape_label};
+use taba_core::MetricKind::{self, Counter, Gauge};
+use taba_core::{MetricsText, TabName, unescape_label};
 
 use super::aggregate::{Aggregate, Query, aggregates};
 use super::error::QueryError;
@@ -25,9 +24,9 @@ use super::state::QueryState;
 const METRICS: &[&str] = &["name", "base", "type", ANY_LABEL, "client", "re", "reserved", "by", "ledger"];
 
 /// What of an aggregate becomes a metric: the metric's name, what it is, and which field of the value it shows.
-const TAB_METRICS: &[(&str, &str, &str, &str)] = &[
-    ("taba_tab_count", "counter", "count", "Events counted by the tab"),
-    ("taba_tab_total", "gauge", "total", "Total of the values; a gauge, because values can be negative"),
+const TAB_METRICS: [(&str, MetricKind, &str, &str); 2] = [
+    ("taba_tab_count", Counter, "count", "Events counted by the tab"),
+    ("taba_tab_total", Gauge, "total", "Total of the values; a gauge, because values can be negative"),
 ];
 
 pub(super) async fn get_metrics(
@@ -36,7 +35,7 @@ pub(super) async fn get_metrics(
 ) -> Result<Response, QueryError> {
     let params = params(raw.as_ref(), METRICS)?;
     let query = params.query(&state.limits)?;
-    let mut out = String::new();
+    let mut out = MetricsText::default();
     write_counters("taba_server", "Counter of this server", &json!(state.status.report()), &mut out);
     write_counters("taba_query", "Counter of this server's queries", &json!(state.report()), &mut out);
     if params.flag("ledger", true)? {
@@ -46,36 +45,25 @@ pub(super) async fn get_metrics(
         let answered = write_tabs(&state, query, &mut out).await;
         write_answered("tabs", answered, &mut out)?;
     }
-    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], out).into_response())
-}
-
-fn head(name: &str, kind: &str, help: &str, out: &mut String) {
-    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    Ok(([(header::CONTENT_TYPE, MetricsText::CONTENT_TYPE)], out.into_string()).into_response())
 }
 
 /// A report of plain counters: one metric for each field.
-fn write_counters(prefix: &str, help: &str, report: &Value, out: &mut String) {
+fn write_counters(prefix: &str, help: &str, report: &Value, out: &mut MetricsText) {
     for (field, count) in report.as_object().into_iter().flatten().filter(|(_, count)| count.is_u64()) {
-        let name = format!("{prefix}_{field}_total");
-        head(&name, "counter", &format!("{help}: {field}"), out);
-        let _ = writeln!(out, "{name} {count}");
+        out.counter(&format!("{prefix}_{field}_total"), &format!("{help}: {field}"), count);
     }
 }
 
 /// The Ledger's totals; none while a part of the store cannot be read, since counters must not go back.
-async fn write_ledger(state: &QueryState, out: &mut String) {
+async fn write_ledger(state: &QueryState, out: &mut MetricsText) {
     let (totals, unread) = match ledger(state, &Selection::default()).await {
         Ok(Ledger { totals, missing: None, .. }) => (Some(totals), 0),
         Ok(Ledger { missing: Some(missing), .. }) => (None, missing.vbuckets.len()),
         Err(_) => (None, usize::from(state.store.vbuckets().count())),
     };
-    head(
-        "taba_ledger_unread_vbuckets",
-        "gauge",
-        "VBuckets that could not be read; if any, no totals follow",
-        out,
-    );
-    let _ = writeln!(out, "taba_ledger_unread_vbuckets {unread}");
+    let help = "VBuckets that could not be read; if any, no totals follow";
+    out.gauge("taba_ledger_unread_vbuckets", help, unread);
     if let Some(totals) = totals {
         write_totals(&totals, out);
     }
@@ -85,24 +73,23 @@ async fn write_ledger(state: &QueryState, out: &mut String) {
 fn write_answered(
     what: &'static str,
     answered: Result<usize, QueryError>,
-    out: &mut String,
+    out: &mut MetricsText,
 ) -> Result<(), QueryError> {
     let (unread, error) = match answered {
         Ok(unread) => (Some(unread), None),
-        Err(error @ (QueryError::Store(_) | QueryError::Timeout { .. })) => (None, Some(error.reason())),
+        Err(error @ (QueryError::Store(_) | QueryError::Timeout { .. })) => (None, Some(error.reason().word)),
         Err(error) => return Err(error),
     };
     if let Some(unread) = unread {
-        head("taba_tab_unread_vbuckets", "gauge", "VBuckets of the chosen tabs that could not be read", out);
-        let _ = writeln!(out, "taba_tab_unread_vbuckets {unread}");
+        out.gauge("taba_tab_unread_vbuckets", "VBuckets of the chosen tabs that could not be read", unread);
     }
-    head("taba_metrics_error", "gauge", "1 if a part of this answer could not be read", out);
-    let labels = labels([("part", what), ("reason", error.unwrap_or("none"))]);
-    let _ = writeln!(out, "taba_metrics_error{labels} {}", usize::from(error.is_some()));
+    out.family(Gauge, "taba_metrics_error", "1 if a part of this answer could not be read");
+    let labels = [("part", what), ("reason", error.unwrap_or("none"))];
+    out.sample("taba_metrics_error", &labels, usize::from(error.is_some()));
     Ok(())
 }
 
-fn write_totals(totals: &Account, out: &mut String) {
+fn write_totals(totals: &Account, out: &mut MetricsText) {
     let counts = [
         ("recorded", totals.recorded, "Events recorded by clients"),
         ("folded", totals.folded, "Events folded into states, those deleted since included"),
@@ -110,35 +97,31 @@ fn write_totals(totals: &Account, out: &mut String) {
         ("clamped", totals.clamped, "Events whose time was set back"),
     ];
     for (what, count, help) in counts {
-        let name = format!("taba_ledger_{what}_events_total");
-        head(&name, "counter", help, out);
-        let _ = writeln!(out, "{name} {count}");
+        out.counter(&format!("taba_ledger_{what}_events_total"), help, count);
     }
     let name = "taba_ledger_dropped_events_total";
-    head(name, "counter", "Events dropped", out);
+    out.family(Counter, name, "Events dropped");
     for lost in &totals.dropped {
-        let labels = labels([("where", lost.place.as_str()), ("why", lost.why.as_str())]);
-        let _ = writeln!(out, "{name}{labels} {}", lost.events);
+        out.sample(name, &[("where", lost.place.as_str()), ("why", lost.why.as_str())], lost.events);
     }
-    head(
-        "taba_ledger_excess_events",
-        "gauge",
-        "Events folded or dropped that the store knows nothing recorded of",
-        out,
-    );
-    let _ = writeln!(out, "taba_ledger_excess_events {}", totals.excess);
+    let help = "Events folded or dropped that the store knows nothing recorded of";
+    out.gauge("taba_ledger_excess_events", help, totals.excess);
     if let Some(in_flight) = totals.in_flight {
-        head("taba_ledger_in_flight_events", "gauge", "Events recorded, and neither folded nor dropped", out);
-        let _ = writeln!(out, "taba_ledger_in_flight_events {in_flight}");
+        let help = "Events recorded, and neither folded nor dropped";
+        out.gauge("taba_ledger_in_flight_events", help, in_flight);
     }
 }
 
 /// One family after the other, as the format wants it, so the samples have to be held: hence the bound on Tabs.
 ///
 /// How many VBuckets could not be read.
-async fn write_tabs(state: &QueryState, query: Query, out: &mut String) -> Result<usize, QueryError> {
+async fn write_tabs(state: &QueryState, query: Query, out: &mut MetricsText) -> Result<usize, QueryError> {
     let tabs_max = state.limits.metrics_tabs_max;
-    let mut families = vec![String::new(); TAB_METRICS.len()];
+    let mut families = TAB_METRICS.map(|(name, kind, _, help)| {
+        let mut family = MetricsText::default();
+        family.family(kind, name, help);
+        family
+    });
     let (mut tabs, mut unreadable, mut unread) = (0, 0, 0);
     let mut answers = pin!(aggregates(state, query));
     while let Some(item) = answers.next().await {
@@ -158,18 +141,15 @@ async fn write_tabs(state: &QueryState, query: Query, out: &mut String) -> Resul
             return Err(QueryError::TooManyTabs { tabs_max });
         }
         let labels = tab_labels(&aggregate);
-        for ((name, _, field, _), samples) in TAB_METRICS.iter().zip(&mut families) {
+        let labels: Vec<_> = labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        for ((name, _, field, _), family) in TAB_METRICS.iter().zip(&mut families) {
             if let Some(number) = number(&aggregate.value, field) {
-                let _ = writeln!(samples, "{name}{labels} {number}");
+                family.sample(name, &labels, number);
             }
         }
     }
-    for ((name, kind, _, help), samples) in TAB_METRICS.iter().zip(&families) {
-        head(name, kind, help, out);
-        out.push_str(samples);
-    }
-    head("taba_tab_unreadable_states", "gauge", "States of the chosen tabs that could not be read", out);
-    let _ = writeln!(out, "taba_tab_unreadable_states {unreadable}");
+    families.into_iter().for_each(|family| out.append(family));
+    out.gauge("taba_tab_unreadable_states", "States of the chosen tabs that could not be read", unreadable);
     Ok(unread)
 }
 
@@ -180,30 +160,22 @@ fn number<'a>(value: &'a Value, field: &str) -> Option<&'a Value> {
 }
 
 /// The Tab's whole name, its type, and each label as `label_KEY`; of keys that become the same word, the first.
-fn tab_labels(aggregate: &Aggregate) -> String {
+fn tab_labels(aggregate: &Aggregate) -> Vec<(String, String)> {
     let name = TabName::new(&aggregate.name).ok();
     let base = name.as_ref().map_or(aggregate.name.as_str(), TabName::base);
     let mut pairs = vec![
-        ("tab".to_owned(), Cow::from(aggregate.name.as_str())),
-        ("base".to_owned(), Cow::from(base)),
-        ("type".to_owned(), Cow::from(aggregate.tab_type.as_str())),
+        ("tab".to_owned(), aggregate.name.clone()),
+        ("base".to_owned(), base.to_owned()),
+        ("type".to_owned(), aggregate.tab_type.as_str().to_owned()),
     ];
     let mut used = BTreeSet::new();
     for (key, value) in name.iter().flat_map(TabName::labels) {
         let word: String = key.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
         if used.insert(word.clone()) {
-            pairs.push((format!("label_{word}"), unescape_label(value)));
+            pairs.push((format!("label_{word}"), unescape_label(value).into_owned()));
         }
     }
-    labels(pairs.iter().map(|(key, value)| (key.as_str(), &**value)))
-}
-
-/// `{key="value",…}`. In values, a backslash, a quote and a line feed are escaped.
-fn labels<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
-    let escape = |value: &str| value.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n");
-    let pairs: Vec<String> =
-        pairs.into_iter().map(|(key, value)| format!("{key}=\"{}\"", escape(value))).collect();
-    format!("{{{}}}", pairs.join(","))
+    pairs
 }
 
 #[cfg(test)]
@@ -216,10 +188,5 @@ mod tests {
         assert_eq!(number(&json!({ "1m": { "count": 1 }, "pct": { "count": 7 } }), "count"), Some(&json!(7)));
         assert_eq!(number(&json!({ "count": "many", "pct": [1, 2] }), "count"), None);
         assert_eq!(number(&json!([1, 2]), "count"), None);
-    }
-
-    #[test]
-    fn label_values_are_escaped() {
-        assert_eq!(labels([("a", "x\"y\\z\n"), ("b", "2")]), r#"{a="x\"y\\z\n",b="2"}"#);
     }
 }

@@ -74,6 +74,7 @@ mod watch;
 
 pub use aggregate::{Aggregate, Quality, Query, aggregates, super_aggregate};
 pub use error::QueryError;
+pub(crate) use error::refuse;
 pub use fault::{QueryItem, StateFault};
 pub use ledger::{Account, DroppedEvents, Ledger, ledger};
 pub use lists::{ClientRow, TabRow, TypeRow, clients, names, types};

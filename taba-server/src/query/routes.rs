@@ -1,16 +1,17 @@
 //! The HTTP face of the queries: each handler takes the parameters apart, asks, and answers.
 
 use axum::extract::{RawQuery, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
+use taba_core::HttpReason;
 
 use super::aggregate::{Query, aggregates, super_aggregate};
 use super::answer::{AnswerShape, respond, respond_all};
-use super::error::QueryError;
+use super::error::{QueryError, refuse};
 use super::ledger::ledger;
 use super::lists::{clients, names, types};
 use super::missing::PartialAnswer;
@@ -41,8 +42,8 @@ pub fn router(state: QueryState) -> Router {
 }
 
 async fn wrong_method() -> Response {
-    let error = json!({ "reason": "method_not_allowed", "message": "this path has no such method" });
-    (StatusCode::METHOD_NOT_ALLOWED, Json(error)).into_response()
+    let reason = HttpReason::METHOD_NOT_ALLOWED;
+    refuse(reason, reason.body("this path has no such method"), Duration::ZERO)
 }
 
 /// What people ask.

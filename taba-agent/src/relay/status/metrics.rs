@@ -1,108 +1,122 @@
-//! [`Status::metrics`]: the Status as Prometheus text, version 0.0.4.
+//! [`Status::metrics`]: the Status as Prometheus text.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
-use super::Status;
+use taba_core::MetricKind::{self, Counter, Gauge};
+use taba_core::MetricsText;
+
+use super::{ServerStatus, Status};
 
 impl Status {
-    /// The Status as Prometheus text, version 0.0.4.
-    ///
-    /// Source of the format: Prometheus, *Exposition formats*, "Text-based format".
+    /// The Status as Prometheus text: [`MetricsText`].
     pub fn metrics(&self) -> String {
-        let mut text = Text(String::new());
-        let (spool, batches, lanes) = (&self.spool, &self.batches, &self.lane_batches);
-        text.one("taba_agent_uptime_seconds", "gauge", self.uptime_secs);
-        text.one("taba_agent_spool_bytes_max", "gauge", spool.bytes_max);
-        text.one("taba_agent_spool_bytes", "gauge", spool.bytes);
-        text.one("taba_agent_spool_bytes_held", "gauge", spool.bytes_held);
-        text.one("taba_agent_spool_events_held", "gauge", spool.events_held);
-        text.one("taba_agent_spool_events_unapplied", "gauge", spool.events_unapplied);
-        text.one("taba_agent_spool_events_offered_total", "counter", spool.events_offered);
-        text.one("taba_agent_spool_events_recovered_total", "counter", spool.events_recovered);
-        text.one("taba_agent_spool_events_released_total", "counter", spool.events_released);
-        text.one("taba_agent_spool_events_expired_total", "counter", spool.events_expired);
-        text.one("taba_agent_spool_events_turned_away_total", "counter", spool.events_turned_away);
-        text.one(
-            "taba_agent_spool_events_damaged_total",
-            "counter",
-            self.damage.events + self.damage.events_read_back,
+        let mut text = MetricsText::default();
+        text.gauge("taba_agent_uptime_seconds", "Time since the start", self.uptime_secs);
+        self.write_spool(&mut text);
+        self.write_batches(&mut text);
+        let answers = "Batches and probes of lanes, by answer";
+        each(
+            &mut text,
+            Counter,
+            ("taba_agent_lane_batches_answered_total", answers),
+            "answer",
+            words(&self.lane_batches.answered),
         );
-        text.one("taba_agent_spool_bytes_damaged_total", "counter", self.damage.bytes);
-        text.one("taba_agent_spool_ok", "gauge", u64::from(spool.error.is_none()));
-        text.one("taba_agent_set_aside_batches_total", "counter", self.set_aside.batches);
-        text.one("taba_agent_set_aside_blocks_total", "counter", self.set_aside.blocks);
-        text.one("taba_agent_set_aside_events_total", "counter", self.set_aside.events);
-        text.one("taba_agent_log_lines_dropped_total", "counter", self.log_lines_dropped);
-        text.one("taba_agent_lanes", "gauge", self.lanes);
-        text.one("taba_agent_clients", "gauge", self.clients);
-        text.one("taba_agent_batches_in_total", "counter", batches.r#in);
-        text.one("taba_agent_batches_taken_total", "counter", batches.taken);
-        text.one("taba_agent_batches_repeated_total", "counter", batches.repeated);
-        text.one("taba_agent_batches_turned_away_total", "counter", batches.turned_away);
-        text.one("taba_agent_lane_batches_sent_total", "counter", lanes.sent);
-        text.one("taba_agent_lane_batches_replayed_total", "counter", lanes.replayed);
-        text.one("taba_agent_lane_probes_sent_total", "counter", lanes.probes);
-        text.one("taba_agent_lane_checks_sent_total", "counter", lanes.checks);
-        text.one("taba_agent_lane_rewinds_total", "counter", lanes.rewinds);
-        text.one("taba_agent_lane_batches_unanswered_total", "counter", lanes.unanswered);
-        text.each("taba_agent_lane_batches_answered_total", "counter", "answer", words(&lanes.answered));
-        text.each("taba_agent_events_refused_total", "counter", "why", words(&self.refused));
-        text.each(
-            "taba_agent_events_refused_by_servers_total",
-            "counter",
+        let refused = "Events refused here and counted as dropped";
+        each(&mut text, Counter, ("taba_agent_events_refused_total", refused), "why", words(&self.refused));
+        let refused = "Events that servers refused and counted as dropped";
+        each(
+            &mut text,
+            Counter,
+            ("taba_agent_events_refused_by_servers_total", refused),
             "why",
             words(&self.refused_by_servers),
         );
-        let servers = |figure: fn(&super::ServerStatus) -> u64| {
-            self.servers.iter().map(move |server| (server.url.as_str(), figure(server))).collect::<Vec<_>>()
+        let servers = |figure: fn(&ServerStatus) -> u64| {
+            self.servers.iter().map(move |server| (server.url.as_str(), figure(server)))
         };
-        text.each(
-            "taba_agent_server_up",
-            "gauge",
-            "server",
-            servers(|server| u64::from(server.health == "up")),
-        );
-        text.each(
-            "taba_agent_server_share_percent",
-            "gauge",
-            "server",
-            servers(|server| u64::from(server.share_percent)),
-        );
-        text.each(
-            "taba_agent_server_requests_sent_total",
-            "counter",
-            "server",
-            servers(|server| server.requests_sent),
-        );
-        let answered = servers(|server| server.requests_answered);
-        text.each("taba_agent_server_requests_answered_total", "counter", "server", answered);
-        let failed = servers(|server| server.requests_failed);
-        text.each("taba_agent_server_requests_failed_total", "counter", "server", failed);
-        text.0
+        let up = ("taba_agent_server_up", "Whether the server answers");
+        each(&mut text, Gauge, up, "server", servers(|server| u64::from(server.health == "up")));
+        let share = ("taba_agent_server_share_percent", "Part of its lanes that the server gets");
+        each(&mut text, Gauge, share, "server", servers(|server| u64::from(server.share_percent)));
+        let sent = ("taba_agent_server_requests_sent_total", "Requests sent to the server");
+        each(&mut text, Counter, sent, "server", servers(|server| server.requests_sent));
+        let answered = ("taba_agent_server_requests_answered_total", "Requests that the server answered");
+        each(&mut text, Counter, answered, "server", servers(|server| server.requests_answered));
+        let failed = ("taba_agent_server_requests_failed_total", "Requests that failed");
+        each(&mut text, Counter, failed, "server", servers(|server| server.requests_failed));
+        text.into_string()
+    }
+
+    fn write_spool(&self, text: &mut MetricsText) {
+        let (spool, damage, aside) = (&self.spool, &self.damage, &self.set_aside);
+        let damaged = damage.events + damage.events_read_back;
+        let gauges = [
+            ("spool_bytes_max", "Bytes that the spool takes at most", spool.bytes_max),
+            ("spool_bytes", "Bytes that the spool takes", spool.bytes),
+            ("spool_bytes_held", "Bytes of what the spool holds", spool.bytes_held),
+            ("spool_events_held", "Events in the spool", spool.events_held),
+            ("spool_events_unapplied", "Events in the spool not known to be stored", spool.events_unapplied),
+            ("spool_ok", "1 if nothing is wrong with the disk", u64::from(spool.error.is_none())),
+        ];
+        for (name, help, value) in gauges {
+            text.gauge(&format!("taba_agent_{name}"), help, value);
+        }
+        let counters = [
+            ("spool_events_offered", "Events that clients offered", spool.events_offered),
+            ("spool_events_recovered", "Events that an earlier run had left", spool.events_recovered),
+            ("spool_events_released", "Events stored for good and released", spool.events_released),
+            ("spool_events_expired", "Events that became too old to be sent", spool.events_expired),
+            ("spool_events_turned_away", "Events without room; clients kept them", spool.events_turned_away),
+            ("spool_events_damaged", "Events that could not be read any more", damaged),
+            ("spool_bytes_damaged", "Bytes that were no records", damage.bytes),
+            ("set_aside_batches", "Batches of which something was set aside", aside.batches),
+            ("set_aside_blocks", "Blocks that were set aside", aside.blocks),
+            ("set_aside_events", "Events that were set aside", aside.events),
+            ("log_lines_dropped", "Lines of the log that were dropped", self.log_lines_dropped),
+        ];
+        for (name, help, value) in counters {
+            text.counter(&format!("taba_agent_{name}_total"), help, value);
+        }
+    }
+
+    fn write_batches(&self, text: &mut MetricsText) {
+        let (batches, lanes) = (&self.batches, &self.lane_batches);
+        let gauges = [
+            ("lanes", "Lanes in use", self.lanes as u64),
+            ("clients", "Incarnations of clients that are remembered", self.clients as u64),
+        ];
+        for (name, help, value) in gauges {
+            text.gauge(&format!("taba_agent_{name}"), help, value);
+        }
+        let counters = [
+            ("batches_in", "Batches of clients that came", batches.r#in),
+            ("batches_taken", "Batches of clients that were taken", batches.taken),
+            ("batches_repeated", "Batches of clients that had been taken before", batches.repeated),
+            ("batches_turned_away", "Batches of clients without room", batches.turned_away),
+            ("lane_batches_sent", "Batches of lanes that were sent", lanes.sent),
+            ("lane_batches_replayed", "Batches of lanes that were sent again", lanes.replayed),
+            ("lane_probes_sent", "Probes sent", lanes.probes),
+            ("lane_checks_sent", "Checks of blocks sent", lanes.checks),
+            ("lane_rewinds", "Times that a lane went back", lanes.rewinds),
+            ("lane_batches_unanswered", "Batches and probes without an answer", lanes.unanswered),
+        ];
+        for (name, help, value) in counters {
+            text.counter(&format!("taba_agent_{name}_total"), help, value);
+        }
     }
 }
 
-struct Text(String);
-
-impl Text {
-    fn one(&mut self, name: &str, kind: &str, value: impl std::fmt::Display) {
-        writeln!(self.0, "# TYPE {name} {kind}\n{name} {value}").expect("a String takes everything");
-    }
-
-    /// Label values are words and URLs of ours: nothing in them needs escaping.
-    fn each<'a>(
-        &mut self,
-        name: &str,
-        kind: &str,
-        label: &str,
-        values: impl IntoIterator<Item = (&'a str, u64)>,
-    ) {
-        writeln!(self.0, "# TYPE {name} {kind}").expect("a String takes everything");
-        for (key, value) in values {
-            writeln!(self.0, "{name}{{{label}=\"{key}\"}} {value}").expect("a String takes everything");
-        }
-    }
+/// One family, its numbers told apart by one label.
+fn each<'a>(
+    text: &mut MetricsText,
+    kind: MetricKind,
+    (name, help): (&str, &str),
+    label: &str,
+    values: impl Iterator<Item = (&'a str, u64)>,
+) {
+    text.family(kind, name, help);
+    values.for_each(|(key, value)| text.sample(name, &[(label, key)], value));
 }
 
 fn words(events: &BTreeMap<&'static str, u64>) -> impl Iterator<Item = (&'static str, u64)> {
