@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use taba_core::ledger::{self, Where, Why};
 use taba_core::limits::BLOCK_FOLDED_EVENTS_MAX;
 use taba_core::wire::{BadBlock, Block, ClientBatch, Content, Refusal};
-use taba_core::{ClientId, Events, Timestamp, VBucket, VBuckets};
+use taba_core::{ClientId, Timestamp, VBucket, VBuckets};
 
 /// A client Batch, sorted out.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,7 +25,7 @@ pub fn sort_out(vbuckets: VBuckets, now: Timestamp, batch: &ClientBatch, bad: &[
         bad.iter().map(|bad| Refusal { block: bad.block, why: bad.why(), events: bad.events }).collect();
     let mut dropped: BTreeMap<Why, u64> = BTreeMap::new();
     for refusal in &refused {
-        note(&mut dropped, refusal);
+        add(&mut dropped, refusal);
     }
     let mut blocks = Vec::with_capacity(batch.blocks.len());
     // The decoder took the bad Blocks out; each good one stands behind as many of them as have a lower place.
@@ -41,7 +41,7 @@ pub fn sort_out(vbuckets: VBuckets, now: Timestamp, batch: &ClientBatch, bad: &[
                 let refusal = Refusal { block: place, why, events: block.events };
                 // What the Ledger says about itself was never counted as recorded, so it is not counted as dropped.
                 if !block.tab.is_reserved() {
-                    note(&mut dropped, &refusal);
+                    add(&mut dropped, &refusal);
                 }
                 refused.push(refusal);
             }
@@ -49,13 +49,14 @@ pub fn sort_out(vbuckets: VBuckets, now: Timestamp, batch: &ClientBatch, bad: &[
         place += 1;
     }
     refused.sort_by_key(|refusal| refusal.block);
-    blocks.extend(
-        dropped.into_iter().map(|(why, events)| dropped_block(vbuckets, now, &batch.client, why, events)),
-    );
+    let notes = dropped.into_iter().map(|(why, events)| {
+        Block::note(ledger::dropped_tab(Where::Agent, why), batch.client.clone(), now, events)
+    });
+    blocks.extend(notes.map(|note| (vbuckets.of(&note.tab), note)));
     Intake { blocks, refused }
 }
 
-fn note(dropped: &mut BTreeMap<Why, u64>, refusal: &Refusal) {
+fn add(dropped: &mut BTreeMap<Why, u64>, refusal: &Refusal) {
     let events = dropped.entry(refusal.why).or_default();
     *events = events.saturating_add(refusal.events);
 }
@@ -83,26 +84,11 @@ fn is_clients_note(block: &Block) -> bool {
     of_client && block.tab_type.as_str() == ledger::TAB_TYPE
 }
 
-fn dropped_block(
-    vbuckets: VBuckets,
-    now: Timestamp,
-    client: &ClientId,
-    why: Why,
-    events: u64,
-) -> (VBucket, Block) {
-    let tab = ledger::dropped_tab(Where::Agent, why);
-    let vbucket = vbuckets.of(&tab);
-    let (times, values) = ([now], [events as f64]);
-    let note = Events::new(&times, &values);
-    let block = Block::of_events(tab, client.clone(), ledger::tab_type(), note).expect("there is one event");
-    (vbucket, block)
-}
-
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
     use taba_core::wire::{Reader, column};
-    use taba_core::{NameError, SeqNo, TabName, TabType};
+    use taba_core::{Events, NameError, SeqNo, TabName, TabType};
 
     use super::*;
 

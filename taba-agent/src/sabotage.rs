@@ -1,9 +1,8 @@
 //! Rules of exactly-once that can be switched off, to show that they matter: torture runs again without each, and must
 //! then end in wrong totals. And parts that can be made to panic, to show that the process ends with them.
-//!
-//! Only when built with `--cfg taba_sabotage`, as `scripts/sabotage` does for tests (a feature could be switched on by any
-//! crate of a build, and be shipped), and only when `TABA_SABOTAGE` names the rule or
-//! the part, perhaps among others: `TABA_SABOTAGE=one,other`.
+//! See [`taba_core::sabotage`].
+
+pub(crate) use taba_core::sabotage::is_off;
 
 /// What was acknowledged is kept until it is confirmed.
 pub(crate) const CONFIRM: &str = "release-on-applied";
@@ -23,20 +22,6 @@ pub(crate) const DISK_THREAD: &str = "panic-in-disk-thread";
 pub(crate) const TAKING: &str = "panic-in-taking";
 /// Merging what waits for Servers, in a Handler.
 pub(crate) const MERGING: &str = "panic-in-merging";
-
-/// Whether this rule is switched off.
-#[cfg(taba_sabotage)]
-pub(crate) fn is_off(rule: &str) -> bool {
-    static OFF: std::sync::OnceLock<String> = std::sync::OnceLock::new();
-    let off = OFF.get_or_init(|| std::env::var("TABA_SABOTAGE").unwrap_or_default());
-    off.split(',').any(|off| off == rule)
-}
-
-/// Whether this rule is switched off: never.
-#[cfg(not(taba_sabotage))]
-pub(crate) const fn is_off(_rule: &str) -> bool {
-    false
-}
 
 /// Panics if this part is named.
 pub(crate) fn panic_in(part: &str) {

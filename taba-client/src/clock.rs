@@ -163,6 +163,13 @@ impl Stopwatch {
     }
 }
 
+/// The moment by a clock that never goes back.
+#[cfg(feature = "driver")]
+#[expect(clippy::disallowed_methods, reason = "this is the file that reads clocks")]
+pub(crate) fn monotonic() -> Instant {
+    Instant::now()
+}
+
 #[expect(clippy::disallowed_methods, reason = "this is the file that reads clocks")]
 fn system_micros() -> i64 {
     let micros = |duration: Duration| i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);

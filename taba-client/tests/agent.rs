@@ -302,6 +302,7 @@ fn an_agent_that_is_busy_or_no_agent_is_asked_again() {
     let agent = Agent::in_mood([
         busy(StatusCode::SERVICE_UNAVAILABLE, Some("0")),
         busy(StatusCode::TOO_MANY_REQUESTS, None),
+        busy(StatusCode::REQUEST_TIMEOUT, None),
         Mood::Status(StatusCode::NOT_FOUND, "who?", None),
         Mood::Status(StatusCode::BAD_REQUEST, "<html>a proxy</html>", None),
     ]);
@@ -309,7 +310,7 @@ fn an_agent_that_is_busy_or_no_agent_is_asked_again() {
     let client = builder(door.url()).build().unwrap();
     record(&client, 10);
     assert_eq!(client.shutdown(10 * SECOND).left, 0);
-    assert_eq!(client.stats().failures, 4);
+    assert_eq!(client.stats().failures, 5);
     assert_eq!(agent.books()["bids"], (10, 10.0));
 }
 

@@ -62,6 +62,7 @@
 
 pub mod backoff;
 pub mod batch;
+mod dropped_log_lines;
 pub mod erased;
 pub mod error;
 pub mod event;
@@ -85,6 +86,8 @@ mod range;
 pub mod reading;
 pub mod registry;
 mod request_header;
+#[doc(hidden)]
+pub mod sabotage;
 pub mod state;
 pub mod store;
 mod store_id;
@@ -99,6 +102,7 @@ pub mod wire;
 pub use async_trait::async_trait;
 pub use backoff::{Backoff, Noise};
 pub use batch::{Mark, SeqNo, StreamId};
+pub use dropped_log_lines::DroppedLogLines;
 pub use erased::{AnyHandler, AnyProjection, AnyState, AnyValues, Arrival, Folded, ValueMismatch};
 pub use error::{Remedy, causes};
 pub use event::{Event, Events};

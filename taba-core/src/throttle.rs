@@ -53,9 +53,9 @@ impl CauseState {
         self.written_at.is_none_or(|at| now.saturating_duration_since(at) >= interval)
     }
 
-    fn admit(&mut self, now: Instant, interval: Duration) -> Option<u64> {
-        if !self.is_open(now, interval) {
-            self.suppressed += 1;
+    fn add(&mut self, times: u64, now: Instant, interval: Duration) -> Option<u64> {
+        self.suppressed += times;
+        if self.suppressed == 0 || !self.is_open(now, interval) {
             return None;
         }
         self.written_at = Some(now);
@@ -78,17 +78,23 @@ impl<K: Eq + Hash> Throttle<K> {
     /// Whether a line about this cause is written now: `Some` with the number of lines about it that were suppressed
     /// since the last one, `None` when this one is suppressed too.
     pub fn admit(&mut self, cause: K, now: Instant) -> Option<u64> {
+        self.add(cause, 1, now).map(|times| times - 1)
+    }
+
+    /// Adds `times` to what a line about this cause says: `Some` with the sum since the last line if one is written now, `None`
+    /// within the interval, and when there is nothing to say.
+    pub fn add(&mut self, cause: K, times: u64, now: Instant) -> Option<u64> {
         let interval = self.interval;
         if let Some(known) = self.causes.get_mut(&cause) {
-            return known.admit(now, interval);
+            return known.add(times, now, interval);
         }
         if self.causes.len() >= self.causes_max {
             self.causes.retain(|_, cause| cause.suppressed > 0 || !cause.is_open(now, interval));
         }
         if self.causes.len() >= self.causes_max {
-            return self.others.admit(now, interval);
+            return self.others.add(times, now, interval);
         }
-        self.causes.entry(cause).or_default().admit(now, interval)
+        self.causes.entry(cause).or_default().add(times, now, interval)
     }
 
     /// The causes whose interval is over and that have not come again since, each with the number of its lines that
@@ -141,6 +147,15 @@ mod tests {
         assert_eq!(throttle.overdue(start + 9 * SECOND), []);
         assert_eq!(throttle.overdue(start + 10 * SECOND), [(Some("a"), 3)]);
         assert_eq!(throttle.overdue(start + 20 * SECOND), []);
+    }
+
+    #[test]
+    fn what_is_added_within_the_interval_is_in_the_next_line() {
+        let (start, mut throttle) = (start(), Throttle::default());
+        assert_eq!(throttle.add("a", 0, start), None, "nothing to say");
+        assert_eq!(throttle.add("a", 2, start), Some(2));
+        assert_eq!([1, 5].map(|times| throttle.add("a", times, start + SECOND)), [None; 2]);
+        assert_eq!(throttle.add("a", 0, start + 10 * SECOND), Some(6));
     }
 
     #[test]

@@ -1,9 +1,8 @@
 //! Rules of exactly-once that can be switched off, to show that they matter: torture runs again without each, and must
 //! then end in wrong totals.
-//!
-//! Only when built with `--cfg taba_sabotage`, as `scripts/sabotage` does for tests (a feature could be switched on by any
-//! crate of a build, and be shipped), and only when `TABA_SABOTAGE` names the rule,
-//! perhaps among others: `TABA_SABOTAGE=one,other`.
+//! See [`taba_core::sabotage`].
+
+pub(crate) use taba_core::sabotage::is_off;
 
 /// A Batch at or below the mark is not folded again.
 pub(crate) const MARKS: &str = "ignore-marks";
@@ -21,17 +20,3 @@ pub(crate) const UNIQUE: &str = "version-counter";
 /// A worker does not panic when it is given a Batch. No rule of exactly-once: it shows what a Server does that fails.
 #[cfg(feature = "driver")]
 pub(crate) const WORKERS: &str = "worker-panics";
-
-/// Whether this rule is switched off.
-#[cfg(taba_sabotage)]
-pub(crate) fn is_off(rule: &str) -> bool {
-    static OFF: std::sync::OnceLock<String> = std::sync::OnceLock::new();
-    let off = OFF.get_or_init(|| std::env::var("TABA_SABOTAGE").unwrap_or_default());
-    off.split(',').any(|off| off == rule)
-}
-
-/// Whether this rule is switched off: never.
-#[cfg(not(taba_sabotage))]
-pub(crate) const fn is_off(_rule: &str) -> bool {
-    false
-}

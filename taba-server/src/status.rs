@@ -1,11 +1,9 @@
 //! [`Status`]: what a Server counts about itself; in pairs of in and out, so that work between two reads still shows.
 
-use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use serde::Serialize;
-use taba_core::Timestamp;
+use taba_core::{DroppedLogLines, Timestamp};
 
 use crate::panics::HandlerPanics;
 
@@ -68,28 +66,6 @@ pub struct Status {
     pub panics: HandlerPanics,
     /// Log lines of the process that were dropped, because its reader stalls or its disk is full.
     pub log_lines_dropped: DroppedLogLines,
-}
-
-/// The count of dropped log lines, given by the code that started the log.
-#[derive(Clone, Default)]
-pub struct DroppedLogLines(Option<Arc<dyn Fn() -> u64 + Send + Sync>>);
-
-impl DroppedLogLines {
-    /// As this function counts.
-    pub fn of(count: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
-        Self(Some(Arc::new(count)))
-    }
-
-    /// How many; 0 when no counter was given.
-    pub fn count(&self) -> u64 {
-        self.0.as_ref().map_or(0, |count| count())
-    }
-}
-
-impl fmt::Debug for DroppedLogLines {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("DroppedLogLines").field(&self.count()).finish()
-    }
 }
 
 impl Default for Status {

@@ -6,11 +6,11 @@ mod clock;
 mod disk;
 mod disk_thread;
 mod failure;
+mod file;
 mod handle;
 mod intake;
 mod limited_listener;
 mod listener;
-mod log_lines;
 mod log_notices;
 mod open;
 mod pump;
@@ -33,7 +33,7 @@ use std::{fmt, io};
 
 use axum::serve::{Listener, ListenerExt};
 use taba_core::guard::quiet_guarded_panics;
-use taba_core::{HostPort, Registry};
+use taba_core::{DroppedLogLines, HostPort, Registry};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -44,7 +44,6 @@ pub use self::disk::{DiskError, FileDisk};
 pub use self::failure::AgentFailure;
 pub use self::handle::{AcceptError, AgentHandle};
 use self::limited_listener::LimitedListener;
-use self::log_lines::LinesDropped;
 pub use self::set_aside::{SetAsideFile, SetAsideFiles};
 use self::shared::Shared;
 use self::supervise::supervise;
@@ -80,7 +79,7 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 pub struct Agent {
     config: Verified<Config>,
     handlers: Registry,
-    log_lines_dropped: LinesDropped,
+    log_lines_dropped: DroppedLogLines,
 }
 
 /// Why an Agent did not start.
@@ -180,7 +179,7 @@ impl Agent {
 
     /// An Agent with this configuration.
     pub fn new(config: Verified<Config>) -> Self {
-        Self { config, handlers: Registry::default(), log_lines_dropped: LinesDropped::default() }
+        Self { config, handlers: Registry::default(), log_lines_dropped: DroppedLogLines::default() }
     }
 
     /// Lets the unsent Blocks of these Tab types be merged while Servers are away, so that a long outage costs room by
@@ -193,7 +192,7 @@ impl Agent {
     /// Tells how many lines of the process's log were dropped, for `/status` and `/metrics`; by default none is.
     #[must_use]
     pub fn with_log_lines_dropped(self, count: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
-        Self { log_lines_dropped: LinesDropped::of(count), ..self }
+        Self { log_lines_dropped: DroppedLogLines::of(count), ..self }
     }
 
     /// Starts to listen and to send, on the current tokio runtime.

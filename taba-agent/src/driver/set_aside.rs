@@ -12,17 +12,18 @@
 //! holds. The name says which Blocks these are: who tries again writes the same file again.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use serde_json::{Value, json};
 use taba_core::limits::BATCH_BLOCKS_MAX;
 use taba_core::wire::{Block, ClientBatch, Compression, Frame, Kind, Reader};
-use taba_core::{ClientId, Events, SeqNo, StreamId, ledger};
+use taba_core::{ClientId, SeqNo, StreamId, ledger};
 use xxhash_rust::xxh64::xxh64;
 
+use super::file::{put_file, sync_directory};
 use crate::lane::LaneKey;
 use crate::relay::SetAsideBlocks;
 use crate::spool::Disk;
@@ -131,10 +132,9 @@ impl SetAsideFiles {
             return Ok(None);
         }
         for (name, frame, about) in &files {
-            put(&self.path(name, ABOUT), about.as_bytes())?;
-            put(&self.path(name, PENDING), frame)?;
+            put_file(&self.path(name, ABOUT), about.as_bytes())?;
+            put_file(&self.path(name, PENDING), frame)?;
         }
-        self.sync()?;
         Ok(Some(files.into_iter().map(|(name, ..)| name).collect()))
     }
 
@@ -227,7 +227,7 @@ impl SetAsideFiles {
     }
 
     fn sync(&self) -> io::Result<()> {
-        File::open(&self.directory)?.sync_all()
+        sync_directory(&self.directory)
     }
 }
 
@@ -242,14 +242,7 @@ fn id(aside: &SetAsideBlocks, client: &ClientId, blocks: &[&Block]) -> u64 {
 fn frame(aside: &SetAsideBlocks, client: &ClientId, incarnation: u64, blocks: &[&Block]) -> Vec<u8> {
     let mut blocks: Vec<Block> = blocks.iter().map(|block| (*block).clone()).collect();
     let events: u64 = blocks.iter().map(|block| block.events).sum();
-    let (times, values) = ([aside.at], [events as f64]);
-    let recorded = Events::new(&times, &values);
-    blocks.extend(Block::of_events(
-        ledger::tab(ledger::RECORDED),
-        client.clone(),
-        ledger::tab_type(),
-        recorded,
-    ));
+    blocks.push(Block::note(ledger::tab(ledger::RECORDED), client.clone(), aside.at, events));
     let (client, sent_at) = (client.clone(), aside.at);
     let batch = ClientBatch { client, incarnation, seq: SeqNo::FIRST, sent_at, blocks };
     Frame::encode(Kind::ClientBatch, &batch.encode(), Compression::Lz4)
@@ -269,15 +262,6 @@ fn about(aside: &SetAsideBlocks, client: &ClientId, blocks: &[&Block]) -> String
         "why": aside.why,
     });
     format!("{about}\n")
-}
-
-/// Writes a whole file or none, and for good.
-fn put(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let unfinished: PathBuf = path.with_extension("new");
-    let mut file = File::create(&unfinished)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(unfinished, path)
 }
 
 /// Says what was set aside.

@@ -6,14 +6,13 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use taba_core::{Registry, StoreId, Throttle};
+use taba_core::{DroppedLogLines, LogThrottle, Registry, StoreId, Throttle};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::timeout;
 
 use super::StartError;
 use super::clock::{Clock, random};
 use super::failure::{AgentFailure, Poisoned};
-use super::log_lines::LinesDropped;
 use super::log_notices::tell;
 use super::open::{open, open_disk, resolve_set_aside};
 use super::sender::VBucketsSeen;
@@ -24,7 +23,6 @@ use crate::dispatcher::{Input, Request};
 use crate::relay::{ClockReading, Relay, RelayStart, SetAsideBlocks, Status};
 use crate::spool::recovery::Recovered;
 use crate::spool::{Disk, DiskFault, DiskJob, JobResult, MemorySpool, Spool, SyncPolicy, Weight};
-use taba_core::LogThrottle;
 
 /// What goes on is said again after this.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
@@ -50,7 +48,7 @@ pub(super) struct Shared {
     pub(super) safety: watch::Sender<SpoolProgress>,
     said: Mutex<Throttle<&'static str>>,
     pub(super) lines: Arc<LogThrottle>,
-    pub(super) log_lines_dropped: LinesDropped,
+    pub(super) log_lines_dropped: DroppedLogLines,
     /// From here on tasks may end.
     is_stopping: AtomicBool,
     /// From here on the disk is released.
@@ -159,7 +157,7 @@ impl Shared {
             safety: watch::Sender::new(SpoolProgress::default()),
             said: Mutex::new(Throttle::new(SAY_AGAIN, 2)),
             lines: Arc::new(LogThrottle::new(super::clock::monotonic)),
-            log_lines_dropped: LinesDropped::default(),
+            log_lines_dropped: DroppedLogLines::default(),
             is_stopping: AtomicBool::new(false),
             is_closing: AtomicBool::new(false),
             is_disk_closed: watch::Sender::new(disk.is_none()),

@@ -1,12 +1,13 @@
 //! [`Stores`]: the [`StoreChoice`] of a running Agent, and the file in its Spool's directory that it is written down in.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use taba_core::StoreId;
 
+use super::file::put_file;
 use crate::config::{Config, SpoolKind, Verified};
 use crate::store_choice::{StoreChoice, StoreMatch};
 
@@ -46,7 +47,7 @@ impl Stores {
         if let (Some(path), Some(chosen)) = (&file, config.store_id)
             && noted != Some(chosen)
         {
-            write(path, chosen)?;
+            put_file(path, format!("{chosen}\n").as_bytes())?;
         }
         let choice = Mutex::new(StoreChoice::new(config.servers.len(), chosen));
         Ok(Self { choice, choosing: tokio::sync::Mutex::default(), file })
@@ -89,7 +90,8 @@ impl Stores {
         };
         if let Some(path) = self.file.clone() {
             let to = path.clone();
-            let written = tokio::task::spawn_blocking(move || write(&to, store)).await;
+            let written =
+                tokio::task::spawn_blocking(move || put_file(&to, format!("{store}\n").as_bytes())).await;
             let written = written.unwrap_or_else(|error| Err(io::Error::other(error)));
             written.map_err(|source| StoreMismatch::Note { path, source })?;
         }
@@ -117,14 +119,4 @@ fn read(path: &Path) -> io::Result<Option<StoreId>> {
         Err(error) if error.kind() == io::ErrorKind::InvalidData => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-/// Writes the whole file or nothing, and for good.
-fn write(path: &Path, store: StoreId) -> io::Result<()> {
-    let unfinished = path.with_extension("new");
-    let mut file = File::create(&unfinished)?;
-    file.write_all(format!("{store}\n").as_bytes())?;
-    file.sync_all()?;
-    fs::rename(unfinished, path)?;
-    path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
 }

@@ -6,9 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 use taba_core::ledger::{self, Where, Why};
 use taba_core::wire::Block;
-use taba_core::{
-    ClientId, Events, JsonEvents, Registry, TabName, TabType, Timestamp, json_events, printable,
-};
+use taba_core::{ClientId, JsonEvents, Registry, TabName, TabType, Timestamp, json_events, printable};
 
 use super::{
     CLIENTS_MAX, Decoder, LINES_MAX, LineError, NUMBER_TYPE, Observation, REFUSED_LISTED_MAX, TEXT_TYPE,
@@ -229,18 +227,14 @@ impl ClientLines {
                 dropped.into_iter().map(|(why, events)| (ledger::dropped_tab(Where::Client, why), events));
             let notes = [(ledger::tab(ledger::RECORDED), events)].into_iter().chain(drops);
             blocks.extend(
-                notes.filter(|(_, events)| *events > 0).map(|(tab, events)| note(tab, &client, now, events)),
+                notes
+                    .filter(|(_, events)| *events > 0)
+                    .map(|(tab, events)| Block::note(tab, client.clone(), now, events)),
             );
             FrontBatch { client: client.clone(), part, blocks }
         };
         (0..).zip(parts).map(batch).filter(|batch| !batch.blocks.is_empty()).collect()
     }
-}
-
-fn note(tab: TabName, client: &ClientId, now: Timestamp, events: u64) -> Block {
-    let note =
-        Block::of_events(tab, client.clone(), ledger::tab_type(), Events::new(&[now], &[events as f64]));
-    note.expect("there is one event")
 }
 
 fn default_type(value: &serde_json::Value) -> Result<TabType, LineError> {

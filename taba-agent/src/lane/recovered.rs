@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use taba_core::ledger::{self, Where, Why};
 use taba_core::wire::Block;
-use taba_core::{ClientId, Events, TabName, Timestamp};
+use taba_core::{ClientId, Timestamp};
 
 use super::Lane;
 use super::entry::{LaneEntry, born};
@@ -25,7 +25,7 @@ impl Lane {
                     notes.push(damage_note(client.clone(), now.time, loss.events));
                 }
                 if loss.unrecorded > 0 {
-                    notes.push(note(ledger::tab(ledger::RECORDED), client, now.time, loss.unrecorded));
+                    notes.push(Block::note(ledger::tab(ledger::RECORDED), client, now.time, loss.unrecorded));
                 }
             }
             let mut entry = LaneEntry::recovered(batch, found.clock, now, &notes);
@@ -94,12 +94,5 @@ impl Lane {
 /// The Ledger's note about events of a Client that were written down and cannot be read any more; where nobody knows
 /// whose they were, of a stream.
 pub(super) fn damage_note(client: ClientId, now: Timestamp, events: u64) -> Block {
-    note(ledger::dropped_tab(Where::Agent, Why::Damaged), client, now, events)
-}
-
-/// A note of the Ledger.
-fn note(tab: TabName, client: ClientId, now: Timestamp, events: u64) -> Block {
-    let (times, values) = ([now], [events as f64]);
-    let note = Events::new(&times, &values);
-    Block::of_events(tab, client, ledger::tab_type(), note).expect("there is one event")
+    Block::note(ledger::dropped_tab(Where::Agent, Why::Damaged), client, now, events)
 }

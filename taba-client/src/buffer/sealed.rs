@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use bytes::Bytes;
 use taba_core::ledger::{self, Where};
 use taba_core::wire::{Block, ClientBatch, Compression, Frame, Kind};
-use taba_core::{ClientId, Event, Events, SeqNo, TabName, Timestamp};
+use taba_core::{ClientId, SeqNo, Timestamp};
 
 use crate::drops::Drops;
 
@@ -35,14 +35,10 @@ pub(super) fn notes(
     let dropped = dropped.iter().map(|(why, events)| (ledger::dropped_tab(Where::Client, why), events));
     let dropped: Vec<_> = dropped.collect();
     let client = client.clone();
-    recorded.into_iter().chain(dropped).map(move |(tab, events)| note(tab, &client, now, events))
-}
-
-/// A Block of one event whose value is a number of events.
-fn note(tab: TabName, client: &ClientId, now: Timestamp, events: u64) -> Block {
-    let event = Event::new(now, events as f64);
-    let column = Events::new(std::slice::from_ref(&event.time), std::slice::from_ref(&event.value));
-    Block::of_events(tab, client.clone(), ledger::tab_type(), column).expect("the column has one event")
+    recorded
+        .into_iter()
+        .chain(dropped)
+        .map(move |(tab, events)| Block::note(tab, client.clone(), now, events))
 }
 
 impl SealedBatch {

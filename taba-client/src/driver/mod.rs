@@ -3,7 +3,6 @@
 mod address;
 mod delivery;
 mod http;
-mod log_limit;
 mod reporter;
 mod ring_readers;
 mod task;

@@ -4,11 +4,11 @@
 use std::mem;
 use std::sync::Arc;
 
-use taba_core::ClientId;
 use taba_core::wire::Receipt;
+use taba_core::{ClientId, Throttle};
 
-use super::log_limit::LogLimit;
 use crate::buffer::{EventBuffer, SealedBatch};
+use crate::clock::monotonic;
 use crate::fault::ApplicationFault;
 use crate::sink::SinkError;
 use crate::stats::ClientStats;
@@ -23,31 +23,24 @@ pub(super) struct Reporter {
     dropped_seen: u64,
     last_error: Option<Arc<str>>,
     last_fault: Option<ApplicationFault>,
-    limits: LogLimits,
-}
-
-/// When each kind of line may be logged again.
-#[derive(Debug, Default)]
-struct LogLimits {
-    dropped: LogLimit,
-    refused: LogLimit,
-    faults: LogLimit,
-    undeliverable: LogLimit,
-    unreachable: LogLimit,
-    restarts: LogLimit,
+    throttle: Throttle<&'static str>,
 }
 
 impl Reporter {
     pub(super) fn new(client: ClientId) -> Self {
         let (batches, failures, refused, restarts, dropped_seen) = (0, 0, 0, 0, 0);
-        let (last_error, last_fault, limits) = (None, None, LogLimits::default());
-        Self { client, batches, failures, refused, restarts, dropped_seen, last_error, last_fault, limits }
+        let (last_error, last_fault, throttle) = (None, None, Throttle::default());
+        Self { client, batches, failures, refused, restarts, dropped_seen, last_error, last_fault, throttle }
+    }
+
+    /// Whether a line is due about something that happened `times` more; how often since the last line.
+    fn due(&mut self, what: &'static str, times: u64) -> Option<u64> {
+        self.throttle.add(what, times, monotonic())
     }
 
     /// The Agent has taken a Batch, after this many failures.
     pub(super) fn delivered(&mut self, sealed: &SealedBatch, receipt: &Receipt, failures: u32) {
         self.batches += 1;
-        let client = &self.client;
         let refused: u64 = receipt.refused.iter().map(|refusal| refusal.events).sum();
         if refused > 0 {
             self.refused += refused;
@@ -56,12 +49,12 @@ impl Reporter {
             let tab = first.and_then(|refusal| sealed.batch().blocks.get(refusal.block as usize));
             let tab = tab.map(|block| block.tab.to_string()).unwrap_or_default();
             self.last_error = Some(format!("the agent refused {refused} events: {why}, tab {tab}").into());
-            if let Some(events) = self.limits.refused.happened(refused) {
-                tracing::error!(%client, events, why, tab, "the agent refused events");
+            if let Some(events) = self.due("refused", refused) {
+                tracing::error!(client = %self.client, events, why, tab, "the agent refused events");
             }
         }
         if failures > 0 {
-            tracing::info!(%client, seq = sealed.seq().0, failures, "the agent takes batches again");
+            tracing::info!(client = %self.client, seq = sealed.seq().0, failures, "the agent takes batches again");
         }
     }
 
@@ -69,7 +62,7 @@ impl Reporter {
     pub(super) fn failed(&mut self, sealed: &SealedBatch, error: &SinkError, failures: u32) {
         self.note_failure(error);
         // A connection that comes and goes is one cause: not a line each time.
-        if let Some(times) = self.limits.unreachable.happened(u64::from(failures == 0)) {
+        if let Some(times) = self.due("unreachable", u64::from(failures == 0)) {
             let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
             tracing::warn!(client = %self.client, seq = sealed.seq().0, %error, cause, times, "the agent does not take batches; events are kept");
         }
@@ -78,7 +71,7 @@ impl Reporter {
     /// A Batch cannot be delivered and was given up.
     pub(super) fn undeliverable(&mut self, sealed: &SealedBatch, error: &SinkError) {
         self.note_failure(error);
-        if let Some(events) = self.limits.undeliverable.happened(sealed.events()) {
+        if let Some(events) = self.due("undeliverable", sealed.events()) {
             tracing::error!(client = %self.client, seq = sealed.seq().0, events, %error, "a batch cannot be delivered; its events are dropped");
         }
     }
@@ -93,7 +86,7 @@ impl Reporter {
     pub(super) fn restarted(&mut self, message: &str) {
         self.restarts += 1;
         self.last_error = Some(format!("the background task {message}").into());
-        if let Some(times) = self.limits.restarts.happened(1) {
+        if let Some(times) = self.due("restarts", 1) {
             tracing::error!(client = %self.client, message, times, "the background task panicked and is started again");
         }
     }
@@ -112,7 +105,7 @@ impl Reporter {
             let text = format!("{more} events were dropped; since the start {:?}", counts.dropped);
             self.last_error = Some(text.into());
         }
-        if let Some(events) = self.limits.dropped.happened(more) {
+        if let Some(events) = self.due("dropped", more) {
             let since_start = counts.dropped;
             tracing::error!(client = %self.client, events, ?since_start, "events were dropped");
         }
@@ -142,7 +135,8 @@ impl Reporter {
             self.last_error = Some(format!("tab {tab} of type {tab_type}: {message} ({why})").into());
             (self.last_fault, times) = (Some(fault), more);
         }
-        if let (Some(fault), Some(times)) = (&self.last_fault, self.limits.faults.happened(times)) {
+        let due = self.due("faults", times);
+        if let (Some(fault), Some(times)) = (&self.last_fault, due) {
             let (client, ApplicationFault { tab, tab_type, why, message, .. }) = (&self.client, fault);
             tracing::error!(%client, %tab, %tab_type, %why, message, times, "a handler or a value of the application failed");
         }

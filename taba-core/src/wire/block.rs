@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::value::Value;
 use super::{Reader, WireError, column, put_bytes, put_i64, put_u64};
 use crate::event::Events;
-use crate::ledger::{Where, Why};
+use crate::ledger::{self, Where, Why};
 use crate::limits::{
     BLOCK_BYTES_MAX, BLOCK_EVENTS_MAX, BLOCK_FOLDED_EVENTS_MAX, CLIENT_ID_BYTES_MAX, TAB_NAME_BYTES_MAX,
     TAB_TYPE_BYTES_MAX,
@@ -76,6 +76,13 @@ impl Block {
         V::encode_column(events.values(), &mut bytes);
         let content = Content::Events(bytes.into());
         Some(Self { tab, client, tab_type, events: events.len() as u64, earliest, latest, content })
+    }
+
+    /// A note of the [Ledger](crate::ledger): one event, whose value is a number of events.
+    pub fn note(tab: TabName, client: ClientId, at: Timestamp, events: u64) -> Self {
+        let (times, values) = ([at], [events as f64]);
+        let note = Self::of_events(tab, client, ledger::tab_type(), Events::new(&times, &values));
+        note.expect("there is one event")
     }
 
     /// Appends the Block.

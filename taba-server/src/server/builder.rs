@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use taba_core::guard::quiet_guarded_panics;
 use taba_core::limits::FUTURE_MICROS_MAX;
-use taba_core::{LogThrottle, Registry, Store};
+use taba_core::{DroppedLogLines, LogThrottle, Registry, Store};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::JoinSet;
@@ -16,7 +16,7 @@ use super::{Inner, Server};
 use crate::clock::{Clock, system_clock};
 use crate::driver::{Condition, OpenRequests, Shared, Worker, supervise};
 use crate::query::{Limits, QueryState};
-use crate::status::{DroppedLogLines, Status};
+use crate::status::Status;
 use crate::version::Versions;
 
 /// How often a VBucket is committed, unless told otherwise.
