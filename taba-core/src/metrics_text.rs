@@ -65,7 +65,7 @@ impl MetricsText {
     }
 
     /// Adds what another text says.
-    pub fn append(&mut self, other: Self) {
+    pub fn append(&mut self, other: &Self) {
         self.0.push_str(&other.0);
     }
 

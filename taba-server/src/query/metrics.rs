@@ -148,7 +148,7 @@ async fn write_tabs(state: &QueryState, query: Query, out: &mut MetricsText) -> 
             }
         }
     }
-    families.into_iter().for_each(|family| out.append(family));
+    families.iter().for_each(|family| out.append(family));
     out.gauge("taba_tab_unreadable_states", "States of the chosen tabs that could not be read", unreadable);
     Ok(unread)
 }

@@ -1,10 +1,12 @@
 //! The HTTP face of the queries: each handler takes the parameters apart, asks, and answers.
 
+use std::time::Duration;
+
+use axum::Router;
 use axum::extract::{RawQuery, State};
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
-use axum::{Json, Router};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use taba_core::HttpReason;

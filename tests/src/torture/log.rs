@@ -47,11 +47,6 @@ impl Log {
         Self { file, next: plan.has_bad_stderr.then_some(first), unread: None }
     }
 
-    /// Where it is.
-    pub(super) fn file(&self) -> &Path {
-        &self.file
-    }
-
     /// Starts a process that logs so.
     ///
     /// # Panics

@@ -92,8 +92,8 @@ impl World {
         let nginx = plan.has_nginx.then(|| Nginx::start(&ports, &[IMPATIENT]));
         let ports = nginx.as_ref().map_or(ports, |nginx| vec![nginx.port()]);
         let mut agents: Vec<_> = (0..plan.agents).map(|n| AgentSlot::new(n, &plan, &ports, path)).collect();
-        agents.iter_mut().for_each(AgentSlot::start);
-        agents.iter_mut().for_each(AgentSlot::wait);
+        agents.iter_mut().for_each(|slot| slot.start());
+        agents.iter_mut().for_each(|slot| slot.wait());
         let addresses: Vec<_> =
             agents.iter().flat_map(|agent| vec![agent.from_clients.url(); plan.clients_per_agent]).collect();
         let load = Load::start(&addresses, &plan);
@@ -156,9 +156,9 @@ impl World {
 
     /// Looks at the counters of all processes that answer, and starts those again that have ended by themselves.
     pub fn look(&mut self) {
-        self.servers.iter_mut().for_each(ServerSlot::tend);
-        self.agents.iter_mut().for_each(AgentSlot::tend);
-        self.servers.iter_mut().for_each(ServerSlot::look);
+        self.servers.iter_mut().for_each(|slot| slot.tend());
+        self.agents.iter_mut().for_each(|slot| slot.tend());
+        self.servers.iter_mut().for_each(|server| drop(server.look()));
         self.agents.iter_mut().for_each(AgentSlot::look);
     }
 
@@ -191,8 +191,8 @@ impl World {
             link.rage(0);
             link.go_on();
         }
-        self.servers.iter_mut().for_each(ServerSlot::wait);
-        self.agents.iter_mut().for_each(AgentSlot::wait);
+        self.servers.iter_mut().for_each(|slot| slot.wait());
+        self.agents.iter_mut().for_each(|slot| slot.wait());
     }
 
     /// Waits until all that was recorded has arrived and no Agent holds any of it any more; or nothing moves any more.
