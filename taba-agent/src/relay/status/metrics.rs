@@ -37,7 +37,7 @@ impl Status {
         };
         let up = ("taba_agent_server_up", "Whether the server answers");
         each(&mut text, Gauge, up, "server", servers(|server| u64::from(server.health == "up")));
-        let share = ("taba_agent_server_share_percent", "Part of its lanes that the server gets");
+        let share = ("taba_agent_server_share_percent", "Percent of its lanes that the server gets");
         each(&mut text, Gauge, share, "server", servers(|server| u64::from(server.share_percent)));
         let sent = ("taba_agent_server_requests_sent_total", "Requests sent to the server");
         each(&mut text, Counter, sent, "server", servers(|server| server.requests_sent));
