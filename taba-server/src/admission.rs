@@ -1,27 +1,26 @@
-//! The rule of a Lane: which Batch may be folded, and which is lost, given how far the Lane is contained in the stored
-//! States.
+//! The rule of a Lane: whether a Batch may be folded, and what is lost, given the Lane's mark.
 //!
-//! Order without gaps is what exactly-once rests on. The tempting rule "skip what is at or below the mark, take the
-//! rest" loses Batches as soon as two of them overtake each other.
+//! Exactly-once depends on order without gaps. The tempting rule "skip what is at or below the mark, take the rest"
+//! loses Batches as soon as one overtakes another.
 
 use taba_core::wire::{LaneBatch, Probe};
 use taba_core::{Mark, SeqNo};
 
 use crate::sabotage::{MARKS, ORDER, is_off};
 
-/// What may be done with a Batch.
+/// The decision about a Batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
-    /// It follows on the mark: fold it.
+    /// It follows the mark: fold it.
     Next,
-    /// The sender no longer has what lies between the mark and this Batch: fold it, and count the loss.
+    /// The sender no longer has what is between the mark and this Batch: fold it, and count the loss.
     AfterGap {
-        /// Events in the Batches that are gone.
+        /// Events in the lost Batches.
         events_lost: u64,
     },
     /// It is contained already.
     Duplicate,
-    /// Something before it is missing, and the sender still has it.
+    /// An earlier Batch is missing, and the sender still has it.
     Nak,
 }
 
@@ -46,24 +45,24 @@ pub fn admit(mark: Option<Mark>, batch: &LaneBatch) -> Admission {
     }
 }
 
-/// The mark of a Lane once `batch` is folded.
+/// The mark of a Lane after `batch` is folded.
 pub fn mark_after(batch: &LaneBatch, hour: u32) -> Mark {
     Mark { seq: batch.seq, events: batch.events_before.saturating_add(batch.events()), hour }
 }
 
-/// What a Probe finds about its Lane.
+/// The decision about a Probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProbeOutcome {
-    /// The sender has all that is not contained.
+    /// The sender has everything that is not contained.
     Whole,
-    /// The sender no longer has what lies between the mark and its base: count the loss.
+    /// The sender no longer has what is between the mark and the Probe's base: count the loss.
     Gap {
-        /// Events in the Batches that are gone.
+        /// Events in the lost Batches.
         events_lost: u64,
     },
 }
 
-/// Applies the rule to a Probe, which says that nothing below its base will ever come again.
+/// Applies the rule to a Probe: nothing below its base will ever be sent again.
 ///
 /// ```text
 /// base ≤ mark + 1    whole
@@ -78,7 +77,7 @@ pub fn admit_probe(mark: Option<Mark>, probe: &Probe) -> ProbeOutcome {
     }
 }
 
-/// The mark of a Lane once the gap below a Probe's base is counted.
+/// The mark of a Lane after the gap below a Probe's base is counted.
 pub fn mark_below(probe: &Probe, hour: u32) -> Mark {
     Mark { seq: SeqNo(probe.base.0.saturating_sub(1)), events: probe.events_before, hour }
 }

@@ -1,11 +1,11 @@
-//! The one place of this crate that reads the machine's clock. Everything else is handed a [`Clock`].
+//! The only file of this crate that reads the machine's clock. Everything else gets a [`Clock`].
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use taba_core::Timestamp;
 
-/// Tells the time; injected, so that tests can say what time it is.
+/// The source of time, injected for tests.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// The machine's clock.

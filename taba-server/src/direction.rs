@@ -1,44 +1,44 @@
-//! Whether a Batch or a Probe is meant for this Server: sender and Server may be configured with different numbers of VBuckets,
-//! and what was folded into the wrong VBucket would never be found again.
+//! Checks that a Batch or a Probe is for this Server: sender and Server may have different numbers of VBuckets, and
+//! data folded into the wrong VBucket would never be found.
 
 use taba_core::limits::BATCH_BLOCKS_MAX;
 use taba_core::wire::{Block, Content};
 use taba_core::{VBucket, VBuckets};
 
-/// Why Batches cannot be meant for this Server; sending them again cannot help.
+/// Why Batches cannot be for this Server; sending them again does not help.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Misdirected {
-    /// There is no such VBucket here.
+    /// The VBucket does not exist here.
     #[error(
         "there is no vbucket {vbucket}: this deployment has {vbuckets}; give sender and server the same number"
     )]
     UnknownVBucket {
-        /// Where the Batch was to go.
+        /// The VBucket of the Batch.
         vbucket: u16,
-        /// How many VBuckets there are.
+        /// The number of VBuckets here.
         vbuckets: u16,
     },
-    /// A Block's Tab lives in another VBucket.
+    /// A Block's Tab belongs to another VBucket.
     #[error(
         "a block of vbucket {found} came for {vbucket}: give sender and server the same number of vbuckets"
     )]
     WrongVBucket {
-        /// Where the Batch was to go.
+        /// The VBucket of the Batch.
         vbucket: u16,
-        /// Where the Tab lives.
+        /// The VBucket of the Tab.
         found: u16,
     },
-    /// The Batch has more Blocks than one may have.
+    /// The Batch has too many Blocks.
     #[error("{blocks} blocks in one batch are over the bound of {BATCH_BLOCKS_MAX}")]
     TooManyBlocks {
-        /// How many there are.
+        /// Their number.
         blocks: usize,
     },
 }
 
 impl Misdirected {
-    /// A short word for machines: the `reason` of an error answer.
+    /// A code for machines: the `reason` of an error answer.
     pub const fn code(self) -> &'static str {
         match self {
             Self::UnknownVBucket { .. } => "unknown_vbucket",
@@ -55,7 +55,7 @@ pub(crate) fn check(vbuckets: VBuckets, vbucket: u16, blocks: &[Block]) -> Resul
     if blocks.len() > BATCH_BLOCKS_MAX {
         return Err(Misdirected::TooManyBlocks { blocks: blocks.len() });
     }
-    // The Ledger's Tabs have States in every VBucket, and what is withheld is folded into none.
+    // The Ledger's Tabs have States in every VBucket, and withheld Blocks are folded into none.
     let is_anywhere =
         |block: &Block| block.tab.is_reserved() || matches!(block.content, Content::Withheld { .. });
     let elsewhere = |block: &&Block| !is_anywhere(block) && vbuckets.of(&block.tab) != vbucket;

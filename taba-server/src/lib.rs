@@ -1,7 +1,8 @@
-//! The Server of Taba: it takes Batches from Agents, folds them into States, stores them with their marks, and answers
-//! queries. It is stateless: any Server may take any Batch at any time, because what makes a Batch count exactly once
-//! stands in the [`Store`](taba_core::Store), beside the States. An answer says what the store holds, and how much of
-//! that would survive the loss of its machine; what a sender may release because of it is the sender's rule.
+//! The Server of Taba: it receives Batches from Agents, folds them into States, stores them with their marks, and
+//! answers queries. It is stateless: any Server may process any Batch at any time, because the marks that make a
+//! Batch count exactly once are in the [`Store`](taba_core::Store), beside the States. An answer states what the
+//! store holds, and how much of that would survive the loss of its machine; what a sender may release then is the
+//! sender's rule.
 //!
 //! ```text
 //! POST /v2/lanes ─► open_requests ─► worker: planner of each VBucket ─► Store: load, commit on condition of the version
@@ -12,18 +13,18 @@
 //!
 //! Read [`admission`] first (the rule of a Lane), then [`planner`], then `query`.
 //!
-//! # Where things are
-//! | module | what |
+//! # Modules
+//! | module | content |
 //! |---|---|
-//! | `server` | `Server` and its builder: what you embed or nest (feature `driver`, as all below) |
-//! | `config` | how the binary is set up |
+//! | `server` | `Server` and its builder, to embed or nest (feature `driver`, as all below) |
+//! | `config` | the settings of the binary |
 //! | `embedded` | `EmbeddedStore`: one directory, crash-safe |
-//! | `query` | aggregates, projections, lists, deletion, pruning, and their HTTP face |
+//! | `query` | aggregates, projections, lists, deletion, pruning, and their HTTP interface |
 //! | [`admission`], [`planner`] | pure: the rule of a Lane, and the commit loop of a VBucket |
-//! | `clock`, [`status`], [`version`] | the one clock; what a Server counts about itself; the tokens of commits |
+//! | `clock`, [`status`], [`version`] | the one clock; the Server's counters; the versions of commits |
 //!
 //! # Features
-//! - `driver` (default): workers, HTTP service, queries. Without it the crate is its pure half.
+//! - `driver` (default): workers, HTTP service, queries. Without it, only the pure modules.
 //! - `embedded` (default): `EmbeddedStore`, one crash-safe directory.
 //! - `cli` (default): the binary and its configuration.
 
@@ -66,7 +67,7 @@ pub use server::{Server, ServerBuildError, ServerBuilder, ShutdownReport};
 pub use status::{Status, StatusReport};
 pub use version::Versions;
 
-/// The README's example is compiled and run like any other.
+/// Compiles the README's example with the tests.
 #[cfg(all(doctest, feature = "driver"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -1,4 +1,4 @@
-//! The binary: it wires configuration, store, Handlers and sockets together, and prints.
+//! The binary: connects configuration, store, Handlers and sockets.
 
 mod cli;
 
@@ -19,10 +19,9 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle};
 
-/// How long threads that read a disk may take when everything else has ended.
+/// How long threads that read a disk may take after everything else has ended.
 const THREADS_TIME_MAX: Duration = Duration::from_secs(1);
 
-/// The address is taken, or not ours.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address}; --listen or TABA_SERVER_LISTEN names another address")]
 struct CannotListen {
@@ -61,12 +60,12 @@ fn start(log: &Log) -> Exit {
 }
 
 async fn run(config: &VerifiedServerConfig, log: &Log) -> Result<Exit, Box<dyn Error>> {
-    // Taken before anything begins, so that no signal ends the process unheard.
+    // First, so that every signal is handled.
     let mut signals = StopSignals::listen()?;
     let (store, more) = tokio::select! {
         store = open(config) => store?,
         () = signals.next() => {
-            log.say("stopped before the store was there");
+            log.say("stopped before the store was ready");
             return Ok(Exit::Clean);
         }
     };
@@ -84,12 +83,12 @@ async fn run(config: &VerifiedServerConfig, log: &Log) -> Result<Exit, Box<dyn E
     let server = builder.build()?;
     let bound = TcpListener::bind((config.listen.host(), config.listen.port())).await;
     let listener = bound.map_err(|source| CannotListen { address: config.listen.clone(), source })?;
-    tracing::info!(memory_bytes = config.memory_bytes(), "memory at the worst, without queries");
+    tracing::info!(memory_bytes = config.memory_bytes(), "maximum memory, without queries");
     log.say(format_args!("listening on http://{} ({})", listener.local_addr()?, kept_in(config)));
     Ok(serve(config, log, server, more, listener, signals).await)
 }
 
-/// The store, and what else is served of it.
+/// Opens the store, with its additional routes.
 async fn open(config: &VerifiedServerConfig) -> Result<(Arc<dyn Store>, Router), Box<dyn Error>> {
     Ok(match config.store {
         StoreKind::Memory => (Arc::new(MemoryStore::new(config.vbuckets())), Router::new()),
@@ -102,7 +101,7 @@ async fn open(config: &VerifiedServerConfig) -> Result<(Arc<dyn Store>, Router),
     })
 }
 
-/// Serves until it is asked to stop, or until a part of it ends that should not have; then stops.
+/// Serves until it is asked to stop, or a part of it ends unexpectedly; then stops.
 async fn serve(
     config: &VerifiedServerConfig,
     log: &Log,
@@ -113,7 +112,7 @@ async fn serve(
 ) -> Exit {
     let (stop, mut stopping) = watch::channel(false);
     let listener = listener.tap_io(|stream| {
-        // An answer waits for nothing; without this it is only slower.
+        // An answer is sent at once; without this it is only slower.
         let _ = stream.set_nodelay(true);
     });
     let serving = axum::serve(listener, server.router().merge(more)).with_graceful_shutdown(async move {
@@ -132,7 +131,7 @@ async fn serve(
     };
     match &failure {
         None => log.say("stopping"),
-        Some(failure) => log.say(format_args!("{failure}; stopping: start it anew")),
+        Some(failure) => log.say(format_args!("{failure}; stopping: start it again")),
     }
     if let Some(pruning) = pruning {
         pruning.abort();
@@ -140,7 +139,7 @@ async fn serve(
     let report = tokio::select! {
         report = server.shutdown(config.shutdown_timeout) => report,
         () = signals.next() => {
-            log.say("asked a second time: it ends at once; agents send again what was not answered");
+            log.say("second signal: ending at once; agents send again what was not answered");
             return Exit::Failed;
         }
     };
@@ -150,15 +149,17 @@ async fn serve(
     }
     match report.requests_unanswered {
         0 if failure.is_some() => {
-            log.say("stopped; all that was acknowledged is stored, senders keep the rest");
+            log.say("stopped; all that was acknowledged is stored, agents keep the rest");
         }
         0 => log.say("stopped; all that was taken is stored"),
-        left => log.say(format_args!("stopped; {left} requests were not answered, their senders keep them")),
+        left => {
+            log.say(format_args!("stopped; {left} requests were not answered, agents keep their batches"));
+        }
     }
     if failure.is_some() { Exit::Failed } else { Exit::Clean }
 }
 
-/// The end of a task that may not be there, and should not come.
+/// The unexpected end of an optional task.
 async fn ended(task: &mut Option<JoinHandle<()>>) -> Result<(), JoinError> {
     match task {
         Some(task) => task.await,
@@ -204,7 +205,7 @@ async fn keep_pruned(state: QueryState, interval: Duration) {
                 "pruned"
             ),
             Err(error) => {
-                tracing::warn!(error = taba_core::causes(&error), "pruning failed; it is tried again");
+                tracing::warn!(error = taba_core::causes(&error), "pruning failed and will be retried");
             }
         }
     }

@@ -1,4 +1,4 @@
-//! [`HandlerPanics`]: panics of Handlers, counted, and logged once for each Tab type and method in a while.
+//! [`HandlerPanics`]: counts panics of Handlers, and logs one line per Tab type, method and interval.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 #[cfg(feature = "driver")]
@@ -8,16 +8,16 @@ use std::sync::{Mutex, PoisonError};
 use taba_core::Throttle;
 use taba_core::{Panicked, TabType};
 
-/// A Handler panicked.
+/// A panic of a Handler.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HandlerPanic {
-    /// The Tab type that it is registered under.
+    /// Its Tab type.
     pub tab_type: TabType,
-    /// In which method, and what it said.
+    /// The method and the message.
     pub panicked: Panicked,
 }
 
-/// Panics of Handlers, of ingest and queries together.
+/// Panics of Handlers, in ingest and queries.
 #[derive(Debug, Default)]
 pub struct HandlerPanics {
     count: AtomicU64,
@@ -26,18 +26,18 @@ pub struct HandlerPanics {
 }
 
 impl HandlerPanics {
-    /// How many there were.
+    /// Their number.
     pub fn count(&self) -> u64 {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Counts a panic, and says it if none of its Tab type and method was said lately.
+    /// Counts a panic, and logs it unless one of its Tab type and method was logged recently.
     #[cfg(feature = "driver")]
     pub(crate) fn tell(&self, panic: &HandlerPanic) {
         self.count.fetch_add(1, Ordering::Relaxed);
         let cause = (panic.tab_type.clone(), panic.panicked.method);
         let now = crate::clock::monotonic().into_std();
-        // A count of log lines is right whatever a panic left of it.
+        // A count of log lines is valid after any panic.
         let admitted = self.throttle.lock().unwrap_or_else(PoisonError::into_inner).admit(cause, now);
         if let Some(suppressed) = admitted {
             tracing::error!(

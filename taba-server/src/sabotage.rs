@@ -1,22 +1,21 @@
-//! Rules of exactly-once that can be switched off, to show that they matter: torture runs again without each, and must
-//! then end in wrong totals.
+//! Rules of exactly-once that tests can switch off: without each, torture must end in wrong totals.
 //! See [`taba_core::sabotage`].
 
 pub(crate) use taba_core::sabotage::is_off;
 
 /// A Batch at or below the mark is not folded again.
 pub(crate) const MARKS: &str = "ignore-marks";
-/// A Batch is folded only if it follows on the mark.
+/// A Batch is folded only if it follows the mark.
 pub(crate) const ORDER: &str = "no-gap-free-order";
-/// What is answered without a commit was compared with the store.
+/// Answers without a commit are compared with the store.
 pub(crate) const CHECKED: &str = "answer-from-cache";
-/// What is acknowledged was committed.
+/// Acknowledged Batches are committed.
 pub(crate) const COMMITTED: &str = "ack-failed-commit";
-/// Marks are judged by two clocks.
+/// Marks expire by two clocks.
 pub(crate) const TWO_CLOCKS: &str = "one-clock";
-/// A version never comes again with other content.
+/// A version is never reused with other content.
 pub(crate) const UNIQUE: &str = "version-counter";
 
-/// A worker does not panic when it is given a Batch. No rule of exactly-once: it shows what a Server does that fails.
+/// A worker does not panic at a Batch. No rule of exactly-once: shows what a failing Server does.
 #[cfg(feature = "driver")]
 pub(crate) const WORKERS: &str = "worker-panics";

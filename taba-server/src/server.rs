@@ -1,4 +1,4 @@
-//! [`Server`]: everything wired together, to be embedded in a program or nested in its routes.
+//! [`Server`]: all parts together, to embed in a program or nest in its routes.
 
 mod builder;
 
@@ -21,7 +21,7 @@ use crate::planner::{self, CLOCKS_APART_MAX, IncomingMessage};
 use crate::query::QueryState;
 use crate::status::Status;
 
-/// A running Server. Cloning gives another handle to the same one.
+/// A running Server. Clones are handles to the same Server.
 ///
 /// # Examples
 /// ```
@@ -44,7 +44,7 @@ pub struct Server {
 }
 
 struct Inner {
-    /// Drawn at its start.
+    /// A random number.
     process: u64,
     shared: Arc<Shared>,
     query: QueryState,
@@ -55,8 +55,7 @@ struct Inner {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "it tells whether all was committed"]
 pub struct ShutdownReport {
-    /// Requests whose Batches were not answered before the deadline. Nothing is lost with them: their senders still
-    /// have them.
+    /// Requests not answered before the deadline. Nothing is lost: their senders still have the Batches.
     pub requests_unanswered: usize,
 }
 
@@ -67,12 +66,12 @@ impl fmt::Debug for Server {
 }
 
 impl Server {
-    /// A Server to be configured.
+    /// A new builder.
     pub fn builder() -> ServerBuilder {
         ServerBuilder::default()
     }
 
-    /// What queries work on, to ask them without HTTP.
+    /// The context of queries, to run them without HTTP.
     pub fn query_state(&self) -> &QueryState {
         &self.inner.query
     }
@@ -87,7 +86,7 @@ impl Server {
         &self.inner.shared.store
     }
 
-    /// A number drawn at its start, by which Agents tell it from the process that answered there before.
+    /// A random number that identifies this process to Agents.
     pub(crate) fn process(&self) -> u64 {
         self.inner.process
     }
@@ -97,13 +96,14 @@ impl Server {
         &self.inner.shared.clock
     }
 
-    /// Takes Batches and Probes, without HTTP: the answers come in the same order, those to the Batches before those to
-    /// the Probes, once all are committed or cannot be.
+    /// Processes Batches and Probes, without HTTP: the answers to Batches, then those to Probes, each in order, once
+    /// all are committed or failed.
     ///
-    /// What is not meant for this deployment is answered [`Answer::Misplaced`]; [`check`](Self::check) tells why.
+    /// Messages that are not for this deployment are answered [`Answer::Misplaced`]; [`check`](Self::check) gives the
+    /// reason.
     ///
     /// # Cancel safety
-    /// When dropped, the Batches may or may not be committed; sending them again is safe, as always.
+    /// When dropped, the Batches may or may not be committed; sending them again is safe.
     pub async fn ingest(&self, lanes: Lanes) -> Vec<Ack> {
         let request = Request::from(lanes);
         let room = self.reserve(request.messages.iter().map(IncomingMessage::bytes).sum());
@@ -113,10 +113,10 @@ impl Server {
         }
     }
 
-    /// Whether the Batches and Probes can be meant for this Server.
+    /// Checks that the Batches and Probes are for this Server.
     ///
     /// # Errors
-    /// The first reason why not.
+    /// The first reason against it.
     pub fn check(&self, lanes: &Lanes) -> Result<(), Misdirected> {
         let vbuckets = self.inner.shared.store.vbuckets();
         lanes
@@ -126,8 +126,8 @@ impl Server {
         lanes.probes.iter().try_for_each(|probe| check(vbuckets, probe.vbucket, &[]).map(|_| ()))
     }
 
-    /// Whether the Batches could be folded: does all that a commit would do, and throws it away. What the store does not
-    /// give is answered [`Answer::Unavailable`].
+    /// Checks whether the Batches could be folded: does everything that a commit would do, and discards it. Batches
+    /// whose States the store does not return are answered [`Answer::Unavailable`].
     pub(crate) async fn check_lanes(&self, lanes: &Lanes) -> Vec<Ack> {
         let shared = &self.inner.shared;
         let mut acks = Vec::with_capacity(lanes.batches.len());
@@ -148,15 +148,15 @@ impl Server {
         acks
     }
 
-    /// Stops: takes no more Batches, commits what it holds, ends its workers. Whether it is stable is not waited for.
+    /// Stops: accepts no more Batches, commits the waiting ones, ends its workers. Does not wait for stability.
     ///
     /// # Cancel safety
-    /// When dropped, the Server goes on stopping without a deadline: no commit is aborted.
+    /// When dropped, the Server continues to stop without a deadline: no commit is aborted.
     pub async fn shutdown(&self, deadline: Duration) -> ShutdownReport {
         self.inner.shared.condition.stop();
         self.inner.query.close();
         for worker in &self.inner.workers {
-            // A worker that is gone has nothing left to drain.
+            // A worker that has ended has nothing to drain.
             let _ = worker.send(WorkerMessage::Drain);
         }
         let Shared { open_requests, condition, .. } = &*self.inner.shared;
@@ -168,9 +168,9 @@ impl Server {
         ShutdownReport { requests_unanswered: open_requests.open_count() }
     }
 
-    /// Waits until the Server fails: a worker panicked, or the store did. It takes nothing more then; call
-    /// [`shutdown`](Self::shutdown), which commits what can still be committed, and end the process with an error. What was
-    /// not acknowledged is kept by its senders. A Server that does not fail is waited for without end.
+    /// Waits until the Server fails: a worker or the store panicked. It then accepts nothing more; call
+    /// [`shutdown`](Self::shutdown), which commits what it still can, and end the process with an error. Senders keep
+    /// what was not acknowledged. Never returns for a Server that does not fail.
     ///
     /// # Cancel safety
     /// Safe.
@@ -186,7 +186,7 @@ impl Server {
         self.inner.shared.open_requests.reserve(bytes)
     }
 
-    /// Says when the clock of a sender is so far from this one that it begins no Lane.
+    /// Logs when the clock of a sender differs so much that it begins no Lane.
     fn compare_clocks(&self, here: Timestamp, there: Timestamp) {
         let apart = here.since(there).max(there.since(here));
         if apart <= CLOCKS_APART_MAX {
@@ -205,21 +205,21 @@ impl Server {
         }
     }
 
-    /// Says that something is not meant for this deployment.
+    /// Logs that messages are not for this deployment.
     fn say_misplaced(&self, why: Misdirected) {
         if let Some(suppressed) = self.inner.shared.log.admit("misplaced", why.code()) {
-            tracing::error!(error = %why, suppressed, "an agent sends what is not meant for this deployment");
+            tracing::error!(error = %why, suppressed, "an agent sends messages for another deployment");
         }
     }
 
-    /// Says that a request was turned away, and why.
+    /// Logs that a request was rejected, and why.
     pub(crate) fn tell_rejection(&self, reason: &'static str, rejection: &dyn std::error::Error) {
         if let Some(suppressed) = self.inner.shared.log.admit("rejected", reason) {
-            tracing::warn!(reason, error = %rejection, suppressed, "a request was turned away; its sender keeps the batches");
+            tracing::warn!(reason, error = %rejection, suppressed, "a request was rejected; its sender keeps the batches");
         }
     }
 
-    /// Takes what there is room for.
+    /// Processes an admitted request.
     pub(crate) async fn take(&self, request: Request, room: Option<ByteReservation>) -> Vec<Ack> {
         if request.messages.is_empty() || self.is_stopping() {
             return request.unanswered(Answer::Unavailable);
@@ -251,7 +251,7 @@ impl Server {
         }
         for (worker, arrivals) in self.inner.workers.iter().zip(by_worker) {
             if !arrivals.is_empty() {
-                // A worker that has ended drops the tickets, and that answers them.
+                // A worker that has ended drops the tickets, which answers them.
                 let _ = worker.send(WorkerMessage::Arrivals(arrivals));
             }
         }
@@ -259,7 +259,7 @@ impl Server {
     }
 }
 
-/// What one sender says about many Lanes at once: its Batches, then its Probes.
+/// The Batches and Probes of one request.
 pub(crate) struct Request {
     sent_at: Timestamp,
     messages: Vec<IncomingMessage>,

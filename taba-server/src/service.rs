@@ -1,6 +1,7 @@
-//! The HTTP face of ingest: `POST /v2/lanes`, and `POST /v2/check`, which stores nothing. One frame of Lanes in, one frame of Acks out, those to the Batches before
-//! those to the Probes, each in their order; or an error in JSON when the request as a whole cannot be read or taken:
-//! `{"reason": "machine_word", "message": "for people"}`.
+//! The HTTP interface of ingest: `POST /v2/lanes`, and `POST /v2/check`, which stores nothing. The request is one
+//! frame of Lanes, the answer one frame of Acks: those to the Batches, then those to the Probes, each in order. If
+//! the request as a whole cannot be read or accepted, it is a JSON error: `{"reason": "machine_word", "message": "for
+//! people"}`.
 
 use std::time::Duration;
 
@@ -19,11 +20,11 @@ use taba_core::{HttpReason, StoreId};
 use crate::query;
 use crate::server::Server;
 
-/// How long the body of one request may take to arrive.
+/// Timeout for the body of a request.
 const BODY_TIME_MAX: Duration = Duration::from_secs(30);
 const BODY_BYTES_MAX: usize = FRAME_BYTES_MAX + FRAME_HEADER_BYTES;
 
-/// Why a request was turned away as a whole. Nothing has changed.
+/// Why a request was rejected as a whole. Nothing has changed.
 #[derive(Debug, thiserror::Error)]
 enum Rejection {
     #[error("the body is not {}", wire::CONTENT_TYPE)]
@@ -32,15 +33,15 @@ enum Rejection {
     TooLarge,
     #[error("the body did not arrive within {} seconds", BODY_TIME_MAX.as_secs())]
     TooSlow,
-    #[error("the body broke off")]
+    #[error("the body is incomplete")]
     BrokenOff,
     #[error("{0}")]
     Wire(#[from] WireError),
-    #[error("too much is in hand; send the same later")]
+    #[error("too many bytes are in open requests; send the same later")]
     Full,
     #[error("this server is shutting down; send the same to another one, or later")]
     ShuttingDown,
-    #[error("this is meant for the store {meant}, and this server has {own}; see --store-id of taba-agent")]
+    #[error("the request is for store {meant}, and this server has {own}; see --store-id of taba-agent")]
     OtherStore { meant: StoreId, own: StoreId },
     #[error("this path has no such method")]
     Method,
@@ -73,28 +74,28 @@ impl IntoResponse for Rejection {
 }
 
 impl Server {
-    /// Its whole HTTP face, to be served or nested: the four routers below, and JSON for paths and methods that it has not.
+    /// All HTTP routes, to serve or nest: the four routers below, with JSON errors for unknown paths and methods.
     pub fn router(&self) -> Router {
         let routers = [self.ingest_router(), self.query_router(), self.admin_router(), self.metrics_router()];
         let all = routers.into_iter().fold(Router::new(), Router::merge);
         all.fallback(|| async { Rejection::Path }).method_not_allowed_fallback(|| async { Rejection::Method })
     }
 
-    /// What Agents ask: `POST /v2/lanes`, `POST /v2/check`, `GET /v2/store`.
+    /// Routes for Agents: `POST /v2/lanes`, `POST /v2/check`, `GET /v2/store`.
     ///
-    /// This and its siblings have no fallback and no `/metrics` (but [`metrics_router`](Self::metrics_router)), so that each
-    /// can have layers of its own, and merges with routes of yours.
+    /// This router and its siblings have no fallback, and no `/metrics` except
+    /// [`metrics_router`](Self::metrics_router), so that each can have its own layers and be merged with your routes.
     pub fn ingest_router(&self) -> Router {
         let router = Router::new().route("/v2/lanes", post(lanes)).route("/v2/check", post(check));
         router.route("/v2/store", get(store)).with_state(self.clone())
     }
 
-    /// What people ask: every `GET` under `/v2/`.
+    /// Read-only queries: every `GET` under `/v2/`.
     pub fn query_router(&self) -> Router {
         query::read_router(self.query_state().clone())
     }
 
-    /// What removes something: `DELETE /v2/tabs`, `POST /v2/prune`.
+    /// Deletion and pruning: `DELETE /v2/tabs`, `POST /v2/prune`.
     pub fn admin_router(&self) -> Router {
         query::admin_router(self.query_state().clone())
     }
@@ -113,7 +114,7 @@ async fn lanes(State(server): State<Server>, headers: HeaderMap, body: Body) -> 
     (headers_of(&server), answer).into_response()
 }
 
-/// Which store this Server has, and how many VBuckets: what an Agent asks before it sends anything.
+/// This Server's store and number of VBuckets: Agents ask before they send.
 async fn store(State(server): State<Server>) -> Response {
     let store = server.store();
     let identity = store.identity().map(|store| store.to_string());
@@ -121,7 +122,7 @@ async fn store(State(server): State<Server>) -> Response {
     (headers_of(&server), axum::Json(about)).into_response()
 }
 
-/// Refuses what is meant for another store.
+/// Rejects requests for another store.
 fn check_store(server: &Server, headers: &HeaderMap) -> Result<(), Rejection> {
     let meant: Option<StoreId> =
         headers.get(wire::STORE_HEADER).and_then(|meant| meant.to_str().ok()?.parse().ok());
@@ -150,7 +151,7 @@ async fn take(server: &Server, headers: &HeaderMap, body: Body) -> Result<Respon
     Ok(([(CONTENT_TYPE, wire::CONTENT_TYPE)], frame).into_response())
 }
 
-/// The headers of every answer to an Agent: this Server's VBuckets, time, process and store.
+/// The headers of every answer to an Agent: VBuckets, time, process and store.
 fn headers_of(server: &Server) -> HeaderMap {
     let store = server.store();
     let mut headers = HeaderMap::with_capacity(4);
@@ -163,8 +164,8 @@ fn headers_of(server: &Server) -> HeaderMap {
     headers
 }
 
-/// As `/v2/lanes`, but nothing is stored: an answer says that the Batches could be folded. So an Agent finds the Block
-/// that a Server fails on, or dies of.
+/// As `/v2/lanes` without storing: the answer says whether the Batches could be folded. So an Agent finds a Block
+/// that makes a Server fail or crash.
 async fn check(State(server): State<Server>, headers: HeaderMap, body: Body) -> Response {
     (headers_of(&server), fold(&server, &headers, body).await).into_response()
 }
@@ -182,7 +183,7 @@ async fn fold(server: &Server, headers: &HeaderMap, body: Body) -> Result<Respon
     Ok(([(CONTENT_TYPE, wire::CONTENT_TYPE)], frame).into_response())
 }
 
-/// How many bytes to reserve for a body: its Content-Length, or the most it may have.
+/// The bytes to reserve for a body: its Content-Length, or the maximum.
 fn body_bytes(headers: &HeaderMap) -> Result<usize, Rejection> {
     let stated = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     match stated {

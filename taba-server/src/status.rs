@@ -1,4 +1,4 @@
-//! [`Status`]: what a Server counts about itself; in pairs of in and out, so that work between two reads still shows.
+//! [`Status`]: the counters of a Server, in pairs of in and out, so that a read shows work in progress.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
@@ -7,64 +7,64 @@ use taba_core::{DroppedLogLines, Timestamp};
 
 use crate::panics::HandlerPanics;
 
-/// Counters of one Server process, shared by its workers and its queries.
+/// Counters of one Server process, shared by workers and queries.
 #[derive(Debug)]
 pub struct Status {
-    /// Arrival of the oldest Batch that is not committed yet, in microseconds; `i64::MAX` when all are.
+    /// Arrival of the oldest uncommitted Batch, in microseconds; `i64::MAX` if there is none.
     oldest_open: AtomicI64,
     /// Requests from Agents.
     pub requests: AtomicU64,
     /// Batches that arrived.
     pub batches_in: AtomicU64,
-    /// Batches that were committed.
+    /// Batches committed.
     pub batches_committed: AtomicU64,
-    /// Batches that had been committed before.
+    /// Batches that were already committed.
     pub batches_duplicate: AtomicU64,
-    /// Batches that did not follow on their mark.
+    /// Batches that did not follow their mark.
     pub batches_nak: AtomicU64,
     /// Probes that arrived.
     pub probes_in: AtomicU64,
-    /// Probes that were answered by a commit; the others were handed back, as Batches are when the store fails.
+    /// Probes answered by a commit; the others failed with the store.
     pub probes_answered: AtomicU64,
-    /// Gaps in Lanes that were found and counted, by Batches and by Probes.
+    /// Gaps in Lanes that were found and counted, by Batches and Probes.
     pub gaps: AtomicU64,
-    /// Messages that were turned away because the clocks of sender and Server are too far apart to begin a Lane.
+    /// Messages rejected because the clocks of sender and Server differ too much to begin a Lane.
     pub messages_misdated: AtomicU64,
-    /// Batches that were answered *unavailable* because this build is too old for one of their Blocks, or for the State
-    /// that is stored for it; each repetition counts.
+    /// Batches answered *unavailable* because this build is too old for a Block or its stored State; each repetition
+    /// counts.
     pub batches_newer: AtomicU64,
-    /// Messages that were turned away because they are not meant for this deployment.
+    /// Messages rejected because they are for another deployment.
     pub messages_misplaced: AtomicU64,
-    /// Batches that were only to be checked: folded and thrown away.
+    /// Batches only checked, not stored.
     pub checks: AtomicU64,
-    /// Events that arrived in committed Batches.
+    /// Events in committed Batches.
     pub events_in: AtomicU64,
-    /// Events that were folded.
+    /// Events folded.
     pub events_folded: AtomicU64,
-    /// Events that were refused, and counted in the Ledger.
+    /// Events refused, and counted in the Ledger.
     pub events_refused: AtomicU64,
-    /// Events that were lost in gaps of Lanes, and counted in the Ledger.
+    /// Events lost in gaps of Lanes, and counted in the Ledger.
     pub events_gap: AtomicU64,
-    /// Commits that were done.
+    /// Successful commits.
     pub commits: AtomicU64,
-    /// Loads and commits that found another version than the one that was cached, and were tried again.
+    /// Loads and commits that found another version than the cached one, and were retried.
     pub conflicts: AtomicU64,
-    /// Loads and commits that the store failed.
+    /// Loads and commits that failed in the store.
     pub store_errors: AtomicU64,
-    /// Waits until a commit is stable that were begun; at most one for each VBucket is under way.
+    /// Stability waits started; at most one per VBucket is running.
     pub stable_begun: AtomicU64,
-    /// Waits that ended with a stable commit.
+    /// Stability waits that succeeded.
     pub stable_done: AtomicU64,
-    /// Waits that the store failed.
+    /// Stability waits that failed in the store.
     pub stable_failed: AtomicU64,
-    /// Waits whose result was ignored, because the cache had been dropped: after a conflict, or a failure.
+    /// Stability waits whose result was ignored, because the cache had been dropped after a conflict or failure.
     pub stable_void: AtomicU64,
-    /// Events that were refused, clamped or lost without a note in the Ledger, because its Handler is not registered
-    /// or its State cannot be read.
+    /// Events refused, clamped or lost without a note in the Ledger, because its Handler is not registered or its
+    /// State cannot be read.
     pub events_without_note: AtomicU64,
     /// Panics of Handlers, in ingest and in queries.
     pub panics: HandlerPanics,
-    /// Log lines of the process that were dropped, because its reader stalls or its disk is full.
+    /// Log lines of the process that were dropped, because its reader is stalled or its disk is full.
     pub log_lines_dropped: DroppedLogLines,
 }
 
@@ -102,7 +102,7 @@ impl Default for Status {
     }
 }
 
-/// What [`Status`] says at one moment.
+/// The values of [`Status`] at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[expect(missing_docs, reason = "each field is documented in `Status`")]
 pub struct StatusReport {
@@ -135,17 +135,17 @@ pub struct StatusReport {
 }
 
 impl Status {
-    /// Nothing counted yet, but for what the log counts itself.
+    /// All counters 0, with the log's own count.
     pub fn new(log_lines_dropped: DroppedLogLines) -> Self {
         Self { log_lines_dropped, ..Self::default() }
     }
 
-    /// Says when the oldest Batch that is not committed yet arrived; `None` when all are committed.
+    /// Sets the arrival of the oldest uncommitted Batch; `None` if there is none.
     pub fn set_oldest_open(&self, arrival: Option<Timestamp>) {
         self.oldest_open.store(arrival.map_or(i64::MAX, Timestamp::as_micros), Ordering::Relaxed);
     }
 
-    /// The freshness watermark: all that this Server had received by then is in the answers.
+    /// The freshness watermark: everything this Server received by then is in the answers.
     pub fn as_of(&self, now: Timestamp) -> Timestamp {
         now.min(Timestamp::from_micros(self.oldest_open.load(Ordering::Relaxed)))
     }

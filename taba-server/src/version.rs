@@ -1,10 +1,10 @@
-//! [`Versions`]: the tokens that a process gives to what it commits.
+//! [`Versions`]: the unique versions of a process's commits.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use taba_core::Version;
 
-/// Makes [`Version`]s, each only once. One per process and store, shared by all who commit.
+/// Makes unique [`Version`]s. One per process and store, shared by all that commit.
 #[derive(Debug)]
 pub struct Versions {
     writer: u64,
@@ -12,12 +12,12 @@ pub struct Versions {
 }
 
 impl Versions {
-    /// Versions of a writer: a number drawn at random when the process starts, never one that another process used.
+    /// Versions of a writer: a random number drawn at the process's start, never reused by another process.
     pub const fn new(writer: u64) -> Self {
         Self { writer, count: AtomicU64::new(1) }
     }
 
-    /// A version that no commit has had.
+    /// A new version.
     pub fn next(&self) -> Version {
         Version { writer: self.writer, count: self.count.fetch_add(1, Ordering::Relaxed) }
     }

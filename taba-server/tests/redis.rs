@@ -209,14 +209,14 @@ fn a_server_waits_for_a_redis_that_is_down_or_loading() {
     let mut redis = Redis::start_many(1, &survives());
     redis[0].kill();
     let mut server = Waiting::start(&redis);
-    assert!(server.until("the server waits for it").contains("cannot connect to shard 0"));
+    assert!(server.until("waiting for the redis store").contains("cannot connect to shard 0"));
     redis[0].restart();
     server.until("listening on http://");
     drop(server);
     redis[0].command(&["EVAL", "for i = 1, 20000 do redis.call('set', 'pad' .. i, 'x') end", "0"]);
     redis[0].restart_slowly();
     let mut server = Waiting::start(&redis);
-    let words = server.until("the server waits for it");
+    let words = server.until("waiting for the redis store");
     assert!(words.contains("LOADING"), "{words}");
     redis[0].command(&["CONFIG", "SET", "key-load-delay", "0"]);
     server.until("listening on http://");

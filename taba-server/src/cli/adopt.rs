@@ -1,4 +1,4 @@
-//! Taking a store as it is, when a server refuses it.
+//! `adopt`: accepts the current state of a store that a server refuses.
 
 use taba_process::{Exit, Log};
 use taba_server::EmbeddedStore;
@@ -24,7 +24,7 @@ pub(super) async fn adopt(log: &Log, config: &VerifiedServerConfig, yes: bool) -
             let dir = config.data_dir.display();
             if EmbeddedStore::forget(&config.data_dir)? {
                 log.say(format_args!(
-                    "the store that was in {dir} is forgotten; the next start makes a new one"
+                    "the record of the lost store in {dir} is removed; the next start makes a new store"
                 ));
             } else {
                 log.say(format_args!("nothing to do in {dir}: its file is there, or no store ever was"));
@@ -36,7 +36,7 @@ pub(super) async fn adopt(log: &Log, config: &VerifiedServerConfig, yes: bool) -
                 log.say(step);
             }
             if !yes {
-                log.say("nothing was done; say --yes to do it, with all servers stopped");
+                log.say("nothing was changed; repeat with --yes while all servers are stopped");
             } else {
                 adoption.run().await?;
                 log.say("done; servers can start");

@@ -1,4 +1,4 @@
-//! Backups of the embedded store: how a running server hands one out, how it is fetched, and how it is put back.
+//! Backups of the embedded store: served by a running server, fetched, and restored.
 
 use std::error::Error;
 use std::fs::{File, OpenOptions};
@@ -24,14 +24,14 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::Outcome;
 
-/// Chunks that wait to be sent; the store is read no faster than somebody takes them.
+/// Chunks waiting to be sent; the store is read no faster than the client receives.
 const CHUNKS_MAX: usize = 16;
-/// How long a server may be silent while a backup is fetched.
+/// How long a server may send nothing while a backup is fetched.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
-/// Bytes after which progress is told.
+/// Bytes between two reports of progress.
 const TOLD_EVERY: u64 = 256 * 1024 * 1024;
 
-/// `GET /v2/backup`: the embedded store as it is at this moment; one at a time.
+/// `GET /v2/backup`: a consistent backup of the embedded store; one at a time.
 pub(crate) fn router(store: Arc<EmbeddedStore>) -> Router {
     Router::new().route("/v2/backup", get(hand_out)).with_state((store, Arc::new(Semaphore::new(1))))
 }
@@ -47,8 +47,8 @@ async fn hand_out(State((store, one)): State<(Arc<EmbeddedStore>, Arc<Semaphore>
             Ok(made) => tracing::info!(pairs = made.pairs, bytes = made.bytes, "a backup was made"),
             Err(error) => {
                 let error = taba_core::causes(&error);
-                tracing::warn!(error, "a backup was not made to its end");
-                // Breaks the answer off, so that nobody takes it for whole.
+                tracing::warn!(error, "a backup was not completed");
+                // Aborts the answer, so that it is not taken for complete.
                 let _ = chunks.blocking_send(Err(std::io::Error::other(error)));
             }
         }
@@ -63,7 +63,7 @@ struct BackupChunks<'a>(&'a mpsc::Sender<std::io::Result<Bytes>>);
 impl Write for BackupChunks<'_> {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         let sent = self.0.blocking_send(Ok(Bytes::copy_from_slice(bytes)));
-        sent.map_err(|_| std::io::Error::other("nobody takes the backup any more"))?;
+        sent.map_err(|_| std::io::Error::other("the client of the backup is gone"))?;
         Ok(bytes.len())
     }
 
@@ -72,12 +72,11 @@ impl Write for BackupChunks<'_> {
     }
 }
 
-/// What went wrong while a backup was fetched.
 #[derive(Debug, thiserror::Error)]
 enum FetchError {
     #[error("{server} cannot be reached; --server names another one")]
     Connect { server: String, source: std::io::Error },
-    #[error("{server} broke the answer off")]
+    #[error("{server} ended the answer early")]
     Broken { server: String, source: std::io::Error },
     #[error("{server} gives no backup: {status}{hint}")]
     Refused { server: String, status: String, hint: &'static str },
@@ -85,7 +84,7 @@ enum FetchError {
     Write { path: String, source: std::io::Error },
 }
 
-/// Fetches a backup, and verifies it; only then the file has its name.
+/// Fetches and verifies a backup; only then the file gets its name.
 pub(super) fn fetch(log: &Log, server: &HostPort, to: &Path) -> Outcome {
     let write = |source| FetchError::Write { path: to.display().to_string(), source };
     if to.exists() {
@@ -111,7 +110,7 @@ pub(super) fn fetch(log: &Log, server: &HostPort, to: &Path) -> Outcome {
     Ok(Exit::Clean)
 }
 
-/// Asks for a backup; what is left of the answer is its body. In HTTP/1.0, whose bodies end with the connection.
+/// Requests a backup; the rest of the stream is its body. HTTP/1.0, whose bodies end with the connection.
 fn ask(server: &HostPort) -> Result<BufReader<TcpStream>, FetchError> {
     let connect = |source| FetchError::Connect { server: server.to_string(), source };
     let broken = |source| FetchError::Broken { server: server.to_string(), source };
@@ -153,7 +152,7 @@ fn copy(log: &Log, server: &str, from: &mut impl Read, to: &mut File) -> Result<
     }
 }
 
-/// Saves what can be read of a damaged store.
+/// Saves the readable part of a damaged store.
 pub(super) fn salvage(log: &Log, dir: &Path, to: &Path) -> Outcome {
     let write = |source| FetchError::Write { path: to.display().to_string(), source };
     let mut file = OpenOptions::new().write(true).create_new(true).open(to).map_err(write)?;
@@ -173,7 +172,7 @@ pub(super) fn salvage(log: &Log, dir: &Path, to: &Path) -> Outcome {
         return Ok(Exit::Clean);
     }
     log.say(format_args!(
-        "{} vbuckets cannot be read whole and are not in it: {}",
+        "{} vbuckets cannot be read completely and are not in it: {}",
         lost.len(),
         lost.join(" ")
     ));

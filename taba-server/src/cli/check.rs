@@ -1,4 +1,4 @@
-//! Reading all of a store to say what in it is damaged.
+//! `check`: reads a whole store and reports damage.
 
 use std::collections::BTreeMap;
 
@@ -10,21 +10,20 @@ use taba_shard::ShardedRedis;
 
 use super::{Outcome, connect};
 
-/// States read at once.
+/// States per read.
 const PAGE_STATES: usize = 500;
-/// Faults that are told one by one.
+/// Faults reported in full.
 const FAULTS_MAX: usize = 100;
-/// The type that stands for one that cannot be read.
+/// The type that replaces an unreadable one.
 const DAMAGED_TYPE: &str = "taba.damaged";
 
-/// What was found.
 #[derive(Default)]
 struct CheckReport {
     tabs: u64,
     states: u64,
     marks: u64,
     events: u64,
-    /// Told once each: the fault, and how often it was met.
+    /// Each distinct fault, with its count.
     faults: BTreeMap<String, u64>,
 }
 
@@ -51,7 +50,7 @@ pub(super) async fn check(log: &Log, config: &VerifiedServerConfig) -> Outcome {
                 }
             }
             if relisted > 0 {
-                log.say(format_args!("{relisted} index entries were missing, and were written again"));
+                log.say(format_args!("{relisted} missing index entries were written again"));
             }
             report.all(log, &store).await;
             store.vbuckets()
@@ -71,8 +70,8 @@ pub(super) async fn check(log: &Log, config: &VerifiedServerConfig) -> Outcome {
     }
     log.say(format_args!(
         "{} faults; states that are damaged can be deleted by name (DELETE /v2/tabs), marks can be removed (taba-server \
-         mend), vbuckets of Redis whose head is damaged can be taken as they are (taba-server adopt), a backup can be put \
-         back (taba-server restore)",
+         mend), vbuckets of Redis whose head is damaged can be repaired (taba-server adopt), a backup can be restored \
+         (taba-server restore)",
         faults.len()
     ));
     Ok(Exit::Failed)
@@ -99,7 +98,7 @@ impl CheckReport {
     async fn vbucket(&mut self, store: &impl Store, vbucket: VBucket) -> Result<(), StoreError> {
         match store.load(vbucket, &Wanted::default()).await {
             Ok(loaded) => self.marks += loaded.marks.len() as u64,
-            // The rest of it can be read perhaps.
+            // The rest may be readable.
             Err(error) => self.fault(store, vbucket, &error),
         }
         for (tab, tab_type) in store.tabs(vbucket).await? {

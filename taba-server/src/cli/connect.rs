@@ -1,4 +1,4 @@
-//! Connecting to the shards of a Redis store, and waiting for those that are not ready yet.
+//! Connects to the shards of a Redis store, and waits for those that are not ready.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use taba_server::config::VerifiedServerConfig;
 use taba_shard::stability::StabilityRules;
 use taba_shard::{Bootstrap, ConnectError, ShardedRedis, ShardsOptions};
 
-/// The longest pause between two tries.
+/// The longest pause between tries.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
-/// A cause that lasts is told again after so many tries.
+/// A lasting cause is logged again after this many tries.
 const TOLD_EVERY: u32 = 10;
 
-/// How to use the shards.
+/// The options of the shards.
 pub(crate) fn options(config: &VerifiedServerConfig) -> ShardsOptions {
     ShardsOptions {
         vbuckets: config.vbuckets(),
@@ -21,14 +21,14 @@ pub(crate) fn options(config: &VerifiedServerConfig) -> ShardsOptions {
     }
 }
 
-/// Connects to the shards; where they are all empty, makes the deployment. Of several Servers that start at once on
-/// empty shards, all make the same one.
+/// Connects to the shards; makes the deployment if all are empty. Several Servers that start at once make the same
+/// one.
 ///
-/// Waits as long as no shard is there, as one is loading its data, or as there may be a deployment to make and not all
-/// shards answer. Once one shard shows that there is a deployment, the others may come later.
+/// Waits while no shard answers, one is loading its data, or a deployment may have to be made and not all shards
+/// answer. Once one shard shows a deployment, the others may come later.
 ///
 /// # Errors
-/// What does not pass by itself: shards that do not belong together, a wrong password, a setting that loses data.
+/// Permanent ones: shards that do not belong together, a wrong password, a setting that loses data.
 pub(crate) async fn connect(config: &VerifiedServerConfig) -> Result<ShardedRedis, ConnectError> {
     let options = ShardsOptions { bootstrap: Bootstrap::IfEmpty, ..options(config) };
     let (mut told, mut tries) = (String::new(), 0_u32);
@@ -40,7 +40,7 @@ pub(crate) async fn connect(config: &VerifiedServerConfig) -> Result<ShardedRedi
         let Remedy::Wait(pause) = error.remedy() else { return Err(error) };
         let cause = causes(&error);
         if cause != told || tries.is_multiple_of(TOLD_EVERY) {
-            tracing::warn!(cause, tries, "the redis store is not ready; the server waits for it");
+            tracing::warn!(cause, tries, "waiting for the redis store");
             told = cause;
         }
         tries += 1;

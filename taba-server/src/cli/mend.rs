@@ -1,4 +1,4 @@
-//! Removing marks that cannot be read, and letting VBuckets begin anew that were lost with a damaged file, so that they take
+//! `mend`: removes unreadable marks, and recreates VBuckets that were lost with a damaged file, so that they accept
 //! Batches again.
 
 use taba_core::{Store, StoreError, StreamId, VBucket};
@@ -93,11 +93,11 @@ pub(super) async fn mend(log: &Log, config: &VerifiedServerConfig, yes: bool) ->
     match (marks, yes) {
         (0, _) => log.say("no mark is damaged"),
         (marks, false) => log.say(format_args!(
-            "{marks} marks would be removed; say --yes to do it. What the agents of those streams still keep of these \
+            "{marks} marks would be removed; repeat with --yes to do it. What the agents of those streams still keep of these \
              vbuckets (at least their last confirm-after) may then be counted twice, and what came before it is noted as a \
              gap of the stream, though it is stored"
         )),
-        (marks, true) => log.say(format_args!("{marks} marks were removed; their vbuckets take batches again")),
+        (marks, true) => log.say(format_args!("{marks} marks were removed; their vbuckets accept batches again")),
     }
     Ok(if unread == 0 { Exit::Clean } else { Exit::Failed })
 }
@@ -106,9 +106,9 @@ fn tell_lost(log: &Log, lost: &[VBucket], yes: bool) {
     match (lost.len(), yes) {
         (0, _) => {}
         (vbuckets, false) => log.say(format_args!(
-            "{vbuckets} vbuckets were lost with a damaged file, and would begin anew, empty; say --yes to do it. Their agents send \
+            "{vbuckets} vbuckets were lost with a damaged file, and would be recreated, empty; repeat with --yes to do it. Their agents send \
              again what they still keep, and the rest is noted as a gap. A backup is the better way: taba-server restore"
         )),
-        (vbuckets, true) => log.say(format_args!("{vbuckets} vbuckets begin anew")),
+        (vbuckets, true) => log.say(format_args!("{vbuckets} vbuckets are recreated")),
     }
 }

@@ -1,4 +1,4 @@
-//! What only the binary does: it waits for its store, and has commands for backups and for stores that are refused.
+//! Parts of the binary only: waiting for the store, and commands for backups and damaged or refused stores.
 
 mod adopt;
 pub(crate) mod backup;
@@ -16,17 +16,17 @@ use taba_process::{Exit, Log};
 use taba_server::config::{Config, FileArgs, LogArgs, PROGRAM, VerifiedServerConfig};
 use tokio::runtime::Runtime;
 
-/// The commands that are no server.
+/// The commands besides running a server.
 const COMMANDS: [&str; 5] = ["backup", "restore", "check", "mend", "adopt"];
 
 type Outcome = Result<Exit, Box<dyn Error>>;
 
-/// The command line of a command.
+/// The command line of these commands.
 #[derive(Debug, Parser)]
 #[command(
     name = "taba-server",
     version,
-    about = "Backups, and ways out of stores that are damaged or refused."
+    about = "Backups, and the repair of stores that are damaged or refused."
 )]
 struct Tool {
     #[command(subcommand)]
@@ -35,9 +35,10 @@ struct Tool {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Copies the embedded store of a running server into one file, as it is at this moment
+    /// Copies the embedded store of a running server into one file
     ///
-    /// Plain copies of its file cannot be read. What comes meanwhile is not in the backup.
+    /// The backup is consistent; commits that happen meanwhile are not in it. Plain copies of the store's file are
+    /// unusable.
     Backup {
         /// The server
         #[arg(
@@ -45,8 +46,9 @@ enum Command {
             value_parser = server
         )]
         server: HostPort,
-        /// Instead of a server: the directory of a store that no server can open. VBuckets that can be read whole are saved,
-        /// the others are named, and begin anew: what agents do not keep of them is counted as lost
+        /// Instead of a server: the directory of a store that no server can open. VBuckets that can be read
+        /// completely are saved; the others are named and left out: what agents no longer keep of them is counted as
+        /// lost
         #[arg(long, value_name = "DIR")]
         damaged: Option<PathBuf>,
         /// The file to make; it must not be there
@@ -55,10 +57,10 @@ enum Command {
         #[command(flatten)]
         log: LogArgs,
     },
-    /// Makes an embedded store of a backup, in a directory that holds none
+    /// Makes an embedded store from a backup, in a directory without one
     ///
-    /// The server that starts there is one whose store went back in time: agents send again what they still keep, and
-    /// what they do not is counted as lost.
+    /// For agents this is a store that went back in time: they send again what they still keep, and the rest is
+    /// counted as lost.
     Restore {
         /// The backup
         #[arg(long, value_name = "FILE")]
@@ -69,37 +71,37 @@ enum Command {
         #[command(flatten)]
         log: LogArgs,
     },
-    /// Reads all of a store, and says what in it is damaged; exits with 1 when something is
+    /// Reads a whole store and reports damage; exits with 1 if there is any
     ///
-    /// An embedded store must not be open in a server. A Redis store may be: indexes that lost entries are written again.
+    /// An embedded store must not be open in a server. A Redis store may be: missing index entries are written again.
     Check(StoreArgs),
-    /// Removes marks that cannot be read, and lets vbuckets begin anew that were lost with a damaged file: until then they take
-    /// nothing. See what it would do first, then say --yes
+    /// Removes unreadable marks, and recreates vbuckets lost with a damaged file: until then they refuse batches.
+    /// Prints what it would do; --yes does it
     ///
-    /// A mark says what of a Lane was counted. Without it, what the agent of that Lane still keeps may be counted twice. An
-    /// embedded store must not be open in a server; a Redis store may be.
+    /// A mark records what was counted of a Lane. Without it, what the Lane's agent still keeps may be counted twice.
+    /// An embedded store must not be open in a server; a Redis store may be.
     Mend {
         #[command(flatten)]
         store: StoreArgs,
-        /// Do it, rather than only say what would be done
+        /// Do it, instead of only printing it
         #[arg(long)]
         yes: bool,
     },
-    /// Takes a store as it is, when a server refuses it: see what it would do first, then say --yes
+    /// Accepts the current state of a store that a server refuses. Prints what it would do; --yes does it
     ///
-    /// Redis: shards of which one is empty, whose bootstrap was given up, or whose vbuckets are damaged at their head. What
-    /// no shard holds is made anew, empty; agents send again what they still keep. Nothing that was ever written is
-    /// removed. Embedded: a directory whose file is gone begins anew.
+    /// Redis: when a shard is empty, a bootstrap was abandoned, or vbuckets have a damaged head. VBuckets that no
+    /// shard holds are created empty; agents send again what they still keep. Data that was ever written is not
+    /// removed. Embedded: a directory whose file is gone gets a new store.
     Adopt {
         #[command(flatten)]
         store: StoreArgs,
-        /// Do it, rather than only say what would be done
+        /// Do it, instead of only printing it
         #[arg(long)]
         yes: bool,
     },
 }
 
-/// Where a server is: `http://HOST:PORT`, or without `http://`.
+/// Parses `http://HOST:PORT`, or without `http://`.
 fn server(url: &str) -> Result<HostPort, HostPortError> {
     url.strip_prefix("http://").unwrap_or(url).trim_end_matches('/').parse()
 }
@@ -114,7 +116,7 @@ struct StoreArgs {
     settings: Box<Config>,
 }
 
-/// Runs the command that the command line names; `None` when it names none, and a server is to run.
+/// Runs the command in the command line; `None` when there is none, and a server is to run.
 pub(crate) fn run(log: &Log) -> Option<Exit> {
     let named = std::env::args_os().nth(1)?;
     if !COMMANDS.contains(&named.to_str()?) {

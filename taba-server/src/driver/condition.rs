@@ -1,4 +1,4 @@
-//! [`Condition`]: whether a Server serves, stops, or has failed.
+//! [`Condition`]: whether a Server is serving, stopping, or failed.
 
 use std::any::Any;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,19 +6,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use taba_core::guard::panic_message;
 use tokio::sync::watch;
 
-/// Why a Server ended by itself. It takes no more requests; what was acknowledged is stored, and the senders keep
-/// everything else.
+/// Why a Server ended by itself. It accepts no more requests; what was acknowledged is stored, and the senders keep
+/// the rest.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{part} of the server failed: {why}")]
 #[non_exhaustive]
 pub struct ServerFailure {
-    /// What failed: `a worker`, `the store`.
+    /// The failed part: `a worker`, `the store`.
     pub part: &'static str,
-    /// The message of its panic.
+    /// The message of the panic.
     pub why: String,
 }
 
-/// Whether a Server serves, stops, or has failed.
+/// Whether a Server is serving, stopping, or failed.
 pub(crate) struct Condition {
     is_stopping: AtomicBool,
     failure: watch::Sender<Option<ServerFailure>>,
@@ -45,7 +45,7 @@ impl Condition {
         self.is_stopping.store(true, Ordering::Release);
     }
 
-    /// Stops taking requests. The first failure is kept.
+    /// Stops accepting requests. The first failure is kept.
     pub(crate) fn fail(&self, part: &'static str, panic: &(dyn Any + Send)) {
         self.stop();
         let failure = ServerFailure { part, why: panic_message(panic) };
@@ -55,7 +55,7 @@ impl Condition {
                 tracing::error!(
                     part,
                     why = failure.why,
-                    "a part of the server failed; it takes nothing any more"
+                    "a part of the server failed; it accepts no more requests"
                 );
                 *first = Some(failure);
             }
@@ -63,12 +63,12 @@ impl Condition {
         });
     }
 
-    /// The failure, once there is one.
+    /// Waits for a failure.
     pub(crate) async fn failed(&self) -> ServerFailure {
         let mut failure = self.failure.subscribe();
         match failure.wait_for(Option::is_some).await.map(|failure| failure.clone()) {
             Ok(Some(failure)) => failure,
-            // Its sender is in here, so it cannot be gone.
+            // `self` owns the sender, so it cannot be dropped.
             Ok(None) | Err(_) => std::future::pending().await,
         }
     }
@@ -80,7 +80,7 @@ impl Condition {
 
     /// Waits until all workers have ended.
     pub(crate) async fn until_over(&self) {
-        // An error would mean that the sender is gone, but `self` owns it.
+        // An error would mean that the sender is dropped, but `self` owns it.
         let _ = self.is_over.subscribe().wait_for(|is_over| *is_over).await;
     }
 }

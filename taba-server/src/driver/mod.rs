@@ -1,4 +1,4 @@
-//! The shell around the [`planner`](crate::planner): tasks, queues, the store. It decides nothing about what counts.
+//! The driver of the [`planner`](crate::planner): tasks, queues, the store. It makes no decisions about counting.
 
 mod condition;
 mod open_requests;

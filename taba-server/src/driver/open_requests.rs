@@ -1,5 +1,5 @@
-//! [`OpenRequests`]: the requests that are not answered yet. It bounds their bytes, knows the oldest, and answers a request
-//! once all its messages are answered.
+//! [`OpenRequests`]: the unanswered requests: bounds their bytes, tracks the oldest, and answers each once all its
+//! messages are answered.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -12,7 +12,7 @@ use tokio::sync::{Notify, oneshot};
 use crate::planner::IncomingMessage;
 use crate::status::Status;
 
-/// The requests that are not answered yet.
+/// The unanswered requests.
 pub(crate) struct OpenRequests {
     status: Arc<Status>,
     bytes_held: AtomicUsize,
@@ -23,11 +23,11 @@ pub(crate) struct OpenRequests {
     closed: Notify,
 }
 
-/// The bound of bytes in open requests is reached.
+/// The limit of bytes in open requests is reached.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct OverCapacity;
 
-/// Reserved bytes, given back when dropped.
+/// Reserved bytes, released on drop.
 pub(crate) struct ByteReservation {
     open_requests: Arc<OpenRequests>,
     bytes: usize,
@@ -38,7 +38,7 @@ pub(crate) struct OpenRequest {
     open_requests: Arc<OpenRequests>,
     key: (Timestamp, u64),
     answers: Mutex<PendingAcks>,
-    /// Given back with the request, when the last of it is answered.
+    /// Released with the request, after its last answer.
     _room: Option<ByteReservation>,
 }
 
@@ -48,14 +48,14 @@ struct PendingAcks {
     done: Option<oneshot::Sender<Vec<Ack>>>,
 }
 
-/// The right to answer one Batch or Probe. When dropped, it is answered as not known to be stored.
+/// The right to answer one Batch or Probe. Dropping it answers *unavailable*.
 pub(crate) struct Ticket {
     request: Arc<OpenRequest>,
     slot: usize,
     is_answered: bool,
 }
 
-/// A panic under one of these locks would leave a request half answered, so it is passed on.
+/// A panic under one of these locks could leave a request half answered, so it is propagated.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().expect("nothing under this lock panics")
 }
@@ -72,10 +72,10 @@ impl OpenRequests {
         }
     }
 
-    /// Reserves bytes. One request always fits when there is no other.
+    /// Reserves bytes. A request always fits when there is no other.
     pub(crate) fn reserve(self: &Arc<Self>, bytes: usize) -> Result<ByteReservation, OverCapacity> {
         let before = self.bytes_held.fetch_add(bytes, Ordering::Relaxed);
-        // Dropping it gives the bytes back, also on the error path below.
+        // Dropped, and so released, on the error path below.
         let room = ByteReservation { open_requests: Arc::clone(self), bytes };
         if before > 0 && before + bytes > self.bytes_held_max { Err(OverCapacity) } else { Ok(room) }
     }
@@ -99,7 +99,7 @@ impl OpenRequests {
         ((0..messages.len()).map(ticket).collect(), receiver)
     }
 
-    /// How many requests are open.
+    /// The number of open requests.
     pub(crate) fn open_count(&self) -> usize {
         lock(&self.open).len()
     }
@@ -118,7 +118,7 @@ impl OpenRequests {
     fn change_open(&self, change: impl FnOnce(&mut BTreeSet<(Timestamp, u64)>)) {
         let mut open = lock(&self.open);
         change(&mut open);
-        // Under the lock, so that the last of two changes sets the last minimum.
+        // Under the lock, so that the last change sets the final minimum.
         self.status.set_oldest_open(open.first().map(|(arrived, _)| *arrived));
     }
 }
@@ -139,7 +139,6 @@ impl Drop for OpenRequest {
 }
 
 impl Ticket {
-    /// Answers it.
     pub(crate) fn answer(mut self, ack: Ack) {
         self.settle(Some(ack));
     }
@@ -156,7 +155,7 @@ impl Ticket {
         if answers.left == 0 {
             let acks = std::mem::take(&mut answers.acks);
             if let Some(done) = answers.done.take() {
-                // When the connection broke, the receiver is gone; the Agent sends again and is answered then.
+                // After a broken connection the receiver is gone; the Agent sends again.
                 let _ = done.send(acks);
             }
         }

@@ -1,4 +1,4 @@
-//! [`Worker`]: one task that owns some VBuckets: it feeds their planners and runs their actions.
+//! [`Worker`]: a task that owns some VBuckets: it drives their planners and runs their actions.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -25,7 +25,7 @@ use crate::sabotage::{WORKERS, is_off};
 use crate::status::Status;
 use crate::version::Versions;
 
-/// What all workers of a Server share.
+/// The state shared by all workers of a Server.
 pub(crate) struct Shared {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) handlers: Registry,
@@ -37,13 +37,13 @@ pub(crate) struct Shared {
     pub(crate) versions: Versions,
     pub(crate) commit_interval: Duration,
     pub(crate) future_max: Duration,
-    /// Loads and commits that one worker may have under way.
+    /// Loads and commits in flight per worker.
     pub(crate) commits_in_flight_max: usize,
-    /// Bytes that the caches of one worker may take.
+    /// Bytes of caches per worker.
     pub(crate) cache_bytes_max: usize,
 }
 
-/// A Batch or a Probe on its way to its VBucket.
+/// A Batch or a Probe for a VBucket.
 pub(crate) struct ArrivedMessage {
     pub(crate) vbucket: VBucket,
     pub(crate) ticket: Ticket,
@@ -56,23 +56,23 @@ pub(crate) struct ArrivedMessage {
 pub(crate) enum WorkerMessage {
     /// Batches and Probes for its VBuckets.
     Arrivals(Vec<ArrivedMessage>),
-    /// Commit all that waits, without regard to the interval, then end.
+    /// Commit everything that waits, regardless of the interval, then end.
     Drain,
 }
 
-/// The planner of one VBucket, with what its worker needs for scheduling and for the bound of the caches.
+/// The planner of one VBucket, with its scheduling and cache use.
 struct PlannerSlot {
     planner: Planner<Ticket>,
-    /// When its last commit began.
+    /// Start of its last commit.
     begun: Option<Instant>,
     /// Whether it is in `due` or `ready`.
     is_scheduled: bool,
-    /// Whether its last commit had no room for all that waited.
+    /// Whether its last commit had no room for all waiting messages.
     is_behind: bool,
-    /// When it was last given something: the worker's count of inputs.
+    /// Its last use, as the worker's count of inputs.
     used: u64,
     cache_bytes: usize,
-    /// Ends the wait until something is stable, if one is under way: see [`Worker::waits`].
+    /// Aborts the current stability wait: see [`Worker::waits`].
     wait: Option<AbortHandle>,
 }
 
@@ -83,13 +83,13 @@ pub(crate) struct Worker {
     shared: Arc<Shared>,
     messages: mpsc::UnboundedReceiver<WorkerMessage>,
     slots: HashMap<VBucket, PlannerSlot>,
-    /// The VBuckets to commit later, by time.
+    /// VBuckets to commit later, by time.
     due: BinaryHeap<Reverse<(Instant, VBucket)>>,
-    /// The VBuckets to commit now.
+    /// VBuckets to commit now.
     ready: VecDeque<VBucket>,
     in_flight: FuturesUnordered<Done>,
-    /// Waits until a commit is stable, at most one for each VBucket. They are apart from what is in flight, because
-    /// they may take long, and nothing depends on them: they hold up no commit, and end with the worker.
+    /// Stability waits, at most one for each VBucket. Separate from loads and commits, because they may take long and
+    /// nothing depends on them; they end with the worker.
     waits: FuturesUnordered<Done>,
     cache_bytes: usize,
     inputs: u64,
@@ -112,7 +112,7 @@ impl Worker {
         }
     }
 
-    /// Runs until it is drained or all senders are gone.
+    /// Runs until it is drained or all senders are dropped.
     pub(crate) async fn run(mut self) {
         loop {
             while self.in_flight.len() < self.shared.commits_in_flight_max {
@@ -130,7 +130,7 @@ impl Worker {
                 },
                 Some((vbucket, input)) = self.in_flight.next(), if !self.in_flight.is_empty() => {
                     self.feed(vbucket, input);
-                    // A store that answers at once would otherwise never let the other tasks of this thread run.
+                    // A store that answers at once would otherwise block this thread's other tasks.
                     tokio::task::yield_now().await;
                 }
                 Some((vbucket, input)) = self.waits.next(), if !self.waits.is_empty() => self.feed(vbucket, input),
@@ -147,7 +147,7 @@ impl Worker {
     }
 
     fn drain(&mut self) {
-        // Messages sent before `Drain` are still taken.
+        // Messages sent before `Drain` are still processed.
         while let Ok(message) = self.messages.try_recv() {
             if let WorkerMessage::Arrivals(arrivals) = message {
                 self.take(arrivals);
@@ -208,7 +208,7 @@ impl Worker {
         let handled =
             catch_unwind(AssertUnwindSafe(|| slot.planner.handle(input, &env, &mut actions))).is_ok();
         if !handled {
-            // The Batches it held are answered as not stored when their tickets are dropped here.
+            // Dropping its tickets answers the Batches as not stored.
             slot.planner = Planner::default();
             actions.clear();
             if let Some(suppressed) = shared.log.admit("planner", "panic") {
@@ -239,8 +239,8 @@ impl Worker {
         self.bound_caches(vbucket);
     }
 
-    /// Begins to wait until a commit is stable. The wait before it is aborted; its planner no longer
-    /// needs it. So a store that never answers holds one future for each VBucket.
+    /// Starts a stability wait, and aborts the previous one. So a store that never answers holds one future per
+    /// VBucket.
     fn stabilise(&mut self, vbucket: VBucket, version: Version) {
         let (wait, handle) = abortable(stabilise(Arc::clone(&self.shared), vbucket));
         let before = self.slot(vbucket).wait.replace(handle);
@@ -250,7 +250,7 @@ impl Worker {
         self.waits.push(wait.boxed());
     }
 
-    /// The first Batch after a quiet interval is committed at once, later ones when the interval has passed.
+    /// The first Batch after a quiet interval is committed at once, later ones after the interval.
     fn schedule(&mut self, vbucket: VBucket) {
         let (is_draining, interval) = (self.is_draining, self.shared.commit_interval);
         let slot = self.slot(vbucket);
@@ -265,7 +265,7 @@ impl Worker {
         }
     }
 
-    /// Keeps the caches below their bound: the VBucket least recently used gives up half of its States, and so on.
+    /// Keeps the caches within their bound: the least recently used VBuckets drop half of their States.
     fn bound_caches(&mut self, vbucket: VBucket) {
         let slot = self.slot(vbucket);
         let (before, after) = (slot.cache_bytes, slot.planner.cache_bytes());
@@ -309,7 +309,7 @@ async fn stabilise(shared: Arc<Shared>, vbucket: VBucket) -> Result<(), StoreFai
     ask(&shared, vbucket, shared.store.stable(vbucket), "a commit is not known to be stable").await
 }
 
-/// Asks the store. A store that panics ends the Server, but not the worker: its other commits come to their end.
+/// Asks the store. A panic of the store ends the Server, but not the worker: its other commits complete.
 async fn ask<T>(
     shared: &Shared,
     vbucket: VBucket,
@@ -357,20 +357,21 @@ fn tell_newer(shared: &Shared, newer: &NewerState) {
 
 fn failed(shared: &Shared, vbucket: VBucket, error: &StoreError, what: &'static str) -> StoreFailed {
     let vbucket = vbucket.index();
-    // With the words of the store itself: `MISCONF …`, `LOADING …`.
+    // With the store's own error: `MISCONF …`, `LOADING …`.
     let cause = std::error::Error::source(error).map(taba_core::causes).unwrap_or_default();
-    // All VBuckets of a store that is away fail for one reason.
+    // All VBuckets of an unavailable store fail for one reason.
     let Some(suppressed) = shared.log.admit(what, &error.reason()) else { return StoreFailed };
     match error.remedy() {
         Remedy::Wait(_) | Remedy::Reroute => {
             tracing::warn!(vbucket, %error, cause, suppressed, "{what}; senders keep their batches");
         }
-        _ => tracing::error!(vbucket, %error, cause, suppressed, "{what}; somebody has to look at the store"),
+        _ => tracing::error!(vbucket, %error, cause, suppressed, "{what}; an operator has to fix the store"),
     }
     StoreFailed
 }
 
-/// Joins the workers, and reports a panic of one. It owns them, so dropping a caller that waits for their end aborts no commit.
+/// Joins the workers, and reports a panic of one. It owns them, so dropping a caller that waits for it aborts no
+/// commit.
 pub(crate) async fn supervise(mut workers: JoinSet<()>, shared: Arc<Shared>) {
     while let Some(ended) = workers.join_next().await {
         // Only the runtime aborts a worker, when it ends.

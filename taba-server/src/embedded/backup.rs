@@ -1,12 +1,12 @@
-//! A store in one file: what a running [`EmbeddedStore`](super::EmbeddedStore) held at one moment, and back.
+//! Backups: a consistent copy of a running [`EmbeddedStore`](super::EmbeddedStore) in one file, and its restore.
 //!
 //! ```text
 //! | "TABABKUP" | version u8 = 2 | vbuckets u16 | store u64 |             version 1: without the store
 //! | key bytes u16, at least 1 | value bytes u32 | key … | value … |       for each pair, in the order of keys
 //! | 0 u16 | pairs u64 | XXH64 of all bytes before it, seed 0, u64 |
 //! ```
-//! Integers are little-endian; keys and values are those of [`layout`](super::layout). A file that was cut off has no end,
-//! and one that was altered another sum: neither is taken.
+//! Integers are little-endian; keys and values are those of [`layout`](super::layout). A truncated or altered file
+//! fails the count or the checksum, and is refused.
 
 use std::fs::File;
 use std::io::{BufReader, ErrorKind, Read, Write};
@@ -21,17 +21,17 @@ use super::{EmbeddedError, EmbeddedStore, FILE_NAME};
 
 const MAGIC: &[u8; 8] = b"TABABKUP";
 const VERSION: u8 = 2;
-/// The version that does not say which store it is of.
+/// The version without the store's number.
 const VERSION_WITHOUT_STORE: u8 = 1;
-/// Bytes that are gathered before they are passed on.
+/// Bytes buffered before they are passed on.
 const CHUNK_BYTES: usize = 64 * 1024;
 /// Pairs in one transaction of a restore.
 const BATCH_PAIRS: usize = 20_000;
 
-/// What a backup holds.
+/// The content of a backup.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BackedUp {
-    /// VBuckets that the store was made for.
+    /// VBuckets of the store.
     pub vbuckets: u16,
     /// Pairs of key and value.
     pub pairs: u64,
@@ -39,33 +39,33 @@ pub struct BackedUp {
     pub bytes: u64,
 }
 
-/// Why a backup cannot be made or put back.
+/// Why a backup cannot be made or restored.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BackupError {
-    /// The store cannot be read to its end.
-    #[error("the store cannot be read to its end; taba-server check says where it is damaged")]
+    /// The store cannot be read completely.
+    #[error("the store cannot be read completely; taba-server check reports where it is damaged")]
     Store(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// What the backup is written to, or read from, failed.
+    /// Reading or writing the backup failed.
     #[error("the backup cannot be written or read")]
     Stream(#[source] std::io::Error),
-    /// The file is no backup, or of a newer version.
-    #[error("this is no backup of taba-server, or one of a newer version")]
+    /// The file is no backup, or has a newer version.
+    #[error("this is no backup of taba-server, or it has a newer version")]
     Foreign,
-    /// The file ends before its end was written.
-    #[error("the backup is cut off after {pairs} pairs: it was not made to its end, or not copied whole")]
+    /// The file is truncated.
+    #[error("the backup is cut off after {pairs} pairs: it was not completed, or only partly copied")]
     CutOff {
         /// Pairs that were read.
         pairs: u64,
     },
-    /// The file was altered since it was made.
-    #[error("the backup was altered since it was made: its sum does not fit")]
+    /// The file was altered.
+    #[error("the backup was altered since it was made: its checksum does not match")]
     Altered,
-    /// It says a number of VBuckets that cannot be.
+    /// Its number of VBuckets is invalid.
     #[error("the backup is damaged")]
     VBuckets(#[from] VBucketsError),
     /// The directory holds a store.
-    #[error("{} is there already; name an empty directory, or move the store away first", path.display())]
+    #[error("{} already exists; name an empty directory, or move the store away first", path.display())]
     Occupied {
         /// Its file.
         path: PathBuf,
@@ -76,13 +76,13 @@ pub enum BackupError {
 }
 
 impl EmbeddedStore {
-    /// Writes all that the store holds at this moment; commits go on meanwhile, and are not in it.
+    /// Writes a consistent copy of the store; commits continue meanwhile, and are not in it.
     ///
     /// # Errors
-    /// [`BackupError`]; what was written has no end then, and is not taken by [`restore`].
+    /// [`BackupError`]; what was written is then incomplete, and refused by [`restore`].
     ///
     /// # Cost
-    /// Reads the whole store, in the caller's thread. Space that commits free meanwhile is used again only afterwards.
+    /// Reads the whole store, in the caller's thread. Space that commits free meanwhile is reused only afterwards.
     pub fn backup(&self, to: &mut dyn Write) -> Result<BackedUp, BackupError> {
         let mut out = BackupOut::begin(to, self.vbuckets, self.file.store)?;
         let mut failed = None;
@@ -104,7 +104,7 @@ impl EmbeddedStore {
     }
 }
 
-/// Bytes on their way into a backup, and their sum.
+/// The writer of a backup, with its checksum.
 pub(super) struct BackupOut<'a> {
     to: &'a mut dyn Write,
     hash: Xxh64,
@@ -164,10 +164,10 @@ impl<'a> BackupOut<'a> {
 /// A key and its value.
 pub(super) type Record = (Vec<u8>, Vec<u8>);
 
-/// A backup that is being read, and the sum of what was read.
+/// The reader of a backup, with its checksum.
 struct BackupIn<R> {
     from: R,
-    /// Which store it is of, if it says so.
+    /// The store's number, if the backup has it.
     store: Option<u64>,
     hash: Xxh64,
     pairs: u64,
@@ -204,7 +204,7 @@ impl<R: Read> BackupIn<R> {
         Ok(())
     }
 
-    /// The next pair; `None` at the end, when count and sum fit.
+    /// The next pair; `None` at the end, after the count and checksum match.
     fn next(&mut self) -> Result<Option<Record>, BackupError> {
         let key_bytes = usize::from(u16::from_le_bytes(self.take()?));
         if key_bytes == 0 {
@@ -216,7 +216,7 @@ impl<R: Read> BackupIn<R> {
         let value_bytes = u32::from_le_bytes(self.take()?) as usize;
         let mut key = vec![0; key_bytes];
         self.fill(&mut key)?;
-        // As it comes, so that a length that was altered cannot ask for all memory.
+        // Read in portions, so that an altered length cannot allocate all memory.
         let mut value = Vec::new();
         while value.len() < value_bytes {
             let from = value.len();
@@ -228,10 +228,10 @@ impl<R: Read> BackupIn<R> {
     }
 }
 
-/// Reads a backup to its end.
+/// Reads and verifies a whole backup.
 ///
 /// # Errors
-/// [`BackupError`] when it is cut off or altered.
+/// [`BackupError`] when it is truncated or altered.
 pub fn verify(backup: &Path) -> Result<BackedUp, BackupError> {
     let (mut backup, vbuckets) = open(backup)?;
     while backup.next()?.is_some() {}
@@ -243,10 +243,11 @@ fn open(backup: &Path) -> Result<(BackupIn<BufReader<File>>, VBuckets), BackupEr
     BackupIn::open(BufReader::with_capacity(CHUNK_BYTES, file))
 }
 
-/// Makes a store of a backup, in a directory that holds none. `tell` hears how many pairs are in it, now and then.
+/// Makes a store from a backup, in a directory without one. `tell` receives the number of restored pairs now and
+/// then.
 ///
-/// Nothing is left in the directory when it fails. A server that then starts there is one whose store went back in time:
-/// Agents send again what they still keep, and what they do not is counted as lost.
+/// On failure nothing is left in the directory. For Agents the restored store is one that went back in time: they
+/// send again what they still keep, and the rest is counted as lost.
 ///
 /// # Errors
 /// [`BackupError`].
@@ -258,7 +259,7 @@ pub fn restore(backup: &Path, dir: &Path, mut tell: impl FnMut(u64)) -> Result<B
     restore_to(backup, dir, &mut tell)
 }
 
-/// The same in the place of a store that is there.
+/// The same, replacing an existing store.
 pub(super) fn restore_over(backup: &Path, dir: &Path) -> Result<BackedUp, BackupError> {
     restore_to(backup, dir, &mut |_| {})
 }

@@ -1,4 +1,4 @@
-//! [`DatabaseFile`]: the open file, and how it is opened again after the disk failed it.
+//! [`DatabaseFile`]: the open file, and how it is reopened after a disk error.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -19,23 +19,23 @@ const FORMAT_KEY: &str = "format";
 pub(super) const VBUCKETS_KEY: &str = "vbuckets";
 pub(super) const STORE_KEY: &str = "store";
 
-/// Free bytes of the file that are worth compacting it.
+/// Compaction is worthwhile from this many free bytes.
 const FREE_BYTES_MIN: u64 = 8 * 1024 * 1024;
 
-/// The database, or none while it must be opened again.
+/// The database, or none while it must be reopened.
 pub(super) struct DatabaseFile {
     path: PathBuf,
-    /// Which file that was when it was opened.
+    /// The identity of the file when it was opened.
     identity: Option<(u64, u64)>,
     options: EmbeddedOptions,
-    /// Which store it is.
+    /// The number of the store.
     pub(super) store: u64,
-    /// Readers hold the lock while they read, so the holder of the write lock knows that no handle is left. The value is
-    /// replaced as one, and calls of redb run guarded, so a panic leaves it whole.
+    /// Readers hold the lock while they read, so the holder of the write lock knows that no handle is left. The value
+    /// is replaced as a whole, and calls of redb run guarded, so a panic leaves it intact.
     database: RwLock<Option<Database>>,
 }
 
-/// A key and its value, or none to remove it.
+/// A key and its value; `None` removes it.
 pub(super) type Pair = (Vec<u8>, Option<Vec<u8>>);
 
 impl DatabaseFile {
@@ -56,7 +56,7 @@ impl DatabaseFile {
         Ok(Self { path, identity, options, store, database: RwLock::new(Some(database)) })
     }
 
-    /// Whether the file is still where it was. What is written to one that was removed ends with the process.
+    /// Checks that the file is still in its place: data written to a removed file is lost with the process.
     ///
     /// # Errors
     /// [`EmbeddedError::Removed`].
@@ -69,22 +69,22 @@ impl DatabaseFile {
         self.database.read().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
-    /// Closes the database: after an error of the disk it can do nothing more. Waits for readers to end.
+    /// Closes the database, which is unusable after a disk error. Waits for readers.
     pub(super) fn close(&self) {
         drop(self.database.write().unwrap_or_else(PoisonError::into_inner).take());
     }
 
     pub(super) fn reopen(&self) -> Result<(), EmbeddedError> {
-        // Opened again, a file that is gone would be an empty store.
+        // A missing file would be opened as an empty store.
         self.check_place()?;
         let mut slot = self.database.write().unwrap_or_else(PoisonError::into_inner);
-        // The old one must be gone first: it holds the lock of the file.
+        // The old handle must be dropped first: it holds the file's lock.
         *slot = None;
         *slot = Some(open(&self.path, &self.options)?);
         Ok(())
     }
 
-    /// Reads at one consistent moment.
+    /// Reads one consistent snapshot.
     pub(super) fn read<T>(
         &self,
         read: impl FnOnce(&ReadTransaction) -> Result<T, redb::Error>,
@@ -94,7 +94,7 @@ impl DatabaseFile {
         guarded(|| read(&database.begin_read()?))
     }
 
-    /// Writes all pairs at once; when it is `Ok`, they are on the disk.
+    /// Writes all pairs in one transaction; `Ok` means synced to the disk.
     pub(super) fn write(&self, pairs: &[Pair]) -> Result<(), redb::Error> {
         let slot = self.database.read().unwrap_or_else(PoisonError::into_inner);
         let database = slot.as_ref().ok_or(redb::Error::PreviousIo)?;
@@ -114,7 +114,8 @@ impl DatabaseFile {
         })
     }
 
-    /// Gives free pages back when they are most of the file; how many bytes. Waits for readers, and holds up all others
+    /// Compacts the file when most of it is free; returns the bytes freed. Waits for readers, and blocks all others
+    /// meanwhile.
     /// while it runs.
     pub(super) fn compact(&self) -> Result<u64, redb::Error> {
         let mut slot = self.database.write().unwrap_or_else(PoisonError::into_inner);
@@ -138,7 +139,7 @@ impl DatabaseFile {
         Ok(before.saturating_sub(size()))
     }
 
-    /// The version of every VBucket that was ever written; `None` of one whose version cannot be read.
+    /// The version of every VBucket that was ever written; `None` for an unreadable version.
     pub(super) fn versions(&self) -> Result<BTreeMap<VBucket, Option<Version>>, redb::Error> {
         self.read(|transaction| {
             let table = transaction.open_table(TABLE)?;
@@ -155,7 +156,7 @@ impl DatabaseFile {
                         tracing::error!(
                             vbucket = vbucket.index(),
                             %error,
-                            "the store is damaged at the version of a vbucket, which takes nothing more; the others go on"
+                            "the version of a vbucket is damaged: this vbucket refuses batches, all others work"
                         );
                         versions.insert(vbucket, None);
                     }
@@ -167,7 +168,7 @@ impl DatabaseFile {
     }
 }
 
-/// Which file is at this path; `None` where the system does not say.
+/// The identity of the file at this path, if the system provides one.
 fn identity(path: &Path) -> Option<(u64, u64)> {
     #[cfg(unix)]
     {
@@ -182,17 +183,17 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
     }
 }
 
-/// Does something with the database. A damaged page makes the engine panic in places; that is one more error here.
+/// Runs redb code. redb panics at some damaged pages; that becomes an error.
 pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, redb::Error> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(damaged("page")))
 }
 
-/// Whether what is stored is not what was written.
+/// Whether the stored data is damaged.
 pub(super) fn is_damage(error: &redb::Error) -> bool {
     matches!(error, redb::Error::Corrupted(_) | redb::Error::TableTypeMismatch { .. })
 }
 
-/// Notes that a store was made in this directory, so that a file that is gone is not taken for one that never was.
+/// Records that a store was made in this directory, so that a missing file does not count as a new directory.
 fn mark(dir: &Path, vbuckets: VBuckets) -> std::io::Result<()> {
     let path = dir.join(MARKER_NAME);
     if path.exists() {
@@ -202,8 +203,8 @@ fn mark(dir: &Path, vbuckets: VBuckets) -> std::io::Result<()> {
     writeln!(
         marker,
         "A store of taba-server with {} vbuckets was made in this directory; its States are in {FILE_NAME}.\n\
-         While this file is here and that one is not, the server does not start: it would begin from nothing.\n\
-         Put a backup in its place (taba-server restore), or begin anew (taba-server adopt --yes).",
+         While this file is here and that one is not, the server does not start: it would begin with an empty store.\n\
+         Restore a backup (taba-server restore), or begin with an empty store (taba-server adopt --yes).",
         vbuckets.count()
     )?;
     marker.sync_all()
@@ -213,7 +214,7 @@ fn unreadable(path: &Path, source: redb::Error) -> EmbeddedError {
     EmbeddedError::Database { path: path.to_owned(), source: Box::new(source) }
 }
 
-/// Begins a new database beside the place of the store's: it takes that place by [`finish_file`].
+/// Makes a new database beside the store's file; [`finish_file`] puts it in place.
 pub(super) fn begin_file(
     dir: &Path,
     vbuckets: VBuckets,
@@ -222,21 +223,21 @@ pub(super) fn begin_file(
     std::fs::create_dir_all(dir)
         .map_err(|source| EmbeddedError::Directory { path: dir.to_owned(), source })?;
     let part = dir.join(format!("{FILE_NAME}.restoring"));
-    // What an earlier try left.
+    // Left by an earlier try.
     let _ = std::fs::remove_file(&part);
     let database = open(&part, &EmbeddedOptions { vbuckets, ..EmbeddedOptions::default() })?;
     check(&database, vbuckets, store)?;
     Ok((database, part))
 }
 
-/// The new database takes the place of the store's.
+/// Replaces the store's file by the new database.
 pub(super) fn finish_file(dir: &Path, part: &Path, vbuckets: VBuckets) -> std::io::Result<()> {
     std::fs::rename(part, dir.join(FILE_NAME))?;
     mark(dir, vbuckets)?;
     std::fs::File::open(dir)?.sync_all()
 }
 
-/// What is stored is not what we write.
+/// An error for stored data that no store writes.
 pub(super) fn damaged(what: &'static str) -> redb::Error {
     redb::Error::Corrupted(what.to_owned())
 }
@@ -250,12 +251,12 @@ fn open(path: &std::path::Path, options: &EmbeddedOptions) -> Result<Database, E
     })
 }
 
-/// What a file says about itself.
+/// The metadata of a file.
 struct FileMeta {
     format: u64,
     count: u64,
     store: u64,
-    /// Whether some of it was written just now.
+    /// Whether some of it was just written.
     is_changed: bool,
 }
 
@@ -263,8 +264,8 @@ pub(super) fn random() -> Result<u64, redb::Error> {
     getrandom::u64().map_err(|error| redb::Error::Io(std::io::Error::other(error)))
 }
 
-/// Compares what the file says about itself with what is expected, or writes it into a new file. Gives which store it is;
-/// one that has no number yet gets this one, or a random one.
+/// Compares the file's metadata with the expected values, or writes it into a new file. Returns the store's number; a
+/// file without one gets this one, or a random one.
 fn check(database: &Database, vbuckets: VBuckets, store: Option<u64>) -> Result<u64, EmbeddedError> {
     let expected = u64::from(vbuckets.count());
     let look = || -> Result<(u64, u64, u64), redb::Error> {

@@ -1,4 +1,4 @@
-//! Which bytes stand where in an [`EmbeddedStore`](super::EmbeddedStore): a promise to every directory out there.
+//! The storage format of an [`EmbeddedStore`](super::EmbeddedStore). Stored data depends on it.
 //!
 //! One table of bytes to bytes, `taba`, sorted by key:
 //! ```text
@@ -7,9 +7,9 @@
 //! | vbucket u16 | 2 | Tab name … |                            the Tab's type
 //! | vbucket u16 | 3 | Tab name … | 0 | Client … | 0 | part u16 |   a part of a State: an Envelope
 //! ```
-//! Integers in keys are big-endian, so that they sort; in values they are little-endian. Names hold no byte below `!`,
-//! so a 0 behind a name sorts it before every longer one, as text does. A second table, `taba.meta`, holds the
-//! format's number, how many VBuckets there are, and a random number that says which store it is.
+//! Integers in keys are big-endian, so that they sort; in values they are little-endian. Names hold no byte below
+//! `!`, so the 0 after a name sorts it before every longer one, as text does. A second table, `taba.meta`, holds the
+//! format number, the number of VBuckets, and the random number of the store.
 
 use taba_core::{ClientId, Mark, Part, SeqNo, StateKey, StreamId, TabName, TabType, VBucket, Version};
 
@@ -24,8 +24,8 @@ const PREFIX_BYTES: usize = 3;
 const VERSION_BYTES: usize = 16;
 const MARK_BYTES: usize = 20;
 
-const _: () = assert!(PREFIX_BYTES == 2 + 1, "the drawing above is out of date");
-const _: () = assert!(VERSION_BYTES == 8 + 8 && MARK_BYTES == 8 + 8 + 4, "the drawing above is out of date");
+const _: () = assert!(PREFIX_BYTES == 2 + 1, "the table above is out of date");
+const _: () = assert!(VERSION_BYTES == 8 + 8 && MARK_BYTES == 8 + 8 + 4, "the table above is out of date");
 
 fn prefix(vbucket: VBucket, kind: u8) -> Vec<u8> {
     let mut key = Vec::with_capacity(64);
@@ -34,7 +34,7 @@ fn prefix(vbucket: VBucket, kind: u8) -> Vec<u8> {
     key
 }
 
-/// In place of a version: the VBucket was lost with a damaged page, and no operator has let it begin again empty yet.
+/// Instead of a version: the VBucket was lost with a damaged page, and no operator has recreated it yet.
 pub(super) const LOST: &[u8] = b"lost";
 const _: () = assert!(LOST.len() != VERSION_BYTES, "it would be read as a version");
 
@@ -48,12 +48,12 @@ pub(super) fn mark_key(vbucket: VBucket, stream: StreamId) -> Vec<u8> {
     key
 }
 
-/// All keys of a VBucket: from the first, up to the second, which is excluded.
+/// All keys of a VBucket: first, and end (excluded).
 pub(super) fn whole_range(vbucket: VBucket) -> (Vec<u8>, Vec<u8>) {
     (prefix(vbucket, VERSION), prefix(vbucket, u8::MAX))
 }
 
-/// All keys of marks: from the first, up to the second, which is excluded.
+/// All keys of marks: first, and end (excluded).
 pub(super) fn marks_range(vbucket: VBucket) -> (Vec<u8>, Vec<u8>) {
     (prefix(vbucket, MARK), prefix(vbucket, TAB))
 }
@@ -64,7 +64,7 @@ pub(super) fn tab_key(vbucket: VBucket, tab: &TabName) -> Vec<u8> {
     key
 }
 
-/// All keys of Tabs: from the first, up to the second, which is excluded.
+/// All keys of Tabs: first, and end (excluded).
 pub(super) fn tabs_range(vbucket: VBucket) -> (Vec<u8>, Vec<u8>) {
     (prefix(vbucket, TAB), prefix(vbucket, STATE))
 }
@@ -84,7 +84,7 @@ pub(super) fn state_key(vbucket: VBucket, key: &StateKey, part: Part) -> Vec<u8>
     bytes
 }
 
-/// All parts of one State: from the first, up to the second, which is excluded.
+/// All parts of one State: first, and end (excluded).
 pub(super) fn state_range(vbucket: VBucket, key: &StateKey) -> (Vec<u8>, Vec<u8>) {
     let (mut from, mut to) = (state_head(vbucket, key), state_head(vbucket, key));
     from.push(0);
@@ -92,7 +92,7 @@ pub(super) fn state_range(vbucket: VBucket, key: &StateKey) -> (Vec<u8>, Vec<u8>
     (from, to)
 }
 
-/// All States of a Tab, or of all Tabs, behind `after`: from the first, up to the second, which is excluded.
+/// All States of a Tab, or of all Tabs, after `after`: first, and end (excluded).
 pub(super) fn states_range(
     vbucket: VBucket,
     tab: Option<&TabName>,
@@ -116,7 +116,7 @@ pub(super) fn states_range(
     (from, to)
 }
 
-/// The State and part that a key names. `None` when no store writes such a key.
+/// The State and part of a key; `None` when no store writes such a key.
 pub(super) fn read_state_key(key: &[u8]) -> Option<(StateKey, Part)> {
     let (head, part) = key.get(PREFIX_BYTES..)?.split_last_chunk::<2>()?;
     let head = head.strip_suffix(&[0])?;
@@ -131,8 +131,8 @@ pub(super) fn read_tab(key: &[u8], value: &[u8]) -> Option<(TabName, TabType)> {
     Some((tab, read_type(value).unwrap_or_else(damaged_type)))
 }
 
-/// What stands for a type that cannot be read: no Handler has this one, so the States of the Tab are a fault each, and
-/// the other Tabs none.
+/// Replaces a type that cannot be read. No Handler has it, so each State of this Tab is a fault and other Tabs are
+/// not affected.
 pub(super) fn damaged_type() -> TabType {
     TabType::new("taba.damaged").expect("the constant is a type name")
 }
@@ -149,7 +149,7 @@ pub(super) fn put_mark(mark: &Mark) -> Vec<u8> {
     value
 }
 
-/// The stream of the key of a mark.
+/// The stream of a mark's key.
 pub(super) fn read_stream(key: &[u8]) -> Option<StreamId> {
     Some(StreamId(u64::from_be_bytes(key.get(PREFIX_BYTES..)?.try_into().ok()?)))
 }

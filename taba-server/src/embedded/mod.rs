@@ -1,21 +1,20 @@
-//! [`EmbeddedStore`]: States in one directory of this machine, safe against crashes.
+//! [`EmbeddedStore`]: States in one local directory, crash-safe.
 //!
 //! # How it works
-//! One redb file. One thread writes: it groups the commits of many VBuckets into one transaction and one sync, and
+//! One redb file. One writer thread groups the commits of many VBuckets into one transaction and one sync, and
 //! compares versions with a table in memory. Each reader sees one consistent snapshot and never waits.
 //!
 //! # Why redb
-//! It was measured against fjall, a log-structured store, on one 2-core machine in November 2026. fjall writes less
-//! (redb's copy-on-write costs 7 to 22 times the bytes: 27 MB/s at 1,000 changed States of 300 bytes each 200 ms) but
-//! a zeroed page in the middle of its journal silently dropped all that came after, while redb's commits are
-//! checksummed. redb also opened in 1 to 30 ms instead of 300 to 900, scanned five times as fast, and needs no threads
-//! in the background.
+//! Measured against fjall, a log-structured store, on one 2-core machine in November 2026. fjall writes less (redb's
+//! copy-on-write costs 7 to 22 times the bytes: 27 MB/s at 1,000 changed States of 300 bytes each 200 ms), but a
+//! zeroed page in the middle of its journal silently dropped all later data, while redb's commits are checksummed.
+//! redb also opened in 1 to 30 ms instead of 300 to 900, scanned five times as fast, and needs no background threads.
 //!
 //! # When the disk fails
-//! The commits of that group are answered [`StoreError::Unavailable`]; nothing that was stored before is lost. The
-//! file is opened again with the next commit, and what it then holds decides whether the failed group had happened.
+//! The commits of the group fail with [`StoreError::Unavailable`]; earlier ones are safe. The next commit reopens the
+//! file, whose content shows whether the failed group was written.
 //!
-//! There is no mode without sync: with this engine, what is not synced would not survive a killed process either.
+//! There is no mode without sync: with redb, unsynced data would not survive a killed process either.
 
 mod backup;
 mod error;
@@ -48,17 +47,17 @@ use self::file::{DatabaseFile, TABLE, damaged, is_damage};
 use self::writer::{StoreWriter, WriteJob};
 
 const FILE_NAME: &str = "taba.redb";
-/// Says that a store was made in the directory.
+/// The file that records that a store was made in the directory.
 const MARKER_NAME: &str = "taba.store";
-/// How long to wait before a store that failed is tried again.
+/// The pause before a failed store is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// How to open an [`EmbeddedStore`].
+/// The options of an [`EmbeddedStore`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EmbeddedOptions {
-    /// How many VBuckets: those that the directory was made for.
+    /// The number of VBuckets of the directory.
     pub vbuckets: VBuckets,
-    /// Bytes of the file that are kept in memory. Default 64 MiB; more makes queries faster.
+    /// Bytes of the file cached in memory. Default 64 MiB; more makes queries faster.
     pub cache_bytes: usize,
 }
 
@@ -68,13 +67,12 @@ impl Default for EmbeddedOptions {
     }
 }
 
-/// States in one directory of this machine.
+/// States in one local directory.
 ///
-/// Needs a tokio runtime around its async functions. Dropping it waits for the write under way, then releases the
-/// directory.
+/// Its async functions require a tokio runtime. Dropping it waits for the current write, then releases the directory.
 ///
 /// # Cost
-/// Each commit is on the disk when it is done: about 8 ms on an ordinary SSD, whether alone or in a group of hundreds.
+/// A commit is synced when it is done: about 8 ms on an ordinary SSD, alone or in a group of hundreds.
 #[derive(Debug)]
 pub struct EmbeddedStore {
     vbuckets: VBuckets,
@@ -91,8 +89,8 @@ impl std::fmt::Debug for DatabaseFile {
 }
 
 impl EmbeddedStore {
-    /// Forgets that a store was made in a directory whose file is gone or empty, so that the next start makes a new one.
-    /// `false`: there is nothing to forget, since the file is there or no store was.
+    /// Removes the record of a store whose file is gone or empty, so that the next start makes a new one. `false` if
+    /// there is no such record, or the file exists.
     ///
     /// # Errors
     /// When the file cannot be removed.
@@ -104,16 +102,16 @@ impl EmbeddedStore {
         Ok(true)
     }
 
-    /// Whether a store was made in a directory, and its file is gone or empty.
+    /// Whether the directory has a record of a store, and its file is gone or empty.
     pub fn is_file_lost(dir: &Path) -> bool {
         let bytes = std::fs::metadata(dir.join(FILE_NAME)).map_or(0, |found| found.len());
         bytes == 0 && dir.join(MARKER_NAME).exists()
     }
 
-    /// As [`open`](Self::open), of a store that is there.
+    /// As [`open`](Self::open), for an existing store.
     ///
     /// # Errors
-    /// [`EmbeddedError`]; [`NoStore`](EmbeddedError::NoStore) when there is none.
+    /// [`EmbeddedError`]; [`NoStore`](EmbeddedError::NoStore) if none exists.
     pub fn open_existing(dir: impl AsRef<Path>, options: EmbeddedOptions) -> Result<Self, EmbeddedError> {
         let (path, marker) = (dir.as_ref().join(FILE_NAME), dir.as_ref().join(MARKER_NAME));
         if std::fs::metadata(&path).map_or(0, |found| found.len()) == 0 && !marker.exists() {
@@ -122,12 +120,12 @@ impl EmbeddedStore {
         Self::open(dir, options)
     }
 
-    /// Opens the directory, and makes it if there is none.
+    /// Opens the directory, and makes a store if there is none.
     ///
-    /// A file that the engine refuses, because a page of it is damaged and the process that had it was killed, is replaced by
-    /// one of all that can be read; it is kept as `taba.redb.damaged-N`. VBuckets that could not be read are damaged from then
-    /// on: they take nothing, and queries say that they are missing, until [`begin_anew`](Self::begin_anew). That takes the
-    /// room of the file twice more, and its time.
+    /// A file that redb refuses, because its process was killed and a page is damaged, is replaced by one with all
+    /// readable data, and kept as `taba.redb.damaged-N`. VBuckets that could not be read are then damaged: they
+    /// refuse commits, and queries report them as missing, until [`begin_anew`](Self::begin_anew). That takes twice
+    /// the space of the file, and the time to copy it.
     ///
     /// # Errors
     /// [`EmbeddedError`]: in use, made for another number of VBuckets, or not readable.
@@ -146,7 +144,7 @@ impl EmbeddedStore {
         Ok(Self { vbuckets, file, jobs: Some(jobs), writer })
     }
 
-    /// The streams of a VBucket whose marks cannot be read: as long as there is one, the VBucket takes nothing.
+    /// The streams with unreadable marks: while there is one, the VBucket refuses commits.
     ///
     /// # Errors
     /// [`StoreError`] when the file cannot be read there.
@@ -165,9 +163,8 @@ impl EmbeddedStore {
         .await
     }
 
-    /// Removes marks: what was counted of these Lanes is no longer known.
-    ///
-    /// What their Agents still keep of them counts once more, and what came before is counted as a gap though it is stored.
+    /// Removes marks: what was counted of these Lanes is no longer known. Batches that their Agents still keep count
+    /// again, and earlier ones are counted as a gap although they are stored.
     ///
     /// # Errors
     /// [`StoreError`]; then none is removed.
@@ -191,11 +188,11 @@ impl EmbeddedStore {
         Ok(lost)
     }
 
-    /// Lets VBuckets that were lost begin anew, empty: Agents send again what they still keep of them, and the rest is counted
-    /// as a gap. They do so when the store is opened next.
+    /// Recreates lost VBuckets, empty, when the store is opened next: Agents send again what they still keep of them,
+    /// and the rest is counted as a gap.
     ///
     /// # Errors
-    /// [`StoreError`]; then none does.
+    /// [`StoreError`]; then none is recreated.
     pub async fn begin_anew(&self, vbuckets: &[VBucket]) -> Result<(), StoreError> {
         let pairs = vbuckets.iter().map(|vbucket| (layout::version_key(*vbucket), None)).collect();
         self.write_pairs(pairs).await
@@ -208,11 +205,11 @@ impl EmbeddedStore {
     }
 
     fn send(&self, job: WriteJob) -> Result<(), StoreError> {
-        let jobs = self.jobs.as_ref().expect("there until dropped");
+        let jobs = self.jobs.as_ref().expect("present until dropped");
         jobs.send(job).map_err(|_| unavailable("the writing thread has ended".into()))
     }
 
-    /// Reads on a thread that may block.
+    /// Reads on a blocking thread.
     async fn read<T: Send + 'static>(
         &self,
         vbucket: VBucket,
@@ -245,9 +242,9 @@ fn open_or_replace(dir: &Path, options: EmbeddedOptions) -> Result<DatabaseFile,
                 kept = %kept.display(),
                 vbuckets_lost = lost.len(),
                 cause = taba_core::causes(&refused),
-                "the file of the store was damaged; all of it that can be read is in a new one. What was lost takes nothing, and \
-                 is missing from answers, until a backup is put back (taba-server restore) or taba-server mend --yes lets it \
-                 begin anew"
+                "the file of the store was damaged; its readable data is in a new one. Lost vbuckets refuse batches, and \
+                 are missing from answers, until a backup is restored (taba-server restore) or taba-server mend --yes \
+                 recreates them"
             );
             DatabaseFile::open(dir, options)
         }
@@ -275,7 +272,7 @@ impl Drop for EmbeddedStore {
     fn drop(&mut self) {
         drop(self.jobs.take());
         if let Some(writer) = self.writer.take() {
-            // It has told its panic already, if it had one.
+            // A panic was already logged.
             let _ = writer.join();
         }
     }
@@ -332,7 +329,7 @@ impl Store for EmbeddedStore {
         outcome.await.unwrap_or_else(|_| Err(unavailable("the writing thread has ended".into())))
     }
 
-    /// What is done was synced to the disk, and there is no other machine that could take over with less.
+    /// A finished commit is synced, and no other machine could take over with less.
     async fn stable(&self, _: VBucket) -> Result<(), StoreError> {
         Ok(())
     }

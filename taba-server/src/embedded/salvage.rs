@@ -1,9 +1,9 @@
-//! What can still be read of a damaged store, as a backup.
+//! Reads the intact part of a damaged store into a backup.
 //!
-//! After a killed process redb verifies every page before it opens a file, and refuses the whole of one that has a damaged
-//! page. A copy is read here as it is: the flag that asks for that check is cleared in the copy, which is then opened only
-//! to be read. A VBucket counts only when all of it can be read. In a backup that somebody asks for, one that cannot begins anew, as if its store had gone back to
-//! the beginning, so that its Lanes find a gap and nothing is counted twice.
+//! After a killed process redb verifies every page before it opens a file, and refuses a file with a damaged one. So
+//! this reads a copy: the flag that requires the check is cleared in the copy, which is then opened read-only. A
+//! VBucket is saved only if all of it can be read. In a backup made on request, the others are left out, as if their
+//! store had gone back to the beginning: their Lanes find a gap, and nothing is counted twice.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
@@ -16,26 +16,27 @@ use super::backup::{BackedUp, BackupError, BackupOut, Record};
 use super::file::{META, STORE_KEY, TABLE, VBUCKETS_KEY, damaged, guarded, random};
 use super::{FILE_NAME, layout};
 
-/// Where redb keeps its flags, and the one that says that the file was not closed; see its `docs/design.md`, "Database header".
+/// The offset of redb's flags, and the flag of an unclean shutdown; see its `docs/design.md`, "Database header".
 const FLAGS_AT: u64 = 9;
 const RECOVERY_REQUIRED: u8 = 2;
 
-/// What was saved of a damaged store.
+/// The result of a salvage.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Salvaged {
-    /// What the backup holds.
+    /// The content of the backup.
     pub backup: BackedUp,
-    /// VBuckets that could not be read whole, and are not in it.
+    /// VBuckets that could not be read completely, and are not in it.
     pub lost: Vec<VBucket>,
 }
 
-/// Writes a backup of every VBucket that can be read whole. No server may have the store open; its file is not changed.
+/// Writes a backup of every VBucket that can be read completely. No server may have the store open; its file is not
+/// changed.
 ///
 /// # Errors
 /// [`BackupError`] when nothing can be read, or the backup cannot be written.
 ///
 /// # Cost
-/// A copy of the file beside it, which is removed at the end; memory for one VBucket.
+/// A copy of the file beside it, removed at the end; memory for one VBucket.
 pub fn salvage(dir: &Path, to: &mut dyn Write) -> Result<Salvaged, BackupError> {
     save(dir, to, LostVBuckets::LeftOut)
 }
@@ -43,9 +44,9 @@ pub fn salvage(dir: &Path, to: &mut dyn Write) -> Result<Salvaged, BackupError> 
 /// How a backup treats VBuckets that cannot be read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum LostVBuckets {
-    /// They are not in the backup, and begin anew.
+    /// They are left out.
     LeftOut,
-    /// They are in it, marked as lost: reading them is an error until an operator lets them begin anew (`mend --yes`).
+    /// They are marked as lost: reading them is an error until an operator recreates them (`mend --yes`).
     Marked,
 }
 
@@ -57,14 +58,14 @@ fn save(dir: &Path, to: &mut dyn Write, lost: LostVBuckets) -> Result<Salvaged, 
     salvaged
 }
 
-/// Where a damaged file is kept, and which VBuckets were lost with it.
+/// The name under which a damaged file is kept, and the VBuckets lost with it.
 pub(super) struct Replaced {
     pub(super) kept: PathBuf,
     pub(super) lost: Vec<VBucket>,
 }
 
-/// Puts a new file in the place of one that the engine refuses: all that can be read, and the rest marked as lost. The old
-/// one is kept under another name. Whatever fails on the way leaves the directory as it was.
+/// Replaces a file that redb refuses by a new one: all readable data, and the rest marked as lost. The old file is
+/// kept under another name. On failure the directory is unchanged.
 pub(super) fn replace(dir: &Path) -> Result<Replaced, BackupError> {
     let saved = dir.join(format!("{FILE_NAME}.saved"));
     let replaced = replace_by(dir, &saved);
@@ -102,7 +103,7 @@ fn clear_flag(path: &Path) -> std::io::Result<()> {
 
 fn read(path: &Path, to: &mut dyn Write, mark: LostVBuckets) -> Result<Salvaged, BackupError> {
     let store_error = |error: redb::Error| BackupError::Store(Box::new(error));
-    // The mode in which a reader needs nothing but the pages that it reads.
+    // Read-only mode reads only the pages it needs.
     let open =
         || Ok(Builder::new().set_concurrency_mode(ConcurrencyMode::SingleWriter).open_read_only(path)?);
     let database = guarded(open).map_err(store_error)?;
@@ -114,7 +115,7 @@ fn read(path: &Path, to: &mut dyn Write, mark: LostVBuckets) -> Result<Salvaged,
     let vbuckets = VBuckets::new(vbuckets.map_err(store_error)?.try_into().unwrap_or(u32::MAX))?;
     let store =
         guarded(|| Ok(database.begin_read()?.open_table(META)?.get(STORE_KEY)?.map(|found| found.value())));
-    // A file of an earlier build has none; the next one to open it would have given it one.
+    // A file of an earlier build has no number; the next open would have given it one.
     let store = store.map_err(store_error)?.map_or_else(random, Ok).map_err(store_error)?;
     let mut out = BackupOut::begin(to, vbuckets, store)?;
     let mut lost = Vec::new();
@@ -147,7 +148,7 @@ fn pairs(database: &ReadOnlyDatabase, vbucket: VBucket) -> Result<Vec<Record>, r
         let (key, value) = pair?;
         pairs.push((key.value().to_vec(), value.value().to_vec()));
     }
-    // A VBucket with pairs and without a version is none.
+    // A VBucket with pairs and without a version does not count as readable.
     match pairs.first() {
         Some((key, value))
             if *key != layout::version_key(vbucket) || layout::read_version(value).is_none() =>

@@ -1,5 +1,4 @@
-//! [`StoreWriter`]: the one thread that writes. It puts the commits of many VBuckets into one transaction and one sync, so
-//! that what a disk is slow at is paid once for all of them.
+//! [`StoreWriter`]: the one writer thread. It puts the commits of many VBuckets into one transaction and one sync.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,14 +15,14 @@ use super::{layout, unavailable};
 /// Pairs in one transaction, about: beyond, waiting costs more than another sync.
 const GROUP_PAIRS_MAX: usize = 16 * COMMIT_PAIRS_MAX;
 
-/// What the writer is asked for.
+/// A request to the writer.
 pub(super) enum WriteJob {
     Commit {
         vbucket: VBucket,
         commit: Commit,
         reply: oneshot::Sender<Result<Committed, StoreError>>,
     },
-    /// A reader had a disk error: open the file again.
+    /// A reader had a disk error: reopen the file.
     Reopen,
 }
 
@@ -33,13 +32,13 @@ struct PendingCommit {
     reply: oneshot::Sender<Result<Committed, StoreError>>,
 }
 
-/// The one thread that writes.
+/// The one writer thread.
 pub(super) struct StoreWriter {
     file: Arc<DatabaseFile>,
     jobs: Receiver<WriteJob>,
-    /// The stored versions; only this thread writes. VBuckets that are not here were never written; `None` is damaged.
+    /// The stored versions. A missing VBucket was never written; `None` is damaged.
     versions: BTreeMap<VBucket, Option<Version>>,
-    /// Commits to a VBucket that the group under way already changes.
+    /// Commits to VBuckets that the current group already changes.
     deferred: Vec<PendingCommit>,
     /// VBuckets whose commits met a damaged page.
     spoilt: BTreeSet<VBucket>,
@@ -54,7 +53,7 @@ impl StoreWriter {
         Self { file, jobs, versions, deferred: Vec::new(), spoilt: BTreeSet::new() }
     }
 
-    /// Runs until all senders are gone.
+    /// Runs until all senders are dropped.
     pub(super) fn run(mut self) {
         loop {
             let mut waiting = std::mem::take(&mut self.deferred);
@@ -86,9 +85,9 @@ impl StoreWriter {
         }
     }
 
-    /// Commits as one group what can be committed together.
+    /// Commits as many of these as possible as one group.
     fn commit(&mut self, waiting: Vec<PendingCommit>) {
-        // One look at the directory for each group: as nothing beside its sync.
+        // One check per group costs nothing beside the sync.
         if let Err(error) = self.ensure_open().and_then(|()| Ok(self.file.check_place()?)) {
             let cause = taba_core::causes(&*error);
             for pending in waiting {
@@ -111,7 +110,7 @@ impl StoreWriter {
                 continue;
             }
             match group.entry(pending.vbucket) {
-                // What it will find is only known once the group is stored.
+                // Its base is known only when the group is stored.
                 Entry::Occupied(_) => self.deferred.push(pending),
                 Entry::Vacant(_) if pending.commit.expect != found => {
                     answer(pending, Ok(Committed::Conflict { found }));
@@ -144,7 +143,7 @@ impl StoreWriter {
         }
     }
 
-    /// A page that the group needs is damaged: whom it belongs to shows when each commits alone. The others go on.
+    /// The group met a damaged page: commits each VBucket alone to find the damaged one; the others succeed.
     fn commit_apart(&mut self, group: BTreeMap<VBucket, PendingCommit>) {
         let is_alone = group.len() == 1;
         for (vbucket, pending) in group {
@@ -154,16 +153,16 @@ impl StoreWriter {
             }
             tracing::error!(
                 vbucket = vbucket.index(),
-                "the store is damaged where a commit has to write; this vbucket takes nothing more, the others go on"
+                "the store is damaged where a commit has to write: this vbucket refuses batches, all others work"
             );
-            // Until the file is opened again from the start: then it is looked at anew.
+            // Until the file is reopened.
             self.spoilt.insert(vbucket);
             self.versions.insert(vbucket, None);
             answer(pending, Err(StoreError::Damaged { vbucket, what: "page" }));
         }
     }
 
-    /// Opens the file again if an error has closed it. Whether the write that failed has happened is then read from it.
+    /// Reopens the file after an error. Its content shows whether the failed write happened.
     fn ensure_open(&mut self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         if self.file.is_open() {
             return Ok(());
@@ -179,12 +178,12 @@ impl StoreWriter {
                 return Err(error.into());
             }
         }
-        tracing::info!("the store was opened again");
+        tracing::info!("the store was reopened");
         Ok(())
     }
 }
 
-/// The pairs of a group, sorted: neighbours in the file are then written together.
+/// The pairs of a group, sorted, so that neighbours in the file are written together.
 fn pairs_of(group: &BTreeMap<VBucket, PendingCommit>) -> Vec<Pair> {
     let mut pairs: Vec<Pair> = Vec::new();
     for (&vbucket, PendingCommit { commit, .. }) in group {
@@ -204,12 +203,12 @@ fn pairs_of(group: &BTreeMap<VBucket, PendingCommit>) -> Vec<Pair> {
             (layout::state_key(vbucket, key, *part), bytes.as_ref().map(|bytes| bytes.to_vec()))
         }));
     }
-    // Stable: of two pairs with one key, the later one still comes later, and wins.
+    // Stable sort: of two pairs with one key, the later one wins.
     pairs.sort_by(|a, b| a.0.cmp(&b.0));
     pairs
 }
 
 fn answer(pending: PendingCommit, outcome: Result<Committed, StoreError>) {
-    // Who asked may have gone; the commit stands or not all the same.
+    // The receiver may be gone; the commit is done or not all the same.
     let _ = pending.reply.send(outcome);
 }

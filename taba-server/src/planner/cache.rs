@@ -1,5 +1,5 @@
-//! [`Cache`]: the cached content of one VBucket: decoded States, types of Tabs, marks. Only a cache: it may be dropped
-//! at any time, and is dropped whenever it might not be what the store holds.
+//! [`Cache`]: the decoded States, Tab types and marks of one VBucket. It can be dropped at any time, and is whenever
+//! it may differ from the store.
 
 use std::collections::HashMap;
 
@@ -14,30 +14,30 @@ use taba_core::{
 use super::marks::Marks;
 use crate::panics::HandlerPanic;
 
-/// About how much more a decoded State takes than an encoded one, and what surrounds it in the tables.
+/// The estimated size of a decoded State with its table entries, relative to its encoding.
 const WEIGHT_PER_BYTE: usize = 3;
 const WEIGHT_PER_STATE: usize = 384;
 
-/// What is known of one VBucket at one version.
+/// The cached content of one VBucket at one version.
 #[derive(Default)]
 pub(super) struct Cache {
-    /// `None`: nothing is known, and everything below is empty.
+    /// `None`: the cache is empty.
     pub(super) version: Option<Version>,
     pub(super) marks: Marks,
     tabs: HashMap<TabName, CachedTab>,
-    /// States that were changed since the last commit, each once.
+    /// States changed since the last commit, distinct.
     changed: Vec<StateKey>,
-    /// Tabs whose type was learnt since the last commit, each once.
+    /// Tabs whose type is new since the last commit, distinct.
     new_tabs: Vec<TabName>,
-    /// Counts the attempts to commit: the clock of "least recently used".
+    /// Counts the attempts to commit, for "least recently used".
     attempt: u64,
     weight: usize,
-    /// Whether each Handler is tried out before what it did is kept.
+    /// Whether Handlers work on copies, whose results are kept only on success.
     pub(super) is_careful: bool,
-    /// A Handler panicked in an attempt that was not careful: some States may be half changed, and nothing here may be
+    /// A Handler panicked in an attempt that was not careful: States may be inconsistent, and nothing here may be
     /// committed.
     pub(super) is_poisoned: bool,
-    /// Whether a State that was loaded may be [newer](CachedSlot::Newer) than this build.
+    /// Whether a loaded State may be [newer](CachedSlot::Newer) than this build.
     pub(super) has_newer: bool,
     /// Panics to report.
     pub(super) panics: Vec<HandlerPanic>,
@@ -48,30 +48,30 @@ pub(super) struct Cache {
 struct CachedTab {
     known: bool,
     tab_type: Option<TabType>,
-    /// The attempt that last touched it.
+    /// The last attempt that used it.
     used: u64,
     clients: HashMap<ClientId, CachedState>,
 }
 
 struct CachedState {
     slot: CachedSlot,
-    /// The attempt that last touched it.
+    /// The last attempt that used it.
     used: u64,
     changed: bool,
     weight: usize,
 }
 
-/// What is known of one State.
+/// A cached State.
 pub(super) enum CachedSlot {
     /// Not loaded yet.
     Unknown,
-    /// There is none.
+    /// Not in the store.
     Absent,
     /// Decoded.
     Live(DecodedState),
-    /// There is one that this Server cannot read: it must not be written over.
+    /// In the store, but unreadable here: it must not be overwritten.
     Unreadable(Why),
-    /// There is one that a newer build has written: it must not be written over, and Blocks for it wait.
+    /// In the store, written by a newer build: it must not be overwritten, and Blocks for it wait.
     Newer {
         /// The version of the State.
         found: u16,
@@ -80,7 +80,7 @@ pub(super) enum CachedSlot {
     },
 }
 
-/// A State in its decoded form.
+/// A decoded State.
 pub(super) struct DecodedState {
     pub(super) tab_type: TabType,
     pub(super) handler: Guarded,
@@ -88,28 +88,28 @@ pub(super) struct DecodedState {
     pub(super) events: u64,
 }
 
-/// One State's place, with the type of its Tab.
+/// A State's slot, with the type of its Tab.
 pub(super) struct CacheEntry<'a> {
     pub(super) tab_type: &'a mut Option<TabType>,
     pub(super) slot: &'a mut CachedSlot,
 }
 
-/// What the store turned out to hold that cannot be read.
+/// A stored State that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnreadableState {
-    /// Which State.
+    /// The State.
     pub key: StateKey,
-    /// Why it cannot be read.
+    /// The reason.
     pub why: Why,
 }
 
 impl Cache {
-    /// About how many bytes it takes.
+    /// Its estimated size in bytes.
     pub(super) const fn weight(&self) -> usize {
         self.weight
     }
 
-    /// Forgets everything.
+    /// Empties the cache.
     pub(super) fn reset(&mut self) {
         let panics = std::mem::take(&mut self.panics);
         *self = Self { attempt: self.attempt, panics, ..Self::default() };
@@ -123,7 +123,7 @@ impl Cache {
         self.marks = marks;
     }
 
-    /// A Handler panicked. In a careful attempt it is reported; otherwise the attempt is made again, carefully.
+    /// A Handler panicked. A careful attempt reports it; another attempt is repeated carefully.
     pub(super) fn panicked(&mut self, tab_type: &TabType, panicked: Panicked) {
         if self.is_careful {
             self.panics.push(HandlerPanic { tab_type: tab_type.clone(), panicked });
@@ -138,8 +138,8 @@ impl Cache {
         self.is_careful = is_careful;
     }
 
-    /// Says that a State will be needed in this attempt; what has to be loaded for that is added to `wanted`. Answers
-    /// how many pairs of a commit the State may need that no earlier touch of this attempt has counted.
+    /// Marks a State as needed in this attempt; adds to `wanted` what has to be loaded. Returns the pairs of a commit
+    /// that the State may need beyond those already counted.
     pub(super) fn touch(&mut self, tab: &TabName, client: &ClientId, wanted: &mut Wanted) -> usize {
         let attempt = self.attempt;
         let mut pairs = 0;
@@ -171,12 +171,12 @@ impl Cache {
         pairs
     }
 
-    /// Whether [`load`](Self::load) can add to what is here, or must begin anew.
+    /// Whether [`load`](Self::load) can extend the cache, or must reset it.
     pub(super) fn is_at(&self, version: Version) -> bool {
         self.version == Some(version)
     }
 
-    /// Takes in what was loaded for `wanted`. The cache is empty or at the same version.
+    /// Adds what was loaded for `wanted`. The cache is empty or at the same version.
     pub(super) fn load(
         &mut self,
         wanted: &Wanted,
@@ -223,7 +223,7 @@ impl Cache {
         self.weight = self.weight + weight - before.map_or(0, |state| state.weight);
     }
 
-    /// Where a State stands that was touched and loaded.
+    /// The slot of a State that was touched and loaded.
     pub(super) fn entry(&mut self, tab: &TabName, client: &ClientId) -> CacheEntry<'_> {
         let entry = self.tabs.get_mut(tab).expect("a State is touched before it is folded into");
         let state = entry.clients.get_mut(client).expect("a State is touched before it is folded into");
@@ -234,7 +234,7 @@ impl Cache {
         CacheEntry { tab_type: &mut entry.tab_type, slot: &mut state.slot }
     }
 
-    /// Notes that the State was changed.
+    /// Marks the State as changed.
     pub(super) fn set_changed(&mut self, tab: &TabName, client: &ClientId, is_new_tab: bool) {
         let state = self.tabs.get_mut(tab).and_then(|entry| entry.clients.get_mut(client));
         let state = state.expect("a State is touched before it is changed");
@@ -256,7 +256,7 @@ impl Cache {
     /// The States to commit, encoded.
     ///
     /// # Errors
-    /// The first panic of a Handler: nothing may be committed then.
+    /// The first panic of a Handler: then nothing may be committed.
     pub(super) fn encode_changed(&mut self) -> Result<Vec<(StateKey, Part, Option<Bytes>)>, HandlerPanic> {
         let mut out = Vec::with_capacity(self.changed.len());
         for key in &self.changed {
@@ -275,7 +275,7 @@ impl Cache {
         Ok(out)
     }
 
-    /// The changes are stored, at this version. Answers whether to begin to wait until they are stable.
+    /// The changes are stored at this version. Returns whether to start a stability wait.
     pub(super) fn committed(&mut self, version: Version) -> bool {
         self.version = Some(version);
         self.new_tabs.clear();
@@ -288,10 +288,10 @@ impl Cache {
         self.marks.committed(version)
     }
 
-    /// Forgets about half of the States, those least recently used. Nothing may be changed and not committed.
+    /// Drops about half of the States, least recently used first. There must be no uncommitted changes.
     ///
-    /// The marks stay: they have no share in the weight, and what is known to be stable would go with them. Idle Lanes
-    /// are in the caches least recently used, and could never be confirmed.
+    /// Marks stay: they do not count in the weight, and their stability would be lost. Idle Lanes are in the least
+    /// recently used caches, and could never be confirmed.
     pub(super) fn halve(&mut self) {
         debug_assert!(self.changed.is_empty(), "what is changed stays until it is committed");
         let mut used: Vec<u64> =
@@ -303,7 +303,7 @@ impl Cache {
         }
         let middle = used.len() / 2;
         let (_, &mut oldest_kept, _) = used.select_nth_unstable(middle);
-        // Of States with the same age only as many go as are needed.
+        // Of States with the same age, only as many as needed are dropped.
         let mut to_go = middle;
         for tab in self.tabs.values_mut() {
             tab.clients.retain(|_, state| {

@@ -1,4 +1,4 @@
-//! What goes into a [`Planner`](super::Planner) and what comes out: [`Env`], [`PlannerInput`], [`PlannerAction`].
+//! The inputs and actions of a [`Planner`](super::Planner): [`Env`], [`PlannerInput`], [`PlannerAction`].
 
 use std::time::Duration;
 
@@ -18,77 +18,77 @@ use crate::version::Versions;
 
 /// The environment of a [`Planner`](super::Planner), given with each input.
 pub struct Env<'a> {
-    /// The Tab types that are understood.
+    /// The registered Handlers.
     pub handlers: &'a Registry,
-    /// Where versions come from.
+    /// The source of versions.
     pub versions: &'a Versions,
-    /// What is counted.
+    /// The counters.
     pub status: &'a Status,
-    /// The time.
+    /// The current time.
     pub now: Timestamp,
-    /// How far after its arrival an event may lie before it is clamped.
+    /// How far an event's time may be after its arrival before it is clamped.
     pub future_max: Duration,
 }
 
 /// An input of a [`Planner`](super::Planner).
 #[derive(Debug)]
 pub enum PlannerInput<T> {
-    /// A Batch or a Probe has come for this VBucket. It waits for [`PlannerInput::Due`].
+    /// A Batch or a Probe for this VBucket. It waits for [`PlannerInput::Due`].
     Message {
-        /// Comes back with the answer.
+        /// Returned with the answer.
         ticket: T,
         /// The message.
         message: IncomingMessage,
-        /// When it came, by the Server's clock.
+        /// Its arrival, by the Server's clock.
         arrived: Timestamp,
-        /// When it was sent, by the sender's clock.
+        /// Its sending, by the sender's clock.
         sent_at: Timestamp,
     },
-    /// It is time to commit what waits. Ignored while a commit is under way.
+    /// Time to commit the waiting messages. Ignored during a commit.
     Due,
     /// The answer to [`PlannerAction::Load`].
     Loaded(Result<Loaded, StoreFailed>),
     /// The answer to [`PlannerAction::Commit`].
     Committed(Result<Committed, StoreFailed>),
-    /// The answer to the [`PlannerAction::Stabilise`] of that version. It may come at any time, also when the wait is no longer
-    /// needed.
+    /// The answer to the [`PlannerAction::Stabilise`] of that version. It may come at any time, even when it is no
+    /// longer needed.
     Stabilised(Version, Result<(), StoreFailed>),
 }
 
-/// A Block that was refused, for the log: the first of each reason in a row.
+/// A refused Block, for the log: the first of several in a row with one reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RefusedBlock {
     /// Its Tab.
     pub tab: TabName,
-    /// Whose it is.
+    /// Its Client.
     pub client: ClientId,
-    /// The type that it came with.
+    /// The type it was sent with.
     pub tab_type: TabType,
-    /// Why.
+    /// The reason.
     pub why: Why,
-    /// How many events it held.
+    /// Its number of events.
     pub events: u64,
 }
 
 /// An action that a [`Planner`](super::Planner) asks for.
 #[derive(Debug)]
 pub enum PlannerAction<T> {
-    /// Load this, then give [`PlannerInput::Loaded`].
+    /// Load this, then send [`PlannerInput::Loaded`].
     Load(Wanted),
-    /// Commit this, then give [`PlannerInput::Committed`].
+    /// Commit this, then send [`PlannerInput::Committed`].
     Commit(Commit),
-    /// Wait until the commit of this version, which is done, is stable; then give [`PlannerInput::Stabilised`]. Nothing waits
-    /// for it: loads and commits go on. It takes the place of the wait that was under way, if there was one.
+    /// Wait until the finished commit of this version is stable; then send [`PlannerInput::Stabilised`]. Loads and
+    /// commits continue meanwhile. Replaces the previous wait, if one is running.
     Stabilise(Version),
     /// Answer a Batch or a Probe.
     Answer(T, Ack),
-    /// Say that a stored State cannot be read; Blocks for it are refused.
+    /// Report that a stored State cannot be read; Blocks for it are refused.
     Report(UnreadableState),
-    /// Say that a Block was refused; its events are counted as dropped.
+    /// Report that a Block was refused; its events are counted as dropped.
     Refused(RefusedBlock),
-    /// Say that this build is too old for a State; Batches wait for a Server that is not.
+    /// Report that this build is too old for a State; Batches wait for a newer Server.
     Newer(NewerState),
-    /// Say that a Handler panicked; what it panicked at is refused.
+    /// Report that a Handler panicked; the Block is refused.
     Panicked(HandlerPanic),
 }
 

@@ -1,8 +1,8 @@
-//! Folding one Block into one State, or refusing it with a reason. A refusal changes nothing.
+//! Folds one Block into one State, or refuses it with a reason. A refusal changes nothing.
 //!
-//! Handlers are the user's code, and may panic. Ordinary folding copies nothing: when a Handler panics, the cached States
-//! may be half changed, so the attempt is dropped, and the planner makes another one *carefully*: each State is copied
-//! before it is changed, and encoded afterwards. A Block that panics then is refused, and its State stays as it was.
+//! Handlers are user code and may panic. Normally nothing is copied: after a panic the cached States may be
+//! inconsistent, so the attempt is dropped and repeated *carefully*: each State is copied before it is changed, and
+//! encoded afterwards. A Block that panics then is refused, and its State stays unchanged.
 
 use taba_core::ledger::{self, Where, Why};
 use taba_core::wire::{Block, Content};
@@ -12,11 +12,11 @@ use taba_core::{
 
 use super::cache::{Cache, CacheEntry, CachedSlot, DecodedState};
 
-/// What became of a Block, in events.
+/// The outcome of a Block, in events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct FoldOutcome {
     pub(super) folded: u64,
-    /// What was refused, where and why; the whole Block, or some of its values.
+    /// The refused events, with place and reason; all of the Block, or some of its values.
     pub(super) refused: Option<(Where, Why, u64)>,
     pub(super) clamped: u64,
 }
@@ -56,7 +56,7 @@ impl From<HandlerError> for FoldRefusal {
     }
 }
 
-/// Folds a Block whose State was touched and loaded. A time too far in the future counts as the time of arrival.
+/// Folds a Block whose State was touched and loaded. A time too far in the future becomes the time of arrival.
 pub(super) fn fold_block(
     cache: &mut Cache,
     handlers: &Registry,
@@ -98,7 +98,7 @@ fn try_fold(
                 return Err(Why::Undecodable.into());
             }
             let mut partial = handler.decode(*version, bytes)?;
-            // Which of the events behind a partial State are too late is no longer known: all are counted.
+            // It is unknown which events of a partial State are too late: all are counted.
             let clamped = if block.latest > arrival.latest { block.events } else { 0 };
             if clamped > 0 {
                 handler.clamp(&mut partial, arrival.at)?;
@@ -115,7 +115,7 @@ fn try_fold(
     Ok(outcome.1)
 }
 
-/// Adds `events` to one Tab of the Ledger. Answers whether it was done; if not, nothing has changed.
+/// Adds `events` to one Tab of the Ledger. Returns whether it did; if not, nothing is changed.
 pub(super) fn fold_note(
     cache: &mut Cache,
     handlers: &Registry,
@@ -146,7 +146,7 @@ pub(super) fn fold_note(
     }
 }
 
-/// Lets `fold` work on the State in a place, a new one if there is none. Answers whether the Tab's type was not known.
+/// Applies `fold` to the State in a slot, or to a new one. Returns whether the Tab's type is new.
 fn change(
     CacheEntry { tab_type: known, slot }: CacheEntry<'_>,
     tab_type: &TabType,
@@ -159,7 +159,7 @@ fn change(
     }
     let outcome = match slot {
         CachedSlot::Unreadable(why) => return Err((*why).into()),
-        // Batches with Blocks for it are not folded at all: this is a note of the Ledger.
+        // Batches with such Blocks are not folded at all: this is a note of the Ledger.
         CachedSlot::Newer { .. } => return Err(Why::UnknownVersion.into()),
         CachedSlot::Live(live) if live.tab_type != *tab_type => return Err(Why::TypeConflict.into()),
         CachedSlot::Live(live) if is_careful => {
@@ -188,7 +188,7 @@ fn change(
     Ok((is_new_tab, outcome))
 }
 
-/// Folds, and sees that what came out can be stored.
+/// Folds, and checks that the result can be stored.
 fn try_out(
     live: &mut DecodedState,
     fold: impl FnOnce(&mut DecodedState) -> Result<FoldOutcome, FoldRefusal>,

@@ -1,27 +1,27 @@
-//! [`Marks`]: how far each Lane of a VBucket is contained in its States, which of that is stable, and which marks are
-//! old enough to go.
+//! [`Marks`]: how far each Lane of a VBucket is contained in its States, which of that is stable, and which marks
+//! have expired.
 //!
-//! **Stable.** After a commit the store is asked to say when it is stable. Once it is, so are the marks as they stood
-//! at that commit. They are not copied for that: `Since` remembers, from then on, where each Lane stood that moved.
+//! **Stable.** After a commit the planner waits until it is stable; then the marks as of that commit are, too. They
+//! are not copied: from then on `Since` records the former position of each Lane that moves.
 //!
 //! ```text
-//! commits      1 ──── 2 ──── 3 ──── 4 ──── 5        one wait at a time; what is committed meanwhile
-//! waits        └──── 1 is stable ────┘└─ 4 ─ …      is asked after together, by the next one
+//! commits      1 ──── 2 ──── 3 ──── 4 ──── 5        one wait at a time; the next wait
+//! waits        └──── 1 is stable ────┘└─ 4 ─ …      covers all commits made meanwhile
 //! ```
 //!
-//! This knowledge is valid for one history of the store. A conflict may mean that the store went back in time; the same
-//! numbers in the new history may not be on any replica yet. So all of this is part of the cache and is dropped with it. A
-//! wait is recognised by the version of its commit, which is unique; the result of a wait that was dropped is ignored.
+//! This holds for one history of the store. A conflict may mean that the store went back in time; the same numbers in
+//! the new history may not be on any replica yet. So all of this is part of the cache and dropped with it. A wait is
+//! identified by the unique version of its commit; the result of a dropped wait is ignored.
 //!
-//! **Signed.** Most conflicts only mean that another Server writes here too. If each of them made this Server forget, two
-//! that take turns would never know of anything to be stable, and their senders could release nothing. So for a while
-//! after a conflict each commit also sets a mark of the Server's own, named by its writer's number, at the count of the
-//! commit's version. When that very mark is found after a conflict, then the last commit done here is in the history,
-//! and with it all that came before: the store did not go back, and what was known still holds.
+//! **Signed.** Most conflicts only mean that another Server writes here too. If each conflict dropped this knowledge,
+//! two Servers in turn would never know anything to be stable, and their senders could release nothing. So for some
+//! commits after a conflict, each also sets a mark of this Server, under its writer's number, with the count of the
+//! commit's version. If that mark is found after a conflict, the last commit from here is in the history, with all
+//! before it: the store did not go back, and the knowledge still holds.
 //!
-//! **Old.** A mark carries the later of the Server's clock and the sender's, and is judged by the earlier of the two.
-//! So one wrong clock alone, in whichever direction, collects nothing: to write too small an hour, or to judge by too
-//! large a one, takes both. The price is that a mark written under a clock that ran ahead stays for so much longer.
+//! **Expired.** A mark carries the later of the Server's clock and the sender's, and expires by the earlier. So one
+//! wrong clock expires nothing: to write too small an hour, or to judge by too large a one, takes both. The price: a
+//! mark written under a clock that is ahead stays that much longer.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -29,41 +29,41 @@ use taba_core::{Mark, SeqNo, StreamId, Timestamp, Version};
 
 use crate::sabotage::{TWO_CLOCKS, is_off};
 
-/// The store could not do it. Whether a commit has happened is unknown.
+/// The store failed. The outcome of a commit is unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoreFailed;
 
-/// After how many hours without a Batch the mark of a Lane is forgotten. A sender sends nothing that is older than 24 h,
-/// and goes on with a Stream for 12 h, so no Lane is quiet for so long and speaks again.
+/// Hours without a Batch after which the mark of a Lane expires. A sender sends nothing older than 24 h and appends
+/// to a Stream for 12 h, so no Lane pauses for so long and continues.
 pub const MARK_HOURS: u32 = 48;
 
-/// For how many commits after a conflict they are signed. One more pair in a commit is cheap, but not for nothing.
+/// The number of signed commits after a conflict: each costs one more pair.
 const SIGNED_COMMITS: u32 = 64;
 
-/// The Lanes that moved since some commit, each with where it stood at that commit.
+/// The Lanes that moved since some commit, with their positions at that commit.
 type Since = HashMap<StreamId, SeqNo>;
 
 /// The marks of a VBucket.
 #[derive(Default)]
 pub(super) struct Marks {
-    /// As of the last commit, or of the one in the making.
+    /// As of the last commit, or of the one being prepared.
     now: HashMap<StreamId, Mark>,
-    /// The Lanes that the commit in the making moves, each with where it stood before.
+    /// The Lanes moved by the commit being prepared, with their positions before.
     moving: BTreeMap<StreamId, SeqNo>,
-    /// What is known to be stable: all marks as of the commit since which these Lanes moved. `None`: nothing is known.
+    /// The stable marks: all, as of the commit since which these Lanes moved. `None`: unknown.
     stable: Option<Since>,
     wait: Option<StableWait>,
-    /// The last commit done since the wait began: the next to wait for.
+    /// The last commit since the wait began: the next to wait for.
     behind: Option<StableWait>,
-    /// After a conflict, until all is loaded again: the marks as of the last commit done here.
+    /// After a conflict, until the next load: the marks as of the last commit from here.
     invalidated: Option<HashMap<StreamId, SeqNo>>,
-    /// How many more commits are to be signed.
+    /// The number of commits still to sign.
     to_sign: u32,
-    /// The signature in the commit in the making.
+    /// The signature in the commit being prepared.
     signing: Option<Version>,
-    /// The last commit done here, if it was signed.
+    /// The last commit from here, if it was signed.
     signed: Option<Version>,
-    /// By which clocks old marks were last looked for.
+    /// The clocks at the last check for expired marks.
     swept: Option<Hours>,
 }
 
@@ -78,21 +78,21 @@ struct StableWait {
 pub(super) enum WaitOutcome {
     Done,
     Failed,
-    /// Its result is ignored: the cache that it was about has been dropped.
+    /// Ignored: its cache was dropped.
     Void,
 }
 
-/// What time it is, by two clocks, in hours since the Unix epoch.
+/// The time by two clocks, in hours since the Unix epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Hours {
     /// By the Server's clock.
     pub(super) server: u32,
-    /// By the sender's; where several have sent, the earliest.
+    /// By the sender's; with several senders, the earliest.
     pub(super) sender: u32,
 }
 
 impl Marks {
-    /// A commit or a load has met a conflict: the marks here are not those stored. `load` decides what of them still holds.
+    /// A conflict: the marks here are not the stored ones. `load` decides which of them still hold.
     pub(super) fn invalidate(&mut self) {
         let mut before: HashMap<_, _> = self.now.drain().map(|(stream, mark)| (stream, mark.seq)).collect();
         before.extend(std::mem::take(&mut self.moving));
@@ -100,7 +100,7 @@ impl Marks {
         (self.to_sign, self.signing, self.swept) = (SIGNED_COMMITS, None, None);
     }
 
-    /// Takes in all marks of a VBucket; the cache holds none, or only invalidated ones.
+    /// Loads all marks of a VBucket; the cache has none, or only invalidated ones.
     pub(super) fn load(&mut self, marks: &[(StreamId, Mark)]) {
         self.now = marks.iter().copied().collect();
         let is_unbroken = self.signed.is_some_and(|last| {
@@ -115,7 +115,7 @@ impl Marks {
         }
     }
 
-    /// Others have moved Lanes from where they stood, in one history with the commits done here.
+    /// Other Servers moved Lanes, in one history with the commits from here.
     fn follow(&mut self, before: &HashMap<StreamId, SeqNo>) {
         let stood = |stream: &StreamId| before.get(stream).copied().unwrap_or(SeqNo::NONE);
         let moved = self.now.iter().map(|(stream, mark)| (*stream, stood(stream), mark.seq));
@@ -130,7 +130,7 @@ impl Marks {
         self.now = now;
     }
 
-    /// Signs the commit in the making, if that is called for.
+    /// Signs the commit being prepared, if required.
     pub(super) fn sign(&mut self, version: Version, hour: u32) {
         if self.to_sign > 0 {
             self.to_sign -= 1;
@@ -143,20 +143,20 @@ impl Marks {
         self.now.get(&stream).copied()
     }
 
-    /// Moves a Lane, by the commit in the making.
+    /// Moves a Lane in the commit being prepared.
     pub(super) fn set(&mut self, stream: StreamId, mark: Mark) {
         let before = self.now.insert(stream, mark);
         self.moving.entry(stream).or_insert(before.map_or(SeqNo::NONE, |mark| mark.seq));
     }
 
-    /// The marks to commit, each Lane once however often it moved.
+    /// The marks to commit, one for each Lane.
     pub(super) fn moved(&self) -> Vec<(StreamId, Option<Mark>)> {
         self.moving.keys().map(|stream| (*stream, self.get(*stream))).collect()
     }
 
-    /// Forgets marks that are old by both clocks, at most `room` of them. Answers whose.
+    /// Removes marks that have expired by both clocks, at most `room` of them. Returns their Streams.
     pub(super) fn sweep(&mut self, hours: Hours, room: usize) -> Vec<StreamId> {
-        // Looking at all marks once in an hour is enough; senders whose clocks differ must not bring more.
+        // Checking all marks once an hour is enough, even with senders whose clocks differ.
         let is_done = |swept: Hours| swept.server == hours.server && swept.earlier() >= hours.earlier();
         if self.swept.is_some_and(is_done) {
             return Vec::new();
@@ -171,7 +171,7 @@ impl Marks {
         for stream in &old {
             debug_assert!(!self.moving.contains_key(stream), "what moves now carries the later clock of now");
             self.now.remove(stream);
-            // Should the number of the Stream ever come again, nothing is known of it.
+            // Nothing is known of a Stream that reuses the number.
             self.sinces().for_each(|since| {
                 since.remove(stream);
             });
@@ -184,7 +184,7 @@ impl Marks {
         self.stable.iter_mut().chain(waits.map(|wait| &mut wait.since))
     }
 
-    /// The commit in the making is done. Answers whether to begin to wait until it is stable.
+    /// The commit being prepared succeeded. Returns whether to start a stability wait.
     pub(super) fn committed(&mut self, version: Version) -> bool {
         for (stream, before) in std::mem::take(&mut self.moving) {
             self.sinces().for_each(|since| {
@@ -198,10 +198,10 @@ impl Marks {
         is_to_wait
     }
 
-    /// A wait came to an end. Answers what that means, and the commit to wait for next, if one was done meanwhile.
+    /// A wait ended. Returns its meaning, and the next commit to wait for, if there is one.
     ///
-    /// After a failure what was known before still holds: what is stable stays so for as long as the history does, and
-    /// nothing shows that it has ended. There is no second try, because the next commit brings the next wait.
+    /// After a failure earlier knowledge still holds: what is stable stays so within its history, and nothing shows
+    /// that the history has ended. There is no retry, because the next commit starts the next wait.
     pub(super) fn stabilised(
         &mut self,
         commit: Version,
@@ -221,7 +221,7 @@ impl Marks {
         }
     }
 
-    /// Up to where a Lane is known to be stable.
+    /// The highest number of a Lane that is known to be stable.
     pub(super) fn stable(&self, stream: StreamId) -> SeqNo {
         debug_assert!(self.moving.is_empty(), "a Lane is asked after between commits");
         match (&self.stable, self.get(stream)) {
@@ -232,18 +232,18 @@ impl Marks {
 }
 
 impl Hours {
-    /// What to write on a mark.
+    /// The hour to write on a mark.
     pub(super) fn later(self) -> u32 {
         if is_off(TWO_CLOCKS) { self.server } else { self.server.max(self.sender) }
     }
 
-    /// What to judge marks by.
+    /// The hour by which marks expire.
     pub(super) fn earlier(self) -> u32 {
         if is_off(TWO_CLOCKS) { self.server } else { self.server.min(self.sender) }
     }
 }
 
-/// The hour of a moment, since the Unix epoch.
+/// The hour of a time, since the Unix epoch.
 pub(crate) fn hour_of(now: Timestamp) -> u32 {
     u32::try_from(now.as_micros() / 3_600_000_000).unwrap_or(0)
 }
@@ -274,7 +274,7 @@ mod tests {
         assert!(!marks.committed(version(2)), "one wait at a time");
         marks.set(A, mark(7, 0));
         assert_eq!(marks.stabilised(version(1), Ok(())), (WaitOutcome::Done, Some(version(2))));
-        // The third commit is under way: neither wait is about it.
+        // The third commit is in flight: neither wait covers it.
         assert!(!marks.committed(version(3)));
         assert_eq!((marks.stable(A), marks.stable(B)), (SeqNo(5), SeqNo(9)));
         assert_eq!(marks.stabilised(version(2), Ok(())), (WaitOutcome::Done, Some(version(3))));
@@ -302,7 +302,7 @@ mod tests {
         assert_eq!(marks.stable(A), SeqNo(1));
     }
 
-    /// A conflict, after which these marks are found; then the next commit, which moves nothing.
+    /// A conflict that finds these marks; then the next commit, which moves nothing.
     fn conflict(marks: &mut Marks, found: &[(StreamId, Mark)], next: Version) -> bool {
         marks.invalidate();
         marks.load(found);
@@ -322,17 +322,17 @@ mod tests {
         marks.set(B, mark(10, 0));
         assert!(conflict(&mut marks, &[(A, mark(5, 0)), (B, mark(9, 0)), signature(1)], version(2)));
         assert_eq!((marks.stable(A), marks.stable(B)), (SeqNo(4), SeqNo(9)));
-        // The wait that is under way is about A as it stood after the first conflict.
+        // The current wait covers A as it was after the first conflict.
         assert!(!conflict(&mut marks, &[(A, mark(7, 0)), (B, mark(9, 0)), signature(2)], version(3)));
         assert_eq!(marks.stabilised(version(2), Ok(())), (WaitOutcome::Done, Some(version(3))));
         assert_eq!(marks.stable(A), SeqNo(5));
-        // The store went back behind the third commit, and others came up to the same numbers again.
+        // The store went back before the third commit, and others reached the same numbers again.
         assert!(conflict(&mut marks, &[(A, mark(7, 0)), (B, mark(9, 0)), signature(2)], version(4)));
         assert_eq!((marks.stable(A), marks.stable(B)), (SeqNo::NONE, SeqNo::NONE));
         assert_eq!(marks.stabilised(version(3), Ok(())), (WaitOutcome::Void, None));
     }
 
-    /// The second commit waits for its turn to be asked after; meanwhile another Server moves the Lane.
+    /// The second commit waits for its turn; meanwhile another Server moves the Lane.
     #[test]
     fn what_others_moved_after_a_commit_is_not_stable_with_it() {
         let mut marks = Marks::default();

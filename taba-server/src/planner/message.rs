@@ -7,15 +7,15 @@ use taba_core::{SeqNo, StreamId, Timestamp};
 
 use super::marks::hour_of;
 
-/// How far the clocks of sender and Server may be apart for a Lane to be begun.
+/// The maximum difference between the clocks of sender and Server for a Lane to begin.
 ///
-/// A Lane without a mark is new, or so old that its mark was collected; then what it sends may have been folded before.
-/// Senders keep to the rule that nothing older than 24 h is sent, but one whose clock went back while it was down, or a
-/// Server that slept with the message in its hands, breaks it without knowing. 12 h for which a Stream is appended to,
-/// 24 h, and twice this, are less than the 48 h for which marks are kept.
+/// A Lane without a mark is new, or so old that its mark expired; then its Batches may have been folded before.
+/// Senders send nothing older than 24 h, but a sender whose clock went back while it was down, or a Server that was
+/// suspended with the message, breaks that rule unknowingly. 12 h of appending to a Stream, 24 h, and twice this are
+/// less than the 48 h for which marks are kept.
 pub const CLOCKS_APART_MAX: Duration = Duration::from_secs(5 * 3600);
 
-/// What a message takes beside its Blocks, about, in bytes.
+/// The estimated size of a message without its Blocks, in bytes.
 const MESSAGE_BYTES: usize = 64;
 
 /// A Batch or a Probe.
@@ -23,12 +23,12 @@ const MESSAGE_BYTES: usize = 64;
 pub enum IncomingMessage {
     /// The next Batch of the Lane.
     Batch(LaneBatch),
-    /// A question after the Lane.
+    /// A query of the Lane's state.
     Probe(Probe),
 }
 
 impl IncomingMessage {
-    /// Which sender incarnation.
+    /// The sender's incarnation.
     pub const fn stream(&self) -> StreamId {
         match self {
             Self::Batch(batch) => batch.stream,
@@ -36,7 +36,7 @@ impl IncomingMessage {
         }
     }
 
-    /// Which VBucket.
+    /// The VBucket.
     pub const fn vbucket(&self) -> u16 {
         match self {
             Self::Batch(batch) => batch.vbucket,
@@ -52,12 +52,12 @@ impl IncomingMessage {
         }
     }
 
-    /// How many bytes it holds, about.
+    /// Its estimated size in bytes.
     pub fn bytes(&self) -> usize {
         MESSAGE_BYTES + self.blocks().iter().map(Block::encoded_bytes).sum::<usize>()
     }
 
-    /// The answer when nothing is known: `applied` is the highest number that the sender itself counts as applied or lost.
+    /// The answer when nothing is known: `applied` is the highest number that the sender counts as applied or lost.
     pub fn unanswered(&self, answer: Answer) -> Ack {
         let before = match self {
             Self::Batch(batch) => batch.seq,
@@ -72,7 +72,7 @@ impl IncomingMessage {
     }
 }
 
-/// A message that waits for its answer.
+/// A message without an answer yet.
 pub(super) struct PendingMessage<T> {
     pub(super) ticket: T,
     pub(super) message: IncomingMessage,
@@ -81,12 +81,12 @@ pub(super) struct PendingMessage<T> {
 }
 
 impl<T> PendingMessage<T> {
-    /// The hour in which it was sent, by the sender's clock.
+    /// The hour of sending, by the sender's clock.
     pub(super) fn sent_hour(&self) -> u32 {
         hour_of(self.sent_at)
     }
 
-    /// Whether it was sent at a time that is too far from now.
+    /// Whether its time of sending is too far from now.
     pub(super) fn is_misdated(&self, now: Timestamp) -> bool {
         now.since(self.sent_at).max(self.sent_at.since(now)) > CLOCKS_APART_MAX
     }

@@ -6,32 +6,31 @@
 //!    ▲  takes messages   ▲ │    admit, fold       (only if the Ledger      │
 //!    │                   │ └► Checking             needs States not here)  │
 //!    │                   │     (only if there is nothing to commit)        │
-//!    │                   └── conflict: forget                              │
-//!    └────────── failed: forget all, answer Unavailable ◄─────────────────┘
+//!    │                   └── conflict: invalidate                          │
+//!    └────────── failed: reset all, answer Unavailable ◄──────────────────┘
 //! ```
-//! **No answer from a stale cache.** With a commit in the attempt, the condition of that commit proves that the cache was
-//! what the store held. Without one (only Duplicates, Naks, misdated messages) the store is asked for its version first;
-//! if it is another, all is loaded and admitted again. Otherwise two Servers behind a load balancer answer one Lane Nak
-//! and Duplicate in turns, each from its own cache, and the Lane goes back and forth forever.
+//! **No answer from a stale cache.** The condition of an attempt's commit proves that the cache matched the store. An
+//! attempt without a commit (only Duplicates, Naks, misdated messages) first reads the store's version; if it
+//! differs, everything is loaded and admitted again. Otherwise two Servers behind a load balancer would answer one
+//! Lane Nak and Duplicate in turns, each from its own cache, and the Lane would go back and forth forever.
 //!
-//! Batches are kept as they came until the commit that contains them is done, so forgetting the cache never loses
-//! anything; nothing is acknowledged before that. What is refused is counted in the Ledger by the same commit that
-//! moves the mark past it, so neither can be there without the other.
+//! Batches are kept until their commit succeeds, and nothing is acknowledged before, so dropping the cache never
+//! loses data. What is refused is counted in the Ledger by the commit that moves the mark past it: both exist, or
+//! neither.
 //!
-//! **Fresh** is an answer that says what the store holds: [`Answer::Applied`], given for a commit made after the message
-//! arrived. A commit is done only if the VBucket is still at the version that the cache is of, so it proves the cache
-//! right at that moment. A Duplicate or a Nak says what was read, perhaps from a primary that was replaced and does not
-//! know it, and a sender must release nothing because of it. That is why a Probe always brings a commit, of a new
-//! version and nothing else if there is nothing else.
+//! **Fresh** is an answer that states what the store holds: [`Answer::Applied`], for a commit made after the message
+//! arrived. A commit succeeds only at the version of the cache, so it proves the cache correct at that moment. A
+//! Duplicate or a Nak states what was read, perhaps from a demoted primary, and a sender must release nothing because
+//! of it. So a Probe always causes a commit, if need be of a new version only.
 //!
-//! **Careful.** When a Handler panics, the attempt is dropped: its messages are taken again, and each State is tried out
-//! before it is changed for good. What the Handler panics at is refused, and everything else is committed: see `fold.rs`.
+//! **Careful.** When a Handler panics, the attempt is dropped: its messages are processed again, each on copies of
+//! the States. What the Handler panics at is refused, and everything else is committed: see `fold.rs`.
 //!
-//! **Newer.** A Batch for which this build is too old is answered *unavailable* before anything of it is folded; its sender
-//! keeps it and tries another Server: see `newer.rs`. All other messages of the attempt go on.
+//! **Newer.** A Batch for which this build is too old is answered *unavailable* before any of it is folded; its
+//! sender keeps it and tries another Server: see `newer.rs`. The attempt's other messages are processed.
 //!
-//! **Stable** is what the store would still hold after a failover. Beside the loop above, and without ever holding it
-//! up, runs one wait at a time for what was committed last: see `marks.rs`.
+//! **Stable** is what the store would still hold after a failover. Beside this loop, without blocking it, runs one
+//! wait at a time for the last commit: see `marks.rs`.
 
 mod cache;
 mod exchange;
@@ -64,18 +63,18 @@ use self::plan::{CommitPlan, LEDGER_PAIRS};
 pub use self::rehearsal::{check, wanted_of};
 use crate::sabotage::{CHECKED, COMMITTED, UNIQUE, is_off};
 
-/// After how many conflicts in a row the messages are handed back.
+/// Conflicts in a row after which the messages are returned unprocessed.
 const CONFLICTS_MAX: u32 = 16;
-/// For how many commits after a panic of a Handler each State is tried out: more of the kind may follow.
+/// The number of careful commits after a panic of a Handler: more panics may follow.
 const CAREFUL_COMMITS: u32 = 64;
 
-/// The commit loop of one VBucket. At most one load or commit is under way at any time.
+/// The commit loop of one VBucket. At most one load or commit is in flight.
 pub struct Planner<T> {
     cache: Cache,
     waiting: VecDeque<PendingMessage<T>>,
     phase: PlannerPhase<T>,
     conflicts: u32,
-    /// How many more commits are to be made carefully.
+    /// The number of careful commits still to make.
     careful: u32,
 }
 
@@ -88,9 +87,9 @@ struct Attempt<T> {
 /// When the cache was last compared with the store.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Freshness {
-    /// It was read in this attempt, after the messages had arrived.
+    /// In this attempt, after the messages arrived.
     Loaded,
-    /// It was read or committed before.
+    /// Earlier.
     Cached,
 }
 
@@ -100,7 +99,7 @@ enum PlannerPhase<T> {
         attempt: Attempt<T>,
         wanted: Wanted,
     },
-    /// Nothing is to be committed: what is to be answered waits for the version of the store.
+    /// Nothing to commit: the answers wait for the store's version.
     Checking {
         attempt: Attempt<T>,
         plan: CommitPlan,
@@ -139,7 +138,7 @@ impl<T> std::fmt::Debug for Planner<T> {
 }
 
 impl<T> Planner<T> {
-    /// Whether no load and no commit is under way. A wait until something is stable is neither.
+    /// Whether no load and no commit is in flight. A stability wait does not count.
     pub const fn is_idle(&self) -> bool {
         matches!(self.phase, PlannerPhase::Idle)
     }
@@ -149,12 +148,12 @@ impl<T> Planner<T> {
         !self.waiting.is_empty()
     }
 
-    /// About how many bytes the cache takes.
+    /// The estimated size of the cache in bytes.
     pub const fn cache_bytes(&self) -> usize {
         self.cache.weight()
     }
 
-    /// Forgets half of the cache, what was least recently used; nothing while a commit is under way.
+    /// Drops the least recently used half of the cache; does nothing during a commit.
     pub fn shrink(&mut self) {
         if self.is_idle() {
             self.cache.halve();
@@ -164,8 +163,8 @@ impl<T> Planner<T> {
     /// Takes one input; adds the actions to `actions`.
     ///
     /// # Panics
-    /// When it gets the outcome of an action that it did not ask for. After that the planner must not be used any
-    /// more; nothing it has not acknowledged is stored, and another may take its place.
+    /// On the outcome of an action that it did not request. Then the planner must be discarded; nothing
+    /// unacknowledged is stored, and another may replace it.
     pub fn handle(&mut self, input: PlannerInput<T>, env: &Env<'_>, actions: &mut Vec<PlannerAction<T>>) {
         self.step(input, env, actions);
         actions.extend(self.cache.panics.drain(..).map(PlannerAction::Panicked));
@@ -208,7 +207,7 @@ impl<T> Planner<T> {
             (PlannerPhase::Committing { attempt, plan, next }, PlannerInput::Committed(Ok(committed))) => {
                 match committed {
                     Committed::Done => self.committed(attempt, plan, next, env, actions),
-                    // A store may do what it could not confirm, and be asked again by a client library underneath.
+                    // A store may commit without confirming it, and be asked again by its client library.
                     Committed::Conflict { found } if found == next => {
                         self.committed(attempt, plan, next, env, actions);
                     }
@@ -231,7 +230,7 @@ impl<T> Planner<T> {
                 self.give_back(attempt.messages, actions);
             }
             (_, PlannerInput::Loaded(_) | PlannerInput::Committed(_)) => {
-                panic!("an outcome that was not asked for")
+                panic!("an outcome that was not requested")
             }
         }
     }
@@ -241,7 +240,7 @@ impl<T> Planner<T> {
         (!self.waiting.is_empty()).then(|| self.waiting.drain(..).collect())
     }
 
-    /// Begins a commit of as many of these messages as fit one; the others wait again, before all that came later.
+    /// Begins a commit of as many of these messages as fit; the others wait again, before later ones.
     fn attempt(&mut self, mut messages: Vec<PendingMessage<T>>, env: &Env<'_>, actions: &mut Actions<T>) {
         self.cache.begin(self.careful > 0);
         let mut wanted = Wanted::default();
@@ -283,7 +282,7 @@ impl<T> Planner<T> {
             self.take_in(wanted, loaded, env, actions);
             self.fold(attempt, Freshness::Loaded, env, actions);
         } else {
-            // Another Server has committed: the cache is at another version than what was loaded.
+            // Another Server committed between two loads.
             self.conflict(attempt.messages, env, actions);
         }
     }
@@ -293,7 +292,7 @@ impl<T> Planner<T> {
         actions.extend(unreadable.into_iter().map(PlannerAction::Report));
     }
 
-    /// Folds the messages; all they need is loaded.
+    /// Folds the messages; everything they need is loaded.
     fn fold(&mut self, attempt: Attempt<T>, known: Freshness, env: &Env<'_>, actions: &mut Actions<T>) {
         let mut plan = CommitPlan::default();
         for pending in &attempt.messages {
@@ -331,7 +330,7 @@ impl<T> Planner<T> {
             Ok(_) => return self.again_carefully(attempt.messages, env, actions),
             Err(_) if !self.cache.is_careful => return self.again_carefully(attempt.messages, env, actions),
             Err(panic) => {
-                // Each State was encoded when it was tried out: this Handler panics only now and then.
+                // Each State was encoded on its copy: this Handler panics only sometimes.
                 self.cache.panics.push(panic);
                 return self.give_back(attempt.messages, actions);
             }
@@ -397,7 +396,7 @@ impl<T> Planner<T> {
         actions.extend(answers.map(|(ticket, ack)| PlannerAction::Answer(ticket, ack)));
     }
 
-    /// The cache is not what is stored: begins again with the same messages.
+    /// The cache differs from the store: repeats the attempt with the same messages.
     fn conflict(&mut self, messages: Vec<PendingMessage<T>>, env: &Env<'_>, actions: &mut Actions<T>) {
         env.status.conflicts.fetch_add(1, Ordering::Relaxed);
         self.conflicts += 1;
@@ -408,14 +407,14 @@ impl<T> Planner<T> {
         self.attempt(messages, env, actions);
     }
 
-    /// A Handler panicked, and some cached States may be half changed: begins again with the same messages.
+    /// A Handler panicked, and cached States may be inconsistent: repeats the attempt carefully.
     fn again_carefully(&mut self, messages: Vec<PendingMessage<T>>, env: &Env<'_>, actions: &mut Actions<T>) {
         self.careful = CAREFUL_COMMITS;
         self.cache.invalidate();
         self.attempt(messages, env, actions);
     }
 
-    /// Nothing is known to have changed: the senders keep their Batches.
+    /// No change is confirmed: the senders keep their Batches.
     fn give_back(&mut self, messages: Vec<PendingMessage<T>>, actions: &mut Actions<T>) {
         self.conflicts = 0;
         self.cache.reset();

@@ -1,7 +1,7 @@
 //! States of a newer version of a Handler than this Server has: during a rolling upgrade, or after a rollback.
 //!
-//! They are no fault of the sender, and a Server of the newer version can fold them. So nothing of the Batch is folded and
-//! nothing is dropped: it is answered *unavailable*, its mark stays, and its sender tries the next Server.
+//! The sender is not at fault, and a newer Server can fold them. So the Batch is answered *unavailable*: nothing is
+//! folded or dropped, its mark stays, and its sender tries the next Server.
 
 use taba_core::wire::{Ack, Answer, Block, Content, Refusal};
 use taba_core::{ClientId, Registry, TabName, TabType, ledger::Why};
@@ -14,7 +14,7 @@ use super::message::IncomingMessage;
 pub struct NewerState {
     /// Its Tab.
     pub tab: TabName,
-    /// Whose it is.
+    /// Its Client.
     pub client: ClientId,
     /// The Tab type of the Block that cannot be folded.
     pub tab_type: TabType,
@@ -22,11 +22,11 @@ pub struct NewerState {
     pub found: u16,
     /// The version that this build reads.
     pub known: u16,
-    /// Whether it is a stored State; else it came in the Block.
+    /// Whether it is stored; else it is in the Block.
     pub is_stored: bool,
 }
 
-/// The first Block for which this build is too old, with its place. The States of all Blocks were touched and loaded.
+/// The first Block for which this build is too old, with its index. The States of all Blocks were touched and loaded.
 pub(super) fn first_newer(
     cache: &mut Cache,
     handlers: &Registry,
@@ -63,7 +63,7 @@ fn newer(cache: &mut Cache, handlers: &Registry, block: &Block) -> Option<NewerS
     Some(NewerState { tab, client, tab_type, found, known, is_stored })
 }
 
-/// The answer to a Batch whose Block at `place` is of a newer version: nothing was folded, and nothing is dropped.
+/// The answer to a Batch whose Block at `place` is newer: nothing was folded or dropped.
 pub(super) fn unavailable(message: &IncomingMessage, place: u32) -> Ack {
     let events = message.blocks().get(place as usize).map_or(0, |block| block.events);
     let reason = Refusal { block: place, why: Why::UnknownVersion, events };

@@ -1,5 +1,5 @@
-//! [`CommitPlan`]: the content of one commit: which Batches were admitted, what they changed, and the notes of the Ledger
-//! about refused events.
+//! [`CommitPlan`]: the content of one commit: the admitted Batches, their changes, and the Ledger's notes of refused
+//! events.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -18,12 +18,12 @@ use super::newer::{NewerState, first_newer, unavailable};
 use crate::admission::{Admission, ProbeOutcome, admit, admit_probe, mark_after, mark_below};
 use crate::status::Status;
 
-/// Pairs of a commit that are kept free for the Ledger: enough for every one of its Tabs under one Client.
+/// Pairs of a commit reserved for the Ledger: enough for all its Tabs under one Client.
 pub(super) const LEDGER_PAIRS: usize = 64;
-/// Under which Client the Ledger counts what would not fit a commit Client by Client.
+/// The Client of notes that do not fit a commit Client by Client.
 const CROWD: &str = "taba.crowd";
 
-/// Counts of one commit, by outcome. Events of the Ledger itself are not counted.
+/// Counts of one commit, by outcome, without events of the Ledger itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct CommitCounts {
     pub(super) batches: u64,
@@ -59,19 +59,19 @@ impl CommitCounts {
     }
 }
 
-/// What is to be committed, besides what the cache knows to have changed.
+/// The content of a commit, besides the changes in the cache.
 #[derive(Default)]
 pub(super) struct CommitPlan {
-    /// One for each message taken, in order.
+    /// One for each message, in order.
     pub(super) acks: Vec<Ack>,
     pub(super) notes: BTreeMap<(TabName, ClientId), u64>,
     pub(super) counts: CommitCounts,
-    /// The States that this build is too old for, one for each Batch answered *unavailable* because of it.
+    /// The States for which this build is too old, one for each Batch answered *unavailable* because of it.
     pub(super) newer: Vec<NewerState>,
 }
 
 impl CommitPlan {
-    /// Admits and folds one message. `pairs` bounds what all those taken may need for their States, Tabs and marks.
+    /// Admits and folds one message. `pairs` bounds the States, Tabs and marks of all messages.
     pub(super) fn add<T>(
         &mut self,
         cache: &mut Cache,
@@ -145,27 +145,27 @@ impl CommitPlan {
             cache.marks.set(probe.stream, mark_below(probe, hour));
         }
         self.counts.probes += 1;
-        // Where the Lane stands once this is committed is seen in `answer`.
+        // `answer` adds the position of the Lane after this commit.
         self.acks.push(IncomingMessage::Probe(*probe).ack(SeqNo::NONE, Answer::Applied));
     }
 
     fn gap(&mut self, stream: StreamId, events_lost: u64, notes: &mut Vec<(TabName, ClientId, u64)>) {
         self.counts.gaps += 1;
         self.counts.gap_events += events_lost;
-        // Batches without events may be lost too: nothing is to be counted then.
+        // Batches without events may be lost too: then nothing is counted.
         if events_lost > 0 {
             let tab = ledger::dropped_tab(Where::Agent, Why::Gap);
             notes.push((tab, ledger::stream_client(stream), events_lost));
         }
     }
 
-    /// Whether there is something to commit. Duplicates and Naks need none, but a Probe asks what the store holds for
-    /// good, and only a commit can tell.
+    /// Whether there is something to commit. Duplicates and Naks need no commit; a Probe does, because only a commit
+    /// proves what the store holds.
     pub(super) const fn is_for_commit(&self) -> bool {
         self.counts.batches + self.counts.probes > 0
     }
 
-    /// The answers, now that all is committed, or that nothing has to be: in the order of what was taken.
+    /// The answers after the commit, or when none is needed, in the order of the messages.
     pub(super) fn answers<T>(
         self,
         cache: &Cache,
@@ -179,13 +179,13 @@ impl CommitPlan {
             if ack.answer != Answer::Unavailable {
                 ack.stable = cache.marks.stable(ack.stream);
             }
-            // The store was asked before this commit, and what this commit applied lies above what there was then.
+            // The store was asked before this commit, so what this commit applied is above it.
             debug_assert!(ack.stable <= ack.applied, "more is stable than is applied: {ack:?}");
             (pending.ticket, ack)
         })
     }
 
-    /// The Blocks that were refused, the first of each reason in a row.
+    /// The refused Blocks: of several in a row with one reason, the first.
     pub(super) fn refused_blocks<T>(
         &self,
         messages: &[PendingMessage<T>],
@@ -214,11 +214,11 @@ impl CommitPlan {
         let mut refusals = Vec::new();
         for (place, block) in batch.blocks.iter().enumerate() {
             let outcome = fold_block(cache, env.handlers, block, arrival);
-            // The sender knows the Blocks that it withheld itself.
+            // The sender knows about the Blocks that it withheld itself.
             if let Some((Where::Server, why, events)) = outcome.refused {
                 refusals.push(Refusal { block: place as u32, why, events });
             }
-            // The Ledger counts events, and its own notes are none.
+            // The Ledger's own notes are not counted.
             if block.tab.is_reserved() {
                 continue;
             }
@@ -236,7 +236,7 @@ impl CommitPlan {
         refusals
     }
 
-    /// Adds notes of the Ledger; those beyond `room` pairs are counted under one Client for all.
+    /// Adds notes of the Ledger; those beyond `room` pairs are counted under one common Client.
     fn note(&mut self, notes: Vec<(TabName, ClientId, u64)>, room: usize) {
         for (tab, client, events) in notes {
             let mut key = (tab, client);
@@ -248,7 +248,7 @@ impl CommitPlan {
         }
     }
 
-    /// What must be loaded before [`apply_notes`](Self::apply_notes).
+    /// The States to load before [`apply_notes`](Self::apply_notes).
     pub(super) fn touch_notes(&self, cache: &mut Cache) -> Wanted {
         let mut wanted = Wanted::default();
         for (tab, client) in self.notes.keys() {
@@ -257,8 +257,8 @@ impl CommitPlan {
         wanted
     }
 
-    /// The first note whose State a newer build has written. Nothing may be committed then: what the note is about would
-    /// be counted nowhere.
+    /// The first note whose State was written by a newer build. Then nothing may be committed: the note's events
+    /// would be counted nowhere.
     pub(super) fn newer_note(&self, cache: &mut Cache) -> Option<NewerState> {
         if !cache.has_newer {
             return None;
@@ -270,8 +270,8 @@ impl CommitPlan {
         })
     }
 
-    /// Folds the notes. Answers how many events stay without a note, because the Ledger's Handler is not registered or
-    /// its State cannot be read.
+    /// Folds the notes. Returns the events without a note, because the Ledger's Handler is not registered or its
+    /// State cannot be read.
     pub(super) fn apply_notes(&self, cache: &mut Cache, env: &Env<'_>) -> u64 {
         let lost = |((tab, client), events): (&(TabName, ClientId), &u64)| {
             let is_noted = fold_note(cache, env.handlers, (tab, client), *events, env.now);
@@ -280,7 +280,7 @@ impl CommitPlan {
         self.notes.iter().map(lost).fold(0, u64::saturating_add)
     }
 
-    /// Every event of an admitted Batch was folded or refused.
+    /// Every event of an admitted Batch is folded or refused.
     pub(super) fn audit(&self) {
         let n = &self.counts;
         debug_assert_eq!(n.events, n.folded + n.refused, "a commit lost count: {n:?}");

@@ -1,4 +1,4 @@
-//! A *check*: whether a Batch could be folded into what is stored. Everything is done as for a commit, and thrown away.
+//! *check*: whether a Batch could be folded into the stored States. Does everything as for a commit, and discards it.
 
 use taba_core::wire::{Ack, Answer, Block, Content, LaneBatch, Refusal};
 use taba_core::{Arrival, Loaded, Registry, SeqNo, Timestamp, Wanted};
@@ -8,7 +8,7 @@ use super::fold::fold_block;
 use super::message::IncomingMessage;
 use super::newer::{first_newer, unavailable};
 
-/// What has to be loaded before a Batch can be [checked](check).
+/// The States to load before a Batch can be [checked](check).
 pub fn wanted_of(blocks: &[Block]) -> Wanted {
     let (mut cache, mut wanted) = (Cache::default(), Wanted::default());
     for block in blocks.iter().filter(|block| !matches!(block.content, Content::Withheld { .. })) {
@@ -17,9 +17,9 @@ pub fn wanted_of(blocks: &[Block]) -> Wanted {
     wanted
 }
 
-/// Folds a Batch into what was loaded of its VBucket, encodes what came out, and answers what would be refused. A Handler
-/// that ends the process does so here as it would in a commit, and nothing is lost by it. A Batch for which this build is too
-/// old is answered *unavailable*, as it would be in a commit: that is no fault of a Block.
+/// Folds a Batch into the loaded States, encodes the results, and reports which Blocks would be refused. A Handler
+/// that aborts the process does so here as in a commit, and nothing is lost. A Batch for which this build is too old
+/// is answered *unavailable*, as in a commit.
 pub fn check(
     handlers: &Registry,
     batch: &LaneBatch,
@@ -43,7 +43,7 @@ pub fn check(
             refused.push(Refusal { block: place, why, events });
         }
     }
-    // Each State was encoded when it was tried out.
+    // Each State was encoded on its copy.
     let LaneBatch { stream, vbucket, .. } = *batch;
     Ack { stream, vbucket, applied: SeqNo::NONE, stable: SeqNo::NONE, answer: Answer::Applied, refused }
 }

@@ -1,4 +1,4 @@
-//! The planner against a real `MemoryStore`: one by one, then, in `model`, with everything that can go wrong.
+//! The planner against a real `MemoryStore`: case by case, then, in `model`, with all faults.
 
 mod model;
 
@@ -19,7 +19,7 @@ use super::*;
 use crate::status::Status;
 use crate::version::Versions;
 
-/// A sum of whole numbers; stands in for the real `TotalsCounter`.
+/// A sum of whole numbers, in place of the real `TotalsCounter`.
 struct Sum;
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -56,7 +56,7 @@ impl Handler for Sum {
     }
 }
 
-/// The ids of all events, so that it can be seen which there are, and how often.
+/// The ids of all events, to see which are included and how often.
 struct Ids;
 
 impl Handler for Ids {
@@ -120,7 +120,7 @@ fn batch(stream: u64, seq: u64, base: u64, events_before: u64, blocks: Vec<Block
     LaneBatch { stream, vbucket: 0, seq, base, events_before, blocks }
 }
 
-/// Everything around some planners: one store, what is under way, what was answered.
+/// The environment of some planners: one store, actions in flight, answers.
 struct World {
     runtime: tokio::runtime::Runtime,
     store: Arc<MemoryStore>,
@@ -150,7 +150,7 @@ impl World {
         self.handle_as(&self.versions, planner, input)
     }
 
-    /// The same, by a Server with versions of its own.
+    /// As `handle`, by a Server with its own versions.
     fn handle_as<T>(
         &self,
         versions: &Versions,
@@ -177,7 +177,7 @@ impl World {
         self.runtime.block_on(self.store.commit(vbucket(), commit)).unwrap()
     }
 
-    /// Asks the store for what is wanted.
+    /// Runs one action against the store.
     fn perform(&self, planner: &mut Planner<u64>, action: PlannerAction<u64>) -> Vec<PlannerAction<u64>> {
         let input = match action {
             PlannerAction::Load(wanted) => PlannerInput::Loaded(Ok(self.load(&wanted))),
@@ -197,7 +197,7 @@ impl World {
         self.handle(planner, input)
     }
 
-    /// Does what is wanted until nothing is, with a store that never fails.
+    /// Runs actions until there are none, with a store that never fails.
     fn settle(&self, planner: &mut Planner<u64>, actions: Vec<PlannerAction<u64>>) -> Vec<(u64, Ack)> {
         let mut todo: VecDeque<_> = actions.into();
         let mut answers = Vec::new();
@@ -504,18 +504,18 @@ fn a_probe_waits_out_a_conflict_and_tells_what_is_stored_now() {
     assert_eq!(world.tell(&mut planner, vec![probe(1, 1, 0)])[0].stable, SeqNo(2));
 }
 
-/// Two Servers behind a load balancer that sends each request to the next one.
+/// Two Servers behind a round-robin load balancer.
 #[test]
 fn no_answer_comes_from_a_stale_cache() {
     let (mut world, mut one, mut other) = (World::new(), Planner::default(), Planner::default());
     let nth = |seq| batch(1, seq, 1, seq - 1, vec![block("a", "c", &[1.0])]);
     world.ingest(&mut one, vec![nth(1)]);
     world.ingest(&mut other, vec![nth(2)]);
-    // What `one` has in its cache is that 1 is applied.
+    // The cache of `one` says that 1 is applied.
     assert_eq!(answers(&world.ingest(&mut one, vec![nth(2)])), [(Answer::Duplicate, 2)]);
     world.ingest(&mut other, vec![nth(3)]);
     assert_eq!(answers(&world.ingest(&mut one, vec![nth(4)])), [(Answer::Applied, 4)], "no Nak");
-    // A Lane that is known to be begun is not asked for its time, and `other` has not heard of this one.
+    // A Lane known to have begun is not checked for its time, and `other` does not know this one.
     world.ingest(&mut one, vec![batch(2, 1, 1, 0, Vec::new())]);
     world.sent_at = now().saturating_sub(2 * CLOCKS_APART_MAX);
     let acks = world.ingest(&mut other, vec![batch(2, 2, 1, 0, Vec::new())]);
@@ -547,7 +547,7 @@ fn a_conflict_with_its_own_commit_is_no_conflict() {
     let Some(PlannerAction::Commit(commit)) = world.handle(&mut planner, PlannerInput::Due).pop() else {
         panic!()
     };
-    // A client of the store asked twice, because the first answer was lost.
+    // A client of the store repeats a commit because the first answer was lost.
     assert_eq!(world.store_commit(commit.clone()), Committed::Done);
     let found = world.store_commit(commit.clone());
     assert_eq!(found, Committed::Conflict { found: commit.next });
@@ -627,7 +627,7 @@ fn a_shrunk_cache_changes_no_answer() {
     assert_eq!(planner.cache_bytes(), 0);
 }
 
-/// As `Sum`, but that it calls itself another version: it reads the States of version 1.
+/// As `Sum`, with another version: it reads the States of version 1.
 struct Sum2;
 
 impl Handler for Sum2 {
@@ -689,7 +689,7 @@ fn a_batch_of_a_newer_version_waits_and_every_other_lane_goes_on() {
     assert_eq!((world.total("y", "c"), world.state("x", "c"), world.state("z", "c")), (5, None, None));
     let report = world.status.report();
     assert_eq!((report.batches_newer, report.events_refused, report.events_in), (1, 0, 5));
-    // A check says the same, and finds no Block guilty.
+    // A check gives the same answer, and finds no Block at fault.
     let wanted = wanted_of(&waiting.blocks);
     let checked = check(&world.handlers, &waiting, (&wanted, &world.load(&wanted)), now());
     assert_eq!((checked.answer, checked.refused), (Answer::Unavailable, acks[0].refused.clone()));
@@ -699,7 +699,7 @@ fn a_batch_of_a_newer_version_waits_and_every_other_lane_goes_on() {
         answers(&world.ingest(&mut Planner::default(), vec![waiting.clone()])),
         [(Answer::Applied, 2)]
     );
-    // What it was told in the meantime the old Server says too: the Batch is contained.
+    // The old Server then confirms the Batch as contained.
     let world = world.with(Sum, Sum);
     assert_eq!(answers(&world.ingest(&mut planner, vec![waiting])), [(Answer::Duplicate, 2)]);
 }
@@ -717,7 +717,7 @@ fn blocks_for_a_stored_state_of_a_newer_version_wait() {
         let acks = world.ingest(&mut planner, messages());
         assert_eq!(answers(&acks), [(Answer::Unavailable, 0), (other, 1)]);
     }
-    // A Block that every Server refuses waits for none.
+    // A Block that every Server refuses does not wait.
     let conflict = batch(4, 1, 1, 0, vec![newer("y", "Other", 3), block("z", "c", &[1.0])]);
     let acks = world.ingest(&mut planner, vec![conflict]);
     let refused: Vec<_> = acks[0].refused.iter().map(|refusal| refusal.why).collect();
@@ -728,7 +728,7 @@ fn blocks_for_a_stored_state_of_a_newer_version_wait() {
     assert_eq!(answers(&acks), [(Answer::Applied, 1), (Answer::Duplicate, 1)]);
 }
 
-/// What is refused has to be noted; where the note's State is newer, it could be counted nowhere.
+/// Refused events must be noted; if the note's State is newer, they could be counted nowhere.
 #[test]
 fn what_cannot_be_noted_because_the_ledger_is_newer_waits() {
     let bad = |seq| batch(1, seq, 1, seq - 1, vec![block_of("x", "c", "Unheard", &[1.0])]);

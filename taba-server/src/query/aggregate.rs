@@ -1,4 +1,4 @@
-//! Aggregates: what many Clients say about a Tab, or many Tabs about a group of labels, and what that rests on.
+//! Aggregates over Clients for each Tab, or over Tabs for each group of labels, with their quality.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
@@ -20,42 +20,40 @@ use super::selection::Selection;
 use super::state::QueryState;
 use super::{deadline, times};
 
-/// A question about Projections.
+/// A query of Projections.
 #[derive(Clone, Debug, Default)]
 pub struct Query {
     /// Which Tabs and Clients.
     pub selection: Selection,
-    /// As of when; `None` for now.
+    /// The time to project as of; `None` for now.
     pub at: Option<Timestamp>,
-    /// Group by the values of these labels: one aggregate for each combination, base name and type. Empty: one for
-    /// each Tab.
+    /// Group by the values of these labels: one aggregate per combination, base name and type. Empty: one per Tab.
     pub by: Vec<String>,
-    /// How much to show.
+    /// The amount of detail.
     pub format: Format,
 }
 
-/// What an answer rests on.
+/// The quality of an answer.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Quality {
     /// Clients included.
     pub clients: u64,
-    /// Events folded into what is included.
+    /// Events folded into the included States.
     pub events: u64,
-    /// The freshness watermark: everything this Server had received by then is in the answer.
+    /// The freshness watermark: everything this Server had received by then is included.
     #[serde(serialize_with = "times::serialize")]
     pub as_of: Timestamp,
-    /// Events known to be dropped for the included Clients, of whatever Tab; `None` when that cannot be read.
+    /// Events known to be dropped for the included Clients, of any Tab; `None` when unknown.
     pub lost: Option<u64>,
-    /// What [`lost`](Self::lost) is about: always `clients`, because who drops an event may not know its Tab.
+    /// The scope of [`lost`](Self::lost): always `clients`, because the Tab of a dropped event may be unknown.
     pub lost_scope: &'static str,
-    /// Events known to be dropped of which nobody knows the Client: gaps in what Agents sent; `None` when that cannot
-    /// be read.
+    /// Events known to be dropped whose Client is unknown: gaps in what Agents sent; `None` when unknown.
     pub lost_unattributed: Option<u64>,
-    /// The largest relative error of estimates, 0.01 for one per cent; `None` when there are none, or none with a largest
-    /// error.
+    /// The largest relative error of estimates, 0.01 for one per cent; `None` without estimates or without such a
+    /// bound.
     pub error_bound: Option<f64>,
-    /// `unknown`: which parts of the value are `null` because they are not known, and why. `left_out`: what was observed
-    /// and is not in the value. `standard_error`: of estimates without a largest error. Each only if there is some.
+    /// `unknown`: the parts of the value that are `null`, and why. `left_out`: observed data that is not in the
+    /// value. `standard_error`: of estimates without a largest error. Each is present only when needed.
     #[serde(flatten)]
     pub caveats: Caveats,
 }
@@ -63,29 +61,29 @@ pub struct Quality {
 /// The aggregate of many Clients' States.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Aggregate {
-    /// The Tab; of a group, the base name with the labels grouped by; of a super-aggregate, what was asked for.
+    /// The Tab; of a group, the base name with its labels; of a super-aggregate, the selection.
     pub name: String,
     /// The Tab type.
     #[serde(rename = "type")]
     pub tab_type: TabType,
-    /// The values of the labels grouped by; `null` where the Tabs do not have it.
+    /// The values of the group's labels; `null` where the Tabs lack one.
     #[serde(skip_serializing_if = "Map::is_empty")]
     pub by: Map<String, Value>,
     /// Tabs included: those with a State of a chosen Client.
     pub tabs: u64,
-    /// Whether a part of the store could not be read that may hold more of it: the value is then of what is there.
+    /// Whether an unreadable part of the store may hold more of it: the value covers the readable part.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub partial: bool,
-    /// What the answer rests on.
+    /// The quality.
     #[serde(flatten)]
     pub quality: Quality,
     /// The aggregate, as its Handler renders it.
     pub value: Value,
-    /// How many States say each word, for Handlers that give one, such as gauges, up to
+    /// The number of States per word, for Handlers that give one, such as gauges, up to
     /// [`tally_words_max`](super::Limits::tally_words_max) words. A text that looks like a number is in quotes.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub clients_by_value: BTreeMap<String, u64>,
-    /// How many States say a word beyond that bound.
+    /// States with a word beyond that bound.
     #[serde(skip_serializing_if = "is_zero")]
     pub clients_by_other_values: u64,
 }
@@ -94,7 +92,7 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
-/// The context of one query: what all its answers share.
+/// The state shared by all answers of one query.
 pub(super) struct QueryContext {
     pub(super) state: QueryState,
     pub(super) query: Query,
@@ -118,16 +116,16 @@ impl QueryContext {
         listed(&self.state, &self.query.selection, &self.coverage).await
     }
 
-    /// Ends the reading of States: what could not be read, if anything.
+    /// Ends the reading of States: the unreadable part, if any.
     pub(super) fn finish(&self) -> Result<Option<MissingPart>, QueryError> {
         self.coverage.settle()?;
         Ok(MissingPart::join(self.coverage.missing(), self.notes.missing.clone()))
     }
 }
 
-/// Aggregates, in the order of names: one for each chosen Tab, or for each group.
+/// Aggregates, sorted by name: one for each chosen Tab, or for each group.
 ///
-/// Tabs without a chosen State have none. The stream ends after its first error. It needs a tokio runtime.
+/// Tabs without a chosen State have none. The stream ends after its first error. Requires a tokio runtime.
 ///
 /// # Cost
 /// Memory: the list of chosen Tabs, one page of States, one aggregate.
@@ -148,8 +146,8 @@ pub fn aggregates(
     deadline::stream(query_time, stream::once(open).try_flatten())
 }
 
-/// One aggregate over all chosen Tabs, which must be of one type; `None` when there is no State, and the faults met.
-/// What of the store could not be read is beside it.
+/// One aggregate over all chosen Tabs, which must be of one type, and the faults met; `None` when there is no State.
+/// With it, the unreadable part of the store.
 ///
 /// # Errors
 /// [`QueryError::MixedTypes`] when the Tabs are of several types; else as any query.
@@ -175,13 +173,13 @@ pub async fn super_aggregate(
     deadline::answer(state.limits.query_time, answer).await
 }
 
-/// Tabs of one type that are answered for together.
+/// Tabs of one type with one aggregate.
 struct TabGroup {
     name: String,
     by: Map<String, Value>,
     tab_type: TabType,
     tabs: Vec<ListedTab>,
-    /// Whether it is one Tab by itself: no other can belong to it.
+    /// Whether it is a single Tab: no other can belong to it.
     is_alone: bool,
 }
 
@@ -207,12 +205,12 @@ fn groups(tabs: Vec<ListedTab>, by: &[String]) -> Vec<TabGroup> {
     groups
 }
 
-/// What the Tabs of a group share.
+/// The common properties of a group's Tabs.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct GroupKey {
     base: String,
     tab_type: TabType,
-    /// In the order of the keys asked for.
+    /// In the order of the requested keys.
     values: Vec<Option<String>>,
 }
 
@@ -220,7 +218,7 @@ impl GroupKey {
     fn group(self, by: &[String], tabs: Vec<ListedTab>) -> TabGroup {
         let given = by.iter().zip(&self.values).filter_map(|(key, value)| Some((key, value.as_ref()?)));
         let mut name = self.base;
-        // Sorted by key, so that the name of a group is spelt as a Tab's would be.
+        // Sorted by key, as in the name of a Tab.
         for (key, value) in given.collect::<BTreeMap<_, _>>() {
             name.extend([";", key, "=", value]);
         }
@@ -256,7 +254,7 @@ impl AggregateCursor {
 }
 
 impl QueryContext {
-    /// The projection of a State as of the time asked for; now, if none was.
+    /// The projection of a State as of the requested time; by default now.
     pub(super) fn project(&self, opened: &DecodedRow) -> Result<AnyProjection, Panicked> {
         match self.query.at {
             Some(at) => opened.handler.project(&opened.state, at),
@@ -330,10 +328,10 @@ impl QueryContext {
 struct AggregateSum<'a> {
     context: &'a QueryContext,
     running: Option<RunningProjection>,
-    /// A Handler panicked while it aggregated: there is no result.
+    /// A Handler panicked while aggregating: there is no result.
     is_broken: bool,
     clients: u64,
-    /// Who was counted already; only several Tabs can have States of one Client.
+    /// The Clients already counted; only several Tabs can have States of one Client.
     seen: Option<HashSet<ClientId>>,
     events: u64,
     lost: Option<u64>,
@@ -384,8 +382,8 @@ impl<'a> AggregateSum<'a> {
         }
     }
 
-    /// Adds what a State says. When its Handler panics before it is added, it is left out; when that happens while it
-    /// is added, the sum is lost.
+    /// Adds a State. If its Handler panics before that, the State is left out; if it panics while adding, the result
+    /// is lost.
     fn take(&mut self, name: &TabName, opened: &DecodedRow) -> Result<(), Panicked> {
         if self.is_broken {
             return Ok(());

@@ -1,4 +1,4 @@
-//! A streamed answer: rows become bytes as they come, in chunks of bounded size.
+//! A streamed answer: rows are encoded as they arrive, in chunks of bounded size.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -19,7 +19,7 @@ use super::negotiate::Media;
 use super::row::Row;
 use super::state::QueryState;
 
-/// A chunk is sent when it has grown to this.
+/// The size at which a chunk is sent.
 const CHUNK_BYTES: usize = 16 * 1024;
 
 type Source<T> = Pin<Box<dyn Stream<Item = Result<QueryItem<T>, QueryError>> + Send>>;
@@ -29,7 +29,7 @@ pub(super) struct AnswerShape {
     pub(super) media: Media,
     /// Rows at most.
     pub(super) rows_max: usize,
-    /// Fields of the answer as a whole, beside its rows.
+    /// Fields of the answer besides its rows.
     pub(super) head: Map<String, Value>,
     /// The same as text, at the end.
     pub(super) foot: String,
@@ -38,7 +38,7 @@ pub(super) struct AnswerShape {
 /// Answers with a stream of rows.
 ///
 /// # Errors
-/// The stream's error when it comes before any row; one that comes later ends the answer, and is told in it.
+/// The stream's error when it comes before any row; a later one ends the answer, and is part of it.
 pub(super) async fn respond<T: Row>(
     state: &QueryState,
     shape: AnswerShape,
@@ -68,7 +68,7 @@ pub(super) async fn respond<T: Row>(
     Ok(([(header::CONTENT_TYPE, content_type)], Body::from_stream(chunks)).into_response())
 }
 
-/// Answers with rows that are there already.
+/// Answers with rows in memory.
 pub(super) async fn respond_all<T: Row>(
     state: &QueryState,
     shape: AnswerShape,
@@ -87,13 +87,13 @@ struct AnswerWriter<T> {
     /// `None` once it has ended.
     source: Option<Source<T>>,
     rows: usize,
-    /// What the first row is named by.
+    /// The key of the first row.
     first: Option<String>,
     faults: FaultLog,
     missing: Option<MissingPart>,
 }
 
-/// The faults met: the first ones told one by one, the others counted.
+/// The faults met: the first ones in full, the others counted.
 #[derive(Default)]
 struct FaultLog {
     told: Vec<StateFault>,
@@ -101,17 +101,17 @@ struct FaultLog {
     omitted: u64,
 }
 
-/// How the rows ended.
+/// The end of an answer.
 #[derive(Default)]
 struct AnswerEnd {
     truncated: bool,
-    /// Where an answer to the same question goes on.
+    /// The `from=` of the next page.
     next: Option<String>,
     error: Option<QueryError>,
 }
 
 impl<T: Row> AnswerWriter<T> {
-    /// The next chunk, and whether there are more.
+    /// The next chunk, and whether more follow.
     async fn chunk(&mut self) -> (Bytes, bool) {
         let mut out = String::with_capacity(CHUNK_BYTES + CHUNK_BYTES / 4);
         if self.rows == 0 && self.faults.told_count == 0 {
@@ -124,7 +124,7 @@ impl<T: Row> AnswerWriter<T> {
             };
             match next {
                 Some(Ok(QueryItem::Row(row))) if self.rows == self.shape.rows_max => {
-                    // From the first row itself on, nothing would go on.
+                    // The first row itself makes no progress.
                     let next =
                         row.key().filter(|next| self.first.as_deref() != Some(next)).map(str::to_owned);
                     self.end(&AnswerEnd { truncated: true, next, error: None }, &mut out);
@@ -239,7 +239,7 @@ impl<T: Row> AnswerWriter<T> {
         }
     }
 
-    /// Whether no result is missing because of the store.
+    /// Whether the results are complete as far as the store is concerned.
     fn has_all_results(&self) -> bool {
         self.missing.as_ref().is_none_or(|missing| missing.affects == Affects::Lost)
     }
@@ -250,9 +250,9 @@ impl<T: Row> AnswerWriter<T> {
             out.push_str(&format!("# not included: {} more states\n", self.faults.omitted));
         }
         if end.truncated {
-            let next = end.next.as_ref().map(|next| format!("; go on with from={}", printable(next)));
+            let next = end.next.as_ref().map(|next| format!("; continue with from={}", printable(next)));
             out.push_str(&format!(
-                "# there is more than {} results{}\n",
+                "# there are more than {} results{}\n",
                 self.rows,
                 next.unwrap_or_default()
             ));
@@ -269,7 +269,7 @@ impl<T: Row> AnswerWriter<T> {
     }
 }
 
-/// A row; where labels of its Tab are escaped, their texts come with it: `"labels": {"city": "Zürich"}`.
+/// A row; if labels of its Tab are escaped, with their texts: `"labels": {"city": "Zürich"}`.
 fn push_row<T: Row>(row: &T, out: &mut String) {
     let labels = row.tab().map(label_texts).unwrap_or_default();
     push_json(row, out);
@@ -290,6 +290,6 @@ pub(super) fn label_texts(name: &str) -> Map<String, Value> {
 }
 
 fn push_json<T: Serialize + ?Sized>(value: &T, out: &mut String) {
-    // Handlers' values are JSON already and our own structs have text keys, so this cannot fail.
+    // Handlers' values are JSON and our own structs have text keys, so this cannot fail.
     out.push_str(&serde_json::to_string(value).expect("plain data becomes JSON"));
 }

@@ -1,4 +1,4 @@
-//! Which Tabs there are, and their States, a page at a time.
+//! Lists the chosen Tabs, and reads their States page by page.
 
 use std::collections::BTreeMap;
 
@@ -15,19 +15,19 @@ use super::missing::Coverage;
 use super::selection::Selection;
 use super::state::QueryState;
 
-/// A Tab that was chosen.
+/// A chosen Tab.
 #[derive(Clone, Debug)]
 pub(super) struct ListedTab {
     pub(super) name: TabName,
     pub(super) tab_type: TabType,
-    /// Where it has States: in one VBucket, or, when it is the Ledger's, in any.
+    /// The VBuckets with its States: one, or any for a Tab of the Ledger.
     pub(super) homes: Vec<VBucket>,
 }
 
-/// The chosen Tabs in the order of names, of those VBuckets that can be read.
+/// The chosen Tabs, sorted by name, of the readable VBuckets.
 ///
 /// # Errors
-/// When none of the VBuckets can be read, or the selection holds too many Tabs.
+/// When no VBucket can be read, or the selection has too many Tabs.
 pub(super) async fn listed(
     state: &QueryState,
     selection: &Selection,
@@ -59,7 +59,7 @@ pub(super) async fn listed(
     Ok(found)
 }
 
-/// A State that was read, with the Handler that understands it.
+/// A decoded State and its Handler.
 pub(super) struct DecodedRow {
     pub(super) client: ClientId,
     pub(super) events: u64,
@@ -67,7 +67,7 @@ pub(super) struct DecodedRow {
     pub(super) state: AnyState,
 }
 
-/// Some States of a Tab, in the order of Clients.
+/// States of a Tab, sorted by Client.
 #[derive(Default)]
 pub(super) struct StatesPage {
     pub(super) opened: Vec<DecodedRow>,
@@ -76,7 +76,7 @@ pub(super) struct StatesPage {
     pub(super) lacks_states: bool,
 }
 
-/// The chosen States of one Tab, not yet read.
+/// The chosen States of one Tab that are not yet read.
 pub(super) struct TabStates {
     tab: ListedTab,
     after: Option<StateKey>,
@@ -88,16 +88,16 @@ impl TabStates {
         Self { tab, after: None, done: false }
     }
 
-    /// The next page; `None` when there are no more. A page can be empty.
+    /// The next page, possibly empty; `None` at the end.
     ///
-    /// A Tab of the Ledger comes as one page: one Client can have States in every VBucket, and they are merged here.
+    /// A Tab of the Ledger is one page: a Client can have States in every VBucket, and they are merged here.
     pub(super) async fn next(
         &mut self,
         state: &QueryState,
         chosen: &Selection,
         coverage: &Coverage,
     ) -> Option<StatesPage> {
-        // Stores that never wait would keep the thread, and a deadline could not end the query.
+        // A store that never waits would block the thread, and a deadline could not end the query.
         tokio::task::yield_now().await;
         if self.done {
             return None;
@@ -160,7 +160,7 @@ impl TabStates {
     }
 }
 
-/// Adds a State to those of its Client. When the Handler panics, the Client is left out.
+/// Adds a State to those of its Client. If the Handler panics, the Client is left out.
 fn merge(
     merged: &mut BTreeMap<ClientId, DecodedRow>,
     opened: DecodedRow,
@@ -180,7 +180,7 @@ fn merge(
     Ok(())
 }
 
-/// The envelope of a State, from its parts.
+/// Joins the parts of a State into its envelope.
 pub(super) fn envelope(parts: &[(Part, Bytes)]) -> Result<Envelope, Unreadable> {
     match parts {
         [(Part::WHOLE, bytes)] => Envelope::decode(bytes).map_err(|_| Unreadable::Envelope),
@@ -188,7 +188,7 @@ pub(super) fn envelope(parts: &[(Part, Bytes)]) -> Result<Envelope, Unreadable> 
     }
 }
 
-/// Reads a State of a Tab of this type.
+/// Decodes a State of a Tab of this type.
 fn open(handlers: &Registry, known: &TabType, scanned: &Scanned) -> Result<DecodedRow, Unreadable> {
     let envelope = envelope(&scanned.parts)?;
     if envelope.tab_type != *known {

@@ -1,4 +1,4 @@
-//! How long a query may take: answers and streams that end in time.
+//! Time limits of queries.
 
 use std::time::Duration;
 
@@ -14,12 +14,12 @@ pub(super) async fn answer<T>(
     tokio::time::timeout(query_time, answer).await.unwrap_or(Err(QueryError::Timeout { query_time }))
 }
 
-/// The stream, which ends after its first error; that is [`QueryError::Timeout`] when it takes too long.
+/// The stream, which ends after its first error; a timeout is [`QueryError::Timeout`].
 pub(super) fn stream<T: Send + 'static>(
     query_time: Duration,
     inner: impl Stream<Item = Result<T, QueryError>> + Send + 'static,
 ) -> impl Stream<Item = Result<T, QueryError>> + Send + 'static {
-    // The timer starts with the first poll: only then is there a runtime for certain.
+    // The timer starts with the first poll, when a runtime certainly exists.
     let open = Some((Box::pin(inner), None));
     stream::unfold(open, move |open| async move {
         let (mut inner, timer) = open?;

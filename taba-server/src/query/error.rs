@@ -11,75 +11,75 @@ use taba_core::{HttpReason, Remedy, StoreError, TabName, TabType};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum QueryError {
-    /// The question has a parameter that this endpoint does not know.
-    #[error("unknown parameter {found:?}; known here: {}", known.join(", "))]
+    /// The query has a parameter that this endpoint does not have.
+    #[error("unknown parameter {found:?}; this endpoint has {}", known.join(", "))]
     UnknownParameter {
-        /// What was found.
+        /// The parameter.
         found: String,
-        /// What is known; `label.KEY` stands for every label.
+        /// The endpoint's parameters; `label.KEY` means any label.
         known: &'static [&'static str],
     },
-    /// A parameter's value is not of its kind.
+    /// A parameter's value is invalid.
     #[error("parameter {parameter}={value:?}: {wanted}")]
     BadParameter {
-        /// Which one.
+        /// The parameter.
         parameter: String,
-        /// The value given.
+        /// Its value.
         value: String,
-        /// What it should have been.
+        /// The expected form.
         wanted: String,
     },
-    /// A regular expression is wrong, or too large.
-    #[error("{pattern:?} is no regular expression that can be used")]
+    /// A regular expression is invalid or too large.
+    #[error("{pattern:?} is an invalid or too large regular expression")]
     BadPattern {
         /// The expression.
         pattern: String,
-        /// What is wrong with it.
+        /// The reason.
         source: Box<regex::Error>,
     },
-    /// None of the media types in `Accept` can be produced.
-    #[error("nothing in Accept can be produced: application/json, application/x-ndjson and text/plain can")]
+    /// None of the media types in `Accept` is available.
+    #[error("Accept names no available type: application/json, application/x-ndjson, text/plain")]
     NotAcceptable,
-    /// A super-aggregate was asked over Tabs of several types.
+    /// A super-aggregate over Tabs of several types.
     #[error("the chosen tabs are of {} types: {}; choose one with type=", found.len(), list(found))]
     MixedTypes {
-        /// The types found, sorted.
+        /// Their types, sorted.
         found: Vec<TabType>,
     },
-    /// A deletion did not say what to delete.
+    /// A deletion without a selection.
     #[error("name what to delete: name=, base=, type=, label.KEY= or client= is needed")]
     NothingChosen,
-    /// A Tab of the Ledger was to be deleted.
+    /// A deletion of a Tab of the Ledger.
     #[error("{name} belongs to the ledger and cannot be deleted")]
     Reserved {
         /// The Tab, or the parameter that chose it.
         name: String,
     },
-    /// The selection holds more Tabs than the query may.
+    /// The selection has too many Tabs.
     #[error("the selection holds more than {tabs_max} tabs; choose fewer")]
     TooManyTabs {
-        /// How many it may hold.
+        /// The maximum.
         tabs_max: usize,
     },
-    /// As many watches are open as may be, or the Server is shutting down.
+    /// The maximum number of watches is open, or the Server is shutting down.
     #[error("no further watch can be opened")]
     Busy,
-    /// The query took longer than a query may.
+    /// The query exceeded its time limit.
     #[error("the query took longer than {query_time:?}; choose fewer tabs")]
     Timeout {
-        /// How long it may take.
+        /// The limit.
         query_time: Duration,
     },
     /// The store failed.
     #[error("the store failed")]
     Store(#[from] StoreError),
-    /// The Ledger's Handler is missing or is no counter of numbers, so that no deletion can be accounted for.
-    #[error("no deletion can be accounted for: the handler {tab_type} is missing or no counter of numbers")]
+    /// The Ledger's Handler is missing or is no counter of numbers, so a deletion cannot be recorded.
+    #[error("a deletion cannot be recorded: the handler {tab_type} is missing or no counter of numbers")]
     NoLedger {
-        /// The Tab type that should count.
+        /// The Tab type of the Ledger.
         tab_type: &'static str,
     },
-    /// A note of the Ledger cannot be read, so that nothing can be added to it.
+    /// A note of the Ledger cannot be read, so nothing can be added to it.
     #[error("the note of {name} cannot be read")]
     DamagedNote {
         /// The Tab of the note.
@@ -92,7 +92,7 @@ fn list(types: &[TabType]) -> String {
 }
 
 impl QueryError {
-    /// One word for machines, and the HTTP status.
+    /// A code for machines, and the HTTP status.
     pub fn reason(&self) -> HttpReason {
         let (word, status) = match self {
             Self::UnknownParameter { .. } => ("unknown_parameter", 400),
@@ -113,7 +113,7 @@ impl QueryError {
         HttpReason::new(word, status)
     }
 
-    /// What to do next.
+    /// What the client should do.
     pub fn remedy(&self) -> Remedy {
         match self {
             Self::Busy => Remedy::Wait(Duration::from_secs(1)),

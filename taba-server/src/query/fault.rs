@@ -1,4 +1,4 @@
-//! [`StateFault`]: a State that could not be read. It is told, and counted, and breaks the answer for no other.
+//! [`StateFault`]: a State that could not be read. It is reported and counted; all others are answered.
 
 use std::collections::BTreeSet;
 
@@ -7,31 +7,31 @@ use taba_core::{ClientId, HandlerError, Panicked, StateError, TabName, TabType};
 
 use super::missing::MissingPart;
 
-/// One thing in a streamed answer.
+/// An item of a streamed answer.
 #[derive(Clone, Debug, PartialEq)]
 pub enum QueryItem<T> {
-    /// What was asked for.
+    /// A result.
     Row(T),
-    /// What could not be read.
+    /// States that could not be read.
     Fault(StateFault),
-    /// The part of the store that could not be read; comes last.
+    /// The unreadable part of the store; comes last.
     Missing(MissingPart),
 }
 
-/// States that could not be read, and are in no result.
+/// Unreadable States of a Tab, which are in no result.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct StateFault {
     /// The Tab.
     pub name: TabName,
-    /// The Client; the first one, when there are several States.
+    /// The first of their Clients.
     pub client: ClientId,
-    /// One word for machines: `unknown_type`, `unknown_version`, `type_conflict`, `damaged` or `handler_panicked`.
+    /// The code: `unknown_type`, `unknown_version`, `type_conflict`, `damaged` or `handler_panicked`.
     pub reason: &'static str,
-    /// What is wrong, for people.
+    /// The reason, for people.
     pub message: String,
-    /// How many States of the Tab have the same fault.
+    /// The number of States of the Tab with this fault.
     pub states: u64,
-    /// Whose States they are.
+    /// Their Clients.
     #[serde(skip)]
     pub clients: BTreeSet<ClientId>,
 }
@@ -75,7 +75,7 @@ impl From<HandlerError> for Unreadable {
     }
 }
 
-/// Adds a fault to those of the same Tab: one line for 10,000 States of an unknown type.
+/// Merges a fault into those of the same Tab: one line for 10,000 States of an unknown type.
 pub(super) fn add(faults: &mut Vec<StateFault>, fault: StateFault) {
     match faults.iter_mut().find(|known| known.reason == fault.reason && known.name == fault.name) {
         Some(known) => {

@@ -1,4 +1,4 @@
-//! The Ledger as an answer: for each Client, recorded = folded + dropped + in flight; or, where the store forgot what was
+//! The Ledger's balance: for each Client, recorded = folded + dropped + in flight; or, if the store lost what was
 //! recorded, recorded + excess = folded + dropped.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,35 +21,34 @@ use super::state::QueryState;
 /// Events dropped at one place for one reason.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct DroppedEvents {
-    /// Where: `client`, `agent` or `server`.
+    /// The place: `client`, `agent` or `server`.
     #[serde(rename = "where")]
     pub place: String,
-    /// Why: one of the words of [`taba_core::ledger::Why`].
+    /// The reason, a word of [`taba_core::ledger::Why`].
     pub why: String,
-    /// How many.
+    /// Their number.
     pub events: u64,
 }
 
 /// One account of the Ledger, in events.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Account {
-    /// Offered to the client library.
+    /// Recorded through the client library.
     pub recorded: u64,
-    /// Folded into States, those deleted since included.
+    /// Folded into States, with those since deleted.
     pub folded: u64,
-    /// Folded into States that were deleted or pruned since.
+    /// Folded into States that were since deleted or pruned.
     pub deleted: u64,
-    /// Folded, but with a time that was set back because it lay too far in the future.
+    /// Folded with a time that was set back because it was too far in the future.
     pub clamped: u64,
     /// Dropped, by place and reason; sorted.
     pub dropped: Vec<DroppedEvents>,
-    /// On the way: `recorded - folded - dropped`, never negative. `None` when that cannot be known: a part of the store, a
-    /// State or a note of this Client could not be read, or there is an [`excess`](Self::excess).
+    /// In flight: `recorded - folded - dropped`, never negative. `None` when unknown: a part of the store, a State or
+    /// a note of this Client could not be read, or there is an [`excess`](Self::excess).
     pub in_flight: Option<i64>,
-    /// Events folded or dropped beyond those recorded: `recorded + excess = folded + dropped`. The store no longer knows
-    /// that they were recorded, since it lost a part (a memory store that was restarted, an older copy that was put back);
-    /// or it will know in a moment; or this is the stream of an Agent (`taba.stream/…`), whose gaps are losses of Clients
-    /// that nobody can name.
+    /// Events folded or dropped beyond those recorded: `recorded + excess = folded + dropped`. Causes: the store lost
+    /// what was recorded (a restarted memory store, a restored backup); the record arrives in a moment; or this is
+    /// the stream of an Agent (`taba.stream/…`), whose gaps are losses of unknown Clients.
     #[serde(skip_serializing_if = "is_zero")]
     pub excess: u64,
 }
@@ -61,13 +60,13 @@ pub struct Ledger {
     pub accounts: BTreeMap<ClientId, Account>,
     /// Their sum.
     pub totals: Account,
-    /// What could not be read: its events are missing under `folded`, or its notes in the account.
+    /// Unreadable States and notes: their events are missing in `folded` or in the account.
     pub faults: Vec<StateFault>,
-    /// VBuckets that could not be read: their events are in no account, and nothing can be said about what is in flight.
+    /// VBuckets that could not be read: their events are in no account, and what is in flight is unknown.
     pub missing: Option<MissingPart>,
 }
 
-/// The accounts of the Clients that the selection chooses; its choice of Tabs has no meaning here.
+/// The accounts of the selected Clients; the selection of Tabs is ignored.
 ///
 /// # Errors
 /// As any query.
@@ -81,7 +80,7 @@ pub async fn ledger(state: &QueryState, selection: &Selection) -> Result<Ledger,
 async fn read(state: &QueryState, selection: &Selection) -> Result<Ledger, QueryError> {
     let mut answer = Ledger::default();
     let coverage = Coverage::new(&state.store);
-    // What was folded before what was recorded: what comes in between is in flight, rather than folded too much.
+    // Reads folded events before recorded ones: events that arrive in between count as in flight, not as excess.
     let mut parts = stream::iter(state.store.vbuckets().iter())
         .map(|vbucket| coverage.read(vbucket, folded(state, vbucket, selection)))
         .buffer_unordered(state.limits.vbuckets_at_once.max(1));
@@ -112,8 +111,8 @@ async fn read(state: &QueryState, selection: &Selection) -> Result<Ledger, Query
         }
     }
     answer.totals.dropped = lost(dropped);
-    // What the store forgot of one Client cannot be told from what is on the way of another. Gaps of streams can: Clients
-    // that are still known recorded them.
+    // An excess of one Client cannot be set off against what is in flight of another. Gaps of streams can: known
+    // Clients recorded those events.
     let is_forgotten = |(client, account): (&ClientId, &Account)| account.excess > 0 && !is_stream(client);
     let is_whole =
         answer.missing.is_none() && unreadable.is_empty() && !answer.accounts.iter().any(is_forgotten);
@@ -121,7 +120,7 @@ async fn read(state: &QueryState, selection: &Selection) -> Result<Ledger, Query
     Ok(answer)
 }
 
-/// The events in the States of a VBucket, by Client; the Ledger's own are not counted.
+/// The events in the States of a VBucket by Client, without the Ledger's own.
 async fn folded(
     state: &QueryState,
     vbucket: VBucket,
@@ -154,7 +153,7 @@ fn lost(dropped: BTreeMap<(String, String), u64>) -> Vec<DroppedEvents> {
 }
 
 impl Account {
-    /// Events dropped, whatever the place and the reason.
+    /// Events dropped, over all places and reasons.
     pub fn dropped_total(&self) -> u64 {
         self.dropped.iter().map(|lost| lost.events).sum()
     }

@@ -1,4 +1,4 @@
-//! Lists: which Tabs, types and Clients there are.
+//! Lists of Tabs, types and Clients.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -44,13 +44,13 @@ pub struct ClientRow {
     pub tabs: u64,
 }
 
-/// The chosen Tabs, sorted by name. With a choice of Clients, only Tabs in which one of them has a State.
+/// The chosen Tabs, sorted by name. If Clients are selected, only Tabs in which one of them has a State.
 ///
 /// # Errors
 /// As any query.
 ///
 /// # Cost
-/// The index of the VBuckets; with a choice of Clients, all keys too.
+/// Reads the index of the VBuckets; if Clients are selected, all keys too.
 pub async fn names(
     state: &QueryState,
     selection: &Selection,
@@ -69,7 +69,7 @@ pub async fn names(
     deadline::answer(state.limits.query_time, answer).await
 }
 
-/// The types of the chosen Tabs, and those that Handlers are registered for, sorted.
+/// The types of the chosen Tabs and all registered types, sorted.
 ///
 /// # Errors
 /// As any query.
@@ -97,7 +97,7 @@ pub async fn types(
 /// As any query.
 ///
 /// # Cost
-/// The keys of all States.
+/// Reads the keys of all States.
 pub async fn clients(
     state: &QueryState,
     selection: &Selection,
@@ -111,8 +111,7 @@ pub async fn clients(
     deadline::answer(state.limits.query_time, answer).await
 }
 
-/// How many chosen States there are for each value of `column`. A Ledger's State in each of many VBuckets is counted
-/// in each.
+/// The number of chosen States for each value of `column`. A Ledger's Tab counts once per VBucket.
 async fn keys<K: Ord>(
     state: &QueryState,
     selection: &Selection,
@@ -158,7 +157,7 @@ async fn keys_of<K: Ord>(
     Ok(found)
 }
 
-/// Shows every State of a VBucket to `see`, page by page.
+/// Calls `see` for every State of a VBucket, page by page.
 pub(super) async fn walk(
     state: &QueryState,
     vbucket: VBucket,

@@ -8,30 +8,30 @@ use taba_core::{Store, StoreError, VBucket};
 
 use super::error::QueryError;
 
-/// Causes that are told one by one; the rest is left out.
+/// Causes listed in full; the rest is left out.
 const CAUSES_MAX: usize = 8;
 
 /// What an answer lacks because VBuckets could not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Affects {
-    /// Only the counts of lost events: they are `null`, and all results are there.
+    /// Only the counts of lost events: they are `null`, and all results are complete.
     Lost,
-    /// Results: some may be missing, and aggregates over many Tabs lack what those VBuckets hold.
+    /// Results: some may be missing, and aggregates over many Tabs lack the States of those VBuckets.
     Results,
 }
 
 /// The part of the store that a query could not read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct MissingPart {
-    /// The VBuckets; serialized as how many they are.
+    /// The VBuckets; serialized as their number.
     #[serde(serialize_with = "count")]
     pub vbuckets: BTreeSet<VBucket>,
-    /// The shards that keep them, sorted; empty where the store is one place.
+    /// Their shards, sorted; empty for a store without shards.
     pub shards: BTreeSet<String>,
-    /// The causes, each once, at most 8 of them.
+    /// The distinct causes, at most 8.
     pub why: BTreeSet<String>,
-    /// What the answer lacks because of it.
+    /// What the answer lacks.
     pub affects: Affects,
 }
 
@@ -39,23 +39,23 @@ fn count<S: Serializer>(vbuckets: &BTreeSet<VBucket>, serializer: S) -> Result<S
     serializer.serialize_u64(vbuckets.len() as u64)
 }
 
-/// An answer and the part of the store that it lacks.
+/// An answer, and the part of the store that it lacks.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PartialAnswer<T> {
-    /// What could be read.
+    /// The answer.
     pub value: T,
-    /// What could not; `None` when all was.
+    /// The unreadable part, if any.
     pub missing: Option<MissingPart>,
 }
 
 impl MissingPart {
-    /// Nothing of the store could be read for this cause.
+    /// The whole store could not be read for this cause.
     pub(super) fn of(error: &QueryError, affects: Affects) -> Self {
         let why = [error.message()].into();
         Self { vbuckets: BTreeSet::new(), shards: BTreeSet::new(), why, affects }
     }
 
-    /// Both parts.
+    /// The union.
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {
         self.vbuckets.extend(other.vbuckets);
@@ -67,7 +67,7 @@ impl MissingPart {
         self
     }
 
-    /// Both parts, where there are some.
+    /// The union, if there is any.
     pub(super) fn join(one: Option<Self>, two: Option<Self>) -> Option<Self> {
         match (one, two) {
             (Some(one), Some(two)) => Some(one.and(two)),
@@ -105,12 +105,12 @@ pub(super) struct Coverage {
 
 #[derive(Default)]
 struct CoverageState {
-    /// Reads that went well since the last [`Coverage::settle`].
+    /// Successful reads since the last [`Coverage::settle`].
     read: u64,
     /// The first error since the last [`Coverage::settle`].
     failed: Option<QueryError>,
     missing: Option<MissingPart>,
-    /// Shards that did not answer: nothing more is asked of them in this query.
+    /// Shards that did not answer; they are not asked again in this query.
     away: BTreeSet<String>,
 }
 
@@ -119,7 +119,7 @@ impl Coverage {
         Self { store: Arc::clone(store), seen: Mutex::default() }
     }
 
-    /// What a read of this VBucket brought; `None` when it failed, or when its shard did not answer a moment ago.
+    /// Reads from this VBucket; `None` when that fails, or when its shard did not answer before.
     pub(super) async fn read<T>(
         &self,
         vbucket: VBucket,
@@ -142,7 +142,7 @@ impl Coverage {
         }
     }
 
-    /// A VBucket could not be read, or not to its end.
+    /// Notes that a VBucket could not be read completely.
     pub(super) fn lacks(&self, vbucket: VBucket, error: QueryError) {
         let shard = self.store.place(vbucket);
         let mut seen = self.seen();
@@ -152,10 +152,10 @@ impl Coverage {
         seen.lacks(vbucket, shard.as_ref(), Some(error));
     }
 
-    /// Ends one part of the query, such as listing the Tabs.
+    /// Ends one phase of the query, such as listing the Tabs.
     ///
     /// # Errors
-    /// [`QueryError::Store`] when nothing that was asked for in it could be read.
+    /// [`QueryError::Store`] when every read of the phase failed.
     pub(super) fn settle(&self) -> Result<(), QueryError> {
         let mut seen = self.seen();
         let read = std::mem::take(&mut seen.read);
@@ -165,12 +165,12 @@ impl Coverage {
         }
     }
 
-    /// What could not be read so far.
+    /// The part that could not be read so far.
     pub(super) fn missing(&self) -> Option<MissingPart> {
         self.seen().missing.clone()
     }
 
-    /// How many VBuckets could not be read so far.
+    /// The number of VBuckets that could not be read so far.
     pub(super) fn missing_count(&self) -> usize {
         self.seen().missing.as_ref().map_or(0, |missing| missing.vbuckets.len())
     }

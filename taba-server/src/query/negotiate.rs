@@ -1,4 +1,4 @@
-//! Which form an answer has: what the reader accepts.
+//! Content negotiation.
 
 use axum::http::{HeaderMap, header};
 
@@ -11,7 +11,7 @@ pub(super) enum Media {
     Json,
     /// One JSON object a line.
     Lines,
-    /// For people.
+    /// Text for people.
     Text,
 }
 
@@ -24,10 +24,10 @@ impl Media {
         }
     }
 
-    /// What the reader likes best; JSON when it does not care.
+    /// The client's preferred form; JSON by default.
     ///
     /// # Errors
-    /// [`QueryError::NotAcceptable`] when it accepts nothing that we can produce.
+    /// [`QueryError::NotAcceptable`] when it accepts none of the forms.
     pub(super) fn of(headers: &HeaderMap) -> Result<Self, QueryError> {
         let mut best: Option<(f32, Self)> = None;
         let mut asked = false;

@@ -1,4 +1,4 @@
-//! [`Note`]: what the Ledger's Tabs say about one Client; [`Notes`]: about all of them.
+//! [`Note`]: the Ledger's counts for one Client; [`Notes`]: for all of them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use tokio::sync::Mutex;
 use super::fault::StateFault;
 use super::missing::MissingPart;
 
-/// What the Ledger's Tabs say about one Client, in events.
+/// The Ledger's counts for one Client, in events.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Note {
     pub(super) recorded: u64,
@@ -19,24 +19,24 @@ pub(super) struct Note {
     pub(super) dropped: BTreeMap<(String, String), u64>,
 }
 
-/// What the Ledger's Tabs say.
+/// The Ledger's counts.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Notes {
     pub(super) clients: BTreeMap<ClientId, Note>,
-    /// Notes that could not be read; when there are any, the counts are too low.
+    /// Notes that could not be read: if any, the counts are too low.
     pub(super) faults: Vec<StateFault>,
-    /// VBuckets whose notes could not be read; when there are any, the counts are too low.
+    /// VBuckets whose notes could not be read: if any, the counts are too low.
     pub(super) missing: Option<MissingPart>,
 }
 
-/// The last notes that were read, shared by queries that come soon after each other.
+/// The last notes read, shared by subsequent queries.
 #[derive(Default)]
 pub(super) struct NotesCache(pub(super) Mutex<Option<(Timestamp, Arc<Notes>)>>);
 
-/// Losses in gaps of Lanes cannot be told by Client; they stand under ids with this prefix, one for each stream.
+/// Losses in gaps of Lanes have no known Client; they are under ids with this prefix, one per stream.
 const STREAM_PREFIX: &str = "taba.stream/";
 
-/// Whether this is no Client but the stream of an Agent.
+/// Whether this id is the stream of an Agent.
 pub(super) fn is_stream(client: &ClientId) -> bool {
     client.as_str().starts_with(STREAM_PREFIX)
 }
@@ -48,12 +48,12 @@ impl Note {
 }
 
 impl Notes {
-    /// Events of the Client that are known to be dropped; `None` when some notes could not be read.
+    /// Events of the Client known to be dropped; `None` when some notes could not be read.
     pub(super) fn lost(&self, client: &ClientId) -> Option<u64> {
         self.is_whole().then(|| self.clients.get(client).map_or(0, Note::dropped_total))
     }
 
-    /// Events known to be dropped of which nobody knows the Client; `None` when some notes could not be read.
+    /// Events known to be dropped whose Client is unknown; `None` when some notes could not be read.
     pub(super) fn lost_unattributed(&self) -> Option<u64> {
         let streams = self.clients.iter().filter(|(client, _)| is_stream(client));
         self.is_whole().then(|| streams.map(|(_, note)| note.dropped_total()).sum())

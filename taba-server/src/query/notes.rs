@@ -1,4 +1,4 @@
-//! The notes of the Ledger: what its Tabs say, for each Client, over all VBuckets.
+//! Reads the Ledger's notes for each Client, over all VBuckets.
 
 use std::sync::Arc;
 
@@ -12,19 +12,18 @@ use super::note::{Note, Notes};
 use super::selection::Selection;
 use super::state::QueryState;
 
-/// What the Ledger's Tabs say, at most [`lost_age_max`](super::Limits::lost_age_max) ago.
-///
-/// One query reads, the others that arrive meanwhile wait for it.
+/// The Ledger's notes, at most [`lost_age_max`](super::Limits::lost_age_max) old. Of concurrent queries one reads,
+/// the others wait for it.
 pub(super) async fn recent(state: &QueryState) -> Arc<Notes> {
     let mut held = state.shared.notes.0.lock().await;
     let now = state.now();
     if let Some((read_at, notes)) = &*held {
-        // A clock that stands still, or goes back, must not keep old notes alive.
+        // A clock that stands still or goes back must not keep old notes alive.
         if now > *read_at && now.since(*read_at) < state.limits.lost_age_max {
             return Arc::clone(notes);
         }
     }
-    // Without the notes a query still has its results; how many events were lost is then unknown.
+    // Without notes a query still has its results; the number of lost events is then unknown.
     let notes = read(state).await.unwrap_or_else(|error| {
         let missing = Some(MissingPart::of(&error, Affects::Lost));
         Notes { missing, ..Notes::default() }
@@ -34,13 +33,13 @@ pub(super) async fn recent(state: &QueryState) -> Arc<Notes> {
     notes
 }
 
-/// What the Ledger's Tabs say now, of those VBuckets that can be read.
+/// The current notes of the readable VBuckets.
 ///
 /// # Errors
-/// When none can.
+/// When no VBucket can be read.
 ///
 /// # Cost
-/// The index of every VBucket, and every State of the Ledger.
+/// Reads the index of every VBucket, and every State of the Ledger.
 pub(super) async fn read(state: &QueryState) -> Result<Notes, QueryError> {
     let tab_type = TabType::new(ledger::TAB_TYPE).expect("the constant is a type name");
     let mut all = Selection::default().base(ledger::DROPPED);
@@ -82,7 +81,7 @@ fn take(note: &mut Note, name: &TabName, events: u64) {
     }
 }
 
-/// The total of a counter: how many events a note is about. Exact up to 2^53.
+/// The total of a counter: the number of events of a note. Exact up to 2^53.
 fn total(opened: &DecodedRow, at: Timestamp) -> Result<u64, Panicked> {
     let projection = opened.handler.project_now(&opened.state, at)?;
     let rendered = opened.handler.render(&projection, Format::Summary)?;

@@ -1,5 +1,4 @@
-//! The query parameters of a URL. What is not known is an error, not ignored: a misspelt
-//! filter must not answer for everything.
+//! The query parameters of a URL. An unknown parameter is an error: a misspelt filter must not select everything.
 
 use taba_core::{ClientId, Format, NameError, TabName, TabType};
 
@@ -9,21 +8,21 @@ use super::selection::{Pattern, Selection};
 use super::state::Limits;
 use super::times;
 
-/// Stands for every parameter that begins with `label.`.
+/// Any parameter that begins with `label.`.
 pub(super) const ANY_LABEL: &str = "label.KEY";
-/// What chooses Tabs and Clients.
+/// The parameters that select Tabs and Clients.
 pub(super) const SELECTION: &[&str] = &["name", "base", "type", ANY_LABEL, "client", "re", "reserved"];
 
-/// The parameters of a question, in their order.
+/// The parameters, in order.
 pub(super) struct Params(Vec<(String, String)>);
 
-/// The parameters of a URL's query, if it has one.
+/// Parses the query of a URL, if it has one.
 pub(super) fn params(query: Option<&String>, known: &'static [&'static str]) -> Result<Params, QueryError> {
     Params::parse(query.map_or("", String::as_str), known)
 }
 
 impl Params {
-    /// Takes a URL's query apart.
+    /// Parses the query of a URL.
     pub(super) fn parse(query: &str, known: &'static [&'static str]) -> Result<Self, QueryError> {
         let mut pairs = Vec::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
@@ -47,11 +46,11 @@ impl Params {
         let mut values = self.all(key);
         match (values.next(), values.next()) {
             (value, None) => Ok(value),
-            (_, Some(second)) => Err(bad(key, second, "it can stand only once")),
+            (_, Some(second)) => Err(bad(key, second, "it may appear only once")),
         }
     }
 
-    /// The elements of a list that may be repeated.
+    /// The elements of a list parameter, which may be repeated.
     fn list<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
         self.all(key).flat_map(|value| value.split(','))
     }
@@ -65,7 +64,7 @@ impl Params {
         }
     }
 
-    /// How many results may come.
+    /// The maximum number of results.
     pub(super) fn limit(&self, limits: &Limits) -> Result<usize, QueryError> {
         match self.one("limit")? {
             None => Ok(limits.results_max),
@@ -85,17 +84,17 @@ impl Params {
         }
     }
 
-    /// From which Client on the rows are wanted.
+    /// The first Client of the answer.
     pub(super) fn first_client(&self) -> Result<Option<ClientId>, QueryError> {
         self.one("from")?.map(|from| named("from", from, ClientId::new)).transpose()
     }
 
-    /// From which Tab on the rows are wanted.
+    /// The first Tab of the answer.
     pub(super) fn first_tab(&self) -> Result<Option<TabName>, QueryError> {
         self.one("from")?.map(|from| named("from", from, TabName::new)).transpose()
     }
 
-    /// Which Tabs and Clients.
+    /// The selected Tabs and Clients.
     pub(super) fn selection(&self, limits: &Limits) -> Result<Selection, QueryError> {
         let mut selection = Selection::default();
         if self.flag("re", false)? {
@@ -125,9 +124,9 @@ impl Params {
         }
         for (key, values) in &self.0 {
             let Some(label) = key.strip_prefix("label.") else { continue };
-            // What no name can hold would choose nothing, and hide a mistake.
+            // A key that no name can have would select nothing, and hide a mistake.
             label_key(key, label)?;
-            // All of it too: a text may hold commas.
+            // The whole text too: it may contain commas.
             for value in values.split(',').chain([values.as_str()]) {
                 selection = selection.label(label, value);
             }
@@ -135,7 +134,7 @@ impl Params {
         Ok(if self.flag("reserved", false)? { selection.with_reserved() } else { selection })
     }
 
-    /// The whole question about Projections.
+    /// The complete query of Projections.
     pub(super) fn query(&self, limits: &Limits) -> Result<Query, QueryError> {
         let at = match self.one("at")? {
             None => None,
@@ -155,7 +154,7 @@ impl Params {
                 return Err(bad(
                     "from",
                     from.as_str(),
-                    "groups (by=) have no names to go on from; leave it out",
+                    "groups (by=) have no names to continue from; leave it out",
                 ));
             }
             selection = selection.from(from);
@@ -172,14 +171,14 @@ fn named<T>(key: &str, text: &str, new: fn(&str) -> Result<T, NameError>) -> Res
     new(text).map_err(|error| bad(key, text, &error.to_string()))
 }
 
-/// Sees that there can be a label of this key.
+/// Checks that a label can have this key.
 fn label_key(parameter: &str, key: &str) -> Result<(), QueryError> {
     let wanted = "the key of a label is needed, as in the names of tabs";
     let named = TabName::new(&format!("x;{key}=x")).ok().filter(|name| name.label(key).is_some());
     named.map(|_| ()).ok_or_else(|| bad(parameter, key, wanted))
 }
 
-/// A name as it is, or as it is shown to people.
+/// A name as stored, or as shown to people.
 fn tab_name(text: &str) -> Result<TabName, NameError> {
     TabName::new(text).or_else(|error| match text.contains(';') {
         true => TabName::from_shown(text),
@@ -187,7 +186,7 @@ fn tab_name(text: &str) -> Result<TabName, NameError> {
     })
 }
 
-/// Undoes percent-encoding. A `+` stands for itself.
+/// Decodes percent-encoding. A `+` means itself.
 fn decode(text: &str, pair: &str) -> Result<String, QueryError> {
     let wrong = || bad(pair, text, "the percent-encoding is broken");
     let mut bytes = Vec::with_capacity(text.len());

@@ -1,4 +1,4 @@
-//! Projections: what each Client says about each Tab.
+//! Projections: the value of each Tab for each Client.
 
 use std::collections::VecDeque;
 
@@ -14,7 +14,7 @@ use super::fault::QueryItem;
 use super::state::QueryState;
 use super::{deadline, times};
 
-/// What one Client says about one Tab.
+/// The projection of one Client's State of one Tab.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ClientProjection {
     /// The Tab.
@@ -29,20 +29,20 @@ pub struct ClientProjection {
     /// The freshness watermark, as in [`Quality`](super::Quality).
     #[serde(serialize_with = "times::serialize")]
     pub as_of: Timestamp,
-    /// Events of the Client known to be dropped, of whatever Tab; `None` when that cannot be read.
+    /// Events of the Client known to be dropped, of any Tab; `None` when unknown.
     pub lost: Option<u64>,
     /// The largest relative error of estimates, as in [`Quality`](super::Quality).
     pub error_bound: Option<f64>,
-    /// What is not known, and what was left out, as in [`Quality`](super::Quality).
+    /// Unknown and left-out parts, as in [`Quality`](super::Quality).
     #[serde(flatten)]
     pub caveats: Caveats,
     /// The Projection, as its Handler renders it.
     pub value: Value,
 }
 
-/// Projections in the order of Tabs, then Clients. [`Query::by`] has no meaning here.
+/// Projections sorted by Tab, then Client. [`Query::by`] is ignored.
 ///
-/// The stream ends after its first error. It needs a tokio runtime.
+/// The stream ends after its first error. Requires a tokio runtime.
 ///
 /// # Cost
 /// Memory: the list of chosen Tabs, one page of States.

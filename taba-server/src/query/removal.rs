@@ -1,8 +1,8 @@
-//! Deleting and pruning: States leave the store, and the Ledger keeps what they counted.
+//! Deletion and pruning: States are removed from the store, and the Ledger keeps their counts.
 //!
-//! Each step is one conditional commit made from one consistent look at the VBucket: the States go, and the events
-//! they held are added to `taba.deleted` of their Clients beside them. A Server that folds into the same VBucket at
-//! that moment has a conflict, or this does; the one that has it reads again.
+//! Each step is one conditional commit based on one consistent read of the VBucket: it removes the States and adds
+//! their events to `taba.deleted` of their Clients. If a Server commits to the VBucket meanwhile, one of the two has
+//! a conflict and reads again.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -21,38 +21,38 @@ use super::missing::{Coverage, MissingPart};
 use super::selection::Selection;
 use super::state::{PruneCursor, QueryState};
 
-/// States in one commit. Each can cost a pair for itself and one for the note of its Client.
+/// States in one commit. Each can cost a pair for itself and one for its Client's note.
 const COMMIT_STATES_MAX: usize = 1000;
-/// Tabs that leave the index in one commit.
+/// Tabs removed from the index in one commit.
 const COMMIT_TABS_MAX: usize = 250;
 
 const _: () = assert!(2 * COMMIT_STATES_MAX + 2 < COMMIT_PAIRS_MAX, "a full removal must fit one commit");
 
-/// What a deletion or a pruning removed.
+/// The result of a deletion or a pruning.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Removed {
-    /// Tabs that have no State any more.
+    /// Tabs without any State left.
     pub tabs: u64,
     /// States.
     pub states: u64,
-    /// Events that the States held; now in `taba.deleted`.
+    /// Events of those States; now in `taba.deleted`.
     pub events: u64,
-    /// States among them that could not be read; their events are in no account.
+    /// Unreadable States among them; their events are in no account.
     pub damaged: u64,
-    /// VBuckets that could not be looked at to their end; `None` when all were.
+    /// VBuckets that could not be read completely, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub missing: Option<MissingPart>,
-    /// Whether time ran out before the last VBucket; asking again goes on from there.
+    /// Whether time ran out before the last VBucket; the next call continues there.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub is_cut_short: bool,
 }
 
-/// Which of the chosen States go.
+/// Which of the selected States to remove.
 #[derive(Clone, Copy)]
 enum RemovalRule {
     /// All.
     Chosen,
-    /// Those that say nothing any more.
+    /// Those whose Handler says that they hold no more information.
     Silent { at: Timestamp },
 }
 
@@ -64,7 +64,7 @@ impl RemovalRule {
         }
     }
 
-    /// Whether the State goes. One that cannot be read, or whose Handler panics, only goes when it was named.
+    /// Whether to remove the State. One that is unreadable, or whose Handler panics, only if it was named.
     fn takes(self, state: &QueryState, parts: &[(Part, Bytes)]) -> bool {
         let Self::Silent { at } = self else { return true };
         let Some(envelope) = whole(parts) else { return false };
@@ -81,19 +81,18 @@ impl RemovalRule {
     }
 }
 
-/// The State's envelope, if it can be read.
+/// The State's envelope, if readable.
 fn whole(parts: &[(Part, Bytes)]) -> Option<Envelope> {
     let (_, bytes) = parts.iter().find(|(part, _)| *part == Part::WHOLE)?;
     Envelope::decode(bytes).ok()
 }
 
-/// Deletes the chosen States; the Tabs that have none left leave the index.
-///
-/// What was removed before an error stays removed; asking again removes the rest.
+/// Deletes the selected States, and the index entries of Tabs that have none left. What was removed before an error
+/// stays removed; another call removes the rest.
 ///
 /// # Errors
-/// [`QueryError::NothingChosen`] and [`QueryError::Reserved`] when the selection is everything, or names the Ledger;
-/// else as any query.
+/// [`QueryError::NothingChosen`] and [`QueryError::Reserved`] when everything or the Ledger is selected; else as any
+/// query.
 pub async fn delete(state: &QueryState, selection: &Selection) -> Result<Removed, QueryError> {
     if selection.is_everything() {
         return Err(QueryError::NothingChosen);
@@ -111,10 +110,10 @@ pub async fn delete(state: &QueryState, selection: &Selection) -> Result<Removed
     Ok(removed)
 }
 
-/// Removes the chosen States whose Handler says that they say nothing any more, as of now.
+/// Removes the selected States whose Handler says that they hold no more information, as of now.
 ///
-/// One call takes at most [`query_time`](super::Limits::query_time); the next one for all Tabs goes on where it ended,
-/// so that the end of any store is reached. What was removed before an error stays removed. The Ledger is never
+/// One call takes at most [`query_time`](super::Limits::query_time); the next one for all Tabs continues where it
+/// ended, so a large store is pruned completely. What was removed before an error stays removed. The Ledger is never
 /// pruned.
 ///
 /// # Errors
@@ -133,7 +132,7 @@ pub async fn prune(state: &QueryState, selection: &Selection) -> Result<Removed,
     Ok(removed)
 }
 
-/// As [`prune`], of all Tabs, and however long it takes.
+/// As [`prune`], for all Tabs and without a time limit.
 pub(super) async fn prune_all(state: &QueryState) -> Result<Removed, QueryError> {
     let (mut removed, cursor) = (Removed::default(), Mutex::default());
     let rule = RemovalRule::Silent { at: state.now() };
@@ -141,7 +140,7 @@ pub(super) async fn prune_all(state: &QueryState) -> Result<Removed, QueryError>
     Ok(removed)
 }
 
-/// Goes over all chosen VBuckets from the cursor on; one that cannot be read holds up no other.
+/// Processes the selected VBuckets from the cursor on; an unreadable one does not stop the others.
 async fn remove(
     state: &QueryState,
     selection: &Selection,
@@ -178,19 +177,19 @@ async fn remove(
 }
 
 fn at(cursor: &Mutex<PruneCursor>) -> MutexGuard<'_, PruneCursor> {
-    // A cursor is replaced as one, so a panic leaves it whole.
+    // The cursor is replaced as a whole, so a panic leaves it intact.
     cursor.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The removal of what goes from one VBucket.
+/// The removal from one VBucket.
 struct RemovalSweep<'a> {
     state: &'a QueryState,
     vbucket: VBucket,
     selection: &'a Selection,
     rule: RemovalRule,
-    /// States that go with the next commit.
+    /// States to remove in the next commit.
     going: Vec<StateKey>,
-    /// Tabs that may have no State any more.
+    /// Tabs that may have no State left.
     thinned: Vec<TabName>,
 }
 
@@ -206,7 +205,7 @@ impl RemovalSweep<'_> {
         for tab in tabs {
             at(cursor).tab = Some(tab.clone());
             match self.tab(&tab, removed).await {
-                // The other Tabs can be pruned all the same.
+                // Other Tabs can still be pruned.
                 Err(error @ QueryError::Store(StoreError::Damaged { .. })) => damaged = Some(error),
                 done => done?,
             }
@@ -248,8 +247,7 @@ impl RemovalSweep<'_> {
     }
 }
 
-/// Removes States: looks at them and at their Clients' notes, and commits against what it saw, until nobody else
-/// committed in between.
+/// Removes States: reads them and their Clients' notes and commits conditionally, until there is no conflict.
 async fn commit_removal(
     state: &QueryState,
     vbucket: VBucket,
@@ -277,7 +275,7 @@ async fn commit_removal(
     Ok(())
 }
 
-/// Removes Tabs from the index that have no State.
+/// Removes Tabs without a State from the index.
 async fn commit_index(
     state: &QueryState,
     vbucket: VBucket,
@@ -302,7 +300,7 @@ async fn commit_index(
     }
 }
 
-/// Whether the commit was done; false when another commit was first.
+/// Whether the commit succeeded; false after a conflict.
 async fn committed(state: &QueryState, vbucket: VBucket, commit: Commit) -> Result<bool, QueryError> {
     let next = commit.next;
     match state.store.commit(vbucket, commit).await? {
@@ -311,18 +309,18 @@ async fn committed(state: &QueryState, vbucket: VBucket, commit: Commit) -> Resu
             tokio::task::yield_now().await;
             Ok(false)
         }
-        // Done; or done before, by a commit whose answer was lost.
+        // Committed, now or by an earlier commit whose answer was lost.
         _ => Ok(true),
     }
 }
 
-/// A commit that removes States, and what it removes.
+/// A commit that removes States, and its counts.
 struct RemovalPlan {
     commit: Commit,
     removed: Removed,
 }
 
-/// What to commit, given one look at the VBucket.
+/// Plans the commit from one read of the VBucket.
 fn plan_removal(
     state: &QueryState,
     loaded: Loaded,
@@ -366,7 +364,7 @@ fn plan_removal(
     Ok(RemovalPlan { commit, removed })
 }
 
-/// The Ledger's State with one more note in it, of this many events.
+/// The Ledger's State with this many events added.
 fn add_note(
     handlers: &Registry,
     name: &TabName,

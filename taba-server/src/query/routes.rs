@@ -1,4 +1,4 @@
-//! The HTTP face of the queries: each handler takes the parameters apart, asks, and answers.
+//! The HTTP interface of queries: each handler parses parameters, calls a function, and encodes its result.
 
 use std::time::Duration;
 
@@ -36,8 +36,8 @@ const LEDGER: &[&str] = &["client", "re", "limit", "from"];
 
 type Answer = Result<Response, QueryError>;
 
-/// The three routers below, and JSON for methods that they have not. None has a fallback, so that they merge with others that
-/// have one.
+/// The three routers below, with JSON errors for unsupported methods. None has a fallback, so they can be merged into
+/// a router with one.
 pub fn router(state: QueryState) -> Router {
     let all = read_router(state.clone()).merge(admin_router(state.clone())).merge(metrics_router(state));
     all.method_not_allowed_fallback(wrong_method)
@@ -48,7 +48,7 @@ async fn wrong_method() -> Response {
     refuse(reason, reason.body("this path has no such method"), Duration::ZERO)
 }
 
-/// What people ask.
+/// Read-only queries.
 pub fn read_router(state: QueryState) -> Router {
     let routes = Router::new()
         .route("/v2/tabs", get(get_tabs))
@@ -63,12 +63,12 @@ pub fn read_router(state: QueryState) -> Router {
     counted(routes, state)
 }
 
-/// What removes something.
+/// Deletion and pruning.
 pub fn admin_router(state: QueryState) -> Router {
     counted(Router::new().route("/v2/tabs", delete(delete_tabs)).route("/v2/prune", post(post_prune)), state)
 }
 
-/// What a scraper asks.
+/// Metrics for a scraper.
 pub fn metrics_router(state: QueryState) -> Router {
     counted(Router::new().route("/metrics", get(metrics::get_metrics)), state)
 }
@@ -94,7 +94,7 @@ async fn count(
     response
 }
 
-/// A query that cannot be answered is the operator's to know; one that makes no sense is its sender's.
+/// Failures are logged as warnings for the operator; invalid queries, at debug level.
 fn tell_refusal(state: &QueryState, status: StatusCode, path: &str) {
     if !status.is_server_error() {
         tracing::debug!(status = status.as_u16(), path, "a query was refused");

@@ -1,4 +1,4 @@
-//! [`Row`]: one line, or a few, of an answer.
+//! [`Row`]: one row of an answer.
 
 use std::fmt::Write;
 
@@ -13,23 +13,23 @@ use super::projection::ClientProjection;
 use super::text::{shown, write_value};
 use super::times;
 
-/// What an answer is made of: JSON by serde, and text for people.
+/// A row of an answer: JSON by serde, and text for people.
 pub(super) trait Row: Serialize + Send + 'static {
     /// Appends the row as whole lines.
     fn write_text(&self, out: &mut String);
 
-    /// The name of the Tab that it is about.
+    /// The Tab's name, if the row is about one.
     fn tab(&self) -> Option<&str> {
         None
     }
 
-    /// What `from=` names it by: rows come in the order of it.
+    /// Its key for `from=`; rows are sorted by it.
     fn key(&self) -> Option<&str> {
         self.tab()
     }
 }
 
-/// An account with whose it is.
+/// An account with its Client.
 #[derive(Serialize)]
 pub(super) struct AccountRow {
     pub(super) client: ClientId,
@@ -180,7 +180,7 @@ pub(super) fn write_account(whose: &str, account: &Account, out: &mut String) {
     }
 }
 
-/// A row that is only JSON: for answers of one thing.
+/// A row of answers with a single JSON object.
 pub(super) fn write_object(value: &Value, out: &mut String) {
     write_value(value, 0, out);
 }

@@ -1,4 +1,4 @@
-//! [`Selection`]: which Tabs and which Clients a query is about.
+//! [`Selection`]: the Tabs and Clients of a query.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,17 +18,17 @@ impl Pattern {
     /// Compiles an expression to at most `bytes_max` bytes.
     ///
     /// # Errors
-    /// [`QueryError::BadPattern`] when it is wrong or compiles to more.
+    /// [`QueryError::BadPattern`] when it is invalid or compiles to more.
     pub fn new(text: &str, bytes_max: usize) -> Result<Self, QueryError> {
         let compile = |pattern: &str| {
             RegexBuilder::new(pattern).size_limit(bytes_max).dfa_size_limit(bytes_max).build().map_err(
                 |source| QueryError::BadPattern { pattern: text.to_owned(), source: Box::new(source) },
             )
         };
-        // Alone first: `a)|(b` is wrong, but would be right inside the parentheses, and escape the anchors.
+        // Alone first: `a)|(b` is invalid, but would be valid inside the parentheses, and escape the anchors.
         compile(text)?;
         let whole = compile(&format!(r"\A(?:{text})\z"));
-        // A comment of the mode `x` goes to the end of its line, and takes the parenthesis with it.
+        // In mode `x` a comment extends to the end of its line, and would include the parenthesis.
         let regex = whole.or_else(|_| compile(&format!("\\A(?:{text}\n)\\z")))?;
         Ok(Self { text: text.to_owned(), regex })
     }
@@ -44,7 +44,7 @@ impl Pattern {
     }
 }
 
-/// Which Tabs and which Clients a query is about. The default is all of them, but for the Ledger's.
+/// The Tabs and Clients of a query. By default all, except the Ledger's Tabs.
 ///
 /// # Examples
 /// ```
@@ -67,76 +67,75 @@ pub struct Selection {
     clients: BTreeSet<ClientId>,
     client_patterns: Vec<Pattern>,
     reserved: bool,
-    /// No Tabs before this one.
+    /// The first Tab.
     from: Option<TabName>,
 }
 
 impl Selection {
-    /// Also this Tab; once a name, base or pattern is given, no others.
+    /// Adds this Tab; once a name, base or pattern is given, only matching Tabs are selected.
     #[must_use]
     pub fn name(mut self, name: TabName) -> Self {
         self.names.insert(name);
         self
     }
 
-    /// Also all Tabs with this name before their labels.
+    /// Adds all Tabs with this base name.
     #[must_use]
     pub fn base(mut self, base: &str) -> Self {
         self.bases.insert(base.to_owned());
         self
     }
 
-    /// Also the Tabs whose whole name matches, as it is or as it is shown to people.
+    /// Adds the Tabs whose whole name matches, as stored or as shown to people.
     #[must_use]
     pub fn name_pattern(mut self, pattern: Pattern) -> Self {
         self.name_patterns.push(pattern);
         self
     }
 
-    /// Only Tabs of this type, or of one given before.
+    /// Adds a type; once one is given, only Tabs of given types are selected.
     #[must_use]
     pub fn tab_type(mut self, tab_type: TabType) -> Self {
         self.types.insert(tab_type);
         self
     }
 
-    /// Only Tabs with this label, or another value given for the same key: as it is in the name, or the text before it was
-    /// escaped.
+    /// Adds a label's value, as stored or unescaped: only Tabs with one of the values given for the key are selected.
     #[must_use]
     pub fn label(mut self, key: &str, value: &str) -> Self {
         self.labels.entry(key.to_owned()).or_default().insert(value.to_owned());
         self
     }
 
-    /// Only this Client, or others that are given.
+    /// Adds a Client; once one or a pattern is given, only matching Clients are selected.
     #[must_use]
     pub fn client(mut self, client: ClientId) -> Self {
         self.clients.insert(client);
         self
     }
 
-    /// Only Clients whose whole id matches, or others that are given.
+    /// Adds the Clients whose whole id matches.
     #[must_use]
     pub fn client_pattern(mut self, pattern: Pattern) -> Self {
         self.client_patterns.push(pattern);
         self
     }
 
-    /// Only Tabs from this name on, in the order of names.
+    /// Only Tabs from this name on, by name order.
     #[must_use]
     pub fn from(mut self, name: TabName) -> Self {
         self.from = Some(name);
         self
     }
 
-    /// Also the Tabs of the Ledger.
+    /// Includes the Tabs of the Ledger.
     #[must_use]
     pub fn with_reserved(mut self) -> Self {
         self.reserved = true;
         self
     }
 
-    /// Whether the Tab is chosen.
+    /// Whether the Tab is selected.
     pub fn has_tab(&self, name: &TabName, tab_type: &TabType) -> bool {
         self.has_name(name)
             && self.from.as_ref().is_none_or(|from| from <= name)
@@ -160,19 +159,19 @@ impl Selection {
                 .any(|pattern| pattern.matches(name.as_str()) || pattern.matches(&name.shown()))
     }
 
-    /// Whether the Client is chosen.
+    /// Whether the Client is selected.
     pub fn has_client(&self, client: &ClientId) -> bool {
         self.has_all_clients()
             || self.clients.contains(client)
             || self.client_patterns.iter().any(|pattern| pattern.matches(client.as_str()))
     }
 
-    /// Whether no Client was left out.
+    /// Whether all Clients are selected.
     pub fn has_all_clients(&self) -> bool {
         self.clients.is_empty() && self.client_patterns.is_empty()
     }
 
-    /// Whether nothing was left out.
+    /// Whether everything is selected.
     pub(super) fn is_everything(&self) -> bool {
         self.names.is_empty()
             && self.bases.is_empty()
@@ -186,7 +185,7 @@ impl Selection {
         self.reserved || self.reserved_name().is_some()
     }
 
-    /// What in the selection asks for the Ledger's Tabs by name.
+    /// The part of the selection that names the Ledger's Tabs.
     pub(super) fn reserved_name(&self) -> Option<&str> {
         let name = self.names.iter().find(|name| name.is_reserved()).map(TabName::as_str);
         let base = || self.bases.iter().find(|base| base.starts_with(TabName::RESERVED)).map(String::as_str);
@@ -198,7 +197,7 @@ impl Selection {
         self.reserved
     }
 
-    /// Where the chosen Tabs can be: for exact names only where those live. Reserved Tabs can be everywhere.
+    /// The VBuckets that can hold selected Tabs: those of exact names, else all. Reserved Tabs can be in any.
     pub(super) fn vbuckets(&self, vbuckets: VBuckets) -> Vec<VBucket> {
         let exact = !self.names.is_empty() && self.bases.is_empty() && self.name_patterns.is_empty();
         if !exact || self.asks_for_reserved() {
@@ -210,7 +209,7 @@ impl Selection {
         homes
     }
 
-    /// The choice of names as a person would write it: what a super-aggregate is called.
+    /// The selected names as text: the name of a super-aggregate.
     pub(super) fn title(&self) -> String {
         let names = self.names.iter().map(|name| name.as_str().to_owned());
         let bases = self.bases.iter().map(|base| format!("{base};*"));
@@ -220,7 +219,7 @@ impl Selection {
     }
 }
 
-/// Whether a label's value, or the text that it was escaped from, is among these.
+/// Whether a label's value, or its unescaped text, is among these.
 fn has_value(values: &BTreeSet<String>, value: &str) -> bool {
     values.contains(value) || values.contains(&*unescape_label(value))
 }

@@ -1,4 +1,4 @@
-//! [`QueryState`]: what every query works on, and the [`Limits`] it keeps to.
+//! [`QueryState`]: the context of all queries, with their [`Limits`].
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,32 +16,32 @@ use crate::panics::HandlerPanic;
 use crate::status::Status;
 use crate::version::Versions;
 
-/// The bounds of queries; reaching one is an answer that says so.
+/// The bounds of queries. An answer says when one was reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Results in one answer, at least 1. What is beyond is left out, and the answer says `truncated`.
+    /// Results in one answer, at least 1; if there are more, the answer is `truncated`.
     pub results_max: usize,
-    /// How long one query may take, the reading of the answer included. Then it ends with the error `timeout`.
+    /// The time of one query, with the reading of its answer; then it ends with the error `timeout`.
     pub query_time: Duration,
     /// States read from the store at once: 1 to 100,000. Larger pages cost memory, smaller ones round trips.
     pub page_states: usize,
-    /// VBuckets asked at the same time, at least 1.
+    /// VBuckets read at the same time, at least 1.
     pub vbuckets_at_once: usize,
-    /// Tabs that one query may choose; beyond, it is refused. A chosen Tab costs about 100 bytes.
+    /// Tabs that one query may select; more are refused. Each costs about 100 bytes.
     pub tabs_max: usize,
     /// Bytes of one compiled regular expression.
     pub regex_bytes_max: usize,
-    /// Distinct words in `clients_by_value`; the rest is counted as `other`.
+    /// Distinct words in `clients_by_value`; the rest counts as `other`.
     pub tally_words_max: usize,
-    /// Faults told one by one in an answer; the rest is counted.
+    /// Faults listed in an answer; the rest is counted.
     pub faults_max: usize,
-    /// How old the Ledger's counts of dropped events beside an aggregate may be; 0 reads them for each query.
+    /// The maximum age of the Ledger's counts of dropped events beside an aggregate; 0 reads them for each query.
     pub lost_age_max: Duration,
-    /// Watches that may be open at once; the next is refused with 503.
+    /// Open watches; the next is refused with 503.
     pub watches_max: usize,
-    /// Aggregates in one watch; a selection of more is refused.
+    /// Aggregates in one watch; a larger selection is refused.
     pub watch_tabs_max: usize,
-    /// Tabs in one answer of `/metrics`; a selection of more is refused.
+    /// Tabs in one answer of `/metrics`; a larger selection is refused.
     pub metrics_tabs_max: usize,
 }
 
@@ -64,30 +64,30 @@ impl Default for Limits {
     }
 }
 
-/// What every query works on. Cloning is cheap: all of it is shared.
+/// The context of all queries. Cheap to clone: clones share it.
 #[derive(Clone)]
 pub struct QueryState {
-    /// Where States are.
+    /// The store.
     pub store: Arc<dyn Store>,
     /// The Handlers of the Tab types.
     pub handlers: Registry,
-    /// Tells the time.
+    /// The clock.
     pub clock: Clock,
-    /// What the Server counts about itself.
+    /// The Server's counters.
     pub status: Arc<Status>,
     /// The bounds.
     pub limits: Limits,
     pub(super) shared: Arc<Shared>,
 }
 
-/// What the clones of one [`QueryState`] share.
+/// The state shared by the clones of one [`QueryState`].
 pub(super) struct Shared {
     pub(super) counters: Counters,
     pub(super) log: LogThrottle,
     pub(super) notes: NotesCache,
     pub(super) watches: Arc<Semaphore>,
     pub(super) closing: watch::Sender<bool>,
-    /// Where the pruning of all Tabs goes on.
+    /// Where the pruning of all Tabs continues.
     pub(super) pruned_to: Mutex<PruneCursor>,
     versions: Versions,
 }
@@ -103,20 +103,20 @@ pub(super) struct Counters {
     conflicts: AtomicU64,
 }
 
-/// What the query surface counts about itself.
+/// Counters of the query surface.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct QueryReport {
-    /// Questions that arrived.
+    /// Queries that arrived.
     pub queries: u64,
-    /// Questions that were answered with an error, or whose answer ended with one.
+    /// Queries answered with an error, or whose answer ended with one.
     pub failed: u64,
-    /// States that could not be read, each time one was met.
+    /// Unreadable States, each time one is met.
     pub faults: u64,
     /// Answers that lack something because VBuckets could not be read.
     pub partial: u64,
     /// States that were deleted or pruned.
     pub states_removed: u64,
-    /// Commits of deletions that met a conflict and were tried again.
+    /// Conflicts of deletions, each retried.
     pub conflicts: u64,
 }
 
@@ -130,7 +130,7 @@ impl QueryState {
     /// Queries over this store, within the default [`Limits`].
     ///
     /// # Panics
-    /// When the operating system has no random numbers: versions would not be unique then.
+    /// When the operating system has no random numbers: versions would not be unique.
     pub fn new(store: Arc<dyn Store>, handlers: Registry, clock: Clock, status: Arc<Status>) -> Self {
         Self::with_limits(store, handlers, clock, status, Limits::default())
     }
@@ -158,7 +158,7 @@ impl QueryState {
         Self { store, handlers, clock, status, limits, shared: Arc::new(shared) }
     }
 
-    /// Ends all watches and refuses new ones, so that a server can shut down; there is no way back.
+    /// Ends all watches and refuses new ones, for the shutdown of a server; irreversible.
     pub fn close(&self) {
         self.shared.closing.send_replace(true);
     }
@@ -181,7 +181,7 @@ impl QueryState {
         (self.clock)()
     }
 
-    /// Counts a State that is not in an answer, and tells the panic of a Handler if that is why.
+    /// Counts an unreadable State, and logs the panic of a Handler if that is the reason.
     pub(super) fn fault(
         &self,
         why: &Unreadable,
@@ -196,13 +196,13 @@ impl QueryState {
         why.fault(name, client)
     }
 
-    /// Counts and tells the panic of a Handler.
+    /// Counts and logs the panic of a Handler.
     pub(super) fn panicked(&self, tab_type: &TabType, panicked: &Panicked) {
         let panic = HandlerPanic { tab_type: tab_type.clone(), panicked: panicked.clone() };
         self.status.panics.tell(&panic);
     }
 
-    /// A version that never was before.
+    /// A new unique version.
     pub(super) fn next_version(&self) -> Version {
         self.shared.versions.next()
     }
@@ -234,7 +234,7 @@ impl Counters {
     }
 }
 
-/// Where pruning goes on: the VBucket, and the Tab in it.
+/// Where pruning continues: the VBucket, and the Tab in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct PruneCursor {
     pub(super) vbucket: u16,

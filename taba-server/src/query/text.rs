@@ -1,11 +1,11 @@
-//! Values as a person reads them.
+//! Values as text for people.
 
 use std::fmt::Write;
 
 use serde_json::Value;
 use taba_core::{TabName, number_text, printable};
 
-/// Writes a value below its heading: an object of plain values on one line, everything else a line each.
+/// Writes a value below its heading: an object of plain values on one line, anything else one line each.
 pub(super) fn write_value(value: &Value, indent: usize, out: &mut String) {
     let Value::Object(fields) = value else {
         let _ = writeln!(out, "{:indent$}{}", "", scalar(value));
@@ -35,7 +35,7 @@ pub(super) fn write_value(value: &Value, indent: usize, out: &mut String) {
     }
 }
 
-/// A name as people read it: the texts of its labels, and nothing that acts on a terminal.
+/// A name for people: the texts of its labels, without control characters.
 pub(super) fn shown(name: &str) -> String {
     let text = TabName::new(name).map(|name| name.shown().into_owned());
     printable(text.as_deref().unwrap_or(name)).into_owned()
@@ -54,7 +54,7 @@ fn scalar(value: &Value) -> String {
     }
 }
 
-/// A number with at most four decimals, six digits when it is small, and in scientific form when it is large.
+/// A number with at most four decimals; six digits when small; scientific when large.
 fn decimal(number: f64) -> String {
     if number.abs() >= 1e15 {
         return number_text(number);

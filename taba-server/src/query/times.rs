@@ -1,4 +1,4 @@
-//! Times as readers write and read them.
+//! Times in queries and answers.
 
 use jiff::civil::{DateTime, date};
 use jiff::fmt::temporal::Pieces;
@@ -9,14 +9,14 @@ const EPOCH: DateTime = date(1970, 1, 1).at(0, 0, 0, 0);
 /// The first second of the year 0, in seconds since the Unix epoch.
 const EPOCH_OF_YEAR_0: i64 = -62_167_219_200;
 
-/// The last second of the year 9999, the last that RFC 3339 can write; later times, in seconds, cannot be meant: they
-/// are milliseconds or microseconds.
+/// The last second of the year 9999, the last that RFC 3339 can write; later times in seconds are surely milliseconds
+/// or microseconds.
 const SECONDS_MAX: i64 = 253_402_300_799;
-/// What a time has to look like.
+/// The expected form of a time.
 pub(super) const WANTED: &str =
     "a time up to the year 9999 is needed: RFC 3339, or seconds (not milliseconds) since the Unix epoch";
 
-/// RFC 3339 in UTC with as many decimals as needed; plain seconds for times that no calendar has.
+/// RFC 3339 in UTC with as many decimals as needed; plain seconds for times outside the calendar.
 pub(super) fn show(time: Timestamp) -> String {
     time.to_string()
 }
@@ -31,8 +31,8 @@ pub(super) fn parse(text: &str) -> Option<Timestamp> {
     range.contains(&micros).then_some(Timestamp::from_micros(micros as i64))
 }
 
-/// A date, a time of day and an offset. An instant of this library ends a day before the year 9999 does, so that any
-/// offset can be added to it; a date does not.
+/// A date, a time of day and an offset. This library's instants end a day before the year 9999 does, so that any
+/// offset can be added; dates do not.
 fn calendar(text: &str) -> Option<Timestamp> {
     let pieces = Pieces::parse(text).ok()?;
     let (time, offset) = (pieces.time()?, pieces.to_numeric_offset()?);

@@ -1,4 +1,4 @@
-//! Upkeep of the whole store: States that say nothing any more go, leftovers are tidied, free space is given back.
+//! Upkeep of the whole store: pruning, tidying, and returning free space.
 
 use serde::Serialize;
 
@@ -7,29 +7,29 @@ use super::missing::{Coverage, MissingPart};
 use super::removal::{Removed, prune_all};
 use super::state::QueryState;
 
-/// What one round of upkeep did.
+/// The result of one round of upkeep.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Upkeep {
-    /// What was pruned.
+    /// The States pruned.
     pub pruned: Removed,
-    /// Fields and index entries without a meaning that were taken away.
+    /// Fields and index entries without a use that were removed.
     pub entries_tidied: u64,
-    /// Bytes given back to the system.
+    /// Bytes returned to the system.
     pub bytes_reclaimed: u64,
-    /// What could not be looked at; `None` when all was.
+    /// The part that could not be read, if any.
     pub missing: Option<MissingPart>,
 }
 
-/// One round over the whole store, however long it takes: a VBucket that cannot be read holds up no other.
+/// One round over the whole store, without a time limit; an unreadable VBucket does not stop the others.
 ///
 /// # Errors
 /// When nothing of the store can be read.
 ///
 /// # Cost
-/// Reads every State. Commits go on meanwhile.
+/// Reads every State. Commits continue meanwhile.
 ///
 /// # Cancel safety
-/// Safe: what is done stays done.
+/// Safe: completed steps stay.
 pub async fn upkeep(state: &QueryState) -> Result<Upkeep, QueryError> {
     let mut done = Upkeep { pruned: prune_all(state).await?, ..Upkeep::default() };
     let coverage = Coverage::new(&state.store);

@@ -1,4 +1,4 @@
-//! `GET /v2/watch`: aggregates as server-sent events, whenever they changed.
+//! `GET /v2/watch`: changed aggregates as server-sent events.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
@@ -23,15 +23,14 @@ use super::state::QueryState;
 
 const WATCH: &[&str] =
     &["name", "base", "type", ANY_LABEL, "client", "re", "reserved", "by", "detail", "every"];
-/// Seconds between two looks: the default, and the range.
+/// Seconds between two queries: the default, and the range.
 const EVERY: f64 = 1.0;
 const EVERY_RANGE: (f64, f64) = (0.1, 3600.0);
-/// How often a comment goes out when nothing changes, so that no proxy closes the connection as idle.
+/// The interval of comments while nothing changes, so that no proxy closes the connection as idle.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// Events: `aggregate` with an aggregate, `gone` with the name of one that is no more, `missing` with the part of the
-/// store that cannot be read when that changes (`null`: all can), `error` with what went wrong; the watch goes on
-/// after an error.
+/// Events: `aggregate` with an aggregate, `gone` with the name of a removed one, `missing` with the unreadable part
+/// of the store when it changes (`null`: none), `error` with an error; the watch continues after one.
 pub(super) async fn get_watch(
     State(state): State<QueryState>,
     RawQuery(raw): RawQuery,
@@ -56,7 +55,7 @@ pub(super) async fn get_watch(
         missing: None,
         ready: VecDeque::new(),
     };
-    // The first look also finds out whether the question makes sense, while the answer can still be an error.
+    // The first query also finds invalid parameters, while the answer can still be an error.
     watch.interval.tick().await;
     watch.look().await?;
     let events = stream::unfold(watch, |mut watch| async move {
@@ -71,11 +70,11 @@ struct Watch {
     query: Query,
     interval: Interval,
     closing: watch::Receiver<bool>,
-    /// One of the watches that may be open.
+    /// The permit of an open watch.
     _permit: OwnedSemaphorePermit,
-    /// What was sent last, by name and type, without what changes with each look.
+    /// The last aggregates sent, by name and type, without fields that always change.
     last: BTreeMap<(String, String), Value>,
-    /// What could not be read at the last look.
+    /// The unreadable part at the last query.
     missing: Option<MissingPart>,
     ready: VecDeque<Event>,
 }
@@ -98,7 +97,7 @@ impl Watch {
         }
     }
 
-    /// Asks again, and queues what changed.
+    /// Queries again, and queues what changed.
     async fn look(&mut self) -> Result<(), QueryError> {
         let tabs_max = self.state.limits.watch_tabs_max;
         let mut seen = BTreeMap::new();
@@ -136,7 +135,7 @@ impl Watch {
                 continue;
             }
             if !is_whole {
-                // It may only be out of reach.
+                // It may only be unreadable now.
                 seen.insert(key, last);
                 continue;
             }

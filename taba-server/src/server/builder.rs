@@ -19,13 +19,13 @@ use crate::query::{Limits, QueryState};
 use crate::status::Status;
 use crate::version::Versions;
 
-/// How often a VBucket is committed, unless told otherwise.
+/// The default interval between commits of a VBucket.
 pub const COMMIT_INTERVAL: Duration = Duration::from_millis(200);
-/// Bytes of requests that may be in hand, unless told otherwise.
+/// The default limit of bytes in open requests.
 pub const HELD_BYTES_MAX: usize = 128 * 1024 * 1024;
-/// Bytes that the caches of decoded States may take, unless told otherwise.
+/// The default limit of bytes in caches.
 pub const CACHE_BYTES_MAX: usize = 512 * 1024 * 1024;
-/// Loads and commits of one worker that may be under way, unless told otherwise.
+/// The default limit of loads and commits in flight per worker.
 pub const COMMITS_IN_FLIGHT_MAX: usize = 256;
 
 /// Why a Server cannot be built.
@@ -38,8 +38,8 @@ pub enum ServerBuildError {
     /// There is no tokio runtime to start the workers on.
     #[error("a server is built inside a tokio runtime")]
     NoRuntime(#[from] tokio::runtime::TryCurrentError),
-    /// The operating system has no random numbers, so no version would be unique.
-    #[error("there are no random numbers to name this writer with")]
+    /// The operating system has no random numbers, so versions would not be unique.
+    #[error("the operating system has no random numbers for versions")]
     NoChance(#[source] std::io::Error),
 }
 
@@ -88,19 +88,19 @@ impl Default for ServerBuilder {
 }
 
 impl ServerBuilder {
-    /// Where States are kept.
+    /// The store.
     pub fn store(mut self, store: impl Store) -> Self {
         self.store = Some(Arc::new(store));
         self
     }
 
-    /// Where States are kept, when others use the same store.
+    /// A store that others use too.
     pub fn shared_store(mut self, store: Arc<dyn Store>) -> Self {
         self.store = Some(store);
         self
     }
 
-    /// The Tab types that it understands.
+    /// The Handlers of the Tab types.
     pub fn handlers(mut self, handlers: Registry) -> Self {
         self.handlers = handlers;
         self
@@ -112,38 +112,38 @@ impl ServerBuilder {
         self
     }
 
-    /// How many tasks fold, each for its own VBuckets; by default as many as the machine has processors.
+    /// The number of tasks that fold, each for its own VBuckets; by default one per processor.
     pub fn workers(mut self, workers: NonZeroUsize) -> Self {
         self.workers = Some(workers);
         self
     }
 
-    /// At least how long lies between two commits of one VBucket; by default [`COMMIT_INTERVAL`]. The first Batch
-    /// after a pause is committed at once. Longer saves writes, and makes answers later; 0 commits without pause.
+    /// The least time between two commits of one VBucket; by default [`COMMIT_INTERVAL`]. The first Batch after a
+    /// pause is committed at once. Longer saves writes and delays answers; 0 commits continuously.
     pub fn commit_interval(mut self, interval: Duration) -> Self {
         self.commit_interval = interval;
         self
     }
 
-    /// How far after its arrival an event's time may lie; later ones are set back to that, and counted. By default 10 s.
+    /// How far an event's time may be after its arrival; later times are set back and counted. By default 10 s.
     pub fn future_max(mut self, future_max: Duration) -> Self {
         self.future_max = future_max;
         self
     }
 
-    /// How many bytes of requests may be in hand; beyond, they are turned away. By default [`HELD_BYTES_MAX`].
+    /// Bytes in open requests; further requests are rejected. By default [`HELD_BYTES_MAX`].
     pub fn held_bytes_max(mut self, bytes: usize) -> Self {
         self.held_bytes_max = bytes;
         self
     }
 
-    /// How many bytes the caches of decoded States may take, about. By default [`CACHE_BYTES_MAX`].
+    /// Approximate bytes of the caches of decoded States. By default [`CACHE_BYTES_MAX`].
     pub fn cache_bytes_max(mut self, bytes: usize) -> Self {
         self.cache_bytes_max = bytes;
         self
     }
 
-    /// How many loads and commits each worker may have under way, at least 1. By default [`COMMITS_IN_FLIGHT_MAX`].
+    /// Loads and commits in flight per worker, at least 1. By default [`COMMITS_IN_FLIGHT_MAX`].
     pub fn commits_in_flight_max(mut self, commits: usize) -> Self {
         self.commits_in_flight_max = commits.max(1);
         self
@@ -155,15 +155,15 @@ impl ServerBuilder {
         self
     }
 
-    /// Tells how many lines of the process's log were dropped, for `/v2/status` and `/metrics`; by default none is.
+    /// The count of dropped log lines of the process, for `/v2/status` and `/metrics`; by default 0.
     pub fn log_lines_dropped(mut self, count: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
         self.log_lines_dropped = DroppedLogLines::of(count);
         self
     }
 
-    /// Starts it. Must be called inside a tokio runtime, on which the workers then run.
+    /// Starts the Server. Requires a tokio runtime, on which the workers run.
     ///
-    /// From here on the process's panic hook says nothing of panics of Handlers, which this Server counts and logs.
+    /// From then on the process's panic hook is silent about panics of Handlers, which this Server counts and logs.
     ///
     /// # Errors
     /// [`ServerBuildError`] when something is missing.

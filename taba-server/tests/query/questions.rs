@@ -328,5 +328,5 @@ async fn an_answer_that_is_cut_off_says_where_to_go_on_and_all_pages_are_the_who
     assert_eq!(kit.get("/v2/tabs?by=x&from=b").await.status, 400);
     assert_eq!(kit.get("/v2/tabs?from=not%20a%20name").await.status, 400);
     let text = kit.ask("GET", "/v2/names?limit=2", "text/plain").await.text;
-    assert!(text.contains("# there is more than 2 results; go on with from=b;x=2"), "{text}");
+    assert!(text.contains("# there are more than 2 results; continue with from=b;x=2"), "{text}");
 }
