@@ -1,9 +1,9 @@
-//! [`Backoff`]: how long to wait before trying again; [`Noise`]: seeded numbers that look random. Pure.
+//! [`Backoff`]: delays between retries; [`Noise`]: seeded pseudo-random numbers. Pure.
 
 use std::time::Duration;
 
-/// Waits that double from failure to failure, up to a bound. Each is shortened by a random part of up to half, so that
-/// those who failed together do not come back together.
+/// Exponential backoff with jitter: delays double with each failure, up to a bound; each is shortened by up to half
+/// at random, so that clients that failed together do not retry together.
 ///
 /// # Examples
 /// ```
@@ -22,13 +22,13 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Waits from `min`, doubling to `max`; `seed` makes the random part.
+    /// Delays from `min`, doubling to `max`; `seed` makes the jitter.
     pub const fn new(min: Duration, max: Duration, seed: u64) -> Self {
         Self { min, max, noise: Noise::new(seed) }
     }
 
-    /// How long to wait after so many `failures` in a row, from 1: between half and all of `min * 2^(failures - 1)`, or of
-    /// `max` where that is less.
+    /// The delay after this number of `failures` in a row, from 1: between half and all of `min * 2^(failures - 1)`,
+    /// capped at `max`.
     pub fn after(&mut self, failures: u32) -> Duration {
         let factor = 1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX);
         let whole = self.min.saturating_mul(factor).min(self.max);
@@ -36,14 +36,14 @@ impl Backoff {
     }
 }
 
-/// Numbers that look random, the same for the same seed: SplitMix64. No number comes twice in 2^64. Not for secrets.
+/// Pseudo-random numbers from a seed: SplitMix64. No number repeats within 2^64. Not for secrets.
 ///
 /// Source: G. Steele, D. Lea, C. Flood, *Fast Splittable Pseudorandom Number Generators*, 2014.
 #[derive(Clone, Debug)]
 pub struct Noise(u64);
 
 impl Noise {
-    /// Numbers that depend on nothing but the seed.
+    /// The sequence of this seed.
     pub const fn new(seed: u64) -> Self {
         Self(seed)
     }
@@ -57,7 +57,7 @@ impl Noise {
         mixed ^ (mixed >> 31)
     }
 
-    /// The next number from 0 to 1, 1 excluded.
+    /// The next number in `[0, 1)`.
     pub fn fraction(&mut self) -> f64 {
         (self.number() >> 11) as f64 / (1_u64 << 53) as f64
     }

@@ -1,4 +1,4 @@
-//! [`Handler`]: the rules of a Tab type, and the laws that make everything else possible.
+//! [`Handler`]: the rules of a Tab type, and their laws.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -10,7 +10,7 @@ use crate::event::{Event, Events};
 use crate::time::Timestamp;
 use crate::wire::Value;
 
-/// What a Handler remembers for one (Client, Tab). `Default` is the State of no events.
+/// The folded events of one (Client, Tab). `Default` is the State of no events.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be the State of a Handler yet",
     label = "not a State",
@@ -26,7 +26,7 @@ impl<T: Clone + Debug + Default + PartialEq + Serialize + DeserializeOwned + Sen
 {
 }
 
-/// What a State says to a reader; serialises as a map. `Default` is what no States say.
+/// The readable result of States; serialises as a map. `Default` is the result of no States.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be the Projection of a Handler yet",
     label = "not a Projection",
@@ -36,36 +36,35 @@ pub trait Projection: Clone + Debug + Default + PartialEq + Serialize + Send + S
 
 impl<T: Clone + Debug + Default + PartialEq + Serialize + Send + Sync + 'static> Projection for T {}
 
-/// How much of a Projection to show.
+/// The detail of a rendered Projection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Format {
-    /// What a person wants to know.
+    /// The main values.
     #[default]
     Summary,
-    /// Also what lies under it, such as the buckets of a window: enough to draw a plot.
+    /// Also the underlying data, such as the buckets of a window: enough for a plot.
     Detail,
 }
 
-/// What a reader has to know about a Projection beside its value: what is not known, what was left out, and how far
-/// estimates may be off.
+/// Limitations of a Projection's value: unknown parts, left-out data, and the error of estimates.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Caveats {
-    /// Which parts of the value are not known (they are `null`), and why. `*` is the whole value.
+    /// The unknown parts of the value (they are `null`), and why. `*` is the whole value.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub unknown: BTreeMap<String, String>,
-    /// What was observed and is not in the value because of a bound, and how much of it.
+    /// Observed data that a bound kept out of the value, and how much.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub left_out: BTreeMap<String, String>,
     /// The largest relative standard error of the estimates that have one: 0.0163 for 1.63 %. About one estimate in
-    /// three is further off than that, three in a thousand by more than three times as much.
+    /// three is further off, three in a thousand by more than three times as much.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub standard_error: Option<f64>,
 }
 
 impl Caveats {
-    /// The whole value is not known, for this reason.
+    /// The whole value is unknown, for this reason.
     pub fn unknown(why: &str) -> Self {
         Self { unknown: BTreeMap::from([("*".to_owned(), why.to_owned())]), ..Self::default() }
     }
@@ -75,7 +74,7 @@ impl Caveats {
         Self { left_out: BTreeMap::from([(what.to_owned(), how_much)]), ..Self::default() }
     }
 
-    /// The same about a part of the value that stands under `name`; an empty name changes nothing.
+    /// These caveats for the part of the value under `name`; an empty name changes nothing.
     #[must_use]
     pub fn under(self, name: &str) -> Self {
         if name.is_empty() {
@@ -102,7 +101,7 @@ impl Caveats {
     }
 }
 
-/// A State's bytes were not what the Handler writes.
+/// Why bytes cannot be decoded as a State.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StateError {
@@ -117,7 +116,7 @@ pub enum StateError {
     /// The bytes are no State of this version.
     #[error("the bytes are no state of version {version}")]
     Malformed {
-        /// The version they claim to be.
+        /// The version that they were decoded as.
         version: u16,
     },
 }
@@ -132,7 +131,7 @@ pub enum StateError {
 /// use serde::{Deserialize, Serialize};
 /// use taba_core::{Event, Handler, Timestamp};
 ///
-/// /// The hottest reading there ever was.
+/// /// The hottest reading.
 /// struct Hottest;
 ///
 /// #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -172,9 +171,8 @@ pub enum StateError {
 /// |---|---|---|
 /// | `splitting` | `merge(fold(∅, a), fold(∅, b)) ≡ fold(∅, a ++ b)` | a value depends on where batches were cut |
 /// | `order` | `fold(∅, ~a) ≡ fold(∅, a)` | a value depends on the network |
-/// | `batching` | `fold_all(s, a) ≡ fold(s, a₁), fold(s, a₂), …` | a value depends on the load |
-/// | `merge_associates` | `merge(merge(s, t), u) ≡ merge(s, merge(t, u))` | a value depends on which server merged first |
-/// | `merge_commutes` | `merge(s, t) ≡ merge(t, s)` | the same |
+/// A State is a commutative monoid: its `Default` is the identity, [`merge`](Self::merge) combines two, and folding
+/// is a homomorphism onto it. This allows batching, edge folding, retries, re-sharding and caching.
 /// | `merge_is_neutral` | `merge(s, ∅) ≡ merge(∅, s) ≡ s` | the same |
 /// | `projecting` | `aggregate(project(s), project(t)) = project(merge(s, t))` | the whole disagrees with its parts |
 /// | `aggregate_associates` | `aggregate(aggregate(p, q), r) = aggregate(p, aggregate(q, r))` | a total depends on the order of clients |
@@ -197,52 +195,51 @@ pub enum StateError {
     note = "implement `taba_core::Handler` for it: `fold`, `merge`, `project`, `aggregate`, `encoded_bytes_max`"
 )]
 pub trait Handler: Send + Sync + 'static {
-    /// What one event carries.
+    /// The value of one event.
     type Value: Value;
-    /// What is remembered for one (Client, Tab).
+    /// The folded events of one (Client, Tab).
     type State: State;
-    /// What a State says to a reader.
+    /// The readable result of a State.
     type Projection: Projection;
-    /// The version of the State's encoding; raise it when that changes, and write [`upgrade`](Self::upgrade).
+    /// The version of the State's encoding; increase it with each change, and write [`upgrade`](Self::upgrade).
     const VERSION: u16;
 
-    /// Takes one event into the State.
+    /// Folds one event into the State.
     fn fold(&self, state: &mut Self::State, event: Event<&Self::Value>);
 
-    /// Takes what `other` remembers into `into`.
+    /// Merges `other` into `into`.
     fn merge(&self, into: &mut Self::State, other: &Self::State);
 
-    /// What the State says to somebody who asks as of `at`.
+    /// The result of the State as of `at`.
     fn project(&self, state: &Self::State, at: Timestamp) -> Self::Projection;
 
-    /// What the State says to somebody who asks `now`: as [`project`](Self::project), but that the State holds events
-    /// a little later than `now` is no reason to call anything unknown, since clocks differ. Override it where
-    /// `project` says less because of later events, and forward it where a Handler is made of others. It keeps the
-    /// same laws.
+    /// The result as of `now`: as [`project`](Self::project), but events a little later than `now` make nothing
+    /// unknown, since clocks differ. Override it if `project` returns less because of later events, and forward it in
+    /// Handlers made of others. The laws are the same.
     fn project_now(&self, state: &Self::State, now: Timestamp) -> Self::Projection {
         self.project(state, now)
     }
 
-    /// Takes what `other` says into `into`. Both were projected as of the same time, by the same method.
+    /// Aggregates `other` into `into`. Both were projected as of the same time, by the same method.
     fn aggregate(&self, into: &mut Self::Projection, other: &Self::Projection);
 
-    /// The most bytes that a State takes when encoded, whatever events it has seen.
+    /// The maximum bytes of an encoded State, for any events.
     fn encoded_bytes_max(&self) -> usize;
 
-    /// Takes many events into the State. Override it only for speed.
+    /// Folds many events into the State. Override it only for speed.
     fn fold_all(&self, state: &mut Self::State, events: Events<'_, Self::Value>) {
         for event in events.iter() {
             self.fold(state, event);
         }
     }
 
-    /// What a reader sees of a Projection.
+    /// The JSON of a Projection.
     fn render(&self, projection: &Self::Projection, format: Format) -> serde_json::Value {
         let _ = format;
         serde_json::to_value(projection).unwrap_or(serde_json::Value::Null)
     }
 
-    /// Reads a State that an older version wrote.
+    /// Decodes a State of an older version.
     ///
     /// # Errors
     /// [`StateError`] when the version is unknown or the bytes are no State of it.
@@ -251,54 +248,54 @@ pub trait Handler: Send + Sync + 'static {
         Err(StateError::UnknownVersion { found: version, known: Self::VERSION })
     }
 
-    /// Whether the State says nothing any more, as of `at`, and never will again unless events come.
+    /// Whether the State holds no information as of `at`, and never will again without new events.
     fn should_prune(&self, state: &Self::State, at: Timestamp) -> bool {
         let _ = (state, at);
         false
     }
 
-    /// Forgets what cannot show in any Projection as of `at` or later.
+    /// Removes data that affects no Projection as of `at` or later.
     fn compact(&self, state: &mut Self::State, at: Timestamp) {
         let _ = (state, at);
     }
 
-    /// Moves what lies after `latest` to `latest`, in the order that it had: this keeps a sender whose clock is wrong
-    /// out of windows that have not begun. Handlers that do not look at times have nothing to do.
+    /// Moves events after `latest` to `latest`, in their order, so that a sender with a wrong clock does not reach
+    /// into future windows. A Handler that ignores times has nothing to do.
     ///
-    /// Events that lie further ahead than [`FUTURE_MICROS_MAX`](crate::limits::FUTURE_MICROS_MAX) are clamped alone,
-    /// before they are merged with any other: whoever folds leaves them out, so a State need not be able to undo what
-    /// such a time does to its windows.
+    /// Events further ahead than [`FUTURE_MICROS_MAX`](crate::limits::FUTURE_MICROS_MAX) are clamped alone, before
+    /// they are merged: the folding code leaves them out, so a State need not be able to undo the effect of such a
+    /// time on its windows.
     fn clamp(&self, state: &mut Self::State, latest: Timestamp) {
         let _ = (state, latest);
     }
 
-    /// One word for what a Client's Projection holds, if it makes sense to count Clients by it, as it does for the
-    /// values of a gauge. Queries count the words over Clients.
+    /// A word for a Client's Projection, if Clients can usefully be counted by it, as by the value of a gauge.
+    /// Queries count the words over Clients.
     fn tally(&self, projection: &Self::Projection) -> Option<String> {
         let _ = projection;
         None
     }
 
-    /// The largest relative error of the estimates in a Projection, if there are any: 0.01 for one per cent. Estimates
-    /// without a largest error state a [standard error](Caveats::standard_error).
+    /// The largest relative error of the estimates in a Projection, if any: 0.01 for one per cent. Estimates without
+    /// such a bound have a [standard error](Caveats::standard_error).
     fn error_bound(&self, projection: &Self::Projection) -> Option<f64> {
         let _ = projection;
         None
     }
 
-    /// What a reader has to know about the Projection beside its value. Handlers made of others put theirs together.
+    /// The caveats of the Projection. Handlers made of others combine theirs.
     fn caveats(&self, projection: &Self::Projection) -> Caveats {
         let _ = projection;
         Caveats::default()
     }
 }
 
-/// A State as bytes: postcard of its serde form.
+/// Encodes a State: postcard of its serde form.
 pub fn encode_state<S: State>(state: &S) -> Vec<u8> {
     postcard::to_stdvec(state).expect("plain data encodes into memory")
 }
 
-/// A State from bytes that `version` of the Handler wrote.
+/// Decodes a State that `version` of the Handler wrote.
 ///
 /// # Errors
 /// [`StateError`] when the version is unknown or the bytes are no State of it.

@@ -1,32 +1,31 @@
-//! The vocabulary and the contracts of Taba: low-latency event aggregation, exact in any order.
+//! The types and contracts of Taba: low-latency event aggregation, exact in any order.
 //!
 //! A program records [`Event`]s under [`TabName`]s. A [`Handler`] folds them into a State, one for each Client and
-//! Tab. States merge; what they say to a reader, their Projections, aggregate. Because both are commutative monoids,
+//! Tab. States merge; their Projections, the readable results, aggregate. Because both are commutative monoids,
 //! events may be folded anywhere between the program and the store, in any order and any grouping, and the answer is
-//! the same to the last bit. This crate is that algebra and the words around it; it has no runtime, clock, socket or
-//! file.
+//! the same to the last bit. This crate has no runtime, clock, socket or file.
 //!
 //! ```text
 //! Event ──fold──► State ──merge──► State ──project(at)──► Projection ──aggregate──► Projection ──render──► JSON
-//!   of one Tab,     of one Tab       the same, of more       what it says              over Clients
+//!   of one Tab,     of one Tab       the same, of more       the result                over Clients
 //!   one Client      and Client       events                  at a time                 or Tabs
 //! ```
 //!
 //! Read [`Handler`] first, then [`sum`], [`wire`] and [`store`].
 //!
-//! # Where things are
-//! | module | what |
+//! # Modules
+//! | module | content |
 //! |---|---|
-//! | [`handler`] | [`Handler`] and its laws; [`erased`] is its object-safe twin, [`registry`] the table of them |
-//! | `laws` | the test kit: every law a function (feature `laws`) |
-//! | [`event`], [`name`], [`time`], [`Value`], [`reading`], [`text`] | what is recorded |
+//! | [`handler`] | [`Handler`] and its laws; [`erased`], its object-safe form; [`registry`], the table of Handlers |
+//! | `laws` | the test kit: each law is a function (feature `laws`) |
+//! | [`event`], [`name`], [`time`], [`Value`], [`reading`], [`text`] | the parts of an event |
 //! | [`sum`] | sums of doubles without error |
-//! | [`wire`] | the bytes between processes; [`state`] those in the store |
-//! | [`batch`], [`ledger`] | the words of exactly-once and of the accounts |
-//! | [`vbucket`], [`store`], [`memory`] | where States are kept |
-//! | [`limits`], [`error`], [`throttle`] | the bounds, what to do about an error, and how often to log it |
-//! | [`json`] | values of events that come as JSON |
-//! | [`host`] | where to listen, by name or address |
+//! | [`wire`] | the encoding between processes; [`state`] the encoding in the store |
+//! | [`batch`], [`ledger`] | the types of exactly-once and of the Ledger |
+//! | [`vbucket`], [`store`], [`memory`] | the storage of States |
+//! | [`limits`], [`error`], [`throttle`] | bounds, remedies of errors, and limits of log lines |
+//! | [`json`] | events with values in JSON |
+//! | [`host`] | addresses to listen on |
 //!
 //! # Examples
 //! ```

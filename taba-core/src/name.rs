@@ -1,5 +1,4 @@
-//! The names of things: [`TabName`], [`TabType`], [`ClientId`]. Checked once, here; past the constructor a name is
-//! known to be good.
+//! Names: [`TabName`], [`TabType`], [`ClientId`]. Each is checked once, by its constructor.
 
 use std::borrow::{Borrow, Cow};
 use std::convert::Infallible;
@@ -11,66 +10,66 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits::{CLIENT_ID_BYTES_MAX, LABELS_MAX, TAB_NAME_BYTES_MAX, TAB_TYPE_BYTES_MAX};
 
-/// Why a name was refused.
+/// Why a name is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NameError {
-    /// The name has no characters.
+    /// The name is empty.
     #[error("a {what} must not be empty")]
     Empty {
-        /// Which kind of name it was to be.
+        /// The kind of name.
         what: &'static str,
     },
-    /// The name is longer than its bound.
+    /// The name is too long.
     #[error("a {what} of {bytes} bytes is over the bound of {bytes_max}")]
     TooLong {
-        /// Which kind of name it was to be.
+        /// The kind of name.
         what: &'static str,
-        /// How long it is.
+        /// Its length.
         bytes: usize,
-        /// How long it may be.
+        /// The maximum.
         bytes_max: usize,
     },
-    /// The name holds a character that no name may hold.
+    /// The name has an invalid character.
     #[error("character {found:?} at byte {at} is not allowed in a {what}")]
     Character {
-        /// Which kind of name it was to be.
+        /// The kind of name.
         what: &'static str,
-        /// The first character that does not belong.
+        /// The first invalid character.
         found: char,
-        /// Where it stands.
+        /// Its byte offset.
         at: usize,
     },
-    /// What follows a `;` is not `key=value` with neither side empty.
+    /// A label is not `key=value`, or one side is empty.
     #[error("label {label:?} is not key=value")]
     Label {
         /// The text between two semicolons.
         label: String,
     },
-    /// One label key stands twice.
-    #[error("label key {key:?} stands twice")]
+    /// A label key is repeated.
+    #[error("label key {key:?} is repeated")]
     LabelTwice {
         /// The key.
         key: String,
     },
-    /// There are more labels than a name may carry.
+    /// There are too many labels.
     #[error("{labels} labels are over the bound of {labels_max}")]
     TooManyLabels {
-        /// How many there are.
+        /// Their number.
         labels: usize,
-        /// How many there may be.
+        /// The maximum.
         labels_max: usize,
     },
 }
 
-/// What a function that takes `impl TryInto<TabName>` says of a name that was checked before: nothing can be wrong.
+/// For `impl TryInto<TabName>` with a name that was already checked.
 impl From<Infallible> for NameError {
     fn from(never: Infallible) -> Self {
         match never {}
     }
 }
 
-/// `[A-Za-z0-9._~:/?@!$()*+-]`: what names are made of.
+/// The characters of names: `[A-Za-z0-9._~:/?@!$()*+-]`.
 const fn is_name_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(
@@ -171,9 +170,8 @@ macro_rules! name_type {
 }
 
 /// The name of a Tab: a base name, then labels: `delay;from=ATL;to=MEM`.
-///
 /// The base is one or more of `[A-Za-z0-9._~:/?@!$()*+-]`; each label is `;key=value` with both sides of the same
-/// characters. Keys are unique and kept sorted, so that one Tab has one spelling. 1 to 1024 bytes in all
+/// characters. Keys are unique and sorted, so a Tab has one spelling. 1 to 1024 bytes in all
 /// ([`TAB_NAME_BYTES_MAX`]). Names that begin with `taba.` are reserved for the Ledger.
 ///
 /// Cloning is cheap: the text is shared.
@@ -184,10 +182,10 @@ pub struct TabName(Arc<str>);
 name_type!(TabName);
 
 impl TabName {
-    /// The prefix of the Tabs that Taba itself records.
+    /// The prefix of Tabs recorded by Taba itself.
     pub const RESERVED: &'static str = "taba.";
 
-    /// Checks a name; labels may come in any order.
+    /// Checks a name; labels may be in any order.
     ///
     /// # Examples
     /// ```
@@ -201,7 +199,7 @@ impl TabName {
     /// ```
     ///
     /// # Errors
-    /// [`NameError`], which says what to mend.
+    /// [`NameError`].
     pub fn new(text: &str) -> Result<Self, NameError> {
         check("tab name", text, TAB_NAME_BYTES_MAX, b";=")?;
         let (base, rest) = text.split_once(';').map_or((text, None), |(base, rest)| (base, Some(rest)));
@@ -233,7 +231,7 @@ impl TabName {
         Ok(Self(sorted.into()))
     }
 
-    /// A name whose labels may have any text: what no name may hold is escaped, see [`escape_label`].
+    /// A name whose labels may have any text: invalid characters are escaped, see [`escape_label`].
     ///
     /// # Examples
     /// ```
@@ -249,7 +247,7 @@ impl TabName {
         TabNameBuilder { text: base.to_owned() }
     }
 
-    /// Reads a name as [`shown`](Self::shown) writes it: labels have any text, but for `;`.
+    /// Parses a name as [`shown`](Self::shown) writes it: labels may have any text without `;`.
     ///
     /// # Errors
     /// [`NameError`], as [`TabNameBuilder::build`].
@@ -264,7 +262,7 @@ impl TabName {
         name.build()
     }
 
-    /// The name for people: with the labels' texts as they were before they were escaped. It may hold any character.
+    /// The name for people, with unescaped labels. It may hold any character.
     pub fn shown(&self) -> Cow<'_, str> {
         if !self.0.contains(ESCAPE) {
             return Cow::Borrowed(&self.0);
@@ -276,7 +274,7 @@ impl TabName {
         Cow::Owned(shown)
     }
 
-    /// The text of one label, as it was before it was escaped.
+    /// The unescaped text of one label.
     pub fn label_text(&self, key: &str) -> Option<Cow<'_, str>> {
         self.label(key).map(unescape_label)
     }
@@ -296,17 +294,17 @@ impl TabName {
         self.labels().find(|(k, _)| *k == key).map(|(_, value)| value)
     }
 
-    /// Whether the name lies under the prefix that Taba keeps for itself.
+    /// Whether the name has the reserved prefix.
     pub fn is_reserved(&self) -> bool {
         self.0.starts_with(Self::RESERVED)
     }
 }
 
-/// What an escape in a label's value begins with. Two hexadecimal digits follow.
+/// The first character of an escape in a label's value; two hexadecimal digits follow.
 const ESCAPE: char = '!';
 
-/// Any text as the value of a label: each byte (of its UTF-8) that no name may hold, and each `!`, becomes `!` and two
-/// upper-case hexadecimal digits; the empty text becomes `!`.
+/// Escapes any text for a label's value: each byte (of its UTF-8) that no name may hold, and each `!`, becomes `!`
+/// and two upper-case hexadecimal digits; the empty text becomes `!`.
 ///
 /// # Laws
 /// **Back.** `unescape_label(escape_label(text)) == text`, for every text.
@@ -334,7 +332,7 @@ pub fn escape_label(text: &str) -> Cow<'_, str> {
     Cow::Owned(value)
 }
 
-/// The text that [`escape_label`] made this value of; a value that it never makes is its own text.
+/// Inverts [`escape_label`]; a value that it never returns is its own text.
 pub fn unescape_label(value: &str) -> Cow<'_, str> {
     if !value.contains(ESCAPE) {
         return Cow::Borrowed(value);
@@ -362,7 +360,7 @@ const fn hex(digit: u8) -> char {
     (if digit < 10 { b'0' + digit } else { b'A' + digit - 10 }) as char
 }
 
-/// A [`TabName`] in the making, whose labels may have any text.
+/// Builds a [`TabName`] whose labels may have any text.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct TabNameBuilder {
@@ -370,7 +368,7 @@ pub struct TabNameBuilder {
 }
 
 impl TabNameBuilder {
-    /// A label with this text, escaped as far as it has to be ([`escape_label`]).
+    /// A label with this text, escaped if necessary ([`escape_label`]).
     pub fn label(mut self, key: &str, text: &str) -> Self {
         self.text.extend([";", key, "=", &escape_label(text)]);
         self
@@ -379,8 +377,8 @@ impl TabNameBuilder {
     /// Checks the name.
     ///
     /// # Errors
-    /// [`NameError`]: the base or a key holds what it may not, a key stands twice, or all of it is over 1,024 bytes. The
-    /// text of a label alone is never an error.
+    /// [`NameError`]: the base or a key is invalid, a key is repeated, or the name is over 1,024 bytes. The text of a
+    /// label alone is never an error.
     pub fn build(self) -> Result<TabName, NameError> {
         TabName::new(&self.text)
     }
@@ -407,7 +405,7 @@ impl TabType {
     /// Checks a Tab type.
     ///
     /// # Errors
-    /// [`NameError`], which says what to mend.
+    /// [`NameError`].
     pub fn new(text: &str) -> Result<Self, NameError> {
         check("tab type", text, TAB_TYPE_BYTES_MAX, b"")?;
         match text.char_indices().find(|(_, c)| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')))
@@ -418,7 +416,7 @@ impl TabType {
     }
 }
 
-/// The durable name of an application process that records: the same before and after a restart.
+/// The durable name of a recording application process: the same before and after a restart.
 ///
 /// One or more of `[A-Za-z0-9._~:/?@!$()*+-]`, at most 256 bytes ([`CLIENT_ID_BYTES_MAX`]). Cloning is cheap: the
 /// text is shared.
@@ -432,7 +430,7 @@ impl ClientId {
     /// Checks a Client id.
     ///
     /// # Errors
-    /// [`NameError`], which says what to mend.
+    /// [`NameError`].
     pub fn new(text: &str) -> Result<Self, NameError> {
         check("client id", text, CLIENT_ID_BYTES_MAX, b"")?;
         Ok(Self(text.into()))

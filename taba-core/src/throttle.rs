@@ -1,17 +1,17 @@
-//! [`Throttle`]: which of many equal log lines is written. Pure: the moment comes in, the decision goes out.
+//! [`Throttle`]: limits how often equal log lines are written. Pure.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::time::{Duration, Instant};
 
-/// How often one cause is written to a log, unless told otherwise.
+/// The default interval between lines of one cause.
 pub const INTERVAL: Duration = Duration::from_secs(10);
-/// How many causes are told apart at one time, unless told otherwise.
+/// The default number of causes tracked at one time.
 pub const CAUSES_MAX: usize = 1024;
 
-/// Lets one log line per cause and interval pass, and counts those that it holds back.
+/// Passes one log line per cause and interval, and counts those it suppresses.
 ///
-/// A cause is whatever makes two lines the same fault: the place in the code, and the Server, shard or reason.
+/// A cause identifies a fault: the place in the code, and the Server, shard or reason.
 ///
 /// # Examples
 /// ```
@@ -28,7 +28,8 @@ pub const CAUSES_MAX: usize = 1024;
 /// ```
 ///
 /// # Laws
-/// Lines offered = lines written + the counts told + the counts not told yet, at most one interval old. Checked by the
+/// Lines offered = lines written + the counts reported + the counts not yet reported, at most one interval old.
+/// Checked by the
 /// tests of this file.
 ///
 /// # Cost
@@ -38,7 +39,7 @@ pub struct Throttle<K> {
     interval: Duration,
     causes_max: usize,
     causes: HashMap<K, CauseState>,
-    /// All causes beyond the bound together.
+    /// All causes beyond the bound.
     others: CauseState,
 }
 
@@ -75,8 +76,8 @@ impl<K: Eq + Hash> Throttle<K> {
         Self { interval, causes_max, causes: HashMap::new(), others: CauseState::default() }
     }
 
-    /// Whether a line about this cause is written now: `Some` with the number of lines about it that were suppressed
-    /// since the last one, `None` when this one is suppressed too.
+    /// Whether to write a line about this cause now: `Some` with the number of lines suppressed since the last one,
+    /// `None` to suppress it.
     pub fn admit(&mut self, cause: K, now: Instant) -> Option<u64> {
         self.add(cause, 1, now).map(|times| times - 1)
     }
@@ -97,8 +98,8 @@ impl<K: Eq + Hash> Throttle<K> {
         self.causes.entry(cause).or_default().add(times, now, interval)
     }
 
-    /// The causes whose interval is over and that have not come again since, each with the number of its lines that
-    /// were suppressed. Each count is given once. `None` stands for all causes beyond the bound.
+    /// The causes whose interval is over and that have not recurred since, each with the number of suppressed lines.
+    /// Each count is returned once. `None` is all causes beyond the bound.
     pub fn overdue(&mut self, now: Instant) -> Vec<(Option<K>, u64)> {
         let interval = self.interval;
         let is_over = |cause: &CauseState| cause.suppressed > 0 && cause.is_open(now, interval);

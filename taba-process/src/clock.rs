@@ -1,4 +1,4 @@
-//! The one place of this crate that reads a clock.
+//! The only file of this crate that reads a clock.
 
 use std::time::Instant;
 

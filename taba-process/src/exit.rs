@@ -1,21 +1,21 @@
-//! [`Exit`]: how a process ended.
+//! [`Exit`]: the result of a process.
 
 use std::process::ExitCode;
 
-/// What the exit codes mean, for `--help`.
+/// The exit codes, for `--help`.
 pub const EXIT_CODES: &str = "Exit codes: 0 when it ended as asked, 1 when it could not start, failed, or left something undone, \
      2 when the command line, a variable or the file is wrong.";
 
-/// How a process ended. The same codes for all binaries of Taba.
+/// The result of a process, with the same codes for all binaries of Taba.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// 0: it ended as it was asked to.
+    /// 0: it ended as requested.
     Clean,
-    /// 1: it could not start, failed while it ran, or left something undone. Starting it again may help.
+    /// 1: it could not start, failed while running, or left work undone. Starting it again may help.
     Failed,
-    /// 2: the command line, a variable or the file is wrong. Starting it again as it is does not help.
+    /// 2: the command line, a variable or the file is wrong. Starting it again unchanged does not help.
     Usage,
-    /// Of a command that was run: the program ends as that did.
+    /// The code of the command that the program ran.
     Of(u8),
 }
 

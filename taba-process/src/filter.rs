@@ -1,13 +1,13 @@
-//! [`read`]: what is logged. A setting of ours wins over `RUST_LOG`, and that over the default.
+//! [`read`]: the log filter. The program's own setting wins over `RUST_LOG`, which wins over the default.
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 
-/// Why there is no filter.
+/// Why a log filter is invalid.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FilterError {
-    /// It does not follow the syntax.
+    /// The syntax is invalid.
     #[error(
         "{setting} is {text:?}; write off, error, warn, info, debug or trace, or TARGET=LEVEL,… as in info,taba_agent=debug"
     )]

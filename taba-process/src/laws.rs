@@ -1,5 +1,4 @@
-//! [`settings()`]: what holds for each setting of a program, checked over its clap struct, so that a new setting is
-//! checked without a word.
+//! [`settings()`]: checks every setting in a program's clap struct, so that new settings are checked automatically.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -8,21 +7,21 @@ use clap::{Arg, Command, CommandFactory, FromArgMatches};
 
 use crate::settings::{self, LoadedSettings, Origin, Program, SettingsError};
 
-/// Values of which every setting takes two, if its possible values are not listed.
+/// Test values: every setting accepts two of them, unless its possible values are listed.
 const GOOD: [&str; 9] =
     ["64", "128", "20ms", "30ms", "127.0.0.1:1", "localhost:2", "http://a:1", "http://b:2", "redis://c:3"];
-/// A value that no setting takes but those that take any text.
+/// A value that only free-text settings accept.
 const BAD: &str = "5 elephants";
 
-/// Checks, for each setting of a program, and for flag, variable and file: a good value counts, a bad one and an empty one
-/// are errors that name where they come from (an empty variable is not set); flags win over variables, variables over the
-/// file, the file over the default; and what [`LoadedSettings::to_toml`] writes is read back as the same.
+/// Checks each setting of a program, by flag, variable and file: a good value is used; a bad or empty one is an error
+/// that names its source (an empty variable counts as not set); flags win over variables, variables over the file,
+/// the file over the default; and the output of [`LoadedSettings::to_toml`] is read back as the same settings.
 ///
-/// `args` is the command line without settings, its program included; `directory` is an empty directory for files.
-/// `takes_any_text` lists the settings that no text is wrong for, so that a new one without a check is noticed.
+/// `args` is the command line without settings, with its program; `directory` is an empty directory for files.
+/// `takes_any_text` lists the settings that accept any text, so that a new one without a check is noticed.
 ///
 /// # Panics
-/// When one of these does not hold.
+/// When a check fails.
 pub fn settings<C: CommandFactory + FromArgMatches>(
     program: &Program,
     args: &[&str],
@@ -54,7 +53,6 @@ pub fn settings<C: CommandFactory + FromArgMatches>(
     what_is_printed_is_read_back::<C>(program, args, directory, &declared);
 }
 
-/// One setting.
 struct Case<'a, C> {
     program: &'a Program,
     args: &'a [&'a str],
@@ -63,12 +61,12 @@ struct Case<'a, C> {
     flag: String,
     variable: String,
     is_secret: bool,
-    /// Two good values.
+    /// Two valid values.
     good: [String; 2],
     _cli: std::marker::PhantomData<C>,
 }
 
-/// What one source says: nothing, or a value.
+/// The value of one source, if any.
 #[derive(Clone, Copy, Default)]
 struct Says<'a> {
     flag: Option<&'a str>,
@@ -109,7 +107,7 @@ impl<'a, C: CommandFactory + FromArgMatches> Case<'a, C> {
         settings::load(self.program, args, variables)
     }
 
-    /// Loads, and says what counts and where it comes from.
+    /// Loads; returns the effective value and its source.
     fn counts(&self, says: Says<'_>) -> (String, Origin) {
         let loaded = self.load(says).unwrap_or_else(|error| panic!("{}: {error}", self.id));
         let value = loaded.shown(self.id);
@@ -138,7 +136,7 @@ impl<'a, C: CommandFactory + FromArgMatches> Case<'a, C> {
         }
         let (found, origin) = self.counts(Says { file: a, ..nothing });
         assert!(found == text && matches!(&origin, Origin::File { key, .. } if key == self.id), "{origin}");
-        // What is overridden is not checked.
+        // An overridden value is not checked.
         assert_eq!(self.counts(Says { flag: a, variable: Some(BAD), file: Some(BAD) }).0, text);
         assert_eq!(self.counts(Says { variable: a, file: Some(BAD), ..nothing }).0, text);
     }
@@ -157,7 +155,7 @@ impl<'a, C: CommandFactory + FromArgMatches> Case<'a, C> {
     fn a_bad_value_is_an_error_that_names_its_source(&self) {
         let bad = Some(BAD);
         let (nothing, file) = (Says::default(), format!("{} in ", self.id));
-        // A secret is shown to nobody but whoever has just typed it.
+        // A secret is shown only in an error of its own flag.
         let shown = if self.is_secret { "(not shown)" } else { BAD };
         for (says, words) in [
             (Says { flag: bad, ..nothing }, [self.flag.as_str(), BAD]),
@@ -189,7 +187,7 @@ fn is_good(arg: &Arg, text: &str) -> bool {
     alone.try_get_matches_from([format!("--{long}={text}")]).is_ok()
 }
 
-/// Two values that a setting takes.
+/// Two values that a setting accepts.
 fn good(arg: &Arg) -> [String; 2] {
     let listed = arg.get_possible_values();
     let listed = listed.iter().map(|value| value.get_name().to_owned());

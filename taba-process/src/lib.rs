@@ -1,23 +1,22 @@
-//! What the binaries of Taba share, so that `taba-server`, `taba-agent` and `taba` behave the same: how they log, how
-//! they read the environment, how they end.
+//! Shared by `taba-server`, `taba-agent` and `taba`: logging, settings, and exit codes.
 //!
 //! ```text
 //! flags ─┐                                   tracing ─┐
 //! TABA_… ├─► settings::load ─► your clap struct       ├─► log: queue ─► a thread ─► standard error
 //! file  ─┘        └─ error: where the value came from │     └ full: counted
 //!                                              panics ─┘
-//! run(name, |log| …) ─► Exit 0 ended as asked, 1 failed, 2 wrong settings
+//! run(name, |log| …) ─► Exit 0 ended as requested, 1 failed, 2 wrong settings
 //! ```
 //!
 //! Read [`run`] first, then [`settings`].
 //!
-//! | module | what |
+//! | module | content |
 //! |---|---|
-//! | [`run`], [`Exit`] | the frame of a `main`: a log, a word about every panic, an exit code |
-//! | [`log`] | standard error, written by a thread of its own: it never blocks the program and never fails it |
-//! | [`settings`] | flags, variables and a file, by one clap struct; where each value comes from; `--print-config` |
-//! | [`units`] | how times and sizes are written: `200ms`, `64MiB` |
-//! | [`filter`] | what is logged: `--log`, a variable, the file, `RUST_LOG` |
+//! | [`run`], [`Exit`] | the frame of a `main`: a log, logged panics, an exit code |
+//! | [`log`] | standard error, written by a thread: it never blocks the program or makes it fail |
+//! | [`settings`] | flags, variables and a file, by one clap struct; the source of each value; `--print-config` |
+//! | [`units`] | times and sizes: `200ms`, `64MiB` |
+//! | [`filter`] | the log filter: `--log`, a variable, the file, `RUST_LOG` |
 //! | `laws` | a test of each setting of a program: every source, good, bad and empty (feature `laws`) |
 //! | `signals` | the signals that ask a process to stop (feature `signals`) |
 //!

@@ -1,4 +1,4 @@
-//! [`Stderr`]: writes whole lines to a stream that may be closed, full or torn, and counts those that were not written.
+//! [`Stderr`]: writes whole lines to a stream that may be closed, full or failing, and counts those not written.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use tracing_appender::non_blocking::ErrorCounter;
 
-/// What became of the lines of a log.
+/// Counters of log lines.
 #[derive(Debug, Default)]
 pub(crate) struct LineCounters {
     counts: Mutex<LineCounts>,
     changed: Condvar,
-    /// Counts the lines that found the queue full.
+    /// Counts lines dropped because the queue was full.
     queue: OnceLock<ErrorCounter>,
 }
 
@@ -29,16 +29,15 @@ impl LineCounters {
     }
 
     pub(crate) fn count_queue(&self, queue: ErrorCounter) {
-        // A log has one queue.
         let _ = self.queue.set(queue);
     }
 
-    /// Lines that were not written: the queue was full, or the stream closed or full.
+    /// Lines not written: the queue was full, or the stream closed or full.
     pub(crate) fn dropped(&self) -> u64 {
         self.lock().failed + self.dropped_by_queue()
     }
 
-    /// Waits until each line was written or dropped; at most for `time_max`.
+    /// Waits until each line is written or dropped, for at most `time_max`.
     pub(crate) fn wait(&self, time_max: Duration) {
         let is_busy = |counts: &mut LineCounts| {
             counts.written + counts.failed + self.dropped_by_queue() < counts.offered
@@ -60,20 +59,20 @@ impl LineCounters {
         self.changed.notify_all();
     }
 
-    /// Three numbers, each changed in one step: a panic beside them leaves nothing half done.
+    /// Three numbers, each changed in one step: a panic leaves them consistent.
     fn lock(&self) -> MutexGuard<'_, LineCounts> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The end of the log that writes, on the thread of the log. It takes one line at a time and never fails.
+/// The writer of the log, on its thread. It takes one line at a time and never fails.
 pub(crate) struct Stderr<W> {
     out: W,
     name: &'static str,
     counters: Arc<LineCounters>,
-    /// Dropped lines that the log has told about.
+    /// Dropped lines already reported.
     told: u64,
-    /// Whether the stream ends in the middle of a line.
+    /// Whether the stream ends within a line.
     is_torn: bool,
 }
 
@@ -130,7 +129,7 @@ impl<W: Write> Write for Stderr<W> {
 mod tests {
     use super::*;
 
-    /// A stream that takes so many bytes, then fails until it is given more.
+    /// A stream that accepts a number of bytes, then fails until it is given more.
     #[derive(Clone, Default)]
     struct Pipe(Arc<Mutex<(Vec<u8>, usize)>>);
 

@@ -1,8 +1,8 @@
-//! [`Log`]: standard error as a log that is written on a best-effort basis.
+//! [`Log`]: a best-effort log on standard error.
 //!
-//! Every line goes through a bounded queue to a thread of its own, so a reader that reads nothing, a pipe without a
-//! reader or a full disk never stops the program. Lines that could not be written are counted, and the next line that
-//! can be written says how many.
+//! Every line goes through a bounded queue to a writer thread, so a stalled reader, a closed pipe or a full disk
+//! never stops the program. Lines that could not be written are counted, and the next line that can be written
+//! reports the number.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::error::Error;
@@ -26,19 +26,19 @@ use crate::exit::Exit;
 use crate::line::{LineCounters, Stderr};
 use crate::throttled::{Causes, Throttled, field};
 
-/// Lines that may wait to be written; what comes beyond is dropped and counted.
+/// Lines waiting to be written; more are dropped and counted.
 pub const LINES_WAITING_MAX: usize = 4096;
-/// Bytes of one line; what is longer is cut off.
+/// Bytes of one line; longer ones are cut off.
 pub const LINE_BYTES_MAX: usize = 16 * 1024;
-/// How long [`Log::flush`] waits.
+/// The maximum wait of [`Log::flush`].
 pub const FLUSH_TIME_MAX: Duration = Duration::from_secs(1);
-/// How often suppressed lines whose cause does not come again are looked for.
+/// The interval of checks for suppressed lines whose cause has not recurred.
 const OVERDUE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Tells how many lines were dropped since the start.
+/// Returns the number of lines dropped since the start.
 pub type LinesDropped = Arc<dyn Fn() -> u64 + Send + Sync>;
 
-/// Standard error, written by a thread of its own. Cloning is cheap.
+/// Standard error, written by a thread. Cheap to clone.
 #[derive(Clone)]
 pub struct Log {
     name: &'static str,
@@ -46,7 +46,7 @@ pub struct Log {
     causes: Causes,
 }
 
-/// Where lines are put.
+/// The queue of lines.
 #[derive(Clone)]
 struct Lines {
     queue: NonBlocking,
@@ -60,16 +60,16 @@ impl fmt::Debug for Log {
 }
 
 impl Log {
-    /// Starts the thread that writes to standard error, and a panic hook that logs through it.
+    /// Starts the writer thread, and installs a panic hook that logs through it.
     ///
     /// # Panics
-    /// When the operating system starts no thread.
+    /// When no thread can be started.
     pub fn start(name: &'static str) -> Self {
         let log = Self::to(std::io::stderr(), name);
         let (lines, panics) = (log.lines.clone(), Mutex::new(Throttle::default()));
         panic::set_hook(Box::new(move |panic| {
             let place = panic.location().map(|place| (place.file().to_owned(), place.line()));
-            // A panic inside of this very throttle is logged without it.
+            // A panic inside the throttle itself is logged without it.
             let suppressed = panics.try_lock().map_or(Some(0), |mut throttle| throttle.admit(place, now()));
             if let Some(suppressed) = suppressed {
                 lines.put(words(name, panic, suppressed).as_bytes());
@@ -87,29 +87,28 @@ impl Log {
             .thread_name("taba-log")
             .finish(out);
         counters.count_queue(queue.error_counter());
-        // Its drop would wait for the thread without a bound that is ours, and print to standard output: see `flush`.
+        // Its drop would wait for the thread without our bound, and print to standard output: see `flush`.
         std::mem::forget(guard);
         Self { name, lines: Lines { queue, counters }, causes: Causes::default() }
     }
 
-    /// Writes one line to whoever started the process, with the program's name before it. Not filtered, not throttled.
+    /// Writes one line with the program's name, unfiltered and not throttled.
     pub fn say(&self, text: impl fmt::Display) {
         self.lines.put(format!("{}: {text}\n", self.name).as_bytes());
     }
 
-    /// Says an error and its causes in one line, and hands back how to end: `return log.fail(Exit::Usage, &error)`.
+    /// Writes an error with its causes as one line, and returns `exit`: `return log.fail(Exit::Usage, &error)`.
     #[must_use = "the process goes on otherwise"]
     pub fn fail(&self, exit: Exit, error: &dyn Error) -> Exit {
         self.say(taba_core::causes(error));
         exit
     }
 
-    /// From now on events of `tracing` are logged, as far as they pass the filter: one line per cause and interval, with
-    /// a count of those that were suppressed. Without colours, unless standard error is a terminal and `NO_COLOR` is
-    /// not set.
+    /// Logs `tracing` events that pass the filter: one line per cause and interval, with the count of suppressed
+    /// lines. In colours only if standard error is a terminal and `NO_COLOR` is not set.
     ///
     /// # Panics
-    /// When there is a global subscriber already, or no thread can be started.
+    /// When a global subscriber exists, or no thread can be started.
     pub fn subscribe(&self, filter: EnvFilter) {
         let has_colours = has_colours();
         tracing_subscriber::registry().with(filter).with(self.layer(has_colours)).init();
@@ -136,19 +135,19 @@ impl Log {
             .log_internal_errors(false)
     }
 
-    /// Tells how many lines were dropped since the start: for `/status` and `/metrics`.
+    /// The number of lines dropped since the start, for `/status` and `/metrics`.
     pub fn lines_dropped(&self) -> LinesDropped {
         let counters = Arc::clone(&self.lines.counters);
         Arc::new(move || counters.dropped())
     }
 
-    /// Waits until what was logged is written, for at most [`FLUSH_TIME_MAX`].
+    /// Waits until everything logged is written, for at most [`FLUSH_TIME_MAX`].
     pub fn flush(&self) {
         self.lines.counters.wait(FLUSH_TIME_MAX);
     }
 }
 
-/// Whether standard error is a terminal that wants colours.
+/// Whether to write colours to standard error.
 pub(crate) fn has_colours() -> bool {
     std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|no| no.is_empty())
 }
@@ -159,7 +158,7 @@ impl Lines {
             return;
         }
         self.counters.offer();
-        // A lossy queue takes all or counts it as dropped; it never fails.
+        // A lossy queue never fails: it counts what it drops.
         let _ = if line.len() > LINE_BYTES_MAX {
             self.queue.clone().write(&[&line[..LINE_BYTES_MAX], b" (cut off)\n"].concat())
         } else {
@@ -187,7 +186,7 @@ impl<'a> MakeWriter<'a> for Lines {
     }
 }
 
-/// What a panic says.
+/// The message of a panic.
 fn words(name: &str, panic: &PanicHookInfo<'_>, suppressed: u64) -> String {
     let place = panic.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
     let message = panic.payload_as_str().unwrap_or("no message");
@@ -210,7 +209,7 @@ mod tests {
 
     use super::*;
 
-    /// A pipe whose reader reads when the test says so; each line goes to the test.
+    /// A pipe whose reader reads on request; each line goes to the test.
     struct Pipe {
         reads: Receiver<()>,
         lines: Sender<String>,
@@ -218,7 +217,7 @@ mod tests {
 
     impl Write for Pipe {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            // A reader that is gone lets everything through.
+            // After the reader is gone, everything passes.
             let _ = self.reads.recv();
             let _ = self.lines.send(String::from_utf8_lossy(bytes).into_owned());
             Ok(bytes.len())

@@ -1,13 +1,13 @@
-//! [`load`]: settings from flags, variables and a file, in this order of precedence; then come the defaults.
+//! [`load`]: settings from flags, variables and a file, in this order of precedence, then defaults.
 //!
-//! The list of settings is the clap struct of the program: each of its arguments that declares a variable
-//! (`env = "TABA_AGENT_LINGER"`) is a setting, and also a key of the file of `--config` (`linger`; `-` and `_` are the
-//! same). clap sees variables and the file as defaults, so that one parser checks every value, wherever it comes from.
+//! The list of settings is the program's clap struct: each argument with a variable (`env = "TABA_AGENT_LINGER"`) is
+//! a setting, and a key of the file of `--config` (`linger`; `-` and `_` are the same). clap gets variables and the
+//! file as defaults, so one parser checks every value.
 //!
-//! - A value that is overridden is not checked; a variable or a key that is no setting always is an error.
-//! - An empty variable is not set. An empty text or list in the file is an error: leave the key out instead.
+//! - An overridden value is not checked; an unknown variable or key is always an error.
+//! - An empty variable counts as not set. An empty text or list in the file is an error: leave out the key.
 //! - Lists are separated by commas, or are arrays in the file. They are replaced as a whole, never joined.
-//! - Every value has an [`Origin`], and every error names it.
+//! - Every value has an [`Origin`], which every error names.
 //! - A setting with `hide_env_values` is a secret: [`LoadedSettings::to_toml`] does not show it.
 
 mod environment;
@@ -36,22 +36,22 @@ pub use origin::Origin;
 pub use renamed::Renamed;
 pub use usage::UsageError;
 
-/// The setting that names the file of the others.
+/// The setting with the path of the file.
 const CONFIG: &str = "config";
-/// The setting that says what is logged.
+/// The setting with the log filter.
 const LOG: &str = "log";
 
-/// What the settings of a program have in common.
+/// Common properties of a program's settings.
 #[derive(Clone, Copy, Debug)]
 pub struct Program {
-    /// What its variables begin with, as in `TABA_AGENT_`: a variable that does and is no setting is an error. `None` where
-    /// variables of other programs begin alike.
+    /// The prefix of its variables, as `TABA_AGENT_`: an unknown variable with it is an error. `None` if other
+    /// programs use the prefix.
     pub prefix: Option<&'static str>,
-    /// Settings that had another name or unit before.
+    /// Settings with a former name or unit.
     pub renamed: &'static [Renamed],
 }
 
-/// Settings as they were read.
+/// Settings that were read, with their sources.
 #[derive(Clone, Debug)]
 pub struct LoadedSettings<C> {
     /// The settings.
@@ -61,7 +61,7 @@ pub struct LoadedSettings<C> {
     rust_log: Option<String>,
 }
 
-/// One setting: what it is, and why.
+/// One setting, its value and source.
 #[derive(Clone, Debug)]
 struct SettingValue {
     id: String,
@@ -71,10 +71,10 @@ struct SettingValue {
     origin: Origin,
 }
 
-/// Reads the settings of a program. `args` begins with its name; `variables` are those of the environment.
+/// Reads the settings of a program. `args` begins with the program; `variables` are the environment.
 ///
 /// # Errors
-/// [`SettingsError`], also when help or the version was asked for; [`SettingsError::end`] does what is usual.
+/// [`SettingsError`], also when help or the version was requested; [`SettingsError::end`] handles both.
 pub fn load<C: CommandFactory + FromArgMatches>(
     program: &Program,
     args: impl IntoIterator<Item = OsString>,
@@ -88,7 +88,7 @@ pub fn load<C: CommandFactory + FromArgMatches>(
     let parse = |command: &Command| command.clone().try_get_matches_from(&args);
     let given = parse(&command).map_err(|error| {
         let error = UsageError::new(error, None);
-        // The help tells the variables, which only the command as it was declared knows.
+        // The help lists the variables, which only the declared command knows.
         let help = error.is_help().then(|| parse(&declared).err()).flatten();
         help.map_or(error, UsageError::from)
     })?;
@@ -106,19 +106,19 @@ pub fn load<C: CommandFactory + FromArgMatches>(
     Ok(LoadedSettings { settings: cli, program: declared.get_name().to_owned(), values, rust_log })
 }
 
-/// The command as clap should read it: no variables, and no setting that must be a flag.
+/// The command for clap's parser: without variables and required flags.
 fn without_variables(command: Command) -> Command {
     let arg = |arg: Arg| if is_setting(&arg) { arg.env(None::<&str>).required(false) } else { arg };
     command.mut_args(arg).mut_subcommands(without_variables)
 }
 
-/// Whether an argument is a setting. (As it was declared: `load` takes the variables away.)
+/// Whether an argument, as declared, is a setting. (`load` removes the variables.)
 pub fn is_setting(arg: &Arg) -> bool {
     arg.get_env().is_some() && arg.get_long().is_some()
 }
 
-/// What to say to a name that is none: the one that looks most like it, by the measure that clap has for flags. `names`
-/// are pairs of a flag without dashes and what it is called here.
+/// A suggestion for an unknown name: the most similar one, as clap measures it. `names` are pairs of a flag without
+/// dashes and its name here.
 pub(crate) fn hint<'a>(names: impl IntoIterator<Item = (&'a str, &'a str)>, wrong: &str) -> String {
     let names: BTreeMap<String, &str> =
         names.into_iter().map(|(long, name)| (format!("--{long}"), name)).collect();
@@ -143,7 +143,7 @@ struct Settings<'a> {
 struct Setting {
     arg: Arg,
     variable: OsString,
-    /// What was found, by flag, variable or file.
+    /// The values by flag, variable or file.
     texts: Vec<OsString>,
     origin: Origin,
 }
@@ -157,7 +157,7 @@ impl Setting {
         self.arg.get_long().unwrap_or_default()
     }
 
-    /// Takes values from outside of the command line, if they can be read.
+    /// Sets values from outside of the command line, if they are valid.
     fn set(&mut self, texts: &[OsString], origin: Origin) -> Result<(), SettingsError> {
         let flag = |text: &OsString| {
             let mut flag = OsString::from(format!("--{}=", self.long()));
@@ -181,13 +181,13 @@ impl Setting {
     }
 }
 
-/// The values of an argument as they were written; a list is split.
+/// The values of an argument as written; a list is split.
 fn raw(matches: &ArgMatches, id: &str) -> Vec<OsString> {
     matches.get_raw(id).into_iter().flatten().map(OsStr::to_owned).collect()
 }
 
 impl Settings<'_> {
-    /// Lists the settings of a command and of the subcommand that was chosen, and those that flags set.
+    /// Lists the settings of a command and of the chosen subcommand, and those that flags set.
     fn list(&mut self, command: &Command, given: &ArgMatches) {
         for arg in command.get_arguments().filter(|arg| is_setting(arg)) {
             let id = arg.get_id().as_str();
@@ -264,7 +264,7 @@ impl Settings<'_> {
         Ok(())
     }
 
-    /// The command, with what variables and the file say as its defaults.
+    /// The command, with variables and the file as its defaults.
     fn as_defaults(&self, command: Command) -> Command {
         let found = |arg: &Arg| {
             let mut set = self.list.iter().filter(|setting| !setting.texts.is_empty());
@@ -277,7 +277,7 @@ impl Settings<'_> {
         command.mut_args(arg).mut_subcommands(|command| self.as_defaults(command))
     }
 
-    /// What all settings are in the end.
+    /// The final values of all settings.
     fn values(self, matches: &ArgMatches) -> Vec<SettingValue> {
         let mut levels = vec![matches];
         while let Some((_, deeper)) = levels[levels.len() - 1].subcommand() {
@@ -299,12 +299,12 @@ impl Settings<'_> {
 }
 
 impl<C> LoadedSettings<C> {
-    /// Where the value of a setting comes from; its name with `-` or `_`.
+    /// The source of a setting's value; its name with `-` or `_`.
     pub fn origin(&self, name: &str) -> Option<&Origin> {
         Some(&self.value(name)?.origin)
     }
 
-    /// What a setting is, as it was written, and where that comes from; a list with commas.
+    /// A setting's value as written, and its source; a list with commas.
     #[cfg(feature = "laws")]
     pub(crate) fn shown(&self, name: &str) -> Option<(String, Origin)> {
         let value = self.value(name)?;
@@ -317,10 +317,10 @@ impl<C> LoadedSettings<C> {
         self.values.iter().find(|value| value.id == id)
     }
 
-    /// What is logged: the setting `log`, else `RUST_LOG`, else `default`.
+    /// The log filter: the setting `log`, else `RUST_LOG`, else `default`.
     ///
     /// # Errors
-    /// [`SettingsError::Filter`], which names where the wrong filter comes from.
+    /// [`SettingsError::Filter`], which names the source of the invalid filter.
     pub fn filter(&self, default: &str) -> Result<EnvFilter, SettingsError> {
         let log = self.value(LOG);
         let text = log.and_then(|log| Some((log.origin.to_string(), log.texts.first()?.to_string_lossy())));
@@ -328,7 +328,7 @@ impl<C> LoadedSettings<C> {
         Ok(filter::read(setting, self.rust_log.as_deref(), default)?)
     }
 
-    /// The error of settings that can be read, but are not possible: with where each of them comes from.
+    /// The error of valid values that are out of range or do not fit together, with their sources.
     pub fn impossible<E>(&self, names: &[&str], source: E) -> SettingsError
     where
         E: Into<Box<dyn Error + Send + Sync>>,

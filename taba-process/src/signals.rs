@@ -4,7 +4,7 @@ use std::io;
 
 /// The signals that ask a process to stop: SIGTERM and SIGINT (Ctrl-C); where there is no SIGTERM, Ctrl-C.
 ///
-/// The first asks it to come to an end; the second, as usual, to end at once.
+/// The first asks it to stop, the second to end at once.
 #[derive(Debug)]
 pub struct StopSignals {
     #[cfg(unix)]
@@ -14,11 +14,11 @@ pub struct StopSignals {
 }
 
 impl StopSignals {
-    /// Begins to listen: from here on none is missed, and none ends the process by itself. Must be called inside a tokio
+    /// Starts listening: from then on no signal is missed, and none ends the process by itself. Requires a tokio
     /// runtime.
     ///
     /// # Errors
-    /// When the operating system lets no signal be heard.
+    /// When the operating system refuses.
     pub fn listen() -> io::Result<Self> {
         #[cfg(unix)]
         {
@@ -31,10 +31,10 @@ impl StopSignals {
         Ok(Self {})
     }
 
-    /// Resolves with the next signal.
+    /// Waits for the next signal.
     ///
     /// # Cancel safety
-    /// Safe: a signal that came stays for the next call.
+    /// Safe: a received signal stays for the next call.
     pub async fn next(&mut self) {
         #[cfg(unix)]
         tokio::select! {
@@ -42,7 +42,7 @@ impl StopSignals {
             _ = self.interrupt.recv() => {}
         }
         #[cfg(not(unix))]
-        // Without a way to hear it, the process runs until it is killed, which is safe.
+        // If signals cannot be received, the process runs until it is killed, which is safe.
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending::<()>().await;
         }

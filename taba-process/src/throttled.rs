@@ -1,4 +1,4 @@
-//! [`Throttled`]: how an event becomes a line, if it does: one line per cause and interval.
+//! [`Throttled`]: formats events as lines, one per cause and interval.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -15,22 +15,22 @@ use tracing_subscriber::registry::LookupSpan;
 
 use crate::clock::now;
 
-/// The fields that make two events of one place in the code different faults.
+/// The fields that distinguish faults at one place in the code.
 const CAUSE_FIELDS: [&str; 7] = ["server", "shard", "address", "why", "reason", "kind", "part"];
-/// An event with this field was throttled where it came from; it says how many lines it stands for.
+/// An event with this field is already throttled; the field counts suppressed lines.
 const SUPPRESSED: &str = "suppressed";
 
-/// What was logged lately.
+/// The recently logged causes.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Causes(Arc<Mutex<Throttle<LineCause>>>);
 
-/// What makes two lines the same: where they come from and the fields of [`CAUSE_FIELDS`].
+/// The identity of a cause: the place in the code and the fields of [`CAUSE_FIELDS`].
 #[derive(Clone, Debug)]
 pub(crate) struct LineCause {
     place: Identifier,
     fields: String,
     level: Level,
-    /// What the first of them said; not compared.
+    /// The first message; not compared.
     message: String,
 }
 
@@ -60,8 +60,8 @@ impl Visit for LineCause {
 }
 
 impl Causes {
-    /// `Some` with how many lines like this one were suppressed since the last, `None` when this one is, too. What is
-    /// below `INFO` was asked for by somebody who wants all of it.
+    /// `Some` with the number of lines suppressed since the last one, `None` to suppress this one. Levels below
+    /// `INFO` are not throttled.
     fn admit(&self, event: &Event<'_>, now: Instant) -> Option<u64> {
         let metadata = event.metadata();
         if *metadata.level() > Level::INFO || event.fields().any(|field| field.name() == SUPPRESSED) {
@@ -77,7 +77,7 @@ impl Causes {
         self.lock().admit(cause, now)
     }
 
-    /// Logs how many lines were suppressed of the causes that have not come again.
+    /// Logs the number of suppressed lines of causes that have not recurred.
     pub(crate) fn tell_overdue(&self, now: Instant) {
         let overdue = self.lock().overdue(now);
         for (cause, suppressed) in overdue {
@@ -92,13 +92,13 @@ impl Causes {
         }
     }
 
-    /// Counts of lines: a panic of somebody's `Debug` comes before they are touched.
+    /// Counts only: a panic in a `Debug` implementation comes before they change.
     fn lock(&self) -> MutexGuard<'_, Throttle<LineCause>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Writes a field. One event is one line, whatever a name or an error of somebody else holds.
+/// Writes a field on one line, whatever its value contains.
 pub(crate) fn field(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
     if field.name() != "message" {
         write!(writer, "{}=", field.name())?;
@@ -129,7 +129,7 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        // Nothing is written for an empty line.
+        // An empty line is not written.
         let Some(suppressed) = self.causes.admit(event, now()) else { return Ok(()) };
         let mut line = String::new();
         self.format.format_event(ctx, Writer::new(&mut line), event)?;

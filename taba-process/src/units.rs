@@ -1,7 +1,5 @@
-//! How times and sizes are written in settings: `200ms`, `10s`, `1h 30m`; `65536`, `512KiB`, `64MiB`.
-//!
-//! Times are read by jiff (its *friendly* format), sizes by parse-size, exactly; what is written here is read back as
-//! the same value.
+//! Times and sizes in settings: `200ms`, `10s`, `1h 30m`; `65536`, `512KiB`, `64MiB`. Parsed by jiff (its *friendly*
+//! format) and parse-size, exactly; the text written here parses to the same value.
 
 use std::time::Duration;
 
@@ -9,7 +7,7 @@ use jiff::SignedDuration;
 
 pub use taba_core::bytes_text;
 
-/// A time or a size that is not written as it should be.
+/// A time or a size in a wrong format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("write {0}")]
 pub struct UnitError(&'static str);
@@ -17,31 +15,31 @@ pub struct UnitError(&'static str);
 const TIME: UnitError = UnitError("a time as 20ms, 10s, 5m or 1h");
 const SIZE: UnitError = UnitError("a size as 65536, 512KiB, 64MiB or 1GiB");
 
-/// Reads a time: numbers with `ms`, `s`, `m` or `h`; `0` needs no unit.
+/// Parses a time: numbers with `ms`, `s`, `m` or `h`; `0` needs no unit.
 ///
 /// # Errors
-/// When it is none, negative, or too long.
+/// When the format is wrong, or the time is negative or too long.
 pub fn parse_time(text: &str) -> Result<Duration, UnitError> {
     if text.trim() == "0" {
         return Ok(Duration::ZERO);
     }
-    // Without this, `-5s` and `5s ago` would be read, and what has no unit would get a message about one.
+    // Otherwise `-5s` and `5s ago` would parse, and a number without a unit would get a confusing message.
     let time: SignedDuration = text.parse().map_err(|_| TIME)?;
     time.try_into().map_err(|_| TIME)
 }
 
-/// Reads a size in bytes: a number, then perhaps `KiB`, `MiB`, `GiB` (powers of 1024), or `KB`, `MB`, `GB` (powers of
-/// 1000).
+/// Parses a size in bytes: a number, optionally with `KiB`, `MiB`, `GiB` (powers of 1024), or `KB`, `MB`, `GB`
+/// (powers of 1000).
 ///
 /// # Errors
-/// When it is none, or too large.
+/// When the format is wrong, or the size too large.
 pub fn parse_bytes<T: TryFrom<u64>>(text: &str) -> Result<T, UnitError> {
     parse_size::parse_size(text).ok().and_then(|bytes| bytes.try_into().ok()).ok_or(SIZE)
 }
 
-/// Writes a time as [`parse_time`] reads it: `1h 30m`.
+/// Formats a time for [`parse_time`]: `1h 30m`.
 pub fn time_text(time: Duration) -> String {
-    // A time beyond its range is longer than any setting may be.
+    // A time beyond this range exceeds every setting's maximum.
     format!("{:#}", SignedDuration::try_from(time).unwrap_or(SignedDuration::MAX))
 }
 

@@ -11,10 +11,10 @@ use taba_process::settings::Program;
 use taba_process::units;
 use ureq::http::Uri;
 
-/// How the settings of taba are read. Variables of other programs begin with `TABA_` too.
+/// How the settings of taba are read. Other programs' variables begin with `TABA_` too.
 pub(crate) const PROGRAM: Program = Program { prefix: None, renamed: &[] };
 
-/// Ask a Taba Server, and record through an Agent.
+/// Query a Taba Server, and record through an Agent.
 #[derive(Debug, Parser)]
 #[command(name = "taba", version, about, max_term_width = 110)]
 #[command(
@@ -24,7 +24,7 @@ pub(crate) const PROGRAM: Program = Program { prefix: None, renamed: &[] };
     tail -f events.jsonl | taba record --stdin\n  taba time -- make test\n  taba doctor"
 )]
 pub(crate) struct Args {
-    /// The server to ask.
+    /// The server to query.
     #[arg(
         long,
         global = true,
@@ -34,10 +34,10 @@ pub(crate) struct Args {
         value_parser = server
     )]
     pub(crate) server: String,
-    /// Ask by this HTTP proxy: http://HOST:PORT. Without it no proxy is used, whatever http_proxy and the like say.
+    /// Use this HTTP proxy: http://HOST:PORT. Without it none is used, whatever http_proxy and the like say.
     #[arg(long, global = true, env = "TABA_PROXY", value_name = "URL", value_parser = proxy)]
     pub(crate) proxy: Option<String>,
-    /// The agents to record through, and that doctor looks at. Default: http://127.0.0.1:8279
+    /// The agents to record through, and to check with doctor. Default: http://127.0.0.1:8279
     #[arg(
         long = "agent",
         global = true,
@@ -47,7 +47,8 @@ pub(crate) struct Args {
         value_parser = server
     )]
     pub(crate) agent: Vec<String>,
-    /// A header of each request, as `Authorization: Bearer …`; in a variable or a file, no list of processes shows it.
+    /// A header of each request, as `Authorization: Bearer …`; a variable or a file hides it from the list of
+    /// processes.
     #[arg(
         long,
         global = true,
@@ -57,72 +58,73 @@ pub(crate) struct Args {
         hide_env_values = true
     )]
     pub(crate) header: Vec<RequestHeader>,
-    /// How long to wait for a whole answer; of a watch, for its beginning (--idle is for the rest).
+    /// Timeout of a whole answer; of a watch, of its beginning (--idle is for the rest).
     #[arg(long, global = true, env = "TABA_TIMEOUT", default_value = "2m", value_name = "TIME", value_parser = every)]
     pub(crate) timeout: Duration,
-    /// What to log: off, error, warn, info, debug, trace, or MODULE=LEVEL,…; RUST_LOG counts where this is not given.
-    /// Default: warn.
+    /// What to log: off, error, warn, info, debug, trace, or MODULE=LEVEL,…; if not given, RUST_LOG is used. Default:
+    /// warn.
     #[arg(long, global = true, env = "TABA_LOG", value_name = "FILTER", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) log: Option<String>,
-    /// A TOML file of settings: server, agent, header, proxy, timeout, log, without dashes before them. Within names, `-` and
-    /// `_` are the same there.
+    /// A TOML file of settings: server, agent, header, proxy, timeout, log, without dashes before them. `-` and `_`
+    /// are the same within names.
     #[arg(long, global = true, env = "TABA_CONFIG", value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// Print the settings as they count, each with where it comes from, as a file for --config; and ask nothing.
+    /// Print the effective settings and their sources, as a file for --config, and end.
     #[arg(long, global = true)]
     pub(crate) print_config: bool,
-    /// Print the server's JSON as it comes.
+    /// Print the server's JSON.
     #[arg(long, global = true)]
     pub(crate) json: bool,
     /// Project as of this time: RFC 3339, or seconds since 1970. Default: now.
     #[arg(long, global = true, allow_hyphen_values = true, value_name = "TIME")]
     pub(crate) at: Option<String>,
-    /// What to ask.
+    /// The query.
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Aggregates: what all clients say about each tab.
+    /// Aggregates: each tab over all clients.
     Agg(AggArgs),
-    /// Projections: what each client says about each tab.
+    /// Projections: each tab of each client.
     Proj(ProjArgs),
     /// One aggregate over all chosen tabs, which must be of one type.
     Super(ProjArgs),
-    /// Which clients there are.
+    /// The clients.
     Clients(ListArgs),
-    /// Which tabs there are.
+    /// The tabs.
     Names(ListArgs),
-    /// Which tab types there are.
+    /// The tab types.
     Types(ListArgs),
-    /// What the server says about itself.
+    /// The server's own counters.
     Status,
     /// For each client: recorded = folded + dropped + in flight.
     Ledger(LedgerArgs),
     /// Aggregates, shown again whenever they change, until Ctrl-C.
     Watch(WatchArgs),
-    /// Delete what is stored about the chosen tabs and clients; something has to be chosen.
+    /// Delete the chosen tabs and clients; something must be chosen.
     Delete(Choice),
-    /// Remove what says nothing any more.
+    /// Remove states that hold no more information.
     Prune(Choice),
-    /// Record an event through an agent; or JSON lines of standard input.
+    /// Record an event through an agent, or JSON lines from standard input.
     Record(RecordArgs),
     /// Run a command and record how long it took, in seconds.
     ///
-    /// It ends with the exit code of the command, whether the time could be recorded or not: as a shell tells it, 128 and
-    /// the signal that ended it, 127 where there is no such command, 126 where it cannot be run. Signals are passed on to it.
+    /// It ends with the exit code of the command, whether the time could be recorded or not. As in a shell: 128 and
+    /// the signal that ended it, 127 if the command is not found, 126 if it cannot be run. Signals are forwarded to
+    /// it.
     Time(TimeArgs),
-    /// Whether server and agents can be reached, their clocks agree, all is delivered, and what was refused and why.
+    /// Check server and agents: reachability, clocks, delivery, and refusals with reasons.
     Doctor,
-    /// Print a script that completes command lines, for a shell: `taba completions bash > …/bash_completion.d/taba`.
+    /// Print a shell script that completes command lines: `taba completions bash > …/bash_completion.d/taba`.
     Completions {
-        /// For which shell.
+        /// The shell.
         shell: clap_complete::Shell,
     },
-    /// Print the manual page, of a command if one is named: `taba man record | man -l -`.
+    /// Print the manual page, or that of a command: `taba man record | man -l -`.
     Man {
-        /// Of which command.
+        /// The command.
         command: Option<String>,
     },
 }
@@ -132,10 +134,10 @@ pub(crate) struct RecordArgs {
     /// The tab: a name, with labels or without.
     #[arg(value_name = "NAME", required_unless_present = "stdin")]
     pub(crate) name: Option<String>,
-    /// A number, a text, or a JSON object, as its type takes it. Default: 1.
+    /// A number, a text, or a JSON object, depending on the type. Default: 1.
     #[arg(value_name = "VALUE", allow_negative_numbers = true)]
     pub(crate) value: Option<String>,
-    /// Record JSON lines of standard input, as POST /v2/record takes them: {"tab":"bids_won","value":1}
+    /// Record JSON lines from standard input, as for POST /v2/record: {"tab":"bids_won","value":1}
     #[arg(long, conflicts_with_all = ["name", "value", "labels", "tab_type", "time"])]
     pub(crate) stdin: bool,
     /// Labels of the tab; values may be any text.
@@ -144,13 +146,13 @@ pub(crate) struct RecordArgs {
     /// Its type. Default: CounterGroup for a number, Gauge for a text.
     #[arg(long = "type", value_name = "TYPE")]
     pub(crate) tab_type: Option<String>,
-    /// Who records. Default: http.
+    /// The client. Default: http.
     #[arg(long, value_name = "CLIENT")]
     pub(crate) client: Option<String>,
-    /// When it happened, as 2026-11-27T12:00:00Z. Default: now.
+    /// The time of the event, as 2026-11-27T12:00:00Z. Default: now.
     #[arg(long, value_name = "TIME")]
     pub(crate) time: Option<String>,
-    /// The same key again counts once. Default: a new one, so that only tries of this call count once.
+    /// The same key again counts once. Default: a new one for this call.
     #[arg(long, value_name = "KEY")]
     pub(crate) key: Option<String>,
 }
@@ -163,7 +165,7 @@ pub(crate) struct TimeArgs {
     /// Labels of the tab; values may be any text.
     #[arg(long = "label", value_parser = label, value_name = "KEY=VALUE")]
     pub(crate) labels: Vec<(String, String)>,
-    /// Who records. Default: http.
+    /// The client. Default: http.
     #[arg(long, value_name = "CLIENT")]
     pub(crate) client: Option<String>,
     /// The command and its arguments.
@@ -171,10 +173,10 @@ pub(crate) struct TimeArgs {
     pub(crate) command: Vec<OsString>,
 }
 
-/// Which tabs and clients.
+/// The selected tabs and clients.
 #[derive(Debug, Default, ClapArgs)]
 pub(crate) struct Choice {
-    /// Names of tabs, labels included: `delay`, `delay;to=MEM`. Without any choice: all.
+    /// Names of tabs, labels included: `delay`, `delay;to=MEM`. Without any selection: all.
     #[arg(value_name = "NAME")]
     pub(crate) names: Vec<String>,
     /// Names and clients are regular expressions that must match in full.
@@ -197,13 +199,13 @@ pub(crate) struct Choice {
     pub(crate) reserved: bool,
 }
 
-/// Which part of many results.
+/// The page of results.
 #[derive(Debug, Default, ClapArgs)]
 pub(crate) struct Page {
-    /// At most this many results.
+    /// The maximum number of results.
     #[arg(long)]
     pub(crate) limit: Option<u64>,
-    /// Results from this name on: where the last part ended.
+    /// The first name: the end of the last page.
     #[arg(long, value_name = "NAME")]
     pub(crate) from: Option<String>,
 }
@@ -258,23 +260,23 @@ pub(crate) struct WatchArgs {
     /// Show more: every window, every percentile.
     #[arg(long)]
     pub(crate) detail: bool,
-    /// Time between two looks, as 500ms, 1s or 1m; a bare number is seconds.
+    /// Time between two updates, as 500ms, 1s or 1m; a bare number is seconds.
     #[arg(long, default_value = "1s", value_name = "TIME", value_parser = every)]
     pub(crate) every: Duration,
-    /// End with an error when nothing comes for this long. A server sends a sign of life every 15 s.
+    /// End with an error when nothing arrives for this long. A server sends at least a comment every 15 s.
     #[arg(long, default_value = "1m", value_name = "TIME", value_parser = every)]
     pub(crate) idle: Duration,
 }
 
 impl Args {
-    /// Those that are named, or the one of this machine.
+    /// The given agents, or the default one.
     pub(crate) fn agents(&self) -> Vec<String> {
         if self.agent.is_empty() { vec!["http://127.0.0.1:8279".to_owned()] } else { self.agent.clone() }
     }
 }
 
 impl Command {
-    /// Which Tabs and Clients it is about, if it chooses.
+    /// The selection of the command, if it has one.
     pub(crate) fn choice(&self) -> Option<&Choice> {
         match self {
             Self::Agg(agg) => Some(&agg.rest.choice),
@@ -286,7 +288,7 @@ impl Command {
     }
 }
 
-/// Takes what can be the URL of a Server; a host and port alone are http.
+/// Parses the URL of a Server; without a scheme, http.
 fn server(text: &str) -> Result<String, String> {
     let url = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
     match url.parse::<Uri>() {

@@ -1,4 +1,4 @@
-//! [`Client`]: asks a Server, or an Agent.
+//! [`Client`]: requests to a Server or an Agent.
 
 use std::io::{BufReader, Read};
 use std::time::Duration;
@@ -12,10 +12,10 @@ use crate::args::Args;
 use crate::error::CliError;
 use crate::url::Question;
 
-/// How long to wait for a connection.
+/// Timeout of a connection.
 const CONNECT_TIME: Duration = Duration::from_secs(5);
 
-/// What to do with the answer's resource.
+/// The HTTP method.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Method {
     Get,
@@ -23,7 +23,7 @@ pub(crate) enum Method {
     Delete,
 }
 
-/// Asks one Server, or one Agent.
+/// Requests to one Server or Agent.
 pub(crate) struct Client {
     agent: ureq::Agent,
     server: String,
@@ -35,13 +35,13 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Asks the Server of the settings.
+    /// For the Server of the settings.
     pub(crate) fn new(args: &Args) -> Result<Self, CliError> {
         Ok(Self { setting: "--server or TABA_SERVER", ..Self::to(&args.server, args)? })
     }
 
-    /// Asks an Agent. Both by the proxy of the settings, or by none: a Server is near, and a proxy that is set for the web
-    /// does not know it.
+    /// For an Agent. Both use the proxy of the settings, or none: a Server is near, and a web proxy in the
+    /// environment cannot reach it.
     pub(crate) fn to(agent: &str, args: &Args) -> Result<Self, CliError> {
         let proxy = args.proxy.as_deref();
         let bad = |source| CliError::Proxy {
@@ -65,7 +65,7 @@ impl Client {
         })
     }
 
-    /// The same for an answer that has no end: only its beginning has to come in time.
+    /// For an endless answer: only its beginning has a timeout.
     pub(crate) fn without_end(self) -> Self {
         let config = ureq::Agent::config_builder()
             .proxy(self.agent.config().proxy().cloned())
@@ -76,7 +76,7 @@ impl Client {
         Self { agent: config.new_agent(), ..self }
     }
 
-    /// The body of the answer, to be read as it comes.
+    /// The body of the answer, as a stream.
     pub(crate) fn open(
         &self,
         method: Method,
@@ -93,7 +93,7 @@ impl Client {
         self.answer(answer)
     }
 
-    /// Records lines under a key, and gives what became of them.
+    /// Records lines under a key, and returns the result.
     pub(crate) fn record(&self, lines: &[u8], client: Option<&str>, key: &str) -> Result<Value, CliError> {
         let url = Question::new("/v2/record").with_some("client", client).url(&self.server);
         let post = self.with_headers(self.agent.post(&url)).header("idempotency-key", key);
@@ -105,7 +105,7 @@ impl Client {
         self.header.iter().fold(request, |request, header| request.header(header.name(), header.value()))
     }
 
-    /// The body of an answer that is one.
+    /// The body of a successful answer.
     fn answer(
         &self,
         answer: Result<Response<ureq::Body>, ureq::Error>,
@@ -134,7 +134,7 @@ impl Client {
         let proxy = self.proxy.as_ref();
         let by = proxy.map_or_else(String::new, |proxy| format!(" by the proxy {proxy} (--proxy)"));
         match error {
-            // It was connected to.
+            // It was connected.
             ureq::Error::Timeout(Timeout::Global | Timeout::RecvResponse) => {
                 CliError::TimedOut { server, by, timeout: self.timeout }
             }

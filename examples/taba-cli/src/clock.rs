@@ -1,10 +1,10 @@
-//! The time, and waiting: the only place that asks the system.
+//! The only file that reads clocks and sleeps.
 #![expect(clippy::disallowed_methods, reason = "one place asks the system for the time and waits")]
 
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// For how long something takes; never goes back.
+/// Monotonic time.
 pub(crate) fn now() -> Instant {
     Instant::now()
 }
@@ -15,7 +15,7 @@ pub(crate) fn time_of_day() -> i64 {
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
 
-/// Waits between two tries: a command does one thing at a time, and nobody waits behind it.
+/// Waits between tries: a command does one thing at a time.
 pub(crate) fn sleep(time: Duration) {
     thread::sleep(time);
 }

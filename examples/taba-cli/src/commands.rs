@@ -1,4 +1,4 @@
-//! The commands: each asks one question and shows the answer.
+//! The commands: each sends one query and shows the answer.
 
 use std::io::Write;
 
@@ -58,7 +58,7 @@ pub(crate) fn run(args: &Args, command: &Command) -> Result<Exit, CliError> {
             (Method::Post, Question::new("/v2/prune").choosing(choice), show_object, false)
         }
     };
-    // Where a time has no meaning, the server says so.
+    // Where a time is not supported, the server says so.
     let question = question.with_some("at", args.at.as_deref());
     if args.json {
         let end = json::copy(client.open(method, &question, "application/json")?)?;
@@ -119,7 +119,7 @@ fn show_object(answer: &Value, _: bool) -> String {
     table::object(answer)
 }
 
-/// What the answer says about itself, on standard error.
+/// Reports on standard error what the answer lacks.
 fn remarks(answer: &Value, command: &Command) {
     let mut err = std::io::stderr();
     for fault in answer["errors"].as_array().into_iter().flatten() {
@@ -134,9 +134,14 @@ fn remarks(answer: &Value, command: &Command) {
         let _ = writeln!(err, "missing: {}", missing(&answer["missing"]));
     }
     if answer["truncated"] == true {
-        let next = answer["next"].as_str().map(|name| format!("; go on with --from '{}'", printable(name)));
-        let _ =
-            writeln!(err, "there is more than {} results{}", results(answer).len(), next.unwrap_or_default());
+        let next =
+            answer["next"].as_str().map(|name| format!("; continue with --from '{}'", printable(name)));
+        let _ = writeln!(
+            err,
+            "there are more than {} results{}",
+            results(answer).len(),
+            next.unwrap_or_default()
+        );
     }
     if answer["results"].as_array().is_some_and(Vec::is_empty) || answer["removed"]["states"] == 0 {
         let base = command.choice().filter(|choice| !choice.re).and_then(|choice| choice.names.first());
@@ -148,7 +153,7 @@ fn remarks(answer: &Value, command: &Command) {
     }
 }
 
-/// The part of the store that could not be read, and why.
+/// The unreadable part of the store, and why.
 pub(crate) fn missing(missing: &Value) -> String {
     let words = |of: &str| {
         let words = missing[of].as_array().into_iter().flatten().filter_map(Value::as_str);
@@ -159,10 +164,10 @@ pub(crate) fn missing(missing: &Value) -> String {
     format!("{vbuckets} vbuckets of {of}: {why}")
 }
 
-/// An answer that is not whole is an error.
+/// An incomplete answer is an error.
 fn is_complete(answer: &Value) -> Result<Exit, CliError> {
     if answer["complete"] == false {
-        let part = || ("partial".to_owned(), "a part of what was chosen could not be read".to_owned());
+        let part = || ("partial".to_owned(), "a part of the selection could not be read".to_owned());
         let error = &answer["error"];
         let (reason, message) = if error.is_null() { part() } else { CliError::words(error) };
         return Err(CliError::Incomplete { reason, message });

@@ -1,4 +1,4 @@
-//! `taba doctor`: what is wrong, as far as Server and Agents can tell, and what to do about it.
+//! `taba doctor`: checks Server and Agents, and suggests remedies.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -14,16 +14,16 @@ use crate::error::CliError;
 use crate::number::plain;
 use crate::url::Question;
 
-/// Clocks that differ by less move no event into another window: what Servers allow.
+/// Smaller clock differences move no event into another window: Servers allow them.
 const CLOCKS_APART_MAX_MICROS: i64 = 10_000_000;
-/// Clients that are named one by one.
+/// Clients listed by name.
 const CLIENTS_SHOWN_MAX: usize = 5;
 
-/// How a thing is.
+/// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Good,
-    /// Worth knowing, and not wrong.
+    /// Information, not a fault.
     Note,
     Bad,
 }
@@ -35,7 +35,7 @@ struct Check {
     remedy: Option<&'static str>,
 }
 
-/// What was looked at.
+/// The results of all checks.
 #[derive(Debug, Default)]
 struct Checks(Vec<Check>);
 
@@ -85,7 +85,7 @@ impl Checks {
     }
 }
 
-/// Looks at the Server and the Agents. Exit code 1 where something is wrong.
+/// Checks the Server and the Agents. Exit code 1 if there is a fault.
 pub(crate) fn run(args: &Args) -> Result<Exit, CliError> {
     let mut checks = Checks::default();
     let server = Client::new(args)?;
@@ -150,18 +150,14 @@ fn check_server(checks: &mut Checks, server: &str, status: &Value) {
             "answers of the store were errors",
             "its log says which; senders keep what was not stored",
         ),
-        (
-            "handler_panics",
-            "times a handler panicked",
-            "its log says which; what it panicked over is set aside by agents",
-        ),
+        ("handler_panics", "times a handler panicked", "its log says which; agents set the blocks aside"),
         ("batches_newer", "batches were of a newer version than it reads", "upgrade this server"),
         (
             "messages_misplaced",
             "batches were meant for another store or other vbuckets",
             "its log says which; compare --store-id and --vbuckets",
         ),
-        ("log_lines_dropped", "lines of its log were dropped", "nobody reads its standard error fast enough"),
+        ("log_lines_dropped", "lines of its log were dropped", "its standard error is not read fast enough"),
     ] {
         let found = ingest[count].as_u64().unwrap_or(0);
         if found > 0 {
@@ -200,11 +196,8 @@ fn check_ledger(checks: &mut Checks, ledger: &Value) {
         }
         if row["excess"].as_u64().is_some_and(|events| events > 0) && !client.starts_with("taba.stream/") {
             checks.note(
-                format!(
-                    "of {client} the store has forgotten that {} events were recorded",
-                    plain(&row["excess"])
-                ),
-                "it was restarted from memory, or an older copy was put back",
+                format!("the store lost the record of {} events of {client}", plain(&row["excess"])),
+                "it was a memory store that restarted, or an older backup was restored",
             );
         }
     }
@@ -218,14 +211,14 @@ fn check_ledger(checks: &mut Checks, ledger: &Value) {
         );
     }
     if behind.is_empty() {
-        checks.good("nothing is on its way");
+        checks.good("nothing is in flight");
     } else {
         let more = behind.len().saturating_sub(CLIENTS_SHOWN_MAX);
         behind.truncate(CLIENTS_SHOWN_MAX);
         let more = if more > 0 { format!(", and {more} clients more") } else { String::new() };
         checks.note(
-            format!("events on their way, by client: {}{more}", behind.join(", ")),
-            "look again in a moment; what stays is kept by an agent that cannot deliver, or ended with its client",
+            format!("events in flight, by client: {}{more}", behind.join(", ")),
+            "look again in a moment; what remains is kept by an agent that cannot deliver, or was lost with its client",
         );
     }
 }
@@ -254,7 +247,7 @@ fn check_agent(checks: &mut Checks, agent: &str, status: &Value) {
                 "agent {agent}: {url} has the store {}, which is not the one it delivers to",
                 plain(store)
             ),
-            "mend --servers, or accept the store with --store-id",
+            "correct --servers, or accept the store with --store-id",
         );
     }
     let (own, theirs) = (&status["vbuckets"], &status["vbuckets_of_servers"]);
@@ -298,7 +291,7 @@ fn check_agent(checks: &mut Checks, agent: &str, status: &Value) {
     if lines > 0 {
         checks.note(
             format!("agent {agent}: {lines} lines of its log were dropped"),
-            "nobody reads its standard error fast enough",
+            "its standard error is not read fast enough",
         );
     }
     if checks.0.len() == before {

@@ -1,4 +1,4 @@
-//! [`copy`]: JSON of a Server as it comes, made safe for whoever reads it.
+//! [`copy`]: streams a Server's JSON, made safe for its readers.
 
 use std::io::{BufRead, Write};
 
@@ -7,10 +7,10 @@ use taba_core::printable;
 
 use crate::error::CliError;
 
-/// Up to this number every integer is a double, which is what many readers of JSON have.
+/// The largest integer up to which every integer is an exact double, as many JSON readers have.
 const EXACT_MAX: u128 = 1 << 53;
 
-/// Copies an answer to standard output, and gives what stands at its end.
+/// Copies an answer to standard output, and returns its last object.
 ///
 /// # Cost
 /// One line at a time: a row of an answer.
@@ -32,7 +32,7 @@ pub(crate) fn copy(mut answer: impl BufRead) -> Result<Value, CliError> {
     serde_json::from_str(&end).map_err(|source| CliError::Unreadable { source })
 }
 
-/// A line of JSON in which integers beyond 2^53 are strings, -0 is 0, and texts act on no terminal.
+/// A line of JSON in which integers beyond 2^53 are strings, -0 is 0, and control characters are escaped.
 pub(crate) fn plain(line: &str) -> String {
     let mut out = String::with_capacity(line.len());
     let mut rest = line;
@@ -50,7 +50,7 @@ pub(crate) fn plain(line: &str) -> String {
     out
 }
 
-/// Copies a string, and gives its length in bytes.
+/// Copies a string; returns its length in bytes.
 fn text(rest: &str, out: &mut String) -> usize {
     let mut is_escaped = false;
     for (at, c) in rest.char_indices() {
@@ -69,7 +69,7 @@ fn text(rest: &str, out: &mut String) -> usize {
     rest.len()
 }
 
-/// Copies a number, and gives its length in bytes.
+/// Copies a number; returns its length in bytes.
 fn number(rest: &str, out: &mut String) -> usize {
     let is_part = |c: char| c.is_ascii_digit() || matches!(c, '-' | '+' | '.' | 'e' | 'E');
     let end = rest.find(|c| !is_part(c)).unwrap_or(rest.len());

@@ -1,7 +1,7 @@
-//! `taba`: ask a Taba Server, and record through an Agent, from the shell.
+//! `taba`: queries a Taba Server, and records through an Agent, from the shell.
 //!
-//! Results go to standard output, everything about them to standard error. Exit codes: 0 when there is an answer, 1
-//! when there is none or only part of one, 2 when the command line is wrong; with `time`, that of the command.
+//! Results go to standard output, everything else to standard error. Exit codes: 0 with an answer, 1 without one or
+//! with only part of one, 2 for a wrong command line; with `time`, that of the command.
 
 mod args;
 mod client;
@@ -51,7 +51,7 @@ fn run(log: &Log) -> Exit {
     };
     match commands::run(&loaded.settings, command) {
         Ok(exit) => exit,
-        // The reader of a pipe has seen enough: `taba names | head`.
+        // The reader closed the pipe: `taba names | head`.
         Err(CliError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Clean,
         Err(error) => log.fail(Exit::Failed, &error),
     }

@@ -1,9 +1,9 @@
-//! Numbers and times as a person reads them.
+//! Numbers and times for people.
 
 use serde_json::Value;
 use taba_core::printable;
 
-/// A whole number in groups of three digits: `1,234,567`.
+/// An integer in groups of three digits: `1,234,567`.
 pub(crate) fn whole(number: i128) -> String {
     let digits = number.unsigned_abs().to_string();
     let mut text = String::from(if number < 0 { "-" } else { "" });
@@ -16,10 +16,10 @@ pub(crate) fn whole(number: i128) -> String {
     text
 }
 
-/// A number with as many decimals as say something: `1,234.5`, `3.25`, `0.00123`.
+/// A number with its significant decimals: `1,234.5`, `3.25`, `0.00123`.
 pub(crate) fn decimal(number: f64) -> String {
     let size = number.abs();
-    // Up to 2^53 every integer is a double, and all digits are known.
+    // Every integer up to 2^53 is an exact double.
     if !(1e-4..=9_007_199_254_740_992.0).contains(&size) && number != 0.0 {
         return format!("{number:.3e}");
     }
@@ -51,7 +51,7 @@ pub(crate) fn plain(value: &Value) -> String {
     }
 }
 
-/// Seconds since 1970 as a time in UTC, to the millisecond.
+/// Seconds since 1970 as UTC, to the millisecond.
 pub(crate) fn time(seconds: f64) -> String {
     let millis = (seconds * 1e3).round();
     match jiff::Timestamp::from_millisecond(millis as i64) {

@@ -1,13 +1,13 @@
-//! The reader of standard output: `taba watch idle | head -1` ends when it has gone, and not at the next change.
+//! Detects a closed standard output: `taba watch idle | head -1` ends at once, not at the next change.
 
-/// From now on the process ends well when nobody reads its output any more.
+/// From then on the process ends successfully when the reader of its output is gone.
 #[cfg(unix)]
 pub(crate) fn end_with_its_reader() {
     use rustix::event::{PollFd, PollFlags, poll};
 
     let watch = || {
-        // Nothing is asked for: errors and the end of the reader are told all the same. What has no reader that could go,
-        // a file or a terminal, is waited for without end.
+        // Without requested events, errors and hang-ups are reported all the same. For a file or a terminal this
+        // waits forever.
         let mut out = [PollFd::from_borrowed_fd(rustix::stdio::stdout(), PollFlags::empty())];
         while let Err(rustix::io::Errno::INTR) = poll(&mut out, None) {}
         if out[0].revents().intersects(PollFlags::ERR | PollFlags::HUP) {

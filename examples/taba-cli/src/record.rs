@@ -1,4 +1,4 @@
-//! `taba record`: events through an Agent, by `POST /v2/record`.
+//! `taba record`: sends events to an Agent by `POST /v2/record`.
 
 use std::io::{BufRead, BufReader, IsTerminal, Read, Write};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
@@ -14,14 +14,14 @@ use crate::client::Client;
 use crate::clock;
 use crate::error::CliError;
 
-/// Lines and bytes of one request: what an Agent takes at most.
+/// Lines and bytes of one request: an Agent's limits.
 const LINES_MAX: usize = 10_000;
 const BYTES_MAX: usize = 1 << 20;
-/// Lines read ahead, each of which may be as long as a request: the memory that a fast input can take.
+/// Lines read ahead, each up to the size of a request; bounds memory.
 const LINES_AHEAD_MAX: usize = 16;
-/// What comes slowly is sent after so long.
+/// The maximum delay before lines of a slow input are sent.
 const GATHER_TIME: Duration = Duration::from_millis(200);
-/// Between two tries, at first and at most.
+/// Pause between tries: first and maximum.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
@@ -47,7 +47,7 @@ pub(crate) fn run(args: &Args, record: &RecordArgs) -> Result<Exit, CliError> {
     Ok(recorder.end(record.stdin))
 }
 
-/// One event as an Agent reads it.
+/// One event in the JSON of an Agent.
 pub(crate) fn event(name: &str, labels: &[(String, String)], value: Option<Value>) -> Map<String, Value> {
     let mut event = Map::from_iter([("tab".to_owned(), name.into())]);
     if !labels.is_empty() {
@@ -58,7 +58,7 @@ pub(crate) fn event(name: &str, labels: &[(String, String)], value: Option<Value
     event
 }
 
-/// A number where the text is one; an object where it is one; else the text.
+/// A number or object if the text is one; else the text.
 fn value(text: &str) -> Value {
     match serde_json::from_str(text) {
         Ok(value @ (Value::Number(_) | Value::Object(_))) => value,
@@ -70,22 +70,22 @@ fn value(text: &str) -> Value {
     }
 }
 
-/// A key that nobody else has.
+/// A unique key.
 pub(crate) fn new_key() -> Result<String, CliError> {
     let number = getrandom::u64().map_err(|error| CliError::Output(std::io::Error::other(error)))?;
     Ok(format!("taba/{number:016x}"))
 }
 
-/// Sends lines in requests that each count once, whatever happens on the way.
+/// Sends lines in requests that each count once, however often they are retried.
 pub(crate) struct Recorder<'a> {
     client: Client,
     agent: String,
-    /// Who records, where a line does not say it.
+    /// The default client of lines.
     name: Option<&'a str>,
     key: String,
     timeout: Duration,
     requests: u64,
-    /// Lines sent so far.
+    /// The number of lines sent.
     lines: u64,
     recorded: u64,
     refused: u64,
@@ -99,10 +99,10 @@ impl<'a> Recorder<'a> {
         Ok(Self { client, agent, name, key, timeout, requests: 0, lines: 0, recorded: 0, refused: 0 })
     }
 
-    /// Sends so many lines. Tried again under the same key while the Agent does not answer, or has no room.
+    /// Sends lines. Retries with the same key while the Agent does not answer or has no room.
     ///
     /// # Errors
-    /// When it has not taken them within the time for an answer: whether they count is not known then.
+    /// After the timeout: whether the lines count is then unknown.
     pub(crate) fn send(&mut self, body: &[u8], lines: u64) -> Result<(), CliError> {
         self.requests += 1;
         let key = format!("{}/{}", self.key, self.requests);
@@ -116,7 +116,7 @@ impl<'a> Recorder<'a> {
                     | CliError::Busy { .. }
                     | CliError::BrokeOff { .. }),
                 ) => error,
-                // No line could be read, and none is counted.
+                // No line could be read, and none counts.
                 Err(CliError::Refused { reason, message }) if reason == "malformed" => {
                     let refused = json!([{ "line": 1, "reason": reason, "message": message }]);
                     break json!({ "recorded": 0, "refused": refused, "refused_lines": lines });
@@ -131,7 +131,7 @@ impl<'a> Recorder<'a> {
                     source: Box::new(error),
                 });
             }
-            tracing::warn!(error = taba_core::causes(&error), "not recorded yet; it is tried again");
+            tracing::warn!(error = taba_core::causes(&error), "not recorded yet; retrying");
             clock::sleep(pause);
             pause = (pause * 2).min(PAUSE_MAX);
         };
@@ -146,7 +146,7 @@ impl<'a> Recorder<'a> {
         Ok(())
     }
 
-    /// Says what was recorded where that is not plain.
+    /// Reports the result, unless it is obvious.
     fn end(&self, is_many: bool) -> Exit {
         if is_many || self.refused > 0 {
             let Self { recorded, refused, .. } = self;
@@ -156,9 +156,9 @@ impl<'a> Recorder<'a> {
     }
 }
 
-/// Records standard input until it ends, in pieces that an Agent takes.
+/// Records standard input until its end, in requests within the Agent's limits.
 fn lines(recorder: &mut Recorder<'_>, has_key: bool) -> Result<(), CliError> {
-    // A reader of its own: what comes slowly is sent while the next line is waited for.
+    // A reader thread: slow lines are sent while waiting for the next one.
     let (give, lines) = sync_channel(LINES_AHEAD_MAX);
     let _: thread::JoinHandle<()> =
         thread::Builder::new().name("taba-stdin".to_owned()).spawn(move || {
@@ -171,7 +171,7 @@ fn lines(recorder: &mut Recorder<'_>, has_key: bool) -> Result<(), CliError> {
                 }
             }
         })?;
-    // Under a key that is given, the same input has to make the same requests.
+    // With a given key, the same input must make the same requests.
     let wait = (!has_key).then_some(GATHER_TIME);
     let is_shown = std::io::stderr().is_terminal();
     let mut held = None;
@@ -191,8 +191,8 @@ fn lines(recorder: &mut Recorder<'_>, has_key: bool) -> Result<(), CliError> {
 
 type Line = std::io::Result<Vec<u8>>;
 
-/// The next line; empty at the end. One that is longer than a request becomes a short one that is no JSON, so that it is
-/// refused under its number.
+/// The next line; empty at the end. A line longer than a request is replaced by a short one that is no JSON, so that
+/// it is refused under its number.
 fn line(input: &mut impl BufRead) -> Line {
     let mut line = Vec::new();
     input.by_ref().take(BYTES_MAX as u64).read_until(b'\n', &mut line)?;
@@ -204,7 +204,7 @@ fn line(input: &mut impl BufRead) -> Line {
     Ok(line)
 }
 
-/// The lines of one request, how many, and the one that did not fit.
+/// The lines of one request, their number, and the line that did not fit.
 fn gather(mut body: Vec<u8>, lines: &Receiver<Line>, wait: Option<Duration>) -> (Vec<u8>, u64, Option<Line>) {
     let (began, mut count) = (clock::now(), 1);
     while count < LINES_MAX {

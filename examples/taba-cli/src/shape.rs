@@ -1,5 +1,5 @@
-//! What of a rendered value becomes which cells. The standard Tab types have a few shapes: plain fields, `pct` with
-//! seven percentiles, windows under `1m` to `1d`, values under `keys`, a list of readings.
+//! Maps rendered values to table cells. The standard Tab types have a few shapes: plain fields, `pct` with seven
+//! percentiles, windows under `1m` to `1d`, values under `keys`, a list of readings.
 
 use serde_json::{Map, Value};
 use taba_core::printable;
@@ -26,7 +26,7 @@ const PERCENTILES: [(&str, bool); 7] = [
 ];
 /// The windows of groups.
 const WINDOWS: [&str; 4] = ["1m", "10m", "1h", "1d"];
-/// What a list or a strange value may take, in characters.
+/// The maximum characters of a list or an unknown value.
 const TEXT_MAX: usize = 60;
 
 impl Cell {
@@ -41,7 +41,7 @@ impl Cell {
     }
 }
 
-/// The rows of one value: usually one, one for each window or key where a line cannot hold them all.
+/// The rows of one value: one, or one for each window or key if they do not fit a line.
 pub(crate) fn rows(value: &Value, detail: bool) -> Vec<Vec<Cell>> {
     let Value::Object(fields) = value else { return vec![list(value)] };
     if let Some(Value::Object(keys)) = fields.get("keys") {
@@ -87,7 +87,7 @@ fn plain_cells(fields: &Map<String, Value>, detail: bool) -> Vec<Cell> {
                 cells.push(Cell::text(key, time(seconds.as_f64().unwrap_or(0.0))));
             }
             (window, _) if WINDOWS.contains(&window) => {}
-            // Buckets and the like: for plots, so for --json.
+            // Buckets and the like are for plots: only with --json.
             ("buckets" | "histogram" | "covers", _) => {}
             (_, Value::Object(_) | Value::Array(_)) => cells.push(Cell::text(key, short(&value.to_string()))),
             _ => cells.push(Cell::plain(key, value)),
@@ -96,14 +96,14 @@ fn plain_cells(fields: &Map<String, Value>, detail: bool) -> Vec<Cell> {
     cells
 }
 
-/// A list of (reading, time): how many, and the last ones.
+/// A list of (reading, time): the number, and the latest ones.
 fn list(value: &Value) -> Vec<Cell> {
     let Value::Array(items) = value else { return vec![Cell::plain("value", value)] };
     let shown: Vec<String> = items.iter().rev().map(|item| plain(item.get(0).unwrap_or(item))).collect();
     vec![Cell::plain("items", &items.len().into()), Cell::text("latest first", short(&shown.join(", ")))]
 }
 
-/// The beginning of a long text.
+/// Truncates a long text.
 pub(crate) fn short(text: &str) -> String {
     if text.chars().count() <= TEXT_MAX {
         return text.to_owned();

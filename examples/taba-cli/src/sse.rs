@@ -1,4 +1,4 @@
-//! [`Events`]: server-sent events, as the HTML standard reads them.
+//! [`Events`]: parses server-sent events, as in the HTML standard.
 
 /// Reads events line by line.
 #[derive(Debug, Default)]
@@ -10,14 +10,14 @@ pub(crate) struct Events {
 /// One event.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Event {
-    /// Empty where the Server names none.
+    /// Empty if the Server gives none.
     pub(crate) name: String,
     pub(crate) data: String,
 }
 
 impl Events {
-    /// Takes a line without its end, and gives the event that it completes. Comments, other fields and events without data
-    /// are nothing.
+    /// Takes a line without its end; returns the event that it completes. Comments, other fields and events without
+    /// data are ignored.
     pub(crate) fn line(&mut self, line: &str) -> Option<Event> {
         let line = line.strip_suffix('\r').unwrap_or(line);
         if line.is_empty() {
@@ -50,7 +50,7 @@ mod tests {
         let mut events = Events::default();
         let found: Vec<_> = text.split('\n').filter_map(|line| events.line(line)).collect();
         let event = |name: &str, data: &str| Event { name: name.to_owned(), data: data.to_owned() };
-        // The name of one event is not that of the next.
+        // The name of one event does not carry over to the next.
         assert_eq!(found, [event("aggregate", "{\"a\":\n1}"), event("", "x"), event("", "")]);
     }
 }

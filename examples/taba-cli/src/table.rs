@@ -1,4 +1,4 @@
-//! Tables: rows of cells, of which each names its column.
+//! Tables of rows whose cells name their columns.
 
 use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 use serde_json::Value;
@@ -7,7 +7,7 @@ use taba_core::{TabName, printable};
 use crate::number::{plain, whole};
 use crate::shape::{self, Cell};
 
-/// Lays rows out; columns come in the order in which they are first met, numbers to the right.
+/// Lays out rows: columns in the order of first use, numbers right-aligned.
 pub(crate) fn table(rows: &[Vec<Cell>]) -> String {
     let mut headings: Vec<(&str, bool)> = Vec::new();
     for cell in rows.iter().flatten() {
@@ -45,7 +45,7 @@ pub(crate) fn answers(results: &[Value], detail: bool) -> String {
     let mut out = String::new();
     for (at, tab_type) in types.iter().enumerate() {
         let of_type: Vec<&Value> = results.iter().filter(|row| row["type"] == **tab_type).collect();
-        // One Tab has the room to show all its windows.
+        // A single Tab has room for all its windows.
         let detail = detail || of_type.len() == 1;
         let rows: Vec<Vec<Cell>> = of_type.iter().flat_map(|row| answer(row, detail)).collect();
         if at > 0 {
@@ -56,7 +56,7 @@ pub(crate) fn answers(results: &[Value], detail: bool) -> String {
     out + &quality(results)
 }
 
-/// The rows of one aggregate or projection. What it rests on stands in the first only.
+/// The rows of one aggregate or projection. Its quality is in the first row only.
 fn answer(row: &Value, detail: bool) -> Vec<Vec<Cell>> {
     let mut first = vec![Cell::text("name", tab(row["name"].as_str().unwrap_or("")))];
     for key in ["client", "clients", "tabs", "events", "lost"] {
@@ -76,7 +76,7 @@ fn answer(row: &Value, detail: bool) -> Vec<Vec<Cell>> {
         let words: Vec<String> = words.into_iter().chain(others).collect();
         first.push(Cell::text("clients by value", shape::short(&words.join(", "))));
     }
-    // Later rows keep the columns, so that their order does not depend on which Tab comes first.
+    // Later rows keep the columns, so that their order does not depend on the first Tab.
     let blank = |cell: &Cell| Cell { text: String::new(), ..cell.clone() };
     let heads = std::iter::once(first.clone()).chain(std::iter::repeat(first.iter().map(blank).collect()));
     heads
@@ -88,12 +88,12 @@ fn answer(row: &Value, detail: bool) -> Vec<Vec<Cell>> {
         .collect()
 }
 
-/// What has been committed up to this time is in the row. As texts, times with and without fractions do not compare.
+/// The row includes everything committed up to this time. (Times with and without fractions do not compare as texts.)
 pub(crate) fn as_of(row: &Value) -> Option<jiff::Timestamp> {
     row["as_of"].as_str()?.parse().ok()
 }
 
-/// What all results rest on.
+/// The quality of all results.
 fn quality(results: &[Value]) -> String {
     let mut out = String::new();
     if let Some(as_of) = results.iter().filter_map(as_of).min() {
@@ -128,13 +128,13 @@ fn quality(results: &[Value]) -> String {
     if out.is_empty() { out } else { out + "\n" }
 }
 
-/// A Tab's name as people read it: with the texts of its labels, and nothing that acts on a terminal.
+/// A Tab's name for people: unescaped labels, no control characters.
 pub(crate) fn tab(name: &str) -> String {
     let shown = TabName::new(name).map(|name| name.shown().into_owned());
     printable(shown.as_deref().unwrap_or(name)).into_owned()
 }
 
-/// Plain rows, with the columns named in this order.
+/// Plain rows with named columns, in this order.
 pub(crate) fn list(results: &[Value], columns: &[(&str, &str)]) -> String {
     let cell = |row: &Value, key: &str, heading: &str| match (key, &row[key]) {
         ("name", Value::String(name)) => Cell::text(heading, tab(name)),
@@ -144,7 +144,7 @@ pub(crate) fn list(results: &[Value], columns: &[(&str, &str)]) -> String {
     table(&results.iter().map(row).collect::<Vec<Vec<Cell>>>()) + "\n"
 }
 
-/// The Ledger: accounts, their sum, and what was dropped where and why.
+/// The Ledger: accounts, their sum, and dropped events by place and reason.
 pub(crate) fn ledger(results: &[Value], totals: &Value) -> String {
     let account = |whose: &str, account: &Value| {
         let dropped: u64 = account["dropped"]
@@ -154,7 +154,7 @@ pub(crate) fn ledger(results: &[Value], totals: &Value) -> String {
             .filter_map(|lost| lost["events"].as_u64())
             .sum();
         let cell = |heading: &str, key: &str| Cell::plain(heading, &account[key]);
-        // What the store forgot of what was recorded, where there is such a thing.
+        // Events whose record the store lost, if any.
         let excess = account.get("excess").map(|events| Cell::plain("excess", events));
         let mut row = vec![
             Cell::text("client", whose),
@@ -178,7 +178,7 @@ pub(crate) fn ledger(results: &[Value], totals: &Value) -> String {
     out
 }
 
-/// One object, a line for each plain field.
+/// One object, one line per plain field.
 pub(crate) fn object(value: &Value) -> String {
     let mut lines = Vec::new();
     flatten("", value, &mut lines);

@@ -12,13 +12,13 @@ use crate::clock;
 use crate::error::CliError;
 use crate::record::{Recorder, event, new_key};
 
-/// The codes of a shell for a command that it does not find, and for one that cannot be run.
+/// The codes of a shell for a command that is not found, and for one that cannot be run.
 const NOT_FOUND: u8 = 127;
 const CANNOT_RUN: u8 = 126;
 
-/// Ends as the command does. What cannot be recorded is said, and changes nothing of that.
+/// Ends with the command's code. A failure to record is logged, and does not change the code.
 pub(crate) fn run(args: &Args, timed: &TimeArgs) -> Result<Exit, CliError> {
-    // Before the command runs: a name that is none should not cost an hour.
+    // Checked before the command runs, which may take hours.
     let (name, labels) = tab(timed)?;
     let mut recorder = Recorder::new(args, timed.client.as_deref(), new_key()?)?;
     let began = clock::now();
@@ -53,9 +53,9 @@ fn tab(timed: &TimeArgs) -> Result<(String, Vec<(String, String)>), CliError> {
     Ok((name, labels))
 }
 
-/// Runs the command to its end, and passes on the signals that would end this process instead. What a terminal sends to all
-/// of its foreground, as at Ctrl-C, reaches the command without that; and what this process was started to ignore, as by
-/// nohup, stays ignored by both.
+/// Runs the command to its end, and forwards the signals that would end this process. Signals that a terminal sends
+/// to its whole foreground, as at Ctrl-C, reach the command directly; signals ignored at the start, as by nohup, stay
+/// ignored by both.
 #[cfg(unix)]
 fn wait(timed: &TimeArgs) -> std::io::Result<ExitStatus> {
     use rustix::process::{Pid, Signal, kill_process};
@@ -79,7 +79,7 @@ fn wait(timed: &TimeArgs) -> std::io::Result<ExitStatus> {
                 ended = child.wait() => return ended,
                 Some(number) = signals.recv() => {
                     if !(matches!(number, Signal::INT | Signal::QUIT) && is_foreground()) {
-                        // It may have ended just now.
+                        // The command may have just ended.
                         let _ = pid.map(|pid| kill_process(pid, number));
                     }
                 }
@@ -88,7 +88,7 @@ fn wait(timed: &TimeArgs) -> std::io::Result<ExitStatus> {
     })
 }
 
-/// The signals that this process was started to ignore, a bit for each: `1 << (number - 1)`. Elsewhere than on Linux: none.
+/// The signals ignored at this process's start, as bits: `1 << (number - 1)`. Not on Linux: none.
 #[cfg(unix)]
 fn ignored() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -96,7 +96,7 @@ fn ignored() -> u64 {
     bits.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok()).unwrap_or(0)
 }
 
-/// Whether a terminal sends its signals to this process, and with it to the command.
+/// Whether the terminal's signals reach this process, and so the command.
 #[cfg(unix)]
 fn is_foreground() -> bool {
     let terminal = std::fs::File::open("/dev/tty").ok();
@@ -109,7 +109,7 @@ fn wait(timed: &TimeArgs) -> std::io::Result<ExitStatus> {
     std::process::Command::new(&timed.command[0]).args(&timed.command[1..]).status()
 }
 
-/// As a shell tells it: 128 and the signal, where one ended the command.
+/// As in a shell: 128 and the signal that ended the command.
 fn code(status: ExitStatus) -> u8 {
     #[cfg(unix)]
     if let Some(signal) = std::os::unix::process::ExitStatusExt::signal(&status) {

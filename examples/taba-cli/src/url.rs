@@ -1,10 +1,9 @@
-//! [`Question`]: a path and its parameters, encoded as the server reads them.
+//! [`Question`]: a path with encoded parameters.
 
 use std::fmt::Write;
 
 use crate::args::{Choice, Page, ProjArgs};
 
-/// A question to the server.
 #[derive(Clone, Debug)]
 pub(crate) struct Question {
     path: &'static str,
@@ -25,7 +24,7 @@ impl Question {
         self
     }
 
-    /// Adds a parameter once for each value.
+    /// Adds a parameter for each value.
     pub(crate) fn with_all(self, key: &str, values: &[String]) -> Self {
         values.iter().fold(self, |question, value| question.with(key, value))
     }

@@ -1,4 +1,4 @@
-//! `taba watch`: aggregates as server-sent events, drawn again whenever one changed.
+//! `taba watch`: aggregates as server-sent events, redrawn at each change.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, IsTerminal, Write};
@@ -16,7 +16,7 @@ use crate::sse::{Event, Events};
 use crate::url::Question;
 use crate::{json, pipe, table};
 
-/// Home, then clear to the end: less flicker than clearing first.
+/// Cursor home, then clear to the end: flickers less than clearing first.
 const REDRAW: &str = "\x1b[H\x1b[J";
 const CLEAR: &str = "\x1b[2J";
 
@@ -44,7 +44,7 @@ pub(crate) fn run(client: &Client, args: &WatchArgs, all: &Args) -> Result<Exit,
             Err(RecvTimeoutError::Disconnected) => return Err(CliError::WatchEnded),
         };
         let Some(Event { name, data }) = events.line(&line) else { continue };
-        // Events that a newer Server has are none of ours.
+        // Unknown events of a newer Server are ignored.
         if !["aggregate", "gone", "missing", "error"].contains(&name.as_str()) {
             continue;
         }
@@ -65,7 +65,7 @@ pub(crate) fn run(client: &Client, args: &WatchArgs, all: &Args) -> Result<Exit,
     }
 }
 
-/// Reads lines in a thread of its own, so that a Server that has fallen silent is noticed.
+/// Reads lines in a thread, so that a silent Server is noticed.
 fn lines(reader: impl BufRead + Send + 'static) -> Result<Receiver<std::io::Result<String>>, CliError> {
     let (give, lines) = sync_channel(1);
     let read = move || {
@@ -80,24 +80,24 @@ fn lines(reader: impl BufRead + Send + 'static) -> Result<Receiver<std::io::Resu
     Ok(lines)
 }
 
-/// What is shown.
+/// The displayed rows.
 #[derive(Debug, Default)]
 struct Shown {
     /// By name and type.
     rows: BTreeMap<(String, String), Value>,
-    /// Whether a part of the store cannot be read, so that rows may be older than others.
+    /// Whether a part of the store cannot be read, so that rows may have different ages.
     is_partial: bool,
 }
 
 impl Shown {
-    /// Takes one event. Gives what has to be said; without that, rows may have changed.
+    /// Applies one event. Returns a message to show; without one, rows may have changed.
     fn take(&mut self, event: &str, data: Value) -> Option<String> {
         let word = |key: &str| data[key].as_str().unwrap_or("").to_owned();
         match event {
             "aggregate" => {
                 let as_of = data["as_of"].clone();
                 self.rows.insert((word("name"), word("type")), data);
-                // All other rows were looked at too, and are what they were.
+                // All other rows were checked too, and are unchanged.
                 let rows = self.rows.values_mut().filter(|_| !self.is_partial);
                 rows.for_each(|row| row["as_of"] = as_of.clone());
                 None
@@ -138,7 +138,7 @@ mod tests {
         assert_eq!(shown.take("aggregate", row("a", "2001-09-09T01:46:40Z")), None);
         assert_eq!(shown.take("aggregate", row("b", "2001-09-09T01:46:41Z")), None);
         assert_eq!(times(&shown), ["2001-09-09T01:46:41Z"; 2]);
-        // What is out of reach is as old as it is.
+        // Unreadable rows keep their age.
         let part = json!({ "vbuckets": 512, "shards": ["one"], "why": ["it is away"], "affects": "results" });
         assert_eq!(shown.take("missing", part).as_deref(), Some("missing: 512 vbuckets of one: it is away"));
         shown.take("aggregate", row("b", "2001-09-09T01:46:42Z"));

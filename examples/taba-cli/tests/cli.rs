@@ -185,7 +185,7 @@ fn errors_have_a_message_and_a_code() {
     server.fails(
         &["agg", "--server", "127.0.0.1:1"],
         1,
-        "does it run there? (--server or TABA_SERVER names another)",
+        "is it running? (--server or TABA_SERVER names another)",
     );
     server.fails(&["agg", "--server", "ftp://x"], 2, "write http://HOST:PORT");
     server.fails(&["frobnicate"], 2, "unrecognized subcommand");
@@ -349,9 +349,9 @@ fn a_server_that_falls_silent_holds_no_command_for_ever() {
     }
     server.fails(&["record", "x", "--agent", &silence, "--timeout=100ms"], 1, "--timeout or TABA_TIMEOUT");
     let half = silent("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n{\n");
-    server.fails(&["names", "--server", &half, "--timeout=100ms"], 1, "broke off");
+    server.fails(&["names", "--server", &half, "--timeout=100ms"], 1, "is incomplete");
     let half = silent("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n{\n");
-    server.fails(&["names", "--json", "--server", &half, "--timeout=100ms"], 1, "broke off");
+    server.fails(&["names", "--json", "--server", &half, "--timeout=100ms"], 1, "is incomplete");
 }
 
 #[test]

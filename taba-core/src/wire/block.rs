@@ -20,16 +20,16 @@ use crate::time::Timestamp;
 /// kind 0: payload = times column, values column          kind 1: payload = version, state bytes
 /// kind 2: payload = where u8, why u8
 /// ```
-/// The header tells a relay all it has to check; only the Server looks at the payload.
+/// A relay checks only the header; the Server decodes the payload.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Block {
-    /// What was measured.
+    /// The Tab.
     pub tab: TabName,
-    /// Who measured it.
+    /// The Client.
     pub client: ClientId,
-    /// The name of the Handler that understands the payload.
+    /// The Handler of the payload.
     pub tab_type: TabType,
-    /// How many events the payload holds or has folded, at least one.
+    /// The number of events in the payload, at least one.
     pub events: u64,
     /// The time of the earliest of them.
     pub earliest: Timestamp,
@@ -39,22 +39,22 @@ pub struct Block {
     pub content: Content,
 }
 
-/// What a Block carries.
+/// The payload of a Block.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Content {
-    /// Events as they were recorded: a column of times, then a column of values, still encoded.
+    /// Raw events: a column of times, then a column of values, still encoded.
     Events(Bytes),
-    /// A State into which the sender has already folded them.
+    /// A State into which the sender has folded the events.
     State {
         /// [`Handler::VERSION`](crate::Handler::VERSION) at the sender.
         version: u16,
-        /// The State, encoded.
+        /// The encoded State.
         bytes: Bytes,
     },
-    /// Nothing to fold: the payload was taken out on the way, or cannot be read. Its events are counted as dropped
+    /// Nothing to fold: the payload was removed by a relay, or cannot be decoded. Its events are counted as dropped
     /// when its Batch is folded.
     Withheld {
-        /// Who took it out.
+        /// Where it was removed.
         place: Where,
         /// The reason.
         why: Why,
@@ -85,7 +85,7 @@ impl Block {
         note.expect("there is one event")
     }
 
-    /// Appends the Block.
+    /// Appends the encoded Block.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let mut head = Vec::with_capacity(64 + self.tab.as_str().len() + self.client.as_str().len());
         put_bytes(self.tab.as_str().as_bytes(), &mut head);
@@ -112,7 +112,7 @@ impl Block {
         out.extend_from_slice(payload);
     }
 
-    /// About how many bytes [`encode`](Self::encode) will append; never fewer than it does.
+    /// An upper estimate of the bytes that [`encode`](Self::encode) appends.
     pub fn encoded_bytes(&self) -> usize {
         let payload = match &self.content {
             Content::Events(bytes) | Content::State { bytes, .. } => bytes.len(),
@@ -121,18 +121,18 @@ impl Block {
         48 + self.tab.as_str().len() + self.client.as_str().len() + self.tab_type.as_str().len() + payload
     }
 
-    /// Reads one Block. The payload is a slice of `source`, not a copy; `reader` must be reading `source`.
+    /// Decodes one Block. The payload is a slice of `source`, not a copy; `reader` must read from `source`.
     ///
     /// # Errors
-    /// [`WireError`] when the bytes are no Block; the payload is not looked into.
+    /// [`WireError`] when the bytes are no Block; the payload is not checked.
     pub fn decode(reader: &mut Reader<'_>, source: &Bytes) -> Result<Self, WireError> {
         Self::decode_leniently(reader, source)?.map_err(|spoilt| spoilt.error)
     }
 
-    /// Reads one Block that may be spoilt: then as much of it as could be read is told, and the reader stands behind it.
+    /// Decodes one Block that may be malformed: the error has what could be read, and the reader is after the Block.
     ///
     /// # Errors
-    /// [`WireError`] when nothing tells where the Block ends.
+    /// [`WireError`] when the end of the Block is unknown.
     pub(super) fn decode_leniently(
         reader: &mut Reader<'_>,
         source: &Bytes,
@@ -144,7 +144,7 @@ impl Block {
         Ok(block.map_err(|error| MalformedBlock { seen, error }))
     }
 
-    /// The Block, unless it claims more events than any sender lets pass: the sums of a Server stay far from their ends.
+    /// The Block, unless it claims more events than a sender may send: a Server's sums must not overflow.
     pub(super) fn within_bounds(self) -> Result<Self, MalformedBlock> {
         let (found, max) = (self.events, BLOCK_FOLDED_EVENTS_MAX);
         if found <= max {
@@ -154,12 +154,12 @@ impl Block {
         Err(MalformedBlock { seen, error: WireError::TooLarge { what: "events of one block", found, max } })
     }
 
-    /// Reads the bytes of one Block. `rest` gives those from there to the end; what is learnt before an error stays in
+    /// Decodes the bytes of one Block. `rest` returns them from an offset on; fields read before an error are in
     /// `seen`.
     fn read(bytes: &[u8], seen: &mut Seen, rest: impl Fn(usize) -> Bytes) -> Result<Self, WireError> {
         let malformed = |what| WireError::Malformed { what };
         let mut reader = Reader::new(bytes);
-        // Each name is read before any is judged: one that breaks the rules must not hide where the next field begins.
+        // Reads all names before checking any: an invalid one must not hide where the next field begins.
         let mut name = |what| reader.bytes(BLOCK_BYTES_MAX, what);
         let (tab, client, tab_type) = (name("a tab name")?, name("a client id")?, name("a tab type")?);
         let tab = text(tab, TAB_NAME_BYTES_MAX, "a tab name").and_then(|name| Ok(TabName::new(name)?));
@@ -215,18 +215,18 @@ fn text<'a>(bytes: &'a [u8], max: usize, what: &'static str) -> Result<&'a str, 
     std::str::from_utf8(bytes).map_err(|_| WireError::Malformed { what })
 }
 
-/// A Block that breaks the rules.
+/// A malformed Block.
 #[derive(Clone, Debug)]
 pub(super) struct MalformedBlock {
     pub(super) seen: Seen,
     pub(super) error: WireError,
 }
 
-/// What could be read of it.
+/// The fields that could be read.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Seen {
     pub(super) tab: Option<TabName>,
     pub(super) client: Option<ClientId>,
-    /// 0 when even that cannot be read.
+    /// 0 when unknown.
     pub(super) events: u64,
 }

@@ -1,4 +1,4 @@
-//! Columns: many values of one kind, laid out so that encoding is small and decoding is a tight loop.
+//! Columns: many values of one kind, laid out for small size and fast decoding.
 //!
 //! ```text
 //! integers  | width u8: 0 1 2 4 8 | base zigzag | n * width bytes |          value = base + offset, little-endian
@@ -7,8 +7,8 @@
 //! chunks    | integers: n lengths | the bytes of all |
 //! ```
 //!
-//! Offsets have one fixed width in a column (frame of reference), not one each: a loop without branches decodes them,
-//! and the compressor removes what a variable length would have saved.
+//! All offsets of a column have one fixed width (frame of reference): they decode without branches, and compression
+//! removes what a variable width would save.
 
 use super::{Reader, WireError, put_i64};
 use crate::time::Timestamp;
@@ -39,7 +39,7 @@ pub fn put_integers(values: &[i64], out: &mut Vec<u8>) {
     }
 }
 
-/// Reads a column of integers and hands each to `each`.
+/// Decodes a column of integers and passes each to `each`.
 fn each_integer<T>(
     reader: &mut Reader<'_>,
     count: usize,
@@ -64,7 +64,7 @@ fn each_integer<T>(
     Ok(())
 }
 
-/// Reads a column of integers.
+/// Decodes a column of integers.
 ///
 /// # Errors
 /// [`WireError`] when the bytes are no column of these values.
@@ -85,7 +85,7 @@ pub fn put_times(times: &[Timestamp], out: &mut Vec<u8>) {
     put_integers(&steps, out);
 }
 
-/// Reads a column of `count` times, at least one.
+/// Decodes a column of `count` times, at least one.
 ///
 /// # Errors
 /// [`WireError`] when the bytes are no column of these values.
@@ -95,7 +95,7 @@ pub fn times(reader: &mut Reader<'_>, count: usize) -> Result<Vec<Timestamp>, Wi
     let first = reader.i64(WHAT)?;
     let steps = count.checked_sub(1).ok_or(WireError::Malformed { what: WHAT })?;
     let mut out = Vec::new();
-    // Every step takes at least nothing on the wire, so the caller's bound on `count` is what bounds this.
+    // A step can take 0 bytes, so only the caller's bound on `count` bounds this.
     out.reserve_exact(count);
     let mut at = first;
     out.push(Timestamp::from_micros(at.wrapping_mul(unit)));
@@ -106,7 +106,7 @@ pub fn times(reader: &mut Reader<'_>, count: usize) -> Result<Vec<Timestamp>, Wi
     Ok(out)
 }
 
-/// `N` bytes at a time.
+/// Chunks of `N` bytes.
 fn arrays<const N: usize>(bytes: &[u8]) -> impl ExactSizeIterator<Item = [u8; N]> + '_ {
     bytes.chunks_exact(N).map(|chunk| chunk.try_into().expect("each chunk has N bytes"))
 }
@@ -119,7 +119,7 @@ pub fn put_numbers(values: &[f64], out: &mut Vec<u8>) {
         out.extend_from_slice(&first.to_le_bytes());
         return;
     }
-    // The comparison of bits keeps -0.0, which no integer is.
+    // Comparing bits keeps -0.0, which is no integer.
     let is_integer = |v: &f64| (*v as i64 as f64).to_bits() == v.to_bits() && v.abs() < 9e15;
     if values.iter().all(is_integer) {
         let integers: Vec<i64> = values.iter().map(|v| *v as i64).collect();
@@ -132,7 +132,7 @@ pub fn put_numbers(values: &[f64], out: &mut Vec<u8>) {
     }
 }
 
-/// Reads a column of numbers. NaN and infinities can be in it.
+/// Decodes a column of numbers, which may include NaN and infinities.
 ///
 /// # Errors
 /// [`WireError`] when the bytes are no column of these values.
@@ -160,7 +160,7 @@ pub fn put_chunks<T: AsRef<[u8]>>(chunks: &[T], out: &mut Vec<u8>) {
     chunks.iter().for_each(|chunk| out.extend_from_slice(chunk.as_ref()));
 }
 
-/// Reads a column of `count` chunks, none longer than `bytes_max`.
+/// Decodes a column of `count` chunks, none longer than `bytes_max`.
 ///
 /// # Errors
 /// [`WireError`] when the bytes are no column of these values.

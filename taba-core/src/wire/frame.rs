@@ -1,4 +1,4 @@
-//! [`Frame`]: what travels as one HTTP body: a header, then a message, perhaps compressed.
+//! [`Frame`]: the body of an HTTP request or answer: a header and a message, perhaps compressed.
 
 use std::borrow::Cow;
 
@@ -7,16 +7,16 @@ use bytes::Bytes;
 use super::{Reader, WireError};
 use crate::limits::FRAME_BYTES_MAX;
 
-/// The header of an answer to Lanes that says how many VBuckets the Server's deployment has.
+/// The header of an answer to Lanes with the number of VBuckets of the Server's deployment.
 pub const VBUCKETS_HEADER: &str = "taba-vbuckets";
-/// The header of an answer to Lanes that says which store the Server has ([`StoreId`](crate::StoreId)); and of a request with
-/// Lanes, which store they are meant for: a Server of another one takes nothing (409).
+/// The header with a [`StoreId`](crate::StoreId): in an answer, the Server's store; in a request with Lanes, the
+/// store they are for: a Server of another store rejects it (409).
 pub const STORE_HEADER: &str = "taba-store";
-/// The header of a Server's answer that says which process gave it: 16 hexadecimal digits, drawn at its start. After a new
-/// one was seen, the store may hold less than it did: Agents ask at once how far it goes.
+/// The header of a Server's answer that identifies the Server's process: 16 hexadecimal digits, random at each start.
+/// The store of a new process may hold less than before, so Agents probe it at once.
 pub const PROCESS_HEADER: &str = "taba-process";
-/// The header of a Server's answer that says what time it has, in microseconds since the Unix epoch. `Date` will not do:
-/// load balancers write their own, and HTTP libraries remember it for as long as a clock is set back.
+/// The header of a Server's answer with its time, in microseconds since the Unix epoch. `Date` is unsuitable: load
+/// balancers write their own, and HTTP libraries cache it while a clock is set back.
 pub const TIME_HEADER: &str = "taba-time";
 /// The media type of a frame: the `Content-Type` of every body in `docs/WIRE.md`.
 pub const CONTENT_TYPE: &str = "application/x-taba";

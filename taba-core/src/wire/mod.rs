@@ -1,7 +1,7 @@
 //! The bytes between processes: frames, messages, Blocks and columns. `docs/WIRE.md` is the specification.
 //!
-//! Everything here takes slices and gives values; hostile input is expected, bounded, and answered with a
-//! [`WireError`]. A decoder never allocates more than a stated bound before it has seen the bytes that justify it.
+//! Decoders take untrusted slices: input is bounded, and errors are [`WireError`]s. A decoder never allocates more
+//! than a stated bound before it has seen the bytes that justify it.
 
 mod block;
 pub mod column;
@@ -21,61 +21,61 @@ pub use message::{
 pub use reader::{Reader, put_bytes, put_i64, put_u64};
 pub use value::Value;
 
-/// Why bytes were not what they claim to be.
+/// Why bytes cannot be decoded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WireError {
-    /// The bytes end before the value does.
+    /// The bytes end within the value.
     #[error("the bytes end before {what} does")]
     Truncated {
-        /// What was being read.
+        /// The value.
         what: &'static str,
     },
     /// The bytes are no such value.
     #[error("malformed: {what}")]
     Malformed {
-        /// What was being read.
+        /// The value.
         what: &'static str,
     },
-    /// A number is over its bound.
+    /// A number exceeds its bound.
     #[error("{what}: {found} is over the bound of {max}")]
     TooLarge {
         /// What is bounded.
         what: &'static str,
-        /// What the bytes say.
+        /// The number in the bytes.
         found: u64,
-        /// What they may say.
+        /// The bound.
         max: u64,
     },
-    /// The frame does not begin with the four bytes that every frame begins with.
+    /// The frame does not begin with the magic bytes.
     #[error("not a Taba frame")]
     Magic,
-    /// The frame is of a version that this build does not read.
+    /// This build does not read the frame's version.
     #[error("wire version {found} is unknown; this build reads version {known}")]
     UnknownVersion {
         /// The version of the frame.
         found: u8,
-        /// The version that is read here.
+        /// The version of this build.
         known: u8,
     },
-    /// The frame is not the kind of message expected here.
-    #[error("a frame of kind {found} where kind {expected} belongs")]
+    /// The frame holds another kind of message than expected.
+    #[error("a frame of kind {found}, expected kind {expected}")]
     UnexpectedKind {
-        /// What came.
+        /// The kind found.
         found: u8,
-        /// What belongs here.
+        /// The kind expected.
         expected: u8,
     },
-    /// The bytes are not those that were sent.
-    #[error("the checksum does not match: the bytes are not those that were sent")]
+    /// The bytes were changed in transit.
+    #[error("the checksum does not match: the bytes were changed in transit")]
     Checksum,
-    /// A name breaks the rules.
-    #[error("a name breaks the rules")]
+    /// A name is invalid.
+    #[error("a name is invalid")]
     Name(#[from] crate::name::NameError),
 }
 
 impl WireError {
-    /// A short word for machines: the `reason` of an error answer.
+    /// A code for machines: the `reason` of an error answer.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Truncated { .. } => "truncated",

@@ -1,4 +1,4 @@
-//! [`Reader`]: a cursor over bytes that never runs past their end; and the integers everything else is made of.
+//! [`Reader`]: a bounds-checked cursor over bytes; and the encoding of integers.
 
 use super::WireError;
 
@@ -22,7 +22,7 @@ pub fn put_bytes(bytes: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(bytes);
 }
 
-/// A cursor over bytes. Every read says what it is for, so that an error can.
+/// A cursor over bytes. Every read names its value for errors.
 #[derive(Clone, Debug)]
 pub struct Reader<'a> {
     bytes: &'a [u8],
@@ -35,12 +35,12 @@ impl<'a> Reader<'a> {
         Self { bytes, at: 0 }
     }
 
-    /// How many bytes have been read.
+    /// The number of bytes read.
     pub const fn position(&self) -> usize {
         self.at
     }
 
-    /// How many bytes are left.
+    /// The number of bytes left.
     pub const fn remaining(&self) -> usize {
         self.bytes.len() - self.at
     }
@@ -77,7 +77,7 @@ impl<'a> Reader<'a> {
     /// An unsigned LEB128 integer.
     ///
     /// # Errors
-    /// [`WireError`] at the end, or when it does not fit 64 bits.
+    /// [`WireError`] at the end, or when the value exceeds 64 bits.
     pub fn u64(&mut self, what: &'static str) -> Result<u64, WireError> {
         let mut value = 0_u64;
         for shift in (0..64).step_by(7) {
@@ -103,7 +103,7 @@ impl<'a> Reader<'a> {
         Ok((zigzag >> 1) as i64 ^ -((zigzag & 1) as i64))
     }
 
-    /// A number that counts something and has a bound.
+    /// A bounded count.
     ///
     /// # Errors
     /// [`WireError::TooLarge`] over the bound; otherwise as [`Reader::u64`].
@@ -132,10 +132,10 @@ impl<'a> Reader<'a> {
         std::str::from_utf8(self.bytes(max, what)?).map_err(|_| WireError::Malformed { what })
     }
 
-    /// Nothing may be left.
+    /// Checks that no bytes are left.
     ///
     /// # Errors
-    /// [`WireError::Malformed`] when something is.
+    /// [`WireError::Malformed`] when there are some.
     pub fn finish(self, what: &'static str) -> Result<(), WireError> {
         if self.remaining() == 0 { Ok(()) } else { Err(WireError::Malformed { what }) }
     }

@@ -1,4 +1,4 @@
-//! [`Value`]: what one event carries, and how a column of it travels.
+//! [`Value`]: the value of an event, and the encoding of a column of values.
 
 use std::fmt::Debug;
 
@@ -8,9 +8,10 @@ use serde::de::DeserializeOwned;
 use super::{Reader, WireError, column};
 use crate::limits::VALUE_BYTES_MAX;
 
-/// What one event carries: an `f64`, a `String`, or a type of your own.
+/// The value of an event: an `f64`, a `String`, or a type of your own.
 ///
-/// For a type of your own, derive serde's traits and write `impl Value for MyType {}`: values then travel as postcard.
+/// For a type of your own, derive serde's traits and write `impl Value for MyType {}`: values are then encoded as
+/// postcard.
 ///
 /// # Examples
 /// ```
@@ -28,8 +29,8 @@ use crate::limits::VALUE_BYTES_MAX;
     note = "derive `Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize`, then write `impl Value for {Self} {{}}`"
 )]
 pub trait Value: Serialize + DeserializeOwned + Clone + PartialEq + Debug + Send + Sync + 'static {
-    /// Whether the value means something. One that does not is refused where it is recorded, and counted; numbers
-    /// refuse NaN and the infinities.
+    /// Whether the value is meaningful. One that is not is refused and counted where it is recorded; for numbers, NaN
+    /// and the infinities.
     fn is_valid(&self) -> bool {
         true
     }
@@ -48,12 +49,12 @@ pub trait Value: Serialize + DeserializeOwned + Clone + PartialEq + Debug + Send
     fn encode_column(values: &[Self], out: &mut Vec<u8>) {
         let encoded: Vec<Vec<u8>> = values
             .iter()
-            .map(|value| postcard::to_stdvec(value).expect("whoever calls has asked `is_encodable`"))
+            .map(|value| postcard::to_stdvec(value).expect("the caller has checked `is_encodable`"))
             .collect();
         column::put_chunks(&encoded, out);
     }
 
-    /// Reads a column of `count` values.
+    /// Decodes a column of `count` values.
     ///
     /// # Errors
     /// [`WireError`] when the bytes are no column of these values. Any bytes are safe.
@@ -67,16 +68,16 @@ pub trait Value: Serialize + DeserializeOwned + Clone + PartialEq + Debug + Send
             .collect()
     }
 
-    /// How many bytes the value takes beside its own size, for the bounds of whoever holds it.
+    /// The heap bytes of the value, beside its own size, for memory bounds.
     fn heap_bytes(&self) -> usize {
         0
     }
 
-    /// The value from JSON, for events that come from other languages; by default as serde reads it. Whoever calls asks
-    /// [`is_valid`](Self::is_valid) of what comes back.
+    /// The value from JSON, for events from other languages; by default as serde reads it. The caller checks
+    /// [`is_valid`](Self::is_valid).
     ///
     /// # Errors
-    /// What serde says, when the JSON has another shape.
+    /// serde's error, when the JSON has another shape.
     fn from_json(json: &serde_json::Value) -> Result<Self, serde_json::Error> {
         Self::deserialize(json)
     }

@@ -1,6 +1,6 @@
-//! The environment as settings. A variable that begins like ours and is no setting is an error, because somebody
-//! believes in it; an empty one counts as not set; those that Kubernetes and Docker inject for a Service or a container
-//! called like the program are nobody's setting.
+//! Settings from environment variables. An unknown variable with the program's prefix is an error, since it has no
+//! effect; an empty one counts as not set; those that Kubernetes and Docker inject for a Service or container with
+//! the program's name are ignored.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -9,21 +9,21 @@ use clap::Command;
 
 use super::{Program, hint};
 
-/// A variable of the environment that begins like a setting and is none.
+/// An unknown variable with the prefix of the settings.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the environment sets {name}, which is no setting and should be unset; {hint}")]
+#[error("the environment sets {name}, which is not a setting and should be unset; {hint}")]
 pub struct UnknownVariable {
     /// The variable.
     pub name: String,
-    /// What might have been meant.
+    /// A suggestion.
     pub hint: String,
 }
 
-/// Whether each variable that begins like those of the program is read by `command` or one of its subcommands, or was
-/// injected ([`is_injected`]). Empty ones are not among `variables`.
+/// Checks that each variable with the program's prefix is a setting of `command` or a subcommand, or was injected
+/// ([`is_injected`]). `variables` has no empty ones.
 ///
 /// # Errors
-/// The first that is not.
+/// The first unknown variable.
 pub(crate) fn check(
     program: &Program,
     command: &Command,
@@ -51,12 +51,13 @@ fn add_variables(command: &Command, known: &mut BTreeSet<String>) {
     command.get_subcommands().for_each(|command| add_variables(command, known));
 }
 
-/// Whether a variable comes from Kubernetes or Docker: `rest` is its name after the name of the Service or container.
+/// Whether a variable was injected by Kubernetes or Docker: `rest` is its name after that of the Service or
+/// container.
 ///
-/// Kubernetes, for each Service: `SERVICE_HOST`, `SERVICE_PORT`, `SERVICE_PORT_<NAME>`, `PORT`, and `PORT_<N>_<PROTOCOL>`
-/// with `_PROTO`, `_PORT` and `_ADDR`. Docker links: those with `PORT`, then `NAME` and `ENV_<NAME>`. A Service may
-/// have a longer name than the program (`taba-server-headless`, `taba-server_1`), so that more stands before it. Where a
-/// person might have meant a setting, the value tells.
+/// Kubernetes, for each Service: `SERVICE_HOST`, `SERVICE_PORT`, `SERVICE_PORT_<NAME>`, `PORT`, and
+/// `PORT_<N>_<PROTOCOL>` with `_PROTO`, `_PORT` and `_ADDR`. Docker links: those with `PORT`, then `NAME` and
+/// `ENV_<NAME>`. A Service may have a longer name than the program (`taba-server-headless`, `taba-server_1`). If the
+/// name could be a mistyped setting, the value decides.
 ///
 /// Source: Kubernetes, *Service*, "Environment variables"; Docker, *Legacy container links*, "Environment variables".
 pub(super) fn is_injected(rest: &str, value: &str) -> bool {

@@ -13,83 +13,83 @@ use crate::log::Log;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SettingsError {
-    /// A value is wrong, or help was asked for.
+    /// A value is wrong, or help was requested.
     #[error(transparent)]
     Usage(#[from] UsageError),
-    /// A variable begins like ours, and is none of them.
+    /// An unknown variable with the program's prefix.
     #[error(transparent)]
     UnknownVariable(#[from] UnknownVariable),
     /// The file cannot be read.
     #[error("cannot read {}, the file of {origin}", .path.display())]
     Read {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What named it.
+        /// The setting that names it.
         origin: Origin,
-        /// Why.
+        /// The reason.
         #[source]
         source: io::Error,
     },
-    /// The file is not TOML. The text of the line is not repeated: it may hold a password.
+    /// The file is not TOML. The line is not shown: it may hold a password.
     #[error("{}, line {line}: not TOML: {message}", .path.display())]
     Toml {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Which line, from 1.
+        /// The line, from 1.
         line: usize,
-        /// What the parser says.
+        /// The parser's message.
         message: String,
     },
-    /// A key of the file is no setting.
-    #[error("{key} in {} is no setting; {hint}", .path.display())]
+    /// A key of the file is not a setting.
+    #[error("{key} in {} is not a setting; {hint}", .path.display())]
     UnknownKey {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Which key.
+        /// The key.
         key: String,
-        /// What might have been meant.
+        /// A suggestion.
         hint: String,
     },
-    /// One setting stands in the file twice, in two spellings.
-    #[error("{key} in {} is there a second time, in another spelling; leave one out", .path.display())]
+    /// A setting is in the file twice, in two spellings.
+    #[error("{key} in {} is a duplicate in another spelling; remove one", .path.display())]
     Twice {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// The second of the two.
+        /// The second one.
         key: String,
     },
-    /// A value of the file is a table, a date, a fraction, or a list in a list.
+    /// A value of the file is of an unsupported kind.
     #[error("{key} in {} must be a text, a whole number, true or false, or a list of them", .path.display())]
     KindOfValue {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Which key.
+        /// The key.
         key: String,
     },
     /// A value of the file is an empty text or list.
     #[error("{key} in {} is empty; leave it out to get the default", .path.display())]
     Empty {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Which key.
+        /// The key.
         key: String,
     },
-    /// What to log cannot be read.
+    /// The log filter is invalid.
     #[error(transparent)]
     Filter(#[from] FilterError),
-    /// Each value can be read, but not this one, or not these together.
+    /// Valid values that are out of range, or do not fit together.
     #[error("these settings are not possible: {origins}")]
     Impossible {
-        /// The settings that it is about, each with where it comes from.
+        /// The settings concerned, with their sources.
         origins: String,
-        /// Why.
+        /// The reason.
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
 }
 
 impl SettingsError {
-    /// Prints it, on standard output when it is the help that was asked for, and says how to end.
+    /// Prints it (help, to standard output) and returns the exit code.
     #[must_use = "the process goes on otherwise"]
     pub fn end(&self, log: &Log) -> Exit {
         match self {

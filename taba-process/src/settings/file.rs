@@ -6,14 +6,14 @@ use std::path::Path;
 
 use super::{Origin, SettingsError};
 
-/// A key of the file, and its value or the elements of its list.
+/// A key of the file, with its value or list elements.
 pub(super) struct FileSetting {
     pub(super) key: String,
-    /// `None` when it is of another kind.
+    /// `None` for an unsupported kind of value.
     pub(super) texts: Option<Vec<OsString>>,
 }
 
-/// Reads the file that `origin` names.
+/// Reads the file; `origin` is the setting that names it.
 pub(super) fn read(path: &Path, origin: &Origin) -> Result<Vec<FileSetting>, SettingsError> {
     let text = fs::read_to_string(path).map_err(|source| SettingsError::Read {
         path: path.to_owned(),

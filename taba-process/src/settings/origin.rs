@@ -1,18 +1,18 @@
-//! [`Origin`]: where a value comes from.
+//! [`Origin`]: the source of a value.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// Where the value of a setting comes from.
+/// The source of a setting's value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// It was not set.
+    /// Not set.
     Default,
     /// A key of the file.
     File {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// The key as it is written there.
+        /// The key as written there.
         key: String,
     },
     /// A variable of the environment.

@@ -1,4 +1,4 @@
-//! `--print-config`: the settings as they count, as a file that can be given back.
+//! `--print-config`: the effective settings as a file for `--config`.
 
 use std::io::Write;
 
@@ -7,8 +7,8 @@ use crate::exit::Exit;
 use crate::log::Log;
 
 impl<C> LoadedSettings<C> {
-    /// The settings as a TOML file for `--config`, each with where it comes from as a comment. What was not set and has no
-    /// default is a comment, and so are secrets, whose values are left out.
+    /// The settings as a TOML file for `--config`, each with its source as a comment. Unset settings without a
+    /// default are comments, and so are secrets, without their values.
     pub fn to_toml(&self) -> String {
         let mut text = format!(
             "# The settings of {} as they count, each with where it comes from. This can be given back with --config.\n",
@@ -24,12 +24,12 @@ impl<C> LoadedSettings<C> {
         text
     }
 
-    /// Writes [`to_toml`](Self::to_toml) to standard output, and says how to end.
+    /// Writes [`to_toml`](Self::to_toml) to standard output, and returns the exit code.
     #[must_use = "the process goes on otherwise"]
     pub fn print(&self, log: &Log) -> Exit {
         match std::io::stdout().write_all(self.to_toml().as_bytes()) {
             Ok(()) => Exit::Clean,
-            // The reader has seen enough.
+            // The reader closed the pipe.
             Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Exit::Clean,
             Err(error) => log.fail(Exit::Failed, &error),
         }
@@ -53,7 +53,7 @@ impl SettingValue {
     }
 }
 
-/// A number where it comes back as the same text, else a string.
+/// A number if it formats back to the same text, else a string.
 fn toml(text: &str) -> toml::Value {
     let number = text.parse::<i64>().ok().filter(|number| number.to_string() == text);
     number.map_or_else(|| toml::Value::String(text.to_owned()), toml::Value::Integer)

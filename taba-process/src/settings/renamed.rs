@@ -1,11 +1,11 @@
-//! [`Renamed`]: flags, variables and keys of before, which go on to work.
+//! [`Renamed`]: former names of flags, variables and keys, which still work.
 
 use std::ffi::{OsStr, OsString};
 
 use super::Program;
 
-/// A setting that had another name, and perhaps no unit in its value. The old flag, variable and key are still read; the
-/// help does not show them.
+/// A setting with a former name, whose value perhaps had no unit. The old flag, variable and key still work; the help
+/// does not show them.
 ///
 /// # Examples
 /// `--commit-interval-ms 200` is read as `--commit-interval 200ms`:
@@ -16,24 +16,24 @@ use super::Program;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Renamed {
-    /// The flag of before, without its dashes.
+    /// The former flag, without its dashes.
     pub from: &'static str,
-    /// The flag of today, without its dashes.
+    /// The current flag, without its dashes.
     pub to: &'static str,
-    /// The unit that a bare number had.
+    /// The unit of a bare number.
     pub unit: &'static str,
 }
 
 impl Renamed {
-    /// The variable of before.
+    /// The former variable.
     pub(crate) fn variable(&self, program: &Program) -> Option<String> {
         Some(format!("{}{}", program.prefix?, self.from.replace('-', "_").to_uppercase()))
     }
 
-    /// A value of before as it is written today.
+    /// A former value in the current format.
     pub(super) fn value(&self, text: &OsStr) -> OsString {
         let mut value = text.to_owned();
-        // Anything but a number was an error before, and still is one.
+        // Values that are no numbers were and are errors.
         if !text.is_empty() && text.as_encoded_bytes().iter().all(u8::is_ascii_digit) {
             value.push(self.unit);
         }
@@ -41,7 +41,7 @@ impl Renamed {
     }
 }
 
-/// The command line with the flags of today.
+/// The command line with current flags.
 pub(super) fn args(program: &Program, args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let (mut out, mut args) = (Vec::new(), args.into_iter());
     while let Some(arg) = args.next() {

@@ -73,7 +73,7 @@ fn every_mistake_in_the_file_is_named() {
     for (text, words) in [
         ("intervl = \"1s\"", &["intervl in ", "beat.toml", "did you mean interval?"][..]),
         ("elephants = 5", &["elephants in ", "--help"]),
-        ("[beat]\ninterval = 5", &["beat in ", "is no setting"]),
+        ("[beat]\ninterval = 5", &["beat in ", "is not a setting"]),
         ("config = \"x\"", &["config in "]),
         ("loud = true", &["loud in "]),
         ("interval = \"5 elephants\"", &["interval in ", "beat.toml", "20ms"]),
@@ -84,7 +84,7 @@ fn every_mistake_in_the_file_is_named() {
         ("drums = []", &["drums in ", "is empty"]),
         ("log = \"\"", &["log in ", "is empty"]),
         ("log = \"debug\"\ninterval", &["beat.toml, line 2"]),
-        ("interval = \"1s\"\ninterval-ms = 5", &["a second time"]),
+        ("interval = \"1s\"\ninterval-ms = 5", &["duplicate"]),
     ] {
         let error = error(text);
         for word in words {

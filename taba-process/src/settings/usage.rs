@@ -1,4 +1,4 @@
-//! [`UsageError`]: an error of the command line, a variable or the file, that says where the wrong value came from.
+//! [`UsageError`]: an error of the command line, a variable or the file, with the source of the wrong value.
 
 use std::fmt::Write;
 
@@ -9,13 +9,13 @@ use super::Origin;
 use crate::exit::Exit;
 use crate::log::{Log, has_colours};
 
-/// Why a command line, a variable or a file is no use, or was only asked for help.
+/// Why the settings are invalid, or a request for help.
 #[derive(Debug, thiserror::Error)]
 #[error("{error}")]
 pub struct UsageError {
     #[source]
     error: Error,
-    /// Where the wrong value came from, if the error does not show it.
+    /// The source of the wrong value, if the error itself does not show it.
     origin: Option<Origin>,
 }
 
@@ -30,11 +30,11 @@ impl UsageError {
         Self { error, origin }
     }
 
-    /// Prints it, on standard output when it is the help that was asked for, and says how to end.
+    /// Prints it (help, to standard output) and returns the exit code.
     #[must_use = "the process goes on otherwise"]
     pub fn end(&self, log: &Log) -> Exit {
         if self.is_help() {
-            // A reader that is gone has seen enough.
+            // A closed standard output is no error.
             let _ = self.error.print();
             return Exit::Clean;
         }
@@ -42,7 +42,7 @@ impl UsageError {
         Exit::Usage
     }
 
-    /// What it says, in several lines; in colours or without.
+    /// The message, over several lines.
     pub fn text(&self, in_colours: bool) -> String {
         let text = self.error.render();
         let mut text = if in_colours { text.ansi().to_string() } else { text.to_string() };
@@ -52,7 +52,7 @@ impl UsageError {
         text
     }
 
-    /// Whether help or the version was asked for.
+    /// Whether help or the version was requested.
     pub fn is_help(&self) -> bool {
         matches!(self.error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion)
     }
