@@ -6,20 +6,20 @@
 //!          │     kept in case the   │ (at most one in flight)   │ filling
 //!          │     store goes back    │                           │
 //! ```
-//! Blocks are written to the Spool and added to the last Batch as they come; when it is full, or just before it is sent,
-//! it is closed, and its content never changes again. The cursor is what the Server's answers move: forward when a Batch
-//! is contained in the stored States, back when the store went back in time, but never below `base`. When a Server
-//! learns that the base is above its mark, it counts the events between as lost.
+//! Blocks are written to the Spool and added to the last Batch; when it is full, or just before it is sent, it is
+//! closed, and its content never changes again. Answers of Servers move the cursor: forward when a Batch is contained
+//! in the stored States, back when the store went back in time, but never below `base`. When a Server learns that the
+//! base is above its mark, it counts the events between as lost.
 //!
-//! # When a Batch may go
-//! An acknowledged Batch is contained in a store that may yet go back: a failover to a replica that lags takes back
-//! what was acknowledged, and a primary that was cut off goes on acknowledging what nobody will ever see. So a Batch is
-//! released only when one answer, fresh from a commit, to a message sent at least `confirm_after` after the Batch's own
-//! acknowledgement, says that it is contained and that it is stable. By then a primary that was cut off has noticed, and
-//! a stable commit is on every replica. A Lane that has nothing to send asks with a Probe.
+//! # When a Batch is released
+//! The store may undo an acknowledged Batch: a failover to a lagging replica undoes commits, and a primary that was
+//! cut off acknowledges commits that are lost. So a Batch is released only when one answer, fresh from a commit, to a
+//! message sent at least `confirm_after` after the Batch's own acknowledgement, says that it is contained and stable.
+//! By then a primary that was cut off has noticed, and a stable commit is on every replica. A Lane without anything
+//! to send asks with a Probe.
 
-// answers: what an answer changes; recovered: a Lane of an earlier run; cut: which Block becomes part of which Batch; parcel: one Batch; message: what is sent; keep: what may go, and when;
-// rewrite: elsewhere in the Spool, merged, or out of memory.
+// answers: the effect of answers; recovered: a Lane of an earlier run; cut: Blocks into Batches; entry: one Batch;
+// message: outgoing messages; release: confirmation and expiry; rewrite: copies, merges, and reading back.
 mod answers;
 mod cut;
 mod entry;
@@ -48,22 +48,22 @@ use crate::spool::{Fetch, FetchedContent, FragmentLocation, Purpose};
 use crate::units::ClockReading;
 pub use crate::units::LaneKey;
 
-/// Bytes before the Blocks of a Batch, at most: stream, VBucket, four numbers.
+/// Maximum bytes before the Blocks of a Batch: stream, VBucket, four numbers.
 pub const HEAD_BYTES_MAX: usize = 8 + 2 + 4 * 10;
-/// That Batches are lost is told to Servers only while the last of them is younger than this. Later the Lane's mark may
+/// Lost Batches are reported to Servers only while the last of them is younger than this. Later the Lane's mark may
 /// be gone, and all of the Lane would be counted as lost.
 pub const LOSS_AGE_MAX: Duration = Duration::from_secs(30 * 3600);
 
-/// What all Lanes keep to.
+/// The bounds of every Lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LaneBounds {
-    /// Bytes at which a Batch is closed; one large Block may be over it.
+    /// Bytes at which a Batch is closed; one large Block may exceed it.
     pub batch_bytes_max: usize,
-    /// How long after a Batch's own acknowledgement a message has to be sent, for its answer to confirm the Batch.
+    /// How long after a Batch's acknowledgement a message must be sent, for its answer to confirm the Batch.
     pub confirm_after: Duration,
-    /// How long to wait before asking again what was not confirmed.
+    /// The interval between Probes for confirmation.
     pub probe_interval: Duration,
-    /// Whether the Spool gives back what it was given.
+    /// Whether content can be read back from the Spool.
     pub spool_keeps_content: bool,
 }
 
@@ -77,32 +77,32 @@ pub struct Lane {
     last: SeqNo,
     /// The next to send. INVARIANT: from `base` to `last + 1`.
     cursor: SeqNo,
-    /// The last that was ever sent, or may have been.
+    /// The last Batch that was, or may have been, sent.
     sent_through: SeqNo,
-    /// Whether an earlier run may have sent more than was found of it: then a mark beyond the end says that all of this
-    /// is contained.
+    /// Whether an earlier run may have sent more than was recovered: then a mark beyond the end means that all of
+    /// this is contained.
     is_recovered: bool,
-    /// By how much the times of an earlier run's stream are off.
+    /// The clock error of an earlier run's stream.
     clock: StreamClock,
-    /// Since when something of it may have been sent, in microseconds since the start of this run; `None`: nothing was.
-    /// What no Server can have is none the older for the time that it waits.
+    /// Since when a Batch may have been sent, in microseconds since the start of this run; `None`: never. A Batch
+    /// that no Server can have does not age.
     begun: Option<i64>,
-    /// The same as an earlier run has written it down.
+    /// The same, as recorded by an earlier run.
     begun_before: Sending,
     in_flight: Option<InFlightMessage>,
-    /// Whether a Probe is to go before anything else.
+    /// Whether a Probe must be sent first.
     must_probe: bool,
-    /// Not before then is a Probe sent to confirm.
+    /// The earliest time of a Probe for confirmation.
     probe_not_before: Duration,
-    /// What the last answer said is stable; forgotten when the store goes back.
+    /// The last stable number; reset when the store goes back.
     stable: SeqNo,
-    /// Batches that are lost, until the store counts them for good.
+    /// Lost Batches, until the store has counted them for good.
     loss: Option<LostBatches>,
     /// Events in all Batches.
     events_offered: u64,
     /// Events in `entries`.
     events_held: u64,
-    /// Bytes of unsent Batches above which merging them is worth it.
+    /// Bytes of unsent Batches from which merging is worthwhile.
     merge_at: u64,
 }
 
@@ -112,24 +112,24 @@ struct InFlightMessage {
     is_probe: bool,
     /// The last that had been sent before.
     sent_before: SeqNo,
-    /// Since when something had been.
+    /// Since when one had been.
     begun_before: Option<i64>,
 }
 
-/// What an answer changed.
+/// The effect of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Progress {
     /// Everything up to this number is contained in the stored States.
     Applied(SeqNo),
-    /// The store holds less than it did; the cursor went back, and there is something to send at once.
+    /// The store holds less than before: the cursor went back, and there is something to send at once.
     Rewound,
-    /// Nothing moved: send the same again, later.
+    /// No change: send the same again, later.
     Later,
-    /// The answer violates the protocol; nothing moved.
+    /// The answer violates the protocol; no change.
     ProtocolViolation,
 }
 
-/// What a Lane has released.
+/// Batches that a Lane has released.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[must_use = "the Spool still holds it"]
 pub struct ReleasedBatches {
@@ -137,12 +137,11 @@ pub struct ReleasedBatches {
     pub events: u64,
     /// Batches.
     pub batches: u64,
-    /// Where they stood in the Spool.
+    /// Their locations in the Spool.
     pub locations: Vec<FragmentLocation>,
 }
 
 impl ReleasedBatches {
-    /// Adds what another Lane has released.
     pub fn add(&mut self, other: Self) {
         self.events += other.events;
         self.batches += other.batches;
@@ -175,7 +174,7 @@ impl Lane {
         }
     }
 
-    /// A Server has begun it after it was refused because of the clocks: from here on its Batches get older.
+    /// A Server has begun it after refusing it because of clocks: from here on its Batches age.
     pub fn is_begun(&mut self, now: Duration) {
         if !self.is_recovered {
             let now = now.as_micros() as i64;
@@ -188,14 +187,14 @@ impl Lane {
         self.key
     }
 
-    /// Which Batches these Blocks would become part of, in order. Nothing changes: write the fragments to the Spool, then
-    /// [`append`](Self::append) them.
+    /// Plans which Batches these Blocks become part of, in order, without a change: write the fragments to the Spool,
+    /// then [`append`](Self::append) them.
     pub fn plan<'a>(&self, blocks: impl IntoIterator<Item = &'a Block>) -> Vec<Fragment> {
         let open = self.entries.back().filter(|entry| !entry.is_closed);
         self.cut(open, self.last.next(), self.events_offered, blocks)
     }
 
-    /// Adds fragments that were [planned](Self::plan) and are in the Spool now, which ends at `written` with them.
+    /// Adds fragments that were [planned](Self::plan) and written to the Spool, which then ends at `written`.
     pub fn append(
         &mut self,
         now: ClockReading,
@@ -228,7 +227,7 @@ impl Lane {
         }
     }
 
-    /// What [`send`](Self::send) would send now; `None` when a message is in flight or there is nothing to say.
+    /// The next message of [`send`](Self::send); `None` when one is in flight or there is none.
     pub fn next(&self) -> Option<NextMessage> {
         if self.in_flight.is_some() {
             return None;
@@ -239,8 +238,8 @@ impl Lane {
         self.index(self.cursor).map(|index| NextMessage::Batch(HEAD_BYTES_MAX + self.entries[index].bytes()))
     }
 
-    /// Since when the oldest of what was never sent has been waiting; `None` when there is none, or something else is
-    /// to be said first.
+    /// Since when the oldest unsent Batch has been waiting; `None` when there is none, or another message comes
+    /// first.
     pub fn waiting_since(&self) -> Option<Duration> {
         if self.must_probe || self.cursor <= self.sent_through {
             return None;
@@ -248,7 +247,7 @@ impl Lane {
         self.index(self.cursor).map(|index| Duration::from_micros(self.entries[index].born.max(0) as u64))
     }
 
-    /// Closes the Batch at the cursor, and says whether it is in the Spool for good: up to `durable`.
+    /// Closes the Batch at the cursor; returns whether it is durable in the Spool.
     pub fn make_ready(&mut self, durable: u64) -> bool {
         if self.must_probe {
             return true;
@@ -264,7 +263,7 @@ impl Lane {
         }
     }
 
-    /// Where the Batch at the cursor stands, if its content has to be read back before it can be sent.
+    /// The Batch at the cursor, if its content must be read back before it can be sent.
     pub fn away(&self) -> Option<Fetch> {
         if self.must_probe {
             return None;
@@ -277,8 +276,8 @@ impl Lane {
         Fetch { lane: self.key, seq: entry.seq, locations: entry.locations.clone(), purpose }
     }
 
-    /// The content of a Batch was read back; one that was released or written elsewhere meanwhile is left alone. A note of
-    /// how much is lost takes the place of what is damaged; that is given, with where it stood.
+    /// The content of a Batch was read back; ignored if it was released or rewritten meanwhile. Damaged content is
+    /// replaced by a note of the lost events, which are returned with their location.
     pub fn fetched(&mut self, now: Timestamp, fetch: &Fetch, content: FetchedContent) -> ReleasedBatches {
         let mut lost = ReleasedBatches::default();
         let Some(index) = self.index(fetch.seq) else { return lost };
@@ -298,8 +297,8 @@ impl Lane {
         lost
     }
 
-    /// What there is to say; it is in flight from here until it is acknowledged or given back. `None` when something is
-    /// in flight already, there is nothing to say, or its content is [away](Self::away).
+    /// Sends the next message; it is in flight until it is acknowledged or given back. `None` when one is in flight,
+    /// there is none, or its content is [away](Self::away).
     pub fn send(&mut self, now: ClockReading) -> Option<OutgoingMessage> {
         if self.in_flight.is_some() {
             return None;
@@ -337,33 +336,32 @@ impl Lane {
         self.in_flight.is_some_and(|in_flight| !in_flight.is_probe)
     }
 
-    /// Whether everything that is here is contained in the store.
+    /// Whether all Batches are contained in the store.
     pub fn is_applied(&self) -> bool {
         self.cursor > self.last && !self.must_probe && self.in_flight.is_none()
     }
 
-    /// Whether nothing is held.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty() && self.loss.is_none() && !self.must_probe && self.in_flight.is_none()
     }
 
-    /// Events of everything that is here.
+    /// Events of all Batches.
     pub const fn events_held(&self) -> u64 {
         self.events_held
     }
 
-    /// Events and bytes of what is not known to be contained in the store.
+    /// Events and bytes not known to be contained in the store.
     pub fn unapplied(&self) -> crate::spool::Weight {
         let first = self.index(self.cursor).unwrap_or(self.entries.len());
         self.entries.range(first..).map(|entry| entry.weight).sum()
     }
 
-    /// Whether what it would send has been sent before, or may have been.
+    /// Whether the next Batch was, or may have been, sent before.
     pub fn is_replaying(&self) -> bool {
         self.cursor <= self.sent_through
     }
 
-    /// Where it stands, to be written down.
+    /// Its state for a checkpoint.
     pub fn checkpoint(&self) -> LaneCheckpoint {
         LaneCheckpoint {
             lane: self.key,
@@ -385,7 +383,7 @@ impl Lane {
         self.last.next()
     }
 
-    /// The oldest Batch that is retained; one above the last when none is.
+    /// The oldest retained Batch; one above the last when there is none.
     pub fn base(&self) -> SeqNo {
         self.entries.front().map_or(self.last.next(), |oldest| oldest.seq)
     }

@@ -1,7 +1,7 @@
-//! [`Relay`]: everything an Agent decides, as one plain value.
+//! [`Relay`]: all decisions of an Agent, as one pure state machine.
 //!
-//! Client Batches come in through [`Relay::accept`], answers of Servers through [`Relay::handle`]; what comes out are
-//! requests to send. Whoever drives it brings the sockets, the disk and the time.
+//! Client Batches come in through [`Relay::accept`], answers of Servers through [`Relay::handle`]; its outputs are
+//! requests to send. The driver provides sockets, disk and time.
 
 mod notices;
 mod record;
@@ -40,48 +40,48 @@ use crate::spool::recovery::{Damage, Recovered, Sending};
 use crate::spool::{DiskJob, JobResult, MemorySpool, Spool, SpoolCounts, SpoolError, Weight};
 pub use crate::units::ClockReading;
 
-/// How long a Client is asked to wait when the Spool is full, or the Agent is stopping.
+/// The retry delay for a Client when the Spool is full, or the Agent is stopping.
 pub const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// How long one stream is appended to; then a new one begins, and the old one is drained. A mark is collected after
-/// 48 h without a Batch, and a Batch is never sent after 24 h: so no stream ever misses its marks.
+/// How long one stream is appended to; then a new one begins, and the old one is drained. A mark expires after 48 h
+/// without a Batch, and a Batch is never sent after 24 h: so no stream misses its marks.
 pub const STREAM_AGE_MAX: Duration = Duration::from_secs(12 * 3600);
 
-/// What became of a client Batch.
+/// The outcome of a client Batch.
 #[must_use = "the Client waits for the answer"]
 #[derive(Debug)]
 pub enum AcceptOutcome {
-    /// It is here; or it was here before, and this is the same answer again.
+    /// It was accepted, now or before; the answer is the same.
     Taken {
         /// The answer.
         receipt: Receipt,
-        /// The end of it in the Spool: the answer goes out once that is [written](Spool::written); where it is promised
-        /// that it outlives a power failure, once it is [durable](Spool::durable).
+        /// Its end in the Spool: the answer is sent once that is [written](Spool::written), or, if power failures
+        /// must be survived, [durable](Spool::durable).
         position: u64,
     },
-    /// The Spool did not take it. The Client keeps it, and sends it again after [`RETRY_AFTER`].
+    /// The Spool is full. The Client keeps it, and sends it again after [`RETRY_AFTER`].
     Refused(SpoolError),
-    /// The Agent takes nothing any more. The Client keeps it, and sends it again after [`RETRY_AFTER`].
+    /// The Agent is stopping. The Client keeps it, and sends it again after [`RETRY_AFTER`].
     Stopping,
 }
 
-/// What came in from Clients since the start.
+/// Counters of client Batches since the start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IntakeCounts {
-    /// Batches that came, readable ones; came = taken + repeated + turned away.
+    /// Readable Batches that came; in = taken + repeated + turned away.
     pub batches_in: u64,
     /// Taken, perhaps without some of their Blocks.
     pub batches_taken: u64,
-    /// Answered as before: they had been taken.
+    /// Repetitions of taken ones.
     pub batches_repeated: u64,
-    /// Turned away because the Spool did not take them or the Agent was stopping.
+    /// Rejected because the Spool was full or the Agent was stopping.
     pub batches_turned_away: u64,
     /// Events in Blocks that were refused and counted as dropped, by reason.
     pub refused: BTreeMap<Why, u64>,
-    /// How often a Lane's unsent Blocks were merged, and the bytes before and after.
+    /// Merges of unsent Blocks.
     pub merges: MergeCounts,
 }
 
-/// What merging did.
+/// Counters of merges.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MergeCounts {
     /// How often the unsent Blocks of a Lane were merged.
@@ -90,11 +90,11 @@ pub struct MergeCounts {
     pub bytes_before: u64,
     /// Their bytes after.
     pub bytes_after: u64,
-    /// How often a Handler panicked over it; then they stay as they are.
+    /// Panics of Handlers during merges; those Blocks stay unmerged.
     pub panicked: u64,
 }
 
-/// Everything an Agent decides.
+/// All decisions of an Agent.
 ///
 /// # Examples
 /// ```
@@ -130,68 +130,69 @@ pub struct Relay<S: Spool = MemorySpool> {
     spool: S,
     dispatcher: Dispatcher,
     clock: RunClock,
-    /// Since when something of each stream that has Lanes may have been sent.
+    /// Since when each stream with Lanes may have been sent.
     sendings: BTreeMap<StreamId, Sending>,
-    /// When a Server answered last, or this run began.
+    /// The last answer of a Server, or the start of this run.
     answered: Duration,
-    /// Whether a request failed, and none was answered for long.
+    /// Whether a request failed, and none was answered recently.
     failed: bool,
     counts: IntakeCounts,
     spool_counts: SpoolCounts,
     damage: Damage,
-    /// When making room was last tried in vain.
+    /// The last failed attempt to make room.
     room_tried: Option<Duration>,
-    /// Bytes that the Lanes keep in memory beside the log, since they last put all away.
+    /// Bytes that the Lanes keep in memory besides the log, since they last dropped them.
     bytes_here: u64,
-    /// What is being written again at the end of the log.
+    /// The copy to the end of the log in progress.
     copying: Option<Copying>,
-    /// The VBucket of the current stream whose unsent Batches are being read back, to be merged, and how many still are.
+    /// The VBucket of the current stream whose unsent Batches are being read back for a merge, and how many are
+    /// pending.
     merging: Option<(u16, usize)>,
     actions: Vec<Action>,
-    /// What is to be set aside and not yet handed out.
+    /// Blocks to set aside that were not yet handed out.
     aside: Vec<SetAsideBlocks>,
-    /// Lanes of whose Batch some Blocks are being kept, before they are taken out of it.
+    /// Lanes with Blocks that are being stored before they are removed.
     keeping: BTreeSet<LaneKey>,
     set_aside_counts: SetAsideCounts,
     notices: Notices,
-    /// Events that were cut anew, since they had been cut for another number of VBuckets.
+    /// Events cut again for the current number of VBuckets.
     cut_anew: u64,
-    /// Lanes that are to be cut anew once they are read back.
+    /// Lanes to cut again once they are read back.
     misplaced: BTreeSet<LaneKey>,
 }
 
-/// The options of a [`Relay`]; `Verified<Config>::relay_options` makes them of an Agent's settings.
+/// The options of a [`Relay`]; `Verified<Config>::relay_options` makes them from an Agent's settings.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RelayOptions {
     /// How many VBuckets the deployment has.
     pub vbuckets: VBuckets,
     /// How long Blocks wait for a Server before those of one Client and Tab are merged.
     pub merge_after: Duration,
-    /// Incarnations of Clients whose last Batch is remembered, at most; at least 1.
+    /// Maximum number of incarnations of Clients whose last Batch is remembered; at least 1.
     pub incarnations_max: usize,
-    /// Those of its Dispatcher; the Relay fills in what its Spool keeps.
+    /// The options of its Dispatcher; the Relay sets what its Spool keeps.
     pub dispatcher: DispatcherOptions,
 }
 
-/// What a Relay starts with.
+/// The initial state of a Relay.
 #[derive(Debug, Default)]
 pub struct RelayStart {
-    /// When it begins.
+    /// The start.
     pub now: ClockReading,
-    /// Where the chance in its streams' names and waiting times comes from: a random number, new with every run.
+    /// A random seed for streams' names and delays, new with every run.
     pub seed: u64,
-    /// What an earlier run has left in the Spool.
+    /// The recovered content of the Spool.
     pub recovered: Recovered,
     /// The Tab types whose unsent Blocks may be merged.
     pub handlers: Registry,
 }
 
-/// Whether Batches are taken.
+/// Whether Batches are accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RelayPhase {
     /// Yes.
     Serving,
-    /// No; what is held is brought to the Servers without lingering.
+    /// No; the held Batches are sent without lingering.
     Draining,
 }
 
@@ -206,7 +207,7 @@ impl RelayPhase {
 }
 
 impl<S: Spool> Relay<S> {
-    /// A Relay with a new stream, which also drains what an earlier run has left.
+    /// A Relay with a new stream, which also drains recovered Lanes.
     pub fn new(options: RelayOptions, spool: S, start: RelayStart) -> Self {
         let RelayStart { now, seed, recovered, handlers } = start;
         let mut streams = Noise::new(seed);
@@ -252,25 +253,25 @@ impl<S: Spool> Relay<S> {
             relay.dispatcher.recover(now, key, lane);
         }
         relay.spool_counts.recovered = relay.dispatcher.events_held();
-        // If it cannot be begun now, the first Batch to come tries again, and is refused as long as that fails.
+        // On failure, the first Batch tries again, and is refused until that succeeds.
         relay.room_tried = relay.begin_segment().err().map(|_| now.uptime);
         relay.audit();
         relay
     }
 
-    /// Takes a client Batch, recognises it as a repetition, or turns it away whole. `bad` are the Blocks that its
-    /// decoder refused. Call [`Relay::handle`] afterwards, so that what is due goes out.
+    /// Accepts a client Batch, recognises it as a repetition, or rejects it as a whole. `bad` are its malformed
+    /// Blocks. Call [`Relay::handle`] afterwards, to send what is due.
     ///
     /// # Cost
     /// One pass over the Blocks, two copies of their bytes, and one write to the Spool.
     pub fn accept(&mut self, now: ClockReading, batch: &ClientBatch, bad: &[BadBlock]) -> AcceptOutcome {
         self.counts.batches_in += 1;
         let receipt = |refused| Receipt { seq: batch.seq, now: now.time, refused };
-        // A repetition is answered also while stopping: its Client can forget it.
+        // A repetition is answered also while stopping, so that its Client can drop it.
         let before = match self.memory(batch.seq).seen(batch) {
             Repetition::New => None,
             Repetition::Again { refused, position } => Some((refused, position)),
-            // Its Client has sent a later one, and so had its answer.
+            // Its Client has sent a later one, and so has the answer.
             Repetition::Older => Some((Vec::new(), 0)),
         };
         if let Some((refused, position)) = before {
@@ -318,7 +319,7 @@ impl<S: Spool> Relay<S> {
         for (vbucket, block) in blocks {
             by_lane.entry(vbucket.index()).or_default().push(block);
         }
-        // SpoolUsage first: making it may close Batches or renumber what was never sent, and the plan would be void.
+        // Make room first: that may close Batches or renumber unsent ones, and invalidate the plan.
         let bytes: usize = blocks.iter().map(|(_, block)| block.encoded_bytes()).sum();
         self.prepare(now, bytes)?;
         let mut fragments = Vec::new();
@@ -327,7 +328,7 @@ impl<S: Spool> Relay<S> {
         }
         let written =
             self.spool.append(&Record::Take { taken, stream: self.stream, fragments: &fragments })?;
-        // In one step with the record: whatever fails behind it, the Batch is known when its Client sends it again.
+        // In one step with the record: after a later failure, the Batch is known when its Client repeats it.
         self.memory_mut(taken.seq).remember(taken, written.position);
         self.counts.batches_taken += 1;
         for refusal in &taken.refused {
@@ -347,7 +348,7 @@ impl<S: Spool> Relay<S> {
         Ok(written.position)
     }
 
-    /// Takes an input, and appends the requests that are to be sent now.
+    /// Applies an input, and appends the requests to send now.
     pub fn handle(&mut self, now: ClockReading, input: Input, requests: &mut Vec<Request>) {
         if now.uptime.saturating_sub(self.stream_began) >= STREAM_AGE_MAX {
             self.begin_stream(now.uptime);
@@ -379,32 +380,30 @@ impl<S: Spool> Relay<S> {
         self.audit();
     }
 
-    /// When [`Relay::handle`] wants to be called at the latest, in time since the start of the Agent.
+    /// The latest time of the next call of [`Relay::handle`], since the start of the Agent.
     pub fn next_wake(&self) -> Option<Duration> {
         let for_room = self.room_tried.filter(|_| self.spool.must_roll(0)).map(|tried| tried + ROOM_PAUSE);
         let for_copy = self.copying.as_ref().and_then(Copying::wakes_at);
         self.dispatcher.next_wake().into_iter().chain(for_room).chain(for_copy).min()
     }
 
-    /// Writes down what is known to be stored, so that the next run knows it, too: the last thing to do. What cannot be
-    /// written is found out by asking.
+    /// Records what is known to be stored for the next run: the last call. If that fails, the next run probes.
     pub fn conclude(&mut self) {
         let _ = self.begin_segment();
     }
 
-    /// What is to be done with the disk next, by whoever owns it; then say how it went with [`Relay::disk_done`]. One job
-    /// is handed out at a time.
+    /// The next job for the disk's owner; report its result with [`Relay::disk_done`]. One job at a time.
     pub fn disk_job(&mut self, now: ClockReading) -> Option<DiskJob> {
         self.maintain(now);
         self.spool.next_job(now.uptime)
     }
 
-    /// When [`Relay::disk_job`] wants to be called again, if nothing else happens before.
+    /// When to call [`Relay::disk_job`] again, if nothing else happens.
     pub fn disk_wakes_at(&self) -> Option<Duration> {
         self.spool.wake_at()
     }
 
-    /// How a [job](Self::disk_job) went. Call [`Relay::handle`] afterwards.
+    /// The result of a [job](Self::disk_job). Call [`Relay::handle`] afterwards.
     pub fn disk_done(&mut self, now: ClockReading, done: JobResult) {
         if let Some((fetch, outcome)) = self.spool.done(now.uptime, done) {
             self.fetched(now, &fetch, outcome);
@@ -414,23 +413,23 @@ impl<S: Spool> Relay<S> {
         self.audit();
     }
 
-    /// From now on nothing is taken, and what is held goes out without lingering.
+    /// Stops accepting, and sends what is held without lingering.
     pub fn stop(&mut self, now: ClockReading) {
         self.phase = RelayPhase::Draining;
         self.dispatcher.hurry(now.uptime);
     }
 
-    /// Whether it was stopped, and everything that was taken is stored, as far as is known.
+    /// Whether it was stopped, and everything accepted is known to be stored.
     pub fn is_done(&self) -> bool {
         self.phase == RelayPhase::Draining && self.dispatcher.is_drained()
     }
 
-    /// Whether it holds any events: not stored, or not known to be there for good.
+    /// Whether it holds events that are not, or not known to be, stored for good.
     pub const fn holds_events(&self) -> bool {
         self.dispatcher.events_held() > 0
     }
 
-    /// What is not known to be stored.
+    /// Events and bytes not known to be stored.
     pub fn unapplied(&self) -> Weight {
         self.dispatcher.unapplied()
     }
@@ -440,7 +439,7 @@ impl<S: Spool> Relay<S> {
         &self.spool
     }
 
-    /// What there is to say about it all.
+    /// The current status.
     pub fn status(&self, now: ClockReading) -> Status {
         Status {
             stream: self.stream.to_string(),
@@ -466,13 +465,13 @@ impl<S: Spool> Relay<S> {
             refused_by_servers: status::by_word(&self.dispatcher.counts().refused),
             events_cut_anew: self.cut_anew,
             set_aside: status::SetAsideStatus::of(&self.set_aside_counts),
-            // The driver knows.
+            // Set by the driver.
             log_lines_dropped: 0,
             servers: self.server_status(now),
         }
     }
 
-    /// What came in is here or left where it may leave, and every Batch that came is accounted for.
+    /// Checks that every Batch is accounted for.
     fn audit(&self) {
         if cfg!(debug_assertions) {
             let n = &self.counts;

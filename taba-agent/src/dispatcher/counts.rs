@@ -1,22 +1,22 @@
-//! [`DispatchCounts`]: what became of Batches.
+//! [`DispatchCounts`]: counters of Batches and requests.
 
 use std::collections::BTreeMap;
 
 use taba_core::ledger::Why;
 use taba_core::wire::Answer;
 
-/// What became of Batches and requests since the start.
+/// Counters of Batches and requests since the start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DispatchCounts {
-    /// Batches and Probes sent, repetitions included.
+    /// Batches and Probes sent, with repetitions.
     pub batches_sent: u64,
     /// Checks among them: Batches, or Blocks of them, that a Server only tries to fold.
     pub checks_sent: u64,
     /// Probes among them.
     pub probes_sent: u64,
-    /// Batches among them that had been sent before: in this run, or perhaps in an earlier one.
+    /// Batches among them that were, or may have been, sent before.
     pub batches_replayed: u64,
-    /// How often a Lane learnt that the store holds less than it did.
+    /// Rewinds: a Lane learnt that the store holds less than before.
     pub rewinds: u64,
     /// Batches acknowledged, by answer, in the order of [`Answer`]'s numbers.
     pub batches_answered: [u64; 7],
@@ -24,7 +24,7 @@ pub struct DispatchCounts {
     pub batches_unanswered: u64,
     /// Answers that violate the protocol; they are among the answered, and the Batch was sent again.
     pub protocol_violations: u64,
-    /// Requests that were too large for a Server or a proxy before it.
+    /// Requests that were too large for a Server or a proxy.
     pub requests_too_large: u64,
     /// Events that Servers refused and counted as dropped, by reason.
     pub refused: BTreeMap<Why, u64>,

@@ -1,4 +1,4 @@
-//! What goes into the Dispatcher and what comes out: [`Input`], [`Action`].
+//! The inputs and actions of the Dispatcher: [`Input`], [`Action`].
 
 use std::time::Duration;
 
@@ -9,32 +9,31 @@ use super::request::{Request, RequestId};
 use crate::lane::{LaneKey, OutgoingBatch, ReleasedBatches};
 use crate::spool::Fetch;
 
-/// What the Dispatcher is told.
+/// An input of the Dispatcher.
 #[derive(Clone, Debug)]
 pub enum Input {
     /// Time has passed.
     Tick,
-    /// A Server process answers that was not seen before: the store may hold less than it did. What Lanes keep in case of
-    /// that is asked after at once.
+    /// A new Server process was seen: the store may hold less than before, so what Lanes keep is probed at once.
     NewServer,
     /// A request was answered, with one acknowledgement for each of its Lanes, in any order.
     Answered {
-        /// Which request.
+        /// The request.
         request: RequestId,
-        /// What the Server said.
+        /// The acknowledgements.
         acks: Vec<Ack>,
-        /// What time the Server has, if it said so.
+        /// The Server's time, if it was in the answer.
         server_time: Option<Timestamp>,
     },
-    /// A request was not answered, or not in a way that says anything about its Batches.
+    /// A request failed: no answer, or one that says nothing about its Batches.
     Failed {
-        /// Which request.
+        /// The request.
         request: RequestId,
-        /// What that says about its Batches.
+        /// The class of the failure.
         cause: FailureCause,
-        /// What happened, for people.
+        /// The failure, for people.
         why: String,
-        /// How long the Server asks to be left alone, at least.
+        /// The least time until the Server may be asked again.
         retry_after: Option<Duration>,
     },
 }
@@ -42,44 +41,44 @@ pub enum Input {
 /// Why a request failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FailureCause {
-    /// The Server is away, full, or slow: nothing is said about the request.
+    /// The Server is unavailable, full, or slow: nothing is known about the request.
     Away,
-    /// No connection was made: nothing of the request has left this machine.
+    /// No connection was made: nothing of the request was sent.
     Unreached,
-    /// The connection broke while the Server had the request: it may be what the Server failed on.
+    /// The connection broke while the Server had the request, which may be the cause.
     Broken,
-    /// The Server, or a proxy before it, turned the request away for what it is. Nothing of it was taken.
+    /// The Server, or a proxy, rejected the request. Nothing of it was processed.
     Refused,
-    /// The Server, or a proxy before it, says that the request is too large. Nothing of it was taken.
+    /// The Server, or a proxy, says that the request is too large. Nothing of it was processed.
     TooLarge,
 }
 
-/// Blocks that no Server takes, to be taken out of their Batch.
+/// Blocks to remove from their Batch, because no Server accepts them.
 #[derive(Clone, Debug)]
 pub struct PoisonBlocks {
-    /// The Batch, whole.
+    /// The whole Batch.
     pub batch: OutgoingBatch,
-    /// Places of the Blocks in it, ascending.
+    /// Indices of the Blocks in it, ascending.
     pub blocks: Vec<usize>,
-    /// What Servers, or proxies, said or did last, for people.
+    /// The last error of Servers or proxies, for people.
     pub why: String,
 }
 
-/// What is to be done.
+/// An action of the Dispatcher.
 #[derive(Clone, Debug)]
 pub enum Action {
     /// Send this.
     Send(Request),
-    /// This is stored for good, and no longer needed here.
+    /// These are stored for good: release them.
     Release(ReleasedBatches),
-    /// This is too old to be sent. If it was not stored, the Server counts it as lost.
+    /// These are too old to be sent. Servers count what was not stored as lost.
     Expire(ReleasedBatches),
-    /// Set these Blocks aside, and put the rest of the Batch in its place.
+    /// Set these Blocks aside, and replace the Batch by the rest.
     SetAside(PoisonBlocks),
-    /// Cut what of this Lane was never sent into Batches of at most so many bytes.
+    /// Cut the unsent part of this Lane into Batches of at most this many bytes.
     Recut(LaneKey, usize),
-    /// Read back the content of this Batch, and give it to [`Dispatcher::fetched`](super::Dispatcher::fetched).
+    /// Read back the content of this Batch, and pass it to [`Dispatcher::fetched`](super::Dispatcher::fetched).
     Fetch(Fetch),
-    /// A Server says that this Lane is not meant for its deployment.
+    /// A Server says that this Lane is not for its deployment.
     Misplaced(LaneKey),
 }

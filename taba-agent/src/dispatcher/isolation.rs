@@ -1,4 +1,4 @@
-//! Isolating poison Blocks: which Block of which Batch a Server fails on, found by bisection, without loss and in few failures.
+//! Isolates poison Blocks: finds the Blocks that a Server fails on by bisection, without loss and with few failures.
 //!
 //! ```text
 //!  a request fails        Lanes halve until one is alone         alone, again and again           its Blocks are checked
@@ -6,86 +6,86 @@
 //!                                                                                                        │
 //!                                 Blocks that fail by themselves are set aside, the Batch goes on ◄──────┘
 //! ```
-//! A *check* is a Batch, or some of its Blocks, that a Server folds and throws away: it may fail, or take the Server with
-//! it, and nothing is lost or counted. What a Server refuses, or dies of, when it is all that the Server has from this
-//! Agent, while the same Server answers Probes before and after, lies in the Block.
+//! A *check* is a Batch, or some of its Blocks, that a Server folds and discards: it may fail, or crash the Server,
+//! and nothing is lost or counted. If the Server refuses or crashes on a check that is its only request from this
+//! Agent, and answers Probes before and after, the Block is the cause.
 //!
-//! Only requests that were turned away for what they are, or whose connection broke before the answer, start an isolation;
-//! a Server that is away, full or slow says nothing about a Batch. What is too large is split, and not searched for poison.
+//! Only requests that were rejected, or whose connection broke before the answer, start an isolation; an unavailable,
+//! full or slow Server says nothing about a Batch. Requests that are too large are split, not bisected.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-/// How often a Batch fails alone before its Blocks are checked.
+/// Failures of a Batch alone before its Blocks are checked.
 const STRIKES_MAX: u32 = 3;
-/// How often a Block fails by itself before it is set aside.
+/// Failures of a Block alone before it is set aside.
 const BLOCK_STRIKES_MAX: u32 = 2;
-/// Failed checks of one Batch after which all that was not cleared is set aside: Servers have died often enough of it.
+/// Failed checks of one Batch after which everything unchecked is set aside, to spare the Servers.
 const FAILURES_MAX: u32 = 40;
-/// How often all of a Batch passes its checks, and still fails when it is sent, before all of it is set aside.
+/// Times that all of a Batch passes its checks and still fails when sent, before all of it is set aside.
 const ROUNDS_MAX: u32 = 3;
 
-/// How far the search for poison Blocks in a Lane has come.
+/// The state of the search for poison Blocks in a Lane.
 #[derive(Debug, Default)]
 pub(super) struct Isolation {
-    /// Lanes in its next request, at most; `None` when it is not being isolated.
+    /// Maximum number of Lanes in its next request; `None` when it is not being isolated.
     lanes_max: Option<usize>,
-    /// How often its Batch failed alone.
+    /// Failures of its Batch alone.
     strikes: u32,
     /// Its Batch is too large by itself.
     is_too_large: bool,
     bisection: Option<Bisection>,
     rounds: u32,
-    /// How it failed last, for people.
+    /// The last failure, for people.
     why: String,
 }
 
 /// The checks of one Batch.
 #[derive(Debug, Default)]
 struct Bisection {
-    /// Ranges of Blocks that are to be checked; the last one is next. `None` before the first check.
+    /// Ranges of Blocks to check; the last one is next. `None` before the first check.
     todo: Option<Vec<Range<usize>>>,
-    /// How often the next range, of one Block, has failed.
+    /// Failures of the next range, if it is one Block.
     strikes: u32,
     failures: u32,
     poison: BTreeSet<usize>,
 }
 
-/// What is to be done next with the Batch of a Lane that is being isolated.
+/// The next step with an isolated Batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum IsolationStep {
-    /// It is sent.
+    /// Send it.
     Send,
-    /// These Blocks of it are checked.
+    /// Check these Blocks.
     Check(Range<usize>),
-    /// These Blocks are set aside.
+    /// Set these Blocks aside.
     SetAside(Vec<usize>),
-    /// The largest Blocks are set aside, until the rest is small enough.
+    /// Set the largest Blocks aside, until the rest is small enough.
     SetLargestAside,
 }
 
 impl Isolation {
-    /// Lanes in its next request, at most.
+    /// The maximum number of Lanes in its next request.
     pub(super) fn lanes_max(&self) -> usize {
         self.lanes_max.unwrap_or(usize::MAX)
     }
 
-    /// Whether its next request must be all that its Server has from this Agent.
+    /// Whether its next request must be its Server's only one from this Agent.
     pub(super) fn is_alone(&self) -> bool {
         self.lanes_max == Some(1)
     }
 
-    /// A request with so many Lanes failed, of which this was one.
+    /// A request with this many Lanes failed, including this one.
     pub(super) fn halve(&mut self, lanes: usize) {
         self.lanes_max = Some((lanes / 2).max(1).min(self.lanes_max()));
     }
 
-    /// How it failed last, for people.
+    /// The last failure, for people.
     pub(super) fn why(&self) -> &str {
         &self.why
     }
 
-    /// Its Batch was all that its Server had, and failed.
+    /// Its Batch failed as its Server's only request.
     pub(super) fn failed_alone(&mut self, why: &str) {
         (self.lanes_max, self.why) = (Some(1), why.to_owned());
         self.strikes += 1;
@@ -94,18 +94,18 @@ impl Isolation {
         }
     }
 
-    /// Its Batch is too large for its Server, by itself.
+    /// Its Batch alone is too large for its Server.
     pub(super) fn too_large(&mut self, why: &str) {
         (self.lanes_max, self.is_too_large, self.why) = (Some(1), true, why.to_owned());
         self.strikes += 1;
     }
 
-    /// The same Batch is another one from here on, because some of its Blocks were set aside, or it was cut anew.
+    /// Its Batch has changed: Blocks were set aside, or it was cut again.
     pub(super) fn changed(&mut self) {
         *self = Self { lanes_max: Some(1), ..Self::default() };
     }
 
-    /// A check was answered.
+    /// A check succeeded.
     pub(super) fn passed(&mut self) {
         let Some(bisection) = &mut self.bisection else { return };
         bisection.next(Vec::new());
@@ -128,7 +128,7 @@ impl Isolation {
         }
     }
 
-    /// What is to be done with its Batch of so many Blocks.
+    /// The next step with its Batch of this many Blocks.
     pub(super) fn turn(&mut self, blocks: usize) -> IsolationStep {
         if self.is_too_large && self.strikes >= STRIKES_MAX {
             return IsolationStep::SetLargestAside;
@@ -145,7 +145,7 @@ impl Isolation {
         if !bisection.poison.is_empty() {
             return IsolationStep::SetAside(bisection.poison.iter().copied().collect());
         }
-        // Each Block passes: whatever it is, the checks do not show it. Once more, but not for ever.
+        // Each Block passes: checks do not show the cause. Repeats a limited number of times.
         self.rounds += 1;
         if self.rounds < ROUNDS_MAX && blocks > 0 {
             (self.strikes, self.bisection) = (0, None);
@@ -156,7 +156,7 @@ impl Isolation {
 }
 
 impl Bisection {
-    /// The range is done with; these take its place.
+    /// Replaces the current range by these.
     fn next(&mut self, ranges: Vec<Range<usize>>) {
         self.strikes = 0;
         if let Some(todo) = &mut self.todo {
@@ -170,7 +170,7 @@ impl Bisection {
 mod tests {
     use super::*;
 
-    /// Fails a Batch alone until something else than sending it is to be done.
+    /// Fails a Batch alone until the next step is not to send it.
     fn isolated_batch(blocks: usize) -> Isolation {
         let mut isolation = Isolation::default();
         while isolation.turn(blocks) == IsolationStep::Send {
@@ -179,7 +179,7 @@ mod tests {
         isolation
     }
 
-    /// Goes on to the verdict, with a Server that fails on these Blocks. Answers the verdict, and the failures.
+    /// Runs to the verdict, with a Server that fails on these Blocks. Returns the verdict and the failures.
     fn tried(blocks: usize, bad: &[usize]) -> (IsolationStep, usize) {
         let mut isolation = isolated_batch(blocks);
         let mut failures = STRIKES_MAX as usize;
@@ -229,7 +229,7 @@ mod tests {
         let (verdict, failures) = tried(1900, &all);
         assert!(matches!(verdict, IsolationStep::SetAside(blocks) if blocks == all));
         assert!(failures <= 3 + FAILURES_MAX as usize + 1, "{failures}");
-        // Nothing fails by itself, and together they always do.
+        // No Block fails alone, but together they always do.
         let (verdict, failures) = tried(50, &[]);
         assert_eq!((verdict, failures), (IsolationStep::SetAside((0..50).collect()), 9));
     }

@@ -1,4 +1,4 @@
-//! [`Request`]: the Batches of many Lanes, on their way to one Server.
+//! [`Request`]: the messages of many Lanes to one Server.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use taba_core::wire::{Lanes, Probe};
 
 use crate::lane::{LaneKey, OutgoingBatch, OutgoingMessage};
 
-/// The number of a request, to match its answer; unique in one Agent run.
+/// The number of a request, unique in one Agent run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u64);
 
@@ -18,26 +18,25 @@ impl fmt::Display for RequestId {
     }
 }
 
-/// The messages of many Lanes, on their way to one Server. The bytes of Batches are shared with the Lanes, not copied.
+/// The messages of many Lanes to one Server. The bytes of Batches are shared with the Lanes, not copied.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// To match the answer.
+    /// Its number.
     pub id: RequestId,
-    /// The Server's place in the configuration, from 0.
+    /// The Server's index in the configuration.
     pub server: usize,
-    /// Whether the Server is only to find out whether it could fold this: it stores nothing of it.
+    /// Whether the Server only checks whether it could fold this, and stores nothing.
     pub is_check: bool,
-    /// When it was put together, on the clock of the day.
+    /// The time of its composition, by the wall clock.
     pub sent_at: Timestamp,
     /// Batches and Probes together name each Lane at most once.
     pub batches: Vec<OutgoingBatch>,
-    /// Questions after Lanes.
+    /// Probes of Lanes.
     pub probes: Vec<Probe>,
 }
 
 impl Request {
-    /// The message, to be put in a frame of the kind `Lanes`: what
-    /// [`Lanes::decode`] reads.
+    /// The message for a frame of the kind `Lanes`, as [`Lanes::decode`] reads it.
     ///
     /// # Cost
     /// One allocation, and one copy of all bytes.
@@ -55,16 +54,16 @@ impl Request {
     }
 }
 
-/// A request that still has room.
+/// A request being composed.
 #[derive(Debug)]
 pub(super) struct Draft {
     batches: Vec<OutgoingBatch>,
     probes: Vec<Probe>,
     bytes: usize,
-    /// Lanes that may be in it, at most.
+    /// Maximum number of Lanes.
     lanes_max: usize,
     is_check: bool,
-    /// Whether it is to be all that its Server has.
+    /// Whether it must be its Server's only request.
     pub(super) is_alone: bool,
 }
 
@@ -82,24 +81,24 @@ impl Default for Draft {
 }
 
 impl Draft {
-    /// Whether a message of `bytes` still fits, whose Lane may be in a request with so many others. One always fits into
-    /// an empty draft.
+    /// Whether a message of `bytes` fits, whose Lane may be in a request of at most `lanes_max` Lanes. One always
+    /// fits into an empty draft.
     pub(super) fn has_room(&self, bytes: usize, lanes_max: usize, bytes_max: usize) -> bool {
         self.len() < self.lanes_max.min(lanes_max) && Lanes::HEAD_BYTES_MAX + self.bytes + bytes <= bytes_max
     }
 
-    /// A message comes whose Lane may be in a request with so many others.
+    /// Lowers the maximum number of Lanes.
     pub(super) fn bound(&mut self, lanes_max: usize) {
         self.lanes_max = self.lanes_max.min(lanes_max);
     }
 
-    /// A check of these Blocks.
+    /// Makes it a check of these Blocks.
     pub(super) fn check(&mut self, batch: OutgoingBatch) {
         self.is_check = true;
         self.push(OutgoingMessage::Batch(batch));
     }
 
-    /// One that is to be all that its Server has.
+    /// A draft that must be its Server's only request.
     pub(super) fn alone() -> Self {
         Self { is_alone: true, ..Self::default() }
     }
@@ -108,12 +107,11 @@ impl Draft {
         &mut self.batches
     }
 
-    /// Bytes of the request, about.
+    /// Approximate bytes of the request.
     pub(super) fn bytes(&self) -> usize {
         Lanes::HEAD_BYTES_MAX + self.bytes
     }
 
-    /// Whether it is a check.
     pub(super) fn is_check(&self) -> bool {
         self.is_check
     }
@@ -141,7 +139,7 @@ impl Draft {
 }
 
 impl Request {
-    /// The Lanes that it speaks for, Batches first.
+    /// Its Lanes, those of Batches first.
     pub fn lanes(&self) -> impl Iterator<Item = LaneKey> {
         let of_probe = |probe: &Probe| LaneKey { stream: probe.stream, vbucket: probe.vbucket };
         self.batches.iter().map(|batch| batch.lane).chain(self.probes.iter().map(of_probe))

@@ -1,4 +1,4 @@
-//! What the answer to a message of a Lane changes.
+//! The effect of answers on a Lane.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::{Lane, Progress, ReleasedBatches};
 use crate::sabotage::{CONFIRM, is_off};
 
 impl Lane {
-    /// What the Server said about the message in flight, and what can be released for that.
+    /// Applies the answer to the message in flight; returns the released Batches.
     pub fn acknowledge(&mut self, now: Duration, ack: &Ack) -> (Progress, ReleasedBatches) {
         debug_assert!(self.in_flight.is_some(), "an answer without a question");
         let Some(in_flight) = self.in_flight.take() else {
@@ -20,14 +20,14 @@ impl Lane {
         let ack = &Ack { applied: beyond, stable: ack.stable.min(beyond), ..ack.clone() };
         let progress = match ack.answer {
             Answer::Unavailable | Answer::Busy | Answer::Misplaced | Answer::Misdated => Progress::Later,
-            // A mark above everything we ever sent is not about our Lane.
+            // A mark above everything sent is not of this Lane.
             _ if ack.applied > self.sent_through => Progress::ProtocolViolation,
             Answer::Applied if in_flight.is_probe => self.probed(now, ack.applied),
             _ if in_flight.is_probe => Progress::ProtocolViolation,
             Answer::Applied | Answer::Duplicate if ack.applied >= sent => self.applied(now, ack.applied),
             Answer::Applied | Answer::Duplicate => Progress::ProtocolViolation,
-            // The store may have gone back to any earlier mark, also below what we still have. Then we go on from
-            // what we have, and the Server, seeing the base, counts the gap.
+            // The store may have gone back to any earlier mark, also below the base. Then sending continues at the
+            // base, and the Server counts the gap.
             Answer::Nak => {
                 self.rewind(ack.applied);
                 if self.cursor == sent { Progress::Later } else { Progress::Rewound }
@@ -84,15 +84,14 @@ impl Lane {
         }
     }
 
-    /// The request was not answered: the Batch may or may not have been stored, and is to be sent again as it is.
+    /// The request failed: the Batch may or may not have been stored, and is sent again unchanged.
     pub fn give_back(&mut self) {
         debug_assert!(self.in_flight.is_some(), "nothing was taken");
         self.in_flight = None;
         self.put_away_next();
     }
 
-    /// The request was turned away, by whoever it reached, before anything of it was taken: what was in flight counts as
-    /// not sent.
+    /// The request was rejected before any of it was processed: what was in flight counts as not sent.
     pub fn turned_away(&mut self) {
         debug_assert!(self.in_flight.is_some(), "nothing was taken");
         if let Some(in_flight) = self.in_flight.take() {
@@ -100,8 +99,8 @@ impl Lane {
         }
     }
 
-    /// What was read back to be sent is read back again when its turn comes: many Lanes may wait for one Server to come
-    /// back. What is here since it came stays, as long as there is room for it.
+    /// Drops content that was read back for sending: many Lanes may wait for one Server. Content kept since it came
+    /// stays, as long as there is room.
     fn put_away_next(&mut self) {
         let next = self.index(self.cursor);
         if let Some(index) = next.filter(|index| self.entries[*index].is_fetched) {

@@ -1,4 +1,4 @@
-//! Cutting Blocks into Batches: which Block becomes part of which.
+//! Cuts Blocks into Batches.
 
 use taba_core::SeqNo;
 use taba_core::limits::BATCH_BLOCKS_MAX;
@@ -9,8 +9,8 @@ use super::entry::LaneEntry;
 use crate::spool::record::Fragment;
 
 impl Lane {
-    /// How these Blocks would be cut: first into what is open, then into new Batches from `next` on, before which there
-    /// are so many events.
+    /// Cuts these Blocks: first into the open Batch, then into new ones from `next` on, whose number and preceding
+    /// events are given.
     pub(super) fn cut<'a>(
         &self,
         open: Option<&LaneEntry>,
@@ -31,7 +31,7 @@ impl Lane {
         };
         let mut fragments: Vec<Fragment> = Vec::new();
         let (mut events, mut scratch) = (events_before, Vec::new());
-        // What the Batch being filled holds before its fragment.
+        // The content of the open Batch before its fragment.
         let mut held = open.map_or((0, 0), |open| (open.blocks, open.weight.bytes as usize));
         if let Some(open) = open {
             let (blocks_before, batch_events_before) = (open.blocks, open.weight.events);

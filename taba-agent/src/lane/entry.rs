@@ -1,4 +1,4 @@
-//! [`LaneEntry`]: one Batch of a Lane, from its first Block until it is released.
+//! [`LaneEntry`]: one Batch of a Lane, until it is released.
 
 use std::time::Duration;
 
@@ -11,34 +11,33 @@ use crate::spool::record::Fragment;
 use crate::spool::{FragmentLocation, Weight};
 use crate::units::ClockReading;
 
-/// One Batch of a Lane.
 #[derive(Debug)]
 pub(super) struct LaneEntry {
     pub(super) seq: SeqNo,
     pub(super) events_before: u64,
     pub(super) blocks: u64,
     pub(super) weight: Weight,
-    /// When its first Block came, on the clock of its stream.
+    /// The arrival of its first Block, by the clock of its stream.
     pub(super) taken_at: Timestamp,
-    /// The same in microseconds since the start of this run; below zero for what an earlier one has taken, and later
-    /// than now for what the clock says is still to come.
+    /// The same in microseconds since the start of this run; negative for Batches of an earlier run, and in the
+    /// future if the clock says so.
     pub(super) born: i64,
-    /// Nothing is added to it any more.
+    /// Whether it is closed.
     pub(super) is_closed: bool,
     /// The end of its last fragment in the Spool.
     pub(super) written: u64,
-    /// Whether it is known that all fragments can be read back from the Spool.
+    /// Whether all fragments can be read back from the Spool.
     pub(super) is_filed: bool,
-    /// Whether its content was read back, rather than kept since it came.
+    /// Whether its content was read back.
     pub(super) is_fetched: bool,
-    /// Where its fragments stand in the Spool.
+    /// The locations of its fragments in the Spool.
     pub(super) locations: Vec<FragmentLocation>,
-    /// When it was first acknowledged, since the store was last seen to go back behind it.
+    /// Its first acknowledgement since the store last went back before it.
     pub(super) acked_at: Option<Duration>,
     content: EntryContent,
-    /// Blocks behind all fragments, which are not in the Spool: what of the Batch was found damaged.
+    /// Blocks after all fragments that are not in the Spool: notes of damage.
     note: Bytes,
-    /// How many Blocks that are.
+    /// The number of those Blocks.
     notes: u64,
 }
 
@@ -52,7 +51,7 @@ enum EntryContent {
 }
 
 impl LaneEntry {
-    /// The Batch that begins with this fragment.
+    /// A Batch that begins with this fragment.
     pub(super) fn begin(
         now: ClockReading,
         fragment: Fragment,
@@ -78,7 +77,7 @@ impl LaneEntry {
         }
     }
 
-    /// A Batch that an earlier run has taken, with notes of what of it is damaged.
+    /// A Batch of an earlier run, with notes of damage.
     pub(super) fn recovered(
         found: crate::spool::recovery::RecoveredBatch,
         clock: StreamClock,
@@ -107,12 +106,12 @@ impl LaneEntry {
         }
     }
 
-    /// The time of day was set.
+    /// The wall clock was set.
     pub(super) fn recompute_ages(&mut self, clock: StreamClock, now: ClockReading) {
         self.born = born(self.taken_at, clock, now);
     }
 
-    /// Adds a fragment that follows on what is here.
+    /// Adds the next fragment.
     pub(super) fn append(&mut self, fragment: &Fragment, location: FragmentLocation, written: u64) {
         debug_assert!(!self.is_closed && fragment.seq == self.seq && fragment.blocks_before == self.blocks);
         let EntryContent::Filling(bytes) = &mut self.content else {
@@ -134,7 +133,7 @@ impl LaneEntry {
         }
     }
 
-    /// Forgets the content if the Spool can give it back.
+    /// Drops the content if the Spool can return it.
     pub(super) fn put_away(&mut self) {
         self.close();
         if self.is_filed {
@@ -142,27 +141,27 @@ impl LaneEntry {
         }
     }
 
-    /// Whether its content has to be read back before it can be used.
+    /// Whether its content must be read back first.
     pub(super) fn is_away(&self) -> bool {
         matches!(self.content, EntryContent::Away) && !self.locations.is_empty()
     }
 
-    /// Its content was read back.
+    /// Stores content that was read back.
     pub(super) fn put_here(&mut self, bytes: Bytes) {
         if self.is_away() {
             (self.content, self.is_fetched) = (EntryContent::Here(bytes), true);
         }
     }
 
-    /// It stands elsewhere now, as one fragment; gives where it stood. Its content stays in memory until the Spool can give it
-    /// back from there.
+    /// Moves it to one new fragment; returns the old locations. Its content stays in memory until it can be read back
+    /// from there.
     pub(super) fn move_to(&mut self, location: FragmentLocation, written: u64) -> Vec<FragmentLocation> {
         debug_assert!(!self.is_away(), "what is away was not written again");
         (self.written, self.is_filed) = (written, false);
         std::mem::replace(&mut self.locations, vec![location])
     }
 
-    /// These Blocks take the place of its own; gives where those stood.
+    /// Replaces its Blocks; returns the old locations.
     pub(super) fn replace(
         &mut self,
         fragment: Fragment,
@@ -175,7 +174,7 @@ impl LaneEntry {
         self.move_to(location, written)
     }
 
-    /// It as one fragment with this content, to be written again.
+    /// The Batch as one fragment with this content, to write again.
     pub(super) fn copy(&self, vbucket: u16, bytes: Bytes) -> (Timestamp, Fragment) {
         let fragment = Fragment {
             vbucket,
@@ -190,7 +189,7 @@ impl LaneEntry {
         (self.taken_at, fragment)
     }
 
-    /// All its Blocks, encoded, without the note; `None` while they are away.
+    /// All its encoded Blocks without notes; `None` while they are away.
     pub(super) fn fragments(&self) -> Option<Bytes> {
         match &self.content {
             EntryContent::Filling(bytes) => Some(Bytes::copy_from_slice(bytes)),
@@ -200,25 +199,24 @@ impl LaneEntry {
         }
     }
 
-    /// All its Blocks, encoded; the same each time once it is closed. `None` while they are away.
+    /// All its encoded Blocks, unchanged once it is closed; `None` while they are away.
     pub(super) fn content(&mut self) -> Option<Bytes> {
         self.close();
         let fragments = self.fragments()?;
         Some(if self.note.is_empty() { fragments } else { [fragments, self.note.clone()].concat().into() })
     }
 
-    /// Blocks in its fragments: without the note, which stands in no log.
+    /// Blocks in its fragments, without notes.
     pub(super) fn blocks_written(&self) -> u64 {
         self.blocks - self.notes
     }
 
-    /// Bytes that sending it takes.
+    /// Bytes to send.
     pub(super) fn bytes(&self) -> usize {
         self.weight.bytes as usize + self.note.len()
     }
 
-    /// Some of its fragments were found damaged only now: these Blocks, which are here, are all that is left. Gives how many
-    /// events are lost, and where they stood.
+    /// Some fragments turned out to be damaged: keeps these Blocks only. Returns the lost events and the locations.
     pub(super) fn damaged(
         &mut self,
         intact: &[Block],
@@ -233,7 +231,7 @@ impl LaneEntry {
         (lost, damaged.to_vec())
     }
 
-    /// Adds a Block that is in no log.
+    /// Adds a note, which is not in the Spool.
     pub(super) fn add_note(&mut self, note: &Block) {
         let mut bytes = self.note.to_vec();
         note.encode(&mut bytes);
@@ -241,13 +239,13 @@ impl LaneEntry {
         (self.notes, self.blocks) = (self.notes + 1, self.blocks + 1);
     }
 
-    /// Whether some of it was found damaged.
+    /// Whether it has notes of damage.
     pub(super) fn has_note(&self) -> bool {
         self.notes > 0
     }
 }
 
-/// When an earlier run has taken it, in time since the start of this one.
+/// Its arrival in an earlier run, relative to the start of this one.
 pub(super) fn born(taken_at: Timestamp, clock: StreamClock, now: ClockReading) -> i64 {
     (now.uptime.as_micros() as i64).saturating_sub(clock.age(taken_at, now.time))
 }

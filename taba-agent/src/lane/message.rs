@@ -1,4 +1,4 @@
-//! [`OutgoingMessage`]: what a Lane says: its next Batch, or a question.
+//! [`OutgoingMessage`]: a message of a Lane: its next Batch, or a Probe.
 
 use std::ops::Range;
 
@@ -8,35 +8,35 @@ use taba_core::wire::{Probe, Reader, put_u64};
 
 use super::{HEAD_BYTES_MAX, LaneKey};
 
-/// A Batch to be sent: shares its bytes with the Lane.
+/// A Batch to send; shares its bytes with the Lane.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutgoingBatch {
-    /// Which Lane.
+    /// The Lane.
     pub lane: LaneKey,
     /// The place in the Lane.
     pub seq: SeqNo,
-    /// The oldest Batch that is retained.
+    /// The oldest retained Batch.
     pub base: SeqNo,
     pub(super) events_before: u64,
     pub(super) blocks: u64,
     pub(super) bytes: Bytes,
 }
 
-/// What a Lane has to say.
+/// A message of a Lane.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OutgoingMessage {
     /// Its next Batch.
     Batch(OutgoingBatch),
-    /// A question.
+    /// A Probe.
     Probe(Probe),
 }
 
-/// What a Lane would say, in bytes.
+/// The next message and its size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NextMessage {
-    /// A Batch of at most so many bytes.
+    /// A Batch of at most this many bytes.
     Batch(usize),
-    /// A question.
+    /// A Probe.
     Probe,
 }
 
@@ -56,7 +56,7 @@ impl OutgoingBatch {
         out.extend_from_slice(&self.bytes);
     }
 
-    /// How many Blocks it has.
+    /// The number of its Blocks.
     pub const fn blocks(&self) -> u64 {
         self.blocks
     }
@@ -64,7 +64,7 @@ impl OutgoingBatch {
     /// Each of its Blocks, encoded.
     ///
     /// # Panics
-    /// Never: what a Lane sends are Blocks that it encoded.
+    /// Never: the Lane encoded these Blocks.
     pub fn each(&self) -> Vec<Bytes> {
         let mut reader = Reader::new(&self.bytes);
         let mut blocks = Vec::with_capacity(self.blocks as usize);
@@ -76,13 +76,13 @@ impl OutgoingBatch {
         blocks
     }
 
-    /// The same Batch with these of its Blocks only.
+    /// The same Batch with only these Blocks.
     pub(crate) fn only(&self, blocks: Range<usize>) -> Self {
         let bytes = self.each().get(blocks.clone()).unwrap_or_default().concat().into();
         Self { blocks: blocks.len() as u64, bytes, ..self.clone() }
     }
 
-    /// The places of its largest Blocks, so many of them that the rest takes at most so many bytes.
+    /// The indices of its largest Blocks, such that the rest has at most `bytes_max` bytes.
     pub(crate) fn largest(&self, bytes_max: usize) -> Vec<usize> {
         let sizes: Vec<usize> = self.each().iter().map(Bytes::len).collect();
         let mut left = self.bytes();
@@ -98,7 +98,7 @@ impl OutgoingBatch {
         largest
     }
 
-    /// How many bytes [`encode`](Self::encode) appends, at most.
+    /// Maximum bytes that [`encode`](Self::encode) appends.
     pub fn bytes(&self) -> usize {
         HEAD_BYTES_MAX + self.bytes.len()
     }

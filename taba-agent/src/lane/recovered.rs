@@ -1,4 +1,4 @@
-//! A Lane of an earlier run: how it was found, and how old it is.
+//! A Lane of an earlier run, and its age.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::spool::recovery::{RecoveredLane, Sending};
 use crate::units::ClockReading;
 
 impl Lane {
-    /// A Lane of an earlier run, as it was found. It first asks how far it is contained in the store.
+    /// A recovered Lane of an earlier run. It first probes how far it is contained in the store.
     pub fn recovered(key: LaneKey, bounds: LaneBounds, found: RecoveredLane, now: ClockReading) -> Self {
         let mut lane = Self { clock: found.clock, ..Self::new(key, bounds) };
         for batch in found.batches {
@@ -47,7 +47,7 @@ impl Lane {
         lane
     }
 
-    /// Since when an earlier run may have sent something of it, in microseconds since the start of this one.
+    /// Since when an earlier run may have sent one of its Batches, in microseconds since the start of this one.
     fn found_begun(&self, now: ClockReading) -> Option<i64> {
         match self.begun_before {
             Sending::Unknown => Some(i64::MIN),
@@ -56,13 +56,13 @@ impl Lane {
         }
     }
 
-    /// By how much the times of its stream are off, if that is a stream of an earlier run.
+    /// The clock error of its stream, if that is of an earlier run.
     pub fn found_clock(&self) -> Option<StreamClock> {
         self.is_recovered.then_some(self.clock)
     }
 
-    /// The time of day was set, or it was found that its stream's clock was ahead by more than was known: what an
-    /// earlier run has taken is as old as it is by this clock.
+    /// The wall clock was set, or its stream's clock was found to be further ahead: recomputes the ages of an earlier
+    /// run's Batches.
     pub fn recompute_ages(&mut self, now: ClockReading, ahead: i64) {
         if self.is_recovered {
             self.clock.measured = self.clock.measured.saturating_sub(ahead);
@@ -78,21 +78,19 @@ impl Lane {
         self.is_recovered
     }
 
-    /// By how many microseconds its newest Batch is from the future, if by more than clocks may differ.
+    /// The microseconds by which its newest Batch is in the future, if more than clocks may differ.
     pub fn ahead(&self, now: Duration) -> Option<i64> {
         let ahead = self.entries.back()?.born.saturating_sub(now.as_micros() as i64);
         Some(ahead).filter(|ahead| *ahead > CLOCKS_APART_MAX.as_micros() as i64)
     }
 
-    /// Whether an earlier run has taken something that is too old to be sent, or from the future: either that run's
-    /// clock was wrong, or this one's is.
+    /// Whether a Batch of an earlier run is too old to be sent, or in the future: one of the two clocks was wrong.
     pub fn is_misdated(&self, now: Duration) -> bool {
         self.is_recovered && (self.is_too_old(now) || self.ahead(now).is_some())
     }
 }
 
-/// The Ledger's note about events of a Client that were written down and cannot be read any more; where nobody knows
-/// whose they were, of a stream.
+/// The Ledger's note of lost events of a Client; of a stream if the Client is unknown.
 pub(super) fn damage_note(client: ClientId, now: Timestamp, events: u64) -> Block {
     Block::note(ledger::dropped_tab(Where::Agent, Why::Damaged), client, now, events)
 }

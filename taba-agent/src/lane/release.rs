@@ -1,4 +1,4 @@
-//! What of a Lane may go, and when: confirmed, too old, or in the way while room is needed.
+//! Releases Batches: confirmed, expired, or to make room.
 
 use std::time::Duration;
 
@@ -11,18 +11,18 @@ use crate::sabotage::{CONFIRM, is_off};
 use crate::spool::SegmentId;
 use crate::units::BATCH_AGE_MAX;
 
-/// Everything up to `through` is gone from here, and some of it may not have been stored. That is said with every
-/// message, as the base; and like a Batch it is kept until it is confirmed that the store has heard it.
+/// Everything up to `through` is gone here, and some of it may not be stored. Every message says so with its base;
+/// and like a Batch this is kept until it is confirmed that the store knows.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LostBatches {
     pub(super) through: SeqNo,
     pub(super) acked_at: Option<Duration>,
-    /// Since when a Server may have had the last of it, at the earliest, in microseconds since the start of this run.
+    /// The earliest time at which a Server may have had the last of it, in microseconds since the start of this run.
     since: i64,
 }
 
 impl Lane {
-    /// The store has heard of the loss; once that is confirmed, nothing is left to tell.
+    /// The store knows of the loss; once that is confirmed, nothing is left to report.
     pub(super) fn confirm_loss(&mut self, now: Duration, ack: &Ack, sent_at: Duration) {
         let Some(loss) = self.loss.as_mut().filter(|loss| loss.through <= ack.applied) else { return };
         match loss.acked_at {
@@ -34,7 +34,7 @@ impl Lane {
         }
     }
 
-    /// Releases what an answer to a message sent then confirms: what was acknowledged long enough before.
+    /// Releases the Batches that an answer to a message sent at `sent_at` confirms.
     pub(super) fn confirm(&mut self, through: SeqNo, sent_at: Duration, released: &mut ReleasedBatches) {
         while let Some(oldest) = self.entries.front() {
             let is_confirmed =
@@ -55,21 +55,21 @@ impl Lane {
         released.locations.extend(entry.locations);
     }
 
-    /// When a Lane that has nothing to send wants to ask whether what it keeps may go; `None` when it keeps nothing, or
-    /// has something to say anyway.
+    /// When a Lane without anything to send should probe for confirmation; `None` when it keeps nothing, or has
+    /// something to send.
     pub fn probe_at(&self) -> Option<Duration> {
         if self.in_flight.is_some() || self.next().is_some() {
             return None;
         }
         let kept = self.entries.back().map(|entry| entry.acked_at);
         let told = self.loss.map(|loss| loss.acked_at);
-        // What is kept and not acknowledged is sent, and what is lost and not heard of is told first.
+        // Unacknowledged Batches are sent, and unreported losses are reported, first.
         let newest = kept.into_iter().chain(told).max()??;
         Some((newest + self.bounds.confirm_after).max(self.probe_not_before))
     }
 
-    /// When a Lane whose next Batch waits for the Spool wants to ask whether what it keeps may go: until that goes, a full
-    /// disk may have no room for the Batch. `None` when it keeps nothing that was acknowledged, or asks anyway.
+    /// When a Lane whose next Batch waits for the Spool should probe: a full disk may have no room for the Batch
+    /// until something is released. `None` when it keeps nothing acknowledged, or probes anyway.
     pub fn probe_before_batch_at(&self) -> Option<Duration> {
         if self.in_flight.is_some() || self.must_probe {
             return None;
@@ -78,7 +78,7 @@ impl Lane {
         Some((acked_at + self.bounds.confirm_after).max(self.probe_not_before))
     }
 
-    /// It is time to ask.
+    /// Sends a Probe next.
     pub fn probe(&mut self) {
         self.must_probe = true;
     }
@@ -88,18 +88,18 @@ impl Lane {
         self.entries.front().is_some_and(|oldest| self.age(oldest, now) > BATCH_AGE_MAX.as_micros() as i64)
     }
 
-    /// For how long a Server may have had a Batch, at most; 0 when nothing of this Lane was ever sent.
+    /// The longest time for which a Server may have had a Batch; 0 if nothing of this Lane was sent.
     fn age(&self, entry: &LaneEntry, now: Duration) -> i64 {
         self.begun.map_or(0, |begun| (now.as_micros() as i64).saturating_sub(entry.born.max(begun)))
     }
 
-    /// Releases Batches that are too old to be sent, unless they are in flight. Those that had not been acknowledged
-    /// are lost: the Server counts them, unless it has them, when the next message tells it the new base.
+    /// Releases Batches that are too old to be sent, unless they are in flight. Those not acknowledged are lost: the
+    /// Server counts them, unless it has them, when the next message has the new base.
     pub fn expire(&mut self, now: Duration) -> ReleasedBatches {
         let mut released = ReleasedBatches::default();
         let old = |since: i64| (now.as_micros() as i64).saturating_sub(since);
         let loss_age_max = LOSS_AGE_MAX.as_micros() as i64;
-        // Its Lane's mark may be gone by now.
+        // Its Lane's mark may be gone.
         let is_given_up = self.loss.take_if(|loss| old(loss.since) > loss_age_max).is_some();
         while let Some(oldest) =
             self.entries.front().filter(|old| self.age(old, now) > BATCH_AGE_MAX.as_micros() as i64)
@@ -113,12 +113,12 @@ impl Lane {
             if is_lost {
                 let loss = LostBatches { through: seq, acked_at: None, since };
                 self.loss = Some(loss).filter(|_| old(since) <= loss_age_max);
-                // Telling of it moves the mark as far as sending it would have.
+                // Reporting it moves the mark as far as sending it would.
                 self.sent_through = self.sent_through.max(seq);
             }
         }
         if (released.batches > 0 || is_given_up) && self.entries.is_empty() {
-            // With nothing to send and nothing to tell, there is nothing to ask either.
+            // With nothing to send or report, there is nothing to probe.
             self.must_probe = self.loss.is_some_and(|loss| loss.acked_at.is_none());
         }
         self.cursor = self.cursor.max(self.base());
@@ -126,8 +126,8 @@ impl Lane {
         released
     }
 
-    /// Releases Batches that stand in this segment, if the store is known to have them for good: room is needed. Were
-    /// the store to go back all the same, they are counted as a gap.
+    /// Releases Batches in this segment that are stable, to make room. If the store goes back all the same, they
+    /// count as a gap.
     pub fn release_stable(&mut self, segment: SegmentId) -> ReleasedBatches {
         let mut released = ReleasedBatches::default();
         let stands = |entry: &LaneEntry| entry.locations.iter().any(|location| location.segment == segment);

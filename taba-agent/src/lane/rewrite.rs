@@ -1,4 +1,4 @@
-//! Writing again what a Lane holds: elsewhere in the Spool, or merged, or only there and no longer in memory.
+//! Rewrites the Batches of a Lane: copies, merges, and drops from memory.
 
 use std::time::Duration;
 
@@ -12,12 +12,11 @@ use crate::spool::record::Fragment;
 use crate::spool::{Fetch, FragmentLocation, Purpose, SegmentId};
 use crate::units::ClockReading;
 
-/// A Batch that is to be written again: when the first of it was taken, and all of it as one fragment.
+/// A Batch to write again: its first arrival, and its content as one fragment.
 pub type BatchCopy = (Timestamp, Fragment);
 
 impl Lane {
-    /// Forgets the content of all Batches that the Spool can give back, as it says of the ends of their records; but not
-    /// of the one in flight.
+    /// Drops the content of all Batches that can be read back from the Spool, except the one in flight.
     pub fn put_away(&mut self, is_readable: impl Fn(u64) -> bool) {
         if !self.bounds.spool_keeps_content {
             return;
@@ -31,8 +30,8 @@ impl Lane {
         }
     }
 
-    /// The first Batch from this number on that stands in this segment or an earlier one: to be written again elsewhere. One
-    /// whose content is away has to be read back first.
+    /// The first Batch from this number on in this segment or an earlier one, to be copied. Content that is away must
+    /// be read back first.
     pub fn next_copy(
         &mut self,
         from: SeqNo,
@@ -53,14 +52,14 @@ impl Lane {
         Some((entry.seq, copy))
     }
 
-    /// A Batch stands elsewhere now; gives where it stood.
+    /// A Batch was copied; returns its old locations.
     pub fn moved(&mut self, seq: SeqNo, location: FragmentLocation, written: u64) -> Vec<FragmentLocation> {
         let Some(index) = self.index(seq) else { return vec![location] };
         self.entries[index].move_to(location, written)
     }
 
-    /// Whether merging what was never sent is worth its while: it has waited since before `since`, and has doubled since
-    /// it was last merged, beyond `bytes_min`.
+    /// Whether merging the unsent Batches is worthwhile: they have waited since before `since`, and doubled since the
+    /// last merge, beyond `bytes_min`.
     pub fn wants_merge(&self, since: Duration, bytes_min: u64) -> bool {
         let Some(first) = self.index(self.first_unsent()) else { return false };
         let unsent = self.entries.range(first..);
@@ -69,23 +68,23 @@ impl Lane {
             && unsent.map(|entry| entry.weight.bytes).sum::<u64>() > self.merge_at.max(bytes_min)
     }
 
-    /// Merging was tried and not worth its while: not again until there is twice as much.
+    /// Merging did not help: not again until the size has doubled.
     pub fn skip_merge(&mut self) {
         let first = self.index(self.first_unsent()).unwrap_or(self.entries.len());
         self.merge_at = 2 * self.entries.range(first..).map(|entry| entry.weight.bytes).sum::<u64>();
     }
 
-    /// What has to be read back before [`unsent`](Self::unsent) has all of them.
+    /// The Batches to read back for [`unsent`](Self::unsent).
     pub fn unsent_away(&self, purpose: Purpose) -> Vec<Fetch> {
         let Some(first) = self.index(self.first_unsent()) else { return Vec::new() };
         let away = self.entries.range(first..).filter(|entry| entry.is_away());
         away.map(|entry| self.fetch(entry, purpose)).collect()
     }
 
-    /// The Blocks that were never sent; `None` while some of them are away.
+    /// The unsent Blocks; `None` while some are away.
     ///
     /// # Panics
-    /// Never: what a Lane holds are Blocks that it encoded.
+    /// Never: the Lane encoded these Blocks.
     pub fn unsent(&self) -> Option<Vec<Block>> {
         let mut blocks = Vec::new();
         let Some(first) = self.index(self.first_unsent()) else { return Some(blocks) };
@@ -95,14 +94,14 @@ impl Lane {
         Some(blocks)
     }
 
-    /// How these Blocks, which say the same as those that were never sent, would be cut into Batches.
+    /// Plans Batches of these Blocks, which are equivalent to the unsent ones.
     pub fn plan_unsent(&self, blocks: &[Block]) -> (Timestamp, Vec<Fragment>) {
         let Some(first) = self.index(self.first_unsent()) else { return Default::default() };
         let entry = &self.entries[first];
         (entry.taken_at, self.cut(None, entry.seq, entry.events_before, blocks))
     }
 
-    /// Puts what was [planned](Self::plan_unsent) in the place of all that was never sent; gives where that stood.
+    /// Replaces all unsent Batches by the [planned](Self::plan_unsent) ones; returns the old locations.
     pub fn replace_unsent(
         &mut self,
         fragments: impl IntoIterator<Item = (Fragment, FragmentLocation)>,
@@ -127,19 +126,19 @@ impl Lane {
         locations
     }
 
-    /// Whether what it is to send next was certainly never sent, and has several Blocks: it can be cut anew.
+    /// Whether the next Batch was certainly never sent, and has several Blocks, so that it can be cut again.
     pub fn can_recut(&self) -> bool {
         let next = self.index(self.cursor).filter(|_| self.cursor == self.first_unsent());
         next.is_some_and(|index| self.entries[index].blocks > 1)
     }
 
-    /// From here on Batches are closed at so many bytes.
+    /// Closes Batches at this many bytes from now on.
     pub fn bound_batches(&mut self, bytes: usize) {
         self.bounds.batch_bytes_max = bytes;
     }
 
-    /// The Batch of this number, which is held, with these Blocks in place of its own: as many, and as many events. To be
-    /// written to the Spool; then [`replace`](Self::replace) it.
+    /// The Batch with its Blocks replaced: as many Blocks and events. Write it to the Spool; then
+    /// [`replace`](Self::replace) it.
     pub fn plan_replacement(&self, seq: SeqNo, bytes: Vec<u8>) -> Option<(Timestamp, Fragment)> {
         let entry = &self.entries[self.index(seq)?];
         let fragment = Fragment {
@@ -155,7 +154,7 @@ impl Lane {
         Some((entry.taken_at, fragment))
     }
 
-    /// Puts what was [planned](Self::plan_replacement) in the place of the Batch; gives where that stood.
+    /// Replaces the Batch by the [planned](Self::plan_replacement) one; returns the old locations.
     pub fn replace(
         &mut self,
         fragment: Fragment,
@@ -168,15 +167,14 @@ impl Lane {
         }
     }
 
-    /// What has to be read back before [`rest`](Self::rest) has all of it from this number on.
+    /// The Batches to read back for [`rest`](Self::rest).
     pub fn rest_away(&self, from: SeqNo, purpose: Purpose) -> Vec<Fetch> {
         let first = self.index(from).unwrap_or(self.entries.len());
         let away = self.entries.range(first..).filter(|entry| entry.is_away());
         away.map(|entry| self.fetch(entry, purpose)).collect()
     }
 
-    /// All Blocks from this number on, notes of damage included; `None` while something is in flight, or some of them are
-    /// away.
+    /// All Blocks from this number on, with notes of damage; `None` while one is in flight or away.
     pub fn rest(&mut self, from: SeqNo) -> Option<Vec<Block>> {
         if self.in_flight.is_some() {
             return None;
@@ -188,8 +186,8 @@ impl Lane {
         Some(blocks)
     }
 
-    /// Gives up the [rest](Self::rest), which no Server has taken or will take, and was added to other Lanes. Nothing may be
-    /// in flight, and nothing is added to this Lane any more.
+    /// Drops the [rest](Self::rest), which no Server has accepted or will accept, and which was added to other Lanes.
+    /// Nothing may be in flight, and this Lane gets no new Blocks.
     pub fn give_up_rest(&mut self, from: SeqNo) -> ReleasedBatches {
         debug_assert!(self.in_flight.is_none() && from >= self.cursor, "what was stored cannot be given up");
         let mut released = ReleasedBatches::default();
@@ -210,18 +208,18 @@ impl Lane {
         released
     }
 
-    /// How many of the Blocks of this Batch stand in the Spool.
+    /// The number of Blocks of this Batch in the Spool.
     pub fn blocks_written(&self, seq: SeqNo) -> usize {
         self.index(seq).map_or(0, |index| self.entries[index].blocks_written() as usize)
     }
 
-    /// The first Batch that was certainly never sent, whether it is there or not.
+    /// The first Batch that was certainly never sent, which may not exist yet.
     pub fn first_unsent(&self) -> SeqNo {
         self.sent_through.next().max(self.base())
     }
 }
 
-/// Reads Blocks that stand one behind the other.
+/// Decodes consecutive Blocks.
 pub(super) fn decode(bytes: &Bytes) -> Result<Vec<Block>, WireError> {
     let mut reader = Reader::new(bytes);
     let mut blocks = Vec::new();

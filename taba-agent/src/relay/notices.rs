@@ -1,60 +1,61 @@
-//! [`Notice`]: what an Agent says in its log, once when it begins and once when it is over, or once in a while with a count.
+//! [`Notice`]: log messages of an Agent: once when a condition begins and once when it ends, or at intervals with a
+//! count.
 
 use std::time::Duration;
 
 use super::{IntakeCounts, Relay, SpoolCounts};
 use crate::spool::{DiskFault, Spool, SpoolUsage};
 
-/// A Spool that took everything for so long is not full any more.
+/// A Spool that accepted everything for this long is no longer full.
 const FULL_AFTER: Duration = Duration::from_secs(10);
-/// How often the same is said again, with what came since.
+/// The interval of repeated notices.
 const INTERVAL: Duration = Duration::from_secs(10);
 
 /// An event that is logged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Notice {
-    /// The disk under the Spool is in trouble, from here on.
+    /// A fault of the Spool's disk has begun.
     DiskFault {
-        /// In which.
+        /// Which fault.
         fault: DiskFault,
-        /// What it said.
+        /// The error.
         error: String,
     },
-    /// It is out of trouble.
+    /// The fault is over.
     Well,
-    /// The Spool has reached its bound, and turns Batches away.
+    /// The Spool is full, and rejects Batches.
     Full {
-        /// Bytes that it takes at most.
+        /// Its maximum bytes.
         bytes_max: u64,
     },
-    /// It has taken everything for a while.
+    /// It has accepted everything for a while.
     HasRoom {
-        /// Events that it had turned away meanwhile, every repetition counted.
+        /// Events rejected meanwhile, with repetitions.
         events: u64,
     },
-    /// So many events became too old to be sent since this was last said.
+    /// Events that became too old to be sent since the last notice.
     Expired {
         /// Events.
         events: u64,
     },
-    /// So many events were found damaged when they were read back since this was last said.
+    /// Events found damaged when read back since the last notice.
     Damaged {
         /// Events.
         events: u64,
     },
-    /// So often a Handler panicked over merging since this was last said.
+    /// Panics of Handlers during merges since the last notice.
     Panicked {
-        /// Times.
+        /// Their number.
         times: u64,
     },
 }
 
-/// Which notices were logged, and which are to be.
+/// The logged and pending notices.
 #[derive(Debug, Default)]
 pub(super) struct Notices {
     fault: Option<DiskFault>,
-    /// Since the Spool is full: when it was last, and what it had turned away before.
+    /// While the Spool is full: the last time, and the events rejected before.
     full: Option<(Duration, u64)>,
     expired: NoticeCount,
     damaged: NoticeCount,
@@ -62,7 +63,7 @@ pub(super) struct Notices {
     notices: Vec<Notice>,
 }
 
-/// A count that is said at once, then at most once an interval.
+/// A count that is logged at once, then at most once per interval.
 #[derive(Debug, Default)]
 struct NoticeCount {
     notices: u64,
@@ -70,7 +71,7 @@ struct NoticeCount {
 }
 
 impl NoticeCount {
-    /// What came since it was last said, if it is to be said now.
+    /// The count since the last notice, if one is due.
     fn notices(&mut self, now: Duration, count: u64) -> Option<u64> {
         let more = count - self.notices;
         if more == 0 || now < self.not_before {
@@ -82,7 +83,7 @@ impl NoticeCount {
 }
 
 impl Notices {
-    /// The Spool was full just now.
+    /// The Spool is full now.
     pub(super) fn full(&mut self, now: Duration, room: &SpoolUsage, turned_away: u64) {
         if self.full.is_none() {
             self.notices.push(Notice::Full { bytes_max: room.bytes_max });
@@ -90,7 +91,7 @@ impl Notices {
         self.full = Some((now, self.full.map_or(turned_away, |(_, before)| before)));
     }
 
-    /// Sees what has changed.
+    /// Compares with the last state.
     fn look(&mut self, now: Duration, room: SpoolUsage, spool: &SpoolCounts, counts: &IntakeCounts) {
         if room.fault != self.fault {
             self.fault = room.fault;
@@ -114,7 +115,7 @@ impl Notices {
 }
 
 impl<S: Spool> Relay<S> {
-    /// What is worth a line in the log since this was last asked.
+    /// The notices since the last call.
     pub fn take_notices(&mut self, now: Duration) -> Vec<Notice> {
         self.notices.look(now, self.spool.usage(), &self.spool_counts, &self.counts);
         std::mem::take(&mut self.notices.notices)

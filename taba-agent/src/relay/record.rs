@@ -1,4 +1,4 @@
-//! Events from front-ends: Batches that get their numbers here, and keys by which a repeated request is known.
+//! Events from front-ends: assigns numbers to their Batches, and recognises repeated requests by key.
 
 use taba_core::wire::{Block, ClientBatch};
 use taba_core::{Noise, SeqNo};
@@ -9,39 +9,38 @@ use crate::dedup::{Dedup, KEYS_MAX};
 use crate::frontend::FrontBatch;
 use crate::spool::{Spool, SpoolError};
 
-/// Batches of requests with a key have numbers from here on, which no Client ever reaches: so the log tells what is
-/// remembered by key.
+/// The first number of Batches with a key, which no Client ever reaches: it identifies them in the log.
 const KEYED: u64 = 1 << 63;
-/// Bytes of a Batch in the Spool beside its Blocks, about.
+/// Approximate bytes of a Batch in the Spool besides its Blocks.
 const HEAD_BYTES: usize = 4 << 10;
 
-/// What a Relay remembers of front-ends.
+/// The Relay's state of front-ends.
 #[derive(Debug)]
 pub(super) struct FrontEnd {
-    /// Requests with a key: for each Client and key, the last part that was taken. Apart from the incarnations, so that no
-    /// number of keys makes the Agent forget a Client.
+    /// For each Client and key, the last part accepted. Separate from incarnations, so that keys never displace a
+    /// Client.
     pub(super) keys: Dedup,
-    /// The incarnation of what has no key: one for this run.
+    /// The incarnation of requests without a key: one per run.
     incarnation: u64,
     /// The last number under it.
     seq: u64,
 }
 
-/// What became of the Batches of one request.
+/// The outcome of one request.
 #[must_use = "the sender waits for the answer"]
 #[derive(Debug)]
 pub enum RecordOutcome {
-    /// They are here, or were here before.
+    /// All are accepted, now or before.
     Taken {
         /// As in [`AcceptOutcome::Taken`], of the last of them.
         position: u64,
-        /// Whether all of them had been taken before, under the same key.
+        /// Whether all had been accepted before, under the same key.
         is_repeated: bool,
     },
-    /// Not all were taken; under a key, the rest is taken when the request comes again. Nothing was taken unless the
-    /// Spool failed in between.
+    /// Not all were accepted; with a key, a repetition of the request adds the rest. None was, unless the Spool
+    /// failed in between.
     Refused(SpoolError),
-    /// The Agent takes nothing any more.
+    /// The Agent is stopping.
     Stopping,
 }
 
@@ -52,10 +51,11 @@ impl FrontEnd {
 }
 
 impl<S: Spool> Relay<S> {
-    /// Takes the Batches of one request, as [`accept`](Self::accept) does. A `key` makes the same request count once, also
-    /// after a restart, as long as it is among the last [`KEYS_MAX`] of all Clients. Without one, each request is new.
+    /// Accepts the Batches of one request, as [`accept`](Self::accept) does. A `key` makes a repeated request count
+    /// once, also after a restart, while it is among the last [`KEYS_MAX`] of all Clients. Without one, each request
+    /// is new.
     ///
-    /// The content under one key never changes: other Batches under the same key are taken for those that came first.
+    /// The content under one key never changes: other Batches under the same key count as repetitions.
     ///
     /// # Cost
     /// As [`accept`](Self::accept), for each Batch.
@@ -94,7 +94,7 @@ impl<S: Spool> Relay<S> {
         RecordOutcome::Taken { position: last, is_repeated }
     }
 
-    /// Why several Batches cannot be taken one after the other. One by itself is taken whole or not at all anyway.
+    /// Why several Batches cannot be accepted together. A single one is atomic anyway.
     fn lacks_room(&mut self, now: ClockReading, batches: &[FrontBatch]) -> Option<SpoolError> {
         if batches.len() < 2 || self.phase == RelayPhase::Draining {
             return None;
@@ -113,7 +113,7 @@ impl<S: Spool> Relay<S> {
         Some(SpoolError::Full { bytes_short })
     }
 
-    /// Where the numbers of such Batches are remembered.
+    /// The memory that keeps these Batches' numbers.
     pub(super) fn memory(&self, seq: SeqNo) -> &Dedup {
         if seq.0 < KEYED { &self.dedup } else { &self.front.keys }
     }

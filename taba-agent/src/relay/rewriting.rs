@@ -1,5 +1,5 @@
-//! Writing again what the Spool holds: at the end of the log, so that an old segment can go or because the old files are
-//! not believed any more; or merged, while Servers are away.
+//! Rewrites what the Spool holds: copies to the end of the log, to free an old segment or replace untrusted files;
+//! and merges, while Servers are unavailable.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,36 +15,36 @@ use crate::merge::{Merging, merge};
 use crate::spool::record::{Checkpoint, Fragment, Record};
 use crate::spool::{Appended, Fetch, FetchedContent, Purpose, Renewal, SegmentId, Spool, SpoolError};
 
-/// Bytes of Blocks that the Lanes keep in memory beside a log on a disk, not counting what is being sent.
+/// Bytes of Blocks that the Lanes keep in memory besides a log on a disk, without those being sent.
 pub const HELD_HERE_BYTES_MAX: u64 = 64 << 20;
-/// Bytes of a Lane's unsent Blocks below which they are not merged.
+/// Unsent bytes of a Lane below which they are not merged.
 const MERGE_BYTES_MIN: u64 = 16 << 10;
-/// Bytes of a Lane's unsent Blocks that are read back to be merged, at most.
+/// Maximum unsent bytes of a Lane that are read back for a merge.
 const MERGE_BYTES_MAX: usize = 32 << 20;
-/// Bytes that are read back at a time to be copied, at most; one Batch is, whatever its size.
+/// Maximum bytes read back at a time for copies; a single Batch may be larger.
 const COPY_BYTES_MAX: usize = 4 << 20;
 
-/// How long to leave it after something could not be read.
+/// The pause after a failed read.
 const READ_PAUSE: Duration = Duration::from_secs(1);
 
-/// What is being written again at the end of the log.
+/// A copy to the end of the log.
 #[derive(Debug)]
 pub(super) struct Copying {
-    /// Whatever stands in this segment or an earlier one.
+    /// The last segment to copy.
     through: SegmentId,
-    /// Batches that are being read back for it, and their bytes.
+    /// Batches being read back for it, and their bytes.
     reading: BTreeMap<(LaneKey, SeqNo), usize>,
-    /// Not before then is anything read: the disk could not.
+    /// The earliest time of the next read, after a failure.
     not_before: Duration,
 }
 
 impl<S: Spool> Relay<S> {
-    /// What there is to do when nothing else is: keeping the log small, and believable.
+    /// Maintenance when nothing else is due: keeps the log small and trustworthy.
     pub(super) fn maintain(&mut self, now: ClockReading) {
         match self.spool.renewal(now.uptime) {
             Renewal::None => self.compact(now.uptime),
             Renewal::Wait => {}
-            // What cannot be done now is tried again with whatever happens next.
+            // On failure this is tried again at the next input.
             Renewal::Begin => {
                 self.copying = None;
                 let _ = self.spool.renew(&Checkpoint::default());
@@ -54,17 +54,17 @@ impl<S: Spool> Relay<S> {
         self.copy(now.uptime);
     }
 
-    /// Begins to write again what stands in this segment and in earlier ones, so that they can go.
+    /// Starts to copy everything in this segment and earlier ones, so that they can be removed.
     pub(super) fn copy_through(&mut self, through: SegmentId) {
         let begun = Copying { through, reading: BTreeMap::new(), not_before: Duration::ZERO };
         let copying = self.copying.get_or_insert(begun);
         copying.through = copying.through.max(through);
     }
 
-    /// Writes again what is in memory, and asks for some of the rest; when that is here, goes on.
+    /// Copies what is in memory, and reads some of the rest; continues when that is done.
     ///
     /// # Cost
-    /// A look at each Batch that is held, once for each [`COPY_BYTES_MAX`] that are read back.
+    /// Visits each held Batch, once for each [`COPY_BYTES_MAX`] read back.
     fn copy(&mut self, now: Duration) {
         let is_due = |copying: &mut Copying| copying.not_before <= now && copying.reading.is_empty();
         let Some(mut copying) = self.copying.take_if(is_due) else { return };
@@ -78,7 +78,7 @@ impl<S: Spool> Relay<S> {
                 (is_all, from) = (false, seq.next());
                 match copy {
                     Ok((taken_at, fragment)) => {
-                        // What cannot be written now is tried again with whatever happens next.
+                        // On failure this is tried again at the next input.
                         if self.write_copy(key, taken_at, &fragment).is_err() {
                             self.copying = Some(copying);
                             return;
@@ -117,7 +117,7 @@ impl<S: Spool> Relay<S> {
         Ok(())
     }
 
-    /// Appends what is no intake, in a new segment if need be.
+    /// Appends a record other than intake, in a new segment if needed.
     pub(super) fn write(&mut self, record: &Record<'_>) -> Result<Appended, SpoolError> {
         if self.spool.must_roll(record.bytes_max()) {
             self.begin_segment()?;
@@ -125,7 +125,7 @@ impl<S: Spool> Relay<S> {
         self.spool.append(record)
     }
 
-    /// So many bytes more are kept in memory; when it is much, what the Spool can give back is not kept any more.
+    /// Counts bytes kept in memory; if there are many, drops what the Spool can return.
     pub(super) fn holds_here(&mut self, bytes: usize) {
         self.bytes_here += bytes as u64;
         if self.bytes_here > HELD_HERE_BYTES_MAX {
@@ -155,13 +155,13 @@ impl<S: Spool> Relay<S> {
         }
     }
 
-    /// What was found damaged: the Ledger is told in its place.
+    /// Damaged Batches: the Ledger gets notes instead.
     fn lost(&mut self, lost: &ReleasedBatches) {
         self.spool_counts.damaged += lost.events;
         self.spool.release(&lost.locations);
     }
 
-    /// Merges what a Lane of the current stream could not send for a while.
+    /// Merges the Batches of a Lane of the current stream that have waited.
     pub(super) fn merge_if_due(&mut self, now: ClockReading, vbucket: u16) {
         let since = now.uptime.saturating_sub(self.merge_after);
         let has_handlers = self.handlers.types().next().is_some();
@@ -173,7 +173,7 @@ impl<S: Spool> Relay<S> {
         }
         let away = lane.unsent_away(Purpose::Merge);
         if away.is_empty() {
-            // What cannot be written now stays as it is.
+            // On failure the Batches stay as they are.
             let _ = self.merge(now, vbucket);
         } else if away.iter().map(Fetch::bytes).sum::<usize>() > MERGE_BYTES_MAX {
             lane.skip_merge();
@@ -227,12 +227,12 @@ impl<S: Spool> Relay<S> {
 }
 
 impl Copying {
-    /// When it goes on, if it waits for that.
+    /// When it continues, if it is waiting for a time.
     pub(super) fn wakes_at(&self) -> Option<Duration> {
         Some(self.not_before).filter(|at| *at > Duration::ZERO)
     }
 
-    /// Asks for a Batch, if it was not asked for and not too many were.
+    /// Reads back a Batch, unless it is being read or too many are.
     fn ask<S: Spool>(&mut self, spool: &mut S, fetch: Fetch) {
         let (name, bytes) = ((fetch.lane, fetch.seq), fetch.bytes());
         let reading: usize = self.reading.values().sum();

@@ -1,4 +1,4 @@
-//! Keeping the Spool small: what may go, goes; what holds up an old segment is copied to the end of the log.
+//! Keeps the Spool small: releases what it can, and copies the rest of old segments to the end of the log.
 
 use std::time::Duration;
 
@@ -7,17 +7,17 @@ use crate::lane::ReleasedBatches;
 use crate::spool::record::{Checkpoint, RECORD_HEAD_BYTES};
 use crate::spool::{Spool, SpoolError};
 
-/// How long to leave it after making room was in vain.
+/// The pause after a failed attempt to make room.
 pub(super) const ROOM_PAUSE: Duration = Duration::from_millis(100);
-/// A log is copied together when less than one byte in this many is held.
+/// A log is compacted when less than one byte in this many is live.
 const DEAD_SHARE: u64 = 3;
-/// Segments that may be dead before that, at least.
+/// The least number of dead segments before that.
 const DEAD_SEGMENTS: u64 = 4;
-/// Bytes of a record around what a Client sends, at most: its head, the Client, and the heads of fragments and refusals.
+/// Maximum bytes of a record besides its Blocks: its head, the Client, and the heads of fragments and refusals.
 const RECORD_SLACK: usize = RECORD_HEAD_BYTES + (256 << 10);
 
 impl<S: Spool> Relay<S> {
-    /// Makes sure that a record with so many bytes of Blocks can be appended, as far as that can be known.
+    /// Ensures, as far as known, that a record with this many bytes of Blocks can be appended.
     pub(super) fn prepare(&mut self, now: ClockReading, bytes: usize) -> Result<(), SpoolError> {
         if self.spool.must_roll(bytes + RECORD_SLACK.min(bytes)) {
             self.begin_segment()?;
@@ -46,8 +46,8 @@ impl<S: Spool> Relay<S> {
         Checkpoint { lanes, incarnations, clocks, sendings, ..Checkpoint::default() }
     }
 
-    /// Frees the oldest segment: Batches that are stable go before their time, the rest is copied to the end if little
-    /// is held. Whether something was freed.
+    /// Frees the oldest segment: releases stable Batches early, and copies the rest to the end if it is small.
+    /// Returns whether anything was freed.
     fn make_room(&mut self, now: Duration) -> bool {
         let Some(oldest) = self.spool.oldest() else { return false };
         let mut released = ReleasedBatches::default();
@@ -70,9 +70,9 @@ impl<S: Spool> Relay<S> {
         }
     }
 
-    /// Keeps the log from being mostly dead: one Lane that waits for long must not hold up all that came after it.
+    /// Keeps the log from being mostly dead: one Lane that waits for long must not retain all later segments.
     pub(super) fn compact(&mut self, now: Duration) {
-        // Where no segment could be begun, nothing of what is there can go either.
+        // If no segment could be begun, nothing can be freed either.
         if self.spool.must_roll(0) && self.room_tried.is_none_or(|tried| now >= tried + ROOM_PAUSE) {
             self.room_tried = self.begin_segment().err().map(|_| now);
         }

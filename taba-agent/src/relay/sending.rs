@@ -1,9 +1,9 @@
-//! Since when something of a stream may have been sent: nothing gets too old that never was.
+//! Tracks since when a stream may have been sent: unsent Batches do not age.
 //!
-//! A Batch has an age because a Server that took it keeps its mark for 48 h only. What no Server can have is none the
-//! older for it. So before the first of a stream is sent, the Spool says so: in the head of a new segment, which has to be
-//! on the disk before. That is not done before a Server has answered and agrees with the clock; until then, whatever this
-//! run is told by its clock, and however often it is killed, the next one knows that nothing of the stream was sent.
+//! A Batch ages because a Server that has it keeps its mark for 48 h only; one that no Server can have does not. So
+//! before the first Batch of a stream is sent, the head of a new segment records it, and must be on the disk. That
+//! waits until a Server has answered and agrees with the clock; until then, whatever this run's clock says, and
+//! however often it is killed, the next run knows that nothing of the stream was sent.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -16,11 +16,11 @@ use crate::lane::Lane;
 use crate::spool::Spool;
 use crate::spool::recovery::{Recovered, Sending};
 
-/// When no Server has answered for so long, what comes is of a new stream, of which nothing was sent.
+/// After this long without an answer, new Batches go to a new, unsent stream.
 const OUTAGE: Duration = Duration::from_secs(60);
 
 impl<S: Spool> Relay<S> {
-    /// What an earlier run has written down about its streams.
+    /// Loads what an earlier run has recorded about its streams.
     pub(super) fn recover_sendings(&mut self, found: &Recovered) {
         for (key, lane) in &found.lanes {
             if lane.sending != Sending::Unknown {
@@ -32,26 +32,26 @@ impl<S: Spool> Relay<S> {
         }
     }
 
-    /// From here on what comes is of a new stream.
+    /// New Batches go to a new stream from now on.
     pub(super) fn begin_stream(&mut self, now: Duration) {
         (self.stream, self.stream_began) = (StreamId(self.streams.number()), now);
         self.dispatcher.set_stream(self.stream);
         self.sends_nothing();
-        // So that the Spool knows of it.
+        // Records it in the Spool.
         let _ = self.begin_segment();
     }
 
     /// Nothing of the current stream was sent.
     pub(super) fn sends_nothing(&mut self) {
         self.sendings.insert(self.stream, Sending::Never);
-        // What does not outlive the process needs not be told to another one.
+        // A Spool in memory has no later run.
         if self.spool.keeps_content() {
             self.dispatcher.withhold(self.stream);
         }
     }
 
-    /// Looks whether Servers answer. When one does that agrees with the clock, all streams may be sent, once the Spool says
-    /// so.
+    /// Watches whether Servers answer. When one does that agrees with the clock, all streams may be sent once that is
+    /// recorded.
     pub(super) fn note_sending(&mut self, now: ClockReading, input: &Input) {
         match input {
             Input::Answered { .. } => {
@@ -66,15 +66,15 @@ impl<S: Spool> Relay<S> {
             }
             Input::Failed { .. } | Input::Tick | Input::NewServer => {}
         }
-        // A disk in trouble may be rid of it only once something was sent, and one that hangs is to stop nobody. Should this
-        // run be killed before that is over, and its Spool lie for days, the next one knows less than it should.
+        // A faulty disk may recover only after something was sent, and a hanging one must not block sending. If this
+        // run is then killed and its Spool lies for days, the next run knows less than it should.
         if self.dispatcher.waits_for_spool() && self.spool.usage().fault.is_some() {
             self.dispatcher.stop_withholding();
         }
     }
 
-    /// After a while without an answer, what comes, and what certainly was not sent, goes to a new stream: it gets no older
-    /// while it waits, in the next run neither.
+    /// After a while without an answer, new and certainly unsent Batches move to a new stream, in which they do not
+    /// age, in the next run neither.
     pub(super) fn leave_begun_stream(&mut self, now: ClockReading) {
         if !std::mem::take(&mut self.failed) {
             return;
@@ -112,12 +112,12 @@ impl<S: Spool> Relay<S> {
             let withhold = |stream: &StreamId| self.dispatcher.withhold_until(now.uptime, *stream, position);
             new.iter().for_each(withhold);
         } else {
-            // A Server is asked again in a moment, and this tried again.
+            // This is tried again with the next answer.
             self.sendings.extend(new.into_iter().map(|stream| (stream, Sending::Never)));
         }
     }
 
-    /// What a checkpoint says about it, of the streams that have Lanes.
+    /// The entries of a checkpoint for the streams with Lanes.
     pub(super) fn written_sendings(&mut self) -> Vec<(StreamId, Option<Timestamp>)> {
         let mut streams: BTreeSet<StreamId> = self.dispatcher.all().map(|lane| lane.key().stream).collect();
         streams.insert(self.stream);

@@ -1,8 +1,9 @@
-//! What no Server takes: Blocks are set aside, so that their Batch and Lane go on; Batches that are too large are cut anew.
+//! Blocks that no Server accepts are set aside, so that their Batch and Lane continue; Batches that are too large are
+//! cut again.
 //!
-//! The content of a Batch that may have been sent never changes, but for this: a Block is replaced by one that is
-//! [withheld](Content::Withheld), of the same Client and number of events. Whichever of the two contents a Server
-//! folds, it folds whole, once, and moves the mark by the same number of events: each event of that Block is folded, or
+//! The content of a Batch that may have been sent never changes, with one exception: a Block is replaced by a
+//! [withheld](Content::Withheld) one, of the same Client and number of events. A Server folds one of the two
+//! contents, whole and once, and moves the mark by the same number of events: each event of that Block is folded, or
 //! counted as dropped (`where=agent;why=poison`), never both and never neither.
 
 use std::collections::BTreeMap;
@@ -17,46 +18,46 @@ use crate::lane::{HEAD_BYTES_MAX, LaneKey};
 use crate::spool::record::{Fragment, Record};
 use crate::spool::{Purpose, Spool};
 
-/// Blocks of one Batch that were taken out of it because no Server takes them.
+/// Blocks removed from one Batch because no Server accepts them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SetAsideBlocks {
-    /// Which Lane.
+    /// The Lane.
     pub lane: LaneKey,
-    /// The Batch's place in it.
+    /// The number of the Batch.
     pub seq: u64,
-    /// When they were taken out, by the Agent's clock.
+    /// The time of removal, by the Agent's clock.
     pub at: Timestamp,
-    /// The Blocks, as they were.
+    /// The original Blocks.
     pub blocks: Vec<Block>,
-    /// What Servers, or proxies, said or did last, for people.
+    /// The last error of Servers or proxies, for people.
     pub why: String,
-    /// The Blocks of the Batch, with those withheld.
+    /// The Blocks of the Batch, with the removed ones withheld.
     replacement: Vec<u8>,
 }
 
 impl SetAsideBlocks {
-    /// Events in them; the Ledger's own are not counted.
+    /// Their events, without the Ledger's own.
     pub fn events(&self) -> u64 {
         self.blocks.iter().filter(|block| !block.tab.is_reserved()).map(|block| block.events).sum()
     }
 }
 
-/// What was set aside since the start.
+/// Counters of Blocks set aside since the start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SetAsideCounts {
-    /// Batches of which something was.
+    /// Batches with Blocks set aside.
     pub batches: u64,
     /// Blocks.
     pub blocks: u64,
     /// Events in them.
     pub events: u64,
-    /// The last Block: its Tab, its Client, and why.
+    /// The last Block: its Tab, its Client, and the reason.
     pub last: Option<(TabName, ClientId, String)>,
 }
 
 impl<S: Spool> Relay<S> {
-    /// Blocks are to be taken out of their Batch: first they are to be kept where they outlive the process, then
-    /// [`Relay::kept`] does it. Until then the Batch is not sent; what fails is tried again when its turn comes.
+    /// Starts to remove Blocks from their Batch: first they are stored durably, then [`Relay::kept`] removes them.
+    /// Until then the Batch is not sent; after a failure this is tried again at its next turn.
     pub(super) fn set_aside(&mut self, now: ClockReading, poison: PoisonBlocks) {
         let PoisonBlocks { batch, blocks: poison, why } = poison;
         let (key, seq) = (batch.lane, batch.seq);
@@ -64,7 +65,7 @@ impl<S: Spool> Relay<S> {
             return;
         }
         let Some(lane) = self.dispatcher.get(key) else { return };
-        // What stands behind is a note about damage, and in no log.
+        // Blocks after these are notes of damage, and not in the log.
         let encoded = batch.each().into_iter().take(lane.blocks_written(seq));
         let (mut bytes, mut blocks) = (Vec::new(), Vec::new());
         for (place, block) in encoded.enumerate() {
@@ -77,7 +78,7 @@ impl<S: Spool> Relay<S> {
             }
         }
         if blocks.is_empty() {
-            // All that is left of it is withheld already: no Block is to blame, and it is tried again.
+            // All its Blocks are withheld already, so none is the cause, and it is tried again.
             return self.dispatcher.changed(key);
         }
         self.keeping.insert(key);
@@ -91,15 +92,15 @@ impl<S: Spool> Relay<S> {
         });
     }
 
-    /// What is to be set aside since the last call. Each is to be kept first, then given to [`Relay::kept`], or to
-    /// [`Relay::not_kept`] when that failed.
+    /// The Blocks to set aside since the last call. Store each, then pass it to [`Relay::kept`], or on failure to
+    /// [`Relay::not_kept`].
     pub fn take_set_aside(&mut self) -> Vec<SetAsideBlocks> {
         std::mem::take(&mut self.aside)
     }
 
-    /// These Blocks are kept, or there is no place to keep any: takes them out of their Batch, and counts them. Gives up to
-    /// where the Spool has to be [safe](Spool::durable) until they are certainly not sent any more. `None` when they stay
-    /// in their Batch, because the Spool takes nothing now; that is tried again.
+    /// These Blocks are stored, or cannot be: removes them from their Batch, and counts them. Returns the position up
+    /// to which the Spool must be [durable](Spool::durable) before they are certainly never sent. `None` when they
+    /// stay in their Batch, because the Spool accepts nothing now; that is tried again.
     #[must_use = "the file of it is ready only then"]
     pub fn kept(&mut self, aside: &SetAsideBlocks) -> Option<u64> {
         let (key, seq) = (aside.lane, SeqNo(aside.seq));
@@ -122,16 +123,16 @@ impl<S: Spool> Relay<S> {
         Some(written.position)
     }
 
-    /// These Blocks could not be kept: they stay in their Batch, and are set aside again when its turn comes.
+    /// These Blocks could not be stored: they stay in their Batch until its next turn.
     pub fn not_kept(&mut self, aside: &SetAsideBlocks) {
         self.keeping.remove(&aside.lane);
     }
 
-    /// A Server says that a Lane is not meant for its deployment. What an earlier run cut for another number of VBuckets is
-    /// cut anew: no Server of this store has taken or will ever take a Batch that one calls misplaced, nor what comes
-    /// behind it in its Lane. What was cut for the number that is set now stays: then the setting is wrong.
+    /// A Server says that a Lane is not for its deployment. Batches that an earlier run cut for another number of
+    /// VBuckets are cut again: no Server of this store has accepted or will ever accept a Batch that one calls
+    /// misplaced, nor later ones of its Lane. Those cut for the current number stay: then the setting is wrong.
     ///
-    /// `is_news`: a Server has just said so. Else what had to be read back for it may be here.
+    /// `is_news`: a Server has just said so. Otherwise what had to be read back may be available.
     pub(super) fn misplaced(&mut self, now: ClockReading, key: LaneKey, is_news: bool) {
         let vbuckets = self.vbuckets;
         let Some(lane) = self.dispatcher.get(key).filter(|lane| lane.is_recovered()) else { return };
@@ -154,8 +155,8 @@ impl<S: Spool> Relay<S> {
         self.cut_anew += self.move_rest(now, key, seq, &blocks);
     }
 
-    /// Adds the rest of a Lane, which no Server has taken or will take, to Lanes of the current stream; gives how many
-    /// events it is. What cannot be written stays.
+    /// Adds the rest of a Lane, which no Server has accepted or will accept, to Lanes of the current stream; returns
+    /// the number of events. After a failed write it stays.
     pub(super) fn move_rest(&mut self, now: ClockReading, key: LaneKey, seq: SeqNo, blocks: &[Block]) -> u64 {
         let vbuckets = self.vbuckets;
         let mut by_lane: BTreeMap<u16, Vec<&Block>> = BTreeMap::new();
@@ -166,7 +167,7 @@ impl<S: Spool> Relay<S> {
         let fragments: Vec<Fragment> = plans.flatten().collect();
         let (stream, taken_at) = (self.stream, now.time);
         let record = Record::Move { from: key, seq, stream, taken_at, fragments: &fragments };
-        // Where a segment has to begin first, what was planned stays right: nothing is renumbered by that.
+        // If a segment must begin first, the plan stays valid: nothing is renumbered by that.
         let Ok(written) = self.write(&record) else { return 0 };
         let mut touched: BTreeMap<u16, Vec<_>> = BTreeMap::new();
         for (fragment, place) in fragments.into_iter().zip(written.locations) {
@@ -182,15 +183,15 @@ impl<S: Spool> Relay<S> {
         released.events
     }
 
-    /// Cuts what of a Lane was never sent into Batches that fit a request of so many bytes. What cannot be read or
-    /// written now stays as it is.
+    /// Cuts the unsent part of a Lane into Batches that fit a request of this many bytes. After a failed read or
+    /// write it stays unchanged.
     pub(super) fn recut(&mut self, key: LaneKey, request_bytes: usize) {
         let bytes = request_bytes.saturating_sub(2 * HEAD_BYTES_MAX).max(1);
         let Some(lane) = self.dispatcher.get(key) else { return };
         lane.bound_batches(bytes);
         let away = lane.unsent_away(Purpose::Copy);
         let Some(blocks) = lane.unsent() else {
-            // Once they are here, it is tried again.
+            // Tried again once they are read.
             return away.into_iter().for_each(|fetch| self.spool.fetch(fetch));
         };
         let (taken_at, fragments) = lane.plan_unsent(&blocks);
@@ -206,14 +207,14 @@ fn nameless() -> TabName {
     TabName::new("withheld").expect("the constant is a name")
 }
 
-/// A Block as it is, and withheld; `None` when it is withheld already.
+/// A Block and its withheld form; `None` when it is withheld already.
 fn withhold(encoded: &bytes::Bytes) -> Option<(Block, Block)> {
     let block = Block::decode(&mut Reader::new(encoded), encoded).expect("what a lane holds are blocks");
     if matches!(block.content, Content::Withheld { .. }) {
         return None;
     }
     let withheld = Block {
-        // Nothing of it stays but what it counts for: its name may be what somebody fails on.
+        // Keeps only the counts: the name may be the cause of the failure.
         tab: if block.tab.is_reserved() { ledger::tab(ledger::RECORDED) } else { nameless() },
         tab_type: ledger::tab_type(),
         content: Content::Withheld { place: Where::Agent, why: Why::Poison },

@@ -1,7 +1,7 @@
-//! [`Status`]: what an Agent tells about itself, at `/status` as JSON and at `/metrics` for Prometheus.
+//! [`Status`]: the state of an Agent, as JSON at `/status` and for Prometheus at `/metrics`.
 //!
-//! Counters come in pairs, in and out, so that work between two looks still shows, and each balance can be checked from
-//! outside.
+//! Counters come in pairs of in and out, so that two reads show work in progress, and each balance can be checked
+//! from outside.
 
 mod metrics;
 
@@ -13,7 +13,7 @@ use taba_core::ledger::Why;
 use crate::dispatcher::{self, ANSWERS, ServerStatus};
 use crate::{relay, spool};
 
-/// What an Agent tells about itself. All counts are since its start.
+/// The state of an Agent. All counts are since its start.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Status {
     /// The name of this run's stream, 16 hexadecimal digits.
@@ -22,27 +22,27 @@ pub struct Status {
     pub phase: &'static str,
     /// Since the start, in seconds.
     pub uptime_secs: f64,
-    /// How many VBuckets the deployment has, as this Agent is set.
+    /// The number of VBuckets, as set here.
     pub vbuckets: u16,
-    /// How many it has as a Server said last; absent before any did. Not equal: set `--vbuckets` to this.
+    /// The number of VBuckets that a Server last reported, if any. If different: set `--vbuckets` to this.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vbuckets_of_servers: Option<u16>,
-    /// The store that this Agent delivers to; absent before it met one.
+    /// The store that this Agent delivers to, if known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub store_id: Option<String>,
-    /// Servers that have another store, and which: nothing is sent to them. Point `--servers` elsewhere, or accept the store
-    /// with `--store-id`.
+    /// Servers with another store: nothing is sent to them. Change `--servers`, or accept the store with
+    /// `--store-id`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub other_stores: BTreeMap<String, String>,
     /// Lanes in use.
     pub lanes: usize,
-    /// Incarnations of Clients that are remembered.
+    /// Incarnations of Clients in memory.
     pub clients: usize,
     /// The Spool and its balance.
     pub spool: SpoolStatus,
-    /// What of it could not be read any more.
+    /// Damage of the Spool.
     pub damage: DamageStatus,
-    /// What merging did to what could not be sent.
+    /// Merges of unsent Blocks.
     pub merges: MergeStatus,
     /// Batches of Clients.
     pub batches: BatchStatus,
@@ -52,11 +52,11 @@ pub struct Status {
     pub refused: BTreeMap<&'static str, u64>,
     /// Events that Servers refused and counted as dropped, by reason.
     pub refused_by_servers: BTreeMap<&'static str, u64>,
-    /// Events that an earlier run had cut for another number of VBuckets than Servers have, and that were cut anew.
+    /// Events that an earlier run had cut for another number of VBuckets, and that were cut again.
     pub events_cut_anew: u64,
-    /// What no Server took, and was taken out of its Batch so that the rest goes on.
+    /// Blocks that no Server accepted, and that were removed from their Batch.
     pub set_aside: SetAsideStatus,
-    /// Lines of the process's log that were dropped: nobody reads it, or its disk is full.
+    /// Log lines of the process that were dropped, because its reader is stalled or its disk is full.
     pub log_lines_dropped: u64,
     /// Each Server.
     pub servers: Vec<ServerStatus>,
@@ -65,38 +65,38 @@ pub struct Status {
 /// The Spool, in events: offered + recovered = released + expired + damaged + turned away + held.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct SpoolStatus {
-    /// Bytes that it takes at most.
+    /// Its maximum bytes.
     pub bytes_max: u64,
-    /// Bytes that it takes, what is dead and not yet removed included.
+    /// Its bytes, with dead ones not yet removed.
     pub bytes: u64,
-    /// Bytes of what is held.
+    /// Live bytes.
     pub bytes_held: u64,
     /// Segments of the log.
     pub segments: u64,
-    /// Events that Clients offered, every repetition of a Batch that was turned away included.
+    /// Events offered by Clients, with repetitions of rejected Batches.
     pub events_offered: u64,
-    /// Events that an earlier run had left.
+    /// Events recovered from an earlier run.
     pub events_recovered: u64,
-    /// Events that are stored for good, and were released.
+    /// Events stored for good and released.
     pub events_released: u64,
-    /// Events that became too old to be sent. Servers count those that were not stored, as a gap.
+    /// Events that became too old to be sent. Servers count those not stored as a gap.
     pub events_expired: u64,
-    /// Events for which there was no room; their Clients kept them.
+    /// Events rejected for lack of room; their Clients kept them.
     pub events_turned_away: u64,
-    /// Events that are here.
+    /// Events held.
     pub events_held: u64,
-    /// Events among them that are not known to be stored.
+    /// Events held that are not known to be stored.
     pub events_unapplied: u64,
-    /// What is wrong with the disk, if something is.
+    /// The fault of the disk, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
-/// What no Server took, and was taken out of its Batch: counted as dropped (`where=agent;why=poison`) by the Server that
-/// takes the rest.
+/// Blocks that no Server accepted, and that were removed from their Batch: counted as dropped
+/// (`where=agent;why=poison`) by the Server that stores the rest.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct SetAsideStatus {
-    /// Batches of which something was set aside.
+    /// Batches with Blocks set aside.
     pub batches: u64,
     /// Blocks.
     pub blocks: u64,
@@ -114,52 +114,52 @@ pub struct LastSetAside {
     pub tab: String,
     /// Its Client.
     pub client: String,
-    /// What Servers, or proxies, said or did.
+    /// The last error of Servers or proxies.
     pub why: String,
 }
 
-/// What of the Spool could not be read any more.
+/// Damage of the Spool.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct DamageStatus {
-    /// Stretches of bytes that were no records when the log was opened: a torn tail is one.
+    /// Ranges of bytes that were no records when the log was opened, with a torn tail.
     pub stretches: u64,
     /// Bytes in them.
     pub bytes: u64,
-    /// Events in them, as far as that is known; those that Servers had stored before are not lost.
+    /// Lost events in them, as far as known; those that Servers had stored are not lost.
     pub events: u64,
-    /// The same by Client, as far as that is known.
+    /// The same by Client, as far as known.
     pub clients: BTreeMap<String, u64>,
-    /// Whether more events were lost than `events`, and nobody knows how many.
+    /// Whether an unknown number of further events was lost.
     pub events_unknown: bool,
-    /// Segments that were not there at all.
+    /// Missing segments.
     pub segments_missing: u64,
-    /// Files that stood under the number of another segment, or twice.
+    /// Files with the number of another segment, or duplicates.
     pub segments_misnamed: u64,
-    /// Events that were found damaged when they were to be sent.
+    /// Events found damaged when read back for sending.
     pub events_read_back: u64,
 }
 
-/// What merging did to what could not be sent.
+/// Merges of unsent Blocks.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct MergeStatus {
-    /// How often a Lane was merged.
+    /// Merges of a Lane.
     pub count: u64,
     /// Bytes before.
     pub bytes_before: u64,
     /// Bytes after.
     pub bytes_after: u64,
-    /// How often a Handler panicked over it; then the Blocks stay as they are.
+    /// Panics of Handlers during merges; those Blocks stay unmerged.
     pub panicked: u64,
 }
 
 /// Batches of Clients: in = taken + repeated + turned away.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct BatchStatus {
-    /// All that came and could be read.
+    /// Readable Batches that came.
     pub r#in: u64,
     /// Taken.
     pub taken: u64,
-    /// Recognised as taken before.
+    /// Repetitions of taken ones.
     pub repeated: u64,
     /// Answered with 503.
     pub turned_away: u64,
@@ -168,21 +168,21 @@ pub struct BatchStatus {
 /// Batches and Probes of Lanes: sent = answered (all kinds) + unanswered + in flight.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct LaneBatchStatus {
-    /// Sent, every repetition included.
+    /// Sent, with repetitions.
     pub sent: u64,
     /// Probes among them.
     pub probes: u64,
-    /// Checks among them: Blocks that a Server only tries to fold, to find what it fails on.
+    /// Checks among them: Blocks that a Server only tries to fold, to find a poison Block.
     pub checks: u64,
-    /// Batches among them that had been sent before, or may have been by an earlier run.
+    /// Batches among them that were, or may have been, sent before.
     pub replayed: u64,
-    /// How often a Lane learnt that the store holds less than it did.
+    /// Rewinds: a Lane learnt that the store holds less than before.
     pub rewinds: u64,
     /// Answered, by answer.
     pub answered: BTreeMap<&'static str, u64>,
     /// Not answered: the request failed.
     pub unanswered: u64,
-    /// Answers that violate the protocol: no correct Server gives them.
+    /// Answers that violate the protocol.
     pub protocol_violations: u64,
 }
 

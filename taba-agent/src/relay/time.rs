@@ -1,4 +1,4 @@
-//! The time of day of this run: following the machine's clock when it is set, and saying what waits for it.
+//! The wall clock of this run: follows the machine's clock when it is set, and reports what waits for clocks.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,16 +15,16 @@ use crate::spool::Spool;
 /// Lanes that wait until clocks agree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClockWait {
-    /// How many.
+    /// Their number.
     pub lanes: usize,
     /// The Server that did not begin some of them; `None` when all are held back here.
     pub server: Option<String>,
-    /// By how many microseconds the Server that answered last is ahead of this Agent, if it said so.
+    /// The microseconds by which the last Server to answer is ahead of this Agent, if known.
     pub ahead: Option<i64>,
 }
 
 impl ClockWait {
-    /// What they wait for, for people.
+    /// The reason, for people.
     pub fn words(&self) -> String {
         let server = self.server.as_deref().map(|url| format!(" at {url}")).unwrap_or_default();
         let apart = |ahead: i64| rough(Duration::from_micros(ahead.unsigned_abs()));
@@ -40,27 +40,26 @@ impl ClockWait {
 }
 
 impl<S: Spool> Relay<S> {
-    /// Whether to go by the machine's clock again, which is ahead of [`ClockReading::time`] by so many microseconds since it
-    /// was set. Not while Servers agree with the time as it is.
+    /// Whether to follow the machine's clock, which was set ahead of [`ClockReading::time`] by `step` microseconds.
+    /// Not while Servers agree with the current time.
     pub fn follows_clock(&self, step: i64) -> bool {
         self.clock.follows(step)
     }
 
-    /// From here on [`ClockReading::time`] is later by so many microseconds than it would have been. Nothing that this run has
-    /// taken gets older or younger; Batches of earlier runs are as old as they are by this clock. Call
-    /// [`Relay::handle`] afterwards.
+    /// Moves [`ClockReading::time`] by `step` microseconds. Batches of this run keep their age; those of earlier runs
+    /// are dated by the new clock. Call [`Relay::handle`] afterwards.
     pub fn set_clock(&mut self, now: ClockReading, step: i64) {
         self.clock.set(step);
         self.dispatcher.set_agreed(now.uptime, self.clock.is_agreed());
         self.dispatcher.all().for_each(|lane| lane.recompute_ages(now, 0));
         if self.clock.is_agreed() {
-            // A step by some hours may have shown that what a Server said of an earlier run was not so.
+            // A step of hours may invalidate what a Server said about an earlier run.
             self.date_back(now);
         }
         self.dispatcher.try_misdated_again(now.uptime);
     }
 
-    /// What waits for clocks to agree; `None` when nothing does.
+    /// The Lanes that wait for clocks to agree, if any.
     pub fn clock_wait(&self, now: ClockReading) -> Option<ClockWait> {
         let (lanes, server) = self.dispatcher.waiting_for_clocks(now.uptime);
         let url = |place: usize| self.dispatcher.servers()[place].url().url().to_owned();
@@ -70,18 +69,18 @@ impl<S: Spool> Relay<S> {
         is_known.then(|| ClockWait { lanes, server: server.map(url), ahead })
     }
 
-    /// Events that became too old to be sent, since the start.
+    /// Events that became too old to be sent since the start.
     pub fn expired(&self) -> u64 {
         self.spool_counts.expired
     }
 
-    /// Takes the time that an answer brings.
+    /// Reads the time in an answer.
     pub(super) fn hear_time(&mut self, now: ClockReading, input: &Input) {
         let Input::Answered { server_time, acks, .. } = input else { return };
         let was_agreed = self.clock.is_agreed();
         match server_time {
             Some(theirs) => self.clock.heard(now.time, *theirs),
-            // Somebody on the way has taken it out. What is not refused is not objected to.
+            // A proxy has removed it. An answer without a refusal counts as agreement.
             None if acks.iter().all(|ack| ack.answer != Answer::Misdated) => {
                 self.clock.heard(now.time, now.time);
             }
@@ -93,8 +92,8 @@ impl<S: Spool> Relay<S> {
         self.dispatcher.set_agreed(now.uptime, self.clock.is_agreed());
     }
 
-    /// A Server agrees with this clock. So what earlier runs have left and is from the future was written by a clock
-    /// that was ahead: it counts as taken now, and that is written down before any of it gets older.
+    /// A Server agrees with this clock. So recovered Batches from the future were written by a clock that was ahead:
+    /// they count as taken now, which is recorded before any of them ages.
     fn date_back(&mut self, now: ClockReading) {
         let mut ahead: BTreeMap<StreamId, i64> = BTreeMap::new();
         for lane in self.dispatcher.all().filter(|lane| lane.is_recovered()) {
@@ -113,20 +112,20 @@ impl<S: Spool> Relay<S> {
         }
     }
 
-    /// Says in the Spool what became known about clocks: a new segment begins with it.
+    /// Records clock errors in the Spool, in a new segment.
     pub(super) fn write_clock(&mut self, now: Duration) {
         if self.clock.is_news() && self.room_tried.is_none_or(|tried| now >= tried + ROOM_PAUSE) {
             self.room_tried = self.begin_segment().err().map(|_| now);
         }
     }
 
-    /// By how much the times of this stream are off.
+    /// The clock error of this stream.
     pub(super) fn stream_clock(&mut self, stream: StreamId) -> StreamClock {
         let found = self.dispatcher.all().find(|lane| lane.key().stream == stream);
         found.and_then(|lane| lane.found_clock()).unwrap_or(self.clock.stream())
     }
 
-    /// By how much the times of streams that have Lanes are off.
+    /// The clock errors of streams with Lanes.
     pub(super) fn stream_clocks(&mut self) -> Vec<(StreamId, StreamClock)> {
         let mine = self.clock.stream();
         let clocks =
