@@ -13,7 +13,7 @@ use crate::config::{Config, ConfigError, Verified};
 /// How the settings of taba-agent are read.
 pub const PROGRAM: Program = Program { prefix: Some("TABA_AGENT_"), renamed: &[] };
 
-/// The Agent of one host: takes batches from its Clients, keeps them, and brings them to Servers exactly once.
+/// The Agent of one host: accepts batches from its Clients, stores them, and delivers them to Servers exactly once.
 ///
 /// Every setting can stand in a TOML file (linger = "20ms"), in the environment (TABA_AGENT_LINGER=20ms), or here; what
 /// stands here wins over the environment, and that over the file. Sizes are written as 512KiB, 64MiB, 1GiB; times as
@@ -21,9 +21,9 @@ pub const PROGRAM: Program = Program { prefix: Some("TABA_AGENT_"), renamed: &[]
 ///
 /// Command, with a --help of its own: set-aside, for what servers failed on.
 ///
-/// Stops on SIGTERM or Ctrl-C: takes nothing any more, and brings what it holds to the Servers. Exit codes: 0 when it
-/// stopped as asked and nothing is lost (what was not stored is in the spool on the disk, for the next run); 1 when it
-/// could not start, a part of it failed, or events are lost; 2 when a flag, a variable or the file is wrong.
+/// Stops on SIGTERM or Ctrl-C: accepts nothing more, and delivers what it holds to the Servers. Exit codes: 0 when it
+/// stopped as asked and nothing is lost (what was not stored is in the spool on the disk, for the next run); 1 when
+/// it could not start, a part of it failed, or events are lost; 2 when a flag, a variable or the file is wrong.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "taba-agent", version)]
 pub struct Cli {
@@ -31,12 +31,12 @@ pub struct Cli {
     #[arg(long, env = "TABA_AGENT_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// Print the settings as they count, each with where it comes from, as a file for --config; and do nothing else
+    /// Print the effective settings and their sources, as a file for --config, and end
     #[arg(long)]
     pub print_config: bool,
 
-    /// What to log: off, error, warn, info, debug, trace, or MODULE=LEVEL,…; RUST_LOG counts where this is not given
-    /// [default: info; of commands: warn]
+    /// What to log: off, error, warn, info, debug, trace, or MODULE=LEVEL,…; if not given, RUST_LOG is used [default:
+    /// info; of commands: warn]
     #[arg(long, env = "TABA_AGENT_LOG", value_name = "FILTER", value_parser = NonEmptyStringValueParser::new())]
     pub log: Option<String>,
 
@@ -45,11 +45,10 @@ pub struct Cli {
     pub settings: Config,
 }
 
-/// Reads the settings, and verifies that they fit together. `args` begins with the name of the program; `variables` are
-/// those of the environment.
+/// Reads and verifies the settings. `args` begins with the name of the program; `variables` are the environment.
 ///
 /// # Errors
-/// [`SettingsError`], also when help or the version was asked for; [`SettingsError::end`] does what is usual.
+/// [`SettingsError`], also when help or the version was requested; [`SettingsError::end`] handles both.
 pub fn load(
     args: impl IntoIterator<Item = OsString>,
     variables: impl IntoIterator<Item = (OsString, OsString)>,

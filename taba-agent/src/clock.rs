@@ -1,13 +1,12 @@
-//! `RunClock`: which time of day a run of the Agent goes by; [`StreamClock`]: by how much the times that a Stream wrote
-//! to the Spool are off.
+//! `RunClock`: the wall clock of a run of the Agent; [`StreamClock`]: the clock error of a Stream in the Spool.
 //!
-//! All ages are counted on the uptime, which no clock can set: when a Batch is too old, when a Stream ends, how long an
-//! answer is waited for. The time of day is needed twice: each request says when it was sent, so that a Server begins
-//! no Lane for a message that is hours old; and the next run has to know how old a Batch is that it finds.
+//! All ages are measured by the uptime, which cannot be set: when a Batch is too old, when a Stream ends, how long to
+//! wait for an answer. The wall clock is needed twice: each request has its time of sending, so that a Server begins
+//! no Lane for a message that is hours old; and the next run must know the age of recovered Batches.
 //!
-//! So the time of day may be set right while the Agent runs, and nothing that was sent has to be sent otherwise: Batches
-//! keep their numbers, and a request says the right time from then on. What stands in the Spool keeps the times that it
-//! was written with, and each checkpoint says by how much those of each Stream are off.
+//! So the wall clock may be corrected while the Agent runs, without resending: Batches keep their numbers, and later
+//! requests have the right time. The Spool keeps the times as written, and each checkpoint has the clock error of
+//! each Stream.
 
 use std::time::Duration;
 
@@ -16,25 +15,25 @@ use taba_core::Timestamp;
 use crate::units::BATCH_AGE_MAX;
 use crate::units::ClockReading;
 
-/// How far the clocks of an Agent and a Server may be apart for a Lane to be begun, as Servers judge it.
+/// The maximum difference between the clocks of Agent and Server for a Lane to begin, as Servers apply it.
 pub const CLOCKS_APART_MAX: Duration = Duration::from_secs(5 * 3600);
-/// A step of the machine's clock by less than this is none: both clocks are read one after the other.
+/// A smaller difference is no step: both clocks are read one after the other.
 pub const STEP_MIN: Duration = Duration::from_secs(2);
-/// What a Server says about the clock is written down again when it differs by more than this from what it said before.
+/// A Server's statement about the clock is recorded again when it differs by more than this from the last one.
 const TOLD_AGAIN: Duration = Duration::from_secs(3600);
 
-/// By how much the times that a Stream has written are off, in microseconds: what has to be added to them.
+/// The clock error of a Stream in microseconds, to be added to its times.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StreamClock {
-    /// As the machine's own clock has shown, when it was set.
+    /// Measured when the machine's own clock was set.
     pub measured: i64,
-    /// What a Server says is missing beyond that, while no Server had agreed; 0 when nothing was said.
+    /// The further error according to a Server, while no Server had agreed; 0 if none said so.
     pub told: i64,
 }
 
 impl StreamClock {
-    /// How old is `now` what the Stream took at this time by its own clock; below zero for what is from the future. The
-    /// word of a Server counts only where without it the Batch could not be sent: too old, or from the future.
+    /// The age at `now` of what the Stream accepted at `taken_at` by its own clock; negative for the future. A
+    /// Server's statement is used only if the Batch could not be sent without it: too old, or in the future.
     pub fn age(self, taken_at: Timestamp, now: Timestamp) -> i64 {
         let by_measure = now.as_micros().saturating_sub(taken_at.as_micros()).saturating_sub(self.measured);
         let as_told = by_measure.saturating_sub(self.told);
@@ -44,35 +43,35 @@ impl StreamClock {
     }
 }
 
-/// The time of day of one run.
+/// The wall clock of one run.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct RunClock {
-    /// Of the streams of this run: their times are those of the clock as it was read first.
+    /// Of the streams of this run: their times are by the clock as it was first read.
     stream: StreamClock,
-    /// What was measured when a Server agreed last. One that Servers agree with is not given up for a step of the
-    /// machine's clock.
+    /// The measured error when a Server last agreed. A clock that Servers agree with is not given up for a step of
+    /// the machine's clock.
     agreed: Option<i64>,
-    /// By how much the Server that answered last is ahead.
+    /// How far the last Server to answer is ahead.
     apart: Option<i64>,
-    /// Whether the Spool has not been told yet.
+    /// Whether the Spool has yet to record it.
     is_news: bool,
 }
 
 impl RunClock {
-    /// By how much the times that this run's streams write are off.
+    /// The clock error of this run's streams.
     pub(crate) const fn stream(&self) -> StreamClock {
         self.stream
     }
 
-    /// The moment by the clock that this run's streams write.
+    /// The reading by the clock of this run's streams.
     pub(crate) fn as_written(&self, now: ClockReading) -> ClockReading {
         let time = Timestamp::from_micros(now.time.as_micros().saturating_sub(self.stream.measured));
         ClockReading { time, ..now }
     }
 
-    /// Whether to go by the machine's clock again, which is ahead by so many microseconds. Once a Server has agreed with
-    /// this clock, never by much: not even when the Server that answered last says the same as the machine, for two
-    /// wrong clocks that agree, a Server's and an Agent's, collect marks that are young (torture has shown it).
+    /// Whether to follow the machine's clock, which is ahead by `step` microseconds. After a Server has agreed with
+    /// this clock, never by much, even if the last Server to answer agrees with the machine: two wrong clocks that
+    /// agree, a Server's and an Agent's, expire recent marks (found by torture).
     pub(crate) fn follows(&self, step: i64) -> bool {
         let is_small = |apart: i64| apart.unsigned_abs() <= micros(CLOCKS_APART_MAX) as u64;
         let is_step = step.unsigned_abs() >= micros(STEP_MIN) as u64;
@@ -81,7 +80,7 @@ impl RunClock {
         is_step && self.agreed.is_none_or(is_near)
     }
 
-    /// The time of day was set by so many microseconds.
+    /// The wall clock was set by this many microseconds.
     pub(crate) fn set(&mut self, step: i64) {
         let was_near = self.agreed.is_some_and(|_| step.unsigned_abs() <= micros(CLOCKS_APART_MAX) as u64);
         self.agreed = self.agreed.filter(|_| was_near);
@@ -89,7 +88,7 @@ impl RunClock {
         (self.apart, self.is_news) = (None, true);
     }
 
-    /// A Server has answered, and said what time it has.
+    /// A Server's answer had its time.
     pub(crate) fn heard(&mut self, ours: Timestamp, theirs: Timestamp) {
         let apart = theirs.as_micros().saturating_sub(ours.as_micros());
         self.apart = Some(apart);
@@ -101,7 +100,7 @@ impl RunClock {
         }
     }
 
-    /// By how much the Server that answered last is ahead of this clock, in microseconds.
+    /// How far the last Server to answer is ahead of this clock, in microseconds.
     pub(crate) const fn apart(&self) -> Option<i64> {
         self.apart
     }
@@ -111,17 +110,17 @@ impl RunClock {
         self.agreed.is_some()
     }
 
-    /// Whether there is something to be written down.
+    /// Whether there is something to record.
     pub(crate) const fn is_news(&self) -> bool {
         self.is_news
     }
 
-    /// Something else about clocks is to be written down.
+    /// Something else about clocks must be recorded.
     pub(crate) const fn tell(&mut self) {
         self.is_news = true;
     }
 
-    /// It was written down.
+    /// It was recorded.
     pub(crate) const fn written(&mut self) {
         self.is_news = false;
     }

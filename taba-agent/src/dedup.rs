@@ -1,7 +1,7 @@
-//! [`Dedup`]: recognises the Batches that a Client sends again.
+//! [`Dedup`]: recognises repeated Batches of Clients.
 //!
-//! A Client that saw no answer repeats its Batch under the same (incarnation, seq). The content under one such pair
-//! never changes, and a Client has one Batch in flight at a time; so its newest number is all there is to remember.
+//! A Client without an answer repeats its Batch under the same (incarnation, seq). The content under one pair never
+//! changes, and a Client has one Batch in flight, so only the newest number must be kept.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -11,47 +11,46 @@ use taba_core::{ClientId, SeqNo, Timestamp};
 use crate::sabotage::{DEDUP, is_off};
 use crate::spool::record::AcceptedBatch;
 
-/// Refusals remembered for each incarnation, to be told again with a repeated Batch. A Batch that had more of them is
-/// answered with the first ones; all of them were counted when it came first.
+/// Refusals kept for each incarnation, for the answer to a repeated Batch. If there were more, the answer has the
+/// first ones; all were counted at first.
 pub const REFUSALS_KEPT_MAX: usize = 64;
 
-/// About how many bytes one incarnation takes at most: two copies of its key, its refusals, and the maps around them.
+/// Approximate maximum bytes of one incarnation: two copies of its key, its refusals, and the maps around them.
 pub const INCARNATION_BYTES_MAX: usize =
     taba_core::limits::CLIENT_ID_BYTES_MAX + REFUSALS_KEPT_MAX * size_of::<Refusal>() + 256;
 
-/// Keys of requests to record (`Idempotency-Key`), each of one Client, that are remembered beside the incarnations.
+/// Keys of requests to record (`Idempotency-Key`), each of one Client, that are kept besides the incarnations.
 pub const KEYS_MAX: usize = 10_000;
 
-/// What a Batch is to us.
+/// Whether a Batch is a repetition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Repetition {
     /// Not seen before.
     New,
-    /// The newest of its incarnation, again.
+    /// A repetition of the newest of its incarnation.
     Again {
-        /// What of it was refused.
+        /// Its refusals.
         refused: Vec<Refusal>,
-        /// Where it ends in the Spool; 0 when an earlier run took it.
+        /// Its end in the Spool; 0 when an earlier run accepted it.
         position: u64,
     },
-    /// Older than the newest of its incarnation: it was answered long ago.
+    /// Older than the newest of its incarnation: it was already answered.
     Older,
 }
 
-/// The newest Batch of each incarnation, for the incarnations used last.
+/// The newest Batch of each of the most recently used incarnations.
 ///
-/// At most `incarnations_max` are remembered; then the one unused for longest goes. If that Client is still waiting
-/// for an answer and repeats its Batch, it is counted twice; so the bound should be well above the number of Client
-/// processes on the host.
+/// At most `incarnations_max` are kept; then the least recently used one is dropped. If that Client then repeats its
+/// Batch, it counts twice; so the bound should be well above the number of Client processes on the host.
 ///
 /// # Cost
-/// [`Dedup::seen`] is one look into a hash map; [`Dedup::remember`] also moves an entry in a tree. Memory is at most
+/// [`Dedup::seen`] is one hash lookup; [`Dedup::remember`] also moves an entry in a tree. Memory is at most
 /// `incarnations_max *` [`INCARNATION_BYTES_MAX`].
 #[derive(Debug)]
 pub struct Dedup {
     incarnations_max: usize,
     entries: HashMap<Incarnation, DedupEntry>,
-    /// By when they were used, oldest first. INVARIANT: the same incarnations as in `entries`; `remember` upholds it.
+    /// By last use, oldest first. INVARIANT: the same incarnations as in `entries`; `remember` upholds it.
     by_use: BTreeMap<u64, Incarnation>,
     uses: u64,
 }
@@ -72,7 +71,7 @@ struct DedupEntry {
 }
 
 impl Dedup {
-    /// Remembers nothing yet, and at most `incarnations_max` (at least 1).
+    /// Empty, for at most `incarnations_max` (at least 1).
     pub fn new(incarnations_max: usize) -> Self {
         Self {
             incarnations_max: incarnations_max.max(1),
@@ -94,17 +93,17 @@ impl Dedup {
         }
     }
 
-    /// Events that were taken of the incarnation of this Batch, as far as it is remembered.
+    /// Events accepted from the incarnation of this Batch, as far as known.
     pub fn events_total(&self, batch: &ClientBatch) -> u64 {
         self.entries.get(&Incarnation::of(batch)).map_or(0, |entry| entry.events_total)
     }
 
-    /// Remembers a new Batch that was taken, and where it ends in the Spool.
+    /// Records an accepted Batch, and its end in the Spool.
     pub fn remember(&mut self, taken: &AcceptedBatch, position: u64) {
         self.insert(taken, position);
     }
 
-    /// Remembers what an earlier run remembered; those used last come last.
+    /// Restores a record of an earlier run; the most recently used last.
     pub fn restore(&mut self, taken: &AcceptedBatch) {
         let key = Incarnation { client: taken.client.clone(), number: taken.incarnation };
         if self.entries.get(&key).is_none_or(|known| known.last < taken.seq) {
@@ -112,7 +111,7 @@ impl Dedup {
         }
     }
 
-    /// Everything that is remembered, those used last behind: what [`restore`](Self::restore) takes.
+    /// All records, the most recently used last, for [`restore`](Self::restore).
     pub fn remembered(&self) -> impl Iterator<Item = AcceptedBatch> {
         self.by_use.values().filter_map(|key| {
             let entry = self.entries.get(key)?;
@@ -145,12 +144,11 @@ impl Dedup {
         debug_assert_eq!(self.entries.len(), self.by_use.len());
     }
 
-    /// How many incarnations are remembered.
+    /// The number of incarnations.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether none is remembered.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }

@@ -1,14 +1,14 @@
-//! The front-end seam: [`Decoder`] says what a line of some protocol means, [`collect`] makes Batches of many lines.
+//! The front-end seam: a [`Decoder`] parses a line of some protocol, [`collect`] makes Batches of many lines.
 //!
 //! ```text
 //! bytes ──lines──► Decoder ──Observation or LineError──► collect ──FrontBatches──► Relay::record ──► Spool
 //!                                                        └─► RecordedLines: what was recorded, what was refused, by line
 //! ```
 //!
-//! A front-end is a decoder, which is pure, and whatever brings it bytes: `POST /v2/record` is [`JsonLines`] behind HTTP,
-//! `examples/src/bin/text_listener.rs` a text protocol behind TCP. The Agent takes what comes out as it takes the Batches
-//! of a Client: written to the Spool before it is answered, delivered exactly once, balanced in the Ledger: a line that is
-//! refused counts as recorded and as dropped (`where=client`: the front-end stands in for the client library).
+//! A front-end is a pure decoder and a source of bytes: `POST /v2/record` is [`JsonLines`] over HTTP,
+//! `examples/src/bin/text_listener.rs` a text protocol over TCP. The Agent treats the result like Batches of a
+//! Client: written to the Spool before the answer, delivered exactly once, balanced in the Ledger: a refused line
+//! counts as recorded and as dropped (`where=client`: the front-end acts as the client library).
 
 mod collect;
 mod json;
@@ -23,50 +23,50 @@ pub use self::collect::{
 };
 pub use self::json::JsonLines;
 
-/// Who recorded, where nobody says it.
+/// The default Client.
 pub const CLIENT: &str = "http";
-/// The Tab type of a number, where nobody says it.
+/// The default Tab type of a number.
 pub const NUMBER_TYPE: &str = "CounterGroup";
-/// The Tab type of a text, where nobody says it.
+/// The default Tab type of a text.
 pub const TEXT_TYPE: &str = "Gauge";
-/// Lines of one request that are not blank.
+/// Maximum non-blank lines of one request.
 pub const LINES_MAX: usize = 10_000;
-/// Bytes of one request.
+/// Maximum bytes of one request.
 pub const BYTES_MAX: usize = 1 << 20;
-/// Clients of one request; lines of further ones are refused.
+/// Maximum Clients of one request; lines of further ones are refused.
 pub const CLIENTS_MAX: usize = 100;
-/// Bytes of a key under which a request counts once: 1 to this many.
+/// Bytes of a request's idempotency key: 1 to this many.
 pub const KEY_BYTES_MAX: usize = 256;
-/// Refused lines that an answer lists; it says how many there were.
+/// Refused lines listed in an answer, which also has their number.
 pub const REFUSED_LISTED_MAX: usize = 100;
 
-/// One event as a front-end reads it; what it does not say has a default.
+/// One event of a front-end; missing parts have defaults.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Observation {
-    /// Who recorded it; by default the request's, or [`CLIENT`].
+    /// The Client; by default the request's, or [`CLIENT`].
     pub client: Option<ClientId>,
-    /// What was measured.
+    /// The Tab.
     pub tab: TabName,
     /// Its Tab type; by default [`NUMBER_TYPE`] for a number, [`TEXT_TYPE`] for a text.
     pub tab_type: Option<TabType>,
-    /// When it happened; by default now.
+    /// The time; by default now.
     pub time: Option<Timestamp>,
-    /// What was observed, in the form that [`Value::from_json`](taba_core::Value::from_json) of its type reads.
+    /// The value, as [`Value::from_json`](taba_core::Value::from_json) of its type reads it.
     pub value: serde_json::Value,
 }
 
 /// Why a line is no event.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LineError {
-    /// Whose it is, as far as it can be told.
+    /// The Client, as far as known.
     pub client: Option<ClientId>,
-    /// The word for machines; [`Why::Undecodable`] for what is not of the protocol at all.
+    /// The code; [`Why::Undecodable`] for a line that is not of the protocol.
     pub why: Why,
-    /// The words for people: what is wrong, and what would be right.
+    /// The error and its remedy, for people.
     pub message: String,
 }
 
-/// A protocol of lines: bytes in, events out. Pure: it reads no clock and remembers nothing.
+/// A protocol of lines: bytes in, events out. Pure: no clock, no state.
 ///
 /// # Examples
 /// ```
@@ -89,29 +89,29 @@ pub struct LineError {
 /// assert_eq!(Names.decode(b"bids won").unwrap().unwrap_err().why, Why::BadName);
 /// ```
 pub trait Decoder {
-    /// What a line means; `None`: nothing, as of a comment. Lines come without their ends, and none is blank.
+    /// Decodes a line, which is not blank and has no line end; `None` for one without an event, such as a comment.
     fn decode(&self, line: &[u8]) -> Option<Result<Observation, LineError>>;
 }
 
 impl Observation {
-    /// An event of a Tab, with all the defaults.
+    /// An event of a Tab with all defaults.
     pub fn of(tab: TabName, value: impl Into<serde_json::Value>) -> Self {
         Self { client: None, tab, tab_type: None, time: None, value: value.into() }
     }
 }
 
 impl LineError {
-    /// The line is not of the protocol.
+    /// The line does not follow the protocol.
     pub fn malformed(message: impl fmt::Display) -> Self {
         Self { client: None, why: Why::Undecodable, message: message.to_string() }
     }
 
-    /// A value breaks the rules.
+    /// The value is invalid.
     pub fn value(message: impl fmt::Display) -> Self {
         Self { client: None, why: Why::BadValue, message: message.to_string() }
     }
 
-    /// The same, of this Client.
+    /// The same error, of this Client.
     #[must_use]
     pub fn of(self, client: Option<ClientId>) -> Self {
         Self { client, ..self }
@@ -119,7 +119,7 @@ impl LineError {
 }
 
 impl From<NameError> for LineError {
-    /// A name breaks the rules.
+    /// An invalid name.
     fn from(error: NameError) -> Self {
         Self { client: None, why: Why::BadName, message: error.to_string() }
     }

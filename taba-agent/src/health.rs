@@ -1,8 +1,8 @@
-//! [`Health`] of a Server: whether it may be sent requests.
+//! [`Health`] of a Server: whether requests may be sent to it.
 
 use std::time::Duration;
 
-/// Whether a Server may be sent requests.
+/// Whether requests may be sent to a Server.
 ///
 /// ```text
 ///          failed                          time is over, and a request goes out
@@ -13,18 +13,18 @@ use std::time::Duration;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Health {
-    /// It answered last time, or has not been asked yet.
+    /// Its last answer was good, or it was not asked yet.
     Up,
-    /// It failed, and is left alone until then.
+    /// It failed, and gets no requests until then.
     Resting {
         /// When it may be tried again, since the start of the Agent.
         until: Duration,
-        /// How often in a row it failed.
+        /// Failures in a row.
         failures: u32,
     },
-    /// It failed, and one request is under way to see whether it still does.
+    /// It failed, and one request tests it.
     Trying {
-        /// How often in a row it failed.
+        /// Failures in a row.
         failures: u32,
     },
 }
@@ -39,7 +39,7 @@ impl Health {
         }
     }
 
-    /// How often in a row it failed.
+    /// Failures in a row.
     pub const fn failures(self) -> u32 {
         match self {
             Self::Up => 0,

@@ -1,7 +1,7 @@
-//! What of a client Batch is taken, and what is refused and counted.
+//! Checks a client Batch: which Blocks are accepted, and which refused and counted.
 //!
-//! A bad Block never spoils the Batch around it: it is refused by itself, told to the Client in the Receipt, and its
-//! events are counted in the Ledger under the Client that sent them, in Blocks that travel with the rest.
+//! A bad Block does not affect the rest of its Batch: it alone is refused, reported in the Receipt, and its events
+//! are counted in the Ledger under its Client, in Blocks of the same Batch.
 
 use std::collections::BTreeMap;
 
@@ -10,12 +10,12 @@ use taba_core::limits::BLOCK_FOLDED_EVENTS_MAX;
 use taba_core::wire::{BadBlock, Block, ClientBatch, Content, Refusal};
 use taba_core::{ClientId, Timestamp, VBucket, VBuckets};
 
-/// A client Batch, sorted out.
+/// A checked client Batch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Intake {
-    /// What goes on: the good Blocks in the Batch's order, then the Ledger's notes about the others.
+    /// The good Blocks in order, then the Ledger's notes about the others.
     pub blocks: Vec<(VBucket, Block)>,
-    /// The Blocks that were refused, by their place in the Batch.
+    /// The refused Blocks, by index in the Batch.
     pub refused: Vec<Refusal>,
 }
 
@@ -28,7 +28,7 @@ pub fn sort_out(vbuckets: VBuckets, now: Timestamp, batch: &ClientBatch, bad: &[
         add(&mut dropped, refusal);
     }
     let mut blocks = Vec::with_capacity(batch.blocks.len());
-    // The decoder took the bad Blocks out; each good one stands behind as many of them as have a lower place.
+    // The decoder removed the bad Blocks; the index of a good one is reduced by the number of bad ones before it.
     let mut bad_places = bad.iter().map(|bad| bad.block).peekable();
     let mut place = 0;
     for block in &batch.blocks {
@@ -39,7 +39,7 @@ pub fn sort_out(vbuckets: VBuckets, now: Timestamp, batch: &ClientBatch, bad: &[
             Ok(()) => blocks.push((vbuckets.of(&block.tab), block.clone())),
             Err(why) => {
                 let refusal = Refusal { block: place, why, events: block.events };
-                // What the Ledger says about itself was never counted as recorded, so it is not counted as dropped.
+                // The Ledger's own notes never count as recorded, so not as dropped either.
                 if !block.tab.is_reserved() {
                     add(&mut dropped, &refusal);
                 }
@@ -68,13 +68,13 @@ fn check(client: &ClientId, block: &Block) -> Result<(), Why> {
     match block.content {
         Content::State { .. } if block.events > BLOCK_FOLDED_EVENTS_MAX => Err(Why::BadValue),
         Content::State { .. } | Content::Events(_) => Ok(()),
-        // Only Agents take out what a Client has sent.
+        // Only Agents withhold Blocks.
         Content::Withheld { .. } => Err(Why::Undecodable),
     }
 }
 
-/// The Ledger's Tabs that a Client itself writes. The others are written by Agents and Servers only: a Client that
-/// wrote them would make the accounts lie.
+/// The Ledger's Tabs that Clients write. The others are written by Agents and Servers only; a Client could falsify
+/// the accounts with them.
 fn is_clients_note(block: &Block) -> bool {
     let of_client = match block.tab.base() {
         ledger::RECORDED => true,

@@ -1,5 +1,5 @@
-//! The Agent of one host: it takes Batches from the Clients there, keeps them, and brings them to Servers, each exactly
-//! once.
+//! The Agent of one host: it accepts Batches from the Clients there, stores them, and delivers them to Servers, each
+//! exactly once.
 //!
 //! ```text
 //! Clients ──POST /v2/events──►  intake ─► spool ─► lanes ─► dispatcher  ──POST /v2/lanes──►  Servers
@@ -8,33 +8,33 @@
 //!                                   counted in the Ledger
 //! ```
 //!
-//! What to do is decided by plain values: [`Relay`] takes inputs and the moment, and answers with requests to send. It
-//! is made of smaller machines, one in each file, none of which knows a socket or a clock. Around it, the `driver` is
-//! a listener, a sender and a clock that decide nothing.
+//! All decisions are made by pure state machines: [`Relay`] takes inputs and the time, and returns requests to send.
+//! It is composed of smaller machines, one per file, none of which knows a socket or a clock. The `driver` adds a
+//! listener, a sender and a clock, and decides nothing.
 //!
-//! # Where things are
-//! | module | what |
+//! # Modules
+//! | module | content |
 //! |---|---|
-//! | [`relay`] | everything the Agent decides, put together |
-//! | [`dedup`] | which client Batches have been seen |
-//! | [`frontend`] | lines of other protocols become Batches: `POST /v2/record`, and protocols of your own |
-//! | [`intake`] | what of a client Batch is taken, and what is refused |
+//! | [`relay`] | all decisions of the Agent |
+//! | [`dedup`] | recognises repeated client Batches |
+//! | [`frontend`] | makes Batches of lines: `POST /v2/record`, and your own protocols |
+//! | [`intake`] | checks client Batches |
 //! | [`units`] | ids and units |
-//! | [`spool`] | the bounded, durable place of what is taken and not yet stored for good |
-//! | [`clock`] | which time of day a run goes by, and how old is what an earlier one has left |
+//! | [`spool`] | the bounded write-ahead log of accepted Batches |
+//! | [`clock`] | the wall clock of a run, and the ages of recovered Batches |
 //! | [`lane`] | one ordered, gap-free sequence of Batches, and when one may be released |
-//! | [`merge`] | what was never sent, merged while Servers are away |
+//! | [`merge`] | merges unsent Blocks while Servers are unavailable |
 //! | [`dispatcher`], [`health`], [`rendezvous`] | which Lane goes to which Server, and when |
-//! | [`store_choice`] | which store is delivered to, and which Servers have another one |
-//! | [`config`], [`server_url`] | every bound, checked |
-//! | [`relay::status`] | what `/status` and `/metrics` tell |
+//! | [`store_choice`] | the store that is delivered to |
+//! | [`config`], [`server_url`] | all settings, checked |
+//! | [`relay::status`] | `/status` and `/metrics` |
 //! | `driver` | `Agent`: sockets and time (feature `driver`) |
 //! | `cli` | configuration by file, environment and flags (feature `cli`) |
 //!
-//! # What is lost when
-//! What a Client was told is safe stands in the Spool: killed, an Agent goes on where it was when it is started again with
-//! the same directory, and knows a Batch that a Client sends again. See `docs/EXACTLY_ONCE.md` for why nothing is counted
-//! twice, and [`spool::SyncPolicy`] for what a power failure may take.
+//! # What can be lost
+//! What a Client was told is safe is in the Spool: after a kill, an Agent continues when it is started again with the
+//! same directory, and recognises repeated Batches of Clients. `docs/EXACTLY_ONCE.md` explains why nothing counts
+//! twice, and [`spool::SyncPolicy`] what a power failure may lose.
 
 #![deny(missing_docs)]
 #![doc(test(attr(deny(unused_imports))))]

@@ -1,4 +1,4 @@
-//! The binary: reads the settings, runs the Agent, tells how it ended.
+//! The binary: reads the settings, runs the Agent, reports how it ended.
 
 mod set_aside;
 
@@ -11,7 +11,7 @@ use taba_agent::{Agent, Config, Verified};
 use taba_process::signals::StopSignals;
 use taba_process::{Exit, Log};
 
-/// How long threads that wait for a disk may take when everything else has ended.
+/// How long threads that wait for a disk may take after everything else has ended.
 const THREADS_TIME_MAX: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
@@ -50,7 +50,7 @@ async fn run(config: Verified<Config>, log: &Log) -> Exit {
     let is_kept = config.spool == taba_agent::config::SpoolKind::File;
     let servers: Vec<_> = config.servers.iter().map(ToString::to_string).collect();
     let memory_bytes_max = config.memory().total();
-    // Taken before anything begins, so that no signal ends the process unheard.
+    // First, so that every signal is handled.
     let mut signals = match StopSignals::listen() {
         Ok(signals) => signals,
         Err(error) => return log.fail(Exit::Failed, &error),

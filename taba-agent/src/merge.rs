@@ -1,8 +1,8 @@
-//! Merging what was never sent: while Servers are away, what waits for them grows by Tabs, not by time.
+//! Merges unsent Blocks: while Servers are unavailable, the Spool grows by Tabs, not by time.
 //!
-//! It is the fold that the Servers would do, done early by the same Handlers; the laws make it the same to the last bit.
-//! What cannot be folded here (a type that nobody registered, a value that a Server will refuse and count, a time that a
-//! Server may not believe) is left as it came.
+//! It is the Servers' fold, done early by the same Handlers; the laws make the result the same to the last bit. What
+//! cannot be folded here (an unregistered type, a value that a Server will refuse, a time that a Server may clamp)
+//! stays as it came.
 
 use std::collections::BTreeMap;
 
@@ -24,18 +24,17 @@ struct Merged {
     latest: Timestamp,
 }
 
-/// What became of Blocks that were to be merged.
+/// The result of merging Blocks.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Merging {
-    /// They, merged as far as could be.
+    /// The Blocks, merged as far as possible.
     pub blocks: Vec<Block>,
-    /// How often a Handler panicked. The Blocks at which it did are left as they came: a Server finds out, and counts
-    /// their events.
+    /// Panics of a Handler. Their Blocks stay as they came: a Server finds out, and counts their events.
     pub panics: u64,
 }
 
-/// Blocks that say the same in fewer: those of one Client, Tab and type become one partial State. `believed` is the
-/// latest time that a Server would certainly take as it is.
+/// Merges Blocks: those of one Client, Tab and type become one partial State. `believed` is the latest time that a
+/// Server would certainly accept unchanged.
 ///
 /// # Cost
 /// What folding the Blocks costs, and one encoded State for each Client and Tab.
@@ -57,7 +56,7 @@ pub fn merge(blocks: Vec<Block>, handlers: &Registry, believed: Timestamp) -> Me
     out
 }
 
-/// The Blocks of one Client, Tab and type: one State, and what is left as it came.
+/// Merges the Blocks of one Client, Tab and type into one State; others stay as they came.
 fn merge_group(blocks: Vec<Block>, handler: &Guarded, believed: Timestamp, out: &mut Merging) {
     let mut group: Option<(Merged, Vec<Block>)> = None;
     for block in blocks {
@@ -83,7 +82,7 @@ fn merge_group(blocks: Vec<Block>, handler: &Guarded, believed: Timestamp, out: 
                 sources.push(block);
             }
             (Ok(_), _) => out.blocks.push(block),
-            // What the panic left in the State is unknown: nothing of this group is merged so far.
+            // After the panic the State may be inconsistent: nothing of this group is merged so far.
             (Err(_), _) => {
                 out.panics += 1;
                 out.blocks.extend(group.take().into_iter().flat_map(|(_, sources)| sources));
@@ -101,7 +100,7 @@ fn merge_group(blocks: Vec<Block>, handler: &Guarded, believed: Timestamp, out: 
     }
 }
 
-/// The State of one Block; `None` when not all of it can be folded.
+/// The State of one Block; `None` when it cannot be folded completely.
 fn open(block: &Block, handler: &Guarded) -> Result<Option<AnyState>, Panicked> {
     guard("fold", || panic_in(MERGING))?;
     match &block.content {
@@ -116,7 +115,7 @@ fn open(block: &Block, handler: &Guarded) -> Result<Option<AnyState>, Panicked> 
     }
 }
 
-/// What a Handler gave; `None` when it refused.
+/// A Handler's result; `None` when it refused.
 fn unless_panicked<T>(result: Result<T, HandlerError>) -> Result<Option<T>, Panicked> {
     match result {
         Ok(given) => Ok(Some(given)),
@@ -125,7 +124,7 @@ fn unless_panicked<T>(result: Result<T, HandlerError>) -> Result<Option<T>, Pani
     }
 }
 
-/// The Block of a State; `None` when it is no smaller than its sources, or too large.
+/// The Block of a State; `None` when it is too large, or no smaller than its sources.
 fn close(merged: &Merged, sources: &[Block], handler: &Guarded) -> Result<Option<Block>, Panicked> {
     let bytes: Bytes = handler.encode(&merged.state)?.into();
     let Some(first) = sources.first() else { return Ok(None) };
@@ -158,7 +157,7 @@ mod tests {
         Block::of_events(tab, client, TabType::new(tab_type).unwrap(), Events::new(&times, values)).unwrap()
     }
 
-    /// What a Server makes of these Blocks: the encoded State of each (Client, Tab).
+    /// A Server's result for these Blocks: the encoded State of each (Client, Tab).
     fn folded(blocks: &[Block]) -> BTreeMap<(ClientId, TabName), (u64, Vec<u8>)> {
         let handlers = standard().build().unwrap();
         let mut states: BTreeMap<_, (u64, AnyState)> = BTreeMap::new();
@@ -209,7 +208,7 @@ mod tests {
         assert_eq!(merged.iter().find(|block| **block != newer).unwrap().events, 180);
     }
 
-    /// Sums numbers, but panics where it is told to.
+    /// Sums numbers, and panics on request.
     #[derive(Clone, Copy, Default)]
     struct Panics {
         in_merge: bool,

@@ -1,8 +1,8 @@
-//! Which Server is at home for a VBucket, which is next if that one fails, and so on: weighted rendezvous hashing.
+//! The order of Servers for a VBucket: weighted rendezvous hashing.
 //!
-//! Every Agent computes the same order from the Servers' names alone, so all Batches of one VBucket come to one Server
-//! and it rarely meets another one in a commit. When a Server comes or goes, only its own VBuckets move. None of this
-//! matters for correctness.
+//! Every Agent computes the same order from the Servers' names alone, so all Batches of one VBucket go to one Server,
+//! which rarely has conflicts. When a Server comes or goes, only its own VBuckets move. Correctness does not depend
+//! on it.
 //!
 //! Source: D. Thaler and C. Ravishankar, *Using Name-Based Mappings to Increase Hit Rates*, 1998; the weights after
 //! J. Resch, *New Hashing Algorithms for Data Storage*, 2015: score = -weight / ln(hash in (0, 1)), highest first.
@@ -12,8 +12,8 @@ use xxhash_rust::xxh64::xxh64;
 
 use crate::server_url::ServerUrl;
 
-/// The places of `servers`, each given with its own, the one to be tried first in front. The order depends on their URLs
-/// and weights alone.
+/// The indices of `servers`, each given with its own, in the order of preference, which depends on their URLs and
+/// weights alone.
 pub fn order<'a>(servers: impl IntoIterator<Item = (u16, &'a ServerUrl)>, vbucket: VBucket) -> Box<[u16]> {
     let mut scored: Vec<(f64, &str, u16)> =
         servers.into_iter().map(|(place, server)| (score(server, vbucket), server.url(), place)).collect();
@@ -24,7 +24,7 @@ pub fn order<'a>(servers: impl IntoIterator<Item = (u16, &'a ServerUrl)>, vbucke
 fn score(server: &ServerUrl, vbucket: VBucket) -> f64 {
     let mut key = server.url().as_bytes().to_vec();
     key.extend_from_slice(&vbucket.index().to_le_bytes());
-    // The upper 53 bits, moved into the open interval (0, 1), so that the logarithm is finite and below zero.
+    // The upper 53 bits, moved into the open interval (0, 1), so that the logarithm is finite and negative.
     let unit = ((xxh64(&key, 0) >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
     -f64::from(server.weight()) / unit.ln()
 }

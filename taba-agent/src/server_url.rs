@@ -1,4 +1,4 @@
-//! [`ServerUrl`]: where a Server is, and how large a share of the VBuckets it takes.
+//! [`ServerUrl`]: the address and weight of a Server.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,20 +9,20 @@ use taba_core::HostPort;
 /// The largest weight of a Server.
 pub const WEIGHT_MAX: u32 = 1000;
 
-/// Why a Server's address was refused.
+/// Why a Server's address is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServerUrlError {
     /// It has another scheme than `http://`.
     #[error("server {text:?}: only http:// is supported (TLS is not, yet)")]
     Scheme {
-        /// What was given.
+        /// The text.
         text: String,
     },
-    /// There is no host, or what stands beside host and port is no prefix.
+    /// There is no host, or the rest is no valid prefix.
     #[error("server {text:?} is not http://HOST:PORT or http://HOST:PORT/PREFIX")]
     Authority {
-        /// What was given.
+        /// The text.
         text: String,
     },
     /// The weight is no number from 1 to [`WEIGHT_MAX`].
@@ -30,13 +30,13 @@ pub enum ServerUrlError {
         "server {text:?}: the weight must be a number from 1 to {WEIGHT_MAX}, as in http://HOST:PORT;weight=2"
     )]
     Weight {
-        /// What was given.
+        /// The text.
         text: String,
     },
 }
 
-/// `http://HOST:PORT`, or `HOST:PORT` alone, then perhaps a prefix (`/taba`) under which its routes are, then perhaps `;weight=N`, from 1 (the
-/// default) to 1000: a Server of weight 2 takes twice the VBuckets of one of weight 1.
+/// `http://HOST:PORT`, or `HOST:PORT` alone, optionally with a path prefix (`/taba`) and `;weight=N`, from 1 (the
+/// default) to 1000: a Server of weight 2 gets twice the VBuckets of one of weight 1.
 ///
 /// # Examples
 /// ```
@@ -55,12 +55,12 @@ pub struct ServerUrl {
 }
 
 impl ServerUrl {
-    /// Without a slash at the end, and without the weight.
+    /// Without a final slash and the weight.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Its share, from 1 to [`WEIGHT_MAX`].
+    /// Its weight, from 1 to [`WEIGHT_MAX`].
     pub const fn weight(&self) -> u32 {
         self.weight
     }
@@ -70,7 +70,7 @@ impl FromStr for ServerUrl {
     type Err = ServerUrlError;
 
     fn from_str(text: &str) -> Result<Self, ServerUrlError> {
-        // As in "http://a:1, http://b:1".
+        // Allows "http://a:1, http://b:1".
         let text = text.trim();
         let (url, weight) = match text.split_once(';') {
             None => (text, 1),
@@ -83,7 +83,7 @@ impl FromStr for ServerUrl {
         let rest = match url.split_once("://") {
             Some(("http", rest)) => rest,
             Some(_) => return Err(ServerUrlError::Scheme { text: text.to_owned() }),
-            // With a port: a word alone is more likely a slip.
+            // A port is required: a word alone is probably a mistake.
             None if url.contains(':') => url,
             None => return Err(ServerUrlError::Authority { text: text.to_owned() }),
         };
@@ -96,14 +96,14 @@ impl FromStr for ServerUrl {
     }
 }
 
-/// Host or address, then perhaps a port.
+/// A host or address, optionally with a port.
 fn is_authority(text: &str) -> bool {
     let has_port = text.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
     let address = if has_port { text.parse::<HostPort>() } else { format!("{text}:80").parse() };
     address.is_ok_and(|address| address.port() > 0)
 }
 
-/// Nothing, or segments that each begin with a slash, of what a path may hold; `,` and `;` have another meaning here.
+/// Empty, or segments of path characters, each with a leading slash; `,` and `;` have another meaning here.
 fn is_prefix(text: &str) -> bool {
     let is_plain = |byte: u8| {
         byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b':' | b'@' | b'%')

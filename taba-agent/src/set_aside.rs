@@ -1,4 +1,4 @@
-//! The command `taba-agent set-aside`: what Servers failed on, listed, sent again once that was mended, or dropped.
+//! The command `taba-agent set-aside`: lists Blocks that Servers failed on, sends them again, or drops them.
 
 use std::error::Error;
 use std::io::Write;
@@ -18,12 +18,12 @@ use taba_process::settings;
 use taba_process::{Exit, Log};
 
 const COMMAND: &str = "set-aside";
-/// How long an Agent may take to answer.
+/// Timeout of an Agent's answer.
 const ANSWER_WAIT: Duration = Duration::from_secs(30);
 
 type Ended = Result<Exit, Box<dyn Error>>;
 
-/// The command line of the command.
+/// The command line.
 #[derive(Debug, Parser)]
 #[command(name = "taba-agent", version)]
 struct Tool {
@@ -33,11 +33,11 @@ struct Tool {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// What servers failed on, and this agent has set aside in its spool: list it, send it again, or drop it
+    /// List, send again, or drop what servers failed on, and this agent has set aside in its spool
     ///
-    /// Each file is what one client had in one batch. Its events are counted as dropped (where=agent, why=poison). Sent again,
-    /// they are counted as recorded once more, and folded. Settings are those of the agent: name its --config, or its
-    /// --spool-dir and --listen.
+    /// Each file has the events of one client in one batch, which are counted as dropped (where=agent, why=poison).
+    /// Sent again, they are counted as recorded once more, and folded. Settings are those of the agent: give its
+    /// --config, or its --spool-dir and --listen.
     SetAside {
         #[command(subcommand)]
         command: SetAsideCommand,
@@ -51,23 +51,23 @@ enum SetAsideCommand {
         #[command(flatten)]
         cli: Box<Cli>,
     },
-    /// Print all that is known of one file, as JSON
+    /// Print the description of one file as JSON
     Show {
-        /// Its name, as it is listed
+        /// Its name, as listed
         name: String,
         #[command(flatten)]
         cli: Box<Cli>,
     },
-    /// Send files to the running agent again, once servers were mended; what it took is removed
+    /// Send files to the running agent again, after servers were fixed; accepted files are removed
     ///
-    /// It counts once, however often it is sent: each file is a batch with a number of its own, by which the agent recognises
-    /// it, also after a restart. The agent remembers as many senders as its setting incarnations-max says: do not keep copies
-    /// of files that were sent. What servers fail on again is set aside again.
+    /// A file counts once, however often it is sent: it is a batch with its own number, which the agent recognises,
+    /// also after a restart. The agent keeps as many senders as its setting incarnations-max: do not keep copies of
+    /// files that were sent. What servers fail on again is set aside again.
     Retry {
-        /// Names, as they are listed
+        /// Names, as listed
         #[arg(required_unless_present = "all")]
         names: Vec<String>,
-        /// All that are there
+        /// All files
         #[arg(long, conflicts_with = "names")]
         all: bool,
         #[command(flatten)]
@@ -75,7 +75,7 @@ enum SetAsideCommand {
     },
     /// Remove files for good; their events stay counted as dropped
     Drop {
-        /// Names, as they are listed
+        /// Names, as listed
         #[arg(required = true)]
         names: Vec<String>,
         #[command(flatten)]
@@ -94,7 +94,6 @@ impl SetAsideCommand {
     }
 }
 
-/// What went wrong.
 #[derive(Debug, thiserror::Error)]
 enum SetAsideError {
     #[error("there is no spool in {}; --spool-dir or the agent's --config says where it is", spool_dir.display())]
@@ -109,7 +108,7 @@ enum SetAsideError {
     Refused { url: String, name: String, status: u16, message: String },
 }
 
-/// Runs the command, if the command line names it; `None` when it does not, and an Agent is to run.
+/// Runs the command if it is in the command line; `None` otherwise, when an Agent is to run.
 pub(crate) fn run(log: &Log) -> Option<Exit> {
     if std::env::args_os().nth(1)? != COMMAND {
         return None;
@@ -151,7 +150,7 @@ fn list(files: &SetAsideFiles) -> Ended {
     print(&lines)
 }
 
-/// One file in one line.
+/// A file as one line.
 fn line(file: &SetAsideFile) -> String {
     let about = &file.about;
     let number = |field: &str| about[field].as_u64().unwrap_or_default();
@@ -220,7 +219,7 @@ fn retry(log: &Log, cli: &Cli, files: &SetAsideFiles, names: &[String], all: boo
     Ok(exit)
 }
 
-/// Where the Agent is reached from this machine.
+/// The Agent's URL on this machine.
 fn url(cli: &Cli) -> String {
     let listen = &cli.settings.listen;
     match listen.host() {
@@ -257,14 +256,14 @@ fn find(files: &SetAsideFiles, name: &str) -> Result<SetAsideFile, Box<dyn Error
     found.ok_or_else(|| SetAsideError::Unknown { name: name.to_owned(), directory }.into())
 }
 
-/// Whether it may be sent again, or dropped.
+/// Checks that the file may be sent again or dropped.
 fn ready(file: SetAsideFile) -> Result<(), SetAsideError> {
     if file.is_ready { Ok(()) } else { Err(SetAsideError::Pending { name: file.name }) }
 }
 
 fn print(text: &str) -> Ended {
     match std::io::stdout().write_all(text.as_bytes()) {
-        // The reader has seen enough.
+        // The reader closed the pipe.
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
         Ok(()) | Err(_) => Ok(Exit::Clean),
     }

@@ -1,21 +1,21 @@
-//! [`StoreChoice`]: which store an Agent delivers to, and which Servers have another one.
+//! [`StoreChoice`]: the store that an Agent delivers to, and Servers with another one.
 //!
-//! What a Spool holds is for one store: sent to another one, it would be missing in the first and too much in the second. So
-//! one store is chosen, and nothing is sent to a Server of another one.
+//! The content of a Spool is for one store: sent to another one, it would be missing in the first and wrong in the
+//! second. So one store is chosen, and nothing is sent to Servers of others.
 //!
-//! - Where none is chosen, the first store that is met is: in a new Spool, and in one that holds nothing.
-//! - What was chosen stays chosen until the setting `store-id` says otherwise.
-//! - A store that ends with its process ([`StoreId::is_durable`]) begins anew under another number. Where one of these was
-//!   chosen and no Server has it any more, another one of these takes its place.
-//! - A Server that does not say which store it has is not compared.
+//! - If none is chosen and the Spool is empty or new, the first store met is chosen.
+//! - A choice stays until the setting `store-id` changes it.
+//! - A store that ends with its process ([`StoreId::is_durable`]) gets a new number at each start. If a chosen one of
+//!   these is gone from all Servers, another one of these replaces it.
+//! - A Server that does not name its store is not compared.
 
 use taba_core::StoreId;
 
-/// Which store is delivered to. Cost: one pass over the Servers for each answer.
+/// The store that is delivered to. Cost: one pass over the Servers for each answer.
 #[derive(Clone, Debug)]
 pub struct StoreChoice {
     chosen: Option<StoreId>,
-    /// What each Server said last.
+    /// The last report of each Server.
     met: Vec<ReportedStore>,
 }
 
@@ -26,34 +26,34 @@ enum ReportedStore {
     Store(StoreId),
 }
 
-/// What follows from what a Server said.
+/// The consequence of a Server's report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoreMatch {
-    /// It may be sent to.
+    /// Requests may be sent to it.
     Fits,
-    /// Its store is to be [chosen](StoreChoice::choose): to be written down first, so that the next run knows it.
+    /// Its store must be [chosen](StoreChoice::choose), after it was recorded for the next run.
     Choose(StoreId),
-    /// It has another store than the one that was chosen: nothing is sent to it.
+    /// It has another store than the chosen one: nothing is sent to it.
     Other {
-        /// What was chosen.
+        /// The chosen store.
         chosen: StoreId,
-        /// What it has.
+        /// Its store.
         theirs: StoreId,
     },
 }
 
 impl StoreChoice {
-    /// For so many Servers; `chosen` is what an earlier run, or the setting, says.
+    /// For this many Servers; `chosen` is from the setting or an earlier run.
     pub fn new(servers: usize, chosen: Option<StoreId>) -> Self {
         Self { chosen, met: vec![ReportedStore::NotYet; servers] }
     }
 
-    /// Which store is delivered to.
+    /// The store that is delivered to.
     pub fn chosen(&self) -> Option<StoreId> {
         self.chosen
     }
 
-    /// Whether a Server may be sent to without asking it again.
+    /// Whether requests may be sent to a Server without asking it again.
     pub fn may_send(&self, server: usize) -> bool {
         match self.met[server] {
             ReportedStore::NotYet => false,
@@ -62,7 +62,7 @@ impl StoreChoice {
         }
     }
 
-    /// A Server says which store it has, or that it cannot tell.
+    /// A Server reported its store, or that it has no name for it.
     #[must_use = "what is not written down is not chosen"]
     pub fn meet(&mut self, server: usize, theirs: Option<StoreId>) -> StoreMatch {
         self.met[server] = theirs.map_or(ReportedStore::Silent, ReportedStore::Store);
@@ -77,12 +77,12 @@ impl StoreChoice {
         }
     }
 
-    /// This store is delivered to from here on.
+    /// Delivers to this store from now on.
     pub fn choose(&mut self, store: StoreId) {
         self.chosen = Some(store);
     }
 
-    /// Servers that have another store: their places, and what they have.
+    /// The indices of Servers with another store, and that store.
     pub fn others(&self) -> impl Iterator<Item = (usize, StoreId)> {
         self.met.iter().enumerate().filter_map(|(server, met)| match met {
             ReportedStore::Store(theirs) if self.chosen.is_some() && !self.is_chosen(*theirs) => {
@@ -126,10 +126,10 @@ mod tests {
         assert!(choice.may_send(0));
         assert_eq!(choice.meet(1, Some(B)), StoreMatch::Other { chosen: A, theirs: B });
         assert_eq!((choice.may_send(1), choice.others().collect()), (false, vec![(1, B)]));
-        // It is put right.
+        // It is corrected.
         assert_eq!(choice.meet(1, Some(A)), StoreMatch::Fits);
         assert_eq!((choice.may_send(1), choice.others().count()), (true, 0));
-        // The other one is replaced while this runs.
+        // The other one is replaced meanwhile.
         assert_eq!(choice.meet(0, Some(B)), StoreMatch::Other { chosen: A, theirs: B });
         assert!(!choice.may_send(0));
     }

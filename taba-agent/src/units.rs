@@ -5,24 +5,24 @@ use std::time::Duration;
 
 use taba_core::{StreamId, Timestamp};
 
-/// A Batch older than this is never sent: the mark that would tell a repetition may be gone after 48 h.
+/// A Batch older than this is never sent: the mark that identifies a repetition may be gone after 48 h.
 pub const BATCH_AGE_MAX: Duration = Duration::from_secs(24 * 3600);
 
-/// A moment, on both clocks.
+/// A reading of both clocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClockReading {
-    /// Since the start of the Agent; never goes back.
+    /// Since the start of the Agent; never decreases.
     pub uptime: Duration,
-    /// The time of day. [`Relay::set_clock`](crate::Relay::set_clock) says when it was set.
+    /// The wall clock. [`Relay::set_clock`](crate::Relay::set_clock) moves it.
     pub time: Timestamp,
 }
 
 /// The name of a Lane. Sorts by stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LaneKey {
-    /// Which sender incarnation.
+    /// The sender's incarnation.
     pub stream: StreamId,
-    /// Which VBucket.
+    /// The VBucket.
     pub vbucket: u16,
 }
 

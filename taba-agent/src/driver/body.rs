@@ -1,4 +1,4 @@
-//! Bodies of requests, within the bounds on one and on all of them.
+//! Receives request bodies, within the limits of each and of all.
 
 use axum::body::Body;
 use axum::http::HeaderMap;
@@ -10,7 +10,7 @@ use tokio::sync::SemaphorePermit;
 use super::refusal::RequestRefusal;
 use super::shared::Shared;
 
-/// Reads a whole body, once there is room for it among all that are being read.
+/// Receives a whole body, once the limit of concurrent bodies allows it.
 pub(super) async fn receive<'a>(
     shared: &'a Shared,
     headers: &HeaderMap,

@@ -1,4 +1,4 @@
-//! [`AgentBuilder`]: an [`Agent`] configured by calls.
+//! [`AgentBuilder`]: builds an [`Agent`].
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use super::Agent;
 use crate::config::{Config, ConfigError, SpoolKind};
 use crate::server_url::ServerUrl;
 
-/// An [`Agent`] in the making; what is not said is as in [`Config::default`].
+/// Builds an [`Agent`]; other settings are as in [`Config::default`].
 #[derive(Clone, Debug, Default)]
 #[must_use]
 pub struct AgentBuilder {
@@ -17,7 +17,7 @@ pub struct AgentBuilder {
 }
 
 impl AgentBuilder {
-    /// The Servers, instead of the default one.
+    /// The Servers, in place of the default one.
     pub fn servers(mut self, servers: impl IntoIterator<Item = ServerUrl>) -> Self {
         self.config.servers = servers.into_iter().collect();
         self
@@ -29,13 +29,13 @@ impl AgentBuilder {
         self
     }
 
-    /// The directory of the Spool, instead of `./taba-spool`.
+    /// The directory of the Spool, in place of `./taba-spool`.
     pub fn spool_dir(mut self, path: impl Into<PathBuf>) -> Self {
         (self.config.spool, self.config.spool_dir) = (SpoolKind::File, path.into());
         self
     }
 
-    /// Keeps the Spool in memory only: what it holds is gone with the process.
+    /// Keeps the Spool in memory only: its content is lost with the process.
     pub fn memory_spool(mut self) -> Self {
         self.config.spool = SpoolKind::Memory;
         self

@@ -1,4 +1,4 @@
-//! The one place of this crate that reads clocks and draws chance. Everything else is handed a [`ClockReading`].
+//! The only file of this crate that reads clocks and random numbers. Everything else gets a [`ClockReading`].
 
 use std::io;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -10,22 +10,21 @@ use tokio::time;
 use crate::clock::STEP_MIN;
 use crate::relay::ClockReading;
 
-/// The uptime and the time of day are read within this, or the reading says nothing about a step.
+/// Both clocks are read within this time, or the reading says nothing about a step.
 const READING_MAX: Duration = Duration::from_millis(100);
 
 /// The machine's clocks, counting from the start of the Agent.
 ///
-/// The time of day is read at the start, and goes on as time passes, also while the machine sleeps (on Linux). A step of
-/// the machine's clock is noticed ([`Clock::step`]) and followed only when the Relay says so.
+/// The wall clock is read at the start, and advanced by the uptime, including sleep of the machine (on Linux). A step
+/// of the machine's clock is detected ([`Clock::step`]), and followed only when the Relay decides so.
 #[derive(Debug)]
 pub(super) struct Clock {
     start: Duration,
-    /// The time of day at the start, in microseconds; set right when it was wrong.
+    /// The wall time at the start, in microseconds; corrected when it was wrong.
     start_time: AtomicI64,
 }
 
 impl Clock {
-    /// Starts to count.
     pub(super) fn start() -> Self {
         Self { start: since_boot(), start_time: AtomicI64::new(time_of_day()) }
     }
@@ -37,16 +36,16 @@ impl Clock {
         ClockReading { uptime, time: start_time.saturating_add(uptime) }
     }
 
-    /// By how many microseconds the machine's clock is ahead of this one, if it was set.
+    /// The microseconds by which the machine's clock is ahead of this one, if it was set.
     pub(super) fn step(&self) -> Option<i64> {
         let (here, machine) = (self.now(), time_of_day());
-        // Somebody may stop this thread, or the machine, between two readings.
+        // This thread, or the machine, may have been paused between two readings.
         let is_one_moment = self.now().uptime.saturating_sub(here.uptime) <= READING_MAX;
         let step = machine.saturating_sub(here.time.as_micros());
         Some(step).filter(|step| is_one_moment && step.unsigned_abs() >= STEP_MIN.as_micros() as u64)
     }
 
-    /// Sets the time of day.
+    /// Moves the wall clock.
     pub(super) fn set(&self, step: i64) {
         self.start_time.fetch_add(step, Ordering::Relaxed);
     }
@@ -71,14 +70,14 @@ fn time_of_day() -> i64 {
     i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX)
 }
 
-/// Time that nobody can set, the time included for which the machine slept.
+/// Monotonic time, including sleep of the machine.
 #[cfg(target_os = "linux")]
 fn since_boot() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
-/// Time that nobody can set. Whether it goes on while the machine sleeps is up to the system.
+/// Monotonic time. Whether it includes sleep depends on the system.
 #[cfg(not(target_os = "linux"))]
 #[expect(clippy::disallowed_methods, reason = "this is the driver's one clock")]
 fn since_boot() -> Duration {
@@ -89,7 +88,7 @@ fn since_boot() -> Duration {
 /// A random number from the operating system.
 ///
 /// # Errors
-/// When it has none; then no stream can be named.
+/// When there is none; then no stream can be named.
 pub(super) fn random() -> io::Result<u64> {
     getrandom::u64().map_err(io::Error::other)
 }

@@ -1,4 +1,4 @@
-//! [`FileDisk`]: a directory with one file for each segment of the log.
+//! [`FileDisk`]: a directory with one file per segment.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -10,27 +10,27 @@ use std::sync::{Arc, Mutex};
 use crate::spool::{Disk, Extent, SegmentId};
 
 const SUFFIX: &str = ".spool";
-/// The file that is locked; in it stands the [`Extent`] of the log.
+/// The lock file; it contains the [`Extent`] of the log.
 const LOCK: &str = "lock";
-/// What is behind the name of a file with bytes that no reader understood.
+/// The suffix of files with unreadable bytes.
 const DAMAGED: &str = ".damaged";
-/// Bytes of all those files together, at most.
+/// Maximum bytes of those files.
 const DAMAGED_BYTES_MAX: u64 = 64 << 20;
 /// | magic | oldest u64 | last u64 | last_bytes u64 | crc32 of all before u32 |      little-endian
 const EXTENT_BYTES: usize = 36;
 const EXTENT_MAGIC: [u8; 8] = *b"TABAEXT1";
-const _: () = assert!(EXTENT_BYTES == 8 + 3 * 8 + 4, "the drawing above is out of date");
+const _: () = assert!(EXTENT_BYTES == 8 + 3 * 8 + 4, "the layout above is out of date");
 
 /// Why a directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DiskError {
-    /// The directory cannot be made, or not be read.
+    /// The directory cannot be made or read.
     #[error("cannot use the directory {}", path.display())]
     Directory {
-        /// Which.
+        /// The directory.
         path: PathBuf,
-        /// Why not.
+        /// The reason.
         source: io::Error,
     },
     /// A segment cannot be read, or is no file.
@@ -38,18 +38,18 @@ pub enum DiskError {
     Segment {
         /// Its file.
         path: PathBuf,
-        /// Why not.
+        /// The reason.
         source: io::Error,
     },
-    /// Another Agent has it.
+    /// Another Agent uses it.
     #[error("{} is in use: another agent has it; stop it or choose another directory", path.display())]
     Locked {
-        /// Which.
+        /// The directory.
         path: PathBuf,
     },
 }
 
-/// A directory with one file for each segment.
+/// A directory with one file per segment.
 ///
 /// # Examples
 /// ```
@@ -66,23 +66,23 @@ pub enum DiskError {
 #[derive(Debug)]
 pub struct FileDisk {
     path: PathBuf,
-    /// Locked as long as it is open.
+    /// Locked while it is open.
     lock: Arc<File>,
-    /// What stood in it when it was opened.
+    /// Its content when it was opened.
     found_extent: Option<Extent>,
-    /// What stands in it.
+    /// Its current content.
     extent: Arc<Mutex<Extent>>,
-    /// All segments, open as long as they are needed: should somebody remove them, they can still be read.
+    /// All segments, open while they are needed: removed files can still be read.
     files: BTreeMap<SegmentId, Arc<File>>,
-    /// The segment that is appended to.
+    /// The segment for appends.
     last: Option<LastSegment>,
-    /// Not known to be synced, the last one excepted: at first, all that are there.
+    /// Files that may be unsynced, except the last one: at first, all.
     unsynced: Vec<Arc<File>>,
-    /// Whether a file was made or removed since the last sync.
+    /// Whether a file was created or removed since the last sync.
     is_changed: bool,
 }
 
-/// The segment that is appended to.
+/// The segment for appends.
 #[derive(Clone, Debug)]
 struct LastSegment {
     segment: SegmentId,
@@ -92,10 +92,10 @@ struct LastSegment {
 }
 
 impl FileDisk {
-    /// Opens the directory, and makes it if there is none.
+    /// Opens the directory, and makes it if missing.
     ///
     /// # Errors
-    /// [`DiskError`] when another Agent has it, or it cannot be used.
+    /// [`DiskError`] when another Agent uses it, or it cannot be used.
     pub fn open(path: &Path) -> Result<Self, DiskError> {
         let failed = |source| DiskError::Directory { path: path.to_owned(), source };
         let lock = lock(path)?;
@@ -122,14 +122,14 @@ impl FileDisk {
         let unknown = Extent { oldest, ..Extent::default() };
         disk.extent = Arc::new(Mutex::new(found_extent.unwrap_or(unknown)));
         if found_extent.is_none() && disk.files.is_empty() {
-            // So that a run that is killed before its first sync is not taken for one whose extent is damaged. A full disk
-            // may refuse it, and then takes nothing else either.
+            // So that a run killed before its first sync does not leave a damaged extent. A full disk may refuse it,
+            // and then accepts nothing else either.
             let _ = change_extent(&disk.lock, &disk.extent, |_| {});
         }
         Ok(disk)
     }
 
-    /// Segments that have a file, ascending.
+    /// Segments with a file, ascending.
     fn found(&self) -> io::Result<Vec<SegmentId>> {
         let mut found = Vec::new();
         for entry in fs::read_dir(&self.path)? {
@@ -139,7 +139,7 @@ impl FileDisk {
         Ok(found)
     }
 
-    /// Gives files of the log that have no number for a name one that is free: what they say themselves counts.
+    /// Renames log files without a number in their name to a free number: the number inside counts.
     fn take_in_strays(&self) -> io::Result<()> {
         let mut free = self.found()?.last().map_or(1, |last| last.0 + 1);
         for entry in fs::read_dir(&self.path)? {
@@ -159,10 +159,10 @@ impl FileDisk {
     }
 }
 
-/// No segment is given a higher number; a file that has one is somebody's else.
+/// Higher numbers are never used; such a file is foreign.
 const NUMBER_MAX: u64 = u64::MAX >> 1;
 
-/// The number of the segment whose file has this name.
+/// The number in a segment's file name.
 fn number_of(name: &OsStr) -> Option<SegmentId> {
     let number = SegmentId(u64::from_str_radix(name.to_str()?.strip_suffix(SUFFIX)?, 16).ok()?);
     (name.to_str()? == format!("{number}{SUFFIX}") && number.0 <= NUMBER_MAX).then_some(number)
@@ -170,14 +170,14 @@ fn number_of(name: &OsStr) -> Option<SegmentId> {
 
 /// A segment may be a symbolic link, to a larger disk.
 fn open_segment(path: &Path) -> io::Result<File> {
-    // Asked first: to open a pipe would wait for its writer.
+    // Checked first: opening a pipe would wait for its writer.
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::other("it is no file"));
     }
     OpenOptions::new().read(true).append(true).open(path)
 }
 
-/// The extent that stands in this file: that of a log without segments in an empty one, `None` in one that is damaged.
+/// Reads the extent: of an empty file, that of a log without segments; `None` when damaged.
 fn read_extent(mut lock: &File) -> io::Result<Option<Extent>> {
     let mut bytes = Vec::with_capacity(EXTENT_BYTES);
     lock.seek(SeekFrom::Start(0))?;
@@ -195,7 +195,7 @@ fn read_extent(mut lock: &File) -> io::Result<Option<Extent>> {
 
 /// Changes the extent, in memory and in its file.
 fn change_extent(lock: &File, extent: &Mutex<Extent>, change: impl FnOnce(&mut Extent)) -> io::Result<()> {
-    // A panic in here would leave memory and file apart; nothing in here panics.
+    // A panic here would leave memory and file inconsistent; nothing here panics.
     let mut extent = extent.lock().map_err(|_| io::Error::other("a thread of the spool's disk panicked"))?;
     change(&mut extent);
     let mut bytes = Vec::with_capacity(EXTENT_BYTES);
@@ -209,7 +209,7 @@ fn change_extent(lock: &File, extent: &Mutex<Extent>, change: impl FnOnce(&mut E
     lock.write_all(&bytes)
 }
 
-/// Makes the directory if there is none, and locks it.
+/// Makes the directory if missing, and locks it.
 fn lock(path: &Path) -> Result<File, DiskError> {
     let failed = |source| DiskError::Directory { path: path.to_owned(), source };
     fs::create_dir_all(path).map_err(failed)?;
@@ -222,7 +222,7 @@ fn lock(path: &Path) -> Result<File, DiskError> {
     }
 }
 
-/// Where the lock is gone, another Agent may have the directory, and give the same numbers to segments: nothing is written.
+/// Without the lock, another Agent may use the directory, and give segments the same numbers: nothing is written.
 fn check_lock(lock: &File, path: &Path) -> io::Result<()> {
     let path = path.join(LOCK);
     if is_at(lock, &path)? {
@@ -232,7 +232,7 @@ fn check_lock(lock: &File, path: &Path) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::NotFound, words))
 }
 
-/// Whether the file at this path is this one, and not gone or another.
+/// Whether this file is still at the path.
 fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     #[cfg(unix)]
     {
@@ -253,7 +253,7 @@ fn is_at(file: &File, path: &Path) -> io::Result<bool> {
 }
 
 impl LastSegment {
-    /// That somebody removed the file is no error of writing to it: it has to be looked for.
+    /// Writing to a removed file is no error, so this must be checked.
     fn check(&self) -> io::Result<()> {
         if is_at(&self.file, &self.path)? {
             return Ok(());
@@ -265,19 +265,19 @@ impl LastSegment {
 
 impl Disk for FileDisk {
     fn segments(&self) -> io::Result<Vec<(SegmentId, u64)>> {
-        // Of the file itself, and not of a symbolic link to it.
+        // Of the file itself, not of a symbolic link.
         self.files.iter().map(|(segment, file)| Ok((*segment, file.metadata()?.len()))).collect()
     }
 
     fn create(&mut self, segment: SegmentId, head: &[u8]) -> io::Result<()> {
         check_lock(&self.lock, &self.path)?;
         let path = self.file(segment);
-        // A file of this number can only be what an earlier try left behind.
+        // An existing file of this number was left by an earlier try.
         let options = OpenOptions::new().create(true).truncate(true).write(true).open(&path)?;
         drop(options);
         let file = OpenOptions::new().read(true).append(true).open(&path)?;
         if let Err(error) = (&file).write_all(head) {
-            // If it stays, it is found without a whole head, and nobody believes it.
+            // If it remains, its head is incomplete, and it is ignored.
             let _ = fs::remove_file(&path);
             return Err(error);
         }
@@ -294,7 +294,7 @@ impl Disk for FileDisk {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         check_lock(&self.lock, &self.path)?;
         let Some(last) = &mut self.last else {
-            // As good as gone: begun anew, it is written whole again.
+            // Treated as gone: a renewal rewrites it.
             let words = "a segment could not be made shorter after a write that failed";
             return Err(io::Error::new(io::ErrorKind::NotFound, words));
         };
@@ -306,8 +306,8 @@ impl Disk for FileDisk {
                 Ok(())
             }
             Err(error) => {
-                // A disk that is full lets a file become shorter. Should it not, what follows is found behind a record
-                // that is cut off, and would be lost with it: so nothing may follow.
+                // A full disk allows truncation. If it fails all the same, later records would be lost with the torn
+                // one: so nothing may follow.
                 if last.file.set_len(last.length).is_err() {
                     self.unsynced.extend(self.last.take().map(|last| last.file));
                 }
@@ -365,7 +365,7 @@ impl Disk for FileDisk {
             return Ok(false);
         }
         fs::write(&path, bytes).inspect_err(|_| {
-            // Half a copy would be taken for the whole by the next run.
+            // The next run would take half a copy for the whole.
             let _ = fs::remove_file(&path);
         })?;
         Ok(true)
@@ -385,7 +385,7 @@ impl Disk for FileDisk {
         self.unsynced.clear();
         if !is_at(&self.lock, &self.path.join(LOCK))? {
             self.lock = Arc::new(lock(&self.path).map_err(io::Error::other)?);
-            // Nothing of the log is there yet. Where it cannot be written, nobody knows what should be.
+            // The log is empty. If this fails, the expected range is unknown.
             let _ = change_extent(&self.lock, &self.extent, |extent| {
                 (extent.last, extent.last_bytes) = (SegmentId(0), 0);
             });
@@ -420,8 +420,8 @@ impl Disk for FileDisk {
                 File::open(path)?.sync_all()?;
             }
             if let Some(LastSegment { segment, length, .. }) = last {
-                // Behind the sync, so that it never says more than is there, whatever a power failure leaves of it. Where
-                // it cannot be written, less of the log is known to have been there.
+                // After the sync, so that it never exceeds what exists after a power failure. If this fails, less of
+                // the log is known to exist.
                 let _ = change_extent(&lock, &extent, |extent| {
                     (extent.last, extent.last_bytes) = (segment, length);
                 });
@@ -445,7 +445,7 @@ mod tests {
             (dir.path().join(format!("{}{SUFFIX}", SegmentId(1))), elsewhere.path().join("1"));
         fs::copy(&path, &moved).unwrap();
         fs::remove_file(&path).unwrap();
-        // It points to nothing, to a directory, to the file.
+        // A link to nothing, to a directory, to the file.
         for (to, is_good) in
             [(elsewhere.path().join("2"), false), (elsewhere.path().into(), false), (moved, true)]
         {
@@ -478,7 +478,7 @@ mod tests {
         assert!(first.renew().unwrap_err().to_string().contains("another agent has it"));
         let read = |number: u64| fs::read(dir.path().join(format!("{}{SUFFIX}", SegmentId(number)))).unwrap();
         assert_eq!((read(1), read(2)), (b"of the first".to_vec(), b"of the second".to_vec()));
-        // When the other one has ended, it goes on.
+        // When the other one has ended, it continues.
         drop(second);
         first.renew().unwrap();
         first.create(SegmentId(3), b"again").unwrap();

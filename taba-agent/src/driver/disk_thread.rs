@@ -1,7 +1,7 @@
-//! The two threads that wait for the disk, so that no other task has to: one owns the [`Disk`] and does one
-//! [`DiskJob`](crate::spool::DiskJob) after the other; the other one syncs, so that writes need not wait for that.
+//! The two threads that block on the disk: one owns the [`Disk`] and runs [`DiskJob`](crate::spool::DiskJob)s one
+//! after the other; the other one syncs, so that writes need not wait.
 //!
-//! While the disk takes one write, whatever comes is gathered for the next: the more is going on, the more goes together.
+//! Records that arrive during a write are gathered for the next one: under load, writes get larger.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -14,12 +14,12 @@ use super::shared::{DiskStep, Shared};
 use crate::sabotage::{self, DISK_THREAD};
 use crate::spool::{Disk, JobRun, SyncJob};
 
-/// Starts both. They end when the Agent is closed, and the disk with them; `woken` says that there may be something to do.
+/// Starts both. They end, with the disk, when the Agent is closed; `woken` signals possible jobs.
 ///
 /// # Errors
-/// When the system gives no threads.
+/// When no threads can be started.
 pub(super) fn start(shared: &Arc<Shared>, disk: Box<dyn Disk>, woken: Receiver<()>) -> io::Result<()> {
-    // One sync is under way at a time, so nobody waits to hand one over.
+    // One sync is in progress at a time, so this never blocks.
     let (to_sync, syncs) = sync_channel(1);
     spawn("taba-sync", "the sync thread", shared, move |shared| sync(shared, &syncs))?;
     spawn("taba-disk", "the disk thread", shared, move |shared| {
@@ -39,8 +39,8 @@ fn spawn(
 ) -> io::Result<()> {
     let shared = Arc::clone(shared);
     let guarded = move || {
-        // What it leaves half done is looked at by nobody: the process ends. A thread that returns says so itself: the sync
-        // thread returns when the disk thread is gone, and must not take that one's failure for its own.
+        // Inconsistent state is not used again: the process ends. A thread that returns reports it itself: the sync
+        // thread returns when the disk thread is gone, and must not report that failure as its own.
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| run(&shared))) {
             shared.fail(AgentFailure::panicked(part, &*panic));
         }

@@ -1,18 +1,18 @@
-//! [`AgentFailure`]: why an Agent ended that was not told to.
+//! [`AgentFailure`]: why an Agent ended by itself.
 
 use std::any::Any;
 
 use taba_core::guard::panic_message;
 
-/// Why an Agent ended without being asked to. It takes nothing any more; what it had told Clients is in its Spool, and
+/// Why an Agent ended without being asked to. It accepts nothing more; what it acknowledged is in its Spool, and
 /// Clients keep the rest.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{part} of the agent failed: {why}")]
 #[non_exhaustive]
 pub struct AgentFailure {
-    /// What failed: `the pump`, `the listener`, `the disk thread`, `a request`.
+    /// The failed part: `the pump`, `the listener`, `the disk thread`, `a request`.
     pub part: &'static str,
-    /// What it said.
+    /// The reason.
     pub why: String,
 }
 
@@ -26,6 +26,6 @@ impl AgentFailure {
     }
 }
 
-/// A thread panicked while it held the Relay, which may be half changed: it is not used again.
+/// A thread panicked while it held the Relay, which may be inconsistent and is not used again.
 #[derive(Debug)]
 pub(super) struct Poisoned;

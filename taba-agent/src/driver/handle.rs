@@ -1,4 +1,4 @@
-//! [`AgentHandle`]: a running Agent, for front-ends in its own process.
+//! [`AgentHandle`]: a running Agent, for front-ends in its process.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,24 +11,24 @@ use super::shared::Shared;
 use crate::frontend::{BYTES_MAX, Decoder, KEY_BYTES_MAX, LineContext, RecordedLines, collect};
 use crate::relay::RETRY_AFTER;
 
-/// A running Agent, to hand events to without a socket between. Cloning is cheap. When the Agent has stopped, it takes
-/// nothing any more. Its methods wait for the disk: call them where a tokio runtime with time is.
+/// A running Agent that accepts events without a socket. Cheap to clone. After the Agent has stopped, it accepts
+/// nothing. Its methods wait for the disk, and require a tokio runtime with time.
 ///
-/// A `Sink` that lets a Client of `taba-client` use it is ten lines: `examples/src/bin/in_process.rs`. It is not part of this
-/// crate, as no library of the family depends on another but `taba-core`.
+/// A `Sink` for a Client of `taba-client` takes ten lines: `examples/src/bin/in_process.rs`. It is not in this crate,
+/// as libraries of the family depend only on `taba-core`.
 #[derive(Clone)]
 pub struct AgentHandle {
     shared: Arc<Shared>,
 }
 
-/// Why an Agent did not take what it was handed.
+/// Why an Agent did not accept a Batch or request.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct AcceptError(RequestRefusal);
 
 impl AcceptError {
-    /// [`Remedy::Wait`]: hand over the same again, after this long; a Batch is recognised by its number, a request by its
-    /// key. [`Remedy::Split`]: it is too large. [`Remedy::GiveUp`]: it breaks the rules.
+    /// [`Remedy::Wait`]: repeat it after this time; a Batch is recognised by its number, a request by its key.
+    /// [`Remedy::Split`]: it is too large. [`Remedy::GiveUp`]: it is invalid.
     pub fn remedy(&self) -> Remedy {
         match self.0.reason().status {
             413 => Remedy::Split,
@@ -37,7 +37,7 @@ impl AcceptError {
         }
     }
 
-    /// A word for machines, as in the answers over HTTP.
+    /// A code for machines, as in the answers over HTTP.
     pub fn reason(&self) -> &'static str {
         self.0.reason().word
     }
@@ -48,33 +48,33 @@ impl AgentHandle {
         Self { shared }
     }
 
-    /// Takes a client Batch as `POST /v2/events` does: when this returns, it is as safe as `spool-sync` promises. A Batch that
-    /// was taken before, by its (Client, incarnation, number), gets the same answer again, and is not counted again. What is
-    /// under one such number must never change.
+    /// Accepts a client Batch like `POST /v2/events`: on return it has the safety that `spool-sync` promises. A
+    /// repeated Batch, by (Client, incarnation, number), gets the same answer, and counts once. The content under one
+    /// number must never change.
     ///
     /// # Errors
-    /// [`AcceptError`]; keep the Batch and do as its [`remedy`](AcceptError::remedy) says.
+    /// [`AcceptError`]; keep the Batch and follow its [`remedy`](AcceptError::remedy).
     ///
     /// # Cancel safety
-    /// When dropped, the Batch may have been taken: hand it over again, and it is recognised.
+    /// When dropped, the Batch may have been accepted: repeat it, and it is recognised.
     pub async fn accept(&self, batch: &ClientBatch) -> Result<Receipt, AcceptError> {
         let message = batch.encode();
-        // What no socket could bring, nothing else may bring either: its Blocks keep the same bounds.
+        // The limits of Blocks are the same as over a socket.
         let read = ClientBatch::decode(&message.into()).map_err(|error| AcceptError(error.into()))?;
         let (batch, bad) = read;
         self.shared.accept(&batch, &bad).await.map_err(AcceptError)
     }
 
-    /// Records lines of a protocol, as `POST /v2/record` does: refused lines are told and counted, all others taken. Under a
-    /// `key` (1 to 256 bytes), the same lines count once, however often they are handed over, as long as the key is among
-    /// the last 10,000. Lines that name no Client are `client`'s.
+    /// Records lines of a protocol like `POST /v2/record`: refused lines are reported and counted, all others
+    /// accepted. With a `key` (1 to 256 bytes), repeated lines count once, while the key is among the last 10,000.
+    /// Lines without a Client are `client`'s.
     ///
     /// # Errors
-    /// [`AcceptError`]; under a key, hand the same over again. Without one, what the disk did not take in time
-    /// (`spool_failed`) may have been taken.
+    /// [`AcceptError`]; with a key, repeat the request. Without one, lines that the disk did not write in time
+    /// (`spool_failed`) may have been accepted.
     ///
     /// # Cancel safety
-    /// When dropped, the lines may have been taken.
+    /// When dropped, the lines may have been accepted.
     pub async fn record(
         &self,
         decoder: &(dyn Decoder + Sync),
@@ -89,7 +89,7 @@ impl AgentHandle {
         taken.map(|(outcome, _)| outcome).map_err(AcceptError)
     }
 
-    /// As [`record`](Self::record); and whether all of it had been taken before.
+    /// As [`record`](Self::record); also whether all had been accepted before.
     pub(super) async fn take(
         &self,
         decoder: &(dyn Decoder + Sync),

@@ -1,4 +1,4 @@
-//! Taking what Clients and front-ends bring, and waiting until it is as safe as was promised.
+//! Accepts input from Clients and front-ends, and waits until it has the promised safety.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -14,17 +14,17 @@ use crate::relay::{AcceptOutcome, ClockReading, RecordOutcome, Relay};
 use crate::sabotage::{SPOOLED, is_off};
 use crate::spool::{Spool, SpoolError, SyncPolicy};
 
-/// How long a Client waits for the disk to take its Batch; then it is asked to send it again.
+/// How long a Client waits for the disk; then it is asked to repeat its Batch.
 const ANSWER_WAIT: Duration = Duration::from_secs(5);
 
-/// How far ahead of the clock the times of what is recorded without one may be, in microseconds.
+/// How far ahead of the clock generated times may be, in microseconds.
 const RISING_MICROS_MAX: i64 = 1_000_000;
 
 impl Shared {
-    /// Takes a client Batch, and waits until it is as safe as was promised.
+    /// Accepts a client Batch, and waits until it has the promised safety.
     ///
     /// # Cancel safety
-    /// When dropped, the Batch may have been taken: its Client, which hears nothing, sends it again and is recognised.
+    /// When dropped, the Batch may have been accepted: its Client repeats it and is recognised.
     pub(super) async fn accept(
         &self,
         batch: &ClientBatch,
@@ -38,18 +38,18 @@ impl Shared {
         .await
     }
 
-    /// The first of so many times, a microsecond apart, for what front-ends record without one: none was given away before.
+    /// The first of `count` unused times, a microsecond apart, for lines without a time.
     pub(super) fn rising_times(&self, count: usize) -> Timestamp {
         let now = self.clock.now().time.as_micros();
         let count = i64::try_from(count).unwrap_or(i64::MAX);
-        // No other memory depends on it; and a count of lines is bounded, so that this is never far ahead of the clock.
+        // No other memory depends on it; and the count of lines is bounded, so this is never far ahead of the clock.
         let update = |free: i64| Some(first_free(free, now).saturating_add(count));
         let before = self.record_clock.fetch_update(Ordering::Relaxed, Ordering::Relaxed, update);
         Timestamp::from_micros(first_free(before.unwrap_or(now), now))
     }
 
-    /// Takes the Batches of a front-end's request, and waits as [`accept`](Self::accept) does. Whether all of them had been
-    /// taken before.
+    /// Accepts the Batches of a front-end's request, and waits as [`accept`](Self::accept) does. Returns whether all
+    /// had been accepted before.
     pub(super) async fn record(
         &self,
         batches: Vec<FrontBatch>,
@@ -63,7 +63,7 @@ impl Shared {
         .await
     }
 
-    /// Hands something to the Relay, and waits until what was taken is as safe as was promised.
+    /// Passes input to the Relay, and waits until it has the promised safety.
     async fn take<T>(
         &self,
         take: impl FnOnce(&mut Relay<Box<dyn Spool>>, ClockReading) -> Result<(T, u64), RequestRefusal>,
@@ -71,7 +71,7 @@ impl Shared {
         if self.failure.borrow().is_some() {
             return Err(RequestRefusal::Failed);
         }
-        // Nobody brings anything to the disk or to Servers any more.
+        // The disk is closed, and nothing is sent to Servers any more.
         if self.is_closing.load(Ordering::Acquire) {
             return Err(RequestRefusal::Stopping);
         }
@@ -96,8 +96,7 @@ impl Shared {
     }
 }
 
-/// The first time that may be given away: now, or what comes after those that were. When the clock was set back, what was
-/// given away before does not matter any more.
+/// The first unused time: now, or after those used. After a clock was set back, used times do not matter.
 const fn first_free(free: i64, now: i64) -> i64 {
     if free > now && free.saturating_sub(now) < RISING_MICROS_MAX { free } else { now }
 }

@@ -1,4 +1,4 @@
-//! The routes of an Agent: what Clients send, and what people and scrapers ask.
+//! The routes of an Agent: for Clients, people and scrapers.
 
 use std::sync::Arc;
 
@@ -35,7 +35,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .with_state(shared)
 }
 
-/// Says why a request was refused.
+/// Logs why a request was refused.
 async fn tell_refusal(State(shared): State<Arc<Shared>>, response: Response) -> Response {
     if let Some(LoggedRefusal { reason, message }) = response.extensions().get()
         && let Some(suppressed) = shared.lines.admit("refused request", reason)
@@ -45,13 +45,13 @@ async fn tell_refusal(State(shared): State<Arc<Shared>>, response: Response) -> 
     response
 }
 
-/// Says which Blocks of a Batch were refused: the first of each reason.
+/// Logs which Blocks of a Batch were refused: the first of each reason.
 fn tell_refused(shared: &Shared, batch: &ClientBatch, bad: &[BadBlock], receipt: &Receipt) {
     for refusal in &receipt.refused {
         let why = refusal.why.as_str();
         let Some(suppressed) = shared.lines.admit("refused block", why) else { continue };
         let wrong = bad.iter().find(|bad| bad.block == refusal.block);
-        // The decoder took the bad Blocks out; each good one stands behind as many of them as have a lower place.
+        // The decoder removed the bad Blocks; the index of a good one is reduced by the number of bad ones before it.
         let place = refusal.block as usize - bad.iter().filter(|bad| bad.block < refusal.block).count();
         let block = batch.blocks.get(place).filter(|_| wrong.is_none());
         tracing::warn!(
@@ -73,8 +73,7 @@ async fn events(State(shared): State<Arc<Shared>>, request: Request) -> Result<R
     let limit = shared.config.body_timeout;
     let received = timeout(limit, receive(&shared, &head.headers, body, BODY_BYTES_MAX)).await;
     let (body, _room) = received.map_err(|_| RequestRefusal::TooSlow(limit))??;
-    // From here to the answer nothing waits, so that at most as many bodies are unpacked at a time as there are
-    // threads.
+    // Nothing waits from here to the answer, so at most one body per thread is decompressed at a time.
     let message = Frame::decode(&body, Kind::ClientBatch)?.message;
     let (batch, bad) = ClientBatch::decode(&message)?;
     let events = batch.blocks.iter().filter(|block| !block.tab.is_reserved()).map(|block| block.events);
@@ -84,7 +83,7 @@ async fn events(State(shared): State<Arc<Shared>>, request: Request) -> Result<R
     Ok(answer(&receipt))
 }
 
-/// A missing type is let pass: what counts is the frame.
+/// A missing type is accepted: the frame is checked.
 fn check_content_type(headers: &HeaderMap) -> Result<(), RequestRefusal> {
     match headers.get(CONTENT_TYPE) {
         Some(found) if found != wire::CONTENT_TYPE => Err(RequestRefusal::ContentType),

@@ -1,4 +1,4 @@
-//! What the log of an Agent says about its Spool.
+//! Log messages of an Agent about its Spool.
 
 use std::path::Path;
 
@@ -6,10 +6,9 @@ use crate::relay::Notice;
 use crate::spool::DiskFault;
 use crate::spool::recovery::Damage;
 
-/// Clients of which the log says how many events they lost, at most; `/status` has all of them.
+/// Maximum number of Clients whose losses are logged; `/status` has all.
 const CLIENTS_SAID_MAX: usize = 20;
 
-/// Says it in the log.
 pub(super) fn tell(notices: Notice) {
     match notices {
         Notice::DiskFault { fault: DiskFault::Write, error } => tracing::error!(

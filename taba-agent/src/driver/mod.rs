@@ -1,4 +1,4 @@
-//! The driver: an [`Agent`] with sockets and time around its [`Relay`](crate::Relay).
+//! The driver: an [`Agent`] runs a [`Relay`](crate::Relay) with sockets and time.
 
 mod body;
 mod builder;
@@ -51,9 +51,9 @@ use crate::config::{Config, SpoolKind, Verified};
 use crate::relay::Status;
 use crate::spool::{Disk, Weight};
 
-/// When an Agent stops, connections get this long to finish the request they are in.
+/// How long connections may finish their request when an Agent stops.
 const GOODBYE: Duration = Duration::from_secs(1);
-/// When an Agent ends, its disk gets this long to take what was taken.
+/// How long the disk may finish writes when an Agent ends.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
 /// An Agent, ready to start.
@@ -89,18 +89,18 @@ pub enum StartError {
     /// The address cannot be listened on.
     #[error("cannot listen on {addr}; --listen names another address")]
     Listen {
-        /// Which address.
+        /// The address.
         addr: HostPort,
-        /// Why.
+        /// The reason.
         #[source]
         source: io::Error,
     },
     /// The Unix socket cannot be listened on.
     #[error("cannot listen on {}; --unix names another path", .path.display())]
     Unix {
-        /// Which path.
+        /// The path.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         #[source]
         source: io::Error,
     },
@@ -110,9 +110,9 @@ pub enum StartError {
     /// The Spool cannot be read.
     #[error("cannot read the spool in {} (--spool-dir)", .path.display())]
     Spool {
-        /// Which directory.
+        /// The directory.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         #[source]
         source: io::Error,
     },
@@ -124,7 +124,7 @@ pub enum StartError {
     Thread(#[source] io::Error),
 }
 
-/// Why an Agent that ran [until it was told to stop](Agent::run_until) did not come to a good end.
+/// Why an Agent did not run [until its signal](Agent::run_until).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RunError {
@@ -136,11 +136,11 @@ pub enum RunError {
     Failed(#[from] AgentFailure),
 }
 
-/// What a stopped Agent had not brought to a Server.
+/// What a stopped Agent had not delivered to a Server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[must_use = "events that are left in memory are lost with the process"]
 pub struct Left {
-    /// Whether it stands in a Spool on a disk: then the next run with the same directory brings it.
+    /// Whether it is in a Spool on a disk: then the next run with the same directory delivers it.
     pub is_kept: bool,
     /// Events, acknowledged to their Clients and not known to be stored.
     pub events: u64,
@@ -148,11 +148,12 @@ pub struct Left {
     pub bytes: u64,
 }
 
-/// A running Agent. Stop it with [`RunningAgent::shutdown`]; dropped, it stops at once, and what it holds in memory only is lost.
+/// A running Agent. Stop it with [`RunningAgent::shutdown`]; dropped, it stops at once, and loses what is only in
+/// memory.
 pub struct RunningAgent {
     addr: SocketAddr,
     shared: Arc<Shared>,
-    /// Dropped to say stop.
+    /// Dropped to stop.
     stop: watch::Sender<()>,
     listeners: JoinSet<()>,
     pump: JoinSet<()>,
@@ -162,7 +163,7 @@ pub struct RunningAgent {
     socket: Option<unix::Socket>,
 }
 
-/// Tells the disk thread to end when it is dropped.
+/// Ends the disk thread when dropped.
 struct DiskHandle(Arc<Shared>);
 
 impl Drop for DiskHandle {
@@ -172,7 +173,7 @@ impl Drop for DiskHandle {
 }
 
 impl Agent {
-    /// An Agent to be configured by calls.
+    /// A new builder.
     pub fn builder() -> AgentBuilder {
         AgentBuilder::default()
     }
@@ -182,20 +183,20 @@ impl Agent {
         Self { config, handlers: Registry::default(), log_lines_dropped: DroppedLogLines::default() }
     }
 
-    /// Lets the unsent Blocks of these Tab types be merged while Servers are away, so that a long outage costs room by
-    /// Tabs, not by time. Without it, or for other types, they wait as they came.
+    /// Merges the unsent Blocks of these Tab types while Servers are unavailable, so that a long outage takes space
+    /// by Tabs, not by time. Other types are kept as they came.
     #[must_use]
     pub fn with_handlers(self, handlers: Registry) -> Self {
         Self { handlers, ..self }
     }
 
-    /// Tells how many lines of the process's log were dropped, for `/status` and `/metrics`; by default none is.
+    /// The count of dropped log lines of the process, for `/status` and `/metrics`; by default 0.
     #[must_use]
     pub fn with_log_lines_dropped(self, count: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
         Self { log_lines_dropped: DroppedLogLines::of(count), ..self }
     }
 
-    /// Starts to listen and to send, on the current tokio runtime.
+    /// Starts listening and sending, on the current tokio runtime.
     ///
     /// # Errors
     /// [`StartError`] when a socket or the Spool cannot be opened.
@@ -203,8 +204,8 @@ impl Agent {
         self.begin(None).await
     }
 
-    /// [Starts](Self::start) with its Spool on a disk of your own, in place of the directory: for tests that want one that
-    /// hangs or fails.
+    /// [Starts](Self::start) with its Spool on the given disk instead of the directory: for tests with one that hangs
+    /// or fails.
     ///
     /// # Errors
     /// As [`start`](Self::start).
@@ -213,11 +214,11 @@ impl Agent {
     }
 
     async fn begin(self, disk: Option<Box<dyn Disk>>) -> Result<RunningAgent, StartError> {
-        // A Handler that panics over merging has a line of its own, not one for each time.
+        // A panic of a Handler during a merge is logged with a limit, not each time.
         quiet_guarded_panics();
         let listen = &self.config.listen;
         let listen_error = |source| StartError::Listen { addr: listen.clone(), source };
-        // A name may stand for several addresses; the first that can be listened on is taken.
+        // A name may have several addresses; the first usable one is taken.
         let tcp = TcpListener::bind((listen.host(), listen.port())).await.map_err(listen_error)?;
         let addr = tcp.local_addr().map_err(listen_error)?;
         let (mut shared, disk, woken) = Shared::new(self.config, self.handlers, disk)?;
@@ -238,7 +239,7 @@ impl Agent {
             }
         };
         let tcp = tcp.tap_io(|stream| {
-            // Without it answers come later; they still come.
+            // Without it answers are only slower.
             let _ = stream.set_nodelay(true);
         });
         serve(&mut listeners, tcp, &permits, &shared, &stopped);
@@ -290,71 +291,71 @@ fn serve<L>(
     let mut stopped = stopped.clone();
     let server = axum::serve(LimitedListener::new(listener, Arc::clone(permits)), router)
         .with_graceful_shutdown(async move {
-            // An error says that the sender is gone, which is how stop is said.
+            // An error means that the sender was dropped, which is the signal to stop.
             while stopped.changed().await.is_ok() {}
         });
     let serving = async move {
-        // An error would be one of accepting connections, of which there is none: it waits and tries again.
+        // Accepting never fails: it waits and retries.
         let _ = server.await;
     };
     listeners.spawn(supervise("the listener", Arc::clone(shared), serving));
 }
 
 impl RunningAgent {
-    /// Where it listens.
+    /// Its address.
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// For front-ends in this process; it may outlive this.
+    /// A handle for front-ends in this process; it may outlive this.
     pub fn handle(&self) -> AgentHandle {
         AgentHandle::of(Arc::clone(&self.shared))
     }
 
-    /// What `/status` tells; `None` once the Agent has [failed](Self::failed) in a way that leaves nothing to believe.
+    /// The content of `/status`; `None` after a [failure](Self::failed) that left the state inconsistent.
     pub fn status(&self) -> Option<Status> {
         self.shared.status().ok()
     }
 
-    /// Waits until a part of it fails: a task or a thread that is to run as long as the Agent does panicked or ended. From
-    /// then on nothing is taken; [abandon](Self::abandon) it, and end the process with an error.
+    /// Waits for a failure: a task or thread panicked or ended early. Then nothing more is accepted;
+    /// [abandon](Self::abandon) the Agent, and end the process with an error.
     ///
     /// # Cancel safety
-    /// Safe: a failure is not forgotten.
+    /// Safe: a failure is kept.
     pub async fn failed(&self) -> AgentFailure {
         self.shared.failed().await
     }
 
-    /// Ends it after a [failure](Self::failed): what was taken is written to its Spool and synced, if that is possible
-    /// within 5 s. Nothing is brought to Servers any more; the next run with the same directory does.
+    /// Ends it after a [failure](Self::failed): writes and syncs its Spool, for at most 5 s. Nothing more is
+    /// delivered; the next run with the same directory does.
     pub async fn abandon(self) {
         drop((self.stop, self.listeners, self.pump));
         self.shared.close(CLOSE_LIMIT).await;
     }
 
-    /// Stops: takes nothing any more, and brings what is held to the Servers, for at most `deadline`. Returns what was
-    /// left.
+    /// Stops: accepts nothing more, and delivers what is held to the Servers, for at most `deadline`. Returns what
+    /// was left.
     ///
     /// # Cancel safety
-    /// Dropped before it is done, it stops at once; what is held in memory only is lost.
+    /// When dropped, it stops at once; what is only in memory is lost.
     pub async fn shutdown(mut self, deadline: Duration) -> Left {
-        // From here on tasks may end.
+        // Tasks may end from here on.
         self.shared.is_stopping_now();
         drop(self.stop);
         let finish = async {
             let goodbye = async { while self.listeners.join_next().await.is_some() {} };
-            // Those who take longer are refused from here on.
+            // Slower requests are refused from here on.
             let _ = timeout(GOODBYE, goodbye).await;
             self.shared.stop();
             self.pump.join_next().await
         };
-        // Whether it finished or ran out of time is told by what is left.
+        // What is left shows whether it finished.
         let _ = timeout(deadline, finish).await;
         self.shared.stop();
         #[cfg(unix)]
         drop(self.socket);
         self.shared.close(CLOSE_LIMIT).await;
-        // A state that is not believed any more says nothing of what is left: what was told to Clients is in the Spool.
+        // An inconsistent state has no count: what was acknowledged is in the Spool.
         let left = self.shared.unapplied().unwrap_or_default();
         let is_kept = left != Weight::default() && self.shared.config.spool == SpoolKind::File;
         Left { is_kept, events: left.events, bytes: left.bytes }

@@ -1,4 +1,4 @@
-//! Opening the Spool that the configuration names.
+//! Opens the configured Spool.
 
 use std::path::Path;
 
@@ -10,12 +10,12 @@ use crate::config::{Config, Verified};
 use crate::spool::recovery::Recovered;
 use crate::spool::{Disk, LogSpool};
 
-/// Opens the directory that is asked for.
+/// Opens the configured directory.
 pub(super) fn open_disk(config: &Verified<Config>) -> Result<Option<Box<dyn Disk>>, StartError> {
     Ok(Some(Box::new(FileDisk::open(&config.spool_dir)?)))
 }
 
-/// Opens the Spool, and says what an earlier run has left in it.
+/// Opens the Spool, and logs what was recovered.
 pub(super) fn open(
     config: &Verified<Config>,
     disk: &mut dyn Disk,
@@ -29,7 +29,7 @@ pub(super) fn open(
     Ok((spool, recovered))
 }
 
-/// Decides about what an earlier run was setting aside. What cannot be decided stays, and may not be sent again.
+/// Resolves Blocks that an earlier run was setting aside. Unresolved ones stay, and may not be sent again.
 pub(super) fn resolve_set_aside(spool_dir: &Path, disk: &dyn Disk, recovered: &Recovered) {
     if let Err(error) = SetAsideFiles::of(spool_dir).resolve(disk, recovered) {
         tracing::error!(

@@ -1,4 +1,4 @@
-//! The loop that drives the Relay: hands it what happened, and sends what it asks for.
+//! The loop that drives the Relay: passes inputs, and sends its requests.
 
 use std::panic::resume_unwind;
 use std::sync::Arc;
@@ -12,22 +12,22 @@ use super::shared::{PumpStep, Shared};
 use crate::dispatcher::Input;
 use crate::sabotage::{PUMP, panic_in};
 
-/// Runs until the Relay was stopped and holds nothing any more.
+/// Runs until the Relay was stopped and is empty.
 ///
 /// # Cancel safety
-/// Safe: requests under way are broken off; the Relay still holds their Batches.
+/// Safe: requests in flight are cancelled; the Relay still holds their Batches.
 pub(super) async fn pump(shared: Arc<Shared>) {
     let seen = (Arc::clone(&shared.vbuckets), Arc::clone(&shared.stores));
     let sender = RequestSender::new(&shared.config, Arc::clone(&shared.lines), seen);
     let mut flights = JoinSet::new();
-    // What does not fit is said at the start, and not only with the first events; what a store forgot is sent again soon.
+    // Asked at the start and regularly: reports mismatches without traffic, and detects new Server processes.
     let mut greetings = interval(shared.config.probe_interval);
     greetings.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut is_met = false;
     let mut requests = Vec::new();
     let mut input = Input::Tick;
     loop {
-        // Where the state is not believed any more, the failure has been told.
+        // The failure of an inconsistent state has been reported.
         let Ok(next) = shared.handle(input, &mut requests) else { return };
         for request in requests.drain(..) {
             panic_in(PUMP);
@@ -45,7 +45,7 @@ pub(super) async fn pump(shared: Arc<Shared>) {
             Some(answer) = flights.join_next() => match answer {
                 Ok(input) => input,
                 Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
-                // The runtime is going away; the Relay still holds the Batches of the request.
+                // The runtime is ending; the Relay still holds the request's Batches.
                 Err(_) => Input::Tick,
             },
             () = shared.wake.notified() => Input::Tick,

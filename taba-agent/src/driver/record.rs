@@ -1,4 +1,4 @@
-//! `POST /v2/record`: JSON lines of any program become events.
+//! `POST /v2/record`: records JSON lines of any program.
 
 use std::sync::Arc;
 
@@ -21,11 +21,11 @@ use crate::frontend::{BYTES_MAX, CLIENT, JsonLines, KEY_BYTES_MAX};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// What the address of the request may say.
+/// The parameters of the URL.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Params {
-    /// Whose lines without a Client are.
+    /// The Client of lines without one.
     client: Option<ClientId>,
 }
 
@@ -35,7 +35,7 @@ pub(super) async fn record(
     request: Request,
 ) -> Result<Response, RequestRefusal> {
     let (head, body) = request.into_parts();
-    // Any page that a browser on this machine shows may send a request here; each says where it is from.
+    // Any web page in a browser on this machine may send a request here; browsers add an Origin.
     if head.headers.contains_key(ORIGIN) {
         return Err(RequestRefusal::Browser);
     }
@@ -65,7 +65,7 @@ pub(super) async fn record(
     Ok(Json(answer).into_response())
 }
 
-/// The key under which the request counts once.
+/// The key that makes a repeated request count once.
 fn key(headers: &HeaderMap) -> Result<Option<&str>, RequestRefusal> {
     let mut keys = headers.get_all(IDEMPOTENCY_KEY).iter();
     match (keys.next(), keys.next()) {

@@ -14,10 +14,10 @@ use crate::frontend::{KEY_BYTES_MAX, TooManyLines};
 use crate::relay;
 use crate::spool::SpoolError;
 
-/// What to do with a Batch that was not taken. It may be in the Spool all the same.
+/// How to handle a Batch that was not accepted. It may be in the Spool all the same.
 const AGAIN: &str = "keep it and send it again (to /v2/record under the same Idempotency-Key: without one it may count twice)";
 
-/// What the log is told about a refused request.
+/// The log's data of a refused request.
 #[derive(Clone, Debug)]
 pub(super) struct LoggedRefusal {
     pub(super) reason: &'static str,
@@ -37,9 +37,9 @@ pub(super) enum RequestRefusal {
     Lines(Option<String>),
     #[error("the parameters could not be read: {0}")]
     Parameter(String),
-    #[error("Idempotency-Key must stand once, and be 1 to {KEY_BYTES_MAX} printable characters of ASCII")]
+    #[error("Idempotency-Key must be given once, with 1 to {KEY_BYTES_MAX} printable characters of ASCII")]
     Key,
-    #[error("requests of web pages (with RelayStart) are not taken here; send it from a server or a shell")]
+    #[error("requests of web pages (with an Origin) are refused; send it from a server or a shell")]
     Browser,
     #[error("the body could not be read to its end")]
     Unreadable,
@@ -55,9 +55,9 @@ pub(super) enum RequestRefusal {
     Stopping,
     #[error("the agent has failed and is about to end; {AGAIN}")]
     Failed,
-    #[error("there is nothing here; try POST /v2/record, POST /v2/events, GET /status, GET /metrics")]
+    #[error("unknown path; try POST /v2/record, POST /v2/events, GET /status, GET /metrics")]
     NotFound,
-    #[error("this path does not take this method")]
+    #[error("this path has no such method")]
     Method,
 }
 

@@ -1,4 +1,4 @@
-//! [`RequestSender`]: brings one request to its Server, and the answer back.
+//! [`RequestSender`]: sends one request to its Server, and receives the answer.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -24,51 +24,51 @@ use crate::dispatcher::{FailureCause, Input, Request};
 use taba_core::LogThrottle;
 use taba_core::RequestHeader;
 
-/// A connection that nobody used for so long is closed.
+/// Idle connections are closed after this time.
 const IDLE: Duration = Duration::from_secs(60);
-/// Bytes of an error answer that are read, to tell what it says.
+/// Bytes of an error answer that are read for its message.
 const ERROR_BYTES_MAX: usize = 4 * 1024;
 
-/// Brings requests to Servers. Cloning is cheap; clones share their connections.
+/// Sends requests to Servers. Cheap to clone: clones share the connections.
 #[derive(Clone)]
 pub(super) struct RequestSender {
     client: Client<HttpConnector, Full<Bytes>>,
     uris: Arc<[Uris]>,
-    /// What goes with each request; the values are marked as secrets.
+    /// Headers of each request; the values are marked as secrets.
     headers: HeaderMap,
     timeout: Duration,
     compression: wire::Compression,
     lines: Arc<LogThrottle>,
-    /// How many VBuckets this Agent has.
+    /// This Agent's number of VBuckets.
     ours: u16,
     vbuckets: Arc<VBucketsSeen>,
     stores: Arc<Stores>,
     processes: Arc<Processes>,
 }
 
-/// Where things of one Server are.
+/// The URLs of one Server.
 struct Uris {
-    /// What the log calls it: host, port and prefix.
+    /// Its name in the log: host, port and prefix.
     name: String,
-    /// Where Lanes go.
+    /// For Lanes.
     lanes: Uri,
-    /// Where they are checked.
+    /// For checks.
     check: Uri,
-    /// Which store it has.
+    /// For the store.
     store: Uri,
 }
 
-/// How many VBuckets Servers have, as the last one said; 0 before any did.
+/// The number of VBuckets that a Server last reported; 0 if none did.
 #[derive(Debug, Default)]
 pub(super) struct VBucketsSeen(AtomicU16);
 
 impl VBucketsSeen {
-    /// `None` before any Server said it.
+    /// `None` before any report.
     pub(super) fn get(&self) -> Option<u16> {
         Some(self.0.load(Ordering::Relaxed)).filter(|count| *count > 0)
     }
 
-    /// A Server said how many it has; a difference is logged when it is new.
+    /// A Server reported its number; a new difference is logged.
     fn take(&self, server: &str, theirs: u16, ours: u16) {
         if self.0.swap(theirs, Ordering::Relaxed) != theirs && theirs != ours {
             tracing::error!(
@@ -82,15 +82,15 @@ impl VBucketsSeen {
     }
 }
 
-/// The Server processes that were seen, the latest last. Behind a load balancer each answer may be another one's; one that is
-/// forgotten here and comes back costs a round of Probes.
+/// The seen Server processes, the latest last. Behind a load balancer answers come from several; one that was dropped
+/// here and returns costs a round of Probes.
 #[derive(Debug, Default)]
 struct Processes(Mutex<VecDeque<HeaderValue>>);
 
 impl Processes {
     const MAX: usize = 1_024;
 
-    /// Whether an answer is of a process that was not seen before.
+    /// Whether an answer is from a new process.
     fn is_new(&self, headers: &HeaderMap) -> bool {
         let Some(process) = headers.get(wire::PROCESS_HEADER) else { return false };
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -105,7 +105,7 @@ impl Processes {
     }
 }
 
-/// Why a request was not answered as it should be.
+/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 enum SendError {
     #[error("the request could not be sent")]
@@ -127,11 +127,11 @@ enum SendError {
 }
 
 impl SendError {
-    /// What it says about the Batches of the request.
+    /// The class of the failure.
     fn cause(&self) -> FailureCause {
         match self {
             Self::Request(error) | Self::Ask(error) if error.is_connect() => FailureCause::Unreached,
-            // Nothing of the request has left this machine.
+            // Nothing of the request was sent.
             Self::Ask(_) | Self::NotTold(_) | Self::Store(_) => FailureCause::Away,
             Self::Request(_) | Self::Body(_) => FailureCause::Broken,
             Self::Timeout(_) | Self::Wire(_) => FailureCause::Away,
@@ -140,7 +140,7 @@ impl SendError {
                 // 409: the Server has another store.
                 408 | 409 | 425 | 429 => FailureCause::Away,
                 400..500 => FailureCause::Refused,
-                // A Server failed on it; or a proxy saw the connection to one break.
+                // A Server failed at it; or a proxy's connection to one broke.
                 500 | 502 => FailureCause::Broken,
                 _ => FailureCause::Away,
             },
@@ -199,10 +199,10 @@ impl RequestSender {
         }
     }
 
-    /// Sends a request and waits for its answer, or for the reason that there is none.
+    /// Sends a request and waits for its answer or error.
     ///
     /// # Cancel safety
-    /// Safe: the Lanes still hold what is sent, and whether it was stored is found out by sending it again.
+    /// Safe: the Lanes still hold the content; sending it again shows whether it was stored.
     pub(super) async fn send(self, request: Request) -> Input {
         let id = request.id;
         let answer = match timeout(self.timeout, self.ask(&request)).await {
@@ -235,8 +235,8 @@ impl RequestSender {
         }
     }
 
-    /// Asks a Server which store it has, how many VBuckets, and which process it is, so that what does not fit is said, and
-    /// what a store forgot is sent again soon. What fails otherwise is said when there is something to send.
+    /// Asks a Server for its store, VBuckets and process, to report mismatches, and to detect that a store has lost
+    /// data. Other errors are reported when there is something to send.
     ///
     /// # Cancel safety
     /// Safe.
@@ -256,7 +256,7 @@ impl RequestSender {
         }
     }
 
-    /// Asks a Server for its store, unless it has said before that it is the one that is delivered to.
+    /// Checks a Server's store, unless it has already matched.
     async fn agree(&self, server: usize) -> Result<(), SendError> {
         if !self.stores.may_send(server) {
             self.ask_store(server).await?;
@@ -269,9 +269,9 @@ impl RequestSender {
         *get.uri_mut() = self.uris[server].store.clone();
         *get.headers_mut() = self.headers.clone();
         let (head, body) = self.client.request(get).await.map_err(SendError::Ask)?.into_parts();
-        // Read, so that the connection can be used again; what it says stands in the headers too.
+        // Read so that the connection can be reused; the headers have the same content.
         let _ = Limited::new(body, ERROR_BYTES_MAX).collect().await;
-        // One that does not know the question, or a proxy that lets no questions through, says nothing.
+        // A Server without this path, or a proxy that blocks it, gives no information.
         if head.status.is_server_error() || matches!(head.status.as_u16(), 408 | 425 | 429) {
             return Err(SendError::NotTold(head.status));
         }
@@ -279,7 +279,7 @@ impl RequestSender {
         Ok(head.headers)
     }
 
-    /// What an answer says of its Server.
+    /// Reads the headers of an answer.
     async fn hear(&self, server: usize, headers: &HeaderMap) -> Result<(), SendError> {
         let said = headers.get(wire::VBUCKETS_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());
         if let Some(theirs) = said {
@@ -297,7 +297,7 @@ impl RequestSender {
         let frame = Bytes::from(Frame::encode(Kind::Lanes, &request.message(), self.compression));
         let (mut head, mut body) = self.post(request, frame.clone()).await?;
         if head.status == StatusCode::CONFLICT && store_of(&head.headers).is_some() {
-            // It has another store than it had. Where that is in order, it takes the same request.
+            // It has another store than before. If that one matches, it accepts the same request.
             self.hear(request.server, &head.headers).await?;
             (head, body) = self.post(request, frame).await?;
         }
@@ -311,7 +311,7 @@ impl RequestSender {
             let retry_after = seconds.map(Duration::from_secs);
             return Err(SendError::Status { status: head.status, message, retry_after });
         }
-        // It took the request; if it has another store all the same, nothing more is sent to it.
+        // It accepted the request; if its store differs, nothing more is sent to it.
         if let Err(SendError::Store(error)) = self.hear(request.server, &head.headers).await {
             self.tell_store(request.server, &error);
         }
@@ -334,18 +334,18 @@ impl RequestSender {
     }
 }
 
-/// Which store the Server has.
+/// The Server's store.
 fn store_of(headers: &HeaderMap) -> Option<StoreId> {
     headers.get(wire::STORE_HEADER)?.to_str().ok()?.parse().ok()
 }
 
-/// What time the Server has.
+/// The Server's time.
 fn server_time(headers: &HeaderMap) -> Option<Timestamp> {
     let micros = headers.get(wire::TIME_HEADER)?.to_str().ok()?.parse().ok()?;
     Some(Timestamp::from_micros(micros))
 }
 
-/// When the answer was given, by the clock of who gave it: the Server, or a load balancer before it.
+/// The time of the answer, by the clock of the Server or a load balancer.
 fn date(headers: &HeaderMap) -> Option<Timestamp> {
     let date = httpdate::parse_http_date(headers.get(DATE)?.to_str().ok()?).ok()?;
     let since_epoch = date.duration_since(std::time::SystemTime::UNIX_EPOCH).ok()?;

@@ -1,15 +1,14 @@
-//! Where Blocks are kept that no Server took: a directory `set-aside` in that of the Spool, with two files for each Batch
-//! and Client. One, `….taba`, is a frame as Clients send it to `POST /v2/events`; the other, `….json`, says what it is, for
-//! people. Sent again, its events count as recorded once more, since those that were set aside stand in the Ledger as
-//! dropped.
+//! Stores Blocks that no Server accepted: in a directory `set-aside` in that of the Spool, two files for each Batch
+//! and Client. `….taba` is a frame for `POST /v2/events`; `….json` describes it for people. Sent again, its events
+//! count as recorded once more, since the Ledger has the original ones as dropped.
 //!
 //! ```text
 //!   NAME.json, NAME.pending ──► the Blocks leave their Batch ──► that is in the Spool for good ──► NAME.taba
 //!   both synced                 `Relay::kept`                    `Spool::durable`                  may be sent again
 //! ```
-//! So there is always one place at least where the Blocks are, and only a `….taba` may be sent again: a `….pending` may
-//! still be delivered with its Batch. An Agent that was killed in between decides at its next start, by what its Spool
-//! holds. The name says which Blocks these are: who tries again writes the same file again.
+//! So the Blocks are always in at least one place, and only a `….taba` may be sent again: a `….pending` may still be
+//! delivered with its Batch. An Agent that was killed in between resolves it at its next start, by the content of its
+//! Spool. The name identifies the Blocks: a repetition writes the same file.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -31,48 +30,49 @@ use crate::spool::recovery::Recovered;
 
 /// The directory in that of the Spool.
 const DIRECTORY: &str = "set-aside";
-/// What a file ends with that can be sent again.
+/// The suffix of a file that can be sent again.
 const FRAME: &str = "taba";
-/// What it ends with before that is certain.
+/// The suffix before that is certain.
 const PENDING: &str = "pending";
-/// What a file ends with that says what a frame is.
+/// The suffix of the description.
 const ABOUT: &str = "json";
-/// Bytes that all files together take at most; what is beyond is counted, and not kept.
+/// Maximum bytes of all files; more is counted, and not kept.
 const BYTES_MAX: u64 = 64 << 20;
 
-/// The files of one Spool that hold what was set aside. Cheap to make: nothing is read before it is asked for.
+/// The set-aside files of one Spool. Cheap to make: reads nothing until asked.
 #[derive(Clone, Debug)]
 pub struct SetAsideFiles {
     directory: PathBuf,
 }
 
-/// One file, as it is listed.
+/// A listed file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SetAsideFile {
-    /// Its name, without an end.
+    /// Its name, without the suffix.
     pub name: String,
-    /// Whether it may be sent again. If not, the Agent is at it, or was killed at it and will decide at its next start.
+    /// Whether it may be sent again. If not, the Agent is working on it, or was killed and resolves it at its next
+    /// start.
     pub is_ready: bool,
-    /// What it is: `at_micros`, `stream`, `vbucket`, `seq`, `client`, `events`, `blocks`, `why`. Null when that cannot be
-    /// read.
+    /// The description: `at_micros`, `stream`, `vbucket`, `seq`, `client`, `events`, `blocks`, `why`. Null if
+    /// unreadable.
     pub about: Value,
 }
 
 impl SetAsideFiles {
-    /// Those of the Spool in this directory.
+    /// The files of the Spool in this directory.
     pub fn of(spool_dir: &Path) -> Self {
         Self { directory: spool_dir.join(DIRECTORY) }
     }
 
-    /// Where they are.
+    /// Their directory.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// What is there, by name; nothing where the directory does not exist.
+    /// The files, by name; none if the directory does not exist.
     ///
     /// # Errors
-    /// What the disk says.
+    /// The disk's error.
     pub fn list(&self) -> io::Result<Vec<SetAsideFile>> {
         let mut found = Vec::new();
         for (name, end) in self.names()? {
@@ -87,34 +87,34 @@ impl SetAsideFiles {
         Ok(found)
     }
 
-    /// The frame in a file that may be sent again.
+    /// The frame of a file that may be sent again.
     ///
     /// # Errors
-    /// What the disk says.
+    /// The disk's error.
     pub fn frame(&self, name: &str) -> io::Result<Vec<u8>> {
         fs::read(self.path(name, FRAME))
     }
 
-    /// Removes a file that may be sent again, for good.
+    /// Removes a file that may be sent again.
     ///
     /// # Errors
-    /// What the disk says.
+    /// The disk's error.
     pub fn remove(&self, name: &str) -> io::Result<()> {
         fs::remove_file(self.path(name, FRAME))?;
-        // It says something about nothing now.
+        // The description of nothing.
         let _ = fs::remove_file(self.path(name, ABOUT));
         self.sync()
     }
 
-    /// Writes the files of one Batch, those of each Client by themselves, as pending and for good; gives their names.
-    /// `None` when there is no room for them within the bound: then nothing is written.
+    /// Writes the pending files of one Batch durably, one pair per Client; returns their names. `None`, and nothing
+    /// written, when the limit is reached.
     ///
     /// # Errors
-    /// What the disk says.
+    /// The disk's error.
     pub(super) fn keep(&self, aside: &SetAsideBlocks) -> io::Result<Option<Vec<String>>> {
         fs::create_dir_all(&self.directory)?;
         let mut by_client: BTreeMap<&ClientId, Vec<&Block>> = BTreeMap::new();
-        // What the Ledger says about itself is written by nobody again.
+        // The Ledger's own notes are not sent again.
         for block in aside.blocks.iter().filter(|block| !block.tab.is_reserved()) {
             by_client.entry(&block.client).or_default().push(block);
         }
@@ -138,10 +138,10 @@ impl SetAsideFiles {
         Ok(Some(files.into_iter().map(|(name, ..)| name).collect()))
     }
 
-    /// Their Blocks left the Batch for good: the files may be sent again.
+    /// The Blocks have left their Batch durably: the files may be sent again.
     ///
     /// # Errors
-    /// What the disk says.
+    /// The disk's error.
     pub(super) fn finish(&self, names: &[String]) -> io::Result<()> {
         for name in names {
             fs::rename(self.path(name, PENDING), self.path(name, FRAME))?;
@@ -149,11 +149,11 @@ impl SetAsideFiles {
         self.sync()
     }
 
-    /// Decides about what an earlier run left pending. What left its Batch may be sent again; what did not is delivered
-    /// with it, or is set aside again. What cannot be read now stays pending.
+    /// Resolves what an earlier run left pending. Blocks that left their Batch may be sent again; others are
+    /// delivered with it, or set aside again. Unreadable files stay pending.
     ///
     /// # Errors
-    /// What the disk says.
+    /// The disk's error.
     pub(super) fn resolve(&self, disk: &dyn Disk, recovered: &Recovered) -> io::Result<()> {
         let pending = self.list()?.into_iter().filter(|file| !file.is_ready);
         for SetAsideFile { name, .. } in pending {
@@ -203,7 +203,7 @@ impl SetAsideFiles {
         Ok(own.any(|block| held.contains(block)))
     }
 
-    /// All files: their names, and what they end with.
+    /// All files: names and suffixes.
     fn names(&self) -> io::Result<Vec<(String, String)>> {
         let entries = match fs::read_dir(&self.directory) {
             Ok(entries) => entries,
@@ -231,14 +231,14 @@ impl SetAsideFiles {
     }
 }
 
-/// Which Blocks of which Batch these are. Another set of Blocks of the same Batch is another one.
+/// Identifies these Blocks of this Batch. Another set of Blocks of the same Batch has another id.
 fn id(aside: &SetAsideBlocks, client: &ClientId, blocks: &[&Block]) -> u64 {
     let mut bytes = format!("{} {} {client} ", aside.lane, aside.seq).into_bytes();
     blocks.iter().for_each(|block| block.encode(&mut bytes));
     xxh64(&bytes, 0)
 }
 
-/// The Blocks of one Client as that Client would send them, under an incarnation of their own: an Agent takes it once.
+/// The Blocks of one Client as that Client would send them, under a new incarnation: an Agent accepts it once.
 fn frame(aside: &SetAsideBlocks, client: &ClientId, incarnation: u64, blocks: &[&Block]) -> Vec<u8> {
     let mut blocks: Vec<Block> = blocks.iter().map(|block| (*block).clone()).collect();
     let events: u64 = blocks.iter().map(|block| block.events).sum();
@@ -248,7 +248,7 @@ fn frame(aside: &SetAsideBlocks, client: &ClientId, incarnation: u64, blocks: &[
     Frame::encode(Kind::ClientBatch, &batch.encode(), Compression::Lz4)
 }
 
-/// What a frame is, for people.
+/// The description of a frame, for people.
 fn about(aside: &SetAsideBlocks, client: &ClientId, blocks: &[&Block]) -> String {
     let each = |block: &&Block| json!({ "tab": block.tab.as_str(), "type": block.tab_type.as_str(), "events": block.events });
     let about = json!({
@@ -264,7 +264,7 @@ fn about(aside: &SetAsideBlocks, client: &ClientId, blocks: &[&Block]) -> String
     format!("{about}\n")
 }
 
-/// Says what was set aside.
+/// Logs what was set aside.
 pub(super) fn tell(aside: &SetAsideBlocks, is_kept: bool) {
     let last = aside.blocks.last();
     tracing::error!(

@@ -1,4 +1,4 @@
-//! [`Stores`]: the [`StoreChoice`] of a running Agent, and the file in its Spool's directory that it is written down in.
+//! [`Stores`]: the [`StoreChoice`] of a running Agent, and its file in the Spool's directory.
 
 use std::fs;
 use std::io;
@@ -11,19 +11,19 @@ use super::file::put_file;
 use crate::config::{Config, SpoolKind, Verified};
 use crate::store_choice::{StoreChoice, StoreMatch};
 
-/// The file, in the directory of the Spool: which store its events are for, as [`StoreId`] writes it.
+/// The file in the Spool's directory with the store of its events, as [`StoreId`] writes it.
 const FILE: &str = "store";
 
-/// Which store this Agent delivers to.
+/// The store that this Agent delivers to.
 #[derive(Debug)]
 pub(super) struct Stores {
     choice: Mutex<StoreChoice>,
-    /// Held while a choice is written down, so that there is one at a time.
+    /// Held while a choice is recorded, so that there is one at a time.
     choosing: tokio::sync::Mutex<()>,
     file: Option<PathBuf>,
 }
 
-/// Nothing is sent to this Server.
+/// Why nothing is sent to this Server.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum StoreMismatch {
     #[error(
@@ -36,7 +36,7 @@ pub(super) enum StoreMismatch {
 }
 
 impl Stores {
-    /// What the setting says; else what an earlier run has noted, if its Spool holds something.
+    /// The setting; else what an earlier run has recorded, if its Spool is not empty.
     pub(super) fn open(config: &Verified<Config>, holds_something: bool) -> io::Result<Self> {
         let file = (config.spool == SpoolKind::File).then(|| config.spool_dir.join(FILE));
         let noted = match &file {
@@ -54,32 +54,32 @@ impl Stores {
     }
 
     fn choice(&self) -> MutexGuard<'_, StoreChoice> {
-        // Nothing under this lock panics; what was met is replaced as one.
+        // Nothing under this lock panics; values are replaced as a whole.
         self.choice.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a Server may be sent to without asking it again.
+    /// Whether requests may be sent to a Server without asking it again.
     pub(super) fn may_send(&self, server: usize) -> bool {
         self.choice().may_send(server)
     }
 
-    /// Which store is delivered to, once that is known.
+    /// The store that is delivered to, if known.
     pub(super) fn chosen(&self) -> Option<StoreId> {
         self.choice().chosen()
     }
 
-    /// Servers that have another store.
+    /// Servers with another store.
     pub(super) fn others(&self) -> Vec<(usize, StoreId)> {
         self.choice().others().collect()
     }
 
-    /// A Server says which store it has.
+    /// A Server reported its store.
     ///
     /// # Errors
-    /// [`StoreMismatch`]: nothing is to be sent to it.
+    /// [`StoreMismatch`]: nothing may be sent to it.
     ///
     /// # Cancel safety
-    /// Safe: the store may be noted and not chosen yet; it is chosen with the next answer.
+    /// Safe: the store may be recorded and not chosen yet; the next answer chooses it.
     pub(super) async fn meet(&self, server: usize, theirs: Option<StoreId>) -> Result<(), StoreMismatch> {
         let _choosing = self.choosing.lock().await;
         let meeting = self.choice().meet(server, theirs);
@@ -101,7 +101,7 @@ impl Stores {
     }
 }
 
-/// What is noted; `None` where nothing is, or nothing that can be read.
+/// The recorded store; `None` if there is none or it is unreadable.
 fn read(path: &Path) -> io::Result<Option<StoreId>> {
     match fs::read_to_string(path) {
         Ok(text) => {

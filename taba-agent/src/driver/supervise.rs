@@ -1,4 +1,4 @@
-//! [`supervise`] watches over the tasks of an Agent.
+//! [`supervise`]: reports when a task of an Agent ends early.
 
 use std::sync::Arc;
 
@@ -7,10 +7,10 @@ use tokio::task::JoinSet;
 use super::failure::AgentFailure;
 use super::shared::Shared;
 
-/// Runs a task that is to run as long as the Agent does: if it panics or ends before that, the Agent has failed.
+/// Runs a task of an Agent: if it panics or ends before the Agent stops, the Agent has failed.
 ///
 /// # Cancel safety
-/// Dropped, it aborts the task.
+/// When dropped, it aborts the task.
 pub(super) async fn supervise(
     part: &'static str,
     shared: Arc<Shared>,

@@ -1,4 +1,4 @@
-//! A Unix socket at a path: opened where an earlier run left one behind, removed when the Agent stops.
+//! A Unix socket at a path: replaces one left by an earlier run, and is removed when the Agent stops.
 
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
@@ -7,7 +7,7 @@ use std::{fs, io};
 
 use tokio::net::UnixListener;
 
-/// A listener, and what removes its path.
+/// A listener, and the guard that removes its path.
 pub(super) struct BoundSocket {
     pub(super) listener: UnixListener,
     pub(super) socket: Socket,
@@ -16,7 +16,7 @@ pub(super) struct BoundSocket {
 /// Removes the path when it is dropped.
 pub(super) struct Socket(PathBuf);
 
-/// Opens a socket. One that nobody listens on any more is replaced; anything else at the path is left alone.
+/// Opens a socket. A stale one is replaced; anything else at the path stays.
 pub(super) fn open(path: &Path) -> io::Result<BoundSocket> {
     match fs::symlink_metadata(path) {
         Ok(found) if found.file_type().is_socket() && UnixStream::connect(path).is_err() => {
@@ -32,7 +32,7 @@ pub(super) fn open(path: &Path) -> io::Result<BoundSocket> {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        // If it is gone already, or cannot be removed, the next run copes.
+        // If it cannot be removed, the next run replaces it.
         let _ = fs::remove_file(&self.0);
     }
 }

@@ -1,4 +1,4 @@
-//! [`collect`]: many lines become the Batches of their Clients.
+//! [`collect`]: makes Batches of lines, by Client.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -12,82 +12,82 @@ use super::{
     CLIENTS_MAX, Decoder, LINES_MAX, LineError, NUMBER_TYPE, Observation, REFUSED_LISTED_MAX, TEXT_TYPE,
 };
 
-/// Blocks of one Batch beside the Ledger's notes.
+/// Blocks of one Batch besides the Ledger's notes.
 const BLOCKS_MAX: usize = taba_core::limits::BATCH_BLOCKS_MAX / 2;
-/// Bytes of one Batch's Blocks, notes left out.
+/// Bytes of one Batch's Blocks without notes.
 const BATCH_BYTES_MAX: usize = 4 << 20;
 
-/// What a request says about all its lines, and what the Agent knows.
+/// The context of a request's lines.
 #[derive(Clone, Debug)]
 pub struct LineContext<'a> {
-    /// When the first line happened, if it has no time. Each further line is taken to be a microsecond later, so that of
-    /// two settings of a gauge the last one counts.
+    /// The time of the first line without one. Each further line is a microsecond later, so that the last of several
+    /// settings of a gauge counts.
     pub now: Timestamp,
-    /// Whose what has no Client is.
+    /// The Client of lines without one.
     pub client: ClientId,
-    /// The Tab types whose values can be read. Of others, numbers and texts are taken as they are, and a Server judges
-    /// them; where there is no Handler at all, nothing is taken.
+    /// The Handlers, which read values. Numbers and texts of other Tab types are accepted unread, and a Server checks
+    /// them; without any Handler, nothing is accepted.
     pub handlers: &'a Registry,
 }
 
-/// What lines were made into.
+/// The result of collecting lines.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Collected {
-    /// To be taken. The same lines give the same Batches, but for times that were not given.
+    /// The Batches. The same lines give the same Batches, except for generated times.
     pub batches: Vec<FrontBatch>,
-    /// What is to be told.
+    /// The answer.
     pub outcome: RecordedLines,
-    /// Lines that are of the protocol, whether refused or not.
+    /// Lines that follow the protocol, refused or not.
     pub readable: u64,
 }
 
-/// A Batch without the number that the Relay will give it: the Blocks of one Client, the Ledger's notes among them.
+/// A Batch that has no number yet: the Blocks of one Client, with the Ledger's notes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FrontBatch {
-    /// Whose it is.
+    /// The Client.
     pub client: ClientId,
-    /// Which of that Client's Batches of the request this is, from 0.
+    /// The index among that Client's Batches of the request, from 0.
     pub part: u64,
-    /// What is in it.
+    /// The Blocks.
     pub blocks: Vec<Block>,
 }
 
-/// What became of the lines of a request.
+/// The result of a request's lines.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct RecordedLines {
-    /// Events that were taken.
+    /// Events accepted.
     pub recorded: u64,
-    /// The first [`REFUSED_LISTED_MAX`] lines that were refused; all others were taken.
+    /// The first [`REFUSED_LISTED_MAX`] refused lines; all others were accepted.
     pub refused: Vec<RefusedLine>,
-    /// How many lines were refused.
+    /// The number of refused lines.
     pub refused_lines: u64,
 }
 
-/// A line that was refused; it is counted as dropped.
+/// A refused line, counted as dropped.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct RefusedLine {
-    /// Its place in the request, from 1; blank lines are counted.
+    /// Its number in the request, from 1, counting blank lines.
     pub line: u64,
-    /// The word for machines, one of the Ledger's.
+    /// The code, one of the Ledger's.
     pub reason: &'static str,
-    /// The words for people.
+    /// The error, for people.
     pub message: String,
 }
 
-/// A request had more lines than [`LINES_MAX`]; nothing of it was taken.
+/// A request had more lines than [`LINES_MAX`]; none was accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("more than {LINES_MAX} lines; send them in several requests")]
 pub struct TooManyLines;
 
-/// Makes Batches of the lines of a request, by Client. Lines that cannot be taken are told, and noted in the Ledger.
+/// Makes Batches of a request's lines, by Client. Refused lines are reported, and noted in the Ledger.
 ///
 /// # Errors
 /// [`TooManyLines`].
 ///
 /// # Cost
-/// Each line is decoded once, and its value encoded twice. Memory: about 200 bytes a line, and what the lines hold.
+/// Decodes each line once, and encodes its value twice. Memory: about 200 bytes per line, and the lines' content.
 pub fn collect(
     decoder: &dyn Decoder,
     bytes: &[u8],
@@ -110,7 +110,7 @@ pub fn collect(
                 clients.refuse(&unread, given);
                 outcome.refused_lines += 1;
                 if outcome.refused.len() < REFUSED_LISTED_MAX {
-                    // It may quote what came.
+                    // It may quote the input.
                     let message = printable(&unread.message).into_owned();
                     outcome.refused.push(RefusedLine { line, reason: unread.why.as_str(), message });
                 }
@@ -120,7 +120,7 @@ pub fn collect(
     Ok(Collected { batches: clients.into_batches(given.now), outcome, readable })
 }
 
-/// What was collected, by Client, in the order in which they came.
+/// Collected lines by Client, in the order of arrival.
 #[derive(Default)]
 struct Clients {
     places: HashMap<ClientId, usize>,
@@ -165,19 +165,19 @@ impl Clients {
         pushed.map_err(|error| LineError::value(error).of(client))
     }
 
-    /// Counts a line that was refused: under its Client, where that has room, or else under the request's.
+    /// Counts a refused line: under its Client, or the request's if there are too many.
     fn refuse(&mut self, unread: &LineError, given: &LineContext<'_>) {
         let client = unread.client.as_ref().filter(|client| self.of(client).is_some());
         let client = client.unwrap_or(&given.client).clone();
         let known = match self.of(&client) {
             Some(known) => known,
-            // The request's own has a place, whatever came before.
+            // The request's own Client always has room.
             None => self.insert(&client),
         };
         *known.dropped.entry(unread.why).or_default() += 1;
     }
 
-    /// What is of this Client; `None` when there are too many.
+    /// The lines of this Client; `None` when there are too many Clients.
     fn of(&mut self, client: &ClientId) -> Option<&mut ClientLines> {
         match self.places.get(client) {
             Some(place) => Some(&mut self.clients[*place]),
@@ -279,7 +279,7 @@ mod tests {
         collect(&JsonLines, lines.as_bytes(), &LineContext { now, client, handlers: &handlers })
     }
 
-    /// Events of each (Client, Tab, type), the Ledger's notes as what they say.
+    /// Events of each (Client, Tab, type), notes by their value.
     fn counts(collected: &Collected) -> BTreeMap<String, u64> {
         let mut counts = BTreeMap::new();
         for block in collected.batches.iter().flat_map(|batch| &batch.blocks) {
@@ -326,7 +326,7 @@ mod tests {
         let expected =
             [(3, "bad_value"), (5, "bad_name"), (7, "undecodable"), (8, "bad_value"), (11, "unknown_type")];
         assert_eq!(refused, expected);
-        // All of it passes the checks of an Agent's intake.
+        // All of it passes an Agent's intake checks.
         for FrontBatch { client, blocks, .. } in collected.batches {
             let (seq, sent_at) = (taba_core::SeqNo(1), Timestamp::default());
             let batch = taba_core::wire::ClientBatch { client, incarnation: 1, seq, sent_at, blocks };

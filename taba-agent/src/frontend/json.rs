@@ -7,14 +7,14 @@ use taba_core::{ClientId, TabName, TabType, Timestamp};
 
 use super::{Decoder, LineError, Observation};
 
-/// Seconds since 1970 that are believed to be meant as such; what is larger is milliseconds, by its looks.
+/// The largest number taken as seconds since 1970; larger ones are surely milliseconds.
 const SECONDS_MAX: f64 = 1e11;
 
-/// What a line is, for people.
+/// A line, for people.
 const EVENT: &str = "an event as {\"tab\":\"bids\",\"value\":1}";
 
-/// One JSON object a line: `{"client":"web-1","tab":"bids_won","labels":{"city":"Zürich"},"type":"CounterGroup",
-/// "time":1795730400,"value":3}`. All but `tab` has a default; `value` is 1.
+/// One JSON object per line: `{"client":"web-1","tab":"bids_won","labels":{"city":"Zürich"},"type":"CounterGroup",
+/// "time":1795730400,"value":3}`. All but `tab` have a default; that of `value` is 1.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct JsonLines;
 
@@ -28,7 +28,7 @@ struct Line {
     #[serde(rename = "type")]
     tab_type: Option<String>,
     time: Option<Time>,
-    /// Not an `Option`: `null` is no value, and must not count as one.
+    /// Not an `Option`: `null` is no value, and must not become the default.
     #[serde(default = "one")]
     value: serde_json::Value,
 }
@@ -51,12 +51,12 @@ impl Decoder for JsonLines {
 }
 
 fn read(line: &[u8]) -> Result<Observation, LineError> {
-    // serde would take an array for a struct, field by field.
+    // serde would read an array as a struct.
     if !line.starts_with(b"{") {
         return Err(LineError::malformed(format!("not {EVENT}: it does not begin with {{")));
     }
     let line: Line = serde_json::from_slice(line).map_err(|error| {
-        // It says "at line 1" of what is one line.
+        // serde appends "at line 1", although it is one line.
         let words = error.to_string();
         LineError::malformed(format!("not {EVENT}: {}", words.replace("line 1 ", "")))
     })?;

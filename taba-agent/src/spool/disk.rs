@@ -1,4 +1,4 @@
-//! [`Disk`]: what a log needs of a disk. The real one is `driver/disk.rs`; the tests have one that crashes.
+//! [`Disk`]: the storage of a log. The real one is `driver/disk.rs`; tests have one that crashes.
 
 use std::fmt;
 use std::io;
@@ -13,10 +13,10 @@ impl fmt::Display for SegmentId {
     }
 }
 
-/// Which range of the log must be there.
+/// The range of the log that must exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {
-    /// The oldest segment that was not removed on purpose: nothing before it is missed.
+    /// The oldest segment that was not removed on purpose.
     pub oldest: SegmentId,
     /// The last segment that was synced, 0 if none was.
     pub last: SegmentId,
@@ -31,92 +31,90 @@ impl Default for Extent {
 }
 
 impl Extent {
-    /// Whether so many bytes of this segment were certainly synced.
+    /// Whether this many bytes of the segment were certainly synced.
     pub fn holds(&self, segment: SegmentId, bytes: u64) -> bool {
         segment < self.last || (segment == self.last && bytes <= self.last_bytes)
     }
 }
 
-/// Files that are appended to, each under a number.
+/// Numbered files that are appended to.
 pub trait Disk: Send + 'static {
-    /// The segments that are there, in order of their numbers, with their lengths in bytes.
+    /// The existing segments by number, with their lengths in bytes.
     ///
     /// # Errors
-    /// What the disk says.
+    /// The disk's error.
     fn segments(&self) -> io::Result<Vec<(SegmentId, u64)>>;
 
-    /// Begins a segment that holds these bytes; it is the one that is appended to from here on.
+    /// Begins a segment with these bytes; later appends go to it.
     ///
     /// # Errors
-    /// What the disk says; then there is no such segment, and the one before is still appended to.
+    /// The disk's error; then there is no such segment, and appends still go to the one before.
     fn create(&mut self, segment: SegmentId, head: &[u8]) -> io::Result<()>;
 
     /// Appends to the last created segment, all or nothing.
     ///
     /// # Errors
-    /// What the disk says; then the segment is as long as it was. [`io::ErrorKind::NotFound`], here and from a sync, says
-    /// that the segment is gone.
+    /// The disk's error; then the segment is unchanged. [`io::ErrorKind::NotFound`], here and from a sync, means that
+    /// the segment is gone.
     fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
 
-    /// Bytes of a segment. Fewer than were asked for when it ends before.
+    /// Reads bytes of a segment; fewer at its end.
     ///
     /// # Errors
-    /// What the disk says.
+    /// The disk's error.
     fn read(&self, segment: SegmentId, offset: u64, bytes: usize) -> io::Result<Vec<u8>>;
 
-    /// Cuts off what is behind so many bytes of a segment.
+    /// Truncates a segment.
     ///
     /// # Errors
-    /// What the disk says.
+    /// The disk's error.
     fn cut(&mut self, segment: SegmentId, bytes: u64) -> io::Result<()>;
 
-    /// Gives a segment another number, under which there is none.
+    /// Renames a segment to a free number.
     ///
     /// # Errors
-    /// What the disk says.
+    /// The disk's error.
     fn rename(&mut self, from: SegmentId, to: SegmentId) -> io::Result<()>;
 
-    /// Which range of the log must be there; `None` when nobody knows. Every sync that succeeds moves its end.
+    /// The range of the log that must exist; `None` if unknown. Every successful sync moves its end.
     ///
     /// # Errors
-    /// What the disk says.
+    /// The disk's error.
     fn extent(&self) -> io::Result<Option<Extent>>;
 
-    /// Notes, before segments are removed on purpose, that nothing before this one is missed from here on; the note
-    /// outlives a power failure.
+    /// Records durably, before segments are removed on purpose, that none before this one is missing.
     ///
     /// # Errors
-    /// What the disk says.
+    /// The disk's error.
     fn begins_at(&mut self, oldest: SegmentId) -> io::Result<()>;
 
-    /// Keeps a copy of bytes that no reader understands, in a place of its own. One that is there already stays as it is.
-    /// `false` when there is no room for it within the bound of such copies.
+    /// Keeps a copy of unreadable bytes in a file of its own; an existing one stays. `false` when the limit of such
+    /// copies is reached.
     ///
     /// # Errors
-    /// What the disk says.
+    /// The disk's error.
     fn keep_damaged(&mut self, segment: SegmentId, offset: u64, bytes: &[u8]) -> io::Result<bool>;
 
     /// Removes a segment, not the last.
     ///
     /// # Errors
-    /// What the disk says.
+    /// The disk's error.
     fn remove(&mut self, segment: SegmentId) -> io::Result<()>;
 
-    /// What was written so far is not believed any more: no later sync covers it, though it is read from as long as that
-    /// works. A place that is gone is made anew.
+    /// Stops trusting what was written so far: no later sync covers it, though it can be read while that works.
+    /// Recreates a missing directory.
     ///
     /// # Errors
-    /// What the disk says; then it is tried again.
+    /// The disk's error; it is tried again.
     fn renew(&mut self) -> io::Result<()> {
         Ok(())
     }
 
-    /// Bytes of room that are left; `None` when that is not known.
+    /// Free bytes; `None` if unknown.
     fn free(&self) -> Option<u64> {
         None
     }
 
-    /// What makes everything that is there so far durable, by whomever it was written. It is run on another thread, while
-    /// this disk is written to.
+    /// A sync of everything written so far, to run on another thread while this disk is written to.
     fn sync(&mut self) -> Box<dyn FnOnce() -> io::Result<()> + Send>;
 }

@@ -1,4 +1,4 @@
-//! [`DiskJob`]: what the thread that owns the disk is to do next, one at a time; [`JobResult`]: how it went.
+//! [`DiskJob`]: the next job of the disk thread; [`JobResult`]: its result.
 
 use std::fmt;
 use std::io;
@@ -9,16 +9,16 @@ use taba_core::SeqNo;
 use super::{Disk, FragmentLocation, SegmentId};
 use crate::units::LaneKey;
 
-/// One thing to do with the disk. It may take as long as the disk does: nothing of the Agent waits for it under a lock.
+/// A job of the disk thread. It may block on the disk: nothing of the Agent waits for it under a lock.
 #[derive(Debug)]
 pub enum DiskJob {
-    /// Begin a segment that holds these bytes.
+    /// Begin a segment with these bytes.
     Create {
         /// Its number.
         segment: SegmentId,
         /// Its head, with a checkpoint.
         bytes: Vec<u8>,
-        /// Whether what was written before is not believed any more ([`Disk::renew`]).
+        /// Whether earlier writes are no longer trusted ([`Disk::renew`]).
         renews: bool,
     },
     /// Append these bytes to the last segment.
@@ -33,56 +33,56 @@ pub enum DiskJob {
     },
     /// Read back the content of a Batch.
     Read(Fetch),
-    /// Prepare a sync of everything that was written.
+    /// Prepare a sync of everything written.
     Sync {
         /// Everything up to here is durable when it succeeds.
         position: u64,
     },
-    /// See how much room there is.
+    /// Read the free space.
     Look,
 }
 
-/// A Batch whose content is to be read back.
+/// A Batch to read back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fetch {
-    /// Of which Lane.
+    /// The Lane.
     pub lane: LaneKey,
-    /// Which Batch.
+    /// The Batch.
     pub seq: SeqNo,
-    /// Where its fragments stand, in order.
+    /// The locations of its fragments, in order.
     pub locations: Vec<FragmentLocation>,
-    /// What for.
+    /// The purpose.
     pub purpose: Purpose,
 }
 
-/// What the content of a Batch is read back for.
+/// Why a Batch is read back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Purpose {
     /// To send it.
     Send,
-    /// To merge it with the rest of what its Lane never sent.
+    /// To merge it with other unsent Batches of its Lane.
     Merge,
-    /// To write it again at the end of the log.
+    /// To copy it to the end of the log.
     Copy,
 }
 
-/// What was read back of a Batch.
+/// The content of a Batch that was read back.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FetchedContent {
-    /// Its fragments, one behind the other, without those that are damaged.
+    /// Its intact fragments, in order.
     pub bytes: Bytes,
-    /// Where the fragments stand whose bytes are not those that were written.
+    /// The locations of damaged fragments.
     pub damaged: Vec<FragmentLocation>,
 }
 
 impl Fetch {
-    /// How many bytes that are.
+    /// The total bytes to read.
     pub fn bytes(&self) -> usize {
         self.locations.iter().map(|location| location.bytes as usize).sum()
     }
 }
 
-/// A sync that is ready to run, on a thread that may wait for a disk.
+/// A prepared sync, to run on a thread that may block.
 pub struct SyncJob {
     /// Everything up to here is durable when it succeeds.
     pub position: u64,
@@ -103,62 +103,63 @@ impl fmt::Debug for SyncJob {
     }
 }
 
-/// What running a [`DiskJob`] gave.
+/// The outcome of running a [`DiskJob`].
 #[derive(Debug)]
 pub enum JobRun {
     /// It is done.
     Done(JobResult),
-    /// A sync was prepared. Tell the Spool [`JobResult::Prepared`], and run it on another thread, so that writes need not wait.
+    /// A sync was prepared. Report [`JobResult::Prepared`] to the Spool, and run it on another thread, so that writes
+    /// need not wait.
     Sync(SyncJob),
 }
 
-/// How a [`DiskJob`] went.
+/// The result of a [`DiskJob`].
 #[derive(Debug)]
 pub enum JobResult {
     /// A segment was begun, or appended to.
     Written {
-        /// What was to be written.
+        /// The bytes to write.
         bytes: Vec<u8>,
-        /// Whether it was.
+        /// Whether they were written.
         outcome: io::Result<()>,
-        /// Bytes of room that the disk has left, if it says.
+        /// Free bytes of the disk, if known.
         free: Option<u64>,
     },
     /// A segment was removed.
     Removed {
-        /// Which.
+        /// The segment.
         segment: SegmentId,
-        /// Whether it was.
+        /// Whether it was removed.
         outcome: io::Result<()>,
     },
     /// A Batch was read.
     Fetched {
-        /// What was asked for.
+        /// The request.
         fetch: Fetch,
-        /// What was found, unless the disk could not say now.
+        /// The content, or the disk's error.
         outcome: io::Result<FetchedContent>,
     },
-    /// A sync was prepared, and [`JobResult::Synced`] is to come.
+    /// A sync was prepared; [`JobResult::Synced`] follows.
     Prepared {
-        /// Of everything up to here.
+        /// It covers everything up to here.
         position: u64,
     },
     /// A sync has ended.
     Synced {
-        /// It was of everything up to here.
+        /// It covered everything up to here.
         position: u64,
-        /// How it went.
+        /// Its result.
         outcome: io::Result<()>,
     },
-    /// How much room there is.
+    /// The free space was read.
     Looked {
-        /// Bytes of room that the disk has left, if it says.
+        /// Free bytes of the disk, if known.
         free: Option<u64>,
     },
 }
 
 impl DiskJob {
-    /// Does it, for as long as the disk takes.
+    /// Runs the job, blocking on the disk.
     pub fn run(self, disk: &mut dyn Disk) -> JobRun {
         JobRun::Done(match self {
             Self::Create { segment, bytes, renews } => {
@@ -171,8 +172,8 @@ impl DiskJob {
                 JobResult::Written { bytes, outcome, free: disk.free() }
             }
             Self::Remove { segment } => {
-                // A disk so full that it does not even take the note gets room by the removal. Should the agent be killed
-                // before there is a note, a segment is reported as missing that was removed on purpose.
+                // A disk too full for the record gets room by the removal. If the Agent is killed before there is a
+                // record, a segment that was removed on purpose is reported as missing.
                 let _ = disk.begins_at(SegmentId(segment.0 + 1));
                 JobResult::Removed { segment, outcome: disk.remove(segment) }
             }
@@ -186,7 +187,7 @@ impl DiskJob {
     }
 }
 
-/// Reads fragments, one behind the other, and checks each.
+/// Reads consecutive fragments, and checks each.
 fn read(disk: &dyn Disk, locations: &[FragmentLocation]) -> io::Result<FetchedContent> {
     let mut bytes = BytesMut::with_capacity(locations.iter().map(|location| location.bytes as usize).sum());
     let mut damaged = Vec::new();
@@ -205,7 +206,7 @@ fn read(disk: &dyn Disk, locations: &[FragmentLocation]) -> io::Result<FetchedCo
     Ok(FetchedContent { bytes: bytes.freeze(), damaged })
 }
 
-/// Whether reading the same again would fail again: the segment is gone, or the medium does not give the bytes.
+/// Whether the error is permanent: the segment is gone, or the medium is defective.
 fn is_lasting(error: &io::Error) -> bool {
     const EIO: i32 = 5;
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(EIO)

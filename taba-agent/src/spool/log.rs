@@ -1,10 +1,10 @@
 //! [`LogSpool`]: a log of segments on a disk.
 //!
-//! Segments are appended to one after the other and removed from the oldest on, when nothing in them is held any more;
-//! so the segments are always one contiguous range of the log, and reading it from its first checkpoint on says all there is to
-//! know. What holds up an old segment can be copied to the end (see [`Relay`](crate::Relay)).
+//! Segments are appended to one after the other and removed from the oldest on, when nothing in them is live; so they
+//! are always one contiguous range of the log, and everything follows from its first checkpoint on. Live content of
+//! an old segment can be copied to the end (see [`Relay`](crate::Relay)).
 
-// queue: what waits to be written, read, synced and removed; renewal: files that are not believed any more.
+// queue: pending writes, reads, syncs and removals; renewal: files that are no longer trusted.
 mod queue;
 mod renewal;
 
@@ -21,70 +21,71 @@ use super::{
     SegmentId, Spool, SpoolError, SpoolUsage,
 };
 
-/// Bytes that wait to be written, at most; one record is let in whatever its size.
+/// Maximum bytes of pending writes; a single record may exceed it.
 const QUEUE_BYTES_MAX: usize = 16 << 20;
-/// Bytes of a segment, at least, on a disk that is smaller than the bound.
+/// The least bytes of a segment on a disk that is smaller than the bound.
 const SEGMENT_BYTES_MIN: u64 = 64 << 10;
-/// Segments that a disk that is smaller than the bound is divided into.
+/// The number of segments on a disk that is smaller than the bound.
 const SEGMENTS: u64 = 16;
 
-/// When what is appended is made durable.
+/// When appended records are made durable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SyncPolicy {
-    /// Before its Client is told that it is safe: nothing that was acknowledged is lost, also when the power fails.
+    /// Before the Client gets its answer: nothing acknowledged is lost, even when the power fails.
     Always,
-    /// Every few milliseconds, and before it is sent: when the power fails, the last of them are lost, and nothing is counted twice.
+    /// Every few milliseconds, and before it is sent: a power failure loses the last of them, and nothing counts
+    /// twice.
     #[default]
     Interval,
-    /// When the system finds time: when the power fails, what was acknowledged may be lost; nothing is when only the process is killed.
+    /// When the system decides: a power failure may lose acknowledged events; killing only the process loses nothing.
     Never,
 }
 
-/// How a log is kept.
+/// The options of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogOptions {
-    /// Bytes of all segments together, at most.
+    /// Maximum bytes of all segments.
     pub bytes_max: u64,
     /// Bytes at which a segment is closed; at least one record goes into each.
     pub segment_bytes: u64,
     /// When what is appended is made durable.
     pub sync: SyncPolicy,
-    /// How long what is written waits for a sync that takes more with it; zero with [`SyncPolicy::Always`].
+    /// How long a write waits for a common sync; zero with [`SyncPolicy::Always`].
     pub sync_interval: Duration,
 }
 
-/// A Spool that is a log of segments on a disk: what it holds outlives the process.
+/// A Spool as a log of segments on a disk, which outlives the process.
 ///
 /// # Cost
-/// Appending is a copy into a buffer. The buffer is written as soon as the disk has taken the one before: so what many
-/// Clients bring at a time costs one write together, as it costs one sync. Beginning a segment costs a checkpoint of all
-/// Lanes and incarnations, and waits for a sync of the one before.
+/// Appending is a copy into a buffer, which is written when the disk has finished the previous write: concurrent
+/// Batches share one write and one sync. Beginning a segment costs a checkpoint of all Lanes and incarnations, and
+/// waits for a sync of the one before.
 #[derive(Debug)]
 pub struct LogSpool {
     options: LogOptions,
     /// Oldest first; the last is appended to, if `is_open`.
     segments: VecDeque<Segment>,
-    /// The highest number that a segment ever had.
+    /// The highest number of any segment so far.
     last: SegmentId,
-    /// Whether the last segment was begun by this run: what an earlier one wrote is never appended to.
+    /// Whether this run began the last segment: segments of earlier runs are never appended to.
     is_open: bool,
-    /// Up to where it was appended; what is behind `handed` is in the queue.
+    /// The end of appended records; those after `handed` are in the queue.
     position: u64,
-    /// Up to where the disk took it.
+    /// The end of what the disk has written.
     handed: u64,
-    /// Up to where it was synced.
+    /// The end of what is synced.
     synced: u64,
-    /// What is said of `handed` and `synced`: neither moves while a renewal is under way.
+    /// The reported value of `handed` and `synced`, which does not move during a renewal.
     written: u64,
     durable: u64,
-    /// What lies between these positions was perhaps never written: the files were given up before.
+    /// Positions between these were perhaps never written: the files were given up before.
     unwritten: (u64, u64),
     queue: Queue,
     renewing: Option<Renewing>,
     fault: Option<DiskFault>,
     error: Option<String>,
     failures: u64,
-    /// Bytes of segments and free room together, as far as the disk said.
+    /// Bytes of segments and free space together, as last reported by the disk.
     disk_bytes_max: u64,
 }
 
@@ -92,33 +93,33 @@ pub struct LogSpool {
 struct Segment {
     id: SegmentId,
     bytes: u64,
-    /// Bytes among them of its head and the checkpoint behind it.
+    /// Bytes of its head and checkpoint.
     head_bytes: u64,
     live_bytes: u64,
-    /// Whether the disk has it.
+    /// Whether the disk has created it.
     is_created: bool,
-    /// Where its head ends, in the positions of this run: 0 for those of earlier runs.
+    /// The end of its head, in positions of this run: 0 for those of earlier runs.
     begun: u64,
-    /// Up to where the log has to be safe before it may go: what stood in it was written again there.
+    /// The position up to which the log must be safe before it is removed: its content was copied there.
     moved_to: u64,
 }
 
 impl LogSpool {
-    /// Opens a log, and says what it holds. Nothing is written yet: call [`Spool::roll`] first, then do the
-    /// [jobs](Spool::next_job) with the same disk.
+    /// Opens a log, and recovers its content. Nothing is written yet: call [`Spool::roll`] first, then run the
+    /// [jobs](Spool::next_job) on the same disk.
     ///
     /// # Errors
-    /// What the disk says when it cannot be read at all; damage is no error, but told in [`Recovered`].
+    /// The disk's error when it cannot be read at all; damage is no error, but reported in [`Recovered`].
     pub fn open(disk: &mut dyn Disk, options: LogOptions) -> io::Result<(Self, Recovered)> {
-        // Before the sync, which moves the end of what must be there to what is there.
+        // Before the sync, which moves the end of the required range.
         let extent = disk.extent()?;
         if options.sync != SyncPolicy::Never {
-            // What an earlier run wrote and did not sync before it was killed is about to be relied on.
+            // An earlier run may have been killed before it synced what is used now.
             (disk.sync())()?;
         }
         let recovered = recover(disk, extent)?;
         keep_unreadable(disk, &recovered)?;
-        // Told once: the next run is not to find the same again, and take it for what is missing elsewhere.
+        // Reported once: the next run must not find the same damage, and attribute it to other missing bytes.
         let mut segments = recovered.segments.clone();
         for (id, bytes) in &recovered.torn {
             disk.cut(*id, *bytes)?;
@@ -174,7 +175,7 @@ impl LogSpool {
         }
     }
 
-    /// Their numbers go up, with gaps only where somebody removed files by hand.
+    /// Numbers ascend, with gaps only where files were removed by hand.
     fn segment(&mut self, id: SegmentId) -> Option<&mut Segment> {
         let index = self.segments.binary_search_by_key(&id, |segment| segment.id).ok()?;
         self.segments.get_mut(index)
@@ -184,30 +185,30 @@ impl LogSpool {
         self.segments.iter().map(|segment| segment.bytes).sum()
     }
 
-    /// The disk says how much room it has left.
+    /// The disk reported its free space.
     fn has_room(&mut self, free: Option<u64>) {
         let taken = self.bytes().saturating_sub(self.queue.bytes as u64);
         self.disk_bytes_max = free.map_or(u64::MAX, |free| taken.saturating_add(free));
     }
 
-    /// Bytes that there are at most: the bound, or the disk, whichever is smaller.
+    /// The maximum bytes: the bound, or the disk's size if that is smaller.
     fn bytes_max(&self) -> u64 {
         self.options.bytes_max.min(self.disk_bytes_max)
     }
 
-    /// Bytes at which a segment is closed: smaller ones on a small disk, so that room comes back in pieces, and none that
-    /// is mostly head.
+    /// Bytes at which a segment is closed: smaller on a small disk, so that space is freed in small pieces, but not
+    /// mostly head.
     fn segment_bytes(&self) -> u64 {
         let bytes = self.options.segment_bytes.min((self.bytes_max() / SEGMENTS).max(SEGMENT_BYTES_MIN));
         bytes.max(2 * self.segments.back().map_or(0, |last| last.head_bytes))
     }
 
-    /// Whether so many bytes more may be had. New data leaves room for what has to be written to make room.
+    /// Whether this many bytes can be added. Intake leaves room for the records that free space.
     fn check_room(&self, bytes: u64, is_intake: bool) -> Result<(), SpoolError> {
         if self.fault == Some(DiskFault::Broken) {
             return Err(SpoolError::Broken);
         }
-        // Nothing new comes between the copies: what of them is there after a crash is a prefix, Lane by Lane.
+        // No intake between the copies: after a crash they are a prefix, Lane by Lane.
         if is_intake && self.renewing.as_ref().is_some_and(Renewing::is_copying) {
             return Err(SpoolError::Behind { bytes: self.queue.bytes as u64 });
         }
@@ -225,23 +226,22 @@ impl LogSpool {
         if is_over { Err(SpoolError::Behind { bytes: waiting }) } else { Ok(()) }
     }
 
-    /// The oldest segment, if nothing in it is held, and what it said of Clients stands at the head of a later one for
-    /// good.
+    /// The oldest segment, if nothing in it is live, and a later head durably holds what it says of Clients.
     fn removable(&self) -> Option<SegmentId> {
         if !self.is_open || self.segments.len() < 2 {
             return None;
         }
         let (oldest, next) = (self.segments[0], self.segments[1]);
-        // While a renewal is under way, only what was safe before it is: so what was copied stays where it was, and one of
-        // the old segments, beside which the copies do not count. Those that go make room.
+        // During a renewal, only what was safe before counts: copied content stays in its place, with one old
+        // segment, beside which the copies do not count. Freed segments make room.
         let safe = if self.renewing.is_some() { self.durable() } else { self.safe() };
         let is_safe = |segment: &Segment| (1..=safe).contains(&segment.begun);
-        // The head of any segment of this run says all that segments of earlier runs say.
+        // The head of any segment of this run holds everything that segments of earlier runs say.
         let is_said = if next.begun == 0 { self.segments.iter().any(is_safe) } else { is_safe(&next) };
         (oldest.live_bytes == 0 && oldest.moved_to <= safe && is_said).then_some(oldest.id)
     }
 
-    /// Up to where it is as safe as it is to be.
+    /// The end of what has the configured safety.
     fn safe(&self) -> u64 {
         match self.options.sync {
             SyncPolicy::Always | SyncPolicy::Interval => self.synced,
@@ -249,12 +249,13 @@ impl LogSpool {
         }
     }
 
-    /// Begins a segment in memory, to be written in its turn.
+    /// Begins a segment in memory, to be written in turn.
     fn begin(&mut self, checkpoint: &Checkpoint, renews: bool) {
         let id = SegmentId(self.last.0 + 1);
         self.last = id;
         let mut head = Vec::with_capacity(SEGMENT_HEAD_BYTES + 1024);
-        // After files were given up, some segments were perhaps never created, and how long the last one is nobody knows.
+        // After files were given up, some segments were perhaps never created, and the length of the last one is
+        // unknown.
         let before = self.segments.iter().rfind(|before| before.is_created || !renews);
         let before_bytes = before.map_or(0, |before| if renews { 0 } else { before.bytes });
         let before = before.map_or(SegmentId(0), |before| before.id);
@@ -276,11 +277,11 @@ impl LogSpool {
     }
 }
 
-/// Copies what no reader understands to files of its own.
+/// Copies unreadable bytes to files of their own.
 fn keep_unreadable(disk: &mut dyn Disk, recovered: &Recovered) -> io::Result<()> {
     for stretch in &recovered.unreadable {
         let bytes = disk.read(stretch.segment, stretch.offset, stretch.bytes as usize)?;
-        // Where there is no room for a copy, the segment is delivered all the same.
+        // Without room for a copy, the segment is delivered all the same.
         let _ = disk.keep_damaged(stretch.segment, stretch.offset, &bytes);
     }
     Ok(())
@@ -324,7 +325,7 @@ impl Spool for LogSpool {
             return Err(SpoolError::Broken);
         }
         self.check_queue(0)?;
-        // Until everything is copied, what a checkpoint says may not be true of the new files.
+        // Until everything is copied, a checkpoint may not hold for the new files.
         if self.renewing.as_ref().is_some_and(Renewing::is_copying) {
             self.begin(&Checkpoint { role: SegmentRole::Renews, ..Checkpoint::default() }, false);
         } else {

@@ -9,7 +9,7 @@ use super::{
     SpoolUsage,
 };
 
-/// A Spool that only counts bytes: the Lanes keep what they hold in memory, and it is gone with the process.
+/// A Spool that only counts bytes: the Lanes keep the content in memory, and it is lost with the process.
 #[derive(Debug)]
 pub struct MemorySpool {
     bytes_max: u64,
@@ -34,7 +34,7 @@ impl Spool for MemorySpool {
             |bytes: usize| FragmentLocation { segment: SegmentId(0), offset: 0, bytes: bytes as u32, crc: 0 };
         let locations: Vec<_> = record.fragments().map(|fragment| location(fragment.bytes.len())).collect();
         let wanted = self.bytes + locations.iter().map(|location| u64::from(location.bytes)).sum::<u64>();
-        // What the Lanes do among themselves makes what is held smaller, and is never refused.
+        // Records of the Lanes themselves reduce the content, and are never refused.
         if wanted > self.bytes_max && record.is_intake() {
             return Err(SpoolError::Full { bytes_short: wanted - self.bytes_max });
         }

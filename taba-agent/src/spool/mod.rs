@@ -1,26 +1,25 @@
-//! [`Spool`]: the bounded place where what has been taken from Clients is written down, until it is safely stored.
+//! [`Spool`]: the bounded write-ahead log of accepted Batches, until they are stored for good.
 //!
 //! ```text
 //!   a client Batch ──► append ──► written: answered ──► synced: sent by its Lane ──► applied ──► confirmed ──► release
-//!                        │ no room     │ the disk says no
+//!                        │ no room     │ disk error
 //!                        └─────────────┴──► not answered: the Client keeps it, and sends it again
 //! ```
-//! The Lanes know which Batch is where; a Spool only keeps bytes and says from when on they are safe. Two Spools:
-//! [`LogSpool`] keeps segments of a log, and what it holds outlives the process; [`MemorySpool`] only counts.
+//! The Lanes know the location of each Batch; a Spool only keeps bytes and reports when they are safe. There are two:
+//! [`LogSpool`] keeps segments of a log, which outlive the process; [`MemorySpool`] only counts.
 //!
-//! A Spool does no I/O. What there is to do with a disk it hands out, one [`DiskJob`] at a time, to a thread that owns the
-//! [`Disk`] and tells it how that went ([`JobResult`]). So a disk that hangs holds up nobody who only wants to know, or to send
-//! what is in memory.
+//! A Spool does no I/O. It gives [`DiskJob`]s, one at a time, to a thread that owns the [`Disk`] and reports each
+//! result ([`JobResult`]). So a hanging disk blocks neither status requests nor the sending of what is in memory.
 //!
-//! | file | what |
+//! | file | content |
 //! |---|---|
-//! | `record.rs` | the bytes of the log |
-//! | `log.rs` | [`LogSpool`]: segments, room, what is dead |
-//! | `log/queue.rs` | what waits to be written, read, synced and removed |
-//! | `log/renewal.rs` | what becomes of a log whose files are not believed any more |
-//! | `job.rs` | [`DiskJob`] and [`JobResult`]: what a disk is to do |
-//! | `recovery.rs` | what a log says when it is opened again, damage included |
-//! | `disk.rs` | [`Disk`]: what a log needs of a disk |
+//! | `record.rs` | the format of the log |
+//! | `log.rs` | [`LogSpool`]: segments, space, live and dead bytes |
+//! | `log/queue.rs` | pending writes, reads, syncs and removals |
+//! | `log/renewal.rs` | rewrites a log whose files are no longer trusted |
+//! | `job.rs` | [`DiskJob`] and [`JobResult`]: the jobs of the disk thread |
+//! | `recovery.rs` | recovers the content of a log, with damage |
+//! | `disk.rs` | [`Disk`]: the storage of a log |
 //! | `memory.rs` | [`MemorySpool`] |
 
 #[cfg(test)]
@@ -48,20 +47,20 @@ use self::record::{Checkpoint, Record};
 /// A number of events, and the bytes of their Blocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Weight {
-    /// Events, those of the Ledger's own Tabs not counted.
+    /// Events, without those of the Ledger's own Tabs.
     pub events: u64,
     /// Bytes of encoded Blocks.
     pub bytes: u64,
 }
 
 impl Weight {
-    /// Those of one Block, its bytes rounded up a little ([`Block::encoded_bytes`]).
+    /// The weight of one Block, its bytes rounded up ([`Block::encoded_bytes`]).
     pub fn of(block: &Block) -> Self {
         let events = if block.tab.is_reserved() { 0 } else { block.events };
         Self { events, bytes: block.encoded_bytes() as u64 }
     }
 
-    /// Both together.
+    /// The sum.
     #[must_use]
     pub const fn plus(self, other: Self) -> Self {
         Self {
@@ -70,7 +69,7 @@ impl Weight {
         }
     }
 
-    /// This without the other, which is part of it.
+    /// The difference; `other` is part of it.
     #[must_use]
     pub const fn minus(self, other: Self) -> Self {
         debug_assert!(
@@ -90,122 +89,122 @@ impl std::iter::Sum for Weight {
     }
 }
 
-/// Where a fragment of a Batch stands in the log.
+/// The location of a fragment in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FragmentLocation {
-    /// In which segment.
+    /// The segment.
     pub segment: SegmentId,
-    /// At which byte of it.
+    /// The byte offset in it.
     pub offset: u32,
-    /// How many bytes, at least 1.
+    /// Its bytes, at least 1.
     pub bytes: u32,
     /// Their CRC-32.
     pub crc: u32,
 }
 
-/// What was appended.
+/// The result of an append.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Appended {
-    /// Where each fragment of the record stands, in order.
+    /// The location of each fragment, in order.
     pub locations: Vec<FragmentLocation>,
-    /// The end of the record: what is to be sent only once it is durable compares this with [`Spool::durable`].
+    /// The end of the record: it may be sent when [`Spool::durable`] reaches this.
     pub position: u64,
 }
 
-/// Why a record was not appended. Nothing of it was kept.
+/// Why a record was not appended. None of it was kept.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SpoolError {
-    /// The bound on its bytes is reached.
+    /// The byte limit is reached.
     #[error("the spool is full: {bytes_short} bytes short")]
     Full {
-        /// Bytes of room that are missing.
+        /// Missing bytes.
         bytes_short: u64,
     },
-    /// What waits to be written has reached its bound: the disk does not keep up, is full, or hangs.
+    /// Pending writes have reached their limit: the disk is slow, full, or hangs.
     #[error("the spool's disk has not yet taken {bytes} bytes that wait to be written")]
     Behind {
-        /// Bytes that wait.
+        /// Pending bytes.
         bytes: u64,
     },
-    /// Syncs failed again and again: what was written may or may not be on the disk, so nothing is added to it.
-    #[error("the spool's disk fails to sync; see to the disk, then start the agent anew")]
+    /// Syncs failed repeatedly: it is unknown what is on the disk, so nothing is added.
+    #[error("the spool's disk fails to sync; fix the disk, then start the agent again")]
     Broken,
 }
 
-/// A bounded place of records.
+/// A bounded store of records.
 ///
 /// # Laws
-/// **All or nothing.** A record is appended whole or refused whole: a Client's Batch must not be counted in part and
-/// then sent again. Checked by the tests of this crate, with a disk that fails at every byte.
+/// **Atomicity.** A record is appended as a whole or refused: a Client's Batch must not be counted in part and then
+/// sent again. Checked by the tests of this crate, with a disk that fails at every byte.
 ///
-/// **Prefix.** After a crash, what is read back is a prefix of what was appended, at least up to [`Spool::durable`].
+/// **Prefix.** After a crash, the recovered records are a prefix of the appended ones, at least up to
+/// [`Spool::durable`].
 /// Checked likewise.
 pub trait Spool: Send + 'static {
-    /// Whether what is appended can be read back: then the Lanes need not keep it in memory.
+    /// Whether content can be read back: then the Lanes need not keep it in memory.
     fn keeps_content(&self) -> bool;
 
-    /// Appends a record, if there is room. It outlives the process once [`written`](Spool::written) is beyond it.
+    /// Appends a record. It outlives the process once [`written`](Spool::written) reaches its end.
     ///
     /// # Errors
-    /// [`SpoolError`]; nothing of it was kept.
+    /// [`SpoolError`]; none of it was kept.
     fn append(&mut self, record: &Record<'_>) -> Result<Appended, SpoolError>;
 
-    /// Whether a record of so many bytes needs a new segment first: then call [`Spool::roll`].
+    /// Whether a record of this many bytes needs a new segment: then call [`Spool::roll`] first.
     fn must_roll(&self, bytes: usize) -> bool;
 
-    /// Begins a new segment, with what is to be known at its beginning.
+    /// Begins a new segment with this checkpoint.
     ///
     /// # Errors
     /// [`SpoolError`]; nothing has changed.
     fn roll(&mut self, checkpoint: &Checkpoint) -> Result<(), SpoolError>;
 
-    /// Releases fragments. Segments in which nothing is held any more go, the oldest first.
+    /// Releases fragments. Segments without live fragments are removed, the oldest first.
     fn release(&mut self, locations: &[FragmentLocation]);
 
-    /// Releases fragments that stand elsewhere now, in what was appended since: their segments go once that is safe.
+    /// Releases fragments that were copied to later records: their segments are removed once those are safe.
     fn moved(&mut self, locations: &[FragmentLocation]) {
         self.release(locations);
     }
 
-    /// Up to where it was appended.
+    /// The end of appended records.
     fn position(&self) -> u64;
 
-    /// Up to where what was appended outlives the process.
+    /// The end of records that outlive the process.
     fn written(&self) -> u64;
 
-    /// Up to where what was appended may be sent: it is as safe as this Spool makes things.
+    /// The end of records that may be sent: they have the configured safety.
     fn durable(&self) -> u64;
 
-    /// Whether a record that ends at this position can be [read back](Spool::fetch): its content need not be kept in
-    /// memory.
+    /// Whether a record that ends at this position can be [read back](Spool::fetch), and need not be kept in memory.
     fn is_readable(&self, position: u64) -> bool;
 
-    /// Asks for the content of a Batch, all of it readable and not released; [`Spool::done`] gives it.
+    /// Requests the content of a Batch, which must be readable and live; [`Spool::done`] returns it.
     fn fetch(&mut self, fetch: Fetch);
 
-    /// What is to be done with the disk next. One is handed out at a time: the next comes after [`Spool::done`].
+    /// The next disk job. One at a time: the next one comes after [`Spool::done`].
     fn next_job(&mut self, now: Duration) -> Option<DiskJob>;
 
-    /// How a job went. Gives what was fetched.
+    /// The result of a job. Returns content that was read back.
     fn done(&mut self, now: Duration, done: JobResult) -> Option<(Fetch, io::Result<FetchedContent>)>;
 
-    /// When [`Spool::next_job`] may have something to do that it has not now, if only time has to pass.
+    /// When [`Spool::next_job`] may have a new job, if only time has to pass.
     fn wake_at(&self) -> Option<Duration>;
 
-    /// How the room is used.
+    /// The use of space.
     fn usage(&self) -> SpoolUsage;
 
-    /// The oldest segment, if there is another one to append to; releasing all that is held there frees it.
+    /// The oldest segment, if there is a later one; releasing all its fragments frees it.
     fn oldest(&self) -> Option<SegmentId>;
 
-    /// What is to be done because the files of the log are not believed any more.
+    /// The next step if the files of the log are no longer trusted.
     fn renewal(&self, _now: Duration) -> Renewal {
         Renewal::None
     }
 
-    /// Takes the next step of a [renewal](Spool::renewal): begins a segment of a new log, or ends with one that holds this
-    /// checkpoint.
+    /// Takes the next step of a [renewal](Spool::renewal): begins a segment of the new log, or completes it with one
+    /// that holds this checkpoint.
     ///
     /// # Errors
     /// [`SpoolError`]; nothing has changed.
@@ -214,73 +213,73 @@ pub trait Spool: Send + 'static {
     }
 }
 
-/// What is to be done because the files of a log are not believed any more: a sync failed, or they are gone. Everything
-/// that is held is written again, from memory or from what can still be read, to new segments; until that is on the disk,
-/// nothing new is told to be safe.
+/// A step of rewriting a log whose files are no longer trusted: a sync failed, or they are gone. All live content is
+/// written again to new segments, from memory or from what can still be read; until that is on the disk, nothing new
+/// is reported as safe.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Renewal {
     /// Nothing.
     #[default]
     None,
-    /// Nothing for the moment: it was just tried, or what is written last is on its way to the disk.
+    /// Nothing for now: it was just tried, or the last write is in progress.
     Wait,
-    /// Call [`Spool::renew`]: the new log is begun.
+    /// Call [`Spool::renew`]: the new log begins.
     Begin,
-    /// Copy everything that stands in this segment or an earlier one, then call [`Spool::renew`].
+    /// Copy everything in this segment or an earlier one, then call [`Spool::renew`].
     Copy(SegmentId),
 }
 
-/// What is wrong with the disk of a Spool.
+/// A fault of a Spool's disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DiskFault {
-    /// It does not take what is to be written.
+    /// Writes fail.
     Write,
-    /// A sync failed; what is held is being written again.
+    /// A sync failed; the live content is being rewritten.
     Sync,
-    /// The files are gone; what is held is being written again.
+    /// The files are gone; the live content is being rewritten.
     Gone,
-    /// Syncs failed again and again; nothing more is taken.
+    /// Syncs failed repeatedly; nothing more is accepted.
     Broken,
 }
 
-/// How the room of a Spool is used.
+/// The use of a Spool's space.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SpoolUsage {
-    /// Bytes that it takes at most: the bound, or what its disk has, if that is less.
+    /// The maximum bytes: the bound, or the size of its disk if smaller.
     pub bytes_max: u64,
-    /// Bytes that it takes, what is dead and not yet removed included.
+    /// Its bytes, with dead ones not yet removed.
     pub bytes: u64,
-    /// Bytes of fragments that are held.
+    /// Bytes of live fragments.
     pub live_bytes: u64,
     /// Segments of the log.
     pub segments: u64,
-    /// What is wrong with the disk, if something is.
+    /// The fault of the disk, if any.
     pub fault: Option<DiskFault>,
-    /// The same for people.
+    /// The error, for people.
     pub error: Option<String>,
-    /// How often the disk did not take what was to be written or synced.
+    /// Failed writes and syncs.
     pub failures: u64,
 }
 
-/// What went in and out since the start, in events. Those recovered from an earlier run were taken by this one.
+/// Counters since the start, in events. Events recovered from an earlier run count as accepted by this one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SpoolCounts {
-    /// Offered by Clients, every repetition of what was refused included.
+    /// Offered by Clients, with repetitions of refused Batches.
     pub offered: u64,
-    /// Found in the log at the start.
+    /// Recovered from the log at the start.
     pub recovered: u64,
-    /// Found damaged when they were read back to be sent; the Ledger is told in their place.
+    /// Found damaged when read back for sending; the Ledger gets notes instead.
     pub damaged: u64,
-    /// Turned away because there was no room; the Client kept it and offers it again.
+    /// Refused for lack of room; the Client kept them and offers them again.
     pub refused: u64,
-    /// Safely stored and confirmed, and released.
+    /// Stored for good, confirmed, and released.
     pub released: u64,
-    /// Older than may still be sent, and released.
+    /// Too old to be sent, and released.
     pub expired: u64,
 }
 
 impl SpoolCounts {
-    /// Debug builds check after every input that nothing left in silence:
+    /// Checked in debug builds after every input:
     /// offered + recovered = released + expired + damaged + refused + held.
     pub fn audit(&self, held: u64) {
         debug_assert_eq!(

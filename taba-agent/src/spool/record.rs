@@ -1,4 +1,4 @@
-//! [`Record`]: the bytes of the log. A segment is a head and records. Corrupt records are skipped and reported.
+//! [`Record`]: the format of the log. A segment is a head and records. Corrupt records are skipped and reported.
 //!
 //! ```text
 //! segment     | "TABASPOL" | version u8 | id u64 | before u64 | before_bytes u64 | crc32 u32 | records …
@@ -15,17 +15,18 @@
 //! Clock       | stream u64 | measured zigzag | told zigzag |
 //! Sending     | stream u64 | n Times: none, or one: zigzag |
 //! ```
-//! `before` is the segment before this one, 0 if there is none, and `before_bytes` how long it is, 0 if that is not known;
-//! the crc32 of a segment's head is of all before it. Little-endian; what has no width is a varint, `client` has its length in front. The heads say what there is, the data
-//! is the bytes of all fragments in their order, `bytes` of each, with a checksum of their own: no byte is summed up twice.
+//! `before` is the segment before this one, 0 if there is none, and `before_bytes` its length, 0 if unknown; the
+//! crc32 of a segment's head covers everything before it. Little-endian; numbers without a width are varints,
+//! `client` has a length prefix. The data is the bytes of all fragments in order, each with its own checksum, so no
+//! byte is checked twice.
 //!
-//! A *Take* is a Client's Batch as it was taken: its Blocks, spread over the Batches of Lanes that they became part of.
-//! The content of a Batch is all its fragments in the order of the log, so that no record is needed to close it: once a
-//! Batch was sent, nothing is added to it. A *Copy* is the whole of one Batch, written again so that an old segment can
-//! go. A *Move* takes a Lane's Batches from a number on, none of which any Server will ever take, and adds what they held
-//! to other Lanes. A *Merge* replaces a Lane's Batches from its first fragment's number on, none of which was ever sent. A
-//! *Checkpoint*, at the head of each segment, says what of the segments before it is still held, and which Batches of
-//! Clients were taken.
+//! A *Take* is an accepted Client's Batch: its Blocks, distributed over the Batches of Lanes. The content of a Batch
+//! is all its fragments in the order of the log, so no record closes it: nothing is added to a Batch after it was
+//! sent. A *Copy* is the whole of one Batch, written again so that an old segment can be removed. A *Move* removes a
+//! Lane's Batches from a number on, none of which any Server will ever accept, and adds their content to other Lanes.
+//! A *Merge* replaces a Lane's Batches from its first fragment's number on, none of which was ever sent. A
+//! *Checkpoint*, at the head of each segment, lists the live content of earlier segments, and the accepted Batches of
+//! Clients.
 
 mod decode;
 
@@ -46,11 +47,11 @@ pub const VERSION: u8 = 3;
 pub const SEGMENT_HEAD_BYTES: usize = 37;
 /// Bytes before the head of a record.
 pub const RECORD_HEAD_BYTES: usize = 13;
-/// Bytes of a record's head, and of its data, at most: no record that was ever written is larger.
+/// Maximum bytes of a record's head, and of its data: no record was ever larger.
 pub const RECORD_BYTES_MAX: usize = 256 << 20;
 
-const _: () = assert!(SEGMENT_HEAD_BYTES == 8 + 1 + 3 * 8 + 4, "the drawing above is out of date");
-const _: () = assert!(RECORD_HEAD_BYTES == 4 + 4 + 4 + 1, "the drawing above is out of date");
+const _: () = assert!(SEGMENT_HEAD_BYTES == 8 + 1 + 3 * 8 + 4, "the table above is out of date");
+const _: () = assert!(RECORD_HEAD_BYTES == 4 + 4 + 4 + 1, "the table above is out of date");
 
 const TAKE: u8 = 1;
 const COPY: u8 = 2;
@@ -58,9 +59,9 @@ const MERGE: u8 = 3;
 const CHECKPOINT: u8 = 4;
 const MOVE: u8 = 5;
 
-/// Fragments of one record, at most: every Block of a Client's Batch and the notes about it can be one.
+/// Maximum fragments of one record: every Block of a Client's Batch and every note can be one.
 const FRAGMENTS_MAX: usize = 1 << 20;
-/// Lanes or incarnations of one checkpoint, at most.
+/// Maximum Lanes or incarnations of one checkpoint.
 const CHECKPOINT_MAX: usize = 1 << 26;
 
 /// A part of a Lane's Batch: some of its Blocks, encoded.
@@ -68,7 +69,7 @@ const CHECKPOINT_MAX: usize = 1 << 26;
 pub struct Fragment {
     /// The VBucket of the Lane.
     pub vbucket: u16,
-    /// Of which Batch.
+    /// The Batch.
     pub seq: SeqNo,
     /// Events in all Batches of the Lane before this one.
     pub events_before: u64,
@@ -78,112 +79,112 @@ pub struct Fragment {
     pub blocks_before: u64,
     /// Blocks of this fragment, at least 1.
     pub blocks: u64,
-    /// Events of this fragment; the Ledger's own are not counted.
+    /// Events of this fragment, without the Ledger's own.
     pub events: u64,
     /// The Blocks.
     pub bytes: Vec<u8>,
 }
 
-/// What is appended to the log.
+/// A record of the log.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Record<'a> {
-    /// A Client's Batch was taken.
+    /// A Client's Batch was accepted.
     Take {
         /// The Client's side of it.
         taken: &'a AcceptedBatch,
-        /// To which stream of this Agent its Blocks were added.
+        /// The stream to which its Blocks were added.
         stream: StreamId,
-        /// Its Blocks, and the notes about what was refused.
+        /// Its Blocks, with notes of refused ones.
         fragments: &'a [Fragment],
     },
-    /// The whole of one Batch of a Lane, again.
+    /// A copy of one Batch of a Lane.
     Copy {
         /// The stream of the Lane.
         stream: StreamId,
-        /// When the first of it was taken.
+        /// The first arrival.
         taken_at: Timestamp,
-        /// All of it.
+        /// Its content.
         fragment: &'a Fragment,
     },
-    /// The Lane's Batches from this number on are no more; what they held was added to other Lanes.
+    /// The Lane's Batches from this number on were moved to other Lanes.
     Move {
-        /// Which Lane.
+        /// The Lane.
         from: LaneKey,
-        /// From which number on.
+        /// The first number.
         seq: SeqNo,
         /// The stream of the other Lanes.
         stream: StreamId,
-        /// When it was added.
+        /// The time of the move.
         taken_at: Timestamp,
-        /// What was added.
+        /// The moved content.
         fragments: &'a [Fragment],
     },
-    /// The Lane's Batches from the first of these on are these.
+    /// These Batches replace the Lane's Batches from the first of them on.
     Merge {
         /// The stream of the Lane.
         stream: StreamId,
-        /// When the first of it was taken.
+        /// The first arrival.
         taken_at: Timestamp,
         /// Whole Batches, one fragment each, in order.
         fragments: &'a [Fragment],
     },
 }
 
-/// What is remembered of a Client's Batch.
+/// What is kept of a Client's Batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AcceptedBatch {
-    /// Who sent it.
+    /// The Client.
     pub client: ClientId,
-    /// From which run.
+    /// Its incarnation.
     pub incarnation: u64,
-    /// Under which number.
+    /// Its number.
     pub seq: SeqNo,
-    /// When it was taken, on the clock of the day.
+    /// Its arrival, by the wall clock.
     pub taken_at: Timestamp,
-    /// Events of this incarnation that were taken, those of this Batch included. So when the record of a Batch is lost, the
-    /// next one of its Client tells how many events were in it.
+    /// Events accepted from this incarnation, with this Batch. So if the record of a Batch is lost, the next one of
+    /// its Client tells its number of events.
     pub events_total: u64,
     /// Blocks that were refused.
     pub refused: Vec<Refusal>,
 }
 
-/// What is known at the beginning of a segment about those before it.
+/// The state of earlier segments at the beginning of a segment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Checkpoint {
-    /// The number of its segment, in case its head is damaged; a Spool fills it in.
+    /// The number of its segment, in case the head is damaged; set by the Spool.
     pub segment: SegmentId,
-    /// What its segment is to those before it.
+    /// The relation of its segment to earlier ones.
     pub role: SegmentRole,
-    /// Of each Lane that is known. What is found of others is asked after once more.
+    /// All known Lanes. Batches of others are probed again.
     pub lanes: Vec<LaneCheckpoint>,
     /// Each incarnation's last Batch.
     pub incarnations: Vec<AcceptedBatch>,
-    /// By how much the times of streams are off that have Lanes here, those excepted whose are right.
+    /// The clock errors of streams with Lanes here, if not 0.
     pub clocks: Vec<(StreamId, StreamClock)>,
-    /// Since when something of a stream may have been sent, on the clock of the stream; `None`: nothing was. Of a stream
-    /// that is not named nobody knows.
+    /// Since when a stream may have been sent, by the clock of the stream; `None`: never. For a stream not listed it
+    /// is unknown.
     pub sendings: Vec<(StreamId, Option<Timestamp>)>,
 }
 
-/// What a segment is to those before it.
+/// The relation of a segment to earlier ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SegmentRole {
-    /// It goes on where the one before ends.
+    /// It continues the one before.
     #[default]
     Follows = 0,
-    /// It is part of a log that is written again, because the files before are not believed: what it holds counts only
-    /// with all the rest, once a segment seals it, or when nothing older is left.
+    /// It is part of a log that is being rewritten because earlier files are not trusted: it counts only with all the
+    /// others, once a segment seals them, or when nothing older is left.
     Renews = 1,
-    /// All that is held was written again before it.
+    /// All live content was rewritten before it.
     Seals = 2,
 }
 
-/// Where a Lane stood.
+/// The state of a Lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LaneCheckpoint {
-    /// Which Lane.
+    /// The Lane.
     pub lane: LaneKey,
-    /// The oldest Batch that is held, or the next if none is.
+    /// The oldest live Batch, or the next if there is none.
     pub base: SeqNo,
     /// The last that was acknowledged.
     pub applied: SeqNo,
@@ -195,7 +196,7 @@ pub struct LaneCheckpoint {
     pub events_end: u64,
 }
 
-/// A record that was read back. Fragments have the place of their bytes within the segment instead of the bytes.
+/// A decoded record. Fragments have the offset of their bytes within the segment instead of the bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DecodedRecord {
     /// See [`Record::Take`].
@@ -221,17 +222,17 @@ pub struct DecodedFragment {
     pub blocks_before: u64,
     pub blocks: u64,
     pub events: u64,
-    /// From which byte of the record its bytes go.
+    /// The offset of its bytes in the record.
     pub offset: usize,
-    /// How many there are.
+    /// Their number.
     pub bytes: usize,
     /// Their CRC-32.
     pub crc: u32,
-    /// Whether the bytes are not those that were written.
+    /// Whether the checksum does not match.
     pub is_damaged: bool,
 }
 
-/// Where a fragment stands in a record: from which byte on, how many there are, and their CRC-32.
+/// A fragment in a record: byte offset, length, and CRC-32.
 pub type FragmentSpan = (usize, usize, u32);
 
 impl Record<'_> {
@@ -245,12 +246,12 @@ impl Record<'_> {
         }
     }
 
-    /// Whether it brings something new, rather than writing again what is here.
+    /// Whether it is intake, and not a rewrite of existing content.
     pub const fn is_intake(&self) -> bool {
         matches!(self, Self::Take { .. })
     }
 
-    /// About how many bytes it will be, never fewer than it is.
+    /// An upper estimate of its bytes.
     pub fn bytes_max(&self) -> usize {
         let fragments: usize = self.fragments().map(|fragment| fragment.bytes.len() + 80).sum();
         let head = match self {
@@ -260,7 +261,7 @@ impl Record<'_> {
         RECORD_HEAD_BYTES + head + fragments
     }
 
-    /// Appends its bytes; gives where its fragments stand in them.
+    /// Appends its bytes; returns the spans of its fragments.
     ///
     /// # Cost
     /// One copy of the fragments, and one pass of CRC-32 over them.
@@ -351,14 +352,14 @@ impl Checkpoint {
     }
 }
 
-/// The head of a segment: its state in the log.
+/// The head of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SegmentHead {
     /// Its number.
     pub id: SegmentId,
-    /// That of the segment before it; 0 if there is none.
+    /// The number of the segment before it; 0 if there is none.
     pub before: SegmentId,
-    /// How many bytes that one has; 0 if that is not known.
+    /// Its length in bytes; 0 if unknown.
     pub before_bytes: u64,
 }
 
@@ -376,7 +377,7 @@ impl SegmentHead {
         head
     }
 
-    /// Reads the head at the beginning of these bytes; `None` when it is none, or damaged.
+    /// Decodes a head; `None` when it is damaged or no head.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let bytes = bytes.get(..SEGMENT_HEAD_BYTES)?;
         let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
@@ -385,14 +386,14 @@ impl SegmentHead {
     }
 }
 
-/// What stands at the beginning of some bytes of a segment.
+/// The record at the start of some bytes of a segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ParsedRecord {
-    /// A record, and how many bytes it has.
+    /// A record, and its size in bytes.
     Record(Box<DecodedRecord>, usize),
-    /// So many bytes that claim to be a record, and are none.
+    /// This many bytes with the head of a record that is damaged.
     Broken(usize),
-    /// Bytes that do not tell where the next record would begin.
+    /// Bytes from which the next record cannot be located.
     Lost,
     /// Nothing.
     End,
@@ -427,7 +428,7 @@ fn begin(out: &mut Vec<u8>) -> usize {
     start
 }
 
-/// Fills in what stands before the kind of a record whose head ends here, and that has so many bytes of data.
+/// Writes the lengths and checksum of a record whose head ends here, with this many bytes of data.
 fn finish(record: &mut [u8], data: usize) {
     let head = (record.len() - RECORD_HEAD_BYTES) as u32;
     record[..4].copy_from_slice(&head.to_le_bytes());
@@ -436,7 +437,7 @@ fn finish(record: &mut [u8], data: usize) {
     record[8..12].copy_from_slice(&crc.to_le_bytes());
 }
 
-/// Over all of a record before its data, but the checksum itself.
+/// The checksum of a record's lengths, kind and head.
 fn checksum(record: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&record[..8]);
@@ -551,7 +552,7 @@ mod tests {
         let fragments = [fragment(2, b"two"), fragment(3, b"three")];
         let taken = taken();
         let record = Record::Take { taken: &taken, stream: StreamId(7), fragments: &fragments };
-        // It is appended to what is there already.
+        // Appends to existing bytes.
         let mut bytes = b"before".to_vec();
         let spans = record.encode(&mut bytes);
         let bytes = &bytes[6..];

@@ -1,17 +1,16 @@
-//! What a log says when it is opened again.
+//! Recovers the content of a log.
 //!
-//! The good records live, whatever stands between them; what cannot be read is reported and kept in a file of its own.
-//! How many events were in it is told by what can be read: every fragment says how many events of its Lane came before, a
-//! checkpoint says where each Lane ended, and every record of a Client's Batch says how many events of that Client were
-//! taken before. The Batch of a Lane that lacks events carries notes for the Ledger instead
-//! (`taba.dropped;where=agent;why=damaged`). If that Batch had been stored whole before the damage, its number is known
-//! to the Server, and the notes are never folded.
+//! Intact records are used, whatever is between them; unreadable bytes are reported and kept in a file. The number of
+//! lost events follows from the readable records: every fragment has the number of earlier events of its Lane, a
+//! checkpoint the end of each Lane, and every record of a Client's Batch the number of earlier events of that Client.
+//! A Batch of a Lane that lacks events carries notes for the Ledger instead (`taba.dropped;where=agent;why=damaged`).
+//! If the whole Batch had been stored before the damage, the Server knows its number, and never folds the notes.
 //!
-//! | file | what |
+//! | file | content |
 //! |---|---|
-//! | `arrange.rs` | which file is which segment, and which segments are missing |
-//! | `replay.rs` | the records of all segments, in order |
-//! | `loss.rs` | what each Lane lacks, and whose events those were |
+//! | `arrange.rs` | assigns files to segments, and finds missing ones |
+//! | `replay.rs` | replays the records of all segments, in order |
+//! | `loss.rs` | the lost events of each Lane, and their Clients |
 
 mod arrange;
 mod loss;
@@ -30,112 +29,112 @@ use super::{Disk, Extent, FragmentLocation, SegmentId};
 use crate::clock::StreamClock;
 use crate::units::LaneKey;
 
-/// What was found in a log.
+/// The recovered content of a log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recovered {
-    /// The Lanes of earlier runs of which something may still be needed.
+    /// Lanes of earlier runs with Batches that may still be needed.
     pub lanes: BTreeMap<LaneKey, RecoveredLane>,
-    /// The last Batch of each Client incarnation, those used last behind.
+    /// The last Batch of each Client incarnation, the most recently used last.
     pub incarnations: Vec<AcceptedBatch>,
-    /// What could not be read.
+    /// The damage.
     pub damage: Damage,
-    /// The segments that are there, oldest first, with their lengths in bytes.
+    /// The existing segments, oldest first, with their lengths in bytes.
     pub segments: Vec<(SegmentId, u64)>,
-    /// No segment up to this number may be begun: it was there once.
+    /// The highest number ever used: no segment up to it may be begun.
     pub last: SegmentId,
-    /// Segments of which nothing behind so many bytes can be read.
+    /// Segments that are unreadable after this many bytes.
     pub torn: Vec<(SegmentId, u64)>,
-    /// Where bytes stand that no reader understands.
+    /// The ranges of unreadable bytes.
     pub unreadable: Vec<ByteRange>,
-    /// Segments of a log that was being written again and is not whole: nothing of them counts. They have to be gone before
-    /// an older one is removed, or they would be all there is, and count.
+    /// Segments of an incomplete rewrite, which do not count. They must be removed before any older one, or they
+    /// would be the only ones, and count.
     pub void: Vec<SegmentId>,
 }
 
-/// Some bytes of a segment.
+/// A range of bytes in a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ByteRange {
-    /// In which segment.
+    /// The segment.
     pub segment: SegmentId,
-    /// From which byte on.
+    /// The first byte.
     pub offset: u64,
-    /// How many.
+    /// The number of bytes.
     pub bytes: u64,
 }
 
-/// A Lane that was found.
+/// A recovered Lane.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RecoveredLane {
-    /// The last Batch that is known to have been acknowledged; what follows it may have been.
+    /// The last Batch known to be acknowledged; later ones may be, too.
     pub applied: SeqNo,
     /// At least one, in order, without gaps.
     pub batches: Vec<RecoveredBatch>,
-    /// By how much the times of its stream are off.
+    /// The clock error of its stream.
     pub clock: StreamClock,
-    /// Since when something of its stream may have been sent.
+    /// Since when its stream may have been sent.
     pub sending: Sending,
 }
 
-/// Since when something of a stream may have been sent.
+/// Since when a stream may have been sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Sending {
-    /// Nobody knows; so as soon as it was taken.
+    /// Unknown; so since its Batches arrived.
     #[default]
     Unknown,
-    /// Nothing was sent.
+    /// Never.
     Never,
-    /// Since then, on the clock of the stream.
+    /// Since then, by the clock of the stream.
     Since(Timestamp),
 }
 
-/// A Batch that was found.
+/// A recovered Batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecoveredBatch {
-    /// Its place in the Lane.
+    /// Its number in the Lane.
     pub seq: SeqNo,
     /// Events in all Batches of the Lane before it.
     pub events_before: u64,
-    /// Blocks that were found.
+    /// Recovered Blocks.
     pub blocks: u64,
     /// Events in them.
     pub events: u64,
-    /// What is known to be missing, by Client; what has none is somebody's.
+    /// Known lost events by Client; `None` if the Client is unknown.
     pub lost: BTreeMap<Option<ClientId>, LostEvents>,
-    /// When the first of it was taken, on the clock of its stream.
+    /// Its first arrival, by the clock of its stream.
     pub taken_at: Timestamp,
-    /// Where its fragments are, in order.
+    /// The locations of its fragments, in order.
     pub locations: Vec<FragmentLocation>,
 }
 
-/// What of a Batch is missing.
+/// The lost events of a Batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LostEvents {
     /// Events.
     pub events: u64,
-    /// Events whose Client's own note that it recorded them (`taba.recorded`) is lost, too.
+    /// Events whose Client's own note of recording them (`taba.recorded`) is lost, too.
     pub unrecorded: u64,
 }
 
-/// What could not be read.
+/// The damage of a log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Damage {
-    /// Stretches of bytes that are no records, or are not there: a missing segment is one, a torn tail too.
+    /// Ranges of bytes that are no records or are missing, with missing segments and a torn tail.
     pub stretches: u64,
     /// Bytes in them.
     pub bytes: u64,
-    /// Events in them, as far as that is known; Servers may have stored some of them before.
+    /// Lost events in them, as far as known; Servers may have stored some of them before.
     pub events: u64,
-    /// The same by Client, as far as that is known.
+    /// The same by Client, as far as known.
     pub clients: BTreeMap<ClientId, u64>,
-    /// Whether more events were lost than `events`, and nobody knows how many.
+    /// Whether an unknown number of further events was lost.
     pub has_unknown: bool,
-    /// Segments that are not there at all.
+    /// Missing segments.
     pub segments_missing: u64,
-    /// Files that stood under the number of another segment, or twice.
+    /// Files with the number of another segment, or duplicates.
     pub segments_misnamed: u64,
 }
 
-/// Segments that are not there, and the bytes of those and of others that are missing.
+/// Missing segments, and all missing bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct MissingBytes {
     segments: u64,
@@ -143,26 +142,26 @@ struct MissingBytes {
 }
 
 impl Recovered {
-    /// Where everything is that is held.
+    /// The locations of all live fragments.
     pub fn locations(&self) -> impl Iterator<Item = &FragmentLocation> {
         self.lanes.values().flat_map(|lane| &lane.batches).flat_map(|batch| &batch.locations)
     }
 }
 
 impl RecoveredBatch {
-    /// Events that are known to be missing.
+    /// Events known to be lost.
     pub fn events_lost(&self) -> u64 {
         self.lost.values().map(|loss| loss.events).sum()
     }
 }
 
-/// Reads a whole log, of which this stretch must be there. Files that stand under a wrong number are renamed.
+/// Recovers a whole log, which must contain this range. Files with a wrong number are renamed.
 ///
 /// # Errors
-/// What the disk says when it does not give the bytes, or does not rename; a log of another version.
+/// The disk's error when it cannot read or rename; a log of another version.
 pub fn recover(disk: &mut dyn Disk, extent: Option<Extent>) -> io::Result<Recovered> {
     let files = disk.segments()?;
-    // Whether something is missing at either end.
+    // Whether bytes are missing at either end.
     let is_end_unknown = extent.is_none() && !files.is_empty();
     for &(file, _) in &files {
         let head = disk.read(file, 0, SEGMENT_HEAD_BYTES)?;
@@ -178,10 +177,10 @@ pub fn recover(disk: &mut dyn Disk, extent: Option<Extent>) -> io::Result<Recove
     let segments = arrange::arrange(disk, files, &mut replay)?;
     replay.are_there(segments.iter().map(|(segment, _)| *segment));
     let missing = arrange::missing(disk, &segments, extent)?;
-    // Segments of a log that was being written again, and is not known to be whole.
+    // Segments of a rewrite that is not known to be complete.
     let mut unsealed: Vec<(SegmentId, Vec<u8>)> = Vec::new();
     let (mut is_first, mut void) = (true, Vec::new());
-    // What is missing before a log that was written again; nothing, once that is whole.
+    // What is missing before a rewrite; nothing, once that is complete.
     let mut before_renewal = None;
     for &(segment, bytes) in &segments {
         let missing_here = missing.before.get(&segment).copied();
@@ -195,7 +194,7 @@ pub fn recover(disk: &mut dyn Disk, extent: Option<Extent>) -> io::Result<Recove
             SegmentRole::Renews | SegmentRole::Follows => replay.missing(missing_here),
         }
         match role(&bytes) {
-            // With what it was copied from, it would say twice what it says, or half of it.
+            // Beside its source, a copy would count twice, or half of it.
             SegmentRole::Renews if !is_first => {
                 unsealed.push((segment, bytes));
                 continue;
@@ -204,7 +203,7 @@ pub fn recover(disk: &mut dyn Disk, extent: Option<Extent>) -> io::Result<Recove
                 unsealed.drain(..).for_each(|(segment, bytes)| replay.segment(segment, &bytes));
             }
             SegmentRole::Renews => {}
-            // The run that wrote it ended before it was whole.
+            // The run that wrote it ended before it was complete.
             SegmentRole::Follows => void.extend(unsealed.drain(..).map(|(segment, _)| segment)),
         }
         replay.segment(segment, &bytes);
@@ -224,7 +223,7 @@ pub fn recover(disk: &mut dyn Disk, extent: Option<Extent>) -> io::Result<Recove
     Ok(Recovered { segments, last, torn, unreadable, void, ..loss::finish(replay) })
 }
 
-/// The version of a segment's head that another build wrote; `None` for today's, also when it is damaged.
+/// The version of a segment's head from another build; `None` for the current one, also when damaged.
 fn other_version(head: &[u8]) -> Option<u8> {
     let version = *head.get(MAGIC.len())?;
     // Version 1 had neither `before` nor `before_bytes`.
@@ -233,7 +232,7 @@ fn other_version(head: &[u8]) -> Option<u8> {
     (head.starts_with(&MAGIC) && version != VERSION && is_whole).then_some(version)
 }
 
-/// What a segment is to those before it, as its first record says.
+/// The relation of a segment to earlier ones, from its first record.
 fn role(segment: &[u8]) -> SegmentRole {
     match segment.get(SEGMENT_HEAD_BYTES..).map(next) {
         Some(ParsedRecord::Record(found, _)) => match *found {

@@ -1,9 +1,8 @@
-//! [`Queue`]: what waits to be done with the disk, and in which order it is handed out.
+//! [`Queue`]: pending disk jobs and their order.
 //!
-//! SpoolUsage first: segments that may go. Then what is to be read back, then what is to be written, in the order of the log.
-//! Whatever is appended while a write is under way goes with the next one. A segment is synced before the next one is
-//! begun: a checkpoint must not be there without what it speaks of, and of two files that were both not synced, a power
-//! failure may leave the second and not the first.
+//! Removals come first, then reads, then writes in the order of the log. Records appended during a write go with the
+//! next one. A segment is synced before the next one begins: a checkpoint must not exist without the records it
+//! covers, and of two unsynced files a power failure may leave the second and not the first.
 
 use std::collections::VecDeque;
 use std::io;
@@ -13,30 +12,30 @@ use super::{LogSpool, Renewing, SyncPolicy};
 use crate::spool::record::{FragmentSpan, Record};
 use crate::spool::{DiskFault, DiskJob, Fetch, FetchedContent, JobResult, SegmentId};
 
-/// How long to leave it after the disk did not take something.
+/// The pause after a failed job.
 const RETRY: Duration = Duration::from_millis(100);
-/// How often to see how much room there is, on a disk that is smaller than the bound.
+/// The interval of reading the free space, on a disk that is smaller than the bound.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// What waits to be done with the disk.
+/// Pending disk jobs.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     chunks: VecDeque<WriteChunk>,
-    /// Bytes of all chunks, and of the one that is being written.
+    /// Bytes of all chunks, with the one being written.
     pub(super) bytes: usize,
     pub(super) reads: VecDeque<Fetch>,
-    /// What was handed out and is not done yet.
+    /// The job in progress.
     busy: Option<Busy>,
-    /// Whether a sync was prepared and has not ended yet.
+    /// Whether a sync is prepared or running.
     is_syncing: bool,
-    /// Whether that sync is of files that are not believed any more.
+    /// Whether that sync is of files that are no longer trusted.
     is_sync_void: bool,
-    /// Since when something has been waiting for a sync.
+    /// Since when a write has been waiting for a sync.
     unsynced_since: Option<Duration>,
-    /// Whether a segment was removed since the last sync that ended: the next one waits, so that after a power failure
-    /// what is there is one stretch of the log, and a segment that is missing is known to be lost.
+    /// Whether a segment was removed since the last finished sync: the next removal waits, so that after a power
+    /// failure the log is one range, and a missing segment is known to be lost.
     is_removed: bool,
-    /// Whether the sync that is under way makes that removal durable.
+    /// Whether the running sync makes that removal durable.
     is_removal_syncing: bool,
     retry_at: Option<Duration>,
     remove_at: Option<Duration>,
@@ -50,13 +49,13 @@ struct WriteChunk {
     bytes: Vec<u8>,
 }
 
-/// Where a chunk goes.
+/// The target of a chunk.
 #[derive(Clone, Copy, Debug)]
 struct ChunkTarget {
     segment: SegmentId,
-    /// Whether it is the head of the segment.
+    /// Whether it is the head of its segment.
     begins: bool,
-    /// Whether it is the head of a log that is written anew.
+    /// Whether it is the head of a renewed log.
     renews: bool,
     /// The position of its end.
     end: u64,
@@ -76,8 +75,8 @@ impl Queue {
         self.chunks.push_back(WriteChunk { to, bytes: head });
     }
 
-    /// Adds a record of this segment; call [`ends_at`](Self::ends_at) afterwards. Gives where its fragments stand in it, and
-    /// how many bytes it has.
+    /// Adds a record; call [`ends_at`](Self::ends_at) afterwards. Returns the offsets of its fragments, and its size
+    /// in bytes.
     pub(super) fn append(&mut self, segment: SegmentId, record: &Record<'_>) -> (Vec<FragmentSpan>, usize) {
         let is_open = |chunk: &WriteChunk| chunk.to.segment == segment && !chunk.to.begins;
         if !self.chunks.back().is_some_and(is_open) {
@@ -98,7 +97,7 @@ impl Queue {
         }
     }
 
-    /// Forgets what was to be written or is being synced: the files are not believed any more.
+    /// Drops pending writes and syncs: the files are no longer trusted.
     pub(super) fn forget(&mut self) {
         self.chunks.clear();
         (self.bytes, self.is_sync_void) = (0, self.is_syncing);
@@ -242,7 +241,7 @@ impl LogSpool {
                 self.queue.is_removed = self.options.sync != SyncPolicy::Never;
                 self.error = self.error.take().filter(|_| self.fault.is_some());
             }
-            // Until then it takes room.
+            // It takes space until then.
             Err(error) => {
                 self.error = Some(format!("segment {segment} cannot be removed: {error}"));
                 self.queue.remove_at = Some(now + LOOK);

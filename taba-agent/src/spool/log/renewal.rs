@@ -1,11 +1,11 @@
-//! [`Renewing`]: a log whose files are not believed any more is written again.
+//! [`Renewing`]: rewrites a log whose files are no longer trusted.
 //!
-//! What a sync that failed leaves behind is unknown, and a second one that succeeds proves nothing: the system may have
-//! dropped the pages. Where the directory was removed, the files are gone with the last who has them open. In both cases
-//! all that is held is written again, to new segments: from memory, or read back, checksums compared. What is read of
-//! that, and does not fit, is lost and told. Until all of it is on the disk, [`written`](super::LogSpool) and `durable`
-//! stay where they were, so that no Client is answered and no Batch is sent for what may not be there; what was durable
-//! goes on being sent.
+//! After a failed sync the state of the files is unknown, and a second successful one proves nothing: the system may
+//! have dropped the pages. If the directory was removed, the files vanish when they are closed. In both cases all
+//! live content is written again to new segments: from memory, or read back with checksums. What is then damaged is
+//! lost and reported. Until everything is on the disk, [`written`](super::LogSpool) and `durable` do not move, so
+//! that no Client is answered and no Batch is sent for content that may not exist; Batches that were durable before
+//! are still sent.
 
 use std::io;
 use std::time::Duration;
@@ -14,17 +14,17 @@ use super::LogSpool;
 use crate::spool::record::{Checkpoint, SegmentRole};
 use crate::spool::{DiskFault, Renewal, SegmentId, SpoolError};
 
-/// How often in a row a sync may fail; then the disk is given up.
+/// Failed syncs in a row after which the disk is given up.
 const SYNC_FAILURES_MAX: u32 = 3;
-/// Of the bytes of what is copied, one in so many is allowed for the heads of records and segments.
+/// Of the copied bytes, one in this many is allowed for the heads of records and segments.
 const HEADS_SHARE: u64 = 4;
-/// How long to leave it before the next try.
+/// The pause before the next try.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// A renewal that is under way.
+/// A renewal in progress.
 #[derive(Debug)]
 pub(super) struct Renewing {
-    /// The last segment that is not believed.
+    /// The last segment that is not trusted.
     pub(super) through: SegmentId,
     stage: Stage,
     sync_failures: u32,
@@ -32,10 +32,10 @@ pub(super) struct Renewing {
 
 #[derive(Clone, Copy, Debug)]
 enum Stage {
-    /// To be begun then.
+    /// Begins at this time.
     Waiting(Duration),
     Copying,
-    /// All is written again once what ends here is safe.
+    /// Everything is copied, and done once this position is safe.
     Sealing(u64),
 }
 
@@ -48,7 +48,7 @@ impl Renewing {
         }
     }
 
-    /// Whether something that is held may still have to be written again.
+    /// Whether live content may still have to be copied.
     pub(super) fn is_copying(&self) -> bool {
         !matches!(self.stage, Stage::Sealing(_))
     }
@@ -62,7 +62,7 @@ impl Renewing {
 }
 
 impl LogSpool {
-    /// Nothing that was written so far is believed any more.
+    /// Stops trusting everything written so far.
     pub(super) fn distrust(&mut self, now: Duration, why: DiskFault, error: &io::Error) {
         self.failures += 1;
         let before = self.renewing.as_ref().map_or(0, |renewing| renewing.sync_failures);
@@ -79,7 +79,7 @@ impl LogSpool {
         self.fault = Some(why);
         let from = if self.renewing.is_some() { self.unwritten.0.min(self.handed) } else { self.handed };
         self.unwritten = (from, self.position);
-        // Inside, everything counts as written: what is still needed is appended again.
+        // Internally everything counts as written: what is still needed is appended again.
         (self.handed, self.synced) = (self.position, self.position);
         let pause = if self.renewing.is_some() { PAUSE } else { Duration::ZERO };
         let through = self.segments.back().map_or(SegmentId(0), |last| last.id);
@@ -106,9 +106,9 @@ impl LogSpool {
         Ok(())
     }
 
-    /// Whether all that is held up to this segment fits a second time. What was copied takes room at both places until the
-    /// end, so a copy that ran out of room would wait for ever; without it, what is durable goes on being stored by Servers,
-    /// its segments go, and there is room.
+    /// Whether all live content up to this segment fits a second time. Copies take space twice until the end, so a
+    /// copy without room would wait forever; without it, Servers store what is durable, its segments are freed, and
+    /// there is room.
     pub(super) fn has_room_to_copy(&self, through: SegmentId) -> bool {
         let old = self.segments.iter().take_while(|segment| segment.id <= through);
         let bytes: u64 = old.map(|segment| segment.live_bytes).sum();
@@ -116,7 +116,7 @@ impl LogSpool {
         bytes == 0 || self.bytes().saturating_add(wanted) <= self.bytes_max()
     }
 
-    /// Says what is safe now, if the files are believed.
+    /// Updates the reported positions, if the files are trusted.
     pub(super) fn settle(&mut self) {
         if self.fault == Some(DiskFault::Broken) {
             return;

@@ -1,4 +1,4 @@
-//! Reading records back: slices in, values out; damaged and foreign bytes are expected.
+//! Decodes records; damaged and foreign bytes are expected.
 
 use taba_core::ledger::Why;
 use taba_core::limits::{BATCH_BLOCKS_MAX, CLIENT_ID_BYTES_MAX};
@@ -14,7 +14,7 @@ use crate::clock::StreamClock;
 use crate::spool::SegmentId;
 use crate::units::LaneKey;
 
-/// Reads the record at the beginning of these bytes. Of a record whose head is right, the fragments that are not say so
+/// Decodes the record at the start of these bytes. If its head is intact, damaged fragments are marked
 /// ([`DecodedFragment::is_damaged`]).
 pub fn next(bytes: &[u8]) -> ParsedRecord {
     let mut reader = Reader::new(bytes);
@@ -43,7 +43,7 @@ pub fn next(bytes: &[u8]) -> ParsedRecord {
     ParsedRecord::Record(Box::new(found), end)
 }
 
-/// Reads kind and head of a record, whose data begins at `data`. `None` when it is no record.
+/// Decodes kind and head of a record, whose data begins at `data`. `None` when it is no record.
 pub(super) fn read(record: &[u8], data: usize) -> Option<DecodedRecord> {
     let mut reader = Reader::new(record);
     let found = read_from(&mut reader, data).ok()?;
@@ -136,7 +136,7 @@ fn fragments(reader: &mut Reader<'_>, data: &mut usize) -> Result<Vec<DecodedFra
     (0..count).map(|_| fragment(reader, data)).collect()
 }
 
-/// Reads one fragment, whose bytes begin at `data`, and moves that behind them.
+/// Decodes one fragment, whose bytes begin at `data`, and advances `data`.
 fn fragment(reader: &mut Reader<'_>, data: &mut usize) -> Result<DecodedFragment, WireError> {
     let vbucket = u16::from_le_bytes(reader.array("a vbucket")?);
     let seq = SeqNo(reader.u64("a sequence number")?);

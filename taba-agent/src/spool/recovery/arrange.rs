@@ -1,7 +1,7 @@
-//! Which file is which segment, and which segments are missing.
+//! Assigns files to segments, and finds missing ones.
 //!
-//! A segment says its own number in its head and in the checkpoint behind it, so a file that was renamed is known by that;
-//! where both are damaged, its name counts. Of a segment that is there twice, the file counts of which more can be read.
+//! A segment has its own number in its head and in the checkpoint after it, so a renamed file is recognised; if both
+//! are damaged, its name counts. If a segment exists twice, the more readable file counts.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -11,16 +11,16 @@ use super::replay::{Replay, readable_bytes};
 use crate::spool::record::{DecodedRecord, ParsedRecord, SEGMENT_HEAD_BYTES, SegmentHead, next};
 use crate::spool::{Disk, Extent, SegmentId};
 
-/// What is missing, and where.
+/// Missing bytes and their place.
 #[derive(Debug, Default)]
 pub(super) struct MissingSegments {
     /// Before these segments.
     pub(super) before: BTreeMap<SegmentId, MissingBytes>,
-    /// Behind the last one.
+    /// After the last one.
     pub(super) at_end: Option<MissingBytes>,
 }
 
-/// Gives every file its right number, and puts away what is there twice. Gives the segments in their order.
+/// Renames every file to its right number, and removes duplicates. Returns the segments in order.
 pub(super) fn arrange(
     disk: &mut dyn Disk,
     files: Vec<(SegmentId, u64)>,
@@ -35,7 +35,7 @@ pub(super) fn arrange(
         }
     }
     for (file, bytes) in unknown {
-        // Its name may be that of another one: then it is one of those that nobody is.
+        // Its name may be the number of another one: then it gets a free number.
         let free = (1..).map(SegmentId).find(|number| !by_number.contains_key(number)).unwrap_or(file);
         let number = if by_number.contains_key(&file) { free } else { file };
         by_number.entry(number).or_default().push((file, bytes));
@@ -53,7 +53,7 @@ pub(super) fn arrange(
     Ok(chosen.into_iter().map(|(number, _, bytes)| (number, bytes)).collect())
 }
 
-/// The number that a segment says that it has.
+/// The number in the segment itself.
 fn number_of(disk: &dyn Disk, file: SegmentId, bytes: u64) -> io::Result<Option<SegmentId>> {
     if let Some(head) = SegmentHead::decode(&disk.read(file, 0, SEGMENT_HEAD_BYTES)?) {
         return Ok(Some(head.id));
@@ -68,7 +68,7 @@ fn number_of(disk: &dyn Disk, file: SegmentId, bytes: u64) -> io::Result<Option<
     })
 }
 
-/// The file of a segment: the one of which most can be read, and of equal ones the one that has its number.
+/// The file of a segment: the most readable one, or of equal ones the one with its number.
 fn choose(disk: &dyn Disk, number: SegmentId, files: &[(SegmentId, u64)]) -> io::Result<(SegmentId, u64)> {
     let mut best = (files[0], (0, false));
     if files.len() > 1 {
@@ -82,7 +82,7 @@ fn choose(disk: &dyn Disk, number: SegmentId, files: &[(SegmentId, u64)]) -> io:
     Ok(best.0)
 }
 
-/// Removes a file whose segment stands in another one as well; where the two differ, a copy is kept.
+/// Removes a file whose segment is in another one as well; keeps a copy if the two differ.
 fn put_away(
     disk: &mut dyn Disk,
     (file, bytes): (SegmentId, u64),
@@ -100,7 +100,7 @@ fn put_away(
     disk.remove(file)
 }
 
-/// Renames one after the other to numbers that are free; where each waits for the other, one gets out of the way.
+/// Renames files to free numbers one after the other; a cycle is broken by a temporary number.
 fn rename(
     disk: &mut dyn Disk,
     chosen: &[(SegmentId, SegmentId, u64)],
@@ -122,8 +122,8 @@ fn rename(
     Ok(())
 }
 
-/// Which segments should be there and are not, or are shorter than they were: each says which one is before it and how
-/// long that is, and the disk which ones were removed on purpose and what was synced last.
+/// The segments that are missing or too short: each has the number and length of the one before, and the disk knows
+/// which ones were removed on purpose and what was synced last.
 pub(super) fn missing(
     disk: &dyn Disk,
     segments: &[(SegmentId, u64)],
@@ -140,7 +140,7 @@ pub(super) fn missing(
             Some(bytes) if *bytes < head.before_bytes => Some((0, head.before_bytes - bytes)),
             Some(_) => None,
             None if head.before == SegmentId(0) || head.before < known.oldest => None,
-            // Nobody knows whether what is before the first one was removed on purpose.
+            // It is unknown whether segments before the first one were removed on purpose.
             None if is_first && extent.is_none() => None,
             None => Some((1, head.before_bytes)),
         };
@@ -157,7 +157,7 @@ pub(super) fn missing(
         Some(_) | None => None,
     };
     if missing.at_end.is_some_and(|lost| lost.segments == 0) && known.last < last {
-        // It is known from the segment behind it.
+        // The segment after it has it.
         missing.at_end = None;
     }
     Ok(missing)

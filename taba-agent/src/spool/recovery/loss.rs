@@ -1,14 +1,14 @@
-//! What each Lane lacks, and whose events those were.
+//! The lost events of each Lane, and their Clients.
 //!
-//! What lies between two Batches that were found, or behind the last one, is certainly lost: Batches are released from the
-//! front. What lies before the first one was lost, or released after the last checkpoint. The Server knows: a Batch that it
-//! has is never folded again, so the notes go out in any case. They are reported as lost if records of Clients or whole
-//! segments are missing that can have held them.
+//! What is missing between two recovered Batches, or after the last one, is certainly lost: Batches are released from
+//! the front. What is missing before the first one was lost, or released after the last checkpoint. The Server knows:
+//! a Batch that it has is never folded again, so the notes are sent in any case. They are reported as lost if records
+//! of Clients or whole segments are missing that can have held them.
 //!
-//! How many events a Lane lacks follows from the counts in what was read of it. Whose they were follows from the counts
-//! of the Clients: if the Lanes together lack as many events as the Clients' records, or if one Client only lost any, they
-//! are theirs; otherwise (some were stored and released before, or what was lost had been merged) they are noted under
-//! the stream, and nobody's name.
+//! The number of lost events of a Lane follows from the counts in its readable records. Their Clients follow from the
+//! counts of the Clients: if the Lanes together lack as many events as the Clients' records, or if only one Client
+//! lost any, the events are theirs; otherwise (some were stored and released before, or lost events had been merged)
+//! they are noted under the stream, without a Client.
 
 use std::collections::BTreeMap;
 
@@ -18,10 +18,10 @@ use super::replay::{Replay, ReplayedBatch, ReplayedLane};
 use super::{LostEvents, Recovered, RecoveredBatch, RecoveredLane};
 use crate::units::LaneKey;
 
-/// A Batch, and whether its Lane lacks events before anything that was found.
+/// A Batch, and whether its Lane lacks events before its first recovered one.
 type Closed = (RecoveredBatch, bool);
 
-/// What all that was read comes to.
+/// Evaluates the replayed records.
 pub(super) fn finish(mut replay: Replay) -> Recovered {
     let is_damaged = replay.damage.stretches > 0;
     let mut lanes: BTreeMap<LaneKey, Vec<Closed>> = BTreeMap::new();
@@ -32,7 +32,7 @@ pub(super) fn finish(mut replay: Replay) -> Recovered {
         }
     }
     let applied = |key: &LaneKey| replay.applied.get(key).copied().unwrap_or_default();
-    // What was acknowledged is stored.
+    // Acknowledged Batches are stored.
     let open = |key: &LaneKey, batch: &RecoveredBatch| batch.seq > applied(key);
     let lost = |is_front: bool| -> u64 {
         let all = lanes.iter().flat_map(|(key, batches)| batches.iter().map(move |batch| (key, batch)));
@@ -67,15 +67,15 @@ pub(super) fn finish(mut replay: Replay) -> Recovered {
     }
 }
 
-/// The Batches of a Lane without gaps, and how many events each lacks.
+/// The Batches of a Lane without gaps, each with its lost events.
 fn close(lane: ReplayedLane, is_damaged: bool) -> Vec<Closed> {
     let ReplayedLane { batches: found, start, end } = lane;
     let mut batches: Vec<Closed> = Vec::new();
-    // The next number, and how many events come before it. What was held at the last checkpoint and is not there was
-    // released since, unless something is damaged: then the Server is asked, which knows.
+    // The next number, and the events before it. Batches that were live at the last checkpoint and are missing were
+    // released since, unless something is damaged: then the Server is asked.
     let mut next = start.filter(|_| is_damaged);
     for (seq, batch) in found {
-        // Its first fragment stood in a segment that is gone, and a segment only goes when nothing in it is held.
+        // Its first fragment was in a removed segment, and a segment is only removed without live content.
         if batches.is_empty() && batch.is_holed && !is_damaged {
             continue;
         }
@@ -94,8 +94,8 @@ fn close(lane: ReplayedLane, is_damaged: bool) -> Vec<Closed> {
     batches
 }
 
-/// What is missing between these numbers, each with the events before it: empty Batches, so that the Lane stays without
-/// gaps, the first of which lacks all the events; or the end of the Batch before.
+/// Fills the gap between these numbers, each with the events before it: by empty Batches, the first of which lacks
+/// all the events; or by extending the Batch before.
 fn fill(batches: &mut Vec<Closed>, from: (u64, u64), to: (u64, u64), taken_at: taba_core::Timestamp) {
     let lost = to.1.saturating_sub(from.1);
     if from.0 >= to.0 {
@@ -136,7 +136,7 @@ fn whole(seq: u64, batch: ReplayedBatch) -> RecoveredBatch {
     }
 }
 
-/// Finds out whose the lost events were; gives how many each Client lost, as far as that is known.
+/// Attributes lost events to Clients; returns each Client's loss, as far as known.
 fn attribute(batches: Vec<&mut RecoveredBatch>, clients: BTreeMap<ClientId, u64>) -> BTreeMap<ClientId, u64> {
     let lanes_lack: u64 =
         batches.iter().filter_map(|batch| batch.lost.get(&None)).map(|loss| loss.events).sum();
@@ -150,7 +150,7 @@ fn attribute(batches: Vec<&mut RecoveredBatch>, clients: BTreeMap<ClientId, u64>
             && let Some((client, lacks)) = lacking.peek_mut()
         {
             let events = left.min(*lacks);
-            // The record of a Client's Batch is lost with all that the Client noted in it.
+            // With the record of a Client's Batch, the Client's own notes are lost.
             let loss = batch.lost.entry(Some(client.clone())).or_default();
             (loss.events, loss.unrecorded) = (loss.events + events, loss.unrecorded + events);
             (left, *lacks) = (left - events, *lacks - events);

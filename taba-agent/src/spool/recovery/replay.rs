@@ -1,4 +1,4 @@
-//! [`Replay`]: the records of all segments, in order.
+//! [`Replay`]: replays the records of all segments, in order.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap, hash_map};
@@ -14,40 +14,40 @@ use crate::spool::record::{
 use crate::spool::{Extent, FragmentLocation, SegmentId};
 use crate::units::LaneKey;
 
-/// Bytes of heads that are checked in search of the next record, at most.
+/// Maximum bytes of heads that are checked in search of the next record.
 const RESYNC_BYTES_MAX: usize = 256 << 20;
 
-/// The records of all segments, in order.
+/// The replayed records of all segments.
 #[derive(Debug, Default)]
 pub(super) struct Replay {
     extent: Option<Extent>,
-    /// Segments that have a file of their own.
+    /// Segments with a file of their own.
     segments: BTreeSet<SegmentId>,
     pub(super) lanes: BTreeMap<LaneKey, ReplayedLane>,
     pub(super) applied: HashMap<LaneKey, SeqNo>,
     pub(super) clocks: HashMap<StreamId, StreamClock>,
-    /// As the last segment says. When it cannot be read, nobody knows: what it would have said may have been sent since.
+    /// From the last segment. If that is unreadable, it is unknown: streams may have been sent since.
     pub(super) sendings: HashMap<StreamId, Sending>,
     pub(super) incarnations: HashMap<(ClientId, u64), (u64, AcceptedBatch)>,
     uses: u64,
-    /// Events of each Client that were taken, and whose record was not read.
+    /// Accepted events of each Client whose record was not read.
     pub(super) clients_lost: BTreeMap<ClientId, u64>,
     pub(super) damage: Damage,
     pub(super) torn: Vec<(SegmentId, u64)>,
     pub(super) unreadable: Vec<ByteRange>,
 }
 
-/// A Lane as far as it was read.
+/// A replayed Lane.
 #[derive(Debug, Default)]
 pub(super) struct ReplayedLane {
     pub(super) batches: BTreeMap<u64, ReplayedBatch>,
-    /// The first Batch that was held at the last checkpoint, and how many events came before.
+    /// The first Batch that was live at the last checkpoint, and the number of earlier events.
     pub(super) start: Option<(u64, u64)>,
-    /// The last Batch, and how many events come before the end of it, as far as anything that was read says so.
+    /// The last Batch, and the number of events up to its end, as far as any readable record says.
     pub(super) end: (u64, u64),
 }
 
-/// A Batch as far as it was read.
+/// A replayed Batch.
 #[derive(Debug)]
 pub(super) struct ReplayedBatch {
     pub(super) events_before: u64,
@@ -60,25 +60,25 @@ pub(super) struct ReplayedBatch {
     pub(super) locations: Vec<FragmentLocation>,
 }
 
-/// Where a record stands, and what it says of all its fragments.
+/// The location of a record, and the common properties of its fragments.
 #[derive(Clone, Copy)]
 struct RecordOrigin<'a> {
     stream: StreamId,
     taken_at: Timestamp,
     segment: SegmentId,
     at: usize,
-    /// Who sent it, and how many events are in it.
+    /// The Client, and the number of events of its Batch.
     client: Option<(&'a ClientId, u64)>,
 }
 
-/// When what a record says counts.
+/// How to treat a record.
 enum ReplayStep {
     Now,
     /// It was read before.
     Past,
     /// Its segment has a file of its own, which is read later.
     Later,
-    /// It is of a segment that should have been read before this one.
+    /// It is of a segment that should have been read earlier.
     Never,
 }
 
@@ -99,13 +99,13 @@ impl ReplayedLane {
         self.end = (self.end.0.max(seq), self.end.1.max(events));
     }
 
-    /// Whether this is the whole of one of its Batches.
+    /// Whether this fragment is the whole of a known Batch.
     fn has(&self, fragment: &DecodedFragment) -> bool {
         let is_it = |batch: &ReplayedBatch| matches!(&batch.locations[..], [location] if location.crc == fragment.crc);
         self.batches.get(&fragment.seq.0).is_some_and(is_it)
     }
 
-    /// Whether a fragment, which begins behind others of its Batch, was read before, or was released.
+    /// Whether a fragment that is not its Batch's first was read before, or was released.
     fn has_had(&self, fragment: &DecodedFragment) -> bool {
         self.start.is_some_and(|(base, _)| fragment.seq.0 < base)
             || self
@@ -114,7 +114,7 @@ impl ReplayedLane {
                 .is_some_and(|batch| fragment.blocks_before < batch.blocks_end)
     }
 
-    /// Its Batches from this number on are no more.
+    /// Removes its Batches from this number on.
     fn cut(&mut self, seq: u64, events_before: u64) {
         self.batches.split_off(&seq);
         self.end = (seq.saturating_sub(1), events_before);
@@ -126,12 +126,12 @@ impl Replay {
         Self { extent, ..Self::default() }
     }
 
-    /// These segments are there, each in a file of its own.
+    /// These segments exist, each in a file of its own.
     pub(super) fn are_there(&mut self, segments: impl Iterator<Item = SegmentId>) {
         self.segments.extend(segments);
     }
 
-    /// Bytes are missing here that were there once.
+    /// Bytes are missing here.
     pub(super) fn missing(&mut self, missing: Option<MissingBytes>) {
         if let Some(MissingBytes { segments, bytes }) = missing {
             self.damage.stretches += 1;
@@ -142,7 +142,7 @@ impl Replay {
         }
     }
 
-    /// Bytes are missing at the end. Where the last segment ends in half a record, that is the same stretch.
+    /// Bytes are missing at the end. If the last segment ends in half a record, that is the same range.
     pub(super) fn missing_at_end(&mut self, missing: Option<MissingBytes>, last: Option<SegmentId>) {
         let is_torn = self.torn.last().is_some_and(|(torn, _)| Some(*torn) == last);
         self.damage.stretches -= u64::from(is_torn && missing.is_some_and(|missing| missing.segments == 0));
@@ -154,7 +154,7 @@ impl Replay {
         let has_head = SegmentHead::decode(bytes).is_some();
         let mut at = if has_head { SEGMENT_HEAD_BYTES } else { 0 };
         if !has_head {
-            // What stands behind may be whole. A file that a crash left empty holds nothing that was acknowledged.
+            // Later records may be intact. A file that a crash left empty holds nothing acknowledged.
             at = resynchronise(bytes, None).unwrap_or(bytes.len());
             self.unreadable(id, 0, at);
         }
@@ -174,7 +174,7 @@ impl Replay {
                     }
                     at += end;
                 }
-                // Its lengths may be what is wrong.
+                // Its lengths may be damaged.
                 ParsedRecord::Record(_, end) | ParsedRecord::Broken(end) => {
                     let next = resynchronise(bytes, Some(at)).unwrap_or(at + end);
                     self.unreadable(id, at, next);
@@ -194,8 +194,8 @@ impl Replay {
         }
     }
 
-    /// A checkpoint begins a segment. One in the middle of a file says that what follows is of another segment, or of this
-    /// one again. Fragments that were read before are known by their places in their Batch.
+    /// A checkpoint begins a segment. One in the middle of a file means that another segment follows, or this one
+    /// again. Fragments that were read before are recognised by their position in their Batch.
     fn turn(&self, found: &DecodedRecord, id: SegmentId, has_begun: &mut bool) -> ReplayStep {
         let DecodedRecord::Checkpoint(Checkpoint { segment, .. }) = found else { return ReplayStep::Now };
         let is_first = !std::mem::replace(has_begun, true);
@@ -210,8 +210,8 @@ impl Replay {
         }
     }
 
-    /// What was synced was written whole; the parts of it that are right count. Of what was not, a power failure may have
-    /// left some parts and not others: a Client's Batch is there or not.
+    /// What was synced was written completely: its intact parts count. Of the rest a power failure may have left some
+    /// parts: a Client's Batch counts as a whole or not at all.
     fn is_believed(&self, found: &DecodedRecord, segment: SegmentId, end: usize) -> bool {
         let is_synced = self.extent.is_some_and(|extent| extent.holds(segment, end as u64));
         is_synced || !found.fragments().iter().any(|fragment| fragment.is_damaged)
@@ -223,7 +223,7 @@ impl Replay {
             self.damage.stretches += 1;
             self.damage.bytes += bytes;
             self.unreadable.push(ByteRange { segment, offset, bytes });
-            // What was never synced is the end of a run that was killed, and no damage.
+            // Unsynced bytes at the end are of a killed run, and no damage.
             let was_synced = self.extent.is_none_or(|extent| extent.holds(segment, offset + 1));
             self.damage.has_unknown |= was_synced;
         }
@@ -247,7 +247,7 @@ impl Replay {
             }
             DecodedRecord::Copy(stream, taken_at, fragment) => {
                 let lane = self.lane(stream, fragment.vbucket);
-                // What it was copied from may still be there.
+                // The source of the copy may still exist.
                 if !fragment.is_damaged || !lane.batches.contains_key(&fragment.seq.0) {
                     lane.batches.remove(&fragment.seq.0);
                     self.fragment(origin(stream, taken_at), &fragment);
@@ -256,7 +256,7 @@ impl Replay {
             DecodedRecord::Merge(stream, taken_at, fragments) => {
                 let Some(first) = fragments.first() else { return };
                 let lane = self.lane(stream, first.vbucket);
-                // Read a second time, it would cut off what was added since.
+                // Replayed a second time, it would remove what was added since.
                 if !fragments.iter().all(|fragment| lane.has(fragment)) {
                     lane.cut(first.seq.0, first.events_before);
                     fragments.iter().for_each(|fragment| self.fragment(origin(stream, taken_at), fragment));
@@ -306,7 +306,7 @@ impl Replay {
         batch.lose(None, fragment.batch_events_before.saturating_sub(known));
         if fragment.is_damaged {
             batch.lose(client.map(|(client, _)| client), fragment.events);
-            // A fragment without events is the notes of its Client: that it recorded what is in the others.
+            // A fragment without events holds the notes of its Client about the others.
             if let (0, Some((client, events))) = (fragment.events, client) {
                 batch.lost.entry(Some(client.clone())).or_default().unrecorded += events;
             }
@@ -319,10 +319,10 @@ impl Replay {
         lane.ends_at(fragment.seq.0, events.into_iter().fold(0, u64::saturating_add));
     }
 
-    /// A Batch of a Client was taken, with so many events; a checkpoint does not say how many.
+    /// Records an accepted Batch of a Client with this many events; a checkpoint does not have the number.
     fn taken(&mut self, taken: AcceptedBatch, events: Option<u64>) {
         self.uses += 1;
-        // From the first segment on, nothing of a Client was before what is found.
+        // From the first segment on, a Client has no earlier events.
         let is_from_start = self.extent.is_some_and(|extent| extent.oldest == SegmentId(1));
         let before = taken.events_total.saturating_sub(events.unwrap_or(0));
         let lost = |known: u64| before.saturating_sub(known);
@@ -364,13 +364,13 @@ impl Replay {
             checkpoint.sendings.into_iter().map(|(stream, since)| (stream, sending(since))).collect();
         checkpoint.incarnations.into_iter().for_each(|taken| self.taken(taken, None));
         if checkpoint.role != SegmentRole::Renews {
-            // It says where every Lane ended: all that is lost before it is known.
+            // It has the end of every Lane: all earlier losses are known.
             self.damage.has_unknown = false;
         }
     }
 }
 
-/// How many bytes of a segment are records.
+/// The number of readable bytes of a segment.
 pub(super) fn readable_bytes(bytes: &[u8]) -> usize {
     let mut at = SEGMENT_HEAD_BYTES.min(bytes.len());
     let mut readable = 0;
@@ -395,11 +395,11 @@ pub(super) fn readable_bytes(bytes: &[u8]) -> usize {
     }
 }
 
-/// Where the next record begins behind a place whose bytes do not tell, or from the beginning.
+/// The offset of the next record after a damaged place, or from the start.
 ///
 /// # Cost
-/// A few comparisons for each byte, and checksums over at most [`RESYNC_BYTES_MAX`] bytes of what looks like the head of a
-/// record; behind that, the rest of the segment is given up.
+/// A few comparisons for each byte, and checksums over at most [`RESYNC_BYTES_MAX`] bytes of apparent heads; after
+/// that the rest of the segment is given up.
 fn resynchronise(bytes: &[u8], behind: Option<usize>) -> Option<usize> {
     let mut left = RESYNC_BYTES_MAX;
     for start in behind.map_or(0, |at| at + 1)..bytes.len().saturating_sub(RECORD_HEAD_BYTES) {
