@@ -18,15 +18,15 @@ use crate::stats::{ClientStats, FlushReport};
 
 /// A program that records events, as the fleet knows it. Clones are the same Client.
 ///
-/// When the last clone and the last handle are gone, what is unsent is sent; the drop waits for that, but not for longer
-/// than [`Config::drop_deadline`]. Inside an async program, better `close(..).await` before: a drop blocks its thread
-/// while it waits. What was never dropped when the process ends (a Client in a static, `std::process::exit`) is
-/// flushed then, for at most [`Config::exit_deadline`]. Neither has a caller to tell what is left when the time is over: it is
-/// logged. [`shutdown`](Self::shutdown) returns it.
+/// When the last clone and the last handle are dropped, unsent events are sent; the drop waits for that, at most
+/// [`Config::drop_deadline`]. In an async program, `close(..).await` first: a drop blocks its thread. A Client that
+/// is never dropped (in a static, or at `std::process::exit`) is flushed at the end of the process, for at most
+/// [`Config::exit_deadline`]. In both cases the number of events left at the deadline is logged;
+/// [`shutdown`](Self::shutdown) returns it.
 #[derive(Clone)]
 pub struct Client(Arc<ClientCore>);
 
-/// A [`Client`] in the making.
+/// Builds a [`Client`].
 #[must_use]
 pub struct ClientBuilder {
     id: String,
@@ -65,7 +65,7 @@ impl ClientBuilder {
         self
     }
 
-    /// Where Batches go instead of to an Agent over HTTP.
+    /// Sends Batches to this sink instead of an Agent over HTTP.
     pub fn sink(mut self, sink: impl Sink) -> Self {
         self.sink = Some(Arc::new(sink));
         self
@@ -151,8 +151,8 @@ impl Client {
         self.0.recorder.client()
     }
 
-    /// A Client without an Agent, which records nothing and has no thread. Its handles work, and do nothing; what is
-    /// checked of a name is checked. This is what [`current`](crate::current) is until there is a default Client.
+    /// A Client without an Agent, which records nothing and has no thread. Its handles check names, and do nothing.
+    /// [`current`](crate::current) returns it until there is a default Client.
     ///
     /// # Cost
     /// Recording is one comparison for a number; other values are allocated and dropped.
@@ -166,13 +166,13 @@ impl Client {
         self.0.is_disabled()
     }
 
-    /// Where the Client stands.
+    /// The Client's counters.
     pub fn stats(&self) -> ClientStats {
         self.0.stats()
     }
 
-    /// Sends everything that was recorded before, for at most as long as `deadline`, and goes on. For programs that may
-    /// be frozen or killed after they have done something: a function platform, a job at its end.
+    /// Sends everything recorded before, for at most `deadline`, and continues. For programs that may be frozen or
+    /// killed after some work: a function platform, a job at its end.
     ///
     /// Blocks. In an async program use [`flush_async`](Self::flush_async).
     pub fn flush(&self, deadline: Duration) -> FlushReport {
@@ -187,8 +187,8 @@ impl Client {
         self.ask(false, deadline).await
     }
 
-    /// Ends the Client: sends what is unsent, for at most as long as `deadline`. From now on, what is recorded is
-    /// counted as dropped; so is what another thread records in this very moment, in [`stats`](Self::stats).
+    /// Ends the Client: sends unsent events, for at most `deadline`. Later events are counted as dropped in
+    /// [`stats`](Self::stats); so are those that another thread records at this moment.
     ///
     /// Blocks. In an async program use [`close`](Self::close).
     pub fn shutdown(&self, deadline: Duration) -> FlushReport {

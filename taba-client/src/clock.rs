@@ -31,7 +31,7 @@ pub(crate) fn is_set_by(thread: &Thread) {
     }
 }
 
-/// A Client records again after a pause: the thread that sets the clock goes on.
+/// A Client records again after a pause: the clock thread continues.
 pub(crate) fn wind_up() {
     if let Some(setter) = lock(&SETTER).as_deref().and_then(Option::as_ref) {
         setter.unpark();
@@ -72,11 +72,11 @@ impl Clock {
         }
     }
 
-    /// The time, and a microsecond later than anybody was given before: of two readings, in one thread or one after the
-    /// other in two, the second has the later time.
+    /// The time, at least a microsecond later than any returned before: of two consecutive readings, in one thread or
+    /// two, the second is later.
     ///
-    /// It runs ahead of the clock by as many microseconds as it is asked for within one tick, and by 1 s at most; more
-    /// than a million calls a second, for longer than a second, are given the same time within one tick.
+    /// It runs ahead of the clock by one microsecond per call within one tick, and by 1 s at most; with more than a
+    /// million calls a second, for longer than a second, calls within one tick return the same time.
     ///
     /// # Cost
     /// One compare-and-swap on a word that all threads share, some 10 ns.

@@ -1,4 +1,4 @@
-//! [`Sink`]: where Batches go.
+//! [`Sink`]: the receiver of Batches.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use taba_core::wire::Receipt;
 
 use crate::buffer::SealedBatch;
 
-/// Where Batches go: an Agent over HTTP, unless you say otherwise.
+/// The receiver of Batches: by default an Agent over HTTP.
 ///
 /// Write your own to deliver inside one process, over another transport, or to a test. The trait is written with
 /// [`macro@async_trait`], which this crate re-exports: put it on the `impl` as well.
@@ -36,13 +36,13 @@ use crate::buffer::SealedBatch;
 /// ```
 #[async_trait]
 pub trait Sink: Send + Sync + 'static {
-    /// Delivers a Batch: returns once the other side has it for good.
+    /// Delivers a Batch: returns once the other side has it durably.
     ///
     /// The same Batch comes again, with the same bytes, until this has returned a [`Receipt`] for it, or an error whose
     /// remedy is to give up. The other side must therefore recognise a repeated (incarnation, seq).
     ///
     /// # Errors
-    /// [`SinkError`], whose [`remedy`](SinkError::remedy) decides what becomes of the Batch.
+    /// [`SinkError`], whose [`remedy`](SinkError::remedy) decides about the Batch.
     ///
     /// # Cancel safety
     /// It may be dropped at any `.await`, when a deadline passes. The Batch is not taken out of anything by it.
@@ -64,7 +64,7 @@ pub enum SinkError {
         /// How long it asked to wait.
         retry_after: Option<Duration>,
     },
-    /// The other side answered something that a Taba Agent does not answer.
+    /// The other side's answer is not one of a Taba Agent.
     #[error("the answer is not that of an agent: {what}")]
     Unexpected {
         /// What was wrong with it.
@@ -81,7 +81,7 @@ pub enum SinkError {
 }
 
 impl SinkError {
-    /// What becomes of the Batch: it waits and goes again, or is given up and counted.
+    /// Whether the Batch is sent again later, or given up and counted.
     pub fn remedy(&self) -> Remedy {
         match self {
             Self::Unreachable(_) | Self::Unexpected { .. } => Remedy::Wait(Duration::ZERO),

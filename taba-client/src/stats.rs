@@ -1,16 +1,16 @@
-//! [`ClientStats`]: where a Client stands; [`FlushReport`]: what a flush has done.
+//! [`ClientStats`]: the counters of a Client; [`FlushReport`]: the result of a flush.
 
 use std::sync::Arc;
 
 use crate::drops::Drops;
 
-/// Where a Client stands, as of the last time its rings were drained: at most one flush interval ago.
+/// The counters of a Client, as of the last drain of its rings: at most one flush interval ago.
 ///
 /// `recorded = acked + sealed + pending + dropped.total()`, all in events since the start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ClientStats {
-    /// Events recorded, whatever became of them.
+    /// Events recorded, with any outcome.
     pub recorded: u64,
     /// Events that the Agent has.
     pub acked: u64,
@@ -30,8 +30,8 @@ pub struct ClientStats {
     pub failures: u64,
     /// How often the background task panicked and was started again.
     pub restarts: u64,
-    /// The last thing that went wrong, for a person to read; it stays when all is well again. Events that were dropped,
-    /// a delivery that failed, a Handler that panicked.
+    /// The last error, for people; it stays after recovery. Dropped events, a failed delivery, or a Handler that
+    /// panicked.
     pub last_error: Option<Arc<str>>,
     /// Tabs that have had events.
     pub tabs: usize,
@@ -39,15 +39,15 @@ pub struct ClientStats {
     pub rings: usize,
 }
 
-/// What became of unsent events.
+/// The result of a flush.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[must_use = "events may have been left behind"]
 #[non_exhaustive]
 pub struct FlushReport {
-    /// Events that the Agent has taken since it began.
+    /// Events that the Agent has accepted since it began.
     pub flushed: u64,
-    /// Events that are not known to be at the Agent, those on their way at the deadline among them. 0 when everything that
-    /// was recorded before is there, or was dropped and counted.
+    /// Events not known to be at the Agent, with those in flight at the deadline. 0 when everything recorded before
+    /// is there, or was dropped and counted.
     pub left: u64,
     /// Events dropped since it began; [`ClientStats::dropped`] says why.
     pub dropped: u64,

@@ -57,7 +57,7 @@ impl fmt::Debug for TabSpec {
     }
 }
 
-/// Folding no events says whether some could be folded.
+/// Folding no events shows whether events could be folded.
 fn fits<V: Value>(handler: &dyn AnyHandler) -> Result<(), ValueMismatch> {
     handler.fold_values(&mut handler.empty_state(), &[], &Vec::<V>::new())
 }

@@ -23,7 +23,7 @@ pub enum TabError {
     /// The name of the Tab or of its type breaks the rules.
     #[error(transparent)]
     Name(#[from] NameError),
-    /// The name lies under the prefix that Taba keeps for itself.
+    /// The name has the reserved prefix.
     #[error("tab name {tab} is reserved: names must not begin with `taba.`")]
     Reserved {
         /// The name.

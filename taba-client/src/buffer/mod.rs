@@ -1,5 +1,5 @@
-//! [`EventBuffer`]: what a Client holds between recording and the Agent's word that it is safe there; what to send, and when
-//! to release it. No clock, no thread, no socket.
+//! [`EventBuffer`]: a Client's events between recording and the Agent's acknowledgement: what to send, and when to
+//! release it. No clock, no thread, no socket.
 //!
 //! ```text
 //!                offer ──► pending, by Tab: raw events, then a State ──► seal ──► one Batch in flight
@@ -41,7 +41,7 @@ pub struct SenderIdentity {
     pub incarnation: u64,
 }
 
-/// A moment of a [`EventBuffer`], by what was in it.
+/// A point in the events of a [`EventBuffer`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlushPoint {
     emptied: u64,
@@ -49,7 +49,7 @@ pub struct FlushPoint {
     untold: bool,
 }
 
-/// What became of every event that was offered; all in events, since the start.
+/// Counts of all offered events by outcome, since the start.
 ///
 /// # Laws
 /// `recorded = acked + sealed + pending + dropped.total()`. A debug assert checks it after every input.
@@ -58,7 +58,7 @@ pub struct FlushPoint {
 pub struct EventCounts {
     /// Offered, or reported as dropped before they could be.
     pub recorded: u64,
-    /// Safe with the Agent, as far as is known here.
+    /// Acknowledged by the Agent, as far as known here.
     pub acked: u64,
     /// In the Batch in flight.
     pub sealed: u64,
@@ -68,7 +68,7 @@ pub struct EventCounts {
     pub dropped: Drops,
 }
 
-/// What a Client holds between recording and the Agent's word that it is safe there.
+/// A Client's events between recording and the Agent's acknowledgement.
 ///
 /// # Examples
 /// ```
@@ -93,10 +93,10 @@ pub struct EventBuffer {
     /// By number; `None` where a Tab was forgotten.
     tabs: Vec<Option<PendingEvents>>,
     tabs_known: usize,
-    /// Tabs that have something pending, the longest waiting first; each at most once.
+    /// Tabs with pending events, the longest waiting first; each at most once.
     waiting: VecDeque<u32>,
     bytes: usize,
-    /// The latest time that a Server certainly takes as it is. Later events are not folded with others.
+    /// The latest time that a Server certainly accepts unchanged. Later events are not folded with others.
     believed: Timestamp,
     sealed: Option<Arc<SealedBatch>>,
     seq: SeqNo,
@@ -104,15 +104,15 @@ pub struct EventBuffer {
     emptied: u64,
     emptied_before: u64,
     counts: EventCounts,
-    /// Drops that are in Batches to the Ledger, except Batches that were given up.
+    /// Drops that were reported to the Ledger, except in Batches that were given up.
     told: Drops,
-    /// The Tab to be made smaller next when memory is short.
+    /// The next Tab to compact when memory is short.
     compact_next: usize,
     #[cfg(test)]
     compactions: u64,
-    /// Memory is not made from less than this: the last look at all Tabs found no more.
+    /// Memory is only compacted from this size on: the last pass over all Tabs found no more.
     compact_from: usize,
-    /// Code of the application that failed, the newest, and how often any did, since they were last taken.
+    /// The newest failure of application code, and the number of failures since they were last read.
     fault: Option<(ApplicationFault, u64)>,
     /// Whether the last Batch was full before everything was in it.
     left_behind: bool,
@@ -156,15 +156,15 @@ impl EventBuffer {
         }
     }
 
-    /// Makes a Tab known; gives the number under which its events are offered: 0, 1, 2, …
+    /// Registers a Tab; returns the number for its events: 0, 1, 2, …
     pub fn declare(&mut self, spec: TabSpec) -> u32 {
         let number = self.tabs.len() as u32;
         self.declare_as(number, spec);
         number
     }
 
-    /// Makes a Tab known under a number that was never used, or whose Tab was [forgotten](Self::forget). Nothing
-    /// happens when the number has a Tab.
+    /// Registers a Tab under a number that was never used, or whose Tab was [forgotten](Self::forget). Does nothing
+    /// when the number has a Tab.
     pub fn declare_as(&mut self, number: u32, spec: TabSpec) {
         let number = number as usize;
         if self.tabs.len() <= number {
@@ -204,14 +204,14 @@ impl EventBuffer {
         self.tabs_known
     }
 
-    /// Sets the time. From then on, events more than [`FUTURE_MICROS_MAX`] later than that travel as they were
-    /// recorded: one that a Server sets back would take others of its State with it. Before, all are folded.
+    /// Sets the time. From then on, events more than [`FUTURE_MICROS_MAX`] later are sent unfolded: if a Server sets
+    /// one back, others of its State would change with it. Before, all are folded.
     pub fn set_now(&mut self, now: Timestamp) {
         self.believed = now.saturating_add(Duration::from_micros(FUTURE_MICROS_MAX as u64));
     }
 
-    /// Takes one event. Past a bound it is dropped and counted; so is one of a Tab that is not known (as one Tab too
-    /// many), and one whose value is not valid.
+    /// Adds one event. Beyond a bound it is dropped and counted; so is an event of an unknown Tab (as one Tab too
+    /// many), and one with an invalid value.
     #[inline]
     pub fn offer(&mut self, tab: u32, time: Timestamp, datum: Datum) {
         self.counts.recorded += 1;
@@ -222,7 +222,7 @@ impl EventBuffer {
         self.audit();
     }
 
-    /// The newest failure of the application's own code, and how many there were since this was last asked.
+    /// The newest failure of application code, and the number of failures since the last call.
     pub fn take_fault(&mut self) -> Option<(ApplicationFault, u64)> {
         self.fault.take()
     }
@@ -234,10 +234,11 @@ impl EventBuffer {
         self.audit();
     }
 
-    /// The Batch in flight; if there is none, seals one of what waits longest. `None` when there is nothing to say.
+    /// The Batch in flight; if there is none, seals one of the longest waiting events. `None` when there is nothing
+    /// to send.
     ///
-    /// It stays in flight, and the same is given again, until it is [acknowledged](Self::acknowledge) or
-    /// [given up](Self::give_up). What is beyond one Batch's bounds waits for the next.
+    /// It stays in flight, and is returned again, until it is [acknowledged](Self::acknowledge) or [given
+    /// up](Self::give_up). Events beyond one Batch's bounds wait for the next.
     pub fn seal(&mut self, now: Timestamp) -> Option<Arc<SealedBatch>> {
         if self.sealed.is_none() {
             self.sealed = self.seal_next(now).map(Arc::new);
@@ -301,8 +302,8 @@ impl EventBuffer {
         true
     }
 
-    /// The Batch in flight can never be delivered: its events count as dropped, and the next Batch tells the Ledger
-    /// that, and of the drops that this one was to tell. `false` when it is not this one.
+    /// The Batch in flight can never be delivered: its events count as dropped, and the next Batch reports that, and
+    /// the drops that this one would have reported. `false` when it is not this one.
     pub fn give_up(&mut self, seq: SeqNo, why: Why) -> bool {
         let Some(sealed) = self.sealed.take_if(|sealed| sealed.seq() == seq) else { return false };
         self.counts.sealed -= sealed.events();
@@ -312,15 +313,15 @@ impl EventBuffer {
         true
     }
 
-    /// Everything that is here now: what waits, what is in flight, and drops that are still to be told.
+    /// The current content: pending events, the Batch in flight, and drops not yet reported.
     pub fn flush_point(&self) -> FlushPoint {
         let untold = self.counts.dropped.since(&self.told).total() > 0;
         FlushPoint { emptied: self.emptied + self.waiting.len() as u64, seq: self.seq, untold }
     }
 
-    /// Whether everything that was here at that time is with the Agent, or was dropped.
+    /// Whether everything before that point is with the Agent, or was dropped.
     pub fn is_settled(&self, point: FlushPoint) -> bool {
-        // Tabs are emptied in the order in which they began to wait, and each empties what was there.
+        // Tabs are emptied in the order in which they began to wait, each completely.
         let is_sealed = self.emptied >= point.emptied && !(point.untold && self.seq == point.seq);
         let is_in_flight = self.sealed.as_ref().is_some_and(|sealed| {
             self.emptied_before < point.emptied || sealed.seq() <= point.seq || {
@@ -330,7 +331,7 @@ impl EventBuffer {
         is_sealed && !is_in_flight
     }
 
-    /// Whether the last Batch was full before everything that waited was in it: then seal again at once.
+    /// Whether the last Batch was full before all pending events were in it: then seal again at once.
     pub fn left_behind(&self) -> bool {
         self.left_behind
     }
@@ -341,7 +342,7 @@ impl EventBuffer {
         for pending in self.tabs.iter_mut().flatten() {
             let new = PendingEvents::new(pending.spec().clone(), &self.handlers);
             let old = std::mem::replace(pending, new);
-            // What panicked may be a value that was dropped.
+            // The panic may come from a value's drop.
             drop(fault::guarded(|| drop(old)));
         }
         self.waiting.clear();
@@ -357,12 +358,12 @@ impl EventBuffer {
         self.audit();
     }
 
-    /// What became of every event.
+    /// The counts of all events.
     pub fn counts(&self) -> EventCounts {
         self.counts
     }
 
-    /// Bytes that what waits to be sealed takes, and the room for more that is kept, about.
+    /// Approximate bytes of pending events, with reserved capacity.
     pub fn pending_bytes(&self) -> usize {
         self.bytes
     }

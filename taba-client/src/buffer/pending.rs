@@ -1,5 +1,4 @@
-//! [`PendingEvents`]: what waits to be sent of one Tab: events as they were recorded, and a State into which others have been
-//! folded.
+//! [`PendingEvents`]: the pending events of one Tab: raw events, and a State into which others were folded.
 
 use std::sync::Arc;
 
@@ -11,34 +10,34 @@ use crate::column::{Column, Datum, Unsendable};
 use crate::fault::guarded;
 use crate::tab::TabSpec;
 
-/// Events that are gathered before they are folded into a State that is there already: a column of this many is in
-/// the first-level cache, and long enough to be folded at the Handler's full speed.
+/// Events collected before they are folded into an existing State: a column of this many fits the first-level cache,
+/// and is long enough for the Handler's full speed.
 const FOLD_EVENTS: usize = 256;
-/// Bytes of a Block's payload: what its bound leaves beside the longest names and all numbers.
+/// Maximum bytes of a Block's payload: its bound without the longest names and all numbers.
 const PAYLOAD_BYTES_MAX: usize = BLOCK_BYTES_MAX - 2048;
-/// What a State takes in memory for each byte that it takes encoded, about, from what the standard types measure.
+/// Approximate bytes of a State in memory per encoded byte, measured with the standard types.
 const STATE_BYTES_PER_ENCODED: usize = 4;
-/// What a State takes in any case.
+/// The least bytes of a State.
 const STATE_BYTES_MIN: usize = 256;
-/// What an encoded State takes beside its bytes.
+/// Bytes of an encoded State besides its encoding.
 const PACKED_BYTES_MIN: usize = 64;
 
 /// Bytes of unfolded events that are worth a State when memory is short.
 const FOLD_BYTES: usize = 4 * 1024;
 
-/// What waits to be sent of one Tab.
+/// The pending events of one Tab.
 pub(super) struct PendingEvents {
     spec: TabSpec,
-    /// The Handler that folds it; `None` when the events have to travel as they are.
+    /// The Handler that folds it; `None` when events are sent unfolded.
     handler: Option<Arc<dyn AnyHandler>>,
     times: Vec<Timestamp>,
     values: Column,
-    /// What the values take beside their places in the column.
+    /// Heap bytes of the values.
     heap_bytes: usize,
     partial: Option<PartialState>,
     /// Events whose values could not be encoded.
     pub(super) unencodable: u64,
-    /// Events that lie too far in the future to be folded with others: a Server gives them another time, one by one.
+    /// Events too far in the future to be folded with others: a Server changes their time, one by one.
     late: Option<Box<PendingEvents>>,
 }
 
@@ -61,22 +60,22 @@ enum PartialForm {
     Packed(Vec<u8>),
 }
 
-/// What one cut took out of a [`PendingEvents`].
+/// The result of one cut of [`PendingEvents`].
 pub(super) enum TabCut {
-    /// There was nothing.
+    /// No events.
     Nothing,
-    /// A Block, to be sent.
+    /// A Block to send.
     Block(Block),
-    /// Events whose State is larger than its Handler says and any Block may be.
+    /// Events whose State exceeds its Handler's limit and that of a Block.
     Oversized(u64),
 }
 
-/// A Handler failed. Its Tab's events travel unfolded from now on.
+/// A Handler failed. Its Tab's events are sent unfolded from now on.
 #[derive(Debug)]
 pub(super) struct HandlerFailure {
-    /// Events that were in its State, and are lost with it.
+    /// Events in its State, which are lost.
     pub(super) events: u64,
-    /// What it said.
+    /// The message.
     pub(super) message: String,
 }
 

@@ -1,4 +1,4 @@
-//! The shell around the pure half: the clock, the threads, one task for each Client, and HTTP. It decides nothing.
+//! The driver: the clock, the threads, one task for each Client, and HTTP. It makes no decisions.
 
 mod address;
 mod delivery;

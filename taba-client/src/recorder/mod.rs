@@ -1,4 +1,4 @@
-//! [`Recorder`]: the hot path. Never waits, never fails loudly.
+//! [`Recorder`]: the hot path. Never waits, never fails.
 
 mod indexes;
 mod thread_rings;
