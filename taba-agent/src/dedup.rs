@@ -149,6 +149,7 @@ impl Dedup {
         self.entries.len()
     }
 
+    /// Whether there are no incarnations.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }

@@ -142,6 +142,7 @@ pub struct ReleasedBatches {
 }
 
 impl ReleasedBatches {
+    /// Adds the Batches released by another Lane.
     pub fn add(&mut self, other: Self) {
         self.events += other.events;
         self.batches += other.batches;
@@ -341,6 +342,7 @@ impl Lane {
         self.cursor > self.last && !self.must_probe && self.in_flight.is_none()
     }
 
+    /// Whether it holds no Batches.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty() && self.loss.is_none() && !self.must_probe && self.in_flight.is_none()
     }
