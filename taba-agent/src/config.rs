@@ -1,5 +1,6 @@
 //! [`Config`]: every setting of an Agent, plain data; [`Verified`]: the proof that the settings fit together.
 
+mod options;
 mod verify;
 
 use std::net::Ipv4Addr;
@@ -7,25 +8,18 @@ use std::ops::Deref;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use taba_core::limits::FRAME_BYTES_MAX;
-use taba_core::wire::FRAME_HEADER_BYTES;
-use taba_core::{HostPort, StoreId, VBuckets};
+use taba_core::{HostPort, RequestHeader, StoreId, VBuckets};
 
 pub use self::verify::{ConfigError, Memory};
-use crate::dispatcher::DispatcherOptions;
-use crate::lane::LaneBounds;
-use crate::relay::RelayOptions;
 use crate::server_url::ServerUrl;
-use crate::spool::{LogOptions, SyncPolicy};
-use taba_core::RequestHeader;
+use crate::spool::SyncPolicy;
+pub use crate::units::BODY_BYTES_MAX;
 
 #[cfg(feature = "cli")]
 use taba_process::units::{bytes_text, parse_bytes, parse_time, time_text};
 
 /// Servers of one Agent.
 pub const SERVERS_MAX: usize = 256;
-/// Bytes of one body on the wire: a full frame.
-pub const BODY_BYTES_MAX: usize = FRAME_BYTES_MAX + FRAME_HEADER_BYTES;
 /// Threads that may decode a body at the same time; the drivers here run no more workers than this.
 pub const DECODERS_MAX: u64 = 16;
 /// Bytes of a Lane without its Blocks, about.
@@ -295,44 +289,5 @@ impl<T> Deref for Verified<T> {
 
     fn deref(&self) -> &T {
         &self.0
-    }
-}
-
-impl Verified<Config> {
-    /// How the log of a Spool on a disk is kept.
-    pub fn log_options(&self) -> LogOptions {
-        // Many segments, so that room comes back in small pieces; none so small that files are a burden.
-        let segment_bytes = (self.spool_bytes_max / 16).clamp(1 << 20, 64 << 20);
-        let sync_interval = match self.spool_sync {
-            SyncPolicy::Interval => self.spool_sync_interval,
-            SyncPolicy::Always | SyncPolicy::Never => Duration::ZERO,
-        };
-        LogOptions { bytes_max: self.spool_bytes_max, segment_bytes, sync: self.spool_sync, sync_interval }
-    }
-
-    /// The options of a Relay.
-    pub fn relay_options(&self) -> RelayOptions {
-        let lane = LaneBounds {
-            batch_bytes_max: self.batch_bytes_max,
-            confirm_after: self.confirm_after,
-            probe_interval: self.probe_interval,
-            spool_keeps_content: self.spool == SpoolKind::File,
-        };
-        let dispatcher = DispatcherOptions {
-            servers: self.servers.clone(),
-            linger: self.linger,
-            request_bytes_max: self.request_bytes_max,
-            requests_per_server_max: self.requests_per_server_max,
-            backoff_min: self.backoff_min,
-            backoff_max: self.backoff_max,
-            lane,
-        };
-        let (merge_after, incarnations_max) = (self.merge_after, self.incarnations_max);
-        RelayOptions { vbuckets: self.vbuckets(), merge_after, incarnations_max, dispatcher }
-    }
-
-    /// How many VBuckets the deployment has.
-    pub fn vbuckets(&self) -> VBuckets {
-        VBuckets::new(self.vbuckets).expect("it was verified")
     }
 }

@@ -39,6 +39,8 @@
 #![deny(missing_docs)]
 #![doc(test(attr(deny(unused_imports))))]
 
+#[cfg(feature = "driver")]
+mod builder;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod clock;
@@ -60,10 +62,12 @@ pub mod spool;
 pub mod store_choice;
 pub mod units;
 
+#[cfg(feature = "driver")]
+pub use builder::AgentBuilder;
 pub use config::{Config, ConfigError, SpoolKind, Verified};
 #[cfg(feature = "driver")]
 pub use driver::{
-    AcceptError, Agent, AgentBuilder, AgentFailure, AgentHandle, Left, RunError, RunningAgent, StartError,
+    AcceptError, Agent, AgentFailure, AgentHandle, AgentOptions, Left, RunError, RunningAgent, StartError,
 };
 pub use relay::Status;
 pub use relay::{AcceptOutcome, ClockReading, Relay, RelayOptions, RelayStart};

@@ -3,7 +3,12 @@
 use std::fmt;
 use std::time::Duration;
 
+use taba_core::limits::FRAME_BYTES_MAX;
+use taba_core::wire::FRAME_HEADER_BYTES;
 use taba_core::{StreamId, Timestamp};
+
+/// Bytes of one body on the wire: a full frame.
+pub const BODY_BYTES_MAX: usize = FRAME_BYTES_MAX + FRAME_HEADER_BYTES;
 
 /// A Batch older than this is never sent: the mark that identifies a repetition may be gone after 48 h.
 pub const BATCH_AGE_MAX: Duration = Duration::from_secs(24 * 3600);

@@ -21,7 +21,7 @@ type Uses = BTreeMap<Module, BTreeSet<Module>>;
 
 /// The layers of the Agent, leaves first: none uses one that stands behind it.
 const AGENT: [&str; 9] =
-    ["units", "clock", "spool", "lane", "dispatcher", "relay", "config", "driver", "cli"];
+    ["units", "clock", "spool", "lane", "dispatcher", "relay", "driver", "config", "cli"];
 
 const CRATES: [&str; 7] =
     ["taba-core", "taba-handlers", "taba-client", "taba-agent", "taba-server", "taba-shard", "taba-process"];

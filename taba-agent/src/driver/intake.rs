@@ -83,7 +83,7 @@ impl Shared {
         if self.is_memory() || is_off(SPOOLED) {
             return Ok(answer);
         }
-        let is_always = self.config.spool_sync == SyncPolicy::Always;
+        let is_always = self.options.log.sync == SyncPolicy::Always;
         let is_safe =
             |safety: &SpoolProgress| (if is_always { safety.durable } else { safety.written }) >= position;
         let is_over =

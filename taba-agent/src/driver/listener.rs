@@ -18,8 +18,8 @@ use super::body::receive;
 use super::record::record;
 use super::refusal::{LoggedRefusal, RequestRefusal};
 use super::shared::Shared;
-use crate::config::BODY_BYTES_MAX;
 use crate::relay::Status;
+use crate::units::BODY_BYTES_MAX;
 
 /// All routes.
 pub(super) fn router(shared: Arc<Shared>) -> Router {
@@ -70,7 +70,7 @@ fn tell_refused(shared: &Shared, batch: &ClientBatch, bad: &[BadBlock], receipt:
 async fn events(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response, RequestRefusal> {
     let (head, body) = request.into_parts();
     check_content_type(&head.headers)?;
-    let limit = shared.config.body_timeout;
+    let limit = shared.options.body_timeout;
     let received = timeout(limit, receive(&shared, &head.headers, body, BODY_BYTES_MAX)).await;
     let (body, _room) = received.map_err(|_| RequestRefusal::TooSlow(limit))??;
     // Nothing waits from here to the answer, so at most one body per thread is decompressed at a time.

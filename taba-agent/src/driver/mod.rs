@@ -1,7 +1,6 @@
 //! The driver: an [`Agent`] runs a [`Relay`](crate::Relay) with sockets and time.
 
 mod body;
-mod builder;
 mod clock;
 mod disk;
 mod disk_thread;
@@ -13,6 +12,7 @@ mod limited_listener;
 mod listener;
 mod log_notices;
 mod open;
+mod options;
 mod pump;
 mod record;
 mod refusal;
@@ -39,15 +39,14 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-pub use self::builder::AgentBuilder;
 pub use self::disk::{DiskError, FileDisk};
 pub use self::failure::AgentFailure;
 pub use self::handle::{AcceptError, AgentHandle};
 use self::limited_listener::LimitedListener;
+pub use self::options::AgentOptions;
 pub use self::set_aside::{SetAsideFile, SetAsideFiles};
 use self::shared::Shared;
 use self::supervise::supervise;
-use crate::config::{Config, SpoolKind, Verified};
 use crate::relay::Status;
 use crate::spool::{Disk, Weight};
 
@@ -77,7 +76,7 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 /// ```
 #[derive(Clone, Debug)]
 pub struct Agent {
-    config: Verified<Config>,
+    options: AgentOptions,
     handlers: Registry,
     log_lines_dropped: DroppedLogLines,
 }
@@ -173,14 +172,10 @@ impl Drop for DiskHandle {
 }
 
 impl Agent {
-    /// A new builder.
-    pub fn builder() -> AgentBuilder {
-        AgentBuilder::default()
-    }
-
-    /// An Agent with this configuration.
-    pub fn new(config: Verified<Config>) -> Self {
-        Self { config, handlers: Registry::default(), log_lines_dropped: DroppedLogLines::default() }
+    /// An Agent with this configuration, which is [`Verified`](crate::Verified).
+    pub fn new(config: impl Into<AgentOptions>) -> Self {
+        let (handlers, log_lines_dropped) = (Registry::default(), DroppedLogLines::default());
+        Self { options: config.into(), handlers, log_lines_dropped }
     }
 
     /// Merges the unsent Blocks of these Tab types while Servers are unavailable, so that a long outage takes space
@@ -216,20 +211,20 @@ impl Agent {
     async fn begin(self, disk: Option<Box<dyn Disk>>) -> Result<RunningAgent, StartError> {
         // A panic of a Handler during a merge is logged with a limit, not each time.
         quiet_guarded_panics();
-        let listen = &self.config.listen;
+        let listen = &self.options.listen;
         let listen_error = |source| StartError::Listen { addr: listen.clone(), source };
         // A name may have several addresses; the first usable one is taken.
         let tcp = TcpListener::bind((listen.host(), listen.port())).await.map_err(listen_error)?;
         let addr = tcp.local_addr().map_err(listen_error)?;
-        let (mut shared, disk, woken) = Shared::new(self.config, self.handlers, disk)?;
+        let (mut shared, disk, woken) = Shared::new(self.options, self.handlers, disk)?;
         shared.log_lines_dropped = self.log_lines_dropped;
         let shared = Arc::new(shared);
         let handle = DiskHandle(Arc::clone(&shared));
-        let permits = Arc::new(Semaphore::new(shared.config.connections_max));
+        let permits = Arc::new(Semaphore::new(shared.options.connections_max));
         let (stop, stopped) = watch::channel(());
         let mut listeners = JoinSet::new();
         #[cfg(unix)]
-        let socket = match &shared.config.unix {
+        let socket = match &shared.options.unix {
             None => None,
             Some(path) => {
                 let opened =
@@ -266,7 +261,7 @@ impl Agent {
     /// [`RunError`] when it does not start, or a part of it [failed](RunningAgent::failed); what it held was
     /// [saved](RunningAgent::abandon) as far as that went.
     pub async fn run_until(self, signal: impl Future<Output = ()>) -> Result<Left, RunError> {
-        let deadline = self.config.shutdown_timeout;
+        let deadline = self.options.shutdown_timeout;
         let running = self.start().await?;
         let failure = tokio::select! {
             () = signal => return Ok(running.shutdown(deadline).await),
@@ -357,7 +352,7 @@ impl RunningAgent {
         self.shared.close(CLOSE_LIMIT).await;
         // An inconsistent state has no count: what was acknowledged is in the Spool.
         let left = self.shared.unapplied().unwrap_or_default();
-        let is_kept = left != Weight::default() && self.shared.config.spool == SpoolKind::File;
+        let is_kept = left != Weight::default() && !self.shared.is_memory();
         Left { is_kept, events: left.events, bytes: left.bytes }
     }
 }

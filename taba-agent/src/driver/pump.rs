@@ -18,10 +18,10 @@ use crate::sabotage::{PUMP, panic_in};
 /// Safe: requests in flight are cancelled; the Relay still holds their Batches.
 pub(super) async fn pump(shared: Arc<Shared>) {
     let seen = (Arc::clone(&shared.vbuckets), Arc::clone(&shared.stores));
-    let sender = RequestSender::new(&shared.config, Arc::clone(&shared.lines), seen);
+    let sender = RequestSender::new(&shared.options, Arc::clone(&shared.lines), seen);
     let mut flights = JoinSet::new();
     // Asked at the start and regularly: reports mismatches without traffic, and detects new Server processes.
-    let mut greetings = interval(shared.config.probe_interval);
+    let mut greetings = interval(shared.options.relay.dispatcher.lane.probe_interval);
     greetings.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut is_met = false;
     let mut requests = Vec::new();
@@ -51,7 +51,7 @@ pub(super) async fn pump(shared: Arc<Shared>) {
             () = shared.wake.notified() => Input::Tick,
             _ = greetings.tick() => {
                 if !std::mem::replace(&mut is_met, true) || shared.holds_events() {
-                    for server in 0..shared.config.servers.len() {
+                    for server in 0..shared.options.servers().len() {
                         flights.spawn(sender.clone().greet(server));
                     }
                 }

@@ -42,7 +42,7 @@ pub(super) async fn record(
     let Query(params) = params.map_err(|error| RequestRefusal::Parameter(error.body_text()))?;
     let key = key(&head.headers)?;
     let client = params.client.unwrap_or_else(|| ClientId::new(CLIENT).expect("the constant is a name"));
-    let limit = shared.config.body_timeout;
+    let limit = shared.options.body_timeout;
     let received = timeout(limit, receive(&shared, &head.headers, body, BYTES_MAX)).await;
     let (body, _room) = received.map_err(|_| RequestRefusal::TooSlow(limit))??;
     let (outcome, is_repeated) =

@@ -15,14 +15,13 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use taba_core::wire::{self, Ack, Frame, Kind, WireError};
-use taba_core::{StoreId, Timestamp};
+use taba_core::{LogThrottle, RequestHeader, StoreId, Timestamp};
 use tokio::time::timeout;
 
+use super::options::AgentOptions;
 use super::stores::{StoreMismatch, Stores};
-use crate::config::{BODY_BYTES_MAX, Config, RequestCompression, Verified};
 use crate::dispatcher::{FailureCause, Input, Request};
-use taba_core::LogThrottle;
-use taba_core::RequestHeader;
+use crate::units::BODY_BYTES_MAX;
 
 /// Idle connections are closed after this time.
 const IDLE: Duration = Duration::from_secs(60);
@@ -150,17 +149,17 @@ impl SendError {
 
 impl RequestSender {
     pub(super) fn new(
-        config: &Verified<Config>,
+        options: &AgentOptions,
         lines: Arc<LogThrottle>,
         (vbuckets, stores): (Arc<VBucketsSeen>, Arc<Stores>),
     ) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(config.connect_timeout));
+        connector.set_connect_timeout(Some(options.connect_timeout));
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
-            .pool_max_idle_per_host(config.requests_per_server_max)
+            .pool_max_idle_per_host(options.relay.dispatcher.requests_per_server_max)
             .build(connector);
         let uri = |url: &str, path: &str| {
             format!("{url}{path}").parse().expect("a ServerUrl was checked when it was made")
@@ -171,11 +170,7 @@ impl RequestSender {
             check: uri(url, "/v2/check"),
             store: uri(url, "/v2/store"),
         };
-        let compression = match config.compression {
-            RequestCompression::Lz4 => wire::Compression::Lz4,
-            RequestCompression::None => wire::Compression::None,
-        };
-        let uris = config.servers.iter().map(|server| all(server.url())).collect();
+        let uris = options.servers().iter().map(|server| all(server.url())).collect();
         let header = |header: &RequestHeader| {
             let name =
                 HeaderName::try_from(header.name()).expect("a RequestHeader was checked when it was made");
@@ -184,15 +179,15 @@ impl RequestSender {
             value.set_sensitive(true);
             (name, value)
         };
-        let headers = config.server_header.iter().map(header).collect();
+        let headers = options.server_header.iter().map(header).collect();
         Self {
             client,
             uris,
             headers,
-            timeout: config.request_timeout,
-            compression,
+            timeout: options.request_timeout,
+            compression: options.compression,
             lines,
-            ours: config.vbuckets().count(),
+            ours: options.relay.vbuckets.count(),
             vbuckets,
             stores,
             processes: Arc::default(),

@@ -12,13 +12,14 @@ use tokio::time::timeout;
 
 use super::StartError;
 use super::clock::{Clock, random};
+use super::disk::FileDisk;
 use super::failure::{AgentFailure, Poisoned};
 use super::log_notices::tell;
-use super::open::{open, open_disk, resolve_set_aside};
+use super::open::open;
+use super::options::AgentOptions;
 use super::sender::VBucketsSeen;
 use super::set_aside::{self, SetAsideFiles};
 use super::stores::Stores;
-use crate::config::{Config, SpoolKind, Verified};
 use crate::dispatcher::{Input, Request};
 use crate::relay::{ClockReading, Relay, RelayStart, SetAsideBlocks, Status};
 use crate::spool::recovery::Recovered;
@@ -28,7 +29,7 @@ use crate::spool::{Disk, DiskFault, DiskJob, JobResult, MemorySpool, Spool, Sync
 const SAY_AGAIN: Duration = Duration::from_secs(60);
 
 pub(super) struct Shared {
-    pub(super) config: Verified<Config>,
+    pub(super) options: AgentOptions,
     /// Which times front-ends have given away, in microseconds.
     pub(super) record_clock: AtomicI64,
     /// Tab types whose values front-ends can read.
@@ -115,24 +116,23 @@ impl Shared {
     /// the thread that owns it.
     #[expect(clippy::type_complexity, reason = "three things that are told apart at once")]
     pub(super) fn new(
-        config: Verified<Config>,
+        options: AgentOptions,
         handlers: Registry,
         disk: Option<Box<dyn Disk>>,
     ) -> Result<(Self, Option<Box<dyn Disk>>, Receiver<()>), StartError> {
-        let mut disk = match disk {
-            None if config.spool == SpoolKind::File => open_disk(&config)?,
-            disk => disk,
+        let mut disk = match (disk, &options.spool_dir) {
+            (None, Some(directory)) => Some(Box::new(FileDisk::open(directory)?) as Box<dyn Disk>),
+            (disk, _) => disk,
         };
         let (spool, recovered): (Box<dyn Spool>, _) = match &mut disk {
-            None => (Box::new(MemorySpool::new(config.spool_bytes_max)), Recovered::default()),
+            None => (Box::new(MemorySpool::new(options.log.bytes_max)), Recovered::default()),
             Some(disk) => {
-                let (spool, recovered) = open(&config, &mut **disk)?;
-                resolve_set_aside(&config.spool_dir, &**disk, &recovered);
+                let (spool, recovered) = open(&options, &mut **disk)?;
                 (Box::new(spool), recovered)
             }
         };
-        let stores = Stores::open(&config, !recovered.lanes.is_empty());
-        let stores = stores.map_err(|source| StartError::Spool { path: config.spool_dir.clone(), source })?;
+        let stores = Stores::open(&options, !recovered.lanes.is_empty());
+        let stores = stores.map_err(|source| StartError::Spool { path: options.path(), source })?;
         let clock = Clock::start();
         let origin = RelayStart {
             now: clock.now(),
@@ -140,11 +140,11 @@ impl Shared {
             recovered,
             handlers: handlers.clone(),
         };
-        let relay = Relay::new(config.relay_options(), spool, origin);
-        let bodies = Semaphore::new(config.bodies_bytes_max);
+        let relay = Relay::new(options.relay.clone(), spool, origin);
+        let bodies = Semaphore::new(options.bodies_bytes_max);
         let (disk_wake, woken) = sync_channel(1);
         let shared = Self {
-            config,
+            options,
             record_clock: AtomicI64::new(i64::MIN),
             handlers,
             clock,
@@ -236,7 +236,7 @@ impl Shared {
     /// # Cancel safety
     /// Safe: a file that is pending then is decided about at the next start.
     async fn set_aside(self: Arc<Self>, aside: SetAsideBlocks) {
-        let files = (!self.is_memory()).then(|| SetAsideFiles::of(&self.config.spool_dir));
+        let files = self.options.spool_dir.as_deref().map(SetAsideFiles::of);
         let names = match (&files, aside.events()) {
             // There is nothing to be kept, or no place for it.
             (None, _) | (_, 0) => None,
@@ -253,7 +253,7 @@ impl Shared {
         set_aside::tell(&aside, names.is_some());
         self.hint();
         let (Some(files), Some(names)) = (files, names) else { return };
-        let is_never = self.config.spool_sync == SyncPolicy::Never;
+        let is_never = self.options.log.sync == SyncPolicy::Never;
         let is_safe =
             |safety: &SpoolProgress| (if is_never { safety.written } else { safety.durable }) >= position;
         // The sender is in here; it cannot be gone.
@@ -270,7 +270,7 @@ impl Shared {
         let _ = self.with(|relay, _| relay.not_kept(aside));
         if let Some(suppressed) = self.lines.admit("set aside", &error.to_string()) {
             tracing::error!(
-                spool_dir = %self.config.spool_dir.display(), lane = %aside.lane, seq = aside.seq, %error, suppressed,
+                spool_dir = %self.options.path().display(), lane = %aside.lane, seq = aside.seq, %error, suppressed,
                 "a block that is to be set aside cannot be kept in the directory set-aside of the spool; its lane waits until it can"
             );
         }
@@ -342,7 +342,7 @@ impl Shared {
         let mut safety = self.safety.subscribe();
         let finish = async {
             if let (Ok(position), false) = (position, self.is_memory()) {
-                let is_never = self.config.spool_sync == SyncPolicy::Never;
+                let is_never = self.options.log.sync == SyncPolicy::Never;
                 let is_safe = |safety: &SpoolProgress| {
                     (if is_never { safety.written } else { safety.durable }) >= position || safety.is_broken
                 };
@@ -370,7 +370,7 @@ impl Shared {
         let store_id = self.stores.chosen().map(|store| store.to_string());
         let others = self.stores.others().into_iter();
         let name = |(server, store): (usize, StoreId)| {
-            (self.config.servers[server].url().to_owned(), store.to_string())
+            (self.options.servers()[server].url().to_owned(), store.to_string())
         };
         let status = Status { store_id, other_stores: others.map(name).collect(), ..status };
         let has_failed = self.failure.borrow().is_some();
@@ -415,7 +415,7 @@ impl Shared {
 
     pub(super) fn is_memory(&self) -> bool {
         // Where there is no disk from the start.
-        self.config.spool == SpoolKind::Memory
+        self.options.spool_dir.is_none()
     }
 
     /// There may be something to do for the pump and for the disk thread.

@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use taba_core::StoreId;
 
 use super::file::put_file;
-use crate::config::{Config, SpoolKind, Verified};
+use super::options::AgentOptions;
 use crate::store_choice::{StoreChoice, StoreMatch};
 
 /// The file in the Spool's directory with the store of its events, as [`StoreId`] writes it.
@@ -37,19 +37,19 @@ pub(super) enum StoreMismatch {
 
 impl Stores {
     /// The setting; else what an earlier run has recorded, if its Spool is not empty.
-    pub(super) fn open(config: &Verified<Config>, holds_something: bool) -> io::Result<Self> {
-        let file = (config.spool == SpoolKind::File).then(|| config.spool_dir.join(FILE));
+    pub(super) fn open(options: &AgentOptions, holds_something: bool) -> io::Result<Self> {
+        let file = options.spool_dir.as_ref().map(|directory| directory.join(FILE));
         let noted = match &file {
             Some(path) => read(path)?,
             None => None,
         };
-        let chosen = config.store_id.or(noted.filter(|_| holds_something));
-        if let (Some(path), Some(chosen)) = (&file, config.store_id)
+        let chosen = options.store_id.or(noted.filter(|_| holds_something));
+        if let (Some(path), Some(chosen)) = (&file, options.store_id)
             && noted != Some(chosen)
         {
             put_file(path, format!("{chosen}\n").as_bytes())?;
         }
-        let choice = Mutex::new(StoreChoice::new(config.servers.len(), chosen));
+        let choice = Mutex::new(StoreChoice::new(options.servers().len(), chosen));
         Ok(Self { choice, choosing: tokio::sync::Mutex::default(), file })
     }
 

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use taba_core::{HostPort, Registry};
 
-use super::Agent;
 use crate::config::{Config, ConfigError, SpoolKind};
+use crate::driver::Agent;
 use crate::server_url::ServerUrl;
 
 /// Builds an [`Agent`]; other settings are as in [`Config::default`].
@@ -14,6 +14,13 @@ use crate::server_url::ServerUrl;
 pub struct AgentBuilder {
     config: Config,
     handlers: Registry,
+}
+
+impl Agent {
+    /// An Agent to be configured by calls.
+    pub fn builder() -> AgentBuilder {
+        AgentBuilder::default()
+    }
 }
 
 impl AgentBuilder {

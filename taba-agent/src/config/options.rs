@@ -1,0 +1,81 @@
+//! What each part of an Agent is told by the settings.
+
+use std::time::Duration;
+
+use taba_core::VBuckets;
+
+use super::{Config, SpoolKind, Verified};
+use crate::dispatcher::DispatcherOptions;
+use crate::lane::LaneBounds;
+use crate::relay::RelayOptions;
+use crate::spool::{LogOptions, SyncPolicy};
+
+impl Verified<Config> {
+    /// How the log of a Spool on a disk is kept.
+    pub fn log_options(&self) -> LogOptions {
+        // Many segments, so that room comes back in small pieces; none so small that files are a burden.
+        let segment_bytes = (self.spool_bytes_max / 16).clamp(1 << 20, 64 << 20);
+        let sync_interval = match self.spool_sync {
+            SyncPolicy::Interval => self.spool_sync_interval,
+            SyncPolicy::Always | SyncPolicy::Never => Duration::ZERO,
+        };
+        LogOptions { bytes_max: self.spool_bytes_max, segment_bytes, sync: self.spool_sync, sync_interval }
+    }
+
+    /// The options of a Relay.
+    pub fn relay_options(&self) -> RelayOptions {
+        let lane = LaneBounds {
+            batch_bytes_max: self.batch_bytes_max,
+            confirm_after: self.confirm_after,
+            probe_interval: self.probe_interval,
+            spool_keeps_content: self.spool == SpoolKind::File,
+        };
+        let dispatcher = DispatcherOptions {
+            servers: self.servers.clone(),
+            linger: self.linger,
+            request_bytes_max: self.request_bytes_max,
+            requests_per_server_max: self.requests_per_server_max,
+            backoff_min: self.backoff_min,
+            backoff_max: self.backoff_max,
+            lane,
+        };
+        let (merge_after, incarnations_max) = (self.merge_after, self.incarnations_max);
+        RelayOptions { vbuckets: self.vbuckets(), merge_after, incarnations_max, dispatcher }
+    }
+
+    /// How many VBuckets the deployment has.
+    pub fn vbuckets(&self) -> VBuckets {
+        VBuckets::new(self.vbuckets).expect("it was verified")
+    }
+}
+
+#[cfg(feature = "driver")]
+impl From<Verified<Config>> for crate::driver::AgentOptions {
+    fn from(config: Verified<Config>) -> Self {
+        use taba_core::wire::Compression;
+
+        use super::RequestCompression;
+
+        let (log, relay) = (config.log_options(), config.relay_options());
+        let Verified(config) = config;
+        Self {
+            listen: config.listen,
+            unix: config.unix,
+            connections_max: config.connections_max,
+            bodies_bytes_max: config.bodies_bytes_max,
+            body_timeout: config.body_timeout,
+            shutdown_timeout: config.shutdown_timeout,
+            spool_dir: (config.spool == SpoolKind::File).then_some(config.spool_dir),
+            log,
+            store_id: config.store_id,
+            server_header: config.server_header,
+            connect_timeout: config.connect_timeout,
+            request_timeout: config.request_timeout,
+            compression: match config.compression {
+                RequestCompression::Lz4 => Compression::Lz4,
+                RequestCompression::None => Compression::None,
+            },
+            relay,
+        }
+    }
+}
