@@ -14,12 +14,19 @@
 //! compared and encoded. The wide form is the "small superaccumulator" of R. M. Neal, *Fast exact summation using
 //! small and large superaccumulators* (2015), with full carries, since it is rare here.
 
+mod column;
+mod float;
+mod wide;
+
 use std::fmt;
 use std::iter::Sum;
 use std::ops::AddAssign;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use self::column::{aligned_sum, integer_sum};
+use self::float::{EXPONENT_MIN, add_small, decompose, join, normalise, power_of_two, round, split};
+use self::wide::{LIMBS, WIDE_BYTES, Wide};
 use crate::reading::number_text;
 
 /// An exact sum of doubles: associative and commutative to the last bit.
@@ -67,14 +74,6 @@ pub enum Canonical {
         bytes: Vec<u8>,
     },
 }
-
-/// The exponent of the lowest bit of the smallest double.
-const EXPONENT_MIN: i32 = -1074;
-/// Bits of the wide form: 2,098 for the doubles themselves and 78 for carries and the sign.
-const LIMBS: usize = 34;
-const WIDE_BYTES: usize = LIMBS * 8;
-/// Integers up to this size can be added 1,024 at a time into an i64.
-const INTEGER_MAX: i64 = 1 << 52;
 
 impl Default for ExactSum {
     fn default() -> Self {
@@ -307,55 +306,6 @@ impl ExactSum {
 /// Values that are added before anybody looks for an overflow.
 const CHUNK: usize = 1024;
 
-/// The sum of at most 1,024 values, if all of them are integers up to 2^52 in size.
-fn integer_sum(values: &[f64]) -> Option<i64> {
-    // The first value usually tells what the column is made of.
-    let mut integers = values.first().is_none_or(|value| value.fract() == 0.0);
-    let mut sum = 0_i64;
-    if !integers {
-        return None;
-    }
-    for &value in values {
-        // A cast saturates and turns NaN into 0; the comparison then sees it.
-        let integer = value as i64;
-        integers &= (integer as f64 == value) & (integer.unsigned_abs() <= INTEGER_MAX as u64);
-        sum = sum.wrapping_add(integer);
-    }
-    integers.then_some(sum)
-}
-
-/// The sum of at most 1,024 values as integer times power of two, if their exponents lie close enough together.
-///
-/// Every mantissa is shifted to the lowest exponent among them: 53 bits, shifted by at most 63, added 1,024 times, stay
-/// below 2^126.
-// PERF: no branch a value, and no test of a carry; `cargo run --profile bench -p taba-bench --bin fold`.
-fn aligned_sum(values: &[f64]) -> Option<(i128, i32)> {
-    let (mut lowest, mut highest) = (u64::MAX, 0);
-    for value in values {
-        let bits = value.to_bits();
-        let biased = (bits >> 52) & 0x7ff;
-        highest = highest.max(biased);
-        // Zero has no bits that would have to be shifted anywhere.
-        lowest = lowest.min(if bits << 1 == 0 { u64::MAX } else { biased.max(1) });
-    }
-    if highest == 0x7ff || lowest == u64::MAX || highest.saturating_sub(lowest) > 63 {
-        return None;
-    }
-    let mut sum = 0_i128;
-    for value in values {
-        let bits = value.to_bits();
-        let biased = (bits >> 52) & 0x7ff;
-        let fraction = bits & ((1 << 52) - 1);
-        let mantissa = if biased == 0 { fraction } else { fraction | 1 << 52 };
-        let shift = biased.max(1).saturating_sub(lowest) as u32 & 63;
-        // Two shifts of 64 bits: a shift of 128 would have to ask whether it is by more than 63.
-        let magnitude = join(mantissa << shift, (mantissa >> 1) >> (63 - shift));
-        let sign = i128::from(bits as i64 >> 63);
-        sum += (magnitude ^ sign) - sign;
-    }
-    Some((sum, lowest as i32 - 1075))
-}
-
 impl PartialEq for ExactSum {
     fn eq(&self, other: &Self) -> bool {
         self.canonical() == other.canonical()
@@ -418,63 +368,9 @@ fn element<'de, T: Deserialize<'de>, A: serde::de::SeqAccess<'de>>(seq: &mut A) 
     seq.next_element()?.ok_or_else(|| serde::de::Error::custom("an exact sum ends early"))
 }
 
-const fn join(lo: u64, hi: u64) -> i128 {
-    ((hi as i128) << 64) | lo as i128
-}
-
-const fn split(value: i128) -> (u64, u64) {
-    (value as u64, (value >> 64) as u64)
-}
-
 fn small(mantissa: i128, exponent: i32) -> ExactSum {
     let (lo, hi) = split(mantissa);
     ExactSum(Repr::Small { lo, hi, exponent: exponent as i16 })
-}
-
-/// A finite double as integer times power of two. Integers below 2^53 come out with exponent 0, so that the usual
-/// sums of counts never shift.
-#[inline]
-fn decompose(value: f64) -> (i64, i32) {
-    let integer = value as i64;
-    if integer as f64 == value && integer.unsigned_abs() < 1 << 53 {
-        return (integer, 0);
-    }
-    let bits = value.to_bits();
-    let biased = (bits >> 52) as i32 & 0x7ff;
-    let fraction = (bits & ((1 << 52) - 1)) as i64;
-    let (mantissa, exponent) =
-        if biased == 0 { (fraction, EXPONENT_MIN) } else { (fraction | 1 << 52, biased - 1075) };
-    (if value < 0.0 { -mantissa } else { mantissa }, exponent)
-}
-
-/// `a * 2^at + b * 2^bt`, if it fits an i128 at the lower of the two exponents.
-#[inline]
-fn add_small(a: i128, at: i32, b: i128, bt: i32) -> Option<(i128, i32)> {
-    if at == bt {
-        return Some((a.checked_add(b)?, at));
-    }
-    if b == 0 {
-        return Some((a, at));
-    }
-    if a == 0 {
-        return Some((b, bt));
-    }
-    let (high, shift, low, exponent) =
-        if at > bt { (a, at.abs_diff(bt), b, bt) } else { (b, at.abs_diff(bt), a, at) };
-    // Two bits stay free: one for the sign, one so that the sum of two such numbers cannot overflow by much.
-    if high.unsigned_abs().leading_zeros() < shift.saturating_add(2) {
-        return None;
-    }
-    Some(((high << shift).checked_add(low)?, exponent))
-}
-
-/// The same value with an odd mantissa; zero has exponent 0.
-fn normalise(mantissa: i128, exponent: i32) -> (i128, i32) {
-    if mantissa == 0 {
-        return (0, 0);
-    }
-    let zeros = mantissa.trailing_zeros();
-    (mantissa >> zeros, exponent + zeros as i32)
 }
 
 fn canonical_small(mantissa: i128, exponent: i32) -> Canonical {
@@ -484,142 +380,6 @@ fn canonical_small(mantissa: i128, exponent: i32) -> Canonical {
         return Canonical::Integer((mantissa << exponent) as i64);
     }
     Canonical::Scaled { mantissa, exponent: exponent as i16 }
-}
-
-/// `mantissa * 2^exponent` to the nearest double, ties to even.
-fn round(mantissa: i128, exponent: i32) -> f64 {
-    // The cast rounds correctly. It is exact wherever the result would be subnormal: exponents never go below -1074,
-    // so such a result has fewer than 53 bits. Scaling in two steps keeps each factor within the normal range.
-    let half = exponent / 2;
-    mantissa as f64 * power_of_two(half) * power_of_two(exponent - half)
-}
-
-fn power_of_two(exponent: i32) -> f64 {
-    f64::from_bits(((exponent + 1023) as u64) << 52)
-}
-
-/// 2,176 bits of two's complement, in units of 2^-1074.
-#[derive(Clone, Debug)]
-struct Wide([u64; LIMBS]);
-
-impl Wide {
-    fn add_scaled(&mut self, mantissa: i128, exponent: i32) {
-        let at = (exponent - EXPONENT_MIN) as usize;
-        let (limb, shift) = (at / 64, at % 64);
-        let fill = if mantissa < 0 { u64::MAX } else { 0 };
-        let (lo, hi) = split(mantissa);
-        let spread = if shift == 0 {
-            [lo, hi, fill]
-        } else {
-            [lo << shift, hi << shift | lo >> (64 - shift), fill << shift | hi >> (64 - shift)]
-        };
-        let mut carry = false;
-        for (i, mine) in self.0.iter_mut().enumerate().skip(limb) {
-            let other = spread.get(i - limb).copied().unwrap_or(fill);
-            let (sum, over) = mine.overflowing_add(other);
-            let (sum, over_carry) = sum.overflowing_add(u64::from(carry));
-            *mine = sum;
-            carry = over | over_carry;
-        }
-    }
-
-    fn add_wide(&mut self, other: &Self) {
-        let mut carry = false;
-        for (mine, other) in self.0.iter_mut().zip(&other.0) {
-            let (sum, over) = mine.overflowing_add(*other);
-            let (sum, over_carry) = sum.overflowing_add(u64::from(carry));
-            *mine = sum;
-            carry = over | over_carry;
-        }
-    }
-
-    fn is_negative(&self) -> bool {
-        self.0[LIMBS - 1] >> 63 == 1
-    }
-
-    fn magnitude(&self) -> [u64; LIMBS] {
-        let mut limbs = self.0;
-        if self.is_negative() {
-            let mut carry = true;
-            for limb in &mut limbs {
-                let (value, over) = (!*limb).overflowing_add(u64::from(carry));
-                *limb = value;
-                carry = over;
-            }
-        }
-        limbs
-    }
-
-    fn to_f64(&self) -> f64 {
-        self.to_f64_below(0)
-    }
-
-    /// The nearest double to this by `2^down`.
-    fn to_f64_below(&self, down: i32) -> f64 {
-        let limbs = self.magnitude();
-        let Some(top) = limbs.iter().rposition(|&limb| limb != 0) else { return 0.0 };
-        // The top 64 bits, then one sticky bit for all below: enough for a correct rounding to 53.
-        let lead = limbs[top].leading_zeros();
-        let next = if top > 0 { limbs[top - 1] } else { 0 };
-        let head = if lead == 0 { limbs[top] } else { limbs[top] << lead | next >> (64 - lead) };
-        let left = if top > 0 && lead < 64 { next << lead } else { 0 };
-        let sticky = left != 0 || limbs[..top.saturating_sub(1)].iter().any(|&limb| limb != 0);
-        let mantissa = i128::from(head) << 1 | i128::from(sticky);
-        let exponent = top as i32 * 64 - lead as i32 + EXPONENT_MIN - 1 - down;
-        let magnitude = if exponent < EXPONENT_MIN {
-            // Fewer than 64 bits above the lowest: they are all in the head and the shift loses only zeros.
-            round(mantissa >> (EXPONENT_MIN - exponent), EXPONENT_MIN)
-        } else if exponent > 1023 {
-            f64::INFINITY
-        } else {
-            round(mantissa, exponent)
-        };
-        if self.is_negative() { -magnitude } else { magnitude }
-    }
-
-    fn canonical(&self) -> Canonical {
-        let limbs = self.magnitude();
-        let Some(low) = limbs.iter().position(|&limb| limb != 0) else { return Canonical::Integer(0) };
-        let high = limbs.iter().rposition(|&limb| limb != 0).unwrap_or(low);
-        let zeros = low * 64 + limbs[low].trailing_zeros() as usize;
-        let bits = high * 64 + 64 - limbs[high].leading_zeros() as usize - zeros;
-        if bits <= 127 {
-            let mut mantissa = 0_u128;
-            for (i, &limb) in limbs.iter().enumerate().skip(low).take(3) {
-                let at = (i * 64) as i64 - zeros as i64;
-                if at < 0 {
-                    mantissa |= u128::from(limb) >> -at;
-                } else if at < 128 {
-                    mantissa |= u128::from(limb) << at;
-                }
-            }
-            let mantissa = if self.is_negative() { -(mantissa as i128) } else { mantissa as i128 };
-            return canonical_small(mantissa, zeros as i32 + EXPONENT_MIN);
-        }
-        let bytes: Vec<u8> = self.0.iter().flat_map(|limb| limb.to_le_bytes()).collect();
-        let skip = bytes.iter().position(|&byte| byte != 0).unwrap_or(0);
-        let fill = if self.is_negative() { 0xff } else { 0 };
-        let mut end = bytes.len();
-        // A byte goes when it only repeats the sign that the one below it shows.
-        while end - skip > 1 && bytes[end - 1] == fill && (bytes[end - 2] ^ fill) & 0x80 == 0 {
-            end -= 1;
-        }
-        Canonical::Wide { skip: skip as u16, bytes: bytes[skip..end].to_vec() }
-    }
-
-    fn from_bytes(skip: u16, bytes: &[u8]) -> Option<Self> {
-        let skip = usize::from(skip);
-        let end = skip.checked_add(bytes.len()).filter(|end| *end <= WIDE_BYTES)?;
-        let fill = if bytes.last()? & 0x80 != 0 { 0xff } else { 0 };
-        let mut all = [fill; WIDE_BYTES];
-        all[..skip].fill(0);
-        all[skip..end].copy_from_slice(bytes);
-        let mut limbs = [0; LIMBS];
-        for (limb, chunk) in limbs.iter_mut().zip(all.chunks_exact(8)) {
-            *limb = u64::from_le_bytes(chunk.try_into().ok()?);
-        }
-        Some(Self(limbs))
-    }
 }
 
 #[cfg(test)]

@@ -51,6 +51,7 @@ mod catalog;
 mod deadline;
 mod error;
 mod fault;
+mod groups;
 mod ledger;
 mod lists;
 mod metrics;
