@@ -5,29 +5,20 @@
 
 mod lanes;
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
-use lanes::{acks, batch, block, frame, tab_in};
+use lanes::process::Process;
+use lanes::{batch, block, tab_in};
 use taba_core::VBuckets;
 use taba_core::wire::{Ack, Answer, LaneBatch};
 use taba_tests::redis::{Aof, Options, Redis};
 
-const WAIT: Duration = Duration::from_secs(30);
 const STREAM: u64 = 0xfeed_5eed;
 
 /// A log that is written before each answer, also while a slow disk syncs: what was answered survives a kill.
 fn survives() -> Options {
     Options { aof: Aof::No, ..Options::default() }
-}
-
-/// A running taba-server; killed when dropped.
-struct Process {
-    child: Child,
-    address: SocketAddr,
-    words: String,
 }
 
 fn command(redis: &[Redis]) -> Command {
@@ -38,57 +29,8 @@ fn command(redis: &[Redis]) -> Command {
     command
 }
 
-impl Process {
-    fn start(redis: &[Redis]) -> Self {
-        let mut child = command(redis).stderr(Stdio::piped()).spawn().unwrap();
-        let mut stderr = BufReader::new(child.stderr.take().unwrap());
-        let (mut words, mut line) = (String::new(), String::new());
-        while !line.contains("listening on http://") {
-            line.clear();
-            assert!(stderr.read_line(&mut line).unwrap() > 0, "it ended before it listened: {words}");
-            words += &line;
-        }
-        let address =
-            line.split("http://").nth(1).unwrap().split_whitespace().next().unwrap().parse().unwrap();
-        // Its log must not fill the pipe.
-        std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink()));
-        Self { child, address, words }
-    }
-
-    fn ask(&self, request: &[u8]) -> Vec<u8> {
-        let mut stream = TcpStream::connect(self.address).unwrap();
-        stream.set_read_timeout(Some(WAIT)).unwrap();
-        stream.write_all(request).unwrap();
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).unwrap();
-        let head = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").unwrap();
-        assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
-        answer.split_off(head + 4)
-    }
-
-    fn send(&self, batches: &[LaneBatch]) -> Vec<Ack> {
-        let body = frame(batches);
-        let head = format!(
-            "POST /v2/lanes HTTP/1.1\r\nhost: taba\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
-            body.len()
-        );
-        acks(self.ask(&[head.as_bytes(), &body].concat()))
-    }
-
-    /// What it answers about Tabs, as text.
-    fn tabs(&self) -> String {
-        let request =
-            "GET /v2/tabs HTTP/1.1\r\nhost: taba\r\nconnection: close\r\naccept: text/plain\r\n\r\n";
-        String::from_utf8(self.ask(request.as_bytes())).unwrap()
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // As kill -9 does.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+fn start(redis: &[Redis]) -> Process {
+    Process::start(command(redis))
 }
 
 /// The Batch of this number for some Lanes: three events for one Client.
@@ -111,21 +53,21 @@ fn answers(acks: &[Ack], answer: Answer, applied: u64) {
 #[test]
 fn killed_and_started_again_it_goes_on_where_it_was() {
     let redis = Redis::start_many(2, &survives());
-    let server = Process::start(&redis);
+    let server = start(&redis);
     assert!(server.words.contains("redis store on 127.0.0.1:"), "{}", server.words);
     for seq in 1..=3 {
         answers(&server.send(&batches(seq)), Answer::Applied, seq);
     }
-    let before = server.tabs();
+    let before = server.get("/v2/tabs");
     assert_eq!(before.matches("events 9").count(), 5, "{before}");
     drop(server);
-    let server = Process::start(&redis);
-    assert_eq!(server.tabs().matches("events 9").count(), 5, "{}", server.tabs());
+    let server = start(&redis);
+    assert_eq!(server.get("/v2/tabs").matches("events 9").count(), 5, "{}", server.get("/v2/tabs"));
     // What was answered is known; the next goes on from there.
     answers(&server.send(&batches(3)), Answer::Duplicate, 3);
     answers(&server.send(&batches(4)), Answer::Applied, 4);
     // Another one beside it writes the same VBuckets; both notice.
-    let other = Process::start(&redis);
+    let other = start(&redis);
     for seq in 5..=10 {
         let (one, two) = if seq % 2 == 0 { (&server, &other) } else { (&other, &server) };
         answers(&one.send(&batches(seq)), Answer::Applied, seq);
@@ -134,14 +76,14 @@ fn killed_and_started_again_it_goes_on_where_it_was() {
         assert!(again.iter().all(|ack| ack.applied.0 == seq), "{again:?}");
     }
     drop((server, other));
-    let last = Process::start(&redis).tabs();
+    let last = start(&redis).get("/v2/tabs");
     assert_eq!(last.matches("events 30").count(), 5, "{last}");
 }
 
 #[test]
 fn a_redis_that_is_down_is_waited_for_and_one_that_is_unsafe_is_refused() {
     let mut redis = Redis::start_many(2, &survives());
-    let server = Process::start(&redis);
+    let server = start(&redis);
     answers(&server.send(&batches(1)), Answer::Applied, 1);
     redis[1].kill();
     let halved = server.send(&batches(2));
@@ -156,7 +98,7 @@ fn a_redis_that_is_down_is_waited_for_and_one_that_is_unsafe_is_refused() {
         acks = server.send(&batches(2));
     }
     assert!(acks.iter().all(|ack| ack.applied.0 == 2), "{acks:?}");
-    assert_eq!(server.tabs().matches("events 6").count(), 5, "each Batch is counted once");
+    assert_eq!(server.get("/v2/tabs").matches("events 6").count(), 5, "each Batch is counted once");
     drop(server);
 
     let said = |redis: &[Redis]| {
@@ -225,15 +167,15 @@ fn a_server_waits_for_a_redis_that_is_down_or_loading() {
 #[test]
 fn a_server_starts_while_a_shard_is_away_and_answers_for_the_rest() {
     let mut redis = Redis::start_many(2, &survives());
-    let server = Process::start(&redis);
+    let server = start(&redis);
     answers(&server.send(&batches(1)), Answer::Applied, 1);
     drop(server);
     redis[1].kill();
-    let server = Process::start(&redis);
+    let server = start(&redis);
     let of = |acks: &[Ack], vbucket: u16| acks.iter().find(|ack| ack.vbucket == vbucket).unwrap().answer;
     let acks = server.send(&batches(2));
     assert_eq!([of(&acks, 0), of(&acks, 63)], [Answer::Applied, Answer::Unavailable]);
-    let text = server.tabs();
+    let text = server.get("/v2/tabs");
     assert_eq!(text.matches("events 6").count(), 3, "{text}");
     let missing = format!("32 vbuckets on {} could not be read", redis[1].url());
     assert!(text.contains(&missing) && text.contains("lost unknown"), "{text}");
@@ -244,13 +186,13 @@ fn a_server_starts_while_a_shard_is_away_and_answers_for_the_rest() {
     while acks.iter().any(|ack| ack.answer == Answer::Unavailable) {
         acks = server.send(&batches(2));
     }
-    assert_eq!(server.tabs().matches("events 6").count(), 5, "{}", server.tabs());
+    assert_eq!(server.get("/v2/tabs").matches("events 6").count(), 5, "{}", server.get("/v2/tabs"));
 }
 
 #[test]
 fn index_keys_that_are_deleted_while_servers_run_count_nothing_twice() {
     let redis = Redis::start_many(1, &survives());
-    let server = Process::start(&redis);
+    let server = start(&redis);
     for seq in 1..=2 {
         answers(&server.send(&batches(seq)), Answer::Applied, seq);
     }
@@ -267,11 +209,11 @@ fn index_keys_that_are_deleted_while_servers_run_count_nothing_twice() {
         let seq = 3 + round as u64;
         delete(pattern);
         drop(server);
-        server = Process::start(&redis);
+        server = start(&redis);
         answers(&server.send(&batches(seq - 1)), Answer::Duplicate, seq - 1);
         answers(&server.send(&batches(seq)), Answer::Applied, seq);
         delete(pattern);
-        let text = server.tabs();
+        let text = server.get("/v2/tabs");
         assert_eq!(text.matches(&format!("events {}", 3 * seq)).count(), 5, "{pattern}: {text}");
         assert!(text.contains("lost 0") && !text.contains("missing"), "{text}");
     }

@@ -4,21 +4,18 @@
 
 mod lanes;
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
 
-use lanes::{acks, batch, block, frame, tab_in};
+use lanes::process::Process;
+use lanes::{batch, block, tab_in};
 use taba_core::VBuckets;
-use taba_core::wire::{Ack, Answer, LaneBatch};
+use taba_core::wire::{Answer, LaneBatch};
 use taba_tests::redis::{Options, Redis};
 use taba_tests::wait_until;
 use tempfile::TempDir;
 
-const WAIT: Duration = Duration::from_secs(30);
 const LANES: [u16; 5] = [0, 1, 31, 32, 63];
 
 fn program() -> Command {
@@ -31,71 +28,14 @@ fn tool(args: &[&str]) -> (Option<i32>, String) {
     (status.code(), String::from_utf8(stderr).unwrap())
 }
 
-/// A running taba-server; killed when dropped.
-struct Process {
-    child: Child,
-    address: SocketAddr,
+fn start(store: &[&str]) -> Process {
+    let mut command = program();
+    command.args(["--listen", "127.0.0.1:0", "--vbuckets", "64", "--commit-interval", "2ms"]).args(store);
+    Process::start(command)
 }
 
-impl Process {
-    fn start(store: &[&str]) -> Self {
-        let mut command = program();
-        command.args(["--listen", "127.0.0.1:0", "--vbuckets", "64", "--commit-interval", "2ms"]).args(store);
-        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-        let mut stderr = BufReader::new(child.stderr.take().unwrap());
-        let (mut words, mut line) = (String::new(), String::new());
-        while !line.contains("listening on http://") {
-            line.clear();
-            assert!(stderr.read_line(&mut line).unwrap() > 0, "it ended before it listened: {words}");
-            words += &line;
-        }
-        let address =
-            line.split("http://").nth(1).unwrap().split_whitespace().next().unwrap().parse().unwrap();
-        std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink()));
-        Self { child, address }
-    }
-
-    fn embedded(dir: &Path) -> Self {
-        Self::start(&["--data-dir", dir.to_str().unwrap()])
-    }
-
-    fn url(&self) -> String {
-        format!("http://{}", self.address)
-    }
-
-    fn ask(&self, request: &[u8]) -> Vec<u8> {
-        let mut stream = TcpStream::connect(self.address).unwrap();
-        stream.set_read_timeout(Some(WAIT)).unwrap();
-        stream.write_all(request).unwrap();
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).unwrap();
-        let head = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").unwrap();
-        assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
-        answer.split_off(head + 4)
-    }
-
-    fn send(&self, batches: &[LaneBatch]) -> Vec<Ack> {
-        let body = frame(batches);
-        let head = format!(
-            "POST /v2/lanes HTTP/1.1\r\nhost: taba\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
-            body.len()
-        );
-        acks(self.ask(&[head.as_bytes(), &body].concat()))
-    }
-
-    fn get(&self, path: &str) -> String {
-        let request =
-            format!("GET {path} HTTP/1.1\r\nhost: taba\r\nconnection: close\r\naccept: text/plain\r\n\r\n");
-        String::from_utf8(self.ask(request.as_bytes())).unwrap()
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // As kill -9 does.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+fn embedded(dir: &Path) -> Process {
+    start(&["--data-dir", dir.to_str().unwrap()])
 }
 
 /// The Batch of this number for one Lane: three events.
@@ -111,7 +51,7 @@ fn all(seq: u64) -> Vec<LaneBatch> {
 #[test]
 fn a_backup_that_is_made_while_events_come_in_ends_with_exact_totals_or_a_loss_by_name() {
     let dir = TempDir::new().unwrap();
-    let server = Process::embedded(&dir.path().join("first"));
+    let server = embedded(&dir.path().join("first"));
     let (acked, enough) = (AtomicU64::new(0), AtomicBool::new(false));
     let backup = dir.path().join("store.backup");
     std::thread::scope(|scope| {
@@ -143,7 +83,7 @@ fn a_backup_that_is_made_while_events_come_in_ends_with_exact_totals_or_a_loss_b
     assert!(code == Some(0) && said.contains("--vbuckets 64"), "{said}");
     assert_eq!(restore(&restored).0, Some(1), "a store that is there is left alone");
     // An Agent that kept everything: each Lane goes on where its mark is.
-    let server = Process::embedded(&restored);
+    let server = embedded(&restored);
     for ack in server.send(&all(last)) {
         assert!(ack.applied.0 >= 5 && ack.applied.0 < last, "{ack:?} of {last}");
         for seq in ack.applied.0 + 1..=last {
@@ -157,7 +97,7 @@ fn a_backup_that_is_made_while_events_come_in_ends_with_exact_totals_or_a_loss_b
     // An Agent that had let go of what came after the backup: that is a loss, by name.
     let again = dir.path().join("again");
     assert_eq!(restore(&again).0, Some(0));
-    let server = Process::embedded(&again);
+    let server = embedded(&again);
     let lost: u64 = server.send(&all(last)).iter().map(|ack| 3 * (last - ack.applied.0)).sum();
     let beyond =
         LANES.map(|vbucket| LaneBatch { base: taba_core::SeqNo(last + 1), ..lane(vbucket, last + 1) });
@@ -190,7 +130,7 @@ fn check_and_adopt_of_an_embedded_store() {
     let (code, said) = run("check", &[]);
     assert!(code == Some(1) && said.contains("there is no store"), "{said}");
     assert!(!dir.path().join("taba.redb").exists(), "checking makes nothing");
-    let server = Process::embedded(dir.path());
+    let server = embedded(dir.path());
     server.send(&all(1));
     let (code, said) = run("check", &[]);
     assert!(code == Some(1) && said.contains("is open already"), "{said}");
@@ -212,7 +152,7 @@ fn check_and_adopt_of_an_embedded_store() {
     );
     assert!(run("adopt", &[]).1.contains("--yes lets"));
     assert_eq!(run("adopt", &["--yes"]).0, Some(0));
-    drop(Process::embedded(dir.path()));
+    drop(embedded(dir.path()));
     assert!(run("adopt", &["--yes"]).1.contains("nothing to do"));
 }
 
@@ -245,7 +185,7 @@ fn adopt_and_check_of_shards_that_a_server_refuses() {
     assert!(code == Some(0) && said.contains("nothing was changed"), "{said}");
     assert!(refused().contains("taba-server adopt"));
     assert_eq!(run("adopt", &["--yes"]).0, Some(0));
-    let server = Process::start(&store);
+    let server = start(&store);
     assert!(server.send(&all(1)).iter().all(|ack| ack.answer == Answer::Applied));
     drop(server);
     // Index keys are gone, and one State is damaged.
@@ -263,12 +203,12 @@ fn adopt_and_check_of_shards_that_a_server_refuses() {
     assert!(code == Some(1) && said.contains("a state of"), "{said}");
     // A head is damaged: that VBucket waits until it is mended, with all that is in it.
     redis[first].command(&["HSET", "{vb0000}", "own", "many"]);
-    let server = Process::start(&store);
+    let server = start(&store);
     let acks = server.send(&all(2));
     assert_eq!(acks.iter().filter(|ack| ack.answer == Answer::Applied).count(), 4, "{acks:?}");
     drop(server);
     assert_eq!(run("adopt", &["--yes"]).0, Some(0));
-    let server = Process::start(&store);
+    let server = start(&store);
     let acks = server.send(&all(2));
     assert_eq!((acks[0].answer, acks[0].applied.0), (Answer::Applied, 2), "{acks:?}");
     drop(server);
@@ -276,7 +216,7 @@ fn adopt_and_check_of_shards_that_a_server_refuses() {
     redis[other].restart_empty();
     assert!(refused().contains("taba-server adopt"), "{}", refused());
     assert_eq!(run("adopt", &["--yes"]).0, Some(0));
-    let server = Process::start(&store);
+    let server = start(&store);
     let text = server.get("/v2/tabs");
     assert!(text.contains("events 6") && !text.contains("missing"), "{text}");
     // A mark is damaged: its VBucket takes nothing until it is removed, which may be done while a server runs.
@@ -287,7 +227,7 @@ fn adopt_and_check_of_shards_that_a_server_refuses() {
         .find(|word| word.starts_with("a:"))
         .unwrap();
     redis[first].command(&["HSET", "{vb0000}", mark, "x"]);
-    let server = Process::start(&store);
+    let server = start(&store);
     assert_eq!(server.send(&all(3))[0].answer, Answer::Unavailable);
     assert!(run("check", &[]).1.contains("taba-server mend"));
     let (code, said) = run("mend", &[]);

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part of this")]
 
+pub(crate) mod process;
+
 use taba_core::wire::{Ack, Block, Compression, Frame, Kind, LaneBatch, Lanes, decode_acks};
 use taba_core::{ClientId, Events, SeqNo, StreamId, TabName, TabType, Timestamp, VBuckets};
 
