@@ -93,6 +93,14 @@ impl View {
         if let Location::Owned(owner) = self.place(vbucket) { Some(owner) } else { None }
     }
 
+    /// This view, with another owner of one VBucket.
+    #[must_use]
+    pub fn with_owner(&self, vbucket: VBucket, owner: Owner) -> Self {
+        let mut view = self.clone();
+        view.places[usize::from(vbucket.index())] = Location::Owned(owner);
+        view
+    }
+
     /// The shards that did not answer.
     pub fn silent(&self) -> &[ShardId] {
         &self.silent

@@ -9,9 +9,14 @@
 //! {vb0017}.parts.TAB        index: further parts of States of a Tab
 //! {vb0017}:NAMESPACE:KEY    a key of a user
 //! {vb0017}!NAMESPACE:NAME   a lock of a user
-//! {vb0017}!set-aside:HEX    a key of another type, renamed from the name of an index
-//! taba:shard                a random number that identifies this Redis
-//! taba:plan                 while a deployment is made: the names of its shards, in order
+//! {vb0017}!set-aside:HEX    what stood under the name of an index and was none
+//! taba:shard                16 hexadecimal digits: the name of this Redis, for its life
+//! taba:map                  a hash: `map` is the shard map, see `shard_map`, `epoch` its epoch, `token` who wrote it last
+//! taba:map-lock             the lock under which the shard map is changed
+//! taba:moves                a stream: the log of moves to this shard
+//! taba:mover                a hash: how fast VBuckets may move, see `migration::pace`
+//! {vb0017}~NONCE            a VBucket on its way to this shard; and its indexes, as above
+//! taba:plan                 while a deployment is made: the names of its shards, in their order
 //! ```
 //! Redis Cluster specification, "Hash tags": the first `{` and the first `}` after it delimit the tag. Both are in
 //! our prefix, whatever a user's key holds.
@@ -23,6 +28,18 @@ use crate::limits::{KEY_BYTES_MAX, NAMESPACE_BYTES_MAX};
 
 /// The key that holds the name of a Redis.
 pub const SHARD_NAME: &str = "taba:shard";
+
+/// The key of the shard map.
+pub const SHARD_MAP: &str = "taba:map";
+
+/// The key of the lock under which the shard map is changed.
+pub const MAP_LOCK: &str = "taba:map-lock";
+
+/// The key of the log of moves.
+pub const MOVES: &str = "taba:moves";
+
+/// The key of how fast VBuckets may move.
+pub const MOVER: &str = "taba:mover";
 
 /// The key that holds the order of the shards while a deployment is made.
 pub const PLAN: &str = "taba:plan";
@@ -118,6 +135,11 @@ fn what_counts(key: &[u8]) -> &[u8] {
 /// The key of the VBucket itself.
 pub fn hash(vbucket: VBucket) -> String {
     format!("{{{vbucket}}}")
+}
+
+/// What the keys of a VBucket begin with while they are on their way to a shard.
+pub fn staged(vbucket: VBucket, nonce: u64) -> String {
+    format!("{{{vbucket}}}~{nonce:016x}")
 }
 
 /// The key of the index of Streams.

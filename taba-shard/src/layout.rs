@@ -4,7 +4,8 @@
 //! field                    value
 //! ver                      the version: 16 hexadecimal digits, "-", a decimal number
 //! own                      the epoch of ownership: a decimal number, 1 at first
-//! moved                    only while or after moving away: epoch ":" shard
+//! moved                    only while or after moving away: epoch ":" name of the shard (16 hexadecimal digits)
+//! bar                      "1" in a tombstone that only turns away moves to this shard: nothing was ever here
 //! of                       VBuckets " " deployment (16 hexadecimal digits), then " new" until bootstrap has ended
 //! a:STREAM                 a mark: | seq u64 | events u64 | hour u32 |, little-endian; STREAM: 16 hexadecimal digits
 //! t:TAB                    the Tab's type
@@ -22,7 +23,7 @@
 
 use taba_core::{ClientId, Mark, Part, SeqNo, StateKey, StreamId, TabName, TabType, Version};
 
-use crate::map::ShardId;
+use crate::map::ShardName;
 
 /// The field of the version.
 pub const VERSION: &str = "ver";
@@ -30,6 +31,8 @@ pub const VERSION: &str = "ver";
 pub const OWN: &str = "own";
 /// The field that says where the VBucket is moving, or was moved.
 pub const MOVED: &str = "moved";
+/// The field that says that this is no copy.
+pub const BAR: &str = "bar";
 /// The field that names the VBucket's deployment.
 pub const OF: &str = "of";
 /// The epoch of a VBucket that was never moved.
@@ -85,15 +88,15 @@ pub fn read_epoch(text: &[u8]) -> Option<u64> {
     decimal(std::str::from_utf8(text).ok()?)
 }
 
-/// The text of a move's destination.
-pub fn put_moved(epoch: u64, to: ShardId) -> String {
-    format!("{epoch}:{}", to.0)
+/// The text of where a VBucket goes.
+pub fn put_moved(epoch: u64, to: ShardName) -> String {
+    format!("{epoch}:{to}")
 }
 
-/// The epoch and destination of a move; `None` when no store writes this text.
-pub fn read_moved(text: &[u8]) -> Option<(u64, ShardId)> {
+/// Where a text says that a VBucket goes, and under which epoch; `None` when it is not a text that a store writes.
+pub fn read_moved(text: &[u8]) -> Option<(u64, ShardName)> {
     let (epoch, shard) = std::str::from_utf8(text).ok()?.split_once(':')?;
-    Some((decimal(epoch)?, ShardId(decimal(shard)?.try_into().ok()?)))
+    Some((decimal(epoch)?, shard.parse().ok()?))
 }
 
 /// The field of a mark.
@@ -242,7 +245,7 @@ mod tests {
     fn the_bytes_are_the_drawn_ones() {
         assert_eq!(put_version(Version { writer: 0xab, count: 7 }), "00000000000000ab-7");
         assert_eq!(put_version(Version::NEVER), "0000000000000000-0");
-        assert_eq!(put_moved(2, ShardId(3)), "2:3");
+        assert_eq!(put_moved(2, ShardName(3)), "2:0000000000000003");
         let deployment = Deployment { vbuckets: 1024, id: 0xfe, is_new: true };
         assert_eq!(put_deployment(deployment), "1024 00000000000000fe new");
         assert_eq!(put_deployment(Deployment { is_new: false, ..deployment }), "1024 00000000000000fe");
@@ -271,7 +274,9 @@ mod tests {
         ] {
             assert_eq!(read_version(text.as_bytes()), None, "{text:?}");
         }
-        for text in ["", "2", "2:", ":3", "2:65536", "a:1", "2:3:4"] {
+        for text in
+            ["", "2", "2:", ":0000000000000003", "2:3", "a:0000000000000003", "2:000000000000000A", "2:3:4"]
+        {
             assert_eq!(read_moved(text.as_bytes()), None, "{text:?}");
         }
         for text in [
@@ -318,7 +323,7 @@ mod tests {
         #[test]
         fn values_come_back_as_they_went(
             writer: u64, count: u64, stream: u64, seq: u64, events: u64, hour: u32, part in 1_u16..,
-            epoch: u64, shard: u16, vbuckets: u16, is_new: bool, client in "[A-Za-z0-9._~:/?@!$()*+-]{1,20}",
+            epoch: u64, shard: u64, vbuckets: u16, is_new: bool, client in "[A-Za-z0-9._~:/?@!$()*+-]{1,20}",
         ) {
             let version = Version { writer, count };
             prop_assert_eq!(read_version(put_version(version).as_bytes()), Some(version));
@@ -326,7 +331,7 @@ mod tests {
             prop_assert_eq!(read_mark(&put_mark(&mark)), Some(mark));
             let field = mark_field(StreamId(stream));
             prop_assert_eq!(read_stream(&field.as_bytes()[2..]), Some(StreamId(stream)));
-            let moved = (epoch, ShardId(shard));
+            let moved = (epoch, ShardName(shard));
             prop_assert_eq!(read_moved(put_moved(moved.0, moved.1).as_bytes()), Some(moved));
             prop_assert_eq!(read_epoch(epoch.to_string().as_bytes()), Some(epoch));
             let deployment = Deployment { vbuckets, id: stream, is_new };

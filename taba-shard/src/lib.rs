@@ -68,9 +68,11 @@ pub mod keys;
 pub mod layout;
 pub mod limits;
 pub mod map;
+pub mod migration;
 pub mod router;
 #[cfg(feature = "redis")]
 mod sabotage;
+pub mod shard_map;
 pub mod stability;
 
 /// Compiles the README's example with the tests.
@@ -81,13 +83,15 @@ struct Readme;
 #[cfg(feature = "redis")]
 mod data;
 #[cfg(feature = "redis")]
+pub mod mover;
+#[cfg(feature = "redis")]
 mod redis;
 #[cfg(feature = "redis")]
 mod sharded;
 
 pub use command::Command;
 pub use keys::{KeyError, Namespace, vbucket_of};
-pub use map::{MapError, ShardId, VBucketMap};
+pub use map::{MapError, ShardId, ShardName, ShardNameError, VBucketMap};
 
 #[cfg(feature = "redis")]
 pub use data::{
@@ -97,7 +101,7 @@ pub use data::{
 #[cfg(feature = "redis")]
 pub use redis::{
     Adoption, Bootstrap, ConnectError, LinkError, RedisRefusal, ShardUrl, Shards, ShardsOptions,
-    StaticTopology, Topology, TopologyError, UrlError,
+    StaticTopology, Survey, Topology, TopologyError, UrlError,
 };
 #[cfg(feature = "redis")]
 pub use sharded::{Misplaced, ShardedRedis, Swept};

@@ -30,6 +30,34 @@ pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 pub const BACKOFF_MIN: Duration = Duration::from_millis(50);
 /// The longest pause between connects.
 pub const BACKOFF_MAX: Duration = Duration::from_secs(2);
+/// VBuckets that move from or to one shard at a time. Default.
+pub const MOVES_PER_SHARD: usize = 4;
+/// Moves that one run has under way: those that wait for the switch, and those that wait until it is stable.
+pub const MOVES_WAITING_MAX: usize = 16 * 1024;
+/// Bytes that a replica may be behind while a move begins. Default.
+pub const MOVE_LAG_MAX: u64 = 16 * 1024 * 1024;
+/// How long the writes of a VBucket may be held by a move. Default.
+pub const MOVE_PAUSE_MAX: Duration = Duration::from_secs(5);
+/// How long a move is tried again while a shard does not answer. Default.
+pub const MOVE_RETRY_MAX: Duration = Duration::from_secs(30);
+/// How often the heads of a VBucket are read until its move is taken for contended.
+pub const MOVE_TRIES_MAX: usize = 32;
+/// How long one `WAIT` may take.
+pub const MOVE_WAIT_STEP: Duration = Duration::from_secs(1);
+/// Keys that are copied in one round trip.
+pub const MOVE_COMMANDS_MAX: usize = 256;
+/// After this long a copy that nobody has put in place is removed by the Redis itself.
+pub const STAGED_TIME: Duration = Duration::from_secs(3600);
+/// Lines of the log of moves that a shard keeps, about.
+pub const MOVES_LOGGED_MAX: usize = 10_000;
+/// How often a mover reads how fast it may go.
+pub const MOVER_SETTINGS_INTERVAL: Duration = Duration::from_secs(1);
+/// How long an operation waits for the switch of a VBucket that moves.
+pub const MOVE_WAIT_MAX: Duration = Duration::from_secs(5);
+/// The first pause between two looks whether a VBucket that moves has arrived; each is half as long again as the last.
+pub const MOVE_POLL_MIN: Duration = Duration::from_millis(1);
+/// The longest of these pauses.
+pub const MOVE_POLL_MAX: Duration = Duration::from_millis(20);
 /// The least time between two censuses caused by errors.
 pub const CENSUS_INTERVAL: Duration = Duration::from_secs(1);
 /// Tabs and States in one `load`.

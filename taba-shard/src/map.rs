@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::ops::RangeInclusive;
+use std::str::FromStr;
 
 use taba_core::{VBucket, VBuckets};
 
@@ -17,6 +18,34 @@ impl fmt::Display for ShardId {
         write!(f, "shard {}", self.0)
     }
 }
+
+/// The name of a Redis, given once and kept for its life: what tells a shard from every other, whatever its address and
+/// its place in a list. Shown as 16 hexadecimal digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ShardName(pub u64);
+
+impl fmt::Display for ShardName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl FromStr for ShardName {
+    type Err = ShardNameError;
+
+    fn from_str(text: &str) -> Result<Self, ShardNameError> {
+        let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        if text.len() != 16 || !text.bytes().all(is_hex) {
+            return Err(ShardNameError);
+        }
+        u64::from_str_radix(text, 16).map(Self).map_err(|_| ShardNameError)
+    }
+}
+
+/// A text is no name of a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("this is no name of a shard: it has 16 digits of 0-9 and a-f")]
+pub struct ShardNameError;
 
 /// Why ranges do not form a map.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -118,6 +147,27 @@ impl VBucketMap {
         let owners =
             owned.collect::<Result<_, _>>().map_err(|index| MapError::Gap { index: index as u16 })?;
         Ok(Self { vbuckets, owners })
+    }
+
+    /// From one owner for each VBucket, in order.
+    ///
+    /// # Panics
+    /// When there is not one for each VBucket.
+    pub fn from_owners(vbuckets: VBuckets, owners: Vec<ShardId>) -> Self {
+        assert_eq!(owners.len(), usize::from(vbuckets.count()), "one for each vbucket");
+        Self { vbuckets, owners }
+    }
+
+    /// Runs of VBuckets of one owner, in order.
+    pub fn ranges(&self) -> Vec<(RangeInclusive<u16>, ShardId)> {
+        let mut ranges: Vec<(RangeInclusive<u16>, ShardId)> = Vec::new();
+        for (index, owner) in (0..).zip(&self.owners) {
+            match ranges.last_mut() {
+                Some((range, last)) if last == owner => *range = *range.start()..=index,
+                _ => ranges.push((index..=index, *owner)),
+            }
+        }
+        ranges
     }
 
     /// How many VBuckets there are.

@@ -7,3 +7,10 @@ pub(crate) use taba_core::sabotage::is_off;
 pub(crate) const CONDITIONAL: &str = "unconditional-commit";
 /// An index that has lost entries is rebuilt before anything is answered.
 pub(crate) const LISTED: &str = "believe-indexes";
+
+/// Ends this process at once, as `kill -9` does, if the rule `die-MOMENT` is switched off: after that step of a move.
+pub(crate) fn die_at(moment: &str) {
+    if cfg!(taba_sabotage) && is_off(&format!("die-{moment}")) {
+        std::process::abort();
+    }
+}

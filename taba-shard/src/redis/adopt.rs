@@ -45,7 +45,7 @@ impl Adoption {
             all().map(|shard| ShardLink::new(shard, topology.clone(), &options)).collect();
         let mut holdings = Vec::with_capacity(shards);
         for link in &links {
-            holdings.push(ask(link, options.vbuckets).await?);
+            holdings.push(ask(link, options.vbuckets).await?.0);
         }
         let steps = plan(options.vbuckets, &holdings, random())?;
         Ok(Self { links, names, steps })

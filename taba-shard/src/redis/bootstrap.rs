@@ -1,5 +1,7 @@
 //! Bootstrap: makes a deployment on empty shards.
 
+use std::sync::Arc;
+
 use redis::{Cmd, cmd};
 use taba_core::{VBucket, VBuckets, Version};
 
@@ -7,6 +9,7 @@ use super::census::take_census;
 use super::clock::random;
 use super::error::{ConnectError, LinkError};
 use super::link::{ShardLink, accepted};
+use super::maps::first_map;
 use super::scripts;
 use crate::census::{CensusError, CensusOutcome, View};
 use crate::command::Reply;
@@ -17,13 +20,15 @@ use crate::map::{ShardId, VBucketMap};
 
 /// The shards in the order in which the VBuckets are spread over them.
 ///
-/// The first Server to connect gives each Redis a name, and stores the order of its list on the one with the lowest
-/// name; all others use that order. So several Servers that start at once on empty shards make one deployment, even
-/// with differently ordered lists.
-async fn planned(links: &[ShardLink]) -> Result<Planned<'_>, ConnectError> {
-    let mut named: Vec<(String, &ShardLink)> = Vec::with_capacity(links.len());
+/// The first Server to connect names each Redis. On the one with the lowest name, the first Server stores the order of its
+/// list, and all others take that order: so several Servers that start at once on empty shards make one deployment,
+/// whatever the order of their lists.
+async fn planned(links: &[Arc<ShardLink>]) -> Result<Planned<'_>, ConnectError> {
+    let mut named: Vec<(String, &Arc<ShardLink>)> = Vec::with_capacity(links.len());
     for link in links {
         let name = get_or_set(link, keys::SHARD_NAME, &format!("{:016x}", random())).await?;
+        let Ok(parsed) = name.parse() else { return Err(LinkError::Answer { shard: link.shard() }.into()) };
+        link.expect_name(parsed);
         if let Some((_, first)) = named.iter().find(|(known, _)| *known == name) {
             return Err(ConnectError::Same { first: first.shard(), second: link.shard() });
         }
@@ -33,7 +38,7 @@ async fn planned(links: &[ShardLink]) -> Result<Planned<'_>, ConnectError> {
     let (_, keeper) = named.iter().min_by_key(|(name, _)| name).expect("there is at least one shard");
     let plan = get_or_set(keeper, keys::PLAN, &names.join(" ")).await?;
     let find = |wanted: &str| named.iter().find(|(name, _)| name == wanted).map(|(_, link)| *link);
-    let in_order: Option<Vec<&ShardLink>> = plan.split(' ').map(find).collect();
+    let in_order: Option<Vec<&Arc<ShardLink>>> = plan.split(' ').map(find).collect();
     match in_order.filter(|in_order| in_order.len() == links.len()) {
         Some(in_order) => Ok(Planned { in_order, keeper }),
         None => Err(ConnectError::OtherPlan { keeper: keeper.shard() }),
@@ -42,12 +47,12 @@ async fn planned(links: &[ShardLink]) -> Result<Planned<'_>, ConnectError> {
 
 /// The order of the shards, and the shard that stores it until the deployment is made.
 struct Planned<'a> {
-    in_order: Vec<&'a ShardLink>,
-    keeper: &'a ShardLink,
+    in_order: Vec<&'a Arc<ShardLink>>,
+    keeper: &'a Arc<ShardLink>,
 }
 
 /// Sets a key if it has no value; returns its value.
-async fn get_or_set(link: &ShardLink, key: &str, text: &str) -> Result<String, ConnectError> {
+pub(super) async fn get_or_set(link: &ShardLink, key: &str, text: &str) -> Result<String, ConnectError> {
     let (mut set, mut get) = (cmd("SETNX"), cmd("GET"));
     set.arg(key).arg(text);
     get.arg(key);
@@ -60,7 +65,7 @@ async fn get_or_set(link: &ShardLink, key: &str, text: &str) -> Result<String, C
 
 /// Creates the missing VBuckets, spread evenly; when all exist, marks each as complete.
 pub(super) async fn bootstrap(
-    links: &[ShardLink],
+    links: &[Arc<ShardLink>],
     vbuckets: VBuckets,
     id: u64,
 ) -> Result<View, ConnectError> {
@@ -106,6 +111,7 @@ pub(super) async fn bootstrap(
             }
         }
     }
+    first_map(&in_order, of.id, map).await?;
     let mut forget = cmd("DEL");
     forget.arg(keys::PLAN);
     keeper.request(vec![forget]).await?;

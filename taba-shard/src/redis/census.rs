@@ -1,5 +1,7 @@
 //! Takes a census: asks every shard for its VBuckets.
 
+use std::sync::Arc;
+
 use redis::cmd;
 use taba_core::{Remedy, VBucket, VBuckets, Version};
 
@@ -16,6 +18,8 @@ use crate::map::ShardId;
 pub(super) struct CensusReport {
     pub(super) found: CensusOutcome,
     pub(super) silence: Vec<(ShardId, LinkError)>,
+    /// The connections over which the others answered.
+    pub(super) connections: Vec<(ShardId, u64)>,
 }
 
 impl CensusReport {
@@ -26,15 +30,20 @@ impl CensusReport {
 }
 
 pub(super) async fn take_census(
-    links: &[ShardLink],
+    links: &[Arc<ShardLink>],
     vbuckets: VBuckets,
 ) -> Result<CensusReport, ConnectError> {
     let mut census = Census::new(vbuckets, links.len());
-    let answers = futures::future::join_all(links.iter().map(|link| ask(link, vbuckets))).await;
-    let mut silence = Vec::new();
-    for (link, answer) in links.iter().zip(answers) {
+    let (gone, asked): (Vec<_>, Vec<_>) = links.iter().partition(|link| link.is_retired());
+    for link in gone {
+        census.answer(link.shard(), vec![None; usize::from(vbuckets.count())]);
+    }
+    let answers = futures::future::join_all(asked.iter().map(|link| ask(link, vbuckets))).await;
+    let (mut silence, mut connections) = (Vec::new(), Vec::new());
+    for (link, answer) in asked.into_iter().zip(answers) {
         match answer {
-            Ok(answer) => {
+            Ok((answer, connection)) => {
+                connections.push((link.shard(), connection));
                 census.answer(link.shard(), answer.held);
                 answer.damaged.into_iter().for_each(|vbucket| census.damaged(link.shard(), vbucket));
             }
@@ -46,7 +55,7 @@ pub(super) async fn take_census(
         }
     }
     match census.finish() {
-        Ok(found) => Ok(CensusReport { found, silence }),
+        Ok(found) => Ok(CensusReport { found, silence, connections }),
         Err(CensusError::Incomplete { shard }) => {
             let error = silence.into_iter().find(|(silent, _)| *silent == shard);
             Err(error.map_or(CensusError::Incomplete { shard }.into(), |(_, error)| error.into()))
@@ -55,11 +64,12 @@ pub(super) async fn take_census(
     }
 }
 
-/// The VBuckets of one shard.
-pub(super) async fn ask(link: &ShardLink, vbuckets: VBuckets) -> Result<ShardHoldings, LinkError> {
+/// What one shard holds, and the number of the connection over which it said so.
+pub(super) async fn ask(link: &ShardLink, vbuckets: VBuckets) -> Result<(ShardHoldings, u64), LinkError> {
     let shard = link.shard();
     let all: Vec<VBucket> = vbuckets.iter().collect();
     let mut answer = ShardHoldings::default();
+    let mut connection = u64::MAX;
     for some in all.chunks(REQUEST_COMMANDS_MAX) {
         let question = |vbucket: &VBucket| {
             let mut command = cmd("HMGET");
@@ -68,6 +78,8 @@ pub(super) async fn ask(link: &ShardLink, vbuckets: VBuckets) -> Result<ShardHol
             command
         };
         let answered = link.request(some.iter().map(question).collect()).await?;
+        // The first of them: what came over a later one is only newer.
+        connection = connection.min(answered.epoch);
         for (vbucket, reply) in some.iter().zip(answered.replies) {
             let held = match reply {
                 // No store writes a key of another type under this name.
@@ -80,7 +92,7 @@ pub(super) async fn ask(link: &ShardLink, vbuckets: VBuckets) -> Result<ShardHol
             answer.held.push(held.unwrap_or(None));
         }
     }
-    Ok(answer)
+    Ok((answer, connection))
 }
 
 /// Parses version, epoch, moved and deployment. The outer `None`: no store writes this.

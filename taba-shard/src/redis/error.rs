@@ -5,10 +5,12 @@ use std::time::Duration;
 use taba_core::{Remedy, VBucket};
 
 use super::topology::TopologyError;
+use super::url::UrlError;
 use crate::adoption::AdoptionError;
 use crate::census::CensusError;
 use crate::limits::{BACKOFF_MAX, SHARDS_MAX};
-use crate::map::{MapError, ShardId};
+use crate::map::{MapError, ShardId, ShardName};
+use crate::shard_map::ShardMapError;
 
 type Cause = Box<dyn std::error::Error + Send + Sync>;
 
@@ -88,6 +90,28 @@ pub enum LinkError {
         /// The policy.
         policy: String,
     },
+    /// Another Redis answers at its address, or it is empty.
+    #[error(
+        "{shard} ({label}) was shard {expected} and has lost its data, or another redis answers in its place, {}: \
+         bring its data back, or name the redis that has it; taba-server adopt makes what it held anew, empty",
+        found.map_or_else(|| "one without a name".to_owned(), |name| format!("shard {name}"))
+    )]
+    Stranger {
+        /// Which.
+        shard: ShardId,
+        /// What an operator calls it.
+        label: String,
+        /// Its name.
+        expected: ShardName,
+        /// The name of the one that answers.
+        found: Option<ShardName>,
+    },
+    /// It was connected to anew since it was last asked what it holds, and may hold something else. Nothing was sent.
+    #[error("{shard} was connected to anew; it is asked what it holds first")]
+    Reconnected {
+        /// Which.
+        shard: ShardId,
+    },
     /// Its replication ID has changed; the connection is replaced.
     #[error("{shard} has begun another history of writes")]
     Rewritten {
@@ -115,12 +139,16 @@ impl LinkError {
     pub fn remedy(&self) -> Remedy {
         match self {
             Self::Paused { pause, .. } => Remedy::Wait(*pause),
-            Self::Address(_) | Self::Connect { .. } | Self::Unanswered { .. } | Self::Replica { .. } => {
-                Remedy::Wait(BACKOFF_MAX)
-            }
-            Self::TimedOut { .. } | Self::Broken { .. } | Self::Busy { .. } | Self::Rewritten { .. } => {
-                Remedy::Wait(Duration::from_millis(100))
-            }
+            Self::Address(_)
+            | Self::Connect { .. }
+            | Self::Unanswered { .. }
+            | Self::Replica { .. }
+            | Self::Stranger { .. } => Remedy::Wait(BACKOFF_MAX),
+            Self::TimedOut { .. }
+            | Self::Broken { .. }
+            | Self::Busy { .. }
+            | Self::Reconnected { .. }
+            | Self::Rewritten { .. } => Remedy::Wait(Duration::from_millis(100)),
             Self::Refused { source, .. } => source.remedy(),
             Self::Answer { .. } | Self::Evicts { .. } => Remedy::GiveUp,
         }
@@ -190,6 +218,64 @@ pub enum ConnectError {
         /// The second.
         second: ShardId,
     },
+    /// The shard map cannot be used.
+    #[error("the shard map of {label} cannot be used")]
+    ShardMap {
+        /// What an operator calls the shard that has it.
+        label: String,
+        /// Why not.
+        source: ShardMapError,
+    },
+    /// Another operator changes the shard map.
+    #[error("another operator changes the shard map; the lock runs out in {left:?} at the latest")]
+    MapHeld {
+        /// How long, at most.
+        left: Duration,
+    },
+    /// Another operator has changed the shard map in the meantime.
+    #[error("another operator has changed the shard map in the meantime; look at it, and try again")]
+    MapChanged,
+    /// Two shards of the list are of different deployments.
+    #[error("{first} and {second} are shards of different deployments: name those of one of them")]
+    Deployments {
+        /// What an operator calls the one.
+        first: String,
+        /// The other.
+        second: String,
+    },
+    /// An address is none.
+    #[error("{text:?} is no address of a Redis: it looks like 127.0.0.1:6379")]
+    Address {
+        /// What was given.
+        text: String,
+        /// Why not.
+        source: UrlError,
+    },
+    /// A Redis that is to become a shard holds something else.
+    #[error("{label} holds vbuckets of another deployment, or damaged ones: a new shard has to be empty")]
+    Occupied {
+        /// What an operator calls it.
+        label: String,
+    },
+    /// A shard that is to go holds something that is not elsewhere.
+    #[error("shard {name} still holds {vbuckets} vbuckets: drain it, and wait until that has ended")]
+    StillHolds {
+        /// Which.
+        name: ShardName,
+        /// How many.
+        vbuckets: usize,
+    },
+    /// A Redis of the list is no shard of the deployment.
+    #[error(
+        "{label} holds nothing and is no shard of this deployment, whose shards are {shards}: if it took the place of one of them, \
+         bring that one's data back; else leave it out, or add it with taba-shard add"
+    )]
+    NoShard {
+        /// What an operator calls it.
+        label: String,
+        /// The shards of the deployment.
+        shards: String,
+    },
     /// An unfinished bootstrap of other shards.
     #[error(
         "{keeper} takes part in a bootstrap of other shards; name the same redis primaries to every server, \
@@ -225,12 +311,20 @@ impl ConnectError {
         match self {
             Self::Link(source) => source.remedy(),
             Self::Census(CensusError::Incomplete { .. }) => Remedy::Wait(BACKOFF_MAX),
+            Self::MapHeld { left } => Remedy::Wait(*left),
             Self::Shards { .. }
             | Self::Census(_)
             | Self::Map(_)
             | Self::Empty
             | Self::Replaced { .. }
             | Self::Same { .. }
+            | Self::ShardMap { .. }
+            | Self::MapChanged
+            | Self::Deployments { .. }
+            | Self::Address { .. }
+            | Self::Occupied { .. }
+            | Self::StillHolds { .. }
+            | Self::NoShard { .. }
             | Self::Adoption(_)
             | Self::OtherPlan { .. }
             | Self::Damaged { .. } => Remedy::GiveUp,

@@ -1,8 +1,8 @@
 //! [`ShardLink`]: the shared connection to one shard, replaced after any error.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -18,10 +18,12 @@ use super::info::{Hazards, RedisInfo};
 use super::options::ShardsOptions;
 use super::reconnect::ReconnectPause;
 use super::scripts;
-use super::topology::Topology;
+use super::topology::{AtAddress, Topology};
+use super::url::ShardUrl;
 use crate::command::Reply;
+use crate::keys;
 use crate::limits::{CONNECT_REFUSAL_TIMEOUT, STABLE_POLL_INTERVAL};
-use crate::map::ShardId;
+use crate::map::{ShardId, ShardName};
 use crate::stability::{AppendLog, Poll, ReplicaHistory, read_info};
 
 /// The shared connection to one shard.
@@ -31,6 +33,10 @@ use crate::stability::{AppendLog, Poll, ReplicaHistory, read_info};
 pub(crate) struct ShardLink {
     shard: ShardId,
     topology: Arc<dyn Topology>,
+    /// The name of the Redis; unknown until it has said so.
+    name: OnceLock<ShardName>,
+    /// Whether it is no shard of the deployment any more.
+    is_retired: AtomicBool,
     connect_timeout: Duration,
     response_timeout: Duration,
     replica_expected: Duration,
@@ -40,10 +46,12 @@ pub(crate) struct ShardLink {
     /// Held while connecting.
     connecting: tokio::sync::Mutex<()>,
     slot: Mutex<ConnectionSlot>,
-    epochs: AtomicU64,
     /// Held while polling how far the replicas are.
     polls: tokio::sync::Mutex<PollState>,
 }
+
+/// The numbers of connections: no two of a process have the same, whatever shard they go to.
+static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
 
 struct ConnectionSlot {
     live: Option<Arc<LiveConnection>>,
@@ -77,13 +85,15 @@ pub(crate) struct Answered {
 }
 
 impl ShardLink {
-    pub(super) fn new(shard: ShardId, topology: Arc<dyn Topology>, options: &ShardsOptions) -> Self {
+    pub(crate) fn new(shard: ShardId, topology: Arc<dyn Topology>, options: &ShardsOptions) -> Self {
         let in_flight_max = options.in_flight_max.max(1);
         let reconnect = ReconnectPause::new(random());
         let slot = ConnectionSlot { live: None, reconnect, has_warned: false, cause: String::new() };
         Self {
             shard,
             topology,
+            name: OnceLock::new(),
+            is_retired: AtomicBool::new(false),
             connect_timeout: options.connect_timeout,
             response_timeout: options.response_timeout,
             replica_expected: options.stability.replica_expected,
@@ -92,26 +102,72 @@ impl ShardLink {
             permits: Semaphore::new(in_flight_max),
             connecting: tokio::sync::Mutex::default(),
             slot: Mutex::new(slot),
-            epochs: AtomicU64::new(0),
             polls: tokio::sync::Mutex::default(),
         }
+    }
+
+    /// A connection to a Redis at a fixed address.
+    pub(super) fn to(shard: ShardId, url: ShardUrl, options: &ShardsOptions) -> Self {
+        Self::new(shard, Arc::new(AtAddress(url)), options)
+    }
+
+    /// Another connection to the same shard.
+    pub(super) fn again(&self, options: &ShardsOptions) -> Self {
+        let other = Self::new(self.shard, Arc::clone(&self.topology), options);
+        if let Some(name) = self.name() {
+            other.expect_name(name);
+        }
+        other
     }
 
     pub(crate) const fn shard(&self) -> ShardId {
         self.shard
     }
 
-    /// Sends commands in one pipeline and waits for all answers; an error reply counts as an answer.
-    pub(crate) async fn request(&self, commands: Vec<Cmd>) -> Result<Answered, LinkError> {
-        self.send(&pipeline(commands)).await
+    /// What an operator calls it.
+    pub(crate) fn label(&self) -> String {
+        self.topology.name(self.shard)
     }
 
-    async fn send(&self, commands: &Pipeline) -> Result<Answered, LinkError> {
+    /// The name of the Redis; `None` until it has answered, or while it has none.
+    pub(crate) fn name(&self) -> Option<ShardName> {
+        self.name.get().copied()
+    }
+
+    /// From now on only a Redis of this name is this shard. The first name that is given, or found, stays.
+    pub(super) fn expect_name(&self, name: ShardName) {
+        let _ = self.name.set(name);
+    }
+
+    /// Whether it is no shard of the deployment any more.
+    pub(crate) fn is_retired(&self) -> bool {
+        self.is_retired.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn retire(&self, is_retired: bool) {
+        self.is_retired.store(is_retired, Ordering::Relaxed);
+    }
+
+    /// The number of the connection in use, if there is one.
+    pub(crate) fn connection(&self) -> Option<u64> {
+        self.slot().live.as_ref().map(|live| live.epoch)
+    }
+
+    /// Sends commands in one pipeline, and waits for all answers; what a command is refused is an answer too.
+    pub(crate) async fn request(&self, commands: Vec<Cmd>) -> Result<Answered, LinkError> {
+        self.send(&pipeline(commands), None).await
+    }
+
+    /// `only`: the number of the connection to use, or nothing is sent.
+    async fn send(&self, commands: &Pipeline, only: Option<u64>) -> Result<Answered, LinkError> {
         let shard = self.shard;
         let permit = tokio::time::timeout(self.response_timeout, self.permits.acquire()).await;
         let in_flight_max = self.in_flight_max;
         let Ok(Ok(_permit)) = permit else { return Err(LinkError::Busy { shard, in_flight_max }) };
         let live = self.live().await?;
+        if only.is_some_and(|only| only != live.epoch) {
+            return Err(LinkError::Reconnected { shard });
+        }
         let replies = self.ask(&live, commands).await?;
         Ok(Answered { replies, epoch: live.epoch, run: live.info.run.clone() })
     }
@@ -119,14 +175,19 @@ impl ShardLink {
     /// As [`request`](Self::request), for scripts: loads them again if the Redis does not know them. Known ones then
     /// run twice, so all but one must be idempotent.
     pub(crate) async fn eval(&self, calls: Vec<Cmd>) -> Result<Answered, LinkError> {
+        self.eval_over(calls, None).await
+    }
+
+    /// As [`eval`](Self::eval), over the connection of this number or not at all.
+    pub(crate) async fn eval_over(&self, calls: Vec<Cmd>, only: Option<u64>) -> Result<Answered, LinkError> {
         let calls = pipeline(calls);
-        let answered = self.send(&calls).await?;
+        let answered = self.send(&calls, only).await?;
         if !answered.replies.iter().any(|reply| is_refused_with(reply, "NOSCRIPT")) {
             return Ok(answered);
         }
         tracing::debug!(shard = self.shard.0, "the scripts are gone; loading them again");
         self.request(scripts::all().map(scripts::Script::load).collect()).await?;
-        self.send(&calls).await
+        self.send(&calls, only).await
     }
 
     /// Runs one command or script; an error reply is an error.
@@ -162,7 +223,7 @@ impl ShardLink {
                     poll.replicas_expected = polls.seen.saw(replicas, poll.started, self.replica_expected);
                     poll.has_weaker_log = polls.seen.saw_log(poll.log);
                     let hazards = Hazards::of(&poll, self.replicas_deployed);
-                    hazards.log_changes(&polls.hazards, &self.topology.name(self.shard));
+                    hazards.log_changes(&polls.hazards, &self.label());
                     polls.hazards = hazards;
                     polls.last = Some(poll);
                     continue;
@@ -266,9 +327,11 @@ impl ShardLink {
             Err(error) => return Err(broken(error)),
         };
         let mut info = RedisInfo::default();
+        let mut found = None;
         for (place, value) in values.into_iter().enumerate() {
             match reply(value) {
                 Reply::Bytes(text) if place == 0 => info = RedisInfo::read(&String::from_utf8_lossy(&text)),
+                Reply::Bytes(text) if place == 1 => found = String::from_utf8_lossy(&text).parse().ok(),
                 // The ACL forbids INFO, or it was renamed.
                 Reply::Refused { code, detail }
                     if place == 0 && (code == "NOPERM" || detail.contains("unknown command")) => {}
@@ -276,7 +339,13 @@ impl ShardLink {
             }
         }
         info.check(shard)?;
-        let epoch = self.epochs.fetch_add(1, Ordering::Relaxed) + 1;
+        if let Some(name) = found {
+            self.expect_name(name);
+        }
+        if let Some(expected) = self.name().filter(|expected| found != Some(*expected)) {
+            return Err(LinkError::Stranger { shard, label: self.label(), expected, found });
+        }
+        let epoch = CONNECTIONS.fetch_add(1, Ordering::Relaxed) + 1;
         tracing::info!(shard = shard.0, address = %address, epoch, "connected to a redis");
         Ok(LiveConnection { connection, epoch, info })
     }
@@ -346,7 +415,10 @@ async fn handshake(
 ) -> Result<(MultiplexedConnection, Vec<Value>), redis::RedisError> {
     let mut connection = client.get_multiplexed_async_connection_with_config(config).await?;
     let mut hello = Pipeline::new();
+    let mut name = cmd("GET");
+    name.arg(keys::SHARD_NAME);
     hello.add_command(cmd("INFO"));
+    hello.add_command(name);
     for script in scripts::all() {
         hello.add_command(script.load());
     }
@@ -374,8 +446,8 @@ async fn refusal_at_connect(address: &redis::ConnectionAddr) -> Option<RedisRefu
     tokio::time::timeout(CONNECT_REFUSAL_TIMEOUT, listen).await.ok()?
 }
 
-/// The reply; an error for an error reply.
-pub(super) fn accepted(shard: ShardId, reply: Reply) -> Result<Reply, LinkError> {
+/// The reply; an error when the Redis refused the command.
+pub(crate) fn accepted(shard: ShardId, reply: Reply) -> Result<Reply, LinkError> {
     match reply {
         Reply::Refused { code, detail } => {
             Err(LinkError::Refused { shard, source: RedisRefusal { code, detail } })

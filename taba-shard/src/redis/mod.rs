@@ -5,8 +5,11 @@ mod bootstrap;
 mod census;
 mod clock;
 mod error;
+mod head;
 mod info;
 mod link;
+mod maps;
+mod membership;
 mod options;
 mod reconnect;
 pub(crate) mod scripts;
@@ -16,10 +19,12 @@ mod url;
 
 pub use self::adopt::Adoption;
 pub use self::error::{ConnectError, LinkError, RedisRefusal};
+pub use self::membership::Survey;
 pub use self::options::{Bootstrap, ShardsOptions};
 pub use self::shards::Shards;
 pub use self::topology::{StaticTopology, Topology, TopologyError};
 pub use self::url::{ShardUrl, UrlError};
 
 pub(crate) use self::clock::{monotonic, random};
-pub(crate) use self::link::Answered;
+pub(crate) use self::head::{FoundHead, read_head};
+pub(crate) use self::link::{Answered, ShardLink, accepted};

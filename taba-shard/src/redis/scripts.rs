@@ -264,6 +264,97 @@ if kind ~= 'hash' and kind ~= 'none' then redis.call('RENAME', KEYS[1], KEYS[2])
 redis.call('HSET', KEYS[1], 'ver', ARGV[1], 'own', ARGV[2], 'of', ARGV[3])
 return 1".to_owned();
 
+    /// KEYS: the shard map. ARGV: the epoch that it has now (0: there is none), or '<' for any below the new one; token;
+    /// the new epoch; the new map. Answers 1; or a word and what was found in a list.
+    SET_MAP = "local found = redis.call('HMGET', KEYS[1], 'epoch', 'token')
+local epoch = tonumber(found[1] or '0')
+if found[2] and tonumber(found[2]) > tonumber(ARGV[2]) then return {'FENCED', found[2]} end
+if ARGV[1] == '<' and epoch >= tonumber(ARGV[3]) or ARGV[1] ~= '<' and epoch ~= tonumber(ARGV[1]) then
+  return {'EPOCH', tostring(epoch)}
+end
+redis.call('HSET', KEYS[1], 'epoch', ARGV[3], 'token', ARGV[2], 'map', ARGV[4])
+return 1".to_owned();
+
+    /// KEYS: hash. ARGV: the epoch that it has, what to write as moved. Always writes, so that a WAIT on the same
+    /// connection waits for the fence, also for one that another operator has put.
+    FENCE = "local head = redis.call('HMGET', KEYS[1], 'ver', 'own', 'moved')
+if not head[1] or not head[2] then return {'MISSING'} end
+if head[2] ~= ARGV[1] then return {'NOTOWNER', head[2]} end
+if head[3] and head[3] ~= ARGV[2] then return {'MOVED', head[3]} end
+redis.call('HSET', KEYS[1], 'moved', ARGV[2])
+return 1".to_owned();
+
+    /// KEYS: hash. ARGV: epoch, moved. Answers OK, the indexes that the hash counts.
+    LIST_KEYS = "local head = redis.call('HMGET', KEYS[1], 'own', 'moved')
+if head[1] ~= ARGV[1] or head[2] ~= ARGV[2] then return {'CHANGED'} end
+local names = {}
+for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
+  if string.sub(field, 1, 2) == 'n.' then names[#names + 1] = string.sub(field, 2) end
+end
+return {'OK', names}".to_owned();
+
+    /// KEYS: hashes and sorted sets. Answers a digest of each, the same whatever the order in which Redis keeps a hash;
+    /// '' for a key that is not there.
+    DIGEST = "local out = {}
+for i = 1, #KEYS do
+  local kind = redis.call('TYPE', KEYS[i]).ok
+  local rows = {}
+  if kind == 'hash' then
+    local all = redis.call('HGETALL', KEYS[i])
+    for j = 1, #all, 2 do rows[#rows + 1] = #all[j] .. ':' .. all[j] .. #all[j + 1] .. ':' .. all[j + 1] end
+    table.sort(rows)
+  elseif kind == 'zset' then
+    for _, entry in ipairs(redis.call('ZRANGE', KEYS[i], 0, -1)) do rows[#rows + 1] = #entry .. ':' .. entry end
+  end
+  out[i] = kind == 'none' and '' or kind .. #rows .. redis.sha1hex(table.concat(rows))
+end
+return out".to_owned();
+
+    /// KEYS: hash, staged hash, then index, staged index, … ARGV: the new epoch, the time in microseconds until which
+    /// this may be done. The switch: the staged copy is put in place, the hash last. Only the hash counts, so half of it
+    /// is as good as none.
+    SWITCH = "local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
+local own = redis.call('HGET', KEYS[1], 'own')
+if own and tonumber(own) >= tonumber(ARGV[1]) then return {'SEEN', own} end
+if now > tonumber(ARGV[2]) then return {'LATE'} end
+for i = 2, #KEYS, 2 do
+  if redis.call('PERSIST', KEYS[i]) == 0 and redis.call('EXISTS', KEYS[i]) == 0 then return {'GONE'} end
+end
+redis.call('HSET', KEYS[2], 'own', ARGV[1])
+redis.call('HDEL', KEYS[2], 'moved')
+for i = 3, #KEYS, 2 do redis.call('RENAME', KEYS[i + 1], KEYS[i]) end
+redis.call('RENAME', KEYS[2], KEYS[1])
+return 1".to_owned();
+
+    /// KEYS: hash, indexes. ARGV: epoch, moved. Leaves a tombstone. The hash is the last: as long as it is whole, the
+    /// indexes to remove can be read from it.
+    RETIRE = "local head = redis.call('HMGET', KEYS[1], 'ver', 'own', 'moved', 'of')
+if head[2] ~= ARGV[1] or head[3] ~= ARGV[2] then return {'CHANGED'} end
+for i = 2, #KEYS do redis.call('UNLINK', KEYS[i]) end
+redis.call('UNLINK', KEYS[1])
+redis.call('HSET', KEYS[1], 'ver', head[1], 'own', head[2], 'moved', head[3], 'of', head[4])
+return 1".to_owned();
+
+    /// KEYS: hash. ARGV: epoch, moved, version, deployment, whether an older copy may go (1 or 0). A tombstone that turns away every switch up to this epoch; what
+    /// was there under a lower one is an old copy. Always writes, for WAIT.
+    BAR = "local own = redis.call('HGET', KEYS[1], 'own')
+local moved = redis.call('HGET', KEYS[1], 'moved')
+local is_bar = own == ARGV[1] and moved == ARGV[2] and redis.call('HEXISTS', KEYS[1], 'bar') == 1
+if own and tonumber(own) >= tonumber(ARGV[1]) and not is_bar then return {'SEEN', own} end
+local head = 3 + (moved and 1 or 0) + redis.call('HEXISTS', KEYS[1], 'bar')
+if ARGV[5] ~= '1' and redis.call('HLEN', KEYS[1]) > head then return {'COPY'} end
+redis.call('UNLINK', KEYS[1])
+redis.call('HSET', KEYS[1], 'ver', ARGV[3], 'own', ARGV[1], 'moved', ARGV[2], 'of', ARGV[4], 'bar', '1')
+return 1".to_owned();
+
+    /// KEYS: hash. ARGV: the epoch that it has, moved or nothing, the new epoch. The source owns the VBucket again.
+    UNFENCE = "local head = redis.call('HMGET', KEYS[1], 'own', 'moved')
+if head[1] ~= ARGV[1] or (head[2] or '') ~= ARGV[2] then return {'CHANGED'} end
+redis.call('HSET', KEYS[1], 'own', ARGV[3])
+redis.call('HDEL', KEYS[1], 'moved')
+return 1".to_owned();
+
     /// KEYS: hash. ARGV: deployment marked as new, deployment.
     FINISH = "if redis.call('HGET', KEYS[1], 'of') ~= ARGV[1] then return 0 end
 redis.call('HSET', KEYS[1], 'of', ARGV[2])

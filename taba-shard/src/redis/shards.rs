@@ -1,5 +1,6 @@
 //! [`Shards`]: connections to several Redis processes, and the view of which shard owns which VBucket.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
@@ -7,18 +8,23 @@ use std::time::Instant;
 use taba_core::{VBucket, VBuckets};
 
 use super::bootstrap::bootstrap;
-use super::census::take_census;
+use super::census::{ask, take_census};
 use super::clock::{monotonic, random};
 use super::error::{ConnectError, LinkError};
 use super::link::ShardLink;
+use super::maps::{change_map, first_map, keeper, newest_map};
 use super::options::{Bootstrap, ShardsOptions};
 use super::topology::{StaticTopology, Topology};
 use super::url::ShardUrl;
 use crate::census::{CensusOutcome, Location, Owner, View};
 use crate::limits::{CENSUS_INTERVAL, SHARDS_MAX};
-use crate::map::ShardId;
+use crate::map::{ShardId, ShardName, VBucketMap};
+use crate::shard_map::{ShardMap, ShardMapError};
 
 /// Several Redis processes as one store. Cheap to clone: clones share the connections.
+///
+/// The addresses that it is given are where it begins: the shard map names all shards, and those that come later are
+/// connected to when a VBucket moves there, with the user and password of the first address.
 ///
 /// # Examples
 /// ```no_run
@@ -42,8 +48,12 @@ pub struct Shards {
 struct Inner {
     options: ShardsOptions,
     topology: Arc<dyn Topology>,
-    links: Vec<ShardLink>,
+    /// Replaced as one, by a longer list; the place of a shard never changes.
+    links: RwLock<Arc<Vec<Arc<ShardLink>>>>,
+    map: RwLock<Option<Arc<ShardMap>>>,
     view: RwLock<Arc<View>>,
+    /// The connection over which each shard last said what it holds.
+    censused: Mutex<BTreeMap<ShardId, u64>>,
     /// When the last census began; held during one.
     census: tokio::sync::Mutex<Option<Instant>>,
     /// Why shards were silent in the last census.
@@ -60,7 +70,7 @@ impl Shards {
         Self::connect_to(Arc::new(StaticTopology::new(addresses)), options).await
     }
 
-    /// Connects to the shards of a topology.
+    /// Connects to the shards of a topology, and to those that the shard map names besides.
     ///
     /// # Errors
     /// As [`connect`](Self::connect).
@@ -75,8 +85,13 @@ impl Shards {
         if !(1..=SHARDS_MAX).contains(&shards) {
             return Err(ConnectError::Shards { shards });
         }
-        let link = |shard| ShardLink::new(ShardId(shard as u16), Arc::clone(&topology), &options);
-        let links: Vec<ShardLink> = (0..shards).map(link).collect();
+        let link = |shard| Arc::new(ShardLink::new(ShardId(shard as u16), Arc::clone(&topology), &options));
+        let mut links: Vec<Arc<ShardLink>> = (0..shards).map(link).collect();
+        let mut map = newest_map(&links).await?;
+        if let Some(map) = &map {
+            refuse_strangers(&links, map, options.vbuckets).await?;
+            add_links(&mut links, map, &topology, &options).await?;
+        }
         let taken = take_census(&links, options.vbuckets).await?;
         let silence = taken.silence_words();
         let view = match (taken.found, options.bootstrap) {
@@ -92,7 +107,7 @@ impl Shards {
             }
         };
         for shard in view.silent() {
-            let (shard, cause) = (topology.name(*shard), silence.as_str());
+            let (shard, cause) = (links[usize::from(shard.0)].label(), silence.as_str());
             tracing::warn!(
                 shard,
                 cause,
@@ -100,12 +115,24 @@ impl Shards {
             );
         }
         for (vbucket, shard) in view.damaged() {
-            let (vbucket, shard) = (vbucket.index(), topology.name(shard));
+            let (vbucket, shard) = (vbucket.index(), links[usize::from(shard.0)].label());
             tracing::error!(vbucket, shard, "a vbucket is damaged; all others work. See taba-server check");
         }
-        let (view, census) = (RwLock::new(Arc::new(view)), tokio::sync::Mutex::default());
-        let silence = Mutex::new(silence);
-        Ok(Self { inner: Arc::new(Inner { options, topology, links, view, census, silence }) })
+        if map.is_none() {
+            map = newest_map(&links).await?;
+        }
+        Ok(Self {
+            inner: Arc::new(Inner {
+                options,
+                topology,
+                links: RwLock::new(Arc::new(links)),
+                map: RwLock::new(map.map(Arc::new)),
+                view: RwLock::new(Arc::new(view)),
+                censused: Mutex::new(taken.connections.into_iter().collect()),
+                census: tokio::sync::Mutex::default(),
+                silence: Mutex::new(silence),
+            }),
+        })
     }
 
     /// Makes a deployment on empty shards, or continues an unfinished bootstrap; does nothing if a deployment exists.
@@ -123,13 +150,83 @@ impl Shards {
 
     /// The number of shards.
     pub fn count(&self) -> usize {
-        self.inner.links.len()
+        self.links().len()
     }
 
     /// The owner of each VBucket, as far as known.
     pub fn view(&self) -> Arc<View> {
         // The view is replaced as a whole, so a panic leaves it intact.
         Arc::clone(&self.inner.view.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The shard map, as far as is known; `None` for a deployment that was made before there were maps.
+    pub fn map(&self) -> Option<Arc<ShardMap>> {
+        // Replaced as one, as a view.
+        self.inner.map.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The number by which this process knows the shard of a name.
+    pub fn id_of(&self, name: ShardName) -> Option<ShardId> {
+        self.links().iter().find(|link| link.name() == Some(name)).map(|link| link.shard())
+    }
+
+    /// The name of a shard; `None` while it has not answered yet.
+    pub fn name_of(&self, shard: ShardId) -> Option<ShardName> {
+        self.link(shard).name()
+    }
+
+    /// Reads the newest shard map, and connects to shards that are new in it.
+    ///
+    /// # Errors
+    /// [`ConnectError`]; what is known stays.
+    pub async fn refresh_map(&self) -> Result<(), ConnectError> {
+        let links = self.links();
+        let Some(map) = newest_map(&links).await? else { return Ok(()) };
+        self.adopt_map(map).await
+    }
+
+    /// Changes the shard map, under a lock of its keeper and by compare-and-set, and spreads it to all shards. A
+    /// deployment without a map gets one first, which says what is.
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    pub async fn change_map(
+        &self,
+        change: impl FnOnce(&ShardMap) -> Result<ShardMap, ShardMapError>,
+    ) -> Result<Arc<ShardMap>, ConnectError> {
+        let links = self.links();
+        if newest_map(&links).await?.is_none() {
+            self.census().await?;
+            let view = self.view();
+            let owners = self.vbuckets().iter().map(|vbucket| view.owner(vbucket).map(|owner| owner.shard));
+            let owners: Option<Vec<ShardId>> = owners.collect();
+            let owners = owners.ok_or_else(|| self.unanswered())?;
+            let in_order: Vec<&Arc<ShardLink>> = links.iter().collect();
+            first_map(&in_order, view.deployment().id, VBucketMap::from_owners(self.vbuckets(), owners))
+                .await?;
+        }
+        let map = change_map(&links, change).await?;
+        self.adopt_map(map).await?;
+        self.map().ok_or(ConnectError::Empty)
+    }
+
+    async fn adopt_map(&self, map: ShardMap) -> Result<(), ConnectError> {
+        if self.map().is_some_and(|known| known.epoch() >= map.epoch()) {
+            return Ok(());
+        }
+        let mut links = self.links().as_ref().clone();
+        add_links(&mut links, &map, &self.inner.topology, &self.inner.options).await?;
+        {
+            let mut held = self.inner.links.write().unwrap_or_else(PoisonError::into_inner);
+            // Another task may have added some meanwhile; then this one looks again, at its next turn.
+            if held.len() > links.len() {
+                return Ok(());
+            }
+            *held = Arc::new(links);
+        }
+        tracing::info!(epoch = map.epoch(), shards = map.shards().len(), "follows a new shard map");
+        *self.inner.map.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(map));
+        Ok(())
     }
 
     /// Asks every shard for its VBuckets, and updates the view. A shard that does not answer keeps its VBuckets.
@@ -147,7 +244,13 @@ impl Shards {
     }
 
     async fn follow_census(&self) -> Result<(), ConnectError> {
-        let mut taken = take_census(&self.inner.links, self.vbuckets()).await?;
+        if let Err(error) = self.refresh_map().await {
+            tracing::warn!(
+                error = taba_core::causes(&error),
+                "the shard map cannot be read; the old one stays"
+            );
+        }
+        let mut taken = take_census(&self.links(), self.vbuckets()).await?;
         let CensusOutcome::All(view) = taken.found else { return Err(ConnectError::Empty) };
         // Replaced as a whole at the end: a panic before leaves the old one.
         let mut old = self.inner.view.write().unwrap_or_else(PoisonError::into_inner);
@@ -157,9 +260,17 @@ impl Shards {
         }
         let view = view.over(&old);
         for shard in old.silent().iter().filter(|shard| !view.silent().contains(shard)) {
-            tracing::info!(shard = self.inner.topology.name(*shard), "a silent shard has answered");
+            tracing::info!(shard = self.link(*shard).label(), "a silent shard has answered");
         }
         *old = Arc::new(view);
+        drop(old);
+        // Numbers of connections only grow: what was noted of a newer one stays.
+        let mut censused = self.inner.censused.lock().unwrap_or_else(PoisonError::into_inner);
+        for (shard, connection) in taken.connections {
+            let known = censused.entry(shard).or_default();
+            *known = connection.max(*known);
+        }
+        drop(censused);
         taken.silence.pop().map_or(Ok(()), |(_, error)| Err(error.into()))
     }
 
@@ -177,6 +288,10 @@ impl Shards {
         }
     }
 
+    pub(super) fn topology(&self) -> &Arc<dyn Topology> {
+        &self.inner.topology
+    }
+
     pub(crate) fn options(&self) -> &ShardsOptions {
         &self.inner.options
     }
@@ -189,9 +304,7 @@ impl Shards {
     pub(crate) fn place_name(&self, vbucket: VBucket) -> String {
         let view = self.view();
         match view.place(vbucket) {
-            Location::Owned(Owner { shard, .. }) | Location::Damaged(shard) => {
-                self.inner.topology.name(shard)
-            }
+            Location::Owned(Owner { shard, .. }) | Location::Damaged(shard) => self.link(shard).label(),
             Location::Unknown => self.names(view.silent()),
         }
     }
@@ -203,20 +316,140 @@ impl Shards {
     }
 
     fn names(&self, shards: &[ShardId]) -> String {
-        let names: Vec<String> = shards.iter().map(|shard| self.inner.topology.name(*shard)).collect();
+        let names: Vec<String> = shards.iter().map(|shard| self.link(*shard).label()).collect();
         names.join(", ")
     }
 
-    pub(crate) fn link(&self, shard: ShardId) -> &ShardLink {
-        &self.inner.links[usize::from(shard.0)]
+    pub(crate) fn links(&self) -> Arc<Vec<Arc<ShardLink>>> {
+        Arc::clone(&self.inner.links.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn link(&self, shard: ShardId) -> Arc<ShardLink> {
+        Arc::clone(&self.links()[usize::from(shard.0)])
+    }
+
+    /// The connection over which a shard last said what it holds: over any other it may hold something else, since
+    /// behind a new one may be a Redis that has gone back to before a VBucket moved away. If it is connected to anew,
+    /// all are asked again.
+    pub(crate) async fn known_connection(&self, shard: ShardId) -> Option<u64> {
+        let known =
+            || self.inner.censused.lock().unwrap_or_else(PoisonError::into_inner).get(&shard).copied();
+        let used = self.link(shard).connection();
+        if used.is_some() && used != known() {
+            let mut last = self.inner.census.lock().await;
+            // The one that ran meanwhile may have asked over this connection.
+            if used != known() {
+                *last = Some(monotonic());
+                if let Err(error) = self.follow_census().await {
+                    tracing::debug!(error = taba_core::causes(&error), "a census after a reconnect");
+                }
+            }
+        }
+        known()
+    }
+
+    /// The shard that keeps the shard map.
+    pub(crate) fn keeper(&self) -> Result<Arc<ShardLink>, LinkError> {
+        keeper(&self.links()).map(Arc::clone).map_err(|_| self.unanswered())
+    }
+
+    /// Another connection to a shard.
+    pub(crate) fn new_link(&self, shard: ShardId) -> Arc<ShardLink> {
+        Arc::new(self.link(shard).again(&self.inner.options))
+    }
+
+    /// A shard was asked over this connection what it holds of one VBucket, and was never asked for all.
+    pub(crate) fn note_connection(&self, shard: ShardId, connection: u64) {
+        let mut censused = self.inner.censused.lock().unwrap_or_else(PoisonError::into_inner);
+        censused.entry(shard).or_insert(connection);
+    }
+
+    /// A VBucket was found to be owned by this shard.
+    pub(crate) fn found_owner(&self, vbucket: VBucket, owner: Owner) {
+        let mut view = self.inner.view.write().unwrap_or_else(PoisonError::into_inner);
+        if view.owner(vbucket).is_none_or(|known| known.epoch < owner.epoch) {
+            *view = Arc::new(view.with_owner(vbucket, owner));
+        }
     }
 }
 
 impl fmt::Debug for Shards {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shards")
-            .field("options", &self.inner.options)
-            .field("links", &self.inner.links)
-            .finish()
+        f.debug_struct("Shards").field("options", &self.inner.options).field("links", &self.links()).finish()
     }
+}
+
+/// Adds a link for each shard of the map that there is none for, and retires those that are not in it any more.
+async fn add_links(
+    links: &mut Vec<Arc<ShardLink>>,
+    map: &ShardMap,
+    topology: &Arc<dyn Topology>,
+    options: &ShardsOptions,
+) -> Result<(), ConnectError> {
+    for link in links.iter() {
+        if let Some(name) = link.name() {
+            // One Redis under two addresses is one shard.
+            let is_first = links
+                .iter()
+                .find(|other| other.name() == Some(name))
+                .is_some_and(|first| Arc::ptr_eq(first, link));
+            link.retire(map.shard(name).is_none() || !is_first);
+        }
+    }
+    for shard in map.shards() {
+        if links.iter().any(|link| link.name() == Some(shard.name)) {
+            continue;
+        }
+        // One that has not answered yet is the shard that the map has at its address.
+        let silent = links.iter().find(|link| {
+            let label = link.label();
+            link.name().is_none() && label.strip_prefix("redis://").unwrap_or(&label) == shard.address
+        });
+        if let Some(link) = silent {
+            link.expect_name(shard.name);
+            continue;
+        }
+        let like = topology.address(ShardId(0)).await.map_err(LinkError::Address)?;
+        let Ok(url) = like.at(&shard.address) else {
+            let source = ShardMapError::Unknown { text: shard.address.clone() };
+            return Err(ConnectError::ShardMap { label: shard.name.to_string(), source });
+        };
+        let link = ShardLink::to(ShardId(links.len() as u16), url, options);
+        link.expect_name(shard.name);
+        links.push(Arc::new(link));
+    }
+    Ok(())
+}
+
+/// Refuses a Redis of the list that is no shard of the map and holds nothing: it may be one that lost its data. One that
+/// was a shard once is passed over.
+async fn refuse_strangers(
+    links: &[Arc<ShardLink>],
+    map: &ShardMap,
+    vbuckets: VBuckets,
+) -> Result<(), ConnectError> {
+    for link in links {
+        if link.connection().is_none() || link.name().is_some_and(|name| map.shard(name).is_some()) {
+            continue;
+        }
+        let (holds, _) = ask(link, vbuckets).await?;
+        if holds.held.iter().flatten().any(|held| held.of.id != map.deployment()) {
+            let first = map.shards().first().map(|shard| shard.address.clone()).unwrap_or_default();
+            return Err(ConnectError::Deployments { first, second: link.label() });
+        }
+        if holds.held.iter().any(Option::is_some) {
+            // A census judges whether what it holds is of this deployment.
+            if link.name().is_some() {
+                tracing::warn!(
+                    shard = link.label(),
+                    "this redis is no shard of the deployment any more: leave it out"
+                );
+            }
+            continue;
+        }
+        let shards = map.shards().iter().map(|shard| format!("{} ({})", shard.address, shard.name));
+        let shards = shards.collect::<Vec<_>>().join(", ");
+        return Err(ConnectError::NoShard { label: link.label(), shards });
+    }
+    Ok(())
 }

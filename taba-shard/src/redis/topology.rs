@@ -69,3 +69,21 @@ impl Topology for StaticTopology {
         self.0.get(usize::from(shard.0)).map_or_else(|| shard.to_string(), |url| format!("redis://{url}"))
     }
 }
+
+/// One shard at a fixed address: one that the shard map names.
+pub(super) struct AtAddress(pub(super) ShardUrl);
+
+#[async_trait]
+impl Topology for AtAddress {
+    fn shards(&self) -> usize {
+        1
+    }
+
+    async fn address(&self, _shard: ShardId) -> Result<ShardUrl, TopologyError> {
+        Ok(self.0.clone())
+    }
+
+    fn name(&self, _shard: ShardId) -> String {
+        format!("redis://{}", self.0)
+    }
+}

@@ -38,6 +38,17 @@ impl ShardUrl {
         Ok(Self(info.set_redis_settings(settings)))
     }
 
+    /// The same user, password and database at another address: `host:port`, or a path for a Unix socket.
+    ///
+    /// # Errors
+    /// [`UrlError::Form`].
+    pub fn at(&self, address: &str) -> Result<Self, UrlError> {
+        let url =
+            if address.starts_with('/') { format!("unix://{address}") } else { format!("redis://{address}") };
+        let addr = Self::new(&url)?.0.addr().clone();
+        Ok(Self(self.0.clone().set_addr(addr)))
+    }
+
     pub(super) const fn info(&self) -> &ConnectionInfo {
         &self.0
     }
@@ -71,6 +82,9 @@ mod tests {
     fn secrets_are_not_shown() {
         let url = ShardUrl::new("redis://somebody:hunter2@10.1.2.3:7000/2").unwrap();
         assert_eq!(format!("{url} {url:?}"), "10.1.2.3:7000 ShardUrl(10.1.2.3:7000)");
+        let moved = url.at("10.1.2.4:7001").unwrap();
+        assert_eq!((moved.to_string(), moved.0.redis_settings().db()), ("10.1.2.4:7001".to_owned(), 2));
+        assert!(url.at("").is_err() && url.at("a b").is_err());
         for bad in ["hunter2", "http://:hunter2@h", "redis://:hunter2@", "", "rediss://:hunter2@h"] {
             let error = ShardUrl::new(bad).unwrap_err();
             assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");

@@ -19,6 +19,7 @@
 mod commit;
 mod load;
 mod mend;
+mod moving;
 mod read;
 mod relist;
 mod scan;
@@ -164,11 +165,11 @@ impl Store for ShardedRedis {
     }
 
     async fn load(&self, vbucket: VBucket, wanted: &Wanted) -> Result<Loaded, StoreError> {
-        self.relisting(vbucket, || load::load(self, vbucket, wanted)).await
+        self.settled(vbucket, || load::load(self, vbucket, wanted)).await
     }
 
     async fn commit(&self, vbucket: VBucket, commit: Commit) -> Result<Committed, StoreError> {
-        self.relisting(vbucket, || commit::commit(self, vbucket, &commit)).await
+        self.settled(vbucket, || commit::commit(self, vbucket, &commit)).await
     }
 
     async fn stable(&self, vbucket: VBucket) -> Result<(), StoreError> {
@@ -183,11 +184,11 @@ impl Store for ShardedRedis {
     }
 
     async fn tabs(&self, vbucket: VBucket) -> Result<Vec<(TabName, TabType)>, StoreError> {
-        self.relisting(vbucket, || scan::tabs(self, vbucket)).await
+        self.settled(vbucket, || scan::tabs(self, vbucket)).await
     }
 
     async fn scan(&self, vbucket: VBucket, scan: &Scan) -> Result<Vec<Scanned>, StoreError> {
-        self.relisting(vbucket, || scan::scan(self, vbucket, scan)).await
+        self.settled(vbucket, || scan::scan(self, vbucket, scan)).await
     }
 }
 

@@ -10,7 +10,7 @@ use super::ShardedRedis;
 use crate::census::Owner;
 use crate::command::Reply;
 use crate::layout;
-use crate::map::ShardId;
+use crate::map::{ShardId, ShardName};
 use crate::redis::{Answered, LinkError, RedisRefusal};
 
 /// The damaged part when entries of an index are missing.
@@ -29,14 +29,16 @@ pub enum Misplaced {
         shard: ShardId,
     },
     /// It is moving, or was moved.
-    #[error("it went from {shard} to {to} under epoch {epoch}")]
+    #[error(
+        "it is moving from {shard} to shard {to} under epoch {epoch}, and neither owns it yet: taba-shard resume goes on with a move that was left"
+    )]
     Moved {
         /// The source.
         shard: ShardId,
         /// The epoch of the move.
         epoch: u64,
-        /// The destination.
-        to: ShardId,
+        /// The name of the shard that it went to.
+        to: ShardName,
     },
     /// It has another epoch than known here.
     #[error("{shard} owns it under epoch {found}, not {expected}")]
@@ -128,12 +130,16 @@ pub(super) fn result<const N: usize>(
 impl ShardedRedis {
     /// Sends scripts to the owner of the VBucket.
     pub(super) async fn send(&self, owner: Owner, calls: Vec<Cmd>) -> Result<Answered, StoreError> {
-        self.shards.link(owner.shard).eval(calls).await.map_err(unavailable)
+        let over = self.shards.known_connection(owner.shard).await;
+        self.shards.link(owner.shard).eval_over(calls, over).await.map_err(unavailable)
     }
 
     /// Passes an outcome on; a misplaced VBucket causes a census.
     pub(super) async fn follow<T>(&self, outcome: Result<T, StoreError>) -> Result<T, StoreError> {
-        if matches!(outcome, Err(StoreError::Misplaced { .. })) {
+        // One that moves is followed without a census.
+        if let Err(StoreError::Misplaced { source, .. }) = &outcome
+            && !matches!(source.downcast_ref(), Some(Misplaced::Moved { .. }))
+        {
             self.shards.census_after_a_miss().await;
         }
         outcome

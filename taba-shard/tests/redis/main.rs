@@ -11,6 +11,7 @@ mod kit;
 mod laws;
 mod listing;
 mod locks;
+mod moves;
 mod scan;
 mod stable;
 mod store;

@@ -1,0 +1,352 @@
+//! One VBucket, from step to step.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use taba_core::{Remedy, Version};
+
+use super::copy::{Copied, Copy, SwitchOutcome, list_keys, wait};
+use super::log::{self, MoveRecord};
+use super::{MoveEvent, Mover, MoverError};
+use crate::command::Reply;
+use crate::keys;
+use crate::layout;
+use crate::limits::MOVE_TRIES_MAX;
+use crate::map::{ShardId, ShardName};
+use crate::migration::{Goal, Head, Move, MoveStep, next};
+use crate::redis::{LinkError, ShardLink, monotonic, read_head, scripts};
+use crate::sabotage::die_at;
+use crate::stability::{StabilityVerdict, StabilityWait};
+
+/// What one move of one mover knows besides the heads: only what it has to tell.
+struct Carried<'a> {
+    this: Move,
+    source: Arc<ShardLink>,
+    destination: Arc<ShardLink>,
+    tell: &'a (dyn Fn(MoveEvent) + Sync),
+    /// When this mover fenced it.
+    fenced: Option<Instant>,
+    is_rolled_back: bool,
+    /// Replicas of the source that must have the fence.
+    replicas: Option<u64>,
+}
+
+impl Mover {
+    /// Brings one move to its goal.
+    pub(super) async fn carry(
+        &self,
+        goal: Goal,
+        this: Move,
+        tell: &(dyn Fn(MoveEvent) + Sync),
+    ) -> Result<(), MoverError> {
+        let (from, to) = (self.shard(this.from)?, self.shard(this.to)?);
+        // Always in the same order, so that no two moves wait for each other.
+        let (first, second) = (self.permits(from.min(to)), self.permits(from.max(to)));
+        let permits = (first.acquire_owned().await, second.acquire_owned().await);
+        let (source, destination) = (self.take_link(from), self.take_link(to));
+        let mut carried = Carried {
+            this,
+            source: Arc::clone(&source),
+            destination: Arc::clone(&destination),
+            tell,
+            fenced: None,
+            is_rolled_back: false,
+            replicas: None,
+        };
+        self.until_switched(goal, &mut carried, from, to).await?;
+        self.give_back(source);
+        self.give_back(destination);
+        drop(permits);
+        if carried.is_rolled_back {
+            tell(MoveEvent::RolledBack { this });
+            return Ok(());
+        }
+        if goal == Goal::Forward {
+            self.retire(this, from, to).await?;
+        }
+        tell(MoveEvent::Ended { this });
+        Ok(())
+    }
+
+    /// Goes on until the source holds nothing that is needed, or owns the VBucket again.
+    async fn until_switched(
+        &self,
+        mut goal: Goal,
+        carried: &mut Carried<'_>,
+        from: ShardId,
+        to: ShardId,
+    ) -> Result<(), MoverError> {
+        let begun = monotonic();
+        let mut tries = 0;
+        let mut rolled_back_for = None;
+        loop {
+            let step = match self.look(goal, carried).await {
+                Ok(step) => step,
+                Err(error) => {
+                    self.may_retry(&error, begun).await.ok_or(error)?;
+                    continue;
+                }
+            };
+            let done = match step {
+                (MoveStep::Done | MoveStep::Retire { .. }, ..) => {
+                    return rolled_back_for.map_or(Ok(()), |error| {
+                        (carried.tell)(MoveEvent::Failed { this: carried.this, error });
+                        Ok(())
+                    });
+                }
+                (MoveStep::Fence { own, fence }, _) => self.fence(carried, (from, to), (own, fence)).await,
+                (MoveStep::Copy { fence }, source) => {
+                    let own = source.map_or(0, |head| head.epoch);
+                    self.copy(carried, from, own, fence).await
+                }
+                (MoveStep::Bar { own, is_over_copy, fence }, _) => {
+                    self.confirm_and_bar(carried, from, own, is_over_copy, fence).await
+                }
+                (MoveStep::Unfence { own, moved, epoch }, _) => {
+                    self.unfence(carried, to, (own, moved), epoch).await
+                }
+            };
+            match done {
+                Ok(()) => {
+                    tries += 1;
+                    if tries > MOVE_TRIES_MAX {
+                        return Err(MoverError::Contended);
+                    }
+                }
+                // Writes were held for too long: they go on at the source.
+                Err(
+                    error @ (MoverError::Late { .. } | MoverError::Unconfirmed { .. } | MoverError::Differs),
+                ) if goal == Goal::Forward => {
+                    goal = Goal::Back;
+                    rolled_back_for = Some(error);
+                }
+                Err(error) => self.may_retry(&error, begun).await.ok_or(error)?,
+            }
+        }
+    }
+
+    /// Waits, when it is worth trying again.
+    async fn may_retry(&self, error: &MoverError, begun: Instant) -> Option<()> {
+        let MoverError::Link(link) = error else { return None };
+        let Remedy::Wait(pause) = link.remedy() else { return None };
+        if monotonic().saturating_duration_since(begun) >= self.options.retry_max {
+            return None;
+        }
+        tokio::time::sleep(pause.clamp(Duration::from_millis(20), Duration::from_secs(1))).await;
+        Some(())
+    }
+
+    async fn look(&self, goal: Goal, carried: &Carried<'_>) -> Result<(MoveStep, Option<Head>), MoverError> {
+        let vbucket = carried.this.vbucket;
+        let (source, destination) = futures::future::try_join(
+            read_head(&carried.source, vbucket),
+            read_head(&carried.destination, vbucket),
+        )
+        .await?;
+        Ok((next(goal, carried.this, source.head, destination.head)?, source.head))
+    }
+
+    async fn fence(
+        &self,
+        carried: &mut Carried<'_>,
+        (from, to): (ShardId, ShardId),
+        (own, fence): (u64, u64),
+    ) -> Result<(), MoverError> {
+        // One that was switched already and came back with an old copy is fenced at once.
+        if fence == own + 1 {
+            carried.replicas = Some(self.may_begin(from, to, carried.tell).await?);
+        }
+        let begun = monotonic();
+        let mut call = scripts::FENCE.call(&[keys::hash(carried.this.vbucket)]);
+        call.arg(own).arg(layout::put_moved(fence, carried.this.to));
+        if carried.source.one(call).await? == Reply::Integer(1) {
+            carried.fenced = Some(begun);
+            die_at("fenced");
+        }
+        Ok(())
+    }
+
+    async fn copy(
+        &self,
+        carried: &mut Carried<'_>,
+        from: ShardId,
+        own: u64,
+        fence: u64,
+    ) -> Result<(), MoverError> {
+        let replicas = match carried.replicas {
+            Some(replicas) => replicas,
+            None => self.replicas(from).await?.0,
+        };
+        let copy = Copy {
+            this: carried.this,
+            source: &carried.source,
+            destination: &carried.destination,
+            own,
+            fence,
+            replicas,
+            pause_max: self.options.pause_max,
+        };
+        let SwitchOutcome::Switched(copied) = copy.run().await? else { return Ok(()) };
+        let pause = carried.fenced.map(|fenced| monotonic().saturating_duration_since(fenced));
+        die_at("switched");
+        self.gate.copied(copied.bytes);
+        (carried.tell)(MoveEvent::Switched { this: carried.this, pause, bytes: copied.bytes });
+        self.write_log(carried, fence, pause, copied, "moved").await;
+        Ok(())
+    }
+
+    async fn write_log(
+        &self,
+        carried: &Carried<'_>,
+        epoch: u64,
+        pause: Option<Duration>,
+        copied: Copied,
+        outcome: &str,
+    ) {
+        let record = MoveRecord {
+            at_ms: 0,
+            vbucket: carried.this.vbucket.index(),
+            from: carried.this.from.to_string(),
+            to: carried.this.to.to_string(),
+            epoch,
+            by: self.options.by.clone(),
+            pause_us: pause.map(|pause| pause.as_micros() as u64),
+            bytes: copied.bytes,
+            keys: copied.keys,
+            outcome: outcome.to_owned(),
+        };
+        log::write(&carried.destination, &record).await;
+    }
+
+    async fn confirm_and_bar(
+        &self,
+        carried: &Carried<'_>,
+        from: ShardId,
+        own: u64,
+        is_over_copy: bool,
+        fence: u64,
+    ) -> Result<(), MoverError> {
+        if is_over_copy {
+            let mut call = scripts::FENCE.call(&[keys::hash(carried.this.vbucket)]);
+            call.arg(own).arg(layout::put_moved(fence, carried.this.to));
+            if carried.source.one(call).await? != Reply::Integer(1) {
+                return Ok(());
+            }
+            wait(&carried.source, self.replicas(from).await?.0, self.options.retry_max).await?;
+        }
+        self.bar(carried, fence, is_over_copy).await
+    }
+
+    async fn bar(&self, carried: &Carried<'_>, fence: u64, is_over_copy: bool) -> Result<(), MoverError> {
+        let mut call = scripts::BAR.call(&[keys::hash(carried.this.vbucket)]);
+        call.arg(fence).arg(layout::put_moved(fence + 1, carried.this.from));
+        call.arg(layout::put_version(Version::NEVER));
+        call.arg(layout::put_deployment(self.shards.view().deployment())).arg(u8::from(is_over_copy));
+        // If it says no, the heads say why.
+        carried.destination.one(call).await?;
+        die_at("barred");
+        Ok(())
+    }
+
+    async fn unfence(
+        &self,
+        carried: &mut Carried<'_>,
+        to: ShardId,
+        (own, moved): (u64, Option<(u64, ShardName)>),
+        epoch: u64,
+    ) -> Result<(), MoverError> {
+        // The bar once more, over this connection, so that it can be waited for.
+        self.bar(carried, epoch - 1, false).await?;
+        let replicas = self.replicas(to).await?.0;
+        wait(&carried.destination, replicas, self.options.retry_max).await?;
+        let mut call = scripts::UNFENCE.call(&[keys::hash(carried.this.vbucket)]);
+        let moved = moved.map_or_else(String::new, |(fence, to)| layout::put_moved(fence, to));
+        call.arg(own).arg(moved).arg(epoch);
+        if carried.source.one(call).await? == Reply::Integer(1) {
+            carried.is_rolled_back = true;
+            die_at("unfenced");
+            self.write_log(carried, epoch, None, Copied::default(), "rolled back").await;
+        }
+        Ok(())
+    }
+
+    /// Leaves a tombstone at the source, once what the destination holds is stable, and so is the map everywhere.
+    async fn retire(&self, this: Move, from: ShardId, to: ShardId) -> Result<(), MoverError> {
+        let (source, destination) = (self.shards.link(from), self.shards.link(to));
+        let begun = monotonic();
+        loop {
+            match self.try_retire(this, &source, &destination).await {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(error) => self.may_retry(&error, begun).await.ok_or(error)?,
+            }
+            if monotonic().saturating_duration_since(begun) >= self.options.retry_max * 4 {
+                return Err(MoverError::Contended);
+            }
+        }
+    }
+
+    async fn try_retire(
+        &self,
+        this: Move,
+        source: &ShardLink,
+        destination: &ShardLink,
+    ) -> Result<bool, MoverError> {
+        let (here, there) =
+            futures::future::try_join(read_head(source, this.vbucket), read_head(destination, this.vbucket))
+                .await?;
+        let (own, moved) = match next(Goal::Forward, this, here.head, there.head)? {
+            MoveStep::Done => return Ok(true),
+            MoveStep::Retire { own, moved } => (own, moved),
+            // A failover has taken one of them back: what to do is decided anew, by another run.
+            _ => return Err(MoverError::Contended),
+        };
+        self.map_is_stable.get_or_try_init(|| self.wait_for_map()).await?;
+        if !self.is_stable(destination, there.connection).await? {
+            return Ok(false);
+        }
+        die_at("stable");
+        let moved = layout::put_moved(moved.0, moved.1);
+        let Some(names) = list_keys(source, this, own, &moved).await? else { return Ok(false) };
+        let mut call = scripts::RETIRE.call(&names);
+        call.arg(own).arg(moved);
+        let is_done = source.one(call).await? == Reply::Integer(1);
+        die_at("retired");
+        Ok(is_done)
+    }
+
+    /// Whether all that this shard held when it was last read over this connection is safe. Waits.
+    async fn is_stable(&self, link: &ShardLink, connection: u64) -> Result<bool, LinkError> {
+        let options = self.shards.options();
+        let begun = monotonic();
+        let mut wait = StabilityWait::new(begun, connection, options.stability);
+        let mut since = begun;
+        loop {
+            let poll = link.poll(since).await?;
+            since = poll.started + Duration::from_nanos(1);
+            match wait.handle(&poll) {
+                StabilityVerdict::Stable => return Ok(true),
+                StabilityVerdict::Lost(_) => return Ok(false),
+                StabilityVerdict::Pending => {}
+            }
+            if let StabilityVerdict::Lost(_) = wait.expire(monotonic(), options.stable_wait_max) {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Waits until the map is safe on every shard.
+    async fn wait_for_map(&self) -> Result<(), MoverError> {
+        let links = self.shards.links();
+        let asked = links.iter().filter(|link| !link.is_retired()).map(|link| async move {
+            loop {
+                let connection = link.epoch().await?;
+                if self.is_stable(link, connection).await? {
+                    return Ok::<(), LinkError>(());
+                }
+            }
+        });
+        futures::future::try_join_all(asked).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,144 @@
+//! Shards that come and go, and what all of them hold now.
+
+use std::sync::Arc;
+
+use redis::cmd;
+use taba_core::VBucket;
+
+use super::bootstrap::get_or_set;
+use super::census::ask;
+use super::clock::random;
+use super::error::{ConnectError, LinkError};
+use super::head::heads;
+use super::link::{ShardLink, accepted};
+use super::shards::Shards;
+use crate::keys;
+use crate::map::{ShardId, ShardName};
+use crate::migration::Head;
+use crate::migration::survey::{Pending, owner, pending};
+use crate::shard_map::{ShardEntry, ShardMap};
+
+/// Every copy of every VBucket, as all shards hold them now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Survey {
+    /// One entry for each VBucket, in order.
+    pub copies: Vec<(VBucket, Vec<(ShardName, Head)>)>,
+}
+
+impl Survey {
+    /// What is still to be done with each VBucket, where something is, so that each is where the map wants it.
+    pub fn pending<'a>(&'a self, map: Option<&'a ShardMap>) -> impl Iterator<Item = (VBucket, Pending)> + 'a {
+        let of = move |(vbucket, copies): &'a (VBucket, Vec<(ShardName, Head)>)| {
+            (*vbucket, pending(*vbucket, copies, map.map(|map| map.owner(*vbucket))))
+        };
+        self.copies.iter().map(of).filter(|(_, pending)| *pending != Pending::Nothing)
+    }
+
+    /// Which shard owns each VBucket that has an owner.
+    pub fn owners(&self) -> impl Iterator<Item = (VBucket, ShardName)> + '_ {
+        self.copies.iter().filter_map(|(vbucket, copies)| Some((*vbucket, owner(copies)?.0)))
+    }
+}
+
+impl Shards {
+    /// Asks all shards for the heads of all VBuckets.
+    ///
+    /// # Errors
+    /// [`ConnectError`] when a shard does not answer: it may hold the newest copy.
+    pub async fn survey(&self) -> Result<Survey, ConnectError> {
+        self.refresh_map().await?;
+        let mut copies: Vec<(VBucket, Vec<(ShardName, Head)>)> =
+            self.vbuckets().iter().map(|vbucket| (vbucket, Vec::new())).collect();
+        let links = self.links();
+        let asked = links.iter().filter(|link| !link.is_retired());
+        let asked =
+            asked.map(|link| async move { Ok::<_, LinkError>((link, heads(link, self.vbuckets()).await?)) });
+        for (link, found) in futures::future::try_join_all(asked).await? {
+            let name = link.name().ok_or(LinkError::Answer { shard: link.shard() })?;
+            for ((_, copies), head) in copies.iter_mut().zip(found) {
+                copies.extend(head.map(|head| (name, head)));
+            }
+        }
+        Ok(Survey { copies })
+    }
+
+    /// Makes a Redis a shard of the deployment, which owns nothing yet; one that is a shard gets this address.
+    ///
+    /// `address`: `host:port`, or a path for a Unix socket; user and password are those of the first shard.
+    ///
+    /// # Errors
+    /// [`ConnectError`], above all when the Redis holds something that is not of this deployment.
+    pub async fn add_shard(&self, address: &str) -> Result<(ShardName, Arc<ShardMap>), ConnectError> {
+        let like = self.topology().address(ShardId(0)).await.map_err(LinkError::Address)?;
+        let address = address.strip_prefix("redis://").unwrap_or(address).trim_end_matches('/');
+        let url =
+            like.at(address).map_err(|source| ConnectError::Address { text: address.to_owned(), source })?;
+        // The number is only for messages.
+        let link = ShardLink::to(ShardId(self.count() as u16), url, self.options());
+        let (holds, _) = ask(&link, self.vbuckets()).await?;
+        let deployment = self.view().deployment().id;
+        let is_strange = holds.held.iter().flatten().any(|held| held.of.id != deployment);
+        if is_strange || !holds.damaged.is_empty() {
+            return Err(ConnectError::Occupied { label: link.label() });
+        }
+        let name = get_or_set(&link, keys::SHARD_NAME, &format!("{:016x}", random())).await?;
+        let name = name.parse().map_err(|_| LinkError::Answer { shard: link.shard() })?;
+        let entry = ShardEntry { name, address: address.to_owned(), is_draining: false };
+        let map = self.change_map(|map| map.with_shard(entry)).await?;
+        Ok((name, map))
+    }
+
+    /// Takes a shard out of the deployment. It must own nothing, and hold nothing that is not elsewhere.
+    ///
+    /// # Errors
+    /// [`ConnectError::StillHolds`] when it does.
+    pub async fn remove_shard(&self, name: ShardName) -> Result<Arc<ShardMap>, ConnectError> {
+        let survey = self.survey().await?;
+        let holds = |copies: &[(ShardName, Head)]| {
+            copies.iter().any(|(of, head)| *of == name && (head.moved.is_none() || head.has_content))
+        };
+        let vbuckets = survey.copies.iter().filter(|(_, copies)| holds(copies)).count();
+        if vbuckets > 0 {
+            return Err(ConnectError::StillHolds { name, vbuckets });
+        }
+        let shard = self.id_of(name);
+        let map = self.change_map(|map| map.without_shard(name)).await?;
+        if let Some(shard) = shard {
+            // Who connects to it alone must not take its old map for the one in force.
+            let link = self.link(shard);
+            let mut forget = cmd("DEL");
+            forget.arg(keys::SHARD_MAP);
+            if let Err(error) = link.request(vec![forget]).await {
+                tracing::warn!(
+                    error = taba_core::causes(&error),
+                    "the removed shard keeps its copy of the shard map"
+                );
+            }
+        }
+        Ok(map)
+    }
+
+    /// How many bytes each VBucket of a shard takes, about: of a few fields and entries, and counted up.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub async fn sizes(&self, name: ShardName, vbuckets: &[VBucket]) -> Result<Vec<u64>, ConnectError> {
+        let shard = self.id_of(name).ok_or(ConnectError::Empty)?;
+        let link = self.link(shard);
+        let mut sizes = Vec::with_capacity(vbuckets.len());
+        for some in vbuckets.chunks(crate::limits::REQUEST_COMMANDS_MAX) {
+            let command = |vbucket: &VBucket| {
+                let mut command = cmd("MEMORY");
+                command.arg("USAGE").arg(keys::hash(*vbucket));
+                command
+            };
+            for reply in link.request(some.iter().map(command).collect()).await?.replies {
+                sizes.push(match accepted(shard, reply)? {
+                    crate::command::Reply::Integer(bytes) => bytes.unsigned_abs(),
+                    _ => 0,
+                });
+            }
+        }
+        Ok(sizes)
+    }
+}

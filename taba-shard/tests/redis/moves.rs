@@ -1,0 +1,223 @@
+//! VBuckets that move from Redis to Redis while they are written to.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use taba_core::{Committed, Store, VBucket, causes};
+use taba_shard::migration::survey::Pending;
+use taba_shard::migration::{Goal, Move};
+use taba_shard::mover::{MoveEvent, MoveReport, Mover, MoverOptions};
+use taba_shard::shard_map::ShardMap;
+use taba_shard::{ShardName, ShardedRedis, Shards};
+use taba_tests::redis::{Options, Redis};
+
+use crate::kit::{self, commit, loaded, vbucket};
+
+/// Writes to every VBucket in turn until it is told to stop; each commit has to be done at the first try.
+struct Load {
+    store: Arc<ShardedRedis>,
+    stop: Arc<AtomicBool>,
+    /// How many commits each VBucket has.
+    counts: Arc<Vec<AtomicU64>>,
+    writers: Vec<tokio::task::JoinHandle<()>>,
+}
+
+const WRITERS: u16 = 8;
+
+impl Load {
+    async fn start(redis: &[Redis]) -> Self {
+        let store = Arc::new(kit::store(redis).await);
+        let (stop, counts) = (Arc::new(AtomicBool::new(false)), (0..64).map(|_| AtomicU64::new(0)).collect());
+        let counts: Arc<Vec<AtomicU64>> = Arc::new(counts);
+        let writers = (0..WRITERS).map(|writer| {
+            let (store, stop, counts) = (Arc::clone(&store), Arc::clone(&stop), Arc::clone(&counts));
+            tokio::spawn(async move {
+                while !stop.load(Ordering::Relaxed) {
+                    for index in (writer..64).step_by(usize::from(WRITERS)) {
+                        let n = counts[usize::from(index)].load(Ordering::Relaxed);
+                        let outcome = store.commit(vbucket(index), commit(n, n + 1, &["a", "b"])).await;
+                        match outcome {
+                            Ok(outcome) => {
+                                assert_eq!(outcome, Committed::Done, "vbucket {index}, commit {n}");
+                            }
+                            Err(error) => panic!("vbucket {index}, commit {n}: {}", causes(&error)),
+                        }
+                        counts[usize::from(index)].store(n + 1, Ordering::Relaxed);
+                        if n % 8 == 0 {
+                            let found = kit::load(&store, vbucket(index), &["a", "b"]).await;
+                            assert_eq!(found, loaded(n + 1, &["a", "b"]));
+                        }
+                    }
+                }
+            })
+        });
+        Self { writers: writers.collect(), store, stop, counts }
+    }
+
+    /// Waits until every VBucket has this many commits more.
+    async fn goes_on(&self, more: u64) {
+        let before: Vec<u64> = self.counts.iter().map(|count| count.load(Ordering::Relaxed)).collect();
+        for (count, before) in self.counts.iter().zip(before) {
+            while count.load(Ordering::Relaxed) < before + more {
+                assert!(
+                    !self.writers.iter().any(tokio::task::JoinHandle::is_finished),
+                    "a writer has failed"
+                );
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        }
+    }
+
+    /// Stops, and compares what is stored with what was written, as a Server that starts now sees it.
+    async fn end(self, redis: &[Redis]) {
+        self.goes_on(2).await;
+        self.stop.store(true, Ordering::Relaxed);
+        for writer in self.writers {
+            writer.await.unwrap();
+        }
+        let fresh = kit::store(redis).await;
+        for index in 0..64 {
+            let n = self.counts[usize::from(index)].load(Ordering::Relaxed);
+            assert_eq!(kit::load(&fresh, vbucket(index), &["a", "b"]).await, loaded(n, &["a", "b"]));
+            kit::done(&self.store, vbucket(index), commit(n, n + 1, &["a"])).await;
+        }
+        self.store.stable(vbucket(0)).await.unwrap();
+    }
+}
+
+fn mover(shards: &Shards) -> Mover {
+    Mover::new(shards.clone(), MoverOptions::by("test"))
+}
+
+/// Does everything that is pending; panics when something cannot be done.
+async fn settle(mover: &Mover) -> MoveReport {
+    let mut all = MoveReport::default();
+    loop {
+        let survey = mover.shards().survey().await.unwrap();
+        let map = mover.shards().map().unwrap();
+        let moves: Vec<Move> =
+            survey.pending(Some(&map)).filter_map(|(_, pending)| pending.to_move()).collect();
+        if moves.is_empty() {
+            return all;
+        }
+        let report = mover
+            .run(Goal::Forward, &moves, |event| {
+                if let MoveEvent::Failed { this, error } = event {
+                    panic!("{this}: {}", causes(&error));
+                }
+            })
+            .await;
+        all.ended += report.ended;
+        all.pauses.extend(report.pauses);
+        all.bytes += report.bytes;
+    }
+}
+
+fn owned(shards: &Shards, name: ShardName) -> usize {
+    let (view, id) = (shards.view(), shards.id_of(name));
+    shards.vbuckets().iter().filter(|vbucket| view.owner(*vbucket).map(|owner| owner.shard) == id).count()
+}
+
+async fn name(redis: &Redis) -> ShardName {
+    redis.command(&["GET", "taba:shard"]).parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deployment_grows_and_shrinks_under_load() {
+    let redis = Redis::start_many(4, &Options::durable());
+    let load = Load::start(&redis[..1]).await;
+    load.goes_on(3).await;
+    // The operator knows the first only, and says where the others are.
+    let shards = kit::shards(&redis[..1]).await;
+    let mover = mover(&shards);
+    for count in [2, 4] {
+        for redis in &redis[count / 2..count] {
+            shards.add_shard(&format!("127.0.0.1:{}", redis.port())).await.unwrap();
+        }
+        shards.change_map(ShardMap::balanced).await.unwrap();
+        let report = settle(&mover).await;
+        println!(
+            "paused: p50 {:?}, p99 {:?}, max {:?}",
+            report.pause(500),
+            report.pause(990),
+            report.pause(1000)
+        );
+        assert_eq!(report.ended, 32, "half of them: {report:?}");
+        shards.census().await.unwrap();
+        for redis in &redis[..count] {
+            assert_eq!(owned(&shards, name(redis).await), 64 / count);
+        }
+        load.goes_on(3).await;
+    }
+    // Back to one, and it is not the first.
+    for redis in &redis[..3] {
+        let name = name(redis).await;
+        shards.change_map(|map| map.with_draining(name, true)).await.unwrap();
+    }
+    shards.change_map(ShardMap::balanced).await.unwrap();
+    assert_eq!(settle(&mover).await.ended, 48);
+    for redis in &redis[..3] {
+        shards.remove_shard(name(redis).await).await.unwrap();
+    }
+    load.goes_on(3).await;
+    load.end(&redis[3..]).await;
+    let map = shards.map().unwrap();
+    assert_eq!(map.shards().len(), 1);
+    // What is left where they were: a name and tombstones.
+    for redis in &redis[..3] {
+        let keys = redis.command(&["KEYS", "*"]);
+        let is_left = |key: &str| {
+            ["taba:shard", "taba:moves", "taba:map-lock"].contains(&key)
+                || key.starts_with("{vb") && key.ends_with('}')
+        };
+        assert!(keys.lines().all(is_left), "{keys}");
+    }
+    let log = shards.moves(1000).await.unwrap();
+    assert!(log.iter().all(|line| line.by == "test" && line.outcome == "moved" && line.bytes > 0), "{log:?}");
+}
+
+/// What was begun by an operator who is gone.
+fn fence(redis: &Redis, index: u16, to: ShardName) -> VBucket {
+    let (hash, vbucket) = (format!("{{vb{index:04}}}"), vbucket(index));
+    let own: u64 = redis.command(&["HGET", &hash, "own"]).parse().unwrap();
+    redis.command(&["HSET", &hash, "moved", &format!("{}:{to}", own + 1)]);
+    vbucket
+}
+
+#[tokio::test]
+async fn what_another_operator_left_is_gone_on_with_or_taken_back() {
+    let redis = Redis::start_many(2, &Options::durable());
+    let store = kit::store(&redis).await;
+    for index in 0..64 {
+        kit::done(&store, vbucket(index), commit(0, 1, &["a"])).await;
+    }
+    let shards = kit::shards(&redis).await;
+    let (one, two) = (name(&redis[0]).await, name(&redis[1]).await);
+    let mover = mover(&shards);
+    let left = [fence(&redis[0], 1, two), fence(&redis[0], 2, two)];
+    let survey = shards.survey().await.unwrap();
+    let pending: Vec<_> = survey.pending(None).collect();
+    let this = |vbucket| Move { vbucket, from: one, to: two };
+    assert_eq!(pending, left.map(|vbucket| (vbucket, Pending::Fenced(this(vbucket)))));
+    // One is taken back: its writes go on where it was, under a higher epoch.
+    let report = mover.run(Goal::Back, &[this(left[0])], |_| {}).await;
+    assert_eq!((report.rolled_back, report.failed), (1, 0));
+    assert_eq!(redis[0].command(&["HMGET", "{vb0001}", "own", "moved"]), "3\n(nil)");
+    assert_eq!(redis[1].command(&["HMGET", "{vb0001}", "own", "bar"]), "2\n1");
+    kit::done(&store, left[0], commit(1, 2, &["a"])).await;
+    // The other one arrives. Twice is as good as once, and it is too late to take it back.
+    for _ in 0..2 {
+        let report = mover.run(Goal::Forward, &[this(left[1])], |_| {}).await;
+        assert_eq!((report.ended, report.failed), (1, 0));
+    }
+    assert_eq!(redis[0].command(&["HGETALL", "{vb0002}"]).lines().count(), 8, "a tombstone");
+    kit::done(&store, left[1], commit(1, 2, &["a"])).await;
+    let report = mover.run(Goal::Back, &[this(left[1])], |_| {}).await;
+    assert_eq!(report.failed, 1);
+    // And back, over its own tombstone.
+    let back = Move { vbucket: left[1], from: two, to: one };
+    assert_eq!(mover.run(Goal::Forward, &[back], |_| {}).await.ended, 1);
+    assert_eq!(kit::load(&store, left[1], &["a"]).await, loaded(2, &["a"]));
+    assert_eq!(kit::load(&store, left[0], &["a"]).await, loaded(2, &["a"]));
+}
