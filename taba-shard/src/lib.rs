@@ -100,7 +100,7 @@ pub use data::{
 };
 #[cfg(feature = "redis")]
 pub use redis::{
-    Adoption, Bootstrap, ConnectError, LinkError, RedisRefusal, ShardUrl, Shards, ShardsOptions,
+    Adoption, Bootstrap, ConnectError, LinkError, RedisRefusal, ShardHealth, ShardUrl, Shards, ShardsOptions,
     StaticTopology, Survey, Topology, TopologyError, UrlError,
 };
 #[cfg(feature = "redis")]

@@ -43,6 +43,10 @@ impl Mover {
         // Always in the same order, so that no two moves wait for each other.
         let (first, second) = (self.permits(from.min(to)), self.permits(from.max(to)));
         let permits = (first.acquire_owned().await, second.acquire_owned().await);
+        if self.is_stopping() {
+            tell(MoveEvent::Left { this });
+            return Ok(());
+        }
         let (source, destination) = (self.take_link(from), self.take_link(to));
         let mut carried = Carried {
             this,

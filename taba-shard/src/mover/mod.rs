@@ -8,6 +8,7 @@ mod log;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -87,6 +88,11 @@ pub enum MoveEvent {
     },
     /// The move is done: where it came from, a tombstone is left.
     Ended {
+        /// Which move.
+        this: Move,
+    },
+    /// The move was not begun, because the mover was told to stop.
+    Left {
         /// Which move.
         this: Move,
     },
@@ -179,6 +185,8 @@ pub struct MoveReport {
     pub rolled_back: usize,
     /// Moves that could not go on.
     pub failed: usize,
+    /// Moves that were not begun, because the mover was told to stop.
+    pub left: usize,
     /// How long writes were held, for each VBucket that was switched, sorted.
     pub pauses: Vec<Duration>,
     /// Bytes that were copied.
@@ -207,6 +215,7 @@ pub struct Mover {
     free: Mutex<BTreeMap<ShardId, Vec<Arc<ShardLink>>>>,
     gate: Gate,
     map_is_stable: OnceCell<()>,
+    is_stopping: AtomicBool,
 }
 
 impl Mover {
@@ -219,6 +228,7 @@ impl Mover {
             permits: Mutex::default(),
             free: Mutex::default(),
             map_is_stable: OnceCell::new(),
+            is_stopping: AtomicBool::new(false),
         }
     }
 
@@ -244,6 +254,7 @@ impl Mover {
                 MoveEvent::RolledBack { .. } => report.rolled_back += 1,
                 MoveEvent::Ended { .. } => report.ended += 1,
                 MoveEvent::Failed { .. } => report.failed += 1,
+                MoveEvent::Left { .. } => report.left += 1,
                 MoveEvent::Waiting { .. } => {}
             }
             drop(report);
@@ -261,6 +272,15 @@ impl Mover {
         let mut report = report.into_inner().unwrap_or_else(PoisonError::into_inner);
         report.pauses.sort_unstable();
         report
+    }
+
+    /// Begins no more moves; what is under way comes to its end.
+    pub fn stop(&self) {
+        self.is_stopping.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Ordering::Relaxed)
     }
 
     fn shard(&self, name: ShardName) -> Result<ShardId, MoverError> {

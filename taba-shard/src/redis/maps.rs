@@ -20,7 +20,7 @@ use crate::shard_map::{ShardEntry, ShardMap, ShardMapError};
 const LOCK_TIME: Duration = Duration::from_secs(10);
 
 /// The map that one shard has, if it has any.
-async fn read_map(link: &ShardLink) -> Result<Option<ShardMap>, ConnectError> {
+pub(super) async fn read_map(link: &ShardLink) -> Result<Option<ShardMap>, ConnectError> {
     let mut get = cmd("HGET");
     get.arg(keys::SHARD_MAP).arg("map");
     let shard = link.shard();

@@ -7,11 +7,13 @@ use taba_core::VBucket;
 
 use super::bootstrap::get_or_set;
 use super::census::ask;
-use super::clock::random;
+use super::clock::{monotonic, random};
 use super::error::{ConnectError, LinkError};
 use super::head::heads;
 use super::link::{ShardLink, accepted};
+use super::maps::read_map;
 use super::shards::Shards;
+use crate::command::Reply;
 use crate::keys;
 use crate::map::{ShardId, ShardName};
 use crate::migration::Head;
@@ -23,6 +25,16 @@ use crate::shard_map::{ShardEntry, ShardMap};
 pub struct Survey {
     /// One entry for each VBucket, in order.
     pub copies: Vec<(VBucket, Vec<(ShardName, Head)>)>,
+}
+
+/// The replicas of a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ShardHealth {
+    /// How many are connected.
+    pub replicas: usize,
+    /// How many bytes the one that lags most is behind; `None` without replicas.
+    pub lag: Option<u64>,
 }
 
 impl Survey {
@@ -62,13 +74,14 @@ impl Shards {
         Ok(Survey { copies })
     }
 
-    /// Makes a Redis a shard of the deployment, which owns nothing yet; one that is a shard gets this address.
+    /// What the entry of a Redis in the map would be, if it were a shard; one without a name is given one.
     ///
     /// `address`: `host:port`, or a path for a Unix socket; user and password are those of the first shard.
     ///
     /// # Errors
-    /// [`ConnectError`], above all when the Redis holds something that is not of this deployment.
-    pub async fn add_shard(&self, address: &str) -> Result<(ShardName, Arc<ShardMap>), ConnectError> {
+    /// [`ConnectError`], above all [`ConnectError::Occupied`] when the Redis holds something that is not of this
+    /// deployment.
+    pub async fn examine(&self, address: &str) -> Result<ShardEntry, ConnectError> {
         let like = self.topology().address(ShardId(0)).await.map_err(LinkError::Address)?;
         let address = address.strip_prefix("redis://").unwrap_or(address).trim_end_matches('/');
         let url =
@@ -83,7 +96,16 @@ impl Shards {
         }
         let name = get_or_set(&link, keys::SHARD_NAME, &format!("{:016x}", random())).await?;
         let name = name.parse().map_err(|_| LinkError::Answer { shard: link.shard() })?;
-        let entry = ShardEntry { name, address: address.to_owned(), is_draining: false };
+        Ok(ShardEntry { name, address: address.to_owned(), is_draining: false })
+    }
+
+    /// Makes a Redis a shard of the deployment, which owns nothing yet; one that is a shard gets this address.
+    ///
+    /// # Errors
+    /// As [`examine`](Self::examine).
+    pub async fn add_shard(&self, address: &str) -> Result<(ShardName, Arc<ShardMap>), ConnectError> {
+        let entry = self.examine(address).await?;
+        let name = entry.name;
         let map = self.change_map(|map| map.with_shard(entry)).await?;
         Ok((name, map))
     }
@@ -118,6 +140,71 @@ impl Shards {
         Ok(map)
     }
 
+    /// The replicas of a shard.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub async fn health(&self, name: ShardName) -> Result<ShardHealth, ConnectError> {
+        let shard = self.id_of(name).ok_or(ConnectError::Empty)?;
+        let poll = self.link(shard).poll(monotonic()).await?;
+        let lag = poll.replicas.iter().map(|offset| poll.offset.saturating_sub(*offset)).max();
+        Ok(ShardHealth { replicas: poll.replicas.len(), lag })
+    }
+
+    /// The epoch of the map that each shard has.
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    pub async fn map_epochs(&self) -> Result<Vec<(String, u64)>, ConnectError> {
+        let mut epochs = Vec::new();
+        for link in self.links().iter().filter(|link| !link.is_retired()) {
+            let map = read_map(link).await?;
+            epochs.push((link.label(), map.map_or(0, |map| map.epoch())));
+        }
+        Ok(epochs)
+    }
+
+    /// The shards that hold copies on their way that were not put in place: see [`keys::staged`].
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    ///
+    /// # Cost
+    /// Goes through all keys.
+    pub async fn staged(&self) -> Result<Vec<String>, ConnectError> {
+        let mut labels = Vec::new();
+        for link in self.links().iter().filter(|link| !link.is_retired()) {
+            let (shard, mut position) = (link.shard(), "0".to_owned());
+            loop {
+                let mut scan = cmd("SCAN");
+                scan.arg(&position)
+                    .arg("MATCH")
+                    .arg("{vb*}~*")
+                    .arg("COUNT")
+                    .arg(crate::limits::SCAN_KEYS_MAX);
+                let reply =
+                    link.request(vec![scan]).await?.replies.pop().ok_or(LinkError::Answer { shard })?;
+                let Reply::List(parts) = accepted(shard, reply)? else {
+                    return Err(LinkError::Answer { shard }.into());
+                };
+                let [Reply::Bytes(next), Reply::List(found)] =
+                    <[Reply; 2]>::try_from(parts).map_err(|_| LinkError::Answer { shard })?
+                else {
+                    return Err(LinkError::Answer { shard }.into());
+                };
+                if !found.is_empty() {
+                    labels.push(link.label());
+                    break;
+                }
+                position = String::from_utf8_lossy(&next).into_owned();
+                if position == "0" {
+                    break;
+                }
+            }
+        }
+        Ok(labels)
+    }
+
     /// How many bytes each VBucket of a shard takes, about: of a few fields and entries, and counted up.
     ///
     /// # Errors
@@ -134,7 +221,7 @@ impl Shards {
             };
             for reply in link.request(some.iter().map(command).collect()).await?.replies {
                 sizes.push(match accepted(shard, reply)? {
-                    crate::command::Reply::Integer(bytes) => bytes.unsigned_abs(),
+                    Reply::Integer(bytes) => bytes.unsigned_abs(),
                     _ => 0,
                 });
             }

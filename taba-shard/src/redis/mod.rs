@@ -19,7 +19,7 @@ mod url;
 
 pub use self::adopt::Adoption;
 pub use self::error::{ConnectError, LinkError, RedisRefusal};
-pub use self::membership::Survey;
+pub use self::membership::{ShardHealth, Survey};
 pub use self::options::{Bootstrap, ShardsOptions};
 pub use self::shards::Shards;
 pub use self::topology::{StaticTopology, Topology, TopologyError};
