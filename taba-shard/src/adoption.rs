@@ -199,4 +199,55 @@ mod tests {
         assert!(matches!(error, AdoptionError::Twice { .. }), "{error:?}");
         assert_eq!(plan_of(&[holding(|_| None)]).unwrap().steps.len(), 64);
     }
+
+    #[test]
+    fn of_two_copies_of_a_vbucket_the_written_one_stays_then_the_one_of_the_higher_epoch() {
+        let copies = |first: (u64, bool), second: (u64, bool)| {
+            let copy = |(epoch, is_written)| {
+                holding(move |_| Some(HeldVBucket { epoch, ..held(7, is_written).unwrap() }))
+            };
+            let steps = plan_of(&[copy(first), copy(second)]).unwrap().steps;
+            assert!(steps.iter().all(|step| step.0 == Step::Remove), "{steps:?}");
+            let shards: BTreeSet<_> = steps.iter().map(|step| step.2.0).collect();
+            assert_eq!(steps.len(), 64 * shards.len(), "{steps:?}");
+            shards.into_iter().collect::<Vec<_>>()
+        };
+        let (written, empty) = (true, false);
+        assert_eq!(copies((1, empty), (1, written)), [0]);
+        assert_eq!(copies((1, written), (1, empty)), [1]);
+        assert_eq!(copies((2, empty), (1, written)), [0], "written data counts more than an epoch");
+        assert_eq!(copies((1, empty), (2, empty)), [0]);
+        assert_eq!(copies((2, empty), (1, empty)), [1]);
+        assert_eq!(copies((1, empty), (1, empty)), [1]);
+        let removed = copies((1, written), (2, written)).len() + copies((2, written), (1, written)).len();
+        assert_eq!(removed, 0, "data is never removed");
+    }
+
+    #[test]
+    fn new_vbuckets_go_to_the_shards_that_hold_fewest() {
+        let made = |shards: &[ShardHoldings], on: u16| {
+            let steps = plan_of(shards).unwrap().steps;
+            steps.iter().filter(|step| step.0 == Step::Make && step.2 == ShardId(on)).count()
+        };
+        let none = || holding(|_| None);
+        assert_eq!(made(&[none(), none()], 0), 32);
+        let some = holding(|n| if n < 32 { held(7, true) } else { None });
+        assert_eq!(made(&[some, none()], 1), 32);
+        let mut damaged = none();
+        damaged.damaged.extend(VBuckets::new(64).unwrap().iter().take(32));
+        assert_eq!(made(&[damaged, none()], 1), 32);
+        // Both shards hold a copy of the first half: only the copy of the higher epoch counts.
+        let old = holding(|n| if n < 32 { held(7, true) } else { None });
+        let new =
+            holding(
+                |n| if n < 32 { held(7, true).map(|held| HeldVBucket { epoch: 2, ..held }) } else { None },
+            );
+        assert_eq!(made(&[old, new], 0), 32);
+    }
+
+    #[test]
+    fn where_nothing_was_written_the_deployment_with_most_vbuckets_stays() {
+        let of_8_and_9 = holding(|n| held(if n < 40 { 8 } else { 9 }, false));
+        assert_eq!(plan_of(&[of_8_and_9]).unwrap().deployment.id, 8);
+    }
 }

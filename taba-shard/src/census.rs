@@ -332,19 +332,21 @@ impl Census {
             return Ok(Location::Damaged(*shard));
         }
         let mut best: Option<Owner> = None;
+        // Another shard that holds it under the same epoch: ambiguous, unless a third one holds it under a higher one.
+        let mut second: Option<ShardId> = None;
         for (shard, held) in &self.answers {
             let Some(held) = held[usize::from(vbucket.index())] else { continue };
             if is_any_silent && held.is_moved {
                 continue;
             }
             match best {
-                Some(owner) if owner.epoch == held.epoch => {
-                    let (first, second, epoch) = (owner.shard, *shard, held.epoch);
-                    return Err(CensusError::Ambiguous { vbucket, first, second, epoch });
-                }
+                Some(owner) if owner.epoch == held.epoch => second = Some(*shard),
                 Some(owner) if owner.epoch > held.epoch => {}
-                _ => best = Some(Owner { shard: *shard, epoch: held.epoch }),
+                _ => (best, second) = (Some(Owner { shard: *shard, epoch: held.epoch }), None),
             }
+        }
+        if let (Some(Owner { shard: first, epoch }), Some(second)) = (best, second) {
+            return Err(CensusError::Ambiguous { vbucket, first, second, epoch });
         }
         Ok(best.map_or(Location::Unknown, Location::Owned))
     }
@@ -443,6 +445,50 @@ mod tests {
     }
 
     #[test]
+    fn of_two_views_the_higher_epoch_counts() {
+        let view = |epoch: u64, shards: usize| {
+            let mut census = Census::new(vbuckets(), shards);
+            census.answer(ShardId(0), vec![held(epoch); 64]);
+            if let CensusOutcome::All(view) = census.finish().unwrap() {
+                view
+            } else {
+                panic!("all were found")
+            }
+        };
+        let epoch = |view: &View| view.owner(vbuckets().get(5).unwrap()).unwrap().epoch;
+        assert_eq!(epoch(&view(2, 2).over(&view(1, 1))), 2);
+        assert_eq!(epoch(&view(1, 2).over(&view(2, 1))), 2);
+        assert_eq!(epoch(&view(1, 1).over(&view(2, 1))), 1, "all shards have answered: nothing is unknown");
+    }
+
+    #[test]
+    fn on_one_shard_the_deployment_of_more_than_half_counts() {
+        let of = |id: u64| Some(HeldVBucket { of: Deployment { id, ..OF }, ..held(1).unwrap() });
+        let two = |first: usize| (0..64).map(|n| of(if n < first { 7 } else { 8 })).collect::<Vec<_>>();
+        let CensusOutcome::All(view) = census(&[two(33)]).finish().unwrap() else { panic!("33 are there") };
+        assert_eq!((view.damaged().count(), view.deployment().id), (31, 7));
+        assert!(
+            matches!(census(&[two(32)]).finish(), Err(CensusError::Mixed { .. })),
+            "as many of one as of the other"
+        );
+        let three = (0..64)
+            .map(|n| {
+                of(if n < 22 {
+                    7
+                } else if n < 43 {
+                    8
+                } else {
+                    9
+                })
+            })
+            .collect();
+        assert!(
+            matches!(census(&[three]).finish(), Err(CensusError::Mixed { .. })),
+            "22 of 64 are no majority"
+        );
+    }
+
+    #[test]
     fn a_damaged_vbucket_is_damaged_and_no_other_is() {
         let mut held_by_one = vec![held(1); 64];
         held_by_one[3] = None;
@@ -481,9 +527,13 @@ mod tests {
     proptest! {
         #[test]
         fn the_highest_epoch_owns_whatever_the_order_of_answers(
-            epochs in prop::collection::vec((0_usize..64, 0_usize..3, 1_u64..4), 0..60), order in Just([0, 1, 2]).prop_shuffle()
+            epochs in prop::collection::vec((0_usize..64, 0_usize..3, 1_u64..6), 0..12), order in Just([0, 1, 2]).prop_shuffle()
         ) {
+            // Each VBucket is on one shard; some of them are on others as well.
             let mut shards = vec![vec![None; 64]; 3];
+            for at in 0..64 {
+                shards[at % 3][at] = held(2);
+            }
             for (vbucket, shard, epoch) in epochs {
                 shards[shard][vbucket] = held(epoch);
             }

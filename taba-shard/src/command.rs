@@ -307,11 +307,34 @@ mod tests {
         };
         let set = set_with("k", "v", SetCondition::IfAbsent, Some(Duration::from_millis(1500)));
         assert_eq!(words(set.name, &set.arguments), "SET v NX PX 1500");
+        assert_eq!(set.arguments(), ["v", "NX", "PX", "1500"]);
         let hash = hash_set("k", [("a", "1"), ("b", "2")]);
         assert_eq!(words(hash.name, &hash.arguments), "HSET a 1 b 2");
         assert_eq!((hash.key(), hash.bytes(), hash.arguments_bytes()), (b"k".as_slice(), 5, 4));
         assert_eq!(words("", &expire("k", Duration::ZERO).arguments), " 1", "0 would be refused");
         assert_eq!(words("", &expire("k", Duration::MAX).arguments), format!(" {}", i64::MAX));
+    }
+
+    #[test]
+    fn an_answer_is_read_as_what_it_is() {
+        let (one, two) = (Bytes::from("a"), Bytes::from("b"));
+        let list = || Reply::List(vec![Reply::Bytes("a".into()), Reply::Bytes("b".into())]);
+        assert_eq!(set("k", "v").read(Reply::Done), Some(()));
+        assert_eq!(set_with("k", "v", SetCondition::IfAbsent, None).read(Reply::Done), Some(true));
+        assert_eq!(set_with("k", "v", SetCondition::IfAbsent, None).read(Reply::Nothing), Some(false));
+        assert_eq!(set_with("k", "v", SetCondition::IfAbsent, None).read(Reply::Integer(1)), None);
+        assert_eq!(get("k").read(Reply::Bytes(one.clone())), Some(Some(one.clone())));
+        assert_eq!(increment("k", 5).read(Reply::Integer(7)), Some(7));
+        assert_eq!(increment("k", 5).read(Reply::Nothing), None);
+        assert_eq!(set_len("k").read(Reply::Integer(7)), Some(7));
+        assert_eq!(delete("k").read(Reply::Integer(1)), Some(true));
+        assert_eq!(delete("k").read(Reply::Integer(0)), Some(false));
+        assert_eq!(delete("k").read(Reply::Done), None);
+        assert_eq!(set_members("k").read(list()), Some(vec![one.clone(), two.clone()]));
+        assert_eq!(set_members("k").read(Reply::List(vec![Reply::Nothing])), None);
+        assert_eq!(hash_all("k").read(list()), Some(vec![(one.clone(), two)]));
+        let some = Reply::List(vec![Reply::Bytes("a".into()), Reply::Nothing]);
+        assert_eq!(hash_get_many("k", ["a", "b"]).read(some), Some(vec![Some(one), None]));
     }
 
     #[test]

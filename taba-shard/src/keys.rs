@@ -192,6 +192,11 @@ mod tests {
         let vbucket = VBuckets::default().get(17).unwrap();
         let tab = TabName::new("delay;from=ATL").unwrap();
         let namespace = Namespace::new("app-1").unwrap();
+        assert_eq!(namespace.as_str(), "app-1");
+        assert!(Namespace::new(&"n".repeat(NAMESPACE_BYTES_MAX)).is_ok());
+        assert!(Namespace::new(&"n".repeat(NAMESPACE_BYTES_MAX + 1)).is_err());
+        assert_eq!(what_counts(b"a{b}c"), b"b");
+        assert_eq!(what_counts(b"a{}c"), b"a{}c", "empty braces do not count");
         assert_eq!(hash(vbucket), "{vb0017}");
         assert_eq!(streams(vbucket), "{vb0017}.streams");
         assert_eq!(tabs(vbucket), "{vb0017}.tabs");

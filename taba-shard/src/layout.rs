@@ -317,6 +317,8 @@ mod tests {
         }
         assert_eq!(read_count_field(b"n.clients.delay;from=ATL"), Some(".clients.delay;from=ATL"));
         assert_eq!(read_count_field(b"nothing"), None);
+        assert_eq!(read_type(b"CounterGroup"), TabType::new("CounterGroup").ok());
+        assert_eq!(read_type(b"\xff"), None);
     }
 
     proptest! {

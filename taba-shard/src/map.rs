@@ -199,6 +199,13 @@ mod tests {
         VBuckets::new(count).unwrap()
     }
 
+    #[test]
+    fn there_may_be_as_many_shards_as_vbuckets() {
+        assert!(VBucketMap::even(vbuckets(64), 64).is_ok());
+        assert!(VBucketMap::even(vbuckets(64), 65).is_err());
+        assert!(VBucketMap::even(vbuckets(64), 0).is_err());
+    }
+
     proptest! {
         #[test]
         fn an_even_map_is_total_contiguous_and_even(shards in 1_usize..=64, power in 6_u32..=14) {

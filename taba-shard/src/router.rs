@@ -102,6 +102,18 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn a_request_is_filled_before_another_begins() {
+        let sizes = |bytes: &[usize], items_max, bytes_max| {
+            let items = bytes.iter().map(|bytes| (ShardId(3), *bytes, ()));
+            let (requests, _) = route::<_, ()>(items, RequestBounds { items_max, bytes_max });
+            requests.iter().map(|request| request.items.len()).collect::<Vec<_>>()
+        };
+        assert_eq!(sizes(&[1; 7], 3, 100), [3, 3, 1]);
+        assert_eq!(sizes(&[1; 7], 100, 4), [4, 3]);
+        assert_eq!(sizes(&[9, 1, 1], 100, 4), [1, 2]);
+    }
+
     proptest! {
         #[test]
         fn every_thing_is_sent_once_within_bounds_and_answered_in_its_place(

@@ -247,6 +247,44 @@ fn past_the_bound_nothing_is_remembered() {
     assert_eq!(known.missing(&Commit { expect: next, ..commit.clone() }).len(), 3);
     known.committed(&commit, 3);
     assert_eq!(known.len(), 3);
+    assert!(!known.is_empty());
     assert!(known.missing(&Commit { expect: next, ..commit.clone() }).is_empty());
     assert_eq!(known.missing(&commit).len(), 3, "at another version nothing is known");
+}
+
+#[test]
+fn a_commit_from_another_version_keeps_only_its_own_entries() {
+    let at = |count| Version { writer: 1, count };
+    let of = |n: u8, expect, next| {
+        let tabs = vec![(tab(n), Some(TabType::new("T").unwrap()))];
+        Commit { expect: at(expect), next: at(next), tabs, ..Commit::default() }
+    };
+    let mut known = IndexCache::default();
+    known.committed(&of(0, 0, 1), usize::MAX);
+    known.committed(&of(1, 1, 2), usize::MAX);
+    assert_eq!(known.len(), 2, "each commit follows on the one before");
+    known.committed(&of(2, 7, 8), usize::MAX);
+    assert_eq!(known.missing(&of(0, 8, 9)).len(), 1, "others have committed in between");
+    assert!(known.missing(&of(2, 8, 9)).is_empty());
+}
+
+#[test]
+fn a_part_has_an_entry_of_its_own_and_a_whole_state_has_none() {
+    let commit = |part, bytes: Option<&'static str>| Commit {
+        states: vec![(key(0), part, bytes.map(Into::into))],
+        ..Commit::default()
+    };
+    let (tab, client) = (IndexEntry::Tab(tab(0)), IndexEntry::Client(key(0)));
+    let part = IndexEntry::Part(key(0), Part(7));
+    let cache = IndexCache::default();
+    let sorted = |mut entries: Vec<IndexEntry>| {
+        entries.sort_unstable();
+        entries
+    };
+    let whole = sorted(vec![tab.clone(), client.clone()]);
+    let with_part = sorted(vec![tab, client, part]);
+    assert_eq!(cache.missing(&commit(Part::WHOLE, Some("x"))), whole);
+    assert_eq!(cache.missing(&commit(Part(7), Some("x"))), with_part);
+    assert_eq!(sorted(removed(&commit(Part::WHOLE, None)).collect()), whole);
+    assert_eq!(sorted(removed(&commit(Part(7), None)).collect()), with_part);
 }

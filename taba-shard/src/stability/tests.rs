@@ -219,6 +219,12 @@ fn the_info_of_a_redis_is_read() {
         evicts: false,
     };
     assert_eq!(read, expected);
+    let with_others = info.replace("aof_enabled", "slave_repl_offset:9\r\nslaves:3\r\naof_enabled");
+    assert_eq!(
+        read_info(&with_others, None, started, 4).unwrap().replicas,
+        [14, 0],
+        "other fields are no replicas"
+    );
     assert_eq!(read_info("role:master", None, started, 4), None);
     let failing = read_info(&info.replace("status:ok", "status:err"), None, started, 4).unwrap();
     assert_eq!(failing.log, AppendLog::Failing);
