@@ -173,6 +173,20 @@ mod tests {
     }
 
     #[test]
+    fn a_server_that_agrees_takes_back_what_another_has_said() {
+        let mut clock = RunClock::default();
+        clock.heard(at(0), at(HOUR));
+        assert!(!clock.is_news(), "nothing was said before");
+        let mut clock = RunClock::default();
+        clock.heard(at(0), at(3 * DAY));
+        clock.written();
+        clock.heard(at(0), at(HOUR));
+        assert_eq!((clock.stream().told, clock.is_news(), clock.apart()), (0, true, Some(HOUR)));
+        clock.heard(at(0), at(HOUR));
+        assert!(clock.is_news(), "until it is written");
+    }
+
+    #[test]
     fn a_clock_that_a_server_agrees_with_is_kept() {
         let mut clock = RunClock::default();
         clock.heard(at(0), at(HOUR));

@@ -233,6 +233,23 @@ mod tests {
     }
 
     #[test]
+    fn what_an_earlier_run_remembered_never_replaces_what_is_newer() {
+        let mut dedup = Dedup::new(10);
+        assert!(dedup.is_empty());
+        dedup.restore(&taken("a", 1, 5, &[]));
+        assert!(!dedup.is_empty());
+        for older in [4, 5] {
+            dedup.restore(&taken("a", 1, older, &[]));
+            assert_eq!(dedup.seen(&batch("a", 1, 5)), again(Vec::new(), 0));
+        }
+        assert_eq!(dedup.events_total(&batch("a", 1, 6)), 50);
+        dedup.restore(&taken("a", 1, 6, &[]));
+        assert_eq!(dedup.seen(&batch("a", 1, 5)), Repetition::Older);
+        assert_eq!(dedup.events_total(&batch("a", 1, 7)), 60);
+        assert_eq!(dedup.events_total(&batch("b", 1, 7)), 0, "nothing is known of it");
+    }
+
+    #[test]
     fn no_more_refusals_are_kept_than_stated() {
         let mut dedup = Dedup::new(2);
         let refused: Vec<_> = (0..100).map(|block| Refusal { block, why: Why::BadName, events: 1 }).collect();

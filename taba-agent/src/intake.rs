@@ -126,6 +126,14 @@ mod tests {
     }
 
     #[test]
+    fn a_state_may_be_of_as_many_events_as_the_bound_says() {
+        let content = Content::State { version: 1, bytes: Bytes::new() };
+        let of = |events| Block { events, content: content.clone(), ..block("web", "c", "X") };
+        assert_eq!(sorted(vec![of(BLOCK_FOLDED_EVENTS_MAX)], &[]).refused, []);
+        assert_eq!(sorted(vec![of(BLOCK_FOLDED_EVENTS_MAX + 1)], &[]).refused.len(), 1);
+    }
+
+    #[test]
     fn refused_blocks_keep_their_places_and_are_counted_once_per_reason() {
         let huge = Block {
             events: BLOCK_FOLDED_EVENTS_MAX + 1,

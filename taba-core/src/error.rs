@@ -38,3 +38,26 @@ pub fn causes(error: &dyn Error) -> String {
     }
     words
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    enum Level {
+        #[error("no store")]
+        Outer(#[source] Box<Level>),
+        #[error(transparent)]
+        Same(Box<Level>),
+        #[error("no file")]
+        Inner,
+    }
+
+    #[test]
+    fn each_cause_is_told_once() {
+        assert_eq!(causes(&Level::Inner), "no file");
+        let same = Level::Same(Box::new(Level::Outer(Box::new(Level::Inner))));
+        assert_eq!(causes(&same), "no store: no file");
+        assert_eq!(causes(&Level::Outer(Box::new(Level::Same(Box::new(Level::Inner))))), "no store: no file");
+    }
+}

@@ -443,6 +443,16 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn a_name_may_have_as_many_labels_as_the_bound_says() {
+        let with = |labels: usize| {
+            let labels: Vec<_> = (0..labels).map(|n| format!(";k{n:02}=v")).collect();
+            TabName::new(&format!("a{}", labels.concat()))
+        };
+        assert!(with(LABELS_MAX).is_ok());
+        assert!(matches!(with(LABELS_MAX + 1), Err(NameError::TooManyLabels { .. })));
+    }
+
     proptest! {
         #[test]
         fn any_text_is_a_label_and_comes_back(texts in prop::collection::vec(any::<String>(), 0..3)) {

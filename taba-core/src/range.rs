@@ -71,6 +71,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn sizes_have_the_largest_unit_that_makes_them_whole() {
+        let sizes = [0, 1000, 1 << 10, 1 << 20, 64 << 20, (1 << 20) + 1, 3 << 30].map(bytes_text);
+        assert_eq!(sizes, ["0B", "1000B", "1KiB", "1MiB", "64MiB", "1048577B", "3GiB"]);
+    }
+
+    #[test]
     fn both_ends_are_in_a_range_and_what_is_out_of_it_is_told_as_it_is_written() {
         assert_eq!(within("workers", 1, 1..=2).and(within("workers", 2, 1..=2)), Ok(()));
         let errors = [

@@ -172,3 +172,50 @@ impl<V: Value> Value for Keyed<V> {
         Ok(Self { key, value: V::from_json(&value)? })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(text: &str) -> Reading {
+        text.into()
+    }
+
+    #[test]
+    fn readings_have_one_order_and_equality_agrees_with_it() {
+        let sorted = [Reading::from(-1.0), 0.0.into(), 2.0.into(), text(""), text("a"), text("b")];
+        assert!(sorted.is_sorted());
+        for (n, one) in sorted.iter().enumerate() {
+            for (m, other) in sorted.iter().enumerate() {
+                assert_eq!(one.cmp(other), n.cmp(&m), "{one} {other}");
+                assert_eq!(one.partial_cmp(other), Some(n.cmp(&m)), "{one} {other}");
+                assert_eq!(one == other, n == m, "{one} {other}");
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_are_short_texts() {
+        let shown = [0.0, 2.0, 0.001, 1e-5, 9e-6, -1e16, 1e17, f64::MAX].map(number_text);
+        let expected =
+            ["0", "2", "0.001", "0.00001", "9e-6", "-10000000000000000", "1e17", "1.7976931348623157e308"];
+        assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn what_a_value_holds_is_valid_and_counted_with_it() {
+        let of = |bytes: usize| Reading::from("x".repeat(bytes));
+        let until = |reading| Expiring { expires: Timestamp::default(), reading };
+        assert!(of(VALUE_BYTES_MAX - 16).is_valid() && until(of(1)).is_valid());
+        assert!(!of(VALUE_BYTES_MAX - 15).is_valid());
+        assert!(!until(f64::NAN.into()).is_valid());
+        assert_eq!(
+            (of(5).heap_bytes(), until(of(5)).heap_bytes(), until(1.0.into()).heap_bytes()),
+            (5, 5, 0)
+        );
+        let keyed = |bytes: usize| Keyed { key: "k".repeat(bytes), value: of(3) };
+        assert_eq!(keyed(2).heap_bytes(), 5);
+        assert!(keyed(Keyed::KEY_BYTES_MAX).is_valid());
+        assert!(!keyed(Keyed::KEY_BYTES_MAX + 1).is_valid() && !keyed(0).is_valid());
+    }
+}

@@ -101,6 +101,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_header_may_reach_its_bound_and_not_pass_it() {
+        let of = |bytes: usize| RequestHeader::new("X-Team", &"x".repeat(bytes - "x-team".len()));
+        let header = of(BYTES_MAX).unwrap();
+        assert_eq!((header.name(), header.value().len()), ("x-team", BYTES_MAX - 6));
+        assert!(matches!(of(BYTES_MAX + 1), Err(RequestHeaderError::Value { .. })));
+    }
+
+    #[test]
     fn what_is_no_header_is_told_without_its_value() {
         for text in ["", "secret", ": secret", "a b: secret", "Zürich: secret"] {
             assert_eq!(text.parse::<RequestHeader>().unwrap_err(), RequestHeaderError::Name, "{text}");

@@ -400,6 +400,22 @@ mod tests {
     use crate::batch::SeqNo;
 
     #[test]
+    fn a_reason_is_the_same_for_every_vbucket() {
+        let source = || Box::new(std::io::Error::other("gone"));
+        let reasons = |index| {
+            let vbucket = VBuckets::default().get(index).unwrap();
+            let misplaced = StoreError::Misplaced { vbucket, source: source() };
+            let large = StoreError::TooLarge { pairs: 3, pairs_max: 2 };
+            [misplaced.reason(), large.reason()]
+        };
+        assert_eq!(reasons(1), reasons(2));
+        assert_eq!(
+            reasons(1),
+            ["not kept where it was looked for: gone", "a commit of 3 pairs is over the bound of 2"]
+        );
+    }
+
+    #[test]
     fn what_a_store_is_asked_and_gives_can_be_written_down_and_read() {
         let key = StateKey { tab: TabName::new("a;b=c").unwrap(), client: ClientId::new("web").unwrap() };
         let version = Version { writer: u64::MAX, count: 3 };
@@ -411,6 +427,7 @@ mod tests {
             tabs: vec![(key.tab.clone(), Some(TabType::new("T").unwrap()))],
             states: vec![(key.clone(), Part::WHOLE, Some(Bytes::from_static(b"\0\xff")))],
         };
+        assert_eq!(commit.pairs(), 5, "each mark, Tab and part, and the version");
         let json = serde_json::to_string(&commit).unwrap();
         assert_eq!(serde_json::from_str::<Commit>(&json).unwrap(), commit);
         let bytes = postcard::to_stdvec(&commit).unwrap();

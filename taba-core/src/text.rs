@@ -24,3 +24,19 @@ fn acts(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{206f}' | '\u{fff9}'..='\u{fffb}' | '\u{feff}')
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_acts_is_shown_and_the_rest_stays() {
+        for text in ["", "Zürich 50%", "日本", "e\u{301}"] {
+            assert_eq!(printable(text), text);
+        }
+        for c in ['\0', '\u{1b}', '\t', '\n', '\u{85}', '\u{202e}', '\u{2067}', '\u{feff}'] {
+            let shown = printable(&format!("a{c}b")).into_owned();
+            assert!(shown.starts_with("a\\") && shown.ends_with('b') && !shown.contains(c), "{shown:?}");
+        }
+    }
+}

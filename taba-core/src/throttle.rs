@@ -167,6 +167,15 @@ mod tests {
         assert_eq!(throttle.overdue(start + 10 * SECOND), [(None, 1)]);
     }
 
+    #[test]
+    fn a_cause_with_suppressed_lines_makes_no_room() {
+        let (start, mut throttle) = (start(), Throttle::new(INTERVAL, 1));
+        assert_eq!([throttle.admit("a", start), throttle.admit("a", start)], [Some(0), None]);
+        let later = start + 10 * SECOND;
+        assert_eq!(throttle.admit("b", later), Some(0));
+        assert_eq!(throttle.overdue(later), [(Some("a"), 1)]);
+    }
+
     proptest! {
         #[test]
         fn no_line_is_lost(lines in prop::collection::vec((0_u8..6, 0_u64..8_000, any::<bool>()), 0..200)) {

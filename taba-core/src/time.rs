@@ -173,6 +173,7 @@ mod tests {
     fn times_are_shown_by_the_calendar() {
         let shown = |micros| Timestamp::from_micros(micros).to_string();
         assert_eq!(shown(0), "1970-01-01T00:00:00Z");
+        assert_eq!(shown(1_614_834_367_000_000), "2021-03-04T05:06:07Z");
         assert_eq!(shown(-1), "1969-12-31T23:59:59.999999Z");
         assert_eq!(shown(951_782_400_000_000), "2000-02-29T00:00:00Z");
         assert_eq!(shown(253_402_300_799_999_999), "9999-12-31T23:59:59.999999Z");
@@ -191,6 +192,9 @@ mod tests {
         time += Duration::from_secs(2);
         time -= Duration::from_micros(1);
         assert_eq!(time.as_micros(), 2_999_999);
+        assert_eq!(time.as_secs_f64(), 2.999_999);
+        assert_eq!(time.since(Timestamp::from_secs(1)), Duration::from_micros(1_999_999));
+        assert_eq!(Timestamp::from_secs(1).since(time), Duration::ZERO);
         assert_eq!(Timestamp::MAX + Duration::MAX, Timestamp::MAX);
         assert_eq!(Timestamp::MIN - Duration::MAX, Timestamp::MIN);
     }

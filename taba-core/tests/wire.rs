@@ -5,10 +5,13 @@
 use bytes::Bytes;
 use proptest::prelude::*;
 use taba_core::ledger::{Where, Why};
-use taba_core::limits::{BATCH_BLOCKS_MAX, BLOCK_FOLDED_EVENTS_MAX, FRAME_BYTES_MAX};
+use taba_core::limits::{
+    BATCH_BLOCKS_MAX, BLOCK_EVENTS_MAX, BLOCK_FOLDED_EVENTS_MAX, CLIENT_ID_BYTES_MAX, FRAME_BYTES_MAX,
+    TAB_NAME_BYTES_MAX, TAB_TYPE_BYTES_MAX,
+};
 use taba_core::wire::{
-    Ack, Answer, Block, ClientBatch, Compression, Content, Frame, Kind, LaneBatch, Lanes, Probe, Receipt,
-    Refusal, WireError, decode_acks, encode_acks,
+    Ack, Answer, Block, ClientBatch, Compression, Content, Frame, Kind, LaneBatch, Lanes, Probe, Reader,
+    Receipt, Refusal, WireError, decode_acks, encode_acks, put_u64,
 };
 use taba_core::{ClientId, Envelope, Events, SeqNo, StreamId, TabName, TabType, Timestamp, VBuckets};
 
@@ -109,6 +112,104 @@ fn a_block_with_a_bad_name_does_not_spoil_the_others() {
     let (read, bad) = ClientBatch::decode(&bytes.into()).unwrap();
     assert_eq!(read.blocks, batch.blocks[1..]);
     assert_eq!((bad.len(), bad[0].block, bad[0].events), (1, 0, 100));
+}
+
+#[test]
+fn every_answer_comes_back() {
+    let answers = [
+        Answer::Applied,
+        Answer::Duplicate,
+        Answer::Nak,
+        Answer::Unavailable,
+        Answer::Busy,
+        Answer::Misplaced,
+        Answer::Misdated,
+    ];
+    let acks: Vec<_> = answers.into_iter().map(|answer| Ack { answer, ..acks().remove(1) }).collect();
+    assert_eq!(decode_acks(&encode_acks(&acks)).unwrap(), acks);
+    let mut unknown = encode_acks(&acks[6..]);
+    let at = unknown.iter().rposition(|byte| *byte == Answer::Misdated as u8).unwrap();
+    unknown[at] = 7;
+    assert!(matches!(decode_acks(&unknown), Err(WireError::Malformed { .. })));
+}
+
+#[test]
+fn in_a_lane_a_block_with_a_bad_name_is_withheld_with_its_reason() {
+    let mut bytes = lanes().encode();
+    let place = bytes.windows(3).position(|window| window == b"ATL").unwrap();
+    bytes[place] = b' ';
+    let read = &Lanes::decode(&bytes.into()).unwrap().batches[0].blocks[0];
+    assert_eq!(read.content, Content::Withheld { place: Where::Server, why: Why::BadName });
+    assert_eq!(read.events, state_block().events);
+}
+
+#[test]
+fn a_block_may_reach_its_bounds_and_not_pass_them() {
+    let decoded = |block: &Block| {
+        let mut bytes = Vec::new();
+        block.encode(&mut bytes);
+        assert!(block.encoded_bytes() >= bytes.len(), "an estimate below {} bytes", bytes.len());
+        assert!(block.encoded_bytes() <= bytes.len() + 64, "an estimate far above {} bytes", bytes.len());
+        let bytes = Bytes::from(bytes);
+        Block::decode(&mut Reader::new(&bytes), &bytes)
+    };
+    let long = Block {
+        tab: TabName::new(&"t".repeat(TAB_NAME_BYTES_MAX)).unwrap(),
+        client: ClientId::new(&"c".repeat(CLIENT_ID_BYTES_MAX)).unwrap(),
+        tab_type: TabType::new(&"T".repeat(TAB_TYPE_BYTES_MAX)).unwrap(),
+        earliest: Timestamp::MIN,
+        latest: Timestamp::MAX,
+        ..state_block()
+    };
+    assert_eq!(decoded(&long).unwrap(), long);
+    let withheld = Content::Withheld { place: Where::Client, why: Why::Full };
+    let withheld = Block { content: withheld, ..state_block() };
+    assert_eq!(decoded(&withheld).unwrap(), withheld);
+    // The payload is not looked into.
+    let of = |events: usize| Block {
+        events: events as u64,
+        content: Content::Events(Bytes::from_static(b"x")),
+        ..state_block()
+    };
+    assert_eq!(decoded(&of(BLOCK_EVENTS_MAX)).unwrap(), of(BLOCK_EVENTS_MAX));
+    assert!(matches!(decoded(&of(BLOCK_EVENTS_MAX + 1)), Err(WireError::TooLarge { .. })));
+}
+
+#[test]
+fn a_number_that_does_not_fit_is_malformed() {
+    let read = |last: u8| {
+        let bytes = [[0xff; 9].as_slice(), &[last]].concat();
+        Reader::new(&bytes).u64("a number")
+    };
+    assert_eq!(read(1), Ok(u64::MAX));
+    assert!(matches!(read(2), Err(WireError::Malformed { what: "a number" })));
+    let mut ten = Vec::new();
+    put_u64(10, &mut ten);
+    assert_eq!(Reader::new(&ten).count(10, "things"), Ok(10));
+    assert!(matches!(
+        Reader::new(&ten).count(9, "things"),
+        Err(WireError::TooLarge { found: 10, max: 9, .. })
+    ));
+}
+
+#[test]
+fn a_frame_that_is_not_compressed_has_one_size() {
+    let mut frame = Frame::encode(Kind::ClientBatch, &[0; 5], Compression::None);
+    assert_eq!(frame[12], 5, "the size of the message");
+    frame[12] = 6;
+    assert!(matches!(Frame::decode(&frame.into(), Kind::ClientBatch), Err(WireError::Malformed { .. })));
+}
+
+#[test]
+fn the_words_of_the_ledger_are_a_promise() {
+    let places = [Where::Client, Where::Agent, Where::Server].map(|place| place.to_string());
+    assert_eq!(places, ["client", "agent", "server"]);
+    let words = Why::ALL.map(|why| why.to_string()).join(" ");
+    assert_eq!(
+        words,
+        "bad_name unknown_type type_conflict undecodable unknown_version bad_value full gap expired shutdown \
+         too_many_tabs damaged handler_panicked poison"
+    );
 }
 
 #[test]

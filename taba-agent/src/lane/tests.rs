@@ -179,6 +179,25 @@ fn one_batch_is_in_flight_and_repeated_as_it_was() {
 }
 
 #[test]
+fn a_lane_says_what_it_waits_for() {
+    let mut bench = Bench::new(1);
+    assert!(bench.lane.is_applied() && bench.lane.is_empty());
+    bench.now = secs(3);
+    bench.offer(&[block(0)]);
+    bench.now = secs(4);
+    bench.offer(&[block(1)]);
+    assert_eq!(bench.lane.waiting_since(), Some(secs(3)));
+    assert!(!bench.lane.is_applied() && !bench.lane.has_batch_in_flight());
+    let first = bench.batch();
+    assert!(bench.lane.has_batch_in_flight());
+    assert_eq!(bench.lane.waiting_since(), None, "it was sent");
+    assert_eq!(bench.acknowledge(&ack(first.seq.0, 0, Answer::Applied)), Progress::Applied(first.seq));
+    assert_eq!(bench.lane.waiting_since(), Some(secs(4)));
+    let checkpoint = bench.lane.checkpoint();
+    assert_eq!((checkpoint.base, checkpoint.applied, checkpoint.last), (SeqNo(1), SeqNo(1), SeqNo(2)));
+}
+
+#[test]
 fn a_nak_rewinds_and_never_below_the_base() {
     let mut bench = with_retained(5);
     bench.now = secs(60);

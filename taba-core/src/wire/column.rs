@@ -196,6 +196,30 @@ mod tests {
         prop_oneof![any::<f64>(), (-70_000_i32..70_000).prop_map(f64::from), Just(-0.0), Just(1.0)]
     }
 
+    #[test]
+    fn a_column_is_as_wide_as_it_has_to_be() {
+        let width = |last: i64| {
+            let mut out = Vec::new();
+            put_integers(&[0, last], &mut out);
+            let read = integers(&mut Reader::new(&out), 2, "integers");
+            assert_eq!(read, Ok(vec![0, last]));
+            out[0]
+        };
+        let ends = [0, 0xff, 0x100, 0xffff, 0x1_0000, 0xffff_ffff, 0x1_0000_0000, i64::MAX];
+        assert_eq!(ends.map(width), [0, 1, 2, 2, 4, 4, 8, 8]);
+        let mut same = Vec::new();
+        put_numbers(&[0.1; 1000], &mut same);
+        assert_eq!(same.len(), 9, "one number, however often it comes");
+    }
+
+    #[test]
+    fn a_value_may_reach_its_bound_and_not_pass_it() {
+        let mut out = Vec::new();
+        put_chunks(&["abc"], &mut out);
+        assert_eq!(chunks(&mut Reader::new(&out), 1, 3), Ok(vec![b"abc".as_slice()]));
+        assert!(matches!(chunks(&mut Reader::new(&out), 1, 2), Err(WireError::TooLarge { found: 3, .. })));
+    }
+
     proptest! {
         #[test]
         fn integers_come_back(values in prop::collection::vec(any::<i64>(), 0..50), small in prop::collection::vec(-300_i64..300, 0..50)) {

@@ -128,3 +128,45 @@ impl Value for String {
         self.len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    struct Plain(u8);
+
+    impl Value for Plain {}
+
+    /// serde writes it as a map of unknown length.
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    struct Flat {
+        #[serde(flatten)]
+        all: BTreeMap<String, u8>,
+    }
+
+    impl Value for Flat {}
+
+    #[test]
+    fn what_cannot_be_encoded_is_told_from_what_means_nothing() {
+        assert!(Plain(1).is_valid() && Plain(1).is_encodable());
+        let flat = Flat { all: BTreeMap::from([("a".to_owned(), 1)]) };
+        assert!(flat.is_valid() && !flat.is_encodable());
+        for number in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            assert!(!number.is_valid(), "{number}");
+        }
+        assert!(f64::MAX.is_valid());
+        let text = |bytes| "x".repeat(bytes);
+        assert!(text(VALUE_BYTES_MAX).is_valid());
+        assert!(!text(VALUE_BYTES_MAX + 1).is_valid());
+    }
+
+    #[test]
+    fn the_heap_of_a_value_is_counted() {
+        assert_eq!((Plain(1).heap_bytes(), 1.5_f64.heap_bytes(), "abc".to_owned().heap_bytes()), (0, 0, 3));
+    }
+}

@@ -294,6 +294,7 @@ impl Cache {
     /// recently used caches, and could never be confirmed.
     pub(super) fn halve(&mut self) {
         debug_assert!(self.changed.is_empty(), "what is changed stays until it is committed");
+        self.audit();
         let mut used: Vec<u64> =
             self.tabs.values().flat_map(|tab| tab.clients.values().map(|state| state.used)).collect();
         if used.len() < 32 {
@@ -314,6 +315,12 @@ impl Cache {
             });
         }
         self.tabs.retain(|_, tab| !tab.clients.is_empty());
+        self.audit();
+    }
+
+    fn audit(&self) {
+        let states = || self.tabs.values().flat_map(|tab| tab.clients.values());
+        debug_assert_eq!(self.weight, states().map(|state| state.weight).sum::<usize>(), "the weight is off");
     }
 }
 

@@ -347,6 +347,34 @@ fn times_in_the_future_are_set_back_and_counted() {
 }
 
 #[test]
+fn what_ends_with_the_latest_time_that_is_believed_is_not_set_back() {
+    let (world, mut planner) = (World::new(), Planner::default());
+    let latest = now().saturating_add(Duration::from_secs(10));
+    let mut partial = block("a", "c", &[1.0; 5]);
+    partial.latest = latest;
+    let state = taba_core::encode_state(&Total { total: 5, latest: latest.as_micros() });
+    partial.content = Content::State { version: 1, bytes: state.into() };
+    world.ingest(&mut planner, vec![batch(1, 1, 1, 0, vec![partial])]);
+    assert_eq!(world.state("a", "c").unwrap(), (5, Total { total: 5, latest: latest.as_micros() }));
+    assert_eq!(world.total("taba.clamped", "c"), 0);
+}
+
+#[test]
+fn values_that_are_all_refused_leave_no_state_and_no_tab() {
+    let (world, mut planner) = (World::new(), Planner::default());
+    let acks = world
+        .ingest(&mut planner, vec![batch(1, 1, 1, 0, vec![block("a", "c", &[f64::NAN, f64::INFINITY])])]);
+    assert_eq!(acks[0].refused, [Refusal { block: 0, why: Why::BadValue, events: 2 }]);
+    assert_eq!(world.state("a", "c"), None);
+    let loaded = world.load(&Wanted { tabs: vec![name("a")], states: Vec::new() });
+    assert_eq!(loaded.tabs, []);
+    assert_eq!(world.total("taba.dropped;where=server;why=bad_value", "c"), 2);
+    // So another type may have the name.
+    let acks = world.ingest(&mut planner, vec![batch(1, 2, 1, 2, vec![block_of("a", "c", "Other", &[1.0])])]);
+    assert_eq!(acks[0].refused, []);
+}
+
+#[test]
 fn a_damaged_state_is_not_written_over() {
     let (world, mut planner) = (World::new(), Planner::default());
     world.ingest(&mut planner, vec![batch(1, 1, 1, 0, vec![block("a", "c", &[1.0])])]);
