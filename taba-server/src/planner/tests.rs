@@ -447,6 +447,17 @@ fn the_slowest_clock_among_the_senders_of_a_commit_judges_the_marks() {
 }
 
 #[test]
+fn clocks_may_be_as_far_apart_as_the_bound_says() {
+    let (mut world, mut planner) = (World::new(), Planner::default());
+    world.sent_at = now().saturating_sub(CLOCKS_APART_MAX);
+    let acks = world.ingest(&mut planner, vec![batch(1, 1, 1, 0, Vec::new())]);
+    assert_eq!(acks[0].answer, Answer::Applied);
+    world.sent_at = world.sent_at.saturating_sub(Duration::from_micros(1));
+    let acks = world.ingest(&mut planner, vec![batch(2, 1, 1, 0, Vec::new())]);
+    assert_eq!(acks[0].answer, Answer::Misdated);
+}
+
+#[test]
 fn clocks_that_are_far_apart_begin_no_lane_and_hold_up_none() {
     for ahead in [true, false] {
         let (mut world, mut planner) = (World::new(), Planner::default());
@@ -565,6 +576,42 @@ fn an_answer_without_a_commit_waits_for_the_version_of_the_store() {
     let actions = world.handle(&mut planner, PlannerInput::Loaded(Err(StoreFailed)));
     let [PlannerAction::Answer(0, ack)] = &actions[..] else { panic!("{actions:?}") };
     assert_eq!(ack.answer, Answer::Unavailable, "a Duplicate that nothing proves is not answered");
+}
+
+#[test]
+fn after_many_conflicts_in_a_row_the_sender_is_told_to_come_again() {
+    let (world, mut planner) = (World::new(), Planner::default());
+    world.give(&mut planner, 0, IncomingMessage::Batch(batch(1, 1, 1, 0, vec![block("a", "c", &[1.0])])));
+    let mut actions = world.handle(&mut planner, PlannerInput::Due);
+    let answer = loop {
+        actions = match actions.pop() {
+            Some(PlannerAction::Commit(_)) => {
+                let found = Version { writer: 99, count: 1 };
+                world.handle(&mut planner, PlannerInput::Committed(Ok(Committed::Conflict { found })))
+            }
+            Some(PlannerAction::Answer(_, ack)) => break ack.answer,
+            Some(action) => world.perform(&mut planner, action),
+            None => panic!("nothing to wait for, and no answer"),
+        };
+    };
+    assert_eq!(
+        (answer, world.status.report().conflicts),
+        (Answer::Unavailable, u64::from(CONFLICTS_MAX) + 1)
+    );
+    // The next one begins with no conflict counted.
+    let again = world.ingest(&mut planner, vec![batch(1, 1, 1, 0, vec![block("a", "c", &[1.0])])]);
+    assert_eq!(answers(&again), [(Answer::Applied, 1)]);
+}
+
+#[test]
+fn a_gap_without_events_is_not_noted() {
+    let (world, mut planner) = (World::new(), Planner::default());
+    let tab = "taba.dropped;where=agent;why=gap";
+    let client = "taba.stream/0000000000000001";
+    world.ingest(&mut planner, vec![batch(1, 3, 3, 0, vec![block("a", "c", &[1.0])])]);
+    assert_eq!((world.state(tab, client), world.status.report().gaps), (None, 1));
+    world.ingest(&mut planner, vec![batch(1, 7, 7, 5, vec![block("a", "c", &[1.0])])]);
+    assert_eq!((world.total(tab, client), world.status.report().gaps), (4, 2));
 }
 
 #[test]
