@@ -308,3 +308,16 @@ fn retain<T>(elements: &mut Vec<T>, keep: &[bool]) {
     let mut keep = keep.iter();
     elements.retain(|_| keep.next().copied().unwrap_or(true));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_believed_up_to_the_latest_one() {
+        let [at, latest, beyond] = [100, 110, 111].map(Timestamp::from_secs);
+        let arrival = Arrival { at, latest };
+        assert_eq!([at, latest, beyond].map(|time| arrival.believe(time)), [at, latest, at]);
+        assert_eq!(Arrival::ANY.believe(Timestamp::MAX), Timestamp::MAX);
+    }
+}

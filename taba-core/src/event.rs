@@ -83,3 +83,16 @@ impl<'a, V> Events<'a, V> {
         self.times.iter().zip(self.values).map(|(&time, value)| Event { time, value })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_column_of_events_says_how_many_there_are() {
+        let (times, values) = ([Timestamp::from_secs(1); 2], [1.0, 2.0]);
+        let events = Events::new(&times, &values);
+        assert_eq!((events.len(), events.is_empty()), (2, false));
+        assert_eq!((events.slice(1..1).len(), events.slice(1..1).is_empty()), (0, true));
+    }
+}

@@ -308,3 +308,20 @@ pub fn decode_state<H: Handler>(handler: &H, version: u16, bytes: &[u8]) -> Resu
         Ok(_) | Err(_) => Err(StateError::Malformed { version }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn caveats_of_parts_stand_under_their_names() {
+        let all =
+            Caveats::unknown("a gap").under("east").and(Caveats::left_out("keys", "3".into()).under("west"));
+        assert_eq!(all.unknown, BTreeMap::from([("east".to_owned(), "a gap".to_owned())]));
+        assert_eq!(all.left_out, BTreeMap::from([("west.keys".to_owned(), "3".to_owned())]));
+        assert_eq!(all.clone().under(""), all);
+        let error = |standard_error| Caveats { standard_error, ..Caveats::default() };
+        assert_eq!(error(Some(0.01)).and(error(Some(0.02))), error(Some(0.02)));
+        assert_eq!(error(Some(0.02)).and(error(None)).under("a"), error(Some(0.02)));
+    }
+}
