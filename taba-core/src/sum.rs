@@ -457,6 +457,35 @@ mod tests {
     }
 
     #[test]
+    fn a_sum_between_two_doubles_is_the_nearer_one_however_little_decides() {
+        let tiny = 2f64.powi(-1000);
+        for exponent in -64..64 {
+            let (one, half) = (2f64.powi(exponent), 2f64.powi(exponent - 53));
+            let next = one + 2.0 * half;
+            assert_eq!(sum(&[one, half]).to_f64(), one, "a tie goes to the even one: 2^{exponent}");
+            assert_eq!(sum(&[next, half]).to_f64(), next + 2.0 * half, "2^{exponent}");
+            for little in
+                [tiny, 2f64.powi(exponent - 60), 2f64.powi(exponent - 64), 2f64.powi(exponent - 130)]
+            {
+                let of = |little: f64| sum(&[one, half, little, tiny, -tiny]).to_f64();
+                assert_eq!((of(little), of(-little)), (next, one), "2^{exponent} and {little:e}");
+                let below = sum(&[-one, -half, -little, tiny, -tiny]).to_f64();
+                assert_eq!(below, -next, "-2^{exponent} and {little:e}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_wide_sum_takes_the_bytes_between_its_ends() {
+        let wide = |sign: f64| sum(&[sign, sign * 2f64.powi(-1000)]);
+        assert!((125..=135).contains(&encoded(&wide(1.0)).len()), "{}", encoded(&wide(1.0)).len());
+        assert!((125..=135).contains(&encoded(&wide(-1.0)).len()), "{}", encoded(&wide(-1.0)).len());
+        assert!(wide(1.0).heap_bytes() > 0 && sum(&[1.0]).heap_bytes() == 0);
+        assert!(!wide(1.0).is_zero() && !sum(&[1.0]).is_zero());
+        assert!(ExactSum::ZERO.is_zero() && sum(&[1.0, 1e-300, -1.0, -1e-300]).is_zero());
+    }
+
+    #[test]
     fn an_average_is_finite_where_it_can_be() {
         assert_eq!(sum(&[f64::MAX, f64::MAX]).divided_by(2), f64::MAX);
         assert_eq!(sum(&[f64::MIN, f64::MIN, f64::MIN]).divided_by(3), f64::MIN);
