@@ -245,7 +245,7 @@ async fn run(
         }
         MoveEvent::Ended { .. } | MoveEvent::RolledBack { .. } => bar.inc(1),
         MoveEvent::Failed { this, error } => {
-            bar.suspend(|| log.say(format_args!("{this}: {}", causes(&error))))
+            bar.suspend(|| log.say(format_args!("{this}: {}", causes(&error))));
         }
         _ => {}
     };
