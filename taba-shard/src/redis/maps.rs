@@ -113,14 +113,23 @@ async fn put_map(
     Ok(link.one(call).await? == Reply::Integer(1))
 }
 
-/// Writes the map to all shards that have an older one.
+/// Writes the map to all shards that have an older one, and to those that are no shards any more: who knows only such a one
+/// finds the others.
 ///
 /// # Errors
 /// [`LinkError`] of the first shard that does not take it: no move may begin before each has.
 async fn spread(links: &[Arc<ShardLink>], map: &ShardMap, token: u64) -> Result<(), LinkError> {
-    let in_map = |link: &&Arc<ShardLink>| link.name().is_some_and(|name| map.shard(name).is_some());
-    for link in links.iter().filter(in_map) {
-        put_map(link, map, None, token).await?;
+    for link in links {
+        let Some(name) = link.name() else { continue };
+        match put_map(link, map, None, token).await {
+            Err(error) if map.shard(name).is_some() => return Err(error),
+            Err(error) => tracing::warn!(
+                shard = link.label(),
+                error = taba_core::causes(&error),
+                "a redis that is no shard any more keeps its old shard map"
+            ),
+            Ok(_) => {}
+        }
     }
     Ok(())
 }

@@ -123,21 +123,7 @@ impl Shards {
         if vbuckets > 0 {
             return Err(ConnectError::StillHolds { name, vbuckets });
         }
-        let shard = self.id_of(name);
-        let map = self.change_map(|map| map.without_shard(name)).await?;
-        if let Some(shard) = shard {
-            // Who connects to it alone must not take its old map for the one in force.
-            let link = self.link(shard);
-            let mut forget = cmd("DEL");
-            forget.arg(keys::SHARD_MAP);
-            if let Err(error) = link.request(vec![forget]).await {
-                tracing::warn!(
-                    error = taba_core::causes(&error),
-                    "the removed shard keeps its copy of the shard map"
-                );
-            }
-        }
-        Ok(map)
+        self.change_map(|map| map.without_shard(name)).await
     }
 
     /// The replicas of a shard.
