@@ -220,6 +220,11 @@ enum CommandError {
     Initialized,
     #[error("the log of moves has nothing to reverse")]
     NothingToReverse,
+    #[error(
+        "{0} holds keys that were written with taba-shard's Data, which do not move with their vbuckets: \
+         keep those in Redis processes of their own"
+    )]
+    HoldsData(String),
     #[error("the deployment has no shard map yet; taba-shard rebalance makes one")]
     NoMap,
 }
@@ -348,6 +353,7 @@ impl Config {
         log: &Log,
         change: impl Fn(&ShardMap) -> Result<ShardMap, taba_shard::shard_map::ShardMapError>,
     ) -> Outcome {
+        refuse_data(shards).await?;
         if dry.dry_run {
             let map = change(&*moving::map(shards).await?)?;
             return moving::plan(self, shards, &map).await;
@@ -366,6 +372,7 @@ impl Config {
             return moving::plan(self, shards, &moving::map(shards).await?.with_shard(entry)?.balanced()?)
                 .await;
         }
+        refuse_data(shards).await?;
         let (name, _) = shards.add_shard(address).await?;
         if only {
             return text::line(
@@ -391,6 +398,14 @@ impl Config {
         options.lag_max = self.lag_max;
         options.pause_max = self.pause_max;
         options
+    }
+}
+
+/// Keys of `Data` do not move: nothing is moved from under them.
+async fn refuse_data(shards: &Shards) -> Result<(), Box<dyn Error>> {
+    match shards.with_data().await?.pop() {
+        Some(label) => Err(CommandError::HoldsData(label).into()),
+        None => Ok(()),
     }
 }
 

@@ -106,6 +106,7 @@ pub(super) async fn settle(config: &Config, shards: &Shards, log: &Log) -> Outco
             log.say(format_args!("{unowned} vbuckets are on no shard; see taba-server adopt"));
         }
         if moves.is_empty() {
+            shards.remove_staged().await?;
             return ended(config, &all, unowned > 0);
         }
         let report = run(config, shards, log, Goal::Forward, &moves).await?;
@@ -133,6 +134,7 @@ pub(super) async fn abort(config: &Config, shards: &Shards, log: &Log) -> Outcom
     add(&mut all, run(config, shards, log, Goal::Forward, &leftover).await?);
     let owners: Vec<(VBucket, ShardName)> = shards.survey().await?.owners().collect();
     if all.failed == 0 {
+        shards.remove_staged().await?;
         shards.change_map(|map| map.with_owners(owners.clone())).await?;
     }
     let failed = all.failed > 0;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use redis::cmd;
 use taba_core::VBucket;
 
@@ -150,45 +151,71 @@ impl Shards {
         Ok(epochs)
     }
 
-    /// The shards that hold copies on their way that were not put in place: see [`keys::staged`].
+    /// Removes copies that were on their way to a shard and never put in place: see [`keys::staged`]. A mover whose copy goes
+    /// so copies again. Answers how many keys there were.
+    ///
+    /// # Errors
+    /// [`ConnectError`]; what was removed stays removed.
+    ///
+    /// # Cost
+    /// Goes through all keys.
+    pub async fn remove_staged(&self) -> Result<usize, ConnectError> {
+        let mut removed = 0;
+        for (link, keys) in self.keys_like("{vb*}~*").await? {
+            removed += keys.len();
+            for some in keys.chunks(crate::limits::REQUEST_COMMANDS_MAX) {
+                let mut unlink = cmd("UNLINK");
+                unlink.arg(some.iter().map(|key| key.to_vec()).collect::<Vec<_>>());
+                link.request(vec![unlink]).await?;
+            }
+        }
+        Ok(removed)
+    }
+
+    /// The shards that hold keys of [`Data`](crate::Data), which do not move with their VBuckets.
     ///
     /// # Errors
     /// [`ConnectError`].
     ///
     /// # Cost
     /// Goes through all keys.
-    pub async fn staged(&self) -> Result<Vec<String>, ConnectError> {
-        let mut labels = Vec::new();
+    pub async fn with_data(&self) -> Result<Vec<String>, ConnectError> {
+        let is_set_aside = |key: &Bytes| key.windows(11).any(|part| part == b"!set-aside:");
+        let mut found = self.keys_like("{vb*}:*").await?;
+        found.extend(self.keys_like("{vb*}!*").await?);
+        let of_users = found.into_iter().filter(|(_, keys)| !keys.iter().all(is_set_aside));
+        Ok(of_users.map(|(link, _)| link.label()).collect())
+    }
+
+    /// The keys like this on every shard.
+    async fn keys_like(&self, pattern: &str) -> Result<Vec<(Arc<ShardLink>, Vec<Bytes>)>, ConnectError> {
+        let mut all = Vec::new();
         for link in self.links().iter().filter(|link| !link.is_retired()) {
-            let (shard, mut position) = (link.shard(), "0".to_owned());
+            let (shard, mut position, mut keys) = (link.shard(), "0".to_owned(), Vec::new());
             loop {
                 let mut scan = cmd("SCAN");
-                scan.arg(&position)
-                    .arg("MATCH")
-                    .arg("{vb*}~*")
-                    .arg("COUNT")
-                    .arg(crate::limits::SCAN_KEYS_MAX);
+                scan.arg(&position).arg("MATCH").arg(pattern);
+                scan.arg("COUNT").arg(crate::limits::SCAN_KEYS_MAX);
                 let reply =
                     link.request(vec![scan]).await?.replies.pop().ok_or(LinkError::Answer { shard })?;
                 let Reply::List(parts) = accepted(shard, reply)? else {
                     return Err(LinkError::Answer { shard }.into());
                 };
-                let [Reply::Bytes(next), Reply::List(found)] =
-                    <[Reply; 2]>::try_from(parts).map_err(|_| LinkError::Answer { shard })?
-                else {
+                let Ok([Reply::Bytes(next), Reply::List(found)]) = <[Reply; 2]>::try_from(parts) else {
                     return Err(LinkError::Answer { shard }.into());
                 };
-                if !found.is_empty() {
-                    labels.push(link.label());
-                    break;
-                }
+                keys.extend(found.into_iter().filter_map(|key| match key {
+                    Reply::Bytes(key) => Some(key),
+                    _ => None,
+                }));
                 position = String::from_utf8_lossy(&next).into_owned();
                 if position == "0" {
                     break;
                 }
             }
+            all.push((Arc::clone(link), keys));
         }
-        Ok(labels)
+        Ok(all)
     }
 
     /// How many bytes each VBucket of a shard takes, about: of a few fields and entries, and counted up.
