@@ -46,12 +46,13 @@ fn commit(states: &[StateKey], count: u64, contents: &[Bytes]) -> Commit {
     let parts = states.iter().enumerate().map(|(place, key)| {
         (key.clone(), Part::WHOLE, Some(contents[(place + count as usize) % contents.len()].clone()))
     });
-    let mut commit = Commit::default();
-    commit.expect = version(count - 1);
-    commit.next = version(count);
-    commit.marks = vec![(StreamId(7), Some(Mark { seq: SeqNo(count), events: count, hour: 500_000 }))];
-    commit.states = parts.collect();
-    commit
+    Commit {
+        expect: version(count - 1),
+        next: version(count),
+        marks: vec![(StreamId(7), Some(Mark { seq: SeqNo(count), events: count, hour: 500_000 }))],
+        tabs: Vec::new(),
+        states: parts.collect(),
+    }
 }
 
 /// Writes to all VBuckets, one commit after another in each, as fast as can be, or with a pause between.
