@@ -98,9 +98,11 @@ impl Store for MemoryStore {
             let parts = slice.states.get(key).into_iter().flatten();
             parts.map(|(part, bytes)| (key.clone(), *part, bytes.clone()))
         });
+        let is_known = wanted.known == Some(slice.version);
+        let marks = slice.marks.iter().filter(|_| !is_known).map(|(stream, mark)| (*stream, *mark));
         Ok(Loaded {
             version: slice.version,
-            marks: slice.marks.iter().map(|(stream, mark)| (*stream, *mark)).collect(),
+            marks: marks.collect(),
             tabs: tabs.collect(),
             states: states.collect(),
         })

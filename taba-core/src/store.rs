@@ -80,6 +80,9 @@ pub struct Wanted {
     pub tabs: Vec<TabName>,
     /// States that are needed.
     pub states: Vec<StateKey>,
+    /// The version of which the asker has all marks. A store that is at it may leave them out: with 10,000 senders they are
+    /// half a megabyte.
+    pub known: Option<Version>,
 }
 
 /// A VBucket at one moment.
@@ -87,7 +90,7 @@ pub struct Wanted {
 pub struct Loaded {
     /// The version that was read.
     pub version: Version,
-    /// The marks of all Lanes, in any order.
+    /// The marks of all Lanes, in any order; perhaps none when this is the version that was [known](Wanted::known).
     pub marks: Vec<(StreamId, Mark)>,
     /// The types of the wanted Tabs that exist.
     pub tabs: Vec<(TabName, TabType)>,
@@ -304,6 +307,7 @@ impl Commit {
 /// - **Durable.** What a `Done` commit wrote is there after the process was killed ([`MemoryStore`](crate::MemoryStore)
 ///   excepted).
 /// - **Consistent.** `load` shows one version with the marks, Tabs and States of exactly that version.
+/// - **Complete.** It leaves the marks out only at the version that the asker [knows](Wanted::known), if at all.
 /// - **Ordered.** `scan` yields each State once, in the order of keys; States that stay unchanged meanwhile are never
 ///   skipped.
 /// - **Isolated.** A commit to one VBucket shows in no other.

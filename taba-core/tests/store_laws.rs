@@ -41,6 +41,8 @@ enum Fault {
     Forgets,
     /// Reads the version at one moment and the rest at another.
     TornReads,
+    /// Leaves the marks out whatever version the asker knows.
+    Markless,
     /// Scans backwards.
     Backwards,
     /// Begins every page at the beginning.
@@ -86,8 +88,10 @@ impl Store for Wrong {
             yield_now().await;
         }
         let late = self.inner.load(self.place(vbucket), wanted).await?;
+        let has_marks = self.fault != Fault::Markless || wanted.known.is_none();
         Ok(Loaded {
             version: if self.fault == Fault::TornReads { early.version } else { late.version },
+            marks: if has_marks { late.marks } else { Vec::new() },
             ..late
         })
     }
@@ -198,6 +202,7 @@ catches! {
     durable_catches_forgetting: law::durable, Forgets;
     stable_catches_taking_back: law::stable, Unstable;
     consistent_catches_torn_reads: law::consistent, TornReads;
+    complete_catches_leaving_out_marks: law::complete, Markless;
     ordered_catches_backward_scans: law::ordered, Backwards;
     paged_catches_repeated_pages: law::paged, SamePage;
     isolated_catches_shared_buckets: law::isolated, OneBucket;

@@ -188,7 +188,7 @@ async fn space_that_large_removals_left_is_given_back() {
     drop(store);
     let loaded = open(dir.path())
         .unwrap()
-        .load(vbucket, &Wanted { states: vec![key(0)], tabs: vec![] })
+        .load(vbucket, &Wanted { states: vec![key(0)], ..Wanted::default() })
         .await
         .unwrap();
     assert_eq!((loaded.version, loaded.states[0].2.len()), (version(25), 1 << 20));

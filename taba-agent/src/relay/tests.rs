@@ -152,6 +152,36 @@ fn after_half_a_day_a_new_stream_begins_and_the_old_one_is_drained() {
     assert!(requests.iter().flat_map(|request| &request.batches).all(|batch| batch.seq == SeqNo(1)));
 }
 
+/// What is said of a VBucket may leave a mark there, which stays for 48 h.
+#[test]
+fn where_it_has_nothing_an_agent_says_nothing() {
+    let config = config(|config| config.confirm_after = Duration::ZERO);
+    let (mut relay, mut store, mut requests) = (relay(&config), SimulatedStore::default(), Vec::new());
+    taken(relay.accept(moment(Duration::ZERO), &batch(0, 1, vec![block(0, 1), block(0, 2)]), &[]));
+    taken(relay.accept(moment(Duration::ZERO), &batch(1, 1, Vec::new()), &[]));
+    let mut said = std::collections::BTreeSet::new();
+    // A store that calls nothing stable is asked again and again; meanwhile half a day passes, and a Server begins anew.
+    for second in 0..60 {
+        let now = moment(Duration::from_secs(second) + STREAM_AGE_MAX * u32::from(second >= 30));
+        let input = if second == 40 { Input::NewServer } else { Input::Tick };
+        relay.handle(now, input, &mut requests);
+        while let Some(request) = requests.pop() {
+            said.extend(request.lanes().map(|lane| lane.vbucket));
+            let acks = store.take_all(&request, if second < 50 { 0 } else { u64::MAX });
+            let input = Input::Answered { request: request.id, acks, server_time: None };
+            relay.handle(now, input, &mut requests);
+        }
+    }
+    let used = [1, 2].map(|number| config.vbuckets().of(&block(0, number).tab).index());
+    assert_eq!(said.into_iter().collect::<Vec<_>>(), {
+        let mut used = used;
+        used.sort_unstable();
+        used
+    });
+    assert!(!relay.holds_events(), "it asked until all was confirmed");
+    assert_eq!(store.marks.len(), 2);
+}
+
 #[test]
 fn an_hour_without_servers_costs_room_by_tabs() {
     let config = config(|config| config.batch_bytes_max = 100_000);

@@ -367,6 +367,28 @@ pub async fn upkeep<F: Fixture>(fixture: &mut F) -> Verdict {
     done(LAW, &store, other, commit(version(1), 2, &["a"])).await
 }
 
+/// Marks are left out only at the version that the asker knows; all else is as always.
+///
+/// # Errors
+/// [`Broken`] when the law does not hold.
+pub async fn complete<F: Fixture>(fixture: &mut F) -> Verdict {
+    const LAW: Law = ("complete", "Marks are left out only at the version that the asker knows");
+    let store = fixture.open().await;
+    let vbucket = first(&store);
+    done(LAW, &store, vbucket, commit(Version::NEVER, 1, &["a"])).await?;
+    done(LAW, &store, vbucket, commit(version(1), 2, &["a"])).await?;
+    let whole = store.load(vbucket, &wanted(&["a"])).await.map_err(broken(LAW))?;
+    for known in [Version::NEVER, version(1), version(2)] {
+        let asked = Wanted { known: Some(known), ..wanted(&["a"]) };
+        let mut loaded = store.load(vbucket, &asked).await.map_err(broken(LAW))?;
+        if known == whole.version && loaded.marks.is_empty() {
+            loaded.marks.clone_from(&whole.marks);
+        }
+        same(LAW, &loaded, &whole)?;
+    }
+    Ok(())
+}
+
 /// The largest commit there may be is done; a larger one is refused and changes nothing.
 ///
 /// # Errors
@@ -414,6 +436,7 @@ fn wanted(tabs: &[&str]) -> Wanted {
     Wanted {
         tabs: tabs.iter().map(|tab| name(tab)).collect(),
         states: tabs.iter().map(|tab| key(tab)).collect(),
+        ..Wanted::default()
     }
 }
 

@@ -295,12 +295,13 @@ impl Store for EmbeddedStore {
             if let Some(value) = table.get(layout::version_key(vbucket).as_slice())? {
                 loaded.version = layout::read_version(value.value()).ok_or_else(|| damaged("version"))?;
             }
-            let (from, to) = layout::marks_range(vbucket);
-            for pair in table.range(from.as_slice()..to.as_slice())? {
-                let (key, value) = pair?;
-                loaded
-                    .marks
-                    .push(layout::read_mark(key.value(), value.value()).ok_or_else(|| damaged("mark"))?);
+            if wanted.known != Some(loaded.version) {
+                let (from, to) = layout::marks_range(vbucket);
+                for pair in table.range(from.as_slice()..to.as_slice())? {
+                    let (key, value) = pair?;
+                    let mark = layout::read_mark(key.value(), value.value());
+                    loaded.marks.push(mark.ok_or_else(|| damaged("mark"))?);
+                }
             }
             for tab in wanted.tabs {
                 if let Some(value) = table.get(layout::tab_key(vbucket, &tab).as_slice())? {

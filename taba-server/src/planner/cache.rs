@@ -132,6 +132,11 @@ impl Cache {
         }
     }
 
+    /// Nothing but the version, and the marks if they are not here.
+    pub(super) fn wanted(&self) -> Wanted {
+        Wanted { known: self.version, ..Wanted::default() }
+    }
+
     /// Begins another attempt to commit.
     pub(super) fn begin(&mut self, is_careful: bool) {
         self.attempt += 1;

@@ -243,7 +243,7 @@ impl<T> Planner<T> {
     /// Begins a commit of as many of these messages as fit; the others wait again, before later ones.
     fn attempt(&mut self, mut messages: Vec<PendingMessage<T>>, env: &Env<'_>, actions: &mut Actions<T>) {
         self.cache.begin(self.careful > 0);
-        let mut wanted = Wanted::default();
+        let mut wanted = self.cache.wanted();
         // The version, and a signature.
         let mut pairs = 2;
         let mut fitting = 0;
@@ -306,7 +306,7 @@ impl<T> Planner<T> {
             if known == Freshness::Loaded || is_off(CHECKED) {
                 return self.answer(attempt, plan, env, actions);
             }
-            actions.push(PlannerAction::Load(Wanted::default()));
+            actions.push(PlannerAction::Load(self.cache.wanted()));
             self.phase = PlannerPhase::Checking { attempt, plan };
             return;
         }

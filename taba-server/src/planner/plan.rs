@@ -250,7 +250,7 @@ impl CommitPlan {
 
     /// The States to load before [`apply_notes`](Self::apply_notes).
     pub(super) fn touch_notes(&self, cache: &mut Cache) -> Wanted {
-        let mut wanted = Wanted::default();
+        let mut wanted = cache.wanted();
         for (tab, client) in self.notes.keys() {
             cache.touch(tab, client, &mut wanted);
         }

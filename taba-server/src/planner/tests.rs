@@ -233,7 +233,7 @@ impl World {
     /// A stored State: events, total, latest.
     fn state(&self, tab: &str, who: &str) -> Option<(u64, Total)> {
         let key = StateKey { tab: name(tab), client: client(who) };
-        let loaded = self.load(&Wanted { tabs: Vec::new(), states: vec![key] });
+        let loaded = self.load(&Wanted { states: vec![key], ..Wanted::default() });
         let (_, _, bytes) = loaded.states.first()?;
         let envelope = Envelope::decode(bytes).unwrap();
         Some((envelope.events, taba_core::decode_state(&Sum, envelope.version, &envelope.state).unwrap()))
@@ -261,6 +261,45 @@ fn a_batch_is_stored_once_and_its_copies_are_told_so() {
     assert_eq!(world.load(&Wanted::default()).marks[0].1.events, 3);
     let mut other = Planner::default();
     assert_eq!(answers(&world.ingest(&mut other, vec![first])), [(Answer::Duplicate, 2)]);
+}
+
+#[test]
+fn marks_that_are_known_are_not_read_again() {
+    let (world, mut planner) = (World::new(), Planner::default());
+    let mut asked = |seq: u64, tab: &str| {
+        let message = batch(1, seq, seq, 0, vec![block(tab, "c", &[1.0])]);
+        world.give(&mut planner, 0, IncomingMessage::Batch(message));
+        let mut known = Vec::new();
+        let mut todo: VecDeque<_> = world.handle(&mut planner, PlannerInput::Due).into();
+        while let Some(action) = todo.pop_front() {
+            if let PlannerAction::Load(wanted) = &action {
+                known.push(wanted.known);
+            }
+            todo.extend(world.perform(&mut planner, action));
+        }
+        known
+    };
+    assert_eq!(asked(1, "a"), [None]);
+    let first = Some(world.load(&Wanted::default()).version);
+    assert_eq!(asked(2, "b"), [first], "another Tab");
+    let second = Some(world.load(&Wanted::default()).version);
+    assert_eq!(asked(1, "b"), [second], "a copy");
+    // Another Server commits, which is found out when the third Tab is read.
+    let mut other = Planner::default();
+    world.ingest(&mut other, vec![batch(2, 1, 1, 0, vec![block("a", "d", &[1.0])])]);
+    assert_eq!(asked(3, "c"), [second, None]);
+    assert_eq!(world.load(&Wanted::default()).marks.iter().filter(|(stream, _)| stream.0 <= 2).count(), 2);
+}
+
+#[test]
+fn a_sender_that_has_nothing_leaves_nothing() {
+    let (world, mut planner) = (World::new(), Planner::default());
+    let probe = Probe { stream: StreamId(5), vbucket: 0, base: SeqNo(1), events_before: 0 };
+    let acks = world.tell(&mut planner, vec![IncomingMessage::Probe(probe)]);
+    assert_eq!(answers(&acks), [(Answer::Applied, 0)]);
+    let nak = world.ingest(&mut planner, vec![batch(6, 2, 1, 0, Vec::new())]);
+    assert_eq!(answers(&nak), [(Answer::Nak, 0)]);
+    assert_eq!(world.load(&Wanted::default()).marks, []);
 }
 
 #[test]
@@ -387,7 +426,7 @@ fn a_damaged_state_is_not_written_over() {
     assert_eq!(world.store_commit(commit), Committed::Done);
     let acks = world.ingest(&mut planner, vec![batch(1, 2, 1, 1, vec![block("a", "c", &[1.0; 4])])]);
     assert_eq!(acks[0].refused, [Refusal { block: 0, why: Why::Undecodable, events: 4 }]);
-    let loaded = world.load(&Wanted { tabs: Vec::new(), states: vec![key.clone()] });
+    let loaded = world.load(&Wanted { states: vec![key.clone()], ..Wanted::default() });
     assert_eq!(loaded.states, [(key, Part::WHOLE, bytes)]);
     assert_eq!(world.total("taba.dropped;where=server;why=undecodable", "c"), 4);
 }
@@ -570,7 +609,7 @@ fn an_answer_without_a_commit_waits_for_the_version_of_the_store() {
     world.give(&mut planner, 0, IncomingMessage::Batch(first));
     let actions = world.handle(&mut planner, PlannerInput::Due);
     assert!(
-        matches!(&actions[..], [PlannerAction::Load(wanted)] if *wanted == Wanted::default()),
+        matches!(&actions[..], [PlannerAction::Load(wanted)] if *wanted == Wanted { known: wanted.known, ..Wanted::default() }),
         "{actions:?}"
     );
     let actions = world.handle(&mut planner, PlannerInput::Loaded(Err(StoreFailed)));

@@ -260,7 +260,7 @@ async fn commit_removal(
     states.extend(keys.iter().map(|key| StateKey { tab: deleted.clone(), client: key.client.clone() }));
     states.sort_unstable();
     states.dedup();
-    let wanted = Wanted { tabs: Vec::new(), states };
+    let wanted = Wanted { states, ..Wanted::default() };
     while !keys.is_empty() {
         let loaded = state.store.load(vbucket, &wanted).await?;
         let plan = plan_removal(state, loaded, rule, state.next_version(), state.now())?;

@@ -136,17 +136,17 @@ for i = 2, #KEYS do
 end
 return 1", owned(1));
 
-    /// KEYS: hash, streams, parts of each wanted Tab. ARGV: epoch, number of Tabs, their fields, the fields of
-    /// States. Answers OK, version, Streams, marks, types, States, parts as (index of the State, entry, value);
-    /// UNLISTED when entries of an index are missing.
+    /// KEYS: hash, streams, parts of each wanted Tab. ARGV: epoch, the version whose marks are known (or nothing), how many
+    /// Tabs, their fields, the fields of States. Answers OK, version, Streams, marks (neither at the known version), types,
+    /// States, parts as (index of the State, entry, value); UNLISTED when entries of an index are missing.
     LOAD = format!("{}{HMGET}{UNLISTED}
 if unlisted(KEYS[2]) then return {{'UNLISTED'}} end
-local streams = redis.call('ZRANGE', KEYS[2], 0, -1)
-local names = {{}}
+local streams, names = {{}}, {{}}
+if head[1] ~= ARGV[2] then streams = redis.call('ZRANGE', KEYS[2], 0, -1) end
 for i = 1, #streams do names[i] = 'a:' .. streams[i] end
 local marks = hmget(names, 1, #names)
-local first = 3 + tonumber(ARGV[2])
-local types = hmget(ARGV, 3, first - 1)
+local first = 4 + tonumber(ARGV[3])
+local types = hmget(ARGV, 4, first - 1)
 local states = hmget(ARGV, first, #ARGV)
 local parts = {{}}
 local has = false

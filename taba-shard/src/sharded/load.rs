@@ -26,7 +26,8 @@ pub(super) async fn load(
     let mut names = vec![keys::hash(vbucket), keys::streams(vbucket)];
     names.extend(tabs.iter().map(|tab| keys::parts(vbucket, tab)));
     let mut call = scripts::LOAD.call(&names);
-    call.arg(owner.epoch).arg(wanted.tabs.len());
+    let known = wanted.known.map(layout::put_version).unwrap_or_default();
+    call.arg(owner.epoch).arg(known).arg(wanted.tabs.len());
     for tab in &wanted.tabs {
         call.arg(layout::tab_field(tab));
     }

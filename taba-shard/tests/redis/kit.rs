@@ -77,6 +77,7 @@ pub(crate) fn wanted(tabs: &[&str]) -> Wanted {
     Wanted {
         tabs: tabs.iter().map(|name| tab(name)).collect(),
         states: tabs.iter().map(|name| key(name)).collect(),
+        ..Wanted::default()
     }
 }
 

@@ -103,8 +103,8 @@ async fn parts_are_loaded_scanned_and_removed_like_wholes() {
         all.collect::<Vec<_>>()
     };
     let wanted = taba_core::Wanted {
-        tabs: vec![],
         states: ["web-1", "nobody", "web", "a", "web!"].map(client).to_vec(),
+        ..taba_core::Wanted::default()
     };
     let found = store.load(vbucket(1), &wanted).await.unwrap().states;
     let all = [parts("web-1", &[0]), parts("web", &[0, 3, 12]), parts("a", &[65535]), parts("web!", &[1])];

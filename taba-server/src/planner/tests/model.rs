@@ -217,7 +217,7 @@ impl Model {
             late: Vec::new(),
             counters: BTreeMap::new(),
             ids: 0,
-            books: Wanted { tabs: Vec::new(), states: states.collect() },
+            books: Wanted { states: states.collect(), ..Wanted::default() },
             stored: vec![(Mark::default(), Vec::new()); LANES],
             is_changed: true,
             happened: Occurrences::default(),
