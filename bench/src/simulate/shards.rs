@@ -198,7 +198,8 @@ impl Shards {
 impl VBucketContent {
     fn load(&self, wanted: &Wanted) -> Loaded {
         let is_known = wanted.known == Some(self.version);
-        let marks = self.marks.iter().filter(|_| !is_known).map(|(stream, mark)| (*stream, *mark));
+        let marks_max = if is_known { 0 } else { usize::MAX };
+        let marks = self.marks.iter().take(marks_max).map(|(stream, mark)| (*stream, *mark));
         let tabs = wanted.tabs.iter().filter_map(|tab| Some((tab.clone(), self.tabs.get(tab)?.clone())));
         let states = wanted
             .states
