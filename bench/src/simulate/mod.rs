@@ -39,13 +39,13 @@ pub struct Options {
     #[arg(long, default_value_t = 1_000)]
     pub shards: u16,
     /// VBuckets: a power of two from 64 to 16384, and no fewer than shards after re-sharding
-    #[arg(long, default_value_t = 4_096)]
+    #[arg(long, default_value_t = 2_048)]
     pub vbuckets: u32,
     /// Tabs of the whole fleet
-    #[arg(long, default_value_t = 4_096)]
+    #[arg(long, default_value_t = 2_048)]
     pub tabs: usize,
     /// Tabs that each Client has, chosen by chance
-    #[arg(long, default_value_t = 16)]
+    #[arg(long, default_value_t = 6)]
     pub tabs_per_agent: usize,
     /// The type of the Tabs: any of numbers
     #[arg(long, default_value = "TotalsCounter")]
@@ -57,13 +57,13 @@ pub struct Options {
     #[arg(long, default_value_t = 250)]
     pub flush_ms: u64,
     /// Seconds that are measured before anything breaks
-    #[arg(long, default_value_t = 5.0)]
+    #[arg(long, default_value_t = 3.0)]
     pub steady_seconds: f64,
     /// Seconds for which what breaks is away
-    #[arg(long, default_value_t = 5.0)]
+    #[arg(long, default_value_t = 3.0)]
     pub outage_seconds: f64,
     /// Seconds that are given to recover, after it is back
-    #[arg(long, default_value_t = 10.0)]
+    #[arg(long, default_value_t = 9.0)]
     pub settle_seconds: f64,
     /// The share of Servers, or of shards, that breaks; and that of new shards in the re-sharding
     #[arg(long, default_value_t = 0.1)]
