@@ -36,7 +36,7 @@ pub fn sort_out(vbuckets: VBuckets, now: Timestamp, batch: &ClientBatch, bad: &[
             place += 1;
         }
         match check(&batch.client, block) {
-            Ok(()) => blocks.push((vbuckets.of(&block.tab), block.clone())),
+            Ok(()) => blocks.push((vbucket_of(vbuckets, block), block.clone())),
             Err(why) => {
                 let refusal = Refusal { block: place, why, events: block.events };
                 // The Ledger's own notes never count as recorded, so not as dropped either.
@@ -52,8 +52,13 @@ pub fn sort_out(vbuckets: VBuckets, now: Timestamp, batch: &ClientBatch, bad: &[
     let notes = dropped.into_iter().map(|(why, events)| {
         Block::note(ledger::dropped_tab(Where::Agent, why), batch.client.clone(), now, events)
     });
-    blocks.extend(notes.map(|note| (vbuckets.of(&note.tab), note)));
+    blocks.extend(notes.map(|note| (vbucket_of(vbuckets, &note), note)));
     Intake { blocks, refused }
+}
+
+/// Where a Block goes: a Tab has its VBucket, and notes of the Ledger, which may lie anywhere, go by their Client.
+pub(crate) fn vbucket_of(vbuckets: VBuckets, block: &Block) -> VBucket {
+    if block.tab.is_reserved() { vbuckets.of_client(&block.client) } else { vbuckets.of(&block.tab) }
 }
 
 fn add(dropped: &mut BTreeMap<Why, u64>, refusal: &Refusal) {
@@ -121,7 +126,9 @@ mod tests {
             vec![block("web", "bids", "CounterGroup"), block("web", "taba.recorded", "TotalsCounter")];
         let intake = sorted(blocks.clone(), &[]);
         assert_eq!(intake.blocks.iter().map(|(_, block)| block.clone()).collect::<Vec<_>>(), blocks);
-        assert!(intake.blocks.iter().all(|(vbucket, block)| *vbucket == VBuckets::default().of(&block.tab)));
+        assert!(
+            intake.blocks.iter().all(|(vbucket, block)| *vbucket == vbucket_of(VBuckets::default(), block))
+        );
         assert_eq!(intake.refused, []);
     }
 
@@ -175,5 +182,26 @@ mod tests {
             sorted(vec![block("web", "taba.dropped;where=client;why=full", "TotalsCounter")], &[]).refused,
             []
         );
+    }
+
+    /// Each Client has notes; all in one VBucket they would be the first thing that does not grow.
+    #[test]
+    fn notes_of_many_clients_do_not_meet_in_one_vbucket() {
+        let vbuckets = VBuckets::default();
+        let mut notes = vec![0; usize::from(vbuckets.count())];
+        for n in 0..10_000 {
+            let client = ClientId::new(&format!("host-{n}")).unwrap();
+            let block = Block::note(ledger::tab(ledger::RECORDED), client.clone(), Timestamp::default(), 5);
+            let batch = ClientBatch {
+                client,
+                incarnation: 1,
+                seq: SeqNo(1),
+                sent_at: Timestamp::default(),
+                blocks: vec![block],
+            };
+            let intake = sort_out(vbuckets, Timestamp::default(), &batch, &[]);
+            intake.blocks.iter().for_each(|(vbucket, _)| notes[usize::from(vbucket.index())] += 1);
+        }
+        assert!(notes.iter().all(|count| *count < 40), "about ten each: {notes:?}");
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 
 use xxhash_rust::xxh64::xxh64;
 
-use crate::name::TabName;
+use crate::name::{ClientId, TabName};
 
 /// One slice of the key space: a number from 0 to 16,383.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -76,6 +76,12 @@ impl VBuckets {
     /// Source of the hash: Y. Collet, xxHash fast digest algorithm, version 0.1.1.
     pub fn of(self, tab: &TabName) -> VBucket {
         VBucket((xxh64(tab.as_str().as_bytes(), 0) % u64::from(self.0)) as u16)
+    }
+
+    /// Where an Agent puts what the Ledger notes of a Client: `XXH64(id, seed 0) mod count`, so that the notes of many Clients do
+    /// not all meet in one VBucket. No promise: the Ledger's Tabs are looked for in every VBucket.
+    pub fn of_client(self, client: &ClientId) -> VBucket {
+        VBucket((xxh64(client.as_str().as_bytes(), 0) % u64::from(self.0)) as u16)
     }
 
     /// The VBucket with this number, if the deployment has it.

@@ -14,6 +14,7 @@ use taba_core::{ClientId, SeqNo, TabName, Timestamp};
 
 use super::{ClockReading, Relay};
 use crate::dispatcher::PoisonBlocks;
+use crate::intake::vbucket_of;
 use crate::lane::{HEAD_BYTES_MAX, LaneKey};
 use crate::spool::record::{Fragment, Record};
 use crate::spool::{Purpose, Spool};
@@ -161,7 +162,7 @@ impl<S: Spool> Relay<S> {
         let vbuckets = self.vbuckets;
         let mut by_lane: BTreeMap<u16, Vec<&Block>> = BTreeMap::new();
         for block in blocks {
-            by_lane.entry(vbuckets.of(&block.tab).index()).or_default().push(block);
+            by_lane.entry(vbucket_of(vbuckets, block).index()).or_default().push(block);
         }
         let plans = by_lane.into_iter().map(|(vbucket, blocks)| self.dispatcher.lane(vbucket).plan(blocks));
         let fragments: Vec<Fragment> = plans.flatten().collect();
