@@ -1,5 +1,8 @@
 //! [`World`]: Agents, Servers and shards, and the network between them.
 
+mod faults;
+mod phases;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -13,9 +16,8 @@ use taba_shard::limits::{DISK_LAG, RESPONSE_TIMEOUT, STABLE_POLL_INTERVAL};
 
 use super::agenda::Agenda;
 use super::agent::SimulatedAgent;
-use super::measures::{FRESH, Measures, PhaseReport};
+use super::measures::{Measures, PhaseReport};
 use super::moves::{Move, Moves};
-use super::report::Report;
 use super::server::{ServerAction, ServerCounts, SimulatedServer};
 use super::shards::{Shards, StoreCall, StoreReply, commit_bytes};
 use super::{Options, time};
@@ -23,8 +25,6 @@ use super::{Options, time};
 /// What a Server needs for a request, and for each message of it.
 const REQUEST_COST: Duration = Duration::from_micros(14);
 const MESSAGE_COST: Duration = Duration::from_micros(5);
-/// How long everything may take until it is stored for good, once nothing new comes.
-const DRAIN_MAX: Duration = Duration::from_secs(600);
 
 enum Event {
     Flush(usize),
@@ -196,121 +196,10 @@ impl World {
         self.agenda.now() + self.latency(self.options.network_ms)
     }
 
-    /// Ends the phase before, and begins another.
-    pub(super) fn phase(&mut self, name: &'static str, progress: &mut dyn FnMut(&str)) {
-        self.end_phase();
-        progress(&format!("{:.1} s: {name}", self.agenda.now().as_secs_f64()));
-        (self.phase, self.phase_begun, self.counts_before) = (name, self.agenda.now(), self.counts());
-        self.measures = Measures::default();
-    }
-
-    fn counts(&self) -> ServerCounts {
-        self.servers.iter().map(SimulatedServer::counts).sum()
-    }
-
-    fn end_phase(&mut self) {
-        let now = self.agenda.now();
-        if now > self.phase_begun {
-            let is_late = |since: Duration| now - since > FRESH;
-            let waits = |agent: &SimulatedAgent| {
-                agent.all_offered().any(|offered| offered.waits_since().is_some_and(is_late))
-            };
-            let is_over = self.taken_back.is_empty() && !self.agents.iter().any(waits);
-            let counts = self.counts().since(self.counts_before);
-            let mut report = self.measures.report(self.phase, (self.phase_begun, now), counts, is_over);
-            report.moves = self.moves.as_ref().map(Moves::report);
-            self.reports.push(report);
-        }
-    }
-
     pub(super) fn run_for(&mut self, time: Duration) {
         let until = self.agenda.now() + time;
         while let Some(event) = self.agenda.next(until) {
             self.happen(event);
-        }
-    }
-
-    fn some(&mut self, count: usize) -> Vec<usize> {
-        let wanted = ((count as f64 * self.options.share).round() as usize).clamp(1, count);
-        let mut chosen = Vec::new();
-        while chosen.len() < wanted {
-            let one = self.noise.number() as usize % count;
-            if !chosen.contains(&one) {
-                chosen.push(one);
-            }
-        }
-        chosen
-    }
-
-    /// Some Servers end: their processes are killed, or their machines vanish.
-    pub(super) fn lose_servers(&mut self, is_vanished: bool) {
-        self.down = self.some(self.servers.len());
-        for server in self.down.clone() {
-            let open = self.servers[server].end();
-            self.servers[server].is_vanished = is_vanished;
-            for (agent, request) in open {
-                let (at, cause) = if is_vanished {
-                    (self.agenda.now() + self.config.request_timeout, FailureCause::Away)
-                } else {
-                    (self.next_at_agent(), FailureCause::Broken)
-                };
-                self.agenda.at(at, Event::Failure { agent, server, request, cause });
-            }
-        }
-    }
-
-    pub(super) fn restart_servers(&mut self) {
-        for server in std::mem::take(&mut self.down) {
-            let process = self.noise.number();
-            self.servers[server].start(process, self.shards.owners());
-        }
-    }
-
-    /// Some shards are away from now on.
-    pub(super) fn lose_shards(&mut self) {
-        let chosen = self.some(self.shards.count().into());
-        self.away = chosen.into_iter().map(|shard| shard as u16).collect();
-        self.away_since = self.agenda.now();
-        for shard in &self.away {
-            self.shards.set_away(*shard, true);
-        }
-        let owners = self.shards.owners().iter().enumerate();
-        let touched =
-            owners.filter(|(_, owner)| self.away.contains(owner)).map(|(vbucket, _)| vbucket as u16);
-        self.measures.touched = touched.collect();
-    }
-
-    /// They are back as they were, or their replicas take over.
-    pub(super) fn return_shards(&mut self, fails_over: bool) {
-        for shard in std::mem::take(&mut self.away) {
-            if fails_over {
-                let (lost, taken_back) = self.shards.fail_over(shard, self.away_since);
-                self.measures.lost_commits += lost;
-                let of_agents =
-                    taken_back.into_iter().filter(|((stream, _), _)| self.streams.contains_key(stream));
-                self.taken_back.extend(of_agents);
-            } else {
-                self.shards.set_away(shard, false);
-            }
-        }
-    }
-
-    /// Adds shards, and begins to move VBuckets to them.
-    pub(super) fn reshard(&mut self) {
-        let more = (f64::from(self.shards.count()) * self.options.share).round().max(1.0) as u16;
-        self.shards.add(more);
-        self.moves = Some(Moves::plan(self.agenda.now(), self.shards.owners(), self.shards.count()));
-        self.move_more();
-    }
-
-    fn move_more(&mut self) {
-        let round_trip = Duration::from_secs_f64(2.0 * self.options.store_network_ms / 1e3);
-        while let Some(moving) = self.moves.as_mut().and_then(Moves::next) {
-            self.shards.fence(moving.vbucket);
-            self.measures.touched.insert(moving.vbucket);
-            let bytes = self.shards.bytes(moving.vbucket);
-            let pause = Moves::pause(bytes, round_trip);
-            self.agenda.at(self.agenda.now() + pause, Event::Switch { moving, bytes, pause });
         }
     }
 
@@ -583,82 +472,5 @@ impl World {
             let notes = Envelope::decode(bytes).map_or(0, |envelope| envelope.events);
             agents[*agent].notes.committed(notes, |_, taken| measures.fresh(vbucket, taken, done));
         }
-    }
-
-    /// Records nothing more, runs until no Agent keeps anything, and looks whether every event is stored once.
-    pub(super) fn finish(mut self, progress: &mut dyn FnMut(&str)) -> Result<Report, String> {
-        self.end_phase();
-        self.is_recording = false;
-        let ended = self.agenda.now();
-        progress(&format!("{:.1} s: nothing more is recorded", ended.as_secs_f64()));
-        while self.agents.iter().any(|agent| agent.relay.holds_events()) {
-            if self.agenda.now() - ended > DRAIN_MAX {
-                return Err(format!("Agents still keep something {DRAIN_MAX:?} after the last event"));
-            }
-            self.run_for(Duration::from_secs(1));
-        }
-        let (events_stored, states) = self.check()?;
-        Ok(Report {
-            agents: self.options.agents,
-            servers: self.options.servers,
-            shards: self.options.shards,
-            vbuckets: self.config.vbuckets().count(),
-            phases: self.reports.split_off(1),
-            events_recorded: self.recorded,
-            events_stored,
-            states,
-            marks: self.shards.marks(),
-            drain_seconds: (self.agenda.now() - ended).as_secs_f64(),
-            seconds: self.agenda.now().as_secs_f64(),
-            steps: self.agenda.count(),
-        })
-    }
-
-    /// How many events are stored, in how many States.
-    fn check(&self) -> Result<(u64, usize), String> {
-        let mut expected: BTreeMap<_, u64> =
-            self.agents.iter().flat_map(|agent| agent.expected(&self.options)).collect();
-        let (mut events, mut states) = (0, 0);
-        for (key, bytes) in self.shards.states() {
-            let found =
-                Envelope::decode(bytes).map_err(|error| format!("{key} cannot be read: {error}"))?.events;
-            let wanted = expected.remove(&(key.tab.clone(), key.client.clone())).unwrap_or(0);
-            if found != wanted {
-                return Err(format!("{key} holds {found} events, and {wanted} were recorded"));
-            }
-            states += 1;
-            events += if key.tab.is_reserved() { 0 } else { found };
-        }
-        match expected.first_key_value() {
-            Some(((tab, client), wanted)) => {
-                Err(format!("({client}, {tab}) is not there: {wanted} events are lost"))
-            }
-            None => Ok((events, states)),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_not_stored_is_missed() {
-        let mut world = World::new(Options::quick()).expect("sizes that fit");
-        world.run_for(Duration::from_secs(2));
-        assert!(world.check().is_err(), "something is always on its way");
-    }
-
-    #[test]
-    fn sizes_that_cannot_be_are_refused() {
-        let refused = |change: fn(&mut Options)| {
-            let mut options = Options::quick();
-            change(&mut options);
-            World::new(options).is_err()
-        };
-        assert!(refused(|options| options.vbuckets = 100));
-        assert!(refused(|options| options.shards = 64));
-        assert!(refused(|options| options.agents = 0));
-        assert!(refused(|options| options.tab_type = "Unheard".into()));
     }
 }
