@@ -5,10 +5,12 @@ use std::sync::Arc;
 use redis::{Cmd, cmd};
 use taba_core::{VBucket, Version};
 
+use super::bootstrap::get_or_set;
 use super::census::ask;
 use super::clock::random;
-use super::error::ConnectError;
+use super::error::{ConnectError, LinkError};
 use super::link::{ShardLink, accepted};
+use super::maps::{change_map, entry, newest_map, read_map};
 use super::options::ShardsOptions;
 use super::scripts;
 use super::topology::{StaticTopology, Topology};
@@ -18,12 +20,13 @@ use crate::command::Reply;
 use crate::keys;
 use crate::layout;
 use crate::limits::{REQUEST_COMMANDS_MAX, SHARDS_MAX};
-use crate::map::ShardId;
+use crate::map::{ShardId, ShardName};
+use crate::shard_map::{ShardEntry, ShardMap};
 
 /// Shards that do not hold one deployment, and the steps that make one of them.
 #[derive(Debug)]
 pub struct Adoption {
-    links: Vec<ShardLink>,
+    links: Vec<Arc<ShardLink>>,
     names: Vec<String>,
     steps: Steps,
 }
@@ -41,8 +44,8 @@ impl Adoption {
         }
         let all = || (0..shards).map(|shard| ShardId(shard as u16));
         let names = all().map(|shard| topology.name(shard)).collect();
-        let links: Vec<ShardLink> =
-            all().map(|shard| ShardLink::new(shard, topology.clone(), &options)).collect();
+        let links: Vec<Arc<ShardLink>> =
+            all().map(|shard| Arc::new(ShardLink::new(shard, topology.clone(), &options))).collect();
         let mut holdings = Vec::with_capacity(shards);
         for link in &links {
             holdings.push(ask(link, options.vbuckets).await?.0);
@@ -100,7 +103,7 @@ impl Adoption {
             forget.arg(keys::PLAN);
             check(link, link.request(vec![forget]).await?.replies)?;
         }
-        Ok(())
+        name_shards(&self.links, self.steps.deployment.id).await
     }
 
     fn call(&self, step: Step, vbucket: VBucket) -> Cmd {
@@ -128,6 +131,40 @@ impl Adoption {
             }
         }
     }
+}
+
+/// Gives every shard that has lost its name the one that the shard map has for its address, or a new one, and every shard the
+/// map. Maps of other deployments go.
+async fn name_shards(links: &[Arc<ShardLink>], deployment: u64) -> Result<(), ConnectError> {
+    for link in links {
+        if read_map(link).await.is_ok_and(|map| map.is_none_or(|map| map.deployment() == deployment)) {
+            continue;
+        }
+        let mut forget = cmd("DEL");
+        forget.arg(keys::SHARD_MAP);
+        check(link, link.request(vec![forget]).await?.replies)?;
+    }
+    let map = newest_map(links).await?;
+    let mut entries = Vec::with_capacity(links.len());
+    for link in links {
+        let label = link.label();
+        let address = label.strip_prefix("redis://").unwrap_or(&label);
+        let known = map.iter().flat_map(ShardMap::shards).find(|shard| shard.address == address);
+        let name = known.map_or_else(|| ShardName(random()), |shard| shard.name);
+        let name = get_or_set(link, keys::SHARD_NAME, &name.to_string()).await?;
+        link.expect_name(name.parse().map_err(|_| LinkError::Answer { shard: link.shard() })?);
+        entries.push(entry(link)?);
+    }
+    if map.is_some() {
+        let is_new = |map: &ShardMap, entry: &ShardEntry| map.shard(entry.name).is_none();
+        change_map(links, |map| {
+            entries.into_iter().try_fold(map.clone(), |map, entry| {
+                if is_new(&map, &entry) { map.with_shard(entry) } else { Ok(map) }
+            })
+        })
+        .await?;
+    }
+    Ok(())
 }
 
 fn check(link: &ShardLink, replies: Vec<Reply>) -> Result<(), ConnectError> {

@@ -65,7 +65,7 @@ pub(super) async fn newest_map(links: &[Arc<ShardLink>]) -> Result<Option<ShardM
 }
 
 /// The entry of a shard that has said its name.
-fn entry(link: &ShardLink) -> Result<ShardEntry, LinkError> {
+pub(super) fn entry(link: &ShardLink) -> Result<ShardEntry, LinkError> {
     let name = link.name().ok_or(LinkError::Answer { shard: link.shard() })?;
     let label = link.label();
     let address = label.strip_prefix("redis://").unwrap_or(&label).to_owned();

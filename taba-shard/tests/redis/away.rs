@@ -4,7 +4,7 @@
 use std::net::TcpStream;
 
 use taba_core::{Remedy, Store, StoreError, causes};
-use taba_shard::{ConnectError, ShardedRedis, Shards};
+use taba_shard::{Adoption, ConnectError, ShardedRedis, Shards};
 use taba_tests::redis::{Aof, Options, Redis};
 use taba_tests::wait_until;
 
@@ -89,6 +89,33 @@ async fn a_shard_that_was_away_and_turns_out_empty_is_not_filled() {
     assert!(lost(&error), "{}", causes(&error));
     assert_eq!(redis[1].command(&["DBSIZE"]), "0");
     kit::done(&store, vbucket(1), commit(0, 1, &["a"])).await;
+}
+
+/// What it held is made anew, and it is the shard that it was.
+#[tokio::test]
+async fn an_emptied_shard_that_is_adopted_is_used_again() {
+    let mut redis = Redis::start_many(2, &survives());
+    let store = kit::store(&redis).await;
+    for index in [1, 40] {
+        kit::done(&store, vbucket(index), commit(0, 1, &["a"])).await;
+    }
+    drop(store);
+    let before = redis[1].command(&["GET", "taba:shard"]);
+    redis[1].restart_empty();
+    let error = Shards::connect(kit::urls(&redis), kit::options()).await.unwrap_err();
+    assert!(matches!(error, ConnectError::NoShard { .. }), "{error:?}");
+    Adoption::plan(kit::urls(&redis), kit::options()).await.unwrap().run().await.unwrap();
+    assert_eq!(redis[1].command(&["GET", "taba:shard"]), before);
+    assert_eq!(
+        redis[1].command(&["HGET", "taba:map", "map"]),
+        redis[0].command(&["HGET", "taba:map", "map"])
+    );
+    let store = kit::store(&redis).await;
+    assert_eq!(kit::load(&store, vbucket(1), &["a"]).await, loaded(1, &["a"]));
+    kit::done(&store, vbucket(40), commit(0, 1, &["a"])).await;
+    // And over another connection.
+    redis[1].command(&["CLIENT", "KILL", "TYPE", "normal"]);
+    assert_eq!(found_again(&store, 40).await, loaded(1, &["a"]));
 }
 
 #[tokio::test]
