@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use taba_core::ledger::Why;
 use taba_core::limits::{BATCH_BLOCKS_MAX, BLOCK_BYTES_MAX, BLOCK_EVENTS_MAX, FRAME_BYTES_MAX};
-use taba_core::{OutOfRange, bytes_within, within};
+use taba_core::{OutOfRange, bytes_within, time_within, within};
 
 /// Bytes that one recorded event takes in its thread's ring.
 pub(crate) const RING_EVENT_BYTES: usize = 24;
@@ -133,12 +133,12 @@ impl Config {
         within("batch_blocks_max", self.batch_blocks_max, LEDGER_BLOCKS_MAX + 1..=BATCH_BLOCKS_MAX)?;
         let bytes_max = FRAME_BYTES_MAX - FRAME_SLACK_BYTES;
         bytes_within("batch_bytes_max", self.batch_bytes_max, 2 * BLOCK_BYTES_MAX..=bytes_max)?;
-        within("flush_interval", self.flush_interval, MS..=HOUR)?;
-        within("request_timeout", self.request_timeout, MS..=HOUR)?;
-        within("backoff_min", self.backoff_min, MS..=self.backoff_max)?;
-        within("backoff_max", self.backoff_max, MS..=HOUR)?;
-        within("drop_deadline", self.drop_deadline, Duration::ZERO..=HOUR)?;
-        within("exit_deadline", self.exit_deadline, Duration::ZERO..=HOUR)?;
+        time_within("flush_interval", self.flush_interval, MS..=HOUR)?;
+        time_within("request_timeout", self.request_timeout, MS..=HOUR)?;
+        time_within("backoff_min", self.backoff_min, MS..=self.backoff_max)?;
+        time_within("backoff_max", self.backoff_max, MS..=HOUR)?;
+        time_within("drop_deadline", self.drop_deadline, Duration::ZERO..=HOUR)?;
+        time_within("exit_deadline", self.exit_deadline, Duration::ZERO..=HOUR)?;
         Ok(Verified(self))
     }
 

@@ -115,7 +115,7 @@ pub use memory::MemoryStore;
 pub use metrics_text::{MetricKind, MetricsText};
 pub use name::{ClientId, NameError, TabName, TabNameBuilder, TabType, escape_label, unescape_label};
 pub use number::Number;
-pub use range::{OutOfRange, bytes_text, bytes_within, within};
+pub use range::{OutOfRange, bytes_text, bytes_within, time_within, within};
 pub use reading::{Expiring, Keyed, Reading, number_text};
 pub use registry::{Registry, RegistryBuilder, RegistryError};
 pub use request_header::{RequestHeader, RequestHeaderError};

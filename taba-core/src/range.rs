@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 /// A setting is out of its range.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -32,7 +33,7 @@ impl OutOfRange {
     }
 }
 
-/// Checks a number or a time.
+/// Checks a number.
 ///
 /// # Errors
 /// [`OutOfRange`], which names the setting.
@@ -42,6 +43,29 @@ pub fn within<T: Copy + PartialOrd + fmt::Debug>(
     range: RangeInclusive<T>,
 ) -> Result<(), OutOfRange> {
     OutOfRange::check(setting, &found, &range, |value| format!("{value:?}"))
+}
+
+/// Checks a time.
+///
+/// # Errors
+/// [`OutOfRange`], which names the setting.
+pub fn time_within(
+    setting: &'static str,
+    found: Duration,
+    range: RangeInclusive<Duration>,
+) -> Result<(), OutOfRange> {
+    OutOfRange::check(setting, &found, &range, |&time| duration_text(time))
+}
+
+/// Writes a time as settings are written, in the largest unit that makes it a whole number: `24h`, `90s`, `5ms`.
+fn duration_text(time: Duration) -> String {
+    let units = [("h", 3_600_000_000_000), ("m", 60_000_000_000), ("s", 1_000_000_000), ("ms", 1_000_000)];
+    let nanos = time.as_nanos();
+    match units.into_iter().find(|(_, size)| nanos >= *size && nanos % size == 0) {
+        Some((unit, size)) => format!("{}{unit}", nanos / size),
+        None if time.is_zero() => "0s".to_owned(),
+        None => format!("{time:?}"),
+    }
 }
 
 /// Checks a size in bytes.
@@ -66,8 +90,6 @@ pub fn bytes_text(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -82,8 +104,12 @@ mod tests {
         let errors = [
             (within("workers", 3, 1..=2), "workers = 3 is not from 1 to 2"),
             (
-                within("linger", Duration::from_millis(5), Duration::from_secs(1)..=Duration::from_secs(60)),
-                "linger = 5ms is not from 1s to 60s",
+                time_within(
+                    "linger",
+                    Duration::from_secs(90_000),
+                    Duration::ZERO..=Duration::from_secs(86_400),
+                ),
+                "linger = 25h is not from 0s to 24h",
             ),
             (bytes_within("held", 1, 1 << 20..=1 << 30), "held = 1B is not from 1MiB to 1GiB"),
         ];

@@ -12,7 +12,7 @@ use std::time::Duration;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, ValueEnum};
 use taba_core::limits::FRAME_BYTES_MAX;
-use taba_core::{HostPort, OutOfRange, VBuckets, VBucketsError, bytes_within, within};
+use taba_core::{HostPort, OutOfRange, VBuckets, VBucketsError, bytes_within, time_within, within};
 use taba_process::settings::{LoadedSettings, Program, Renamed, SettingsError};
 use taba_process::units::{bytes_text, parse_bytes, parse_time, time_text};
 use taba_shard::{ShardUrl, UrlError};
@@ -328,10 +328,10 @@ impl Config {
         bytes_within("cache_bytes_max", self.cache_bytes_max, 0..=BYTES_MAX)?;
         // One request, and the one that is decoded from it.
         bytes_within("held_bytes_max", self.held_bytes_max, 2 * FRAME_BYTES_MAX..=BYTES_MAX)?;
-        within("commit_interval", self.commit_interval, Duration::ZERO..=HOUR)?;
-        within("shutdown_timeout", self.shutdown_timeout, Duration::ZERO..=24 * HOUR)?;
+        time_within("commit_interval", self.commit_interval, Duration::ZERO..=HOUR)?;
+        time_within("shutdown_timeout", self.shutdown_timeout, Duration::ZERO..=24 * HOUR)?;
         if !self.prune_interval.is_zero() {
-            within("prune_interval", self.prune_interval, Duration::from_secs(1)..=365 * 24 * HOUR)?;
+            time_within("prune_interval", self.prune_interval, Duration::from_secs(1)..=365 * 24 * HOUR)?;
         }
         let (bytes, bytes_max) = (self.memory_bytes(), self.memory_bytes_max);
         if bytes_max > 0 && bytes > bytes_max {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use taba_core::limits::{BLOCK_BYTES_MAX, FRAME_BYTES_MAX};
-use taba_core::{OutOfRange, VBuckets, VBucketsError, bytes_within, within};
+use taba_core::{OutOfRange, VBuckets, VBucketsError, bytes_within, time_within, within};
 
 use super::{
     BODY_BYTES_MAX, CONNECTION_BYTES, Config, DECODERS_MAX, INDEX_SHARE, LANE_BYTES, SERVERS_MAX, SpoolKind,
@@ -112,17 +112,17 @@ impl Config {
         within("incarnations_max", self.incarnations_max, 1..=1 << 24)?;
         within("connections_max", self.connections_max, 1..=1 << 20)?;
         let (ms, secs) = (Duration::from_millis, Duration::from_secs);
-        within("spool_sync_interval", self.spool_sync_interval, ms(1)..=secs(1))?;
-        within("confirm_after", self.confirm_after, secs(0)..=secs(3600))?;
-        within("probe_interval", self.probe_interval, ms(10)..=secs(600))?;
-        within("merge_after", self.merge_after, secs(0)..=secs(600))?;
-        within("linger", self.linger, secs(0)..=secs(10))?;
-        within("backoff_min", self.backoff_min, ms(1)..=self.backoff_max)?;
-        within("backoff_max", self.backoff_max, ms(1)..=secs(600))?;
-        within("connect_timeout", self.connect_timeout, ms(1)..=secs(600))?;
-        within("request_timeout", self.request_timeout, ms(1)..=secs(600))?;
-        within("body_timeout", self.body_timeout, ms(1)..=secs(600))?;
-        within("shutdown_timeout", self.shutdown_timeout, secs(0)..=secs(86_400))
+        time_within("spool_sync_interval", self.spool_sync_interval, ms(1)..=secs(1))?;
+        time_within("confirm_after", self.confirm_after, secs(0)..=secs(3600))?;
+        time_within("probe_interval", self.probe_interval, ms(10)..=secs(600))?;
+        time_within("merge_after", self.merge_after, secs(0)..=secs(600))?;
+        time_within("linger", self.linger, secs(0)..=secs(10))?;
+        time_within("backoff_min", self.backoff_min, ms(1)..=self.backoff_max)?;
+        time_within("backoff_max", self.backoff_max, ms(1)..=secs(600))?;
+        time_within("connect_timeout", self.connect_timeout, ms(1)..=secs(600))?;
+        time_within("request_timeout", self.request_timeout, ms(1)..=secs(600))?;
+        time_within("body_timeout", self.body_timeout, ms(1)..=secs(600))?;
+        time_within("shutdown_timeout", self.shutdown_timeout, secs(0)..=secs(86_400))
     }
 
     /// What all bounds come to at the worst.
