@@ -83,3 +83,9 @@ pub const STABLE_WAIT_MAX: Duration = Duration::from_secs(60);
 pub const LEASE_MAX: Duration = Duration::from_secs(24 * 3600);
 /// How long to read the error of a Redis that closed a new connection.
 pub const CONNECT_REFUSAL_TIMEOUT: Duration = Duration::from_millis(250);
+/// Timeout of the answer of one Sentinel.
+pub const SENTINEL_TIMEOUT: Duration = Duration::from_secs(1);
+/// How often Sentinels are asked, during a wait for stability, whether a connected Redis is still the primary.
+pub const SENTINEL_INTERVAL: Duration = Duration::from_secs(1);
+/// How long one poll of the replicas waits for that answer.
+pub const SENTINEL_POLL_MAX: Duration = Duration::from_millis(250);

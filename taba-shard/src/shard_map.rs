@@ -14,7 +14,8 @@ use crate::map::{MapError, ShardId, ShardName, VBucketMap};
 pub struct ShardEntry {
     /// Its name.
     pub name: ShardName,
-    /// Where it was last known to be, `host:port`, for those who do not know better; without user and password.
+    /// Where it was last known to be, `host:port`, or which Sentinels name it, for those who do not know better; without user
+    /// and password. See [`ShardUrl::at`](crate::ShardUrl::at).
     pub address: String,
     /// Whether it is to be emptied: it gets no VBuckets.
     pub is_draining: bool,

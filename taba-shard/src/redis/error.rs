@@ -118,6 +118,12 @@ pub enum LinkError {
         /// The shard.
         shard: ShardId,
     },
+    /// Sentinels name another primary now; the connection is replaced.
+    #[error("{shard} has failed over: its sentinels name another primary")]
+    Deposed {
+        /// The shard.
+        shard: ShardId,
+    },
     /// The Redis refused the request.
     #[error("{shard} refused")]
     Refused {
@@ -148,7 +154,8 @@ impl LinkError {
             | Self::Broken { .. }
             | Self::Busy { .. }
             | Self::Reconnected { .. }
-            | Self::Rewritten { .. } => Remedy::Wait(Duration::from_millis(100)),
+            | Self::Rewritten { .. }
+            | Self::Deposed { .. } => Remedy::Wait(Duration::from_millis(100)),
             Self::Refused { source, .. } => source.remedy(),
             Self::Answer { .. } | Self::Evicts { .. } => Remedy::GiveUp,
         }

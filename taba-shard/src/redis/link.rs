@@ -18,11 +18,11 @@ use super::info::{Hazards, RedisInfo};
 use super::options::ShardsOptions;
 use super::reconnect::ReconnectPause;
 use super::scripts;
-use super::topology::{AtAddress, Topology};
-use super::url::ShardUrl;
+use super::topology::{AtAddress, Topology, TopologyError};
+use super::url::{ResolvedUrl, ShardUrl};
 use crate::command::Reply;
 use crate::keys;
-use crate::limits::{CONNECT_REFUSAL_TIMEOUT, STABLE_POLL_INTERVAL};
+use crate::limits::{CONNECT_REFUSAL_TIMEOUT, SENTINEL_INTERVAL, SENTINEL_POLL_MAX, STABLE_POLL_INTERVAL};
 use crate::map::{ShardId, ShardName};
 use crate::stability::{AppendLog, Poll, ReplicaHistory, read_info};
 
@@ -64,6 +64,8 @@ struct ConnectionSlot {
 #[derive(Default)]
 struct PollState {
     last: Option<Poll>,
+    /// When Sentinels were last asked.
+    asked: Option<Instant>,
     seen: ReplicaHistory,
     hazards: Hazards,
 }
@@ -73,6 +75,7 @@ struct LiveConnection {
     connection: MultiplexedConnection,
     epoch: u64,
     info: RedisInfo,
+    address: ResolvedUrl,
 }
 
 /// Answers, and where they come from.
@@ -106,7 +109,7 @@ impl ShardLink {
         }
     }
 
-    /// A connection to a Redis at a fixed address.
+    /// A connection to the Redis of one URL.
     pub(super) fn to(shard: ShardId, url: ShardUrl, options: &ShardsOptions) -> Self {
         Self::new(shard, Arc::new(AtAddress(url)), options)
     }
@@ -215,7 +218,7 @@ impl ShardLink {
                 let due = last.map(|last| last.started + STABLE_POLL_INTERVAL);
                 let pause = due.map(|due| due.saturating_duration_since(monotonic()));
                 if pause.is_none_or(|pause| pause.is_zero()) {
-                    let (mut poll, had_log) = self.look().await?;
+                    let (mut poll, had_log) = self.look(&mut polls.asked).await?;
                     if had_log {
                         polls.seen.saw_log(AppendLog::Lazy);
                     }
@@ -234,15 +237,26 @@ impl ShardLink {
         }
     }
 
-    /// Polls; also whether there was an append-only log at connect.
-    async fn look(&self) -> Result<(Poll, bool), LinkError> {
+    /// Polls; also whether there was an append-only log at connect. `asked`: when Sentinels were last asked.
+    async fn look(&self, asked: &mut Option<Instant>) -> Result<(Poll, bool), LinkError> {
         let shard = self.shard;
         let started = monotonic();
         let live = self.live().await?;
         let (mut info, mut config) = (cmd("INFO"), cmd("CONFIG"));
         info.arg("replication").arg("persistence").arg("memory");
         config.arg("GET").arg("appendfsync");
-        let mut replies = self.ask(&live, &pipeline(vec![info, config])).await?.into_iter();
+        let questions = pipeline(vec![info, config]);
+        let is_due = asked.is_none_or(|asked| started >= asked + SENTINEL_INTERVAL);
+        let deposed = async { is_due && self.is_deposed(&live).await };
+        let (replies, is_deposed) = futures::join!(self.ask(&live, &questions), deposed);
+        if is_due {
+            *asked = Some(started);
+        }
+        if is_deposed {
+            self.discard(&live);
+            return Err(LinkError::Deposed { shard });
+        }
+        let mut replies = replies?.into_iter();
         let text = match accepted(shard, replies.next().ok_or(LinkError::Answer { shard })?)? {
             Reply::Bytes(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
             _ => return Err(LinkError::Answer { shard }),
@@ -262,6 +276,21 @@ impl ShardLink {
             return Err(LinkError::Rewritten { shard });
         }
         Ok((poll, live.info.has_log))
+    }
+
+    /// Whether Sentinels know of a failover to another Redis. A primary that they cannot reach does not know of it itself.
+    async fn is_deposed(&self, live: &LiveConnection) -> bool {
+        let now = tokio::time::timeout(SENTINEL_POLL_MAX, self.resolve()).await;
+        let known = &live.address;
+        matches!(now, Ok(Ok(now)) if now.failover > known.failover && now.info.addr() != known.info.addr())
+    }
+
+    /// The address of the primary now.
+    async fn resolve(&self) -> Result<ResolvedUrl, LinkError> {
+        let shard = self.shard;
+        let url = self.topology.address(shard).await.map_err(LinkError::Address)?;
+        let resolved = url.resolve().await;
+        resolved.map_err(|source| LinkError::Address(TopologyError { shard, source: Box::new(source) }))
     }
 
     /// The current connection, or a new one.
@@ -307,8 +336,8 @@ impl ShardLink {
             Some(source) => LinkError::Refused { shard, source },
             None => LinkError::Connect { shard, source: Box::new(error) },
         };
-        let address = self.topology.address(shard).await.map_err(LinkError::Address)?;
-        let client = Client::open(address.info().clone()).map_err(broken)?;
+        let address = self.resolve().await?;
+        let client = Client::open(address.info.clone()).map_err(broken)?;
         // Timeouts are handled here, because a timeout drops the connection.
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(None)
@@ -319,7 +348,7 @@ impl ShardLink {
             // A Redis that refuses connections sends an error and closes. When the connection breaks during our
             // write, that error is not received: connect again and only read.
             Err(error) if error.is_io_error() && !error.is_connection_refusal() => {
-                match refusal_at_connect(address.info().addr()).await {
+                match refusal_at_connect(address.info.addr()).await {
                     Some(source) => return Err(LinkError::Refused { shard, source }),
                     None => return Err(broken(error)),
                 }
@@ -346,8 +375,8 @@ impl ShardLink {
             return Err(LinkError::Stranger { shard, label: self.label(), expected, found });
         }
         let epoch = CONNECTIONS.fetch_add(1, Ordering::Relaxed) + 1;
-        tracing::info!(shard = shard.0, address = %address, epoch, "connected to a redis");
-        Ok(LiveConnection { connection, epoch, info })
+        tracing::info!(shard = shard.0, address = %address.info.addr(), epoch, "connected to a redis");
+        Ok(LiveConnection { connection, epoch, info, address })
     }
 
     async fn ask(&self, live: &Arc<LiveConnection>, commands: &Pipeline) -> Result<Vec<Reply>, LinkError> {
@@ -460,7 +489,7 @@ fn is_refused_with(reply: &Reply, word: &str) -> bool {
     matches!(reply, Reply::Refused { code, .. } if code == word)
 }
 
-fn reply(value: Value) -> Reply {
+pub(super) fn reply(value: Value) -> Reply {
     match value {
         Value::Nil => Reply::Nothing,
         Value::Okay => Reply::Done,

@@ -77,7 +77,8 @@ impl Shards {
 
     /// What the entry of a Redis in the map would be, if it were a shard; one without a name is given one.
     ///
-    /// `address`: `host:port`, or a path for a Unix socket; user and password are those of the first shard.
+    /// `address`: `host:port`, a path for a Unix socket, or the URL of one that Sentinels name; user and password are those
+    /// of the first shard.
     ///
     /// # Errors
     /// [`ConnectError`], above all [`ConnectError::Occupied`] when the Redis holds something that is not of this
@@ -87,6 +88,7 @@ impl Shards {
         let address = address.strip_prefix("redis://").unwrap_or(address).trim_end_matches('/');
         let url =
             like.at(address).map_err(|source| ConnectError::Address { text: address.to_owned(), source })?;
+        let address = url.to_string();
         // The number is only for messages.
         let link = ShardLink::to(ShardId(self.count() as u16), url, self.options());
         let (holds, _) = ask(&link, self.vbuckets()).await?;
@@ -97,7 +99,7 @@ impl Shards {
         }
         let name = get_or_set(&link, keys::SHARD_NAME, &format!("{:016x}", random())).await?;
         let name = name.parse().map_err(|_| LinkError::Answer { shard: link.shard() })?;
-        Ok(ShardEntry { name, address: address.to_owned(), is_draining: false })
+        Ok(ShardEntry { name, address, is_draining: false })
     }
 
     /// Makes a Redis a shard of the deployment, which owns nothing yet; one that is a shard gets this address.

@@ -13,6 +13,7 @@ mod membership;
 mod options;
 mod reconnect;
 pub(crate) mod scripts;
+mod sentinel;
 mod shards;
 mod topology;
 mod url;

@@ -1,4 +1,4 @@
-//! [`Topology`]: the address of each shard's primary. A fixed list today; Sentinel or a registry can implement it.
+//! [`Topology`]: the address of each shard's primary, or the Sentinels that name it.
 
 use async_trait::async_trait;
 
@@ -24,7 +24,7 @@ pub trait Topology: Send + Sync + 'static {
     /// The number of shards, numbered from 0.
     fn shards(&self) -> usize;
 
-    /// The current address of this shard's primary.
+    /// The current address of this shard's primary, or the Sentinels that name it; they are asked at every connect.
     ///
     /// # Errors
     /// [`TopologyError`]; connecting is tried again later.
@@ -39,7 +39,7 @@ pub trait Topology: Send + Sync + 'static {
     }
 }
 
-/// A fixed list of addresses: the first is shard 0.
+/// A fixed list of URLs: the first is shard 0.
 #[derive(Clone, Debug)]
 pub struct StaticTopology(Vec<ShardUrl>);
 
@@ -66,7 +66,7 @@ impl Topology for StaticTopology {
     }
 
     fn name(&self, shard: ShardId) -> String {
-        self.0.get(usize::from(shard.0)).map_or_else(|| shard.to_string(), |url| format!("redis://{url}"))
+        self.0.get(usize::from(shard.0)).map_or_else(|| shard.to_string(), ShardUrl::label)
     }
 }
 
@@ -84,6 +84,6 @@ impl Topology for AtAddress {
     }
 
     fn name(&self, _shard: ShardId) -> String {
-        format!("redis://{}", self.0)
+        self.0.label()
     }
 }

@@ -5,11 +5,41 @@ use std::str::FromStr;
 
 use redis::{ConnectionInfo, IntoConnectionInfo, ProtocolVersion};
 
-/// Where a Redis is: `redis://[[user]:password@]host[:port][/database]`, or `unix:///path`.
+use super::sentinel::{Primary, SentinelError, Sentinels};
+
+/// What the URL of a shard begins with whose primary Sentinels name.
+const SENTINEL: &str = "redis+sentinel://";
+
+/// Where a Redis is: `redis://[[user]:password@]host[:port][/database]`, `unix:///path`, or where Redis Sentinels name it,
+/// `redis+sentinel://[[user]:password@]host[:port][+host[:port]]…/MASTER[/database]`.
 ///
-/// `Debug` and `Display` show host and port, never user or password.
+/// The second form lists the Sentinels (port 26379 where none is given) and ends with the name under which they monitor the
+/// primary. User, password and database are those of the Redis; those of the Sentinels, if they have any, come last:
+/// `?sentinel_user=USER&sentinel_password=PASSWORD`.
+///
+/// `Debug` and `Display` show hosts, ports and the name, never user or password.
+///
+/// # Examples
+/// ```
+/// use taba_shard::ShardUrl;
+///
+/// let url = ShardUrl::new("redis+sentinel://:secret@10.0.0.1+10.0.0.2+10.0.0.3:26380/shard0")?;
+/// assert_eq!(url.to_string(), "redis+sentinel://10.0.0.1:26379+10.0.0.2:26379+10.0.0.3:26380/shard0");
+/// # Ok::<(), taba_shard::UrlError>(())
+/// ```
 #[derive(Clone)]
-pub struct ShardUrl(ConnectionInfo);
+pub struct ShardUrl {
+    /// User, password and database; and the address, where no Sentinels name it.
+    info: ConnectionInfo,
+    sentinels: Option<Sentinels>,
+}
+
+/// The primary that a URL means now.
+pub(super) struct ResolvedUrl {
+    pub(super) info: ConnectionInfo,
+    /// The number of the failover that made it the primary; 0 at a fixed address.
+    pub(super) failover: u64,
+}
 
 /// Why a text is no URL of a Redis. The text is not repeated: it may hold a password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -18,6 +48,12 @@ pub enum UrlError {
     /// It has another form.
     #[error("this is no URL of a Redis; it looks like redis://:password@127.0.0.1:6379")]
     Form,
+    /// It is to be named by Sentinels, and has another form.
+    #[error(
+        "this is no URL of a Redis that Sentinels name; it looks like \
+         redis+sentinel://:password@10.0.0.1:26379+10.0.0.2:26379+10.0.0.3:26379/MASTER"
+    )]
+    Sentinel,
     /// It requires TLS.
     #[error("rediss:// requires TLS, which this build does not support; use a TLS proxy, or use redis://")]
     Tls,
@@ -29,34 +65,76 @@ impl ShardUrl {
     /// # Errors
     /// [`UrlError`].
     pub fn new(url: &str) -> Result<Self, UrlError> {
-        if url.starts_with("rediss:") || url.starts_with("valkeys:") {
+        if url.starts_with("rediss") || url.starts_with("valkeys:") {
             return Err(UrlError::Tls);
+        }
+        if let Some(rest) = url.strip_prefix(SENTINEL) {
+            return Self::named(rest);
         }
         let info = url.into_connection_info().map_err(|_| UrlError::Form)?;
         // RESP2 has one form for each answer.
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP2);
-        Ok(Self(info.set_redis_settings(settings)))
+        Ok(Self { info: info.set_redis_settings(settings), sentinels: None })
     }
 
-    /// The same user, password and database at another address: `host:port`, or a path for a Unix socket.
+    /// Parses what follows [`SENTINEL`].
+    fn named(rest: &str) -> Result<Self, UrlError> {
+        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let (login, rest) = match rest.rsplit_once('@') {
+            Some((login, rest)) => (format!("{login}@"), rest),
+            None => (String::new(), rest),
+        };
+        let (hosts, path) = rest.split_once('/').ok_or(UrlError::Sentinel)?;
+        let (master, database) = path.split_once('/').unwrap_or((path, ""));
+        let like = Self::new(&format!("redis://{login}localhost/{database}"));
+        let info = like.map_err(|_| UrlError::Sentinel)?.info;
+        Ok(Self { info, sentinels: Some(Sentinels::parse(hosts, master, query)?) })
+    }
+
+    /// The same user, password and database at another address: `host:port`, a path for a Unix socket, or the URL of one
+    /// that Sentinels name. They are signed in to as those of this URL, if it has any.
     ///
     /// # Errors
-    /// [`UrlError::Form`].
+    /// [`UrlError`].
     pub fn at(&self, address: &str) -> Result<Self, UrlError> {
-        let url =
-            if address.starts_with('/') { format!("unix://{address}") } else { format!("redis://{address}") };
-        let addr = Self::new(&url)?.0.addr().clone();
-        Ok(Self(self.0.clone().set_addr(addr)))
+        let url = if address.starts_with(SENTINEL) {
+            address.to_owned()
+        } else if address.starts_with('/') {
+            format!("unix://{address}")
+        } else {
+            format!("redis://{address}")
+        };
+        let Self { info, sentinels } = Self::new(&url)?;
+        let sentinels = match (sentinels, &self.sentinels) {
+            (Some(named), Some(like)) => Some(named.signed_in_as(like)),
+            (named, _) => named,
+        };
+        Ok(Self { info: self.info.clone().set_addr(info.addr().clone()), sentinels })
     }
 
-    pub(super) const fn info(&self) -> &ConnectionInfo {
-        &self.0
+    /// What an operator calls it: the URL without secrets.
+    pub(super) fn label(&self) -> String {
+        match &self.sentinels {
+            None => format!("redis://{self}"),
+            Some(_) => self.to_string(),
+        }
+    }
+
+    /// Asks the Sentinels, if there are any.
+    pub(super) async fn resolve(&self) -> Result<ResolvedUrl, SentinelError> {
+        let info = self.info.clone();
+        let Some(sentinels) = &self.sentinels else { return Ok(ResolvedUrl { info, failover: 0 }) };
+        let Primary { address, failover } = sentinels.primary().await?;
+        Ok(ResolvedUrl { info: info.set_addr(address), failover })
     }
 }
 
 impl fmt::Display for ShardUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0.addr())
+        match &self.sentinels {
+            None => write!(f, "{}", self.info.addr()),
+            Some(sentinels) => write!(f, "{sentinels}"),
+        }
     }
 }
 
@@ -83,11 +161,35 @@ mod tests {
         let url = ShardUrl::new("redis://somebody:hunter2@10.1.2.3:7000/2").unwrap();
         assert_eq!(format!("{url} {url:?}"), "10.1.2.3:7000 ShardUrl(10.1.2.3:7000)");
         let moved = url.at("10.1.2.4:7001").unwrap();
-        assert_eq!((moved.to_string(), moved.0.redis_settings().db()), ("10.1.2.4:7001".to_owned(), 2));
+        assert_eq!((moved.to_string(), moved.info.redis_settings().db()), ("10.1.2.4:7001".to_owned(), 2));
         assert!(url.at("").is_err() && url.at("a b").is_err());
         for bad in ["hunter2", "http://:hunter2@h", "redis://:hunter2@", "", "rediss://:hunter2@h"] {
             let error = ShardUrl::new(bad).unwrap_err();
             assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
         }
+    }
+
+    #[test]
+    fn what_sentinels_name_is_read_and_shown_without_secrets() {
+        let url =
+            "redis+sentinel://me:hunter2@b:1+[::1]+a/shard-0/3?sentinel_user=me&sentinel_password=hunter2";
+        let url = ShardUrl::new(url).unwrap();
+        let shown = "redis+sentinel://[::1]:26379+a:26379+b:1/shard-0";
+        assert_eq!(format!("{url} {url:?} {}", url.label()), format!("{shown} ShardUrl({shown}) {shown}"));
+        assert_eq!((url.info.redis_settings().username(), url.info.redis_settings().db()), (Some("me"), 3));
+        let like = ShardUrl::new("redis://me:hunter2@h/2").unwrap();
+        let named = like.at(shown).unwrap();
+        assert_eq!(
+            (named.to_string().as_str(), named.info.redis_settings().password()),
+            (shown, Some("hunter2"))
+        );
+        assert_eq!(url.at("h:6380").unwrap().label(), "redis://h:6380");
+        for bad in
+            ["", "a", "a/", "/m", "a+/m", "a,b/m", "a/m m", "a/m/x", "a/m?hunter2=1", ":hunter2@/m", "a:x/m"]
+        {
+            let error = ShardUrl::new(&format!("redis+sentinel://{bad}")).unwrap_err();
+            assert_eq!(error, UrlError::Sentinel, "{bad}");
+        }
+        assert_eq!(ShardUrl::new("rediss+sentinel://a/m").unwrap_err(), UrlError::Tls);
     }
 }
