@@ -137,6 +137,8 @@ pub struct Config {
 
     /// Redis primaries of the store, one URL for each shard, with commas between: redis://:PASSWORD@HOST:PORT
     ///
+    /// Where Redis Sentinels name a primary: redis+sentinel://:PASSWORD@HOST:PORT+HOST:PORT+HOST:PORT/MASTER
+    ///
     /// A password on the command line is seen by every user of the machine; the variable or the file is a better place
     /// for it.
     #[arg(

@@ -296,10 +296,89 @@ impl Redis {
     }
 }
 
+/// A Redis Sentinel of this test; killed when dropped. One suffices to make a failover.
+#[derive(Debug)]
+pub struct Sentinel {
+    _process: Process,
+    port: u16,
+    _directory: TempDir,
+}
+
+impl Sentinel {
+    /// Starts one that monitors these primaries under these names, and waits until it knows all their replicas. A primary
+    /// that does not answer for one second is replaced; what changes is up to the Sentinel then.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn start(masters: &[(&str, &Redis)]) -> Self {
+        for _ in 0..STARTS_MAX {
+            let (port, directory) = (free_port(), TempDir::new().expect("a directory for a Sentinel"));
+            let path = directory.path();
+            let mut settings = format!("port {port}\nbind 127.0.0.1\ndir {}\n", path.display());
+            for (name, primary) in masters {
+                settings += &format!("sentinel monitor {name} 127.0.0.1 {} 1\n", primary.port());
+                settings += &format!("sentinel down-after-milliseconds {name} 1000\n");
+                settings += &format!("sentinel failover-timeout {name} 3000\n");
+            }
+            let file = path.join("sentinel.conf");
+            std::fs::write(&file, settings).expect("a file can be written");
+            let mut command = Command::new(server());
+            command.arg(&file).arg("--sentinel").current_dir(path);
+            let Some(process) = launch_command(port, command, is_pong) else { continue };
+            let sentinel = Self { _process: process, port, _directory: directory };
+            for (name, primary) in masters {
+                let replicas = primary.info("replication", "connected_slaves");
+                wait_until("the sentinel knows the replicas", || {
+                    sentinel.field(name, "num-slaves") == replicas
+                });
+            }
+            return sentinel;
+        }
+        panic!("the sentinel did not start {STARTS_MAX} times; its words are above");
+    }
+
+    /// `127.0.0.1:PORT`.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Sends one command; the answer as text.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    pub fn command(&self, words: &[&str]) -> String {
+        let bytes: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
+        let reply = command(self.port, &bytes, COMMAND_TIMEOUT);
+        reply.unwrap_or_else(|error| panic!("the sentinel does not answer {words:?}: {error}")).to_string()
+    }
+
+    /// What it knows of a master: one field of `SENTINEL MASTER`; empty when there is none.
+    pub fn field(&self, master: &str, field: &str) -> String {
+        let answer = self.command(&["SENTINEL", "MASTER", master]);
+        let mut lines = answer.lines();
+        lines.find(|line| *line == field).and_then(|_| lines.next()).unwrap_or_default().to_owned()
+    }
+
+    /// Waits until it names this Redis as the primary.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn wait_for(&self, master: &str, primary: &Redis) {
+        let address = format!("127.0.0.1\n{}", primary.port());
+        wait_until("the sentinel has promoted it", || {
+            self.command(&["SENTINEL", "get-master-addr-by-name", master]) == address
+        });
+    }
+}
+
+fn is_pong(reply: &Reply) -> bool {
+    *reply == Reply::Status("PONG".to_owned())
+}
+
 /// Starts one; `None` when it ended at once, for instance because the port was taken meanwhile.
 fn launch(port: u16, directory: &Path, options: &Options) -> Option<Process> {
     // While it loads its files it answers an error.
-    launch_until(port, directory, options, |reply| *reply == Reply::Status("PONG".to_owned()))
+    launch_until(port, directory, options, is_pong)
 }
 
 /// Starts one, and waits until it answers a ping so.
@@ -311,6 +390,10 @@ fn launch_until(
 ) -> Option<Process> {
     let mut command = Command::new(server());
     command.args(options.arguments(port, directory)).current_dir(directory);
+    launch_command(port, command, is_ready)
+}
+
+fn launch_command(port: u16, mut command: Command, is_ready: impl Fn(&Reply) -> bool) -> Option<Process> {
     let mut process = Process::start("redis-server", &mut command);
     let mut ended = false;
     wait_until("redis-server answers", || {

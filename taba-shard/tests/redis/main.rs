@@ -13,5 +13,6 @@ mod listing;
 mod locks;
 mod moves;
 mod scan;
+mod sentinel;
 mod stable;
 mod store;
