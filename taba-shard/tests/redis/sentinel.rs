@@ -147,8 +147,12 @@ async fn a_shard_that_is_added_by_its_sentinels_is_found_by_those_who_only_know_
     let first = vec![ShardUrl::new(&redis[0].url()).unwrap()];
     let shards = Shards::connect(first.clone(), kit::options()).await.unwrap();
     let named = url(&sentinel, "m").to_string();
-    let (name, map) = shards.add_shard(&named).await.unwrap();
-    assert_eq!(map.shard(name).unwrap().address, named, "the map says which sentinels to ask");
+    let (name, map) = shards.add_shard(&named.replace("://", "://:hunter2@")).await.unwrap();
+    assert_eq!(
+        map.shard(name).unwrap().address,
+        named,
+        "the map says which sentinels to ask, and no password"
+    );
     let other = Shards::connect(first, kit::options()).await.unwrap();
     assert!(other.map_epochs().await.unwrap().iter().any(|(label, _)| *label == named), "it answers");
 }
