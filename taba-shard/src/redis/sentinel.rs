@@ -53,7 +53,8 @@ impl Sentinels {
     /// `hosts`: with `+` between. `query`: `sentinel_user=…&sentinel_password=…`, or nothing.
     pub(super) fn parse(hosts: &str, master: &str, query: &str) -> Result<Self, UrlError> {
         let is_named = |letter: char| letter.is_ascii_alphanumeric() || ".-_".contains(letter);
-        if master.is_empty() || !master.chars().all(is_named) {
+        // A list with commas would be taken for one strange host.
+        if hosts.contains(',') || master.is_empty() || !master.chars().all(is_named) {
             return Err(UrlError::Sentinel);
         }
         let connection = |url: String| url.into_connection_info().map_err(|_| UrlError::Sentinel);
