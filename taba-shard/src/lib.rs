@@ -27,7 +27,7 @@
 //! data.set_many([("apples", "3"), ("pears", "5")]).await;
 //! assert_eq!(data.get_many(["pears", "plums"]).await?, [Some("5".into()), None]);
 //!
-//! The braces choose the VBucket: these two keys share one, so they can change in one transaction.
+//! // The braces choose the VBucket: these two keys share one, so they can change in one transaction.
 //! let mut transaction = data.transaction();
 //! let items = transaction.add(command::increment("{cart:7}:items", 1))?;
 //! let total = transaction.add(command::increment("{cart:7}:total", 1995))?;
