@@ -6,7 +6,7 @@ use taba_core::{HostPort, Registry};
 
 use crate::config::{Config, ConfigError, SpoolKind};
 use crate::driver::Agent;
-use crate::server_url::ServerUrl;
+use taba_core::ServerUrl;
 
 /// Builds an [`Agent`]; other settings are as in [`Config::default`].
 #[derive(Clone, Debug, Default)]

@@ -11,9 +11,9 @@ use std::time::Duration;
 use taba_core::{HostPort, RequestHeader, StoreId, VBuckets};
 
 pub use self::verify::{ConfigError, Memory};
-use crate::server_url::ServerUrl;
 use crate::spool::SyncPolicy;
 pub use crate::units::BODY_BYTES_MAX;
+use taba_core::ServerUrl;
 
 #[cfg(feature = "cli")]
 use taba_process::units::{bytes_text, parse_bytes, parse_time, time_text};

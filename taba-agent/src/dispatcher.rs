@@ -49,11 +49,11 @@ pub use self::server::{ServerState, ServerStatus};
 pub use self::share::RETURN_TIME_MAX;
 use crate::lane::{Lane, LaneBounds, LaneKey, ReleasedBatches};
 use crate::rendezvous;
-use crate::server_url::ServerUrl;
 use crate::spool::record::Fragment;
 use crate::spool::recovery::RecoveredLane;
 use crate::spool::{Fetch, FetchedContent, FragmentLocation, Purpose, Weight};
 use crate::units::ClockReading;
+use taba_core::ServerUrl;
 
 /// A Server that asks to be left alone is left alone for no longer than this.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);

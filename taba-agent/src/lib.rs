@@ -26,7 +26,7 @@
 //! | [`merge`] | merges unsent Blocks while Servers are unavailable |
 //! | [`dispatcher`], [`health`], [`rendezvous`] | which Lane goes to which Server, and when |
 //! | [`store_choice`] | the store that is delivered to |
-//! | [`config`], [`server_url`] | all settings, checked |
+//! | [`config`] | all settings, checked |
 //! | [`relay::status`] | `/status` and `/metrics` |
 //! | `driver` | `Agent`: sockets and time (feature `driver`) |
 //! | `cli` | configuration by file, environment and flags (feature `cli`) |
@@ -57,7 +57,6 @@ pub mod merge;
 pub mod relay;
 pub mod rendezvous;
 mod sabotage;
-pub mod server_url;
 pub mod spool;
 pub mod store_choice;
 pub mod units;
@@ -71,6 +70,5 @@ pub use driver::{
 };
 pub use relay::Status;
 pub use relay::{AcceptOutcome, ClockReading, Relay, RelayOptions, RelayStart};
-pub use server_url::{ServerUrl, ServerUrlError};
 pub use spool::{LogSpool, MemorySpool, Spool, SyncPolicy};
-pub use taba_core::{RequestHeader, RequestHeaderError};
+pub use taba_core::{RequestHeader, RequestHeaderError, ServerUrl, ServerUrlError};

@@ -10,7 +10,7 @@
 use taba_core::VBucket;
 use xxhash_rust::xxh64::xxh64;
 
-use crate::server_url::ServerUrl;
+use taba_core::ServerUrl;
 
 /// The indices of `servers`, each given with its own, in the order of preference, which depends on their URLs and
 /// weights alone.

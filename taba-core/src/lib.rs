@@ -87,6 +87,8 @@ pub mod registry;
 mod request_header;
 #[doc(hidden)]
 pub mod sabotage;
+mod server_entry;
+mod server_url;
 pub mod state;
 pub mod store;
 mod store_id;
@@ -119,6 +121,8 @@ pub use range::{OutOfRange, bytes_text, bytes_within, time_within, within};
 pub use reading::{Expiring, Keyed, Reading, number_text};
 pub use registry::{Registry, RegistryBuilder, RegistryError};
 pub use request_header::{RequestHeader, RequestHeaderError};
+pub use server_entry::ServerEntry;
+pub use server_url::{SERVER_WEIGHT_MAX, ServerUrl, ServerUrlError};
 pub use state::Envelope;
 pub use store::{
     Commit, Committed, Loaded, Part, Scan, ScanWhat, Scanned, StateKey, Store, StoreError, Tidied, Version,

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use crate::batch::{Mark, StreamId};
 use crate::limits::COMMIT_PAIRS_MAX;
 use crate::name::{TabName, TabType};
+use crate::server_entry::ServerEntry;
 use crate::store::{
     Commit, Committed, Loaded, Part, Scan, ScanWhat, Scanned, StateKey, Store, StoreError, Version, Wanted,
 };
@@ -22,6 +23,7 @@ pub struct MemoryStore {
     vbuckets: VBuckets,
     identity: StoreId,
     slices: Vec<Mutex<VBucketContent>>,
+    servers: Mutex<BTreeMap<u64, ServerEntry>>,
 }
 
 #[derive(Debug, Default)]
@@ -42,7 +44,7 @@ impl MemoryStore {
     /// An empty store.
     pub fn new(vbuckets: VBuckets) -> Self {
         let slices = vbuckets.iter().map(|_| Mutex::default()).collect();
-        Self { vbuckets, identity: StoreId::transient(), slices }
+        Self { vbuckets, identity: StoreId::transient(), slices, servers: Mutex::default() }
     }
 
     fn slice(&self, vbucket: VBucket) -> MutexGuard<'_, VBucketContent> {
@@ -120,6 +122,15 @@ impl Store for MemoryStore {
     /// There is one machine and one memory: nothing can be lost and leave the rest.
     async fn stable(&self, _: VBucket) -> Result<(), StoreError> {
         Ok(())
+    }
+
+    async fn register(&self, process: u64, entry: Option<&ServerEntry>) -> Result<(), StoreError> {
+        set(&mut self.servers.lock().expect("a map is changed as one"), process, entry.cloned());
+        Ok(())
+    }
+
+    async fn servers(&self) -> Result<Vec<ServerEntry>, StoreError> {
+        Ok(self.servers.lock().expect("a map is changed as one").values().cloned().collect())
     }
 
     async fn tabs(&self, vbucket: VBucket) -> Result<Vec<(TabName, TabType)>, StoreError> {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::batch::{Mark, StreamId};
 use crate::error::Remedy;
 use crate::name::{ClientId, TabName, TabType};
+use crate::server_entry::ServerEntry;
 use crate::store_id::StoreId;
 use crate::vbucket::{VBucket, VBuckets};
 
@@ -311,6 +312,8 @@ impl Commit {
 /// - **Ordered.** `scan` yields each State once, in the order of keys; States that stay unchanged meanwhile are never
 ///   skipped.
 /// - **Isolated.** A commit to one VBucket shows in no other.
+/// - **Listed as said.** [`servers`](Store::servers) gives what runs of Servers [said](Store::register) last and did not take
+///   back; or always nothing.
 /// - **Invisible upkeep.** [`tidy`](Store::tidy) and [`reclaim`](Store::reclaim) change nothing that a look, a scan or a
 ///   commit can tell.
 /// - **Stable.** When `stable` is done, every commit to the VBucket that was `Done` before it was called survives the
@@ -382,6 +385,24 @@ pub trait Store: Send + Sync + 'static {
     /// May hold up commits while it runs: for once an hour. A store decides by itself whether it is worth it.
     async fn reclaim(&self) -> Result<Tidied, StoreError> {
         Ok(Tidied::default())
+    }
+
+    /// Writes down what a run of a Server says of itself, in place of what it said before; `None` removes it. It needs not
+    /// outlive the store's processes, nor be there for all readers at once. A store that only one Server can use may keep
+    /// nothing: that is the default.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the Server says it again soon.
+    async fn register(&self, _process: u64, _entry: Option<&ServerEntry>) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// What Servers have said of themselves, each once, in any order; also those that have died since.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn servers(&self) -> Result<Vec<ServerEntry>, StoreError> {
+        Ok(Vec::new())
     }
 
     /// Every Tab of a VBucket, with its type, sorted by name.

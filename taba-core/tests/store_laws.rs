@@ -8,8 +8,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use taba_core::laws::store::{self as law, Fixture};
 use taba_core::{
-    Commit, Committed, Loaded, MemoryStore, Part, Scan, ScanWhat, Scanned, Store, StoreError, TabName,
-    TabType, Tidied, VBucket, VBuckets, Version, Wanted, store_laws,
+    Commit, Committed, Loaded, MemoryStore, Part, Scan, ScanWhat, Scanned, ServerEntry, Store, StoreError,
+    TabName, TabType, Tidied, VBucket, VBuckets, Version, Wanted, store_laws,
 };
 
 struct Memory;
@@ -55,6 +55,8 @@ enum Fault {
     Unbounded,
     /// Takes what was stable back.
     Unstable,
+    /// Keeps Servers on its list that took themselves off.
+    Lingers,
     /// Tidies away what is still there.
     Overtidy,
 }
@@ -140,6 +142,17 @@ impl Store for Wrong {
         Ok(Tidied::default())
     }
 
+    async fn register(&self, process: u64, entry: Option<&ServerEntry>) -> Result<(), StoreError> {
+        match entry {
+            None if self.fault == Fault::Lingers => Ok(()),
+            entry => self.inner.register(process, entry).await,
+        }
+    }
+
+    async fn servers(&self) -> Result<Vec<ServerEntry>, StoreError> {
+        self.inner.servers().await
+    }
+
     async fn tabs(&self, vbucket: VBucket) -> Result<Vec<(TabName, TabType)>, StoreError> {
         self.inner.tabs(self.place(vbucket)).await
     }
@@ -208,6 +221,7 @@ catches! {
     isolated_catches_shared_buckets: law::isolated, OneBucket;
     removing_catches_keeping: law::removing, Keeps;
     bounded_catches_any_size: law::bounded, Unbounded;
+    listing_catches_keeping_who_left: law::listing, Lingers;
     upkeep_catches_tidying_away_what_is_there: law::upkeep, Overtidy;
 }
 

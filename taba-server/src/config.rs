@@ -3,7 +3,7 @@
 //! Settings come from flags, variables and a file; [`taba_process::settings`] says how, and in which order.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::ops::Deref;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use std::time::Duration;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, ValueEnum};
 use taba_core::limits::FRAME_BYTES_MAX;
-use taba_core::{HostPort, OutOfRange, VBuckets, VBucketsError, bytes_within, time_within, within};
+use taba_core::{HostPort, OutOfRange, ServerUrl, VBuckets, VBucketsError, bytes_within, time_within, within};
 use taba_process::settings::{LoadedSettings, Program, Renamed, SettingsError};
 use taba_process::units::{bytes_text, parse_bytes, parse_time, time_text};
 use taba_shard::{ShardUrl, UrlError};
@@ -127,6 +127,17 @@ pub struct Config {
     #[arg(long, env = "TABA_SERVER_LISTEN", value_name = "HOST:PORT", default_value_t = Self::default().listen)]
     pub listen: HostPort,
 
+    /// Where Agents reach this Server: http://HOST:PORT, perhaps with /PREFIX and ;weight=N
+    ///
+    /// It says so in its store, so that Agents with --discover find it there. Without it, the address that it listens on, if
+    /// that is one address.
+    #[arg(long, env = "TABA_SERVER_ADVERTISE", value_name = "URL")]
+    pub advertise: Option<ServerUrl>,
+
+    /// How often it says in its store that it is there, from 50ms to 1h; 0 never does
+    #[arg(long, env = "TABA_SERVER_REGISTER_INTERVAL", value_name = "TIME", value_parser = parse_time, default_value = time_text(Self::default().register_interval))]
+    pub register_interval: Duration,
+
     /// Where States are kept
     #[arg(long, env = "TABA_SERVER_STORE", value_enum, value_name = "WHERE", default_value_t = Self::default().store)]
     pub store: StoreKind,
@@ -194,6 +205,8 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: HostPort::from((Ipv4Addr::LOCALHOST, 8300)),
+            advertise: None,
+            register_interval: Duration::from_secs(2),
             store: StoreKind::Embedded,
             data_dir: PathBuf::from("./taba-data"),
             redis: Vec::new(),
@@ -299,6 +312,16 @@ impl VerifiedServerConfig {
         Some(self.prune_interval).filter(|interval| !interval.is_zero())
     }
 
+    /// Where Agents reach it, when it listens there: what is set, or the address itself. `None` when it listens on all
+    /// addresses of the machine, and nothing is set; or when it is not to say so.
+    pub fn advertised(&self, listens: SocketAddr) -> Option<ServerUrl> {
+        if self.register_interval.is_zero() {
+            return None;
+        }
+        let own = || (!listens.ip().is_unspecified()).then(|| format!("http://{listens}").parse().ok());
+        self.advertise.clone().or_else(|| own().flatten())
+    }
+
     /// Tasks that fold; `None` for as many as there are processors.
     pub fn workers(&self) -> Option<NonZeroUsize> {
         NonZeroUsize::new(self.workers)
@@ -334,6 +357,9 @@ impl Config {
         time_within("shutdown_timeout", self.shutdown_timeout, Duration::ZERO..=24 * HOUR)?;
         if !self.prune_interval.is_zero() {
             time_within("prune_interval", self.prune_interval, Duration::from_secs(1)..=365 * 24 * HOUR)?;
+        }
+        if !self.register_interval.is_zero() {
+            time_within("register_interval", self.register_interval, Duration::from_millis(50)..=HOUR)?;
         }
         let (bytes, bytes_max) = (self.memory_bytes(), self.memory_bytes_max);
         if bytes_max > 0 && bytes > bytes_max {
@@ -441,6 +467,21 @@ mod tests {
     }
 
     #[test]
+    fn what_it_listens_on_is_advertised_unless_something_else_is_or_it_is_no_one_address() {
+        let advertised = |args: &[&str], listens: &str| {
+            let config = load(args, &[]).unwrap().verify().unwrap();
+            config.advertised(listens.parse().unwrap()).map(|url| url.to_string())
+        };
+        assert_eq!(advertised(&[], "10.0.0.1:8300").unwrap(), "http://10.0.0.1:8300");
+        assert_eq!(advertised(&[], "[::1]:8300").unwrap(), "http://[::1]:8300");
+        assert_eq!(advertised(&[], "0.0.0.0:8300"), None);
+        assert_eq!(advertised(&[], "[::]:8300"), None);
+        let named = "--advertise=s1.example:80/taba;weight=2";
+        assert_eq!(advertised(&[named], "0.0.0.0:8300").unwrap(), "http://s1.example:80/taba;weight=2");
+        assert_eq!(advertised(&[named, "--register-interval=0"], "10.0.0.1:8300"), None);
+    }
+
+    #[test]
     fn each_bound_is_checked_and_the_worst_case_is_added_up() {
         let name = |error: ConfigError| match error {
             ConfigError::OutOfRange(error) => error.setting,
@@ -452,6 +493,7 @@ mod tests {
         assert_eq!(name(error(|c| c.shutdown_timeout = 25 * HOUR)), "shutdown_timeout");
         assert_eq!(name(error(|c| c.commit_interval = 2 * HOUR)), "commit_interval");
         assert_eq!(name(error(|c| c.prune_interval = Duration::from_millis(1))), "prune_interval");
+        assert_eq!(name(error(|c| c.register_interval = Duration::from_millis(1))), "register_interval");
         assert!(matches!(error(|c| c.vbuckets = 100), ConfigError::VBuckets(_)));
         let ConfigError::Memory { bytes, .. } = error(|c| c.memory_bytes_max = 1) else { panic!() };
         assert_eq!(bytes, CACHE_BYTES_MAX + HELD_BYTES_MAX + EmbeddedOptions::default().cache_bytes);

@@ -20,6 +20,7 @@
 //! | `config` | the settings of the binary |
 //! | `embedded` | `EmbeddedStore`: one directory, crash-safe |
 //! | `query` | aggregates, projections, lists, deletion, pruning, and their HTTP interface |
+//! | [`server_list`] | pure: which Servers of a store are alive |
 //! | [`admission`], [`planner`] | pure: the rule of a Lane, and the commit loop of a VBucket |
 //! | `clock`, [`status`], [`version`] | the one clock; the Server's counters; the versions of commits |
 //!
@@ -49,6 +50,7 @@ pub mod query;
 mod sabotage;
 #[cfg(feature = "driver")]
 pub mod server;
+pub mod server_list;
 #[cfg(feature = "driver")]
 mod service;
 pub mod status;

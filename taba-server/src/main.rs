@@ -84,7 +84,18 @@ async fn run(config: &VerifiedServerConfig, log: &Log) -> Result<Exit, Box<dyn E
     let bound = TcpListener::bind((config.listen.host(), config.listen.port())).await;
     let listener = bound.map_err(|source| CannotListen { address: config.listen.clone(), source })?;
     tracing::info!(memory_bytes = config.memory_bytes(), "maximum memory, without queries");
-    log.say(format_args!("listening on http://{} ({})", listener.local_addr()?, kept_in(config)));
+    let listens = listener.local_addr()?;
+    log.say(format_args!("listening on http://{listens} ({})", kept_in(config)));
+    match config.advertised(listens) {
+        Some(url) => {
+            tracing::info!(%url, "agents with --discover find this server there");
+            server.advertise(url, config.register_interval);
+        }
+        None if config.register_interval.is_zero() => {}
+        None => tracing::info!(
+            "agents do not find this server by themselves: it listens on all addresses, and --advertise names none"
+        ),
+    }
     Ok(serve(config, log, server, more, listener, signals).await)
 }
 

@@ -3,12 +3,12 @@
 mod builder;
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use taba_core::wire::{Ack, Answer, Lanes};
-use taba_core::{Store, Timestamp};
+use taba_core::{ServerUrl, Store, Timestamp};
 use tokio::sync::mpsc::UnboundedSender;
 
 pub use self::builder::{
@@ -16,9 +16,12 @@ pub use self::builder::{
 };
 use crate::clock::Clock;
 use crate::direction::{Misdirected, check};
-use crate::driver::{ArrivedMessage, ByteReservation, OverCapacity, ServerFailure, Shared, WorkerMessage};
+use crate::driver::{
+    ArrivedMessage, ByteReservation, OverCapacity, Registration, ServerFailure, Shared, WorkerMessage,
+};
 use crate::planner::{self, CLOCKS_APART_MAX, IncomingMessage};
 use crate::query::QueryState;
+use crate::server_list::LiveServer;
 use crate::status::Status;
 
 /// A running Server. Clones are handles to the same Server.
@@ -49,6 +52,7 @@ struct Inner {
     shared: Arc<Shared>,
     query: QueryState,
     workers: Vec<UnboundedSender<WorkerMessage>>,
+    registration: OnceLock<Arc<Registration>>,
 }
 
 /// What was left when a Server stopped.
@@ -89,6 +93,22 @@ impl Server {
     /// A random number that identifies this process to Agents.
     pub(crate) fn process(&self) -> u64 {
         self.inner.process
+    }
+
+    /// Says in the store, every `interval`, that this Server is there, and reads who else is: `GET /v2/servers` answers
+    /// with all of them, and Agents that look for Servers find it at `url`. Only the first call counts. It must be made inside
+    /// a tokio runtime.
+    ///
+    /// # Cost
+    /// A write and a read of the store for each interval; see [`Store::register`].
+    pub fn advertise(&self, url: ServerUrl, interval: Duration) {
+        let Inner { registration, shared, process, .. } = &*self.inner;
+        registration.get_or_init(|| Registration::begin(Arc::clone(shared), *process, url, interval));
+    }
+
+    /// The Servers of its store that are alive; none where it is not [advertised](Self::advertise).
+    pub fn servers(&self) -> Vec<LiveServer> {
+        self.inner.registration.get().map(|registration| registration.live()).unwrap_or_default()
     }
 
     /// Its clock.
@@ -148,11 +168,16 @@ impl Server {
         acks
     }
 
-    /// Stops: accepts no more Batches, commits the waiting ones, ends its workers. Does not wait for stability.
+    /// Stops: announces it in the store, accepts no more Batches, commits the waiting ones, ends its workers, and removes itself
+    /// from the list in the store. Does not wait for stability.
     ///
     /// # Cancel safety
     /// When dropped, the Server continues to stop without a deadline: no commit is aborted.
     pub async fn shutdown(&self, deadline: Duration) -> ShutdownReport {
+        let registration = self.inner.registration.get();
+        if let Some(registration) = registration {
+            registration.drain().await;
+        }
         self.inner.shared.condition.stop();
         self.inner.query.close();
         for worker in &self.inner.workers {
@@ -165,6 +190,9 @@ impl Server {
             condition.until_over().await;
         };
         let _ = tokio::time::timeout(deadline, stopped).await;
+        if let Some(registration) = registration {
+            registration.leave().await;
+        }
         ShutdownReport { requests_unanswered: open_requests.open_count() }
     }
 

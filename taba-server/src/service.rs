@@ -13,12 +13,14 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bytes::Bytes;
+use serde_json::json;
 use taba_core::limits::FRAME_BYTES_MAX;
 use taba_core::wire::{self, Compression, FRAME_HEADER_BYTES, Frame, Kind, Lanes, WireError, encode_acks};
 use taba_core::{HttpReason, StoreId};
 
 use crate::query;
 use crate::server::Server;
+use crate::server_list::LiveServer;
 
 /// Timeout for the body of a request.
 const BODY_TIME_MAX: Duration = Duration::from_secs(30);
@@ -81,13 +83,13 @@ impl Server {
         all.fallback(|| async { Rejection::Path }).method_not_allowed_fallback(|| async { Rejection::Method })
     }
 
-    /// Routes for Agents: `POST /v2/lanes`, `POST /v2/check`, `GET /v2/store`.
+    /// Routes for Agents: `POST /v2/lanes`, `POST /v2/check`, `GET /v2/store`, `GET /v2/servers`.
     ///
     /// This router and its siblings have no fallback, and no `/metrics` except
     /// [`metrics_router`](Self::metrics_router), so that each can have its own layers and be merged with your routes.
     pub fn ingest_router(&self) -> Router {
         let router = Router::new().route("/v2/lanes", post(lanes)).route("/v2/check", post(check));
-        router.route("/v2/store", get(store)).with_state(self.clone())
+        router.route("/v2/store", get(store)).route("/v2/servers", get(servers)).with_state(self.clone())
     }
 
     /// Read-only queries: every `GET` under `/v2/`.
@@ -118,8 +120,24 @@ async fn lanes(State(server): State<Server>, headers: HeaderMap, body: Body) -> 
 async fn store(State(server): State<Server>) -> Response {
     let store = server.store();
     let identity = store.identity().map(|store| store.to_string());
-    let about = serde_json::json!({ "store": identity, "vbuckets": store.vbuckets().count() });
+    let about = json!({ "store": identity, "vbuckets": store.vbuckets().count() });
     (headers_of(&server), axum::Json(about)).into_response()
+}
+
+/// The live Servers of this store, for Agents that discover them.
+async fn servers(State(server): State<Server>) -> Response {
+    let row = |live: LiveServer| {
+        json!({
+            "url": live.entry.url.url(),
+            "weight": live.entry.url.weight(),
+            "state": if live.entry.is_draining { "draining" } else { "serving" },
+            "version": live.entry.version,
+            "process": format!("{:016x}", live.entry.process),
+            "age_ms": live.age.as_millis() as u64,
+        })
+    };
+    let rows: Vec<_> = server.servers().into_iter().map(row).collect();
+    (headers_of(&server), axum::Json(json!({ "servers": rows }))).into_response()
 }
 
 /// Rejects requests for another store.

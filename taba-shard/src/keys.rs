@@ -7,6 +7,7 @@
 //! {vb0017}.tabs             index: its Tabs
 //! {vb0017}.clients.TAB      index: Clients of a Tab
 //! {vb0017}.parts.TAB        index: further parts of States of a Tab
+//! {vb0017}.servers          Servers that are there: a hash, see `sharded/servers.rs`; of a few VBuckets only
 //! {vb0017}:NAMESPACE:KEY    a key of a user
 //! {vb0017}!NAMESPACE:NAME   a lock of a user
 //! {vb0017}!set-aside:HEX    what stood under the name of an index and was none
@@ -157,6 +158,11 @@ pub fn clients(vbucket: VBucket, tab: &TabName) -> String {
     format!("{{{vbucket}}}.clients.{tab}")
 }
 
+/// The key of the list of Servers.
+pub fn servers(vbucket: VBucket) -> String {
+    format!("{{{vbucket}}}.servers")
+}
+
 /// The key of the index of parts, other than the whole, of a Tab's States.
 pub fn parts(vbucket: VBucket, tab: &TabName) -> String {
     format!("{{{vbucket}}}.parts.{tab}")
@@ -200,6 +206,7 @@ mod tests {
         assert_eq!(hash(vbucket), "{vb0017}");
         assert_eq!(streams(vbucket), "{vb0017}.streams");
         assert_eq!(tabs(vbucket), "{vb0017}.tabs");
+        assert_eq!(servers(vbucket), "{vb0017}.servers");
         assert_eq!(clients(vbucket, &tab), "{vb0017}.clients.delay;from=ATL");
         assert_eq!(parts(vbucket, &tab), "{vb0017}.parts.delay;from=ATL");
         assert_eq!(namespace.key(vbucket, b"a b"), b"{vb0017}:app-1:a b");
@@ -236,7 +243,7 @@ mod tests {
             let user = namespace.key(vbucket, &key);
             let here = slot(hash(vbucket).as_bytes());
             for other in [
-                streams(vbucket).into_bytes(), tabs(vbucket).into_bytes(), clients(vbucket, &tab).into_bytes(),
+                streams(vbucket).into_bytes(), servers(vbucket).into_bytes(), tabs(vbucket).into_bytes(), clients(vbucket, &tab).into_bytes(),
                 parts(vbucket, &tab).into_bytes(), namespace.lock(vbucket, &key), user.clone(),
             ] {
                 prop_assert_eq!(slot(&other), here);

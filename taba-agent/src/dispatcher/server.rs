@@ -9,7 +9,7 @@ use xxhash_rust::xxh64::xxh64;
 use super::request::Draft;
 use super::share::{LaneShare, RETURN_TIME_MAX, threshold};
 use crate::health::Health;
-use crate::server_url::ServerUrl;
+use taba_core::ServerUrl;
 
 /// Lanes that try out a Server that failed, when another one is in health: should it hang, no more than these wait for
 /// it.

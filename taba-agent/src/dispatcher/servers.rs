@@ -10,7 +10,7 @@ use super::order::{ServerOrder, Suitability};
 use super::{Dispatcher, ServerState};
 use crate::health::Health;
 use crate::lane::LaneKey;
-use crate::server_url::ServerUrl;
+use taba_core::ServerUrl;
 
 /// A Server that answers within this is not slow.
 const SLOW_MIN: Duration = Duration::from_secs(2);

@@ -7,8 +7,8 @@ use taba_core::wire::Compression;
 use taba_core::{HostPort, RequestHeader, StoreId};
 
 use crate::relay::RelayOptions;
-use crate::server_url::ServerUrl;
 use crate::spool::LogOptions;
+use taba_core::ServerUrl;
 
 /// What an [`Agent`](super::Agent) is told by its settings. It is made of a [`Verified`](crate::Verified) configuration, and of
 /// nothing else.

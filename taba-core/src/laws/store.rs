@@ -7,6 +7,7 @@ use super::Broken;
 use crate::batch::{Mark, SeqNo, StreamId};
 use crate::limits::COMMIT_PAIRS_MAX;
 use crate::name::{ClientId, TabName, TabType};
+use crate::server_entry::ServerEntry;
 use crate::store::{
     Commit, Committed, Loaded, Part, Scan, ScanWhat, StateKey, Store, StoreError, Version, Wanted,
 };
@@ -326,6 +327,29 @@ pub async fn removing<F: Fixture>(fixture: &mut F) -> Verdict {
     };
     same(LAW, &loaded, &left)?;
     same(LAW, &store.scan(vbucket, &everything()).await.map_err(broken(LAW))?.len(), &1)
+}
+
+/// What runs of Servers say of themselves is listed as they said it last, and not after they took it back; or nothing is.
+///
+/// # Errors
+/// [`Broken`] when the law does not hold.
+pub async fn listing<F: Fixture>(fixture: &mut F) -> Verdict {
+    const LAW: Law = (
+        "listing",
+        "What runs of Servers say of themselves is listed as they said it last, and not after they took it back; or nothing is",
+    );
+    let store = fixture.open().await;
+    let entry = |process: u64, beat: u64| {
+        let url = format!("http://s{process}:1;weight={process}").parse().expect("an address");
+        ServerEntry { beat, ..ServerEntry::new(process, url, "1", 50) }
+    };
+    for (process, said) in [(1, Some(1)), (2, Some(1)), (3, Some(1)), (1, Some(2)), (2, None), (9, None)] {
+        let said = said.map(|beat| entry(process, beat));
+        store.register(process, said.as_ref()).await.map_err(broken(LAW))?;
+    }
+    let mut listed = store.servers().await.map_err(broken(LAW))?;
+    listed.sort_unstable_by_key(|entry| entry.process);
+    if listed.is_empty() { Ok(()) } else { same(LAW, &listed, &vec![entry(1, 2), entry(3, 1)]) }
 }
 
 /// Tidying and giving space back change nothing that can be seen, and what was committed before can be committed on.

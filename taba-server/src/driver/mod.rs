@@ -2,9 +2,11 @@
 
 mod condition;
 mod open_requests;
+mod registration;
 mod worker;
 
 pub(crate) use condition::Condition;
 pub use condition::ServerFailure;
 pub(crate) use open_requests::{ByteReservation, OpenRequests, OverCapacity};
+pub(crate) use registration::Registration;
 pub(crate) use worker::{ArrivedMessage, Shared, Worker, WorkerMessage, supervise};

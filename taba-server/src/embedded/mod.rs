@@ -23,9 +23,10 @@ mod layout;
 mod salvage;
 mod writer;
 
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -33,8 +34,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use redb::ReadOnlyTable;
 use taba_core::{
-    Commit, Committed, Loaded, Scan, ScanWhat, Scanned, Store, StoreError, StoreId, StreamId, TabName,
-    TabType, Tidied, VBucket, VBuckets, Wanted,
+    Commit, Committed, Loaded, Scan, ScanWhat, Scanned, ServerEntry, Store, StoreError, StoreId, StreamId,
+    TabName, TabType, Tidied, VBucket, VBuckets, Wanted,
 };
 use tokio::sync::oneshot;
 
@@ -80,6 +81,8 @@ pub struct EmbeddedStore {
     /// `None` only while being dropped.
     jobs: Option<Sender<WriteJob>>,
     writer: Option<JoinHandle<()>>,
+    /// The Servers of this process: no other one can open the file.
+    servers: Mutex<BTreeMap<u64, ServerEntry>>,
 }
 
 impl std::fmt::Debug for DatabaseFile {
@@ -141,7 +144,7 @@ impl EmbeddedStore {
         let writer = StoreWriter::new(Arc::clone(&file), receiver, versions);
         let thread = std::thread::Builder::new().name("taba-store".to_owned()).spawn(|| writer.run());
         let writer = Some(thread.map_err(EmbeddedError::Thread)?);
-        Ok(Self { vbuckets, file, jobs: Some(jobs), writer })
+        Ok(Self { vbuckets, file, jobs: Some(jobs), writer, servers: Mutex::default() })
     }
 
     /// The streams with unreadable marks: while there is one, the VBucket refuses commits.
@@ -343,6 +346,19 @@ impl Store for EmbeddedStore {
             Ok(Err(error)) => Err(unavailable(error.into())),
             Err(stopped) => Err(unavailable(stopped.into())),
         }
+    }
+
+    async fn register(&self, process: u64, entry: Option<&ServerEntry>) -> Result<(), StoreError> {
+        let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        match entry {
+            Some(entry) => servers.insert(process, entry.clone()),
+            None => servers.remove(&process),
+        };
+        Ok(())
+    }
+
+    async fn servers(&self) -> Result<Vec<ServerEntry>, StoreError> {
+        Ok(self.servers.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect())
     }
 
     async fn tabs(&self, vbucket: VBucket) -> Result<Vec<(TabName, TabType)>, StoreError> {

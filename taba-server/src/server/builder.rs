@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::num::NonZeroUsize;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use taba_core::guard::quiet_guarded_panics;
@@ -198,6 +198,7 @@ impl ServerBuilder {
         let workers = workers.collect();
         runtime.spawn(supervise(tasks, Arc::clone(&shared)));
         let query = QueryState::with_limits(store, self.handlers, self.clock, status, self.query_limits);
-        Ok(Server { inner: Arc::new(Inner { process: random()?, shared, query, workers }) })
+        let registration = OnceLock::new();
+        Ok(Server { inner: Arc::new(Inner { process: random()?, shared, query, workers, registration }) })
     }
 }

@@ -23,6 +23,7 @@ mod moving;
 mod read;
 mod relist;
 mod scan;
+mod servers;
 mod stable;
 mod sweep;
 
@@ -31,8 +32,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use taba_core::{
-    Commit, Committed, Loaded, Scan, Scanned, Store, StoreError, StoreId, TabName, TabType, Tidied, VBucket,
-    VBuckets, Version, Wanted,
+    Commit, Committed, Loaded, Scan, Scanned, ServerEntry, Store, StoreError, StoreId, TabName, TabType,
+    Tidied, VBucket, VBuckets, Version, Wanted,
 };
 
 pub use self::read::Misplaced;
@@ -181,6 +182,14 @@ impl Store for ShardedRedis {
         self.load(vbucket, &Wanted::default()).await?;
         let swept = self.sweep(vbucket).await?;
         Ok(Tidied::new(swept.fields + swept.entries, 0))
+    }
+
+    async fn register(&self, process: u64, entry: Option<&ServerEntry>) -> Result<(), StoreError> {
+        servers::register(self, process, entry).await
+    }
+
+    async fn servers(&self) -> Result<Vec<ServerEntry>, StoreError> {
+        servers::servers(self).await
     }
 
     async fn tabs(&self, vbucket: VBucket) -> Result<Vec<(TabName, TabType)>, StoreError> {

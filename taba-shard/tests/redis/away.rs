@@ -3,7 +3,7 @@
 
 use std::net::TcpStream;
 
-use taba_core::{Remedy, Store, StoreError, causes};
+use taba_core::{Remedy, ServerEntry, Store, StoreError, causes};
 use taba_shard::{Adoption, ConnectError, ShardedRedis, Shards};
 use taba_tests::redis::{Aof, Options, Redis};
 use taba_tests::wait_until;
@@ -24,6 +24,37 @@ async fn found_again(store: &ShardedRedis, index: u16) -> taba_core::Loaded {
         }
     }
     panic!("it never answered again");
+}
+
+#[tokio::test]
+async fn the_list_of_servers_outlives_any_shard_but_the_last() {
+    let mut redis = Redis::start_many(3, &survives());
+    let store = kit::store(&redis).await;
+    let entry = |process: u64, beat: u64| {
+        let mut entry = ServerEntry::new(process, "http://10.0.0.1:8300".parse().unwrap(), "1", 2_000);
+        entry.beat = beat;
+        entry
+    };
+    for (process, beat) in [(1, 1), (2, 1), (1, 2)] {
+        store.register(process, Some(&entry(process, beat))).await.unwrap();
+    }
+    // Another Server names the shards in another order.
+    redis.rotate_left(1);
+    let other = kit::store(&redis).await;
+    assert_eq!(other.servers().await.unwrap(), [entry(1, 2), entry(2, 1)]);
+    for away in 0..2 {
+        redis[away].kill();
+        store.register(1, Some(&entry(1, 3 + away as u64))).await.unwrap();
+        assert_eq!(other.servers().await.unwrap(), [entry(1, 3 + away as u64), entry(2, 1)]);
+    }
+    // A hash with the tag of a VBucket.
+    let key = redis[2].command(&["KEYS", "*.servers"]);
+    assert!(key.contains("{vb"), "{key}");
+    store.register(2, None).await.unwrap();
+    assert_eq!(other.servers().await.unwrap(), [entry(1, 4)]);
+    redis[2].kill();
+    assert!(matches!(other.servers().await, Err(StoreError::Unavailable { .. })));
+    assert!(matches!(store.register(1, None).await, Err(StoreError::Unavailable { .. })));
 }
 
 #[tokio::test]

@@ -1,13 +1,16 @@
 //! [`ServerUrl`]: the address and weight of a Server.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 
-use serde::Serialize;
-use taba_core::HostPort;
+use serde::{Deserialize, Serialize};
 
+use crate::host::HostPort;
+
+const SCHEME: &str = "http://";
 /// The largest weight of a Server.
-pub const WEIGHT_MAX: u32 = 1000;
+pub const SERVER_WEIGHT_MAX: u32 = 1000;
 
 /// Why a Server's address is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -25,9 +28,9 @@ pub enum ServerUrlError {
         /// The text.
         text: String,
     },
-    /// The weight is no number from 1 to [`WEIGHT_MAX`].
+    /// The weight is no number from 1 to [`SERVER_WEIGHT_MAX`].
     #[error(
-        "server {text:?}: the weight must be a number from 1 to {WEIGHT_MAX}, as in http://HOST:PORT;weight=2"
+        "server {text:?}: the weight must be a number from 1 to {SERVER_WEIGHT_MAX}, as in http://HOST:PORT;weight=2"
     )]
     Weight {
         /// The text.
@@ -40,15 +43,15 @@ pub enum ServerUrlError {
 ///
 /// # Examples
 /// ```
-/// use taba_agent::ServerUrl;
+/// use taba_core::ServerUrl;
 ///
 /// let server: ServerUrl = "http://10.0.0.7:8300;weight=2".parse()?;
 /// assert_eq!(server.url(), "http://10.0.0.7:8300");
 /// assert_eq!(server.weight(), 2);
-/// # Ok::<(), taba_agent::ServerUrlError>(())
+/// # Ok::<(), taba_core::ServerUrlError>(())
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(into = "String")]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct ServerUrl {
     url: String,
     weight: u32,
@@ -60,9 +63,28 @@ impl ServerUrl {
         &self.url
     }
 
-    /// Its weight, from 1 to [`WEIGHT_MAX`].
+    /// Its weight, from 1 to [`SERVER_WEIGHT_MAX`].
     pub const fn weight(&self) -> u32 {
         self.weight
+    }
+
+    /// Its host and port; without a port, 80.
+    pub fn host_port(&self) -> HostPort {
+        let authority = self.authority();
+        let address = authority.parse().or_else(|_| format!("{authority}:80").parse());
+        address.expect("it was checked when it was made")
+    }
+
+    /// The same with an address in place of its host.
+    pub fn at(&self, address: IpAddr) -> Self {
+        let prefix = &self.url[SCHEME.len() + self.authority().len()..];
+        let host_port = HostPort::from((address, self.host_port().port()));
+        Self { url: format!("{SCHEME}{host_port}{prefix}"), weight: self.weight }
+    }
+
+    fn authority(&self) -> &str {
+        let rest = &self.url[SCHEME.len()..];
+        rest.split('/').next().unwrap_or(rest)
     }
 }
 
@@ -76,7 +98,7 @@ impl FromStr for ServerUrl {
             None => (text, 1),
             Some((url, label)) => {
                 let weight = label.strip_prefix("weight=").and_then(|weight| weight.parse().ok());
-                let weight = weight.filter(|weight| (1..=WEIGHT_MAX).contains(weight));
+                let weight = weight.filter(|weight| (1..=SERVER_WEIGHT_MAX).contains(weight));
                 (url, weight.ok_or_else(|| ServerUrlError::Weight { text: text.to_owned() })?)
             }
         };
@@ -92,7 +114,7 @@ impl FromStr for ServerUrl {
         if !is_authority(authority) || !is_prefix(prefix) {
             return Err(ServerUrlError::Authority { text: text.to_owned() });
         }
-        Ok(Self { url: format!("http://{rest}"), weight })
+        Ok(Self { url: format!("{SCHEME}{rest}"), weight })
     }
 }
 
@@ -118,6 +140,14 @@ impl fmt::Display for ServerUrl {
             1 => f.write_str(&self.url),
             weight => write!(f, "{};weight={weight}", self.url),
         }
+    }
+}
+
+impl TryFrom<String> for ServerUrl {
+    type Error = ServerUrlError;
+
+    fn try_from(text: String) -> Result<Self, ServerUrlError> {
+        text.parse()
     }
 }
 
@@ -148,6 +178,21 @@ mod tests {
         assert_eq!("http://a:1/".parse::<ServerUrl>().unwrap().url(), "http://a:1");
         assert_eq!("a:1".parse::<ServerUrl>().unwrap().url(), "http://a:1");
         assert_eq!("http://a:1/taba/".parse::<ServerUrl>().unwrap().url(), "http://a:1/taba");
+    }
+
+    #[test]
+    fn an_address_takes_the_place_of_the_host() {
+        for (text, host_port, at) in [
+            ("http://a:1/p;weight=3", "a:1", "http://10.0.0.1:1/p;weight=3"),
+            ("http://a", "a:80", "http://10.0.0.1:80"),
+            ("http://[::1]", "[::1]:80", "http://10.0.0.1:80"),
+            ("http://[::1]:7/p/q", "[::1]:7", "http://10.0.0.1:7/p/q"),
+        ] {
+            let url: ServerUrl = text.parse().unwrap();
+            assert_eq!(url.host_port().to_string(), host_port);
+            assert_eq!(url.at("10.0.0.1".parse().unwrap()).to_string(), at);
+            assert_eq!(url.at("::2".parse().unwrap()).host_port().host(), "::2");
+        }
     }
 
     #[test]
