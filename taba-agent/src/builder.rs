@@ -6,7 +6,7 @@ use taba_core::{HostPort, Registry};
 
 use crate::config::{Config, ConfigError, SpoolKind};
 use crate::driver::Agent;
-use taba_core::ServerUrl;
+use crate::server_seed::ServerSeed;
 
 /// Builds an [`Agent`]; other settings are as in [`Config::default`].
 #[derive(Clone, Debug, Default)]
@@ -25,7 +25,7 @@ impl Agent {
 
 impl AgentBuilder {
     /// The Servers, in place of the default one.
-    pub fn servers(mut self, servers: impl IntoIterator<Item = ServerUrl>) -> Self {
+    pub fn servers(mut self, servers: impl IntoIterator<Item = ServerSeed>) -> Self {
         self.config.servers = servers.into_iter().collect();
         self
     }

@@ -105,7 +105,7 @@ mod tests {
         assert_eq!(read.vbuckets, 1024);
         let read = config(&[&path, "--servers=http://c:1,http://d:1"]).unwrap();
         assert_eq!(
-            read.servers.iter().map(crate::ServerUrl::url).collect::<Vec<_>>(),
+            read.servers.iter().map(|seed| seed.url().url()).collect::<Vec<_>>(),
             ["http://c:1", "http://d:1"]
         );
     }

@@ -11,15 +11,18 @@ use std::time::Duration;
 use taba_core::{HostPort, RequestHeader, StoreId, VBuckets};
 
 pub use self::verify::{ConfigError, Memory};
+use crate::server_seed::ServerSeed;
 use crate::spool::SyncPolicy;
 pub use crate::units::BODY_BYTES_MAX;
-use taba_core::ServerUrl;
 
 #[cfg(feature = "cli")]
 use taba_process::units::{bytes_text, parse_bytes, parse_time, time_text};
 
 /// Servers of one Agent.
 pub const SERVERS_MAX: usize = 256;
+/// Where the number of Servers is not known, requests of the largest size may be in flight to so many at one time; of smaller
+/// ones more.
+const FOUND_SERVERS: usize = 16;
 /// Threads that may decode a body at the same time; the drivers here run no more workers than this.
 pub const DECODERS_MAX: u64 = 16;
 /// Bytes of a Lane without its Blocks, about.
@@ -50,10 +53,22 @@ pub struct Config {
 
     /// Servers, each http://HOST:PORT or http://HOST:PORT;weight=N; several are separated by commas
     ///
-    /// A Server behind a prefix is http://HOST:PORT/PREFIX.
+    /// A Server behind a prefix is http://HOST:PORT/PREFIX. dns:NAME:PORT stands for all addresses of the name, each of which is
+    /// a Server; the name is resolved again every server-list-interval.
     /// A Server of weight 2 takes twice the share of one of weight 1. At least one, at most 256.
     #[cfg_attr(feature = "cli", arg(long, env = "TABA_AGENT_SERVERS", value_name = "URL", value_delimiter = ',', default_values_t = Self::default().servers))]
-    pub servers: Vec<ServerUrl>,
+    pub servers: Vec<ServerSeed>,
+
+    /// Look for all Servers of the store: ask those of --servers, and then those that are found
+    ///
+    /// Each has to say where Agents reach it (taba-server --advertise). One that is found is used once it has answered; those of
+    /// --servers are used as well while none that was found is in health.
+    #[cfg_attr(feature = "cli", arg(long, env = "TABA_AGENT_DISCOVER", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = Self::default().discover, action = clap::ArgAction::Set))]
+    pub discover: bool,
+
+    /// How often names are resolved, and Servers asked for others, about; from 50ms to 1h
+    #[cfg_attr(feature = "cli", arg(long, env = "TABA_AGENT_SERVER_LIST_INTERVAL", value_name = "TIME", value_parser = parse_time, default_value = time_text(Self::default().server_list_interval)))]
+    pub server_list_interval: Duration,
 
     /// Headers of each request to a Server, each `Name: value`; several are separated by commas, so that no value holds one
     ///
@@ -246,6 +261,8 @@ impl Default for Config {
             listen: HostPort::from((Ipv4Addr::LOCALHOST, 8279)),
             unix: None,
             servers: vec!["http://127.0.0.1:8300".parse().expect("the constant is an address")],
+            discover: false,
+            server_list_interval: Duration::from_secs(5),
             server_header: Vec::new(),
             vbuckets: u32::from(VBuckets::default().count()),
             store_id: None,

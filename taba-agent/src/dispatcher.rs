@@ -74,6 +74,8 @@ pub struct Dispatcher {
     /// Lanes in `LaneState::Ready`, those that came first in front: with what was never sent, and the others.
     queue: VecDeque<LaneKey>,
     replay_queue: VecDeque<LaneKey>,
+    /// Bytes that may still be sent in this dispatch.
+    bytes_left: usize,
     /// Bytes that came into Lanes in line since the last dispatch.
     queue_bytes: usize,
     /// When to dispatch; `None` when no Lane is queued.
@@ -96,7 +98,7 @@ pub struct Dispatcher {
 /// The options of a [`Dispatcher`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct DispatcherOptions {
-    /// The Servers, at least one.
+    /// The Servers; without any, all Lanes wait until [`Dispatcher::set_servers`] brings some.
     pub servers: Vec<ServerUrl>,
     /// How long a Block waits for others to travel with.
     pub linger: Duration,
@@ -104,6 +106,8 @@ pub struct DispatcherOptions {
     pub request_bytes_max: usize,
     /// Requests in flight to one Server, at most; at least 1.
     pub requests_per_server_max: usize,
+    /// Bytes of all requests in flight, at most; at least those of one request.
+    pub bytes_in_flight_max: usize,
     /// The first waiting time after a failure; it doubles with each further one.
     pub backoff_min: Duration,
     /// The longest waiting time.
@@ -135,6 +139,7 @@ impl Dispatcher {
             lanes: BTreeMap::new(),
             queue: VecDeque::new(),
             replay_queue: VecDeque::new(),
+            bytes_left: 0,
             queue_bytes: 0,
             flush_at: None,
             timers: BTreeSet::new(),

@@ -25,6 +25,7 @@
 //! | [`lane`] | one ordered, gap-free sequence of Batches, and when one may be released |
 //! | [`merge`] | merges unsent Blocks while Servers are unavailable |
 //! | [`dispatcher`], [`health`], [`rendezvous`] | which Lane goes to which Server, and when |
+//! | [`discovery`], [`server_seed`] | the Servers: given, by name, or discovered |
 //! | [`store_choice`] | the store that is delivered to |
 //! | [`config`] | all settings, checked |
 //! | [`relay::status`] | `/status` and `/metrics` |
@@ -46,6 +47,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod dedup;
+pub mod discovery;
 pub mod dispatcher;
 #[cfg(feature = "driver")]
 pub mod driver;
@@ -57,6 +59,7 @@ pub mod merge;
 pub mod relay;
 pub mod rendezvous;
 mod sabotage;
+pub mod server_seed;
 pub mod spool;
 pub mod store_choice;
 pub mod units;
@@ -70,5 +73,6 @@ pub use driver::{
 };
 pub use relay::Status;
 pub use relay::{AcceptOutcome, ClockReading, Relay, RelayOptions, RelayStart};
+pub use server_seed::ServerSeed;
 pub use spool::{LogSpool, MemorySpool, Spool, SyncPolicy};
 pub use taba_core::{RequestHeader, RequestHeaderError, ServerUrl, ServerUrlError};

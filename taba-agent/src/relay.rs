@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use taba_core::ledger::Why;
 use taba_core::wire::{BadBlock, Block, ClientBatch, Receipt};
-use taba_core::{Noise, Registry, StreamId, VBuckets};
+use taba_core::{Noise, Registry, ServerUrl, StreamId, VBuckets};
 
 pub use self::notices::Notice;
 use self::notices::Notices;
@@ -424,6 +424,23 @@ impl<S: Spool> Relay<S> {
         self.phase == RelayPhase::Draining && self.dispatcher.is_drained()
     }
 
+    /// From here on these are the Servers; an empty list changes nothing. Gives whether they were others. Call [`Relay::handle`]
+    /// afterwards.
+    pub fn set_servers(&mut self, now: Duration, servers: &[ServerUrl]) -> bool {
+        self.dispatcher.set_servers(now, servers)
+    }
+
+    /// The Servers that there are now.
+    pub fn servers(&self) -> Vec<ServerUrl> {
+        let listed = self.dispatcher.servers().iter().filter(|server| server.is_listed());
+        listed.map(|server| server.url().clone()).collect()
+    }
+
+    /// Whether the Server with this URL is one of them, in health, and does not hang.
+    pub fn is_up(&self, now: Duration, url: &str) -> bool {
+        self.dispatcher.is_up(now, url)
+    }
+
     /// Whether it holds events that are not, or not known to be, stored for good.
     pub const fn holds_events(&self) -> bool {
         self.dispatcher.events_held() > 0
@@ -467,6 +484,7 @@ impl<S: Spool> Relay<S> {
             set_aside: status::SetAsideStatus::of(&self.set_aside_counts),
             // Set by the driver.
             log_lines_dropped: 0,
+            discovery: None,
             servers: self.server_status(now),
         }
     }

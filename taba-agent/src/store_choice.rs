@@ -9,19 +9,20 @@
 //!   these is gone from all Servers, another one of these replaces it.
 //! - A Server that does not name its store is not compared.
 
+use std::collections::BTreeMap;
+
 use taba_core::StoreId;
 
 /// The store that is delivered to. Cost: one pass over the Servers for each answer.
 #[derive(Clone, Debug)]
 pub struct StoreChoice {
     chosen: Option<StoreId>,
-    /// The last report of each Server.
-    met: Vec<ReportedStore>,
+    /// What each Server said last, by its URL.
+    met: BTreeMap<String, ReportedStore>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ReportedStore {
-    NotYet,
     Silent,
     Store(StoreId),
 }
@@ -43,9 +44,14 @@ pub enum StoreMatch {
 }
 
 impl StoreChoice {
-    /// For this many Servers; `chosen` is from the setting or an earlier run.
-    pub fn new(servers: usize, chosen: Option<StoreId>) -> Self {
-        Self { chosen, met: vec![ReportedStore::NotYet; servers] }
+    /// No Server has said anything; `chosen` is what an earlier run, or the setting, says.
+    pub const fn new(chosen: Option<StoreId>) -> Self {
+        Self { chosen, met: BTreeMap::new() }
+    }
+
+    /// Forgets what other Servers said than these.
+    pub fn retain(&mut self, is_kept: impl Fn(&str) -> bool) {
+        self.met.retain(|server, _| is_kept(server));
     }
 
     /// The store that is delivered to.
@@ -53,19 +59,20 @@ impl StoreChoice {
         self.chosen
     }
 
-    /// Whether requests may be sent to a Server without asking it again.
-    pub fn may_send(&self, server: usize) -> bool {
-        match self.met[server] {
-            ReportedStore::NotYet => false,
-            ReportedStore::Silent => true,
-            ReportedStore::Store(theirs) => self.is_chosen(theirs),
+    /// Whether a Server may be sent to without asking it again.
+    pub fn may_send(&self, server: &str) -> bool {
+        match self.met.get(server) {
+            None => false,
+            Some(ReportedStore::Silent) => true,
+            Some(ReportedStore::Store(theirs)) => self.is_chosen(*theirs),
         }
     }
 
     /// A Server reported its store, or that it has no name for it.
     #[must_use = "what is not written down is not chosen"]
-    pub fn meet(&mut self, server: usize, theirs: Option<StoreId>) -> StoreMatch {
-        self.met[server] = theirs.map_or(ReportedStore::Silent, ReportedStore::Store);
+    pub fn meet(&mut self, server: &str, theirs: Option<StoreId>) -> StoreMatch {
+        let said = theirs.map_or(ReportedStore::Silent, ReportedStore::Store);
+        self.met.insert(server.to_owned(), said);
         let Some(theirs) = theirs else { return StoreMatch::Fits };
         match self.chosen {
             None => StoreMatch::Choose(theirs),
@@ -82,13 +89,13 @@ impl StoreChoice {
         self.chosen = Some(store);
     }
 
-    /// The indices of Servers with another store, and that store.
-    pub fn others(&self) -> impl Iterator<Item = (usize, StoreId)> {
-        self.met.iter().enumerate().filter_map(|(server, met)| match met {
+    /// Servers that have another store: their URLs, and what they have.
+    pub fn others(&self) -> impl Iterator<Item = (&str, StoreId)> {
+        self.met.iter().filter_map(|(server, met)| match met {
             ReportedStore::Store(theirs) if self.chosen.is_some() && !self.is_chosen(*theirs) => {
-                Some((server, *theirs))
+                Some((server.as_str(), *theirs))
             }
-            ReportedStore::Store(_) | ReportedStore::NotYet | ReportedStore::Silent => None,
+            ReportedStore::Store(_) | ReportedStore::Silent => None,
         })
     }
 
@@ -98,7 +105,7 @@ impl StoreChoice {
 
     fn is_met(&self, store: StoreId) -> bool {
         self.met
-            .iter()
+            .values()
             .any(|met| matches!(met, ReportedStore::Store(theirs) if theirs.number == store.number))
     }
 }
@@ -113,42 +120,42 @@ mod tests {
     const N: StoreId = StoreId { number: 4, is_durable: false };
 
     fn chosen(chosen: StoreId) -> StoreChoice {
-        StoreChoice::new(2, Some(chosen))
+        StoreChoice::new(Some(chosen))
     }
 
     #[test]
     fn the_first_store_that_is_met_is_chosen_and_stays() {
-        let mut choice = StoreChoice::new(2, None);
-        assert!(!choice.may_send(0), "nobody has said anything");
-        assert_eq!(choice.meet(0, Some(A)), StoreMatch::Choose(A));
-        assert!(!choice.may_send(0), "it is not written down");
+        let mut choice = StoreChoice::new(None);
+        assert!(!choice.may_send("a"), "nobody has said anything");
+        assert_eq!(choice.meet("a", Some(A)), StoreMatch::Choose(A));
+        assert!(!choice.may_send("a"), "it is not written down");
         choice.choose(A);
-        assert!(choice.may_send(0));
-        assert_eq!(choice.meet(1, Some(B)), StoreMatch::Other { chosen: A, theirs: B });
-        assert_eq!((choice.may_send(1), choice.others().collect()), (false, vec![(1, B)]));
-        // It is corrected.
-        assert_eq!(choice.meet(1, Some(A)), StoreMatch::Fits);
-        assert_eq!((choice.may_send(1), choice.others().count()), (true, 0));
-        // The other one is replaced meanwhile.
-        assert_eq!(choice.meet(0, Some(B)), StoreMatch::Other { chosen: A, theirs: B });
-        assert!(!choice.may_send(0));
+        assert!(choice.may_send("a"));
+        assert_eq!(choice.meet("b", Some(B)), StoreMatch::Other { chosen: A, theirs: B });
+        assert_eq!((choice.may_send("b"), choice.others().collect()), (false, vec![("b", B)]));
+        // It is put right.
+        assert_eq!(choice.meet("b", Some(A)), StoreMatch::Fits);
+        assert_eq!((choice.may_send("b"), choice.others().count()), (true, 0));
+        // The other one is replaced while this runs.
+        assert_eq!(choice.meet("a", Some(B)), StoreMatch::Other { chosen: A, theirs: B });
+        assert!(!choice.may_send("a"));
     }
 
     #[test]
     fn a_store_that_ends_with_its_process_may_be_another_one_each_time() {
         let mut choice = chosen(M);
-        assert_eq!(choice.meet(0, Some(N)), StoreMatch::Choose(N));
+        assert_eq!(choice.meet("a", Some(N)), StoreMatch::Choose(N));
         choice.choose(N);
-        assert_eq!(choice.meet(1, Some(M)), StoreMatch::Other { chosen: N, theirs: M }, "two at one time");
+        assert_eq!(choice.meet("b", Some(M)), StoreMatch::Other { chosen: N, theirs: M }, "two at one time");
         for (kept, met) in [(A, M), (M, A)] {
-            assert_eq!(chosen(kept).meet(0, Some(met)), StoreMatch::Other { chosen: kept, theirs: met });
+            assert_eq!(chosen(kept).meet("a", Some(met)), StoreMatch::Other { chosen: kept, theirs: met });
         }
     }
 
     #[test]
     fn who_does_not_say_is_not_compared() {
         let mut choice = chosen(A);
-        assert_eq!(choice.meet(0, None), StoreMatch::Fits);
-        assert_eq!((choice.may_send(0), choice.may_send(1), choice.chosen()), (true, false, Some(A)));
+        assert_eq!(choice.meet("a", None), StoreMatch::Fits);
+        assert_eq!((choice.may_send("a"), choice.may_send("b"), choice.chosen()), (true, false, Some(A)));
     }
 }

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use taba_core::VBuckets;
+use taba_core::{ServerUrl, VBuckets};
 
 use super::{Config, SpoolKind, Verified};
+use crate::discovery::DiscoveryOptions;
 use crate::dispatcher::DispatcherOptions;
 use crate::lane::LaneBounds;
 use crate::relay::RelayOptions;
@@ -31,16 +32,28 @@ impl Verified<Config> {
             spool_keeps_content: self.spool == SpoolKind::File,
         };
         let dispatcher = DispatcherOptions {
-            servers: self.servers.clone(),
+            servers: self.given_servers(),
             linger: self.linger,
             request_bytes_max: self.request_bytes_max,
             requests_per_server_max: self.requests_per_server_max,
+            bytes_in_flight_max: self.requests_at_once() * self.request_bytes_max,
             backoff_min: self.backoff_min,
             backoff_max: self.backoff_max,
             lane,
         };
         let (merge_after, incarnations_max) = (self.merge_after, self.incarnations_max);
         RelayOptions { vbuckets: self.vbuckets(), merge_after, incarnations_max, dispatcher }
+    }
+
+    /// Those Servers that were given by address.
+    fn given_servers(&self) -> Vec<ServerUrl> {
+        self.servers.iter().filter(|seed| !seed.is_name()).map(|seed| seed.url().clone()).collect()
+    }
+
+    /// How the Servers are found.
+    pub fn discovery_options(&self) -> DiscoveryOptions {
+        let (seeds, interval) = (self.servers.clone(), self.server_list_interval);
+        DiscoveryOptions { seeds, is_on: self.discover, interval }
     }
 
     /// How many VBuckets the deployment has.
@@ -56,7 +69,8 @@ impl From<Verified<Config>> for crate::driver::AgentOptions {
 
         use super::RequestCompression;
 
-        let (log, relay) = (config.log_options(), config.relay_options());
+        let (log, relay, discovery) =
+            (config.log_options(), config.relay_options(), config.discovery_options());
         let Verified(config) = config;
         Self {
             listen: config.listen,
@@ -76,6 +90,7 @@ impl From<Verified<Config>> for crate::driver::AgentOptions {
                 RequestCompression::None => Compression::None,
             },
             relay,
+            discovery,
         }
     }
 }

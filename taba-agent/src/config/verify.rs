@@ -6,12 +6,13 @@ use taba_core::limits::{BLOCK_BYTES_MAX, FRAME_BYTES_MAX};
 use taba_core::{OutOfRange, VBuckets, VBucketsError, bytes_within, time_within, within};
 
 use super::{
-    BODY_BYTES_MAX, CONNECTION_BYTES, Config, DECODERS_MAX, INDEX_SHARE, LANE_BYTES, SERVERS_MAX, SpoolKind,
-    Verified,
+    BODY_BYTES_MAX, CONNECTION_BYTES, Config, DECODERS_MAX, FOUND_SERVERS, INDEX_SHARE, LANE_BYTES,
+    SERVERS_MAX, SpoolKind, Verified,
 };
 use crate::dedup::{INCARNATION_BYTES_MAX, KEYS_MAX};
 use crate::lane::HEAD_BYTES_MAX;
 use crate::relay::HELD_HERE_BYTES_MAX;
+use crate::server_seed::ServerSeed;
 
 /// Why a configuration was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -90,11 +91,23 @@ impl Config {
         Ok(Verified(self))
     }
 
+    /// Whether its Servers are those that it was given, and no others.
+    fn has_few_servers(&self) -> bool {
+        !self.discover && !self.servers.iter().any(ServerSeed::is_name)
+    }
+
+    /// Requests of the largest size that may be in flight at one time.
+    pub(super) fn requests_at_once(&self) -> usize {
+        let given = self.servers.len();
+        let servers = if self.has_few_servers() { given } else { given.max(FOUND_SERVERS) };
+        servers * self.requests_per_server_max
+    }
+
     fn verify_servers(&self) -> Result<(), ConfigError> {
         within("servers", self.servers.len(), 1..=SERVERS_MAX)?;
         for (place, server) in self.servers.iter().enumerate() {
-            if self.servers[..place].iter().any(|before| before.url() == server.url()) {
-                return Err(ConfigError::ServerTwice { url: server.url().to_owned() });
+            if self.servers[..place].iter().any(|before| before.url().url() == server.url().url()) {
+                return Err(ConfigError::ServerTwice { url: server.url().url().to_owned() });
             }
         }
         Ok(())
@@ -114,6 +127,7 @@ impl Config {
         let (ms, secs) = (Duration::from_millis, Duration::from_secs);
         time_within("spool_sync_interval", self.spool_sync_interval, ms(1)..=secs(1))?;
         time_within("confirm_after", self.confirm_after, secs(0)..=secs(3600))?;
+        time_within("server_list_interval", self.server_list_interval, ms(50)..=secs(3600))?;
         time_within("probe_interval", self.probe_interval, ms(10)..=secs(600))?;
         time_within("merge_after", self.merge_after, secs(0)..=secs(600))?;
         time_within("linger", self.linger, secs(0)..=secs(10))?;
@@ -127,7 +141,8 @@ impl Config {
 
     /// What all bounds come to at the worst.
     pub fn memory(&self) -> Memory {
-        let requests = (self.servers.len() * self.requests_per_server_max) as u64;
+        let requests = self.requests_at_once() as u64;
+        let servers_max = if self.has_few_servers() { self.servers.len() } else { SERVERS_MAX };
         Memory {
             // A Batch that is being filled has grown by doubling; and the index of a log on a disk is in memory.
             spool: match self.spool {
@@ -137,7 +152,7 @@ impl Config {
             bodies: self.bodies_bytes_max as u64 + DECODERS_MAX * FRAME_BYTES_MAX as u64,
             // The message, its frame, and the answer.
             requests: requests * (2 * self.request_bytes_max as u64 + BODY_BYTES_MAX as u64),
-            lanes: u64::from(self.vbuckets) * (LANE_BYTES + 2 * self.servers.len() as u64),
+            lanes: u64::from(self.vbuckets) * (LANE_BYTES + 2 * servers_max as u64),
             incarnations: (self.incarnations_max + KEYS_MAX) as u64 * INCARNATION_BYTES_MAX as u64,
             connections: self.connections_max as u64 * CONNECTION_BYTES,
         }
@@ -212,5 +227,10 @@ mod tests {
         let ConfigError::Memory { bytes, spool, .. } = error(large) else { panic!() };
         assert_eq!(spool, 2 << 30);
         assert!(bytes > spool);
+        let found = Config { discover: true, ..Config::default() }.verify().unwrap();
+        let given = Config::default().verify().unwrap();
+        assert_eq!(found.memory().requests, 16 * given.memory().requests);
+        let options = found.relay_options().dispatcher;
+        assert_eq!(options.bytes_in_flight_max, 64 * found.request_bytes_max);
     }
 }

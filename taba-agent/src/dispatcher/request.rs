@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use taba_core::Timestamp;
 use taba_core::limits::{FRAME_BYTES_MAX, REQUEST_BATCHES_MAX};
 use taba_core::wire::{Lanes, Probe};
+use taba_core::{ServerUrl, Timestamp};
 
 use crate::lane::{LaneKey, OutgoingBatch, OutgoingMessage};
 
@@ -23,8 +23,10 @@ impl fmt::Display for RequestId {
 pub struct Request {
     /// Its number.
     pub id: RequestId,
-    /// The Server's index in the configuration.
+    /// The Server's index in [`Dispatcher::servers`](super::Dispatcher::servers).
     pub server: usize,
+    /// The Server's URL.
+    pub url: ServerUrl,
     /// Whether the Server only checks whether it could fold this, and stores nothing.
     pub is_check: bool,
     /// The time of its composition, by the wall clock.
@@ -36,6 +38,14 @@ pub struct Request {
 }
 
 impl Request {
+    /// Bytes of the longest message that answers it.
+    pub fn acks_bytes_max(&self) -> usize {
+        // A stream, a VBucket, three numbers and a word for each Lane; two numbers and a word for each Block.
+        let lanes = self.batches.len() + self.probes.len();
+        let blocks: usize = self.batches.iter().map(|batch| batch.blocks() as usize).sum();
+        16 + 48 * lanes + 24 * blocks
+    }
+
     /// The message for a frame of the kind `Lanes`, as [`Lanes::decode`] reads it.
     ///
     /// # Cost
@@ -133,8 +143,22 @@ impl Draft {
         self.batches.len() + self.probes.len()
     }
 
-    pub(super) fn finish(self, id: RequestId, server: usize, sent_at: Timestamp) -> Request {
-        Request { id, server, is_check: self.is_check, sent_at, batches: self.batches, probes: self.probes }
+    pub(super) fn finish(
+        self,
+        id: RequestId,
+        (server, url): (usize, &ServerUrl),
+        sent_at: Timestamp,
+    ) -> Request {
+        let url = url.clone();
+        Request {
+            id,
+            server,
+            url,
+            is_check: self.is_check,
+            sent_at,
+            batches: self.batches,
+            probes: self.probes,
+        }
     }
 }
 

@@ -22,6 +22,8 @@ impl Dispatcher {
         self.queue_bytes = 0;
         self.unwritten_probe_at = None;
         self.clocks.is_holding = false;
+        let in_flight = self.in_flight.values().map(|sent_request| sent_request.bytes).sum();
+        self.bytes_left = self.options.bytes_in_flight_max.saturating_sub(in_flight);
         let slots = self.options.requests_per_server_max;
         let mut drafts: Vec<Option<Draft>> = self.servers.iter().map(|_| None).collect();
         let closed = self.dispatch_isolated(now, durable, actions);
@@ -191,10 +193,13 @@ impl Dispatcher {
             if draft.as_ref().is_some_and(|draft| !draft.has_room(bytes, lanes_max, bytes_max)) {
                 self.send(now, place, draft.take(), actions);
             }
-            if draft.is_none() && !self.servers[place].take_slot(now.uptime, slots) {
+            if bytes > self.bytes_left
+                || (draft.is_none() && !self.servers[place].take_slot(now.uptime, slots))
+            {
                 left.push_back(key);
                 continue;
             }
+            self.bytes_left -= bytes;
             let draft = draft.get_or_insert_default();
             draft.bound(lanes_max);
             self.add_message(now, key, draft);
@@ -262,7 +267,7 @@ impl Dispatcher {
         let Some(draft) = draft else { return };
         self.requests += 1;
         let (bytes, is_check, is_alone) = (draft.bytes(), draft.is_check(), draft.is_alone);
-        let request = draft.finish(RequestId(self.requests), server, now.time);
+        let request = draft.finish(RequestId(self.requests), (server, self.servers[server].url()), now.time);
         let lanes = request.lanes().collect();
         let sent_at = now.uptime;
         let sent_request = InFlightRequest { server, sent_at, lanes, bytes, is_check, is_alone };

@@ -25,16 +25,16 @@ pub(super) struct ServerLoads {
 }
 
 impl Dispatcher {
-    /// From here on these are the Servers. Lanes whose first choice is the same stay where they are. An empty list changes
-    /// nothing.
+    /// From here on these are the Servers; gives whether they were others before. Lanes whose first choice is the same stay where
+    /// they are. An empty list changes nothing.
     ///
     /// # Cost
     /// When the list differs: one hash for each Lane and Server.
-    pub fn set_servers(&mut self, now: Duration, servers: &[ServerUrl]) {
+    pub fn set_servers(&mut self, now: Duration, servers: &[ServerUrl]) -> bool {
         let listed = || self.servers.iter().filter(|server| server.is_listed()).map(ServerState::url);
         let is_same = listed().count() == servers.len() && listed().all(|url| servers.contains(url));
         if servers.is_empty() || is_same {
-            return;
+            return false;
         }
         for server in &mut self.servers {
             let url = server.url().url().to_owned();
@@ -59,6 +59,7 @@ impl Dispatcher {
         if self.flush_at.is_some() {
             (self.flush_at, self.checked_at) = (Some(now), None);
         }
+        true
     }
 
     /// Whether a Server is in health, and does not hang.
@@ -66,6 +67,15 @@ impl Dispatcher {
         let slow_after = self.slow_after();
         let is_up = |server: &ServerState| server.is_listed() && server.health() == Health::Up;
         self.servers.iter().any(|server| is_up(server) && !server.hangs(now, slow_after))
+    }
+
+    /// Whether the Server with this URL is one of the Servers, in health, and does not hang.
+    pub fn is_up(&self, now: Duration, url: &str) -> bool {
+        let slow_after = self.slow_after();
+        let is_up = |server: &ServerState| {
+            server.is_listed() && server.health() == Health::Up && !server.hangs(now, slow_after)
+        };
+        self.servers.iter().any(|server| server.url().url() == url && is_up(server))
     }
 
     /// A Server that does not answer a request for this long hangs, or is slow.

@@ -6,9 +6,9 @@ use std::time::Duration;
 use taba_core::wire::Compression;
 use taba_core::{HostPort, RequestHeader, StoreId};
 
+use crate::discovery::DiscoveryOptions;
 use crate::relay::RelayOptions;
 use crate::spool::LogOptions;
-use taba_core::ServerUrl;
 
 /// What an [`Agent`](super::Agent) is told by its settings. It is made of a [`Verified`](crate::Verified) configuration, and of
 /// nothing else.
@@ -29,15 +29,12 @@ pub struct AgentOptions {
     pub(crate) request_timeout: Duration,
     pub(crate) compression: Compression,
     pub(crate) relay: RelayOptions,
+    pub(crate) discovery: DiscoveryOptions,
 }
 
 impl AgentOptions {
     /// The directory of the Spool, for messages.
     pub(super) fn path(&self) -> PathBuf {
         self.spool_dir.clone().unwrap_or_default()
-    }
-
-    pub(super) fn servers(&self) -> &[ServerUrl] {
-        &self.relay.dispatcher.servers
     }
 }

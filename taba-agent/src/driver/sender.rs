@@ -1,6 +1,7 @@
 //! [`RequestSender`]: sends one request to its Server, and receives the answer.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,17 +15,20 @@ use hyper::http::response::Parts;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use taba_core::wire::{self, Ack, Frame, Kind, WireError};
-use taba_core::{LogThrottle, RequestHeader, StoreId, Timestamp};
+use taba_core::wire::{self, Ack, FRAME_HEADER_BYTES, Frame, Kind, WireError};
+use taba_core::{LogThrottle, RequestHeader, ServerUrl, StoreId, Timestamp};
 use tokio::time::timeout;
 
 use super::options::AgentOptions;
 use super::stores::{StoreMismatch, Stores};
+use crate::discovery::ListedServer;
 use crate::dispatcher::{FailureCause, Input, Request};
 use crate::units::BODY_BYTES_MAX;
 
 /// Idle connections are closed after this time.
 const IDLE: Duration = Duration::from_secs(60);
+/// Bytes of a list of Servers that are read.
+const LIST_BYTES_MAX: usize = 1 << 20;
 /// Bytes of an error answer that are read for its message.
 const ERROR_BYTES_MAX: usize = 4 * 1024;
 
@@ -32,7 +36,6 @@ const ERROR_BYTES_MAX: usize = 4 * 1024;
 #[derive(Clone)]
 pub(super) struct RequestSender {
     client: Client<HttpConnector, Full<Bytes>>,
-    uris: Arc<[Uris]>,
     /// Headers of each request; the values are marked as secrets.
     headers: HeaderMap,
     timeout: Duration,
@@ -45,16 +48,13 @@ pub(super) struct RequestSender {
     processes: Arc<Processes>,
 }
 
-/// The URLs of one Server.
-struct Uris {
-    /// Its name in the log: host, port and prefix.
-    name: String,
-    /// For Lanes.
-    lanes: Uri,
-    /// For checks.
-    check: Uri,
-    /// For the store.
-    store: Uri,
+/// What the log calls a Server: host, port and prefix.
+fn name(server: &ServerUrl) -> &str {
+    server.url().strip_prefix("http://").unwrap_or(server.url())
+}
+
+fn uri(server: &ServerUrl, path: &str) -> Uri {
+    format!("{}{path}", server.url()).parse().expect("a ServerUrl was checked when it was made")
 }
 
 /// The number of VBuckets that a Server last reported; 0 if none did.
@@ -104,6 +104,29 @@ impl Processes {
     }
 }
 
+/// The list of Servers as a Server gives it; later versions may say more.
+#[derive(Debug, serde::Deserialize)]
+struct ServerRows {
+    servers: Vec<ServerRow>,
+}
+
+#[derive(Debug, serde::Deserialize)]
+struct ServerRow {
+    url: String,
+    weight: u32,
+    state: String,
+    #[serde(default)]
+    version: String,
+}
+
+impl ServerRow {
+    /// `None` when its address is none that this Agent could use.
+    fn listed(self) -> Option<ListedServer> {
+        let url = format!("{};weight={}", self.url, self.weight).parse().ok()?;
+        Some(ListedServer { url, is_draining: self.state == "draining", version: self.version })
+    }
+}
+
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 enum SendError {
@@ -113,6 +136,10 @@ enum SendError {
     Ask(#[source] hyper_util::client::legacy::Error),
     #[error("the server was asked which store it has, and said {0}")]
     NotTold(StatusCode),
+    #[error("the server was asked for all servers, and said {0}")]
+    NoList(StatusCode),
+    #[error("the list of servers cannot be read")]
+    List(#[from] serde_json::Error),
     #[error(transparent)]
     Store(#[from] StoreMismatch),
     #[error("no answer in {0:?}")]
@@ -130,8 +157,10 @@ impl SendError {
     fn cause(&self) -> FailureCause {
         match self {
             Self::Request(error) | Self::Ask(error) if error.is_connect() => FailureCause::Unreached,
-            // Nothing of the request was sent.
-            Self::Ask(_) | Self::NotTold(_) | Self::Store(_) => FailureCause::Away,
+            // Nothing of the request has left this machine.
+            Self::Ask(_) | Self::NotTold(_) | Self::NoList(_) | Self::List(_) | Self::Store(_) => {
+                FailureCause::Away
+            }
             Self::Request(_) | Self::Body(_) => FailureCause::Broken,
             Self::Timeout(_) | Self::Wire(_) => FailureCause::Away,
             Self::Status { status, .. } => match status.as_u16() {
@@ -161,16 +190,6 @@ impl RequestSender {
             .pool_idle_timeout(IDLE)
             .pool_max_idle_per_host(options.relay.dispatcher.requests_per_server_max)
             .build(connector);
-        let uri = |url: &str, path: &str| {
-            format!("{url}{path}").parse().expect("a ServerUrl was checked when it was made")
-        };
-        let all = |url: &str| Uris {
-            name: url.strip_prefix("http://").unwrap_or(url).to_owned(),
-            lanes: uri(url, "/v2/lanes"),
-            check: uri(url, "/v2/check"),
-            store: uri(url, "/v2/store"),
-        };
-        let uris = options.servers().iter().map(|server| all(server.url())).collect();
         let header = |header: &RequestHeader| {
             let name =
                 HeaderName::try_from(header.name()).expect("a RequestHeader was checked when it was made");
@@ -182,7 +201,6 @@ impl RequestSender {
         let headers = options.server_header.iter().map(header).collect();
         Self {
             client,
-            uris,
             headers,
             timeout: options.request_timeout,
             compression: options.compression,
@@ -207,10 +225,10 @@ impl RequestSender {
         match answer {
             Ok((acks, server_time)) => Input::Answered { request: id, acks, server_time },
             Err(error) => {
-                let server = self.server(request.server);
+                let server = name(&request.url);
                 let why = taba_core::causes(&error);
                 if let SendError::Store(error) = &error {
-                    self.tell_store(request.server, error);
+                    self.tell_store(&request.url, error);
                 } else if let Some(suppressed) = self.lines.admit("request", &format!("{server} {why}")) {
                     tracing::warn!(
                         server,
@@ -235,36 +253,80 @@ impl RequestSender {
     ///
     /// # Cancel safety
     /// Safe.
-    pub(super) async fn greet(self, server: usize) -> Input {
-        match timeout(self.timeout, self.ask_store(server)).await {
+    pub(super) async fn greet(self, server: ServerUrl) -> Input {
+        match timeout(self.timeout, self.ask_store(&server)).await {
             Ok(Ok(headers)) if self.processes.is_new(&headers) => return Input::NewServer,
-            Ok(Err(SendError::Store(error))) => self.tell_store(server, &error),
+            Ok(Err(SendError::Store(error))) => self.tell_store(&server, &error),
             _ => {}
         }
         Input::Tick
     }
 
-    fn tell_store(&self, server: usize, error: &StoreMismatch) {
-        let (server, why) = (self.server(server), taba_core::causes(error));
+    /// Asks a Server for all Servers of its store.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub(super) async fn ask_servers(&self, server: &ServerUrl) -> Result<Vec<ListedServer>, String> {
+        let asked = async {
+            let (head, body) = self.get(server, "/v2/servers").await?;
+            if head.status != StatusCode::OK {
+                return Err(SendError::NoList(head.status));
+            }
+            self.hear(server, &head.headers).await?;
+            let body = Limited::new(body, LIST_BYTES_MAX).collect().await.map_err(SendError::Body)?;
+            let list: ServerRows = serde_json::from_slice(&body.to_bytes())?;
+            Ok(list.servers.into_iter().filter_map(ServerRow::listed).collect())
+        };
+        let answer = timeout(self.timeout, asked).await;
+        let answer = answer.unwrap_or(Err(SendError::Timeout(self.timeout)));
+        answer.map_err(|error| format!("{}: {}", name(server), taba_core::causes(&error)))
+    }
+
+    /// Whether a Server answers, and has the store that is delivered to.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub(super) async fn reach(&self, server: &ServerUrl) -> Result<(), String> {
+        let answer = timeout(self.timeout, self.ask_store(server)).await;
+        let answer = answer.unwrap_or(Err(SendError::Timeout(self.timeout)));
+        answer.map(drop).map_err(|error| taba_core::causes(&error))
+    }
+
+    /// The addresses of a name, `HOST:PORT`.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub(super) async fn resolve(&self, host_port: &str) -> Result<Vec<IpAddr>, String> {
+        let found = timeout(self.timeout, tokio::net::lookup_host(host_port)).await;
+        let found = found.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()));
+        Ok(found.map_err(|error| error.to_string())?.map(|address| address.ip()).collect())
+    }
+
+    fn tell_store(&self, server: &ServerUrl, error: &StoreMismatch) {
+        let (server, why) = (name(server), taba_core::causes(error));
         if let Some(suppressed) = self.lines.admit("store", &format!("{server} {why}")) {
             tracing::error!(server, error = why, suppressed, "nothing is sent to this server; all is kept");
         }
     }
 
-    /// Checks a Server's store, unless it has already matched.
-    async fn agree(&self, server: usize) -> Result<(), SendError> {
-        if !self.stores.may_send(server) {
+    /// Asks a Server for its store, unless it has said before that it is the one that is delivered to.
+    async fn agree(&self, server: &ServerUrl) -> Result<(), SendError> {
+        if !self.stores.may_send(server.url()) {
             self.ask_store(server).await?;
         }
         Ok(())
     }
 
-    async fn ask_store(&self, server: usize) -> Result<HeaderMap, SendError> {
+    async fn get(&self, server: &ServerUrl, path: &str) -> Result<(Parts, Incoming), SendError> {
         let mut get = hyper::Request::new(Full::default());
-        *get.uri_mut() = self.uris[server].store.clone();
+        *get.uri_mut() = uri(server, path);
         *get.headers_mut() = self.headers.clone();
-        let (head, body) = self.client.request(get).await.map_err(SendError::Ask)?.into_parts();
-        // Read so that the connection can be reused; the headers have the same content.
+        Ok(self.client.request(get).await.map_err(SendError::Ask)?.into_parts())
+    }
+
+    async fn ask_store(&self, server: &ServerUrl) -> Result<HeaderMap, SendError> {
+        let (head, body) = self.get(server, "/v2/store").await?;
+        // Read, so that the connection can be used again; what it says stands in the headers too.
         let _ = Limited::new(body, ERROR_BYTES_MAX).collect().await;
         // A Server without this path, or a proxy that blocks it, gives no information.
         if head.status.is_server_error() || matches!(head.status.as_u16(), 408 | 425 | 429) {
@@ -274,30 +336,27 @@ impl RequestSender {
         Ok(head.headers)
     }
 
-    /// Reads the headers of an answer.
-    async fn hear(&self, server: usize, headers: &HeaderMap) -> Result<(), SendError> {
+    /// What an answer says of its Server.
+    async fn hear(&self, server: &ServerUrl, headers: &HeaderMap) -> Result<(), SendError> {
         let said = headers.get(wire::VBUCKETS_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());
         if let Some(theirs) = said {
-            self.vbuckets.take(self.server(server), theirs, self.ours);
+            self.vbuckets.take(name(server), theirs, self.ours);
         }
-        Ok(self.stores.meet(server, store_of(headers)).await?)
-    }
-
-    fn server(&self, server: usize) -> &str {
-        &self.uris[server].name
+        Ok(self.stores.meet(server.url(), store_of(headers)).await?)
     }
 
     async fn ask(&self, request: &Request) -> Result<(Vec<Ack>, Option<Timestamp>), SendError> {
-        self.agree(request.server).await?;
+        self.agree(&request.url).await?;
         let frame = Bytes::from(Frame::encode(Kind::Lanes, &request.message(), self.compression));
         let (mut head, mut body) = self.post(request, frame.clone()).await?;
         if head.status == StatusCode::CONFLICT && store_of(&head.headers).is_some() {
-            // It has another store than before. If that one matches, it accepts the same request.
-            self.hear(request.server, &head.headers).await?;
+            // It has another store than it had. Where that is in order, it takes the same request.
+            self.hear(&request.url, &head.headers).await?;
             (head, body) = self.post(request, frame).await?;
         }
         let is_ok = head.status == StatusCode::OK;
-        let bytes_max = if is_ok { BODY_BYTES_MAX } else { ERROR_BYTES_MAX };
+        let acks_bytes_max = FRAME_HEADER_BYTES + request.acks_bytes_max();
+        let bytes_max = if is_ok { acks_bytes_max.min(BODY_BYTES_MAX) } else { ERROR_BYTES_MAX };
         let body = Limited::new(body, bytes_max).collect().await;
         if !is_ok {
             let text = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();
@@ -306,9 +365,9 @@ impl RequestSender {
             let retry_after = seconds.map(Duration::from_secs);
             return Err(SendError::Status { status: head.status, message, retry_after });
         }
-        // It accepted the request; if its store differs, nothing more is sent to it.
-        if let Err(SendError::Store(error)) = self.hear(request.server, &head.headers).await {
-            self.tell_store(request.server, &error);
+        // It took the request; if it has another store all the same, nothing more is sent to it.
+        if let Err(SendError::Store(error)) = self.hear(&request.url, &head.headers).await {
+            self.tell_store(&request.url, &error);
         }
         let frame = Frame::decode(&body.map_err(SendError::Body)?.to_bytes(), Kind::Acks)?;
         Ok((wire::decode_acks(&frame.message)?, server_time(&head.headers).or_else(|| date(&head.headers))))
@@ -318,8 +377,7 @@ impl RequestSender {
     async fn post(&self, request: &Request, frame: Bytes) -> Result<(Parts, Incoming), SendError> {
         let mut post = hyper::Request::new(Full::new(frame));
         *post.method_mut() = Method::POST;
-        let uris = &self.uris[request.server];
-        *post.uri_mut() = if request.is_check { uris.check.clone() } else { uris.lanes.clone() };
+        *post.uri_mut() = uri(&request.url, if request.is_check { "/v2/check" } else { "/v2/lanes" });
         *post.headers_mut() = self.headers.clone();
         let headers = post.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(wire::CONTENT_TYPE));

@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use taba_core::{DroppedLogLines, LogThrottle, Registry, StoreId, Throttle};
+use taba_core::{DroppedLogLines, LogThrottle, Registry, ServerUrl, Throttle};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::timeout;
 
@@ -17,9 +17,11 @@ use super::failure::{AgentFailure, Poisoned};
 use super::log_notices::tell;
 use super::open::open;
 use super::options::AgentOptions;
+use super::pump::Finding;
 use super::sender::VBucketsSeen;
 use super::set_aside::{self, SetAsideFiles};
 use super::stores::Stores;
+use crate::discovery::{Discovery, DiscoveryJob};
 use crate::dispatcher::{Input, Request};
 use crate::relay::{ClockReading, Relay, RelayStart, SetAsideBlocks, Status};
 use crate::spool::recovery::Recovered;
@@ -46,6 +48,8 @@ pub(super) struct Shared {
     /// Which store is delivered to.
     pub(super) stores: Arc<Stores>,
     relay: Mutex<Relay<Box<dyn Spool>>>,
+    /// Which Servers there are; locked behind the Relay.
+    discovery: Mutex<Discovery>,
     pub(super) safety: watch::Sender<SpoolProgress>,
     said: Mutex<Throttle<&'static str>>,
     pub(super) lines: Arc<LogThrottle>,
@@ -134,12 +138,9 @@ impl Shared {
         let stores = Stores::open(&options, !recovered.lanes.is_empty());
         let stores = stores.map_err(|source| StartError::Spool { path: options.path(), source })?;
         let clock = Clock::start();
-        let origin = RelayStart {
-            now: clock.now(),
-            seed: random().map_err(StartError::Random)?,
-            recovered,
-            handlers: handlers.clone(),
-        };
+        let seed = random().map_err(StartError::Random)?;
+        let discovery = Discovery::new(options.discovery.clone(), seed);
+        let origin = RelayStart { now: clock.now(), seed, recovered, handlers: handlers.clone() };
         let relay = Relay::new(options.relay.clone(), spool, origin);
         let bodies = Semaphore::new(options.bodies_bytes_max);
         let (disk_wake, woken) = sync_channel(1);
@@ -154,6 +155,7 @@ impl Shared {
             vbuckets: Arc::default(),
             stores: Arc::new(stores),
             relay: Mutex::new(relay),
+            discovery: Mutex::new(discovery),
             safety: watch::Sender::new(SpoolProgress::default()),
             said: Mutex::new(Throttle::new(SAY_AGAIN, 2)),
             lines: Arc::new(LogThrottle::new(super::clock::monotonic)),
@@ -169,6 +171,44 @@ impl Shared {
     /// Whether it holds any events.
     pub(super) fn holds_events(&self) -> bool {
         self.with(|relay, _| relay.holds_events()).unwrap_or_default()
+    }
+
+    /// The Servers that there are now.
+    pub(super) fn servers(&self) -> Vec<ServerUrl> {
+        self.with(|relay, _| relay.servers()).unwrap_or_default()
+    }
+
+    /// What is to be done to know which Servers there are, and when to ask again.
+    pub(super) fn discover(&self) -> Result<(Vec<DiscoveryJob>, Option<tokio::time::Instant>), Poisoned> {
+        self.with(|relay, now| {
+            let mut discovery = self.discovery();
+            if !discovery.is_dynamic() {
+                return (Vec::new(), None);
+            }
+            let jobs = discovery.poll(now.uptime, |url| relay.is_up(now.uptime, url));
+            if relay.set_servers(now.uptime, discovery.servers()) {
+                self.stores.retain(|url| discovery.knows(url));
+                let servers: Vec<_> = discovery.servers().iter().map(ToString::to_string).collect();
+                tracing::info!(?servers, "the servers are others now");
+            }
+            (jobs, discovery.next_wake().map(|at| self.clock.at(at)))
+        })
+    }
+
+    /// What became of such a job.
+    pub(super) fn found(&self, finding: Finding) {
+        let now = self.clock.now().uptime;
+        let mut discovery = self.discovery();
+        match finding {
+            Finding::Resolved(seed, outcome) => discovery.resolved(now, seed, outcome),
+            Finding::Told(by, outcome) => discovery.told(now, &by, outcome),
+            Finding::Reached(server, outcome) => discovery.reached(now, &server, outcome),
+        }
+    }
+
+    fn discovery(&self) -> MutexGuard<'_, Discovery> {
+        // Should somebody have panicked over it, what it says is asked again.
+        self.discovery.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What the disk thread does next.
@@ -368,11 +408,11 @@ impl Shared {
         let status = Status { log_lines_dropped: self.log_lines_dropped.count(), ..status };
         let status = Status { vbuckets_of_servers: self.vbuckets.get(), ..status };
         let store_id = self.stores.chosen().map(|store| store.to_string());
-        let others = self.stores.others().into_iter();
-        let name = |(server, store): (usize, StoreId)| {
-            (self.options.servers()[server].url().to_owned(), store.to_string())
-        };
-        let status = Status { store_id, other_stores: others.map(name).collect(), ..status };
+        let status = Status { store_id, other_stores: self.stores.others(), ..status };
+        let discovery = self.discovery();
+        let of_discovery = discovery.is_dynamic().then(|| discovery.status(self.clock.now().uptime));
+        drop(discovery);
+        let status = Status { discovery: of_discovery, ..status };
         let has_failed = self.failure.borrow().is_some();
         Ok(if has_failed { Status { phase: "failed", ..status } } else { status })
     }

@@ -1,5 +1,6 @@
 //! [`Stores`]: the [`StoreChoice`] of a running Agent, and its file in the Spool's directory.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -49,7 +50,7 @@ impl Stores {
         {
             put_file(path, format!("{chosen}\n").as_bytes())?;
         }
-        let choice = Mutex::new(StoreChoice::new(options.servers().len(), chosen));
+        let choice = Mutex::new(StoreChoice::new(chosen));
         Ok(Self { choice, choosing: tokio::sync::Mutex::default(), file })
     }
 
@@ -58,8 +59,8 @@ impl Stores {
         self.choice.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether requests may be sent to a Server without asking it again.
-    pub(super) fn may_send(&self, server: usize) -> bool {
+    /// Whether a Server may be sent to without asking it again.
+    pub(super) fn may_send(&self, server: &str) -> bool {
         self.choice().may_send(server)
     }
 
@@ -68,9 +69,14 @@ impl Stores {
         self.choice().chosen()
     }
 
-    /// Servers with another store.
-    pub(super) fn others(&self) -> Vec<(usize, StoreId)> {
-        self.choice().others().collect()
+    /// Servers that have another store.
+    pub(super) fn others(&self) -> BTreeMap<String, String> {
+        self.choice().others().map(|(server, store)| (server.to_owned(), store.to_string())).collect()
+    }
+
+    /// Forgets what other Servers said than these.
+    pub(super) fn retain(&self, is_kept: impl Fn(&str) -> bool) {
+        self.choice().retain(is_kept);
     }
 
     /// A Server reported its store.
@@ -79,8 +85,8 @@ impl Stores {
     /// [`StoreMismatch`]: nothing may be sent to it.
     ///
     /// # Cancel safety
-    /// Safe: the store may be recorded and not chosen yet; the next answer chooses it.
-    pub(super) async fn meet(&self, server: usize, theirs: Option<StoreId>) -> Result<(), StoreMismatch> {
+    /// Safe: the store may be noted and not chosen yet; it is chosen with the next answer.
+    pub(super) async fn meet(&self, server: &str, theirs: Option<StoreId>) -> Result<(), StoreMismatch> {
         let _choosing = self.choosing.lock().await;
         let meeting = self.choice().meet(server, theirs);
         let store = match meeting {

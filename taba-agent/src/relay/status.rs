@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use taba_core::ledger::Why;
 
+use crate::discovery::DiscoveryStatus;
 use crate::dispatcher::{self, ANSWERS, ServerStatus};
 use crate::{relay, spool};
 
@@ -58,6 +59,9 @@ pub struct Status {
     pub set_aside: SetAsideStatus,
     /// Log lines of the process that were dropped, because its reader is stalled or its disk is full.
     pub log_lines_dropped: u64,
+    /// Where the Servers come from; absent where all are addresses, and no others are looked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub discovery: Option<DiscoveryStatus>,
     /// Each Server.
     pub servers: Vec<ServerStatus>,
 }

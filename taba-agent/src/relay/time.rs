@@ -152,6 +152,8 @@ impl<S: Spool> Relay<S> {
                 |server: &&mut ServerStatus| wait.server.as_ref().is_none_or(|url| *url == server.url);
             servers.iter_mut().filter(is_it).for_each(|server| server.waits_for = Some(words.clone()));
         }
+        // The places of those that left, until others take them.
+        servers.retain(|server| server.health != "leaving" || server.in_flight > 0);
         servers
     }
 }
