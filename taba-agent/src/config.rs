@@ -22,7 +22,7 @@ use taba_process::units::{bytes_text, parse_bytes, parse_time, time_text};
 pub const SERVERS_MAX: usize = 256;
 /// Where the number of Servers is not known, requests of the largest size may be in flight to so many at one time; of smaller
 /// ones more.
-const FOUND_SERVERS: usize = 16;
+const FOUND_SERVERS: usize = 4;
 /// Threads that may decode a body at the same time; the drivers here run no more workers than this.
 pub const DECODERS_MAX: u64 = 16;
 /// Bytes of a Lane without its Blocks, about.

@@ -229,8 +229,8 @@ mod tests {
         assert!(bytes > spool);
         let found = Config { discover: true, ..Config::default() }.verify().unwrap();
         let given = Config::default().verify().unwrap();
-        assert_eq!(found.memory().requests, 16 * given.memory().requests);
+        assert_eq!(found.memory().requests, 4 * given.memory().requests);
         let options = found.relay_options().dispatcher;
-        assert_eq!(options.bytes_in_flight_max, 64 * found.request_bytes_max);
+        assert_eq!(options.bytes_in_flight_max, 16 * found.request_bytes_max);
     }
 }
