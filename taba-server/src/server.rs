@@ -17,7 +17,7 @@ pub use self::builder::{
 use crate::clock::Clock;
 use crate::direction::{Misdirected, check};
 use crate::driver::{
-    ArrivedMessage, ByteReservation, OverCapacity, Registration, ServerFailure, Shared, WorkerMessage,
+    ArrivedMessage, ByteReservation, OverCapacity, ServerFailure, ServerRegistration, Shared, WorkerMessage,
 };
 use crate::planner::{self, CLOCKS_APART_MAX, IncomingMessage};
 use crate::query::QueryState;
@@ -52,7 +52,7 @@ struct Inner {
     shared: Arc<Shared>,
     query: QueryState,
     workers: Vec<UnboundedSender<WorkerMessage>>,
-    registration: OnceLock<Arc<Registration>>,
+    registration: OnceLock<Arc<ServerRegistration>>,
 }
 
 /// What was left when a Server stopped.
@@ -103,7 +103,7 @@ impl Server {
     /// A write and a read of the store for each interval; see [`Store::register`].
     pub fn advertise(&self, url: ServerUrl, interval: Duration) {
         let Inner { registration, shared, process, .. } = &*self.inner;
-        registration.get_or_init(|| Registration::begin(Arc::clone(shared), *process, url, interval));
+        registration.get_or_init(|| ServerRegistration::begin(Arc::clone(shared), *process, url, interval));
     }
 
     /// The Servers of its store that are alive; none where it is not [advertised](Self::advertise).

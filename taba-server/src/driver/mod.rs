@@ -8,5 +8,5 @@ mod worker;
 pub(crate) use condition::Condition;
 pub use condition::ServerFailure;
 pub(crate) use open_requests::{ByteReservation, OpenRequests, OverCapacity};
-pub(crate) use registration::Registration;
+pub(crate) use registration::ServerRegistration;
 pub(crate) use worker::{ArrivedMessage, Shared, Worker, WorkerMessage, supervise};

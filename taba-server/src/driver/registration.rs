@@ -1,4 +1,4 @@
-//! [`Registration`]: says in the store, again and again, that this Server is there, and reads who else is.
+//! [`ServerRegistration`]: says in the store, again and again, that this Server is there, and reads who else is.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::server_list::{LiveServer, ServerList};
 const PARTING_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// A Server on the list of its store.
-pub(crate) struct Registration {
+pub(crate) struct ServerRegistration {
     shared: Arc<Shared>,
     began: Instant,
     entry: Mutex<ServerEntry>,
@@ -23,7 +23,7 @@ pub(crate) struct Registration {
     task: Mutex<Option<JoinHandle<()>>>,
 }
 
-impl Registration {
+impl ServerRegistration {
     /// Says that the Server is there, every `every`, as long as the registration is kept.
     pub(crate) fn begin(shared: Arc<Shared>, process: u64, url: ServerUrl, every: Duration) -> Arc<Self> {
         let every = every.max(Duration::from_millis(1));
