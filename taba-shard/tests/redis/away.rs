@@ -42,10 +42,10 @@ async fn the_list_of_servers_outlives_any_shard_but_the_last() {
     redis.rotate_left(1);
     let other = kit::store(&redis).await;
     assert_eq!(other.servers().await.unwrap(), [entry(1, 2), entry(2, 1)]);
-    for away in 0..2 {
-        redis[away].kill();
-        store.register(1, Some(&entry(1, 3 + away as u64))).await.unwrap();
-        assert_eq!(other.servers().await.unwrap(), [entry(1, 3 + away as u64), entry(2, 1)]);
+    for (beat, away) in (3..).zip(redis.iter_mut().take(2)) {
+        away.kill();
+        store.register(1, Some(&entry(1, beat))).await.unwrap();
+        assert_eq!(other.servers().await.unwrap(), [entry(1, beat), entry(2, 1)]);
     }
     // A hash with the tag of a VBucket.
     let key = redis[2].command(&["KEYS", "*.servers"]);
