@@ -12,7 +12,9 @@ use std::time::Duration;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, ValueEnum};
 use taba_core::limits::FRAME_BYTES_MAX;
-use taba_core::{HostPort, OutOfRange, ServerUrl, VBuckets, VBucketsError, bytes_within, time_within, within};
+use taba_core::{
+    HostPort, OutOfRange, ServerUrl, VBuckets, VBucketsError, bytes_within, time_within, within,
+};
 use taba_process::settings::{LoadedSettings, Program, Renamed, SettingsError};
 use taba_process::units::{bytes_text, parse_bytes, parse_time, time_text};
 use taba_shard::{ShardUrl, UrlError};
