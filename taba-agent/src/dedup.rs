@@ -170,13 +170,7 @@ mod tests {
 
     fn batch(client: &str, incarnation: u64, seq: u64) -> ClientBatch {
         let client = ClientId::new(client).unwrap();
-        ClientBatch {
-            client,
-            incarnation,
-            seq: SeqNo(seq),
-            sent_at: Timestamp::default(),
-            blocks: Vec::new(),
-        }
+        ClientBatch::new(client, incarnation, SeqNo(seq), Timestamp::default(), Vec::new())
     }
 
     fn taken(client: &str, incarnation: u64, seq: u64, refused: &[Refusal]) -> AcceptedBatch {
@@ -192,7 +186,7 @@ mod tests {
     #[test]
     fn the_newest_is_told_again_and_older_ones_are_known() {
         let mut dedup = Dedup::new(10);
-        let refused = vec![Refusal { block: 3, why: Why::BadName, events: 7 }];
+        let refused = vec![Refusal::new(3, Why::BadName, 7)];
         assert_eq!(dedup.seen(&batch("web", 1, 5)), Repetition::New);
         dedup.remember(&taken("web", 1, 5, &refused), 5);
         assert_eq!(dedup.seen(&batch("web", 1, 5)), again(refused, 5));
@@ -222,7 +216,7 @@ mod tests {
     #[test]
     fn what_is_remembered_is_known_after_a_restart() {
         let mut dedup = Dedup::new(10);
-        let refused = vec![Refusal { block: 3, why: Why::BadName, events: 7 }];
+        let refused = vec![Refusal::new(3, Why::BadName, 7)];
         dedup.remember(&taken("b", 1, 5, &refused), 5);
         dedup.remember(&taken("a", 1, 2, &[]), 5);
         dedup.remember(&taken("b", 1, 6, &refused), 5);
@@ -252,7 +246,7 @@ mod tests {
     #[test]
     fn no_more_refusals_are_kept_than_stated() {
         let mut dedup = Dedup::new(2);
-        let refused: Vec<_> = (0..100).map(|block| Refusal { block, why: Why::BadName, events: 1 }).collect();
+        let refused: Vec<_> = (0..100).map(|block| Refusal::new(block, Why::BadName, 1)).collect();
         dedup.remember(&taken("a", 1, 1, &refused), 5);
         assert_eq!(dedup.seen(&batch("a", 1, 1)), again(refused[..REFUSALS_KEPT_MAX].to_vec(), 5));
     }

@@ -22,7 +22,7 @@ pub struct Intake {
 /// Checks every Block of a Batch. `bad` are those that the decoder refused.
 pub fn sort_out(vbuckets: VBuckets, now: Timestamp, batch: &ClientBatch, bad: &[BadBlock]) -> Intake {
     let mut refused: Vec<Refusal> =
-        bad.iter().map(|bad| Refusal { block: bad.block, why: bad.why(), events: bad.events }).collect();
+        bad.iter().map(|bad| Refusal::new(bad.block, bad.why(), bad.events)).collect();
     let mut dropped: BTreeMap<Why, u64> = BTreeMap::new();
     for refusal in &refused {
         add(&mut dropped, refusal);
@@ -38,7 +38,7 @@ pub fn sort_out(vbuckets: VBuckets, now: Timestamp, batch: &ClientBatch, bad: &[
         match check(&batch.client, block) {
             Ok(()) => blocks.push((vbucket_of(vbuckets, block), block.clone())),
             Err(why) => {
-                let refusal = Refusal { block: place, why, events: block.events };
+                let refusal = Refusal::new(place, why, block.events);
                 // The Ledger's own notes never count as recorded, so not as dropped either.
                 if !block.tab.is_reserved() {
                     add(&mut dropped, &refusal);
@@ -106,7 +106,7 @@ mod tests {
 
     fn batch(blocks: Vec<Block>) -> ClientBatch {
         let client = ClientId::new("web").unwrap();
-        ClientBatch { client, incarnation: 1, seq: SeqNo(1), sent_at: Timestamp::default(), blocks }
+        ClientBatch::new(client, 1, SeqNo(1), Timestamp::default(), blocks)
     }
 
     fn sorted(blocks: Vec<Block>, bad: &[BadBlock]) -> Intake {
@@ -142,18 +142,16 @@ mod tests {
 
     #[test]
     fn refused_blocks_keep_their_places_and_are_counted_once_per_reason() {
-        let huge = Block {
-            events: BLOCK_FOLDED_EVENTS_MAX + 1,
-            content: Content::State { version: 1, bytes: Bytes::new() },
-            ..block("web", "c", "X")
-        };
+        let mut huge = block("web", "c", "X");
+        huge.events = BLOCK_FOLDED_EVENTS_MAX + 1;
+        huge.content = Content::State { version: 1, bytes: Bytes::new() };
         let bad = [
-            BadBlock { block: 0, events: 10, error: NameError::Empty { what: "tab name" }.into() },
-            BadBlock { block: 2, events: 20, error: NameError::Empty { what: "tab name" }.into() },
+            BadBlock::new(0, 10, NameError::Empty { what: "tab name" }.into()),
+            BadBlock::new(2, 20, NameError::Empty { what: "tab name" }.into()),
         ];
         let blocks = vec![block("web", "a", "X"), block("other", "b", "X"), huge];
         let intake = sorted(blocks, &bad);
-        let refusal = |block, why, events| Refusal { block, why, events };
+        let refusal = |block, why, events| Refusal::new(block, why, events);
         let expected = [
             refusal(0, Why::BadName, 10),
             refusal(2, Why::BadName, 20),
@@ -174,7 +172,7 @@ mod tests {
     fn a_client_cannot_write_what_others_write_in_the_ledger() {
         for tab in ["taba.deleted", "taba.dropped;where=server;why=full", "taba.dropped", "taba.mine"] {
             let intake = sorted(vec![block("web", tab, "TotalsCounter")], &[]);
-            assert_eq!(intake.refused, [Refusal { block: 0, why: Why::BadName, events: 3 }], "{tab}");
+            assert_eq!(intake.refused, [Refusal::new(0, Why::BadName, 3)], "{tab}");
             assert_eq!(intake.blocks, [], "nothing was recorded, so nothing was dropped");
         }
         assert_eq!(sorted(vec![block("web", "taba.recorded", "Gauge")], &[]).refused.len(), 1);

@@ -307,12 +307,7 @@ impl Lane {
         let sent_before = self.sent_through;
         let message = if self.must_probe {
             let (base, events_before) = (self.base(), self.events_before_base());
-            OutgoingMessage::Probe(Probe {
-                stream: self.key.stream,
-                vbucket: self.key.vbucket,
-                base,
-                events_before,
-            })
+            OutgoingMessage::Probe(Probe::new(self.key.stream, self.key.vbucket, base, events_before))
         } else {
             let (base, index) = (self.base(), self.index(self.cursor)?);
             let (key, entry) = (self.key, &mut self.entries[index]);

@@ -128,15 +128,14 @@ fn unless_panicked<T>(result: Result<T, HandlerError>) -> Result<Option<T>, Pani
 fn close(merged: &Merged, sources: &[Block], handler: &Guarded) -> Result<Option<Block>, Panicked> {
     let bytes: Bytes = handler.encode(&merged.state)?.into();
     let Some(first) = sources.first() else { return Ok(None) };
-    let block = Block {
-        tab: first.tab.clone(),
-        client: first.client.clone(),
-        tab_type: first.tab_type.clone(),
-        events: merged.events,
-        earliest: merged.earliest,
-        latest: merged.latest,
-        content: Content::State { version: handler.version(), bytes },
-    };
+    let block = Block::new(
+        first.tab.clone(),
+        first.client.clone(),
+        first.tab_type.clone(),
+        merged.events,
+        merged.earliest..=merged.latest,
+        Content::State { version: handler.version(), bytes },
+    );
     let before: usize = sources.iter().map(Block::encoded_bytes).sum();
     let is_better = block.encoded_bytes() < before.min(BLOCK_BYTES_MAX);
     Ok(is_better.then_some(block))
@@ -200,7 +199,7 @@ mod tests {
         let known = block("a", "c", "TotalsCounter", &values);
         let version = handlers.get("TotalsCounter").unwrap().version() + 1;
         let bytes = Bytes::from_static(&[0; 9]);
-        let newer = Block { content: Content::State { version, bytes }, ..known.clone() };
+        let newer = known.clone().with_content(Content::State { version, bytes });
         let blocks = vec![newer.clone(), known.clone(), newer.clone(), known.clone(), newer.clone()];
         let merged = merge(blocks, &handlers, Timestamp::MAX).blocks;
         let of_newer = merged.iter().filter(|block| **block == newer).count();

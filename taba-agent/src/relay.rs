@@ -266,7 +266,7 @@ impl<S: Spool> Relay<S> {
     /// One pass over the Blocks, two copies of their bytes, and one write to the Spool.
     pub fn accept(&mut self, now: ClockReading, batch: &ClientBatch, bad: &[BadBlock]) -> AcceptOutcome {
         self.counts.batches_in += 1;
-        let receipt = |refused| Receipt { seq: batch.seq, now: now.time, refused };
+        let receipt = |refused| Receipt::new(batch.seq, now.time, refused);
         // A repetition is answered also while stopping, so that its Client can drop it.
         let before = match self.memory(batch.seq).seen(batch) {
             Repetition::New => None,

@@ -98,7 +98,7 @@ fn a_bad_block_is_refused_alone_and_counted_in_the_ledger() {
     message[at] = b' ';
     let answered =
         post_events(running.agent.addr(), &Frame::encode(Kind::ClientBatch, &message, Compression::None));
-    assert_eq!(answered.receipt().refused, [Refusal { block: 1, why: Why::BadName, events: 5 }]);
+    assert_eq!(answered.receipt().refused, [Refusal::new(1, Why::BadName, 5)]);
     assert!(running.stop(PATIENCE).is_nothing());
     let events = server.events();
     assert_eq!(events["good"], 2);

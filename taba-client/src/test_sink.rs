@@ -109,6 +109,6 @@ impl Sink for TestSink {
     async fn deliver(&self, batch: Arc<SealedBatch>) -> Result<Receipt, SinkError> {
         let batch = batch.batch();
         self.blocks().extend_from_slice(&batch.blocks);
-        Ok(Receipt { seq: batch.seq, now: batch.sent_at, refused: Vec::new() })
+        Ok(Receipt::new(batch.seq, batch.sent_at, Vec::new()))
     }
 }

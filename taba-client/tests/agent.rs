@@ -65,7 +65,7 @@ async fn events(State(agent): State<Agent>, headers: HeaderMap, body: Bytes) -> 
     let seq = batch.seq;
     let refused = match &mood {
         Some(Mood::Picky) => {
-            vec![Refusal { block: 0, why: Why::TypeConflict, events: batch.blocks[0].events }]
+            vec![Refusal::new(0, Why::TypeConflict, batch.blocks[0].events)]
         }
         _ => Vec::new(),
     };
@@ -82,7 +82,7 @@ async fn events(State(agent): State<Agent>, headers: HeaderMap, body: Bytes) -> 
         Some(Mood::Mumbling) => return "pardon?".into_response(),
         _ => {}
     }
-    let receipt = Receipt { seq, now: Timestamp::from_secs(1), refused };
+    let receipt = Receipt::new(seq, Timestamp::from_secs(1), refused);
     Frame::encode(Kind::Receipt, &receipt.encode(), Compression::None).into_response()
 }
 

@@ -51,7 +51,7 @@ struct Anywhere;
 #[async_trait]
 impl Sink for Anywhere {
     async fn deliver(&self, batch: Arc<SealedBatch>) -> Result<Receipt, SinkError> {
-        Ok(Receipt { seq: batch.seq(), now: Timestamp::from_secs(0), refused: Vec::new() })
+        Ok(Receipt::new(batch.seq(), Timestamp::from_secs(0), Vec::new()))
     }
 }
 

@@ -77,7 +77,7 @@ impl Sink for Moody {
             return Err(SinkError::Unreachable("nobody is there".into()));
         }
         self.taken.fetch_add(batch.events(), Ordering::Relaxed);
-        Ok(Receipt { seq: batch.seq(), now: Timestamp::from_secs(0), refused: Vec::new() })
+        Ok(Receipt::new(batch.seq(), Timestamp::from_secs(0), Vec::new()))
     }
 }
 

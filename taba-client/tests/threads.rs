@@ -22,7 +22,7 @@ struct Memory(Arc<Mutex<Vec<Arc<SealedBatch>>>>);
 #[async_trait]
 impl Sink for Memory {
     async fn deliver(&self, batch: Arc<SealedBatch>) -> Result<Receipt, SinkError> {
-        let receipt = Receipt { seq: batch.seq(), now: Timestamp::from_secs(0), refused: Vec::new() };
+        let receipt = Receipt::new(batch.seq(), Timestamp::from_secs(0), Vec::new());
         self.0.lock().unwrap().push(batch);
         Ok(receipt)
     }

@@ -42,6 +42,7 @@ impl fmt::Display for SeqNo {
 
 /// How far a Lane is contained in the stored States; stored beside them, and written with them in one commit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Mark {
     /// The last Batch contained.
     pub seq: SeqNo,
@@ -51,4 +52,11 @@ pub struct Mark {
     /// When it was last written, in hours since the Unix epoch; marks 48 hours old are collected. Written by the later
     /// of two clocks, the Server's and the sender's, and judged by the earlier: one wrong clock collects nothing.
     pub hour: u32,
+}
+
+impl Mark {
+    /// A Lane that is contained up to `seq`, with its events, written in that hour.
+    pub const fn new(seq: SeqNo, events: u64, hour: u32) -> Self {
+        Self { seq, events, hour }
+    }
 }

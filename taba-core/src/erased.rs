@@ -52,6 +52,7 @@ impl Arrival {
 
 /// What became of a column of events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Folded {
     /// Events that are in the State now.
     pub folded: u64,
@@ -64,6 +65,7 @@ pub struct Folded {
 /// The values given to [`AnyHandler::fold_values`] are not of the Handler's type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("values of type {found} were given to a handler of {expected}")]
+#[non_exhaustive]
 pub struct ValueMismatch {
     /// The Rust type that was given.
     pub found: &'static str,

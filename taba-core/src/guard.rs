@@ -18,6 +18,7 @@ use crate::wire::WireError;
 /// A Handler panicked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the handler panicked in {method}: {message}")]
+#[non_exhaustive]
 pub struct Panicked {
     /// In which of its methods: one of a fixed list of names.
     pub method: &'static str,

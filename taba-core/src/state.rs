@@ -17,6 +17,7 @@ const ENVELOPE_VERSION: u8 = 1;
 /// Lengths and integers are LEB128; the checksum (CRC-32, IEEE, little-endian) covers all before it. 9 bytes more than
 /// the State and its type's name, for small versions and counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Envelope {
     /// The name of the Handler that wrote it.
     pub tab_type: TabType,
@@ -29,6 +30,11 @@ pub struct Envelope {
 }
 
 impl Envelope {
+    /// A State as its Handler encoded it, and what is kept beside it.
+    pub const fn new(tab_type: TabType, version: u16, events: u64, state: Bytes) -> Self {
+        Self { tab_type, version, events, state }
+    }
+
     /// The stored form.
     pub fn encode(&self) -> Bytes {
         let mut out = Vec::with_capacity(self.state.len() + self.tab_type.as_str().len() + 24);

@@ -73,9 +73,10 @@ impl fmt::Display for Version {
 
 /// What [`Store::load`] is to read, besides the version and the marks.
 ///
-/// This, [`Loaded`], [`Commit`] and [`Scan`] may get fields that default to what they do now: write them with
-/// `..Default::default()`, and read them by name.
+/// This, [`Loaded`], [`Commit`] and [`Scan`] may get fields that default to what they do now: make them with `default` or `new`
+/// and `with_…`, and read fields by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Wanted {
     /// Tabs whose type is needed.
     pub tabs: Vec<TabName>,
@@ -88,6 +89,7 @@ pub struct Wanted {
 
 /// A VBucket at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Loaded {
     /// The version that was read.
     pub version: Version,
@@ -102,6 +104,7 @@ pub struct Loaded {
 /// A change of one VBucket: all of it happens, or nothing. With serde's traits, as all that a [`Store`] is asked and gives, for a
 /// store that hands it to another process; the form is that of this version of the crate, and no promise.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Commit {
     /// The VBucket must still be at this version.
     pub expect: Version,
@@ -131,6 +134,7 @@ pub enum Committed {
 
 /// What [`Store::scan`] is to read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Scan {
     /// Only States of this Tab.
     pub tab: Option<TabName>,
@@ -177,6 +181,71 @@ pub struct Tidied {
     pub entries: u64,
     /// Bytes given back to the system.
     pub bytes: u64,
+}
+
+impl Wanted {
+    /// With these Tabs.
+    #[must_use]
+    pub fn with_tabs(self, tabs: Vec<TabName>) -> Self {
+        Self { tabs, ..self }
+    }
+
+    /// With these States.
+    #[must_use]
+    pub fn with_states(self, states: Vec<StateKey>) -> Self {
+        Self { states, ..self }
+    }
+}
+
+impl Loaded {
+    /// A VBucket that holds nothing, at a version.
+    pub fn new(version: Version) -> Self {
+        Self { version, ..Self::default() }
+    }
+
+    /// With these marks.
+    #[must_use]
+    pub fn with_marks(self, marks: Vec<(StreamId, Mark)>) -> Self {
+        Self { marks, ..self }
+    }
+
+    /// With these types of Tabs.
+    #[must_use]
+    pub fn with_tabs(self, tabs: Vec<(TabName, TabType)>) -> Self {
+        Self { tabs, ..self }
+    }
+
+    /// With these parts of States.
+    #[must_use]
+    pub fn with_states(self, states: Vec<(StateKey, Part, Bytes)>) -> Self {
+        Self { states, ..self }
+    }
+}
+
+impl Scan {
+    /// Of this Tab only; `None`: of all.
+    #[must_use]
+    pub fn with_tab(self, tab: impl Into<Option<TabName>>) -> Self {
+        Self { tab: tab.into(), ..self }
+    }
+
+    /// From behind this State on: the next page begins after the last State of the one before.
+    #[must_use]
+    pub fn with_after(self, after: impl Into<Option<StateKey>>) -> Self {
+        Self { after: after.into(), ..self }
+    }
+
+    /// At most this many States.
+    #[must_use]
+    pub fn with_limit(self, limit: usize) -> Self {
+        Self { limit, ..self }
+    }
+
+    /// Keys, or States.
+    #[must_use]
+    pub fn with_what(self, what: ScanWhat) -> Self {
+        Self { what, ..self }
+    }
 }
 
 impl Scanned {
@@ -256,6 +325,41 @@ impl StoreError {
 }
 
 impl Commit {
+    /// A commit that makes `next` of a VBucket that is at `expect`, and changes nothing else yet.
+    pub fn new(expect: Version, next: Version) -> Self {
+        Self { expect, next, ..Self::default() }
+    }
+
+    /// Of a VBucket at this version.
+    #[must_use]
+    pub fn with_expect(self, expect: Version) -> Self {
+        Self { expect, ..self }
+    }
+
+    /// That makes this version.
+    #[must_use]
+    pub fn with_next(self, next: Version) -> Self {
+        Self { next, ..self }
+    }
+
+    /// With these marks; `None` forgets the Lane.
+    #[must_use]
+    pub fn with_marks(self, marks: Vec<(StreamId, Option<Mark>)>) -> Self {
+        Self { marks, ..self }
+    }
+
+    /// With these types of Tabs; `None` removes the Tab from the index.
+    #[must_use]
+    pub fn with_tabs(self, tabs: Vec<(TabName, Option<TabType>)>) -> Self {
+        Self { tabs, ..self }
+    }
+
+    /// With these parts of States; `None` removes the part.
+    #[must_use]
+    pub fn with_states(self, states: Vec<(StateKey, Part, Option<Bytes>)>) -> Self {
+        Self { states, ..self }
+    }
+
     /// How many pairs the commit writes: what its size is bounded in.
     pub fn pairs(&self) -> usize {
         self.marks.len() + self.tabs.len() + self.states.len() + 1

@@ -27,6 +27,7 @@ impl fmt::Display for VBucket {
 /// How many VBuckets there are was not a power of two from 64 to 16,384.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{count} VBuckets: the number must be a power of two from 64 to 16384")]
+#[non_exhaustive]
 pub struct VBucketsError {
     /// What was asked for.
     pub count: u32,

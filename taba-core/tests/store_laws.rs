@@ -89,13 +89,14 @@ impl Store for Wrong {
         if self.fault == Fault::TornReads {
             yield_now().await;
         }
-        let late = self.inner.load(self.place(vbucket), wanted).await?;
-        let has_marks = self.fault != Fault::Markless || wanted.known.is_none();
-        Ok(Loaded {
-            version: if self.fault == Fault::TornReads { early.version } else { late.version },
-            marks: if has_marks { late.marks } else { Vec::new() },
-            ..late
-        })
+        let mut loaded = self.inner.load(self.place(vbucket), wanted).await?;
+        if self.fault == Fault::TornReads {
+            loaded.version = early.version;
+        }
+        if self.fault == Fault::Markless && wanted.known.is_some() {
+            loaded.marks.clear();
+        }
+        Ok(loaded)
     }
 
     async fn commit(&self, vbucket: VBucket, mut commit: Commit) -> Result<Committed, StoreError> {
@@ -108,7 +109,7 @@ impl Store for Wrong {
                 commit.expect = self.inner.load(vbucket, &Wanted::default()).await?.version;
             }
             Fault::HalfCommits if commit.expect != found => {
-                let half = Commit { expect: found, next: found, marks: vec![], ..commit.clone() };
+                let half = commit.clone().with_expect(found).with_next(found).with_marks(vec![]);
                 let _ = self.inner.commit(vbucket, half).await?;
             }
             Fault::Keeps => {
@@ -131,13 +132,10 @@ impl Store for Wrong {
     async fn tidy(&self, vbucket: VBucket) -> Result<Tidied, StoreError> {
         if self.fault == Fault::Overtidy {
             let expect = self.inner.load(vbucket, &Wanted::default()).await?.version;
-            let scan = Scan { tab: None, after: None, limit: 1, what: ScanWhat::Keys };
+            let scan = Scan::default().with_limit(1).with_what(ScanWhat::Keys);
             let found = self.inner.scan(vbucket, &scan).await?;
             let states = found.into_iter().map(|state| (state.key, Part::WHOLE, None)).collect();
-            let _ = self
-                .inner
-                .commit(vbucket, Commit { expect, next: expect, states, ..Commit::default() })
-                .await?;
+            let _ = self.inner.commit(vbucket, Commit::new(expect, expect).with_states(states)).await?;
         }
         Ok(Tidied::default())
     }
@@ -187,7 +185,7 @@ impl Fixture for WrongStores {
             self.inner = Arc::default();
         }
         if self.fault == Fault::StartsUsed {
-            let used = Commit { next: Version { writer: 1, count: 1 }, ..Commit::default() };
+            let used = Commit::new(Version::NEVER, Version { writer: 1, count: 1 });
             let _ = self.inner.commit(self.inner.vbuckets().get(0).unwrap(), used).await.unwrap();
         }
         Wrong { fault: self.fault, inner: Arc::clone(&self.inner) }

@@ -25,39 +25,34 @@ fn events_block(tab: &str, n: usize) -> Block {
 }
 
 fn state_block() -> Block {
-    Block {
-        tab: TabName::new("delay;to=MEM").unwrap(),
-        client: ClientId::new("ATL").unwrap(),
-        tab_type: TabType::new("PercentileGroup").unwrap(),
-        events: 12,
-        earliest: Timestamp::from_secs(-5),
-        latest: Timestamp::from_secs(5),
-        content: Content::State { version: 3, bytes: Bytes::from_static(b"state") },
-    }
+    Block::new(
+        TabName::new("delay;to=MEM").unwrap(),
+        ClientId::new("ATL").unwrap(),
+        TabType::new("PercentileGroup").unwrap(),
+        12,
+        Timestamp::from_secs(-5)..=Timestamp::from_secs(5),
+        Content::State { version: 3, bytes: Bytes::from_static(b"state") },
+    )
 }
 
 fn client_batch() -> ClientBatch {
-    ClientBatch {
-        client: ClientId::new("web-01").unwrap(),
-        incarnation: 0x0123_4567_89ab_cdef,
-        seq: SeqNo(42),
-        sent_at: Timestamp::from_micros(1_795_371_115_250_000),
-        blocks: vec![events_block("bids_won", 100), state_block()],
-    }
+    ClientBatch::new(
+        ClientId::new("web-01").unwrap(),
+        0x0123_4567_89ab_cdef,
+        SeqNo(42),
+        Timestamp::from_micros(1_795_371_115_250_000),
+        vec![events_block("bids_won", 100), state_block()],
+    )
 }
 
 fn lanes() -> Lanes {
-    let batch = |vbucket, seq| LaneBatch {
-        stream: StreamId(7),
-        vbucket,
-        seq: SeqNo(seq),
-        base: SeqNo(1),
-        events_before: 1000,
-        blocks: vec![state_block(), events_block("a", 3)],
+    let batch = |vbucket, seq| {
+        LaneBatch::new(StreamId(7), vbucket, SeqNo(seq), 1000, vec![state_block(), events_block("a", 3)])
+            .with_base(SeqNo(1))
     };
-    let probe = Probe { stream: StreamId(7), vbucket: 6, base: SeqNo(400), events_before: 70_000 };
+    let probe = Probe::new(StreamId(7), 6, SeqNo(400), 70_000);
     let sent_at = Timestamp::from_micros(1_795_371_115_300_000);
-    Lanes { sent_at, batches: vec![batch(5, 1), batch(1023, 300)], probes: vec![probe] }
+    Lanes::new(sent_at, vec![batch(5, 1), batch(1023, 300)]).with_probes(vec![probe])
 }
 
 fn lane_batch() -> LaneBatch {
@@ -65,30 +60,18 @@ fn lane_batch() -> LaneBatch {
 }
 
 fn acks() -> Vec<Ack> {
-    let refusal = Refusal { block: 3, why: Why::TypeConflict, events: 17 };
+    let refusal = Refusal::new(3, Why::TypeConflict, 17);
     vec![
-        Ack {
-            stream: StreamId(7),
-            vbucket: 5,
-            applied: SeqNo(300),
-            stable: SeqNo(299),
-            answer: Answer::Applied,
-            refused: vec![refusal],
-        },
-        Ack {
-            stream: StreamId(7),
-            vbucket: 9,
-            applied: SeqNo(0),
-            stable: SeqNo(0),
-            answer: Answer::Nak,
-            refused: vec![],
-        },
+        Ack::new(StreamId(7), 5, SeqNo(300), Answer::Applied)
+            .with_stable(SeqNo(299))
+            .with_refused(vec![refusal]),
+        Ack::new(StreamId(7), 9, SeqNo(0), Answer::Nak).with_stable(SeqNo(0)),
     ]
 }
 
 fn envelope() -> Envelope {
     let state = Bytes::from_static(b"a state");
-    Envelope { tab_type: TabType::new("CounterGroup").unwrap(), version: 1, events: 300, state }
+    Envelope::new(TabType::new("CounterGroup").unwrap(), 1, 300, state)
 }
 
 #[test]
@@ -97,8 +80,8 @@ fn messages_come_back() {
     assert_eq!(ClientBatch::decode(&batch.encode().into()).unwrap(), (batch, vec![]));
     assert_eq!(Lanes::decode(&lanes().encode().into()).unwrap(), lanes());
     assert_eq!(decode_acks(&encode_acks(&acks())).unwrap(), acks());
-    let refused = vec![Refusal { block: 0, why: Why::BadName, events: 1 }];
-    let receipt = Receipt { seq: SeqNo(42), now: Timestamp::from_secs(9), refused };
+    let refused = vec![Refusal::new(0, Why::BadName, 1)];
+    let receipt = Receipt::new(SeqNo(42), Timestamp::from_secs(9), refused);
     assert_eq!(Receipt::decode(&receipt.encode()).unwrap(), receipt);
     assert_eq!(Envelope::decode(&envelope().encode()).unwrap(), envelope());
 }
@@ -217,12 +200,13 @@ fn what_is_withheld_counts_as_much_as_before() {
     let whole = lane_batch();
     let mut batch = whole.clone();
     batch.blocks[0].content = Content::Withheld { place: Where::Agent, why: Why::Poison };
-    let bytes = Lanes { batches: vec![batch.clone()], ..Lanes::default() }.encode().into();
+    let bytes = Lanes::new(Timestamp::default(), vec![batch.clone()]).encode().into();
     assert_eq!(Lanes::decode(&bytes).unwrap().batches, [batch.clone()]);
     assert_eq!(batch.events(), whole.events());
     // More than any Agent lets pass is not believed.
-    batch.blocks[1] = Block { events: u64::MAX, ..state_block() };
-    let bytes = Lanes { batches: vec![batch], ..Lanes::default() }.encode().into();
+    batch.blocks[1] = state_block();
+    batch.blocks[1].events = u64::MAX;
+    let bytes = Lanes::new(Timestamp::default(), vec![batch]).encode().into();
     let read = &Lanes::decode(&bytes).unwrap().batches[0].blocks[1];
     assert_eq!(read.events, BLOCK_FOLDED_EVENTS_MAX);
     assert_eq!(read.content, Content::Withheld { place: Where::Server, why: Why::Undecodable });
@@ -286,13 +270,16 @@ fn an_announced_size_is_not_believed() {
 #[test]
 fn a_lane_batch_that_contradicts_itself_is_malformed() {
     for (seq, base) in [(1, 2), (1, 0), (0, 0), (u64::MAX, 1)] {
-        let batch = LaneBatch { seq: SeqNo(seq), base: SeqNo(base), ..lane_batch() };
-        let bytes = Lanes { batches: vec![batch], ..Lanes::default() }.encode().into();
+        let mut batch = lane_batch();
+        batch.seq = SeqNo(seq);
+        batch.base = SeqNo(base);
+        let bytes = Lanes::new(Timestamp::default(), vec![batch]).encode().into();
         assert!(matches!(Lanes::decode(&bytes), Err(WireError::Malformed { .. })), "seq {seq}, base {base}");
     }
     for base in [0, u64::MAX] {
-        let probe = Probe { base: SeqNo(base), ..lanes().probes[0] };
-        let bytes = Lanes { probes: vec![probe], ..Lanes::default() }.encode().into();
+        let mut probe = lanes().probes[0];
+        probe.base = SeqNo(base);
+        let bytes = Lanes::default().with_probes(vec![probe]).encode().into();
         assert!(matches!(Lanes::decode(&bytes), Err(WireError::Malformed { .. })), "base {base}");
     }
 }
@@ -300,7 +287,8 @@ fn a_lane_batch_that_contradicts_itself_is_malformed() {
 #[test]
 fn too_many_blocks_are_refused() {
     let blocks = vec![state_block(); BATCH_BLOCKS_MAX + 1];
-    let batch = ClientBatch { blocks, ..client_batch() };
+    let mut batch = client_batch();
+    batch.blocks = blocks;
     assert!(matches!(ClientBatch::decode(&batch.encode().into()), Err(WireError::TooLarge { .. })));
 }
 

@@ -31,7 +31,7 @@ fn stored_bytes<H: Handler>(handler: &H, name: &str, state: &H::State, events: u
     let encoded = encode_state(state);
     assert!(encoded.len() <= handler.encoded_bytes_max(), "{name}: {} bytes", encoded.len());
     let tab_type = TabType::new(name).expect("a plain word");
-    Envelope { tab_type, version: H::VERSION, events, state: encoded.into() }.encode().len()
+    Envelope::new(tab_type, H::VERSION, events, encoded.into()).encode().len()
 }
 
 /// Folds one value a second for a day, in the batches of a flush each 250 ms, and gives encoded bytes and memory.

@@ -47,7 +47,7 @@ pub fn admit(mark: Option<Mark>, batch: &LaneBatch) -> Admission {
 
 /// The mark of a Lane after `batch` is folded.
 pub fn mark_after(batch: &LaneBatch, hour: u32) -> Mark {
-    Mark { seq: batch.seq, events: batch.events_before.saturating_add(batch.events()), hour }
+    Mark::new(batch.seq, batch.events_before.saturating_add(batch.events()), hour)
 }
 
 /// The decision about a Probe.
@@ -79,7 +79,7 @@ pub fn admit_probe(mark: Option<Mark>, probe: &Probe) -> ProbeOutcome {
 
 /// The mark of a Lane after the gap below a Probe's base is counted.
 pub fn mark_below(probe: &Probe, hour: u32) -> Mark {
-    Mark { seq: SeqNo(probe.base.0.saturating_sub(1)), events: probe.events_before, hour }
+    Mark::new(SeqNo(probe.base.0.saturating_sub(1)), probe.events_before, hour)
 }
 
 #[cfg(test)]
@@ -90,12 +90,12 @@ mod tests {
 
     fn batch(seq: u64, base: u64) -> LaneBatch {
         let (stream, seq, base) = (StreamId(1), SeqNo(seq), SeqNo(base));
-        LaneBatch { stream, vbucket: 0, seq, base, events_before: 100, blocks: Vec::new() }
+        LaneBatch::new(stream, 0, seq, 100, Vec::new()).with_base(base)
     }
 
     #[test]
     fn each_line_of_the_rule_holds() {
-        let mark = Some(Mark { seq: SeqNo(5), events: 70, hour: 0 });
+        let mark = Some(Mark::new(SeqNo(5), 70, 0));
         assert_eq!(admit(mark, &batch(4, 1)), Admission::Duplicate);
         assert_eq!(admit(mark, &batch(5, 5)), Admission::Duplicate);
         assert_eq!(admit(mark, &batch(6, 1)), Admission::Next);
@@ -109,12 +109,12 @@ mod tests {
 
     #[test]
     fn a_probe_tells_a_gap_from_a_lane_that_is_whole() {
-        let mark = Some(Mark { seq: SeqNo(5), events: 70, hour: 0 });
-        let probe = |base| Probe { stream: StreamId(1), vbucket: 0, base: SeqNo(base), events_before: 100 };
+        let mark = Some(Mark::new(SeqNo(5), 70, 0));
+        let probe = |base| Probe::new(StreamId(1), 0, SeqNo(base), 100);
         assert_eq!(admit_probe(mark, &probe(1)), ProbeOutcome::Whole);
         assert_eq!(admit_probe(mark, &probe(6)), ProbeOutcome::Whole, "all that was sent is contained");
         assert_eq!(admit_probe(mark, &probe(7)), ProbeOutcome::Gap { events_lost: 30 });
-        assert_eq!(mark_below(&probe(7), 3), Mark { seq: SeqNo(6), events: 100, hour: 3 });
+        assert_eq!(mark_below(&probe(7), 3), Mark::new(SeqNo(6), 100, 3));
         assert_eq!(admit_probe(None, &probe(1)), ProbeOutcome::Whole);
         assert_eq!(admit_probe(None, &probe(2)), ProbeOutcome::Gap { events_lost: 100 });
     }

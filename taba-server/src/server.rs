@@ -294,7 +294,8 @@ pub(crate) struct Request {
 }
 
 impl From<Lanes> for Request {
-    fn from(Lanes { sent_at, batches, probes }: Lanes) -> Self {
+    fn from(lanes: Lanes) -> Self {
+        let Lanes { sent_at, batches, probes, .. } = lanes;
         let batches = batches.into_iter().map(IncomingMessage::Batch);
         Self { sent_at, messages: batches.chain(probes.into_iter().map(IncomingMessage::Probe)).collect() }
     }

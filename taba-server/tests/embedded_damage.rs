@@ -7,8 +7,8 @@ use std::path::Path;
 
 use bytes::Bytes;
 use taba_core::{
-    ClientId, Commit, Committed, Part, Scan, ScanWhat, Scanned, StateKey, Store, StoreError, TabName,
-    TabType, VBucket, VBuckets, Version, Wanted,
+    ClientId, Commit, Committed, Part, Scan, Scanned, StateKey, Store, StoreError, TabName, TabType, VBucket,
+    VBuckets, Version, Wanted,
 };
 use taba_server::{EmbeddedError, EmbeddedOptions, EmbeddedStore};
 use tempfile::TempDir;
@@ -27,17 +27,15 @@ fn commit(expect: Version, count: u64, vbucket: VBucket) -> Commit {
         (StateKey { tab, client: ClientId::new("web").unwrap() }, Part::WHOLE, Some(bytes))
     });
     let tab_type = TabType::new("Count").unwrap();
-    Commit {
-        expect,
-        next: Version { writer: 9, count },
-        tabs: (0..4).map(|n| (TabName::new(&format!("t{n}")).unwrap(), Some(tab_type.clone()))).collect(),
-        states: states.collect(),
-        ..Commit::default()
-    }
+    Commit::new(expect, Version { writer: 9, count })
+        .with_tabs(
+            (0..4).map(|n| (TabName::new(&format!("t{n}")).unwrap(), Some(tab_type.clone()))).collect(),
+        )
+        .with_states(states.collect())
 }
 
 async fn scan(store: &EmbeddedStore, vbucket: VBucket) -> Result<Vec<Scanned>, StoreError> {
-    let scan = Scan { tab: None, after: None, limit: 100, what: ScanWhat::States };
+    let scan = Scan::default().with_limit(100);
     store.scan(vbucket, &scan).await
 }
 
@@ -174,23 +172,20 @@ async fn space_that_large_removals_left_is_given_back() {
         let expect = if n == 0 { Version::NEVER } else { version(n) };
         let bytes = Bytes::from(vec![n as u8; 1 << 20]);
         let states = vec![(key(n), Part::WHOLE, Some(bytes))];
-        let change = Commit { expect, next: version(n + 1), states, ..Commit::default() };
+        let change = Commit::new(expect, version(n + 1)).with_states(states);
         assert_eq!(store.commit(vbucket, change).await.unwrap(), Committed::Done);
     }
     assert_eq!(store.reclaim().await.unwrap().bytes, 0, "what is in use is left alone");
     let states = (1..24).map(|n| (key(n), Part::WHOLE, None)).collect();
-    let change = Commit { expect: version(24), next: version(25), states, ..Commit::default() };
+    let change = Commit::new(version(24), version(25)).with_states(states);
     assert_eq!(store.commit(vbucket, change).await.unwrap(), Committed::Done);
     let before = size();
     let freed = store.reclaim().await.unwrap().bytes;
     assert!(freed > 12 << 20 && size() == before - freed, "{freed} of {before}");
     assert_eq!(scan(&store, vbucket).await.unwrap().len(), 1);
     drop(store);
-    let loaded = open(dir.path())
-        .unwrap()
-        .load(vbucket, &Wanted { states: vec![key(0)], ..Wanted::default() })
-        .await
-        .unwrap();
+    let loaded =
+        open(dir.path()).unwrap().load(vbucket, &Wanted::default().with_states(vec![key(0)])).await.unwrap();
     assert_eq!((loaded.version, loaded.states[0].2.len()), (version(25), 1 << 20));
 }
 

@@ -16,7 +16,7 @@ use http_body_util::BodyExt;
 use lanes::{acks, batch, block, frame, tab_in};
 use taba_core::ledger::Why;
 use taba_core::limits::FRAME_BYTES_MAX;
-use taba_core::wire::{Answer, Compression, Frame, Kind, LaneBatch, Lanes, Probe};
+use taba_core::wire::{Answer, Compression, Frame, Kind, LaneBatch, Probe};
 use taba_core::{
     ClientId, Commit, Committed, Loaded, MemoryStore, Part, Scan, Scanned, SeqNo, StateKey, Store,
     StoreError, StreamId, TabName, TabType, VBucket, VBuckets, Version, Wanted,
@@ -164,7 +164,7 @@ async fn what_is_wrong_with_a_block_or_a_batch_costs_no_other() {
     let mut batches: Vec<_> = (1..).zip(names).map(|(stream, tab)| spoilt(stream, tab)).collect();
     batches.extend([elsewhere, nowhere, of(23, "good")]);
     let mut message = lanes::lanes(batches.clone());
-    message.probes = vec![Probe { stream: StreamId(24), vbucket: 5000, base: SeqNo(1), events_before: 0 }];
+    message.probes = vec![Probe::new(StreamId(24), 5000, SeqNo(1), 0)];
     let mut bytes = message.encode();
     for (name, batch) in names.iter().zip(&batches) {
         let mut whole = Vec::new();
@@ -345,7 +345,7 @@ async fn a_store_that_fails_is_never_acknowledged() {
 async fn a_vbucket_that_is_kept_elsewhere_is_never_acknowledged_here() {
     let gate = Arc::new(Gate { is_misplaced: AtomicBool::new(true), ..Gate::default() });
     let server = builder().shared_store(Arc::clone(&gate) as Arc<dyn Store>).build().unwrap();
-    let request = || Lanes { probes: vec![probe(2, 1, 0)], ..lanes::lanes(vec![first_batch(1, &[1.0])]) };
+    let request = || lanes::lanes(vec![first_batch(1, &[1.0])]).with_probes(vec![probe(2, 1, 0)]);
     let answers: Vec<_> =
         server.ingest(request()).await.iter().map(|ack| (ack.answer, ack.applied.0)).collect();
     assert_eq!(answers, [(Answer::Unavailable, 0), (Answer::Unavailable, 0)]);
@@ -399,11 +399,8 @@ async fn many_states_that_cannot_be_read_for_one_reason_are_one_line_of_the_log(
         let key = StateKey { tab: tab.clone(), client: ClientId::new(client).unwrap() };
         (key, Part::WHOLE, Some("no envelope".into()))
     };
-    let commit = Commit {
-        next: Version { writer: 7, count: 1 },
-        states: clients.iter().map(state).collect(),
-        ..Commit::default()
-    };
+    let commit = Commit::new(Version::NEVER, Version { writer: 7, count: 1 })
+        .with_states(clients.iter().map(state).collect());
     assert_eq!(store.commit(home, commit).await.unwrap(), Committed::Done);
     let server = builder().store(store).build().unwrap();
     let blocks = clients.iter().map(|client| block("requests", client, &[1.0])).collect();
@@ -415,16 +412,17 @@ async fn many_states_that_cannot_be_read_for_one_reason_are_one_line_of_the_log(
 
 fn probe(stream: u64, base: u64, events_before: u64) -> Probe {
     let vbucket = first_batch(stream, &[1.0]).vbucket;
-    Probe { stream: StreamId(stream), vbucket, base: SeqNo(base), events_before }
+    Probe::new(StreamId(stream), vbucket, SeqNo(base), events_before)
 }
 
 #[tokio::test]
 async fn probes_are_answered_behind_the_batches_of_their_request() {
     let server = builder().build().unwrap();
-    let request = Lanes {
-        probes: vec![probe(3, 1, 0), probe(1, 1, 0), probe(2, 4, 30)],
-        ..lanes::lanes(vec![first_batch(1, &[1.0]), first_batch(2, &[1.0; 4])])
-    };
+    let request = lanes::lanes(vec![first_batch(1, &[1.0]), first_batch(2, &[1.0; 4])]).with_probes(vec![
+        probe(3, 1, 0),
+        probe(1, 1, 0),
+        probe(2, 4, 30),
+    ]);
     let body = Frame::encode(Kind::Lanes, &request.encode(), Compression::None);
     let (status, body) = post(&server, body).await;
     assert_eq!(status, StatusCode::OK);
@@ -437,8 +435,9 @@ async fn probes_are_answered_behind_the_batches_of_their_request() {
     let report = server.status().report();
     assert_eq!((report.probes_in, report.probes_answered, report.gaps, report.events_gap), (3, 3, 1, 26));
 
-    let nowhere = Probe { vbucket: 5000, ..probe(1, 1, 0) };
-    let request = Lanes { probes: vec![nowhere, probe(1, 1, 0)], ..lanes::lanes(Vec::new()) };
+    let mut nowhere = probe(1, 1, 0);
+    nowhere.vbucket = 5000;
+    let request = lanes::lanes(Vec::new()).with_probes(vec![nowhere, probe(1, 1, 0)]);
     let body = Frame::encode(Kind::Lanes, &request.encode(), Compression::None);
     let over_http = acks(post(&server, body).await.1);
     for answers in [over_http, server.ingest(request).await] {
@@ -456,7 +455,7 @@ async fn what_is_stable_is_told_when_the_store_says_so_and_waited_for_by_nobody(
         .build()
         .unwrap();
     let stable = async |server: &Server| {
-        let request = Lanes { probes: vec![probe(1, 1, 0)], ..lanes::lanes(Vec::new()) };
+        let request = lanes::lanes(Vec::new()).with_probes(vec![probe(1, 1, 0)]);
         let ack = server.ingest(request).await.remove(0);
         assert_eq!((ack.answer, ack.applied), (Answer::Applied, SeqNo(1)));
         ack.stable.0

@@ -69,8 +69,8 @@ async fn send(server: &Server, stream: u64, seq: u64, hours: i64) -> Answer {
     let (stream, seq, events_before) = (StreamId(stream), SeqNo(seq), 3 * (seq - 1));
     let vbucket = vbucket().index();
     // The base moves up with what is applied, so a mark that is missing shows as a gap, and not as a refusal.
-    let batch = LaneBatch { stream, vbucket, seq, base: seq, events_before, blocks: vec![block] };
-    let lanes = Lanes { sent_at: hour(hours), batches: vec![batch], probes: Vec::new() };
+    let batch = LaneBatch::new(stream, vbucket, seq, events_before, vec![block]);
+    let lanes = Lanes::new(hour(hours), vec![batch]);
     server.ingest(lanes).await[0].answer
 }
 
@@ -110,8 +110,8 @@ async fn a_lane_whose_mark_is_gone_is_not_begun_anew_by_a_sender_whose_clock_wen
     assert_eq!(send(&fleet.server(LONG), 2, 1, LONG).await, Answer::Applied);
     assert_eq!(fleet.streams().await, [2], "the mark is gone");
     assert_eq!(send(&fleet.server(LONG), 1, 1, 0).await, Answer::Misdated);
-    let probe = Probe { stream: StreamId(1), vbucket: vbucket().index(), base: SeqNo(2), events_before: 3 };
-    let lanes = Lanes { sent_at: hour(0), batches: Vec::new(), probes: vec![probe] };
+    let probe = Probe::new(StreamId(1), vbucket().index(), SeqNo(2), 3);
+    let lanes = Lanes::new(hour(0), Vec::new()).with_probes(vec![probe]);
     assert_eq!(fleet.server(LONG).ingest(lanes).await[0].answer, Answer::Misdated);
     fleet.assert_exact(6).await;
 }

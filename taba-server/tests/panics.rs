@@ -154,12 +154,16 @@ fn bad_block(method: u64) -> Block {
     let raw = block(&tab("bad"), "Fragile", &[1.0, method as f64, 2.0]);
     let state = |version: u16, mark: u64| {
         let bytes = taba_core::encode_state(&Count { n: 3, mark }).into();
-        Block { content: Content::State { version, bytes }, ..raw.clone() }
+        raw.clone().with_content(Content::State { version, bytes })
     };
     match method {
         MERGE => state(2, MERGE),
         UPGRADE => state(1, 0),
-        CLAMP => Block { latest: Timestamp::MAX, ..state(2, CLAMP) },
+        CLAMP => {
+            let mut block = state(2, CLAMP);
+            block.latest = Timestamp::MAX;
+            block
+        }
         _ => raw,
     }
 }
@@ -167,7 +171,7 @@ fn bad_block(method: u64) -> Block {
 fn round(seq: u64, middle: Block) -> LaneBatch {
     let healthy = lanes::block(&tab("healthy"), "web", &[1.0, 2.0]);
     let same_type = block(&tab("good"), "Fragile", &[1.0; 4]);
-    LaneBatch { base: SeqNo(seq), ..batch(1, HOME, seq, (seq - 1) * 9, vec![healthy, middle, same_type]) }
+    batch(1, HOME, seq, (seq - 1) * 9, vec![healthy, middle, same_type]).with_base(SeqNo(seq))
 }
 
 async fn ask(server: &Server, request: Request<Body>) -> Vec<u8> {

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use lanes::{acks, batch, block, frame, tab_in};
 use taba_core::wire::{Ack, Answer, LaneBatch};
-use taba_core::{Envelope, Scan, ScanWhat, Store, Timestamp, VBuckets};
+use taba_core::{Envelope, Scan, Store, Timestamp, VBuckets};
 use taba_server::{EmbeddedOptions, EmbeddedStore};
 use tempfile::TempDir;
 
@@ -180,7 +180,7 @@ fn stored(dir: &Path) -> BTreeMap<(String, String), (u64, f64)> {
     let handlers = taba_handlers::standard().build().unwrap();
     let mut found = BTreeMap::new();
     for vbucket in vbuckets.iter() {
-        let scan = Scan { tab: None, after: None, limit: usize::MAX, what: ScanWhat::States };
+        let scan = Scan::default();
         for state in runtime.block_on(store.scan(vbucket, &scan)).unwrap() {
             let envelope = Envelope::decode(&state.parts[0].1).unwrap();
             let handler = handlers.get(envelope.tab_type.as_str()).unwrap();

@@ -66,7 +66,7 @@ async fn many_commits_at_once_are_all_done() {
         // Two for each VBucket on the same expectation: one of them must lose.
         [1, 2].map(|writer| {
             let next = Version { writer, count: 1 };
-            store.commit(vbucket, Commit { expect: Version::NEVER, next, ..Commit::default() })
+            store.commit(vbucket, Commit::new(Version::NEVER, next))
         })
     });
     let outcomes = futures::future::join_all(commits).await;

@@ -99,8 +99,7 @@ fn a_backup_that_is_made_while_events_come_in_ends_with_exact_totals_or_a_loss_b
     assert_eq!(restore(&again).0, Some(0));
     let server = embedded(&again);
     let lost: u64 = server.send(&all(last)).iter().map(|ack| 3 * (last - ack.applied.0)).sum();
-    let beyond =
-        LANES.map(|vbucket| LaneBatch { base: taba_core::SeqNo(last + 1), ..lane(vbucket, last + 1) });
+    let beyond = LANES.map(|vbucket| lane(vbucket, last + 1).with_base(taba_core::SeqNo(last + 1)));
     assert!(server.send(&beyond).iter().all(|ack| ack.answer == Answer::Applied));
     let ledger = server.get("/v2/ledger");
     assert!(ledger.contains(&format!("dropped in agent, gap: {lost}")), "{lost}: {ledger}");

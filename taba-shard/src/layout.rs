@@ -158,11 +158,11 @@ pub fn read_mark(bytes: &[u8]) -> Option<Mark> {
     let bytes: &[u8; MARK_BYTES] = bytes.try_into().ok()?;
     let (seq, rest) = bytes.split_first_chunk::<8>()?;
     let (events, hour) = rest.split_first_chunk::<8>()?;
-    Some(Mark {
-        seq: SeqNo(u64::from_le_bytes(*seq)),
-        events: u64::from_le_bytes(*events),
-        hour: u32::from_le_bytes(hour.try_into().ok()?),
-    })
+    Some(Mark::new(
+        SeqNo(u64::from_le_bytes(*seq)),
+        u64::from_le_bytes(*events),
+        u32::from_le_bytes(hour.try_into().ok()?),
+    ))
 }
 
 /// The field of a Tab's type.
@@ -250,7 +250,7 @@ mod tests {
         assert_eq!(put_deployment(deployment), "1024 00000000000000fe new");
         assert_eq!(put_deployment(Deployment { is_new: false, ..deployment }), "1024 00000000000000fe");
         assert_eq!(mark_field(StreamId(0x1f)), "a:000000000000001f");
-        let mark = Mark { seq: SeqNo(1), events: 2, hour: 3 };
+        let mark = Mark::new(SeqNo(1), 2, 3);
         assert_eq!(put_mark(&mark), *b"\x01\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\x03\0\0\0");
         let key = key("delay;from=ATL", "web-1");
         assert_eq!(tab_field(&key.tab), b"t:delay;from=ATL");
@@ -329,7 +329,7 @@ mod tests {
         ) {
             let version = Version { writer, count };
             prop_assert_eq!(read_version(put_version(version).as_bytes()), Some(version));
-            let mark = Mark { seq: SeqNo(seq), events, hour };
+            let mark = Mark::new(SeqNo(seq), events, hour);
             prop_assert_eq!(read_mark(&put_mark(&mark)), Some(mark));
             let field = mark_field(StreamId(stream));
             prop_assert_eq!(read_stream(&field.as_bytes()[2..]), Some(StreamId(stream)));

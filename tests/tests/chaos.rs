@@ -168,12 +168,8 @@ fn send(server: &Server, seq: u64) -> Answer {
     let (client, tab_type) = (ClientId::new("web").unwrap(), TabType::new("TotalsCounter").unwrap());
     let block = Block::of_events(tab, client, tab_type, Events::new(&times, &values)).unwrap();
     let (stream, base, events_before) = (StreamId(7), SeqNo(seq), 3 * (seq - 1));
-    let batch = LaneBatch { stream, vbucket, seq: SeqNo(seq), base, events_before, blocks: vec![block] };
-    let frame = Frame::encode(
-        Kind::Lanes,
-        &Lanes { sent_at: now(), batches: vec![batch], ..Lanes::default() }.encode(),
-        Compression::None,
-    );
+    let batch = LaneBatch::new(stream, vbucket, SeqNo(seq), events_before, vec![block]).with_base(base);
+    let frame = Frame::encode(Kind::Lanes, &Lanes::new(now(), vec![batch]).encode(), Compression::None);
     let post = ureq::post(format!("{}/v2/lanes", server.url())).header("content-type", "application/x-taba");
     let body = post.send(&frame[..]).unwrap().body_mut().read_to_vec().unwrap();
     let acks = decode_acks(&Frame::decode(&body.into(), Kind::Acks).unwrap().message).unwrap();

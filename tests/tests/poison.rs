@@ -145,7 +145,7 @@ fn send(agent: u16, client: &str, seq: u64, mut blocks: Vec<Block>) {
     let events: u64 = blocks.iter().map(|block| block.events).sum();
     blocks.push(block("taba.recorded", client, "TotalsCounter", &[events as f64]));
     let (client, sent_at) = (ClientId::new(client).unwrap(), Timestamp::from_secs(1_795_371_115));
-    let batch = ClientBatch { client, incarnation: 7, seq: SeqNo(seq), sent_at, blocks };
+    let batch = ClientBatch::new(client, 7, SeqNo(seq), sent_at, blocks);
     post(agent, &Frame::encode(Kind::ClientBatch, &batch.encode(), Compression::None));
 }
 

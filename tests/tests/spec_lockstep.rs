@@ -96,23 +96,23 @@ fn block(events: u8) -> Block {
 
 fn to_batch(request: &Request) -> LaneBatch {
     let (seq, events) = request.batch.unwrap();
-    LaneBatch {
-        stream: StreamId(request.stream as u64),
-        vbucket: VBUCKET,
-        seq: SeqNo(seq.into()),
-        base: SeqNo(request.base.into()),
-        events_before: request.events_before.into(),
-        blocks: vec![block(events.len())],
-    }
+    LaneBatch::new(
+        StreamId(request.stream as u64),
+        VBUCKET,
+        SeqNo(seq.into()),
+        request.events_before.into(),
+        vec![block(events.len())],
+    )
+    .with_base(SeqNo(request.base.into()))
 }
 
 fn to_probe(request: &Request) -> Probe {
-    Probe {
-        stream: StreamId(request.stream as u64),
-        vbucket: VBUCKET,
-        base: SeqNo(request.base.into()),
-        events_before: request.events_before.into(),
-    }
+    Probe::new(
+        StreamId(request.stream as u64),
+        VBUCKET,
+        SeqNo(request.base.into()),
+        request.events_before.into(),
+    )
 }
 
 fn reading(now: u64) -> ClockReading {
@@ -198,18 +198,17 @@ fn heard(
 ) {
     let Step::Hear(number) = step else { return };
     let answer = before.answers[before.answers.len() - 1 - number];
-    let ack = Ack {
-        stream: StreamId(answer.stream as u64),
-        vbucket: VBUCKET,
-        applied: SeqNo(answer.applied.into()),
-        stable: SeqNo(answer.stable.into()),
-        answer: match answer.kind {
+    let ack = Ack::new(
+        StreamId(answer.stream as u64),
+        VBUCKET,
+        SeqNo(answer.applied.into()),
+        match answer.kind {
             Kind::Applied => Answer::Applied,
             Kind::Duplicate => Answer::Duplicate,
             Kind::Nak => Answer::Nak,
         },
-        refused: Vec::new(),
-    };
+    )
+    .with_stable(SeqNo(answer.stable.into()));
     let twin = twins.get_mut(&answer.stream).unwrap();
     let unapplied = twin.lane.unapplied().events;
     let (_, released) = twin.lane.acknowledge(now, &ack);
@@ -225,7 +224,7 @@ fn worked(before: &World, world: &World, server: usize, tally: &mut Tally) {
     let was = &before.servers[server];
     let (Some(cache), Some(after)) = (was.cache, world.servers[server].cache) else { return };
     let mut marks: BTreeMap<usize, Mark> = BTreeMap::new();
-    let real = |mark: store::Mark| Mark { seq: SeqNo(mark.seq.into()), events: mark.events.into(), hour: 0 };
+    let real = |mark: store::Mark| Mark::new(SeqNo(mark.seq.into()), mark.events.into(), 0);
     let (mut folded, mut counted) = (cache.folded, u64::from(cache.counted));
     for request in &was.waiting {
         let mark = *marks.entry(request.stream).or_insert_with(|| real(cache.marks[request.stream]));

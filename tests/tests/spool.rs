@@ -52,7 +52,7 @@ fn send(agent: u16, client: &str, seq: u64) {
         (0..TABS).map(|tab| block(&format!("tab{tab}"), client, "TotalsCounter", &values)).collect();
     blocks.push(block("taba.recorded", client, "TotalsCounter", &[(TABS * EVENTS) as f64]));
     let (client, sent_at) = (ClientId::new(client).unwrap(), Timestamp::from_secs(1_795_371_115));
-    let batch = ClientBatch { client, incarnation: 7, seq: SeqNo(seq), sent_at, blocks };
+    let batch = ClientBatch::new(client, 7, SeqNo(seq), sent_at, blocks);
     let frame = Frame::encode(Kind::ClientBatch, &batch.encode(), Compression::None);
     let url = format!("http://127.0.0.1:{agent}/v2/events");
     ureq::post(&url).header("content-type", "application/x-taba").send(&frame).unwrap();

@@ -38,7 +38,7 @@ fn send(agent: u16, seq: u64, tabs: usize) {
         Block::of_events(tab, client.clone(), TabType::new("TotalsCounter").unwrap(), events).unwrap()
     };
     let blocks = (0..tabs).map(block).collect();
-    let batch = ClientBatch { client: client.clone(), incarnation: 7, seq: SeqNo(seq), sent_at, blocks };
+    let batch = ClientBatch::new(client.clone(), 7, SeqNo(seq), sent_at, blocks);
     let frame = Frame::encode(Kind::ClientBatch, &batch.encode(), Compression::None);
     let url = format!("http://127.0.0.1:{agent}/v2/events");
     ureq::post(&url).header("content-type", "application/x-taba").send(&frame[..]).unwrap();

@@ -123,14 +123,18 @@ fn block(tab: &str, tab_type: &str, values: &[f64]) -> Block {
 /// A partial State of the new version, as a Client folds it.
 fn newer_block(tab: &str) -> Block {
     let bytes = encode_state(&Stay { visits: 5, seconds: 50 }).into();
-    Block { content: Content::State { version: 2, bytes }, ..block(tab, "Visits", &[10.0; 5]) }
+    {
+        let mut block = block(tab, "Visits", &[10.0; 5]);
+        block.content = Content::State { version: 2, bytes };
+        block
+    }
 }
 
 fn send(agent: u16, seq: u64, mut blocks: Vec<Block>) {
     let events: u64 = blocks.iter().map(|block| block.events).sum();
     blocks.push(block("taba.recorded", "TotalsCounter", &[events as f64]));
     let (client, sent_at) = (ClientId::new("web").unwrap(), Timestamp::from_secs(1_795_371_115));
-    let batch = ClientBatch { client, incarnation: 7, seq: SeqNo(seq), sent_at, blocks };
+    let batch = ClientBatch::new(client, 7, SeqNo(seq), sent_at, blocks);
     let frame = Frame::encode(Kind::ClientBatch, &batch.encode(), Compression::None);
     let url = format!("http://127.0.0.1:{agent}/v2/events");
     ureq::post(&url).header("content-type", "application/x-taba").send(&frame[..]).unwrap();

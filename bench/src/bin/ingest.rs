@@ -36,29 +36,25 @@ fn request(seq: u64, tab_type: &str, tabs: &[(u16, Vec<TabName>)], value: fn(usi
     let tab_type = TabType::new(tab_type).expect("a tab type");
     let start = 1_795_371_115_000_000 + seq as i64 * 250_000;
     let times: Vec<_> = (0..BLOCK_EVENTS).map(|n| Timestamp::from_micros(start + n as i64 * 250)).collect();
-    let batch = |(vbucket, tabs): &(u16, Vec<TabName>)| LaneBatch {
-        stream: StreamId(7),
-        vbucket: *vbucket,
-        seq: SeqNo(seq),
-        base: SeqNo(seq),
-        events_before: (seq - 1) * (BLOCKS * BLOCK_EVENTS) as u64,
-        blocks: tabs
-            .iter()
-            .enumerate()
-            .filter_map(|(place, tab)| {
-                let values: Vec<_> =
-                    (0..BLOCK_EVENTS).map(|n| value(n + place * 7919 + seq as usize)).collect();
-                let events = Events::new(&times, &values);
-                Block::of_events(tab.clone(), client.clone(), tab_type.clone(), events)
-            })
-            .collect(),
+    let batch = |(vbucket, tabs): &(u16, Vec<TabName>)| {
+        LaneBatch::new(
+            StreamId(7),
+            *vbucket,
+            SeqNo(seq),
+            (seq - 1) * (BLOCKS * BLOCK_EVENTS) as u64,
+            tabs.iter()
+                .enumerate()
+                .filter_map(|(place, tab)| {
+                    let values: Vec<_> =
+                        (0..BLOCK_EVENTS).map(|n| value(n + place * 7919 + seq as usize)).collect();
+                    let events = Events::new(&times, &values);
+                    Block::of_events(tab.clone(), client.clone(), tab_type.clone(), events)
+                })
+                .collect(),
+        )
     };
     let batches: Vec<_> = tabs.iter().map(batch).collect();
-    Frame::encode(
-        Kind::Lanes,
-        &Lanes { sent_at: taba_server::system_clock()(), batches, ..Lanes::default() }.encode(),
-        Compression::Lz4,
-    )
+    Frame::encode(Kind::Lanes, &Lanes::new(taba_server::system_clock()(), batches).encode(), Compression::Lz4)
 }
 
 /// Events per second of CPU, in millions: all threads of the process, the answers included.

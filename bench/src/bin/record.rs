@@ -27,7 +27,7 @@ struct Nowhere;
 #[async_trait]
 impl Sink for Nowhere {
     async fn deliver(&self, batch: Arc<SealedBatch>) -> Result<Receipt, SinkError> {
-        Ok(Receipt { seq: batch.seq(), now: Timestamp::default(), refused: Vec::new() })
+        Ok(Receipt::new(batch.seq(), Timestamp::default(), Vec::new()))
     }
 }
 

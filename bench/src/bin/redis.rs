@@ -51,13 +51,9 @@ fn commit(states: &[StateKey], contents: &[Bytes], writer: u64, count: u64) -> C
     let parts = states.iter().enumerate().map(|(place, key)| {
         (key.clone(), Part::WHOLE, Some(contents[(place + count as usize) % contents.len()].clone()))
     });
-    Commit {
-        expect: version(count - 1),
-        next: version(count),
-        marks: vec![(StreamId(7), Some(Mark { seq: SeqNo(count), events: count, hour: 500_000 }))],
-        tabs: Vec::new(),
-        states: parts.collect(),
-    }
+    Commit::new(version(count - 1), version(count))
+        .with_marks(vec![(StreamId(7), Some(Mark::new(SeqNo(count), count, 500_000)))])
+        .with_states(parts.collect())
 }
 
 /// CPU seconds that the Redis has used so far, user and system.

@@ -49,15 +49,14 @@ fn decode(name: &str, times: &[Timestamp], values: &[f64]) {
 }
 
 fn size(name: &str, times: &[Timestamp], values: &[f64]) {
-    let batch = LaneBatch {
-        stream: StreamId(0x1234_5678_9abc_def0),
-        vbucket: 480,
-        seq: SeqNo(77),
-        base: SeqNo(77),
-        events_before: 7_700_000,
-        blocks: vec![block(times, values)],
-    };
-    let message = Lanes { batches: vec![batch], ..Lanes::default() }.encode();
+    let batch = LaneBatch::new(
+        StreamId(0x1234_5678_9abc_def0),
+        480,
+        SeqNo(77),
+        7_700_000,
+        vec![block(times, values)],
+    );
+    let message = Lanes::new(Timestamp::default(), vec![batch]).encode();
     let per_event =
         |compression| Frame::encode(Kind::Lanes, &message, compression).len() as f64 / times.len() as f64;
     let (plain, packed) = (per_event(Compression::None), per_event(Compression::Lz4));

@@ -71,19 +71,14 @@ impl Server {
         handler.fold_values(&mut state, times, values).unwrap();
         let (tab, tab_type) = (TabName::new(tab).unwrap(), TabType::new(tab_type).unwrap());
         let version = handler.version();
-        let envelope =
-            Envelope { tab_type: tab_type.clone(), version, events, state: handler.encode(&state).into() };
+        let envelope = Envelope::new(tab_type.clone(), version, events, handler.encode(&state).into());
         let home = self.store.vbuckets().of(&tab);
         self.runtime.block_on(async {
             let expect = self.store.load(home, &Wanted::default()).await.unwrap().version;
             let key = StateKey { tab: tab.clone(), client: ClientId::new(client).unwrap() };
-            let commit = Commit {
-                expect,
-                next: Version { writer: 7, count: expect.count + 1 },
-                tabs: vec![(tab, Some(tab_type))],
-                states: vec![(key, Part::WHOLE, Some(envelope.encode()))],
-                ..Commit::default()
-            };
+            let commit = Commit::new(expect, Version { writer: 7, count: expect.count + 1 })
+                .with_tabs(vec![(tab, Some(tab_type))])
+                .with_states(vec![(key, Part::WHOLE, Some(envelope.encode()))]);
             assert_eq!(self.store.commit(home, commit).await.unwrap(), Committed::Done);
         });
     }

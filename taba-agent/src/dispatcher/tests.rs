@@ -71,14 +71,7 @@ fn tick(dispatcher: &mut Dispatcher, now: Duration) -> Vec<Request> {
 fn acks(request: &Request, answer: Answer) -> Vec<Ack> {
     let ack = |batch: &crate::lane::OutgoingBatch| {
         let applied = if answer == Answer::Applied { batch.seq } else { SeqNo(batch.seq.0 - 1) };
-        Ack {
-            stream: batch.lane.stream,
-            vbucket: batch.lane.vbucket,
-            applied,
-            stable: SeqNo::NONE,
-            answer,
-            refused: Vec::new(),
-        }
+        Ack::new(batch.lane.stream, batch.lane.vbucket, applied, answer)
     };
     request.batches.iter().map(ack).collect()
 }
@@ -290,7 +283,7 @@ fn refusals_are_counted_once() {
     offer(&mut dispatcher, ms(0), 0..1);
     let sent = tick(&mut dispatcher, ms(20));
     let mut acks = acks(&sent[0], Answer::Applied);
-    acks[0].refused = vec![taba_core::wire::Refusal { block: 0, why: Why::UnknownType, events: 1 }];
+    acks[0].refused = vec![taba_core::wire::Refusal::new(0, Why::UnknownType, 1)];
     handle(&mut dispatcher, ms(30), Input::Answered { request: sent[0].id, acks, server_time: None });
     assert_eq!(dispatcher.counts().refused[&Why::UnknownType], 1);
 }
@@ -306,13 +299,8 @@ fn who_joins_the_line_in_the_moment_of_a_dispatch_is_not_forgotten() {
 
 /// The answers to a request that asks: all is applied up to `applied`, and stable.
 fn confirmed(request: &Request, applied: u64) -> Input {
-    let ack = |key: LaneKey| Ack {
-        stream: key.stream,
-        vbucket: key.vbucket,
-        applied: SeqNo(applied),
-        stable: SeqNo(applied),
-        answer: Answer::Applied,
-        refused: Vec::new(),
+    let ack = |key: LaneKey| {
+        Ack::new(key.stream, key.vbucket, SeqNo(applied), Answer::Applied).with_stable(SeqNo(applied))
     };
     Input::Answered { request: request.id, acks: request.lanes().map(ack).collect(), server_time: None }
 }
@@ -426,12 +414,8 @@ fn a_lane_for_which_a_server_is_too_old_goes_to_the_next_and_all_others_stay() {
     let (home, other) = (sent[0].server, sent[1].server);
     let mut answer = acks(&sent[0], Answer::Applied);
     let lane = sent[0].batches[0].lane;
-    answer[0] = Ack {
-        answer: Answer::Unavailable,
-        applied: SeqNo::NONE,
-        refused: vec![taba_core::wire::Refusal { block: 0, why: Why::UnknownVersion, events: 1 }],
-        ..answer[0].clone()
-    };
+    (answer[0].answer, answer[0].applied) = (Answer::Unavailable, SeqNo::NONE);
+    answer[0].refused = vec![taba_core::wire::Refusal::new(0, Why::UnknownVersion, 1)];
     let answers = [
         Input::Answered { request: sent[0].id, acks: answer, server_time: None },
         answered(&sent[1], Answer::Applied),
@@ -472,7 +456,7 @@ fn what_servers_are_too_old_for_is_tried_at_all_of_them_and_never_set_aside() {
             let Action::Send(request) = action else { panic!("{action:?}") };
             servers.push(request.server);
             let mut acks = acks(&request, Answer::Unavailable);
-            let refusal = taba_core::wire::Refusal { block: 0, why: Why::UnknownVersion, events: 1 };
+            let refusal = taba_core::wire::Refusal::new(0, Why::UnknownVersion, 1);
             acks.iter_mut().for_each(|ack| ack.refused = vec![refusal.clone()]);
             let answer = Input::Answered { request: request.id, acks, server_time: None };
             let mut actions = Vec::new();

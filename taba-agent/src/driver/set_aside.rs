@@ -244,7 +244,7 @@ fn frame(aside: &SetAsideBlocks, client: &ClientId, incarnation: u64, blocks: &[
     let events: u64 = blocks.iter().map(|block| block.events).sum();
     blocks.push(Block::note(ledger::tab(ledger::RECORDED), client.clone(), aside.at, events));
     let (client, sent_at) = (client.clone(), aside.at);
-    let batch = ClientBatch { client, incarnation, seq: SeqNo::FIRST, sent_at, blocks };
+    let batch = ClientBatch::new(client, incarnation, SeqNo::FIRST, sent_at, blocks);
     Frame::encode(Kind::ClientBatch, &batch.encode(), Compression::Lz4)
 }
 

@@ -329,7 +329,7 @@ mod tests {
         // All of it passes an Agent's intake checks.
         for FrontBatch { client, blocks, .. } in collected.batches {
             let (seq, sent_at) = (taba_core::SeqNo(1), Timestamp::default());
-            let batch = taba_core::wire::ClientBatch { client, incarnation: 1, seq, sent_at, blocks };
+            let batch = taba_core::wire::ClientBatch::new(client, 1, seq, sent_at, blocks);
             let intake = crate::intake::sort_out(VBuckets::default(), Timestamp::default(), &batch, &[]);
             assert_eq!(intake.refused, []);
         }

@@ -17,7 +17,9 @@ impl Lane {
         };
         let sent = self.cursor;
         let beyond = if self.is_recovered { ack.applied.min(self.last) } else { ack.applied };
-        let ack = &Ack { applied: beyond, stable: ack.stable.min(beyond), ..ack.clone() };
+        let mut ack = ack.clone();
+        (ack.applied, ack.stable) = (beyond, ack.stable.min(beyond));
+        let ack = &ack;
         let progress = match ack.answer {
             Answer::Unavailable | Answer::Busy | Answer::Misplaced | Answer::Misdated => Progress::Later,
             // A mark above everything sent is not of this Lane.

@@ -95,7 +95,7 @@ fn decoded(outgoing: &OutgoingBatch) -> LaneBatch {
 
 fn ack(applied: u64, stable: u64, answer: Answer) -> Ack {
     let (applied, stable) = (SeqNo(applied), SeqNo(stable));
-    Ack { stream: StreamId(7), vbucket: 3, applied, stable, answer, refused: Vec::new() }
+    Ack::new(StreamId(7), 3, applied, answer).with_stable(stable)
 }
 
 /// A Lane with Batches 1 to `sealed` acknowledged and retained, and one more Block to send.
@@ -115,7 +115,8 @@ fn what_is_sent_is_what_the_core_reads() {
     let mut bench = Bench::new(10_000);
     let blocks: Vec<_> = (0..5).map(block).collect();
     blocks.iter().for_each(|block| bench.offer(std::slice::from_ref(block)));
-    let note = Block { tab: TabName::new("taba.recorded").unwrap(), ..block(0) };
+    let mut note = block(0);
+    note.tab = TabName::new("taba.recorded").unwrap();
     bench.offer(std::slice::from_ref(&note));
     let Some(NextMessage::Batch(bytes)) = bench.lane.next() else { panic!() };
     let outgoing = bench.batch();
@@ -478,7 +479,8 @@ fn what_was_never_sent_can_be_replaced() {
     assert!(bench.lane.wants_merge(secs(9), 0) && !bench.lane.wants_merge(secs(9), 1_000_000));
     let unsent = bench.lane.unsent().unwrap();
     assert_eq!([first.clone(), unsent.clone()].concat(), (0..6).map(block).collect::<Vec<_>>());
-    let one = Block { events: unsent.iter().map(|block| block.events).sum(), ..block(1) };
+    let mut one = block(1);
+    one.events = unsent.iter().map(|block| block.events).sum();
     let (_, fragments) = bench.lane.plan_unsent(std::slice::from_ref(&one));
     let record =
         Record::Merge { stream: key().stream, taken_at: Timestamp::default(), fragments: &fragments };

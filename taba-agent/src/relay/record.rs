@@ -83,7 +83,7 @@ impl<S: Spool> Relay<S> {
             };
             let incarnation = incarnation.unwrap_or(self.front.incarnation);
             let FrontBatch { client, blocks, .. } = batch;
-            let batch = ClientBatch { client, incarnation, seq: SeqNo(seq), sent_at: now.time, blocks };
+            let batch = ClientBatch::new(client, incarnation, SeqNo(seq), now.time, blocks);
             match self.accept(now, &batch, &[]) {
                 AcceptOutcome::Taken { position, .. } => last = last.max(position),
                 AcceptOutcome::Refused(error) => return RecordOutcome::Refused(error),

@@ -214,12 +214,10 @@ fn withhold(encoded: &bytes::Bytes) -> Option<(Block, Block)> {
     if matches!(block.content, Content::Withheld { .. }) {
         return None;
     }
-    let withheld = Block {
-        // Keeps only the counts: the name may be the cause of the failure.
-        tab: if block.tab.is_reserved() { ledger::tab(ledger::RECORDED) } else { nameless() },
-        tab_type: ledger::tab_type(),
-        content: Content::Withheld { place: Where::Agent, why: Why::Poison },
-        ..block.clone()
-    };
+    let mut withheld = block.clone();
+    // Keeps only the counts: the name may be the cause of the failure.
+    withheld.tab = if block.tab.is_reserved() { ledger::tab(ledger::RECORDED) } else { nameless() };
+    withheld.tab_type = ledger::tab_type();
+    withheld.content = Content::Withheld { place: Where::Agent, why: Why::Poison };
     Some((block, withheld))
 }

@@ -65,7 +65,7 @@ fn block(client: usize, number: usize) -> Block {
 
 fn batch(client: usize, seq: u64, blocks: Vec<Block>) -> ClientBatch {
     let client = ClientId::new(&format!("client{client}")).unwrap();
-    ClientBatch { client, incarnation: 1, seq: SeqNo(seq), sent_at: Timestamp::default(), blocks }
+    ClientBatch::new(client, 1, SeqNo(seq), Timestamp::default(), blocks)
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn a_repeated_batch_gets_the_same_answer_and_is_not_taken_twice() {
     let config = config(|_| {});
     let mut relay = relay(&config);
     let first = batch(0, 1, vec![block(0, 1), block(1, 2)]);
-    let bad = [BadBlock { block: 1, events: 5, error: NameError::Empty { what: "tab name" }.into() }];
+    let bad = [BadBlock::new(1, 5, NameError::Empty { what: "tab name" }.into())];
     let receipt = taken(relay.accept(moment(Duration::ZERO), &first, &bad));
     assert_eq!(receipt.refused.iter().map(|refusal| refusal.block).collect::<Vec<_>>(), [1, 2]);
     let held = relay.unapplied();
@@ -384,13 +384,8 @@ impl SimulatedStore {
     /// The answers to a whole request; what is stable is at most `stable`.
     fn take_all(&mut self, request: &Request, stable: u64) -> Vec<Ack> {
         let lanes = Lanes::decode(&Bytes::from(request.message())).unwrap();
-        let ack = |stream, vbucket, (applied, answer): (u64, Answer)| Ack {
-            stream,
-            vbucket,
-            applied: SeqNo(applied),
-            stable: SeqNo(applied.min(stable)),
-            answer,
-            refused: Vec::new(),
+        let ack = |stream, vbucket, (applied, answer): (u64, Answer)| {
+            Ack::new(stream, vbucket, SeqNo(applied), answer).with_stable(SeqNo(applied.min(stable)))
         };
         let batches = lanes.batches.iter().map(|batch| (batch.stream, batch.vbucket, Ok(batch)));
         let probes = lanes.probes.iter().map(|probe| (probe.stream, probe.vbucket, Err(probe)));
@@ -612,7 +607,8 @@ impl World {
         let acks = self.store.take_all(&request, 0).into_iter().map(|ack| {
             let lane = (ack.stream, ack.vbucket);
             let stable = self.replica.marks.get(&lane).map_or(0, |(mark, _)| *mark);
-            Ack { stable: SeqNo(stable.min(ack.applied.0)), ..ack }
+            let applied = ack.applied.0;
+            ack.with_stable(SeqNo(stable.min(applied)))
         });
         let acks: Vec<_> = acks.collect();
         let input = match fate {
@@ -628,10 +624,11 @@ impl World {
             }
             Fate::Some(answer, n) => {
                 // Whether such a message was stored is as unknown as its answer says.
-                let turned = |(place, ack): (usize, Ack)| {
-                    let (answer, applied) =
-                        if place % n == 0 { (answer, SeqNo(0)) } else { (ack.answer, ack.applied) };
-                    Ack { answer, applied, ..ack }
+                let turned = |(place, mut ack): (usize, Ack)| {
+                    if place % n == 0 {
+                        (ack.answer, ack.applied) = (answer, SeqNo(0));
+                    }
+                    ack
                 };
                 let acks = acks.into_iter().enumerate().map(turned).collect();
                 Input::Answered { request: request.id, acks, server_time }

@@ -370,7 +370,7 @@ mod tests {
             seq: SeqNo(42),
             taken_at: Timestamp::from_micros(1_795_371_115_250_000),
             events_total: 4_711,
-            refused: vec![Refusal { block: 3, why: Why::BadName, events: 17 }],
+            refused: vec![Refusal::new(3, Why::BadName, 17)],
         }
     }
 

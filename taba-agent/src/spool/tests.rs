@@ -24,7 +24,7 @@ fn key() -> LaneKey {
 }
 
 fn taken(seq: u64) -> AcceptedBatch {
-    let refused = vec![Refusal { block: 1, why: Why::BadName, events: seq }];
+    let refused = vec![Refusal::new(1, Why::BadName, seq)];
     let client = ClientId::new("web").unwrap();
     let taken_at = Timestamp::from_secs(9);
     AcceptedBatch { client, incarnation: 1, seq: SeqNo(seq), taken_at, events_total: 10 * seq, refused }

@@ -149,7 +149,7 @@ impl Store {
 
 /// Whatever is stored here is stable.
 fn ack(stream: StreamId, vbucket: u16, applied: SeqNo, answer: Answer) -> Ack {
-    Ack { stream, vbucket, applied, stable: applied, answer, refused: Vec::new() }
+    Ack::new(stream, vbucket, applied, answer).with_stable(applied)
 }
 
 /// What came back over HTTP.
@@ -221,7 +221,7 @@ pub(crate) fn frame(batch: &ClientBatch) -> Vec<u8> {
 
 pub(crate) fn batch(seq: u64, blocks: Vec<Block>) -> ClientBatch {
     let client = ClientId::new("web-1").unwrap();
-    ClientBatch { client, incarnation: 42, seq: SeqNo(seq), sent_at: Timestamp::from_secs(1), blocks }
+    ClientBatch::new(client, 42, SeqNo(seq), Timestamp::from_secs(1), blocks)
 }
 
 pub(crate) fn block(tab: &str, events: usize) -> Block {
@@ -233,5 +233,5 @@ pub(crate) fn block(tab: &str, events: usize) -> Block {
 
 /// A partial State of so many bytes.
 pub(crate) fn heavy(tab: &str, bytes: usize) -> Block {
-    Block { content: Content::State { version: 1, bytes: vec![7; bytes].into() }, ..block(tab, 5) }
+    block(tab, 5).with_content(Content::State { version: 1, bytes: vec![7; bytes].into() })
 }

@@ -289,7 +289,7 @@ impl EventBuffer {
         self.seq = self.seq.next();
         self.emptied_before = emptied_before;
         let SenderIdentity { client, incarnation } = self.identity.clone();
-        let batch = ClientBatch { client, incarnation, seq: self.seq, sent_at: now, blocks };
+        let batch = ClientBatch::new(client, incarnation, self.seq, now, blocks);
         Some(SealedBatch::new(batch, events, dropped))
     }
 

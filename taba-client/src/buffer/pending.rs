@@ -301,15 +301,14 @@ impl PendingEvents {
         times: (Timestamp, Timestamp),
         content: Content,
     ) -> Block {
-        Block {
-            tab: self.spec.name().clone(),
-            client: client.clone(),
-            tab_type: self.spec.tab_type().clone(),
+        Block::new(
+            self.spec.name().clone(),
+            client.clone(),
+            self.spec.tab_type().clone(),
             events,
-            earliest: times.0,
-            latest: times.1,
+            times.0..=times.1,
             content,
-        }
+        )
     }
 
     /// Forgets the first `count` unfolded events.

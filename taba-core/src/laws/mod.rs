@@ -59,6 +59,7 @@ pub use proptest;
 /// A law does not hold.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the law `{law}` is broken: {equation}\n{detail}")]
+#[non_exhaustive]
 pub struct Broken {
     /// Which law: the name of its function, and of its row in the table.
     pub law: &'static str,
@@ -69,7 +70,8 @@ pub struct Broken {
 }
 
 impl Broken {
-    pub(crate) fn new((law, equation): (&'static str, &'static str), detail: impl Into<String>) -> Self {
+    /// A law, by its name and its equation, and what came out instead: for laws of your own.
+    pub fn new((law, equation): (&'static str, &'static str), detail: impl Into<String>) -> Self {
         Self { law, equation, detail: detail.into() }
     }
 }

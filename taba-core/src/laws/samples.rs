@@ -9,6 +9,7 @@ use crate::wire::Value;
 
 /// What one trial of a law is given; each law uses what it needs.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Sample<V> {
     /// Some events.
     pub a: Vec<Event<V>>,

@@ -1,5 +1,7 @@
 //! [`Block`]: the events, or a partial State, of one (Client, Tab), inside a Batch.
 
+use std::ops::RangeInclusive;
+
 use bytes::Bytes;
 
 use super::value::Value;
@@ -22,6 +24,7 @@ use crate::time::Timestamp;
 /// ```
 /// A relay checks only the header; the Server decodes the payload.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Block {
     /// The Tab.
     pub tab: TabName,
@@ -62,6 +65,25 @@ pub enum Content {
 }
 
 impl Block {
+    /// A Block whose payload is encoded already; its `events`, at least one, have their times within `times`.
+    pub fn new(
+        tab: TabName,
+        client: ClientId,
+        tab_type: TabType,
+        events: u64,
+        times: RangeInclusive<Timestamp>,
+        content: Content,
+    ) -> Self {
+        let (earliest, latest) = times.into_inner();
+        Self { tab, client, tab_type, events, earliest, latest, content }
+    }
+
+    /// With another payload for the same events.
+    #[must_use]
+    pub fn with_content(self, content: Content) -> Self {
+        Self { content, ..self }
+    }
+
     /// A Block of raw events. `None` when there are no events: an empty Block does not exist.
     pub fn of_events<V: Value>(
         tab: TabName,

@@ -63,6 +63,7 @@ pub enum Compression {
 /// Little-endian. `body_bytes` is the length of the body as sent, `raw_bytes` its length when unpacked, both at most
 /// 8 MiB; the checksum (CRC-32, IEEE) covers the body as sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Frame {
     /// Which message it is.
     pub kind: Kind,

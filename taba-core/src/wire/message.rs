@@ -17,6 +17,7 @@ use crate::time::Timestamp;
 /// ```
 /// The content under one (incarnation, seq) never changes, so a repeated Batch is recognised by those two.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct ClientBatch {
     /// Who sends it.
     pub client: ClientId,
@@ -32,6 +33,7 @@ pub struct ClientBatch {
 
 /// One Block that was not taken, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Refusal {
     /// Its place in the Batch, from 0.
     pub block: u32,
@@ -43,6 +45,7 @@ pub struct Refusal {
 
 /// Agent to Client: the Batch is safe here.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Receipt {
     /// The Batch that this answers.
     pub seq: SeqNo,
@@ -59,6 +62,7 @@ pub struct Receipt {
 /// ```
 /// The content under one (stream, vbucket, seq) never changes.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct LaneBatch {
     /// Which sender incarnation.
     pub stream: StreamId,
@@ -81,6 +85,7 @@ pub struct LaneBatch {
 /// | stream u64 | vbucket u16 | base | events_before |
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Probe {
     /// Which sender incarnation.
     pub stream: StreamId,
@@ -99,6 +104,7 @@ pub struct Probe {
 /// | sent_at zigzag | n | n LaneBatches | m | m Probes |
 /// ```
 #[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct Lanes {
     /// The sender's clock. A second opinion for the Server on what time it is: see [`Mark::hour`](crate::Mark::hour).
     pub sent_at: Timestamp,
@@ -110,6 +116,7 @@ pub struct Lanes {
 
 /// Server to Agent: where a Lane stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Ack {
     /// Which sender incarnation.
     pub stream: StreamId,
@@ -151,7 +158,37 @@ pub enum Answer {
     Misdated = 6,
 }
 
+impl Ack {
+    /// The answer to a message of a Lane whose mark is `applied`; nothing is known to be stable, and nothing was refused.
+    pub const fn new(stream: StreamId, vbucket: u16, applied: SeqNo, answer: Answer) -> Self {
+        Self { stream, vbucket, applied, stable: SeqNo::NONE, answer, refused: Vec::new() }
+    }
+
+    /// With everything up to here stable.
+    #[must_use]
+    pub fn with_stable(self, stable: SeqNo) -> Self {
+        Self { stable, ..self }
+    }
+
+    /// With these Blocks refused.
+    #[must_use]
+    pub fn with_refused(self, refused: Vec<Refusal>) -> Self {
+        Self { refused, ..self }
+    }
+}
+
 impl ClientBatch {
+    /// What a Client, in one of its runs, sends under a number.
+    pub fn new(
+        client: ClientId,
+        incarnation: u64,
+        seq: SeqNo,
+        sent_at: Timestamp,
+        blocks: Vec<Block>,
+    ) -> Self {
+        Self { client, incarnation, seq, sent_at, blocks }
+    }
+
     /// The message, to be put in a frame.
     pub fn encode(&self) -> Vec<u8> {
         let bytes = self.blocks.iter().map(Block::encoded_bytes).sum::<usize>();
@@ -182,6 +219,7 @@ impl ClientBatch {
 
 /// A Block that breaks the rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct BadBlock {
     /// Its place in the Batch, from 0.
     pub block: u32,
@@ -191,7 +229,19 @@ pub struct BadBlock {
     pub error: WireError,
 }
 
+impl Refusal {
+    /// A Block, by its place in the Batch, of which so many events were lost.
+    pub const fn new(block: u32, why: Why, events: u64) -> Self {
+        Self { block, why, events }
+    }
+}
+
 impl BadBlock {
+    /// A Block, by its place in the Batch, that holds so many events.
+    pub const fn new(block: u32, events: u64, error: WireError) -> Self {
+        Self { block, events, error }
+    }
+
     /// The word of the Ledger for what is wrong.
     pub fn why(&self) -> Why {
         why(&self.error)
@@ -199,6 +249,11 @@ impl BadBlock {
 }
 
 impl Receipt {
+    /// The answer to a Batch, at the Agent's time.
+    pub const fn new(seq: SeqNo, now: Timestamp, refused: Vec<Refusal>) -> Self {
+        Self { seq, now, refused }
+    }
+
     /// The message, to be put in a frame.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
@@ -223,6 +278,23 @@ impl Receipt {
 }
 
 impl LaneBatch {
+    /// A Batch of a sender that has no older one of this Lane; `events_before` are the events of all that there were.
+    pub const fn new(
+        stream: StreamId,
+        vbucket: u16,
+        seq: SeqNo,
+        events_before: u64,
+        blocks: Vec<Block>,
+    ) -> Self {
+        Self { stream, vbucket, seq, base: seq, events_before, blocks }
+    }
+
+    /// With this Batch as the oldest that the sender still has.
+    #[must_use]
+    pub fn with_base(self, base: SeqNo) -> Self {
+        Self { base, ..self }
+    }
+
     /// How many events the Batch holds; the Ledger's own are not counted.
     pub fn events(&self) -> u64 {
         let counted = self.blocks.iter().filter(|block| !block.tab.is_reserved());
@@ -288,6 +360,11 @@ fn why(error: &WireError) -> Why {
 }
 
 impl Probe {
+    /// A question after a Lane of which the sender has the Batches from `base` on, with so many events before it.
+    pub const fn new(stream: StreamId, vbucket: u16, base: SeqNo, events_before: u64) -> Self {
+        Self { stream, vbucket, base, events_before }
+    }
+
     fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.stream.0.to_le_bytes());
         out.extend_from_slice(&self.vbucket.to_le_bytes());
@@ -308,6 +385,17 @@ impl Probe {
 }
 
 impl Lanes {
+    /// A request without Probes, at the sender's time.
+    pub const fn new(sent_at: Timestamp, batches: Vec<LaneBatch>) -> Self {
+        Self { sent_at, batches, probes: Vec::new() }
+    }
+
+    /// With these Probes.
+    #[must_use]
+    pub fn with_probes(self, probes: Vec<Probe>) -> Self {
+        Self { probes, ..self }
+    }
+
     /// Bytes of a request around its Batches and Probes, at most.
     pub const HEAD_BYTES_MAX: usize = 3 * 10;
     /// Bytes of one Probe, at most.

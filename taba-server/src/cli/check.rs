@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use taba_core::{Envelope, Scan, ScanWhat, Store, StoreError, TabName, VBucket, Wanted, causes};
+use taba_core::{Envelope, Scan, Store, StoreError, TabName, VBucket, Wanted, causes};
 use taba_process::{Exit, Log};
 use taba_server::config::{StoreKind, VerifiedServerConfig};
 use taba_server::{EmbeddedOptions, EmbeddedStore};
@@ -114,8 +114,7 @@ impl CheckReport {
     }
 
     async fn tab(&mut self, store: &impl Store, vbucket: VBucket, tab: &TabName) -> Result<(), StoreError> {
-        let mut scan =
-            Scan { tab: Some(tab.clone()), after: None, limit: PAGE_STATES, what: ScanWhat::States };
+        let mut scan = Scan::default().with_tab(tab.clone()).with_limit(PAGE_STATES);
         loop {
             let page = store.scan(vbucket, &scan).await?;
             for state in &page {

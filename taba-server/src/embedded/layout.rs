@@ -159,11 +159,11 @@ pub(super) fn read_mark(key: &[u8], value: &[u8]) -> Option<(StreamId, Mark)> {
     let value: &[u8; MARK_BYTES] = value.try_into().ok()?;
     let (seq, rest) = value.split_first_chunk::<8>()?;
     let (events, hour) = rest.split_first_chunk::<8>()?;
-    let mark = Mark {
-        seq: SeqNo(u64::from_le_bytes(*seq)),
-        events: u64::from_le_bytes(*events),
-        hour: u32::from_le_bytes(hour.try_into().ok()?),
-    };
+    let mark = Mark::new(
+        SeqNo(u64::from_le_bytes(*seq)),
+        u64::from_le_bytes(*events),
+        u32::from_le_bytes(hour.try_into().ok()?),
+    );
     Some((stream, mark))
 }
 
@@ -221,7 +221,7 @@ mod tests {
 
     #[test]
     fn values_come_back_as_they_went() {
-        let mark = Mark { seq: SeqNo(7), events: 9, hour: 11 };
+        let mark = Mark::new(SeqNo(7), 9, 11);
         let vbucket = VBuckets::default().get(1).unwrap();
         assert_eq!(read_mark(&mark_key(vbucket, StreamId(5)), &put_mark(&mark)), Some((StreamId(5), mark)));
         let version = Version { writer: 3, count: 4 };

@@ -332,12 +332,7 @@ impl Cache {
 impl DecodedState {
     pub(super) fn encode(&self) -> Result<Bytes, Panicked> {
         let state = self.handler.encode(&self.state)?.into();
-        let envelope = Envelope {
-            tab_type: self.tab_type.clone(),
-            version: self.handler.version(),
-            events: self.events,
-            state,
-        };
+        let envelope = Envelope::new(self.tab_type.clone(), self.handler.version(), self.events, state);
         Ok(envelope.encode())
     }
 }

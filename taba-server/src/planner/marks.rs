@@ -134,7 +134,7 @@ impl Marks {
     pub(super) fn sign(&mut self, version: Version, hour: u32) {
         if self.to_sign > 0 {
             self.to_sign -= 1;
-            self.set(StreamId(version.writer), Mark { seq: SeqNo(version.count), events: 0, hour });
+            self.set(StreamId(version.writer), Mark::new(SeqNo(version.count), 0, hour));
             self.signing = Some(version);
         }
     }
@@ -260,7 +260,7 @@ mod tests {
     }
 
     fn mark(seq: u64, hour: u32) -> Mark {
-        Mark { seq: SeqNo(seq), events: 0, hour }
+        Mark::new(SeqNo(seq), 0, hour)
     }
 
     #[test]

@@ -68,7 +68,7 @@ impl IncomingMessage {
 
     pub(super) fn ack(&self, applied: SeqNo, answer: Answer) -> Ack {
         let (stream, vbucket) = (self.stream(), self.vbucket());
-        Ack { stream, vbucket, applied, stable: SeqNo::NONE, answer, refused: Vec::new() }
+        Ack::new(stream, vbucket, applied, answer)
     }
 }
 

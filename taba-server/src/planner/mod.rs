@@ -343,7 +343,10 @@ impl<T> Planner<T> {
         let sender = attempt.messages.iter().map(PendingMessage::sent_hour).min().unwrap_or(0);
         let hours = Hours { server: hour_of(env.now), sender };
         self.cache.marks.sign(next, hours.later());
-        let mut commit = Commit { expect, next, marks: self.cache.marks.moved(), tabs, states };
+        let mut commit = Commit::new(expect, next)
+            .with_marks(self.cache.marks.moved())
+            .with_tabs(tabs)
+            .with_states(states);
         let room = COMMIT_PAIRS_MAX.saturating_sub(commit.pairs());
         let old = self.cache.marks.sweep(hours, room);
         commit.marks.extend(old.into_iter().map(|stream| (stream, None)));

@@ -66,6 +66,6 @@ fn newer(cache: &mut Cache, handlers: &Registry, block: &Block) -> Option<NewerS
 /// The answer to a Batch whose Block at `place` is newer: nothing was folded or dropped.
 pub(super) fn unavailable(message: &IncomingMessage, place: u32) -> Ack {
     let events = message.blocks().get(place as usize).map_or(0, |block| block.events);
-    let reason = Refusal { block: place, why: Why::UnknownVersion, events };
-    Ack { refused: vec![reason], ..message.unanswered(Answer::Unavailable) }
+    let reason = Refusal::new(place, Why::UnknownVersion, events);
+    message.unanswered(Answer::Unavailable).with_refused(vec![reason])
 }

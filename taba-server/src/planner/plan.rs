@@ -134,7 +134,7 @@ impl CommitPlan {
             }
         }
         let (stream, vbucket) = (batch.stream, batch.vbucket);
-        self.acks.push(Ack { stream, vbucket, applied, stable: SeqNo::NONE, answer, refused });
+        self.acks.push(Ack::new(stream, vbucket, applied, answer).with_refused(refused));
     }
 
     fn add_probe(&mut self, cache: &mut Cache, probe: &Probe, (hour, room): (u32, usize)) {
@@ -216,7 +216,7 @@ impl CommitPlan {
             let outcome = fold_block(cache, env.handlers, block, arrival);
             // The sender knows about the Blocks that it withheld itself.
             if let Some((Where::Server, why, events)) = outcome.refused {
-                refusals.push(Refusal { block: place as u32, why, events });
+                refusals.push(Refusal::new(place as u32, why, events));
             }
             // The Ledger's own notes are not counted.
             if block.tab.is_reserved() {

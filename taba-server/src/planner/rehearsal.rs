@@ -40,10 +40,10 @@ pub fn check(
     let mut refused = Vec::new();
     for (place, block) in (0..).zip(&batch.blocks) {
         if let Some((_, why, events)) = fold_block(&mut cache, handlers, block, arrival).refused {
-            refused.push(Refusal { block: place, why, events });
+            refused.push(Refusal::new(place, why, events));
         }
     }
     // Each State was encoded on its copy.
     let LaneBatch { stream, vbucket, .. } = *batch;
-    Ack { stream, vbucket, applied: SeqNo::NONE, stable: SeqNo::NONE, answer: Answer::Applied, refused }
+    Ack::new(stream, vbucket, SeqNo::NONE, Answer::Applied).with_refused(refused)
 }

@@ -117,7 +117,7 @@ fn block(tab: &str, who: &str, values: &[f64]) -> Block {
 
 fn batch(stream: u64, seq: u64, base: u64, events_before: u64, blocks: Vec<Block>) -> LaneBatch {
     let (stream, seq, base) = (StreamId(stream), SeqNo(seq), SeqNo(base));
-    LaneBatch { stream, vbucket: 0, seq, base, events_before, blocks }
+    LaneBatch::new(stream, 0, seq, events_before, blocks).with_base(base)
 }
 
 /// The environment of some planners: one store, actions in flight, answers.
@@ -233,7 +233,7 @@ impl World {
     /// A stored State: events, total, latest.
     fn state(&self, tab: &str, who: &str) -> Option<(u64, Total)> {
         let key = StateKey { tab: name(tab), client: client(who) };
-        let loaded = self.load(&Wanted { states: vec![key], ..Wanted::default() });
+        let loaded = self.load(&Wanted::default().with_states(vec![key]));
         let (_, _, bytes) = loaded.states.first()?;
         let envelope = Envelope::decode(bytes).unwrap();
         Some((envelope.events, taba_core::decode_state(&Sum, envelope.version, &envelope.state).unwrap()))
@@ -323,7 +323,7 @@ fn each_refusal_has_its_reason_and_stands_in_the_ledger() {
         block("y", "c", &[1.0; 7]),
     ];
     let acks = world.ingest(&mut planner, vec![batch(1, 2, 1, 1, blocks)]);
-    let refusal = |block, why, events| Refusal { block, why, events };
+    let refusal = |block, why, events| Refusal::new(block, why, events);
     let expected = vec![
         refusal(0, Why::UnknownType, 5),
         refusal(1, Why::TypeConflict, 6),
@@ -422,11 +422,11 @@ fn a_damaged_state_is_not_written_over() {
     let next = Version { writer: 99, count: 1 };
     let bytes = Bytes::from_static(b"what is this");
     let states = vec![(key.clone(), Part::WHOLE, Some(bytes.clone()))];
-    let commit = Commit { expect, next, states, ..Commit::default() };
+    let commit = Commit::new(expect, next).with_states(states);
     assert_eq!(world.store_commit(commit), Committed::Done);
     let acks = world.ingest(&mut planner, vec![batch(1, 2, 1, 1, vec![block("a", "c", &[1.0; 4])])]);
-    assert_eq!(acks[0].refused, [Refusal { block: 0, why: Why::Undecodable, events: 4 }]);
-    let loaded = world.load(&Wanted { states: vec![key.clone()], ..Wanted::default() });
+    assert_eq!(acks[0].refused, [Refusal::new(0, Why::Undecodable, 4)]);
+    let loaded = world.load(&Wanted::default().with_states(vec![key.clone()]));
     assert_eq!(loaded.states, [(key, Part::WHOLE, bytes)]);
     assert_eq!(world.total("taba.dropped;where=server;why=undecodable", "c"), 4);
 }
@@ -519,7 +519,7 @@ fn clocks_that_are_far_apart_begin_no_lane_and_hold_up_none() {
 
 fn probe(stream: u64, base: u64, events_before: u64) -> IncomingMessage {
     let (stream, base) = (StreamId(stream), SeqNo(base));
-    IncomingMessage::Probe(Probe { stream, vbucket: 0, base, events_before })
+    IncomingMessage::Probe(Probe::new(stream, 0, base, events_before))
 }
 
 #[test]
@@ -782,7 +782,7 @@ impl World {
 fn newer(tab: &str, tab_type: &str, events: u64) -> Block {
     let state = taba_core::encode_state(&Total { total: events, latest: 0 });
     let content = Content::State { version: 2, bytes: state.into() };
-    Block { content, ..block_of(tab, "c", tab_type, &vec![1.0; events as usize]) }
+    block_of(tab, "c", tab_type, &vec![1.0; events as usize]).with_content(content)
 }
 
 #[test]
@@ -790,7 +790,7 @@ fn a_batch_of_a_newer_version_waits_and_every_other_lane_goes_on() {
     let (world, mut planner) = (World::new().with(Sum, Sum), Planner::default());
     world.ingest(&mut planner, vec![batch(1, 1, 1, 0, vec![block("y", "c", &[1.0])])]);
     let waiting = batch(1, 2, 1, 1, vec![block("x", "c", &[1.0; 2]), newer("z", "Other", 3)]);
-    let probe = Probe { stream: StreamId(1), vbucket: 0, base: SeqNo(2), events_before: 1 };
+    let probe = Probe::new(StreamId(1), 0, SeqNo(2), 1);
     let messages = vec![
         IncomingMessage::Batch(waiting.clone()),
         IncomingMessage::Batch(batch(2, 1, 1, 0, vec![block("y", "c", &[1.0; 4])])),
@@ -799,7 +799,7 @@ fn a_batch_of_a_newer_version_waits_and_every_other_lane_goes_on() {
     let acks = world.tell(&mut planner, messages);
     let expected = [(Answer::Unavailable, 1), (Answer::Applied, 1), (Answer::Applied, 1)];
     assert_eq!(answers(&acks), expected);
-    assert_eq!(acks[0].refused, [Refusal { block: 1, why: Why::UnknownVersion, events: 3 }]);
+    assert_eq!(acks[0].refused, [Refusal::new(1, Why::UnknownVersion, 3)]);
     assert_eq!((world.total("y", "c"), world.state("x", "c"), world.state("z", "c")), (5, None, None));
     let report = world.status.report();
     assert_eq!((report.batches_newer, report.events_refused, report.events_in), (1, 0, 5));

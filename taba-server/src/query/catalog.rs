@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use futures::stream::{self, StreamExt};
 use taba_core::{
-    AnyState, ClientId, Envelope, Guarded, Panicked, Part, Registry, Scan, ScanWhat, Scanned, StateKey,
-    TabName, TabType, VBucket,
+    AnyState, ClientId, Envelope, Guarded, Panicked, Part, Registry, Scan, Scanned, StateKey, TabName,
+    TabType, VBucket,
 };
 
 use super::error::QueryError;
@@ -134,12 +134,8 @@ impl TabStates {
         coverage: &Coverage,
     ) -> StatesPage {
         let limit = state.limits.page_states.max(1);
-        let scan = Scan {
-            tab: Some(self.tab.name.clone()),
-            after: self.after.take(),
-            limit,
-            what: ScanWhat::States,
-        };
+        let scan =
+            Scan::default().with_tab(self.tab.name.clone()).with_after(self.after.take()).with_limit(limit);
         let Some(scanned) = coverage.read(home, state.store.scan(home, &scan)).await else {
             self.done = true;
             return StatesPage { lacks_states: true, ..StatesPage::default() };

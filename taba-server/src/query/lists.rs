@@ -164,7 +164,7 @@ pub(super) async fn walk(
     what: ScanWhat,
     mut see: impl FnMut(Scanned),
 ) -> Result<(), StoreError> {
-    let mut scan = Scan { tab: None, after: None, limit: state.limits.page_states.max(1), what };
+    let mut scan = Scan::default().with_limit(state.limits.page_states.max(1)).with_what(what);
     loop {
         tokio::task::yield_now().await;
         let page = state.store.scan(vbucket, &scan).await?;

@@ -221,8 +221,11 @@ impl RemovalSweep<'_> {
         let Self { state, vbucket, selection, rule, .. } = *self;
         let (mut after, mut found, mut taken) = (None, false, false);
         loop {
-            let scan =
-                Scan { tab: Some(tab.clone()), after, limit: state.limits.page_states, what: rule.what() };
+            let scan = Scan::default()
+                .with_tab(tab.clone())
+                .with_after(after)
+                .with_limit(state.limits.page_states)
+                .with_what(rule.what());
             let page = state.store.scan(vbucket, &scan).await?;
             let last = page.len() < scan.limit;
             after = page.last().map(|scanned| scanned.key.clone());
@@ -260,7 +263,7 @@ async fn commit_removal(
     states.extend(keys.iter().map(|key| StateKey { tab: deleted.clone(), client: key.client.clone() }));
     states.sort_unstable();
     states.dedup();
-    let wanted = Wanted { states, ..Wanted::default() };
+    let wanted = Wanted::default().with_states(states);
     while !keys.is_empty() {
         let loaded = state.store.load(vbucket, &wanted).await?;
         let plan = plan_removal(state, loaded, rule, state.next_version(), state.now())?;
@@ -286,13 +289,13 @@ async fn commit_index(
         let version = state.store.load(vbucket, &Wanted::default()).await?.version;
         let mut empty = Vec::new();
         for tab in tabs {
-            let scan = Scan { tab: Some(tab.clone()), after: None, limit: 1, what: ScanWhat::Keys };
+            let scan = Scan::default().with_tab(tab.clone()).with_limit(1).with_what(ScanWhat::Keys);
             if state.store.scan(vbucket, &scan).await?.is_empty() {
                 empty.push((tab.clone(), None));
             }
         }
         let count = empty.len() as u64;
-        let commit = Commit { expect: version, next: state.next_version(), tabs: empty, ..Commit::default() };
+        let commit = Commit::new(version, state.next_version()).with_tabs(empty);
         if count == 0 || committed(state, vbucket, commit).await? {
             removed.tabs += count;
             return Ok(());
@@ -334,7 +337,7 @@ fn plan_removal(
     }
     let mut notes: BTreeMap<ClientId, (u64, Option<Bytes>)> = BTreeMap::new();
     let mut removed = Removed::default();
-    let mut commit = Commit { expect: loaded.version, next, ..Commit::default() };
+    let mut commit = Commit::new(loaded.version, next);
     for (key, parts) in &found {
         if key.tab.is_reserved() || !rule.takes(state, parts) {
             continue;
@@ -387,11 +390,11 @@ fn add_note(
         }
     };
     handler.fold_values(&mut held, &[now], &vec![events as f64]).map_err(|_| no_ledger())?;
-    let envelope = Envelope {
-        tab_type: ledger::tab_type(),
-        version: handler.version(),
-        events: noted + 1,
-        state: handler.encode(&held).map_err(|_| damaged())?.into(),
-    };
+    let envelope = Envelope::new(
+        ledger::tab_type(),
+        handler.version(),
+        noted + 1,
+        handler.encode(&held).map_err(|_| damaged())?.into(),
+    );
     Ok(envelope.encode())
 }

@@ -28,11 +28,11 @@ pub(crate) fn batch(
     blocks: Vec<Block>,
 ) -> LaneBatch {
     let (stream, seq, base) = (StreamId(stream), SeqNo(seq), SeqNo(1));
-    LaneBatch { stream, vbucket, seq, base, events_before, blocks }
+    LaneBatch::new(stream, vbucket, seq, events_before, blocks).with_base(base)
 }
 
 pub(crate) fn lanes(batches: Vec<LaneBatch>) -> Lanes {
-    Lanes { sent_at: taba_server::system_clock()(), batches, ..Lanes::default() }
+    Lanes::new(taba_server::system_clock()(), batches)
 }
 
 pub(crate) fn frame(batches: &[LaneBatch]) -> Vec<u8> {

@@ -126,19 +126,20 @@ async fn broken(from: Option<&'static str>, stuck: bool) -> Kit {
     }
     let full = std::mem::replace(&mut kit.store, Arc::new(MemoryStore::default()));
     for vbucket in full.vbuckets().iter() {
-        let scan = Scan { tab: None, after: None, limit: 10, what: taba_core::ScanWhat::States };
+        let scan = Scan::default().with_limit(10).with_what(taba_core::ScanWhat::States);
         let states = full.scan(vbucket, &scan).await.unwrap();
-        let commit = Commit {
-            next: taba_core::Version { writer: 1, count: 1 },
-            tabs: full.tabs(vbucket).await.unwrap().into_iter().map(|(tab, ty)| (tab, Some(ty))).collect(),
-            states: states
-                .into_iter()
-                .flat_map(|s| {
-                    s.parts.into_iter().map(move |(part, bytes)| (s.key.clone(), part, Some(bytes)))
-                })
-                .collect(),
-            ..Commit::default()
-        };
+        let commit = Commit::new(taba_core::Version::NEVER, taba_core::Version { writer: 1, count: 1 })
+            .with_tabs(
+                full.tabs(vbucket).await.unwrap().into_iter().map(|(tab, ty)| (tab, Some(ty))).collect(),
+            )
+            .with_states(
+                states
+                    .into_iter()
+                    .flat_map(|s| {
+                        s.parts.into_iter().map(move |(part, bytes)| (s.key.clone(), part, Some(bytes)))
+                    })
+                    .collect(),
+            );
         assert_eq!(broken.store.commit(vbucket, commit).await.unwrap(), Committed::Done);
     }
     kit

@@ -200,12 +200,12 @@ impl Kit {
         for (ago, value) in events {
             handler.fold(&mut state, Event::new(Timestamp::from_secs(NOW - ago), value));
         }
-        let envelope = Envelope {
-            tab_type: TabType::new(tab_type).unwrap(),
-            version: H::VERSION,
-            events: events.len() as u64,
-            state: encode_state(&state).into(),
-        };
+        let envelope = Envelope::new(
+            TabType::new(tab_type).unwrap(),
+            H::VERSION,
+            events.len() as u64,
+            encode_state(&state).into(),
+        );
         self.put(home, tab, tab_type, client, envelope.encode()).await;
     }
 
@@ -228,13 +228,10 @@ impl Kit {
         let tab = TabName::new(tab).unwrap();
         let key = StateKey { tab: tab.clone(), client: ClientId::new(client).unwrap() };
         let expect = self.store.load(home, &Wanted::default()).await.unwrap().version;
-        let commit = Commit {
-            expect,
-            next: Version { writer: 7, count: self.versions.fetch_add(1, Ordering::Relaxed) },
-            marks: Vec::new(),
-            tabs: vec![(tab, Some(TabType::new(tab_type).unwrap()))],
-            states: vec![(key, Part::WHOLE, Some(bytes))],
-        };
+        let commit =
+            Commit::new(expect, Version { writer: 7, count: self.versions.fetch_add(1, Ordering::Relaxed) })
+                .with_tabs(vec![(tab, Some(TabType::new(tab_type).unwrap()))])
+                .with_states(vec![(key, Part::WHOLE, Some(bytes))]);
         assert_eq!(self.store.commit(home, commit).await.unwrap(), Committed::Done);
     }
 
@@ -268,5 +265,5 @@ impl Kit {
 
 pub(crate) fn envelope(tab_type: &str, events: u64, state: Vec<u8>) -> bytes::Bytes {
     let tab_type = TabType::new(tab_type).unwrap();
-    Envelope { tab_type, version: 1, events, state: state.into() }.encode()
+    Envelope::new(tab_type, 1, events, state.into()).encode()
 }

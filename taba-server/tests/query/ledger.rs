@@ -138,15 +138,14 @@ async fn a_gap_that_a_probe_finds_is_no_longer_in_flight() {
     let vbucket = VBuckets::default().of(&TabName::new("hits").unwrap()).index();
     let (stream, seq) = (StreamId(7), SeqNo::FIRST);
     let blocks = vec![block("hits", &[1.0; 3]), block("taba.recorded", &[8.0])];
-    let batch = LaneBatch { stream, vbucket, seq, base: seq, events_before: 0, blocks };
+    let batch = LaneBatch::new(stream, vbucket, seq, 0, blocks);
     let totals = async || ledger(server.query_state(), &Selection::default()).await.unwrap().totals;
-    server.ingest(Lanes { sent_at: (server.clock())(), batches: vec![batch], ..Lanes::default() }).await;
+    server.ingest(Lanes::new((server.clock())(), vec![batch])).await;
     assert_eq!((totals().await.folded, totals().await.in_flight), (3, Some(5)));
-    let probes = vec![Probe { stream, vbucket, base: SeqNo(4), events_before: 8 }];
+    let probes = vec![Probe::new(stream, vbucket, SeqNo(4), 8)];
     for _ in 0..2 {
-        let acks = server
-            .ingest(Lanes { sent_at: (server.clock())(), probes: probes.clone(), ..Lanes::default() })
-            .await;
+        let acks =
+            server.ingest(Lanes::new((server.clock())(), Vec::new()).with_probes(probes.clone())).await;
         assert_eq!((acks[0].answer, acks[0].applied), (Answer::Applied, SeqNo(3)));
     }
     let totals = totals().await;

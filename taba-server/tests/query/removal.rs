@@ -97,10 +97,7 @@ impl Store for Crowded {
             self.intruders.store(left - 1, Ordering::SeqCst);
             let expect = self.store.load(vbucket, &Wanted::default()).await?.version;
             let next = Version { writer: 9, count: left as u64 };
-            assert_eq!(
-                self.store.commit(vbucket, Commit { expect, next, ..Commit::default() }).await?,
-                Committed::Done
-            );
+            assert_eq!(self.store.commit(vbucket, Commit::new(expect, next)).await?, Committed::Done);
         }
         self.store.commit(vbucket, commit).await
     }

@@ -140,7 +140,7 @@ fn run(steps: Vec<Step>, rules: Rules) {
                 let process = &mut processes[process];
                 versions += 1;
                 let next = Version { writer: 1, count: versions };
-                let mut commit = Commit { expect: process.seen, next, ..Commit::default() };
+                let mut commit = Commit::new(process.seen, next);
                 let (mut marks, mut tabs, mut states) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
                 for (kind, n, is_set) in set {
                     match kind {
@@ -156,7 +156,7 @@ fn run(steps: Vec<Step>, rules: Rules) {
                     process.known.missing(&commit)
                 } else {
                     let at = process.known.at;
-                    process.known.missing(&Commit { expect: at.unwrap_or_default(), ..commit.clone() })
+                    process.known.missing(&commit.clone().with_expect(at.unwrap_or_default()))
                 };
                 process.planned = Some((commit, unknown));
                 continue;
@@ -240,15 +240,15 @@ fn each_rule_is_needed() {
 fn past_the_bound_nothing_is_remembered() {
     let next = Version { writer: 1, count: 1 };
     let tabs = (0..3).map(|n| (tab(n), Some(TabType::new("T").unwrap()))).collect();
-    let commit = Commit { next, tabs, ..Commit::default() };
+    let commit = Commit::new(Version::NEVER, next).with_tabs(tabs);
     let mut known = IndexCache::default();
     known.committed(&commit, 2);
     assert!(known.is_empty());
-    assert_eq!(known.missing(&Commit { expect: next, ..commit.clone() }).len(), 3);
+    assert_eq!(known.missing(&commit.clone().with_expect(next)).len(), 3);
     known.committed(&commit, 3);
     assert_eq!(known.len(), 3);
     assert!(!known.is_empty());
-    assert!(known.missing(&Commit { expect: next, ..commit.clone() }).is_empty());
+    assert!(known.missing(&commit.clone().with_expect(next)).is_empty());
     assert_eq!(known.missing(&commit).len(), 3, "at another version nothing is known");
 }
 

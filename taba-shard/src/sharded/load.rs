@@ -46,12 +46,10 @@ fn read(vbucket: VBucket, wanted: &Wanted, found: [Reply; 6]) -> Result<Loaded, 
     let damaged = |what| StoreError::Damaged { vbucket, what };
     let [version, streams, marks, types, states, parts] = found;
     let version = if let Reply::Bytes(text) = version { layout::read_version(&text) } else { None };
-    Ok(Loaded {
-        version: version.ok_or_else(|| damaged("version"))?,
-        marks: read_marks(streams, marks).ok_or_else(|| damaged("mark"))?,
-        tabs: read_types(&wanted.tabs, types).ok_or_else(|| damaged("tab"))?,
-        states: read_states(&wanted.states, states, parts).ok_or_else(|| damaged("state"))?,
-    })
+    Ok(Loaded::new(version.ok_or_else(|| damaged("version"))?)
+        .with_marks(read_marks(streams, marks).ok_or_else(|| damaged("mark"))?)
+        .with_tabs(read_types(&wanted.tabs, types).ok_or_else(|| damaged("tab"))?)
+        .with_states(read_states(&wanted.states, states, parts).ok_or_else(|| damaged("state"))?))
 }
 
 fn read_marks(streams: Reply, marks: Reply) -> Option<Vec<(StreamId, Mark)>> {

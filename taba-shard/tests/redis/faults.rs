@@ -220,7 +220,7 @@ async fn a_failover_onto_a_replica_that_lags_takes_commits_back_and_nothing_brea
     assert_eq!(outcome, Committed::Conflict { found: version(1) });
     assert_eq!(kit::load(&store, vbucket(1), &["a"]).await, loaded(1, &["a"]));
     // What was indexed on the old primary only is indexed again.
-    let again = taba_core::Commit { next: Version { writer: 78, count: 1 }, ..commit(1, 2, &["a", "new"]) };
+    let again = commit(1, 2, &["a", "new"]).with_next(Version { writer: 78, count: 1 });
     assert_eq!(store.commit(vbucket(1), again).await.unwrap(), Committed::Done);
     assert_eq!(replica.command(&["ZRANGE", "{vb0001}.tabs", "0", "-1"]), "a\nnew");
     let names = store.tabs(vbucket(1)).await.unwrap();

@@ -55,7 +55,7 @@ pub(crate) fn key(name: &str) -> StateKey {
 }
 
 pub(crate) fn mark(n: u64) -> Mark {
-    Mark { seq: SeqNo(n), events: 10 * n, hour: 500_000 }
+    Mark::new(SeqNo(n), 10 * n, 500_000)
 }
 
 pub(crate) fn content(of: &str, n: u64) -> Bytes {
@@ -64,31 +64,24 @@ pub(crate) fn content(of: &str, n: u64) -> Bytes {
 
 /// A commit that writes content `n` of each Tab, and mark `n`.
 pub(crate) fn commit(expect: u64, n: u64, tabs: &[&str]) -> Commit {
-    Commit {
-        expect: if expect == 0 { Version::NEVER } else { version(expect) },
-        next: version(n),
-        marks: vec![(StreamId(5), Some(mark(n)))],
-        tabs: tabs.iter().map(|name| (tab(name), Some(TabType::new("Count").unwrap()))).collect(),
-        states: tabs.iter().map(|name| (key(name), Part::WHOLE, Some(content(name, n)))).collect(),
-    }
+    Commit::new(if expect == 0 { Version::NEVER } else { version(expect) }, version(n))
+        .with_marks(vec![(StreamId(5), Some(mark(n)))])
+        .with_tabs(tabs.iter().map(|name| (tab(name), Some(TabType::new("Count").unwrap()))).collect())
+        .with_states(tabs.iter().map(|name| (key(name), Part::WHOLE, Some(content(name, n)))).collect())
 }
 
 pub(crate) fn wanted(tabs: &[&str]) -> Wanted {
-    Wanted {
-        tabs: tabs.iter().map(|name| tab(name)).collect(),
-        states: tabs.iter().map(|name| key(name)).collect(),
-        ..Wanted::default()
-    }
+    Wanted::default()
+        .with_tabs(tabs.iter().map(|name| tab(name)).collect())
+        .with_states(tabs.iter().map(|name| key(name)).collect())
 }
 
 /// What a VBucket holds after `commit(_, n, tabs)` and nothing else.
 pub(crate) fn loaded(n: u64, tabs: &[&str]) -> Loaded {
-    Loaded {
-        version: version(n),
-        marks: vec![(StreamId(5), mark(n))],
-        tabs: tabs.iter().map(|name| (tab(name), TabType::new("Count").unwrap())).collect(),
-        states: tabs.iter().map(|name| (key(name), Part::WHOLE, content(name, n))).collect(),
-    }
+    Loaded::new(version(n))
+        .with_marks(vec![(StreamId(5), mark(n))])
+        .with_tabs(tabs.iter().map(|name| (tab(name), TabType::new("Count").unwrap())).collect())
+        .with_states(tabs.iter().map(|name| (key(name), Part::WHOLE, content(name, n))).collect())
 }
 
 pub(crate) async fn load(store: &ShardedRedis, vbucket: VBucket, tabs: &[&str]) -> Loaded {

@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use taba_core::{
-    ClientId, Commit, Committed, Loaded, Part, Scan, ScanWhat, Scanned, StateKey, Store, StoreError,
-    StreamId, TabName, TabType, Version,
+    ClientId, Commit, Committed, Loaded, Part, Scan, Scanned, StateKey, Store, StoreError, StreamId, TabName,
+    TabType, Version,
 };
 use taba_shard::ShardedRedis;
 use taba_tests::redis::{Options, Redis};
@@ -33,8 +33,8 @@ async fn look(store: &ShardedRedis) -> (Loaded, Vec<(TabName, TabType)>, Vec<Sca
     asked.states.push(StateKey { client: ClientId::new("db").unwrap(), ..key("a") });
     let mut loaded = store.load(vbucket(1), &asked).await.unwrap();
     loaded.marks.sort_unstable_by_key(|(stream, _)| *stream);
-    let all = Scan { tab: None, after: None, limit: 1000, what: ScanWhat::States };
-    let one = Scan { tab: Some(tab("a")), ..all.clone() };
+    let all = Scan::default().with_limit(1000);
+    let one = all.clone().with_tab(tab("a"));
     let scans = (store.scan(vbucket(1), &all).await.unwrap(), store.scan(vbucket(1), &one).await.unwrap());
     (loaded, store.tabs(vbucket(1)).await.unwrap(), scans.0, scans.1)
 }
@@ -78,17 +78,14 @@ async fn an_index_that_was_deleted_and_filled_again_in_part_is_noticed() {
     redis[0].command(&["DEL", &index("streams"), &index("tabs"), &index("clients.a"), &index("parts.a")]);
     // New entries come from a writer that takes the old ones for written.
     let client = StateKey { client: ClientId::new("new").unwrap(), ..key("a") };
-    let change = Commit {
-        expect: version(1),
-        next: version(2),
-        marks: vec![(StreamId(99), Some(mark(99)))],
-        tabs: vec![(tab("new"), Some(TabType::new("Count").unwrap()))],
-        states: vec![
+    let change = Commit::new(version(1), version(2))
+        .with_marks(vec![(StreamId(99), Some(mark(99)))])
+        .with_tabs(vec![(tab("new"), Some(TabType::new("Count").unwrap()))])
+        .with_states(vec![
             (client, Part::WHOLE, Some(content("new", 2))),
             (key("new"), Part::WHOLE, Some(content("new", 2))),
             (StateKey { client: ClientId::new("x").unwrap(), ..key("a") }, Part(9), Some(content("x", 2))),
-        ],
-    };
+        ]);
     kit::done(&store, vbucket(1), change).await;
     let (loaded, tabs, all, one) = look(&kit::store(&redis).await).await;
     assert_eq!(loaded.marks.len(), 4, "a mark that is not seen lets a Batch count twice");
@@ -102,13 +99,10 @@ async fn what_is_removed_stays_removed_when_indexes_are_written_again() {
     let redis = [Redis::start(Options::durable())];
     let store = kit::store(&redis).await;
     full(&store).await;
-    let removal = Commit {
-        expect: version(1),
-        next: version(2),
-        marks: vec![(StreamId(6), None)],
-        tabs: vec![(tab("b"), None)],
-        states: vec![(key("b"), Part::WHOLE, None)],
-    };
+    let removal = Commit::new(version(1), version(2))
+        .with_marks(vec![(StreamId(6), None)])
+        .with_tabs(vec![(tab("b"), None)])
+        .with_states(vec![(key("b"), Part::WHOLE, None)]);
     kit::done(&store, vbucket(1), removal).await;
     assert_eq!(redis[0].command(&["HMGET", "{vb0001}", "n.streams", "n.tabs", "n.clients.b"]), "2\n2\n(nil)");
     redis[0].command(&["DEL", &index("streams"), &index("tabs")]);
@@ -170,6 +164,6 @@ async fn a_damaged_type_or_mark_is_a_fault_of_its_own() {
     let error = store.load(vbucket(1), &wanted(&[])).await.unwrap_err();
     assert!(matches!(error, StoreError::Damaged { what: "mark", .. }), "{error:?}");
     assert_eq!(store.tabs(vbucket(1)).await.unwrap().len(), 3);
-    let next = Commit { expect: version(1), next: Version { writer: 5, count: 1 }, ..Commit::default() };
+    let next = Commit::new(version(1), Version { writer: 5, count: 1 });
     assert_eq!(store.commit(vbucket(1), next).await.unwrap(), Committed::Done);
 }

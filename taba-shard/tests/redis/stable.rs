@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use taba_core::{Commit, Store, StoreError, Version};
+use taba_core::{Store, StoreError, Version};
 use taba_shard::stability::StabilityRules;
 use taba_shard::{ShardedRedis, Shards, ShardsOptions};
 use taba_tests::redis::{Options, Redis};
@@ -90,10 +90,10 @@ async fn a_failover_ends_the_wait_and_says_nothing_about_before() {
     assert!(replica.command(&["HGET", "{vb0001}", "ver"]).ends_with("-1"));
     // A commit on what is there now. Whoever asks first may mean what was lost; then it is known again.
     let next = Version { writer: 78, count: 1 };
-    kit::done(&store, vbucket(1), Commit { next, ..commit(1, 2, &["a"]) }).await;
+    kit::done(&store, vbucket(1), commit(1, 2, &["a"]).with_next(next)).await;
     assert!(store.stable(vbucket(1)).await.is_err());
     let expect = next;
-    kit::done(&store, vbucket(1), Commit { expect, ..commit(1, 3, &["a"]) }).await;
+    kit::done(&store, vbucket(1), commit(1, 3, &["a"]).with_expect(expect)).await;
     store.stable(vbucket(1)).await.unwrap();
 }
 

@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 
 use taba_core::limits::COMMIT_PAIRS_MAX;
 use taba_core::{
-    ClientId, Commit, Committed, Mark, Part, Scan, ScanWhat, StateKey, Store, StoreError, StreamId, Version,
+    ClientId, Commit, Committed, Part, Scan, ScanWhat, StateKey, Store, StoreError, StreamId, Version,
 };
 use taba_tests::redis::{Options, Redis};
 
 use crate::kit::{self, commit, content, key, loaded, mark, tab, vbucket, version};
 
 fn everything(limit: usize) -> Scan {
-    Scan { tab: None, after: None, limit, what: ScanWhat::States }
+    Scan::default().with_limit(limit)
 }
 
 #[tokio::test]
@@ -70,7 +70,7 @@ async fn a_commit_of_3900_pairs_is_one_script_whether_new_or_known() {
     let store = kit::store(&redis).await;
     let names: Vec<String> = (0..COMMIT_PAIRS_MAX - 1).map(|n| format!("t{n}")).collect();
     for n in 1..3 {
-        let mut change = Commit { next: version(n), ..Commit::default() };
+        let mut change = Commit::new(Version::NEVER, version(n));
         change.expect = if n == 1 { Version::NEVER } else { version(n - 1) };
         change.states = names.iter().map(|name| (key(name), Part::WHOLE, Some(content(name, n)))).collect();
         assert_eq!(change.pairs(), COMMIT_PAIRS_MAX);
@@ -89,7 +89,7 @@ async fn parts_are_loaded_scanned_and_removed_like_wholes() {
     let redis = [Redis::start(Options::durable())];
     let store = kit::store(&redis).await;
     let client = |name: &str| StateKey { tab: tab("a"), client: ClientId::new(name).unwrap() };
-    let mut change = Commit { next: version(1), ..Commit::default() };
+    let mut change = Commit::new(Version::NEVER, version(1));
     // Clients whose names begin alike, one with parts only.
     for (name, parts) in [("web", vec![0, 3, 12]), ("web!", vec![1]), ("web-1", vec![0]), ("a", vec![65535])]
     {
@@ -102,15 +102,13 @@ async fn parts_are_loaded_scanned_and_removed_like_wholes() {
         let all = parts.iter().map(|part| (client(name), Part(*part), content(name, u64::from(*part))));
         all.collect::<Vec<_>>()
     };
-    let wanted = taba_core::Wanted {
-        states: ["web-1", "nobody", "web", "a", "web!"].map(client).to_vec(),
-        ..taba_core::Wanted::default()
-    };
+    let wanted = taba_core::Wanted::default()
+        .with_states(["web-1", "nobody", "web", "a", "web!"].map(client).to_vec());
     let found = store.load(vbucket(1), &wanted).await.unwrap().states;
     let all = [parts("web-1", &[0]), parts("web", &[0, 3, 12]), parts("a", &[65535]), parts("web!", &[1])];
     assert_eq!(found, all.concat());
     for what in [ScanWhat::States, ScanWhat::Keys] {
-        let found = store.scan(vbucket(1), &Scan { what, ..everything(10) }).await.unwrap();
+        let found = store.scan(vbucket(1), &everything(10).with_what(what)).await.unwrap();
         assert_eq!(
             found.iter().map(|state| &state.key).collect::<Vec<_>>(),
             ["a", "web", "web!", "web-1"].map(client).iter().collect::<Vec<_>>()
@@ -118,18 +116,15 @@ async fn parts_are_loaded_scanned_and_removed_like_wholes() {
         let expected = if what == ScanWhat::Keys { 0 } else { 3 };
         assert_eq!(found[1].parts.len(), expected);
     }
-    let remove = |n, name: &str, part| Commit {
-        expect: version(n - 1),
-        next: version(n),
-        states: vec![(client(name), Part(part), None)],
-        ..Commit::default()
+    let remove = |n, name: &str, part| {
+        Commit::new(version(n - 1), version(n)).with_states(vec![(client(name), Part(part), None)])
     };
     for (n, name, part) in [(2, "a", 65535), (3, "web", 3), (4, "web", 0), (5, "web!", 1)] {
         kit::done(&store, vbucket(1), remove(n, name, part)).await;
     }
     let found = store.load(vbucket(1), &wanted).await.unwrap().states;
     assert_eq!(found, [parts("web-1", &[0]), parts("web", &[12])].concat());
-    let found = store.scan(vbucket(1), &Scan { what: ScanWhat::Keys, ..everything(10) }).await.unwrap();
+    let found = store.scan(vbucket(1), &everything(10).with_what(ScanWhat::Keys)).await.unwrap();
     assert_eq!(found.iter().map(|state| state.key.client.as_str()).collect::<Vec<_>>(), ["web", "web-1"]);
     let index = |name: &str| redis[0].command(&["ZRANGE", &format!("{{vb0001}}.{name}"), "0", "-1"]);
     assert_eq!((index("clients.a"), index("parts.a")), ("web\nweb-1".into(), "web 00012".into()), "swept");
@@ -140,13 +135,10 @@ async fn what_was_removed_is_swept_also_when_it_was_left() {
     let redis = [Redis::start(Options::durable())];
     let store = kit::store(&redis).await;
     kit::done(&store, vbucket(1), commit(0, 1, &["a", "b"])).await;
-    let removal = Commit {
-        expect: version(1),
-        next: version(2),
-        marks: vec![(StreamId(5), None)],
-        tabs: vec![(tab("a"), None)],
-        states: vec![(key("a"), Part::WHOLE, None)],
-    };
+    let removal = Commit::new(version(1), version(2))
+        .with_marks(vec![(StreamId(5), None)])
+        .with_tabs(vec![(tab("a"), None)])
+        .with_states(vec![(key("a"), Part::WHOLE, None)]);
     kit::done(&store, vbucket(1), removal).await;
     let len = || redis[0].command(&["HLEN", "{vb0001}"]);
     // ver, own, of, the type and State of b, and how many Tabs there are and Clients of b.
@@ -173,13 +165,10 @@ async fn a_state_that_comes_back_after_a_sweep_by_others_is_found_again() {
     let redis = [Redis::start(Options::durable())];
     let (store, other) = (kit::store(&redis).await, kit::store(&redis).await);
     kit::done(&store, vbucket(1), commit(0, 1, &["a"])).await;
-    let removal = Commit {
-        expect: version(1),
-        next: version(2),
-        states: vec![(key("a"), Part::WHOLE, None)],
-        tabs: vec![(tab("a"), None)],
-        marks: vec![(StreamId(5), None)],
-    };
+    let removal = Commit::new(version(1), version(2))
+        .with_marks(vec![(StreamId(5), None)])
+        .with_tabs(vec![(tab("a"), None)])
+        .with_states(vec![(key("a"), Part::WHOLE, None)]);
     kit::done(&store, vbucket(1), removal).await;
     other.sweep(vbucket(1)).await.unwrap();
     kit::done(&store, vbucket(1), commit(2, 3, &["a"])).await;
@@ -205,12 +194,12 @@ async fn two_stores_that_write_the_same_vbucket_take_turns() {
             // Versions are unique only if a writer's number is in them.
             let writer = std::ptr::from_ref(store) as u64;
             let events = seen.marks.first().map_or(0, |(_, mark)| mark.events);
-            let change = Commit {
-                expect: seen.version,
-                next: Version { writer, count: n },
-                marks: vec![(StreamId(5), Some(Mark { events: events + 1, ..mark(n) }))],
-                ..commit(0, n, &["a"])
-            };
+            let mut mark = mark(n);
+            mark.events = events + 1;
+            let change = commit(0, n, &["a"])
+                .with_expect(seen.version)
+                .with_next(Version { writer, count: n })
+                .with_marks(vec![(StreamId(5), Some(mark))]);
             match store.commit(vbucket(9), change).await.unwrap() {
                 Committed::Done => done += 1,
                 Committed::Conflict { .. } => conflicts += 1,
@@ -262,13 +251,13 @@ async fn a_tab_of_more_clients_than_one_script_brings_is_scanned_whole() {
         keys.extend((0..clients).map(client));
     }
     let states = keys.iter().map(|key| (key.clone(), Part::WHOLE, Some(content(key.client.as_str(), 1))));
-    let change = Commit { next: version(1), states: states.collect(), ..Commit::default() };
+    let change = Commit::new(Version::NEVER, version(1)).with_states(states.collect());
     kit::done(&store, vbucket(1), change).await;
     for limit in [10_000, 1_700, 513, 100] {
         let mut found = Vec::new();
         loop {
             let after = found.last().cloned();
-            let page = store.scan(vbucket(1), &Scan { after, ..everything(limit) }).await.unwrap();
+            let page = store.scan(vbucket(1), &everything(limit).with_after(after)).await.unwrap();
             let is_last = page.len() < limit;
             found.extend(page.into_iter().map(|state| state.key));
             if is_last {
@@ -277,7 +266,7 @@ async fn a_tab_of_more_clients_than_one_script_brings_is_scanned_whole() {
         }
         assert_eq!(found, keys, "in pages of {limit}");
     }
-    let of = Scan { tab: Some(tab("b")), ..everything(10_000) };
+    let of = everything(10_000).with_tab(tab("b"));
     let of = store.scan(vbucket(1), &of).await.unwrap();
     assert_eq!(of.into_iter().map(|state| state.key).collect::<Vec<_>>(), keys[3..1503]);
 }
@@ -315,10 +304,8 @@ async fn what_no_store_writes_is_called_damaged() {
     damaged(store.commit(vbucket, commit(0, 1, &["a"])).await.unwrap_err(), "key");
     damaged(store.scan(vbucket, &everything(1)).await.unwrap_err(), "key");
     // Any bytes may be a State: what they mean is the Handler's business.
-    let odd = Commit {
-        states: vec![(key("a"), Part::WHOLE, Some(b"\0\xff\r\n$5".as_slice().into()))],
-        ..commit(0, 1, &[])
-    };
+    let odd =
+        commit(0, 1, &[]).with_states(vec![(key("a"), Part::WHOLE, Some(b"\0\xff\r\n$5".as_slice().into()))]);
     kit::done(&store, crate::kit::vbucket(1), odd).await;
     assert_eq!(
         kit::load(&store, crate::kit::vbucket(1), &["a"]).await.states[0].2,

@@ -126,7 +126,7 @@ fn taken(reader: &mut Reader<'_>) -> Result<AcceptedBatch, WireError> {
     for _ in 0..reader.count(BATCH_BLOCKS_MAX, "refusals")? {
         let block = reader.count(BATCH_BLOCKS_MAX, "the place of a block")? as u32;
         let why = Why::from_code(reader.u8("a reason")?).ok_or(WireError::Malformed { what: "a reason" })?;
-        refused.push(Refusal { block, why, events: reader.u64("a number of events")? });
+        refused.push(Refusal::new(block, why, reader.u64("a number of events")?));
     }
     Ok(AcceptedBatch { client, incarnation, seq, taken_at: Timestamp::default(), events_total, refused })
 }

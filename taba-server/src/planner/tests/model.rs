@@ -217,7 +217,7 @@ impl Model {
             late: Vec::new(),
             counters: BTreeMap::new(),
             ids: 0,
-            books: Wanted { states: states.collect(), ..Wanted::default() },
+            books: Wanted::default().with_states(states.collect()),
             stored: vec![(Mark::default(), Vec::new()); LANES],
             is_changed: true,
             happened: Occurrences::default(),
@@ -377,7 +377,7 @@ impl Model {
         let input = match wanted {
             PlannerAction::Load(_) if is_believed && !self.rules.holds(Rule::OnlyAppliedIsFresh) => {
                 let version = planner.cache.version.expect("it is of some version");
-                PlannerInput::Loaded(Ok(Loaded { version, ..Loaded::default() }))
+                PlannerInput::Loaded(Ok(Loaded::new(version)))
             }
             PlannerAction::Load(_) if is_before => PlannerInput::Loaded(Err(StoreFailed)),
             PlannerAction::Load(wanted) => PlannerInput::Loaded(Ok(self.shelf_of(host).load(&wanted))),

@@ -70,17 +70,12 @@ impl Sender {
     /// The Batch at that place, from 0.
     fn batch(&self, place: u64) -> IncomingMessage {
         let base = SeqNo(self.base);
-        IncomingMessage::Batch(LaneBatch { base, ..self.made[place as usize].content.clone() })
+        IncomingMessage::Batch(self.made[place as usize].content.clone().with_base(base))
     }
 
     pub(super) fn probe(&self) -> IncomingMessage {
         let (stream, base) = (StreamId(self.lane), SeqNo(self.base));
-        IncomingMessage::Probe(Probe {
-            stream,
-            vbucket: 0,
-            base,
-            events_before: self.events_below(self.base),
-        })
+        IncomingMessage::Probe(Probe::new(stream, 0, base, self.events_below(self.base)))
     }
 
     /// There is no room any more: the oldest Batch goes, safe or not.
