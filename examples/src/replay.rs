@@ -80,7 +80,9 @@ impl Replay {
 impl Airport {
     fn new(origin: &str, agent: &str, handlers: &Registry) -> Result<Self, Box<dyn Error>> {
         // The ring has its final size from the start: one that has to grow is, for a moment, too small.
-        let config = Config { ring_events_min: 8 * 1024, ring_events_max: 8 * 1024, ..Config::default() };
+        let mut config = Config::default();
+        config.ring_events_min = 8 * 1024;
+        config.ring_events_max = 8 * 1024;
         let client =
             Client::builder(origin).agent(agent).handlers(handlers.clone()).config(config).build()?;
         Ok(Self {

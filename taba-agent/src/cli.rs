@@ -11,7 +11,7 @@ use taba_process::settings::{self, LoadedSettings, Program, SettingsError};
 use crate::config::{Config, ConfigError, Verified};
 
 /// How the settings of taba-agent are read.
-pub const PROGRAM: Program = Program { prefix: Some("TABA_AGENT_"), renamed: &[] };
+pub const PROGRAM: Program = Program::new(Some("TABA_AGENT_"), &[]);
 
 /// The Agent of one host: accepts batches from its Clients, stores them, and delivers them to Servers exactly once.
 ///
@@ -26,6 +26,7 @@ pub const PROGRAM: Program = Program { prefix: Some("TABA_AGENT_"), renamed: &[]
 /// it could not start, a part of it failed, or events are lost; 2 when a flag, a variable or the file is wrong.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "taba-agent", version)]
+#[non_exhaustive]
 pub struct Cli {
     /// A TOML file of settings; its keys are the names of the flags
     #[arg(long, env = "TABA_AGENT_CONFIG", value_name = "FILE")]

@@ -24,6 +24,7 @@ const TOLD_AGAIN: Duration = Duration::from_secs(3600);
 
 /// The clock error of a Stream in microseconds, to be added to its times.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct StreamClock {
     /// Measured when the machine's own clock was set.
     pub measured: i64,

@@ -38,6 +38,7 @@ const CONNECTION_BYTES: u64 = 32 * 1024;
 /// behind `TABA_AGENT_`, those of the environment variables. (In the file, dashes and underscores are the same.)
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "cli", derive(clap::Args))]
+#[non_exhaustive]
 pub struct Config {
     /// Host and port to listen on for Clients; port 0 lets the system choose
     ///

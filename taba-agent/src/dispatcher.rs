@@ -97,6 +97,7 @@ pub struct Dispatcher {
 
 /// The options of a [`Dispatcher`].
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct DispatcherOptions {
     /// The Servers; without any, all Lanes wait until [`Dispatcher::set_servers`] brings some.
     pub servers: Vec<ServerUrl>,

@@ -42,6 +42,7 @@ pub const REFUSED_LISTED_MAX: usize = 100;
 
 /// One event of a front-end; missing parts have defaults.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Observation {
     /// The Client; by default the request's, or [`CLIENT`].
     pub client: Option<ClientId>,
@@ -57,6 +58,7 @@ pub struct Observation {
 
 /// Why a line is no event.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct LineError {
     /// The Client, as far as known.
     pub client: Option<ClientId>,

@@ -12,6 +12,7 @@ use taba_core::{ClientId, Timestamp, VBucket, VBuckets};
 
 /// A checked client Batch.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Intake {
     /// The good Blocks in order, then the Ledger's notes about the others.
     pub blocks: Vec<(VBucket, Block)>,

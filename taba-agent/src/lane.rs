@@ -56,6 +56,7 @@ pub const LOSS_AGE_MAX: Duration = Duration::from_secs(30 * 3600);
 
 /// The bounds of every Lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LaneBounds {
     /// Bytes at which a Batch is closed; one large Block may exceed it.
     pub batch_bytes_max: usize,
@@ -132,6 +133,7 @@ pub enum Progress {
 /// Batches that a Lane has released.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[must_use = "the Spool still holds it"]
+#[non_exhaustive]
 pub struct ReleasedBatches {
     /// Events.
     pub events: u64,

@@ -26,6 +26,7 @@ struct Merged {
 
 /// The result of merging Blocks.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct Merging {
     /// The Blocks, merged as far as possible.
     pub blocks: Vec<Block>,

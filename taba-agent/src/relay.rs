@@ -66,6 +66,7 @@ pub enum AcceptOutcome {
 
 /// Counters of client Batches since the start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct IntakeCounts {
     /// Readable Batches that came; in = taken + repeated + turned away.
     pub batches_in: u64,
@@ -83,6 +84,7 @@ pub struct IntakeCounts {
 
 /// Counters of merges.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct MergeCounts {
     /// How often the unsent Blocks of a Lane were merged.
     pub count: u64,
@@ -105,9 +107,11 @@ pub struct MergeCounts {
 ///
 /// let config = Config::default().verify()?;
 /// let spool = MemorySpool::new(config.spool_bytes_max);
-/// let mut relay = Relay::new(config.relay_options(), spool, RelayStart { seed: 1, ..RelayStart::default() });
+/// let mut start = RelayStart::default();
+/// start.seed = 1;
+/// let mut relay = Relay::new(config.relay_options(), spool, start);
 /// let (client, sent_at) = (ClientId::new("web-1")?, Timestamp::from_secs(0));
-/// let batch = ClientBatch { client, incarnation: 1, seq: SeqNo(1), sent_at, blocks: Vec::new() };
+/// let batch = ClientBatch::new(client, 1, SeqNo(1), sent_at, Vec::new());
 /// assert!(matches!(relay.accept(ClockReading::default(), &batch, &[]), AcceptOutcome::Taken { .. }));
 ///
 /// let mut requests = Vec::new();
@@ -163,6 +167,7 @@ pub struct Relay<S: Spool = MemorySpool> {
 
 /// The options of a [`Relay`]; `Verified<Config>::relay_options` makes them from an Agent's settings.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct RelayOptions {
     /// How many VBuckets the deployment has.
     pub vbuckets: VBuckets,
@@ -176,6 +181,7 @@ pub struct RelayOptions {
 
 /// The initial state of a Relay.
 #[derive(Debug, Default)]
+#[non_exhaustive]
 pub struct RelayStart {
     /// The start.
     pub now: ClockReading,

@@ -175,7 +175,7 @@ fn line(file: &SetAsideFile) -> String {
 }
 
 fn show(files: &SetAsideFiles, name: &str) -> Ended {
-    let SetAsideFile { name, is_ready, mut about } = find(files, name)?;
+    let SetAsideFile { name, is_ready, mut about, .. } = find(files, name)?;
     if let Value::Object(fields) = &mut about {
         fields.insert("name".to_owned(), name.into());
         fields.insert("is_ready".to_owned(), is_ready.into());

@@ -21,10 +21,12 @@ const FRAME_SLACK_BYTES: usize = 64 * 1024;
 /// use std::time::Duration;
 /// use taba_client::Config;
 ///
-/// let config = Config { flush_interval: Duration::from_millis(100), ..Config::default() };
+/// let mut config = Config::default();
+/// config.flush_interval = Duration::from_millis(100);
 /// assert!(config.verify().is_ok());
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Config {
     /// How often events are sent. Default 250 ms, at least 1 ms. Shorter is fresher; longer folds more into one State. The
     /// first event after an interval without any does not wait for it.

@@ -30,7 +30,7 @@ use crate::buffer::SealedBatch;
 /// impl Sink for Count {
 ///     async fn deliver(&self, batch: Arc<SealedBatch>) -> Result<Receipt, SinkError> {
 ///         println!("{} events", batch.events());
-///         Ok(Receipt { seq: batch.seq(), now: Timestamp::from_secs(0), refused: Vec::new() })
+///         Ok(Receipt::new(batch.seq(), Timestamp::from_secs(0), Vec::new()))
 ///     }
 /// }
 /// ```

@@ -211,13 +211,11 @@ impl Handler for Adder {
 
 fn builder(url: impl Into<String>) -> ClientBuilder {
     let handlers = Registry::builder().with("CounterGroup", Adder).build().unwrap();
-    let config = Config {
-        flush_interval: Duration::from_millis(5),
-        request_timeout: Duration::from_millis(200),
-        backoff_min: Duration::from_millis(1),
-        backoff_max: Duration::from_millis(20),
-        ..Config::default()
-    };
+    let mut config = Config::default();
+    config.flush_interval = Duration::from_millis(5);
+    config.request_timeout = Duration::from_millis(200);
+    config.backoff_min = Duration::from_millis(1);
+    config.backoff_max = Duration::from_millis(20);
     Client::builder("web-01").agent(url).handlers(handlers).config(config)
 }
 
@@ -404,7 +402,9 @@ fn a_flush_sends_what_was_recorded_and_ends_nothing() {
 fn a_flush_without_an_agent_says_what_is_left() {
     let agent = Agent::in_mood((0..1000).map(|_| Mood::Silent));
     let door = agent.open();
-    let client = builder(door.url()).config(Config { request_timeout: 3000 * SECOND, ..Config::default() });
+    let mut config = Config::default();
+    config.request_timeout = 3000 * SECOND;
+    let client = builder(door.url()).config(config);
     let client = client.build().unwrap();
     client.counter("bids").unwrap().add(1.0);
     let report = client.flush(Duration::from_millis(50));
@@ -463,10 +463,9 @@ fn one(batch: &ClientBatch, tab: &str) -> Option<f64> {
 fn a_deadline_is_kept_when_the_agent_is_not_there() {
     let agent = Agent::in_mood((0..1000).map(|_| Mood::Silent));
     let door = agent.open();
-    let client = builder(door.url())
-        .config(Config { request_timeout: 3000 * SECOND, ..Config::default() })
-        .build()
-        .unwrap();
+    let mut config = Config::default();
+    config.request_timeout = 3000 * SECOND;
+    let client = builder(door.url()).config(config).build().unwrap();
     client.counter("bids").unwrap().add(1.0);
     let (done, report) = std::sync::mpsc::channel();
     std::thread::spawn(move || done.send(client.shutdown(Duration::from_millis(50))));
@@ -543,7 +542,9 @@ const AGENT: &str = "TABA_TEST_AGENT";
 
 /// Nothing flushes by the clock in these programs.
 fn program_client(id: &str) -> Client {
-    let config = Config { flush_interval: 3000 * SECOND, exit_deadline: 10 * SECOND, ..Config::default() };
+    let mut config = Config::default();
+    config.flush_interval = 3000 * SECOND;
+    config.exit_deadline = 10 * SECOND;
     let handlers = Registry::builder().with("CounterGroup", Adder).build().unwrap();
     let client = Client::builder(id).agent(std::env::var(AGENT).unwrap()).handlers(handlers);
     client.config(config).build().unwrap()

@@ -84,12 +84,10 @@ impl Sink for Moody {
 fn client(id: &str, sink: &Moody) -> Client {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| tracing::subscriber::set_global_default(Logger).unwrap());
-    let config = Config {
-        flush_interval: Duration::from_millis(5),
-        backoff_min: Duration::from_millis(1),
-        backoff_max: Duration::from_millis(5),
-        ..Config::default()
-    };
+    let mut config = Config::default();
+    config.flush_interval = Duration::from_millis(5);
+    config.backoff_min = Duration::from_millis(1);
+    config.backoff_max = Duration::from_millis(5);
     Client::builder(id).sink(sink.clone()).config(config).build().unwrap()
 }
 
@@ -123,7 +121,8 @@ fn a_logger_that_panics_costs_a_restart_and_no_event() {
 fn what_is_unsent_when_a_client_is_dropped_is_logged_as_an_error_with_its_count() {
     let sink = Moody::default();
     sink.errors.store(u64::MAX, Ordering::Relaxed);
-    let config = Config { drop_deadline: Duration::from_millis(20), ..Config::default() };
+    let mut config = Config::default();
+    config.drop_deadline = Duration::from_millis(20);
     drop(client("logger", &Moody::default()));
     let client = Client::builder("dropped").sink(sink).config(config).build().unwrap();
     (0..3).for_each(|_| client.counter("hits").unwrap().increment());

@@ -33,7 +33,8 @@ fn an_idle_client_hardly_ever_wakes_and_the_next_event_is_sent_at_once_with_the_
     let counter = client.counter("bids").unwrap();
     counter.increment();
     // Another has an event that no Agent takes.
-    let config = Config { drop_deadline: Duration::ZERO, ..Config::default() };
+    let mut config = Config::default();
+    config.drop_deadline = Duration::ZERO;
     let lonely = Client::builder("lonely").agent("http://127.0.0.1:1").config(config).build().unwrap();
     lonely.counter("bids").unwrap().increment();
     // At 200 ticks a second it would be 100 in this time.

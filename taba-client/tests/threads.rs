@@ -75,7 +75,9 @@ fn threads_that_end_leave_nothing_behind() {
 
 #[test]
 fn a_burst_grows_the_ring_and_what_does_not_fit_is_counted() {
-    let config = Config { ring_events_min: 16, ring_events_max: 128, ..Config::default() };
+    let mut config = Config::default();
+    config.ring_events_min = 16;
+    config.ring_events_max = 128;
     let (client, memory) = client(config);
     let bids = client.counter("bids").unwrap();
     (0..100).for_each(|_| bids.increment());
@@ -91,7 +93,9 @@ fn a_burst_grows_the_ring_and_what_does_not_fit_is_counted() {
 
 #[test]
 fn rings_stay_below_their_bound() {
-    let config = Config { ring_events_min: 16, rings_bytes_max: 16 * 24, ..Config::default() };
+    let mut config = Config::default();
+    config.ring_events_min = 16;
+    config.rings_bytes_max = 16 * 24;
     let (client, _memory) = client(config);
     let bids = client.counter("bids").unwrap();
     bids.increment();
@@ -200,7 +204,9 @@ fn bad_names_are_errors() {
 
 #[test]
 fn one_tab_too_many_is_an_error_until_one_is_no_longer_used() {
-    let config = Config { tabs_max: 2, flush_interval: Duration::from_millis(5), ..Config::default() };
+    let mut config = Config::default();
+    config.tabs_max = 2;
+    config.flush_interval = Duration::from_millis(5);
     let (client, memory) = client(config);
     let [a, b] = ["a", "b"].map(|name| client.counter(name).unwrap());
     let error = client.counter("c").unwrap_err();
@@ -224,7 +230,9 @@ fn one_tab_too_many_is_an_error_until_one_is_no_longer_used() {
 
 #[test]
 fn names_that_always_change_are_forgotten_and_never_mixed_up() {
-    let config = Config { tabs_max: 64, flush_interval: Duration::from_millis(1), ..Config::default() };
+    let mut config = Config::default();
+    config.tabs_max = 64;
+    config.flush_interval = Duration::from_millis(1);
     let (client, memory) = client(config);
     let record = |thread: u64| {
         for n in 0..1000_u64 {
@@ -261,12 +269,10 @@ fn names_that_always_change_are_forgotten_and_never_mixed_up() {
 fn threads_that_come_and_go_lose_nothing() {
     // Of 10,000 threads of 10 events, 45 % were lost when each had a ring of its own until the next flush. Here the bound
     // is room for all events, and for a fifteenth of the threads; and all may wait unfolded on a slow machine.
-    let config = Config {
-        rings_bytes_max: 4 << 20,
-        flush_interval: SECOND / 20,
-        tab_events_max: 100_000,
-        ..Config::default()
-    };
+    let mut config = Config::default();
+    config.rings_bytes_max = 4 << 20;
+    config.flush_interval = SECOND / 20;
+    config.tab_events_max = 100_000;
     let (client, memory) = client(config);
     let hits = client.counter("hits").unwrap();
     for _ in 0..2500 {
@@ -280,8 +286,10 @@ fn threads_that_come_and_go_lose_nothing() {
 
 #[test]
 fn threads_that_were_busy_once_hold_one_small_ring_each() {
-    let config = Config { flush_interval: Duration::from_millis(5), ..Config::default() };
-    let config = Config { rings_bytes_max: 2 << 20, ring_events_max: 20_000, ..config };
+    let mut config = Config::default();
+    config.flush_interval = Duration::from_millis(5);
+    config.rings_bytes_max = 2 << 20;
+    config.ring_events_max = 20_000;
     let (client, _memory) = client(config);
     let (go, wait) = (Arc::new(std::sync::Barrier::new(9)), Arc::new(std::sync::Barrier::new(9)));
     let threads: Vec<_> = (0..8)
@@ -351,7 +359,9 @@ fn every_kind_of_tab_has_its_type_and_the_clocks_time() {
 
 #[test]
 fn values_that_are_no_numbers_stay_below_their_bound() {
-    let config = Config { opaque_bytes_max: 4000, flush_interval: 3000 * SECOND, ..Config::default() };
+    let mut config = Config::default();
+    config.opaque_bytes_max = 4000;
+    config.flush_interval = 3000 * SECOND;
     let (client, memory) = client(config);
     let names = client.distinct("names").unwrap();
     (0..100).for_each(|_| names.observe("x".repeat(400)));

@@ -43,12 +43,20 @@ const LOG: &str = "log";
 
 /// Common properties of a program's settings.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct Program {
     /// The prefix of its variables, as `TABA_AGENT_`: an unknown variable with it is an error. `None` if other
     /// programs use the prefix.
     pub prefix: Option<&'static str>,
     /// Settings with a former name or unit.
     pub renamed: &'static [Renamed],
+}
+
+impl Program {
+    /// The beginning of a program's variables, and its settings that had another name before.
+    pub const fn new(prefix: Option<&'static str>, renamed: &'static [Renamed]) -> Self {
+        Self { prefix, renamed }
+    }
 }
 
 /// Settings that were read, with their sources.

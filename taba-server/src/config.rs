@@ -28,16 +28,16 @@ const WORKERS_MAX: usize = 4096;
 const BYTES_MAX: usize = 1 << 40;
 
 /// How the settings of taba-server are read.
-pub const PROGRAM: Program = Program {
-    prefix: Some("TABA_SERVER_"),
-    renamed: &[
+pub const PROGRAM: Program = Program::new(
+    Some("TABA_SERVER_"),
+    &[
         Renamed { from: "commit-interval-ms", to: "commit-interval", unit: "ms" },
         Renamed { from: "prune-interval-s", to: "prune-interval", unit: "s" },
         Renamed { from: "cache-mib", to: "cache-bytes-max", unit: "MiB" },
         Renamed { from: "held-mib", to: "held-bytes-max", unit: "MiB" },
         Renamed { from: "shutdown-s", to: "shutdown-timeout", unit: "s" },
     ],
-};
+);
 
 /// Takes events from Taba Agents, stores their States, answers queries.
 ///
@@ -51,6 +51,7 @@ pub const PROGRAM: Program = Program {
 /// 1 when it could not start, or a part of it failed; 2 when a flag, a variable or the file is wrong.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "taba-server", version)]
+#[non_exhaustive]
 pub struct Cli {
     /// The file of settings.
     #[command(flatten)]
@@ -65,6 +66,7 @@ pub struct Cli {
 
 /// Reading settings from a file, and writing one.
 #[derive(Args, Clone, Debug)]
+#[non_exhaustive]
 pub struct FileArgs {
     /// A TOML file of settings; its keys are the names of the flags
     #[arg(long, env = "TABA_SERVER_CONFIG", value_name = "FILE")]
@@ -76,6 +78,7 @@ pub struct FileArgs {
 
 /// What to log.
 #[derive(Args, Clone, Debug)]
+#[non_exhaustive]
 pub struct LogArgs {
     /// What to log: off, error, warn, info, debug, trace, or MODULE=LEVEL,…; RUST_LOG counts where this is not given
     /// [default: info; of commands: warn]
@@ -122,6 +125,7 @@ impl From<&str> for Secret {
 /// The names of the fields are, with dashes, the names of the flags and of the keys in the file, and, in capitals behind
 /// `TABA_SERVER_`, those of the environment variables.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Config {
     /// Host and port to listen on; port 0 takes a free one
     ///

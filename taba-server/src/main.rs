@@ -104,7 +104,7 @@ async fn open(config: &VerifiedServerConfig) -> Result<(Arc<dyn Store>, Router),
     Ok(match config.store {
         StoreKind::Memory => (Arc::new(MemoryStore::new(config.vbuckets())), Router::new()),
         StoreKind::Embedded => {
-            let options = EmbeddedOptions { vbuckets: config.vbuckets(), ..EmbeddedOptions::default() };
+            let options = EmbeddedOptions::new(config.vbuckets());
             let store = Arc::new(EmbeddedStore::open(&config.data_dir, options)?);
             (store.clone(), cli::backup::router(store))
         }

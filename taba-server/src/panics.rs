@@ -10,6 +10,7 @@ use taba_core::{Panicked, TabType};
 
 /// A panic of a Handler.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct HandlerPanic {
     /// Its Tab type.
     pub tab_type: TabType,

@@ -58,6 +58,7 @@ struct Inner {
 /// What was left when a Server stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "it tells whether all was committed"]
+#[non_exhaustive]
 pub struct ShutdownReport {
     /// Requests not answered before the deadline. Nothing is lost: their senders still have the Batches.
     pub requests_unanswered: usize,

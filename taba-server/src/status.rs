@@ -105,6 +105,7 @@ impl Default for Status {
 /// The values of [`Status`] at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[expect(missing_docs, reason = "each field is documented in `Status`")]
+#[non_exhaustive]
 pub struct StatusReport {
     pub requests: u64,
     pub batches_in: u64,

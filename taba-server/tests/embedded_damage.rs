@@ -16,7 +16,8 @@ use tempfile::TempDir;
 const PAGE_BYTES: usize = 4096;
 
 fn open(dir: &Path) -> Result<EmbeddedStore, EmbeddedError> {
-    let options = EmbeddedOptions { vbuckets: VBuckets::new(64).unwrap(), cache_bytes: 1 << 20 };
+    let mut options = EmbeddedOptions::new(VBuckets::new(64).unwrap());
+    options.cache_bytes = 1 << 20;
     EmbeddedStore::open(dir, options)
 }
 

@@ -176,7 +176,7 @@ impl Sender {
 fn stored(dir: &Path) -> BTreeMap<(String, String), (u64, f64)> {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let vbuckets = VBuckets::new(64).unwrap();
-    let store = EmbeddedStore::open(dir, EmbeddedOptions { vbuckets, ..EmbeddedOptions::default() }).unwrap();
+    let store = EmbeddedStore::open(dir, EmbeddedOptions::new(vbuckets)).unwrap();
     let handlers = taba_handlers::standard().build().unwrap();
     let mut found = BTreeMap::new();
     for vbucket in vbuckets.iter() {

@@ -21,7 +21,7 @@ impl Fixture for Directory {
 }
 
 fn options(vbuckets: u32) -> EmbeddedOptions {
-    EmbeddedOptions { vbuckets: VBuckets::new(vbuckets).unwrap(), ..EmbeddedOptions::default() }
+    EmbeddedOptions::new(VBuckets::new(vbuckets).unwrap())
 }
 
 taba_core::store_laws!(embedded, Directory(TempDir::new().unwrap()));

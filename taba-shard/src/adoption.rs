@@ -24,6 +24,7 @@ pub enum Step {
 
 /// All steps, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Steps {
     /// The resulting deployment.
     pub deployment: Deployment,

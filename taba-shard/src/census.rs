@@ -17,6 +17,7 @@ use crate::map::ShardId;
 
 /// One shard's copy of one VBucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct HeldVBucket {
     /// Its ownership epoch.
     pub epoch: u64,
@@ -30,6 +31,7 @@ pub struct HeldVBucket {
 
 /// What one shard holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ShardHoldings {
     /// One entry for each VBucket, in order.
     pub held: Vec<Option<HeldVBucket>>,
@@ -39,6 +41,7 @@ pub struct ShardHoldings {
 
 /// The owner of a VBucket, and its epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Owner {
     /// The shard.
     pub shard: ShardId,

@@ -43,6 +43,7 @@ const _: () = assert!(MARK_BYTES == 8 + 8 + 4, "the table above is out of date")
 
 /// A deployment: made once by bootstrap, the same in every VBucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Deployment {
     /// How many VBuckets it has.
     pub vbuckets: u16,

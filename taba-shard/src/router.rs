@@ -25,6 +25,7 @@ pub struct Routed<A> {
 
 /// The maximum size of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RequestBounds {
     /// Items, at least 1.
     pub items_max: usize,

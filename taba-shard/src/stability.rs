@@ -37,6 +37,7 @@ impl AppendLog {
 
 /// The result of one poll.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Poll {
     /// When it was sent.
     pub started: Instant,
@@ -105,6 +106,7 @@ pub enum StabilityLost {
 
 /// When a commit counts as safe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct StabilityRules {
     /// Replicas that each primary is deployed with; while fewer are connected, nothing is safe, because a missing one
     /// may be promoted. 0: as many as were seen recently.

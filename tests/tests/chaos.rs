@@ -30,13 +30,11 @@ const TABS: usize = 8;
 const KILLS: u64 = 5;
 
 fn client(id: &str, agent: &str) -> Client {
-    let config = Config {
-        flush_interval: Duration::from_millis(20),
-        request_timeout: Duration::from_secs(2),
-        backoff_min: Duration::from_millis(5),
-        backoff_max: Duration::from_millis(50),
-        ..Config::default()
-    };
+    let mut config = Config::default();
+    config.flush_interval = Duration::from_millis(20);
+    config.request_timeout = Duration::from_secs(2);
+    config.backoff_min = Duration::from_millis(5);
+    config.backoff_max = Duration::from_millis(50);
     let handlers = taba_handlers::standard().build().unwrap();
     Client::builder(id).agent(agent).handlers(handlers).config(config).build().unwrap()
 }

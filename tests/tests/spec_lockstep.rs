@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use taba_agent::lane::{Lane, LaneBounds, LaneKey, NextMessage, OutgoingMessage};
+use taba_agent::Config;
+use taba_agent::lane::{Lane, LaneKey, NextMessage, OutgoingMessage};
 use taba_agent::relay::ClockReading;
 use taba_agent::spool::record::Record;
 use taba_agent::spool::{MemorySpool, Spool};
@@ -50,12 +51,11 @@ struct Twin {
 
 impl Twin {
     fn new(stream: usize) -> Self {
-        let bounds = LaneBounds {
-            batch_bytes_max: 1 << 20,
-            confirm_after: Duration::from_secs(CHECKER.times.confirm_after as u64),
-            probe_interval: Duration::ZERO,
-            spool_keeps_content: false,
-        };
+        let mut bounds = Config::default().verify().unwrap().relay_options().dispatcher.lane;
+        bounds.batch_bytes_max = 1 << 20;
+        bounds.confirm_after = Duration::from_secs(CHECKER.times.confirm_after as u64);
+        bounds.probe_interval = Duration::ZERO;
+        bounds.spool_keeps_content = false;
         Self { lane: Lane::new(key(stream), bounds), spool: MemorySpool::new(1 << 40) }
     }
 

@@ -231,7 +231,9 @@ fn a_client_that_dies_with_a_backlog_leaves_nothing_in_flight() {
     let port = free_port();
     // Small Batches, so that many are between the first and the last.
     let handlers = taba_handlers::standard().build().unwrap();
-    let config = Config { batch_blocks_max: 20, drop_deadline: Duration::ZERO, ..Config::default() };
+    let mut config = Config::default();
+    config.batch_blocks_max = 20;
+    config.drop_deadline = Duration::ZERO;
     let agent_url = format!("http://127.0.0.1:{port}");
     let client =
         Client::builder("web-01").agent(agent_url).handlers(handlers).config(config).build().unwrap();

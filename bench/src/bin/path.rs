@@ -118,7 +118,8 @@ fn store(
         }
         ("redis", Some(redis)) => {
             let url = format!("redis://127.0.0.1:{}", redis.port()).parse()?;
-            let options = ShardsOptions { bootstrap: Bootstrap::IfEmpty, ..ShardsOptions::default() };
+            let mut options = ShardsOptions::default();
+            options.bootstrap = Bootstrap::IfEmpty;
             let shards = runtime.block_on(Shards::connect(vec![url], options))?;
             Ok(Arc::new(ShardedRedis::new(shards)))
         }

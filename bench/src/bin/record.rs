@@ -32,12 +32,10 @@ impl Sink for Nowhere {
 }
 
 fn client() -> Client {
-    let config = Config {
-        flush_interval: Duration::from_millis(2),
-        ring_events_min: 16 * 1024,
-        ring_events_max: 16 * 1024,
-        ..Config::default()
-    };
+    let mut config = Config::default();
+    config.flush_interval = Duration::from_millis(2);
+    config.ring_events_min = 16 * 1024;
+    config.ring_events_max = 16 * 1024;
     let handlers = taba_handlers::standard().build().expect("the standard types have different names");
     let builder = Client::builder("bench").sink(Nowhere).handlers(handlers).config(config);
     builder.build().expect("the configuration is in its bounds")

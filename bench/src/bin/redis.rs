@@ -135,7 +135,9 @@ async fn measure(aof: Aof) {
     let redis = Redis::start(Options { aof, ..Options::default() });
     let vbuckets = VBuckets::new(VBUCKETS).expect("a power of two");
     let url = ShardUrl::new(&redis.url()).expect("a URL");
-    let options = ShardsOptions { vbuckets, bootstrap: Bootstrap::IfEmpty, ..ShardsOptions::default() };
+    let mut options = ShardsOptions::default();
+    options.vbuckets = vbuckets;
+    options.bootstrap = Bootstrap::IfEmpty;
     let store = ShardedRedis::connect(vec![url], options).await.expect("a Redis of our own");
     let client = redis::Client::open(redis.url()).expect("a URL");
     let connection = client.get_multiplexed_async_connection().await.expect("a Redis of our own");

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use taba_agent::Config;
 use taba_agent::LogSpool;
 use taba_agent::driver::FileDisk;
 use taba_agent::spool::record::{AcceptedBatch, Checkpoint, Fragment, Record};
@@ -28,12 +29,12 @@ const SYNC_INTERVAL: Duration = Duration::from_millis(5);
 const ROUNDS: usize = 5;
 
 fn options() -> LogOptions {
-    LogOptions {
-        bytes_max: 4 << 30,
-        segment_bytes: 64 << 20,
-        sync: SyncPolicy::Interval,
-        sync_interval: SYNC_INTERVAL,
-    }
+    let mut options = Config::default().verify().expect("the defaults fit").log_options();
+    options.bytes_max = 4 << 30;
+    options.segment_bytes = 64 << 20;
+    options.sync = SyncPolicy::Interval;
+    options.sync_interval = SYNC_INTERVAL;
+    options
 }
 
 /// Calls `sync` every 5 ms on a thread of its own, for as long as `write` runs.

@@ -12,7 +12,7 @@ use taba_process::units;
 use ureq::http::Uri;
 
 /// How the settings of taba are read. Other programs' variables begin with `TABA_` too.
-pub(crate) const PROGRAM: Program = Program { prefix: None, renamed: &[] };
+pub(crate) const PROGRAM: Program = Program::new(None, &[]);
 
 /// Query a Taba Server, and record through an Agent.
 #[derive(Debug, Parser)]

@@ -161,6 +161,7 @@ impl Config {
 
 /// What each bound comes to at the worst, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Memory {
     /// Blocks that are held.
     pub spool: u64,

@@ -7,6 +7,7 @@ use taba_core::wire::Answer;
 
 /// Counters of Batches and requests since the start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DispatchCounts {
     /// Batches and Probes sent, with repetitions.
     pub batches_sent: u64,

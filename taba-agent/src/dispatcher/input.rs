@@ -55,6 +55,7 @@ pub enum FailureCause {
 
 /// Blocks to remove from their Batch, because no Server accepts them.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct PoisonBlocks {
     /// The whole Batch.
     pub batch: OutgoingBatch,

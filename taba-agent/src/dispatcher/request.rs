@@ -20,6 +20,7 @@ impl fmt::Display for RequestId {
 
 /// The messages of many Lanes to one Server. The bytes of Batches are shared with the Lanes, not copied.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Request {
     /// Its number.
     pub id: RequestId,

@@ -52,6 +52,7 @@ pub struct ServerState {
 
 /// A Server in `/status`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct ServerStatus {
     /// Where it is.
     pub url: String,

@@ -138,6 +138,7 @@ pub enum RunError {
 /// What a stopped Agent had not delivered to a Server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[must_use = "events that are left in memory are lost with the process"]
+#[non_exhaustive]
 pub struct Left {
     /// Whether it is in a Spool on a disk: then the next run with the same directory delivers it.
     pub is_kept: bool,

@@ -47,6 +47,7 @@ pub struct SetAsideFiles {
 
 /// A listed file.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct SetAsideFile {
     /// Its name, without the suffix.
     pub name: String,

@@ -19,6 +19,7 @@ const BATCH_BYTES_MAX: usize = 4 << 20;
 
 /// The context of a request's lines.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct LineContext<'a> {
     /// The time of the first line without one. Each further line is a microsecond later, so that the last of several
     /// settings of a gauge counts.
@@ -32,6 +33,7 @@ pub struct LineContext<'a> {
 
 /// The result of collecting lines.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct Collected {
     /// The Batches. The same lines give the same Batches, except for generated times.
     pub batches: Vec<FrontBatch>,
@@ -43,6 +45,7 @@ pub struct Collected {
 
 /// A Batch that has no number yet: the Blocks of one Client, with the Ledger's notes.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct FrontBatch {
     /// The Client.
     pub client: ClientId,

@@ -45,6 +45,7 @@ impl SetAsideBlocks {
 
 /// Counters of Blocks set aside since the start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SetAsideCounts {
     /// Batches with Blocks set aside.
     pub batches: u64,

@@ -16,6 +16,7 @@ use crate::{relay, spool};
 
 /// The state of an Agent. All counts are since its start.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Status {
     /// The name of this run's stream, 16 hexadecimal digits.
     pub stream: String,
@@ -68,6 +69,7 @@ pub struct Status {
 
 /// The Spool, in events: offered + recovered = released + expired + damaged + turned away + held.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct SpoolStatus {
     /// Its maximum bytes.
     pub bytes_max: u64,
@@ -99,6 +101,7 @@ pub struct SpoolStatus {
 /// Blocks that no Server accepted, and that were removed from their Batch: counted as dropped
 /// (`where=agent;why=poison`) by the Server that stores the rest.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct SetAsideStatus {
     /// Batches with Blocks set aside.
     pub batches: u64,
@@ -113,6 +116,7 @@ pub struct SetAsideStatus {
 
 /// The last Block that was set aside.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct LastSetAside {
     /// Its Tab.
     pub tab: String,
@@ -124,6 +128,7 @@ pub struct LastSetAside {
 
 /// Damage of the Spool.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct DamageStatus {
     /// Ranges of bytes that were no records when the log was opened, with a torn tail.
     pub stretches: u64,
@@ -145,6 +150,7 @@ pub struct DamageStatus {
 
 /// Merges of unsent Blocks.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct MergeStatus {
     /// Merges of a Lane.
     pub count: u64,
@@ -158,6 +164,7 @@ pub struct MergeStatus {
 
 /// Batches of Clients: in = taken + repeated + turned away.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct BatchStatus {
     /// Readable Batches that came.
     pub r#in: u64,
@@ -171,6 +178,7 @@ pub struct BatchStatus {
 
 /// Batches and Probes of Lanes: sent = answered (all kinds) + unanswered + in flight.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct LaneBatchStatus {
     /// Sent, with repetitions.
     pub sent: u64,

@@ -14,6 +14,7 @@ use crate::spool::Spool;
 
 /// Lanes that wait until clocks agree.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ClockWait {
     /// Their number.
     pub lanes: usize,

@@ -15,6 +15,7 @@ impl fmt::Display for SegmentId {
 
 /// The range of the log that must exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Extent {
     /// The oldest segment that was not removed on purpose.
     pub oldest: SegmentId,

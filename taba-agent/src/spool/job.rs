@@ -44,6 +44,7 @@ pub enum DiskJob {
 
 /// A Batch to read back.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Fetch {
     /// The Lane.
     pub lane: LaneKey,
@@ -68,6 +69,7 @@ pub enum Purpose {
 
 /// The content of a Batch that was read back.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct FetchedContent {
     /// Its intact fragments, in order.
     pub bytes: Bytes,
@@ -83,6 +85,7 @@ impl Fetch {
 }
 
 /// A prepared sync, to run on a thread that may block.
+#[non_exhaustive]
 pub struct SyncJob {
     /// Everything up to here is durable when it succeeds.
     pub position: u64,

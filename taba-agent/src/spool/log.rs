@@ -43,6 +43,7 @@ pub enum SyncPolicy {
 
 /// The options of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LogOptions {
     /// Maximum bytes of all segments.
     pub bytes_max: u64,

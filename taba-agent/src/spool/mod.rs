@@ -46,6 +46,7 @@ use self::record::{Checkpoint, Record};
 
 /// A number of events, and the bytes of their Blocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Weight {
     /// Events, without those of the Ledger's own Tabs.
     pub events: u64,
@@ -91,6 +92,7 @@ impl std::iter::Sum for Weight {
 
 /// The location of a fragment in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct FragmentLocation {
     /// The segment.
     pub segment: SegmentId,
@@ -104,6 +106,7 @@ pub struct FragmentLocation {
 
 /// The result of an append.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Appended {
     /// The location of each fragment, in order.
     pub locations: Vec<FragmentLocation>,
@@ -244,6 +247,7 @@ pub enum DiskFault {
 
 /// The use of a Spool's space.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SpoolUsage {
     /// The maximum bytes: the bound, or the size of its disk if smaller.
     pub bytes_max: u64,
@@ -263,6 +267,7 @@ pub struct SpoolUsage {
 
 /// Counters since the start, in events. Events recovered from an earlier run count as accepted by this one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SpoolCounts {
     /// Offered by Clients, with repetitions of refused Batches.
     pub offered: u64,

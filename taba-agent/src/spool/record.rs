@@ -151,6 +151,7 @@ pub struct AcceptedBatch {
 
 /// The state of earlier segments at the beginning of a segment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Checkpoint {
     /// The number of its segment, in case the head is damaged; set by the Spool.
     pub segment: SegmentId,
@@ -182,6 +183,7 @@ pub enum SegmentRole {
 
 /// The state of a Lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LaneCheckpoint {
     /// The Lane.
     pub lane: LaneKey,
@@ -215,6 +217,7 @@ pub enum DecodedRecord {
 /// A [`Fragment`] without its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "as in `Fragment`")]
+#[non_exhaustive]
 pub struct DecodedFragment {
     pub vbucket: u16,
     pub seq: SeqNo,
@@ -265,6 +268,7 @@ impl Record<'_> {
 
 /// The head of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SegmentHead {
     /// Its number.
     pub id: SegmentId,

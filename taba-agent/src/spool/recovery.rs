@@ -31,6 +31,7 @@ use crate::units::LaneKey;
 
 /// The recovered content of a log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Recovered {
     /// Lanes of earlier runs with Batches that may still be needed.
     pub lanes: BTreeMap<LaneKey, RecoveredLane>,
@@ -53,6 +54,7 @@ pub struct Recovered {
 
 /// A range of bytes in a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ByteRange {
     /// The segment.
     pub segment: SegmentId,
@@ -64,6 +66,7 @@ pub struct ByteRange {
 
 /// A recovered Lane.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RecoveredLane {
     /// The last Batch known to be acknowledged; later ones may be, too.
     pub applied: SeqNo,
@@ -89,6 +92,7 @@ pub enum Sending {
 
 /// A recovered Batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RecoveredBatch {
     /// Its number in the Lane.
     pub seq: SeqNo,
@@ -108,6 +112,7 @@ pub struct RecoveredBatch {
 
 /// The lost events of a Batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LostEvents {
     /// Events.
     pub events: u64,
@@ -117,6 +122,7 @@ pub struct LostEvents {
 
 /// The damage of a log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Damage {
     /// Ranges of bytes that are no records or are missing, with missing segments and a torn tail.
     pub stretches: u64,

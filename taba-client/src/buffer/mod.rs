@@ -34,6 +34,7 @@ use sealed::notes;
 
 /// The sender of the Batches of a [`EventBuffer`].
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SenderIdentity {
     /// The durable name of the application process.
     pub client: ClientId,

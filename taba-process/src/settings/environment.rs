@@ -12,6 +12,7 @@ use super::{Program, hint};
 /// An unknown variable with the prefix of the settings.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the environment sets {name}, which is not a setting and should be unset; {hint}")]
+#[non_exhaustive]
 pub struct UnknownVariable {
     /// The variable.
     pub name: String,

@@ -35,7 +35,7 @@ pub(super) async fn check(log: &Log, config: &VerifiedServerConfig) -> Outcome {
             return Ok(Exit::Clean);
         }
         StoreKind::Embedded => {
-            let options = EmbeddedOptions { vbuckets: config.vbuckets(), ..EmbeddedOptions::default() };
+            let options = EmbeddedOptions::new(config.vbuckets());
             let store = EmbeddedStore::open_existing(&config.data_dir, options)?;
             report.all(log, &store).await;
             store.vbuckets()

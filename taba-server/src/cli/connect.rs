@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use taba_core::{Remedy, causes};
 use taba_server::config::VerifiedServerConfig;
-use taba_shard::stability::StabilityRules;
 use taba_shard::{Bootstrap, ConnectError, ShardedRedis, ShardsOptions};
 
 /// The longest pause between tries.
@@ -14,11 +13,10 @@ const TOLD_EVERY: u32 = 10;
 
 /// The options of the shards.
 pub(crate) fn options(config: &VerifiedServerConfig) -> ShardsOptions {
-    ShardsOptions {
-        vbuckets: config.vbuckets(),
-        stability: StabilityRules { replicas: config.redis_replicas, ..StabilityRules::default() },
-        ..ShardsOptions::default()
-    }
+    let mut options = ShardsOptions::default();
+    options.vbuckets = config.vbuckets();
+    options.stability.replicas = config.redis_replicas;
+    options
 }
 
 /// Connects to the shards; makes the deployment if all are empty. Several Servers that start at once make the same
@@ -30,7 +28,8 @@ pub(crate) fn options(config: &VerifiedServerConfig) -> ShardsOptions {
 /// # Errors
 /// Permanent ones: shards that do not belong together, a wrong password, a setting that loses data.
 pub(crate) async fn connect(config: &VerifiedServerConfig) -> Result<ShardedRedis, ConnectError> {
-    let options = ShardsOptions { bootstrap: Bootstrap::IfEmpty, ..options(config) };
+    let mut options = options(config);
+    options.bootstrap = Bootstrap::IfEmpty;
     let (mut told, mut tries) = (String::new(), 0_u32);
     loop {
         let error = match ShardedRedis::connect(config.shards().to_vec(), options.clone()).await {

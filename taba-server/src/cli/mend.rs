@@ -59,7 +59,7 @@ pub(super) async fn mend(log: &Log, config: &VerifiedServerConfig, yes: bool) ->
             return Ok(Exit::Clean);
         }
         StoreKind::Embedded => {
-            let options = EmbeddedOptions { vbuckets: config.vbuckets(), ..EmbeddedOptions::default() };
+            let options = EmbeddedOptions::new(config.vbuckets());
             MendableStore::Embedded(EmbeddedStore::open_existing(&config.data_dir, options)?)
         }
         StoreKind::Redis => {

@@ -30,6 +30,7 @@ const BATCH_PAIRS: usize = 20_000;
 
 /// The content of a backup.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct BackedUp {
     /// VBuckets of the store.
     pub vbuckets: u16,

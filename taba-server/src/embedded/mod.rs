@@ -55,6 +55,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The options of an [`EmbeddedStore`].
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct EmbeddedOptions {
     /// The number of VBuckets of the directory.
     pub vbuckets: VBuckets,
@@ -62,9 +63,16 @@ pub struct EmbeddedOptions {
     pub cache_bytes: usize,
 }
 
+impl EmbeddedOptions {
+    /// A directory of so many VBuckets, and defaults for the rest.
+    pub const fn new(vbuckets: VBuckets) -> Self {
+        Self { vbuckets, cache_bytes: 64 * 1024 * 1024 }
+    }
+}
+
 impl Default for EmbeddedOptions {
     fn default() -> Self {
-        Self { vbuckets: VBuckets::default(), cache_bytes: 64 * 1024 * 1024 }
+        Self::new(VBuckets::default())
     }
 }
 

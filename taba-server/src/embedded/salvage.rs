@@ -22,6 +22,7 @@ const RECOVERY_REQUIRED: u8 = 2;
 
 /// The result of a salvage.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Salvaged {
     /// The content of the backup.
     pub backup: BackedUp,

@@ -96,6 +96,7 @@ pub(super) struct CacheEntry<'a> {
 
 /// A stored State that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct UnreadableState {
     /// The State.
     pub key: StateKey,

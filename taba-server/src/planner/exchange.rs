@@ -17,6 +17,7 @@ use crate::status::Status;
 use crate::version::Versions;
 
 /// The environment of a [`Planner`](super::Planner), given with each input.
+#[non_exhaustive]
 pub struct Env<'a> {
     /// The registered Handlers.
     pub handlers: &'a Registry,
@@ -57,6 +58,7 @@ pub enum PlannerInput<T> {
 
 /// A refused Block, for the log: the first of several in a row with one reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RefusedBlock {
     /// Its Tab.
     pub tab: TabName,

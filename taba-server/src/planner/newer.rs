@@ -11,6 +11,7 @@ use super::message::IncomingMessage;
 
 /// A State of a newer version than this build reads, in a Block or in the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct NewerState {
     /// Its Tab.
     pub tab: TabName,

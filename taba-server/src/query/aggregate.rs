@@ -21,6 +21,7 @@ use super::{deadline, times};
 
 /// A query of Projections.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Query {
     /// Which Tabs and Clients.
     pub selection: Selection,
@@ -34,6 +35,7 @@ pub struct Query {
 
 /// The quality of an answer.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Quality {
     /// Clients included.
     pub clients: u64,
@@ -59,6 +61,7 @@ pub struct Quality {
 
 /// The aggregate of many Clients' States.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Aggregate {
     /// The Tab; of a group, the base name with its labels; of a super-aggregate, the selection.
     pub name: String,

@@ -20,6 +20,7 @@ pub enum QueryItem<T> {
 
 /// Unreadable States of a Tab, which are in no result.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct StateFault {
     /// The Tab.
     pub name: TabName,

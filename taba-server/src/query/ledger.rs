@@ -20,6 +20,7 @@ use super::state::QueryState;
 
 /// Events dropped at one place for one reason.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[non_exhaustive]
 pub struct DroppedEvents {
     /// The place: `client`, `agent` or `server`.
     #[serde(rename = "where")]
@@ -32,6 +33,7 @@ pub struct DroppedEvents {
 
 /// One account of the Ledger, in events.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Account {
     /// Recorded through the client library.
     pub recorded: u64,
@@ -55,6 +57,7 @@ pub struct Account {
 
 /// The accounts of the chosen Clients, and their sum.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Ledger {
     /// One account for each Client.
     pub accounts: BTreeMap<ClientId, Account>,

@@ -15,6 +15,7 @@ use super::state::QueryState;
 
 /// A Tab.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct TabRow {
     /// Its name.
     pub name: TabName,
@@ -25,6 +26,7 @@ pub struct TabRow {
 
 /// A Tab type.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct TypeRow {
     /// Its name.
     #[serde(rename = "type")]
@@ -37,6 +39,7 @@ pub struct TypeRow {
 
 /// A Client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct ClientRow {
     /// Its id.
     pub client: ClientId,

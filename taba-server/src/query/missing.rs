@@ -23,6 +23,7 @@ pub enum Affects {
 
 /// The part of the store that a query could not read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct MissingPart {
     /// The VBuckets; serialized as their number.
     #[serde(serialize_with = "count")]
@@ -41,6 +42,7 @@ fn count<S: Serializer>(vbuckets: &BTreeSet<VBucket>, serializer: S) -> Result<S
 
 /// An answer, and the part of the store that it lacks.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct PartialAnswer<T> {
     /// The answer.
     pub value: T,

@@ -16,6 +16,7 @@ use super::{deadline, times};
 
 /// The projection of one Client's State of one Tab.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct ClientProjection {
     /// The Tab.
     pub name: TabName,

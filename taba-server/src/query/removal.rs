@@ -30,6 +30,7 @@ const _: () = assert!(2 * COMMIT_STATES_MAX + 2 < COMMIT_PAIRS_MAX, "a full remo
 
 /// The result of a deletion or a pruning.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Removed {
     /// Tabs without any State left.
     pub tabs: u64,

@@ -18,6 +18,7 @@ use crate::version::Versions;
 
 /// The bounds of queries. An answer says when one was reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Limits {
     /// Results in one answer, at least 1; if there are more, the answer is `truncated`.
     pub results_max: usize,
@@ -105,6 +106,7 @@ pub(super) struct Counters {
 
 /// Counters of the query surface.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct QueryReport {
     /// Queries that arrived.
     pub queries: u64,

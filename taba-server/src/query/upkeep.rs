@@ -9,6 +9,7 @@ use super::state::QueryState;
 
 /// The result of one round of upkeep.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Upkeep {
     /// The States pruned.
     pub pruned: Removed,

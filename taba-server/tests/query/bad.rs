@@ -118,7 +118,8 @@ impl Store for Broken {
 
 async fn broken(from: Option<&'static str>, stuck: bool) -> Kit {
     let broken = Arc::new(Broken { store: MemoryStore::default(), from, stuck });
-    let limits = Limits { query_time: Duration::from_millis(300), ..Limits::default() };
+    let mut limits = Limits::default();
+    limits.query_time = Duration::from_millis(300);
     let mut kit = Kit::over(Arc::new(MemoryStore::default()), broken.clone(), limits);
     // The kit writes into its own store; move what it wrote behind the broken one.
     for tab in ["a", "b", "c"] {
@@ -200,7 +201,9 @@ async fn a_query_that_takes_too_long_ends() {
 
 #[tokio::test]
 async fn too_many_tabs_are_refused() {
-    let kit = Kit::with_limits(Limits { tabs_max: 2, ..Limits::default() });
+    let mut limits = Limits::default();
+    limits.tabs_max = 2;
+    let kit = Kit::with_limits(limits);
     for tab in ["a", "b", "c"] {
         kit.count(tab, "client", &[1.0]).await;
     }

@@ -63,7 +63,10 @@ async fn a_watch_tells_changes_and_ends_with_the_server() {
 
 #[tokio::test]
 async fn watches_are_bounded() {
-    let kit = Kit::with_limits(Limits { watches_max: 1, watch_tabs_max: 1, ..Limits::default() });
+    let mut limits = Limits::default();
+    limits.watches_max = 1;
+    limits.watch_tabs_max = 1;
+    let kit = Kit::with_limits(limits);
     kit.count("x", "a", &[1.0]).await;
     let mut first = Reader::get(&kit, "/v2/watch").await;
     assert!(first.find("event: aggregate").await.is_some());

@@ -97,7 +97,8 @@ async fn setup() -> Setup {
         asked: AtomicUsize::new(0),
         tidied: Mutex::default(),
     });
-    let limits = Limits { lost_age_max: Duration::ZERO, ..Limits::default() };
+    let mut limits = Limits::default();
+    limits.lost_age_max = Duration::ZERO;
     let kit = Kit::over(memory.clone(), store.clone(), limits);
     let name = |wanted: bool| {
         let mut names = (0..).map(|n| format!("t{n}"));
@@ -291,7 +292,8 @@ impl Store for Slow {
 async fn pruning_that_runs_out_of_time_goes_on_where_it_ended() {
     let memory = Arc::new(MemoryStore::default());
     let slow = Arc::new(Slow(memory.clone(), AtomicUsize::new(0)));
-    let limits = Limits { query_time: Duration::from_millis(100), ..Limits::default() };
+    let mut limits = Limits::default();
+    limits.query_time = Duration::from_millis(100);
     let kit = Kit::over(memory, slow.clone(), limits);
     for n in 0..100 {
         // Most stay; the last ones are reached only by a run that does not begin anew each time.

@@ -143,7 +143,9 @@ async fn at_projects_as_of_a_time_and_detail_shows_more() {
 
 #[tokio::test]
 async fn words_beyond_the_bound_are_counted_apart() {
-    let kit = Kit::with_limits(taba_server::query::Limits { tally_words_max: 2, ..Default::default() });
+    let mut limits = taba_server::query::Limits::default();
+    limits.tally_words_max = 2;
+    let kit = Kit::with_limits(limits);
     for (client, value) in [("a", 1.0), ("b", 2.0), ("c", 3.0), ("d", 1.0), ("e", 4.0)] {
         kit.recent("mode", client, &[(NOW, value)]).await;
     }

@@ -22,6 +22,7 @@ pub struct ScanCursor {
 
 /// A page of keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ScanPage {
     /// Unordered, without duplicates; may be empty although more follow.
     pub keys: Vec<Bytes>,

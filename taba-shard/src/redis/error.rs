@@ -170,6 +170,7 @@ impl LinkError {
 /// An error reply of Redis.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{code} {detail}")]
+#[non_exhaustive]
 pub struct RedisRefusal {
     /// The code: `OOM`, `WRONGTYPE`, `READONLY`, …
     pub code: String,

@@ -20,6 +20,7 @@ pub enum Bootstrap {
 
 /// The settings of a connection to a deployment. The defaults suit a Server.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ShardsOptions {
     /// The number of VBuckets, as the deployment was made with. Default 1,024.
     pub vbuckets: VBuckets,

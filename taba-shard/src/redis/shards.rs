@@ -33,7 +33,8 @@ use crate::shard_map::{ShardMap, ShardMapError};
 ///
 /// let urls = ["redis://127.0.0.1:6379", "redis://127.0.0.1:6380"];
 /// let urls = urls.iter().map(|url| ShardUrl::new(url)).collect::<Result<Vec<_>, _>>()?;
-/// let options = ShardsOptions { bootstrap: Bootstrap::IfEmpty, ..ShardsOptions::default() };
+/// let mut options = ShardsOptions::default();
+/// options.bootstrap = Bootstrap::IfEmpty;
 /// let shards = Shards::connect(urls, options).await?;
 /// let data = shards.data("shop")?;
 /// data.set("greeting", "hello").await?;

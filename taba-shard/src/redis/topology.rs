@@ -8,6 +8,7 @@ use crate::map::ShardId;
 /// The address of a shard is not known.
 #[derive(Debug, thiserror::Error)]
 #[error("the address of {shard} is not known")]
+#[non_exhaustive]
 pub struct TopologyError {
     /// The shard.
     pub shard: ShardId,

@@ -20,6 +20,7 @@ use crate::{keys, layout};
 
 /// The number of removed items.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Swept {
     /// Tombstones.
     pub fields: u64,

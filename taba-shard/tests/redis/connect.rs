@@ -14,7 +14,8 @@ async fn refused(redis: &[Redis], options: ShardsOptions) -> ConnectError {
 #[tokio::test]
 async fn an_empty_deployment_is_made_only_when_asked_for_and_only_once() {
     let redis = Redis::start_many(2, &Options::durable());
-    let careful = ShardsOptions { bootstrap: Bootstrap::Refuse, ..kit::options() };
+    let mut careful = kit::options();
+    careful.bootstrap = Bootstrap::Refuse;
     assert!(matches!(refused(&redis, careful.clone()).await, ConnectError::Empty));
     assert_eq!(redis[0].command(&["DBSIZE"]), "0", "a refusal leaves nothing");
     // Several at once make one deployment.
@@ -44,7 +45,8 @@ async fn a_bootstrap_that_was_cut_off_is_gone_on_with() {
             }
         }
     }
-    let careful = ShardsOptions { bootstrap: Bootstrap::Refuse, ..kit::options() };
+    let mut careful = kit::options();
+    careful.bootstrap = Bootstrap::Refuse;
     assert!(matches!(refused(&redis, careful).await, ConnectError::Empty));
     assert_eq!(kit::shards(&redis).await.view().deployment().id, id);
     assert_eq!(redis[0].command(&["HGET", "{vb0000}", "of"]), format!("64 {id:016x}"));
@@ -54,7 +56,8 @@ async fn a_bootstrap_that_was_cut_off_is_gone_on_with() {
 async fn what_does_not_belong_together_is_refused() {
     let mut redis = Redis::start_many(2, &Options::durable());
     drop(kit::shards(&redis).await);
-    let other = ShardsOptions { vbuckets: VBuckets::new(128).unwrap(), ..kit::options() };
+    let mut other = kit::options();
+    other.vbuckets = VBuckets::new(128).unwrap();
     let error = refused(&redis, other).await;
     let found = matches!(error, ConnectError::Census(CensusError::VBuckets { found: 64, expected: 128, .. }));
     assert!(found, "{error:?}");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use taba_core::{Committed, Store, StoreError, Version, causes};
-use taba_shard::{ShardedRedis, ShardsOptions};
+use taba_shard::ShardedRedis;
 use taba_tests::redis::{Aof, Options, Redis};
 use taba_tests::wait_until;
 
@@ -12,7 +12,9 @@ use crate::kit::{self, commit, loaded, vbucket, version};
 /// A store that soon gives up on an answer.
 async fn impatient(redis: &[Redis]) -> ShardedRedis {
     let response_timeout = Duration::from_millis(300);
-    let options = ShardsOptions { response_timeout, connect_timeout: response_timeout, ..kit::options() };
+    let mut options = kit::options();
+    options.response_timeout = response_timeout;
+    options.connect_timeout = response_timeout;
     ShardedRedis::connect(kit::urls(redis), options).await.unwrap()
 }
 
@@ -242,14 +244,16 @@ async fn a_primary_that_is_demoted_is_left() {
 #[tokio::test]
 async fn more_requests_than_may_be_under_way_wait_their_turn() {
     let redis = [Redis::start(Options::durable())];
-    let options = ShardsOptions { in_flight_max: 2, ..kit::options() };
+    let mut options = kit::options();
+    options.in_flight_max = 2;
     let store = ShardedRedis::connect(kit::urls(&redis), options).await.unwrap();
     let all = (0..64).map(|n| store.commit(vbucket(n), commit(0, 1, &["a"])));
     assert!(
         futures::future::join_all(all).await.into_iter().all(|outcome| outcome.unwrap() == Committed::Done)
     );
-    let options =
-        ShardsOptions { in_flight_max: 1, response_timeout: Duration::from_millis(200), ..kit::options() };
+    let mut options = kit::options();
+    options.in_flight_max = 1;
+    options.response_timeout = Duration::from_millis(200);
     let store = ShardedRedis::connect(kit::urls(&redis), options).await.unwrap();
     redis[0].pause();
     let all = (0..3).map(|n| store.commit(vbucket(n), commit(1, 2, &["a"])));

@@ -9,7 +9,6 @@ use taba_core::{
     ClientId, Commit, Committed, Loaded, Mark, Part, SeqNo, StateKey, Store, StoreError, StreamId, TabName,
     TabType, VBucket, VBuckets, Version, Wanted,
 };
-use taba_shard::stability::StabilityRules;
 use taba_shard::{
     Bootstrap, ShardId, ShardUrl, ShardedRedis, Shards, ShardsOptions, Topology, TopologyError,
 };
@@ -21,13 +20,12 @@ pub(crate) fn urls(redis: &[Redis]) -> Vec<ShardUrl> {
 
 /// 64 VBuckets, made where there are none; short waits.
 pub(crate) fn options() -> ShardsOptions {
-    ShardsOptions {
-        vbuckets: VBuckets::new(64).unwrap(),
-        bootstrap: Bootstrap::IfEmpty,
-        response_timeout: Duration::from_secs(5),
-        stability: StabilityRules { disk_lag: Duration::from_millis(200), ..StabilityRules::default() },
-        ..ShardsOptions::default()
-    }
+    let mut options = ShardsOptions::default();
+    options.vbuckets = VBuckets::new(64).unwrap();
+    options.bootstrap = Bootstrap::IfEmpty;
+    options.response_timeout = Duration::from_secs(5);
+    options.stability.disk_lag = Duration::from_millis(200);
+    options
 }
 
 pub(crate) async fn store(redis: &[Redis]) -> ShardedRedis {

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use taba_core::{Store, StoreError, Version};
-use taba_shard::stability::StabilityRules;
 use taba_shard::{ShardedRedis, Shards, ShardsOptions};
 use taba_tests::redis::{Options, Redis};
 use taba_tests::wait_until;
@@ -114,8 +113,9 @@ async fn without_a_replica_it_takes_a_while_and_where_one_is_asked_for_for_ever(
     let store = kit::store(&redis).await;
     kit::done(&store, vbucket(1), commit(0, 1, &["a"])).await;
     store.stable(vbucket(1)).await.unwrap();
-    let stability = StabilityRules { replicas: 1, ..kit::options().stability };
-    let options = ShardsOptions { stability, stable_wait_max: Duration::from_millis(900), ..kit::options() };
+    let mut options = kit::options();
+    options.stability.replicas = 1;
+    options.stable_wait_max = Duration::from_millis(900);
     let store = ShardedRedis::connect(kit::urls(&redis), options).await.unwrap();
     kit::done(&store, vbucket(1), commit(1, 2, &["a"])).await;
     let mut waiting = store.stable(vbucket(1));

@@ -108,14 +108,12 @@ impl Drop for Load {
 }
 
 fn client(id: &str, agent: &str) -> Client {
-    let config = Config {
-        flush_interval: Duration::from_millis(25),
-        request_timeout: Duration::from_secs(2),
-        backoff_min: Duration::from_millis(5),
-        backoff_max: Duration::from_millis(100),
-        drop_deadline: Duration::ZERO,
-        ..Config::default()
-    };
+    let mut config = Config::default();
+    config.flush_interval = Duration::from_millis(25);
+    config.request_timeout = Duration::from_secs(2);
+    config.backoff_min = Duration::from_millis(5);
+    config.backoff_max = Duration::from_millis(100);
+    config.drop_deadline = Duration::ZERO;
     let handlers = taba_handlers::standard().build().expect("the standard types fit together");
     let client = Client::builder(id).agent(agent).handlers(handlers).config(config).build();
     client.expect("an id and an address are all it takes")
