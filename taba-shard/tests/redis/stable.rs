@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use taba_core::{Store, StoreError, Version};
-use taba_shard::{ShardedRedis, Shards, ShardsOptions};
+use taba_shard::{ShardedRedis, Shards};
 use taba_tests::redis::{Options, Redis};
 use taba_tests::wait_until;
 
