@@ -188,7 +188,7 @@ pub enum StateError {
 /// | `clamping_many` | `clamp(fold(∅, a), t) says what merge(clamp(fold(∅, a₁), t), …) says, from t on` | one late event takes others with it |
 /// | `clamping_in_order` | `project(clamp(fold(∅, a), t), u) = project(merge(clamp(fold(∅, a₁), t), …), u) for u ≥ t` | the same, of the order of late events; for gauges |
 /// | `totality` | no input panics, any bytes decode to a State or an error | one bad batch stops a server |
-/// | `bounded` | `bytes of encode(s) ≤ encoded_bytes_max` | one Tab eats the store |
+/// | `bounded` | `bytes of encode(s) ≤ encoded_bytes_max`, and they stop growing | one Tab eats the store |
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a Handler",
     label = "the rules of a Tab type are missing",

@@ -6,6 +6,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use proptest::prelude::Just;
 use proptest::strategy::Strategy;
 use serde::{Deserialize, Serialize};
 use taba_core::laws::{self, Broken, Law, handler as law, samples};
@@ -399,16 +400,136 @@ fn values_catches_values_that_do_not_come_back_from_the_wire() {
     assert_eq!(caught(cents.prop_map(|cents| Plain { cents: Some(cents), items: 1 })), None);
 }
 
+type Kept = std::collections::BTreeSet<Vec<u8>>;
+
+/// A State that grows in one way.
+#[derive(Debug)]
+struct Grows<V> {
+    by: fn(&mut Kept, Event<&V>),
+    bytes_max: usize,
+}
+
+impl<V: taba_core::Value> Handler for Grows<V> {
+    type Value = V;
+    type State = Kept;
+    type Projection = u64;
+    const VERSION: u16 = 1;
+
+    fn fold(&self, state: &mut Kept, event: Event<&V>) {
+        (self.by)(state, event);
+    }
+    fn merge(&self, _: &mut Kept, _: &Kept) {}
+    fn project(&self, state: &Kept, _: Timestamp) -> u64 {
+        state.len() as u64
+    }
+    fn aggregate(&self, _: &mut u64, _: &u64) {}
+    fn encoded_bytes_max(&self) -> usize {
+        self.bytes_max
+    }
+}
+
+/// A map of values.
+fn each_value(state: &mut Kept, event: Event<&f64>) {
+    state.insert(event.value.to_bits().to_be_bytes()[..3].to_vec());
+}
+
+fn each_of_20_000(state: &mut Kept, event: Event<&f64>) {
+    if state.len() < 20_000 {
+        each_value(state, event);
+    }
+}
+
+fn each_day(state: &mut Kept, event: Event<&f64>) {
+    state.insert((event.time.as_micros() / 86_400_000_000).to_be_bytes().to_vec());
+}
+
+/// A list of a byte for each event.
+fn each_event(state: &mut Kept, _: Event<&f64>) {
+    let mut list = state.pop_first().unwrap_or_default();
+    list.push(1);
+    state.insert(list);
+}
+
+/// A list of a byte for one in sixteen values.
+fn some_events(state: &mut Kept, event: Event<&f64>) {
+    if event.value.to_bits() % 16 == 1 {
+        each_event(state, event);
+    }
+}
+
 #[test]
 fn bounded_with_many_values_catches_what_grows_with_every_new_one() {
-    // Samples are too few for a bound that is generous.
-    let growing = keeps::<f64>(300_000);
-    assert_eq!(laws::check(&growing, samples::numbers(), law::bounded), Ok(()));
-    let broken = laws::check_bounded(&growing, samples::numbers()).unwrap_err();
-    assert!(broken.law == "bounded" && broken.to_string().contains("right: 300000 bytes"), "{broken}");
-    // What stops to grow is within its bound.
-    let few = (0..200).prop_map(f64::from);
-    assert_eq!(laws::check_bounded(&keeps::<f64>(300_000), few), Ok(()));
+    const MILLION: usize = 1_000_000;
+    // A strategy that gives one value only: it is the kit that finds others.
+    let caught = |by, bytes_max| {
+        let broken = laws::check_bounded(&Grows { by, bytes_max }, Just(1.0)).err();
+        broken.map(|broken| broken.to_string())
+    };
+    let broken = caught(each_value, MILLION / 4).expect("it is over its bound");
+    assert!(broken.contains("right: 250000 bytes"), "{broken}");
+    let broken = caught(each_value, usize::MAX).expect("it grows, and would be over its bound after a year");
+    assert!(broken.contains("stop growing") && broken.contains("after 262144 values"), "{broken}");
+    for by in [each_event, some_events, each_day] {
+        assert!(caught(by, MILLION).is_some());
+    }
+    assert_eq!(caught(each_of_20_000, MILLION), None, "it stops within its bound");
+    // And of what the strategy gives.
+    let kept = (0..200).prop_map(f64::from);
+    assert_eq!(laws::check_bounded(&Grows { by: each_of_20_000, bytes_max: MILLION }, kept), Ok(()));
+}
+
+/// A value as an application has them, with all that can be long or extreme in it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Visit {
+    page: String,
+    kind: Kind,
+    steps: Vec<(u16, Option<String>)>,
+    labels: std::collections::BTreeMap<String, i64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+enum Kind {
+    First,
+    Again { times: u32 },
+    From(String),
+    Inside(Box<Kind>),
+}
+
+impl taba_core::Value for Visit {
+    fn is_valid(&self) -> bool {
+        self.page.len() <= 300
+    }
+}
+
+#[test]
+fn bounded_with_many_values_tries_the_longest_that_are_valid() {
+    fn longest(state: &mut Kept, text: &str) {
+        if state.last().is_none_or(|longest| text.len() > longest.len()) {
+            *state = [text.as_bytes().to_vec()].into();
+        }
+    }
+    fn is_exactly<V: taba_core::Value>(bytes_max: usize, value: &V, by: fn(&mut Kept, Event<&V>)) {
+        let check = |bytes_max| laws::check_bounded(&Grows { by, bytes_max }, Just(value.clone()));
+        assert_eq!(check(bytes_max), Ok(()));
+        assert!(check(bytes_max - 1).is_err(), "there is a value that takes {bytes_max} bytes");
+    }
+    // Beside the text, its length takes two bytes, and that of the set one.
+    is_exactly(taba_core::limits::VALUE_BYTES_MAX + 3, &String::new(), |state, event| {
+        longest(state, event.value);
+    });
+    let visit = Visit { page: String::new(), kind: Kind::First, steps: vec![], labels: [].into() };
+    is_exactly(300 + 3, &visit, |state, event| longest(state, &event.value.page));
+    // A map of keys that are taken to be short: the bound is reached by long ones only.
+    let keys = |state: &mut Kept, event: Event<&Visit>| {
+        if state.len() < 100 {
+            state.insert(event.value.page.as_bytes().to_vec());
+        }
+    };
+    let short = Grows { by: keys, bytes_max: 100 * 64 };
+    let pages = "[a-z]{1,20}".prop_map(move |page| Visit { page, ..visit.clone() });
+    assert_eq!(laws::check(&short, pages.clone(), law::bounded), Ok(()));
+    let broken = laws::check_bounded(&short, pages).unwrap_err();
+    assert!(broken.to_string().contains("right: 6400 bytes"), "{broken}");
 }
 
 #[test]

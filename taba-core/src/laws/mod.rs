@@ -40,15 +40,17 @@
 //! - sizes and times of production: a VBucket with a million States, a `scan` that takes minutes, a full disk, a slow network;
 //! - that every error has the right remedy: an *unavailable* that never passes holds an Agent for ever.
 
+mod bounded;
 pub mod handler;
 mod macros;
+mod maximal;
 pub mod samples;
 pub mod store;
 
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, TestCaseError, TestError, TestRunner};
 
-use crate::event::Event;
+pub use self::bounded::check_bounded;
 use crate::handler::Handler;
 use samples::Sample;
 
@@ -114,44 +116,6 @@ where
         broken = Some(Broken::new(("sampling", "the strategy gives values"), reason.message()));
     }
     broken.map_or(Ok(()), Err)
-}
-
-/// Values that a State is tried with at most, by [`check_bounded`].
-const VALUES_MAX: usize = 1 << 17;
-/// Values after which a State that has not grown since half of them is taken to be full.
-const VALUES_MIN: usize = 1 << 12;
-
-/// The law `bounded` for one State with very many values: folds what the strategy gives, at many times, until the State has
-/// stopped growing, or there were 131,072. A map that grows with every new value is caught, if the strategy gives enough
-/// different ones.
-///
-/// # Errors
-/// [`Broken`], with how many values it took.
-pub fn check_bounded<H, S>(handler: &H, values: S) -> Result<(), Broken>
-where
-    H: Handler,
-    S: Strategy<Value = H::Value> + Clone + 'static,
-{
-    const LAW: (&str, &str) = ("bounded", "bytes of encode(s) ≤ encoded_bytes_max");
-    let (bytes_max, events) = (handler.encoded_bytes_max(), (samples::times(), values));
-    let (mut runner, mut state, mut before) = (TestRunner::deterministic(), H::State::default(), 0);
-    for count in 1..=VALUES_MAX {
-        let event = events.new_tree(&mut runner).map_err(|reason| Broken::new(LAW, reason.message()))?;
-        let (time, value) = event.current();
-        handler.fold(&mut state, Event::new(time, &value));
-        if count.is_power_of_two() {
-            let bytes = crate::handler::encode_state(&state).len();
-            if bytes > bytes_max {
-                let detail = format!("left:  {bytes} bytes after {count} values\nright: {bytes_max} bytes");
-                return Err(Broken::new(LAW, detail));
-            }
-            if count >= VALUES_MIN && bytes <= before {
-                break;
-            }
-            before = bytes;
-        }
-    }
-    Ok(())
 }
 
 /// One sample, the same in every run: for trying a law by hand.
