@@ -88,7 +88,7 @@ pub(crate) enum Command {
     /// Aggregates: each tab over all clients.
     Agg(AggArgs),
     /// Projections: each tab of each client.
-    Proj(ProjArgs),
+    Proj(PagedProjArgs),
     /// One aggregate over all chosen tabs, which must be of one type.
     Super(ProjArgs),
     /// The clients.
@@ -205,7 +205,7 @@ pub(crate) struct Page {
     /// The maximum number of results.
     #[arg(long)]
     pub(crate) limit: Option<u64>,
-    /// The first name: the end of the last page.
+    /// The first name: the end of the last page. Of proj, the tab and the client: 'TAB CLIENT'.
     #[arg(long, value_name = "NAME")]
     pub(crate) from: Option<String>,
 }
@@ -215,6 +215,14 @@ pub(crate) struct AggArgs {
     /// Group by the values of these labels.
     #[arg(long, value_delimiter = ',', value_name = "KEY,…")]
     pub(crate) by: Vec<String>,
+    #[command(flatten)]
+    pub(crate) rest: ProjArgs,
+    #[command(flatten)]
+    pub(crate) page: Page,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct PagedProjArgs {
     #[command(flatten)]
     pub(crate) rest: ProjArgs,
     #[command(flatten)]
@@ -280,7 +288,8 @@ impl Command {
     pub(crate) fn choice(&self) -> Option<&Choice> {
         match self {
             Self::Agg(agg) => Some(&agg.rest.choice),
-            Self::Proj(proj) | Self::Super(proj) => Some(&proj.choice),
+            Self::Proj(proj) => Some(&proj.rest.choice),
+            Self::Super(proj) => Some(&proj.choice),
             Self::Clients(list) | Self::Names(list) | Self::Types(list) => Some(&list.choice),
             Self::Delete(choice) | Self::Prune(choice) => Some(choice),
             _ => None,

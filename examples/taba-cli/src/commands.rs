@@ -37,7 +37,8 @@ pub(crate) fn run(args: &Args, command: &Command) -> Result<Exit, CliError> {
             (Method::Get, question.paging(&agg.page), show_answers, agg.rest.detail)
         }
         Command::Proj(proj) => {
-            (Method::Get, Question::new("/v2/projections").projecting(proj), show_answers, proj.detail)
+            let question = Question::new("/v2/projections").projecting(&proj.rest);
+            (Method::Get, question.paging(&proj.page), show_answers, proj.rest.detail)
         }
         Command::Super(proj) => {
             (Method::Get, Question::new("/v2/super").projecting(proj), show_answers, proj.detail)

@@ -384,6 +384,9 @@ fn what_is_not_found_suggests_base_and_what_was_asked_about_the_past_says_which_
     let rest = server.shows(&["names", "--from", &from]);
     let all = server.shows(&["names"]).lines().count();
     assert_eq!(String::from_utf8(part.stdout).unwrap().lines().count() + rest.lines().count() - 2, all);
+    for list in ["proj", "types", "clients", "ledger"] {
+        assert!(server.run(&[list, "--limit", "1"]).status.success(), "{list}");
+    }
 }
 
 #[test]

@@ -31,6 +31,8 @@ pub struct Query {
     pub by: Vec<String>,
     /// The amount of detail.
     pub format: Format,
+    /// Of the Tab that [`Selection::from`] names, only Clients from this one on; for Projections, whose rows are of one Client.
+    pub from_client: Option<ClientId>,
 }
 
 /// The quality of an answer.

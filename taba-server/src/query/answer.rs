@@ -56,7 +56,6 @@ pub(super) async fn respond<T: Row>(
         shape,
         source: Some(source),
         rows: 0,
-        first: None,
         faults: FaultLog::default(),
         missing: None,
     };
@@ -87,8 +86,6 @@ struct AnswerWriter<T> {
     /// `None` once it has ended.
     source: Option<Source<T>>,
     rows: usize,
-    /// The key of the first row.
-    first: Option<String>,
     faults: FaultLog,
     missing: Option<MissingPart>,
 }
@@ -124,10 +121,7 @@ impl<T: Row> AnswerWriter<T> {
             };
             match next {
                 Some(Ok(QueryItem::Row(row))) if self.rows == self.shape.rows_max => {
-                    // The first row itself makes no progress.
-                    let next =
-                        row.key().filter(|next| self.first.as_deref() != Some(next)).map(str::to_owned);
-                    self.end(&AnswerEnd { truncated: true, next, error: None }, &mut out);
+                    self.end(&AnswerEnd { truncated: true, next: row.key(), error: None }, &mut out);
                     return (out.into(), false);
                 }
                 Some(Ok(QueryItem::Row(row))) => self.row(&row, &mut out),
@@ -164,9 +158,6 @@ impl<T: Row> AnswerWriter<T> {
     }
 
     fn row(&mut self, row: &T, out: &mut String) {
-        if self.rows == 0 {
-            self.first = row.key().map(str::to_owned);
-        }
         match self.shape.media {
             Media::Text => row.write_text(out),
             Media::Lines => {

@@ -79,13 +79,26 @@ pub(super) struct StatesPage {
 /// The chosen States of one Tab that are not yet read.
 pub(super) struct TabStates {
     tab: ListedTab,
+    /// Only Clients from this one on.
+    from: Option<ClientId>,
     after: Option<StateKey>,
     done: bool,
 }
 
 impl TabStates {
     pub(super) fn of(tab: ListedTab) -> Self {
-        Self { tab, after: None, done: false }
+        Self { tab, from: None, after: None, done: false }
+    }
+
+    pub(super) fn from(self, from: Option<ClientId>) -> Self {
+        Self { from, ..self }
+    }
+
+    /// A key a little before the first Client that is wanted: a scan begins behind a key.
+    fn before_first(&self) -> Option<StateKey> {
+        let from = self.from.as_ref()?.as_str();
+        let client = ClientId::new(from.get(..from.len() - 1)?).ok()?;
+        Some(StateKey { tab: self.tab.name.clone(), client })
     }
 
     /// The next page, possibly empty; `None` at the end.
@@ -134,8 +147,10 @@ impl TabStates {
         coverage: &Coverage,
     ) -> StatesPage {
         let limit = state.limits.page_states.max(1);
-        let scan =
-            Scan::default().with_tab(self.tab.name.clone()).with_after(self.after.take()).with_limit(limit);
+        let scan = Scan::default()
+            .with_tab(self.tab.name.clone())
+            .with_after(self.after.take().or_else(|| self.before_first()))
+            .with_limit(limit);
         let Some(scanned) = coverage.read(home, state.store.scan(home, &scan)).await else {
             self.done = true;
             return StatesPage { lacks_states: true, ..StatesPage::default() };
@@ -143,7 +158,10 @@ impl TabStates {
         self.done = scanned.len() < limit;
         self.after = scanned.last().map(|last| last.key.clone());
         let mut page = StatesPage::default();
-        for scanned in scanned.into_iter().filter(|scanned| chosen.has_client(&scanned.key.client)) {
+        let is_wanted = |client: &ClientId| {
+            chosen.has_client(client) && self.from.as_ref().is_none_or(|from| from <= client)
+        };
+        for scanned in scanned.into_iter().filter(|scanned| is_wanted(&scanned.key.client)) {
             match open(&state.handlers, &self.tab.tab_type, &scanned) {
                 Ok(opened) => page.opened.push(opened),
                 Err(why) => {

@@ -89,6 +89,11 @@ impl Params {
         self.one("from")?.map(|from| named("from", from, ClientId::new)).transpose()
     }
 
+    /// The first Tab type of the answer.
+    pub(super) fn first_type(&self) -> Result<Option<TabType>, QueryError> {
+        self.one("from")?.map(|from| named("from", from, TabType::new)).transpose()
+    }
+
     /// The first Tab of the answer.
     pub(super) fn first_tab(&self) -> Result<Option<TabName>, QueryError> {
         self.one("from")?.map(|from| named("from", from, TabName::new)).transpose()
@@ -136,6 +141,19 @@ impl Params {
 
     /// The complete query of Projections.
     pub(super) fn query(&self, limits: &Limits) -> Result<Query, QueryError> {
+        self.query_from(self.first_tab()?, limits)
+    }
+
+    /// The same, where rows are named by a Tab and, behind a space, a Client.
+    pub(super) fn query_of_clients(&self, limits: &Limits) -> Result<Query, QueryError> {
+        let Some((tab, client)) = self.one("from")?.and_then(|from| from.split_once(' ')) else {
+            return self.query(limits);
+        };
+        let query = self.query_from(Some(named("from", tab, TabName::new)?), limits)?;
+        Ok(Query { from_client: Some(named("from", client, ClientId::new)?), ..query })
+    }
+
+    fn query_from(&self, from: Option<TabName>, limits: &Limits) -> Result<Query, QueryError> {
         let at = match self.one("at")? {
             None => None,
             Some(text) => Some(times::parse(text).ok_or_else(|| bad("at", text, times::WANTED))?),
@@ -149,7 +167,7 @@ impl Params {
         }
         let format = if self.flag("detail", false)? { Format::Detail } else { Format::Summary };
         let mut selection = self.selection(limits)?;
-        if let Some(from) = self.first_tab()? {
+        if let Some(from) = from {
             if !by.is_empty() {
                 return Err(bad(
                     "from",
@@ -159,7 +177,7 @@ impl Params {
             }
             selection = selection.from(from);
         }
-        Ok(Query { selection, at, by, format })
+        Ok(Query { selection, at, by, format, from_client: None })
     }
 }
 

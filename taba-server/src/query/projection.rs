@@ -84,7 +84,9 @@ impl ProjectionCursor {
                     self.is_finished = true;
                     return Ok(missing.map(QueryItem::Missing));
                 };
-                self.open = Some((tab.clone(), TabStates::of(tab)));
+                let query = &self.context.query;
+                let from = query.from_client.clone().filter(|_| query.selection.begins_with(&tab.name));
+                self.open = Some((tab.clone(), TabStates::of(tab).from(from)));
                 continue;
             };
             let QueryContext { state, query, coverage, .. } = &self.context;

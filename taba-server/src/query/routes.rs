@@ -31,7 +31,6 @@ const PROJECTIONS: &[&str] =
     &["name", "base", "type", ANY_LABEL, "client", "re", "reserved", "at", "detail", "limit", "from"];
 const SUPER: &[&str] = &["name", "base", "type", ANY_LABEL, "client", "re", "reserved", "at", "detail"];
 const LISTS: &[&str] = &["name", "base", "type", ANY_LABEL, "client", "re", "reserved", "limit", "from"];
-const TYPES: &[&str] = &["name", "base", "type", ANY_LABEL, "client", "re", "reserved", "limit"];
 const LEDGER: &[&str] = &["client", "re", "limit", "from"];
 
 type Answer = Result<Response, QueryError>;
@@ -137,7 +136,7 @@ async fn get_projections(
     headers: HeaderMap,
 ) -> Answer {
     let params = params(raw.as_ref(), PROJECTIONS)?;
-    let query = params.query(&state.limits)?;
+    let query = params.query_of_clients(&state.limits)?;
     let shape = shape(&state, &headers, &params, Some(&query))?;
     respond(&state, shape, projections(&state, query)).await
 }
@@ -171,10 +170,11 @@ async fn get_names(State(state): State<QueryState>, RawQuery(raw): RawQuery, hea
 }
 
 async fn get_types(State(state): State<QueryState>, RawQuery(raw): RawQuery, headers: HeaderMap) -> Answer {
-    let params = params(raw.as_ref(), TYPES)?;
+    let params = params(raw.as_ref(), LISTS)?;
     let selection = params.selection(&state.limits)?;
     let shape = shape(&state, &headers, &params, None)?;
-    let types = types(&state, &selection).await?;
+    let (from, mut types) = (params.first_type()?, types(&state, &selection).await?);
+    types.value.retain(|row| from.as_ref().is_none_or(|from| *from <= row.tab_type));
     respond_all(&state, shape, types.value, Vec::new(), types.missing).await
 }
 

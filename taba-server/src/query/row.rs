@@ -23,9 +23,9 @@ pub(super) trait Row: Serialize + Send + 'static {
         None
     }
 
-    /// Its key for `from=`; rows are sorted by it.
-    fn key(&self) -> Option<&str> {
-        self.tab()
+    /// Its key for `from=`; rows are sorted by it, and no two have the same.
+    fn key(&self) -> Option<String> {
+        self.tab().map(str::to_owned)
     }
 }
 
@@ -42,8 +42,8 @@ impl Row for Aggregate {
         Some(&self.name)
     }
 
-    fn key(&self) -> Option<&str> {
-        self.by.is_empty().then_some(&self.name)
+    fn key(&self) -> Option<String> {
+        self.by.is_empty().then(|| self.name.clone())
     }
 
     fn write_text(&self, out: &mut String) {
@@ -97,6 +97,11 @@ impl Row for ClientProjection {
         Some(self.name.as_str())
     }
 
+    /// Neither name holds a space.
+    fn key(&self) -> Option<String> {
+        Some(format!("{} {}", self.name, self.client))
+    }
+
     fn write_text(&self, out: &mut String) {
         let _ = write!(
             out,
@@ -134,6 +139,10 @@ impl Row for TabRow {
 }
 
 impl Row for TypeRow {
+    fn key(&self) -> Option<String> {
+        Some(self.tab_type.to_string())
+    }
+
     fn write_text(&self, out: &mut String) {
         let unknown = if self.known { "" } else { "  no handler" };
         let _ = writeln!(out, "{:<32}  {:>8} tabs{unknown}", self.tab_type, self.tabs);
@@ -141,8 +150,8 @@ impl Row for TypeRow {
 }
 
 impl Row for ClientRow {
-    fn key(&self) -> Option<&str> {
-        Some(self.client.as_str())
+    fn key(&self) -> Option<String> {
+        Some(self.client.to_string())
     }
 
     fn write_text(&self, out: &mut String) {
@@ -151,8 +160,8 @@ impl Row for ClientRow {
 }
 
 impl Row for AccountRow {
-    fn key(&self) -> Option<&str> {
-        Some(self.client.as_str())
+    fn key(&self) -> Option<String> {
+        Some(self.client.to_string())
     }
 
     fn write_text(&self, out: &mut String) {

@@ -128,6 +128,11 @@ impl Selection {
         self
     }
 
+    /// Whether this is the Tab that [`from`](Self::from) names.
+    pub(super) fn begins_with(&self, name: &TabName) -> bool {
+        self.from.as_ref() == Some(name)
+    }
+
     /// Includes the Tabs of the Ledger.
     #[must_use]
     pub fn with_reserved(mut self) -> Self {
