@@ -1,7 +1,5 @@
 //! What somebody sees who writes `handler_laws!` and has not the feature `laws`.
 
-#![expect(clippy::unwrap_used, reason = "tests may unwrap")]
-
 use std::path::Path;
 use std::process::Command;
 

@@ -19,11 +19,10 @@ use taba_shard::limits::{MOVE_LAG_MAX, MOVE_PAUSE_MAX, MOVES_PER_SHARD};
 use taba_shard::migration::pace::Rates;
 use taba_shard::mover::MoverOptions;
 use taba_shard::shard_map::ShardMap;
-use taba_shard::stability::StabilityRules;
 use taba_shard::{Bootstrap, ConnectError, ShardName, ShardUrl, Shards, ShardsOptions};
 
 /// What the variables of this program begin with.
-const PROGRAM: Program = Program { prefix: Some("TABA_SHARD_"), renamed: &[] };
+const PROGRAM: Program = Program::new(Some("TABA_SHARD_"), &[]);
 
 type Outcome = Result<Exit, Box<dyn Error>>;
 
@@ -306,8 +305,10 @@ impl Config {
     }
 
     fn options(&self, vbuckets: VBuckets) -> ShardsOptions {
-        let stability = StabilityRules { replicas: self.redis_replicas, ..StabilityRules::default() };
-        ShardsOptions { vbuckets, stability, ..ShardsOptions::default() }
+        let mut options = ShardsOptions::default();
+        options.vbuckets = vbuckets;
+        options.stability.replicas = self.redis_replicas;
+        options
     }
 
     fn urls(&self) -> Result<Vec<ShardUrl>, Box<dyn Error>> {
@@ -333,7 +334,8 @@ impl Config {
             Err(ConnectError::Empty) => {}
             Err(error) => return Err(error.into()),
         }
-        let options = ShardsOptions { bootstrap: Bootstrap::IfEmpty, ..self.options(vbuckets) };
+        let mut options = self.options(vbuckets);
+        options.bootstrap = Bootstrap::IfEmpty;
         let shards = Shards::connect(self.urls()?, options).await?;
         show::status(self, &shards).await
     }
