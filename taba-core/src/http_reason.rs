@@ -14,6 +14,7 @@ use crate::wire::WireError;
 /// assert_eq!((HttpReason::FULL.status, &body["reason"], &body["message"]), (503, &"full".into(), &"no room".into()));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct HttpReason {
     /// The word.
     pub word: &'static str,

@@ -11,6 +11,7 @@ use crate::map::{MapError, ShardId, ShardName, VBucketMap};
 
 /// One shard of a map.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ShardEntry {
     /// Its name.
     pub name: ShardName,
@@ -19,6 +20,13 @@ pub struct ShardEntry {
     pub address: String,
     /// Whether it is to be emptied: it gets no VBuckets.
     pub is_draining: bool,
+}
+
+impl ShardEntry {
+    /// A shard that takes VBuckets.
+    pub const fn new(name: ShardName, address: String) -> Self {
+        Self { name, address, is_draining: false }
+    }
 }
 
 /// Why a text or a change is no map.
@@ -84,7 +92,7 @@ pub enum ShardMapError {
 /// use taba_shard::{ShardName, VBucketMap};
 ///
 /// let entry = |n: u64| {
-///     ShardEntry { name: ShardName(n), address: format!("10.0.0.{n}:6379"), is_draining: false }
+///     ShardEntry::new(ShardName(n), format!("10.0.0.{n}:6379"))
 /// };
 /// let owners = VBucketMap::even(VBuckets::new(64)?, 1)?;
 /// let one = ShardMap::new(7, vec![entry(1)], owners)?;

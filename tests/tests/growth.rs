@@ -29,6 +29,8 @@ const COMPLETE: &[&str] = &[
     "Fragment",
     "Keyed",
     "LaneKey",
+    "Move",
+    "Rates",
     "Renamed",
     "StateKey",
     "StoreId",

@@ -274,7 +274,9 @@ async fn run(
         () = lines => Ok(MoveReport::default()),
         () = stopped => {
             log.say("ended; vbuckets that were under way take no writes until taba-shard resume or abort");
-            Ok(MoveReport { failed: moves.len(), ..MoveReport::default() })
+            let mut report = MoveReport::default();
+            report.failed = moves.len();
+            Ok(report)
         }
     }
 }

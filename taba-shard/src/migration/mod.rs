@@ -31,6 +31,7 @@ use crate::map::ShardName;
 
 /// What one shard holds of a VBucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Head {
     /// The epoch of its ownership.
     pub epoch: u64,

@@ -178,6 +178,7 @@ pub enum MoverError {
 
 /// What a run has come to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct MoveReport {
     /// Moves that are done.
     pub ended: usize,

@@ -23,6 +23,7 @@ use crate::shard_map::{ShardEntry, ShardMap};
 
 /// Every copy of every VBucket, as all shards hold them now.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Survey {
     /// One entry for each VBucket, in order.
     pub copies: Vec<(VBucket, Vec<(ShardName, Head)>)>,
