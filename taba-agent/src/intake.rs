@@ -136,7 +136,12 @@ mod tests {
     #[test]
     fn a_state_may_be_of_as_many_events_as_the_bound_says() {
         let content = Content::State { version: 1, bytes: Bytes::new() };
-        let of = |events| Block { events, content: content.clone(), ..block("web", "c", "X") };
+        let of = |events| {
+            let mut block = block("web", "c", "X");
+            block.events = events;
+            block.content = content.clone();
+            block
+        };
         assert_eq!(sorted(vec![of(BLOCK_FOLDED_EVENTS_MAX)], &[]).refused, []);
         assert_eq!(sorted(vec![of(BLOCK_FOLDED_EVENTS_MAX + 1)], &[]).refused.len(), 1);
     }

@@ -195,6 +195,12 @@ impl Wanted {
     pub fn with_states(self, states: Vec<StateKey>) -> Self {
         Self { states, ..self }
     }
+
+    /// With what the asker knows: the marks of this version.
+    #[must_use]
+    pub fn with_known(self, known: impl Into<Option<Version>>) -> Self {
+        Self { known: known.into(), ..self }
+    }
 }
 
 impl Loaded {

@@ -108,7 +108,8 @@ fn every_answer_comes_back() {
         Answer::Misplaced,
         Answer::Misdated,
     ];
-    let acks: Vec<_> = answers.into_iter().map(|answer| Ack { answer, ..acks().remove(1) }).collect();
+    let with = |answer| Ack::new(StreamId(1), 2, SeqNo(3), answer).with_stable(SeqNo(2));
+    let acks: Vec<_> = answers.into_iter().map(with).collect();
     assert_eq!(decode_acks(&encode_acks(&acks)).unwrap(), acks);
     let mut unknown = encode_acks(&acks[6..]);
     let at = unknown.iter().rposition(|byte| *byte == Answer::Misdated as u8).unwrap();
@@ -136,23 +137,25 @@ fn a_block_may_reach_its_bounds_and_not_pass_them() {
         let bytes = Bytes::from(bytes);
         Block::decode(&mut Reader::new(&bytes), &bytes)
     };
-    let long = Block {
-        tab: TabName::new(&"t".repeat(TAB_NAME_BYTES_MAX)).unwrap(),
-        client: ClientId::new(&"c".repeat(CLIENT_ID_BYTES_MAX)).unwrap(),
-        tab_type: TabType::new(&"T".repeat(TAB_TYPE_BYTES_MAX)).unwrap(),
-        earliest: Timestamp::MIN,
-        latest: Timestamp::MAX,
-        ..state_block()
+    let long = {
+        let mut block = state_block();
+        block.tab = TabName::new(&"t".repeat(TAB_NAME_BYTES_MAX)).unwrap();
+        block.client = ClientId::new(&"c".repeat(CLIENT_ID_BYTES_MAX)).unwrap();
+        block.tab_type = TabType::new(&"T".repeat(TAB_TYPE_BYTES_MAX)).unwrap();
+        block.earliest = Timestamp::MIN;
+        block.latest = Timestamp::MAX;
+        block
     };
     assert_eq!(decoded(&long).unwrap(), long);
     let withheld = Content::Withheld { place: Where::Client, why: Why::Full };
-    let withheld = Block { content: withheld, ..state_block() };
+    let withheld = state_block().with_content(withheld);
     assert_eq!(decoded(&withheld).unwrap(), withheld);
     // The payload is not looked into.
-    let of = |events: usize| Block {
-        events: events as u64,
-        content: Content::Events(Bytes::from_static(b"x")),
-        ..state_block()
+    let of = |events: usize| {
+        let mut block = state_block();
+        block.events = events as u64;
+        block.content = Content::Events(Bytes::from_static(b"x"));
+        block
     };
     assert_eq!(decoded(&of(BLOCK_EVENTS_MAX)).unwrap(), of(BLOCK_EVENTS_MAX));
     assert!(matches!(decoded(&of(BLOCK_EVENTS_MAX + 1)), Err(WireError::TooLarge { .. })));

@@ -403,9 +403,9 @@ fn values_that_are_all_refused_leave_no_state_and_no_tab() {
     let (world, mut planner) = (World::new(), Planner::default());
     let acks = world
         .ingest(&mut planner, vec![batch(1, 1, 1, 0, vec![block("a", "c", &[f64::NAN, f64::INFINITY])])]);
-    assert_eq!(acks[0].refused, [Refusal { block: 0, why: Why::BadValue, events: 2 }]);
+    assert_eq!(acks[0].refused, [Refusal::new(0, Why::BadValue, 2)]);
     assert_eq!(world.state("a", "c"), None);
-    let loaded = world.load(&Wanted { tabs: vec![name("a")], ..Wanted::default() });
+    let loaded = world.load(&Wanted::default().with_tabs(vec![name("a")]));
     assert_eq!(loaded.tabs, []);
     assert_eq!(world.total("taba.dropped;where=server;why=bad_value", "c"), 2);
     // So another type may have the name.

@@ -257,7 +257,7 @@ fn a_commit_from_another_version_keeps_only_its_own_entries() {
     let at = |count| Version { writer: 1, count };
     let of = |n: u8, expect, next| {
         let tabs = vec![(tab(n), Some(TabType::new("T").unwrap()))];
-        Commit { expect: at(expect), next: at(next), tabs, ..Commit::default() }
+        Commit::new(at(expect), at(next)).with_tabs(tabs)
     };
     let mut known = IndexCache::default();
     known.committed(&of(0, 0, 1), usize::MAX);
@@ -270,9 +270,8 @@ fn a_commit_from_another_version_keeps_only_its_own_entries() {
 
 #[test]
 fn a_part_has_an_entry_of_its_own_and_a_whole_state_has_none() {
-    let commit = |part, bytes: Option<&'static str>| Commit {
-        states: vec![(key(0), part, bytes.map(Into::into))],
-        ..Commit::default()
+    let commit = |part, bytes: Option<&'static str>| {
+        Commit::default().with_states(vec![(key(0), part, bytes.map(Into::into))])
     };
     let (tab, client) = (IndexEntry::Tab(tab(0)), IndexEntry::Client(key(0)));
     let part = IndexEntry::Part(key(0), Part(7));
