@@ -46,13 +46,9 @@ fn commit(states: &[StateKey], count: u64, contents: &[Bytes]) -> Commit {
     let parts = states.iter().enumerate().map(|(place, key)| {
         (key.clone(), Part::WHOLE, Some(contents[(place + count as usize) % contents.len()].clone()))
     });
-    Commit {
-        expect: version(count - 1),
-        next: version(count),
-        marks: vec![(StreamId(7), Some(Mark { seq: SeqNo(count), events: count, hour: 500_000 }))],
-        tabs: Vec::new(),
-        states: parts.collect(),
-    }
+    Commit::new(version(count - 1), version(count))
+        .with_marks(vec![(StreamId(7), Some(Mark::new(SeqNo(count), count, 500_000)))])
+        .with_states(parts.collect())
 }
 
 /// Writes to all VBuckets, one commit after another in each, as fast as can be, or with a pause between.
@@ -100,7 +96,9 @@ async fn main() {
     let redis = Redis::start_many(2, &Options { aof: Aof::EverySecond, ..Options::default() });
     let url = vec![ShardUrl::new(&redis[0].url()).expect("a url")];
     let vbuckets = VBuckets::new(VBUCKETS).expect("a power of two");
-    let options = ShardsOptions { vbuckets, bootstrap: Bootstrap::IfEmpty, ..ShardsOptions::default() };
+    let mut options = ShardsOptions::default();
+    options.vbuckets = vbuckets;
+    options.bootstrap = Bootstrap::IfEmpty;
     let store = Arc::new(ShardedRedis::connect(url.clone(), options.clone()).await.expect("a deployment"));
     let contents: Vec<Bytes> = (0..64).map(content).collect();
     join_all(vbuckets.iter().map(async |vbucket| {
@@ -137,7 +135,8 @@ async fn main() {
     pauses.sort_unstable();
     shares.sort_by(f64::total_cmp);
     copied.sort_by(f64::total_cmp);
-    let report = MoveReport { pauses, ..MoveReport::default() };
+    let mut report = MoveReport::default();
+    report.pauses = pauses;
     let millis = |per_mille: usize| report.pause(per_mille).as_secs_f64() * 1000.0;
     println!(
         "{} moves of {STATES} States of {STATE_BYTES} bytes, under load, 0 commits failed",
