@@ -11,6 +11,7 @@ use std::time::Duration;
 use taba_core::{HostPort, RequestHeader, StoreId, VBuckets};
 
 pub use self::verify::{ConfigError, Memory};
+pub use crate::discovery::SERVERS_MAX;
 use crate::server_seed::ServerSeed;
 use crate::spool::SyncPolicy;
 pub use crate::units::BODY_BYTES_MAX;
@@ -18,8 +19,6 @@ pub use crate::units::BODY_BYTES_MAX;
 #[cfg(feature = "cli")]
 use taba_process::units::{bytes_text, parse_bytes, parse_time, time_text};
 
-/// Servers of one Agent.
-pub const SERVERS_MAX: usize = 256;
 /// Where the number of Servers is not known, requests of the largest size may be in flight to so many at one time; of smaller
 /// ones more.
 const FOUND_SERVERS: usize = 4;

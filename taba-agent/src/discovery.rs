@@ -21,8 +21,10 @@ use std::time::Duration;
 use taba_core::{Noise, ServerUrl};
 
 pub use self::status::{DiscoveryCounts, DiscoveryStatus, FoundServerStatus, NameStatus};
-use crate::config::SERVERS_MAX;
 use crate::server_seed::ServerSeed;
+
+/// Servers of one Agent.
+pub const SERVERS_MAX: usize = 256;
 
 /// What is tried again after a failure is tried after this part of the interval.
 const RETRY_PART: u32 = 4;

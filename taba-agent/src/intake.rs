@@ -196,13 +196,7 @@ mod tests {
         for n in 0..10_000 {
             let client = ClientId::new(&format!("host-{n}")).unwrap();
             let block = Block::note(ledger::tab(ledger::RECORDED), client.clone(), Timestamp::default(), 5);
-            let batch = ClientBatch {
-                client,
-                incarnation: 1,
-                seq: SeqNo(1),
-                sent_at: Timestamp::default(),
-                blocks: vec![block],
-            };
+            let batch = ClientBatch::new(client, 1, SeqNo(1), Timestamp::default(), vec![block]);
             let intake = sort_out(vbuckets, Timestamp::default(), &batch, &[]);
             intake.blocks.iter().for_each(|(vbucket, _)| notes[usize::from(vbucket.index())] += 1);
         }

@@ -72,13 +72,13 @@ fn stream(vbucket: VBucket, n: u64) -> StreamId {
 }
 
 fn mark(seq: u64) -> Mark {
-    Mark { seq: SeqNo(seq), events: seq * 1_000, hour: 500_000 }
+    Mark::new(SeqNo(seq), seq * 1_000, 500_000)
 }
 
 fn commit(vbucket: VBucket, count: u64, streams: std::ops::Range<u64>) -> Commit {
     let version = |count| if count == 0 { Version::NEVER } else { Version { writer: FILLER, count } };
     let marks = streams.map(|n| (stream(vbucket, n), Some(mark(count + 1))));
-    Commit { expect: version(count), next: version(count + 1), marks: marks.collect(), ..Commit::default() }
+    Commit::new(version(count), version(count + 1)).with_marks(marks.collect())
 }
 
 async fn run(store: &dyn Store, vbucket: VBucket, commit: Commit) -> Result<(), Box<dyn Error>> {
@@ -128,7 +128,7 @@ async fn measure(
             let vbucket = vbuckets[round * 7 % vbuckets.len()];
             let known = is_known.then_some(Version { writer: FILLER, count });
             let (start, before) = (now(), traffic());
-            let loaded = store.load(vbucket, &Wanted { known, ..Wanted::default() }).await?;
+            let loaded = store.load(vbucket, &Wanted::default().with_known(known)).await?;
             assert_eq!(loaded.marks.len() as u64, if is_known { 0 } else { marks }, "all marks, or none");
             loads.push(start.elapsed().as_secs_f64() * 1e3);
             sent = traffic().1 - before.1;
@@ -186,13 +186,13 @@ async fn commits(
 /// What the marks take in the memory of a Server, and the time that its planner needs with them.
 async fn cache(store: &dyn Store, vbuckets: &[VBucket], marks: u64) -> Result<(), Box<dyn Error>> {
     let (handlers, versions, status) = (Registry::default(), Versions::new(77), Status::default());
-    let env = Env {
-        handlers: &handlers,
-        versions: &versions,
-        status: &status,
-        now: Timestamp::from_secs(500_000 * 3600),
-        future_max: Duration::from_secs(10),
-    };
+    let env = Env::new(
+        &handlers,
+        &versions,
+        &status,
+        Timestamp::from_secs(500_000 * 3600),
+        Duration::from_secs(10),
+    );
     let mut planners = Vec::new();
     let (mut bytes, mut first, mut later) = (0, Vec::new(), Vec::new());
     for vbucket in vbuckets.iter().take(ROUNDS) {
@@ -222,8 +222,7 @@ async fn probe(
     vbucket: VBucket,
     env: &Env<'_>,
 ) -> Result<f64, Box<dyn Error>> {
-    let probe =
-        Probe { stream: stream(vbucket, 0), vbucket: vbucket.index(), base: SeqNo(1), events_before: 0 };
+    let probe = Probe::new(stream(vbucket, 0), vbucket.index(), SeqNo(1), 0);
     let message = IncomingMessage::Probe(probe);
     let message = PlannerInput::Message { ticket: (), message, arrived: env.now, sent_at: env.now };
     let (mut inputs, mut spent, mut actions) = (vec![PlannerInput::Due, message], 0.0, Vec::new());
@@ -254,7 +253,8 @@ async fn probe(
 
 async fn measure_redis(size: &Cli) -> Result<(), Box<dyn Error>> {
     let redis = Redis::start(Options::default());
-    let options = ShardsOptions { bootstrap: Bootstrap::IfEmpty, ..ShardsOptions::default() };
+    let mut options = ShardsOptions::default();
+    options.bootstrap = Bootstrap::IfEmpty;
     let store = ShardedRedis::connect(vec![ShardUrl::new(&redis.url())?], options).await?;
     let number = |section, name| redis.info(section, name).parse::<u64>().unwrap_or(0);
     let held = || number("memory", "used_memory");

@@ -81,12 +81,9 @@ impl SimulatedAgent {
         noise: &mut Noise,
     ) -> Self {
         let spool = MemorySpool::new(config.spool_bytes_max);
-        let start = RelayStart {
-            now: reading(Duration::ZERO),
-            seed: noise.number(),
-            handlers: handlers.clone(),
-            ..RelayStart::default()
-        };
+        let mut start = RelayStart::default();
+        (start.now, start.seed) = (reading(Duration::ZERO), noise.number());
+        start.handlers = handlers.clone();
         let relay = Relay::new(config.relay_options(), spool, start);
         let mut chosen = BTreeSet::new();
         while chosen.len() < options.tabs_per_agent.min(options.tabs) {
@@ -111,14 +108,10 @@ impl SimulatedAgent {
         self.flushes += 1;
         let moment = time(now);
         let events = options.events_per_state;
-        let state = |tab: &TabState| Block {
-            tab: tab.tab.clone(),
-            client: self.client.clone(),
-            tab_type: tab.tab_type.clone(),
-            events,
-            earliest: moment,
-            latest: moment,
-            content: Content::State { version: tab.version, bytes: tab.bytes.clone() },
+        let state = |tab: &TabState| {
+            let content = Content::State { version: tab.version, bytes: tab.bytes.clone() };
+            let (name, client) = (tab.tab.clone(), self.client.clone());
+            Block::new(name, client, tab.tab_type.clone(), events, moment..=moment, content)
         };
         let mut blocks: Vec<Block> = self.tabs.iter().map(state).collect();
         for block in &blocks {
@@ -133,7 +126,7 @@ impl SimulatedAgent {
         blocks.extend(note);
         self.notes.offer(now, 1);
         let client = self.client.clone();
-        let batch = ClientBatch { client, incarnation: 1, seq: SeqNo(self.flushes), sent_at: moment, blocks };
+        let batch = ClientBatch::new(client, 1, SeqNo(self.flushes), moment, blocks);
         match self.relay.accept(reading(now), &batch, &[]) {
             AcceptOutcome::Taken { .. } => recorded,
             other => panic!(

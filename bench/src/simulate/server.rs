@@ -179,13 +179,8 @@ impl SimulatedServer {
         handlers: &Registry,
         actions: &mut Vec<ServerAction>,
     ) {
-        let env = Env {
-            handlers,
-            versions: &self.versions,
-            status: &self.status,
-            now: time(now),
-            future_max: Duration::from_micros(FUTURE_MICROS_MAX as u64),
-        };
+        let future_max = Duration::from_micros(FUTURE_MICROS_MAX as u64);
+        let env = Env::new(handlers, &self.versions, &self.status, time(now), future_max);
         let slot = self.slots.entry(vbucket).or_default();
         let mut wanted = Vec::new();
         slot.planner.handle(input, &env, &mut wanted);

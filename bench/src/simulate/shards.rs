@@ -205,12 +205,10 @@ impl VBucketContent {
             .states
             .iter()
             .filter_map(|key| Some((key.clone(), Part::WHOLE, self.states.get(key)?.clone())));
-        Loaded {
-            version: self.version,
-            marks: marks.collect(),
-            tabs: tabs.collect(),
-            states: states.collect(),
-        }
+        Loaded::new(self.version)
+            .with_marks(marks.collect())
+            .with_tabs(tabs.collect())
+            .with_states(states.collect())
     }
 
     fn commit(&mut self, commit: &Commit) -> Committed {

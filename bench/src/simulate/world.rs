@@ -136,12 +136,9 @@ impl World {
             return Err("there are fewer vbuckets than shards: some would keep nothing".into());
         }
         let servers = (0..options.servers).map(|n| format!("http://server{n}:8300").parse());
-        let config = Config {
-            servers: servers.collect::<Result<_, _>>().map_err(|error| format!("{error}"))?,
-            vbuckets: options.vbuckets,
-            memory_bytes_max: 1 << 40,
-            ..Config::default()
-        };
+        let mut config = Config::default();
+        config.servers = servers.collect::<Result<_, _>>().map_err(|error| format!("{error}"))?;
+        (config.vbuckets, config.memory_bytes_max) = (options.vbuckets, 1 << 40);
         let config = config.verify().map_err(|error| taba_core::causes(&error))?;
         let mut noise = Noise::new(options.seed);
         let lag = Duration::from_secs_f64(options.replica_lag_ms / 1e3);

@@ -1,17 +1,15 @@
 //! The loop that drives the Relay: passes inputs, and sends its requests.
 
-use std::net::IpAddr;
 use std::panic::resume_unwind;
 use std::sync::Arc;
 
-use taba_core::ServerUrl;
 use tokio::select;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
 use super::sender::RequestSender;
-use super::shared::{PumpStep, Shared};
-use crate::discovery::{DiscoveryJob, ListedServer};
+use super::shared::{Finding, PumpStep, Shared};
+use crate::discovery::DiscoveryJob;
 use crate::dispatcher::Input;
 use crate::sabotage::{PUMP, panic_in};
 
@@ -19,13 +17,6 @@ use crate::sabotage::{PUMP, panic_in};
 enum PumpInput {
     Relay(Input),
     Discovery(Finding),
-}
-
-/// What became of a [`DiscoveryJob`].
-pub(super) enum Finding {
-    Resolved(usize, Result<Vec<IpAddr>, String>),
-    Told(ServerUrl, Result<Vec<ListedServer>, String>),
-    Reached(ServerUrl, Result<(), String>),
 }
 
 async fn find(sender: RequestSender, job: DiscoveryJob) -> PumpInput {

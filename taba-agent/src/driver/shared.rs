@@ -1,5 +1,6 @@
 //! [`Shared`]: the Relay, and what its listener, its pump and its disk threads share.
 
+use std::net::IpAddr;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -17,11 +18,10 @@ use super::failure::{AgentFailure, Poisoned};
 use super::log_notices::tell;
 use super::open::open;
 use super::options::AgentOptions;
-use super::pump::Finding;
 use super::sender::VBucketsSeen;
 use super::set_aside::{self, SetAsideFiles};
 use super::stores::Stores;
-use crate::discovery::{Discovery, DiscoveryJob};
+use crate::discovery::{Discovery, DiscoveryJob, ListedServer};
 use crate::dispatcher::{Input, Request};
 use crate::relay::{ClockReading, Relay, RelayStart, SetAsideBlocks, Status};
 use crate::spool::recovery::Recovered;
@@ -29,6 +29,13 @@ use crate::spool::{Disk, DiskFault, DiskJob, JobResult, MemorySpool, Spool, Sync
 
 /// What goes on is said again after this.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
+
+/// What became of a [`DiscoveryJob`].
+pub(super) enum Finding {
+    Resolved(usize, Result<Vec<IpAddr>, String>),
+    Told(ServerUrl, Result<Vec<ListedServer>, String>),
+    Reached(ServerUrl, Result<(), String>),
+}
 
 pub(super) struct Shared {
     pub(super) options: AgentOptions,

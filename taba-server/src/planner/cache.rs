@@ -135,7 +135,7 @@ impl Cache {
 
     /// Nothing but the version, and the marks if they are not here.
     pub(super) fn wanted(&self) -> Wanted {
-        Wanted { known: self.version, ..Wanted::default() }
+        Wanted::default().with_known(self.version)
     }
 
     /// Begins another attempt to commit.

@@ -31,6 +31,19 @@ pub struct Env<'a> {
     pub future_max: Duration,
 }
 
+impl<'a> Env<'a> {
+    /// What each input of a Planner is handled with.
+    pub const fn new(
+        handlers: &'a Registry,
+        versions: &'a Versions,
+        status: &'a Status,
+        now: Timestamp,
+        future_max: Duration,
+    ) -> Self {
+        Self { handlers, versions, status, now, future_max }
+    }
+}
+
 /// An input of a [`Planner`](super::Planner).
 #[derive(Debug)]
 pub enum PlannerInput<T> {

@@ -294,7 +294,7 @@ fn marks_that_are_known_are_not_read_again() {
 #[test]
 fn a_sender_that_has_nothing_leaves_nothing() {
     let (world, mut planner) = (World::new(), Planner::default());
-    let probe = Probe { stream: StreamId(5), vbucket: 0, base: SeqNo(1), events_before: 0 };
+    let probe = Probe::new(StreamId(5), 0, SeqNo(1), 0);
     let acks = world.tell(&mut planner, vec![IncomingMessage::Probe(probe)]);
     assert_eq!(answers(&acks), [(Answer::Applied, 0)]);
     let nak = world.ingest(&mut planner, vec![batch(6, 2, 1, 0, Vec::new())]);
@@ -609,7 +609,7 @@ fn an_answer_without_a_commit_waits_for_the_version_of_the_store() {
     world.give(&mut planner, 0, IncomingMessage::Batch(first));
     let actions = world.handle(&mut planner, PlannerInput::Due);
     assert!(
-        matches!(&actions[..], [PlannerAction::Load(wanted)] if *wanted == Wanted { known: wanted.known, ..Wanted::default() }),
+        matches!(&actions[..], [PlannerAction::Load(wanted)] if *wanted == Wanted::default().with_known(wanted.known)),
         "{actions:?}"
     );
     let actions = world.handle(&mut planner, PlannerInput::Loaded(Err(StoreFailed)));

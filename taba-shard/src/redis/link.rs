@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, Cmd, Pipeline, Value, cmd};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
@@ -17,6 +16,7 @@ use super::error::{LinkError, RedisRefusal};
 use super::info::{Hazards, RedisInfo};
 use super::options::ShardsOptions;
 use super::reconnect::ReconnectPause;
+use super::reply::reply;
 use super::scripts;
 use super::topology::{AtAddress, Topology, TopologyError};
 use super::url::{ResolvedUrl, ShardUrl};
@@ -487,21 +487,4 @@ pub(crate) fn accepted(shard: ShardId, reply: Reply) -> Result<Reply, LinkError>
 
 fn is_refused_with(reply: &Reply, word: &str) -> bool {
     matches!(reply, Reply::Refused { code, .. } if code == word)
-}
-
-pub(super) fn reply(value: Value) -> Reply {
-    match value {
-        Value::Nil => Reply::Nothing,
-        Value::Okay => Reply::Done,
-        Value::Int(number) => Reply::Integer(number),
-        Value::BulkString(bytes) => Reply::Bytes(bytes.into()),
-        Value::SimpleString(text) => Reply::Bytes(text.into()),
-        Value::Array(items) => Reply::List(items.into_iter().map(reply).collect()),
-        Value::ServerError(error) => Reply::Refused {
-            code: error.code().to_owned(),
-            detail: error.details().unwrap_or_default().to_owned(),
-        },
-        // Other types are only in RESP3, which is not used.
-        _ => Reply::Bytes(Bytes::new()),
-    }
 }

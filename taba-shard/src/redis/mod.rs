@@ -12,6 +12,7 @@ mod maps;
 mod membership;
 mod options;
 mod reconnect;
+mod reply;
 pub(crate) mod scripts;
 mod sentinel;
 mod shards;

@@ -9,7 +9,7 @@ use redis::{
     RedisConnectionInfo, RedisError,
 };
 
-use super::link::reply;
+use super::reply::reply;
 use super::url::UrlError;
 use crate::command::Reply;
 use crate::limits::SENTINEL_TIMEOUT;

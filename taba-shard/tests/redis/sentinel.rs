@@ -82,9 +82,9 @@ async fn a_failover_to_a_replica_that_lags_is_a_conflict_and_was_never_stable() 
     assert_eq!(settled(&store, &commit(2, 3, &["a"])).await, Committed::Conflict { found: version(1) });
     assert!(store.stable(vbucket(1)).await.is_err(), "it stays lost");
     let next = Version { writer: 78, count: 1 };
-    assert_eq!(settled(&store, &Commit { next, ..commit(1, 2, &["a"]) }).await, Committed::Done);
+    assert_eq!(settled(&store, &commit(1, 2, &["a"]).with_next(next)).await, Committed::Done);
     let expect = next;
-    assert_eq!(settled(&store, &Commit { expect, ..commit(1, 3, &["a"]) }).await, Committed::Done);
+    assert_eq!(settled(&store, &commit(1, 3, &["a"]).with_expect(expect)).await, Committed::Done);
     assert_eq!(kit::load(&store, vbucket(1), &["a"]).await, loaded(3, &["a"]));
 }
 
@@ -98,7 +98,8 @@ async fn a_replica_that_never_copied_its_primary_is_not_taken_for_the_shard() {
         primary.info("replication", "slave0").contains("state=wait_bgsave")
     });
     let sentinel = Sentinel::start(&[("m", &primary)]);
-    let options = ShardsOptions { response_timeout: Duration::from_secs(1), ..kit::options() };
+    let mut options = kit::options();
+    options.response_timeout = Duration::from_secs(1);
     let store = connect(&sentinel, options.clone()).await;
     kit::done(&store, vbucket(1), commit(0, 1, &["a"])).await;
     primary.kill();
