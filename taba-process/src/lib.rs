@@ -45,7 +45,7 @@
 //!
 //! fn main() -> ExitCode {
 //!     taba_process::run("example", |log| {
-//!         let program = Program { prefix: Some("EXAMPLE_"), renamed: &[] };
+//!         let program = Program::new(Some("EXAMPLE_"), &[]);
 //!         let loaded = settings::load::<Cli>(&program, std::env::args_os(), std::env::vars_os());
 //!         let loaded = match loaded.and_then(|loaded| Ok((loaded.filter("info")?, loaded))) {
 //!             Ok((filter, loaded)) => {

@@ -42,6 +42,13 @@ pub struct SenderIdentity {
     pub incarnation: u64,
 }
 
+impl SenderIdentity {
+    /// This run of this Client.
+    pub const fn new(client: ClientId, incarnation: u64) -> Self {
+        Self { client, incarnation }
+    }
+}
+
 /// A point in the events of a [`EventBuffer`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlushPoint {
@@ -76,7 +83,7 @@ pub struct EventCounts {
 /// use taba_client::{EventBuffer, Datum, SenderIdentity, TabSpec, Verified};
 /// use taba_core::{ClientId, Registry, TabName, TabType, Timestamp};
 ///
-/// let identity = SenderIdentity { client: ClientId::new("web-01")?, incarnation: 7 };
+/// let identity = SenderIdentity::new(ClientId::new("web-01")?, 7);
 /// let mut buffer = EventBuffer::new(identity, Registry::default(), Verified::default());
 /// let bids = buffer.declare(TabSpec::new::<f64>(TabName::new("bids_won")?, TabType::new("CounterGroup")?));
 /// buffer.offer(bids, Timestamp::from_secs(1), Datum::Number(1.0));
