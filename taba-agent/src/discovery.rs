@@ -31,6 +31,7 @@ const RETRY_PART: u32 = 4;
 
 /// The options of a [`Discovery`].
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct DiscoveryOptions {
     /// The Servers that the Agent was given, at least one.
     pub seeds: Vec<ServerSeed>,
@@ -40,8 +41,16 @@ pub struct DiscoveryOptions {
     pub interval: Duration,
 }
 
+impl DiscoveryOptions {
+    /// These seeds; whether they are asked for others, and how often.
+    pub const fn new(seeds: Vec<ServerSeed>, is_on: bool, interval: Duration) -> Self {
+        Self { seeds, is_on, interval }
+    }
+}
+
 /// A Server on a list that another one gave.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ListedServer {
     /// Where it is, and its weight.
     pub url: ServerUrl,
@@ -49,6 +58,13 @@ pub struct ListedServer {
     pub is_draining: bool,
     /// Its version.
     pub version: String,
+}
+
+impl ListedServer {
+    /// A Server of the list.
+    pub const fn new(url: ServerUrl, is_draining: bool, version: String) -> Self {
+        Self { url, is_draining, version }
+    }
 }
 
 /// What is to be done.

@@ -39,6 +39,7 @@ impl KnownServer {
 
 /// A Server that is alive.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LiveServer {
     /// What it says of itself.
     pub entry: ServerEntry,

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 /// Where the Servers of an Agent come from.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct DiscoveryStatus {
     /// Whether Servers are asked for others (`--discover`).
     pub is_on: bool,
@@ -29,6 +30,7 @@ pub struct DiscoveryStatus {
 
 /// A Server on the last list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct FoundServerStatus {
     /// Where it is.
     pub url: String,
@@ -45,6 +47,7 @@ pub struct FoundServerStatus {
 
 /// What a name stands for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct NameStatus {
     /// Its addresses, when it was last resolved.
     pub addresses: Vec<String>,
@@ -55,6 +58,7 @@ pub struct NameStatus {
 
 /// How often lists and names were asked for since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct DiscoveryCounts {
     /// Lists that Servers gave.
     pub lists_heard: u64,

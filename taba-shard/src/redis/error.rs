@@ -5,7 +5,7 @@ use std::time::Duration;
 use taba_core::{Remedy, VBucket};
 
 use super::topology::TopologyError;
-use super::url::UrlError;
+use super::url_error::UrlError;
 use crate::adoption::AdoptionError;
 use crate::census::CensusError;
 use crate::limits::{BACKOFF_MAX, SHARDS_MAX};

@@ -18,6 +18,7 @@ mod sentinel;
 mod shards;
 mod topology;
 mod url;
+mod url_error;
 
 pub use self::adopt::Adoption;
 pub use self::error::{ConnectError, LinkError, RedisRefusal};
@@ -25,7 +26,8 @@ pub use self::membership::{ShardHealth, Survey};
 pub use self::options::{Bootstrap, ShardsOptions};
 pub use self::shards::Shards;
 pub use self::topology::{StaticTopology, Topology, TopologyError};
-pub use self::url::{ShardUrl, UrlError};
+pub use self::url::ShardUrl;
+pub use self::url_error::UrlError;
 
 pub(crate) use self::clock::{monotonic, random};
 pub(crate) use self::head::{FoundHead, read_head};

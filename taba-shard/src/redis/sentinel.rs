@@ -10,7 +10,7 @@ use redis::{
 };
 
 use super::reply::reply;
-use super::url::UrlError;
+use super::url_error::UrlError;
 use crate::command::Reply;
 use crate::limits::SENTINEL_TIMEOUT;
 

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use redis::{ConnectionInfo, IntoConnectionInfo, ProtocolVersion};
 
 use super::sentinel::{Primary, SentinelError, Sentinels};
+use super::url_error::UrlError;
 
 /// What the URL of a shard begins with whose primary Sentinels name.
 const SENTINEL: &str = "redis+sentinel://";
@@ -39,24 +40,6 @@ pub(super) struct ResolvedUrl {
     pub(super) info: ConnectionInfo,
     /// The number of the failover that made it the primary; 0 at a fixed address.
     pub(super) failover: u64,
-}
-
-/// Why a text is no URL of a Redis. The text is not repeated: it may hold a password.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum UrlError {
-    /// It has another form.
-    #[error("this is no URL of a Redis; it looks like redis://:password@127.0.0.1:6379")]
-    Form,
-    /// It is to be named by Sentinels, and has another form.
-    #[error(
-        "this is no URL of a Redis that Sentinels name; it looks like \
-         redis+sentinel://:password@10.0.0.1:26379+10.0.0.2:26379+10.0.0.3:26379/MASTER"
-    )]
-    Sentinel,
-    /// It requires TLS.
-    #[error("rediss:// requires TLS, which this build does not support; use a TLS proxy, or use redis://")]
-    Tls,
 }
 
 impl ShardUrl {
