@@ -182,7 +182,7 @@ fn every_error_of_a_setting_names_it_and_ends_with_2() {
         (&["--linger=1h"], &[], &["(--linger)", "10s"]),
         (&[], &[("TABA_AGENT_LINGER", "1h")], &["TABA_AGENT_LINGER", "10s"]),
         (&["--linger=5"], &[], &["--linger", "20ms"]),
-        (&["--spool-bytes-max=1MiB"], &[], &["spool_bytes_max", "16777216"]),
+        (&["--spool-bytes-max=1MiB"], &[], &["spool_bytes_max", "16MiB"]),
         (&["--requests-per-server-max=65"], &[], &["requests_per_server_max"]),
         (&["--servers=https://a:1"], &[], &["--servers", "TLS"]),
         (&["--servers=http://a:1,http://a:1"], &[], &["http://a:1", "weight"]),
