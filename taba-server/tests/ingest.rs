@@ -497,7 +497,7 @@ async fn stopping_commits_what_is_held_and_takes_no_more() {
     assert_eq!(left.requests_unanswered, 2, "the store has not answered yet");
     assert_eq!(send(3, 2).await.unwrap(), Answer::Unavailable);
     let (status, body) = post(&server, frame(&[first_batch(1, &[1.0])])).await;
-    assert_eq!((status.as_u16(), reason(&body).as_str()), (503, "shutting_down"));
+    assert_eq!((status.as_u16(), reason(&body).as_str()), (503, "stopping"));
     gate.is_shut.store(false, Ordering::SeqCst);
     gate.opened.notify_one();
     drop((first, second));
