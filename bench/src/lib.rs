@@ -1,6 +1,7 @@
 //! What things cost. Each figure is the median of several rounds, printed with its spread; compare figures of one run
 //! only, since machines differ and share their cores with others.
 
+pub mod load;
 pub mod simulate;
 
 use std::alloc::{GlobalAlloc, Layout, System};

@@ -27,6 +27,15 @@ pub enum Reply {
     },
 }
 
+#[cfg(feature = "redis")]
+impl Reply {
+    /// The number that a text of digits says.
+    pub(crate) fn number(&self) -> Option<u64> {
+        let Self::Bytes(text) = self else { return None };
+        std::str::from_utf8(text).ok()?.parse().ok()
+    }
+}
+
 /// One operation on one key.
 #[derive(Clone, Debug)]
 pub struct Command<T> {

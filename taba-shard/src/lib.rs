@@ -7,7 +7,7 @@
 //!        shard 0 {vb0000} {vb0003} …     shard 1 {vb0001} …     each with replicas
 //! ```
 //!
-//! Read [`layout`] first (the storage format), then [`census`] and [`index_cache`].
+//! Read [`layout`] first (the storage format), then [`census`] and [`index_cache`]; for moves, [`migration`].
 //!
 //! # Examples
 //! ```
@@ -42,12 +42,14 @@
 //!
 //! | module | content |
 //! |---|---|
-//! | [`map`] | [`VBucketMap`]: the owners of VBuckets in a new deployment |
+//! | [`map`] | [`VBucketMap`]: the owners of VBuckets in a new deployment; [`ShardName`]: the name of a Redis for its life |
+//! | [`shard_map`] | the shards of a deployment, and which is to own each VBucket |
 //! | [`keys`] | the names of keys, and the VBucket of a user's key |
 //! | [`router`] | items for many shards → bounded requests → answers in order |
 //! | [`command`] | one operation on one key: strings, counters, hashes, sets |
 //! | [`layout`] | the storage format of a VBucket |
 //! | [`census`] | the owner of each VBucket, from the answers of all shards |
+//! | [`migration`] | the next step of a VBucket that moves to another shard |
 //! | [`index_cache`] | index entries that need not be written again |
 //! | [`stability`] | when a commit survives the loss of a machine |
 //! | [`adoption`] | repairs shards that do not hold one deployment |
@@ -55,7 +57,8 @@
 //!
 //! These modules are pure: no socket, no clock, no runtime. The feature `redis` (default) adds [`Shards`] (the
 //! connections), [`Data`] (a user's keys: single, batched, in [`Transaction`]s, under a [`LockLease`], by
-//! [`scan`](Data::scan)), and [`ShardedRedis`], the [`Store`](taba_core::Store) of Taba's Servers.
+//! [`scan`](Data::scan)), [`ShardedRedis`], the [`Store`](taba_core::Store) of Taba's Servers, and [`mover::Mover`], which
+//! moves VBuckets between shards. The feature `cli` (of the binary) adds the tool `taba-shard`.
 
 #![deny(missing_docs)]
 #![doc(test(attr(deny(unused_imports))))]

@@ -29,6 +29,11 @@ impl ShardEntry {
     }
 }
 
+/// The address in the URL of a Redis, as a map writes it.
+pub(crate) fn address_of(url: &str) -> &str {
+    url.strip_prefix("redis://").unwrap_or(url).trim_end_matches('/')
+}
+
 /// Why a text or a change is no map.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -213,7 +218,7 @@ impl ShardMap {
     /// # Errors
     /// [`ShardMapError::Unknown`], also when the beginning of a name is that of several.
     pub fn find(&self, text: &str) -> Result<&ShardEntry, ShardMapError> {
-        let address = text.strip_prefix("redis://").unwrap_or(text).trim_end_matches('/');
+        let address = address_of(text);
         let mut named = self.shards.iter().filter(|shard| {
             shard.address == address || !text.is_empty() && shard.name.to_string().starts_with(text)
         });

@@ -3,8 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests may unwrap")]
 
-use std::fs;
-use std::path::Path;
+mod sources;
 
 use bytes::Bytes;
 use syn::{Attribute, Item, ItemStruct, Visibility};
@@ -16,6 +15,8 @@ use taba_core::{
     ClientId, Commit, Committed, Envelope, Loaded, Mark, MemoryStore, Part, Scan, ScanWhat, Scanned, SeqNo,
     StateKey, Store, StreamId, TabName, TabType, Timestamp, Version, Wanted, ledger::Why,
 };
+
+use sources::{is_test, library_files};
 
 /// Structs that are what their fields are: a pair, a name, a value of an event, a reading of a clock. A field more would make
 /// another thing of them. Of `spool::record`, what is written down field by field: a field more is another format.
@@ -41,13 +42,6 @@ fn is(attributes: &[Attribute], name: &str) -> bool {
     attributes.iter().any(|attribute| attribute.path().is_ident(name))
 }
 
-fn is_test(attributes: &[Attribute]) -> bool {
-    attributes.iter().any(|attribute| {
-        attribute.path().is_ident("cfg")
-            && attribute.parse_args::<syn::Path>().is_ok_and(|what| what.is_ident("test"))
-    })
-}
-
 /// Whether a field more breaks whoever writes the struct out.
 fn is_fixed(item: &ItemStruct) -> bool {
     let is_public = |visibility: &Visibility| matches!(visibility, Visibility::Public(_));
@@ -71,29 +65,11 @@ fn fixed(items: &[Item], found: &mut Vec<String>) {
     }
 }
 
-fn collect(path: &Path, found: &mut Vec<String>) {
-    for entry in fs::read_dir(path).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        if path.is_dir() {
-            if name != "tests" {
-                collect(&path, found);
-            }
-        } else if name.ends_with(".rs") && !name.ends_with("tests.rs") {
-            fixed(&syn::parse_file(&fs::read_to_string(&path).unwrap()).unwrap().items, found);
-        }
-    }
-}
-
 #[test]
 fn public_structs_may_get_fields_but_for_those_that_are_complete() {
-    let family = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut found = Vec::new();
-    for entry in fs::read_dir(&family).unwrap() {
-        let path = entry.unwrap().path();
-        if path.file_name().unwrap().to_string_lossy().starts_with("taba-") && path.join("src").is_dir() {
-            collect(&path.join("src"), &mut found);
-        }
+    for (_, file) in library_files() {
+        fixed(&file.items, &mut found);
     }
     found.sort();
     assert_eq!(

@@ -174,6 +174,7 @@ fn what_is_unsafe_is_refused_and_says_why() {
         assert!(!done.status.success() && said.contains(why), "{words:?}: {said}");
     };
     refused(&["status"], "bootstrap");
+    assert_eq!(redis[0].command(&["DBSIZE"]), "0");
     refused(&["init", "--vbuckets", "65"], "power of two");
     assert!(first(&["init", "--vbuckets", "64"]).status.success());
     refused(&["init", "--vbuckets", "64"], "already");
@@ -191,6 +192,10 @@ fn what_is_unsafe_is_refused_and_says_why() {
     redis[0].command(&["SET", "{vb0003}:shop:apples", "3"]);
     refused(&["add", &address(&redis[1])], "do not move");
     redis[0].command(&["DEL", "{vb0003}:shop:apples"]);
+    // A dry run leaves nothing, not even a name.
+    redis[1].command(&["FLUSHALL"]);
+    assert!(first(&["add", &address(&redis[1]), "--dry-run"]).status.success());
+    assert_eq!(redis[1].command(&["DBSIZE"]), "0");
     let nobody = format!("127.0.0.1:{}", free_port());
     refused(&["add", &nobody], "cannot connect");
     assert!(first(&["verify"]).status.success());

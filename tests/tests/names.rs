@@ -2,11 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "tests may unwrap")]
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::path::Path;
+mod sources;
 
-use syn::{Attribute, Item};
+use std::collections::{BTreeMap, BTreeSet};
+
+use syn::Item;
+
+use sources::{is_test, library_files};
 
 /// Words that say the same wherever they stand: what a program is told and tells, what goes into a pure machine and comes out,
 /// and what only a module or the compiler sees.
@@ -35,30 +37,7 @@ const GENERAL: &[&str] = &[
 const HANDLES: &[&str] = &["Distinct", "ExpiryGauge"];
 
 /// Names of types by where they are declared; tests are left out.
-fn collect(path: &Path, names: &mut BTreeMap<String, BTreeSet<String>>) {
-    for entry in fs::read_dir(path).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        if path.is_dir() {
-            if name != "tests" {
-                collect(&path, names);
-            }
-        } else if name.ends_with(".rs") && !name.ends_with("tests.rs") {
-            let file = syn::parse_file(&fs::read_to_string(&path).unwrap()).unwrap();
-            items(&file.items, &path.display().to_string(), names);
-        }
-    }
-}
-
 fn items(items: &[Item], place: &str, names: &mut BTreeMap<String, BTreeSet<String>>) {
-    let is_test = |attributes: &[Attribute]| {
-        attributes.iter().any(|attribute| {
-            attribute.path().is_ident("cfg")
-                && attribute
-                    .parse_args::<syn::Path>()
-                    .is_ok_and(|what| what.is_ident("test") || what.is_ident("doctest"))
-        })
-    };
     for item in items {
         let (attributes, name) = match item {
             Item::Struct(item) => (&item.attrs, &item.ident),
@@ -80,13 +59,9 @@ fn items(items: &[Item], place: &str, names: &mut BTreeMap<String, BTreeSet<Stri
 
 #[test]
 fn one_word_names_one_type() {
-    let family = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut names = BTreeMap::new();
-    for entry in fs::read_dir(&family).unwrap() {
-        let path = entry.unwrap().path();
-        if path.file_name().unwrap().to_string_lossy().starts_with("taba-") && path.join("src").is_dir() {
-            collect(&path.join("src"), &mut names);
-        }
+    for (path, file) in library_files() {
+        items(&file.items, &path.display().to_string(), &mut names);
     }
     assert!(names.len() > 300, "{} names", names.len());
     let twice: Vec<_> = names

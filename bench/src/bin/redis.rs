@@ -8,16 +8,15 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use futures::future::join_all;
 use redis::aio::MultiplexedConnection;
-use taba_bench::{Figure, cpu_seconds, noise, now, print_machine};
-use taba_core::{
-    ClientId, Commit, Committed, Mark, Part, SeqNo, StateKey, Store, StreamId, TabName, VBucket, VBuckets,
-    Version,
-};
+use taba_bench::load::{commit, content, states};
+use taba_bench::{Figure, cpu_seconds, now, print_machine};
+use taba_core::{Committed, Part, StateKey, Store, VBucket, VBuckets};
 use taba_shard::{Bootstrap, ShardUrl, ShardedRedis, ShardsOptions, keys, layout};
 use taba_tests::redis::{Aof, Options, Redis};
 
 const VBUCKETS: u32 = 64;
 const STATES: usize = 100;
+const CLIENTS: usize = 2;
 const STATE_BYTES: usize = 300;
 /// Commits of each VBucket in one round, one after another; the VBuckets go at once.
 const COMMITS: u64 = 30;
@@ -29,31 +28,6 @@ struct Cost {
     wall: f64,
     redis_cpu: f64,
     own_cpu: f64,
-}
-
-/// The States of the bench: 100 of each VBucket, of two Clients.
-fn states(vbucket: VBucket) -> Vec<StateKey> {
-    let state = |n: usize| StateKey {
-        tab: TabName::new(&format!("bids_won;exchange=x{vbucket};n={:02}", n / 2)).expect("a tab name"),
-        client: ClientId::new(&format!("web-{}", n % 2)).expect("a client id"),
-    };
-    (0..STATES).map(state).collect()
-}
-
-/// Bytes that no two States share, and that do not compress.
-fn content(n: usize) -> Bytes {
-    let bytes = (0..STATE_BYTES / 8 + 1).flat_map(|k| noise(n * 64 + k).to_bits().to_le_bytes());
-    bytes.take(STATE_BYTES).collect::<Vec<u8>>().into()
-}
-
-fn commit(states: &[StateKey], contents: &[Bytes], writer: u64, count: u64) -> Commit {
-    let version = |count| if count == 0 { Version::NEVER } else { Version { writer, count } };
-    let parts = states.iter().enumerate().map(|(place, key)| {
-        (key.clone(), Part::WHOLE, Some(contents[(place + count as usize) % contents.len()].clone()))
-    });
-    Commit::new(version(count - 1), version(count))
-        .with_marks(vec![(StreamId(7), Some(Mark::new(SeqNo(count), count, 500_000)))])
-        .with_states(parts.collect())
 }
 
 /// CPU seconds that the Redis has used so far, user and system.
@@ -141,8 +115,8 @@ async fn measure(aof: Aof) {
     let store = ShardedRedis::connect(vec![url], options).await.expect("a Redis of our own");
     let client = redis::Client::open(redis.url()).expect("a URL");
     let connection = client.get_multiplexed_async_connection().await.expect("a Redis of our own");
-    let all: Vec<_> = vbuckets.iter().map(|vbucket| (vbucket, states(vbucket))).collect();
-    let contents: Vec<Bytes> = (0..1009).map(content).collect();
+    let all: Vec<_> = vbuckets.iter().map(|vbucket| (vbucket, states(vbucket, STATES, CLIENTS))).collect();
+    let contents: Vec<Bytes> = (0..1009).map(|n| content(n, STATE_BYTES)).collect();
     let (mut committed, mut whole, mut single) = (Vec::new(), Vec::new(), Vec::new());
     let mut next = 1;
     // The first round makes the States, and is not counted.

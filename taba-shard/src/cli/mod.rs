@@ -19,7 +19,7 @@ use taba_shard::limits::{MOVE_LAG_MAX, MOVE_PAUSE_MAX, MOVES_PER_SHARD};
 use taba_shard::migration::pace::Rates;
 use taba_shard::mover::MoverOptions;
 use taba_shard::shard_map::ShardMap;
-use taba_shard::{Bootstrap, ConnectError, ShardName, ShardUrl, Shards, ShardsOptions};
+use taba_shard::{Bootstrap, ConnectError, ShardUrl, Shards, ShardsOptions};
 
 /// What the variables of this program begin with.
 const PROGRAM: Program = Program::new(Some("TABA_SHARD_"), &[]);
@@ -33,7 +33,7 @@ type Outcome = Result<Exit, Box<dyn Error>>;
     version,
     about = "Grows, shrinks and looks after the Redis processes of a deployment, while servers use them.",
     after_help = EXIT_CODES,
-    after_long_help = EXAMPLES
+    after_long_help = format!("{EXAMPLES}\n\n{EXIT_CODES}")
 )]
 struct Cli {
     #[command(subcommand)]
@@ -53,9 +53,7 @@ const EXAMPLES: &str = "Examples:
   taba-shard abort                            what is not yet switched goes back
   taba-shard reverse                          what the last run moved goes back
 
-A killed run leaves vbuckets that take no writes until resume or abort: run one of them at once.
-Exit codes: 0 when it ended as asked, 1 when it could not start, failed, or left something undone, 2 when the command
-line, a variable or the file is wrong.";
+A killed run leaves vbuckets that take no writes until resume or abort: run one of them at once.";
 
 /// Settings that all commands have.
 #[derive(Args, Clone, Debug)]
@@ -282,17 +280,16 @@ impl Config {
             Command::Move { vbuckets, to, dry } => {
                 let name = moving::map(&shards).await?.find(to)?.name;
                 let owners = self.numbered(&shards, vbuckets)?.into_iter().map(|vbucket| (vbucket, name));
-                let owners: Vec<(VBucket, ShardName)> = owners.collect();
-                self.change(&shards, *dry, log, |map| map.with_owners(owners.clone())).await
+                self.change(&shards, *dry, log, |map| map.with_owners(owners)).await
             }
-            Command::Resume(dry) => self.change(&shards, *dry, log, |map| Ok(map.clone())).await,
+            Command::Resume(dry) => self.resume(&shards, *dry, log).await,
             Command::Abort => moving::abort(self, &shards, log).await,
             Command::Reverse { vbuckets, dry } => {
                 let back = moving::back(&shards, &self.numbered(&shards, vbuckets)?).await?;
                 if back.is_empty() {
                     return Err(CommandError::NothingToReverse.into());
                 }
-                self.change(&shards, *dry, log, |map| map.with_owners(back.clone())).await
+                self.change(&shards, *dry, log, |map| map.with_owners(back)).await
             }
             Command::Verify => show::verify(self, &shards).await,
             Command::Log { lines } => show::log(self, &shards, *lines).await,
@@ -353,17 +350,24 @@ impl Config {
         shards: &Shards,
         dry: Dry,
         log: &Log,
-        change: impl Fn(&ShardMap) -> Result<ShardMap, taba_shard::shard_map::ShardMapError>,
+        change: impl FnOnce(&ShardMap) -> Result<ShardMap, taba_shard::shard_map::ShardMapError>,
     ) -> Outcome {
         refuse_data(shards).await?;
         if dry.dry_run {
             let map = change(&*moving::map(shards).await?)?;
             return moving::plan(self, shards, &map).await;
         }
+        // While a shard is silent nothing is changed.
         shards.survey().await?;
-        let map = moving::map(shards).await?;
-        if change(&map)?.to_string() != map.to_string() {
-            shards.change_map(change).await?;
+        shards.change_map(change).await?;
+        moving::settle(self, shards, log).await
+    }
+
+    /// Moves what is not where the map wants it.
+    async fn resume(&self, shards: &Shards, dry: Dry, log: &Log) -> Outcome {
+        refuse_data(shards).await?;
+        if dry.dry_run {
+            return moving::plan(self, shards, &*moving::map(shards).await?).await;
         }
         moving::settle(self, shards, log).await
     }

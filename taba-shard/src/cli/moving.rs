@@ -49,7 +49,7 @@ async fn sized(shards: &Shards, moves: &[Move]) -> Result<Vec<(Move, u64)>, Box<
 /// Prints what would move, how large it is, and how long it takes.
 pub(super) async fn plan(config: &Config, shards: &Shards, map: &ShardMap) -> Outcome {
     let survey = shards.survey().await?;
-    let moves: Vec<Move> = survey.pending(Some(map)).filter_map(|(_, pending)| pending.to_move()).collect();
+    let moves = survey.moves(Some(map));
     let sized = sized(shards, &moves).await?;
     let total: u64 = sized.iter().map(|(_, bytes)| bytes).sum();
     let rates = shards.mover_rates().await?.unwrap_or_default();
@@ -100,8 +100,7 @@ pub(super) async fn settle(config: &Config, shards: &Shards, log: &Log) -> Outco
         let survey = shards.survey().await?;
         let map = map(shards).await?;
         let unowned = survey.pending(Some(&map)).filter(|(_, pending)| *pending == Pending::Unowned).count();
-        let moves: Vec<Move> =
-            survey.pending(Some(&map)).filter_map(|(_, pending)| pending.to_move()).collect();
+        let moves = survey.moves(Some(&map));
         if unowned > 0 {
             log.say(format_args!("{unowned} vbuckets are on no shard; see taba-server adopt"));
         }
@@ -111,7 +110,7 @@ pub(super) async fn settle(config: &Config, shards: &Shards, log: &Log) -> Outco
         }
         let report = run(config, shards, log, Goal::Forward, &moves).await?;
         let is_over = report.failed + report.left > 0;
-        add(&mut all, report);
+        all.add(report);
         if is_over {
             return ended(config, &all, true);
         }
@@ -131,7 +130,7 @@ pub(super) async fn abort(config: &Config, shards: &Shards, log: &Log) -> Outcom
     let fenced = of(|pending| matches!(pending, Pending::Fenced(_)));
     let leftover = of(|pending| matches!(pending, Pending::Leftover(_)));
     let mut all = run(config, shards, log, Goal::Back, &fenced).await?;
-    add(&mut all, run(config, shards, log, Goal::Forward, &leftover).await?);
+    all.add(run(config, shards, log, Goal::Forward, &leftover).await?);
     let owners: Vec<(VBucket, ShardName)> = shards.survey().await?.owners().collect();
     if all.failed == 0 {
         shards.remove_staged().await?;
@@ -164,16 +163,6 @@ pub(super) async fn back(
         }
     }
     Ok(back.into_iter().collect())
-}
-
-fn add(all: &mut MoveReport, report: MoveReport) {
-    all.ended += report.ended;
-    all.rolled_back += report.rolled_back;
-    all.failed += report.failed;
-    all.left += report.left;
-    all.bytes += report.bytes;
-    all.pauses.extend(report.pauses);
-    all.pauses.sort_unstable();
 }
 
 fn ended(config: &Config, report: &MoveReport, is_unfinished: bool) -> Outcome {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use taba_core::{Remedy, Version};
 
-use super::copy::{Copied, Copy, SwitchOutcome, list_keys, wait};
+use super::copy::{Copied, Copy, SwitchOutcome, confirm_fence, list_keys, put_fence, wait};
 use super::log::{self, MoveRecord};
 use super::{MoveEvent, Mover, MoverError};
 use crate::command::Reply;
@@ -16,7 +16,6 @@ use crate::map::{ShardId, ShardName};
 use crate::migration::{Goal, Head, Move, MoveStep, next};
 use crate::redis::{LinkError, ShardLink, monotonic, read_head, scripts};
 use crate::sabotage::die_at;
-use crate::stability::{StabilityVerdict, StabilityWait};
 
 /// What one move of one mover knows besides the heads: only what it has to tell.
 struct Carried<'a> {
@@ -161,9 +160,7 @@ impl Mover {
             carried.replicas = Some(self.may_begin(from, to, carried.tell).await?);
         }
         let begun = monotonic();
-        let mut call = scripts::FENCE.call(&[keys::hash(carried.this.vbucket)]);
-        call.arg(own).arg(layout::put_moved(fence, carried.this.to));
-        if carried.source.one(call).await? == Reply::Integer(1) {
+        if put_fence(&carried.source, carried.this, own, fence).await? {
             carried.fenced = Some(begun);
             die_at("fenced");
         }
@@ -231,12 +228,11 @@ impl Mover {
         fence: u64,
     ) -> Result<(), MoverError> {
         if is_over_copy {
-            let mut call = scripts::FENCE.call(&[keys::hash(carried.this.vbucket)]);
-            call.arg(own).arg(layout::put_moved(fence, carried.this.to));
-            if carried.source.one(call).await? != Reply::Integer(1) {
+            let (source, replicas) = (&carried.source, self.replicas(from).await?.0);
+            let longest = self.options.retry_max;
+            if !confirm_fence(source, carried.this, own, fence, replicas, longest).await? {
                 return Ok(());
             }
-            wait(&carried.source, self.replicas(from).await?.0, self.options.retry_max).await?;
         }
         self.bar(carried, fence, is_over_copy).await
     }
@@ -306,7 +302,7 @@ impl Mover {
             _ => return Err(MoverError::Contended),
         };
         self.map_is_stable.get_or_try_init(|| self.wait_for_map()).await?;
-        if !self.is_stable(destination, there.connection).await? {
+        if destination.stable(there.connection, self.shards.options()).await?.is_err() {
             return Ok(false);
         }
         die_at("stable");
@@ -319,33 +315,13 @@ impl Mover {
         Ok(is_done)
     }
 
-    /// Whether all that this shard held when it was last read over this connection is safe. Waits.
-    async fn is_stable(&self, link: &ShardLink, connection: u64) -> Result<bool, LinkError> {
-        let options = self.shards.options();
-        let begun = monotonic();
-        let mut wait = StabilityWait::new(begun, connection, options.stability);
-        let mut since = begun;
-        loop {
-            let poll = link.poll(since).await?;
-            since = poll.started + Duration::from_nanos(1);
-            match wait.handle(&poll) {
-                StabilityVerdict::Stable => return Ok(true),
-                StabilityVerdict::Lost(_) => return Ok(false),
-                StabilityVerdict::Pending => {}
-            }
-            if let StabilityVerdict::Lost(_) = wait.expire(monotonic(), options.stable_wait_max) {
-                return Ok(false);
-            }
-        }
-    }
-
     /// Waits until the map is safe on every shard.
     async fn wait_for_map(&self) -> Result<(), MoverError> {
         let links = self.shards.links();
         let asked = links.iter().filter(|link| !link.is_retired()).map(|link| async move {
             loop {
                 let connection = link.epoch().await?;
-                if self.is_stable(link, connection).await? {
+                if link.stable(connection, self.shards.options()).await?.is_ok() {
                     return Ok::<(), LinkError>(());
                 }
             }

@@ -52,7 +52,8 @@ impl Copy<'_> {
     pub(super) async fn run(&self) -> Result<SwitchOutcome, MoverError> {
         // By the destination's own clock, which the script of the switch looks at.
         let deadline = time(self.destination).await? + self.pause_max.as_micros() as u64;
-        if !self.confirm_fence().await? {
+        let this = self.this;
+        if !confirm_fence(self.source, this, self.own, self.fence, self.replicas, self.pause_max).await? {
             return Ok(SwitchOutcome::Changed);
         }
         die_at("confirmed");
@@ -99,17 +100,29 @@ impl Copy<'_> {
             _ => Ok(SwitchOutcome::Changed),
         }
     }
+}
 
-    /// Writes the fence once more over this connection, and waits until the replicas have what it wrote.
-    async fn confirm_fence(&self) -> Result<bool, MoverError> {
-        let mut call = scripts::FENCE.call(&[keys::hash(self.this.vbucket)]);
-        call.arg(self.own).arg(self.moved());
-        if self.source.one(call).await? != Reply::Integer(1) {
-            return Ok(false);
-        }
-        wait(self.source, self.replicas, self.pause_max).await?;
-        Ok(true)
+/// Fences the source; `false` when it is not what it was taken for. Also where it is fenced so already, it is written.
+pub(super) async fn put_fence(link: &ShardLink, this: Move, own: u64, fence: u64) -> Result<bool, LinkError> {
+    let mut call = scripts::FENCE.call(&[keys::hash(this.vbucket)]);
+    call.arg(own).arg(layout::put_moved(fence, this.to));
+    Ok(link.one(call).await? == Reply::Integer(1))
+}
+
+/// Writes the fence once more over this connection, and waits until as many replicas have what it wrote.
+pub(super) async fn confirm_fence(
+    link: &ShardLink,
+    this: Move,
+    own: u64,
+    fence: u64,
+    replicas: u64,
+    longest: Duration,
+) -> Result<bool, MoverError> {
+    if !put_fence(link, this, own, fence).await? {
+        return Ok(false);
     }
+    wait(link, replicas, longest).await?;
+    Ok(true)
 }
 
 /// Waits until as many replicas have everything that was written over this connection. Over a connection of a move's
@@ -140,11 +153,7 @@ pub(super) async fn wait(link: &ShardLink, needed: u64, longest: Duration) -> Re
 async fn time(link: &ShardLink) -> Result<u64, LinkError> {
     let wrong = LinkError::Answer { shard: link.shard() };
     let Reply::List(parts) = link.one(cmd("TIME")).await? else { return Err(wrong) };
-    let number = |part: &Reply| match part {
-        Reply::Bytes(text) => std::str::from_utf8(text).ok()?.parse::<u64>().ok(),
-        _ => None,
-    };
-    match parts.iter().map(number).collect::<Option<Vec<u64>>>().as_deref() {
+    match parts.iter().map(Reply::number).collect::<Option<Vec<u64>>>().as_deref() {
         Some([seconds, micros]) => Ok(seconds * 1_000_000 + micros),
         _ => Err(wrong),
     }

@@ -11,7 +11,7 @@ use crate::keys;
 use crate::limits::MOVER_SETTINGS_INTERVAL;
 use crate::map::ShardId;
 use crate::migration::pace::{Pace, Rates};
-use crate::redis::{LinkError, accepted, monotonic};
+use crate::redis::{LinkError, monotonic};
 
 /// How long to wait until a replica that lags is looked at again.
 const LAG_PAUSE: Duration = Duration::from_millis(100);
@@ -131,15 +131,11 @@ impl crate::redis::Shards {
         let link = self.keeper()?;
         let mut get = cmd("HMGET");
         get.arg(keys::MOVER).arg(&["bytes", "moves"]);
-        let reply = link.request(vec![get]).await?.replies.pop();
-        let reply = accepted(link.shard(), reply.ok_or(LinkError::Answer { shard: link.shard() })?)?;
-        let Reply::List(items) = reply else { return Err(LinkError::Answer { shard: link.shard() }) };
-        let number = |reply: &Reply| match reply {
-            Reply::Bytes(text) => std::str::from_utf8(text).ok()?.parse::<u64>().ok(),
-            _ => None,
+        let Reply::List(items) = link.one(get).await? else {
+            return Err(LinkError::Answer { shard: link.shard() });
         };
         let is_set = items.iter().any(|item| matches!(item, Reply::Bytes(_)));
-        let rate = |n: usize| items.get(n).and_then(number).filter(|rate| *rate > 0);
+        let rate = |n: usize| items.get(n).and_then(Reply::number).filter(|rate| *rate > 0);
         Ok(is_set.then(|| Rates { bytes: rate(0), moves: rate(1) }))
     }
 
@@ -152,7 +148,6 @@ impl crate::redis::Shards {
         let mut set = cmd("HSET");
         set.arg(keys::MOVER).arg("bytes").arg(rates.bytes.unwrap_or(0));
         set.arg("moves").arg(rates.moves.unwrap_or(0));
-        let reply = link.request(vec![set]).await?.replies.pop();
-        accepted(link.shard(), reply.ok_or(LinkError::Answer { shard: link.shard() })?).map(drop)
+        link.one(set).await.map(drop)
     }
 }

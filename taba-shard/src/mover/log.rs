@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::command::Reply;
 use crate::keys;
 use crate::limits::MOVES_LOGGED_MAX;
-use crate::redis::{ConnectError, LinkError, ShardLink, Shards, accepted};
+use crate::redis::{ConnectError, LinkError, ShardLink, Shards};
 
 /// One line of the log of moves.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,12 +41,7 @@ pub(super) async fn write(link: &ShardLink, record: &MoveRecord) {
     let Ok(text) = serde_json::to_string(record) else { return };
     let mut add = cmd("XADD");
     add.arg(keys::MOVES).arg("MAXLEN").arg("~").arg(MOVES_LOGGED_MAX).arg("*").arg("move").arg(text);
-    let answered = link.request(vec![add]).await;
-    let written = answered.and_then(|mut answered| {
-        let shard = link.shard();
-        accepted(shard, answered.replies.pop().ok_or(LinkError::Answer { shard })?)
-    });
-    if let Err(error) = written {
+    if let Err(error) = link.one(add).await {
         tracing::warn!(error = taba_core::causes(&error), "a move could not be written to the log of moves");
     }
 }
@@ -61,10 +56,8 @@ impl Shards {
         for link in self.links().iter().filter(|link| !link.is_retired()) {
             let mut range = cmd("XREVRANGE");
             range.arg(keys::MOVES).arg("+").arg("-").arg("COUNT").arg(lines_max);
-            let shard = link.shard();
-            let reply = link.request(vec![range]).await?.replies.pop().ok_or(LinkError::Answer { shard })?;
-            let Reply::List(lines) = accepted(shard, reply)? else {
-                return Err(LinkError::Answer { shard }.into());
+            let Reply::List(lines) = link.one(range).await? else {
+                return Err(LinkError::Answer { shard: link.shard() }.into());
             };
             all.extend(lines.into_iter().filter_map(read));
         }

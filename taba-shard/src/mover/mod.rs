@@ -195,6 +195,17 @@ pub struct MoveReport {
 }
 
 impl MoveReport {
+    /// This and another run as one.
+    pub fn add(&mut self, other: Self) {
+        self.ended += other.ended;
+        self.rolled_back += other.rolled_back;
+        self.failed += other.failed;
+        self.left += other.left;
+        self.bytes += other.bytes;
+        self.pauses.extend(other.pauses);
+        self.pauses.sort_unstable();
+    }
+
     /// The pause that this share of all moves stayed within, in per mille: 500 is the median.
     pub fn pause(&self, per_mille: usize) -> Duration {
         let last = self.pauses.len().saturating_sub(1);
@@ -273,6 +284,25 @@ impl Mover {
         let mut report = report.into_inner().unwrap_or_else(PoisonError::into_inner);
         report.pauses.sort_unstable();
         report
+    }
+
+    /// Moves whatever is not where the shard map wants it, the unfinished first, until nothing is, or something could not go
+    /// on.
+    ///
+    /// # Errors
+    /// [`ConnectError`] when a shard does not answer.
+    ///
+    /// # Cancel safety
+    /// As [`run`](Self::run).
+    pub async fn settle(&self, tell: impl Fn(MoveEvent) + Sync) -> Result<MoveReport, ConnectError> {
+        let mut all = MoveReport::default();
+        loop {
+            let moves = self.shards.survey().await?.moves(self.shards.map().as_deref());
+            if moves.is_empty() || all.failed + all.left > 0 {
+                return Ok(all);
+            }
+            all.add(self.run(Goal::Forward, &moves, &tell).await);
+        }
     }
 
     /// Begins no more moves; what is under way comes to its end.

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use redis::{Cmd, cmd};
 use taba_core::{VBucket, Version};
 
-use super::bootstrap::get_or_set;
+use super::bootstrap::name_shard;
 use super::census::ask;
 use super::clock::random;
-use super::error::{ConnectError, LinkError};
+use super::error::ConnectError;
 use super::link::{ShardLink, accepted};
 use super::maps::{change_map, entry, newest_map, read_map};
 use super::options::ShardsOptions;
@@ -101,9 +101,9 @@ impl Adoption {
         for link in &self.links {
             let mut forget = cmd("DEL");
             forget.arg(keys::PLAN);
-            check(link, link.request(vec![forget]).await?.replies)?;
+            link.one(forget).await?;
         }
-        name_shards(&self.links, self.steps.deployment.id).await
+        name_all(&self.links, self.steps.deployment.id).await
     }
 
     fn call(&self, step: Step, vbucket: VBucket) -> Cmd {
@@ -135,24 +135,22 @@ impl Adoption {
 
 /// Gives every shard that has lost its name the one that the shard map has for its address, or a new one, and every shard the
 /// map. Maps of other deployments go.
-async fn name_shards(links: &[Arc<ShardLink>], deployment: u64) -> Result<(), ConnectError> {
+async fn name_all(links: &[Arc<ShardLink>], deployment: u64) -> Result<(), ConnectError> {
     for link in links {
         if read_map(link).await.is_ok_and(|map| map.is_none_or(|map| map.deployment() == deployment)) {
             continue;
         }
         let mut forget = cmd("DEL");
         forget.arg(keys::SHARD_MAP);
-        check(link, link.request(vec![forget]).await?.replies)?;
+        link.one(forget).await?;
     }
     let map = newest_map(links).await?;
     let mut entries = Vec::with_capacity(links.len());
     for link in links {
-        let label = link.label();
-        let address = label.strip_prefix("redis://").unwrap_or(&label);
+        let address = link.address();
         let known = map.iter().flat_map(ShardMap::shards).find(|shard| shard.address == address);
         let name = known.map_or_else(|| ShardName(random()), |shard| shard.name);
-        let name = get_or_set(link, keys::SHARD_NAME, &name.to_string()).await?;
-        link.expect_name(name.parse().map_err(|_| LinkError::Answer { shard: link.shard() })?);
+        name_shard(link, name).await?;
         entries.push(entry(link)?);
     }
     if map.is_some() {

@@ -16,7 +16,7 @@ use crate::command::Reply;
 use crate::keys;
 use crate::layout::{self, Deployment};
 use crate::limits::REQUEST_COMMANDS_MAX;
-use crate::map::{ShardId, VBucketMap};
+use crate::map::{ShardId, ShardName, VBucketMap};
 
 /// The shards in the order in which the VBuckets are spread over them.
 ///
@@ -26,9 +26,7 @@ use crate::map::{ShardId, VBucketMap};
 async fn planned(links: &[Arc<ShardLink>]) -> Result<Planned<'_>, ConnectError> {
     let mut named: Vec<(String, &Arc<ShardLink>)> = Vec::with_capacity(links.len());
     for link in links {
-        let name = get_or_set(link, keys::SHARD_NAME, &format!("{:016x}", random())).await?;
-        let Ok(parsed) = name.parse() else { return Err(LinkError::Answer { shard: link.shard() }.into()) };
-        link.expect_name(parsed);
+        let name = name_shard(link, ShardName(random())).await?.to_string();
         if let Some((_, first)) = named.iter().find(|(known, _)| *known == name) {
             return Err(ConnectError::Same { first: first.shard(), second: link.shard() });
         }
@@ -51,8 +49,16 @@ struct Planned<'a> {
     keeper: &'a Arc<ShardLink>,
 }
 
+/// Names a Redis, unless it has a name; answers the name that it has.
+pub(super) async fn name_shard(link: &ShardLink, name: ShardName) -> Result<ShardName, ConnectError> {
+    let found = get_or_set(link, keys::SHARD_NAME, &name.to_string()).await?;
+    let found = found.parse().map_err(|_| LinkError::Answer { shard: link.shard() })?;
+    link.expect_name(found);
+    Ok(found)
+}
+
 /// Sets a key if it has no value; returns its value.
-pub(super) async fn get_or_set(link: &ShardLink, key: &str, text: &str) -> Result<String, ConnectError> {
+async fn get_or_set(link: &ShardLink, key: &str, text: &str) -> Result<String, ConnectError> {
     let (mut set, mut get) = (cmd("SETNX"), cmd("GET"));
     set.arg(key).arg(text);
     get.arg(key);
@@ -114,7 +120,7 @@ pub(super) async fn bootstrap(
     first_map(&in_order, of.id, map).await?;
     let mut forget = cmd("DEL");
     forget.arg(keys::PLAN);
-    keeper.request(vec![forget]).await?;
+    keeper.one(forget).await?;
     tracing::info!(shards = links.len(), vbuckets = vbuckets.count(), "bootstrapped a deployment");
     match take_census(links, vbuckets).await?.found {
         CensusOutcome::All(view) => Ok(view),

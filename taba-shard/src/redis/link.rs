@@ -24,7 +24,10 @@ use crate::command::Reply;
 use crate::keys;
 use crate::limits::{CONNECT_REFUSAL_TIMEOUT, SENTINEL_INTERVAL, SENTINEL_POLL_MAX, STABLE_POLL_INTERVAL};
 use crate::map::{ShardId, ShardName};
-use crate::stability::{AppendLog, Poll, ReplicaHistory, read_info};
+use crate::shard_map::address_of;
+use crate::stability::{
+    AppendLog, Poll, ReplicaHistory, StabilityLost, StabilityVerdict, StabilityWait, read_info,
+};
 
 /// The shared connection to one shard.
 ///
@@ -37,6 +40,8 @@ pub(crate) struct ShardLink {
     name: OnceLock<ShardName>,
     /// Whether it is no shard of the deployment any more.
     is_retired: AtomicBool,
+    /// The connection over which it last said what it holds; 0: none yet.
+    censused: AtomicU64,
     connect_timeout: Duration,
     response_timeout: Duration,
     replica_expected: Duration,
@@ -97,6 +102,7 @@ impl ShardLink {
             topology,
             name: OnceLock::new(),
             is_retired: AtomicBool::new(false),
+            censused: AtomicU64::new(0),
             connect_timeout: options.connect_timeout,
             response_timeout: options.response_timeout,
             replica_expected: options.stability.replica_expected,
@@ -132,6 +138,12 @@ impl ShardLink {
         self.topology.name(self.shard)
     }
 
+    /// Its address, as the shard map writes it.
+    pub(super) fn address(&self) -> String {
+        let label = self.label();
+        address_of(&label).to_owned()
+    }
+
     /// The name of the Redis; `None` until it has answered, or while it has none.
     pub(crate) fn name(&self) -> Option<ShardName> {
         self.name.get().copied()
@@ -149,6 +161,21 @@ impl ShardLink {
 
     pub(super) fn retire(&self, is_retired: bool) {
         self.is_retired.store(is_retired, Ordering::Relaxed);
+    }
+
+    /// The connection over which it last said what it holds.
+    pub(crate) fn censused(&self) -> Option<u64> {
+        Some(self.censused.load(Ordering::Acquire)).filter(|connection| *connection > 0)
+    }
+
+    /// It has said over this connection what it holds. Numbers of connections only grow: a newer one stays.
+    pub(super) fn answered_census(&self, connection: u64) {
+        self.censused.fetch_max(connection, Ordering::AcqRel);
+    }
+
+    /// It was asked over this connection about one VBucket; counts while it was never asked for all.
+    pub(crate) fn answered_head(&self, connection: u64) {
+        let _ = self.censused.compare_exchange(0, connection, Ordering::AcqRel, Ordering::Acquire);
     }
 
     /// The number of the connection in use, if there is one.
@@ -291,6 +318,31 @@ impl ShardLink {
         let url = self.topology.address(shard).await.map_err(LinkError::Address)?;
         let resolved = url.resolve().await;
         resolved.map_err(|source| LinkError::Address(TopologyError { shard, source: Box::new(source) }))
+    }
+
+    /// Waits until all that was written over the connection of this number is safe; the reason if that can no longer be
+    /// known.
+    pub(crate) async fn stable(
+        &self,
+        connection: u64,
+        options: &ShardsOptions,
+    ) -> Result<Result<(), StabilityLost>, LinkError> {
+        let begun = monotonic();
+        let mut wait = StabilityWait::new(begun, connection, options.stability);
+        let mut since = begun;
+        loop {
+            let poll = self.poll(since).await?;
+            since = poll.started + Duration::from_nanos(1);
+            let verdict = match wait.handle(&poll) {
+                StabilityVerdict::Pending => wait.expire(monotonic(), options.stable_wait_max),
+                verdict => verdict,
+            };
+            match verdict {
+                StabilityVerdict::Stable => return Ok(Ok(())),
+                StabilityVerdict::Lost(why) => return Ok(Err(why)),
+                StabilityVerdict::Pending => {}
+            }
+        }
     }
 
     /// The current connection, or a new one.

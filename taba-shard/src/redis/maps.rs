@@ -9,7 +9,7 @@ use redis::cmd;
 
 use super::clock::random;
 use super::error::{ConnectError, LinkError};
-use super::link::{ShardLink, accepted};
+use super::link::ShardLink;
 use super::scripts;
 use crate::command::Reply;
 use crate::keys;
@@ -23,12 +23,10 @@ const LOCK_TIME: Duration = Duration::from_secs(10);
 pub(super) async fn read_map(link: &ShardLink) -> Result<Option<ShardMap>, ConnectError> {
     let mut get = cmd("HGET");
     get.arg(keys::SHARD_MAP).arg("map");
-    let shard = link.shard();
-    let reply = link.request(vec![get]).await?.replies.pop().ok_or(LinkError::Answer { shard })?;
-    let text = match accepted(shard, reply)? {
+    let text = match link.one(get).await? {
         Reply::Nothing => return Ok(None),
         Reply::Bytes(text) => text,
-        _ => return Err(LinkError::Answer { shard }.into()),
+        _ => return Err(LinkError::Answer { shard: link.shard() }.into()),
     };
     let unusable = |source| ConnectError::ShardMap { label: link.label(), source };
     ShardMap::read(&text).map(Some).map_err(unusable)
@@ -67,9 +65,7 @@ pub(super) async fn newest_map(links: &[Arc<ShardLink>]) -> Result<Option<ShardM
 /// The entry of a shard that has said its name.
 pub(super) fn entry(link: &ShardLink) -> Result<ShardEntry, LinkError> {
     let name = link.name().ok_or(LinkError::Answer { shard: link.shard() })?;
-    let label = link.label();
-    let address = label.strip_prefix("redis://").unwrap_or(&label).to_owned();
-    Ok(ShardEntry { name, address, is_draining: false })
+    Ok(ShardEntry::new(name, link.address()))
 }
 
 /// Writes the first map of a deployment, unless there is one.
@@ -147,12 +143,11 @@ pub(super) async fn change_map(
     let holder = format!("{:016x}", random());
     let mut call = scripts::ACQUIRE.call(&[keys::MAP_LOCK]);
     call.arg(&holder).arg(LOCK_TIME.as_micros() as u64);
-    let token = match keeper.one(call).await? {
-        Reply::Bytes(token) => std::str::from_utf8(&token).ok().and_then(|token| token.parse().ok()),
-        Reply::List(_) => return Err(ConnectError::MapHeld { left: LOCK_TIME }),
-        _ => None,
-    };
-    let token: u64 = token.ok_or(LinkError::Answer { shard: keeper.shard() })?;
+    let reply = keeper.one(call).await?;
+    if let Reply::List(_) = reply {
+        return Err(ConnectError::MapHeld { left: LOCK_TIME });
+    }
+    let token: u64 = reply.number().ok_or(LinkError::Answer { shard: keeper.shard() })?;
     let changed = async {
         let unusable = |source| ConnectError::ShardMap { label: keeper.label(), source };
         let before = newest_map(links).await?.ok_or(ConnectError::Empty)?;

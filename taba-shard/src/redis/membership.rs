@@ -6,7 +6,7 @@ use bytes::Bytes;
 use redis::cmd;
 use taba_core::VBucket;
 
-use super::bootstrap::get_or_set;
+use super::bootstrap::name_shard;
 use super::census::ask;
 use super::clock::{monotonic, random};
 use super::error::{ConnectError, LinkError};
@@ -17,9 +17,9 @@ use super::shards::Shards;
 use crate::command::Reply;
 use crate::keys;
 use crate::map::{ShardId, ShardName};
-use crate::migration::Head;
 use crate::migration::survey::{Pending, owner, pending};
-use crate::shard_map::{ShardEntry, ShardMap};
+use crate::migration::{Head, Move};
+use crate::shard_map::{ShardEntry, ShardMap, address_of};
 
 /// Every copy of every VBucket, as all shards hold them now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +40,11 @@ pub struct ShardHealth {
 }
 
 impl Survey {
+    /// The moves that bring every VBucket further, where one is not where the map wants it.
+    pub fn moves(&self, map: Option<&ShardMap>) -> Vec<Move> {
+        self.pending(map).filter_map(|(_, pending)| pending.to_move()).collect()
+    }
+
     /// What is still to be done with each VBucket, where something is, so that each is where the map wants it.
     pub fn pending<'a>(&'a self, map: Option<&'a ShardMap>) -> impl Iterator<Item = (VBucket, Pending)> + 'a {
         let of = move |(vbucket, copies): &'a (VBucket, Vec<(ShardName, Head)>)| {
@@ -76,7 +81,8 @@ impl Shards {
         Ok(Survey { copies })
     }
 
-    /// What the entry of a Redis in the map would be, if it were a shard; one without a name is given one.
+    /// What the entry of a Redis in the map would be, if it were a shard. Changes nothing: one without a name gets one that
+    /// is not written.
     ///
     /// `address`: `host:port`, a path for a Unix socket, or the URL of one that Sentinels name; user and password are those
     /// of the first shard.
@@ -85,8 +91,14 @@ impl Shards {
     /// [`ConnectError`], above all [`ConnectError::Occupied`] when the Redis holds something that is not of this
     /// deployment.
     pub async fn examine(&self, address: &str) -> Result<ShardEntry, ConnectError> {
+        let (link, address) = self.candidate(address).await?;
+        Ok(ShardEntry::new(link.name().unwrap_or_else(|| ShardName(random())), address))
+    }
+
+    /// A connection to a Redis that may become a shard, and its address.
+    async fn candidate(&self, address: &str) -> Result<(ShardLink, String), ConnectError> {
         let like = self.topology().address(ShardId(0)).await.map_err(LinkError::Address)?;
-        let address = address.strip_prefix("redis://").unwrap_or(address).trim_end_matches('/');
+        let address = address_of(address);
         let url =
             like.at(address).map_err(|source| ConnectError::Address { text: address.to_owned(), source })?;
         let address = url.to_string();
@@ -98,9 +110,7 @@ impl Shards {
         if is_strange || !holds.damaged.is_empty() {
             return Err(ConnectError::Occupied { label: link.label() });
         }
-        let name = get_or_set(&link, keys::SHARD_NAME, &format!("{:016x}", random())).await?;
-        let name = name.parse().map_err(|_| LinkError::Answer { shard: link.shard() })?;
-        Ok(ShardEntry { name, address, is_draining: false })
+        Ok((link, address))
     }
 
     /// Makes a Redis a shard of the deployment, which owns nothing yet; one that is a shard gets this address.
@@ -108,8 +118,9 @@ impl Shards {
     /// # Errors
     /// As [`examine`](Self::examine).
     pub async fn add_shard(&self, address: &str) -> Result<(ShardName, Arc<ShardMap>), ConnectError> {
-        let entry = self.examine(address).await?;
-        let name = entry.name;
+        let (link, address) = self.candidate(address).await?;
+        let name = name_shard(&link, ShardName(random())).await?;
+        let entry = ShardEntry::new(name, address);
         let map = self.change_map(|map| map.with_shard(entry)).await?;
         Ok((name, map))
     }
@@ -169,7 +180,7 @@ impl Shards {
             for some in keys.chunks(crate::limits::REQUEST_COMMANDS_MAX) {
                 let mut unlink = cmd("UNLINK");
                 unlink.arg(some.iter().map(|key| key.to_vec()).collect::<Vec<_>>());
-                link.request(vec![unlink]).await?;
+                link.one(unlink).await?;
             }
         }
         Ok(removed)
@@ -184,9 +195,11 @@ impl Shards {
     /// Goes through all keys.
     pub async fn with_data(&self) -> Result<Vec<String>, ConnectError> {
         let is_set_aside = |key: &Bytes| key.windows(11).any(|part| part == b"!set-aside:");
-        let mut found = self.keys_like("{vb*}:*").await?;
-        found.extend(self.keys_like("{vb*}!*").await?);
-        let of_users = found.into_iter().filter(|(_, keys)| !keys.iter().all(is_set_aside));
+        let of_users = self
+            .keys_like("{vb*}[:!]*")
+            .await?
+            .into_iter()
+            .filter(|(_, keys)| !keys.iter().all(is_set_aside));
         Ok(of_users.map(|(link, _)| link.label()).collect())
     }
 
@@ -199,9 +212,7 @@ impl Shards {
                 let mut scan = cmd("SCAN");
                 scan.arg(&position).arg("MATCH").arg(pattern);
                 scan.arg("COUNT").arg(crate::limits::SCAN_KEYS_MAX);
-                let reply =
-                    link.request(vec![scan]).await?.replies.pop().ok_or(LinkError::Answer { shard })?;
-                let Reply::List(parts) = accepted(shard, reply)? else {
+                let Reply::List(parts) = link.one(scan).await? else {
                     return Err(LinkError::Answer { shard }.into());
                 };
                 let Ok([Reply::Bytes(next), Reply::List(found)]) = <[Reply; 2]>::try_from(parts) else {

@@ -1,6 +1,5 @@
 //! [`Shards`]: connections to several Redis processes, and the view of which shard owns which VBucket.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
@@ -53,8 +52,6 @@ struct Inner {
     links: RwLock<Arc<Vec<Arc<ShardLink>>>>,
     map: RwLock<Option<Arc<ShardMap>>>,
     view: RwLock<Arc<View>>,
-    /// The connection over which each shard last said what it holds.
-    censused: Mutex<BTreeMap<ShardId, u64>>,
     /// When the last census began; held during one.
     census: tokio::sync::Mutex<Option<Instant>>,
     /// Why shards were silent in the last census.
@@ -94,6 +91,9 @@ impl Shards {
             add_links(&mut links, map, &topology, &options).await?;
         }
         let taken = take_census(&links, options.vbuckets).await?;
+        for (shard, connection) in &taken.connections {
+            links[usize::from(shard.0)].answered_census(*connection);
+        }
         let silence = taken.silence_words();
         let view = match (taken.found, options.bootstrap) {
             (CensusOutcome::All(view), _) => view,
@@ -129,7 +129,6 @@ impl Shards {
                 links: RwLock::new(Arc::new(links)),
                 map: RwLock::new(map.map(Arc::new)),
                 view: RwLock::new(Arc::new(view)),
-                censused: Mutex::new(taken.connections.into_iter().collect()),
                 census: tokio::sync::Mutex::default(),
                 silence: Mutex::new(silence),
             }),
@@ -169,11 +168,6 @@ impl Shards {
     /// The number by which this process knows the shard of a name.
     pub fn id_of(&self, name: ShardName) -> Option<ShardId> {
         self.links().iter().find(|link| link.name() == Some(name)).map(|link| link.shard())
-    }
-
-    /// The name of a shard; `None` while it has not answered yet.
-    pub fn name_of(&self, shard: ShardId) -> Option<ShardName> {
-        self.link(shard).name()
     }
 
     /// Reads the newest shard map, and connects to shards that are new in it.
@@ -265,13 +259,9 @@ impl Shards {
         }
         *old = Arc::new(view);
         drop(old);
-        // Numbers of connections only grow: what was noted of a newer one stays.
-        let mut censused = self.inner.censused.lock().unwrap_or_else(PoisonError::into_inner);
         for (shard, connection) in taken.connections {
-            let known = censused.entry(shard).or_default();
-            *known = connection.max(*known);
+            self.link(shard).answered_census(connection);
         }
-        drop(censused);
         taken.silence.pop().map_or(Ok(()), |(_, error)| Err(error.into()))
     }
 
@@ -333,20 +323,19 @@ impl Shards {
     /// behind a new one may be a Redis that has gone back to before a VBucket moved away. If it is connected to anew,
     /// all are asked again.
     pub(crate) async fn known_connection(&self, shard: ShardId) -> Option<u64> {
-        let known =
-            || self.inner.censused.lock().unwrap_or_else(PoisonError::into_inner).get(&shard).copied();
-        let used = self.link(shard).connection();
-        if used.is_some() && used != known() {
+        let link = self.link(shard);
+        let used = link.connection();
+        if used.is_some() && used != link.censused() {
             let mut last = self.inner.census.lock().await;
             // The one that ran meanwhile may have asked over this connection.
-            if used != known() {
+            if used != link.censused() {
                 *last = Some(monotonic());
                 if let Err(error) = self.follow_census().await {
                     tracing::debug!(error = taba_core::causes(&error), "a census after a reconnect");
                 }
             }
         }
-        known()
+        link.censused()
     }
 
     /// The shard that keeps the shard map.
@@ -357,12 +346,6 @@ impl Shards {
     /// Another connection to a shard.
     pub(crate) fn new_link(&self, shard: ShardId) -> Arc<ShardLink> {
         Arc::new(self.link(shard).again(&self.inner.options))
-    }
-
-    /// A shard was asked over this connection what it holds of one VBucket, and was never asked for all.
-    pub(crate) fn note_connection(&self, shard: ShardId, connection: u64) {
-        let mut censused = self.inner.censused.lock().unwrap_or_else(PoisonError::into_inner);
-        censused.entry(shard).or_insert(connection);
     }
 
     /// A VBucket was found to be owned by this shard.
@@ -402,10 +385,7 @@ async fn add_links(
             continue;
         }
         // One that has not answered yet is the shard that the map has at its address.
-        let silent = links.iter().find(|link| {
-            let label = link.label();
-            link.name().is_none() && label.strip_prefix("redis://").unwrap_or(&label) == shard.address
-        });
+        let silent = links.iter().find(|link| link.name().is_none() && link.address() == shard.address);
         if let Some(link) = silent {
             link.expect_name(shard.name);
             continue;

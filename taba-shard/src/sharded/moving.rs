@@ -93,7 +93,7 @@ impl ShardedRedis {
                     _ => (from, source),
                 };
                 if let Some(found) = found {
-                    self.shards.note_connection(shard, found.connection);
+                    self.shards.link(shard).answered_head(found.connection);
                     let mut memory = self.memory(vbucket);
                     // What this process committed last is there, so what comes next follows on it.
                     if let Some((version, connection)) = &mut memory.last

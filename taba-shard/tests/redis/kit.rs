@@ -7,11 +7,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use taba_core::{
     ClientId, Commit, Committed, Loaded, Mark, Part, SeqNo, StateKey, Store, StoreError, StreamId, TabName,
-    TabType, VBucket, VBuckets, Version, Wanted,
+    TabType, VBucket, VBuckets, Version, Wanted, causes,
 };
 use taba_shard::{
     Bootstrap, ShardId, ShardUrl, ShardedRedis, Shards, ShardsOptions, Topology, TopologyError,
 };
+use taba_tests::PATIENCE;
 use taba_tests::redis::Redis;
 
 pub(crate) fn urls(redis: &[Redis]) -> Vec<ShardUrl> {
@@ -121,4 +122,18 @@ impl Topology for Switch {
     async fn address(&self, _: ShardId) -> Result<ShardUrl, TopologyError> {
         Ok(self.0.lock().unwrap().clone())
     }
+}
+
+/// The refusal of a commit, once it says that its shard has lost its data.
+pub(crate) async fn refused_as_lost(store: &ShardedRedis, change: impl Fn() -> Commit) -> StoreError {
+    let refused = async {
+        loop {
+            match store.commit(vbucket(1), change()).await {
+                Err(error) if causes(&error).contains("has lost its data") => return error,
+                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+                Ok(outcome) => panic!("{outcome:?}"),
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, refused).await.unwrap()
 }

@@ -92,26 +92,12 @@ fn mover(shards: &Shards) -> Mover {
 
 /// Does everything that is pending; panics when something cannot be done.
 async fn settle(mover: &Mover) -> MoveReport {
-    let mut all = MoveReport::default();
-    loop {
-        let survey = mover.shards().survey().await.unwrap();
-        let map = mover.shards().map().unwrap();
-        let moves: Vec<Move> =
-            survey.pending(Some(&map)).filter_map(|(_, pending)| pending.to_move()).collect();
-        if moves.is_empty() {
-            return all;
+    let fail = |event| {
+        if let MoveEvent::Failed { this, error } = event {
+            panic!("{this}: {}", causes(&error));
         }
-        let report = mover
-            .run(Goal::Forward, &moves, |event| {
-                if let MoveEvent::Failed { this, error } = event {
-                    panic!("{this}: {}", causes(&error));
-                }
-            })
-            .await;
-        all.ended += report.ended;
-        all.pauses.extend(report.pauses);
-        all.bytes += report.bytes;
-    }
+    };
+    mover.settle(fail).await.unwrap()
 }
 
 fn owned(shards: &Shards, name: ShardName) -> usize {

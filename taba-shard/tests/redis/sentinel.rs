@@ -104,16 +104,7 @@ async fn a_replica_that_never_copied_its_primary_is_not_taken_for_the_shard() {
     kit::done(&store, vbucket(1), commit(0, 1, &["a"])).await;
     primary.kill();
     sentinel.wait_for("m", &replica);
-    let refused = async {
-        loop {
-            match store.commit(vbucket(1), commit(1, 2, &["a"])).await {
-                Err(error) if causes(&error).contains("has lost its data") => return error,
-                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
-                Ok(outcome) => panic!("{outcome:?}"),
-            }
-        }
-    };
-    let refused = tokio::time::timeout(PATIENCE, refused).await.unwrap();
+    let refused = kit::refused_as_lost(&store, || commit(1, 2, &["a"])).await;
     assert!(matches!(refused, StoreError::Unavailable { .. }), "{refused:?}");
     assert!(kit::try_load(&store, vbucket(1), &["a"]).await.is_err(), "it is not empty, but away");
     assert_eq!(replica.command(&["DBSIZE"]), "0", "nothing is made in it");
