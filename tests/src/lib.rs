@@ -2,14 +2,17 @@
 
 pub mod dice;
 pub mod link;
+pub mod load;
 pub mod nginx;
 mod process;
 pub mod proxy;
 pub mod redis;
 pub mod spec;
+mod tool;
 pub mod torture;
 
 pub use self::process::{Process, shield_from_ctrl_c};
+pub use self::tool::Tool;
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -41,6 +44,21 @@ impl Server {
         server
     }
 
+    /// Starts one of 64 VBuckets on these Redis processes (URLs with commas between) on a free port, with more arguments, and
+    /// waits until it answers.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn on_redis(redis: &str, more: &[&str]) -> Self {
+        let port = free_port();
+        let mut command = Command::new(binary("taba-server"));
+        command.arg(format!("--listen=127.0.0.1:{port}")).args(["--store=redis", "--redis", redis]);
+        command.args(["--vbuckets=64", "--workers=2"]).args(more);
+        let server = Self { process: Process::start("taba-server", &mut command), port };
+        wait_until("the server answers", || server.try_get("/v2/status").is_some());
+        server
+    }
+
     /// Its base URL.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
@@ -55,30 +73,23 @@ impl Server {
     }
 
     fn try_get(&self, path: &str) -> Option<Value> {
-        let url = format!("{}{path}", self.url());
-        let mut answer = ureq::get(&url).header("accept", "application/json").call().ok()?;
-        answer.body_mut().read_json().ok()
+        get(&self.url(), path)
     }
 
     /// The Ledger of one Client: recorded, folded, dropped, in flight.
+    ///
+    /// # Panics
+    /// When it does not answer.
     pub fn account(&self, client: &str) -> Account {
-        let ledger = self.get(&format!("/v2/ledger?client={client}"));
-        let entries = ledger["results"].as_array().cloned().unwrap_or_default();
-        let entry = entries.iter().find(|entry| entry["client"] == client).cloned().unwrap_or_default();
-        let number = |field: &str| entry[field].as_i64().unwrap_or(0);
-        let dropped = entry["dropped"].as_array().into_iter().flatten();
-        Account {
-            recorded: number("recorded"),
-            folded: number("folded"),
-            dropped: dropped.map(|drop| drop["events"].as_i64().unwrap_or(0)).sum(),
-            // What is not known is no number.
-            in_flight: if entry["in_flight"].is_null() && entry.is_object() {
-                -1
-            } else {
-                number("in_flight")
-            },
-        }
+        Account::at(&self.url(), client).expect("the ledger is answered")
     }
+}
+
+/// The JSON that a process answers to this path; `None` when it answers anything else.
+pub fn get(url: &str, path: &str) -> Option<Value> {
+    let request = ureq::get(&format!("{url}{path}")).header("accept", "application/json");
+    let request = request.config().timeout_global(Some(PATIENCE)).build();
+    request.call().ok()?.body_mut().read_json().ok()
 }
 
 /// One Client's line of the Ledger, in events.
@@ -92,6 +103,28 @@ pub struct Account {
     pub dropped: i64,
     /// On the way.
     pub in_flight: i64,
+}
+
+impl Account {
+    /// The Ledger of one Client, as this Server has it; `None` when it does not answer.
+    pub fn at(server: &str, client: &str) -> Option<Self> {
+        let ledger = get(server, &format!("/v2/ledger?client={client}"))?;
+        let entries = ledger["results"].as_array().cloned().unwrap_or_default();
+        let entry = entries.iter().find(|entry| entry["client"] == client).cloned().unwrap_or_default();
+        let number = |field: &str| entry[field].as_i64().unwrap_or(0);
+        let dropped = entry["dropped"].as_array().into_iter().flatten();
+        Some(Self {
+            recorded: number("recorded"),
+            folded: number("folded"),
+            dropped: dropped.map(|drop| drop["events"].as_i64().unwrap_or(0)).sum(),
+            // What is not known is no number.
+            in_flight: if entry["in_flight"].is_null() && entry.is_object() {
+                -1
+            } else {
+                number("in_flight")
+            },
+        })
+    }
 }
 
 /// An Agent process.
@@ -114,6 +147,21 @@ impl Agent {
         agent
     }
 
+    /// Starts one of 64 VBuckets for these Servers (with commas between) on a free port, with more arguments, and waits until
+    /// it answers.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn of(servers: &str, more: &[&str]) -> Self {
+        let port = free_port();
+        let mut command = Command::new(binary("taba-agent"));
+        command.arg(format!("--listen=127.0.0.1:{port}")).args(["--servers", servers]);
+        command.args(["--vbuckets=64", "--spool=memory"]).args(more);
+        let agent = Self { process: Process::start("taba-agent", &mut command), port };
+        wait_until("the agent answers", || get(&agent.url(), "/v2/status").is_some());
+        agent
+    }
+
     /// Its base URL.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
@@ -133,13 +181,22 @@ pub fn free_port() -> u16 {
 ///
 /// # Panics
 /// When it does not hold within [`PATIENCE`].
+pub fn wait_until(what: &str, holds: impl FnMut() -> bool) {
+    waited(what, holds);
+}
+
+/// As [`wait_until`]; how long it took.
+///
+/// # Panics
+/// As [`wait_until`].
 #[expect(clippy::disallowed_methods, reason = "another process has no clock that a test could set")]
-pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+pub fn waited(what: &str, mut holds: impl FnMut() -> bool) -> Duration {
     let start = Instant::now();
     while !holds() {
         assert!(start.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain: {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
+    start.elapsed()
 }
 
 /// Where the binary is that can break the rules which `TABA_SABOTAGE` names: built by `scripts/sabotage`, and no part of what

@@ -18,8 +18,8 @@ use taba_shard::census::CensusError;
 use taba_shard::limits::{MOVE_LAG_MAX, MOVE_PAUSE_MAX, MOVES_PER_SHARD};
 use taba_shard::migration::pace::Rates;
 use taba_shard::mover::MoverOptions;
-use taba_shard::shard_map::ShardMap;
-use taba_shard::{Bootstrap, ConnectError, ShardUrl, Shards, ShardsOptions};
+use taba_shard::shard_map::{ShardMap, ShardMapError};
+use taba_shard::{Bootstrap, ConnectError, ShardName, ShardUrl, Shards, ShardsOptions};
 
 /// What the variables of this program begin with.
 const PROGRAM: Program = Program::new(Some("TABA_SHARD_"), &[]);
@@ -127,12 +127,12 @@ enum Command {
         #[command(flatten)]
         dry: Dry,
     },
-    /// Moves everything away from a shard
+    /// Moves everything away from shards
     Drain {
-        /// Its address or name, as `status` shows them
-        #[arg(value_name = "SHARD")]
-        shard: String,
-        /// Take it out of the deployment when it is empty
+        /// Their addresses or names, as `status` shows them; of several, none gets what another one gives away
+        #[arg(value_name = "SHARD", required = true)]
+        drained: Vec<String>,
+        /// Take them out of the deployment when they are empty
         #[arg(long)]
         remove: bool,
         #[command(flatten)]
@@ -265,7 +265,7 @@ impl Config {
             Command::Add { address, no_rebalance, dry } => {
                 self.add(&shards, address, *no_rebalance, *dry, log).await
             }
-            Command::Drain { shard, remove, dry } => self.drain(&shards, shard, *remove, *dry, log).await,
+            Command::Drain { drained, remove, dry } => self.drain(&shards, drained, *remove, *dry, log).await,
             Command::Remove { shard } => {
                 let name = moving::map(&shards).await?.find(shard)?.name;
                 shards.remove_shard(name).await?;
@@ -350,7 +350,7 @@ impl Config {
         shards: &Shards,
         dry: Dry,
         log: &Log,
-        change: impl FnOnce(&ShardMap) -> Result<ShardMap, taba_shard::shard_map::ShardMapError>,
+        change: impl FnOnce(&ShardMap) -> Result<ShardMap, ShardMapError>,
     ) -> Outcome {
         refuse_data(shards).await?;
         if dry.dry_run {
@@ -389,11 +389,19 @@ impl Config {
         self.change(shards, dry, log, ShardMap::balanced).await
     }
 
-    async fn drain(&self, shards: &Shards, shard: &str, remove: bool, dry: Dry, log: &Log) -> Outcome {
-        let name = moving::map(shards).await?.find(shard)?.name;
-        let exit = self.change(shards, dry, log, |map| map.with_draining(name, true)?.balanced()).await?;
+    async fn drain(&self, shards: &Shards, drained: &[String], remove: bool, dry: Dry, log: &Log) -> Outcome {
+        let map = moving::map(shards).await?;
+        let names = drained.iter().map(|shard| Ok(map.find(shard)?.name));
+        let names = names.collect::<Result<Vec<ShardName>, ShardMapError>>()?;
+        let drain = |map: &ShardMap| {
+            let drained = names.iter().try_fold(map.clone(), |map, name| map.with_draining(*name, true))?;
+            drained.balanced()
+        };
+        let exit = self.change(shards, dry, log, drain).await?;
         if remove && !dry.dry_run && exit == Exit::Clean {
-            shards.remove_shard(name).await?;
+            for name in &names {
+                shards.remove_shard(*name).await?;
+            }
         }
         Ok(exit)
     }
