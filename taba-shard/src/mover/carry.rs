@@ -301,8 +301,11 @@ impl Mover {
             // A failover has taken one of them back: what to do is decided anew, by another run.
             _ => return Err(MoverError::Contended),
         };
-        self.map_is_stable.get_or_try_init(|| self.wait_for_map()).await?;
-        if destination.stable(there.connection, self.shards.options()).await?.is_err() {
+        // At the same time: each takes as long as a disk may lag.
+        let map = self.map_is_stable.get_or_try_init(|| self.wait_for_map());
+        let is_there = async { Ok(destination.stable(there.connection, self.shards.options()).await?) };
+        let (_, is_there) = futures::future::try_join(map, is_there).await?;
+        if is_there.is_err() {
             return Ok(false);
         }
         die_at("stable");
