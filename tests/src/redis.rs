@@ -186,6 +186,15 @@ impl Redis {
         self.process = started.expect("a Redis starts again on the port that it had");
     }
 
+    /// Starts it again as a replica of another one, as if an operator or a Sentinel had told it to be one.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn restart_as_replica_of(&mut self, primary: &Self) {
+        self.options.replica_of = Some(primary.port);
+        self.restart();
+    }
+
     /// Kills it, and starts it again so that it takes long to load what it holds; `CONFIG SET key-load-delay 0` lets
     /// it come to an end. While it loads it answers nearly everything with `LOADING`.
     ///

@@ -96,6 +96,7 @@ pub(super) async fn plan(config: &Config, shards: &Shards, map: &ShardMap) -> Ou
 /// Moves whatever is not where the map wants it, the unfinished first, until nothing is.
 pub(super) async fn settle(config: &Config, shards: &Shards, log: &Log) -> Outcome {
     let mut all = MoveReport::default();
+    shards.renew_map().await?;
     loop {
         let survey = shards.survey().await?;
         let map = map(shards).await?;

@@ -100,7 +100,9 @@ pub(super) async fn verify(config: &Config, shards: &Shards) -> Outcome {
     for (label, epoch) in shards.map_epochs().await? {
         let expected = map.as_ref().map_or(0, |map| map.epoch());
         if epoch != expected {
-            wrong.push(format!("{label} has shard map {epoch}, others have {expected}"));
+            wrong.push(format!(
+                "{label} has shard map {epoch}, others have {expected}; taba-shard resume writes it anew"
+            ));
         }
     }
     if config.json {

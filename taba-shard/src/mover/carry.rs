@@ -15,7 +15,7 @@ use crate::limits::MOVE_TRIES_MAX;
 use crate::map::{ShardId, ShardName};
 use crate::migration::{Goal, Head, Move, MoveStep, next};
 use crate::redis::{LinkError, ShardLink, monotonic, read_head, scripts};
-use crate::sabotage::die_at;
+use crate::sabotage::{die_at, stop_at};
 
 /// What one move of one mover knows besides the heads: only what it has to tell.
 struct Carried<'a> {
@@ -162,7 +162,7 @@ impl Mover {
         let begun = monotonic();
         if put_fence(&carried.source, carried.this, own, fence).await? {
             carried.fenced = Some(begun);
-            die_at("fenced");
+            stop_at("fenced", carried.this.vbucket).await;
         }
         Ok(())
     }
@@ -189,7 +189,7 @@ impl Mover {
         };
         let SwitchOutcome::Switched(copied) = copy.run().await? else { return Ok(()) };
         let pause = carried.fenced.map(|fenced| monotonic().saturating_duration_since(fenced));
-        die_at("switched");
+        stop_at("switched", carried.this.vbucket).await;
         self.gate.copied(copied.bytes);
         (carried.tell)(MoveEvent::Switched { this: carried.this, pause, bytes: copied.bytes });
         self.write_log(carried, fence, pause, copied, "moved").await;
@@ -308,13 +308,13 @@ impl Mover {
         if is_there.is_err() {
             return Ok(false);
         }
-        die_at("stable");
+        stop_at("stable", this.vbucket).await;
         let moved = layout::put_moved(moved.0, moved.1);
         let Some(names) = list_keys(source, this, own, &moved).await? else { return Ok(false) };
         let mut call = scripts::RETIRE.call(&names);
         call.arg(own).arg(moved);
         let is_done = source.one(call).await? == Reply::Integer(1);
-        die_at("retired");
+        stop_at("retired", this.vbucket).await;
         Ok(is_done)
     }
 

@@ -12,7 +12,7 @@ use crate::layout;
 use crate::limits::{MOVE_COMMANDS_MAX, MOVE_WAIT_STEP, STAGED_TIME};
 use crate::migration::Move;
 use crate::redis::{LinkError, ShardLink, accepted, monotonic, random, scripts};
-use crate::sabotage::die_at;
+use crate::sabotage::stop_at;
 
 /// What was copied.
 #[derive(Clone, Copy, Debug, Default)]
@@ -56,7 +56,7 @@ impl Copy<'_> {
         if !confirm_fence(self.source, this, self.own, self.fence, self.replicas, self.pause_max).await? {
             return Ok(SwitchOutcome::Changed);
         }
-        die_at("confirmed");
+        stop_at("confirmed", self.this.vbucket).await;
         let Some(names) = list_keys(self.source, self.this, self.own, &self.moved()).await? else {
             return Ok(SwitchOutcome::Changed);
         };
@@ -81,14 +81,14 @@ impl Copy<'_> {
         if pairs.first().is_none_or(|(name, _)| *name != keys::hash(self.this.vbucket)) {
             return Ok(SwitchOutcome::Changed);
         }
-        die_at("copied");
+        stop_at("copied", self.this.vbucket).await;
         let (here, there): (Vec<String>, Vec<String>) = pairs.iter().cloned().unzip();
         let (sent, arrived) =
             futures::future::try_join(digests(self.source, &here), digests(self.destination, &there)).await?;
         if sent != arrived {
             return Err(MoverError::Differs);
         }
-        die_at("compared");
+        stop_at("compared", self.this.vbucket).await;
         let all: Vec<&String> = pairs.iter().flat_map(|(name, staged)| [name, staged]).collect();
         let mut call = scripts::SWITCH.call(&all);
         call.arg(self.fence).arg(deadline);

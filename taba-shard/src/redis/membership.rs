@@ -165,6 +165,18 @@ impl Shards {
         Ok(epochs)
     }
 
+    /// Changes nothing in the shard map but its epoch, if a shard has an older one: it failed over to before the last change.
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    pub async fn renew_map(&self) -> Result<(), ConnectError> {
+        let epochs = self.map_epochs().await?;
+        if epochs.windows(2).all(|pair| pair[0].1 == pair[1].1) {
+            return Ok(());
+        }
+        self.change_map(|map| map.with_owners([])).await.map(drop)
+    }
+
     /// Removes copies that were on their way to a shard and never put in place: see [`keys::staged`]. A mover whose copy goes
     /// so copies again. Answers how many keys there were.
     ///

@@ -1,0 +1,226 @@
+//! Primaries that are killed, and whose replicas Redis Sentinel promotes, under real Servers, a real Agent and a real Client:
+//! recording never stops, every event is counted once, and a move that was under way comes to its end.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use taba_core::{TabName, VBucket, VBuckets};
+use taba_shard::{ShardName, ShardUrl, Shards, ShardsOptions};
+use taba_tests::link::Link;
+use taba_tests::load::{Load, TABS};
+use taba_tests::redis::{Options, Redis, Sentinel};
+use taba_tests::{Agent, Process, Server, Tool, wait_until};
+use tempfile::TempDir;
+
+/// A primary, a replica, and the way of the replica to it.
+struct Pair {
+    primary: Redis,
+    replica: Redis,
+    /// Stalled, the replica lags and nobody is told; cut then, what waited is lost.
+    link: Link,
+}
+
+impl Pair {
+    fn start() -> Self {
+        let primary = Redis::start(Options::durable());
+        let link = Link::start(primary.port(), 1);
+        let replica = Redis::start(Options { replica_of: Some(link.port()), ..Options::durable() });
+        replica.wait_for_link();
+        wait_until("the primary sees its replica", || {
+            primary.info("replication", "slave0").contains("state=online")
+        });
+        Self { primary, replica, link }
+    }
+
+    fn start_many(count: usize) -> Vec<Self> {
+        std::thread::scope(|scope| {
+            let started: Vec<_> = (0..count).map(|_| scope.spawn(Self::start)).collect();
+            started.into_iter().map(|pair| pair.join().expect("a pair starts")).collect()
+        })
+    }
+
+    /// What the replica does not have yet, it never gets.
+    fn kill_primary(&mut self) {
+        self.primary.kill();
+        self.link.cut();
+    }
+
+    /// Waits until the replica is the primary, and makes the old primary its replica.
+    fn wait_for_failover(&mut self, sentinel: &Sentinel, master: &str) {
+        sentinel.wait_for(master, &self.replica);
+        wait_until("it is a primary", || self.replica.info("replication", "role") == "master");
+    }
+}
+
+fn name(n: usize) -> String {
+    format!("m{n}")
+}
+
+fn sentinel(pairs: &[Pair]) -> Sentinel {
+    let names: Vec<String> = (0..pairs.len()).map(name).collect();
+    let masters: Vec<(&str, &Redis)> =
+        names.iter().zip(pairs).map(|(name, pair)| (&**name, &pair.primary)).collect();
+    let sentinel = Sentinel::start(&masters);
+    for name in &names {
+        // It would take the replica away from its link.
+        sentinel.command(&["SENTINEL", "SET", name, "failover-timeout", "60000"]);
+    }
+    sentinel
+}
+
+fn url(sentinel: &Sentinel, n: usize) -> String {
+    format!("redis+sentinel://{}/{}", sentinel.address(), name(n))
+}
+
+#[test]
+fn a_primary_that_is_killed_stops_no_recording_and_its_replica_has_everything_soon() {
+    let mut pairs = Pair::start_many(2);
+    let sentinel = sentinel(&pairs);
+    let urls = [0, 1].map(|n| url(&sentinel, n)).join(",");
+    let servers = [0; 2].map(|_| Server::on_redis(&urls, &["--redis-replicas=1"]));
+    let urls = servers.each_ref().map(Server::url);
+    let agent = Agent::of(&urls.join(","), &[]);
+    let load = Load::start(&agent.url(), &urls);
+    for (n, lag) in [(0, ""), (1, " that lags")] {
+        let pair = &mut pairs[n];
+        if !lag.is_empty() {
+            pair.link.stall();
+            load.records(2000);
+        }
+        pair.kill_primary();
+        load.records(500);
+        pair.wait_for_failover(&sentinel, &name(n));
+        load.becomes_fresh(&format!("a replica{lag} is promoted"));
+    }
+    load.end("primaries are killed under sentinels");
+}
+
+/// A move that is held, and which shard of it is killed then.
+struct Held {
+    moment: &'static str,
+    vbucket: VBucket,
+    to: ShardName,
+}
+
+/// A deployment of one shard that stays and several that are killed, each with one VBucket, which is written to.
+struct Deployment {
+    pairs: Vec<Pair>,
+    sentinel: Sentinel,
+    load: Load,
+    _agent: Agent,
+    _servers: [Server; 2],
+    tool: Tool,
+    shards: Shards,
+    /// Of all that are written to, those at the shard that stays.
+    free: Vec<VBucket>,
+    /// The VBucket that each shard has.
+    own: Vec<VBucket>,
+    names: Vec<ShardName>,
+}
+
+impl Deployment {
+    /// With the shard that stays: the first.
+    async fn start(count: usize) -> Self {
+        let pairs = Pair::start_many(count);
+        let sentinel = sentinel(&pairs);
+        let replicas = "--redis-replicas=1";
+        let servers = [0; 2].map(|_| Server::on_redis(&url(&sentinel, 0), &[replicas]));
+        let urls = servers.each_ref().map(Server::url);
+        let agent = Agent::of(&urls.join(","), &[]);
+        let load = Load::start(&agent.url(), &urls);
+        let tool = Tool::of(url(&sentinel, 0));
+        for n in 1..count {
+            tool.json(&[replicas, "add", &url(&sentinel, n), "--no-rebalance"]);
+        }
+        let mut options = ShardsOptions::default();
+        options.vbuckets = VBuckets::new(64).unwrap();
+        let vbuckets = options.vbuckets;
+        let url = ShardUrl::new(&url(&sentinel, 0)).unwrap();
+        let shards = Shards::connect(vec![url], options).await.unwrap();
+        let of = |n: usize| vbuckets.of(&TabName::new(&format!("load;tab={n}")).unwrap());
+        let mut free: Vec<VBucket> = (0..TABS).map(of).collect::<BTreeSet<_>>().into_iter().collect();
+        let map = shards.map().unwrap();
+        let own: Vec<VBucket> = free.split_off(free.len() - (count - 1));
+        let names = pairs.iter().map(|pair| pair.primary.command(&["GET", "taba:shard"]).parse().unwrap());
+        let names: Vec<ShardName> = names.collect();
+        assert_eq!(map.shards().len(), count);
+        let owners: Vec<_> = own.iter().copied().zip(names[1..].iter().copied()).collect();
+        shards.change_map(|map| map.with_owners(owners)).await.unwrap();
+        tool.json(&[replicas, "resume"]);
+        Self { pairs, sentinel, load, _agent: agent, _servers: servers, tool, shards, free, own, names }
+    }
+
+    /// Has a tool begin all of these moves and hold each at its moment, and kills it when all are.
+    async fn hold(&self, moves: &[Held]) {
+        let owners: Vec<_> = moves.iter().map(|this| (this.vbucket, this.to)).collect();
+        self.shards.change_map(|map| map.with_owners(owners)).await.unwrap();
+        let rule = |this: &Held| format!("hold-{}-{}", this.moment, this.vbucket.index());
+        let rules = moves.iter().map(rule).collect::<Vec<_>>().join(",");
+        let directory = TempDir::new().unwrap();
+        let log = directory.path().join("log");
+        let words = ["--redis-replicas=1", "--parallel=64", "--pause-max=60s", "resume"];
+        let mut command = Tool::sabotaged(&self.tool.redis).command(&words);
+        let mut tool = Process::start_logged("taba-shard", command.env("TABA_SABOTAGE", rules), &log);
+        wait_until("all moves are held", || {
+            let log = fs::read_to_string(&log).unwrap();
+            assert!(tool.is_running(), "the tool has ended: {log}");
+            log.matches("a move is held").count() == moves.len()
+        });
+        tool.kill();
+    }
+
+    /// Kills the primaries of all shards but the first, and goes on with what was held, once their replicas are promoted.
+    fn fail_over(mut self, test: &str) {
+        self.load.records(1000);
+        for pair in &mut self.pairs[1..] {
+            pair.kill_primary();
+        }
+        for (n, pair) in self.pairs.iter_mut().enumerate().skip(1) {
+            pair.wait_for_failover(&self.sentinel, &name(n));
+        }
+        for pair in &mut self.pairs[1..] {
+            pair.primary.restart_as_replica_of(&pair.replica);
+        }
+        self.tool.json(&["--redis-replicas=1", "resume"]);
+        self.load.becomes_fresh("what was held is gone on with");
+        self.tool.json(&["verify"]);
+        self.load.note_moves(&self.tool.log());
+        self.load.end(test);
+    }
+}
+
+const MOMENTS: [&str; 7] = ["fenced", "confirmed", "copied", "compared", "switched", "stable", "retired"];
+
+/// For each step: the source of a move is killed there, the destination of another one, with a replica that has everything,
+/// and with one that lags.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+#[ignore = "needs scripts/sabotage"]
+async fn a_shard_fails_over_while_its_vbuckets_are_at_each_step_of_a_move() {
+    let mut world = Deployment::start(1 + 2 * MOMENTS.len()).await;
+    let mut moves = Vec::new();
+    for (n, moment) in MOMENTS.iter().chain(&MOMENTS).enumerate() {
+        moves.push(Held { moment, vbucket: world.own[n], to: world.names[0] });
+        moves.push(Held { moment, vbucket: world.free.pop().unwrap(), to: world.names[n + 1] });
+    }
+    world.hold(&moves).await;
+    for pair in &world.pairs[1 + MOMENTS.len()..] {
+        pair.link.stall();
+    }
+    world.fail_over("sources and destinations fail over at each step");
+}
+
+/// The replica has not even what the step has written.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+#[ignore = "needs scripts/sabotage"]
+async fn a_shard_fails_over_to_before_the_step_that_its_vbuckets_are_at() {
+    let mut world = Deployment::start(4).await;
+    let moves = ["fenced", "compared", "switched"].iter().zip(&world.names[1..]);
+    let mut moves: Vec<Held> =
+        moves.map(|(moment, to)| Held { moment, vbucket: world.free.pop().unwrap(), to: *to }).collect();
+    moves.push(Held { moment: "fenced", vbucket: world.own[0], to: world.names[0] });
+    for pair in &world.pairs[1..] {
+        pair.link.stall();
+    }
+    world.hold(&moves).await;
+    world.fail_over("sources and destinations fail over to before a step");
+}
