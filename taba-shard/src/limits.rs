@@ -28,8 +28,8 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The pause after the second failed connect in a row; doubled each time.
 pub const BACKOFF_MIN: Duration = Duration::from_millis(50);
-/// The longest pause between connects.
-pub const BACKOFF_MAX: Duration = Duration::from_secs(2);
+/// The longest pause between connects: so much later than its promotion a replica may be found.
+pub const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// VBuckets that move from or to one shard at a time. Default.
 pub const MOVES_PER_SHARD: usize = 4;
 /// Moves that one run has under way: those that wait for the switch, and those that wait until it is stable.
