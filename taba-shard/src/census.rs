@@ -17,7 +17,6 @@ use crate::map::ShardId;
 
 /// One shard's copy of one VBucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct HeldVBucket {
     /// Its ownership epoch.
     pub epoch: u64,

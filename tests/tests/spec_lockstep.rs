@@ -25,7 +25,7 @@ const WALKS: u64 = 5_000;
 const STEPS: usize = 400;
 
 const CHECKER: Checker = Checker {
-    size: Size { agents: 1, servers: 2, nodes: 2, events: 12, repeats: true },
+    size: Size { agents: 1, servers: 2, shards: 1, nodes: 2, operators: 0, events: 12, repeats: true },
     times: Times::ENDLESS,
     rules: Rules::ALL,
     steps: STEPS,

@@ -31,7 +31,6 @@ use crate::map::ShardName;
 
 /// What one shard holds of a VBucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct Head {
     /// The epoch of its ownership.
     pub epoch: u64,

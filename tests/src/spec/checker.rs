@@ -1,11 +1,16 @@
 //! [`Checker`]: walks through the world at random, looks after every step for what must never be, and in the end lets
 //! everything heal. What it finds it makes short.
 
+use super::audit::Violation;
+use super::operator::{At, Goal};
 use super::rules::Rules;
-use super::world::{Size, Step, Times, Violation, World};
+use super::shard::pending;
+use super::world::{Size, Step, Times, World};
 
 /// After so many rounds without faults everything must have drained.
 const HEAL_ROUNDS: usize = 300;
+/// What an operator does in one of them, at most.
+const OPERATIONS_MAX: usize = 8;
 
 /// Numbers that look random, the same for the same seed: SplitMix64.
 #[derive(Clone, Debug)]
@@ -170,7 +175,10 @@ impl Checker {
 
     /// Leaves out these steps if there is still a violation then.
     fn leave_out(&self, found: &mut Found, out: impl Fn(usize) -> bool) -> bool {
-        let needs_time = matches!(found.violation, Violation::NotDrained(_) | Violation::NotCounted(_));
+        let needs_time = matches!(
+            found.violation,
+            Violation::NotDrained(_) | Violation::NotCounted(_) | Violation::Unfinished
+        );
         let steps = found.trace.iter().enumerate();
         let shorter: Vec<Step> = steps.filter(|(n, _)| !out(*n)).map(|(_, step)| *step).collect();
         let still = match self.walk(&shorter) {
@@ -204,9 +212,12 @@ impl Checker {
         if dice.roll(100 + self.ticks) < self.ticks {
             return Step::Tick;
         }
+        if self.size.operators > 0 && dice.roll(100) < 40 {
+            return self.propose_move(world, dice);
+        }
         let agent = dice.roll(self.size.agents);
         let server = dice.roll(self.size.servers);
-        let node = dice.roll(self.size.nodes);
+        let node = dice.roll(self.size.shards * self.size.nodes);
         // The newest Lane and one that is not there yet, most of the time.
         let lanes = world.agents[agent].lanes.len();
         let lane = (lanes + 1).saturating_sub(1 + dice.roll(2 + dice.clone().roll(lanes + 1)));
@@ -234,14 +245,36 @@ impl Checker {
             93 | 94 => Step::Split(node),
             95..98 => Step::Follow(node),
             98 => Step::Cut(node),
-            _ => Step::Restart(1 + dice.roll(3)),
+            _ => Step::Restart(node / self.size.nodes, 1 + dice.roll(3)),
+        }
+    }
+
+    /// Something that an operator does; now and then one is killed, and goes on with another move. And what makes moves
+    /// come to an end.
+    fn propose_move(&self, world: &World, dice: &mut Dice) -> Step {
+        let operator = dice.roll(self.size.operators);
+        let is_idle = world.operators[operator].at == At::Ended;
+        match dice.roll(32) {
+            0 if dice.roll(4) == 0 => Step::Census(dice.roll(self.size.servers), dice.roll(self.size.shards)),
+            0 if dice.roll(2) == 0 => Step::End(operator),
+            0..3 if is_idle || dice.roll(8) == 0 => {
+                let goal = if dice.roll(4) == 0 { Goal::Back } else { Goal::Forward };
+                Step::Begin(operator, dice.roll(self.size.shards), goal)
+            }
+            3..10 => Step::Replicate(dice.roll(self.size.shards * self.size.nodes)),
+            10 | 11 => Step::Follow(dice.roll(self.size.shards * self.size.nodes)),
+            12 => Step::Learn(dice.roll(self.size.servers)),
+            _ => Step::Operate(operator),
         }
     }
 }
 
 /// No fault happens any more: whatever is held must go where it belongs, although each request goes to another Server
-/// than the one before.
-fn heal(world: &mut World, trace: &mut Vec<Step>) -> Result<(), Violation> {
+/// than the one before; and a move ends, or is rolled back.
+///
+/// # Errors
+/// What should have happened and did not, or what must never be.
+pub fn heal(world: &mut World, trace: &mut Vec<Step>) -> Result<(), Violation> {
     let mut go = |world: &mut World, step: Step| {
         let is_taken = world.step(step);
         if is_taken {
@@ -257,13 +290,18 @@ fn heal(world: &mut World, trace: &mut Vec<Step>) -> Result<(), Violation> {
     for agent in 0..size.agents {
         go(world, Step::SetAgentClock(agent, 0))?;
     }
+    // Two that disagree about where the VBucket is to be might go on for ever.
+    for operator in 1..size.operators {
+        go(world, Step::End(operator))?;
+    }
     let mut drained = world.audit_drained();
     let mut requests = 0;
     for _ in 0..HEAL_ROUNDS {
         go(world, Step::Tick)?;
-        for node in 0..size.nodes {
+        for node in 0..size.shards * size.nodes {
             go(world, Step::Follow(node))?;
         }
+        move_on(world, &mut go)?;
         for agent in 0..size.agents {
             for lane in (0..=world.agents[agent].lanes.len()).rev() {
                 go(world, Step::GiveUp(agent, lane))?;
@@ -279,7 +317,7 @@ fn heal(world: &mut World, trace: &mut Vec<Step>) -> Result<(), Violation> {
         for server in 0..size.servers {
             while go(world, Step::Work(server))? {}
         }
-        for node in 0..size.nodes {
+        for node in 0..size.shards * size.nodes {
             while go(world, Step::Replicate(node))? {}
         }
         for server in 0..size.servers {
@@ -291,9 +329,28 @@ fn heal(world: &mut World, trace: &mut Vec<Step>) -> Result<(), Violation> {
         }
         drained = world.audit_drained();
         // What is counted wrongly stays so.
-        if !matches!(drained, Err(Violation::NotDrained(_))) {
+        if !matches!(drained, Err(Violation::NotDrained(_) | Violation::Unfinished)) {
             break;
         }
     }
     drained
+}
+
+/// The operator ends what it is at, and resumes what was left.
+fn move_on(
+    world: &mut World,
+    go: &mut impl FnMut(&mut World, Step) -> Result<bool, Violation>,
+) -> Result<(), Violation> {
+    if world.size().operators == 0 {
+        return Ok(());
+    }
+    if let (true, Some((from, _))) = (world.are_operators_done(), pending(&world.heads(), None)) {
+        go(world, Step::Begin(0, from, Goal::Forward))?;
+    }
+    for _ in 0..OPERATIONS_MAX {
+        if !go(world, Step::Operate(0))? {
+            break;
+        }
+    }
+    Ok(())
 }

@@ -17,9 +17,12 @@ use std::collections::HashMap;
 use std::collections::hash_map::{DefaultHasher, Entry};
 use std::hash::{Hash, Hasher};
 
+use super::audit::Violation;
 use super::checker::Found;
+use super::operator::Goal;
 use super::rules::Rules;
-use super::world::{Size, Step, Times, Violation, World};
+use super::shard::pending;
+use super::world::{Size, Step, Times, World};
 
 /// A small world, to be explored from end to end.
 #[derive(Clone, Copy, Debug)]
@@ -68,7 +71,10 @@ impl Explorer {
     /// # Panics
     /// When there are more than `states_max` states.
     pub fn explore(&self) -> Result<Explored, Found> {
-        let world = World::new(self.size, self.times, self.rules);
+        let mut world = World::new(self.size, self.times, self.rules);
+        if self.size.operators > 0 {
+            world.step(Step::Begin(0, 0, Goal::Forward));
+        }
         let mut walk = Walk { explorer: self, seen: HashMap::new(), trace: Vec::new() };
         let longest = walk.go(&Node { world, asked: 0, faults: self.faults })?;
         Ok(Explored { states: walk.seen.len(), longest })
@@ -82,7 +88,14 @@ impl Explorer {
         let lost = lost.chain(messages(world.answers.len()).map(Step::DropAnswer));
         let crashes = (0..self.size.agents).map(|agent| Step::Crash(agent, 0));
         let killed = servers.clone().map(Step::Kill).chain(servers.map(Step::WorkUnheard));
-        lost.chain(crashes).chain(killed).chain([Step::Restart(1), Step::Restart(2)]).collect()
+        let shards = 0..self.size.shards;
+        let restarts = shards.clone().flat_map(|shard| [Step::Restart(shard, 1), Step::Restart(shard, 2)]);
+        let operators = 0..self.size.operators;
+        let turned = operators
+            .clone()
+            .flat_map(|operator| shards.clone().map(move |shard| Step::Begin(operator, shard, Goal::Back)));
+        let faults = lost.chain(crashes).chain(killed).chain(restarts);
+        faults.chain(operators.map(Step::End)).chain(turned).collect()
     }
 }
 
@@ -140,8 +153,16 @@ impl Node {
             }
             actions.push(Step::Learn(server));
         }
-        actions.extend((0..size.nodes).flat_map(|node| [Step::Follow(node), Step::Replicate(node)]));
+        actions.extend(
+            (0..size.shards * size.nodes).flat_map(|node| [Step::Follow(node), Step::Replicate(node)]),
+        );
         actions.extend((0..self.world.answers.len()).map(Step::Hear));
+        actions.extend((0..size.operators).map(Step::Operate));
+        if let (true, Some((from, _))) =
+            (self.world.are_operators_done() && size.operators > 0, pending(&self.world.heads(), None))
+        {
+            actions.push(Step::Begin(0, from, Goal::Forward));
+        }
         actions
     }
 }

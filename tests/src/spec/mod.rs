@@ -7,18 +7,24 @@
 //!
 //! There is one VBucket, because no rule spans two; so a Stream is one Lane. Times are small: T is three steps.
 
+mod audit;
+mod census;
 pub mod checker;
 pub mod explore;
 pub mod lane;
+pub mod operator;
 pub mod rules;
 pub mod server;
 mod shape;
+pub mod shard;
 pub mod store;
 pub mod tell;
 pub mod world;
 
-pub use self::checker::{Checker, Dice, Found, Verdict};
+pub use self::audit::Violation;
+pub use self::checker::{Checker, Dice, Found, Verdict, heal};
 pub use self::explore::{Explored, Explorer};
+pub use self::operator::Goal;
 pub use self::rules::{Rule, Rules};
 pub use self::tell::tell;
-pub use self::world::{Size, Step, Times, Violation, World};
+pub use self::world::{Size, Step, Times, World};

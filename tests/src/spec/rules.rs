@@ -62,11 +62,38 @@ pub enum Rule {
     StreamsEnd,
     /// Within one run of an Agent, ages are counted on a clock that nobody can set. Off: on the clock of the day.
     AgesByUptime,
+    /// A commit is made only on a copy that is not fenced, under the epoch that the Server knows.
+    FenceHolds,
+    /// Nothing is copied before the fence is on the replicas of the source.
+    FenceConfirmed,
+    /// The destination is switched to an epoch only if it has not seen that epoch.
+    SwitchOnce,
+    /// The destination is switched only within a bounded time after the fence was confirmed.
+    SwitchInTime,
+    /// Before the source is unfenced, the destination gets a bar, so that no switch under that epoch can come.
+    BarFirst,
+    /// And the replicas of the destination have the bar.
+    BarConfirmed,
+    /// And the source is unfenced within a bounded time after the bar was written.
+    UnfenceInTime,
+    /// A bar takes the place of an older copy only once what the source holds is stable.
+    BarOverCopy,
+    /// The copy of the source goes only when the switch is stable at the destination, as seen over one connection.
+    RetireStable,
+    /// And only if the source is fenced as it was.
+    RetireUnchanged,
+    /// Of all copies that are not fenced, the one with the highest epoch owns, unless a fenced one has a higher one.
+    HighestOwns,
+    /// Over a new connection, a Server asks all shards what they hold before it writes.
+    CensusFirst,
+    /// And asks once more, after the time within which a destination may be switched, before it believes that
+    /// anything is stable.
+    CensusAgain,
 }
 
 impl Rule {
-    /// All of them.
-    pub const ALL: [Self; 27] = [
+    /// Those of one shard, and of its Servers and Agents.
+    pub const OF_ONE_SHARD: [Self; 27] = [
         Self::GapFreeOrder,
         Self::UniqueVersion,
         Self::ConditionalCommit,
@@ -95,6 +122,22 @@ impl Rule {
         Self::StreamsEnd,
         Self::AgesByUptime,
     ];
+    /// Those of a VBucket that moves from shard to shard.
+    pub const OF_MOVING: [Self; 13] = [
+        Self::FenceHolds,
+        Self::FenceConfirmed,
+        Self::SwitchOnce,
+        Self::SwitchInTime,
+        Self::BarFirst,
+        Self::BarConfirmed,
+        Self::UnfenceInTime,
+        Self::BarOverCopy,
+        Self::RetireStable,
+        Self::RetireUnchanged,
+        Self::HighestOwns,
+        Self::CensusFirst,
+        Self::CensusAgain,
+    ];
 }
 
 impl fmt::Display for Rule {
@@ -106,7 +149,7 @@ impl fmt::Display for Rule {
 /// Which rules are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Rules {
-    off: u32,
+    off: u64,
 }
 
 impl Rules {
@@ -116,17 +159,17 @@ impl Rules {
     /// The same without one more rule.
     #[must_use]
     pub const fn without(self, rule: Rule) -> Self {
-        Self { off: self.off | 1 << rule as u8 }
+        Self { off: self.off | 1_u64 << rule as u8 }
     }
 
     /// The same with this rule.
     #[must_use]
     pub const fn with(self, rule: Rule) -> Self {
-        Self { off: self.off & !(1 << rule as u8) }
+        Self { off: self.off & !(1_u64 << rule as u8) }
     }
 
     /// Whether this rule is kept.
     pub const fn has(self, rule: Rule) -> bool {
-        self.off & (1 << rule as u8) == 0
+        self.off & (1_u64 << rule as u8) == 0
     }
 }

@@ -1,6 +1,7 @@
 //! [`Server`]: a cache of the VBucket, the messages that wait for the next commit, and what is known to be stable.
 
 use super::rules::{Rule, Rules};
+use super::shard::SHARDS;
 use super::store::{Committed, Content, Events, Mark, STREAMS, Seq, Store, Time};
 use super::world::Times;
 
@@ -60,13 +61,39 @@ pub(super) struct Question {
     pub(super) marks: [Mark; STREAMS],
 }
 
+/// What a Server was told over a connection of what the shard holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Asked {
+    /// Nothing yet.
+    No,
+    /// What it held.
+    Once,
+    /// What it held after a time in which every switch under way has come, or can come no more.
+    Late,
+}
+
+/// A connection to a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Link {
+    /// Which node it goes to: the ruling one, or one that has ruled.
+    pub node: usize,
+    /// Since when.
+    pub since: Time,
+    /// What it was asked, when all shards were.
+    pub asked: Asked,
+}
+
 /// One Server.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Server {
     /// Which one: under this number it signs its commits.
     pub me: usize,
-    /// Which node it is connected to: the ruling one, or one that has ruled.
-    pub node: usize,
+    /// The shard that owns the VBucket, as far as it knows.
+    pub place: usize,
+    /// And under which epoch; 0 until it has asked.
+    pub epoch: u8,
+    /// Its connection to each shard.
+    pub links: [Link; SHARDS],
     /// How far its clock is off.
     pub clock_off: Time,
     /// What the VBucket held when it was last loaded or committed.
@@ -94,14 +121,24 @@ pub enum Worked {
     Conflict,
     /// The node takes no writes.
     Refused,
+    /// It has asked all shards who owns the VBucket, or has found the owner of one that moved.
+    Found,
+    /// No shard owns the VBucket now: what waits goes on waiting.
+    Waits,
 }
 
 impl Server {
-    /// A Server that knows nothing.
-    pub fn new(me: usize, node: usize) -> Self {
+    /// A Server that knows nothing: of one shard it knows that it owns the VBucket.
+    pub fn new(me: usize, shards: &[Store], now: Time) -> Self {
+        let mut links = [Link { node: 0, since: 0, asked: Asked::No }; SHARDS];
+        for (link, shard) in links.iter_mut().zip(shards) {
+            (link.node, link.since) = (shard.ruling, if shards.len() > 1 { now } else { 0 });
+        }
         Self {
             me,
-            node,
+            place: 0,
+            epoch: u8::from(shards.len() == 1),
+            links,
             clock_off: 0,
             cache: None,
             waiting: Vec::new(),
@@ -110,6 +147,11 @@ impl Server {
             signed: None,
             is_in_doubt: false,
         }
+    }
+
+    /// The node that it works on.
+    pub const fn node(&self) -> usize {
+        self.links[self.place].node
     }
 
     /// Forgets what it knows of the VBucket.
@@ -141,10 +183,13 @@ impl Server {
     }
 
     /// Loads what it does not know; then commits whatever waits.
-    pub fn work(&mut self, store: &mut Store, now: Time, times: &Times, rules: Rules) -> Worked {
-        let Some(cache) = self.cache else {
-            return self.load(*store.nodes[self.node].tip(), rules);
-        };
+    pub fn work(&mut self, shards: &mut [Store], now: Time, times: &Times, rules: Rules) -> Worked {
+        if let Some(found) = self.find(shards, now, times, rules) {
+            return found;
+        }
+        let node = self.node();
+        let tip = *shards[self.place].nodes[node].tip();
+        let Some(cache) = self.cache else { return self.load(tip, rules) };
         let clock = now + self.clock_off;
         let (mut next, mut answers, mut changed) = (cache, Vec::new(), [false; STREAMS]);
         let mut earliest = clock;
@@ -164,7 +209,7 @@ impl Server {
             answers.push(Answer { request, agent, stream, applied, stable: 0, kind, clock });
         }
         if !changed.contains(&true) {
-            if store.nodes[self.node].tip().version != cache.version && rules.has(Rule::AnswersChecked) {
+            if tip.version != cache.version && rules.has(Rule::AnswersChecked) {
                 return self.doubt(rules);
             }
             self.waiting.clear();
@@ -175,7 +220,8 @@ impl Server {
                 *mark = Mark::default();
             }
         }
-        match store.commit((self.node, self.me), cache.version, next, now, rules) {
+        let store = &mut shards[self.place];
+        match store.commit((node, self.me), (cache.version, self.epoch), next, now, rules) {
             (Committed::Done(entry), next) => {
                 (self.cache, self.signed) = (Some(next), Some(next.version));
                 self.waiting.clear();
@@ -183,19 +229,29 @@ impl Server {
                 Worked::Committed(self.with_stable(answers))
             }
             (Committed::Conflict, _) => self.doubt(rules),
+            // It was looked at in the same moment.
+            (Committed::Elsewhere, _) => Worked::Waits,
             (Committed::Refused, _) => {
                 self.forget(rules);
                 self.waiting.clear();
-                self.node = store.ruling;
+                self.reconnect(shards, self.place, now);
                 Worked::Refused
             }
         }
     }
 
     /// Hears whether what it asked after is stable; false when it is not, or nothing was asked.
-    pub fn learn(&mut self, store: &Store, now: Time, disk_lag: Time, rules: Rules) -> bool {
+    pub fn learn(&mut self, shards: &[Store], now: Time, times: &Times, rules: Rules) -> bool {
         let Some(question) = self.question else { return false };
-        let is_stable = store.is_stable(self.node, question.entry, now, disk_lag, rules);
+        let store = &shards[self.place];
+        let is_stable = store.is_stable(self.node(), question.entry, now, times.disk_lag, rules);
+        if is_stable
+            && shards.len() > 1
+            && rules.has(Rule::CensusAgain)
+            && self.links[self.place].asked < Asked::Late
+        {
+            return self.ask_again(shards, now, times, rules);
+        }
         if is_stable {
             self.question = None;
             for (stable, mark) in self.stable.iter_mut().zip(question.marks) {

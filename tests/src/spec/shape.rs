@@ -4,7 +4,9 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 
-use super::store::{Content, Entry, Time};
+use super::operator::At;
+use super::shard::SHARDS;
+use super::store::{Content, Entry, Node, Time};
 use super::world::World;
 
 /// Numbers in the order in which they are first met, from 1; 0 stays 0.
@@ -38,16 +40,39 @@ impl World {
         let old = -2 * (self.times.confirm_after + self.times.disk_lag + 1);
         let since = |time: Time| (time - now).max(old);
         let (mut versions, mut requests) = (Names::<u16>::default(), Names::<u32>::default());
-        (shape.requests_sent, shape.store.versions) = (0, 0);
-        let on_disk = |node: &super::store::Node| node.on_disk(now, self.times.disk_lag) - 1;
-        let safe = self.store.nodes.iter().map(on_disk).min().unwrap_or(0);
-        for node in &mut shape.store.nodes {
-            node.history.drain(..safe);
-            for Entry { content, at } in &mut node.history {
-                versions.rename(content);
-                *at = since(*at);
+        shape.requests_sent = 0;
+        let mut all_safe = [0; SHARDS];
+        for (shard, safe) in shape.shards.iter_mut().zip(&mut all_safe) {
+            shard.versions = 0;
+            let on_disk = |node: &Node| node.on_disk(now, self.times.disk_lag) - 1;
+            *safe = shard.nodes.iter().map(on_disk).min().unwrap_or(0);
+            for node in &mut shard.nodes {
+                node.history.drain(..*safe);
+                for Entry { content, at } in &mut node.history {
+                    versions.rename(content);
+                    *at = since(*at);
+                }
+                node.writes_until = (node.writes_until - now).max(0);
             }
-            node.writes_until = (node.writes_until - now).max(0);
+        }
+        for operator in &mut shape.operators {
+            let (from, to) = (operator.from, operator.to());
+            match &mut operator.at {
+                At::ConfirmFence { entry, deadline, .. } => {
+                    (*entry, *deadline) = (entry.saturating_sub(all_safe[from]), since(*deadline));
+                }
+                At::ConfirmBar { entry, deadline, .. } => {
+                    (*entry, *deadline) = (entry.saturating_sub(all_safe[to]), since(*deadline));
+                }
+                At::SettleSource { entry, .. } => *entry = entry.saturating_sub(all_safe[from]),
+                At::SettleSwitch { entry, .. } => *entry = entry.saturating_sub(all_safe[to]),
+                At::Switch { copy, deadline, .. } => {
+                    versions.rename(copy);
+                    *deadline = since(*deadline);
+                }
+                At::Unfence { deadline, .. } => *deadline = since(*deadline),
+                At::Ended | At::Look | At::Do(_) | At::Retire { .. } => {}
+            }
         }
         let mut id = |request: &mut u16| *request = requests.of(u32::from(*request) + 1);
         for lane in shape.agents.iter_mut().flat_map(|agent| &mut agent.lanes) {
@@ -75,9 +100,12 @@ impl World {
             if let Some(cache) = &mut server.cache {
                 versions.rename(cache);
             }
+            if self.shards.len() > 1 {
+                server.links.iter_mut().for_each(|link| link.since = since(link.since));
+            }
             server.signed = server.signed.map(|version| versions.of(version));
             if let Some(question) = &mut server.question {
-                question.entry = question.entry.saturating_sub(safe);
+                question.entry = question.entry.saturating_sub(all_safe[server.place]);
                 question.marks.iter_mut().for_each(|mark| mark.written = 0);
             }
         }

@@ -1,4 +1,5 @@
-//! [`Store`]: one VBucket on several nodes, of which one rules; the others have what it had some commits ago.
+//! [`Store`]: one shard's copy of the VBucket, on several nodes, of which one rules; the others have what it had some
+//! commits ago.
 //!
 //! ```text
 //!  ruling   ∅ ─ 1 ─ 2 ─ 3 ─ 4          entries: what the VBucket held after each write
@@ -9,6 +10,7 @@
 //! node takes back what its disk did not have yet.
 
 use super::rules::{Rule, Rules};
+use super::shard::Head;
 
 /// Time, in steps of the world's own clock.
 pub type Time = i16;
@@ -87,6 +89,8 @@ pub struct Mark {
 /// What a VBucket holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Content {
+    /// Who owns the VBucket, as far as this copy knows.
+    pub head: Head,
     /// The token of this content.
     pub version: u16,
     /// The version of the last commit of each Server: its signature.
@@ -139,11 +143,13 @@ pub enum Committed {
     Done(usize),
     /// The VBucket is at another version.
     Conflict,
+    /// This copy is fenced, or has another epoch.
+    Elsewhere,
     /// The node takes no writes.
     Refused,
 }
 
-/// One VBucket on several nodes.
+/// One shard's copy of the VBucket, on several nodes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Store {
     /// All nodes of the deployment.
@@ -154,26 +160,37 @@ pub struct Store {
 }
 
 impl Store {
-    /// An empty VBucket, on a primary and its replicas.
-    pub fn new(nodes: usize) -> Self {
-        let first = Entry { content: Content::default(), at: 0 };
+    /// A primary and its replicas. The first shard holds the VBucket, empty; the others hold no copy.
+    pub fn new(shard: usize, nodes: usize) -> Self {
+        let head = if shard == 0 { Head::FIRST } else { Head::default() };
+        let first = Entry { content: Content { head, ..Content::default() }, at: 0 };
         let node = |n| Node { history: vec![first], follows: (n > 0).then_some(0), writes_until: 0 };
-        Self { nodes: (0..nodes).map(node).collect(), ruling: 0, versions: 0 }
+        // No two shards give out the same version.
+        Self { nodes: (0..nodes).map(node).collect(), ruling: 0, versions: shard as u16 * 0x4000 }
     }
 
-    /// Writes `next` on `node`, if it is still at `expect`; signed by Server `by`.
+    /// Whether a node takes writes: it rules, or does not know that another one does.
+    pub fn takes_writes(&self, node: usize, now: Time) -> bool {
+        let at = &self.nodes[node];
+        node == self.ruling || (at.follows.is_none() && at.writes_until > now)
+    }
+
+    /// Writes `next` on `node`, if it is still at `expect`, under this epoch; signed by Server `by`.
     pub fn commit(
         &mut self,
         (node, by): (usize, usize),
-        expect: u16,
+        (expect, epoch): (u16, u8),
         mut next: Content,
         now: Time,
         rules: Rules,
     ) -> (Committed, Content) {
-        let is_ruling = node == self.ruling;
-        let at = &mut self.nodes[node];
-        if !is_ruling && (at.follows.is_some() || at.writes_until <= now) {
+        if !self.takes_writes(node, now) {
             return (Committed::Refused, next);
+        }
+        let at = &mut self.nodes[node];
+        next.head = at.tip().head;
+        if !next.head.is_owned(epoch) && rules.has(Rule::FenceHolds) {
+            return (Committed::Elsewhere, next);
         }
         if at.tip().version != expect && rules.has(Rule::ConditionalCommit) {
             return (Committed::Conflict, next);
@@ -192,12 +209,18 @@ impl Store {
 
     /// Whether the entry would survive the loss of the node, as far as the node itself can tell.
     pub fn is_stable(&self, node: usize, entry: usize, now: Time, disk_lag: Time, rules: Rules) -> bool {
+        let is_on_disk = rules.has(Rule::StableOnDisk);
+        let has = |of: &Node| if is_on_disk { of.on_disk(now, disk_lag) } else { of.history.len() };
+        self.all_have(node, |of| has(of) > entry, rules)
+    }
+
+    /// Whether the node and its replicas have received the entry: what `WAIT` tells.
+    pub fn is_received(&self, node: usize, entry: usize, rules: Rules) -> bool {
+        self.all_have(node, |of| of.history.len() > entry, rules)
+    }
+
+    fn all_have(&self, node: usize, has: impl Fn(&Node) -> bool, rules: Rules) -> bool {
         let replicas = self.nodes.iter().filter(|replica| replica.follows == Some(node));
-        let has = |node: &Node| {
-            let is_on_disk = rules.has(Rule::StableOnDisk);
-            let has = if is_on_disk { node.on_disk(now, disk_lag) } else { node.history.len() };
-            has > entry
-        };
         let (listed, reached) = replicas
             .fold((0, 0), |(listed, reached), replica| (listed + 1, reached + usize::from(has(replica))));
         let deployed = self.nodes.len() - 1;

@@ -1,9 +1,10 @@
-//! [`World`]: Agents, a network, Servers and a store, and every [`Step`] that any of them can take next.
+//! [`World`]: Agents, a network, Servers, shards and operators, and every [`Step`] that any of them can take next.
 //!
 //! Nothing happens by itself and nothing is forbidden to be late: time is a step, and so is every delivery. Whoever
 //! chooses the steps is the adversary.
 
 use super::lane::Agent;
+use super::operator::{At, Goal, Operator};
 use super::rules::Rules;
 use super::server::{Answer, Request, Server, Worked};
 use super::store::{Events, STREAMS, Store, Time};
@@ -34,6 +35,10 @@ pub struct Times {
     pub clocks_apart: Time,
     /// How far a wrong clock is off; 0 when no clock is ever wrong.
     pub clock_fault: Time,
+    /// A destination is switched within this time after the fence was written.
+    pub pause_max: Time,
+    /// A source is unfenced within this time after the bar was written: less than `disk_lag`.
+    pub unfence_max: Time,
 }
 
 impl Times {
@@ -48,6 +53,8 @@ impl Times {
         mark_kept: 10_000,
         clocks_apart: 10_000,
         clock_fault: 0,
+        pause_max: 4,
+        unfence_max: 1,
     };
 }
 
@@ -58,15 +65,20 @@ pub struct Size {
     pub agents: usize,
     /// How many Servers.
     pub servers: usize,
-    /// The primary and its replicas.
+    /// How many shards: one, or two between which the VBucket moves.
+    pub shards: usize,
+    /// The primary of a shard and its replicas.
     pub nodes: usize,
+    /// How many operators move the VBucket at the same time.
+    pub operators: usize,
     /// Events, at most 16.
     pub events: u8,
     /// Whether a request may arrive twice, or after its sender has given it up.
     pub repeats: bool,
 }
 
-/// What happens next. Messages under way are counted from the newest, which is 0. A step that cannot happen now changes nothing.
+/// What happens next. Messages under way are counted from the newest, which is 0; nodes are counted through all shards. A
+/// step that cannot happen now changes nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Step {
     /// Time goes on.
@@ -115,8 +127,16 @@ pub enum Step {
     Follow(usize),
     /// A replica loses its link.
     Cut(usize),
-    /// The ruling node starts again without its newest writes, as many as this if its disk lacked them.
-    Restart(usize),
+    /// The ruling node of a shard starts again without its newest writes, as many as this if its disk lacked them.
+    Restart(usize, usize),
+    /// An operator begins a move from this shard to the other one; it may be killed for that.
+    Begin(usize, usize, Goal),
+    /// An operator is killed, and does not start again.
+    End(usize),
+    /// An operator goes on.
+    Operate(usize),
+    /// A Server asks all shards but this one, which does not answer, what they hold.
+    Census(usize, usize),
 }
 
 impl Step {
@@ -132,30 +152,11 @@ impl Step {
             | Self::DropAnswer(_) => true,
             Self::WorkUnheard(_) | Self::Kill(_) | Self::Reconnect(_) => true,
             Self::SetClock(..) | Self::SetAgentClock(..) => true,
-            Self::FailOver(_) | Self::Split(_) | Self::Cut(_) | Self::Restart(_) => true,
+            Self::FailOver(_) | Self::Split(_) | Self::Cut(_) | Self::Restart(..) => true,
+            Self::Census(..) | Self::End(_) => true,
+            Self::Begin(..) | Self::Operate(_) => false,
         }
     }
-}
-
-/// What must never be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Violation {
-    /// A store holds events more than once.
-    Twice(Events),
-    /// An Agent let go of events that a node lacks which may rule.
-    LetGoTooEarly(Events),
-    /// Events are in no store that rules, with no Agent, and were not thrown away.
-    Gone(Events),
-    /// More events are counted as lost than were.
-    CountedTooMany(u8),
-    /// After all faults had stopped, Agents still held something.
-    NotDrained(Events),
-    /// After all was drained, so many lost events were not counted.
-    NotCounted(u8),
-    /// An Agent threw away as too old what it had taken a moment before.
-    ThrownAway(Events),
-    /// Without any fault the world comes back to where it was: it may go on so forever.
-    Cycle,
 }
 
 /// Everything there is.
@@ -167,8 +168,10 @@ pub struct World {
     pub rules: Rules,
     size: Size,
     pub(super) now: Time,
-    /// The store.
-    pub store: Store,
+    /// The shards.
+    pub shards: Vec<Store>,
+    /// The operators.
+    pub operators: Vec<Operator>,
     /// The Servers.
     pub servers: Vec<Server>,
     /// The Agents.
@@ -185,13 +188,15 @@ pub struct World {
 impl World {
     /// A world in which nothing has happened.
     pub fn new(size: Size, times: Times, rules: Rules) -> Self {
+        let shards: Vec<Store> = (0..size.shards).map(|shard| Store::new(shard, size.nodes)).collect();
         Self {
             times,
             rules,
             size,
             now: START,
-            store: Store::new(size.nodes),
-            servers: (0..size.servers).map(|me| Server::new(me, 0)).collect(),
+            servers: (0..size.servers).map(|me| Server::new(me, &shards, START)).collect(),
+            shards,
+            operators: vec![Operator::default(); size.operators],
             agents: vec![Agent::default(); size.agents],
             requests: Vec::new(),
             answers: Vec::new(),
@@ -242,41 +247,62 @@ impl World {
             Step::Work(server) => self.work(server, true),
             Step::WorkUnheard(server) => self.work(server, false),
             Step::Learn(server) => {
-                let (now, lag, rules) = (self.now, self.times.disk_lag, self.rules);
-                self.servers[server].learn(&self.store, now, lag, rules)
+                let (now, rules) = (self.now, self.rules);
+                self.servers[server].learn(&self.shards, now, &self.times, rules)
             }
             Step::Kill(server) => {
                 let clock_off = self.servers[server].clock_off;
-                self.servers[server] = Server::new(server, self.store.ruling);
+                self.servers[server] = Server::new(server, &self.shards, self.now);
                 self.servers[server].clock_off = clock_off;
                 true
             }
             Step::Reconnect(server) => {
-                let moves = self.servers[server].node != self.store.ruling;
-                self.servers[server].node = self.store.ruling;
+                let server = &mut self.servers[server];
+                let moves = server.node() != self.shards[server.place].ruling;
+                if moves {
+                    server.reconnect(&self.shards, server.place, self.now);
+                }
                 moves
             }
             Step::SetClock(server, faults) => self.set_clock(server, faults),
-            Step::Replicate(node) => self.store.replicate(node, self.now),
+            Step::Replicate(node) => {
+                let (shard, node) = self.node(node);
+                self.shards.get_mut(shard).is_some_and(|shard| shard.replicate(node, self.now))
+            }
             Step::FailOver(to) => self.fail_over(to, 0),
             Step::Split(to) => self.fail_over(to, self.now + self.times.split_writes),
-            Step::Follow(node) => {
-                let ruling = self.store.ruling;
-                let can = node != ruling && self.store.nodes[node].follows != Some(ruling);
-                if can {
-                    self.store.follow(node);
-                }
-                can
+            Step::Follow(node) => self.follow(node),
+            Step::Cut(node) => {
+                let (shard, node) = self.node(node);
+                self.shards[shard].nodes[node].follows.take().is_some()
             }
-            Step::Cut(node) => self.store.nodes[node].follows.take().is_some(),
-            Step::Restart(writes) => {
-                let ruling = &self.store.nodes[self.store.ruling];
-                let (len, on_disk) = (ruling.history.len(), ruling.on_disk(self.now, self.times.disk_lag));
-                let left = len.saturating_sub(writes).max(on_disk);
-                self.store.restart(left);
-                left < len
+            Step::Restart(shard, writes) => self.restart(shard, writes),
+            Step::Begin(operator, from, goal) => {
+                let begins = from < self.shards.len();
+                if begins {
+                    self.operators[operator] = Operator::new(goal, from, &self.shards);
+                }
+                begins
+            }
+            Step::End(operator) => {
+                let operator = &mut self.operators[operator];
+                std::mem::replace(&mut operator.at, At::Ended) != At::Ended
+            }
+            Step::Operate(operator) => {
+                let (now, rules) = (self.now, self.rules);
+                self.operators[operator].operate(&mut self.shards, now, &self.times, rules)
+            }
+            Step::Census(server, silent) => {
+                let (now, rules) = (self.now, self.rules);
+                self.shards.len() > 1
+                    && self.servers[server].census(&self.shards, Some(silent), now, &self.times, rules)
             }
         }
+    }
+
+    /// The shard of a node, and its number there.
+    pub(super) const fn node(&self, node: usize) -> (usize, usize) {
+        (node / self.size.nodes, node % self.size.nodes)
     }
 
     fn take(&mut self, agent: usize) -> bool {
@@ -375,7 +401,10 @@ impl World {
         if server.cache.is_some() && server.waiting.is_empty() {
             return false;
         }
-        let worked = server.work(&mut self.store, self.now, &self.times, self.rules);
+        let worked = server.work(&mut self.shards, self.now, &self.times, self.rules);
+        if worked == Worked::Waits {
+            return false;
+        }
         if !is_heard {
             server.forget(self.rules);
             server.waiting.clear();
@@ -393,71 +422,56 @@ impl World {
     }
 
     fn fail_over(&mut self, to: usize, writes_until: Time) -> bool {
-        let can = to != self.store.ruling;
+        let (shard, to) = self.node(to);
+        let can = to != self.shards[shard].ruling;
         if can {
-            self.store.fail_over(to, writes_until);
+            let old = self.shards[shard].ruling;
+            self.shards[shard].fail_over(to, writes_until);
+            if writes_until == 0 {
+                self.disconnect(shard, old);
+            }
         }
         can
     }
 
-    /// Looks for what must never be.
-    ///
-    /// # Errors
-    /// The [`Violation`] found.
-    pub fn audit(&self) -> Result<(), Violation> {
-        let sum = |of: fn(&Agent) -> Events| {
-            self.agents.iter().fold(Events::default(), |all, agent| all.and(of(agent)))
-        };
-        let (taken, held, lost) = (sum(|agent| agent.taken), sum(Agent::held), sum(|agent| agent.lost));
-        let released = sum(|agent| agent.released);
-        let lost_young = sum(|agent| agent.lost_young);
-        if !lost_young.is_empty() {
-            return Err(Violation::ThrownAway(lost_young));
+    fn follow(&mut self, node: usize) -> bool {
+        let (shard, node) = self.node(node);
+        let store = &mut self.shards[shard];
+        let can = node != store.ruling && store.nodes[node].follows != Some(store.ruling);
+        if can {
+            store.follow(node);
+            self.disconnect(shard, node);
         }
-        for node in &self.store.nodes {
-            let tip = node.tip();
-            if !tip.folded.twice.is_empty() {
-                return Err(Violation::Twice(tip.folded.twice));
-            }
-            let missing = lost.but(tip.folded.once).len();
-            if tip.counted > missing {
-                return Err(Violation::CountedTooMany(tip.counted - missing));
-            }
-            // Any node may rule next, and may start again from its disk.
-            let on_disk = node.on_disk(self.now, self.times.disk_lag);
-            let lacking = released.but(node.history[on_disk - 1].content.folded.once);
-            if !lacking.is_empty() {
-                return Err(Violation::LetGoTooEarly(lacking));
-            }
-        }
-        let rules = self.store.nodes[self.store.ruling].tip();
-        let gone = taken.but(rules.folded.once).but(held).but(lost);
-        if gone.is_empty() { Ok(()) } else { Err(Violation::Gone(gone)) }
+        can
     }
 
-    /// What must be once all is well and drained: every event once, in the store or in the count of what was lost.
-    ///
-    /// # Errors
-    /// The [`Violation`] found.
-    pub fn audit_drained(&self) -> Result<(), Violation> {
-        self.audit()?;
-        let held = self.agents.iter().fold(Events::default(), |all, agent| all.and(agent.held()));
-        let is_done =
-            |agent: &Agent| agent.blocks.is_empty() && agent.lanes.iter().all(super::lane::Lane::is_done);
-        if !self.agents.iter().all(is_done) {
-            return Err(Violation::NotDrained(held));
+    fn restart(&mut self, shard: usize, writes: usize) -> bool {
+        let store = &mut self.shards[shard];
+        let ruling = store.ruling;
+        let (len, on_disk) =
+            (store.nodes[ruling].history.len(), store.nodes[ruling].on_disk(self.now, self.times.disk_lag));
+        let left = len.saturating_sub(writes).max(on_disk);
+        if left == len {
+            return false;
         }
-        let rules = self.store.nodes[self.store.ruling].tip();
-        let taken = self.agents.iter().fold(Events::default(), |all, agent| all.and(agent.taken));
-        // What was given up with its Stream may have been counted before, or not.
-        let given_up = self.agents.iter().fold(Events::default(), |all, agent| all.and(agent.given_up));
-        let uncounted = taken.but(given_up).but(rules.folded.once).len().saturating_sub(rules.counted);
-        if uncounted == 0 { Ok(()) } else { Err(Violation::NotCounted(uncounted)) }
+        store.restart(left);
+        self.disconnect(shard, ruling);
+        true
     }
 
-    /// How many Batches are contained in what rules.
-    pub fn marks_sum(&self) -> u16 {
-        self.store.nodes[self.store.ruling].tip().marks.iter().map(|mark| u16::from(mark.seq)).sum()
+    /// All connections to a node break.
+    fn disconnect(&mut self, shard: usize, node: usize) {
+        for server in self.servers.iter_mut().filter(|server| server.links[shard].node == node) {
+            server.disconnect(&self.shards, shard, self.now);
+        }
+        for operator in self.operators.iter_mut().filter(|operator| operator.nodes[shard] == node) {
+            operator.disconnect(shard);
+        }
+    }
+
+    /// Whether no operator has anything to do.
+    pub fn are_operators_done(&self) -> bool {
+        self.operators.iter().all(|operator| operator.at == At::Ended)
     }
 }
 
