@@ -33,10 +33,12 @@ impl World {
         self.agents.iter().fold(Events::default(), |all, agent| all.and(of(agent)))
     }
 
-    /// The content that is in force, if nothing fails any more.
-    pub fn in_force(&self) -> Content {
-        let tips = self.shards.iter().map(|shard| shard.nodes[shard.ruling].tip());
-        prevailing(tips).copied().unwrap_or_default()
+    /// The content that is in force, if nothing fails any more; `None`: no shard holds any.
+    pub fn in_force(&self) -> Option<&Content> {
+        match &self.shards[..] {
+            [shard] => Some(shard.nodes[shard.ruling].tip()),
+            shards => prevailing(shards.iter().map(|shard| shard.nodes[shard.ruling].tip())),
+        }
     }
 
     /// The heads of the copies, shard by shard.
@@ -69,29 +71,28 @@ impl World {
         if !lacking.is_empty() {
             return Err(Violation::LetGoTooEarly(lacking));
         }
-        let gone = taken.but(self.in_force().folded.once).but(held).but(lost);
+        let folded = self.in_force().map(|content| content.folded.once).unwrap_or_default();
+        let gone = taken.but(folded).but(held).but(lost);
         if gone.is_empty() { Ok(()) } else { Err(Violation::Gone(gone)) }
     }
 
     /// What of these may be missing later: any node of a shard may rule next, and may start again from its disk.
     fn lacking(&self, released: Events) -> Events {
-        let lacks = |content: Option<&Content>| {
-            released.but(content.map(|content| content.folded.once).unwrap_or_default())
-        };
+        let lacks = |content: &Content| released.but(content.folded.once);
         if let [shard] = &self.shards[..] {
-            let mut nodes = shard.nodes.iter();
-            let worst = nodes.find_map(|node| {
-                let lacking = lacks(self.possible(node).next());
-                (!lacking.is_empty()).then_some(lacking)
-            });
-            return worst.unwrap_or_default();
+            let oldest = |node: &Node| node.on_disk(self.now, self.times.disk_lag) - 1;
+            let lacking = shard.nodes.iter().map(|node| lacks(&node.history[oldest(node)].content));
+            return lacking.fold(Events::default(), Events::and);
+        }
+        if released.is_empty() {
+            return released;
         }
         let possible =
             |shard: &Store| shard.nodes.iter().flat_map(|node| self.possible(node)).copied().collect();
         let possible: Vec<Vec<Content>> = self.shards.iter().map(possible).collect();
         for here in &possible[0] {
             for there in &possible[1] {
-                let lacking = lacks(prevailing([here, there]));
+                let lacking = prevailing([here, there]).map_or(released, lacks);
                 if !lacking.is_empty() {
                     return lacking;
                 }
@@ -121,7 +122,7 @@ impl World {
         if self.shards.len() > 1 && (pending(&self.heads(), None).is_some() || !self.are_operators_done()) {
             return Err(Violation::Unfinished);
         }
-        let in_force = self.in_force();
+        let in_force = self.in_force().copied().unwrap_or_default();
         // What was given up with its Stream may have been counted before, or not.
         let given_up = self.sum(|agent| agent.given_up);
         let taken = self.sum(|agent| agent.taken);
@@ -131,6 +132,7 @@ impl World {
 
     /// How many Batches are contained in what is in force.
     pub fn marks_sum(&self) -> u16 {
-        self.in_force().marks.iter().map(|mark| u16::from(mark.seq)).sum()
+        let marks = self.in_force().map(|content| &content.marks[..]);
+        marks.unwrap_or_default().iter().map(|mark| u16::from(mark.seq)).sum()
     }
 }

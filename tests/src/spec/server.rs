@@ -188,8 +188,8 @@ impl Server {
             return found;
         }
         let node = self.node();
-        let tip = *shards[self.place].nodes[node].tip();
-        let Some(cache) = self.cache else { return self.load(tip, rules) };
+        let tip = shards[self.place].nodes[node].tip();
+        let Some(cache) = self.cache else { return self.load(*tip, rules) };
         let clock = now + self.clock_off;
         let (mut next, mut answers, mut changed) = (cache, Vec::new(), [false; STREAMS]);
         let mut earliest = clock;
