@@ -46,6 +46,10 @@ pub const MOVE_TRIES_MAX: usize = 32;
 pub const MOVE_WAIT_STEP: Duration = Duration::from_secs(1);
 /// Keys that are copied in one round trip.
 pub const MOVE_COMMANDS_MAX: usize = 256;
+/// Bytes of a VBucket that are copied in one round trip, and a portion more: so long is the destination blocked.
+pub const MOVE_BYTES_MAX: usize = 1024 * 1024;
+/// Fields and values, or entries, of one such portion.
+pub const MOVE_ITEMS_MAX: usize = 1024;
 /// After this long a copy that nobody has put in place is removed by the Redis itself.
 pub const STAGED_TIME: Duration = Duration::from_secs(3600);
 /// Lines of the log of moves that a shard keeps, about.

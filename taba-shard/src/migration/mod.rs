@@ -80,6 +80,8 @@ pub enum MoveStep {
     },
     /// See that the replicas of the source have the fence; copy, compare, and switch under this epoch.
     Copy {
+        /// The epoch of the source.
+        own: u64,
         /// The epoch that the destination will have.
         fence: u64,
     },
@@ -200,7 +202,7 @@ pub fn next(
         (None, None) if seen == source.epoch => Err(MoveError::Ambiguous { vbucket, epoch: source.epoch }),
         // The destination went back to before the switch, or the switch has not come; a tombstone there is an older one.
         (Some((fence, towards)), _) if towards == to && seen < fence => Ok(match goal {
-            Goal::Forward => MoveStep::Copy { fence },
+            Goal::Forward => MoveStep::Copy { own: source.epoch, fence },
             Goal::Back => {
                 let is_over_copy = destination.is_some_and(|head| head.has_content);
                 MoveStep::Bar { own: source.epoch, is_over_copy, fence }

@@ -33,7 +33,7 @@ fn a_move_goes_step_by_step() {
     let bar = |epoch, moved| Some(Head { is_bar: true, ..tombstone(epoch, moved).unwrap() });
     let fenced = head(1, Some((2, D)));
     assert_eq!(forward(head(1, None), None), Ok(MoveStep::Fence { own: 1, fence: 2 }));
-    assert_eq!(forward(fenced, None), Ok(MoveStep::Copy { fence: 2 }));
+    assert_eq!(forward(fenced, None), Ok(MoveStep::Copy { own: 1, fence: 2 }));
     assert_eq!(forward(fenced, head(2, None)), Ok(MoveStep::Retire { own: 1, moved: (2, D) }));
     assert_eq!(forward(tombstone(1, (2, D)), head(2, None)), Ok(MoveStep::Done));
     // And back again: what the first move left does not stand in the way.
@@ -45,7 +45,7 @@ fn a_move_goes_step_by_step() {
     );
     assert_eq!(
         next(Goal::Forward, return_move, head(2, Some((3, S))), left),
-        Ok(MoveStep::Copy { fence: 3 })
+        Ok(MoveStep::Copy { own: 2, fence: 3 })
     );
     // A rollback: the destination is barred before the source goes on.
     assert_eq!(back(head(1, None), None), Ok(MoveStep::Done));
@@ -62,7 +62,7 @@ fn a_move_goes_step_by_step() {
     assert_eq!(back(fenced, head(2, None)), Err(MoveError::Switched { vbucket: this().vbucket, owner: D }));
     // Failovers: the source forgot the fence after the switch; the destination forgot the switch.
     assert_eq!(forward(head(1, None), head(2, None)), Ok(MoveStep::Fence { own: 1, fence: 2 }));
-    assert_eq!(forward(fenced, tombstone(1, (2, S))), Ok(MoveStep::Copy { fence: 2 }));
+    assert_eq!(forward(fenced, tombstone(1, (2, S))), Ok(MoveStep::Copy { own: 1, fence: 2 }));
     // The way back is under way: this is no bar.
     let returning = head(2, Some((3, S)));
     for goal in [Goal::Forward, Goal::Back] {
@@ -205,7 +205,7 @@ impl World {
                 }
                 At::Look
             }
-            At::Do(MoveStep::Copy { fence }) => {
+            At::Do(MoveStep::Copy { fence, .. }) => {
                 let is_fenced = |copy: &Option<Copied>| {
                     copy.as_ref()
                         .is_some_and(|copy| copy.moved == Some((fence, this.to)) && !copy.is_tombstone)

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use redis::Cmd;
 use taba_core::{Remedy, Version};
 
-use super::copy::{Copied, Copy, SwitchOutcome, confirm_fence, list_keys, put_fence, wait};
+use super::copy::{Copied, Copy, SwitchOutcome, confirmed, fence_call, list_keys};
 use super::log::{self, MoveRecord};
 use super::{MoveEvent, Mover, MoverError};
 use crate::command::Reply;
@@ -13,7 +14,7 @@ use crate::keys;
 use crate::layout;
 use crate::limits::MOVE_TRIES_MAX;
 use crate::map::{ShardId, ShardName};
-use crate::migration::{Goal, Head, Move, MoveStep, next};
+use crate::migration::{Goal, Move, MoveStep, next};
 use crate::redis::{LinkError, ShardLink, monotonic, read_head, scripts};
 use crate::sabotage::{die_at, stop_at};
 
@@ -25,6 +26,8 @@ struct Carried<'a> {
     tell: &'a (dyn Fn(MoveEvent) + Sync),
     /// When this mover fenced it.
     fenced: Option<Instant>,
+    /// The epoch of the destination and what was copied, once this mover has switched it.
+    switched: Option<(u64, Copied)>,
     is_rolled_back: bool,
     /// Replicas of the source that must have the fence.
     replicas: Option<u64>,
@@ -53,6 +56,7 @@ impl Mover {
             destination: Arc::clone(&destination),
             tell,
             fenced: None,
+            switched: None,
             is_rolled_back: false,
             replicas: None,
         };
@@ -60,6 +64,9 @@ impl Mover {
         self.give_back(source);
         self.give_back(destination);
         drop(permits);
+        if let Some((epoch, copied)) = carried.switched {
+            self.write_log(&carried, epoch, copied, "moved").await;
+        }
         if carried.is_rolled_back {
             tell(MoveEvent::RolledBack { this });
             return Ok(());
@@ -91,34 +98,45 @@ impl Mover {
                 }
             };
             let done = match step {
-                (MoveStep::Done | MoveStep::Retire { .. }, ..) => {
+                MoveStep::Done | MoveStep::Retire { .. } => {
                     return rolled_back_for.map_or(Ok(()), |error| {
                         (carried.tell)(MoveEvent::Failed { this: carried.this, error });
                         Ok(())
                     });
                 }
-                (MoveStep::Fence { own, fence }, _) => self.fence(carried, (from, to), (own, fence)).await,
-                (MoveStep::Copy { fence }, source) => {
-                    let own = source.map_or(0, |head| head.epoch);
-                    self.copy(carried, from, own, fence).await
+                // One that was switched already and came back with an old copy is fenced at once.
+                MoveStep::Fence { own, fence } if fence != own + 1 => {
+                    self.fence_old_copy(carried, own, fence).await
                 }
-                (MoveStep::Bar { own, is_over_copy, fence }, _) => {
+                MoveStep::Fence { own, fence } => match self.may_begin(from, to, carried.tell).await {
+                    Ok(replicas) => {
+                        carried.replicas = Some(replicas);
+                        self.copy(carried, from, own, fence).await
+                    }
+                    Err(error) => Err(error),
+                },
+                MoveStep::Copy { own, fence } => self.copy(carried, from, own, fence).await,
+                MoveStep::Bar { own, is_over_copy, fence } => {
                     self.confirm_and_bar(carried, from, own, is_over_copy, fence).await
                 }
-                (MoveStep::Unfence { own, moved, epoch }, _) => {
+                MoveStep::Unfence { own, moved, epoch } => {
                     self.unfence(carried, to, (own, moved), epoch).await
                 }
             };
             match done {
+                Ok(()) if carried.switched.is_some() => return Ok(()),
                 Ok(()) => {
                     tries += 1;
                     if tries > MOVE_TRIES_MAX {
                         return Err(MoverError::Contended);
                     }
                 }
-                // Writes were held for too long: they go on at the source.
+                // Writes were held for too long, or it cannot be copied: they go on at the source.
                 Err(
-                    error @ (MoverError::Late { .. } | MoverError::Unconfirmed { .. } | MoverError::Differs),
+                    error @ (MoverError::Late { .. }
+                    | MoverError::Unconfirmed { .. }
+                    | MoverError::Foreign { .. }
+                    | MoverError::Differs),
                 ) if goal == Goal::Forward => {
                     goal = Goal::Back;
                     rolled_back_for = Some(error);
@@ -139,34 +157,24 @@ impl Mover {
         Some(())
     }
 
-    async fn look(&self, goal: Goal, carried: &Carried<'_>) -> Result<(MoveStep, Option<Head>), MoverError> {
+    async fn look(&self, goal: Goal, carried: &Carried<'_>) -> Result<MoveStep, MoverError> {
         let vbucket = carried.this.vbucket;
         let (source, destination) = futures::future::try_join(
             read_head(&carried.source, vbucket),
             read_head(&carried.destination, vbucket),
         )
         .await?;
-        Ok((next(goal, carried.this, source.head, destination.head)?, source.head))
+        Ok(next(goal, carried.this, source.head, destination.head)?)
     }
 
-    async fn fence(
-        &self,
-        carried: &mut Carried<'_>,
-        (from, to): (ShardId, ShardId),
-        (own, fence): (u64, u64),
-    ) -> Result<(), MoverError> {
-        // One that was switched already and came back with an old copy is fenced at once.
-        if fence == own + 1 {
-            carried.replicas = Some(self.may_begin(from, to, carried.tell).await?);
-        }
-        let begun = monotonic();
-        if put_fence(&carried.source, carried.this, own, fence).await? {
-            carried.fenced = Some(begun);
-            stop_at("fenced", carried.this.vbucket).await;
-        }
+    async fn fence_old_copy(&self, carried: &Carried<'_>, own: u64, fence: u64) -> Result<(), MoverError> {
+        // If it says no, the heads say why.
+        carried.source.one(fence_call(carried.this, own, fence)).await?;
         Ok(())
     }
 
+    /// Fences and copies in one: the script of the fence looks at the source again, that of the switch at the destination,
+    /// so that nothing needs to be read between.
     async fn copy(
         &self,
         carried: &mut Carried<'_>,
@@ -187,23 +195,16 @@ impl Mover {
             replicas,
             pause_max: self.options.pause_max,
         };
-        let SwitchOutcome::Switched(copied) = copy.run().await? else { return Ok(()) };
-        let pause = carried.fenced.map(|fenced| monotonic().saturating_duration_since(fenced));
+        let SwitchOutcome::Switched(copied) = copy.run(&mut carried.fenced).await? else { return Ok(()) };
         stop_at("switched", carried.this.vbucket).await;
         self.gate.copied(copied.bytes);
-        (carried.tell)(MoveEvent::Switched { this: carried.this, pause, bytes: copied.bytes });
-        self.write_log(carried, fence, pause, copied, "moved").await;
+        let (pause, bytes) = (copied.pause, copied.bytes);
+        (carried.tell)(MoveEvent::Switched { this: carried.this, pause, bytes });
+        carried.switched = Some((fence, copied));
         Ok(())
     }
 
-    async fn write_log(
-        &self,
-        carried: &Carried<'_>,
-        epoch: u64,
-        pause: Option<Duration>,
-        copied: Copied,
-        outcome: &str,
-    ) {
+    async fn write_log(&self, carried: &Carried<'_>, epoch: u64, copied: Copied, outcome: &str) {
         let record = MoveRecord {
             at_ms: 0,
             vbucket: carried.this.vbucket.index(),
@@ -211,7 +212,7 @@ impl Mover {
             to: carried.this.to.to_string(),
             epoch,
             by: self.options.by.clone(),
-            pause_us: pause.map(|pause| pause.as_micros() as u64),
+            pause_us: copied.pause.map(|pause| pause.as_micros() as u64),
             bytes: copied.bytes,
             keys: copied.keys,
             outcome: outcome.to_owned(),
@@ -229,23 +230,24 @@ impl Mover {
     ) -> Result<(), MoverError> {
         if is_over_copy {
             let (source, replicas) = (&carried.source, self.replicas(from).await?.0);
-            let longest = self.options.retry_max;
-            if !confirm_fence(source, carried.this, own, fence, replicas, longest).await? {
+            let call = || fence_call(carried.this, own, fence);
+            let fenced = confirmed(source, call, replicas, self.options.retry_max).await?;
+            if !matches!(fenced, Reply::Integer(_)) {
                 return Ok(());
             }
         }
-        self.bar(carried, fence, is_over_copy).await
+        // If it says no, the heads say why.
+        carried.destination.one(self.bar_call(carried, fence, is_over_copy)).await?;
+        die_at("barred");
+        Ok(())
     }
 
-    async fn bar(&self, carried: &Carried<'_>, fence: u64, is_over_copy: bool) -> Result<(), MoverError> {
+    fn bar_call(&self, carried: &Carried<'_>, fence: u64, is_over_copy: bool) -> Cmd {
         let mut call = scripts::BAR.call(&[keys::hash(carried.this.vbucket)]);
         call.arg(fence).arg(layout::put_moved(fence + 1, carried.this.from));
         call.arg(layout::put_version(Version::NEVER));
         call.arg(layout::put_deployment(self.shards.view().deployment())).arg(u8::from(is_over_copy));
-        // If it says no, the heads say why.
-        carried.destination.one(call).await?;
-        die_at("barred");
-        Ok(())
+        call
     }
 
     async fn unfence(
@@ -255,17 +257,19 @@ impl Mover {
         (own, moved): (u64, Option<(u64, ShardName)>),
         epoch: u64,
     ) -> Result<(), MoverError> {
-        // The bar once more, over this connection, so that it can be waited for.
-        self.bar(carried, epoch - 1, false).await?;
         let replicas = self.replicas(to).await?.0;
-        wait(&carried.destination, replicas, self.options.retry_max).await?;
+        let call = || self.bar_call(carried, epoch - 1, false);
+        if confirmed(&carried.destination, call, replicas, self.options.retry_max).await? != Reply::Integer(1)
+        {
+            return Ok(());
+        }
         let mut call = scripts::UNFENCE.call(&[keys::hash(carried.this.vbucket)]);
         let moved = moved.map_or_else(String::new, |(fence, to)| layout::put_moved(fence, to));
         call.arg(own).arg(moved).arg(epoch);
         if carried.source.one(call).await? == Reply::Integer(1) {
             carried.is_rolled_back = true;
             die_at("unfenced");
-            self.write_log(carried, epoch, None, Copied::default(), "rolled back").await;
+            self.write_log(carried, epoch, Copied::default(), "rolled back").await;
         }
         Ok(())
     }
@@ -310,7 +314,8 @@ impl Mover {
         }
         stop_at("stable", this.vbucket).await;
         let moved = layout::put_moved(moved.0, moved.1);
-        let Some(names) = list_keys(source, this, own, &moved).await? else { return Ok(false) };
+        // A fenced copy gets no more indexes; if it is not fenced so any more, the script says no.
+        let names = list_keys(source, this).await?;
         let mut call = scripts::RETIRE.call(&names);
         call.arg(own).arg(moved);
         let is_done = source.one(call).await? == Reply::Integer(1);

@@ -1,15 +1,17 @@
-//! Copying a fenced VBucket to its destination, and the switch.
+//! Copying a fenced VBucket to its destination, and the switch: four round trips while its writes are held.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures::future::try_join;
 use redis::{Cmd, cmd};
+use xxhash_rust::xxh64::xxh64;
 
 use super::MoverError;
 use crate::command::Reply;
 use crate::keys;
 use crate::layout;
-use crate::limits::{MOVE_COMMANDS_MAX, MOVE_WAIT_STEP, STAGED_TIME};
+use crate::limits::{MOVE_BYTES_MAX, MOVE_COMMANDS_MAX, MOVE_ITEMS_MAX, MOVE_WAIT_STEP, STAGED_TIME};
 use crate::migration::Move;
 use crate::redis::{LinkError, ShardLink, accepted, monotonic, random, scripts};
 use crate::sabotage::stop_at;
@@ -19,6 +21,8 @@ use crate::sabotage::stop_at;
 pub(super) struct Copied {
     pub(super) bytes: u64,
     pub(super) keys: u64,
+    /// For how long writes were held; `None` when another operator had fenced the VBucket.
+    pub(super) pause: Option<Duration>,
 }
 
 /// What a switch has come to.
@@ -43,172 +47,344 @@ pub(super) struct Copy<'a> {
     pub(super) pause_max: Duration,
 }
 
-impl Copy<'_> {
-    fn moved(&self) -> String {
-        layout::put_moved(self.fence, self.this.to)
+/// A key at the source. Read and written with plain commands, not with `DUMP` and `RESTORE`: half the work for Redis, which
+/// would compress and decompress every value, and no two versions of Redis disagree about them.
+struct SourceKey {
+    name: String,
+    kind: Kind,
+    items: Vec<Reply>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// The hash of a VBucket: fields and values by turns.
+    Hash,
+    /// An index: a sorted set, all of whose scores are 0.
+    Index,
+}
+
+impl Kind {
+    /// The command that reads such a key.
+    fn read(self, key: &str) -> Cmd {
+        match self {
+            Self::Hash => command("HGETALL", &[key]),
+            Self::Index => command("ZRANGE", &[key, "0", "-1"]),
+        }
     }
 
-    /// Sees that the replicas have the fence, copies, compares, and switches.
-    pub(super) async fn run(&self) -> Result<SwitchOutcome, MoverError> {
-        // By the destination's own clock, which the script of the switch looks at.
-        let deadline = time(self.destination).await? + self.pause_max.as_micros() as u64;
-        let this = self.this;
-        if !confirm_fence(self.source, this, self.own, self.fence, self.replicas, self.pause_max).await? {
-            return Ok(SwitchOutcome::Changed);
+    /// Items that belong together.
+    const fn row(self) -> usize {
+        match self {
+            Self::Hash => 2,
+            Self::Index => 1,
         }
-        stop_at("confirmed", self.this.vbucket).await;
-        let Some(names) = list_keys(self.source, self.this, self.own, &self.moved()).await? else {
-            return Ok(SwitchOutcome::Changed);
-        };
-        let stage = keys::staged(self.this.vbucket, random());
-        let staged = |name: &String| format!("{stage}{}", &name[keys::hash(self.this.vbucket).len()..]);
-        let mut copied = Copied::default();
-        let mut pairs = Vec::with_capacity(names.len());
-        for some in names.chunks(MOVE_COMMANDS_MAX) {
-            let mut restore = Vec::with_capacity(some.len());
-            for (name, dump) in some.iter().zip(dump(self.source, some).await?) {
-                // An index that was deleted from outside: it is written again from the fields when it is missed.
-                let Some(dump) = dump else { continue };
-                copied.bytes += dump.len() as u64;
-                copied.keys += 1;
-                let mut command = cmd("RESTORE");
-                command.arg(staged(name)).arg(STAGED_TIME.as_millis() as u64).arg(&dump[..]);
-                restore.push(command);
-                pairs.push((name.clone(), staged(name)));
+    }
+
+    /// The command that writes some of such a key.
+    fn write(self, key: &str, items: &[Reply]) -> Cmd {
+        let mut write = command(if self == Self::Hash { "HSET" } else { "ZADD" }, &[key]);
+        for item in items.iter().filter_map(bytes) {
+            if self == Self::Index {
+                write.arg(0);
             }
-            all_accepted(self.destination, restore).await?;
+            write.arg(&item[..]);
         }
-        if pairs.first().is_none_or(|(name, _)| *name != keys::hash(self.this.vbucket)) {
-            return Ok(SwitchOutcome::Changed);
+        write
+    }
+
+    /// What is in a key: how many items, and a checksum of 128 bits that does not depend on the order of rows, in which
+    /// two Redis need not agree.
+    fn checksum(self, items: &[Reply]) -> (usize, [u64; 2]) {
+        let hash =
+            |row: &[Reply], seed| row.iter().filter_map(bytes).fold(seed, |hash, item| xxh64(item, hash));
+        let sum = items.chunks(self.row()).fold([0_u64, 0], |[first, second], row| {
+            [first.wrapping_add(hash(row, 1)), second.wrapping_add(hash(row, 2))]
+        });
+        (items.len(), sum)
+    }
+}
+
+fn bytes(reply: &Reply) -> Option<&Bytes> {
+    match reply {
+        Reply::Bytes(bytes) => Some(bytes),
+        _ => None,
+    }
+}
+
+impl Copy<'_> {
+    /// Fences the source, sees that its replicas have that, copies, compares, and switches. `fenced`: when this mover has
+    /// fenced it.
+    pub(super) async fn run(&self, fenced: &mut Option<Instant>) -> Result<SwitchOutcome, MoverError> {
+        // The time by the destination's own clock, which the script of the switch looks at.
+        let (now, hash) = try_join(self.time(), self.fence_and_read(fenced)).await?;
+        let deadline = now + self.pause_max.as_micros() as u64;
+        let Some((hash, indexes)) = hash else { return Ok(SwitchOutcome::Changed) };
+        stop_at("confirmed", self.this.vbucket).await;
+        let stage = keys::staged(self.this.vbucket, random());
+        let mut copied = Copied::default();
+        let mut pairs = Vec::with_capacity(2 * (indexes.len() + 1));
+        let mut read = vec![hash];
+        // While some keys are written at the destination, the next are read at the source.
+        for some in indexes.chunks(MOVE_COMMANDS_MAX) {
+            let write = self.write(&stage, read, &mut copied, &mut pairs);
+            let (next, ()) = try_join(self.read(some), write).await?;
+            read = next;
         }
-        stop_at("copied", self.this.vbucket).await;
-        let (here, there): (Vec<String>, Vec<String>) = pairs.iter().cloned().unzip();
-        let (sent, arrived) =
-            futures::future::try_join(digests(self.source, &here), digests(self.destination, &there)).await?;
-        if sent != arrived {
-            return Err(MoverError::Differs);
-        }
+        self.write(&stage, read, &mut copied, &mut pairs).await?;
         stop_at("compared", self.this.vbucket).await;
-        let all: Vec<&String> = pairs.iter().flat_map(|(name, staged)| [name, staged]).collect();
-        let mut call = scripts::SWITCH.call(&all);
+        let mut call = scripts::SWITCH.call(&pairs);
         call.arg(self.fence).arg(deadline);
         match self.destination.one(call).await? {
-            Reply::Integer(1) => Ok(SwitchOutcome::Switched(copied)),
+            Reply::Integer(1) => {
+                copied.pause = fenced.map(|fenced| monotonic().saturating_duration_since(fenced));
+                Ok(SwitchOutcome::Switched(copied))
+            }
             Reply::List(items) if items.first() == Some(&Reply::Bytes(Bytes::from_static(b"LATE"))) => {
                 Err(MoverError::Late { limit: self.pause_max })
             }
             _ => Ok(SwitchOutcome::Changed),
         }
     }
+
+    /// The fence, the wait for replicas and the hash in one pipeline, so over one connection: `WAIT` knows only of what
+    /// was written over its own.
+    /// Answers the hash and the names of its indexes.
+    async fn fence_and_read(
+        &self,
+        fenced: &mut Option<Instant>,
+    ) -> Result<Option<(SourceKey, Vec<String>)>, MoverError> {
+        let name = keys::hash(self.this.vbucket);
+        let begun = monotonic();
+        loop {
+            let fence = fence_call(self.this, self.own, self.fence);
+            let calls = vec![fence, wait(self.replicas), Kind::Hash.read(&name)];
+            let mut replies = self.source.eval(calls).await?.replies.into_iter();
+            match next_reply(self.source, &mut replies)? {
+                Reply::Integer(FENCED_NOW) => *fenced = Some(begun),
+                Reply::Integer(_) => {}
+                _ => return Ok(None),
+            }
+            stop_at("fenced", self.this.vbucket).await;
+            if has_reached(self.source, &mut replies, self.replicas, begun, self.pause_max)? {
+                let items = next_list(self.source, &mut replies)?;
+                let indexes = index_keys(self.this, items.iter().step_by(2));
+                return Ok(Some((SourceKey { name, kind: Kind::Hash, items }, indexes)));
+            }
+        }
+    }
+
+    /// Reads indexes at the source. One that was deleted from outside is left out: it is written again from the fields when
+    /// it is missed.
+    async fn read(&self, names: &[String]) -> Result<Vec<SourceKey>, MoverError> {
+        let calls = names.iter().map(|name| Kind::Index.read(name)).collect();
+        let mut replies = self.source.request(calls).await?.replies.into_iter();
+        let mut read = Vec::with_capacity(names.len());
+        for name in names {
+            let items = match next_list(self.source, &mut replies) {
+                Err(LinkError::Refused { source, .. }) if source.code == "WRONGTYPE" => {
+                    return Err(MoverError::Foreign { key: name.clone() });
+                }
+                items => items?,
+            };
+            if !items.is_empty() {
+                read.push(SourceKey { name: name.clone(), kind: Kind::Index, items });
+            }
+        }
+        Ok(read)
+    }
+
+    /// Writes keys at the destination under names of their own, and compares what is there then.
+    async fn write(
+        &self,
+        stage: &str,
+        keys: Vec<SourceKey>,
+        copied: &mut Copied,
+        pairs: &mut Vec<String>,
+    ) -> Result<(), MoverError> {
+        let mut calls = Vec::new();
+        let mut pending = 0;
+        let mut reads = Vec::with_capacity(keys.len());
+        for key in &keys {
+            let staged = format!("{stage}{}", &key.name[keys::hash(self.this.vbucket).len()..]);
+            for rows in key.items.chunks(MOVE_ITEMS_MAX) {
+                let size: usize = rows.iter().filter_map(bytes).map(Bytes::len).sum();
+                let expiry = STAGED_TIME.as_millis().to_string();
+                calls.extend([key.kind.write(&staged, rows), command("PEXPIRE", &[&staged, &expiry])]);
+                copied.bytes += size as u64;
+                pending += size;
+                if pending >= MOVE_BYTES_MAX {
+                    self.send(std::mem::take(&mut calls), Vec::new()).await?;
+                    pending = 0;
+                }
+            }
+            reads.push(key.kind.read(&staged));
+            pairs.extend([key.name.clone(), staged]);
+            copied.keys += 1;
+        }
+        let mut arrived = self.send(calls, reads).await?.into_iter();
+        stop_at("copied", self.this.vbucket).await;
+        for key in keys {
+            let items = next_list(self.destination, &mut arrived)?;
+            if key.kind.checksum(&items) != key.kind.checksum(&key.items) {
+                return Err(MoverError::Differs);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes all or nothing at the destination, so that no key stays without an expiry; answers what the reads after it
+    /// found.
+    async fn send(&self, writes: Vec<Cmd>, reads: Vec<Cmd>) -> Result<Vec<Reply>, MoverError> {
+        let asked = reads.len();
+        let mut calls = Vec::with_capacity(writes.len() + reads.len() + 2);
+        if !writes.is_empty() {
+            calls.push(cmd("MULTI"));
+            calls.extend(writes);
+            calls.push(cmd("EXEC"));
+        }
+        calls.extend(reads);
+        let mut replies = self.destination.request(calls).await?.replies;
+        let found = replies.split_off(replies.len() - asked);
+        let shard = self.destination.shard();
+        for reply in replies {
+            if let Reply::List(done) = accepted(shard, reply)? {
+                done.into_iter().try_for_each(|reply| accepted(shard, reply).map(drop))?;
+            }
+        }
+        Ok(found)
+    }
+
+    /// The time of the destination in microseconds.
+    async fn time(&self) -> Result<u64, MoverError> {
+        let wrong = LinkError::Answer { shard: self.destination.shard() };
+        let Reply::List(parts) = self.destination.one(cmd("TIME")).await? else { return Err(wrong.into()) };
+        match parts.iter().map(Reply::number).collect::<Option<Vec<u64>>>().as_deref() {
+            Some([seconds, micros]) => Ok(seconds * 1_000_000 + micros),
+            _ => Err(wrong.into()),
+        }
+    }
 }
 
-/// Fences the source; `false` when it is not what it was taken for. Also where it is fenced so already, it is written.
-pub(super) async fn put_fence(link: &ShardLink, this: Move, own: u64, fence: u64) -> Result<bool, LinkError> {
+/// What [`scripts::FENCE`] answers when there was no fence before.
+const FENCED_NOW: i64 = 2;
+
+/// Fences the source; refused when it is not what it was taken for. Also where it is fenced so already, it is written.
+pub(super) fn fence_call(this: Move, own: u64, fence: u64) -> Cmd {
     let mut call = scripts::FENCE.call(&[keys::hash(this.vbucket)]);
     call.arg(own).arg(layout::put_moved(fence, this.to));
-    Ok(link.one(call).await? == Reply::Integer(1))
+    call
 }
 
-/// Writes the fence once more over this connection, and waits until as many replicas have what it wrote.
-pub(super) async fn confirm_fence(
+fn wait(replicas: u64) -> Cmd {
+    command("WAIT", &[&replicas.to_string(), &MOVE_WAIT_STEP.as_millis().to_string()])
+}
+
+/// Whether enough replicas have answered a `WAIT`; an error when it was waited for too long.
+fn has_reached(
     link: &ShardLink,
-    this: Move,
-    own: u64,
-    fence: u64,
-    replicas: u64,
+    replies: &mut impl Iterator<Item = Reply>,
+    needed: u64,
+    begun: Instant,
     longest: Duration,
 ) -> Result<bool, MoverError> {
-    if !put_fence(link, this, own, fence).await? {
-        return Ok(false);
-    }
-    wait(link, replicas, longest).await?;
-    Ok(true)
-}
-
-/// Waits until as many replicas have everything that was written over this connection. Over a connection of a move's
-/// own: `WAIT` holds up everything behind it.
-pub(super) async fn wait(link: &ShardLink, needed: u64, longest: Duration) -> Result<(), MoverError> {
-    let begun = monotonic();
-    if needed == 0 {
-        return Ok(());
-    }
-    loop {
-        let mut wait = cmd("WAIT");
-        wait.arg(needed).arg(MOVE_WAIT_STEP.as_millis() as u64);
-        let found = match link.one(wait).await? {
-            Reply::Integer(found) => found as u64,
-            _ => return Err(LinkError::Answer { shard: link.shard() }.into()),
-        };
-        if found >= needed {
-            return Ok(());
-        }
-        let held = monotonic().saturating_duration_since(begun);
-        if held >= longest {
-            return Err(MoverError::Unconfirmed { found, needed, held });
-        }
+    let Reply::Integer(found) = next_reply(link, replies)? else {
+        return Err(LinkError::Answer { shard: link.shard() }.into());
+    };
+    let held = monotonic().saturating_duration_since(begun);
+    match found as u64 {
+        found if found >= needed => Ok(true),
+        found if held >= longest => Err(MoverError::Unconfirmed { found, needed, held }),
+        _ => Ok(false),
     }
 }
 
-/// The time of a Redis in microseconds.
-async fn time(link: &ShardLink) -> Result<u64, LinkError> {
-    let wrong = LinkError::Answer { shard: link.shard() };
-    let Reply::List(parts) = link.one(cmd("TIME")).await? else { return Err(wrong) };
-    match parts.iter().map(Reply::number).collect::<Option<Vec<u64>>>().as_deref() {
-        Some([seconds, micros]) => Ok(seconds * 1_000_000 + micros),
-        _ => Err(wrong),
-    }
-}
-
-/// The keys of a VBucket, the hash first; `None` when it is not moving so.
-pub(super) async fn list_keys(
+/// Writes something over a connection, and waits until as many replicas have it: both in one request, since `WAIT` knows
+/// only of what was written over its own connection. Writes again each time, so it must do nothing the second time.
+/// Answers what the call did the last time. Over a connection of a move's own: `WAIT` holds up everything behind it.
+pub(super) async fn confirmed(
     link: &ShardLink,
-    this: Move,
-    own: u64,
-    moved: &str,
-) -> Result<Option<Vec<String>>, LinkError> {
+    call: impl Fn() -> Cmd,
+    replicas: u64,
+    longest: Duration,
+) -> Result<Reply, MoverError> {
+    let begun = monotonic();
+    loop {
+        let mut replies = link.eval(vec![call(), wait(replicas)]).await?.replies.into_iter();
+        let done = next_reply(link, &mut replies)?;
+        if has_reached(link, &mut replies, replicas, begun, longest)? {
+            return Ok(done);
+        }
+    }
+}
+
+/// The keys of a VBucket, the hash first.
+pub(super) async fn list_keys(link: &ShardLink, this: Move) -> Result<Vec<String>, LinkError> {
     let hash = keys::hash(this.vbucket);
-    let mut call = scripts::LIST_KEYS.call(&[&hash]);
-    call.arg(own).arg(moved);
-    let Reply::List(mut items) = link.one(call).await? else {
+    let Reply::List(fields) = link.one(command("HKEYS", &[&hash])).await? else {
         return Err(LinkError::Answer { shard: link.shard() });
     };
-    let Some(Reply::List(indexes)) = items.pop() else { return Ok(None) };
-    let mut names = vec![hash.clone()];
-    for index in indexes {
-        if let Reply::Bytes(index) = index {
-            names.push(format!("{hash}{}", String::from_utf8_lossy(&index)));
+    let indexes = index_keys(this, fields.iter());
+    Ok(std::iter::once(hash).chain(indexes).collect())
+}
+
+/// The indexes that a hash counts.
+fn index_keys<'a>(this: Move, fields: impl Iterator<Item = &'a Reply>) -> Vec<String> {
+    let hash = keys::hash(this.vbucket);
+    let index = |field: &Reply| match field {
+        Reply::Bytes(field) if field.starts_with(b"n.") => {
+            Some(format!("{hash}{}", String::from_utf8_lossy(&field[1..])))
         }
-    }
-    Ok(Some(names))
+        _ => None,
+    };
+    fields.filter_map(index).collect()
 }
 
-async fn dump(link: &ShardLink, names: &[String]) -> Result<Vec<Option<Bytes>>, LinkError> {
-    let command = |name: &String| {
-        let mut command = cmd("DUMP");
-        command.arg(name);
-        command
-    };
-    let replies = link.request(names.iter().map(command).collect()).await?.replies;
-    let read = |reply| match accepted(link.shard(), reply)? {
-        Reply::Bytes(dump) => Ok(Some(dump)),
-        Reply::Nothing => Ok(None),
+fn command(name: &str, arguments: &[&str]) -> Cmd {
+    let mut command = cmd(name);
+    for argument in arguments {
+        command.arg(argument);
+    }
+    command
+}
+
+fn next_reply(link: &ShardLink, replies: &mut impl Iterator<Item = Reply>) -> Result<Reply, LinkError> {
+    let shard = link.shard();
+    accepted(shard, replies.next().ok_or(LinkError::Answer { shard })?)
+}
+
+fn next_list(link: &ShardLink, replies: &mut impl Iterator<Item = Reply>) -> Result<Vec<Reply>, LinkError> {
+    match next_reply(link, replies)? {
+        Reply::List(items) => Ok(items),
         _ => Err(LinkError::Answer { shard: link.shard() }),
-    };
-    replies.into_iter().map(read).collect()
-}
-
-async fn digests(link: &ShardLink, names: &[String]) -> Result<Vec<Reply>, LinkError> {
-    let mut all = Vec::with_capacity(names.len());
-    for some in names.chunks(MOVE_COMMANDS_MAX) {
-        let Reply::List(found) = link.one(scripts::DIGEST.call(some)).await? else {
-            return Err(LinkError::Answer { shard: link.shard() });
-        };
-        all.extend(found);
     }
-    Ok(all)
 }
 
-async fn all_accepted(link: &ShardLink, commands: Vec<Cmd>) -> Result<(), LinkError> {
-    let replies = link.request(commands).await?.replies;
-    replies.into_iter().try_for_each(|reply| accepted(link.shard(), reply).map(drop))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn replies(items: &[&'static str]) -> Vec<Reply> {
+        items.iter().map(|item| Reply::Bytes(Bytes::from_static(item.as_bytes()))).collect()
+    }
+
+    #[test]
+    fn a_checksum_depends_on_content_and_not_on_its_order() {
+        let content = |items: &[&'static str]| Kind::Hash.checksum(&replies(items));
+        let hash = content(&["a", "1", "b", "2"]);
+        assert_eq!(hash, content(&["b", "2", "a", "1"]));
+        for other in [
+            vec!["a", "2", "b", "1"],
+            vec!["1", "a", "2", "b"],
+            vec!["a", "1", "b", "2", "", ""],
+            vec!["a", "1"],
+            vec!["a", "1", "b", "3"],
+            vec!["a1", "", "b", "2"],
+        ] {
+            assert_ne!(hash, content(&other), "{other:?}");
+        }
+        let index = |items: &[&'static str]| Kind::Index.checksum(&replies(items));
+        assert_ne!(hash, index(&["a", "1", "b", "2"]));
+        assert_eq!(index(&["a", "b"]), index(&["b", "a"]));
+        assert_ne!(index(&["a", "a"]), index(&["b", "b"]));
+    }
 }

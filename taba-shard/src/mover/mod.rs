@@ -153,6 +153,14 @@ pub enum MoverError {
     /// What arrived is not what was sent.
     #[error("the copy differs from its source: it was not put in place")]
     Differs,
+    /// Under the name of an index there is something else.
+    #[error(
+        "{key} is no sorted set, so another program has put it there: rename or delete it; the move is rolled back"
+    )]
+    Foreign {
+        /// Its name.
+        key: String,
+    },
     /// The replicas have not got the fence in time.
     #[error(
         "{found} of {needed} replicas have the fence: writes were held for {held:?}, and the move is rolled back"

@@ -276,39 +276,14 @@ redis.call('HSET', KEYS[1], 'epoch', ARGV[3], 'token', ARGV[2], 'map', ARGV[4])
 return 1".to_owned();
 
     /// KEYS: hash. ARGV: the epoch that it has, what to write as moved. Always writes, so that a WAIT on the same
-    /// connection waits for the fence, also for one that another operator has put.
+    /// connection waits for the fence, also for one that another operator has put. Answers 2 when there was none, 1 when
+    /// there was this one.
     FENCE = "local head = redis.call('HMGET', KEYS[1], 'ver', 'own', 'moved')
 if not head[1] or not head[2] then return {'MISSING'} end
 if head[2] ~= ARGV[1] then return {'NOTOWNER', head[2]} end
 if head[3] and head[3] ~= ARGV[2] then return {'MOVED', head[3]} end
 redis.call('HSET', KEYS[1], 'moved', ARGV[2])
-return 1".to_owned();
-
-    /// KEYS: hash. ARGV: epoch, moved. Answers OK, the indexes that the hash counts.
-    LIST_KEYS = "local head = redis.call('HMGET', KEYS[1], 'own', 'moved')
-if head[1] ~= ARGV[1] or head[2] ~= ARGV[2] then return {'CHANGED'} end
-local names = {}
-for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
-  if string.sub(field, 1, 2) == 'n.' then names[#names + 1] = string.sub(field, 2) end
-end
-return {'OK', names}".to_owned();
-
-    /// KEYS: hashes and sorted sets. Answers a digest of each, the same whatever the order in which Redis keeps a hash;
-    /// '' for a key that is not there.
-    DIGEST = "local out = {}
-for i = 1, #KEYS do
-  local kind = redis.call('TYPE', KEYS[i]).ok
-  local rows = {}
-  if kind == 'hash' then
-    local all = redis.call('HGETALL', KEYS[i])
-    for j = 1, #all, 2 do rows[#rows + 1] = #all[j] .. ':' .. all[j] .. #all[j + 1] .. ':' .. all[j + 1] end
-    table.sort(rows)
-  elseif kind == 'zset' then
-    for _, entry in ipairs(redis.call('ZRANGE', KEYS[i], 0, -1)) do rows[#rows + 1] = #entry .. ':' .. entry end
-  end
-  out[i] = kind == 'none' and '' or kind .. #rows .. redis.sha1hex(table.concat(rows))
-end
-return out".to_owned();
+return head[3] and 1 or 2".to_owned();
 
     /// KEYS: hash, staged hash, then index, staged index, … ARGV: the new epoch, the time in microseconds until which
     /// this may be done. The switch: the staged copy is put in place, the hash last. Only the hash counts, so half of it
