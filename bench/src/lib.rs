@@ -9,6 +9,8 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use taba_tests::redis::Redis;
+
 /// Counts allocations, and the bytes that are allocated; a bench that wants to know installs it as its global allocator.
 #[derive(Debug)]
 pub struct CountingAllocator;
@@ -114,6 +116,15 @@ pub fn cpu_seconds() -> f64 {
     let ticks = |place: usize| fields.get(place).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
     // Fields 14 and 15 of proc(5), counted from 1; the first two went with the parenthesis. A tick is 10 ms.
     (ticks(11) + ticks(12)) / 100.0
+}
+
+/// CPU seconds that a Redis has used so far, user and system.
+///
+/// # Panics
+/// When it does not say so.
+pub fn redis_cpu_seconds(redis: &Redis) -> f64 {
+    let seconds = |name| redis.info("cpu", name).parse::<f64>().expect("CPU seconds");
+    seconds("used_cpu_user") + seconds("used_cpu_sys")
 }
 
 /// Prints which machine this is, since a figure without its machine says nothing.

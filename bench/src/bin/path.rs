@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use taba_agent::{Agent, RunningAgent};
-use taba_bench::{cpu_seconds, now, print_machine};
+use taba_bench::{cpu_seconds, now, print_machine, redis_cpu_seconds};
 use taba_client::{Client, Config};
 use taba_core::{MemoryStore, Store};
 use taba_examples::verify::get;
@@ -138,15 +138,6 @@ fn commands(redis: &Redis) -> String {
     calls.collect::<Vec<_>>().join(", ")
 }
 
-/// CPU seconds that a Redis has used so far.
-fn redis_cpu(redis: &Redis) -> f64 {
-    let info = redis.command(&["INFO", "cpu"]);
-    let seconds = |name: &str| {
-        info.lines().find_map(|line| line.trim().strip_prefix(name)?.parse::<f64>().ok()).unwrap_or(0.0)
-    };
-    seconds("used_cpu_user:") + seconds("used_cpu_sys:")
-}
-
 fn main() -> Result<(), Box<dyn Error>> {
     print_machine();
     let kind = std::env::args().nth(1).unwrap_or_else(|| "redis".to_owned());
@@ -198,7 +189,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         cpu / recorded as f64 * 1e6
     );
     if let Some(redis) = &redis {
-        println!("redis: {:.2} CPU s per million in redis-server", redis_cpu(redis) / recorded as f64 * 1e6);
+        println!(
+            "redis: {:.2} CPU s per million in redis-server",
+            redis_cpu_seconds(redis) / recorded as f64 * 1e6
+        );
         println!("redis: its commands: {}", commands(redis));
     }
     println!(

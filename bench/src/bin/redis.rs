@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures::future::join_all;
 use redis::aio::MultiplexedConnection;
 use taba_bench::load::{commit, content, states};
-use taba_bench::{Figure, cpu_seconds, now, print_machine};
+use taba_bench::{Figure, cpu_seconds, now, print_machine, redis_cpu_seconds};
 use taba_core::{Committed, Part, StateKey, Store, VBucket, VBuckets};
 use taba_shard::{Bootstrap, ShardUrl, ShardedRedis, ShardsOptions, keys, layout};
 use taba_tests::redis::{Aof, Options, Redis};
@@ -30,18 +30,12 @@ struct Cost {
     own_cpu: f64,
 }
 
-/// CPU seconds that the Redis has used so far, user and system.
-fn redis_cpu(redis: &Redis) -> f64 {
-    let field = |name| redis.info("cpu", name).parse::<f64>().expect("CPU seconds");
-    field("used_cpu_user") + field("used_cpu_sys")
-}
-
 async fn measured<F: Future<Output = ()>>(redis: &Redis, round: F) -> Cost {
-    let (start, redis_before, own_before) = (now(), redis_cpu(redis), cpu_seconds());
+    let (start, redis_before, own_before) = (now(), redis_cpu_seconds(redis), cpu_seconds());
     round.await;
     Cost {
         wall: start.elapsed().as_secs_f64(),
-        redis_cpu: redis_cpu(redis) - redis_before,
+        redis_cpu: redis_cpu_seconds(redis) - redis_before,
         own_cpu: cpu_seconds() - own_before,
     }
 }

@@ -4,7 +4,7 @@
 //! source (own 1)                         destination
 //! ─ Fence    moved = "2:D": takes nothing more, and says where it goes
 //!            … the fence has reached the replicas of the source
-//! ─ Copy     ───────────── DUMP, RESTORE ──────────► staged under another name, compared
+//! ─ Copy     ──────────────── copied ──────────────► staged under another name, compared
 //!                                                    own = 2 and in place, in one script: the switch
 //!            … what the destination holds is stable
 //! ─ Retire   only a tombstone is left: own 1, moved "2:D"

@@ -111,6 +111,20 @@ fn bytes(reply: &Reply) -> Option<&Bytes> {
     }
 }
 
+/// What is written at the destination under names of its own, until it is put in place.
+struct Staged {
+    prefix: String,
+    /// Each key and its name here by turns, the hash first.
+    pairs: Vec<String>,
+    copied: Copied,
+}
+
+impl Staged {
+    fn names(&self) -> Vec<&str> {
+        self.pairs.iter().skip(1).step_by(2).map(String::as_str).collect()
+    }
+}
+
 impl Copy<'_> {
     /// Fences the source, sees that its replicas have that, copies, compares, and switches. `fenced`: when this mover has
     /// fenced it.
@@ -120,25 +134,38 @@ impl Copy<'_> {
         let deadline = now + self.pause_max.as_micros() as u64;
         let Some((hash, indexes)) = hash else { return Ok(SwitchOutcome::Changed) };
         stop_at("confirmed", self.this.vbucket).await;
-        let stage = keys::staged(self.this.vbucket, random());
-        let mut copied = Copied::default();
-        let mut pairs = Vec::with_capacity(2 * (indexes.len() + 1));
+        let prefix = keys::staged(self.this.vbucket, random());
+        let mut staged = Staged { prefix, pairs: Vec::new(), copied: Copied::default() };
+        let mut outcome = self.switch(hash, &indexes, &mut staged, deadline).await;
+        match &mut outcome {
+            Ok(SwitchOutcome::Switched(copied)) => {
+                copied.pause = fenced.map(|fenced| monotonic().saturating_duration_since(fenced));
+            }
+            // What cannot be removed now goes when its time is over.
+            _ => drop(self.destination.one(command("UNLINK", &staged.names())).await),
+        }
+        outcome
+    }
+
+    async fn switch(
+        &self,
+        hash: SourceKey,
+        indexes: &[String],
+        staged: &mut Staged,
+        deadline: u64,
+    ) -> Result<SwitchOutcome, MoverError> {
         let mut read = vec![hash];
         // While some keys are written at the destination, the next are read at the source.
         for some in indexes.chunks(MOVE_COMMANDS_MAX) {
-            let write = self.write(&stage, read, &mut copied, &mut pairs);
-            let (next, ()) = try_join(self.read(some), write).await?;
+            let (next, ()) = try_join(self.read(some), self.write(read, staged)).await?;
             read = next;
         }
-        self.write(&stage, read, &mut copied, &mut pairs).await?;
+        self.write(read, staged).await?;
         stop_at("compared", self.this.vbucket).await;
-        let mut call = scripts::SWITCH.call(&pairs);
+        let mut call = scripts::SWITCH.call(&staged.pairs);
         call.arg(self.fence).arg(deadline);
         match self.destination.one(call).await? {
-            Reply::Integer(1) => {
-                copied.pause = fenced.map(|fenced| monotonic().saturating_duration_since(fenced));
-                Ok(SwitchOutcome::Switched(copied))
-            }
+            Reply::Integer(1) => Ok(SwitchOutcome::Switched(staged.copied)),
             Reply::List(items) if items.first() == Some(&Reply::Bytes(Bytes::from_static(b"LATE"))) => {
                 Err(MoverError::Late { limit: self.pause_max })
             }
@@ -194,23 +221,18 @@ impl Copy<'_> {
     }
 
     /// Writes keys at the destination under names of their own, and compares what is there then.
-    async fn write(
-        &self,
-        stage: &str,
-        keys: Vec<SourceKey>,
-        copied: &mut Copied,
-        pairs: &mut Vec<String>,
-    ) -> Result<(), MoverError> {
+    async fn write(&self, keys: Vec<SourceKey>, to: &mut Staged) -> Result<(), MoverError> {
         let mut calls = Vec::new();
         let mut pending = 0;
         let mut reads = Vec::with_capacity(keys.len());
         for key in &keys {
-            let staged = format!("{stage}{}", &key.name[keys::hash(self.this.vbucket).len()..]);
+            let staged = format!("{}{}", to.prefix, &key.name[keys::hash(self.this.vbucket).len()..]);
+            to.pairs.extend([key.name.clone(), staged.clone()]);
             for rows in key.items.chunks(MOVE_ITEMS_MAX) {
                 let size: usize = rows.iter().filter_map(bytes).map(Bytes::len).sum();
                 let expiry = STAGED_TIME.as_millis().to_string();
                 calls.extend([key.kind.write(&staged, rows), command("PEXPIRE", &[&staged, &expiry])]);
-                copied.bytes += size as u64;
+                to.copied.bytes += size as u64;
                 pending += size;
                 if pending >= MOVE_BYTES_MAX {
                     self.send(std::mem::take(&mut calls), Vec::new()).await?;
@@ -218,8 +240,7 @@ impl Copy<'_> {
                 }
             }
             reads.push(key.kind.read(&staged));
-            pairs.extend([key.name.clone(), staged]);
-            copied.keys += 1;
+            to.copied.keys += 1;
         }
         let mut arrived = self.send(calls, reads).await?.into_iter();
         stop_at("copied", self.this.vbucket).await;

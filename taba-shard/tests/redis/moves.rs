@@ -1,10 +1,11 @@
 //! VBuckets that move from Redis to Redis while they are written to.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use taba_core::{Committed, Store, VBucket, causes};
+use bytes::Bytes;
+use taba_core::{ClientId, Commit, Committed, Part, StateKey, Store, VBucket, Wanted, causes};
 use taba_shard::migration::survey::Pending;
 use taba_shard::migration::{Goal, Move};
 use taba_shard::mover::{MoveEvent, MoveReport, Mover, MoverOptions};
@@ -208,4 +209,56 @@ async fn what_another_operator_left_is_gone_on_with_or_taken_back() {
     assert_eq!(mover.run(Goal::Forward, &[back], |_| {}).await.ended, 1);
     assert_eq!(kit::load(&store, left[1], &["a"]).await, loaded(2, &["a"]));
     assert_eq!(kit::load(&store, left[0], &["a"]).await, loaded(2, &["a"]));
+}
+
+#[tokio::test]
+async fn a_large_vbucket_arrives_whole_and_a_foreign_key_stops_its_move() {
+    let redis = Redis::start_many(2, &Options::durable());
+    let store = kit::store(&redis).await;
+    for index in 0..64 {
+        kit::done(&store, vbucket(index), commit(0, 1, &["a"])).await;
+    }
+    // More fields and bytes than one portion of a copy has, more entries in one index, and more indexes.
+    let key = |tab: usize, client: usize| StateKey {
+        tab: kit::tab(&format!("t{tab}")),
+        client: ClientId::new(&format!("c{client}")).unwrap(),
+    };
+    let states: Vec<StateKey> =
+        (0..300).map(|n| key(n, 0)).chain((0..2_000).map(|n| key(0, n + 1))).collect();
+    let value = Bytes::from(vec![7; 1_500]);
+    let whole = |state: &StateKey| (state.clone(), Part::WHOLE, Some(value.clone()));
+    let change =
+        Commit::new(kit::version(1), kit::version(2)).with_states(states.iter().map(whole).collect());
+    kit::done(&store, vbucket(1), change).await;
+
+    let shards = kit::shards(&redis).await;
+    let this = Move { vbucket: vbucket(1), from: name(&redis[0]).await, to: name(&redis[1]).await };
+    // Another program has put something under the name of an index.
+    let index = "{vb0001}.clients.t7";
+    redis[0].command(&["RENAME", index, "aside"]);
+    redis[0].command(&["SET", index, "foreign"]);
+    let failed = Mutex::new(String::new());
+    let tell = |event| {
+        if let MoveEvent::Failed { error, .. } = event {
+            *failed.lock().unwrap() = causes(&error);
+        }
+    };
+    let report = mover(&shards).run(Goal::Forward, &[this], tell).await;
+    assert_eq!((report.ended, report.rolled_back, report.failed), (0, 1, 1));
+    let failed = failed.into_inner().unwrap();
+    assert!(failed.contains(index) && failed.contains("no sorted set"), "{failed}");
+    assert_eq!(redis[0].command(&["GET", index]), "foreign");
+    redis[0].command(&["RENAME", "aside", index]);
+
+    let report = mover(&shards).run(Goal::Forward, &[this], |_| {}).await;
+    assert_eq!((report.ended, report.failed), (1, 0));
+    assert!(report.bytes > 2_300 * 1_500, "{}", report.bytes);
+    let found = store.load(vbucket(1), &Wanted::default().with_states(states.clone())).await.unwrap();
+    assert_eq!(found.states.len(), states.len());
+    assert!(found.states.iter().all(|(.., content)| *content == value));
+    let card = |index: &str| redis[1].command(&["ZCARD", index]);
+    assert_eq!((card("{vb0001}.clients.t0"), card("{vb0001}.tabs")), ("2001".to_owned(), "301".to_owned()));
+    // Nothing is left under a name of its own, and nothing will expire.
+    assert_eq!(redis[1].command(&["KEYS", "*~*"]), "");
+    assert_eq!(redis[1].command(&["PTTL", "{vb0001}"]), "-1");
 }
