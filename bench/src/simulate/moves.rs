@@ -1,19 +1,15 @@
-//! [`Moves`]: VBuckets move from one shard to another while Agents and Servers go on.
-//!
-//! This is the seam for the machine that moves VBuckets in `taba-shard`: the order of the steps is that of the design (fence, copy,
-//! switch), what each costs is what was measured with 500 States of 200 bytes on one machine (a pause of 2 ms in the middle, 12 to 37 ms
-//! at the 99th percentile), as [`COPY_ROUND_TRIPS`] and [`COPY_BYTES_PER_SECOND`]. With that machine at hand, [`Moves::next`] asks it.
+//! [`Moves`]: VBuckets move from one shard to another while Agents and Servers go on. Every step is decided by
+//! [`taba_shard::migration::next`], as in the tool; what a step costs is in `world/faults.rs`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use super::measures::MovesReport;
+use taba_core::VBucket;
+use taba_shard::ShardName;
+use taba_shard::limits::MOVES_PER_SHARD;
+use taba_shard::migration::{self, Goal, Head, MoveStep};
 
-/// Moves that a shard takes part in at a time.
-const MOVES_PER_SHARD_MAX: usize = 4;
-/// The fence, the wait until a replica has it, the copy with its check, the switch.
-const COPY_ROUND_TRIPS: u32 = 4;
-const COPY_BYTES_PER_SECOND: f64 = 100e6;
+use super::measures::MovesReport;
 
 /// A VBucket on its way.
 #[derive(Clone, Copy, Debug)]
@@ -23,11 +19,20 @@ pub(super) struct Move {
     pub(super) to: u16,
 }
 
+/// What both shards hold of a VBucket that moves.
+#[derive(Debug)]
+struct Copies {
+    source: Head,
+    destination: Option<Head>,
+    fenced: Option<Duration>,
+}
+
 /// The moves that are left, and those that are under way.
 #[derive(Debug, Default)]
 pub(super) struct Moves {
     waiting: VecDeque<Move>,
     busy: BTreeMap<u16, usize>,
+    copies: BTreeMap<u16, Copies>,
     begun: Duration,
     ended: Option<Duration>,
     done: usize,
@@ -64,31 +69,57 @@ impl Moves {
     }
 
     /// A move that can begin now.
-    pub(super) fn next(&mut self) -> Option<Move> {
-        let is_free = |shard: u16| self.busy.get(&shard).copied().unwrap_or(0) < MOVES_PER_SHARD_MAX;
+    pub(super) fn begin(&mut self) -> Option<Move> {
+        let is_free = |shard: u16| self.busy.get(&shard).copied().unwrap_or(0) < MOVES_PER_SHARD;
         let place = self.waiting.iter().position(|next| is_free(next.from) && is_free(next.to))?;
         let next = self.waiting.remove(place)?;
         [next.from, next.to].into_iter().for_each(|shard| *self.busy.entry(shard).or_default() += 1);
+        let source = Head { epoch: 1, moved: None, has_content: true, is_bar: false };
+        self.copies.insert(next.vbucket, Copies { source, destination: None, fenced: None });
         Some(next)
     }
 
-    /// From the fence to the switch of a VBucket of so many bytes.
-    pub(super) fn pause(bytes: usize, round_trip: Duration) -> Duration {
-        round_trip * COPY_ROUND_TRIPS + Duration::from_secs_f64(bytes as f64 / COPY_BYTES_PER_SECOND)
+    /// What is to be done next.
+    pub(super) fn step(&self, moving: Move, vbucket: VBucket) -> MoveStep {
+        let copies = &self.copies[&moving.vbucket];
+        let this = migration::Move { vbucket, from: name(moving.from), to: name(moving.to) };
+        migration::next(Goal::Forward, this, Some(copies.source), copies.destination)
+            .expect("nobody else moves it")
     }
 
-    /// A move is done.
-    pub(super) fn done(&mut self, now: Duration, moved: Move, bytes: usize, pause: Duration) {
-        for shard in [moved.from, moved.to] {
-            self.busy.entry(shard).and_modify(|busy| *busy -= 1);
+    /// A step has been done: `bytes` is what the VBucket holds. Answers whether another move may begin.
+    pub(super) fn done(&mut self, now: Duration, moving: Move, step: MoveStep, bytes: usize) -> bool {
+        let copies = self.copies.get_mut(&moving.vbucket).expect("it was begun");
+        match step {
+            MoveStep::Fence { fence, .. } => {
+                copies.source.moved = Some((fence, name(moving.to)));
+                copies.fenced = Some(now);
+            }
+            MoveStep::Copy { fence, .. } => {
+                copies.destination =
+                    Some(Head { epoch: fence, moved: None, has_content: true, is_bar: false });
+                self.pauses.extend(copies.fenced.map(|fenced| now - fenced));
+                for shard in [moving.from, moving.to] {
+                    self.busy.entry(shard).and_modify(|busy| *busy -= 1);
+                }
+                self.done += 1;
+                self.bytes += bytes;
+                if self.left() == 0 {
+                    self.ended = Some(now);
+                }
+                return true;
+            }
+            MoveStep::Retire { .. } => copies.source.has_content = false,
+            MoveStep::Done | MoveStep::Bar { .. } | MoveStep::Unfence { .. } => {
+                unreachable!("no move is taken back here")
+            }
         }
-        self.done += 1;
-        self.bytes += bytes;
-        self.pauses.push(pause);
-        if self.left() == 0 {
-            self.ended = Some(now);
-        }
+        false
     }
+}
+
+fn name(shard: u16) -> ShardName {
+    format!("{:016x}", u64::from(shard) + 1).parse().expect("16 digits")
 }
 
 impl Moves {
@@ -113,6 +144,8 @@ impl Moves {
 
 #[cfg(test)]
 mod tests {
+    use taba_core::VBuckets;
+
     use super::*;
 
     #[test]
@@ -120,10 +153,21 @@ mod tests {
         for (vbuckets, before, after) in [(64, 8, 10), (1024, 100, 110), (64, 4, 64), (4096, 1000, 1100)] {
             let mut owners: Vec<u16> = (0..vbuckets).map(|n| (n * before / vbuckets) as u16).collect();
             let mut moves = Moves::plan(Duration::ZERO, &owners, after as u16);
-            while let Some(next) = moves.next() {
+            while let Some(next) = moves.begin() {
                 assert_eq!(owners[usize::from(next.vbucket)], next.from);
                 owners[usize::from(next.vbucket)] = next.to;
-                moves.done(Duration::ZERO, next, 1, Duration::ZERO);
+                let all = VBuckets::new(64).expect("a power of two");
+                let vbucket = all.get(0).expect("the first");
+                let mut steps = 0;
+                loop {
+                    let step = moves.step(next, vbucket);
+                    if step == MoveStep::Done {
+                        break;
+                    }
+                    moves.done(Duration::ZERO, next, step, 1);
+                    steps += 1;
+                }
+                assert_eq!(steps, 3, "fence, copy, retire");
             }
             assert!(moves.left() == 0 && moves.ended.is_some());
             let mut held = vec![0; after];

@@ -124,11 +124,19 @@ impl Shards {
         self.fenced[place] = false;
     }
 
-    /// Bytes of all that a VBucket holds.
-    pub(super) fn bytes(&self, vbucket: u16) -> usize {
+    /// Bytes of all that a VBucket holds, and fields.
+    pub(super) fn size(&self, vbucket: u16) -> (usize, usize) {
         let content = &self.primary[usize::from(vbucket)];
         let marks = content.marks.len() * (FRAMING + 38);
-        marks + content.states.iter().map(|(key, bytes)| state_bytes(key, bytes)).sum::<usize>()
+        let states: usize = content.states.iter().map(|(key, bytes)| state_bytes(key, bytes)).sum();
+        (marks + states, content.marks.len() + content.states.len())
+    }
+
+    /// A shard works for so long, from this time on or as soon as it can; answers when it is done.
+    pub(super) fn work(&mut self, shard: u16, from: Duration, work: Duration) -> Duration {
+        let shard = &mut self.shards[usize::from(shard)];
+        shard.busy_until = shard.busy_until.max(from) + work;
+        shard.busy_until
     }
 
     /// Does what the owner of the VBucket is asked, and says when it is done.
@@ -150,9 +158,7 @@ impl Shards {
                 (pairs, StoreReply::Committed(committed))
             }
         };
-        let shard = &mut self.shards[owner];
-        shard.busy_until = shard.busy_until.max(now) + OPERATION + FIELD * fields as u32;
-        (shard.busy_until, reply)
+        (self.work(owner as u16, now, OPERATION + FIELD * fields as u32), reply)
     }
 
     fn catch_up(&mut self, shard: usize, now: Duration) {

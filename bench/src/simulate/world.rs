@@ -13,6 +13,7 @@ use taba_core::wire::{Ack, Lanes, encode_acks};
 use taba_core::{ClientId, Commit, Committed, Envelope, Noise, Registry, StreamId, Version};
 use taba_server::planner::{PlannerInput, StoreFailed};
 use taba_shard::limits::{DISK_LAG, RESPONSE_TIMEOUT, STABLE_POLL_INTERVAL};
+use taba_shard::migration::MoveStep;
 
 use super::agenda::Agenda;
 use super::agent::SimulatedAgent;
@@ -82,11 +83,10 @@ enum Event {
         shard: u16,
         history: u32,
     },
-    Switch {
-        moving: Move,
-        bytes: usize,
-        pause: Duration,
-    },
+    /// A mover decides what comes next.
+    Decide(Move),
+    /// A step of a move takes effect.
+    Step(Move, MoveStep),
 }
 
 pub(super) struct World {
@@ -247,14 +247,8 @@ impl World {
                     server.feed(now, vbucket, PlannerInput::Stabilised(version, result), handlers, actions);
                 });
             }
-            Event::Switch { moving, bytes, pause } => {
-                self.shards.switch(moving.vbucket, moving.to);
-                let now = self.agenda.now();
-                if let Some(moves) = &mut self.moves {
-                    moves.done(now, moving, bytes, pause);
-                }
-                self.move_more();
-            }
+            Event::Decide(moving) => self.decide_move(moving),
+            Event::Step(moving, step) => self.do_step(moving, step),
         }
     }
 

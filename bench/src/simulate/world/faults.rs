@@ -4,8 +4,20 @@ use std::time::Duration;
 
 use taba_agent::dispatcher::FailureCause;
 
+use taba_shard::limits::{DISK_LAG, STABLE_POLL_INTERVAL};
+use taba_shard::migration::MoveStep;
+
 use super::{Event, World};
-use crate::simulate::moves::Moves;
+use crate::simulate::moves::{Move, Moves};
+
+/// What a move costs two Redis processes, from bench `moves`: for every 1,000 bytes, and for every field, read or written
+/// and read again.
+const SOURCE_KILOBYTE: Duration = Duration::from_nanos(900);
+const SOURCE_FIELD: Duration = Duration::from_nanos(1_600);
+const DESTINATION_KILOBYTE: Duration = Duration::from_nanos(2_800);
+const DESTINATION_FIELD: Duration = Duration::from_nanos(2_800);
+/// Until a mover asks a shard again that did not answer.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 impl World {
     fn some(&mut self, count: usize) -> Vec<usize> {
@@ -81,14 +93,66 @@ impl World {
         self.move_more();
     }
 
-    pub(super) fn move_more(&mut self) {
-        let round_trip = Duration::from_secs_f64(2.0 * self.options.store_network_ms / 1e3);
-        while let Some(moving) = self.moves.as_mut().and_then(Moves::next) {
-            self.shards.fence(moving.vbucket);
+    fn move_more(&mut self) {
+        while let Some(moving) = self.moves.as_mut().and_then(Moves::begin) {
             self.measures.touched.insert(moving.vbucket);
-            let bytes = self.shards.bytes(moving.vbucket);
-            let pause = Moves::pause(bytes, round_trip);
-            self.agenda.at(self.agenda.now() + pause, Event::Switch { moving, bytes, pause });
+            self.decide_move(moving);
         }
+    }
+
+    fn round_trip(&mut self) -> Duration {
+        self.latency(self.options.store_network_ms) + self.latency(self.options.store_network_ms)
+    }
+
+    /// The heads of both copies are read, which takes a round trip, and the next step is begun.
+    pub(super) fn decide_move(&mut self, moving: Move) {
+        let vbucket = self.config.vbuckets().get(moving.vbucket);
+        let (Some(moves), Some(vbucket)) = (&self.moves, vbucket) else { return };
+        let step = moves.step(moving, vbucket);
+        if step == MoveStep::Done {
+            return;
+        }
+        let read = self.agenda.now() + self.round_trip();
+        if [moving.from, moving.to].into_iter().any(|shard| self.shards.is_away(shard)) {
+            return self.agenda.at(read + RETRY_PAUSE, Event::Decide(moving));
+        }
+        let at = match step {
+            MoveStep::Copy { .. } => self.copied_at(moving),
+            // Once what the destination holds is stable.
+            MoveStep::Retire { .. } => {
+                let lag = Duration::from_secs_f64(self.options.replica_lag_ms / 1e3);
+                read + lag + DISK_LAG + STABLE_POLL_INTERVAL
+            }
+            _ => read + self.latency(self.options.store_network_ms),
+        };
+        self.agenda.at(at, Event::Step(moving, step));
+    }
+
+    /// When a VBucket that is fenced now is switched: the source is read, the indexes, the destination written, the switch.
+    fn copied_at(&mut self, moving: Move) -> Duration {
+        let (bytes, fields) = self.shards.size(moving.vbucket);
+        let work = |byte: Duration, field: Duration| (byte * bytes as u32) / 1000 + field * fields as u32;
+        let now = self.agenda.now();
+        let read = self.shards.work(moving.from, now, work(SOURCE_KILOBYTE, SOURCE_FIELD));
+        let arrived = read + self.round_trip();
+        let written = self.shards.work(moving.to, arrived, work(DESTINATION_KILOBYTE, DESTINATION_FIELD));
+        written + self.round_trip() + self.round_trip()
+    }
+
+    pub(super) fn do_step(&mut self, moving: Move, step: MoveStep) {
+        let now = self.agenda.now();
+        if [moving.from, moving.to].into_iter().any(|shard| self.shards.is_away(shard)) {
+            return self.agenda.at(now + RETRY_PAUSE, Event::Decide(moving));
+        }
+        match step {
+            MoveStep::Fence { .. } => self.shards.fence(moving.vbucket),
+            MoveStep::Copy { .. } => self.shards.switch(moving.vbucket, moving.to),
+            _ => {}
+        }
+        let (bytes, _) = self.shards.size(moving.vbucket);
+        if self.moves.as_mut().is_some_and(|moves| moves.done(now, moving, step, bytes)) {
+            self.move_more();
+        }
+        self.decide_move(moving);
     }
 }
