@@ -49,9 +49,7 @@ fn real_decision(
     let moved = |(epoch, to): (u64, ShardName)| Moved { epoch: small(epoch), to: small(to.0 - 1) };
     match next(goal, this, source, there) {
         Ok(MoveStep::Fence { own, fence }) => Decision::Fence { own: small(own), fence: small(fence) },
-        Ok(MoveStep::Copy { fence }) => {
-            Decision::Copy { own: small(source.unwrap().epoch), fence: small(fence) }
-        }
+        Ok(MoveStep::Copy { own, fence }) => Decision::Copy { own: small(own), fence: small(fence) },
         Ok(MoveStep::Retire { own, moved: to }) => Decision::Retire { own: small(own), moved: moved(to) },
         Ok(MoveStep::Bar { is_over_copy, fence, .. }) => Decision::Bar { fence: small(fence), is_over_copy },
         Ok(MoveStep::Unfence { own, moved: to, epoch }) => {
