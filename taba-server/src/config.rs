@@ -156,6 +156,8 @@ pub struct Config {
     ///
     /// Where Redis Sentinels name a primary: redis+sentinel://:PASSWORD@HOST:PORT+HOST:PORT+HOST:PORT/MASTER
     ///
+    /// A Redis Cluster, by some of its nodes: redis+cluster://:PASSWORD@HOST:PORT+HOST:PORT
+    ///
     /// A password on the command line is seen by every user of the machine; the variable or the file is a better place
     /// for it.
     #[arg(

@@ -19,6 +19,8 @@
 //! {vb0017}~NONCE            a VBucket on its way to this shard; and its indexes, as above
 //! taba:plan                 while a deployment is made: the names of its shards, in their order
 //! ```
+//! In a Redis Cluster there are only keys with a hash tag: the slots say what `taba:shard` and `taba:map` say elsewhere.
+//!
 //! Redis Cluster specification, "Hash tags": the first `{` and the first `}` after it delimit the tag. Both are in
 //! our prefix, whatever a user's key holds.
 
@@ -133,6 +135,20 @@ fn what_counts(key: &[u8]) -> &[u8] {
     between().unwrap_or(key)
 }
 
+/// The slot of Redis Cluster that all keys of a VBucket are in: CRC16 (XMODEM) of the hash tag, mod 16,384.
+pub fn slot_of(vbucket: VBucket) -> u16 {
+    crc16(vbucket.to_string().as_bytes()) % 16_384
+}
+
+/// CRC16 of XMODEM, as the Cluster specification gives it.
+fn crc16(bytes: &[u8]) -> u16 {
+    bytes.iter().fold(0, |crc, byte| {
+        (0..8).fold(crc ^ (u16::from(*byte) << 8), |crc: u16, _| {
+            if crc & 0x8000 == 0 { crc << 1 } else { (crc << 1) ^ 0x1021 }
+        })
+    })
+}
+
 /// The key of the VBucket itself.
 pub fn hash(vbucket: VBucket) -> String {
     format!("{{{vbucket}}}")
@@ -173,15 +189,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    /// CRC16 of XMODEM, as the Cluster specification gives it.
-    fn crc16(bytes: &[u8]) -> u16 {
-        bytes.iter().fold(0, |crc, byte| {
-            (0..8).fold(crc ^ (u16::from(*byte) << 8), |crc: u16, _| {
-                if crc & 0x8000 == 0 { crc << 1 } else { (crc << 1) ^ 0x1021 }
-            })
-        })
-    }
 
     /// The slot of a key, as the specification defines it.
     fn slot(key: &[u8]) -> u16 {

@@ -91,5 +91,15 @@ pub const CONNECT_REFUSAL_TIMEOUT: Duration = Duration::from_millis(250);
 pub const SENTINEL_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often Sentinels are asked, during a wait for stability, whether a connected Redis is still the primary.
 pub const SENTINEL_INTERVAL: Duration = Duration::from_secs(1);
+/// Timeout of the answer of one node of a Redis Cluster to the question which node has which slot.
+pub const CLUSTER_TIMEOUT: Duration = Duration::from_secs(1);
+/// Nodes of a Redis Cluster that are asked this at once.
+pub const CLUSTER_NODES_ASKED_MAX: usize = 8;
+/// The least time between two of these questions that errors cause.
+pub const CLUSTER_REFRESH_INTERVAL: Duration = Duration::from_millis(50);
+/// How often they are asked during a wait for stability.
+pub const CLUSTER_STABLE_INTERVAL: Duration = Duration::from_secs(1);
+/// How often one request to a Redis Cluster is sent on without a wait.
+pub const CLUSTER_REDIRECTS_MAX: u32 = 16;
 /// How long one poll of the replicas waits for that answer.
 pub const SENTINEL_POLL_MAX: Duration = Duration::from_millis(250);

@@ -85,6 +85,9 @@ pub enum StabilityLost {
     /// The replication ID has changed.
     #[error("the primary has begun another history of writes")]
     Rewritten,
+    /// Redis Cluster has moved its slot to another node, or is about to.
+    #[error("its slot has moved to another node, or moves")]
+    SlotMoved,
     /// The deadline of the wait has passed.
     #[error("the replicas did not catch up in time")]
     TimedOut,

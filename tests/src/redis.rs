@@ -1,5 +1,7 @@
 //! Real `redis-server` processes on free loopback ports: started, killed, paused, promoted, filled up.
 
+mod cluster;
+
 use std::fmt;
 use std::io::{BufRead, BufReader, Error, ErrorKind, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -9,6 +11,8 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use tempfile::TempDir;
+
+pub use self::cluster::RedisCluster;
 
 use crate::{PATIENCE, Process, free_port, wait_until};
 
@@ -136,9 +140,14 @@ impl Redis {
     /// # Panics
     /// When there is no `redis-server` and none can be installed, or it does not start.
     pub fn start(options: Options) -> Self {
+        Self::start_with(move || options.clone())
+    }
+
+    /// The same; each try has options of its own, for a second port.
+    fn start_with(options: impl Fn() -> Options) -> Self {
         let directory = TempDir::new().expect("a directory for a Redis");
         for _ in 0..STARTS_MAX {
-            let port = free_port();
+            let (port, options) = (free_port(), options());
             if let Some(process) = launch(port, directory.path(), &options) {
                 return Self { process, port, directory, options };
             }

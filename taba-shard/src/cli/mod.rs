@@ -62,6 +62,8 @@ struct Config {
     ///
     /// The shard map names the others; they are signed in to as the first. A password on the command line is seen by every
     /// user of the machine; the variable or the file is a better place for it.
+    ///
+    /// A Redis Cluster (redis+cluster://HOST:PORT+HOST:PORT) moves its slots itself: only `init` is for it.
     #[arg(
         long, global = true, env = "TABA_SHARD_REDIS", value_name = "URL", hide_env_values = true, value_delimiter = ',',
         default_value = "redis://127.0.0.1:6379", value_parser = NonEmptyStringValueParser::new()
@@ -255,6 +257,9 @@ impl Config {
             return self.init(*vbuckets).await;
         }
         let shards = self.connect().await?;
+        if shards.is_cluster() {
+            return Err(ConnectError::ClusterMoves.into());
+        }
         match command {
             Command::Init { .. } => Ok(Exit::Clean),
             Command::Status => show::status(self, &shards).await,
@@ -334,6 +339,16 @@ impl Config {
         let mut options = self.options(vbuckets);
         options.bootstrap = Bootstrap::IfEmpty;
         let shards = Shards::connect(self.urls()?, options).await?;
+        if shards.is_cluster() {
+            let deployment = shards.view().deployment();
+            return text::line(
+                self,
+                &format!(
+                    "deployment {:016x}, {} vbuckets, in a redis cluster",
+                    deployment.id, deployment.vbuckets
+                ),
+            );
+        }
         show::status(self, &shards).await
     }
 

@@ -57,6 +57,15 @@ pub enum DataError {
     },
 }
 
+impl From<Arc<LinkError>> for DataError {
+    fn from(error: Arc<LinkError>) -> Self {
+        match &*error {
+            LinkError::Refused { shard, source } => Self::Refused { shard: *shard, source: source.clone() },
+            _ => Self::Link(error),
+        }
+    }
+}
+
 impl From<LinkError> for DataError {
     fn from(error: LinkError) -> Self {
         match error {

@@ -14,6 +14,7 @@
 //!
 //! A lock is one small hash that is never removed; the number of names should be bounded.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use taba_core::Remedy;
@@ -86,6 +87,12 @@ impl LockLease {
     }
 }
 
+impl From<Arc<LinkError>> for LockError {
+    fn from(error: Arc<LinkError>) -> Self {
+        Self::Data(error.into())
+    }
+}
+
 impl From<LinkError> for LockError {
     fn from(error: LinkError) -> Self {
         Self::Data(error.into())
@@ -114,7 +121,7 @@ impl Data {
         let mut call = scripts::ACQUIRE.call(&[self.namespace.lock(place.vbucket, name.as_ref())]);
         call.arg(&holder).arg(micros);
         let wrong = || LockError::from(LinkError::Answer { shard: place.shard });
-        match self.shards.link(place.shard).one(call).await? {
+        match self.shards.one(place.vbucket, place.shard, call).await? {
             Reply::List(mut left) => {
                 let left = left.pop().and_then(FencingToken::read).ok_or_else(wrong)?;
                 Err(LockError::Held { left: Duration::from_micros(left.0) })
@@ -150,7 +157,7 @@ impl Data {
     }
 
     async fn held(&self, place: KeyLocation, call: redis::Cmd) -> Result<(), LockError> {
-        match self.shards.link(place.shard).one(call).await? {
+        match self.shards.one(place.vbucket, place.shard, call).await? {
             Reply::Integer(1) => Ok(()),
             Reply::Integer(_) => Err(LockError::Lost),
             _ => Err(LinkError::Answer { shard: place.shard }.into()),

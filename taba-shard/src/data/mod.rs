@@ -22,7 +22,7 @@ use crate::command::{self, Command, Reply, SetCondition};
 use crate::keys::{KeyError, Namespace, vbucket_of};
 use crate::limits::{COMMAND_ARGUMENTS_MAX, COMMAND_BYTES_MAX};
 use crate::map::ShardId;
-use crate::redis::{LinkError, RedisRefusal, Shards};
+use crate::redis::{LinkError, RedisRefusal, SendRules, Shards, VBucketAnswer, VBucketRequest};
 use crate::router::{RequestBounds, ShardRequest, route};
 
 /// The keys of one namespace, spread over the shards.
@@ -65,10 +65,9 @@ impl Data {
     /// [`DataError`].
     pub async fn run<T>(&self, command: Command<T>) -> Result<T, DataError> {
         let place = self.place(&command)?;
-        let link = self.shards.link(place.shard);
         let call = self.words(place.vbucket, &command);
-        let reply = link.request(vec![call]).await?.replies.pop();
-        read(reply, place.shard, command.read)
+        let reply = self.shards.ask(place.vbucket, place.shard, call).await?;
+        read(Some(reply), place.shard, command.read)
     }
 
     /// Runs many commands on any keys: one answer for each, in order. Those on one shard run in order; they are no
@@ -108,20 +107,15 @@ impl Data {
     ) -> Vec<(Vec<usize>, Vec<Result<T, DataError>>)> {
         let mut all = Vec::with_capacity(requests.len());
         for request in requests {
-            let calls = request.items.iter().map(|(place, command)| self.words(place.vbucket, command));
-            let answered = self.shards.link(request.shard).request(calls.collect()).await;
-            let answers = match answered {
-                Ok(answered) => {
-                    let pairs = request.items.iter().zip(answered.replies);
-                    pairs
-                        .map(|((_, command), reply)| read(Some(reply), request.shard, command.read))
-                        .collect()
-                }
-                Err(error) => {
-                    let error = DataError::from(error);
-                    request.items.iter().map(|_| Err(error.clone())).collect()
-                }
+            let calls = request.items.iter().map(|(place, command)| {
+                VBucketRequest::one(place.vbucket, self.words(place.vbucket, command))
+            });
+            let outcomes = self.shards.send(request.shard, calls.collect(), SendRules::PATIENT).await;
+            let answer = |((_, command), outcome): (&(KeyLocation, Command<T>), Result<VBucketAnswer, _>)| {
+                let mut answer = outcome.map_err(DataError::from)?;
+                read(answer.replies.pop(), answer.shard, command.read)
             };
+            let answers = request.items.iter().zip(outcomes).map(answer).collect();
             all.push((request.places().to_vec(), answers));
         }
         all

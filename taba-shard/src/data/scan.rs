@@ -1,15 +1,16 @@
 //! [`Data::scan`]: every key of a namespace, over all shards, a page at a time.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use redis::cmd;
 
 use super::{Data, DataError};
 use crate::command::Reply;
-use crate::limits::SCAN_KEYS_MAX;
+use crate::limits::{CLUSTER_REFRESH_INTERVAL, SCAN_KEYS_MAX};
 use crate::map::ShardId;
-use crate::redis::{LinkError, RedisRefusal};
+use crate::redis::{LinkError, RedisRefusal, ShardLink};
 
 /// The position of a scan.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +19,8 @@ pub struct ScanCursor {
     /// The run ID of the process that gave the position; it is invalid for any other.
     run: String,
     position: String,
+    /// Of the slots of a Redis Cluster: another one means that some have moved.
+    generation: u64,
 }
 
 /// A page of keys.
@@ -36,7 +39,8 @@ impl Data {
     ///
     /// Every key that exists during the whole scan is returned at least once; it may appear again on a later page.
     /// When a shard fails over or restarts meanwhile, its keys are scanned again from the start: positions depend on
-    /// a hash seed of the process.
+    /// a hash seed of the process. In a Redis Cluster all keys are scanned again when slots have moved; of a slot that is
+    /// moving when the scan ends, keys may be left out.
     ///
     /// # Errors
     /// [`DataError`]; the same page can be requested again.
@@ -45,9 +49,10 @@ impl Data {
     /// Each page makes a shard examine about `keys` of all its keys, with those of other namespaces and of the Store.
     /// At most [`SCAN_KEYS_MAX`]; slightly more may come, since Redis returns whole buckets.
     pub async fn scan(&self, cursor: Option<ScanCursor>, keys: usize) -> Result<ScanPage, DataError> {
+        let generation = self.generation().await;
         let (shard, run, position) = match cursor {
-            Some(cursor) => (cursor.shard, cursor.run, cursor.position),
-            None => (ShardId(0), String::new(), "0".to_owned()),
+            Some(cursor) if cursor.generation == generation => (cursor.shard, cursor.run, cursor.position),
+            _ => (self.next_shard(0).unwrap_or(ShardId(0)), String::new(), "0".to_owned()),
         };
         let question = |position: &str| {
             let mut command = cmd("SCAN");
@@ -82,12 +87,36 @@ impl Data {
         }
         let position = String::from_utf8_lossy(&position).into_owned();
         let next = if position != "0" {
-            Some(ScanCursor { shard, run: answered.run, position })
-        } else if usize::from(shard.0) + 1 < self.shards.count() {
-            Some(ScanCursor { shard: ShardId(shard.0 + 1), run: String::new(), position: "0".to_owned() })
+            Some(ScanCursor { shard, run: answered.run, position, generation })
+        } else if let Some(shard) = self.next_shard(usize::from(shard.0) + 1) {
+            Some(ScanCursor { shard, run: String::new(), position: "0".to_owned(), generation })
         } else {
-            None
+            let now = self.generation().await;
+            // A key may have gone from a node that was not yet scanned to one that was.
+            let first = self.next_shard(0).filter(|_| now != generation);
+            first.map(|shard| ScanCursor {
+                shard,
+                run: String::new(),
+                position: "0".to_owned(),
+                generation: now,
+            })
         };
         Ok(ScanPage { keys: unique.into_iter().collect(), next })
+    }
+
+    /// The first shard from this place on; in a Redis Cluster the first node with slots.
+    fn next_shard(&self, from: usize) -> Option<ShardId> {
+        let links = self.shards.links();
+        let is_scanned = |link: &Arc<ShardLink>| !self.shards.is_cluster() || !link.is_retired();
+        links.iter().skip(from).find(|link| is_scanned(link)).map(|link| link.shard())
+    }
+
+    /// The generation of the slots, as the nodes of a Redis Cluster say now; 0 without one.
+    async fn generation(&self) -> u64 {
+        let Some(cluster) = self.shards.cluster() else { return 0 };
+        if let Err(error) = cluster.refresh(CLUSTER_REFRESH_INTERVAL).await {
+            tracing::debug!(error = taba_core::causes(&error), "the nodes do not say who has which slot");
+        }
+        cluster.generation()
     }
 }

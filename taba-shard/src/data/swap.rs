@@ -51,7 +51,7 @@ impl Data {
         for value in [expected, new] {
             call.arg(u8::from(value.is_some())).arg(value.unwrap_or_default());
         }
-        match self.shards.link(place.shard).one(call).await? {
+        match self.shards.one(place.vbucket, place.shard, call).await? {
             Reply::Integer(1) => Ok(Swap::Done),
             Reply::List(mut found) => match found.pop() {
                 Some(Reply::Bytes(bytes)) => Ok(Swap::Found(Some(bytes))),
@@ -76,7 +76,7 @@ impl Data {
         let mut call = scripts::FENCED_SET.call(&[self.namespace.key(place.vbucket, key.as_ref())]);
         call.arg(token.0).arg(value.as_ref());
         let wrong = || DataError::from(LinkError::Answer { shard: place.shard });
-        match self.shards.link(place.shard).one(call).await? {
+        match self.shards.one(place.vbucket, place.shard, call).await? {
             Reply::Integer(1) => Ok(Fenced::Done),
             Reply::List(mut found) => {
                 let highest = found.pop().and_then(FencingToken::read).ok_or_else(wrong)?;
@@ -97,7 +97,7 @@ impl Data {
         let place = self.place_of(key.as_ref())?;
         let mut call = cmd("HMGET");
         call.arg(self.namespace.key(place.vbucket, key.as_ref())).arg("token").arg("value");
-        let Reply::List(items) = self.shards.link(place.shard).one(call).await? else {
+        let Reply::List(items) = self.shards.one(place.vbucket, place.shard, call).await? else {
             return Err(LinkError::Answer { shard: place.shard }.into());
         };
         match <[Reply; 2]>::try_from(items) {

@@ -8,7 +8,7 @@ use super::{Data, DataError, KeyLocation, read};
 use crate::command::{Command, Reply};
 use crate::limits::TRANSACTION_COMMANDS_MAX;
 use crate::map::ShardId;
-use crate::redis::{LinkError, RedisRefusal};
+use crate::redis::{LinkError, RedisRefusal, SendRules, VBucketRequest};
 
 /// Several commands on the keys of one VBucket: no client sees a state between them, and either all run or none.
 ///
@@ -92,7 +92,9 @@ impl Transaction<'_> {
         let mut calls = vec![cmd("MULTI")];
         calls.extend(self.calls);
         calls.push(cmd("EXEC"));
-        let mut replies = self.data.shards.link(shard).request(calls).await?.replies;
+        let request = VBucketRequest { vbucket: place.vbucket, commands: calls };
+        let answer = self.data.shards.send(shard, vec![request], SendRules::PATIENT).await.pop();
+        let mut replies = answer.ok_or(LinkError::Answer { shard })??.replies;
         match replies.pop() {
             Some(Reply::List(items)) if items.len() == count => {
                 Ok(Replies { shard, replies: items.into_iter().map(Some).collect() })

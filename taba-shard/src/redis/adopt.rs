@@ -8,6 +8,7 @@ use taba_core::{VBucket, Version};
 use super::bootstrap::name_shard;
 use super::census::ask;
 use super::clock::random;
+use super::cluster::{Cluster, cluster_url, holdings};
 use super::error::ConnectError;
 use super::link::{ShardLink, accepted};
 use super::maps::{change_map, entry, newest_map, read_map};
@@ -19,7 +20,7 @@ use crate::adoption::{Step, Steps, plan};
 use crate::command::Reply;
 use crate::keys;
 use crate::layout;
-use crate::limits::{REQUEST_COMMANDS_MAX, SHARDS_MAX};
+use crate::limits::{MOVE_WAIT_MAX, REQUEST_COMMANDS_MAX, SHARDS_MAX};
 use crate::map::{ShardId, ShardName};
 use crate::shard_map::{ShardEntry, ShardMap};
 
@@ -27,6 +28,7 @@ use crate::shard_map::{ShardEntry, ShardMap};
 #[derive(Debug)]
 pub struct Adoption {
     links: Vec<Arc<ShardLink>>,
+    cluster: Option<Arc<Cluster>>,
     names: Vec<String>,
     steps: Steps,
 }
@@ -42,6 +44,9 @@ impl Adoption {
         if !(1..=SHARDS_MAX).contains(&shards) {
             return Err(ConnectError::Shards { shards });
         }
+        if let Some(url) = cluster_url(&*topology).await? {
+            return Self::plan_cluster(url, options).await;
+        }
         let all = || (0..shards).map(|shard| ShardId(shard as u16));
         let names = all().map(|shard| topology.name(shard)).collect();
         let links: Vec<Arc<ShardLink>> =
@@ -51,7 +56,19 @@ impl Adoption {
             holdings.push(ask(link, options.vbuckets).await?.0);
         }
         let steps = plan(options.vbuckets, &holdings, random())?;
-        Ok(Self { links, names, steps })
+        Ok(Self { links, cluster: None, names, steps })
+    }
+
+    /// In a Redis Cluster each VBucket is made at the node that has its slot.
+    async fn plan_cluster(url: ShardUrl, options: ShardsOptions) -> Result<Self, ConnectError> {
+        let cluster = Cluster::connect(url, &options).await?;
+        let mut steps = plan(options.vbuckets, &holdings(&cluster, options.vbuckets).await?, random())?;
+        for (_, vbucket, shard) in &mut steps.steps {
+            *shard = cluster.shard_of(*vbucket).unwrap_or(*shard);
+        }
+        let links = cluster.links().as_ref().clone();
+        let names = links.iter().map(|link| link.label()).collect();
+        Ok(Self { links, cluster: Some(cluster), names, steps })
     }
 
     /// The resulting deployment and the steps, one line each.
@@ -92,11 +109,23 @@ impl Adoption {
                     (*found == step && *shard == link.shard()).then_some(*vbucket)
                 };
                 let vbuckets: Vec<VBucket> = self.steps.steps.iter().filter_map(of).collect();
+                if let Some(cluster) = &self.cluster {
+                    for (_, outcome) in
+                        cluster.ask_each(&vbuckets, MOVE_WAIT_MAX, |vbucket| self.call(step, vbucket)).await
+                    {
+                        let (shard, reply) = outcome.map_err(ConnectError::Link)?;
+                        accepted(shard, reply)?;
+                    }
+                    continue;
+                }
                 for some in vbuckets.chunks(REQUEST_COMMANDS_MAX) {
                     let calls = some.iter().map(|vbucket| self.call(step, *vbucket)).collect();
                     check(link, link.eval(calls).await?.replies)?;
                 }
             }
+        }
+        if self.cluster.is_some() {
+            return Ok(());
         }
         for link in &self.links {
             let mut forget = cmd("DEL");

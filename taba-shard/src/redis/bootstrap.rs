@@ -96,21 +96,13 @@ pub(super) async fn bootstrap(
         return Err(CensusError::VBuckets { shard, found, expected }.into());
     }
     let new = Deployment { id: of.id, ..new };
-    let old = Deployment { is_new: false, ..new };
     for step in [create, finish] {
         for (place, link) in in_order.iter().enumerate() {
             let owned: Vec<VBucket> = map.owned_by(ShardId(place as u16)).collect();
             for some in owned.chunks(REQUEST_COMMANDS_MAX) {
                 let calls = some.iter().map(|vbucket| step(*vbucket, new)).collect();
                 for (vbucket, reply) in some.iter().zip(link.eval(calls).await?.replies) {
-                    let is_fine = match accepted(link.shard(), reply)? {
-                        Reply::Bytes(of) => {
-                            layout::read_deployment(&of).is_some_and(|of| of == new || of == old)
-                        }
-                        Reply::Integer(_) => true,
-                        _ => false,
-                    };
-                    if !is_fine {
+                    if !is_of(&accepted(link.shard(), reply)?, new) {
                         return Err(damaged(*vbucket));
                     }
                 }
@@ -128,14 +120,24 @@ pub(super) async fn bootstrap(
     }
 }
 
-fn create(vbucket: VBucket, new: Deployment) -> Cmd {
+/// Whether the answer of a step says that the VBucket is of this deployment.
+pub(super) fn is_of(reply: &Reply, new: Deployment) -> bool {
+    let old = Deployment { is_new: false, ..new };
+    match reply {
+        Reply::Bytes(of) => layout::read_deployment(of).is_some_and(|of| of == new || of == old),
+        Reply::Integer(_) => true,
+        _ => false,
+    }
+}
+
+pub(super) fn create(vbucket: VBucket, new: Deployment) -> Cmd {
     let mut call = scripts::CREATE.call(&[keys::hash(vbucket)]);
     call.arg(layout::put_version(Version::NEVER)).arg(layout::FIRST_EPOCH);
     call.arg(layout::put_deployment(new));
     call
 }
 
-fn finish(vbucket: VBucket, new: Deployment) -> Cmd {
+pub(super) fn finish(vbucket: VBucket, new: Deployment) -> Cmd {
     let mut call = scripts::FINISH.call(&[keys::hash(vbucket)]);
     call.arg(layout::put_deployment(new));
     call.arg(layout::put_deployment(Deployment { is_new: false, ..new }));

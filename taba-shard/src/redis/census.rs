@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use redis::cmd;
+use redis::{Cmd, cmd};
 use taba_core::{Remedy, VBucket, VBuckets, Version};
 
 use super::error::{ConnectError, LinkError};
@@ -17,14 +17,14 @@ use crate::map::ShardId;
 /// A census, and the shards that did not answer.
 pub(super) struct CensusReport {
     pub(super) found: CensusOutcome,
-    pub(super) silence: Vec<(ShardId, LinkError)>,
+    pub(super) silence: Vec<(ShardId, Arc<LinkError>)>,
     /// The connections over which the others answered.
     pub(super) connections: Vec<(ShardId, u64)>,
 }
 
 impl CensusReport {
     pub(super) fn silence_words(&self) -> String {
-        let words: Vec<String> = self.silence.iter().map(|(_, error)| taba_core::causes(error)).collect();
+        let words: Vec<String> = self.silence.iter().map(|(_, error)| taba_core::causes(&**error)).collect();
         words.join("; ")
     }
 }
@@ -49,7 +49,7 @@ pub(super) async fn take_census(
             }
             // A temporary error counts as silence; one that an operator has to fix is returned at once.
             Err(error) if matches!(error.remedy(), Remedy::Wait(_)) => {
-                silence.push((link.shard(), error));
+                silence.push((link.shard(), Arc::new(error)));
             }
             Err(error) => return Err(error.into()),
         }
@@ -58,7 +58,8 @@ pub(super) async fn take_census(
         Ok(found) => Ok(CensusReport { found, silence, connections }),
         Err(CensusError::Incomplete { shard }) => {
             let error = silence.into_iter().find(|(silent, _)| *silent == shard);
-            Err(error.map_or(CensusError::Incomplete { shard }.into(), |(_, error)| error.into()))
+            Err(error
+                .map_or(CensusError::Incomplete { shard }.into(), |(_, error)| ConnectError::Link(error)))
         }
         Err(error) => Err(error.into()),
     }
@@ -71,21 +72,11 @@ pub(super) async fn ask(link: &ShardLink, vbuckets: VBuckets) -> Result<(ShardHo
     let mut answer = ShardHoldings::default();
     let mut connection = u64::MAX;
     for some in all.chunks(REQUEST_COMMANDS_MAX) {
-        let question = |vbucket: &VBucket| {
-            let mut command = cmd("HMGET");
-            let fields = [layout::VERSION, layout::OWN, layout::MOVED, layout::OF];
-            command.arg(keys::hash(*vbucket)).arg(&fields);
-            command
-        };
-        let answered = link.request(some.iter().map(question).collect()).await?;
+        let answered = link.request(some.iter().map(|vbucket| question(*vbucket)).collect()).await?;
         // The first of them: what came over a later one is only newer.
         connection = connection.min(answered.epoch);
         for (vbucket, reply) in some.iter().zip(answered.replies) {
-            let held = match reply {
-                // No store writes a key of another type under this name.
-                Reply::Refused { code, .. } if code == "WRONGTYPE" => None,
-                reply => read_held(accepted(shard, reply)?),
-            };
+            let held = read_answer(shard, reply)?;
             if held.is_none() {
                 answer.damaged.insert(*vbucket);
             }
@@ -93,6 +84,23 @@ pub(super) async fn ask(link: &ShardLink, vbuckets: VBuckets) -> Result<(ShardHo
         }
     }
     Ok((answer, connection))
+}
+
+/// Asks what a shard holds of a VBucket.
+pub(super) fn question(vbucket: VBucket) -> Cmd {
+    let mut command = cmd("HMGET");
+    let fields = [layout::VERSION, layout::OWN, layout::MOVED, layout::OF];
+    command.arg(keys::hash(vbucket)).arg(&fields);
+    command
+}
+
+/// Parses the answer to [`question`]. The outer `None`: no store writes this.
+pub(super) fn read_answer(shard: ShardId, reply: Reply) -> Result<Option<Option<HeldVBucket>>, LinkError> {
+    match reply {
+        // No store writes a key of another type under this name.
+        Reply::Refused { code, .. } if code == "WRONGTYPE" => Ok(None),
+        reply => Ok(read_held(accepted(shard, reply)?)),
+    }
 }
 
 /// Parses version, epoch, moved and deployment. The outer `None`: no store writes this.

@@ -1,5 +1,6 @@
 //! Errors of connections and deployments: [`LinkError`], [`RedisRefusal`], [`ConnectError`].
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use taba_core::{Remedy, VBucket};
@@ -8,7 +9,7 @@ use super::topology::TopologyError;
 use super::url_error::UrlError;
 use crate::adoption::AdoptionError;
 use crate::census::CensusError;
-use crate::limits::{BACKOFF_MAX, SHARDS_MAX};
+use crate::limits::{BACKOFF_MAX, MOVE_POLL_MAX, SHARDS_MAX};
 use crate::map::{MapError, ShardId, ShardName};
 use crate::shard_map::ShardMapError;
 
@@ -78,6 +79,26 @@ pub enum LinkError {
     Replica {
         /// The shard.
         shard: ShardId,
+    },
+    /// The Redis is a node of a Redis Cluster, and was not named as one.
+    #[error("{shard} is a node of a redis cluster: name the cluster, as redis+cluster://HOST:PORT")]
+    ClusterNode {
+        /// The shard.
+        shard: ShardId,
+    },
+    /// The Redis is no node of a Redis Cluster, and was named as one.
+    #[error("{shard} is no node of a redis cluster (cluster-enabled no): name it as redis://HOST:PORT")]
+    NoClusterNode {
+        /// The shard.
+        shard: ShardId,
+    },
+    /// No node of the Redis Cluster has the slot of a VBucket.
+    #[error("no node of the redis cluster has slot {slot}, of {vbucket}: see redis-cli --cluster check")]
+    Uncovered {
+        /// The VBucket.
+        vbucket: VBucket,
+        /// Its slot.
+        slot: u16,
     },
     /// The Redis evicts keys when its memory is full.
     #[error(
@@ -149,6 +170,7 @@ impl LinkError {
             | Self::Connect { .. }
             | Self::Unanswered { .. }
             | Self::Replica { .. }
+            | Self::Uncovered { .. }
             | Self::Stranger { .. } => Remedy::Wait(BACKOFF_MAX),
             Self::TimedOut { .. }
             | Self::Broken { .. }
@@ -157,7 +179,10 @@ impl LinkError {
             | Self::Rewritten { .. }
             | Self::Deposed { .. } => Remedy::Wait(Duration::from_millis(100)),
             Self::Refused { source, .. } => source.remedy(),
-            Self::Answer { .. } | Self::Evicts { .. } => Remedy::GiveUp,
+            Self::Answer { .. }
+            | Self::Evicts { .. }
+            | Self::ClusterNode { .. }
+            | Self::NoClusterNode { .. } => Remedy::GiveUp,
         }
     }
 
@@ -186,7 +211,9 @@ impl RedisRefusal {
             // demoted.
             "ERR" if self.detail.contains("max number of clients") => Remedy::Wait(Duration::from_secs(1)),
             "OOM" | "MISCONF" | "LOADING" | "BUSY" | "NOREPLICAS" | "READONLY" | "MASTERDOWN"
-            | "TRYAGAIN" | "CLUSTERDOWN" | "NOSCRIPT" => Remedy::Wait(Duration::from_secs(1)),
+            | "CLUSTERDOWN" | "NOSCRIPT" => Remedy::Wait(Duration::from_secs(1)),
+            // The slot is moving.
+            "TRYAGAIN" => Remedy::Wait(MOVE_POLL_MAX),
             "MOVED" | "ASK" => Remedy::Reroute,
             _ => Remedy::GiveUp,
         }
@@ -205,7 +232,45 @@ pub enum ConnectError {
     },
     /// A shard cannot be used.
     #[error("a shard cannot be used")]
-    Link(#[from] LinkError),
+    Link(#[from] Arc<LinkError>),
+    /// A Redis Cluster is one of several URLs.
+    #[error(
+        "a redis cluster is all shards of a deployment, and its URL the only one: of the {shards} URLs keep \
+         redis+cluster://HOST:PORT+HOST:PORT"
+    )]
+    ClusterAmong {
+        /// The number of URLs.
+        shards: usize,
+    },
+    /// The nodes of a Redis Cluster do not say which has which slot.
+    #[error("no node of {url} says which slots the nodes have: {causes}")]
+    Cluster {
+        /// The URL without secrets.
+        url: String,
+        /// What each of them said.
+        causes: String,
+        /// Whether an operator has to mend it: a wrong password, a Redis that is no node.
+        is_lasting: bool,
+    },
+    /// No node of the Redis Cluster has the slots of some VBuckets.
+    #[error(
+        "no node of the redis cluster has slot {slot}, of {vbucket}, nor those of {others} other vbuckets: \
+         see redis-cli --cluster check"
+    )]
+    Uncovered {
+        /// The first of them.
+        vbucket: VBucket,
+        /// Its slot.
+        slot: u16,
+        /// How many more.
+        others: usize,
+    },
+    /// What was asked for is done by the Redis Cluster itself.
+    #[error(
+        "this deployment is in a redis cluster, which moves its slots itself: see redis-cli --cluster with \
+         check, reshard, rebalance, add-node and del-node"
+    )]
+    ClusterMoves,
     /// The shards cannot become one deployment.
     #[error("the shards cannot become one deployment")]
     Adoption(#[from] AdoptionError),
@@ -313,12 +378,20 @@ pub enum ConnectError {
     },
 }
 
+impl From<LinkError> for ConnectError {
+    fn from(error: LinkError) -> Self {
+        Self::Link(Arc::new(error))
+    }
+}
+
 impl ConnectError {
     /// What the caller should do.
     pub fn remedy(&self) -> Remedy {
         match self {
             Self::Link(source) => source.remedy(),
-            Self::Census(CensusError::Incomplete { .. }) => Remedy::Wait(BACKOFF_MAX),
+            Self::Census(CensusError::Incomplete { .. })
+            | Self::Uncovered { .. }
+            | Self::Cluster { is_lasting: false, .. } => Remedy::Wait(BACKOFF_MAX),
             Self::MapHeld { left } => Remedy::Wait(*left),
             Self::Shards { .. }
             | Self::Census(_)
@@ -335,6 +408,9 @@ impl ConnectError {
             | Self::NoShard { .. }
             | Self::Adoption(_)
             | Self::OtherPlan { .. }
+            | Self::Cluster { .. }
+            | Self::ClusterAmong { .. }
+            | Self::ClusterMoves
             | Self::Damaged { .. } => Remedy::GiveUp,
         }
     }

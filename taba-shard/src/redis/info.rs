@@ -20,6 +20,8 @@ pub(super) struct RedisInfo {
     /// Whether it has an append-only log.
     pub(super) has_log: bool,
     replicas: u64,
+    /// Whether it is a node of a Redis Cluster; `None` if unknown.
+    is_node: Option<bool>,
 }
 
 impl RedisInfo {
@@ -35,11 +37,17 @@ impl RedisInfo {
             policy: field("maxmemory_policy"),
             has_log: field("aof_enabled") == "1",
             replicas: field("connected_slaves").parse().unwrap_or(0),
+            is_node: Some(field("cluster_enabled")).filter(|word| !word.is_empty()).map(|word| word == "1"),
         }
     }
 
-    /// Refuses settings that lose data.
-    pub(super) fn check(&self, shard: ShardId) -> Result<(), LinkError> {
+    /// Refuses settings that lose data, and a node of a Cluster where none is expected, or the other way round.
+    pub(super) fn check(&self, shard: ShardId, is_node: bool) -> Result<(), LinkError> {
+        match self.is_node {
+            Some(true) if !is_node => return Err(LinkError::ClusterNode { shard }),
+            Some(false) if is_node => return Err(LinkError::NoClusterNode { shard }),
+            _ => {}
+        }
         if self.role == "slave" || self.role == "replica" {
             return Err(LinkError::Replica { shard });
         }
@@ -134,12 +142,17 @@ mod tests {
             "run_id:r\r\nrole:master\r\nmaster_replid:h\r\nmaxmemory_policy:noeviction\r\naof_enabled:1\r\n";
         let info = RedisInfo::read(text);
         assert_eq!((info.run.as_str(), info.history.as_str(), info.has_log), ("r", "h", true));
-        assert!(info.check(ShardId(0)).is_ok());
+        assert!(info.check(ShardId(0), false).is_ok());
         let evicts =
-            RedisInfo::read(&text.replace("noeviction", "allkeys-lru")).check(ShardId(3)).unwrap_err();
+            RedisInfo::read(&text.replace("noeviction", "allkeys-lru")).check(ShardId(3), false).unwrap_err();
         assert!(matches!(&evicts, LinkError::Evicts { policy, .. } if policy == "allkeys-lru"), "{evicts}");
-        let replica = RedisInfo::read(&text.replace("master\r", "slave\r")).check(ShardId(3));
+        let replica = RedisInfo::read(&text.replace("master\r", "slave\r")).check(ShardId(3), false);
         assert!(matches!(replica, Err(LinkError::Replica { .. })));
-        assert!(RedisInfo::read("").check(ShardId(0)).is_ok(), "what is not said is not refused");
+        assert!(RedisInfo::read("").check(ShardId(0), false).is_ok(), "what is not said is not refused");
+        let node = RedisInfo::read(&format!("{text}cluster_enabled:1\r\n"));
+        assert!(matches!(node.check(ShardId(3), false), Err(LinkError::ClusterNode { .. })));
+        assert!(node.check(ShardId(3), true).is_ok());
+        let alone = RedisInfo::read(&format!("{text}cluster_enabled:0\r\n"));
+        assert!(matches!(alone.check(ShardId(3), true), Err(LinkError::NoClusterNode { .. })));
     }
 }

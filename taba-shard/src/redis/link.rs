@@ -36,6 +36,8 @@ use crate::stability::{
 pub(crate) struct ShardLink {
     shard: ShardId,
     topology: Arc<dyn Topology>,
+    /// Whether it is a node of a Redis Cluster, which has no name: its slots say what it holds.
+    is_node: bool,
     /// The name of the Redis; unknown until it has said so.
     name: OnceLock<ShardName>,
     /// Whether it is no shard of the deployment any more.
@@ -100,6 +102,7 @@ impl ShardLink {
         Self {
             shard,
             topology,
+            is_node: false,
             name: OnceLock::new(),
             is_retired: AtomicBool::new(false),
             censused: AtomicU64::new(0),
@@ -118,6 +121,11 @@ impl ShardLink {
     /// A connection to the Redis of one URL.
     pub(super) fn to(shard: ShardId, url: ShardUrl, options: &ShardsOptions) -> Self {
         Self::new(shard, Arc::new(AtAddress(url)), options)
+    }
+
+    /// A connection to a node of a Redis Cluster.
+    pub(super) fn to_node(shard: ShardId, url: ShardUrl, options: &ShardsOptions) -> Self {
+        Self { is_node: true, ..Self::to(shard, url, options) }
     }
 
     /// Another connection to the same shard.
@@ -189,7 +197,7 @@ impl ShardLink {
     }
 
     /// `only`: the number of the connection to use, or nothing is sent.
-    async fn send(&self, commands: &Pipeline, only: Option<u64>) -> Result<Answered, LinkError> {
+    pub(crate) async fn send(&self, commands: &Pipeline, only: Option<u64>) -> Result<Answered, LinkError> {
         let shard = self.shard;
         let permit = tokio::time::timeout(self.response_timeout, self.permits.acquire()).await;
         let in_flight_max = self.in_flight_max;
@@ -395,7 +403,7 @@ impl ShardLink {
             .set_connection_timeout(None)
             .set_response_timeout(None)
             .set_pipeline_buffer_size(self.in_flight_max);
-        let (connection, values) = match handshake(&client, &config).await {
+        let (connection, values) = match handshake(&client, &config, self.is_node).await {
             Ok(greeted) => greeted,
             // A Redis that refuses connections sends an error and closes. When the connection breaks during our
             // write, that error is not received: connect again and only read.
@@ -411,16 +419,22 @@ impl ShardLink {
         let mut found = None;
         for (place, value) in values.into_iter().enumerate() {
             match reply(value) {
-                Reply::Bytes(text) if place == 0 => info = RedisInfo::read(&String::from_utf8_lossy(&text)),
+                Reply::Bytes(text) if place == 0 => {
+                    info = RedisInfo::read(&String::from_utf8_lossy(&text));
+                    info.check(shard, self.is_node)?;
+                }
                 Reply::Bytes(text) if place == 1 => found = String::from_utf8_lossy(&text).parse().ok(),
+                // The name of a Redis has a slot, and a node that has not that slot says so.
+                Reply::Refused { code, .. } if place == 1 && ["MOVED", "CLUSTERDOWN"].contains(&&*code) => {
+                    return Err(LinkError::ClusterNode { shard });
+                }
                 // The ACL forbids INFO, or it was renamed.
                 Reply::Refused { code, detail }
                     if place == 0 && (code == "NOPERM" || detail.contains("unknown command")) => {}
                 other => drop(accepted(shard, other)?),
             }
         }
-        info.check(shard)?;
-        if let Some(name) = found {
+        if let Some(name) = found.filter(|_| !self.is_node) {
             self.expect_name(name);
         }
         if let Some(expected) = self.name().filter(|expected| found != Some(*expected)) {
@@ -489,15 +503,18 @@ fn pipeline(commands: Vec<Cmd>) -> Pipeline {
     pipeline
 }
 
-/// Connects, reads the settings, and loads the scripts.
+/// Connects, reads the settings and the name, and loads the scripts. A node of a Cluster has no name.
 async fn handshake(
     client: &Client,
     config: &AsyncConnectionConfig,
+    is_node: bool,
 ) -> Result<(MultiplexedConnection, Vec<Value>), redis::RedisError> {
     let mut connection = client.get_multiplexed_async_connection_with_config(config).await?;
     let mut hello = Pipeline::new();
-    let mut name = cmd("GET");
-    name.arg(keys::SHARD_NAME);
+    let mut name = cmd(if is_node { "PING" } else { "GET" });
+    if !is_node {
+        name.arg(keys::SHARD_NAME);
+    }
     hello.add_command(cmd("INFO"));
     hello.add_command(name);
     for script in scripts::all() {
@@ -509,7 +526,7 @@ async fn handshake(
 }
 
 /// The error reply, if the error is one of Redis.
-fn refusal(error: &redis::RedisError) -> Option<RedisRefusal> {
+pub(super) fn refusal(error: &redis::RedisError) -> Option<RedisRefusal> {
     let code = error.code()?.to_owned();
     Some(RedisRefusal { code, detail: error.detail().unwrap_or_default().to_owned() })
 }

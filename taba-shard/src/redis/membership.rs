@@ -65,6 +65,7 @@ impl Shards {
     /// # Errors
     /// [`ConnectError`] when a shard does not answer: it may hold the newest copy.
     pub async fn survey(&self) -> Result<Survey, ConnectError> {
+        self.refuse_cluster()?;
         self.refresh_map().await?;
         let mut copies: Vec<(VBucket, Vec<(ShardName, Head)>)> =
             self.vbuckets().iter().map(|vbucket| (vbucket, Vec::new())).collect();
@@ -97,6 +98,7 @@ impl Shards {
 
     /// A connection to a Redis that may become a shard, and its address.
     async fn candidate(&self, address: &str) -> Result<(ShardLink, String), ConnectError> {
+        self.refuse_cluster()?;
         let like = self.topology().address(ShardId(0)).await.map_err(LinkError::Address)?;
         let address = address_of(address);
         let url =
@@ -157,6 +159,7 @@ impl Shards {
     /// # Errors
     /// [`ConnectError`].
     pub async fn map_epochs(&self) -> Result<Vec<(String, u64)>, ConnectError> {
+        self.refuse_cluster()?;
         let mut epochs = Vec::new();
         for link in self.links().iter().filter(|link| !link.is_retired()) {
             let map = read_map(link).await?;
@@ -217,6 +220,7 @@ impl Shards {
 
     /// The keys like this on every shard.
     async fn keys_like(&self, pattern: &str) -> Result<Vec<(Arc<ShardLink>, Vec<Bytes>)>, ConnectError> {
+        self.refuse_cluster()?;
         let mut all = Vec::new();
         for link in self.links().iter().filter(|link| !link.is_retired()) {
             let (shard, mut position, mut keys) = (link.shard(), "0".to_owned(), Vec::new());

@@ -1,7 +1,7 @@
 //! A value of the redis crate, as a [`Reply`].
 
 use bytes::Bytes;
-use redis::Value;
+use redis::{AsyncConnectionConfig, Client, ConnectionInfo, Pipeline, RedisError, Value};
 
 use crate::command::Reply;
 
@@ -20,4 +20,12 @@ pub(super) fn reply(value: Value) -> Reply {
         // Other types are only in RESP3, which is not used.
         _ => Reply::Bytes(Bytes::new()),
     }
+}
+
+/// Sends commands over a connection that is made for them. The caller bounds the time.
+pub(super) async fn ask_once(info: ConnectionInfo, questions: &Pipeline) -> Result<Vec<Reply>, RedisError> {
+    let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+    let mut connection = Client::open(info)?.get_multiplexed_async_connection_with_config(&config).await?;
+    let values = connection.send_packed_commands(questions, 0, questions.len()).await?;
+    Ok(values.into_iter().map(reply).collect())
 }

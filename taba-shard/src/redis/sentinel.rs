@@ -4,12 +4,9 @@ use std::fmt;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, Pipeline,
-    RedisConnectionInfo, RedisError,
-};
+use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, Pipeline, RedisConnectionInfo, RedisError};
 
-use super::reply::reply;
+use super::reply::ask_once;
 use super::url_error::UrlError;
 use crate::command::Reply;
 use crate::limits::SENTINEL_TIMEOUT;
@@ -116,15 +113,10 @@ impl Sentinels {
 
     /// The primary that one of them names; `None` when it does not monitor this master.
     async fn ask(&self, info: ConnectionInfo) -> Result<Option<Primary>, RedisError> {
-        // Its timeout is the one of the whole question.
-        let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
-        let mut connection =
-            Client::open(info)?.get_multiplexed_async_connection_with_config(&config).await?;
         let mut questions = Pipeline::with_capacity(2);
         questions.cmd("SENTINEL").arg("get-master-addr-by-name").arg(&self.master);
         questions.cmd("SENTINEL").arg("MASTER").arg(&self.master);
-        let values = connection.send_packed_commands(&questions, 0, 2).await?;
-        let mut replies = values.into_iter().map(reply);
+        let mut replies = ask_once(info, &questions).await?.into_iter();
         let (address, details) = (replies.next(), replies.next());
         match address {
             Some(Reply::Nothing) => Ok(None),

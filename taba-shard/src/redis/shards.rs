@@ -7,15 +7,18 @@ use std::time::Instant;
 use taba_core::{VBucket, VBuckets};
 
 use super::bootstrap::bootstrap;
-use super::census::{ask, take_census};
+use super::census::take_census;
 use super::clock::{monotonic, random};
+use super::cluster::{Cluster, bootstrap_cluster, cluster_census, cluster_url};
 use super::error::{ConnectError, LinkError};
 use super::link::ShardLink;
+use super::listed::{add_links, refuse_strangers};
 use super::maps::{change_map, first_map, keeper, newest_map};
 use super::options::{Bootstrap, ShardsOptions};
 use super::topology::{StaticTopology, Topology};
 use super::url::ShardUrl;
 use crate::census::{CensusOutcome, Location, Owner, View};
+use crate::layout::FIRST_EPOCH;
 use crate::limits::{CENSUS_INTERVAL, SHARDS_MAX};
 use crate::map::{ShardId, ShardName, VBucketMap};
 use crate::shard_map::{ShardMap, ShardMapError};
@@ -48,6 +51,8 @@ pub struct Shards {
 struct Inner {
     options: ShardsOptions,
     topology: Arc<dyn Topology>,
+    /// Where the shards are nodes of a Redis Cluster: its slots say which of them has a VBucket, in place of a shard map.
+    cluster: Option<Arc<Cluster>>,
     /// Replaced as one, by a longer list; the place of a shard never changes.
     links: RwLock<Arc<Vec<Arc<ShardLink>>>>,
     map: RwLock<Option<Arc<ShardMap>>>,
@@ -68,7 +73,8 @@ impl Shards {
         Self::connect_to(Arc::new(StaticTopology::new(addresses)), options).await
     }
 
-    /// Connects to the shards of a topology, and to those that the shard map names besides.
+    /// Connects to the shards of a topology, and to those that the shard map names besides; or to the nodes of the Redis
+    /// Cluster that it names.
     ///
     /// # Errors
     /// As [`connect`](Self::connect).
@@ -83,6 +89,9 @@ impl Shards {
         if !(1..=SHARDS_MAX).contains(&shards) {
             return Err(ConnectError::Shards { shards });
         }
+        if let Some(url) = cluster_url(&*topology).await? {
+            return Self::connect_cluster(topology, url, options).await;
+        }
         let link = |shard| Arc::new(ShardLink::new(ShardId(shard as u16), Arc::clone(&topology), &options));
         let mut links: Vec<Arc<ShardLink>> = (0..shards).map(link).collect();
         let mut map = newest_map(&links).await?;
@@ -95,18 +104,39 @@ impl Shards {
             links[usize::from(shard.0)].answered_census(*connection);
         }
         let silence = taken.silence_words();
-        let view = match (taken.found, options.bootstrap) {
-            (CensusOutcome::All(view), _) => view,
-            (CensusOutcome::Nothing | CensusOutcome::Unfinished(_), Bootstrap::Refuse) => {
-                return Err(ConnectError::Empty);
-            }
-            (CensusOutcome::Nothing, Bootstrap::IfEmpty) => {
-                bootstrap(&links, options.vbuckets, random()).await?
-            }
-            (CensusOutcome::Unfinished(deployment), Bootstrap::IfEmpty) => {
-                bootstrap(&links, options.vbuckets, deployment.id).await?
-            }
+        let view = match view_or_id(taken.found, options.bootstrap)? {
+            Ok(view) => view,
+            Err(id) => bootstrap(&links, options.vbuckets, id).await?,
         };
+        if map.is_none() {
+            map = newest_map(&links).await?;
+        }
+        Ok(Self::with(options, topology, (None, links), map, (view, silence)))
+    }
+
+    async fn connect_cluster(
+        topology: Arc<dyn Topology>,
+        url: ShardUrl,
+        options: ShardsOptions,
+    ) -> Result<Self, ConnectError> {
+        let cluster = Cluster::connect(url, &options).await?;
+        let taken = cluster_census(&cluster, options.vbuckets).await?;
+        let silence = taken.silence_words();
+        let view = match view_or_id(taken.found, options.bootstrap)? {
+            Ok(view) => view,
+            Err(id) => bootstrap_cluster(&cluster, options.vbuckets, id).await?,
+        };
+        let links = cluster.links().as_ref().clone();
+        Ok(Self::with(options, topology, (Some(cluster), links), None, (view, silence)))
+    }
+
+    fn with(
+        options: ShardsOptions,
+        topology: Arc<dyn Topology>,
+        (cluster, links): (Option<Arc<Cluster>>, Vec<Arc<ShardLink>>),
+        map: Option<ShardMap>,
+        (view, silence): (View, String),
+    ) -> Self {
         for shard in view.silent() {
             let (shard, cause) = (links[usize::from(shard.0)].label(), silence.as_str());
             tracing::warn!(
@@ -119,20 +149,18 @@ impl Shards {
             let (vbucket, shard) = (vbucket.index(), links[usize::from(shard.0)].label());
             tracing::error!(vbucket, shard, "a vbucket is damaged; all others work. See taba-server check");
         }
-        if map.is_none() {
-            map = newest_map(&links).await?;
-        }
-        Ok(Self {
+        Self {
             inner: Arc::new(Inner {
                 options,
                 topology,
+                cluster,
                 links: RwLock::new(Arc::new(links)),
                 map: RwLock::new(map.map(Arc::new)),
                 view: RwLock::new(Arc::new(view)),
                 census: tokio::sync::Mutex::default(),
                 silence: Mutex::new(silence),
             }),
-        })
+        }
     }
 
     /// Makes a deployment on empty shards, or continues an unfinished bootstrap; does nothing if a deployment exists.
@@ -159,7 +187,13 @@ impl Shards {
         Arc::clone(&self.inner.view.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The shard map, as far as is known; `None` for a deployment that was made before there were maps.
+    /// Whether the shards are nodes of a Redis Cluster.
+    pub fn is_cluster(&self) -> bool {
+        self.inner.cluster.is_some()
+    }
+
+    /// The shard map, as far as is known; `None` for a deployment that was made before there were maps, and in a Redis
+    /// Cluster.
     pub fn map(&self) -> Option<Arc<ShardMap>> {
         // Replaced as one, as a view.
         self.inner.map.read().unwrap_or_else(PoisonError::into_inner).clone()
@@ -175,6 +209,9 @@ impl Shards {
     /// # Errors
     /// [`ConnectError`]; what is known stays.
     pub async fn refresh_map(&self) -> Result<(), ConnectError> {
+        if self.is_cluster() {
+            return Ok(());
+        }
         let links = self.links();
         let Some(map) = newest_map(&links).await? else { return Ok(()) };
         self.adopt_map(map).await
@@ -189,6 +226,7 @@ impl Shards {
         &self,
         change: impl FnOnce(&ShardMap) -> Result<ShardMap, ShardMapError>,
     ) -> Result<Arc<ShardMap>, ConnectError> {
+        self.refuse_cluster()?;
         let links = self.links();
         if newest_map(&links).await?.is_none() {
             self.census().await?;
@@ -245,7 +283,10 @@ impl Shards {
                 "the shard map cannot be read; the old one stays"
             );
         }
-        let mut taken = take_census(&self.links(), self.vbuckets()).await?;
+        let mut taken = match &self.inner.cluster {
+            Some(cluster) => cluster_census(cluster, self.vbuckets()).await?,
+            None => take_census(&self.links(), self.vbuckets()).await?,
+        };
         let CensusOutcome::All(view) = taken.found else { return Err(ConnectError::Empty) };
         // Replaced as a whole at the end: a panic before leaves the old one.
         let mut old = self.inner.view.write().unwrap_or_else(PoisonError::into_inner);
@@ -262,7 +303,7 @@ impl Shards {
         for (shard, connection) in taken.connections {
             self.link(shard).answered_census(connection);
         }
-        taken.silence.pop().map_or(Ok(()), |(_, error)| Err(error.into()))
+        taken.silence.pop().map_or(Ok(()), |(_, error)| Err(ConnectError::Link(error)))
     }
 
     /// A census because a VBucket was not on its shard; at most one each [`CENSUS_INTERVAL`].
@@ -287,16 +328,32 @@ impl Shards {
         &self.inner.options
     }
 
+    pub(crate) fn cluster(&self) -> Option<&Arc<Cluster>> {
+        self.inner.cluster.as_ref()
+    }
+
+    /// What shards of a list do, and nodes of a Redis Cluster do not.
+    pub(crate) fn refuse_cluster(&self) -> Result<(), ConnectError> {
+        if self.is_cluster() { Err(ConnectError::ClusterMoves) } else { Ok(()) }
+    }
+
+    /// Where a VBucket is. In a Redis Cluster the slots say where, also of a node that has not answered yet; whether it is
+    /// there, each script looks itself.
     pub(crate) fn place(&self, vbucket: VBucket) -> Location {
-        self.view().place(vbucket)
+        let place = self.view().place(vbucket);
+        match (place, self.inner.cluster.as_ref().and_then(|cluster| cluster.shard_of(vbucket))) {
+            (Location::Owned(owner), Some(shard)) => Location::Owned(Owner { shard, ..owner }),
+            (Location::Damaged(_), Some(shard)) => Location::Damaged(shard),
+            (Location::Unknown, Some(shard)) => Location::Owned(Owner { shard, epoch: FIRST_EPOCH }),
+            (place, _) => place,
+        }
     }
 
     /// The operator's name of the shard that holds the VBucket, or of those that may.
     pub(crate) fn place_name(&self, vbucket: VBucket) -> String {
-        let view = self.view();
-        match view.place(vbucket) {
+        match self.place(vbucket) {
             Location::Owned(Owner { shard, .. }) | Location::Damaged(shard) => self.link(shard).label(),
-            Location::Unknown => self.names(view.silent()),
+            Location::Unknown => self.names(self.view().silent()),
         }
     }
 
@@ -312,6 +369,9 @@ impl Shards {
     }
 
     pub(crate) fn links(&self) -> Arc<Vec<Arc<ShardLink>>> {
+        if let Some(cluster) = &self.inner.cluster {
+            return cluster.links();
+        }
         Arc::clone(&self.inner.links.read().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -363,74 +423,14 @@ impl fmt::Debug for Shards {
     }
 }
 
-/// Adds a link for each shard of the map that there is none for, and retires those that are not in it any more.
-async fn add_links(
-    links: &mut Vec<Arc<ShardLink>>,
-    map: &ShardMap,
-    topology: &Arc<dyn Topology>,
-    options: &ShardsOptions,
-) -> Result<(), ConnectError> {
-    for link in links.iter() {
-        if let Some(name) = link.name() {
-            // One Redis under two addresses is one shard.
-            let is_first = links
-                .iter()
-                .find(|other| other.name() == Some(name))
-                .is_some_and(|first| Arc::ptr_eq(first, link));
-            link.retire(map.shard(name).is_none() || !is_first);
+/// The view that a census has found, or else the number of the deployment that is to be made.
+fn view_or_id(found: CensusOutcome, bootstrap: Bootstrap) -> Result<Result<View, u64>, ConnectError> {
+    match (found, bootstrap) {
+        (CensusOutcome::All(view), _) => Ok(Ok(view)),
+        (CensusOutcome::Nothing | CensusOutcome::Unfinished(_), Bootstrap::Refuse) => {
+            Err(ConnectError::Empty)
         }
+        (CensusOutcome::Nothing, Bootstrap::IfEmpty) => Ok(Err(random())),
+        (CensusOutcome::Unfinished(deployment), Bootstrap::IfEmpty) => Ok(Err(deployment.id)),
     }
-    for shard in map.shards() {
-        if links.iter().any(|link| link.name() == Some(shard.name)) {
-            continue;
-        }
-        // One that has not answered yet is the shard that the map has at its address.
-        let silent = links.iter().find(|link| link.name().is_none() && link.address() == shard.address);
-        if let Some(link) = silent {
-            link.expect_name(shard.name);
-            continue;
-        }
-        let like = topology.address(ShardId(0)).await.map_err(LinkError::Address)?;
-        let Ok(url) = like.at(&shard.address) else {
-            let source = ShardMapError::Unknown { text: shard.address.clone() };
-            return Err(ConnectError::ShardMap { label: shard.name.to_string(), source });
-        };
-        let link = ShardLink::to(ShardId(links.len() as u16), url, options);
-        link.expect_name(shard.name);
-        links.push(Arc::new(link));
-    }
-    Ok(())
-}
-
-/// Refuses a Redis of the list that is no shard of the map and holds nothing: it may be one that lost its data. One that
-/// was a shard once is passed over.
-async fn refuse_strangers(
-    links: &[Arc<ShardLink>],
-    map: &ShardMap,
-    vbuckets: VBuckets,
-) -> Result<(), ConnectError> {
-    for link in links {
-        if link.connection().is_none() || link.name().is_some_and(|name| map.shard(name).is_some()) {
-            continue;
-        }
-        let (holds, _) = ask(link, vbuckets).await?;
-        if holds.held.iter().flatten().any(|held| held.of.id != map.deployment()) {
-            let first = map.shards().first().map(|shard| shard.address.clone()).unwrap_or_default();
-            return Err(ConnectError::Deployments { first, second: link.label() });
-        }
-        if holds.held.iter().any(Option::is_some) {
-            // A census judges whether what it holds is of this deployment.
-            if link.name().is_some() {
-                tracing::warn!(
-                    shard = link.label(),
-                    "this redis is no shard of the deployment any more: leave it out"
-                );
-            }
-            continue;
-        }
-        let shards = map.shards().iter().map(|shard| format!("{} ({})", shard.address, shard.name));
-        let shards = shards.collect::<Vec<_>>().join(", ");
-        return Err(ConnectError::NoShard { label: link.label(), shards });
-    }
-    Ok(())
 }

@@ -5,18 +5,25 @@ use std::str::FromStr;
 
 use redis::{ConnectionInfo, IntoConnectionInfo, ProtocolVersion};
 
+use super::seeds::ClusterSeeds;
 use super::sentinel::{Primary, SentinelError, Sentinels};
 use super::url_error::UrlError;
 
 /// What the URL of a shard begins with whose primary Sentinels name.
 const SENTINEL: &str = "redis+sentinel://";
+/// What the URL of a Redis Cluster begins with.
+const CLUSTER: &str = "redis+cluster://";
 
-/// Where a Redis is: `redis://[[user]:password@]host[:port][/database]`, `unix:///path`, or where Redis Sentinels name it,
-/// `redis+sentinel://[[user]:password@]host[:port][+host[:port]]…/MASTER[/database]`.
+/// Where a Redis is: `redis://[[user]:password@]host[:port][/database]`, `unix:///path`; where Redis Sentinels name it,
+/// `redis+sentinel://[[user]:password@]host[:port][+host[:port]]…/MASTER[/database]`; or where a Redis Cluster is,
+/// `redis+cluster://[[user]:password@]host[:port][+host[:port]]…`.
 ///
-/// The second form lists the Sentinels (port 26379 where none is given) and ends with the name under which they monitor the
+/// The form for Sentinels lists the Sentinels (port 26379 where none is given) and ends with the name under which they monitor the
 /// primary. User, password and database are those of the Redis; those of the Sentinels, if they have any, come last:
 /// `?sentinel_user=USER&sentinel_password=PASSWORD`.
+///
+/// The form for a Cluster lists some of its nodes (port 6379 where none is given); one that answers suffices, and the
+/// others are found from there. It stands for all shards, so it is the only URL of a deployment.
 ///
 /// `Debug` and `Display` show hosts, ports and the name, never user or password.
 ///
@@ -33,6 +40,7 @@ pub struct ShardUrl {
     /// User, password and database; and the address, where no Sentinels name it.
     info: ConnectionInfo,
     sentinels: Option<Sentinels>,
+    seeds: Option<ClusterSeeds>,
 }
 
 /// The primary that a URL means now.
@@ -54,10 +62,35 @@ impl ShardUrl {
         if let Some(rest) = url.strip_prefix(SENTINEL) {
             return Self::named(rest);
         }
+        if let Some(rest) = url.strip_prefix(CLUSTER) {
+            return Self::cluster(rest);
+        }
         let info = url.into_connection_info().map_err(|_| UrlError::Form)?;
         // RESP2 has one form for each answer.
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP2);
-        Ok(Self { info: info.set_redis_settings(settings), sentinels: None })
+        Ok(Self { info: info.set_redis_settings(settings), sentinels: None, seeds: None })
+    }
+
+    /// Parses what follows [`CLUSTER`].
+    fn cluster(rest: &str) -> Result<Self, UrlError> {
+        let (login, hosts) = match rest.rsplit_once('@') {
+            Some((login, hosts)) => (format!("{login}@"), hosts),
+            None => (String::new(), rest),
+        };
+        let like = Self::new(&format!("redis://{login}localhost"));
+        let info = like.map_err(|_| UrlError::Cluster)?.info;
+        // A Cluster has one database.
+        let hosts = hosts.strip_suffix('/').unwrap_or(hosts);
+        Ok(Self { info, sentinels: None, seeds: Some(ClusterSeeds::parse(hosts)?) })
+    }
+
+    /// The nodes of the Cluster that it means, if it means one.
+    pub(super) const fn seeds(&self) -> Option<&ClusterSeeds> {
+        self.seeds.as_ref()
+    }
+
+    pub(super) const fn info(&self) -> &ConnectionInfo {
+        &self.info
     }
 
     /// Parses what follows [`SENTINEL`].
@@ -71,7 +104,7 @@ impl ShardUrl {
         let (master, database) = path.split_once('/').unwrap_or((path, ""));
         let like = Self::new(&format!("redis://{login}localhost/{database}"));
         let info = like.map_err(|_| UrlError::Sentinel)?.info;
-        Ok(Self { info, sentinels: Some(Sentinels::parse(hosts, master, query)?) })
+        Ok(Self { info, sentinels: Some(Sentinels::parse(hosts, master, query)?), seeds: None })
     }
 
     /// The same user, password and database at another address: `host:port`, a path for a Unix socket, or the URL of one
@@ -87,19 +120,19 @@ impl ShardUrl {
         } else {
             format!("redis://{address}")
         };
-        let Self { info, sentinels } = Self::new(&url)?;
+        let Self { info, sentinels, seeds: _ } = Self::new(&url)?;
         let sentinels = match (sentinels, &self.sentinels) {
             (Some(named), Some(like)) => Some(named.signed_in_as(like)),
             (named, _) => named,
         };
-        Ok(Self { info: self.info.clone().set_addr(info.addr().clone()), sentinels })
+        Ok(Self { info: self.info.clone().set_addr(info.addr().clone()), sentinels, seeds: None })
     }
 
     /// What an operator calls it: the URL without secrets.
     pub(super) fn label(&self) -> String {
-        match &self.sentinels {
-            None => format!("redis://{self}"),
-            Some(_) => self.to_string(),
+        match (&self.sentinels, &self.seeds) {
+            (None, None) => format!("redis://{self}"),
+            _ => self.to_string(),
         }
     }
 
@@ -114,9 +147,10 @@ impl ShardUrl {
 
 impl fmt::Display for ShardUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.sentinels {
-            None => write!(f, "{}", self.info.addr()),
-            Some(sentinels) => write!(f, "{sentinels}"),
+        match (&self.sentinels, &self.seeds) {
+            (Some(sentinels), _) => write!(f, "{sentinels}"),
+            (None, Some(seeds)) => write!(f, "{seeds}"),
+            (None, None) => write!(f, "{}", self.info.addr()),
         }
     }
 }
@@ -174,5 +208,19 @@ mod tests {
             assert_eq!(error, UrlError::Sentinel, "{bad}");
         }
         assert_eq!(ShardUrl::new("rediss+sentinel://a/m").unwrap_err(), UrlError::Tls);
+    }
+
+    #[test]
+    fn a_cluster_is_read_and_shown_without_secrets() {
+        let url = ShardUrl::new("redis+cluster://me:hunter2@b:7001+[::1]+a/").unwrap();
+        let shown = "redis+cluster://[::1]:6379+a:6379+b:7001";
+        assert_eq!(format!("{url} {url:?} {}", url.label()), format!("{shown} ShardUrl({shown}) {shown}"));
+        let node = url.at("c:7002").unwrap();
+        assert_eq!((node.label().as_str(), node.seeds()), ("redis://c:7002", None));
+        assert_eq!(node.info.redis_settings().password(), Some("hunter2"));
+        for bad in ["", "a+", "a,b", "a/1", "a/m", "a:x", ":hunter2@", "a?x=1"] {
+            let error = ShardUrl::new(&format!("redis+cluster://{bad}")).unwrap_err();
+            assert_eq!(error, UrlError::Cluster, "{bad}");
+        }
     }
 }

@@ -13,6 +13,12 @@ pub enum UrlError {
          redis+sentinel://:password@10.0.0.1:26379+10.0.0.2:26379+10.0.0.3:26379/MASTER"
     )]
     Sentinel,
+    /// It is to be a Redis Cluster, and has another form.
+    #[error(
+        "this is no URL of a Redis Cluster; it looks like redis+cluster://:password@10.0.0.1:6379+10.0.0.2:6379, without a \
+         database"
+    )]
+    Cluster,
     /// It requires TLS.
     #[error("rediss:// requires TLS, which this build does not support; use a TLS proxy, or use redis://")]
     Tls,

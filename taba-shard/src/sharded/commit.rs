@@ -42,7 +42,7 @@ async fn attempt(store: &ShardedRedis, vbucket: VBucket, commit: &Commit) -> Res
     let mut missing = store.memory(vbucket).index.missing(commit);
     for _ in 0..INDEX_TRIES_MAX {
         let calls = calls(vbucket, owner, commit, &missing);
-        let mut answered = store.send(owner, calls).await?;
+        let mut answered = store.send(vbucket, owner, calls).await?;
         let reply = answered.replies.pop().ok_or(LinkError::Answer { shard: owner.shard });
         match reply.map_err(unavailable)? {
             Reply::Integer(1) => {

@@ -35,7 +35,7 @@ pub(super) async fn load(
         call.arg(layout::state_field(key, Part::WHOLE));
     }
     let outcome = async {
-        let reply = store.send(owner, vec![call]).await?.replies.pop();
+        let reply = store.send(vbucket, owner, vec![call]).await?.replies.pop();
         let reply = reply.ok_or_else(|| unavailable(LinkError::Answer { shard: owner.shard }))?;
         read(vbucket, wanted, result(vbucket, owner, reply)?)
     };

@@ -1,5 +1,6 @@
 //! Interprets the answers of scripts.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use crate::census::Owner;
 use crate::command::Reply;
 use crate::layout;
 use crate::map::{ShardId, ShardName};
-use crate::redis::{Answered, LinkError, RedisRefusal};
+use crate::redis::{Answered, LinkError, RedisRefusal, SendRules, VBucketRequest};
 
 /// The damaged part when entries of an index are missing.
 pub(super) const INDEX: &str = "index";
@@ -59,12 +60,20 @@ pub enum Misplaced {
 }
 
 pub(super) fn unavailable(error: LinkError) -> StoreError {
-    let retry_after = match error.remedy() {
+    StoreError::Unavailable { retry_after: retry_after(&error), source: Box::new(error) }
+}
+
+/// The same for an error that several requests share.
+pub(super) fn all_unavailable(error: Arc<LinkError>) -> StoreError {
+    StoreError::Unavailable { retry_after: retry_after(&error), source: Box::new(error) }
+}
+
+fn retry_after(error: &LinkError) -> Duration {
+    match error.remedy() {
         Remedy::Wait(time) => time,
         // An operator has to fix it; retrying sooner does not help.
         _ => Duration::from_secs(5),
-    };
-    StoreError::Unavailable { retry_after, source: Box::new(error) }
+    }
 }
 
 fn misplaced(vbucket: VBucket, source: Misplaced) -> StoreError {
@@ -129,9 +138,37 @@ pub(super) fn result<const N: usize>(
 
 impl ShardedRedis {
     /// Sends scripts to the owner of the VBucket.
-    pub(super) async fn send(&self, owner: Owner, calls: Vec<Cmd>) -> Result<Answered, StoreError> {
+    pub(super) async fn send(
+        &self,
+        vbucket: VBucket,
+        owner: Owner,
+        calls: Vec<Cmd>,
+    ) -> Result<Answered, StoreError> {
+        if self.shards.is_cluster() {
+            return self.send_by_slot(vbucket, owner, calls).await;
+        }
         let over = self.shards.known_connection(owner.shard).await;
         self.shards.link(owner.shard).eval_over(calls, over).await.map_err(unavailable)
+    }
+
+    /// The same in a Redis Cluster. Each script changes all or nothing, and one that is refused because its slot moves is
+    /// sent again, wherever the slot is then.
+    async fn send_by_slot(
+        &self,
+        vbucket: VBucket,
+        owner: Owner,
+        calls: Vec<Cmd>,
+    ) -> Result<Answered, StoreError> {
+        let requests = calls.into_iter().map(|call| VBucketRequest::one(vbucket, call)).collect();
+        let rules = SendRules { in_order: false, ..SendRules::PATIENT };
+        let mut all = Answered { replies: Vec::new(), epoch: 0, run: String::new() };
+        for outcome in self.shards.send(owner.shard, requests, rules).await {
+            let answer = outcome.map_err(all_unavailable)?;
+            all.replies.extend(answer.replies);
+            // That of the last: a commit is the last of its scripts.
+            all.epoch = answer.epoch;
+        }
+        Ok(all)
     }
 
     /// Passes an outcome on; a misplaced VBucket causes a census.

@@ -155,7 +155,7 @@ impl ShardedRedis {
         owner: Owner,
         call: Cmd,
     ) -> Result<Reply, StoreError> {
-        let reply = self.send(owner, vec![call]).await?.replies.pop();
+        let reply = self.send(vbucket, owner, vec![call]).await?.replies.pop();
         match reply.ok_or_else(|| unavailable(LinkError::Answer { shard: owner.shard }))? {
             refused @ Reply::Refused { .. } => Err(failure(vbucket, owner, refused)),
             reply => Ok(reply),

@@ -45,7 +45,7 @@ async fn tab_page(
 ) -> Result<(Vec<(TabName, Option<TabType>)>, Option<String>), StoreError> {
     let mut call = scripts::TABS.call(&[keys::hash(vbucket), keys::tabs(vbucket)]);
     call.arg(owner.epoch).arg(from).arg(count);
-    let reply = one(store, owner, call).await?;
+    let reply = one(store, vbucket, owner, call).await?;
     let [entries, types] = result(vbucket, owner, reply)?;
     let read = || {
         let (entries, types) = (list(entries)?, list(types)?);
@@ -67,8 +67,8 @@ async fn tab_page(
     read().ok_or(StoreError::Damaged { vbucket, what: "tab" })
 }
 
-async fn one(store: &ShardedRedis, owner: Owner, call: Cmd) -> Result<Reply, StoreError> {
-    let reply = store.send(owner, vec![call]).await?.replies.pop();
+async fn one(store: &ShardedRedis, vbucket: VBucket, owner: Owner, call: Cmd) -> Result<Reply, StoreError> {
+    let reply = store.send(vbucket, owner, vec![call]).await?.replies.pop();
     reply.ok_or_else(|| unavailable(LinkError::Answer { shard: owner.shard }))
 }
 
@@ -120,7 +120,7 @@ impl Page<'_> {
         while self.room() > 0 {
             let count = self.room().min(SCAN_STATES_MAX);
             let call = self.call(tab, after.as_deref(), count);
-            let reply = one(self.store, self.owner, call).await?;
+            let reply = one(self.store, self.vbucket, self.owner, call).await?;
             after = self.take(tab, count, reply)?;
             if after.is_none() {
                 break;
@@ -167,7 +167,7 @@ impl Page<'_> {
             }
             let (now, later) = rest.split_at(together);
             let calls = now.iter().map(|(tab, count)| self.call(tab, None, count + SCAN_SLACK)).collect();
-            let replies = self.store.send(self.owner, calls).await?.replies;
+            let replies = self.store.send(self.vbucket, self.owner, calls).await?.replies;
             for ((tab, count), reply) in now.iter().zip(replies) {
                 // More States than were counted: read the rest before the next Tab.
                 if let Some(after) = self.take(tab, count + SCAN_SLACK, reply)? {
@@ -190,7 +190,8 @@ impl Page<'_> {
             command.arg(keys::clients(self.vbucket, tab));
             command
         };
-        let replies = self.store.send(self.owner, tabs.iter().map(question).collect()).await?.replies;
+        let questions = tabs.iter().map(question).collect();
+        let replies = self.store.send(self.vbucket, self.owner, questions).await?.replies;
         let count = |reply| match reply {
             Reply::Integer(count) => Ok(usize::try_from(count).unwrap_or(0)),
             other => Err(failure(self.vbucket, self.owner, other)),

@@ -16,7 +16,7 @@ use crate::census::Location;
 use crate::command::Reply;
 use crate::keys;
 use crate::map::ShardId;
-use crate::redis::{LinkError, RedisRefusal};
+use crate::redis::{LinkError, RedisRefusal, SendRules, VBucketAnswer, VBucketRequest};
 
 /// Shards that have the list, at most.
 const SHARDS_MAX: usize = 8;
@@ -69,16 +69,18 @@ async fn ask(store: &ShardedRedis, commands: impl Fn(&str) -> Vec<Cmd>) -> Resul
     let places = places(store);
     let one = |(shard, vbucket): (ShardId, VBucket)| {
         let commands = commands(&keys::servers(vbucket));
-        async move { (shard, store.shards.link(shard).request(commands).await) }
+        let requests = commands.into_iter().map(|command| VBucketRequest::one(vbucket, command)).collect();
+        store.shards.send(shard, requests, SendRules::HASTY)
     };
     let (mut replies, mut error) = (Vec::new(), None);
-    for (shard, answer) in join_all(places.into_iter().map(one)).await {
-        match answer {
-            Ok(answered) => {
-                for reply in answered.replies {
+    for outcome in join_all(places.into_iter().map(one)).await.into_iter().flatten() {
+        match outcome {
+            Ok(VBucketAnswer { replies: mine, shard, .. }) => {
+                for reply in mine {
                     match reply {
                         Reply::Refused { code, detail } => {
-                            error = Some(LinkError::Refused { shard, source: RedisRefusal { code, detail } });
+                            let source = RedisRefusal { code, detail };
+                            error = Some(LinkError::Refused { shard, source }.into());
                         }
                         reply => replies.push(reply),
                     }
@@ -88,7 +90,7 @@ async fn ask(store: &ShardedRedis, commands: impl Fn(&str) -> Vec<Cmd>) -> Resul
         }
     }
     match error {
-        Some(error) if replies.is_empty() => Err(read::unavailable(error)),
+        Some(error) if replies.is_empty() => Err(read::all_unavailable(error)),
         None if replies.is_empty() => Err(read::unavailable(store.shards.unanswered())),
         _ => Ok(replies),
     }
@@ -96,10 +98,9 @@ async fn ask(store: &ShardedRedis, commands: impl Fn(&str) -> Vec<Cmd>) -> Resul
 
 /// The first VBucket of each shard, of the first shards in the order of their VBuckets.
 fn places(store: &ShardedRedis) -> Vec<(ShardId, VBucket)> {
-    let view = store.shards.view();
     let mut places: Vec<(ShardId, VBucket)> = Vec::new();
     for vbucket in store.shards.vbuckets().iter() {
-        if let Location::Owned(owner) = view.place(vbucket)
+        if let Location::Owned(owner) = store.shards.place(vbucket)
             && places.iter().all(|(shard, _)| *shard != owner.shard)
         {
             places.push((owner.shard, vbucket));

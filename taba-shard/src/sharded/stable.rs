@@ -2,15 +2,25 @@
 
 use std::time::Duration;
 
+use redis::Pipeline;
 use taba_core::{StoreError, VBucket};
 
 use super::ShardedRedis;
 use super::read::unavailable;
+use crate::command::Reply;
+use crate::limits::CLUSTER_STABLE_INTERVAL;
+use crate::redis::{ShardLink, accepted};
 use crate::stability::StabilityLost;
+use crate::{keys, layout};
 
 /// Waits for this process's last commit: each commit follows on the one before, so the last proves all. Where that
 /// chain may be broken (see `commit::done`), one wait fails, because it may be about a lost commit.
 pub(super) async fn stable(store: &ShardedRedis, vbucket: VBucket) -> Result<(), StoreError> {
+    if let Some(cluster) = store.shards.cluster()
+        && let Err(error) = cluster.refresh(CLUSTER_STABLE_INTERVAL).await
+    {
+        tracing::debug!(error = taba_core::causes(&error), "the nodes do not say who has which slot");
+    }
     let link = store.shards.link(store.owner(vbucket).await?.shard);
     let last = {
         let mut memory = store.memory(vbucket);
@@ -23,7 +33,42 @@ pub(super) async fn stable(store: &ShardedRedis, vbucket: VBucket) -> Result<(),
         Some((_, epoch)) => epoch,
         None => link.epoch().await.map_err(unavailable)?,
     };
-    link.stable(epoch, store.shards.options()).await.map_err(unavailable)?.map_err(lost)
+    if !store.shards.is_cluster() {
+        return link.stable(epoch, store.shards.options()).await.map_err(unavailable)?.map_err(lost);
+    }
+    // A slot that left this node meanwhile, or left and came back, is on the replicas of this node as it was before, or not
+    // at all. Whoever imports a slot gets a new configuration epoch.
+    let mut before = holding(&link, vbucket, epoch).await?;
+    loop {
+        link.stable(epoch, store.shards.options()).await.map_err(unavailable)?.map_err(lost)?;
+        let after = holding(&link, vbucket, epoch).await?;
+        if before == after {
+            return Ok(());
+        }
+        before = after;
+    }
+}
+
+/// The configuration epoch of a Cluster node that has a VBucket.
+///
+/// # Errors
+/// When it has it no more, or is another process than the one of this connection.
+async fn holding(link: &ShardLink, vbucket: VBucket, epoch: u64) -> Result<String, StoreError> {
+    let mut questions = Pipeline::with_capacity(2);
+    questions.cmd("HGET").arg(keys::hash(vbucket)).arg(layout::VERSION);
+    questions.cmd("CLUSTER").arg("INFO");
+    let mut replies = link.send(&questions, Some(epoch)).await.map_err(unavailable)?.replies.into_iter();
+    match (replies.next(), replies.next()) {
+        (Some(Reply::Bytes(_)), Some(Reply::Bytes(info))) => {
+            let info = String::from_utf8_lossy(&info).into_owned();
+            let epoch = info.lines().find_map(|line| line.strip_prefix("cluster_my_epoch:"));
+            epoch.map(str::to_owned).ok_or_else(|| lost(StabilityLost::SlotMoved))
+        }
+        (Some(Reply::Bytes(_)), Some(refused @ Reply::Refused { .. })) => {
+            accepted(link.shard(), refused).map(|_| String::new()).map_err(unavailable)
+        }
+        _ => Err(lost(StabilityLost::SlotMoved)),
+    }
 }
 
 fn lost(why: StabilityLost) -> StoreError {

@@ -90,7 +90,7 @@ impl ShardedRedis {
     ) -> Result<Option<Vec<Vec<u8>>>, StoreError> {
         let mut call = cmd("ZRANGEBYLEX");
         call.arg(index).arg(from.as_str()).arg("+").arg("LIMIT").arg(0).arg(SCAN_STATES_MAX);
-        let reply = self.send(owner, vec![call]).await?.replies.pop();
+        let reply = self.send(vbucket, owner, vec![call]).await?.replies.pop();
         let reply = reply.ok_or_else(|| unavailable(LinkError::Answer { shard: owner.shard }))?;
         let Reply::List(items) = reply else { return Err(failure(vbucket, owner, reply)) };
         let entries: Option<Vec<Vec<u8>>> =
@@ -123,7 +123,7 @@ impl ShardedRedis {
     ) -> Result<(), StoreError> {
         for some in entries.chunks(SCAN_STATES_MAX) {
             let calls = calls(vbucket, owner, some);
-            for (place, reply) in self.send(owner, calls).await?.replies.into_iter().enumerate() {
+            for (place, reply) in self.send(vbucket, owner, calls).await?.replies.into_iter().enumerate() {
                 match reply {
                     Reply::Integer(count) if place == 0 => swept.fields += count.unsigned_abs(),
                     Reply::Integer(count) => swept.entries += count.unsigned_abs(),

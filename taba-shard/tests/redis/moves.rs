@@ -10,34 +10,45 @@ use taba_shard::migration::survey::Pending;
 use taba_shard::migration::{Goal, Move};
 use taba_shard::mover::{MoveEvent, MoveReport, Mover, MoverOptions};
 use taba_shard::shard_map::ShardMap;
-use taba_shard::{ShardName, ShardedRedis, Shards};
+use taba_shard::{ShardName, ShardUrl, ShardedRedis, Shards};
 use taba_tests::redis::{Options, Redis};
 
 use crate::kit::{self, commit, loaded, vbucket};
 
 /// Writes to every VBucket in turn until it is told to stop; each commit has to be done at the first try.
-struct Load {
+pub(crate) struct Load {
     store: Arc<ShardedRedis>,
     stop: Arc<AtomicBool>,
     /// How many commits each VBucket has.
     counts: Arc<Vec<AtomicU64>>,
+    /// How long each commit and each load took, in microseconds.
+    micros: Arc<Mutex<Vec<u64>>>,
     writers: Vec<tokio::task::JoinHandle<()>>,
+}
+
+#[expect(clippy::disallowed_methods, reason = "what takes how long is printed, and nothing is decided by it")]
+fn now() -> std::time::Instant {
+    std::time::Instant::now()
 }
 
 const WRITERS: u16 = 8;
 
 impl Load {
-    async fn start(redis: &[Redis]) -> Self {
-        let store = Arc::new(kit::store(redis).await);
+    pub(crate) async fn start(urls: Vec<ShardUrl>) -> Self {
+        let store = Arc::new(ShardedRedis::connect(urls, kit::options()).await.unwrap());
+        let micros = Arc::<Mutex<Vec<u64>>>::default();
         let (stop, counts) = (Arc::new(AtomicBool::new(false)), (0..64).map(|_| AtomicU64::new(0)).collect());
         let counts: Arc<Vec<AtomicU64>> = Arc::new(counts);
         let writers = (0..WRITERS).map(|writer| {
             let (store, stop, counts) = (Arc::clone(&store), Arc::clone(&stop), Arc::clone(&counts));
+            let micros = Arc::clone(&micros);
             tokio::spawn(async move {
                 while !stop.load(Ordering::Relaxed) {
                     for index in (writer..64).step_by(usize::from(WRITERS)) {
                         let n = counts[usize::from(index)].load(Ordering::Relaxed);
+                        let begun = now();
                         let outcome = store.commit(vbucket(index), commit(n, n + 1, &["a", "b"])).await;
+                        micros.lock().unwrap().push(begun.elapsed().as_micros() as u64);
                         match outcome {
                             Ok(outcome) => {
                                 assert_eq!(outcome, Committed::Done, "vbucket {index}, commit {n}");
@@ -46,18 +57,20 @@ impl Load {
                         }
                         counts[usize::from(index)].store(n + 1, Ordering::Relaxed);
                         if n % 8 == 0 {
+                            let begun = now();
                             let found = kit::load(&store, vbucket(index), &["a", "b"]).await;
+                            micros.lock().unwrap().push(begun.elapsed().as_micros() as u64);
                             assert_eq!(found, loaded(n + 1, &["a", "b"]));
                         }
                     }
                 }
             })
         });
-        Self { writers: writers.collect(), store, stop, counts }
+        Self { writers: writers.collect(), store, stop, counts, micros }
     }
 
     /// Waits until every VBucket has this many commits more.
-    async fn goes_on(&self, more: u64) {
+    pub(crate) async fn goes_on(&self, more: u64) {
         let before: Vec<u64> = self.counts.iter().map(|count| count.load(Ordering::Relaxed)).collect();
         for (count, before) in self.counts.iter().zip(before) {
             while count.load(Ordering::Relaxed) < before + more {
@@ -70,14 +83,22 @@ impl Load {
         }
     }
 
+    /// How long the commits and loads since the last call took.
+    pub(crate) fn took(&self) -> String {
+        let mut micros = std::mem::take(&mut *self.micros.lock().unwrap());
+        micros.sort_unstable();
+        let at = |permille: usize| Duration::from_micros(micros[(micros.len() - 1) * permille / 1000]);
+        format!("{} operations: p50 {:?}, p99 {:?}, max {:?}", micros.len(), at(500), at(990), at(1000))
+    }
+
     /// Stops, and compares what is stored with what was written, as a Server that starts now sees it.
-    async fn end(self, redis: &[Redis]) {
+    pub(crate) async fn end(self, urls: Vec<ShardUrl>) {
         self.goes_on(2).await;
         self.stop.store(true, Ordering::Relaxed);
         for writer in self.writers {
             writer.await.unwrap();
         }
-        let fresh = kit::store(redis).await;
+        let fresh = ShardedRedis::connect(urls, kit::options()).await.unwrap();
         for index in 0..64 {
             let n = self.counts[usize::from(index)].load(Ordering::Relaxed);
             assert_eq!(kit::load(&fresh, vbucket(index), &["a", "b"]).await, loaded(n, &["a", "b"]));
@@ -113,7 +134,7 @@ async fn name(redis: &Redis) -> ShardName {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deployment_grows_and_shrinks_under_load() {
     let redis = Redis::start_many(4, &Options::durable());
-    let load = Load::start(&redis[..1]).await;
+    let load = Load::start(kit::urls(&redis[..1])).await;
     load.goes_on(3).await;
     // The operator knows the first only, and says where the others are.
     let shards = kit::shards(&redis[..1]).await;
@@ -150,7 +171,7 @@ async fn a_deployment_grows_and_shrinks_under_load() {
     load.goes_on(3).await;
     // Who knows only what is no shard any more finds the deployment all the same.
     assert_eq!(owned(&kit::shards(&redis[..1]).await, name(&redis[3]).await), 64);
-    load.end(&redis[3..]).await;
+    load.end(kit::urls(&redis[3..])).await;
     let map = shards.map().unwrap();
     assert_eq!(map.shards().len(), 1);
     // What is left where they were: a name and tombstones.

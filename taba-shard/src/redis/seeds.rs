@@ -1,0 +1,44 @@
+//! [`ClusterSeeds`]: the nodes of a Redis Cluster that are asked first.
+
+use std::fmt;
+
+use redis::IntoConnectionInfo;
+
+use super::url_error::UrlError;
+
+/// The port of a node whose URL has none.
+const PORT: u16 = 6379;
+
+/// The addresses of nodes (`host:port`), sorted. Any one that answers suffices: it knows the others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ClusterSeeds(Vec<String>);
+
+impl ClusterSeeds {
+    /// `hosts`: with `+` between.
+    pub(super) fn parse(hosts: &str) -> Result<Self, UrlError> {
+        if hosts.contains([',', '/', '?', '@']) {
+            return Err(UrlError::Cluster);
+        }
+        let mut seeds = Vec::new();
+        for host in hosts.split('+') {
+            let has_port = host.rsplit(']').next().is_some_and(|rest| rest.contains(':'));
+            let host = if has_port { host.to_owned() } else { format!("{host}:{PORT}") };
+            format!("redis://{host}").into_connection_info().map_err(|_| UrlError::Cluster)?;
+            seeds.push(host);
+        }
+        seeds.sort_unstable();
+        seeds.dedup();
+        Ok(Self(seeds))
+    }
+
+    pub(super) fn addresses(&self) -> &[String] {
+        &self.0
+    }
+}
+
+impl fmt::Display for ClusterSeeds {
+    /// The URL without secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "redis+cluster://{}", self.0.join("+"))
+    }
+}
