@@ -1,7 +1,6 @@
 //! [`Ring`]: the State of a window: one State for each of its newest buckets.
 
 use std::collections::VecDeque;
-use std::ops::Range;
 
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -12,10 +11,10 @@ use crate::heap::HeapBytes;
 /// The most buckets of any window.
 pub const RING_BUCKETS_MAX: usize = 4096;
 
-/// States of consecutive buckets of time, up to the newest that saw an event.
+/// States of buckets of time, up to the newest that saw an event. A bucket that saw none takes nothing.
 ///
 /// ```text
-/// memory    newest i64 | buckets, oldest first; the last is the newest
+/// memory    newest i64 | places: u16, the low bits of each bucket's number | States, oldest first; the last is the newest
 /// encoded   newest zigzag | runs, newest first: (empty buckets skipped before it, n, n States), … |
 /// ```
 /// The newest bucket is always written, so that a ring with an event never looks like one without; any other that
@@ -23,95 +22,105 @@ pub const RING_BUCKETS_MAX: usize = 4096;
 #[derive(Clone, Debug)]
 pub struct Ring<S> {
     newest: i64,
-    buckets: VecDeque<S>,
+    /// Ascending. 16 bits say which bucket it is: all lie within [`RING_BUCKETS_MAX`] of the newest.
+    places: VecDeque<u16>,
+    /// One for each place.
+    states: VecDeque<S>,
 }
 
 impl<S> Default for Ring<S> {
     fn default() -> Self {
-        Self { newest: 0, buckets: VecDeque::new() }
+        Self { newest: 0, places: VecDeque::new(), states: VecDeque::new() }
     }
 }
 
 impl<S: State> Ring<S> {
     /// The newest bucket that saw an event: its time by the width of a bucket, rounded down. `None` without events.
     pub fn newest(&self) -> Option<i64> {
-        (!self.buckets.is_empty()).then_some(self.newest)
+        (!self.states.is_empty()).then_some(self.newest)
     }
 
-    /// The State of the bucket that is `back` before the newest, if it is held.
-    pub(crate) fn back(&self, back: u64) -> Option<&S> {
-        let back = usize::try_from(back).ok()?;
-        self.buckets.len().checked_sub(back.checked_add(1)?).and_then(|place| self.buckets.get(place))
+    /// How far a place is before the newest.
+    fn back(&self, place: u16) -> u16 {
+        (self.newest as u16).wrapping_sub(place)
     }
 
-    /// How many buckets are held.
-    pub(crate) fn len(&self) -> usize {
-        self.buckets.len()
+    /// The buckets that are held, newest first, by how far they are before the newest.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u16, &S)> {
+        self.places.iter().rev().map(|place| self.back(*place)).zip(self.states.iter().rev())
     }
 
     /// The State of a bucket, after making it the newest if it is later than that. `None` when it is not among the
     /// newest `keep`.
     #[inline]
     pub(crate) fn slot(&mut self, index: i64, keep: usize) -> Option<&mut S> {
-        if self.buckets.is_empty() || index > self.newest {
+        if self.states.is_empty() || index > self.newest {
             self.advance(index, keep);
         }
-        let back = usize::try_from(self.newest.abs_diff(index)).ok().filter(|back| *back < keep)?;
-        while self.buckets.len() <= back {
-            self.grow(keep);
-            self.buckets.push_front(S::default());
+        let back = self.newest.abs_diff(index);
+        if back == 0 {
+            return self.states.back_mut();
         }
-        let place = self.buckets.len() - 1 - back;
-        self.buckets.get_mut(place)
+        let back = u16::try_from(back).ok().filter(|back| usize::from(*back) < keep)?;
+        let newest = self.newest as u16;
+        let at = self.places.partition_point(|place| newest.wrapping_sub(*place) > back);
+        if self.places.get(at).is_none_or(|place| newest.wrapping_sub(*place) != back) {
+            self.grow(keep);
+            self.places.insert(at, index as u16);
+            self.states.insert(at, S::default());
+        }
+        self.states.get_mut(at)
     }
 
     fn advance(&mut self, newest: i64, keep: usize) {
         let by = newest.abs_diff(self.newest);
+        self.drop_oldest((keep as u64).saturating_sub(by));
         self.newest = newest;
-        if self.buckets.is_empty() || by >= keep as u64 {
-            self.buckets.clear();
-            self.grow(keep);
-            self.buckets.push_back(S::default());
-            return;
-        }
-        for _ in 0..by {
-            while self.buckets.len() >= keep {
-                self.buckets.pop_front();
-            }
-            self.grow(keep);
-            self.buckets.push_back(S::default());
+        self.grow(keep);
+        self.places.push_back(newest as u16);
+        self.states.push_back(S::default());
+    }
+
+    /// Drops what is `keep` or more before the newest.
+    fn drop_oldest(&mut self, keep: u64) {
+        while self.places.front().is_some_and(|place| u64::from(self.back(*place)) >= keep) {
+            self.places.pop_front();
+            self.states.pop_front();
         }
     }
 
     /// Makes room for one more, and half as many again, but for no more than are ever kept.
     fn grow(&mut self, keep: usize) {
-        let len = self.buckets.len();
-        if len == self.buckets.capacity() {
+        let len = self.states.len();
+        if len == self.states.capacity() {
             let more = (len / 2 + 1).min(keep.saturating_sub(len)).max(1);
-            self.buckets.reserve_exact(more);
+            self.places.reserve_exact(more);
+            self.states.reserve_exact(more);
         }
     }
 
     /// Takes the buckets of another ring into this one.
     pub(crate) fn merge(&mut self, other: &Self, keep: usize, merge: impl Fn(&mut S, &S)) {
-        if self.buckets.is_empty() {
+        if self.states.is_empty() {
             *self = other.clone();
-            while self.buckets.len() > keep {
-                self.buckets.pop_front();
-            }
+            self.drop_oldest(keep as u64);
             return;
         }
-        for (back, bucket) in other.buckets.iter().rev().enumerate() {
-            let Some(index) = other.newest.checked_sub(back as i64) else { return };
+        for (back, bucket) in other.iter() {
+            let Some(index) = other.newest.checked_sub(i64::from(back)) else { return };
             let Some(slot) = self.slot(index, keep) else { return };
             merge(slot, bucket);
         }
     }
 
-    /// Takes the newest bucket out. The one before becomes the newest.
+    /// Takes the newest bucket out. The one before that is held becomes the newest.
     pub(crate) fn pop_newest(&mut self) -> Option<S> {
-        self.newest = self.newest.saturating_sub(1);
-        self.buckets.pop_back()
+        self.places.pop_back();
+        let popped = self.states.pop_back();
+        if let Some(place) = self.places.back() {
+            self.newest -= i64::from(self.back(*place));
+        }
+        popped
     }
 
     /// Drops the buckets up to and including `index`.
@@ -120,67 +129,43 @@ impl<S: State> Ring<S> {
             *self = Self::default();
             return;
         }
-        let keep = self.newest.abs_diff(index);
-        while self.buckets.len() as u64 > keep {
-            self.buckets.pop_front();
-        }
-        self.buckets.shrink_to_fit();
+        self.drop_oldest(self.newest.abs_diff(index));
+        self.places.shrink_to_fit();
+        self.states.shrink_to_fit();
     }
 
-    /// Whether the bucket that is `back` before the newest is written.
-    fn is_written(&self, back: usize) -> bool {
-        back == 0 || self.back(back as u64).is_some_and(|bucket| *bucket != S::default())
-    }
-
-    /// The rows of buckets that are written: how many are skipped before each, and which it is, counted back from
-    /// the newest.
-    fn runs(&self) -> Vec<(u32, Range<usize>)> {
-        let mut runs: Vec<(u32, Range<usize>)> = Vec::new();
-        let mut end = 0;
-        for back in (0..self.buckets.len()).filter(|&back| self.is_written(back)) {
-            match runs.last_mut() {
-                Some((_, run)) if back == end => run.end += 1,
-                _ => runs.push(((back - end) as u32, back..back + 1)),
-            }
-            end = back + 1;
-        }
-        runs
+    /// The buckets that are written, newest first: the newest, and all that are not in their default State.
+    fn written(&self) -> impl Iterator<Item = (u16, &S)> {
+        self.iter().filter(|(back, state)| *back == 0 || **state != S::default())
     }
 }
 
 impl<S: State> PartialEq for Ring<S> {
     fn eq(&self, other: &Self) -> bool {
-        let (long, short) =
-            if self.buckets.len() < other.buckets.len() { (other, self) } else { (self, other) };
-        let empty = S::default();
-        self.newest() == other.newest()
-            && (0..long.buckets.len() as u64)
-                .all(|back| long.back(back) == Some(short.back(back).unwrap_or(&empty)))
+        self.newest() == other.newest() && self.written().eq(other.written())
     }
 }
 
 impl<S: HeapBytes> HeapBytes for Ring<S> {
     fn heap_bytes(&self) -> usize {
-        self.buckets.capacity() * size_of::<S>()
-            + self.buckets.iter().map(HeapBytes::heap_bytes).sum::<usize>()
-    }
-}
-
-/// One row of buckets, newest first.
-struct BucketRow<'a, S>(&'a Ring<S>, Range<usize>);
-
-impl<S: State> Serialize for BucketRow<'_, S> {
-    fn serialize<Z: Serializer>(&self, serializer: Z) -> Result<Z::Ok, Z::Error> {
-        let len = self.0.buckets.len();
-        serializer.collect_seq(self.0.buckets.range(len - self.1.end..len - self.1.start).rev())
+        self.places.capacity() * size_of::<u16>()
+            + self.states.capacity() * size_of::<S>()
+            + self.states.iter().map(HeapBytes::heap_bytes).sum::<usize>()
     }
 }
 
 impl<S: State> Serialize for Ring<S> {
     fn serialize<Z: Serializer>(&self, serializer: Z) -> Result<Z::Ok, Z::Error> {
-        let newest = self.newest().unwrap_or(0);
-        let runs: Vec<_> = self.runs().into_iter().map(|(skip, run)| (skip, BucketRow(self, run))).collect();
-        (newest, runs).serialize(serializer)
+        let mut runs: Vec<(u16, Vec<&S>)> = Vec::new();
+        let mut end = 0;
+        for (back, state) in self.written() {
+            match runs.last_mut() {
+                Some((_, run)) if back == end => run.push(state),
+                _ => runs.push((back - end, vec![state])),
+            }
+            end = back + 1;
+        }
+        (self.newest().unwrap_or(0), runs).serialize(serializer)
     }
 }
 
@@ -194,20 +179,29 @@ impl<'de, S: State> Deserialize<'de> for Ring<S> {
         if len > RING_BUCKETS_MAX || !plain || (len == 0 && newest != 0) {
             return Err(D::Error::custom("not the buckets of a window"));
         }
-        let mut buckets = VecDeque::with_capacity(len);
-        for (skip, states) in runs {
-            (0..skip).for_each(|_| buckets.push_front(S::default()));
-            states.into_iter().for_each(|state| buckets.push_front(state));
+        let count = runs.iter().map(|(_, states)| states.len()).sum();
+        let (mut places, mut states) = (VecDeque::with_capacity(count), VecDeque::with_capacity(count));
+        let mut place = newest as u16;
+        for (skip, run) in runs {
+            place = place.wrapping_sub(skip as u16);
+            for state in run {
+                places.push_front(place);
+                states.push_front(state);
+                place = place.wrapping_sub(1);
+            }
         }
-        Ok(Self { newest, buckets })
+        Ok(Self { newest, places, states })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use taba_core::encode_state;
+    use std::time::Duration;
+
+    use taba_core::{Event, Handler, Timestamp, decode_state, encode_state};
 
     use super::*;
+    use crate::{Sum, Windowed};
 
     fn ring(hits: &[i64], keep: usize) -> Ring<u64> {
         let mut ring = Ring::default();
@@ -222,7 +216,7 @@ mod tests {
     #[test]
     fn only_the_newest_are_kept() {
         let ring = ring(&[1, 2, 3, 4, 5, 1, 2, 3], 3);
-        assert_eq!(ring.buckets, [2, 1, 1]);
+        assert_eq!(ring.states, [2, 1, 1]);
         assert_eq!(ring.newest(), Some(5));
     }
 
@@ -235,7 +229,7 @@ mod tests {
 
     impl Ring<u64> {
         fn heap_bytes_of_capacity(&self) -> usize {
-            self.buckets.capacity() * 8
+            self.states.capacity() * 8
         }
     }
 
@@ -244,6 +238,21 @@ mod tests {
         assert_eq!(encode_state(&ring(&[], 100)).len(), 2);
         assert_eq!(encode_state(&ring(&[50], 100)), [100, 1, 0, 1, 1]);
         assert_eq!(encode_state(&ring(&[50, 10], 100)), [100, 2, 0, 1, 1, 39, 1, 1]);
+    }
+
+    #[test]
+    fn buckets_without_events_take_nothing() {
+        let hour = Windowed::new(Sum, Duration::from_secs(3600), Duration::from_secs(1));
+        let mut state = Ring::default();
+        for second in [3599, 1, 2000] {
+            hour.fold(&mut state, Event::new(Timestamp::from_secs(second), &1.0));
+        }
+        assert_eq!(state.states.len(), 3);
+        let decoded = decode_state(&hour, 1, &encode_state(&state)).unwrap();
+        assert_eq!(decoded, state);
+        assert_eq!((decoded.states.capacity(), decoded.places.capacity()), (3, 3));
+        let backs = |ring: &Ring<_>| ring.iter().map(|(back, _)| back).collect::<Vec<_>>();
+        assert_eq!((backs(&state), backs(&decoded)), (vec![0, 1599, 3598], vec![0, 1599, 3598]));
     }
 
     #[test]
@@ -258,6 +267,6 @@ mod tests {
     fn the_ends_of_time_are_far_apart() {
         let ring = ring(&[i64::MIN, i64::MAX, i64::MIN], 10);
         assert_eq!(ring.newest(), Some(i64::MAX));
-        assert_eq!(ring.buckets, [1]);
+        assert_eq!(ring.states, [1]);
     }
 }

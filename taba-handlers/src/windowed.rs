@@ -178,14 +178,15 @@ impl<H: Handler> Handler for Windowed<H> {
         let mut view = WindowView { at, last, horizon: Some(self.horizon(at)), buckets: Vec::new() };
         if let Some(newest) = state.newest() {
             view.horizon = view.horizon.max(Some(newest.saturating_sub(self.kept as i64)));
-            // Nothing was held before the newest less the length of the ring.
-            let held = newest.saturating_sub(state.len() as i64).max(last.saturating_sub(self.seen as i64));
-            let count = if held < last { last.abs_diff(held) } else { 0 };
-            let bucket = |i: u64| {
-                let index = last.checked_sub_unsigned(i).filter(|index| *index <= newest);
-                index.and_then(|index| state.back(newest.abs_diff(index))).cloned().unwrap_or_default()
-            };
-            view.buckets.extend((0..count.min(self.seen as u64)).map(bucket));
+            for (back, state) in state.iter() {
+                let Some(index) = newest.checked_sub(i64::from(back)) else { break };
+                let Ok(place) = usize::try_from(last.saturating_sub(index)) else { continue };
+                if place >= self.seen {
+                    break;
+                }
+                view.buckets.resize_with(place, H::State::default);
+                view.buckets.push(state.clone());
+            }
         }
         view.trim();
         view
