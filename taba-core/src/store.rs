@@ -441,6 +441,13 @@ pub trait Store: Send + Sync + 'static {
         None
     }
 
+    /// The processes that keep it, as one number: another one than before when a process was replaced, by a replica that was
+    /// promoted or by itself after a restart, since the new one may hold less. All Servers of a store come to the same. `None`:
+    /// it ends with the Server's own process.
+    fn processes(&self) -> Option<u64> {
+        None
+    }
+
     /// The machine or process that keeps a VBucket, as an operator names it: what answers say is missing when it is
     /// away. `None`: the store is one place, or does not know.
     fn place(&self, _vbucket: VBucket) -> Option<String> {

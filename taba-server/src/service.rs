@@ -169,14 +169,18 @@ async fn take(server: &Server, headers: &HeaderMap, body: Body) -> Result<Respon
     Ok(([(CONTENT_TYPE, wire::CONTENT_TYPE)], frame).into_response())
 }
 
-/// The headers of every answer to an Agent: VBuckets, time, process and store.
+/// The headers of every answer to an Agent: VBuckets, time, process, store and its processes.
 fn headers_of(server: &Server) -> HeaderMap {
     let store = server.store();
-    let mut headers = HeaderMap::with_capacity(4);
+    let mut headers = HeaderMap::with_capacity(5);
     headers.insert(wire::VBUCKETS_HEADER, store.vbuckets().count().into());
     headers.insert(wire::TIME_HEADER, server.clock()().as_micros().into());
-    let process = HeaderValue::try_from(format!("{:016x}", server.process()));
-    headers.extend(process.ok().map(|process| (HeaderName::from_static(wire::PROCESS_HEADER), process)));
+    let numbers =
+        [(wire::PROCESS_HEADER, Some(server.process())), (wire::STORE_PROCESSES_HEADER, store.processes())];
+    headers.extend(numbers.into_iter().filter_map(|(name, number)| {
+        let number = HeaderValue::try_from(format!("{:016x}", number?)).ok()?;
+        Some((HeaderName::from_static(name), number))
+    }));
     let identity = store.identity().and_then(|store| HeaderValue::try_from(store.to_string()).ok());
     headers.extend(identity.map(|store| (HeaderName::from_static(wire::STORE_HEADER), store)));
     headers

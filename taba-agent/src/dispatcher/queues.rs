@@ -89,13 +89,19 @@ impl Dispatcher {
         self.timers.insert((until, key));
     }
 
-    /// Lanes that wait until it is time to ask how far the store goes ask now.
+    /// Lanes that wait until it is time to ask how far the store goes ask now, and those that rest try again: what they were
+    /// refused by may be there again.
     pub(super) fn ask_now(&mut self, now: Duration) {
         for (until, key) in std::mem::take(&mut self.timers) {
             let scheduled = self.scheduled(key);
             let at = match &mut scheduled.place {
                 LaneState::AwaitingProbe(at) => {
                     *at = now;
+                    now
+                }
+                LaneState::BackingOff(at) => {
+                    *at = now;
+                    scheduled.failures = 0;
                     now
                 }
                 _ => until,

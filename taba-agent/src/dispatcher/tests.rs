@@ -346,6 +346,26 @@ fn a_new_server_process_is_asked_at_once_by_all_lanes_that_keep_something() {
 }
 
 #[test]
+fn what_was_refused_is_sent_at_once_to_a_new_process() {
+    let mut dispatcher = dispatcher(1, |_| {});
+    offer(&mut dispatcher, ms(0), 0..9);
+    let mut now = 20;
+    let mut sent = tick(&mut dispatcher, ms(now));
+    for _ in 0..8 {
+        now += 4_000;
+        handle(&mut dispatcher, ms(now), answered(&sent[0], Answer::Unavailable));
+        sent = tick(&mut dispatcher, ms(now + 3_000));
+    }
+    now += 4_000;
+    assert!(handle(&mut dispatcher, ms(now), answered(&sent[0], Answer::Unavailable)).is_empty());
+    assert!(tick(&mut dispatcher, ms(now + 1)).is_empty(), "they rest");
+    let again = handle(&mut dispatcher, ms(now + 2), Input::NewServer);
+    assert_eq!(again[0].batches.len(), 9);
+    handle(&mut dispatcher, ms(now + 3), answered(&again[0], Answer::Unavailable));
+    assert_eq!(tick(&mut dispatcher, ms(now + 203))[0].batches.len(), 9, "and not for long the next time");
+}
+
+#[test]
 fn replays_never_take_the_last_slot_of_a_server() {
     let mut dispatcher = dispatcher(1, |options| {
         (options.requests_per_server_max, options.request_bytes_max, options.linger) =

@@ -85,6 +85,7 @@ pub(super) async fn pump(shared: Arc<Shared>) {
                 Err(_) => Input::Tick,
             },
             () = shared.wake.notified() => Input::Tick,
+            () = sender.new_process() => Input::NewServer,
             _ = greetings.tick() => {
                 if !std::mem::replace(&mut is_met, true) || shared.holds_events() {
                     for server in shared.servers() {

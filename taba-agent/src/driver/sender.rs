@@ -17,6 +17,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use taba_core::wire::{self, Ack, FRAME_HEADER_BYTES, Frame, Kind, WireError};
 use taba_core::{LogThrottle, RequestHeader, ServerUrl, StoreId, Timestamp};
+use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use super::options::AgentOptions;
@@ -46,6 +47,8 @@ pub(super) struct RequestSender {
     vbuckets: Arc<VBucketsSeen>,
     stores: Arc<Stores>,
     processes: Arc<Processes>,
+    /// Some process has answered that had not before.
+    has_new: Arc<Notify>,
 }
 
 /// What the log calls a Server: host, port and prefix.
@@ -81,24 +84,25 @@ impl VBucketsSeen {
     }
 }
 
-/// The seen Server processes, the latest last. Behind a load balancer answers come from several; one that was dropped
-/// here and returns costs a round of Probes.
+/// The seen processes of Servers and stores, the latest last. Behind a load balancer answers come from several; one that was
+/// dropped here and returns costs a round of Probes.
 #[derive(Debug, Default)]
 struct Processes(Mutex<VecDeque<HeaderValue>>);
 
 impl Processes {
     const MAX: usize = 1_024;
 
-    /// Whether an answer is from a new process.
+    /// Whether an answer is from a new process, or its store has a new one.
     fn is_new(&self, headers: &HeaderMap) -> bool {
-        let Some(process) = headers.get(wire::PROCESS_HEADER) else { return false };
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_new = !seen.contains(process);
-        if is_new {
+        let mut is_new = false;
+        for name in [wire::PROCESS_HEADER, wire::STORE_PROCESSES_HEADER] {
+            let Some(process) = headers.get(name).filter(|process| !seen.contains(process)) else { continue };
             seen.push_back(process.clone());
-            if seen.len() > Self::MAX {
-                seen.pop_front();
-            }
+            is_new = true;
+        }
+        while seen.len() > Self::MAX {
+            seen.pop_front();
         }
         is_new
     }
@@ -209,6 +213,7 @@ impl RequestSender {
             vbuckets,
             stores,
             processes: Arc::default(),
+            has_new: Arc::default(),
         }
     }
 
@@ -254,12 +259,18 @@ impl RequestSender {
     /// # Cancel safety
     /// Safe.
     pub(super) async fn greet(self, server: ServerUrl) -> Input {
-        match timeout(self.timeout, self.ask_store(&server)).await {
-            Ok(Ok(headers)) if self.processes.is_new(&headers) => return Input::NewServer,
-            Ok(Err(SendError::Store(error))) => self.tell_store(&server, &error),
-            _ => {}
+        if let Ok(Err(SendError::Store(error))) = timeout(self.timeout, self.ask_store(&server)).await {
+            self.tell_store(&server, &error);
         }
         Input::Tick
+    }
+
+    /// Waits until an answer was from a new process, of a Server or of its store.
+    ///
+    /// # Cancel safety
+    /// Safe: what was not waited for is answered the next time.
+    pub(super) async fn new_process(&self) {
+        self.has_new.notified().await;
     }
 
     /// Asks a Server for all Servers of its store.
@@ -341,6 +352,9 @@ impl RequestSender {
         let said = headers.get(wire::VBUCKETS_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());
         if let Some(theirs) = said {
             self.vbuckets.take(name(server), theirs, self.ours);
+        }
+        if self.processes.is_new(headers) {
+            self.has_new.notify_one();
         }
         Ok(self.stores.meet(server.url(), store_of(headers)).await?)
     }

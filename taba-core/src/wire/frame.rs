@@ -15,6 +15,9 @@ pub const STORE_HEADER: &str = "taba-store";
 /// The header of a Server's answer that identifies the Server's process: 16 hexadecimal digits, random at each start.
 /// The store of a new process may hold less than before, so Agents probe it at once.
 pub const PROCESS_HEADER: &str = "taba-process";
+/// The header of a Server's answer that identifies the processes of its store, as 16 hexadecimal digits: see
+/// [`Store::processes`](crate::Store::processes). Agents treat a new one as a new process of the Server.
+pub const STORE_PROCESSES_HEADER: &str = "taba-store-processes";
 /// The header of a Server's answer with its time, in microseconds since the Unix epoch. `Date` is unsuitable: load
 /// balancers write their own, and HTTP libraries cache it while a clock is set back.
 pub const TIME_HEADER: &str = "taba-time";

@@ -13,7 +13,7 @@ mod value;
 pub use block::{Block, Content};
 pub use frame::{
     CONTENT_TYPE, Compression, FRAME_HEADER_BYTES, Frame, Kind, MAGIC, PROCESS_HEADER, STORE_HEADER,
-    TIME_HEADER, VBUCKETS_HEADER, VERSION,
+    STORE_PROCESSES_HEADER, TIME_HEADER, VBUCKETS_HEADER, VERSION,
 };
 pub use message::{
     Ack, Answer, BadBlock, ClientBatch, LaneBatch, Lanes, Probe, Receipt, Refusal, decode_acks, encode_acks,

@@ -42,6 +42,8 @@ pub(crate) struct ShardLink {
     name: OnceLock<ShardName>,
     /// Whether it is no shard of the deployment any more.
     is_retired: AtomicBool,
+    /// The process that was connected to last, as a number: the beginning of its run ID; 0 until it is known.
+    process: AtomicU64,
     /// The connection over which it last said what it holds; 0: none yet.
     censused: AtomicU64,
     connect_timeout: Duration,
@@ -105,6 +107,7 @@ impl ShardLink {
             is_node: false,
             name: OnceLock::new(),
             is_retired: AtomicBool::new(false),
+            process: AtomicU64::new(0),
             censused: AtomicU64::new(0),
             connect_timeout: options.connect_timeout,
             response_timeout: options.response_timeout,
@@ -169,6 +172,11 @@ impl ShardLink {
 
     pub(super) fn retire(&self, is_retired: bool) {
         self.is_retired.store(is_retired, Ordering::Relaxed);
+    }
+
+    /// The process that was connected to last, as a number that is drawn at its start; 0 when it is not known.
+    pub(crate) fn process(&self) -> u64 {
+        self.process.load(Ordering::Relaxed)
     }
 
     /// The connection over which it last said what it holds.
@@ -440,6 +448,8 @@ impl ShardLink {
         if let Some(expected) = self.name().filter(|expected| found != Some(*expected)) {
             return Err(LinkError::Stranger { shard, label: self.label(), expected, found });
         }
+        let process = info.run.get(..16).and_then(|run| u64::from_str_radix(run, 16).ok());
+        self.process.store(process.unwrap_or(0), Ordering::Relaxed);
         let epoch = CONNECTIONS.fetch_add(1, Ordering::Relaxed) + 1;
         tracing::info!(shard = shard.0, address = %address.info.addr(), epoch, "connected to a redis");
         Ok(LiveConnection { connection, epoch, info, address })

@@ -161,6 +161,12 @@ impl Store for ShardedRedis {
         Some(StoreId { number: self.shards.view().deployment().id, is_durable: true })
     }
 
+    fn processes(&self) -> Option<u64> {
+        let links = self.shards.links();
+        // In whatever order a Server knows the shards.
+        Some(links.iter().filter(|link| !link.is_retired()).fold(0, |all, link| all ^ link.process()))
+    }
+
     fn place(&self, vbucket: VBucket) -> Option<String> {
         Some(self.shards.place_name(vbucket))
     }
