@@ -3,7 +3,9 @@
 pub mod dice;
 pub mod link;
 pub mod load;
+pub mod network;
 pub mod nginx;
+pub mod pair;
 mod process;
 pub mod proxy;
 pub mod redis;

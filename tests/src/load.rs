@@ -38,6 +38,8 @@ pub struct Load {
     client: Client,
     stop: Arc<AtomicBool>,
     recorded: Arc<AtomicU64>,
+    /// Tabs that were written to once.
+    others: AtomicU64,
     queries: Arc<QueryCounts>,
     threads: Vec<JoinHandle<()>>,
     /// Milliseconds for which writes were held, by VBucket and epoch.
@@ -66,8 +68,8 @@ impl Load {
             }));
         }
         let (agent, servers) = (agent.to_owned(), servers.to_vec());
-        let load =
-            Self { agent, servers, client, stop, recorded, queries, threads, pauses: Mutex::default() };
+        let (others, pauses) = (AtomicU64::default(), Mutex::default());
+        let load = Self { agent, servers, client, stop, recorded, others, queries, threads, pauses };
         load.goes_on();
         load
     }
@@ -75,6 +77,18 @@ impl Load {
     /// How many events were recorded so far.
     pub fn recorded(&self) -> u64 {
         self.recorded.load(Ordering::Relaxed)
+    }
+
+    /// Records one event of each of as many other Tabs, which are never written to again.
+    ///
+    /// # Panics
+    /// When they are too many.
+    pub fn record_others(&self, count: u64) {
+        for n in 0..count {
+            self.client.totals(format!("load;other={n}")).expect("a tab").add(1.0);
+        }
+        self.others.fetch_add(count, Ordering::Relaxed);
+        self.recorded.fetch_add(count, Ordering::Relaxed);
     }
 
     /// Queries that were answered so far, and those of them whose answer lacks a shard.
@@ -103,12 +117,22 @@ impl Load {
         });
     }
 
-    /// Waits until each Server counts all that is recorded at this moment, in an answer that lacks nothing; how long that took.
+    /// Waits until each Server counts in each Tab all that is recorded at this moment, in an answer that lacks nothing; how
+    /// long that took.
     pub fn becomes_fresh(&self, after: &str) -> Duration {
-        let recorded = self.recorded();
+        let others = self.others.load(Ordering::Relaxed);
+        let each = (self.recorded() - others) / TABS as u64;
         let is_fresh = |server: &String| {
-            let Some(answer) = get(server, "/v2/super?base=load") else { return false };
-            answer["missing"].is_null() && counted(&answer) >= recorded
+            let answer = get(server, &format!("/v2/tabs?base=load&limit={}", TABS as u64 + others));
+            let Some(answer) = answer.filter(|answer| answer["missing"].is_null()) else { return false };
+            let counts = answer["results"].as_array().into_iter().flatten().map(|row| row["events"].as_u64());
+            // Of those that were written to once, none has more.
+            let (mut whole, mut once) = (0, 0);
+            counts.for_each(|count| match count {
+                Some(1) => once += 1,
+                count => whole += usize::from(count >= Some(each)),
+            });
+            whole == TABS && once == others
         };
         let waited = waited("all that was recorded is counted", || self.servers.iter().all(is_fresh));
         say(&format!("{after}: all was counted {} ms later", waited.as_millis()));

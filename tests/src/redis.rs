@@ -14,6 +14,7 @@ use tempfile::TempDir;
 
 pub use self::cluster::RedisCluster;
 
+use crate::network::Machine;
 use crate::{PATIENCE, Process, free_port, wait_until};
 
 /// How long one command may take; longer than any Redis of a test is paused.
@@ -46,6 +47,8 @@ pub struct Options {
     pub memory_max: Option<u64>,
     /// What it does when it may not hold more; the default of Redis is `noeviction`.
     pub memory_policy: Option<&'static str>,
+    /// Where it runs; the default is the machine of the test.
+    pub machine: Option<Machine>,
     /// More arguments: `--name value`, one word each.
     pub extra: Vec<String>,
 }
@@ -56,11 +59,20 @@ impl Options {
         Self { aof: Aof::EverySecond, ..Self::default() }
     }
 
+    fn host(&self) -> Ipv4Addr {
+        self.machine.as_ref().map_or(Ipv4Addr::LOCALHOST, |machine| machine.address)
+    }
+
+    fn command(&self) -> Command {
+        self.machine.as_ref().map_or_else(|| Command::new(server()), |machine| machine.command(server()))
+    }
+
     fn arguments(&self, port: u16, directory: &Path) -> Vec<String> {
         let mut arguments = Vec::new();
         let mut set = |name: &str, value: &str| arguments.extend([format!("--{name}"), value.to_owned()]);
         set("port", &port.to_string());
-        set("bind", "127.0.0.1");
+        set("bind", &self.host().to_string());
+        set("protected-mode", "no");
         set("dir", &directory.to_string_lossy());
         set("save", "");
         // A replica that is to follow at once; the default waits five seconds for more of them.
@@ -165,9 +177,18 @@ impl Redis {
         self.port
     }
 
-    /// `redis://127.0.0.1:PORT`.
+    /// `redis://HOST:PORT`.
     pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        format!("redis://{}", self.address())
+    }
+
+    /// `HOST:PORT`.
+    pub fn address(&self) -> String {
+        self.socket().to_string()
+    }
+
+    fn socket(&self) -> SocketAddr {
+        (self.options.host(), self.port).into()
     }
 
     /// Where its files are.
@@ -271,7 +292,7 @@ impl Redis {
     /// # Errors
     /// When it cannot be reached, or its answer is no answer of a Redis.
     pub fn try_command(&self, words: &[&[u8]]) -> std::io::Result<Reply> {
-        command(self.port, words, COMMAND_TIMEOUT)
+        command(self.socket(), words, COMMAND_TIMEOUT)
     }
 
     /// One field of `INFO section`, without its name; empty when there is none.
@@ -342,7 +363,8 @@ impl Sentinel {
             std::fs::write(&file, settings).expect("a file can be written");
             let mut command = Command::new(server());
             command.arg(&file).arg("--sentinel").current_dir(path);
-            let Some(process) = launch_command(port, command, is_pong) else { continue };
+            let address = (Ipv4Addr::LOCALHOST, port).into();
+            let Some(process) = launch_command(address, command, is_pong) else { continue };
             let sentinel = Self { _process: process, port, _directory: directory };
             for (name, primary) in masters {
                 let replicas = primary.info("replication", "connected_slaves");
@@ -366,7 +388,8 @@ impl Sentinel {
     /// When it does not answer.
     pub fn command(&self, words: &[&str]) -> String {
         let bytes: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
-        let reply = command(self.port, &bytes, COMMAND_TIMEOUT);
+        let address = (Ipv4Addr::LOCALHOST, self.port).into();
+        let reply = command(address, &bytes, COMMAND_TIMEOUT);
         reply.unwrap_or_else(|error| panic!("the sentinel does not answer {words:?}: {error}")).to_string()
     }
 
@@ -406,17 +429,22 @@ fn launch_until(
     options: &Options,
     is_ready: impl Fn(&Reply) -> bool,
 ) -> Option<Process> {
-    let mut command = Command::new(server());
+    let mut command = options.command();
     command.args(options.arguments(port, directory)).current_dir(directory);
-    launch_command(port, command, is_ready)
+    launch_command((options.host(), port).into(), command, is_ready)
 }
 
-fn launch_command(port: u16, mut command: Command, is_ready: impl Fn(&Reply) -> bool) -> Option<Process> {
+fn launch_command(
+    address: SocketAddr,
+    mut command: Command,
+    is_ready: impl Fn(&Reply) -> bool,
+) -> Option<Process> {
     let mut process = Process::start("redis-server", &mut command);
     let mut ended = false;
     wait_until("redis-server answers", || {
         ended = process.child.try_wait().expect("a child can be asked").is_some();
-        ended || self::command(port, &[b"PING"], Duration::from_secs(1)).is_ok_and(|reply| is_ready(&reply))
+        ended
+            || self::command(address, &[b"PING"], Duration::from_secs(1)).is_ok_and(|reply| is_ready(&reply))
     });
     // Somebody else's Redis may have answered on a port that it took before ours could.
     (!ended && process.child.try_wait().expect("a child can be asked").is_none()).then_some(process)
@@ -444,8 +472,7 @@ fn server() -> &'static Path {
     })
 }
 
-fn command(port: u16, words: &[&[u8]], timeout: Duration) -> std::io::Result<Reply> {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+fn command(address: SocketAddr, words: &[&[u8]], timeout: Duration) -> std::io::Result<Reply> {
     let mut stream = TcpStream::connect_timeout(&address, timeout)?;
     stream.set_read_timeout(Some(timeout))?;
     stream.set_write_timeout(Some(timeout))?;

@@ -5,6 +5,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
+use crate::network::Machine;
 use crate::{binary, sabotaged};
 
 /// `taba-shard`, and the shards that it is told of.
@@ -14,22 +15,27 @@ pub struct Tool {
     pub program: PathBuf,
     /// What `--redis` says.
     pub redis: String,
+    /// Where it runs; the default is the machine of the test.
+    pub machine: Option<Machine>,
 }
 
 impl Tool {
     /// The one that is shipped. URLs with commas between.
     pub fn of(redis: impl Into<String>) -> Self {
-        Self { program: binary("taba-shard"), redis: redis.into() }
+        Self { program: binary("taba-shard"), redis: redis.into(), machine: None }
     }
 
     /// The one that stops where `TABA_SABOTAGE` says.
     pub fn sabotaged(redis: impl Into<String>) -> Self {
-        Self { program: sabotaged("taba-shard"), redis: redis.into() }
+        Self { program: sabotaged("taba-shard"), redis: redis.into(), machine: None }
     }
 
     /// The command, ready to be started.
     pub fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(&self.program);
+        let mut command = match &self.machine {
+            Some(machine) => machine.command(&self.program),
+            None => Command::new(&self.program),
+        };
         command.args(["--redis", &self.redis, "--json"]).args(words);
         command
     }

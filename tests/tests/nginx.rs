@@ -20,7 +20,7 @@ struct Stack {
     // Ended in this order: whoever sends before whom it sends to.
     clients: Vec<Client>,
     agent: Agent,
-    _nginx: Nginx,
+    nginx: Nginx,
     servers: Vec<Server>,
     redis: Redis,
 }
@@ -40,7 +40,7 @@ impl Stack {
             builder.flush_interval(Duration::from_millis(20)).build().unwrap()
         };
         let clients = (0..2).map(client).collect();
-        Self { recorded: 0, clients, agent, _nginx: nginx, servers, redis }
+        Self { recorded: 0, clients, agent, nginx, servers, redis }
     }
 
     /// Each Client records so many events, over all Tabs, in many flushes.
@@ -94,7 +94,7 @@ fn start_server(redis: &Redis, port: u16) -> Server {
     let mut command = Command::new(binary("taba-server"));
     command.arg("--listen").arg(format!("127.0.0.1:{port}"));
     command.args(["--store", "redis", "--redis", &redis.url(), "--redis-replicas", "0", "--vbuckets", "64"]);
-    command.args(["--commit-interval", "20ms"]);
+    command.args(["--commit-interval", "20ms", "--register-interval", "200ms"]);
     let server = Server { process: Process::start("taba-server", &mut command), port };
     let answers = || ureq::get(&format!("{}/v2/status", server.url())).call().is_ok();
     wait_until("the server answers", answers);
@@ -148,6 +148,25 @@ fn a_server_that_is_killed_under_load_and_comes_back_costs_nothing() {
         stack.record(500);
         stack.servers[1] = start_server(&stack.redis, port);
     }
+    stack.record(500);
+    stack.assert_exact();
+}
+
+/// An Agent that looks for Servers hears of them through nginx, and then needs neither nginx nor the Server that answered.
+#[test]
+fn an_agent_finds_its_servers_through_nginx_and_goes_on_without_it() {
+    let mut stack = Stack::start(2, &[], &["--discover", "--server-list-interval=200ms"]);
+    stack.record(500);
+    let urls: Vec<Value> = stack.servers.iter().map(|server| server.url().into()).collect();
+    wait_until("the agent has found both", || {
+        let status = stack.status();
+        let used = status["servers"].as_array().unwrap();
+        urls.iter().all(|url| used.iter().any(|server| server["url"] == *url))
+    });
+    stack.nginx.process.kill();
+    stack.record(500);
+    stack.wait_for_all();
+    stack.servers[1].process.kill();
     stack.record(500);
     stack.assert_exact();
 }

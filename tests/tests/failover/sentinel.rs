@@ -1,84 +1,21 @@
-//! Primaries that are killed, and whose replicas Redis Sentinel promotes, under real Servers, a real Agent and a real Client:
-//! recording never stops, every event is counted once, and a move that was under way comes to its end.
-
-#![expect(clippy::unwrap_used, reason = "tests may unwrap")]
+//! Primaries that are killed, and whose replicas Redis Sentinel promotes; also while VBuckets move.
 
 use std::collections::BTreeSet;
 use std::fs;
 
 use taba_core::{TabName, VBucket, VBuckets};
 use taba_shard::{ShardName, ShardUrl, Shards, ShardsOptions};
-use taba_tests::link::Link;
 use taba_tests::load::{Load, TABS};
-use taba_tests::redis::{Options, Redis, Sentinel};
+use taba_tests::pair::{Pair, master, monitor, sentinel_url};
+use taba_tests::redis::Sentinel;
 use taba_tests::{Agent, Process, Server, Tool, wait_until};
 use tempfile::TempDir;
-
-/// A primary, a replica, and the way of the replica to it.
-struct Pair {
-    primary: Redis,
-    replica: Redis,
-    /// Stalled, the replica lags and nobody is told; cut then, what waited is lost.
-    link: Link,
-}
-
-impl Pair {
-    fn start() -> Self {
-        let primary = Redis::start(Options::durable());
-        let link = Link::start(primary.port(), 1);
-        let replica = Redis::start(Options { replica_of: Some(link.port()), ..Options::durable() });
-        Self { primary, replica, link }
-    }
-
-    fn start_many(count: usize) -> Vec<Self> {
-        let pairs: Vec<Self> = (0..count).map(|_| Self::start()).collect();
-        for pair in &pairs {
-            pair.replica.wait_for_link();
-            wait_until("the primary sees its replica", || {
-                pair.primary.info("replication", "slave0").contains("state=online")
-            });
-        }
-        pairs
-    }
-
-    /// What the replica does not have yet, it never gets.
-    fn kill_primary(&mut self) {
-        self.primary.kill();
-        self.link.cut();
-    }
-
-    /// Waits until the replica is the primary.
-    fn wait_for_failover(&mut self, sentinel: &Sentinel, master: &str) {
-        sentinel.wait_for(master, &self.replica);
-        wait_until("it is a primary", || self.replica.info("replication", "role") == "master");
-    }
-}
-
-fn name(n: usize) -> String {
-    format!("m{n}")
-}
-
-fn sentinel(pairs: &[Pair]) -> Sentinel {
-    let names: Vec<String> = (0..pairs.len()).map(name).collect();
-    let masters: Vec<(&str, &Redis)> =
-        names.iter().zip(pairs).map(|(name, pair)| (&**name, &pair.primary)).collect();
-    let sentinel = Sentinel::start(&masters);
-    for name in &names {
-        // It would take the replica away from its link.
-        sentinel.command(&["SENTINEL", "SET", name, "failover-timeout", "60000"]);
-    }
-    sentinel
-}
-
-fn url(sentinel: &Sentinel, n: usize) -> String {
-    format!("redis+sentinel://{}/{}", sentinel.address(), name(n))
-}
 
 #[test]
 fn a_primary_that_is_killed_stops_no_recording_and_its_replica_has_everything_soon() {
     let mut pairs = Pair::start_many(2);
-    let sentinel = sentinel(&pairs);
-    let urls = [0, 1].map(|n| url(&sentinel, n)).join(",");
+    let sentinel = monitor(&pairs);
+    let urls = [0, 1].map(|n| sentinel_url(&sentinel, n)).join(",");
     let servers = [0; 2].map(|_| Server::on_redis(&urls, &["--redis-replicas=1"]));
     let urls = servers.each_ref().map(Server::url);
     let agent = Agent::of(&urls.join(","), &[]);
@@ -88,10 +25,13 @@ fn a_primary_that_is_killed_stops_no_recording_and_its_replica_has_everything_so
         if !lag.is_empty() {
             pair.link.stall();
             load.records(2000);
+            // Lanes that have nothing to send afterwards have to learn of it, too.
+            load.record_others(400);
+            load.becomes_fresh("a replica lags");
         }
         pair.kill_primary();
         load.records(500);
-        pair.wait_for_failover(&sentinel, &name(n));
+        pair.wait_for_failover(&sentinel, &master(n));
         load.becomes_fresh(&format!("a replica{lag} is promoted"));
     }
     load.end("primaries are killed under sentinels");
@@ -124,20 +64,20 @@ impl Deployment {
     /// With the shard that stays: the first.
     async fn start(count: usize) -> Self {
         let pairs = Pair::start_many(count);
-        let sentinel = sentinel(&pairs);
+        let sentinel = monitor(&pairs);
         let replicas = "--redis-replicas=1";
-        let servers = [0; 2].map(|_| Server::on_redis(&url(&sentinel, 0), &[replicas]));
+        let servers = [0; 2].map(|_| Server::on_redis(&sentinel_url(&sentinel, 0), &[replicas]));
         let urls = servers.each_ref().map(Server::url);
         let agent = Agent::of(&urls.join(","), &[]);
         let load = Load::start(&agent.url(), &urls);
-        let tool = Tool::of(url(&sentinel, 0));
+        let tool = Tool::of(sentinel_url(&sentinel, 0));
         for n in 1..count {
-            tool.json(&[replicas, "add", &url(&sentinel, n), "--no-rebalance"]);
+            tool.json(&[replicas, "add", &sentinel_url(&sentinel, n), "--no-rebalance"]);
         }
         let mut options = ShardsOptions::default();
         options.vbuckets = VBuckets::new(64).unwrap();
         let vbuckets = options.vbuckets;
-        let url = ShardUrl::new(&url(&sentinel, 0)).unwrap();
+        let url = ShardUrl::new(&sentinel_url(&sentinel, 0)).unwrap();
         let shards = Shards::connect(vec![url], options).await.unwrap();
         let of = |n: usize| vbuckets.of(&TabName::new(&format!("load;tab={n}")).unwrap());
         let mut free: Vec<VBucket> = (0..TABS).map(of).collect::<BTreeSet<_>>().into_iter().collect();
@@ -178,9 +118,7 @@ impl Deployment {
             pair.kill_primary();
         }
         for (n, pair) in self.pairs.iter_mut().enumerate().skip(1) {
-            pair.wait_for_failover(&self.sentinel, &name(n));
-            // Nothing fails over again, however slow this machine is.
-            self.sentinel.command(&["SENTINEL", "SET", &name(n), "down-after-milliseconds", "60000"]);
+            pair.wait_for_failover(&self.sentinel, &master(n));
         }
         for pair in &mut self.pairs[1..] {
             pair.primary.restart_as_replica_of(&pair.replica);
