@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use taba_core::ledger::{self, Where, Why};
 use taba_core::limits::BLOCK_FOLDED_EVENTS_MAX;
 use taba_core::wire::{BadBlock, Block, ClientBatch, Content, Refusal};
-use taba_core::{ClientId, Timestamp, VBucket, VBuckets};
+use taba_core::{ClientId, SpreadRules, Timestamp, VBucket, VBuckets};
 
 /// A checked client Batch.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,8 +20,39 @@ pub struct Intake {
     pub refused: Vec<Refusal>,
 }
 
+/// Where Blocks go: how many VBuckets there are, and which Tabs are spread over several.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct BlockPlaces {
+    /// How many VBuckets the deployment has.
+    pub vbuckets: VBuckets,
+    /// What Servers said last. Whatever it is, each Block finds its Tab: rules only keep one VBucket from getting all.
+    pub spread: SpreadRules,
+}
+
+impl BlockPlaces {
+    /// Without rules: each Tab has one VBucket.
+    pub const fn new(vbuckets: VBuckets, spread: SpreadRules) -> Self {
+        Self { vbuckets, spread }
+    }
+
+    /// The VBucket of a Block; notes of the Ledger, which may lie anywhere, go by their Client.
+    pub fn of(&self, block: &Block) -> VBucket {
+        if block.tab.is_reserved() {
+            self.vbuckets.of_client(&block.client)
+        } else {
+            self.vbuckets.place(&block.tab, &block.client, self.spread.spread(&block.tab))
+        }
+    }
+
+    /// Whether a Block may lie in this VBucket, under any rules.
+    pub fn is_place(&self, block: &Block, vbucket: VBucket) -> bool {
+        block.tab.is_reserved() || self.vbuckets.spread_at(&block.tab, &block.client, vbucket).is_some()
+    }
+}
+
 /// Checks every Block of a Batch. `bad` are those that the decoder refused.
-pub fn sort_out(vbuckets: VBuckets, now: Timestamp, batch: &ClientBatch, bad: &[BadBlock]) -> Intake {
+pub fn sort_out(places: &BlockPlaces, now: Timestamp, batch: &ClientBatch, bad: &[BadBlock]) -> Intake {
     let mut refused: Vec<Refusal> =
         bad.iter().map(|bad| Refusal::new(bad.block, bad.why(), bad.events)).collect();
     let mut dropped: BTreeMap<Why, u64> = BTreeMap::new();
@@ -37,7 +68,7 @@ pub fn sort_out(vbuckets: VBuckets, now: Timestamp, batch: &ClientBatch, bad: &[
             place += 1;
         }
         match check(&batch.client, block) {
-            Ok(()) => blocks.push((vbucket_of(vbuckets, block), block.clone())),
+            Ok(()) => blocks.push((places.of(block), block.clone())),
             Err(why) => {
                 let refusal = Refusal::new(place, why, block.events);
                 // The Ledger's own notes never count as recorded, so not as dropped either.
@@ -53,13 +84,8 @@ pub fn sort_out(vbuckets: VBuckets, now: Timestamp, batch: &ClientBatch, bad: &[
     let notes = dropped.into_iter().map(|(why, events)| {
         Block::note(ledger::dropped_tab(Where::Agent, why), batch.client.clone(), now, events)
     });
-    blocks.extend(notes.map(|note| (vbucket_of(vbuckets, &note), note)));
+    blocks.extend(notes.map(|note| (places.of(&note), note)));
     Intake { blocks, refused }
-}
-
-/// Where a Block goes: a Tab has its VBucket, and notes of the Ledger, which may lie anywhere, go by their Client.
-pub(crate) fn vbucket_of(vbuckets: VBuckets, block: &Block) -> VBucket {
-    if block.tab.is_reserved() { vbuckets.of_client(&block.client) } else { vbuckets.of(&block.tab) }
 }
 
 fn add(dropped: &mut BTreeMap<Why, u64>, refusal: &Refusal) {
@@ -92,9 +118,11 @@ fn is_clients_note(block: &Block) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use bytes::Bytes;
     use taba_core::wire::{Reader, column};
-    use taba_core::{Events, NameError, SeqNo, TabName, TabType};
+    use taba_core::{Events, NameError, SeqNo, Spread, SpreadTabs, TabName, TabType};
 
     use super::*;
 
@@ -111,7 +139,7 @@ mod tests {
     }
 
     fn sorted(blocks: Vec<Block>, bad: &[BadBlock]) -> Intake {
-        sort_out(VBuckets::default(), Timestamp::from_secs(9), &batch(blocks), bad)
+        sort_out(&BlockPlaces::default(), Timestamp::from_secs(9), &batch(blocks), bad)
     }
 
     fn noted(block: &Block) -> f64 {
@@ -128,7 +156,7 @@ mod tests {
         let intake = sorted(blocks.clone(), &[]);
         assert_eq!(intake.blocks.iter().map(|(_, block)| block.clone()).collect::<Vec<_>>(), blocks);
         assert!(
-            intake.blocks.iter().all(|(vbucket, block)| *vbucket == vbucket_of(VBuckets::default(), block))
+            intake.blocks.iter().all(|(vbucket, block)| *vbucket == BlockPlaces::default().of(block))
         );
         assert_eq!(intake.refused, []);
     }
@@ -197,9 +225,31 @@ mod tests {
             let client = ClientId::new(&format!("host-{n}")).unwrap();
             let block = Block::note(ledger::tab(ledger::RECORDED), client.clone(), Timestamp::default(), 5);
             let batch = ClientBatch::new(client, 1, SeqNo(1), Timestamp::default(), vec![block]);
-            let intake = sort_out(vbuckets, Timestamp::default(), &batch, &[]);
+            let intake = sort_out(&BlockPlaces::default(), Timestamp::default(), &batch, &[]);
             intake.blocks.iter().for_each(|(vbucket, _)| notes[usize::from(vbucket.index())] += 1);
         }
         assert!(notes.iter().all(|count| *count < 40), "about ten each: {notes:?}");
+    }
+
+    #[test]
+    fn a_tab_that_is_spread_goes_by_client_and_its_notes_as_ever() {
+        let tabs = SpreadTabs::Name(TabName::new("hot").unwrap());
+        let mut rules = SpreadRules::default();
+        rules.set(&tabs, Spread::new(8).unwrap(), 1);
+        let places = BlockPlaces::new(VBuckets::default(), rules);
+        let mut used = BTreeMap::new();
+        for n in 0..100 {
+            let client = format!("host-{n}");
+            for tab in ["hot", "cold", "taba.recorded"] {
+                let block = block(&client, tab, "TotalsCounter");
+                let place = places.of(&block);
+                assert!(places.is_place(&block, place));
+                let unspread = BlockPlaces::default().of(&block);
+                assert!(tab == "hot" || place == unspread, "{tab}");
+                assert!(places.is_place(&block, unspread), "what an earlier run has cut is right: {tab}");
+                used.entry(tab).or_insert_with(BTreeSet::new).insert(place);
+            }
+        }
+        assert_eq!((used["hot"].len(), used["cold"].len()), (8, 1));
     }
 }

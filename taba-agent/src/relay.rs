@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use taba_core::ledger::Why;
 use taba_core::wire::{BadBlock, Block, ClientBatch, Receipt};
-use taba_core::{Noise, Registry, ServerUrl, StreamId, VBuckets};
+use taba_core::{Noise, Registry, ServerUrl, SpreadRules, StreamId, VBuckets};
 
 pub use self::notices::Notice;
 use self::notices::Notices;
@@ -32,7 +32,7 @@ pub use self::time::ClockWait;
 use crate::clock::RunClock;
 use crate::dedup::{Dedup, Repetition};
 use crate::dispatcher::{Action, Dispatcher, DispatcherOptions, Input, Request};
-use crate::intake::{Intake, sort_out};
+use crate::intake::{BlockPlaces, Intake, sort_out};
 use crate::lane::LaneKey;
 use crate::sabotage::{TAKING, panic_in};
 use crate::spool::record::{AcceptedBatch, Fragment, Record};
@@ -125,7 +125,7 @@ pub struct Relay<S: Spool = MemorySpool> {
     /// When the stream began, since the start.
     stream_began: Duration,
     streams: Noise,
-    vbuckets: VBuckets,
+    places: BlockPlaces,
     handlers: Registry,
     merge_after: Duration,
     phase: RelayPhase,
@@ -225,7 +225,7 @@ impl<S: Spool> Relay<S> {
             stream,
             stream_began: now.uptime,
             streams,
-            vbuckets,
+            places: BlockPlaces::new(vbuckets, SpreadRules::default()),
             handlers,
             merge_after: options.merge_after,
             phase: RelayPhase::Serving,
@@ -288,7 +288,7 @@ impl<S: Spool> Relay<S> {
             self.counts.batches_turned_away += 1;
             return AcceptOutcome::Stopping;
         }
-        let Intake { blocks, refused } = sort_out(self.vbuckets, now.time, batch, bad);
+        let Intake { blocks, refused } = sort_out(&self.places, now.time, batch, bad);
         let events: u64 = blocks.iter().map(|(_, block)| Weight::of(block).events).sum();
         self.spool_counts.offered += events;
         let taken = AcceptedBatch {
@@ -457,6 +457,13 @@ impl<S: Spool> Relay<S> {
         self.dispatcher.unapplied()
     }
 
+    /// From now on Tabs are spread so, as a Server has said; whether that is news. What was accepted before stays in its Lane.
+    pub fn set_spread(&mut self, rules: &SpreadRules) -> bool {
+        let is_news = self.places.spread != *rules;
+        self.places.spread.clone_from(rules);
+        is_news
+    }
+
     /// The Spool.
     pub fn spool(&self) -> &S {
         &self.spool
@@ -468,7 +475,8 @@ impl<S: Spool> Relay<S> {
             stream: self.stream.to_string(),
             phase: self.phase.as_str(),
             uptime_secs: now.uptime.as_secs_f64(),
-            vbuckets: self.vbuckets.count(),
+            vbuckets: self.places.vbuckets.count(),
+            spread: self.places.spread.clone(),
             vbuckets_of_servers: None,
             store_id: None,
             other_stores: BTreeMap::new(),

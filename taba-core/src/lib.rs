@@ -89,6 +89,7 @@ mod request_header;
 pub mod sabotage;
 mod server_entry;
 mod server_url;
+mod spread;
 pub mod state;
 pub mod store;
 mod store_id;
@@ -123,6 +124,7 @@ pub use registry::{Registry, RegistryBuilder, RegistryError};
 pub use request_header::{RequestHeader, RequestHeaderError};
 pub use server_entry::ServerEntry;
 pub use server_url::{SERVER_WEIGHT_MAX, ServerUrl, ServerUrlError};
+pub use spread::{Spread, SpreadError, SpreadRule, SpreadRules, SpreadTabs, TooManySpreadRules};
 pub use state::Envelope;
 pub use store::{
     Commit, Committed, Loaded, Part, Scan, ScanWhat, Scanned, StateKey, Store, StoreError, Tidied, Version,

@@ -3,7 +3,7 @@
 
 use taba_core::limits::BATCH_BLOCKS_MAX;
 use taba_core::wire::{Block, Content};
-use taba_core::{VBucket, VBuckets};
+use taba_core::{Spread, TabName, VBucket, VBuckets};
 
 /// Why Batches cannot be for this Server; sending them again does not help.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -19,14 +19,14 @@ pub enum Misdirected {
         /// The number of VBuckets here.
         vbuckets: u16,
     },
-    /// A Block's Tab belongs to another VBucket.
+    /// A Block's Tab belongs to another VBucket, under any spread.
     #[error(
         "a block of vbucket {found} came for {vbucket}: give sender and server the same number of vbuckets"
     )]
     WrongVBucket {
         /// The VBucket of the Batch.
         vbucket: u16,
-        /// The VBucket of the Tab.
+        /// The VBucket of the Tab while it is not spread.
         found: u16,
     },
     /// The Batch has too many Blocks.
@@ -48,6 +48,23 @@ impl Misdirected {
     }
 }
 
+/// The Ledger's Tabs have States in every VBucket, and withheld Blocks are folded into none.
+fn is_anywhere(block: &Block) -> bool {
+    block.tab.is_reserved() || matches!(block.content, Content::Withheld { .. })
+}
+
+/// The Tabs of a Batch that passed the [`check`] and lie here because they are spread, and how wide they must be.
+pub(crate) fn spread_tabs(
+    vbuckets: VBuckets,
+    vbucket: VBucket,
+    blocks: &[Block],
+) -> impl Iterator<Item = (&TabName, Spread)> {
+    blocks.iter().filter(|block| !is_anywhere(block)).filter_map(move |block| {
+        let spread = vbuckets.spread_at(&block.tab, &block.client, vbucket)?;
+        (spread > Spread::ONE).then_some((&block.tab, spread))
+    })
+}
+
 /// The VBucket of a Batch with these Blocks, or of a Probe, which has none.
 pub(crate) fn check(vbuckets: VBuckets, vbucket: u16, blocks: &[Block]) -> Result<VBucket, Misdirected> {
     let unknown = Misdirected::UnknownVBucket { vbucket, vbuckets: vbuckets.count() };
@@ -55,10 +72,9 @@ pub(crate) fn check(vbuckets: VBuckets, vbucket: u16, blocks: &[Block]) -> Resul
     if blocks.len() > BATCH_BLOCKS_MAX {
         return Err(Misdirected::TooManyBlocks { blocks: blocks.len() });
     }
-    // The Ledger's Tabs have States in every VBucket, and withheld Blocks are folded into none.
-    let is_anywhere =
-        |block: &Block| block.tab.is_reserved() || matches!(block.content, Content::Withheld { .. });
-    let elsewhere = |block: &&Block| !is_anywhere(block) && vbuckets.of(&block.tab) != vbucket;
+    // Whatever rules of spread this Server knows: what one Server takes, no other one may call misplaced.
+    let elsewhere =
+        |block: &&Block| !is_anywhere(block) && vbuckets.spread_at(&block.tab, &block.client, vbucket).is_none();
     match blocks.iter().find(elsewhere) {
         None => Ok(vbucket),
         Some(block) => {

@@ -7,20 +7,20 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use taba_core::wire::{Ack, Answer, Lanes};
-use taba_core::{ServerUrl, Store, Timestamp};
+use taba_core::wire::{Ack, Answer, Block, Lanes};
+use taba_core::{ServerUrl, Store, Timestamp, VBucket};
 use tokio::sync::mpsc::UnboundedSender;
 
 pub use self::builder::{
     CACHE_BYTES_MAX, COMMIT_INTERVAL, COMMITS_IN_FLIGHT_MAX, HELD_BYTES_MAX, ServerBuildError, ServerBuilder,
 };
 use crate::clock::Clock;
-use crate::direction::{Misdirected, check};
+use crate::direction::{Misdirected, check, spread_tabs};
 use crate::driver::{
     ArrivedMessage, ByteReservation, OverCapacity, ServerFailure, ServerRegistration, Shared, WorkerMessage,
 };
 use crate::planner::{self, CLOCKS_APART_MAX, IncomingMessage};
-use crate::query::QueryState;
+use crate::query::{QueryError, QueryState};
 use crate::server_list::LiveServer;
 use crate::status::Status;
 
@@ -248,6 +248,14 @@ impl Server {
         }
     }
 
+    /// Sees to it that queries find what is folded here of Tabs that are spread.
+    async fn allow_spread(&self, vbucket: VBucket, blocks: &[Block]) -> Result<(), QueryError> {
+        for (tab, spread) in spread_tabs(self.inner.shared.store.vbuckets(), vbucket, blocks) {
+            self.query_state().allow_spread(tab, spread).await?;
+        }
+        Ok(())
+    }
+
     /// Processes an admitted request.
     pub(crate) async fn take(&self, request: Request, room: Option<ByteReservation>) -> Vec<Ack> {
         if request.messages.is_empty() || self.is_stopping() {
@@ -275,6 +283,11 @@ impl Server {
                     continue;
                 }
             };
+            if let Err(error) = self.allow_spread(vbucket, message.blocks()).await {
+                self.tell_rejection("spread", &error);
+                ticket.answer(message.unanswered(Answer::Unavailable));
+                continue;
+            }
             let arrival = ArrivedMessage { vbucket, ticket, message, arrived, sent_at: request.sent_at };
             by_worker[usize::from(vbucket.index()) % self.inner.workers.len()].push(arrival);
         }

@@ -97,7 +97,7 @@ impl Server {
         query::read_router(self.query_state().clone())
     }
 
-    /// Deletion and pruning: `DELETE /v2/tabs`, `POST /v2/prune`.
+    /// Changes: `DELETE /v2/tabs`, `POST /v2/prune`, `POST /v2/spread`.
     pub fn admin_router(&self) -> Router {
         query::admin_router(self.query_state().clone())
     }
@@ -116,11 +116,14 @@ async fn lanes(State(server): State<Server>, headers: HeaderMap, body: Body) -> 
     (headers_of(&server), answer).into_response()
 }
 
-/// This Server's store and number of VBuckets: Agents ask before they send.
+/// This Server's store, its number of VBuckets, and the Tabs that are spread: Agents ask before they send.
 async fn store(State(server): State<Server>) -> Response {
     let store = server.store();
     let identity = store.identity().map(|store| store.to_string());
-    let about = json!({ "store": identity, "vbuckets": store.vbuckets().count() });
+    let mut about = json!({ "store": identity, "vbuckets": store.vbuckets().count() });
+    if let Some(rules) = server.query_state().spread_for_agents().await {
+        about["spread"] = json!(rules);
+    }
     (headers_of(&server), axum::Json(about)).into_response()
 }
 

@@ -7,7 +7,7 @@ use tokio::select;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
-use super::sender::RequestSender;
+use super::sender::{RequestSender, SpreadSeen};
 use super::shared::{Finding, PumpStep, Shared};
 use crate::discovery::DiscoveryJob;
 use crate::dispatcher::Input;
@@ -38,7 +38,8 @@ async fn find(sender: RequestSender, job: DiscoveryJob) -> PumpInput {
 /// # Cancel safety
 /// Safe: requests in flight are cancelled; the Relay still holds their Batches.
 pub(super) async fn pump(shared: Arc<Shared>) {
-    let seen = (Arc::clone(&shared.vbuckets), Arc::clone(&shared.stores));
+    let spread: Arc<SpreadSeen> = Arc::default();
+    let seen = (Arc::clone(&shared.vbuckets), Arc::clone(&shared.stores), Arc::clone(&spread));
     let sender = RequestSender::new(&shared.options, Arc::clone(&shared.lines), seen);
     let mut flights: JoinSet<PumpInput> = JoinSet::new();
     // Asked at the start and regularly: reports mismatches without traffic, and detects new Server processes.
@@ -52,6 +53,9 @@ pub(super) async fn pump(shared: Arc<Shared>) {
         let Ok((jobs, discovers_at)) = shared.discover() else { return };
         for job in jobs {
             flights.spawn(find(sender.clone(), job));
+        }
+        if let Some(rules) = spread.take() {
+            shared.set_spread(&rules);
         }
         let Ok(next) = shared.handle(input, &mut requests) else { return };
         for request in requests.drain(..) {

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::http::header::{CONTENT_TYPE, DATE, RETRY_AFTER};
@@ -16,7 +16,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use taba_core::wire::{self, Ack, FRAME_HEADER_BYTES, Frame, Kind, WireError};
-use taba_core::{LogThrottle, RequestHeader, ServerUrl, StoreId, Timestamp};
+use taba_core::{LogThrottle, RequestHeader, ServerUrl, SpreadRules, StoreId, Timestamp};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
@@ -28,7 +28,7 @@ use crate::units::BODY_BYTES_MAX;
 
 /// Idle connections are closed after this time.
 const IDLE: Duration = Duration::from_secs(60);
-/// Bytes of a list of Servers that are read.
+/// Bytes of a list of Servers, or of rules of spread, that are read.
 const LIST_BYTES_MAX: usize = 1 << 20;
 /// Bytes of an error answer that are read for its message.
 const ERROR_BYTES_MAX: usize = 4 * 1024;
@@ -46,6 +46,7 @@ pub(super) struct RequestSender {
     ours: u16,
     vbuckets: Arc<VBucketsSeen>,
     stores: Arc<Stores>,
+    spread: Arc<SpreadSeen>,
     processes: Arc<Processes>,
     /// Some process has answered that had not before.
     has_new: Arc<Notify>,
@@ -82,6 +83,29 @@ impl VBucketsSeen {
             );
         }
     }
+}
+
+/// Which Tabs are spread, as a Server said last; `None` once that is known here.
+#[derive(Debug, Default)]
+pub(super) struct SpreadSeen(Mutex<Option<SpreadRules>>);
+
+impl SpreadSeen {
+    fn lock(&self) -> MutexGuard<'_, Option<SpreadRules>> {
+        // It is replaced as a whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was said since it was last asked.
+    pub(super) fn take(&self) -> Option<SpreadRules> {
+        self.lock().take()
+    }
+}
+
+/// What a Server says at `/v2/store` of Tabs that are spread; later versions may say more.
+#[derive(Debug, serde::Deserialize)]
+struct StoreRow {
+    /// Absent when it does not know, or is of an earlier version.
+    spread: Option<SpreadRules>,
 }
 
 /// The seen processes of Servers and stores, the latest last. Behind a load balancer answers come from several; one that was
@@ -184,7 +208,7 @@ impl RequestSender {
     pub(super) fn new(
         options: &AgentOptions,
         lines: Arc<LogThrottle>,
-        (vbuckets, stores): (Arc<VBucketsSeen>, Arc<Stores>),
+        (vbuckets, stores, spread): (Arc<VBucketsSeen>, Arc<Stores>, Arc<SpreadSeen>),
     ) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
@@ -212,6 +236,7 @@ impl RequestSender {
             ours: options.relay.vbuckets.count(),
             vbuckets,
             stores,
+            spread,
             processes: Arc::default(),
             has_new: Arc::default(),
         }
@@ -337,13 +362,17 @@ impl RequestSender {
 
     async fn ask_store(&self, server: &ServerUrl) -> Result<HeaderMap, SendError> {
         let (head, body) = self.get(server, "/v2/store").await?;
-        // Read, so that the connection can be used again; what it says stands in the headers too.
-        let _ = Limited::new(body, ERROR_BYTES_MAX).collect().await;
+        // Read in any case, so that the connection can be used again.
+        let body = Limited::new(body, LIST_BYTES_MAX).collect().await.map(http_body_util::Collected::to_bytes);
         // A Server without this path, or a proxy that blocks it, gives no information.
         if head.status.is_server_error() || matches!(head.status.as_u16(), 408 | 425 | 429) {
             return Err(SendError::NotTold(head.status));
         }
         self.hear(server, &head.headers).await?;
+        let said = body.ok().and_then(|body| serde_json::from_slice::<StoreRow>(&body).ok());
+        if let Some(rules) = said.and_then(|said| said.spread) {
+            *self.spread.lock() = Some(rules);
+        }
         Ok(head.headers)
     }
 

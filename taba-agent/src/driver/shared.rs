@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use taba_core::{DroppedLogLines, LogThrottle, Registry, ServerUrl, Throttle};
+use taba_core::{DroppedLogLines, LogThrottle, Registry, ServerUrl, SpreadRules, Throttle};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::timeout;
 
@@ -178,6 +178,14 @@ impl Shared {
     /// Whether it holds any events.
     pub(super) fn holds_events(&self) -> bool {
         self.with(|relay, _| relay.holds_events()).unwrap_or_default()
+    }
+
+    /// A Server has said which Tabs are spread.
+    pub(super) fn set_spread(&self, rules: &SpreadRules) {
+        let is_news = self.with(|relay, _| relay.set_spread(rules)).unwrap_or_default();
+        if is_news {
+            tracing::info!(rules = rules.encode(), "other tabs are spread over several vbuckets now, or wider or less wide");
+        }
     }
 
     /// The Servers that there are now.

@@ -14,7 +14,6 @@ use taba_core::{ClientId, SeqNo, TabName, Timestamp};
 
 use super::{ClockReading, Relay};
 use crate::dispatcher::PoisonBlocks;
-use crate::intake::vbucket_of;
 use crate::lane::{HEAD_BYTES_MAX, LaneKey};
 use crate::spool::record::{Fragment, Record};
 use crate::spool::{Purpose, Spool};
@@ -136,7 +135,6 @@ impl<S: Spool> Relay<S> {
     ///
     /// `is_news`: a Server has just said so. Otherwise what had to be read back may be available.
     pub(super) fn misplaced(&mut self, now: ClockReading, key: LaneKey, is_news: bool) {
-        let vbuckets = self.vbuckets;
         let Some(lane) = self.dispatcher.get(key).filter(|lane| lane.is_recovered()) else { return };
         let seq = lane.cursor();
         let Some(blocks) = lane.rest(seq) else {
@@ -148,10 +146,9 @@ impl<S: Spool> Relay<S> {
             return;
         };
         self.misplaced.remove(&key);
-        let is_right =
-            |block: &Block| vbuckets.of(&block.tab).index() == key.vbucket || block.tab.is_reserved();
-        let is_here = vbuckets.get(key.vbucket).is_some();
-        if blocks.is_empty() || (is_here && blocks.iter().all(is_right)) {
+        // Under any rules: a Server that calls a Block misplaced which has a place there is wrong, and another one may have it.
+        let is_right = |vbucket| blocks.iter().all(|block| self.places.is_place(block, vbucket));
+        if blocks.is_empty() || self.places.vbuckets.get(key.vbucket).is_some_and(is_right) {
             return;
         }
         self.cut_anew += self.move_rest(now, key, seq, &blocks);
@@ -160,10 +157,9 @@ impl<S: Spool> Relay<S> {
     /// Adds the rest of a Lane, which no Server has accepted or will accept, to Lanes of the current stream; returns
     /// the number of events. After a failed write it stays.
     pub(super) fn move_rest(&mut self, now: ClockReading, key: LaneKey, seq: SeqNo, blocks: &[Block]) -> u64 {
-        let vbuckets = self.vbuckets;
         let mut by_lane: BTreeMap<u16, Vec<&Block>> = BTreeMap::new();
         for block in blocks {
-            by_lane.entry(vbucket_of(vbuckets, block).index()).or_default().push(block);
+            by_lane.entry(self.places.of(block).index()).or_default().push(block);
         }
         let plans = by_lane.into_iter().map(|(vbucket, blocks)| self.dispatcher.lane(vbucket).plan(blocks));
         let fragments: Vec<Fragment> = plans.flatten().collect();

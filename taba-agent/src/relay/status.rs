@@ -8,6 +8,7 @@ mod metrics;
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use taba_core::SpreadRules;
 use taba_core::ledger::Why;
 
 use crate::discovery::DiscoveryStatus;
@@ -29,6 +30,9 @@ pub struct Status {
     /// The number of VBuckets that a Server last reported, if any. If different: set `--vbuckets` to this.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vbuckets_of_servers: Option<u16>,
+    /// The Tabs that this Agent splits over several VBuckets by Client, as Servers say; absent where there are none.
+    #[serde(skip_serializing_if = "is_unspread")]
+    pub spread: SpreadRules,
     /// The store that this Agent delivers to, if known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub store_id: Option<String>,
@@ -65,6 +69,10 @@ pub struct Status {
     pub discovery: Option<DiscoveryStatus>,
     /// Each Server.
     pub servers: Vec<ServerStatus>,
+}
+
+fn is_unspread(rules: &SpreadRules) -> bool {
+    rules.iter().next().is_none()
 }
 
 /// The Spool, in events: offered + recovered = released + expired + damaged + turned away + held.

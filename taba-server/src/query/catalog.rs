@@ -20,8 +20,10 @@ use super::state::QueryState;
 pub(super) struct ListedTab {
     pub(super) name: TabName,
     pub(super) tab_type: TabType,
-    /// The VBuckets with its States: one, or any for a Tab of the Ledger.
+    /// The VBuckets with its States: one, several of a Tab that is spread, any of a Tab of the Ledger.
     pub(super) homes: Vec<VBucket>,
+    /// Whether it may have States in a VBucket that could not be read.
+    pub(super) is_partial: bool,
 }
 
 /// The chosen Tabs, sorted by name, of the readable VBuckets.
@@ -35,13 +37,19 @@ pub(super) async fn listed(
 ) -> Result<Vec<ListedTab>, QueryError> {
     let tabs_max = state.limits.tabs_max;
     let mut found = Vec::new();
-    let mut answers = stream::iter(selection.vbuckets(state.store.vbuckets()))
+    let (places, mut rules) = state.vbuckets_of(selection).await;
+    let mut answers = stream::iter(places)
         .map(|vbucket| async move { (vbucket, coverage.read(vbucket, state.store.tabs(vbucket)).await) })
         .buffer_unordered(state.limits.vbuckets_at_once.max(1));
     while let Some((vbucket, tabs)) = answers.next().await {
         let chosen =
             tabs.unwrap_or_default().into_iter().filter(|(name, tab_type)| selection.has_tab(name, tab_type));
-        found.extend(chosen.map(|(name, tab_type)| ListedTab { name, tab_type, homes: vec![vbucket] }));
+        found.extend(chosen.map(|(name, tab_type)| ListedTab {
+            name,
+            tab_type,
+            homes: vec![vbucket],
+            is_partial: false,
+        }));
         if found.len() > tabs_max {
             return Err(QueryError::TooManyTabs { tabs_max });
         }
@@ -56,6 +64,16 @@ pub(super) async fn listed(
         }
         same
     });
+    let Some(missing) = coverage.missing() else { return Ok(found) };
+    let (vbuckets, rules) = (state.store.vbuckets(), match rules.take() {
+        Some(rules) => rules,
+        None => state.spread_so_far().await,
+    });
+    for tab in &mut found {
+        let is_missing = |place| missing.vbuckets.contains(place);
+        let places = || vbuckets.places(&tab.name, rules.widest(&tab.name));
+        tab.is_partial = tab.name.is_reserved() || places().iter().any(is_missing);
+    }
     Ok(found)
 }
 
@@ -81,13 +99,25 @@ pub(super) struct TabStates {
     tab: ListedTab,
     /// Only Clients from this one on.
     from: Option<ClientId>,
+    /// What is to be read in each of the Tab's VBuckets.
+    homes: Vec<HomeCursor>,
+    /// States that were read, by Client, until nothing more can come to theirs; `None` when merging them failed.
+    merged: BTreeMap<ClientId, Option<DecodedRow>>,
+    began: bool,
+}
+
+/// How far a VBucket is read.
+struct HomeCursor {
+    vbucket: VBucket,
     after: Option<StateKey>,
     done: bool,
 }
 
 impl TabStates {
     pub(super) fn of(tab: ListedTab) -> Self {
-        Self { tab, from: None, after: None, done: false }
+        let home = |vbucket: &VBucket| HomeCursor { vbucket: *vbucket, after: None, done: false };
+        let homes = tab.homes.iter().map(home).collect();
+        Self { tab, from: None, homes, merged: BTreeMap::new(), began: false }
     }
 
     pub(super) fn from(self, from: Option<ClientId>) -> Self {
@@ -103,7 +133,8 @@ impl TabStates {
 
     /// The next page, possibly empty; `None` at the end.
     ///
-    /// A Tab of the Ledger is one page: a Client can have States in every VBucket, and they are merged here.
+    /// A Client can have States in several VBuckets, and they are merged here: the VBuckets are read side by side, each in
+    /// the order of Clients.
     pub(super) async fn next(
         &mut self,
         state: &QueryState,
@@ -112,81 +143,93 @@ impl TabStates {
     ) -> Option<StatesPage> {
         // A store that never waits would block the thread, and a deadline could not end the query.
         tokio::task::yield_now().await;
-        if self.done {
+        if std::mem::replace(&mut self.began, true) && self.homes.iter().all(|home| home.done) {
             return None;
         }
-        if let [home] = self.tab.homes[..] {
-            return Some(self.page(state, chosen, home, coverage).await);
+        let mut page = StatesPage { lacks_states: self.tab.is_partial, ..StatesPage::default() };
+        for (place, scanned) in self.read(state, coverage).await {
+            self.add(state, chosen, place, scanned, &mut page);
         }
-        let mut merged: BTreeMap<ClientId, DecodedRow> = BTreeMap::new();
-        let mut all = StatesPage::default();
-        for home in self.tab.homes.clone() {
-            (self.after, self.done) = (None, false);
-            while !self.done {
-                let page = self.page(state, chosen, home, coverage).await;
-                all.lacks_states |= page.lacks_states;
-                page.faults.into_iter().for_each(|fault| fault::add(&mut all.faults, fault));
-                for opened in page.opened {
-                    if let Err((client, panicked)) = merge(&mut merged, opened) {
-                        let (why, name) = (panicked.into(), self.tab.name.clone());
-                        fault::add(&mut all.faults, state.fault(&why, &self.tab.tab_type, name, client));
-                    }
-                }
+        // Behind the last Client that every VBucket was read up to, more may come.
+        let open = self.homes.iter().filter(|home| !home.done).map(|home| home.after.as_ref());
+        let settled = open.min().map(|after| after.map(|key| key.client.clone()));
+        while let Some(first) = self.merged.first_entry() {
+            if settled.as_ref().is_some_and(|settled| settled.as_ref().is_none_or(|last| first.key() > last)) {
+                break;
             }
+            page.opened.extend(first.remove());
         }
-        self.done = true;
-        all.opened = merged.into_values().collect();
-        Some(all)
+        Some(page)
     }
 
-    async fn page(
+    /// Reads on where the least has been read; all VBuckets the first time.
+    async fn read(&self, state: &QueryState, coverage: &Coverage) -> Vec<(usize, Option<Vec<Scanned>>)> {
+        let limit = self.page_states(state);
+        let open = || self.homes.iter().enumerate().filter(|(_, home)| !home.done);
+        let least = open().map(|(_, home)| home.after.as_ref()).min();
+        let next = open().filter(|(_, home)| Some(home.after.as_ref()) == least);
+        let reads = next.map(|(place, home)| {
+            let scan = Scan::default()
+                .with_tab(self.tab.name.clone())
+                .with_after(home.after.clone().or_else(|| self.before_first()))
+                .with_limit(limit);
+            async move { (place, coverage.read(home.vbucket, state.store.scan(home.vbucket, &scan)).await) }
+        });
+        let reads: Vec<_> = reads.collect();
+        stream::iter(reads).buffer_unordered(state.limits.vbuckets_at_once.max(1)).collect().await
+    }
+
+    /// States read from a VBucket at once. Of several, a page of each is held.
+    fn page_states(&self, state: &QueryState) -> usize {
+        let pages = if self.homes.len() == 1 { 1 } else { 4 };
+        (state.limits.page_states / pages).max(1)
+    }
+
+    /// Adds what was read of a VBucket; `None`: it could not be read.
+    fn add(
         &mut self,
         state: &QueryState,
         chosen: &Selection,
-        home: VBucket,
-        coverage: &Coverage,
-    ) -> StatesPage {
-        let limit = state.limits.page_states.max(1);
-        let scan = Scan::default()
-            .with_tab(self.tab.name.clone())
-            .with_after(self.after.take().or_else(|| self.before_first()))
-            .with_limit(limit);
-        let Some(scanned) = coverage.read(home, state.store.scan(home, &scan)).await else {
-            self.done = true;
-            return StatesPage { lacks_states: true, ..StatesPage::default() };
+        place: usize,
+        scanned: Option<Vec<Scanned>>,
+        page: &mut StatesPage,
+    ) {
+        let limit = self.page_states(state);
+        let Some(home) = self.homes.get_mut(place) else { return };
+        let Some(scanned) = scanned else {
+            (home.done, page.lacks_states, self.tab.is_partial) = (true, true, true);
+            return;
         };
-        self.done = scanned.len() < limit;
-        self.after = scanned.last().map(|last| last.key.clone());
-        let mut page = StatesPage::default();
+        home.done = scanned.len() < limit;
+        home.after = scanned.last().map(|last| last.key.clone());
         let is_wanted = |client: &ClientId| {
             chosen.has_client(client) && self.from.as_ref().is_none_or(|from| from <= client)
         };
         for scanned in scanned.into_iter().filter(|scanned| is_wanted(&scanned.key.client)) {
-            match open(&state.handlers, &self.tab.tab_type, &scanned) {
-                Ok(opened) => page.opened.push(opened),
-                Err(why) => {
-                    let fault = state.fault(&why, &self.tab.tab_type, scanned.key.tab, scanned.key.client);
-                    fault::add(&mut page.faults, fault);
-                }
+            let added = open(&state.handlers, &self.tab.tab_type, &scanned)
+                .and_then(|opened| Ok(merge(&mut self.merged, opened)?));
+            if let Err(why) = added {
+                let fault = state.fault(&why, &self.tab.tab_type, scanned.key.tab, scanned.key.client);
+                fault::add(&mut page.faults, fault);
             }
         }
-        page
     }
 }
 
 /// Adds a State to those of its Client. If the Handler panics, the Client is left out.
 fn merge(
-    merged: &mut BTreeMap<ClientId, DecodedRow>,
+    merged: &mut BTreeMap<ClientId, Option<DecodedRow>>,
     opened: DecodedRow,
-) -> Result<(), (ClientId, Panicked)> {
+) -> Result<(), Panicked> {
     match merged.get_mut(&opened.client) {
         None => {
-            merged.insert(opened.client.clone(), opened);
+            merged.insert(opened.client.clone(), Some(opened));
         }
-        Some(into) => {
+        Some(held) => {
+            let Some(into) = held else { return Ok(()) };
             if let Err(panicked) = into.handler.merge(&mut into.state, &opened.state) {
-                merged.remove(&opened.client);
-                return Err((opened.client, panicked));
+                *held = None;
+                return Err(panicked);
             }
             into.events += opened.events;
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
-use taba_core::{HttpReason, Remedy, StoreError, TabName, TabType};
+use taba_core::{HttpReason, Remedy, StoreError, TabName, TabType, TooManySpreadRules};
 
 /// Why a query has no answer, or only part of one.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +85,12 @@ pub enum QueryError {
         /// The Tab of the note.
         name: TabName,
     },
+    /// There are as many rules of spread as there may be.
+    #[error(transparent)]
+    TooManySpreadRules(#[from] TooManySpreadRules),
+    /// The store lost what it had said is stable, while a spread was changed.
+    #[error("the store went back in time meanwhile, and no tab is spread any wider; ask again")]
+    SpreadWentBack,
 }
 
 fn list(types: &[TabType]) -> String {
@@ -109,6 +115,8 @@ impl QueryError {
             Self::Store(_) => ("store_damaged", 500),
             Self::NoLedger { .. } => ("no_ledger", 500),
             Self::DamagedNote { .. } => ("damaged_note", 500),
+            Self::TooManySpreadRules(_) => ("too_many_rules", 400),
+            Self::SpreadWentBack => ("store_unavailable", 503),
         };
         HttpReason::new(word, status)
     }
@@ -116,7 +124,7 @@ impl QueryError {
     /// What the client should do.
     pub fn remedy(&self) -> Remedy {
         match self {
-            Self::Busy => Remedy::Wait(Duration::from_secs(1)),
+            Self::Busy | Self::SpreadWentBack => Remedy::Wait(Duration::from_secs(1)),
             Self::Timeout { .. } | Self::TooManyTabs { .. } => Remedy::Split,
             Self::Store(error) => error.remedy(),
             _ => Remedy::GiveUp,

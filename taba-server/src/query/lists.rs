@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures::stream::{self, StreamExt};
 use serde::Serialize;
-use taba_core::{ClientId, Scan, ScanWhat, Scanned, StateKey, StoreError, TabName, TabType, VBucket};
+use taba_core::{
+    ClientId, Scan, ScanWhat, Scanned, Spread, SpreadRules, StateKey, StoreError, TabName, TabType, VBucket,
+};
 
 use super::catalog::listed;
 use super::deadline;
@@ -114,7 +116,8 @@ pub async fn clients(
     deadline::answer(state.limits.query_time, answer).await
 }
 
-/// The number of chosen States for each value of `column`. A Ledger's Tab counts once per VBucket.
+/// The number of chosen (Tab, Client) for each value of `column`. Those that can have States in several VBuckets are held until
+/// the end, to count each once.
 async fn keys<K: Ord>(
     state: &QueryState,
     selection: &Selection,
@@ -122,15 +125,26 @@ async fn keys<K: Ord>(
     column: fn(StateKey) -> K,
 ) -> Result<BTreeMap<K, u64>, QueryError> {
     let mut found = BTreeMap::new();
-    let mut answers = stream::iter(selection.vbuckets(state.store.vbuckets()))
-        .map(|vbucket| coverage.read(vbucket, keys_of(state, vbucket, selection, column)))
+    let mut several = BTreeSet::new();
+    let (places, rules) = state.vbuckets_of(selection).await;
+    let rules = match rules {
+        Some(rules) => rules,
+        None => state.spread_so_far().await,
+    };
+    let mut answers = stream::iter(places)
+        .map(|vbucket| coverage.read(vbucket, keys_of(state, vbucket, selection, &rules, column)))
         .buffer_unordered(state.limits.vbuckets_at_once.max(1));
     while let Some(part) = answers.next().await {
-        for (key, states) in part.unwrap_or_default() {
+        let (counts, keys) = part.unwrap_or_default();
+        for (key, states) in counts {
             *found.entry(key).or_default() += states;
         }
+        several.extend(keys);
     }
     drop(answers);
+    for key in several {
+        *found.entry(column(key)).or_default() += 1;
+    }
     coverage.settle()?;
     Ok(found)
 }
@@ -139,25 +153,31 @@ async fn keys_of<K: Ord>(
     state: &QueryState,
     vbucket: VBucket,
     selection: &Selection,
+    rules: &SpreadRules,
     column: fn(StateKey) -> K,
-) -> Result<BTreeMap<K, u64>, StoreError> {
+) -> Result<(BTreeMap<K, u64>, Vec<StateKey>), StoreError> {
     let mut tabs: BTreeSet<TabName> = BTreeSet::new();
     for (name, tab_type) in state.store.tabs(vbucket).await? {
         if selection.has_tab(&name, &tab_type) {
             tabs.insert(name);
         }
     }
-    let mut found = BTreeMap::new();
+    let (mut found, mut several) = (BTreeMap::new(), Vec::new());
     if tabs.is_empty() {
-        return Ok(found);
+        return Ok((found, several));
     }
-    walk(state, vbucket, ScanWhat::Keys, |scanned| {
-        if tabs.contains(&scanned.key.tab) && selection.has_client(&scanned.key.client) {
-            *found.entry(column(scanned.key)).or_default() += 1;
+    walk(state, vbucket, ScanWhat::Keys, |Scanned { key, .. }| {
+        if !tabs.contains(&key.tab) || !selection.has_client(&key.client) {
+            return;
+        }
+        if key.tab.is_reserved() || rules.widest(&key.tab) > Spread::ONE {
+            several.push(key);
+        } else {
+            *found.entry(column(key)).or_default() += 1;
         }
     })
     .await?;
-    Ok(found)
+    Ok((found, several))
 }
 
 /// Calls `see` for every State of a VBucket, page by page.

@@ -1,6 +1,6 @@
 //! The query parameters of a URL. An unknown parameter is an error: a misspelt filter must not select everything.
 
-use taba_core::{ClientId, Format, NameError, TabName, TabType};
+use taba_core::{ClientId, Format, NameError, Spread, SpreadTabs, TabName, TabType};
 
 use super::aggregate::Query;
 use super::error::QueryError;
@@ -137,6 +137,28 @@ impl Params {
             }
         }
         Ok(if self.flag("reserved", false)? { selection.with_reserved() } else { selection })
+    }
+
+    /// Which Tabs are to be spread, and how wide.
+    pub(super) fn spread(&self) -> Result<(SpreadTabs, Spread), QueryError> {
+        let tabs = match (self.one("name")?, self.one("prefix")?) {
+            (Some(name), None) => SpreadTabs::Name(named("name", name, tab_name)?),
+            (None, Some(prefix)) => {
+                // It may end within a label.
+                let begins_a_name = |end| TabName::new(&format!("{prefix}{end}")).is_ok();
+                if prefix.is_empty() || !["", "x", "=x", "x=x"].into_iter().any(begins_a_name) {
+                    return Err(bad("prefix", prefix, "the beginning of the names of tabs is needed"));
+                }
+                SpreadTabs::Prefix(prefix.to_owned())
+            }
+            (name, _) => {
+                return Err(bad("name", name.unwrap_or_default(), "one of name= and prefix= is needed"));
+            }
+        };
+        let spread = self.one("spread")?.unwrap_or_default();
+        let number = spread.parse().ok().and_then(|spread| Spread::new(spread).ok());
+        let wanted = format!("a power of two from 1 to {} is needed", Spread::MAX);
+        Ok((tabs, number.ok_or_else(|| bad("spread", spread, &wanted))?))
     }
 
     /// The complete query of Projections.

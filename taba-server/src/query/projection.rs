@@ -34,6 +34,9 @@ pub struct ClientProjection {
     pub lost: Option<u64>,
     /// The largest relative error of estimates, as in [`Quality`](super::Quality).
     pub error_bound: Option<f64>,
+    /// Whether an unreadable part of the store may hold more of it: the value covers the readable part.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub partial: bool,
     /// Unknown and left-out parts, as in [`Quality`](super::Quality).
     #[serde(flatten)]
     pub caveats: Caveats,
@@ -93,7 +96,7 @@ impl ProjectionCursor {
             match states.next(state, &query.selection, coverage).await {
                 None => self.open = None,
                 Some(page) => {
-                    let row = |opened| self.context.projection(tab, opened);
+                    let row = |opened| self.context.projection(tab, opened, page.lacks_states);
                     self.ready.extend(page.opened.iter().map(row));
                     self.ready.extend(page.faults.into_iter().map(QueryItem::Fault));
                 }
@@ -103,8 +106,13 @@ impl ProjectionCursor {
 }
 
 impl QueryContext {
-    fn projection(&self, tab: &ListedTab, opened: &DecodedRow) -> QueryItem<ClientProjection> {
-        match self.try_projection(tab, opened) {
+    fn projection(
+        &self,
+        tab: &ListedTab,
+        opened: &DecodedRow,
+        partial: bool,
+    ) -> QueryItem<ClientProjection> {
+        match self.try_projection(tab, opened, partial) {
             Ok(projection) => QueryItem::Row(projection),
             Err(panicked) => {
                 let (name, client) = (tab.name.clone(), opened.client.clone());
@@ -113,7 +121,12 @@ impl QueryContext {
         }
     }
 
-    fn try_projection(&self, tab: &ListedTab, opened: &DecodedRow) -> Result<ClientProjection, Panicked> {
+    fn try_projection(
+        &self,
+        tab: &ListedTab,
+        opened: &DecodedRow,
+        partial: bool,
+    ) -> Result<ClientProjection, Panicked> {
         let projection = self.project(opened)?;
         Ok(ClientProjection {
             name: tab.name.clone(),
@@ -123,6 +136,7 @@ impl QueryContext {
             as_of: self.as_of,
             lost: self.notes.lost(&opened.client),
             error_bound: opened.handler.error_bound(&projection)?,
+            partial,
             caveats: opened.handler.caveats(&projection)?,
             value: opened.handler.render(&projection, self.query.format)?,
         })

@@ -4,15 +4,15 @@
 //! their events to `taba.deleted` of their Clients. If a Server commits to the VBucket meanwhile, one of the two has
 //! a conflict and reads again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use serde::Serialize;
 use taba_core::limits::COMMIT_PAIRS_MAX;
 use taba_core::{
-    ClientId, Commit, Committed, Envelope, HandlerError, Loaded, Part, Registry, Scan, ScanWhat, StateKey,
-    StoreError, TabName, TabType, Timestamp, VBucket, Version, Wanted, ledger,
+    ClientId, Commit, Committed, Envelope, HandlerError, Loaded, Part, Registry, Scan, ScanWhat, Spread,
+    SpreadRules, StateKey, StoreError, TabName, TabType, Timestamp, VBucket, Version, Wanted, ledger,
 };
 
 use super::deadline;
@@ -34,7 +34,7 @@ const _: () = assert!(2 * COMMIT_STATES_MAX + 2 < COMMIT_PAIRS_MAX, "a full remo
 pub struct Removed {
     /// Tabs without any State left.
     pub tabs: u64,
-    /// States.
+    /// States; a Client's State of a Tab that is spread can lie in several VBuckets, and counts in each.
     pub states: u64,
     /// Events of those States; now in `taba.deleted`.
     pub events: u64,
@@ -150,7 +150,12 @@ async fn remove(
     removed: &mut Removed,
 ) -> Result<(), QueryError> {
     let coverage = Coverage::new(&state.store);
-    let mut vbuckets = selection.vbuckets(state.store.vbuckets());
+    let (mut vbuckets, rules) = state.vbuckets_of(selection).await;
+    let rules = match rules {
+        Some(rules) => rules,
+        None => state.spread_so_far().await,
+    };
+    let mut emptied = BTreeSet::new();
     let begin = at(cursor).clone();
     vbuckets.retain(|vbucket| vbucket.index() >= begin.vbucket);
     for vbucket in vbuckets {
@@ -163,7 +168,16 @@ async fn remove(
                 && from.as_ref().is_none_or(|from| tab >= from)
         };
         let tabs = tabs.into_iter().filter(chosen).map(|(tab, _)| tab).collect();
-        let sweep = RemovalSweep { state, vbucket, selection, rule, going: Vec::new(), thinned: Vec::new() };
+        let sweep = RemovalSweep {
+            state,
+            vbucket,
+            selection,
+            rule,
+            going: Vec::new(),
+            thinned: Vec::new(),
+            rules: &rules,
+            emptied: &mut emptied,
+        };
         match sweep.run(tabs, cursor, removed).await {
             Err(error @ (QueryError::Store(_) | QueryError::DamagedNote { .. })) => {
                 coverage.lacks(vbucket, error);
@@ -172,9 +186,23 @@ async fn remove(
         }
         tokio::task::yield_now().await;
     }
+    for tab in emptied {
+        removed.tabs += u64::from(is_empty(state, &tab, rules.widest(&tab), &coverage).await);
+    }
     *at(cursor) = PruneCursor::default();
     removed.missing = coverage.missing();
     coverage.settle()
+}
+
+/// Whether a Tab that is spread has no State left, so far as can be read.
+async fn is_empty(state: &QueryState, tab: &TabName, widest: Spread, coverage: &Coverage) -> bool {
+    for vbucket in state.store.vbuckets().places(tab, widest) {
+        let scan = Scan::default().with_tab(tab.clone()).with_limit(1).with_what(ScanWhat::Keys);
+        if coverage.read(vbucket, state.store.scan(vbucket, &scan)).await.is_none_or(|found| !found.is_empty()) {
+            return false;
+        }
+    }
+    true
 }
 
 fn at(cursor: &Mutex<PruneCursor>) -> MutexGuard<'_, PruneCursor> {
@@ -192,6 +220,9 @@ struct RemovalSweep<'a> {
     going: Vec<StateKey>,
     /// Tabs that may have no State left.
     thinned: Vec<TabName>,
+    rules: &'a SpreadRules,
+    /// Tabs that are spread, and have no State left here.
+    emptied: &'a mut BTreeSet<TabName>,
 }
 
 impl RemovalSweep<'_> {
@@ -213,13 +244,19 @@ impl RemovalSweep<'_> {
         }
         commit_removal(state, vbucket, &self.going, rule, removed).await?;
         for tabs in self.thinned.chunks(COMMIT_TABS_MAX) {
-            commit_index(state, vbucket, tabs, removed).await?;
+            for tab in commit_index(state, vbucket, tabs).await? {
+                if self.rules.widest(&tab) > Spread::ONE {
+                    self.emptied.insert(tab);
+                } else {
+                    removed.tabs += 1;
+                }
+            }
         }
         damaged.map_or(Ok(()), Err)
     }
 
     async fn tab(&mut self, tab: &TabName, removed: &mut Removed) -> Result<(), QueryError> {
-        let Self { state, vbucket, selection, rule, .. } = *self;
+        let (state, vbucket, selection, rule) = (self.state, self.vbucket, self.selection, self.rule);
         let (mut after, mut found, mut taken) = (None, false, false);
         loop {
             let scan = Scan::default()
@@ -279,27 +316,25 @@ async fn commit_removal(
     Ok(())
 }
 
-/// Removes Tabs without a State from the index.
+/// Removes Tabs without a State from the index: which ones.
 async fn commit_index(
     state: &QueryState,
     vbucket: VBucket,
     tabs: &[TabName],
-    removed: &mut Removed,
-) -> Result<(), QueryError> {
+) -> Result<Vec<TabName>, QueryError> {
     loop {
         let version = state.store.load(vbucket, &Wanted::default()).await?.version;
         let mut empty = Vec::new();
         for tab in tabs {
             let scan = Scan::default().with_tab(tab.clone()).with_limit(1).with_what(ScanWhat::Keys);
             if state.store.scan(vbucket, &scan).await?.is_empty() {
-                empty.push((tab.clone(), None));
+                empty.push(tab.clone());
             }
         }
-        let count = empty.len() as u64;
-        let commit = Commit::new(version, state.next_version()).with_tabs(empty);
-        if count == 0 || committed(state, vbucket, commit).await? {
-            removed.tabs += count;
-            return Ok(());
+        let tabs = empty.iter().map(|tab| (tab.clone(), None)).collect();
+        let commit = Commit::new(version, state.next_version()).with_tabs(tabs);
+        if empty.is_empty() || committed(state, vbucket, commit).await? {
+            return Ok(empty);
         }
     }
 }

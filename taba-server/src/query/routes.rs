@@ -22,6 +22,7 @@ use super::params::{ANY_LABEL, Params, SELECTION, params};
 use super::projection::projections;
 use super::removal;
 use super::row::{AccountRow, write_account, write_object};
+use super::spread::{set_spread, spread_rules};
 use super::state::QueryState;
 use super::{metrics, times, watch};
 
@@ -31,6 +32,7 @@ const PROJECTIONS: &[&str] =
     &["name", "base", "type", ANY_LABEL, "client", "re", "reserved", "at", "detail", "limit", "from"];
 const SUPER: &[&str] = &["name", "base", "type", ANY_LABEL, "client", "re", "reserved", "at", "detail"];
 const LISTS: &[&str] = &["name", "base", "type", ANY_LABEL, "client", "re", "reserved", "limit", "from"];
+const SPREAD: &[&str] = &["name", "prefix", "spread"];
 const LEDGER: &[&str] = &["client", "re", "limit", "from"];
 
 type Answer = Result<Response, QueryError>;
@@ -57,14 +59,16 @@ pub fn read_router(state: QueryState) -> Router {
         .route("/v2/names", get(get_names))
         .route("/v2/types", get(get_types))
         .route("/v2/ledger", get(get_ledger))
+        .route("/v2/spread", get(get_spread))
         .route("/v2/status", get(get_status))
         .route("/v2/watch", get(watch::get_watch));
     counted(routes, state)
 }
 
-/// Deletion and pruning.
+/// Deletion, pruning, and changes of the spread.
 pub fn admin_router(state: QueryState) -> Router {
-    counted(Router::new().route("/v2/tabs", delete(delete_tabs)).route("/v2/prune", post(post_prune)), state)
+    let routes = Router::new().route("/v2/tabs", delete(delete_tabs)).route("/v2/prune", post(post_prune));
+    counted(routes.route("/v2/spread", post(post_spread)), state)
 }
 
 /// Metrics for a scraper.
@@ -218,6 +222,22 @@ async fn post_prune(State(state): State<QueryState>, RawQuery(raw): RawQuery, he
     let selection = params(raw.as_ref(), SELECTION)?.selection(&state.limits)?;
     Media::of(&headers)?;
     object(&headers, &json!({ "removed": removal::prune(&state, &selection).await? }))
+}
+
+async fn get_spread(State(state): State<QueryState>, RawQuery(raw): RawQuery, headers: HeaderMap) -> Answer {
+    params(raw.as_ref(), &[])?;
+    Media::of(&headers)?;
+    object(&headers, &json!({ "rules": spread_rules(&state).await? }))
+}
+
+async fn post_spread(
+    State(state): State<QueryState>,
+    RawQuery(raw): RawQuery,
+    headers: HeaderMap,
+) -> Answer {
+    let (tabs, spread) = params(raw.as_ref(), SPREAD)?.spread()?;
+    Media::of(&headers)?;
+    object(&headers, &json!({ "rules": set_spread(&state, &tabs, spread).await? }))
 }
 
 /// Answers with one object.

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use regex::{Regex, RegexBuilder};
-use taba_core::{ClientId, TabName, TabType, VBucket, VBuckets, unescape_label};
+use taba_core::{ClientId, TabName, TabType, unescape_label};
 
 use super::error::QueryError;
+use crate::spread;
 
 /// A regular expression that must match a name in full.
 #[derive(Clone, Debug)]
@@ -152,7 +153,8 @@ impl Selection {
     }
 
     fn has_name(&self, name: &TabName) -> bool {
-        if name.is_reserved() && !self.asks_for_reserved() {
+        let is_for_nobody = || !self.asks_for_reserved() || name.as_str() == spread::TAB;
+        if name.is_reserved() && is_for_nobody() {
             return false;
         }
         let any = self.names.is_empty() && self.bases.is_empty() && self.name_patterns.is_empty();
@@ -202,16 +204,10 @@ impl Selection {
         self.reserved
     }
 
-    /// The VBuckets that can hold selected Tabs: those of exact names, else all. Reserved Tabs can be in any.
-    pub(super) fn vbuckets(&self, vbuckets: VBuckets) -> Vec<VBucket> {
+    /// The names of all selected Tabs, where they are all named. `None`: the Tabs can be in any VBucket, as reserved ones.
+    pub(super) fn exact_names(&self) -> Option<&BTreeSet<TabName>> {
         let exact = !self.names.is_empty() && self.bases.is_empty() && self.name_patterns.is_empty();
-        if !exact || self.asks_for_reserved() {
-            return vbuckets.iter().collect();
-        }
-        let mut homes: Vec<VBucket> = self.names.iter().map(|name| vbuckets.of(name)).collect();
-        homes.sort_unstable();
-        homes.dedup();
-        homes
+        (exact && !self.asks_for_reserved()).then_some(&self.names)
     }
 
     /// The selected names as text: the name of a super-aggregate.
@@ -271,11 +267,10 @@ mod tests {
 
     #[test]
     fn exact_names_are_looked_for_only_where_they_live() {
-        let vbuckets = VBuckets::default();
         let exact = Selection::default().name(tab("a")).name(tab("b"));
-        assert_eq!(exact.vbuckets(vbuckets).len(), 2);
-        assert_eq!(exact.clone().base("c").vbuckets(vbuckets).len(), 1024);
-        assert_eq!(Selection::default().name(tab("taba.recorded")).vbuckets(vbuckets).len(), 1024);
+        assert_eq!(exact.exact_names().map(BTreeSet::len), Some(2));
+        assert_eq!(exact.clone().base("c").exact_names(), None);
+        assert_eq!(Selection::default().name(tab("taba.recorded")).exact_names(), None);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::fault::{StateFault, Unreadable};
 use super::note::NotesCache;
+use super::spread::SpreadCache;
 use crate::clock::Clock;
 use crate::panics::HandlerPanic;
 use crate::status::Status;
@@ -86,6 +87,7 @@ pub(super) struct Shared {
     pub(super) counters: Counters,
     pub(super) log: LogThrottle,
     pub(super) notes: NotesCache,
+    pub(super) spread: SpreadCache,
     pub(super) watches: Arc<Semaphore>,
     pub(super) closing: watch::Sender<bool>,
     /// Where the pruning of all Tabs continues.
@@ -152,6 +154,7 @@ impl QueryState {
             counters: Counters::default(),
             log: LogThrottle::new(crate::clock::log_clock),
             notes: NotesCache::default(),
+            spread: SpreadCache::default(),
             watches: Arc::new(Semaphore::new(limits.watches_max)),
             closing: watch::Sender::new(false),
             pruned_to: Mutex::default(),
