@@ -107,6 +107,15 @@ pub(crate) enum Command {
     Delete(Choice),
     /// Remove states that hold no more information.
     Prune(Choice),
+    /// Show which tabs are split over several vbuckets by client, or split some.
+    ///
+    /// For tabs that very many clients write: their vbucket, and so one redis, would have to take it all. Queries see one
+    /// tab all the while. Agents follow within seconds.
+    #[command(after_help = "Examples:\n  taba spread                  which tabs are spread, and how wide they ever were\n  \
+        taba spread requests 16      over up to 16 vbuckets from now on\n  \
+        taba spread --prefix ads. 8  all tabs whose names begin with ads.\n  \
+        taba spread requests 1       no wider any more; what is stored stays where it is")]
+    Spread(SpreadArgs),
     /// Record an event through an agent, or JSON lines from standard input.
     Record(RecordArgs),
     /// Run a command and record how long it took, in seconds.
@@ -244,6 +253,19 @@ pub(crate) struct ListArgs {
     pub(crate) choice: Choice,
     #[command(flatten)]
     pub(crate) page: Page,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct SpreadArgs {
+    /// The tab, labels included.
+    #[arg(value_name = "NAME", requires = "spread")]
+    pub(crate) name: Option<String>,
+    /// Over how many vbuckets: 1, 2, 4, 8, 16, 32 or 64.
+    #[arg(value_name = "VBUCKETS")]
+    pub(crate) spread: Option<u16>,
+    /// All tabs whose names begin with NAME.
+    #[arg(long, requires = "name")]
+    pub(crate) prefix: bool,
 }
 
 #[derive(Debug, ClapArgs)]

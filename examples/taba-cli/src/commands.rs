@@ -7,7 +7,7 @@ use serde_json::Value;
 use taba_core::printable;
 use taba_process::Exit;
 
-use crate::args::{Args, Command, ListArgs};
+use crate::args::{Args, Command, ListArgs, SpreadArgs};
 use crate::client::{Client, Method};
 use crate::error::CliError;
 use crate::number::plain;
@@ -58,6 +58,12 @@ pub(crate) fn run(args: &Args, command: &Command) -> Result<Exit, CliError> {
         Command::Prune(choice) => {
             (Method::Post, Question::new("/v2/prune").choosing(choice), show_object, false)
         }
+        Command::Spread(SpreadArgs { name: Some(name), spread, prefix }) => {
+            let question = Question::new("/v2/spread").with(if *prefix { "prefix" } else { "name" }, name);
+            let spread = spread.map(|spread| spread.to_string());
+            (Method::Post, question.with_some("spread", spread.as_deref()), show_spread, false)
+        }
+        Command::Spread(_) => (Method::Get, Question::new("/v2/spread"), show_spread, false),
     };
     // Where a time is not supported, the server says so.
     let question = question.with_some("at", args.at.as_deref());
@@ -114,6 +120,15 @@ fn show_types(answer: &Value, _: bool) -> String {
 
 fn show_ledger(answer: &Value, _: bool) -> String {
     table::ledger(results(answer), &answer["totals"])
+}
+
+fn show_spread(answer: &Value, _: bool) -> String {
+    let rules = answer["rules"].as_array().map_or(&[][..], Vec::as_slice);
+    if rules.is_empty() {
+        return "no tab is spread\n".to_owned();
+    }
+    let columns = [("name", "name"), ("prefix", "prefix"), ("spread", "vbuckets"), ("widest", "ever")];
+    table::list(rules, &columns)
 }
 
 fn show_object(answer: &Value, _: bool) -> String {

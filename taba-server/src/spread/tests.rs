@@ -175,3 +175,19 @@ fn the_copies_lie_apart() {
         }
     }
 }
+
+#[test]
+fn the_bytes_of_a_copy_are_a_promise() {
+    let mut copy = SpreadCopy { written: Version { writer: 7, count: 3 }, ..SpreadCopy::default() };
+    copy.rules.widen(&SpreadTabs::Prefix("ads.".to_owned()), Spread::MAX);
+    let text = r#"{"written":{"writer":7,"count":3},"rules":[{"prefix":"ads.","spread":1,"widest":64,"change":0}]}"#;
+    assert_eq!(serde_json::to_string(&copy).unwrap(), text);
+    let stored = |version, text: &str| {
+        Envelope::new(TabType::new(TYPE).unwrap(), version, 0, text.to_owned().into()).encode()
+    };
+    let vbucket = VBuckets::default().get(0).unwrap();
+    assert_eq!(read(vbucket, Some(&stored(1, text))).unwrap(), copy);
+    for bad in [stored(2, text), stored(1, "{}"), Bytes::from_static(b"x")] {
+        assert!(matches!(read(vbucket, Some(&bad)), Err(StoreError::Damaged { .. })));
+    }
+}

@@ -158,7 +158,7 @@ impl Kit {
         Self::with_handlers(store.clone(), store, Limits::default(), handlers)
     }
 
-    fn with_handlers(
+    pub(crate) fn with_handlers(
         store: Arc<MemoryStore>,
         asked: Arc<dyn Store>,
         limits: Limits,
@@ -196,6 +196,17 @@ impl Kit {
         events: &[(i64, H::Value)],
     ) {
         let home = self.store.vbuckets().of(&TabName::new(tab).unwrap());
+        self.fold_in(home, (tab, client), (tab_type, handler), events).await;
+    }
+
+    /// The same in a VBucket.
+    pub(crate) async fn fold_in<H: Handler>(
+        &self,
+        home: VBucket,
+        (tab, client): (&str, &str),
+        (tab_type, handler): (&str, H),
+        events: &[(i64, H::Value)],
+    ) {
         let mut state = H::State::default();
         for (ago, value) in events {
             handler.fold(&mut state, Event::new(Timestamp::from_secs(NOW - ago), value));

@@ -10,3 +10,4 @@ mod missing;
 mod past;
 mod questions;
 mod removal;
+mod spread;
