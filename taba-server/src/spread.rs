@@ -6,7 +6,7 @@
 //! time, no clocks are compared, and an Agent that spreads by a rule which nobody knows does no harm.
 
 use bytes::Bytes;
-use futures::future::{join_all, select_ok};
+use futures::future::{join_all, select_ok, try_join_all};
 use serde::{Deserialize, Serialize};
 use taba_core::{
     ClientId, Commit, Committed, Envelope, Part, Scan, Spread, SpreadRules, SpreadTabs, StateKey, Store,
@@ -108,11 +108,14 @@ pub(crate) async fn change(
         known.merge(&copy(store, vbucket).await?.rules);
     }
     known.check_room(tabs)?;
-    let (widest, number) = (known.widest_of(tabs).max(spread), known.next_change());
-    widen(store, next, |rules| rules.widen(tabs, widest)).await?;
+    let number = known.next_change();
+    // Where that has been in use already, queries look so wide for good.
+    if known.in_use().widest_of(tabs) < spread {
+        widen(store, next, |rules| rules.widen(tabs, spread)).await?;
+    }
     for vbucket in copies(store.vbuckets()) {
         update(store, next, vbucket, |rules| {
-            if rules.widest_of(tabs) < widest {
+            if rules.widest_of(tabs) < spread {
                 return Err(SpreadChangeError::WentBack);
             }
             rules.set(tabs, spread, number);
@@ -156,31 +159,27 @@ pub(crate) async fn allow(
 async fn widen(
     store: &dyn Store,
     next: &(dyn Fn() -> Version + Sync),
-    change: impl Fn(&mut SpreadRules),
+    change: impl Fn(&mut SpreadRules) + Sync,
 ) -> Result<SpreadRules, SpreadChangeError> {
     let change = |rules: &mut SpreadRules| {
         change(rules);
         Ok(())
     };
-    let mut written = Vec::new();
-    for vbucket in copies(store.vbuckets()) {
-        written.push((vbucket, update(store, next, vbucket, &change).await?));
-    }
-    let mut every: Option<SpreadRules> = None;
-    for (vbucket, mut known) in written {
+    let settle = async |vbucket| {
+        let mut known = update(store, next, vbucket, &change).await?;
         // Until what was there before the wait is there behind it: so it was there when the wait began, and is stable. Also
         // what an earlier change has written, which may have ended before it waited.
         loop {
             store.stable(vbucket).await?;
-            let found = copy(store, vbucket).await?;
-            if found == known {
-                break;
+            if copy(store, vbucket).await? == known {
+                return Ok::<_, SpreadChangeError>(known.rules);
             }
             known = update(store, next, vbucket, &change).await?;
         }
-        every = Some(every.map_or_else(|| known.rules.clone(), |every| every.in_both(&known.rules)));
-    }
-    Ok(every.unwrap_or_default())
+    };
+    // Side by side: what takes long is that a disk may lag.
+    let every = try_join_all(copies(store.vbuckets()).map(settle)).await?;
+    Ok(every.into_iter().reduce(|every, copy| every.in_both(&copy)).unwrap_or_default())
 }
 
 /// Changes one copy, on what it says at that moment. Gives what it says then.

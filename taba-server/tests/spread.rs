@@ -22,10 +22,12 @@ use taba_core::{
 use taba_server::Server;
 use tower::ServiceExt;
 
-/// A store without replicas for a while: nothing becomes stable.
+/// A store whose replica is away, or slow, for a while: nothing becomes stable.
 struct Unstable {
     store: Arc<MemoryStore>,
     is_unstable: AtomicBool,
+    /// How long it takes.
+    slowness: Duration,
 }
 
 #[async_trait]
@@ -41,6 +43,7 @@ impl Store for Unstable {
     }
     async fn stable(&self, _: VBucket) -> Result<(), StoreError> {
         let retry_after = Duration::from_secs(1);
+        tokio::time::sleep(self.slowness).await;
         if self.is_unstable.load(Ordering::Relaxed) {
             return Err(StoreError::Unavailable { retry_after, source: "a replica is away".into() });
         }
@@ -55,7 +58,11 @@ impl Store for Unstable {
 }
 
 fn store() -> Arc<Unstable> {
-    Arc::new(Unstable { store: Arc::default(), is_unstable: AtomicBool::new(false) })
+    slow_store(Duration::ZERO)
+}
+
+fn slow_store(slowness: Duration) -> Arc<Unstable> {
+    Arc::new(Unstable { store: Arc::default(), is_unstable: AtomicBool::new(false), slowness })
 }
 
 /// One of the Servers of this store.
@@ -137,6 +144,20 @@ async fn what_no_rule_allows_is_found_all_the_same_or_not_folded() {
     assert_eq!(rules, json!([{ "name": "hot", "spread": 1, "widest": 4, "change": 0 }]), "Agents are told nothing");
     assert_eq!(get(&b, "/v2/store").await["spread"], json!([]));
     assert_eq!(send(&b, &batch).await.answer, Answer::Duplicate, "and it counts once");
+}
+
+/// A disk may lag for longer than a request may wait.
+#[tokio::test]
+async fn what_takes_longer_than_a_request_may_wait_goes_on_by_itself() {
+    let store = slow_store(Duration::from_millis(1_500));
+    let server = server(&store);
+    let (_, batch) = beside(4);
+    assert_eq!(send(&server, &batch).await.answer, Answer::Unavailable);
+    let sent_again = async {
+        while send(&server, &batch).await.answer != Answer::Applied {}
+    };
+    tokio::time::timeout(Duration::from_secs(30), sent_again).await.unwrap();
+    assert_eq!(get(&server, "/v2/tabs?name=hot").await["results"][0]["events"], 2);
 }
 
 /// What is a place of a Block under no rule is misplaced at every Server, whatever rules there are: *Cut again* rests on it.

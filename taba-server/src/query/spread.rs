@@ -1,6 +1,6 @@
 //! Rules of spread: where queries look, what Agents are told, and how an operator changes them.
 
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use taba_core::{Spread, SpreadRules, SpreadTabs, TabName, VBucket};
@@ -16,7 +16,7 @@ use crate::spread::{self, SpreadChangeError};
 /// Agents are told what the store said at most so long ago.
 const TOLD_AGE_MAX: Duration = Duration::from_secs(1);
 /// How long a request may wait until the store tells queries where to look. What is in it is sent again.
-const ALLOW_TIME_MAX: Duration = Duration::from_secs(2);
+const ALLOW_TIME_MAX: Duration = Duration::from_secs(1);
 /// How long the first Agent may wait until the store has been asked.
 const FIRST_READ_MAX: Duration = Duration::from_millis(100);
 
@@ -27,7 +27,7 @@ pub(super) struct SpreadCache {
     /// What every copy in the store says, and will say in each of its histories, in `widest`.
     allowed: RwLock<SpreadRules>,
     /// Held while something is added to that.
-    allowing: tokio::sync::Mutex<()>,
+    allowing: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Default)]
@@ -117,24 +117,35 @@ impl QueryState {
     /// Before Blocks of this Tab are folded beside its own VBucket: sees to it that every query looks there.
     ///
     /// # Errors
-    /// As [`set_spread`], and when it takes too long: then nothing is to be folded there.
+    /// As [`set_spread`], and when it takes too long: then nothing is to be folded there yet. It goes on by itself.
     ///
     /// # Cost
-    /// A look at a list; the first time for a rule some round trips, and a wait for the replicas.
+    /// A look at a list; the first time for a rule some round trips, and for what no rule allows a wait for the replicas.
     pub(crate) async fn allow_spread(&self, tab: &TabName, spread: Spread) -> Result<(), QueryError> {
-        let cache = &self.shared.spread;
-        let is_allowed = || {
-            cache.allowed.read().unwrap_or_else(PoisonError::into_inner).widest(tab) >= spread
-        };
+        if self.is_spread_allowed(tab, spread) {
+            return Ok(());
+        }
         let allow = async {
-            let _allowing = cache.allowing.lock().await;
-            if !is_allowed() {
-                let all = spread::allow(&*self.store, &|| self.next_version(), tab, spread).await?;
-                cache.allowed.write().unwrap_or_else(PoisonError::into_inner).merge(&all);
-            }
-            Ok(())
+            let allowing = Arc::clone(&self.shared.spread.allowing).lock_owned().await;
+            let (state, tab) = (self.clone(), tab.clone());
+            let task = tokio::spawn(async move {
+                let _allowing = allowing;
+                if !state.is_spread_allowed(&tab, spread) {
+                    let all = spread::allow(&*state.store, &|| state.next_version(), &tab, spread).await?;
+                    let allowed = &state.shared.spread.allowed;
+                    allowed.write().unwrap_or_else(PoisonError::into_inner).merge(&all);
+                }
+                Ok(())
+            });
+            // It panicked, or the runtime is ending.
+            task.await.unwrap_or(Err(QueryError::Timeout { query_time: ALLOW_TIME_MAX }))
         };
-        if is_allowed() { Ok(()) } else { deadline::answer(ALLOW_TIME_MAX, allow).await }
+        deadline::answer(ALLOW_TIME_MAX, allow).await
+    }
+
+    fn is_spread_allowed(&self, tab: &TabName, spread: Spread) -> bool {
+        let allowed = self.shared.spread.allowed.read().unwrap_or_else(PoisonError::into_inner);
+        allowed.widest(tab) >= spread
     }
 
     /// What Agents are told: the Tabs that are spread now. `None` as long as the store has not said. Does not wait for a store
