@@ -155,9 +155,7 @@ mod tests {
             vec![block("web", "bids", "CounterGroup"), block("web", "taba.recorded", "TotalsCounter")];
         let intake = sorted(blocks.clone(), &[]);
         assert_eq!(intake.blocks.iter().map(|(_, block)| block.clone()).collect::<Vec<_>>(), blocks);
-        assert!(
-            intake.blocks.iter().all(|(vbucket, block)| *vbucket == BlockPlaces::default().of(block))
-        );
+        assert!(intake.blocks.iter().all(|(vbucket, block)| *vbucket == BlockPlaces::default().of(block)));
         assert_eq!(intake.refused, []);
     }
 

@@ -77,6 +77,7 @@ impl From<Spread> for u32 {
 /// The Tabs of a rule. Never those of the Ledger, which lie by Client anyway.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum SpreadTabs {
     /// The Tab with this whole name.
     Name(TabName),

@@ -147,7 +147,10 @@ mod tests {
                 for client in 0..2_000 {
                     let (tab, client) = names("hot;a=b", client);
                     let place = vbuckets.place(&tab, &client, spread);
-                    assert!(vbuckets.spread_at(&tab, &client, place).unwrap() <= spread, "every Server takes it");
+                    assert!(
+                        vbuckets.spread_at(&tab, &client, place).unwrap() <= spread,
+                        "every Server takes it"
+                    );
                     assert!(spread > Spread::ONE || place == vbuckets.of(&tab));
                     used.insert(place);
                 }

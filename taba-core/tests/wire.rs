@@ -13,7 +13,7 @@ use taba_core::wire::{
     Ack, Answer, Block, ClientBatch, Compression, Content, Frame, Kind, LaneBatch, Lanes, Probe, Reader,
     Receipt, Refusal, WireError, decode_acks, encode_acks, put_u64,
 };
-use taba_core::{ClientId, Envelope, Events, SeqNo, StreamId, TabName, TabType, Timestamp, VBuckets};
+use taba_core::{ClientId, Envelope, Events, SeqNo, Spread, StreamId, TabName, TabType, Timestamp, VBuckets};
 
 fn events_block(tab: &str, n: usize) -> Block {
     let times: Vec<_> =
@@ -315,6 +315,24 @@ fn where_tabs_live_is_a_promise() {
     assert_eq!(xxhash_rust::xxh64::xxh64(b"a", 0), 0xd24e_c4f1_a98c_6e5b);
     for count in [0, 1, 32, 63, 65, 32768] {
         assert!(VBuckets::new(count).is_err(), "{count}");
+    }
+}
+
+/// The same of a Tab that is spread.
+#[test]
+fn where_a_client_s_part_of_a_tab_lives_is_a_promise() {
+    let place = |count, tab: &str, client: &str, spread| {
+        let (tab, client) = (TabName::new(tab).unwrap(), ClientId::new(client).unwrap());
+        VBuckets::new(count).unwrap().place(&tab, &client, Spread::new(spread).unwrap()).index()
+    };
+    let vectors = [
+        (1024, "bids_won", "web-1", 2, 480),
+        (1024, "bids_won", "web-1", 64, 376),
+        (1024, "bids_won", "web-2", 64, 246),
+        (16384, "delay;from=ATL;to=MEM", "host-17", 16, 15133),
+    ];
+    for (count, tab, client, spread, expected) in vectors {
+        assert_eq!(place(count, tab, client, spread), expected, "{tab} {client} {spread}");
     }
 }
 

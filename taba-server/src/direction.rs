@@ -73,8 +73,9 @@ pub(crate) fn check(vbuckets: VBuckets, vbucket: u16, blocks: &[Block]) -> Resul
         return Err(Misdirected::TooManyBlocks { blocks: blocks.len() });
     }
     // Whatever rules of spread this Server knows: what one Server takes, no other one may call misplaced.
-    let elsewhere =
-        |block: &&Block| !is_anywhere(block) && vbuckets.spread_at(&block.tab, &block.client, vbucket).is_none();
+    let elsewhere = |block: &&Block| {
+        !is_anywhere(block) && vbuckets.spread_at(&block.tab, &block.client, vbucket).is_none()
+    };
     match blocks.iter().find(elsewhere) {
         None => Ok(vbucket),
         Some(block) => {

@@ -17,6 +17,9 @@ use taba_core::{
 pub(crate) const TAB: &str = "taba.spread";
 const TYPE: &str = "taba.SpreadRules";
 const VERSION: u16 = 1;
+/// What is wrong with a copy that cannot be read.
+const DAMAGED: &str = "rule of spread";
+const NEWER: &str = "rule of spread, or one of a newer version of the server,";
 /// Copies of the rules: while one can be read, queries know where to look.
 const COPIES: u16 = 4;
 
@@ -52,9 +55,12 @@ struct SpreadCopy {
 
 fn read(vbucket: VBucket, bytes: Option<&Bytes>) -> Result<SpreadCopy, StoreError> {
     let Some(bytes) = bytes else { return Ok(SpreadCopy::default()) };
-    let envelope = Envelope::decode(bytes).ok().filter(|envelope| envelope.version == VERSION);
+    let envelope = Envelope::decode(bytes).ok();
+    if envelope.as_ref().is_some_and(|envelope| envelope.version > VERSION) {
+        return Err(StoreError::Damaged { vbucket, what: NEWER });
+    }
     let copy = envelope.and_then(|envelope| serde_json::from_slice(&envelope.state).ok());
-    copy.ok_or(StoreError::Damaged { vbucket, what: "rule of spread" })
+    copy.ok_or(StoreError::Damaged { vbucket, what: DAMAGED })
 }
 
 async fn copy(store: &dyn Store, vbucket: VBucket) -> Result<SpreadCopy, StoreError> {
@@ -105,7 +111,10 @@ pub(crate) async fn change(
 ) -> Result<SpreadRules, SpreadChangeError> {
     let mut known = SpreadRules::default();
     for vbucket in copies(store.vbuckets()) {
-        known.merge(&copy(store, vbucket).await?.rules);
+        match copy(store, vbucket).await {
+            Err(StoreError::Damaged { what: DAMAGED, .. }) => {}
+            copy => known.merge(&copy?.rules),
+        }
     }
     known.check_room(tabs)?;
     let number = known.next_change();
@@ -194,10 +203,16 @@ async fn update(
     let tab_type = TabType::new(TYPE).expect("the constant is a type name");
     loop {
         let loaded = store.load(vbucket, &wanted).await?;
-        let before = read(vbucket, loaded.states.first().map(|(.., bytes)| bytes))?;
+        let (before, is_damaged) = match read(vbucket, loaded.states.first().map(|(.., bytes)| bytes)) {
+            // Each of the other copies says all that it has to say.
+            Err(StoreError::Damaged { what: DAMAGED, .. }) => {
+                (SpreadCopy { rules: all(store).await?, ..SpreadCopy::default() }, true)
+            }
+            before => (before?, false),
+        };
         let mut copy = SpreadCopy { written: next(), ..before.clone() };
         change(&mut copy.rules)?;
-        if copy.rules == before.rules {
+        if copy.rules == before.rules && !is_damaged {
             return Ok(before);
         }
         let text = serde_json::to_string(&copy).expect("numbers and texts are JSON");

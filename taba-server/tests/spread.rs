@@ -97,7 +97,8 @@ fn beside(spread: u32) -> (String, LaneBatch) {
     let spread = Spread::new(spread).unwrap();
     let clients = (0..).map(|n| format!("host-{n}"));
     let place = |client: &str| vbuckets.place(&hot, &ClientId::new(client).unwrap(), spread);
-    let needs = |client: &str| vbuckets.spread_at(&hot, &ClientId::new(client).unwrap(), place(client)).unwrap();
+    let needs =
+        |client: &str| vbuckets.spread_at(&hot, &ClientId::new(client).unwrap(), place(client)).unwrap();
     let client = clients.into_iter().find(|client| needs(client) == spread).unwrap();
     let content = block("hot", &client, &[1.0, 2.0]);
     (client.clone(), batch(7, place(&client).index(), 1, 0, vec![content]))
@@ -141,7 +142,11 @@ async fn what_no_rule_allows_is_found_all_the_same_or_not_folded() {
     assert_eq!(send(&a, &batch).await.answer, Answer::Applied, "the same, sent again");
     assert_eq!(get(&b, "/v2/tabs?name=hot").await["results"][0]["events"], 2);
     let rules = get(&b, "/v2/spread").await["rules"].clone();
-    assert_eq!(rules, json!([{ "name": "hot", "spread": 1, "widest": 4, "change": 0 }]), "Agents are told nothing");
+    assert_eq!(
+        rules,
+        json!([{ "name": "hot", "spread": 1, "widest": 4, "change": 0 }]),
+        "Agents are told nothing"
+    );
     assert_eq!(get(&b, "/v2/store").await["spread"], json!([]));
     assert_eq!(send(&b, &batch).await.answer, Answer::Duplicate, "and it counts once");
 }
@@ -153,9 +158,7 @@ async fn what_takes_longer_than_a_request_may_wait_goes_on_by_itself() {
     let server = server(&store);
     let (_, batch) = beside(4);
     assert_eq!(send(&server, &batch).await.answer, Answer::Unavailable);
-    let sent_again = async {
-        while send(&server, &batch).await.answer != Answer::Applied {}
-    };
+    let sent_again = async { while send(&server, &batch).await.answer != Answer::Applied {} };
     tokio::time::timeout(Duration::from_secs(30), sent_again).await.unwrap();
     assert_eq!(get(&server, "/v2/tabs?name=hot").await["results"][0]["events"], 2);
 }
@@ -169,13 +172,17 @@ async fn what_one_server_calls_misplaced_no_other_one_takes() {
     assert_eq!(ask(&a, "POST", "/v2/spread?name=hot&spread=64", Vec::new()).await.0, 200);
     let client = ClientId::new("web").unwrap();
     for vbucket in vbuckets.iter() {
-        let batch = batch(9 + u64::from(vbucket.index()), vbucket.index(), 1, 0, vec![block("hot", "web", &[1.0])]);
+        let batch =
+            batch(9 + u64::from(vbucket.index()), vbucket.index(), 1, 0, vec![block("hot", "web", &[1.0])]);
         let is_place = vbuckets.spread_at(&hot, &client, vbucket).is_some();
         let expected = if is_place { Answer::Applied } else { Answer::Misplaced };
         if is_place || vbucket.index() % 16 == 0 {
             for server in [&a, &b] {
                 let answer = send(server, &batch).await.answer;
-                assert!(answer == expected || (is_place && answer == Answer::Duplicate), "{vbucket}: {answer:?}");
+                assert!(
+                    answer == expected || (is_place && answer == Answer::Duplicate),
+                    "{vbucket}: {answer:?}"
+                );
             }
         }
     }

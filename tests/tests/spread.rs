@@ -171,5 +171,9 @@ fn a_hot_tab_is_spread_while_a_fleet_writes_it_and_stays_one_tab() {
     assert!(left.iter().all(BTreeSet::is_empty), "{left:?}");
     assert_eq!(servers[0].get("/v2/tabs?name=hot")["results"], Value::Array(Vec::new()));
     let totals = servers[0].get("/v2/ledger")["totals"].clone();
-    assert_eq!((&totals["deleted"], &totals["in_flight"]), (&(CLIENTS * write(0)).into(), &0.into()), "{totals}");
+    assert_eq!(
+        (&totals["deleted"], &totals["in_flight"]),
+        (&(CLIENTS * write(0)).into(), &0.into()),
+        "{totals}"
+    );
 }

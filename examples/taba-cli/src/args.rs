@@ -111,10 +111,12 @@ pub(crate) enum Command {
     ///
     /// For tabs that very many clients write: their vbucket, and so one redis, would have to take it all. Queries see one
     /// tab all the while. Agents follow within seconds.
-    #[command(after_help = "Examples:\n  taba spread                  which tabs are spread, and how wide they ever were\n  \
+    #[command(
+        after_help = "Examples:\n  taba spread                  which tabs are spread, and how wide they ever were\n  \
         taba spread requests 16      over up to 16 vbuckets from now on\n  \
         taba spread --prefix ads. 8  all tabs whose names begin with ads.\n  \
-        taba spread requests 1       no wider any more; what is stored stays where it is")]
+        taba spread requests 1       no wider any more; what is stored stays where it is"
+    )]
     Spread(SpreadArgs),
     /// Record an event through an agent, or JSON lines from standard input.
     Record(RecordArgs),

@@ -363,7 +363,8 @@ impl RequestSender {
     async fn ask_store(&self, server: &ServerUrl) -> Result<HeaderMap, SendError> {
         let (head, body) = self.get(server, "/v2/store").await?;
         // Read in any case, so that the connection can be used again.
-        let body = Limited::new(body, LIST_BYTES_MAX).collect().await.map(http_body_util::Collected::to_bytes);
+        let body =
+            Limited::new(body, LIST_BYTES_MAX).collect().await.map(http_body_util::Collected::to_bytes);
         // A Server without this path, or a proxy that blocks it, gives no information.
         if head.status.is_server_error() || matches!(head.status.as_u16(), 408 | 425 | 429) {
             return Err(SendError::NotTold(head.status));

@@ -184,7 +184,10 @@ impl Shared {
     pub(super) fn set_spread(&self, rules: &SpreadRules) {
         let is_news = self.with(|relay, _| relay.set_spread(rules)).unwrap_or_default();
         if is_news {
-            tracing::info!(rules = rules.encode(), "other tabs are spread over several vbuckets now, or wider or less wide");
+            tracing::info!(
+                rules = rules.encode(),
+                "other tabs are spread over several vbuckets now, or wider or less wide"
+            );
         }
     }
 

@@ -332,7 +332,12 @@ mod tests {
         for FrontBatch { client, blocks, .. } in collected.batches {
             let (seq, sent_at) = (taba_core::SeqNo(1), Timestamp::default());
             let batch = taba_core::wire::ClientBatch::new(client, 1, seq, sent_at, blocks);
-            let intake = crate::intake::sort_out(&crate::intake::BlockPlaces::default(), Timestamp::default(), &batch, &[]);
+            let intake = crate::intake::sort_out(
+                &crate::intake::BlockPlaces::default(),
+                Timestamp::default(),
+                &batch,
+                &[],
+            );
             assert_eq!(intake.refused, []);
         }
     }

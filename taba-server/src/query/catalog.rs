@@ -65,10 +65,13 @@ pub(super) async fn listed(
         same
     });
     let Some(missing) = coverage.missing() else { return Ok(found) };
-    let (vbuckets, rules) = (state.store.vbuckets(), match rules.take() {
-        Some(rules) => rules,
-        None => state.spread_so_far().await,
-    });
+    let (vbuckets, rules) = (
+        state.store.vbuckets(),
+        match rules.take() {
+            Some(rules) => rules,
+            None => state.spread_so_far().await,
+        },
+    );
     for tab in &mut found {
         let is_missing = |place| missing.vbuckets.contains(place);
         let places = || vbuckets.places(&tab.name, rules.widest(&tab.name));
@@ -154,7 +157,8 @@ impl TabStates {
         let open = self.homes.iter().filter(|home| !home.done).map(|home| home.after.as_ref());
         let settled = open.min().map(|after| after.map(|key| key.client.clone()));
         while let Some(first) = self.merged.first_entry() {
-            if settled.as_ref().is_some_and(|settled| settled.as_ref().is_none_or(|last| first.key() > last)) {
+            if settled.as_ref().is_some_and(|settled| settled.as_ref().is_none_or(|last| first.key() > last))
+            {
                 break;
             }
             page.opened.extend(first.remove());
@@ -217,10 +221,7 @@ impl TabStates {
 }
 
 /// Adds a State to those of its Client. If the Handler panics, the Client is left out.
-fn merge(
-    merged: &mut BTreeMap<ClientId, Option<DecodedRow>>,
-    opened: DecodedRow,
-) -> Result<(), Panicked> {
+fn merge(merged: &mut BTreeMap<ClientId, Option<DecodedRow>>, opened: DecodedRow) -> Result<(), Panicked> {
     match merged.get_mut(&opened.client) {
         None => {
             merged.insert(opened.client.clone(), Some(opened));

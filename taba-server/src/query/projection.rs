@@ -106,12 +106,7 @@ impl ProjectionCursor {
 }
 
 impl QueryContext {
-    fn projection(
-        &self,
-        tab: &ListedTab,
-        opened: &DecodedRow,
-        partial: bool,
-    ) -> QueryItem<ClientProjection> {
+    fn projection(&self, tab: &ListedTab, opened: &DecodedRow, partial: bool) -> QueryItem<ClientProjection> {
         match self.try_projection(tab, opened, partial) {
             Ok(projection) => QueryItem::Row(projection),
             Err(panicked) => {

@@ -198,7 +198,11 @@ async fn remove(
 async fn is_empty(state: &QueryState, tab: &TabName, widest: Spread, coverage: &Coverage) -> bool {
     for vbucket in state.store.vbuckets().places(tab, widest) {
         let scan = Scan::default().with_tab(tab.clone()).with_limit(1).with_what(ScanWhat::Keys);
-        if coverage.read(vbucket, state.store.scan(vbucket, &scan)).await.is_none_or(|found| !found.is_empty()) {
+        if coverage
+            .read(vbucket, state.store.scan(vbucket, &scan))
+            .await
+            .is_none_or(|found| !found.is_empty())
+        {
             return false;
         }
     }

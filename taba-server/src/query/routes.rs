@@ -230,11 +230,7 @@ async fn get_spread(State(state): State<QueryState>, RawQuery(raw): RawQuery, he
     object(&headers, &json!({ "rules": spread_rules(&state).await? }))
 }
 
-async fn post_spread(
-    State(state): State<QueryState>,
-    RawQuery(raw): RawQuery,
-    headers: HeaderMap,
-) -> Answer {
+async fn post_spread(State(state): State<QueryState>, RawQuery(raw): RawQuery, headers: HeaderMap) -> Answer {
     let (tabs, spread) = params(raw.as_ref(), SPREAD)?.spread()?;
     Media::of(&headers)?;
     object(&headers, &json!({ "rules": set_spread(&state, &tabs, spread).await? }))

@@ -77,23 +77,14 @@ pub async fn set_spread(
     tabs: &SpreadTabs,
     spread: Spread,
 ) -> Result<SpreadRules, QueryError> {
-    let name = tabs_text(tabs);
+    let name = tabs.to_string();
     if name.starts_with(TabName::RESERVED) {
-        return Err(QueryError::Reserved { name: name.to_owned() });
+        return Err(QueryError::Reserved { name });
     }
-    let change = async {
-        Ok(spread::change(&*state.store, &|| state.next_version(), tabs, spread).await?)
-    };
+    let change = async { Ok(spread::change(&*state.store, &|| state.next_version(), tabs, spread).await?) };
     let rules = deadline::answer(state.limits.query_time, change).await?;
     state.shared.spread.lock().rules = Some(rules.clone());
     Ok(rules)
-}
-
-fn tabs_text(tabs: &SpreadTabs) -> &str {
-    match tabs {
-        SpreadTabs::Name(name) => name.as_str(),
-        SpreadTabs::Prefix(prefix) => prefix,
-    }
 }
 
 impl QueryState {

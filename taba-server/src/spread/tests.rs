@@ -134,7 +134,10 @@ async fn what_may_be_used_is_looked_for_in_every_copy_and_every_history() {
             }
             for vbucket in copies(store.vbuckets()) {
                 for copy in store.copies(vbucket) {
-                    assert!(copy.widest(&hot) >= used, "seed {seed}: {vbucket} does not know of {used}: {copy:?}");
+                    assert!(
+                        copy.widest(&hot) >= used,
+                        "seed {seed}: {vbucket} does not know of {used}: {copy:?}"
+                    );
                 }
             }
         }
@@ -158,6 +161,19 @@ async fn a_change_is_done_wholly_and_lowering_keeps_where_to_look() {
             assert_eq!(store.copies(vbucket)[0], rules, "each copy says the same");
         }
     }
+    // A damaged copy is written anew from the others by the next change; one of a newer Server is left alone.
+    let vbucket = copies(store.vbuckets()).nth(2).unwrap();
+    let spoil = |bytes: Bytes| {
+        let version = Version { writer: 9, count: bytes.len() as u64 };
+        store.now.lock().unwrap().insert(vbucket.index(), (version, Some(bytes)));
+    };
+    spoil(Bytes::from_static(b"damaged"));
+    assert!(copy(&store, vbucket).await.is_err() && any(&store).await.unwrap().widest(&hot) == of(16));
+    let rules = change(&store, &next, &tabs, of(2)).await.unwrap();
+    assert_eq!(store.copies(vbucket)[0], rules);
+    spoil(Envelope::new(TabType::new(TYPE).unwrap(), 2, 0, Bytes::from_static(b"{}")).encode());
+    assert!(change(&store, &next, &tabs, of(4)).await.is_err());
+    assert_eq!(any(&store).await.unwrap().widest(&hot), of(16));
 }
 
 #[test]
@@ -167,7 +183,9 @@ fn the_copies_lie_apart() {
         let copies: Vec<_> = copies(vbuckets).map(|vbucket| u32::from(vbucket.index())).collect();
         for shards in [2, 4, 8] {
             // VBuckets in rows, and in turns.
-            for of in [|vbucket, count, shards| vbucket * shards / count, |vbucket, _, shards| vbucket % shards] {
+            for of in
+                [|vbucket, count, shards| vbucket * shards / count, |vbucket, _, shards| vbucket % shards]
+            {
                 let used: std::collections::BTreeSet<u32> =
                     copies.iter().map(|vbucket| of(*vbucket, count, shards)).collect();
                 assert_eq!(used.len(), copies.len().min(shards as usize), "{count} {shards}");
@@ -180,7 +198,8 @@ fn the_copies_lie_apart() {
 fn the_bytes_of_a_copy_are_a_promise() {
     let mut copy = SpreadCopy { written: Version { writer: 7, count: 3 }, ..SpreadCopy::default() };
     copy.rules.widen(&SpreadTabs::Prefix("ads.".to_owned()), Spread::MAX);
-    let text = r#"{"written":{"writer":7,"count":3},"rules":[{"prefix":"ads.","spread":1,"widest":64,"change":0}]}"#;
+    let text =
+        r#"{"written":{"writer":7,"count":3},"rules":[{"prefix":"ads.","spread":1,"widest":64,"change":0}]}"#;
     assert_eq!(serde_json::to_string(&copy).unwrap(), text);
     let stored = |version, text: &str| {
         Envelope::new(TabType::new(TYPE).unwrap(), version, 0, text.to_owned().into()).encode()

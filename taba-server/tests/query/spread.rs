@@ -8,8 +8,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 use taba_core::{
-    ClientId, Commit, Committed, Expiring, Handler, Keyed, Loaded, MemoryStore, Noise, Reading, Scan, Scanned,
-    Spread, Store, StoreError, TabName, TabType, Timestamp, VBucket, VBuckets, Wanted,
+    ClientId, Commit, Committed, Expiring, Handler, Keyed, Loaded, MemoryStore, Noise, Reading, Scan,
+    Scanned, Spread, Store, StoreError, TabName, TabType, Timestamp, VBucket, VBuckets, Wanted,
 };
 use taba_handlers::*;
 use taba_server::query::Limits;
@@ -75,20 +75,26 @@ async fn every_answer_is_that_of_a_tab_that_was_never_spread() {
         let widest = Spread::new(1 << (2 * seed - 2)).unwrap();
         set_spread(&kit, &format!("prefix=hot&spread={widest}")).await;
         set_spread(&kit, "prefix=hot&spread=1").await;
-        let lease = |n: i64| Expiring { expires: Timestamp::from_secs(NOW + 60), reading: format!("r{n}").as_str().into() };
+        let lease = |n: i64| Expiring {
+            expires: Timestamp::from_secs(NOW + 60),
+            reading: format!("r{n}").as_str().into(),
+        };
         for n in 0..40 {
             let client = format!("host-{n}");
             let times: Vec<i64> = (0..=n % 5).map(|i| 1 + 3 * i + n).collect();
             macro_rules! record {
                 ($label:expr, $tab_type:expr, $handler:expr, $value:expr) => {
                     let events: Vec<_> = times.iter().map(|ago| (*ago, $value(*ago))).collect();
-                    record(&kit, &mut dice, ($label, &client), ($tab_type, || $handler), &events, widest).await;
+                    record(&kit, &mut dice, ($label, &client), ($tab_type, || $handler), &events, widest)
+                        .await;
                 };
             }
             record!(".sum", "TotalsCounter", TotalsCounter::new(), |ago| 0.1 * ago as f64);
             record!(".group;k=a", "CounterGroup", CounterGroup::new(), |ago| ago as f64);
             record!(".group;k=b", "CounterGroup", CounterGroup::new(), |ago| 2.0 * ago as f64);
-            record!(".gauge", "Gauge", Gauge::new(), |ago: i64| Reading::from(format!("v{}", ago % 3).as_str()));
+            record!(".gauge", "Gauge", Gauge::new(), |ago: i64| Reading::from(
+                format!("v{}", ago % 3).as_str()
+            ));
             record!(".lease", "ExpiryGauge", ExpiryGauge, lease);
             record!(".steps", "Buffer", AllTime::new(Buffer), lease);
             record!(".users", "Distinct", AllTime::new(Distinct), |ago: i64| format!("user {ago}"));
@@ -147,7 +153,9 @@ async fn a_tab_that_is_spread_is_removed_from_everywhere() {
         let events: Vec<_> = (0..10).map(|ago| (ago, 1.0)).collect();
         record(&kit, &mut dice, ("", &format!("c{n:02}")), totals, &events, widest).await;
     }
-    let delete = async |query: &str| kit.ask("DELETE", &format!("/v2/tabs?{query}"), "*/*").await.json()["removed"].clone();
+    let delete = async |query: &str| {
+        kit.ask("DELETE", &format!("/v2/tabs?{query}"), "*/*").await.json()["removed"].clone()
+    };
     let removed = delete("name=hot&client=c03").await;
     assert_eq!((&removed["tabs"], &removed["events"]), (&json!(0), &json!(10)), "{removed}");
     assert_eq!(kit.results("/v2/clients?name=hot").await.len(), 19);
@@ -173,7 +181,10 @@ async fn pruning_a_part_of_a_client_changes_no_value() {
     let home = vbuckets.of(&name);
     let is_beside = |place: &VBucket| *place != home && vbuckets.spread_at(&name, &client, *place).is_some();
     let beside = vbuckets.iter().find(is_beside).unwrap();
-    let lease = |until: i64, reading: &str| Expiring { expires: Timestamp::from_secs(NOW + until), reading: reading.into() };
+    let lease = |until: i64, reading: &str| Expiring {
+        expires: Timestamp::from_secs(NOW + until),
+        reading: reading.into(),
+    };
     kit.fold_in(home, ("hot", "web"), ("ExpiryGauge", ExpiryGauge), &[(900, lease(-600, "over"))]).await;
     kit.fold_in(beside, ("hot", "web"), ("ExpiryGauge", ExpiryGauge), &[(9, lease(60, "held"))]).await;
     let value = async || kit.results("/v2/tabs?name=hot").await[0]["value"].clone();
@@ -243,7 +254,8 @@ async fn blind(blind: impl Fn(VBuckets) -> Vec<VBucket>) -> (Kit, Arc<Blind>) {
 #[tokio::test]
 async fn what_may_lack_a_part_says_so_and_all_else_does_not() {
     let hot = TabName::new("hot").unwrap();
-    let place = |vbuckets: VBuckets| vbuckets.places(&hot, Spread::new(8).unwrap()).into_iter().nth(5).unwrap();
+    let place =
+        |vbuckets: VBuckets| vbuckets.places(&hot, Spread::new(8).unwrap()).into_iter().nth(5).unwrap();
     let (kit, store) = blind(|vbuckets| vec![place(vbuckets)]).await;
     store.is_blind.store(true, Ordering::Relaxed);
     for path in ["/v2/tabs?name=NAME", "/v2/tabs?re=true&name=NAME.*", "/v2/projections?name=NAME"] {
@@ -255,7 +267,11 @@ async fn what_may_lack_a_part_says_so_and_all_else_does_not() {
         let rows = hot["results"].as_array().unwrap().len();
         assert_eq!((partial(&hot), partial(&flat)), (rows, 0), "{path}: {hot}");
         assert!(rows > 0 && hot["complete"] == false && hot["missing"].is_object(), "{hot}");
-        assert_eq!(flat["complete"], path.starts_with("/v2/tabs?name") || path.contains("projections"), "{flat}");
+        assert_eq!(
+            flat["complete"],
+            path.starts_with("/v2/tabs?name") || path.contains("projections"),
+            "{flat}"
+        );
     }
     // Whether a Tab is gone from where nobody can look, nobody knows.
     let removed = kit.ask("DELETE", "/v2/tabs?name=hot", "*/*").await.json()["removed"].clone();
@@ -304,9 +320,19 @@ async fn what_makes_no_sense_is_refused() {
     for prefix in ["delay;", "delay;to", "delay;to=", "delay;to=A"] {
         set_spread(&kit, &format!("prefix={prefix}&spread=2")).await;
     }
-    for path in ["names?reserved=true", "tabs?reserved=true", "types", "clients?reserved=true", "names?name=taba.spread"] {
+    for path in [
+        "names?reserved=true",
+        "tabs?reserved=true",
+        "types",
+        "clients?reserved=true",
+        "names?name=taba.spread",
+    ] {
         let answer = kit.get(&format!("/v2/{path}")).await;
-        assert!(!answer.text.contains("spread") && !answer.text.contains("Spread"), "{path}: {}", answer.text);
+        assert!(
+            !answer.text.contains("spread") && !answer.text.contains("Spread"),
+            "{path}: {}",
+            answer.text
+        );
         assert_eq!(answer.json()["complete"], true);
     }
     assert_eq!(kit.get("/v2/ledger").await.json()["results"], json!([]));
