@@ -3,7 +3,7 @@
 
 use taba_core::limits::BATCH_BLOCKS_MAX;
 use taba_core::wire::{Block, Content};
-use taba_core::{Spread, TabName, VBucket, VBuckets};
+use taba_core::{Spread, VBucket, VBuckets};
 
 /// Why Batches cannot be for this Server; sending them again does not help.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -53,16 +53,13 @@ fn is_anywhere(block: &Block) -> bool {
     block.tab.is_reserved() || matches!(block.content, Content::Withheld { .. })
 }
 
-/// The Tabs of a Batch that passed the [`check`] and lie here because they are spread, and how wide they must be.
-pub(crate) fn spread_tabs(
-    vbuckets: VBuckets,
-    vbucket: VBucket,
-    blocks: &[Block],
-) -> impl Iterator<Item = (&TabName, Spread)> {
-    blocks.iter().filter(|block| !is_anywhere(block)).filter_map(move |block| {
-        let spread = vbuckets.spread_at(&block.tab, &block.client, vbucket)?;
-        (spread > Spread::ONE).then_some((&block.tab, spread))
-    })
+/// Of a Block that lies here because its Tab is spread: how wide that must be.
+pub(crate) fn spread_needed(vbuckets: VBuckets, vbucket: u16, block: &Block) -> Option<Spread> {
+    if is_anywhere(block) {
+        return None;
+    }
+    let spread = vbuckets.spread_at(&block.tab, &block.client, vbuckets.get(vbucket)?)?;
+    (spread > Spread::ONE).then_some(spread)
 }
 
 /// The VBucket of a Batch with these Blocks, or of a Probe, which has none.

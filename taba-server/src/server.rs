@@ -1,26 +1,27 @@
 //! [`Server`]: all parts together, to embed in a program or nest in its routes.
 
 mod builder;
+mod spread;
 
 use std::fmt;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use taba_core::wire::{Ack, Answer, Block, Lanes};
-use taba_core::{ServerUrl, Store, Timestamp, VBucket};
+use taba_core::wire::{Ack, Answer, Lanes};
+use taba_core::{ServerUrl, Store, Timestamp};
 use tokio::sync::mpsc::UnboundedSender;
 
 pub use self::builder::{
     CACHE_BYTES_MAX, COMMIT_INTERVAL, COMMITS_IN_FLIGHT_MAX, HELD_BYTES_MAX, ServerBuildError, ServerBuilder,
 };
 use crate::clock::Clock;
-use crate::direction::{Misdirected, check, spread_tabs};
+use crate::direction::{Misdirected, check};
 use crate::driver::{
     ArrivedMessage, ByteReservation, OverCapacity, ServerFailure, ServerRegistration, Shared, WorkerMessage,
 };
 use crate::planner::{self, CLOCKS_APART_MAX, IncomingMessage};
-use crate::query::{QueryError, QueryState};
+use crate::query::QueryState;
 use crate::server_list::LiveServer;
 use crate::status::Status;
 
@@ -248,16 +249,8 @@ impl Server {
         }
     }
 
-    /// Sees to it that queries find what is folded here of Tabs that are spread.
-    async fn allow_spread(&self, vbucket: VBucket, blocks: &[Block]) -> Result<(), QueryError> {
-        for (tab, spread) in spread_tabs(self.inner.shared.store.vbuckets(), vbucket, blocks) {
-            self.query_state().allow_spread(tab, spread).await?;
-        }
-        Ok(())
-    }
-
     /// Processes an admitted request.
-    pub(crate) async fn take(&self, request: Request, room: Option<ByteReservation>) -> Vec<Ack> {
+    pub(crate) async fn take(&self, mut request: Request, room: Option<ByteReservation>) -> Vec<Ack> {
         if request.messages.is_empty() || self.is_stopping() {
             return request.unanswered(Answer::Unavailable);
         }
@@ -267,8 +260,9 @@ impl Server {
         let arrived = (shared.clock)();
         self.compare_clocks(arrived, request.sent_at);
         let (tickets, answers) = shared.open_requests.open(arrived, &request.messages, room);
+        let held_back = self.prepare_spread(&mut request.messages).await;
         let mut by_worker: Vec<Vec<ArrivedMessage>> = self.inner.workers.iter().map(|_| Vec::new()).collect();
-        for (message, ticket) in request.messages.into_iter().zip(tickets) {
+        for (place, (message, ticket)) in request.messages.into_iter().zip(tickets).enumerate() {
             let counter = match message {
                 IncomingMessage::Batch(_) => &shared.status.batches_in,
                 IncomingMessage::Probe(_) => &shared.status.probes_in,
@@ -283,8 +277,7 @@ impl Server {
                     continue;
                 }
             };
-            if let Err(error) = self.allow_spread(vbucket, message.blocks()).await {
-                self.tell_rejection("spread", &error);
+            if held_back.contains(&place) {
                 ticket.answer(message.unanswered(Answer::Unavailable));
                 continue;
             }

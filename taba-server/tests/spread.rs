@@ -14,10 +14,11 @@ use axum::http::Request;
 use http_body_util::BodyExt;
 use lanes::{acks, batch, block, frame};
 use serde_json::{Value, json};
+use taba_core::ledger::Why;
 use taba_core::wire::{Ack, Answer, LaneBatch};
 use taba_core::{
-    ClientId, Commit, Committed, Loaded, MemoryStore, Scan, Scanned, Spread, Store, StoreError, TabName,
-    TabType, VBucket, VBuckets, Wanted,
+    ClientId, Commit, Committed, Loaded, MemoryStore, Scan, Scanned, SeqNo, Spread, Store, StoreError,
+    StreamId, TabName, TabType, VBucket, VBuckets, Wanted,
 };
 use taba_server::Server;
 use tower::ServiceExt;
@@ -104,6 +105,17 @@ fn beside(spread: u32) -> (String, LaneBatch) {
     (client.clone(), batch(7, place(&client).index(), 1, 0, vec![content]))
 }
 
+fn batch_of_cold(home: u16) -> LaneBatch {
+    batch(3, home, 1, 0, vec![block("cold", "web", &[1.0])])
+}
+
+/// The same content under another number.
+fn with(batch: &LaneBatch, stream: StreamId, seq: u64) -> LaneBatch {
+    let mut again = batch.clone();
+    (again.stream, again.seq) = (stream, SeqNo(seq));
+    again
+}
+
 /// The race: an operator raises the spread at one Server, an Agent hears of it there, and sends to another Server, which has
 /// not asked yet. It takes the Block, and so do queries at every Server, at once.
 #[tokio::test]
@@ -151,13 +163,62 @@ async fn what_no_rule_allows_is_found_all_the_same_or_not_folded() {
     assert_eq!(send(&b, &batch).await.answer, Answer::Duplicate, "and it counts once");
 }
 
+/// The first event of a Tab decides its type. A Client that got its type wrong does not win one of the VBuckets of a Tab
+/// that is spread, so that all others there were refused.
+#[tokio::test]
+async fn a_tab_that_is_spread_has_one_type() {
+    let store = store();
+    let server = server(&store);
+    let home = VBuckets::default().of(&TabName::new("hot").unwrap()).index();
+    assert_eq!(
+        send(&server, &batch(1, home, 1, 0, vec![block("hot", "web", &[1.0])])).await.answer,
+        Answer::Applied
+    );
+    let (_, good) = beside(4);
+    let mut wrong = good.clone();
+    wrong.stream = StreamId(8);
+    wrong.blocks[0].tab_type = TabType::new("PercentileCounter").unwrap();
+    let ack = send(&server, &wrong).await;
+    assert_eq!((ack.answer, ack.refused[0].why), (Answer::Applied, Why::TypeConflict));
+    assert_eq!(send(&server, &good).await.refused, []);
+    let rows = get(&server, "/v2/tabs?re=true&name=hot.*").await["results"].clone();
+    assert_eq!((&rows[0]["events"], &rows[1]), (&json!(3), &Value::Null), "{rows}");
+    let totals = get(&server, "/v2/ledger").await["totals"].clone();
+    assert_eq!(totals["dropped"], json!([{ "where": "server", "why": "type_conflict", "events": 2 }]));
+    // Once the Tab is deleted, it may have another type.
+    assert_eq!(ask(&server, "DELETE", "/v2/tabs?name=hot", Vec::new()).await.0, 200);
+    let more = |seq| with(&wrong, wrong.stream, seq);
+    let mut seq = 1;
+    let taken = async {
+        loop {
+            seq += 1;
+            if send(&server, &more(seq)).await.refused.is_empty() {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), taken).await.unwrap();
+}
+
 /// A disk may lag for longer than a request may wait.
 #[tokio::test]
 async fn what_takes_longer_than_a_request_may_wait_goes_on_by_itself() {
     let store = slow_store(Duration::from_millis(1_500));
     let server = server(&store);
     let (_, batch) = beside(4);
-    assert_eq!(send(&server, &batch).await.answer, Answer::Unavailable);
+    // With many of them in one request it waits no longer, and all else is taken.
+    let home = VBuckets::default().of(&TabName::new("cold").unwrap()).index();
+    let mut all = vec![batch_of_cold(home)];
+    for spread in [2, 4, 8, 16, 32, 64] {
+        let (_, batch) = beside(spread);
+        all.push(with(&batch, StreamId(100 + u64::from(spread)), 1));
+    }
+    let (_, body) = ask(&server, "POST", "/v2/lanes", frame(&all)).await;
+    let answers: Vec<_> = acks(body).iter().map(|ack| ack.answer).collect();
+    assert_eq!(
+        (answers[0], answers[1..].iter().all(|answer| *answer == Answer::Unavailable)),
+        (Answer::Applied, true)
+    );
     let sent_again = async { while send(&server, &batch).await.answer != Answer::Applied {} };
     tokio::time::timeout(Duration::from_secs(30), sent_again).await.unwrap();
     assert_eq!(get(&server, "/v2/tabs?name=hot").await["results"][0]["events"], 2);

@@ -66,6 +66,7 @@ mod routes;
 mod row;
 mod selection;
 mod spread;
+mod spread_cache;
 mod state;
 mod text;
 mod times;

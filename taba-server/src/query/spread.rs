@@ -1,10 +1,10 @@
 //! Rules of spread: where queries look, what Agents are told, and how an operator changes them.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
-use taba_core::{Spread, SpreadRules, SpreadTabs, TabName, VBucket};
-use tokio::time::{Instant, timeout};
+use taba_core::{Envelope, Scan, Spread, SpreadRules, SpreadTabs, TabName, TabType, VBucket};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::deadline;
 use super::error::QueryError;
@@ -13,36 +13,8 @@ use super::state::QueryState;
 use crate::clock::monotonic;
 use crate::spread::{self, SpreadChangeError};
 
-/// Agents are told what the store said at most so long ago.
-const TOLD_AGE_MAX: Duration = Duration::from_secs(1);
-/// How long a request may wait until the store tells queries where to look. What is in it is sent again.
-const ALLOW_TIME_MAX: Duration = Duration::from_secs(1);
 /// How long the first Agent may wait until the store has been asked.
 const FIRST_READ_MAX: Duration = Duration::from_millis(100);
-
-/// What Agents are told.
-#[derive(Default)]
-pub(super) struct SpreadCache {
-    told: Mutex<ToldRules>,
-    /// What every copy in the store says, and will say in each of its histories, in `widest`.
-    allowed: RwLock<SpreadRules>,
-    /// Held while something is added to that.
-    allowing: Arc<tokio::sync::Mutex<()>>,
-}
-
-#[derive(Default)]
-struct ToldRules {
-    rules: Option<SpreadRules>,
-    /// When the store was last asked.
-    asked: Option<Instant>,
-}
-
-impl SpreadCache {
-    fn lock(&self) -> MutexGuard<'_, ToldRules> {
-        // Its fields are replaced as a whole.
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 impl From<SpreadChangeError> for QueryError {
     fn from(error: SpreadChangeError) -> Self {
@@ -83,7 +55,7 @@ pub async fn set_spread(
     }
     let change = async { Ok(spread::change(&*state.store, &|| state.next_version(), tabs, spread).await?) };
     let rules = deadline::answer(state.limits.query_time, change).await?;
-    state.shared.spread.lock().rules = Some(rules.clone());
+    state.shared.spread.tell(rules.clone());
     Ok(rules)
 }
 
@@ -108,62 +80,62 @@ impl QueryState {
     /// Before Blocks of this Tab are folded beside its own VBucket: sees to it that every query looks there.
     ///
     /// # Errors
-    /// As [`set_spread`], and when it takes too long: then nothing is to be folded there yet. It goes on by itself.
+    /// As [`set_spread`]: then nothing is to be folded there yet.
     ///
     /// # Cost
     /// A look at a list; the first time for a rule some round trips, and for what no rule allows a wait for the replicas.
+    ///
+    /// # Cancel safety
+    /// It goes on by itself.
     pub(crate) async fn allow_spread(&self, tab: &TabName, spread: Spread) -> Result<(), QueryError> {
-        if self.is_spread_allowed(tab, spread) {
+        if self.shared.spread.is_allowed(tab, spread) {
             return Ok(());
         }
-        let allow = async {
-            let allowing = Arc::clone(&self.shared.spread.allowing).lock_owned().await;
-            let (state, tab) = (self.clone(), tab.clone());
-            let task = tokio::spawn(async move {
-                let _allowing = allowing;
-                if !state.is_spread_allowed(&tab, spread) {
-                    let all = spread::allow(&*state.store, &|| state.next_version(), &tab, spread).await?;
-                    let allowed = &state.shared.spread.allowed;
-                    allowed.write().unwrap_or_else(PoisonError::into_inner).merge(&all);
-                }
-                Ok(())
-            });
-            // It panicked, or the runtime is ending.
-            task.await.unwrap_or(Err(QueryError::Timeout { query_time: ALLOW_TIME_MAX }))
-        };
-        deadline::answer(ALLOW_TIME_MAX, allow).await
+        let allowing = Arc::clone(&self.shared.spread.allowing).lock_owned().await;
+        let (state, tab) = (self.clone(), tab.clone());
+        let task = tokio::spawn(async move {
+            let _allowing = allowing;
+            if !state.shared.spread.is_allowed(&tab, spread) {
+                let all = spread::allow(&*state.store, &|| state.next_version(), &tab, spread).await?;
+                state.shared.spread.allow(&all);
+            }
+            Ok(())
+        });
+        // It panicked, or the runtime is ending.
+        task.await.unwrap_or(Err(QueryError::Busy))
     }
 
-    fn is_spread_allowed(&self, tab: &TabName, spread: Spread) -> bool {
-        let allowed = self.shared.spread.allowed.read().unwrap_or_else(PoisonError::into_inner);
-        allowed.widest(tab) >= spread
+    /// Whether a Tab has another type than this in its own VBucket; not if that cannot be read in time.
+    pub(crate) async fn has_other_type(&self, tab: &TabName, tab_type: &TabType, until: Instant) -> bool {
+        let cache = &self.shared.spread;
+        if let Some(has_other) = cache.has_other_type(tab, tab_type, monotonic()) {
+            return has_other;
+        }
+        let home = self.store.vbuckets().of(tab);
+        let scan = Scan::default().with_tab(tab.clone()).with_limit(1);
+        let read = timeout_at(until, self.store.scan(home, &scan)).await;
+        let states = read.ok().and_then(Result::ok).unwrap_or_default();
+        let bytes = states.first().and_then(|state| state.parts.first()).map(|(_, bytes)| bytes);
+        let found = bytes.and_then(|bytes| Some(Envelope::decode(bytes).ok()?.tab_type));
+        let has_other = found.as_ref().is_some_and(|found| found != tab_type);
+        cache.put_type(tab, found, monotonic());
+        has_other
     }
 
     /// What Agents are told: the Tabs that are spread now. `None` as long as the store has not said. Does not wait for a store
     /// that is slow: Agents ask again.
     pub(crate) async fn spread_for_agents(&self) -> Option<SpreadRules> {
-        let cache = &self.shared.spread;
-        let (is_old, is_first) = {
-            let mut told = cache.lock();
-            let now = monotonic();
-            let is_old = told.asked.is_none_or(|asked| now.saturating_duration_since(asked) >= TOLD_AGE_MAX);
-            if is_old {
-                told.asked = Some(now);
-            }
-            (is_old, told.rules.is_none())
-        };
-        if is_old {
+        if self.shared.spread.begin_asking(monotonic()) {
             let state = self.clone();
             let reading = tokio::spawn(async move {
                 if let Ok(rules) = spread::all(&*state.store).await {
-                    state.shared.spread.lock().rules = Some(rules);
+                    state.shared.spread.tell(rules);
                 }
             });
-            if is_first {
+            if self.shared.spread.rules().is_none() {
                 let _ = timeout(FIRST_READ_MAX, reading).await;
             }
         }
-        let told = cache.lock();
-        told.rules.as_ref().map(SpreadRules::in_use)
+        self.shared.spread.rules().as_ref().map(SpreadRules::in_use)
     }
 }

@@ -11,7 +11,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::fault::{StateFault, Unreadable};
 use super::note::NotesCache;
-use super::spread::SpreadCache;
+use super::spread_cache::SpreadCache;
 use crate::clock::Clock;
 use crate::panics::HandlerPanic;
 use crate::status::Status;
