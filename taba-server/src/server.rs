@@ -245,7 +245,8 @@ impl Server {
     /// Logs that a request was rejected, and why.
     pub(crate) fn tell_rejection(&self, reason: &'static str, rejection: &dyn std::error::Error) {
         if let Some(suppressed) = self.inner.shared.log.admit("rejected", reason) {
-            tracing::warn!(reason, error = %rejection, suppressed, "a request was rejected; its sender keeps the batches");
+            let error = taba_core::causes(rejection);
+            tracing::warn!(reason, error, suppressed, "a request was rejected; its sender keeps the batches");
         }
     }
 

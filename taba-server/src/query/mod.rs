@@ -14,6 +14,7 @@
 //! | `GET /v2/ledger` | recorded = folded + dropped + in flight, for each Client | every State |
 //! | `GET /v2/watch` | server-sent events: changed aggregates | as `/v2/tabs`, each interval |
 //! | `GET /v2/status`, `/metrics` | the Server's own counters | none; the Ledger, unless `ledger=false` |
+//! | `GET /v2/spread`, `POST /v2/spread` | which Tabs are split over several VBuckets; splits some | a few States; a wait for replicas |
 //! | `DELETE /v2/tabs`, `POST /v2/prune` | the number of removed States | the States examined |
 //!
 //! # Parameters

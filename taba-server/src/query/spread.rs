@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use taba_core::{Envelope, Scan, Spread, SpreadRules, SpreadTabs, TabName, TabType, VBucket};
+use taba_core::{Envelope, Scan, Spread, SpreadRules, SpreadTabs, StoreError, TabName, TabType, VBucket};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::deadline;
@@ -13,6 +13,8 @@ use super::state::QueryState;
 use crate::clock::monotonic;
 use crate::spread::{self, SpreadChangeError};
 
+/// After what ended before it was done.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// How long the first Agent may wait until the store has been asked.
 const FIRST_READ_MAX: Duration = Duration::from_millis(100);
 
@@ -101,8 +103,9 @@ impl QueryState {
             }
             Ok(())
         });
+        let ended = |error| StoreError::Unavailable { retry_after: RETRY_AFTER, source: Box::new(error) };
         // It panicked, or the runtime is ending.
-        task.await.unwrap_or(Err(QueryError::Busy))
+        task.await.unwrap_or_else(|error| Err(ended(error).into()))
     }
 
     /// Whether a Tab has another type than this in its own VBucket; not if that cannot be read in time.

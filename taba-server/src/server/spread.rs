@@ -12,9 +12,21 @@ use super::Server;
 use crate::clock::monotonic;
 use crate::direction::spread_needed;
 use crate::planner::IncomingMessage;
+use crate::query::QueryError;
 
 /// How long a request may wait for the store. What is not seen to by then is sent again.
 const WAIT_MAX: Duration = Duration::from_secs(1);
+
+/// Why Blocks of a Tab are not folded yet.
+#[derive(Debug, thiserror::Error)]
+enum SpreadHeldBack {
+    #[error("the blocks of {0} are for a vbucket in which queries do not look for it yet")]
+    Failed(TabName, #[source] QueryError),
+    #[error(
+        "the store did not say within {WAIT_MAX:?} that queries look for {0} in every vbucket that it is sent for"
+    )]
+    Slow(TabName),
+}
 
 impl Server {
     /// The messages that cannot be folded yet, by their places. A Block of another type than its Tab has in its own VBucket is
@@ -63,13 +75,12 @@ impl Server {
     }
 
     async fn may_fold(&self, tab: &TabName, spread: Spread, until: Instant) -> bool {
-        match timeout_at(until, self.query_state().allow_spread(tab, spread)).await {
-            Ok(Ok(())) => true,
-            Ok(Err(error)) => {
-                self.tell_rejection("spread", &error);
-                false
-            }
-            Err(_) => false,
-        }
+        let error = match timeout_at(until, self.query_state().allow_spread(tab, spread)).await {
+            Ok(Ok(())) => return true,
+            Ok(Err(error)) => SpreadHeldBack::Failed(tab.clone(), error),
+            Err(_) => SpreadHeldBack::Slow(tab.clone()),
+        };
+        self.tell_rejection("spread", &error);
+        false
     }
 }
