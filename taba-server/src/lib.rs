@@ -53,6 +53,7 @@ pub mod server;
 pub mod server_list;
 #[cfg(feature = "driver")]
 mod service;
+#[cfg(feature = "driver")]
 mod spread;
 pub mod status;
 pub mod version;
