@@ -17,6 +17,7 @@ use crate::map::ShardId;
 
 /// One shard's copy of one VBucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct HeldVBucket {
     /// Its ownership epoch.
     pub epoch: u64,
@@ -26,6 +27,19 @@ pub struct HeldVBucket {
     pub is_written: bool,
     /// The deployment it belongs to.
     pub of: Deployment,
+}
+
+impl HeldVBucket {
+    /// A copy that was committed to and is not moved.
+    pub const fn new(epoch: u64, of: Deployment) -> Self {
+        Self { epoch, is_moved: false, is_written: true, of }
+    }
+
+    /// The same, moved or being moved.
+    #[must_use]
+    pub const fn moved(self) -> Self {
+        Self { is_moved: true, ..self }
+    }
 }
 
 /// What one shard holds.

@@ -36,8 +36,15 @@ pub const MOVES_PER_SHARD: usize = 4;
 pub const MOVES_WAITING_MAX: usize = 16 * 1024;
 /// Bytes that a replica may be behind while a move begins. Default.
 pub const MOVE_LAG_MAX: u64 = 16 * 1024 * 1024;
-/// How long the writes of a VBucket may be held by a move. Default.
-pub const MOVE_PAUSE_MAX: Duration = Duration::from_secs(5);
+/// How long the writes of a VBucket may be held by a move: at most, and by default. A Server that connects anew waits
+/// this long until it asks all shards who owns what, before it takes anything for stable.
+pub const MOVE_PAUSE_MAX: Duration = Duration::from_secs(3);
+// So that it has waited for as long anyway.
+const _: () = assert!(MOVE_PAUSE_MAX.as_millis() <= DISK_LAG.as_millis());
+/// How long after the bar was written a rolled back move may give the VBucket back to its source.
+pub const UNFENCE_TIME: Duration = Duration::from_secs(2);
+// The disk of the destination may not have the bar: what it takes instead must not be stable before.
+const _: () = assert!(UNFENCE_TIME.as_millis() < DISK_LAG.as_millis());
 /// How long a move is tried again while a shard does not answer. Default.
 pub const MOVE_RETRY_MAX: Duration = Duration::from_secs(30);
 /// How often the heads of a VBucket are read until its move is taken for contended.

@@ -82,6 +82,9 @@ pub enum StabilityLost {
     /// The process is a replica now.
     #[error("the process is no longer a primary")]
     Demoted,
+    /// Not every shard has answered since the connection was made, or another one owns the VBucket.
+    #[error("another shard may own the vbucket: since this connection was made, not all have answered")]
+    Unasked,
     /// The replication ID has changed.
     #[error("the primary has begun another history of writes")]
     Rewritten,

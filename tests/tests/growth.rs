@@ -19,7 +19,7 @@ use taba_core::{
 use sources::{is_test, library_files};
 
 /// Structs that are what their fields are: a pair, a name, a value of an event, a reading of a clock. A field more would make
-/// another thing of them. Of `spool::record`, what is written down field by field: a field more is another format.
+/// another thing of them. What a move is decided by: a field more is another decision. Of `spool::record`, what is written down field by field: a field more is another format.
 const COMPLETE: &[&str] = &[
     "AcceptedBatch",
     "Arrival",
@@ -28,6 +28,7 @@ const COMPLETE: &[&str] = &[
     "Event",
     "Expiring",
     "Fragment",
+    "Head",
     "Keyed",
     "LaneKey",
     "Move",

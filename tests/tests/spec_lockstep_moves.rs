@@ -114,13 +114,9 @@ fn census(heads: [shard::Head; 2]) -> Option<(usize, u8)> {
     let mut census = Census::new(vbuckets, 2);
     for (shard, head) in (0..).map(ShardId).zip(heads) {
         let of = read_deployment(b"64 0000000000000007").unwrap();
-        let is_moved = head.moved.is_some();
-        let held = (head.epoch > 0).then(|| HeldVBucket {
-            epoch: head.epoch.into(),
-            is_moved,
-            is_written: true,
-            of,
-        });
+        let held = HeldVBucket::new(head.epoch.into(), of);
+        let held = if head.moved.is_some() { held.moved() } else { held };
+        let held = (head.epoch > 0).then_some(held);
         census.answer(shard, vec![held; VBUCKETS.into()]);
     }
     let Ok(CensusOutcome::All(view)) = census.finish() else { return None };

@@ -84,8 +84,8 @@ struct Config {
     #[arg(long, global = true, env = "TABA_SHARD_LAG_MAX", value_name = "BYTES", value_parser = parse_bytes::<u64>, default_value = taba_core::bytes_text(MOVE_LAG_MAX))]
     lag_max: u64,
 
-    /// How long the writes of a vbucket may be held; a move that takes longer is rolled back
-    #[arg(long, global = true, env = "TABA_SHARD_PAUSE_MAX", value_name = "TIME", value_parser = parse_time, default_value = time_text(MOVE_PAUSE_MAX))]
+    /// How long the writes of a vbucket may be held, 3s at most; a move that takes longer is rolled back
+    #[arg(long, global = true, env = "TABA_SHARD_PAUSE_MAX", value_name = "TIME", value_parser = parse_pause, default_value = time_text(MOVE_PAUSE_MAX))]
     pause_max: Duration,
 
     /// Print one JSON object instead of text
@@ -428,6 +428,13 @@ impl Config {
         options.pause_max = self.pause_max;
         options
     }
+}
+
+/// A time for which writes may be held: what Servers wait for after they have connected anew is no longer.
+fn parse_pause(text: &str) -> Result<Duration, Box<dyn Error + Send + Sync>> {
+    let pause = parse_time(text)?;
+    let most = time_text(MOVE_PAUSE_MAX);
+    if pause > MOVE_PAUSE_MAX { Err(format!("more than {most}, the most").into()) } else { Ok(pause) }
 }
 
 /// Keys of `Data` do not move: nothing is moved from under them.

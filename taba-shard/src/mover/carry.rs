@@ -12,10 +12,10 @@ use super::{MoveEvent, Mover, MoverError};
 use crate::command::Reply;
 use crate::keys;
 use crate::layout;
-use crate::limits::MOVE_TRIES_MAX;
+use crate::limits::{MOVE_TRIES_MAX, UNFENCE_TIME};
 use crate::map::{ShardId, ShardName};
-use crate::migration::{Goal, Move, MoveStep, next};
-use crate::redis::{LinkError, ShardLink, monotonic, read_head, scripts};
+use crate::migration::{Goal, Head, Move, MoveStep, next};
+use crate::redis::{LinkError, ShardLink, monotonic, read_head, read_time, scripts};
 use crate::sabotage::{die_at, stop_at};
 
 /// What one move of one mover knows besides the heads: only what it has to tell.
@@ -229,10 +229,13 @@ impl Mover {
         fence: u64,
     ) -> Result<(), MoverError> {
         if is_over_copy {
-            let (source, replicas) = (&carried.source, self.replicas(from).await?.0);
-            let call = || fence_call(carried.this, own, fence);
-            let fenced = confirmed(source, call, replicas, self.options.retry_max).await?;
-            if !matches!(fenced, Reply::Integer(_)) {
+            // The copy there may be the only one that is on every disk.
+            let (source, this) = (self.shards.link(from), carried.this);
+            let found = read_head(&source, this.vbucket).await?;
+            let is_so = |head: Head| head.epoch == own && head.moved == Some((fence, this.to));
+            if !found.head.is_some_and(is_so)
+                || source.stable(found.connection, self.shards.options()).await?.is_err()
+            {
                 return Ok(());
             }
         }
@@ -257,6 +260,9 @@ impl Mover {
         (own, moved): (u64, Option<(u64, ShardName)>),
         epoch: u64,
     ) -> Result<(), MoverError> {
+        // By the source's own clock, read before the bar is written.
+        let (now, connection) = read_time(&carried.source).await?;
+        let deadline = now + UNFENCE_TIME.as_micros() as u64;
         let replicas = self.replicas(to).await?.0;
         let call = || self.bar_call(carried, epoch - 1, false);
         if confirmed(&carried.destination, call, replicas, self.options.retry_max).await? != Reply::Integer(1)
@@ -265,8 +271,9 @@ impl Mover {
         }
         let mut call = scripts::UNFENCE.call(&[keys::hash(carried.this.vbucket)]);
         let moved = moved.map_or_else(String::new, |(fence, to)| layout::put_moved(fence, to));
-        call.arg(own).arg(moved).arg(epoch);
-        if carried.source.one(call).await? == Reply::Integer(1) {
+        call.arg(own).arg(moved).arg(epoch).arg(deadline);
+        let answered = carried.source.eval_over(vec![call], Some(connection)).await?;
+        if answered.replies == [Reply::Integer(1)] {
             carried.is_rolled_back = true;
             die_at("unfenced");
             self.write_log(carried, epoch, Copied::default(), "rolled back").await;
@@ -338,3 +345,6 @@ impl Mover {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,7 +13,7 @@ use crate::keys;
 use crate::layout;
 use crate::limits::{MOVE_BYTES_MAX, MOVE_COMMANDS_MAX, MOVE_ITEMS_MAX, MOVE_WAIT_STEP, STAGED_TIME};
 use crate::migration::Move;
-use crate::redis::{LinkError, ShardLink, accepted, monotonic, random, scripts};
+use crate::redis::{LinkError, ShardLink, accepted, monotonic, random, read_time, scripts};
 use crate::sabotage::stop_at;
 
 /// What was copied.
@@ -129,9 +129,13 @@ impl Copy<'_> {
     /// Fences the source, sees that its replicas have that, copies, compares, and switches. `fenced`: when this mover has
     /// fenced it.
     pub(super) async fn run(&self, fenced: &mut Option<Instant>) -> Result<SwitchOutcome, MoverError> {
-        // The time by the destination's own clock, which the script of the switch looks at.
-        let (now, hash) = try_join(self.time(), self.fence_and_read(fenced)).await?;
-        let deadline = now + self.pause_max.as_micros() as u64;
+        // The time by the destination's own clock, which the script of the switch looks at; no later than if it had been read
+        // before the fence was written.
+        let begun = monotonic();
+        let time = async { Ok::<_, MoverError>((read_time(self.destination).await?.0, monotonic())) };
+        let ((now, read_at), hash) = try_join(time, self.fence_and_read(fenced)).await?;
+        let left = self.pause_max.saturating_sub(read_at.saturating_duration_since(begun));
+        let deadline = now + left.as_micros() as u64;
         let Some((hash, indexes)) = hash else { return Ok(SwitchOutcome::Changed) };
         stop_at("confirmed", self.this.vbucket).await;
         let prefix = keys::staged(self.this.vbucket, random());
@@ -273,16 +277,6 @@ impl Copy<'_> {
             }
         }
         Ok(found)
-    }
-
-    /// The time of the destination in microseconds.
-    async fn time(&self) -> Result<u64, MoverError> {
-        let wrong = LinkError::Answer { shard: self.destination.shard() };
-        let Reply::List(parts) = self.destination.one(cmd("TIME")).await? else { return Err(wrong.into()) };
-        match parts.iter().map(Reply::number).collect::<Option<Vec<u64>>>().as_deref() {
-            Some([seconds, micros]) => Ok(seconds * 1_000_000 + micros),
-            _ => Err(wrong.into()),
-        }
     }
 }
 

@@ -36,8 +36,8 @@ pub struct MoverOptions {
     pub rates: Rates,
     /// Bytes that a replica may be behind while a move begins. Default [`MOVE_LAG_MAX`].
     pub lag_max: u64,
-    /// How long the writes of a VBucket may be held: a move that takes longer is rolled back. Default
-    /// [`MOVE_PAUSE_MAX`].
+    /// How long the writes of a VBucket may be held: a move that takes longer is rolled back. At most [`MOVE_PAUSE_MAX`],
+    /// the default; more counts as that.
     pub pause_max: Duration,
     /// How long a move is tried again while a shard does not answer. Default [`MOVE_RETRY_MAX`].
     pub retry_max: Duration,
@@ -244,7 +244,7 @@ impl Mover {
         Self {
             gate: Gate::new(options.rates),
             shards,
-            options,
+            options: MoverOptions { pause_max: options.pause_max.min(MOVE_PAUSE_MAX), ..options },
             permits: Mutex::default(),
             free: Mutex::default(),
             map_is_stable: OnceCell::new(),

@@ -30,6 +30,17 @@ pub(crate) async fn read_head(link: &ShardLink, vbucket: VBucket) -> Result<Foun
     Ok(FoundHead { head, version, connection: answered.epoch })
 }
 
+/// The time of a Redis in microseconds, and the connection over which it was read.
+pub(crate) async fn read_time(link: &ShardLink) -> Result<(u64, u64), LinkError> {
+    let wrong = LinkError::Answer { shard: link.shard() };
+    let mut answered = link.request(vec![cmd("TIME")]).await?;
+    let Some(Reply::List(parts)) = answered.replies.pop() else { return Err(wrong) };
+    match parts.iter().map(Reply::number).collect::<Option<Vec<u64>>>().as_deref() {
+        Some([seconds, micros]) => Ok((seconds * 1_000_000 + micros, answered.epoch)),
+        _ => Err(wrong),
+    }
+}
+
 /// The heads of all VBuckets on a shard, in order.
 pub(super) async fn heads(link: &ShardLink, vbuckets: VBuckets) -> Result<Vec<Option<Head>>, LinkError> {
     let all: Vec<VBucket> = vbuckets.iter().collect();

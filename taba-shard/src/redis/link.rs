@@ -22,7 +22,9 @@ use super::topology::{AtAddress, Topology, TopologyError};
 use super::url::{ResolvedUrl, ShardUrl};
 use crate::command::Reply;
 use crate::keys;
-use crate::limits::{CONNECT_REFUSAL_TIMEOUT, SENTINEL_INTERVAL, SENTINEL_POLL_MAX, STABLE_POLL_INTERVAL};
+use crate::limits::{
+    CONNECT_REFUSAL_TIMEOUT, MOVE_PAUSE_MAX, SENTINEL_INTERVAL, SENTINEL_POLL_MAX, STABLE_POLL_INTERVAL,
+};
 use crate::map::{ShardId, ShardName};
 use crate::shard_map::address_of;
 use crate::stability::{
@@ -46,6 +48,8 @@ pub(crate) struct ShardLink {
     process: AtomicU64,
     /// The connection over which it last said what it holds; 0: none yet.
     censused: AtomicU64,
+    /// The connection over which it last said so when every switch under way had come, or was late; 0: none yet.
+    settled: AtomicU64,
     connect_timeout: Duration,
     response_timeout: Duration,
     replica_expected: Duration,
@@ -83,6 +87,7 @@ struct PollState {
 struct LiveConnection {
     connection: MultiplexedConnection,
     epoch: u64,
+    made: Instant,
     info: RedisInfo,
     address: ResolvedUrl,
 }
@@ -109,6 +114,7 @@ impl ShardLink {
             is_retired: AtomicBool::new(false),
             process: AtomicU64::new(0),
             censused: AtomicU64::new(0),
+            settled: AtomicU64::new(0),
             connect_timeout: options.connect_timeout,
             response_timeout: options.response_timeout,
             replica_expected: options.stability.replica_expected,
@@ -187,6 +193,25 @@ impl ShardLink {
     /// It has said over this connection what it holds. Numbers of connections only grow: a newer one stays.
     pub(super) fn answered_census(&self, connection: u64) {
         self.censused.fetch_max(connection, Ordering::AcqRel);
+    }
+
+    /// Whether all shards were asked so long after this connection was made that every switch that was under way then had
+    /// come, or was late.
+    pub(crate) fn is_settled(&self, connection: u64) -> bool {
+        self.settled.load(Ordering::Acquire) == connection
+    }
+
+    /// Begun at this time, all shards have said what they hold, this one over this connection.
+    pub(super) fn answered_with_all(&self, connection: u64, begun: Instant) {
+        if self.made(connection).is_some_and(|made| begun > made + MOVE_PAUSE_MAX) {
+            self.settled.fetch_max(connection, Ordering::AcqRel);
+        }
+    }
+
+    /// When the connection was made, if it is in use.
+    pub(super) fn made(&self, connection: u64) -> Option<Instant> {
+        let slot = self.slot();
+        slot.live.as_ref().filter(|live| live.epoch == connection).map(|live| live.made)
     }
 
     /// It was asked over this connection about one VBucket; counts while it was never asked for all.
@@ -452,7 +477,7 @@ impl ShardLink {
         self.process.store(process.unwrap_or(0), Ordering::Relaxed);
         let epoch = CONNECTIONS.fetch_add(1, Ordering::Relaxed) + 1;
         tracing::info!(shard = shard.0, address = %address.info.addr(), epoch, "connected to a redis");
-        Ok(LiveConnection { connection, epoch, info, address })
+        Ok(LiveConnection { connection, epoch, made: monotonic(), info, address })
     }
 
     async fn ask(&self, live: &Arc<LiveConnection>, commands: &Pipeline) -> Result<Vec<Reply>, LinkError> {

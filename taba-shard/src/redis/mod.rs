@@ -35,5 +35,5 @@ pub use self::url_error::UrlError;
 
 pub(crate) use self::clock::{monotonic, random};
 pub(crate) use self::cluster::{SendRules, VBucketAnswer, VBucketRequest};
-pub(crate) use self::head::{FoundHead, read_head};
+pub(crate) use self::head::{FoundHead, read_head, read_time};
 pub(crate) use self::link::{Answered, ShardLink, accepted};

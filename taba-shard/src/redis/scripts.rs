@@ -323,9 +323,12 @@ redis.call('UNLINK', KEYS[1])
 redis.call('HSET', KEYS[1], 'ver', ARGV[3], 'own', ARGV[1], 'moved', ARGV[2], 'of', ARGV[4], 'bar', '1')
 return 1".to_owned();
 
-    /// KEYS: hash. ARGV: the epoch that it has, moved or nothing, the new epoch. The source owns the VBucket again.
+    /// KEYS: hash. ARGV: the epoch that it has, moved or nothing, the new epoch, the time in microseconds until which this
+    /// may be done. The source owns the VBucket again.
     UNFENCE = "local head = redis.call('HMGET', KEYS[1], 'own', 'moved')
 if head[1] ~= ARGV[1] or (head[2] or '') ~= ARGV[2] then return {'CHANGED'} end
+local time = redis.call('TIME')
+if tonumber(time[1]) * 1000000 + tonumber(time[2]) > tonumber(ARGV[4]) then return {'LATE'} end
 redis.call('HSET', KEYS[1], 'own', ARGV[3])
 redis.call('HDEL', KEYS[1], 'moved')
 return 1".to_owned();

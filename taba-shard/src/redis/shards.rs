@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use taba_core::{VBucket, VBuckets};
 
@@ -19,7 +19,7 @@ use super::topology::{StaticTopology, Topology};
 use super::url::ShardUrl;
 use crate::census::{CensusOutcome, Location, Owner, View};
 use crate::layout::FIRST_EPOCH;
-use crate::limits::{CENSUS_INTERVAL, SHARDS_MAX};
+use crate::limits::{CENSUS_INTERVAL, MOVE_PAUSE_MAX, SHARDS_MAX};
 use crate::map::{ShardId, ShardName, VBucketMap};
 use crate::shard_map::{ShardMap, ShardMapError};
 
@@ -283,6 +283,7 @@ impl Shards {
                 "the shard map cannot be read; the old one stays"
             );
         }
+        let begun = monotonic();
         let mut taken = match &self.inner.cluster {
             Some(cluster) => cluster_census(cluster, self.vbuckets()).await?,
             None => take_census(&self.links(), self.vbuckets()).await?,
@@ -302,6 +303,9 @@ impl Shards {
         drop(old);
         for (shard, connection) in taken.connections {
             self.link(shard).answered_census(connection);
+            if taken.silence.is_empty() {
+                self.link(shard).answered_with_all(connection, begun);
+            }
         }
         taken.silence.pop().map_or(Ok(()), |(_, error)| Err(ConnectError::Link(error)))
     }
@@ -396,6 +400,25 @@ impl Shards {
             }
         }
         link.censused()
+    }
+
+    /// Whether what is stable on a shard, over this connection, is so on the shard that owns it: behind the connection may
+    /// be a Redis that has forgotten that a VBucket moves away, and another shard may have been switched after it was
+    /// asked. So all are asked again, once no switch can come any more that was under way when the connection was made.
+    pub(crate) async fn ask_again(&self, shard: ShardId, connection: u64) -> bool {
+        let link = self.link(shard);
+        let Some(made) = link.made(connection) else { return false };
+        let asks_at = made + MOVE_PAUSE_MAX + Duration::from_millis(1);
+        tokio::time::sleep(asks_at.saturating_duration_since(monotonic())).await;
+        let mut last = self.inner.census.lock().await;
+        // The one that ran meanwhile may have been late enough.
+        if !link.is_settled(connection) {
+            *last = Some(monotonic());
+            if let Err(error) = self.follow_census().await {
+                tracing::debug!(error = taba_core::causes(&error), "a census before anything is stable");
+            }
+        }
+        link.is_settled(connection)
     }
 
     /// The shard that keeps the shard map.

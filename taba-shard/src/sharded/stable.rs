@@ -7,6 +7,7 @@ use taba_core::{StoreError, VBucket};
 
 use super::ShardedRedis;
 use super::read::unavailable;
+use crate::census::Owner;
 use crate::command::Reply;
 use crate::limits::CLUSTER_STABLE_INTERVAL;
 use crate::redis::{ShardLink, accepted};
@@ -21,7 +22,8 @@ pub(super) async fn stable(store: &ShardedRedis, vbucket: VBucket) -> Result<(),
     {
         tracing::debug!(error = taba_core::causes(&error), "the nodes do not say who has which slot");
     }
-    let link = store.shards.link(store.owner(vbucket).await?.shard);
+    let owner = store.owner(vbucket).await?;
+    let link = store.shards.link(owner.shard);
     let last = {
         let mut memory = store.memory(vbucket);
         if std::mem::take(&mut memory.is_broken) {
@@ -34,7 +36,8 @@ pub(super) async fn stable(store: &ShardedRedis, vbucket: VBucket) -> Result<(),
         None => link.epoch().await.map_err(unavailable)?,
     };
     if !store.shards.is_cluster() {
-        return link.stable(epoch, store.shards.options()).await.map_err(unavailable)?.map_err(lost);
+        link.stable(epoch, store.shards.options()).await.map_err(unavailable)?.map_err(lost)?;
+        return owned(store, vbucket, owner, epoch).await;
     }
     // A slot that left this node meanwhile, or left and came back, is on the replicas of this node as it was before, or not
     // at all. Whoever imports a slot gets a new configuration epoch.
@@ -47,6 +50,15 @@ pub(super) async fn stable(store: &ShardedRedis, vbucket: VBucket) -> Result<(),
         }
         before = after;
     }
+}
+
+/// Whether what is stable on the shard that owned it, over this connection, is so on the one that owns it.
+async fn owned(store: &ShardedRedis, vbucket: VBucket, owner: Owner, epoch: u64) -> Result<(), StoreError> {
+    if store.shards.count() == 1 || store.shards.link(owner.shard).is_settled(epoch) {
+        return Ok(());
+    }
+    let is_known = store.shards.ask_again(owner.shard, epoch).await;
+    if is_known && store.owner(vbucket).await? == owner { Ok(()) } else { Err(lost(StabilityLost::Unasked)) }
 }
 
 /// The configuration epoch of a Cluster node that has a VBucket.

@@ -175,3 +175,22 @@ async fn settings_that_become_unsafe_while_it_runs_end_what_is_stable_and_come_b
     wait_until("the log is written again", || redis[0].info("persistence", "aof_rewrite_in_progress") == "0");
     store.stable(vbucket(1)).await.unwrap();
 }
+
+/// When it was asked, the Redis had forgotten that the VBucket moves away; then the other one was switched.
+#[tokio::test]
+async fn what_another_shard_owns_by_now_is_not_stable() {
+    let redis = Redis::start_many(2, &Options::durable());
+    let store = kit::store(&redis).await;
+    let view = store.shards().view();
+    let is_first = |index: &u16| view.owner(vbucket(*index)).unwrap().shard.0 == 0;
+    let index = (0..64).find(is_first).unwrap();
+    kit::done(&store, vbucket(index), commit(0, 1, &["a"])).await;
+    let hash = taba_shard::keys::hash(vbucket(index));
+    let field = |name| redis[0].command(&["HGET", &hash, name]);
+    redis[1].command(&["HSET", &hash, "ver", &field("ver"), "own", "2", "of", &field("of")]);
+    let error = store.stable(vbucket(index)).await.unwrap_err();
+    assert!(taba_core::causes(&error).contains("another shard may own the vbucket"), "{error:?}");
+    // By now it knows where it is owned.
+    kit::done(&store, vbucket(index), commit(1, 2, &["a"])).await;
+    assert!(redis[1].command(&["HGET", &hash, "ver"]).ends_with("-2"));
+}
