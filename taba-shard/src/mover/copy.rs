@@ -51,19 +51,19 @@ pub(super) struct Copy<'a> {
 /// would compress and decompress every value, and no two versions of Redis disagree about them.
 struct SourceKey {
     name: String,
-    kind: Kind,
+    kind: KeyKind,
     items: Vec<Reply>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum KeyKind {
     /// The hash of a VBucket: fields and values by turns.
     Hash,
     /// An index: a sorted set, all of whose scores are 0.
     Index,
 }
 
-impl Kind {
+impl KeyKind {
     /// The command that reads such a key.
     fn read(self, key: &str) -> Cmd {
         match self {
@@ -188,7 +188,7 @@ impl Copy<'_> {
         let begun = monotonic();
         loop {
             let fence = fence_call(self.this, self.own, self.fence);
-            let calls = vec![fence, wait(self.replicas), Kind::Hash.read(&name)];
+            let calls = vec![fence, wait(self.replicas), KeyKind::Hash.read(&name)];
             let mut replies = self.source.eval(calls).await?.replies.into_iter();
             match next_reply(self.source, &mut replies)? {
                 Reply::Integer(FENCED_NOW) => *fenced = Some(begun),
@@ -199,7 +199,7 @@ impl Copy<'_> {
             if has_reached(self.source, &mut replies, self.replicas, begun, self.pause_max)? {
                 let items = next_list(self.source, &mut replies)?;
                 let indexes = index_keys(self.this, items.iter().step_by(2));
-                return Ok(Some((SourceKey { name, kind: Kind::Hash, items }, indexes)));
+                return Ok(Some((SourceKey { name, kind: KeyKind::Hash, items }, indexes)));
             }
         }
     }
@@ -207,7 +207,7 @@ impl Copy<'_> {
     /// Reads indexes at the source. One that was deleted from outside is left out: it is written again from the fields when
     /// it is missed.
     async fn read(&self, names: &[String]) -> Result<Vec<SourceKey>, MoverError> {
-        let calls = names.iter().map(|name| Kind::Index.read(name)).collect();
+        let calls = names.iter().map(|name| KeyKind::Index.read(name)).collect();
         let mut replies = self.source.request(calls).await?.replies.into_iter();
         let mut read = Vec::with_capacity(names.len());
         for name in names {
@@ -218,7 +218,7 @@ impl Copy<'_> {
                 items => items?,
             };
             if !items.is_empty() {
-                read.push(SourceKey { name: name.clone(), kind: Kind::Index, items });
+                read.push(SourceKey { name: name.clone(), kind: KeyKind::Index, items });
             }
         }
         Ok(read)
@@ -384,7 +384,7 @@ mod tests {
 
     #[test]
     fn a_checksum_depends_on_content_and_not_on_its_order() {
-        let content = |items: &[&'static str]| Kind::Hash.checksum(&replies(items));
+        let content = |items: &[&'static str]| KeyKind::Hash.checksum(&replies(items));
         let hash = content(&["a", "1", "b", "2"]);
         assert_eq!(hash, content(&["b", "2", "a", "1"]));
         for other in [
@@ -397,7 +397,7 @@ mod tests {
         ] {
             assert_ne!(hash, content(&other), "{other:?}");
         }
-        let index = |items: &[&'static str]| Kind::Index.checksum(&replies(items));
+        let index = |items: &[&'static str]| KeyKind::Index.checksum(&replies(items));
         assert_ne!(hash, index(&["a", "1", "b", "2"]));
         assert_eq!(index(&["a", "b"]), index(&["b", "a"]));
         assert_ne!(index(&["a", "a"]), index(&["b", "b"]));
