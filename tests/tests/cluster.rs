@@ -8,6 +8,9 @@ use taba_tests::{Agent, Server, Tool, wait_until};
 #[test]
 fn slots_move_and_a_primary_dies_and_every_event_is_counted_once() {
     let mut cluster = RedisCluster::start(3, 1, 1500);
+    let tool = Tool::of(cluster.url());
+    let made = tool.json(&["init", "--vbuckets", "64"]);
+    assert!(made.to_string().contains("in a redis cluster"), "{made}");
     let servers = [(); 2].map(|()| Server::on_redis(&cluster.url(), &["--commit-interval=10ms"]));
     let urls: Vec<String> = servers.iter().map(Server::url).collect();
     let agent = Agent::of(&urls.join(","), &["--backoff-max=200ms"]);
@@ -23,7 +26,7 @@ fn slots_move_and_a_primary_dies_and_every_event_is_counted_once() {
     load.end("slots move and a primary dies");
     // The tool leaves moving to the Cluster.
     for words in [&["status"][..], &["rebalance"], &["add", "127.0.0.1:1"]] {
-        let done = Tool::of(cluster.url()).run("", words);
+        let done = tool.run("", words);
         let said = String::from_utf8_lossy(&done.stderr).into_owned();
         assert!(!done.status.success() && said.contains("redis-cli --cluster"), "{words:?}: {said}");
     }

@@ -13,7 +13,6 @@ const SLOTS: usize = 16_384;
 pub struct RedisCluster {
     /// Its nodes: the primaries first, then a replica of each of the first primaries.
     pub nodes: Vec<Redis>,
-    primaries: usize,
 }
 
 impl RedisCluster {
@@ -32,7 +31,7 @@ impl RedisCluster {
         for (place, node) in nodes.iter().enumerate() {
             assert_eq!(node.command(&["CLUSTER", "SET-CONFIG-EPOCH", &(place + 1).to_string()]), "OK");
         }
-        let cluster = Self { nodes, primaries };
+        let cluster = Self { nodes };
         cluster.meet();
         for place in primaries..primaries + replicas {
             let (replica, primary) = (&cluster.nodes[place], &cluster.nodes[place - primaries]);
@@ -91,7 +90,7 @@ impl RedisCluster {
     }
 
     /// Waits until all nodes say the same of all slots.
-    fn agree(&self) {
+    pub fn agree(&self) {
         let slots = |node: &Redis| {
             let nodes = node.command(&["CLUSTER", "NODES"]);
             let primaries = nodes.lines().filter(|line| line.contains("master"));
@@ -148,7 +147,13 @@ impl RedisCluster {
             self.move_key(key, from, to);
         }
         let there = self.id(to);
-        let others = (0..self.primaries).filter(|node| ![from, to].contains(node));
+        let known = self.nodes[to].command(&["CLUSTER", "NODES"]);
+        // A replica may be paused, and need not be told.
+        let is_primary = |node: &usize| {
+            let address = format!("127.0.0.1:{}@", self.nodes[*node].port());
+            known.lines().any(|line| line.contains(&address) && line.contains("master"))
+        };
+        let others = (0..self.nodes.len()).filter(|node| ![from, to].contains(node) && is_primary(node));
         for node in [to, from].into_iter().chain(others) {
             assert_eq!(self.nodes[node].command(&["CLUSTER", "SETSLOT", &slot, "NODE", &there]), "OK");
         }

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use taba_core::{Committed, Store, StoreError, causes};
 use taba_shard::census::CensusError;
+use taba_shard::keys::slot_of;
 use taba_shard::{Adoption, ConnectError, Misplaced, ShardedRedis, Shards};
 use taba_tests::redis::RedisCluster;
 use taba_tests::{PATIENCE, wait_until};
 
-use super::{CALM, place, store, urls};
+use super::{store, urls};
 use crate::kit::{self, commit, loaded, vbucket};
 
 /// Commits to some VBuckets one after another, as Servers and Agents do: what has no answer is sent again, and what a
@@ -99,43 +100,64 @@ pub(super) async fn a_killed_primary_is_replaced_and_nothing_stable_is_lost() {
 }
 
 pub(super) async fn a_vbucket_that_its_node_has_lost_is_named_and_never_made_by_itself() {
-    let cluster = RedisCluster::start(3, 0, CALM);
+    let mut cluster = RedisCluster::start(3, 1, 1500);
     let store = store(&cluster).await;
     let deployment = store.shards().view().deployment();
-    kit::done(&store, vbucket(1), commit(0, 1, &["a"])).await;
-    kit::done(&store, vbucket(2), commit(0, 1, &["a"])).await;
-    let (slot, from, to) = place(&cluster, 1);
-    // What a failover does to a slot that has just come: the new primary has the slot, and nothing in it.
-    assert_eq!(cluster.nodes[from].command(&["DEL", "{vb0001}"]), "1");
-    let missing = |error: &StoreError| match error {
+    let on = |node: usize| {
+        let has = |index: &u16| cluster.owner(slot_of(vbucket(*index))) == node;
+        vbucket((0..64).find(has).expect("a vbucket of each node"))
+    };
+    let (gone, other) = (on(1), on(2));
+    let (slot, hash) = (slot_of(gone), format!("{{{gone}}}"));
+    kit::done(&store, gone, commit(0, 1, &["a"])).await;
+    kit::done(&store, other, commit(0, 1, &["a"])).await;
+    // It moves to a node whose replica lags, and the node dies: Redis has deleted it at its source, and nobody has it.
+    assert_eq!(cluster.nodes[3].command(&["CONFIG", "SET", "masterauth", "wrong"]), "OK");
+    cluster.nodes[0].command(&["CLIENT", "KILL", "TYPE", "replica"]);
+    wait_until("the replica is cut off", || {
+        cluster.nodes[3].info("replication", "master_link_status") == "down"
+    });
+    cluster.begin_move(slot, 1, 0);
+    cluster.end_move(slot, 1, 0);
+    cluster.agree();
+    cluster.nodes[0].kill();
+    wait_until("the replica is promoted", || cluster.nodes[3].info("replication", "role") == "master");
+    let is_missing = |error: &StoreError| match error {
         StoreError::Misplaced { source, .. } => {
             matches!(source.downcast_ref(), Some(Misplaced::Missing { .. }))
         }
         _ => false,
     };
-    let error = store.commit(vbucket(1), commit(1, 2, &["a"])).await.unwrap_err();
-    assert!(missing(&error), "{error:?}");
-    assert!(missing(&kit::try_load(&store, vbucket(1), &["a"]).await.unwrap_err()));
-    assert_eq!(cluster.nodes[from].command(&["EXISTS", "{vb0001}"]), "0");
+    let refused = async {
+        loop {
+            match store.commit(gone, commit(1, 2, &["a"])).await {
+                Err(error) if is_missing(&error) => break,
+                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+                Ok(outcome) => panic!("{outcome:?}"),
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, refused).await.unwrap();
+    assert!(is_missing(&kit::try_load(&store, gone, &["a"]).await.unwrap_err()));
+    assert_eq!(cluster.nodes[3].command(&["EXISTS", &hash]), "0");
+    kit::done(&store, other, commit(1, 2, &["a"])).await;
+    cluster.nodes[0].restart();
+    cluster.nodes[0].wait_for_link();
     let refused = Shards::connect(urls(&cluster), kit::options()).await.unwrap_err();
     let words = causes(&refused);
     assert!(matches!(refused, ConnectError::Census(CensusError::Missing { others: 0, .. })), "{refused:?}");
-    assert!(words.contains("vb0001") && words.contains("taba-server adopt"), "{words}");
-    kit::done(&store, vbucket(2), commit(1, 2, &["a"])).await;
+    assert!(words.contains(&gone.to_string()) && words.contains("taba-server adopt"), "{words}");
     // An operator makes it anew, at the node that has the slot then.
-    cluster.begin_move(slot, from, to);
-    cluster.end_move(slot, from, to);
+    cluster.begin_move(slot, 3, 1);
+    cluster.end_move(slot, 3, 1);
     let plan = Adoption::plan(urls(&cluster), kit::options()).await.unwrap();
-    let steps = plan.steps().join(
-        "
-",
-    );
-    let there = format!("redis://127.0.0.1:{}: create empty", cluster.nodes[to].port());
-    assert!(steps.contains(&there) && steps.contains("1 from vb0001"), "{steps}");
+    let steps = plan.steps().join("\n");
+    let there = format!("redis://127.0.0.1:{}: create empty", cluster.nodes[1].port());
+    assert!(steps.contains(&there) && steps.contains(&format!("1 from {gone}")), "{steps}");
     plan.run().await.unwrap();
-    assert_eq!(cluster.nodes[to].command(&["HGET", "{vb0001}", "ver"]), "0000000000000000-0");
+    assert_eq!(cluster.nodes[1].command(&["HGET", &hash, "ver"]), "0000000000000000-0");
     let again = self::store(&cluster).await;
     assert_eq!(again.shards().view().deployment(), deployment);
-    kit::done(&again, vbucket(1), commit(0, 1, &["a"])).await;
-    assert_eq!(kit::load(&again, vbucket(2), &["a"]).await, loaded(2, &["a"]));
+    kit::done(&again, gone, commit(0, 1, &["a"])).await;
+    assert_eq!(kit::load(&again, other, &["a"]).await, loaded(2, &["a"]));
 }
