@@ -63,7 +63,8 @@ pub const STAGED_TIME: Duration = Duration::from_secs(3600);
 pub const MOVES_LOGGED_MAX: usize = 10_000;
 /// How often a mover reads how fast it may go.
 pub const MOVER_SETTINGS_INTERVAL: Duration = Duration::from_secs(1);
-/// How long an operation waits for the switch of a VBucket that moves.
+/// How long an operation waits for the switch of a VBucket that moves; in a Redis Cluster, for a slot that moves, and for a
+/// node that is away or replaced.
 pub const MOVE_WAIT_MAX: Duration = Duration::from_secs(5);
 /// The first pause between two looks whether a VBucket that moves has arrived; each is half as long again as the last.
 pub const MOVE_POLL_MIN: Duration = Duration::from_millis(1);

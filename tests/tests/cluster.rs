@@ -7,7 +7,7 @@ use taba_tests::{Agent, Server, Tool, wait_until};
 
 #[test]
 fn slots_move_and_a_primary_dies_and_every_event_is_counted_once() {
-    let mut cluster = RedisCluster::start(3, 1, 1500);
+    let mut cluster = RedisCluster::start(3, 1, 2000);
     let tool = Tool::of(cluster.url());
     let made = tool.json(&["init", "--vbuckets", "64"]);
     assert!(made.to_string().contains("in a redis cluster"), "{made}");

@@ -8,7 +8,7 @@ mod nodes;
 mod send;
 mod verdict;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -176,15 +176,17 @@ impl Cluster {
     }
 
     fn follow(&self, table: &mut SlotTable, claims: &SlotClaims) {
+        let mut known: BTreeMap<&str, Option<ShardId>> = BTreeMap::new();
         for slot in &self.slots {
-            match claims.owner(*slot).and_then(|address| self.number(table, address)) {
+            let number = |address| *known.entry(address).or_insert_with(|| self.number(table, address));
+            match claims.owner(*slot).and_then(number) {
                 Some(shard) => table.own(*slot, shard),
                 None => drop(table.owners.remove(slot)),
             }
         }
+        let with_slots: BTreeSet<ShardId> = table.owners.values().copied().collect();
         for link in table.links.iter() {
-            let has_slots = table.owners.values().any(|owner| *owner == link.shard());
-            link.retire(!has_slots);
+            link.retire(!with_slots.contains(&link.shard()));
         }
     }
 

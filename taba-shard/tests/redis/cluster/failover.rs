@@ -60,7 +60,7 @@ impl Writer {
 }
 
 pub(super) async fn a_killed_primary_is_replaced_and_nothing_stable_is_lost() {
-    let mut cluster = RedisCluster::start(3, 1, 1500);
+    let mut cluster = RedisCluster::start(3, 1, 2000);
     let mut options = kit::options();
     options.response_timeout = Duration::from_secs(1);
     let store_of = ShardedRedis::connect(urls(&cluster), options).await.unwrap();
@@ -100,7 +100,7 @@ pub(super) async fn a_killed_primary_is_replaced_and_nothing_stable_is_lost() {
 }
 
 pub(super) async fn a_vbucket_that_its_node_has_lost_is_named_and_never_made_by_itself() {
-    let mut cluster = RedisCluster::start(3, 1, 1500);
+    let mut cluster = RedisCluster::start(3, 1, 2000);
     let store = store(&cluster).await;
     let deployment = store.shards().view().deployment();
     let on = |node: usize| {
@@ -143,6 +143,7 @@ pub(super) async fn a_vbucket_that_its_node_has_lost_is_named_and_never_made_by_
     kit::done(&store, other, commit(1, 2, &["a"])).await;
     cluster.nodes[0].restart();
     cluster.nodes[0].wait_for_link();
+    cluster.agree();
     let refused = Shards::connect(urls(&cluster), kit::options()).await.unwrap_err();
     let words = causes(&refused);
     assert!(matches!(refused, ConnectError::Census(CensusError::Missing { others: 0, .. })), "{refused:?}");
