@@ -201,6 +201,14 @@ pub fn waited(what: &str, mut holds: impl FnMut() -> bool) -> Duration {
     start.elapsed()
 }
 
+/// How long this took.
+#[expect(clippy::disallowed_methods, reason = "a test says what it has measured")]
+fn timed(run: impl FnOnce()) -> Duration {
+    let start = Instant::now();
+    run();
+    start.elapsed()
+}
+
 /// Where the binary is that can break the rules which `TABA_SABOTAGE` names: built by `scripts/sabotage`, and no part of what
 /// is shipped.
 ///

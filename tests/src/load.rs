@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde_json::Value;
 use taba_client::Client;
 
-use crate::{Account, PATIENCE, get, wait_until, waited};
+use crate::{Account, PATIENCE, get, timed, wait_until, waited};
 
 /// Tabs that are written to: enough that most of 64 VBuckets have some.
 pub const TABS: usize = 100;
@@ -38,6 +38,8 @@ pub struct Load {
     client: Client,
     stop: Arc<AtomicBool>,
     recorded: Arc<AtomicU64>,
+    /// Microseconds that recording an event of each Tab took at most.
+    longest: Arc<AtomicU64>,
     /// Tabs that were written to once.
     others: AtomicU64,
     queries: Arc<QueryCounts>,
@@ -55,9 +57,9 @@ impl Load {
         let handlers = taba_handlers::standard().build().expect("the standard handlers");
         let builder = Client::builder(CLIENT).agent(agent).handlers(handlers);
         let client = builder.flush_interval(TICK).build().expect("a client");
-        let (stop, recorded, queries) =
-            (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default(), Arc::<QueryCounts>::default());
-        let record = record(&client, Arc::clone(&stop), Arc::clone(&recorded));
+        let (stop, queries) = (Arc::<AtomicBool>::default(), Arc::<QueryCounts>::default());
+        let (recorded, longest) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
+        let record = record(&client, Arc::clone(&stop), [&recorded, &longest].map(Arc::clone));
         let mut threads = vec![std::thread::spawn(record)];
         for server in servers {
             let (server, stop, queries) = (server.clone(), Arc::clone(&stop), Arc::clone(&queries));
@@ -69,7 +71,7 @@ impl Load {
         }
         let (agent, servers) = (agent.to_owned(), servers.to_vec());
         let (others, pauses) = (AtomicU64::default(), Mutex::default());
-        let load = Self { agent, servers, client, stop, recorded, others, queries, threads, pauses };
+        let load = Self { agent, servers, client, stop, recorded, longest, others, queries, threads, pauses };
         load.goes_on();
         load
     }
@@ -192,9 +194,10 @@ impl Load {
         let failed = self.queries.failed.lock().unwrap_or_else(PoisonError::into_inner);
         let (queries, partial) = self.queried();
         say(&format!(
-            "{test}: {} events, exact; writes paused per vbucket, ms: p50 {:.1}, p99 {:.1}, max {:.1} ({} moves); \
+            "{test}: {} events, exact; {TABS} of them were recorded in {:.1} ms at most; writes paused per vbucket, ms: p50 {:.1}, p99 {:.1}, max {:.1} ({} moves); \
              queries failed {} of {queries} ({partial} named what was away); batches replayed {replayed}",
             self.recorded(),
+            self.longest.load(Ordering::Relaxed) as f64 / 1000.0,
             of(500),
             of(990),
             of(1000),
@@ -206,14 +209,17 @@ impl Load {
 }
 
 /// Records an event of each Tab in each tick, whatever becomes of them.
-fn record(client: &Client, stop: Arc<AtomicBool>, recorded: Arc<AtomicU64>) -> impl FnOnce() + use<> {
+fn record(
+    client: &Client,
+    stop: Arc<AtomicBool>,
+    [recorded, longest]: [Arc<AtomicU64>; 2],
+) -> impl FnOnce() + use<> {
     let tab = |n| client.totals(format!("load;tab={n}")).expect("a tab");
     let tabs: Vec<_> = (0..TABS).map(tab).collect();
     move || {
         while !stop.load(Ordering::Relaxed) {
-            for tab in &tabs {
-                tab.add(1.0);
-            }
+            let took = timed(|| tabs.iter().for_each(|tab| tab.add(1.0)));
+            longest.fetch_max(took.as_micros() as u64, Ordering::Relaxed);
             recorded.fetch_add(TABS as u64, Ordering::Relaxed);
             // The pace of the load, not a wait for anything.
             std::thread::park_timeout(TICK);

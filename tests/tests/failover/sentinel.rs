@@ -111,6 +111,30 @@ impl Deployment {
         tool.kill();
     }
 
+    /// Moves to and from each of these shards, one of each for the moment of that place.
+    fn at_each_moment(&mut self, moments: &[&'static str]) -> Vec<Held> {
+        let mut moves = Vec::new();
+        for (n, moment) in moments.iter().enumerate() {
+            moves.push(Held { moment, vbucket: self.own[n], to: self.names[0] });
+            moves.push(Held { moment, vbucket: self.free.pop().unwrap(), to: self.names[n + 1] });
+        }
+        moves
+    }
+
+    /// Kills all shards but the first, starts them again, and takes back what was held.
+    fn restart(mut self, test: &str) {
+        for (n, pair) in self.pairs.iter_mut().enumerate().skip(1) {
+            self.sentinel.command(&["SENTINEL", "SET", &master(n), "down-after-milliseconds", "60000"]);
+            pair.primary.kill();
+        }
+        self.load.records(1000);
+        for pair in &mut self.pairs[1..] {
+            pair.primary.restart();
+        }
+        self.tool.json(&["--redis-replicas=1", "abort"]);
+        self.end(test);
+    }
+
     /// Kills the primaries of all shards but the first, and goes on with what was held, once their replicas are promoted.
     fn fail_over(mut self, test: &str) {
         self.load.records(1000);
@@ -124,7 +148,11 @@ impl Deployment {
             pair.primary.restart_as_replica_of(&pair.replica);
         }
         self.tool.json(&["--redis-replicas=1", "resume"]);
-        self.load.becomes_fresh("what was held is gone on with");
+        self.end(test);
+    }
+
+    fn end(self, test: &str) {
+        self.load.becomes_fresh("nothing is held any more");
         self.tool.json(&["verify"]);
         self.load.note_moves(&self.tool.log());
         self.load.end(test);
@@ -139,16 +167,22 @@ const MOMENTS: [&str; 7] = ["fenced", "confirmed", "copied", "compared", "switch
 #[ignore = "needs scripts/sabotage"]
 async fn a_shard_fails_over_while_its_vbuckets_are_at_each_step_of_a_move() {
     let mut world = Deployment::start(1 + 2 * MOMENTS.len()).await;
-    let mut moves = Vec::new();
-    for (n, moment) in MOMENTS.iter().chain(&MOMENTS).enumerate() {
-        moves.push(Held { moment, vbucket: world.own[n], to: world.names[0] });
-        moves.push(Held { moment, vbucket: world.free.pop().unwrap(), to: world.names[n + 1] });
-    }
+    let moves = world.at_each_moment(&[MOMENTS, MOMENTS].concat());
     world.hold(&moves).await;
     for pair in &world.pairs[1 + MOMENTS.len()..] {
         pair.link.stall();
     }
     world.fail_over("sources and destinations fail over at each step");
+}
+
+/// For each step: the source of a move is killed there with the tool, and the destination of another one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+#[ignore = "needs scripts/sabotage"]
+async fn a_shard_is_killed_and_comes_back_while_its_vbuckets_are_at_each_step_of_a_move() {
+    let mut world = Deployment::start(1 + MOMENTS.len()).await;
+    let moves = world.at_each_moment(&MOMENTS);
+    world.hold(&moves).await;
+    world.restart("sources and destinations are killed at each step");
 }
 
 /// The replica has not even what the step has written.
