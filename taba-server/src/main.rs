@@ -9,18 +9,23 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::serve::ListenerExt;
+use socket2::{SockRef, TcpKeepalive};
 use taba_core::{HostPort, MemoryStore, Store};
 use taba_process::signals::StopSignals;
 use taba_process::{Exit, Log, settings};
 use taba_server::config::{Cli, PROGRAM, StoreKind, VerifiedServerConfig};
 use taba_server::query::{QueryState, upkeep};
 use taba_server::{EmbeddedOptions, EmbeddedStore, Server};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle};
 
 /// How long threads that read a disk may take after everything else has ended.
 const THREADS_TIME_MAX: Duration = Duration::from_secs(1);
+/// After so long without a word a peer is asked whether it is there.
+const PEER_SILENCE_MAX: Duration = Duration::from_secs(60);
+/// How often it is asked until it is taken for gone.
+const PEER_ASK_INTERVAL: Duration = Duration::from_secs(10);
 
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address}; --listen or TABA_SERVER_LISTEN names another address")]
@@ -112,6 +117,14 @@ async fn open(config: &VerifiedServerConfig) -> Result<(Arc<dyn Store>, Router),
     })
 }
 
+/// Has the system ask, after a minute of silence, whether the peer is still there: the connection of one that vanished without a
+/// word would stay for good.
+fn notice_if_gone(stream: &TcpStream) {
+    let keepalive = TcpKeepalive::new().with_time(PEER_SILENCE_MAX).with_interval(PEER_ASK_INTERVAL);
+    // Without it the connection is as good.
+    let _ = SockRef::from(stream).set_tcp_keepalive(&keepalive);
+}
+
 /// Serves until it is asked to stop, or a part of it ends unexpectedly; then stops.
 async fn serve(
     config: &VerifiedServerConfig,
@@ -125,6 +138,7 @@ async fn serve(
     let listener = listener.tap_io(|stream| {
         // An answer is sent at once; without this it is only slower.
         let _ = stream.set_nodelay(true);
+        notice_if_gone(stream);
     });
     let serving = axum::serve(listener, server.router().merge(more)).with_graceful_shutdown(async move {
         let _ = stopping.wait_for(|stop| *stop).await;

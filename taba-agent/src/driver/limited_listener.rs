@@ -4,10 +4,26 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::serve::Listener;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// After so long without a word a peer is asked whether it is there.
+const PEER_SILENCE_MAX: Duration = Duration::from_secs(60);
+/// How often it is asked until it is taken for gone.
+const PEER_ASK_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Has the system ask, after a minute of silence, whether the peer is still there: the connection of one that vanished without a
+/// word would stay for good.
+pub(super) fn notice_if_gone(stream: &TcpStream) {
+    let keepalive = TcpKeepalive::new().with_time(PEER_SILENCE_MAX).with_interval(PEER_ASK_INTERVAL);
+    // Without it the connection is as good.
+    let _ = SockRef::from(stream).set_tcp_keepalive(&keepalive);
+}
 
 /// A listener with a limited number of connections.
 pub(super) struct LimitedListener<L> {

@@ -42,7 +42,7 @@ use tokio::time::timeout;
 pub use self::disk::{DiskError, FileDisk};
 pub use self::failure::AgentFailure;
 pub use self::handle::{AcceptError, AgentHandle};
-use self::limited_listener::LimitedListener;
+use self::limited_listener::{LimitedListener, notice_if_gone};
 pub use self::options::AgentOptions;
 pub use self::set_aside::{SetAsideFile, SetAsideFiles};
 use self::shared::Shared;
@@ -237,6 +237,7 @@ impl Agent {
         let tcp = tcp.tap_io(|stream| {
             // Without it answers are only slower.
             let _ = stream.set_nodelay(true);
+            notice_if_gone(stream);
         });
         serve(&mut listeners, tcp, &permits, &shared, &stopped);
         let mut pump = JoinSet::new();

@@ -42,6 +42,17 @@ fn whatever_is_cut_off_loses_and_doubles_nothing() {
     tool.json(&["add", &redis[1].address()]);
     let load = Load::start(&agent.1, &urls);
 
+    for (machine, who) in [(AGENT, "the agent"), (SERVERS[0], "a server")] {
+        let asks_peers = || {
+            let mut sockets = network.machine(machine).command("ss");
+            let sockets =
+                sockets.args(["-Htno", "state", "established", "sport", "=", &PORT.to_string()]).output();
+            let sockets = String::from_utf8(sockets.unwrap().stdout).unwrap();
+            !sockets.is_empty() && sockets.lines().all(|socket| socket.contains("timer:(keepalive"))
+        };
+        wait_until(&format!("{who} notices peers that vanish without a word"), asks_peers);
+    }
+
     network.cut(&[AGENT], &SERVERS, true);
     load.records(10_000);
     let waiting = get(&agent.1, "/v2/status").unwrap()["spool"]["events_unapplied"].as_u64();
