@@ -119,6 +119,21 @@ fn line<'a>(text: &'a str, name: &str) -> Vec<&'a str> {
 }
 
 #[test]
+fn tabs_are_spread_and_rules_shown() {
+    let server = Server::start();
+    assert_eq!(server.shows(&["spread"]), "no tab is spread\n");
+    server.shows(&["spread", "delay;to=MEM", "8"]);
+    server.shows(&["spread", "delay;to=MEM", "1"]);
+    let rules = server.shows(&["spread", "--prefix", "ads.", "16"]);
+    assert_eq!(line(&rules, "delay;to=MEM"), ["delay;to=MEM", "-", "1", "8"]);
+    assert_eq!(line(&rules, "-"), ["-", "ads.", "16", "16"]);
+    assert_eq!(server.shows(&["spread"]), rules);
+    server.fails(&["spread", "hot", "3"], 1, "power of two");
+    server.fails(&["spread", "taba.recorded", "2"], 1, "ledger");
+    server.fails(&["spread", "hot"], 2, "VBUCKETS");
+}
+
+#[test]
 fn tables_show_what_the_server_says() {
     let server = Server::filled();
     let totals = server.shows(&["agg", "departures"]);
