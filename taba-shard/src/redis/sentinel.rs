@@ -23,6 +23,9 @@ pub(super) enum SentinelError {
          `sentinel monitor {master} …` to their settings"
     )]
     Unknown { master: String, sentinels: String },
+    /// The address is that of a whole Redis Cluster.
+    #[error("{url} is a redis cluster: all shards of a deployment, and not one of them")]
+    Cluster { url: String },
     /// None answers.
     #[error("no sentinel names the primary of {master:?}: {causes}")]
     Silent { master: String, causes: String },

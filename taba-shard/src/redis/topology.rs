@@ -25,7 +25,8 @@ pub trait Topology: Send + Sync + 'static {
     /// The number of shards, numbered from 0.
     fn shards(&self) -> usize;
 
-    /// The current address of this shard's primary, or the Sentinels that name it; they are asked at every connect.
+    /// The current address of this shard's primary, or the Sentinels that name it; they are asked at every connect. A Redis
+    /// Cluster (`redis+cluster://…`) is all shards, so it is the address of the only one.
     ///
     /// # Errors
     /// [`TopologyError`]; connecting is tried again later.

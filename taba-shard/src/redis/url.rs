@@ -139,6 +139,9 @@ impl ShardUrl {
     /// Asks the Sentinels, if there are any.
     pub(super) async fn resolve(&self) -> Result<ResolvedUrl, SentinelError> {
         let info = self.info.clone();
+        if let Some(seeds) = &self.seeds {
+            return Err(SentinelError::Cluster { url: seeds.to_string() });
+        }
         let Some(sentinels) = &self.sentinels else { return Ok(ResolvedUrl { info, failover: 0 }) };
         let Primary { address, failover } = sentinels.primary().await?;
         Ok(ResolvedUrl { info: info.set_addr(address), failover })

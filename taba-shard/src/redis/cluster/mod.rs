@@ -23,7 +23,7 @@ pub(crate) use self::send::{SendRules, VBucketAnswer, VBucketRequest};
 
 use self::nodes::SlotClaims;
 use super::clock::{monotonic, random};
-use super::error::{ConnectError, LinkError, RedisRefusal};
+use super::error::{ConnectError, RedisRefusal};
 use super::link::{ShardLink, refusal};
 use super::options::ShardsOptions;
 use super::reply::ask_once;
@@ -66,7 +66,8 @@ struct SlotTable {
 pub(super) async fn cluster_url(topology: &dyn Topology) -> Result<Option<ShardUrl>, ConnectError> {
     let (shards, mut found) = (topology.shards(), None);
     for shard in (0..shards).map(|shard| ShardId(shard as u16)) {
-        let url = topology.address(shard).await.map_err(LinkError::Address)?;
+        // A shard whose address is not known is a silent one.
+        let Ok(url) = topology.address(shard).await else { continue };
         if url.seeds().is_some() && found.replace(url).is_none() && shards > 1 {
             return Err(ConnectError::ClusterAmong { shards });
         }
