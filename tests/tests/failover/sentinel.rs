@@ -100,7 +100,7 @@ impl Deployment {
         let rules = moves.iter().map(rule).collect::<Vec<_>>().join(",");
         let directory = TempDir::new().unwrap();
         let log = directory.path().join("log");
-        let words = ["--redis-replicas=1", "--parallel=64", "--pause-max=60s", "resume"];
+        let words = ["--redis-replicas=1", "--parallel=64", "--pause-max=3s", "resume"];
         let mut command = Tool::sabotaged(&self.tool.redis).command(&words);
         let mut tool = Process::start_logged("taba-shard", command.env("TABA_SABOTAGE", rules), &log);
         wait_until("all moves are held", || {
