@@ -25,6 +25,7 @@ fn main() {
         let agent = Agent::of(&urls.join(","), &[]);
         let load = Load::start(&agent.url(), &urls);
         for (n, pair) in pairs.iter_mut().enumerate() {
+            pair.catch_up();
             if n > 0 {
                 pair.link.stall();
                 load.records(LAG_EVENTS);

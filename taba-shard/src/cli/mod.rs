@@ -118,7 +118,7 @@ enum Command {
     Status,
     /// Shows what `rebalance` would move, how large it is, and how long it takes
     Plan,
-    /// Makes an empty Redis a shard, and moves its share there
+    /// Makes an empty Redis a shard, and moves its share there; one that is drained is a shard like all others again
     Add {
         /// Where it is
         #[arg(value_name = "HOST:PORT")]
@@ -129,7 +129,7 @@ enum Command {
         #[command(flatten)]
         dry: Dry,
     },
-    /// Moves everything away from shards
+    /// Moves everything away from shards; `add` takes that back, but not --remove
     Drain {
         /// Their addresses or names, as `status` shows them; of several, none gets what another one gives away
         #[arg(value_name = "SHARD", required = true)]
@@ -179,14 +179,14 @@ enum Command {
         #[arg(long, short = 'n', value_name = "LINES", default_value_t = 50)]
         lines: usize,
     },
-    /// Sets how fast vbuckets may move, also for a run that is under way
+    /// Sets how fast vbuckets may move, also for a run that is under way; shows it, without a rate
     Throttle {
         /// Bytes a second; 0: as fast as can be
-        #[arg(long, value_name = "BYTES", value_parser = parse_bytes::<u64>, default_value = "0")]
-        bytes: u64,
+        #[arg(long, value_name = "BYTES", value_parser = parse_bytes::<u64>)]
+        bytes: Option<u64>,
         /// Moves a second that are begun; 0: as many as can be
-        #[arg(long, value_name = "COUNT", default_value_t = 0)]
-        moves: u64,
+        #[arg(long, value_name = "COUNT")]
+        moves: Option<u64>,
     },
 }
 
@@ -299,8 +299,16 @@ impl Config {
             Command::Verify => show::verify(self, &shards).await,
             Command::Log { lines } => show::log(self, &shards, *lines).await,
             Command::Throttle { bytes, moves } => {
-                let rate = |rate: u64| (rate > 0).then_some(rate);
-                shards.set_mover_rates(Rates { bytes: rate(*bytes), moves: rate(*moves) }).await?;
+                let set = shards.mover_rates().await?;
+                if bytes.is_none() && moves.is_none() {
+                    return show::rates(self, set);
+                }
+                let set = set.unwrap_or_default();
+                // What is not named stays.
+                let rate =
+                    |new: Option<u64>, old| new.map_or(old, |rate: u64| Some(rate).filter(|rate| *rate > 0));
+                let rates = Rates { bytes: rate(*bytes, set.bytes), moves: rate(*moves, set.moves) };
+                shards.set_mover_rates(rates).await?;
                 text::line(self, "the rates are set; a run that is under way follows within a second")
             }
         }

@@ -185,13 +185,17 @@ fn ended(config: &Config, report: &MoveReport, is_unfinished: bool) -> Outcome {
         print("nothing to move: every vbucket is where the map wants it")?;
         return Ok(exit);
     }
-    print(&format!(
-        "{ended} vbuckets moved, {}; writes of a vbucket were held for {} (median), {} (p99), {} (max)",
-        bytes(*size),
-        millis(p50),
-        millis(p99),
-        millis(max)
-    ))?;
+    if report.pauses.is_empty() && *size == 0 {
+        print(&format!("{ended} vbuckets are where they are to be; nothing was copied"))?;
+    } else {
+        print(&format!(
+            "{ended} vbuckets moved, {}; writes of a vbucket were held for {} (median), {} (p99), {} (max)",
+            bytes(*size),
+            millis(p50),
+            millis(p99),
+            millis(max)
+        ))?;
+    }
     if rolled_back + failed + left > 0 {
         print(&format!(
             "{rolled_back} rolled back, {failed} failed, {left} not begun: taba-shard resume goes on, taba-shard abort takes back"
@@ -245,7 +249,9 @@ async fn run(
         loop {
             tokio::time::sleep(LINE_INTERVAL).await;
             if !is_shown {
-                log.say(format_args!("{} of {} vbuckets; {}", bar.position(), moves.len(), bar.message()));
+                let said = bar.message();
+                let colon = if said.is_empty() { "" } else { ": " };
+                log.say(format_args!("{} of {} vbuckets{colon}{said}", bar.position(), moves.len()));
             }
         }
     };

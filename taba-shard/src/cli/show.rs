@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::json;
 use taba_core::VBucket;
 use taba_process::Exit;
+use taba_shard::migration::pace::Rates;
 use taba_shard::migration::survey::Pending;
 use taba_shard::{ShardName, Shards};
 
@@ -13,6 +14,19 @@ use super::{Config, Outcome};
 
 /// How many lines of a long list are shown.
 const SHOWN_MAX: usize = 20;
+
+/// How fast vbuckets may move, as an operator has set it.
+pub(super) fn rates(config: &Config, set: Option<Rates>) -> Outcome {
+    let Rates { bytes: size, moves } = set.unwrap_or_default();
+    if config.json {
+        print(&json!({ "bytes_per_second": size, "moves_per_second": moves }).to_string())?;
+        return Ok(Exit::Clean);
+    }
+    let size = size.map_or_else(|| "as many bytes as can be".to_owned(), bytes);
+    let moves = moves.map_or_else(|| "as many as can be".to_owned(), |moves| moves.to_string());
+    print(&format!("{size} a second, {moves} moves a second"))?;
+    Ok(Exit::Clean)
+}
 
 /// Shows the shards, what they hold, and what is unfinished.
 pub(super) async fn status(config: &Config, shards: &Shards) -> Outcome {

@@ -41,7 +41,8 @@ pub enum LinkError {
         cause: String,
     },
     /// Connecting failed recently, and is paused.
-    #[error("{shard} could not be connected to; the next try is in {} ms: {cause}", pause.as_millis())]
+    // The pause is not said: what is said of one cause is the same each time, so that it is one line of a log.
+    #[error("{shard} could not be connected to: {cause}")]
     Paused {
         /// The shard.
         shard: ShardId,
@@ -114,7 +115,8 @@ pub enum LinkError {
     /// Another Redis answers at its address, or it is empty.
     #[error(
         "{shard} ({label}) was shard {expected} and has lost its data, or another redis answers in its place, {}: \
-         bring its data back, or name the redis that has it; taba-server adopt makes what it held anew, empty",
+         bring its data back, or name the redis that has it; taba-server adopt, with this one in --redis, makes it that shard \
+         again, and what it held anew, empty",
         found.map_or_else(|| "one without a name".to_owned(), |name| format!("shard {name}"))
     )]
     Stranger {
@@ -243,7 +245,10 @@ pub enum ConnectError {
         shards: usize,
     },
     /// The nodes of a Redis Cluster do not say which has which slot.
-    #[error("no node of {url} says which slots the nodes have: {causes}")]
+    #[error(
+        "no node of {url} says which slots the nodes have: {causes}; redis+cluster://HOST:PORT+HOST:PORT names nodes of one \
+         cluster, redis://HOST:PORT a redis that is none"
+    )]
     Cluster {
         /// The URL without secrets.
         url: String,

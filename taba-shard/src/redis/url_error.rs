@@ -5,7 +5,10 @@
 #[non_exhaustive]
 pub enum UrlError {
     /// It has another form.
-    #[error("this is no URL of a Redis; it looks like redis://:password@127.0.0.1:6379")]
+    #[error(
+        "this is no URL of a Redis; it looks like redis://:password@127.0.0.1:6379, redis+sentinel://HOST+HOST/MASTER or \
+         redis+cluster://HOST+HOST, with + between the hosts of one URL"
+    )]
     Form,
     /// It is to be named by Sentinels, and has another form.
     #[error(

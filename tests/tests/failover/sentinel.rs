@@ -22,6 +22,8 @@ fn a_primary_that_is_killed_stops_no_recording_and_its_replica_has_everything_so
     let load = Load::start(&agent.url(), &urls);
     for (n, lag) in [(0, ""), (1, " that lags")] {
         let pair = &mut pairs[n];
+        // A replica that does not even have the name of its shard would be refused.
+        pair.catch_up();
         if !lag.is_empty() {
             pair.link.stall();
             load.records(2000);
