@@ -43,9 +43,7 @@ impl Pair {
     /// # Panics
     /// When it does not get it.
     pub fn catch_up(&self) {
-        let offset = |redis: &Redis, field| redis.info("replication", field).parse::<u64>().unwrap_or(0);
-        let wanted = offset(&self.primary, "master_repl_offset");
-        wait_until("the replica catches up", || offset(&self.replica, "slave_repl_offset") >= wanted);
+        self.replica.catch_up(&self.primary);
     }
 
     /// What the replica does not have yet, it never gets.

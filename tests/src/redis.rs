@@ -312,6 +312,16 @@ impl Redis {
         calls.map_or(0, |calls| calls.parse().expect("a number of calls"))
     }
 
+    /// Waits until this replica has what its primary has now.
+    ///
+    /// # Panics
+    /// When it does not get it.
+    pub fn catch_up(&self, primary: &Self) {
+        let offset = |redis: &Self, field| redis.info("replication", field).parse::<u64>().unwrap_or(0);
+        let wanted = offset(primary, "master_repl_offset");
+        wait_until("the replica catches up", || offset(self, "slave_repl_offset") >= wanted);
+    }
+
     /// Waits until this replica follows its primary.
     pub fn wait_for_link(&self) {
         wait_until("the replica follows", || self.info("replication", "master_link_status") == "up");

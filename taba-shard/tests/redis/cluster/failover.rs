@@ -111,6 +111,8 @@ pub(super) async fn a_vbucket_that_its_node_has_lost_is_named_and_never_made_by_
     let (slot, hash) = (slot_of(gone), format!("{{{gone}}}"));
     kit::done(&store, gone, commit(0, 1, &["a"])).await;
     kit::done(&store, other, commit(0, 1, &["a"])).await;
+    // All else is on the replica.
+    cluster.nodes[3].catch_up(&cluster.nodes[0]);
     // It moves to a node whose replica lags, and the node dies: Redis has deleted it at its source, and nobody has it.
     assert_eq!(cluster.nodes[3].command(&["CONFIG", "SET", "masterauth", "wrong"]), "OK");
     cluster.nodes[0].command(&["CLIENT", "KILL", "TYPE", "replica"]);
