@@ -184,11 +184,14 @@ fn a_redis_that_is_killed_under_a_run_costs_time_and_no_event() {
         let mut redis = [redis(), redis()];
         let world = World::start(&redis[0]);
         let tool = Tool::of(redis[0].url());
+        tool.run("", &["throttle", "--moves", "40"]);
         let mut command = tool.command(&["add", &address(&redis[1]), "--parallel", "1"]);
         let mut run = Process::start("taba-shard", &mut command);
         wait_until("some have moved", || {
             redis[1].command(&["XLEN", "taba:moves"]).parse::<u64>().unwrap_or(0) > 3
         });
+        // Both Servers have met both shards: one that knows only the dead one has nothing to answer.
+        world.load.goes_on();
         redis[victim].kill();
         world.load.records(500);
         redis[victim].restart();
