@@ -68,10 +68,7 @@ impl From<Arc<LinkError>> for DataError {
 
 impl From<LinkError> for DataError {
     fn from(error: LinkError) -> Self {
-        match error {
-            LinkError::Refused { shard, source } => Self::Refused { shard, source },
-            other => Self::Link(Arc::new(other)),
-        }
+        Arc::new(error).into()
     }
 }
 

@@ -23,6 +23,13 @@ pub struct ScanCursor {
     generation: u64,
 }
 
+impl ScanCursor {
+    /// Before the first key of a shard.
+    fn first(shard: ShardId, generation: u64) -> Self {
+        Self { shard, run: String::new(), position: "0".to_owned(), generation }
+    }
+}
+
 /// A page of keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -50,10 +57,9 @@ impl Data {
     /// At most [`SCAN_KEYS_MAX`]; slightly more may come, since Redis returns whole buckets.
     pub async fn scan(&self, cursor: Option<ScanCursor>, keys: usize) -> Result<ScanPage, DataError> {
         let generation = self.generation().await;
-        let (shard, run, position) = match cursor {
-            Some(cursor) if cursor.generation == generation => (cursor.shard, cursor.run, cursor.position),
-            _ => (self.next_shard(0).unwrap_or(ShardId(0)), String::new(), "0".to_owned()),
-        };
+        let cursor = cursor.filter(|cursor| cursor.generation == generation);
+        let first = || ScanCursor::first(self.next_shard(0).unwrap_or(ShardId(0)), generation);
+        let ScanCursor { shard, run, position, .. } = cursor.unwrap_or_else(first);
         let question = |position: &str| {
             let mut command = cmd("SCAN");
             command.arg(position).arg("MATCH").arg(self.namespace.pattern());
@@ -89,17 +95,12 @@ impl Data {
         let next = if position != "0" {
             Some(ScanCursor { shard, run: answered.run, position, generation })
         } else if let Some(shard) = self.next_shard(usize::from(shard.0) + 1) {
-            Some(ScanCursor { shard, run: String::new(), position: "0".to_owned(), generation })
+            Some(ScanCursor::first(shard, generation))
         } else {
             let now = self.generation().await;
             // A key may have gone from a node that was not yet scanned to one that was.
             let first = self.next_shard(0).filter(|_| now != generation);
-            first.map(|shard| ScanCursor {
-                shard,
-                run: String::new(),
-                position: "0".to_owned(),
-                generation: now,
-            })
+            first.map(|shard| ScanCursor::first(shard, now))
         };
         Ok(ScanPage { keys: unique.into_iter().collect(), next })
     }
@@ -114,9 +115,7 @@ impl Data {
     /// The generation of the slots, as the nodes of a Redis Cluster say now; 0 without one.
     async fn generation(&self) -> u64 {
         let Some(cluster) = self.shards.cluster() else { return 0 };
-        if let Err(error) = cluster.refresh(CLUSTER_REFRESH_INTERVAL).await {
-            tracing::debug!(error = taba_core::causes(&error), "the nodes do not say who has which slot");
-        }
+        cluster.try_refresh(CLUSTER_REFRESH_INTERVAL).await;
         cluster.generation()
     }
 }

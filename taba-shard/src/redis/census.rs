@@ -23,6 +23,26 @@ pub(super) struct CensusReport {
 }
 
 impl CensusReport {
+    /// What a census has come to.
+    ///
+    /// # Errors
+    /// [`ConnectError`]: where a shard that did not answer was needed, why it did not.
+    pub(super) fn of(
+        census: Census,
+        silence: Vec<(ShardId, Arc<LinkError>)>,
+        connections: Vec<(ShardId, u64)>,
+    ) -> Result<Self, ConnectError> {
+        match census.finish() {
+            Ok(found) => Ok(Self { found, silence, connections }),
+            Err(CensusError::Incomplete { shard }) => {
+                let error = silence.into_iter().find(|(silent, _)| *silent == shard);
+                Err(error
+                    .map_or(CensusError::Incomplete { shard }.into(), |(_, error)| ConnectError::Link(error)))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
     pub(super) fn silence_words(&self) -> String {
         let words: Vec<String> = self.silence.iter().map(|(_, error)| taba_core::causes(&**error)).collect();
         words.join("; ")
@@ -54,15 +74,7 @@ pub(super) async fn take_census(
             Err(error) => return Err(error.into()),
         }
     }
-    match census.finish() {
-        Ok(found) => Ok(CensusReport { found, silence, connections }),
-        Err(CensusError::Incomplete { shard }) => {
-            let error = silence.into_iter().find(|(silent, _)| *silent == shard);
-            Err(error
-                .map_or(CensusError::Incomplete { shard }.into(), |(_, error)| ConnectError::Link(error)))
-        }
-        Err(error) => Err(error.into()),
-    }
+    CensusReport::of(census, silence, connections)
 }
 
 /// What one shard holds, and the number of the connection over which it said so.

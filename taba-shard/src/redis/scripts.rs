@@ -288,9 +288,7 @@ return head[3] and 1 or 2".to_owned();
     /// KEYS: hash, staged hash, then index, staged index, … ARGV: the new epoch, the time in microseconds until which
     /// this may be done. The switch: the staged copy is put in place, the hash last. Only the hash counts, so half of it
     /// is as good as none.
-    SWITCH = "local time = redis.call('TIME')
-local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
-local own = redis.call('HGET', KEYS[1], 'own')
+    SWITCH = [NOW, "local own = redis.call('HGET', KEYS[1], 'own')
 if own and tonumber(own) >= tonumber(ARGV[1]) then return {'SEEN', own} end
 if now > tonumber(ARGV[2]) then return {'LATE'} end
 for i = 2, #KEYS, 2 do
@@ -300,7 +298,7 @@ redis.call('HSET', KEYS[2], 'own', ARGV[1])
 redis.call('HDEL', KEYS[2], 'moved')
 for i = 3, #KEYS, 2 do redis.call('RENAME', KEYS[i + 1], KEYS[i]) end
 redis.call('RENAME', KEYS[2], KEYS[1])
-return 1".to_owned();
+return 1"].concat();
 
     /// KEYS: hash, indexes. ARGV: epoch, moved. Leaves a tombstone. The hash is the last: as long as it is whole, the
     /// indexes to remove can be read from it.
@@ -325,13 +323,12 @@ return 1".to_owned();
 
     /// KEYS: hash. ARGV: the epoch that it has, moved or nothing, the new epoch, the time in microseconds until which this
     /// may be done. The source owns the VBucket again.
-    UNFENCE = "local head = redis.call('HMGET', KEYS[1], 'own', 'moved')
+    UNFENCE = [NOW, "local head = redis.call('HMGET', KEYS[1], 'own', 'moved')
 if head[1] ~= ARGV[1] or (head[2] or '') ~= ARGV[2] then return {'CHANGED'} end
-local time = redis.call('TIME')
-if tonumber(time[1]) * 1000000 + tonumber(time[2]) > tonumber(ARGV[4]) then return {'LATE'} end
+if now > tonumber(ARGV[4]) then return {'LATE'} end
 redis.call('HSET', KEYS[1], 'own', ARGV[3])
 redis.call('HDEL', KEYS[1], 'moved')
-return 1".to_owned();
+return 1"].concat();
 
     /// KEYS: hash. ARGV: deployment marked as new, deployment.
     FINISH = "if redis.call('HGET', KEYS[1], 'of') ~= ARGV[1] then return 0 end
@@ -357,20 +354,20 @@ return 1".to_owned();
 
     /// KEYS: a lock. ARGV: holder, microseconds. Answers the token, or in a list the microseconds for which it is
     /// still held.
-    ACQUIRE = format!("{LOCK}
+    ACQUIRE = format!("{NOW}{LOCK}
 if found[2] and found[2] ~= '' and till > now then return {{string.format('%.0f', till - now)}} end
 local token = string.format('%.0f', math.max(tonumber(found[1] or '0') + 1, now))
 redis.call('HSET', KEYS[1], 'token', token, 'holder', ARGV[1], 'until', string.format('%.0f', now + tonumber(ARGV[2])))
 return token");
 
     /// KEYS: a lock. ARGV: holder, microseconds. If this holder still holds it, extends it. Answers whether it did.
-    RENEW = format!("{LOCK}
+    RENEW = format!("{NOW}{LOCK}
 if found[2] ~= ARGV[1] or till <= now then return 0 end
 redis.call('HSET', KEYS[1], 'until', string.format('%.0f', now + tonumber(ARGV[2])))
 return 1");
 
     /// KEYS: a lock. ARGV: holder. If this holder still holds it, frees it. Answers whether it did.
-    RELEASE = format!("{LOCK}
+    RELEASE = format!("{NOW}{LOCK}
 if found[2] ~= ARGV[1] or till <= now then return 0 end
 redis.call('HSET', KEYS[1], 'holder', '')
 return 1");
@@ -384,9 +381,12 @@ if removed > 0 and redis.call('HINCRBY', KEYS[1], field, -removed) <= 0 then
 end
 return removed";
 
-/// The state of a lock, and the time of Redis in microseconds: below 2⁵³, so exact as a Lua number.
-const LOCK: &str = "local time = redis.call('TIME')
+/// The time of Redis in microseconds: below 2⁵³, so exact as a Lua number.
+const NOW: &str = "local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
-local found = redis.call('HMGET', KEYS[1], 'token', 'holder', 'until')
+";
+
+/// The state of a lock.
+const LOCK: &str = "local found = redis.call('HMGET', KEYS[1], 'token', 'holder', 'until')
 local till = tonumber(found[3] or '0')
 ";

@@ -2,8 +2,7 @@
 
 use std::fmt;
 
-use redis::IntoConnectionInfo;
-
+use super::url::addresses;
 use super::url_error::UrlError;
 
 /// The port of a node whose URL has none.
@@ -19,16 +18,8 @@ impl ClusterSeeds {
         if hosts.contains([',', '/', '?', '@']) {
             return Err(UrlError::Cluster);
         }
-        let mut seeds = Vec::new();
-        for host in hosts.split('+') {
-            let has_port = host.rsplit(']').next().is_some_and(|rest| rest.contains(':'));
-            let host = if has_port { host.to_owned() } else { format!("{host}:{PORT}") };
-            format!("redis://{host}").into_connection_info().map_err(|_| UrlError::Cluster)?;
-            seeds.push(host);
-        }
-        seeds.sort_unstable();
-        seeds.dedup();
-        Ok(Self(seeds))
+        let seeds = addresses(hosts, PORT).ok_or(UrlError::Cluster)?;
+        Ok(Self(seeds.into_iter().map(|(address, _)| address).collect()))
     }
 
     pub(super) fn addresses(&self) -> &[String] {

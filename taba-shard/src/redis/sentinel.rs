@@ -7,6 +7,7 @@ use futures::stream::FuturesUnordered;
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, Pipeline, RedisConnectionInfo, RedisError};
 
 use super::reply::ask_once;
+use super::url::addresses;
 use super::url_error::UrlError;
 use crate::command::Reply;
 use crate::limits::SENTINEL_TIMEOUT;
@@ -58,16 +59,7 @@ impl Sentinels {
             return Err(UrlError::Sentinel);
         }
         let connection = |url: String| url.into_connection_info().map_err(|_| UrlError::Sentinel);
-        let mut servers = Vec::new();
-        for host in hosts.split('+') {
-            let has_port = host.rsplit(']').next().is_some_and(|rest| rest.contains(':'));
-            let host = if has_port { host.to_owned() } else { format!("{host}:{PORT}") };
-            let info = connection(format!("redis://{host}"))?;
-            servers.push((host, info));
-        }
-        // One order, so that two lists of the same Sentinels are one address.
-        servers.sort_by(|(left, _), (right, _)| left.cmp(right));
-        servers.dedup_by(|(left, _), (right, _)| left == right);
+        let servers = addresses(hosts, PORT).ok_or(UrlError::Sentinel)?;
         let (mut user, mut password) = ("", "");
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             match pair.split_once('=') {

@@ -39,8 +39,18 @@ const CLUSTER: &str = "redis+cluster://";
 pub struct ShardUrl {
     /// User, password and database; and the address, where no Sentinels name it.
     info: ConnectionInfo,
-    sentinels: Option<Sentinels>,
-    seeds: Option<ClusterSeeds>,
+    target: UrlTarget,
+}
+
+/// What a URL names.
+#[derive(Clone)]
+enum UrlTarget {
+    /// The Redis at its address.
+    Address,
+    /// The primary that Sentinels name.
+    Sentinels(Sentinels),
+    /// A whole Redis Cluster.
+    Cluster(ClusterSeeds),
 }
 
 /// The primary that a URL means now.
@@ -68,7 +78,7 @@ impl ShardUrl {
         let info = url.into_connection_info().map_err(|_| UrlError::Form)?;
         // RESP2 has one form for each answer.
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP2);
-        Ok(Self { info: info.set_redis_settings(settings), sentinels: None, seeds: None })
+        Ok(Self { info: info.set_redis_settings(settings), target: UrlTarget::Address })
     }
 
     /// Parses what follows [`CLUSTER`].
@@ -81,12 +91,12 @@ impl ShardUrl {
         let info = like.map_err(|_| UrlError::Cluster)?.info;
         // A Cluster has one database.
         let hosts = hosts.strip_suffix('/').unwrap_or(hosts);
-        Ok(Self { info, sentinels: None, seeds: Some(ClusterSeeds::parse(hosts)?) })
+        Ok(Self { info, target: UrlTarget::Cluster(ClusterSeeds::parse(hosts)?) })
     }
 
     /// The nodes of the Cluster that it means, if it means one.
     pub(super) const fn seeds(&self) -> Option<&ClusterSeeds> {
-        self.seeds.as_ref()
+        if let UrlTarget::Cluster(seeds) = &self.target { Some(seeds) } else { None }
     }
 
     pub(super) const fn info(&self) -> &ConnectionInfo {
@@ -104,7 +114,7 @@ impl ShardUrl {
         let (master, database) = path.split_once('/').unwrap_or((path, ""));
         let like = Self::new(&format!("redis://{login}localhost/{database}"));
         let info = like.map_err(|_| UrlError::Sentinel)?.info;
-        Ok(Self { info, sentinels: Some(Sentinels::parse(hosts, master, query)?), seeds: None })
+        Ok(Self { info, target: UrlTarget::Sentinels(Sentinels::parse(hosts, master, query)?) })
     }
 
     /// The same user, password and database at another address: `host:port`, a path for a Unix socket, or the URL of one
@@ -120,40 +130,44 @@ impl ShardUrl {
         } else {
             format!("redis://{address}")
         };
-        let Self { info, sentinels, seeds: _ } = Self::new(&url)?;
-        let sentinels = match (sentinels, &self.sentinels) {
-            (Some(named), Some(like)) => Some(named.signed_in_as(like)),
-            (named, _) => named,
+        let Self { info, target } = Self::new(&url)?;
+        let target = match (target, &self.target) {
+            (UrlTarget::Sentinels(named), UrlTarget::Sentinels(like)) => {
+                UrlTarget::Sentinels(named.signed_in_as(like))
+            }
+            (target, _) => target,
         };
-        Ok(Self { info: self.info.clone().set_addr(info.addr().clone()), sentinels, seeds: None })
+        Ok(Self { info: self.info.clone().set_addr(info.addr().clone()), target })
     }
 
     /// What an operator calls it: the URL without secrets.
     pub(super) fn label(&self) -> String {
-        match (&self.sentinels, &self.seeds) {
-            (None, None) => format!("redis://{self}"),
-            _ => self.to_string(),
+        match self.target {
+            UrlTarget::Address => format!("redis://{self}"),
+            UrlTarget::Sentinels(_) | UrlTarget::Cluster(_) => self.to_string(),
         }
     }
 
     /// Asks the Sentinels, if there are any.
     pub(super) async fn resolve(&self) -> Result<ResolvedUrl, SentinelError> {
         let info = self.info.clone();
-        if let Some(seeds) = &self.seeds {
-            return Err(SentinelError::Cluster { url: seeds.to_string() });
+        match &self.target {
+            UrlTarget::Address => Ok(ResolvedUrl { info, failover: 0 }),
+            UrlTarget::Sentinels(sentinels) => {
+                let Primary { address, failover } = sentinels.primary().await?;
+                Ok(ResolvedUrl { info: info.set_addr(address), failover })
+            }
+            UrlTarget::Cluster(seeds) => Err(SentinelError::Cluster { url: seeds.to_string() }),
         }
-        let Some(sentinels) = &self.sentinels else { return Ok(ResolvedUrl { info, failover: 0 }) };
-        let Primary { address, failover } = sentinels.primary().await?;
-        Ok(ResolvedUrl { info: info.set_addr(address), failover })
     }
 }
 
 impl fmt::Display for ShardUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.sentinels, &self.seeds) {
-            (Some(sentinels), _) => write!(f, "{sentinels}"),
-            (None, Some(seeds)) => write!(f, "{seeds}"),
-            (None, None) => write!(f, "{}", self.info.addr()),
+        match &self.target {
+            UrlTarget::Address => write!(f, "{}", self.info.addr()),
+            UrlTarget::Sentinels(sentinels) => write!(f, "{sentinels}"),
+            UrlTarget::Cluster(seeds) => write!(f, "{seeds}"),
         }
     }
 }
@@ -170,6 +184,21 @@ impl FromStr for ShardUrl {
     fn from_str(url: &str) -> Result<Self, UrlError> {
         Self::new(url)
     }
+}
+
+/// The addresses in `host[:port][+host[:port]]…`, with ports, sorted, each once; `None` when one of them is none. Sorted, so
+/// that two lists of the same processes are one address.
+pub(super) fn addresses(hosts: &str, port: u16) -> Option<Vec<(String, ConnectionInfo)>> {
+    let address = |host: &str| {
+        let has_port = host.rsplit(']').next().is_some_and(|rest| rest.contains(':'));
+        let host = if has_port { host.to_owned() } else { format!("{host}:{port}") };
+        let info = format!("redis://{host}").into_connection_info().ok()?;
+        Some((host, info))
+    };
+    let mut all: Vec<_> = hosts.split('+').map(address).collect::<Option<_>>()?;
+    all.sort_by(|(left, _), (right, _)| left.cmp(right));
+    all.dedup_by(|(left, _), (right, _)| left == right);
+    Some(all)
 }
 
 #[cfg(test)]

@@ -17,10 +17,8 @@ use crate::{keys, layout};
 /// Waits for this process's last commit: each commit follows on the one before, so the last proves all. Where that
 /// chain may be broken (see `commit::done`), one wait fails, because it may be about a lost commit.
 pub(super) async fn stable(store: &ShardedRedis, vbucket: VBucket) -> Result<(), StoreError> {
-    if let Some(cluster) = store.shards.cluster()
-        && let Err(error) = cluster.refresh(CLUSTER_STABLE_INTERVAL).await
-    {
-        tracing::debug!(error = taba_core::causes(&error), "the nodes do not say who has which slot");
+    if let Some(cluster) = store.shards.cluster() {
+        cluster.try_refresh(CLUSTER_STABLE_INTERVAL).await;
     }
     let owner = store.owner(vbucket).await?;
     let link = store.shards.link(owner.shard);

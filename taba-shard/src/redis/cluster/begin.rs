@@ -115,15 +115,7 @@ async fn take(cluster: &Cluster, vbuckets: VBuckets) -> Result<CensusReport, Con
         census.answer(shard, holding.held);
         holding.damaged.into_iter().for_each(|vbucket| census.damaged(shard, vbucket));
     }
-    match census.finish() {
-        Ok(found) => Ok(CensusReport { found, silence, connections: Vec::new() }),
-        Err(CensusError::Incomplete { shard }) => {
-            let error = silence.into_iter().find(|(silent, _)| *silent == shard);
-            Err(error
-                .map_or(CensusError::Incomplete { shard }.into(), |(_, error)| ConnectError::Link(error)))
-        }
-        Err(error) => Err(error.into()),
-    }
+    CensusReport::of(census, silence, Vec::new())
 }
 
 /// Creates the missing VBuckets, each at the node that has its slot; when all exist, marks each as complete.

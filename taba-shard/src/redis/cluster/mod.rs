@@ -164,7 +164,7 @@ impl Cluster {
     ///
     /// # Errors
     /// [`ConnectError::Cluster`] when none answers; what is known stays.
-    pub(crate) async fn refresh(&self, interval: Duration) -> Result<(), ConnectError> {
+    async fn refresh(&self, interval: Duration) -> Result<(), ConnectError> {
         let called = monotonic();
         let mut asked = self.asked.lock().await;
         if asked.is_some_and(|last| called.saturating_duration_since(last) < interval || last > called) {
@@ -174,6 +174,13 @@ impl Cluster {
         let claims = self.ask_nodes().await?;
         self.change(|table, cluster| cluster.follow(table, &claims));
         Ok(())
+    }
+
+    /// As [`refresh`](Self::refresh), where it is no fault that none answers: what is known is used.
+    pub(crate) async fn try_refresh(&self, interval: Duration) {
+        if let Err(error) = self.refresh(interval).await {
+            tracing::debug!(error = taba_core::causes(&error), "the nodes do not say who has which slot");
+        }
     }
 
     fn follow(&self, table: &mut SlotTable, claims: &SlotClaims) {

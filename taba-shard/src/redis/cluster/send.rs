@@ -120,8 +120,8 @@ impl Cluster {
                     answers[this.at] = Some(outcome);
                 }
             }
-            if refresh && let Err(error) = self.refresh(CLUSTER_REFRESH_INTERVAL).await {
-                tracing::debug!(error = taba_core::causes(&error), "the nodes do not say who has which slot");
+            if refresh {
+                self.try_refresh(CLUSTER_REFRESH_INTERVAL).await;
             }
             if pending.is_empty() {
                 break;
