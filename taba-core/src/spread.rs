@@ -129,6 +129,8 @@ pub struct TooManySpreadRules;
 
 /// Which Tabs are spread, and how wide. Of several rules for one Tab the widest counts.
 ///
+/// As JSON, stores keep them and Servers tell them to Agents; fields of later versions are passed over.
+///
 /// # Examples
 /// ```
 /// use taba_core::{Spread, SpreadRules, SpreadTabs, TabName};
@@ -242,16 +244,6 @@ impl SpreadRules {
         }
         self.0.sort_by(|a, b| a.tabs.cmp(&b.tabs));
     }
-
-    /// As JSON: what stores keep, and Servers tell Agents. Fields of later versions are passed over.
-    pub fn encode(&self) -> String {
-        serde_json::to_string(self).expect("numbers and texts are JSON")
-    }
-
-    /// Reads what [`encode`](Self::encode) wrote; `None` when it is something else.
-    pub fn decode(text: &[u8]) -> Option<Self> {
-        serde_json::from_slice(text).ok()
-    }
 }
 
 #[cfg(test)]
@@ -312,17 +304,25 @@ mod tests {
         assert_eq!(rules.next_change(), 2);
     }
 
+    fn encode(rules: &SpreadRules) -> String {
+        serde_json::to_string(rules).unwrap()
+    }
+
+    fn decode(text: &[u8]) -> Option<SpreadRules> {
+        serde_json::from_slice(text).ok()
+    }
+
     #[test]
     fn the_bytes_in_a_store_are_a_promise() {
         let mut rules = SpreadRules::default();
         rules.set(&prefix("ads."), of(8), 2);
         rules.set(&name("hot;a=b"), of(16), 1);
         let text = r#"[{"name":"hot;a=b","spread":16,"widest":16,"change":1},{"prefix":"ads.","spread":8,"widest":8,"change":2}]"#;
-        assert_eq!(rules.encode(), text);
+        assert_eq!(encode(&rules), text);
         let later = text.replace("\"change\":1", "\"change\":1,\"by\":\"ops\"");
-        assert_eq!(SpreadRules::decode(later.as_bytes()), Some(rules));
+        assert_eq!(decode(later.as_bytes()), Some(rules));
         for bad in ["", "{}", "[1]", &text.replace(":16", ":17"), &text.replace("name", "regex")] {
-            assert_eq!(SpreadRules::decode(bad.as_bytes()), None, "{bad}");
+            assert_eq!(decode(bad.as_bytes()), None, "{bad}");
         }
     }
 
@@ -347,7 +347,7 @@ mod tests {
             let mut again = all.clone();
             again.merge(&all);
             prop_assert_eq!(&again, &all);
-            prop_assert_eq!(SpreadRules::decode(all.encode().as_bytes()), Some(all));
+            prop_assert_eq!(decode(encode(&all).as_bytes()), Some(all));
         }
     }
 }

@@ -185,7 +185,7 @@ impl Shared {
         let is_news = self.with(|relay, _| relay.set_spread(rules)).unwrap_or_default();
         if is_news {
             tracing::info!(
-                rules = rules.encode(),
+                rules = serde_json::to_string(rules).unwrap_or_default(),
                 "other tabs are spread over several vbuckets now, or wider or less wide"
             );
         }

@@ -37,7 +37,7 @@ pub(super) async fn listed(
 ) -> Result<Vec<ListedTab>, QueryError> {
     let tabs_max = state.limits.tabs_max;
     let mut found = Vec::new();
-    let (places, mut rules) = state.vbuckets_of(selection).await;
+    let (places, rules) = state.vbuckets_of(selection).await;
     let mut answers = stream::iter(places)
         .map(|vbucket| async move { (vbucket, coverage.read(vbucket, state.store.tabs(vbucket)).await) })
         .buffer_unordered(state.limits.vbuckets_at_once.max(1));
@@ -65,13 +65,7 @@ pub(super) async fn listed(
         same
     });
     let Some(missing) = coverage.missing() else { return Ok(found) };
-    let (vbuckets, rules) = (
-        state.store.vbuckets(),
-        match rules.take() {
-            Some(rules) => rules,
-            None => state.spread_so_far().await,
-        },
-    );
+    let (vbuckets, rules) = (state.store.vbuckets(), state.spread_or(rules).await);
     for tab in &mut found {
         let is_missing = |place| missing.vbuckets.contains(place);
         let places = || vbuckets.places(&tab.name, rules.widest(&tab.name));

@@ -127,10 +127,7 @@ async fn keys<K: Ord>(
     let mut found = BTreeMap::new();
     let mut several = BTreeSet::new();
     let (places, rules) = state.vbuckets_of(selection).await;
-    let rules = match rules {
-        Some(rules) => rules,
-        None => state.spread_so_far().await,
-    };
+    let rules = state.spread_or(rules).await;
     let mut answers = stream::iter(places)
         .map(|vbucket| coverage.read(vbucket, keys_of(state, vbucket, selection, &rules, column)))
         .buffer_unordered(state.limits.vbuckets_at_once.max(1));

@@ -151,10 +151,7 @@ async fn remove(
 ) -> Result<(), QueryError> {
     let coverage = Coverage::new(&state.store);
     let (mut vbuckets, rules) = state.vbuckets_of(selection).await;
-    let rules = match rules {
-        Some(rules) => rules,
-        None => state.spread_so_far().await,
-    };
+    let rules = state.spread_or(rules).await;
     let mut emptied = BTreeSet::new();
     let begin = at(cursor).clone();
     vbuckets.retain(|vbucket| vbucket.index() >= begin.vbucket);
@@ -197,16 +194,17 @@ async fn remove(
 /// Whether a Tab that is spread has no State left, so far as can be read.
 async fn is_empty(state: &QueryState, tab: &TabName, widest: Spread, coverage: &Coverage) -> bool {
     for vbucket in state.store.vbuckets().places(tab, widest) {
-        let scan = Scan::default().with_tab(tab.clone()).with_limit(1).with_what(ScanWhat::Keys);
-        if coverage
-            .read(vbucket, state.store.scan(vbucket, &scan))
-            .await
-            .is_none_or(|found| !found.is_empty())
-        {
+        if coverage.read(vbucket, has_none(state, vbucket, tab)).await != Some(true) {
             return false;
         }
     }
     true
+}
+
+/// Whether a VBucket has no State of a Tab.
+async fn has_none(state: &QueryState, vbucket: VBucket, tab: &TabName) -> Result<bool, StoreError> {
+    let scan = Scan::default().with_tab(tab.clone()).with_limit(1).with_what(ScanWhat::Keys);
+    Ok(state.store.scan(vbucket, &scan).await?.is_empty())
 }
 
 fn at(cursor: &Mutex<PruneCursor>) -> MutexGuard<'_, PruneCursor> {
@@ -330,8 +328,7 @@ async fn commit_index(
         let version = state.store.load(vbucket, &Wanted::default()).await?.version;
         let mut empty = Vec::new();
         for tab in tabs {
-            let scan = Scan::default().with_tab(tab.clone()).with_limit(1).with_what(ScanWhat::Keys);
-            if state.store.scan(vbucket, &scan).await?.is_empty() {
+            if has_none(state, vbucket, tab).await? {
                 empty.push(tab.clone());
             }
         }

@@ -63,8 +63,16 @@ pub async fn set_spread(
 
 impl QueryState {
     /// How wide Tabs may have been spread by what was stored before the call; as wide as can be where nobody can say.
-    pub(super) async fn spread_so_far(&self) -> SpreadRules {
+    async fn spread_so_far(&self) -> SpreadRules {
         spread::any(&*self.store).await.unwrap_or_else(|_| SpreadRules::unknown())
+    }
+
+    /// These rules, or those of [`spread_so_far`](Self::spread_so_far) where none were read yet.
+    pub(super) async fn spread_or(&self, rules: Option<SpreadRules>) -> SpreadRules {
+        match rules {
+            Some(rules) => rules,
+            None => self.spread_so_far().await,
+        }
     }
 
     /// The VBuckets that can hold selected Tabs, and the rules if they were needed for that.
