@@ -41,9 +41,7 @@ impl Server {
     pub fn start(directory: &Path, port: u16) -> Self {
         let mut command = Command::new(binary("taba-server"));
         command.arg("--listen").arg(format!("127.0.0.1:{port}")).arg("--data-dir").arg(directory);
-        let server = Self { process: Process::start("taba-server", &mut command), port };
-        wait_until("the server answers", || server.try_get("/v2/status").is_some());
-        server
+        Self::run(&mut command, port)
     }
 
     /// Starts one of 64 VBuckets on these Redis processes (URLs with commas between) on a free port, with more arguments, and
@@ -56,7 +54,11 @@ impl Server {
         let mut command = Command::new(binary("taba-server"));
         command.arg(format!("--listen=127.0.0.1:{port}")).args(["--store=redis", "--redis", redis]);
         command.args(["--vbuckets=64", "--workers=2"]).args(more);
-        let server = Self { process: Process::start("taba-server", &mut command), port };
+        Self::run(&mut command, port)
+    }
+
+    fn run(command: &mut Command, port: u16) -> Self {
+        let server = Self { process: Process::start("taba-server", command), port };
         wait_until("the server answers", || server.try_get("/v2/status").is_some());
         server
     }
@@ -144,9 +146,7 @@ impl Agent {
         let mut command = Command::new(binary("taba-agent"));
         command.arg("--listen").arg(format!("127.0.0.1:{port}")).arg("--servers").arg(servers.join(","));
         command.arg("--spool=memory");
-        let agent = Self { process: Process::start("taba-agent", &mut command), port };
-        wait_until("the agent answers", || ureq::get(&format!("{}/v2/status", agent.url())).call().is_ok());
-        agent
+        Self::run(&mut command, port)
     }
 
     /// Starts one of 64 VBuckets for these Servers (with commas between) on a free port, with more arguments, and waits until
@@ -159,7 +159,11 @@ impl Agent {
         let mut command = Command::new(binary("taba-agent"));
         command.arg(format!("--listen=127.0.0.1:{port}")).args(["--servers", servers]);
         command.args(["--vbuckets=64", "--spool=memory"]).args(more);
-        let agent = Self { process: Process::start("taba-agent", &mut command), port };
+        Self::run(&mut command, port)
+    }
+
+    fn run(command: &mut Command, port: u16) -> Self {
+        let agent = Self { process: Process::start("taba-agent", command), port };
         wait_until("the agent answers", || get(&agent.url(), "/v2/status").is_some());
         agent
     }

@@ -1,8 +1,9 @@
 //! [`Pair`]: a Redis with a replica, which Redis Sentinel monitors.
 
 use crate::link::Link;
+use crate::load::Load;
 use crate::redis::{Options, Redis, Sentinel};
-use crate::wait_until;
+use crate::{Agent, Server, wait_until};
 
 /// A primary, a replica, and the way of the replica to it.
 #[derive(Debug)]
@@ -72,6 +73,19 @@ pub fn master(n: usize) -> String {
 /// The address of a shard that is this pair.
 pub fn sentinel_url(sentinel: &Sentinel, n: usize) -> String {
     format!("redis+sentinel://{}/{}", sentinel.address(), master(n))
+}
+
+/// Starts two Servers on the first so many of these pairs, an Agent for them, and a load that it takes.
+///
+/// # Panics
+/// When one does not start.
+pub fn serve(sentinel: &Sentinel, pairs: usize) -> ([Server; 2], Agent, Load) {
+    let redis: Vec<String> = (0..pairs).map(|n| sentinel_url(sentinel, n)).collect();
+    let servers = [0; 2].map(|_| Server::on_redis(&redis.join(","), &["--redis-replicas=1"]));
+    let urls = servers.each_ref().map(Server::url);
+    let agent = Agent::of(&urls.join(","), &[]);
+    let load = Load::start(&agent.url(), &urls);
+    (servers, agent, load)
 }
 
 /// Starts a Sentinel for these pairs.

@@ -61,16 +61,7 @@ const fn without(rule: Rule, checker: Checker) -> Checker {
 
 /// Nothing is found; and it is not because nothing happens.
 fn holds(checker: Checker, steps: u64) {
-    let verdict = checker.search(steps);
-    println!(
-        "{} walks, {} steps; {} events let go, {} Batches taken back by the store",
-        verdict.walks, verdict.steps, verdict.released, verdict.taken_back
-    );
-    if let Some(found) = verdict.found {
-        panic!("the protocol has a hole:\n{}", tell(&checker, &checker.shorten(&found)));
-    }
-    assert!(verdict.released >= 10, "hardly anything is let go amid faults");
-    assert!(verdict.taken_back >= 300, "stores hardly ever go back");
+    taba_tests::spec::assert_holds(&checker, steps, 300);
 }
 
 /// Something is found.

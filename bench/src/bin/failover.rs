@@ -5,9 +5,7 @@
 #![expect(clippy::print_stdout, reason = "a bench prints its figures")]
 
 use taba_bench::print_machine;
-use taba_tests::load::Load;
-use taba_tests::pair::{Pair, master, monitor, sentinel_url};
-use taba_tests::{Agent, Server};
+use taba_tests::pair::{Pair, master, monitor, serve};
 
 const ROUNDS: usize = 5;
 /// Events that a replica that lags does not have, about.
@@ -19,11 +17,7 @@ fn main() {
     for _ in 0..ROUNDS {
         let mut pairs = Pair::start_many(2);
         let sentinel = monitor(&pairs);
-        let urls = [0, 1].map(|n| sentinel_url(&sentinel, n)).join(",");
-        let servers = [0; 2].map(|_| Server::on_redis(&urls, &["--redis-replicas=1"]));
-        let urls = servers.each_ref().map(Server::url);
-        let agent = Agent::of(&urls.join(","), &[]);
-        let load = Load::start(&agent.url(), &urls);
+        let (_servers, _agent, load) = serve(&sentinel, 2);
         for (n, pair) in pairs.iter_mut().enumerate() {
             pair.catch_up();
             if n > 0 {

@@ -183,6 +183,11 @@ impl World {
         Duration::from_millis(self.options.flush_ms)
     }
 
+    /// How long until what is written is on the replica and on its disk, and a Server knows.
+    fn stable_after(&self) -> Duration {
+        Duration::from_secs_f64(self.options.replica_lag_ms / 1e3) + DISK_LAG + STABLE_POLL_INTERVAL
+    }
+
     /// About so many milliseconds: from the half up, with a tail.
     fn latency(&mut self, milliseconds: f64) -> Duration {
         let tail = -(1.0 - self.noise.fraction()).ln();
@@ -356,9 +361,8 @@ impl World {
             }
             ServerAction::Stabilise(vbucket, version) => {
                 let shard = self.servers[server].view[usize::from(vbucket)];
-                let lag = Duration::from_secs_f64(self.options.replica_lag_ms / 1e3);
                 let history = self.shards.history(shard);
-                let at = now + lag + DISK_LAG + STABLE_POLL_INTERVAL;
+                let at = now + self.stable_after();
                 self.agenda.at(at, Event::Stable { server, process, vbucket, version, shard, history });
             }
             ServerAction::Answer { agent, request, acks } => {

@@ -22,6 +22,25 @@ pub fn tell(checker: &Checker, found: &Found) -> String {
     story + "   => " + &wrong(found.violation)
 }
 
+/// Walks so many steps, and says how far that came.
+///
+/// # Panics
+/// When something is found; and when hardly anything happened: less than 10 events were let go, or fewer Batches were taken back
+/// than this.
+#[expect(clippy::print_stdout, reason = "a test says what it has walked through")]
+pub fn assert_holds(checker: &Checker, steps: u64, taken_back_min: u64) {
+    let verdict = checker.search(steps);
+    println!(
+        "{} walks, {} steps; {} events let go, {} Batches taken back by the store",
+        verdict.walks, verdict.steps, verdict.released, verdict.taken_back
+    );
+    if let Some(found) = verdict.found {
+        panic!("the protocol has a hole:\n{}", tell(checker, &checker.shorten(&found)));
+    }
+    assert!(verdict.released >= 10, "hardly anything is let go amid faults");
+    assert!(verdict.taken_back >= taken_back_min, "stores hardly ever go back");
+}
+
 fn wrong(violation: Violation) -> String {
     match violation {
         Violation::Twice(events) => format!("{events} counted twice"),

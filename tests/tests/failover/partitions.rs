@@ -80,7 +80,7 @@ fn whatever_is_cut_off_loses_and_doubles_nothing() {
     // Those that were under way.
     assert!(moved() <= before + 4, "it was cut off");
     network.cut(&[TOOL], &SHARDS, false);
-    tool.json(&["throttle"]);
+    tool.json(&["throttle", "--moves", "0"]);
     wait_until("the run ends", || !run.is_running());
     wait_until("all is where it is to be", || tool.run("", &["resume"]).status.success());
     load.becomes_fresh("the tool reaches the shards again");

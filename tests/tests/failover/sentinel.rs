@@ -6,7 +6,7 @@ use std::fs;
 use taba_core::{TabName, VBucket, VBuckets};
 use taba_shard::{ShardName, ShardUrl, Shards, ShardsOptions};
 use taba_tests::load::{Load, TABS};
-use taba_tests::pair::{Pair, master, monitor, sentinel_url};
+use taba_tests::pair::{Pair, master, monitor, sentinel_url, serve};
 use taba_tests::redis::Sentinel;
 use taba_tests::{Agent, Process, Server, Tool, wait_until};
 use tempfile::TempDir;
@@ -15,11 +15,7 @@ use tempfile::TempDir;
 fn a_primary_that_is_killed_stops_no_recording_and_its_replica_has_everything_soon() {
     let mut pairs = Pair::start_many(2);
     let sentinel = monitor(&pairs);
-    let urls = [0, 1].map(|n| sentinel_url(&sentinel, n)).join(",");
-    let servers = [0; 2].map(|_| Server::on_redis(&urls, &["--redis-replicas=1"]));
-    let urls = servers.each_ref().map(Server::url);
-    let agent = Agent::of(&urls.join(","), &[]);
-    let load = Load::start(&agent.url(), &urls);
+    let (_servers, _agent, load) = serve(&sentinel, 2);
     for (n, lag) in [(0, ""), (1, " that lags")] {
         let pair = &mut pairs[n];
         // A replica that does not even have the name of its shard would be refused.
@@ -68,10 +64,7 @@ impl Deployment {
         let pairs = Pair::start_many(count);
         let sentinel = monitor(&pairs);
         let replicas = "--redis-replicas=1";
-        let servers = [0; 2].map(|_| Server::on_redis(&sentinel_url(&sentinel, 0), &[replicas]));
-        let urls = servers.each_ref().map(Server::url);
-        let agent = Agent::of(&urls.join(","), &[]);
-        let load = Load::start(&agent.url(), &urls);
+        let (servers, agent, load) = serve(&sentinel, 1);
         let tool = Tool::of(sentinel_url(&sentinel, 0));
         for n in 1..count {
             tool.json(&[replicas, "add", &sentinel_url(&sentinel, n), "--no-rebalance"]);

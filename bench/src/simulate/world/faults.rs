@@ -3,8 +3,6 @@
 use std::time::Duration;
 
 use taba_agent::dispatcher::FailureCause;
-
-use taba_shard::limits::{DISK_LAG, STABLE_POLL_INTERVAL};
 use taba_shard::migration::MoveStep;
 
 use super::{Event, World};
@@ -119,10 +117,7 @@ impl World {
         let at = match step {
             MoveStep::Copy { .. } => self.copied_at(moving),
             // Once what the destination holds is stable.
-            MoveStep::Retire { .. } => {
-                let lag = Duration::from_secs_f64(self.options.replica_lag_ms / 1e3);
-                read + lag + DISK_LAG + STABLE_POLL_INTERVAL
-            }
+            MoveStep::Retire { .. } => read + self.stable_after(),
             _ => read + self.latency(self.options.store_network_ms),
         };
         self.agenda.at(at, Event::Step(moving, step));
