@@ -38,7 +38,7 @@
 //! ```
 //!
 //! The key space is cut into [`VBuckets`](taba_core::VBuckets); each shard owns some of them. All keys of a VBucket
-//! carry its hash tag, so a Redis Cluster may hold them too. Works with Redis 7 and Valkey.
+//! carry its hash tag, so a Redis Cluster can keep them in place of a list of shards (see [`ShardUrl`]). Works with Redis 7 and Valkey.
 //!
 //! | module | content |
 //! |---|---|

@@ -24,10 +24,7 @@ impl Pair {
     pub fn start_many(count: usize) -> Vec<Self> {
         let pairs: Vec<Self> = (0..count).map(|_| Self::start()).collect();
         for pair in &pairs {
-            pair.replica.wait_for_link();
-            wait_until("the primary sees its replica", || {
-                pair.primary.info("replication", "slave0").contains("state=online")
-            });
+            pair.replica.wait_for_primary(&pair.primary);
         }
         pairs
     }

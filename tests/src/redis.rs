@@ -322,6 +322,14 @@ impl Redis {
         wait_until("the replica catches up", || offset(self, "slave_repl_offset") >= wanted);
     }
 
+    /// Waits until this replica follows its primary, and the primary says so.
+    pub fn wait_for_primary(&self, primary: &Self) {
+        self.wait_for_link();
+        wait_until("the primary sees its replica", || {
+            primary.info("replication", "slave0").contains("state=online")
+        });
+    }
+
     /// Waits until this replica follows its primary.
     pub fn wait_for_link(&self) {
         wait_until("the replica follows", || self.info("replication", "master_link_status") == "up");

@@ -1,4 +1,15 @@
 //! The driver: connections to Redis processes, and the scripts that run in them.
+//!
+//! | module | content |
+//! |---|---|
+//! | `url`, `url_error`, `topology`, `options` | where the shards are, and how they are used |
+//! | `sentinel`, `seeds` | a primary that Sentinels name; the nodes of a Cluster that are asked first |
+//! | `link`, `reconnect`, `info`, `reply`, `error` | one connection to one Redis: its settings, its replies, its errors |
+//! | `scripts` | what runs in Redis |
+//! | `shards`, `listed`, `request` | all shards together: a list and a shard map, or a Cluster |
+//! | `census`, `head`, `bootstrap`, `adopt` | what the shards hold; making a deployment, and repairing one |
+//! | `maps`, `membership` | the shard map, and shards that come and go |
+//! | `cluster` | a Redis Cluster in place of a list: its slots, and requests that follow them |
 
 mod adopt;
 mod bootstrap;

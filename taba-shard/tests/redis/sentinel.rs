@@ -11,10 +11,7 @@ use crate::kit::{self, commit, loaded, vbucket, version};
 
 fn replica_of(primary: &Redis) -> Redis {
     let replica = Redis::start(Options { replica_of: Some(primary.port()), ..Options::durable() });
-    replica.wait_for_link();
-    wait_until("the primary sees its replica", || {
-        primary.info("replication", "slave0").contains("state=online")
-    });
+    replica.wait_for_primary(primary);
     replica
 }
 

@@ -12,10 +12,7 @@ use crate::kit::{self, commit, vbucket};
 async fn pair() -> (Redis, Redis) {
     let primary = Redis::start(Options::durable());
     let replica = Redis::start(Options { replica_of: Some(primary.port()), ..Options::durable() });
-    replica.wait_for_link();
-    wait_until("the primary sees its replica", || {
-        primary.info("replication", "slave0").contains("state=online")
-    });
+    replica.wait_for_primary(&primary);
     (primary, replica)
 }
 

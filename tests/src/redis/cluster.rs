@@ -36,10 +36,7 @@ impl RedisCluster {
         for place in primaries..primaries + replicas {
             let (replica, primary) = (&cluster.nodes[place], &cluster.nodes[place - primaries]);
             assert_eq!(replica.command(&["CLUSTER", "REPLICATE", &cluster.id(place - primaries)]), "OK");
-            replica.wait_for_link();
-            wait_until("the primary sees its replica", || {
-                primary.info("replication", "slave0").contains("state=online")
-            });
+            replica.wait_for_primary(primary);
         }
         for node in &cluster.nodes {
             let of_replicas = |nodes: &str| nodes.lines().filter(|line| line.contains("slave")).count();
