@@ -18,6 +18,7 @@ mod clock;
 mod cluster;
 mod error;
 mod head;
+mod hosts;
 mod info;
 mod link;
 mod listed;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::url::addresses;
+use super::hosts::addresses;
 use super::url_error::UrlError;
 
 /// The port of a node whose URL has none.

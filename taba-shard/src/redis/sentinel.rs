@@ -6,8 +6,8 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, Pipeline, RedisConnectionInfo, RedisError};
 
+use super::hosts::addresses;
 use super::reply::ask_once;
-use super::url::addresses;
 use super::url_error::UrlError;
 use crate::command::Reply;
 use crate::limits::SENTINEL_TIMEOUT;
