@@ -93,12 +93,6 @@ impl<S> KeyedStates<S> {
         &self.other
     }
 
-    /// The same keys, each with another State.
-    pub(crate) fn map<T>(self, state: impl Fn(S) -> T) -> KeyedStates<T> {
-        let keys = self.keys.into_iter().map(|(rank, held)| (rank, state(held))).collect();
-        KeyedStates { keys, other: state(self.other) }
-    }
-
     /// Moves the keys beyond the first `keys_max` to `other`, and says whether there were any.
     fn fit(&mut self, keys_max: usize, merge: impl Fn(&mut S, &S)) -> bool {
         let is_over = self.keys.len() > keys_max;

@@ -8,8 +8,7 @@ use taba_core::{Caveats, Event, Events, Format, Handler, Timestamp};
 /// Two to six parts that fold the same events, each under a name of its own.
 ///
 /// Rendered as one map: `{"name": what that part says, …}`, in the order given. The map of a part whose name is `""`
-/// is laid out in the group's own map instead of under a name. Percentiles that are laid out beside the extremes of the
-/// same values are shown within them.
+/// is laid out in the group's own map instead of under a name.
 ///
 /// The State is the tuple of the parts' States, and the laws hold for it because they hold for each. The version is
 /// the sum of the parts' versions, less one for each part but the first; so it rises when that of a part does.
@@ -72,23 +71,6 @@ fn lay_out(map: &mut Map<String, Value>, name: &str, said: Value) {
     }
 }
 
-/// Keeps percentiles within the extremes that stand beside them, or at the value if there was only one: an estimate may
-/// lie beyond what was ever observed.
-fn tighten(map: &mut Map<String, Value>) {
-    let number = |name: &str| map.get(name).and_then(Value::as_f64);
-    let single = number("total").filter(|_| number("count") == Some(1.0));
-    let (min, max) = (number("min").or(single), number("max").or(single));
-    let (Some(min), Some(max), Some(Value::Array(estimates))) = (min, max, map.get_mut("pct")) else {
-        return;
-    };
-    for estimate in estimates {
-        // Not `clamp`, which panics should the extremes be no extremes.
-        if let Some(number) = estimate.as_f64() {
-            *estimate = Value::from(number.max(min).min(max));
-        }
-    }
-}
-
 macro_rules! group {
     ($count:literal: $($part:ident $place:tt),+) => {
         impl<A: Handler, $($part: Handler<Value = A::Value>),+> sealed::Sealed for (A, $($part),+) {}
@@ -142,7 +124,6 @@ macro_rules! group {
                 let mut map = Map::new();
                 lay_out(&mut map, self.names[0], self.parts.0.render(&projection.0, format));
                 $(lay_out(&mut map, self.names[$place], self.parts.$place.render(&projection.$place, format));)+
-                tighten(&mut map);
                 Value::Object(map)
             }
 
@@ -201,29 +182,7 @@ mod tests {
         let names: Vec<_> = said.as_object().unwrap().keys().map(String::as_str).collect();
         assert_eq!(names, ["all", "pct", "sum"]);
         assert_eq!(said["all"]["count"], 1);
-        assert_eq!(group.error_bound(&state), Some(0.0097));
-    }
-
-    #[test]
-    fn percentiles_stay_within_the_extremes_beside_them() {
-        let said = |group: &Group<(Totals, Sketch)>, values: &[f64]| {
-            let mut state = Default::default();
-            for value in values {
-                group.fold(&mut state, Event::new(Timestamp::default(), value));
-            }
-            group.render(&group.project(&state, Timestamp::default()), Format::Summary)["pct"].to_string()
-        };
-        let group = Group::new(["", ""], (Totals, Sketch));
-        assert_eq!(said(&group, &[17.0; 9]), "[17.0,17.0,17.0,17.0,17.0,17.0,17.0]");
-        assert_eq!(said(&group, &[-100.0, -100.0]), "[-100.0,-100.0,-100.0,-100.0,-100.0,-100.0,-100.0]");
-        let spread = said(&group, &[1.0, 1.0, 1000.0, 1000.0]);
-        assert!(spread.starts_with("[1.0096") && spread.ends_with("994.8026082425649]"), "{spread}");
-        assert_eq!(said(&group, &[]), "[null,null,null,null,null,null,null]");
-        let sum = Group::new(["", ""], (Sum, Sketch));
-        let mut state = Default::default();
-        sum.fold(&mut state, Event::new(Timestamp::default(), &17.0));
-        let said = sum.render(&sum.project(&state, Timestamp::default()), Format::Summary);
-        assert_eq!(said["pct"][3], 17.0);
+        assert_eq!(group.error_bound(&state), Some(0.0));
     }
 
     #[test]

@@ -15,7 +15,7 @@
 //! |---|---|---|---|---|
 //! | [`Sum`] | count, total, average | 32 B | 290 B | exact |
 //! | [`Totals`] | and the extremes | 48 B | 310 B | exact |
-//! | [`Sketch`] | percentiles | 4-12 B a bucket | 29 KiB | 0.97 % over 56 octaves, then [more](Sketch#values-that-span-more) |
+//! | [`Sketch`] | percentiles | 1-9 B a bucket | 31 KiB | 0.542 % over 32 octaves, then [more](Sketch#values-that-span-more) |
 //! | [`Latest`] | the last reading | 48 B | 4.1 KiB | exact |
 //! | [`Distinct`] | how many different texts | 4 KiB | 3 KiB | 1.63 % standard error |
 //! | [`Buffer`] | the readings themselves | 48 B a reading | 299 KiB | exact up to 1,000 |
@@ -29,13 +29,13 @@
 //! | type | of | encoded, usual and at most | accuracy |
 //! |---|---|---|---|
 //! | [`TotalsCounter`] | numbers | 20 B, 320 B | exact |
-//! | [`PercentileCounter`] | numbers | 0.5 KiB, 29 KiB | percentiles 0.97 % |
-//! | [`CounterGroup`] | numbers | 1-5 KiB, 131 KiB | percentiles 0.97 % |
-//! | [`PercentileGroup`] | numbers | 7 KiB, 934 KiB | percentiles 0.97 % |
+//! | [`PercentileCounter`] | numbers | 0.5 KiB, 31 KiB | percentiles 0.542 % |
+//! | [`CounterGroup`] | numbers | 1-5 KiB, 132 KiB | percentiles 0.542 % |
+//! | [`PercentileGroup`] | numbers | 6 KiB, 984 KiB | percentiles 0.542 % |
 //! | [`Gauge`] | [`Reading`](taba_core::Reading) | 20 B, 4.1 KiB | exact |
 //! | [`ExpiryGauge`] | [`Expiring`](taba_core::Expiring) | 25 B, 517 KiB | [as stated there](ExpiryGauge) |
 //! | [`Buffer`] | [`Expiring`](taba_core::Expiring) | 20 B a reading, 300 KiB | exact up to 1,000 |
-//! | [`CommonPrefixCounterGroup`] | [`Keyed`](taba_core::Keyed) | 1-5 KiB a key, 17 MiB | percentiles 0.97 % |
+//! | [`CommonPrefixCounterGroup`] | [`Keyed`](taba_core::Keyed) | 1-5 KiB a key, 17 MiB | percentiles 0.542 % |
 //! | [`Distinct`] | `String` | 3 B a text, 3 KiB | 1.63 % standard error |
 //!
 //! The worst cases of types with exact sums want values that span hundreds of octaves in every single bucket.
@@ -101,7 +101,7 @@ pub use heap::HeapBytes;
 pub use latest::{Dated, Latest, LatestView};
 pub use on::On;
 pub use ring::{RING_BUCKETS_MAX, Ring};
-pub use sketch::{PERCENTILES, Sketch, SketchState};
+pub use sketch::{ExponentialError, ExponentialHistogram, PERCENTILES, Sketch, SketchState};
 pub use stamp::Stamp;
 pub use sum::{Sum, SumState};
 pub use tabs::{

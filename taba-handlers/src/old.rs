@@ -20,3 +20,11 @@ pub(crate) fn unless_unknown<H: Handler, T: DeserializeOwned>(
         Ok(_) | Err(_) => Err(StateError::Malformed { version }),
     }
 }
+
+/// Refuses what older versions wrote: their sketches had other buckets.
+///
+/// # Errors
+/// Always [`StateError::UnknownVersion`].
+pub(crate) fn unreadable<H: Handler>(_: &H, version: u16, _: &[u8]) -> Result<H::State, StateError> {
+    Err(StateError::UnknownVersion { found: version, known: H::VERSION })
+}

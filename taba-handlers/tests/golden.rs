@@ -85,13 +85,9 @@ fn states_of_today() {
 #[test]
 fn states_of_version_1() {
     check_older("TotalsCounter", 1, &TotalsCounter::new(), numbers());
-    check_older("PercentileCounter", 1, &PercentileCounter::new(), numbers());
-    check_older("CounterGroup", 1, &CounterGroup::new(), numbers());
-    check_older("PercentileGroup", 1, &PercentileGroup::new(), numbers());
     check_older("Gauge", 1, &Gauge::new(), readings());
     check_older("ExpiryGauge", 1, &ExpiryGauge, expiring());
     check_older("Buffer", 1, &AllTime::new(Buffer), expiring());
-    check_older("CommonPrefixCounterGroup", 1, &CommonPrefixCounterGroup::new(), keyed());
     check_older("Distinct", 1, &AllTime::new(Distinct), (0..40).map(|i| format!("visitor {}", i % 30)));
 }
 

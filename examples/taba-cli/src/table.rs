@@ -100,7 +100,7 @@ fn quality(results: &[Value]) -> String {
         out.push_str(&format!("\nas of {as_of}"));
     }
     let bounds = results.iter().filter_map(|row| row["error_bound"].as_f64());
-    if let Some(bound) = bounds.reduce(f64::max) {
+    if let Some(bound) = bounds.reduce(f64::max).filter(|bound| *bound > 0.0) {
         out.push_str(&format!(" · estimates within {:.2} %, all else exact", bound * 100.0));
     }
     let unknown = results.iter().filter_map(|row| row["lost_unattributed"].as_i64()).max().unwrap_or(0);

@@ -2,100 +2,111 @@
 
 use crate::heap::HeapBytes;
 
-/// One count for each bucket; never 0. Four bytes are enough for nearly all.
+/// One count for each bucket; never 0. As wide as the largest count needs: hundreds of thousands of States are held at once.
 #[derive(Clone, Debug)]
 pub(super) enum BucketCounts {
-    Narrow(Vec<u32>),
-    Wide(Vec<u64>),
+    U8(Vec<u8>),
+    U16(Vec<u16>),
+    U32(Vec<u32>),
+    U64(Vec<u64>),
+}
+
+/// The same expression for each width.
+macro_rules! each {
+    ($of:expr, $counts:ident => $then:expr) => {
+        match $of {
+            BucketCounts::U8($counts) => $then,
+            BucketCounts::U16($counts) => $then,
+            BucketCounts::U32($counts) => $then,
+            BucketCounts::U64($counts) => $then,
+        }
+    };
 }
 
 impl Default for BucketCounts {
     fn default() -> Self {
-        Self::Narrow(Vec::new())
+        Self::U8(Vec::new())
     }
 }
 
 impl PartialEq for BucketCounts {
     fn eq(&self, other: &Self) -> bool {
-        self.iter().eq(other.iter())
+        self.len() == other.len() && (0..self.len()).all(|place| self.get(place) == other.get(place))
     }
 }
 
 impl HeapBytes for BucketCounts {
     fn heap_bytes(&self) -> usize {
-        match self {
-            Self::Narrow(counts) => counts.capacity() * size_of::<u32>(),
-            Self::Wide(counts) => counts.capacity() * size_of::<u64>(),
+        fn bytes<T>(counts: &Vec<T>) -> usize {
+            counts.capacity() * size_of::<T>()
         }
+        each!(self, counts => bytes(counts))
     }
 }
 
 impl BucketCounts {
     pub(super) fn with_capacity(buckets: usize) -> Self {
-        Self::Narrow(Vec::with_capacity(buckets))
-    }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = u64> + '_ {
-        let (narrow, wide): (&[u32], &[u64]) = match self {
-            Self::Narrow(counts) => (counts, &[]),
-            Self::Wide(counts) => (&[], counts),
-        };
-        narrow.iter().map(|&count| u64::from(count)).chain(wide.iter().copied())
+        Self::U8(Vec::with_capacity(buckets))
     }
 
     pub(super) fn len(&self) -> usize {
-        match self {
-            Self::Narrow(counts) => counts.len(),
-            Self::Wide(counts) => counts.len(),
-        }
+        each!(self, counts => counts.len())
     }
 
+    #[inline]
     pub(super) fn get(&self, place: usize) -> u64 {
-        match self {
-            Self::Narrow(counts) => u64::from(counts[place]),
-            Self::Wide(counts) => counts[place],
-        }
+        each!(self, counts => wide(counts[place]))
     }
 
     #[inline]
     pub(super) fn add(&mut self, place: usize, more: u64) {
-        if let Self::Narrow(counts) = self {
-            let sum = u64::from(counts[place]).saturating_add(more);
-            if let Ok(sum) = u32::try_from(sum) {
-                counts[place] = sum;
-                return;
+        let sum = self.get(place).saturating_add(more);
+        each!(self, counts => match narrow(sum) {
+            Some(sum) => counts[place] = sum,
+            None => {
+                self.widen();
+                self.add(place, more);
             }
-        }
-        let counts = self.widen();
-        counts[place] = counts[place].saturating_add(more);
+        });
     }
 
+    /// Puts a count before the one at `place`.
     pub(super) fn insert(&mut self, place: usize, count: u64) {
-        match (self, u32::try_from(count)) {
-            (Self::Narrow(counts), Ok(count)) => counts.insert(place, count),
-            (counts, _) => counts.widen().insert(place, count),
-        }
+        each!(self, counts => match narrow(count) {
+            Some(count) => {
+                grow(counts);
+                counts.insert(place, count);
+            }
+            None => {
+                self.widen();
+                self.insert(place, count);
+            }
+        });
     }
 
-    pub(super) fn grow(&mut self) {
-        match self {
-            Self::Narrow(counts) => grow(counts),
-            Self::Wide(counts) => grow(counts),
-        }
-    }
-
+    /// The same counts, each twice as wide.
     #[cold]
-    fn widen(&mut self) -> &mut Vec<u64> {
-        if let Self::Narrow(counts) = self {
+    fn widen(&mut self) {
+        fn wider<T: Copy, U: From<T>>(counts: &Vec<T>) -> Vec<U> {
             let mut wide = Vec::with_capacity(counts.capacity());
-            wide.extend(counts.iter().map(|&count| u64::from(count)));
-            *self = Self::Wide(wide);
+            wide.extend(counts.iter().map(|&count| U::from(count)));
+            wide
         }
-        match self {
-            Self::Wide(counts) => counts,
-            Self::Narrow(_) => unreachable!("it was widened on the line above"),
-        }
+        *self = match self {
+            Self::U8(counts) => Self::U16(wider(counts)),
+            Self::U16(counts) => Self::U32(wider(counts)),
+            Self::U32(counts) => Self::U64(wider(counts)),
+            Self::U64(_) => unreachable!("every count fits 64 bits"),
+        };
     }
+}
+
+fn wide(count: impl Into<u64>) -> u64 {
+    count.into()
+}
+
+fn narrow<T: TryFrom<u64>>(count: u64) -> Option<T> {
+    count.try_into().ok()
 }
 
 /// Makes room for one more, and an eighth: hundreds of thousands of States are held at once.

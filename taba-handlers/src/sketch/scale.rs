@@ -1,79 +1,118 @@
 //! The scale of a sketch: which bucket a double falls into, and which doubles a bucket holds.
 //!
-//! Every octave `[2^e, 2^(e+1))` of magnitudes is cut into 36 buckets whose bounds are `2^(e + j/36)`, so a bucket's
-//! ends differ by 1.95 % and a well-chosen point inside is never further than 0.963 % from any of it. There are 2,098
-//! octaves, the subnormal ones included.
+//! Every octave `(2^e, 2^(e+1)]` of magnitudes is cut into 64 buckets whose bounds are `2^(e + j/64)`, the upper one within, so
+//! a bucket's ends differ by 1.09 % and a well-chosen point inside is never further than 0.542 % from any of it. These are the
+//! buckets of OTLP's exponential histograms of scale 6 and of Prometheus' native histograms of schema 6; joining neighbours, as
+//! here from level to level, is the downscaling of both.
 //!
 //! ```text
-//! double  | sign | exponent, 11 bits | mantissa, 52 bits: the top 6 choose a guess j, one comparison corrects it |
-//! index   octave * 36 + j                                                            0 ..= 75,527
+//! double  | sign | exponent, 11 bits | mantissa, 52 bits: the top 7 choose a guess, one comparison corrects it |
+//! index   OTLP's index at scale 6, plus 68,864                                       127 ..= 134,399
 //! key     0 for zero, 1 + (index >> level) for positive, its negative for negative numbers
 //! ```
+//! 68,864 is the least multiple of 256 that makes all indexes positive, so that up to level 8 shifting joins the same neighbours
+//! as it does there.
 //!
 //! No logarithm is taken: `ln` differs between platforms in the last bit, and then a value on a bound would fall into
 //! one bucket here and its neighbour there. A table and a comparison are the same everywhere, and faster.
 
 /// Buckets in one octave.
-const OCTAVE_BUCKETS: u32 = 36;
-/// Octaves of magnitudes: from 2^-1074 up to, not including, 2^1024.
-const OCTAVES: u32 = 2098;
-/// One more than the largest index.
-const INDEX_END: u32 = OCTAVES * OCTAVE_BUCKETS;
+const OCTAVE_BUCKETS: u32 = 64;
+/// What is added to OTLP's index at scale 6.
+pub(super) const INDEX_OFFSET: i32 = 68_864;
+/// The index of the least double, `2^-1074`: the upper end of its bucket.
+const INDEX_MIN: u32 = 127;
+/// The index of the greatest.
+const INDEX_MAX: u32 = 134_399;
+/// The index of the bucket that ends where the biased exponent is 0.
+const NORMAL: i32 = INDEX_OFFSET - 1 - 1023 * OCTAVE_BUCKETS as i32;
+/// OTLP's scale at level 0.
+pub(super) const SCALE: i8 = 6;
 /// The level at which all keys there can be are fewer than any sketch may hold.
-pub(super) const LEVEL_MAX: u8 = 7;
+pub(super) const LEVEL_MAX: u8 = 8;
 const MANTISSA: u64 = (1 << 52) - 1;
 
 /// The largest relative error of [`representative`] at each level, rounded up.
 pub(super) const ERRORS: [f64; LEVEL_MAX as usize + 1] =
-    [0.0097, 0.0193, 0.0385, 0.0769, 0.1529, 0.2987, 0.5485, 0.8433];
+    [0.00542, 0.01084, 0.02166, 0.0433, 0.0865, 0.1716, 0.3334, 0.6001, 0.8824];
 
-/// The mantissa of 2^(j/36), rounded to nearest. A test computes them again.
+/// The mantissa of 2^(j/64), rounded to nearest. A test computes them again.
 const BOUNDS: [u64; OCTAVE_BUCKETS as usize + 1] = [
     0x0000000000000,
-    0x04fa0fe0e9f56,
-    0x0a0ce483df7f8,
-    0x0f38f92d97963,
-    0x147ecb8844cd1,
-    0x19dedbaf82830,
-    0x1f59ac3c7d6c0,
-    0x24efc252589e7,
-    0x2aa1a5aad04f5,
+    0x02c9a3e778061,
+    0x059b0d3158574,
+    0x0874518759bc8,
+    0x0b5586cf9890f,
+    0x0e3ec32d3d1a2,
+    0x11301d0125b51,
+    0x1429aaea92de0,
+    0x172b83c7d517b,
+    0x1a35beb6fcb75,
+    0x1d4873168b9aa,
+    0x2063b88628cd6,
+    0x2387a6e756238,
+    0x26b4565e27cdd,
+    0x29e9df51fdee1,
+    0x2d285a6e4030b,
     0x306fe0a31b715,
-    0x365b00490d6fa,
-    0x3c63946879435,
-    0x428a2f98d728b,
-    0x48cf674b2e3ff,
-    0x4f33d3d8436be,
-    0x55b8108f0ec5e,
-    0x5c5cbbc379085,
-    0x632276dd6253b,
+    0x33c08b26416ff,
+    0x371a7373aa9cb,
+    0x3a7db34e59ff7,
+    0x3dea64c123422,
+    0x4160a21f72e2a,
+    0x44e086061892d,
+    0x486a2b5c13cd0,
+    0x4bfdad5362a27,
+    0x4f9b2769d2ca7,
+    0x5342b569d4f82,
+    0x56f4736b527da,
+    0x5ab07dd485429,
+    0x5e76f15ad2148,
+    0x6247eb03a5585,
+    0x6623882552225,
     0x6a09e667f3bcd,
-    0x7113b2213d178,
-    0x7840850a207a0,
-    0x7f910d768cfb0,
-    0x8705fd1e0a350,
-    0x8ea0092c96214,
-    0x965fea53d6e3d,
-    0x9e465cdca229f,
-    0xa65420b8dbc64,
+    0x6dfb23c651a2f,
+    0x71f75e8ec5f74,
+    0x75feb564267c9,
+    0x7a11473eb0187,
+    0x7e2f336cf4e62,
+    0x82589994cce13,
+    0x868d99b4492ed,
+    0x8ace5422aa0db,
+    0x8f1ae99157736,
+    0x93737b0cdc5e5,
+    0x97d829fde4e50,
+    0x9c49182a3f090,
+    0xa0c667b5de565,
+    0xa5503b23e255d,
+    0xa9e6b5579fdbf,
     0xae89f995ad3ad,
-    0xb6e8aeee17ed5,
-    0xbf710c1de3c7e,
-    0xc823e074ec129,
-    0xd101ff4acc5a8,
-    0xda0c4012ef44d,
-    0xe3437e7101344,
-    0xeca89a4dc8b32,
-    0xf63c77ec669b3,
+    0xb33a2b84f15fb,
+    0xb7f76f2fb5e47,
+    0xbcc1e904bc1d2,
+    0xc199bdd85529c,
+    0xc67f12e57d14b,
+    0xcb720dcef9069,
+    0xd072d4a07897c,
+    0xd5818dcfba487,
+    0xda9e603db3285,
+    0xdfc97337b9b5f,
+    0xe502ee78b3ff6,
+    0xea4afa2a490da,
+    0xefa1bee615a27,
+    0xf50765b6e4540,
+    0xfa7c1819e90d8,
     0x10000000000000,
 ];
 
-/// The bucket that holds the least mantissa with these top 6 bits. A bucket is wider than 1/64, so the next bound is
+/// How many bounds lie below the least mantissa with these top 7 bits. A bucket is wider than 1/128, so the next bound is
 /// the only one that can lie within.
-const GUESSES: [u8; 64] = [
-    0, 0, 1, 2, 3, 3, 4, 5, 6, 6, 7, 8, 8, 9, 10, 10, 11, 12, 12, 13, 14, 14, 15, 15, 16, 17, 17, 18, 18, 19,
-    19, 20, 21, 21, 22, 22, 23, 23, 24, 24, 25, 25, 26, 26, 27, 27, 28, 28, 29, 29, 29, 30, 30, 31, 31, 32,
-    32, 33, 33, 33, 34, 34, 35, 35,
+const GUESSES: [u8; 128] = [
+    0, 1, 2, 3, 3, 4, 5, 5, 6, 7, 7, 8, 9, 9, 10, 11, 11, 12, 13, 13, 14, 15, 15, 16, 16, 17, 18, 18, 19, 19,
+    20, 21, 21, 22, 22, 23, 23, 24, 25, 25, 26, 26, 27, 27, 28, 28, 29, 29, 30, 30, 31, 31, 32, 32, 33, 34,
+    34, 35, 35, 36, 36, 36, 37, 37, 38, 38, 39, 39, 40, 40, 41, 41, 42, 42, 43, 43, 44, 44, 44, 45, 45, 46,
+    46, 47, 47, 48, 48, 48, 49, 49, 50, 50, 51, 51, 51, 52, 52, 53, 53, 53, 54, 54, 55, 55, 55, 56, 56, 57,
+    57, 57, 58, 58, 59, 59, 59, 60, 60, 60, 61, 61, 62, 62, 62, 63, 63, 63, 64, 64,
 ];
 
 /// The key of a value at level 0.
@@ -81,32 +120,31 @@ const GUESSES: [u8; 64] = [
 pub(super) fn key(value: f64) -> i32 {
     let magnitude = value.to_bits() & (u64::MAX >> 1);
     let index = if magnitude > MANTISSA {
-        index(magnitude, 51)
+        index(magnitude, NORMAL)
     } else if magnitude == 0 {
         return 0;
     } else {
         subnormal(magnitude)
     };
     // What is not finite never gets here; if it did, it would count as the largest there is.
-    let key = 1 + index.min(INDEX_END - 1) as i32;
+    let key = 1 + index.min(INDEX_MAX) as i32;
     if value < 0.0 { -key } else { key }
 }
 
-/// The index of a normal double whose biased exponent is `octave` less than its octave.
+/// The index of a normal double. `offset` is [`NORMAL`], if it was not scaled.
 #[inline]
-fn index(magnitude: u64, octave: i32) -> u32 {
-    let octave = ((magnitude >> 52) as i32 + octave) as u32;
+fn index(magnitude: u64, offset: i32) -> u32 {
     let mantissa = magnitude & MANTISSA;
-    let guess = GUESSES[(mantissa >> 46) as usize & 63];
-    let above = mantissa >= BOUNDS[usize::from(guess) + 1];
-    octave * OCTAVE_BUCKETS + u32::from(guess) + u32::from(above)
+    let guess = GUESSES[(mantissa >> 45) as usize & 127];
+    let above = mantissa > BOUNDS[usize::from(guess)];
+    ((magnitude >> 52) as i32 * OCTAVE_BUCKETS as i32 + offset) as u32 + u32::from(guess) + u32::from(above)
 }
 
 #[cold]
 fn subnormal(magnitude: u64) -> u32 {
     // Times 2^64 it is normal, and nothing was lost.
     let scaled = f64::from_bits(magnitude) * power_of_two(64);
-    index(scaled.to_bits(), 51 - 64)
+    index(scaled.to_bits(), NORMAL - 64 * OCTAVE_BUCKETS as i32)
 }
 
 /// The key that a key becomes when the level rises by `levels`: neighbours pair up.
@@ -120,10 +158,10 @@ pub(super) fn raise(key: i32, levels: u8) -> i32 {
 
 /// Whether any value has this key at this level.
 pub(super) fn is_key(key: i32, level: u8) -> bool {
-    key.unsigned_abs() <= 1 + ((INDEX_END - 1) >> level)
+    key == 0 || (INDEX_MIN >> level..=INDEX_MAX >> level).contains(&(key.unsigned_abs() - 1))
 }
 
-/// The ends of a bucket, the lesser first. The one nearer to zero is within, the other is not; the ends of the zero
+/// The ends of a bucket, the lesser first. The one farther from zero is within, the other is not; the ends of the zero
 /// bucket are both zero. The topmost ends at `f64::MAX`.
 pub(super) fn ends(key: i32, level: u8) -> (f64, f64) {
     let (low, high) = edges(key, level);
@@ -149,10 +187,10 @@ pub(super) fn representative(key: i32, level: u8) -> f64 {
 /// The ends of a bucket's magnitudes, each as mantissa in `[1, 2)` and exponent.
 fn edges(key: i32, level: u8) -> ((f64, i32), (f64, i32)) {
     let magnitude = key.unsigned_abs().max(1) - 1;
-    let (low, high) = (magnitude << level, ((magnitude + 1) << level).min(INDEX_END));
+    let (low, high) = (magnitude << level, (magnitude + 1) << level);
     let edge = |index: u32| {
         let mantissa = f64::from_bits(1023 << 52 | BOUNDS[(index % OCTAVE_BUCKETS) as usize]);
-        (mantissa, (index / OCTAVE_BUCKETS) as i32 - 1074)
+        (mantissa, (index / OCTAVE_BUCKETS) as i32 - INDEX_OFFSET / OCTAVE_BUCKETS as i32)
     };
     (edge(low), edge(high))
 }
@@ -175,10 +213,10 @@ mod tests {
 
     use super::*;
 
-    /// `base^36` in limbs of 32 bits, the least first.
-    fn power_36(base: u64) -> Vec<u32> {
+    /// `base^64` in limbs of 32 bits, the least first.
+    fn power_64(base: u64) -> Vec<u32> {
         let mut limbs = vec![1_u32];
-        for _ in 0..36 {
+        for _ in 0..64 {
             let mut carry = 0_u128;
             for limb in &mut limbs {
                 let value = u128::from(*limb) * u128::from(base) + carry;
@@ -204,28 +242,28 @@ mod tests {
         for (j, &mantissa) in BOUNDS.iter().enumerate() {
             // In units of half the last place, the power lies between the double less one and the double plus one.
             let double = (1 << 52 | mantissa) << 1;
-            let double = if j == 36 { 1 << 54 } else { double };
-            let exact = 53 * 36 + j as u32;
-            assert!(is_below(&power_36(double - 1), exact), "2^({j}/36) is lower");
-            assert!(!is_below(&power_36(double + 1), exact), "2^({j}/36) is higher");
+            let double = if j == 64 { 1 << 54 } else { double };
+            let exact = 53 * 64 + j as u32;
+            assert!(is_below(&power_64(double - 1), exact), "2^({j}/64) is lower");
+            assert!(!is_below(&power_64(double + 1), exact), "2^({j}/64) is higher");
         }
     }
 
     #[test]
     fn guesses_are_right_or_one_too_low() {
         for (bits, &guess) in GUESSES.iter().enumerate() {
-            let (first, last) = ((bits as u64) << 46, ((bits as u64 + 1) << 46) - 1);
-            let holds = |mantissa: u64, j: usize| BOUNDS[j] <= mantissa && mantissa < BOUNDS[j + 1];
+            let (first, last) = ((bits as u64) << 45, ((bits as u64 + 1) << 45) - 1);
+            let below = |mantissa: u64| BOUNDS.iter().filter(|bound| **bound < mantissa).count();
             let guess = usize::from(guess);
-            assert!(holds(first, guess), "{bits}");
-            assert!(holds(last, guess) || holds(last, guess + 1), "{bits}");
+            assert_eq!(below(first), guess, "{bits}");
+            assert!(below(last) <= guess + 1, "{bits}");
         }
     }
 
     #[test]
     fn errors_are_as_stated() {
         for (level, &stated) in ERRORS.iter().enumerate() {
-            let gamma = 2_f64.powf(2_f64.powi(level as i32) / 36.0);
+            let gamma = 2_f64.powf(2_f64.powi(level as i32) / 64.0);
             let error = (gamma - 1.0) / (gamma + 1.0);
             assert!(error < stated && stated - error < 1e-4, "level {level}: {error}");
         }
@@ -233,7 +271,7 @@ mod tests {
 
     #[test]
     fn all_keys_of_the_last_level_fit_any_sketch() {
-        let keys = 2 * (1 + ((INDEX_END - 1) >> LEVEL_MAX)) + 1;
+        let keys = 2 * (1 + (INDEX_MAX >> LEVEL_MAX)) + 1;
         assert!(keys as usize <= super::super::SketchState::BUCKETS_MAX);
     }
 
@@ -241,12 +279,13 @@ mod tests {
     fn the_ends_of_the_range_have_keys() {
         assert_eq!(key(0.0), 0);
         assert_eq!(key(-0.0), 0);
-        assert_eq!(key(5e-324), 1);
-        assert_eq!(key(f64::MAX), INDEX_END as i32);
-        assert_eq!(key(-f64::MAX), -(INDEX_END as i32));
-        assert_eq!(representative(1, 0), 5e-324);
+        assert_eq!(key(5e-324), 1 + INDEX_MIN as i32);
+        assert_eq!(key(f64::MAX), 1 + INDEX_MAX as i32);
+        assert_eq!(key(-f64::MAX), -1 - INDEX_MAX as i32);
+        assert_eq!(representative(1 + INDEX_MIN as i32, 0), 5e-324);
         for level in 0..=LEVEL_MAX {
-            let top = raise(key(f64::MAX), level);
+            let (top, least) = (raise(key(f64::MAX), level), raise(key(5e-324), level));
+            assert!(is_key(least, level) && (least == 1 || !is_key(least - 1, level)));
             assert!(is_key(top, level) && !is_key(top + 1, level));
             assert!(representative(top, level).is_finite());
             assert_eq!(ends(top, level).1, f64::MAX);
