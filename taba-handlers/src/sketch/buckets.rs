@@ -80,17 +80,17 @@ impl Buckets {
         Span { first, at: at as usize, len: end - at as usize }
     }
 
-    pub(super) fn add_all(&mut self, values: &[f64]) {
+    pub(super) fn add_all(&mut self, mut values: &[f64]) {
         // PERF: most values fall in the run of the one before, and there the key says the place.
         let mut span = Span::default();
-        for &value in values {
-            let key = scale::raise(scale::key(value), self.level);
-            if let Some(place) = span.place(key) {
-                self.counts.add(place, 1);
-            } else {
-                let run = self.put(key, 1);
-                span = self.span(run);
-            }
+        loop {
+            let level = self.level;
+            let places = values.iter().map_while(|&value| span.place(scale::raise(scale::key(value), level)));
+            let counted = self.counts.add_one_at_each(places);
+            let Some((&value, rest)) = values.get(counted..).and_then(<[_]>::split_first) else { return };
+            let run = self.put(scale::raise(scale::key(value), self.level), 1);
+            span = self.span(run);
+            values = rest;
         }
     }
 

@@ -60,14 +60,28 @@ impl BucketCounts {
 
     #[inline]
     pub(super) fn add(&mut self, place: usize, more: u64) {
-        let sum = self.get(place).saturating_add(more);
-        each!(self, counts => match narrow(sum) {
-            Some(sum) => counts[place] = sum,
-            None => {
-                self.widen();
-                self.add(place, more);
+        each!(self, counts => {
+            let count = &mut counts[place];
+            if let Some(sum) = narrow(wide(*count).saturating_add(more)) {
+                *count = sum;
+                return;
             }
         });
+        self.widen();
+        self.add(place, more);
+    }
+
+    /// Adds 1 at each place until one needs more width, and says at how many it did.
+    #[inline]
+    pub(super) fn add_one_at_each(&mut self, places: impl Iterator<Item = usize>) -> usize {
+        let mut added = 0;
+        each!(self, counts => for place in places {
+            let count = &mut counts[place];
+            let Some(sum) = narrow(wide(*count).saturating_add(1)) else { break };
+            *count = sum;
+            added += 1;
+        });
+        added
     }
 
     /// Puts a count before the one at `place`.

@@ -195,7 +195,16 @@ impl Bucketed {
 
     fn add_all(&mut self, values: &[f64]) {
         self.buckets.add_all(values);
-        values.iter().for_each(|&value| self.note(finite(value)));
+        // PERF: comparisons of a whole batch take a fraction of a nanosecond each; only these two can be new extremes.
+        let least =
+            values.iter().fold(f64::INFINITY, |least, &value| if value < least { value } else { least });
+        let greatest =
+            values.iter().fold(f64::NEG_INFINITY, |most, &value| if value > most { value } else { most });
+        [least, greatest]
+            .into_iter()
+            .filter(|_| !values.is_empty())
+            .for_each(|value| self.note(finite(value)));
+        self.is_integral = self.is_integral && values.iter().all(|&value| is_integral(value));
     }
 
     fn add(&mut self, value: f64, count: u64) {
