@@ -141,7 +141,7 @@ fn tables_show_what_the_server_says() {
     assert!(totals.contains("as of 2001-09-09T01:46:40Z"));
     let delays = server.shows(&["agg", "--base", "delay"]);
     assert_eq!(line(&delays, "delay;to=JFK")[1..4], ["3", "1,500", "6"]);
-    assert!(delays.contains("p99") && delays.contains("estimates within 0.98 %"), "{delays}");
+    assert!(delays.contains("p99") && delays.contains("estimates within 0.54 %"), "{delays}");
     server.shows(&["agg"]);
     server.shows(&["agg", "delay;to=MEM"]);
     let groups = server.shows(&["agg", "--base=delay", "--by=to", "--label", "to=MEM"]);
