@@ -13,14 +13,14 @@ const ESCAPE: u32 = 8;
 /// Integers count no more than this in the mean, so that one of them does not make all others long.
 const WEIGHT_MAX: u64 = 1 << 32;
 
-/// The integers of one kind: how many bits they have at most, and their kind.
-pub(super) struct Kind {
+/// The integers of one kind: how many bits they have at most, and their coder.
+pub(super) struct RiceCoder {
     width: u32,
     sum: u64,
     integers: u64,
 }
 
-impl Kind {
+impl RiceCoder {
     /// `width`: 1 to 64 bits.
     pub(super) fn new(width: u32) -> Self {
         Self { width, sum: 2, integers: 1 }
@@ -31,7 +31,7 @@ impl Kind {
         (ESCAPE + width) as usize
     }
 
-    /// The parameter: about the logarithm of the kind.
+    /// The parameter: about the logarithm of the coder.
     fn low_bits(&self) -> u32 {
         self.sum.div_ceil(self.integers).next_power_of_two().trailing_zeros()
     }
@@ -55,17 +55,17 @@ pub(super) struct BitWriter {
 }
 
 impl BitWriter {
-    pub(super) fn put(&mut self, integer: u64, kind: &mut Kind) {
-        let low_bits = kind.low_bits();
+    pub(super) fn put(&mut self, integer: u64, coder: &mut RiceCoder) {
+        let low_bits = coder.low_bits();
         let quotient = integer >> low_bits;
         if quotient < u64::from(ESCAPE) {
             self.bits((1 << quotient) - 1, quotient as u32 + 1);
             self.bits(integer & ((1 << low_bits) - 1), low_bits);
         } else {
             self.bits((1 << ESCAPE) - 1, ESCAPE);
-            self.bits(integer, kind.width);
+            self.bits(integer, coder.width);
         }
-        kind.count(integer);
+        coder.count(integer);
     }
 
     fn bits(&mut self, bits: u64, len: u32) {
@@ -100,8 +100,8 @@ impl<'a> BitReader<'a> {
     }
 
     /// The next integer; `None` when the bits end before, or it was not written in the one way that it can be.
-    pub(super) fn get(&mut self, kind: &mut Kind) -> Option<u64> {
-        let low_bits = kind.low_bits();
+    pub(super) fn get(&mut self, coder: &mut RiceCoder) -> Option<u64> {
+        let low_bits = coder.low_bits();
         self.fill();
         let quotient = self.pending.trailing_ones().min(ESCAPE);
         let integer = if quotient < ESCAPE {
@@ -109,13 +109,13 @@ impl<'a> BitReader<'a> {
             u64::from(quotient) << low_bits | self.bits(low_bits)?
         } else {
             self.bits(ESCAPE)?;
-            let integer = self.bits(kind.width)?;
+            let integer = self.bits(coder.width)?;
             if integer >> low_bits < u64::from(ESCAPE) {
                 return None;
             }
             integer
         };
-        kind.count(integer);
+        coder.count(integer);
         Some(integer)
     }
 
@@ -153,12 +153,12 @@ mod tests {
         fn what_was_written_is_read(
             integers in prop::collection::vec(prop_oneof![0_u64..4, 0_u64..5000, any::<u64>()], 0..200)
         ) {
-            let (mut writer, mut kind) = (BitWriter::default(), Kind::new(64));
-            integers.iter().for_each(|&integer| writer.put(integer, &mut kind));
+            let (mut writer, mut coder) = (BitWriter::default(), RiceCoder::new(64));
+            integers.iter().for_each(|&integer| writer.put(integer, &mut coder));
             let bytes = writer.finish();
-            let (mut reader, mut kind) = (BitReader::new(&bytes), Kind::new(64));
+            let (mut reader, mut coder) = (BitReader::new(&bytes), RiceCoder::new(64));
             for &integer in &integers {
-                prop_assert_eq!(reader.get(&mut kind), Some(integer));
+                prop_assert_eq!(reader.get(&mut coder), Some(integer));
             }
             prop_assert!(reader.is_at_end());
             prop_assert!(bytes.is_empty() || BitReader::new(&bytes[1..]).bytes.len() < bytes.len());
@@ -167,11 +167,11 @@ mod tests {
         /// Bytes that can be read at all are those that are written for what they say.
         #[test]
         fn nothing_is_written_in_two_ways(bytes in prop::collection::vec(any::<u8>(), 0..60), n in 0_usize..40) {
-            let (mut reader, mut kind) = (BitReader::new(&bytes), Kind::new(64));
-            let read: Option<Vec<u64>> = (0..n).map(|_| reader.get(&mut kind)).collect();
+            let (mut reader, mut coder) = (BitReader::new(&bytes), RiceCoder::new(64));
+            let read: Option<Vec<u64>> = (0..n).map(|_| reader.get(&mut coder)).collect();
             if let (Some(read), true) = (read, reader.is_at_end()) {
-                let (mut writer, mut kind) = (BitWriter::default(), Kind::new(64));
-                read.iter().for_each(|&integer| writer.put(integer, &mut kind));
+                let (mut writer, mut coder) = (BitWriter::default(), RiceCoder::new(64));
+                read.iter().for_each(|&integer| writer.put(integer, &mut coder));
                 prop_assert_eq!(writer.finish(), bytes);
             }
         }
@@ -179,8 +179,8 @@ mod tests {
 
     #[test]
     fn zeros_take_a_bit_each() {
-        let (mut writer, mut kind) = (BitWriter::default(), Kind::new(64));
-        (0..800).for_each(|_| writer.put(0, &mut kind));
+        let (mut writer, mut coder) = (BitWriter::default(), RiceCoder::new(64));
+        (0..800).for_each(|_| writer.put(0, &mut coder));
         assert!(writer.finish().len() <= 101);
     }
 }

@@ -3,7 +3,7 @@
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::bits::{BitReader, BitWriter, Kind};
+use super::bits::{BitReader, BitWriter, RiceCoder};
 use super::buckets::{BUCKETS_MAX, Buckets};
 use super::scale;
 use super::state::{Bucketed, Form, SketchState, is_integral};
@@ -28,7 +28,7 @@ struct EncodedBuckets {
     /// How many are in use.
     len: u16,
     /// For each row of buckets in use: the gap before it less 1 (the first has none), its length less 1, and for each bucket the
-    /// difference of its count to that of the one before, in zigzag; each kind with a [`Kind`] of its own.
+    /// difference of its count to that of the one before, in zigzag; each kind of integer with a [`RiceCoder`] of its own.
     bits: Vec<u8>,
 }
 
@@ -92,15 +92,15 @@ fn is_plain(value: f64) -> bool {
 
 impl EncodedBuckets {
     fn new(buckets: &Buckets) -> Self {
-        let (mut bits, mut kinds) = (BitWriter::default(), Kinds::new());
+        let (mut bits, mut coders) = (BitWriter::default(), RiceCoders::new());
         let (mut counts, mut last) = (buckets.iter().map(|(_, count)| count), 0_u64);
         for (gap, len) in buckets.runs() {
             if gap > 0 {
-                bits.put(u64::from(gap - 1), &mut kinds.gap);
+                bits.put(u64::from(gap - 1), &mut coders.gap);
             }
-            bits.put(u64::from(len - 1), &mut kinds.len);
+            bits.put(u64::from(len - 1), &mut coders.len);
             for count in counts.by_ref().take(len as usize) {
-                bits.put(zigzag(count.wrapping_sub(last)), &mut kinds.count);
+                bits.put(zigzag(count.wrapping_sub(last)), &mut coders.count);
                 last = count;
             }
         }
@@ -115,17 +115,17 @@ impl EncodedBuckets {
         }
         let key = |value| scale::raise(scale::key(value), self.level);
         let mut buckets = Buckets::with_level(self.level, left);
-        let (mut bits, mut kinds) = (BitReader::new(&self.bits), Kinds::new());
+        let (mut bits, mut coders) = (BitReader::new(&self.bits), RiceCoders::new());
         let (mut next, mut count) = (key(min), 0_u64);
         while left > 0 {
             if buckets.len() > 0 {
-                let gap = u32::try_from(bits.get(&mut kinds.gap)?).ok()?;
+                let gap = u32::try_from(bits.get(&mut coders.gap)?).ok()?;
                 next = next.checked_add_unsigned(gap)?.checked_add(1)?;
             }
-            let len = bits.get(&mut kinds.len)?.checked_add(1)?;
+            let len = bits.get(&mut coders.len)?.checked_add(1)?;
             left = left.checked_sub(usize::try_from(len).ok()?)?;
             for _ in 0..len {
-                count = count.wrapping_add(unzigzag(bits.get(&mut kinds.count)?));
+                count = count.wrapping_add(unzigzag(bits.get(&mut coders.count)?));
                 if count == 0 || !scale::is_key(next, self.level) {
                     return None;
                 }
@@ -144,15 +144,15 @@ const GAP_WIDTH: u32 = 19;
 /// Bits of the length of a row less 1.
 const LEN_WIDTH: u32 = 11;
 
-struct Kinds {
-    gap: Kind,
-    len: Kind,
-    count: Kind,
+struct RiceCoders {
+    gap: RiceCoder,
+    len: RiceCoder,
+    count: RiceCoder,
 }
 
-impl Kinds {
+impl RiceCoders {
     fn new() -> Self {
-        Self { gap: Kind::new(GAP_WIDTH), len: Kind::new(LEN_WIDTH), count: Kind::new(64) }
+        Self { gap: RiceCoder::new(GAP_WIDTH), len: RiceCoder::new(LEN_WIDTH), count: RiceCoder::new(64) }
     }
 }
 
@@ -173,8 +173,9 @@ impl SketchState {
         + 1
         + 3
         + 3
-        + (Self::BUCKETS_MAX * (Kind::bits_max(GAP_WIDTH) + Kind::bits_max(LEN_WIDTH) + Kind::bits_max(64)))
-            .div_ceil(8);
+        + (Self::BUCKETS_MAX
+            * (RiceCoder::bits_max(GAP_WIDTH) + RiceCoder::bits_max(LEN_WIDTH) + RiceCoder::bits_max(64)))
+        .div_ceil(8);
 }
 
 #[cfg(test)]
