@@ -83,6 +83,10 @@ pub trait AnyHandler: Send + Sync + 'static {
     fn version(&self) -> u16;
     /// [`Handler::encoded_bytes_max`].
     fn encoded_bytes_max(&self) -> usize;
+    /// [`Handler::decoded_bytes_max`].
+    fn decoded_bytes_max(&self, encoded_bytes: usize) -> usize;
+    /// Bytes of memory that a State takes, its own size included: [`Handler::heap_bytes`], where that is known.
+    fn memory_bytes(&self, state: &AnyState) -> Option<usize>;
     /// The State of no events.
     fn empty_state(&self) -> AnyState;
     /// What no States say.
@@ -182,6 +186,14 @@ impl<H: Handler> AnyHandler for H {
 
     fn encoded_bytes_max(&self) -> usize {
         Handler::encoded_bytes_max(self)
+    }
+
+    fn decoded_bytes_max(&self, encoded_bytes: usize) -> usize {
+        Handler::decoded_bytes_max(self, encoded_bytes)
+    }
+
+    fn memory_bytes(&self, state: &AnyState) -> Option<usize> {
+        Some(size_of::<H::State>() + Handler::heap_bytes(self, state_of::<H>(state))?)
     }
 
     fn empty_state(&self) -> AnyState {

@@ -74,6 +74,14 @@ impl Guarded {
         guard("encoded_bytes_max", || self.0.encoded_bytes_max())
     }
 
+    pub fn decoded_bytes_max(&self, encoded_bytes: usize) -> Guard<usize> {
+        guard("decoded_bytes_max", || self.0.decoded_bytes_max(encoded_bytes))
+    }
+
+    pub fn memory_bytes(&self, state: &AnyState) -> Guard<Option<usize>> {
+        guard("heap_bytes", || self.0.memory_bytes(state))
+    }
+
     pub fn empty_state(&self) -> Guard<AnyState> {
         guard("default", || self.0.empty_state())
     }

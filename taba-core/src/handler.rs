@@ -171,8 +171,8 @@ pub enum StateError {
 /// |---|---|---|
 /// | `splitting` | `merge(fold(∅, a), fold(∅, b)) ≡ fold(∅, a ++ b)` | a value depends on where batches were cut |
 /// | `order` | `fold(∅, ~a) ≡ fold(∅, a)` | a value depends on the network |
-/// A State is a commutative monoid: its `Default` is the identity, [`merge`](Self::merge) combines two, and folding
-/// is a homomorphism onto it. This allows batching, edge folding, retries, re-sharding and caching.
+/// | `merge_associates` | `merge(merge(s, t), u) ≡ merge(s, merge(t, u))` | a value depends on which server merged first |
+/// | `merge_commutes` | `merge(s, t) ≡ merge(t, s)` | the same |
 /// | `merge_is_neutral` | `merge(s, ∅) ≡ merge(∅, s) ≡ s` | the same |
 /// | `projecting` | `aggregate(project(s), project(t)) = project(merge(s, t))` | the whole disagrees with its parts |
 /// | `aggregate_associates` | `aggregate(aggregate(p, q), r) = aggregate(p, aggregate(q, r))` | a total depends on the order of clients |
@@ -189,6 +189,8 @@ pub enum StateError {
 /// | `clamping_in_order` | `project(clamp(fold(∅, a), t), u) = project(merge(clamp(fold(∅, a₁), t), …), u) for u ≥ t` | the same, of the order of late events; for gauges |
 /// | `totality` | no input panics, any bytes decode to a State or an error | one bad batch stops a server |
 /// | `bounded` | `bytes of encode(s) ≤ encoded_bytes_max`, and they stop growing | one Tab eats the store |
+/// | `closed` | any two States that decode merge into one that decodes and keeps the laws | one bad sender makes a stored State unreadable |
+/// | `decode_bounded` | `bytes that decode(b) allocates ≤ decoded_bytes_max(bytes of b)` | few bytes eat the memory |
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a Handler",
     label = "the rules of a Tab type are missing",
@@ -225,6 +227,27 @@ pub trait Handler: Send + Sync + 'static {
 
     /// The maximum bytes of an encoded State, for any events.
     fn encoded_bytes_max(&self) -> usize;
+
+    /// The maximum bytes of memory that decoding `encoded_bytes` bytes takes, whatever they are, its State included.
+    /// Servers and Agents set this much aside before they decode a State. The default is enough for a State whose
+    /// parts are no more than 64 times as large in memory as encoded. The law `decode_bounded` measures it.
+    fn decoded_bytes_max(&self, encoded_bytes: usize) -> usize {
+        size_of::<Self::State>() + 4096 + encoded_bytes.saturating_mul(64)
+    }
+
+    /// Bytes on the heap that the State owns, unused capacity included; `None` when that is not known. Whoever keeps
+    /// many States adds this up, and estimates it by the encoded bytes where it is not known.
+    fn heap_bytes(&self, state: &Self::State) -> Option<usize> {
+        let _ = state;
+        None
+    }
+
+    /// Brings a decoded State within the bounds of this Handler's settings, which its type does not know, as a merge
+    /// does: drops the buckets that a window does not keep. [`decode_state`] calls it. A State that no events lead to
+    /// under any settings is not decoded at all: that is for its `Deserialize`.
+    fn fit(&self, state: &mut Self::State) {
+        let _ = state;
+    }
 
     /// Folds many events into the State. Override it only for speed.
     fn fold_all(&self, state: &mut Self::State, events: Events<'_, Self::Value>) {
@@ -300,13 +323,18 @@ pub fn encode_state<S: State>(state: &S) -> Vec<u8> {
 /// # Errors
 /// [`StateError`] when the version is unknown or the bytes are no State of it.
 pub fn decode_state<H: Handler>(handler: &H, version: u16, bytes: &[u8]) -> Result<H::State, StateError> {
-    if version != H::VERSION {
-        return handler.upgrade(version, bytes);
-    }
-    match postcard::take_from_bytes(bytes) {
-        Ok((state, [])) => Ok(state),
-        Ok(_) | Err(_) => Err(StateError::Malformed { version }),
-    }
+    let mut state = if version == H::VERSION {
+        match postcard::take_from_bytes(bytes) {
+            Ok((state, [])) => state,
+            Ok(_) | Err(_) => return Err(StateError::Malformed { version }),
+        }
+    } else {
+        // What was upgraded passes the same checks.
+        let upgraded = encode_state(&handler.upgrade(version, bytes)?);
+        postcard::from_bytes(&upgraded).map_err(|_| StateError::Malformed { version })?
+    };
+    handler.fit(&mut state);
+    Ok(state)
 }
 
 #[cfg(test)]

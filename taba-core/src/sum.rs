@@ -4,6 +4,8 @@
 //! fits 128 bits, and the sum is kept as `mantissa: i128` and `exponent: i16` (24 bytes in all). When the bits of a
 //! sum span more than that (`1e300 + 1e-300`), it widens into a fixed-point number of 2,176 bits on the heap, which
 //! holds every sum of fewer than 2^77 doubles. Rounding happens once, when somebody reads [`ExactSum::to_f64`].
+//! Beyond that (only bytes that nobody wrote get there) it wraps around, as integers do: so addition stays associative, and
+//! every sum that can be read can be added to any other and read again. [`ExactSum::is_sum_of`] tells them apart.
 //!
 //! ```text
 //! small   lo u64 | hi u64 | exponent i16       value = (hi:lo as i128) * 2^exponent
@@ -26,7 +28,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use self::column::{aligned_sum, integer_sum};
 use self::float::{EXPONENT_MIN, add_small, decompose, join, normalise, power_of_two, round, split};
-use self::wide::{LIMBS, WIDE_BYTES, Wide};
+use self::wide::{LIMBS, WIDE_BYTES, WIDE_EXPONENT, Wide};
 use crate::reading::number_text;
 
 /// An exact sum of doubles: associative and commutative to the last bit.
@@ -51,6 +53,9 @@ enum Repr {
     Wide(Box<Wide>),
 }
 
+/// A sum of two small ones with no greater exponent is within the wide form's range; beyond, only that wraps around.
+const SMALL_EXPONENT_MAX: i32 = WIDE_EXPONENT - 127;
+
 const _: () = assert!(size_of::<ExactSum>() == 24, "hundreds of these sit in the windows of one State");
 
 /// The one form of a sum that equal sums share.
@@ -62,7 +67,7 @@ pub enum Canonical {
     Scaled {
         /// An odd integer.
         mantissa: i128,
-        /// A power of two, -1074 to 1100.
+        /// A power of two, -1074 to 1101.
         exponent: i16,
     },
     /// All bits: a two's complement integer times 2^-1074, little-endian, without the bytes at either end that only
@@ -146,6 +151,19 @@ impl ExactSum {
         }
     }
 
+    /// Whether the sum of `count` doubles can be this. If two sums are, the sum of them is one of as many doubles as both have.
+    pub fn is_sum_of(&self, count: u64) -> bool {
+        // Each is below 2^1024, so the sum is below `count` times that.
+        match &self.0 {
+            Repr::Small { lo, hi, exponent } => {
+                let bits = 128 - join(*lo, *hi).unsigned_abs().leading_zeros() as i32;
+                let is_one = bits == 0 || count > 0 && bits + i32::from(*exponent) <= 1024;
+                is_one || self.clone().widen().is_below(count)
+            }
+            Repr::Wide(wide) => wide.is_below(count),
+        }
+    }
+
     /// Bytes on the heap: 0 nearly always, 272 when the sum is wide.
     pub fn heap_bytes(&self) -> usize {
         match &self.0 {
@@ -173,11 +191,10 @@ impl ExactSum {
         let sum = match form {
             Canonical::Integer(value) => small(i128::from(*value), 0),
             Canonical::Scaled { mantissa, exponent } => {
-                if i32::from(*exponent) < EXPONENT_MIN || i32::from(*exponent) > 1100 {
-                    return None;
-                }
                 let bits = 128 - mantissa.unsigned_abs().leading_zeros() as i32;
-                if bits + i32::from(*exponent) > 1100 {
+                // Of two's complement, the lowest number is one further from zero than the highest.
+                let bits = if *mantissa == -1 { 0 } else { bits };
+                if i32::from(*exponent) < EXPONENT_MIN || bits + i32::from(*exponent) > WIDE_EXPONENT {
                     return None;
                 }
                 small(*mantissa, i32::from(*exponent))
@@ -189,10 +206,13 @@ impl ExactSum {
 
     fn add_scaled(&mut self, mantissa: i128, exponent: i32) {
         if let Repr::Small { lo, hi, exponent: mine } = &mut self.0 {
-            if let Some((sum, at)) = add_small(join(*lo, *hi), i32::from(*mine), mantissa, exponent) {
-                (*lo, *hi) = split(sum);
-                *mine = at as i16;
-                return;
+            match add_small(join(*lo, *hi), i32::from(*mine), mantissa, exponent) {
+                Some((sum, at)) if at <= SMALL_EXPONENT_MAX => {
+                    (*lo, *hi) = split(sum);
+                    *mine = at as i16;
+                    return;
+                }
+                _ => {}
             }
         }
         self.add_slow(mantissa, exponent);
@@ -204,10 +224,13 @@ impl ExactSum {
         if let Repr::Small { lo, hi, exponent: mine } = &mut self.0 {
             let (a, at) = normalise(join(*lo, *hi), i32::from(*mine));
             let (b, bt) = normalise(mantissa, exponent);
-            if let Some((sum, at)) = add_small(a, at, b, bt) {
-                (*lo, *hi) = split(sum);
-                *mine = at as i16;
-                return;
+            match add_small(a, at, b, bt) {
+                Some((sum, at)) if at <= SMALL_EXPONENT_MAX => {
+                    (*lo, *hi) = split(sum);
+                    *mine = at as i16;
+                    return;
+                }
+                _ => {}
             }
         }
         self.widen().add_scaled(mantissa, exponent);
@@ -528,6 +551,10 @@ mod tests {
             Canonical::Scaled { mantissa: 3, exponent: 0 },
             Canonical::Scaled { mantissa: 3, exponent: -1075 },
             Canonical::Scaled { mantissa: i128::MAX, exponent: 1000 },
+            Canonical::Scaled { mantissa: 1, exponent: 1101 },
+            Canonical::Scaled { mantissa: -1, exponent: 1102 },
+            Canonical::Scaled { mantissa: 5, exponent: 1099 },
+            Canonical::Scaled { mantissa: 1, exponent: i16::MAX },
             Canonical::Integer(i64::MAX),
             Canonical::Wide { skip: 3, bytes: vec![1] },
             Canonical::Wide { skip: 271, bytes: vec![1, 2] },
@@ -537,8 +564,56 @@ mod tests {
         }
     }
 
+    /// Of any sign and size, up to the ends of what can be read.
+    fn readable() -> impl Strategy<Value = ExactSum> {
+        let part = (any::<i128>(), 0_u32..127, -1074_i16..1102)
+            .prop_map(|(bits, shift, exponent)| Canonical::Scaled { mantissa: bits >> shift | 1, exponent });
+        let read = |form: Canonical| ExactSum::from_canonical(&form).unwrap_or_default();
+        prop::collection::vec(part.prop_map(read), 1..4).prop_map(|parts| parts.iter().sum())
+    }
+
+    #[test]
+    fn sums_at_the_ends_are_read_again() {
+        let of =
+            |mantissa, exponent| ExactSum::from_canonical(&Canonical::Scaled { mantissa, exponent }).unwrap();
+        for end in [of(1, 1099), of(1, 1100), of(-1, 1100), of(-1, 1101), of(3, 1099), of(i128::MAX, 974)] {
+            for other in [end.clone(), sum(&[1.0]), of(1, -1074), of(-1, 1101)] {
+                let mut sum = end.clone();
+                for _ in 0..5 {
+                    sum.merge(&other);
+                    assert_eq!(postcard::from_bytes::<ExactSum>(&encoded(&sum)).as_ref(), Ok(&sum));
+                }
+            }
+        }
+        assert_eq!([of(1, 1100), of(1, 1100)].iter().sum::<ExactSum>(), of(-1, 1101), "it wraps around");
+    }
+
+    #[test]
+    fn what_doubles_can_add_up_to() {
+        assert!(sum(&[]).is_sum_of(0) && !sum(&[1.0]).is_sum_of(0) && !sum(&[5e-324]).is_sum_of(0));
+        for count in 1..5 {
+            let most = sum(&vec![f64::MAX; count]);
+            assert!(most.is_sum_of(count as u64) && !most.is_sum_of(count as u64 - 1));
+            let least = sum(&[vec![f64::MIN; count], vec![5e-324]].concat());
+            assert!(least.is_sum_of(count as u64) && !least.is_sum_of(count as u64 - 1));
+        }
+        let power =
+            |exponent| ExactSum::from_canonical(&Canonical::Scaled { mantissa: 1, exponent }).unwrap();
+        assert!(!power(1024).is_sum_of(1) && power(1024).is_sum_of(2));
+        assert!(!power(1100).is_sum_of(u64::MAX) && power(1087).is_sum_of(u64::MAX));
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(1000))]
+
+        #[test]
+        fn readable_sums_are_a_commutative_group(a in readable(), b in readable(), c in readable()) {
+            let plus = |a: &ExactSum, b: &ExactSum| [a, b].into_iter().sum::<ExactSum>();
+            prop_assert_eq!(encoded(&plus(&a, &b)), encoded(&plus(&b, &a)));
+            let whole = plus(&plus(&a, &b), &c);
+            prop_assert_eq!(encoded(&whole), encoded(&plus(&a, &plus(&b, &c))));
+            prop_assert_eq!(postcard::from_bytes::<ExactSum>(&encoded(&whole)), Ok(whole));
+        }
 
         #[test]
         fn any_order_and_any_grouping_gives_the_same_bytes(

@@ -106,7 +106,7 @@ impl Handler for Counter {
             _ => other.count,
         };
         into.count = into.count.saturating_add(theirs);
-        into.merges += u64::from(self.0 == Fault::CountsMerges);
+        into.merges = into.merges.saturating_add(other.merges) + u64::from(self.0 == Fault::CountsMerges);
         into.unwritten = into.unwritten.saturating_add(other.unwritten);
         into.latest = into.latest.max(other.latest);
     }
@@ -293,6 +293,146 @@ fn clamping_in_order_catches_a_clamp_that_forgets_the_order() {
     let verdict = |law: Law<NaiveGauge>| laws::check(&NaiveGauge, samples::numbers(), law);
     assert_eq!(verdict(law::clamping_many), Ok(()));
     assert!(verdict(law::clamping_in_order).is_err());
+}
+
+/// Counts in a State that reads less than merging makes, or that a merge makes larger than any State of events.
+#[derive(Debug)]
+struct Narrow {
+    read_max: u64,
+    merged_max: u64,
+    fits: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Few(u64);
+
+impl Handler for Narrow {
+    type Value = f64;
+    type State = Few;
+    type Projection = Few;
+    const VERSION: u16 = 2;
+
+    fn fold(&self, state: &mut Few, _: Event<&f64>) {
+        self.merge(state, &Few(1));
+    }
+    fn merge(&self, into: &mut Few, other: &Few) {
+        into.0 = into.0.saturating_add(other.0).min(self.merged_max);
+    }
+    fn project(&self, state: &Few, _: Timestamp) -> Few {
+        state.clone()
+    }
+    fn aggregate(&self, into: &mut Few, other: &Few) {
+        self.merge(into, other);
+    }
+    fn encoded_bytes_max(&self) -> usize {
+        2
+    }
+    fn upgrade(&self, version: u16, _: &[u8]) -> Result<Few, StateError> {
+        match version {
+            1 => Ok(Few(u64::MAX)),
+            found => Err(StateError::UnknownVersion { found, known: 2 }),
+        }
+    }
+    fn fit(&self, state: &mut Few) {
+        if self.fits {
+            state.0 = state.0.min(self.read_max);
+        }
+    }
+}
+
+#[test]
+fn closed_catches_states_that_decode_but_do_not_merge_into_one_that_does() {
+    let check = |narrow| laws::check(&narrow, samples::numbers(), law::closed);
+    assert_eq!(check(Narrow { read_max: 100, merged_max: 100, fits: true }), Ok(()));
+    for (narrow, what) in [
+        (Narrow { read_max: 100, merged_max: 100, fits: false }, "it reads what it does not keep"),
+        (Narrow { read_max: 100, merged_max: 300, fits: true }, "a merge makes what it does not read"),
+    ] {
+        let broken = check(narrow).expect_err(what).to_string();
+        assert!(broken.starts_with("the law `closed` is broken"), "{broken}");
+    }
+    // Without the chance of the samples: by hand.
+    let narrow = Narrow { read_max: 100, merged_max: 300, fits: true };
+    let states = |n: u64| [taba_core::encode_state(&Few(n)), taba_core::encode_state(&Few(n))];
+    assert_eq!(law::check_closed(&narrow, &states(1), Timestamp::MAX), Ok(()));
+    assert!(law::check_closed(&narrow, &states(60), Timestamp::MAX).is_err());
+}
+
+#[test]
+fn what_was_upgraded_fits_too() {
+    let narrow = Narrow { read_max: 100, merged_max: 100, fits: true };
+    assert_eq!(taba_core::decode_state(&narrow, 1, &[]), Ok(Few(100)));
+}
+
+/// A State that takes memory: as much as its bytes announce, or for each of them so much; or that says it takes less.
+#[derive(Debug)]
+struct Greedy {
+    heap_bytes: fn(&Room) -> usize,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(from = "(u16, u8)", into = "(u16, u8)")]
+struct Room {
+    bytes: Vec<u8>,
+}
+
+impl From<(u16, u8)> for Room {
+    fn from((announced, kept): (u16, u8)) -> Self {
+        let mut bytes = Vec::with_capacity(announced.into());
+        bytes.resize(kept.into(), 1);
+        bytes.shrink_to_fit();
+        Self { bytes }
+    }
+}
+
+impl From<Room> for (u16, u8) {
+    fn from(room: Room) -> Self {
+        (room.bytes.len() as u16, room.bytes.len() as u8)
+    }
+}
+
+impl Handler for Greedy {
+    type Value = f64;
+    type State = Room;
+    type Projection = u64;
+    const VERSION: u16 = 1;
+
+    fn fold(&self, state: &mut Room, _: Event<&f64>) {
+        state.bytes.resize(255, 1);
+    }
+    fn merge(&self, _: &mut Room, _: &Room) {}
+    fn project(&self, _: &Room, _: Timestamp) -> u64 {
+        0
+    }
+    fn aggregate(&self, _: &mut u64, _: &u64) {}
+    fn encoded_bytes_max(&self) -> usize {
+        4
+    }
+    fn heap_bytes(&self, state: &Room) -> Option<usize> {
+        Some((self.heap_bytes)(state))
+    }
+}
+
+fn meter(run: &mut dyn FnMut()) -> laws::Metered {
+    let info = allocation_counter::measure(run);
+    laws::Metered::new(info.bytes_max as usize, info.bytes_current as usize)
+}
+
+#[test]
+fn decode_bounded_catches_memory_that_is_announced_and_memory_that_is_not_told() {
+    let honest = Greedy { heap_bytes: |state| state.bytes.capacity() };
+    let encoded = |announced: u16| taba_core::encode_state(&(announced, 200_u8));
+    assert_eq!(laws::check_decoding(&honest, &encoded(3000), meter), Ok(true));
+    assert_eq!(laws::check_decoding(&honest, &[200], meter), Ok(false));
+    let broken = laws::check_decoding(&honest, &encoded(60_000), meter).unwrap_err().to_string();
+    assert!(broken.contains("decode(b) allocates") && broken.contains("bytes for 4 encoded"), "{broken}");
+    // The kit finds it too.
+    let broken = laws::check_decode_bounded(&honest, samples::numbers(), meter).unwrap_err().to_string();
+    assert!(broken.contains("decode(b) allocates"), "{broken}");
+    let shy = Greedy { heap_bytes: |_| 0 };
+    let broken = laws::check_decoding(&shy, &encoded(200), meter).unwrap_err().to_string();
+    assert!(broken.contains("heap_bytes(s) is what s holds"), "{broken}");
+    assert_eq!(laws::check_decode_bounded(&keeps::<f64>(usize::MAX), samples::numbers(), meter), Ok(()));
 }
 
 /// A value as people write it in serde, and as it does not come back from postcard.

@@ -90,6 +90,14 @@ impl<H: Handler> Handler for AllTime<H> {
         11 + self.0.encoded_bytes_max()
     }
 
+    fn heap_bytes(&self, state: &Self::State) -> Option<usize> {
+        self.0.heap_bytes(&state.state)
+    }
+
+    fn fit(&self, state: &mut Self::State) {
+        self.0.fit(&mut state.state);
+    }
+
     fn fold_all(&self, state: &mut Self::State, events: Events<'_, H::Value>) {
         state.latest = state.latest.max(events.times().iter().max().copied());
         self.0.fold_all(&mut state.state, events);

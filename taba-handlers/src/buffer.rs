@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 use taba_core::limits::VALUE_BYTES_MAX;
 use taba_core::{Caveats, Event, Events, Expiring, Format, Handler, Reading, StateError, Timestamp};
 
+use crate::decode::Announced;
 use crate::heap::HeapBytes;
-use crate::latest::{reading_json, seconds_json};
+use crate::latest::{reading_json, seconds_json, valid_reading};
 use crate::old::unless_unknown;
 use crate::stamp::Stamp;
 
@@ -49,6 +50,7 @@ pub struct BufferState {
 struct BufferedReading {
     expires: Timestamp,
     time: Stamp,
+    #[serde(deserialize_with = "valid_reading")]
     reading: Reading,
 }
 
@@ -62,10 +64,21 @@ impl BufferedReading {
     }
 }
 
+/// How many of these readings, in their order, are kept.
+fn kept(items: &[BufferedReading]) -> usize {
+    let mut bytes = 0;
+    let kept = items.iter().take(BUFFER_READINGS_MAX).take_while(|item| {
+        let before = bytes;
+        bytes += item.text_bytes();
+        before < BUFFER_BYTES_MAX
+    });
+    kept.count()
+}
+
 impl BufferState {
     /// These readings, if events could have led to them.
     fn sound(items: Vec<BufferedReading>, left_out_until: Option<Timestamp>) -> Option<Self> {
-        let is_sound = items.len() <= BUFFER_READINGS_MAX && items.is_sorted_by_key(Reverse);
+        let is_sound = kept(&items) == items.len() && items.is_sorted_by_key(Reverse);
         is_sound.then_some(Self { items, left_out_until })
     }
 
@@ -76,13 +89,7 @@ impl BufferState {
     }
 
     fn cut(&mut self) {
-        let mut bytes = 0;
-        let kept = self.items.iter().take(BUFFER_READINGS_MAX).take_while(|item| {
-            let before = bytes;
-            bytes += item.text_bytes();
-            before < BUFFER_BYTES_MAX
-        });
-        let kept = kept.count();
+        let kept = kept(&self.items);
         self.left_out_until = self.left_out_until.max(self.items.get(kept).map(|item| item.expires));
         self.items.truncate(kept);
     }
@@ -113,7 +120,7 @@ impl HeapBytes for BufferState {
 
 impl<'de> Deserialize<'de> for BufferState {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let (items, left_out_until) = Deserialize::deserialize(deserializer)?;
+        let (Announced(items), left_out_until) = Deserialize::deserialize(deserializer)?;
         Self::sound(items, left_out_until).ok_or_else(|| D::Error::custom("not the readings of a buffer"))
     }
 }
@@ -166,6 +173,10 @@ impl Handler for Buffer {
             state.items.extend(part.iter().map(BufferedReading::new));
             state.settle();
         }
+    }
+
+    fn heap_bytes(&self, state: &BufferState) -> Option<usize> {
+        Some(state.heap_bytes())
     }
 
     fn render(&self, projection: &BufferState, _format: Format) -> Value {

@@ -1,15 +1,12 @@
 //! [`ByKey`]: one State of a part for each key.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
-
 use serde::de::Error;
-use serde::ser::SerializeTuple;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value, json};
 use taba_core::{Caveats, Event, Events, Format, Handler, Keyed, Timestamp};
 use xxhash_rust::xxh64::xxh64;
 
+use crate::decode::Announced;
 use crate::heap::HeapBytes;
 
 /// What `H` makes of each of several series of values that share a Tab, told apart by a key.
@@ -53,6 +50,13 @@ impl Rank {
     }
 }
 
+/// A key that is kept apart, and what is held of it.
+#[derive(Clone, Debug, PartialEq)]
+struct KeyEntry<S> {
+    rank: Rank,
+    state: S,
+}
+
 /// The State of a [`ByKey`]; also what its Projection holds, of `H`'s Projections.
 ///
 /// ```text
@@ -60,7 +64,8 @@ impl Rank {
 /// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct KeyedStates<S> {
-    keys: BTreeMap<Rank, S>,
+    /// In the order of ranks. A sorted list and not a tree: a node of a tree has room for eleven States from its first on.
+    keys: Vec<KeyEntry<S>>,
     other: S,
 }
 
@@ -85,7 +90,7 @@ impl<S> KeyedStates<S> {
 
     /// What is held of one key; `None` when it never came, or shares [`other`](Self::other).
     pub fn get(&self, key: &str) -> Option<&S> {
-        self.keys.get(&Rank::new(key))
+        self.place(&Rank::new(key)).ok().map(|place| &self.keys[place].state)
     }
 
     /// What is held of all keys that are not kept apart.
@@ -93,12 +98,41 @@ impl<S> KeyedStates<S> {
         &self.other
     }
 
+    /// Where a key is, or where it would be.
+    fn place(&self, rank: &Rank) -> Result<usize, usize> {
+        self.keys.binary_search_by(|entry| entry.rank.cmp(rank))
+    }
+
+    /// Makes room for so many more keys, and a quarter of those that are there.
+    fn grow(&mut self, more: usize) {
+        let len = self.keys.len();
+        if len + more > self.keys.capacity() {
+            self.keys.reserve_exact(more.max(len / 4));
+        }
+    }
+
+    /// What each key and `other` hold.
+    fn states(&self) -> impl Iterator<Item = &S> {
+        self.keys.iter().map(|entry| &entry.state).chain([&self.other])
+    }
+
+    /// What each key and `other` hold, to change.
+    fn states_mut(&mut self) -> impl Iterator<Item = &mut S> {
+        self.keys.iter_mut().map(|entry| &mut entry.state).chain([&mut self.other])
+    }
+
+    /// Bytes on the heap for the keys, without what their States own there.
+    fn keys_bytes(&self) -> usize {
+        let texts: usize = self.keys.iter().map(|entry| entry.rank.key.capacity()).sum();
+        self.keys.capacity() * size_of::<KeyEntry<S>>() + texts
+    }
+
     /// Moves the keys beyond the first `keys_max` to `other`, and says whether there were any.
     fn fit(&mut self, keys_max: usize, merge: impl Fn(&mut S, &S)) -> bool {
         let is_over = self.keys.len() > keys_max;
         while self.keys.len() > keys_max {
-            if let Some((_, state)) = self.keys.pop_last() {
-                merge(&mut self.other, &state);
+            if let Some(last) = self.keys.pop() {
+                merge(&mut self.other, &last.state);
             }
         }
         is_over
@@ -108,8 +142,8 @@ impl<S> KeyedStates<S> {
     /// range are the smallest of about `(n - 1) / f` (Bar-Yossef et al., *Counting distinct elements in a data stream*,
     /// 2002). The standard error is about `1 / sqrt(n)`.
     fn keys_beyond(&self) -> u64 {
-        let Some((greatest, _)) = self.keys.last_key_value() else { return 1 };
-        let fraction = (greatest.hash as f64 + 1.0) / 2_f64.powi(64);
+        let Some(greatest) = self.keys.last() else { return 1 };
+        let fraction = (greatest.rank.hash as f64 + 1.0) / 2_f64.powi(64);
         let kept = self.keys.len() as f64;
         ((kept - 1.0) / fraction - kept).round().max(1.0) as u64
     }
@@ -118,13 +152,18 @@ impl<S> KeyedStates<S> {
     where
         S: Clone,
     {
-        for (rank, state) in &other.keys {
-            match self.keys.entry(rank.clone()) {
-                Entry::Occupied(mut mine) => merge(mine.get_mut(), state),
-                Entry::Vacant(place) => {
-                    place.insert(state.clone());
-                }
+        let mut new = Vec::new();
+        for entry in &other.keys {
+            match self.place(&entry.rank) {
+                Ok(place) => merge(&mut self.keys[place].state, &entry.state),
+                Err(_) => new.push(entry),
             }
+        }
+        if !new.is_empty() {
+            self.grow(new.len());
+            self.keys.extend(new.into_iter().cloned());
+            // Two sorted rows: that takes one pass.
+            self.keys.sort_by(|a, b| a.rank.cmp(&b.rank));
         }
         merge(&mut self.other, &other.other);
         self.fit(keys_max, merge)
@@ -150,8 +189,10 @@ impl<H: Handler> ByKey<H> {
         state: &KeyedStates<H::State>,
         project: impl Fn(&H::State) -> H::Projection,
     ) -> KeyedView<H::Projection> {
-        let keys = state.keys.iter().map(|(rank, state)| (rank.clone(), project(state)));
-        let said = KeyedStates { keys: keys.collect(), other: project(&state.other) };
+        let said_of =
+            |KeyEntry { rank, state }: &KeyEntry<_>| KeyEntry { rank: rank.clone(), state: project(state) };
+        let keys = state.keys.iter().map(said_of).collect();
+        let said = KeyedStates { keys, other: project(&state.other) };
         KeyedView { said, is_over: state.other != H::State::default() }
     }
 
@@ -159,10 +200,18 @@ impl<H: Handler> ByKey<H> {
     fn slot<'a>(&self, state: &'a mut KeyedStates<H::State>, key: &str) -> &'a mut H::State {
         let rank = Rank::new(key);
         let full = state.keys.len() >= self.keys_max;
-        if full && state.keys.last_key_value().is_none_or(|(last, _)| *last < rank) {
+        if full && state.keys.last().is_none_or(|last| last.rank < rank) {
             return &mut state.other;
         }
-        state.keys.entry(rank).or_default()
+        let place = match state.place(&rank) {
+            Ok(place) => place,
+            Err(place) => {
+                state.grow(1);
+                state.keys.insert(place, KeyEntry { rank, state: H::State::default() });
+                place
+            }
+        };
+        &mut state.keys[place].state
     }
 }
 
@@ -198,6 +247,15 @@ impl<H: Handler> Handler for ByKey<H> {
         10 + self.keys_max * (2 + Keyed::KEY_BYTES_MAX) + (self.keys_max + 1) * self.inner.encoded_bytes_max()
     }
 
+    fn heap_bytes(&self, state: &Self::State) -> Option<usize> {
+        state.states().try_fold(state.keys_bytes(), |sum, held| Some(sum + self.inner.heap_bytes(held)?))
+    }
+
+    fn fit(&self, state: &mut Self::State) {
+        state.states_mut().for_each(|held| self.inner.fit(held));
+        let _ = state.fit(self.keys_max, |a, b| self.inner.merge(a, b));
+    }
+
     fn fold_all(&self, state: &mut Self::State, events: Events<'_, Keyed<H::Value>>) {
         let mut order: Vec<usize> = (0..events.len()).collect();
         order.sort_by(|&a, &b| events.values()[a].key.cmp(&events.values()[b].key));
@@ -215,7 +273,7 @@ impl<H: Handler> Handler for ByKey<H> {
 
     fn render(&self, projection: &Self::Projection, format: Format) -> Value {
         let projection = &projection.said;
-        let mut sorted: Vec<_> = projection.keys.iter().map(|(rank, said)| (&rank.key, said)).collect();
+        let mut sorted: Vec<_> = projection.keys.iter().map(|said| (&said.rank.key, &said.state)).collect();
         sorted.sort_by_key(|(key, _)| *key);
         let keys: Map<_, _> =
             sorted.into_iter().map(|(k, said)| (k.clone(), self.inner.render(said, format))).collect();
@@ -228,11 +286,14 @@ impl<H: Handler> Handler for ByKey<H> {
     }
 
     fn should_prune(&self, state: &Self::State, at: Timestamp) -> bool {
-        state.keys.is_empty() && self.inner.should_prune(&state.other, at)
+        // That there were other keys stays known.
+        state.keys.is_empty()
+            && state.other == H::State::default()
+            && self.inner.should_prune(&state.other, at)
     }
 
     fn compact(&self, state: &mut Self::State, at: Timestamp) {
-        state.keys.values_mut().for_each(|state| self.inner.compact(state, at));
+        state.keys.iter_mut().for_each(|entry| self.inner.compact(&mut entry.state, at));
         // That there were other keys stays known.
         let mut other = state.other.clone();
         self.inner.compact(&mut other, at);
@@ -242,19 +303,20 @@ impl<H: Handler> Handler for ByKey<H> {
     }
 
     fn clamp(&self, state: &mut Self::State, latest: Timestamp) {
-        state.keys.values_mut().for_each(|state| self.inner.clamp(state, latest));
-        self.inner.clamp(&mut state.other, latest);
+        state.states_mut().for_each(|state| self.inner.clamp(state, latest));
     }
 
     fn error_bound(&self, projection: &Self::Projection) -> Option<f64> {
-        let all = projection.said.keys.values().chain([&projection.said.other]);
-        all.filter_map(|said| self.inner.error_bound(said)).reduce(f64::max)
+        projection.said.states().filter_map(|said| self.inner.error_bound(said)).reduce(f64::max)
     }
 
     /// What is not known of some keys; which, their values show.
     fn caveats(&self, projection: &Self::Projection) -> Caveats {
-        let all = projection.said.keys.values().chain([&projection.said.other]);
-        let of_parts = all.map(|said| self.inner.caveats(said)).fold(Caveats::default(), Caveats::and);
+        let of_parts = projection
+            .said
+            .states()
+            .map(|said| self.inner.caveats(said))
+            .fold(Caveats::default(), Caveats::and);
         if !projection.is_over {
             return of_parts;
         }
@@ -264,41 +326,40 @@ impl<H: Handler> Handler for ByKey<H> {
 }
 
 impl<S: HeapBytes> HeapBytes for KeyedStates<S> {
-    /// An estimate from below: the nodes of the tree are counted without what is free in them.
     fn heap_bytes(&self) -> usize {
-        let each =
-            |(rank, state): (&Rank, &S)| size_of::<(Rank, S)>() + rank.key.capacity() + state.heap_bytes();
-        self.keys.iter().map(each).sum::<usize>() + self.other.heap_bytes()
+        self.keys_bytes() + self.states().map(HeapBytes::heap_bytes).sum::<usize>()
     }
 }
 
-/// The keys as a sequence of pairs.
-struct Pairs<'a, S>(&'a BTreeMap<Rank, S>);
-
-impl<S: Serialize> Serialize for Pairs<'_, S> {
+impl<S: Serialize> Serialize for KeyEntry<S> {
     fn serialize<Z: Serializer>(&self, serializer: Z) -> Result<Z::Ok, Z::Error> {
-        serializer.collect_seq(self.0.iter().map(|(rank, state)| (&rank.key, state)))
+        (&self.rank.key, &self.state).serialize(serializer)
+    }
+}
+
+impl<'de, S: Deserialize<'de>> Deserialize<'de> for KeyEntry<S> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (key, state): (String, S) = Deserialize::deserialize(deserializer)?;
+        if !(1..=Keyed::KEY_BYTES_MAX).contains(&key.len()) {
+            return Err(D::Error::custom("not a key"));
+        }
+        Ok(Self { rank: Rank { hash: xxh64(key.as_bytes(), 0), key }, state })
     }
 }
 
 impl<S: Serialize> Serialize for KeyedStates<S> {
     fn serialize<Z: Serializer>(&self, serializer: Z) -> Result<Z::Ok, Z::Error> {
-        let mut fields = serializer.serialize_tuple(2)?;
-        fields.serialize_element(&Pairs(&self.keys))?;
-        fields.serialize_element(&self.other)?;
-        fields.end()
+        (&self.keys, &self.other).serialize(serializer)
     }
 }
 
 impl<'de, S: Deserialize<'de>> Deserialize<'de> for KeyedStates<S> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let (pairs, other): (Vec<(String, S)>, S) = Deserialize::deserialize(deserializer)?;
-        let pairs: Vec<(Rank, S)> = pairs.into_iter().map(|(key, state)| (Rank::new(&key), state)).collect();
-        let plain = |(rank, _): &(Rank, S)| (1..=Keyed::KEY_BYTES_MAX).contains(&rank.key.len());
-        if !pairs.iter().all(plain) || !pairs.is_sorted_by(|a, b| a.0 < b.0) {
+        let (Announced(keys), other): (Announced<KeyEntry<S>>, S) = Deserialize::deserialize(deserializer)?;
+        if !keys.is_sorted_by(|a, b| a.rank < b.rank) {
             return Err(D::Error::custom("not keys in their order"));
         }
-        Ok(Self { keys: pairs.into_iter().collect(), other })
+        Ok(Self { keys, other })
     }
 }
 

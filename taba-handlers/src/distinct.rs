@@ -202,6 +202,10 @@ impl Handler for Distinct {
         Registers::ENCODED_BYTES_MAX
     }
 
+    fn heap_bytes(&self, state: &Registers) -> Option<usize> {
+        Some(state.heap_bytes())
+    }
+
     fn render(&self, projection: &Registers, _format: Format) -> Value {
         json!({ "distinct": projection.estimate().round() as u64 })
     }
@@ -254,7 +258,7 @@ fn is_rank(rank: u8) -> bool {
 
 fn sparse(used: u16, bytes: &[u8]) -> Option<Registers> {
     let mut reader = taba_core::wire::Reader::new(bytes);
-    let mut registers = Vec::with_capacity(usize::from(used));
+    let mut registers = Vec::with_capacity(usize::from(used).min(bytes.len() / 2));
     let mut next = 0_u64;
     for _ in 0..used {
         let register = next.checked_add(reader.u64("a register").ok()?)?;

@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 use taba_core::limits::VALUE_BYTES_MAX;
 use taba_core::{Caveats, Event, Expiring, Format, Handler, Reading, StateError, Timestamp};
 
+use crate::decode::Announced;
 use crate::heap::HeapBytes;
-use crate::latest::{reading_json, seconds_json, word};
+use crate::latest::{reading_json, seconds_json, valid_reading, word};
 use crate::old::unless_unknown;
 use crate::stamp::Stamp;
 use crate::unknown::LATER;
@@ -33,6 +34,9 @@ use crate::unknown::LATER;
 /// # Laws
 /// A newest reading can hide an older one of its class even after it has expired, so Projections keep it until every
 /// reading that it could hide has expired too: `2^(k+1)` µs after its time. States are pruned then, not earlier.
+///
+/// Of a class whose readings have all expired it is kept until when that is known. A reading that comes later and expired
+/// by then is expired too; so what was compacted merges with what was not, in any order.
 ///
 /// # Cost
 /// 25 bytes encoded for a number of one class; with texts of 4 KiB in all 64 classes, half a megabyte at most.
@@ -60,6 +64,7 @@ pub struct ExpiryView {
 struct ExpiringReading {
     time: Stamp,
     expires: Timestamp,
+    #[serde(deserialize_with = "valid_reading")]
     reading: Reading,
 }
 
@@ -74,13 +79,16 @@ struct LifetimeClass {
 /// The reading of a class that expires last.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 enum LastToExpire {
-    /// It has expired, so all of the class have.
-    Expired,
+    /// It has expired, as all of the class have that expire up to this time.
+    Expired(Timestamp),
     /// It is the newest.
     Newest,
     /// It is older than the newest.
     Older(ExpiringReading),
 }
+
+/// When the last of a class expires, whether all up to then have expired, and else which it is: merging takes the maximum.
+type ExpiryRank<'a> = (Timestamp, bool, Option<&'a ExpiringReading>);
 
 const CLASSES: usize = 64;
 const ENTRY_BYTES_MAX: usize = Stamp::ENCODED_BYTES_MAX + 10 + VALUE_BYTES_MAX;
@@ -104,35 +112,44 @@ impl LifetimeClass {
 
     fn last(&self) -> Option<&ExpiringReading> {
         match &self.last {
-            LastToExpire::Expired => None,
+            LastToExpire::Expired(_) => None,
             LastToExpire::Newest => Some(&self.newest),
             LastToExpire::Older(entry) => Some(entry),
         }
     }
 
+    fn rank(&self) -> ExpiryRank<'_> {
+        match (&self.last, self.last()) {
+            (LastToExpire::Expired(until), _) => (*until, true, None),
+            (_, last) => (last.map_or(Timestamp::MIN, |last| last.expires), false, last),
+        }
+    }
+
     fn merge(&mut self, other: &Self) {
-        let last = match (self.last(), other.last()) {
-            (Some(a), Some(b)) => Some(if a.expires_before(b) { b } else { a }),
-            (a, b) => a.or(b),
+        let last = match self.rank().max(other.rank()) {
+            (until, _, None) => Err(until),
+            (_, _, Some(last)) => Ok(last.clone()),
         };
-        let last = last.cloned();
         if self.newest < other.newest {
             self.newest = other.newest.clone();
         }
         self.last = match last {
-            None => LastToExpire::Expired,
-            Some(last) if last == self.newest => LastToExpire::Newest,
-            Some(last) => LastToExpire::Older(last),
+            Err(until) => LastToExpire::Expired(until),
+            Ok(last) if last == self.newest => LastToExpire::Newest,
+            Ok(last) => LastToExpire::Older(last),
         };
     }
 
     /// Whether events could have led here.
     fn is_sound(&self) -> bool {
-        let older = |entry: &ExpiringReading| {
-            entry.class() == self.class && *entry < self.newest && self.newest.expires_before(entry)
-        };
         self.newest.class() == self.class
-            && !matches!(&self.last, LastToExpire::Older(entry) if !older(entry))
+            && match &self.last {
+                LastToExpire::Newest => true,
+                LastToExpire::Older(entry) => {
+                    entry.class() == self.class && *entry < self.newest && self.newest.expires_before(entry)
+                }
+                LastToExpire::Expired(until) => self.newest.expires <= *until && !self.is_over(*until),
+            }
     }
 
     /// Whether neither the newest nor anything that it could hide is valid.
@@ -142,42 +159,45 @@ impl LifetimeClass {
     }
 }
 
-/// What version 1 wrote: times without how far ahead they were.
+/// What versions 1 and 2 wrote: it was not known when the last had expired, and in version 1 (`T` is a [`Timestamp`]) not how
+/// far ahead times were.
 #[derive(Deserialize)]
-struct LifetimeClassV1 {
+struct OldClass<T> {
     class: u8,
-    newest: ExpiringReadingV1,
-    last: LastV1,
+    newest: OldReading<T>,
+    last: OldLast<T>,
 }
 
 #[derive(Deserialize)]
-struct ExpiringReadingV1 {
-    time: Timestamp,
+struct OldReading<T> {
+    time: T,
     expires: Timestamp,
+    #[serde(deserialize_with = "valid_reading")]
     reading: Reading,
 }
 
 #[derive(Deserialize)]
-enum LastV1 {
+enum OldLast<T> {
     Expired,
     Newest,
-    Older(ExpiringReadingV1),
+    Older(OldReading<T>),
 }
 
-impl From<ExpiringReadingV1> for ExpiringReading {
-    fn from(ExpiringReadingV1 { time, expires, reading }: ExpiringReadingV1) -> Self {
+impl<T: Into<Stamp>> From<OldReading<T>> for ExpiringReading {
+    fn from(OldReading { time, expires, reading }: OldReading<T>) -> Self {
         Self { time: time.into(), expires, reading }
     }
 }
 
-impl From<LifetimeClassV1> for LifetimeClass {
-    fn from(old: LifetimeClassV1) -> Self {
+impl<T: Into<Stamp>> From<OldClass<T>> for LifetimeClass {
+    fn from(old: OldClass<T>) -> Self {
+        let newest = ExpiringReading::from(old.newest);
         let last = match old.last {
-            LastV1::Expired => LastToExpire::Expired,
-            LastV1::Newest => LastToExpire::Newest,
-            LastV1::Older(entry) => LastToExpire::Older(entry.into()),
+            OldLast::Expired => LastToExpire::Expired(newest.expires),
+            OldLast::Newest => LastToExpire::Newest,
+            OldLast::Older(entry) => LastToExpire::Older(entry.into()),
         };
-        Self { class: old.class, newest: old.newest.into(), last }
+        Self { class: old.class, newest, last }
     }
 }
 
@@ -200,8 +220,8 @@ impl ExpiryState {
     fn forget(&mut self, at: Timestamp) {
         self.classes.retain(|class| !class.is_over(at));
         for class in &mut self.classes {
-            if class.last().is_some_and(|last| last.expires <= at) {
-                class.last = LastToExpire::Expired;
+            if class.rank().0 <= at {
+                class.last = LastToExpire::Expired(at);
             }
         }
     }
@@ -220,7 +240,7 @@ impl ExpiryView {
 
 impl<'de> Deserialize<'de> for ExpiryState {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::sound(Vec::<LifetimeClass>::deserialize(deserializer)?)
+        Self::sound(Announced::deserialize(deserializer)?.0)
             .ok_or_else(|| D::Error::custom("not the readings of an expiry gauge"))
     }
 }
@@ -239,7 +259,7 @@ impl Handler for ExpiryGauge {
     type Value = Expiring;
     type State = ExpiryState;
     type Projection = ExpiryView;
-    const VERSION: u16 = 2;
+    const VERSION: u16 = 3;
 
     fn fold(&self, state: &mut ExpiryState, event: Event<&Expiring>) {
         let Expiring { expires, reading } = event.value;
@@ -283,6 +303,10 @@ impl Handler for ExpiryGauge {
         1 + CLASSES * (1 + ENTRY_BYTES_MAX + 1 + ENTRY_BYTES_MAX)
     }
 
+    fn heap_bytes(&self, state: &ExpiryState) -> Option<usize> {
+        Some(state.heap_bytes())
+    }
+
     fn render(&self, projection: &ExpiryView, _format: Format) -> Value {
         match projection.shown() {
             Some(entry) => json!({
@@ -296,9 +320,14 @@ impl Handler for ExpiryGauge {
     }
 
     fn upgrade(&self, version: u16, bytes: &[u8]) -> Result<ExpiryState, StateError> {
-        let classes: Vec<LifetimeClassV1> = unless_unknown::<Self, _>(1, version, bytes)?;
-        ExpiryState::sound(classes.into_iter().map(LifetimeClass::from).collect())
-            .ok_or(StateError::Malformed { version })
+        let classes: Vec<LifetimeClass> = if version == 2 {
+            let old: Vec<OldClass<Stamp>> = unless_unknown::<Self, _>(2, version, bytes)?;
+            old.into_iter().map(Into::into).collect()
+        } else {
+            let old: Vec<OldClass<Timestamp>> = unless_unknown::<Self, _>(1, version, bytes)?;
+            old.into_iter().map(Into::into).collect()
+        };
+        ExpiryState::sound(classes).ok_or(StateError::Malformed { version })
     }
 
     fn should_prune(&self, state: &ExpiryState, at: Timestamp) -> bool {

@@ -115,6 +115,15 @@ macro_rules! group {
                 self.parts.0.encoded_bytes_max() $(+ self.parts.$place.encoded_bytes_max())+
             }
 
+            fn heap_bytes(&self, state: &Self::State) -> Option<usize> {
+                Some(self.parts.0.heap_bytes(&state.0)? $(+ self.parts.$place.heap_bytes(&state.$place)?)+)
+            }
+
+            fn fit(&self, state: &mut Self::State) {
+                self.parts.0.fit(&mut state.0);
+                $(self.parts.$place.fit(&mut state.$place);)+
+            }
+
             fn fold_all(&self, state: &mut Self::State, events: Events<'_, A::Value>) {
                 self.parts.0.fold_all(&mut state.0, events);
                 $(self.parts.$place.fold_all(&mut state.$place, events);)+

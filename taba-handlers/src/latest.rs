@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
 use taba_core::limits::VALUE_BYTES_MAX;
 use taba_core::{Caveats, Event, Format, Handler, Reading, StateError, Timestamp};
@@ -35,6 +36,7 @@ pub struct Dated {
     /// When it was read.
     pub time: Stamp,
     /// What was read.
+    #[serde(deserialize_with = "valid_reading")]
     pub reading: Reading,
 }
 
@@ -50,6 +52,16 @@ impl LatestView {
     /// The reading; `None` when there is none, or it is not known.
     pub fn reading(&self) -> Option<&Dated> {
         self.dated.as_ref().filter(|_| !self.is_later)
+    }
+}
+
+/// A reading that an event could have had.
+pub(crate) fn valid_reading<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Reading, D::Error> {
+    let reading = Reading::deserialize(deserializer)?;
+    if taba_core::Value::is_valid(&reading) {
+        Ok(reading)
+    } else {
+        Err(D::Error::custom("not the reading of an event"))
     }
 }
 
@@ -148,6 +160,10 @@ impl Handler for Latest {
 
     fn encoded_bytes_max(&self) -> usize {
         1 + Stamp::ENCODED_BYTES_MAX + VALUE_BYTES_MAX
+    }
+
+    fn heap_bytes(&self, state: &Option<Dated>) -> Option<usize> {
+        Some(state.heap_bytes())
     }
 
     fn render(&self, projection: &LatestView, _format: Format) -> Value {

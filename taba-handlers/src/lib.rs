@@ -73,6 +73,7 @@
 mod all_time;
 mod buffer;
 mod by_key;
+mod decode;
 mod distinct;
 mod expiry_gauge;
 mod group;

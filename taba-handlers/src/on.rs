@@ -104,6 +104,18 @@ impl<V: Value, H: Handler> Handler for On<V, H> {
         self.inner.encoded_bytes_max()
     }
 
+    fn heap_bytes(&self, state: &Self::State) -> Option<usize> {
+        self.inner.heap_bytes(state)
+    }
+
+    fn decoded_bytes_max(&self, encoded_bytes: usize) -> usize {
+        self.inner.decoded_bytes_max(encoded_bytes)
+    }
+
+    fn fit(&self, state: &mut Self::State) {
+        self.inner.fit(state);
+    }
+
     fn render(&self, projection: &Self::Projection, format: Format) -> Json {
         self.inner.render(projection, format)
     }

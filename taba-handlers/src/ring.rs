@@ -1,11 +1,14 @@
 //! [`Ring`]: the State of a window: one State for each of its newest buckets.
 
 use std::collections::VecDeque;
+use std::fmt;
+use std::marker::PhantomData;
 
-use serde::de::Error;
+use serde::de::{DeserializeSeed, Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use taba_core::State;
 
+use crate::decode::{capacity, push};
 use crate::heap::HeapBytes;
 
 /// The most buckets of any window.
@@ -81,8 +84,23 @@ impl<S: State> Ring<S> {
         self.states.push_back(S::default());
     }
 
+    /// The States that are held.
+    pub(crate) fn states(&self) -> impl Iterator<Item = &S> {
+        self.states.iter()
+    }
+
+    /// The States that are held, to change.
+    pub(crate) fn states_mut(&mut self) -> impl Iterator<Item = &mut S> {
+        self.states.iter_mut()
+    }
+
+    /// Bytes on the heap for the buckets, without what their States own there.
+    pub(crate) fn slots_bytes(&self) -> usize {
+        self.places.capacity() * size_of::<u16>() + self.states.capacity() * size_of::<S>()
+    }
+
     /// Drops what is `keep` or more before the newest.
-    fn drop_oldest(&mut self, keep: u64) {
+    pub(crate) fn drop_oldest(&mut self, keep: u64) {
         while self.places.front().is_some_and(|place| u64::from(self.back(*place)) >= keep) {
             self.places.pop_front();
             self.states.pop_front();
@@ -146,11 +164,9 @@ impl<S: State> PartialEq for Ring<S> {
     }
 }
 
-impl<S: HeapBytes> HeapBytes for Ring<S> {
+impl<S: State + HeapBytes> HeapBytes for Ring<S> {
     fn heap_bytes(&self) -> usize {
-        self.places.capacity() * size_of::<u16>()
-            + self.states.capacity() * size_of::<S>()
-            + self.states.iter().map(HeapBytes::heap_bytes).sum::<usize>()
+        self.slots_bytes() + self.states.iter().map(HeapBytes::heap_bytes).sum::<usize>()
     }
 }
 
@@ -169,28 +185,111 @@ impl<S: State> Serialize for Ring<S> {
     }
 }
 
-impl<'de, S: State> Deserialize<'de> for Ring<S> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let (newest, runs): (i64, Vec<(u32, Vec<S>)>) = Deserialize::deserialize(deserializer)?;
-        let held = runs.iter().map(|(skip, states)| *skip as usize + states.len());
-        let len = held.fold(0, usize::saturating_add);
-        let plain =
-            runs.iter().enumerate().all(|(i, (skip, run))| (*skip == 0) == (i == 0) && !run.is_empty());
-        if len > RING_BUCKETS_MAX || !plain || (len == 0 && newest != 0) {
-            return Err(D::Error::custom("not the buckets of a window"));
+/// Buckets while they are read, newest first: how far each is before the newest, and its State.
+struct ReadBuckets<S> {
+    backs: Vec<u16>,
+    states: Vec<S>,
+    /// How far the next one is before the newest.
+    next: usize,
+}
+
+/// The part of the encoding that comes next.
+enum ReadPart {
+    Runs,
+    Run { is_first: bool },
+    States,
+}
+
+struct BucketReader<'a, S>(ReadPart, &'a mut ReadBuckets<S>);
+
+impl<'de, S: State> DeserializeSeed<'de> for BucketReader<'_, S> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        match self.0 {
+            ReadPart::Runs | ReadPart::States => deserializer.deserialize_seq(self),
+            ReadPart::Run { .. } => deserializer.deserialize_tuple(2, self),
         }
-        let count = runs.iter().map(|(_, states)| states.len()).sum();
-        let (mut places, mut states) = (VecDeque::with_capacity(count), VecDeque::with_capacity(count));
-        let mut place = newest as u16;
-        for (skip, run) in runs {
-            place = place.wrapping_sub(skip as u16);
-            for state in run {
-                places.push_front(place);
-                states.push_front(state);
-                place = place.wrapping_sub(1);
+    }
+}
+
+impl<'de, S: State> Visitor<'de> for BucketReader<'_, S> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the buckets of a window")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        let Self(part, read) = self;
+        match part {
+            ReadPart::Runs => {
+                let mut is_first = true;
+                while seq.next_element_seed(BucketReader(ReadPart::Run { is_first }, read))?.is_some() {
+                    is_first = false;
+                }
+            }
+            ReadPart::Run { is_first } => {
+                let skip: u32 = seq.next_element()?.ok_or_else(no_buckets)?;
+                let before = read.states.len();
+                read.next += skip as usize;
+                seq.next_element_seed(BucketReader(ReadPart::States, read))?.ok_or_else(no_buckets)?;
+                if (skip == 0) != is_first || read.states.len() == before {
+                    return Err(no_buckets());
+                }
+            }
+            ReadPart::States => {
+                let more = capacity::<S>(seq.size_hint());
+                read.backs.reserve_exact(more);
+                read.states.reserve_exact(more);
+                while let Some(state) = seq.next_element()? {
+                    if read.next >= RING_BUCKETS_MAX {
+                        return Err(no_buckets());
+                    }
+                    push(&mut read.backs, read.next as u16);
+                    push(&mut read.states, state);
+                    read.next += 1;
+                }
             }
         }
-        Ok(Self { newest, places, states })
+        Ok(())
+    }
+}
+
+fn no_buckets<E: Error>() -> E {
+    E::custom("not the buckets of a window")
+}
+
+struct RingVisitor<S>(PhantomData<S>);
+
+impl<'de, S: State> Visitor<'de> for RingVisitor<S> {
+    type Value = Ring<S>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the number of a bucket, and the buckets of a window")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Ring<S>, A::Error> {
+        let newest: i64 = seq.next_element()?.ok_or_else(no_buckets)?;
+        let mut read = ReadBuckets { backs: Vec::new(), states: Vec::new(), next: 0 };
+        seq.next_element_seed(BucketReader(ReadPart::Runs, &mut read))?.ok_or_else(no_buckets)?;
+        let ReadBuckets { backs: mut places, mut states, next } = read;
+        let is_in_time = newest.checked_sub_unsigned(next.saturating_sub(1) as u64).is_some();
+        if !is_in_time || (states.is_empty() && newest != 0) {
+            return Err(no_buckets());
+        }
+        places.iter_mut().for_each(|back| *back = (newest as u16).wrapping_sub(*back));
+        places.reverse();
+        states.reverse();
+        places.shrink_to_fit();
+        states.shrink_to_fit();
+        Ok(Ring { newest, places: places.into(), states: states.into() })
+    }
+}
+
+impl<'de, S: State> Deserialize<'de> for Ring<S> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_tuple(2, RingVisitor(PhantomData))
     }
 }
 

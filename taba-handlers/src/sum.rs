@@ -13,7 +13,7 @@ use crate::heap::HeapBytes;
 ///
 /// Rendered as `{"count": 2, "total": 3.5, "average": 1.75}`. The total is exact and is rounded once, when rendered, but
 /// for integers up to 64 bits, which are shown in full; a total that is too large for a double, and the average of
-/// nothing, are `null`.
+/// nothing, are `null`. So are both after 2^62 values, where counting stops.
 ///
 /// # Examples
 /// ```
@@ -59,9 +59,9 @@ impl SumState {
         self.count
     }
 
-    /// The total, rounded to the nearest double; infinite when none is that large.
+    /// The total, rounded to the nearest double; infinite when none is that large, and when the count is full.
     pub fn total(&self) -> f64 {
-        self.total.to_f64()
+        if self.count == COUNT_MAX { f64::INFINITY } else { self.total.to_f64() }
     }
 
     /// The exact total.
@@ -71,7 +71,7 @@ impl SumState {
 
     /// The total by the count; `None` when there were no values.
     pub fn average(&self) -> Option<f64> {
-        (self.count > 0).then(|| self.total.divided_by(self.count))
+        (1..COUNT_MAX).contains(&self.count).then(|| self.total.divided_by(self.count))
     }
 
     pub(crate) fn add(&mut self, value: f64) {
@@ -105,7 +105,8 @@ impl SumState {
     /// The total as JSON: a double, but where that is not exact and an integer of 64 bits is, that.
     fn total_json(&self) -> Value {
         const EXACT_MAX: u128 = 1 << 53;
-        match self.total.to_integer().filter(|integer| integer.unsigned_abs() > EXACT_MAX) {
+        let integer = self.total.to_integer().filter(|_| self.count < COUNT_MAX);
+        match integer.filter(|integer| integer.unsigned_abs() > EXACT_MAX) {
             Some(integer) => match (i64::try_from(integer), u64::try_from(integer)) {
                 (Ok(signed), _) => json!(signed),
                 (Err(_), Ok(unsigned)) => json!(unsigned),
@@ -150,6 +151,10 @@ impl Handler for Sum {
 
     fn fold_all(&self, state: &mut SumState, events: Events<'_, f64>) {
         state.add_all(events.values());
+    }
+
+    fn heap_bytes(&self, state: &SumState) -> Option<usize> {
+        Some(state.heap_bytes())
     }
 
     fn render(&self, projection: &SumState, _format: Format) -> Value {
@@ -208,9 +213,10 @@ impl<'de> Visitor<'de> for SumStateVisitor {
         let header: u64 = seq.next_element()?.ok_or_else(|| Error::custom("a sum without a header"))?;
         let canonical = canonical_from_seq((header & 3) as u8, &mut seq)?;
         let count = header >> 2;
+        // Of a count that is full nobody knows how many values there were.
         match ExactSum::from_canonical(&canonical) {
-            Some(total) if count > 0 || canonical == Canonical::Integer(0) => Ok(SumState { count, total }),
-            Some(_) | None => Err(Error::custom("not a canonical sum")),
+            Some(total) if count == COUNT_MAX || total.is_sum_of(count) => Ok(SumState { count, total }),
+            Some(_) | None => Err(Error::custom("not a sum of that many values")),
         }
     }
 }
@@ -261,7 +267,9 @@ mod tests {
         let mut full = SumState { count: COUNT_MAX, total: ExactSum::ZERO };
         full.add(1.0);
         full.merge(&full.clone());
-        assert_eq!(full.count(), COUNT_MAX);
+        assert_eq!((full.count(), full.average()), (COUNT_MAX, None));
+        assert_eq!(full.render()["total"], Value::Null);
+        assert_eq!(full.caveats().unknown.len(), 1);
         assert_eq!(decode_state(&Sum, 1, &encode_state(&full)).unwrap(), full);
     }
 

@@ -105,6 +105,10 @@ impl Handler for Totals {
         state.widen(min, max);
     }
 
+    fn heap_bytes(&self, state: &TotalsState) -> Option<usize> {
+        Some(state.heap_bytes())
+    }
+
     fn render(&self, projection: &TotalsState, _format: Format) -> Value {
         let mut map = projection.sum.render();
         map["min"] = json!(projection.min());

@@ -221,6 +221,15 @@ impl<H: Handler> Handler for Windowed<H> {
         10 + 2 + self.kept * (2 + 2 + self.inner.encoded_bytes_max())
     }
 
+    fn heap_bytes(&self, state: &Self::State) -> Option<usize> {
+        state.states().try_fold(state.slots_bytes(), |sum, held| Some(sum + self.inner.heap_bytes(held)?))
+    }
+
+    fn fit(&self, state: &mut Self::State) {
+        state.drop_oldest(self.kept as u64);
+        state.states_mut().for_each(|held| self.inner.fit(held));
+    }
+
     fn fold_all(&self, state: &mut Self::State, events: Events<'_, H::Value>) {
         let times = events.times();
         let mut from = 0;

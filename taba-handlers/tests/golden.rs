@@ -91,6 +91,11 @@ fn states_of_version_1() {
     check_older("Distinct", 1, &AllTime::new(Distinct), (0..40).map(|i| format!("visitor {}", i % 30)));
 }
 
+#[test]
+fn states_of_version_2() {
+    check_older("ExpiryGauge", 2, &ExpiryGauge, expiring());
+}
+
 /// A [`Distinct`] that takes each text for a hundred, to reach the dense form with forty events.
 struct DistinctOfMany;
 

@@ -200,3 +200,80 @@ fn what_is_no_longer_kept_is_unknown_and_never_zero() {
     assert_eq!(counts(&ahead, at(3600 - 10))[0], Some(0));
     assert_eq!(counts(&ahead, at(3600))[..4], [Some(1), Some(1), Some(4), Some(4)]);
 }
+
+fn decoded<H: Handler>(handler: &H, fields: &impl Serialize) -> Option<H::State> {
+    let bytes = postcard::to_stdvec(fields).expect("plain data");
+    taba_core::decode_state(handler, H::VERSION, &bytes).ok()
+}
+
+/// Bytes that nobody wrote: what merging could not keep is not read, or only what a merge would keep of it.
+#[test]
+fn states_from_elsewhere_stay_readable() {
+    let closed = |handler: &Sum, fields: &(u64, u16, Vec<u8>)| {
+        let bytes = postcard::to_stdvec(fields).expect("plain data");
+        laws::handler::check_closed(handler, &vec![bytes; 3], Timestamp::MAX)
+    };
+    // 1 + 2^1099, as the sum of one value and of more values than are counted.
+    let wide = [vec![1], vec![0; 136], vec![0x20]].concat();
+    let wide = |count: u64| (count << 2 | 2, 134_u16, wide.clone());
+    assert!(decoded(&Sum, &wide(1)).is_none());
+    assert!(decoded(&Sum, &wide(u64::MAX >> 2)).is_some());
+    assert_eq!(closed(&Sum, &wide(u64::MAX >> 2)), Ok(()));
+
+    // 4,096 buckets for a window of 61 and ten more.
+    let minute = windowed(Sum, seconds(60, 1));
+    let ring = (NOW_SECS, vec![(0_u32, vec![(1_u64 << 2, 1_i64); RING_BUCKETS_MAX])]);
+    let state = decoded(&minute, &ring).expect("what is kept of it");
+    assert!(taba_core::encode_state(&state).len() < 71 * 3 + 10);
+    let before_time = (i64::MIN, vec![(0_u32, vec![(1_u64 << 2, 1_i64); 2])]);
+    assert!(decoded(&minute, &before_time).is_none());
+
+    let reading = |reading: Reading| Some((0_i64, 0_u64, reading));
+    assert!(decoded(&Gauge::new(), &reading("x".repeat(4080).into())).is_some());
+    assert!(decoded(&Gauge::new(), &reading("x".repeat(4081).into())).is_none());
+    assert!(decoded(&Gauge::new(), &reading(f64::NAN.into())).is_none());
+    let buffer = |count: usize, bytes: usize| {
+        (vec![(0_i64, 0_i64, 0_u64, Reading::from("x".repeat(bytes))); count], None::<i64>)
+    };
+    assert!(decoded(&Buffer, &buffer(1000, 100)).is_some() && decoded(&Buffer, &buffer(1001, 100)).is_none());
+    assert!(decoded(&Buffer, &buffer(65, 4080)).is_some() && decoded(&Buffer, &buffer(66, 4080)).is_none());
+    let keys = (0..9).map(|i| Keyed { key: i.to_string(), value: 1.0 }).fold(
+        Default::default(),
+        |mut state, value| {
+            ByKey::new(Sum).fold(&mut state, Event::new(Timestamp::default(), &value));
+            state
+        },
+    );
+    let few =
+        decoded(&ByKey::new(Sum).with_keys_max(4), &keys).expect("keys beyond the fourth share one State");
+    assert_eq!((few.len(), few.other().count()), (4, 5));
+}
+
+/// An expired reading is forgotten; one that expired before it, and comes later, changes nothing.
+#[test]
+fn an_expiry_gauge_that_was_compacted_merges_with_one_that_was_not() {
+    let at = Timestamp::from_secs;
+    let state = |events: &[(i64, i64)], compacted: Option<i64>| {
+        let mut state = Default::default();
+        for &(time, expires) in events {
+            let value = Expiring { expires: at(expires), reading: "x".into() };
+            ExpiryGauge.fold(&mut state, Event::new(at(time), &value));
+        }
+        compacted.inspect(|&secs| ExpiryGauge.compact(&mut state, at(secs)));
+        taba_core::encode_state(&state)
+    };
+    let older =
+        [state(&[(1, 9)], None), state(&[(2, 9)], None), state(&[(1, 12)], None), state(&[(3, 14)], None)];
+    for compacted in
+        [state(&[(3, 11)], Some(11)), state(&[(2, 13), (4, 12)], Some(12)), state(&[(3, 11)], Some(13))]
+    {
+        for older in &older {
+            for states in [[&compacted, older, &compacted], [older, &compacted, older]] {
+                let states = states.map(Clone::clone);
+                for secs in [13, 14, 100] {
+                    assert_eq!(laws::handler::check_closed(&ExpiryGauge, &states, at(secs)), Ok(()));
+                }
+            }
+        }
+    }
+}

@@ -29,8 +29,9 @@
 //! - that [`VERSION`](Handler::VERSION) rises when the encoding changes, and that `upgrade` reads what an older version wrote: keep
 //!   encoded States of each version that was deployed, and a test that reads them;
 //! - determinism across machines: logarithms and the like differ in the last bit between platforms;
+//! - memory, unless you hand it an allocation meter ([`check_decode_bounded`]);
 //! - code that depends on a clock, on chance, or on something global, if it does not while the kit runs;
-//! - speed and memory, and whether what a Projection says is what you meant.
+//! - speed, and whether what a Projection says is what you meant.
 //!
 //! Of a Store:
 //! - power failures, disks that lie about syncs, and failovers: what [`stable`](crate::Store::stable) promises there is for a test
@@ -44,6 +45,7 @@ mod bounded;
 pub mod handler;
 mod macros;
 mod maximal;
+mod memory;
 pub mod samples;
 pub mod store;
 
@@ -51,6 +53,7 @@ use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, TestCaseError, TestError, TestRunner};
 
 pub use self::bounded::check_bounded;
+pub use self::memory::{Meter, Metered, check_decode_bounded, check_decoding};
 use crate::handler::Handler;
 use samples::Sample;
 

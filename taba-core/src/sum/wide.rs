@@ -6,6 +6,8 @@ use super::{Canonical, canonical_small};
 /// Bits of the wide form: 2,098 for the doubles themselves and 78 for carries and the sign.
 pub(super) const LIMBS: usize = 34;
 pub(super) const WIDE_BYTES: usize = LIMBS * 8;
+/// Every wide number is below two to this power; one is that, below zero.
+pub(super) const WIDE_EXPONENT: i32 = LIMBS as i32 * 64 - 1 + EXPONENT_MIN;
 
 /// 2,176 bits of two's complement, in units of 2^-1074.
 #[derive(Clone, Debug)]
@@ -57,6 +59,15 @@ impl Wide {
             }
         }
         limbs
+    }
+
+    /// Whether the number is less than `count` times 2^1024 away from zero, or is zero.
+    pub(super) fn is_below(&self, count: u64) -> bool {
+        const BIT: usize = (1024 - EXPONENT_MIN) as usize;
+        const _: () = assert!(BIT / 64 + 2 == LIMBS, "what is above lies in two limbs");
+        let limbs = self.magnitude();
+        let above = u128::from(limbs[LIMBS - 1]) << 64 | u128::from(limbs[LIMBS - 2]);
+        above >> (BIT % 64) < u128::from(count) || limbs == [0; LIMBS]
     }
 
     pub(super) fn to_f64(&self) -> f64 {

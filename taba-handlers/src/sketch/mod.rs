@@ -87,6 +87,10 @@ impl Handler for Sketch {
         SketchState::ENCODED_BYTES_MAX
     }
 
+    fn heap_bytes(&self, state: &SketchState) -> Option<usize> {
+        Some(crate::HeapBytes::heap_bytes(state))
+    }
+
     fn fold_all(&self, state: &mut SketchState, events: Events<'_, f64>) {
         state.add_all(events.values());
     }

@@ -73,6 +73,18 @@ macro_rules! tab_type {
                 ::taba_core::Handler::encoded_bytes_max(&self.0)
             }
 
+            fn decoded_bytes_max(&self, encoded_bytes: usize) -> usize {
+                ::taba_core::Handler::decoded_bytes_max(&self.0, encoded_bytes)
+            }
+
+            fn heap_bytes(&self, state: &Self::State) -> Option<usize> {
+                ::taba_core::Handler::heap_bytes(&self.0, state)
+            }
+
+            fn fit(&self, state: &mut Self::State) {
+                ::taba_core::Handler::fit(&self.0, state);
+            }
+
             fn fold_all(&self, state: &mut Self::State, events: ::taba_core::Events<'_, Self::Value>) {
                 self.0.fold_all(state, events);
             }

@@ -7,10 +7,12 @@
 //! | `mod.rs` | folding, merging, projecting and aggregating |
 //! | `time.rs` | what time does to States: pruning, compacting, clamping |
 //! | `encoded.rs` | States and values as bytes |
+//! | `hostile.rs` | States from anywhere |
 //! | `compare.rs` | what they share |
 
 mod compare;
 mod encoded;
+mod hostile;
 mod time;
 
 use self::compare::{
@@ -18,6 +20,8 @@ use self::compare::{
     same_state,
 };
 pub use self::encoded::{bounded, round_trip, totality, unknown_versions, upgrading, values};
+pub(super) use self::hostile::mutated;
+pub use self::hostile::{check_closed, closed};
 pub use self::time::{clamping, clamping_in_order, clamping_many, compacting, pruning};
 #[cfg(doc)]
 use super::Broken;
