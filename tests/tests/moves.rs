@@ -203,3 +203,34 @@ fn a_redis_that_is_killed_under_a_run_costs_time_and_no_event() {
         world.load.end(&format!("{name} is killed under a run"));
     }
 }
+
+/// Whoever is full takes no events, but what a move, its rollback and the shard map need is written all the same.
+#[test]
+fn a_full_redis_takes_fences_bars_and_maps() {
+    let redis = [redis(), redis()];
+    let world = World::start(&redis[0]);
+    let tool = Tool::of(redis[0].url());
+    tool.json(&["add", &address(&redis[1]), "--no-rebalance"]);
+    let full = |redis: &Redis, bytes: &str| {
+        assert_eq!(redis.command(&["CONFIG", "SET", "maxmemory", bytes]), "OK");
+    };
+    let fenced = || tool.json(&["status"])["fenced"].as_u64();
+    // The destination: nothing can be copied, and nothing stays fenced.
+    full(&redis[1], "1");
+    let run = tool.run("", &["rebalance"]);
+    assert_eq!(run.status.code(), Some(1), "{run:?}");
+    assert!(String::from_utf8_lossy(&run.stderr).contains("OOM"), "{run:?}");
+    assert_eq!(fenced(), Some(0));
+    world.load.goes_on();
+    // The source: what is on it can leave it.
+    full(&redis[1], "0");
+    full(&redis[0], "1");
+    tool.json(&["throttle", "--moves", "0"]);
+    tool.json(&["drain", &address(&redis[0])]);
+    assert_eq!(tool.json(&["status"])["shards"][0]["vbuckets"], 0);
+    world.load.goes_on();
+    tool.json(&["verify"]);
+    full(&redis[0], "0");
+    world.load.note_moves(&tool.log());
+    world.load.end("a shard is full");
+}

@@ -14,7 +14,7 @@ use crate::keys;
 use crate::layout;
 use crate::limits::{MOVE_TRIES_MAX, UNFENCE_TIME};
 use crate::map::{ShardId, ShardName};
-use crate::migration::{Goal, Head, Move, MoveStep, next};
+use crate::migration::{Goal, Head, Move, MoveError, MoveStep, next};
 use crate::redis::{LinkError, ShardLink, monotonic, read_head, read_time, scripts};
 use crate::sabotage::{die_at, stop_at};
 
@@ -92,6 +92,12 @@ impl Mover {
         loop {
             let step = match self.look(goal, carried).await {
                 Ok(step) => step,
+                // The answer of the switch was lost, and it had come before this went back.
+                Err(MoverError::Move(MoveError::Switched { .. })) if rolled_back_for.is_some() => {
+                    goal = Goal::Forward;
+                    rolled_back_for = None;
+                    continue;
+                }
                 Err(error) => {
                     self.may_retry(&error, begun).await.ok_or(error)?;
                     continue;
@@ -132,17 +138,26 @@ impl Mover {
                     }
                 }
                 // Writes were held for too long, or it cannot be copied: they go on at the source.
-                Err(
-                    error @ (MoverError::Late { .. }
-                    | MoverError::Unconfirmed { .. }
-                    | MoverError::Foreign { .. }
-                    | MoverError::Differs),
-                ) if goal == Goal::Forward => {
+                Err(error) if goal == Goal::Forward && self.goes_back_for(&error, carried) => {
                     goal = Goal::Back;
                     rolled_back_for = Some(error);
                 }
                 Err(error) => self.may_retry(&error, begun).await.ok_or(error)?,
             }
+        }
+    }
+
+    /// Whether writes were held for too long, or would be: it cannot be copied, or no memory is left for it.
+    fn goes_back_for(&self, error: &MoverError, carried: &Carried<'_>) -> bool {
+        let held = carried.fenced.map(|fenced| monotonic().saturating_duration_since(fenced));
+        match error {
+            MoverError::Late { .. }
+            | MoverError::Unconfirmed { .. }
+            | MoverError::Foreign { .. }
+            | MoverError::Differs => true,
+            MoverError::Link(LinkError::Refused { source, .. }) if source.code == "OOM" => true,
+            MoverError::Link(_) => held.is_some_and(|held| held > self.options.pause_max),
+            _ => false,
         }
     }
 

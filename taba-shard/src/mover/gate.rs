@@ -11,7 +11,7 @@ use crate::keys;
 use crate::limits::MOVER_SETTINGS_INTERVAL;
 use crate::map::ShardId;
 use crate::migration::pace::{Pace, Rates};
-use crate::redis::{LinkError, monotonic};
+use crate::redis::{LinkError, monotonic, scripts};
 
 /// How long to wait until a replica that lags is looked at again.
 const LAG_PAUSE: Duration = Duration::from_millis(100);
@@ -145,8 +145,8 @@ impl crate::redis::Shards {
     /// [`LinkError`].
     pub async fn set_mover_rates(&self, rates: Rates) -> Result<(), LinkError> {
         let link = self.keeper()?;
-        let mut set = cmd("HSET");
-        set.arg(keys::MOVER).arg("bytes").arg(rates.bytes.unwrap_or(0));
+        let mut set = scripts::SET_RATES.call(&[keys::MOVER]);
+        set.arg("bytes").arg(rates.bytes.unwrap_or(0));
         set.arg("moves").arg(rates.moves.unwrap_or(0));
         link.one(set).await.map(drop)
     }

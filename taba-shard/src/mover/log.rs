@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::command::Reply;
 use crate::keys;
 use crate::limits::MOVES_LOGGED_MAX;
-use crate::redis::{ConnectError, LinkError, ShardLink, Shards};
+use crate::redis::{ConnectError, LinkError, ShardLink, Shards, scripts};
 
 /// One line of the log of moves.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,8 +39,8 @@ pub struct MoveRecord {
 /// Writes a line. What cannot be written is told, and changes nothing else: the move is done.
 pub(super) async fn write(link: &ShardLink, record: &MoveRecord) {
     let Ok(text) = serde_json::to_string(record) else { return };
-    let mut add = cmd("XADD");
-    add.arg(keys::MOVES).arg("MAXLEN").arg("~").arg(MOVES_LOGGED_MAX).arg("*").arg("move").arg(text);
+    let mut add = scripts::LOG_MOVE.call(&[keys::MOVES]);
+    add.arg(MOVES_LOGGED_MAX).arg(text);
     if let Err(error) = link.one(add).await {
         tracing::warn!(error = taba_core::causes(&error), "a move could not be written to the log of moves");
     }

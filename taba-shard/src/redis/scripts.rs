@@ -41,6 +41,11 @@ impl Script {
     }
 }
 
+/// First line of a script that writes a few bytes of the state of a move, of the shard map or of a lock, and none of data: a
+/// Redis at its `maxmemory` runs it all the same. Without it no VBucket could leave a full Redis, and none that is fenced
+/// towards it could go back.
+const EVEN_WHEN_FULL: &str = "#!lua flags=allow-oom\n";
+
 /// Returns early when the owner or epoch of the VBucket `KEYS[1]` is another; `ARGV[own]` is the expected epoch.
 fn owned(own: usize) -> String {
     format!(
@@ -266,29 +271,29 @@ return 1".to_owned();
 
     /// KEYS: the shard map. ARGV: the epoch that it has now (0: there is none), or '<' for any below the new one; token;
     /// the new epoch; the new map. Answers 1; or a word and what was found in a list.
-    SET_MAP = "local found = redis.call('HMGET', KEYS[1], 'epoch', 'token')
+    SET_MAP = [EVEN_WHEN_FULL, "local found = redis.call('HMGET', KEYS[1], 'epoch', 'token')
 local epoch = tonumber(found[1] or '0')
 if found[2] and tonumber(found[2]) > tonumber(ARGV[2]) then return {'FENCED', found[2]} end
 if ARGV[1] == '<' and epoch >= tonumber(ARGV[3]) or ARGV[1] ~= '<' and epoch ~= tonumber(ARGV[1]) then
   return {'EPOCH', tostring(epoch)}
 end
 redis.call('HSET', KEYS[1], 'epoch', ARGV[3], 'token', ARGV[2], 'map', ARGV[4])
-return 1".to_owned();
+return 1"].concat();
 
     /// KEYS: hash. ARGV: the epoch that it has, what to write as moved. Always writes, so that a WAIT on the same
     /// connection waits for the fence, also for one that another operator has put. Answers 2 when there was none, 1 when
     /// there was this one.
-    FENCE = "local head = redis.call('HMGET', KEYS[1], 'ver', 'own', 'moved')
+    FENCE = [EVEN_WHEN_FULL, "local head = redis.call('HMGET', KEYS[1], 'ver', 'own', 'moved')
 if not head[1] or not head[2] then return {'MISSING'} end
 if head[2] ~= ARGV[1] then return {'NOTOWNER', head[2]} end
 if head[3] and head[3] ~= ARGV[2] then return {'MOVED', head[3]} end
 redis.call('HSET', KEYS[1], 'moved', ARGV[2])
-return head[3] and 1 or 2".to_owned();
+return head[3] and 1 or 2"].concat();
 
     /// KEYS: hash, staged hash, then index, staged index, … ARGV: the new epoch, the time in microseconds until which
     /// this may be done. The switch: the staged copy is put in place, the hash last. Only the hash counts, so half of it
     /// is as good as none.
-    SWITCH = [NOW, "local own = redis.call('HGET', KEYS[1], 'own')
+    SWITCH = [EVEN_WHEN_FULL, NOW, "local own = redis.call('HGET', KEYS[1], 'own')
 if own and tonumber(own) >= tonumber(ARGV[1]) then return {'SEEN', own} end
 if now > tonumber(ARGV[2]) then return {'LATE'} end
 for i = 2, #KEYS, 2 do
@@ -302,16 +307,16 @@ return 1"].concat();
 
     /// KEYS: hash, indexes. ARGV: epoch, moved. Leaves a tombstone. The hash is the last: as long as it is whole, the
     /// indexes to remove can be read from it.
-    RETIRE = "local head = redis.call('HMGET', KEYS[1], 'ver', 'own', 'moved', 'of')
+    RETIRE = [EVEN_WHEN_FULL, "local head = redis.call('HMGET', KEYS[1], 'ver', 'own', 'moved', 'of')
 if head[2] ~= ARGV[1] or head[3] ~= ARGV[2] then return {'CHANGED'} end
 for i = 2, #KEYS do redis.call('UNLINK', KEYS[i]) end
 redis.call('UNLINK', KEYS[1])
 redis.call('HSET', KEYS[1], 'ver', head[1], 'own', head[2], 'moved', head[3], 'of', head[4])
-return 1".to_owned();
+return 1"].concat();
 
     /// KEYS: hash. ARGV: epoch, moved, version, deployment, whether an older copy may go (1 or 0). A tombstone that turns away every switch up to this epoch; what
     /// was there under a lower one is an old copy. Always writes, for WAIT.
-    BAR = "local own = redis.call('HGET', KEYS[1], 'own')
+    BAR = [EVEN_WHEN_FULL, "local own = redis.call('HGET', KEYS[1], 'own')
 local moved = redis.call('HGET', KEYS[1], 'moved')
 local is_bar = own == ARGV[1] and moved == ARGV[2] and redis.call('HEXISTS', KEYS[1], 'bar') == 1
 if own and tonumber(own) >= tonumber(ARGV[1]) and not is_bar then return {'SEEN', own} end
@@ -319,15 +324,23 @@ local head = 3 + (moved and 1 or 0) + redis.call('HEXISTS', KEYS[1], 'bar')
 if ARGV[5] ~= '1' and redis.call('HLEN', KEYS[1]) > head then return {'COPY'} end
 redis.call('UNLINK', KEYS[1])
 redis.call('HSET', KEYS[1], 'ver', ARGV[3], 'own', ARGV[1], 'moved', ARGV[2], 'of', ARGV[4], 'bar', '1')
-return 1".to_owned();
+return 1"].concat();
 
     /// KEYS: hash. ARGV: the epoch that it has, moved or nothing, the new epoch, the time in microseconds until which this
     /// may be done. The source owns the VBucket again.
-    UNFENCE = [NOW, "local head = redis.call('HMGET', KEYS[1], 'own', 'moved')
+    UNFENCE = [EVEN_WHEN_FULL, NOW, "local head = redis.call('HMGET', KEYS[1], 'own', 'moved')
 if head[1] ~= ARGV[1] or (head[2] or '') ~= ARGV[2] then return {'CHANGED'} end
 if now > tonumber(ARGV[4]) then return {'LATE'} end
 redis.call('HSET', KEYS[1], 'own', ARGV[3])
 redis.call('HDEL', KEYS[1], 'moved')
+return 1"].concat();
+
+    /// KEYS: the log of moves. ARGV: how many lines stay, about; the line.
+    LOG_MOVE = [EVEN_WHEN_FULL, "redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', 'move', ARGV[2])
+return 1"].concat();
+
+    /// KEYS: the settings of movers. ARGV: fields and values.
+    SET_RATES = [EVEN_WHEN_FULL, "redis.call('HSET', KEYS[1], unpack(ARGV))
 return 1"].concat();
 
     /// KEYS: hash. ARGV: deployment marked as new, deployment.
@@ -354,20 +367,20 @@ return 1".to_owned();
 
     /// KEYS: a lock. ARGV: holder, microseconds. Answers the token, or in a list the microseconds for which it is
     /// still held.
-    ACQUIRE = format!("{NOW}{LOCK}
+    ACQUIRE = format!("{EVEN_WHEN_FULL}{NOW}{LOCK}
 if found[2] and found[2] ~= '' and till > now then return {{string.format('%.0f', till - now)}} end
 local token = string.format('%.0f', math.max(tonumber(found[1] or '0') + 1, now))
 redis.call('HSET', KEYS[1], 'token', token, 'holder', ARGV[1], 'until', string.format('%.0f', now + tonumber(ARGV[2])))
 return token");
 
     /// KEYS: a lock. ARGV: holder, microseconds. If this holder still holds it, extends it. Answers whether it did.
-    RENEW = format!("{NOW}{LOCK}
+    RENEW = format!("{EVEN_WHEN_FULL}{NOW}{LOCK}
 if found[2] ~= ARGV[1] or till <= now then return 0 end
 redis.call('HSET', KEYS[1], 'until', string.format('%.0f', now + tonumber(ARGV[2])))
 return 1");
 
     /// KEYS: a lock. ARGV: holder. If this holder still holds it, frees it. Answers whether it did.
-    RELEASE = format!("{NOW}{LOCK}
+    RELEASE = format!("{EVEN_WHEN_FULL}{NOW}{LOCK}
 if found[2] ~= ARGV[1] or till <= now then return 0 end
 redis.call('HSET', KEYS[1], 'holder', '')
 return 1");
