@@ -197,7 +197,7 @@ fn check_ledger(checks: &mut Checks, ledger: &Value) {
         if row["excess"].as_u64().is_some_and(|events| events > 0) && !client.starts_with("taba.stream/") {
             checks.note(
                 format!("the store lost the record of {} events of {client}", plain(&row["excess"])),
-                "it was a memory store that restarted, or an older backup was restored",
+                "it was a memory store that restarted, or an older backup was restored; or it is later than a second",
             );
         }
     }

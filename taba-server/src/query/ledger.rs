@@ -2,6 +2,7 @@
 //! recorded, recorded + excess = folded + dropped.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use futures::stream::{self, StreamExt};
 use serde::Serialize;
@@ -13,10 +14,13 @@ use super::error::QueryError;
 use super::fault::{self, StateFault};
 use super::lists::walk;
 use super::missing::{Affects, Coverage, MissingPart};
-use super::note::{Note, is_stream};
+use super::note::{Note, Notes, is_stream};
 use super::notes;
 use super::selection::Selection;
 use super::state::QueryState;
+
+/// After which time the records are read again for the first time.
+const LATE_RECORDS_FIRST: Duration = Duration::from_millis(10);
 
 /// Events dropped at one place for one reason.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -49,8 +53,8 @@ pub struct Account {
     /// a note of this Client could not be read, or there is an [`excess`](Self::excess).
     pub in_flight: Option<i64>,
     /// Events folded or dropped beyond those recorded: `recorded + excess = folded + dropped`. Causes: the store lost
-    /// what was recorded (a restarted memory store, a restored backup); the record arrives in a moment; or this is
-    /// the stream of an Agent (`taba.stream/…`), whose gaps are losses of unknown Clients.
+    /// what was recorded (a restarted memory store, a restored backup); the record arrives later than
+    /// [`late_records`](super::Limits::late_records); or this is the stream of an Agent (`taba.stream/…`), whose gaps are losses of unknown Clients.
     #[serde(skip_serializing_if = "is_zero")]
     pub excess: u64,
 }
@@ -75,15 +79,32 @@ pub struct Ledger {
 /// As any query.
 ///
 /// # Cost
-/// Reads every State of the store; memory grows with the Clients.
+/// Reads every State of the store; memory grows with the Clients. An excess costs up to
+/// [`late_records`](super::Limits::late_records) more.
 pub async fn ledger(state: &QueryState, selection: &Selection) -> Result<Ledger, QueryError> {
     deadline::answer(state.limits.query_time, read(state, selection)).await
 }
 
 async fn read(state: &QueryState, selection: &Selection) -> Result<Ledger, QueryError> {
+    // Reads folded events before recorded ones: events that arrive in between count as in flight, not as excess.
+    let folded = read_folded(state, selection).await?;
+    let (mut waited, mut wait) = (Duration::ZERO, LATE_RECORDS_FIRST);
+    loop {
+        let answer = balance(folded.clone(), notes::read(state).await?, selection);
+        // The record is in a VBucket of the Client, which may be committed after that of the Tab.
+        if waited >= state.limits.late_records || !answer.has_excess() {
+            return Ok(answer);
+        }
+        tokio::time::sleep(wait).await;
+        waited += wait;
+        wait *= 2;
+    }
+}
+
+/// Accounts that only know what was folded.
+async fn read_folded(state: &QueryState, selection: &Selection) -> Result<Ledger, QueryError> {
     let mut answer = Ledger::default();
     let coverage = Coverage::new(&state.store);
-    // Reads folded events before recorded ones: events that arrive in between count as in flight, not as excess.
     let mut parts = stream::iter(state.store.vbuckets().iter())
         .map(|vbucket| coverage.read(vbucket, folded(state, vbucket, selection)))
         .buffer_unordered(state.limits.vbuckets_at_once.max(1));
@@ -96,10 +117,14 @@ async fn read(state: &QueryState, selection: &Selection) -> Result<Ledger, Query
     }
     drop(parts);
     coverage.settle()?;
-    let notes = notes::read(state).await?;
+    answer.missing = coverage.missing();
+    Ok(answer)
+}
+
+fn balance(mut answer: Ledger, notes: Notes, selection: &Selection) -> Ledger {
     // Their counts are results here.
     let of_notes = notes.missing.map(|missing| MissingPart { affects: Affects::Results, ..missing });
-    answer.missing = MissingPart::join(coverage.missing(), of_notes);
+    answer.missing = MissingPart::join(answer.missing, of_notes);
     answer.faults.extend(notes.faults);
     for (client, note) in notes.clients.into_iter().filter(|(client, _)| selection.has_client(client)) {
         answer.accounts.entry(client).or_default().take(note);
@@ -113,14 +138,20 @@ async fn read(state: &QueryState, selection: &Selection) -> Result<Ledger, Query
             *dropped.entry((lost.place.clone(), lost.why.clone())).or_default() += lost.events;
         }
     }
+    let is_whole = answer.missing.is_none() && unreadable.is_empty();
     answer.totals.dropped = lost(dropped);
-    // An excess of one Client cannot be set off against what is in flight of another. Gaps of streams can: known
-    // Clients recorded those events.
-    let is_forgotten = |(client, account): (&ClientId, &Account)| account.excess > 0 && !is_stream(client);
-    let is_whole =
-        answer.missing.is_none() && unreadable.is_empty() && !answer.accounts.iter().any(is_forgotten);
-    answer.totals.balance(is_whole);
-    Ok(answer)
+    // An excess of one Client cannot be set off against what is in flight of another.
+    let is_balanced = is_whole && !answer.has_excess();
+    answer.totals.balance(is_balanced);
+    answer
+}
+
+impl Ledger {
+    /// Whether of a Client more is folded or dropped than it recorded. Gaps of streams do not count: known Clients recorded
+    /// those events.
+    fn has_excess(&self) -> bool {
+        self.accounts.iter().any(|(client, account)| account.excess > 0 && !is_stream(client))
+    }
 }
 
 /// The events in the States of a VBucket by Client, without the Ledger's own.

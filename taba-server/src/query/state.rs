@@ -39,6 +39,8 @@ pub struct Limits {
     pub faults_max: usize,
     /// The maximum age of the Ledger's counts of dropped events beside an aggregate; 0 reads them for each query.
     pub lost_age_max: Duration,
+    /// How long the Ledger's answer waits for the record of events that are folded already. 0 does not wait.
+    pub late_records: Duration,
     /// Open watches; the next is refused with 503.
     pub watches_max: usize,
     /// Aggregates in one watch; a larger selection is refused.
@@ -59,6 +61,7 @@ impl Default for Limits {
             tally_words_max: 1000,
             faults_max: 100,
             lost_age_max: Duration::from_millis(250),
+            late_records: Duration::from_secs(1),
             watches_max: 64,
             watch_tabs_max: 100,
             metrics_tabs_max: 20_000,

@@ -139,7 +139,9 @@ impl Answer {
 
 impl Kit {
     pub(crate) fn new() -> Self {
-        Self::with_limits(Limits::default())
+        let mut limits = Limits::default();
+        limits.late_records = Duration::from_millis(20);
+        Self::with_limits(limits)
     }
 
     pub(crate) fn with_limits(limits: Limits) -> Self {

@@ -1,10 +1,12 @@
 //! The Ledger: its identity, and what it says about what cannot be read.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use taba_core::wire::{Answer, Block, LaneBatch, Lanes, Probe};
 use taba_core::{ClientId, Events, MemoryStore, SeqNo, StreamId, TabName, TabType, Timestamp, VBuckets};
 use taba_server::Server;
-use taba_server::query::{Selection, ledger};
+use taba_server::query::{Limits, Selection, ledger};
 
 use crate::kit::Kit;
 
@@ -175,4 +177,21 @@ async fn what_the_store_forgot_is_never_a_negative_count() {
     kit.count("taba.recorded", "web", &[4.0]).await;
     kit.count("taba.dropped;where=agent;why=gap", "taba.stream/00ff", &[3.0]).await;
     assert_eq!(kit.get("/v2/ledger").await.json()["totals"]["in_flight"], 1);
+}
+
+/// The record of events is a note in a VBucket of its own, which may be committed after that of their Tab.
+#[tokio::test(start_paused = true)]
+async fn a_record_that_comes_late_is_waited_for() {
+    let kit = Kit::with_limits(Limits::default());
+    kit.count("a", "web", &[1.0; 9]).await;
+    let late = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        kit.count("taba.recorded", "web", &[11.0]).await;
+    };
+    let (answer, ()) = tokio::join!(kit.get("/v2/ledger"), late);
+    let account = &answer.results()[0];
+    assert_eq!(
+        (&account["folded"], &account["in_flight"], account.get("excess")),
+        (&json!(9), &json!(2), None)
+    );
 }
