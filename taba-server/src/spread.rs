@@ -1,17 +1,29 @@
 //! The rules of spread in the store: several copies, of which a query needs any one, and a change writes all.
 //!
+//! A copy that is not there is as damaged as one that cannot be read: somebody deleted it, or no Server has written the first
+//! one yet. Then queries look at all places that a Tab can have, until [`mend`] has written the copies anew, from where the
+//! Tabs are ([`rebuilt`]).
+//!
 //! One thing is proven before a Server folds the first Block of a Tab beside its own VBucket: *every* copy tells queries to look
 //! there, and that is [stable](taba_core::Store::stable), so that no failover takes it back ([`allow`]). So a query that
 //! reads one copy after the event was stored looks there. Neither Agents nor Servers have to know the same rules at the same
 //! time, no clocks are compared, and an Agent that spreads by a rule which nobody knows does no harm.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use bytes::Bytes;
-use futures::future::{join_all, select_ok, try_join_all};
+use futures::StreamExt;
+use futures::future::{join_all, try_join_all};
+use futures::stream::{self, FuturesUnordered, TryStreamExt};
 use serde::{Deserialize, Serialize};
 use taba_core::{
     ClientId, Commit, Committed, Envelope, Part, Scan, Spread, SpreadRules, SpreadTabs, StateKey, Store,
     StoreError, TabName, TabType, TooManySpreadRules, VBucket, VBuckets, Version, Wanted,
 };
+use tokio::time::timeout_at;
+
+use crate::clock::monotonic;
 
 /// The Tab of the rules. No query chooses it.
 pub(crate) const TAB: &str = "taba.spread";
@@ -22,6 +34,10 @@ const DAMAGED: &str = "rule of spread";
 const NEWER: &str = "rule of spread, or one of a newer version of the server,";
 /// Copies of the rules: while one can be read, queries know where to look.
 const COPIES: u16 = 4;
+/// How much longer than for the first copy a query waits for the others: one of them may have gone back in time.
+const OTHER_COPIES_TIME: Duration = Duration::from_millis(100);
+/// VBuckets that are asked for their Tabs at once.
+const VBUCKETS_AT_ONCE: usize = 16;
 
 /// Why rules of spread were not changed, or perhaps not.
 #[derive(Debug, thiserror::Error)]
@@ -54,8 +70,7 @@ struct SpreadCopy {
 }
 
 fn read(vbucket: VBucket, bytes: Option<&Bytes>) -> Result<SpreadCopy, StoreError> {
-    let Some(bytes) = bytes else { return Ok(SpreadCopy::default()) };
-    let envelope = Envelope::decode(bytes).ok();
+    let envelope = bytes.and_then(|bytes| Envelope::decode(bytes).ok());
     if envelope.as_ref().is_some_and(|envelope| envelope.version > VERSION) {
         return Err(StoreError::Damaged { vbucket, what: NEWER });
     }
@@ -69,31 +84,115 @@ async fn copy(store: &dyn Store, vbucket: VBucket) -> Result<SpreadCopy, StoreEr
     read(vbucket, found.first().and_then(|scanned| scanned.parts.first()).map(|(_, bytes)| bytes))
 }
 
-/// What any one copy says: as wide as every Tab has been spread by anything that was stored before the call.
-///
-/// # Errors
-/// [`StoreError`] when no copy can be read.
-pub(crate) async fn any(store: &dyn Store) -> Result<SpreadRules, StoreError> {
-    let reads = copies(store.vbuckets()).map(|vbucket| Box::pin(copy(store, vbucket)));
-    Ok(select_ok(reads).await?.0.rules)
+/// How wide queries have to look, for everything that was stored before the call; and whether copies are to be [mended](mend).
+pub(crate) async fn widest(store: &dyn Store) -> (SpreadRules, bool) {
+    let mut reads: FuturesUnordered<_> =
+        copies(store.vbuckets()).map(|vbucket| copy(store, vbucket)).collect();
+    let (mut rules, mut is_damaged) = (None::<SpreadRules>, false);
+    let mut until = None;
+    loop {
+        let read = match until {
+            None => reads.next().await,
+            Some(until) => timeout_at(until, reads.next()).await.unwrap_or(None),
+        };
+        match read {
+            None => break,
+            Some(Ok(copy)) => {
+                rules.get_or_insert_default().merge(&copy.rules);
+                until.get_or_insert_with(|| monotonic() + OTHER_COPIES_TIME);
+            }
+            Some(Err(error)) => is_damaged |= is_to_be_mended(&error),
+        }
+    }
+    let rules = rules.filter(|_| !is_damaged);
+    (rules.unwrap_or_else(SpreadRules::unknown), is_damaged)
 }
 
-/// What all copies say together that can be read.
+fn is_to_be_mended(error: &StoreError) -> bool {
+    matches!(error, StoreError::Damaged { what: DAMAGED, .. })
+}
+
+/// What all copies say together that can be read; if one is damaged, also what the places of the Tabs tell.
 ///
 /// # Errors
-/// [`StoreError`] when no copy can be read.
-pub(crate) async fn all(store: &dyn Store) -> Result<SpreadRules, StoreError> {
-    let (mut rules, mut error) = (None::<SpreadRules>, None);
+/// [`StoreError`] when no copy can be read, and the places of the Tabs cannot either.
+pub(crate) async fn known(store: &dyn Store) -> Result<SpreadRules, StoreError> {
+    let (mut rules, mut error, mut is_damaged) = (None::<SpreadRules>, None, false);
     for read in join_all(copies(store.vbuckets()).map(|vbucket| copy(store, vbucket))).await {
         match read {
             Ok(copy) => rules.get_or_insert_default().merge(&copy.rules),
+            Err(damaged) if is_to_be_mended(&damaged) => is_damaged = true,
             Err(failed) => error = Some(failed),
         }
     }
-    match (rules, error) {
-        (None, Some(error)) => Err(error),
-        (rules, _) => Ok(rules.unwrap_or_default()),
+    if is_damaged {
+        rules.get_or_insert_default().merge(&rebuilt(store).await?);
     }
+    rules.ok_or_else(|| error.expect("each copy was read, or damaged, or could not be read"))
+}
+
+/// As wide as what is stored needs, by the VBuckets in which each Tab is.
+///
+/// # Errors
+/// [`StoreError`] when a VBucket cannot be read.
+///
+/// # Cost
+/// Reads the names of all Tabs.
+async fn rebuilt(store: &dyn Store) -> Result<SpreadRules, StoreError> {
+    let vbuckets = store.vbuckets();
+    let mut found = stream::iter(vbuckets.iter())
+        .map(|vbucket| async move { store.tabs(vbucket).await.map(|tabs| (vbucket, tabs)) })
+        .buffer_unordered(VBUCKETS_AT_ONCE);
+    let mut widest = BTreeMap::<TabName, Spread>::new();
+    while let Some((vbucket, tabs)) = found.try_next().await? {
+        for (tab, _) in tabs.into_iter().filter(|(tab, _)| !tab.is_reserved() && vbuckets.of(tab) != vbucket)
+        {
+            let is_place = |spread: &Spread| vbuckets.places(&tab, *spread).contains(&vbucket);
+            let spread = Spread::all().find(is_place).unwrap_or(Spread::ONE);
+            let known = widest.entry(tab).or_insert(spread);
+            *known = spread.max(*known);
+        }
+    }
+    let mut rules = SpreadRules::default();
+    if widest.len() > SpreadRules::MAX / 2 {
+        // Room is left for rules of operators.
+        let most = widest.into_values().max().unwrap_or(Spread::ONE);
+        rules.widen(&SpreadTabs::Prefix(String::new()), most);
+        return Ok(rules);
+    }
+    widest.into_iter().for_each(|(tab, spread)| rules.widen(&SpreadTabs::Name(tab), spread));
+    Ok(rules)
+}
+
+/// Whether no copy has lost any of these rules. One that cannot be read now has lost none.
+pub(crate) async fn still_say(store: &dyn Store, rules: &SpreadRules) -> bool {
+    let widest = |copy: &SpreadRules, tabs: &SpreadTabs| match tabs {
+        SpreadTabs::Name(tab) => copy.widest(tab),
+        tabs => copy.widest_of(tabs),
+    };
+    let says = |copy: &SpreadRules| rules.iter().all(|rule| widest(copy, &rule.tabs) >= rule.widest);
+    let read = join_all(copies(store.vbuckets()).map(|vbucket| copy(store, vbucket))).await;
+    read.iter().all(|read| match read {
+        Ok(copy) => says(&copy.rules),
+        Err(error) => !is_to_be_mended(error),
+    })
+}
+
+/// Writes each copy anew that is damaged or not there.
+///
+/// # Errors
+/// [`SpreadChangeError`]: some are written, or none.
+///
+/// # Cost
+/// As [`rebuilt`], if there is one.
+pub(crate) async fn mend(
+    store: &dyn Store,
+    next: &(dyn Fn() -> Version + Sync),
+) -> Result<(), SpreadChangeError> {
+    for vbucket in copies(store.vbuckets()) {
+        update(store, next, vbucket, |_| Ok(())).await?;
+    }
+    Ok(())
 }
 
 /// Spreads these Tabs so wide from now on. What is stored stays where it is.
@@ -109,12 +208,10 @@ pub(crate) async fn change(
     tabs: &SpreadTabs,
     spread: Spread,
 ) -> Result<SpreadRules, SpreadChangeError> {
+    mend(store, next).await?;
     let mut known = SpreadRules::default();
     for vbucket in copies(store.vbuckets()) {
-        match copy(store, vbucket).await {
-            Err(StoreError::Damaged { what: DAMAGED, .. }) => {}
-            copy => known.merge(&copy?.rules),
-        }
+        known.merge(&copy(store, vbucket).await?.rules);
     }
     known.check_room(tabs)?;
     let number = known.next_change();
@@ -132,7 +229,7 @@ pub(crate) async fn change(
         })
         .await?;
     }
-    Ok(all(store).await?)
+    Ok(self::known(store).await?)
 }
 
 /// From here on every query looks at all places that a Tab can have when it is spread so wide. Gives what is known of all Tabs.
@@ -149,7 +246,7 @@ pub(crate) async fn allow(
     spread: Spread,
 ) -> Result<SpreadRules, SpreadChangeError> {
     // A spread is set only once every query looks so wide, for good.
-    let in_use = all(store).await?.in_use();
+    let in_use = known(store).await?.in_use();
     if in_use.widest(tab) >= spread {
         return Ok(in_use);
     }
@@ -204,9 +301,8 @@ async fn update(
     loop {
         let loaded = store.load(vbucket, &wanted).await?;
         let (before, is_damaged) = match read(vbucket, loaded.states.first().map(|(.., bytes)| bytes)) {
-            // Each of the other copies says all that it has to say.
-            Err(StoreError::Damaged { what: DAMAGED, .. }) => {
-                (SpreadCopy { rules: all(store).await?, ..SpreadCopy::default() }, true)
+            Err(error) if is_to_be_mended(&error) => {
+                (SpreadCopy { rules: known(store).await?, ..SpreadCopy::default() }, true)
             }
             before => (before?, false),
         };

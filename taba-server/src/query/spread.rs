@@ -33,7 +33,7 @@ impl From<SpreadChangeError> for QueryError {
 /// # Errors
 /// As any query, when no copy of them can be read.
 pub async fn spread_rules(state: &QueryState) -> Result<SpreadRules, QueryError> {
-    let read = async { Ok(spread::all(&*state.store).await?) };
+    let read = async { Ok(spread::known(&*state.store).await?) };
     deadline::answer(state.limits.query_time, read).await
 }
 
@@ -64,7 +64,30 @@ pub async fn set_spread(
 impl QueryState {
     /// How wide Tabs may have been spread by what was stored before the call; as wide as can be where nobody can say.
     async fn spread_so_far(&self) -> SpreadRules {
-        spread::any(&*self.store).await.unwrap_or_else(|_| SpreadRules::unknown())
+        let (rules, is_damaged) = spread::widest(&*self.store).await;
+        if is_damaged {
+            self.mend_spread();
+        }
+        rules
+    }
+
+    /// Writes copies of the rules anew that are damaged or not there, unless that was tried just now. Does not wait for it.
+    fn mend_spread(&self) {
+        let Ok(allowing) = Arc::clone(&self.shared.spread.allowing).try_lock_owned() else { return };
+        if !self.shared.spread.begin_mending(monotonic()) {
+            return;
+        }
+        let state = self.clone();
+        tokio::spawn(async move {
+            let _allowing = allowing;
+            match spread::mend(&*state.store, &|| state.next_version()).await {
+                Ok(()) => tracing::info!("the rules of spread are in all their places"),
+                Err(error) => tracing::warn!(
+                    error = taba_core::causes(&error),
+                    "the rules of spread cannot be written anew; queries look everywhere meanwhile"
+                ),
+            }
+        });
     }
 
     /// These rules, or those of [`spread_so_far`](Self::spread_so_far) where none were read yet.
@@ -99,6 +122,7 @@ impl QueryState {
     /// It goes on by itself.
     pub(crate) async fn allow_spread(&self, tab: &TabName, spread: Spread) -> Result<(), QueryError> {
         if self.shared.spread.is_allowed(tab, spread) {
+            self.check_spread();
             return Ok(());
         }
         let allowing = Arc::clone(&self.shared.spread.allowing).lock_owned().await;
@@ -114,6 +138,17 @@ impl QueryState {
         let ended = |error| StoreError::Unavailable { retry_after: RETRY_AFTER, source: Box::new(error) };
         // It panicked, or the runtime is ending.
         task.await.unwrap_or_else(|error| Err(ended(error).into()))
+    }
+
+    /// Looks now and then whether the copies still say what this Server rests on. Does not wait for it.
+    fn check_spread(&self) {
+        let Some(rules) = self.shared.spread.begin_checking(monotonic()) else { return };
+        let state = self.clone();
+        tokio::spawn(async move {
+            if !spread::still_say(&*state.store, &rules).await {
+                state.shared.spread.forget_allowed();
+            }
+        });
     }
 
     /// Whether a Tab has another type than this in its own VBucket; not if that cannot be read in time.
@@ -139,7 +174,10 @@ impl QueryState {
         if self.shared.spread.begin_asking(monotonic()) {
             let state = self.clone();
             let reading = tokio::spawn(async move {
-                if let Ok(rules) = spread::all(&*state.store).await {
+                if spread::widest(&*state.store).await.1 {
+                    state.mend_spread();
+                }
+                if let Ok(rules) = spread::known(&*state.store).await {
                     state.shared.spread.tell(rules);
                 }
             });

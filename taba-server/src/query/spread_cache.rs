@@ -9,6 +9,10 @@ use tokio::time::Instant;
 
 /// Agents are told what the store said at most so long ago.
 const TOLD_AGE_MAX: Duration = Duration::from_secs(1);
+/// The copies are not asked more often whether they still say what they said.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// Copies are not written anew more often.
+const MENDING_INTERVAL: Duration = Duration::from_secs(1);
 /// For how long a Tab has the type that it had.
 const TYPE_AGE_MAX: Duration = Duration::from_secs(600);
 /// The same where something rests on it: a Block of another type, or a Tab that had none.
@@ -20,10 +24,24 @@ pub(super) struct SpreadCache {
     told: Mutex<ToldRules>,
     /// What every copy in the store says, and will say in each of its histories, in `widest`.
     allowed: RwLock<SpreadRules>,
+    /// When the copies were last asked whether they still say so: somebody may delete them.
+    checked: Mutex<Option<Instant>>,
+    /// When copies were last written anew, or that was tried.
+    mended: Mutex<Option<Instant>>,
     /// Held while something is added to that.
     pub(super) allowing: Arc<tokio::sync::Mutex<()>>,
     /// The types of Tabs in their own VBuckets, and when they were read.
     types: Mutex<BTreeMap<TabName, (Option<TabType>, Instant)>>,
+}
+
+/// Whether something was last begun longer ago than `interval`, or never; if so, it begins now.
+fn is_old(last: &Mutex<Option<Instant>>, interval: Duration, now: Instant) -> bool {
+    let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+    let is_old = last.is_none_or(|last| now.saturating_duration_since(last) >= interval);
+    if is_old {
+        *last = Some(now);
+    }
+    is_old
 }
 
 /// What Agents are told.
@@ -68,6 +86,22 @@ impl SpreadCache {
     /// Every query looks so wide.
     pub(super) fn allow(&self, rules: &SpreadRules) {
         self.allowed.write().unwrap_or_else(PoisonError::into_inner).merge(rules);
+    }
+
+    /// The copies lost what they said: it has to be said again before anything rests on it.
+    pub(super) fn forget_allowed(&self) {
+        *self.allowed.write().unwrap_or_else(PoisonError::into_inner) = SpreadRules::default();
+    }
+
+    /// What is taken for said by every copy, if that is to be looked at again; then somebody is taken to do it.
+    pub(super) fn begin_checking(&self, now: Instant) -> Option<SpreadRules> {
+        let is_old = is_old(&self.checked, CHECK_INTERVAL, now);
+        is_old.then(|| self.allowed.read().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    /// Whether copies are to be written anew; if so, somebody is taken to do it.
+    pub(super) fn begin_mending(&self, now: Instant) -> bool {
+        is_old(&self.mended, MENDING_INTERVAL, now)
     }
 
     /// Whether a Tab has another type than this in its own VBucket; `None` when that is to be read again.

@@ -62,7 +62,7 @@ impl Failing {
     fn copies(&self, vbucket: VBucket) -> [SpreadRules; 2] {
         let of = |copies: &Mutex<BTreeMap<u16, Content>>| {
             let content = copies.lock().unwrap().get(&vbucket.index()).cloned().unwrap_or_default();
-            read(vbucket, content.1.as_ref()).unwrap().rules
+            content.1.map(|bytes| read(vbucket, Some(&bytes)).unwrap().rules).unwrap_or_default()
         };
         [of(&self.now), of(&self.stable)]
     }
@@ -130,7 +130,7 @@ async fn what_may_be_used_is_looked_for_in_every_copy_and_every_history() {
                     }
                 }
                 // An Agent hears of it, or a Server that takes what is in use for allowed.
-                _ => used = used.max(all(&store).await.map_or(used, |all| all.spread(&hot))),
+                _ => used = used.max(known(&store).await.map_or(used, |known| known.spread(&hot))),
             }
             for vbucket in copies(store.vbuckets()) {
                 for copy in store.copies(vbucket) {
@@ -168,12 +168,14 @@ async fn a_change_is_done_wholly_and_lowering_keeps_where_to_look() {
         store.now.lock().unwrap().insert(vbucket.index(), (version, Some(bytes)));
     };
     spoil(Bytes::from_static(b"damaged"));
-    assert!(copy(&store, vbucket).await.is_err() && any(&store).await.unwrap().widest(&hot) == of(16));
+    assert!(copy(&store, vbucket).await.is_err() && known(&store).await.unwrap().widest(&hot) == of(16));
+    let (rules, is_damaged) = widest(&store).await;
+    assert!(is_damaged && rules.widest(&hot) == Spread::MAX);
     let rules = change(&store, &next, &tabs, of(2)).await.unwrap();
     assert_eq!(store.copies(vbucket)[0], rules);
     spoil(Envelope::new(TabType::new(TYPE).unwrap(), 2, 0, Bytes::from_static(b"{}")).encode());
     assert!(change(&store, &next, &tabs, of(4)).await.is_err());
-    assert_eq!(any(&store).await.unwrap().widest(&hot), of(16));
+    assert_eq!(widest(&store).await.0.widest(&hot), of(16));
 }
 
 #[test]
@@ -206,7 +208,7 @@ fn the_bytes_of_a_copy_are_a_promise() {
     };
     let vbucket = VBuckets::default().get(0).unwrap();
     assert_eq!(read(vbucket, Some(&stored(1, text))).unwrap(), copy);
-    for bad in [stored(2, text), stored(1, "{}"), Bytes::from_static(b"x")] {
-        assert!(matches!(read(vbucket, Some(&bad)), Err(StoreError::Damaged { .. })));
+    for bad in [Some(stored(2, text)), Some(stored(1, "{}")), Some(Bytes::from_static(b"x")), None] {
+        assert!(matches!(read(vbucket, bad.as_ref()), Err(StoreError::Damaged { .. })));
     }
 }

@@ -248,6 +248,30 @@ impl Kit {
         assert_eq!(self.store.commit(home, commit).await.unwrap(), Committed::Done);
     }
 
+    /// Removes a State by hand.
+    pub(crate) async fn remove(&self, home: VBucket, tab: &str, client: &str) {
+        let tab = TabName::new(tab).unwrap();
+        let key = StateKey { tab: tab.clone(), client: ClientId::new(client).unwrap() };
+        let expect = self.store.load(home, &Wanted::default()).await.unwrap().version;
+        let next = Version { writer: 7, count: self.versions.fetch_add(1, Ordering::Relaxed) };
+        let commit = Commit::new(expect, next).with_tabs(vec![(tab, None)]).with_states(vec![(
+            key,
+            Part::WHOLE,
+            None,
+        )]);
+        assert_eq!(self.store.commit(home, commit).await.unwrap(), Committed::Done);
+    }
+
+    /// The first query that needs the rules of spread has their copies written; this waits for it.
+    pub(crate) async fn settle_spread(&self) {
+        let tabs =
+            async |vbucket| self.store.tabs(self.store.vbuckets().get(vbucket).unwrap()).await.unwrap();
+        self.get("/v2/tabs?name=none").await;
+        while tabs(0).await.is_empty() || tabs(3 * 257).await.is_empty() {
+            tokio::task::yield_now().await;
+        }
+    }
+
     pub(crate) async fn ask(&self, method: &str, path: &str, accept: &str) -> Answer {
         let request =
             Request::builder().method(method).uri(path).header("accept", accept).body(Body::empty()).unwrap();

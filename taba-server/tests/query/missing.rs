@@ -200,6 +200,7 @@ async fn metrics_are_always_answered() {
         whole.contains("taba_ledger_unread_vbuckets 0\n")
             && whole.contains("taba_ledger_folded_events_total 3\n")
     );
+    kit.settle_spread().await;
     store.is_away.store(true, Ordering::Relaxed);
     let answer = kit.get("/metrics?re=true&name=t.*").await;
     let text = answer.text;

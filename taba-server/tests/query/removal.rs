@@ -115,8 +115,10 @@ impl Store for Crowded {
 #[tokio::test]
 async fn a_conflict_is_tried_again_and_counts_once() {
     let store = Arc::new(MemoryStore::default());
-    let crowded = Arc::new(Crowded { store: store.clone(), intruders: AtomicUsize::new(3) });
-    let kit = Kit::over(store, crowded, Limits::default());
+    let crowded = Arc::new(Crowded { store: store.clone(), intruders: AtomicUsize::new(0) });
+    let kit = Kit::over(store, crowded.clone(), Limits::default());
+    kit.settle_spread().await;
+    crowded.intruders.store(3, Ordering::SeqCst);
     kit.count("x", "a", &[1.0, 1.0]).await;
     let removed = kit.ask("DELETE", "/v2/tabs?name=x", "*/*").await.json();
     assert_eq!(removed["removed"], json!({ "tabs": 1, "states": 1, "events": 2, "damaged": 0 }));

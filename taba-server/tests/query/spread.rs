@@ -297,6 +297,68 @@ async fn one_copy_of_the_rules_is_enough_and_without_any_queries_look_everywhere
     }
 }
 
+/// Whatever is done to the copies of the rules by hand, no answer lacks a part without saying so, and Servers write them anew. The
+/// one thing that nobody can notice is that all of them went back to before the Tab was spread.
+#[tokio::test(start_paused = true)]
+async fn copies_of_the_rules_that_are_deleted_or_damaged_hide_nothing_and_are_mended() {
+    let kit = standard(500);
+    let widest = Spread::new(16).unwrap();
+    let read = async || {
+        let mut copies = Vec::new();
+        for n in 0..4 {
+            let vbucket = kit.store.vbuckets().get(n * 257).unwrap();
+            let scan = Scan::default().with_tab(TabName::new("taba.spread").unwrap());
+            let found = kit.store.scan(vbucket, &scan).await.unwrap();
+            copies.push((vbucket, found.first().map(|state| state.parts[0].1.clone())));
+        }
+        copies
+    };
+    let write = async |vbucket: VBucket, bytes: Option<bytes::Bytes>| match bytes {
+        Some(bytes) => kit.put(vbucket, "taba.spread", "taba.SpreadRules", "rules", bytes).await,
+        None => kit.remove(vbucket, "taba.spread", "rules").await,
+    };
+    set_spread(&kit, "name=other&spread=2").await;
+    let older = read().await;
+    set_spread(&kit, "name=hot&spread=16").await;
+    let whole = read().await;
+    let mut dice = Noise::new(3);
+    for n in 0..40 {
+        let totals = ("TotalsCounter", TotalsCounter::new);
+        record(&kit, &mut dice, ("", &format!("c{n}")), totals, &[(1, 1.0)], widest).await;
+    }
+    for faults in 0..4_u32.pow(4) {
+        let of = |copy: u32| faults / 4_u32.pow(copy) % 4;
+        // Which copy it is makes no difference.
+        if !(0..3).all(|copy| of(copy) <= of(copy + 1)) || of(0) == 3 {
+            continue;
+        }
+        for copy in 0..4_u32 {
+            let (vbucket, bytes) = whole[copy as usize].clone();
+            let bytes = match of(copy) {
+                0 => bytes,
+                1 => None,
+                2 => Some(bytes::Bytes::from_static(b"damaged")),
+                _ => older[copy as usize].1.clone(),
+            };
+            write(vbucket, bytes).await;
+        }
+        for path in ["/v2/tabs?name=hot", "/v2/tabs?base=hot", "/v2/super?name=hot"] {
+            let answer = kit.get(path).await.json();
+            let found = (&answer["results"][0]["events"], &answer["complete"]);
+            assert_eq!(found, (&json!(40), &json!(true)), "{faults}: {answer}");
+        }
+        // The next query that finds one damaged has them written anew, once a second.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        kit.get("/v2/tabs?name=hot").await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        for (copy, (_, bytes)) in read().await.into_iter().enumerate() {
+            let text = String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned();
+            let is_whole = text.contains(r#""name":"hot""#) && text.contains(r#""widest":16"#);
+            assert_eq!(is_whole, of(copy as u32) != 3, "{faults}: {text}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn what_makes_no_sense_is_refused() {
     let kit = standard(500);
