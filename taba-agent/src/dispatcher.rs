@@ -26,6 +26,7 @@ mod counts;
 mod input;
 mod isolation;
 mod misdated;
+mod news;
 mod order;
 mod queues;
 mod request;
@@ -43,6 +44,7 @@ use taba_core::{Backoff, StreamId, VBuckets};
 pub use self::counts::{ANSWERS, DispatchCounts};
 pub use self::input::{Action, FailureCause, Input, PoisonBlocks};
 use self::misdated::ClockAgreement;
+use self::news::ServerNews;
 use self::queues::{LaneState, ScheduledLane};
 pub use self::request::{Request, RequestId};
 pub use self::server::{ServerState, ServerStatus};
@@ -90,6 +92,7 @@ pub struct Dispatcher {
     checked_at: Option<Duration>,
     /// When a Lane in line, whose Batch waits for the Spool, is to ask instead.
     unwritten_probe_at: Option<Duration>,
+    news: ServerNews,
     events_held: u64,
     clocks: ClockAgreement,
     counts: DispatchCounts,
@@ -149,6 +152,7 @@ impl Dispatcher {
             requests: 0,
             checked_at: None,
             unwritten_probe_at: None,
+            news: ServerNews::default(),
             events_held: 0,
             clocks: ClockAgreement::default(),
             counts: DispatchCounts::default(),
@@ -249,7 +253,7 @@ impl Dispatcher {
     pub fn apply(&mut self, now: ClockReading, input: Input, actions: &mut Vec<Action>) {
         match input {
             Input::Tick => {}
-            Input::NewServer => self.ask_now(now.uptime),
+            Input::NewServer => self.news.came(),
             Input::Answered { request, acks, .. } => self.answered(now.uptime, request, acks, actions),
             Input::Failed { request, cause, why, retry_after } => {
                 self.failed(now.uptime, request, cause, (why, retry_after), actions);
@@ -259,6 +263,9 @@ impl Dispatcher {
 
     /// Sends whatever is due.
     pub fn send_due(&mut self, now: ClockReading, durable: u64, actions: &mut Vec<Action>) {
+        if self.news.take(now.uptime) {
+            self.ask_now(now.uptime);
+        }
         self.wake_timers(now.uptime);
         self.check_spool(now.uptime, durable);
         if self.flush_at.is_some_and(|at| at <= now.uptime) {
@@ -317,7 +324,10 @@ impl Dispatcher {
         let ask = self.unwritten_probe_at.filter(|_| self.flush_at.is_some());
         let hangs =
             if self.flush_at.is_some() && flush.is_none() { self.hangs_at().find(is_news) } else { None };
-        [timer, flush, spool, blocked, hangs, ask, self.ask_time_at()].into_iter().flatten().min()
+        [timer, flush, spool, blocked, hangs, ask, self.ask_time_at(), self.news.due_at()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// How many Lanes there are.

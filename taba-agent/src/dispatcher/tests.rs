@@ -337,12 +337,34 @@ fn a_new_server_process_is_asked_at_once_by_all_lanes_that_keep_something() {
         "what was never sent asks for nothing"
     );
     let sent = tick(&mut dispatcher, ms(20));
-    assert!(handle(&mut dispatcher, ms(21), Input::NewServer).is_empty(), "an answer is under way");
-    handle(&mut dispatcher, ms(30), answered(&sent[0], Answer::Applied));
-    let asked = handle(&mut dispatcher, ms(40), Input::NewServer);
+    assert!(handle(&mut dispatcher, ms(1_021), Input::NewServer).is_empty(), "an answer is under way");
+    handle(&mut dispatcher, ms(1_030), answered(&sent[0], Answer::Applied));
+    let asked = handle(&mut dispatcher, ms(4_040), Input::NewServer);
     assert_eq!((asked.len(), asked[0].probes.len(), asked[0].batches.len()), (1, 9, 0));
-    let again = handle(&mut dispatcher, ms(50), confirmed(&asked[0], 0));
+    let again = handle(&mut dispatcher, ms(4_050), confirmed(&asked[0], 0));
     assert_eq!(again[0].batches.len(), 9, "the store began anew: all of it again");
+}
+
+/// A Server that calls itself another one in each answer, as behind a proxy that mixes many.
+#[test]
+fn news_that_do_not_end_make_no_storm_of_probes() {
+    let mut dispatcher = dispatcher(1, |options| options.lane.confirm_after = ms(60_000));
+    offer(&mut dispatcher, ms(0), 0..9);
+    let sent = tick(&mut dispatcher, ms(20));
+    handle(&mut dispatcher, ms(30), answered(&sent[0], Answer::Applied));
+    let mut probes = Vec::new();
+    for now in (40..32_000).step_by(10) {
+        let mut asked = handle(&mut dispatcher, ms(now), Input::NewServer);
+        while let Some(request) = asked.pop() {
+            probes.extend(std::iter::repeat_n(now, request.probes.len()));
+            // Nothing becomes stable.
+            let ack = |key: LaneKey| Ack::new(key.stream, key.vbucket, SeqNo(1), Answer::Applied);
+            let acks = request.lanes().map(ack).collect();
+            let answer = Input::Answered { request: request.id, acks, server_time: None };
+            asked.extend(handle(&mut dispatcher, ms(now), answer));
+        }
+    }
+    assert!((9 * 5..=9 * 12).contains(&probes.len()), "{} probes of 9 lanes in 32 s", probes.len());
 }
 
 #[test]
