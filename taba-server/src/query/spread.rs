@@ -81,7 +81,7 @@ impl QueryState {
         tokio::spawn(async move {
             let _allowing = allowing;
             match spread::mend(&*state.store, &|| state.next_version()).await {
-                Ok(()) => tracing::info!("the rules of spread are in all their places"),
+                Ok(()) => tracing::debug!("the rules of spread are in all their places"),
                 Err(error) => tracing::warn!(
                     error = taba_core::causes(&error),
                     "the rules of spread cannot be written anew; queries look everywhere meanwhile"
