@@ -103,6 +103,13 @@ impl Guarded {
         guard("encode", || self.0.encode(state))
     }
 
+    /// Encodes a State, and reads it back: whatever is kept can be read again.
+    pub fn encode_readable(&self, state: &AnyState) -> Result<Vec<u8>, HandlerError> {
+        let bytes = self.encode(state)?;
+        self.decode(self.version(), &bytes)?;
+        Ok(bytes)
+    }
+
     pub fn fold_columns(
         &self,
         state: &mut AnyState,

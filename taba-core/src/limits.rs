@@ -23,6 +23,9 @@ pub const BLOCK_BYTES_MAX: usize = 1024 * 1024;
 /// Blocks in one Batch. One Block may touch one State and one Tab index entry, and a commit holds at most 3,900
 /// pairs, so a Batch of this size always fits one commit.
 pub const BATCH_BLOCKS_MAX: usize = 1900;
+/// Bytes of memory that the States of one Batch may come to when they are decoded, by what their Handlers
+/// [say](crate::Handler::decoded_bytes_max). With 64 bytes for each byte, which is the default, a Batch may have 4 MiB of States.
+pub const BATCH_DECODED_BYTES_MAX: usize = 260 * 1024 * 1024;
 /// Lanes' Batches in one request.
 pub const REQUEST_BATCHES_MAX: usize = 16 * 1024;
 /// Bytes of one frame's body on the wire, compressed or not.

@@ -115,7 +115,7 @@ impl Worker {
     /// Runs until it is drained or all senders are dropped.
     pub(crate) async fn run(mut self) {
         loop {
-            while self.in_flight.len() < self.shared.commits_in_flight_max {
+            while self.in_flight.len() < self.shared.commits_in_flight_max && self.has_room() {
                 let Some(vbucket) = self.ready.pop_front() else { break };
                 self.begin(vbucket);
             }
@@ -137,6 +137,11 @@ impl Worker {
                 () = sleep_until(next_due), if next_due.is_some() => self.wake(),
             }
         }
+    }
+
+    /// Whether the caches are within their bound, with what commits under way have set aside. One commit always goes on.
+    fn has_room(&self) -> bool {
+        self.cache_bytes <= self.shared.cache_bytes_max || self.in_flight.is_empty()
     }
 
     fn take(&mut self, arrivals: Vec<ArrivedMessage>) {

@@ -14,8 +14,9 @@ use taba_core::{
 use super::marks::Marks;
 use crate::panics::HandlerPanic;
 
-/// The estimated size of a decoded State with its table entries, relative to its encoding.
+/// The estimated size of a decoded State relative to its encoding, if its Handler does not say it.
 const WEIGHT_PER_BYTE: usize = 3;
+/// The estimated size of a State's table entries.
 const WEIGHT_PER_STATE: usize = 384;
 
 /// The cached content of one VBucket at one version.
@@ -58,6 +59,8 @@ struct CachedState {
     /// The last attempt that used it.
     used: u64,
     changed: bool,
+    /// Whether a State from outside was merged into it since the last commit.
+    is_merged: bool,
     weight: usize,
 }
 
@@ -87,6 +90,18 @@ pub(super) struct DecodedState {
     pub(super) state: AnyState,
     pub(super) events: u64,
 }
+
+/// What changed with a State.
+#[derive(Clone, Copy)]
+pub(super) struct StateChange {
+    /// The Tab's type is new.
+    pub(super) is_new_tab: bool,
+    /// A State from outside was merged into it.
+    pub(super) is_merge: bool,
+}
+
+/// A State to commit; its bytes, or `None` for one to remove.
+type ChangedState = (StateKey, Part, Option<Bytes>);
 
 /// A State's slot, with the type of its Tab.
 pub(super) struct CacheEntry<'a> {
@@ -169,7 +184,13 @@ impl Cache {
         } else {
             let weight = WEIGHT_PER_STATE;
             self.weight += weight;
-            let state = CachedState { slot: CachedSlot::Unknown, used: attempt, changed: false, weight };
+            let state = CachedState {
+                slot: CachedSlot::Unknown,
+                used: attempt,
+                changed: false,
+                is_merged: false,
+                weight,
+            };
             entry.clients.insert(client.clone(), state);
             wanted.states.push(StateKey { tab: tab.clone(), client: client.clone() });
             pairs += 1;
@@ -223,8 +244,8 @@ impl Cache {
     fn put(&mut self, key: &StateKey, slot: CachedSlot, bytes: usize) {
         let attempt = self.attempt;
         let clients = &mut self.tabs.entry(key.tab.clone()).or_default().clients;
-        let weight = WEIGHT_PER_STATE + WEIGHT_PER_BYTE * bytes;
-        let state = CachedState { slot, used: attempt, changed: false, weight };
+        let weight = weight_of(&slot, bytes);
+        let state = CachedState { slot, used: attempt, changed: false, is_merged: false, weight };
         let before = clients.insert(key.client.clone(), state);
         self.weight = self.weight + weight - before.map_or(0, |state| state.weight);
     }
@@ -241,14 +262,15 @@ impl Cache {
     }
 
     /// Marks the State as changed.
-    pub(super) fn set_changed(&mut self, tab: &TabName, client: &ClientId, is_new_tab: bool) {
+    pub(super) fn set_changed(&mut self, tab: &TabName, client: &ClientId, by: StateChange) {
         let state = self.tabs.get_mut(tab).and_then(|entry| entry.clients.get_mut(client));
         let state = state.expect("a State is touched before it is changed");
         if !state.changed {
             state.changed = true;
             self.changed.push(StateKey { tab: tab.clone(), client: client.clone() });
         }
-        if is_new_tab {
+        state.is_merged |= by.is_merge;
+        if by.is_new_tab {
             self.new_tabs.push(tab.clone());
         }
     }
@@ -262,18 +284,22 @@ impl Cache {
     /// The States to commit, encoded.
     ///
     /// # Errors
-    /// The first panic of a Handler: then nothing may be committed.
-    pub(super) fn encode_changed(&mut self) -> Result<Vec<(StateKey, Part, Option<Bytes>)>, HandlerPanic> {
+    /// The first panic of a Handler, or the first State that cannot be read back (`None`): then nothing may be committed.
+    pub(super) fn encode_changed(&mut self) -> Result<Vec<ChangedState>, Option<HandlerPanic>> {
         let mut out = Vec::with_capacity(self.changed.len());
         for key in &self.changed {
             let entry = self.tabs.get_mut(&key.tab).and_then(|tab| tab.clients.get_mut(&key.client));
             let entry = entry.expect("what is changed stays until it is committed");
             let CachedSlot::Live(live) = &entry.slot else { unreachable!("only a live State is changed") };
-            let bytes = live.encode().map_err(|panicked| {
-                let tab_type = live.tab_type.clone();
-                HandlerPanic { tab_type, panicked }
+            let encoded =
+                if entry.is_merged { live.encode_readable() } else { live.encode().map_err(Into::into) };
+            let bytes = encoded.map_err(|error| match error {
+                HandlerError::Panicked(panicked) => {
+                    Some(HandlerPanic { tab_type: live.tab_type.clone(), panicked })
+                }
+                _ => None,
             })?;
-            let weight = WEIGHT_PER_STATE + WEIGHT_PER_BYTE * bytes.len();
+            let weight = weight_of(&entry.slot, bytes.len());
             self.weight = self.weight + weight - entry.weight;
             entry.weight = weight;
             out.push((key.clone(), Part::WHOLE, Some(bytes)));
@@ -288,7 +314,7 @@ impl Cache {
         for key in std::mem::take(&mut self.changed) {
             if let Some(state) = self.tabs.get_mut(&key.tab).and_then(|tab| tab.clients.get_mut(&key.client))
             {
-                state.changed = false;
+                (state.changed, state.is_merged) = (false, false);
             }
         }
         self.marks.committed(version)
@@ -332,10 +358,24 @@ impl Cache {
 
 impl DecodedState {
     pub(super) fn encode(&self) -> Result<Bytes, Panicked> {
-        let state = self.handler.encode(&self.state)?.into();
-        let envelope = Envelope::new(self.tab_type.clone(), self.handler.version(), self.events, state);
-        Ok(envelope.encode())
+        Ok(self.envelope(self.handler.encode(&self.state)?))
     }
+
+    /// Encodes it, and reads it back. What is stored must be readable, or every later event for it would be refused.
+    pub(super) fn encode_readable(&self) -> Result<Bytes, HandlerError> {
+        Ok(self.envelope(self.handler.encode_readable(&self.state)?))
+    }
+
+    fn envelope(&self, state: Vec<u8>) -> Bytes {
+        Envelope::new(self.tab_type.clone(), self.handler.version(), self.events, state.into()).encode()
+    }
+}
+
+/// Bytes that a State takes here, with its table entries. What a Handler does not tell is estimated by the encoded bytes.
+fn weight_of(slot: &CachedSlot, encoded_bytes: usize) -> usize {
+    let CachedSlot::Live(live) = slot else { return WEIGHT_PER_STATE };
+    let known = live.handler.memory_bytes(&live.state).ok().flatten();
+    WEIGHT_PER_STATE + known.unwrap_or(WEIGHT_PER_BYTE * encoded_bytes)
 }
 
 fn decode(bytes: &Bytes, handlers: &Registry, panics: &mut Vec<HandlerPanic>) -> CachedSlot {

@@ -5,12 +5,13 @@
 //! encoded afterwards. A Block that panics then is refused, and its State stays unchanged.
 
 use taba_core::ledger::{self, Where, Why};
+use taba_core::limits::BATCH_DECODED_BYTES_MAX;
 use taba_core::wire::{Block, Content};
 use taba_core::{
     Arrival, ClientId, Guarded, HandlerError, Panicked, Registry, StateError, TabName, TabType, Timestamp,
 };
 
-use super::cache::{Cache, CacheEntry, CachedSlot, DecodedState};
+use super::cache::{Cache, CacheEntry, CachedSlot, DecodedState, StateChange};
 
 /// The outcome of a Block, in events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,6 +27,29 @@ impl FoldOutcome {
     fn refused(place: Where, why: Why, block: &Block) -> Self {
         Self { refused: Some((place, why, block.events)), ..Self::default() }
     }
+}
+
+/// The memory that the States in one Batch may yet take when they are decoded; it is set aside before.
+pub(super) struct DecodeRoom(usize);
+
+impl Default for DecodeRoom {
+    fn default() -> Self {
+        Self(BATCH_DECODED_BYTES_MAX)
+    }
+}
+
+impl DecodeRoom {
+    fn take(&mut self, bytes: usize) -> Result<(), Why> {
+        self.0 = self.0.checked_sub(bytes).ok_or(Why::Undecodable)?;
+        Ok(())
+    }
+}
+
+/// The memory to set aside before the State in a Block is decoded; 0 for events, and for what is refused anyway.
+pub(super) fn decoded_bytes_max(handlers: &Registry, block: &Block) -> usize {
+    let Content::State { bytes, .. } = &block.content else { return 0 };
+    let handler = handlers.guarded(block.tab_type.as_str());
+    handler.map_or(0, |handler| handler.decoded_bytes_max(bytes.len()).unwrap_or_default())
 }
 
 /// Why a Block is not folded.
@@ -62,11 +86,12 @@ pub(super) fn fold_block(
     handlers: &Registry,
     block: &Block,
     arrival: Arrival,
+    room: &mut DecodeRoom,
 ) -> FoldOutcome {
     if let Content::Withheld { place, why } = block.content {
         return FoldOutcome::refused(place, why, block);
     }
-    match try_fold(cache, handlers, block, arrival) {
+    match try_fold(cache, handlers, block, arrival, room) {
         Ok(outcome) => outcome,
         Err(FoldRefusal::Why(why)) => FoldOutcome::refused(Where::Server, why, block),
         Err(FoldRefusal::Panicked(panicked)) => {
@@ -81,6 +106,7 @@ fn try_fold(
     handlers: &Registry,
     block: &Block,
     arrival: Arrival,
+    room: &mut DecodeRoom,
 ) -> Result<FoldOutcome, FoldRefusal> {
     let handler = handlers.guarded(block.tab_type.as_str()).ok_or(Why::UnknownType)?;
     let is_careful = cache.is_careful;
@@ -97,6 +123,7 @@ fn try_fold(
             if *version == handler.version() && bytes.len() > handler.encoded_bytes_max()? {
                 return Err(Why::Undecodable.into());
             }
+            room.take(handler.decoded_bytes_max(bytes.len())?)?;
             let mut partial = handler.decode(*version, bytes)?;
             // It is unknown which events of a partial State are too late: all are counted.
             let clamped = if block.latest > arrival.latest { block.events } else { 0 };
@@ -110,7 +137,8 @@ fn try_fold(
         Content::Withheld { .. } => unreachable!("there is nothing to fold in it"),
     })?;
     if outcome.1.folded > 0 {
-        cache.set_changed(&block.tab, &block.client, outcome.0);
+        let is_merge = matches!(block.content, Content::State { .. });
+        cache.set_changed(&block.tab, &block.client, StateChange { is_new_tab: outcome.0, is_merge });
     }
     Ok(outcome.1)
 }
@@ -135,7 +163,7 @@ pub(super) fn fold_note(
     });
     match changed {
         Ok((is_new_tab, _)) => {
-            cache.set_changed(tab, client, is_new_tab);
+            cache.set_changed(tab, client, StateChange { is_new_tab, is_merge: false });
             true
         }
         Err(FoldRefusal::Why(_)) => false,
@@ -188,12 +216,12 @@ fn change(
     Ok((is_new_tab, outcome))
 }
 
-/// Folds, and checks that the result can be stored.
+/// Folds, and checks that the result can be stored, and read again.
 fn try_out(
     live: &mut DecodedState,
     fold: impl FnOnce(&mut DecodedState) -> Result<FoldOutcome, FoldRefusal>,
 ) -> Result<FoldOutcome, FoldRefusal> {
     let outcome = fold(live)?;
-    live.encode()?;
+    live.encode_readable()?;
     Ok(outcome)
 }

@@ -46,7 +46,7 @@ mod tests;
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 
-use taba_core::limits::COMMIT_PAIRS_MAX;
+use taba_core::limits::{BATCH_DECODED_BYTES_MAX, COMMIT_PAIRS_MAX};
 use taba_core::wire::{Answer, Block, Content};
 use taba_core::{Commit, Committed, Loaded, Version, Wanted};
 
@@ -54,6 +54,7 @@ use self::cache::Cache;
 pub use self::cache::UnreadableState;
 use self::exchange::Actions;
 pub use self::exchange::{Env, PlannerAction, PlannerInput, RefusedBlock};
+use self::fold::decoded_bytes_max;
 use self::marks::{Hours, WaitOutcome, hour_of};
 pub use self::marks::{MARK_HOURS, StoreFailed};
 use self::message::PendingMessage;
@@ -78,10 +79,12 @@ pub struct Planner<T> {
     careful: u32,
 }
 
-/// One attempt to commit: its messages, and the pairs that their States, Tabs and marks may need.
+/// One attempt to commit: its messages, the pairs that their States, Tabs and marks may need, and the memory that their States
+/// may take when they are decoded.
 struct Attempt<T> {
     messages: Vec<PendingMessage<T>>,
     pairs: usize,
+    bytes: usize,
 }
 
 /// When the cache was last compared with the store.
@@ -148,9 +151,16 @@ impl<T> Planner<T> {
         !self.waiting.is_empty()
     }
 
-    /// The estimated size of the cache in bytes.
+    /// The estimated size of the cache in bytes, with what is set aside for States that are to be decoded.
     pub const fn cache_bytes(&self) -> usize {
-        self.cache.weight()
+        let to_decode = match &self.phase {
+            PlannerPhase::Loading { attempt, .. }
+            | PlannerPhase::Checking { attempt, .. }
+            | PlannerPhase::Noting { attempt, .. } => attempt.bytes,
+            // What was decoded is in the cache, as changed States or as parts of them.
+            PlannerPhase::Idle | PlannerPhase::Committing { .. } => 0,
+        };
+        self.cache.weight() + to_decode
     }
 
     /// Drops the least recently used half of the cache; does nothing during a commit.
@@ -246,22 +256,29 @@ impl<T> Planner<T> {
         let mut wanted = self.cache.wanted();
         // The version, and a signature.
         let mut pairs = 2;
-        let mut fitting = 0;
+        let (mut fitting, mut bytes) = (0, 0_usize);
         for pending in &messages {
-            let blocks = pending.message.blocks().iter().filter(|block| !is_withheld(block));
-            let more = 1 + blocks
+            let blocks = || pending.message.blocks().iter().filter(|block| !is_withheld(block));
+            let to_decode = blocks().map(|block| decoded_bytes_max(env.handlers, block));
+            // One Batch alone may need no more: what is beyond is refused.
+            let to_decode = to_decode.fold(0, usize::saturating_add).min(BATCH_DECODED_BYTES_MAX);
+            if fitting > 0 && bytes + to_decode > BATCH_DECODED_BYTES_MAX {
+                break;
+            }
+            let more = 1 + blocks()
                 .map(|block| self.cache.touch(&block.tab, &block.client, &mut wanted))
                 .sum::<usize>();
             if fitting > 0 && pairs + more + LEDGER_PAIRS > COMMIT_PAIRS_MAX {
                 break;
             }
             pairs += more;
+            bytes += to_decode;
             fitting += 1;
         }
         for pending in messages.drain(fitting..).rev() {
             self.waiting.push_front(pending);
         }
-        let attempt = Attempt { messages, pairs };
+        let attempt = Attempt { messages, pairs, bytes };
         if self.cache.version.is_none() || !wanted.tabs.is_empty() || !wanted.states.is_empty() {
             actions.push(PlannerAction::Load(wanted.clone()));
             self.phase = PlannerPhase::Loading { attempt, wanted };
@@ -330,8 +347,8 @@ impl<T> Planner<T> {
             Ok(_) => return self.again_carefully(attempt.messages, env, actions),
             Err(_) if !self.cache.is_careful => return self.again_carefully(attempt.messages, env, actions),
             Err(panic) => {
-                // Each State was encoded on its copy: this Handler panics only sometimes.
-                self.cache.panics.push(panic);
+                // Each State was encoded on its copy, and read: this Handler fails only sometimes.
+                self.cache.panics.extend(panic);
                 return self.give_back(attempt.messages, actions);
             }
         };

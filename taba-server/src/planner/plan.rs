@@ -11,7 +11,7 @@ use taba_core::{Arrival, ClientId, SeqNo, StreamId, TabName, Timestamp, Wanted};
 
 use super::cache::{Cache, CachedSlot};
 use super::exchange::{Env, RefusedBlock};
-use super::fold::{fold_block, fold_note};
+use super::fold::{DecodeRoom, fold_block, fold_note};
 use super::marks::{Hours, hour_of};
 use super::message::{IncomingMessage, PendingMessage};
 use super::newer::{NewerState, first_newer, unavailable};
@@ -211,9 +211,9 @@ impl CommitPlan {
         notes: &mut Vec<(TabName, ClientId, u64)>,
     ) -> Vec<Refusal> {
         let arrival = Arrival { at: arrived, latest: arrived.saturating_add(env.future_max) };
-        let mut refusals = Vec::new();
+        let (mut refusals, mut room) = (Vec::new(), DecodeRoom::default());
         for (place, block) in batch.blocks.iter().enumerate() {
-            let outcome = fold_block(cache, env.handlers, block, arrival);
+            let outcome = fold_block(cache, env.handlers, block, arrival, &mut room);
             // The sender knows about the Blocks that it withheld itself.
             if let Some((Where::Server, why, events)) = outcome.refused {
                 refusals.push(Refusal::new(place as u32, why, events));

@@ -4,7 +4,7 @@ use taba_core::wire::{Ack, Answer, Block, Content, LaneBatch, Refusal};
 use taba_core::{Arrival, Loaded, Registry, SeqNo, Timestamp, Wanted};
 
 use super::cache::Cache;
-use super::fold::fold_block;
+use super::fold::{DecodeRoom, fold_block};
 use super::message::IncomingMessage;
 use super::newer::{first_newer, unavailable};
 
@@ -37,9 +37,9 @@ pub fn check(
         return unavailable(&IncomingMessage::Batch(batch.clone()), place);
     }
     let arrival = Arrival { at: arrived, latest: arrived };
-    let mut refused = Vec::new();
+    let (mut refused, mut room) = (Vec::new(), DecodeRoom::default());
     for (place, block) in (0..).zip(&batch.blocks) {
-        if let Some((_, why, events)) = fold_block(&mut cache, handlers, block, arrival).refused {
+        if let Some((_, why, events)) = fold_block(&mut cache, handlers, block, arrival, &mut room).refused {
             refused.push(Refusal::new(place, why, events));
         }
     }

@@ -1,6 +1,7 @@
 //! The planner against a real `MemoryStore`: case by case, then, in `model`, with all faults.
 
 mod model;
+mod outside;
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -1,0 +1,124 @@
+//! States that senders hand in: what is stored can be read again, and memory is set aside before they are decoded.
+
+use serde::Deserializer;
+use serde::de::Error;
+use taba_core::limits::BATCH_DECODED_BYTES_MAX;
+
+use super::*;
+
+/// A count that breaks the law `closed`: it reads up to 100, and merges into more.
+struct Brittle;
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+struct UpTo100(u64);
+
+impl<'de> Deserialize<'de> for UpTo100 {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let count = u64::deserialize(deserializer)?;
+        if count <= 100 { Ok(Self(count)) } else { Err(D::Error::custom("more than 100")) }
+    }
+}
+
+impl Handler for Brittle {
+    type Value = f64;
+    type State = UpTo100;
+    type Projection = UpTo100;
+    const VERSION: u16 = 1;
+
+    fn fold(&self, state: &mut UpTo100, _: Event<&f64>) {
+        state.0 += 1;
+    }
+    fn merge(&self, into: &mut UpTo100, other: &UpTo100) {
+        into.0 += other.0;
+    }
+    fn project(&self, state: &UpTo100, _: Timestamp) -> UpTo100 {
+        state.clone()
+    }
+    fn aggregate(&self, into: &mut UpTo100, other: &UpTo100) {
+        self.merge(into, other);
+    }
+    fn encoded_bytes_max(&self) -> usize {
+        10
+    }
+    fn decoded_bytes_max(&self, encoded_bytes: usize) -> usize {
+        // So three States come to more than one Batch may.
+        encoded_bytes * (BATCH_DECODED_BYTES_MAX / 2 - 1)
+    }
+}
+
+fn world() -> World {
+    let handlers = registry().to_builder().with("Brittle", Brittle).build().unwrap();
+    World { handlers, ..World::new() }
+}
+
+/// A partial State of so many events.
+fn partial(tab: &str, tab_type: &str, events: u64, bytes: Vec<u8>) -> Block {
+    let content = Content::State { version: 1, bytes: bytes.into() };
+    Block::new(name(tab), client("c"), TabType::new(tab_type).unwrap(), events, now()..=now(), content)
+}
+
+fn brittle(tab: &str, count: u8) -> Block {
+    partial(tab, "Brittle", count.into(), vec![count])
+}
+
+/// The events of a stored State, and its bytes.
+fn stored(world: &World, tab: &str) -> (u64, Bytes) {
+    let loaded =
+        world.load(&Wanted::default().with_states(vec![StateKey { tab: name(tab), client: client("c") }]));
+    let envelope = Envelope::decode(&loaded.states[0].2).unwrap();
+    (envelope.events, envelope.state)
+}
+
+#[test]
+fn a_merged_state_that_could_not_be_read_again_is_refused_and_what_is_stored_stays() {
+    let (world, mut planner) = (world(), Planner::default());
+    let batch_of = |seq, before, blocks| batch(1, seq, 1, before, blocks);
+    world.ingest(&mut planner, vec![batch_of(1, 0, vec![brittle("a", 60)])]);
+    let other = block("other", "c", &[5.0]);
+    let acks = world.ingest(&mut planner, vec![batch_of(2, 60, vec![brittle("a", 50), other])]);
+    assert_eq!(answers(&acks), [(Answer::Applied, 2)]);
+    assert_eq!(acks[0].refused, [Refusal::new(0, Why::Undecodable, 50)]);
+    assert_eq!(stored(&world, "a"), (60, Bytes::from_static(&[60])));
+    assert_eq!(world.total("other", "c"), 5);
+    assert_eq!(world.total("taba.dropped;where=server;why=undecodable", "c"), 50);
+    // Here, and in a Server that knows nothing, it goes on.
+    for (seq, mut planner) in [(3, planner), (4, Planner::default())] {
+        let acks = world.ingest(&mut planner, vec![batch_of(seq, 107 + seq, vec![brittle("a", 1)])]);
+        assert_eq!(answers(&acks), [(Answer::Applied, seq)]);
+    }
+    assert_eq!(stored(&world, "a"), (62, Bytes::from_static(&[62])));
+}
+
+#[test]
+fn states_beyond_the_memory_of_one_batch_are_refused_and_counted() {
+    let (world, mut planner) = (world(), Planner::default());
+    let blocks = vec![brittle("a", 1), brittle("b", 2), brittle("c", 3), block("d", "c", &[4.0])];
+    let acks = world.ingest(&mut planner, vec![batch(1, 1, 1, 0, blocks.clone())]);
+    assert_eq!(acks[0].refused, [Refusal::new(2, Why::Undecodable, 3)]);
+    assert_eq!((stored(&world, "a").0, stored(&world, "b").0, world.total("d", "c")), (1, 2, 4));
+    // A check says the same, so that its sender sets aside no other.
+    let (wanted, loaded) = (wanted_of(&blocks), Loaded::default());
+    let ack = check(&world.handlers, &batch(1, 2, 1, 6, blocks), (&wanted, &loaded), now());
+    assert_eq!(ack.refused, [Refusal::new(2, Why::Undecodable, 3)]);
+}
+
+#[test]
+fn memory_is_set_aside_before_states_are_decoded() {
+    let (world, mut planner) = (world(), Planner::default());
+    let charge = BATCH_DECODED_BYTES_MAX / 2 - 1;
+    for stream in 1..=3 {
+        let blocks = vec![brittle(&format!("t{stream}"), 1)];
+        world.give(&mut planner, stream, IncomingMessage::Batch(batch(stream, 1, 1, 0, blocks)));
+    }
+    assert_eq!(planner.cache_bytes(), 0);
+    let mut actions = world.handle(&mut planner, PlannerInput::Due);
+    assert!(planner.cache_bytes() >= 2 * charge, "it is set aside while their States are loaded");
+    assert!(planner.is_waiting(), "the third waits for the next commit");
+    let [PlannerAction::Load(wanted)] = &actions[..] else { panic!("{actions:?}") };
+    assert_eq!(wanted.states.len(), 2);
+    actions = world.perform(&mut planner, actions.remove(0));
+    assert!(planner.cache_bytes() < 10_000, "what was decoded is weighed instead");
+    assert_eq!(world.settle(&mut planner, actions).len(), 2);
+    let actions = world.handle(&mut planner, PlannerInput::Due);
+    assert_eq!(world.settle(&mut planner, actions).len(), 1);
+}
