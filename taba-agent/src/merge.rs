@@ -1,8 +1,8 @@
 //! Merges unsent Blocks: while Servers are unavailable, the Spool grows by Tabs, not by time.
 //!
 //! It is the Servers' fold, done early by the same Handlers; the laws make the result the same to the last bit. What
-//! cannot be folded here (an unregistered type, a value that a Server will refuse, a time that a Server may clamp)
-//! stays as it came.
+//! cannot be folded here (an unregistered type, a value that a Server will refuse, a time that a Server may clamp, a State
+//! that may take too much memory) stays as it came, and so does what would merge into a State that cannot be read.
 
 use std::collections::BTreeMap;
 
@@ -15,6 +15,10 @@ use taba_core::{
 };
 
 use crate::sabotage::{MERGING, panic_in};
+
+/// Bytes of memory that one State may come to when it is decoded, by what its Handler
+/// [says](taba_core::Handler::decoded_bytes_max). Two are in memory at a time.
+const DECODED_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// One State to be made of several Blocks.
 struct Merged {
@@ -111,6 +115,9 @@ fn open(block: &Block, handler: &Guarded) -> Result<Option<AnyState>, Panicked> 
             let folded = unless_panicked(handler.fold_columns(&mut state, columns, count, Arrival::ANY))?;
             Ok(folded.filter(|folded| folded.refused == 0).map(|_| state))
         }
+        Content::State { bytes, .. } if handler.decoded_bytes_max(bytes.len())? > DECODED_BYTES_MAX => {
+            Ok(None)
+        }
         Content::State { version, bytes } => unless_panicked(handler.decode(*version, bytes)),
         Content::Withheld { .. } => Ok(None),
     }
@@ -125,10 +132,10 @@ fn unless_panicked<T>(result: Result<T, HandlerError>) -> Result<Option<T>, Pani
     }
 }
 
-/// The Block of a State; `None` when it is too large, or no smaller than its sources.
+/// The Block of a State; `None` when it is too large, or no smaller than its sources, or could not be read again.
 fn close(merged: &Merged, sources: &[Block], handler: &Guarded) -> Result<Option<Block>, Panicked> {
-    let bytes: Bytes = handler.encode(&merged.state)?.into();
-    let Some(first) = sources.first() else { return Ok(None) };
+    let Some(bytes) = unless_panicked(handler.encode_readable(&merged.state))? else { return Ok(None) };
+    let (bytes, Some(first)) = (Bytes::from(bytes), sources.first()) else { return Ok(None) };
     let block = Block::new(
         first.tab.clone(),
         first.client.clone(),
@@ -265,6 +272,75 @@ mod tests {
         assert_eq!(panics, 2);
         assert_eq!((&blocks[..2], &blocks[2..4]), (&bad[..], &worse[..]));
         assert_eq!((blocks.len(), blocks[4].events), (5, 180));
+    }
+
+    /// A State of three bytes that says it may take 11 MiB for each, and reads what it holds up to 200 only.
+    struct Heavy;
+
+    #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+    #[serde(try_from = "(u8, u16)", into = "(u8, u16)")]
+    struct UpTo200(u16);
+
+    impl TryFrom<(u8, u16)> for UpTo200 {
+        type Error = &'static str;
+        fn try_from((_, count): (u8, u16)) -> Result<Self, Self::Error> {
+            if count <= 200 { Ok(Self(count)) } else { Err("more than 200") }
+        }
+    }
+
+    impl From<UpTo200> for (u8, u16) {
+        fn from(state: UpTo200) -> Self {
+            (0, state.0)
+        }
+    }
+
+    impl Handler for Heavy {
+        type Value = f64;
+        type State = UpTo200;
+        type Projection = u16;
+        const VERSION: u16 = 1;
+        fn fold(&self, state: &mut UpTo200, _: Event<&f64>) {
+            state.0 += 1;
+        }
+        fn merge(&self, into: &mut UpTo200, other: &UpTo200) {
+            into.0 += other.0;
+        }
+        fn project(&self, state: &UpTo200, _: Timestamp) -> u16 {
+            state.0
+        }
+        fn aggregate(&self, into: &mut u16, other: &u16) {
+            *into += other;
+        }
+        fn encoded_bytes_max(&self) -> usize {
+            4
+        }
+        fn decoded_bytes_max(&self, encoded_bytes: usize) -> usize {
+            encoded_bytes * (11 << 20)
+        }
+    }
+
+    #[test]
+    fn states_that_may_take_much_memory_or_could_not_be_read_again_stay_as_they_came() {
+        let handlers = standard().with("Heavy", Heavy).build().unwrap();
+        let state = |count: u16| {
+            let bytes = taba_core::encode_state(&UpTo200(count)).into();
+            block("a", "c", "Heavy", &vec![1.0; count.into()])
+                .with_content(Content::State { version: 1, bytes })
+        };
+        let merged = |counts: &[u16]| {
+            let blocks: Vec<_> = counts.iter().map(|&count| state(count)).collect();
+            let Merging { blocks: merged, panics } = merge(blocks.clone(), &handlers, Timestamp::MAX);
+            assert_eq!(panics, 0);
+            if merged == blocks {
+                None
+            } else {
+                Some(merged.iter().map(|block| block.events).collect::<Vec<_>>())
+            }
+        };
+        assert_eq!(merged(&[100, 50]), Some(vec![150]), "two bytes each");
+        assert_eq!(merged(&[101, 100]), None, "their sum could not be read again");
+        // Three bytes: 33 MiB.
+        assert_eq!(merged(&[150, 150]), None, "they may take too much memory");
     }
 
     proptest! {

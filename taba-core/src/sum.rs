@@ -179,17 +179,38 @@ impl ExactSum {
 
     /// The one form that all equal sums share, whatever way they came about.
     pub fn canonical(&self) -> Canonical {
+        if let Some(integer) = self.small_integer() {
+            return Canonical::Integer(integer);
+        }
         match &self.0 {
             Repr::Small { lo, hi, exponent } => canonical_small(join(*lo, *hi), i32::from(*exponent)),
             Repr::Wide(wide) => wide.canonical(),
         }
     }
 
+    /// The sum as an integer, if it is one that [`Canonical::Integer`] holds and is kept as one: nearly always, and at no cost.
+    #[inline]
+    pub fn small_integer(&self) -> Option<i64> {
+        match self.0 {
+            Repr::Small { lo, hi, exponent: 0 } => {
+                let integer = lo as i64;
+                (hi as i64 == integer >> 63 && is_canonical(integer)).then_some(integer)
+            }
+            Repr::Small { .. } | Repr::Wide(_) => None,
+        }
+    }
+
+    /// The sum that is this integer; `None` when [`Canonical::Integer`] does not hold it.
+    #[inline]
+    pub fn from_small_integer(integer: i64) -> Option<Self> {
+        is_canonical(integer).then(|| small(i128::from(integer), 0))
+    }
+
     /// The sum that has this form. `None` when no sum has it: the form must be the one [`canonical`](Self::canonical)
     /// would give.
     pub fn from_canonical(form: &Canonical) -> Option<Self> {
         let sum = match form {
-            Canonical::Integer(value) => small(i128::from(*value), 0),
+            Canonical::Integer(value) => return Self::from_small_integer(*value),
             Canonical::Scaled { mantissa, exponent } => {
                 let bits = 128 - mantissa.unsigned_abs().leading_zeros() as i32;
                 // Of two's complement, the lowest number is one further from zero than the highest.
@@ -394,6 +415,11 @@ fn element<'de, T: Deserialize<'de>, A: serde::de::SeqAccess<'de>>(seq: &mut A) 
 fn small(mantissa: i128, exponent: i32) -> ExactSum {
     let (lo, hi) = split(mantissa);
     ExactSum(Repr::Small { lo, hi, exponent: exponent as i16 })
+}
+
+/// Whether an integer has few enough bits for [`Canonical::Integer`].
+const fn is_canonical(integer: i64) -> bool {
+    integer.unsigned_abs() < 1 << 62
 }
 
 fn canonical_small(mantissa: i128, exponent: i32) -> Canonical {

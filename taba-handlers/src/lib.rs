@@ -123,15 +123,15 @@ pub use windowed::{WindowView, Windowed};
 /// ```
 pub fn standard() -> RegistryBuilder {
     Registry::builder()
-        .with("Buffer", AllTime::new(Buffer))
-        .with("CommonPrefixCounterGroup", CommonPrefixCounterGroup::new())
-        .with("CounterGroup", CounterGroup::new())
-        .with("Distinct", AllTime::new(Distinct))
-        .with("ExpiryGauge", ExpiryGauge)
-        .with("Gauge", Gauge::new())
-        .with("PercentileCounter", PercentileCounter::new())
-        .with("PercentileGroup", PercentileGroup::new())
-        .with("TotalsCounter", TotalsCounter::new())
+        .with_closed("Buffer", AllTime::new(Buffer))
+        .with_closed("CommonPrefixCounterGroup", CommonPrefixCounterGroup::new())
+        .with_closed("CounterGroup", CounterGroup::new())
+        .with_closed("Distinct", AllTime::new(Distinct))
+        .with_closed("ExpiryGauge", ExpiryGauge)
+        .with_closed("Gauge", Gauge::new())
+        .with_closed("PercentileCounter", PercentileCounter::new())
+        .with_closed("PercentileGroup", PercentileGroup::new())
+        .with_closed("TotalsCounter", TotalsCounter::new())
 }
 
 #[cfg(doctest)]

@@ -169,6 +169,10 @@ impl Handler for Sum {
 impl Serialize for SumState {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let header = self.count << 2;
+        // PERF: hundreds of these are in the windows of one State, nearly all integers.
+        if let Some(integer) = self.total.small_integer() {
+            return (header, integer).serialize(serializer);
+        }
         match self.total.canonical() {
             Canonical::Integer(value) => {
                 let mut fields = serializer.serialize_tuple(2)?;
@@ -211,8 +215,13 @@ impl<'de> Visitor<'de> for SumStateVisitor {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<SumState, A::Error> {
         let header: u64 = seq.next_element()?.ok_or_else(|| Error::custom("a sum without a header"))?;
-        let canonical = canonical_from_seq((header & 3) as u8, &mut seq)?;
         let count = header >> 2;
+        if header & 3 == 0 {
+            let integer = seq.next_element()?.ok_or_else(|| Error::custom("a sum ends early"))?;
+            let total = ExactSum::from_small_integer(integer).filter(|_| count > 0 || integer == 0);
+            return total.map(|total| SumState { count, total }).ok_or_else(|| Error::custom("not a sum"));
+        }
+        let canonical = canonical_from_seq((header & 3) as u8, &mut seq)?;
         // Of a count that is full nobody knows how many values there were.
         match ExactSum::from_canonical(&canonical) {
             Some(total) if count == COUNT_MAX || total.is_sum_of(count) => Ok(SumState { count, total }),

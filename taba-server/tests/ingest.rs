@@ -264,6 +264,9 @@ struct Gate {
     opened: Notify,
     /// Commits that become stable, one for each permit.
     stable: Option<Semaphore>,
+    /// Commits under way, and how many there were at most.
+    under_way: AtomicUsize,
+    most_under_way: AtomicUsize,
 }
 
 #[async_trait]
@@ -287,6 +290,10 @@ impl Store for Gate {
         if self.is_misplaced.load(Ordering::SeqCst) {
             return Err(StoreError::Misplaced { vbucket, source: "it was moved".into() });
         }
+        let under_way = self.under_way.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most_under_way.fetch_max(under_way, Ordering::SeqCst);
+        tokio::task::yield_now().await;
+        self.under_way.fetch_sub(1, Ordering::SeqCst);
         self.inner.commit(vbucket, commit).await
     }
     async fn stable(&self, vbucket: VBucket) -> Result<(), StoreError> {
@@ -520,4 +527,33 @@ async fn stopping_waits_for_what_is_held() {
         Answer::Applied,
         "it was held back by the interval, and committed to stop"
     );
+}
+
+/// Memory: a worker begins no other commit while what it has decoded is over the bound; and always one.
+#[tokio::test]
+async fn a_worker_over_its_bound_of_memory_commits_one_vbucket_at_a_time() {
+    for (cache_bytes_max, is_one) in [(1, true), (1 << 30, false)] {
+        let gate = Arc::new(Gate::default());
+        let server = builder()
+            .shared_store(Arc::clone(&gate) as Arc<dyn Store>)
+            .workers(NonZeroUsize::MIN)
+            .cache_bytes_max(cache_bytes_max)
+            .build()
+            .unwrap();
+        for seq in 1..=3 {
+            let batches = (0..20).map(|vbucket| {
+                let tab = tab_in(VBuckets::default(), vbucket, "t");
+                batch(
+                    1 + u64::from(vbucket),
+                    vbucket,
+                    seq,
+                    2 * (seq - 1),
+                    vec![block(&tab, "c", &[1.0, 2.0])],
+                )
+            });
+            let acks = server.ingest(lanes::lanes(batches.collect())).await;
+            assert!(acks.iter().all(|ack| (ack.answer, ack.applied) == (Answer::Applied, SeqNo(seq))));
+        }
+        assert_eq!(gate.most_under_way.load(Ordering::SeqCst) == 1, is_one, "bound: {cache_bytes_max}");
+    }
 }
