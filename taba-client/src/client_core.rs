@@ -63,6 +63,8 @@ pub(crate) enum BatchDestination {
 pub(crate) struct TaskLink {
     generation: u64,
     pool: Arc<Pool>,
+    /// Rung when the rings should be drained before it is time.
+    wake: Arc<Notify>,
     commands: UnboundedSender<FlushRequest>,
     stats: Arc<Mutex<ClientStats>>,
     /// The rings, when the task has ended.
@@ -242,6 +244,12 @@ impl PoolSource for ClientCore {
     fn pool(&self) -> Option<&Arc<Pool>> {
         self.link().map(|link| &link.pool)
     }
+
+    fn wake(&self) {
+        if let Some(link) = self.link_if_any() {
+            link.wake.notify_one();
+        }
+    }
 }
 
 impl Drop for ClientCore {
@@ -280,14 +288,14 @@ impl TaskLink {
             config: config.clone(),
             commands: commands_due,
             stats: Arc::clone(&stats),
-            wake,
+            wake: Arc::clone(&wake),
             leftover: Arc::clone(&leftover),
             gone: Arc::clone(gone),
             seed: incarnation,
         })
         .start()?;
         let (generation, child) = (generation(), OnceLock::new());
-        Ok(Self { generation, pool, commands, stats, leftover, child })
+        Ok(Self { generation, pool, wake, commands, stats, leftover, child })
     }
 }
 

@@ -87,6 +87,18 @@ impl Column {
         }
     }
 
+    /// Adds all values of another column of the same Tab.
+    #[cfg(feature = "driver")]
+    pub(crate) fn append(&mut self, other: Self) {
+        match (self, other) {
+            (Self::Numbers(mine), Self::Numbers(mut numbers)) => mine.append(&mut numbers),
+            (Self::Opaque(mine), Self::Opaque(values)) => mine.append(values.into_any()),
+            (Self::Numbers(_), Self::Opaque(_)) | (Self::Opaque(_), Self::Numbers(_)) => {
+                unreachable!("the values of a tab have one type")
+            }
+        }
+    }
+
     /// Appends the wire form of some of the values.
     pub(crate) fn encode(&self, range: Range<usize>, out: &mut Vec<u8>) {
         match self {
@@ -131,6 +143,10 @@ pub(crate) trait Values: Send {
     fn encode(&self, range: Range<usize>, out: &mut Vec<u8>);
     fn forget(&mut self, count: usize);
     fn release(&mut self);
+    #[cfg(feature = "driver")]
+    fn append(&mut self, other: Box<dyn Any>);
+    #[cfg(feature = "driver")]
+    fn into_any(self: Box<Self>) -> Box<dyn Any>;
 }
 
 impl<V: Value> Values for Vec<V> {
@@ -166,6 +182,16 @@ impl<V: Value> Values for Vec<V> {
 
     fn release(&mut self) {
         self.shrink_to_fit();
+    }
+
+    #[cfg(feature = "driver")]
+    fn append(&mut self, other: Box<dyn Any>) {
+        Vec::append(self, &mut other.downcast::<Self>().expect("the values of a tab have one type"));
+    }
+
+    #[cfg(feature = "driver")]
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
     }
 }
 

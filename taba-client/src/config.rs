@@ -34,10 +34,10 @@ pub struct Config {
     /// Events of one ring. Default 256 (6 KiB), at least 16. A thread that records holds one ring; while it fills them
     /// faster than they are drained, it takes more, which go back when they are drained.
     pub ring_events_min: usize,
-    /// Events that one thread can record between two drains without loss, about. Default 65,536 (1.5 MiB). Rings are
-    /// drained every few milliseconds while they fill.
+    /// Events that one thread puts into rings between two drains, about; further ones it folds itself, where their type is
+    /// known. Default 65,536 (1.5 MiB). At half of it the background thread is woken to drain them.
     pub ring_events_max: usize,
-    /// Bytes of all rings of the Client. Default 64 MiB, which is 10,900 threads that record at the same time. The last
+    /// Bytes of all rings of the Client, and of what threads have folded themselves. Default 64 MiB, which is 10,900 threads that record at the same time. The last
     /// quarter is for threads that have no ring yet.
     pub rings_bytes_max: usize,
     /// Bytes of all values in the rings that are not numbers. Default 16 MiB.

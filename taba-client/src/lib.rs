@@ -18,8 +18,9 @@
 //! every flush interval: drain the rings ──► EventBuffer: fold ──► seal ──► Sink: POST, again until a Receipt
 //!                                                                       one thread, "taba-client"
 //! ```
-//! Recording takes no lock that another thread holds, makes no system call, and once a thread is warm allocates
-//! nothing for numbers; only the first event after a pause wakes the background threads. It never fails loudly either:
+//! Recording waits for no lock that another thread holds, makes no system call, and once a thread is warm allocates
+//! nothing for numbers; only the first event after a pause, and one in some ten thousand without pause, wakes the
+//! background thread. A thread that records faster than its rings are drained folds its own events. It never fails loudly either:
 //! what cannot be kept is dropped, counted by reason, shown by
 //! `Client::stats` and reported upstream with the next Batch.
 //!
@@ -78,6 +79,8 @@ mod global;
 mod handles;
 #[cfg(feature = "driver")]
 mod lock;
+#[cfg(feature = "driver")]
+mod overflow;
 #[cfg(feature = "driver")]
 mod pool;
 #[cfg(feature = "driver")]

@@ -5,13 +5,12 @@
 //! while is freed.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::Mutex;
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::lock::lock;
-use crate::ring::{RingReader, RingWriter};
+use crate::ring::{RingContent, RingWriter};
 
 /// How long a ring stays here unused before it is freed.
 const IDLE: Duration = Duration::from_secs(1);
@@ -20,7 +19,7 @@ const IDLE: Duration = Duration::from_secs(1);
 pub(crate) struct Pool {
     rings: Mutex<IdleRings>,
     /// To the background thread, which reads them all.
-    new: Sender<RingReader>,
+    new: Sender<Arc<Mutex<RingContent>>>,
     /// [`IDLE`] in flushes.
     idle_flushes: u64,
 }
@@ -29,6 +28,8 @@ pub(crate) struct Pool {
 pub(crate) trait PoolSource: Send + Sync {
     /// `None` when nothing can be recorded.
     fn pool(&self) -> Option<&Arc<Pool>>;
+    /// Wakes the background task of this process, if there is one.
+    fn wake(&self);
 }
 
 #[derive(Default)]
@@ -39,13 +40,13 @@ struct IdleRings {
 
 impl Pool {
     /// An empty pool of a Client that flushes at this interval. New rings are sent to their reader through `new`.
-    pub(crate) fn new(flush_interval: Duration, new: Sender<RingReader>) -> Self {
+    pub(crate) fn new(flush_interval: Duration, new: Sender<Arc<Mutex<RingContent>>>) -> Self {
         let idle_flushes = IDLE.as_millis().div_ceil(flush_interval.as_millis().max(1));
         Self { rings: Mutex::default(), new, idle_flushes: idle_flushes as u64 }
     }
 
     /// Hands a new ring to the background thread. `false` when that has ended.
-    pub(crate) fn add(&self, ring: RingReader) -> bool {
+    pub(crate) fn add(&self, ring: Arc<Mutex<RingContent>>) -> bool {
         self.new.send(ring).is_ok()
     }
 

@@ -1,13 +1,14 @@
 //! The rings between recording threads and the background thread: what is in them, and both ends of one.
 
 use std::any::Any;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 
 use rtrb::{Consumer, Producer, RingBuffer};
 use taba_core::Timestamp;
 
+use crate::column::Datum;
 use crate::config::RING_EVENT_BYTES;
+use crate::overflow::Overflow;
 
 /// One event in a ring.
 // PERF: recording costs what moving the ring's memory between two processors costs, so a number takes three words.
@@ -26,33 +27,41 @@ pub(crate) struct BoxedEvent {
 
 const _: () = assert!(size_of::<RingEvent>() == RING_EVENT_BYTES, "the bounds of rings count on this");
 
+impl RingEvent {
+    #[inline]
+    pub(crate) fn tab(&self) -> u32 {
+        match self {
+            Self::Number { tab, .. } | Self::Opaque { tab, .. } => *tab,
+        }
+    }
+
+    /// When, what, and how many bytes it took in addition to its place in the ring.
+    #[inline]
+    pub(crate) fn into_parts(self) -> (Timestamp, Datum, usize) {
+        match self {
+            Self::Number { time, number, .. } => (time, Datum::Number(number), 0),
+            Self::Opaque { event, .. } => (event.time, Datum::Opaque(event.value), event.bytes),
+        }
+    }
+}
+
 /// The writing end of a ring.
 pub(crate) struct RingWriter {
     pub(crate) ring: Producer<RingEvent>,
-    /// Events that did not fit, since the start; written by the thread that holds the ring only.
-    pub(crate) overflowed: Arc<AtomicU64>,
+    /// The reading end, for a thread that finds the ring full.
+    pub(crate) content: Weak<Mutex<RingContent>>,
 }
 
-/// The reading end of one thread's ring.
-pub(crate) struct RingReader {
+/// The reading end of a ring. The background thread owns it; each of the two threads reads while it holds the lock.
+pub(crate) struct RingContent {
     pub(crate) consumer: Consumer<RingEvent>,
-    /// Events that did not fit, since the start; written by the recording thread only.
-    overflowed: Arc<AtomicU64>,
-    overflowed_noted: u64,
+    /// What the recording thread has taken out of the full ring. It is older than what is in the ring.
+    pub(crate) overflow: Option<Box<Overflow>>,
 }
 
 /// Both ends of a new ring for this many events.
-pub(crate) fn new_ring(events: usize) -> (RingWriter, RingReader) {
+pub(crate) fn new_ring(events: usize) -> (RingWriter, Arc<Mutex<RingContent>>) {
     let (ring, consumer) = RingBuffer::new(events);
-    let overflowed = Arc::new(AtomicU64::new(0));
-    let reading = RingReader { consumer, overflowed: Arc::clone(&overflowed), overflowed_noted: 0 };
-    (RingWriter { ring, overflowed }, reading)
-}
-
-impl RingReader {
-    /// Events that did not fit, since this was last asked.
-    pub(crate) fn take_overflowed(&mut self) -> u64 {
-        let overflowed = self.overflowed.load(Ordering::Relaxed);
-        overflowed - std::mem::replace(&mut self.overflowed_noted, overflowed)
-    }
+    let content = Arc::new(Mutex::new(RingContent { consumer, overflow: None }));
+    (RingWriter { ring, content: Arc::downgrade(&content) }, content)
 }

@@ -191,6 +191,17 @@ impl Tabs {
         }))
     }
 
+    /// The Handlers.
+    pub(crate) fn handlers(&self) -> &Registry {
+        &self.handlers
+    }
+
+    /// The Tab with this number. `None` when another thread holds the table at the moment: a thread that records does not wait.
+    pub(crate) fn try_spec(&self, number: u32) -> Option<TabSpec> {
+        let table = self.table.try_lock().ok()?;
+        Some(table.entries.get(number as usize)?.as_ref()?.spec.clone())
+    }
+
     /// Tabs that have got their number since this was last asked.
     pub(crate) fn take_new(&self) -> Vec<(u32, TabSpec)> {
         let Some(mut table) = self.table() else { return Vec::new() };

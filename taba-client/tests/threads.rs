@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use taba_client::{Client, Config, Counter, ManualClock, SealedBatch, Sink, SinkError, TabError};
 use taba_core::ledger::{self, Where, Why};
-use taba_core::wire::{Block, ClientBatch, Receipt};
-use taba_core::{Event, Handler, NameError, Reading, Registry, Timestamp, Value};
+use taba_core::wire::{Block, ClientBatch, Content, Receipt};
+use taba_core::{Arrival, Event, Format, Handler, NameError, Reading, Registry, Timestamp, Value};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -41,6 +41,26 @@ impl Memory {
         }
         events
     }
+}
+
+/// The sum of all that a `TotalsCounter` has in these Batches.
+fn total(memory: &Memory, tab: &str) -> f64 {
+    let handlers = taba_handlers::standard().build().unwrap();
+    let handler = handlers.get("TotalsCounter").unwrap();
+    let mut state = handler.empty_state();
+    for block in memory.batches().iter().flat_map(|batch| &batch.blocks).filter(|b| b.tab.as_str() == tab) {
+        match &block.content {
+            Content::Events(columns) => {
+                handler.fold_columns(&mut state, columns, block.events as usize, Arrival::ANY).unwrap();
+            }
+            Content::State { version, bytes } => {
+                handler.merge(&mut state, &handler.decode(*version, bytes).unwrap());
+            }
+            Content::Withheld { .. } => panic!("nothing is withheld"),
+        }
+    }
+    let projection = handler.project(&state, Timestamp::MAX);
+    handler.render(&projection, Format::Summary)["total"].as_f64().unwrap()
 }
 
 fn client(config: Config) -> (Client, Memory) {
@@ -74,21 +94,37 @@ fn threads_that_end_leave_nothing_behind() {
 }
 
 #[test]
-fn a_burst_grows_the_ring_and_what_does_not_fit_is_counted() {
-    let mut config = Config::default();
-    config.ring_events_min = 16;
-    config.ring_events_max = 128;
-    let (client, memory) = client(config);
-    let bids = client.counter("bids").unwrap();
-    (0..100).for_each(|_| bids.increment());
-    until("they are drained", || client.stats().recorded == 100);
-    assert_eq!(client.stats().dropped.total(), 0, "16 + 128 is room for a hundred");
-    (0..10_000).for_each(|_| bids.increment());
-    assert_eq!(client.shutdown(10 * SECOND).left, 0);
-    let stats = client.stats();
-    assert_eq!(stats.recorded, 10_100);
-    assert_eq!(stats.acked + stats.dropped.get(Why::Full), 10_100);
-    assert_eq!(memory.events()["bids"], stats.acked);
+fn no_number_is_dropped_because_a_thread_is_fast() {
+    // Rings for a hundred events, and a flush interval that never ends: what does not fit, the threads take out themselves.
+    for handlers in [taba_handlers::standard().build().unwrap(), Registry::default()] {
+        let mut config = Config::default();
+        (config.ring_events_min, config.ring_events_max) = (16, 64);
+        config.flush_interval = 3000 * SECOND;
+        let memory = Memory::default();
+        let client = Client::builder("web-01").sink(memory.clone()).handlers(handlers).config(config);
+        let client = client.build().unwrap();
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let own = client.counter(format!("own;thread={thread}").as_str()).unwrap();
+                let (shared, names) = (client.totals("shared").unwrap(), client.distinct("names").unwrap());
+                scope.spawn(move || {
+                    for n in 0..10_000 {
+                        own.increment();
+                        shared.add(n);
+                        if n % 100 == 0 {
+                            names.observe(format!("{thread}.{n}"));
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!(client.shutdown(10 * SECOND).left, 0);
+        let (stats, events) = (client.stats(), memory.events());
+        assert_eq!((stats.recorded, stats.dropped.total()), (80_400, 0), "{stats:?}");
+        assert_eq!((events["shared"], events["names"]), (40_000, 400));
+        assert!((0..4).all(|thread| events[&format!("own;thread={thread}")] == 10_000));
+        assert_eq!(total(&memory, "shared"), 4.0 * f64::from((0..10_000).sum::<i32>()));
+    }
 }
 
 #[test]

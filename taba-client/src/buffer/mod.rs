@@ -8,6 +8,8 @@
 //!               dropped(why)      dropped(full)                                  acked   dropped(why)
 //! ```
 
+#[cfg(feature = "driver")]
+mod absorb;
 mod pending;
 mod sealed;
 mod take;
@@ -28,6 +30,8 @@ use crate::drops::Drops;
 use crate::fault::{self, ApplicationFault};
 use crate::tab::TabSpec;
 
+#[cfg(feature = "driver")]
+pub(crate) use absorb::PENDING_TAB_BYTES;
 use pending::{PendingEvents, TabCut};
 pub use sealed::SealedBatch;
 use sealed::notes;
@@ -104,6 +108,8 @@ pub struct EventBuffer {
     /// Tabs with pending events, the longest waiting first; each at most once.
     waiting: VecDeque<u32>,
     bytes: usize,
+    /// The bound of `bytes`.
+    bytes_max: usize,
     /// The latest time that a Server certainly accepts unchanged. Later events are not folded with others.
     believed: Timestamp,
     sealed: Option<Arc<SealedBatch>>,
@@ -140,10 +146,12 @@ impl fmt::Debug for EventBuffer {
 impl EventBuffer {
     /// An empty buffer. Tabs whose type is in `handlers` are folded.
     pub fn new(identity: SenderIdentity, handlers: Registry, config: Verified) -> Self {
+        let bytes_max = config.pending_bytes_max;
         Self {
             identity,
             handlers,
             config,
+            bytes_max,
             tabs: Vec::new(),
             tabs_known: 0,
             waiting: VecDeque::new(),
@@ -283,7 +291,7 @@ impl EventBuffer {
                 Err(failed) => self.note_failed(tab, failed),
             }
         }
-        self.compact_from = self.compact_from.min(self.bytes + self.config.pending_bytes_max / 16);
+        self.compact_from = self.compact_from.min(self.bytes + self.bytes_max / 16);
         self.left_behind = !self.waiting.is_empty();
         let events = blocks.iter().map(|block| block.events).sum();
         let dropped = self.counts.dropped.since(&self.told);

@@ -60,6 +60,19 @@ enum PartialForm {
     Packed(Vec<u8>),
 }
 
+impl PartialForm {
+    /// The State, with this many events.
+    fn into_state(self, events: u64, handler: &dyn AnyHandler) -> Result<AnyState, String> {
+        match self {
+            Self::Live(state) => Ok(state),
+            Self::Packed(bytes) if bytes.is_empty() && events == 0 => Ok(handler.empty_state()),
+            Self::Packed(bytes) => {
+                handler.decode(handler.version(), &bytes).map_err(|error| error.to_string())
+            }
+        }
+    }
+}
+
 /// The result of one cut of [`PendingEvents`].
 pub(super) enum TabCut {
     /// No events.
@@ -95,8 +108,8 @@ impl PendingEvents {
         &self.spec
     }
 
-    /// Events that wait, counted again.
-    #[cfg(test)]
+    /// Events that wait.
+    #[cfg(any(test, feature = "driver"))]
     pub(super) fn events(&self) -> u64 {
         let late = self.late.as_ref().map_or(0, |late| late.events());
         self.times.len() as u64 + self.partial.as_ref().map_or(0, |partial| partial.events) + late
@@ -132,6 +145,50 @@ impl PendingEvents {
             Some(late) if is_late => late.times.len() < unfolded_max,
             Some(_) | None => self.handler.is_some() || self.times.len() < unfolded_max,
         }
+    }
+
+    /// How many more events may wait unfolded under this bound.
+    #[cfg(feature = "driver")]
+    pub(super) fn room(&self, unfolded_max: usize) -> usize {
+        if self.handler.is_some() { usize::MAX } else { unfolded_max.saturating_sub(self.times.len()) }
+    }
+
+    /// Forgets so many unfolded events that no more than `room` are left; gives how many.
+    #[cfg(feature = "driver")]
+    pub(super) fn forget_excess(&mut self, room: usize) -> u64 {
+        let excess = self.times.len().saturating_sub(room);
+        self.forget(excess);
+        excess as u64
+    }
+
+    /// Takes everything that waits in another of the same Tab.
+    ///
+    /// # Errors
+    /// [`HandlerFailure`] when the Handler panics, or does not read what it has written.
+    #[cfg(feature = "driver")]
+    pub(super) fn absorb(&mut self, mut other: Self) -> Result<(), HandlerFailure> {
+        self.unencodable += other.unencodable;
+        self.heap_bytes += other.heap_bytes;
+        self.times.append(&mut other.times);
+        self.values.append(other.values);
+        match (&mut self.late, other.late) {
+            (Some(mine), Some(late)) => mine.absorb(*late)?,
+            (mine, late) => *mine = mine.take().or(late),
+        }
+        let Some(theirs) = other.partial else { return Ok(()) };
+        let events = theirs.events + self.partial.as_ref().map_or(0, |mine| mine.events);
+        let Some(handler) = self.handler.clone() else {
+            return Err(HandlerFailure { events, message: "it has failed in another thread".to_owned() });
+        };
+        let merged = match self.partial.take() {
+            None => Ok(theirs),
+            Some(mine) => guarded(|| mine.merge(theirs, handler.as_ref())).and_then(|merged| merged),
+        };
+        match merged {
+            Ok(partial) => self.partial = Some(partial),
+            Err(message) => return Err(self.failed(events, message)),
+        }
+        Ok(())
     }
 
     /// Takes one event; gives how many bytes more that takes.
@@ -182,13 +239,7 @@ impl PendingEvents {
         let events = partial.events;
         let (times, values) = (&self.times, &self.values);
         let folded = guarded(|| {
-            let mut state = match partial.form {
-                PartialForm::Live(state) => state,
-                PartialForm::Packed(bytes) if bytes.is_empty() && events == 0 => handler.empty_state(),
-                PartialForm::Packed(bytes) => {
-                    handler.decode(handler.version(), &bytes).map_err(|error| error.to_string())?
-                }
-            };
+            let mut state = partial.form.into_state(events, handler.as_ref())?;
             handler.fold_values(&mut state, times, values.values()).map_err(|error| error.to_string())?;
             let mut partial = PartialState { form: PartialForm::Live(state), ..partial };
             partial.events += times.len() as u64;
@@ -334,6 +385,22 @@ impl PartialState {
     fn empty(time: Timestamp) -> Self {
         let form = PartialForm::Packed(Vec::new());
         Self { form, events: 0, earliest: time, latest: time, bytes: 0, measure_at: 0 }
+    }
+
+    /// Both as one.
+    #[cfg(feature = "driver")]
+    fn merge(self, other: Self, handler: &dyn AnyHandler) -> Result<Self, String> {
+        let mut state = self.form.into_state(self.events, handler)?;
+        handler.merge(&mut state, &other.form.into_state(other.events, handler)?);
+        let mut merged = Self {
+            form: PartialForm::Live(state),
+            events: self.events + other.events,
+            earliest: self.earliest.min(other.earliest),
+            latest: self.latest.max(other.latest),
+            ..self
+        };
+        merged.measure(handler);
+        Ok(merged)
     }
 
     /// Finds out how many bytes it takes, now and then.

@@ -45,20 +45,20 @@ impl EventBuffer {
     /// Bytes that may wait before an event of this Tab is taken: the last quarter is for the growth of States that are
     /// there. `None` for a Tab that is not known.
     #[inline]
-    fn bytes_max(&self, tab: u32) -> Option<usize> {
+    pub(super) fn bytes_max(&self, tab: u32) -> Option<usize> {
         let pending = self.tabs.get(tab as usize)?.as_ref()?;
-        let max = self.config.pending_bytes_max;
+        let max = self.bytes_max;
         Some(if pending.has_state() { max } else { max / 4 * 3 })
     }
 
     /// Makes what waits take less memory, one Tab after the other, until there is some room.
     #[cold]
     #[inline(never)]
-    fn make_room(&mut self) {
+    pub(super) fn make_room(&mut self) {
         if self.bytes < self.compact_from {
             return;
         }
-        let wanted = self.config.pending_bytes_max / 8 * 5;
+        let wanted = self.bytes_max / 8 * 5;
         for _ in 0..self.tabs.len() {
             if self.bytes <= wanted {
                 return;
@@ -69,11 +69,15 @@ impl EventBuffer {
             (self.compactions += 1);
             self.change(tab as u32, PendingEvents::compact);
         }
-        self.compact_from = self.bytes + self.config.pending_bytes_max / 16;
+        self.compact_from = self.bytes + self.bytes_max / 16;
     }
 
     /// Does something with a Tab's pending events that runs its Handler.
-    fn change(&mut self, tab: u32, change: impl FnOnce(&mut PendingEvents) -> Result<(), HandlerFailure>) {
+    pub(super) fn change(
+        &mut self,
+        tab: u32,
+        change: impl FnOnce(&mut PendingEvents) -> Result<(), HandlerFailure>,
+    ) {
         let Some(pending) = self.tabs[tab as usize].as_mut() else { return };
         let before = pending.bytes();
         let changed = change(pending);

@@ -1,4 +1,4 @@
-//! The driver: the clock, the threads, one task for each Client, and HTTP. It makes no decisions.
+//! The driver: the thread, one task for each Client, and HTTP. It makes no decisions.
 
 mod address;
 mod delivery;

@@ -14,7 +14,7 @@ use tokio::time::sleep;
 
 use super::delivery::{Delivery, DeliveryEvent};
 use super::reporter::Reporter;
-use super::ring_readers::RingReaders;
+use super::ring_readers::{Drained, RingReaders};
 use super::threads::{self, Registration};
 use crate::buffer::{EventBuffer, EventCounts, FlushPoint, SealedBatch};
 use crate::clock::Stopwatch;
@@ -130,8 +130,8 @@ impl ClientTask {
     /// # Errors
     /// When the system gives no thread.
     pub(crate) fn start(self) -> io::Result<()> {
-        let (recorder, wake) = (Arc::clone(&self.parts.recorder), Arc::clone(&self.parts.wake));
-        threads::register(&recorder, &wake, |registration| Box::pin(self.run(registration)))
+        let recorder = Arc::clone(&self.parts.recorder);
+        threads::register(&recorder, |registration| Box::pin(self.run(registration)))
     }
 
     /// Runs until the Client ends. After a panic it starts again with the parts that are known to be consistent.
@@ -197,7 +197,7 @@ impl ClientTask {
                     flush.set(sleep(self.interval()));
                 }
                 () = self.parts.wake.notified() => {
-                    self.drain();
+                    self.drain(Drained::Rings);
                     let is_first = self.parts.recorder.take_first();
                     if is_first || mem::take(&mut self.idle_flushes) > 0 {
                         flush.set(sleep(self.parts.config.flush_interval));
@@ -246,7 +246,7 @@ impl ClientTask {
             self.parts.recorder.close();
         }
         let before = self.parts.buffer.counts();
-        self.drain();
+        self.drain(Drained::All);
         let (since, point) = (Stopwatch::start(), self.parts.buffer.flush_point());
         self.flushes.push(OpenFlush { command, since, point, before });
         self.due = true;
@@ -295,18 +295,19 @@ impl ClientTask {
         changed
     }
 
-    fn drain(&mut self) {
-        self.change(|parts| parts.readers.drain(&parts.recorder, &mut parts.buffer));
+    /// `false` when some of it was left for the next time.
+    fn drain(&mut self, drained: Drained) -> bool {
+        self.change(|parts| parts.readers.drain(&parts.recorder, &mut parts.buffer, drained))
     }
 
     /// Once a flush interval.
     fn drain_in_time(&mut self) {
-        self.drain();
+        let is_complete = self.drain(Drained::Overflow);
         self.change(|parts| parts.readers.shrink(&parts.recorder, &mut parts.buffer));
         self.due = true;
         // An idle task still delivers: the backoff repeats the Batch in flight, and its success sends the rest.
         let recorded = self.parts.buffer.counts().recorded;
-        if mem::replace(&mut self.recorded_before, recorded) == recorded {
+        if mem::replace(&mut self.recorded_before, recorded) == recorded && is_complete {
             self.parts.recorder.note_idle();
             self.idle_flushes = self.idle_flushes.saturating_add(1);
         } else {

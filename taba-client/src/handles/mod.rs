@@ -88,7 +88,7 @@ impl<V: Value> Tab<V> {
 
     /// Records a value now, for Handlers to which it matters which of two events is the last: its time is later than
     /// that of every value recorded so before ([`Clock::next`](crate::Clock::next)), where [`record`](Self::record) gives all values of one
-    /// tick of the clock (5 ms) one time.
+    /// tick of the clock (4 ms) one time.
     ///
     /// # Cost
     /// About 10 ns more than [`record`](Self::record).

@@ -10,7 +10,7 @@ use std::sync::{OnceLock, Weak};
 use taba_core::ledger::Why;
 use taba_core::{ClientId, Registry, Timestamp, Value};
 
-use crate::clock::{self, Clock};
+use crate::clock::Clock;
 use crate::column::Datum;
 use crate::config::{RING_EVENT_BYTES, Verified};
 use crate::pool::{Pool, PoolSource};
@@ -44,6 +44,7 @@ pub(crate) struct Recorder {
 
 #[derive(Default)]
 struct Shared {
+    /// Whether the background task was woken to drain the rings, and has not begun.
     hurry: AtomicBool,
     /// Whether the first event after a pause was recorded.
     first: AtomicBool,
@@ -75,6 +76,10 @@ impl Recorder {
     /// Sets the Client that owns this recorder; called once.
     pub(crate) fn belongs_to(&self, owner: Weak<dyn PoolSource>) {
         let _ = self.owner.set(owner);
+    }
+
+    pub(crate) fn config(&self) -> &Verified {
+        &self.config
     }
 
     /// A number that differs between Clients, and between a process and its forked child.
@@ -139,11 +144,31 @@ impl Recorder {
         if !reserve(&self.shared.rings_bytes, events * RING_EVENT_BYTES, bytes_max) {
             return None;
         }
-        if self.shared.rings_bytes.load(Ordering::Relaxed) > self.config.rings_bytes_max / 2 {
+        if self.is_tight() {
             self.ask_to_hurry();
         }
         let (writer, reading) = new_ring(events);
         pool.add(reading).then_some(writer)
+    }
+
+    /// Bytes that rings, and what threads have taken out of theirs, may still take.
+    pub(crate) fn rings_room(&self) -> usize {
+        self.config.rings_bytes_max.saturating_sub(self.shared.rings_bytes.load(Ordering::Relaxed))
+    }
+
+    /// Whether rings take more than half of what they may.
+    pub(crate) fn is_tight(&self) -> bool {
+        self.rings_room() < self.config.rings_bytes_max / 2
+    }
+
+    /// What counts towards the bound of all rings takes `after` bytes instead of `before`.
+    pub(crate) fn recharge(&self, before: usize, after: usize) {
+        let rings_bytes = &self.shared.rings_bytes;
+        if after >= before {
+            rings_bytes.fetch_add(after - before, Ordering::Relaxed);
+        } else {
+            rings_bytes.fetch_sub(before - after, Ordering::Relaxed);
+        }
     }
 
     /// Another ring for a thread whose own is full.
@@ -235,13 +260,7 @@ impl Recorder {
         if self.phase.compare_exchange(IDLE, OPEN, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
             self.shared.first.store(true, Ordering::Relaxed);
             self.ask_to_hurry();
-            clock::wind_up();
         }
-    }
-
-    /// Whether nothing was recorded for a while, or never will be again.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.phase.load(Ordering::Relaxed) != OPEN
     }
 
     /// Something happened that the background task should see, though nothing was recorded.
@@ -256,17 +275,19 @@ impl Recorder {
         self.shared.first.swap(false, Ordering::Relaxed)
     }
 
-    /// Asks for the rings to be drained before it is time.
+    /// Wakes the background task to drain the rings, unless it has been woken.
     fn ask_to_hurry(&self) {
-        if !self.shared.hurry.load(Ordering::Relaxed) {
-            self.shared.hurry.store(true, Ordering::Relaxed);
+        let hurry = &self.shared.hurry;
+        if !hurry.load(Ordering::Relaxed) && !hurry.swap(true, Ordering::Relaxed) {
+            if let Some(owner) = self.owner.get().and_then(Weak::upgrade) {
+                owner.wake();
+            }
         }
     }
 
-    /// Whether a recording thread asked for the rings to be drained, since this was last asked. The clock's thread
-    /// asks, so that recording makes no system call.
-    pub(crate) fn is_hurried(&self) -> bool {
-        self.shared.hurry.load(Ordering::Relaxed) && self.shared.hurry.swap(false, Ordering::Relaxed)
+    /// The rings are about to be drained: from now on the task is to be woken again. Whether it had been.
+    pub(crate) fn begin_drain(&self) -> bool {
+        self.shared.hurry.swap(false, Ordering::Relaxed)
     }
 
     pub(crate) fn client(&self) -> &ClientId {
@@ -313,13 +334,13 @@ mod tests {
     fn the_first_event_after_a_pause_asks_for_a_flush_and_no_other_does() {
         let id = ClientId::new("web-01").unwrap();
         let recorder = Recorder::new(id, Clock::system(), Registry::default(), Verified::default());
-        let asked = || (recorder.is_hurried(), recorder.take_first());
+        let asked = || (recorder.begin_drain(), recorder.take_first());
         recorder.record(0, 1.0);
         asked();
         recorder.note_idle();
         assert_eq!(asked(), (false, false));
         recorder.record(0, 1.0);
-        assert!(asked().1);
+        assert_eq!(asked(), (true, true));
         recorder.record(0, 1.0);
         assert!(!asked().1);
         recorder.close();

@@ -9,21 +9,20 @@
 //! A ring is a bounded single-producer, single-consumer queue (rtrb), so recording shares nothing with other threads
 //! but, now and then, with the one that drains. Rings are small. A thread whose ring is full takes another from the
 //! Client's pool and leaves the full one there; so does a thread that ends. So a thread that is idle holds one small
-//! ring, whatever it did before.
+//! ring, whatever it did before. A thread that has filled as many as it may between two drains empties its ring itself
+//! ([`Overflow`]).
 
 use std::cell::RefCell;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, TryLockError, Weak};
 
 use rtrb::PushError;
 use taba_core::ledger::Why;
 
 use super::Recorder;
+use crate::overflow::Overflow;
 use crate::pool::Pool;
-use crate::ring::{RingEvent, RingWriter};
-
-/// Fill-level checks per ring capacity.
-const FILL_CHECKS: usize = 8;
+use crate::ring::{RingContent, RingEvent, RingWriter};
 
 thread_local! {
     /// This thread's rings, by the index of their Client.
@@ -36,16 +35,12 @@ struct ThreadRings(Vec<Option<ThreadRing>>);
 struct ThreadRing {
     /// The Client and the process: an index can be taken again, a number cannot, and a fork changes the process.
     key: u64,
-    /// Events until the next fill-level check.
-    until_check: usize,
     writer: RingWriter,
     pool: Arc<Pool>,
     /// The number of drains when the thread last took a ring.
     drains: u64,
     /// Events in the rings that it has filled since.
     filled: usize,
-    /// Whether it got no ring since.
-    refused: bool,
 }
 
 /// Puts an event into this thread's ring. `None` when the thread is ending and its rings are already gone.
@@ -74,18 +69,16 @@ fn push_first(rings: &mut Vec<Option<ThreadRing>>, recorder: &Recorder, slot: Ri
         recorder.ask_to_hurry();
         return Err(Why::Full);
     };
-    // Threads that record little and end never check the fill level.
+    // Threads that record little and end never fill one.
     if writer.ring.slots() < writer.ring.buffer().capacity() / 4 * 3 {
         recorder.ask_to_hurry();
     }
     let mut ring = ThreadRing {
         key: recorder.key(),
-        until_check: writer.ring.buffer().capacity() / FILL_CHECKS,
         writer,
         pool: Arc::clone(pool),
         drains: recorder.shared.drains.load(Ordering::Relaxed),
         filled: 0,
-        refused: false,
     };
     let pushed = ring.push(slot, recorder);
     if rings.len() <= recorder.index {
@@ -98,51 +91,54 @@ fn push_first(rings: &mut Vec<Option<ThreadRing>>, recorder: &Recorder, slot: Ri
 impl ThreadRing {
     #[inline]
     fn push(&mut self, slot: RingEvent, recorder: &Recorder) -> Result<(), Why> {
-        self.until_check -= 1;
-        if self.until_check == 0 {
-            self.check_fill(recorder);
-        }
         match self.writer.ring.push(slot) {
             Ok(()) => Ok(()),
-            Err(PushError::Full(slot)) => self.overflow(slot, recorder),
+            Err(PushError::Full(slot)) => self.push_to_full(slot, recorder),
         }
     }
 
+    /// The ring is full: takes another, or makes room in this.
     #[cold]
     #[inline(never)]
-    fn check_fill(&mut self, recorder: &Recorder) {
-        let events = self.writer.ring.buffer().capacity();
-        self.until_check = events / FILL_CHECKS;
-        if self.writer.ring.slots() < events / 2 {
-            recorder.ask_to_hurry();
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn overflow(&mut self, slot: RingEvent, recorder: &Recorder) -> Result<(), Why> {
-        recorder.ask_to_hurry();
+    fn push_to_full(&mut self, slot: RingEvent, recorder: &Recorder) -> Result<(), Why> {
         let drains = recorder.shared.drains.load(Ordering::Relaxed);
         if drains != self.drains {
-            (self.drains, self.filled, self.refused) = (drains, 0, false);
+            (self.drains, self.filled) = (drains, 0);
         }
-        // A ring that was refused is not asked for again before the next drain: until then nothing changes.
-        if !self.refused {
-            self.filled += self.writer.ring.buffer().capacity();
-            let room = self.filled < recorder.config.ring_events_max;
-            if let Some(writer) = if room { recorder.another_ring() } else { None } {
-                self.pool.give(std::mem::replace(&mut self.writer, writer));
-                return self.writer.ring.push(slot).map_err(|_| Why::Full);
-            }
-            self.refused = true;
+        self.filled += self.writer.ring.buffer().capacity();
+        let filled_max = recorder.config.ring_events_max;
+        if self.filled > filled_max / 2 {
+            recorder.ask_to_hurry();
         }
-        if let RingEvent::Opaque { event, .. } = slot {
-            recorder.give_back(event.bytes);
+        // The last is for the background thread that has stopped while it reads this one, as others use its processor.
+        let _ = self.filled < filled_max && self.take_another(recorder)
+            || self.make_room(recorder)
+            || self.take_another(recorder);
+        self.writer.ring.push(slot).map_err(|_| Why::Full)
+    }
+
+    /// Takes another ring. `false` when there is none.
+    fn take_another(&mut self, recorder: &Recorder) -> bool {
+        let Some(writer) = recorder.another_ring() else { return false };
+        self.pool.give(std::mem::replace(&mut self.writer, writer));
+        true
+    }
+
+    /// Takes what is in the ring out of it. `false` when another thread reads it.
+    fn make_room(&mut self, recorder: &Recorder) -> bool {
+        let Some(content) = self.writer.content.upgrade() else { return false };
+        let mut content = match content.try_lock() {
+            Ok(content) => content,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return false,
+        };
+        let RingContent { consumer, overflow } = &mut *content;
+        let overflow = overflow.get_or_insert_with(|| Box::new(Overflow::new(recorder)));
+        let has_room = overflow.take(consumer, recorder);
+        if recorder.is_tight() {
+            recorder.ask_to_hurry();
         }
-        // Only this thread writes here, so that a full ring costs no more than an empty one.
-        let overflowed = &self.writer.overflowed;
-        overflowed.store(overflowed.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-        Ok(())
+        has_room
     }
 }
 
