@@ -56,9 +56,9 @@ fn an_idle_client_hardly_ever_wakes_and_the_next_event_is_sent_at_once_with_the_
     });
     assert!(soon, "not even within the eight seconds, after which the next flush would come by itself");
     let time = sink.events::<f64>("bids")[1].time;
-    // Times are read off a tick, every 5 ms while the client is awake, and later on a machine that is busy.
-    let earliest = Timestamp::from_micros(before.as_micros() - 100_000);
+    // Times are those of the last tick of the kernel.
+    let earliest = Timestamp::from_micros(before.as_micros() - 10_000);
     assert!((earliest..=now()).contains(&time), "{time} is not after {before}");
     drop((client, counter));
-    assert!(Clock::system().now() >= before, "without a client, the clock is that of the system");
+    assert!(Clock::system().now() >= earliest, "without a client, the clock is that of the system");
 }
