@@ -5,29 +5,35 @@ use std::fmt;
 use std::ops::Range;
 
 use taba_core::limits::VALUE_BYTES_MAX;
-use taba_core::{AnyValues, Value};
+use taba_core::{AnyValues, Reading, Value};
 
 use crate::fault::guarded;
 
 /// What a column of one opaque value takes beside the value: a width, and its length in two bytes.
 const COLUMN_BYTES: usize = 3;
+/// Bytes of a number in an encoded column of [`Reading`]s: its kind, its eight bytes, and those of a column.
+const READING_BYTES: usize = 9 + COLUMN_BYTES;
 
 /// One value on its way: a number, or anything else behind a pointer.
 pub enum Datum {
     /// The value of most events.
     Number(f64),
+    /// A [`Reading`] that is a number.
+    Reading(f64),
     /// A value of the Tab's own type.
     Opaque(Box<dyn Any + Send>),
 }
 
 impl Datum {
-    /// A value of any type. Numbers are kept as they are, others are boxed.
+    /// A value of any type. Numbers and readings of numbers are kept as they are, others are boxed.
     #[inline]
     pub fn of<V: Value>(value: V) -> Self {
-        // The compiler knows both types here, so nothing is left of the question.
-        match (&value as &dyn Any).downcast_ref::<f64>() {
-            Some(&number) => Self::Number(number),
-            None => Self::Opaque(Box::new(value)),
+        // The compiler knows all types here, so nothing is left of the questions.
+        let any = &value as &dyn Any;
+        match (any.downcast_ref::<f64>(), any.downcast_ref::<Reading>()) {
+            (Some(&number), _) => Self::Number(number),
+            (None, Some(&Reading::Number(number))) => Self::Reading(number),
+            (None, Some(Reading::Text(_)) | None) => Self::Opaque(Box::new(value)),
         }
     }
 }
@@ -35,7 +41,7 @@ impl Datum {
 impl fmt::Debug for Datum {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Number(number) => write!(f, "{number}"),
+            Self::Number(number) | Self::Reading(number) => write!(f, "{number}"),
             Self::Opaque(_) => f.write_str("opaque"),
         }
     }
@@ -68,7 +74,12 @@ impl Column {
                 Ok(0)
             }
             (Self::Opaque(values), Datum::Opaque(value)) => values.push(value),
-            (Self::Numbers(_), _) | (Self::Opaque(_), Datum::Number(_)) => Err(Unsendable::Invalid),
+            (Self::Opaque(values), Datum::Reading(number)) if number.is_finite() => {
+                values.push_reading(number)
+            }
+            (Self::Opaque(_), Datum::Reading(_))
+            | (Self::Numbers(_), _)
+            | (Self::Opaque(_), Datum::Number(_)) => Err(Unsendable::Invalid),
         }
     }
 
@@ -88,7 +99,7 @@ impl Column {
     }
 
     /// Adds all values of another column of the same Tab.
-    #[cfg(feature = "driver")]
+    #[cfg(any(test, feature = "driver"))]
     pub(crate) fn append(&mut self, other: Self) {
         match (self, other) {
             (Self::Numbers(mine), Self::Numbers(mut numbers)) => mine.append(&mut numbers),
@@ -138,14 +149,15 @@ pub(crate) enum Unsendable {
 /// A `Vec` of some opaque type.
 pub(crate) trait Values: Send {
     fn push(&mut self, value: Box<dyn Any + Send>) -> Result<usize, Unsendable>;
+    fn push_reading(&mut self, number: f64) -> Result<usize, Unsendable>;
     fn allocated(&self) -> usize;
     fn as_values(&self) -> &dyn AnyValues;
     fn encode(&self, range: Range<usize>, out: &mut Vec<u8>);
     fn forget(&mut self, count: usize);
     fn release(&mut self);
-    #[cfg(feature = "driver")]
+    #[cfg(any(test, feature = "driver"))]
     fn append(&mut self, other: Box<dyn Any>);
-    #[cfg(feature = "driver")]
+    #[cfg(any(test, feature = "driver"))]
     fn into_any(self: Box<Self>) -> Box<dyn Any>;
 }
 
@@ -162,6 +174,12 @@ impl<V: Value> Values for Vec<V> {
             Ok(Err(why)) => Err(why),
             Err(panic) => Err(Unsendable::Unencodable(panic)),
         }
+    }
+
+    fn push_reading(&mut self, number: f64) -> Result<usize, Unsendable> {
+        let readings = (self as &mut dyn Any).downcast_mut::<Vec<Reading>>().ok_or(Unsendable::Invalid)?;
+        readings.push(Reading::Number(number));
+        Ok(READING_BYTES)
     }
 
     fn allocated(&self) -> usize {
@@ -184,12 +202,12 @@ impl<V: Value> Values for Vec<V> {
         self.shrink_to_fit();
     }
 
-    #[cfg(feature = "driver")]
+    #[cfg(any(test, feature = "driver"))]
     fn append(&mut self, other: Box<dyn Any>) {
         Vec::append(self, &mut other.downcast::<Self>().expect("the values of a tab have one type"));
     }
 
-    #[cfg(feature = "driver")]
+    #[cfg(any(test, feature = "driver"))]
     fn into_any(self: Box<Self>) -> Box<dyn Any> {
         self
     }

@@ -48,7 +48,8 @@ pub struct Config {
     pub tabs_max: usize,
     /// Events of one Tab that travel as they are; more are folded into a State, where its type is known. Default 16.
     pub raw_events_max: usize,
-    /// Events of one Tab that wait to be sent when they cannot be folded. Default 65,536.
+    /// Events of one Tab that wait to be sent when they cannot be folded. Default 65,536. Numbers that are equal, of one
+    /// tick of the clock, count once.
     pub tab_events_max: usize,
     /// Bytes of everything that waits to be sent, about. Default 64 MiB. At the bound, what waits is folded and its
     /// States are encoded; only when that is no longer enough are events dropped. So it holds about this many bytes

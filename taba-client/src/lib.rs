@@ -80,8 +80,6 @@ mod handles;
 #[cfg(feature = "driver")]
 mod lock;
 #[cfg(feature = "driver")]
-mod overflow;
-#[cfg(feature = "driver")]
 mod pool;
 #[cfg(feature = "driver")]
 mod process;

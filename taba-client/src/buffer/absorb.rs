@@ -51,6 +51,13 @@ impl EventBuffer {
             }
         }
         let unfolded_max = self.config.tab_events_max;
+        self.change(tab, |pending| {
+            if pending.room(unfolded_max) < other.unfolded_places() {
+                pending.count_equal_now();
+                other.count_equal_now();
+            }
+            Ok(())
+        });
         let Some(pending) = self.tabs[tab as usize].as_mut() else { return };
         let excess = other.forget_excess(pending.room(unfolded_max));
         let was_empty = pending.is_empty();
@@ -60,7 +67,7 @@ impl EventBuffer {
         if was_empty && !pending.is_empty() {
             self.waiting.push_back(tab);
         }
-        if pending.is_ripe(self.config.raw_events_max) {
+        if pending.is_ripe(&self.config) {
             self.change(tab, PendingEvents::fold);
         }
     }

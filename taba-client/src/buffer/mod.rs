@@ -8,7 +8,7 @@
 //!               dropped(why)      dropped(full)                                  acked   dropped(why)
 //! ```
 
-#[cfg(feature = "driver")]
+#[cfg(any(test, feature = "driver"))]
 mod absorb;
 mod pending;
 mod sealed;
@@ -30,7 +30,7 @@ use crate::drops::Drops;
 use crate::fault::{self, ApplicationFault};
 use crate::tab::TabSpec;
 
-#[cfg(feature = "driver")]
+#[cfg(any(test, feature = "driver"))]
 pub(crate) use absorb::PENDING_TAB_BYTES;
 use pending::{PendingEvents, TabCut};
 pub use sealed::SealedBatch;

@@ -1,27 +1,31 @@
 //! [`PendingEvents`]: the pending events of one Tab: raw events, and a State into which others were folded.
 
+mod counted;
+#[cfg(any(test, feature = "driver"))]
+mod merge;
+mod partial;
+
 use std::sync::Arc;
 
 use taba_core::limits::{BLOCK_BYTES_MAX, BLOCK_EVENTS_MAX};
 use taba_core::wire::{Block, Content, column};
-use taba_core::{AnyHandler, AnyState, ClientId, Registry, Timestamp};
+use taba_core::{AnyHandler, ClientId, Registry, Timestamp};
 
 use crate::column::{Column, Datum, Unsendable};
+use crate::config::Config;
 use crate::fault::guarded;
 use crate::tab::TabSpec;
+
+use partial::{PartialForm, PartialState};
 
 /// Events collected before they are folded into an existing State: a column of this many fits the first-level cache,
 /// and is long enough for the Handler's full speed.
 const FOLD_EVENTS: usize = 256;
 /// Maximum bytes of a Block's payload: its bound without the longest names and all numbers.
 const PAYLOAD_BYTES_MAX: usize = BLOCK_BYTES_MAX - 2048;
-/// Approximate bytes of a State in memory per encoded byte, measured with the standard types.
-const STATE_BYTES_PER_ENCODED: usize = 4;
-/// The least bytes of a State.
-const STATE_BYTES_MIN: usize = 256;
-/// Bytes of an encoded State besides its encoding.
-const PACKED_BYTES_MIN: usize = 64;
 
+/// Unfolded events that are worth looking for equal ones.
+const COUNT_FROM: usize = 1024;
 /// Bytes of unfolded events that are worth a State when memory is short.
 const FOLD_BYTES: usize = 4 * 1024;
 
@@ -32,6 +36,10 @@ pub(super) struct PendingEvents {
     handler: Option<Arc<dyn AnyHandler>>,
     times: Vec<Timestamp>,
     values: Column,
+    /// How many events each of the first times and values stands for; each of the others stands for one. Only without a Handler.
+    counts: Vec<u64>,
+    /// How many times and values there are when equal ones are counted again.
+    count_at: usize,
     /// Heap bytes of the values.
     heap_bytes: usize,
     partial: Option<PartialState>,
@@ -39,38 +47,6 @@ pub(super) struct PendingEvents {
     pub(super) unencodable: u64,
     /// Events too far in the future to be folded with others: a Server changes their time, one by one.
     late: Option<Box<PendingEvents>>,
-}
-
-/// A State that holds some of the events.
-struct PartialState {
-    form: PartialForm,
-    events: u64,
-    earliest: Timestamp,
-    latest: Timestamp,
-    bytes: usize,
-    /// How many events it holds when it is measured again.
-    measure_at: u64,
-}
-
-/// A State in memory.
-enum PartialForm {
-    /// Ready to be folded into.
-    Live(AnyState),
-    /// Encoded, which takes a fraction of the memory.
-    Packed(Vec<u8>),
-}
-
-impl PartialForm {
-    /// The State, with this many events.
-    fn into_state(self, events: u64, handler: &dyn AnyHandler) -> Result<AnyState, String> {
-        match self {
-            Self::Live(state) => Ok(state),
-            Self::Packed(bytes) if bytes.is_empty() && events == 0 => Ok(handler.empty_state()),
-            Self::Packed(bytes) => {
-                handler.decode(handler.version(), &bytes).map_err(|error| error.to_string())
-            }
-        }
-    }
 }
 
 /// The result of one cut of [`PendingEvents`].
@@ -100,8 +76,9 @@ impl PendingEvents {
         };
         let handler = handlers.get(spec.tab_type().as_str()).filter(fits).cloned();
         let values = spec.column();
-        let (times, partial) = (Vec::new(), None);
-        Self { spec, handler, times, values, heap_bytes: 0, partial, unencodable: 0, late: None }
+        let (times, counts, count_at) = (Vec::new(), Vec::new(), COUNT_FROM);
+        let (heap_bytes, partial, unencodable, late) = (0, None, 0, None);
+        Self { spec, handler, times, values, counts, count_at, heap_bytes, partial, unencodable, late }
     }
 
     pub(super) fn spec(&self) -> &TabSpec {
@@ -112,7 +89,7 @@ impl PendingEvents {
     #[cfg(any(test, feature = "driver"))]
     pub(super) fn events(&self) -> u64 {
         let late = self.late.as_ref().map_or(0, |late| late.events());
-        self.times.len() as u64 + self.partial.as_ref().map_or(0, |partial| partial.events) + late
+        self.unfolded() + self.partial.as_ref().map_or(0, |partial| partial.events) + late
     }
 
     /// Bytes that they take, and the room for more that is kept, about.
@@ -123,7 +100,9 @@ impl PendingEvents {
     }
 
     fn column_bytes(&self) -> usize {
-        self.times.capacity() * size_of::<Timestamp>() + self.values.allocated()
+        self.times.capacity() * size_of::<Timestamp>()
+            + self.values.allocated()
+            + self.counts.capacity() * size_of::<u64>()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -145,50 +124,6 @@ impl PendingEvents {
             Some(late) if is_late => late.times.len() < unfolded_max,
             Some(_) | None => self.handler.is_some() || self.times.len() < unfolded_max,
         }
-    }
-
-    /// How many more events may wait unfolded under this bound.
-    #[cfg(feature = "driver")]
-    pub(super) fn room(&self, unfolded_max: usize) -> usize {
-        if self.handler.is_some() { usize::MAX } else { unfolded_max.saturating_sub(self.times.len()) }
-    }
-
-    /// Forgets so many unfolded events that no more than `room` are left; gives how many.
-    #[cfg(feature = "driver")]
-    pub(super) fn forget_excess(&mut self, room: usize) -> u64 {
-        let excess = self.times.len().saturating_sub(room);
-        self.forget(excess);
-        excess as u64
-    }
-
-    /// Takes everything that waits in another of the same Tab.
-    ///
-    /// # Errors
-    /// [`HandlerFailure`] when the Handler panics, or does not read what it has written.
-    #[cfg(feature = "driver")]
-    pub(super) fn absorb(&mut self, mut other: Self) -> Result<(), HandlerFailure> {
-        self.unencodable += other.unencodable;
-        self.heap_bytes += other.heap_bytes;
-        self.times.append(&mut other.times);
-        self.values.append(other.values);
-        match (&mut self.late, other.late) {
-            (Some(mine), Some(late)) => mine.absorb(*late)?,
-            (mine, late) => *mine = mine.take().or(late),
-        }
-        let Some(theirs) = other.partial else { return Ok(()) };
-        let events = theirs.events + self.partial.as_ref().map_or(0, |mine| mine.events);
-        let Some(handler) = self.handler.clone() else {
-            return Err(HandlerFailure { events, message: "it has failed in another thread".to_owned() });
-        };
-        let merged = match self.partial.take() {
-            None => Ok(theirs),
-            Some(mine) => guarded(|| mine.merge(theirs, handler.as_ref())).and_then(|merged| merged),
-        };
-        match merged {
-            Ok(partial) => self.partial = Some(partial),
-            Err(message) => return Err(self.failed(events, message)),
-        }
-        Ok(())
     }
 
     /// Takes one event; gives how many bytes more that takes.
@@ -218,31 +153,38 @@ impl PendingEvents {
         bytes
     }
 
-    /// Whether enough events have gathered to fold them.
+    /// Whether enough events have gathered to fold them, or where they cannot be, to count equal ones.
     #[inline]
-    pub(super) fn is_ripe(&self, raw_events_max: usize) -> bool {
-        let unfolded_max = if self.partial.is_some() { FOLD_EVENTS - 1 } else { raw_events_max };
-        self.times.len() > unfolded_max && self.handler.is_some()
+    pub(super) fn is_ripe(&self, config: &Config) -> bool {
+        let unfolded_max = match &self.handler {
+            Some(_) if self.partial.is_some() => FOLD_EVENTS - 1,
+            Some(_) => config.raw_events_max,
+            None => self.count_at.min(config.tab_events_max) - 1,
+        };
+        self.times.len() > unfolded_max
     }
 
-    /// Folds the events that have gathered.
+    /// Folds the events that have gathered; where they cannot be, counts equal ones as one.
     ///
     /// # Errors
     /// [`HandlerFailure`] when the Handler panics, or does not read what it has written. The events that were to be folded are
     /// still there.
     pub(super) fn fold(&mut self) -> Result<(), HandlerFailure> {
-        let Some(handler) = self.handler.clone() else { return Ok(()) };
+        let Some(handler) = self.handler.clone() else {
+            self.count_equal_now();
+            return Ok(());
+        };
         let (Some(&earliest), Some(&latest)) = (self.times.iter().min(), self.times.iter().max()) else {
             return Ok(());
         };
         let partial = self.partial.take().unwrap_or_else(|| PartialState::empty(earliest));
         let events = partial.events;
-        let (times, values) = (&self.times, &self.values);
+        let (times, values, unfolded) = (&self.times, &self.values, self.times.len() as u64);
         let folded = guarded(|| {
             let mut state = partial.form.into_state(events, handler.as_ref())?;
             handler.fold_values(&mut state, times, values.values()).map_err(|error| error.to_string())?;
             let mut partial = PartialState { form: PartialForm::Live(state), ..partial };
-            partial.events += times.len() as u64;
+            partial.events += unfolded;
             partial.earliest = partial.earliest.min(earliest);
             partial.latest = partial.latest.max(latest);
             partial.measure(handler.as_ref());
@@ -274,6 +216,7 @@ impl PendingEvents {
         }
         self.times.shrink_to_fit();
         self.values.release();
+        self.counts.shrink_to_fit();
         Ok(())
     }
 
@@ -293,7 +236,7 @@ impl PendingEvents {
             self.late.take_if(|late| late.is_empty());
             return cut;
         }
-        if self.partial.is_some() || self.times.len() > raw_events_max {
+        if self.handler.is_some() && (self.partial.is_some() || self.times.len() > raw_events_max) {
             self.fold()?;
         }
         let (Some(partial), Some(handler)) = (self.partial.take(), &self.handler) else {
@@ -319,6 +262,9 @@ impl PendingEvents {
 
     /// Takes out as many unfolded events as fit one Block.
     fn cut_raw(&mut self, client: &ClientId) -> Result<TabCut, HandlerFailure> {
+        if !self.counts.is_empty() {
+            return self.cut_counted(client);
+        }
         let mut count = self.times.len().min(BLOCK_EVENTS_MAX);
         let mut payload = Vec::new();
         loop {
@@ -368,6 +314,7 @@ impl PendingEvents {
         let left = self.times.len() - count;
         self.heap_bytes = (self.heap_bytes as u128 * left as u128 / self.times.len().max(1) as u128) as usize;
         self.times.drain(..count);
+        self.counts.drain(..count.min(self.counts.len()));
         self.values.forget(count);
     }
 
@@ -376,51 +323,7 @@ impl PendingEvents {
         if self.times.is_empty() && self.times.capacity() > 2 * FOLD_EVENTS {
             self.times.shrink_to_fit();
             self.values.release();
+            self.counts.shrink_to_fit();
         }
-    }
-}
-
-impl PartialState {
-    /// No events. The form is the encoding of no State, which costs nothing to make.
-    fn empty(time: Timestamp) -> Self {
-        let form = PartialForm::Packed(Vec::new());
-        Self { form, events: 0, earliest: time, latest: time, bytes: 0, measure_at: 0 }
-    }
-
-    /// Both as one.
-    #[cfg(feature = "driver")]
-    fn merge(self, other: Self, handler: &dyn AnyHandler) -> Result<Self, String> {
-        let mut state = self.form.into_state(self.events, handler)?;
-        handler.merge(&mut state, &other.form.into_state(other.events, handler)?);
-        let mut merged = Self {
-            form: PartialForm::Live(state),
-            events: self.events + other.events,
-            earliest: self.earliest.min(other.earliest),
-            latest: self.latest.max(other.latest),
-            ..self
-        };
-        merged.measure(handler);
-        Ok(merged)
-    }
-
-    /// Finds out how many bytes it takes, now and then.
-    fn measure(&mut self, handler: &dyn AnyHandler) {
-        // A State grows at most with its events, so measuring at every doubling is never off by more than two.
-        if self.events < self.measure_at {
-            return;
-        }
-        if let PartialForm::Live(state) = &self.form {
-            self.bytes = STATE_BYTES_MIN + STATE_BYTES_PER_ENCODED * handler.encode(state).len();
-            self.measure_at = self.events * 2;
-        }
-    }
-
-    /// The same, encoded.
-    fn pack(self, handler: &dyn AnyHandler) -> Self {
-        let PartialForm::Live(state) = &self.form else { return self };
-        let mut packed = handler.encode(state);
-        packed.shrink_to_fit();
-        let bytes = PACKED_BYTES_MIN + packed.len();
-        Self { form: PartialForm::Packed(packed), bytes, measure_at: 0, ..self }
     }
 }

@@ -36,7 +36,7 @@ impl EventBuffer {
         if was_empty {
             self.waiting.push_back(tab);
         }
-        if pending.is_ripe(self.config.raw_events_max) {
+        if pending.is_ripe(&self.config) {
             self.change(tab, PendingEvents::fold);
         }
         Ok(())

@@ -129,7 +129,8 @@ impl RingReader {
         // Merging takes longer, and the thread should find the lock free.
         drop(content);
         if let Some(overflow) = overflow {
-            overflow.empty_into(buffer, recorder);
+            recorder.recharge(overflow.bytes(), 0);
+            overflow.empty_into(buffer);
         }
         Some(abandoned)
     }

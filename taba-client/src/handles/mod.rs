@@ -74,7 +74,7 @@ impl<V: Value> Tab<V> {
     /// Records a value now.
     ///
     /// # Cost
-    /// A few nanoseconds for a number; two allocations more for anything else.
+    /// A few nanoseconds for a number, or a [`Reading`] that is one; two allocations more for anything else.
     #[inline]
     pub fn record(&self, value: V) {
         self.recorder.record(self.number, value);
@@ -216,11 +216,13 @@ pub struct Gauge(Tab<Reading>);
 
 impl Gauge {
     /// Sets the value: a number or a text.
+    #[inline]
     pub fn set(&self, value: impl Into<Reading>) {
         self.0.record_in_order(value.into());
     }
 
     /// Sets the value as of a time of its own.
+    #[inline]
     pub fn set_at(&self, time: Timestamp, value: impl Into<Reading>) {
         self.0.record_at(time, value.into());
     }

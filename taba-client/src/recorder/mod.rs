@@ -15,7 +15,7 @@ use crate::column::Datum;
 use crate::config::{RING_EVENT_BYTES, Verified};
 use crate::pool::{Pool, PoolSource};
 use crate::process::generation;
-use crate::ring::{BoxedEvent, RingEvent, RingWriter, new_ring};
+use crate::ring::{BoxedEvent, Overflow, RingEvent, RingWriter, new_ring};
 use crate::tabs::{ReleasedTab, TabOwner, Tabs};
 
 /// Events are recorded.
@@ -78,8 +78,9 @@ impl Recorder {
         let _ = self.owner.set(owner);
     }
 
-    pub(crate) fn config(&self) -> &Verified {
-        &self.config
+    /// Where a thread puts what it takes out of its own full ring.
+    fn new_overflow(&self) -> Overflow {
+        Overflow::new(self.client.clone(), self.tabs.handlers().clone(), self.config.clone())
     }
 
     /// A number that differs between Clients, and between a process and its forked child.
@@ -112,6 +113,7 @@ impl Recorder {
         let bytes = size_of::<V>() + size_of::<BoxedEvent>() + value.heap_bytes();
         match Datum::of(value) {
             Datum::Number(number) => self.push(RingEvent::Number { tab, time, number }, 0),
+            Datum::Reading(number) => self.push(RingEvent::Reading { tab, time, number }, 0),
             Datum::Opaque(value)
                 if reserve(&self.shared.opaque_bytes, bytes, self.config.opaque_bytes_max) =>
             {

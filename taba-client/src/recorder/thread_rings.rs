@@ -10,7 +10,7 @@
 //! but, now and then, with the one that drains. Rings are small. A thread whose ring is full takes another from the
 //! Client's pool and leaves the full one there; so does a thread that ends. So a thread that is idle holds one small
 //! ring, whatever it did before. A thread that has filled as many as it may between two drains empties its ring itself
-//! ([`Overflow`]).
+//! ([`Overflow`](crate::ring::Overflow)).
 
 use std::cell::RefCell;
 use std::sync::atomic::Ordering;
@@ -20,7 +20,6 @@ use rtrb::PushError;
 use taba_core::ledger::Why;
 
 use super::Recorder;
-use crate::overflow::Overflow;
 use crate::pool::Pool;
 use crate::ring::{RingContent, RingEvent, RingWriter};
 
@@ -133,12 +132,16 @@ impl ThreadRing {
             Err(TryLockError::WouldBlock) => return false,
         };
         let RingContent { consumer, overflow } = &mut *content;
-        let overflow = overflow.get_or_insert_with(|| Box::new(Overflow::new(recorder)));
-        let has_room = overflow.take(consumer, recorder);
+        let overflow = overflow.get_or_insert_with(|| Box::new(recorder.new_overflow()));
+        let before = overflow.bytes();
+        let (now, room) = (recorder.clock.now(), recorder.rings_room());
+        let taken = overflow.take(consumer, &recorder.tabs, now, room);
+        recorder.recharge(before, overflow.bytes());
+        recorder.give_back(taken.opaque_bytes);
         if recorder.is_tight() {
             recorder.ask_to_hurry();
         }
-        has_room
+        taken.events > 0
     }
 }
 

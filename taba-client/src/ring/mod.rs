@@ -1,5 +1,7 @@
 //! The rings between recording threads and the background thread: what is in them, and both ends of one.
 
+mod overflow;
+
 use std::any::Any;
 use std::sync::{Arc, Mutex, Weak};
 
@@ -8,13 +10,27 @@ use taba_core::Timestamp;
 
 use crate::column::Datum;
 use crate::config::RING_EVENT_BYTES;
-use crate::overflow::Overflow;
+
+pub(crate) use overflow::Overflow;
 
 /// One event in a ring.
 // PERF: recording costs what moving the ring's memory between two processors costs, so a number takes three words.
 pub(crate) enum RingEvent {
-    Number { tab: u32, time: Timestamp, number: f64 },
-    Opaque { tab: u32, event: Box<BoxedEvent> },
+    Number {
+        tab: u32,
+        time: Timestamp,
+        number: f64,
+    },
+    /// A [`Reading`](taba_core::Reading) that is a number.
+    Reading {
+        tab: u32,
+        time: Timestamp,
+        number: f64,
+    },
+    Opaque {
+        tab: u32,
+        event: Box<BoxedEvent>,
+    },
 }
 
 /// An event whose value is not a number.
@@ -31,7 +47,7 @@ impl RingEvent {
     #[inline]
     pub(crate) fn tab(&self) -> u32 {
         match self {
-            Self::Number { tab, .. } | Self::Opaque { tab, .. } => *tab,
+            Self::Number { tab, .. } | Self::Reading { tab, .. } | Self::Opaque { tab, .. } => *tab,
         }
     }
 
@@ -40,6 +56,7 @@ impl RingEvent {
     pub(crate) fn into_parts(self) -> (Timestamp, Datum, usize) {
         match self {
             Self::Number { time, number, .. } => (time, Datum::Number(number), 0),
+            Self::Reading { time, number, .. } => (time, Datum::Reading(number), 0),
             Self::Opaque { event, .. } => (event.time, Datum::Opaque(event.value), event.bytes),
         }
     }
