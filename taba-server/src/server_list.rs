@@ -11,6 +11,10 @@ use taba_core::ServerEntry;
 
 /// A Server is taken for gone when its number was the same for so many of its intervals, and for so many looks.
 const MISSED_MAX: u32 = 5;
+/// The longest interval that is believed; a Server that says it less often is on the list part of the time.
+pub const INTERVAL_MAX: Duration = Duration::from_secs(60);
+/// The most Servers on the list. Of more, those that were seen to say something new come first.
+pub const SERVERS_MAX: usize = 1024;
 /// What a Server that is gone has left in the store is removed after this.
 pub const FORGET_AFTER: Duration = Duration::from_secs(600);
 
@@ -27,11 +31,13 @@ struct KnownServer {
     changed: Duration,
     /// Looks since then.
     looks: u32,
+    /// Whether it was seen to say something new.
+    has_spoken: bool,
 }
 
 impl KnownServer {
     fn is_gone(&self, now: Duration) -> bool {
-        let interval = Duration::from_millis(self.entry.interval_ms);
+        let interval = Duration::from_millis(self.entry.interval_ms).min(INTERVAL_MAX);
         let silence = now.saturating_sub(self.changed);
         self.looks >= MISSED_MAX && silence >= interval.saturating_mul(MISSED_MAX)
     }
@@ -58,7 +64,7 @@ impl ServerList {
                 Some(known) if entry.beat <= known.entry.beat => {
                     KnownServer { looks: known.looks.saturating_add(1), ..known }
                 }
-                Some(_) | None => KnownServer { entry, changed: now, looks: 0 },
+                known => KnownServer { entry, changed: now, looks: 0, has_spoken: known.is_some() },
             };
             self.known.insert(new.entry.process, new);
         }
@@ -68,8 +74,8 @@ impl ServerList {
     }
 
     /// The Servers that are alive, by their URLs, each once. Of two runs at one URL the one that serves counts, and then
-    /// the one that was heard of last.
-    pub fn live(&self, now: Duration) -> Vec<LiveServer> {
+    /// the one that was heard of last. At most [`SERVERS_MAX`], and how many are left out.
+    pub fn live(&self, now: Duration) -> (Vec<LiveServer>, usize) {
         let mut by_url: BTreeMap<&str, &KnownServer> = BTreeMap::new();
         for known in self.known.values().filter(|known| !known.is_gone(now)) {
             let rank = |known: &KnownServer| (!known.entry.is_draining, known.changed);
@@ -82,7 +88,11 @@ impl ServerList {
             entry: known.entry.clone(),
             age: now.saturating_sub(known.changed),
         };
-        by_url.into_values().map(live).collect()
+        let mut found: Vec<_> = by_url.into_values().collect();
+        let left_out = found.len().saturating_sub(SERVERS_MAX);
+        // A stable sort: by URL within each.
+        found.sort_by_key(|known| left_out > 0 && !known.has_spoken);
+        (found.into_iter().take(SERVERS_MAX).map(live).collect(), left_out)
     }
 }
 
@@ -108,7 +118,7 @@ mod tests {
     }
 
     fn live(list: &ServerList, now: Duration) -> Vec<u64> {
-        list.live(now).into_iter().map(|live| live.entry.process).collect()
+        list.live(now).0.into_iter().map(|live| live.entry.process).collect()
     }
 
     #[test]
@@ -121,7 +131,7 @@ mod tests {
             let expected: &[u64] = if now < secs(2 * 39 + 10) { &[1, 2] } else { &[1] };
             assert_eq!(live(&list, now), expected, "{look}");
         }
-        assert_eq!(list.live(secs(199))[0].age, secs(1));
+        assert_eq!(list.live(secs(199)).0[0].age, secs(1));
         // It says something again: it had only been stopped.
         list.saw(secs(200), vec![entry(1, 101), entry(2, 41)]);
         assert_eq!(live(&list, secs(200)), [1, 2]);
@@ -151,10 +161,41 @@ mod tests {
     fn of_copies_the_newest_counts_and_an_older_one_takes_nothing_back() {
         let mut list = ServerList::default();
         list.saw(secs(0), vec![entry(1, 3), draining(1, 5), entry(1, 4)]);
-        assert!(list.live(secs(0))[0].entry.is_draining);
+        assert!(list.live(secs(0)).0[0].entry.is_draining);
         // The machine that had the newest is away.
         list.saw(secs(2), vec![entry(1, 4)]);
-        assert_eq!((live(&list, secs(2)).len(), list.live(secs(2))[0].entry.beat), (1, 5));
+        assert_eq!((live(&list, secs(2)).len(), list.live(secs(2)).0[0].entry.beat), (1, 5));
+    }
+
+    #[test]
+    fn an_interval_beyond_all_bounds_keeps_nobody_alive_for_ever() {
+        let mut list = ServerList::default();
+        let mut forever = entry(1, 1);
+        forever.interval_ms = u64::MAX;
+        for look in 0..200 {
+            list.saw(secs(2 * look), vec![forever.clone()]);
+        }
+        assert!(live(&list, secs(299)).len() == 1 && live(&list, secs(398)).is_empty());
+    }
+
+    #[test]
+    fn entries_beyond_the_bound_push_out_nobody_who_is_alive() {
+        let mut list = ServerList::default();
+        let alive = |look: u64| [900_001, 900_002].map(|process| entry(process, look + 1));
+        let flood = |look: u64| {
+            (0..2_000).map(move |n| {
+                let mut entry = entry(10_000 * look + n, 1);
+                entry.url = format!("http://a{n}:1").parse().unwrap();
+                entry
+            })
+        };
+        list.saw(secs(0), alive(0).into());
+        for look in 1..20 {
+            list.saw(secs(2 * look), alive(look).into_iter().chain(flood(look)).collect());
+            let found = live(&list, secs(2 * look));
+            assert!(found.contains(&900_001) && found.contains(&900_002), "{look}");
+            assert_eq!((found.len(), list.live(secs(2 * look)).1 > 0), (SERVERS_MAX, true));
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::Shared;
 use crate::clock::monotonic;
-use crate::server_list::{LiveServer, ServerList};
+use crate::server_list::{INTERVAL_MAX, LiveServer, SERVERS_MAX, ServerList};
 
 /// How long a Server that stops waits for the store to say so.
 const PARTING_TIME_MAX: Duration = Duration::from_secs(1);
@@ -26,7 +26,7 @@ pub(crate) struct ServerRegistration {
 impl ServerRegistration {
     /// Says that the Server is there, every `every`, as long as the registration is kept.
     pub(crate) fn begin(shared: Arc<Shared>, process: u64, url: ServerUrl, every: Duration) -> Arc<Self> {
-        let every = every.max(Duration::from_millis(1));
+        let every = every.clamp(Duration::from_millis(1), INTERVAL_MAX);
         let interval_ms = u64::try_from(every.as_millis()).unwrap_or(u64::MAX);
         let entry = ServerEntry::new(process, url, env!("CARGO_PKG_VERSION"), interval_ms);
         let registration = Arc::new(Self {
@@ -74,7 +74,17 @@ impl ServerRegistration {
     /// Everybody on the list that is alive, this Server included.
     pub(crate) fn live(&self) -> Vec<LiveServer> {
         let own = lock(&self.entry).clone();
-        let mut live = lock(&self.list).live(self.uptime());
+        let (mut live, left_out) = lock(&self.list).live(self.uptime());
+        if left_out > 0
+            && let Some(suppressed) = self.shared.log.admit("list", "too many")
+        {
+            tracing::warn!(
+                left_out,
+                at_most = SERVERS_MAX,
+                suppressed,
+                "the store's list of servers is longer than may be; some are left out"
+            );
+        }
         // Where the store cannot be read it still knows of itself.
         if live.iter().all(|server| server.entry.url.url() != own.url.url()) {
             live.push(LiveServer { entry: own, age: Duration::ZERO });
