@@ -71,11 +71,25 @@ end
 ";
 
 /// Whether an index has fewer entries than were written to it, because another program deleted some. The hash counts
-/// them, in a field named after the index; a key that cannot be counted is not an index.
+/// them, in a field named after the index; a key that cannot be counted is not an index, and with a count that is no number
+/// nobody knows.
 const UNLISTED: &str = "local function unlisted(index)
   local count = redis.call('HGET', KEYS[1], 'n' .. string.sub(index, #KEYS[1] + 1))
   local found = redis.pcall('ZCARD', index)
-  return type(found) == 'table' or count and found < tonumber(count)
+  return type(found) == 'table' or count and found < (tonumber(string.match(count, '^%d+$')) or math.huge)
+end
+";
+
+/// Adds to the count of the entries of an index. A count that is no number becomes one that no index has, so that whoever reads
+/// the index next finds it [`UNLISTED`], and has it rebuilt.
+const COUNT: &str = "local function add_to_count(index, change)
+  local field = 'n' .. string.sub(index, #KEYS[1] + 1)
+  local before = redis.call('HGET', KEYS[1], field)
+  if not before or string.match(before, '^%d+$') and #before < 16 then
+    return redis.call('HINCRBY', KEYS[1], field, change)
+  end
+  redis.call('HSET', KEYS[1], field, '9007199254740991')
+  return 1
 end
 ";
 
@@ -123,7 +137,7 @@ return 1", owned(2));
 
     /// KEYS: hash, indexes. ARGV: epoch, for each index the number of entries and the entries. The one script with
     /// several writes: a partial run is harmless, since an index may hold extra entries.
-    INDEX = format!("{}
+    INDEX = format!("{}{COUNT}
 local at = 2
 for i = 2, #KEYS do
   local count = tonumber(ARGV[at])
@@ -136,7 +150,7 @@ for i = 2, #KEYS do
   for j = 1, 2 * count, 4000 do
     added = added + redis.call('ZADD', KEYS[i], unpack(pairs, j, math.min(j + 3999, 2 * count)))
   end
-  if added > 0 then redis.call('HINCRBY', KEYS[1], 'n' .. string.sub(KEYS[i], #KEYS[1] + 1), added) end
+  if added > 0 then add_to_count(KEYS[i], added) end
   at = at + 1 + count
 end
 return 1", owned(1));
@@ -216,7 +230,7 @@ return redis.call('HDEL', KEYS[1], unpack(empty))", owned(1));
 
     /// KEYS: hash, index of Streams, Clients or parts, and for Clients the index of parts. ARGV: epoch, the prefix
     /// that makes a field of an entry, entries. Removes those without a field.
-    SWEEP_ENTRIES = format!("{}
+    SWEEP_ENTRIES = format!("{}{COUNT}
 local gone = {{}}
 for i = 3, #ARGV do
   local entry = ARGV[i]
@@ -231,7 +245,7 @@ if #gone == 0 then return 0 end
 
     /// KEYS: hash, index of Tabs, Clients of each Tab. ARGV: epoch, Tabs. Removes those without a type and without
     /// States.
-    SWEEP_TABS = format!("{}
+    SWEEP_TABS = format!("{}{COUNT}
 local gone = {{}}
 for i = 2, #ARGV do
   if redis.call('HEXISTS', KEYS[1], 't:' .. ARGV[i]) == 0 and redis.call('EXISTS', KEYS[i + 1]) == 0 then
@@ -388,9 +402,8 @@ return 1");
 
 /// Removes `gone` from the index `KEYS[2]`, and from the count of its entries.
 const ZREM: &str = "local removed = redis.call('ZREM', KEYS[2], unpack(gone))
-local field = 'n' .. string.sub(KEYS[2], #KEYS[1] + 1)
-if removed > 0 and redis.call('HINCRBY', KEYS[1], field, -removed) <= 0 then
-  redis.call('HDEL', KEYS[1], field)
+if removed > 0 and add_to_count(KEYS[2], -removed) <= 0 then
+  redis.call('HDEL', KEYS[1], 'n' .. string.sub(KEYS[2], #KEYS[1] + 1))
 end
 return removed";
 

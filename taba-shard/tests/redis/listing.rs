@@ -149,6 +149,53 @@ async fn indexes_are_written_again_while_commits_go_on() {
 }
 
 #[tokio::test]
+async fn a_count_of_index_entries_that_is_no_number_hides_nothing_and_stops_nothing() {
+    let redis = [Redis::start(Options::durable())];
+    let store = kit::store(&redis).await;
+    full(&store).await;
+    let kinds = ["streams", "tabs", "clients.a", "parts.a"];
+    let counts = || kinds.map(|kind| redis[0].command(&["HGET", "{vb0001}", &format!("n.{kind}")]));
+    let (whole, mut n) = (counts(), 1);
+    for garbage in ["x", "", "-1", "nan", "1e300", "99999999999999999999", "9223372036854775807"] {
+        for kind in kinds {
+            let spoil = || redis[0].command(&["HSET", "{vb0001}", &format!("n.{kind}"), garbage]);
+            let removed = (kind, garbage) == ("clients.a", "x");
+            spoil();
+            if removed {
+                redis[0].command(&["DEL", &index(kind)]);
+            }
+            // Whoever comes first, a commit that lists something new or a reader.
+            for is_commit_first in [false, true] {
+                spoil();
+                n += 1;
+                let stream = StreamId(1000 + n);
+                let mut change = commit(n - 1, n, &["a", "new"]);
+                change.marks = vec![(stream, Some(mark(n)))];
+                if is_commit_first {
+                    kit::done(&store, vbucket(1), change).await;
+                    look(&store).await;
+                } else {
+                    look(&store).await;
+                    kit::done(&store, vbucket(1), change).await;
+                }
+                let (_, tabs, all, one) = look(&store).await;
+                assert!(tabs.iter().any(|(name, _)| *name == tab("new")), "{kind} {garbage}");
+                assert_eq!((tabs.len(), all.len(), one.len()), (4, 6, 3), "{kind} {garbage}");
+                let drop = Commit::new(version(n), version(n + 1))
+                    .with_marks(vec![(stream, None)])
+                    .with_tabs(vec![(tab("new"), None)])
+                    .with_states(vec![(key("new"), Part::WHOLE, None)]);
+                n += 1;
+                kit::done(&store, vbucket(1), drop).await;
+            }
+            look(&kit::store(&redis).await).await;
+            store.tidy(vbucket(1)).await.unwrap();
+            assert_eq!(counts(), whole, "{kind} {garbage}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_damaged_type_or_mark_is_a_fault_of_its_own() {
     let redis = [Redis::start(Options::durable())];
     let store = kit::store(&redis).await;
