@@ -562,6 +562,11 @@ async fn handshake(
 
 /// The error reply, if the error is one of Redis.
 pub(super) fn refusal(error: &redis::RedisError) -> Option<RedisRefusal> {
+    // The library keeps neither code nor text of this one.
+    if error.kind() == redis::ErrorKind::AuthenticationFailed {
+        let detail = "it does not take the user and password of its URL".to_owned();
+        return Some(RedisRefusal { code: "WRONGPASS".to_owned(), detail });
+    }
     let code = error.code()?.to_owned();
     Some(RedisRefusal { code, detail: error.detail().unwrap_or_default().to_owned() })
 }

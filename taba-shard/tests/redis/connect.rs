@@ -207,3 +207,17 @@ async fn servers_that_start_at_once_with_lists_in_other_orders_make_one_deployme
     let error = refused(&pair, kit::options()).await;
     assert!(matches!(error, ConnectError::OtherPlan { .. }), "{error:?}");
 }
+
+#[tokio::test]
+async fn a_password_that_is_wrong_or_missing_is_not_waited_for() {
+    let redis = [Redis::start(Options::durable())];
+    redis[0].command(&["CONFIG", "SET", "requirepass", "right"]);
+    for user in ["", ":wrong@", "nobody:wrong@"] {
+        let url = ShardUrl::new(&format!("redis://{user}127.0.0.1:{}", redis[0].port())).unwrap();
+        let error = Shards::connect(vec![url], kit::options()).await.unwrap_err();
+        assert_eq!(error.remedy(), Remedy::GiveUp, "{error:?}");
+        assert!(!taba_core::causes(&error).contains("wrong"), "{error:?}");
+    }
+    let right = ShardUrl::new(&format!("redis://:right@127.0.0.1:{}", redis[0].port())).unwrap();
+    Shards::connect(vec![right], kit::options()).await.unwrap();
+}
