@@ -374,6 +374,16 @@ impl EventBuffer {
         self.audit();
     }
 
+    /// Gives back the memory that Tabs without events hold for more. For a Client that records nothing at the moment.
+    pub fn release_room(&mut self) {
+        for pending in self.tabs.iter_mut().flatten().filter(|pending| pending.is_empty()) {
+            let before = pending.bytes();
+            pending.release_room();
+            self.bytes = self.bytes + pending.bytes() - before;
+        }
+        self.waiting.shrink_to_fit();
+    }
+
     /// The counts of all events.
     pub fn counts(&self) -> EventCounts {
         self.counts

@@ -214,9 +214,7 @@ impl PendingEvents {
                 Err(message) => return Err(self.failed(events, message)),
             }
         }
-        self.times.shrink_to_fit();
-        self.values.release();
-        self.counts.shrink_to_fit();
+        self.release_room();
         Ok(())
     }
 
@@ -321,9 +319,14 @@ impl PendingEvents {
     /// Gives back the memory of a column that had grown large; most Tabs need theirs again at once.
     fn release(&mut self) {
         if self.times.is_empty() && self.times.capacity() > 2 * FOLD_EVENTS {
-            self.times.shrink_to_fit();
-            self.values.release();
-            self.counts.shrink_to_fit();
+            self.release_room();
         }
+    }
+
+    /// Gives back the memory that the columns hold for more events.
+    pub(super) fn release_room(&mut self) {
+        self.times.shrink_to_fit();
+        self.values.release();
+        self.counts.shrink_to_fit();
     }
 }

@@ -129,8 +129,10 @@ impl RingReader {
         // Merging takes longer, and the thread should find the lock free.
         drop(content);
         if let Some(overflow) = overflow {
-            recorder.recharge(overflow.bytes(), 0);
+            // Until all of it is in the buffer it takes memory here: what the thread takes out meanwhile comes on top.
+            let bytes = overflow.bytes();
             overflow.empty_into(buffer);
+            recorder.recharge(bytes, 0);
         }
         Some(abandoned)
     }

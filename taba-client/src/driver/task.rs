@@ -29,6 +29,8 @@ use crate::stats::{ClientStats, FlushReport};
 const PANICS_MAX: u32 = 10;
 /// After how long without events a task flushes less often: by then, unused rings are freed.
 const IDLE_AFTER: Duration = Duration::from_secs(2);
+/// Flushes without events after which the memory for more is given back.
+const ROOM_FLUSHES: u32 = 2;
 /// How often it flushes then. The next event wakes it at once; this is for log lines that were held back.
 const IDLE_INTERVAL: Duration = Duration::from_secs(10);
 /// The longest wait that an Agent can ask for.
@@ -310,6 +312,9 @@ impl ClientTask {
         if mem::replace(&mut self.recorded_before, recorded) == recorded && is_complete {
             self.parts.recorder.note_idle();
             self.idle_flushes = self.idle_flushes.saturating_add(1);
+            if self.idle_flushes == ROOM_FLUSHES {
+                self.change(|parts| parts.buffer.release_room());
+            }
         } else {
             self.idle_flushes = 0;
         }
