@@ -26,6 +26,8 @@ pub(super) struct Cache {
     pub(super) version: Option<Version>,
     pub(super) marks: Marks,
     tabs: HashMap<TabName, CachedTab>,
+    /// One table for all: one for each Tab would take twice the memory where Tabs have one Client.
+    states: HashMap<StateKey, CachedState>,
     /// States changed since the last commit, distinct.
     changed: Vec<StateKey>,
     /// Tabs whose type is new since the last commit, distinct.
@@ -44,14 +46,15 @@ pub(super) struct Cache {
     pub(super) panics: Vec<HandlerPanic>,
 }
 
-/// A Tab and the States of its Clients.
+/// What is known of a Tab.
 #[derive(Default)]
 struct CachedTab {
     known: bool,
     tab_type: Option<TabType>,
     /// The last attempt that used it.
     used: u64,
-    clients: HashMap<ClientId, CachedState>,
+    /// The number of its States that are cached.
+    states: usize,
 }
 
 struct CachedState {
@@ -175,10 +178,11 @@ impl Cache {
                 wanted.tabs.push(tab.clone());
             }
         }
-        if let Some(state) = entry.clients.get_mut(client) {
+        let key = StateKey { tab: tab.clone(), client: client.clone() };
+        if let Some(state) = self.states.get_mut(&key) {
             pairs += usize::from(state.used != attempt);
             if state.used != attempt && matches!(state.slot, CachedSlot::Unknown) {
-                wanted.states.push(StateKey { tab: tab.clone(), client: client.clone() });
+                wanted.states.push(key);
             }
             state.used = attempt;
         } else {
@@ -191,8 +195,9 @@ impl Cache {
                 is_merged: false,
                 weight,
             };
-            entry.clients.insert(client.clone(), state);
-            wanted.states.push(StateKey { tab: tab.clone(), client: client.clone() });
+            entry.states += 1;
+            self.states.insert(key.clone(), state);
+            wanted.states.push(key);
             pairs += 1;
         }
         pairs
@@ -243,17 +248,18 @@ impl Cache {
 
     fn put(&mut self, key: &StateKey, slot: CachedSlot, bytes: usize) {
         let attempt = self.attempt;
-        let clients = &mut self.tabs.entry(key.tab.clone()).or_default().clients;
         let weight = weight_of(&slot, bytes);
         let state = CachedState { slot, used: attempt, changed: false, is_merged: false, weight };
-        let before = clients.insert(key.client.clone(), state);
+        let before = self.states.insert(key.clone(), state);
+        self.tabs.entry(key.tab.clone()).or_default().states += usize::from(before.is_none());
         self.weight = self.weight + weight - before.map_or(0, |state| state.weight);
     }
 
     /// The slot of a State that was touched and loaded.
     pub(super) fn entry(&mut self, tab: &TabName, client: &ClientId) -> CacheEntry<'_> {
         let entry = self.tabs.get_mut(tab).expect("a State is touched before it is folded into");
-        let state = entry.clients.get_mut(client).expect("a State is touched before it is folded into");
+        let key = StateKey { tab: tab.clone(), client: client.clone() };
+        let state = self.states.get_mut(&key).expect("a State is touched before it is folded into");
         debug_assert!(
             !matches!(state.slot, CachedSlot::Unknown),
             "a State is loaded before it is folded into"
@@ -263,11 +269,11 @@ impl Cache {
 
     /// Marks the State as changed.
     pub(super) fn set_changed(&mut self, tab: &TabName, client: &ClientId, by: StateChange) {
-        let state = self.tabs.get_mut(tab).and_then(|entry| entry.clients.get_mut(client));
-        let state = state.expect("a State is touched before it is changed");
+        let key = StateKey { tab: tab.clone(), client: client.clone() };
+        let state = self.states.get_mut(&key).expect("a State is touched before it is changed");
         if !state.changed {
             state.changed = true;
-            self.changed.push(StateKey { tab: tab.clone(), client: client.clone() });
+            self.changed.push(key);
         }
         state.is_merged |= by.is_merge;
         if by.is_new_tab {
@@ -288,8 +294,7 @@ impl Cache {
     pub(super) fn encode_changed(&mut self) -> Result<Vec<ChangedState>, Option<HandlerPanic>> {
         let mut out = Vec::with_capacity(self.changed.len());
         for key in &self.changed {
-            let entry = self.tabs.get_mut(&key.tab).and_then(|tab| tab.clients.get_mut(&key.client));
-            let entry = entry.expect("what is changed stays until it is committed");
+            let entry = self.states.get_mut(key).expect("what is changed stays until it is committed");
             let CachedSlot::Live(live) = &entry.slot else { unreachable!("only a live State is changed") };
             let encoded =
                 if entry.is_merged { live.encode_readable() } else { live.encode().map_err(Into::into) };
@@ -312,8 +317,7 @@ impl Cache {
         self.version = Some(version);
         self.new_tabs.clear();
         for key in std::mem::take(&mut self.changed) {
-            if let Some(state) = self.tabs.get_mut(&key.tab).and_then(|tab| tab.clients.get_mut(&key.client))
-            {
+            if let Some(state) = self.states.get_mut(&key) {
                 (state.changed, state.is_merged) = (false, false);
             }
         }
@@ -327,10 +331,9 @@ impl Cache {
     pub(super) fn halve(&mut self) {
         debug_assert!(self.changed.is_empty(), "what is changed stays until it is committed");
         self.audit();
-        let mut used: Vec<u64> =
-            self.tabs.values().flat_map(|tab| tab.clients.values().map(|state| state.used)).collect();
+        let mut used: Vec<u64> = self.states.values().map(|state| state.used).collect();
         if used.len() < 32 {
-            self.tabs.clear();
+            (self.tabs, self.states) = Default::default();
             self.weight = 0;
             return;
         }
@@ -338,21 +341,27 @@ impl Cache {
         let (_, &mut oldest_kept, _) = used.select_nth_unstable(middle);
         // Of States with the same age, only as many as needed are dropped.
         let mut to_go = middle;
-        for tab in self.tabs.values_mut() {
-            tab.clients.retain(|_, state| {
-                let goes = to_go > 0 && state.used <= oldest_kept;
-                to_go -= usize::from(goes);
-                self.weight -= if goes { state.weight } else { 0 };
-                !goes
-            });
-        }
-        self.tabs.retain(|_, tab| !tab.clients.is_empty());
+        self.states.retain(|key, state| {
+            let goes = to_go > 0 && state.used <= oldest_kept;
+            if goes {
+                to_go -= 1;
+                self.weight -= state.weight;
+                let tab = self.tabs.get_mut(&key.tab).expect("a cached State has a cached Tab");
+                tab.states -= 1;
+            }
+            !goes
+        });
+        self.tabs.retain(|_, tab| tab.states > 0);
+        self.tabs.shrink_to_fit();
+        self.states.shrink_to_fit();
         self.audit();
     }
 
     fn audit(&self) {
-        let states = || self.tabs.values().flat_map(|tab| tab.clients.values());
-        debug_assert_eq!(self.weight, states().map(|state| state.weight).sum::<usize>(), "the weight is off");
+        let weight = || self.states.values().map(|state| state.weight).sum::<usize>();
+        debug_assert_eq!(self.weight, weight(), "the weight is off");
+        let of_tabs = || self.tabs.values().map(|tab| tab.states).sum::<usize>();
+        debug_assert_eq!(self.states.len(), of_tabs(), "States of a Tab are off");
     }
 }
 

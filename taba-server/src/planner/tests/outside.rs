@@ -122,3 +122,33 @@ fn memory_is_set_aside_before_states_are_decoded() {
     let actions = world.handle(&mut planner, PlannerInput::Due);
     assert_eq!(world.settle(&mut planner, actions).len(), 1);
 }
+
+/// The weight of a cache is about what it really takes, and not less.
+#[test]
+fn the_cache_weighs_what_states_really_take() {
+    let per_state = |tabs: usize, clients: usize, tab_type: &str| {
+        let world = World { handlers: taba_handlers::standard().build().unwrap(), ..World::new() };
+        let mut planner = Planner::default();
+        for part in 0..2_u64 {
+            let pairs = (0..tabs).flat_map(|tab| (0..clients).map(move |who| (tab, who)));
+            let blocks = pairs.map(|(tab, who)| {
+                block_of(&format!("some.tab.{tab}"), &format!("host-{who}"), tab_type, &[1.0; 20])
+            });
+            let events = (20 * tabs * clients) as u64;
+            let acks =
+                world.ingest(&mut planner, vec![batch(1, part + 1, 1, part * events, blocks.collect())]);
+            assert_eq!((acks[0].answer, &acks[0].refused[..]), (Answer::Applied, &[][..]));
+        }
+        let weight = planner.cache_bytes();
+        let freed = allocation_counter::measure(|| drop(std::mem::take(&mut planner)));
+        let freed = usize::try_from(-freed.bytes_current).unwrap();
+        let told = format!("{tab_type}, {tabs} x {clients}: {freed} bytes, {weight} weighed");
+        assert!(freed <= weight + weight / 8 && weight <= 2 * freed, "{told}");
+        freed / (tabs * clients)
+    };
+    // Of a CounterGroup about 510 are the State.
+    assert!(per_state(1000, 1, "CounterGroup") <= 1000);
+    assert!(per_state(4, 300, "CounterGroup") <= 850);
+    assert!(per_state(1000, 1, "TotalsCounter") <= 600);
+    assert!(per_state(4, 300, "TotalsCounter") <= 500);
+}
