@@ -31,7 +31,8 @@ struct VBucketContent {
     version: Version,
     marks: BTreeMap<StreamId, Mark>,
     tabs: BTreeMap<TabName, TabType>,
-    states: BTreeMap<StateKey, BTreeMap<Part, Bytes>>,
+    /// The parts of each, ascending: nearly always one.
+    states: BTreeMap<StateKey, Vec<(Part, Bytes)>>,
 }
 
 impl Default for MemoryStore {
@@ -67,7 +68,7 @@ impl VBucketContent {
         }
         for (key, part, bytes) in commit.states {
             let parts = self.states.entry(key.clone()).or_default();
-            set(parts, part, bytes);
+            set_part(parts, part, bytes);
             if parts.is_empty() {
                 self.states.remove(&key);
             }
@@ -81,6 +82,18 @@ fn set<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
         Some(value) => map.insert(key, value),
         None => map.remove(&key),
     };
+}
+
+fn set_part(parts: &mut Vec<(Part, Bytes)>, part: Part, bytes: Option<Bytes>) {
+    match (parts.binary_search_by_key(&part, |(part, _)| *part), bytes) {
+        (Ok(place), Some(bytes)) => parts[place].1 = bytes,
+        (Ok(place), None) => drop(parts.remove(place)),
+        (Err(place), Some(bytes)) => {
+            parts.reserve_exact(1);
+            parts.insert(place, (part, bytes));
+        }
+        (Err(_), None) => {}
+    }
 }
 
 #[async_trait]
@@ -154,7 +167,7 @@ impl Store for MemoryStore {
                 key: key.clone(),
                 parts: match scan.what {
                     ScanWhat::Keys => Vec::new(),
-                    ScanWhat::States => parts.iter().map(|(part, bytes)| (*part, bytes.clone())).collect(),
+                    ScanWhat::States => parts.clone(),
                 },
             });
         Ok(found.collect())

@@ -9,6 +9,11 @@ use crate::wire::{Reader, WireError, put_bytes, put_u64};
 
 const ENVELOPE_VERSION: u8 = 1;
 
+/// Bytes that [`put_u64`] writes.
+const fn varint_bytes(value: u64) -> usize {
+    (u64::BITS - (value | 1).leading_zeros()).div_ceil(7) as usize
+}
+
 /// A stored State.
 ///
 /// ```text
@@ -37,13 +42,17 @@ impl Envelope {
 
     /// The stored form.
     pub fn encode(&self) -> Bytes {
-        let mut out = Vec::with_capacity(self.state.len() + self.tab_type.as_str().len() + 24);
+        // Exactly: a store in memory keeps millions of these.
+        let numbers = varint_bytes(u64::from(self.version)) + varint_bytes(self.events);
+        let bytes = self.state.len() + self.tab_type.as_str().len() + numbers + 6;
+        let mut out = Vec::with_capacity(bytes);
         out.push(ENVELOPE_VERSION);
         put_bytes(self.tab_type.as_str().as_bytes(), &mut out);
         put_u64(u64::from(self.version), &mut out);
         put_u64(self.events, &mut out);
         out.extend_from_slice(&self.state);
         out.extend_from_slice(&crc32fast::hash(&out).to_le_bytes());
+        debug_assert_eq!(out.len(), bytes, "the arithmetic above is out of date");
         out.into()
     }
 
