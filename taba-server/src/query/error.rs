@@ -64,6 +64,12 @@ pub enum QueryError {
     /// The maximum number of watches is open, or the Server is shutting down.
     #[error("no further watch can be opened")]
     Busy,
+    /// The maximum number of queries is being answered.
+    #[error("{at_once} queries are being answered, and no more may be; ask again in a moment")]
+    TooManyQueries {
+        /// The maximum.
+        at_once: usize,
+    },
     /// The query exceeded its time limit.
     #[error("the query took longer than {query_time:?}; choose fewer tabs")]
     Timeout {
@@ -109,7 +115,7 @@ impl QueryError {
             Self::NothingChosen => ("nothing_chosen", 400),
             Self::Reserved { .. } => ("reserved", 400),
             Self::TooManyTabs { .. } => ("too_many_tabs", 400),
-            Self::Busy => ("busy", 503),
+            Self::Busy | Self::TooManyQueries { .. } => ("busy", 503),
             Self::Timeout { .. } => ("timeout", 503),
             Self::Store(StoreError::Unavailable { .. }) => ("store_unavailable", 503),
             Self::Store(_) => ("store_damaged", 500),
@@ -124,7 +130,9 @@ impl QueryError {
     /// What the client should do.
     pub fn remedy(&self) -> Remedy {
         match self {
-            Self::Busy | Self::SpreadWentBack => Remedy::Wait(Duration::from_secs(1)),
+            Self::Busy | Self::TooManyQueries { .. } | Self::SpreadWentBack => {
+                Remedy::Wait(Duration::from_secs(1))
+            }
             Self::Timeout { .. } | Self::TooManyTabs { .. } => Remedy::Split,
             Self::Store(error) => error.remedy(),
             _ => Remedy::GiveUp,

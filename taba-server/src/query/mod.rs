@@ -46,6 +46,7 @@
 //! Values are percent-encoded as usual, except that a `+` means itself: names, expressions and times contain `+` and
 //! no spaces.
 
+mod admission;
 mod aggregate;
 mod answer;
 mod catalog;

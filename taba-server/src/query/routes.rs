@@ -24,7 +24,7 @@ use super::removal;
 use super::row::{AccountRow, write_account, write_object};
 use super::spread::{set_spread, spread_rules};
 use super::state::QueryState;
-use super::{metrics, times, watch};
+use super::{admission, metrics, times, watch};
 
 const TABS: &[&str] =
     &["name", "base", "type", ANY_LABEL, "client", "re", "reserved", "by", "at", "detail", "limit", "from"];
@@ -59,7 +59,8 @@ pub fn read_router(state: QueryState) -> Router {
         .route("/v2/names", get(get_names))
         .route("/v2/types", get(get_types))
         .route("/v2/ledger", get(get_ledger))
-        .route("/v2/spread", get(get_spread))
+        .route("/v2/spread", get(get_spread));
+    let routes = limited(routes, &state)
         .route("/v2/status", get(get_status))
         .route("/v2/watch", get(watch::get_watch));
     counted(routes, state)
@@ -68,12 +69,16 @@ pub fn read_router(state: QueryState) -> Router {
 /// Deletion, pruning, and changes of the spread.
 pub fn admin_router(state: QueryState) -> Router {
     let routes = Router::new().route("/v2/tabs", delete(delete_tabs)).route("/v2/prune", post(post_prune));
-    counted(routes.route("/v2/spread", post(post_spread)), state)
+    counted(limited(routes.route("/v2/spread", post(post_spread)), &state), state)
 }
 
 /// Metrics for a scraper.
 pub fn metrics_router(state: QueryState) -> Router {
     counted(Router::new().route("/metrics", get(metrics::get_metrics)), state)
+}
+
+fn limited(routes: Router<QueryState>, state: &QueryState) -> Router<QueryState> {
+    routes.route_layer(axum::middleware::from_fn_with_state(state.clone(), admission::admit))
 }
 
 fn counted(routes: Router<QueryState>, state: QueryState) -> Router {

@@ -41,6 +41,9 @@ pub struct Limits {
     pub lost_age_max: Duration,
     /// How long the Ledger's answer waits for the record of events that are folded already. 0 does not wait.
     pub late_records: Duration,
+    /// Queries that are answered at a time, deletions among them; the next is refused with 503. Not counted: `/v2/status`,
+    /// `/metrics` and watches.
+    pub queries_max: usize,
     /// Open watches; the next is refused with 503.
     pub watches_max: usize,
     /// Aggregates in one watch; a larger selection is refused.
@@ -62,6 +65,7 @@ impl Default for Limits {
             faults_max: 100,
             lost_age_max: Duration::from_millis(250),
             late_records: Duration::from_secs(1),
+            queries_max: 64,
             watches_max: 64,
             watch_tabs_max: 100,
             metrics_tabs_max: 20_000,
@@ -91,6 +95,7 @@ pub(super) struct Shared {
     pub(super) log: LogThrottle,
     pub(super) notes: NotesCache,
     pub(super) spread: SpreadCache,
+    pub(super) queries: Arc<Semaphore>,
     pub(super) watches: Arc<Semaphore>,
     pub(super) closing: watch::Sender<bool>,
     /// Where the pruning of all Tabs continues.
@@ -158,6 +163,7 @@ impl QueryState {
             log: LogThrottle::new(crate::clock::log_clock),
             notes: NotesCache::default(),
             spread: SpreadCache::default(),
+            queries: Arc::new(Semaphore::new(limits.queries_max)),
             watches: Arc::new(Semaphore::new(limits.watches_max)),
             closing: watch::Sender::new(false),
             pruned_to: Mutex::default(),

@@ -1,6 +1,7 @@
 //! Aggregates, projections, lists: what is answered.
 
 use serde_json::{Value, json};
+use taba_server::query::Limits;
 
 use crate::kit::{Kit, NOW};
 
@@ -328,4 +329,37 @@ async fn an_answer_that_is_cut_off_says_where_to_go_on_and_all_pages_are_the_who
     assert_eq!(kit.get("/v2/projections?from=b%20not%20one").await.status, 400);
     let text = kit.ask("GET", "/v2/names?limit=2", "text/plain").await.text;
     assert!(text.contains("# there are more than 2 results; continue with from=b;x=2"), "{text}");
+}
+
+/// A query counts until its answer is read or dropped; those beyond the bound are told to come again, and upkeep's numbers are
+/// shown all the same.
+#[tokio::test]
+async fn queries_beyond_the_bound_are_told_to_come_again() {
+    use axum::body::Body;
+    use axum::http::Request;
+    use tower::ServiceExt;
+
+    let mut limits = Limits::default();
+    limits.queries_max = 2;
+    let kit = Kit::with_limits(limits);
+    kit.count("a", "web", &[1.0]).await;
+    let ask = async |path: &str| {
+        let request = Request::builder().uri(path).body(Body::empty()).unwrap();
+        kit.router.clone().oneshot(request).await.unwrap()
+    };
+    let (first, second) = (ask("/v2/tabs?name=a").await, ask("/v2/ledger").await);
+    assert_eq!((first.status().as_u16(), second.status().as_u16()), (200, 200));
+    for path in ["/v2/tabs?name=a", "/v2/names", "/v2/super?name=a"] {
+        let refused = kit.get(path).await;
+        assert_eq!((refused.status.as_u16(), &refused.json()["reason"]), (503, &json!("busy")), "{path}");
+        assert_eq!(refused.headers["retry-after"], "1");
+    }
+    for path in ["/v2/status", "/metrics"] {
+        assert_eq!(kit.get(path).await.status, 200, "{path}");
+    }
+    drop(first);
+    while kit.get("/v2/names").await.status != 200 {
+        tokio::task::yield_now().await;
+    }
+    drop(second);
 }
