@@ -103,8 +103,8 @@ pub use data::{
 };
 #[cfg(feature = "redis")]
 pub use redis::{
-    Adoption, Bootstrap, ConnectError, LinkError, RedisRefusal, ShardHealth, ShardUrl, Shards, ShardsOptions,
-    StaticTopology, Survey, Topology, TopologyError, UrlError,
+    Adoption, Bootstrap, ConnectError, LinkError, Loss, RedisRefusal, ShardHealth, ShardUrl, Shards,
+    ShardsOptions, SilentShard, StaticTopology, Survey, Topology, TopologyError, UrlError,
 };
 #[cfg(feature = "redis")]
 pub use sharded::{Misplaced, ShardedRedis, Swept};

@@ -38,6 +38,9 @@ pub(crate) fn address_of(url: &str) -> &str {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ShardMapError {
+    /// It is not the map any more that the change was planned for.
+    #[error("another operator has changed the shard map in the meantime; look at it, and try again")]
+    Changed,
     /// It is not the JSON of a map.
     #[error("the shard map is not what a deployment writes")]
     Json(#[from] serde_json::Error),
@@ -134,6 +137,9 @@ struct WrittenShard {
     #[serde(default)]
     draining: bool,
 }
+
+/// By how much the epoch of the map grows when a shard is lost: that shard may have had newer maps, which nobody else has.
+const LOST_EPOCHS: u64 = 1_000_000;
 
 impl ShardMap {
     /// The first map of a deployment, which is named by a number: its epoch is 1. `owners` gives places in `shards`.
@@ -279,6 +285,39 @@ impl ShardMap {
         let place = |owner: ShardId| ShardId(if usize::from(owner.0) > gone { owner.0 - 1 } else { owner.0 });
         let owners = self.vbuckets().iter().map(|vbucket| place(self.owners.owner(vbucket))).collect();
         self.changed(shards, VBucketMap::from_owners(self.vbuckets(), owners))
+    }
+
+    /// This map, in which what these shards own, or would get, stays where it was before.
+    ///
+    /// # Errors
+    /// [`ShardMapError`] when a shard that owned some of it is no shard any more.
+    pub fn leaving_alone(&self, shards: &[ShardName], before: &Self) -> Result<Self, ShardMapError> {
+        if shards.is_empty() {
+            return Ok(self.clone());
+        }
+        let is_of = |owner: ShardName| shards.contains(&owner);
+        let kept = |vbucket: &VBucket| is_of(before.owner(*vbucket)) || is_of(self.owner(*vbucket));
+        self.with_owners(self.vbuckets().iter().filter(kept).map(|vbucket| (vbucket, before.owner(vbucket))))
+    }
+
+    /// Without shards that are lost for good, and with these owners of what was to be theirs. Its epoch is higher than that of
+    /// any map that only they can have.
+    ///
+    /// # Errors
+    /// [`ShardMapError::NoneLeft`] when no shard is left; [`ShardMapError::Owns`] when one of them would still own something.
+    pub fn without_lost(
+        &self,
+        lost: &[ShardName],
+        owners: impl IntoIterator<Item = (VBucket, ShardName)>,
+    ) -> Result<Self, ShardMapError> {
+        let known = self.shards.iter().filter(|shard| lost.contains(&shard.name)).map(|shard| shard.name);
+        let known: Vec<ShardName> = known.collect();
+        if known.len() == self.shards.len() {
+            return Err(ShardMapError::NoneLeft);
+        }
+        let without =
+            known.iter().try_fold(self.with_owners(owners)?, |map, name| map.without_shard(*name))?;
+        Ok(Self { epoch: self.epoch + LOST_EPOCHS, ..without })
     }
 
     /// With these owners.

@@ -234,3 +234,114 @@ fn a_full_redis_takes_fences_bars_and_maps() {
     world.load.note_moves(&tool.log());
     world.load.end("a shard is full");
 }
+
+/// A shard is lost for good in the middle of a move to it, and comes back when it was given up.
+#[test]
+fn a_shard_that_is_lost_for_good_is_given_up_and_may_come_back() {
+    let mut redis = [redis(), redis(), redis()];
+    let world = World::start(&redis[0]);
+    let tool = Tool::of(redis[0].url());
+    let run = |words: &[&str]| {
+        let done = tool.run("", words);
+        (
+            done.status.code(),
+            [done.stdout, done.stderr].map(|said| String::from_utf8_lossy(&said).into_owned()).concat(),
+        )
+    };
+    for redis in &redis[1..] {
+        tool.json(&["add", &address(redis), "--no-rebalance"]);
+    }
+    let (second, third) = (address(&redis[1]), address(&redis[2]));
+    let name = redis[2].command(&["GET", "taba:shard"]);
+    // As a run leaves it that was killed: some are fenced, some are only in the map.
+    let map = redis[0].command(&["HGET", "taba:map", "map"]);
+    let map = map.replace("[0,63,", &format!("[0,7,\"{name}\"],[8,63,"));
+    for redis in &redis {
+        redis.command(&["HSET", "taba:map", "map", &map]);
+    }
+    let fenced = ["{vb0000}", "{vb0001}", "{vb0002}", "{vb0003}"];
+    for vbucket in fenced {
+        redis[0].command(&["HSET", vbucket, "moved", &format!("2:{name}")]);
+    }
+    let before = redis[0].command(&["HGET", "{vb0000}", "moved"]);
+    redis[2].kill();
+    // What it has no part in goes on, and what was left is said.
+    let (code, said) = run(&["status"]);
+    assert!(code == Some(1) && said.contains(&name) && said.contains("\"waiting\":8"), "{said}");
+    let (code, said) = run(&["verify"]);
+    assert!(code == Some(1) && said.contains("waits for shard"), "{said}");
+    let (code, said) = run(&["move", "20", "21", "--to", &second]);
+    let is_kept = said.contains("keeps the shard map");
+    assert!(code == Some(1) && (is_kept || said.contains("\"moved\":2")), "{said}");
+    for words in [&["abort"][..], &["resume"], &["log"]] {
+        let (code, said) = run(words);
+        assert!(code == Some(1) && said.contains("does not answer"), "{words:?}: {said}");
+    }
+    assert_eq!(redis[0].command(&["HGET", "{vb0000}", "moved"]), before);
+    // It is given up.
+    let (code, said) = run(&["forget", &second, "--yes"]);
+    assert!(code == Some(1) && said.contains("answers, so it is not lost"), "{said}");
+    let dry = tool.json(&["forget", &third]);
+    assert_eq!(
+        (dry["freed"].as_array().map(Vec::len), dry["kept"].as_array().map(Vec::len)),
+        (Some(4), Some(4)),
+        "{dry}"
+    );
+    assert_eq!(redis[0].command(&["HGET", "{vb0000}", "moved"]), before, "a dry run changes nothing");
+    tool.json(&["forget", &third, "--yes"]);
+    world.load.goes_on();
+    let verified = tool.json(&["verify"]);
+    assert_eq!(verified["wrong"].as_array().map(Vec::len), Some(0));
+    // With its own map and a copy of its own, put in place before it was lost: it is refused, and owns nothing.
+    redis[2].restart();
+    for field in
+        [["ver", "0000000000000007-1"], ["own", "2"], ["of", &redis[0].command(&["HGET", "{vb0000}", "of"])]]
+    {
+        redis[2].command(&["HSET", "{vb0000}", field[0], field[1]]);
+    }
+    let both = Tool::of(format!("{},{}", redis[2].url(), redis[0].url()));
+    for tool in [&tool, &both] {
+        let status = tool.json(&["status"]);
+        assert_eq!(status["shards"].as_array().map(Vec::len), Some(2), "{status}");
+        tool.json(&["verify"]);
+    }
+    let late = server(&both.redis);
+    assert!(late.account("web").folded > 0);
+    world.load.goes_on();
+    world.load.note_moves(&tool.log());
+    world.load.end("a shard is lost for good");
+}
+
+/// What only a lost shard had is made anew only when the operator says so, and whatever it brings when it comes back, even as a
+/// shard again, is an older copy.
+#[test]
+fn what_only_a_lost_shard_had_is_made_anew_when_that_is_asked_for() {
+    let mut redis = [redis(), redis()];
+    let all = format!("{},{}", redis[0].url(), redis[1].url());
+    assert!(Tool::of(all.clone()).run("", &["init", "--vbuckets", "64"]).status.success());
+    let owner = |redis: &Redis| redis.command(&["HGET", "{vb0063}", "own"]).parse::<u64>().unwrap_or(0);
+    redis[1].command(&["HSET", "{vb0063}", "ver", "0000000000000007-1", "x", "y"]);
+    redis[1].kill();
+    let (tool, gone) = (Tool::of(redis[0].url()), address(&redis[1]));
+    assert_eq!(tool.json(&["forget", &gone])["lost"].as_array().map(Vec::len), Some(32));
+    let refused = tool.run("", &["forget", &gone, "--yes"]);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(refused.status.code() == Some(1) && said.contains("--recreate-empty"), "{said}");
+    assert_eq!(redis[0].command(&["EXISTS", "{vb0063}"]), "0");
+    tool.json(&["forget", &gone, "--yes", "--recreate-empty"]);
+    tool.json(&["verify"]);
+    let log = tool.log()["moves"].as_array().cloned().unwrap_or_default();
+    assert_eq!(log.iter().filter(|line| line["outcome"] == "made anew").count(), 32);
+    redis[1].restart();
+    // Who is told only of the one that was lost finds the others by its old map, and believes theirs.
+    for list in [redis[1].url(), all] {
+        assert_eq!(Tool::of(list).json(&["status"])["shards"].as_array().map(Vec::len), Some(1));
+    }
+    tool.json(&["add", &gone, "--no-rebalance"]);
+    let older = tool.run("", &["verify"]);
+    assert!(String::from_utf8_lossy(&older.stdout).contains("a copy left"), "{older:?}");
+    tool.json(&["resume"]);
+    tool.json(&["verify"]);
+    assert!(owner(&redis[0]) > owner(&redis[1]));
+    assert_eq!(redis[1].command(&["HEXISTS", "{vb0063}", "x"]), "0");
+}

@@ -180,7 +180,7 @@ fn walk(rules: Rules, dice: &mut Dice, counts: &mut Counts) {
             Pending::Fenced(this) | Pending::Leftover(this) | Pending::Wanted(this) => {
                 Some((this.from.0 as usize - 1, this.to.0 as usize - 1))
             }
-            Pending::Nothing | Pending::Unowned => None,
+            Pending::Nothing | Pending::Unowned | Pending::Silent(_) => None,
         };
         assert_eq!(found, shard::pending(&heads, None), "{heads:?}");
         counts.to_resume += u64::from(found.is_some());

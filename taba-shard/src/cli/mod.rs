@@ -1,5 +1,6 @@
 //! The command line: what each command does, and how it is said.
 
+mod lost;
 mod moving;
 mod show;
 mod text;
@@ -52,8 +53,11 @@ const EXAMPLES: &str = "Examples:
   taba-shard resume                           after a run was killed, or a shard failed
   taba-shard abort                            what is not yet switched goes back
   taba-shard reverse                          what the last run moved goes back
+  taba-shard forget 10.0.0.2:6379             what the loss of this shard comes to; with --yes it is given up
 
-A killed run leaves vbuckets that take no writes until resume or abort: run one of them at once.";
+A killed run leaves vbuckets that take no writes until resume or abort: run one of them at once.
+
+While a shard does not answer, all commands go on with what it has no part in, say what they left, and end with code 1.";
 
 /// Settings that all commands have.
 #[derive(Args, Clone, Debug)]
@@ -145,6 +149,22 @@ enum Command {
         /// Its address or name, as `status` shows them
         #[arg(value_name = "SHARD")]
         shard: String,
+    },
+    /// Gives up shards that are lost for good; without --yes shows what that comes to, and changes nothing
+    ///
+    /// They are taken out of the shard map. What was on its way to one of them is owned again by the shard that it came from, as
+    /// it was when the move began. If one comes back, what it holds is an older copy, and nothing is sent to it. Of a shard that
+    /// still runs somewhere, see to it first that it is off.
+    Forget {
+        /// Their addresses or names, as `status` shows them
+        #[arg(value_name = "SHARD", required = true)]
+        lost: Vec<String>,
+        /// Make anew, empty, the vbuckets that only they had: what Agents still keep comes again, all else is lost
+        #[arg(long)]
+        recreate_empty: bool,
+        /// Do it
+        #[arg(long)]
+        yes: bool,
     },
     /// Spreads the vbuckets evenly over the shards that are not draining
     Rebalance(Dry),
@@ -281,6 +301,9 @@ impl Config {
                     ),
                 )
             }
+            Command::Forget { lost, recreate_empty, yes } => {
+                lost::forget(self, &shards, lost, *recreate_empty, *yes).await
+            }
             Command::Rebalance(dry) => self.change(&shards, *dry, log, ShardMap::balanced).await,
             Command::Move { vbuckets, to, dry } => {
                 let name = moving::map(&shards).await?.find(to)?.name;
@@ -376,13 +399,12 @@ impl Config {
         change: impl FnOnce(&ShardMap) -> Result<ShardMap, ShardMapError>,
     ) -> Outcome {
         refuse_data(shards).await?;
+        let silent = shards.survey().await?.silent_names();
         if dry.dry_run {
-            let map = change(&*moving::map(shards).await?)?;
-            return moving::plan(self, shards, &map).await;
+            let map = moving::map(shards).await?;
+            return moving::plan(self, shards, &change(&map)?.leaving_alone(&silent, &map)?).await;
         }
-        // While a shard is silent nothing is changed.
-        shards.survey().await?;
-        shards.change_map(change).await?;
+        shards.change_map_beside(&silent, change).await?;
         moving::settle(self, shards, log).await
     }
 
@@ -429,8 +451,9 @@ impl Config {
         Ok(exit)
     }
 
-    fn mover_options(&self) -> MoverOptions {
+    fn mover_options(&self, silent: Vec<ShardName>) -> MoverOptions {
         let mut options = MoverOptions::by(text::operator());
+        options.silent = silent;
         options.parallel = self.parallel;
         options.lag_max = self.lag_max;
         options.pause_max = self.pause_max;

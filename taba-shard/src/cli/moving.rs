@@ -14,8 +14,9 @@ use taba_shard::migration::survey::Pending;
 use taba_shard::migration::{Goal, Move};
 use taba_shard::mover::{MoveEvent, MoveReport, Mover};
 use taba_shard::shard_map::ShardMap;
-use taba_shard::{ShardName, Shards};
+use taba_shard::{ConnectError, ShardName, Shards};
 
+use super::lost::silent_lines;
 use super::text::{bytes, millis, print};
 use super::{CommandError, Config, Outcome};
 
@@ -52,7 +53,8 @@ pub(super) async fn plan(config: &Config, shards: &Shards, map: &ShardMap) -> Ou
     let moves = survey.moves(Some(map));
     let sized = sized(shards, &moves).await?;
     let total: u64 = sized.iter().map(|(_, bytes)| bytes).sum();
-    let rates = shards.mover_rates().await?.unwrap_or_default();
+    // The shard that has them may be silent.
+    let rates = shards.mover_rates().await.ok().flatten().unwrap_or_default();
     let rate = rates.bytes.unwrap_or(BYTES_PER_SECOND);
     let copying = Duration::from_secs_f64(total as f64 / rate as f64);
     let beginning = match rates.moves {
@@ -96,7 +98,14 @@ pub(super) async fn plan(config: &Config, shards: &Shards, map: &ShardMap) -> Ou
 /// Moves whatever is not where the map wants it, the unfinished first, until nothing is.
 pub(super) async fn settle(config: &Config, shards: &Shards, log: &Log) -> Outcome {
     let mut all = MoveReport::default();
-    shards.renew_map().await?;
+    let silent = shards.survey().await?.silent_names();
+    if let Err(error) = shards.renew_map(&silent).await {
+        // The map is as good as it was.
+        if silent.is_empty() {
+            return Err(error.into());
+        }
+        log.say(format_args!("the shard map is not written anew: {}", causes(&error)));
+    }
     loop {
         let survey = shards.survey().await?;
         let map = map(shards).await?;
@@ -107,9 +116,12 @@ pub(super) async fn settle(config: &Config, shards: &Shards, log: &Log) -> Outco
         }
         if moves.is_empty() {
             shards.remove_staged().await?;
-            return ended(config, &all, unowned > 0);
+            for line in silent_lines(&survey, Some(&map)) {
+                log.say(line);
+            }
+            return ended(config, &all, unowned > 0 || !survey.silent.is_empty());
         }
-        let report = run(config, shards, log, Goal::Forward, &moves).await?;
+        let report = run(config, shards, log, Goal::Forward, (&moves, survey.silent_names())).await?;
         let is_over = report.failed + report.left > 0;
         all.add(report);
         if is_over {
@@ -121,23 +133,31 @@ pub(super) async fn settle(config: &Config, shards: &Shards, log: &Log) -> Outco
 /// Rolls back what is not yet switched, finishes what is, and makes the map say what is.
 pub(super) async fn abort(config: &Config, shards: &Shards, log: &Log) -> Outcome {
     let survey = shards.survey().await?;
+    let (known, silent) = (shards.map(), survey.silent_names());
     let of = |is_wanted: fn(&Pending) -> bool| -> Vec<Move> {
         survey
-            .pending(None)
+            .pending(known.as_deref())
             .filter(|(_, pending)| is_wanted(pending))
             .filter_map(|(_, pending)| pending.to_move())
             .collect()
     };
     let fenced = of(|pending| matches!(pending, Pending::Fenced(_)));
     let leftover = of(|pending| matches!(pending, Pending::Leftover(_)));
-    let mut all = run(config, shards, log, Goal::Back, &fenced).await?;
-    all.add(run(config, shards, log, Goal::Forward, &leftover).await?);
+    let mut all = run(config, shards, log, Goal::Back, (&fenced, silent.clone())).await?;
+    all.add(run(config, shards, log, Goal::Forward, (&leftover, silent.clone())).await?);
     let owners: Vec<(VBucket, ShardName)> = shards.survey().await?.owners().collect();
     if all.failed == 0 {
         shards.remove_staged().await?;
-        shards.change_map(|map| map.with_owners(owners.clone())).await?;
+        match shards.change_map_beside(&silent, |map| map.with_owners(owners.clone())).await {
+            // The map wants what it wanted; what was fenced is free.
+            Err(error @ ConnectError::KeeperSilent { .. }) => log.say(causes(&error)),
+            changed => drop(changed?),
+        }
     }
-    let failed = all.failed > 0;
+    for line in silent_lines(&survey, known.as_deref()) {
+        log.say(line);
+    }
+    let failed = all.failed > 0 || !silent.is_empty();
     ended(config, &all, failed)
 }
 
@@ -210,9 +230,9 @@ async fn run(
     shards: &Shards,
     log: &Log,
     goal: Goal,
-    moves: &[Move],
+    (moves, silent): (&[Move], Vec<ShardName>),
 ) -> Result<MoveReport, Box<dyn std::error::Error>> {
-    let mover = Mover::new(shards.clone(), config.mover_options());
+    let mover = Mover::new(shards.clone(), config.mover_options(silent));
     let total: u64 = sized(shards, moves).await?.iter().map(|(_, bytes)| bytes).sum();
     let bar = ProgressBar::new(moves.len() as u64);
     let is_shown = std::io::stderr().is_terminal() && !config.json;

@@ -9,6 +9,7 @@ use taba_shard::migration::pace::Rates;
 use taba_shard::migration::survey::Pending;
 use taba_shard::{ShardName, Shards};
 
+use super::lost::silent_lines;
 use super::text::{bytes, print};
 use super::{Config, Outcome};
 
@@ -31,7 +32,8 @@ pub(super) fn rates(config: &Config, set: Option<Rates>) -> Outcome {
 /// Shows the shards, what they hold, and what is unfinished.
 pub(super) async fn status(config: &Config, shards: &Shards) -> Outcome {
     let survey = shards.survey().await?;
-    let map = shards.map();
+    let (map, silent) = (shards.map(), survey.silent_names());
+    let exit = if silent.is_empty() { Exit::Clean } else { Exit::Failed };
     let mut owned: BTreeMap<ShardName, Vec<VBucket>> = BTreeMap::new();
     for (vbucket, owner) in survey.owners() {
         owned.entry(owner).or_default().push(vbucket);
@@ -42,9 +44,13 @@ pub(super) async fn status(config: &Config, shards: &Shards) -> Outcome {
     let leftover = count(|pending| matches!(pending, Pending::Leftover(_)));
     let wanted = count(|pending| matches!(pending, Pending::Wanted(_)));
     let unowned = count(|pending| *pending == Pending::Unowned);
+    let waiting = count(|pending| matches!(pending, Pending::Silent(_)));
     let mut rows = Vec::new();
     for shard in map.iter().flat_map(|map| map.shards()) {
         let vbuckets = owned.remove(&shard.name).unwrap_or_default();
+        if silent.contains(&shard.name) {
+            continue;
+        }
         let size: u64 = shards.sizes(shard.name, &vbuckets).await?.iter().sum();
         let health = shards.health(shard.name).await?;
         rows.push((shard, vbuckets.len(), size, health));
@@ -61,13 +67,28 @@ pub(super) async fn status(config: &Config, shards: &Shards) -> Outcome {
                 })
             })
             .collect();
-        return print(
+        let gone: Vec<_> = map
+            .iter()
+            .flat_map(|map| map.shards().iter().map(move |shard| (map, shard)))
+            .filter(|(_, shard)| silent.contains(&shard.name))
+            .map(|(map, shard)| {
+                let cause =
+                    survey.silent.iter().find(|silent| silent.name == shard.name).map(|silent| &silent.cause);
+                json!({
+                    "name": shard.name.to_string(), "address": shard.address, "draining": shard.is_draining,
+                    "vbuckets_of_map": map.owned_by(shard.name).count(), "cause": cause,
+                })
+            })
+            .collect();
+        print(
             &json!({
                 "deployment": deployment, "vbuckets": shards.vbuckets().count(), "epoch": epoch, "shards": list,
                 "fenced": fenced, "leftover": leftover, "to_move": wanted, "unowned": unowned,
+                "silent": gone, "waiting": waiting,
             })
             .to_string(),
-        );
+        )?;
+        return Ok(exit);
     }
     print(&format!("deployment {deployment}, {} vbuckets, shard map {epoch}", shards.vbuckets().count()))?;
     print("NAME              ADDRESS                   VBUCKETS        BYTES  REPLICAS       LAG")?;
@@ -87,19 +108,23 @@ pub(super) async fn status(config: &Config, shards: &Shards) -> Outcome {
         (leftover, "have a copy left behind. taba-shard resume removes it"),
         (wanted, "are not where the map wants them. taba-shard resume moves them"),
         (unowned, "are on no shard. See taba-server adopt"),
+        (waiting, "wait for a shard that does not answer"),
     ] {
         if count > 0 {
             print(&format!("{count} vbuckets {what}"))?;
         }
     }
-    Ok(Exit::Clean)
+    for line in silent_lines(&survey, map.as_deref()) {
+        print(&line)?;
+    }
+    Ok(exit)
 }
 
 /// Checks that each VBucket has one owner, no copies, and that all shards have the same map.
 pub(super) async fn verify(config: &Config, shards: &Shards) -> Outcome {
     let survey = shards.survey().await?;
     let map = shards.map();
-    let mut wrong: Vec<String> = Vec::new();
+    let mut wrong: Vec<String> = silent_lines(&survey, map.as_deref());
     for (vbucket, pending) in survey.pending(map.as_deref()) {
         wrong.push(match pending {
             Pending::Fenced(this) => format!("{vbucket} takes no writes: {this} was left"),
@@ -108,6 +133,7 @@ pub(super) async fn verify(config: &Config, shards: &Shards) -> Outcome {
                 format!("{vbucket} is at {}, and the map wants it at {}", this.from, this.to)
             }
             Pending::Unowned => format!("{vbucket} is on no shard"),
+            Pending::Silent(name) => format!("{vbucket} waits for shard {name}, which does not answer"),
             _ => continue,
         });
     }
@@ -141,8 +167,11 @@ pub(super) async fn verify(config: &Config, shards: &Shards) -> Outcome {
 /// Shows the log of moves.
 pub(super) async fn log(config: &Config, shards: &Shards, lines: usize) -> Outcome {
     let moves = shards.moves(lines).await?;
+    let silent: Vec<String> = shards.survey().await?.silent.into_iter().map(|silent| silent.label).collect();
+    let exit = if silent.is_empty() { Exit::Clean } else { Exit::Failed };
     if config.json {
-        return print(&json!({ "moves": moves }).to_string());
+        print(&json!({ "moves": moves, "silent": silent }).to_string())?;
+        return Ok(exit);
     }
     for line in moves {
         let held = line
@@ -160,7 +189,10 @@ pub(super) async fn log(config: &Config, shards: &Shards, lines: usize) -> Outco
             line.by
         ))?;
     }
-    Ok(Exit::Clean)
+    for label in silent {
+        print(&format!("{label} does not answer: what was moved there is not shown"))?;
+    }
+    Ok(exit)
 }
 
 /// `2026-11-27T20:09:09.123Z`.

@@ -20,6 +20,7 @@
 //! the highest epoch owns. A copy gets a higher epoch only from a fenced one whose fence all replicas have, by a script
 //! that looks whether the destination has seen that epoch before. So there is one history of contents, whoever asks.
 
+pub mod lost;
 pub mod pace;
 pub mod survey;
 

@@ -18,6 +18,8 @@ pub enum Pending {
     Wanted(Move),
     /// No shard owns it, and none says where it goes.
     Unowned,
+    /// It waits for this shard, which does not answer: that one may own it.
+    Silent(ShardName),
 }
 
 impl Pending {
@@ -25,7 +27,7 @@ impl Pending {
     pub const fn to_move(self) -> Option<Move> {
         match self {
             Self::Fenced(this) | Self::Leftover(this) | Self::Wanted(this) => Some(this),
-            Self::Nothing | Self::Unowned => None,
+            Self::Nothing | Self::Unowned | Self::Silent(_) => None,
         }
     }
 }
@@ -70,6 +72,24 @@ pub fn pending(vbucket: VBucket, copies: &[(ShardName, Head)], wanted: Option<Sh
     }
 }
 
+/// The same, from the copies of the shards that answer. What a silent shard may own is left alone: what the map wants there,
+/// since nothing goes to a shard before the map says so, and the map of what is silent is not changed; and what goes there.
+pub fn pending_beside(
+    vbucket: VBucket,
+    copies: &[(ShardName, Head)],
+    wanted: Option<ShardName>,
+    silent: &[ShardName],
+) -> Pending {
+    let found = pending(vbucket, copies, wanted);
+    let is_silent = |name: &ShardName| silent.contains(name);
+    let to = found.to_move().map(|this| this.to);
+    match (wanted.filter(is_silent).or(to.filter(is_silent)), silent.first()) {
+        (Some(name), _) => Pending::Silent(name),
+        (None, Some(name)) if found == Pending::Unowned => Pending::Silent(*name),
+        _ => found,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use taba_core::VBuckets;
@@ -91,6 +111,20 @@ mod tests {
 
     fn tombstone(epoch: u64, moved: (u64, ShardName)) -> Head {
         Head { epoch, moved: Some(moved), has_content: false, is_bar: false }
+    }
+
+    #[test]
+    fn what_a_silent_shard_may_own_is_left_alone() {
+        let vbucket = VBuckets::default().get(9).unwrap();
+        let of = |copies: &[(ShardName, Head)], wanted| pending_beside(vbucket, copies, Some(wanted), &[C]);
+        assert_eq!(of(&[(A, open(1))], B), Pending::Wanted(Move { vbucket, from: A, to: B }));
+        assert_eq!(of(&[(A, open(1))], A), Pending::Nothing);
+        assert_eq!(of(&[(A, fenced(1, (2, B)))], B), Pending::Fenced(Move { vbucket, from: A, to: B }));
+        for copies in [&[][..], &[(A, open(1))], &[(A, fenced(1, (2, B)))], &[(A, fenced(1, (2, C)))]] {
+            assert_eq!(of(copies, C), Pending::Silent(C), "{copies:?}");
+        }
+        assert_eq!(of(&[(A, fenced(1, (2, C)))], A), Pending::Silent(C));
+        assert_eq!(of(&[], A), Pending::Silent(C));
     }
 
     #[test]

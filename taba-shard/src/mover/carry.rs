@@ -7,7 +7,7 @@ use redis::Cmd;
 use taba_core::{Remedy, Version};
 
 use super::copy::{Copied, Copy, SwitchOutcome, confirmed, fence_call, list_keys};
-use super::log::{self, MoveRecord};
+use super::log::MoveRecord;
 use super::{MoveEvent, Mover, MoverError};
 use crate::command::Reply;
 use crate::keys;
@@ -232,7 +232,7 @@ impl Mover {
             keys: copied.keys,
             outcome: outcome.to_owned(),
         };
-        log::write(&carried.destination, &record).await;
+        record.write(&carried.destination).await;
     }
 
     async fn confirm_and_bar(
@@ -345,10 +345,13 @@ impl Mover {
         Ok(is_done)
     }
 
-    /// Waits until the map is safe on every shard.
+    /// Waits until the map is safe on every shard that is not silent.
     async fn wait_for_map(&self) -> Result<(), MoverError> {
         let links = self.shards.links();
-        let asked = links.iter().filter(|link| !link.is_retired()).map(|link| async move {
+        let is_silent =
+            |link: &ShardLink| link.name().is_some_and(|name| self.options.silent.contains(&name));
+        let asked = links.iter().filter(|link| !link.is_retired() && !is_silent(link));
+        let asked = asked.map(|link| async move {
             loop {
                 let connection = link.epoch().await?;
                 if link.stable(connection, self.shards.options()).await?.is_ok() {

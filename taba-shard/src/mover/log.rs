@@ -3,10 +3,12 @@
 
 use redis::cmd;
 use serde::{Deserialize, Serialize};
+use taba_core::{Remedy, VBucket};
 
 use crate::command::Reply;
 use crate::keys;
 use crate::limits::MOVES_LOGGED_MAX;
+use crate::map::ShardName;
 use crate::redis::{ConnectError, LinkError, ShardLink, Shards, scripts};
 
 /// One line of the log of moves.
@@ -32,32 +34,54 @@ pub struct MoveRecord {
     pub bytes: u64,
     /// How many keys.
     pub keys: u64,
-    /// `moved`, or `rolled back`.
+    /// `moved`, `rolled back`, or `freed` and `made anew` when the shard that it came from was lost.
     pub outcome: String,
 }
 
-/// Writes a line. What cannot be written is told, and changes nothing else: the move is done.
-pub(super) async fn write(link: &ShardLink, record: &MoveRecord) {
-    let Ok(text) = serde_json::to_string(record) else { return };
-    let mut add = scripts::LOG_MOVE.call(&[keys::MOVES]);
-    add.arg(MOVES_LOGGED_MAX).arg(text);
-    if let Err(error) = link.one(add).await {
-        tracing::warn!(error = taba_core::causes(&error), "a move could not be written to the log of moves");
+impl MoveRecord {
+    /// What became of a VBucket whose shard was lost.
+    pub(crate) fn of_loss(
+        vbucket: VBucket,
+        from: String,
+        to: ShardName,
+        epoch: u64,
+        by: &str,
+        outcome: &str,
+    ) -> Self {
+        let (vbucket, to) = (vbucket.index(), to.to_string());
+        let (by, outcome) = (by.to_owned(), outcome.to_owned());
+        Self { at_ms: 0, vbucket, from, to, epoch, by, pause_us: None, bytes: 0, keys: 0, outcome }
+    }
+
+    /// Writes a line. What cannot be written is told, and changes nothing else: the move is done.
+    pub(crate) async fn write(&self, link: &ShardLink) {
+        let Ok(text) = serde_json::to_string(self) else { return };
+        let mut add = scripts::LOG_MOVE.call(&[keys::MOVES]);
+        add.arg(MOVES_LOGGED_MAX).arg(text);
+        if let Err(error) = link.one(add).await {
+            tracing::warn!(
+                error = taba_core::causes(&error),
+                "a move could not be written to the log of moves"
+            );
+        }
     }
 }
 
 impl Shards {
-    /// The newest lines of the log of moves, the oldest of them first.
+    /// The newest lines of the log of moves, the oldest of them first: of all shards that answer.
     ///
     /// # Errors
-    /// [`ConnectError`] when a shard does not answer.
+    /// [`ConnectError`].
     pub async fn moves(&self, lines_max: usize) -> Result<Vec<MoveRecord>, ConnectError> {
         let mut all = Vec::new();
         for link in self.links().iter().filter(|link| !link.is_retired()) {
             let mut range = cmd("XREVRANGE");
             range.arg(keys::MOVES).arg("+").arg("-").arg("COUNT").arg(lines_max);
-            let Reply::List(lines) = link.one(range).await? else {
-                return Err(LinkError::Answer { shard: link.shard() }.into());
+            let lines = match link.one(range).await {
+                Ok(Reply::List(lines)) => lines,
+                Err(error) if matches!(error.remedy(), Remedy::Wait(_)) => continue,
+                Ok(_) => return Err(LinkError::Answer { shard: link.shard() }.into()),
+                Err(error) => return Err(error.into()),
             };
             all.extend(lines.into_iter().filter_map(read));
         }

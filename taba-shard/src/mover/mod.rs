@@ -41,6 +41,8 @@ pub struct MoverOptions {
     pub pause_max: Duration,
     /// How long a move is tried again while a shard does not answer. Default [`MOVE_RETRY_MAX`].
     pub retry_max: Duration,
+    /// Shards that do not answer and take no part: nobody waits until the map is safe on them.
+    pub silent: Vec<ShardName>,
 }
 
 impl Default for MoverOptions {
@@ -52,6 +54,7 @@ impl Default for MoverOptions {
             lag_max: MOVE_LAG_MAX,
             pause_max: MOVE_PAUSE_MAX,
             retry_max: MOVE_RETRY_MAX,
+            silent: Vec::new(),
         }
     }
 }
@@ -145,7 +148,9 @@ pub enum MoverError {
     #[error("the shards cannot be used")]
     Connect(#[from] ConnectError),
     /// A shard is not connected to.
-    #[error("shard {name} is not in the shard map")]
+    #[error(
+        "shard {name} is not in the shard map; if it is lost for good, taba-shard forget {name} frees what goes to it"
+    )]
     Shard {
         /// Which.
         name: ShardName,
@@ -305,7 +310,11 @@ impl Mover {
     pub async fn settle(&self, tell: impl Fn(MoveEvent) + Sync) -> Result<MoveReport, ConnectError> {
         let mut all = MoveReport::default();
         loop {
-            let moves = self.shards.survey().await?.moves(self.shards.map().as_deref());
+            let survey = self.shards.survey().await?;
+            if let Some(silent) = survey.silent.first() {
+                return Err(ConnectError::Silent { label: silent.label.clone() });
+            }
+            let moves = survey.moves(self.shards.map().as_deref());
             if moves.is_empty() || all.failed + all.left > 0 {
                 return Ok(all);
             }

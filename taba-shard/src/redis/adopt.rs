@@ -184,7 +184,7 @@ async fn name_all(links: &[Arc<ShardLink>], deployment: u64) -> Result<(), Conne
     }
     if map.is_some() {
         let is_new = |map: &ShardMap, entry: &ShardEntry| map.shard(entry.name).is_none();
-        change_map(links, |map| {
+        change_map(links, &[], |map| {
             entries.into_iter().try_fold(map.clone(), |map, entry| {
                 if is_new(&map, &entry) { map.with_shard(entry) } else { Ok(map) }
             })

@@ -321,6 +321,40 @@ pub enum ConnectError {
         /// The other.
         second: String,
     },
+    /// The shard that keeps the shard map does not answer, so the map cannot be changed.
+    #[error(
+        "{label}, which keeps the shard map, does not answer: bring it back; if it is lost for good, taba-shard forget {label}"
+    )]
+    KeeperSilent {
+        /// What an operator calls it.
+        label: String,
+        /// Why not.
+        source: Arc<LinkError>,
+    },
+    /// A shard that is needed does not answer.
+    #[error(
+        "{label} does not answer, and may hold what is needed: bring it back; if it is lost for good, name it to taba-shard \
+         forget"
+    )]
+    Silent {
+        /// What an operator calls it.
+        label: String,
+    },
+    /// A shard that is to be forgotten answers.
+    #[error("{label} answers, so it is not lost: taba-shard drain --remove moves away what it has")]
+    Answers {
+        /// What an operator calls it.
+        label: String,
+    },
+    /// VBuckets would be lost that are on no other shard.
+    #[error(
+        "{vbuckets} vbuckets are on no other shard: bring the lost one's data back; --recreate-empty makes them anew, empty, \
+         and what Agents do not keep any more is lost"
+    )]
+    OnlyCopies {
+        /// How many.
+        vbuckets: usize,
+    },
     /// An address is none.
     #[error("{text:?} is no address of a Redis: it looks like 127.0.0.1:6379")]
     Address {
@@ -396,6 +430,8 @@ impl ConnectError {
             Self::Link(source) => source.remedy(),
             Self::Census(CensusError::Incomplete { .. })
             | Self::Uncovered { .. }
+            | Self::KeeperSilent { .. }
+            | Self::Silent { .. }
             | Self::Cluster { is_lasting: false, .. } => Remedy::Wait(BACKOFF_MAX),
             Self::MapHeld { left } => Remedy::Wait(*left),
             Self::Shards { .. }
@@ -411,6 +447,8 @@ impl ConnectError {
             | Self::Occupied { .. }
             | Self::StillHolds { .. }
             | Self::NoShard { .. }
+            | Self::Answers { .. }
+            | Self::OnlyCopies { .. }
             | Self::Adoption(_)
             | Self::OtherPlan { .. }
             | Self::Cluster { .. }

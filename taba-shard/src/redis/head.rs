@@ -41,15 +41,18 @@ pub(crate) async fn read_time(link: &ShardLink) -> Result<(u64, u64), LinkError>
     }
 }
 
-/// The heads of all VBuckets on a shard, in order.
-pub(super) async fn heads(link: &ShardLink, vbuckets: VBuckets) -> Result<Vec<Option<Head>>, LinkError> {
+/// The heads and versions of all VBuckets on a shard, in order.
+pub(super) async fn heads(
+    link: &ShardLink,
+    vbuckets: VBuckets,
+) -> Result<Vec<Option<(Head, Option<Version>)>>, LinkError> {
     let all: Vec<VBucket> = vbuckets.iter().collect();
     let mut found = Vec::with_capacity(all.len());
     for some in all.chunks(REQUEST_COMMANDS_MAX / 2) {
         let questions = some.iter().flat_map(|vbucket| questions(*vbucket)).collect();
         let mut replies = link.request(questions).await?.replies.into_iter();
         for _ in some {
-            found.push(read(link, &mut replies)?.map(|(head, _)| head));
+            found.push(read(link, &mut replies)?);
         }
     }
     Ok(found)

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::cmd;
+use taba_core::Remedy;
 
 use super::clock::random;
 use super::error::{ConnectError, LinkError};
@@ -13,7 +14,7 @@ use super::link::ShardLink;
 use super::scripts;
 use crate::command::Reply;
 use crate::keys;
-use crate::map::VBucketMap;
+use crate::map::{ShardName, VBucketMap};
 use crate::shard_map::{ShardEntry, ShardMap, ShardMapError};
 
 /// How long a change of the map may take until another may begin one.
@@ -83,7 +84,7 @@ pub(super) async fn first_map(
     // Of several that write it at once, the first one's is the one.
     put_map(keeper, &map, Some(0), 0).await?;
     let map = read_map(keeper).await?.ok_or(LinkError::Answer { shard: keeper.shard() })?;
-    spread(&links, &map, 0).await?;
+    spread(&links, &[], &map, 0).await?;
     Ok(map)
 }
 
@@ -110,13 +111,18 @@ async fn put_map(
 }
 
 /// Writes the map to all shards that have an older one, and to those that are no shards any more: who knows only such a one
-/// finds the others.
+/// finds the others. `silent`: those that are passed over.
 ///
 /// # Errors
-/// [`LinkError`] of the first shard that does not take it: no move may begin before each has.
-async fn spread(links: &[Arc<ShardLink>], map: &ShardMap, token: u64) -> Result<(), LinkError> {
+/// [`LinkError`] of the first shard that does not take it: no move may begin before each has that takes part in one.
+async fn spread(
+    links: &[Arc<ShardLink>],
+    silent: &[ShardName],
+    map: &ShardMap,
+    token: u64,
+) -> Result<(), LinkError> {
     for link in links {
-        let Some(name) = link.name() else { continue };
+        let Some(name) = link.name().filter(|name| !silent.contains(name)) else { continue };
         match put_map(link, map, None, token).await {
             Err(error) if map.shard(name).is_some() => return Err(error),
             Err(error) => tracing::warn!(
@@ -130,20 +136,37 @@ async fn spread(links: &[Arc<ShardLink>], map: &ShardMap, token: u64) -> Result<
     Ok(())
 }
 
-/// Changes the map under a lock of its keeper, and spreads it.
+/// A token that no shard has seen a higher one than: it may be of another keeper, whose clock is ahead.
+async fn least_token(links: &[Arc<ShardLink>]) -> u64 {
+    let asked = links.iter().filter(|link| !link.is_retired()).map(|link| async move {
+        let mut get = cmd("HGET");
+        get.arg(keys::SHARD_MAP).arg("token");
+        link.one(get).await.ok().and_then(|token| token.number()).unwrap_or(0)
+    });
+    futures::future::join_all(asked).await.into_iter().max().unwrap_or(0)
+}
+
+/// Changes the map under a lock of its keeper, and spreads it. `silent`: shards that do not answer, and get it later.
 ///
 /// # Errors
 /// [`ConnectError`]; [`ConnectError::MapHeld`] when another operator changes it now, and [`ConnectError::MapChanged`] when
 /// one did since it was read.
 pub(super) async fn change_map(
     links: &[Arc<ShardLink>],
+    silent: &[ShardName],
     change: impl FnOnce(&ShardMap) -> Result<ShardMap, ShardMapError>,
 ) -> Result<ShardMap, ConnectError> {
     let keeper = keeper(links)?;
     let holder = format!("{:016x}", random());
     let mut call = scripts::ACQUIRE.call(&[keys::MAP_LOCK]);
-    call.arg(&holder).arg(LOCK_TIME.as_micros() as u64);
-    let reply = keeper.one(call).await?;
+    call.arg(&holder).arg(LOCK_TIME.as_micros() as u64).arg(least_token(links).await);
+    let reply = match keeper.one(call).await {
+        Ok(reply) => reply,
+        Err(error) if matches!(error.remedy(), Remedy::Wait(_)) => {
+            return Err(ConnectError::KeeperSilent { label: keeper.label(), source: Arc::new(error) });
+        }
+        Err(error) => return Err(error.into()),
+    };
     if let Reply::List(_) = reply {
         return Err(ConnectError::MapHeld { left: LOCK_TIME });
     }
@@ -157,7 +180,7 @@ pub(super) async fn change_map(
         if !put_map(keeper, &after, Some(before.epoch()), token).await? {
             return Err(ConnectError::MapChanged);
         }
-        spread(links, &after, token).await?;
+        spread(links, silent, &after, token).await?;
         Ok(after)
     };
     let changed = changed.await;

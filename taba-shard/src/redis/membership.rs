@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use redis::cmd;
-use taba_core::VBucket;
+use taba_core::{Remedy, VBucket};
 
 use super::bootstrap::name_shard;
 use super::census::ask;
@@ -17,16 +17,30 @@ use super::shards::Shards;
 use crate::command::Reply;
 use crate::keys;
 use crate::map::{ShardId, ShardName};
-use crate::migration::survey::{Pending, owner, pending};
+use crate::migration::survey::{Pending, owner, pending_beside};
 use crate::migration::{Head, Move};
 use crate::shard_map::{ShardEntry, ShardMap, address_of};
 
-/// Every copy of every VBucket, as all shards hold them now.
+/// Every copy of every VBucket, as all shards that answer hold them now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Survey {
     /// One entry for each VBucket, in order.
     pub copies: Vec<(VBucket, Vec<(ShardName, Head)>)>,
+    /// The shards that do not answer. What they hold is not known.
+    pub silent: Vec<SilentShard>,
+}
+
+/// A shard that does not answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SilentShard {
+    /// Its name.
+    pub name: ShardName,
+    /// What an operator calls it.
+    pub label: String,
+    /// Why not.
+    pub cause: String,
 }
 
 /// The replicas of a shard.
@@ -47,10 +61,16 @@ impl Survey {
 
     /// What is still to be done with each VBucket, where something is, so that each is where the map wants it.
     pub fn pending<'a>(&'a self, map: Option<&'a ShardMap>) -> impl Iterator<Item = (VBucket, Pending)> + 'a {
+        let silent = self.silent_names();
         let of = move |(vbucket, copies): &'a (VBucket, Vec<(ShardName, Head)>)| {
-            (*vbucket, pending(*vbucket, copies, map.map(|map| map.owner(*vbucket))))
+            (*vbucket, pending_beside(*vbucket, copies, map.map(|map| map.owner(*vbucket)), &silent))
         };
         self.copies.iter().map(of).filter(|(_, pending)| *pending != Pending::Nothing)
+    }
+
+    /// The names of the shards that do not answer.
+    pub fn silent_names(&self) -> Vec<ShardName> {
+        self.silent.iter().map(|silent| silent.name).collect()
     }
 
     /// Which shard owns each VBucket that has an owner.
@@ -60,26 +80,37 @@ impl Survey {
 }
 
 impl Shards {
-    /// Asks all shards for the heads of all VBuckets.
+    /// Asks all shards for the heads of all VBuckets. Those that do not answer are in [`Survey::silent`].
     ///
     /// # Errors
-    /// [`ConnectError`] when a shard does not answer: it may hold the newest copy.
+    /// [`ConnectError`], also when one does not answer and there is no shard map that names it.
     pub async fn survey(&self) -> Result<Survey, ConnectError> {
         self.refuse_cluster()?;
         self.refresh_map().await?;
         let mut copies: Vec<(VBucket, Vec<(ShardName, Head)>)> =
             self.vbuckets().iter().map(|vbucket| (vbucket, Vec::new())).collect();
+        let mut silent = Vec::new();
         let links = self.links();
         let asked = links.iter().filter(|link| !link.is_retired());
-        let asked =
-            asked.map(|link| async move { Ok::<_, LinkError>((link, heads(link, self.vbuckets()).await?)) });
-        for (link, found) in futures::future::try_join_all(asked).await? {
-            let name = link.name().ok_or(LinkError::Answer { shard: link.shard() })?;
-            for ((_, copies), head) in copies.iter_mut().zip(found) {
-                copies.extend(head.map(|head| (name, head)));
+        let asked = asked.map(|link| async move { (link, heads(link, self.vbuckets()).await) });
+        for (link, found) in futures::future::join_all(asked).await {
+            let label = link.label();
+            match (found, link.name()) {
+                (Ok(found), Some(name)) => {
+                    for ((_, copies), head) in copies.iter_mut().zip(found) {
+                        copies.extend(head.map(|(head, _)| (name, head)));
+                    }
+                }
+                (Err(error), Some(name)) if matches!(error.remedy(), Remedy::Wait(_)) => {
+                    silent.push(SilentShard { name, label, cause: taba_core::causes(&error) });
+                }
+                // Each shard of the map has a link by its name.
+                (Err(error), None) if matches!(error.remedy(), Remedy::Wait(_)) && self.map().is_some() => {}
+                (Err(error), _) => return Err(error.into()),
+                (Ok(_), None) => return Err(LinkError::Answer { shard: link.shard() }.into()),
             }
         }
-        Ok(Survey { copies })
+        Ok(Survey { copies, silent })
     }
 
     /// What the entry of a Redis in the map would be, if it were a shard. Changes nothing: one without a name gets one that
@@ -133,6 +164,9 @@ impl Shards {
     /// [`ConnectError::StillHolds`] when it does.
     pub async fn remove_shard(&self, name: ShardName) -> Result<Arc<ShardMap>, ConnectError> {
         let survey = self.survey().await?;
+        if let Some(silent) = survey.silent.iter().find(|silent| silent.name == name) {
+            return Err(ConnectError::Silent { label: silent.label.clone() });
+        }
         let holds = |copies: &[(ShardName, Head)]| {
             copies.iter().any(|(of, head)| *of == name && (head.moved.is_none() || head.has_content))
         };
@@ -140,7 +174,7 @@ impl Shards {
         if vbuckets > 0 {
             return Err(ConnectError::StillHolds { name, vbuckets });
         }
-        self.change_map(|map| map.without_shard(name)).await
+        self.change_map_beside(&survey.silent_names(), |map| map.without_shard(name)).await
     }
 
     /// The replicas of a shard.
@@ -154,7 +188,7 @@ impl Shards {
         Ok(ShardHealth { replicas: poll.replicas.len(), lag })
     }
 
-    /// The epoch of the map that each shard has.
+    /// The epoch of the map that each shard has that answers.
     ///
     /// # Errors
     /// [`ConnectError`].
@@ -162,22 +196,26 @@ impl Shards {
         self.refuse_cluster()?;
         let mut epochs = Vec::new();
         for link in self.links().iter().filter(|link| !link.is_retired()) {
-            let map = read_map(link).await?;
+            let map = match read_map(link).await {
+                Err(error) if matches!(error.remedy(), Remedy::Wait(_)) => continue,
+                map => map?,
+            };
             epochs.push((link.label(), map.map_or(0, |map| map.epoch())));
         }
         Ok(epochs)
     }
 
-    /// Changes nothing in the shard map but its epoch, if a shard has an older one: it failed over to before the last change.
+    /// Changes nothing in the shard map but its epoch, if a shard has an older one: it failed over to before the last change, or
+    /// was silent. `silent`: those that still are.
     ///
     /// # Errors
     /// [`ConnectError`].
-    pub async fn renew_map(&self) -> Result<(), ConnectError> {
+    pub async fn renew_map(&self, silent: &[ShardName]) -> Result<(), ConnectError> {
         let epochs = self.map_epochs().await?;
         if epochs.windows(2).all(|pair| pair[0].1 == pair[1].1) {
             return Ok(());
         }
-        self.change_map(|map| map.with_owners([])).await.map(drop)
+        self.change_map_beside(silent, |map| map.with_owners([])).await.map(drop)
     }
 
     /// Removes copies that were on their way to a shard and never put in place: see [`keys::staged`]. A mover whose copy goes
@@ -218,11 +256,14 @@ impl Shards {
         Ok(of_users.map(|(link, _)| link.label()).collect())
     }
 
-    /// The keys like this on every shard.
+    /// The keys like this on every shard that answers.
     async fn keys_like(&self, pattern: &str) -> Result<Vec<(Arc<ShardLink>, Vec<Bytes>)>, ConnectError> {
         self.refuse_cluster()?;
         let mut all = Vec::new();
         for link in self.links().iter().filter(|link| !link.is_retired()) {
+            if link.epoch().await.is_err_and(|error| matches!(error.remedy(), Remedy::Wait(_))) {
+                continue;
+            }
             let (shard, mut position, mut keys) = (link.shard(), "0".to_owned(), Vec::new());
             loop {
                 let mut scan = cmd("SCAN");

@@ -22,6 +22,7 @@ mod hosts;
 mod info;
 mod link;
 mod listed;
+mod lost;
 mod maps;
 mod membership;
 mod options;
@@ -38,7 +39,8 @@ mod url_error;
 
 pub use self::adopt::Adoption;
 pub use self::error::{ConnectError, LinkError, RedisRefusal};
-pub use self::membership::{ShardHealth, Survey};
+pub use self::lost::Loss;
+pub use self::membership::{ShardHealth, SilentShard, Survey};
 pub use self::options::{Bootstrap, ShardsOptions};
 pub use self::shards::Shards;
 pub use self::topology::{StaticTopology, Topology, TopologyError};

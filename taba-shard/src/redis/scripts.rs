@@ -357,6 +357,16 @@ return 1"].concat();
     SET_RATES = [EVEN_WHEN_FULL, "redis.call('HSET', KEYS[1], unpack(ARGV))
 return 1"].concat();
 
+    /// KEYS: hash. ARGV: version, epoch, deployment. Creates a VBucket anew where there is at most a tombstone with a lower
+    /// epoch.
+    ANEW = [EVEN_WHEN_FULL, "local head = redis.call('HMGET', KEYS[1], 'own', 'moved', 'of', 'bar')
+local fields = 1 + (head[1] and 1 or 0) + (head[2] and 1 or 0) + (head[3] and 1 or 0) + (head[4] and 1 or 0)
+if head[1] and (not head[2] or tonumber(head[1]) >= tonumber(ARGV[2])) then return {'SEEN', head[1]} end
+if redis.call('HLEN', KEYS[1]) > fields then return {'COPY'} end
+redis.call('UNLINK', KEYS[1])
+redis.call('HSET', KEYS[1], 'ver', ARGV[1], 'own', ARGV[2], 'of', ARGV[3])
+return 1"].concat();
+
     /// KEYS: hash. ARGV: deployment marked as new, deployment.
     FINISH = "if redis.call('HGET', KEYS[1], 'of') ~= ARGV[1] then return 0 end
 redis.call('HSET', KEYS[1], 'of', ARGV[2])
@@ -379,11 +389,11 @@ if highest and tonumber(highest) > tonumber(ARGV[1]) then return {highest} end
 redis.call('HSET', KEYS[1], 'token', ARGV[1], 'value', ARGV[2])
 return 1".to_owned();
 
-    /// KEYS: a lock. ARGV: holder, microseconds. Answers the token, or in a list the microseconds for which it is
-    /// still held.
+    /// KEYS: a lock. ARGV: holder, microseconds, the least token or nothing. Answers the token, or in a list the microseconds
+    /// for which it is still held.
     ACQUIRE = format!("{EVEN_WHEN_FULL}{NOW}{LOCK}
 if found[2] and found[2] ~= '' and till > now then return {{string.format('%.0f', till - now)}} end
-local token = string.format('%.0f', math.max(tonumber(found[1] or '0') + 1, now))
+local token = string.format('%.0f', math.max(tonumber(found[1] or '0') + 1, now, tonumber(ARGV[3] or '0')))
 redis.call('HSET', KEYS[1], 'token', token, 'holder', ARGV[1], 'until', string.format('%.0f', now + tonumber(ARGV[2])))
 return token");
 

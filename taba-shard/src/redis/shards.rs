@@ -226,6 +226,19 @@ impl Shards {
         &self,
         change: impl FnOnce(&ShardMap) -> Result<ShardMap, ShardMapError>,
     ) -> Result<Arc<ShardMap>, ConnectError> {
+        self.change_map_beside(&[], change).await
+    }
+
+    /// The same while these shards are silent: what they own, or would get, stays as it is in the map, and they get the new
+    /// map with the next change after they have come back.
+    ///
+    /// # Errors
+    /// [`ConnectError`]; [`ConnectError::KeeperSilent`] when one of them keeps the map.
+    pub async fn change_map_beside(
+        &self,
+        silent: &[ShardName],
+        change: impl FnOnce(&ShardMap) -> Result<ShardMap, ShardMapError>,
+    ) -> Result<Arc<ShardMap>, ConnectError> {
         self.refuse_cluster()?;
         let links = self.links();
         if newest_map(&links).await?.is_none() {
@@ -238,12 +251,13 @@ impl Shards {
             first_map(&in_order, view.deployment().id, VBucketMap::from_owners(self.vbuckets(), owners))
                 .await?;
         }
-        let map = change_map(&links, change).await?;
+        let change = |map: &ShardMap| change(map)?.leaving_alone(silent, map);
+        let map = change_map(&links, silent, change).await?;
         self.adopt_map(map).await?;
         self.map().ok_or(ConnectError::Empty)
     }
 
-    async fn adopt_map(&self, map: ShardMap) -> Result<(), ConnectError> {
+    pub(super) async fn adopt_map(&self, map: ShardMap) -> Result<(), ConnectError> {
         if self.map().is_some_and(|known| known.epoch() >= map.epoch()) {
             return Ok(());
         }
