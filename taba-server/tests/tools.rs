@@ -214,7 +214,10 @@ fn adopt_and_check_of_shards_that_a_server_refuses() {
     // A shard is empty: its VBuckets are made anew, and the others stay.
     redis[other].restart_empty();
     assert!(refused().contains("taba-server adopt"), "{}", refused());
-    assert_eq!(run("adopt", &["--yes"]).0, Some(0));
+    // There is no shard map that says whether these are all: it has to be said.
+    let (code, said) = run("adopt", &["--yes"]);
+    assert!(code == Some(1) && said.contains("--recreate-empty"), "{said}");
+    assert_eq!(run("adopt", &["--yes", "--recreate-empty"]).0, Some(0));
     let server = start(&store);
     let text = server.get("/v2/tabs");
     assert!(text.contains("events 6") && !text.contains("missing"), "{text}");

@@ -32,6 +32,33 @@ pub struct Steps {
     pub steps: Vec<(Step, VBucket, ShardId)>,
 }
 
+/// Why VBuckets that would be made may exist already: on a shard that was not asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Unseen {
+    /// On one of these shards of the map.
+    Shards(Vec<String>),
+    /// On any: no shard that was asked has a map.
+    NoMap,
+}
+
+/// Whether the VBuckets that would be made may exist on a shard that was not asked. Where no VBucket was ever complete there is
+/// none. `map`: addresses and whether each was asked, of the shards of the newest map.
+pub(crate) fn unseen(
+    steps: &Steps,
+    shards: &[ShardHoldings],
+    map: Option<&[(String, bool)]>,
+) -> Option<(usize, Unseen)> {
+    let made = steps.steps.iter().filter(|(step, ..)| *step == Step::Make).count();
+    let was_complete = |held: &HeldVBucket| held.is_written || !held.of.is_new;
+    if made == 0 || !shards.iter().flat_map(|shard| &shard.held).flatten().any(was_complete) {
+        return None;
+    }
+    let Some(map) = map else { return Some((made, Unseen::NoMap)) };
+    let missing: Vec<String> =
+        map.iter().filter(|(_, was_asked)| !was_asked).map(|(address, _)| address.clone()).collect();
+    (!missing.is_empty()).then_some((made, Unseen::Shards(missing)))
+}
+
 /// Why the shards cannot become one deployment.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -56,6 +83,18 @@ pub enum AdoptionError {
         first: ShardId,
         /// The other.
         second: ShardId,
+    },
+    /// VBuckets would be made that may exist on a shard that was not asked.
+    #[error(
+        "{vbuckets} vbuckets are on no redis of the list, and may be on {others}: name all shards of the deployment to --redis; \
+         a shard that is lost for good is given up with taba-shard forget. --recreate-empty makes those vbuckets here, empty: a \
+         shard that has them counts as an older copy from then on"
+    )]
+    Unseen {
+        /// How many.
+        vbuckets: usize,
+        /// Where they may be.
+        others: String,
     },
     /// The deployment was made for another number of VBuckets.
     #[error("the shards hold a deployment of {found} vbuckets, not of {expected}: use --vbuckets {found}")]
@@ -165,6 +204,26 @@ mod tests {
 
     fn plan_of(shards: &[ShardHoldings]) -> Result<Steps, AdoptionError> {
         plan(VBuckets::new(64).unwrap(), shards, 99)
+    }
+
+    #[test]
+    fn what_may_be_on_a_shard_that_was_not_asked_is_told() {
+        let half = holding(|n| if n < 32 { held(7, false) } else { None });
+        let steps = plan_of(std::slice::from_ref(&half)).unwrap();
+        let of = |map: Option<&[(String, bool)]>| unseen(&steps, std::slice::from_ref(&half), map);
+        assert_eq!(of(None), Some((32, Unseen::NoMap)));
+        let (asked, other) = (("a".to_owned(), true), ("b".to_owned(), false));
+        assert_eq!(of(Some(&[asked.clone(), other])), Some((32, Unseen::Shards(vec!["b".to_owned()]))));
+        assert_eq!(of(Some(&[asked])), None);
+        // Nothing is there, or a bootstrap was given up; nothing is to be made.
+        let nothing = [holding(|_| None)];
+        assert_eq!(unseen(&plan_of(&nothing).unwrap(), &nothing, None), None);
+        let of = Deployment { vbuckets: 64, id: 7, is_new: true };
+        let new = HeldVBucket { epoch: 1, is_moved: false, is_written: false, of };
+        let new = [holding(|n| (n < 32).then_some(new))];
+        assert_eq!(unseen(&plan_of(&new).unwrap(), &new, None), None);
+        let whole = [holding(|_| held(7, true))];
+        assert_eq!(unseen(&plan_of(&whole).unwrap(), &whole, None), None);
     }
 
     #[test]

@@ -86,6 +86,8 @@ struct Readme;
 #[cfg(feature = "redis")]
 mod data;
 #[cfg(feature = "redis")]
+mod loss;
+#[cfg(feature = "redis")]
 pub mod mover;
 #[cfg(feature = "redis")]
 mod redis;
@@ -102,9 +104,11 @@ pub use data::{
     Swap, Transaction,
 };
 #[cfg(feature = "redis")]
+pub use loss::Loss;
+#[cfg(feature = "redis")]
 pub use redis::{
-    Adoption, Bootstrap, ConnectError, LinkError, Loss, RedisRefusal, ShardHealth, ShardUrl, Shards,
-    ShardsOptions, SilentShard, StaticTopology, Survey, Topology, TopologyError, UrlError,
+    Adoption, Bootstrap, ConnectError, LinkError, RedisRefusal, ShardHealth, ShardUrl, Shards, ShardsOptions,
+    SilentShard, StaticTopology, Survey, Topology, TopologyError, UrlError,
 };
 #[cfg(feature = "redis")]
 pub use sharded::{Misplaced, ShardedRedis, Swept};

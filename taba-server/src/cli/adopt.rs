@@ -7,7 +7,7 @@ use taba_shard::Adoption;
 
 use super::{Outcome, connect};
 
-pub(super) async fn adopt(log: &Log, config: &VerifiedServerConfig, yes: bool) -> Outcome {
+pub(super) async fn adopt(log: &Log, config: &VerifiedServerConfig, yes: bool, recreate: bool) -> Outcome {
     match config.store {
         StoreKind::Memory => log.say("a memory store ends with its server: there is nothing to adopt"),
         StoreKind::Embedded if !yes => {
@@ -38,6 +38,7 @@ pub(super) async fn adopt(log: &Log, config: &VerifiedServerConfig, yes: bool) -
             if !yes {
                 log.say("nothing was changed; repeat with --yes while all servers are stopped");
             } else {
+                let adoption = if recreate { adoption.recreating_empty() } else { adoption };
                 adoption.run().await?;
                 log.say("done; servers can start");
             }

@@ -98,6 +98,9 @@ enum Command {
         /// Do it, instead of only printing it
         #[arg(long)]
         yes: bool,
+        /// Make vbuckets anew, empty, also where a Redis that is not named may still have them: that one is an older copy then
+        #[arg(long)]
+        recreate_empty: bool,
     },
 }
 
@@ -140,9 +143,9 @@ pub(crate) fn run(log: &Log) -> Option<Exit> {
         Command::Mend { store, yes } => {
             store.run(&loaded, log, |runtime, config| runtime.block_on(mend::mend(log, config, *yes)))
         }
-        Command::Adopt { store, yes } => {
-            store.run(&loaded, log, |runtime, config| runtime.block_on(adopt::adopt(log, config, *yes)))
-        }
+        Command::Adopt { store, yes, recreate_empty } => store.run(&loaded, log, |runtime, config| {
+            runtime.block_on(adopt::adopt(log, config, *yes, *recreate_empty))
+        }),
     })
 }
 

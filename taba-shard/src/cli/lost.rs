@@ -4,28 +4,10 @@ use serde_json::json;
 use taba_core::VBucket;
 use taba_process::Exit;
 use taba_shard::shard_map::{ShardMap, ShardMapError};
-use taba_shard::{Loss, ShardName, Shards, Survey};
+use taba_shard::{Loss, ShardName, Shards};
 
 use super::text::{operator, print};
 use super::{Config, Outcome, moving};
-
-/// The shards that do not answer, one line each: what the map says they own, and what waits for them.
-pub(super) fn silent_lines(survey: &Survey, map: Option<&ShardMap>) -> Vec<String> {
-    let line = |silent: &taba_shard::SilentShard| {
-        let owned = map.map_or(0, |map| map.owned_by(silent.name).count());
-        let towards = |(_, copies): &&(VBucket, Vec<(ShardName, taba_shard::migration::Head)>)| {
-            let is_towards = |moved: Option<(u64, ShardName)>| moved.is_some_and(|(_, to)| to == silent.name);
-            copies.iter().any(|(_, head)| head.has_content && is_towards(head.moved))
-        };
-        let fenced = survey.copies.iter().filter(towards).count();
-        format!(
-            "{} ({}) does not answer: {}; the map has {owned} vbuckets there, and {fenced} are fenced on their way to it. What \
-             it has no part in goes on. If it is lost for good: taba-shard forget {}",
-            silent.label, silent.name, silent.cause, silent.name
-        )
-    };
-    survey.silent.iter().map(line).collect()
-}
 
 /// A shard of the map, or the whole name of one that was in it.
 fn named(map: &ShardMap, text: &str) -> Result<ShardName, ShardMapError> {

@@ -16,8 +16,7 @@ use taba_shard::mover::{MoveEvent, MoveReport, Mover};
 use taba_shard::shard_map::ShardMap;
 use taba_shard::{ConnectError, ShardName, Shards};
 
-use super::lost::silent_lines;
-use super::text::{bytes, millis, print};
+use super::text::{bytes, millis, print, silent_lines};
 use super::{CommandError, Config, Outcome};
 
 /// Bytes a second that are copied where no rate is set: for the expected time only.

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use serde_json::json;
 use taba_core::VBucket;
 use taba_process::Exit;
+use taba_shard::migration::Head;
 use taba_shard::migration::pace::Rates;
 use taba_shard::migration::survey::Pending;
 use taba_shard::{ShardName, Shards};
 
-use super::lost::silent_lines;
-use super::text::{bytes, print};
+use super::text::{bytes, print, silent_lines};
 use super::{Config, Outcome};
 
 /// How many lines of a long list are shown.
@@ -125,6 +125,25 @@ pub(super) async fn verify(config: &Config, shards: &Shards) -> Outcome {
     let survey = shards.survey().await?;
     let map = shards.map();
     let mut wrong: Vec<String> = silent_lines(&survey, map.as_deref());
+    if map.is_none() {
+        wrong.push(
+            "there is no shard map, so whether a shard that is not named owns a vbucket is not known; name all to --redis, and \
+             taba-shard rebalance makes one"
+                .to_owned(),
+        );
+    }
+    let open = |copies: &[(ShardName, Head)]| -> Vec<String> {
+        let open = copies.iter().filter(|(_, head)| head.moved.is_none());
+        open.map(|(name, head)| format!("{name} under epoch {}", head.epoch)).collect()
+    };
+    for (vbucket, owners) in survey.copies.iter().map(|(vbucket, copies)| (vbucket, open(copies))) {
+        if owners.len() > 1 {
+            let owners = owners.join(", ");
+            wrong.push(format!(
+                "{vbucket} is owned by {owners}; the highest counts, resume removes the others"
+            ));
+        }
+    }
     for (vbucket, pending) in survey.pending(map.as_deref()) {
         wrong.push(match pending {
             Pending::Fenced(this) => format!("{vbucket} takes no writes: {this} was left"),

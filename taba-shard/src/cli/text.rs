@@ -4,7 +4,11 @@ use std::io::Write;
 use std::time::Duration;
 
 use serde_json::json;
+use taba_core::VBucket;
 use taba_process::Exit;
+use taba_shard::migration::Head;
+use taba_shard::shard_map::ShardMap;
+use taba_shard::{ShardName, SilentShard, Survey};
 
 use super::{Config, Outcome};
 
@@ -19,6 +23,24 @@ pub(super) fn print(text: &str) -> Outcome {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(Exit::Clean),
     }
+}
+
+/// The shards that do not answer, one line each: what the map says they own, and what waits for them.
+pub(super) fn silent_lines(survey: &Survey, map: Option<&ShardMap>) -> Vec<String> {
+    let line = |silent: &SilentShard| {
+        let owned = map.map_or(0, |map| map.owned_by(silent.name).count());
+        let towards = |(_, copies): &&(VBucket, Vec<(ShardName, Head)>)| {
+            let is_towards = |moved: Option<(u64, ShardName)>| moved.is_some_and(|(_, to)| to == silent.name);
+            copies.iter().any(|(_, head)| head.has_content && is_towards(head.moved))
+        };
+        let fenced = survey.copies.iter().filter(towards).count();
+        format!(
+            "{} ({}) does not answer: {}; the map has {owned} vbuckets there, and {fenced} are fenced on their way to it. What \
+             it has no part in goes on. If it is lost for good: taba-shard forget {}",
+            silent.label, silent.name, silent.cause, silent.name
+        )
+    };
+    survey.silent.iter().map(line).collect()
 }
 
 /// Who runs this: user, machine and process.

@@ -10,13 +10,14 @@ use super::census::ask;
 use super::clock::random;
 use super::cluster::{Cluster, cluster_url, holdings};
 use super::error::ConnectError;
+use super::head::read_time;
 use super::link::{ShardLink, accepted};
 use super::maps::{change_map, entry, newest_map, read_map};
 use super::options::ShardsOptions;
 use super::scripts;
 use super::topology::{StaticTopology, Topology};
 use super::url::ShardUrl;
-use crate::adoption::{Step, Steps, plan};
+use crate::adoption::{AdoptionError, Step, Steps, Unseen, plan, unseen};
 use crate::command::Reply;
 use crate::keys;
 use crate::layout;
@@ -31,6 +32,9 @@ pub struct Adoption {
     cluster: Option<Arc<Cluster>>,
     names: Vec<String>,
     steps: Steps,
+    /// Why VBuckets that would be made may exist elsewhere.
+    unseen: Option<AdoptionError>,
+    recreates_empty: bool,
 }
 
 impl Adoption {
@@ -56,7 +60,30 @@ impl Adoption {
             holdings.push(ask(link, options.vbuckets).await?.0);
         }
         let steps = plan(options.vbuckets, &holdings, random())?;
-        Ok(Self { links, cluster: None, names, steps })
+        let map = newest_map_of(&links, steps.deployment.id).await;
+        let is_asked = |shard: &ShardEntry| {
+            let is_it = |link: &&Arc<ShardLink>| match link.name() {
+                Some(name) => name == shard.name,
+                None => link.address() == shard.address,
+            };
+            links.iter().any(|link| is_it(&link))
+        };
+        let asked: Option<Vec<(String, bool)>> = map
+            .map(|map| map.shards().iter().map(|shard| (shard.address.clone(), is_asked(shard))).collect());
+        let unseen = unseen(&steps, &holdings, asked.as_deref()).map(|(vbuckets, unseen)| {
+            let others = match unseen {
+                Unseen::Shards(addresses) => addresses.join(", "),
+                Unseen::NoMap => "a redis that is not named, since none of these has a shard map".to_owned(),
+            };
+            AdoptionError::Unseen { vbuckets, others }
+        });
+        Ok(Self { links, cluster: None, names, steps, unseen, recreates_empty: false })
+    }
+
+    /// Makes VBuckets also where they may exist on a shard that was not asked: under an epoch above any that it has.
+    #[must_use]
+    pub fn recreating_empty(self) -> Self {
+        Self { recreates_empty: true, ..self }
     }
 
     /// In a Redis Cluster each VBucket is made at the node that has its slot.
@@ -68,7 +95,7 @@ impl Adoption {
         }
         let links = cluster.links().as_ref().clone();
         let names = links.iter().map(|link| link.label()).collect();
-        Ok(Self { links, cluster: Some(cluster), names, steps })
+        Ok(Self { links, cluster: Some(cluster), names, steps, unseen: None, recreates_empty: false })
     }
 
     /// The resulting deployment and the steps, one line each.
@@ -92,6 +119,9 @@ impl Adoption {
                 }
             }
         }
+        if let Some(unseen) = &self.unseen {
+            lines.push(unseen.to_string());
+        }
         if steps.is_empty() {
             lines.push("all vbuckets are correct; the plan of an abandoned bootstrap is removed".to_owned());
         }
@@ -101,8 +131,14 @@ impl Adoption {
     /// Runs the plan. All Servers must be stopped: a VBucket that one of them writes meanwhile is not removed.
     ///
     /// # Errors
-    /// [`ConnectError`]; completed steps stay, and a new plan contains the rest.
+    /// [`ConnectError`], before anything is done [`AdoptionError::Unseen`]; completed steps stay, and a new plan contains the
+    /// rest.
     pub async fn run(self) -> Result<(), ConnectError> {
+        let epoch = match &self.unseen {
+            Some(unseen) if !self.recreates_empty => return Err(unseen.clone().into()),
+            Some(_) => read_time(&self.links[0]).await?.0,
+            None => layout::FIRST_EPOCH,
+        };
         for step in [Step::Remove, Step::Mend, Step::Make] {
             for link in &self.links {
                 let of = |(found, vbucket, shard): &(Step, VBucket, ShardId)| {
@@ -110,8 +146,9 @@ impl Adoption {
                 };
                 let vbuckets: Vec<VBucket> = self.steps.steps.iter().filter_map(of).collect();
                 if let Some(cluster) = &self.cluster {
-                    for (_, outcome) in
-                        cluster.ask_each(&vbuckets, MOVE_WAIT_MAX, |vbucket| self.call(step, vbucket)).await
+                    for (_, outcome) in cluster
+                        .ask_each(&vbuckets, MOVE_WAIT_MAX, |vbucket| self.call(step, vbucket, epoch))
+                        .await
                     {
                         let (shard, reply) = outcome.map_err(ConnectError::Link)?;
                         accepted(shard, reply)?;
@@ -119,7 +156,7 @@ impl Adoption {
                     continue;
                 }
                 for some in vbuckets.chunks(REQUEST_COMMANDS_MAX) {
-                    let calls = some.iter().map(|vbucket| self.call(step, *vbucket)).collect();
+                    let calls = some.iter().map(|vbucket| self.call(step, *vbucket, epoch)).collect();
                     check(link, link.eval(calls).await?.replies)?;
                 }
             }
@@ -135,7 +172,7 @@ impl Adoption {
         name_all(&self.links, self.steps.deployment.id).await
     }
 
-    fn call(&self, step: Step, vbucket: VBucket) -> Cmd {
+    fn call(&self, step: Step, vbucket: VBucket, epoch: u64) -> Cmd {
         let hash = keys::hash(vbucket);
         let of = layout::put_deployment(self.steps.deployment);
         let never = layout::put_version(Version::NEVER);
@@ -147,7 +184,7 @@ impl Adoption {
             }
             Step::Make => {
                 let mut call = scripts::CREATE.call(&[&hash]);
-                call.arg(never).arg(layout::FIRST_EPOCH).arg(of);
+                call.arg(never).arg(epoch).arg(of);
                 call
             }
             Step::Mend => {
@@ -160,6 +197,13 @@ impl Adoption {
             }
         }
     }
+}
+
+/// The newest map of this deployment; one that cannot be read is none.
+async fn newest_map_of(links: &[Arc<ShardLink>], deployment: u64) -> Option<ShardMap> {
+    let maps = futures::future::join_all(links.iter().map(|link| read_map(link))).await;
+    let maps = maps.into_iter().filter_map(|map| map.ok().flatten());
+    maps.filter(|map| map.deployment() == deployment).max_by_key(ShardMap::epoch)
 }
 
 /// Gives every shard that has lost its name the one that the shard map has for its address, or a new one, and every shard the

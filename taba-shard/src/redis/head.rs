@@ -42,7 +42,7 @@ pub(crate) async fn read_time(link: &ShardLink) -> Result<(u64, u64), LinkError>
 }
 
 /// The heads and versions of all VBuckets on a shard, in order.
-pub(super) async fn heads(
+pub(crate) async fn heads(
     link: &ShardLink,
     vbuckets: VBuckets,
 ) -> Result<Vec<Option<(Head, Option<Version>)>>, LinkError> {

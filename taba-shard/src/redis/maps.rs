@@ -151,7 +151,7 @@ async fn least_token(links: &[Arc<ShardLink>]) -> u64 {
 /// # Errors
 /// [`ConnectError`]; [`ConnectError::MapHeld`] when another operator changes it now, and [`ConnectError::MapChanged`] when
 /// one did since it was read.
-pub(super) async fn change_map(
+pub(crate) async fn change_map(
     links: &[Arc<ShardLink>],
     silent: &[ShardName],
     change: impl FnOnce(&ShardMap) -> Result<ShardMap, ShardMapError>,

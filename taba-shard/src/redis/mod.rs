@@ -22,7 +22,6 @@ mod hosts;
 mod info;
 mod link;
 mod listed;
-mod lost;
 mod maps;
 mod membership;
 mod options;
@@ -39,7 +38,6 @@ mod url_error;
 
 pub use self::adopt::Adoption;
 pub use self::error::{ConnectError, LinkError, RedisRefusal};
-pub use self::lost::Loss;
 pub use self::membership::{ShardHealth, SilentShard, Survey};
 pub use self::options::{Bootstrap, ShardsOptions};
 pub use self::shards::Shards;
@@ -49,5 +47,6 @@ pub use self::url_error::UrlError;
 
 pub(crate) use self::clock::{monotonic, random};
 pub(crate) use self::cluster::{SendRules, VBucketAnswer, VBucketRequest};
-pub(crate) use self::head::{FoundHead, read_head, read_time};
+pub(crate) use self::head::{FoundHead, heads, read_head, read_time};
 pub(crate) use self::link::{Answered, ShardLink, accepted};
+pub(crate) use self::maps::change_map;

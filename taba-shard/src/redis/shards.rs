@@ -257,7 +257,7 @@ impl Shards {
         self.map().ok_or(ConnectError::Empty)
     }
 
-    pub(super) async fn adopt_map(&self, map: ShardMap) -> Result<(), ConnectError> {
+    pub(crate) async fn adopt_map(&self, map: ShardMap) -> Result<(), ConnectError> {
         if self.map().is_some_and(|known| known.epoch() >= map.epoch()) {
             return Ok(());
         }

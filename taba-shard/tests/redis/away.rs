@@ -149,6 +149,34 @@ async fn an_emptied_shard_that_is_adopted_is_used_again() {
     assert_eq!(found_again(&store, 40).await, loaded(1, &["a"]));
 }
 
+/// What a shard that is not named may have is made a second time only when that is asked for, and under an epoch above its own.
+#[tokio::test]
+async fn what_may_be_on_a_shard_that_is_not_named_is_not_made_a_second_time() {
+    let redis = Redis::start_many(2, &survives());
+    let store = kit::store(&redis).await;
+    for index in [1, 40] {
+        kit::done(&store, vbucket(index), commit(0, 1, &["a"])).await;
+    }
+    drop(store);
+    let first = || Adoption::plan(kit::urls(&redis[..1]), kit::options());
+    for (has_map, why) in [(true, redis[1].address()), (false, "has a shard map".to_owned())] {
+        if !has_map {
+            redis[0].command(&["DEL", "taba:map"]);
+        }
+        let error = first().await.unwrap().run().await.unwrap_err();
+        assert!(causes(&error).contains(&why), "{}", causes(&error));
+        assert_eq!(redis[0].command(&["EXISTS", "{vb0040}"]), "0");
+    }
+    first().await.unwrap().recreating_empty().run().await.unwrap();
+    // The other one is back: it has older copies, and all else goes on.
+    let store = kit::store(&redis).await;
+    assert_eq!(kit::load(&store, vbucket(1), &["a"]).await, loaded(1, &["a"]));
+    kit::done(&store, vbucket(40), commit(0, 1, &["a"])).await;
+    let ver = redis[0].command(&["HGET", "{vb0040}", "ver"]);
+    assert_ne!(ver, "0000000000000000-0", "the first one owns it, and took the commit");
+    assert_eq!(redis[1].command(&["HGET", "{vb0040}", "own"]), "1");
+}
+
 #[tokio::test]
 async fn a_damaged_vbucket_is_a_fault_of_its_own() {
     let redis = [Redis::start(survives())];

@@ -9,18 +9,13 @@ use std::sync::Arc;
 
 use taba_core::{Remedy, VBucket, Version};
 
-use super::error::{ConnectError, LinkError};
-use super::head::{heads, read_time};
-use super::link::ShardLink;
-use super::maps::change_map;
-use super::scripts;
-use super::shards::Shards;
 use crate::command::Reply;
 use crate::keys;
 use crate::layout;
 use crate::map::ShardName;
 use crate::migration::lost::{RemainingCopy, Remains, floor, remains};
 use crate::mover::MoveRecord;
+use crate::redis::{ConnectError, LinkError, ShardLink, Shards, change_map, heads, read_time, scripts};
 use crate::shard_map::{ShardMap, ShardMapError};
 
 /// The time of a Redis in microseconds, as a Lua number that none is above.
