@@ -49,6 +49,7 @@ async fn sized(shards: &Shards, moves: &[Move]) -> Result<Vec<(Move, u64)>, Box<
 /// Prints what would move, how large it is, and how long it takes.
 pub(super) async fn plan(config: &Config, shards: &Shards, map: &ShardMap) -> Outcome {
     let survey = shards.survey().await?;
+    let exit = if survey.silent.is_empty() { Exit::Clean } else { Exit::Failed };
     let moves = survey.moves(Some(map));
     let sized = sized(shards, &moves).await?;
     let total: u64 = sized.iter().map(|(_, bytes)| bytes).sum();
@@ -69,10 +70,15 @@ pub(super) async fn plan(config: &Config, shards: &Shards, map: &ShardMap) -> Ou
             })
             .collect();
         let seconds = expected.as_secs_f64();
-        return print(
-            &json!({"moves": list, "bytes": total, "bytes_per_second": rate, "expected_seconds": seconds})
-                .to_string(),
-        );
+        let silent: Vec<String> = survey.silent.iter().map(|silent| silent.label.clone()).collect();
+        print(
+            &json!({
+                "moves": list, "bytes": total, "bytes_per_second": rate, "expected_seconds": seconds,
+                "silent": silent,
+            })
+            .to_string(),
+        )?;
+        return Ok(exit);
     }
     let mut by_pair: BTreeMap<(ShardName, ShardName), (usize, u64)> = BTreeMap::new();
     for (this, bytes) in &sized {
@@ -91,7 +97,11 @@ pub(super) async fn plan(config: &Config, shards: &Shards, map: &ShardMap) -> Ou
         bytes(total),
         expected.as_secs_f64(),
         bytes(rate)
-    ))
+    ))?;
+    for line in silent_lines(&survey, Some(map)) {
+        print(&line)?;
+    }
+    Ok(exit)
 }
 
 /// Moves whatever is not where the map wants it, the unfinished first, until nothing is.
@@ -201,7 +211,10 @@ fn ended(config: &Config, report: &MoveReport, is_unfinished: bool) -> Outcome {
     }
     let MoveReport { ended, rolled_back, failed, left, bytes: size, .. } = report;
     if ended + rolled_back + failed + left == 0 {
-        print("nothing to move: every vbucket is where the map wants it")?;
+        print(match exit {
+            Exit::Clean => "nothing to move: every vbucket is where the map wants it",
+            _ => "nothing was moved",
+        })?;
         return Ok(exit);
     }
     if report.pauses.is_empty() && *size == 0 {

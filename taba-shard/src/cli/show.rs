@@ -108,7 +108,10 @@ pub(super) async fn status(config: &Config, shards: &Shards) -> Outcome {
         (leftover, "have a copy left behind. taba-shard resume removes it"),
         (wanted, "are not where the map wants them. taba-shard resume moves them"),
         (unowned, "are on no shard. See taba-server adopt"),
-        (waiting, "wait for a shard that does not answer"),
+        (
+            waiting,
+            "may belong to a shard that does not answer, and are left alone; those that are fenced take no writes",
+        ),
     ] {
         if count > 0 {
             print(&format!("{count} vbuckets {what}"))?;
