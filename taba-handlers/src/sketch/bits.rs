@@ -31,9 +31,12 @@ impl RiceCoder {
         (ESCAPE + width) as usize
     }
 
-    /// The parameter: about the logarithm of the coder.
+    /// The parameter: the least `k` with `integers * 2^k >= sum`, so about the logarithm of the mean.
+    #[inline]
     fn low_bits(&self) -> u32 {
-        self.sum.div_ceil(self.integers).next_power_of_two().trailing_zeros()
+        // PERF: by the lengths of both numbers, since a division costs more than the rest of the code.
+        let k = self.integers.leading_zeros().saturating_sub(self.sum.leading_zeros());
+        k + u32::from(self.integers << k < self.sum)
     }
 
     fn count(&mut self, integer: u64) {
@@ -50,7 +53,8 @@ impl RiceCoder {
 #[derive(Default)]
 pub(super) struct BitWriter {
     bytes: Vec<u8>,
-    pending: u128,
+    /// Fewer than 32.
+    pending: u64,
     pending_bits: u32,
 }
 
@@ -63,26 +67,28 @@ impl BitWriter {
             self.bits(integer & ((1 << low_bits) - 1), low_bits);
         } else {
             self.bits((1 << ESCAPE) - 1, ESCAPE);
-            self.bits(integer, coder.width);
+            self.bits(integer & u64::from(u32::MAX), coder.width.min(32));
+            self.bits(integer >> 32, coder.width.saturating_sub(32));
         }
         coder.count(integer);
     }
 
+    /// `bits` has no more than `len`, which are at most 32.
+    #[inline]
     fn bits(&mut self, bits: u64, len: u32) {
-        self.pending |= u128::from(bits) << self.pending_bits;
+        self.pending |= bits << self.pending_bits;
         self.pending_bits += len;
-        while self.pending_bits >= 8 {
-            self.bytes.push(self.pending as u8);
-            self.pending >>= 8;
-            self.pending_bits -= 8;
+        if self.pending_bits >= 32 {
+            self.bytes.extend_from_slice(&(self.pending as u32).to_le_bytes());
+            self.pending >>= 32;
+            self.pending_bits -= 32;
         }
     }
 
     /// The bytes, the last filled with zeros.
     pub(super) fn finish(mut self) -> Vec<u8> {
-        if self.pending_bits > 0 {
-            self.bytes.push(self.pending as u8);
-        }
+        let len = self.pending_bits.div_ceil(8) as usize;
+        self.bytes.extend_from_slice(&self.pending.to_le_bytes()[..len]);
         self.bytes
     }
 }
