@@ -20,7 +20,7 @@ use taba_shard::limits::{MOVE_LAG_MAX, MOVE_PAUSE_MAX, MOVES_PER_SHARD};
 use taba_shard::migration::pace::Rates;
 use taba_shard::mover::MoverOptions;
 use taba_shard::shard_map::{ShardMap, ShardMapError};
-use taba_shard::{Bootstrap, ConnectError, ShardName, ShardUrl, Shards, ShardsOptions};
+use taba_shard::{Bootstrap, ConnectError, ShardName, ShardUrl, Shards, ShardsOptions, UrlError};
 
 /// What the variables of this program begin with.
 const PROGRAM: Program = Program::new(Some("TABA_SHARD_"), &[]);
@@ -244,6 +244,8 @@ enum CommandError {
          keep those in Redis processes of their own"
     )]
     HoldsData(String),
+    #[error("{0} is draining, so everything would leave it again: taba-shard add {0} takes that back")]
+    Draining(String),
     #[error("the deployment has no shard map yet; taba-shard rebalance makes one")]
     NoMap,
 }
@@ -268,7 +270,14 @@ pub(crate) fn run(log: &Log) -> Exit {
     let cli = &loaded.settings;
     runtime
         .block_on(cli.settings.run(&cli.command, log))
-        .unwrap_or_else(|error| log.fail(Exit::Failed, &*error))
+        .unwrap_or_else(|error| log.fail(exit_of(&*error), &*error))
+}
+
+/// A wrong URL is a wrong setting, whoever finds it.
+fn exit_of(error: &(dyn Error + 'static)) -> Exit {
+    let is_wrong = |error: &ConnectError| matches!(error, ConnectError::ClusterAmong { .. });
+    let is_setting = error.is::<UrlError>() || error.downcast_ref().is_some_and(is_wrong);
+    if is_setting { Exit::Usage } else { Exit::Failed }
 }
 
 impl Config {
@@ -306,7 +315,12 @@ impl Config {
             }
             Command::Rebalance(dry) => self.change(&shards, *dry, log, ShardMap::balanced).await,
             Command::Move { vbuckets, to, dry } => {
-                let name = moving::map(&shards).await?.find(to)?.name;
+                let map = moving::map(&shards).await?;
+                let shard = map.find(to)?;
+                if shard.is_draining {
+                    return Err(CommandError::Draining(shard.address.clone()).into());
+                }
+                let name = shard.name;
                 let owners = self.numbered(&shards, vbuckets)?.into_iter().map(|vbucket| (vbucket, name));
                 self.change(&shards, *dry, log, |map| map.with_owners(owners)).await
             }
@@ -481,6 +495,14 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+
+    #[test]
+    fn a_wrong_url_is_a_wrong_setting() {
+        let url = ShardUrl::new("redis+cluster://a,b").unwrap_err();
+        assert_eq!(exit_of(&url), Exit::Usage);
+        assert_eq!(exit_of(&ConnectError::ClusterAmong { shards: 2 }), Exit::Usage);
+        assert_eq!(exit_of(&ConnectError::Empty), Exit::Failed);
+    }
 
     #[test]
     fn the_command_line_is_sound() {

@@ -103,6 +103,9 @@ pub(super) async fn status(config: &Config, shards: &Shards) -> Outcome {
             health.replicas
         ))?;
     }
+    for shard in map.iter().flat_map(|map| map.shards()).filter(|shard| shard.is_draining) {
+        print(&format!("{0} is draining: taba-shard add {0} takes that back", shard.address))?;
+    }
     for (count, what) in [
         (fenced, "take no writes: a move was left. taba-shard resume goes on with it, abort takes it back"),
         (leftover, "have a copy left behind. taba-shard resume removes it"),
@@ -194,6 +197,9 @@ pub(super) async fn log(config: &Config, shards: &Shards, lines: usize) -> Outco
     if config.json {
         print(&json!({ "moves": moves, "silent": silent }).to_string())?;
         return Ok(exit);
+    }
+    if !moves.is_empty() {
+        print("TIME, VBUCKET, FROM -> TO, EPOCH, SIZE, HOW LONG WRITES WERE HELD, WHAT IT CAME TO, WHO")?;
     }
     for line in moves {
         let held = line
