@@ -117,6 +117,12 @@ fn what_is_unsafe_is_refused_and_says_why() {
     assert_eq!(redis[1].command(&["DBSIZE"]), "0");
     let nobody = format!("127.0.0.1:{}", free_port());
     refused(&["add", &nobody], "cannot connect");
+    assert!(first(&["add", &address(&redis[1])]).status.success());
+    assert!(first(&["drain", &address(&redis[1])]).status.success());
+    refused(&["move", "1", "--to", &address(&redis[1])], "is draining");
+    assert!(first(&["add", &address(&redis[1])]).status.success());
+    let cluster = Tool::of(format!("redis+cluster://{0},redis://{0}", address(&redis[0])));
+    assert_eq!(cluster.run("", &["status"]).status.code(), Some(2));
     assert!(first(&["verify"]).status.success());
 }
 
