@@ -1,7 +1,7 @@
 //! [`remains`]: what is left of one VBucket when a shard is lost for good. Pure.
 //!
 //! A copy that is freed, and one that is made anew, get an epoch above all that the lost shard can have seen: see
-//! [`Remains::floor`]. So if that shard comes back, what it holds is an older copy, whatever it says.
+//! [`floor`]. So if that shard comes back, what it holds is an older copy, whatever it says.
 
 use super::Head;
 use super::survey::owner;
