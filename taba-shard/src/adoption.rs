@@ -34,7 +34,7 @@ pub struct Steps {
 
 /// Why VBuckets that would be made may exist already: on a shard that was not asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Unseen {
+pub enum Unseen {
     /// On one of these shards of the map.
     Shards(Vec<String>),
     /// On any: no shard that was asked has a map.
@@ -43,7 +43,7 @@ pub(crate) enum Unseen {
 
 /// Whether the VBuckets that would be made may exist on a shard that was not asked. Where no VBucket was ever complete there is
 /// none. `map`: addresses and whether each was asked, of the shards of the newest map.
-pub(crate) fn unseen(
+pub fn unseen(
     steps: &Steps,
     shards: &[ShardHoldings],
     map: Option<&[(String, bool)]>,
