@@ -111,11 +111,30 @@ pub fn nanos_each(elapsed: Duration, operations: u64) -> f64 {
 /// # Panics
 /// Where there is no `/proc`.
 pub fn cpu_seconds() -> f64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").expect("a Linux machine has /proc");
+    cpu_seconds_of(std::process::id())
+}
+
+/// The same of another process.
+///
+/// # Panics
+/// Where there is no `/proc`, or no such process.
+pub fn cpu_seconds_of(process: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).expect("a Linux machine has /proc");
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
     let ticks = |place: usize| fields.get(place).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
     // Fields 14 and 15 of proc(5), counted from 1; the first two went with the parenthesis. A tick is 10 ms.
     (ticks(11) + ticks(12)) / 100.0
+}
+
+/// Bytes of memory that a process has now, without what is swapped out.
+///
+/// # Panics
+/// Where there is no `/proc`, or no such process.
+pub fn resident_bytes(process: u32) -> u64 {
+    let status =
+        std::fs::read_to_string(format!("/proc/{process}/status")).expect("a Linux machine has /proc");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+    line.trim().trim_end_matches("kB").trim().parse::<u64>().unwrap_or(0) * 1024
 }
 
 /// CPU seconds that a Redis has used so far, user and system.
