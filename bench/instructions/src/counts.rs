@@ -32,6 +32,11 @@ pub(crate) fn text(counts: &Counts, rustc: &str) -> String {
     text
 }
 
+/// Whether the file was recorded with this rustc: another one makes other instructions.
+pub(crate) fn is_recorded_with(text: &str, rustc: &str) -> bool {
+    text.lines().any(|line| line == format!("# Recorded with {rustc}."))
+}
+
 /// Reads the file.
 ///
 /// # Errors
@@ -134,7 +139,9 @@ mod tests {
     #[test]
     fn the_file_reads_back() {
         let counts = one(12_345, 6);
-        assert_eq!(parse(&text(&counts, "rustc 1.95.0")), Ok(counts));
+        let text = text(&counts, "rustc 1.95.0");
+        assert!(is_recorded_with(&text, "rustc 1.95.0") && !is_recorded_with(&text, "rustc 1.96.0"));
+        assert_eq!(parse(&text), Ok(counts));
         assert!(parse("fold 1").is_err() && parse("fold 1 2 3").is_err() && parse("fold x 1").is_err());
     }
 
