@@ -79,24 +79,34 @@ pub struct Ledger {
 /// As any query.
 ///
 /// # Cost
-/// Reads every State of the store; memory grows with the Clients. An excess costs up to
-/// [`late_records`](super::Limits::late_records) more.
+/// Reads every State of the store; memory grows with the Clients. An excess that was not there
+/// before costs up to [`late_records`](super::Limits::late_records) more.
 pub async fn ledger(state: &QueryState, selection: &Selection) -> Result<Ledger, QueryError> {
     deadline::answer(state.limits.query_time, read(state, selection)).await
 }
 
 async fn read(state: &QueryState, selection: &Selection) -> Result<Ledger, QueryError> {
-    // Reads folded events before recorded ones: events that arrive in between count as in flight, not as excess.
+    // What was deleted is read before the States: what is deleted in between is then missing for a moment, and never counted twice.
+    let deleted = notes::read(state).await?;
     let folded = read_folded(state, selection).await?;
     let (mut waited, mut wait) = (Duration::ZERO, LATE_RECORDS_FIRST);
     loop {
-        let answer = balance(folded.clone(), notes::read(state).await?, selection);
-        // The record is in a VBucket of the Client, which may be committed after that of the Tab.
-        if waited >= state.limits.late_records || !answer.has_excess() {
+        let mut notes = notes::read(state).await?;
+        notes.set_deleted(&deleted);
+        let answer = balance(folded.clone(), notes, selection);
+        // The record is in a VBucket of the Client, which may be committed after that of the Tab. What was waited for in vain is
+        // not waited for again.
+        let excess = answer.excess();
+        if !state.shared.notes.is_news(&excess) {
             return Ok(answer);
         }
-        tokio::time::sleep(wait).await;
-        waited += wait;
+        if waited >= state.limits.late_records {
+            state.shared.notes.believe(excess);
+            return Ok(answer);
+        }
+        let pause = wait.min(state.limits.late_records - waited);
+        tokio::time::sleep(pause).await;
+        waited += pause;
         wait *= 2;
     }
 }
@@ -141,16 +151,19 @@ fn balance(mut answer: Ledger, notes: Notes, selection: &Selection) -> Ledger {
     let is_whole = answer.missing.is_none() && unreadable.is_empty();
     answer.totals.dropped = lost(dropped);
     // An excess of one Client cannot be set off against what is in flight of another.
-    let is_balanced = is_whole && !answer.has_excess();
+    let is_balanced = is_whole && answer.excess().is_empty();
     answer.totals.balance(is_balanced);
     answer
 }
 
 impl Ledger {
-    /// Whether of a Client more is folded or dropped than it recorded. Gaps of streams do not count: known Clients recorded
-    /// those events.
-    fn has_excess(&self) -> bool {
-        self.accounts.iter().any(|(client, account)| account.excess > 0 && !is_stream(client))
+    /// The Clients of which more is folded or dropped than they recorded, and how much more. Gaps of streams do not count: known
+    /// Clients recorded those events.
+    fn excess(&self) -> BTreeMap<ClientId, u64> {
+        let of = |(client, account): (&ClientId, &Account)| {
+            (account.excess > 0 && !is_stream(client)).then(|| (client.clone(), account.excess))
+        };
+        self.accounts.iter().filter_map(of).collect()
     }
 }
 

@@ -1,7 +1,7 @@
 //! [`Note`]: the Ledger's counts for one Client; [`Notes`]: for all of them.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use taba_core::{ClientId, Timestamp};
 use tokio::sync::Mutex;
@@ -31,7 +31,29 @@ pub(super) struct Notes {
 
 /// The last notes read, shared by subsequent queries.
 #[derive(Default)]
-pub(super) struct NotesCache(pub(super) Mutex<Option<(Timestamp, Arc<Notes>)>>);
+pub(super) struct NotesCache {
+    pub(super) recent: Mutex<Option<(Timestamp, Arc<Notes>)>>,
+    /// What Clients had too much when their records were waited for in vain.
+    excess: std::sync::Mutex<BTreeMap<ClientId, u64>>,
+}
+
+impl NotesCache {
+    fn believed(&self) -> MutexGuard<'_, BTreeMap<ClientId, u64>> {
+        // Replaced as one.
+        self.excess.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a Client has more too much than is believed.
+    pub(super) fn is_news(&self, excess: &BTreeMap<ClientId, u64>) -> bool {
+        let believed = self.believed();
+        excess.iter().any(|(client, events)| believed.get(client).is_none_or(|known| events > known))
+    }
+
+    /// This was waited for in vain.
+    pub(super) fn believe(&self, excess: BTreeMap<ClientId, u64>) {
+        *self.believed() = excess;
+    }
+}
 
 /// Losses in gaps of Lanes have no known Client; they are under ids with this prefix, one per stream.
 const STREAM_PREFIX: &str = "taba.stream/";
@@ -57,6 +79,13 @@ impl Notes {
     pub(super) fn lost_unattributed(&self) -> Option<u64> {
         let streams = self.clients.iter().filter(|(client, _)| is_stream(client));
         self.is_whole().then(|| streams.map(|(_, note)| note.dropped_total()).sum())
+    }
+
+    /// Takes what was deleted from other notes.
+    pub(super) fn set_deleted(&mut self, from: &Self) {
+        for (client, note) in &mut self.clients {
+            note.deleted = from.clients.get(client).map_or(0, |from| from.deleted);
+        }
     }
 
     /// Whether all notes could be read.

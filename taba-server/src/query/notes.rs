@@ -15,7 +15,7 @@ use super::state::QueryState;
 /// The Ledger's notes, at most [`lost_age_max`](super::Limits::lost_age_max) old. Of concurrent queries one reads,
 /// the others wait for it.
 pub(super) async fn recent(state: &QueryState) -> Arc<Notes> {
-    let mut held = state.shared.notes.0.lock().await;
+    let mut held = state.shared.notes.recent.lock().await;
     let now = state.now();
     if let Some((read_at, notes)) = &*held {
         // A clock that stands still or goes back must not keep old notes alive.

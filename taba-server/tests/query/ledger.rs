@@ -1,10 +1,16 @@
 //! The Ledger: its identity, and what it says about what cannot be read.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use serde_json::{Value, json};
 use taba_core::wire::{Answer, Block, LaneBatch, Lanes, Probe};
-use taba_core::{ClientId, Events, MemoryStore, SeqNo, StreamId, TabName, TabType, Timestamp, VBuckets};
+use taba_core::{
+    ClientId, Commit, Committed, Events, Loaded, MemoryStore, Scan, Scanned, SeqNo, Store, StoreError,
+    StreamId, TabName, TabType, Timestamp, VBucket, VBuckets, Wanted,
+};
 use taba_server::Server;
 use taba_server::query::{Limits, Selection, ledger};
 
@@ -194,4 +200,74 @@ async fn a_record_that_comes_late_is_waited_for() {
         (&account["folded"], &account["in_flight"], account.get("excess")),
         (&json!(9), &json!(2), None)
     );
+}
+
+/// An excess that is real is waited for once, and one that has grown since is waited for again.
+#[tokio::test(start_paused = true)]
+#[expect(clippy::disallowed_methods, reason = "the clock of the runtime is paused")]
+async fn what_was_waited_for_in_vain_is_not_waited_for_again() {
+    let kit = Kit::with_limits(Limits::default());
+    kit.count("a", "web", &[1.0; 9]).await;
+    for (more, seconds) in [(0, 1), (0, 0), (2, 1), (0, 0)] {
+        if more > 0 {
+            kit.count("b", "web", &[1.0; 2]).await;
+        }
+        let begin = tokio::time::Instant::now();
+        assert!(kit.get("/v2/ledger").await.results()[0]["excess"].is_u64());
+        assert_eq!(begin.elapsed().as_secs(), seconds);
+    }
+}
+
+/// A store whose Tab `a` is deleted as soon as its States were read.
+struct DeletedMeanwhile {
+    store: Arc<MemoryStore>,
+    deleter: Kit,
+    is_armed: AtomicBool,
+}
+
+#[async_trait]
+impl Store for DeletedMeanwhile {
+    fn vbuckets(&self) -> VBuckets {
+        self.store.vbuckets()
+    }
+    async fn load(&self, vbucket: VBucket, wanted: &Wanted) -> Result<Loaded, StoreError> {
+        self.store.load(vbucket, wanted).await
+    }
+    async fn commit(&self, vbucket: VBucket, commit: Commit) -> Result<Committed, StoreError> {
+        self.store.commit(vbucket, commit).await
+    }
+    async fn stable(&self, vbucket: VBucket) -> Result<(), StoreError> {
+        self.store.stable(vbucket).await
+    }
+    async fn tabs(&self, vbucket: VBucket) -> Result<Vec<(TabName, TabType)>, StoreError> {
+        self.store.tabs(vbucket).await
+    }
+    async fn scan(&self, vbucket: VBucket, scan: &Scan) -> Result<Vec<Scanned>, StoreError> {
+        let found = self.store.scan(vbucket, scan).await?;
+        if found.iter().any(|state| state.key.tab.as_str() == "a")
+            && self.is_armed.swap(false, Ordering::Relaxed)
+        {
+            let removed = self.deleter.ask("DELETE", "/v2/tabs?name=a", "*/*").await.json();
+            assert_eq!(removed["removed"]["events"], 9);
+        }
+        Ok(found)
+    }
+}
+
+#[tokio::test]
+async fn what_is_deleted_while_it_is_counted_counts_once() {
+    let store = Arc::new(MemoryStore::default());
+    let deleter = Kit::over(store.clone(), store.clone(), Limits::default());
+    let asked =
+        Arc::new(DeletedMeanwhile { store: store.clone(), deleter, is_armed: AtomicBool::new(false) });
+    let kit = Kit::over(store, asked.clone(), Limits::default());
+    kit.count("a", "web", &[1.0; 9]).await;
+    kit.count("taba.recorded", "web", &[9.0]).await;
+    kit.settle_spread().await;
+    asked.is_armed.store(true, Ordering::Relaxed);
+    for deleted in [0, 9] {
+        let account = &kit.get("/v2/ledger").await.results()[0];
+        assert_eq!((&account["folded"], &account["deleted"]), (&json!(9), &json!(deleted)), "{account}");
+        assert_eq!((&account["in_flight"], account.get("excess")), (&json!(0), None), "{account}");
+    }
 }
