@@ -87,6 +87,15 @@ pub(crate) struct Tabs {
     tabs_max: usize,
     handlers: Registry,
     table: Mutex<TabTable>,
+    /// The Tabs of the table that have had a handle, to be found without its lock. Changed under the lock only, so that a fork
+    /// in the middle of a change is noticed.
+    by_name: papaya::HashMap<TabName, LeasedTab>,
+}
+
+/// A Tab and its newest lease.
+struct LeasedTab {
+    spec: TabSpec,
+    lease: Weak<TabLease>,
 }
 
 #[derive(Default)]
@@ -148,11 +157,29 @@ impl TabLease {
 impl Tabs {
     /// An empty table. Tabs whose type has a Handler must be of its value type.
     pub(crate) fn new(handlers: Registry, tabs_max: usize) -> Self {
-        Self { tabs_max, handlers, table: Mutex::default() }
+        Self { tabs_max, handlers, table: Mutex::default(), by_name: papaya::HashMap::new() }
     }
 
-    /// A lease of the Tab, which gets a number if it has none.
+    /// A lease of the Tab, which gets a number if it has none. Takes no lock where the Tab has a handle.
     pub(crate) fn lease(&self, spec: &TabSpec, owner: Arc<dyn TabOwner>) -> Result<Arc<TabLease>, TabError> {
+        match self.existing_lease(spec) {
+            Some(lease) => Ok(lease),
+            None => self.find_or_make_lease(spec, owner),
+        }
+    }
+
+    /// The lease of the handles that the Tab has.
+    fn existing_lease(&self, spec: &TabSpec) -> Option<Arc<TabLease>> {
+        let by_name = self.by_name.pin();
+        let known = by_name.get(spec.name())?;
+        if known.spec.agrees(spec) { known.lease.upgrade() } else { None }
+    }
+
+    fn find_or_make_lease(
+        &self,
+        spec: &TabSpec,
+        owner: Arc<dyn TabOwner>,
+    ) -> Result<Arc<TabLease>, TabError> {
         let tab = spec.name().clone();
         if tab.is_reserved() {
             return Err(TabError::Reserved { tab });
@@ -187,6 +214,8 @@ impl Tabs {
             entry.ordinal = *leases;
             let lease = Arc::new(TabLease { number, ordinal: entry.ordinal, owner });
             entry.lease = Arc::downgrade(&lease);
+            let leased = LeasedTab { spec: entry.spec.clone(), lease: entry.lease.clone() };
+            self.by_name.pin().insert(spec.name().clone(), leased);
             lease
         }))
     }
@@ -230,6 +259,7 @@ impl Tabs {
             |entry: &mut TabEntry| entry.ordinal == released.ordinal && entry.lease.strong_count() == 0;
         let Some(entry) = place.take_if(unused) else { return false };
         table.numbers.remove(entry.spec.name());
+        self.by_name.pin().remove(entry.spec.name());
         table.free.push(released.number);
         true
     }
@@ -277,5 +307,47 @@ fn type_conflict(known: &TabSpec, asked: &TabSpec) -> TabError {
         tab: asked.name().clone(),
         known: known.tab_type().clone(),
         asked: asked.tab_type().clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+
+    struct Nobody;
+
+    impl TabOwner for Nobody {
+        fn release(&self, _: ReleasedTab) {}
+    }
+
+    fn spec(name: &str) -> TabSpec {
+        TabSpec::new::<f64>(TabName::new(name).unwrap(), TabType::new("CounterGroup").unwrap())
+    }
+
+    #[test]
+    fn a_tab_with_a_handle_is_found_while_another_thread_holds_the_table() {
+        let tabs = Arc::new(Tabs::new(Registry::default(), 10));
+        let first = tabs.lease(&spec("bids"), Arc::new(Nobody)).unwrap();
+        let held = tabs.table.lock().unwrap();
+        let (found, other) = (mpsc::channel(), Arc::clone(&tabs));
+        thread::spawn(move || found.0.send(other.lease(&spec("bids"), Arc::new(Nobody)).unwrap()));
+        let second = found.1.recv_timeout(Duration::from_secs(10)).expect("it waits for the table");
+        drop(held);
+        assert!(Arc::ptr_eq(&first, &second));
+    }
+
+    #[test]
+    fn a_tab_that_was_forgotten_is_not_found() {
+        let tabs = Tabs::new(Registry::default(), 1);
+        let first = tabs.lease(&spec("bids"), Arc::new(Nobody)).unwrap();
+        let released = ReleasedTab { number: first.number(), ordinal: first.ordinal };
+        drop(first);
+        assert!(tabs.forget(released));
+        assert!(tabs.by_name.is_empty());
+        assert!(tabs.lease(&spec("wins"), Arc::new(Nobody)).is_ok(), "its place is free");
     }
 }
