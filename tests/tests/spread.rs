@@ -140,6 +140,10 @@ fn a_hot_tab_is_spread_while_a_fleet_writes_it_and_stays_one_tab() {
         said.is_ok()
     });
     assert_eq!(rules["rules"][0]["widest"], 8);
+    // A Server tells Agents what the store said up to a second ago: until both say so, the Agent may hear either.
+    for server in &servers {
+        wait_until("the server tells of it", || server.get("/v2/store")["spread"][0]["spread"] == 8);
+    }
     // Written all the while: the Agent hears of it while it holds something.
     wait_until("the agent spreads it", || {
         write(1);
