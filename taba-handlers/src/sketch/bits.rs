@@ -1,8 +1,8 @@
 //! Integers in few bits: Rice codes whose parameter follows the integers that came before.
 //!
 //! With parameter `k`, an integer is written as its quotient by `2^k` in unary (that many ones and a zero) and its `k` low bits;
-//! quotients from 8 on as 8 ones and all bits that an integer of its kind can have. Integers of one kind cost one bit and a half more than their logarithm to
-//! base 2, and those that are nearly always 0 one bit.
+//! quotients from 8 on as 8 ones and all bits that an integer of its kind can have. An integer takes about one and a half bits more
+//! than its logarithm to base 2; one that is nearly always 0 takes one bit.
 //!
 //! # Sources
 //! Rice, *Some practical universal noiseless coding techniques* (JPL 79-22, 1979). The choice of the parameter is that of JPEG-LS:
@@ -13,9 +13,11 @@ const ESCAPE: u32 = 8;
 /// Integers count no more than this in the mean, so that one of them does not make all others long.
 const WEIGHT_MAX: u64 = 1 << 32;
 
-/// The integers of one kind: how many bits they have at most, and their coder.
+/// What the code of the next integer of one kind depends on: those before it.
 pub(super) struct RiceCoder {
+    /// Bits that an integer of this kind has at most.
     width: u32,
+    /// Of the last 8 to 15 integers, about.
     sum: u64,
     integers: u64,
 }

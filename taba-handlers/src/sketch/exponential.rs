@@ -125,13 +125,8 @@ impl TryFrom<&ExponentialHistogram> for SketchState {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::state::tests::state;
     use super::*;
-
-    fn state(values: &[f64]) -> SketchState {
-        let mut state = SketchState::default();
-        state.add_all(values);
-        state
-    }
 
     /// OTLP's mapping by logarithm, which is right but within an ulp or two of a bound.
     fn otlp_index(value: f64, scale: i32) -> i32 {

@@ -273,14 +273,14 @@ impl HeapBytes for SketchState {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use proptest::prelude::*;
     use taba_core::{decode_state, encode_state};
 
     use super::super::Sketch;
     use super::*;
 
-    fn state(values: &[f64]) -> SketchState {
+    pub(in super::super) fn state(values: &[f64]) -> SketchState {
         let mut state = SketchState::default();
         state.add_all(values);
         state
