@@ -117,6 +117,14 @@ fn is_to_be_mended(error: &StoreError) -> bool {
 /// # Errors
 /// [`StoreError`] when no copy can be read, and the places of the Tabs cannot either.
 pub(crate) async fn known(store: &dyn Store) -> Result<SpreadRules, StoreError> {
+    known_and_damage(store).await.map(|(rules, _)| rules)
+}
+
+/// The same, and whether copies are to be [mended](mend).
+///
+/// # Errors
+/// As [`known`].
+pub(crate) async fn known_and_damage(store: &dyn Store) -> Result<(SpreadRules, bool), StoreError> {
     let (mut rules, mut error, mut is_damaged) = (None::<SpreadRules>, None, false);
     for read in join_all(copies(store.vbuckets()).map(|vbucket| copy(store, vbucket))).await {
         match read {
@@ -128,7 +136,8 @@ pub(crate) async fn known(store: &dyn Store) -> Result<SpreadRules, StoreError> 
     if is_damaged {
         rules.get_or_insert_default().merge(&rebuilt(store).await?);
     }
-    rules.ok_or_else(|| error.expect("each copy was read, or damaged, or could not be read"))
+    let rules = rules.ok_or_else(|| error.expect("each copy was read, or damaged, or could not be read"));
+    Ok((rules?, is_damaged))
 }
 
 /// As wide as what is stored needs, by the VBuckets in which each Tab is.

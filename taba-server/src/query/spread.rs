@@ -174,11 +174,11 @@ impl QueryState {
         if self.shared.spread.begin_asking(monotonic()) {
             let state = self.clone();
             let reading = tokio::spawn(async move {
-                if spread::widest(&*state.store).await.1 {
-                    state.mend_spread();
-                }
-                if let Ok(rules) = spread::known(&*state.store).await {
+                if let Ok((rules, is_damaged)) = spread::known_and_damage(&*state.store).await {
                     state.shared.spread.tell(rules);
+                    if is_damaged {
+                        state.mend_spread();
+                    }
                 }
             });
             if self.shared.spread.rules().is_none() {
