@@ -5,13 +5,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::json;
-use taba_core::{
-    Commit, Committed, Loaded, MemoryStore, Scan, Scanned, Store, StoreError, TabName, TabType, VBucket,
-    VBuckets, Wanted,
-};
+use taba_core::{Commit, Committed, MemoryStore, Scan, Store, StoreError, VBucket};
 use taba_server::query::Limits;
 
-use crate::kit::Kit;
+use crate::kit::{Intruded, Intruder, Kit, StoreCall};
 
 #[tokio::test]
 async fn every_bad_question_is_refused_with_a_reason() {
@@ -68,56 +65,37 @@ async fn every_bad_question_is_refused_with_a_reason() {
     assert!(kit.state.report().failed >= 36);
 }
 
-/// A store that works until a scan for one Tab.
-struct Broken {
-    store: MemoryStore,
+/// All works until a scan for one Tab.
+struct Breakage {
     /// `None` breaks at once.
     from: Option<&'static str>,
     stuck: bool,
 }
 
-impl Broken {
-    async fn fail<T>(&self) -> Result<T, StoreError> {
+#[async_trait]
+impl Intruder for Breakage {
+    async fn before(&self, call: StoreCall<'_>, _: VBucket) -> Result<(), StoreError> {
+        let works = match call {
+            StoreCall::Load | StoreCall::Commit | StoreCall::Stable => true,
+            StoreCall::Tabs => self.from.is_some(),
+            StoreCall::Scan(scan) => {
+                scan.tab.as_ref().zip(self.from).is_none_or(|(tab, from)| tab.as_str() < from)
+            }
+        };
+        if works {
+            return Ok(());
+        }
         if self.stuck {
             std::future::pending::<()>().await;
         }
-        Err(StoreError::Unavailable {
-            retry_after: Duration::from_secs(7),
-            source: "the disk is gone".into(),
-        })
-    }
-}
-
-#[async_trait]
-impl Store for Broken {
-    fn vbuckets(&self) -> VBuckets {
-        self.store.vbuckets()
-    }
-    async fn load(&self, vbucket: VBucket, wanted: &Wanted) -> Result<Loaded, StoreError> {
-        self.store.load(vbucket, wanted).await
-    }
-    async fn commit(&self, vbucket: VBucket, commit: Commit) -> Result<Committed, StoreError> {
-        self.store.commit(vbucket, commit).await
-    }
-    async fn stable(&self, vbucket: VBucket) -> Result<(), StoreError> {
-        self.store.stable(vbucket).await
-    }
-    async fn tabs(&self, vbucket: VBucket) -> Result<Vec<(TabName, TabType)>, StoreError> {
-        match self.from {
-            None => self.fail().await,
-            Some(_) => self.store.tabs(vbucket).await,
-        }
-    }
-    async fn scan(&self, vbucket: VBucket, scan: &Scan) -> Result<Vec<Scanned>, StoreError> {
-        match (&scan.tab, self.from) {
-            (Some(tab), Some(from)) if tab.as_str() >= from => self.fail().await,
-            _ => self.store.scan(vbucket, scan).await,
-        }
+        let retry_after = Duration::from_secs(7);
+        Err(StoreError::Unavailable { retry_after, source: "the disk is gone".into() })
     }
 }
 
 async fn broken(from: Option<&'static str>, stuck: bool) -> Kit {
-    let broken = Arc::new(Broken { store: MemoryStore::default(), from, stuck });
+    let broken =
+        Arc::new(Intruded { store: Arc::new(MemoryStore::default()), intruder: Breakage { from, stuck } });
     let mut limits = Limits::default();
     limits.query_time = Duration::from_millis(300);
     let mut kit = Kit::over(Arc::new(MemoryStore::default()), broken.clone(), limits);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
@@ -12,8 +13,9 @@ use http_body_util::BodyExt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use taba_core::{
-    ClientId, Commit, Committed, Envelope, Event, Handler, MemoryStore, Part, Registry, StateKey, Store,
-    TabName, TabType, Timestamp, VBucket, Version, Wanted, encode_state,
+    ClientId, Commit, Committed, Envelope, Event, Handler, Loaded, MemoryStore, Part, Registry, Scan,
+    Scanned, StateKey, Store, StoreError, TabName, TabType, Timestamp, VBucket, VBuckets, Version, Wanted,
+    encode_state,
 };
 use taba_server::Status;
 use taba_server::query::{Limits, QueryState, router};
@@ -303,4 +305,60 @@ impl Kit {
 pub(crate) fn envelope(tab_type: &str, events: u64, state: Vec<u8>) -> bytes::Bytes {
     let tab_type = TabType::new(tab_type).unwrap();
     Envelope::new(tab_type, 1, events, state.into()).encode()
+}
+
+/// A call of a store that an [`Intruder`] sees.
+#[derive(Clone, Copy)]
+pub(crate) enum StoreCall<'a> {
+    Load,
+    Commit,
+    Stable,
+    Tabs,
+    Scan(&'a Scan),
+}
+
+/// What a test does around the calls of a store.
+#[async_trait]
+pub(crate) trait Intruder: Send + Sync + 'static {
+    /// Before a call is passed on; an error is its answer.
+    async fn before(&self, _: StoreCall<'_>, _: VBucket) -> Result<(), StoreError> {
+        Ok(())
+    }
+    /// After a scan.
+    async fn scanned(&self, _: &[Scanned]) {}
+}
+
+/// A store with somebody between it and whoever asks.
+pub(crate) struct Intruded<I> {
+    pub(crate) store: Arc<MemoryStore>,
+    pub(crate) intruder: I,
+}
+
+#[async_trait]
+impl<I: Intruder> Store for Intruded<I> {
+    fn vbuckets(&self) -> VBuckets {
+        self.store.vbuckets()
+    }
+    async fn load(&self, vbucket: VBucket, wanted: &Wanted) -> Result<Loaded, StoreError> {
+        self.intruder.before(StoreCall::Load, vbucket).await?;
+        self.store.load(vbucket, wanted).await
+    }
+    async fn commit(&self, vbucket: VBucket, commit: Commit) -> Result<Committed, StoreError> {
+        self.intruder.before(StoreCall::Commit, vbucket).await?;
+        self.store.commit(vbucket, commit).await
+    }
+    async fn stable(&self, vbucket: VBucket) -> Result<(), StoreError> {
+        self.intruder.before(StoreCall::Stable, vbucket).await?;
+        self.store.stable(vbucket).await
+    }
+    async fn tabs(&self, vbucket: VBucket) -> Result<Vec<(TabName, TabType)>, StoreError> {
+        self.intruder.before(StoreCall::Tabs, vbucket).await?;
+        self.store.tabs(vbucket).await
+    }
+    async fn scan(&self, vbucket: VBucket, scan: &Scan) -> Result<Vec<Scanned>, StoreError> {
+        self.intruder.before(StoreCall::Scan(scan), vbucket).await?;
+        let found = self.store.scan(vbucket, scan).await?;
+        self.intruder.scanned(&found).await;
+        Ok(found)
+    }
 }

@@ -8,13 +8,12 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 use taba_core::wire::{Answer, Block, LaneBatch, Lanes, Probe};
 use taba_core::{
-    ClientId, Commit, Committed, Events, Loaded, MemoryStore, Scan, Scanned, SeqNo, Store, StoreError,
-    StreamId, TabName, TabType, Timestamp, VBucket, VBuckets, Wanted,
+    ClientId, Events, MemoryStore, Scanned, SeqNo, StreamId, TabName, TabType, Timestamp, VBuckets,
 };
 use taba_server::Server;
 use taba_server::query::{Limits, Selection, ledger};
 
-use crate::kit::Kit;
+use crate::kit::{Intruded, Intruder, Kit};
 
 #[tokio::test]
 async fn recorded_is_folded_and_dropped_and_in_flight() {
@@ -218,53 +217,36 @@ async fn what_was_waited_for_in_vain_is_not_waited_for_again() {
     }
 }
 
-/// A store whose Tab `a` is deleted as soon as its States were read.
-struct DeletedMeanwhile {
-    store: Arc<MemoryStore>,
-    deleter: Kit,
+/// Deletes the Tab `a` as soon as its States were read.
+struct Deleter {
+    kit: Kit,
     is_armed: AtomicBool,
 }
 
 #[async_trait]
-impl Store for DeletedMeanwhile {
-    fn vbuckets(&self) -> VBuckets {
-        self.store.vbuckets()
-    }
-    async fn load(&self, vbucket: VBucket, wanted: &Wanted) -> Result<Loaded, StoreError> {
-        self.store.load(vbucket, wanted).await
-    }
-    async fn commit(&self, vbucket: VBucket, commit: Commit) -> Result<Committed, StoreError> {
-        self.store.commit(vbucket, commit).await
-    }
-    async fn stable(&self, vbucket: VBucket) -> Result<(), StoreError> {
-        self.store.stable(vbucket).await
-    }
-    async fn tabs(&self, vbucket: VBucket) -> Result<Vec<(TabName, TabType)>, StoreError> {
-        self.store.tabs(vbucket).await
-    }
-    async fn scan(&self, vbucket: VBucket, scan: &Scan) -> Result<Vec<Scanned>, StoreError> {
-        let found = self.store.scan(vbucket, scan).await?;
-        if found.iter().any(|state| state.key.tab.as_str() == "a")
-            && self.is_armed.swap(false, Ordering::Relaxed)
-        {
-            let removed = self.deleter.ask("DELETE", "/v2/tabs?name=a", "*/*").await.json();
+impl Intruder for Deleter {
+    async fn scanned(&self, found: &[Scanned]) {
+        let is_it = found.iter().any(|state| state.key.tab.as_str() == "a");
+        if is_it && self.is_armed.swap(false, Ordering::Relaxed) {
+            let removed = self.kit.ask("DELETE", "/v2/tabs?name=a", "*/*").await.json();
             assert_eq!(removed["removed"]["events"], 9);
         }
-        Ok(found)
     }
 }
 
 #[tokio::test]
 async fn what_is_deleted_while_it_is_counted_counts_once() {
     let store = Arc::new(MemoryStore::default());
-    let deleter = Kit::over(store.clone(), store.clone(), Limits::default());
-    let asked =
-        Arc::new(DeletedMeanwhile { store: store.clone(), deleter, is_armed: AtomicBool::new(false) });
+    let deleter = Deleter {
+        kit: Kit::over(store.clone(), store.clone(), Limits::default()),
+        is_armed: AtomicBool::new(false),
+    };
+    let asked = Arc::new(Intruded { store: store.clone(), intruder: deleter });
     let kit = Kit::over(store, asked.clone(), Limits::default());
     kit.count("a", "web", &[1.0; 9]).await;
     kit.count("taba.recorded", "web", &[9.0]).await;
     kit.settle_spread().await;
-    asked.is_armed.store(true, Ordering::Relaxed);
+    asked.intruder.is_armed.store(true, Ordering::Relaxed);
     for deleted in [0, 9] {
         let account = &kit.get("/v2/ledger").await.results()[0];
         assert_eq!((&account["folded"], &account["deleted"]), (&json!(9), &json!(deleted)), "{account}");

@@ -6,12 +6,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use async_trait::async_trait;
 use serde_json::json;
 use taba_core::{
-    Commit, Committed, Loaded, MemoryStore, Scan, Scanned, Store, StoreError, TabName, TabType, VBucket,
-    VBuckets, Version, Wanted,
+    Commit, Committed, MemoryStore, Store, StoreError, TabName, VBucket, VBuckets, Version, Wanted,
 };
 use taba_server::query::Limits;
 
-use crate::kit::{Kit, NOW};
+use crate::kit::{Intruded, Intruder, Kit, NOW, StoreCall};
 
 #[tokio::test]
 async fn deleting_moves_events_to_the_ledger() {
@@ -77,48 +76,36 @@ async fn a_damaged_state_can_be_deleted_but_is_not_pruned() {
     assert_eq!(removed["removed"], json!({ "tabs": 1, "states": 1, "events": 0, "damaged": 1 }));
 }
 
-/// A store in which somebody else commits before each of the first commits.
-struct Crowded {
+/// Somebody else commits before each of the first commits.
+struct Crowd {
     store: Arc<MemoryStore>,
     intruders: AtomicUsize,
 }
 
 #[async_trait]
-impl Store for Crowded {
-    fn vbuckets(&self) -> VBuckets {
-        self.store.vbuckets()
-    }
-    async fn load(&self, vbucket: VBucket, wanted: &Wanted) -> Result<Loaded, StoreError> {
-        self.store.load(vbucket, wanted).await
-    }
-    async fn commit(&self, vbucket: VBucket, commit: Commit) -> Result<Committed, StoreError> {
+impl Intruder for Crowd {
+    async fn before(&self, call: StoreCall<'_>, vbucket: VBucket) -> Result<(), StoreError> {
         let left = self.intruders.load(Ordering::SeqCst);
-        if left > 0 {
+        if matches!(call, StoreCall::Commit) && left > 0 {
             self.intruders.store(left - 1, Ordering::SeqCst);
             let expect = self.store.load(vbucket, &Wanted::default()).await?.version;
             let next = Version { writer: 9, count: left as u64 };
             assert_eq!(self.store.commit(vbucket, Commit::new(expect, next)).await?, Committed::Done);
         }
-        self.store.commit(vbucket, commit).await
-    }
-    async fn stable(&self, vbucket: VBucket) -> Result<(), StoreError> {
-        self.store.stable(vbucket).await
-    }
-    async fn tabs(&self, vbucket: VBucket) -> Result<Vec<(TabName, TabType)>, StoreError> {
-        self.store.tabs(vbucket).await
-    }
-    async fn scan(&self, vbucket: VBucket, scan: &Scan) -> Result<Vec<Scanned>, StoreError> {
-        self.store.scan(vbucket, scan).await
+        Ok(())
     }
 }
 
 #[tokio::test]
 async fn a_conflict_is_tried_again_and_counts_once() {
     let store = Arc::new(MemoryStore::default());
-    let crowded = Arc::new(Crowded { store: store.clone(), intruders: AtomicUsize::new(0) });
+    let crowded = Arc::new(Intruded {
+        store: store.clone(),
+        intruder: Crowd { store: store.clone(), intruders: AtomicUsize::new(0) },
+    });
     let kit = Kit::over(store, crowded.clone(), Limits::default());
     kit.settle_spread().await;
-    crowded.intruders.store(3, Ordering::SeqCst);
+    crowded.intruder.intruders.store(3, Ordering::SeqCst);
     kit.count("x", "a", &[1.0, 1.0]).await;
     let removed = kit.ask("DELETE", "/v2/tabs?name=x", "*/*").await.json();
     assert_eq!(removed["removed"], json!({ "tabs": 1, "states": 1, "events": 2, "damaged": 0 }));

@@ -8,13 +8,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 use taba_core::{
-    ClientId, Commit, Committed, Expiring, Handler, Keyed, Loaded, MemoryStore, Noise, Reading, Scan,
-    Scanned, Spread, Store, StoreError, TabName, TabType, Timestamp, VBucket, VBuckets, Wanted,
+    ClientId, Expiring, Handler, Keyed, MemoryStore, Noise, Reading, Scan, Spread, Store, StoreError,
+    TabName, Timestamp, VBucket, VBuckets,
 };
 use taba_handlers::*;
 use taba_server::query::Limits;
 
-use crate::kit::{Kit, NOW};
+use crate::kit::{Intruded, Intruder, Kit, NOW, StoreCall};
 
 fn standard(page_states: usize) -> Kit {
     let store = Arc::new(MemoryStore::default());
@@ -194,15 +194,15 @@ async fn pruning_a_part_of_a_client_changes_no_value() {
     assert_eq!(value().await, before);
 }
 
-/// A store of which some VBuckets cannot be read.
-struct Blind {
-    store: Arc<MemoryStore>,
+/// Some VBuckets cannot be read.
+struct Blindness {
     blind: Vec<VBucket>,
     is_blind: AtomicBool,
 }
 
-impl Blind {
-    fn check(&self, vbucket: VBucket) -> Result<(), StoreError> {
+#[async_trait]
+impl Intruder for Blindness {
+    async fn before(&self, _: StoreCall<'_>, vbucket: VBucket) -> Result<(), StoreError> {
         let retry_after = Duration::from_secs(1);
         if self.is_blind.load(Ordering::Relaxed) && self.blind.contains(&vbucket) {
             return Err(StoreError::Unavailable { retry_after, source: "gone".into() });
@@ -211,36 +211,10 @@ impl Blind {
     }
 }
 
-#[async_trait]
-impl Store for Blind {
-    fn vbuckets(&self) -> VBuckets {
-        self.store.vbuckets()
-    }
-    async fn load(&self, vbucket: VBucket, wanted: &Wanted) -> Result<Loaded, StoreError> {
-        self.check(vbucket)?;
-        self.store.load(vbucket, wanted).await
-    }
-    async fn commit(&self, vbucket: VBucket, commit: Commit) -> Result<Committed, StoreError> {
-        self.check(vbucket)?;
-        self.store.commit(vbucket, commit).await
-    }
-    async fn stable(&self, vbucket: VBucket) -> Result<(), StoreError> {
-        self.check(vbucket)
-    }
-    async fn tabs(&self, vbucket: VBucket) -> Result<Vec<(TabName, TabType)>, StoreError> {
-        self.check(vbucket)?;
-        self.store.tabs(vbucket).await
-    }
-    async fn scan(&self, vbucket: VBucket, scan: &Scan) -> Result<Vec<Scanned>, StoreError> {
-        self.check(vbucket)?;
-        self.store.scan(vbucket, scan).await
-    }
-}
-
-async fn blind(blind: impl Fn(VBuckets) -> Vec<VBucket>) -> (Kit, Arc<Blind>) {
+async fn blind(blind: impl Fn(VBuckets) -> Vec<VBucket>) -> (Kit, Arc<Intruded<Blindness>>) {
     let memory = Arc::new(MemoryStore::default());
-    let blind = blind(memory.vbuckets());
-    let store = Arc::new(Blind { store: memory.clone(), blind, is_blind: AtomicBool::new(false) });
+    let intruder = Blindness { blind: blind(memory.vbuckets()), is_blind: AtomicBool::new(false) };
+    let store = Arc::new(Intruded { store: memory.clone(), intruder });
     let kit = over(memory, store.clone(), 500);
     set_spread(&kit, "name=hot&spread=8").await;
     let mut dice = Noise::new(3);
@@ -257,7 +231,7 @@ async fn what_may_lack_a_part_says_so_and_all_else_does_not() {
     let place =
         |vbuckets: VBuckets| vbuckets.places(&hot, Spread::new(8).unwrap()).into_iter().nth(5).unwrap();
     let (kit, store) = blind(|vbuckets| vec![place(vbuckets)]).await;
-    store.is_blind.store(true, Ordering::Relaxed);
+    store.intruder.is_blind.store(true, Ordering::Relaxed);
     for path in ["/v2/tabs?name=NAME", "/v2/tabs?re=true&name=NAME.*", "/v2/projections?name=NAME"] {
         let of = async |name: &str| kit.get(&path.replace("NAME", name)).await.json();
         let (hot, flat) = (of("hot").await, of("flat").await);
@@ -283,14 +257,14 @@ async fn one_copy_of_the_rules_is_enough_and_without_any_queries_look_everywhere
     let copies = |vbuckets: VBuckets| (0..4).map(|n| vbuckets.get(n * 257).unwrap()).collect::<Vec<_>>();
     for blinded in [3, 4] {
         let (kit, store) = blind(|vbuckets| copies(vbuckets).split_off(4 - blinded)).await;
-        store.is_blind.store(true, Ordering::Relaxed);
+        store.intruder.is_blind.store(true, Ordering::Relaxed);
         let answer = kit.get("/v2/tabs?name=hot").await.json();
         assert_eq!(answer["results"][0]["events"], 40, "{answer}");
         let change = kit.ask("POST", "/v2/spread?name=hot&spread=16", "*/*").await;
         assert_eq!(change.status, 503, "a change needs all copies: {}", change.text);
         let list = kit.get("/v2/spread").await;
         assert_eq!(list.status, if blinded == 4 { 503 } else { 200 }, "{}", list.text);
-        store.is_blind.store(false, Ordering::Relaxed);
+        store.intruder.is_blind.store(false, Ordering::Relaxed);
         let rules = set_spread(&kit, "name=hot&spread=16").await;
         assert_eq!(rules["rules"], json!([{ "name": "hot", "spread": 16, "widest": 16, "change": 2 }]));
         assert_eq!(kit.get("/v2/spread").await.json(), rules);
