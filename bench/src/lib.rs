@@ -59,6 +59,12 @@ pub fn now() -> Instant {
     Instant::now()
 }
 
+/// Lets time pass, as a bench of a rate or of a latency has to.
+#[expect(clippy::disallowed_methods, reason = "measuring time is what a bench is for")]
+pub fn pause(duration: Duration) {
+    std::thread::sleep(duration);
+}
+
 /// One figure: the median of several rounds, and the best and the worst.
 #[derive(Clone, Copy, Debug)]
 pub struct Figure {

@@ -6,7 +6,7 @@
 use std::error::Error;
 use std::time::Duration;
 
-use taba_bench::{Figure, now, print_machine};
+use taba_bench::{Figure, now, pause, print_machine};
 use taba_client::Client;
 use taba_examples::stack::InProcess;
 use taba_examples::verify::get;
@@ -39,9 +39,4 @@ fn main() -> Result<(), Box<dyn Error>> {
         Figure::of(millis)
     );
     stack.stop()
-}
-
-fn pause(duration: Duration) {
-    #[expect(clippy::disallowed_methods, reason = "a bench of latency has to let time pass")]
-    std::thread::sleep(duration);
 }

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use taba_agent::{Agent, RunningAgent};
-use taba_bench::{cpu_seconds, now, print_machine, redis_cpu_seconds};
+use taba_bench::{cpu_seconds, now, pause, print_machine, redis_cpu_seconds};
 use taba_client::{Client, Config};
 use taba_core::{MemoryStore, Store};
 use taba_examples::verify::get;
@@ -47,11 +47,6 @@ fn record(client: &Client, thread: usize, rate: f64) -> Result<u64, Box<dyn Erro
         pause(due.saturating_sub(start.elapsed()));
     }
     Ok(bursts * BURST)
-}
-
-fn pause(duration: Duration) {
-    #[expect(clippy::disallowed_methods, reason = "a bench of a rate has to let time pass")]
-    thread::sleep(duration);
 }
 
 /// What answers, and stops.

@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
-use taba_bench::{Figure, cpu_seconds_of, noise, now, print_machine, resident_bytes};
+use taba_bench::{Figure, cpu_seconds_of, noise, now, pause, print_machine, resident_bytes};
 use taba_core::wire::{self, Block, ClientBatch, Compression, Frame, Kind};
 use taba_core::{ClientId, Events, SeqNo, TabName, TabType, Timestamp, ledger};
 use taba_tests::Process;
@@ -133,11 +133,6 @@ fn started(name: &str, command: &mut Command, port: u16, directory: &Path) -> (P
         pause(Duration::from_millis(20));
     }
     (process, url)
-}
-
-fn pause(duration: Duration) {
-    #[expect(clippy::disallowed_methods, reason = "a bench of a rate has to let time pass")]
-    thread::sleep(duration);
 }
 
 fn time() -> Timestamp {
