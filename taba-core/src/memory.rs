@@ -12,7 +12,8 @@ use crate::limits::COMMIT_PAIRS_MAX;
 use crate::name::{TabName, TabType};
 use crate::server_entry::ServerEntry;
 use crate::store::{
-    Commit, Committed, Loaded, Part, Scan, ScanWhat, Scanned, StateKey, Store, StoreError, Version, Wanted,
+    Commit, Committed, Loaded, Page, Part, Scan, ScanWhat, Scanned, StateKey, Store, StoreError, TabList,
+    Version, Wanted,
 };
 use crate::store_id::StoreId;
 use crate::vbucket::{VBucket, VBuckets};
@@ -31,6 +32,8 @@ struct VBucketContent {
     version: Version,
     marks: BTreeMap<StreamId, Mark>,
     tabs: BTreeMap<TabName, TabType>,
+    /// The version of the last commit that changed them.
+    tabs_since: Version,
     /// The parts of each, ascending: nearly always one.
     states: BTreeMap<StateKey, Vec<(Part, Bytes)>>,
 }
@@ -55,6 +58,10 @@ impl MemoryStore {
 }
 
 impl VBucketContent {
+    fn listed(&self) -> Vec<(TabName, TabType)> {
+        self.tabs.iter().map(|(tab, tab_type)| (tab.clone(), tab_type.clone())).collect()
+    }
+
     fn apply(&mut self, commit: Commit) -> Committed {
         if self.version != commit.expect {
             return Committed::Conflict { found: self.version };
@@ -62,6 +69,9 @@ impl VBucketContent {
         self.version = commit.next;
         for (stream, mark) in commit.marks {
             set(&mut self.marks, stream, mark);
+        }
+        if !commit.tabs.is_empty() {
+            self.tabs_since = commit.next;
         }
         for (tab, tab_type) in commit.tabs {
             set(&mut self.tabs, tab, tab_type);
@@ -147,10 +157,20 @@ impl Store for MemoryStore {
     }
 
     async fn tabs(&self, vbucket: VBucket) -> Result<Vec<(TabName, TabType)>, StoreError> {
-        Ok(self.slice(vbucket).tabs.iter().map(|(tab, tab_type)| (tab.clone(), tab_type.clone())).collect())
+        Ok(self.slice(vbucket).listed())
+    }
+
+    async fn tab_list(&self, vbucket: VBucket, known: Option<Version>) -> Result<TabList, StoreError> {
+        let slice = self.slice(vbucket);
+        let list = TabList::default().with_version(slice.version).with_since(slice.tabs_since);
+        Ok(if known == list.since { list } else { list.with_tabs(slice.listed()) })
     }
 
     async fn scan(&self, vbucket: VBucket, scan: &Scan) -> Result<Vec<Scanned>, StoreError> {
+        Ok(self.page(vbucket, scan).await?.states)
+    }
+
+    async fn page(&self, vbucket: VBucket, scan: &Scan) -> Result<Page, StoreError> {
         let slice = self.slice(vbucket);
         let from = match (&scan.after, &scan.tab) {
             (Some(after), _) => Bound::Excluded(after.clone()),
@@ -170,6 +190,6 @@ impl Store for MemoryStore {
                     ScanWhat::States => parts.clone(),
                 },
             });
-        Ok(found.collect())
+        Ok(Page::new(Some(slice.version), found.collect()))
     }
 }

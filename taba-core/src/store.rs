@@ -173,6 +173,28 @@ pub struct Scanned {
     pub parts: Vec<(Part, Bytes)>,
 }
 
+/// The Tabs of a VBucket, as [`Store::tab_list`] gives them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct TabList {
+    /// The version that the VBucket is at; `None` when the store does not say, or it changed meanwhile.
+    pub version: Option<Version>,
+    /// The version since which these are its Tabs, in each history that contains it; `None` when the store does not say.
+    pub since: Option<Version>,
+    /// Every Tab with its type, sorted by name; `None` when they are those that the asker knows.
+    pub tabs: Option<Vec<(TabName, TabType)>>,
+}
+
+/// A page of a scan, as [`Store::page`] gives it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Page {
+    /// The one version of the VBucket that all of the page is of; `None` when the store does not say, or there were several.
+    pub version: Option<Version>,
+    /// The States.
+    pub states: Vec<Scanned>,
+}
+
 /// What [`Store::tidy`] and [`Store::reclaim`] took away.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -258,6 +280,33 @@ impl Scanned {
     /// A State, and its parts in order; none for [`ScanWhat::Keys`].
     pub const fn new(key: StateKey, parts: Vec<(Part, Bytes)>) -> Self {
         Self { key, parts }
+    }
+}
+
+impl TabList {
+    /// Of a VBucket at a version.
+    #[must_use]
+    pub fn with_version(self, version: impl Into<Option<Version>>) -> Self {
+        Self { version: version.into(), ..self }
+    }
+
+    /// The same since a version.
+    #[must_use]
+    pub fn with_since(self, since: impl Into<Option<Version>>) -> Self {
+        Self { since: since.into(), ..self }
+    }
+
+    /// With these Tabs, sorted by name.
+    #[must_use]
+    pub fn with_tabs(self, tabs: Vec<(TabName, TabType)>) -> Self {
+        Self { tabs: Some(tabs), ..self }
+    }
+}
+
+impl Page {
+    /// These States.
+    pub const fn new(version: Option<Version>, states: Vec<Scanned>) -> Self {
+        Self { version, states }
     }
 }
 
@@ -421,6 +470,8 @@ impl Commit {
 /// - **Complete.** It leaves the marks out only at the version that the asker [knows](Wanted::known), if at all.
 /// - **Ordered.** `scan` yields each State once, in the order of keys; States that stay unchanged meanwhile are never
 ///   skipped.
+/// - **Kept lists.** Tabs that [`tab_list`](Self::tab_list) calls known are those that it gave since that version, whatever was
+///   committed meanwhile; a version beside a list or a [`page`](Self::page) is that of its content.
 /// - **Isolated.** A commit to one VBucket shows in no other.
 /// - **Listed as said.** [`servers`](Store::servers) gives what runs of Servers [said](Store::register) last and did not take
 ///   back; or always nothing.
@@ -528,11 +579,32 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError`].
     async fn tabs(&self, vbucket: VBucket) -> Result<Vec<(TabName, TabType)>, StoreError>;
 
+    /// The same as [`tabs`](Self::tabs), for somebody who keeps them: `known` is the [`TabList::since`] of what is kept. By
+    /// default always all of them.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    ///
+    /// # Cost
+    /// A look at one version where they are known.
+    async fn tab_list(&self, vbucket: VBucket, known: Option<Version>) -> Result<TabList, StoreError> {
+        let _ = known;
+        Ok(TabList::default().with_tabs(self.tabs(vbucket).await?))
+    }
+
     /// States of a VBucket, in the order of keys, a page at a time.
     ///
     /// # Errors
     /// [`StoreError`].
     async fn scan(&self, vbucket: VBucket, scan: &Scan) -> Result<Vec<Scanned>, StoreError>;
+
+    /// The same as [`scan`](Self::scan), with the version of the VBucket that they are of. By default without.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn page(&self, vbucket: VBucket, scan: &Scan) -> Result<Page, StoreError> {
+        Ok(Page::new(None, self.scan(vbucket, scan).await?))
+    }
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use taba_core::laws::store::{self as law, Fixture};
 use taba_core::{
     Commit, Committed, Loaded, MemoryStore, Part, Scan, ScanWhat, Scanned, ServerEntry, Store, StoreError,
-    TabName, TabType, Tidied, VBucket, VBuckets, Version, Wanted, store_laws,
+    TabList, TabName, TabType, Tidied, VBucket, VBuckets, Version, Wanted, store_laws,
 };
 
 struct Memory;
@@ -59,6 +59,8 @@ enum Fault {
     Lingers,
     /// Tidies away what is still there.
     Overtidy,
+    /// Calls Tabs known whatever happened since.
+    KnowsAll,
 }
 
 /// A [`MemoryStore`] with one fault.
@@ -155,6 +157,12 @@ impl Store for Wrong {
         self.inner.tabs(self.place(vbucket)).await
     }
 
+    async fn tab_list(&self, vbucket: VBucket, known: Option<Version>) -> Result<TabList, StoreError> {
+        let list = self.inner.tab_list(self.place(vbucket), known).await?;
+        let is_stale = self.fault == Fault::KnowsAll && known.is_some();
+        Ok(if is_stale { TabList::default().with_since(known) } else { list })
+    }
+
     async fn scan(&self, vbucket: VBucket, scan: &Scan) -> Result<Vec<Scanned>, StoreError> {
         let mut scan = scan.clone();
         if self.fault == Fault::SamePage
@@ -221,6 +229,7 @@ catches! {
     bounded_catches_any_size: law::bounded, Unbounded;
     listing_catches_keeping_who_left: law::listing, Lingers;
     upkeep_catches_tidying_away_what_is_there: law::upkeep, Overtidy;
+    kept_lists_catches_lists_that_are_stale: law::kept_lists, KnowsAll;
 }
 
 /// The parts of a State are in the keys from the start; nobody writes more than one yet.

@@ -3,6 +3,7 @@
 //! ```text
 //! field                    value
 //! ver                      the version: 16 hexadecimal digits, "-", a decimal number
+//! tabs                     the version of the last commit that set or removed the type of a Tab; no field if none did
 //! own                      the epoch of ownership: a decimal number, 1 at first
 //! moved                    only while or after moving away: epoch ":" name of the shard (16 hexadecimal digits)
 //! bar                      "1" in a tombstone that only turns away moves to this shard: nothing was ever here
@@ -27,6 +28,8 @@ use crate::map::ShardName;
 
 /// The field of the version.
 pub const VERSION: &str = "ver";
+/// The field of the version since which the Tabs are the same.
+pub const TABS: &str = "tabs";
 /// The field of the ownership epoch.
 pub const OWN: &str = "own";
 /// The field that says where the VBucket is moving, or was moved.

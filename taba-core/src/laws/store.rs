@@ -413,6 +413,51 @@ pub async fn complete<F: Fixture>(fixture: &mut F) -> Verdict {
     Ok(())
 }
 
+/// Tabs that a list calls known are those that are there, and a version beside a list or a page is that of its content.
+///
+/// # Errors
+/// [`Broken`] when the law does not hold.
+pub async fn kept_lists<F: Fixture>(fixture: &mut F) -> Verdict {
+    const LAW: Law = (
+        "kept_lists",
+        "Tabs that a list calls known are those that are there, and a version beside a list or a page is that of its content",
+    );
+    let mut store = fixture.open().await;
+    let vbucket = first(&store);
+    let other_type = TabType::new("Other").expect("a tab type");
+    let changes = [
+        commit(Version::NEVER, 1, &["a", "b"]),
+        Commit { tabs: vec![], ..commit(version(1), 2, &["a", "b"]) },
+        Commit { tabs: vec![(name("a"), None)], ..Commit::new(version(2), version(3)) },
+        Commit { tabs: vec![(name("b"), Some(other_type))], ..Commit::new(version(3), version(4)) },
+        // Turned away.
+        commit(version(1), 5, &["c"]),
+        commit(version(4), 6, &["c"]),
+    ];
+    let mut kept: Option<(Version, Vec<(TabName, TabType)>)> = None;
+    for change in changes {
+        let _ = store.commit(vbucket, change).await.map_err(broken(LAW))?;
+        let at = store.load(vbucket, &Wanted::default()).await.map_err(broken(LAW))?.version;
+        for is_again in [false, true] {
+            let known = kept.as_ref().map(|(since, _)| *since);
+            let list = store.tab_list(vbucket, known).await.map_err(broken(LAW))?;
+            let tabs = list.tabs.or_else(|| kept.map(|(_, tabs)| tabs)).unwrap_or_default();
+            same(LAW, &tabs, &store.tabs(vbucket).await.map_err(broken(LAW))?)?;
+            kept = list.since.map(|since| (since, tabs));
+            let page = store.page(vbucket, &everything()).await.map_err(broken(LAW))?;
+            same(LAW, &page.states, &store.scan(vbucket, &everything()).await.map_err(broken(LAW))?)?;
+            for told in [list.version, page.version].into_iter().flatten() {
+                same(LAW, &told, &at)?;
+            }
+            if is_again && F::DURABLE {
+                drop(store);
+                store = fixture.open().await;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// The largest commit there may be is done; a larger one is refused and changes nothing.
 ///
 /// # Errors

@@ -19,6 +19,7 @@
 mod backup;
 mod error;
 mod file;
+mod heads;
 mod layout;
 mod salvage;
 mod writer;
@@ -34,8 +35,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use redb::ReadOnlyTable;
 use taba_core::{
-    Commit, Committed, Loaded, Scan, ScanWhat, Scanned, ServerEntry, Store, StoreError, StoreId, StreamId,
-    TabName, TabType, Tidied, VBucket, VBuckets, Wanted,
+    Commit, Committed, Loaded, Page, Scan, ScanWhat, Scanned, ServerEntry, Store, StoreError, StoreId,
+    StreamId, TabList, TabName, TabType, Tidied, VBucket, VBuckets, Version, Wanted,
 };
 use tokio::sync::oneshot;
 
@@ -45,6 +46,7 @@ use self::salvage::Replaced;
 pub use self::salvage::{Salvaged, salvage};
 
 use self::file::{DatabaseFile, TABLE, damaged, is_damage};
+use self::heads::Heads;
 use self::writer::{StoreWriter, WriteJob};
 
 const FILE_NAME: &str = "taba.redb";
@@ -86,6 +88,7 @@ impl Default for EmbeddedOptions {
 pub struct EmbeddedStore {
     vbuckets: VBuckets,
     file: Arc<DatabaseFile>,
+    heads: Arc<Heads>,
     /// `None` only while being dropped.
     jobs: Option<Sender<WriteJob>>,
     writer: Option<JoinHandle<()>>,
@@ -149,10 +152,11 @@ impl EmbeddedStore {
         let versions =
             file.versions().map_err(|source| EmbeddedError::Engine { source: Box::new(source) })?;
         let (jobs, receiver) = channel();
-        let writer = StoreWriter::new(Arc::clone(&file), receiver, versions);
+        let heads = Arc::new(Heads::new(versions));
+        let writer = StoreWriter::new(Arc::clone(&file), receiver, Arc::clone(&heads));
         let thread = std::thread::Builder::new().name("taba-store".to_owned()).spawn(|| writer.run());
         let writer = Some(thread.map_err(EmbeddedError::Thread)?);
-        Ok(Self { vbuckets, file, jobs: Some(jobs), writer, servers: Mutex::default() })
+        Ok(Self { vbuckets, file, heads, jobs: Some(jobs), writer, servers: Mutex::default() })
     }
 
     /// The streams with unreadable marks: while there is one, the VBucket refuses commits.
@@ -384,16 +388,35 @@ impl Store for EmbeddedStore {
         .await
     }
 
+    async fn tab_list(&self, vbucket: VBucket, known: Option<Version>) -> Result<TabList, StoreError> {
+        // Before the Tabs are read: they may be newer than the list says, but never older.
+        let head = self.heads.get(vbucket);
+        let list = TabList::default().with_since(head.map(|head| head.tabs_since));
+        let list = list.with_version(head.map(|head| head.version));
+        if list.since.is_some() && list.since == known {
+            return Ok(list);
+        }
+        Ok(list.with_tabs(self.tabs(vbucket).await?))
+    }
+
     async fn scan(&self, vbucket: VBucket, scan: &Scan) -> Result<Vec<Scanned>, StoreError> {
+        Ok(self.page(vbucket, scan).await?.states)
+    }
+
+    async fn page(&self, vbucket: VBucket, scan: &Scan) -> Result<Page, StoreError> {
         let scan = scan.clone();
         self.read(vbucket, "state", move |table| {
             if is_lost(table, vbucket)? {
                 return Err(damaged("vbucket"));
             }
+            let version = match table.get(layout::version_key(vbucket).as_slice())? {
+                Some(value) => layout::read_version(value.value()),
+                None => Some(Version::NEVER),
+            };
             let (from, to) = layout::states_range(vbucket, scan.tab.as_ref(), scan.after.as_ref());
             let mut found: Vec<Scanned> = Vec::new();
             if from >= to {
-                return Ok(found);
+                return Ok(Page::new(version, found));
             }
             for pair in table.range(from.as_slice()..to.as_slice())? {
                 let (key, value) = pair?;
@@ -408,7 +431,7 @@ impl Store for EmbeddedStore {
                     last.parts.push((part, Bytes::copy_from_slice(value.value())));
                 }
             }
-            Ok(found)
+            Ok(Page::new(version, found))
         })
         .await
     }

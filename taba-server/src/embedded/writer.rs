@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
 use taba_core::limits::COMMIT_PAIRS_MAX;
-use taba_core::{Commit, Committed, StoreError, VBucket, Version};
+use taba_core::{Commit, Committed, StoreError, VBucket};
 use tokio::sync::oneshot;
 
 use super::file::{DatabaseFile, Pair, is_damage};
+use super::heads::{Head, Heads};
 use super::{layout, unavailable};
 
 /// Pairs in one transaction, about: beyond, waiting costs more than another sync.
@@ -36,8 +37,7 @@ struct PendingCommit {
 pub(super) struct StoreWriter {
     file: Arc<DatabaseFile>,
     jobs: Receiver<WriteJob>,
-    /// The stored versions. A missing VBucket was never written; `None` is damaged.
-    versions: BTreeMap<VBucket, Option<Version>>,
+    heads: Arc<Heads>,
     /// Commits to VBuckets that the current group already changes.
     deferred: Vec<PendingCommit>,
     /// VBuckets whose commits met a damaged page.
@@ -45,12 +45,8 @@ pub(super) struct StoreWriter {
 }
 
 impl StoreWriter {
-    pub(super) fn new(
-        file: Arc<DatabaseFile>,
-        jobs: Receiver<WriteJob>,
-        versions: BTreeMap<VBucket, Option<Version>>,
-    ) -> Self {
-        Self { file, jobs, versions, deferred: Vec::new(), spoilt: BTreeSet::new() }
+    pub(super) fn new(file: Arc<DatabaseFile>, jobs: Receiver<WriteJob>, heads: Arc<Heads>) -> Self {
+        Self { file, jobs, heads, deferred: Vec::new(), spoilt: BTreeSet::new() }
     }
 
     /// Runs until all senders are dropped.
@@ -99,8 +95,7 @@ impl StoreWriter {
         let mut group: BTreeMap<VBucket, PendingCommit> = BTreeMap::new();
         for pending in waiting {
             let pairs = pending.commit.pairs();
-            let stored = self.versions.get(&pending.vbucket).copied();
-            let Some(found) = stored.unwrap_or(Some(Version::NEVER)) else {
+            let Some(Head { version: found, .. }) = self.heads.get(pending.vbucket) else {
                 let vbucket = pending.vbucket;
                 answer(pending, Err(StoreError::Damaged { vbucket, what: "version or page" }));
                 continue;
@@ -126,7 +121,7 @@ impl StoreWriter {
         match self.file.write(&pairs_of(&group)) {
             Ok(()) => {
                 for (vbucket, pending) in group {
-                    self.versions.insert(vbucket, Some(pending.commit.next));
+                    self.heads.committed(vbucket, &pending.commit);
                     answer(pending, Ok(Committed::Done));
                 }
             }
@@ -157,7 +152,7 @@ impl StoreWriter {
             );
             // Until the file is reopened.
             self.spoilt.insert(vbucket);
-            self.versions.insert(vbucket, None);
+            self.heads.spoil(vbucket);
             answer(pending, Err(StoreError::Damaged { vbucket, what: "page" }));
         }
     }
@@ -170,8 +165,8 @@ impl StoreWriter {
         self.file.reopen()?;
         match self.file.versions() {
             Ok(versions) => {
-                self.versions = versions;
-                self.versions.extend(self.spoilt.iter().map(|vbucket| (*vbucket, None)));
+                self.heads.replace(versions);
+                self.spoilt.iter().for_each(|vbucket| self.heads.spoil(*vbucket));
             }
             Err(error) => {
                 self.file.close();

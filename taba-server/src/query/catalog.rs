@@ -9,6 +9,7 @@ use taba_core::{
     TabType, VBucket,
 };
 
+use super::chooser::TabChooser;
 use super::error::QueryError;
 use super::fault::{self, StateFault, Unreadable};
 use super::missing::Coverage;
@@ -38,15 +39,17 @@ pub(super) async fn listed(
     let tabs_max = state.limits.tabs_max;
     let mut found = Vec::new();
     let (places, rules) = state.vbuckets_of(selection).await;
+    let chooser = TabChooser::of(selection);
     let mut answers = stream::iter(places)
-        .map(|vbucket| async move { (vbucket, coverage.read(vbucket, state.store.tabs(vbucket)).await) })
+        .map(|vbucket| async move { (vbucket, coverage.read(vbucket, state.tabs(vbucket)).await) })
         .buffer_unordered(state.limits.vbuckets_at_once.max(1));
     while let Some((vbucket, tabs)) = answers.next().await {
-        let chosen =
-            tabs.unwrap_or_default().into_iter().filter(|(name, tab_type)| selection.has_tab(name, tab_type));
-        found.extend(chosen.map(|(name, tab_type)| ListedTab {
-            name,
-            tab_type,
+        // What is kept makes nobody wait.
+        tokio::task::yield_now().await;
+        let Some(tabs) = tabs else { continue };
+        found.extend(chooser.of_list(&tabs).map(|(name, tab_type)| ListedTab {
+            name: name.clone(),
+            tab_type: tab_type.clone(),
             homes: vec![vbucket],
             is_partial: false,
         }));

@@ -1,8 +1,10 @@
 //! [`Selection`]: the Tabs and Clients of a query.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use regex::{Regex, RegexBuilder};
+use regex_syntax::hir::literal::{Extractor, Literal};
 use taba_core::{ClientId, TabName, TabType, unescape_label};
 
 use super::error::QueryError;
@@ -37,6 +39,19 @@ impl Pattern {
     /// Whether the whole name matches.
     pub fn matches(&self, name: &str) -> bool {
         self.regex.is_match(name)
+    }
+
+    /// Texts of which one begins every name that matches; `None` when there are too many, or none is known.
+    fn prefixes(&self) -> Option<Vec<String>> {
+        let parsed = regex_syntax::parse(&self.text).ok()?;
+        let found = Extractor::new().extract(&parsed);
+        let begin = |literal: &Literal| {
+            let text = literal.as_bytes();
+            // What is shown differs from the name behind the base: only that far do both begin alike.
+            let end = text.iter().position(|byte| *byte == b';').map_or(text.len(), |end| end + 1);
+            String::from_utf8(text[..end].to_vec()).ok().filter(|begin| !begin.is_empty())
+        };
+        found.literals()?.iter().map(begin).collect()
     }
 
     /// Whether the expression itself begins with the reserved prefix.
@@ -143,13 +158,13 @@ impl Selection {
 
     /// Whether the Tab is selected.
     pub fn has_tab(&self, name: &TabName, tab_type: &TabType) -> bool {
-        self.has_name(name)
-            && self.from.as_ref().is_none_or(|from| from <= name)
+        self.from.as_ref().is_none_or(|from| from <= name)
             && (self.types.is_empty() || self.types.contains(tab_type))
             && self
                 .labels
                 .iter()
                 .all(|(key, values)| name.label(key).is_some_and(|value| has_value(values, value)))
+            && self.has_name(name)
     }
 
     fn has_name(&self, name: &TabName) -> bool {
@@ -158,12 +173,23 @@ impl Selection {
             return false;
         }
         let any = self.names.is_empty() && self.bases.is_empty() && self.name_patterns.is_empty();
-        any || self.names.contains(name)
-            || self.bases.contains(name.base())
-            || self
-                .name_patterns
-                .iter()
-                .any(|pattern| pattern.matches(name.as_str()) || pattern.matches(&name.shown()))
+        any || self.names.contains(name) || self.bases.contains(name.base()) || self.has_pattern(name)
+    }
+
+    fn has_pattern(&self, name: &TabName) -> bool {
+        let matches = |text: &str| self.name_patterns.iter().any(|pattern| pattern.matches(text));
+        let as_shown = || if let Cow::Owned(shown) = name.shown() { matches(&shown) } else { false };
+        matches(name.as_str()) || as_shown()
+    }
+
+    /// Texts that begin the names of all selected Tabs, as far as can be told; `None`: any may be selected.
+    pub(super) fn prefixes(&self) -> Option<BTreeSet<String>> {
+        let mut prefixes: BTreeSet<String> = self.names.iter().map(|name| name.as_str().to_owned()).collect();
+        prefixes.extend(self.bases.iter().cloned());
+        for pattern in &self.name_patterns {
+            prefixes.extend(pattern.prefixes()?);
+        }
+        Some(prefixes).filter(|prefixes| !prefixes.is_empty())
     }
 
     /// Whether the Client is selected.

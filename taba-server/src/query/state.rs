@@ -12,6 +12,7 @@ use tokio::sync::{Semaphore, watch};
 use super::fault::{StateFault, Unreadable};
 use super::note::NotesCache;
 use super::spread_cache::SpreadCache;
+use super::tab_index::TabIndex;
 use crate::clock::Clock;
 use crate::panics::HandlerPanic;
 use crate::status::Status;
@@ -31,6 +32,8 @@ pub struct Limits {
     pub vbuckets_at_once: usize,
     /// Tabs that one query may select; more are refused. Each costs about 100 bytes.
     pub tabs_max: usize,
+    /// Bytes of the names of Tabs that are kept between queries, about 90 a Tab; what does not fit is read for each query.
+    pub tab_index_bytes_max: usize,
     /// Bytes of one compiled regular expression.
     pub regex_bytes_max: usize,
     /// Distinct words in `clients_by_value`; the rest counts as `other`.
@@ -60,6 +63,7 @@ impl Default for Limits {
             page_states: 500,
             vbuckets_at_once: 16,
             tabs_max: 5_000_000,
+            tab_index_bytes_max: 128 * 1024 * 1024,
             regex_bytes_max: 1024 * 1024,
             tally_words_max: 1000,
             faults_max: 100,
@@ -95,6 +99,7 @@ pub(super) struct Shared {
     pub(super) log: LogThrottle,
     pub(super) notes: NotesCache,
     pub(super) spread: SpreadCache,
+    pub(super) tab_index: TabIndex,
     pub(super) queries: Arc<Semaphore>,
     pub(super) watches: Arc<Semaphore>,
     pub(super) closing: watch::Sender<bool>,
@@ -163,6 +168,7 @@ impl QueryState {
             log: LogThrottle::new(crate::clock::log_clock),
             notes: NotesCache::default(),
             spread: SpreadCache::default(),
+            tab_index: TabIndex::default(),
             queries: Arc::new(Semaphore::new(limits.queries_max)),
             watches: Arc::new(Semaphore::new(limits.watches_max)),
             closing: watch::Sender::new(false),

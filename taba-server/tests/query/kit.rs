@@ -13,9 +13,9 @@ use http_body_util::BodyExt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use taba_core::{
-    ClientId, Commit, Committed, Envelope, Event, Handler, Loaded, MemoryStore, Part, Registry, Scan,
-    Scanned, StateKey, Store, StoreError, TabName, TabType, Timestamp, VBucket, VBuckets, Version, Wanted,
-    encode_state,
+    ClientId, Commit, Committed, Envelope, Event, Handler, Loaded, MemoryStore, Page, Part, Registry, Scan,
+    Scanned, StateKey, Store, StoreError, TabList, TabName, TabType, Timestamp, VBucket, VBuckets, Version,
+    Wanted, encode_state,
 };
 use taba_server::Status;
 use taba_server::query::{Limits, QueryState, router};
@@ -355,10 +355,17 @@ impl<I: Intruder> Store for Intruded<I> {
         self.intruder.before(StoreCall::Tabs, vbucket).await?;
         self.store.tabs(vbucket).await
     }
+    async fn tab_list(&self, vbucket: VBucket, known: Option<Version>) -> Result<TabList, StoreError> {
+        self.intruder.before(StoreCall::Tabs, vbucket).await?;
+        self.store.tab_list(vbucket, known).await
+    }
     async fn scan(&self, vbucket: VBucket, scan: &Scan) -> Result<Vec<Scanned>, StoreError> {
+        Ok(self.page(vbucket, scan).await?.states)
+    }
+    async fn page(&self, vbucket: VBucket, scan: &Scan) -> Result<Page, StoreError> {
         self.intruder.before(StoreCall::Scan(scan), vbucket).await?;
-        let found = self.store.scan(vbucket, scan).await?;
-        self.intruder.scanned(&found).await;
-        Ok(found)
+        let page = self.store.page(vbucket, scan).await?;
+        self.intruder.scanned(&page.states).await;
+        Ok(page)
     }
 }

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test: a panic is a failure")]
 
 mod bad;
+mod kept;
 mod kit;
 mod ledger;
 mod live;

@@ -61,7 +61,7 @@ pub(crate) async fn heads(
 fn questions(vbucket: VBucket) -> [Cmd; 2] {
     let (mut fields, mut length) = (cmd("HMGET"), cmd("HLEN"));
     fields.arg(keys::hash(vbucket));
-    fields.arg(&[layout::VERSION, layout::OWN, layout::MOVED, layout::OF, layout::BAR]);
+    fields.arg(&[layout::VERSION, layout::OWN, layout::MOVED, layout::OF, layout::BAR, layout::TABS]);
     length.arg(keys::hash(vbucket));
     [fields, length]
 }
@@ -75,14 +75,15 @@ fn read(
     let fields = accepted(shard, replies.next().ok_or_else(wrong)?)?;
     let length = accepted(shard, replies.next().ok_or_else(wrong)?)?;
     let (Reply::List(items), Reply::Integer(length)) = (fields, length) else { return Err(wrong()) };
-    let [version, own, moved, of, bar] = <[Reply; 5]>::try_from(items).map_err(|_| wrong())?;
+    let [version, own, moved, of, bar, tabs] = <[Reply; 6]>::try_from(items).map_err(|_| wrong())?;
     let (Reply::Bytes(version), Reply::Bytes(own)) = (version, own) else { return Ok(None) };
     let moved = match moved {
         Reply::Bytes(moved) => Some(layout::read_moved(&moved).ok_or_else(wrong)?),
         _ => None,
     };
     let is_bar = bar != Reply::Nothing;
-    let own_fields = 2 + i64::from(moved.is_some()) + i64::from(of != Reply::Nothing);
+    let is_there = |field: &Reply| i64::from(*field != Reply::Nothing);
+    let own_fields = 2 + i64::from(moved.is_some()) + is_there(&of) + is_there(&tabs);
     let has_content = !is_bar && length > own_fields;
     let epoch = layout::read_epoch(&own).ok_or_else(wrong)?;
     Ok(Some((Head { epoch, moved, has_content, is_bar }, layout::read_version(&version))))

@@ -187,21 +187,24 @@ if has then
 end
 return {{'OK', head[1], streams, marks, types, states, parts}}", owned(1));
 
-    /// KEYS: hash, Tabs. ARGV: epoch, first entry, limit. Answers OK, entries, types.
+    /// KEYS: hash, Tabs. ARGV: epoch, first entry, limit, the version since which the Tabs are known (or nothing). Answers OK,
+    /// version, the version since which these are the Tabs, entries, types (neither when they are known).
     TABS = format!("{}{HMGET}{UNLISTED}
+local since = redis.call('HGET', KEYS[1], 'tabs') or ''
+if since ~= '' and since == ARGV[4] then return {{'OK', head[1], since, false, false}} end
 if unlisted(KEYS[2]) then return {{'UNLISTED'}} end
 local entries = redis.call('ZRANGEBYLEX', KEYS[2], ARGV[2], '+', 'LIMIT', 0, ARGV[3])
 local names = {{}}
 for i = 1, #entries do names[i] = 't:' .. entries[i] end
-return {{'OK', entries, hmget(names, 1, #names)}}", owned(1));
+return {{'OK', head[1], since, entries, hmget(names, 1, #names)}}", owned(1));
 
-    /// KEYS: hash, Clients, parts. ARGV: epoch, Tab, first entry, limit, STATES or KEYS. Answers OK, entries, the
+    /// KEYS: hash, Clients, parts. ARGV: epoch, Tab, first entry, limit, STATES or KEYS. Answers OK, version, entries, the
     /// values of whole States, parts as (entry, value); for KEYS the lengths instead of the values.
     SCAN = format!("{}{HMGET}{UNLISTED}
 if unlisted(KEYS[2]) or unlisted(KEYS[3]) then return {{'UNLISTED'}} end
 local entries = redis.call('ZRANGEBYLEX', KEYS[2], ARGV[3], '+', 'LIMIT', 0, ARGV[4])
 local count = #entries
-if count == 0 then return {{'OK', entries, {{}}, {{}}}} end
+if count == 0 then return {{'OK', head[1], entries, {{}}, {{}}}} end
 local more = redis.call('ZRANGEBYLEX', KEYS[3], '[' .. entries[1], '(' .. entries[count] .. '!')
 local names = {{}}
 for i = 1, count do names[i] = 's:' .. ARGV[2] .. ' ' .. entries[i] end
@@ -216,7 +219,7 @@ end
 local parts = {{}}
 for i = 1, #more do parts[i] = {{more[i], values[count + i]}} end
 for i = #values, count + 1, -1 do values[i] = nil end
-return {{'OK', entries, values, parts}}", owned(1));
+return {{'OK', head[1], entries, values, parts}}", owned(1));
 
     /// KEYS: hash. ARGV: epoch, fields. Removes the empty ones.
     SWEEP_FIELDS = format!("{}{HMGET}
@@ -334,7 +337,7 @@ return 1"].concat();
 local moved = redis.call('HGET', KEYS[1], 'moved')
 local is_bar = own == ARGV[1] and moved == ARGV[2] and redis.call('HEXISTS', KEYS[1], 'bar') == 1
 if own and tonumber(own) >= tonumber(ARGV[1]) and not is_bar then return {'SEEN', own} end
-local head = 3 + (moved and 1 or 0) + redis.call('HEXISTS', KEYS[1], 'bar')
+local head = 3 + (moved and 1 or 0) + redis.call('HEXISTS', KEYS[1], 'bar') + redis.call('HEXISTS', KEYS[1], 'tabs')
 if ARGV[5] ~= '1' and redis.call('HLEN', KEYS[1]) > head then return {'COPY'} end
 redis.call('UNLINK', KEYS[1])
 redis.call('HSET', KEYS[1], 'ver', ARGV[3], 'own', ARGV[1], 'moved', ARGV[2], 'of', ARGV[4], 'bar', '1')

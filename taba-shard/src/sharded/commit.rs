@@ -137,7 +137,11 @@ pub(super) fn place(vbucket: VBucket, entry: &IndexEntry) -> (String, Vec<u8>) {
 
 /// The arguments of the one write command: the version, then every changed field; a removed one becomes empty.
 fn put_pairs(call: &mut Cmd, commit: &Commit) {
-    call.arg(layout::VERSION).arg(layout::put_version(commit.next));
+    let next = layout::put_version(commit.next);
+    call.arg(layout::VERSION).arg(&next);
+    if !commit.tabs.is_empty() {
+        call.arg(layout::TABS).arg(&next);
+    }
     for (stream, mark) in &commit.marks {
         call.arg(layout::mark_field(*stream));
         match mark {

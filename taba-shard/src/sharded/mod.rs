@@ -32,8 +32,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use taba_core::{
-    Commit, Committed, Loaded, Scan, Scanned, ServerEntry, Store, StoreError, StoreId, TabName, TabType,
-    Tidied, VBucket, VBuckets, Version, Wanted,
+    Commit, Committed, Loaded, Page, Scan, Scanned, ServerEntry, Store, StoreError, StoreId, TabList,
+    TabName, TabType, Tidied, VBucket, VBuckets, Version, Wanted,
 };
 
 pub use self::read::Misplaced;
@@ -199,10 +199,18 @@ impl Store for ShardedRedis {
     }
 
     async fn tabs(&self, vbucket: VBucket) -> Result<Vec<(TabName, TabType)>, StoreError> {
-        self.settled(vbucket, || scan::tabs(self, vbucket)).await
+        Ok(self.tab_list(vbucket, None).await?.tabs.unwrap_or_default())
+    }
+
+    async fn tab_list(&self, vbucket: VBucket, known: Option<Version>) -> Result<TabList, StoreError> {
+        self.settled(vbucket, || scan::tabs(self, vbucket, known)).await
     }
 
     async fn scan(&self, vbucket: VBucket, scan: &Scan) -> Result<Vec<Scanned>, StoreError> {
+        Ok(self.page(vbucket, scan).await?.states)
+    }
+
+    async fn page(&self, vbucket: VBucket, scan: &Scan) -> Result<Page, StoreError> {
         self.settled(vbucket, || scan::scan(self, vbucket, scan)).await
     }
 }

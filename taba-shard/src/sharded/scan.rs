@@ -2,7 +2,10 @@
 
 use bytes::Bytes;
 use redis::{Cmd, cmd};
-use taba_core::{ClientId, Part, Scan, ScanWhat, Scanned, StateKey, StoreError, TabName, TabType, VBucket};
+use taba_core::{
+    ClientId, Page, Part, Scan, ScanWhat, Scanned, StateKey, StoreError, TabList, TabName, TabType, VBucket,
+    Version,
+};
 
 use super::ShardedRedis;
 use super::read::{failure, list, result, unavailable, value};
@@ -19,34 +22,73 @@ const SCAN_SLACK: usize = 8;
 pub(super) async fn tabs(
     store: &ShardedRedis,
     vbucket: VBucket,
-) -> Result<Vec<(TabName, TabType)>, StoreError> {
+    known: Option<Version>,
+) -> Result<TabList, StoreError> {
     let owner = store.owner(vbucket).await?;
     let outcome = async {
-        let (mut found, mut from) = (Vec::new(), "-".to_owned());
+        let (mut versions, mut sinces) = (CommonVersion::default(), CommonVersion::default());
+        let (mut found, mut from, mut known) = (Vec::new(), "-".to_owned(), known);
         loop {
-            let (tabs, last) = tab_page(store, vbucket, owner, &from, SCAN_STATES_MAX).await?;
-            found.extend(tabs.iter().filter_map(|(tab, tab_type)| Some((tab.clone(), tab_type.clone()?))));
+            let page = tab_page(store, vbucket, owner, &from, SCAN_STATES_MAX, known.take()).await?;
+            versions.add(page.version);
+            sinces.add(page.since);
+            let list = TabList::default().with_version(versions.get()).with_since(sinces.get());
+            let Some((tabs, last)) = page.tabs else { return Ok(list) };
+            found.extend(tabs.into_iter().filter_map(|(tab, tab_type)| Some((tab, tab_type?))));
             match last {
                 Some(tab) => from = format!("({tab}"),
-                None => return Ok(found),
+                None => return Ok(list.with_tabs(found)),
             }
         }
     };
     store.follow(outcome.await).await
 }
 
-/// Tabs of the index with their types, and the last entry if more may follow.
+/// The version that several answers are of; none if they are of several.
+#[derive(Default)]
+struct CommonVersion {
+    /// `None` before the first answer.
+    all: Option<Option<Version>>,
+}
+
+impl CommonVersion {
+    fn add(&mut self, one: Option<Version>) {
+        self.all = Some(one.filter(|_| self.all.is_none_or(|all| all == one)));
+    }
+
+    fn get(&self) -> Option<Version> {
+        self.all.flatten()
+    }
+}
+
+/// Tabs with their types, and the last entry if more may follow.
+type TabEntries = (Vec<(TabName, Option<TabType>)>, Option<String>);
+
+/// A page of the index of Tabs.
+struct TabPage {
+    version: Option<Version>,
+    since: Option<Version>,
+    /// `None` when they are known.
+    tabs: Option<TabEntries>,
+}
+
 async fn tab_page(
     store: &ShardedRedis,
     vbucket: VBucket,
     owner: Owner,
     from: &str,
     count: usize,
-) -> Result<(Vec<(TabName, Option<TabType>)>, Option<String>), StoreError> {
+    known: Option<Version>,
+) -> Result<TabPage, StoreError> {
     let mut call = scripts::TABS.call(&[keys::hash(vbucket), keys::tabs(vbucket)]);
-    call.arg(owner.epoch).arg(from).arg(count);
+    let known = known.map(layout::put_version).unwrap_or_default();
+    call.arg(owner.epoch).arg(from).arg(count).arg(known);
     let reply = one(store, vbucket, owner, call).await?;
-    let [entries, types] = result(vbucket, owner, reply)?;
+    let [version, since, entries, types] = result(vbucket, owner, reply)?;
+    let (version, since) = (read_version(&version), read_version(&since));
+    if entries == Reply::Nothing {
+        return Ok(TabPage { version, since, tabs: None });
+    }
     let read = || {
         let (entries, types) = (list(entries)?, list(types)?);
         let (found, last) = (entries.len(), entries.last().cloned());
@@ -64,7 +106,13 @@ async fn tab_page(
         };
         Some((tabs, last))
     };
-    read().ok_or(StoreError::Damaged { vbucket, what: "tab" })
+    let tabs = read().ok_or(StoreError::Damaged { vbucket, what: "tab" })?;
+    Ok(TabPage { version, since, tabs: Some(tabs) })
+}
+
+/// A version; none for what no store writes.
+fn read_version(reply: &Reply) -> Option<Version> {
+    if let Reply::Bytes(text) = reply { layout::read_version(text) } else { None }
 }
 
 async fn one(store: &ShardedRedis, vbucket: VBucket, owner: Owner, call: Cmd) -> Result<Reply, StoreError> {
@@ -72,14 +120,10 @@ async fn one(store: &ShardedRedis, vbucket: VBucket, owner: Owner, call: Cmd) ->
     reply.ok_or_else(|| unavailable(LinkError::Answer { shard: owner.shard }))
 }
 
-pub(super) async fn scan(
-    store: &ShardedRedis,
-    vbucket: VBucket,
-    scan: &Scan,
-) -> Result<Vec<Scanned>, StoreError> {
+pub(super) async fn scan(store: &ShardedRedis, vbucket: VBucket, scan: &Scan) -> Result<Page, StoreError> {
     let owner = store.owner(vbucket).await?;
-    let mut page =
-        Page { store, vbucket, owner, limit: scan.limit.max(1), what: scan.what, found: Vec::new() };
+    let (limit, version) = (scan.limit.max(1), CommonVersion::default());
+    let mut page = OpenPage { store, vbucket, owner, limit, what: scan.what, found: Vec::new(), version };
     let outcome = async {
         let after = scan.after.as_ref();
         match &scan.tab {
@@ -97,20 +141,21 @@ pub(super) async fn scan(
     };
     let outcome: Result<(), StoreError> = outcome.await;
     store.follow(outcome).await?;
-    Ok(page.found)
+    Ok(Page::new(page.version.get(), page.found))
 }
 
 /// A page that is being filled.
-struct Page<'a> {
+struct OpenPage<'a> {
     store: &'a ShardedRedis,
     vbucket: VBucket,
     owner: Owner,
     limit: usize,
     what: ScanWhat,
     found: Vec<Scanned>,
+    version: CommonVersion,
 }
 
-impl Page<'_> {
+impl OpenPage<'_> {
     fn room(&self) -> usize {
         self.limit.saturating_sub(self.found.len())
     }
@@ -137,7 +182,8 @@ impl Page<'_> {
             from = format!("({}", after.tab);
         }
         while self.room() > 0 {
-            let (tabs, last) = tab_page(self.store, self.vbucket, self.owner, &from, SCAN_TABS_MAX).await?;
+            let page = tab_page(self.store, self.vbucket, self.owner, &from, SCAN_TABS_MAX, None).await?;
+            let (tabs, last) = page.tabs.unwrap_or_default();
             let tabs: Vec<TabName> = tabs.into_iter().map(|(tab, _)| tab).collect();
             self.some_tabs(&tabs).await?;
             match last {
@@ -214,7 +260,9 @@ impl Page<'_> {
 
     /// Adds a script's answer for a Tab; returns the last entry if more may follow.
     fn take(&mut self, tab: &TabName, count: usize, reply: Reply) -> Result<Option<String>, StoreError> {
-        let found = result(self.vbucket, self.owner, reply)?;
+        let [version, entries, values, parts] = result(self.vbucket, self.owner, reply)?;
+        self.version.add(read_version(&version));
+        let found = [entries, values, parts];
         let (states, last) = read_states(tab, self.what, found)
             .ok_or(StoreError::Damaged { vbucket: self.vbucket, what: "state" })?;
         let is_full = last.1 == count;

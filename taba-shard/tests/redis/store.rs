@@ -141,8 +141,8 @@ async fn what_was_removed_is_swept_also_when_it_was_left() {
         .with_states(vec![(key("a"), Part::WHOLE, None)]);
     kit::done(&store, vbucket(1), removal).await;
     let len = || redis[0].command(&["HLEN", "{vb0001}"]);
-    // ver, own, of, the type and State of b, and how many Tabs there are and Clients of b.
-    assert_eq!(len(), "7");
+    // ver, tabs, own, of, the type and State of b, and how many Tabs there are and Clients of b.
+    assert_eq!(len(), "8");
     assert_eq!(redis[0].command(&["ZRANGE", "{vb0001}.tabs", "0", "-1"]), "b");
     assert_eq!(redis[0].command(&["EXISTS", "{vb0001}.streams", "{vb0001}.clients.a"]), "0");
     // As a process that ended between commit and sweep leaves it: tombstones, and entries that nothing needs.
@@ -155,7 +155,7 @@ async fn what_was_removed_is_swept_also_when_it_was_left() {
     assert_eq!(store.scan(vbucket(1), &everything(10)).await.unwrap(), []);
     let swept = store.sweep(vbucket(1)).await.unwrap();
     assert_eq!((swept.fields, swept.entries), (3, 6));
-    assert_eq!(len(), "3");
+    assert_eq!(len(), "4");
     assert_eq!(redis[0].command(&["KEYS", "{vb0001}*"]), "{vb0001}");
     assert_eq!(store.sweep(vbucket(1)).await.unwrap(), taba_shard::Swept::default());
 }

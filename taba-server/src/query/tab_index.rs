@@ -1,0 +1,87 @@
+//! [`TabIndex`]: the Tabs of all VBuckets, kept between queries.
+//!
+//! A list that is kept is answered from only when the store says, within the query, that it is still the one since its version:
+//! so what other Servers commit is seen at once, and a list of a history that was lost is never used.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use taba_core::{StoreError, TabName, TabType, VBucket, Version};
+
+use super::state::QueryState;
+
+/// Bytes of a Tab in a list besides its name: two pointers with lengths, and the head of its allocation.
+const TAB_BYTES: usize = 56;
+
+/// The Tabs of one VBucket, sorted by name.
+pub(super) type TabSlice = Arc<[(TabName, TabType)]>;
+
+/// The Tabs of VBuckets, up to a number of bytes.
+#[derive(Default)]
+pub(super) struct TabIndex {
+    kept: Mutex<KeptLists>,
+}
+
+#[derive(Default)]
+struct KeptLists {
+    lists: BTreeMap<VBucket, KeptList>,
+    bytes: usize,
+}
+
+struct KeptList {
+    since: Version,
+    tabs: TabSlice,
+    bytes: usize,
+}
+
+impl TabIndex {
+    fn kept(&self) -> MutexGuard<'_, KeptLists> {
+        // A panic leaves a list out at worst.
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn get(&self, vbucket: VBucket) -> Option<(Version, TabSlice)> {
+        self.kept().lists.get(&vbucket).map(|list| (list.since, Arc::clone(&list.tabs)))
+    }
+
+    fn put(&self, vbucket: VBucket, since: Version, tabs: &TabSlice, bytes_max: usize) {
+        let bytes = tabs.iter().map(|(name, _)| TAB_BYTES + name.as_str().len()).sum();
+        let mut kept = self.kept();
+        let before = kept.lists.remove(&vbucket).map_or(0, |list| list.bytes);
+        kept.bytes -= before;
+        if kept.bytes + bytes <= bytes_max {
+            kept.bytes += bytes;
+            kept.lists.insert(vbucket, KeptList { since, tabs: Arc::clone(tabs), bytes });
+        }
+    }
+}
+
+impl QueryState {
+    /// The Tabs of a VBucket, read only where they changed.
+    pub(super) async fn tabs(&self, vbucket: VBucket) -> Result<TabSlice, StoreError> {
+        let index = &self.shared.tab_index;
+        let kept = index.get(vbucket);
+        let list = self.store.tab_list(vbucket, kept.as_ref().map(|(since, _)| *since)).await?;
+        let tabs = match (list.tabs, kept) {
+            (None, Some((_, tabs))) => return Ok(tabs),
+            (tabs, _) => with_one_of_each_type(tabs.unwrap_or_default()),
+        };
+        if let Some(since) = list.since {
+            index.put(vbucket, since, &tabs, self.limits.tab_index_bytes_max);
+        }
+        Ok(tabs)
+    }
+}
+
+/// The same Tabs, sharing the texts of their types.
+fn with_one_of_each_type(tabs: Vec<(TabName, TabType)>) -> TabSlice {
+    let mut types = BTreeSet::new();
+    let shared = tabs.into_iter().map(|(name, tab_type)| match types.get(&tab_type) {
+        Some(known) => (name, TabType::clone(known)),
+        None => {
+            types.insert(tab_type.clone());
+            (name, tab_type)
+        }
+    });
+    shared.collect()
+}
