@@ -1,7 +1,9 @@
 //! What things cost. Each figure is the median of several rounds, printed with its spread; compare figures of one run
 //! only, since machines differ and share their cores with others.
 
+pub mod growth;
 pub mod load;
+pub mod processes;
 pub mod simulate;
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -9,6 +11,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::time::{ClockId, clock_gettime};
 use taba_tests::redis::Redis;
 
 /// Counts allocations, and the bytes that are allocated; a bench that wants to know installs it as its global allocator.
@@ -93,6 +96,21 @@ impl fmt::Display for Figure {
     }
 }
 
+/// The number that this share of the others does not exceed; NaN when there is none.
+pub fn percentile(numbers: &mut [f64], share: f64) -> f64 {
+    numbers.sort_by(f64::total_cmp);
+    let place = (numbers.len().max(1) - 1) as f64 * share;
+    numbers.get(place as usize).copied().unwrap_or(f64::NAN)
+}
+
+/// The slope of the line that fits best: least squares. NaN unless there are two different `x`.
+pub fn slope(points: &[(f64, f64)]) -> f64 {
+    let mean = |of: fn(&(f64, f64)) -> f64| points.iter().map(of).sum::<f64>() / points.len() as f64;
+    let (x, y) = (mean(|point| point.0), mean(|point| point.1));
+    let covariance: f64 = points.iter().map(|point| (point.0 - x) * (point.1 - y)).sum();
+    covariance / points.iter().map(|point| (point.0 - x).powi(2)).sum::<f64>()
+}
+
 /// How many rounds a figure is made of.
 pub const ROUNDS: usize = 15;
 
@@ -113,14 +131,21 @@ pub fn nanos_each(elapsed: Duration, operations: u64) -> f64 {
 }
 
 /// CPU seconds that this process has used so far, in all threads, user and system.
-///
-/// # Panics
-/// Where there is no `/proc`.
 pub fn cpu_seconds() -> f64 {
-    cpu_seconds_of(std::process::id())
+    seconds_of(ClockId::ProcessCPUTime)
 }
 
-/// The same of another process.
+/// CPU seconds that this thread has used so far, user and system.
+pub fn thread_cpu_seconds() -> f64 {
+    seconds_of(ClockId::ThreadCPUTime)
+}
+
+fn seconds_of(clock: ClockId) -> f64 {
+    let used = clock_gettime(clock);
+    used.tv_sec as f64 + used.tv_nsec as f64 / 1e9
+}
+
+/// The same of another process, in steps of 10 ms.
 ///
 /// # Panics
 /// Where there is no `/proc`, or no such process.
@@ -137,9 +162,21 @@ pub fn cpu_seconds_of(process: u32) -> f64 {
 /// # Panics
 /// Where there is no `/proc`, or no such process.
 pub fn resident_bytes(process: u32) -> u64 {
+    status_bytes(process, "VmRSS:")
+}
+
+/// The most that it ever had.
+///
+/// # Panics
+/// Where there is no `/proc`, or no such process.
+pub fn peak_resident_bytes(process: u32) -> u64 {
+    status_bytes(process, "VmHWM:")
+}
+
+fn status_bytes(process: u32, name: &str) -> u64 {
     let status =
         std::fs::read_to_string(format!("/proc/{process}/status")).expect("a Linux machine has /proc");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
     line.trim().trim_end_matches("kB").trim().parse::<u64>().unwrap_or(0) * 1024
 }
 

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use taba_agent::{Agent, RunningAgent};
-use taba_bench::{cpu_seconds, now, pause, print_machine, redis_cpu_seconds};
+use taba_bench::{cpu_seconds, now, pause, percentile, print_machine, redis_cpu_seconds};
 use taba_client::{Client, Config};
 use taba_core::{MemoryStore, Store};
 use taba_examples::verify::get;
@@ -175,8 +175,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let (elapsed, cpu) = (start.elapsed().as_secs_f64(), cpu_seconds() - cpu);
     assert_eq!(counted()?, recorded, "every event is counted once");
-    millis.sort_by(f64::total_cmp);
-    let at = |share: f64| millis[((millis.len() - 1) as f64 * share) as usize];
     println!(
         "{kind}: {recorded} raw CounterGroup events of {CLIENTS} clients * {THREADS} threads, {TABS} tabs, all counted: \
          {:.0} events/s (wanted: 500000 or more), {:.2} CPU s per million in this process",
@@ -193,9 +191,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!(
         "{kind}: record to visible under that load, {} events: p50 {:.0} ms, p99 {:.0} ms (wanted: 1000 ms or less), max {:.0} ms",
         millis.len(),
-        at(0.5),
-        at(0.99),
-        at(1.0)
+        percentile(&mut millis, 0.5),
+        percentile(&mut millis, 0.99),
+        percentile(&mut millis, 1.0)
     );
     let Stack { runtime, server, agent, .. } = stack;
     drop((clients, canary));
