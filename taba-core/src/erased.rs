@@ -143,6 +143,8 @@ pub trait AnyHandler: Send + Sync + 'static {
     fn clamp(&self, state: &mut AnyState, latest: Timestamp);
     /// [`Handler::tally`].
     fn tally(&self, projection: &AnyProjection) -> Option<String>;
+    /// [`Handler::tallies`].
+    fn tallies(&self) -> bool;
     /// [`Handler::error_bound`].
     fn error_bound(&self, projection: &AnyProjection) -> Option<f64>;
     /// [`Handler::caveats`].
@@ -306,6 +308,10 @@ impl<H: Handler> AnyHandler for H {
 
     fn tally(&self, projection: &AnyProjection) -> Option<String> {
         Handler::tally(self, projection_of::<H>(projection))
+    }
+
+    fn tallies(&self) -> bool {
+        Handler::tallies(self)
     }
 
     fn error_bound(&self, projection: &AnyProjection) -> Option<f64> {

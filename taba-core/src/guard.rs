@@ -176,6 +176,11 @@ impl Guarded {
         guard("tally", || self.handler.tally(projection))
     }
 
+    /// [`Handler::tallies`](crate::Handler::tallies).
+    pub fn tallies(&self) -> Guard<bool> {
+        guard("tallies", || self.handler.tallies())
+    }
+
     pub fn error_bound(&self, projection: &AnyProjection) -> Guard<Option<f64>> {
         guard("error_bound", || self.handler.error_bound(projection))
     }

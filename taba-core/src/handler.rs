@@ -299,6 +299,12 @@ pub trait Handler: Send + Sync + 'static {
         None
     }
 
+    /// Whether [`tally`](Self::tally) ever gives a word. Where it never does, and this says so, queries merge the States of a Tab
+    /// and project them once, by the law of `projecting`, and keep what they merged.
+    fn tallies(&self) -> bool {
+        true
+    }
+
     /// The largest relative error of the estimates in a Projection, if any: 0.01 for one per cent. Estimates without
     /// such a bound have a [standard error](Caveats::standard_error).
     fn error_bound(&self, projection: &Self::Projection) -> Option<f64> {

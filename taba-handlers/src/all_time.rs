@@ -131,6 +131,10 @@ impl<H: Handler> Handler for AllTime<H> {
         self.0.clamp(&mut state.state, latest);
     }
 
+    fn tallies(&self) -> bool {
+        self.0.tallies()
+    }
+
     fn tally(&self, projection: &Self::Projection) -> Option<String> {
         if projection.is_later { None } else { self.0.tally(&projection.said) }
     }

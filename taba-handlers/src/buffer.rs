@@ -160,6 +160,10 @@ impl Handler for Buffer {
         self.merge(into, other);
     }
 
+    fn tallies(&self) -> bool {
+        false
+    }
+
     fn encoded_bytes_max(&self) -> usize {
         // Times, tag and length of each reading, or a number; the text; the one that passes the bound.
         let each = 10 + Stamp::ENCODED_BYTES_MAX + 1 + 8;

@@ -243,6 +243,10 @@ impl<H: Handler> Handler for ByKey<H> {
         into.is_over |= is_over || other.is_over;
     }
 
+    fn tallies(&self) -> bool {
+        false
+    }
+
     fn encoded_bytes_max(&self) -> usize {
         10 + self.keys_max * (2 + Keyed::KEY_BYTES_MAX) + (self.keys_max + 1) * self.inner.encoded_bytes_max()
     }

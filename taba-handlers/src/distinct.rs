@@ -198,6 +198,10 @@ impl Handler for Distinct {
         self.merge(into, other);
     }
 
+    fn tallies(&self) -> bool {
+        false
+    }
+
     fn encoded_bytes_max(&self) -> usize {
         Registers::ENCODED_BYTES_MAX
     }

@@ -150,6 +150,10 @@ macro_rules! group {
                 $(self.parts.$place.clamp(&mut state.$place, latest);)+
             }
 
+            fn tallies(&self) -> bool {
+                self.parts.0.tallies() $(|| self.parts.$place.tallies())+
+            }
+
             fn tally(&self, projection: &Self::Projection) -> Option<String> {
                 let first = self.parts.0.tally(&projection.0);
                 first$(.or_else(|| self.parts.$place.tally(&projection.$place)))+

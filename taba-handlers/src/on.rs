@@ -136,6 +136,10 @@ impl<V: Value, H: Handler> Handler for On<V, H> {
         self.inner.clamp(state, latest);
     }
 
+    fn tallies(&self) -> bool {
+        self.inner.tallies()
+    }
+
     fn tally(&self, projection: &Self::Projection) -> Option<String> {
         self.inner.tally(projection)
     }

@@ -145,6 +145,10 @@ impl Handler for Sum {
         into.merge(other);
     }
 
+    fn tallies(&self) -> bool {
+        false
+    }
+
     fn encoded_bytes_max(&self) -> usize {
         SumState::ENCODED_BYTES_MAX
     }

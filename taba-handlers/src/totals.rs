@@ -95,6 +95,10 @@ impl Handler for Totals {
         self.merge(into, other);
     }
 
+    fn tallies(&self) -> bool {
+        false
+    }
+
     fn encoded_bytes_max(&self) -> usize {
         TotalsState::ENCODED_BYTES_MAX
     }

@@ -294,6 +294,10 @@ impl<H: Handler> Handler for Windowed<H> {
         }
     }
 
+    fn tallies(&self) -> bool {
+        self.inner.tallies()
+    }
+
     fn tally(&self, projection: &Self::Projection) -> Option<String> {
         if self.is_unknown(projection) { None } else { self.inner.tally(&self.merged(projection)) }
     }

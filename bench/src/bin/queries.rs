@@ -13,7 +13,7 @@ use axum::http::Request;
 use bytes::Bytes;
 use clap::{Parser, ValueEnum};
 use futures::stream::{self, StreamExt};
-use taba_bench::{Figure, noise, now, print_machine, resident_bytes};
+use taba_bench::{Figure, cpu_seconds, noise, now, print_machine, resident_bytes};
 use taba_core::limits::COMMIT_PAIRS_MAX;
 use taba_core::{
     ClientId, Commit, Committed, Envelope, Event, Handler, MemoryStore, Part, StateKey, Store, TabName,
@@ -133,7 +133,7 @@ impl Bench {
     }
 
     async fn print(&self, what: &str, paths: impl Iterator<Item = String>) {
-        let (mut millis, mut bytes) = (Vec::new(), 0);
+        let (mut millis, mut bytes, cpu) = (Vec::new(), 0, cpu_seconds());
         for path in paths {
             let (took, found) = self.ask(&path).await;
             millis.push(took);
@@ -142,7 +142,9 @@ impl Bench {
         let first = millis[0];
         millis.sort_by(f64::total_cmp);
         let p99 = millis[(millis.len() - 1) * 99 / 100];
-        println!("{what}: first {first:.1} ms; {} ms; p99 {p99:.1} ms; {bytes} bytes", Figure::of(millis));
+        let cpu = (cpu_seconds() - cpu) * 1e3 / millis.len() as f64;
+        let figure = Figure::of(millis);
+        println!("{what}: first {first:.1} ms; {figure} ms; p99 {p99:.1} ms; {cpu:.1} ms CPU; {bytes} bytes");
     }
 }
 
@@ -180,10 +182,14 @@ async fn run(cli: &Cli, store: Arc<dyn Store>) {
     println!("one Tab after a commit to it: {} ms; p99 {:.1} ms", Figure::of(after.clone()), after[198]);
     let before = resident_bytes(std::process::id());
     for what in ["all aggregates", "the same again", "the same again"] {
+        let cpu = cpu_seconds();
         let (millis, bytes) = bench.ask("/v2/tabs").await;
+        let cpu = (cpu_seconds() - cpu) * 1e9 / states as f64;
         let grown = resident_bytes(std::process::id()).saturating_sub(before) >> 20;
         let each = millis * 1e6 / states as f64;
-        println!("{what}: {millis:.0} ms, {each:.0} ns a State, {bytes} bytes, {grown} MiB more resident");
+        println!(
+            "{what}: {millis:.0} ms, {each:.0} ns and {cpu:.0} ns CPU a State, {bytes} bytes, {grown} MiB more resident"
+        );
     }
 }
 

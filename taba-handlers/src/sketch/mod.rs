@@ -83,6 +83,10 @@ impl Handler for Sketch {
         into.merge(other);
     }
 
+    fn tallies(&self) -> bool {
+        false
+    }
+
     fn encoded_bytes_max(&self) -> usize {
         SketchState::ENCODED_BYTES_MAX
     }

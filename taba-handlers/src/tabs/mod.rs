@@ -115,6 +115,10 @@ macro_rules! tab_type {
                 ::taba_core::Handler::clamp(&self.0, state, latest);
             }
 
+            fn tallies(&self) -> bool {
+                ::taba_core::Handler::tallies(&self.0)
+            }
+
             fn tally(&self, projection: &Self::Projection) -> Option<String> {
                 ::taba_core::Handler::tally(&self.0, projection)
             }

@@ -7,7 +7,7 @@ use taba_core::{Commit, VBucket, Version};
 
 /// The versions of a VBucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Head {
+pub(super) struct StoredVersions {
     /// The one that it is at.
     pub(super) version: Version,
     /// The one since which its Tabs are the same, or a later one.
@@ -16,7 +16,7 @@ pub(super) struct Head {
 
 /// The versions of all VBuckets. The writer changes them when a commit is on the disk, before it says so.
 #[derive(Debug)]
-pub(super) struct Heads(Mutex<BTreeMap<VBucket, Option<Head>>>);
+pub(super) struct Heads(Mutex<BTreeMap<VBucket, Option<StoredVersions>>>);
 
 impl Heads {
     /// As the file has them: `None` for a damaged one; those that were never written are left out.
@@ -26,20 +26,20 @@ impl Heads {
         heads
     }
 
-    fn all(&self) -> MutexGuard<'_, BTreeMap<VBucket, Option<Head>>> {
+    fn all(&self) -> MutexGuard<'_, BTreeMap<VBucket, Option<StoredVersions>>> {
         // Each is replaced as a whole.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// `None` when it is damaged.
-    pub(super) fn get(&self, vbucket: VBucket) -> Option<Head> {
-        let never = Head { version: Version::NEVER, tabs_since: Version::NEVER };
+    pub(super) fn get(&self, vbucket: VBucket) -> Option<StoredVersions> {
+        let never = StoredVersions { version: Version::NEVER, tabs_since: Version::NEVER };
         self.all().get(&vbucket).copied().unwrap_or(Some(never))
     }
 
     /// The file was opened again.
     pub(super) fn replace(&self, versions: BTreeMap<VBucket, Option<Version>>) {
-        let head = |version| Head { version, tabs_since: version };
+        let head = |version| StoredVersions { version, tabs_since: version };
         *self.all() = versions.into_iter().map(|(vbucket, version)| (vbucket, version.map(head))).collect();
     }
 
@@ -47,7 +47,7 @@ impl Heads {
     pub(super) fn committed(&self, vbucket: VBucket, commit: &Commit) {
         let before = self.get(vbucket).map_or(commit.next, |head| head.tabs_since);
         let tabs_since = if commit.tabs.is_empty() { before } else { commit.next };
-        self.all().insert(vbucket, Some(Head { version: commit.next, tabs_since }));
+        self.all().insert(vbucket, Some(StoredVersions { version: commit.next, tabs_since }));
     }
 
     /// The VBucket is damaged.

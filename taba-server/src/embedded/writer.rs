@@ -10,7 +10,7 @@ use taba_core::{Commit, Committed, StoreError, VBucket};
 use tokio::sync::oneshot;
 
 use super::file::{DatabaseFile, Pair, is_damage};
-use super::heads::{Head, Heads};
+use super::heads::{Heads, StoredVersions};
 use super::{layout, unavailable};
 
 /// Pairs in one transaction, about: beyond, waiting costs more than another sync.
@@ -95,7 +95,7 @@ impl StoreWriter {
         let mut group: BTreeMap<VBucket, PendingCommit> = BTreeMap::new();
         for pending in waiting {
             let pairs = pending.commit.pairs();
-            let Some(Head { version: found, .. }) = self.heads.get(pending.vbucket) else {
+            let Some(StoredVersions { version: found, .. }) = self.heads.get(pending.vbucket) else {
                 let vbucket = pending.vbucket;
                 answer(pending, Err(StoreError::Damaged { vbucket, what: "version or page" }));
                 continue;

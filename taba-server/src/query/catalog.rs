@@ -1,12 +1,13 @@
 //! Lists the chosen Tabs, and reads their States page by page.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::stream::{self, StreamExt};
 use taba_core::{
-    AnyState, ClientId, Envelope, Guarded, Panicked, Part, Registry, Scan, Scanned, StateKey, TabName,
-    TabType, VBucket,
+    AnyState, ClientId, Envelope, Guarded, Page, Panicked, Part, Registry, Scan, Scanned, StateKey, TabName,
+    TabType, VBucket, Version,
 };
 
 use super::chooser::TabChooser;
@@ -15,6 +16,8 @@ use super::fault::{self, StateFault, Unreadable};
 use super::missing::Coverage;
 use super::selection::Selection;
 use super::state::QueryState;
+use super::tab_cache::{TabCache, TabVersions, stored_bytes};
+use super::tab_index::TabsNow;
 
 /// A chosen Tab.
 #[derive(Clone, Debug)]
@@ -41,12 +44,16 @@ pub(super) async fn listed(
     let (places, rules) = state.vbuckets_of(selection).await;
     let chooser = TabChooser::of(selection);
     let mut answers = stream::iter(places)
-        .map(|vbucket| async move { (vbucket, coverage.read(vbucket, state.tabs(vbucket)).await) })
+        .map(|vbucket| async move {
+            let tabs = state.shared.tab_index.tabs(&*state.store, vbucket, state.limits.tab_index_bytes_max);
+            (vbucket, coverage.read(vbucket, tabs).await)
+        })
         .buffer_unordered(state.limits.vbuckets_at_once.max(1));
-    while let Some((vbucket, tabs)) = answers.next().await {
+    while let Some((vbucket, now)) = answers.next().await {
         // What is kept makes nobody wait.
         tokio::task::yield_now().await;
-        let Some(tabs) = tabs else { continue };
+        let Some(TabsNow { version, tabs }) = now else { continue };
+        coverage.found_at(vbucket, version);
         found.extend(chooser.of_list(&tabs).map(|(name, tab_type)| ListedTab {
             name: name.clone(),
             tab_type: tab_type.clone(),
@@ -104,6 +111,17 @@ pub(super) struct TabStates {
     /// States that were read, by Client, until nothing more can come to theirs; `None` when merging them failed.
     merged: BTreeMap<ClientId, Option<DecodedRow>>,
     began: bool,
+    /// The States of each VBucket, if they are to be kept, or were.
+    stored: Option<StoredStates>,
+}
+
+/// States as they are stored, of each VBucket.
+struct StoredStates {
+    homes: Vec<Vec<Scanned>>,
+    /// Bytes that more may take.
+    room: usize,
+    /// Whether they were kept, and are not to be read.
+    is_kept: bool,
 }
 
 /// How far a VBucket is read.
@@ -111,13 +129,39 @@ struct HomeCursor {
     vbucket: VBucket,
     after: Option<StateKey>,
     done: bool,
+    /// The one version that all of it was read at; the inner `None` for several. The outer: nothing was read.
+    version: Option<Option<Version>>,
 }
 
 impl TabStates {
     pub(super) fn of(tab: ListedTab) -> Self {
-        let home = |vbucket: &VBucket| HomeCursor { vbucket: *vbucket, after: None, done: false };
+        let home =
+            |vbucket: &VBucket| HomeCursor { vbucket: *vbucket, after: None, done: false, version: None };
         let homes = tab.homes.iter().map(home).collect();
-        Self { tab, from: None, homes, merged: BTreeMap::new(), began: false }
+        Self { tab, from: None, homes, merged: BTreeMap::new(), began: false, stored: None }
+    }
+
+    /// Keeps what is read, for [`into_stored`](Self::into_stored).
+    pub(super) fn keeping(self, bytes_max: usize) -> Self {
+        let (homes, room) = (vec![Vec::new(); self.homes.len()], TabCache::entry_bytes_max(bytes_max));
+        Self { stored: Some(StoredStates { homes, room, is_kept: false }), ..self }
+    }
+
+    /// Instead of reading, takes what is kept.
+    pub(super) fn with_kept(self, homes: &[Vec<Scanned>]) -> Self {
+        Self { stored: Some(StoredStates { homes: homes.to_vec(), room: 0, is_kept: true }), ..self }
+    }
+
+    /// The States as they are stored, if they were read to be kept and are not too many.
+    pub(super) fn into_stored(self) -> Option<Arc<[Vec<Scanned>]>> {
+        Some(self.stored.filter(|stored| !stored.is_kept)?.homes.into())
+    }
+
+    /// The version of each VBucket that all of the Tab was read at, if there is one.
+    pub(super) fn read_at(&self) -> Option<TabVersions> {
+        let is_whole = self.from.is_none() && !self.tab.is_partial;
+        let at = |home: &HomeCursor| Some((home.vbucket, home.version??)).filter(|_| home.done);
+        self.homes.iter().map(at).collect::<Option<_>>().filter(|_| is_whole)
     }
 
     pub(super) fn from(self, from: Option<ClientId>) -> Self {
@@ -147,8 +191,15 @@ impl TabStates {
             return None;
         }
         let mut page = StatesPage { lacks_states: self.tab.is_partial, ..StatesPage::default() };
-        for (place, scanned) in self.read(state, coverage).await {
-            self.add(state, chosen, place, scanned, &mut page);
+        if let Some(kept) = self.stored.take_if(|stored| stored.is_kept) {
+            for (place, scanned) in kept.homes.into_iter().enumerate() {
+                self.add(state, chosen, place, Some(Page::new(None, scanned)), &mut page);
+                self.homes[place].done = true;
+            }
+        } else {
+            for (place, scanned) in self.read(state, coverage).await {
+                self.add(state, chosen, place, scanned, &mut page);
+            }
         }
         // Behind the last Client that every VBucket was read up to, more may come.
         let open = self.homes.iter().filter(|home| !home.done).map(|home| home.after.as_ref());
@@ -164,7 +215,7 @@ impl TabStates {
     }
 
     /// Reads on where the least has been read; all VBuckets the first time.
-    async fn read(&self, state: &QueryState, coverage: &Coverage) -> Vec<(usize, Option<Vec<Scanned>>)> {
+    async fn read(&self, state: &QueryState, coverage: &Coverage) -> Vec<(usize, Option<Page>)> {
         let limit = self.page_states(state);
         let open = || self.homes.iter().enumerate().filter(|(_, home)| !home.done);
         let least = open().map(|(_, home)| home.after.as_ref()).min();
@@ -174,7 +225,7 @@ impl TabStates {
                 .with_tab(self.tab.name.clone())
                 .with_after(home.after.clone().or_else(|| self.before_first()))
                 .with_limit(limit);
-            async move { (place, coverage.read(home.vbucket, state.store.scan(home.vbucket, &scan)).await) }
+            async move { (place, coverage.read(home.vbucket, state.store.page(home.vbucket, &scan)).await) }
         });
         let reads: Vec<_> = reads.collect();
         stream::iter(reads).buffer_unordered(state.limits.vbuckets_at_once.max(1)).collect().await
@@ -192,15 +243,17 @@ impl TabStates {
         state: &QueryState,
         chosen: &Selection,
         place: usize,
-        scanned: Option<Vec<Scanned>>,
+        read: Option<Page>,
         page: &mut StatesPage,
     ) {
         let limit = self.page_states(state);
         let Some(home) = self.homes.get_mut(place) else { return };
-        let Some(scanned) = scanned else {
+        let Some(Page { version, states: scanned, .. }) = read else {
             (home.done, page.lacks_states, self.tab.is_partial) = (true, true, true);
             return;
         };
+        home.version = Some(version.filter(|_| home.version.is_none_or(|before| before == version)));
+        keep(&mut self.stored, place, &scanned);
         home.done = scanned.len() < limit;
         home.after = scanned.last().map(|last| last.key.clone());
         let is_wanted = |client: &ClientId| {
@@ -214,6 +267,16 @@ impl TabStates {
                 fault::add(&mut page.faults, fault);
             }
         }
+    }
+}
+
+/// Adds States to those that are to be kept; if they are too many, none are.
+fn keep(stored: &mut Option<StoredStates>, place: usize, scanned: &[Scanned]) {
+    let bytes: usize = scanned.iter().map(stored_bytes).sum();
+    *stored = stored.take().filter(|stored| bytes <= stored.room);
+    if let Some(stored) = stored {
+        stored.room -= bytes;
+        stored.homes[place].extend_from_slice(scanned);
     }
 }
 

@@ -12,7 +12,9 @@ use serde_json::{Value, json};
 use taba_core::MetricKind::{self, Counter, Gauge};
 use taba_core::{MetricsText, TabName, unescape_label};
 
-use super::aggregate::{Aggregate, Query, aggregates};
+use super::aggregate::Aggregate;
+use super::aggregates::aggregates;
+use super::context::Query;
 use super::error::QueryError;
 use super::fault::QueryItem;
 use super::ledger::{Account, Ledger, ledger};

@@ -1,12 +1,13 @@
 //! [`MissingPart`]: the part of the store that a query could not read. The rest is answered.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Serialize, Serializer};
-use taba_core::{Store, StoreError, VBucket};
+use taba_core::{Store, StoreError, VBucket, Version};
 
 use super::error::QueryError;
+use super::tab_cache::TabVersions;
 
 /// Causes listed in full; the rest is left out.
 const CAUSES_MAX: usize = 8;
@@ -107,11 +108,13 @@ pub(super) struct Coverage {
 
 #[derive(Default)]
 struct CoverageState {
-    /// Successful reads since the last [`Coverage::settle`].
+    /// Successful reads, or ones that were not needed, since the last [`Coverage::settle`].
     read: u64,
     /// The first error since the last [`Coverage::settle`].
     failed: Option<QueryError>,
     missing: Option<MissingPart>,
+    /// The versions that VBuckets were found at.
+    versions: BTreeMap<VBucket, Version>,
     /// Shards that did not answer; they are not asked again in this query.
     away: BTreeSet<String>,
 }
@@ -142,6 +145,24 @@ impl Coverage {
                 None
             }
         }
+    }
+
+    /// Notes the version that a VBucket was found at.
+    pub(super) fn found_at(&self, vbucket: VBucket, version: Option<Version>) {
+        if let Some(version) = version {
+            self.seen().versions.insert(vbucket, version);
+        }
+    }
+
+    /// The versions that these VBuckets were found at; `None` if that is not known of all.
+    pub(super) fn versions(&self, vbuckets: &[VBucket]) -> Option<TabVersions> {
+        let seen = self.seen();
+        vbuckets.iter().map(|vbucket| Some((*vbucket, *seen.versions.get(vbucket)?))).collect()
+    }
+
+    /// Notes that what a read would have brought is kept.
+    pub(super) fn has_kept(&self) {
+        self.seen().read += 1;
     }
 
     /// Notes that a VBucket could not be read completely.

@@ -6,19 +6,20 @@
 //!
 //! | query | answer | cost |
 //! |---|---|---|
-//! | `GET /v2/tabs` | one aggregate for each Tab, or for each combination of labels (`by=`) | its States |
+//! | `GET /v2/tabs` | one aggregate for each Tab, or for each combination of labels (`by=`) | its States, of VBuckets that changed |
 //! | `GET /v2/projections` | one projection for each Client and Tab | its States |
-//! | `GET /v2/super` | one aggregate over all chosen Tabs, which must be of one type | its States |
+//! | `GET /v2/super` | one aggregate over all chosen Tabs, which must be of one type | as `/v2/tabs` |
 //! | `GET /v2/names`, `/v2/types` | all Tabs, all types | a look at every VBucket; the names of those whose Tabs changed |
 //! | `GET /v2/clients` | all Clients | the keys of every State |
 //! | `GET /v2/ledger` | recorded = folded + dropped + in flight, for each Client | every State |
-//! | `GET /v2/watch` | server-sent events: changed aggregates | as `/v2/tabs`, each interval |
+//! | `GET /v2/watch` | server-sent events: changed aggregates | as `/v2/tabs`, each interval: States of VBuckets that changed |
 //! | `GET /v2/status`, `/metrics` | the Server's own counters | none; the Ledger, unless `ledger=false` |
 //! | `GET /v2/spread`, `POST /v2/spread` | which Tabs are split over several VBuckets; splits some | a few States; a wait for replicas |
 //! | `DELETE /v2/tabs`, `POST /v2/prune` | the number of removed States | the States examined |
 //!
 //! Every query that does not name its Tabs looks at every VBucket: a few µs each, and what changed there since names of Tabs were
-//! last read (`Limits::tab_index_bytes_max`).
+//! last read (`Limits::tab_index_bytes_max`). Several Tabs are read at a time (`Limits::tabs_ahead`). What was read for aggregates is kept while
+//! nobody commits to its VBuckets (`Limits::tab_cache_bytes_max`): then each Tab costs one projection.
 //!
 //! # Parameters
 //! - `name=delay;to=MEM,departures` chooses exactly these Tabs; `base=delay` all labels of `delay`; `type=Gauge` a
@@ -51,9 +52,12 @@
 
 mod admission;
 mod aggregate;
+mod aggregates;
+mod ahead;
 mod answer;
 mod catalog;
 mod chooser;
+mod context;
 mod deadline;
 mod error;
 mod fault;
@@ -74,13 +78,17 @@ mod selection;
 mod spread;
 mod spread_cache;
 mod state;
+mod sums;
+mod tab_cache;
 mod tab_index;
 mod text;
 mod times;
 mod upkeep;
 mod watch;
 
-pub use aggregate::{Aggregate, Quality, Query, aggregates, super_aggregate};
+pub use aggregate::{Aggregate, Quality};
+pub use aggregates::{aggregates, super_aggregate};
+pub use context::Query;
 pub use error::QueryError;
 pub(crate) use error::refuse;
 pub use fault::{QueryItem, StateFault};

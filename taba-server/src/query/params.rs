@@ -2,7 +2,7 @@
 
 use taba_core::{ClientId, Format, NameError, Spread, SpreadTabs, TabName, TabType};
 
-use super::aggregate::Query;
+use super::context::Query;
 use super::error::QueryError;
 use super::selection::{Pattern, Selection};
 use super::state::Limits;

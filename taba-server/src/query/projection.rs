@@ -1,14 +1,17 @@
 //! Projections: the value of each Tab for each Client.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
+use futures::future::FutureExt;
 use futures::stream::{self, Stream, TryStreamExt};
 use serde::Serialize;
 use serde_json::Value;
 use taba_core::{Caveats, ClientId, Panicked, TabName, TabType, Timestamp};
 
-use super::aggregate::{Query, QueryContext};
+use super::ahead::ReadAhead;
 use super::catalog::{DecodedRow, ListedTab, TabStates};
+use super::context::{Query, QueryContext};
 use super::error::QueryError;
 use super::fault::QueryItem;
 use super::state::QueryState;
@@ -49,7 +52,7 @@ pub struct ClientProjection {
 /// The stream ends after its first error. Requires a tokio runtime.
 ///
 /// # Cost
-/// Memory: the list of chosen Tabs, one page of States.
+/// Memory: the list of chosen Tabs; of each Tab that is read at a time, one page of States.
 pub fn projections(
     state: &QueryState,
     query: Query,
@@ -57,9 +60,8 @@ pub fn projections(
     let (state, query_time) = (state.clone(), state.limits.query_time);
     let open = async move {
         let context = QueryContext::new(state, query).await;
-        let tabs = context.listed().await?.into();
-        let cursor =
-            ProjectionCursor { context, tabs, open: None, ready: VecDeque::new(), is_finished: false };
+        let tabs = context.listed().await?;
+        let cursor = ProjectionCursor::new(Arc::new(context), tabs);
         Ok::<_, QueryError>(stream::try_unfold(cursor, |mut cursor| async move {
             Ok(cursor.next().await?.map(|item| (item, cursor)))
         }))
@@ -67,46 +69,76 @@ pub fn projections(
     deadline::stream(query_time, stream::once(open).try_flatten())
 }
 
+type ProjectionItem = QueryItem<ClientProjection>;
+
+/// A Tab whose first page was read.
+struct OpenTab {
+    tab: ListedTab,
+    states: TabStates,
+    first: Option<Vec<ProjectionItem>>,
+}
+
 struct ProjectionCursor {
-    context: QueryContext,
-    tabs: VecDeque<ListedTab>,
-    open: Option<(ListedTab, TabStates)>,
-    ready: VecDeque<QueryItem<ClientProjection>>,
+    context: Arc<QueryContext>,
+    reads: ReadAhead<OpenTab>,
+    open: Option<OpenTab>,
+    ready: VecDeque<ProjectionItem>,
     is_finished: bool,
 }
 
 impl ProjectionCursor {
-    async fn next(&mut self) -> Result<Option<QueryItem<ClientProjection>>, QueryError> {
+    fn new(context: Arc<QueryContext>, tabs: Vec<ListedTab>) -> Self {
+        let of = Arc::clone(&context);
+        let reads = tabs.into_iter().map(move |tab| {
+            let context = Arc::clone(&of);
+            let read = async move {
+                let query = &context.query;
+                let from = query.from_client.clone().filter(|_| query.selection.begins_with(&tab.name));
+                let mut states = TabStates::of(tab.clone()).from(from);
+                let first = context.page(&tab, &mut states).await;
+                OpenTab { tab, states, first }
+            };
+            read.boxed()
+        });
+        let reads = ReadAhead::new(&context.state, reads);
+        Self { context, reads, open: None, ready: VecDeque::new(), is_finished: false }
+    }
+
+    async fn next(&mut self) -> Result<Option<ProjectionItem>, QueryError> {
         loop {
             if let Some(item) = self.ready.pop_front() {
                 return Ok(Some(item));
             }
-            let Some((tab, states)) = &mut self.open else {
-                let Some(tab) = self.tabs.pop_front() else {
-                    let missing = if self.is_finished { None } else { self.context.finish()? };
-                    self.is_finished = true;
-                    return Ok(missing.map(QueryItem::Missing));
+            if let Some(OpenTab { tab, states, first }) = &mut self.open {
+                let page = match first.take() {
+                    Some(first) => Some(first),
+                    None => self.context.page(tab, states).await,
                 };
-                let query = &self.context.query;
-                let from = query.from_client.clone().filter(|_| query.selection.begins_with(&tab.name));
-                self.open = Some((tab.clone(), TabStates::of(tab).from(from)));
-                continue;
-            };
-            let QueryContext { state, query, coverage, .. } = &self.context;
-            match states.next(state, &query.selection, coverage).await {
-                None => self.open = None,
-                Some(page) => {
-                    let row = |opened| self.context.projection(tab, opened, page.lacks_states);
-                    self.ready.extend(page.opened.iter().map(row));
-                    self.ready.extend(page.faults.into_iter().map(QueryItem::Fault));
+                match page {
+                    Some(page) => self.ready.extend(page),
+                    None => self.open = None,
                 }
+                continue;
+            }
+            self.open = self.reads.next().await;
+            if self.open.is_none() {
+                let missing = if self.is_finished { None } else { self.context.finish()? };
+                self.is_finished = true;
+                return Ok(missing.map(QueryItem::Missing));
             }
         }
     }
 }
 
 impl QueryContext {
-    fn projection(&self, tab: &ListedTab, opened: &DecodedRow, partial: bool) -> QueryItem<ClientProjection> {
+    /// The next page of a Tab; `None` at its end.
+    async fn page(&self, tab: &ListedTab, states: &mut TabStates) -> Option<Vec<ProjectionItem>> {
+        let page = states.next(&self.state, &self.query.selection, &self.coverage).await?;
+        let rows = page.opened.iter().map(|opened| self.projection(tab, opened, page.lacks_states));
+        Some(rows.chain(page.faults.into_iter().map(QueryItem::Fault)).collect())
+    }
+
+    fn projection(&self, tab: &ListedTab, opened: &DecodedRow, partial: bool) -> ProjectionItem {
         match self.try_projection(tab, opened, partial) {
             Ok(projection) => QueryItem::Row(projection),
             Err(panicked) => {
@@ -122,7 +154,7 @@ impl QueryContext {
         opened: &DecodedRow,
         partial: bool,
     ) -> Result<ClientProjection, Panicked> {
-        let projection = self.project(opened)?;
+        let projection = self.project(&opened.handler, &opened.state)?;
         Ok(ClientProjection {
             name: tab.name.clone(),
             tab_type: tab.tab_type.clone(),

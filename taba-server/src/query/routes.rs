@@ -11,8 +11,9 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use taba_core::HttpReason;
 
-use super::aggregate::{Query, aggregates, super_aggregate};
+use super::aggregates::{aggregates, super_aggregate};
 use super::answer::{AnswerShape, respond, respond_all};
+use super::context::Query;
 use super::error::{QueryError, refuse};
 use super::ledger::ledger;
 use super::lists::{clients, names, types};

@@ -6,12 +6,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde::Serialize;
-use taba_core::{ClientId, LogThrottle, Panicked, Registry, Store, TabName, TabType, Timestamp, Version};
+use taba_core::{
+    ClientId, Guarded, LogThrottle, Panicked, Registry, Store, TabName, TabType, Timestamp, Version,
+};
 use tokio::sync::{Semaphore, watch};
 
 use super::fault::{StateFault, Unreadable};
 use super::note::NotesCache;
 use super::spread_cache::SpreadCache;
+use super::tab_cache::TabCache;
 use super::tab_index::TabIndex;
 use crate::clock::Clock;
 use crate::panics::HandlerPanic;
@@ -34,6 +37,11 @@ pub struct Limits {
     pub tabs_max: usize,
     /// Bytes of the names of Tabs that are kept between queries, about 90 a Tab; what does not fit is read for each query.
     pub tab_index_bytes_max: usize,
+    /// Tabs that are read ahead of what is being answered, over all queries; each holds a page of States. 0: each query reads one
+    /// after the other, on one core.
+    pub tabs_ahead: usize,
+    /// Bytes of what was read of Tabs that are kept between queries, for those of VBuckets that do not change; 0 keeps nothing.
+    pub tab_cache_bytes_max: usize,
     /// Bytes of one compiled regular expression.
     pub regex_bytes_max: usize,
     /// Distinct words in `clients_by_value`; the rest counts as `other`.
@@ -64,6 +72,8 @@ impl Default for Limits {
             vbuckets_at_once: 16,
             tabs_max: 5_000_000,
             tab_index_bytes_max: 128 * 1024 * 1024,
+            tabs_ahead: 32,
+            tab_cache_bytes_max: 64 * 1024 * 1024,
             regex_bytes_max: 1024 * 1024,
             tally_words_max: 1000,
             faults_max: 100,
@@ -100,6 +110,9 @@ pub(super) struct Shared {
     pub(super) notes: NotesCache,
     pub(super) spread: SpreadCache,
     pub(super) tab_index: TabIndex,
+    pub(super) tab_cache: TabCache,
+    /// Room for Tabs that are read ahead.
+    pub(super) ahead: Arc<Semaphore>,
     pub(super) queries: Arc<Semaphore>,
     pub(super) watches: Arc<Semaphore>,
     pub(super) closing: watch::Sender<bool>,
@@ -169,6 +182,8 @@ impl QueryState {
             notes: NotesCache::default(),
             spread: SpreadCache::default(),
             tab_index: TabIndex::default(),
+            tab_cache: TabCache::default(),
+            ahead: Arc::new(Semaphore::new(limits.tabs_ahead)),
             queries: Arc::new(Semaphore::new(limits.queries_max)),
             watches: Arc::new(Semaphore::new(limits.watches_max)),
             closing: watch::Sender::new(false),
@@ -199,6 +214,12 @@ impl QueryState {
 
     pub(super) fn now(&self) -> Timestamp {
         (self.clock)()
+    }
+
+    /// The Handler of a type, if it has no word for each Client: then States of several Clients may be merged.
+    pub(super) fn merging(&self, tab_type: &TabType) -> Option<Guarded> {
+        let handler = self.handlers.guarded(tab_type.as_str())?;
+        handler.tallies().is_ok_and(|tallies| !tallies).then_some(handler)
     }
 
     /// Counts an unreadable State, and logs the panic of a Handler if that is the reason.

@@ -6,9 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use taba_core::{StoreError, TabName, TabType, VBucket, Version};
-
-use super::state::QueryState;
+use taba_core::{Store, StoreError, TabName, TabType, VBucket, Version};
 
 /// Bytes of a Tab in a list besides its name: two pointers with lengths, and the head of its allocation.
 const TAB_BYTES: usize = 56;
@@ -34,7 +32,34 @@ struct KeptList {
     bytes: usize,
 }
 
+/// The Tabs of a VBucket, now.
+pub(super) struct TabsNow {
+    /// The version that it is at, if the store says.
+    pub(super) version: Option<Version>,
+    pub(super) tabs: TabSlice,
+}
+
 impl TabIndex {
+    /// The Tabs of a VBucket, read only where they changed. Keeps at most so many bytes.
+    pub(super) async fn tabs(
+        &self,
+        store: &dyn Store,
+        vbucket: VBucket,
+        bytes_max: usize,
+    ) -> Result<TabsNow, StoreError> {
+        let kept = self.get(vbucket);
+        let list = store.tab_list(vbucket, kept.as_ref().map(|(since, _)| *since)).await?;
+        let version = list.version;
+        let tabs = match (list.tabs, kept) {
+            (None, Some((_, tabs))) => return Ok(TabsNow { version, tabs }),
+            (tabs, _) => with_one_of_each_type(tabs.unwrap_or_default()),
+        };
+        if let Some(since) = list.since {
+            self.put(vbucket, since, &tabs, bytes_max);
+        }
+        Ok(TabsNow { version, tabs })
+    }
+
     fn kept(&self) -> MutexGuard<'_, KeptLists> {
         // A panic leaves a list out at worst.
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
@@ -53,23 +78,6 @@ impl TabIndex {
             kept.bytes += bytes;
             kept.lists.insert(vbucket, KeptList { since, tabs: Arc::clone(tabs), bytes });
         }
-    }
-}
-
-impl QueryState {
-    /// The Tabs of a VBucket, read only where they changed.
-    pub(super) async fn tabs(&self, vbucket: VBucket) -> Result<TabSlice, StoreError> {
-        let index = &self.shared.tab_index;
-        let kept = index.get(vbucket);
-        let list = self.store.tab_list(vbucket, kept.as_ref().map(|(since, _)| *since)).await?;
-        let tabs = match (list.tabs, kept) {
-            (None, Some((_, tabs))) => return Ok(tabs),
-            (tabs, _) => with_one_of_each_type(tabs.unwrap_or_default()),
-        };
-        if let Some(since) = list.since {
-            index.put(vbucket, since, &tabs, self.limits.tab_index_bytes_max);
-        }
-        Ok(tabs)
     }
 }
 

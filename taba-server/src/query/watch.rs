@@ -13,8 +13,9 @@ use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Interval, MissedTickBehavior};
 
-use super::aggregate::{Query, aggregates};
+use super::aggregates::aggregates;
 use super::answer::label_texts;
+use super::context::Query;
 use super::error::QueryError;
 use super::fault::QueryItem;
 use super::missing::{Affects, MissingPart};

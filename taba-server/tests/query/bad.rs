@@ -97,7 +97,7 @@ async fn broken(from: Option<&'static str>, stuck: bool) -> Kit {
     let broken =
         Arc::new(Intruded { store: Arc::new(MemoryStore::default()), intruder: Breakage { from, stuck } });
     let mut limits = Limits::default();
-    limits.query_time = Duration::from_millis(300);
+    limits.query_time = if stuck { Duration::from_millis(300) } else { Duration::from_secs(60) };
     let mut kit = Kit::over(Arc::new(MemoryStore::default()), broken.clone(), limits);
     // The kit writes into its own store; move what it wrote behind the broken one.
     for tab in ["a", "b", "c"] {

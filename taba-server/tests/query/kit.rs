@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -168,7 +168,19 @@ impl Kit {
         limits: Limits,
         handlers: Registry,
     ) -> Self {
-        let clock: taba_server::Clock = Arc::new(|| Timestamp::from_secs(NOW));
+        Self::with_clock(store, asked, limits, handlers, Arc::new(AtomicI64::new(NOW)))
+    }
+
+    /// With a clock that shows these seconds.
+    pub(crate) fn with_clock(
+        store: Arc<MemoryStore>,
+        asked: Arc<dyn Store>,
+        limits: Limits,
+        handlers: Registry,
+        seconds: Arc<AtomicI64>,
+    ) -> Self {
+        let clock: taba_server::Clock =
+            Arc::new(move || Timestamp::from_secs(seconds.load(Ordering::SeqCst)));
         let state = QueryState::with_limits(asked, handlers, clock, Arc::new(Status::default()), limits);
         let router = router(state.clone());
         Self { store, state, router, versions: AtomicU64::new(1) }

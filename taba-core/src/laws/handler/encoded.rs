@@ -114,7 +114,11 @@ pub fn totality<H: Handler>(handler: &H, sample: &Sample<H::Value>) -> Verdict {
             handler.aggregate(&mut projection, &same);
             let _ = handler.render(&projection, Format::Detail);
             let _ = handler.render(&handler.project_now(&state, at), Format::Summary);
-            let _ = (handler.tally(&projection), handler.error_bound(&projection));
+            assert!(
+                handler.tallies() || handler.tally(&projection).is_none(),
+                "it says that it has no words"
+            );
+            let _ = handler.error_bound(&projection);
             let _ = handler.caveats(&projection);
             let _ = handler.should_prune(&state, at);
             handler.compact(&mut state.clone(), at);
