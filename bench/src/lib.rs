@@ -96,11 +96,11 @@ impl fmt::Display for Figure {
     }
 }
 
-/// The number that this share of the others does not exceed; NaN when there is none.
+/// The least of these numbers that this share of them does not exceed; NaN when there is none.
 pub fn percentile(numbers: &mut [f64], share: f64) -> f64 {
     numbers.sort_by(f64::total_cmp);
-    let place = (numbers.len().max(1) - 1) as f64 * share;
-    numbers.get(place as usize).copied().unwrap_or(f64::NAN)
+    let rank = (numbers.len() as f64 * share).ceil() as usize;
+    numbers.get(rank.max(1) - 1).copied().unwrap_or(f64::NAN)
 }
 
 /// The slope of the line that fits best: least squares. NaN unless there are two different `x`.
@@ -207,4 +207,22 @@ pub fn noise(n: usize) -> f64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     ((z ^ (z >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_of_the_numbers() {
+        let mut numbers: Vec<f64> = (1..=8).rev().map(f64::from).collect();
+        assert_eq!([0.0, 0.5, 0.99, 1.0].map(|share| percentile(&mut numbers, share)), [1.0, 4.0, 8.0, 8.0]);
+        assert!(percentile(&mut [], 0.5).is_nan());
+    }
+
+    #[test]
+    fn slopes_of_lines_are_found() {
+        let line = |slope: f64| [0.0, 1.0, 4.0].map(|x| (x, 7.0 + slope * x));
+        assert_eq!([-2.0, 0.0, 3.0].map(|of| slope(&line(of))), [-2.0, 0.0, 3.0]);
+    }
 }

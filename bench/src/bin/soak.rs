@@ -206,7 +206,8 @@ fn main() -> ExitCode {
     let rate = cli.rate.unwrap_or_else(|| probe(&processes, &mut recordings, cli.probe) / 2.0);
     println!("{:.2} M events/s for {} minutes", rate / 1e6, cli.minutes);
     let before: u64 = recordings.iter().map(|recording| recording.recorded).sum();
-    let (usage, is_over, visible) = (UsageSince::start(&processes), AtomicBool::new(false), Mutex::default());
+    let (usage, cpu) = (UsageSince::start(&processes), cpu_seconds());
+    let (is_over, visible) = (AtomicBool::new(false), Mutex::default());
     let (seen, watched) = thread::scope(|scope| {
         let recording = scope.spawn(|| record(&mut recordings, rate, cli.minutes * 60.0));
         let watching = scope.spawn(|| watch(&processes, &is_over, &visible));
@@ -218,7 +219,9 @@ fn main() -> ExitCode {
     print!("{}", usage.until_now(&processes));
     drain(&processes, &recordings);
     let recorded: u64 = recordings.iter().map(|recording| recording.recorded).sum();
-    println!("{} events, {:.2} M/s", recorded - before, (recorded - before) as f64 / cli.minutes / 60e6);
+    let (events, cpu) = ((recorded - before) as f64, cpu_seconds() - cpu);
+    let (rate, nanos) = (events / cli.minutes / 60e6, cpu * 1e9 / events);
+    println!("{events} events, {rate:.2} M/s; {nanos:.1} ns of CPU an event in this process");
     let is_flat = seen.is_flat(cli.minutes);
     processes.assert_exact(recorded + watched);
     println!("the ledger is exact: {} events recorded and folded, none dropped", recorded + watched);
