@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use crate::erased::{AnyHandler, AnyProjection, AnyState, AnyValues, Arrival, Folded, ValueMismatch};
 use crate::handler::{Caveats, Format, StateError};
+use crate::state::Envelope;
 use crate::time::Timestamp;
 use crate::wire::WireError;
 
@@ -107,6 +108,16 @@ impl Guarded {
         Ok(guard(method, || self.handler.decode(version, bytes))??)
     }
 
+    /// A stored State; and if it is [divided](Envelope), that of the events since its base.
+    pub fn decode_stored(&self, stored: &Envelope) -> Result<(AnyState, Option<AnyState>), HandlerError> {
+        let (base, rest) = stored.states();
+        let rest = self.decode(stored.version, rest)?;
+        let Some(base) = base else { return Ok((rest, None)) };
+        let mut state = self.decode(stored.version, base)?;
+        self.merge(&mut state, &rest)?;
+        Ok((state, Some(rest)))
+    }
+
     pub fn encode(&self, state: &AnyState) -> Guard<Vec<u8>> {
         guard("encode", || self.handler.encode(state))
     }
@@ -115,10 +126,19 @@ impl Guarded {
     /// [closed](crate::RegistryBuilder::with_closed) is believed, but in debug builds.
     pub fn encode_readable(&self, state: &AnyState) -> Result<Vec<u8>, HandlerError> {
         let bytes = self.encode(state)?;
-        if !self.is_closed || cfg!(debug_assertions) {
+        if self.is_read_back() {
             self.decode(self.version(), &bytes)?;
         }
         Ok(bytes)
+    }
+
+    /// The same of a State that is not written itself.
+    pub fn check_readable(&self, state: &AnyState) -> Result<(), HandlerError> {
+        if self.is_read_back() { self.encode_readable(state).map(drop) } else { Ok(()) }
+    }
+
+    fn is_read_back(&self) -> bool {
+        !self.is_closed || cfg!(debug_assertions)
     }
 
     pub fn fold_columns(

@@ -180,6 +180,7 @@ pub enum StateError {
 /// | `aggregate_is_neutral` | `aggregate(p, ∅) = aggregate(∅, p) = p` | the same |
 /// | `values` | `decode(encode(v)) = v` | events are lost on the way |
 /// | `round_trip` | `decode(encode(s)) ≡ s` | a restart changes a value |
+/// | `parts` | `merge(decode(encode(s)), decode(encode(t))) ≡ merge(s, t)`, stored in parts and joined | what is stored in parts comes back changed |
 /// | `unknown_versions` | `decode(encode(s)) under a version that nobody wrote is an error` | a roll-back misreads what is stored |
 /// | `upgrading` | `upgrade(∅) ≡ ∅, upgrade(merge(s, t)) ≡ merge(upgrade(s), upgrade(t))` | a deployment changes a value |
 /// | `pruning` | `should_prune(s, t) ⇒ project(s, u) = project(∅, u) for u ≥ t` | something that was visible vanishes |

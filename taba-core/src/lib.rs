@@ -125,7 +125,7 @@ pub use request_header::{RequestHeader, RequestHeaderError};
 pub use server_entry::ServerEntry;
 pub use server_url::{SERVER_WEIGHT_MAX, ServerUrl, ServerUrlError};
 pub use spread::{Spread, SpreadError, SpreadRule, SpreadRules, SpreadTabs, TooManySpreadRules};
-pub use state::Envelope;
+pub use state::{BaseId, Envelope};
 pub use store::{
     Commit, Committed, Loaded, Page, Part, Scan, ScanWhat, Scanned, StateKey, Store, StoreError, TabList,
     Tidied, Version, Wanted,

@@ -37,16 +37,16 @@ impl fmt::Display for StateKey {
     }
 }
 
-/// A piece of a State that is stored by itself.
-///
-/// Today every State has one part, [`Part::WHOLE`]. The number is in the keys from the start so that a busy window can
-/// later keep its closed buckets in parts of their own, which are written once.
+/// A piece of a State that is stored by itself. To a store, parts are bytes under numbers; an
+/// [`Envelope`](crate::Envelope) makes a State of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Part(pub u16);
 
 impl Part {
-    /// The part that holds all there is.
+    /// The part that every State has: it holds all there is, or all since the [base](Self::BASE).
     pub const WHOLE: Self = Self(0);
+    /// What a divided State was at some time.
+    pub const BASE: Self = Self(1);
 }
 
 /// What a VBucket held when it was read: a token that never comes again with other content.
@@ -97,7 +97,7 @@ pub struct Loaded {
     pub marks: Vec<(StreamId, Mark)>,
     /// The types of the wanted Tabs that exist.
     pub tabs: Vec<(TabName, TabType)>,
-    /// All parts of the wanted States that exist.
+    /// All parts of the wanted States that exist, those of one State in a row.
     pub states: Vec<(StateKey, Part, Bytes)>,
 }
 

@@ -189,6 +189,7 @@ catches! {
     aggregate_commutes_catches_keeping_left: law::aggregate_commutes, AggregatesLeft;
     aggregate_is_neutral_catches_counted_aggregations: law::aggregate_is_neutral, CountsAggregations;
     round_trip_catches_what_is_not_written: law::round_trip, ForgetsOnDisk;
+    parts_catches_losses_at_cuts: law::parts, LosesAtCuts;
     unknown_versions_catches_accepting_any: law::unknown_versions, AcceptsAnyVersion;
     pruning_catches_pruning_the_living: law::pruning, PrunesTheLiving;
     compacting_catches_compacting_the_living: law::compacting, CompactsTheLiving;

@@ -13,7 +13,9 @@ use taba_core::wire::{
     Ack, Answer, Block, ClientBatch, Compression, Content, Frame, Kind, LaneBatch, Lanes, Probe, Reader,
     Receipt, Refusal, WireError, decode_acks, encode_acks, put_u64,
 };
-use taba_core::{ClientId, Envelope, Events, SeqNo, Spread, StreamId, TabName, TabType, Timestamp, VBuckets};
+use taba_core::{
+    BaseId, ClientId, Envelope, Events, Part, SeqNo, Spread, StreamId, TabName, TabType, Timestamp, VBuckets,
+};
 
 fn events_block(tab: &str, n: usize) -> Block {
     let times: Vec<_> =
@@ -69,6 +71,12 @@ fn acks() -> Vec<Ack> {
     ]
 }
 
+/// What a divided State was, and its stored form: two parts.
+fn divided() -> Vec<(Part, Bytes)> {
+    let base = Bytes::from_static(b"what it was at some time");
+    vec![(Part::WHOLE, envelope().encode_since(BaseId::of(&base))), (Part::BASE, base)]
+}
+
 fn envelope() -> Envelope {
     let state = Bytes::from_static(b"a state");
     Envelope::new(TabType::new("CounterGroup").unwrap(), 1, 300, state)
@@ -84,6 +92,16 @@ fn messages_come_back() {
     let receipt = Receipt::new(SeqNo(42), Timestamp::from_secs(9), refused);
     assert_eq!(Receipt::decode(&receipt.encode()).unwrap(), receipt);
     assert_eq!(Envelope::decode(&envelope().encode()).unwrap(), envelope());
+    let mut parts = divided();
+    let joined = Envelope::join(&parts).unwrap();
+    assert_eq!((joined.tab_type.as_str(), joined.version, joined.events), ("CounterGroup", 1, 300));
+    assert_eq!(joined.states(), (Some(&parts[1].1), envelope().state().unwrap()));
+    assert_eq!((joined.state(), Envelope::decode(&parts[0].1).is_err()), (None, true));
+    parts.reverse();
+    assert_eq!(Envelope::join(&parts).unwrap(), joined);
+    // A base that a whole in one part does not name was left behind.
+    let whole = (Part::WHOLE, envelope().encode());
+    assert_eq!(Envelope::join(&[whole, parts[0].clone()]).unwrap(), envelope());
 }
 
 #[test]
@@ -345,6 +363,7 @@ fn golden_bytes_are_read_and_written_as_ever() {
         ("lanes.bin", Frame::encode(Kind::Lanes, &lanes().encode(), Compression::None)),
         ("acks.bin", Frame::encode(Kind::Acks, &encode_acks(&acks()), Compression::None)),
         ("envelope.bin", envelope().encode().to_vec()),
+        ("envelope_divided.bin", divided()[0].1.to_vec()),
     ];
     for (name, bytes) in goldens {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
@@ -364,6 +383,7 @@ proptest! {
         let _ = decode_acks(&bytes);
         let _ = Receipt::decode(&bytes);
         let _ = Envelope::decode(&bytes);
+        let _ = Envelope::join(&[(Part::BASE, bytes.clone()), (Part::WHOLE, bytes.clone())]);
         let _ = Frame::decode(&bytes, Kind::Lanes);
     }
 
@@ -381,5 +401,15 @@ proptest! {
         let at = at % stored.len();
         stored[at] ^= flip;
         prop_assert!(Envelope::decode(&stored.into()).is_err());
+        for place in 0..2 {
+            let mut parts = divided();
+            let mut bytes = parts[place].1.to_vec();
+            let at = at % bytes.len();
+            bytes[at] ^= flip;
+            parts[place].1 = bytes.into();
+            prop_assert!(Envelope::join(&parts).is_err());
+            parts.remove(place);
+            prop_assert!(Envelope::join(&parts).is_err());
+        }
     }
 }

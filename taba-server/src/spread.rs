@@ -74,7 +74,7 @@ fn read(vbucket: VBucket, bytes: Option<&Bytes>) -> Result<SpreadCopy, StoreErro
     if envelope.as_ref().is_some_and(|envelope| envelope.version > VERSION) {
         return Err(StoreError::Damaged { vbucket, what: NEWER });
     }
-    let copy = envelope.and_then(|envelope| serde_json::from_slice(&envelope.state).ok());
+    let copy = envelope.and_then(|envelope| serde_json::from_slice(envelope.state()?).ok());
     copy.ok_or(StoreError::Damaged { vbucket, what: DAMAGED })
 }
 

@@ -182,11 +182,11 @@ fn stored(dir: &Path) -> BTreeMap<(String, String), (u64, f64)> {
     for vbucket in vbuckets.iter() {
         let scan = Scan::default();
         for state in runtime.block_on(store.scan(vbucket, &scan)).unwrap() {
-            let envelope = Envelope::decode(&state.parts[0].1).unwrap();
-            let handler = handlers.get(envelope.tab_type.as_str()).unwrap();
-            let decoded = handler.decode(envelope.version, &envelope.state).unwrap();
-            let projection = handler.project_now(&decoded, Timestamp::from_secs(0));
-            let rendered = handler.render(&projection, taba_core::Format::Summary);
+            let envelope = Envelope::join(&state.parts).unwrap();
+            let handler = handlers.guarded(envelope.tab_type.as_str()).unwrap();
+            let (decoded, _) = handler.decode_stored(&envelope).unwrap();
+            let projection = handler.project_now(&decoded, Timestamp::from_secs(0)).unwrap();
+            let rendered = handler.render(&projection, taba_core::Format::Summary).unwrap();
             let total = rendered["total"].as_f64().unwrap_or_else(|| panic!("no total in {rendered}"));
             found.insert((state.key.tab.to_string(), state.key.client.to_string()), (envelope.events, total));
         }

@@ -22,7 +22,8 @@ pub(super) struct VBucketContent {
     version: Version,
     marks: BTreeMap<StreamId, Mark>,
     tabs: BTreeMap<TabName, TabType>,
-    states: BTreeMap<StateKey, Bytes>,
+    /// The parts of each.
+    states: BTreeMap<StateKey, BTreeMap<Part, Bytes>>,
 }
 
 /// What a Server asks of a shard.
@@ -128,8 +129,14 @@ impl Shards {
     pub(super) fn size(&self, vbucket: u16) -> (usize, usize) {
         let content = &self.primary[usize::from(vbucket)];
         let marks = content.marks.len() * (FRAMING + 38);
-        let states: usize = content.states.iter().map(|(key, bytes)| state_bytes(key, bytes)).sum();
-        (marks + states, content.marks.len() + content.states.len())
+        let parts = || {
+            content
+                .states
+                .iter()
+                .flat_map(|(key, parts)| parts.iter().map(move |(part, bytes)| (key, *part, bytes)))
+        };
+        let states: usize = parts().map(|(key, part, bytes)| state_bytes(key, part, bytes)).sum();
+        (marks + states, content.marks.len() + parts().count())
     }
 
     /// A shard works for so long, from this time on or as soon as it can; answers when it is done.
@@ -190,9 +197,10 @@ impl Shards {
         (lost, taken_back)
     }
 
-    /// All States.
-    pub(super) fn states(&self) -> impl Iterator<Item = (&StateKey, &Bytes)> {
-        self.primary.iter().flat_map(|content| &content.states)
+    /// All States, each in its parts.
+    pub(super) fn states(&self) -> impl Iterator<Item = (&StateKey, Vec<(Part, Bytes)>)> {
+        let states = self.primary.iter().flat_map(|content| &content.states);
+        states.map(|(key, parts)| (key, parts.iter().map(|(part, bytes)| (*part, bytes.clone())).collect()))
     }
 
     /// All marks.
@@ -207,10 +215,10 @@ impl VBucketContent {
         let marks_max = if is_known { 0 } else { usize::MAX };
         let marks = self.marks.iter().take(marks_max).map(|(stream, mark)| (*stream, *mark));
         let tabs = wanted.tabs.iter().filter_map(|tab| Some((tab.clone(), self.tabs.get(tab)?.clone())));
-        let states = wanted
-            .states
-            .iter()
-            .filter_map(|key| Some((key.clone(), Part::WHOLE, self.states.get(key)?.clone())));
+        let states = wanted.states.iter().flat_map(|key| {
+            let parts = self.states.get(key).into_iter().flatten();
+            parts.map(|(part, bytes)| (key.clone(), *part, bytes.clone()))
+        });
         Loaded::new(self.version)
             .with_marks(marks.collect())
             .with_tabs(tabs.collect())
@@ -224,7 +232,13 @@ impl VBucketContent {
         self.version = commit.next;
         commit.marks.iter().for_each(|(stream, mark)| set(&mut self.marks, stream, mark.as_ref()));
         commit.tabs.iter().for_each(|(tab, tab_type)| set(&mut self.tabs, tab, tab_type.as_ref()));
-        commit.states.iter().for_each(|(key, _, bytes)| set(&mut self.states, key, bytes.as_ref()));
+        for (key, part, bytes) in &commit.states {
+            let parts = self.states.entry(key.clone()).or_default();
+            set(parts, part, bytes.as_ref());
+            if parts.is_empty() {
+                self.states.remove(key);
+            }
+        }
         Committed::Done
     }
 }
@@ -236,8 +250,8 @@ fn set<K: Ord + Clone, V: Clone>(map: &mut BTreeMap<K, V>, key: &K, value: Optio
     };
 }
 
-fn state_bytes(key: &StateKey, bytes: &Bytes) -> usize {
-    FRAMING + layout::state_field(key, Part::WHOLE).len() + bytes.len()
+fn state_bytes(key: &StateKey, part: Part, bytes: &Bytes) -> usize {
+    FRAMING + layout::state_field(key, part).len() + bytes.len()
 }
 
 /// Bytes that the one command of a commit takes to a Redis.
@@ -261,7 +275,7 @@ pub(super) fn commit_bytes(commit: &Commit) -> usize {
     let states: usize = commit
         .states
         .iter()
-        .map(|(key, _, bytes)| state_bytes(key, bytes.as_ref().unwrap_or(&Bytes::new())))
+        .map(|(key, part, bytes)| state_bytes(key, *part, bytes.as_ref().unwrap_or(&Bytes::new())))
         .sum();
     head + marks + tabs + states
 }

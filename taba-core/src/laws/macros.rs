@@ -17,7 +17,7 @@ macro_rules! handler_laws {
                 splitting order batching
                 merge_associates merge_commutes merge_is_neutral
                 projecting aggregate_associates aggregate_commutes aggregate_is_neutral
-                values round_trip unknown_versions pruning compacting clamping clamping_many totality bounded closed);
+                values round_trip parts unknown_versions pruning compacting clamping clamping_many totality bounded closed);
 
             #[test]
             fn bounded_with_many_values() {

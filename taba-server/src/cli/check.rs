@@ -118,12 +118,12 @@ impl CheckReport {
         loop {
             let page = store.scan(vbucket, &scan).await?;
             for state in &page {
-                match state.parts.first().map(|(_, bytes)| Envelope::decode(bytes)) {
-                    Some(Ok(envelope)) => {
+                match Envelope::join(&state.parts) {
+                    Ok(envelope) => {
                         self.states += 1;
                         self.events += envelope.events;
                     }
-                    _ => *self.faults.entry(format!("{vbucket}: a state of {tab}")).or_default() += 1,
+                    Err(_) => *self.faults.entry(format!("{vbucket}: a state of {tab}")).or_default() += 1,
                 }
             }
             if page.len() < PAGE_STATES {

@@ -5,12 +5,11 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use taba_core::ledger::Why;
-use taba_core::wire::WireError;
 use taba_core::{
-    AnyState, ClientId, Envelope, Guarded, HandlerError, Loaded, Panicked, Part, Registry, StateError,
-    StateKey, TabName, TabType, Version, Wanted,
+    ClientId, HandlerError, Loaded, Panicked, Part, Registry, StateKey, TabName, TabType, Version, Wanted,
 };
 
+use super::live::{BaseChange, DecodedState, decode};
 use super::marks::Marks;
 use crate::panics::HandlerPanic;
 
@@ -84,14 +83,6 @@ pub(super) enum CachedSlot {
         /// The version that this build reads.
         known: u16,
     },
-}
-
-/// A decoded State.
-pub(super) struct DecodedState {
-    pub(super) tab_type: TabType,
-    pub(super) handler: Guarded,
-    pub(super) state: AnyState,
-    pub(super) events: u64,
 }
 
 /// What changed with a State.
@@ -226,29 +217,25 @@ impl Cache {
             self.tabs.entry(tab.clone()).or_default().tab_type = Some(tab_type.clone());
         }
         for key in &wanted.states {
-            self.put(key, CachedSlot::Absent, 0);
+            self.put(key, CachedSlot::Absent);
         }
         let mut unreadable = Vec::new();
-        for (key, part, bytes) in &loaded.states {
-            let slot = if *part == Part::WHOLE {
-                decode(bytes, handlers, &mut self.panics)
-            } else {
-                // Only a newer build divides States.
-                CachedSlot::Newer { found: part.0, known: Part::WHOLE.0 }
-            };
+        for parts in loaded.states.chunk_by(|(one, ..), (next, ..)| one == next) {
+            let key = &parts[0].0;
+            let slot = decode(parts, handlers, &mut self.panics);
             match slot {
                 CachedSlot::Unreadable(why) => unreadable.push(UnreadableState { key: key.clone(), why }),
                 CachedSlot::Newer { .. } => self.has_newer = true,
                 _ => {}
             }
-            self.put(key, slot, bytes.len());
+            self.put(key, slot);
         }
         unreadable
     }
 
-    fn put(&mut self, key: &StateKey, slot: CachedSlot, bytes: usize) {
+    fn put(&mut self, key: &StateKey, slot: CachedSlot) {
         let attempt = self.attempt;
-        let weight = weight_of(&slot, bytes);
+        let weight = weight_of(&slot);
         let state = CachedState { slot, used: attempt, changed: false, is_merged: false, weight };
         let before = self.states.insert(key.clone(), state);
         self.tabs.entry(key.tab.clone()).or_default().states += usize::from(before.is_none());
@@ -287,27 +274,35 @@ impl Cache {
         self.new_tabs.iter().map(|tab| (tab.clone(), type_of(tab))).collect()
     }
 
-    /// The States to commit, encoded.
+    /// The parts of States to commit, encoded: one pair for each State, and `spare` more. If the commit is not done, the cache is to be
+    /// emptied.
     ///
     /// # Errors
     /// The first panic of a Handler, or the first State that cannot be read back (`None`): then nothing may be committed.
-    pub(super) fn encode_changed(&mut self) -> Result<Vec<ChangedState>, Option<HandlerPanic>> {
+    pub(super) fn encode_changed(&mut self, spare: usize) -> Result<Vec<ChangedState>, Option<HandlerPanic>> {
         let mut out = Vec::with_capacity(self.changed.len());
-        for key in &self.changed {
+        let pairs_max = self.changed.len() + spare;
+        for (place, key) in self.changed.iter().enumerate() {
+            let has_room = out.len() + self.changed.len() - place < pairs_max;
             let entry = self.states.get_mut(key).expect("what is changed stays until it is committed");
-            let CachedSlot::Live(live) = &entry.slot else { unreachable!("only a live State is changed") };
-            let encoded =
-                if entry.is_merged { live.encode_readable() } else { live.encode().map_err(Into::into) };
-            let bytes = encoded.map_err(|error| match error {
+            let CachedSlot::Live(live) = &mut entry.slot else {
+                unreachable!("only a live State is changed")
+            };
+            let written = live.write(entry.is_merged, has_room).map_err(|error| match error {
                 HandlerError::Panicked(panicked) => {
                     Some(HandlerPanic { tab_type: live.tab_type.clone(), panicked })
                 }
                 _ => None,
             })?;
-            let weight = weight_of(&entry.slot, bytes.len());
+            out.push((key.clone(), Part::WHOLE, Some(written.whole)));
+            match written.base {
+                BaseChange::None => {}
+                BaseChange::Set(bytes) => out.push((key.clone(), Part::BASE, Some(bytes))),
+                BaseChange::Remove => out.push((key.clone(), Part::BASE, None)),
+            }
+            let weight = weight_of(&entry.slot);
             self.weight = self.weight + weight - entry.weight;
             entry.weight = weight;
-            out.push((key.clone(), Part::WHOLE, Some(bytes)));
         }
         Ok(out)
     }
@@ -365,53 +360,8 @@ impl Cache {
     }
 }
 
-impl DecodedState {
-    pub(super) fn encode(&self) -> Result<Bytes, Panicked> {
-        Ok(self.envelope(self.handler.encode(&self.state)?))
-    }
-
-    /// Encodes it, and reads it back. What is stored must be readable, or every later event for it would be refused.
-    pub(super) fn encode_readable(&self) -> Result<Bytes, HandlerError> {
-        Ok(self.envelope(self.handler.encode_readable(&self.state)?))
-    }
-
-    fn envelope(&self, state: Vec<u8>) -> Bytes {
-        Envelope::new(self.tab_type.clone(), self.handler.version(), self.events, state.into()).encode()
-    }
-}
-
 /// Bytes that a State takes here, with its table entries. What a Handler does not tell is estimated by the encoded bytes.
-fn weight_of(slot: &CachedSlot, encoded_bytes: usize) -> usize {
+fn weight_of(slot: &CachedSlot) -> usize {
     let CachedSlot::Live(live) = slot else { return WEIGHT_PER_STATE };
-    let known = live.handler.memory_bytes(&live.state).ok().flatten();
-    WEIGHT_PER_STATE + known.unwrap_or(WEIGHT_PER_BYTE * encoded_bytes)
-}
-
-fn decode(bytes: &Bytes, handlers: &Registry, panics: &mut Vec<HandlerPanic>) -> CachedSlot {
-    let envelope = match Envelope::decode(bytes) {
-        Ok(envelope) => envelope,
-        Err(WireError::UnknownVersion { found, known }) if found > known => {
-            return CachedSlot::Newer { found: found.into(), known: known.into() };
-        }
-        Err(_) => return CachedSlot::Unreadable(Why::Undecodable),
-    };
-    let tab_type = envelope.tab_type;
-    let Some(handler) = handlers.guarded(tab_type.as_str()) else {
-        return CachedSlot::Unreadable(Why::UnknownType);
-    };
-    let known = handler.version();
-    if envelope.version > known {
-        return CachedSlot::Newer { found: envelope.version, known };
-    }
-    match handler.decode(envelope.version, &envelope.state) {
-        Ok(state) => CachedSlot::Live(DecodedState { tab_type, handler, state, events: envelope.events }),
-        Err(HandlerError::Panicked(panicked)) => {
-            panics.push(HandlerPanic { tab_type, panicked });
-            CachedSlot::Unreadable(Why::HandlerPanicked)
-        }
-        Err(HandlerError::State(StateError::UnknownVersion { .. })) => {
-            CachedSlot::Unreadable(Why::UnknownVersion)
-        }
-        Err(_) => CachedSlot::Unreadable(Why::Undecodable),
-    }
+    WEIGHT_PER_STATE + live.memory_bytes().unwrap_or(WEIGHT_PER_BYTE * live.encoded_bytes())
 }

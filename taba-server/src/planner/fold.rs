@@ -11,7 +11,8 @@ use taba_core::{
     Arrival, ClientId, Guarded, HandlerError, Panicked, Registry, StateError, TabName, TabType, Timestamp,
 };
 
-use super::cache::{Cache, CacheEntry, CachedSlot, DecodedState, StateChange};
+use super::cache::{Cache, CacheEntry, CachedSlot, StateChange};
+use super::live::DecodedState;
 
 /// The outcome of a Block, in events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -114,7 +115,7 @@ fn try_fold(
     let outcome = change(place, &block.tab_type, &handler, is_careful, |live| match &block.content {
         Content::Events(columns) => {
             let count = usize::try_from(block.events).map_err(|_| Why::Undecodable)?;
-            let done = live.handler.fold_columns(&mut live.state, columns, count, arrival)?;
+            let done = live.fold_columns(columns, count, arrival)?;
             live.events = live.events.saturating_add(done.folded);
             let refused = (done.refused > 0).then_some((Where::Server, Why::BadValue, done.refused));
             Ok(FoldOutcome { folded: done.folded, refused, clamped: done.clamped })
@@ -130,7 +131,7 @@ fn try_fold(
             if clamped > 0 {
                 handler.clamp(&mut partial, arrival.at)?;
             }
-            live.handler.merge(&mut live.state, &partial)?;
+            live.merge(&partial)?;
             live.events = live.events.saturating_add(block.events);
             Ok(FoldOutcome { folded: block.events, refused: None, clamped })
         }
@@ -157,7 +158,7 @@ pub(super) fn fold_note(
     let place = cache.entry(tab, client);
     let changed = change(place, &tab_type, &handler, is_careful, |live| {
         let value = vec![events as f64];
-        live.handler.fold_values(&mut live.state, &[now], &value)?;
+        live.fold_values(&[now], &value)?;
         live.events = live.events.saturating_add(1);
         Ok(FoldOutcome { folded: 1, ..FoldOutcome::default() })
     });
@@ -191,17 +192,16 @@ fn change(
         CachedSlot::Newer { .. } => return Err(Why::UnknownVersion.into()),
         CachedSlot::Live(live) if live.tab_type != *tab_type => return Err(Why::TypeConflict.into()),
         CachedSlot::Live(live) if is_careful => {
-            let (state, events) = (live.handler.clone_state(&live.state)?, live.events);
+            let before = live.copy()?;
             let outcome = try_out(live, fold);
             if outcome.is_err() {
-                (live.state, live.events) = (state, events);
+                *live = before;
             }
             outcome?
         }
         CachedSlot::Live(live) => fold(live)?,
         CachedSlot::Unknown | CachedSlot::Absent => {
-            let (handler, state) = (handler.clone(), handler.empty_state()?);
-            let mut live = DecodedState { tab_type: tab_type.clone(), handler, state, events: 0 };
+            let mut live = DecodedState::empty(tab_type.clone(), handler.clone())?;
             let outcome = if is_careful { try_out(&mut live, fold)? } else { fold(&mut live)? };
             if outcome.folded > 0 {
                 *slot = CachedSlot::Live(live);
@@ -222,6 +222,6 @@ fn try_out(
     fold: impl FnOnce(&mut DecodedState) -> Result<FoldOutcome, FoldRefusal>,
 ) -> Result<FoldOutcome, FoldRefusal> {
     let outcome = fold(live)?;
-    live.encode_readable()?;
+    live.check()?;
     Ok(outcome)
 }

@@ -35,6 +35,7 @@
 mod cache;
 mod exchange;
 mod fold;
+mod live;
 mod marks;
 mod message;
 mod newer;
@@ -342,7 +343,8 @@ impl<T> Planner<T> {
             return self.give_back(attempt.messages, actions);
         }
         let without_note = plan.apply_notes(&mut self.cache, env);
-        let states = match self.cache.encode_changed() {
+        let spare = COMMIT_PAIRS_MAX.saturating_sub(attempt.pairs + LEDGER_PAIRS + plan.notes.len());
+        let states = match self.cache.encode_changed(spare) {
             Ok(states) if !self.cache.is_poisoned => states,
             Ok(_) => return self.again_carefully(attempt.messages, env, actions),
             Err(_) if !self.cache.is_careful => return self.again_carefully(attempt.messages, env, actions),

@@ -2,6 +2,7 @@
 
 mod model;
 mod outside;
+mod parts;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use taba_core::ledger::Why;
-use taba_core::wire::{Ack, Block, Content, LaneBatch, Probe, Refusal};
+use taba_core::wire::{Ack, Block, Content, LaneBatch, Probe, Refusal, WireError};
 use taba_core::{
     ClientId, Envelope, Event, Events, Handler, MemoryStore, Part, Registry, SeqNo, StateKey, Store,
     StreamId, TabName, TabType, Timestamp, VBucket,
@@ -57,24 +58,25 @@ impl Handler for Sum {
     }
 }
 
-/// The ids of all events, to see which are included and how often.
+/// The ids of all events, to see which are included and how often. As large numbers, so that a State is soon large enough to be
+/// divided.
 struct Ids;
 
 impl Handler for Ids {
     type Value = f64;
-    type State = Vec<u32>;
+    type State = Vec<u128>;
     type Projection = Total;
     const VERSION: u16 = 1;
 
-    fn fold(&self, state: &mut Vec<u32>, event: Event<&f64>) {
-        let id = *event.value as u32;
+    fn fold(&self, state: &mut Vec<u128>, event: Event<&f64>) {
+        let id = !(*event.value as u128);
         state.insert(state.partition_point(|other| *other < id), id);
     }
-    fn merge(&self, into: &mut Vec<u32>, other: &Vec<u32>) {
+    fn merge(&self, into: &mut Vec<u128>, other: &Vec<u128>) {
         into.extend(other);
         into.sort_unstable();
     }
-    fn project(&self, state: &Vec<u32>, _: Timestamp) -> Total {
+    fn project(&self, state: &Vec<u128>, _: Timestamp) -> Total {
         Total { total: state.len() as u64, latest: 0 }
     }
     fn aggregate(&self, into: &mut Total, other: &Total) {
@@ -83,6 +85,25 @@ impl Handler for Ids {
     fn encoded_bytes_max(&self) -> usize {
         usize::MAX
     }
+}
+
+/// A State from all its parts, and how many events it holds; `None` when there is none, an error when it cannot be read.
+fn joined<H: Handler>(
+    handler: &H,
+    loaded: &Loaded,
+    key: &StateKey,
+) -> Result<Option<(u64, H::State)>, WireError> {
+    let of_key = loaded.states.iter().filter(|(of, ..)| of == key);
+    let parts: Vec<_> = of_key.map(|(_, part, bytes)| (*part, bytes.clone())).collect();
+    if parts.is_empty() {
+        return Ok(None);
+    }
+    let envelope = Envelope::join(&parts)?;
+    let decode = |bytes| taba_core::decode_state(handler, envelope.version, bytes).unwrap();
+    let (base, rest) = envelope.states();
+    let mut state = base.map(|base| decode(base)).unwrap_or_default();
+    handler.merge(&mut state, &decode(rest));
+    Ok(Some((envelope.events, state)))
 }
 
 fn registry() -> Registry {
@@ -234,10 +255,8 @@ impl World {
     /// A stored State: events, total, latest.
     fn state(&self, tab: &str, who: &str) -> Option<(u64, Total)> {
         let key = StateKey { tab: name(tab), client: client(who) };
-        let loaded = self.load(&Wanted::default().with_states(vec![key]));
-        let (_, _, bytes) = loaded.states.first()?;
-        let envelope = Envelope::decode(bytes).unwrap();
-        Some((envelope.events, taba_core::decode_state(&Sum, envelope.version, &envelope.state).unwrap()))
+        let loaded = self.load(&Wanted::default().with_states(vec![key.clone()]));
+        joined(&Sum, &loaded, &key).unwrap()
     }
 
     fn total(&self, tab: &str, who: &str) -> u64 {

@@ -300,10 +300,7 @@ fn merge(merged: &mut BTreeMap<ClientId, Option<DecodedRow>>, opened: DecodedRow
 
 /// Joins the parts of a State into its envelope.
 pub(super) fn envelope(parts: &[(Part, Bytes)]) -> Result<Envelope, Unreadable> {
-    match parts {
-        [(Part::WHOLE, bytes)] => Envelope::decode(bytes).map_err(|_| Unreadable::Envelope),
-        _ => Err(Unreadable::Envelope),
-    }
+    Envelope::join(parts).map_err(|_| Unreadable::Envelope)
 }
 
 /// Decodes a State of a Tab of this type.
@@ -313,7 +310,7 @@ fn open(handlers: &Registry, known: &TabType, scanned: &Scanned) -> Result<Decod
         return Err(Unreadable::TypeConflict { found: envelope.tab_type, known: known.clone() });
     }
     let handler = handlers.guarded(known.as_str()).ok_or_else(|| Unreadable::UnknownType(known.clone()))?;
-    let state = handler.decode(envelope.version, &envelope.state)?;
+    let (state, _) = handler.decode_stored(&envelope)?;
     let (client, events) = (scanned.key.client.clone(), envelope.events);
     Ok(DecodedRow { client, events, handler, state })
 }

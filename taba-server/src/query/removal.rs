@@ -21,12 +21,12 @@ use super::missing::{Coverage, MissingPart};
 use super::selection::Selection;
 use super::state::{PruneCursor, QueryState};
 
-/// States in one commit. Each can cost a pair for itself and one for its Client's note.
+/// States in one commit. Each can cost a pair for each of its two parts and one for its Client's note.
 const COMMIT_STATES_MAX: usize = 1000;
 /// Tabs removed from the index in one commit.
 const COMMIT_TABS_MAX: usize = 250;
 
-const _: () = assert!(2 * COMMIT_STATES_MAX + 2 < COMMIT_PAIRS_MAX, "a full removal must fit one commit");
+const _: () = assert!(3 * COMMIT_STATES_MAX + 2 < COMMIT_PAIRS_MAX, "a full removal must fit one commit");
 
 /// The result of a deletion or a pruning.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -70,8 +70,8 @@ impl RemovalRule {
         let Self::Silent { at } = self else { return true };
         let Some(envelope) = whole(parts) else { return false };
         let Some(handler) = state.handlers.guarded(envelope.tab_type.as_str()) else { return false };
-        let decoded = handler.decode(envelope.version, &envelope.state);
-        match decoded.and_then(|decoded| Ok(handler.should_prune(&decoded, at)?)) {
+        let decoded = handler.decode_stored(&envelope);
+        match decoded.and_then(|(decoded, _)| Ok(handler.should_prune(&decoded, at)?)) {
             Ok(goes) => goes,
             Err(HandlerError::Panicked(panicked)) => {
                 state.panicked(&envelope.tab_type, &panicked);
@@ -84,8 +84,7 @@ impl RemovalRule {
 
 /// The State's envelope, if readable.
 fn whole(parts: &[(Part, Bytes)]) -> Option<Envelope> {
-    let (_, bytes) = parts.iter().find(|(part, _)| *part == Part::WHOLE)?;
-    Envelope::decode(bytes).ok()
+    Envelope::join(parts).ok()
 }
 
 /// Deletes the selected States, and the index entries of Tabs that have none left. What was removed before an error
@@ -422,7 +421,7 @@ fn add_note(
             if envelope.tab_type.as_str() != ledger::TAB_TYPE {
                 return Err(damaged());
             }
-            let held = handler.decode(envelope.version, &envelope.state).map_err(|_| damaged())?;
+            let (held, _) = handler.decode_stored(&envelope).map_err(|_| damaged())?;
             (held, envelope.events)
         }
     };

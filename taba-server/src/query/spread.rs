@@ -161,8 +161,7 @@ impl QueryState {
         let scan = Scan::default().with_tab(tab.clone()).with_limit(1);
         let read = timeout_at(until, self.store.scan(home, &scan)).await;
         let states = read.ok().and_then(Result::ok).unwrap_or_default();
-        let bytes = states.first().and_then(|state| state.parts.first()).map(|(_, bytes)| bytes);
-        let found = bytes.and_then(|bytes| Some(Envelope::decode(bytes).ok()?.tab_type));
+        let found = states.first().and_then(|state| Some(Envelope::join(&state.parts).ok()?.tab_type));
         let has_other = found.as_ref().is_some_and(|found| found != tab_type);
         cache.put_type(tab, found, monotonic());
         has_other

@@ -28,6 +28,7 @@ const CLIENTS: usize = 30;
 pub(super) fn all() {
     let runtime = Builder::new_current_thread().enable_time().build().expect("a runtime without threads");
     commits(&runtime);
+    busy_commit(&runtime);
     queries(&runtime);
 }
 
@@ -125,6 +126,41 @@ fn commits(runtime: &Runtime) {
         };
         operation(&format!("commit/100_{name}/loaded"), without_cache, commit);
     }
+}
+
+/// A commit of 100 States that hold a day of one event a second, each of which gets one more, folded at the edge.
+fn busy_commit(runtime: &Runtime) {
+    const DAY: usize = 86_400;
+    let folded = |from_secs: i64, count: usize| -> Vec<Block> {
+        let values: Vec<_> = (0..count).map(integer).collect();
+        let mut state = Default::default();
+        CounterGroup::new().fold_all(&mut state, Events::new(&times(from_secs, count, 1_000_000), &values));
+        let content = Content::State { version: CounterGroup::VERSION, bytes: encode_state(&state).into() };
+        let with_content = |n| {
+            let block = block(tab(n), client_id(0), "CounterGroup", from_secs, 1);
+            let mut block = block.with_content(content.clone());
+            block.events = count as u64;
+            block
+        };
+        (0..100).map(with_content).collect()
+    };
+    let (day, one) = (folded(START - DAY as i64, DAY), folded(START, 1));
+    let vbucket = taba_core::VBuckets::default().get(0).expect("the first vbucket");
+    let batch = |seq: u64| {
+        let (before, blocks) = if seq == 1 { (0, &day) } else { (DAY as u64 + seq - 2, &one) };
+        LaneBatch::new(StreamId(7), vbucket.index(), SeqNo(seq), 100 * before, blocks.clone())
+    };
+    let committed = || {
+        let (surroundings, mut planner) = (Surroundings::new(), Planner::default());
+        for seq in 1..=4 {
+            runtime.block_on(surroundings.commit(&mut planner, batch(seq)));
+        }
+        (surroundings, planner, batch(5))
+    };
+    operation("commit/100_busy_states/cached", committed, |(surroundings, mut planner, batch)| {
+        runtime.block_on(surroundings.commit(&mut planner, batch));
+        (surroundings, planner)
+    });
 }
 
 /// The Batches of one Lane, all with the same Blocks.

@@ -77,9 +77,9 @@ impl World {
         let mut expected: BTreeMap<_, u64> =
             self.agents.iter().flat_map(|agent| agent.expected(&self.options)).collect();
         let (mut events, mut states) = (0, 0);
-        for (key, bytes) in self.shards.states() {
+        for (key, parts) in self.shards.states() {
             let found =
-                Envelope::decode(bytes).map_err(|error| format!("{key} cannot be read: {error}"))?.events;
+                Envelope::join(&parts).map_err(|error| format!("{key} cannot be read: {error}"))?.events;
             let wanted = expected.remove(&(key.tab.clone(), key.client.clone())).unwrap_or(0);
             if found != wanted {
                 return Err(format!("{key} holds {found} events, and {wanted} were recorded"));

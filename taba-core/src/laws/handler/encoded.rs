@@ -2,10 +2,15 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use bytes::Bytes;
+
 use super::compare::{Law, Verdict, fold, fold_into, merged, same_state, unequal};
 use crate::handler::{Format, Handler, StateError, decode_state, encode_state};
 use crate::laws::Broken;
 use crate::laws::samples::Sample;
+use crate::name::TabType;
+use crate::state::{BaseId, Envelope};
+use crate::store::Part;
 use crate::time::Timestamp;
 use crate::wire::{Reader, Value};
 
@@ -93,6 +98,51 @@ pub fn unknown_versions<H: Handler>(handler: &H, sample: &Sample<H::Value>) -> V
         match decode_state(handler, version, &bytes) {
             Err(StateError::UnknownVersion { found, known }) if found == version && known == H::VERSION => {}
             other => return Err(Broken::new(LAW, format!("version {version} gave {other:?}"))),
+        }
+    }
+    Ok(())
+}
+
+/// `merge(decode(encode(s)), decode(encode(t))) ≡ merge(s, t)`, with `s` stored as the base of a [divided](Envelope) State and `t` as
+/// what came since: parting and joining is the identity. With a base that is lacking or another it is an error.
+///
+/// # Errors
+/// [`Broken`] when it does not hold for the sample.
+pub fn parts<H: Handler>(handler: &H, sample: &Sample<H::Value>) -> Verdict {
+    const LAW: Law =
+        ("parts", "merge(decode(encode(s)), decode(encode(t))) ≡ merge(s, t), stored in parts and joined");
+    let broken = |detail: String| Broken::new(LAW, detail);
+    let (mut before, mut since, late) =
+        (fold(handler, &sample.a), fold(handler, &sample.b), fold(handler, &sample.c));
+    match sample.seed % 4 {
+        0 => handler.compact(&mut before, sample.at),
+        1 => handler.clamp(&mut before, sample.at),
+        _ => {}
+    }
+    let mut live = before.clone();
+    fold_into(handler, &mut live, &sample.b);
+    handler.merge(&mut live, &late);
+    handler.merge(&mut since, &late);
+    let base = Bytes::from(encode_state(&before));
+    let tab_type = TabType::new("T").map_err(|error| broken(error.to_string()))?;
+    let envelope = Envelope::new(tab_type, H::VERSION, sample.seed, encode_state(&since).into());
+    let whole = envelope.encode_since(BaseId::of(&base));
+    let stored = Envelope::join(&[(Part::BASE, base.clone()), (Part::WHOLE, whole.clone())]);
+    let stored = stored.map_err(|error| broken(format!("what was written cannot be read: {error}")))?;
+    let decode = |bytes: &Bytes| {
+        let decoded = decode_state(handler, stored.version, bytes);
+        decoded.map_err(|error| broken(format!("what was written cannot be read: {error}")))
+    };
+    let (Some(of_base), rest) = stored.states() else { return Err(broken("there is no base".to_owned())) };
+    let mut joined = decode(of_base)?;
+    handler.merge(&mut joined, &decode(rest)?);
+    same_state::<H>(LAW, &joined, &live)?;
+    let mut other = base.to_vec();
+    other.push(0);
+    for parts in [vec![(Part::WHOLE, whole.clone())], vec![(Part::WHOLE, whole), (Part::BASE, other.into())]]
+    {
+        if Envelope::join(&parts).is_ok() {
+            return Err(broken(format!("a State without its base was read from {parts:?}")));
         }
     }
     Ok(())

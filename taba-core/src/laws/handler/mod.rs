@@ -19,7 +19,7 @@ use self::compare::{
     Law, Verdict, aggregated, columns, fold, fold_into, merged, permuted, projections, same_projection,
     same_state,
 };
-pub use self::encoded::{bounded, round_trip, totality, unknown_versions, upgrading, values};
+pub use self::encoded::{bounded, parts, round_trip, totality, unknown_versions, upgrading, values};
 pub(super) use self::hostile::mutated;
 pub use self::hostile::{check_closed, closed};
 pub use self::time::{clamping, clamping_in_order, clamping_many, compacting, pruning};

@@ -127,6 +127,8 @@ struct Occurrences {
     taken_back: u64,
     given_up: u64,
     let_go: u64,
+    /// Books in which a State was stored with a base.
+    divided: u64,
     events: u64,
     duplicates: u64,
     naks: u64,
@@ -524,22 +526,18 @@ impl Model {
     /// What States, marks and Ledger say together holds at every moment, whoever has just died.
     fn read_books(&mut self) -> Result<(), Imbalance> {
         let loaded = self.store.load(&self.books);
-        let marks: BTreeMap<StreamId, Mark> = loaded.marks.into_iter().collect();
-        let states: BTreeMap<StateKey, Bytes> =
-            loaded.states.into_iter().map(|(key, _, bytes)| (key, bytes)).collect();
+        let marks: BTreeMap<StreamId, Mark> = loaded.marks.iter().copied().collect();
+        self.happened.divided += u64::from(loaded.states.iter().any(|(_, part, _)| *part == Part::BASE));
         for (lane, sender) in self.senders.iter().enumerate() {
             let mark = marks.get(&StreamId(lane as u64)).copied().unwrap_or_default();
             let broken = |what| Imbalance { lane, seq: mark.seq.0, what };
-            let envelope = |place: usize| {
-                let bytes = states.get(&self.books.states[3 * lane + place])?;
-                Some(Envelope::decode(bytes).unwrap().state)
-            };
-            let ids: Vec<u32> = envelope(0)
-                .map(|state| taba_core::decode_state(&Ids, 1, &state).unwrap())
-                .unwrap_or_default();
+            let unreadable = |_| broken("a state cannot be read");
+            let key = |place: usize| &self.books.states[3 * lane + place];
+            let held = joined(&Ids, &loaded, key(0)).map_err(unreadable)?;
+            let ids: Vec<u32> = held.iter().flat_map(|(_, ids)| ids).rev().map(|id| !*id as u32).collect();
             let noted = |place| {
-                let state = envelope(place).map(|state| taba_core::decode_state(&Sum, 1, &state).unwrap());
-                state.unwrap_or_default().total
+                let state = joined(&Sum, &loaded, key(place)).map_err(unreadable)?;
+                Ok(state.map_or(0, |(_, state)| state.total))
             };
             if ids.windows(2).any(|pair| pair[0] >= pair[1]) {
                 return Err(broken("an event is folded twice"));
@@ -562,7 +560,7 @@ impl Model {
             if found != ids.len() {
                 return Err(broken("a state holds part of a batch, or one above the mark"));
             }
-            if (noted(1), noted(2)) != (refused, gap) {
+            if (noted(1)?, noted(2)?) != (refused, gap) {
                 return Err(broken("the ledger does not say what was refused and lost"));
             }
             if mark.events != sender.events_below(mark.seq.0 + 1) {
@@ -641,6 +639,7 @@ impl Occurrences {
         self.taken_back += of.taken_back;
         self.given_up += of.given_up;
         self.let_go += of.let_go;
+        self.divided += of.divided;
         self.events += of.events;
         self.duplicates += report.batches_duplicate;
         self.naks += report.batches_nak;
@@ -659,7 +658,8 @@ impl Occurrences {
         let [done, failed, void] = self.stable;
         let faults =
             [self.failovers, self.restarts, self.splits, self.crashes, self.taken_back, self.given_up];
-        let answers = [self.duplicates, self.naks, self.probes, self.gaps, self.conflicts, self.let_go];
+        let answers =
+            [self.duplicates, self.naks, self.probes, self.gaps, self.conflicts, self.let_go, self.divided];
         faults.into_iter().chain(answers).chain([done, failed, void]).min().unwrap_or(0)
     }
 }

@@ -66,7 +66,7 @@ fn stored(world: &World, tab: &str) -> (u64, Bytes) {
     let loaded =
         world.load(&Wanted::default().with_states(vec![StateKey { tab: name(tab), client: client("c") }]));
     let envelope = Envelope::decode(&loaded.states[0].2).unwrap();
-    (envelope.events, envelope.state)
+    (envelope.events, envelope.state().unwrap().clone())
 }
 
 #[test]
