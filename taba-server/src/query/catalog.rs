@@ -19,6 +19,9 @@ use super::state::QueryState;
 use super::tab_cache::{TabCache, TabVersions, stored_bytes};
 use super::tab_index::TabsNow;
 
+/// Names that are matched before others have their turn.
+const TABS_AT_A_TIME: usize = 4096;
+
 /// A chosen Tab.
 #[derive(Clone, Debug)]
 pub(super) struct ListedTab {
@@ -40,7 +43,7 @@ pub(super) async fn listed(
     coverage: &Coverage,
 ) -> Result<Vec<ListedTab>, QueryError> {
     let tabs_max = state.limits.tabs_max;
-    let mut found = Vec::new();
+    let (mut found, mut looked_at) = (Vec::new(), 0);
     let (places, rules) = state.vbuckets_of(selection).await;
     let chooser = TabChooser::of(selection);
     let mut answers = stream::iter(places)
@@ -50,9 +53,13 @@ pub(super) async fn listed(
         })
         .buffer_unordered(state.limits.vbuckets_at_once.max(1));
     while let Some((vbucket, now)) = answers.next().await {
-        // What is kept makes nobody wait.
-        tokio::task::yield_now().await;
         let Some(TabsNow { version, tabs }) = now else { continue };
+        looked_at += tabs.len();
+        if looked_at > TABS_AT_A_TIME {
+            // What is kept makes nobody wait.
+            looked_at = 0;
+            tokio::task::yield_now().await;
+        }
         coverage.found_at(vbucket, version);
         found.extend(chooser.of_list(&tabs).map(|(name, tab_type)| ListedTab {
             name: name.clone(),

@@ -15,7 +15,7 @@
 //! | `GET /v2/watch` | server-sent events: changed aggregates | as `/v2/tabs`, each interval: States of VBuckets that changed |
 //! | `GET /v2/status`, `/metrics` | the Server's own counters | none; the Ledger, unless `ledger=false` |
 //! | `GET /v2/spread`, `POST /v2/spread` | which Tabs are split over several VBuckets; splits some | a few States; a wait for replicas |
-//! | `DELETE /v2/tabs`, `POST /v2/prune` | the number of removed States | the States examined |
+//! | `DELETE /v2/tabs`, `POST /v2/prune` | the number of removed States; how far it is and where to go on, if time ran out | the States examined |
 //!
 //! Every query that does not name its Tabs looks at every VBucket: a few µs each, and what changed there since names of Tabs were
 //! last read (`Limits::tab_index_bytes_max`). Several Tabs are read at a time (`Limits::tabs_ahead`). What was read for aggregates is kept while
@@ -96,7 +96,7 @@ pub use ledger::{Account, DroppedEvents, Ledger, ledger};
 pub use lists::{ClientRow, TabRow, TypeRow, clients, names, types};
 pub use missing::{Affects, MissingPart, PartialAnswer};
 pub use projection::{ClientProjection, projections};
-pub use removal::{Removed, delete, prune};
+pub use removal::{RemovalCursor, RemovalCursorError, RemovalRest, Removed, delete, prune};
 pub use routes::{admin_router, metrics_router, read_router, router};
 pub use selection::{Pattern, Selection};
 pub use spread::{set_spread, spread_rules};

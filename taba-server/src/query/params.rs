@@ -4,14 +4,15 @@ use taba_core::{ClientId, Format, NameError, Spread, SpreadTabs, TabName, TabTyp
 
 use super::context::Query;
 use super::error::QueryError;
+use super::removal::RemovalCursor;
 use super::selection::{Pattern, Selection};
 use super::state::Limits;
 use super::times;
 
 /// Any parameter that begins with `label.`.
 pub(super) const ANY_LABEL: &str = "label.KEY";
-/// The parameters that select Tabs and Clients.
-pub(super) const SELECTION: &[&str] = &["name", "base", "type", ANY_LABEL, "client", "re", "reserved"];
+/// Those of removals.
+pub(super) const REMOVAL: &[&str] = &["name", "base", "type", ANY_LABEL, "client", "re", "reserved", "from"];
 
 /// The parameters, in order.
 pub(super) struct Params(Vec<(String, String)>);
@@ -97,6 +98,13 @@ impl Params {
     /// The first Tab of the answer.
     pub(super) fn first_tab(&self) -> Result<Option<TabName>, QueryError> {
         self.one("from")?.map(|from| named("from", from, TabName::new)).transpose()
+    }
+
+    /// Where a removal goes on.
+    pub(super) fn removal_from(&self) -> Result<Option<RemovalCursor>, QueryError> {
+        let read =
+            |from: &str| from.parse::<RemovalCursor>().map_err(|error| bad("from", from, &error.to_string()));
+        self.one("from")?.map(read).transpose()
     }
 
     /// The selected Tabs and Clients.
@@ -261,12 +269,12 @@ mod tests {
 
     #[test]
     fn what_is_unknown_is_refused_with_what_is_known() {
-        let Err(QueryError::UnknownParameter { found, known }) = Params::parse("nmae=a", SELECTION) else {
+        let Err(QueryError::UnknownParameter { found, known }) = Params::parse("nmae=a", REMOVAL) else {
             panic!("a misspelt parameter was accepted")
         };
-        assert_eq!((found.as_str(), known), ("nmae", SELECTION));
-        assert!(Params::parse("label.to=MEM", SELECTION).is_ok());
-        assert!(Params::parse("label.=MEM", SELECTION).is_err());
+        assert_eq!((found.as_str(), known), ("nmae", REMOVAL));
+        assert!(Params::parse("label.to=MEM", REMOVAL).is_ok());
+        assert!(Params::parse("label.=MEM", REMOVAL).is_err());
         assert!(Params::parse("label.to=MEM", &["name"]).is_err());
     }
 

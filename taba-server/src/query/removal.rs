@@ -5,26 +5,28 @@
 //! a conflict and reads again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::str::FromStr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use taba_core::limits::COMMIT_PAIRS_MAX;
 use taba_core::{
     ClientId, Commit, Committed, Envelope, HandlerError, Loaded, Part, Registry, Scan, ScanWhat, Spread,
     SpreadRules, StateKey, StoreError, TabName, TabType, Timestamp, VBucket, Version, Wanted, ledger,
 };
+use tokio::time::timeout;
 
-use super::deadline;
 use super::error::QueryError;
 use super::missing::{Coverage, MissingPart};
 use super::selection::Selection;
-use super::state::{PruneCursor, QueryState};
+use super::state::QueryState;
 
 /// States in one commit. Each can cost a pair for each of its two parts and one for its Client's note.
 const COMMIT_STATES_MAX: usize = 1000;
-/// Tabs removed from the index in one commit.
-const COMMIT_TABS_MAX: usize = 250;
+/// Tabs that are examined before what is to go of them is committed, and with it that they are done.
+const STEP_TABS_MAX: usize = 250;
 
 const _: () = assert!(3 * COMMIT_STATES_MAX + 2 < COMMIT_PAIRS_MAX, "a full removal must fit one commit");
 
@@ -43,9 +45,70 @@ pub struct Removed {
     /// VBuckets that could not be read completely, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub missing: Option<MissingPart>,
-    /// Whether time ran out before the last VBucket; the next call continues there.
+    /// Whether time ran out before the last VBucket.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub is_cut_short: bool,
+    /// How far it came, if time ran out.
+    #[serde(flatten)]
+    pub rest: Option<RemovalRest>,
+}
+
+/// What is left of a removal whose time ran out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct RemovalRest {
+    /// VBuckets that are done, of those that can hold selected States.
+    pub vbuckets_done: usize,
+    /// Those that can.
+    pub vbuckets: usize,
+    /// Where to go on.
+    #[serde(serialize_with = "as_text")]
+    pub next: RemovalCursor,
+}
+
+/// Where a removal goes on: in a VBucket, at a Tab or at its first one. As text the number of the one, and after a space the name
+/// of the other.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RemovalCursor {
+    vbucket: u16,
+    tab: Option<TabName>,
+}
+
+impl fmt::Display for RemovalCursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.tab {
+            None => write!(f, "{}", self.vbucket),
+            Some(tab) => write!(f, "{} {tab}", self.vbucket),
+        }
+    }
+}
+
+impl FromStr for RemovalCursor {
+    type Err = RemovalCursorError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (vbucket, tab) = text.split_once(' ').map_or((text, None), |(vbucket, tab)| (vbucket, Some(tab)));
+        let vbucket = vbucket.parse().map_err(|_| RemovalCursorError)?;
+        let tab = tab.map(TabName::new).transpose().map_err(|_| RemovalCursorError)?;
+        Ok(Self { vbucket, tab })
+    }
+}
+
+/// A text that no answer has as [`RemovalRest::next`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`next` of an answer is needed: the number of a vbucket, or also a space and the name of a tab")]
+pub struct RemovalCursorError;
+
+fn as_text<S: Serializer>(cursor: &RemovalCursor, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(cursor)
+}
+
+/// How far a removal is; readable after its future was dropped.
+#[derive(Default)]
+struct RemovalProgress {
+    cursor: RemovalCursor,
+    vbuckets_done: usize,
+    vbuckets: usize,
 }
 
 /// Which of the selected States to remove.
@@ -87,13 +150,22 @@ fn whole(parts: &[(Part, Bytes)]) -> Option<Envelope> {
     Envelope::join(parts).ok()
 }
 
-/// Deletes the selected States, and the index entries of Tabs that have none left. What was removed before an error
-/// stays removed; another call removes the rest.
+/// Deletes the selected States, and the index entries of Tabs that have none left; from where an earlier call
+/// [ended](RemovalRest::next), or all. What was removed before an error stays removed.
+///
+/// One call takes at most [`query_time`](super::Limits::query_time).
 ///
 /// # Errors
-/// [`QueryError::NothingChosen`] and [`QueryError::Reserved`] when everything or the Ledger is selected; else as any
+/// [`QueryError::Timeout`] when it came nowhere in that time. [`QueryError::NothingChosen`] and [`QueryError::Reserved`] when everything or the Ledger is selected; else as any
 /// query.
-pub async fn delete(state: &QueryState, selection: &Selection) -> Result<Removed, QueryError> {
+///
+/// # Cancel safety
+/// Safe: completed steps stay, and no further one begins.
+pub async fn delete(
+    state: &QueryState,
+    selection: &Selection,
+    from: Option<&RemovalCursor>,
+) -> Result<Removed, QueryError> {
     if selection.is_everything() {
         return Err(QueryError::NothingChosen);
     }
@@ -103,40 +175,57 @@ pub async fn delete(state: &QueryState, selection: &Selection) -> Result<Removed
     if selection.is_reserved_included() {
         return Err(QueryError::Reserved { name: "reserved=true".to_owned() });
     }
-    let mut removed = Removed::default();
-    let cursor = Mutex::default();
-    let answer = remove(state, selection, RemovalRule::Chosen, &cursor, &mut removed);
-    deadline::answer(state.limits.query_time, answer).await?;
-    Ok(removed)
+    within_time(state, selection, RemovalRule::Chosen, from).await
 }
 
-/// Removes the selected States whose Handler says that they hold no more information, as of now.
+/// Removes the selected States whose Handler says that they hold no more information, as of now; from where an earlier call
+/// [ended](RemovalRest::next), or all.
 ///
-/// One call takes at most [`query_time`](super::Limits::query_time); the next one for all Tabs continues where it
-/// ended, so a large store is pruned completely. What was removed before an error stays removed. The Ledger is never
-/// pruned.
+/// One call takes at most [`query_time`](super::Limits::query_time). What was removed before an error stays removed. The Ledger
+/// is never pruned.
 ///
 /// # Errors
 /// As any query, when no VBucket can be read.
-pub async fn prune(state: &QueryState, selection: &Selection) -> Result<Removed, QueryError> {
-    let rule = RemovalRule::Silent { at: state.now() };
+///
+/// # Cancel safety
+/// As [`delete`].
+pub async fn prune(
+    state: &QueryState,
+    selection: &Selection,
+    from: Option<&RemovalCursor>,
+) -> Result<Removed, QueryError> {
+    within_time(state, selection, RemovalRule::Silent { at: state.now() }, from).await
+}
+
+async fn within_time(
+    state: &QueryState,
+    selection: &Selection,
+    rule: RemovalRule,
+    from: Option<&RemovalCursor>,
+) -> Result<Removed, QueryError> {
+    let begin = from.cloned().unwrap_or_default();
+    let progress = Mutex::new(RemovalProgress { cursor: begin.clone(), ..RemovalProgress::default() });
     let mut removed = Removed::default();
-    let from_start = Mutex::default();
-    let cursor = if selection.is_everything() { &state.shared.pruned_to } else { &from_start };
-    let pruning = remove(state, selection, rule, cursor, &mut removed);
-    let done = tokio::time::timeout(state.limits.query_time, pruning).await;
-    match done {
-        Ok(done) => done?,
-        Err(_) => removed.is_cut_short = true,
+    let removing = remove(state, selection, rule, &progress, &mut removed);
+    if let Ok(done) = timeout(state.limits.query_time, removing).await {
+        done?;
+        return Ok(removed);
     }
+    let RemovalProgress { cursor: next, vbuckets_done, vbuckets } = std::mem::take(&mut *at(&progress));
+    // Whoever asks again and again comes to an end, or to an error.
+    if next == begin && removed.states == 0 {
+        return Err(QueryError::Timeout { query_time: state.limits.query_time });
+    }
+    removed.is_cut_short = true;
+    removed.rest = Some(RemovalRest { vbuckets_done, vbuckets, next });
     Ok(removed)
 }
 
 /// As [`prune`], for all Tabs and without a time limit.
 pub(super) async fn prune_all(state: &QueryState) -> Result<Removed, QueryError> {
-    let (mut removed, cursor) = (Removed::default(), Mutex::default());
+    let (mut removed, progress) = (Removed::default(), Mutex::default());
     let rule = RemovalRule::Silent { at: state.now() };
-    remove(state, &Selection::default(), rule, &cursor, &mut removed).await?;
+    remove(state, &Selection::default(), rule, &progress, &mut removed).await?;
     Ok(removed)
 }
 
@@ -145,18 +234,22 @@ async fn remove(
     state: &QueryState,
     selection: &Selection,
     rule: RemovalRule,
-    cursor: &Mutex<PruneCursor>,
+    progress: &Mutex<RemovalProgress>,
     removed: &mut Removed,
 ) -> Result<(), QueryError> {
     let coverage = Coverage::new(&state.store);
-    let (mut vbuckets, rules) = state.vbuckets_of(selection).await;
+    let (vbuckets, rules) = state.vbuckets_of(selection).await;
     let rules = state.spread_or(rules).await;
     let mut emptied = BTreeSet::new();
-    let begin = at(cursor).clone();
-    vbuckets.retain(|vbucket| vbucket.index() >= begin.vbucket);
-    for vbucket in vbuckets {
+    let begin = at(progress).cursor.clone();
+    at(progress).vbuckets = vbuckets.len();
+    for (done, vbucket) in vbuckets.into_iter().enumerate() {
+        at(progress).vbuckets_done = done;
+        if vbucket.index() < begin.vbucket {
+            continue;
+        }
         let from = if vbucket.index() == begin.vbucket { begin.tab.clone() } else { None };
-        *at(cursor) = PruneCursor { vbucket: vbucket.index(), tab: from.clone() };
+        at(progress).cursor = RemovalCursor { vbucket: vbucket.index(), tab: from.clone() };
         let Some(tabs) = coverage.read(vbucket, state.store.tabs(vbucket)).await else { continue };
         let chosen = |(tab, tab_type): &(TabName, TabType)| {
             !tab.is_reserved()
@@ -174,7 +267,7 @@ async fn remove(
             rules: &rules,
             emptied: &mut emptied,
         };
-        match sweep.run(tabs, cursor, removed).await {
+        match sweep.run(tabs, progress, removed).await {
             Err(error @ (QueryError::Store(_) | QueryError::DamagedNote { .. })) => {
                 coverage.lacks(vbucket, error);
             }
@@ -185,7 +278,6 @@ async fn remove(
     for tab in emptied {
         removed.tabs += u64::from(is_empty(state, &tab, rules.widest(&tab), &coverage).await);
     }
-    *at(cursor) = PruneCursor::default();
     removed.missing = coverage.missing();
     coverage.settle()
 }
@@ -206,9 +298,9 @@ async fn has_none(state: &QueryState, vbucket: VBucket, tab: &TabName) -> Result
     Ok(state.store.scan(vbucket, &scan).await?.is_empty())
 }
 
-fn at(cursor: &Mutex<PruneCursor>) -> MutexGuard<'_, PruneCursor> {
-    // The cursor is replaced as a whole, so a panic leaves it intact.
-    cursor.lock().unwrap_or_else(PoisonError::into_inner)
+fn at(progress: &Mutex<RemovalProgress>) -> MutexGuard<'_, RemovalProgress> {
+    // Each field is replaced as a whole, so a panic leaves it intact.
+    progress.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The removal from one VBucket.
@@ -230,30 +322,40 @@ impl RemovalSweep<'_> {
     async fn run(
         mut self,
         tabs: Vec<TabName>,
-        cursor: &Mutex<PruneCursor>,
+        progress: &Mutex<RemovalProgress>,
         removed: &mut Removed,
     ) -> Result<(), QueryError> {
-        let (state, vbucket, rule) = (self.state, self.vbucket, self.rule);
         let mut damaged = None;
-        for tab in tabs {
-            at(cursor).tab = Some(tab.clone());
-            match self.tab(&tab, removed).await {
-                // Other Tabs can still be pruned.
-                Err(error @ QueryError::Store(StoreError::Damaged { .. })) => damaged = Some(error),
-                done => done?,
-            }
-        }
-        commit_removal(state, vbucket, &self.going, rule, removed).await?;
-        for tabs in self.thinned.chunks(COMMIT_TABS_MAX) {
-            for tab in commit_index(state, vbucket, tabs).await? {
-                if self.rules.widest(&tab) > Spread::ONE {
-                    self.emptied.insert(tab);
-                } else {
-                    removed.tabs += 1;
+        for some in tabs.chunks(STEP_TABS_MAX) {
+            // What was before them is done.
+            at(progress).cursor.tab = some.first().cloned();
+            for tab in some {
+                match self.tab(tab, removed).await {
+                    // Other Tabs can still be pruned.
+                    Err(error @ QueryError::Store(StoreError::Damaged { .. })) => damaged = Some(error),
+                    done => done?,
                 }
             }
+            self.finish_step(removed).await?;
         }
         damaged.map_or(Ok(()), Err)
+    }
+
+    /// Commits what is to go so far.
+    async fn finish_step(&mut self, removed: &mut Removed) -> Result<(), QueryError> {
+        let (state, vbucket) = (self.state, self.vbucket);
+        commit_removal(state, vbucket, &std::mem::take(&mut self.going), self.rule, removed).await?;
+        if self.thinned.is_empty() {
+            return Ok(());
+        }
+        for tab in commit_index(state, vbucket, &std::mem::take(&mut self.thinned)).await? {
+            if self.rules.widest(&tab) > Spread::ONE {
+                self.emptied.insert(tab);
+            } else {
+                removed.tabs += 1;
+            }
+        }
+        Ok(())
     }
 
     async fn tab(&mut self, tab: &TabName, removed: &mut Removed) -> Result<(), QueryError> {

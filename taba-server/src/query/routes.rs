@@ -19,7 +19,7 @@ use super::ledger::ledger;
 use super::lists::{clients, names, types};
 use super::missing::PartialAnswer;
 use super::negotiate::Media;
-use super::params::{ANY_LABEL, Params, SELECTION, params};
+use super::params::{ANY_LABEL, Params, REMOVAL, params};
 use super::projection::projections;
 use super::removal;
 use super::row::{AccountRow, write_account, write_object};
@@ -219,15 +219,17 @@ async fn get_status(State(state): State<QueryState>, RawQuery(raw): RawQuery, he
 }
 
 async fn delete_tabs(State(state): State<QueryState>, RawQuery(raw): RawQuery, headers: HeaderMap) -> Answer {
-    let selection = params(raw.as_ref(), SELECTION)?.selection(&state.limits)?;
+    let params = params(raw.as_ref(), REMOVAL)?;
+    let (selection, from) = (params.selection(&state.limits)?, params.removal_from()?);
     Media::of(&headers)?;
-    object(&headers, &json!({ "removed": removal::delete(&state, &selection).await? }))
+    object(&headers, &json!({ "removed": removal::delete(&state, &selection, from.as_ref()).await? }))
 }
 
 async fn post_prune(State(state): State<QueryState>, RawQuery(raw): RawQuery, headers: HeaderMap) -> Answer {
-    let selection = params(raw.as_ref(), SELECTION)?.selection(&state.limits)?;
+    let params = params(raw.as_ref(), REMOVAL)?;
+    let (selection, from) = (params.selection(&state.limits)?, params.removal_from()?);
     Media::of(&headers)?;
-    object(&headers, &json!({ "removed": removal::prune(&state, &selection).await? }))
+    object(&headers, &json!({ "removed": removal::prune(&state, &selection, from.as_ref()).await? }))
 }
 
 async fn get_spread(State(state): State<QueryState>, RawQuery(raw): RawQuery, headers: HeaderMap) -> Answer {

@@ -1,8 +1,8 @@
 //! [`QueryState`]: the context of all queries, with their [`Limits`].
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -116,8 +116,6 @@ pub(super) struct Shared {
     pub(super) queries: Arc<Semaphore>,
     pub(super) watches: Arc<Semaphore>,
     pub(super) closing: watch::Sender<bool>,
-    /// Where the pruning of all Tabs continues.
-    pub(super) pruned_to: Mutex<PruneCursor>,
     versions: Versions,
 }
 
@@ -187,7 +185,6 @@ impl QueryState {
             queries: Arc::new(Semaphore::new(limits.queries_max)),
             watches: Arc::new(Semaphore::new(limits.watches_max)),
             closing: watch::Sender::new(false),
-            pruned_to: Mutex::default(),
             versions: Versions::new(getrandom::u64().expect("without random numbers no version is unique")),
         };
         Self { store, handlers, clock, status, limits, shared: Arc::new(shared) }
@@ -273,11 +270,4 @@ impl Counters {
     pub(super) fn conflict(&self) {
         self.conflicts.fetch_add(1, Ordering::Relaxed);
     }
-}
-
-/// Where pruning continues: the VBucket, and the Tab in it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct PruneCursor {
-    pub(super) vbucket: u16,
-    pub(super) tab: Option<TabName>,
 }

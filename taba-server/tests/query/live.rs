@@ -1,13 +1,17 @@
 //! Over a real socket: watches, and answers whose reader goes away.
 
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use async_trait::async_trait;
+use taba_core::{MemoryStore, Scan, Store, StoreError, TabName, VBucket};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
-use crate::kit::Kit;
+use crate::kit::{Intruded, Intruder, Kit, NOW, StoreCall};
 use taba_server::query::Limits;
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -95,4 +99,47 @@ async fn an_answer_streams_over_a_socket() {
     assert!(reader.find("tab0000").await.is_some());
     assert!(reader.find("tab2999").await.is_some());
     assert!(reader.find("\"complete\":true").await.is_some());
+}
+
+/// Tabs whose States were read, without those of the Ledger and of rules.
+#[derive(Default)]
+struct ReadTabs(Mutex<BTreeSet<String>>);
+
+#[async_trait]
+impl Intruder for ReadTabs {
+    async fn before(&self, call: StoreCall<'_>, _: VBucket) -> Result<(), StoreError> {
+        if let StoreCall::Scan(Scan { tab: Some(tab), .. }) = call
+            && !tab.is_reserved()
+        {
+            self.0.lock().unwrap().insert(tab.to_string());
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_watch_reads_only_what_changed() {
+    let memory = Arc::new(MemoryStore::default());
+    let store = Arc::new(Intruded { store: memory.clone(), intruder: ReadTabs::default() });
+    let kit = Kit::over(memory, store.clone(), Limits::default());
+    for n in 0..50 {
+        // A type with a word for each Client, and one without.
+        kit.recent(&format!("r{n:02}"), "a", &[(NOW - 10, 1.0)]).await;
+        kit.count(&format!("x{n:02}"), "a", &[1.0]).await;
+    }
+    let home = |name: &str| kit.store.vbuckets().of(&TabName::new(name).unwrap());
+    for path in ["/v2/watch?every=0.1", "/v2/watch?every=0.1&client=a"] {
+        let mut watch = Reader::get(&kit, path).await;
+        for n in 0..50 {
+            assert!(watch.find(&format!("\"x{n:02}\"")).await.is_some());
+        }
+        store.intruder.0.lock().unwrap().clear();
+        for n in 0..3 {
+            kit.count("x07", "a", &vec![1.0; n + 2]).await;
+            assert!(watch.find("data: ").await.unwrap().contains(&format!("\"count\":{}", n + 2)));
+        }
+        let read = std::mem::take(&mut *store.intruder.0.lock().unwrap());
+        assert!(read.contains("x07") && read.iter().all(|name| home(name) == home("x07")), "{read:?}");
+        kit.count("x07", "a", &[1.0]).await;
+    }
 }

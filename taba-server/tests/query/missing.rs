@@ -301,14 +301,14 @@ async fn pruning_that_runs_out_of_time_goes_on_where_it_ended() {
         let age = if n % 10 == 0 { 7200 } else { 0 };
         kit.recent(&format!("r{n}"), "web", &[(NOW - age, 1.0)]).await;
     }
-    let (mut states, mut calls) = (0, 0);
+    let (mut states, mut calls, mut from, mut done) = (0, 0, None, 0);
     loop {
         slow.1.store(40, Ordering::Relaxed);
-        let removed = prune(&kit.state, &Selection::default()).await.unwrap();
+        let removed = prune(&kit.state, &Selection::default(), from.as_ref()).await.unwrap();
         (states, calls) = (states + removed.states, calls + 1);
-        if !removed.is_cut_short {
-            break;
-        }
+        let Some(rest) = removed.rest else { break };
+        assert!(removed.is_cut_short && rest.vbuckets == 1024 && rest.vbuckets_done > done, "{rest:?}");
+        (done, from) = (rest.vbuckets_done, Some(rest.next.to_string().parse().unwrap()));
         assert!(calls < 10, "it never reaches the end");
     }
     assert_eq!(states, 10);

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::json;
@@ -111,4 +112,99 @@ async fn a_conflict_is_tried_again_and_counts_once() {
     assert_eq!(removed["removed"], json!({ "tabs": 1, "states": 1, "events": 2, "damaged": 0 }));
     assert_eq!(kit.state.report().conflicts, 3);
     assert_eq!(kit.get("/v2/ledger").await.json()["totals"]["deleted"], 2);
+}
+
+/// A store that answers so many calls and then no more.
+struct Tiring {
+    calls_left: AtomicUsize,
+    calls: AtomicUsize,
+}
+
+#[async_trait]
+impl Intruder for Tiring {
+    async fn before(&self, _: StoreCall<'_>, _: VBucket) -> Result<(), StoreError> {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        let left = self.calls_left.load(Ordering::SeqCst);
+        if left == 0 {
+            std::future::pending::<()>().await;
+        }
+        self.calls_left.store(left - 1, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+fn tiring(query_time: Duration) -> (Kit, Arc<Intruded<Tiring>>) {
+    let store = Arc::new(MemoryStore::default());
+    let intruder = Tiring { calls_left: AtomicUsize::new(usize::MAX), calls: AtomicUsize::new(0) };
+    let tiring = Arc::new(Intruded { store: store.clone(), intruder });
+    let mut limits = Limits::default();
+    (limits.query_time, limits.late_records) = (query_time, Duration::ZERO);
+    (Kit::over(store, tiring.clone(), limits), tiring)
+}
+
+#[tokio::test(start_paused = true)]
+async fn deleting_that_runs_out_of_time_says_how_far_it_is_and_goes_on_there() {
+    let (kit, store) = tiring(Duration::from_secs(1));
+    kit.settle_spread().await;
+    // Two VBuckets with more Tabs than one step takes, and Tabs in many.
+    for n in 0..600 {
+        let home = kit.store.vbuckets().get(if n % 2 == 0 { 3 } else { 1000 }).unwrap();
+        kit.count_in(home, &format!("t{n:03}"), "a", &[1.0]).await;
+        kit.count(&format!("u{n}"), "b", &[1.0]).await;
+    }
+    let (mut states, mut events, mut calls, mut from) = (0, 0, 0, String::new());
+    loop {
+        store.intruder.calls_left.store(1500, Ordering::SeqCst);
+        let path = format!("/v2/tabs?re=true&name=.*{from}");
+        let removed = kit.ask("DELETE", &path, "*/*").await.json()["removed"].clone();
+        states += removed["states"].as_u64().unwrap();
+        events += removed["events"].as_u64().unwrap();
+        calls += 1;
+        let Some(next) = removed["next"].as_str() else { break };
+        assert_eq!((&removed["is_cut_short"], &removed["vbuckets"]), (&json!(true), &json!(1024)));
+        assert!(removed["vbuckets_done"].as_u64().unwrap() < 1024 && calls < 20, "{removed}");
+        from = format!("&from={}", next.replace(' ', "%20"));
+    }
+    assert!(calls > 2, "the test must not fit one call");
+    assert_eq!((states, events), (1200, 1200));
+    store.intruder.calls_left.store(usize::MAX, Ordering::SeqCst);
+    assert!(kit.names("/v2/names").await.is_empty(), "no Tab is left in an index");
+    assert_eq!(kit.get("/v2/ledger").await.json()["totals"]["deleted"], 1200);
+    // Where nothing is done in time, that is an error: nobody asks for ever.
+    kit.count("x", "a", &[1.0]).await;
+    store.intruder.calls_left.store(4, Ordering::SeqCst);
+    let mut answer = kit.ask("DELETE", "/v2/tabs?name=x", "*/*").await;
+    if let Some(next) = answer.json()["removed"]["next"].as_str() {
+        store.intruder.calls_left.store(4, Ordering::SeqCst);
+        answer =
+            kit.ask("DELETE", &format!("/v2/tabs?name=x&from={}", next.replace(' ', "%20")), "*/*").await;
+    }
+    assert_eq!((answer.status.as_u16(), &answer.json()["reason"]), (503, &json!("timeout")));
+    let answer = kit.ask("DELETE", "/v2/tabs?name=x&from=there", "*/*").await;
+    assert_eq!(answer.json()["reason"], "bad_parameter");
+}
+
+#[tokio::test]
+async fn a_removal_that_nobody_waits_for_ends() {
+    let (kit, store) = tiring(Duration::from_secs(60));
+    for n in 0..50 {
+        kit.count(&format!("t{n}"), "a", &[1.0]).await;
+    }
+    kit.settle_spread().await;
+    store.intruder.calls.store(0, Ordering::SeqCst);
+    store.intruder.calls_left.store(100, Ordering::SeqCst);
+    let mut removal = Box::pin(kit.ask("DELETE", "/v2/tabs?re=true&name=.*", "*/*"));
+    let is_tired = async {
+        while store.intruder.calls.load(Ordering::SeqCst) <= 100 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! { _ = &mut removal => panic!("it waits"), () = is_tired => {} }
+    drop(removal);
+    let calls = store.intruder.calls.load(Ordering::SeqCst);
+    store.intruder.calls_left.store(usize::MAX, Ordering::SeqCst);
+    for _ in 0..1000 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(store.intruder.calls.load(Ordering::SeqCst), calls);
 }
