@@ -9,7 +9,7 @@ use taba_core::{
     ClientId, HandlerError, Loaded, Panicked, Part, Registry, StateKey, TabName, TabType, Version, Wanted,
 };
 
-use super::live::{BaseChange, DecodedState, decode};
+use super::live::{BaseChange, CachedSlot, decode};
 use super::marks::Marks;
 use crate::panics::HandlerPanic;
 
@@ -64,25 +64,6 @@ struct CachedState {
     /// Whether a State from outside was merged into it since the last commit.
     is_merged: bool,
     weight: usize,
-}
-
-/// A cached State.
-pub(super) enum CachedSlot {
-    /// Not loaded yet.
-    Unknown,
-    /// Not in the store.
-    Absent,
-    /// Decoded.
-    Live(DecodedState),
-    /// In the store, but unreadable here: it must not be overwritten.
-    Unreadable(Why),
-    /// In the store, written by a newer build: it must not be overwritten, and Blocks for it wait.
-    Newer {
-        /// The version of the State.
-        found: u16,
-        /// The version that this build reads.
-        known: u16,
-    },
 }
 
 /// What changed with a State.

@@ -11,8 +11,8 @@ use taba_core::{
     Arrival, ClientId, Guarded, HandlerError, Panicked, Registry, StateError, TabName, TabType, Timestamp,
 };
 
-use super::cache::{Cache, CacheEntry, CachedSlot, StateChange};
-use super::live::DecodedState;
+use super::cache::{Cache, CacheEntry, StateChange};
+use super::live::{CachedSlot, DecodedState};
 
 /// The outcome of a Block, in events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -14,11 +14,29 @@ use taba_core::{
     StateError, StateKey, TabType, Timestamp,
 };
 
-use super::cache::CachedSlot;
 use crate::panics::HandlerPanic;
 
 /// A State of fewer bytes is written whole: to divide it saves little, and a second part costs a field and an index entry.
 const DIVIDED_BYTES_MIN: usize = 1024;
+
+/// A cached State.
+pub(super) enum CachedSlot {
+    /// Not loaded yet.
+    Unknown,
+    /// Not in the store.
+    Absent,
+    /// Decoded.
+    Live(DecodedState),
+    /// In the store, but unreadable here: it must not be overwritten.
+    Unreadable(Why),
+    /// In the store, written by a newer build: it must not be overwritten, and Blocks for it wait.
+    Newer {
+        /// The version of the State.
+        found: u16,
+        /// The version that this build reads.
+        known: u16,
+    },
+}
 
 /// A decoded State.
 pub(super) struct DecodedState {

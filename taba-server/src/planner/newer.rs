@@ -6,7 +6,8 @@
 use taba_core::wire::{Ack, Answer, Block, Content, Refusal};
 use taba_core::{ClientId, Registry, TabName, TabType, ledger::Why};
 
-use super::cache::{Cache, CachedSlot};
+use super::cache::Cache;
+use super::live::CachedSlot;
 use super::message::IncomingMessage;
 
 /// A State of a newer version than this build reads, in a Block or in the store.

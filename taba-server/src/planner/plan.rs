@@ -9,9 +9,10 @@ use taba_core::limits::COMMIT_PAIRS_MAX;
 use taba_core::wire::{Ack, Answer, LaneBatch, Probe, Refusal};
 use taba_core::{Arrival, ClientId, SeqNo, StreamId, TabName, Timestamp, Wanted};
 
-use super::cache::{Cache, CachedSlot};
+use super::cache::Cache;
 use super::exchange::{Env, RefusedBlock};
 use super::fold::{DecodeRoom, fold_block, fold_note};
+use super::live::CachedSlot;
 use super::marks::{Hours, hour_of};
 use super::message::{IncomingMessage, PendingMessage};
 use super::newer::{NewerState, first_newer, unavailable};
