@@ -191,7 +191,8 @@ impl TabSum {
         let (name, tab_type) = (tab.name.clone(), tab.tab_type.clone());
         let key = KeptKey { name: name.clone(), tab_type, is_merged: merging.is_some() };
         let kept = coverage.versions(&tab.homes).and_then(|at| cache.get(&key, &at));
-        let (mut sum, mut states) = (Self::default(), TabStates::of(tab));
+        let mut sum = Self { lacks_states: tab.is_partial, ..Self::default() };
+        let mut states = TabStates::of(tab);
         if kept.is_some() {
             coverage.has_kept();
         }

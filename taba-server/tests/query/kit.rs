@@ -59,6 +59,9 @@ impl Handler for Totals {
     fn error_bound(&self, _: &Sum) -> Option<f64> {
         Some(0.0097)
     }
+    fn tallies(&self) -> bool {
+        false
+    }
 }
 
 /// Remembers its values by time, shows those of the last hour, and tells the latest.

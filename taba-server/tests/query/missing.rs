@@ -318,3 +318,16 @@ async fn pruning_that_runs_out_of_time_goes_on_where_it_ended() {
     slow.1.store(1000, Ordering::Relaxed);
     assert_eq!(upkeep(&kit.state).await.unwrap().pruned.states, 1);
 }
+
+#[tokio::test]
+async fn what_is_kept_of_a_tab_that_may_have_more_elsewhere_is_partial() {
+    let Setup { kit, store, here, .. } = setup().await;
+    let home = kit.store.vbuckets().of(&TabName::new(&here).unwrap());
+    let name = "taba.dropped;where=agent;why=gap";
+    kit.count_in(home, name, "web", &[1.0]).await;
+    let path = format!("/v2/tabs?name={name}");
+    assert_eq!(kit.get(&path).await.json()["results"][0]["partial"], json!(null));
+    store.is_away.store(true, Ordering::Relaxed);
+    let json = kit.get(&path).await.json();
+    assert_eq!((&json["results"][0]["partial"], &json["complete"]), (&json!(true), &json!(false)), "{json}");
+}
