@@ -67,7 +67,7 @@ struct NewEvents {
 }
 
 /// What to write of a State.
-pub(super) struct Written {
+pub(super) struct StateChanges {
     pub(super) whole: Bytes,
     pub(super) base: BaseChange,
 }
@@ -142,7 +142,7 @@ impl DecodedState {
 
     /// What to write so that the store holds this State. `is_merged`: a State from outside was merged into it. `has_room`: for two
     /// pairs; else it is one. If it is not committed then, the State is to be loaded again.
-    pub(super) fn write(&mut self, is_merged: bool, has_room: bool) -> Result<Written, HandlerError> {
+    pub(super) fn write(&mut self, is_merged: bool, has_room: bool) -> Result<StateChanges, HandlerError> {
         if is_merged {
             // What is stored must be readable, or every later event for it would be refused.
             self.handler.check_readable(&self.state)?;
@@ -155,7 +155,7 @@ impl DecodedState {
             if !(new.is_base_due(bytes.len()) && has_room) {
                 let base = new.base;
                 self.encoded_bytes = base.bytes() + bytes.len();
-                return Ok(Written {
+                return Ok(StateChanges {
                     whole: self.envelope(bytes).encode_since(base),
                     base: BaseChange::None,
                 });
@@ -168,14 +168,14 @@ impl DecodedState {
             let whole = self.envelope(self.handler.encode(&state)?).encode_since(base);
             self.stored = StoredForm::Divided(Box::new(NewEvents { state, base, spent_bytes: 0 }));
             // In a box: a store in memory keeps it, without what a `Vec` has to spare.
-            return Ok(Written { whole, base: BaseChange::Set(bytes.into_boxed_slice().into()) });
+            return Ok(StateChanges { whole, base: BaseChange::Set(bytes.into_boxed_slice().into()) });
         }
         let whole = self.envelope(bytes).encode();
         if has_room && !matches!(self.stored, StoredForm::Whole) {
             self.stored = StoredForm::Whole;
-            return Ok(Written { whole, base: BaseChange::Remove });
+            return Ok(StateChanges { whole, base: BaseChange::Remove });
         }
-        Ok(Written { whole, base: BaseChange::None })
+        Ok(StateChanges { whole, base: BaseChange::None })
     }
 
     /// About how many bytes all its parts had together when it was last read or written.
