@@ -22,6 +22,10 @@ pub const CLAMPED: &str = "taba.clamped";
 /// The base of the Tabs that count dropped events.
 pub const DROPPED: &str = "taba.dropped";
 
+/// Where a Server keeps what the States of a VBucket and these Tabs come to for each Client, so that the Ledger need not read them. No
+/// query chooses it.
+pub const ACCOUNTS: &str = "taba.accounts";
+
 /// Where an event was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]

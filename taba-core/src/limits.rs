@@ -20,9 +20,9 @@ pub const BLOCK_EVENTS_MAX: usize = 64 * 1024;
 pub const BLOCK_FOLDED_EVENTS_MAX: u64 = 1 << 40;
 /// Bytes of one encoded Block.
 pub const BLOCK_BYTES_MAX: usize = 1024 * 1024;
-/// Blocks in one Batch. One Block may touch one State and one Tab index entry, and a commit holds at most 3,900
+/// Blocks in one Batch. One Block may touch one State, one Tab index entry and the account of one Client, and a commit holds at most 3,900
 /// pairs, so a Batch of this size always fits one commit.
-pub const BATCH_BLOCKS_MAX: usize = 1900;
+pub const BATCH_BLOCKS_MAX: usize = 1200;
 /// Bytes of memory that the States of one Batch may come to when they are decoded, by what their Handlers
 /// [say](crate::Handler::decoded_bytes_max). With 64 bytes for each byte, which is the default, a Batch may have 4 MiB of States.
 pub const BATCH_DECODED_BYTES_MAX: usize = 260 * 1024 * 1024;
@@ -35,7 +35,7 @@ pub const COMMIT_PAIRS_MAX: usize = 3900;
 /// How far in the future of its receiver an event may lie before it is clamped, in microseconds (10 s).
 pub const FUTURE_MICROS_MAX: i64 = 10_000_000;
 
-const _: () = assert!(2 * BATCH_BLOCKS_MAX < COMMIT_PAIRS_MAX, "a full Batch must fit one commit");
+const _: () = assert!(3 * BATCH_BLOCKS_MAX < COMMIT_PAIRS_MAX, "a full Batch must fit one commit");
 const _: () = assert!(BLOCK_BYTES_MAX < FRAME_BYTES_MAX, "a full Block must fit one frame");
 const _: () =
     assert!(BLOCK_EVENTS_MAX * 9 < BLOCK_BYTES_MAX, "a full Block of plain numbers must fit its bytes");

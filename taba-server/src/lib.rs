@@ -32,6 +32,7 @@
 #![deny(missing_docs)]
 #![doc(test(attr(deny(unused_imports))))]
 
+mod accounts;
 pub mod admission;
 #[cfg(feature = "driver")]
 pub mod clock;

@@ -205,7 +205,7 @@ fn ask(processes: &Processes, is_over: &AtomicBool) -> BTreeMap<&'static str, Ve
         ("an expression for 100 tabs", "/v2/tabs?re=true&name=tab-001..&limit=100"),
         ("clients", "/v2/clients"),
         ("one account", "/v2/ledger?client=client-017"),
-        ("totals", "/v2/ledger?limit=1"),
+        ("totals", "/v2/ledger?totals=true"),
         ("the whole table", "/v2/ledger"),
         ("metrics", "/metrics"),
     ];

@@ -29,7 +29,7 @@ const QUERIES: [(&str, &str); 5] = [
     ("one Tab", "/v2/tabs?name="),
     ("an expression for 10 Tabs", "/v2/tabs?re=true&name=tab-000000.*"),
     ("one account", "/v2/ledger?client=client-00000"),
-    ("totals", "/v2/ledger?limit=1"),
+    ("totals", "/v2/ledger?totals=true"),
     ("metrics", "/metrics"),
 ];
 

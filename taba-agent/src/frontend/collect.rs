@@ -364,7 +364,7 @@ mod tests {
         let full = collected(&lines(LINES_MAX)).unwrap();
         assert_eq!(
             full.batches.iter().map(|batch| batch.part).collect::<Vec<_>>(),
-            (0..11).collect::<Vec<_>>()
+            (0..17).collect::<Vec<_>>()
         );
         assert!(full.batches.iter().all(|batch| batch.blocks.len() <= taba_core::limits::BATCH_BLOCKS_MAX));
         assert_eq!(counts(&full)["http taba.recorded TotalsCounter"], LINES_MAX as u64);

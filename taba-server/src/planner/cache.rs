@@ -7,16 +7,18 @@ use bytes::Bytes;
 use taba_core::ledger::Why;
 use taba_core::{
     ClientId, HandlerError, Loaded, Panicked, Part, Registry, StateKey, TabName, TabType, Version, Wanted,
+    ledger,
 };
 
 use super::live::{BaseChange, CachedSlot, decode};
 use super::marks::Marks;
+use crate::accounts::Book;
 use crate::panics::HandlerPanic;
 
 /// The estimated size of a decoded State relative to its encoding, if its Handler does not say it.
 const WEIGHT_PER_BYTE: usize = 3;
 /// The estimated size of a State's table entries.
-const WEIGHT_PER_STATE: usize = 384;
+const WEIGHT_PER_STATE: usize = 416;
 
 /// The cached content of one VBucket at one version.
 #[derive(Default)]
@@ -24,6 +26,7 @@ pub(super) struct Cache {
     /// `None`: the cache is empty.
     pub(super) version: Option<Version>,
     pub(super) marks: Marks,
+    pub(super) book: Book,
     tabs: HashMap<TabName, CachedTab>,
     /// One table for all: one for each Tab would take twice the memory where Tabs have one Client.
     states: HashMap<StateKey, CachedState>,
@@ -61,6 +64,8 @@ struct CachedState {
     /// The last attempt that used it.
     used: u64,
     changed: bool,
+    /// Events in it as it is stored; `None`: it is not.
+    stored: Option<u64>,
     /// Whether a State from outside was merged into it since the last commit.
     is_merged: bool,
     weight: usize,
@@ -96,8 +101,8 @@ pub struct UnreadableState {
 
 impl Cache {
     /// Its estimated size in bytes.
-    pub(super) const fn weight(&self) -> usize {
-        self.weight
+    pub(super) fn weight(&self) -> usize {
+        self.weight + self.book.weight()
     }
 
     /// Empties the cache.
@@ -164,6 +169,7 @@ impl Cache {
                 slot: CachedSlot::Unknown,
                 used: attempt,
                 changed: false,
+                stored: None,
                 is_merged: false,
                 weight,
             };
@@ -191,18 +197,23 @@ impl Cache {
             self.marks.load(&loaded.marks);
         }
         self.version = Some(loaded.version);
+        self.book.load(wanted, loaded);
         for tab in &wanted.tabs {
             self.tabs.entry(tab.clone()).or_default().known = true;
         }
         for (tab, tab_type) in &loaded.tabs {
             self.tabs.entry(tab.clone()).or_default().tab_type = Some(tab_type.clone());
         }
-        for key in &wanted.states {
+        let is_state = |key: &StateKey| key.tab.as_str() != ledger::ACCOUNTS;
+        for key in wanted.states.iter().filter(|key| is_state(key)) {
             self.put(key, CachedSlot::Absent);
         }
         let mut unreadable = Vec::new();
         for parts in loaded.states.chunk_by(|(one, ..), (next, ..)| one == next) {
             let key = &parts[0].0;
+            if !is_state(key) {
+                continue;
+            }
             let slot = decode(parts, handlers, &mut self.panics);
             match slot {
                 CachedSlot::Unreadable(why) => unreadable.push(UnreadableState { key: key.clone(), why }),
@@ -217,7 +228,8 @@ impl Cache {
     fn put(&mut self, key: &StateKey, slot: CachedSlot) {
         let attempt = self.attempt;
         let weight = weight_of(&slot);
-        let state = CachedState { slot, used: attempt, changed: false, is_merged: false, weight };
+        let stored = if let CachedSlot::Live(live) = &slot { Some(live.events) } else { None };
+        let state = CachedState { slot, used: attempt, changed: false, stored, is_merged: false, weight };
         let before = self.states.insert(key.clone(), state);
         self.tabs.entry(key.tab.clone()).or_default().states += usize::from(before.is_none());
         self.weight = self.weight + weight - before.map_or(0, |state| state.weight);
@@ -247,6 +259,15 @@ impl Cache {
         if by.is_new_tab {
             self.new_tabs.push(tab.clone());
         }
+    }
+
+    /// The States that are changed, and how many events each has as it is stored; `None`: it is not.
+    pub(super) fn changed_states(&self) -> impl Iterator<Item = (&StateKey, &DecodedState, Option<u64>)> {
+        self.changed.iter().filter_map(|key| {
+            let entry = self.states.get(key)?;
+            let CachedSlot::Live(live) = &entry.slot else { return None };
+            Some((key, live, entry.stored))
+        })
     }
 
     /// The types of Tabs to commit.
@@ -295,8 +316,12 @@ impl Cache {
         for key in std::mem::take(&mut self.changed) {
             if let Some(state) = self.states.get_mut(&key) {
                 (state.changed, state.is_merged) = (false, false);
+                if let CachedSlot::Live(live) = &state.slot {
+                    state.stored = Some(live.events);
+                }
             }
         }
+        self.book.committed();
         self.marks.committed(version)
     }
 
@@ -307,6 +332,7 @@ impl Cache {
     pub(super) fn halve(&mut self) {
         debug_assert!(self.changed.is_empty(), "what is changed stays until it is committed");
         self.audit();
+        self.book.shrink();
         let mut used: Vec<u64> = self.states.values().map(|state| state.used).collect();
         if used.len() < 32 {
             (self.tabs, self.states) = Default::default();

@@ -86,6 +86,11 @@ impl DecodedState {
         Ok(Self { tab_type, handler, events: 0, state, stored: StoredForm::Whole, encoded_bytes: 0 })
     }
 
+    /// The State itself.
+    pub(super) const fn state(&self) -> &AnyState {
+        &self.state
+    }
+
     /// Another one that says the same.
     pub(super) fn copy(&self) -> Result<Self, Panicked> {
         let copied = |state| self.handler.clone_state(state);

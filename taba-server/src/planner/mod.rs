@@ -32,6 +32,7 @@
 //! **Stable** is what the store would still hold after a failover. Beside this loop, without blocking it, runs one
 //! wait at a time for the last commit: see `marks.rs`.
 
+mod account;
 mod cache;
 mod exchange;
 mod fold;
@@ -63,6 +64,7 @@ pub use self::message::{CLOCKS_APART_MAX, IncomingMessage};
 pub use self::newer::NewerState;
 use self::plan::{CommitPlan, LEDGER_PAIRS};
 pub use self::rehearsal::{check, wanted_of};
+use crate::accounts::{self, ACCOUNT_PAIRS};
 use crate::sabotage::{CHECKED, COMMITTED, UNIQUE, is_off};
 
 /// Conflicts in a row after which the messages are returned unprocessed.
@@ -153,7 +155,7 @@ impl<T> Planner<T> {
     }
 
     /// The estimated size of the cache in bytes, with what is set aside for States that are to be decoded.
-    pub const fn cache_bytes(&self) -> usize {
+    pub fn cache_bytes(&self) -> usize {
         let to_decode = match &self.phase {
             PlannerPhase::Loading { attempt, .. }
             | PlannerPhase::Checking { attempt, .. }
@@ -255,8 +257,10 @@ impl<T> Planner<T> {
     fn attempt(&mut self, mut messages: Vec<PendingMessage<T>>, env: &Env<'_>, actions: &mut Actions<T>) {
         self.cache.begin(self.careful > 0);
         let mut wanted = self.cache.wanted();
-        // The version, and a signature.
-        let mut pairs = 2;
+        self.cache.book.touch_head(&mut wanted);
+        // The version, a signature, and the Tab of the accounts.
+        let mut pairs = 3 + ACCOUNT_PAIRS;
+        let (mut states, groups) = (0, self.cache.book.groups());
         let (mut fitting, mut bytes) = (0, 0_usize);
         for pending in &messages {
             let blocks = || pending.message.blocks().iter().filter(|block| !is_withheld(block));
@@ -266,12 +270,16 @@ impl<T> Planner<T> {
             if fitting > 0 && bytes + to_decode > BATCH_DECODED_BYTES_MAX {
                 break;
             }
-            let more = 1 + blocks()
-                .map(|block| self.cache.touch(&block.tab, &block.client, &mut wanted))
-                .sum::<usize>();
+            let of_accounts = |states: usize| states.min(groups);
+            let more_states = blocks().count();
+            let more = 1 + of_accounts(states + more_states) - of_accounts(states)
+                + blocks()
+                    .map(|block| self.cache.touch(&block.tab, &block.client, &mut wanted))
+                    .sum::<usize>();
             if fitting > 0 && pairs + more + LEDGER_PAIRS > COMMIT_PAIRS_MAX {
                 break;
             }
+            states += more_states;
             pairs += more;
             bytes += to_decode;
             fitting += 1;
@@ -328,7 +336,8 @@ impl<T> Planner<T> {
             self.phase = PlannerPhase::Checking { attempt, plan };
             return;
         }
-        let wanted = plan.touch_notes(&mut self.cache);
+        let mut wanted = plan.touch_notes(&mut self.cache);
+        account::touch(&self.cache, &plan, &mut wanted);
         if wanted.tabs.is_empty() && wanted.states.is_empty() {
             self.commit(attempt, plan, env, actions);
         } else {
@@ -344,7 +353,7 @@ impl<T> Planner<T> {
         }
         let without_note = plan.apply_notes(&mut self.cache, env);
         let spare = COMMIT_PAIRS_MAX.saturating_sub(attempt.pairs + LEDGER_PAIRS + plan.notes.len());
-        let states = match self.cache.encode_changed(spare) {
+        let mut states = match self.cache.encode_changed(spare) {
             Ok(states) if !self.cache.is_poisoned => states,
             Ok(_) => return self.again_carefully(attempt.messages, env, actions),
             Err(_) if !self.cache.is_careful => return self.again_carefully(attempt.messages, env, actions),
@@ -358,7 +367,12 @@ impl<T> Planner<T> {
         let expect = self.cache.version.expect("the VBucket was loaded before anything was folded");
         let counted = Version { writer: 1, count: expect.count + 1 };
         let next = if is_off(UNIQUE) { counted } else { env.versions.next() };
-        let tabs = self.cache.new_tabs();
+        account::apply(&mut self.cache, next, env.now);
+        states.extend(self.cache.book.write());
+        let mut tabs = self.cache.new_tabs();
+        if expect == Version::NEVER {
+            tabs.push(accounts::index_entry());
+        }
         let sender = attempt.messages.iter().map(PendingMessage::sent_hour).min().unwrap_or(0);
         let hours = Hours { server: hour_of(env.now), sender };
         self.cache.marks.sign(next, hours.later());

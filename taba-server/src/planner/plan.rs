@@ -241,7 +241,8 @@ impl CommitPlan {
     fn note(&mut self, notes: Vec<(TabName, ClientId, u64)>, room: usize) {
         for (tab, client, events) in notes {
             let mut key = (tab, client);
-            if !self.notes.contains_key(&key) && self.notes.len() >= room {
+            // A State, and the account of its Client.
+            if !self.notes.contains_key(&key) && 2 * self.notes.len() >= room {
                 key.1 = ClientId::new(CROWD).expect("name characters");
             }
             let sum = self.notes.entry(key).or_default();

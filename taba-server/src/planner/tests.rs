@@ -1,5 +1,6 @@
 //! The planner against a real `MemoryStore`: case by case, then, in `model`, with all faults.
 
+mod accounts;
 mod model;
 mod outside;
 mod parts;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use taba_core::ledger::Why;
+use taba_core::limits::BATCH_BLOCKS_MAX;
 use taba_core::wire::{Ack, Block, Content, LaneBatch, Probe, Refusal, WireError};
 use taba_core::{
     ClientId, Envelope, Event, Events, Handler, MemoryStore, Part, Registry, SeqNo, StateKey, Store,
@@ -454,24 +456,26 @@ fn a_damaged_state_is_not_written_over() {
 #[test]
 fn more_than_fits_one_commit_takes_several() {
     let (world, mut planner) = (World::new(), Planner::default());
-    let blocks = |lane: u64| (0..1900).map(|n| block(&format!("t{lane}.{n}"), "c", &[1.0])).collect();
+    let blocks =
+        |lane: u64| (0..BATCH_BLOCKS_MAX).map(|n| block(&format!("t{lane}.{n}"), "c", &[1.0])).collect();
     let batches = (0..4).map(|lane| batch(lane, 1, 1, 0, blocks(lane))).collect();
     let acks = world.ingest(&mut planner, batches);
     assert!(acks.iter().all(|ack| ack.answer == Answer::Applied && ack.refused.is_empty()));
     assert_eq!(world.status.report().commits, 4);
-    assert_eq!(world.total("t3.1899", "c"), 1);
+    assert_eq!(world.total(&format!("t3.{}", BATCH_BLOCKS_MAX - 1), "c"), 1);
 }
 
 #[test]
 fn more_refusals_than_fit_are_counted_under_one_client() {
     let (world, mut planner) = (World::new(), Planner::default());
-    let blocks = (0..1900).map(|n| block(&format!("t{n}"), &format!("c{n}"), &[1.0, f64::NAN])).collect();
+    let blocks =
+        (0..BATCH_BLOCKS_MAX).map(|n| block(&format!("t{n}"), &format!("c{n}"), &[1.0, f64::NAN])).collect();
     let acks = world.ingest(&mut planner, vec![batch(1, 1, 1, 0, blocks)]);
-    assert_eq!((acks[0].answer, acks[0].refused.len()), (Answer::Applied, 1900));
+    assert_eq!((acks[0].answer, acks[0].refused.len()), (Answer::Applied, BATCH_BLOCKS_MAX));
     let tab = "taba.dropped;where=server;why=bad_value";
-    let alone: u64 = (0..1900).map(|n| world.total(tab, &format!("c{n}"))).sum();
+    let alone: u64 = (0..BATCH_BLOCKS_MAX).map(|n| world.total(tab, &format!("c{n}"))).sum();
     assert!(alone > 0);
-    assert_eq!(alone + world.total(tab, "taba.crowd"), 1900);
+    assert_eq!(alone + world.total(tab, "taba.crowd"), BATCH_BLOCKS_MAX as u64);
 }
 
 #[test]

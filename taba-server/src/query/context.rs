@@ -6,9 +6,9 @@ use taba_core::{AnyProjection, AnyState, ClientId, Format, Guarded, Panicked, Ti
 
 use super::catalog::{ListedTab, listed};
 use super::error::QueryError;
+use super::loss_cache::Losses;
+use super::losses;
 use super::missing::{Coverage, MissingPart};
-use super::note::Notes;
-use super::notes;
 use super::selection::Selection;
 use super::state::QueryState;
 
@@ -37,7 +37,7 @@ pub(super) struct QueryContext {
     pub(super) query: Query,
     pub(super) at: Timestamp,
     pub(super) as_of: Timestamp,
-    pub(super) notes: Arc<Notes>,
+    pub(super) losses: Arc<Losses>,
     pub(super) coverage: Coverage,
     /// When it began, by the cache of Tabs.
     pub(super) began: u64,
@@ -49,11 +49,11 @@ impl QueryContext {
     pub(super) async fn new(state: QueryState, query: Query) -> Self {
         let now = state.now();
         let as_of = state.status.as_of(now);
-        let notes = notes::recent(&state).await;
+        let losses = losses::recent(&state).await;
         let coverage = Coverage::new(&state.store);
         let (at, began, lost_last) =
             (query.at.unwrap_or(now), state.shared.tab_cache.begin(), Mutex::default());
-        Self { at, as_of, notes, coverage, began, lost_last, state, query }
+        Self { at, as_of, losses, coverage, began, lost_last, state, query }
     }
 
     /// The chosen Tabs.
@@ -64,7 +64,7 @@ impl QueryContext {
     /// Ends the reading of States: the unreadable part, if any.
     pub(super) fn finish(&self) -> Result<Option<MissingPart>, QueryError> {
         self.coverage.settle()?;
-        Ok(MissingPart::join(self.coverage.missing(), self.notes.missing.clone()))
+        Ok(MissingPart::join(self.coverage.missing(), self.losses.missing.clone()))
     }
 }
 
@@ -84,7 +84,7 @@ impl QueryContext {
             return *lost;
         }
         let lost =
-            clients.iter().try_fold(0_u64, |sum, client| Some(sum.saturating_add(self.notes.lost(client)?)));
+            clients.iter().try_fold(0_u64, |sum, client| Some(sum.saturating_add(self.losses.of(client)?)));
         *last = Some((Arc::clone(clients), lost));
         lost
     }

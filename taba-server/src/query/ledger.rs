@@ -6,21 +6,23 @@ use std::time::Duration;
 
 use futures::stream::{self, StreamExt};
 use serde::Serialize;
-use taba_core::{ClientId, ScanWhat, StoreError, VBucket};
+use taba_core::{ClientId, StoreError, VBucket, ledger};
 
-use super::catalog::envelope;
+use super::accounts::{self, VBucketAccounts};
 use super::deadline;
 use super::error::QueryError;
 use super::fault::{self, StateFault};
-use super::lists::walk;
-use super::missing::{Affects, Coverage, MissingPart};
-use super::note::{Note, Notes, is_stream};
-use super::notes;
+use super::loss_cache::is_stream;
+use super::losses::HEADS_AT_ONCE;
+use super::missing::{Coverage, MissingPart};
 use super::selection::Selection;
 use super::state::QueryState;
+use crate::accounts::Entry;
 
 /// After which time the records are read again for the first time.
 const LATE_RECORDS_FIRST: Duration = Duration::from_millis(10);
+/// The name of all Clients together, among those whose records were waited for.
+const FLEET: &str = "taba.fleet";
 
 /// Events dropped at one place for one reason.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -79,29 +81,39 @@ pub struct Ledger {
 /// As any query.
 ///
 /// # Cost
-/// Reads every State of the store; memory grows with the Clients. An excess that was not there
-/// before costs up to [`late_records`](super::Limits::late_records) more.
+/// Reads a value of each VBucket for every 24 Clients there; memory grows with the Clients. Where nobody keeps accounts, after damage,
+/// it reads every State. An excess that was not there before costs up to [`late_records`](super::Limits::late_records) more.
 pub async fn ledger(state: &QueryState, selection: &Selection) -> Result<Ledger, QueryError> {
-    deadline::answer(state.limits.query_time, read(state, selection)).await
+    deadline::answer(state.limits.query_time, settled(state, || of_clients(state, selection))).await
 }
 
-async fn read(state: &QueryState, selection: &Selection) -> Result<Ledger, QueryError> {
-    // What was deleted is read before the States: what is deleted in between is then missing for a moment, and never counted twice.
-    let deleted = notes::read(state).await?;
-    let folded = read_folded(state, selection).await?;
+/// The sum over all Clients, without their accounts. What is [in flight](Account::in_flight) of one and an
+/// [excess](Account::excess) of another are set off against each other here: the accounts tell them apart.
+///
+/// # Errors
+/// As any query.
+///
+/// # Cost
+/// Reads one small value of each VBucket; else as [`ledger()`].
+pub async fn ledger_totals(state: &QueryState) -> Result<Ledger, QueryError> {
+    deadline::answer(state.limits.query_time, settled(state, || of_fleet(state))).await
+}
+
+/// Reads again, for some time, while there is an excess that is new: the record is in a VBucket of the Client, which may be
+/// committed after that of the Tab. What was waited for in vain is not waited for again.
+async fn settled<F: Future<Output = Result<Ledger, QueryError>>>(
+    state: &QueryState,
+    read: impl Fn() -> F,
+) -> Result<Ledger, QueryError> {
     let (mut waited, mut wait) = (Duration::ZERO, LATE_RECORDS_FIRST);
     loop {
-        let mut notes = notes::read(state).await?;
-        notes.set_deleted(&deleted);
-        let answer = balance(folded.clone(), notes, selection);
-        // The record is in a VBucket of the Client, which may be committed after that of the Tab. What was waited for in vain is
-        // not waited for again.
+        let answer = read().await?;
         let excess = answer.excess();
-        if !state.shared.notes.is_news(&excess) {
+        if !state.shared.excess.is_news(&excess) {
             return Ok(answer);
         }
         if waited >= state.limits.late_records {
-            state.shared.notes.believe(excess);
+            state.shared.excess.believe(excess);
             return Ok(answer);
         }
         let pause = wait.min(state.limits.late_records - waited);
@@ -111,55 +123,68 @@ async fn read(state: &QueryState, selection: &Selection) -> Result<Ledger, Query
     }
 }
 
-/// Accounts that only know what was folded.
-async fn read_folded(state: &QueryState, selection: &Selection) -> Result<Ledger, QueryError> {
-    let mut answer = Ledger::default();
+/// Reads the accounts of each VBucket, and adds them up.
+async fn added_up<F: Future<Output = Result<VBucketAccounts, StoreError>>>(
+    state: &QueryState,
+    vbuckets_at_once: usize,
+    read: impl Fn(VBucket) -> F,
+) -> Result<(VBucketAccounts, Option<MissingPart>), QueryError> {
     let coverage = Coverage::new(&state.store);
+    let mut sum = VBucketAccounts::default();
     let mut parts = stream::iter(state.store.vbuckets().iter())
-        .map(|vbucket| coverage.read(vbucket, folded(state, vbucket, selection)))
-        .buffer_unordered(state.limits.vbuckets_at_once.max(1));
+        .map(|vbucket| coverage.read(vbucket, read(vbucket)))
+        .buffer_unordered(vbuckets_at_once.max(1));
     while let Some(part) = parts.next().await {
-        let (clients, faults) = part.unwrap_or_default();
-        for (client, events) in clients {
-            answer.accounts.entry(client).or_default().folded += events;
+        let part = part.unwrap_or_default();
+        sum.totals.add(&part.totals);
+        for (client, entry) in part.clients {
+            sum.clients.entry(client).or_default().add(&entry);
         }
-        answer.faults.extend(faults);
+        part.faults.into_iter().for_each(|fault| fault::add(&mut sum.faults, fault));
     }
     drop(parts);
     coverage.settle()?;
-    answer.missing = coverage.missing();
-    Ok(answer)
+    Ok((sum, coverage.missing()))
 }
 
-fn balance(mut answer: Ledger, notes: Notes, selection: &Selection) -> Ledger {
-    // Their counts are results here.
-    let of_notes = notes.missing.map(|missing| MissingPart { affects: Affects::Results, ..missing });
-    answer.missing = MissingPart::join(answer.missing, of_notes);
-    answer.faults.extend(notes.faults);
-    for (client, note) in notes.clients.into_iter().filter(|(client, _)| selection.has_client(client)) {
-        answer.accounts.entry(client).or_default().take(note);
+async fn of_fleet(state: &QueryState) -> Result<Ledger, QueryError> {
+    let read = |vbucket| accounts::totals(state, vbucket);
+    let (sum, missing) = added_up(state, HEADS_AT_ONCE, read).await?;
+    let mut totals = Account::of(&sum.totals);
+    totals.balance(missing.is_none() && sum.faults.is_empty());
+    Ok(Ledger { accounts: BTreeMap::new(), totals, faults: sum.faults, missing })
+}
+
+async fn of_clients(state: &QueryState, selection: &Selection) -> Result<Ledger, QueryError> {
+    let read = |vbucket| accounts::chosen(state, vbucket, selection);
+    let (sum, missing) = added_up(state, state.limits.vbuckets_at_once, read).await?;
+    let unreadable: BTreeSet<&ClientId> = sum.faults.iter().flat_map(|fault| &fault.clients).collect();
+    let mut totals = Entry::default();
+    let mut accounts: BTreeMap<ClientId, Account> =
+        unreadable.iter().map(|client| ((*client).clone(), Account::default())).collect();
+    for (client, entry) in &sum.clients {
+        totals.add(entry);
+        accounts.insert(client.clone(), Account::of(entry));
     }
-    let unreadable: BTreeSet<&ClientId> = answer.faults.iter().flat_map(|fault| &fault.clients).collect();
-    let mut dropped = BTreeMap::new();
-    for (client, account) in &mut answer.accounts {
-        account.balance(answer.missing.is_none() && !unreadable.contains(client));
-        answer.totals.add(account);
-        for lost in &account.dropped {
-            *dropped.entry((lost.place.clone(), lost.why.clone())).or_default() += lost.events;
-        }
+    for (client, account) in &mut accounts {
+        account.balance(missing.is_none() && !unreadable.contains(client));
     }
-    let is_whole = answer.missing.is_none() && unreadable.is_empty();
-    answer.totals.dropped = lost(dropped);
+    let is_whole = missing.is_none() && unreadable.is_empty();
+    let mut answer = Ledger { accounts, totals: Account::of(&totals), faults: sum.faults, missing };
     // An excess of one Client cannot be set off against what is in flight of another.
     let is_balanced = is_whole && answer.excess().is_empty();
     answer.totals.balance(is_balanced);
-    answer
+    Ok(answer)
 }
 
 impl Ledger {
-    /// The Clients of which more is folded or dropped than they recorded, and how much more. Gaps of streams do not count: known
-    /// Clients recorded those events.
+    /// The Clients of which more is folded or dropped than they recorded, and how much more; of totals alone, the fleet. Gaps of streams do
+    /// not count: known Clients recorded those events.
     fn excess(&self) -> BTreeMap<ClientId, u64> {
+        if self.accounts.is_empty() {
+            let fleet = ClientId::new(FLEET).expect("the constant is an id");
+            return (self.totals.excess > 0).then_some((fleet, self.totals.excess)).into_iter().collect();
+        }
         let of = |(client, account): (&ClientId, &Account)| {
             (account.excess > 0 && !is_stream(client)).then(|| (client.clone(), account.excess))
         };
@@ -167,63 +192,51 @@ impl Ledger {
     }
 }
 
-/// The events in the States of a VBucket by Client, without the Ledger's own.
-async fn folded(
-    state: &QueryState,
-    vbucket: VBucket,
-    selection: &Selection,
-) -> Result<(BTreeMap<ClientId, u64>, Vec<StateFault>), StoreError> {
-    let (mut clients, mut faults) = (BTreeMap::new(), Vec::new());
-    walk(state, vbucket, ScanWhat::States, |scanned| {
-        if scanned.key.tab.is_reserved() || !selection.has_client(&scanned.key.client) {
-            return;
-        }
-        match envelope(&scanned.parts) {
-            Ok(envelope) => *clients.entry(scanned.key.client).or_default() += envelope.events,
-            Err(why) => {
-                state.shared.counters.fault();
-                fault::add(&mut faults, why.fault(scanned.key.tab, scanned.key.client));
-            }
-        }
-    })
-    .await?;
-    Ok((clients, faults))
-}
-
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
 fn is_zero(events: &u64) -> bool {
     *events == 0
 }
 
-fn lost(dropped: BTreeMap<(String, String), u64>) -> Vec<DroppedEvents> {
-    dropped.into_iter().map(|((place, why), events)| DroppedEvents { place, why, events }).collect()
+/// A number of events, or the largest that can be shown.
+pub(super) fn shown(events: u128) -> u64 {
+    u64::try_from(events).unwrap_or(u64::MAX)
 }
 
 impl Account {
     /// Events dropped, over all places and reasons.
     pub fn dropped_total(&self) -> u64 {
-        self.dropped.iter().map(|lost| lost.events).sum()
+        self.dropped.iter().fold(0, |sum, lost| sum.saturating_add(lost.events))
     }
 
-    fn take(&mut self, note: Note) {
-        self.recorded += note.recorded;
-        self.folded += note.deleted;
-        self.deleted += note.deleted;
-        self.clamped += note.clamped;
-        self.dropped = lost(note.dropped);
+    /// What the accounts of a Client say; not yet [balanced](Self::balance).
+    fn of(entry: &Entry) -> Self {
+        let deleted = entry.noted(ledger::DELETED);
+        let mut dropped: BTreeMap<(&str, &str), u128> = BTreeMap::new();
+        for (tab, events) in entry.dropped() {
+            let label = |key| tab.label(key).unwrap_or("unknown");
+            let sum = dropped.entry((label("where"), label("why"))).or_default();
+            *sum = sum.saturating_add(events);
+        }
+        let dropped = dropped.into_iter().map(|((place, why), events)| DroppedEvents {
+            place: place.to_owned(),
+            why: why.to_owned(),
+            events: shown(events),
+        });
+        Self {
+            recorded: shown(entry.noted(ledger::RECORDED)),
+            folded: shown(entry.events.saturating_add(deleted)),
+            deleted: shown(deleted),
+            clamped: shown(entry.noted(ledger::CLAMPED)),
+            dropped: dropped.collect(),
+            in_flight: None,
+            excess: 0,
+        }
     }
 
     fn balance(&mut self, is_whole: bool) {
-        let gone = self.folded + self.dropped_total();
+        let gone = self.folded.saturating_add(self.dropped_total());
         self.excess = gone.saturating_sub(self.recorded);
         let on_the_way = i64::try_from(self.recorded.saturating_sub(gone)).unwrap_or(i64::MAX);
         self.in_flight = (is_whole && self.excess == 0).then_some(on_the_way);
-    }
-
-    fn add(&mut self, other: &Self) {
-        self.recorded += other.recorded;
-        self.folded += other.folded;
-        self.deleted += other.deleted;
-        self.clamped += other.clamped;
     }
 }

@@ -5,15 +5,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures::stream::{self, StreamExt};
 use serde::Serialize;
 use taba_core::{
-    ClientId, Scan, ScanWhat, Scanned, Spread, SpreadRules, StateKey, StoreError, TabName, TabType, VBucket,
+    ClientId, ScanWhat, Scanned, Spread, SpreadRules, StateKey, StoreError, TabName, TabType, VBucket,
 };
 
+use super::accounts;
 use super::catalog::listed;
 use super::deadline;
 use super::error::QueryError;
+use super::ledger::shown;
 use super::missing::{Coverage, PartialAnswer};
 use super::selection::Selection;
 use super::state::QueryState;
+use super::walk::walk;
 
 /// A Tab.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -45,7 +48,7 @@ pub struct TypeRow {
 pub struct ClientRow {
     /// Its id.
     pub client: ClientId,
-    /// Chosen Tabs in which it has a State.
+    /// Chosen Tabs in which it has a State. Where all Tabs are chosen, one whose spread was raised may count in each of its places.
     pub tabs: u64,
 }
 
@@ -102,18 +105,45 @@ pub async fn types(
 /// As any query.
 ///
 /// # Cost
-/// Reads the keys of all States.
+/// Reads the accounts of all Clients; if Tabs are selected, the keys of all States.
 pub async fn clients(
     state: &QueryState,
     selection: &Selection,
 ) -> Result<PartialAnswer<Vec<ClientRow>>, QueryError> {
     let answer = async {
         let coverage = Coverage::new(&state.store);
-        let found = keys(state, selection, &coverage, |key| key.client).await?;
+        let found = if selection.has_all_tabs() {
+            states_of_clients(state, selection, &coverage).await?
+        } else {
+            keys(state, selection, &coverage, |key| key.client).await?
+        };
         let value = found.into_iter().map(|(client, tabs)| ClientRow { client, tabs }).collect();
         Ok(PartialAnswer { value, missing: coverage.missing() })
     };
     deadline::answer(state.limits.query_time, answer).await
+}
+
+/// The number of States of each chosen Client, by the accounts.
+async fn states_of_clients(
+    state: &QueryState,
+    selection: &Selection,
+    coverage: &Coverage,
+) -> Result<BTreeMap<ClientId, u64>, QueryError> {
+    let mut found = BTreeMap::new();
+    let mut reads = stream::iter(state.store.vbuckets().iter())
+        .map(|vbucket| coverage.read(vbucket, accounts::chosen(state, vbucket, selection)))
+        .buffer_unordered(state.limits.vbuckets_at_once.max(1));
+    while let Some(read) = reads.next().await {
+        for (client, entry) in
+            read.unwrap_or_default().clients.into_iter().filter(|(_, entry)| entry.states > 0)
+        {
+            let states = found.entry(client).or_insert(0_u64);
+            *states = states.saturating_add(shown(entry.states));
+        }
+    }
+    drop(reads);
+    coverage.settle()?;
+    Ok(found)
 }
 
 /// The number of chosen (Tab, Client) for each value of `column`. Those that can have States in several VBuckets are held until
@@ -175,24 +205,4 @@ async fn keys_of<K: Ord>(
     })
     .await?;
     Ok((found, several))
-}
-
-/// Calls `see` for every State of a VBucket, page by page.
-pub(super) async fn walk(
-    state: &QueryState,
-    vbucket: VBucket,
-    what: ScanWhat,
-    mut see: impl FnMut(Scanned),
-) -> Result<(), StoreError> {
-    let mut scan = Scan::default().with_limit(state.limits.page_states.max(1)).with_what(what);
-    loop {
-        tokio::task::yield_now().await;
-        let page = state.store.scan(vbucket, &scan).await?;
-        scan.after = page.last().map(|last| last.key.clone());
-        let last = page.len() < scan.limit;
-        page.into_iter().for_each(&mut see);
-        if last {
-            return Ok(());
-        }
-    }
 }

@@ -17,10 +17,9 @@ use super::aggregates::aggregates;
 use super::context::Query;
 use super::error::QueryError;
 use super::fault::QueryItem;
-use super::ledger::{Account, Ledger, ledger};
+use super::ledger::{Account, Ledger, ledger_totals};
 use super::missing::Affects;
 use super::params::{ANY_LABEL, params};
-use super::selection::Selection;
 use super::state::QueryState;
 
 const METRICS: &[&str] = &["name", "base", "type", ANY_LABEL, "client", "re", "reserved", "by", "ledger"];
@@ -59,7 +58,7 @@ fn write_counters(prefix: &str, help: &str, report: &Value, out: &mut MetricsTex
 
 /// The Ledger's totals; none while a part of the store cannot be read, since counters must not go back.
 async fn write_ledger(state: &QueryState, out: &mut MetricsText) {
-    let (totals, unread) = match ledger(state, &Selection::default()).await {
+    let (totals, unread) = match ledger_totals(state).await {
         Ok(Ledger { totals, missing: None, .. }) => (Some(totals), 0),
         Ok(Ledger { missing: Some(missing), .. }) => (None, missing.vbuckets.len()),
         Err(_) => (None, usize::from(state.store.vbuckets().count())),

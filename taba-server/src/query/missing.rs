@@ -52,12 +52,6 @@ pub struct PartialAnswer<T> {
 }
 
 impl MissingPart {
-    /// The whole store could not be read for this cause.
-    pub(super) fn of(error: &QueryError, affects: Affects) -> Self {
-        let why = [error.message()].into();
-        Self { vbuckets: BTreeSet::new(), shards: BTreeSet::new(), why, affects }
-    }
-
     /// The union.
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {

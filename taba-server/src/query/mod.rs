@@ -10,10 +10,10 @@
 //! | `GET /v2/projections` | one projection for each Client and Tab | its States |
 //! | `GET /v2/super` | one aggregate over all chosen Tabs, which must be of one type | as `/v2/tabs` |
 //! | `GET /v2/names`, `/v2/types` | all Tabs, all types | a look at every VBucket; the names of those whose Tabs changed |
-//! | `GET /v2/clients` | all Clients | the keys of every State |
-//! | `GET /v2/ledger` | recorded = folded + dropped + in flight, for each Client | every State |
+//! | `GET /v2/clients` | all Clients | a value for every 24 Clients of each VBucket; the keys of every State, if Tabs are chosen |
+//! | `GET /v2/ledger` | recorded = folded + dropped + in flight, for each Client; or only their sum (`totals=true`) | a value for every 24 Clients of each VBucket; or one of each VBucket |
 //! | `GET /v2/watch` | server-sent events: changed aggregates | as `/v2/tabs`, each interval: States of VBuckets that changed |
-//! | `GET /v2/status`, `/metrics` | the Server's own counters | none; the Ledger, unless `ledger=false` |
+//! | `GET /v2/status`, `/metrics` | the Server's own counters | none; the Ledger's totals, unless `ledger=false` |
 //! | `GET /v2/spread`, `POST /v2/spread` | which Tabs are split over several VBuckets; splits some | a few States; a wait for replicas |
 //! | `DELETE /v2/tabs`, `POST /v2/prune` | the number of removed States; how far it is and where to go on, if time ran out | the States examined |
 //!
@@ -50,6 +50,7 @@
 //! Values are percent-encoded as usual, except that a `+` means itself: names, expressions and times contain `+` and
 //! no spaces.
 
+mod accounts;
 mod admission;
 mod aggregate;
 mod aggregates;
@@ -60,18 +61,20 @@ mod chooser;
 mod context;
 mod deadline;
 mod error;
+mod excess;
 mod fault;
 mod groups;
 mod ledger;
 mod lists;
+mod loss_cache;
+mod losses;
 mod metrics;
 mod missing;
 mod negotiate;
-mod note;
-mod notes;
 mod params;
 mod projection;
 mod removal;
+mod renewal;
 mod routes;
 mod row;
 mod selection;
@@ -84,6 +87,7 @@ mod tab_index;
 mod text;
 mod times;
 mod upkeep;
+mod walk;
 mod watch;
 
 pub use aggregate::{Aggregate, Quality};
@@ -92,7 +96,7 @@ pub use context::Query;
 pub use error::QueryError;
 pub(crate) use error::refuse;
 pub use fault::{QueryItem, StateFault};
-pub use ledger::{Account, DroppedEvents, Ledger, ledger};
+pub use ledger::{Account, DroppedEvents, Ledger, ledger, ledger_totals};
 pub use lists::{ClientRow, TabRow, TypeRow, clients, names, types};
 pub use missing::{Affects, MissingPart, PartialAnswer};
 pub use projection::{ClientProjection, projections};

@@ -85,6 +85,17 @@ impl Params {
         }
     }
 
+    /// Whether the answer is of the totals only, which have no rows.
+    pub(super) fn totals(&self) -> Result<bool, QueryError> {
+        let is_of_totals = self.flag("totals", false)?;
+        match self.0.iter().find(|(key, _)| is_of_totals && key != "totals") {
+            Some((key, value)) => {
+                Err(bad(key, value, "totals are of all clients, and have no rows to choose"))
+            }
+            None => Ok(is_of_totals),
+        }
+    }
+
     /// The first Client of the answer.
     pub(super) fn first_client(&self) -> Result<Option<ClientId>, QueryError> {
         self.one("from")?.map(|from| named("from", from, ClientId::new)).transpose()

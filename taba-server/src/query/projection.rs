@@ -161,7 +161,7 @@ impl QueryContext {
             client: opened.client.clone(),
             events: opened.events,
             as_of: self.as_of,
-            lost: self.notes.lost(&opened.client),
+            lost: self.losses.of(&opened.client),
             error_bound: opened.handler.error_bound(&projection)?,
             partial,
             caveats: opened.handler.caveats(&projection)?,

@@ -22,13 +22,17 @@ use super::error::QueryError;
 use super::missing::{Coverage, MissingPart};
 use super::selection::Selection;
 use super::state::QueryState;
+use crate::accounts::{ACCOUNT_PAIRS, AccountChange, Book, note_total};
 
-/// States in one commit. Each can cost a pair for each of its two parts and one for its Client's note.
-const COMMIT_STATES_MAX: usize = 1000;
+/// States in one commit. Each can cost a pair for each of its two parts, one for its Client's note and one for its account.
+const COMMIT_STATES_MAX: usize = 900;
 /// Tabs that are examined before what is to go of them is committed, and with it that they are done.
 const STEP_TABS_MAX: usize = 250;
 
-const _: () = assert!(3 * COMMIT_STATES_MAX + 2 < COMMIT_PAIRS_MAX, "a full removal must fit one commit");
+const _: () = assert!(
+    4 * COMMIT_STATES_MAX + 2 + ACCOUNT_PAIRS < COMMIT_PAIRS_MAX,
+    "a full removal must fit one commit"
+);
 
 /// The result of a deletion or a pruning.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -404,10 +408,22 @@ async fn commit_removal(
     states.extend(keys.iter().map(|key| StateKey { tab: deleted.clone(), client: key.client.clone() }));
     states.sort_unstable();
     states.dedup();
-    let wanted = Wanted::default().with_states(states);
     while !keys.is_empty() {
+        let mut wanted = Wanted::default();
+        Book::default().touch_head(&mut wanted);
+        let mut book = Book::default();
+        let head = state.store.load(vbucket, &wanted).await?;
+        book.load(&wanted, &head);
+        wanted.states.extend(states.iter().cloned());
+        book.touch(keys.iter().map(|key| &key.client), &mut wanted);
         let loaded = state.store.load(vbucket, &wanted).await?;
-        let plan = plan_removal(state, loaded, rule, state.next_version(), state.now())?;
+        if loaded.version != head.version {
+            state.shared.counters.conflict();
+            tokio::task::yield_now().await;
+            continue;
+        }
+        book.load(&wanted, &loaded);
+        let plan = plan_removal(state, loaded, book, rule, state.next_version(), state.now())?;
         if plan.removed.states == 0 || committed(state, vbucket, plan.commit).await? {
             removed.states += plan.removed.states;
             removed.events += plan.removed.events;
@@ -465,6 +481,7 @@ struct RemovalPlan {
 fn plan_removal(
     state: &QueryState,
     loaded: Loaded,
+    mut book: Book,
     rule: RemovalRule,
     next: Version,
     now: Timestamp,
@@ -473,7 +490,7 @@ fn plan_removal(
     for (key, part, bytes) in loaded.states {
         found.entry(key).or_default().push((part, bytes));
     }
-    let mut notes: BTreeMap<ClientId, (u64, Option<Bytes>)> = BTreeMap::new();
+    let mut accounts: BTreeMap<ClientId, AccountChange> = BTreeMap::new();
     let mut removed = Removed::default();
     let mut commit = Commit::new(loaded.version, next);
     for (key, parts) in &found {
@@ -481,38 +498,43 @@ fn plan_removal(
             continue;
         }
         removed.states += 1;
+        let account = accounts.entry(key.client.clone()).or_default();
+        account.states -= 1;
         match whole(parts) {
             Some(envelope) => {
-                removed.events += envelope.events;
-                notes.entry(key.client.clone()).or_default().0 += envelope.events;
+                removed.events = removed.events.saturating_add(envelope.events);
+                account.events -= i128::from(envelope.events);
             }
+            // Of how many events it was is unknown: in the account they stay folded.
             None => removed.damaged += 1,
         }
         commit.states.extend(parts.iter().map(|(part, _)| (key.clone(), *part, None)));
     }
     let deleted = ledger::tab(ledger::DELETED);
-    for (client, (events, note)) in &mut notes {
+    for (client, account) in accounts.iter_mut().filter(|(_, account)| account.events < 0) {
         let key = StateKey { tab: deleted.clone(), client: client.clone() };
-        *note = found.get(&key).and_then(|parts| parts.first()).map(|(_, bytes)| bytes.clone());
-        if *events > 0 {
-            let bytes = add_note(&state.handlers, &deleted, note.as_ref(), *events, now)?;
-            commit.states.push((key, Part::WHOLE, Some(bytes)));
-        }
+        let note = found.get(&key).and_then(|parts| parts.first()).map(|(_, bytes)| bytes);
+        let events = u64::try_from(-account.events).unwrap_or(u64::MAX);
+        let (bytes, total) = add_note(&state.handlers, &deleted, note, events, now)?;
+        account.notes.insert(deleted.clone(), total);
+        commit.states.push((key, Part::WHOLE, Some(bytes)));
     }
-    if notes.values().any(|(events, _)| *events > 0) {
+    if accounts.values().any(|account| account.events < 0) {
         commit.tabs.push((deleted, Some(ledger::tab_type())));
     }
+    book.change(&accounts, next);
+    commit.states.extend(book.write());
     Ok(RemovalPlan { commit, removed })
 }
 
-/// The Ledger's State with this many events added.
+/// The Ledger's State with this many events added, and its total.
 fn add_note(
     handlers: &Registry,
     name: &TabName,
     note: Option<&Bytes>,
     events: u64,
     now: Timestamp,
-) -> Result<Bytes, QueryError> {
+) -> Result<(Bytes, u64), QueryError> {
     let no_ledger = || QueryError::NoLedger { tab_type: ledger::TAB_TYPE };
     let damaged = || QueryError::DamagedNote { name: name.clone() };
     let handler = handlers.guarded(ledger::TAB_TYPE).ok_or_else(no_ledger)?;
@@ -534,5 +556,6 @@ fn add_note(
         noted + 1,
         handler.encode(&held).map_err(|_| damaged())?.into(),
     );
-    Ok(envelope.encode())
+    let total = note_total(&handler, &held, now).map_err(|_| damaged())?;
+    Ok((envelope.encode(), total))
 }

@@ -15,7 +15,7 @@ use super::aggregates::{aggregates, super_aggregate};
 use super::answer::{AnswerShape, respond, respond_all};
 use super::context::Query;
 use super::error::{QueryError, refuse};
-use super::ledger::ledger;
+use super::ledger::{ledger, ledger_totals};
 use super::lists::{clients, names, types};
 use super::missing::PartialAnswer;
 use super::negotiate::Media;
@@ -34,7 +34,7 @@ const PROJECTIONS: &[&str] =
 const SUPER: &[&str] = &["name", "base", "type", ANY_LABEL, "client", "re", "reserved", "at", "detail"];
 const LISTS: &[&str] = &["name", "base", "type", ANY_LABEL, "client", "re", "reserved", "limit", "from"];
 const SPREAD: &[&str] = &["name", "prefix", "spread"];
-const LEDGER: &[&str] = &["client", "re", "limit", "from"];
+const LEDGER: &[&str] = &["client", "re", "limit", "from", "totals"];
 
 type Answer = Result<Response, QueryError>;
 
@@ -192,7 +192,8 @@ async fn get_ledger(State(state): State<QueryState>, RawQuery(raw): RawQuery, he
     let params = params(raw.as_ref(), LEDGER)?;
     let selection = params.selection(&state.limits)?;
     let mut shape = shape(&state, &headers, &params, None)?;
-    let ledger = ledger(&state, &selection).await?;
+    let ledger =
+        if params.totals()? { ledger_totals(&state).await? } else { ledger(&state, &selection).await? };
     shape.head.insert("totals".to_owned(), json!(ledger.totals));
     write_account("total", &ledger.totals, &mut shape.foot);
     let from = params.first_client()?;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use regex::{Regex, RegexBuilder};
 use regex_syntax::hir::literal::{Extractor, Literal};
-use taba_core::{ClientId, TabName, TabType, unescape_label};
+use taba_core::{ClientId, TabName, TabType, ledger, unescape_label};
 
 use super::error::QueryError;
 use crate::spread;
@@ -168,7 +168,8 @@ impl Selection {
     }
 
     fn has_name(&self, name: &TabName) -> bool {
-        let is_for_nobody = || !self.asks_for_reserved() || name.as_str() == spread::TAB;
+        let is_ours = || [spread::TAB, ledger::ACCOUNTS].contains(&name.as_str());
+        let is_for_nobody = || !self.asks_for_reserved() || is_ours();
         if name.is_reserved() && is_for_nobody() {
             return false;
         }
@@ -202,6 +203,21 @@ impl Selection {
     /// Whether all Clients are selected.
     pub fn has_all_clients(&self) -> bool {
         self.clients.is_empty() && self.client_patterns.is_empty()
+    }
+
+    /// The ids of all selected Clients, where they are all named.
+    pub(super) fn exact_clients(&self) -> Option<&BTreeSet<ClientId>> {
+        (!self.clients.is_empty() && self.client_patterns.is_empty()).then_some(&self.clients)
+    }
+
+    /// Whether all Tabs are selected but the reserved ones.
+    pub(super) fn has_all_tabs(&self) -> bool {
+        let has_no_names = self.names.is_empty() && self.bases.is_empty() && self.name_patterns.is_empty();
+        has_no_names
+            && self.types.is_empty()
+            && self.labels.is_empty()
+            && !self.reserved
+            && self.from.is_none()
     }
 
     /// Whether everything is selected.

@@ -11,8 +11,9 @@ use taba_core::{
 };
 use tokio::sync::{Semaphore, watch};
 
+use super::excess::BelievedExcess;
 use super::fault::{StateFault, Unreadable};
-use super::note::NotesCache;
+use super::loss_cache::LossCache;
 use super::spread_cache::SpreadCache;
 use super::tab_cache::TabCache;
 use super::tab_index::TabIndex;
@@ -49,6 +50,7 @@ pub struct Limits {
     /// Faults listed in an answer; the rest is counted.
     pub faults_max: usize,
     /// The maximum age of the Ledger's counts of dropped events beside an aggregate; 0 reads them for each query.
+    /// Queries that come more often than that do not wait for them.
     pub lost_age_max: Duration,
     /// How long the Ledger's answer waits for the record of events that are folded already. 0 does not wait.
     pub late_records: Duration,
@@ -77,7 +79,7 @@ impl Default for Limits {
             regex_bytes_max: 1024 * 1024,
             tally_words_max: 1000,
             faults_max: 100,
-            lost_age_max: Duration::from_millis(250),
+            lost_age_max: Duration::from_secs(1),
             late_records: Duration::from_secs(1),
             queries_max: 64,
             watches_max: 64,
@@ -107,7 +109,8 @@ pub struct QueryState {
 pub(super) struct Shared {
     pub(super) counters: Counters,
     pub(super) log: LogThrottle,
-    pub(super) notes: NotesCache,
+    pub(super) losses: LossCache,
+    pub(super) excess: BelievedExcess,
     pub(super) spread: SpreadCache,
     pub(super) tab_index: TabIndex,
     pub(super) tab_cache: TabCache,
@@ -177,7 +180,8 @@ impl QueryState {
         let shared = Shared {
             counters: Counters::default(),
             log: LogThrottle::new(crate::clock::log_clock),
-            notes: NotesCache::default(),
+            losses: LossCache::default(),
+            excess: BelievedExcess::default(),
             spread: SpreadCache::default(),
             tab_index: TabIndex::default(),
             tab_cache: TabCache::default(),

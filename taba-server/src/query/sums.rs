@@ -84,7 +84,7 @@ impl OpenGroup {
             as_of: context.as_of,
             lost: counts.lost,
             lost_scope: "clients",
-            lost_unattributed: context.notes.lost_unattributed(),
+            lost_unattributed: context.losses.unattributed(),
             error_bound,
             caveats,
         };

@@ -1,10 +1,11 @@
-//! Upkeep of the whole store: pruning, tidying, and returning free space.
+//! Upkeep of the whole store: pruning, tidying, accounts where they are lacking, and returning free space.
 
 use serde::Serialize;
 
 use super::error::QueryError;
 use super::missing::{Coverage, MissingPart};
 use super::removal::{Removed, prune_all};
+use super::renewal::renew;
 use super::state::QueryState;
 
 /// The result of one round of upkeep.
@@ -15,6 +16,8 @@ pub struct Upkeep {
     pub pruned: Removed,
     /// Fields and index entries without a use that were removed.
     pub entries_tidied: u64,
+    /// VBuckets whose accounts nobody kept any more, and which have them again.
+    pub accounts_renewed: u64,
     /// Bytes returned to the system.
     pub bytes_reclaimed: u64,
     /// The part that could not be read, if any.
@@ -38,6 +41,8 @@ pub async fn upkeep(state: &QueryState) -> Result<Upkeep, QueryError> {
         let tidied = coverage.read(vbucket, state.store.tidy(vbucket)).await.unwrap_or_default();
         done.entries_tidied += tidied.entries;
         done.bytes_reclaimed += tidied.bytes;
+        let renewed = coverage.read(vbucket, renew(state, vbucket)).await.unwrap_or_default();
+        done.accounts_renewed += u64::from(renewed);
         tokio::task::yield_now().await;
     }
     coverage.settle()?;

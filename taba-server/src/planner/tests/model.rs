@@ -30,6 +30,7 @@ use taba_core::{Commit, Committed, Mark, StateKey, StreamId, Version, Wanted};
 
 use self::sender::Sender;
 use self::store::StoreModel;
+pub(super) use self::store::at_once;
 use super::*;
 
 /// Steps of all runs together, unless `TABA_MODEL_STEPS` says otherwise.
@@ -410,7 +411,12 @@ impl Model {
         }
         let now = self.now;
         self.is_changed = true;
-        self.shelf_of(host).commit(commit, now)
+        let (is_by_the_rules, shelf) = (self.rules.without.is_none(), self.shelf_of(host));
+        let committed = shelf.commit(commit, now);
+        if is_by_the_rules && now.is_multiple_of(4) {
+            shelf.audit();
+        }
+        committed
     }
 
     /// A sender hears an answer, and may hear it again.

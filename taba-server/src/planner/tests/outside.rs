@@ -115,7 +115,7 @@ fn memory_is_set_aside_before_states_are_decoded() {
     assert!(planner.cache_bytes() >= 2 * charge, "it is set aside while their States are loaded");
     assert!(planner.is_waiting(), "the third waits for the next commit");
     let [PlannerAction::Load(wanted)] = &actions[..] else { panic!("{actions:?}") };
-    assert_eq!(wanted.states.len(), 2);
+    assert_eq!(wanted.states.len(), 4, "of two messages, and the accounts");
     actions = world.perform(&mut planner, actions.remove(0));
     assert!(planner.cache_bytes() < 10_000, "what was decoded is weighed instead");
     assert_eq!(world.settle(&mut planner, actions).len(), 2);
@@ -146,11 +146,11 @@ fn the_cache_weighs_what_states_really_take() {
         assert!(freed <= weight + weight / 8 && weight <= 2 * freed, "{told}");
         freed / (tabs * clients)
     };
-    // Of a CounterGroup about 510 are the State.
+    // Of a CounterGroup about 510 are the State. An account takes about 100 for each Client.
     assert!(per_state(1000, 1, "CounterGroup") <= 1000);
-    assert!(per_state(4, 300, "CounterGroup") <= 850);
+    assert!(per_state(4, 300, "CounterGroup") <= 890);
     assert!(per_state(1000, 1, "TotalsCounter") <= 600);
-    assert!(per_state(4, 300, "TotalsCounter") <= 500);
+    assert!(per_state(4, 300, "TotalsCounter") <= 540);
 }
 
 /// A `MemoryStore` keeps a State in little more than its bytes.

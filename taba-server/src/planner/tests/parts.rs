@@ -130,8 +130,8 @@ fn written(tab_type: &str, events: i64, apart: i64, value: impl Fn(&mut Noise) -
         let mut todo: VecDeque<_> = world.handle(&mut planner, PlannerInput::Due).into();
         while let Some(action) = todo.pop_front() {
             if let PlannerAction::Commit(commit) = &action {
-                let bytes = commit.states.iter().flat_map(|(_, _, bytes)| bytes).map(Bytes::len);
-                sizes.push(bytes.sum::<usize>());
+                let of_it = commit.states.iter().filter(|(key, ..)| !key.tab.is_reserved());
+                sizes.push(of_it.flat_map(|(_, _, bytes)| bytes).map(Bytes::len).sum::<usize>());
             }
             todo.extend(world.perform(&mut planner, action));
         }

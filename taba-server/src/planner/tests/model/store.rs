@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Waker};
 
 use taba_core::{Commit, Committed, Loaded, MemoryStore, Store, VBuckets, Wanted};
 
+use super::super::accounts::audit;
 use super::super::vbucket;
 
 /// One VBucket of a store, with every commit that was done.
@@ -19,7 +20,7 @@ pub(super) struct StoreModel {
 }
 
 /// What a `MemoryStore` answers it answers at once.
-fn at_once<F: Future>(future: F) -> F::Output {
+pub(in super::super) fn at_once<F: Future>(future: F) -> F::Output {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => output,
         Poll::Pending => unreachable!("a MemoryStore waits for nothing"),
@@ -50,6 +51,13 @@ impl StoreModel {
             self.log.push((now, commit));
         }
         committed
+    }
+
+    /// The accounts say what the States say.
+    pub(super) fn audit(&self) {
+        if !self.log.is_empty() {
+            audit(&self.store);
+        }
     }
 
     /// How many commits there are.

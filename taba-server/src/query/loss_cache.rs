@@ -1,0 +1,107 @@
+//! [`LossCache`]: what was lost, as it was read last.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use taba_core::{ClientId, Timestamp, VBucket, Version};
+use tokio::sync::Mutex;
+
+use super::fault::StateFault;
+use super::missing::MissingPart;
+
+/// Losses in gaps of Lanes have no known Client; they are under ids with this prefix, one per stream.
+const STREAM_PREFIX: &str = "taba.stream/";
+
+/// Whether this id is the stream of an Agent.
+pub(super) fn is_stream(client: &ClientId) -> bool {
+    client.as_str().starts_with(STREAM_PREFIX)
+}
+
+/// Events known to be lost.
+#[derive(Default)]
+pub(super) struct Losses {
+    clients: HashMap<ClientId, u64>,
+    /// Of Clients that are not known.
+    unattributed: u64,
+    /// VBuckets whose accounts could not be read.
+    pub(super) missing: Option<MissingPart>,
+    /// Notes that could not be read.
+    has_faults: bool,
+}
+
+impl Losses {
+    /// What was dropped in these VBuckets.
+    pub(super) fn of_vbuckets(
+        vbuckets: &HashMap<VBucket, Arc<VBucketLosses>>,
+        missing: Option<MissingPart>,
+    ) -> Self {
+        let mut clients: BTreeMap<&ClientId, u128> = BTreeMap::new();
+        for (client, events) in vbuckets.values().flat_map(|losses| &losses.clients) {
+            let sum = clients.entry(client).or_default();
+            *sum = sum.saturating_add(*events);
+        }
+        let shown = |events: u128| u64::try_from(events).unwrap_or(u64::MAX);
+        let of_streams = clients.iter().filter(|(client, _)| is_stream(client));
+        Self {
+            unattributed: shown(of_streams.fold(0, |sum, (_, events)| sum.saturating_add(*events))),
+            clients: clients.iter().map(|(client, events)| ((*client).clone(), shown(*events))).collect(),
+            missing,
+            has_faults: vbuckets.values().any(|losses| !losses.faults.is_empty()),
+        }
+    }
+
+    /// Events of the Client known to be dropped; `None` when some accounts could not be read.
+    pub(super) fn of(&self, client: &ClientId) -> Option<u64> {
+        self.is_whole().then(|| self.clients.get(client).copied().unwrap_or(0))
+    }
+
+    /// Events known to be dropped whose Client is unknown; `None` when some accounts could not be read.
+    pub(super) fn unattributed(&self) -> Option<u64> {
+        self.is_whole().then_some(self.unattributed)
+    }
+
+    fn is_whole(&self) -> bool {
+        !self.has_faults && self.missing.is_none()
+    }
+}
+
+/// What was lost, as it was read last, shared by subsequent queries.
+#[derive(Default)]
+pub(super) struct LossCache {
+    /// When it was read, and what was found.
+    shown: RwLock<Option<(Timestamp, Arc<Losses>)>>,
+    /// Held by whoever reads it again.
+    pub(super) reading: Arc<Mutex<RecentLosses>>,
+}
+
+/// What a reader compares with.
+#[derive(Default)]
+pub(super) struct RecentLosses {
+    pub(super) losses: Arc<Losses>,
+    /// What was dropped in VBuckets where anything was.
+    pub(super) vbuckets: HashMap<VBucket, Arc<VBucketLosses>>,
+}
+
+impl LossCache {
+    /// What was read last, and how long ago. Of a clock that stands still or goes back, nothing: it must not keep old ones alive.
+    pub(super) fn shown(&self, now: Timestamp) -> Option<(Duration, Arc<Losses>)> {
+        let shown = self.shown.read().unwrap_or_else(PoisonError::into_inner);
+        let (at, losses) = shown.as_ref().filter(|(at, _)| now > *at)?;
+        Some((now.since(*at), Arc::clone(losses)))
+    }
+
+    /// This was read at that time.
+    pub(super) fn show(&self, read_at: Timestamp, losses: Arc<Losses>) {
+        *self.shown.write().unwrap_or_else(PoisonError::into_inner) = Some((read_at, losses));
+    }
+}
+
+/// What was dropped in a VBucket, by Client.
+#[derive(Default)]
+pub(super) struct VBucketLosses {
+    /// The commit that was the last to change it; `None`: that is not known.
+    pub(super) dropped_at: Option<Version>,
+    pub(super) clients: Vec<(ClientId, u128)>,
+    pub(super) faults: Vec<StateFault>,
+}

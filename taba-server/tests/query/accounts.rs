@@ -1,0 +1,211 @@
+//! The accounts that Servers keep say what the States say, through folding, refusing, deleting and damage; and are all that is read.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use serde_json::{Value, json};
+use taba_core::wire::{Answer, Block, LaneBatch, Lanes};
+use taba_core::{
+    ClientId, Commit, Committed, Events, MemoryStore, Part, Scan, ScanWhat, Scanned, SeqNo, StateKey, Store,
+    StreamId, TabName, TabType, Timestamp, VBucket, VBuckets, Version, Wanted,
+};
+use taba_server::Server;
+use taba_server::query::{Limits, upkeep};
+
+use crate::kit::{Intruded, Intruder, Kit, NOW};
+
+fn block(tab: &str, client: &str, values: &[f64]) -> Block {
+    let times = vec![Timestamp::from_secs(NOW); values.len()];
+    let (tab, client) = (TabName::new(tab).unwrap(), ClientId::new(client).unwrap());
+    Block::of_events(tab, client, TabType::new("TotalsCounter").unwrap(), Events::new(&times, values))
+        .unwrap()
+}
+
+/// Has a Server fold these, each in the VBucket of its Tab.
+async fn fold(store: &Arc<MemoryStore>, stream: u64, blocks: Vec<Block>) {
+    let server =
+        Server::builder().shared_store(store.clone()).handlers(crate::kit::handlers()).build().unwrap();
+    let mut batches = std::collections::BTreeMap::<u16, Vec<Block>>::new();
+    for block in blocks {
+        let vbucket = VBuckets::default().of(&block.tab);
+        batches.entry(vbucket.index()).or_default().push(block);
+    }
+    let batch = |(vbucket, blocks)| LaneBatch::new(StreamId(stream), vbucket, SeqNo::FIRST, 0, blocks);
+    let acks = server.ingest(Lanes::new((server.clock())(), batches.into_iter().map(batch).collect())).await;
+    assert!(acks.iter().all(|ack| ack.answer == Answer::Applied), "{acks:?}");
+}
+
+/// Clients with States in many VBuckets, some of whose events are refused.
+async fn filled() -> (Arc<MemoryStore>, Kit) {
+    let store = Arc::new(MemoryStore::default());
+    for round in 0..3_u64 {
+        let mut blocks = Vec::new();
+        for client in 0..60 {
+            let client = format!("web-{client}");
+            for tab in 0..5 {
+                blocks.push(block(&format!("hits{tab}"), &client, &[1.0; 4]));
+            }
+            blocks.push(block(&format!("bad{}", round % 2), &client, &[1.0, f64::NAN]));
+            blocks.push(block("taba.recorded", &client, &[23.0]));
+        }
+        fold(&store, round, blocks).await;
+    }
+    let kit = Kit::over(store.clone(), store.clone(), Limits::default());
+    (store, kit)
+}
+
+/// What people ask that the accounts answer.
+async fn answers(kit: &Kit) -> Vec<Value> {
+    let mut answers = Vec::new();
+    for path in [
+        "/v2/ledger",
+        "/v2/ledger?totals=true",
+        "/v2/ledger?client=web-7,web-31",
+        "/v2/ledger?re=true&client=web-1.",
+        "/v2/clients",
+        "/v2/clients?client=web-3",
+        "/v2/tabs?name=hits1",
+    ] {
+        let mut answer = kit.get(path).await.json();
+        assert_eq!(answer["complete"], true, "{answer}");
+        answer.as_object_mut().unwrap().retain(|key, _| !["at", "as_of"].contains(&key.as_str()));
+        answers.push(answer);
+    }
+    let metrics = kit.get("/metrics").await.text;
+    answers.push(metrics.lines().filter(|line| line.starts_with("taba_ledger")).collect());
+    answers
+}
+
+/// Changes what is stored of accounts, in every VBucket that has some.
+async fn damage(store: &MemoryStore, of: impl Fn(usize) -> Option<bytes::Bytes>) {
+    for (place, vbucket) in store.vbuckets().iter().enumerate() {
+        let accounts = Scan::default().with_tab(TabName::new("taba.accounts").unwrap()).with_limit(1);
+        let found: Vec<StateKey> =
+            store.scan(vbucket, &accounts).await.unwrap().into_iter().map(|found| found.key).collect();
+        let Some(head) = found.first().cloned() else { continue };
+        let expect = store.load(vbucket, &Wanted::default()).await.unwrap().version;
+        let commit = Commit::new(expect, Version { writer: 9, count: expect.count + 1 }).with_states(vec![(
+            head,
+            Part::WHOLE,
+            of(place),
+        )]);
+        assert_eq!(store.commit(vbucket, commit).await.unwrap(), Committed::Done);
+    }
+}
+
+#[tokio::test]
+async fn with_and_without_accounts_answers_are_the_same() {
+    let (store, kit) = filled().await;
+    let kept = answers(&kit).await;
+    assert_eq!(kept[0]["totals"]["recorded"], 3 * 60 * 23);
+    assert_eq!(kept[0]["totals"]["in_flight"], 3 * 60);
+    assert_eq!((&kept[1]["results"], &kept[1]["totals"]), (&json!([]), &kept[0]["totals"]));
+    assert_eq!(kept[2]["results"].as_array().unwrap().len(), 2);
+    assert_eq!(kept[4]["results"].as_array().unwrap().len(), 60);
+    assert_eq!(kept[5]["results"], json!([{ "client": "web-3", "tabs": 7 }]));
+    assert_eq!(kept[6]["results"][0]["lost"], 3 * 60);
+    // Some are gone, some are damaged: then the States are read.
+    damage(&store, |place| (place % 2 == 0).then(|| bytes::Bytes::from_static(b"?"))).await;
+    assert_eq!(answers(&kit).await, kept);
+    // Events are folded all the same.
+    fold(&store, 7, vec![block("hits1", "web-3", &[1.0]), block("taba.recorded", "web-3", &[1.0])]).await;
+    let without = answers(&kit).await;
+    assert_eq!(without[0]["totals"]["folded"], kept[0]["totals"]["folded"].as_u64().unwrap() + 1);
+    // Upkeep writes them anew, once.
+    assert_eq!(
+        [
+            upkeep(&kit.state).await.unwrap().accounts_renewed > 0,
+            upkeep(&kit.state).await.unwrap().accounts_renewed > 0
+        ],
+        [true, false]
+    );
+    assert_eq!(answers(&kit).await, without);
+    fold(&store, 8, vec![block("hits1", "web-3", &[1.0]), block("taba.recorded", "web-3", &[1.0])]).await;
+    let renewed = answers(&kit).await;
+    assert_eq!(renewed[0]["totals"]["folded"], without[0]["totals"]["folded"].as_u64().unwrap() + 1);
+    damage(&store, |_| None).await;
+    assert_eq!(answers(&kit).await, renewed);
+}
+
+#[tokio::test]
+async fn what_is_deleted_stays_in_the_accounts() {
+    let (store, kit) = filled().await;
+    let before = answers(&kit).await;
+    let removed = kit.ask("DELETE", "/v2/tabs?name=hits1", "*/*").await.json();
+    assert_eq!(
+        (&removed["removed"]["states"], &removed["removed"]["events"]),
+        (&json!(60), &json!(3 * 60 * 4))
+    );
+    let after = answers(&kit).await;
+    let totals = |answers: &[Value]| answers[1]["totals"].clone();
+    assert_eq!(totals(&after)["folded"], totals(&before)["folded"]);
+    assert_eq!(totals(&after)["deleted"], 3 * 60 * 4);
+    assert_eq!(after[5]["results"], json!([{ "client": "web-3", "tabs": 6 }]));
+    damage(&store, |_| None).await;
+    assert_eq!(answers(&kit).await, after);
+}
+
+/// A damaged group, and a head that says something else than the groups.
+#[tokio::test]
+async fn accounts_that_do_not_add_up_are_not_believed() {
+    let (store, kit) = filled().await;
+    let kept = answers(&kit).await;
+    let vbucket = VBuckets::default().of(&TabName::new("hits1").unwrap());
+    let accounts = Scan::default().with_tab(TabName::new("taba.accounts").unwrap());
+    let found = store.scan(vbucket, &accounts).await.unwrap();
+    assert!(found.len() > 2, "a head and several groups");
+    for (wrong, bytes) in [(1, None), (2, Some(bytes::Bytes::from_static(b"?")))] {
+        let expect = store.load(vbucket, &Wanted::default()).await.unwrap().version;
+        let next = Version { writer: 9, count: expect.count + 1 };
+        let states = vec![(found[wrong].key.clone(), Part::WHOLE, bytes)];
+        let commit = Commit::new(expect, next).with_states(states);
+        assert_eq!(store.commit(vbucket, commit).await.unwrap(), Committed::Done);
+        assert_eq!(kit.get("/v2/ledger").await.json()["totals"], kept[0]["totals"]);
+    }
+}
+
+/// Counts States that are read, but for those of accounts.
+struct Counter(AtomicUsize);
+
+#[async_trait]
+impl Intruder for Counter {
+    async fn scanned(&self, found: &[Scanned]) {
+        let states = found.iter().filter(|state| !state.key.tab.as_str().starts_with("taba.")).count();
+        self.0.fetch_add(states, Ordering::Relaxed);
+    }
+}
+
+#[tokio::test]
+async fn the_ledger_reads_no_state() {
+    let (store, _) = filled().await;
+    let asked = Arc::new(Intruded { store: store.clone(), intruder: Counter(AtomicUsize::new(0)) });
+    let kit = Kit::over(store, asked.clone(), Limits::default());
+    for path in ["/v2/ledger", "/v2/ledger?totals=true", "/v2/ledger?client=web-7", "/v2/clients", "/metrics"]
+    {
+        assert_eq!(kit.get(path).await.status, 200);
+        assert_eq!(asked.intruder.0.load(Ordering::Relaxed), 0, "{path}");
+    }
+    kit.get("/v2/tabs?name=hits1").await;
+    assert_eq!(asked.intruder.0.load(Ordering::Relaxed), 60, "only those that it shows");
+}
+
+#[tokio::test]
+async fn totals_have_no_rows_to_choose() {
+    let kit = Kit::new();
+    let answer = kit.get("/v2/ledger?totals=true&client=web").await;
+    assert_eq!(answer.status, 400);
+    assert!(answer.text.contains("totals are of all clients"), "{}", answer.text);
+    assert_eq!(kit.get("/v2/ledger?totals=false&client=web").await.status, 200);
+}
+
+#[tokio::test]
+async fn the_accounts_are_no_tab() {
+    let (store, kit) = filled().await;
+    let names = kit.names("/v2/names?reserved=true").await;
+    assert!(names.iter().all(|name| name != "taba.accounts"), "{names:?}");
+    assert!(kit.names("/v2/tabs?name=taba.accounts").await.is_empty());
+    let keys = Scan::default().with_what(ScanWhat::Keys).with_tab(TabName::new("taba.accounts").unwrap());
+    let has_some = async |vbucket: VBucket| !store.scan(vbucket, &keys).await.unwrap().is_empty();
+    assert!(has_some(VBuckets::default().of(&TabName::new("hits1").unwrap())).await);
+}
