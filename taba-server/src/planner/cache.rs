@@ -10,7 +10,7 @@ use taba_core::{
     ledger,
 };
 
-use super::live::{BaseChange, CachedSlot, decode};
+use super::live::{BaseChange, CachedSlot, DecodedState, decode};
 use super::marks::Marks;
 use crate::accounts::Book;
 use crate::panics::HandlerPanic;
