@@ -55,6 +55,7 @@ pub(super) async fn respond<T: Row>(
         state: state.clone(),
         shape,
         source: Some(source),
+        has_begun: false,
         rows: 0,
         faults: FaultLog::default(),
         missing: None,
@@ -85,6 +86,7 @@ struct AnswerWriter<T> {
     shape: AnswerShape,
     /// `None` once it has ended.
     source: Option<Source<T>>,
+    has_begun: bool,
     rows: usize,
     faults: FaultLog,
     missing: Option<MissingPart>,
@@ -111,7 +113,7 @@ impl<T: Row> AnswerWriter<T> {
     /// The next chunk, and whether more follow.
     async fn chunk(&mut self) -> (Bytes, bool) {
         let mut out = String::with_capacity(CHUNK_BYTES + CHUNK_BYTES / 4);
-        if self.rows == 0 && self.faults.told_count == 0 {
+        if !std::mem::replace(&mut self.has_begun, true) {
             self.begin(&mut out);
         }
         while out.len() < CHUNK_BYTES {

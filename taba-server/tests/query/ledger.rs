@@ -161,6 +161,23 @@ async fn a_gap_that_a_probe_finds_is_no_longer_in_flight() {
     assert_eq!(lost, [("agent", "gap", 5)]);
 }
 
+/// The head of an answer, in which the totals are, may be larger than a chunk of it.
+#[tokio::test]
+async fn a_large_head_is_written_once() {
+    let kit = Kit::new();
+    for reason in 0..600 {
+        let tab = format!("taba.dropped;where=client;why=some_reason_of_somebody_{reason}");
+        kit.count_in(VBuckets::default().get(5).unwrap(), &tab, "web", &[1.0]).await;
+    }
+    for path in ["/v2/ledger", "/v2/ledger?client=nobody", "/v2/ledger?totals=true"] {
+        let answer = kit.get(path).await;
+        assert!(answer.text.len() < 200_000, "{path}: {} bytes", answer.text.len());
+        assert_eq!(answer.text.matches("\"totals\"").count(), 1, "{path}");
+        let rows = answer.results().len();
+        assert_eq!(rows, usize::from(path == "/v2/ledger"), "{path}");
+    }
+}
+
 #[tokio::test]
 async fn what_the_store_forgot_is_never_a_negative_count() {
     let kit = Kit::new();
