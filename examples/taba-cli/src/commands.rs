@@ -12,7 +12,7 @@ use crate::client::{Client, Method};
 use crate::error::CliError;
 use crate::number::plain;
 use crate::url::Question;
-use crate::{doctor, json, record, table, timed, watch};
+use crate::{doctor, json, record, removal, table, timed, watch};
 
 /// How an answer is shown.
 type Show = fn(&Value, bool) -> String;
@@ -67,12 +67,15 @@ pub(crate) fn run(args: &Args, command: &Command) -> Result<Exit, CliError> {
     };
     // Where a time is not supported, the server says so.
     let question = question.with_some("at", args.at.as_deref());
-    if args.json {
+    let is_removal = matches!(command, Command::Delete(_) | Command::Prune(_));
+    if args.json && !is_removal {
         let end = json::copy(client.open(method, &question, "application/json")?)?;
         return is_complete(&end);
     }
-    let answer = client.ask(method, &question)?;
-    write!(std::io::stdout(), "{}", show(&answer, detail))?;
+    let answer =
+        if is_removal { removal::whole(&client, method, &question) } else { client.ask(method, &question) }?;
+    let text = if args.json { format!("{answer}\n") } else { show(&answer, detail) };
+    write!(std::io::stdout(), "{text}")?;
     if let (Some(_), Some(at)) = (&args.at, answer["at"].as_str()) {
         writeln!(std::io::stdout(), "windows and gauges at {} (--at)", printable(at))?;
     }

@@ -13,6 +13,7 @@ mod json;
 mod number;
 mod pipe;
 mod record;
+mod removal;
 mod shape;
 mod sse;
 mod table;

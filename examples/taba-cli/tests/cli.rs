@@ -349,6 +349,51 @@ fn silent(says: &'static str) -> String {
     url
 }
 
+/// A server whose time runs out twice: what it is asked, and what it says to each.
+fn hurried() -> (String, std::sync::mpsc::Receiver<String>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (asked, requests) = std::sync::mpsc::channel();
+    let rest = |next: &str| {
+        format!(r#","is_cut_short":true,"vbuckets_done":{next},"vbuckets":64,"next":"{next} b""#)
+    };
+    std::thread::spawn(move || {
+        for rest in [rest("7"), rest("40"), String::new()] {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = [0; 4096];
+            let read = std::io::Read::read(&mut stream, &mut request).unwrap();
+            let line = String::from_utf8_lossy(&request[..read]).lines().next().unwrap().to_owned();
+            asked.send(line).unwrap();
+            let body = format!(r#"{{"removed":{{"tabs":1,"states":5,"events":9,"damaged":0{rest}}}}}"#);
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n";
+            write!(stream, "{head}content-length: {}\r\n\r\n{body}", body.len()).unwrap();
+        }
+    });
+    (url, requests)
+}
+
+#[test]
+fn a_removal_goes_on_until_nothing_is_left_and_tells_how_far_it_is() {
+    for (command, path) in [(&["delete", "a"][..], "DELETE /v2/tabs?name=a"), (&["prune"], "POST /v2/prune")]
+    {
+        let (url, requests) = hurried();
+        let mut taba = Command::new(env!("CARGO_BIN_EXE_taba"));
+        let output = taba.args(command).args(["--server", &url]).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let requests: Vec<String> = requests.iter().collect();
+        let sign = if path.contains('?') { '&' } else { '?' };
+        let expected = ["", "from=7%20b", "from=40%20b"].map(|from| match from {
+            "" => format!("{path} HTTP/1.1"),
+            from => format!("{path}{sign}{from} HTTP/1.1"),
+        });
+        assert_eq!(requests, expected);
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(["removed.states", "removed.events"].map(|count| line(&text, count)[1]), ["15", "27"]);
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(told, "7 of 64 vbuckets, 5 states removed\n40 of 64 vbuckets, 10 states removed\n");
+    }
+}
+
 #[test]
 fn a_server_that_falls_silent_holds_no_command_for_ever() {
     let server = Server::start();
