@@ -30,6 +30,8 @@ pub(crate) enum Book {
 pub(crate) struct Accounts {
     head: AccountsHead,
     groups: BTreeMap<u64, CachedGroup>,
+    /// Bytes of these groups, encoded.
+    bytes: usize,
     /// Groups that are changed.
     changed: BTreeSet<u64>,
     is_head_changed: bool,
@@ -73,7 +75,7 @@ impl Book {
             groups.entry(head.place(&client)).or_default().clients.insert(client, entry);
         }
         let changed = groups.keys().copied().collect();
-        Self::Kept(Accounts { head, groups, changed, is_head_changed: true })
+        Self::Kept(Accounts { head, groups, bytes: 0, changed, is_head_changed: true })
     }
 
     /// Adds the head to what is to be loaded, unless it is here, and the first group: where there are few Clients, it is all.
@@ -119,7 +121,8 @@ impl Book {
         match group {
             Some(clients) => {
                 let bytes = bytes.map_or(0, Bytes::len);
-                accounts.groups.insert(place, CachedGroup { clients, bytes });
+                let before = accounts.groups.insert(place, CachedGroup { clients, bytes });
+                accounts.bytes = accounts.bytes + bytes - before.map_or(0, |before| before.bytes);
             }
             None => *self = Self::NotKept { has_head: true },
         }
@@ -166,6 +169,7 @@ impl Book {
     pub(crate) fn shrink(&mut self) {
         if let Self::Kept(accounts) = self {
             accounts.groups.clear();
+            accounts.bytes = 0;
         }
     }
 
@@ -181,7 +185,7 @@ impl Book {
     /// The estimated size in memory, in bytes.
     pub(crate) fn weight(&self) -> usize {
         let Self::Kept(accounts) = self else { return 0 };
-        accounts.groups.values().map(|group| WEIGHT_PER_BYTE * group.bytes).sum()
+        WEIGHT_PER_BYTE * accounts.bytes
     }
 }
 
@@ -260,6 +264,7 @@ impl Accounts {
         for place in &self.changed {
             let Some(group) = self.groups.get_mut(place) else { continue };
             let bytes = encode(&group.clients);
+            self.bytes = self.bytes + bytes.len() - group.bytes;
             group.bytes = bytes.len();
             out.push((key(*place), Part::WHOLE, Some(bytes)));
         }
