@@ -152,11 +152,16 @@ fn a_killed_tool_is_gone_on_with_or_taken_back() {
             for (place, moment) in moments.iter().enumerate() {
                 scope.spawn(move || {
                     let mut run = go(&format!("die-{moment}"), &numbers(place), there);
-                    // Another of them may be changing the map.
+                    // Another of them may be changing the map, and may go on with what this one has begun: then nothing is
+                    // left to be killed at.
+                    let mut is_done_by_others = false;
                     while String::from_utf8_lossy(&run.stderr).contains("another operator") {
                         run = go(&format!("die-{moment}"), &numbers(place), there);
+                        is_done_by_others = String::from_utf8_lossy(&run.stdout).contains(r#""bytes":0,"#);
                     }
-                    assert_was_killed(moment, &run);
+                    if !is_done_by_others {
+                        assert_was_killed(moment, &run);
+                    }
                 });
             }
         });
