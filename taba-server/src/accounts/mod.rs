@@ -85,6 +85,7 @@ impl Entry {
         *self == Self::default()
     }
 
+    #[cfg(any(feature = "driver", test))]
     pub(crate) fn add(&mut self, other: &Self) {
         self.states = self.states.saturating_add(other.states);
         self.events = self.events.saturating_add(other.events);
@@ -102,11 +103,13 @@ impl Entry {
     }
 
     /// What was dropped, by the Ledger's Tab.
+    #[cfg(any(feature = "driver", test))]
     pub(crate) fn dropped(&self) -> impl Iterator<Item = (&TabName, u128)> {
         self.notes.iter().filter(|(tab, _)| tab.base() == ledger::DROPPED).map(|(tab, events)| (tab, *events))
     }
 
     /// The events of the notes with this base name.
+    #[cfg(any(feature = "driver", test))]
     pub(crate) fn noted(&self, base: &str) -> u128 {
         let noted = self.notes.iter().filter(|(tab, _)| tab.base() == base);
         noted.fold(0, |sum, (_, events)| sum.saturating_add(*events))
