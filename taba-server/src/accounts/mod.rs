@@ -102,6 +102,15 @@ impl Entry {
         before.unwrap_or(0)
     }
 
+    /// Takes over the notes with this base name that are larger there.
+    #[cfg(feature = "driver")]
+    pub(crate) fn take_notes(&mut self, base: &str, from: &Self) {
+        for (tab, events) in from.notes.iter().filter(|(tab, _)| tab.base() == base) {
+            let held = self.notes.entry(tab.clone()).or_default();
+            *held = (*held).max(*events);
+        }
+    }
+
     /// What was dropped, by the Ledger's Tab.
     #[cfg(any(feature = "driver", test))]
     pub(crate) fn dropped(&self) -> impl Iterator<Item = (&TabName, u128)> {

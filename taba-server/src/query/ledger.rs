@@ -84,7 +84,8 @@ pub struct Ledger {
 /// Reads a value of each VBucket for every 24 Clients there; memory grows with the Clients. Where nobody keeps accounts, after damage,
 /// it reads every State. An excess that was not there before costs up to [`late_records`](super::Limits::late_records) more.
 pub async fn ledger(state: &QueryState, selection: &Selection) -> Result<Ledger, QueryError> {
-    deadline::answer(state.limits.query_time, settled(state, || of_clients(state, selection))).await
+    deadline::answer(state.limits.query_time, settled(state, || read_clients(state, selection), of_clients))
+        .await
 }
 
 /// The sum over all Clients, without their accounts. What is [in flight](Account::in_flight) of one and an
@@ -96,18 +97,24 @@ pub async fn ledger(state: &QueryState, selection: &Selection) -> Result<Ledger,
 /// # Cost
 /// Reads one small value of each VBucket; else as [`ledger()`].
 pub async fn ledger_totals(state: &QueryState) -> Result<Ledger, QueryError> {
-    deadline::answer(state.limits.query_time, settled(state, || of_fleet(state))).await
+    deadline::answer(state.limits.query_time, settled(state, || read_totals(state), of_fleet)).await
 }
 
-/// Reads again, for some time, while there is an excess that is new: the record is in a VBucket of the Client, which may be
-/// committed after that of the Tab. What was waited for in vain is not waited for again.
-async fn settled<F: Future<Output = Result<Ledger, QueryError>>>(
+/// What was read of all VBuckets.
+type Read = (VBucketAccounts, Option<MissingPart>);
+
+/// Reads, and while there is an excess that is new, reads for some time again what was recorded: that is in a VBucket of the Client,
+/// which may be committed after that of the Tab, and while events come in, was perhaps read before. What was waited for in vain is not
+/// waited for again.
+async fn settled<F: Future<Output = Result<Read, QueryError>>>(
     state: &QueryState,
     read: impl Fn() -> F,
+    balanced: fn(&Read) -> Ledger,
 ) -> Result<Ledger, QueryError> {
     let (mut waited, mut wait) = (Duration::ZERO, LATE_RECORDS_FIRST);
+    let mut found = read().await?;
     loop {
-        let answer = read().await?;
+        let answer = balanced(&found);
         let excess = answer.excess();
         if !state.shared.excess.is_news(&excess) {
             return Ok(answer);
@@ -120,6 +127,12 @@ async fn settled<F: Future<Output = Result<Ledger, QueryError>>>(
         tokio::time::sleep(pause).await;
         waited += pause;
         wait *= 2;
+        let (later, missing) = read().await?;
+        found.0.totals.take_notes(ledger::RECORDED, &later.totals);
+        for (client, entry) in later.clients.iter().filter(|(_, entry)| entry.noted(ledger::RECORDED) > 0) {
+            found.0.clients.entry(client.clone()).or_default().take_notes(ledger::RECORDED, entry);
+        }
+        found.1 = MissingPart::join(found.1, missing);
     }
 }
 
@@ -128,7 +141,7 @@ async fn added_up<F: Future<Output = Result<VBucketAccounts, StoreError>>>(
     state: &QueryState,
     vbuckets_at_once: usize,
     read: impl Fn(VBucket) -> F,
-) -> Result<(VBucketAccounts, Option<MissingPart>), QueryError> {
+) -> Result<Read, QueryError> {
     let coverage = Coverage::new(&state.store);
     let mut sum = VBucketAccounts::default();
     let mut parts = stream::iter(state.store.vbuckets().iter())
@@ -147,17 +160,22 @@ async fn added_up<F: Future<Output = Result<VBucketAccounts, StoreError>>>(
     Ok((sum, coverage.missing()))
 }
 
-async fn of_fleet(state: &QueryState) -> Result<Ledger, QueryError> {
-    let read = |vbucket| accounts::totals(state, vbucket);
-    let (sum, missing) = added_up(state, HEADS_AT_ONCE, read).await?;
-    let mut totals = Account::of(&sum.totals);
-    totals.balance(missing.is_none() && sum.faults.is_empty());
-    Ok(Ledger { accounts: BTreeMap::new(), totals, faults: sum.faults, missing })
+async fn read_totals(state: &QueryState) -> Result<Read, QueryError> {
+    added_up(state, HEADS_AT_ONCE, |vbucket| accounts::totals(state, vbucket)).await
 }
 
-async fn of_clients(state: &QueryState, selection: &Selection) -> Result<Ledger, QueryError> {
-    let read = |vbucket| accounts::chosen(state, vbucket, selection);
-    let (sum, missing) = added_up(state, state.limits.vbuckets_at_once, read).await?;
+async fn read_clients(state: &QueryState, selection: &Selection) -> Result<Read, QueryError> {
+    added_up(state, state.limits.vbuckets_at_once, |vbucket| accounts::chosen(state, vbucket, selection))
+        .await
+}
+
+fn of_fleet((sum, missing): &Read) -> Ledger {
+    let mut totals = Account::of(&sum.totals);
+    totals.balance(missing.is_none() && sum.faults.is_empty());
+    Ledger { accounts: BTreeMap::new(), totals, faults: sum.faults.clone(), missing: missing.clone() }
+}
+
+fn of_clients((sum, missing): &Read) -> Ledger {
     let unreadable: BTreeSet<&ClientId> = sum.faults.iter().flat_map(|fault| &fault.clients).collect();
     let mut totals = Entry::default();
     let mut accounts: BTreeMap<ClientId, Account> =
@@ -170,11 +188,12 @@ async fn of_clients(state: &QueryState, selection: &Selection) -> Result<Ledger,
         account.balance(missing.is_none() && !unreadable.contains(client));
     }
     let is_whole = missing.is_none() && unreadable.is_empty();
-    let mut answer = Ledger { accounts, totals: Account::of(&totals), faults: sum.faults, missing };
+    let (faults, missing) = (sum.faults.clone(), missing.clone());
+    let mut answer = Ledger { accounts, totals: Account::of(&totals), faults, missing };
     // An excess of one Client cannot be set off against what is in flight of another.
     let is_balanced = is_whole && answer.excess().is_empty();
     answer.totals.balance(is_balanced);
-    Ok(answer)
+    answer
 }
 
 impl Ledger {

@@ -1,7 +1,7 @@
 //! The Ledger: its identity, and what it says about what cannot be read.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -232,6 +232,48 @@ async fn what_was_waited_for_in_vain_is_not_waited_for_again() {
         assert!(kit.get("/v2/ledger").await.results()[0]["excess"].is_u64());
         assert_eq!(begin.elapsed().as_secs(), seconds);
     }
+}
+
+/// Adds events to a Tab, and to their record, as soon as the record was read.
+struct Recorder {
+    kit: Kit,
+    tab: String,
+    events: AtomicUsize,
+}
+
+#[async_trait]
+impl Intruder for Recorder {
+    async fn scanned(&self, found: &[Scanned]) {
+        if found.iter().any(|state| state.key.tab.as_str() == "taba.recorded") {
+            let events = self.events.fetch_add(3, Ordering::Relaxed) + 3;
+            self.kit.count(&self.tab, "web", &vec![1.0; events]).await;
+            self.kit.count("taba.recorded", "web", &[events as f64]).await;
+        }
+    }
+}
+
+/// While events come in all the time, what was recorded is read before some of what was folded.
+#[tokio::test(start_paused = true)]
+#[expect(clippy::disallowed_methods, reason = "the clock of the runtime is paused")]
+async fn events_that_come_in_while_the_ledger_is_read_are_no_excess() {
+    let store = Arc::new(MemoryStore::default());
+    let home = |name: &str| VBuckets::default().of(&TabName::new(name).unwrap()).index();
+    let tab = (0..).map(|n| format!("a{n}")).find(|tab| home(tab) > home("taba.recorded")).unwrap();
+    let kit = Kit::over(store.clone(), store.clone(), Limits::default());
+    let intruder = Recorder { kit, tab, events: AtomicUsize::new(0) };
+    let mut limits = Limits::default();
+    limits.vbuckets_at_once = 1;
+    let asked = Arc::new(Intruded { store: store.clone(), intruder });
+    let kit = Kit::over(store, asked.clone(), limits);
+    kit.count("taba.recorded", "web", &[0.0]).await;
+    let begin = tokio::time::Instant::now();
+    let account = &kit.get("/v2/ledger").await.results()[0];
+    assert_eq!((account["folded"].as_u64(), account.get("excess")), (Some(3), None), "{account}");
+    assert!(
+        begin.elapsed() < Duration::from_millis(100),
+        "{:?}: as if it were waited for in vain",
+        begin.elapsed()
+    );
 }
 
 /// Deletes the Tab `a` as soon as its States were read.
