@@ -15,12 +15,13 @@ use clap::{Parser, ValueEnum};
 use serde_json::Value;
 use taba_bench::processes::{Processes, UsageSince};
 use taba_bench::{Figure, noise, now, pause, percentile, print_machine};
+use taba_core::limits::BATCH_BLOCKS_MAX;
 use taba_core::wire::{self, Block, ClientBatch, Compression, Content, Frame, Kind};
 use taba_core::{ClientId, Events, SeqNo, TabName, TabType, Timestamp, ledger};
 use taba_tests::get;
 
 /// Blocks of one Batch while the States are made.
-const FILL_BLOCKS: usize = 2_000;
+const FILL_BLOCKS: usize = BATCH_BLOCKS_MAX - 1;
 /// How often each Client sends.
 const FLUSH: Duration = Duration::from_millis(250);
 
@@ -98,7 +99,12 @@ impl Sender {
         self.seq += 1;
         let batch = ClientBatch::new(self.id.clone(), 1, SeqNo(self.seq), at, blocks);
         let frame = Frame::encode(Kind::ClientBatch, &batch.encode(), Compression::Lz4);
-        while http.post(&self.agent).header("content-type", wire::CONTENT_TYPE).send(&frame[..]).is_err() {
+        let post = || http.post(&self.agent).header("content-type", wire::CONTENT_TYPE).send(&frame[..]);
+        while let Err(error) = post() {
+            assert!(
+                !matches!(error, ureq::Error::StatusCode(400..=428)),
+                "the Agent refuses a Batch: {error}"
+            );
             pause(Duration::from_millis(50));
         }
         self.recorded += events;
