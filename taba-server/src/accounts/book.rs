@@ -96,12 +96,13 @@ impl Book {
 
     /// Adds what was loaded.
     pub(crate) fn load(&mut self, wanted: &Wanted, loaded: &Loaded) {
-        let wanted = wanted.states.iter().filter_map(|key| Some((key, place_of(key)?)));
-        for (key, place) in wanted {
-            let bytes = loaded.states.iter().find(|(found, _, _)| found == key).map(|(_, _, bytes)| bytes);
-            match (place, bytes) {
-                (0, _) => *self = Self::of(loaded.version, bytes),
-                (_, bytes) => self.load_group(place, bytes),
+        let found = loaded.states.iter().filter_map(|(key, _, bytes)| Some((place_of(key)?, bytes)));
+        let found: BTreeMap<u64, &Bytes> = found.collect();
+        for place in wanted.states.iter().filter_map(place_of) {
+            let bytes = found.get(&place).copied();
+            match place {
+                0 => *self = Self::of(loaded.version, bytes),
+                _ => self.load_group(place, bytes),
             }
         }
     }

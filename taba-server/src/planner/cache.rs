@@ -65,7 +65,7 @@ struct CachedState {
     used: u64,
     changed: bool,
     /// Events in it as it is stored; `None`: it is not.
-    stored: Option<u64>,
+    stored_events: Option<u64>,
     /// Whether a State from outside was merged into it since the last commit.
     is_merged: bool,
     weight: usize,
@@ -169,7 +169,7 @@ impl Cache {
                 slot: CachedSlot::Unknown,
                 used: attempt,
                 changed: false,
-                stored: None,
+                stored_events: None,
                 is_merged: false,
                 weight,
             };
@@ -228,8 +228,9 @@ impl Cache {
     fn put(&mut self, key: &StateKey, slot: CachedSlot) {
         let attempt = self.attempt;
         let weight = weight_of(&slot);
-        let stored = if let CachedSlot::Live(live) = &slot { Some(live.events) } else { None };
-        let state = CachedState { slot, used: attempt, changed: false, stored, is_merged: false, weight };
+        let stored_events = if let CachedSlot::Live(live) = &slot { Some(live.events) } else { None };
+        let state =
+            CachedState { slot, used: attempt, changed: false, stored_events, is_merged: false, weight };
         let before = self.states.insert(key.clone(), state);
         self.tabs.entry(key.tab.clone()).or_default().states += usize::from(before.is_none());
         self.weight = self.weight + weight - before.map_or(0, |state| state.weight);
@@ -266,7 +267,7 @@ impl Cache {
         self.changed.iter().filter_map(|key| {
             let entry = self.states.get(key)?;
             let CachedSlot::Live(live) = &entry.slot else { return None };
-            Some((key, live, entry.stored))
+            Some((key, live, entry.stored_events))
         })
     }
 
@@ -317,7 +318,7 @@ impl Cache {
             if let Some(state) = self.states.get_mut(&key) {
                 (state.changed, state.is_merged) = (false, false);
                 if let CachedSlot::Live(live) = &state.slot {
-                    state.stored = Some(live.events);
+                    state.stored_events = Some(live.events);
                 }
             }
         }

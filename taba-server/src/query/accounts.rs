@@ -3,12 +3,15 @@
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
+use futures::stream::{self, StreamExt};
 use taba_core::{
     ClientId, Loaded, Scan, ScanWhat, Scanned, StateKey, StoreError, TabName, VBucket, Wanted, ledger,
 };
 
 use super::catalog::envelope;
+use super::error::QueryError;
 use super::fault::{self, StateFault, Unreadable};
+use super::missing::Coverage;
 use super::selection::Selection;
 use super::state::QueryState;
 use super::walk::walk;
@@ -26,6 +29,33 @@ pub(super) struct VBucketAccounts {
     pub(super) clients: Group,
     /// States and notes that could not be read: if any, the accounts lack them.
     pub(super) faults: Vec<StateFault>,
+}
+
+/// Reads the accounts of each VBucket, and adds them up.
+///
+/// # Errors
+/// When no VBucket can be read.
+pub(super) async fn added_up<F: Future<Output = Result<VBucketAccounts, StoreError>>>(
+    state: &QueryState,
+    coverage: &Coverage,
+    vbuckets_at_once: usize,
+    read: impl Fn(VBucket) -> F,
+) -> Result<VBucketAccounts, QueryError> {
+    let mut sum = VBucketAccounts::default();
+    let mut parts = stream::iter(state.store.vbuckets().iter())
+        .map(|vbucket| coverage.read(vbucket, read(vbucket)))
+        .buffer_unordered(vbuckets_at_once.max(1));
+    while let Some(part) = parts.next().await {
+        let part = part.unwrap_or_default();
+        sum.totals.add(&part.totals);
+        for (client, entry) in part.clients {
+            sum.clients.entry(client).or_default().add(&entry);
+        }
+        part.faults.into_iter().for_each(|fault| fault::add(&mut sum.faults, fault));
+    }
+    drop(parts);
+    coverage.settle()?;
+    Ok(sum)
 }
 
 /// The sums of a VBucket, without its Clients.
@@ -150,7 +180,7 @@ pub(super) async fn of_states(
     selection: &Selection,
 ) -> Result<VBucketAccounts, StoreError> {
     let (mut sums, mut faults) = (Summary::default(), Vec::new());
-    walk(state, vbucket, ScanWhat::States, |scanned| {
+    walk(state, vbucket, Scan::default(), |scanned| {
         if selection.has_client(&scanned.key.client) {
             add(state, scanned, &mut sums, &mut faults);
         }
@@ -164,16 +194,8 @@ pub(super) async fn of_notes(state: &QueryState, vbucket: VBucket) -> Result<VBu
     let (mut sums, mut faults) = (Summary::default(), Vec::new());
     let tabs = state.store.tabs(vbucket).await?;
     for tab in tabs.into_iter().map(|(tab, _)| tab).filter(is_note) {
-        let mut scan = Scan::default().with_tab(tab).with_limit(state.limits.page_states.max(1));
-        loop {
-            let page = state.store.scan(vbucket, &scan).await?;
-            let is_last = page.len() < scan.limit;
-            scan.after = page.last().map(|last| last.key.clone());
-            page.into_iter().for_each(|scanned| add(state, scanned, &mut sums, &mut faults));
-            if is_last {
-                break;
-            }
-        }
+        let of_tab = Scan::default().with_tab(tab);
+        walk(state, vbucket, of_tab, |scanned| add(state, scanned, &mut sums, &mut faults)).await?;
     }
     Ok(VBucketAccounts { totals: sums.totals(), clients: sums.clients, faults })
 }
@@ -202,6 +224,9 @@ fn add(state: &QueryState, scanned: Scanned, sums: &mut Summary, faults: &mut Ve
         Ok(Some(events)) if is_reserved => sums.add_note(key, events),
         Ok(Some(events)) => sums.add_state(key.client, events),
         Err(why) => {
+            if !is_reserved {
+                sums.add_state(key.client.clone(), 0);
+            }
             fault::add(faults, state.fault(&why, &ledger::tab_type(), key.tab, key.client));
         }
     }

@@ -66,9 +66,7 @@ impl QueryContext {
         self.coverage.settle()?;
         Ok(MissingPart::join(self.coverage.missing(), self.losses.missing.clone()))
     }
-}
 
-impl QueryContext {
     /// The projection of a State as of the requested time; by default now.
     pub(super) fn project(&self, handler: &Guarded, state: &AnyState) -> Result<AnyProjection, Panicked> {
         match self.query.at {

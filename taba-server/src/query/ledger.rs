@@ -4,14 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use futures::stream::{self, StreamExt};
 use serde::Serialize;
-use taba_core::{ClientId, StoreError, VBucket, ledger};
+use taba_core::{ClientId, ledger};
 
 use super::accounts::{self, VBucketAccounts};
 use super::deadline;
 use super::error::QueryError;
-use super::fault::{self, StateFault};
+use super::excess::BelievedExcess;
+use super::fault::StateFault;
 use super::loss_cache::is_stream;
 use super::losses::HEADS_AT_ONCE;
 use super::missing::{Coverage, MissingPart};
@@ -84,8 +84,8 @@ pub struct Ledger {
 /// Reads a value of each VBucket for every 24 Clients there; memory grows with the Clients. Where nobody keeps accounts, after damage,
 /// it reads every State. An excess that was not there before costs up to [`late_records`](super::Limits::late_records) more.
 pub async fn ledger(state: &QueryState, selection: &Selection) -> Result<Ledger, QueryError> {
-    deadline::answer(state.limits.query_time, settled(state, || read_clients(state, selection), of_clients))
-        .await
+    let answer = settled(state, &state.shared.excess, || read_clients(state, selection), of_clients);
+    deadline::answer(state.limits.query_time, answer).await
 }
 
 /// The sum over all Clients, without their accounts. What is [in flight](Account::in_flight) of one and an
@@ -97,7 +97,8 @@ pub async fn ledger(state: &QueryState, selection: &Selection) -> Result<Ledger,
 /// # Cost
 /// Reads one small value of each VBucket; else as [`ledger()`].
 pub async fn ledger_totals(state: &QueryState) -> Result<Ledger, QueryError> {
-    deadline::answer(state.limits.query_time, settled(state, || read_totals(state), of_fleet)).await
+    let answer = settled(state, &state.shared.fleet_excess, || read_totals(state), of_fleet);
+    deadline::answer(state.limits.query_time, answer).await
 }
 
 /// What was read of all VBuckets.
@@ -108,6 +109,7 @@ type Read = (VBucketAccounts, Option<MissingPart>);
 /// waited for again.
 async fn settled<F: Future<Output = Result<Read, QueryError>>>(
     state: &QueryState,
+    believed: &BelievedExcess,
     read: impl Fn() -> F,
     balanced: fn(&Read) -> Ledger,
 ) -> Result<Ledger, QueryError> {
@@ -116,11 +118,11 @@ async fn settled<F: Future<Output = Result<Read, QueryError>>>(
     loop {
         let answer = balanced(&found);
         let excess = answer.excess();
-        if !state.shared.excess.is_news(&excess) {
+        if !believed.is_news(&excess) {
             return Ok(answer);
         }
         if waited >= state.limits.late_records {
-            state.shared.excess.believe(excess);
+            believed.believe(excess);
             return Ok(answer);
         }
         let pause = wait.min(state.limits.late_records - waited);
@@ -136,37 +138,17 @@ async fn settled<F: Future<Output = Result<Read, QueryError>>>(
     }
 }
 
-/// Reads the accounts of each VBucket, and adds them up.
-async fn added_up<F: Future<Output = Result<VBucketAccounts, StoreError>>>(
-    state: &QueryState,
-    vbuckets_at_once: usize,
-    read: impl Fn(VBucket) -> F,
-) -> Result<Read, QueryError> {
-    let coverage = Coverage::new(&state.store);
-    let mut sum = VBucketAccounts::default();
-    let mut parts = stream::iter(state.store.vbuckets().iter())
-        .map(|vbucket| coverage.read(vbucket, read(vbucket)))
-        .buffer_unordered(vbuckets_at_once.max(1));
-    while let Some(part) = parts.next().await {
-        let part = part.unwrap_or_default();
-        sum.totals.add(&part.totals);
-        for (client, entry) in part.clients {
-            sum.clients.entry(client).or_default().add(&entry);
-        }
-        part.faults.into_iter().for_each(|fault| fault::add(&mut sum.faults, fault));
-    }
-    drop(parts);
-    coverage.settle()?;
-    Ok((sum, coverage.missing()))
-}
-
 async fn read_totals(state: &QueryState) -> Result<Read, QueryError> {
-    added_up(state, HEADS_AT_ONCE, |vbucket| accounts::totals(state, vbucket)).await
+    let coverage = Coverage::new(&state.store);
+    let read = |vbucket| accounts::totals(state, vbucket);
+    Ok((accounts::added_up(state, &coverage, HEADS_AT_ONCE, read).await?, coverage.missing()))
 }
 
 async fn read_clients(state: &QueryState, selection: &Selection) -> Result<Read, QueryError> {
-    added_up(state, state.limits.vbuckets_at_once, |vbucket| accounts::chosen(state, vbucket, selection))
-        .await
+    let coverage = Coverage::new(&state.store);
+    let read = |vbucket| accounts::chosen(state, vbucket, selection);
+    let sum = accounts::added_up(state, &coverage, state.limits.vbuckets_at_once, read).await?;
+    Ok((sum, coverage.missing()))
 }
 
 fn of_fleet((sum, missing): &Read) -> Ledger {

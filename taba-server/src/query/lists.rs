@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures::stream::{self, StreamExt};
 use serde::Serialize;
 use taba_core::{
-    ClientId, ScanWhat, Scanned, Spread, SpreadRules, StateKey, StoreError, TabName, TabType, VBucket,
+    ClientId, Scan, ScanWhat, Scanned, Spread, SpreadRules, StateKey, StoreError, TabName, TabType, VBucket,
 };
 
 use super::accounts;
@@ -129,21 +129,10 @@ async fn states_of_clients(
     selection: &Selection,
     coverage: &Coverage,
 ) -> Result<BTreeMap<ClientId, u64>, QueryError> {
-    let mut found = BTreeMap::new();
-    let mut reads = stream::iter(state.store.vbuckets().iter())
-        .map(|vbucket| coverage.read(vbucket, accounts::chosen(state, vbucket, selection)))
-        .buffer_unordered(state.limits.vbuckets_at_once.max(1));
-    while let Some(read) = reads.next().await {
-        for (client, entry) in
-            read.unwrap_or_default().clients.into_iter().filter(|(_, entry)| entry.states > 0)
-        {
-            let states = found.entry(client).or_insert(0_u64);
-            *states = states.saturating_add(shown(entry.states));
-        }
-    }
-    drop(reads);
-    coverage.settle()?;
-    Ok(found)
+    let read = |vbucket| accounts::chosen(state, vbucket, selection);
+    let sum = accounts::added_up(state, coverage, state.limits.vbuckets_at_once, read).await?;
+    let with_states = sum.clients.into_iter().filter(|(_, entry)| entry.states > 0);
+    Ok(with_states.map(|(client, entry)| (client, shown(entry.states))).collect())
 }
 
 /// The number of chosen (Tab, Client) for each value of `column`. Those that can have States in several VBuckets are held until
@@ -193,7 +182,7 @@ async fn keys_of<K: Ord>(
     if tabs.is_empty() {
         return Ok((found, several));
     }
-    walk(state, vbucket, ScanWhat::Keys, |Scanned { key, .. }| {
+    walk(state, vbucket, Scan::default().with_what(ScanWhat::Keys), |Scanned { key, .. }| {
         if !tabs.contains(&key.tab) || !selection.has_client(&key.client) {
             return;
         }

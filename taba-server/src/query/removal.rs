@@ -160,8 +160,8 @@ fn whole(parts: &[(Part, Bytes)]) -> Option<Envelope> {
 /// One call takes at most [`query_time`](super::Limits::query_time).
 ///
 /// # Errors
-/// [`QueryError::Timeout`] when it came nowhere in that time. [`QueryError::NothingChosen`] and [`QueryError::Reserved`] when everything or the Ledger is selected; else as any
-/// query.
+/// [`QueryError::Timeout`] when it came nowhere in that time. [`QueryError::NothingChosen`] and [`QueryError::Reserved`] when
+/// everything or the Ledger is selected; else as any query.
 ///
 /// # Cancel safety
 /// Safe: completed steps stay, and no further one begins.
@@ -409,9 +409,8 @@ async fn commit_removal(
     states.sort_unstable();
     states.dedup();
     while !keys.is_empty() {
-        let mut wanted = Wanted::default();
-        Book::default().touch_head(&mut wanted);
-        let mut book = Book::default();
+        let (mut wanted, mut book) = (Wanted::default(), Book::default());
+        book.touch_head(&mut wanted);
         let head = state.store.load(vbucket, &wanted).await?;
         book.load(&wanted, &head);
         wanted.states.extend(states.iter().cloned());

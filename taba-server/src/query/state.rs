@@ -111,6 +111,8 @@ pub(super) struct Shared {
     pub(super) log: LogThrottle,
     pub(super) losses: LossCache,
     pub(super) excess: BelievedExcess,
+    /// The same of all Clients together.
+    pub(super) fleet_excess: BelievedExcess,
     pub(super) spread: SpreadCache,
     pub(super) tab_index: TabIndex,
     pub(super) tab_cache: TabCache,
@@ -182,6 +184,7 @@ impl QueryState {
             log: LogThrottle::new(crate::clock::log_clock),
             losses: LossCache::default(),
             excess: BelievedExcess::default(),
+            fleet_excess: BelievedExcess::default(),
             spread: SpreadCache::default(),
             tab_index: TabIndex::default(),
             tab_cache: TabCache::default(),

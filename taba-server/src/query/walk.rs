@@ -1,17 +1,17 @@
-//! Reads every State of a VBucket.
+//! Reads States of a VBucket, page by page.
 
-use taba_core::{Scan, ScanWhat, Scanned, StoreError, VBucket};
+use taba_core::{Scan, Scanned, StoreError, VBucket};
 
 use super::state::QueryState;
 
-/// Calls `see` for every State of a VBucket, page by page.
+/// Calls `see` for every State that the scan finds in a VBucket, page by page.
 pub(super) async fn walk(
     state: &QueryState,
     vbucket: VBucket,
-    what: ScanWhat,
+    scan: Scan,
     mut see: impl FnMut(Scanned),
 ) -> Result<(), StoreError> {
-    let mut scan = Scan::default().with_limit(state.limits.page_states.max(1)).with_what(what);
+    let mut scan = scan.with_limit(state.limits.page_states.max(1));
     loop {
         tokio::task::yield_now().await;
         let page = state.store.scan(vbucket, &scan).await?;

@@ -128,6 +128,19 @@ async fn with_and_without_accounts_answers_are_the_same() {
     assert_eq!(answers(&kit).await, renewed);
 }
 
+/// A State that cannot be read is one, whether the accounts say so or it is found.
+#[tokio::test]
+async fn a_client_of_unreadable_states_is_listed() {
+    let (store, kit) = filled().await;
+    let home = VBuckets::default().of(&TabName::new("hits1").unwrap());
+    let garbage = bytes::Bytes::from_static(b"garbage");
+    kit.put(home, "hits1", "TotalsCounter", "web-3", garbage).await;
+    let expected = json!([{ "client": "web-3", "tabs": 7 }]);
+    assert_eq!(kit.get("/v2/clients?client=web-3").await.json()["results"], expected);
+    damage(&store, |_| None).await;
+    assert_eq!(kit.get("/v2/clients?client=web-3").await.json()["results"], expected);
+}
+
 #[tokio::test]
 async fn what_is_deleted_stays_in_the_accounts() {
     let (store, kit) = filled().await;

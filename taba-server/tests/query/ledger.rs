@@ -231,6 +231,10 @@ async fn what_was_waited_for_in_vain_is_not_waited_for_again() {
         let begin = tokio::time::Instant::now();
         assert!(kit.get("/v2/ledger").await.results()[0]["excess"].is_u64());
         assert_eq!(begin.elapsed().as_secs(), seconds);
+        // What is believed of Clients and of all together are two things.
+        let begin = tokio::time::Instant::now();
+        assert!(kit.get("/v2/ledger?totals=true").await.json()["totals"]["excess"].is_u64());
+        assert_eq!(begin.elapsed().as_secs(), seconds, "totals");
     }
 }
 
