@@ -26,7 +26,7 @@ use std::ops::AddAssign;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use self::column::{aligned_sum, integer_sum};
+use self::column::{aligned_sum, integer_sum, small_integer_sum};
 use self::float::{EXPONENT_MIN, add_small, decompose, join, normalise, power_of_two, round, split};
 use self::wide::{LIMBS, WIDE_BYTES, WIDE_EXPONENT, Wide};
 use crate::reading::number_text;
@@ -336,7 +336,7 @@ impl ExactSum {
     /// 1,024 neighbours differ by less than 2^63; beyond that, as much as [`add`](Self::add).
     pub fn add_all(&mut self, values: &[f64]) {
         for chunk in values.chunks(CHUNK) {
-            if let Some(sum) = integer_sum(chunk) {
+            if let Some(sum) = small_integer_sum(chunk).or_else(|| integer_sum(chunk)) {
                 self.add_scaled(i128::from(sum), 0);
             } else if let Some((sum, exponent)) = aligned_sum(chunk) {
                 self.add_scaled(sum, exponent);

@@ -10,6 +10,8 @@
 
 #[cfg(any(test, feature = "driver"))]
 mod absorb;
+#[cfg(any(test, feature = "driver"))]
+mod by_tab;
 mod pending;
 mod sealed;
 mod take;
@@ -32,6 +34,8 @@ use crate::tab::TabSpec;
 
 #[cfg(any(test, feature = "driver"))]
 pub(crate) use absorb::PENDING_TAB_BYTES;
+#[cfg(feature = "driver")]
+pub(crate) use by_tab::ByTab;
 use pending::{PendingEvents, TabCut};
 pub use sealed::SealedBatch;
 use sealed::notes;
@@ -234,6 +238,21 @@ impl EventBuffer {
         match self.take(tab, time, datum) {
             Ok(()) => self.counts.pending += 1,
             Err(why) => self.counts.dropped.add(why, 1),
+        }
+        self.audit();
+    }
+
+    /// Adds numbers of one Tab, as [`offer`](Self::offer) does one by one.
+    #[cfg(any(test, feature = "driver"))]
+    pub(crate) fn offer_numbers(&mut self, tab: u32, mut times: &[Timestamp], mut numbers: &[f64]) {
+        while let (Some(&time), Some(&number)) = (times.first(), numbers.first()) {
+            let taken = self.take_run(tab, times, numbers);
+            self.counts.recorded += taken as u64;
+            self.counts.pending += taken as u64;
+            if taken == 0 {
+                self.offer(tab, time, Datum::Number(number));
+            }
+            (times, numbers) = (&times[taken.max(1)..], &numbers[taken.max(1)..]);
         }
         self.audit();
     }

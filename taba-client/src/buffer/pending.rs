@@ -20,7 +20,7 @@ use partial::{PartialForm, PartialState};
 
 /// Events collected before they are folded into an existing State: a column of this many fits the first-level cache,
 /// and is long enough for the Handler's full speed.
-const FOLD_EVENTS: usize = 256;
+const FOLD_EVENTS: usize = 128;
 /// Maximum bytes of a Block's payload: its bound without the longest names and all numbers.
 const PAYLOAD_BYTES_MAX: usize = BLOCK_BYTES_MAX - 2048;
 
@@ -144,6 +144,28 @@ impl PendingEvents {
         Ok(heap + if full { self.column_bytes() - before } else { 0 })
     }
 
+    /// Takes the first of these numbers, as far as they are ordinary, and not later than `believed`: until there are enough to fold, or
+    /// no room is left; says how many.
+    #[cfg(any(test, feature = "driver"))]
+    pub(super) fn push_run(
+        &mut self,
+        times: &[Timestamp],
+        numbers: &[f64],
+        believed: Timestamp,
+        config: &Config,
+        bytes_max: usize,
+    ) -> usize {
+        let unfolded_max = self.unfolded_max(config);
+        let Column::Numbers(column) = &mut self.values else { return 0 };
+        let places = (unfolded_max + 1).saturating_sub(self.times.len());
+        let most = places.min(bytes_max.div_ceil(2 * size_of::<f64>()));
+        let events = times.iter().zip(numbers).take(most);
+        let taken = events.take_while(|(time, number)| **time <= believed && number.is_finite()).count();
+        self.times.extend_from_slice(&times[..taken]);
+        column.extend_from_slice(&numbers[..taken]);
+        taken
+    }
+
     #[cold]
     fn push_late(&mut self, time: Timestamp, datum: Datum) -> Result<usize, Unsendable> {
         let mut late =
@@ -156,12 +178,17 @@ impl PendingEvents {
     /// Whether enough events have gathered to fold them, or where they cannot be, to count equal ones.
     #[inline]
     pub(super) fn is_ripe(&self, config: &Config) -> bool {
-        let unfolded_max = match &self.handler {
+        self.times.len() > self.unfolded_max(config)
+    }
+
+    /// How many events may wait unfolded.
+    #[inline]
+    fn unfolded_max(&self, config: &Config) -> usize {
+        match &self.handler {
             Some(_) if self.partial.is_some() => FOLD_EVENTS - 1,
             Some(_) => config.raw_events_max,
             None => self.count_at.min(config.tab_events_max) - 1,
-        };
-        self.times.len() > unfolded_max
+        }
     }
 
     /// Folds the events that have gathered; where they cannot be, counts equal ones as one.

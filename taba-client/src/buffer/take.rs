@@ -42,6 +42,23 @@ impl EventBuffer {
         Ok(())
     }
 
+    /// Takes the first of these events of a Tab, as many as come to no bound; says how many.
+    #[cfg(any(test, feature = "driver"))]
+    pub(super) fn take_run(&mut self, tab: u32, times: &[Timestamp], numbers: &[f64]) -> usize {
+        let Some(bytes_max) = self.bytes_max(tab).filter(|max| self.bytes < *max) else { return 0 };
+        let Some(pending) = self.tabs[tab as usize].as_mut() else { return 0 };
+        let (before, was_empty) = (pending.bytes(), pending.is_empty());
+        let taken = pending.push_run(times, numbers, self.believed, &self.config, bytes_max - self.bytes);
+        self.bytes = self.bytes + pending.bytes() - before;
+        if was_empty && taken > 0 {
+            self.waiting.push_back(tab);
+        }
+        if pending.is_ripe(&self.config) {
+            self.change(tab, PendingEvents::fold);
+        }
+        taken
+    }
+
     /// Bytes that may wait before an event of this Tab is taken: the last quarter is for the growth of States that are
     /// there. `None` for a Tab that is not known.
     #[inline]

@@ -10,6 +10,7 @@ use taba_core::limits::{BLOCK_BYTES_MAX, FRAME_BYTES_MAX, VALUE_BYTES_MAX};
 use taba_core::wire::{Block, Content, Frame, Kind};
 use taba_core::{Event, Handler, TabName, TabType, Value};
 
+use super::by_tab::ByTab;
 use super::*;
 use crate::config::Config;
 
@@ -171,6 +172,8 @@ enum BufferInput {
         time: i64,
         times: u16,
     },
+    /// Numbers out of rings, sorted by Tab; only the first of them at a small bound, where nobody can say which are dropped.
+    Sorted(Vec<(u32, u16, i64, u16)>),
     /// Another thread takes events out of its ring, and then the background thread all of them.
     Absorb(Vec<(u32, u16, i64, u16)>),
     Dropped(u8),
@@ -185,7 +188,8 @@ fn steps() -> impl Strategy<Value = Vec<BufferInput>> {
     let elsewhere = (0_u32..6, any::<u16>(), -5_i64..5, prop_oneof![1_u16..4, 1_u16..1200]);
     let step = prop_oneof![
         8 => offer.prop_map(|(tab, amount, time, times)| BufferInput::Offer { tab, amount, time, times }),
-        2 => prop::collection::vec(elsewhere, 0..9).prop_map(BufferInput::Absorb),
+        2 => prop::collection::vec(elsewhere.clone(), 0..9).prop_map(BufferInput::Absorb),
+        2 => prop::collection::vec(elsewhere, 1..9).prop_map(BufferInput::Sorted),
         1 => (1_u8..9).prop_map(BufferInput::Dropped),
         3 => Just(BufferInput::Seal),
         3 => Just(BufferInput::Acknowledge),
@@ -249,6 +253,23 @@ proptest! {
                         *entry = (entry.0 + 1, entry.1 + amount_of(tab, amount));
                     }
                 },
+                BufferInput::Sorted(mut all) => {
+                    all.truncate(if small { 1 } else { all.len() });
+                    let (mut by_tab, mut before) = (ByTab::default(), buffer.counts().pending);
+                    for (tab, amount, time, times) in all.into_iter().filter(|(tab, ..)| ![2, 4].contains(tab)) {
+                        (0..times).for_each(|_| by_tab.push(tab, at(time), f64::from(amount), &mut buffer));
+                        if small {
+                            by_tab.empty_into(&mut buffer);
+                        }
+                        let taken_now = if small { buffer.counts().pending - before } else { u64::from(times) };
+                        before = buffer.counts().pending;
+                        if tab != 5 && taken_now > 0 {
+                            let entry = taken.entry(TABS[tab as usize].to_owned()).or_default();
+                            *entry = (entry.0 + taken_now, entry.1 + taken_now * amount_of(tab, amount));
+                        }
+                    }
+                    by_tab.empty_into(&mut buffer);
+                }
                 BufferInput::Absorb(all) => {
                     // There the Tabs have other numbers, and at a small bound nobody can say which events are dropped.
                     let numbers = if small { vec![] } else { vec![5, 4, 3, 2, 1, 0] };
@@ -315,6 +336,42 @@ proptest! {
             *entry = (entry.0 + events, entry.1 + sum);
         }
         prop_assert_eq!(arrived, taken);
+    }
+}
+
+proptest! {
+    /// What many threads recorded comes sorted by Tab; late events, those that are no number and unknown Tabs among them.
+    #[test]
+    fn sorted_by_tab_is_as_one_by_one(
+        events in prop::collection::vec((0_u32..7, 0_u16..99, -5_i64..12, 1_u16..400), 0..20),
+        tab_events_max in 8_usize..1500,
+    ) {
+        let config = Config { tab_events_max, raw_events_max: 8, ..Config::default() };
+        let (mut singly, mut sorted, mut by_tab) = (buffer(config.clone()), buffer(config), ByTab::default());
+        for buffer in [&mut singly, &mut sorted] {
+            declare(buffer);
+            buffer.set_now(at(0));
+        }
+        for (tab, amount, time, times) in events {
+            let number = if amount == 0 { f64::NAN } else { f64::from(amount) };
+            for _ in 0..times {
+                singly.offer(tab, at(time), Datum::Number(number));
+                by_tab.push(tab, at(time), number, &mut sorted);
+            }
+        }
+        by_tab.empty_into(&mut sorted);
+        prop_assert_eq!((by_tab.len(), singly.counts()), (0, sorted.counts()));
+        sorted.audit_deeply();
+        let [singly, sorted] = [singly, sorted].map(|mut buffer| {
+            let mut books = Books::new();
+            while let Some(sealed) = buffer.seal(at(0)) {
+                let batch = read(&sealed);
+                batch.blocks.iter().filter(|b| b.tab.as_str() != TABS[5]).for_each(|block| enter(&mut books, block));
+                buffer.acknowledge(sealed.seq());
+            }
+            books
+        });
+        prop_assert_eq!(singly, sorted);
     }
 }
 

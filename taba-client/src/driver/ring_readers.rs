@@ -4,11 +4,11 @@ use std::mem;
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
-use crate::buffer::EventBuffer;
+use crate::buffer::{ByTab, EventBuffer};
 use crate::lock::lock;
 use crate::pool::Pool;
 use crate::recorder::Recorder;
-use crate::ring::{RingContent, RingEvent};
+use crate::ring::RingContent;
 use crate::tabs::ReleasedTab;
 
 /// Events that are read from a ring before their places are given back to the thread that writes.
@@ -30,6 +30,8 @@ pub(crate) enum Drained {
 pub(crate) struct RingReaders {
     arrivals: Receiver<Arc<Mutex<RingContent>>>,
     rings: Vec<RingReader>,
+    /// What the buffer has not taken yet of what was read: nothing between two drains.
+    by_tab: ByTab,
     pool: Arc<Pool>,
     /// Tabs without a handle, whose events may still be in the rings.
     released: Vec<ReleasedTab>,
@@ -46,7 +48,8 @@ struct RingReader {
 
 impl RingReaders {
     pub(crate) fn new(arrivals: Receiver<Arc<Mutex<RingContent>>>, pool: Arc<Pool>) -> Self {
-        Self { arrivals, rings: Vec::new(), pool, released: Vec::new(), drained: Vec::new() }
+        let (rings, by_tab) = (Vec::new(), ByTab::default());
+        Self { arrivals, rings, by_tab, pool, released: Vec::new(), drained: Vec::new() }
     }
 
     /// Rings that are read.
@@ -70,13 +73,14 @@ impl RingReaders {
             if drained == Drained::Rings && recorder.is_tight() { Drained::Overflow } else { drained };
         self.arrive();
         let mut is_complete = drained != Drained::Rings;
-        self.rings.retain_mut(|ring| match ring.drain(recorder, buffer, drained) {
+        self.rings.retain_mut(|ring| match ring.drain(recorder, buffer, &mut self.by_tab, drained) {
             Some(abandoned) => !abandoned,
             None => {
                 is_complete = false;
                 true
             }
         });
+        self.by_tab.empty_into(buffer);
         if is_complete {
             self.drained.append(&mut self.released);
         }
@@ -85,6 +89,11 @@ impl RingReaders {
         }
         recorder.note_drained();
         is_complete
+    }
+
+    /// Gives back memory that is kept for more events. For a Client that records nothing at the moment.
+    pub(crate) fn release_room(&mut self) {
+        self.by_tab = ByTab::default();
     }
 
     /// Discards the events in the rings; returns how many. For a Client that has ended, in whose rings a thread
@@ -117,14 +126,20 @@ impl RingReaders {
 
 impl RingReader {
     /// Moves what is in the ring into the buffer. Whether no thread will write to it again; `None` when it was left.
-    fn drain(&mut self, recorder: &Recorder, buffer: &mut EventBuffer, drained: Drained) -> Option<bool> {
+    fn drain(
+        &mut self,
+        recorder: &Recorder,
+        buffer: &mut EventBuffer,
+        by_tab: &mut ByTab,
+        drained: Drained,
+    ) -> Option<bool> {
         let mut content = self.lock(drained)?;
         // Asked before reading: a ring that nobody writes to any more is empty for ever once it has been read.
         let abandoned = content.consumer.is_abandoned();
         if abandoned {
             recorder.free_ring(content.consumer.buffer().capacity());
         }
-        read(&mut content, recorder, buffer);
+        read(&mut content, recorder, buffer, by_tab);
         let overflow = if abandoned || drained != Drained::Rings { content.overflow.take() } else { None };
         // Merging takes longer, and the thread should find the lock free.
         drop(content);
@@ -156,7 +171,7 @@ impl RingReader {
 }
 
 /// Moves what is in a ring into the buffer.
-fn read(ring: &mut RingContent, recorder: &Recorder, buffer: &mut EventBuffer) {
+fn read(ring: &mut RingContent, recorder: &Recorder, buffer: &mut EventBuffer, by_tab: &mut ByTab) {
     // Later events are left for the next drain; otherwise a fast thread could keep this loop running.
     let mut left = ring.consumer.slots();
     let mut opaque_bytes = 0;
@@ -170,9 +185,7 @@ fn read(ring: &mut RingContent, recorder: &Recorder, buffer: &mut EventBuffer) {
                     buffer.declare_as(number, spec);
                 }
             }
-            let (time, datum, bytes) = RingEvent::into_parts(slot);
-            opaque_bytes += bytes;
-            buffer.offer(tab, time, datum);
+            opaque_bytes += slot.offer_to(buffer, by_tab, |tab| tab);
         }
     }
     recorder.give_back(opaque_bytes);

@@ -313,7 +313,10 @@ impl ClientTask {
             self.parts.recorder.note_idle();
             self.idle_flushes = self.idle_flushes.saturating_add(1);
             if self.idle_flushes == ROOM_FLUSHES {
-                self.change(|parts| parts.buffer.release_room());
+                self.change(|parts| {
+                    parts.buffer.release_room();
+                    parts.readers.release_room();
+                });
             }
         } else {
             self.idle_flushes = 0;

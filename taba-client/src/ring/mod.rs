@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, Weak};
 use rtrb::{Consumer, Producer, RingBuffer};
 use taba_core::Timestamp;
 
+use crate::buffer::{ByTab, EventBuffer};
 use crate::column::Datum;
 use crate::config::RING_EVENT_BYTES;
 
@@ -51,14 +52,26 @@ impl RingEvent {
         }
     }
 
-    /// When, what, and how many bytes it took in addition to its place in the ring.
+    /// Gives it to a buffer, where its Tab has the number `tab_of`; numbers by way of `by_tab`. How many bytes it took in addition to its
+    /// place in the ring.
     #[inline]
-    pub(crate) fn into_parts(self) -> (Timestamp, Datum, usize) {
+    pub(crate) fn offer_to(
+        self,
+        buffer: &mut EventBuffer,
+        by_tab: &mut ByTab,
+        tab_of: impl Fn(u32) -> u32,
+    ) -> usize {
+        let tab = tab_of(self.tab());
         match self {
-            Self::Number { time, number, .. } => (time, Datum::Number(number), 0),
-            Self::Reading { time, number, .. } => (time, Datum::Reading(number), 0),
-            Self::Opaque { event, .. } => (event.time, Datum::Opaque(event.value), event.bytes),
+            Self::Number { time, number, .. } => by_tab.push(tab, time, number, buffer),
+            Self::Reading { time, number, .. } => buffer.offer(tab, time, Datum::Reading(number)),
+            Self::Opaque { event, .. } => {
+                let BoxedEvent { time, value, bytes } = *event;
+                buffer.offer(tab, time, Datum::Opaque(value));
+                return bytes;
+            }
         }
+        0
     }
 }
 

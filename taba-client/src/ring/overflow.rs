@@ -8,7 +8,7 @@ use rtrb::Consumer;
 use taba_core::{ClientId, Registry, Timestamp};
 
 use super::RingEvent;
-use crate::buffer::{EventBuffer, PENDING_TAB_BYTES, SenderIdentity};
+use crate::buffer::{ByTab, EventBuffer, PENDING_TAB_BYTES, SenderIdentity};
 use crate::config::Verified;
 use crate::tabs::Tabs;
 
@@ -18,6 +18,8 @@ const UNKNOWN: u32 = u32::MAX;
 /// Events that a recording thread has taken out of its own full ring.
 pub(crate) struct Overflow {
     buffer: EventBuffer,
+    /// What `buffer` has not taken yet.
+    by_tab: ByTab,
     /// The number that a Tab of the Client has in `buffer`, or [`UNKNOWN`].
     places: Vec<u32>,
     /// The Client's numbers of the Tabs in `buffer`.
@@ -35,12 +37,13 @@ pub(crate) struct TakenOut {
 impl Overflow {
     pub(crate) fn new(client: ClientId, handlers: Registry, config: Verified) -> Self {
         let buffer = EventBuffer::new(SenderIdentity::new(client, 0), handlers, config);
-        Self { buffer, places: Vec::new(), numbers: Vec::new() }
+        Self { buffer, by_tab: ByTab::default(), places: Vec::new(), numbers: Vec::new() }
     }
 
     /// Bytes that it takes, about.
     pub(crate) fn bytes(&self) -> usize {
         self.buffer.pending_bytes()
+            + self.by_tab.bytes()
             + self.places.capacity() * size_of::<u32>()
             + self.numbers.len() * PENDING_TAB_BYTES
     }
@@ -61,10 +64,8 @@ impl Overflow {
         let events = first.iter().chain(second).take_while(|event| self.learn(event.tab(), tabs)).count();
         let mut opaque_bytes = 0;
         for event in ring.read_chunk(events).into_iter().flatten() {
-            let place = self.places[event.tab() as usize];
-            let (time, datum, bytes) = event.into_parts();
-            opaque_bytes += bytes;
-            self.buffer.offer(place, time, datum);
+            opaque_bytes +=
+                event.offer_to(&mut self.buffer, &mut self.by_tab, |tab| self.places[tab as usize]);
         }
         TakenOut { events, opaque_bytes }
     }
@@ -90,12 +91,13 @@ impl Overflow {
     }
 
     /// Moves what is here into the Client's buffer.
-    pub(crate) fn empty_into(self, buffer: &mut EventBuffer) {
+    pub(crate) fn empty_into(mut self, buffer: &mut EventBuffer) {
+        self.by_tab.empty_into(&mut self.buffer);
         buffer.absorb(self.buffer, &self.numbers);
     }
 
     /// Everything that was recorded into it.
     pub(crate) fn recorded(&self) -> u64 {
-        self.buffer.counts().recorded
+        self.buffer.counts().recorded + self.by_tab.len() as u64
     }
 }

@@ -108,9 +108,11 @@ impl SketchState {
 
     pub(super) fn add_all(&mut self, mut values: &[f64]) {
         while let Form::Values(few) = &mut self.form {
-            let Some((value, rest)) = values.split_first() else { return };
-            values = rest;
-            if count_value(few, *value, 1) {
+            let Some(&value) = values.first() else { return };
+            // PERF: most counters are incremented by one again and again.
+            let equal = values.iter().take_while(|next| **next == value).count().max(1);
+            values = &values[equal..];
+            if count_value(few, value, equal as u64) {
                 self.form = Form::Buckets(Box::new(Bucketed::new(few)));
             }
         }
