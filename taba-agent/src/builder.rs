@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use taba_core::{HostPort, Registry};
+use taba_core::{HostName, HostPort, Registry};
 
 use crate::config::{Config, ConfigError, SpoolKind};
 use crate::driver::Agent;
@@ -51,6 +51,12 @@ impl AgentBuilder {
     /// See [`Agent::with_handlers`].
     pub fn handlers(mut self, handlers: Registry) -> Self {
         self.handlers = handlers;
+        self
+    }
+
+    /// Names under which it is asked, besides `localhost` and addresses: requests for other hosts are refused.
+    pub fn host_names(mut self, names: Vec<HostName>) -> Self {
+        self.config.host_names = names;
         self
     }
 

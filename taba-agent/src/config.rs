@@ -8,7 +8,7 @@ use std::ops::Deref;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use taba_core::{HostPort, RequestHeader, StoreId, VBuckets};
+use taba_core::{HostName, HostPort, RequestHeader, StoreId, VBuckets};
 
 pub use self::verify::{ConfigError, Memory};
 pub use crate::discovery::SERVERS_MAX;
@@ -44,6 +44,15 @@ pub struct Config {
     /// Only programs on this machine can reach the default.
     #[cfg_attr(feature = "cli", arg(long, env = "TABA_AGENT_LISTEN", value_name = "HOST:PORT", default_value_t = Self::default().listen))]
     pub listen: HostPort,
+
+    /// Names under which this Agent is asked, besides localhost, addresses and the name in --listen; several are separated by commas
+    ///
+    /// Requests for other hosts are refused: a web page whose own name was pointed here could read all. * takes every name.
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, env = "TABA_AGENT_HOST_NAMES", value_name = "NAME", value_delimiter = ',')
+    )]
+    pub host_names: Vec<HostName>,
 
     /// Path of a Unix socket to listen on as well
     ///
@@ -259,6 +268,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: HostPort::from((Ipv4Addr::LOCALHOST, 8279)),
+            host_names: Vec::new(),
             unix: None,
             servers: vec!["http://127.0.0.1:8300".parse().expect("the constant is an address")],
             discover: false,

@@ -497,6 +497,7 @@ impl<S: Spool> Relay<S> {
             events_cut_anew: self.cut_anew,
             set_aside: status::SetAsideStatus::of(&self.set_aside_counts),
             // Set by the driver.
+            requests_refused: BTreeMap::new(),
             log_lines_dropped: 0,
             discovery: None,
             servers: self.server_status(now),

@@ -154,21 +154,27 @@ fn other_mistakes_over_http_are_told_as_json() {
     for (answered, status, reason) in [
         (ask("GET", "/nothing", ""), 404, "unknown_path"),
         (ask("GET", "/v2/events", ""), 405, "method_not_allowed"),
-        (ask("POST", "/status", ""), 405, "method_not_allowed"),
-        (ask("POST", "/v2/events", "Content-Type: application/json\r\n"), 415, "content_type"),
+        (ask("POST", "/status", "taba-request: 1\r\n"), 405, "method_not_allowed"),
+        (
+            ask("POST", "/v2/events", "taba-request: 1\r\nContent-Type: application/json\r\n"),
+            415,
+            "content_type",
+        ),
+        (ask("POST", "/v2/events", "taba-request: 1\r\n"), 415, "content_type"),
     ] {
         assert_eq!((answered.status, answered.reason().as_str()), (status, reason));
     }
     // Refused by its length, before any of it is read.
     let length = FRAME_BYTES_MAX + FRAME_HEADER_BYTES + 1;
     let head = format!(
-        "POST /v2/events HTTP/1.1\r\nHost: agent\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
+        "POST /v2/events HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+         Content-Type: application/x-taba\r\nContent-Length: {length}\r\n\r\n"
     );
     let answered = exchange(connect(addr), head.as_bytes());
     assert_eq!((answered.status, answered.reason().as_str()), (413, "too_large"));
     // The length is not told, so it is found out.
-    let head =
-        "POST /v2/events HTTP/1.1\r\nHost: agent\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let head = "POST /v2/events HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+         Content-Type: application/x-taba\r\nTransfer-Encoding: chunked\r\n\r\n";
     let chunk = [format!("{length:x}\r\n").as_bytes(), &vec![0; length], b"\r\n0\r\n\r\n"].concat();
     let answered = exchange(connect(addr), &[head.as_bytes(), &chunk].concat());
     assert_eq!((answered.status, answered.reason().as_str()), (413, "too_large"));
@@ -180,8 +186,8 @@ fn a_body_that_never_comes_is_given_up() {
     let running = Running::start(&[server.url()], |agent| {
         agent.configure(|config| config.body_timeout = Duration::from_millis(50))
     });
-    let head =
-        "POST /v2/events HTTP/1.1\r\nHost: agent\r\nConnection: close\r\nContent-Length: 100\r\n\r\nTABA";
+    let head = "POST /v2/events HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+         Content-Type: application/x-taba\r\nContent-Length: 100\r\n\r\nTABA";
     let answered = exchange(connect(running.agent.addr()), head.as_bytes());
     assert_eq!((answered.status, answered.reason().as_str()), (408, "too_slow"));
 }
@@ -293,7 +299,8 @@ fn tokio_timer() -> impl Fn() -> Duration {
 }
 
 fn record(running: &Running, path: &str, headers: &str, body: &str) -> Answered {
-    exchange(connect(running.agent.addr()), &request("POST", path, headers, body.as_bytes()))
+    let headers = format!("Content-Type: application/json\r\n{headers}");
+    exchange(connect(running.agent.addr()), &request("POST", path, &headers, body.as_bytes()))
 }
 
 fn with_handlers(server: &Server) -> Running {
@@ -304,9 +311,7 @@ fn with_handlers(server: &Server) -> Running {
 fn json_lines_are_recorded_and_what_is_wrong_is_told_by_line() {
     let server = Server::start();
     let running = with_handlers(&server);
-    // As curl sends it.
-    let form = "Content-Type: application/x-www-form-urlencoded\r\n";
-    let answer = record(&running, "/v2/record", form, "{\"tab\":\"bids\",\"value\":3}\n{\"tab\":\"b ds\"}");
+    let answer = record(&running, "/v2/record", "", "{\"tab\":\"bids\",\"value\":3}\n{\"tab\":\"b ds\"}");
     assert_eq!(answer.status, 200, "{answer:?}");
     let expected = serde_json::json!({"recorded": 1, "refused_lines": 1, "refused": [{"line": 2, "reason": "bad_name",
         "message": "character ' ' at byte 1 is not allowed in a tab name"}]});

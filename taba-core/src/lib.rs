@@ -84,6 +84,7 @@ mod number;
 mod range;
 pub mod reading;
 pub mod registry;
+mod request_guard;
 mod request_header;
 #[doc(hidden)]
 pub mod sabotage;
@@ -121,6 +122,7 @@ pub use number::Number;
 pub use range::{OutOfRange, bytes_text, bytes_within, time_within, within};
 pub use reading::{Expiring, Keyed, Reading, number_text};
 pub use registry::{Registry, RegistryBuilder, RegistryError};
+pub use request_guard::{ForeignRequest, HostName, HostNameError, REQUEST_HEADER, RequestGuard};
 pub use request_header::{RequestHeader, RequestHeaderError};
 pub use server_entry::ServerEntry;
 pub use server_url::{SERVER_WEIGHT_MAX, ServerUrl, ServerUrlError};

@@ -13,7 +13,7 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, ValueEnum};
 use taba_core::limits::FRAME_BYTES_MAX;
 use taba_core::{
-    HostPort, OutOfRange, ServerUrl, VBuckets, VBucketsError, bytes_within, time_within, within,
+    HostName, HostPort, OutOfRange, ServerUrl, VBuckets, VBucketsError, bytes_within, time_within, within,
 };
 use taba_process::settings::{LoadedSettings, Program, Renamed, SettingsError};
 use taba_process::units::{bytes_text, parse_bytes, parse_time, time_text};
@@ -133,6 +133,12 @@ pub struct Config {
     #[arg(long, env = "TABA_SERVER_LISTEN", value_name = "HOST:PORT", default_value_t = Self::default().listen)]
     pub listen: HostPort,
 
+    /// Names under which this Server is asked, besides localhost, addresses and the name in --listen and --advertise; several are separated by commas
+    ///
+    /// Requests for other hosts are refused: a web page whose own name was pointed here could read all. * takes every name.
+    #[arg(long, env = "TABA_SERVER_HOST_NAMES", value_name = "NAME", value_delimiter = ',')]
+    pub host_names: Vec<HostName>,
+
     /// Where Agents reach this Server: http://HOST:PORT, perhaps with /PREFIX and ;weight=N
     ///
     /// It says so in its store, so that Agents with --discover find it there. Without it, the address that it listens on, if
@@ -213,6 +219,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: HostPort::from((Ipv4Addr::LOCALHOST, 8300)),
+            host_names: Vec::new(),
             advertise: None,
             register_interval: Duration::from_secs(2),
             store: StoreKind::Embedded,
@@ -318,6 +325,13 @@ impl VerifiedServerConfig {
     /// Time between two removals of silent States; `None` for never.
     pub fn prune_interval(&self) -> Option<Duration> {
         Some(self.prune_interval).filter(|interval| !interval.is_zero())
+    }
+
+    /// Every name under which it is asked: those that are set, and those of `listen` and `advertise`.
+    pub fn all_host_names(&self) -> Vec<HostName> {
+        let own = [Some(self.listen.clone()), self.advertise.as_ref().map(ServerUrl::host_port)];
+        let own = own.into_iter().flatten().filter_map(|own| own.host().parse().ok());
+        self.host_names.iter().cloned().chain(own).collect()
     }
 
     /// Where Agents reach it, when it listens there: what is set, or the address itself. `None` when it listens on all

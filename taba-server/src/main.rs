@@ -81,6 +81,7 @@ async fn run(config: &VerifiedServerConfig, log: &Log) -> Result<Exit, Box<dyn E
         .commit_interval(config.commit_interval)
         .cache_bytes_max(config.cache_bytes_max)
         .held_bytes_max(config.held_bytes_max)
+        .host_names(config.all_host_names())
         .log_lines_dropped(move || lines_dropped());
     if let Some(workers) = config.workers() {
         builder = builder.workers(workers);
@@ -140,9 +141,11 @@ async fn serve(
         let _ = stream.set_nodelay(true);
         notice_if_gone(stream);
     });
-    let serving = axum::serve(listener, server.router().merge(more)).with_graceful_shutdown(async move {
-        let _ = stopping.wait_for(|stop| *stop).await;
-    });
+    let serving = axum::serve(listener, server.router().merge(server.guarded(more))).with_graceful_shutdown(
+        async move {
+            let _ = stopping.wait_for(|stop| *stop).await;
+        },
+    );
     let mut serving = tokio::spawn(serving.into_future());
     let mut pruning = config
         .prune_interval()

@@ -78,9 +78,18 @@ impl IntoResponse for Rejection {
 impl Server {
     /// All HTTP routes, to serve or nest: the four routers below, with JSON errors for unknown paths and methods.
     pub fn router(&self) -> Router {
-        let routers = [self.ingest_router(), self.query_router(), self.admin_router(), self.metrics_router()];
-        let all = routers.into_iter().fold(Router::new(), Router::merge);
-        all.fallback(|| async { Rejection::Path }).method_not_allowed_fallback(|| async { Rejection::Method })
+        let state = || self.query_state().clone();
+        let queries =
+            [query::read_routes(state()), query::admin_routes(state()), query::metrics_routes(state())];
+        let all = queries.into_iter().fold(self.ingest_routes(), Router::merge);
+        let all = all.fallback(|| async { Rejection::Path });
+        self.guarded(all.method_not_allowed_fallback(|| async { Rejection::Method }))
+    }
+
+    /// These routes of yours behind what is in front of all routes of a Server: what a web page can make a browser send is
+    /// refused, and counted.
+    pub fn guarded(&self, routes: Router) -> Router {
+        self.query_state().guarded(routes)
     }
 
     /// Routes for Agents: `POST /v2/lanes`, `POST /v2/check`, `GET /v2/store`, `GET /v2/servers`.
@@ -88,6 +97,10 @@ impl Server {
     /// This router and its siblings have no fallback, and no `/metrics` except
     /// [`metrics_router`](Self::metrics_router), so that each can have its own layers and be merged with your routes.
     pub fn ingest_router(&self) -> Router {
+        self.guarded(self.ingest_routes())
+    }
+
+    fn ingest_routes(&self) -> Router {
         let router = Router::new().route("/v2/lanes", post(lanes)).route("/v2/check", post(check));
         router.route("/v2/store", get(store)).route("/v2/servers", get(servers)).with_state(self.clone())
     }
@@ -143,6 +156,11 @@ async fn servers(State(server): State<Server>) -> Response {
     (headers_of(&server), axum::Json(json!({ "servers": rows }))).into_response()
 }
 
+fn check_content_type(headers: &HeaderMap) -> Result<(), Rejection> {
+    let is_ours = headers.get(CONTENT_TYPE).is_some_and(|found| found == wire::CONTENT_TYPE);
+    if is_ours { Ok(()) } else { Err(Rejection::ContentType) }
+}
+
 /// Rejects requests for another store.
 fn check_store(server: &Server, headers: &HeaderMap) -> Result<(), Rejection> {
     let meant: Option<StoreId> =
@@ -157,9 +175,7 @@ async fn take(server: &Server, headers: &HeaderMap, body: Body) -> Result<Respon
     if server.is_stopping() {
         return Err(Rejection::ShuttingDown);
     }
-    if headers.get(CONTENT_TYPE).is_some_and(|found| found.as_bytes() != wire::CONTENT_TYPE.as_bytes()) {
-        return Err(Rejection::ContentType);
-    }
+    check_content_type(headers)?;
     check_store(server, headers)?;
     let (bytes, lanes) = {
         let bytes = body_bytes(headers)?;
@@ -199,6 +215,7 @@ async fn fold(server: &Server, headers: &HeaderMap, body: Body) -> Result<Respon
     if server.is_stopping() {
         return Err(Rejection::ShuttingDown);
     }
+    check_content_type(headers)?;
     check_store(server, headers)?;
     let bytes = body_bytes(headers)?;
     let _room = server.reserve(bytes).map_err(|_| Rejection::Full)?;

@@ -51,7 +51,8 @@ impl Server {
         let length = body.len();
         write!(
             stream,
-            "{request} HTTP/1.1\r\nhost: taba\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n"
+            "{request} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
+             content-type: application/x-taba\r\ncontent-length: {length}\r\n\r\n"
         )
         .unwrap();
         stream.write_all(body).unwrap();
@@ -102,7 +103,7 @@ fn a_log_whose_reader_stalls_stops_nothing_and_says_later_what_is_missing() {
     let (mut reader, writer) = pipe().unwrap();
     let server = Server::start(&["--log=debug"], writer);
     // More than a pipe and the queue hold: 64 KiB and 4,096 lines.
-    let (mut sent, request) = (0, "GET /v2/names?nonsense=1 HTTP/1.1\r\nhost: taba\r\n\r\n");
+    let (mut sent, request) = (0, "GET /v2/names?nonsense=1 HTTP/1.1\r\nhost: localhost\r\n\r\n");
     while server.lines_dropped() == 0 {
         let mut stream = TcpStream::connect(server.address).unwrap();
         stream.set_read_timeout(Some(WAIT)).unwrap();

@@ -40,7 +40,11 @@ fn first_batch(stream: u64, values: &[f64]) -> LaneBatch {
     batch(stream, home, 1, 0, vec![block("requests", "web-1", values)])
 }
 
-async fn ask(server: &Server, request: Request<Body>) -> (StatusCode, axum::http::HeaderMap, Vec<u8>) {
+async fn ask(server: &Server, mut request: Request<Body>) -> (StatusCode, axum::http::HeaderMap, Vec<u8>) {
+    let headers = request.headers_mut();
+    headers.insert("host", "localhost".parse().unwrap());
+    headers.insert("taba-request", "1".parse().unwrap());
+    headers.entry("content-type").or_insert("application/x-taba".parse().unwrap());
     let response = server.router().oneshot(request).await.unwrap();
     let (parts, body) = response.into_parts();
     (parts.status, parts.headers, body.collect().await.unwrap().to_bytes().to_vec())

@@ -174,7 +174,11 @@ fn round(seq: u64, middle: Block) -> LaneBatch {
     batch(1, HOME, seq, (seq - 1) * 9, vec![healthy, middle, same_type]).with_base(SeqNo(seq))
 }
 
-async fn ask(server: &Server, request: Request<Body>) -> Vec<u8> {
+async fn ask(server: &Server, mut request: Request<Body>) -> Vec<u8> {
+    let headers = request.headers_mut();
+    headers.insert("host", "localhost".parse().unwrap());
+    headers.insert("taba-request", "1".parse().unwrap());
+    headers.entry("content-type").or_insert("application/x-taba".parse().unwrap());
     let response = server.router().oneshot(request).await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
     response.into_body().collect().await.unwrap().to_bytes().to_vec()

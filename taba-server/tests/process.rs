@@ -98,7 +98,8 @@ fn send(address: SocketAddr, batches: &[LaneBatch]) -> std::io::Result<Vec<Ack>>
     stream.set_read_timeout(Some(WAIT))?;
     write!(
         stream,
-        "POST /v2/lanes HTTP/1.1\r\nhost: taba\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        "POST /v2/lanes HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
+             content-type: application/x-taba\r\ncontent-length: {}\r\n\r\n",
         body.len()
     )?;
     stream.write_all(&body)?;

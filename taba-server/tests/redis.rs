@@ -178,7 +178,7 @@ fn a_server_starts_while_a_shard_is_away_and_answers_for_the_rest() {
     assert_eq!(text.matches("events 6").count(), 3, "{text}");
     let missing = format!("32 vbuckets on {} could not be read", redis[1].url());
     assert!(text.contains(&missing) && text.contains("lost unknown"), "{text}");
-    let metrics = server.ask(b"GET /metrics HTTP/1.1\r\nhost: taba\r\nconnection: close\r\n\r\n");
+    let metrics = server.ask(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
     assert!(String::from_utf8(metrics).unwrap().contains("taba_ledger_unread_vbuckets 32"));
     redis[1].restart();
     let mut acks = server.send(&batches(2));

@@ -74,7 +74,9 @@ fn server(store: &Arc<Unstable>) -> Server {
 }
 
 async fn ask(server: &Server, method: &str, path: &str, body: Vec<u8>) -> (u16, Vec<u8>) {
-    let request = Request::builder().method(method).uri(path).body(Body::from(body)).unwrap();
+    let request = Request::builder().method(method).uri(path).header("host", "localhost");
+    let request = request.header("taba-request", "1").header("content-type", "application/x-taba");
+    let request = request.body(Body::from(body)).unwrap();
     let response = server.router().oneshot(request).await.unwrap();
     let status = response.status().as_u16();
     (status, response.into_body().collect().await.unwrap().to_bytes().to_vec())

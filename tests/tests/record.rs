@@ -66,6 +66,7 @@ fn a_server_under_a_path_behind_a_token_is_delivered_to() {
 /// What is answered to lines under a key.
 fn record(agent: &Agent, query: &str, key: &str, lines: &str) -> Value {
     let request = ureq::post(&format!("{}/v2/record{query}", agent.url())).header("idempotency-key", key);
+    let request = request.header("content-type", "application/x-ndjson");
     request.send(lines).unwrap().body_mut().read_json().unwrap()
 }
 

@@ -56,7 +56,8 @@ fn record(agent: &Agent, round: u64) {
             })
             .collect();
         let url = format!("{}/v2/record?client=host-{client:02}", agent.url());
-        let taken: Value = ureq::post(&url).send(&lines).unwrap().body_mut().read_json().unwrap();
+        let post = ureq::post(&url).header("content-type", "application/x-ndjson");
+        let taken: Value = post.send(&lines).unwrap().body_mut().read_json().unwrap();
         assert_eq!(taken["recorded"], 4, "{taken}");
     }
 }

@@ -75,6 +75,7 @@ async fn measure(name: &str, tab_type: &str, value: fn(usize) -> f64) {
         let (start, cpu) = (now(), cpu_seconds());
         for body in bodies {
             let post = Request::post("/v2/lanes")
+                .header("host", "localhost")
                 .header("content-type", "application/x-taba")
                 .body(Body::from(body));
             let answer = router.clone().oneshot(post.expect("a request")).await.expect("routers answer");

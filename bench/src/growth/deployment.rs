@@ -235,7 +235,7 @@ impl Deployment {
     }
 
     async fn answer(&self, request: axum::http::request::Builder, body: Body) -> (StatusCode, Bytes) {
-        let request = request.body(body).expect("a request");
+        let request = request.header("host", "localhost").body(body).expect("a request");
         let answer = self.router.clone().oneshot(request).await.expect("routers answer");
         let status = answer.status();
         (status, axum::body::to_bytes(answer.into_body(), usize::MAX).await.expect("a body in memory"))

@@ -4,7 +4,7 @@ use std::io::{BufReader, Read};
 use std::time::Duration;
 
 use serde_json::Value;
-use taba_core::RequestHeader;
+use taba_core::{REQUEST_HEADER, RequestHeader};
 use ureq::http::{Response, StatusCode};
 use ureq::{RequestBuilder, Timeout};
 
@@ -87,8 +87,14 @@ impl Client {
         tracing::debug!(?method, url, proxy = self.proxy, "asking");
         let answer = match method {
             Method::Get => self.with_headers(self.agent.get(&url)).header("accept", accept).call(),
-            Method::Delete => self.with_headers(self.agent.delete(&url)).header("accept", accept).call(),
-            Method::Post => self.with_headers(self.agent.post(&url)).header("accept", accept).send_empty(),
+            Method::Delete => {
+                let delete = self.with_headers(self.agent.delete(&url)).header(REQUEST_HEADER, "1");
+                delete.header("accept", accept).call()
+            }
+            Method::Post => {
+                let post = self.with_headers(self.agent.post(&url)).header(REQUEST_HEADER, "1");
+                post.header("accept", accept).send_empty()
+            }
         };
         self.answer(answer)
     }

@@ -72,9 +72,11 @@ impl From<Verified<Config>> for crate::driver::AgentOptions {
         let (log, relay, discovery) =
             (config.log_options(), config.relay_options(), config.discovery_options());
         let Verified(config) = config;
+        let own = config.listen.host().parse().ok();
         Self {
             listen: config.listen,
             unix: config.unix,
+            host_names: config.host_names.into_iter().chain(own).collect(),
             connections_max: config.connections_max,
             bodies_bytes_max: config.bodies_bytes_max,
             body_timeout: config.body_timeout,

@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use axum::http::HeaderMap;
-use axum::http::header::CONTENT_LENGTH;
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::sync::SemaphorePermit;
@@ -28,4 +28,14 @@ pub(super) async fn receive<'a>(
         Err(error) if error.is::<LengthLimitError>() => Err(RequestRefusal::TooLarge(bytes_max)),
         Err(_) => Err(RequestRefusal::Unreadable),
     }
+}
+
+/// Whether the body is said to be one of these; what stands behind a semicolon does not matter.
+pub(super) fn check_content_type(
+    headers: &HeaderMap,
+    types: &'static [&'static str],
+) -> Result<(), RequestRefusal> {
+    let found = headers.get(CONTENT_TYPE).and_then(|found| found.to_str().ok()?.split(';').next());
+    let is_taken = |found: &str| types.iter().any(|taken| found.trim().eq_ignore_ascii_case(taken));
+    if found.is_some_and(is_taken) { Ok(()) } else { Err(RequestRefusal::ContentType(types)) }
 }

@@ -4,17 +4,19 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::Router;
+use axum::body::HttpBody;
 use axum::extract::{Request, State};
+use axum::http::HeaderValue;
 use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderMap, HeaderValue};
-use axum::middleware::map_response_with_state;
+use axum::http::uri::Authority;
+use axum::middleware::{Next, from_fn_with_state, map_response_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use taba_core::MetricsText;
 use taba_core::wire::{self, BadBlock, ClientBatch, Compression, Frame, Kind, Receipt};
 use tokio::time::timeout;
 
-use super::body::receive;
+use super::body::{check_content_type, receive};
 use super::record::record;
 use super::refusal::{LoggedRefusal, RequestRefusal};
 use super::shared::Shared;
@@ -31,8 +33,22 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/metrics", get(metrics))
         .fallback(|| async { RequestRefusal::NotFound })
         .method_not_allowed_fallback(|| async { RequestRefusal::Method })
+        .layer(from_fn_with_state(Arc::clone(&shared), refuse_pages))
         .layer(map_response_with_state(Arc::clone(&shared), tell_refusal))
         .with_state(shared)
+}
+
+/// Refuses what a web page may have sent.
+async fn refuse_pages(
+    State(shared): State<Arc<Shared>>,
+    request: Request,
+    next: Next,
+) -> Result<Response, RequestRefusal> {
+    let (uri, headers, has_body) = (request.uri(), request.headers(), !request.body().is_end_stream());
+    let values = |name| headers.get_all(name).iter().map(HeaderValue::as_bytes);
+    let authority = uri.authority().map(Authority::as_str);
+    shared.guard.check(request.method().as_str(), has_body, authority, values)?;
+    Ok(next.run(request).await)
 }
 
 /// Logs why a request was refused.
@@ -69,7 +85,7 @@ fn tell_refused(shared: &Shared, batch: &ClientBatch, bad: &[BadBlock], receipt:
 
 async fn events(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response, RequestRefusal> {
     let (head, body) = request.into_parts();
-    check_content_type(&head.headers)?;
+    check_content_type(&head.headers, &[wire::CONTENT_TYPE])?;
     let limit = shared.options.body_timeout;
     let received = timeout(limit, receive(&shared, &head.headers, body, BODY_BYTES_MAX)).await;
     let (body, _room) = received.map_err(|_| RequestRefusal::TooSlow(limit))??;
@@ -81,14 +97,6 @@ async fn events(State(shared): State<Arc<Shared>>, request: Request) -> Result<R
     let receipt = shared.accept(&batch, &bad).await?;
     tell_refused(&shared, &batch, &bad, &receipt);
     Ok(answer(&receipt))
-}
-
-/// A missing type is accepted: the frame is checked.
-fn check_content_type(headers: &HeaderMap) -> Result<(), RequestRefusal> {
-    match headers.get(CONTENT_TYPE) {
-        Some(found) if found != wire::CONTENT_TYPE => Err(RequestRefusal::ContentType),
-        Some(_) | None => Ok(()),
-    }
 }
 
 fn answer(receipt: &Receipt) -> Response {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use taba_core::wire::Compression;
-use taba_core::{HostPort, RequestHeader, StoreId};
+use taba_core::{HostName, HostPort, RequestHeader, StoreId};
 
 use crate::discovery::DiscoveryOptions;
 use crate::relay::RelayOptions;
@@ -16,6 +16,7 @@ use crate::spool::LogOptions;
 pub struct AgentOptions {
     pub(crate) listen: HostPort,
     pub(crate) unix: Option<PathBuf>,
+    pub(crate) host_names: Vec<HostName>,
     pub(crate) connections_max: usize,
     pub(crate) bodies_bytes_max: usize,
     pub(crate) body_timeout: Duration,

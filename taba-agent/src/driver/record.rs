@@ -5,7 +5,6 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
-use axum::http::header::ORIGIN;
 use axum::http::{HeaderMap, HeaderName};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
@@ -13,7 +12,7 @@ use serde_json::json;
 use taba_core::ClientId;
 use tokio::time::timeout;
 
-use super::body::receive;
+use super::body::{check_content_type, receive};
 use super::handle::AgentHandle;
 use super::refusal::RequestRefusal;
 use super::shared::Shared;
@@ -35,10 +34,7 @@ pub(super) async fn record(
     request: Request,
 ) -> Result<Response, RequestRefusal> {
     let (head, body) = request.into_parts();
-    // Any web page in a browser on this machine may send a request here; browsers add an Origin.
-    if head.headers.contains_key(ORIGIN) {
-        return Err(RequestRefusal::Browser);
-    }
+    check_content_type(&head.headers, &["application/json", "application/x-ndjson"])?;
     let Query(params) = params.map_err(|error| RequestRefusal::Parameter(error.body_text()))?;
     let key = key(&head.headers)?;
     let client = params.client.unwrap_or_else(|| ClientId::new(CLIENT).expect("the constant is a name"));

@@ -6,8 +6,8 @@ use axum::Json;
 use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use taba_core::HttpReason;
 use taba_core::wire::WireError;
+use taba_core::{ForeignRequest, HttpReason};
 
 use super::failure::Poisoned;
 use crate::frontend::{KEY_BYTES_MAX, TooManyLines};
@@ -39,14 +39,14 @@ pub(super) enum RequestRefusal {
     Parameter(String),
     #[error("Idempotency-Key must be given once, with 1 to {KEY_BYTES_MAX} printable characters of ASCII")]
     Key,
-    #[error("requests of web pages (with an Origin) are refused; send it from a server or a shell")]
-    Browser,
+    #[error(transparent)]
+    Foreign(#[from] ForeignRequest),
     #[error("the body could not be read to its end")]
     Unreadable,
     #[error("the body did not arrive in {0:?}")]
     TooSlow(Duration),
-    #[error("the content type must be {}", taba_core::wire::CONTENT_TYPE)]
-    ContentType,
+    #[error("the content type must be {}", .0.join(" or "))]
+    ContentType(&'static [&'static str]),
     #[error("the agent cannot keep the batch now; {AGAIN}")]
     Spool(#[from] SpoolError),
     #[error("the disk under the agent's spool does not take the batch now; {AGAIN}")]
@@ -75,10 +75,10 @@ impl RequestRefusal {
             Self::Lines(_) => HttpReason::new("malformed", 400),
             Self::Parameter(_) => HttpReason::BAD_PARAMETER,
             Self::Key => HttpReason::new("bad_key", 400),
-            Self::Browser => HttpReason::new("browser", 403),
+            Self::Foreign(foreign) => foreign.reason(),
             Self::Unreadable => HttpReason::UNREADABLE,
             Self::TooSlow(_) => HttpReason::TOO_SLOW,
-            Self::ContentType => HttpReason::CONTENT_TYPE,
+            Self::ContentType(_) => HttpReason::CONTENT_TYPE,
             Self::Spool(SpoolError::Full { .. }) => HttpReason::FULL,
             Self::Spool(_) | Self::Unwritten => HttpReason::new("spool_failed", 503),
             Self::Stopping => HttpReason::STOPPING,

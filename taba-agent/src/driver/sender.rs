@@ -193,8 +193,8 @@ impl SendError {
             Self::Timeout(_) | Self::Wire(_) => FailureCause::Away,
             Self::Status { status, .. } => match status.as_u16() {
                 413 => FailureCause::TooLarge,
-                // 409: the Server has another store.
-                408 | 409 | 425 | 429 => FailureCause::Away,
+                // 409: the Server has another store. 421: it is asked under a name that it does not have.
+                408 | 409 | 421 | 425 | 429 => FailureCause::Away,
                 400..500 => FailureCause::Refused,
                 // A Server failed at it; or a proxy's connection to one broke.
                 500 | 502 => FailureCause::Broken,
@@ -366,7 +366,7 @@ impl RequestSender {
         let body =
             Limited::new(body, LIST_BYTES_MAX).collect().await.map(http_body_util::Collected::to_bytes);
         // A Server without this path, or a proxy that blocks it, gives no information.
-        if head.status.is_server_error() || matches!(head.status.as_u16(), 408 | 425 | 429) {
+        if head.status.is_server_error() || matches!(head.status.as_u16(), 408 | 421 | 425 | 429) {
             return Err(SendError::NotTold(head.status));
         }
         self.hear(server, &head.headers).await?;

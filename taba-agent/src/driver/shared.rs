@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use taba_core::{DroppedLogLines, LogThrottle, Registry, ServerUrl, SpreadRules, Throttle};
+use taba_core::{DroppedLogLines, LogThrottle, Registry, RequestGuard, ServerUrl, SpreadRules, Throttle};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::timeout;
 
@@ -44,6 +44,8 @@ pub(super) struct Shared {
     /// Tab types whose values front-ends can read.
     pub(super) handlers: Registry,
     pub(super) clock: Clock,
+    /// What requests are refused before they are read.
+    pub(super) guard: RequestGuard,
     /// Bytes of bodies that may still be received at the same time.
     pub(super) bodies: Semaphore,
     /// Tells the pump that there may be something to do.
@@ -150,12 +152,14 @@ impl Shared {
         let origin = RelayStart { now: clock.now(), seed, recovered, handlers: handlers.clone() };
         let relay = Relay::new(options.relay.clone(), spool, origin);
         let bodies = Semaphore::new(options.bodies_bytes_max);
+        let guard = RequestGuard::new(options.host_names.clone());
         let (disk_wake, woken) = sync_channel(1);
         let shared = Self {
             options,
             record_clock: AtomicI64::new(i64::MIN),
             handlers,
             clock,
+            guard,
             bodies,
             wake: Notify::new(),
             disk_wake,
@@ -424,6 +428,7 @@ impl Shared {
     pub(super) fn status(&self) -> Result<Status, Poisoned> {
         let status = self.with(|relay, now| relay.status(now))?;
         let status = Status { log_lines_dropped: self.log_lines_dropped.count(), ..status };
+        let status = Status { requests_refused: self.guard.refused().collect(), ..status };
         let status = Status { vbuckets_of_servers: self.vbuckets.get(), ..status };
         let store_id = self.stores.chosen().map(|store| store.to_string());
         let status = Status { store_id, other_stores: self.stores.others(), ..status };

@@ -62,6 +62,8 @@ pub struct Status {
     pub events_cut_anew: u64,
     /// Blocks that no Server accepted, and that were removed from their Batch.
     pub set_aside: SetAsideStatus,
+    /// Requests refused because a web page may have sent them, by reason.
+    pub requests_refused: BTreeMap<&'static str, u64>,
     /// Log lines of the process that were dropped, because its reader is stalled or its disk is full.
     pub log_lines_dropped: u64,
     /// Where the Servers come from; absent where all are addresses, and no others are looked for.

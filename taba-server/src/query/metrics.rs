@@ -39,6 +39,11 @@ pub(super) async fn get_metrics(
     let mut out = MetricsText::default();
     write_counters("taba_server", "Counter of this server", &json!(state.status.report()), &mut out);
     write_counters("taba_query", "Counter of this server's queries", &json!(state.report()), &mut out);
+    let refused = "taba_server_requests_refused_total";
+    out.family(Counter, refused, "Requests refused because a web page may have sent them");
+    for (reason, count) in state.guard.refused() {
+        out.sample(refused, &[("reason", reason)], count);
+    }
     if params.flag("ledger", true)? {
         write_ledger(&state, &mut out).await;
     }

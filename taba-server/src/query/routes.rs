@@ -1,5 +1,6 @@
 //! The HTTP interface of queries: each handler parses parameters, calls a function, and encodes its result.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::Router;
@@ -41,8 +42,9 @@ type Answer = Result<Response, QueryError>;
 /// The three routers below, with JSON errors for unsupported methods. None has a fallback, so they can be merged into
 /// a router with one.
 pub fn router(state: QueryState) -> Router {
-    let all = read_router(state.clone()).merge(admin_router(state.clone())).merge(metrics_router(state));
-    all.method_not_allowed_fallback(wrong_method)
+    let guard = state.clone();
+    let all = read_routes(state.clone()).merge(admin_routes(state.clone())).merge(metrics_routes(state));
+    guard.guarded(all.method_not_allowed_fallback(wrong_method))
 }
 
 async fn wrong_method() -> Response {
@@ -52,6 +54,10 @@ async fn wrong_method() -> Response {
 
 /// Read-only queries.
 pub fn read_router(state: QueryState) -> Router {
+    state.clone().guarded(read_routes(state))
+}
+
+pub(crate) fn read_routes(state: QueryState) -> Router {
     let routes = Router::new()
         .route("/v2/tabs", get(get_tabs))
         .route("/v2/projections", get(get_projections))
@@ -69,12 +75,20 @@ pub fn read_router(state: QueryState) -> Router {
 
 /// Deletion, pruning, and changes of the spread.
 pub fn admin_router(state: QueryState) -> Router {
+    state.clone().guarded(admin_routes(state))
+}
+
+pub(crate) fn admin_routes(state: QueryState) -> Router {
     let routes = Router::new().route("/v2/tabs", delete(delete_tabs)).route("/v2/prune", post(post_prune));
     counted(limited(routes.route("/v2/spread", post(post_spread)), &state), state)
 }
 
 /// Metrics for a scraper.
 pub fn metrics_router(state: QueryState) -> Router {
+    state.clone().guarded(metrics_routes(state))
+}
+
+pub(crate) fn metrics_routes(state: QueryState) -> Router {
     counted(Router::new().route("/metrics", get(metrics::get_metrics)), state)
 }
 
@@ -215,6 +229,7 @@ async fn get_status(State(state): State<QueryState>, RawQuery(raw): RawQuery, he
         "types": state.handlers.types().collect::<Vec<_>>(),
         "ingest": state.status.report(),
         "queries": state.report(),
+        "requests_refused": state.guard.refused().collect::<BTreeMap<_, _>>(),
     });
     object(&headers, &status)
 }

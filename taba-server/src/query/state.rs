@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 use taba_core::{
-    ClientId, Guarded, LogThrottle, Panicked, Registry, Store, TabName, TabType, Timestamp, Version,
+    ClientId, Guarded, LogThrottle, Panicked, Registry, RequestGuard, Store, TabName, TabType, Timestamp,
+    Version,
 };
 use tokio::sync::{Semaphore, watch};
 
@@ -102,6 +103,8 @@ pub struct QueryState {
     pub status: Arc<Status>,
     /// The bounds.
     pub limits: Limits,
+    /// What is in front of all routes.
+    pub guard: Arc<RequestGuard>,
     pub(super) shared: Arc<Shared>,
 }
 
@@ -194,7 +197,7 @@ impl QueryState {
             closing: watch::Sender::new(false),
             versions: Versions::new(getrandom::u64().expect("without random numbers no version is unique")),
         };
-        Self { store, handlers, clock, status, limits, shared: Arc::new(shared) }
+        Self { store, handlers, clock, status, limits, guard: Arc::default(), shared: Arc::new(shared) }
     }
 
     /// Ends all watches and refuses new ones, for the shutdown of a server; irreversible.

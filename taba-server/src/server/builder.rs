@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use taba_core::guard::quiet_guarded_panics;
 use taba_core::limits::FUTURE_MICROS_MAX;
-use taba_core::{DroppedLogLines, LogThrottle, Registry, Store};
+use taba_core::{DroppedLogLines, HostName, LogThrottle, Registry, Store};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::JoinSet;
@@ -61,6 +61,7 @@ pub struct ServerBuilder {
     commits_in_flight_max: usize,
     query_limits: Limits,
     log_lines_dropped: DroppedLogLines,
+    host_names: Vec<HostName>,
 }
 
 impl fmt::Debug for ServerBuilder {
@@ -83,6 +84,7 @@ impl Default for ServerBuilder {
             commits_in_flight_max: COMMITS_IN_FLIGHT_MAX,
             query_limits: Limits::default(),
             log_lines_dropped: DroppedLogLines::default(),
+            host_names: Vec::new(),
         }
     }
 }
@@ -97,6 +99,13 @@ impl ServerBuilder {
     /// A store that others use too.
     pub fn shared_store(mut self, store: Arc<dyn Store>) -> Self {
         self.store = Some(store);
+        self
+    }
+
+    /// Names under which its routes are asked, besides `localhost` and addresses: requests for other hosts are refused. `*` stands
+    /// for every name.
+    pub fn host_names(mut self, names: Vec<HostName>) -> Self {
+        self.host_names = names;
         self
     }
 
@@ -197,7 +206,8 @@ impl ServerBuilder {
         });
         let workers = workers.collect();
         runtime.spawn(supervise(tasks, Arc::clone(&shared)));
-        let query = QueryState::with_limits(store, self.handlers, self.clock, status, self.query_limits);
+        let query = QueryState::with_limits(store, self.handlers, self.clock, status, self.query_limits)
+            .with_host_names(self.host_names);
         let registration = OnceLock::new();
         Ok(Server { inner: Arc::new(Inner { process: random()?, shared, query, workers, registration }) })
     }

@@ -54,7 +54,8 @@ impl Process {
     pub(crate) fn send(&self, batches: &[LaneBatch]) -> Vec<Ack> {
         let body = frame(batches);
         let head = format!(
-            "POST /v2/lanes HTTP/1.1\r\nhost: taba\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+            "POST /v2/lanes HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
+             content-type: application/x-taba\r\ncontent-length: {}\r\n\r\n",
             body.len()
         );
         acks(self.ask(&[head.as_bytes(), &body].concat()))
@@ -62,8 +63,9 @@ impl Process {
 
     /// What it answers to this path, as text.
     pub(crate) fn get(&self, path: &str) -> String {
-        let request =
-            format!("GET {path} HTTP/1.1\r\nhost: taba\r\nconnection: close\r\naccept: text/plain\r\n\r\n");
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\naccept: text/plain\r\n\r\n"
+        );
         String::from_utf8(self.ask(request.as_bytes())).unwrap()
     }
 }

@@ -290,8 +290,9 @@ impl Kit {
     }
 
     pub(crate) async fn ask(&self, method: &str, path: &str, accept: &str) -> Answer {
+        let request = Request::builder().method(method).uri(path).header("host", "localhost");
         let request =
-            Request::builder().method(method).uri(path).header("accept", accept).body(Body::empty()).unwrap();
+            request.header("taba-request", "1").header("accept", accept).body(Body::empty()).unwrap();
         let response = self.router.clone().oneshot(request).await.unwrap();
         let (head, mut body) = response.into_parts();
         let (mut text, mut chunks) = (Vec::new(), 0);

@@ -27,7 +27,7 @@ impl Reader {
         let address = listener.local_addr().unwrap();
         tokio::spawn(axum::serve(listener, kit.router.clone()).into_future());
         let (read, mut write) = TcpStream::connect(address).await.unwrap().into_split();
-        write.write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).await.unwrap();
+        write.write_all(format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n").as_bytes()).await.unwrap();
         Self { lines: BufReader::new(read).lines(), _write: write }
     }
 

@@ -344,7 +344,7 @@ async fn queries_beyond_the_bound_are_told_to_come_again() {
     let kit = Kit::with_limits(limits);
     kit.count("a", "web", &[1.0]).await;
     let ask = async |path: &str| {
-        let request = Request::builder().uri(path).body(Body::empty()).unwrap();
+        let request = Request::builder().uri(path).header("host", "localhost").body(Body::empty()).unwrap();
         kit.router.clone().oneshot(request).await.unwrap()
     };
     let (first, second) = (ask("/v2/tabs?name=a").await, ask("/v2/ledger").await);

@@ -205,7 +205,8 @@ async fn server() -> Router {
 fn queries(runtime: &Runtime) {
     let router = runtime.block_on(server());
     let answer = async |path: &str| {
-        let request = Request::get(path).header("accept", "application/json").body(Body::empty());
+        let request = Request::get(path).header("host", "localhost").header("accept", "application/json");
+        let request = request.body(Body::empty());
         let answer = router.clone().oneshot(request.expect("a request")).await.expect("routers answer");
         assert_eq!(answer.status(), StatusCode::OK, "{path}");
         to_bytes(answer.into_body(), usize::MAX).await.expect("a body in memory")

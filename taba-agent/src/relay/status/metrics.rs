@@ -22,6 +22,8 @@ impl Status {
             "answer",
             words(&self.lane_batches.answered),
         );
+        let refused = ("taba_agent_requests_refused_total", "Requests that a web page may have sent");
+        each(&mut text, Counter, refused, "reason", words(&self.requests_refused));
         let refused = "Events refused here and counted as dropped";
         each(&mut text, Counter, ("taba_agent_events_refused_total", refused), "why", words(&self.refused));
         let refused = "Events that servers refused and counted as dropped";
