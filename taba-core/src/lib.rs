@@ -129,8 +129,8 @@ pub use server_url::{SERVER_WEIGHT_MAX, ServerUrl, ServerUrlError};
 pub use spread::{Spread, SpreadError, SpreadRule, SpreadRules, SpreadTabs, TooManySpreadRules};
 pub use state::{BaseId, Envelope};
 pub use store::{
-    Commit, Committed, Loaded, Page, Part, Scan, ScanWhat, Scanned, StateKey, Store, StoreError, TabList,
-    Tidied, Version, Wanted,
+    Commit, Committed, Loaded, Page, Part, Peek, Peeked, Scan, ScanWhat, Scanned, StateKey, Store,
+    StoreError, TabList, Tidied, Version, Wanted,
 };
 pub use store_id::{StoreId, StoreIdError};
 pub use sum::ExactSum;

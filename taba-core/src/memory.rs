@@ -12,8 +12,8 @@ use crate::limits::COMMIT_PAIRS_MAX;
 use crate::name::{TabName, TabType};
 use crate::server_entry::ServerEntry;
 use crate::store::{
-    Commit, Committed, Loaded, Page, Part, Scan, ScanWhat, Scanned, StateKey, Store, StoreError, TabList,
-    Version, Wanted,
+    Commit, Committed, Loaded, Page, Part, Peek, Peeked, Scan, ScanWhat, Scanned, StateKey, Store,
+    StoreError, TabList, Version, Wanted,
 };
 use crate::store_id::StoreId;
 use crate::vbucket::{VBucket, VBuckets};
@@ -191,5 +191,18 @@ impl Store for MemoryStore {
                 },
             });
         Ok(Page::new(Some(slice.version), found.collect()))
+    }
+
+    async fn peek(&self, peeks: &[Peek]) -> Vec<Result<Peeked, StoreError>> {
+        let peek = |Peek { vbucket, states }: &Peek| {
+            let slice = self.slice(*vbucket);
+            let whole = |key| {
+                let parts = slice.states.get(key)?.first();
+                parts.filter(|(part, _)| *part == Part::WHOLE).map(|(_, bytes)| bytes.clone())
+            };
+            let peeked = Peeked::new(slice.version, states.iter().map(whole).collect());
+            Ok(peeked.with_tabs_since(slice.tabs_since))
+        };
+        peeks.iter().map(peek).collect()
     }
 }

@@ -1,6 +1,7 @@
 //! [`Store`]: where States are kept. Three stores pass the same kit (`taba_core::laws::store`): memory, one
 //! directory, several Redis processes.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use async_trait::async_trait;
@@ -195,6 +196,28 @@ pub struct Page {
     pub states: Vec<Scanned>,
 }
 
+/// Which States of a VBucket [`Store::peek`] is to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Peek {
+    /// Of which VBucket.
+    pub vbucket: VBucket,
+    /// Which States; of each only the part [`Part::WHOLE`].
+    pub states: Vec<StateKey>,
+}
+
+/// A few small things of a VBucket at one moment, as [`Store::peek`] gives them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Peeked {
+    /// The version that all of it is of; `None` when the store does not say.
+    pub version: Option<Version>,
+    /// The [`TabList::since`] of the Tabs of that version; `None` when the store does not say.
+    pub tabs_since: Option<Version>,
+    /// For each State that was asked for, in that order: its part [`Part::WHOLE`], if there is one.
+    pub states: Vec<Option<Bytes>>,
+}
+
 /// What [`Store::tidy`] and [`Store::reclaim`] took away.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -307,6 +330,33 @@ impl Page {
     /// These States.
     pub const fn new(version: Option<Version>, states: Vec<Scanned>) -> Self {
         Self { version, states }
+    }
+}
+
+impl Peek {
+    /// These States of a VBucket.
+    pub const fn new(vbucket: VBucket, states: Vec<StateKey>) -> Self {
+        Self { vbucket, states }
+    }
+}
+
+impl Peeked {
+    /// The whole parts of these States, of a VBucket at a version.
+    pub fn new(version: impl Into<Option<Version>>, states: Vec<Option<Bytes>>) -> Self {
+        Self { version: version.into(), tabs_since: None, states }
+    }
+
+    /// With Tabs that are the same since a version.
+    #[must_use]
+    pub fn with_tabs_since(self, since: impl Into<Option<Version>>) -> Self {
+        Self { tabs_since: since.into(), ..self }
+    }
+
+    /// The same, of all that was loaded.
+    fn of(wanted: &[StateKey], loaded: Loaded) -> Self {
+        let whole = loaded.states.into_iter().filter(|(_, part, _)| *part == Part::WHOLE);
+        let found: BTreeMap<StateKey, Bytes> = whole.map(|(key, _, bytes)| (key, bytes)).collect();
+        Self::new(loaded.version, wanted.iter().map(|key| found.get(key).cloned()).collect())
     }
 }
 
@@ -472,6 +522,8 @@ impl Commit {
 ///   skipped.
 /// - **Kept lists.** Tabs that [`tab_list`](Self::tab_list) calls known are those that it gave since that version, whatever was
 ///   committed meanwhile; a version beside a list or a [`page`](Self::page) is that of its content.
+/// - **Peeked as loaded.** [`peek`](Self::peek) answers for each VBucket in the order of the questions, and says what `load` and
+///   `tab_list` would.
 /// - **Isolated.** A commit to one VBucket shows in no other.
 /// - **Listed as said.** [`servers`](Store::servers) gives what runs of Servers [said](Store::register) last and did not take
 ///   back; or always nothing.
@@ -604,6 +656,23 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError`].
     async fn page(&self, vbucket: VBucket, scan: &Scan) -> Result<Page, StoreError> {
         Ok(Page::new(None, self.scan(vbucket, scan).await?))
+    }
+
+    /// A look at many VBuckets in one go: one answer for each, in order. Each is of one moment; together they are of several. By
+    /// default they are loaded one after the other.
+    ///
+    /// # Errors
+    /// [`StoreError`] for each VBucket that cannot be read; the others are answered.
+    ///
+    /// # Cost
+    /// A store in several places asks each of them once, whatever the number of VBuckets.
+    async fn peek(&self, peeks: &[Peek]) -> Vec<Result<Peeked, StoreError>> {
+        let mut answers = Vec::with_capacity(peeks.len());
+        for Peek { vbucket, states } in peeks {
+            let loaded = self.load(*vbucket, &Wanted::default().with_states(states.clone())).await;
+            answers.push(loaded.map(|loaded| Peeked::of(states, loaded)));
+        }
+        answers
     }
 }
 

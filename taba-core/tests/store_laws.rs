@@ -8,8 +8,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use taba_core::laws::store::{self as law, Fixture};
 use taba_core::{
-    Commit, Committed, Loaded, MemoryStore, Part, Scan, ScanWhat, Scanned, ServerEntry, Store, StoreError,
-    TabList, TabName, TabType, Tidied, VBucket, VBuckets, Version, Wanted, store_laws,
+    Commit, Committed, Loaded, MemoryStore, Part, Peek, Peeked, Scan, ScanWhat, Scanned, ServerEntry, Store,
+    StoreError, TabList, TabName, TabType, Tidied, VBucket, VBuckets, Version, Wanted, store_laws,
 };
 
 struct Memory;
@@ -61,6 +61,10 @@ enum Fault {
     Overtidy,
     /// Calls Tabs known whatever happened since.
     KnowsAll,
+    /// Answers a look at several VBuckets in another order.
+    Shuffles,
+    /// Says in a look that no Tabs have changed since the beginning.
+    SeesNoTabs,
 }
 
 /// A [`MemoryStore`] with one fault.
@@ -176,6 +180,19 @@ impl Store for Wrong {
         }
         Ok(found)
     }
+
+    async fn peek(&self, peeks: &[Peek]) -> Vec<Result<Peeked, StoreError>> {
+        let mut answers = self.inner.peek(peeks).await;
+        match self.fault {
+            Fault::Shuffles => answers.swap(0, 2),
+            Fault::SeesNoTabs => {
+                let stale = |peeked: Peeked| peeked.with_tabs_since(Version::NEVER);
+                answers = answers.into_iter().map(|peeked| peeked.map(stale)).collect();
+            }
+            _ => {}
+        }
+        answers
+    }
 }
 
 struct WrongStores {
@@ -230,7 +247,46 @@ catches! {
     listing_catches_keeping_who_left: law::listing, Lingers;
     upkeep_catches_tidying_away_what_is_there: law::upkeep, Overtidy;
     kept_lists_catches_lists_that_are_stale: law::kept_lists, KnowsAll;
+    peeked_catches_answers_in_another_order: law::peeked, Shuffles;
+    peeked_catches_tabs_that_are_stale: law::peeked, SeesNoTabs;
 }
+
+/// A store that leaves all out that has a default.
+struct Plain(MemoryStore);
+
+#[async_trait]
+impl Store for Plain {
+    fn vbuckets(&self) -> VBuckets {
+        self.0.vbuckets()
+    }
+    async fn load(&self, vbucket: VBucket, wanted: &Wanted) -> Result<Loaded, StoreError> {
+        self.0.load(vbucket, wanted).await
+    }
+    async fn commit(&self, vbucket: VBucket, commit: Commit) -> Result<Committed, StoreError> {
+        self.0.commit(vbucket, commit).await
+    }
+    async fn stable(&self, vbucket: VBucket) -> Result<(), StoreError> {
+        self.0.stable(vbucket).await
+    }
+    async fn tabs(&self, vbucket: VBucket) -> Result<Vec<(TabName, TabType)>, StoreError> {
+        self.0.tabs(vbucket).await
+    }
+    async fn scan(&self, vbucket: VBucket, scan: &Scan) -> Result<Vec<Scanned>, StoreError> {
+        self.0.scan(vbucket, scan).await
+    }
+}
+
+#[async_trait]
+impl Fixture for Plain {
+    type Store = Self;
+    const DURABLE: bool = false;
+
+    async fn open(&mut self) -> Self {
+        Self(MemoryStore::default())
+    }
+}
+
+store_laws!(defaults, Plain(MemoryStore::default()));
 
 /// The parts of a State are in the keys from the start; nobody writes more than one yet.
 #[test]

@@ -78,6 +78,8 @@ pub const LOAD_WANTED_MAX: usize = 50_000;
 pub const SCAN_STATES_MAX: usize = 512;
 /// Tabs in one round trip of a scan over all Tabs.
 pub const SCAN_TABS_MAX: usize = 128;
+/// VBuckets that are followed at a time where a look at many found them elsewhere.
+pub const FOLLOWED_AT_ONCE: usize = 16;
 /// Index entries cached per process, over all VBuckets; 32 to 64 bytes each. A deployment with more States per
 /// process writes some again, which costs a command and changes nothing.
 pub const KNOWN_ENTRIES_MAX: usize = 2_000_000;

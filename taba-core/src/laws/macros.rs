@@ -65,7 +65,7 @@ macro_rules! store_laws {
             use super::*;
 
             $crate::store_laws!(@each $fixture,
-                starts_empty atomic conditional racing durable stable consistent complete ordered paged isolated removing bounded listing upkeep kept_lists);
+                starts_empty atomic conditional racing durable stable consistent complete ordered paged isolated removing bounded listing upkeep kept_lists peeked);
         }
     };
     (@each $fixture:expr, $($law:ident)*) => {

@@ -9,7 +9,7 @@ use crate::limits::COMMIT_PAIRS_MAX;
 use crate::name::{ClientId, TabName, TabType};
 use crate::server_entry::ServerEntry;
 use crate::store::{
-    Commit, Committed, Loaded, Part, Scan, ScanWhat, StateKey, Store, StoreError, Version, Wanted,
+    Commit, Committed, Loaded, Part, Peek, Scan, ScanWhat, StateKey, Store, StoreError, Version, Wanted,
 };
 use crate::vbucket::VBucket;
 
@@ -456,6 +456,63 @@ pub async fn kept_lists<F: Fixture>(fixture: &mut F) -> Verdict {
         }
     }
     Ok(())
+}
+
+/// A look at many VBuckets says of each, in the order of the questions, what loading it and listing its Tabs says.
+///
+/// # Errors
+/// [`Broken`] when the law does not hold.
+pub async fn peeked<F: Fixture>(fixture: &mut F) -> Verdict {
+    const LAW: Law = (
+        "peeked",
+        "A look at many VBuckets says of each, in the order of the questions, what loading it and listing its Tabs says",
+    );
+    let store = fixture.open().await;
+    let (here, there) = (first(&store), last(&store));
+    let part = (key("b"), Part(1), Some(content("b", 9)));
+    let only_a_part = (key("c"), Part(1), Some(content("c", 9)));
+    let changes = [
+        (here, commit(Version::NEVER, 1, &["a", "b"])),
+        (there, commit(Version::NEVER, 2, &["a"])),
+        (here, Commit { tabs: vec![], ..commit(version(1), 3, &["b"]) }),
+        (here, Commit::new(version(3), version(4)).with_states(vec![part, only_a_part])),
+        (here, Commit::new(version(4), version(5)).with_states(vec![(key("a"), Part::WHOLE, None)])),
+        (there, Commit::new(version(2), version(6)).with_tabs(vec![(name("a"), None)])),
+    ];
+    let ask = |vbucket, tabs: &[&str]| Peek::new(vbucket, tabs.iter().map(|tab| key(tab)).collect());
+    let peeks = [
+        ask(there, &["a"]),
+        ask(here, &["b", "never-was", "a", "c"]),
+        ask(there, &[]),
+        ask(here, &["a", "a;x=1", "b"]),
+    ];
+    let (mut kept, mut changes) =
+        (Vec::<(VBucket, Version, Vec<(TabName, TabType)>)>::new(), changes.into_iter());
+    loop {
+        let answers = store.peek(&peeks).await;
+        same(LAW, &answers.len(), &peeks.len())?;
+        for (peek, peeked) in peeks.iter().zip(answers) {
+            let (vbucket, peeked) = (peek.vbucket, peeked.map_err(broken(LAW))?);
+            let asked = Wanted { states: peek.states.clone(), ..Wanted::default() };
+            let loaded = store.load(vbucket, &asked).await.map_err(broken(LAW))?;
+            let whole = |wanted: &StateKey| {
+                let mut found = loaded.states.iter();
+                found
+                    .find(|(key, part, _)| key == wanted && *part == Part::WHOLE)
+                    .map(|(_, _, bytes)| bytes.clone())
+            };
+            same(LAW, &peeked.states, &peek.states.iter().map(whole).collect::<Vec<_>>())?;
+            same(LAW, &peeked.version.unwrap_or(loaded.version), &loaded.version)?;
+            let Some(since) = peeked.tabs_since else { continue };
+            let tabs = store.tabs(vbucket).await.map_err(broken(LAW))?;
+            for (_, _, before) in kept.iter().filter(|(of, at, _)| (*of, *at) == (vbucket, since)) {
+                same(LAW, before, &tabs)?;
+            }
+            kept.push((vbucket, since, tabs));
+        }
+        let Some((vbucket, change)) = changes.next() else { return Ok(()) };
+        done(LAW, &store, vbucket, change).await?;
+    }
 }
 
 /// The largest commit there may be is done; a larger one is refused and changes nothing.

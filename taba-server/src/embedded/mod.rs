@@ -21,6 +21,7 @@ mod error;
 mod file;
 mod heads;
 mod layout;
+mod peek;
 mod salvage;
 mod writer;
 
@@ -35,8 +36,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use redb::ReadOnlyTable;
 use taba_core::{
-    Commit, Committed, Loaded, Page, Scan, ScanWhat, Scanned, ServerEntry, Store, StoreError, StoreId,
-    StreamId, TabList, TabName, TabType, Tidied, VBucket, VBuckets, Version, Wanted,
+    Commit, Committed, Loaded, Page, Peek, Peeked, Scan, ScanWhat, Scanned, ServerEntry, Store, StoreError,
+    StoreId, StreamId, TabList, TabName, TabType, Tidied, VBucket, VBuckets, Version, Wanted,
 };
 use tokio::sync::oneshot;
 
@@ -434,5 +435,19 @@ impl Store for EmbeddedStore {
             Ok(Page::new(version, found))
         })
         .await
+    }
+
+    async fn peek(&self, peeks: &[Peek]) -> Vec<Result<Peeked, StoreError>> {
+        let (file, heads, asked) = (Arc::clone(&self.file), Arc::clone(&self.heads), peeks.to_vec());
+        let reason = match tokio::task::spawn_blocking(move || peek::peek(&file, &heads, &asked)).await {
+            Ok(Ok(answers)) => return answers,
+            Ok(Err(error)) => {
+                // If the writer has ended, commits say so.
+                let _ = self.send(WriteJob::Reopen);
+                taba_core::causes(&error)
+            }
+            Err(stopped) => taba_core::causes(&stopped),
+        };
+        peeks.iter().map(|_| Err(unavailable(reason.clone().into()))).collect()
     }
 }

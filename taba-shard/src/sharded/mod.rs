@@ -20,6 +20,7 @@ mod commit;
 mod load;
 mod mend;
 mod moving;
+mod peek;
 mod read;
 mod relist;
 mod scan;
@@ -32,8 +33,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use taba_core::{
-    Commit, Committed, Loaded, Page, Scan, Scanned, ServerEntry, Store, StoreError, StoreId, TabList,
-    TabName, TabType, Tidied, VBucket, VBuckets, Version, Wanted,
+    Commit, Committed, Loaded, Page, Peek, Peeked, Scan, Scanned, ServerEntry, Store, StoreError, StoreId,
+    TabList, TabName, TabType, Tidied, VBucket, VBuckets, Version, Wanted,
 };
 
 pub use self::read::Misplaced;
@@ -212,6 +213,10 @@ impl Store for ShardedRedis {
 
     async fn page(&self, vbucket: VBucket, scan: &Scan) -> Result<Page, StoreError> {
         self.settled(vbucket, || scan::scan(self, vbucket, scan)).await
+    }
+
+    async fn peek(&self, peeks: &[Peek]) -> Vec<Result<Peeked, StoreError>> {
+        peek::peek(self, peeks).await
     }
 }
 

@@ -111,7 +111,7 @@ async fn tab_page(
 }
 
 /// A version; none for what no store writes.
-fn read_version(reply: &Reply) -> Option<Version> {
+pub(super) fn read_version(reply: &Reply) -> Option<Version> {
     if let Reply::Bytes(text) = reply { layout::read_version(text) } else { None }
 }
 
@@ -286,7 +286,7 @@ fn read_states(tab: &TabName, what: ScanWhat, found: [Reply; 3]) -> Option<ReadS
     }
     for (entry, whole) in entries.into_iter().zip(values) {
         let entry = value(entry)??;
-        last = Some(String::from_utf8_lossy(&entry).into_owned());
+        last = Some(entry.clone());
         // No store writes this entry, so it has no field either.
         let Some(client) = layout::read_client(&entry) else { continue };
         let mut all: Vec<_> = content(what, whole)?.map(|bytes| (Part::WHOLE, bytes)).into_iter().collect();
@@ -303,7 +303,7 @@ fn read_states(tab: &TabName, what: ScanWhat, found: [Reply; 3]) -> Option<ReadS
             states.push(Scanned::new(StateKey { tab: tab.clone(), client }, all));
         }
     }
-    Some((states, (last, count)))
+    Some((states, (last.map(|last| String::from_utf8_lossy(&last).into_owned()), count)))
 }
 
 /// A value, or for keys its length.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use taba_core::{ClientId, Commit, Committed, Part, StateKey, Store, VBucket, Wanted, causes};
+use taba_core::{ClientId, Commit, Committed, Part, Peek, StateKey, Store, VBucket, Wanted, causes};
 use taba_shard::migration::survey::Pending;
 use taba_shard::migration::{Goal, Move};
 use taba_shard::mover::{MoveEvent, MoveReport, Mover, MoverOptions};
@@ -13,7 +13,7 @@ use taba_shard::shard_map::ShardMap;
 use taba_shard::{ShardName, ShardUrl, ShardedRedis, Shards};
 use taba_tests::redis::{Options, Redis};
 
-use crate::kit::{self, commit, loaded, vbucket};
+use crate::kit::{self, commit, content, key, loaded, vbucket};
 
 /// Writes to every VBucket in turn until it is told to stop; each commit has to be done at the first try.
 pub(crate) struct Load {
@@ -32,6 +32,20 @@ fn now() -> std::time::Instant {
 }
 
 const WRITERS: u16 = 8;
+
+/// Looks at all VBuckets in one go: each says what it holds, wherever it is; of one it is known what that is.
+async fn peek_at_all(store: &ShardedRedis, counts: &[AtomicU64], (known, n): (u16, u64)) {
+    let before: Vec<u64> = counts.iter().map(|count| count.load(Ordering::Relaxed)).collect();
+    let peeks: Vec<_> = (0..64).map(|index| Peek::new(vbucket(index), vec![key("b"), key("c")])).collect();
+    for (index, (peeked, before)) in (0..).zip(store.peek(&peeks).await.into_iter().zip(before)) {
+        let peeked = peeked.unwrap_or_else(|error| panic!("vbucket {index}: {}", causes(&error)));
+        let count = peeked.version.unwrap().count;
+        assert!(count >= before, "vbucket {index} is at {count} after {before}");
+        assert!(index != known || count == n, "vbucket {index} is at {count}, and not at {n}");
+        let is_new = (count == 0).then_some(None);
+        assert_eq!(peeked.states, [is_new.unwrap_or_else(|| Some(content("b", count))), None]);
+    }
+}
 
 impl Load {
     pub(crate) async fn start(urls: Vec<ShardUrl>) -> Self {
@@ -61,6 +75,7 @@ impl Load {
                             let found = kit::load(&store, vbucket(index), &["a", "b"]).await;
                             micros.lock().unwrap().push(begun.elapsed().as_micros() as u64);
                             assert_eq!(found, loaded(n + 1, &["a", "b"]));
+                            peek_at_all(&store, &counts, (index, n + 1)).await;
                         }
                     }
                 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use taba_core::limits::COMMIT_PAIRS_MAX;
 use taba_core::{
-    ClientId, Commit, Committed, Part, Scan, ScanWhat, StateKey, Store, StoreError, StreamId, Version,
+    ClientId, Commit, Committed, Part, Peek, Scan, ScanWhat, StateKey, Store, StoreError, StreamId, Version,
 };
 use taba_tests::redis::{Options, Redis};
 
@@ -62,6 +62,34 @@ async fn in_the_steady_state_a_commit_is_one_command_and_no_read() {
         all.lines().filter_map(|line| line.strip_prefix("cmdstat_")?.split(':').next()).collect();
     let ours = ["config|resetstat", "evalsha", "hmget", "hset", "info"];
     assert!(names.iter().all(|name| ours.contains(name)), "{names:?}");
+}
+
+#[tokio::test]
+async fn a_look_at_all_vbuckets_is_one_plain_command_for_each_and_a_shard_that_is_away_takes_only_its_own() {
+    let redis = Redis::start_many(2, &Options::durable());
+    let store = kit::store(&redis).await;
+    kit::done(&store, vbucket(1), commit(0, 1, &["a", "b"])).await;
+    let peeks: Vec<_> = (0..64).map(|index| Peek::new(vbucket(index), vec![key("b")])).collect();
+    for redis in &redis {
+        redis.command(&["CONFIG", "RESETSTAT"]);
+    }
+    let answers = store.peek(&peeks).await;
+    assert_eq!(answers[1].as_ref().unwrap().states, [Some(content("b", 1))]);
+    assert_eq!(answers[1].as_ref().unwrap().tabs_since, Some(version(1)));
+    assert!(answers.iter().all(Result::is_ok));
+    let calls = |name| redis.iter().map(|redis| redis.calls(name)).sum::<u64>();
+    assert_eq!((calls("hmget"), calls("evalsha")), (64, 0));
+    // Somebody has deleted one.
+    let lost = redis.iter().position(|redis| redis.command(&["EXISTS", "{vb0001}"]) == "1").unwrap();
+    redis[lost].command(&["DEL", "{vb0001}"]);
+    let answers = store.peek(&peeks).await;
+    let errors: Vec<_> = (0..64).zip(&answers).filter(|(_, answer)| answer.is_err()).collect();
+    assert!(matches!(errors[..], [(1, Err(StoreError::Misplaced { .. }))]), "{errors:?}");
+    redis[1 - lost].pause();
+    let answers = store.peek(&peeks).await;
+    redis[1 - lost].resume();
+    let away = answers.iter().filter(|answer| matches!(answer, Err(StoreError::Unavailable { .. }))).count();
+    assert_eq!((away, answers.iter().filter(|answer| answer.is_ok()).count()), (32, 31));
 }
 
 #[tokio::test]

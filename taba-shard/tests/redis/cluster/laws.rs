@@ -40,5 +40,5 @@ pub(super) async fn every_law_of_a_store_holds() {
         )*};
     }
     each!(starts_empty atomic conditional racing durable stable consistent complete ordered paged);
-    each!(isolated removing bounded listing upkeep);
+    each!(isolated removing bounded listing upkeep peeked);
 }
