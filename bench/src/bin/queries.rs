@@ -22,7 +22,7 @@ use taba_core::{
 use taba_handlers::CounterGroup;
 use taba_server::Status;
 use taba_server::embedded::{EmbeddedOptions, EmbeddedStore};
-use taba_server::query::{QueryState, router};
+use taba_server::query::{QueryState, router, upkeep};
 use taba_shard::{Bootstrap, ShardUrl, ShardedRedis, ShardsOptions};
 use taba_tests::redis::{Options, Redis};
 use tower::ServiceExt;
@@ -154,12 +154,21 @@ async fn run(cli: &Cli, store: Arc<dyn Store>) {
         Arc::new(move || Timestamp::from_micros(NOW * 1_000_000 + begin.elapsed().as_micros() as i64));
     let handlers = taba_handlers::standard().build().expect("the standard types");
     let state_of = QueryState::new(Arc::clone(&store), handlers, clock, Arc::new(Status::default()));
-    let bench = Bench { store, router: router(state_of), versions: AtomicU64::new(1) };
+    let bench = Bench { store, router: router(state_of.clone()), versions: AtomicU64::new(1) };
     let begin = now();
     bench.fill(cli).await;
     let states = cli.clients * cli.tabs;
     println!("{states} States stored in {:.1} s", begin.elapsed().as_secs_f64());
+    // What commits of a Server would have written beside them.
+    let begin = now();
+    upkeep(&state_of).await.expect("it is there");
+    println!("accounts of them written in {:.1} s", begin.elapsed().as_secs_f64());
     let again = |path: &str, times: usize| std::iter::repeat_n(path.to_owned(), times);
+    bench.print("/metrics", again("/metrics", 50)).await;
+    bench.print("totals", again("/v2/ledger?totals=true", 50)).await;
+    bench.print("/v2/clients", again("/v2/clients", 20)).await;
+    bench.print("one account", again("/v2/ledger?client=client-007", 20)).await;
+    bench.print("the whole table", again("/v2/ledger", 20)).await;
     bench.print("an expression for 100 Tabs", again("/v2/names?re=true&name=tab-00017..;.*", 20)).await;
     bench.print("one without a beginning", again("/v2/names?re=true&name=.*-00017..;.*", 20)).await;
     bench

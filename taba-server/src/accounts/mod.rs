@@ -14,6 +14,7 @@ mod book;
 mod summary;
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -35,8 +36,10 @@ const GROUP_SEED: u64 = 0x7461_6261;
 
 /// Where a Client's account is kept, or the head: a number in place of a Client. The head is 0, and sorts first.
 pub(crate) fn key(place: u64) -> StateKey {
-    let (tab, client) = (TabName::new(ledger::ACCOUNTS), ClientId::new(&place.to_string()));
-    StateKey { tab: tab.expect("the constant is a name"), client: client.expect("digits are an id") }
+    // Made once: a query may ask for thousands.
+    static TAB: LazyLock<TabName> =
+        LazyLock::new(|| TabName::new(ledger::ACCOUNTS).expect("the constant is a name"));
+    StateKey { tab: TAB.clone(), client: ClientId::new(&place.to_string()).expect("digits are an id") }
 }
 
 /// The Tab with its type, for the index: the first commit of a VBucket adds it.
@@ -145,7 +148,7 @@ impl AccountsHead {
     }
 
     /// The places of all groups.
-    #[cfg(test)]
+    #[cfg(any(feature = "driver", test))]
     pub(crate) fn places(&self) -> std::ops::RangeInclusive<u64> {
         1..=self.groups()
     }
@@ -171,11 +174,36 @@ pub(crate) fn decode_group(bytes: &Bytes) -> Option<Group> {
     decode(bytes)
 }
 
-fn decode<T: serde::de::DeserializeOwned>(bytes: &Bytes) -> Option<T> {
-    let envelope = Envelope::decode(bytes).ok()?;
-    let is_ours = envelope.tab_type.as_str() == TYPE && envelope.version == VERSION;
-    let (value, rest) = postcard::take_from_bytes(envelope.state()?).ok().filter(|_| is_ours)?;
+/// A group as it is stored.
+#[cfg(any(feature = "driver", test))]
+pub(crate) struct StoredGroup(Envelope);
+
+#[cfg(any(feature = "driver", test))]
+impl StoredGroup {
+    /// `None` when it is damaged, or of another version.
+    pub(crate) fn of(bytes: &Bytes) -> Option<Self> {
+        opened(bytes).map(Self)
+    }
+
+    /// The accounts in it, whose ids are not looked at yet: most are known to whoever adds up. `None` when it is damaged.
+    pub(crate) fn entries(&self) -> Option<Vec<(&str, Entry)>> {
+        read(&self.0)
+    }
+}
+
+/// The envelope of a head or of a group.
+fn opened(bytes: &Bytes) -> Option<Envelope> {
+    let is_ours = |envelope: &Envelope| envelope.tab_type.as_str() == TYPE && envelope.version == VERSION;
+    Envelope::decode(bytes).ok().filter(is_ours)
+}
+
+fn read<'a, T: Deserialize<'a>>(envelope: &'a Envelope) -> Option<T> {
+    let (value, rest) = postcard::take_from_bytes(envelope.state()?).ok()?;
     rest.is_empty().then_some(value)
+}
+
+fn decode<T: serde::de::DeserializeOwned>(bytes: &Bytes) -> Option<T> {
+    read(&opened(bytes)?)
 }
 
 #[cfg(test)]

@@ -1,16 +1,17 @@
 //! Reads the [accounts](crate::accounts) of a VBucket; where nobody keeps them, what its States say.
 
 use std::collections::BTreeSet;
-use std::sync::LazyLock;
 
 use futures::stream::{self, StreamExt};
 use taba_core::{
     ClientId, Loaded, Scan, ScanWhat, Scanned, StateKey, StoreError, TabName, VBucket, Wanted, ledger,
 };
 
+use super::accounts_sum::AccountsSum;
 use super::catalog::envelope;
 use super::error::QueryError;
 use super::fault::{self, StateFault, Unreadable};
+use super::heads::heads;
 use super::missing::Coverage;
 use super::selection::Selection;
 use super::state::QueryState;
@@ -31,49 +32,79 @@ pub(super) struct VBucketAccounts {
     pub(super) faults: Vec<StateFault>,
 }
 
-/// Reads the accounts of each VBucket, and adds them up.
+impl VBucketAccounts {
+    fn add(&mut self, other: Self) {
+        self.totals.add(&other.totals);
+        for (client, entry) in other.clients {
+            self.clients.entry(client).or_default().add(&entry);
+        }
+        other.faults.into_iter().for_each(|fault| fault::add(&mut self.faults, fault));
+    }
+
+    /// Adds what is read of these VBuckets, some at a time.
+    async fn add_each<F: Future<Output = Result<Self, StoreError>>>(
+        &mut self,
+        (state, coverage): (&QueryState, &Coverage),
+        vbuckets: Vec<VBucket>,
+        read: impl Fn(VBucket) -> F,
+    ) {
+        let mut parts = stream::iter(vbuckets)
+            .map(|vbucket| coverage.read(vbucket, read(vbucket)))
+            .buffer_unordered(state.limits.vbuckets_at_once.max(1));
+        while let Some(part) = parts.next().await {
+            self.add(part.unwrap_or_default());
+        }
+    }
+}
+
+/// The sums of all VBuckets, without their Clients.
 ///
 /// # Errors
-/// When no VBucket can be read.
-pub(super) async fn added_up<F: Future<Output = Result<VBucketAccounts, StoreError>>>(
-    state: &QueryState,
-    coverage: &Coverage,
-    vbuckets_at_once: usize,
-    read: impl Fn(VBucket) -> F,
-) -> Result<VBucketAccounts, QueryError> {
-    let mut sum = VBucketAccounts::default();
-    let mut parts = stream::iter(state.store.vbuckets().iter())
-        .map(|vbucket| coverage.read(vbucket, read(vbucket)))
-        .buffer_unordered(vbuckets_at_once.max(1));
-    while let Some(part) = parts.next().await {
-        let part = part.unwrap_or_default();
-        sum.totals.add(&part.totals);
-        for (client, entry) in part.clients {
-            sum.clients.entry(client).or_default().add(&entry);
+/// When no VBucket can be read, as for all functions here that read all.
+///
+/// # Cost
+/// One small value of each; every State where nobody keeps accounts, as for all functions here.
+pub(super) async fn totals(state: &QueryState, coverage: &Coverage) -> Result<VBucketAccounts, QueryError> {
+    let (mut sum, mut without) = (VBucketAccounts::default(), Vec::new());
+    for (vbucket, head) in heads(state, coverage).await {
+        match head {
+            Some(head) => {
+                coverage.has_all();
+                sum.totals.add(&head.totals);
+            }
+            None => without.push(vbucket),
         }
-        part.faults.into_iter().for_each(|fault| fault::add(&mut sum.faults, fault));
     }
-    drop(parts);
+    let everybody = Selection::default();
+    sum.add_each((state, coverage), without, |vbucket| of_states(state, vbucket, &everybody)).await;
     coverage.settle()?;
     Ok(sum)
 }
 
-/// The sums of a VBucket, without its Clients.
+/// The accounts of the chosen Clients in all VBuckets.
 ///
 /// # Cost
-/// One small value; every State where nobody keeps accounts, as for all functions here.
-pub(super) async fn totals(state: &QueryState, vbucket: VBucket) -> Result<VBucketAccounts, StoreError> {
-    match head(state, vbucket).await? {
-        Some(head) => Ok(VBucketAccounts { totals: head.totals, ..VBucketAccounts::default() }),
-        None => of_states(state, vbucket, &Selection::default()).await,
+/// One value for every 24 Clients of each VBucket, or for each chosen Client where they are all named.
+pub(super) async fn chosen(
+    state: &QueryState,
+    coverage: &Coverage,
+    selection: &Selection,
+) -> Result<VBucketAccounts, QueryError> {
+    let mut all = AccountsSum::new(selection);
+    let mut alone = all.add_all(state, coverage, state.store.vbuckets().iter().collect()).await;
+    if !all.grown.is_empty() {
+        let grown = std::mem::take(&mut all.grown);
+        alone.extend(all.add_all(state, coverage, grown).await);
+        alone.append(&mut all.grown);
     }
+    let mut sum = VBucketAccounts { clients: all.into_clients(), ..VBucketAccounts::default() };
+    sum.add_each((state, coverage), alone, |vbucket| of_vbucket(state, vbucket, selection)).await;
+    coverage.settle()?;
+    Ok(sum)
 }
 
-/// The accounts of the chosen Clients.
-///
-/// # Cost
-/// One value for every 24 Clients of the VBucket, or for each chosen Client where they are all named.
-pub(super) async fn chosen(
+/// The accounts of the chosen Clients in one VBucket.
+async fn of_vbucket(
     state: &QueryState,
     vbucket: VBucket,
     selection: &Selection,
@@ -89,9 +120,7 @@ pub(super) async fn chosen(
 
 /// The head of a VBucket's accounts, if somebody keeps them.
 pub(super) async fn head(state: &QueryState, vbucket: VBucket) -> Result<Option<AccountsHead>, StoreError> {
-    // Made once: it is asked of each VBucket by many queries.
-    static HEAD: LazyLock<Scan> = LazyLock::new(|| scan(None, 1));
-    let found = state.store.scan(vbucket, &HEAD).await?;
+    let found = state.store.scan(vbucket, &scan(None, 1)).await?;
     Ok(found.first().and_then(read_head))
 }
 

@@ -33,8 +33,7 @@ pub fn aggregates(
 ) -> impl Stream<Item = Result<QueryItem<Aggregate>, QueryError>> + Send + use<> {
     let (state, query_time) = (state.clone(), state.limits.query_time);
     let open = async move {
-        let context = QueryContext::new(state, query).await;
-        let tabs = context.listed().await?;
+        let (context, tabs) = QueryContext::open(state, query).await?;
         let groups = groups(tabs, &context.query.by);
         let cursor = AggregateCursor::new(Arc::new(context), groups);
         Ok::<_, QueryError>(stream::try_unfold(cursor, |mut cursor| async move {
@@ -54,8 +53,7 @@ pub async fn super_aggregate(
     query: Query,
 ) -> Result<PartialAnswer<(Option<Aggregate>, Vec<StateFault>)>, QueryError> {
     let answer = async {
-        let context = QueryContext::new(state.clone(), query).await;
-        let tabs = context.listed().await?;
+        let (context, tabs) = QueryContext::open(state.clone(), query).await?;
         let types: BTreeSet<&TabType> = tabs.iter().map(|tab| &tab.tab_type).collect();
         if types.len() > 1 {
             return Err(QueryError::MixedTypes { found: types.into_iter().cloned().collect() });

@@ -1,13 +1,14 @@
 //! Lists the chosen Tabs, and reads their States page by page.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::stream::{self, StreamExt};
 use taba_core::{
-    AnyState, ClientId, Envelope, Guarded, Page, Panicked, Part, Registry, Scan, Scanned, StateKey, TabName,
-    TabType, VBucket, Version,
+    AnyState, ClientId, Envelope, Guarded, Page, Panicked, Part, Peek, Registry, Scan, Scanned, StateKey,
+    TabName, TabType, VBucket, Version,
 };
 
 use super::chooser::TabChooser;
@@ -46,12 +47,14 @@ pub(super) async fn listed(
     let (mut found, mut looked_at) = (Vec::new(), 0);
     let (places, rules) = state.vbuckets_of(selection).await;
     let chooser = TabChooser::of(selection);
-    let mut answers = stream::iter(places)
+    let (known, changed) = known_tabs(state, places, coverage).await;
+    let read = stream::iter(changed)
         .map(|vbucket| async move {
             let tabs = state.shared.tab_index.tabs(&*state.store, vbucket, state.limits.tab_index_bytes_max);
             (vbucket, coverage.read(vbucket, tabs).await)
         })
         .buffer_unordered(state.limits.vbuckets_at_once.max(1));
+    let mut answers = pin!(stream::iter(known).chain(read));
     while let Some((vbucket, now)) = answers.next().await {
         let Some(TabsNow { version, tabs }) = now else { continue };
         looked_at += tabs.len();
@@ -71,7 +74,6 @@ pub(super) async fn listed(
             return Err(QueryError::TooManyTabs { tabs_max });
         }
     }
-    drop(answers);
     coverage.settle()?;
     found.sort_unstable_by(|a, b| (&a.name, &a.tab_type, &a.homes).cmp(&(&b.name, &b.tab_type, &b.homes)));
     found.dedup_by(|again, first| {
@@ -89,6 +91,33 @@ pub(super) async fn listed(
         tab.is_partial = tab.name.is_reserved() || places().iter().any(is_missing);
     }
     Ok(found)
+}
+
+/// The Tabs of VBuckets where they are kept and still the same, asked for in one go; and the VBuckets whose Tabs are to be read.
+async fn known_tabs(
+    state: &QueryState,
+    places: Vec<VBucket>,
+    coverage: &Coverage,
+) -> (Vec<(VBucket, Option<TabsNow>)>, Vec<VBucket>) {
+    let index = &state.shared.tab_index;
+    let (kept, mut changed): (Vec<_>, Vec<_>) = places.into_iter().partition(|vbucket| index.has(*vbucket));
+    if kept.len() < 2 {
+        changed.extend(kept);
+        return (Vec::new(), changed);
+    }
+    let mut known = Vec::with_capacity(kept.len());
+    for (vbucket, peeked) in
+        coverage.peek(kept.into_iter().map(|vbucket| Peek::new(vbucket, Vec::new())).collect()).await
+    {
+        match index.known(vbucket, &peeked) {
+            Some(tabs) => {
+                coverage.has_all();
+                known.push((vbucket, Some(tabs)));
+            }
+            None => changed.push(vbucket),
+        }
+    }
+    (known, changed)
 }
 
 /// A decoded State and its Handler.

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use futures::join;
 use taba_core::{AnyProjection, AnyState, ClientId, Format, Guarded, Panicked, Timestamp};
 
 use super::catalog::{ListedTab, listed};
@@ -46,19 +47,16 @@ pub(super) struct QueryContext {
 }
 
 impl QueryContext {
-    pub(super) async fn new(state: QueryState, query: Query) -> Self {
+    /// Of a query that begins, and the chosen Tabs. What is lost is asked for beside them.
+    pub(super) async fn open(state: QueryState, query: Query) -> Result<(Self, Vec<ListedTab>), QueryError> {
         let now = state.now();
         let as_of = state.status.as_of(now);
-        let losses = losses::recent(&state).await;
         let coverage = Coverage::new(&state.store);
         let (at, began, lost_last) =
             (query.at.unwrap_or(now), state.shared.tab_cache.begin(), Mutex::default());
-        Self { at, as_of, losses, coverage, began, lost_last, state, query }
-    }
-
-    /// The chosen Tabs.
-    pub(super) async fn listed(&self) -> Result<Vec<ListedTab>, QueryError> {
-        listed(&self.state, &self.query.selection, &self.coverage).await
+        let tabs = listed(&state, &query.selection, &coverage);
+        let (losses, tabs) = join!(losses::recent(&state), tabs);
+        Ok((Self { at, as_of, losses, coverage, began, lost_last, state, query }, tabs?))
     }
 
     /// Ends the reading of States: the unreadable part, if any.

@@ -13,7 +13,6 @@ use super::error::QueryError;
 use super::excess::BelievedExcess;
 use super::fault::StateFault;
 use super::loss_cache::is_stream;
-use super::losses::HEADS_AT_ONCE;
 use super::missing::{Coverage, MissingPart};
 use super::selection::Selection;
 use super::state::QueryState;
@@ -140,15 +139,12 @@ async fn settled<F: Future<Output = Result<Read, QueryError>>>(
 
 async fn read_totals(state: &QueryState) -> Result<Read, QueryError> {
     let coverage = Coverage::new(&state.store);
-    let read = |vbucket| accounts::totals(state, vbucket);
-    Ok((accounts::added_up(state, &coverage, HEADS_AT_ONCE, read).await?, coverage.missing()))
+    Ok((accounts::totals(state, &coverage).await?, coverage.missing()))
 }
 
 async fn read_clients(state: &QueryState, selection: &Selection) -> Result<Read, QueryError> {
     let coverage = Coverage::new(&state.store);
-    let read = |vbucket| accounts::chosen(state, vbucket, selection);
-    let sum = accounts::added_up(state, &coverage, state.limits.vbuckets_at_once, read).await?;
-    Ok((sum, coverage.missing()))
+    Ok((accounts::chosen(state, &coverage, selection).await?, coverage.missing()))
 }
 
 fn of_fleet((sum, missing): &Read) -> Ledger {

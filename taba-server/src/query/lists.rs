@@ -129,8 +129,7 @@ async fn states_of_clients(
     selection: &Selection,
     coverage: &Coverage,
 ) -> Result<BTreeMap<ClientId, u64>, QueryError> {
-    let read = |vbucket| accounts::chosen(state, vbucket, selection);
-    let sum = accounts::added_up(state, coverage, state.limits.vbuckets_at_once, read).await?;
+    let sum = accounts::chosen(state, coverage, selection).await?;
     let with_states = sum.clients.into_iter().filter(|(_, entry)| entry.states > 0);
     Ok(with_states.map(|(client, entry)| (client, shown(entry.states))).collect())
 }

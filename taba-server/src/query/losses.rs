@@ -6,13 +6,14 @@ use std::sync::Arc;
 use futures::stream::{self, StreamExt};
 use taba_core::{StoreError, VBucket, ledger};
 
-use super::accounts::{head, of_all, of_notes};
+use super::accounts::{of_all, of_notes};
+use super::heads::heads;
 use super::loss_cache::{Losses, RecentLosses, VBucketLosses};
 use super::missing::{Affects, Coverage, MissingPart};
 use super::state::QueryState;
 
-/// VBuckets that are asked at once: what is read of each is small.
-pub(super) const HEADS_AT_ONCE: usize = 64;
+/// VBuckets whose losses are read at once, where they have changed.
+const VBUCKETS_AT_ONCE: usize = 64;
 
 /// What was lost, at most [`lost_age_max`](super::Limits::lost_age_max) ago. Of concurrent queries one reads, the others
 /// wait for it; while what was read last is younger, none waits, and it is read again beside them.
@@ -47,15 +48,28 @@ pub(super) async fn recent(state: &QueryState) -> Arc<Losses> {
 impl RecentLosses {
     async fn read(&mut self, state: &QueryState) -> Arc<Losses> {
         let coverage = Coverage::new(&state.store);
-        let known = &self.vbuckets;
-        let mut reads = stream::iter(state.store.vbuckets().iter())
+        let (mut vbuckets, mut changed) = (HashMap::new(), Vec::new());
+        for (vbucket, head) in heads(state, &coverage).await {
+            match head {
+                Some(head) if head.totals.noted(ledger::DROPPED) == 0 => {}
+                head => {
+                    let known = self.vbuckets.get(&vbucket);
+                    let is_same = |known: &VBucketLosses| {
+                        head.is_some_and(|head| known.dropped_at == Some(head.dropped_at))
+                    };
+                    match known.filter(|known| is_same(known)) {
+                        Some(known) => drop(vbuckets.insert(vbucket, Arc::clone(known))),
+                        None => changed.push(vbucket),
+                    }
+                }
+            }
+        }
+        let mut reads = stream::iter(changed)
             .map(|vbucket| {
-                let read = of_vbucket(state, vbucket, known.get(&vbucket));
-                let read = coverage.read(vbucket, read);
+                let read = coverage.read(vbucket, of_vbucket(state, vbucket));
                 async move { (vbucket, read.await) }
             })
-            .buffer_unordered(HEADS_AT_ONCE);
-        let mut vbuckets = HashMap::new();
+            .buffer_unordered(VBUCKETS_AT_ONCE);
         while let Some((vbucket, read)) = reads.next().await {
             // Without it a query still has its results; the number of lost events is then unknown.
             vbuckets.extend(read.flatten().map(|losses| (vbucket, losses)));
@@ -77,19 +91,7 @@ impl RecentLosses {
 }
 
 /// What was dropped in a VBucket; `None`: nothing.
-async fn of_vbucket(
-    state: &QueryState,
-    vbucket: VBucket,
-    known: Option<&Arc<VBucketLosses>>,
-) -> Result<Option<Arc<VBucketLosses>>, StoreError> {
-    if let Some(head) = head(state, vbucket).await? {
-        if head.totals.noted(ledger::DROPPED) == 0 {
-            return Ok(None);
-        }
-        if let Some(known) = known.filter(|known| known.dropped_at == Some(head.dropped_at)) {
-            return Ok(Some(Arc::clone(known)));
-        }
-    }
+async fn of_vbucket(state: &QueryState, vbucket: VBucket) -> Result<Option<Arc<VBucketLosses>>, StoreError> {
     let (dropped_at, clients, faults) = match of_all(state, vbucket).await? {
         Some((head, clients)) => (Some(head.dropped_at), clients, Vec::new()),
         None => {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Serialize, Serializer};
-use taba_core::{Store, StoreError, VBucket, Version};
+use taba_core::{Peek, Peeked, Store, StoreError, VBucket, Version};
 
 use super::error::QueryError;
 use super::tab_cache::TabVersions;
@@ -124,14 +124,12 @@ impl Coverage {
         vbucket: VBucket,
         read: impl Future<Output = Result<T, StoreError>>,
     ) -> Option<T> {
-        let shard = self.store.place(vbucket);
-        if let Some(shard) = shard.as_ref().filter(|shard| self.seen().away.contains(*shard)) {
-            self.seen().lacks(vbucket, Some(shard), None);
+        if self.is_away(vbucket) {
             return None;
         }
         match read.await {
             Ok(value) => {
-                self.seen().read += 1;
+                self.has_all();
                 Some(value)
             }
             Err(error) => {
@@ -139,6 +137,34 @@ impl Coverage {
                 None
             }
         }
+    }
+
+    /// Looks at VBuckets in one go; those that cannot be read are left out. Whoever needs to read no more of one
+    /// [says so](Self::has_all).
+    pub(super) async fn peek(&self, mut peeks: Vec<Peek>) -> Vec<(VBucket, Peeked)> {
+        peeks.retain(|peek| !self.is_away(peek.vbucket));
+        let answers = self.store.peek(&peeks).await;
+        let found = |(peek, answer): (&Peek, Result<Peeked, StoreError>)| {
+            let error = match answer {
+                Ok(peeked) => return Some((peek.vbucket, peeked)),
+                Err(error) => error,
+            };
+            self.lacks(peek.vbucket, error.into());
+            None
+        };
+        peeks.iter().zip(answers).filter_map(found).collect()
+    }
+
+    /// Whether the shard of a VBucket did not answer before; then the VBucket is missing.
+    fn is_away(&self, vbucket: VBucket) -> bool {
+        if self.seen().away.is_empty() {
+            return false;
+        }
+        let Some(shard) = self.store.place(vbucket).filter(|shard| self.seen().away.contains(shard)) else {
+            return false;
+        };
+        self.seen().lacks(vbucket, Some(&shard), None);
+        true
     }
 
     /// Notes the version that a VBucket was found at.
@@ -154,8 +180,8 @@ impl Coverage {
         vbuckets.iter().map(|vbucket| Some((*vbucket, *seen.versions.get(vbucket)?))).collect()
     }
 
-    /// Notes that what a read would have brought is kept.
-    pub(super) fn has_kept(&self) {
+    /// Notes that what a read would bring is here.
+    pub(super) fn has_all(&self) {
         self.seen().read += 1;
     }
 

@@ -17,8 +17,8 @@
 //! | `GET /v2/spread`, `POST /v2/spread` | which Tabs are split over several VBuckets; splits some | a few States; a wait for replicas |
 //! | `DELETE /v2/tabs`, `POST /v2/prune` | the number of removed States; how far it is and where to go on, if time ran out | the States examined |
 //!
-//! Every query that does not name its Tabs looks at every VBucket: a few µs each, and what changed there since names of Tabs were
-//! last read (`Limits::tab_index_bytes_max`). Several Tabs are read at a time (`Limits::tabs_ahead`). What was read for aggregates is kept while
+//! Every query that does not name its Tabs looks at every VBucket: one request to each place that keeps some (`Store::peek`), and what
+//! changed there since names of Tabs were last read (`Limits::tab_index_bytes_max`). Several Tabs are read at a time (`Limits::tabs_ahead`). What was read for aggregates is kept while
 //! nobody commits to its VBuckets (`Limits::tab_cache_bytes_max`): then each Tab costs one projection.
 //!
 //! # Parameters
@@ -51,6 +51,7 @@
 //! no spaces.
 
 mod accounts;
+mod accounts_sum;
 mod admission;
 mod aggregate;
 mod aggregates;
@@ -64,6 +65,8 @@ mod error;
 mod excess;
 mod fault;
 mod groups;
+mod head_cache;
+mod heads;
 mod ledger;
 mod lists;
 mod loss_cache;

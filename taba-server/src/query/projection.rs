@@ -59,8 +59,7 @@ pub fn projections(
 ) -> impl Stream<Item = Result<QueryItem<ClientProjection>, QueryError>> + Send + use<> {
     let (state, query_time) = (state.clone(), state.limits.query_time);
     let open = async move {
-        let context = QueryContext::new(state, query).await;
-        let tabs = context.listed().await?;
+        let (context, tabs) = QueryContext::open(state, query).await?;
         let cursor = ProjectionCursor::new(Arc::new(context), tabs);
         Ok::<_, QueryError>(stream::try_unfold(cursor, |mut cursor| async move {
             Ok(cursor.next().await?.map(|item| (item, cursor)))

@@ -14,6 +14,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::excess::BelievedExcess;
 use super::fault::{StateFault, Unreadable};
+use super::head_cache::HeadCache;
 use super::loss_cache::LossCache;
 use super::spread_cache::SpreadCache;
 use super::tab_cache::TabCache;
@@ -112,6 +113,7 @@ pub struct QueryState {
 pub(super) struct Shared {
     pub(super) counters: Counters,
     pub(super) log: LogThrottle,
+    pub(super) heads: HeadCache,
     pub(super) losses: LossCache,
     pub(super) excess: BelievedExcess,
     /// The same of all Clients together.
@@ -185,6 +187,7 @@ impl QueryState {
         let shared = Shared {
             counters: Counters::default(),
             log: LogThrottle::new(crate::clock::log_clock),
+            heads: HeadCache::default(),
             losses: LossCache::default(),
             excess: BelievedExcess::default(),
             fleet_excess: BelievedExcess::default(),

@@ -194,7 +194,7 @@ impl TabSum {
         let mut sum = Self { lacks_states: tab.is_partial, ..Self::default() };
         let mut states = TabStates::of(tab);
         if kept.is_some() {
-            coverage.has_kept();
+            coverage.has_all();
         }
         match kept {
             Some(KeptTab::Merged(kept)) if sum.take_kept(context, group, &name, &kept) => return sum,

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use taba_core::{Store, StoreError, TabName, TabType, VBucket, Version};
+use taba_core::{Peeked, Store, StoreError, TabName, TabType, VBucket, Version};
 
 /// Bytes of a Tab in a list besides its name: two pointers with lengths, and the head of its allocation.
 const TAB_BYTES: usize = 56;
@@ -40,6 +40,17 @@ pub(super) struct TabsNow {
 }
 
 impl TabIndex {
+    /// The Tabs of a VBucket where they are kept, if the store says that they are still these.
+    pub(super) fn known(&self, vbucket: VBucket, peeked: &Peeked) -> Option<TabsNow> {
+        let (since, tabs) = self.get(vbucket)?;
+        (peeked.tabs_since == Some(since)).then_some(TabsNow { version: peeked.version, tabs })
+    }
+
+    /// Whether the Tabs of a VBucket are kept.
+    pub(super) fn has(&self, vbucket: VBucket) -> bool {
+        self.kept().lists.contains_key(&vbucket)
+    }
+
     /// The Tabs of a VBucket, read only where they changed. Keeps at most so many bytes.
     pub(super) async fn tabs(
         &self,
