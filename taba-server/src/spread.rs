@@ -23,6 +23,7 @@ use taba_core::{
 };
 use tokio::time::timeout_at;
 
+use crate::accounts;
 use crate::clock::monotonic;
 
 /// The Tab of the rules. No query chooses it.
@@ -322,9 +323,10 @@ async fn update(
         }
         let text = serde_json::to_string(&copy).expect("numbers and texts are JSON");
         let envelope = Envelope::new(tab_type.clone(), VERSION, 0, text.into());
-        let commit = Commit::new(loaded.version, copy.written)
+        let mut commit = Commit::new(loaded.version, copy.written)
             .with_tabs(vec![(key.tab.clone(), Some(tab_type.clone()))])
             .with_states(vec![(key.clone(), Part::WHOLE, Some(envelope.encode()))]);
+        accounts::begin(&mut commit);
         match store.commit(vbucket, commit).await? {
             Committed::Conflict { found } if found != copy.written => tokio::task::yield_now().await,
             // Committed, now or by an earlier commit whose answer was lost.

@@ -47,6 +47,15 @@ pub(crate) fn index_entry() -> (TabName, Option<TabType>) {
     (key(0).tab, Some(tab_type()))
 }
 
+/// Adds to the first commit of a VBucket that it has accounts: none yet. Whoever commits later goes on with them.
+#[cfg(feature = "driver")]
+pub(crate) fn begin(commit: &mut taba_core::Commit) {
+    if commit.expect == Version::NEVER {
+        commit.tabs.push(index_entry());
+        commit.states.extend(Book::new().write());
+    }
+}
+
 fn tab_type() -> TabType {
     TabType::new(TYPE).expect("the constant is a type")
 }

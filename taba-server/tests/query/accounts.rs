@@ -128,6 +128,16 @@ async fn with_and_without_accounts_answers_are_the_same() {
     assert_eq!(answers(&kit).await, renewed);
 }
 
+/// They may have been written first by what is no folding.
+#[tokio::test]
+async fn a_vbucket_whose_first_commit_is_a_copy_of_the_spread_has_accounts() {
+    let store = Arc::new(MemoryStore::default());
+    let kit = Kit::over(store.clone(), store.clone(), Limits::default());
+    kit.settle_spread().await;
+    fold(&store, 1, vec![block("hits1", "web-3", &[1.0])]).await;
+    assert_eq!(upkeep(&kit.state).await.unwrap().accounts_renewed, 0, "all have some");
+}
+
 /// A State that cannot be read is one, whether the accounts say so or it is found.
 #[tokio::test]
 async fn a_client_of_unreadable_states_is_listed() {

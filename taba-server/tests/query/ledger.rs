@@ -264,15 +264,16 @@ async fn events_that_come_in_while_the_ledger_is_read_are_no_excess() {
     let home = |name: &str| VBuckets::default().of(&TabName::new(name).unwrap()).index();
     let tab = (0..).map(|n| format!("a{n}")).find(|tab| home(tab) > home("taba.recorded")).unwrap();
     let kit = Kit::over(store.clone(), store.clone(), Limits::default());
-    let intruder = Recorder { kit, tab, events: AtomicUsize::new(0) };
+    kit.count("taba.recorded", "web", &[3.0]).await;
+    kit.count(&tab, "web", &[1.0; 3]).await;
+    let intruder = Recorder { kit, tab, events: AtomicUsize::new(3) };
     let mut limits = Limits::default();
     limits.vbuckets_at_once = 1;
     let asked = Arc::new(Intruded { store: store.clone(), intruder });
     let kit = Kit::over(store, asked.clone(), limits);
-    kit.count("taba.recorded", "web", &[0.0]).await;
     let begin = tokio::time::Instant::now();
     let account = &kit.get("/v2/ledger").await.results()[0];
-    assert_eq!((account["folded"].as_u64(), account.get("excess")), (Some(3), None), "{account}");
+    assert_eq!((account["folded"].as_u64(), account.get("excess")), (Some(6), None), "{account}");
     assert!(
         begin.elapsed() < Duration::from_millis(100),
         "{:?}: as if it were waited for in vain",

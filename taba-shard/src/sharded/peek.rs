@@ -137,6 +137,6 @@ fn read(vbucket: VBucket, owner: Owner, reply: Reply) -> Outcome {
     let states = fields.map(value).collect::<Option<_>>().ok_or(damaged)?;
     let version = super::scan::read_version(&version);
     // Of a version that no store writes nothing is known.
-    let tabs_since = super::scan::read_version(&tabs_since).filter(|_| version.is_some());
+    let tabs_since = version.and_then(|version| super::scan::read_since(version, &tabs_since));
     Ok(Peeked::new(version, states).with_tabs_since(tabs_since))
 }

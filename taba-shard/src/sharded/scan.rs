@@ -85,7 +85,8 @@ async fn tab_page(
     call.arg(owner.epoch).arg(from).arg(count).arg(known);
     let reply = one(store, vbucket, owner, call).await?;
     let [version, since, entries, types] = result(vbucket, owner, reply)?;
-    let (version, since) = (read_version(&version), read_version(&since));
+    let version = read_version(&version);
+    let since = version.and_then(|version| read_since(version, &since));
     if entries == Reply::Nothing {
         return Ok(TabPage { version, since, tabs: None });
     }
@@ -108,6 +109,11 @@ async fn tab_page(
     };
     let tabs = read().ok_or(StoreError::Damaged { vbucket, what: "tab" })?;
     Ok(TabPage { version, since, tabs: Some(tabs) })
+}
+
+/// The version since which a VBucket that is at `version` has its Tabs. One that was never written has none, and no field says so.
+pub(super) fn read_since(version: Version, since: &Reply) -> Option<Version> {
+    read_version(since).or((version == Version::NEVER).then_some(version))
 }
 
 /// A version; none for what no store writes.
