@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use taba_core::guard::guard;
-use taba_core::limits::{BLOCK_BYTES_MAX, BLOCK_FOLDED_EVENTS_MAX};
+use taba_core::limits::{BATCH_EVENTS_MAX, BLOCK_BYTES_MAX, BLOCK_FOLDED_EVENTS_MAX};
 use taba_core::wire::{Block, Content};
 use taba_core::{
     AnyState, Arrival, ClientId, Guarded, HandlerError, Panicked, Registry, TabName, TabType, Timestamp,
@@ -38,11 +38,15 @@ pub struct Merging {
     pub panics: u64,
 }
 
+/// Events that are folded one by one at a time; Blocks beyond stay as they came. Many events in few bytes gain nothing by a merge, and
+/// everything else at the Agent waits meanwhile.
+const EVENTS_MAX: u64 = 4 * BATCH_EVENTS_MAX;
+
 /// Merges Blocks: those of one Client, Tab and type become one partial State. `believed` is the latest time that a
 /// Server would certainly accept unchanged.
 ///
 /// # Cost
-/// What folding the Blocks costs, and one encoded State for each Client and Tab.
+/// What folding the Blocks costs, of at most 1,048,576 events that are not in States yet, and one encoded State for each Client and Tab.
 pub fn merge(blocks: Vec<Block>, handlers: &Registry, believed: Timestamp) -> Merging {
     let mut groups: BTreeMap<(TabName, ClientId, TabType), Vec<Block>> = BTreeMap::new();
     for block in blocks {
@@ -51,25 +55,36 @@ pub fn merge(blocks: Vec<Block>, handlers: &Registry, believed: Timestamp) -> Me
             .or_default()
             .push(block);
     }
-    let mut out = Merging::default();
+    let (mut out, mut budget) = (Merging::default(), EVENTS_MAX);
     for ((_, _, tab_type), blocks) in groups {
         match handlers.guarded(tab_type.as_str()) {
-            Some(handler) if blocks.len() > 1 => merge_group(blocks, &handler, believed, &mut out),
+            Some(handler) if blocks.len() > 1 => {
+                merge_group(blocks, &handler, believed, &mut budget, &mut out);
+            }
             Some(_) | None => out.blocks.extend(blocks),
         }
     }
     out
 }
 
-/// Merges the Blocks of one Client, Tab and type into one State; others stay as they came.
-fn merge_group(blocks: Vec<Block>, handler: &Guarded, believed: Timestamp, out: &mut Merging) {
+/// Merges the Blocks of one Client, Tab and type into one State; others stay as they came. `budget` is how many events may still be
+/// folded one by one.
+fn merge_group(
+    blocks: Vec<Block>,
+    handler: &Guarded,
+    believed: Timestamp,
+    budget: &mut u64,
+    out: &mut Merging,
+) {
     let mut group: Option<(Merged, Vec<Block>)> = None;
     for block in blocks {
         let events = group.as_ref().map_or(0, |(merged, _)| merged.events).saturating_add(block.events);
-        if block.latest > believed || events > BLOCK_FOLDED_EVENTS_MAX {
+        let unfolded = block.unfolded_events();
+        if block.latest > believed || events > BLOCK_FOLDED_EVENTS_MAX || unfolded > *budget {
             out.blocks.push(block);
             continue;
         }
+        *budget -= unfolded;
         let added = open(&block, handler).and_then(|state| match (state, &mut group) {
             (None, _) => Ok(false),
             (Some(state), Some((merged, _))) => handler.merge(&mut merged.state, &state).map(|()| true),
@@ -153,6 +168,7 @@ fn close(merged: &Merged, sources: &[Block], handler: &Guarded) -> Result<Option
 mod tests {
     use proptest::prelude::*;
     use serde::{Deserialize, Serialize};
+    use taba_core::limits::BLOCK_EVENTS_MAX;
     use taba_core::{Event, Events, Handler};
     use taba_handlers::standard;
 
@@ -178,6 +194,25 @@ mod tests {
         }
         let encode = |state: &AnyState| handlers.get("CounterGroup").unwrap().encode(state);
         states.into_iter().map(|(key, (events, state))| (key, (events, encode(&state)))).collect()
+    }
+
+    #[test]
+    fn few_bytes_of_many_events_are_not_much_work() {
+        let (times, values) = (vec![Timestamp::from_secs(1); BLOCK_EVENTS_MAX], vec![1.0; BLOCK_EVENTS_MAX]);
+        let full = |n: usize| {
+            let (tab, client) = (TabName::new(&format!("tab{n}")).unwrap(), ClientId::new("c").unwrap());
+            Block::of_events(
+                tab,
+                client,
+                TabType::new("TotalsCounter").unwrap(),
+                Events::new(&times, &values),
+            )
+            .unwrap()
+        };
+        let blocks: Vec<_> = (0..100).map(|n| full(n % 2)).collect();
+        let merged = merge(blocks.clone(), &standard().build().unwrap(), Timestamp::MAX).blocks;
+        let events = |blocks: &[Block]| blocks.iter().map(|block| block.events).sum::<u64>();
+        assert_eq!((merged.len(), events(&merged)), (85, events(&blocks)), "16 Blocks are one State");
     }
 
     #[test]

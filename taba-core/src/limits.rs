@@ -23,6 +23,11 @@ pub const BLOCK_BYTES_MAX: usize = 1024 * 1024;
 /// Blocks in one Batch. One Block may touch one State, one Tab index entry and the account of one Client, and a commit holds at most 3,900
 /// pairs, so a Batch of this size always fits one commit.
 pub const BATCH_BLOCKS_MAX: usize = 1200;
+/// Events in one Batch that a receiver has to fold one by one: those of its Blocks without a State, but for notes. A column of equal
+/// values takes few bytes, whatever their number; so this, and no bound of bytes, is what bounds the work of a Batch.
+pub const BATCH_EVENTS_MAX: u64 = 4 * BLOCK_EVENTS_MAX as u64;
+/// The same in one request of many Batches. A Server answers those above it as busy, and the first is never above it.
+pub const REQUEST_EVENTS_MAX: u64 = 16 * BATCH_EVENTS_MAX;
 /// Bytes of memory that the States of one Batch may come to when they are decoded, by what their Handlers
 /// [say](crate::Handler::decoded_bytes_max). With 64 bytes for each byte, which is the default, a Batch may have 4 MiB of States.
 pub const BATCH_DECODED_BYTES_MAX: usize = 260 * 1024 * 1024;

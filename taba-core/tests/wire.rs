@@ -6,8 +6,8 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use taba_core::ledger::{Where, Why};
 use taba_core::limits::{
-    BATCH_BLOCKS_MAX, BLOCK_EVENTS_MAX, BLOCK_FOLDED_EVENTS_MAX, CLIENT_ID_BYTES_MAX, FRAME_BYTES_MAX,
-    TAB_NAME_BYTES_MAX, TAB_TYPE_BYTES_MAX,
+    BATCH_BLOCKS_MAX, BATCH_EVENTS_MAX, BLOCK_EVENTS_MAX, BLOCK_FOLDED_EVENTS_MAX, CLIENT_ID_BYTES_MAX,
+    FRAME_BYTES_MAX, TAB_NAME_BYTES_MAX, TAB_TYPE_BYTES_MAX,
 };
 use taba_core::wire::{
     Ack, Answer, Block, ClientBatch, Compression, Content, Frame, Kind, LaneBatch, Lanes, Probe, Reader,
@@ -231,6 +231,33 @@ fn what_is_withheld_counts_as_much_as_before() {
     let read = &Lanes::decode(&bytes).unwrap().batches[0].blocks[1];
     assert_eq!(read.events, BLOCK_FOLDED_EVENTS_MAX);
     assert_eq!(read.content, Content::Withheld { place: Where::Server, why: Why::Undecodable });
+}
+
+/// Few bytes claim many events. Whoever sends them, a Batch has no more to fold than it may: what is beyond is refused, each Block for
+/// itself, and counted.
+#[test]
+fn a_batch_of_few_bytes_is_not_much_work() {
+    let (times, values) = (vec![Timestamp::from_secs(1); BLOCK_EVENTS_MAX], vec![1.0; BLOCK_EVENTS_MAX]);
+    let (tab, client, tab_type) = (TabName::new("x"), ClientId::new("web"), TabType::new("CounterGroup"));
+    let events = Events::new(&times, &values);
+    let block = Block::of_events(tab.unwrap(), client.unwrap(), tab_type.unwrap(), events).unwrap();
+    assert!(block.encoded_bytes() < 128, "{} bytes", block.encoded_bytes());
+    let mut blocks = vec![block.clone(); 20];
+    // What has been folded already is no work.
+    blocks[19] = state_block();
+    let mut client_batch = client_batch();
+    client_batch.blocks = blocks.clone();
+    let (read, bad) = ClientBatch::decode(&client_batch.encode().into()).unwrap();
+    assert_eq!((read.blocks.len(), bad.len()), (5, 15));
+    assert!(bad.iter().all(|bad| bad.events == block.events && bad.error.code() == "too_large"), "{bad:?}");
+    let mut batch = lane_batch();
+    batch.blocks = blocks;
+    let bytes = Lanes::new(Timestamp::default(), vec![batch.clone()]).encode().into();
+    let read = &Lanes::decode(&bytes).unwrap().batches[0];
+    assert_eq!(read.events(), batch.events(), "what is withheld is counted");
+    let whole: Vec<_> = (0..20).filter(|n| read.blocks[*n] == batch.blocks[*n]).collect();
+    assert_eq!(whole, [0, 1, 2, 3, 19]);
+    assert_eq!(read.blocks.iter().map(Block::unfolded_events).sum::<u64>(), BATCH_EVENTS_MAX);
 }
 
 #[test]

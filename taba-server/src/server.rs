@@ -8,7 +8,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use taba_core::wire::{Ack, Answer, Lanes};
+use taba_core::limits::REQUEST_EVENTS_MAX;
+use taba_core::wire::{Ack, Answer, Block, Lanes};
 use taba_core::{ServerUrl, Store, Timestamp};
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -152,7 +153,7 @@ impl Server {
     /// whose States the store does not return are answered [`Answer::Unavailable`].
     pub(crate) async fn check_lanes(&self, lanes: &Lanes) -> Vec<Ack> {
         let shared = &self.inner.shared;
-        let mut acks = Vec::with_capacity(lanes.batches.len());
+        let (mut acks, mut budget) = (Vec::with_capacity(lanes.batches.len()), FoldBudget::default());
         for batch in &lanes.batches {
             shared.status.checks.fetch_add(1, Ordering::Relaxed);
             let unanswered = |answer| IncomingMessage::Batch(batch.clone()).unanswered(answer);
@@ -161,6 +162,10 @@ impl Server {
                 acks.push(unanswered(Answer::Misplaced));
                 continue;
             };
+            if !budget.takes(&batch.blocks) {
+                acks.push(unanswered(Answer::Busy));
+                continue;
+            }
             let wanted = planner::wanted_of(&batch.blocks);
             acks.push(match shared.store.load(vbucket, &wanted).await {
                 Ok(loaded) => planner::check(&shared.handlers, batch, (&wanted, &loaded), (shared.clock)()),
@@ -262,6 +267,7 @@ impl Server {
         self.compare_clocks(arrived, request.sent_at);
         let (tickets, answers) = shared.open_requests.open(arrived, &request.messages, room);
         let held_back = self.prepare_spread(&mut request.messages).await;
+        let mut budget = FoldBudget::default();
         let mut by_worker: Vec<Vec<ArrivedMessage>> = self.inner.workers.iter().map(|_| Vec::new()).collect();
         for (place, (message, ticket)) in request.messages.into_iter().zip(tickets).enumerate() {
             let counter = match message {
@@ -278,6 +284,11 @@ impl Server {
                     continue;
                 }
             };
+            if !budget.takes(message.blocks()) {
+                shared.status.batches_busy.fetch_add(1, Ordering::Relaxed);
+                ticket.answer(message.unanswered(Answer::Busy));
+                continue;
+            }
             if held_back.contains(&place) {
                 ticket.answer(message.unanswered(Answer::Unavailable));
                 continue;
@@ -292,6 +303,20 @@ impl Server {
             }
         }
         answers.await.expect("a request outlives its tickets, and each of them answers")
+    }
+}
+
+/// How much of one request's events is to be folded so far, one by one: equal events take few bytes and as much work as others.
+#[derive(Default)]
+struct FoldBudget(u64);
+
+impl FoldBudget {
+    /// Whether these Blocks are within [`REQUEST_EVENTS_MAX`] with those before.
+    fn takes(&mut self, blocks: &[Block]) -> bool {
+        let events = blocks.iter().map(Block::unfolded_events).fold(self.0, u64::saturating_add);
+        let fits = events <= REQUEST_EVENTS_MAX;
+        self.0 = if fits { events } else { self.0 };
+        fits
     }
 }
 

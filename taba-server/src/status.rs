@@ -35,6 +35,8 @@ pub struct Status {
     pub batches_newer: AtomicU64,
     /// Messages rejected because they are for another deployment.
     pub messages_misplaced: AtomicU64,
+    /// Batches answered as busy, since there was more to fold in their request than may be.
+    pub batches_busy: AtomicU64,
     /// Batches only checked, not stored.
     pub checks: AtomicU64,
     /// Events in committed Batches.
@@ -83,6 +85,7 @@ impl Default for Status {
             messages_misdated: AtomicU64::new(0),
             batches_newer: AtomicU64::new(0),
             messages_misplaced: AtomicU64::new(0),
+            batches_busy: AtomicU64::new(0),
             checks: AtomicU64::new(0),
             events_in: AtomicU64::new(0),
             events_folded: AtomicU64::new(0),
@@ -118,6 +121,8 @@ pub struct StatusReport {
     pub messages_misdated: u64,
     pub batches_newer: u64,
     pub messages_misplaced: u64,
+    /// Batches answered as busy, since there was more to fold in their request than may be.
+    pub batches_busy: u64,
     pub checks: u64,
     pub events_in: u64,
     pub events_folded: u64,
@@ -166,6 +171,7 @@ impl Status {
             messages_misdated: get(&self.messages_misdated),
             batches_newer: get(&self.batches_newer),
             messages_misplaced: get(&self.messages_misplaced),
+            batches_busy: get(&self.batches_busy),
             checks: get(&self.checks),
             events_in: get(&self.events_in),
             events_folded: get(&self.events_folded),

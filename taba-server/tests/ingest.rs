@@ -15,7 +15,7 @@ use axum::http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use lanes::{acks, batch, block, frame, tab_in};
 use taba_core::ledger::Why;
-use taba_core::limits::FRAME_BYTES_MAX;
+use taba_core::limits::{BLOCK_EVENTS_MAX, FRAME_BYTES_MAX};
 use taba_core::wire::{Answer, Compression, Frame, Kind, LaneBatch, Probe};
 use taba_core::{
     ClientId, Commit, Committed, Loaded, MemoryStore, Part, Scan, Scanned, SeqNo, StateKey, Store,
@@ -76,6 +76,28 @@ async fn an_answer_says_what_time_the_server_has() {
         assert_eq!((status, headers["taba-time"].to_str().unwrap()), (StatusCode::OK, "-5"));
         assert!(headers.contains_key("taba-vbuckets"));
     }
+}
+
+/// What takes long to fold is taken a part at a time; the rest is to be sent again, and then it is taken.
+#[tokio::test]
+async fn a_request_of_few_bytes_is_not_much_work() {
+    let server = builder().build().unwrap();
+    let full = vec![1.0; BLOCK_EVENTS_MAX];
+    let mut batches: Vec<_> = (1..=20).map(|stream| first_batch(stream, &full)).collect();
+    batches.iter_mut().for_each(|batch| batch.blocks = vec![batch.blocks[0].clone(); 4]);
+    let mut rounds = Vec::new();
+    while !batches.is_empty() {
+        let body = frame(&batches);
+        assert!(body.len() < 8 * 1024, "{} bytes", body.len());
+        let acks = acks(post(&server, body).await.1);
+        batches
+            .retain(|batch| acks.iter().any(|ack| ack.stream == batch.stream && ack.answer == Answer::Busy));
+        let taken = acks.iter().filter(|ack| ack.answer == Answer::Applied).count();
+        rounds.push((taken, batches.len()));
+    }
+    assert_eq!(rounds, [(16, 4), (4, 0)]);
+    let status = server.status().report();
+    assert_eq!((status.batches_busy, status.events_folded), (4, 20 * 4 * BLOCK_EVENTS_MAX as u64));
 }
 
 #[tokio::test]

@@ -95,6 +95,7 @@ fn spool(directory: &Path, clients: u64) -> Result<f64, Box<dyn Error>> {
         blocks_before: 0,
         blocks: 1,
         events: 1,
+        unfolded: 1,
         bytes,
     };
     let client = ClientId::new("web-01")?;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use taba_core::ledger::{self, Where, Why};
+use taba_core::limits::BATCH_EVENTS_MAX;
 use taba_core::wire::Block;
 use taba_core::{ClientId, JsonEvents, Registry, TabName, TabType, Timestamp, json_events, printable};
 
@@ -207,18 +208,17 @@ impl ClientLines {
         let Self { client, tabs, mut dropped, .. } = self;
         let blocks =
             tabs.into_iter().flat_map(|(tab, tab_type, events)| events.into_blocks(&tab, &client, &tab_type));
-        let (mut parts, mut bytes) = (vec![Vec::new()], 0);
+        let (mut parts, mut bytes, mut unfolded) = (vec![Vec::new()], 0, 0);
         for block in blocks {
-            let part = parts
-                .last_mut()
-                .filter(|part| part.len() < BLOCKS_MAX && bytes + block.encoded_bytes() <= BATCH_BYTES_MAX);
-            match part {
-                Some(part) => {
-                    bytes += block.encoded_bytes();
-                    part.push(block);
-                }
+            bytes += block.encoded_bytes();
+            unfolded += block.unfolded_events();
+            let has_room = |part: &&mut Vec<Block>| {
+                part.len() < BLOCKS_MAX && bytes <= BATCH_BYTES_MAX && unfolded <= BATCH_EVENTS_MAX
+            };
+            match parts.last_mut().filter(has_room) {
+                Some(part) => part.push(block),
                 None => {
-                    bytes = block.encoded_bytes();
+                    (bytes, unfolded) = (block.encoded_bytes(), block.unfolded_events());
                     parts.push(vec![block]);
                 }
             }

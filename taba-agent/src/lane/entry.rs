@@ -17,6 +17,8 @@ pub(super) struct LaneEntry {
     pub(super) events_before: u64,
     pub(super) blocks: u64,
     pub(super) weight: Weight,
+    /// Events that a Server has to fold one by one, as far as fragments were added in this run.
+    pub(super) unfolded: u64,
     /// The arrival of its first Block, by the clock of its stream.
     pub(super) taken_at: Timestamp,
     /// The same in microseconds since the start of this run; negative for Batches of an earlier run, and in the
@@ -63,6 +65,7 @@ impl LaneEntry {
             events_before: fragment.events_before,
             blocks: fragment.blocks,
             weight: Weight { events: fragment.events, bytes: fragment.bytes.len() as u64 },
+            unfolded: fragment.unfolded,
             taken_at: now.time,
             born: now.uptime.as_micros() as i64,
             is_closed: false,
@@ -92,6 +95,7 @@ impl LaneEntry {
             events_before: found.events_before,
             blocks: found.blocks + notes.len() as u64,
             weight: Weight { events: found.events, bytes: fragment_bytes },
+            unfolded: 0,
             taken_at: found.taken_at,
             born: born(found.taken_at, clock, now),
             is_closed: true,
@@ -119,6 +123,7 @@ impl LaneEntry {
         };
         bytes.extend_from_slice(&fragment.bytes);
         self.blocks += fragment.blocks;
+        self.unfolded += fragment.unfolded;
         self.weight =
             self.weight.plus(Weight { events: fragment.events, bytes: fragment.bytes.len() as u64 });
         (self.written, self.is_filed) = (written, false);
@@ -184,6 +189,7 @@ impl LaneEntry {
             blocks_before: 0,
             blocks: self.blocks_written(),
             events: self.weight.events,
+            unfolded: self.unfolded,
             bytes: bytes.into(),
         };
         (self.taken_at, fragment)

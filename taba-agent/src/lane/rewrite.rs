@@ -149,6 +149,7 @@ impl Lane {
             blocks_before: 0,
             blocks: entry.blocks_written(),
             events: entry.weight.events,
+            unfolded: entry.unfolded,
             bytes,
         };
         Some((entry.taken_at, fragment))

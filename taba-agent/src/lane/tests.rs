@@ -2,7 +2,7 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use taba_core::limits::BATCH_BLOCKS_MAX;
+use taba_core::limits::{BATCH_BLOCKS_MAX, BLOCK_EVENTS_MAX};
 use taba_core::wire::{Ack, Answer, LaneBatch, Reader};
 use taba_core::{ClientId, Events, StreamId, TabName, TabType};
 
@@ -80,6 +80,31 @@ fn block(number: usize) -> Block {
     let (client, tab_type) = (ClientId::new("web").unwrap(), TabType::new("TotalsCounter").unwrap());
     let times = vec![Timestamp::from_secs(1); 1 + number % 3];
     Block::of_events(tab, client, tab_type, Events::new(&times, &vec![1.0; times.len()])).unwrap()
+}
+
+/// A Block of as many events as one may have, in few bytes.
+fn full_block() -> Block {
+    let (times, values) = (vec![Timestamp::from_secs(1); BLOCK_EVENTS_MAX], vec![1.0; BLOCK_EVENTS_MAX]);
+    let events = Events::new(&times, &values);
+    let (tab, client, tab_type) = (TabName::new("full"), ClientId::new("web"), TabType::new("TotalsCounter"));
+    Block::of_events(tab.unwrap(), client.unwrap(), tab_type.unwrap(), events).unwrap()
+}
+
+/// A Server would refuse what is beyond, which was accepted here.
+#[test]
+fn no_batch_has_more_to_fold_than_a_server_takes() {
+    let mut bench = Bench::new(1 << 20);
+    for blocks in [1, 2, 9, 1, 3] {
+        bench.offer(&vec![full_block(); blocks]);
+    }
+    let mut sizes = Vec::new();
+    while let Some(OutgoingMessage::Batch(batch)) = bench.send() {
+        let read = decoded(&batch);
+        assert!(read.blocks.iter().all(|block| *block == full_block()));
+        sizes.push(read.blocks.len());
+        bench.acknowledge(&ack(batch.seq.0, 0, Answer::Applied));
+    }
+    assert_eq!(sizes, [4, 4, 4, 4]);
 }
 
 fn decoded(outgoing: &OutgoingBatch) -> LaneBatch {

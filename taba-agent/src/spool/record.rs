@@ -82,6 +82,8 @@ pub struct Fragment {
     pub blocks: u64,
     /// Events of this fragment, without the Ledger's own.
     pub events: u64,
+    /// Events of this fragment that a Server has to fold one by one. Not written: only a Batch that is still open needs it.
+    pub unfolded: u64,
     /// The Blocks.
     pub bytes: Vec<u8>,
 }
@@ -363,6 +365,7 @@ mod tests {
             blocks_before: 2,
             blocks: 3,
             events: 7,
+            unfolded: 0,
             bytes: bytes.to_vec(),
         }
     }

@@ -42,6 +42,7 @@ fn fragment(seq: u64, events_before: u64, part: u64, bytes: &[u8]) -> Fragment {
         blocks_before,
         blocks: 1,
         events: 10,
+        unfolded: 0,
         bytes,
     }
 }

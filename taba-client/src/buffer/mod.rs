@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use taba_core::ledger::Why;
-use taba_core::limits::{BLOCK_BYTES_MAX, FUTURE_MICROS_MAX};
+use taba_core::limits::{BATCH_EVENTS_MAX, BLOCK_BYTES_MAX, BLOCK_EVENTS_MAX, FUTURE_MICROS_MAX};
 use taba_core::wire::ClientBatch;
 use taba_core::{ClientId, Registry, SeqNo, Timestamp};
 
@@ -285,9 +285,12 @@ impl EventBuffer {
     fn seal_next(&mut self, now: Timestamp) -> Option<SealedBatch> {
         let emptied_before = self.emptied;
         let blocks_max = self.config.batch_blocks_max - LEDGER_BLOCKS_MAX;
-        let (mut blocks, mut batch_bytes) = (Vec::new(), 0);
+        let (mut blocks, mut batch_bytes, mut unfolded) = (Vec::new(), 0, 0);
         // Room for a Block of the greatest size is room for any.
-        while blocks.len() < blocks_max && batch_bytes + BLOCK_BYTES_MAX <= self.config.batch_bytes_max {
+        while blocks.len() < blocks_max
+            && batch_bytes + BLOCK_BYTES_MAX <= self.config.batch_bytes_max
+            && unfolded + BLOCK_EVENTS_MAX as u64 <= BATCH_EVENTS_MAX
+        {
             let Some(&tab) = self.waiting.front() else { break };
             let pending = self.tabs[tab as usize].as_mut().expect("a tab that waits is not forgotten");
             let before = pending.bytes();
@@ -301,6 +304,7 @@ impl EventBuffer {
                 Ok(TabCut::Nothing) => {}
                 Ok(TabCut::Block(block)) => {
                     batch_bytes += block.encoded_bytes();
+                    unfolded += block.unfolded_events();
                     blocks.push(block);
                 }
                 Ok(TabCut::Oversized(events)) => {

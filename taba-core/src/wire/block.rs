@@ -9,8 +9,8 @@ use super::{Reader, WireError, column, put_bytes, put_i64, put_u64};
 use crate::event::Events;
 use crate::ledger::{self, Where, Why};
 use crate::limits::{
-    BLOCK_BYTES_MAX, BLOCK_EVENTS_MAX, BLOCK_FOLDED_EVENTS_MAX, CLIENT_ID_BYTES_MAX, TAB_NAME_BYTES_MAX,
-    TAB_TYPE_BYTES_MAX,
+    BATCH_EVENTS_MAX, BLOCK_BYTES_MAX, BLOCK_EVENTS_MAX, BLOCK_FOLDED_EVENTS_MAX, CLIENT_ID_BYTES_MAX,
+    TAB_NAME_BYTES_MAX, TAB_TYPE_BYTES_MAX,
 };
 use crate::name::{ClientId, TabName, TabType};
 use crate::time::Timestamp;
@@ -143,6 +143,15 @@ impl Block {
         48 + self.tab.as_str().len() + self.client.as_str().len() + self.tab_type.as_str().len() + payload
     }
 
+    /// Events that a receiver has to fold one by one: what [`BATCH_EVENTS_MAX`](crate::limits::BATCH_EVENTS_MAX) bounds. None in a State,
+    /// nor in a note, which is one event in a Tab of the Ledger.
+    pub fn unfolded_events(&self) -> u64 {
+        match &self.content {
+            Content::Events(_) if self.events > 1 || !self.tab.is_reserved() => self.events,
+            Content::Events(_) | Content::State { .. } | Content::Withheld { .. } => 0,
+        }
+    }
+
     /// Decodes one Block. The payload is a slice of `source`, not a copy; `reader` must read from `source`.
     ///
     /// # Errors
@@ -164,6 +173,20 @@ impl Block {
         let mut seen = Seen::default();
         let block = Self::read(bytes, &mut seen, |at| source.slice(start + at..start + bytes.len()));
         Ok(block.map_err(|error| MalformedBlock { seen, error }))
+    }
+
+    /// The Block, unless there is more to fold in its Batch with it than may be; `unfolded` is what there is so far, and then with it.
+    pub(super) fn within_batch(self, unfolded: &mut u64) -> Result<Self, MalformedBlock> {
+        let (found, max) = (*unfolded + self.unfolded_events(), BATCH_EVENTS_MAX);
+        if found <= max {
+            *unfolded = found;
+            return Ok(self);
+        }
+        let seen = Seen { tab: Some(self.tab), client: Some(self.client), events: self.events };
+        Err(MalformedBlock {
+            seen,
+            error: WireError::TooLarge { what: "unfolded events of one batch", found, max },
+        })
     }
 
     /// The Block, unless it claims more events than a sender may send: a Server's sums must not overflow.

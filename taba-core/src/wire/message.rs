@@ -326,11 +326,11 @@ impl LaneBatch {
             return Err(WireError::Malformed { what: "a base that is not from 1 to the sequence number" });
         }
         let count = reader.count(BATCH_BLOCKS_MAX, "blocks of one batch")?;
-        let mut blocks = Vec::new();
+        let (mut blocks, mut unfolded) = (Vec::new(), 0);
         for _ in 0..count {
-            let block = Block::decode_leniently(reader, source)?;
-            blocks
-                .push(block.and_then(Block::within_bounds).unwrap_or_else(|spoilt| withheld(stream, spoilt)));
+            let block = Block::decode_leniently(reader, source)?.and_then(Block::within_bounds);
+            let block = block.and_then(|block| block.within_batch(&mut unfolded));
+            blocks.push(block.unwrap_or_else(|spoilt| withheld(stream, spoilt)));
         }
         Ok(Self { stream, vbucket, seq, base, events_before, blocks })
     }
@@ -504,9 +504,10 @@ fn put_blocks(blocks: &[Block], out: &mut Vec<u8>) {
 
 fn blocks(reader: &mut Reader<'_>, source: &Bytes) -> Result<(Vec<Block>, Vec<BadBlock>), WireError> {
     let count = reader.count(BATCH_BLOCKS_MAX, "blocks of one batch")?;
-    let (mut blocks, mut bad) = (Vec::new(), Vec::new());
+    let (mut blocks, mut bad, mut unfolded) = (Vec::new(), Vec::new(), 0);
     for place in 0..count {
-        match Block::decode_leniently(reader, source)? {
+        let block = Block::decode_leniently(reader, source)?;
+        match block.and_then(|block| block.within_batch(&mut unfolded)) {
             Ok(block) => blocks.push(block),
             Err(MalformedBlock { seen, error }) => {
                 bad.push(BadBlock { block: place as u32, events: seen.events, error });

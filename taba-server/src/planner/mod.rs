@@ -48,7 +48,7 @@ mod tests;
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 
-use taba_core::limits::{BATCH_DECODED_BYTES_MAX, COMMIT_PAIRS_MAX};
+use taba_core::limits::{BATCH_DECODED_BYTES_MAX, BATCH_EVENTS_MAX, COMMIT_PAIRS_MAX};
 use taba_core::wire::{Answer, Block, Content};
 use taba_core::{Commit, Committed, Loaded, Version, Wanted};
 
@@ -81,6 +81,9 @@ pub struct Planner<T> {
     /// The number of careful commits still to make.
     careful: u32,
 }
+
+/// Events that one commit may fold one by one: other VBuckets of the same worker wait for as long as that takes.
+const EVENTS_MAX: u64 = 4 * BATCH_EVENTS_MAX;
 
 /// One attempt to commit: its messages, the pairs that their States, Tabs and marks may need, and the memory that their States
 /// may take when they are decoded.
@@ -261,13 +264,14 @@ impl<T> Planner<T> {
         // The version, a signature, and the Tab of the accounts.
         let mut pairs = 3 + ACCOUNT_PAIRS;
         let (mut states, groups) = (0, self.cache.book.groups());
-        let (mut fitting, mut bytes) = (0, 0_usize);
+        let (mut fitting, mut bytes, mut events) = (0, 0_usize, 0);
         for pending in &messages {
             let blocks = || pending.message.blocks().iter().filter(|block| !is_withheld(block));
             let to_decode = blocks().map(|block| decoded_bytes_max(env.handlers, block));
             // One Batch alone may need no more: what is beyond is refused.
             let to_decode = to_decode.fold(0, usize::saturating_add).min(BATCH_DECODED_BYTES_MAX);
-            if fitting > 0 && bytes + to_decode > BATCH_DECODED_BYTES_MAX {
+            events += blocks().map(Block::unfolded_events).sum::<u64>();
+            if fitting > 0 && (bytes + to_decode > BATCH_DECODED_BYTES_MAX || events > EVENTS_MAX) {
                 break;
             }
             let of_accounts = |states: usize| states.min(groups);
