@@ -3,7 +3,8 @@
 //! A Client without an answer repeats its Batch under the same (incarnation, seq). The content under one pair never
 //! changes, and a Client has one Batch in flight, so only the newest number must be kept.
 
-use std::collections::{BTreeMap, HashMap};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use taba_core::wire::{ClientBatch, Refusal};
 use taba_core::{ClientId, SeqNo, Timestamp};
@@ -15,9 +16,9 @@ use crate::spool::record::AcceptedBatch;
 /// first ones; all were counted at first.
 pub const REFUSALS_KEPT_MAX: usize = 64;
 
-/// Approximate maximum bytes of one incarnation: two copies of its key, its refusals, and the maps around them.
+/// Approximate maximum bytes of one incarnation: its key, its refusals, and the maps around them.
 pub const INCARNATION_BYTES_MAX: usize =
-    taba_core::limits::CLIENT_ID_BYTES_MAX + REFUSALS_KEPT_MAX * size_of::<Refusal>() + 256;
+    taba_core::limits::CLIENT_ID_BYTES_MAX + REFUSALS_KEPT_MAX * size_of::<Refusal>() + 512;
 
 /// Keys of requests to record (`Idempotency-Key`), each of one Client, that are kept besides the incarnations.
 pub const KEYS_MAX: usize = 10_000;
@@ -40,11 +41,12 @@ pub enum Repetition {
 
 /// The newest Batch of each of the most recently used incarnations.
 ///
-/// At most `incarnations_max` are kept; then the least recently used one is dropped. If that Client then repeats its
-/// Batch, it counts twice; so the bound should be well above the number of Client processes on the host.
+/// At most `incarnations_max` are kept; then the Client that has the most of them loses the one that it used least recently. So a
+/// Client that begins one incarnation after the other displaces its own. If a Batch of a dropped one is repeated, it counts
+/// twice; so the bound should be well above the number of Client processes on the host.
 ///
 /// # Cost
-/// [`Dedup::seen`] is one hash lookup; [`Dedup::remember`] also moves an entry in a tree. Memory is at most
+/// [`Dedup::seen`] is one hash lookup; [`Dedup::remember`] also moves an entry in three trees. Memory is at most
 /// `incarnations_max *` [`INCARNATION_BYTES_MAX`].
 #[derive(Debug)]
 pub struct Dedup {
@@ -52,6 +54,10 @@ pub struct Dedup {
     entries: HashMap<Incarnation, DedupEntry>,
     /// By last use, oldest first. INVARIANT: the same incarnations as in `entries`; `remember` upholds it.
     by_use: BTreeMap<u64, Incarnation>,
+    /// The same of each Client.
+    clients: HashMap<ClientId, BTreeMap<u64, u64>>,
+    /// The Clients by how many they have, and by last use of the oldest one: the first loses it.
+    by_share: BTreeSet<(Reverse<usize>, u64, ClientId)>,
     uses: u64,
 }
 
@@ -77,6 +83,8 @@ impl Dedup {
             incarnations_max: incarnations_max.max(1),
             entries: HashMap::new(),
             by_use: BTreeMap::new(),
+            clients: HashMap::new(),
+            by_share: BTreeSet::new(),
             uses: 0,
         }
     }
@@ -135,13 +143,36 @@ impl Dedup {
         if let Some(before) = self.entries.insert(key.clone(), entry) {
             debug_assert!(before.last < last || is_off(DEDUP), "a repeated Batch was taken as new");
             self.by_use.remove(&before.used);
+            self.share(&key.client, |uses| _ = uses.remove(&before.used));
         }
+        let used = self.uses;
+        self.share(&key.client, |uses| _ = uses.insert(used, key.number));
         self.by_use.insert(self.uses, key);
         while self.entries.len() > self.incarnations_max {
-            let (_, oldest) = self.by_use.pop_first().expect("both maps hold the same incarnations");
+            let (_, used, client) = self.by_share.first().cloned().expect("whoever has one has a share");
+            let oldest = self.by_use.remove(&used).expect("all maps hold the same incarnations");
             self.entries.remove(&oldest);
+            self.share(&client, |uses| _ = uses.remove(&used));
         }
         debug_assert_eq!(self.entries.len(), self.by_use.len());
+        debug_assert_eq!(self.clients.len(), self.by_share.len());
+    }
+
+    /// Changes what a Client has.
+    fn share(&mut self, client: &ClientId, change: impl FnOnce(&mut BTreeMap<u64, u64>)) {
+        let key = |uses: &BTreeMap<u64, u64>| {
+            let (oldest, _) = uses.first_key_value()?;
+            Some((Reverse(uses.len()), *oldest, client.clone()))
+        };
+        let uses = self.clients.entry(client.clone()).or_default();
+        let before = key(uses);
+        change(uses);
+        let after = key(uses);
+        if after.is_none() {
+            self.clients.remove(client);
+        }
+        before.inspect(|before| _ = self.by_share.remove(before));
+        self.by_share.extend(after);
     }
 
     /// The number of incarnations.
@@ -211,6 +242,22 @@ mod tests {
         assert_eq!(dedup.seen(&batch("b", 1, 1)), Repetition::New, "forgotten");
         assert_eq!(dedup.seen(&batch("a", 1, 2)), again(Vec::new(), 5));
         assert_eq!(dedup.seen(&batch("c", 1, 1)), again(Vec::new(), 5));
+    }
+
+    #[test]
+    fn a_client_of_many_incarnations_displaces_its_own() {
+        let mut dedup = Dedup::new(100);
+        dedup.remember(&taken("web", 1, 1, &[]), 5);
+        dedup.remember(&taken("db", 1, 7, &[]), 5);
+        dedup.remember(&taken("db", 2, 7, &[]), 5);
+        for number in 0..10_001 {
+            dedup.remember(&taken("many", number, 1, &[]), 5);
+            assert!(dedup.len() <= 100);
+        }
+        for (client, incarnation, seq) in [("web", 1, 1), ("db", 1, 7), ("db", 2, 7), ("many", 10_000, 1)] {
+            assert_eq!(dedup.seen(&batch(client, incarnation, seq)), again(Vec::new(), 5), "{client}");
+        }
+        assert_eq!(dedup.seen(&batch("many", 0, 1)), Repetition::New);
     }
 
     #[test]

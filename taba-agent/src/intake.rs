@@ -7,8 +7,11 @@ use std::collections::BTreeMap;
 
 use taba_core::ledger::{self, Where, Why};
 use taba_core::limits::BLOCK_FOLDED_EVENTS_MAX;
-use taba_core::wire::{BadBlock, Block, ClientBatch, Content, Refusal};
+use taba_core::wire::{BadBlock, Block, ClientBatch, Content, Reader, Refusal, column};
 use taba_core::{ClientId, SpreadRules, Timestamp, VBucket, VBuckets};
+
+/// The largest number of events that a note can tell exactly.
+const EVENTS_MAX: f64 = 9_007_199_254_740_992.0;
 
 /// A checked client Batch.
 #[derive(Clone, Debug, PartialEq)]
@@ -81,6 +84,8 @@ pub fn sort_out(places: &BlockPlaces, now: Timestamp, batch: &ClientBatch, bad: 
         place += 1;
     }
     refused.sort_by_key(|refusal| refusal.block);
+    // Where nobody has that name, nobody gets a note.
+    let dropped = if batch.client.is_reserved() { BTreeMap::new() } else { dropped };
     let notes = dropped.into_iter().map(|(why, events)| {
         Block::note(ledger::dropped_tab(Where::Agent, why), batch.client.clone(), now, events)
     });
@@ -94,8 +99,11 @@ fn add(dropped: &mut BTreeMap<Why, u64>, refusal: &Refusal) {
 }
 
 fn check(client: &ClientId, block: &Block) -> Result<(), Why> {
-    if block.client != *client || (block.tab.is_reserved() && !is_clients_note(block)) {
+    if block.client != *client || !ledger::may_write(Where::Client, &block.tab, client) {
         return Err(Why::BadName);
+    }
+    if block.tab.is_reserved() {
+        return check_note(block);
     }
     match block.content {
         Content::State { .. } if block.events > BLOCK_FOLDED_EVENTS_MAX => Err(Why::BadValue),
@@ -105,15 +113,19 @@ fn check(client: &ClientId, block: &Block) -> Result<(), Why> {
     }
 }
 
-/// The Ledger's Tabs that Clients write. The others are written by Agents and Servers only; a Client could falsify
-/// the accounts with them.
-fn is_clients_note(block: &Block) -> bool {
-    let of_client = match block.tab.base() {
-        ledger::RECORDED => true,
-        ledger::DROPPED => block.tab.label("where") == Some(Where::Client.as_str()),
-        _ => false,
+/// A note of a Client is of numbers of events, as they are, so that its sum is one.
+fn check_note(block: &Block) -> Result<(), Why> {
+    if block.tab_type.as_str() != ledger::TAB_TYPE {
+        return Err(Why::BadName);
+    }
+    let (Content::Events(bytes), Ok(count)) = (&block.content, usize::try_from(block.events)) else {
+        return Err(Why::BadValue);
     };
-    of_client && block.tab_type.as_str() == ledger::TAB_TYPE
+    let mut reader = Reader::new(bytes);
+    let numbers = column::times(&mut reader, count).and_then(|_| column::numbers(&mut reader, count));
+    let is_count = |number: &f64| (0.0..=EVENTS_MAX).contains(number) && number.fract() == 0.0;
+    let numbers = numbers.map_err(|_| Why::Undecodable)?;
+    if numbers.iter().all(is_count) { Ok(()) } else { Err(Why::BadValue) }
 }
 
 #[cfg(test)]

@@ -299,6 +299,11 @@ impl<S: Spool> Relay<S> {
             events_total: self.memory(batch.seq).events_total(batch).saturating_add(events),
             refused,
         };
+        if blocks.is_empty() {
+            // Nothing of it can count twice, so nothing of it is remembered.
+            self.counted(&taken);
+            return AcceptOutcome::Taken { receipt: receipt(taken.refused), position: 0 };
+        }
         let verdict = match self.take(now, &taken, &blocks) {
             Ok(position) => AcceptOutcome::Taken { receipt: receipt(taken.refused), position },
             Err(error) => {
@@ -312,6 +317,14 @@ impl<S: Spool> Relay<S> {
         };
         self.audit();
         verdict
+    }
+
+    fn counted(&mut self, taken: &AcceptedBatch) {
+        self.counts.batches_taken += 1;
+        for refusal in &taken.refused {
+            let events = self.counts.refused.entry(refusal.why).or_default();
+            *events = events.saturating_add(refusal.events);
+        }
     }
 
     /// Writes the Blocks to the Spool and adds them to their Lanes, all or nothing.
@@ -336,11 +349,7 @@ impl<S: Spool> Relay<S> {
             self.spool.append(&Record::Take { taken, stream: self.stream, fragments: &fragments })?;
         // In one step with the record: after a later failure, the Batch is known when its Client repeats it.
         self.memory_mut(taken.seq).remember(taken, written.position);
-        self.counts.batches_taken += 1;
-        for refusal in &taken.refused {
-            let events = self.counts.refused.entry(refusal.why).or_default();
-            *events = events.saturating_add(refusal.events);
-        }
+        self.counted(taken);
         panic_in(TAKING);
         let mut touched: BTreeMap<u16, Vec<(Fragment, crate::spool::FragmentLocation)>> = BTreeMap::new();
         for (fragment, place) in fragments.into_iter().zip(written.locations) {

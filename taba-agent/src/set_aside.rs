@@ -14,6 +14,7 @@ use serde_json::Value;
 use taba_agent::cli::{Cli, PROGRAM};
 use taba_agent::driver::{SetAsideFile, SetAsideFiles};
 use taba_core::wire::{CONTENT_TYPE, Frame, Kind, Receipt};
+use taba_core::{printable_json, printable_lines};
 use taba_process::settings;
 use taba_process::{Exit, Log};
 
@@ -262,6 +263,7 @@ fn ready(file: SetAsideFile) -> Result<(), SetAsideError> {
 }
 
 fn print(text: &str) -> Ended {
+    let text = if text.starts_with(['{', '[']) { printable_json(text) } else { printable_lines(text) };
     match std::io::stdout().write_all(text.as_bytes()) {
         // The reader closed the pipe.
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),

@@ -26,6 +26,8 @@ pub const DROPPED: &str = "taba.dropped";
 /// query chooses it.
 pub const ACCOUNTS: &str = "taba.accounts";
 
+const STREAM_PREFIX: &str = "taba.stream/";
+
 /// Where an event was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
@@ -152,9 +154,52 @@ pub fn dropped_tab(place: Where, why: Why) -> TabName {
         .expect("both words are made of name characters")
 }
 
+/// Where and why what this Tab counts was dropped; `None` for every other Tab.
+pub fn dropped_of(tab: &TabName) -> Option<(Where, Why)> {
+    let places = [Where::Client, Where::Agent, Where::Server].into_iter();
+    let place = places.into_iter().find(|place| tab.label("where") == Some(place.as_str()))?;
+    let why = Why::ALL.into_iter().find(|why| tab.label("why") == Some(why.as_str()))?;
+    (*tab == dropped_tab(place, why)).then_some((place, why))
+}
+
+/// Every Tab of the Ledger.
+pub fn tabs() -> impl Iterator<Item = TabName> {
+    let places = [Where::Client, Where::Agent, Where::Server].into_iter();
+    let dropped = places.flat_map(|place| Why::ALL.into_iter().map(move |why| dropped_tab(place, why)));
+    [RECORDED, DELETED, CLAMPED].into_iter().map(tab).chain(dropped)
+}
+
+/// Whether the Ledger has this Tab, or its accounts. Another one under the reserved prefix is nobody's.
+pub fn is_tab(tab: &TabName) -> bool {
+    matches!(tab.as_str(), RECORDED | DELETED | CLAMPED)
+        || tab.base() == ACCOUNTS
+        || (tab.base() == DROPPED && dropped_of(tab).is_some())
+}
+
+/// Whether a sender may write this Tab of this Client: whatever is not reserved; of the Ledger, a Client what it recorded, and what it
+/// dropped itself; an Agent also what was dropped in it, of Clients and of streams. Everything else a Server writes alone.
+pub fn may_write(by: Where, tab: &TabName, client: &ClientId) -> bool {
+    let is_stream = client.as_str().strip_prefix(STREAM_PREFIX).is_some_and(is_stream_number);
+    if client.is_reserved() && (by == Where::Client || !is_stream || !tab.is_reserved()) {
+        return false;
+    }
+    if !tab.is_reserved() || tab.as_str() == RECORDED {
+        return true;
+    }
+    match dropped_of(tab) {
+        Some((Where::Client, _)) => true,
+        Some((Where::Agent, _)) => by == Where::Agent,
+        Some((Where::Server, _)) | None => false,
+    }
+}
+
+fn is_stream_number(text: &str) -> bool {
+    text.len() == 16 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 /// The Client under which is counted what a Stream lost of Clients that nobody knows any more.
 pub fn stream_client(stream: StreamId) -> ClientId {
-    ClientId::new(&format!("taba.stream/{stream}")).expect("hexadecimal digits are name characters")
+    ClientId::new(&format!("{STREAM_PREFIX}{stream}")).expect("hexadecimal digits are name characters")
 }
 
 /// One of the Ledger's fixed Tabs.
@@ -169,4 +214,64 @@ pub fn tab(name: &'static str) -> TabName {
 /// [`TAB_TYPE`], checked.
 pub fn tab_type() -> TabType {
     TabType::new(TAB_TYPE).expect("the constant is a type name")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_writes_what_others_note() {
+        let stream = stream_client(StreamId(7));
+        let web = ClientId::new("web").unwrap();
+        let may = |by, tab: &str, client: &ClientId| may_write(by, &TabName::new(tab).unwrap(), client);
+        for by in [Where::Client, Where::Agent] {
+            assert!(may(by, "bids", &web) && may(by, RECORDED, &web));
+            for why in Why::ALL {
+                assert!(may(by, &format!("taba.dropped;where=client;why={why}"), &web));
+                assert_eq!(may(by, &format!("taba.dropped;where=agent;why={why}"), &web), by == Where::Agent);
+                assert_eq!(
+                    may(by, &format!("taba.dropped;where=agent;why={why}"), &stream),
+                    by == Where::Agent
+                );
+                assert!(!may(by, &format!("taba.dropped;where=server;why={why}"), &web));
+            }
+            let nobodys = [
+                "taba.deleted",
+                "taba.clamped",
+                "taba.accounts",
+                "taba.spread",
+                "taba.x",
+                "taba.dropped",
+                "taba.recorded;a=b",
+                "taba.dropped;where=client;why=whim",
+                "taba.dropped;where=client",
+                "taba.dropped;a=b;where=client;why=full",
+                "taba.recordeds",
+            ];
+            for tab in nobodys {
+                assert!(!may(by, tab, &web) && !may(by, tab, &stream), "{tab}");
+            }
+            for client in ["taba.web", "taba.stream/x", "taba.stream/00000000000000070", "taba.crowd"] {
+                let client = ClientId::new(client).unwrap();
+                assert!(!may(by, "bids", &client) && !may(by, RECORDED, &client), "{client}");
+            }
+            assert!(!may(by, "bids", &stream));
+            assert_eq!(may(by, RECORDED, &stream), by == Where::Agent);
+        }
+    }
+
+    #[test]
+    fn every_tab_of_the_ledger_is_known() {
+        for place in [Where::Client, Where::Agent, Where::Server] {
+            for why in Why::ALL {
+                let tab = dropped_tab(place, why);
+                assert!(dropped_of(&tab) == Some((place, why)) && is_tab(&tab));
+            }
+        }
+        assert!(
+            [RECORDED, DELETED, CLAMPED, ACCOUNTS].iter().all(|name| is_tab(&TabName::new(name).unwrap()))
+        );
+        assert!(!is_tab(&TabName::new("taba.dropped;where=client;why=whim").unwrap()));
+    }
 }

@@ -134,7 +134,7 @@ pub use store::{
 };
 pub use store_id::{StoreId, StoreIdError};
 pub use sum::ExactSum;
-pub use text::printable;
+pub use text::{printable, printable_json, printable_lines};
 pub use throttle::Throttle;
 pub use time::Timestamp;
 pub use vbucket::{VBucket, VBuckets, VBucketsError};

@@ -1,5 +1,6 @@
 //! [`MetricsText`]: numbers as Prometheus text.
 
+use crate::text::printable_lines;
 use std::fmt::{Display, Write};
 
 /// Whether a number only grows.
@@ -57,7 +58,9 @@ impl MetricsText {
 
     /// A number of the family that was begun last. In the values of labels, a backslash, a quote and a line feed are escaped.
     pub fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display + Copy) {
-        let escape = |value: &str| value.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n");
+        let escape = |value: &str| {
+            printable_lines(value).replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n")
+        };
         let labels: Vec<_> =
             labels.iter().map(|(key, value)| format!("{key}=\"{}\"", escape(value))).collect();
         let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
@@ -86,7 +89,7 @@ mod tests {
     #[test]
     fn label_values_are_escaped() {
         let mut text = MetricsText::default();
-        text.sample("n", &[("a", "x\"y\\z\n"), ("b", "2")], 1);
-        assert_eq!(text.into_string(), "n{a=\"x\\\"y\\\\z\\n\",b=\"2\"} 1\n");
+        text.sample("n", &[("a", "x\"y\\z\n"), ("b", "2\u{1b}")], 1);
+        assert_eq!(text.into_string(), "n{a=\"x\\\"y\\\\z\\n\",b=\"2\\\\u{1b}\"} 1\n");
     }
 }

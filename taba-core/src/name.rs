@@ -435,6 +435,11 @@ impl ClientId {
         check("client id", text, CLIENT_ID_BYTES_MAX, b"")?;
         Ok(Self(text.into()))
     }
+
+    /// Whether the id has the reserved prefix: then it is no program, but what Agents and Servers count for lack of one.
+    pub fn is_reserved(&self) -> bool {
+        self.0.starts_with(TabName::RESERVED)
+    }
 }
 
 #[cfg(test)]

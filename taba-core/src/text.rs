@@ -20,6 +20,35 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(text.chars().map(escape).collect())
 }
 
+/// The same of a text of several lines: their ends stay.
+///
+/// # Examples
+/// ```
+/// assert_eq!(taba_core::printable_lines("a\u{1b}\nb\r\n"), "a\\u{1b}\nb\\r\n");
+/// ```
+pub fn printable_lines(text: &str) -> Cow<'_, str> {
+    if !text.contains(|c| c != '\n' && acts(c)) {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(text.split('\n').map(printable).collect::<Vec<_>>().join("\n"))
+}
+
+/// The same of a text that is JSON and stays that JSON: the characters are escaped as JSON does it.
+///
+/// # Examples
+/// ```
+/// assert_eq!(taba_core::printable_json("{\"a\": \"\u{202e}x\"}"), "{\"a\": \"\\u202ex\"}");
+/// ```
+pub fn printable_json(text: &str) -> Cow<'_, str> {
+    // Of ASCII, JSON itself lets only white space between its parts pass.
+    let is_raw = |c: char| !c.is_ascii() && acts(c) || c == '\u{7f}';
+    if !text.contains(is_raw) {
+        return Cow::Borrowed(text);
+    }
+    let escape = |c: char| if is_raw(c) { format!("\\u{:04x}", c as u32) } else { c.to_string() };
+    Cow::Owned(text.chars().map(escape).collect())
+}
+
 fn acts(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{206f}' | '\u{fff9}'..='\u{fffb}' | '\u{feff}')

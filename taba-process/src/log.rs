@@ -13,7 +13,7 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use taba_core::Throttle;
+use taba_core::{Throttle, printable, printable_lines};
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::MakeExt;
@@ -92,15 +92,25 @@ impl Log {
         Self { name, lines: Lines { queue, counters }, causes: Causes::default() }
     }
 
-    /// Writes one line with the program's name, unfiltered and not throttled.
+    /// Writes one line with the program's name, unfiltered and not throttled. What is in it acts on no terminal.
     pub fn say(&self, text: impl fmt::Display) {
+        self.put(&printable(&text.to_string()));
+    }
+
+    /// The same for several lines.
+    pub(crate) fn say_lines(&self, text: &str) {
+        self.put(&printable_lines(text));
+    }
+
+    /// The same for a text that may have colours.
+    pub(crate) fn put(&self, text: &str) {
         self.lines.put(format!("{}: {text}\n", self.name).as_bytes());
     }
 
     /// Writes an error with its causes as one line, and returns `exit`: `return log.fail(Exit::Usage, &error)`.
     #[must_use = "the process goes on otherwise"]
     pub fn fail(&self, exit: Exit, error: &dyn Error) -> Exit {
-        self.say(taba_core::causes(error));
+        self.say_lines(&taba_core::causes(error));
         exit
     }
 
@@ -191,8 +201,11 @@ fn words(name: &str, panic: &PanicHookInfo<'_>, suppressed: u64) -> String {
     let place = panic.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
     let message = panic.payload_as_str().unwrap_or("no message");
     let thread = std::thread::current();
-    let mut text =
-        format!("{name}: panicked at {place} (thread {}): {message}", thread.name().unwrap_or("unnamed"));
+    let mut text = format!(
+        "{name}: panicked at {place} (thread {}): {}",
+        thread.name().unwrap_or("unnamed"),
+        printable_lines(message)
+    );
     if suppressed > 0 {
         text.push_str(&format!(" (and {suppressed} times before)"));
     }

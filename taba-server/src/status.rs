@@ -45,6 +45,8 @@ pub struct Status {
     pub events_folded: AtomicU64,
     /// Events refused, and counted in the Ledger.
     pub events_refused: AtomicU64,
+    /// Notes under `taba.` refused: no sender may write them, or they cannot be folded.
+    pub notes_refused: AtomicU64,
     /// Events lost in gaps of Lanes, and counted in the Ledger.
     pub events_gap: AtomicU64,
     /// Successful commits.
@@ -90,6 +92,7 @@ impl Default for Status {
             events_in: AtomicU64::new(0),
             events_folded: AtomicU64::new(0),
             events_refused: AtomicU64::new(0),
+            notes_refused: AtomicU64::new(0),
             events_gap: AtomicU64::new(0),
             commits: AtomicU64::new(0),
             conflicts: AtomicU64::new(0),
@@ -127,6 +130,7 @@ pub struct StatusReport {
     pub events_in: u64,
     pub events_folded: u64,
     pub events_refused: u64,
+    pub notes_refused: u64,
     pub events_gap: u64,
     pub commits: u64,
     pub conflicts: u64,
@@ -176,6 +180,7 @@ impl Status {
             events_in: get(&self.events_in),
             events_folded: get(&self.events_folded),
             events_refused: get(&self.events_refused),
+            notes_refused: get(&self.notes_refused),
             events_gap: get(&self.events_gap),
             commits: get(&self.commits),
             conflicts: get(&self.conflicts),

@@ -105,6 +105,11 @@ pub(crate) enum Command {
     Watch(WatchArgs),
     /// Delete the chosen tabs and clients; something must be chosen.
     Delete(Choice),
+    /// Remove one client: its states, and its account in the ledger, as if it had never been.
+    Forget {
+        /// The id of the client.
+        client: String,
+    },
     /// Remove states that hold no more information.
     Prune(Choice),
     /// Show which tabs are split over several vbuckets by client, or split some.

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use clap::CommandFactory;
 use serde_json::Value;
-use taba_core::printable;
+use taba_core::{printable, printable_json};
 use taba_process::Exit;
 
 use crate::args::{Args, Command, ListArgs, SpreadArgs};
@@ -55,6 +55,9 @@ pub(crate) fn run(args: &Args, command: &Command) -> Result<Exit, CliError> {
         Command::Delete(choice) => {
             (Method::Delete, Question::new("/v2/tabs").choosing(choice), show_object, false)
         }
+        Command::Forget { client } => {
+            (Method::Delete, Question::new("/v2/clients").with("client", client), show_object, false)
+        }
         Command::Prune(choice) => {
             (Method::Post, Question::new("/v2/prune").choosing(choice), show_object, false)
         }
@@ -67,14 +70,15 @@ pub(crate) fn run(args: &Args, command: &Command) -> Result<Exit, CliError> {
     };
     // Where a time is not supported, the server says so.
     let question = question.with_some("at", args.at.as_deref());
-    let is_removal = matches!(command, Command::Delete(_) | Command::Prune(_));
+    let is_removal = matches!(command, Command::Delete(_) | Command::Prune(_) | Command::Forget { .. });
     if args.json && !is_removal {
         let end = json::copy(client.open(method, &question, "application/json")?)?;
         return is_complete(&end);
     }
     let answer =
         if is_removal { removal::whole(&client, method, &question) } else { client.ask(method, &question) }?;
-    let text = if args.json { format!("{answer}\n") } else { show(&answer, detail) };
+    let text =
+        if args.json { format!("{}\n", printable_json(&answer.to_string())) } else { show(&answer, detail) };
     write!(std::io::stdout(), "{text}")?;
     if let (Some(_), Some(at)) = (&args.at, answer["at"].as_str()) {
         writeln!(std::io::stdout(), "windows and gauges at {} (--at)", printable(at))?;

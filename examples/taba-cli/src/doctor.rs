@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 
 use serde_json::{Value, json};
-use taba_core::{Timestamp, printable};
+use taba_core::{Timestamp, printable, printable_json};
 use taba_process::Exit;
 
 use crate::args::Args;
@@ -66,7 +66,7 @@ impl Checks {
             };
             let _ = writeln!(out, "{word}  {}", printable(what));
             if let Some(remedy) = remedy {
-                let _ = writeln!(out, "      {remedy}");
+                let _ = writeln!(out, "      {}", printable(remedy));
             }
         }
         out
@@ -121,7 +121,7 @@ pub(crate) fn run(args: &Args) -> Result<Exit, CliError> {
     }
     let mut out = std::io::stdout();
     if args.json {
-        writeln!(out, "{:#}", checks.json())?;
+        writeln!(out, "{}", printable_json(&format!("{:#}", checks.json())))?;
     } else {
         write!(out, "{}", checks.text())?;
     }

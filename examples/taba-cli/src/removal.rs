@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use serde_json::{Map, Value, json};
+use taba_core::printable;
 
 use crate::client::{Client, Method};
 use crate::error::CliError;
@@ -27,7 +28,11 @@ pub(crate) fn whole(client: &Client, method: Method, question: &Question) -> Res
         let is_new = next != from;
         let Some(next) = next.filter(|_| is_new) else { break };
         let (done, all, states) = (&removed["vbuckets_done"], &removed["vbuckets"], &sum["states"]);
-        let _ = writeln!(std::io::stderr(), "{done} of {all} vbuckets, {states} states removed");
+        let _ = writeln!(
+            std::io::stderr(),
+            "{}",
+            printable(&format!("{done} of {all} vbuckets, {states} states removed"))
+        );
         from = Some(next);
     }
     Ok(json!({ "removed": sum }))

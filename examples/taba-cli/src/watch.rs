@@ -6,6 +6,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread;
 
 use serde_json::Value;
+use taba_core::printable;
 use taba_process::Exit;
 
 use crate::args::{Args, WatchArgs};
@@ -55,7 +56,7 @@ pub(crate) fn run(client: &Client, args: &WatchArgs, all: &Args) -> Result<Exit,
         }
         let data: Value = serde_json::from_str(&data).map_err(|source| CliError::Unreadable { source })?;
         if let Some(remark) = shown.take(&name, data) {
-            let _ = writeln!(std::io::stderr(), "taba: {remark}");
+            let _ = writeln!(std::io::stderr(), "taba: {}", printable(&remark));
         } else {
             let results: Vec<Value> = shown.rows.values().cloned().collect();
             let redraw = if on_terminal { REDRAW } else { "" };

@@ -404,7 +404,7 @@ impl RequestSender {
         let body = Limited::new(body, bytes_max).collect().await;
         if !is_ok {
             let text = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();
-            let message = String::from_utf8_lossy(&text).trim().chars().filter(|c| !c.is_control()).collect();
+            let message = taba_core::printable(String::from_utf8_lossy(&text).trim()).into_owned();
             let seconds = head.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
             let retry_after = seconds.map(Duration::from_secs);
             return Err(SendError::Status { status: head.status, message, retry_after });

@@ -86,6 +86,28 @@ fn a_repeated_batch_gets_the_same_answer_and_is_not_taken_twice() {
 }
 
 #[test]
+fn an_empty_batch_is_not_remembered() {
+    let mut relay = relay(&config(|config| config.incarnations_max = 100));
+    let (now, honest) = (moment(Duration::ZERO), batch(0, 1, vec![block(0, 3)]));
+    taken(relay.accept(now, &honest, &[]));
+    for number in 0..10_001 {
+        let client = ClientId::new(&format!("many{}", number % 200)).unwrap();
+        let empty = ClientBatch::new(client, number, SeqNo(1), Timestamp::default(), Vec::new());
+        taken(relay.accept(now, &empty, &[]));
+    }
+    // Nobody has such a name, so nothing of it is left either.
+    let reserved = ClientId::new("taba.web").unwrap();
+    let mut of_nobody = block(0, 1);
+    of_nobody.client = reserved.clone();
+    let of_nobody = ClientBatch::new(reserved, 1, SeqNo(1), Timestamp::default(), vec![of_nobody]);
+    assert_eq!(taken(relay.accept(now, &of_nobody, &[])).refused[0].why, Why::BadName);
+    taken(relay.accept(now, &honest, &[]));
+    let status = relay.status(now);
+    assert_eq!((relay.unapplied().events, status.clients, status.batches.repeated), (1, 1, 1));
+    assert_eq!(status.batches.r#in, status.batches.taken + status.batches.repeated);
+}
+
+#[test]
 fn a_full_spool_turns_a_batch_away_and_takes_it_later() {
     let config = config(|config| config.confirm_after = Duration::ZERO);
     let blocks: Vec<_> = (0..10).map(|number| block(0, number)).collect();

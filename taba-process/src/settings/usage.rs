@@ -38,7 +38,13 @@ impl UsageError {
             let _ = self.error.print();
             return Exit::Clean;
         }
-        log.say(self.text(has_colours()).trim_end());
+        let plain = self.text(false);
+        // Colours only where nothing else acts on the terminal.
+        if has_colours() && taba_core::printable_lines(&plain) == plain {
+            log.put(self.text(true).trim_end());
+        } else {
+            log.say_lines(plain.trim_end());
+        }
         Exit::Usage
     }
 

@@ -92,6 +92,10 @@ pub(super) fn fold_block(
     if let Content::Withheld { place, why } = block.content {
         return FoldOutcome::refused(place, why, block);
     }
+    let is_wrong_type = block.tab.is_reserved() && block.tab_type.as_str() != ledger::TAB_TYPE;
+    if is_wrong_type || !ledger::may_write(Where::Agent, &block.tab, &block.client) {
+        return FoldOutcome::refused(Where::Server, Why::BadName, block);
+    }
     match try_fold(cache, handlers, block, arrival, room) {
         Ok(outcome) => outcome,
         Err(FoldRefusal::Why(why)) => FoldOutcome::refused(Where::Server, why, block),

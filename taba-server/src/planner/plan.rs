@@ -34,6 +34,7 @@ pub(super) struct CommitCounts {
     pub(super) events: u64,
     pub(super) folded: u64,
     pub(super) refused: u64,
+    pub(super) notes_refused: u64,
     pub(super) misdated: u64,
     pub(super) newer: u64,
     pub(super) gaps: u64,
@@ -49,6 +50,7 @@ impl CommitCounts {
             (&status.events_in, self.events),
             (&status.events_folded, self.folded),
             (&status.events_refused, self.refused),
+            (&status.notes_refused, self.notes_refused),
             (&status.probes_answered, self.probes),
             (&status.messages_misdated, self.misdated),
             (&status.gaps, self.gaps),
@@ -219,19 +221,23 @@ impl CommitPlan {
             if let Some((Where::Server, why, events)) = outcome.refused {
                 refusals.push(Refusal::new(place as u32, why, events));
             }
-            // The Ledger's own notes are not counted.
+            let events_refused = outcome.refused.map_or(0, |(.., events)| events);
+            // The Ledger's own notes are in no account.
             if block.tab.is_reserved() {
+                self.counts.notes_refused += events_refused;
                 continue;
             }
+            self.counts.refused += events_refused;
             self.counts.folded += outcome.folded;
-            if let Some((place, why, events)) = outcome.refused {
-                self.counts.refused += events;
-                if events > 0 {
-                    notes.push((ledger::dropped_tab(place, why), block.client.clone(), events));
-                }
+            // There is no Client with such a name: its sender lost it.
+            let is_nobodys = block.client.is_reserved();
+            let client =
+                || if is_nobodys { ledger::stream_client(batch.stream) } else { block.client.clone() };
+            if let Some((place, why, _)) = outcome.refused.filter(|_| events_refused > 0) {
+                notes.push((ledger::dropped_tab(place, why), client(), events_refused));
             }
             if outcome.clamped > 0 {
-                notes.push((ledger::tab(ledger::CLAMPED), block.client.clone(), outcome.clamped));
+                notes.push((ledger::tab(ledger::CLAMPED), client(), outcome.clamped));
             }
         }
         refusals

@@ -234,6 +234,8 @@ impl Account {
         let gone = self.folded.saturating_add(self.dropped_total());
         self.excess = gone.saturating_sub(self.recorded);
         let on_the_way = i64::try_from(self.recorded.saturating_sub(gone)).unwrap_or(i64::MAX);
-        self.in_flight = (is_whole && self.excess == 0).then_some(on_the_way);
+        // A number that is as large as can be shown may be larger.
+        let is_exact = self.recorded < u64::MAX && gone < u64::MAX;
+        self.in_flight = (is_whole && is_exact && self.excess == 0).then_some(on_the_way);
     }
 }

@@ -104,7 +104,7 @@ pub use ledger::{Account, DroppedEvents, Ledger, ledger, ledger_totals};
 pub use lists::{ClientRow, TabRow, TypeRow, clients, names, types};
 pub use missing::{Affects, MissingPart, PartialAnswer};
 pub use projection::{ClientProjection, projections};
-pub use removal::{RemovalCursor, RemovalCursorError, RemovalRest, Removed, delete, prune};
+pub use removal::{RemovalCursor, RemovalCursorError, RemovalRest, Removed, delete, forget, prune};
 pub use routes::{admin_router, metrics_router, read_router, router};
 pub(crate) use routes::{admin_routes, metrics_routes, read_routes};
 pub use selection::{Pattern, Selection};

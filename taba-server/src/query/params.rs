@@ -101,6 +101,13 @@ impl Params {
         self.one("from")?.map(|from| named("from", from, ClientId::new)).transpose()
     }
 
+    /// The Client that is to be forgotten.
+    pub(super) fn one_client(&self) -> Result<ClientId, QueryError> {
+        let client =
+            self.one("client")?.ok_or_else(|| bad("client", "", "the id of one client is needed"))?;
+        named("client", client, ClientId::new)
+    }
+
     /// The first Tab type of the answer.
     pub(super) fn first_type(&self) -> Result<Option<TabType>, QueryError> {
         self.one("from")?.map(|from| named("from", from, TabType::new)).transpose()

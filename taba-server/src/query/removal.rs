@@ -22,7 +22,8 @@ use super::error::QueryError;
 use super::missing::{Coverage, MissingPart};
 use super::selection::Selection;
 use super::state::QueryState;
-use crate::accounts::{ACCOUNT_PAIRS, AccountChange, Book, note_total};
+use crate::accounts::{ACCOUNT_PAIRS, AccountChange, Book, is_note, note_total};
+use crate::spread;
 
 /// States in one commit. Each can cost a pair for each of its two parts, one for its Client's note and one for its account.
 const COMMIT_STATES_MAX: usize = 900;
@@ -120,6 +121,8 @@ struct RemovalProgress {
 enum RemovalRule {
     /// All.
     Chosen,
+    /// All of the chosen Client, with what the Ledger has noted of it.
+    Forgotten,
     /// Those whose Handler says that they hold no more information.
     Silent { at: Timestamp },
 }
@@ -127,8 +130,19 @@ enum RemovalRule {
 impl RemovalRule {
     fn what(self) -> ScanWhat {
         match self {
-            Self::Chosen => ScanWhat::Keys,
+            Self::Chosen | Self::Forgotten => ScanWhat::Keys,
             Self::Silent { .. } => ScanWhat::States,
+        }
+    }
+
+    /// Whether States of this Tab may go. What the Ledger notes goes with its Client alone; what somebody else wrote under its prefix
+    /// can be deleted.
+    fn is_for(self, tab: &TabName) -> bool {
+        match self {
+            _ if !tab.is_reserved() => true,
+            Self::Chosen => !is_own(tab),
+            Self::Forgotten => tab.base() != ledger::ACCOUNTS && tab.as_str() != spread::TAB,
+            Self::Silent { .. } => false,
         }
     }
 
@@ -147,6 +161,11 @@ impl RemovalRule {
             Err(_) => false,
         }
     }
+}
+
+/// Whether Servers write this Tab themselves.
+fn is_own(tab: &TabName) -> bool {
+    ledger::is_tab(tab) || tab.as_str() == spread::TAB
 }
 
 /// The State's envelope, if readable.
@@ -173,13 +192,32 @@ pub async fn delete(
     if selection.is_everything() {
         return Err(QueryError::NothingChosen);
     }
-    if let Some(name) = selection.reserved_name() {
-        return Err(QueryError::Reserved { name: name.to_owned() });
+    let chosen = selection.exactly_named().find(|name| is_own(name)).cloned();
+    let chosen = || chosen.or_else(|| ledger::tabs().find(|tab| selection.has_tab(tab, &ledger::tab_type())));
+    if let Some(name) = selection.reserved_name().and_then(|_| chosen()) {
+        return Err(QueryError::Reserved { name: name.to_string() });
     }
     if selection.is_reserved_included() {
         return Err(QueryError::Reserved { name: "reserved=true".to_owned() });
     }
     within_time(state, selection, RemovalRule::Chosen, from).await
+}
+
+/// Removes one Client: its States, and what the Ledger has noted of it; nothing of it stays in an account, as if it had never been.
+/// What it sends later counts anew.
+///
+/// # Errors
+/// As [`delete`].
+///
+/// # Cancel safety
+/// As [`delete`].
+pub async fn forget(
+    state: &QueryState,
+    client: ClientId,
+    from: Option<&RemovalCursor>,
+) -> Result<Removed, QueryError> {
+    let selection = Selection::default().client(client).with_reserved();
+    within_time(state, &selection, RemovalRule::Forgotten, from).await
 }
 
 /// Removes the selected States whose Handler says that they hold no more information, as of now; from where an earlier call
@@ -256,7 +294,7 @@ async fn remove(
         at(progress).cursor = RemovalCursor { vbucket: vbucket.index(), tab: from.clone() };
         let Some(tabs) = coverage.read(vbucket, state.store.tabs(vbucket)).await else { continue };
         let chosen = |(tab, tab_type): &(TabName, TabType)| {
-            !tab.is_reserved()
+            rule.is_for(tab)
                 && selection.has_tab(tab, tab_type)
                 && from.as_ref().is_none_or(|from| tab >= from)
         };
@@ -405,7 +443,13 @@ async fn commit_removal(
 ) -> Result<(), QueryError> {
     let deleted = ledger::tab(ledger::DELETED);
     let mut states = keys.to_vec();
-    states.extend(keys.iter().map(|key| StateKey { tab: deleted.clone(), client: key.client.clone() }));
+    let going = keys.iter().collect();
+    let has_note = !matches!(rule, RemovalRule::Forgotten);
+    states.extend(
+        keys.iter()
+            .filter(|_| has_note)
+            .map(|key| StateKey { tab: deleted.clone(), client: key.client.clone() }),
+    );
     states.sort_unstable();
     states.dedup();
     while !keys.is_empty() {
@@ -422,7 +466,7 @@ async fn commit_removal(
             continue;
         }
         book.load(&wanted, &loaded);
-        let plan = plan_removal(state, loaded, book, rule, state.next_version(), state.now())?;
+        let plan = plan_removal(state, loaded, book, &going, rule, state.next_version(), state.now())?;
         if plan.removed.states == 0 || committed(state, vbucket, plan.commit).await? {
             removed.states += plan.removed.states;
             removed.events += plan.removed.events;
@@ -481,6 +525,7 @@ fn plan_removal(
     state: &QueryState,
     loaded: Loaded,
     mut book: Book,
+    keys: &BTreeSet<&StateKey>,
     rule: RemovalRule,
     next: Version,
     now: Timestamp,
@@ -493,11 +538,19 @@ fn plan_removal(
     let mut removed = Removed::default();
     let mut commit = Commit::new(loaded.version, next);
     for (key, parts) in &found {
-        if key.tab.is_reserved() || !rule.takes(state, parts) {
+        if !keys.contains(key) || !rule.takes(state, parts) {
             continue;
         }
         removed.states += 1;
+        commit.states.extend(parts.iter().map(|(part, _)| (key.clone(), *part, None)));
         let account = accounts.entry(key.client.clone()).or_default();
+        if key.tab.is_reserved() {
+            // What is under the Ledger's prefix is no event.
+            if is_note(&key.tab) {
+                account.notes.insert(key.tab.clone(), 0);
+            }
+            continue;
+        }
         account.states -= 1;
         match whole(parts) {
             Some(envelope) => {
@@ -507,10 +560,10 @@ fn plan_removal(
             // Of how many events it was is unknown: in the account they stay folded.
             None => removed.damaged += 1,
         }
-        commit.states.extend(parts.iter().map(|(part, _)| (key.clone(), *part, None)));
     }
     let deleted = ledger::tab(ledger::DELETED);
-    for (client, account) in accounts.iter_mut().filter(|(_, account)| account.events < 0) {
+    let is_noted = !matches!(rule, RemovalRule::Forgotten);
+    for (client, account) in accounts.iter_mut().filter(|(_, account)| is_noted && account.events < 0) {
         let key = StateKey { tab: deleted.clone(), client: client.clone() };
         let note = found.get(&key).and_then(|parts| parts.first()).map(|(_, bytes)| bytes);
         let events = u64::try_from(-account.events).unwrap_or(u64::MAX);
@@ -518,10 +571,15 @@ fn plan_removal(
         account.notes.insert(deleted.clone(), total);
         commit.states.push((key, Part::WHOLE, Some(bytes)));
     }
-    if accounts.values().any(|account| account.events < 0) {
+    if is_noted && accounts.values().any(|account| account.events < 0) {
         commit.tabs.push((deleted, Some(ledger::tab_type())));
     }
-    book.change(&accounts, next);
+    if matches!(rule, RemovalRule::Forgotten) && removed.damaged > 0 {
+        // Nobody knows how much of the account was of those: it is made anew of what is left.
+        book.give_up();
+    } else {
+        book.change(&accounts, next);
+    }
     commit.states.extend(book.write());
     Ok(RemovalPlan { commit, removed })
 }

@@ -34,6 +34,7 @@ const PROJECTIONS: &[&str] =
     &["name", "base", "type", ANY_LABEL, "client", "re", "reserved", "at", "detail", "limit", "from"];
 const SUPER: &[&str] = &["name", "base", "type", ANY_LABEL, "client", "re", "reserved", "at", "detail"];
 const LISTS: &[&str] = &["name", "base", "type", ANY_LABEL, "client", "re", "reserved", "limit", "from"];
+const FORGET: &[&str] = &["client", "from"];
 const SPREAD: &[&str] = &["name", "prefix", "spread"];
 const LEDGER: &[&str] = &["client", "re", "limit", "from", "totals"];
 
@@ -80,6 +81,7 @@ pub fn admin_router(state: QueryState) -> Router {
 
 pub(crate) fn admin_routes(state: QueryState) -> Router {
     let routes = Router::new().route("/v2/tabs", delete(delete_tabs)).route("/v2/prune", post(post_prune));
+    let routes = routes.route("/v2/clients", delete(delete_client));
     counted(limited(routes.route("/v2/spread", post(post_spread)), &state), state)
 }
 
@@ -239,6 +241,17 @@ async fn delete_tabs(State(state): State<QueryState>, RawQuery(raw): RawQuery, h
     let (selection, from) = (params.selection(&state.limits)?, params.removal_from()?);
     Media::of(&headers)?;
     object(&headers, &json!({ "removed": removal::delete(&state, &selection, from.as_ref()).await? }))
+}
+
+async fn delete_client(
+    State(state): State<QueryState>,
+    RawQuery(raw): RawQuery,
+    headers: HeaderMap,
+) -> Answer {
+    let params = params(raw.as_ref(), FORGET)?;
+    let (client, from) = (params.one_client()?, params.removal_from()?);
+    Media::of(&headers)?;
+    object(&headers, &json!({ "removed": removal::forget(&state, client, from.as_ref()).await? }))
 }
 
 async fn post_prune(State(state): State<QueryState>, RawQuery(raw): RawQuery, headers: HeaderMap) -> Answer {

@@ -242,6 +242,11 @@ impl Selection {
         name.or_else(base).or_else(|| pattern().map(|pattern| pattern.text.as_str()))
     }
 
+    /// The Tabs that are selected by their whole names.
+    pub(super) fn exactly_named(&self) -> impl Iterator<Item = &TabName> {
+        self.names.iter()
+    }
+
     pub(super) fn is_reserved_included(&self) -> bool {
         self.reserved
     }

@@ -232,3 +232,89 @@ async fn the_accounts_are_no_tab() {
     let has_some = async |vbucket: VBucket| !store.scan(vbucket, &keys).await.unwrap().is_empty();
     assert!(has_some(VBuckets::default().of(&TabName::new("hits1").unwrap())).await);
 }
+
+/// The answers, without the times and without one Client.
+async fn without_accounts(store: &Arc<MemoryStore>, kit: &Kit) -> (Vec<Value>, Vec<Value>) {
+    let with = answers(kit).await;
+    damage(store, |_| None).await;
+    (with, answers(&Kit::over(store.clone(), store.clone(), Limits::default())).await)
+}
+
+#[tokio::test]
+async fn a_client_that_is_forgotten_is_in_no_account_and_counts_anew() {
+    let (store, kit) = filled().await;
+    let before = kit.get("/v2/ledger").await.json()["totals"].clone();
+    let number = |totals: &Value, field: &str| totals[field].as_u64().unwrap();
+    let account = kit.get("/v2/ledger?client=web-7").await.json()["results"][0].clone();
+    let removed = kit.ask("DELETE", "/v2/clients?client=web-7", "*/*").await.json()["removed"].clone();
+    assert_eq!(removed["events"], account["folded"], "{removed}");
+    let after = kit.get("/v2/ledger").await.json();
+    for field in ["recorded", "folded"] {
+        assert_eq!(
+            number(&after["totals"], field),
+            number(&before, field) - number(&account, field),
+            "{field}"
+        );
+    }
+    let rows = after["results"].as_array().unwrap();
+    assert!(rows.len() == 59 && rows.iter().all(|row| row["client"] != "web-7"), "{after}");
+    let reserved = kit.get("/v2/projections?client=web-7&reserved=true").await.json();
+    assert_eq!(reserved["results"], json!([]), "nothing of it is left");
+    // A Server that had it in its caches, and all later commits, agree.
+    fold(&store, 77, vec![block("hits1", "web-7", &[1.0]), block("taba.recorded", "web-7", &[1.0])]).await;
+    let again = kit.get("/v2/ledger?client=web-7").await.json();
+    assert_eq!((&again["results"][0]["recorded"], &again["results"][0]["folded"]), (&json!(1), &json!(1)));
+    let (with, without) = without_accounts(&store, &kit).await;
+    assert_eq!(with, without);
+    for wrong in ["", "?client=", "?client=a%20b", "?client=a&client=b", "?client=a&re=true"] {
+        let answer = kit.ask("DELETE", &format!("/v2/clients{wrong}"), "*/*").await;
+        assert_eq!(answer.status.as_u16(), 400, "{wrong} {}", answer.text);
+    }
+}
+
+#[tokio::test]
+async fn what_a_server_writes_alone_is_refused_from_others_and_what_was_there_can_be_deleted() {
+    let (store, kit) = filled().await;
+    let before = kit.get("/v2/ledger").await.json();
+    let foreign = [
+        "taba.deleted",
+        "taba.clamped",
+        "taba.x",
+        "taba.dropped;where=server;why=full",
+        "taba.dropped;where=client;why=whim",
+    ];
+    let mut blocks: Vec<_> = foreign.iter().map(|tab| block(tab, "web-1", &[1e9])).collect();
+    blocks.push(block("taba.recorded", "taba.stream/x", &[1e9]));
+    fold(&store, 78, blocks).await;
+    let after = kit.get("/v2/ledger").await.json();
+    assert_eq!((&after["totals"], &after["results"]), (&before["totals"], &before["results"]));
+    let named = kit.names("/v2/names?reserved=true").await;
+    assert!(
+        !named.iter().any(|name| foreign.contains(&name.as_str()) && name != "taba.deleted"),
+        "{named:?}"
+    );
+    // An event of a Client that cannot be is counted as lost by its sender.
+    fold(&store, 79, vec![block("hits1", "taba.web", &[1.0, 2.0])]).await;
+    let streams = kit.get("/v2/ledger?re=true&client=taba.*").await.json();
+    assert_eq!(streams["results"][0]["client"], "taba.stream/000000000000004f", "{streams}");
+    assert_eq!(
+        streams["results"][0]["dropped"],
+        json!([{"where": "server", "why": "bad_name", "events": 2}])
+    );
+    // What somebody wrote before there was this rule.
+    for tab in ["taba.x;k=1", "taba.x;k=2", "taba.dropped;where=client;why=whim"] {
+        kit.count(tab, "web-1", &[5.0]).await;
+    }
+    let removed = kit
+        .ask("DELETE", "/v2/tabs?re=true&name=taba.x.*%7Ctaba.dropped;.*whim", "*/*")
+        .await
+        .json()["removed"]
+        .clone();
+    assert_eq!((&removed["states"], &removed["events"]), (&json!(3), &json!(0)), "{removed}");
+    let named = kit.names("/v2/names?reserved=true").await;
+    assert!(
+        named.contains(&"taba.recorded".to_owned()) && !named.iter().any(|name| name.starts_with("taba.x"))
+    );
+    let refused = kit.ask("DELETE", "/v2/tabs?name=taba.recorded", "*/*").await;
+    assert_eq!((refused.status.as_u16(), &refused.json()["reason"]), (400, &json!("reserved")));
+}

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use serde_json::json;
-use taba_core::VBucket;
+use taba_core::{VBucket, printable, printable_json};
 use taba_process::Exit;
 use taba_shard::migration::Head;
 use taba_shard::shard_map::ShardMap;
@@ -17,8 +17,9 @@ pub(super) fn line(config: &Config, text: &str) -> Outcome {
     if config.json { print(&json!({ "done": text }).to_string()) } else { print(text) }
 }
 
-/// Prints; nobody may be reading any more.
+/// Prints a line, or JSON; nobody may be reading any more. What Redis and others say acts on no terminal.
 pub(super) fn print(text: &str) -> Outcome {
+    let text = if text.starts_with('{') { printable_json(text) } else { printable(text) };
     match writeln!(std::io::stdout().lock(), "{text}") {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(Exit::Clean),
