@@ -137,6 +137,12 @@ impl Guarded {
         if self.is_read_back() { self.encode_readable(state).map(drop) } else { Ok(()) }
     }
 
+    /// Whether a State that was encoded like this can be read again. A Handler that was registered as closed is believed, but in
+    /// debug builds.
+    pub fn is_readable(&self, bytes: &[u8]) -> bool {
+        !self.is_read_back() || self.decode(self.version(), bytes).is_ok()
+    }
+
     fn is_read_back(&self) -> bool {
         !self.is_closed || cfg!(debug_assertions)
     }

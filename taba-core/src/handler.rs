@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 
+use postcard::ser_flavors::Flavor;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -322,7 +323,34 @@ pub trait Handler: Send + Sync + 'static {
 
 /// Encodes a State: postcard of its serde form.
 pub fn encode_state<S: State>(state: &S) -> Vec<u8> {
-    postcard::to_stdvec(state).expect("plain data encodes into memory")
+    postcard::serialize_with_flavor(state, StateWriter(Vec::with_capacity(ENCODED_BYTES)))
+        .expect("plain data encodes into memory")
+}
+
+/// Room for a State with little in it, so that encoding it allocates once.
+const ENCODED_BYTES: usize = 64;
+
+/// Bytes that postcard writes.
+struct StateWriter(Vec<u8>);
+
+impl Flavor for StateWriter {
+    type Output = Vec<u8>;
+
+    #[inline]
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.push(byte);
+        Ok(())
+    }
+
+    #[inline]
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<Vec<u8>> {
+        Ok(self.0)
+    }
 }
 
 /// Decodes a State that `version` of the Handler wrote.

@@ -19,6 +19,10 @@ use crate::store_id::StoreId;
 use crate::vbucket::{VBucket, VBuckets};
 
 /// A store in the memory of this process: gone when the process is.
+///
+/// # Cost
+/// A State of one part takes its bytes and about 100 more; they are copied for each who reads them. Keys are kept as they came with the first commit: names are shared among
+/// States if whoever commits shares them, as a Server does.
 #[derive(Debug)]
 pub struct MemoryStore {
     vbuckets: VBuckets,
@@ -34,8 +38,8 @@ struct VBucketContent {
     tabs: BTreeMap<TabName, TabType>,
     /// The version of the last commit that changed them.
     tabs_since: Version,
-    /// The parts of each, ascending: nearly always one.
-    states: BTreeMap<StateKey, Vec<(Part, Bytes)>>,
+    /// The parts of a State stand in a row. One allocation each, and nothing to spare: there are millions.
+    states: BTreeMap<(StateKey, Part), Box<[u8]>>,
 }
 
 impl Default for MemoryStore {
@@ -77,13 +81,14 @@ impl VBucketContent {
             set(&mut self.tabs, tab, tab_type);
         }
         for (key, part, bytes) in commit.states {
-            let parts = self.states.entry(key.clone()).or_default();
-            set_part(parts, part, bytes);
-            if parts.is_empty() {
-                self.states.remove(&key);
-            }
+            // Nobody else has them: they are not copied.
+            set(&mut self.states, (key, part), bytes.map(|bytes| Vec::from(bytes).into_boxed_slice()));
         }
         Committed::Done
+    }
+
+    fn parts(&self, key: &StateKey) -> impl Iterator<Item = (&(StateKey, Part), &Box<[u8]>)> {
+        self.states.range((key.clone(), Part(0))..=(key.clone(), Part(u16::MAX)))
     }
 }
 
@@ -92,18 +97,6 @@ fn set<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
         Some(value) => map.insert(key, value),
         None => map.remove(&key),
     };
-}
-
-fn set_part(parts: &mut Vec<(Part, Bytes)>, part: Part, bytes: Option<Bytes>) {
-    match (parts.binary_search_by_key(&part, |(part, _)| *part), bytes) {
-        (Ok(place), Some(bytes)) => parts[place].1 = bytes,
-        (Ok(place), None) => drop(parts.remove(place)),
-        (Err(place), Some(bytes)) => {
-            parts.reserve_exact(1);
-            parts.insert(place, (part, bytes));
-        }
-        (Err(_), None) => {}
-    }
 }
 
 #[async_trait]
@@ -120,8 +113,7 @@ impl Store for MemoryStore {
         let slice = self.slice(vbucket);
         let tabs = wanted.tabs.iter().filter_map(|tab| Some((tab.clone(), slice.tabs.get(tab)?.clone())));
         let states = wanted.states.iter().flat_map(|key| {
-            let parts = slice.states.get(key).into_iter().flatten();
-            parts.map(|(part, bytes)| (key.clone(), *part, bytes.clone()))
+            slice.parts(key).map(|((key, part), bytes)| (key.clone(), *part, Bytes::copy_from_slice(bytes)))
         });
         let is_known = wanted.known == Some(slice.version);
         let marks_max = if is_known { 0 } else { usize::MAX };
@@ -173,32 +165,35 @@ impl Store for MemoryStore {
     async fn page(&self, vbucket: VBucket, scan: &Scan) -> Result<Page, StoreError> {
         let slice = self.slice(vbucket);
         let from = match (&scan.after, &scan.tab) {
-            (Some(after), _) => Bound::Excluded(after.clone()),
-            (None, Some(tab)) => Bound::Included(StateKey::first_of(tab)),
+            (Some(after), _) => Bound::Excluded((after.clone(), Part(u16::MAX))),
+            (None, Some(tab)) => Bound::Included((StateKey::first_of(tab), Part(0))),
             (None, None) => Bound::Unbounded,
         };
         let found = slice
             .states
             .range((from, Bound::Unbounded))
-            .skip_while(|(key, _)| scan.tab.as_ref().is_some_and(|tab| key.tab < *tab))
-            .take_while(|(key, _)| scan.tab.as_ref().is_none_or(|tab| key.tab == *tab))
-            .take(scan.limit)
-            .map(|(key, parts)| Scanned {
-                key: key.clone(),
-                parts: match scan.what {
-                    ScanWhat::Keys => Vec::new(),
-                    ScanWhat::States => parts.clone(),
-                },
-            });
-        Ok(Page::new(Some(slice.version), found.collect()))
+            .skip_while(|((key, _), _)| scan.tab.as_ref().is_some_and(|tab| key.tab < *tab))
+            .take_while(|((key, _), _)| scan.tab.as_ref().is_none_or(|tab| key.tab == *tab));
+        let mut states: Vec<Scanned> = Vec::new();
+        for ((key, part), bytes) in found {
+            if states.last().is_none_or(|last| last.key != *key) {
+                if states.len() == scan.limit {
+                    break;
+                }
+                states.push(Scanned::new(key.clone(), Vec::new()));
+            }
+            if let (ScanWhat::States, Some(state)) = (scan.what, states.last_mut()) {
+                state.parts.push((*part, Bytes::copy_from_slice(bytes)));
+            }
+        }
+        Ok(Page::new(Some(slice.version), states))
     }
 
     async fn peek(&self, peeks: &[Peek]) -> Vec<Result<Peeked, StoreError>> {
         let peek = |Peek { vbucket, states }: &Peek| {
             let slice = self.slice(*vbucket);
-            let whole = |key| {
-                let parts = slice.states.get(key)?.first();
-                parts.filter(|(part, _)| *part == Part::WHOLE).map(|(_, bytes)| bytes.clone())
+            let whole = |key: &StateKey| {
+                slice.states.get(&(key.clone(), Part::WHOLE)).map(|bytes| Bytes::copy_from_slice(bytes))
             };
             let peeked = Peeked::new(slice.version, states.iter().map(whole).collect());
             Ok(peeked.with_tabs_since(slice.tabs_since))

@@ -94,6 +94,11 @@ impl Registry {
         RegistryBuilder { handlers }
     }
 
+    /// The name of a Tab type that is in the table: one text, shared by all who ask.
+    pub fn tab_type(&self, tab_type: &str) -> Option<&TabType> {
+        self.0.get_key_value(tab_type).map(|(name, _)| name)
+    }
+
     /// The Handler of a Tab type.
     pub fn get(&self, tab_type: &str) -> Option<&Arc<dyn AnyHandler>> {
         self.0.get(tab_type).map(|registered| &registered.handler)

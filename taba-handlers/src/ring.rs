@@ -5,6 +5,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use serde::de::{DeserializeSeed, Error, SeqAccess, Visitor};
+use serde::ser::SerializeSeq;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use taba_core::State;
 
@@ -49,7 +50,7 @@ impl<S: State> Ring<S> {
     }
 
     /// The buckets that are held, newest first, by how far they are before the newest.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (u16, &S)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u16, &S)> + Clone {
         self.places.iter().rev().map(|place| self.back(*place)).zip(self.states.iter().rev())
     }
 
@@ -153,7 +154,7 @@ impl<S: State> Ring<S> {
     }
 
     /// The buckets that are written, newest first: the newest, and all that are not in their default State.
-    fn written(&self) -> impl Iterator<Item = (u16, &S)> {
+    fn written(&self) -> impl Iterator<Item = (u16, &S)> + Clone {
         self.iter().filter(|(back, state)| *back == 0 || **state != S::default())
     }
 }
@@ -172,16 +173,48 @@ impl<S: State + HeapBytes> HeapBytes for Ring<S> {
 
 impl<S: State> Serialize for Ring<S> {
     fn serialize<Z: Serializer>(&self, serializer: Z) -> Result<Z::Ok, Z::Error> {
-        let mut runs: Vec<(u16, Vec<&S>)> = Vec::new();
-        let mut end = 0;
-        for (back, state) in self.written() {
-            match runs.last_mut() {
-                Some((_, run)) if back == end => run.push(state),
-                _ => runs.push((back - end, vec![state])),
+        (self.newest().unwrap_or(0), Runs(self)).serialize(serializer)
+    }
+}
+
+/// The buckets that are written, in runs without a gap: how many are left out before each, and its States.
+struct Runs<'a, S>(&'a Ring<S>);
+
+/// The first of these buckets.
+struct Run<I> {
+    buckets: I,
+    len: usize,
+}
+
+impl<S: State> Serialize for Runs<'_, S> {
+    fn serialize<Z: Serializer>(&self, serializer: Z) -> Result<Z::Ok, Z::Error> {
+        let is_first = |end: &mut Option<u16>, (back, _): (u16, &S)| {
+            Some(u64::from(end.replace(back + 1) != Some(back)))
+        };
+        let runs: u64 = self.0.written().scan(None, is_first).sum();
+        let mut seq = serializer.serialize_seq(Some(runs as usize))?;
+        let (mut rest, mut end) = (self.0.written().peekable(), 0);
+        while let Some((back, _)) = rest.peek() {
+            let (first, left_out) = (*back, *back - end);
+            let buckets = rest.clone();
+            end = first;
+            while rest.next_if(|(back, _)| *back == end).is_some() {
+                end += 1;
             }
-            end = back + 1;
+            let len = usize::from(end - first);
+            seq.serialize_element(&(left_out, Run { buckets, len }))?;
         }
-        (self.newest().unwrap_or(0), runs).serialize(serializer)
+        seq.end()
+    }
+}
+
+impl<'a, S: State, I: Iterator<Item = (u16, &'a S)> + Clone> Serialize for Run<I> {
+    fn serialize<Z: Serializer>(&self, serializer: Z) -> Result<Z::Ok, Z::Error> {
+        let mut seq = serializer.serialize_seq(Some(self.len))?;
+        for (_, state) in self.buckets.clone().take(self.len) {
+            seq.serialize_element(state)?;
+        }
+        seq.end()
     }
 }
 

@@ -1,5 +1,6 @@
 //! [`Book`]: the accounts of one VBucket as whoever commits to it holds them, and what a commit changes in them.
 
+use std::collections::btree_map::Entry as Slot;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
@@ -11,8 +12,8 @@ use super::{AccountsHead, Group, decode, encode, key, place_of};
 const SPLITS_MAX: u64 = 16;
 /// Pairs of a commit that the accounts may need beside a group for each Client: the head, and two for each split.
 pub(crate) const ACCOUNT_PAIRS: usize = 1 + 2 * SPLITS_MAX as usize;
-/// The estimated size of a decoded group relative to its encoding.
-const WEIGHT_PER_BYTE: usize = 5;
+/// Bytes of a group in the tables besides its own, about.
+const WEIGHT_PER_GROUP: usize = 100;
 
 /// The accounts of a VBucket, as far as they are loaded.
 #[derive(Default)]
@@ -29,19 +30,13 @@ pub(crate) enum Book {
 #[derive(Default)]
 pub(crate) struct Accounts {
     head: AccountsHead,
-    groups: BTreeMap<u64, CachedGroup>,
-    /// Bytes of these groups, encoded.
+    /// The groups, as they are stored: decoded they take five times as much.
+    groups: BTreeMap<u64, Bytes>,
+    /// Bytes of these groups.
     bytes: usize,
-    /// Groups that are changed.
-    changed: BTreeSet<u64>,
+    /// Groups that are changed, decoded.
+    changed: BTreeMap<u64, Group>,
     is_head_changed: bool,
-}
-
-#[derive(Default)]
-struct CachedGroup {
-    clients: Group,
-    /// Bytes of it, encoded.
-    bytes: usize,
 }
 
 /// What a commit changes for one Client.
@@ -69,13 +64,12 @@ impl Book {
             dropped_at: next,
             ..AccountsHead::default()
         };
-        let mut groups = BTreeMap::<u64, CachedGroup>::new();
+        let mut changed = BTreeMap::<u64, Group>::new();
         for (client, entry) in clients {
             head.totals.add(&entry);
-            groups.entry(head.place(&client)).or_default().clients.insert(client, entry);
+            changed.entry(head.place(&client)).or_default().insert(client, entry);
         }
-        let changed = groups.keys().copied().collect();
-        Self::Kept(Accounts { head, groups, bytes: 0, changed, is_head_changed: true })
+        Self::Kept(Accounts { head, changed, is_head_changed: true, ..Accounts::default() })
     }
 
     /// Adds the head to what is to be loaded, unless it is here, and the first group: where there are few Clients, it is all.
@@ -118,14 +112,12 @@ impl Book {
 
     fn load_group(&mut self, place: u64, bytes: Option<&Bytes>) {
         let Self::Kept(accounts) = self else { return };
-        let group = bytes.map_or_else(|| Some(Group::new()), decode);
-        match group {
-            Some(clients) => {
-                let bytes = bytes.map_or(0, Bytes::len);
-                let before = accounts.groups.insert(place, CachedGroup { clients, bytes });
-                accounts.bytes = accounts.bytes + bytes - before.map_or(0, |before| before.bytes);
+        match bytes {
+            None => accounts.put(place, Bytes::new()),
+            Some(bytes) if decode::<Group>(bytes).is_some() => {
+                accounts.put(place, Bytes::copy_from_slice(bytes));
             }
-            None => *self = Self::NotKept { has_head: true },
+            Some(_) => *self = Self::NotKept { has_head: true },
         }
     }
 
@@ -186,7 +178,7 @@ impl Book {
     /// The estimated size in memory, in bytes.
     pub(crate) fn weight(&self) -> usize {
         let Self::Kept(accounts) = self else { return 0 };
-        WEIGHT_PER_BYTE * accounts.bytes
+        accounts.bytes + accounts.groups.len() * WEIGHT_PER_GROUP
     }
 }
 
@@ -202,9 +194,17 @@ impl Accounts {
         (0..SPLITS_MAX).map_while(move |more| head(more).next_to_split()).filter(move |place| *place <= known)
     }
 
+    /// Keeps the bytes of a group; none: it is empty.
+    fn put(&mut self, place: u64, bytes: Bytes) {
+        self.bytes += bytes.len();
+        let before = self.groups.insert(place, bytes);
+        self.bytes -= before.map_or(0, |before| before.len());
+    }
+
+
     fn change(&mut self, client: &ClientId, change: &AccountChange, next: Version) -> Option<()> {
         let place = self.head.place(client);
-        let group = &mut self.groups.get_mut(&place)?.clients;
+        let group = to_change(&mut self.changed, &self.groups, place)?;
         let totals = &mut self.head.totals;
         let is_new = !group.contains_key(client);
         let entry = group.entry(client.clone()).or_default();
@@ -233,7 +233,6 @@ impl Accounts {
             (false, true) => self.head.clients.saturating_sub(1),
             _ => self.head.clients,
         };
-        self.changed.insert(place);
         self.is_head_changed = true;
         Some(())
     }
@@ -242,16 +241,13 @@ impl Accounts {
     fn split(&mut self) {
         for _ in 0..SPLITS_MAX {
             let Some(source) = self.head.next_to_split() else { return };
-            let Some(group) = self.groups.get_mut(&source) else { return };
+            let Some(group) = to_change(&mut self.changed, &self.groups, source) else { return };
             self.head.more_groups += 1;
             let head = &self.head;
-            let (stay, go) = std::mem::take(&mut group.clients)
-                .into_iter()
-                .partition(|(client, _)| head.place(client) == source);
-            group.clients = stay;
-            let new = head.groups();
-            self.groups.insert(new, CachedGroup { clients: go, bytes: 0 });
-            self.changed.extend([source, new]);
+            let (stay, go) =
+                std::mem::take(group).into_iter().partition(|(client, _)| head.place(client) == source);
+            *group = stay;
+            self.changed.insert(head.groups(), go);
             self.is_head_changed = true;
         }
     }
@@ -262,13 +258,26 @@ impl Accounts {
         if self.is_head_changed {
             out.push((key(0), Part::WHOLE, Some(encode(&self.head))));
         }
-        for place in &self.changed {
-            let Some(group) = self.groups.get_mut(place) else { continue };
-            let bytes = encode(&group.clients);
-            self.bytes = self.bytes + bytes.len() - group.bytes;
-            group.bytes = bytes.len();
-            out.push((key(*place), Part::WHOLE, Some(bytes)));
+        let written: Vec<_> = self.changed.iter().map(|(place, group)| (*place, encode(group))).collect();
+        for (place, bytes) in written {
+            self.put(place, bytes.clone());
+            out.push((key(place), Part::WHOLE, Some(bytes)));
         }
         out
+    }
+}
+
+/// A group that is loaded, decoded.
+fn to_change<'a>(
+    changed: &'a mut BTreeMap<u64, Group>,
+    groups: &BTreeMap<u64, Bytes>,
+    place: u64,
+) -> Option<&'a mut Group> {
+    match changed.entry(place) {
+        Slot::Occupied(group) => Some(group.into_mut()),
+        Slot::Vacant(slot) => {
+            let bytes = groups.get(&place)?;
+            Some(slot.insert(if bytes.is_empty() { Group::new() } else { decode(bytes)? }))
+        }
     }
 }

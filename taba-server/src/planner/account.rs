@@ -11,7 +11,7 @@ use crate::accounts::{AccountChange, is_note, note_total};
 
 /// Adds to `wanted` the accounts that the commit changes, as far as they are not here.
 pub(super) fn touch(cache: &Cache, plan: &CommitPlan, wanted: &mut Wanted) {
-    let of_states = cache.changed_states().map(|(key, _, _)| &key.client);
+    let of_states = cache.changed_states().map(|(_, client, _)| client);
     cache.book.touch(of_states.chain(plan.notes.keys().map(|(_, client)| client)), wanted);
 }
 
@@ -19,20 +19,20 @@ pub(super) fn touch(cache: &Cache, plan: &CommitPlan, wanted: &mut Wanted) {
 pub(super) fn apply(cache: &mut Cache, next: Version, now: Timestamp) {
     let mut changes: BTreeMap<ClientId, AccountChange> = BTreeMap::new();
     let mut is_known = true;
-    for (key, live, stored) in cache.changed_states() {
-        let is_reserved = key.tab.is_reserved();
-        if is_reserved && !(is_note(&key.tab) && live.tab_type.as_str() == ledger::TAB_TYPE) {
+    for (tab, client, live) in cache.changed_states() {
+        let is_reserved = tab.is_reserved();
+        if is_reserved && !(is_note(tab) && live.tab_type.as_str() == ledger::TAB_TYPE) {
             continue;
         }
-        let change = changes.entry(key.client.clone()).or_default();
+        let change = changes.entry(client.clone()).or_default();
         if is_reserved {
             match note_total(&live.handler, live.state(), now) {
-                Ok(total) => _ = change.notes.insert(key.tab.clone(), total),
+                Ok(total) => _ = change.notes.insert(tab.clone(), total),
                 Err(_) => is_known = false,
             }
         } else {
-            change.states += i64::from(stored.is_none());
-            change.events += i128::from(live.events) - i128::from(stored.unwrap_or(0));
+            change.states += i64::from(live.stored_events.is_none());
+            change.events += i128::from(live.events) - i128::from(live.stored_events.unwrap_or(0));
         }
     }
     if is_known {

@@ -1,24 +1,33 @@
-//! [`Cache`]: the decoded States, Tab types and marks of one VBucket. It can be dropped at any time, and is whenever
-//! it may differ from the store.
+//! [`Cache`]: the States, Tab types and marks of one VBucket. It can be dropped at any time, and is whenever it may
+//! differ from the store.
+//!
+//! **Packed.** States that are used often stay decoded. All others are kept [`Packed`], encoded as they are stored, and are decoded
+//! when they are used: a State of one event takes 600 bytes decoded. *Often* is twice within [a few seconds](attempts::OFTEN). A State that is used
+//! rarely is packed by the commit that writes it, which has encoded it anyway; one that was used often, by a later commit.
 
-use std::collections::HashMap;
+mod attempts;
+mod names;
+mod small;
+
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 use taba_core::ledger::Why;
 use taba_core::{
-    ClientId, HandlerError, Loaded, Panicked, Part, Registry, StateKey, TabName, TabType, Version, Wanted,
-    ledger,
+    ClientId, HandlerError, Loaded, Panicked, Part, Registry, StateKey, TabName, TabType, Timestamp, Version,
+    Wanted, ledger,
 };
 
+use self::attempts::Attempts;
+pub(super) use self::names::StateId;
+use self::names::{ByState, Names, table_bytes};
 use super::live::{BaseChange, CachedSlot, DecodedState, decode};
 use super::marks::Marks;
 use crate::accounts::Book;
 use crate::panics::HandlerPanic;
 
-/// The estimated size of a decoded State relative to its encoding, if its Handler does not say it.
-const WEIGHT_PER_BYTE: usize = 3;
-/// The estimated size of a State's table entries.
-const WEIGHT_PER_STATE: usize = 416;
+/// Decoded States that a commit looks at, besides as many as it writes, to pack those that are not used any more.
+const LOOKS: usize = 16;
 
 /// The cached content of one VBucket at one version.
 #[derive(Default)]
@@ -27,20 +36,24 @@ pub(super) struct Cache {
     pub(super) version: Option<Version>,
     pub(super) marks: Marks,
     pub(super) book: Book,
-    tabs: HashMap<TabName, CachedTab>,
-    /// One table for all: one for each Tab would take twice the memory where Tabs have one Client.
-    states: HashMap<StateKey, CachedState>,
+    tab_names: Names<TabName>,
+    /// By the number of their name.
+    tabs: Vec<CachedTab>,
+    clients: Names<ClientId>,
+    states: ByState<CachedState>,
     /// States changed since the last commit, distinct.
-    changed: Vec<StateKey>,
+    changed: Vec<StateId>,
     /// Tabs whose type is new since the last commit, distinct.
-    new_tabs: Vec<TabName>,
-    /// Counts the attempts to commit, for "least recently used".
-    attempt: u64,
-    weight: usize,
+    new_tabs: Vec<u32>,
+    /// All States that are decoded, distinct, and perhaps some that were.
+    decoded: VecDeque<StateId>,
+    /// Bytes that States take besides their place in the table.
+    heap: usize,
+    attempts: Attempts,
     /// Whether Handlers work on copies, whose results are kept only on success.
     pub(super) is_careful: bool,
-    /// A Handler panicked in an attempt that was not careful: States may be inconsistent, and nothing here may be
-    /// committed.
+    /// A Handler panicked in an attempt that was not careful, or a packed State could not be read: States may be inconsistent, and
+    /// nothing here may be committed.
     pub(super) is_poisoned: bool,
     /// Whether a loaded State may be [newer](CachedSlot::Newer) than this build.
     pub(super) has_newer: bool,
@@ -49,26 +62,22 @@ pub(super) struct Cache {
 }
 
 /// What is known of a Tab.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct CachedTab {
     known: bool,
     tab_type: Option<TabType>,
     /// The last attempt that used it.
-    used: u64,
-    /// The number of its States that are cached.
-    states: usize,
+    used: u32,
 }
 
 struct CachedState {
     slot: CachedSlot,
     /// The last attempt that used it.
-    used: u64,
-    changed: bool,
-    /// Events in it as it is stored; `None`: it is not.
-    stored_events: Option<u64>,
-    /// Whether a State from outside was merged into it since the last commit.
-    is_merged: bool,
-    weight: usize,
+    used: u32,
+    /// Whether it was used not long before that.
+    is_used_often: bool,
+    /// Whether it is in [`Cache::decoded`].
+    is_listed: bool,
 }
 
 /// What changed with a State.
@@ -85,6 +94,7 @@ type ChangedState = (StateKey, Part, Option<Bytes>);
 
 /// A State's slot, with the type of its Tab.
 pub(super) struct CacheEntry<'a> {
+    pub(super) id: StateId,
     pub(super) tab_type: &'a mut Option<TabType>,
     pub(super) slot: &'a mut CachedSlot,
 }
@@ -99,16 +109,40 @@ pub struct UnreadableState {
     pub why: Why,
 }
 
+// In a table of millions.
+const _: () = assert!(size_of::<(StateId, CachedState)>() == 40);
+
+impl CachedState {
+    fn new(slot: CachedSlot, used: u32) -> Self {
+        Self { slot, used, is_used_often: false, is_listed: false }
+    }
+
+    /// Bytes that it takes besides its place in the table.
+    fn heap(&self) -> usize {
+        match &self.slot {
+            CachedSlot::Live(live) => live.weight(),
+            CachedSlot::Packed(packed) => packed.weight(),
+            _ => 0,
+        }
+    }
+}
+
 impl Cache {
-    /// Its estimated size in bytes.
+    /// Its size in bytes; what Handlers do not tell is estimated.
     pub(super) fn weight(&self) -> usize {
-        self.weight + self.book.weight()
+        table_bytes::<(StateId, CachedState)>(self.states.capacity())
+            + self.heap
+            + self.decoded.capacity() * size_of::<StateId>()
+            + self.tabs.capacity() * size_of::<CachedTab>()
+            + self.tab_names.weight()
+            + self.clients.weight()
+            + self.book.weight()
     }
 
     /// Empties the cache.
     pub(super) fn reset(&mut self) {
         let panics = std::mem::take(&mut self.panics);
-        *self = Self { attempt: self.attempt, panics, ..Self::default() };
+        *self = Self { attempts: self.attempts, panics, ..Self::default() };
     }
 
     /// Invalidates the cache; keeps what the next load may confirm.
@@ -134,20 +168,31 @@ impl Cache {
     }
 
     /// Begins another attempt to commit.
-    pub(super) fn begin(&mut self, is_careful: bool) {
-        self.attempt += 1;
+    pub(super) fn begin(&mut self, is_careful: bool, now: Timestamp) {
+        if self.attempts.is_over() {
+            self.invalidate();
+            self.attempts = Attempts::default();
+        }
+        self.attempts.begin(now);
         self.is_careful = is_careful;
+    }
+
+    /// The number of a Tab, whose place there is then.
+    fn tab(&mut self, tab: &TabName) -> u32 {
+        let number = self.tab_names.number(tab);
+        if self.tabs.len() == number as usize {
+            self.tabs.push(CachedTab::default());
+        }
+        number
     }
 
     /// Marks a State as needed in this attempt; adds to `wanted` what has to be loaded. Returns the pairs of a commit
     /// that the State may need beyond those already counted.
     pub(super) fn touch(&mut self, tab: &TabName, client: &ClientId, wanted: &mut Wanted) -> usize {
-        let attempt = self.attempt;
+        let attempt = self.attempts.now;
         let mut pairs = 0;
-        if !self.tabs.contains_key(tab) {
-            self.tabs.insert(tab.clone(), CachedTab::default());
-        }
-        let entry = self.tabs.get_mut(tab).expect("it was inserted above");
+        let id = StateId { tab: self.tab(tab), client: self.clients.number(client) };
+        let entry = &mut self.tabs[id.tab as usize];
         if entry.used != attempt {
             entry.used = attempt;
             pairs += usize::from(entry.tab_type.is_none());
@@ -155,28 +200,21 @@ impl Cache {
                 wanted.tabs.push(tab.clone());
             }
         }
-        let key = StateKey { tab: tab.clone(), client: client.clone() };
-        if let Some(state) = self.states.get_mut(&key) {
-            pairs += usize::from(state.used != attempt);
-            if state.used != attempt && matches!(state.slot, CachedSlot::Unknown) {
-                wanted.states.push(key);
-            }
+        let mut is_new = false;
+        let state = self.states.entry(id).or_insert_with(|| {
+            is_new = true;
+            CachedState::new(CachedSlot::Unknown, attempt)
+        });
+        if state.used != attempt {
+            state.is_used_often = self.attempts.is_recent(state.used);
             state.used = attempt;
-        } else {
-            let weight = WEIGHT_PER_STATE;
-            self.weight += weight;
-            let state = CachedState {
-                slot: CachedSlot::Unknown,
-                used: attempt,
-                changed: false,
-                stored_events: None,
-                is_merged: false,
-                weight,
-            };
-            entry.states += 1;
-            self.states.insert(key.clone(), state);
-            wanted.states.push(key);
+            is_new = matches!(state.slot, CachedSlot::Unknown);
             pairs += 1;
+        } else if is_new {
+            pairs += 1;
+        }
+        if is_new {
+            wanted.states.push(StateKey { tab: tab.clone(), client: client.clone() });
         }
         pairs
     }
@@ -199,10 +237,13 @@ impl Cache {
         self.version = Some(loaded.version);
         self.book.load(wanted, loaded);
         for tab in &wanted.tabs {
-            self.tabs.entry(tab.clone()).or_default().known = true;
+            let tab = self.tab(tab);
+            self.tabs[tab as usize].known = true;
         }
         for (tab, tab_type) in &loaded.tabs {
-            self.tabs.entry(tab.clone()).or_default().tab_type = Some(tab_type.clone());
+            let tab = self.tab(tab);
+            let shared = handlers.tab_type(tab_type.as_str()).unwrap_or(tab_type);
+            self.tabs[tab as usize].tab_type = Some(shared.clone());
         }
         let is_state = |key: &StateKey| key.tab.as_str() != ledger::ACCOUNTS;
         for key in wanted.states.iter().filter(|key| is_state(key)) {
@@ -226,55 +267,81 @@ impl Cache {
     }
 
     fn put(&mut self, key: &StateKey, slot: CachedSlot) {
-        let attempt = self.attempt;
-        let weight = weight_of(&slot);
-        let stored_events = if let CachedSlot::Live(live) = &slot { Some(live.events) } else { None };
-        let state =
-            CachedState { slot, used: attempt, changed: false, stored_events, is_merged: false, weight };
-        let before = self.states.insert(key.clone(), state);
-        self.tabs.entry(key.tab.clone()).or_default().states += usize::from(before.is_none());
-        self.weight = self.weight + weight - before.map_or(0, |state| state.weight);
+        let id = StateId { tab: self.tab(&key.tab), client: self.clients.number(&key.client) };
+        let attempt = self.attempts.now;
+        let state = self.states.entry(id).or_insert_with(|| CachedState::new(CachedSlot::Unknown, attempt));
+        self.heap -= state.heap();
+        state.slot = slot;
+        if let CachedSlot::Live(live) = &mut state.slot {
+            live.weigh();
+        }
+        self.heap += state.heap();
+        list(&mut self.decoded, id, state);
     }
 
-    /// The slot of a State that was touched and loaded.
-    pub(super) fn entry(&mut self, tab: &TabName, client: &ClientId) -> CacheEntry<'_> {
-        let entry = self.tabs.get_mut(tab).expect("a State is touched before it is folded into");
-        let key = StateKey { tab: tab.clone(), client: client.clone() };
-        let state = self.states.get_mut(&key).expect("a State is touched before it is folded into");
+    /// The slot of a State that was touched and loaded, decoded.
+    pub(super) fn entry(&mut self, tab: &TabName, client: &ClientId, handlers: &Registry) -> CacheEntry<'_> {
+        let id = self.tab_names.find(tab).zip(self.clients.find(client));
+        let (tab, client) = id.expect("a State is touched before it is folded into");
+        let id = StateId { tab, client };
+        let state = self.states.get_mut(&id).expect("a State is touched before it is folded into");
+        let tab_type = &mut self.tabs[tab as usize].tab_type;
         debug_assert!(
             !matches!(state.slot, CachedSlot::Unknown),
             "a State is loaded before it is folded into"
         );
-        CacheEntry { tab_type: &mut entry.tab_type, slot: &mut state.slot }
+        if let CachedSlot::Packed(packed) = &state.slot {
+            let found = tab_type.as_ref().and_then(|tab_type| {
+                let handler = handlers.guarded(tab_type.as_str())?;
+                packed.unpack(tab_type.clone(), handler).ok()
+            });
+            self.heap -= state.heap();
+            state.slot = match found {
+                Some(mut live) => {
+                    live.weigh();
+                    CachedSlot::Live(Box::new(live))
+                }
+                // It was encoded here. All is loaded again, and what is stored says what there is.
+                None => {
+                    self.is_poisoned = true;
+                    CachedSlot::Absent
+                }
+            };
+            self.heap += state.heap();
+            list(&mut self.decoded, id, state);
+        }
+        CacheEntry { id, tab_type, slot: &mut state.slot }
     }
 
     /// Marks the State as changed.
-    pub(super) fn set_changed(&mut self, tab: &TabName, client: &ClientId, by: StateChange) {
-        let key = StateKey { tab: tab.clone(), client: client.clone() };
-        let state = self.states.get_mut(&key).expect("a State is touched before it is changed");
-        if !state.changed {
-            state.changed = true;
-            self.changed.push(key);
+    pub(super) fn set_changed(&mut self, id: StateId, by: StateChange) {
+        let state = self.states.get_mut(&id).expect("a State is touched before it is changed");
+        list(&mut self.decoded, id, state);
+        let CachedSlot::Live(live) = &mut state.slot else {
+            unreachable!("only a live State is changed")
+        };
+        if !live.is_changed {
+            live.is_changed = true;
+            self.changed.push(id);
         }
-        state.is_merged |= by.is_merge;
+        live.is_merged |= by.is_merge;
         if by.is_new_tab {
-            self.new_tabs.push(tab.clone());
+            self.new_tabs.push(id.tab);
         }
     }
 
-    /// The States that are changed, and how many events each has as it is stored; `None`: it is not.
-    pub(super) fn changed_states(&self) -> impl Iterator<Item = (&StateKey, &DecodedState, Option<u64>)> {
-        self.changed.iter().filter_map(|key| {
-            let entry = self.states.get(key)?;
-            let CachedSlot::Live(live) = &entry.slot else { return None };
-            Some((key, live, entry.stored_events))
+    /// The States that are changed.
+    pub(super) fn changed_states(&self) -> impl Iterator<Item = (&TabName, &ClientId, &DecodedState)> {
+        self.changed.iter().filter_map(|id| {
+            let CachedSlot::Live(live) = &self.states.get(id)?.slot else { return None };
+            Some((self.tab_names.name(id.tab), self.clients.name(id.client), &**live))
         })
     }
 
     /// The types of Tabs to commit.
     pub(super) fn new_tabs(&self) -> Vec<(TabName, Option<TabType>)> {
-        let type_of = |tab| self.tabs.get(tab).and_then(|entry| entry.tab_type.clone());
-        self.new_tabs.iter().map(|tab| (tab.clone(), type_of(tab))).collect()
+        let entry = |tab: &u32| (self.tab_names.name(*tab).clone(), self.tabs[*tab as usize].tab_type.clone());
+        self.new_tabs.iter().map(entry).collect()
     }
 
     /// The parts of States to commit, encoded: one pair for each State, and `spare` more. If the commit is not done, the cache is to be
@@ -285,27 +352,39 @@ impl Cache {
     pub(super) fn encode_changed(&mut self, spare: usize) -> Result<Vec<ChangedState>, Option<HandlerPanic>> {
         let mut out = Vec::with_capacity(self.changed.len());
         let pairs_max = self.changed.len() + spare;
-        for (place, key) in self.changed.iter().enumerate() {
+        for (place, id) in self.changed.iter().enumerate() {
             let has_room = out.len() + self.changed.len() - place < pairs_max;
-            let entry = self.states.get_mut(key).expect("what is changed stays until it is committed");
-            let CachedSlot::Live(live) = &mut entry.slot else {
+            let state = self.states.get_mut(id).expect("what is changed stays until it is committed");
+            let before = state.heap();
+            let CachedSlot::Live(live) = &mut state.slot else {
                 unreachable!("only a live State is changed")
             };
-            let written = live.write(entry.is_merged, has_room).map_err(|error| match error {
+            let tab_type = &self.tabs[id.tab as usize].tab_type;
+            let is_to_pack = !state.is_used_often && tab_type.as_ref() == Some(&live.tab_type);
+            let written = live.write(has_room, is_to_pack).map_err(|error| match error {
                 HandlerError::Panicked(panicked) => {
                     Some(HandlerPanic { tab_type: live.tab_type.clone(), panicked })
                 }
                 _ => None,
             })?;
-            out.push((key.clone(), Part::WHOLE, Some(written.whole)));
-            match written.base {
-                BaseChange::None => {}
-                BaseChange::Set(bytes) => out.push((key.clone(), Part::BASE, Some(bytes))),
-                BaseChange::Remove => out.push((key.clone(), Part::BASE, None)),
+            match written.packed {
+                Some(packed) => state.slot = CachedSlot::Packed(packed),
+                None => live.weigh(),
             }
-            let weight = weight_of(&entry.slot);
-            self.weight = self.weight + weight - entry.weight;
-            entry.weight = weight;
+            self.heap = self.heap + state.heap() - before;
+            let (tab, client) = (self.tab_names.name(id.tab), self.clients.name(id.client));
+            let key = StateKey { tab: tab.clone(), client: client.clone() };
+            match written.base {
+                BaseChange::None => out.push((key, Part::WHOLE, Some(written.whole))),
+                BaseChange::Set(bytes) => {
+                    out.push((key.clone(), Part::WHOLE, Some(written.whole)));
+                    out.push((key, Part::BASE, Some(bytes)));
+                }
+                BaseChange::Remove => {
+                    out.push((key.clone(), Part::WHOLE, Some(written.whole)));
+                    out.push((key, Part::BASE, None));
+                }
+            }
         }
         Ok(out)
     }
@@ -314,62 +393,23 @@ impl Cache {
     pub(super) fn committed(&mut self, version: Version) -> bool {
         self.version = Some(version);
         self.new_tabs.clear();
-        for key in std::mem::take(&mut self.changed) {
-            if let Some(state) = self.states.get_mut(&key) {
-                (state.changed, state.is_merged) = (false, false);
-                if let CachedSlot::Live(live) = &state.slot {
-                    state.stored_events = Some(live.events);
-                }
+        let looks = self.changed.len() + LOOKS;
+        for id in std::mem::take(&mut self.changed) {
+            if let Some(CachedState { slot: CachedSlot::Live(live), .. }) = self.states.get_mut(&id) {
+                (live.is_changed, live.is_merged) = (false, false);
+                live.stored_events = Some(live.events);
             }
         }
+        self.pack(looks);
         self.book.committed();
         self.marks.committed(version)
     }
-
-    /// Drops about half of the States, least recently used first. There must be no uncommitted changes.
-    ///
-    /// Marks stay: they do not count in the weight, and their stability would be lost. Idle Lanes are in the least
-    /// recently used caches, and could never be confirmed.
-    pub(super) fn halve(&mut self) {
-        debug_assert!(self.changed.is_empty(), "what is changed stays until it is committed");
-        self.audit();
-        self.book.shrink();
-        let mut used: Vec<u64> = self.states.values().map(|state| state.used).collect();
-        if used.len() < 32 {
-            (self.tabs, self.states) = Default::default();
-            self.weight = 0;
-            return;
-        }
-        let middle = used.len() / 2;
-        let (_, &mut oldest_kept, _) = used.select_nth_unstable(middle);
-        // Of States with the same age, only as many as needed are dropped.
-        let mut to_go = middle;
-        self.states.retain(|key, state| {
-            let goes = to_go > 0 && state.used <= oldest_kept;
-            if goes {
-                to_go -= 1;
-                self.weight -= state.weight;
-                let tab = self.tabs.get_mut(&key.tab).expect("a cached State has a cached Tab");
-                tab.states -= 1;
-            }
-            !goes
-        });
-        self.tabs.retain(|_, tab| tab.states > 0);
-        self.tabs.shrink_to_fit();
-        self.states.shrink_to_fit();
-        self.audit();
-    }
-
-    fn audit(&self) {
-        let weight = || self.states.values().map(|state| state.weight).sum::<usize>();
-        debug_assert_eq!(self.weight, weight(), "the weight is off");
-        let of_tabs = || self.tabs.values().map(|tab| tab.states).sum::<usize>();
-        debug_assert_eq!(self.states.len(), of_tabs(), "States of a Tab are off");
-    }
 }
 
-/// Bytes that a State takes here, with its table entries. What a Handler does not tell is estimated by the encoded bytes.
-fn weight_of(slot: &CachedSlot) -> usize {
-    let CachedSlot::Live(live) = slot else { return WEIGHT_PER_STATE };
-    WEIGHT_PER_STATE + live.memory_bytes().unwrap_or(WEIGHT_PER_BYTE * live.encoded_bytes())
+/// Lists a State that is decoded.
+fn list(decoded: &mut VecDeque<StateId>, id: StateId, state: &mut CachedState) {
+    if matches!(state.slot, CachedSlot::Live(_)) && !state.is_listed {
+        state.is_listed = true;
+        decoded.push_back(id);
+    }
 }

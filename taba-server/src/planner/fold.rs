@@ -115,7 +115,8 @@ fn try_fold(
 ) -> Result<FoldOutcome, FoldRefusal> {
     let handler = handlers.guarded(block.tab_type.as_str()).ok_or(Why::UnknownType)?;
     let is_careful = cache.is_careful;
-    let place = cache.entry(&block.tab, &block.client);
+    let place = cache.entry(&block.tab, &block.client, handlers);
+    let id = place.id;
     let outcome = change(place, &block.tab_type, &handler, is_careful, |live| match &block.content {
         Content::Events(columns) => {
             let count = usize::try_from(block.events).map_err(|_| Why::Undecodable)?;
@@ -143,7 +144,7 @@ fn try_fold(
     })?;
     if outcome.1.folded > 0 {
         let is_merge = matches!(block.content, Content::State { .. });
-        cache.set_changed(&block.tab, &block.client, StateChange { is_new_tab: outcome.0, is_merge });
+        cache.set_changed(id, StateChange { is_new_tab: outcome.0, is_merge });
     }
     Ok(outcome.1)
 }
@@ -159,7 +160,8 @@ pub(super) fn fold_note(
     let tab_type = ledger::tab_type();
     let Some(handler) = handlers.guarded(tab_type.as_str()) else { return false };
     let is_careful = cache.is_careful;
-    let place = cache.entry(tab, client);
+    let place = cache.entry(tab, client, handlers);
+    let id = place.id;
     let changed = change(place, &tab_type, &handler, is_careful, |live| {
         let value = vec![events as f64];
         live.fold_values(&[now], &value)?;
@@ -168,7 +170,7 @@ pub(super) fn fold_note(
     });
     match changed {
         Ok((is_new_tab, _)) => {
-            cache.set_changed(tab, client, StateChange { is_new_tab, is_merge: false });
+            cache.set_changed(id, StateChange { is_new_tab, is_merge: false });
             true
         }
         Err(FoldRefusal::Why(_)) => false,
@@ -181,7 +183,7 @@ pub(super) fn fold_note(
 
 /// Applies `fold` to the State in a slot, or to a new one. Returns whether the Tab's type is new.
 fn change(
-    CacheEntry { tab_type: known, slot }: CacheEntry<'_>,
+    CacheEntry { tab_type: known, slot, .. }: CacheEntry<'_>,
     tab_type: &TabType,
     handler: &Guarded,
     is_careful: bool,
@@ -199,16 +201,16 @@ fn change(
             let before = live.copy()?;
             let outcome = try_out(live, fold);
             if outcome.is_err() {
-                *live = before;
+                **live = before;
             }
             outcome?
         }
         CachedSlot::Live(live) => fold(live)?,
-        CachedSlot::Unknown | CachedSlot::Absent => {
+        CachedSlot::Unknown | CachedSlot::Packed(_) | CachedSlot::Absent => {
             let mut live = DecodedState::empty(tab_type.clone(), handler.clone())?;
             let outcome = if is_careful { try_out(&mut live, fold)? } else { fold(&mut live)? };
             if outcome.folded > 0 {
-                *slot = CachedSlot::Live(live);
+                *slot = CachedSlot::Live(Box::new(live));
             }
             outcome
         }

@@ -1,10 +1,13 @@
-//! [`DecodedState`]: a State in the cache, and how it is stored: in one part, or as a base and what is new since.
+//! [`DecodedState`]: a State in the cache, and how it is stored: in one part, or as a base and what is new since. While it is not
+//! used it is [`Packed`].
 //!
 //! A busy State is large, and each commit changes little of it. So once it is large its bytes are written as a [base](Part::BASE), and
 //! from then on events are folded twice: into the State, and into a State of what is new, which is small. A commit writes the new one
 //! only. That one grows with every commit; when it is time for the next base, [`NewEvents::is_base_due`] says.
 //!
 //! A merge of the two is the State, by the laws of every Handler.
+
+mod packed;
 
 use bytes::Bytes;
 use taba_core::ledger::Why;
@@ -14,10 +17,14 @@ use taba_core::{
     StateError, StateKey, TabType, Timestamp,
 };
 
+pub(super) use self::packed::Packed;
 use crate::panics::HandlerPanic;
 
 /// A State of fewer bytes is written whole: to divide it saves little, and a second part costs a field and an index entry.
 const DIVIDED_BYTES_MIN: usize = 1024;
+
+/// The estimated size of a decoded State relative to its encoding, if its Handler does not say it.
+const WEIGHT_PER_BYTE: usize = 3;
 
 /// A cached State.
 pub(super) enum CachedSlot {
@@ -26,7 +33,9 @@ pub(super) enum CachedSlot {
     /// Not in the store.
     Absent,
     /// Decoded.
-    Live(DecodedState),
+    Live(Box<DecodedState>),
+    /// Encoded, as it is stored: it was not used for a while.
+    Packed(Packed),
     /// In the store, but unreadable here: it must not be overwritten.
     Unreadable(Why),
     /// In the store, written by a newer build: it must not be overwritten, and Blocks for it wait.
@@ -43,9 +52,17 @@ pub(super) struct DecodedState {
     pub(super) tab_type: TabType,
     pub(super) handler: Guarded,
     pub(super) events: u64,
+    /// Events in it as it is stored; `None`: it is not.
+    pub(super) stored_events: Option<u64>,
+    /// Whether it changed since the last commit.
+    pub(super) is_changed: bool,
+    /// Whether a State from outside was merged into it since the last commit.
+    pub(super) is_merged: bool,
     state: AnyState,
     stored: StoredForm,
     encoded_bytes: usize,
+    /// Bytes of memory that it [took](Self::weigh) when it was last weighed.
+    weight: usize,
 }
 
 /// How a State is stored now.
@@ -70,6 +87,8 @@ struct NewEvents {
 pub(super) struct StateChanges {
     pub(super) whole: Bytes,
     pub(super) base: BaseChange,
+    /// The same State packed, if that was wanted and costs no more than a copy.
+    pub(super) packed: Option<Packed>,
 }
 
 /// What becomes of the stored base.
@@ -83,7 +102,30 @@ impl DecodedState {
     /// The State of no events.
     pub(super) fn empty(tab_type: TabType, handler: Guarded) -> Result<Self, Panicked> {
         let state = handler.empty_state()?;
-        Ok(Self { tab_type, handler, events: 0, state, stored: StoredForm::Whole, encoded_bytes: 0 })
+        Ok(Self::new((tab_type, handler), (0, None), state, StoredForm::Whole, 0))
+    }
+
+    /// A State of so many events, and how many of them are stored.
+    fn new(
+        (tab_type, handler): (TabType, Guarded),
+        (events, stored_events): (u64, Option<u64>),
+        state: AnyState,
+        stored: StoredForm,
+        encoded_bytes: usize,
+    ) -> Self {
+        let (is_changed, is_merged, weight) = (false, false, 0);
+        Self {
+            tab_type,
+            handler,
+            events,
+            stored_events,
+            is_changed,
+            is_merged,
+            state,
+            stored,
+            encoded_bytes,
+            weight,
+        }
     }
 
     /// The State itself.
@@ -145,9 +187,10 @@ impl DecodedState {
         self.handler.encode_readable(&self.state).map(drop)
     }
 
-    /// What to write so that the store holds this State. `is_merged`: a State from outside was merged into it. `has_room`: for two
-    /// pairs; else it is one. If it is not committed then, the State is to be loaded again.
-    pub(super) fn write(&mut self, is_merged: bool, has_room: bool) -> Result<StateChanges, HandlerError> {
+    /// What to write so that the store holds this State. `has_room`: for two pairs; else it is one. `is_to_pack`: the State is not
+    /// needed decoded. If it is not committed then, the State is to be loaded again.
+    pub(super) fn write(&mut self, has_room: bool, is_to_pack: bool) -> Result<StateChanges, HandlerError> {
+        let is_merged = self.is_merged;
         if is_merged {
             // What is stored must be readable, or every later event for it would be refused.
             self.handler.check_readable(&self.state)?;
@@ -163,6 +206,7 @@ impl DecodedState {
                 return Ok(StateChanges {
                     whole: self.envelope(bytes).encode_since(base),
                     base: BaseChange::None,
+                    packed: None,
                 });
             }
         }
@@ -173,23 +217,34 @@ impl DecodedState {
             let whole = self.envelope(self.handler.encode(&state)?).encode_since(base);
             self.stored = StoredForm::Divided(Box::new(NewEvents { state, base, spent_bytes: 0 }));
             // In a box: a store in memory keeps it, without what a `Vec` has to spare.
-            return Ok(StateChanges { whole, base: BaseChange::Set(bytes.into_boxed_slice().into()) });
+            let base = BaseChange::Set(bytes.into_boxed_slice().into());
+            return Ok(StateChanges { whole, base, packed: None });
         }
-        let whole = self.envelope(bytes).encode();
-        if has_room && !matches!(self.stored, StoredForm::Whole) {
+        let base = if has_room && !matches!(self.stored, StoredForm::Whole) {
             self.stored = StoredForm::Whole;
-            return Ok(StateChanges { whole, base: BaseChange::Remove });
-        }
-        Ok(StateChanges { whole, base: BaseChange::None })
+            BaseChange::Remove
+        } else {
+            BaseChange::None
+        };
+        let is_whole = matches!(self.stored, StoredForm::Whole);
+        let can_pack = || is_merged || self.handler.is_readable(&bytes);
+        let packed = (is_to_pack && is_whole && can_pack()).then(|| Packed::whole(self.events, &bytes));
+        Ok(StateChanges { whole: self.envelope(bytes).encode(), base, packed })
     }
 
-    /// About how many bytes all its parts had together when it was last read or written.
-    pub(super) const fn encoded_bytes(&self) -> usize {
-        self.encoded_bytes
+    /// Bytes of memory that it took when it was last weighed.
+    pub(super) const fn weight(&self) -> usize {
+        self.weight
     }
 
-    /// Bytes of memory that it takes, as far as its Handler knows.
-    pub(super) fn memory_bytes(&self) -> Option<usize> {
+    /// Weighs it. What its Handler does not tell is estimated by the encoded bytes.
+    pub(super) fn weigh(&mut self) {
+        let of_state = self.memory_bytes().unwrap_or(WEIGHT_PER_BYTE * self.encoded_bytes);
+        self.weight = size_of::<Self>() + of_state;
+    }
+
+    /// Bytes of memory that its States take, as far as their Handler knows.
+    fn memory_bytes(&self) -> Option<usize> {
         let of = |state| self.handler.memory_bytes(state).ok().flatten();
         let of_new = match &self.stored {
             StoredForm::Divided(new) => size_of::<NewEvents>() + of(&new.state)?,
@@ -252,8 +307,9 @@ pub(super) fn decode(
                 _ => StoredForm::Whole,
             };
             let encoded_bytes = parts.iter().map(|(.., bytes)| bytes.len()).sum();
-            let events = envelope.events;
-            CachedSlot::Live(DecodedState { tab_type, handler, events, state, stored, encoded_bytes })
+            let events = (envelope.events, Some(envelope.events));
+            let live = DecodedState::new((tab_type, handler), events, state, stored, encoded_bytes);
+            CachedSlot::Live(Box::new(live))
         }
         Err(HandlerError::Panicked(panicked)) => {
             panics.push(HandlerPanic { tab_type, panicked });

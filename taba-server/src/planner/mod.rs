@@ -258,7 +258,7 @@ impl<T> Planner<T> {
 
     /// Begins a commit of as many of these messages as fit; the others wait again, before later ones.
     fn attempt(&mut self, mut messages: Vec<PendingMessage<T>>, env: &Env<'_>, actions: &mut Actions<T>) {
-        self.cache.begin(self.careful > 0);
+        self.cache.begin(self.careful > 0, env.now);
         let mut wanted = self.cache.wanted();
         self.cache.book.touch_head(&mut wanted);
         // The version, a signature, and the Tab of the accounts.
@@ -351,11 +351,15 @@ impl<T> Planner<T> {
     }
 
     fn commit(&mut self, attempt: Attempt<T>, plan: CommitPlan, env: &Env<'_>, actions: &mut Actions<T>) {
-        if let Some(newer) = plan.newer_note(&mut self.cache) {
+        if let Some(newer) = plan.newer_note(&mut self.cache, env) {
             actions.push(PlannerAction::Newer(newer));
             return self.give_back(attempt.messages, actions);
         }
         let without_note = plan.apply_notes(&mut self.cache, env);
+        let expect = self.cache.version.expect("the VBucket was loaded before anything was folded");
+        let counted = Version { writer: 1, count: expect.count + 1 };
+        let next = if is_off(UNIQUE) { counted } else { env.versions.next() };
+        account::apply(&mut self.cache, next, env.now);
         let spare = COMMIT_PAIRS_MAX.saturating_sub(attempt.pairs + LEDGER_PAIRS + plan.notes.len());
         let mut states = match self.cache.encode_changed(spare) {
             Ok(states) if !self.cache.is_poisoned => states,
@@ -368,10 +372,6 @@ impl<T> Planner<T> {
             }
         };
         env.status.events_without_note.fetch_add(without_note, Ordering::Relaxed);
-        let expect = self.cache.version.expect("the VBucket was loaded before anything was folded");
-        let counted = Version { writer: 1, count: expect.count + 1 };
-        let next = if is_off(UNIQUE) { counted } else { env.versions.next() };
-        account::apply(&mut self.cache, next, env.now);
         states.extend(self.cache.book.write());
         let mut tabs = self.cache.new_tabs();
         if expect == Version::NEVER {

@@ -48,7 +48,7 @@ fn newer(cache: &mut Cache, handlers: &Registry, block: &Block) -> Option<NewerS
         return None;
     }
     let known = handlers.guarded(block.tab_type.as_str())?.version();
-    let place = cache.entry(&block.tab, &block.client);
+    let place = cache.entry(&block.tab, &block.client, handlers);
     // A Block of another type than its Tab is refused by every Server.
     if place.tab_type.as_ref().is_some_and(|of_tab| *of_tab != block.tab_type) {
         return None;
@@ -57,7 +57,7 @@ fn newer(cache: &mut Cache, handlers: &Registry, block: &Block) -> Option<NewerS
         CachedSlot::Newer { found, known } => (*found, *known, true),
         CachedSlot::Live(live) if live.tab_type != block.tab_type => return None,
         CachedSlot::Unreadable(_) => return None,
-        CachedSlot::Live(_) | CachedSlot::Absent | CachedSlot::Unknown => {
+        CachedSlot::Live(_) | CachedSlot::Packed(_) | CachedSlot::Absent | CachedSlot::Unknown => {
             (sent.filter(|sent| *sent > known)?, known, false)
         }
     };

@@ -267,12 +267,12 @@ impl CommitPlan {
 
     /// The first note whose State was written by a newer build. Then nothing may be committed: the note's events
     /// would be counted nowhere.
-    pub(super) fn newer_note(&self, cache: &mut Cache) -> Option<NewerState> {
+    pub(super) fn newer_note(&self, cache: &mut Cache, env: &Env<'_>) -> Option<NewerState> {
         if !cache.has_newer {
             return None;
         }
         self.notes.keys().find_map(|(tab, client)| {
-            let CachedSlot::Newer { found, known } = *cache.entry(tab, client).slot else { return None };
+            let CachedSlot::Newer { found, known } = *cache.entry(tab, client, env.handlers).slot else { return None };
             let (tab, client, tab_type) = (tab.clone(), client.clone(), ledger::tab_type());
             Some(NewerState { tab, client, tab_type, found, known, is_stored: true })
         })

@@ -27,7 +27,7 @@ pub fn check(
     arrived: Timestamp,
 ) -> Ack {
     let mut cache = Cache::default();
-    cache.begin(true);
+    cache.begin(true, arrived);
     let mut unused = Wanted::default();
     for block in batch.blocks.iter().filter(|block| !matches!(block.content, Content::Withheld { .. })) {
         cache.touch(&block.tab, &block.client, &mut unused);

@@ -3,6 +3,7 @@
 mod accounts;
 mod model;
 mod outside;
+mod packed;
 mod parts;
 
 use std::collections::VecDeque;

@@ -119,7 +119,8 @@ fn commits(runtime: &Runtime) {
                 (surroundings, planner, batches)
             };
         operation(&format!("commit/100_{name}/new"), fresh, commit);
-        operation(&format!("commit/100_{name}/cached"), committed, commit);
+        operation(&format!("commit/100_{name}/packed"), committed, commit);
+        operation(&format!("commit/100_{name}/cached"), || commit(committed()), commit);
         let without_cache = || {
             let (surroundings, _, batches) = committed();
             (surroundings, Planner::default(), batches)

@@ -231,6 +231,9 @@ impl Model {
     fn step(&mut self) -> Result<(), Imbalance> {
         self.happened.steps += 1;
         self.now += 1;
+        // So that some States are used again before they are packed, and some are not.
+        self.world.now = now().saturating_add(self.now as u32 * Duration::from_millis(200));
+        self.world.sent_at = self.world.now;
         let (lane, host) = (self.chance.below(self.active[0]), self.chance.below(self.active[1]));
         let [failover, restart, give_up, quiet, _] = self.rare;
         match self.chance.below(100) {

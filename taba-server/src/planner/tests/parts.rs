@@ -245,7 +245,7 @@ fn without_room_for_two_pairs_a_state_is_written_in_one() {
         live.fold_columns(columns, 1, Arrival::ANY).unwrap();
         live.events += 1;
         let has_room = second % 200 == 199;
-        let written = live.write(false, has_room).unwrap();
+        let written = live.write(has_room, false).unwrap();
         parts.insert(Part::WHOLE, written.whole);
         match written.base {
             live::BaseChange::Set(bytes) if has_room => drop(parts.insert(Part::BASE, bytes)),
