@@ -156,7 +156,9 @@ fn server(options: &Options) -> bool {
     let is_cache_small = row("cache of a Server", states, all - of_store, encoded);
     println!("  by its own account: {:.0} bytes", weight as f64 / states as f64);
     let is_store_small = row("MemoryStore", states, of_store, encoded);
-    is_store_small & row("MemoryStore, all read", states, allocated_bytes() - before, encoded) & is_cache_small
+    is_store_small
+        & row("MemoryStore, all read", states, allocated_bytes() - before, encoded)
+        & is_cache_small
 }
 
 /// An Agent that reaches no Server.

@@ -201,7 +201,6 @@ impl Accounts {
         self.bytes -= before.map_or(0, |before| before.len());
     }
 
-
     fn change(&mut self, client: &ClientId, change: &AccountChange, next: Version) -> Option<()> {
         let place = self.head.place(client);
         let group = to_change(&mut self.changed, &self.groups, place)?;

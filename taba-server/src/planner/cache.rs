@@ -317,9 +317,7 @@ impl Cache {
     pub(super) fn set_changed(&mut self, id: StateId, by: StateChange) {
         let state = self.states.get_mut(&id).expect("a State is touched before it is changed");
         list(&mut self.decoded, id, state);
-        let CachedSlot::Live(live) = &mut state.slot else {
-            unreachable!("only a live State is changed")
-        };
+        let CachedSlot::Live(live) = &mut state.slot else { unreachable!("only a live State is changed") };
         if !live.is_changed {
             live.is_changed = true;
             self.changed.push(id);
@@ -340,7 +338,8 @@ impl Cache {
 
     /// The types of Tabs to commit.
     pub(super) fn new_tabs(&self) -> Vec<(TabName, Option<TabType>)> {
-        let entry = |tab: &u32| (self.tab_names.name(*tab).clone(), self.tabs[*tab as usize].tab_type.clone());
+        let entry =
+            |tab: &u32| (self.tab_names.name(*tab).clone(), self.tabs[*tab as usize].tab_type.clone());
         self.new_tabs.iter().map(entry).collect()
     }
 

@@ -272,7 +272,9 @@ impl CommitPlan {
             return None;
         }
         self.notes.keys().find_map(|(tab, client)| {
-            let CachedSlot::Newer { found, known } = *cache.entry(tab, client, env.handlers).slot else { return None };
+            let CachedSlot::Newer { found, known } = *cache.entry(tab, client, env.handlers).slot else {
+                return None;
+            };
             let (tab, client, tab_type) = (tab.clone(), client.clone(), ledger::tab_type());
             Some(NewerState { tab, client, tab_type, found, known, is_stored: true })
         })

@@ -45,7 +45,8 @@ fn a_state_that_was_packed_is_the_state() {
     let (mut events, mut seen) = (0, [false; 2]);
     for seq in 1..=400 {
         let which = noise.number() as usize % TYPES.len();
-        let values: Vec<f64> = (0..noise.number() % 60).map(|_| (noise.number() % 9_999) as f64 / 8.0).collect();
+        let values: Vec<f64> =
+            (0..noise.number() % 60).map(|_| (noise.number() % 9_999) as f64 / 8.0).collect();
         pass(&mut world, Duration::from_millis(noise.number() % 2_500));
         let times = vec![world.now; values.len()];
         let tab_type = TYPES[which];
