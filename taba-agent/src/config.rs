@@ -28,8 +28,10 @@ pub const DECODERS_MAX: u64 = 16;
 const LANE_BYTES: u64 = 1024;
 /// A log takes one byte of memory for so many on the disk, about: 32 for each fragment of a Batch.
 const INDEX_SHARE: u64 = 8;
-/// Bytes of a connection's buffers and task, about.
-const CONNECTION_BYTES: u64 = 32 * 1024;
+/// Bytes of a connection's buffers and task, about: the largest head, and what is written.
+const CONNECTION_BYTES: u64 = 96 * 1024;
+/// Above it, a least rate of bodies in bytes a second is a mistake.
+const BODY_RATE_MAX: usize = 1 << 20;
 
 /// Every setting of an Agent.
 ///
@@ -195,17 +197,34 @@ pub struct Config {
     #[cfg_attr(feature = "cli", arg(long, env = "TABA_AGENT_INCARNATIONS_MAX", value_name = "COUNT", default_value_t = Self::default().incarnations_max))]
     pub incarnations_max: usize,
 
-    /// Connections of Clients at one time; further ones wait to be accepted
+    /// Connections of Clients at one time
+    ///
+    /// A further one takes the place of one that has not sent a whole request yet, or else of one between two requests; while all
+    /// have a request in hand, it waits.
     #[cfg_attr(feature = "cli", arg(long, env = "TABA_AGENT_CONNECTIONS_MAX", value_name = "COUNT", default_value_t = Self::default().connections_max))]
     pub connections_max: usize,
 
-    /// Bytes of request bodies being received at one time; at least 8MiB and a little; further requests wait
+    /// How long a Client may take to send the head of a request, from its connection or first byte
+    #[cfg_attr(feature = "cli", arg(long, env = "TABA_AGENT_HEADER_TIMEOUT", value_name = "TIME", value_parser = parse_time, default_value = time_text(Self::default().header_timeout)))]
+    pub header_timeout: Duration,
+
+    /// How long a connection may lie idle between two requests, or its Client not read an answer
+    #[cfg_attr(feature = "cli", arg(long, env = "TABA_AGENT_IDLE_TIMEOUT", value_name = "TIME", value_parser = parse_time, default_value = time_text(Self::default().idle_timeout)))]
+    pub idle_timeout: Duration,
+
+    /// Bytes of request bodies being received at one time; at least 8MiB and a little; further ones wait
+    ///
+    /// Room is taken as the bytes of a body arrive.
     #[cfg_attr(feature = "cli", arg(long, env = "TABA_AGENT_BODIES_BYTES_MAX", value_name = "BYTES", value_parser = parse_bytes::<usize>, default_value = bytes_text(Self::default().bodies_bytes_max as u64)))]
     pub bodies_bytes_max: usize,
 
     /// How long a Client may take to send a body, its turn to do so included
     #[cfg_attr(feature = "cli", arg(long, env = "TABA_AGENT_BODY_TIMEOUT", value_name = "TIME", value_parser = parse_time, default_value = time_text(Self::default().body_timeout)))]
     pub body_timeout: Duration,
+
+    /// The least bytes a second of a body, in each tenth of body-timeout; 0 for any, at most 1MiB
+    #[cfg_attr(feature = "cli", arg(long, env = "TABA_AGENT_BODY_RATE_MIN", value_name = "BYTES", value_parser = parse_bytes::<usize>, default_value = bytes_text(Self::default().body_rate_min as u64)))]
+    pub body_rate_min: usize,
 
     /// How long stopping may take: after it, what has not been brought to a Server is given up and reported
     #[cfg_attr(feature = "cli", arg(long, env = "TABA_AGENT_SHUTDOWN_TIMEOUT", value_name = "TIME", value_parser = parse_time, default_value = time_text(Self::default().shutdown_timeout)))]
@@ -299,8 +318,11 @@ impl Default for Config {
             compression: RequestCompression::Lz4,
             incarnations_max: 10_000,
             connections_max: 1024,
+            header_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(120),
             bodies_bytes_max: 64 << 20,
             body_timeout: Duration::from_secs(10),
+            body_rate_min: 1024,
             shutdown_timeout: Duration::from_secs(10),
             memory_bytes_max: 3 << 29,
         }

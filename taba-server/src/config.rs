@@ -15,15 +15,22 @@ use taba_core::limits::FRAME_BYTES_MAX;
 use taba_core::{
     HostName, HostPort, OutOfRange, ServerUrl, VBuckets, VBucketsError, bytes_within, time_within, within,
 };
+use taba_listen::{BodyPace, ConnectionBounds};
 use taba_process::settings::{LoadedSettings, Program, Renamed, SettingsError};
 use taba_process::units::{bytes_text, parse_bytes, parse_time, time_text};
 use taba_shard::{ShardUrl, UrlError};
 
 use crate::embedded::EmbeddedOptions;
-use crate::server::{CACHE_BYTES_MAX, COMMIT_INTERVAL, HELD_BYTES_MAX};
+use crate::server::{BODY_PACE, CACHE_BYTES_MAX, COMMIT_INTERVAL, HELD_BYTES_MAX};
 
 const HOUR: Duration = Duration::from_secs(3600);
+const SECOND: Duration = Duration::from_secs(1);
+const MS: Duration = Duration::from_millis(1);
 const WORKERS_MAX: usize = 4096;
+/// Bytes of a connection's buffers and task, about: the largest head, and what is written.
+const CONNECTION_BYTES: usize = 96 * 1024;
+/// Above it, a least rate of bodies in bytes a second is a mistake.
+const BODY_RATE_MAX: usize = 1 << 20;
 /// Above it, a bound in bytes is a mistake.
 const BYTES_MAX: usize = 1 << 40;
 
@@ -200,6 +207,29 @@ pub struct Config {
     #[arg(long, env = "TABA_SERVER_CACHE_BYTES_MAX", value_name = "BYTES", value_parser = parse_bytes::<usize>, default_value = bytes_text(Self::default().cache_bytes_max as u64))]
     pub cache_bytes_max: usize,
 
+    /// Connections at one time
+    ///
+    /// A further one takes the place of one that has not sent a whole request yet, or else of one between two requests; while all
+    /// have a request in hand, it waits.
+    #[arg(long, env = "TABA_SERVER_CONNECTIONS_MAX", value_name = "COUNT", default_value_t = Self::default().connections_max)]
+    pub connections_max: usize,
+
+    /// How long a peer may take to send the head of a request, from its connection or first byte
+    #[arg(long, env = "TABA_SERVER_HEADER_TIMEOUT", value_name = "TIME", value_parser = parse_time, default_value = time_text(Self::default().header_timeout))]
+    pub header_timeout: Duration,
+
+    /// How long a connection may lie idle between two requests, or its peer not read an answer
+    #[arg(long, env = "TABA_SERVER_IDLE_TIMEOUT", value_name = "TIME", value_parser = parse_time, default_value = time_text(Self::default().idle_timeout))]
+    pub idle_timeout: Duration,
+
+    /// How long an Agent may take to send a body
+    #[arg(long, env = "TABA_SERVER_BODY_TIMEOUT", value_name = "TIME", value_parser = parse_time, default_value = time_text(Self::default().body_timeout))]
+    pub body_timeout: Duration,
+
+    /// The least bytes a second of a body, in each tenth of body-timeout; 0 for any, at most 1MiB
+    #[arg(long, env = "TABA_SERVER_BODY_RATE_MIN", value_name = "BYTES", value_parser = parse_bytes::<usize>, default_value = bytes_text(Self::default().body_rate_min as u64))]
+    pub body_rate_min: usize,
+
     /// Bytes of requests that may be in hand, at least 16MiB; more are turned away with 503
     #[arg(long, env = "TABA_SERVER_HELD_BYTES_MAX", value_name = "BYTES", value_parser = parse_bytes::<usize>, default_value = bytes_text(Self::default().held_bytes_max as u64))]
     pub held_bytes_max: usize,
@@ -231,6 +261,11 @@ impl Default for Config {
             prune_interval: HOUR,
             workers: 0,
             cache_bytes_max: CACHE_BYTES_MAX,
+            connections_max: 4096,
+            header_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(120),
+            body_timeout: BODY_PACE.timeout,
+            body_rate_min: BODY_PACE.rate_min,
             held_bytes_max: HELD_BYTES_MAX,
             shutdown_timeout: Duration::from_secs(10),
             // Not a bound by default: one that the caches of an existing deployment come to would keep it from starting.
@@ -344,6 +379,17 @@ impl VerifiedServerConfig {
         self.advertise.clone().or_else(|| own().flatten())
     }
 
+    /// The bounds of connections.
+    pub fn connection_bounds(&self) -> ConnectionBounds {
+        let Config { connections_max, header_timeout, idle_timeout, .. } = self.config;
+        ConnectionBounds { connections_max, header_timeout, idle_timeout }
+    }
+
+    /// How fast bodies have to arrive.
+    pub fn body_pace(&self) -> BodyPace {
+        BodyPace { timeout: self.body_timeout, rate_min: self.body_rate_min }
+    }
+
     /// Tasks that fold; `None` for as many as there are processors.
     pub fn workers(&self) -> Option<NonZeroUsize> {
         NonZeroUsize::new(self.workers)
@@ -375,6 +421,11 @@ impl Config {
         bytes_within("cache_bytes_max", self.cache_bytes_max, 0..=BYTES_MAX)?;
         // One request, and the one that is decoded from it.
         bytes_within("held_bytes_max", self.held_bytes_max, 2 * FRAME_BYTES_MAX..=BYTES_MAX)?;
+        within("connections_max", self.connections_max, 1..=1 << 20)?;
+        time_within("header_timeout", self.header_timeout, MS..=600 * SECOND)?;
+        time_within("idle_timeout", self.idle_timeout, MS..=24 * HOUR)?;
+        time_within("body_timeout", self.body_timeout, MS..=600 * SECOND)?;
+        bytes_within("body_rate_min", self.body_rate_min, 0..=BODY_RATE_MAX)?;
         time_within("commit_interval", self.commit_interval, Duration::ZERO..=HOUR)?;
         time_within("shutdown_timeout", self.shutdown_timeout, Duration::ZERO..=24 * HOUR)?;
         if !self.prune_interval.is_zero() {
@@ -405,14 +456,17 @@ impl Config {
         }
     }
 
-    /// What all bounds come to at the worst, in bytes: decoded States, requests in hand, and what the embedded store keeps
+    /// What all bounds come to at the worst, in bytes: decoded States, requests in hand, connections, and what the embedded store keeps
     /// of its file. What queries take, and what a store in memory holds, is not in it.
     pub fn memory_bytes(&self) -> usize {
         let store = match self.store {
             StoreKind::Embedded => EmbeddedOptions::default().cache_bytes,
             StoreKind::Memory | StoreKind::Redis => 0,
         };
-        self.cache_bytes_max.saturating_add(self.held_bytes_max).saturating_add(store)
+        let connections = self.connections_max.saturating_mul(CONNECTION_BYTES);
+        [self.cache_bytes_max, self.held_bytes_max, connections, store]
+            .into_iter()
+            .fold(0, usize::saturating_add)
     }
 }
 
@@ -512,13 +566,22 @@ mod tests {
         assert_eq!(name(error(|c| c.held_bytes_max = 1 << 20)), "held_bytes_max");
         assert_eq!(name(error(|c| c.cache_bytes_max = usize::MAX)), "cache_bytes_max");
         assert_eq!(name(error(|c| c.workers = 5000)), "workers");
+        assert_eq!(name(error(|c| c.connections_max = 0)), "connections_max");
+        assert_eq!(name(error(|c| c.header_timeout = Duration::ZERO)), "header_timeout");
+        assert_eq!(name(error(|c| c.idle_timeout = Duration::ZERO)), "idle_timeout");
+        assert_eq!(name(error(|c| c.body_timeout = Duration::ZERO)), "body_timeout");
+        assert_eq!(name(error(|c| c.body_rate_min = usize::MAX)), "body_rate_min");
         assert_eq!(name(error(|c| c.shutdown_timeout = 25 * HOUR)), "shutdown_timeout");
         assert_eq!(name(error(|c| c.commit_interval = 2 * HOUR)), "commit_interval");
         assert_eq!(name(error(|c| c.prune_interval = Duration::from_millis(1))), "prune_interval");
         assert_eq!(name(error(|c| c.register_interval = Duration::from_millis(1))), "register_interval");
         assert!(matches!(error(|c| c.vbuckets = 100), ConfigError::VBuckets(_)));
         let ConfigError::Memory { bytes, .. } = error(|c| c.memory_bytes_max = 1) else { panic!() };
-        assert_eq!(bytes, CACHE_BYTES_MAX + HELD_BYTES_MAX + EmbeddedOptions::default().cache_bytes);
+        let connections = 4096 * CONNECTION_BYTES;
+        assert_eq!(
+            bytes,
+            CACHE_BYTES_MAX + HELD_BYTES_MAX + connections + EmbeddedOptions::default().cache_bytes
+        );
     }
 
     #[test]

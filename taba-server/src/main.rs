@@ -8,24 +8,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::serve::ListenerExt;
-use socket2::{SockRef, TcpKeepalive};
 use taba_core::{HostPort, MemoryStore, Store};
+use taba_listen::Connections;
 use taba_process::signals::StopSignals;
 use taba_process::{Exit, Log, settings};
 use taba_server::config::{Cli, PROGRAM, StoreKind, VerifiedServerConfig};
 use taba_server::query::{QueryState, upkeep};
 use taba_server::{EmbeddedOptions, EmbeddedStore, Server};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle};
 
 /// How long threads that read a disk may take after everything else has ended.
 const THREADS_TIME_MAX: Duration = Duration::from_secs(1);
-/// After so long without a word a peer is asked whether it is there.
-const PEER_SILENCE_MAX: Duration = Duration::from_secs(60);
-/// How often it is asked until it is taken for gone.
-const PEER_ASK_INTERVAL: Duration = Duration::from_secs(10);
 
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address}; --listen or TABA_SERVER_LISTEN names another address")]
@@ -75,7 +70,10 @@ async fn run(config: &VerifiedServerConfig, log: &Log) -> Result<Exit, Box<dyn E
         }
     };
     let lines_dropped = log.lines_dropped();
+    let connections = Connections::new(config.connection_bounds());
     let mut builder = Server::builder()
+        .connections(Arc::clone(&connections))
+        .body_pace(config.body_pace())
         .shared_store(store)
         .handlers(taba_handlers::standard().build()?)
         .commit_interval(config.commit_interval)
@@ -102,7 +100,8 @@ async fn run(config: &VerifiedServerConfig, log: &Log) -> Result<Exit, Box<dyn E
             "agents do not find this server by themselves: it listens on all addresses, and --advertise names none"
         ),
     }
-    Ok(serve(config, log, server, more, listener, signals).await)
+    let listening = Listening { listener, connections };
+    Ok(serve(config, log, server, more, listening, signals).await)
 }
 
 /// Opens the store, with its additional routes.
@@ -118,12 +117,10 @@ async fn open(config: &VerifiedServerConfig) -> Result<(Arc<dyn Store>, Router),
     })
 }
 
-/// Has the system ask, after a minute of silence, whether the peer is still there: the connection of one that vanished without a
-/// word would stay for good.
-fn notice_if_gone(stream: &TcpStream) {
-    let keepalive = TcpKeepalive::new().with_time(PEER_SILENCE_MAX).with_interval(PEER_ASK_INTERVAL);
-    // Without it the connection is as good.
-    let _ = SockRef::from(stream).set_tcp_keepalive(&keepalive);
+/// Where connections come from, and those that are there.
+struct Listening {
+    listener: TcpListener,
+    connections: Arc<Connections>,
 }
 
 /// Serves until it is asked to stop, or a part of it ends unexpectedly; then stops.
@@ -132,21 +129,12 @@ async fn serve(
     log: &Log,
     server: Server,
     more: Router,
-    listener: TcpListener,
+    Listening { listener, connections }: Listening,
     mut signals: StopSignals,
 ) -> Exit {
-    let (stop, mut stopping) = watch::channel(false);
-    let listener = listener.tap_io(|stream| {
-        // An answer is sent at once; without this it is only slower.
-        let _ = stream.set_nodelay(true);
-        notice_if_gone(stream);
-    });
-    let serving = axum::serve(listener, server.router().merge(server.guarded(more))).with_graceful_shutdown(
-        async move {
-            let _ = stopping.wait_for(|stop| *stop).await;
-        },
-    );
-    let mut serving = tokio::spawn(serving.into_future());
+    let (stop, stopping) = watch::channel(());
+    let router = server.router().merge(server.guarded(more));
+    let mut serving = tokio::spawn(taba_listen::serve(listener, router, connections, stopping));
     let mut pruning = config
         .prune_interval()
         .map(|interval| tokio::spawn(keep_pruned(server.query_state().clone(), interval)));
@@ -154,8 +142,8 @@ async fn serve(
     let failure = tokio::select! {
         () = signals.next() => None,
         failure = server.failed() => Some(failure.to_string()),
-        end = &mut serving => Some(format!("the listener ended: {}", how(end.map(Result::err)))),
-        end = ended(&mut pruning) => Some(format!("pruning ended: {}", how(end.map(|()| None)))),
+        end = &mut serving => Some(format!("the listener ended: {}", how(end))),
+        end = ended(&mut pruning) => Some(format!("pruning ended: {}", how(end))),
     };
     match &failure {
         None => log.say("stopping"),
@@ -171,7 +159,7 @@ async fn serve(
             return Exit::Failed;
         }
     };
-    stop.send_replace(true);
+    drop(stop);
     if !serving.is_finished() && tokio::time::timeout(config.shutdown_timeout, serving).await.is_err() {
         tracing::warn!("connections were still open at the end");
     }
@@ -195,10 +183,9 @@ async fn ended(task: &mut Option<JoinHandle<()>>) -> Result<(), JoinError> {
     }
 }
 
-fn how(end: Result<Option<std::io::Error>, JoinError>) -> String {
+fn how(end: Result<(), JoinError>) -> String {
     match end {
-        Ok(None) => "by itself".to_owned(),
-        Ok(Some(error)) => error.to_string(),
+        Ok(()) => "by itself".to_owned(),
         Err(error) => error.to_string(),
     }
 }

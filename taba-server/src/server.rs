@@ -11,10 +11,12 @@ use std::time::Duration;
 use taba_core::limits::REQUEST_EVENTS_MAX;
 use taba_core::wire::{Ack, Answer, Block, Lanes};
 use taba_core::{ServerUrl, Store, Timestamp};
+use taba_listen::BodyPace;
 use tokio::sync::mpsc::UnboundedSender;
 
 pub use self::builder::{
-    CACHE_BYTES_MAX, COMMIT_INTERVAL, COMMITS_IN_FLIGHT_MAX, HELD_BYTES_MAX, ServerBuildError, ServerBuilder,
+    BODY_PACE, CACHE_BYTES_MAX, COMMIT_INTERVAL, COMMITS_IN_FLIGHT_MAX, HELD_BYTES_MAX, ServerBuildError,
+    ServerBuilder,
 };
 use crate::clock::Clock;
 use crate::direction::{Misdirected, check};
@@ -55,6 +57,7 @@ struct Inner {
     query: QueryState,
     workers: Vec<UnboundedSender<WorkerMessage>>,
     registration: OnceLock<Arc<ServerRegistration>>,
+    body_pace: BodyPace,
 }
 
 /// What was left when a Server stopped.
@@ -219,6 +222,10 @@ impl Server {
 
     pub(crate) fn reserve(&self, bytes: usize) -> Result<ByteReservation, OverCapacity> {
         self.inner.shared.open_requests.reserve(bytes)
+    }
+
+    pub(crate) fn body_pace(&self) -> BodyPace {
+        self.inner.body_pace
     }
 
     /// Logs when the clock of a sender differs so much that it begins no Lane.

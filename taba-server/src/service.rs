@@ -6,24 +6,23 @@
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::State;
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use bytes::Bytes;
 use serde_json::json;
 use taba_core::limits::FRAME_BYTES_MAX;
 use taba_core::wire::{self, Compression, FRAME_HEADER_BYTES, Frame, Kind, Lanes, WireError, encode_acks};
 use taba_core::{HttpReason, StoreId};
+use taba_listen::{BodyRefusal, NoRoom, Room, receive};
 
+use crate::driver::ByteReservation;
 use crate::query;
 use crate::server::Server;
 use crate::server_list::LiveServer;
 
-/// Timeout for the body of a request.
-const BODY_TIME_MAX: Duration = Duration::from_secs(30);
 const BODY_BYTES_MAX: usize = FRAME_BYTES_MAX + FRAME_HEADER_BYTES;
 
 /// Why a request was rejected as a whole. Nothing has changed.
@@ -31,12 +30,8 @@ const BODY_BYTES_MAX: usize = FRAME_BYTES_MAX + FRAME_HEADER_BYTES;
 enum Rejection {
     #[error("the body is not {}", wire::CONTENT_TYPE)]
     ContentType,
-    #[error("the body is over the bound of {BODY_BYTES_MAX} bytes")]
-    TooLarge,
-    #[error("the body did not arrive within {} seconds", BODY_TIME_MAX.as_secs())]
-    TooSlow,
-    #[error("the body is incomplete")]
-    BrokenOff,
+    #[error("{0}")]
+    Body(#[from] BodyRefusal),
     #[error("{0}")]
     Wire(#[from] WireError),
     #[error("too many bytes are in open requests; send the same later")]
@@ -55,9 +50,10 @@ impl Rejection {
     fn reason(&self) -> HttpReason {
         match self {
             Self::ContentType => HttpReason::CONTENT_TYPE,
-            Self::TooLarge => HttpReason::TOO_LARGE,
-            Self::TooSlow => HttpReason::TOO_SLOW,
-            Self::BrokenOff => HttpReason::UNREADABLE,
+            Self::Body(BodyRefusal::TooLarge(_)) => HttpReason::TOO_LARGE,
+            Self::Body(BodyRefusal::TooSlow(_)) => HttpReason::TOO_SLOW,
+            Self::Body(BodyRefusal::Unreadable) => HttpReason::UNREADABLE,
+            Self::Body(BodyRefusal::NoRoom) => HttpReason::FULL,
             Self::Wire(error) => error.into(),
             Self::Full => HttpReason::FULL,
             Self::ShuttingDown => HttpReason::STOPPING,
@@ -178,9 +174,8 @@ async fn take(server: &Server, headers: &HeaderMap, body: Body) -> Result<Respon
     check_content_type(headers)?;
     check_store(server, headers)?;
     let (bytes, lanes) = {
-        let bytes = body_bytes(headers)?;
-        let _room = server.reserve(bytes).map_err(|_| Rejection::Full)?;
-        read(body).await?
+        let (bytes, lanes, _room) = read(server, headers, body).await?;
+        (bytes, lanes)
     };
     let room = server.reserve(bytes).map_err(|_| Rejection::Full)?;
     let acks = server.take(lanes.into(), Some(room)).await;
@@ -217,35 +212,35 @@ async fn fold(server: &Server, headers: &HeaderMap, body: Body) -> Result<Respon
     }
     check_content_type(headers)?;
     check_store(server, headers)?;
-    let bytes = body_bytes(headers)?;
-    let _room = server.reserve(bytes).map_err(|_| Rejection::Full)?;
-    let (_, lanes) = read(body).await?;
+    let (_, lanes, _room) = read(server, headers, body).await?;
     let acks = server.check_lanes(&lanes).await;
     let frame = Frame::encode(Kind::Acks, &encode_acks(&acks), Compression::None);
     Ok(([(CONTENT_TYPE, wire::CONTENT_TYPE)], frame).into_response())
 }
 
-/// The bytes to reserve for a body: its Content-Length, or the maximum.
-fn body_bytes(headers: &HeaderMap) -> Result<usize, Rejection> {
-    let stated = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    match stated {
-        Some(bytes) if bytes > BODY_BYTES_MAX => Err(Rejection::TooLarge),
-        Some(bytes) => Ok(bytes),
-        None => Ok(BODY_BYTES_MAX),
+/// The bytes that a Server may hold.
+struct HeldBytes<'a>(&'a Server);
+
+impl Room for HeldBytes<'_> {
+    type Held = Option<ByteReservation>;
+
+    async fn grow(&self, held: &mut Self::Held, bytes: usize) -> Result<(), NoRoom> {
+        let more = self.0.reserve(bytes).map_err(|_| NoRoom)?;
+        match held {
+            Some(held) => held.merge(more),
+            none => *none = Some(more),
+        }
+        Ok(())
     }
 }
 
-async fn read(body: Body) -> Result<(usize, Lanes), Rejection> {
-    let body: Bytes = match tokio::time::timeout(BODY_TIME_MAX, to_bytes(body, BODY_BYTES_MAX)).await {
-        Err(_) => return Err(Rejection::TooSlow),
-        Ok(Ok(body)) => body,
-        Ok(Err(error)) if is_over_limit(&error) => return Err(Rejection::TooLarge),
-        Ok(Err(_)) => return Err(Rejection::BrokenOff),
-    };
+/// The bytes of the message, the message, and the room that its body takes.
+async fn read(
+    server: &Server,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<(usize, Lanes, Option<ByteReservation>), Rejection> {
+    let (body, room) = receive(headers, body, BODY_BYTES_MAX, server.body_pace(), &HeldBytes(server)).await?;
     let frame = Frame::decode(&body, Kind::Lanes)?;
-    Ok((frame.message.len(), Lanes::decode(&frame.message)?))
-}
-
-fn is_over_limit(error: &axum::Error) -> bool {
-    std::error::Error::source(error).is_some_and(|cause| cause.to_string().contains("length limit exceeded"))
+    Ok((frame.message.len(), Lanes::decode(&frame.message)?, room))
 }

@@ -304,3 +304,31 @@ fn what_cannot_be_started_says_why() {
     server.stop();
     assert!(run(&["--data-dir", data_dir, "--vbuckets", "128"], None).contains("made for 64 vbuckets"));
 }
+
+#[test]
+fn neither_half_sent_heads_nor_bodies_that_do_not_come_keep_others_out() {
+    let dir = TempDir::new().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_taba-server"));
+    let settings = ["CONNECTIONS_MAX=300", "HEADER_TIMEOUT=10m", "BODY_TIMEOUT=10m", "BODY_RATE_MIN=0"];
+    for (name, value) in settings.iter().filter_map(|setting| setting.split_once('=')) {
+        command.env(format!("TABA_SERVER_{name}"), value);
+    }
+    let server = Process::spawn(command, dir.path());
+    let silent = |said: &str| {
+        let mut stream = TcpStream::connect(server.address).unwrap();
+        stream.write_all(said.as_bytes()).unwrap();
+        stream
+    };
+    let head = "POST /v2/lanes HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/x-taba\r\ncontent-length: 8000000\r\n\r\nTABA";
+    let _bodies: Vec<_> = (0..50).map(|_| silent(head)).collect();
+    let _heads: Vec<_> = (0..400).map(|_| silent("POST /v2/lanes HTTP/1.1\r\nhost")).collect();
+    let blocks = vec![block(&tab_in(VBuckets::new(64).unwrap(), 7, "t"), "client", &[1.0])];
+    let acks = send(server.address, &[batch(5, 7, 1, 0, blocks)]).unwrap();
+    assert_eq!(acks[0].answer, Answer::Applied);
+    let mut metrics = String::new();
+    let mut stream = silent("GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+    stream.read_to_string(&mut metrics).unwrap();
+    let closed = metrics.split("taba_server_connections_closed_total{why=\"full\"} ").nth(1).unwrap();
+    let closed: u64 = closed.lines().next().unwrap().parse().unwrap();
+    assert!(closed >= 150, "{closed}");
+}

@@ -23,7 +23,9 @@ use sources::{is_test, library_files};
 const COMPLETE: &[&str] = &[
     "AcceptedBatch",
     "Arrival",
+    "BodyPace",
     "ClockReading",
+    "ConnectionBounds",
     "Dated",
     "Event",
     "Expiring",

@@ -23,8 +23,16 @@ type Uses = BTreeMap<Module, BTreeSet<Module>>;
 const AGENT: [&str; 9] =
     ["units", "clock", "spool", "lane", "dispatcher", "relay", "driver", "config", "cli"];
 
-const CRATES: [&str; 7] =
-    ["taba-core", "taba-handlers", "taba-client", "taba-agent", "taba-server", "taba-shard", "taba-process"];
+const CRATES: [&str; 8] = [
+    "taba-core",
+    "taba-handlers",
+    "taba-client",
+    "taba-agent",
+    "taba-server",
+    "taba-shard",
+    "taba-process",
+    "taba-listen",
+];
 
 #[test]
 fn modules_of_a_crate_stand_in_layers() {

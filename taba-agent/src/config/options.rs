@@ -66,6 +66,7 @@ impl Verified<Config> {
 impl From<Verified<Config>> for crate::driver::AgentOptions {
     fn from(config: Verified<Config>) -> Self {
         use taba_core::wire::Compression;
+        use taba_listen::{BodyPace, ConnectionBounds};
 
         use super::RequestCompression;
 
@@ -77,9 +78,13 @@ impl From<Verified<Config>> for crate::driver::AgentOptions {
             listen: config.listen,
             unix: config.unix,
             host_names: config.host_names.into_iter().chain(own).collect(),
-            connections_max: config.connections_max,
+            connections: ConnectionBounds {
+                connections_max: config.connections_max,
+                header_timeout: config.header_timeout,
+                idle_timeout: config.idle_timeout,
+            },
             bodies_bytes_max: config.bodies_bytes_max,
-            body_timeout: config.body_timeout,
+            body_pace: BodyPace { timeout: config.body_timeout, rate_min: config.body_rate_min },
             shutdown_timeout: config.shutdown_timeout,
             spool_dir: (config.spool == SpoolKind::File).then_some(config.spool_dir),
             log,

@@ -6,8 +6,8 @@ use taba_core::limits::{BLOCK_BYTES_MAX, FRAME_BYTES_MAX};
 use taba_core::{OutOfRange, VBuckets, VBucketsError, bytes_within, time_within, within};
 
 use super::{
-    BODY_BYTES_MAX, CONNECTION_BYTES, Config, DECODERS_MAX, FOUND_SERVERS, INDEX_SHARE, LANE_BYTES,
-    SERVERS_MAX, SpoolKind, Verified,
+    BODY_BYTES_MAX, BODY_RATE_MAX, CONNECTION_BYTES, Config, DECODERS_MAX, FOUND_SERVERS, INDEX_SHARE,
+    LANE_BYTES, SERVERS_MAX, SpoolKind, Verified,
 };
 use crate::dedup::{INCARNATION_BYTES_MAX, KEYS_MAX};
 use crate::lane::HEAD_BYTES_MAX;
@@ -135,7 +135,10 @@ impl Config {
         time_within("backoff_max", self.backoff_max, ms(1)..=secs(600))?;
         time_within("connect_timeout", self.connect_timeout, ms(1)..=secs(600))?;
         time_within("request_timeout", self.request_timeout, ms(1)..=secs(600))?;
+        time_within("header_timeout", self.header_timeout, ms(1)..=secs(600))?;
+        time_within("idle_timeout", self.idle_timeout, ms(1)..=secs(86_400))?;
         time_within("body_timeout", self.body_timeout, ms(1)..=secs(600))?;
+        bytes_within("body_rate_min", self.body_rate_min, 0..=BODY_RATE_MAX)?;
         time_within("shutdown_timeout", self.shutdown_timeout, secs(0)..=secs(86_400))
     }
 
@@ -218,6 +221,9 @@ mod tests {
         assert_eq!(name(error(|c| c.linger = Duration::from_secs(11))), "linger");
         assert_eq!(name(error(|c| c.backoff_min = Duration::from_secs(5))), "backoff_min");
         assert_eq!(name(error(|c| c.request_timeout = Duration::ZERO)), "request_timeout");
+        assert_eq!(name(error(|c| c.header_timeout = Duration::ZERO)), "header_timeout");
+        assert_eq!(name(error(|c| c.idle_timeout = Duration::ZERO)), "idle_timeout");
+        assert_eq!(name(error(|c| c.body_rate_min = 1 << 30)), "body_rate_min");
         assert!(matches!(error(|c| c.vbuckets = 1000), ConfigError::VBuckets(_)));
         assert!(matches!(error(|c| c.servers.push(c.servers[0].clone())), ConfigError::ServerTwice { .. }));
     }

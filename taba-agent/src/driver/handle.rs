@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use taba_core::wire::{ClientBatch, Receipt};
 use taba_core::{ClientId, Remedy};
+use taba_listen::BodyRefusal;
 
 use super::refusal::RequestRefusal;
 use super::shared::Shared;
@@ -98,7 +99,7 @@ impl AgentHandle {
         key: Option<&str>,
     ) -> Result<(RecordedLines, bool), RequestRefusal> {
         if bytes.len() > BYTES_MAX {
-            return Err(RequestRefusal::TooLarge(BYTES_MAX));
+            return Err(BodyRefusal::TooLarge(BYTES_MAX).into());
         }
         let lines = bytes.iter().filter(|byte| **byte == b'\n').count() + 1;
         let now = self.shared.rising_times(lines);

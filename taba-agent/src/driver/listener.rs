@@ -14,7 +14,6 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use taba_core::MetricsText;
 use taba_core::wire::{self, BadBlock, ClientBatch, Compression, Frame, Kind, Receipt};
-use tokio::time::timeout;
 
 use super::body::{check_content_type, receive};
 use super::record::record;
@@ -86,9 +85,7 @@ fn tell_refused(shared: &Shared, batch: &ClientBatch, bad: &[BadBlock], receipt:
 async fn events(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response, RequestRefusal> {
     let (head, body) = request.into_parts();
     check_content_type(&head.headers, &[wire::CONTENT_TYPE])?;
-    let limit = shared.options.body_timeout;
-    let received = timeout(limit, receive(&shared, &head.headers, body, BODY_BYTES_MAX)).await;
-    let (body, _room) = received.map_err(|_| RequestRefusal::TooSlow(limit))??;
+    let (body, _room) = receive(&shared, &head.headers, body, BODY_BYTES_MAX).await?;
     // Nothing waits from here to the answer, so at most one body per thread is decompressed at a time.
     let message = Frame::decode(&body, Kind::ClientBatch)?.message;
     let (batch, bad) = ClientBatch::decode(&message)?;
@@ -109,6 +106,8 @@ async fn status(State(shared): State<Arc<Shared>>) -> Result<Json<Status>, Reque
 }
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> Result<Response, RequestRefusal> {
-    let metrics = shared.status()?.metrics();
+    let mut connections = MetricsText::default();
+    shared.connections.write_metrics("taba_agent", &mut connections);
+    let metrics = shared.status()?.metrics() + &connections.into_string();
     Ok(([(CONTENT_TYPE, HeaderValue::from_static(MetricsText::CONTENT_TYPE))], metrics).into_response())
 }

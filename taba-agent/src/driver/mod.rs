@@ -8,7 +8,6 @@ mod failure;
 mod file;
 mod handle;
 mod intake;
-mod limited_listener;
 mod listener;
 mod log_notices;
 mod open;
@@ -31,18 +30,17 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::{fmt, io};
 
-use axum::serve::{Listener, ListenerExt};
 use taba_core::guard::quiet_guarded_panics;
 use taba_core::{DroppedLogLines, HostPort, Registry};
+use taba_listen::Accept;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 pub use self::disk::{DiskError, FileDisk};
 pub use self::failure::AgentFailure;
 pub use self::handle::{AcceptError, AgentHandle};
-use self::limited_listener::{LimitedListener, notice_if_gone};
 pub use self::options::AgentOptions;
 pub use self::set_aside::{SetAsideFile, SetAsideFiles};
 use self::shared::Shared;
@@ -221,7 +219,6 @@ impl Agent {
         shared.log_lines_dropped = self.log_lines_dropped;
         let shared = Arc::new(shared);
         let handle = DiskHandle(Arc::clone(&shared));
-        let permits = Arc::new(Semaphore::new(shared.options.connections_max));
         let (stop, stopped) = watch::channel(());
         let mut listeners = JoinSet::new();
         #[cfg(unix)]
@@ -230,16 +227,11 @@ impl Agent {
             Some(path) => {
                 let opened =
                     unix::open(path).map_err(|source| StartError::Unix { path: path.clone(), source })?;
-                serve(&mut listeners, opened.listener, &permits, &shared, &stopped);
+                serve(&mut listeners, opened.listener, &shared, &stopped);
                 Some(opened.socket)
             }
         };
-        let tcp = tcp.tap_io(|stream| {
-            // Without it answers are only slower.
-            let _ = stream.set_nodelay(true);
-            notice_if_gone(stream);
-        });
-        serve(&mut listeners, tcp, &permits, &shared, &stopped);
+        serve(&mut listeners, tcp, &shared, &stopped);
         let mut pump = JoinSet::new();
         pump.spawn(supervise("the pump", Arc::clone(&shared), pump::pump(Arc::clone(&shared))));
         if let Some(disk) = disk {
@@ -274,27 +266,14 @@ impl Agent {
     }
 }
 
-fn serve<L>(
+fn serve(
     listeners: &mut JoinSet<()>,
-    listener: L,
-    permits: &Arc<Semaphore>,
+    listener: impl Accept,
     shared: &Arc<Shared>,
     stopped: &watch::Receiver<()>,
-) where
-    L: Listener<Io: Unpin>,
-    L::Addr: fmt::Debug,
-{
+) {
     let router = listener::router(Arc::clone(shared));
-    let mut stopped = stopped.clone();
-    let server = axum::serve(LimitedListener::new(listener, Arc::clone(permits)), router)
-        .with_graceful_shutdown(async move {
-            // An error means that the sender was dropped, which is the signal to stop.
-            while stopped.changed().await.is_ok() {}
-        });
-    let serving = async move {
-        // Accepting never fails: it waits and retries.
-        let _ = server.await;
-    };
+    let serving = taba_listen::serve(listener, router, Arc::clone(&shared.connections), stopped.clone());
     listeners.spawn(supervise("the listener", Arc::clone(shared), serving));
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use taba_core::wire::Compression;
 use taba_core::{HostName, HostPort, RequestHeader, StoreId};
+use taba_listen::{BodyPace, ConnectionBounds};
 
 use crate::discovery::DiscoveryOptions;
 use crate::relay::RelayOptions;
@@ -17,9 +18,9 @@ pub struct AgentOptions {
     pub(crate) listen: HostPort,
     pub(crate) unix: Option<PathBuf>,
     pub(crate) host_names: Vec<HostName>,
-    pub(crate) connections_max: usize,
+    pub(crate) connections: ConnectionBounds,
     pub(crate) bodies_bytes_max: usize,
-    pub(crate) body_timeout: Duration,
+    pub(crate) body_pace: BodyPace,
     pub(crate) shutdown_timeout: Duration,
     /// `None`: the Spool is in memory.
     pub(crate) spool_dir: Option<PathBuf>,

@@ -10,7 +10,6 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::json;
 use taba_core::ClientId;
-use tokio::time::timeout;
 
 use super::body::{check_content_type, receive};
 use super::handle::AgentHandle;
@@ -38,9 +37,7 @@ pub(super) async fn record(
     let Query(params) = params.map_err(|error| RequestRefusal::Parameter(error.body_text()))?;
     let key = key(&head.headers)?;
     let client = params.client.unwrap_or_else(|| ClientId::new(CLIENT).expect("the constant is a name"));
-    let limit = shared.options.body_timeout;
-    let received = timeout(limit, receive(&shared, &head.headers, body, BYTES_MAX)).await;
-    let (body, _room) = received.map_err(|_| RequestRefusal::TooSlow(limit))??;
+    let (body, _room) = receive(&shared, &head.headers, body, BYTES_MAX).await?;
     let (outcome, is_repeated) =
         AgentHandle::of(Arc::clone(&shared)).take(&JsonLines, &body, client, key).await?;
     let mut answer = json!(outcome);

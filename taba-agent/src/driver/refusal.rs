@@ -1,13 +1,12 @@
 //! [`RequestRefusal`]: an answer that is not 200, as JSON for machines and people.
 
-use std::time::Duration;
-
 use axum::Json;
 use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use taba_core::wire::WireError;
 use taba_core::{ForeignRequest, HttpReason};
+use taba_listen::BodyRefusal;
 
 use super::failure::Poisoned;
 use crate::frontend::{KEY_BYTES_MAX, TooManyLines};
@@ -29,8 +28,8 @@ pub(super) struct LoggedRefusal {
 pub(super) enum RequestRefusal {
     #[error("{0}")]
     Wire(#[from] WireError),
-    #[error("the body is over the bound of {0} bytes")]
-    TooLarge(usize),
+    #[error("{0}")]
+    Body(#[from] BodyRefusal),
     #[error(transparent)]
     TooManyLines(#[from] TooManyLines),
     #[error("no line could be read{}", .0.as_ref().map_or_else(|| "; send one JSON object a line".to_owned(), |first| format!("; the first: {first}")))]
@@ -41,10 +40,6 @@ pub(super) enum RequestRefusal {
     Key,
     #[error(transparent)]
     Foreign(#[from] ForeignRequest),
-    #[error("the body could not be read to its end")]
-    Unreadable,
-    #[error("the body did not arrive in {0:?}")]
-    TooSlow(Duration),
     #[error("the content type must be {}", .0.join(" or "))]
     ContentType(&'static [&'static str]),
     #[error("the agent cannot keep the batch now; {AGAIN}")]
@@ -71,13 +66,14 @@ impl RequestRefusal {
     pub(super) fn reason(&self) -> HttpReason {
         match self {
             Self::Wire(error) => error.into(),
-            Self::TooLarge(_) | Self::TooManyLines(_) => HttpReason::TOO_LARGE,
+            Self::Body(BodyRefusal::TooLarge(_)) | Self::TooManyLines(_) => HttpReason::TOO_LARGE,
             Self::Lines(_) => HttpReason::new("malformed", 400),
             Self::Parameter(_) => HttpReason::BAD_PARAMETER,
             Self::Key => HttpReason::new("bad_key", 400),
             Self::Foreign(foreign) => foreign.reason(),
-            Self::Unreadable => HttpReason::UNREADABLE,
-            Self::TooSlow(_) => HttpReason::TOO_SLOW,
+            Self::Body(BodyRefusal::Unreadable) => HttpReason::UNREADABLE,
+            Self::Body(BodyRefusal::TooSlow(_)) => HttpReason::TOO_SLOW,
+            Self::Body(BodyRefusal::NoRoom) => HttpReason::FULL,
             Self::ContentType(_) => HttpReason::CONTENT_TYPE,
             Self::Spool(SpoolError::Full { .. }) => HttpReason::FULL,
             Self::Spool(_) | Self::Unwritten => HttpReason::new("spool_failed", 503),

@@ -8,10 +8,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use taba_core::{DroppedLogLines, LogThrottle, Registry, RequestGuard, ServerUrl, SpreadRules, Throttle};
-use tokio::sync::{Notify, Semaphore, watch};
+use taba_listen::Connections;
+use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
 use super::StartError;
+use super::body::BodyRoom;
 use super::clock::{Clock, random};
 use super::disk::FileDisk;
 use super::failure::{AgentFailure, Poisoned};
@@ -47,7 +49,8 @@ pub(super) struct Shared {
     /// What requests are refused before they are read.
     pub(super) guard: RequestGuard,
     /// Bytes of bodies that may still be received at the same time.
-    pub(super) bodies: Semaphore,
+    pub(super) bodies: BodyRoom,
+    pub(super) connections: Arc<Connections>,
     /// Tells the pump that there may be something to do.
     pub(super) wake: Notify,
     /// Tells the disk thread the same. One is enough: it looks for everything.
@@ -151,7 +154,8 @@ impl Shared {
         let discovery = Discovery::new(options.discovery.clone(), seed);
         let origin = RelayStart { now: clock.now(), seed, recovered, handlers: handlers.clone() };
         let relay = Relay::new(options.relay.clone(), spool, origin);
-        let bodies = Semaphore::new(options.bodies_bytes_max);
+        let bodies = BodyRoom::new(options.bodies_bytes_max);
+        let connections = Connections::new(options.connections);
         let guard = RequestGuard::new(options.host_names.clone());
         let (disk_wake, woken) = sync_channel(1);
         let shared = Self {
@@ -161,6 +165,7 @@ impl Shared {
             clock,
             guard,
             bodies,
+            connections,
             wake: Notify::new(),
             disk_wake,
             vbuckets: Arc::default(),

@@ -123,6 +123,13 @@ impl OpenRequests {
     }
 }
 
+impl ByteReservation {
+    /// Takes what another one has reserved.
+    pub(crate) fn merge(&mut self, mut other: Self) {
+        self.bytes += std::mem::take(&mut other.bytes);
+    }
+}
+
 impl Drop for ByteReservation {
     fn drop(&mut self) {
         self.open_requests.bytes_held.fetch_sub(self.bytes, Ordering::Relaxed);

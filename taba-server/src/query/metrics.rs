@@ -44,6 +44,9 @@ pub(super) async fn get_metrics(
     for (reason, count) in state.guard.refused() {
         out.sample(refused, &[("reason", reason)], count);
     }
+    if let Some(connections) = &state.connections {
+        connections.write_metrics("taba_server", &mut out);
+    }
     if params.flag("ledger", true)? {
         write_ledger(&state, &mut out).await;
     }

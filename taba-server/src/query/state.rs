@@ -10,6 +10,7 @@ use taba_core::{
     ClientId, Guarded, LogThrottle, Panicked, Registry, RequestGuard, Store, TabName, TabType, Timestamp,
     Version,
 };
+use taba_listen::Connections;
 use tokio::sync::{Semaphore, watch};
 
 use super::excess::BelievedExcess;
@@ -106,6 +107,8 @@ pub struct QueryState {
     pub limits: Limits,
     /// What is in front of all routes.
     pub guard: Arc<RequestGuard>,
+    /// The connections that it is served on, for `/metrics`.
+    pub connections: Option<Arc<Connections>>,
     pub(super) shared: Arc<Shared>,
 }
 
@@ -200,7 +203,8 @@ impl QueryState {
             closing: watch::Sender::new(false),
             versions: Versions::new(getrandom::u64().expect("without random numbers no version is unique")),
         };
-        Self { store, handlers, clock, status, limits, guard: Arc::default(), shared: Arc::new(shared) }
+        let (guard, connections) = (Arc::default(), None);
+        Self { store, handlers, clock, status, limits, guard, connections, shared: Arc::new(shared) }
     }
 
     /// Ends all watches and refuses new ones, for the shutdown of a server; irreversible.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use taba_core::guard::quiet_guarded_panics;
 use taba_core::limits::FUTURE_MICROS_MAX;
 use taba_core::{DroppedLogLines, HostName, LogThrottle, Registry, Store};
+use taba_listen::{BodyPace, Connections};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::JoinSet;
@@ -21,6 +22,8 @@ use crate::version::Versions;
 
 /// The default interval between commits of a VBucket.
 pub const COMMIT_INTERVAL: Duration = Duration::from_millis(200);
+/// How fast the body of a request has to arrive, by default: in 30 s, and at 1 KiB a second.
+pub const BODY_PACE: BodyPace = BodyPace { timeout: Duration::from_secs(30), rate_min: 1024 };
 /// The default limit of bytes in open requests.
 pub const HELD_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// The default limit of bytes in caches.
@@ -60,6 +63,8 @@ pub struct ServerBuilder {
     cache_bytes_max: usize,
     commits_in_flight_max: usize,
     query_limits: Limits,
+    body_pace: BodyPace,
+    connections: Option<Arc<Connections>>,
     log_lines_dropped: DroppedLogLines,
     host_names: Vec<HostName>,
 }
@@ -83,6 +88,8 @@ impl Default for ServerBuilder {
             cache_bytes_max: CACHE_BYTES_MAX,
             commits_in_flight_max: COMMITS_IN_FLIGHT_MAX,
             query_limits: Limits::default(),
+            body_pace: BODY_PACE,
+            connections: None,
             log_lines_dropped: DroppedLogLines::default(),
             host_names: Vec::new(),
         }
@@ -164,6 +171,18 @@ impl ServerBuilder {
         self
     }
 
+    /// How fast the bodies of Agents have to arrive; by default [`BODY_PACE`].
+    pub fn body_pace(mut self, pace: BodyPace) -> Self {
+        self.body_pace = pace;
+        self
+    }
+
+    /// The connections that it is served on, for `/metrics`; by default it knows none.
+    pub fn connections(mut self, connections: Arc<Connections>) -> Self {
+        self.connections = Some(connections);
+        self
+    }
+
     /// The count of dropped log lines of the process, for `/v2/status` and `/metrics`; by default 0.
     pub fn log_lines_dropped(mut self, count: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
         self.log_lines_dropped = DroppedLogLines::of(count);
@@ -206,9 +225,13 @@ impl ServerBuilder {
         });
         let workers = workers.collect();
         runtime.spawn(supervise(tasks, Arc::clone(&shared)));
-        let query = QueryState::with_limits(store, self.handlers, self.clock, status, self.query_limits)
+        let mut query = QueryState::with_limits(store, self.handlers, self.clock, status, self.query_limits)
             .with_host_names(self.host_names);
+        query.connections = self.connections;
+        let body_pace = self.body_pace;
         let registration = OnceLock::new();
-        Ok(Server { inner: Arc::new(Inner { process: random()?, shared, query, workers, registration }) })
+        Ok(Server {
+            inner: Arc::new(Inner { process: random()?, shared, query, workers, registration, body_pace }),
+        })
     }
 }
