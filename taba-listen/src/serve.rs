@@ -161,7 +161,7 @@ struct Requests {
 }
 
 impl hyper::service::Service<Request<Incoming>> for Requests {
-    type Response = Response<Answered>;
+    type Response = Response<CountedBody>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
@@ -169,7 +169,7 @@ impl hyper::service::Service<Request<Incoming>> for Requests {
         self.connection.change(|life, _| life.request_came());
         let served = Served(Arc::clone(&self.connection));
         let answer = self.router.clone().call(request.map(Body::new));
-        Box::pin(async move { Ok(answer.await?.map(|body| Answered { body, _served: served })) })
+        Box::pin(async move { Ok(answer.await?.map(|body| CountedBody { body, _served: served })) })
     }
 }
 
@@ -183,12 +183,12 @@ impl Drop for Served {
 }
 
 /// The body of an answer.
-struct Answered {
+struct CountedBody {
     body: Body,
     _served: Served,
 }
 
-impl http_body::Body for Answered {
+impl http_body::Body for CountedBody {
     type Data = Bytes;
     type Error = axum::Error;
 
