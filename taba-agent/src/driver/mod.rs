@@ -1,6 +1,7 @@
 //! The driver: an [`Agent`] runs a [`Relay`](crate::Relay) with sockets and time.
 
 mod body;
+mod body_room;
 mod clock;
 mod disk;
 mod disk_thread;

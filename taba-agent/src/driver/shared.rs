@@ -13,7 +13,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
 use super::StartError;
-use super::body::BodyRoom;
+use super::body_room::BodyRoom;
 use super::clock::{Clock, random};
 use super::disk::FileDisk;
 use super::failure::{AgentFailure, Poisoned};
