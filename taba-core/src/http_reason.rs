@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::text::printable_lines;
 use crate::wire::WireError;
 
 /// Why a request was refused: one word for machines, and the HTTP status that goes with it.
@@ -47,9 +48,9 @@ impl HttpReason {
         Self { word, status }
     }
 
-    /// The body of the answer, with a message for people.
+    /// The body of the answer, with a message for people; what others named in it acts on no terminal.
     pub fn body(self, message: &str) -> Value {
-        json!({ "reason": self.word, "message": message })
+        json!({ "reason": self.word, "message": printable_lines(message) })
     }
 }
 

@@ -54,7 +54,7 @@ pub(crate) fn plain(line: &str) -> String {
 fn text(rest: &str, out: &mut String) -> usize {
     let mut is_escaped = false;
     for (at, c) in rest.char_indices() {
-        if c.is_ascii() {
+        if c.is_ascii() && c != '\u{7f}' {
             out.push(c);
         } else if printable(c.encode_utf8(&mut [0; 4])).starts_with('\\') {
             c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| out.push_str(&format!("\\u{unit:04x}")));
