@@ -26,6 +26,7 @@ use std::path::PathBuf;
 use clap::error::{ContextKind, ContextValue};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches};
+use taba_core::printable;
 use tracing_subscriber::EnvFilter;
 
 use crate::filter;
@@ -93,7 +94,7 @@ pub fn load<C: CommandFactory + FromArgMatches>(
         variables.into_iter().filter(|(_, value)| !value.is_empty()).collect();
     let declared = C::command();
     let command = without_variables(declared.clone());
-    let parse = |command: &Command| command.clone().try_get_matches_from(&args);
+    let parse = |command: &Command| parse(command, &args);
     let given = parse(&command).map_err(|error| {
         let error = UsageError::new(error, None);
         // The help lists the variables, which only the declared command knows.
@@ -112,6 +113,23 @@ pub fn load<C: CommandFactory + FromArgMatches>(
     let values = settings.values(&matches);
     let rust_log = variables.get(OsStr::new("RUST_LOG")).map(|text| text.to_string_lossy().into_owned());
     Ok(LoadedSettings { settings: cli, program: declared.get_name().to_owned(), values, rust_log })
+}
+
+/// What clap makes of arguments. An error quotes them with escapes, so that they forge no line of it.
+fn parse(command: &Command, args: &[OsString]) -> Result<ArgMatches, clap::Error> {
+    command.clone().try_get_matches_from(args).map_err(|mut error| {
+        let quoted = |text: &String| printable(text).into_owned();
+        let all: Vec<_> = error.context().map(|(kind, value)| (kind, value.clone())).collect();
+        for (kind, value) in all {
+            let value = match &value {
+                ContextValue::String(text) => ContextValue::String(quoted(text)),
+                ContextValue::Strings(texts) => ContextValue::Strings(texts.iter().map(quoted).collect()),
+                _ => continue,
+            };
+            error.insert(kind, value);
+        }
+        error
+    })
 }
 
 /// The command for clap's parser: without variables and required flags.
@@ -173,7 +191,7 @@ impl Setting {
             flag
         };
         let alone = Command::new("taba").no_binary_name(true).disable_help_flag(true).arg(self.arg.clone());
-        match alone.try_get_matches_from(texts.iter().map(flag)) {
+        match parse(&alone, &texts.iter().map(flag).collect::<Vec<_>>()) {
             Ok(matches) => {
                 self.texts = raw(&matches, self.id());
                 self.origin = origin;

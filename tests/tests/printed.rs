@@ -1,5 +1,5 @@
-//! Names and values are untrusted: no text that a program of the family answers acts on a terminal or forges a line, be it a text, metrics or an
-//! error.
+//! Names and values are untrusted: no text that a program of the family shows acts on a terminal or forges a line, be it an answer,
+//! metrics, output of a tool or a log.
 
 #![expect(clippy::unwrap_used, reason = "tests may unwrap")]
 
@@ -32,6 +32,13 @@ fn text_at(url: &str, path: &str) -> String {
     let get = ureq::get(&format!("{url}{path}")).header("accept", "text/plain");
     let answer = get.config().http_status_as_error(false).build().call();
     answer.unwrap().body_mut().read_to_string().unwrap()
+}
+
+/// What a program prints, on both of its streams.
+fn output(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(binary(program)).args(arguments).output().unwrap();
+    let all = [output.stdout, output.stderr].concat();
+    String::from_utf8(all).unwrap()
 }
 
 fn started(name: &str, arguments: &[&str], log: &Path) -> Process {
@@ -107,4 +114,44 @@ fn nothing_that_others_named_or_recorded_acts_where_it_is_shown() {
     }
     assert_inert("metrics", &text_at(&agent.url(), "/metrics"));
     assert_inert("a client", &text_at(&agent.url(), &format!("/v2/record?client={name}")));
+
+    let (of_server, of_agent) = (format!("--server={}", server.url()), format!("--agent={}", agent.url()));
+    for command in ["agg", "proj", "names", "clients", "types", "ledger", "status", "spread", "doctor"] {
+        for more in [&[][..], &["--json"]] {
+            let arguments = [&[of_server.as_str(), &of_agent, command], more].concat();
+            assert_inert(command, &output("taba", &arguments));
+        }
+    }
+    for arguments in [
+        &["agg", EVIL][..],
+        &["agg", "--detail"],
+        &["proj", "--client", EVIL],
+        &["agg", "--re", EVIL],
+        &["super", "--base", "sold"],
+        &["agg", "--base", "sold", "--by", "to"],
+        &["record", EVIL, "1"],
+        &["record", "mood", EVIL, "--type", EVIL],
+        &["delete", EVIL],
+        &["prune", "--base", EVIL],
+        &[EVIL],
+        &["--at", EVIL, "agg"],
+    ] {
+        let arguments = [&[of_server.as_str(), &of_agent], arguments].concat();
+        assert_inert(&format!("{arguments:?}"), &output("taba", &arguments));
+    }
+    for (program, flag) in [
+        ("taba-server", "--listen"),
+        ("taba-agent", "--servers"),
+        ("taba-shard", "--redis"),
+        ("taba", "--server"),
+    ] {
+        for value in [EVIL, &format!("http://127.0.0.1:1/{EVIL}"), &format!("redis://{EVIL}")] {
+            assert_inert(program, &output(program, &[flag, value, "status"]));
+        }
+    }
+    for log in [&log_of_server, &log_of_agent] {
+        let text = std::fs::read_to_string(log).unwrap();
+        assert!(!text.is_empty());
+        assert_inert("a log", &text);
+    }
 }
