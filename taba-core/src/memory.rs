@@ -21,8 +21,8 @@ use crate::vbucket::{VBucket, VBuckets};
 /// A store in the memory of this process: gone when the process is.
 ///
 /// # Cost
-/// A State of one part takes its bytes and about 100 more; they are copied for each who reads them. Keys are kept as they came with the first commit: names are shared among
-/// States if whoever commits shares them, as a Server does.
+/// A State of one part takes its bytes and about 100 more; they are copied for each who reads them. Keys are kept as they came with
+/// the first commit: States share their names if whoever commits shares them, as a Server does.
 #[derive(Debug)]
 pub struct MemoryStore {
     vbuckets: VBuckets,

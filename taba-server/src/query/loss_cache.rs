@@ -21,13 +21,12 @@ pub(super) fn is_stream(client: &ClientId) -> bool {
 /// Events known to be lost.
 #[derive(Default)]
 pub(super) struct Losses {
-    clients: HashMap<ClientId, u64>,
+    /// `None` for a Client with notes that could not be read, or that say more than a number can.
+    clients: HashMap<ClientId, Option<u64>>,
     /// Of Clients that are not known.
-    unattributed: u64,
+    unattributed: Option<u64>,
     /// VBuckets whose accounts could not be read.
     pub(super) missing: Option<MissingPart>,
-    /// Notes that could not be read.
-    has_faults: bool,
 }
 
 impl Losses {
@@ -41,28 +40,24 @@ impl Losses {
             let sum = clients.entry(client).or_default();
             *sum = sum.saturating_add(*events);
         }
-        let shown = |events: u128| u64::try_from(events).unwrap_or(u64::MAX);
-        let of_streams = clients.iter().filter(|(client, _)| is_stream(client));
-        Self {
-            unattributed: shown(of_streams.fold(0, |sum, (_, events)| sum.saturating_add(*events))),
-            clients: clients.iter().map(|(client, events)| ((*client).clone(), shown(*events))).collect(),
-            missing,
-            has_faults: vbuckets.values().any(|losses| !losses.faults.is_empty()),
-        }
+        let exact = |events: u128| u64::try_from(events).ok().filter(|events| *events < u64::MAX);
+        let mut clients: HashMap<ClientId, Option<u64>> =
+            clients.into_iter().map(|(client, events)| (client.clone(), exact(events))).collect();
+        let faults = vbuckets.values().flat_map(|losses| &losses.faults);
+        clients.extend(faults.flat_map(|fault| &fault.clients).map(|client| (client.clone(), None)));
+        let mut of_streams = clients.iter().filter(|(client, _)| is_stream(client));
+        let unattributed = of_streams.try_fold(0_u64, |sum, (_, events)| sum.checked_add((*events)?));
+        Self { clients, unattributed, missing }
     }
 
-    /// Events of the Client known to be dropped; `None` when some accounts could not be read.
+    /// Events of the Client known to be dropped; `None` when some accounts could not be read, or its own notes are nonsense.
     pub(super) fn of(&self, client: &ClientId) -> Option<u64> {
-        self.is_whole().then(|| self.clients.get(client).copied().unwrap_or(0))
+        if self.missing.is_some() { None } else { self.clients.get(client).copied().unwrap_or(Some(0)) }
     }
 
     /// Events known to be dropped whose Client is unknown; `None` when some accounts could not be read.
     pub(super) fn unattributed(&self) -> Option<u64> {
-        self.is_whole().then_some(self.unattributed)
-    }
-
-    fn is_whole(&self) -> bool {
-        !self.has_faults && self.missing.is_none()
+        self.unattributed.filter(|_| self.missing.is_none())
     }
 }
 

@@ -318,3 +318,20 @@ async fn what_a_server_writes_alone_is_refused_from_others_and_what_was_there_ca
     let refused = kit.ask("DELETE", "/v2/tabs?name=taba.recorded", "*/*").await;
     assert_eq!((refused.status.as_u16(), &refused.json()["reason"]), (400, &json!("reserved")));
 }
+
+/// A note of more than any number of events is not exact any more; whose it is, and nobody else, has an unknown loss.
+#[tokio::test]
+async fn what_one_client_says_of_its_losses_makes_nobody_elses_unknown() {
+    let (store, kit) = filled().await;
+    let note = |client| block("taba.dropped;where=client;why=full", client, &[1e300]);
+    fold(&store, 80, vec![note("web-7"), block("taba.recorded", "web-7", &[1e300])]).await;
+    let answer = kit.get("/v2/projections?name=hits1&client=web-7&client=web-8").await.json();
+    let lost: Vec<_> =
+        answer["results"].as_array().unwrap().iter().map(|row| (&row["client"], &row["lost"])).collect();
+    assert_eq!(lost, [(&json!("web-7"), &Value::Null), (&json!("web-8"), &json!(3))], "{answer}");
+    let one =
+        async |client| kit.results(&format!("/v2/tabs?name=hits1&client={client}")).await[0]["lost"].clone();
+    assert_eq!((one("web-7").await, one("web-8").await), (Value::Null, json!(3)));
+    let rows = kit.get("/v2/ledger?client=web-7").await.json()["results"].clone();
+    assert_eq!(rows[0]["in_flight"], Value::Null, "{rows}");
+}
