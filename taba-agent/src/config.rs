@@ -324,7 +324,7 @@ impl Default for Config {
             body_timeout: Duration::from_secs(10),
             body_rate_min: 1024,
             shutdown_timeout: Duration::from_secs(10),
-            memory_bytes_max: 3 << 29,
+            memory_bytes_max: 7 << 28,
         }
     }
 }

@@ -203,6 +203,12 @@ mod tests {
         let config = Config::default().verify().unwrap();
         assert_eq!(config.vbuckets(), VBuckets::default());
         assert!(config.memory().total() > HELD_HERE_BYTES_MAX);
+        for (spool, discover) in
+            [(SpoolKind::Memory, false), (SpoolKind::Memory, true), (SpoolKind::File, true)]
+        {
+            let config = Config { spool, discover, ..Config::default() };
+            assert!(config.clone().verify().is_ok(), "{:?}", config.memory());
+        }
     }
 
     #[test]
