@@ -14,7 +14,7 @@ use serde_json::Value;
 use taba_agent::cli::{Cli, PROGRAM};
 use taba_agent::driver::{SetAsideFile, SetAsideFiles};
 use taba_core::wire::{CONTENT_TYPE, Frame, Kind, Receipt};
-use taba_core::{printable_json, printable_lines};
+use taba_core::{printable, printable_json};
 use taba_process::settings;
 use taba_process::{Exit, Log};
 
@@ -155,7 +155,7 @@ fn list(files: &SetAsideFiles) -> Ended {
 fn line(file: &SetAsideFile) -> String {
     let about = &file.about;
     let number = |field: &str| about[field].as_u64().unwrap_or_default();
-    let text = |field: &str| about[field].as_str().unwrap_or("?").replace(char::is_control, " ");
+    let text = |field: &str| printable(about[field].as_str().unwrap_or("?"));
     let micros = u64::try_from(about["at_micros"].as_i64().unwrap_or_default()).unwrap_or_default();
     let at = httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + Duration::from_micros(micros));
     let tabs = about["blocks"].as_array().into_iter().flatten();
@@ -164,12 +164,12 @@ fn line(file: &SetAsideFile) -> String {
     let state = if file.is_ready { "" } else { "\tnot ready" };
     format!(
         "{}\t{at}\tlane={}/{}\tbatch={}\tclient={}\ttabs={}\tevents={}\twhy={}{state}\n",
-        file.name,
+        printable(&file.name),
         text("stream"),
         number("vbucket"),
         number("seq"),
         text("client"),
-        tabs.join(","),
+        printable(&tabs.join(",")),
         number("events"),
         text("why"),
     )
@@ -181,7 +181,7 @@ fn show(files: &SetAsideFiles, name: &str) -> Ended {
         fields.insert("name".to_owned(), name.into());
         fields.insert("is_ready".to_owned(), is_ready.into());
     }
-    print(&format!("{about:#}\n"))
+    print(&printable_json(&format!("{about:#}\n")))
 }
 
 fn drop_all(log: &Log, files: &SetAsideFiles, names: &[String]) -> Ended {
@@ -263,7 +263,6 @@ fn ready(file: SetAsideFile) -> Result<(), SetAsideError> {
 }
 
 fn print(text: &str) -> Ended {
-    let text = if text.starts_with(['{', '[']) { printable_json(text) } else { printable_lines(text) };
     match std::io::stdout().write_all(text.as_bytes()) {
         // The reader closed the pipe.
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),

@@ -43,7 +43,10 @@ fn fill(redis: &[Redis]) {
     for client in 0..CLIENTS {
         let line = |tab| format!("{{\"tab\":\"tab{tab:03}\",\"value\":1}}\n");
         let url = format!("{}/v2/record?client=host-{client:02}", agent.url());
-        ureq::post(&url).send((0..TABS).map(line).collect::<String>()).unwrap();
+        ureq::post(&url)
+            .content_type("application/x-ndjson")
+            .send((0..TABS).map(line).collect::<String>())
+            .unwrap();
     }
     let folded = || server.get("/v2/ledger?totals=true")["totals"]["folded"] == (CLIENTS * TABS) as u64;
     wait_until("all is folded", folded);
