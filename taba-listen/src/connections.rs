@@ -10,6 +10,7 @@ use taba_core::{MetricKind, MetricsText};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use crate::bounds::ConnectionBounds;
 use crate::clock::now;
 use crate::life::{Closed, Life};
 
@@ -17,17 +18,6 @@ use crate::life::{Closed, Life};
 pub const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// How long a new connection waits before it looks again for one that can be closed: a request may have ended.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
-
-/// The bounds of connections.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ConnectionBounds {
-    /// Connections at one time, and one more for each listener that is being accepted.
-    pub connections_max: usize,
-    /// From the connection, or the first byte of a further request, to the end of its head.
-    pub header_timeout: Duration,
-    /// Between two requests, and while a peer takes nothing of its answer.
-    pub idle_timeout: Duration,
-}
 
 /// All connections of one or several listeners, and their counts.
 #[derive(Debug)]

@@ -14,6 +14,7 @@
 
 #![deny(missing_docs)]
 
+mod bounds;
 mod clock;
 mod connections;
 mod life;
@@ -21,6 +22,7 @@ mod receive;
 mod serve;
 mod watched;
 
-pub use connections::{ConnectionBounds, Connections, HEAD_BYTES_MAX};
+pub use bounds::ConnectionBounds;
+pub use connections::{Connections, HEAD_BYTES_MAX};
 pub use receive::{BodyPace, BodyRefusal, NoRoom, Room, receive};
 pub use serve::{Accept, serve};

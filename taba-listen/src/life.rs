@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use crate::connections::ConnectionBounds;
+use crate::bounds::ConnectionBounds;
 
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
