@@ -26,7 +26,8 @@ pub const DROPPED: &str = "taba.dropped";
 /// query chooses it.
 pub const ACCOUNTS: &str = "taba.accounts";
 
-const STREAM_PREFIX: &str = "taba.stream/";
+/// Begins the id under which is counted what a Stream lost of Clients that nobody knows any more.
+pub const STREAM_PREFIX: &str = "taba.stream/";
 
 /// Where an event was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -10,6 +10,7 @@
 //! |---|---|
 //! | [`serve`](serve()) | the accept loop, with [`Accept`] for TCP and Unix sockets |
 //! | [`Connections`] | their bounds and counts, and who is closed first |
+//! | [`check_page`](check_page()) | whether a request may come from a web page |
 //! | [`receive`](receive()) | a body, at a least rate, within [`Room`] that grows as bytes arrive |
 
 #![deny(missing_docs)]
@@ -17,6 +18,7 @@
 mod bounds;
 mod clock;
 mod connections;
+mod guard;
 mod life;
 mod receive;
 mod serve;
@@ -24,5 +26,6 @@ mod watched;
 
 pub use bounds::ConnectionBounds;
 pub use connections::{Connections, HEAD_BYTES_MAX};
+pub use guard::check_page;
 pub use receive::{BodyPace, BodyRefusal, NoRoom, Room, receive};
 pub use serve::{Accept, serve};

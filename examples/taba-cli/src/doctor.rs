@@ -194,7 +194,9 @@ fn check_ledger(checks: &mut Checks, ledger: &Value) {
         if row["in_flight"].as_u64().is_some_and(|events| events > 0) {
             behind.push(format!("{client} {}", plain(&row["in_flight"])));
         }
-        if row["excess"].as_u64().is_some_and(|events| events > 0) && !client.starts_with("taba.stream/") {
+        if row["excess"].as_u64().is_some_and(|events| events > 0)
+            && !client.starts_with(taba_core::ledger::STREAM_PREFIX)
+        {
             checks.note(
                 format!("the store lost the record of {} events of {client}", plain(&row["excess"])),
                 "it was a memory store that restarted, or an older backup was restored; or it is later than a second",

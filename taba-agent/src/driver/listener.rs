@@ -4,11 +4,9 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::Router;
-use axum::body::HttpBody;
 use axum::extract::{Request, State};
 use axum::http::HeaderValue;
 use axum::http::header::CONTENT_TYPE;
-use axum::http::uri::Authority;
 use axum::middleware::{Next, from_fn_with_state, map_response_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -43,10 +41,7 @@ async fn refuse_pages(
     request: Request,
     next: Next,
 ) -> Result<Response, RequestRefusal> {
-    let (uri, headers, has_body) = (request.uri(), request.headers(), !request.body().is_end_stream());
-    let values = |name| headers.get_all(name).iter().map(HeaderValue::as_bytes);
-    let authority = uri.authority().map(Authority::as_str);
-    shared.guard.check(request.method().as_str(), has_body, authority, values)?;
+    taba_listen::check_page(&shared.guard, &request)?;
     Ok(next.run(request).await)
 }
 

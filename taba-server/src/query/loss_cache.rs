@@ -4,18 +4,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use taba_core::{ClientId, Timestamp, VBucket, Version};
+use taba_core::{ClientId, Timestamp, VBucket, Version, ledger};
 use tokio::sync::Mutex;
 
 use super::fault::StateFault;
 use super::missing::MissingPart;
 
-/// Losses in gaps of Lanes have no known Client; they are under ids with this prefix, one per stream.
-const STREAM_PREFIX: &str = "taba.stream/";
-
-/// Whether this id is the stream of an Agent.
+/// Whether this id is the stream of an Agent: losses in gaps of Lanes have no known Client.
 pub(super) fn is_stream(client: &ClientId) -> bool {
-    client.as_str().starts_with(STREAM_PREFIX)
+    client.as_str().starts_with(ledger::STREAM_PREFIX)
 }
 
 /// Events known to be lost.

@@ -4,10 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::HttpBody;
 use axum::extract::{Request, State};
-use axum::http::HeaderValue;
-use axum::http::uri::Authority;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use taba_core::{HostName, RequestGuard};
@@ -29,14 +26,11 @@ impl QueryState {
 }
 
 async fn refuse_pages(State(state): State<QueryState>, request: Request, next: Next) -> Response {
-    let (uri, headers, has_body) = (request.uri(), request.headers(), !request.body().is_end_stream());
-    let values = |name| headers.get_all(name).iter().map(HeaderValue::as_bytes);
-    let authority = uri.authority().map(Authority::as_str);
-    let checked = state.guard.check(request.method().as_str(), has_body, authority, values);
+    let checked = taba_listen::check_page(&state.guard, &request);
     let Err(foreign) = checked else { return next.run(request).await };
     let reason = foreign.reason();
     if let Some(suppressed) = state.shared.log.admit("refused request", reason.word) {
-        let path = &*taba_core::printable(uri.path());
+        let path = &*taba_core::printable(request.uri().path());
         tracing::warn!(
             reason = reason.word,
             path,
